@@ -1,0 +1,2 @@
+//! Build script: the name that the shared library carries.
+fn main() {}

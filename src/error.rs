@@ -1,0 +1,205 @@
+//! What can go wrong, sorted by what the caller can do about it.
+//!
+//! Every error is one [`Kind`] and one line of text that says what was seen and what to do. The number
+//! of a kind is the status of the C ABI and the exit status of the helper; numbers never change.
+
+use std::fmt;
+use std::io;
+
+/// What the caller can do about an error. The numbers are the status codes of the C ABI.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum Kind {
+    /// An argument is unusable (empty, too long, not UTF-8): a mistake in the caller.
+    Argument = 1,
+    /// The text does not follow the grammar; [`Error::offset`] says where.
+    Spec = 2,
+    /// A port is held by another jail, by the host, or by another tool's rules.
+    Conflict = 3,
+    /// The caller may not change the firewall or the record.
+    Permission = 4,
+    /// pf is off or absent, its rules would not be evaluated, or a fact that is needed is missing.
+    Unavailable = 5,
+    /// The lock, or pf itself, stayed busy until the time-out: try again.
+    Busy = 6,
+    /// A system call or pfctl(8) failed; [`Error::errno`] where there is one.
+    System = 7,
+    /// Not possible for this jail, or not known to this version.
+    Unsupported = 8,
+    /// A defect in kport.
+    Internal = 9,
+}
+
+impl Kind {
+    /// Every kind, in the order of the numbers.
+    pub const ALL: [Kind; 9] = [
+        Kind::Argument,
+        Kind::Spec,
+        Kind::Conflict,
+        Kind::Permission,
+        Kind::Unavailable,
+        Kind::Busy,
+        Kind::System,
+        Kind::Unsupported,
+        Kind::Internal,
+    ];
+
+    /// The status number: of the C ABI, and the exit status of the helper.
+    pub const fn number(self) -> i32 {
+        self as i32
+    }
+
+    /// A few words, the same for every error of this kind.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Kind::Argument => "bad argument",
+            Kind::Spec => "bad port spec",
+            Kind::Conflict => "port in use",
+            Kind::Permission => "permission denied",
+            Kind::Unavailable => "firewall not ready",
+            Kind::Busy => "busy, try again",
+            Kind::System => "system error",
+            Kind::Unsupported => "not supported",
+            Kind::Internal => "internal error in kport",
+        }
+    }
+}
+
+/// Why a call failed: one line for a person, and numbers for a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Inner {
+    kind: Kind,
+    message: String,
+    offset: Option<usize>,
+    errno: Option<i32>,
+}
+
+/// The result of everything in kport that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of `kind`. Control characters in `message` are shown escaped, so that the text stays one
+    /// line whatever a caller, a file or pfctl(8) put into it.
+    pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
+        Error(Box::new(Inner { kind, message: one_line(message.as_ref()), offset: None, errno: None }))
+    }
+
+    /// A failed system call: `doing` names the act and its object ("open /var/run/kport/lock"). EACCES,
+    /// EPERM and EROFS are [`Kind::Permission`], everything else is [`Kind::System`].
+    pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Permission,
+            _ => Kind::System,
+        };
+        let mut made = Error::new(kind, format!("{doing}: {error}"));
+        made.0.errno = error.raw_os_error();
+        made
+    }
+
+    /// The same error at a byte offset of the text that was parsed.
+    #[must_use]
+    pub fn at(mut self, offset: usize) -> Self {
+        self.0.offset = Some(offset);
+        self
+    }
+
+    /// The same error with an errno.
+    #[must_use]
+    pub fn with_errno(mut self, errno: i32) -> Self {
+        self.0.errno = Some(errno);
+        self
+    }
+
+    /// The same error with `before` and ": " in front of its text.
+    #[must_use]
+    pub fn context(mut self, before: impl fmt::Display) -> Self {
+        self.0.message = one_line(&format!("{before}: {}", self.0.message));
+        self
+    }
+
+    /// The same error with "; " and `after` behind its text.
+    #[must_use]
+    pub fn and(mut self, after: impl fmt::Display) -> Self {
+        self.0.message = one_line(&format!("{}; {after}", self.0.message));
+        self
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// One line, no newline.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Byte offset into the spec text, for [`Kind::Spec`].
+    pub fn offset(&self) -> Option<usize> {
+        self.0.offset
+    }
+
+    /// The errno of the system call that failed, if it was one.
+    pub fn errno(&self) -> Option<i32> {
+        self.0.errno
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// `text` with control characters escaped; a NUL cannot reach a C string and a newline cannot forge a
+/// second log line.
+fn one_line(text: &str) -> String {
+    let text = text.trim_end_matches('\n');
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// `text` for an error message: quoted, escaped, and cut after 80 characters.
+pub fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push_str("...");
+    }
+    format!("\"{shown}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_contract() {
+        let numbers: Vec<i32> = Kind::ALL.iter().map(|k| k.number()).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        let error = Error::new(Kind::Argument, "a\nb\0c\n");
+        assert_eq!(error.message(), "a\\nb\\u{0}c");
+        assert_eq!(quoted("x\"\n"), "\"x\\\"\\n\"");
+        assert_eq!(quoted(&"y".repeat(100)), format!("\"{}...\"", "y".repeat(80)));
+    }
+
+    #[test]
+    fn errno_decides_between_permission_and_system() {
+        let denied = Error::io("open x", &io::Error::from_raw_os_error(libc::EACCES));
+        assert_eq!((denied.kind(), denied.errno()), (Kind::Permission, Some(libc::EACCES)));
+        let missing = Error::io("open x", &io::Error::from_raw_os_error(libc::ENOENT));
+        assert_eq!(missing.kind(), Kind::System);
+    }
+}

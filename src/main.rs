@@ -1,0 +1,2 @@
+//! The helper for shell hooks.
+fn main() {}

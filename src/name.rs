@@ -1,0 +1,277 @@
+//! Names that end up in pf: jails, anchors, labels, tags, tables.
+//!
+//! A jail name may be nearly anything (jail(8)); what pf gets is either the name itself, where it fits, or a
+//! prefix of it and a digest. The digest form has a `+`, which the plain form never has, so two jails cannot
+//! meet in one anchor, whatever they are called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Kind, quoted};
+use crate::net::{PortRange, Protocol, as_text};
+
+/// The anchor under which kport's own anchors stand. pf.conf(5) calls it as `"kport/*"`.
+pub const PARENT: &str = "kport";
+
+/// The longest anchor path that pfctl(8) can load, and the longest label and tag: PF_ANCHOR_NAME_SIZE,
+/// PF_RULE_LABEL_SIZE and PF_TAG_NAME_SIZE are 64 with the NUL (sys/netpfil/pf/pf.h).
+pub const MAX_NAME: usize = 63;
+
+/// The longest name of a table: PF_TABLE_NAME_SIZE is 32 with the NUL (sys/netpfil/pf/pf.h).
+pub const MAX_TABLE: usize = 31;
+
+/// Bytes of a name that is not the plain one: as much of it as fits, `+`, and 128 bits of SHA-256 in hex.
+const DIGEST: usize = 32;
+
+/// The name of a jail, as jail(8) knows it: not empty, at most 255 bytes, no control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JailName(String);
+
+impl JailName {
+    /// MAXHOSTNAMELEN of sys/param.h is 256 with the NUL; struct prison holds the name in as many bytes.
+    const MAX: usize = 255;
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The anchor for this jail's rules. This is the one place that decides which rules go into which anchor.
+    pub fn anchor(&self) -> Anchor {
+        let child = short(&self.0, MAX_NAME - PARENT.len() - 1);
+        Anchor { path: format!("{PARENT}/{child}") }
+    }
+
+    /// The label of every state of this jail.
+    pub fn label(&self) -> Label {
+        Label(format!("{PARENT}:{}", short(&self.0, MAX_NAME - PARENT.len() - 1)))
+    }
+
+    /// The label of the states of one mapping: `kport:web:tcp:8080`.
+    pub fn mapping_label(&self, protocol: Protocol, host: PortRange) -> Label {
+        let tail = format!(":{protocol}:{host}");
+        let whole = MAX_NAME - PARENT.len() - 1;
+        let mut name = short(&self.0, whole);
+        if name.len() + tail.len() > whole {
+            name = digested(&self.0, whole - tail.len());
+        }
+        Label(format!("{PARENT}:{name}{tail}"))
+    }
+}
+
+impl FromStr for JailName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refuse = |why: &str| Err(Error::new(Kind::Argument, format!("jail name {}: {why}", quoted(text))));
+        if text.is_empty() {
+            return refuse("is empty");
+        }
+        if text.len() > JailName::MAX {
+            return refuse("has more than 255 bytes");
+        }
+        if text.contains(char::is_control) {
+            return refuse("has a control character");
+        }
+        Ok(JailName(text.to_owned()))
+    }
+}
+
+impl fmt::Display for JailName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The path of an anchor of kport's: `kport/` and a name of letters, digits, `.`, `-`, `_` and `+`, at most 63
+/// bytes in all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Anchor {
+    path: String,
+}
+
+impl Anchor {
+    /// The whole path, as pfctl(8) `-a` takes it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The part below [`PARENT`].
+    pub fn child(&self) -> &str {
+        &self.path[PARENT.len() + 1..]
+    }
+
+    /// The anchor with this name below [`PARENT`]: for names that pf or a file reports. `None` where kport could
+    /// not have made it.
+    pub fn from_child(child: &str) -> Option<Anchor> {
+        let made = fits(child)
+            || child.split_once('+').is_some_and(|(prefix, digest)| {
+                (prefix.is_empty() || fits(prefix) || prefix.bytes().all(|b| b == b'.'))
+                    && digest.len() == DIGEST
+                    && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            });
+        (made && child.len() <= MAX_NAME - PARENT.len() - 1).then(|| Anchor { path: format!("{PARENT}/{child}") })
+    }
+}
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+/// A label of a pass rule, at most 63 bytes, without `"`, `$`, white space or control characters: pfctl(8) would
+/// expand a `$`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(String);
+
+impl Label {
+    /// The label.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a pf table: letters, digits, `_`, `-` and `.`, at most 31 bytes, first a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Table(String);
+
+impl Table {
+    /// The name, without the angle brackets.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Table {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let good = text.len() <= MAX_TABLE
+            && text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+            && text.bytes().all(plain);
+        if !good {
+            let why = "a name has letters, digits, _, - and . only, at most 31 bytes, first a letter or digit";
+            return Err(Error::new(Kind::Argument, format!("table {}: {why}", quoted(text))));
+        }
+        Ok(Table(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+as_text!(JailName, Table);
+
+fn plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
+}
+
+/// Whether a name can be an anchor as it is. pfctl(8) refuses a leading `_`; `.` and `..` walk the tree of anchors
+/// (pf_find_kruleset in sys/netpfil/pf/pf_ruleset.c).
+fn fits(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('_') && name != "." && name != ".." && name.bytes().all(plain)
+}
+
+/// `name` itself where it fits in `room` bytes, else its digest form.
+fn short(name: &str, room: usize) -> String {
+    if name.len() <= room && fits(name) { name.to_owned() } else { digested(name, room) }
+}
+
+/// As much of `name` as there is room for, other bytes as `-`, then `+` and the digest of the whole name.
+fn digested(name: &str, room: usize) -> String {
+    let prefix = room.saturating_sub(DIGEST + 1).min(24);
+    let mut made: String = name.bytes().take(prefix).map(|b| if plain(b) { b as char } else { '-' }).collect();
+    if made.starts_with('_') {
+        made.replace_range(..1, "-");
+    }
+    made.push('+');
+    for byte in &Sha256::digest(name.as_bytes())[..DIGEST / 2] {
+        made.push_str(&format!("{byte:02x}"));
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anchor(name: &str) -> String {
+        name.parse::<JailName>().unwrap().anchor().path().to_owned()
+    }
+
+    #[test]
+    fn names_that_fit_stay() {
+        let longest = "a".repeat(57);
+        for name in ["web", "web.db", "-x", "9", "a_b", "UPPER", longest.as_str()] {
+            assert_eq!(anchor(name), format!("kport/{name}"));
+        }
+    }
+
+    #[test]
+    fn names_that_do_not_fit_get_a_digest() {
+        let too_long = "a".repeat(58);
+        let mut seen = std::collections::HashSet::new();
+        for name in
+            ["_web", ".", "..", "a/b", "a b", "a\"b", "a$nr", "web*", "a+b", "jäil", "{", "#", "a\\", too_long.as_str()]
+        {
+            let path = anchor(name);
+            assert!(path.len() <= MAX_NAME, "{path}");
+            assert!(path.contains('+'), "{path}");
+            assert!(Anchor::from_child(&path["kport/".len()..]).is_some(), "{path}");
+            assert!(seen.insert(path));
+        }
+    }
+
+    #[test]
+    fn a_digest_form_is_nobodys_plain_name() {
+        let path = anchor("_web");
+        let imitation = path.strip_prefix("kport/").unwrap();
+        assert_ne!(anchor(imitation), path);
+    }
+
+    #[test]
+    fn labels_stay_within_63_bytes() {
+        let range = PortRange::new(10000, 65535).unwrap();
+        for name in ["web", &"a".repeat(57), &"b".repeat(255), "a\"b"] {
+            let jail: JailName = name.parse().unwrap();
+            for label in [jail.label(), jail.mapping_label(Protocol::Sctp, range)] {
+                assert!(label.as_str().len() <= MAX_NAME, "{label}");
+                assert!(!label.as_str().contains(['"', '$', ' ', '\n']), "{label}");
+            }
+        }
+        let web: JailName = "web".parse().unwrap();
+        assert_eq!(web.label().as_str(), "kport:web");
+        assert_eq!(
+            web.mapping_label(Protocol::Tcp, PortRange::new(8080, 8080).unwrap()).as_str(),
+            "kport:web:tcp:8080"
+        );
+    }
+
+    #[test]
+    fn names_that_are_refused() {
+        for bad in ["", "a\nb", "a\0b", "\u{7f}", &"x".repeat(256)] {
+            assert!(bad.parse::<JailName>().is_err());
+        }
+        for bad in ["", "a b", "-a", "_pf", "<a>", &"x".repeat(32)] {
+            assert!(bad.parse::<Table>().is_err(), "{bad}");
+        }
+        for bad in ["", "..", "_a", "a/b", "+", "a b", &"x".repeat(58)] {
+            assert!(Anchor::from_child(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The words that specs, rules and host facts share: families, protocols, ports, interfaces, places.
+//!
+//! Each type can only hold what may stand in a pf rule, so everything behind the parser works with values
+//! that need no second look.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, quoted};
+
+/// An address family, by pf.conf(5)'s words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4
+    Inet,
+    /// IPv6
+    Inet6,
+}
+
+impl Family {
+    /// Both, IPv4 first.
+    pub const ALL: [Family; 2] = [Family::Inet, Family::Inet6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::Inet } else { Family::Inet6 }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Family {
+        match self {
+            Family::Inet => Family::Inet6,
+            Family::Inet6 => Family::Inet,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Inet => "inet",
+            Family::Inet6 => "inet6",
+        })
+    }
+}
+
+/// A transport protocol that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP, the default of a spec
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them, in the order in which texts list them.
+    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+    /// Its number in an IP header (protocols(5)).
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+
+    /// Its name, as protocols(5) and pf.conf(5) spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One port or several in a row; never 0, never reversed. Its text is `80` or `8000-8010`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// `first` to `last`, both included; `None` when that is not a range of ports.
+    pub fn new(first: u16, last: u16) -> Option<PortRange> {
+        (first != 0 && first <= last).then_some(PortRange { first, last })
+    }
+
+    /// The `count` ports from `first` on; `None` when there are not so many.
+    pub fn starting_at(first: u16, count: u16) -> Option<PortRange> {
+        PortRange::new(first, first.checked_add(count.checked_sub(1)?)?)
+    }
+
+    /// The lowest port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port; the same as the lowest for one port.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// How many ports: 1 to 65535.
+    pub fn count(self) -> u16 {
+        self.last - self.first + 1
+    }
+
+    /// Whether a port is in both.
+    pub fn overlaps(self, other: PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// Whether `port` is one of them.
+    pub fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let port = |t: &str| {
+            if t.is_empty() || t.starts_with('0') || !t.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            t.parse::<u16>().ok()
+        };
+        match text.split_once('-') {
+            None => port(text).and_then(|p| PortRange::new(p, p)),
+            Some((a, b)) => port(a).zip(port(b)).and_then(|(a, b)| PortRange::new(a, b)),
+        }
+        .ok_or_else(|| {
+            Error::new(Kind::Argument, format!("{} is not a port or a range of ports such as 8000-8010", quoted(text)))
+        })
+    }
+}
+
+/// The name of a network interface or of an interface group: a letter, then letters, digits, `_` and `.`,
+/// at most 15 bytes (IFNAMSIZ less its NUL). `any`, `all` and `self` are pf's own words and no names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Interface {
+    /// padded with NUL, as struct ifreq and struct pf_addr_wrap hold it
+    bytes: [u8; Interface::SIZE],
+}
+
+impl Interface {
+    /// IFNAMSIZ of net/if.h: the size of the field in the kernel's structs, with a NUL at the end.
+    pub const SIZE: usize = 16;
+
+    /// Whether `byte` may stand in a name, after the first letter.
+    pub(crate) fn may_contain(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.'
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        let end = self.bytes.iter().position(|b| *b == 0).unwrap_or(Interface::SIZE);
+        // only ASCII gets in (from_str)
+        std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
+    }
+
+    /// The name padded with NULs, as the kernel's structs hold it.
+    pub fn padded(&self) -> &[u8; Interface::SIZE] {
+        &self.bytes
+    }
+}
+
+impl FromStr for Interface {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refuse = |why: &str| Err(Error::new(Kind::Argument, format!("interface {}: {why}", quoted(text))));
+        if matches!(text, "any" | "all" | "self") {
+            return refuse("a word of pf.conf(5), not a name; every address of the host is written *");
+        }
+        let bytes = text.as_bytes();
+        if bytes.len() >= Interface::SIZE {
+            return refuse("a name has at most 15 bytes");
+        }
+        if !bytes.first().is_some_and(u8::is_ascii_alphabetic) || !bytes.iter().all(|b| Interface::may_contain(*b)) {
+            return refuse("a name is a letter, then letters, digits, _ and .");
+        }
+        let mut padded = [0; Interface::SIZE];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        Ok(Interface { bytes: padded })
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Interface({:?})", self.as_str())
+    }
+}
+
+/// Where on the host a publication listens. Its text is `em0`, `192.0.2.1`, `[2001:db8::1]` or `*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Place {
+    /// Every address of an interface, or of the interfaces of a group, whatever they are at the time.
+    Interface(Interface),
+    /// One address of the host, and only its family.
+    Address(IpAddr),
+    /// Every address of the host: pf's `(self)`.
+    Any,
+}
+
+impl Place {
+    /// Whether a publication in this place can serve `family`.
+    pub fn has_family(self, family: Family) -> bool {
+        match self {
+            Place::Address(address) => Family::of(address) == family,
+            Place::Interface(_) | Place::Any => true,
+        }
+    }
+
+    /// `address` as a place; refused with a reason where no publication could listen on it.
+    pub fn address(address: IpAddr) -> Result<Place, &'static str> {
+        let why = match address {
+            _ if address.is_unspecified() => "the unspecified address is no address of the host; * is every address",
+            _ if address.is_multicast() => "a multicast address cannot be redirected",
+            IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address cannot be redirected",
+            IpAddr::V4(v4) if v4.is_link_local() => "a link-local address is not published; name the interface",
+            IpAddr::V6(v6) if is_link_local6(v6) => "a link-local address is not published; name the interface",
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "an IPv4-mapped address; write the IPv4 address itself",
+            _ => return Ok(Place::Address(address)),
+        };
+        Err(why)
+    }
+}
+
+/// fe80::/10
+pub(crate) fn is_link_local6(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Interface(interface) => interface.fmt(f),
+            Place::Address(IpAddr::V4(v4)) => v4.fmt(f),
+            Place::Address(IpAddr::V6(v6)) => write!(f, "[{v6}]"),
+            Place::Any => f.write_str("*"),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "*" {
+            return Ok(Place::Any);
+        }
+        let address = match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+            Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            None => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        };
+        match address {
+            Some(address) => Place::address(address)
+                .map_err(|why| Error::new(Kind::Argument, format!("address {}: {why}", quoted(text)))),
+            None => text.parse().map(Place::Interface),
+        }
+    }
+}
+
+/// `serde(try_from = "String", into = "String")` by `FromStr` and `Display`.
+macro_rules! as_text {
+    ($($name:ty),+) => {$(
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self, Error> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.to_string()
+            }
+        }
+    )+};
+}
+pub(crate) use as_text;
+as_text!(PortRange, Interface, Place);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges() {
+        assert_eq!(PortRange::new(0, 5), None);
+        assert_eq!(PortRange::new(6, 5), None);
+        assert_eq!(PortRange::starting_at(65535, 2), None);
+        assert_eq!(PortRange::starting_at(1, 0), None);
+        let range = PortRange::starting_at(8000, 11).unwrap();
+        assert_eq!((range.to_string().as_str(), range.count()), ("8000-8010", 11));
+        assert!(range.overlaps(PortRange::new(8010, 9000).unwrap()));
+        assert!(!range.overlaps(PortRange::new(8011, 9000).unwrap()));
+        for bad in ["", "0", "080", "+80", "80-", "-80", "90-80", "65536", "80-81-82", "8 0", "８０"] {
+            assert!(bad.parse::<PortRange>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn interface_names() {
+        for good in ["em0", "em0.10", "wan", "a_b", "abcdefghijklmno"] {
+            assert_eq!(good.parse::<Interface>().unwrap().as_str(), good);
+        }
+        for bad in
+            ["", "0em", "_a", ".a", "em0\n", "em 0", "em0:network", "! em0", "abcdefghijklmnop", "any", "self", "all"]
+        {
+            assert!(bad.parse::<Interface>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn places() {
+        for good in ["em0", "192.0.2.1", "[2001:db8::1]", "*", "127.0.0.1"] {
+            assert_eq!(good.parse::<Place>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "0.0.0.0",
+            "[::]",
+            "224.0.0.1",
+            "[ff02::1]",
+            "[fe80::1]",
+            "169.254.1.1",
+            "255.255.255.255",
+            "[::ffff:192.0.2.1]",
+            "2001:db8::1",
+            "[192.0.2.1]",
+            "[",
+            "1.2.3",
+        ] {
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
+        }
+    }
+}

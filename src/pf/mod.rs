@@ -1,0 +1,83 @@
+//! The firewall: one trait, several ways to drive pf(4).
+
+use crate::error::Result;
+use crate::name::{Anchor, Label};
+use crate::net::{Family, Place, PortRange, Protocol};
+use crate::rules::Rule;
+
+/// A pass rule that is loaded in an anchor, as far as kport looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedRule {
+    /// Its labels, in the order of the rule.
+    pub labels: Vec<String>,
+    /// What it counted since it was loaded.
+    pub counters: Counters,
+}
+
+/// What pf counts for a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// How often it was compared with a packet.
+    pub evaluations: u64,
+    /// Packets, both directions.
+    pub packets: u64,
+    /// Bytes, both directions.
+    pub bytes: u64,
+    /// States it has made.
+    pub states: u64,
+}
+
+/// What the main ruleset does with kport's anchors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// `pfctl -s Running`
+    pub enabled: bool,
+    /// `nat-anchor "kport/*"` is there.
+    pub nat_anchor: bool,
+    /// `rdr-anchor "kport/*"` is there.
+    pub rdr_anchor: bool,
+    /// `anchor "kport/*"` is there.
+    pub anchor: bool,
+}
+
+/// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignRedirect {
+    /// The anchor it is in; empty for the main ruleset.
+    pub anchor: String,
+    /// The family, if the rule names one.
+    pub family: Option<Family>,
+    /// The protocol, if the rule names one.
+    pub protocol: Option<Protocol>,
+    /// The interface or the address it is bound to; [`Place::Any`] where it names neither.
+    pub place: Place,
+    /// The ports; `None` for every port.
+    pub ports: Option<PortRange>,
+    /// The rule as it was found, for the message.
+    pub text: String,
+}
+
+/// A way to drive pf. Every call is bounded by the deadline that the backend was made with.
+pub trait Firewall {
+    /// The word for it in `--backend`: `sim`, `pfctl`, `native`.
+    fn name(&self) -> &'static str;
+
+    /// Loads `rules` as all that the anchor has, in one transaction: on any error the anchor holds what it held.
+    /// No rules at all clears the anchor.
+    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()>;
+
+    /// kport's anchors that hold something, by the name below `kport/`, sorted.
+    fn anchors(&self) -> Result<Vec<String>>;
+
+    /// The pass rules that an anchor holds; none where there is no such anchor.
+    fn loaded(&self, anchor: &Anchor) -> Result<Vec<LoadedRule>>;
+
+    /// Ends the states that rules with this label made, and says how many.
+    fn kill_states(&self, label: &Label) -> Result<u64>;
+
+    /// Whether pf runs and evaluates kport's anchors.
+    fn status(&self) -> Result<Status>;
+
+    /// The redirects of the main ruleset and of other tools' anchors.
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>>;
+}

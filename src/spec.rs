@@ -1,0 +1,445 @@
+//! The grammar of port specs: text to [`Spec`], and back to the same text.
+//!
+//! ```text
+//! specs     = spec *( white-space spec )
+//! spec      = [ where ":" ] hostports [ ":" jailports ] [ "/" protocol *( "," protocol ) ]
+//!                               ; with `where`, jailports is required
+//! where     = interface / ipv4 / "[" ipv6 "]" / "*"
+//! hostports = port [ "-" port ] / "auto"
+//! jailports = port [ "-" port ] ; as many as hostports, or one port: the first of as many
+//! port      = 1..65535, decimal digits only, no sign, no leading zero
+//! protocol  = "tcp" / "udp" / "sctp"
+//! ```
+//!
+//! `auto` needs jailports: it stands for as many free host ports in a row.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use nom::Parser;
+use nom::bytes::complete::{take_while, take_while1};
+use nom::character::complete::{char, multispace0};
+
+use crate::error::{Error, Kind, Result, quoted};
+use crate::net::{Interface, Place, PortRange, Protocol};
+
+/// The longest text that is read, in bytes.
+pub const MAX_TEXT: usize = 1 << 20;
+
+/// The host's side of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HostPorts {
+    /// These ports.
+    Fixed(PortRange),
+    /// As many free ports in a row as the jail's side has, chosen when the mapping is published.
+    Auto,
+}
+
+impl fmt::Display for HostPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPorts::Fixed(range) => range.fmt(f),
+            HostPorts::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// One spec for one protocol: what stands on the host, and where in the jail it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    /// Where on the host; `None` is the gateway interface, which only the host can tell.
+    pub place: Option<Place>,
+    /// The ports on the host.
+    pub host: HostPorts,
+    /// The ports in the jail; as many as on the host.
+    pub jail: PortRange,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = self.place {
+            write!(f, "{place}:")?;
+        }
+        write!(f, "{}:{}/{}", self.host, self.jail, self.protocol)
+    }
+}
+
+/// One or more mappings, in the order of the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    mappings: Vec<Mapping>,
+}
+
+impl Spec {
+    /// The mappings: never none.
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+}
+
+/// The canonical text: every field written out, one mapping for each protocol.
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, mapping) in self.mappings.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" ")?;
+            }
+            mapping.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Spec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Spec> {
+        parse(text)
+    }
+}
+
+/// Reads one or more specs. An error has the byte offset of what was found in place of what was expected.
+pub fn parse(text: &str) -> Result<Spec> {
+    if text.len() > MAX_TEXT {
+        return Err(Error::new(Kind::Spec, format!("the text has {} bytes; at most {MAX_TEXT} are read", text.len()))
+            .at(MAX_TEXT));
+    }
+    match specs(text) {
+        Ok((_, mappings)) => Ok(Spec { mappings }),
+        Err(nom::Err::Error(trouble) | nom::Err::Failure(trouble)) => Err(trouble.report(text)),
+        Err(nom::Err::Incomplete(_)) => Err(Error::new(Kind::Internal, "the parser asked for more text")),
+    }
+}
+
+/// What stopped the parser: where, what it wanted there, and what the writer should do.
+#[derive(Debug)]
+struct Trouble<'a> {
+    rest: &'a str,
+    expected: &'static str,
+    hint: Option<String>,
+}
+
+impl<'a> nom::error::ParseError<&'a str> for Trouble<'a> {
+    fn from_error_kind(rest: &'a str, _: nom::error::ErrorKind) -> Self {
+        Trouble { rest, expected: "a port", hint: None }
+    }
+    fn append(_: &'a str, _: nom::error::ErrorKind, other: Self) -> Self {
+        other
+    }
+}
+
+impl Trouble<'_> {
+    fn report(&self, text: &str) -> Error {
+        let offset = text.len() - self.rest.len();
+        let found = match token(self.rest) {
+            "" if self.rest.is_empty() => "the end".to_owned(),
+            "" => "white space".to_owned(),
+            found => quoted(found),
+        };
+        let mut message = format!("at byte {offset}: found {found}, expected {}", self.expected);
+        if let Some(hint) = &self.hint {
+            message.push_str(": ");
+            message.push_str(hint);
+        }
+        Error::new(Kind::Spec, message).at(offset)
+    }
+}
+
+type Parsed<'a, T> = nom::IResult<&'a str, T, Trouble<'a>>;
+
+fn fail<'a, T>(rest: &'a str, expected: &'static str, hint: impl Into<Option<String>>) -> Parsed<'a, T> {
+    Err(nom::Err::Failure(Trouble { rest, expected, hint: hint.into() }))
+}
+
+/// What stands at the start of `text` up to white space.
+fn token(text: &str) -> &str {
+    text.split(char::is_whitespace).next().unwrap_or_default()
+}
+
+fn specs(text: &str) -> Parsed<'_, Vec<Mapping>> {
+    let (mut rest, _) = multispace0.parse(text)?;
+    if rest.is_empty() {
+        return fail(rest, "a port spec", "such as 8080, 8080:80/udp or em0:8080:80".to_owned());
+    }
+    let mut mappings = Vec::with_capacity(1);
+    while !rest.is_empty() {
+        let after = spec(rest, &mut mappings)?.0;
+        (rest, _) = multispace0.parse(after)?;
+        if rest.len() == after.len() && !rest.is_empty() {
+            return fail(rest, "white space or the end", None);
+        }
+    }
+    Ok((rest, mappings))
+}
+
+/// The first field of a spec.
+enum First {
+    Place(Place),
+    Host(HostPorts),
+}
+
+fn spec<'a>(start: &'a str, mappings: &mut Vec<Mapping>) -> Parsed<'a, ()> {
+    let (rest, first) = first(start)?;
+    let (rest, place, host) = match first {
+        First::Host(host) => (rest, None, host),
+        First::Place(place) => {
+            let (rest, host) = match rest.strip_prefix(':') {
+                Some(rest) => host_ports(rest)?,
+                None => return fail(rest, "\":\" and a host port", needs_both(place, None)),
+            };
+            if !rest.starts_with(':') {
+                return fail(rest, "\":\" and a container port", needs_both(place, Some(host)));
+            }
+            (rest, Some(place), host)
+        }
+    };
+    let (rest, jail) = match (rest.strip_prefix(':'), host) {
+        (Some(rest), _) => jail_ports(rest, host)?,
+        (None, HostPorts::Fixed(range)) => (rest, range),
+        (None, HostPorts::Auto) => {
+            return fail(rest, "\":\" and a container port", "auto needs one: auto:80".to_owned());
+        }
+    };
+    if rest.starts_with(':') {
+        let hint = match place {
+            None => {
+                "the first of three fields is an interface, an address, [IPv6 address] or *: em0:8080:80".to_owned()
+            }
+            Some(_) => "an IPv6 address stands in brackets: [2001:db8::1]:8080:80".to_owned(),
+        };
+        return fail(rest, "\"/\", white space or the end", hint);
+    }
+    let (rest, protocols) = protocols(rest)?;
+    for protocol in Protocol::ALL.into_iter().filter(|p| protocols & bit(*p) != 0) {
+        mappings.push(Mapping { place, host, jail, protocol });
+    }
+    Ok((rest, ()))
+}
+
+fn needs_both(place: Place, host: Option<HostPorts>) -> String {
+    let what = match place {
+        Place::Interface(_) => "an interface",
+        Place::Address(_) => "an address",
+        Place::Any => "*",
+    };
+    let example = match host {
+        Some(HostPorts::Fixed(range)) => format!("{place}:{range}:{range}"),
+        _ => format!("{place}:8080:80"),
+    };
+    format!("{what} needs host and container port: {example}")
+}
+
+fn first(start: &str) -> Parsed<'_, First> {
+    let bytes = start.as_bytes();
+    match bytes.first() {
+        Some(b'*') => Ok((&start[1..], First::Place(Place::Any))),
+        Some(b'[') => bracketed(start).map(|(rest, place)| (rest, First::Place(place))),
+        Some(b'0'..=b'9') => {
+            let word = take_while1(|c: char| c.is_ascii_digit() || c == '.').parse(start);
+            let (rest, word): (_, &str) = word?;
+            if word.contains('.') {
+                let Ok(address) = word.parse::<Ipv4Addr>() else {
+                    return fail(start, "an IPv4 address", "four numbers, 0 to 255, without leading zeros".to_owned());
+                };
+                return checked(start, IpAddr::V4(address)).map(|(_, place)| (rest, First::Place(place)));
+            }
+            if is_bare_inet6(start) {
+                return fail(start, "a port or a place", bare_inet6(start));
+            }
+            let (rest, range) = ports(start, "a port")?;
+            Ok((rest, First::Host(HostPorts::Fixed(range))))
+        }
+        Some(letter) if letter.is_ascii_alphabetic() => {
+            if is_bare_inet6(start) {
+                return fail(start, "a port or a place", bare_inet6(start));
+            }
+            let (rest, word): (_, &str) =
+                take_while(|c: char| c.is_ascii() && Interface::may_contain(c as u8)).parse(start)?;
+            // `auto` in front of two more fields is an interface of that name
+            if word == "auto" && token(rest).bytes().filter(|b| *b == b':').count() < 2 {
+                return Ok((rest, First::Host(HostPorts::Auto)));
+            }
+            if rest.chars().next().is_some_and(|c| !matches!(c, ':' | '/') && !c.is_whitespace()) {
+                return fail(rest, "\":\"", "an interface name has letters, digits, _ and . only".to_owned());
+            }
+            match word.parse() {
+                Ok(interface) => Ok((rest, First::Place(Place::Interface(interface)))),
+                Err(error) => fail(start, "an interface", error.message().to_owned()),
+            }
+        }
+        Some(b':') => {
+            let hint = if is_bare_inet6(start) { bare_inet6(start) } else { "host port missing".to_owned() };
+            fail(start, "a port or a place", hint)
+        }
+        _ => fail(start, "a port, an interface, an address, [IPv6 address] or *", None),
+    }
+}
+
+/// Whether the token starts with an IPv6 address that is not in brackets: more colons than any spec has, or two in
+/// a row with something behind them.
+fn is_bare_inet6(start: &str) -> bool {
+    let word = token(start);
+    word.bytes().filter(|b| *b == b':').count() > 2
+        && word.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'/') || b.is_ascii_alphabetic())
+        && (word.contains("::") || word.bytes().filter(|b| *b == b':').count() >= 7)
+}
+
+fn bare_inet6(_: &str) -> String {
+    "an IPv6 address stands in brackets: [2001:db8::1]:8080:80".to_owned()
+}
+
+fn bracketed(start: &str) -> Parsed<'_, Place> {
+    let (inner, _) = char('[').parse(start)?;
+    let Some(end) = token(inner).find(']') else {
+        return fail(start, "an IPv6 address in brackets", "the closing ] is missing".to_owned());
+    };
+    if let Some(zone) = inner[..end].find('%') {
+        return fail(&inner[zone..], "\"]\"", "a zone is not part of an address here; name the interface".to_owned());
+    }
+    match inner[..end].parse::<Ipv6Addr>() {
+        Ok(address) => checked(start, IpAddr::V6(address)).map(|(_, place)| (&inner[end + 1..], place)),
+        Err(_) => fail(inner, "an IPv6 address", None),
+    }
+}
+
+fn checked(start: &str, address: IpAddr) -> Parsed<'_, Place> {
+    match Place::address(address) {
+        Ok(place) => Ok((start, place)),
+        Err(why) => fail(start, "an address of the host", why.to_owned()),
+    }
+}
+
+fn host_ports(start: &str) -> Parsed<'_, HostPorts> {
+    if let Some(rest) = start.strip_prefix("auto") {
+        if rest.is_empty() || rest.starts_with(|c: char| matches!(c, ':' | '/') || c.is_whitespace()) {
+            return Ok((rest, HostPorts::Auto));
+        }
+    }
+    if at_end_of_field(start) {
+        return fail(start, "a port", "host port missing".to_owned());
+    }
+    ports(start, "a port").map(|(rest, range)| (rest, HostPorts::Fixed(range)))
+}
+
+fn jail_ports(start: &str, host: HostPorts) -> Parsed<'_, PortRange> {
+    if at_end_of_field(start) {
+        return fail(start, "a port", "container port missing".to_owned());
+    }
+    let (rest, jail) = ports(start, "a port")?;
+    let HostPorts::Fixed(host) = host else { return Ok((rest, jail)) };
+    if jail.count() == host.count() {
+        return Ok((rest, jail));
+    }
+    if jail.count() != 1 {
+        let hint =
+            format!("{host} is {} ports, {jail} is {}; give as many, or the first one", host.count(), jail.count());
+        return fail(start, "as many container ports as host ports", hint);
+    }
+    match PortRange::starting_at(jail.first(), host.count()) {
+        Some(jail) => Ok((rest, jail)),
+        None => {
+            let hint = format!("{} ports from {} on would end above 65535", host.count(), jail.first());
+            fail(start, "a lower container port", hint)
+        }
+    }
+}
+
+fn at_end_of_field(text: &str) -> bool {
+    text.is_empty() || text.starts_with(|c: char| matches!(c, ':' | '/') || c.is_whitespace())
+}
+
+fn ports<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, PortRange> {
+    let (rest, first) = port(start, expected)?;
+    let Some(tail) = rest.strip_prefix('-') else {
+        let Some(range) = PortRange::new(first, first) else { return fail(start, expected, None) };
+        return Ok((rest, range));
+    };
+    let (rest, last) = port(tail, "the last port of the range")?;
+    match PortRange::new(first, last) {
+        Some(range) => Ok((rest, range)),
+        None => fail(start, "a range that counts up", format!("write {last}-{first}")),
+    }
+}
+
+fn port<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, u16> {
+    const RANGE: &str = "ports are 1 to 65535";
+    let digits = start.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = start.split_at(digits);
+    if digits == 0 {
+        let hint = match start.as_bytes().first() {
+            Some(b'+' | b'-') => Some("ports have no sign".to_owned()),
+            Some(letter) if letter.is_ascii_alphabetic() => Some("ports are numbers".to_owned()),
+            _ => None,
+        };
+        return fail(start, expected, hint);
+    }
+    if digits > 1 && number.starts_with('0') {
+        let meant = number.trim_start_matches('0');
+        let hint = if meant.is_empty() { RANGE.to_owned() } else { format!("no leading zeros: {meant}") };
+        return fail(start, expected, hint);
+    }
+    match number.parse::<u16>() {
+        Ok(0) => fail(start, expected, format!("{RANGE}; auto is a free port: auto:80")),
+        Ok(port) => Ok((rest, port)),
+        Err(_) => fail(start, expected, RANGE.to_owned()),
+    }
+}
+
+fn bit(protocol: Protocol) -> u8 {
+    1 << protocol as u8
+}
+
+/// The protocols as a set of bits; tcp where there is no "/".
+fn protocols(start: &str) -> Parsed<'_, u8> {
+    let Some(mut rest) = start.strip_prefix('/') else { return Ok((start, bit(Protocol::Tcp))) };
+    let mut set = 0;
+    loop {
+        let (after, word): (_, &str) = take_while(|c: char| c.is_ascii_alphanumeric()).parse(rest)?;
+        let Some(protocol) = Protocol::ALL.into_iter().find(|p| p.name() == word) else {
+            let lower = word.to_ascii_lowercase();
+            let hint = if Protocol::ALL.into_iter().any(|p| p.name() == lower) {
+                Some(format!("protocols are lower case: {lower}"))
+            } else if word.is_empty() {
+                Some("protocol missing".to_owned())
+            } else {
+                None
+            };
+            return fail(rest, "tcp, udp or sctp", hint);
+        };
+        if set & bit(protocol) != 0 {
+            return fail(rest, "another protocol", format!("{protocol} is there twice"));
+        }
+        set |= bit(protocol);
+        rest = match after.as_bytes().first() {
+            Some(b',') => &after[1..],
+            Some(b'/') => return fail(after, "\",\"", "several protocols are written tcp,udp".to_owned()),
+            _ => return Ok((after, set)),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        parse(text).unwrap_or_else(|e| panic!("{text}: {e}")).to_string()
+    }
+
+    #[test]
+    fn the_page() {
+        for (text, means) in [
+            ("8080", "8080:8080/tcp"),
+            ("8080:80", "8080:80/tcp"),
+            ("em1:8080:80", "em1:8080:80/tcp"),
+            ("8080:80/udp", "8080:80/udp"),
+            ("8080:80/tcp 8080:80/udp", "8080:80/tcp 8080:80/udp"),
+            ("em0:8080:80 em1:8080:80", "em0:8080:80/tcp em1:8080:80/tcp"),
+        ] {
+            assert_eq!(canonical(text), means);
+        }
+    }
+}
