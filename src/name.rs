@@ -126,7 +126,8 @@ impl fmt::Display for Anchor {
 
 /// A label of a pass rule, at most 63 bytes, without `"`, `$`, white space or control characters: pfctl(8) would
 /// expand a `$`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Label(String);
 
 impl Label {
@@ -139,6 +140,19 @@ impl Label {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Label {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let good = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'$' | b'\\');
+        if text.is_empty() || text.len() > MAX_NAME || !text.bytes().all(good) {
+            let why = "a label has 1 to 63 visible ASCII characters other than \", $ and \\";
+            return Err(Error::new(Kind::Argument, format!("label {}: {why}", quoted(text))));
+        }
+        Ok(Label(text.to_owned()))
     }
 }
 
@@ -175,7 +189,7 @@ impl fmt::Display for Table {
     }
 }
 
-as_text!(JailName, Table);
+as_text!(JailName, Label, Table);
 
 fn plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')

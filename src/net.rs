@@ -300,7 +300,7 @@ macro_rules! as_text {
     ($($name:ty),+) => {$(
         impl TryFrom<String> for $name {
             type Error = Error;
-            fn try_from(text: String) -> Result<Self, Error> {
+            fn try_from(text: String) -> std::result::Result<Self, Error> {
                 text.parse()
             }
         }

@@ -4,16 +4,19 @@
 //! what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
 //! label), never `rdr-to` (unknown to 14).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{self, Write as _};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{JailName, Label, Table};
-use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
+use crate::net::{Family, Interface, Place, PortRange, Protocol, as_text, is_link_local6};
 use crate::spec::{HostPorts, Spec};
 
 /// The tag that a redirected packet carries from the rdr rule to the pass rule.
@@ -22,6 +25,9 @@ pub const TAG: &str = "kport";
 /// The groups whose interfaces reach a jail's published ports at the jail's own address, unless the caller names others:
 /// where containers of other networks are.
 pub const REACH: [&str; 3] = ["bridge", "epair", "lo"];
+
+/// The group of the interfaces that the host's own stack uses to reach itself.
+const LOOPBACK: &str = "lo";
 
 /// The one address for each family that redirects lead to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,25 +177,336 @@ pub struct Publication {
     pub redirects: Vec<Redirect>,
     /// How.
     pub options: Options,
+    /// The interface of the host through which each target is reached, as [`inner`] finds it: a bridge, as a rule. Only
+    /// [`Options::hairpin`] and [`Options::host_access`] need it; a target that is the host's own address has none.
+    #[serde(default)]
+    pub inner: BTreeMap<IpAddr, Interface>,
+}
+
+impl Publication {
+    /// A publication that passed [`Publication::check`]. `inner` is asked once for each target, and only where the options
+    /// need to know.
+    pub fn new(
+        jail: JailName,
+        redirects: Vec<Redirect>,
+        options: Options,
+        mut inner: impl FnMut(IpAddr) -> Result<Option<Interface>>,
+    ) -> Result<Publication> {
+        let mut made = Publication { jail, redirects, options, inner: BTreeMap::new() };
+        made.check()?;
+        if made.options.hairpin || made.options.host_access {
+            for target in distinct(made.redirects.iter().map(|redirect| redirect.target)) {
+                if let Some(interface) = inner(target)? {
+                    made.inner.insert(target, interface);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// Whether the options can do what they say for these redirects.
+    pub fn check(&self) -> Result<()> {
+        self.options.check()?;
+        for redirect in &self.redirects {
+            if is_loopback(redirect.place) && !self.options.host_access {
+                return Err(Error::new(
+                    Kind::Argument,
+                    format!(
+                        "{redirect}: {} is reached by the host itself only, which needs host access (--host-access); \
+                         name an outer interface or address to publish to others",
+                        redirect.place
+                    ),
+                ));
+            }
+            if self.options.limits.rate.is_some() && redirect.protocol != Protocol::Tcp {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!(
+                        "{redirect}: pf counts the rate of tcp connections only; publish {} without --rate",
+                        redirect.protocol
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every place that a redirect answers for, which no other publication may overlap: its own and, with host access, the
+    /// host's loopback address.
+    pub fn places(&self, redirect: &Redirect) -> Vec<Place> {
+        let mut places = vec![redirect.place];
+        if self.options.host_access && !is_loopback(redirect.place) {
+            places.push(Place::Address(loopback(redirect.family())));
+        }
+        places
+    }
+}
+
+/// The interface of the host through which it reaches `address`: the one with the longest network that holds it. `None`
+/// where the address is the host's own, as that of a jail without a network stack of its own is.
+pub fn inner<'a>(
+    address: IpAddr,
+    interfaces: impl IntoIterator<Item = (&'a Interface, &'a [IpNet])>,
+) -> Result<Option<Interface>> {
+    let mut best: Option<(u8, Interface)> = None;
+    for (interface, networks) in interfaces {
+        for network in networks {
+            if network.addr() == address {
+                return Ok(None);
+            }
+            if network.contains(&address) && best.is_none_or(|(length, _)| length < network.prefix_len()) {
+                best = Some((network.prefix_len(), *interface));
+            }
+        }
+    }
+    match best {
+        Some((_, interface)) => Ok(Some(interface)),
+        None => Err(Error::new(
+            Kind::Unavailable,
+            format!(
+                "no interface of the host has a network with {address}: --hairpin and --host-access need the one that leads to \
+                 the jail; give the jail's bridge an address of the jail's network"
+            ),
+        )),
+    }
+}
+
+/// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`, `192.0.2.1`
+/// or `<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Source {
+    /// The addresses of a network.
+    Network(IpNet),
+    /// The addresses in a table of the main ruleset, both families.
+    Table(Table),
+}
+
+impl Source {
+    /// As it stands in a rule of `family`; `None` where the rule can never see such an address.
+    fn address(&self, family: Family) -> Option<Address> {
+        match self {
+            Source::Table(table) => Some(Address::Table(table.clone())),
+            Source::Network(network) if Family::of(network.addr()) != family => None,
+            Source::Network(network) if network.prefix_len() == network.max_prefix_len() => {
+                Some(Address::Host(network.addr()))
+            }
+            Source::Network(network) => Some(Address::Network(*network)),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Table(table) => write!(f, "<{table}>"),
+            Source::Network(network) if network.prefix_len() == network.max_prefix_len() => network.addr().fmt(f),
+            Source::Network(network) => network.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Source> {
+        let refuse = |why: &str| Err(Error::new(Kind::Argument, format!("source {}: {why}", quoted(text))));
+        if let Some(name) = text.strip_prefix('<') {
+            let Some(name) = name.strip_suffix('>') else { return refuse("the closing > is missing") };
+            return name.parse().map(Source::Table);
+        }
+        let network = match text.parse::<IpNet>() {
+            Ok(network) => network,
+            Err(_) => match text.parse::<IpAddr>() {
+                Ok(address) => IpNet::from(address),
+                Err(_) => return refuse("neither a network such as 192.0.2.0/24, nor an address, nor a table <name>"),
+            },
+        };
+        if network.addr() != network.network() {
+            return refuse(&format!("has bits behind its prefix; write {} or {}", network.trunc(), network.addr()));
+        }
+        match network.addr() {
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+                refuse("an IPv4-mapped address, which is not on the wire; write the IPv4 address itself")
+            }
+            address if address.is_multicast() => refuse("a multicast address is no source"),
+            _ => Ok(Source::Network(network)),
+        }
+    }
+}
+
+/// How fast one source may make new connections: so many in so many seconds. Its text is `15/5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rate {
+    connections: NonZeroU32,
+    seconds: NonZeroU32,
+}
+
+impl Rate {
+    /// The most connections: PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
+    pub const MAX: u32 = u32::MAX / 1000;
+
+    /// `None` where a number is 0 or `connections` is above [`Rate::MAX`].
+    pub fn new(connections: u32, seconds: u32) -> Option<Rate> {
+        let connections = NonZeroU32::new(connections).filter(|n| n.get() <= Rate::MAX)?;
+        Some(Rate { connections, seconds: NonZeroU32::new(seconds)? })
+    }
+
+    /// How many.
+    pub fn connections(self) -> u32 {
+        self.connections.get()
+    }
+
+    /// In how many seconds.
+    pub fn seconds(self) -> u32 {
+        self.seconds.get()
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.connections, self.seconds)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Rate> {
+        let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse().ok()).flatten();
+        text.split_once('/').and_then(|(n, s)| Rate::new(number(n)?, number(s)?)).ok_or_else(|| {
+            let what = format!("is not connections/seconds such as 15/5, at most {}/{}", Rate::MAX, u32::MAX);
+            Error::new(Kind::Argument, format!("rate {} {what}", quoted(text)))
+        })
+    }
+}
+
+as_text!(Source, Rate, Tag);
+
+/// How much of a mapping may be used at a time. pf counts for each rule: what comes from outside together, and what comes from
+/// each interface or group of the reach list by itself. A connection counts once, on its way in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Connections at a time, of everybody together: `max`.
+    pub connections: Option<NonZeroU32>,
+    /// Connections at a time of one source address: `max-src-conn`, which counts finished handshakes; for udp and sctp, whose
+    /// connections pf does not see, `max-src-states`.
+    pub connections_per_source: Option<NonZeroU32>,
+    /// New connections of one source address, tcp only: `max-src-conn-rate`.
+    pub rate: Option<Rate>,
+}
+
+impl Limits {
+    fn state(&self, protocol: Protocol) -> StateOptions {
+        let tcp = protocol == Protocol::Tcp;
+        StateOptions {
+            max: self.connections,
+            max_src_states: self.connections_per_source.filter(|_| !tcp),
+            max_src_conn: self.connections_per_source.filter(|_| tcp),
+            max_src_conn_rate: self.rate.filter(|_| tcp),
+        }
+    }
 }
 
 /// How a jail's ports are published: the same for all of them.
+///
+/// Three lists say who gets in, and none narrows another. [`Options::from`] is about the host's places as outsiders use
+/// them; [`Options::reach`] opens the jail's own address, and with [`Options::hairpin`] the host's, to jails;
+/// [`Options::host_access`] is for the host's own programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
-    /// The interfaces and groups from which the jail's own address and published ports are reached.
+    /// The interfaces and groups from which the jail's own address and published ports are reached (`--reach`).
     pub reach: Vec<Interface>,
+    /// The reach list's jails, those on the published jail's own bridge among them, reach the host's address and published port
+    /// (`--hairpin`). A loopback interface in the reach list is left to [`Options::host_access`].
+    pub hairpin: bool,
+    /// The host itself, and the jails that share its stack, reach its own address and 127.0.0.1 or ::1 on the published port
+    /// (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip` on lo.
+    pub host_access: bool,
+    /// Only these may use the publication from outside (`--from`); empty for everybody. A redirect of a family of which no
+    /// source is listed serves nobody from outside.
+    pub from: Vec<Source>,
+    /// How much of each mapping may be used at a time (`--max-connections`, `--max-connections-per-source`, `--rate`).
+    pub limits: Limits,
+    /// The packet that starts a connection is logged to pflog0, once, on its way in (`--log`).
+    pub log: bool,
+    /// The pass rules end the evaluation, whatever stands behind kport's anchor (`--no-quick` turns it off).
+    pub quick: bool,
+}
+
+impl Options {
+    /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table holds any
+    /// number of addresses.
+    pub const MOST: usize = 64;
+
+    fn check(&self) -> Result<()> {
+        let refuse = |why: String| Err(Error::new(Kind::Argument, why));
+        let most = Options::MOST;
+        if self.from.len() > most {
+            return refuse(format!(
+                "{} sources; at most {most}: put them into a pf table and give <table>",
+                self.from.len()
+            ));
+        }
+        if self.reach.len() > most {
+            return refuse(format!(
+                "{} interfaces to reach from; at most {most}: put them into a group",
+                self.reach.len()
+            ));
+        }
+        if self.hairpin && self.reach.iter().all(|interface| is_loopback(Place::Interface(*interface))) {
+            return refuse("hairpin serves the reach list, which names no interface or group of jails".to_owned());
+        }
+        Ok(())
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        // the names are constants that the tests parse
-        Options { reach: REACH.iter().filter_map(|name| name.parse().ok()).collect() }
+        Options {
+            // the names are constants that the tests parse
+            reach: REACH.iter().filter_map(|name| name.parse().ok()).collect(),
+            hairpin: false,
+            host_access: false,
+            from: vec![],
+            limits: Limits::default(),
+            log: false,
+            quick: true,
+        }
     }
 }
 
+/// The address by which the host knows itself.
+fn loopback(family: Family) -> IpAddr {
+    match family {
+        Family::Inet => Ipv4Addr::LOCALHOST.into(),
+        Family::Inet6 => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+/// Whether only the host's own stack sends there: a loopback address, the group `lo`, or one of its interfaces.
+fn is_loopback(place: Place) -> bool {
+    match place {
+        Place::Any => false,
+        Place::Address(address) => address.is_loopback(),
+        Place::Interface(interface) => {
+            interface.as_str().strip_prefix("lo").is_some_and(|unit| unit.bytes().all(|b| b.is_ascii_digit()))
+        }
+    }
+}
+
+/// Each thing once, in the order of its first appearance.
+fn distinct<T: Clone + Eq + Hash>(things: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    things.into_iter().filter(|thing| seen.insert(thing.clone())).collect()
+}
+
 /// An address in a rule, as pf.conf(5) has them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Address {
     /// `any`
     Any,
@@ -222,7 +539,7 @@ impl fmt::Display for Address {
 }
 
 /// Which packets a rule is about. A list stands for one rule for each of its members; an empty one for any.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Match {
     /// The interfaces or groups.
     pub on: Vec<Interface>,
@@ -239,25 +556,114 @@ pub struct Match {
 }
 
 /// What a packet carries from an rdr rule to its pass rule: [`TAG`], or a tag of one mapping's own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Tag(String);
 
 impl Tag {
+    fn shared() -> Tag {
+        Tag(TAG.to_owned())
+    }
+
+    fn of_mapping(protocol: Protocol, host: PortRange) -> Tag {
+        Tag(format!("{TAG}:{protocol}:{host}"))
+    }
+
     /// The tag, at most 63 bytes.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
+/// As pf.conf(5) has it: ":" is no part of an unquoted word in pfctl's lexer.
+struct QuotedTag<'a>(&'a Tag);
+
+impl fmt::Display for QuotedTag<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.0 == TAG { f.write_str(TAG) } else { write!(f, "\"{}\"", self.0) }
+    }
+}
+
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // ":" is no part of an unquoted word in pfctl's lexer
-        if self.0 == TAG { f.write_str(TAG) } else { write!(f, "\"{}\"", self.0) }
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = Error;
+
+    /// Only a tag that kport makes.
+    fn from_str(text: &str) -> Result<Tag> {
+        let of_mapping = || {
+            let (protocol, host) = text.strip_prefix(TAG)?.strip_prefix(':')?.split_once(':')?;
+            let protocol = Protocol::ALL.into_iter().find(|known| known.name() == protocol)?;
+            Some(Tag::of_mapping(protocol, host.parse().ok()?))
+        };
+        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping() };
+        made.ok_or_else(|| Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text))))
+    }
+}
+
+/// The way of a packet through an interface, as pf.conf(5) names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Into the host.
+    In,
+    /// Out of the host.
+    Out,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::In => "in",
+            Direction::Out => "out",
+        })
+    }
+}
+
+/// What stands in the brackets behind `keep state`, by pf.conf(5)'s words. Anything but `max` needs `source-track rule`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StateOptions {
+    /// States of the rule.
+    pub max: Option<NonZeroU32>,
+    /// States of the rule from one source.
+    pub max_src_states: Option<NonZeroU32>,
+    /// Tcp connections from one source that finished the handshake.
+    pub max_src_conn: Option<NonZeroU32>,
+    /// New tcp connections from one source.
+    pub max_src_conn_rate: Option<Rate>,
+}
+
+impl StateOptions {
+    /// Whether pf must keep count of each source: `source-track rule`.
+    pub fn tracks_sources(&self) -> bool {
+        self.max_src_states.is_some() || self.max_src_conn.is_some() || self.max_src_conn_rate.is_some()
+    }
+}
+
+/// ` (max 100, source-track rule, max-src-conn 10)`; nothing where there is no option.
+impl fmt::Display for StateOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbered = |word: &str, number: Option<NonZeroU32>| number.map(|number| format!("{word} {number}"));
+        let words = [
+            numbered("max", self.max),
+            self.tracks_sources().then(|| "source-track rule".to_owned()),
+            numbered("max-src-states", self.max_src_states),
+            numbered("max-src-conn", self.max_src_conn),
+            self.max_src_conn_rate.map(|rate| format!("max-src-conn-rate {rate}")),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
     }
 }
 
 /// One rule of an anchor.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Rule {
     /// `nat ... -> ("bridge0")`: the source becomes an address of the interface.
     Nat {
@@ -277,13 +683,22 @@ pub enum Rule {
         /// To which ports: as many as `matches.ports`.
         ports: PortRange,
     },
-    /// `pass quick ... keep state`. Without a direction: under `block log all` a packet must pass in on the outer
-    /// interface and out towards the jail, and both states carry the labels.
+    /// `pass quick ... keep state`
     Pass {
+        /// `None` for both: under `block log all` a packet must pass in on the outer interface and out towards the jail, and
+        /// both states carry the labels. Where connections are counted or logged, the two ways have a rule each, so that each
+        /// connection counts once.
+        direction: Option<Direction>,
+        /// To pflog0.
+        log: bool,
+        /// No rule behind this one is looked at.
+        quick: bool,
         /// Which packets, after redirection.
         matches: Match,
         /// Only packets that an rdr rule tagged so.
         tagged: Option<Tag>,
+        /// Limits.
+        state: StateOptions,
         /// The jail's label and the mapping's.
         labels: [Label; 2],
     },
@@ -298,57 +713,179 @@ impl Rule {
     }
 }
 
-/// The rules of one jail's anchor, in pf's order: nat, rdr, pass. No rule is there twice (the kernel refuses that with
-/// EEXIST, pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
+/// The rules of one jail's anchor, in pf's order: nat, rdr, pass. No rule is there twice, also where a list stands for
+/// several (the kernel refuses that with EEXIST, pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
 pub fn rules(publication: &Publication) -> Vec<Rule> {
-    let Publication { jail, redirects, options } = publication;
+    let Publication { jail, redirects, options, inner } = publication;
     let jail_label = jail.label();
     let tags = Tags::of(redirects);
-    let mut rdr = Vec::with_capacity(3 * redirects.len());
-    let mut pass = Distinct::default();
-    let mut direct = Distinct::default();
+    let reach = distinct(options.reach.iter().copied());
+    let (mut nat, mut rdr) = (Translation::default(), Translation::default());
+    let (mut pass, mut direct) = (Passes::new(options), Passes::new(options));
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
         let tag = tags.tag(redirect);
-        let (on, to) = match redirect.place {
-            Place::Interface(interface) => (vec![interface], Address::Interface(interface)),
-            Place::Address(address) => (vec![], Address::Host(address)),
-            Place::Any => (vec![], Address::Own),
-        };
         let base = Match {
-            on,
+            on: vec![],
             family: redirect.family(),
             protocol: redirect.protocol,
             from: vec![],
-            to: vec![to],
+            to: vec![],
             ports: redirect.host,
         };
-        let inner =
-            Match { on: vec![], to: vec![Address::Host(redirect.target)], ports: redirect.jail, ..base.clone() };
-        rdr.push(Rule::Rdr { matches: base, tag: tag.clone(), target: redirect.target, ports: redirect.jail });
-        pass.push((inner.clone(), Some(tag.clone())), labels.clone());
-        if !options.reach.is_empty() {
-            direct.push((Match { on: options.reach.clone(), ..inner }, None), labels);
+        let entrances = entrances(redirect, options, &reach, &base);
+        let entered = !entrances.is_empty();
+        for matches in entrances {
+            rdr.push(matches, |matches| Rule::Rdr {
+                matches,
+                tag: tag.clone(),
+                target: redirect.target,
+                ports: redirect.jail,
+            });
+        }
+        let inside = Match { to: vec![Address::Host(redirect.target)], ports: redirect.jail, ..base };
+        if let Some(interface) = inner.get(&redirect.target) {
+            for from in returns(redirect, options, *interface) {
+                let matches = Match { on: vec![*interface], from, ..inside.clone() };
+                nat.push(matches, |matches| Rule::Nat { matches, address_of: *interface });
+            }
+        }
+        if !reach.is_empty() {
+            direct.push(Match { on: reach.clone(), ..inside.clone() }, None, labels.clone());
+        }
+        if entered {
+            pass.push(inside, Some(tag), labels);
         }
     }
     // DESIGN's order for one mapping: its pass rule, then the one for the reach list
-    for ((matches, tagged), labels) in pass.rules.into_iter().chain(direct.rules) {
-        rdr.push(Rule::Pass { matches, tagged, labels });
+    [nat.rules, rdr.rules, pass.rules, direct.rules].concat()
+}
+
+/// Which packets a redirect takes: those from outside, then the jails' to the host's address, then the host's own.
+fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: &Match) -> Vec<Match> {
+    let place = redirect.place;
+    let local = is_loopback(place);
+    let (on, to) = match place {
+        Place::Interface(interface) => (vec![interface], Address::Interface(interface)),
+        Place::Address(address) => (vec![], Address::Host(address)),
+        Place::Any => (vec![], Address::Own),
+    };
+    let from = distinct(options.from.iter().filter_map(|source| source.address(redirect.family())));
+    // a list of sources of which none is of this family allows nobody; an empty list in a rule would be anybody
+    let nobody = from.is_empty() && !options.from.is_empty();
+    // without `on` and without sources the rule takes what comes from jails and from the host as well
+    let everywhere = on.is_empty() && options.from.is_empty() && !local;
+    let mut made = vec![];
+    if !local && !nobody {
+        made.push(Match { on: on.clone(), from, to: vec![to.clone()], ..base.clone() });
     }
-    rdr
+    if options.hairpin && !local && !everywhere {
+        // the place's own interface has its line already, unless that one is for some sources only
+        let covered = |interface: &Interface| options.from.is_empty() && on.contains(interface);
+        let jails = |interface: &Interface| !is_loopback(Place::Interface(*interface)) && !covered(interface);
+        let on: Vec<Interface> = reach.iter().copied().filter(jails).collect();
+        if !on.is_empty() {
+            made.push(Match { on, to: vec![to.clone()], ..base.clone() });
+        }
+    }
+    if options.host_access {
+        let mut own = vec![];
+        if !everywhere {
+            own.push(to);
+        }
+        // (self) has the loopback addresses, and a place that is one stands for itself
+        if !local && place != Place::Any {
+            own.push(Address::Host(loopback(redirect.family())));
+        }
+        if !own.is_empty() {
+            made.push(Match { on: LOOPBACK.parse().into_iter().collect(), to: own, ..base.clone() });
+        }
+    }
+    made
+}
+
+/// Whose packets must come from an address of the interface that leads to the jail, so that the answers return through pf:
+/// those of the jail's own network, which the jail would answer directly, and the host's own.
+fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<Vec<Address>> {
+    let mut made = vec![];
+    if options.hairpin && !is_loopback(redirect.place) {
+        made.push(vec![Address::InterfaceNetwork(interface)]);
+    }
+    if options.host_access {
+        let loopback: Vec<Address> = "lo0".parse().map(Address::Interface).into_iter().collect();
+        made.push(match redirect.place {
+            Place::Any => vec![Address::Own],
+            place if is_loopback(place) => loopback,
+            Place::Interface(outer) => [loopback, vec![Address::Interface(outer)]].concat(),
+            Place::Address(address) => [loopback, vec![Address::Host(address)]].concat(),
+        });
+    }
+    made
+}
+
+/// Translation rules, each for packets that no earlier one takes.
+#[derive(Default)]
+struct Translation {
+    seen: HashSet<Match>,
+    rules: Vec<Rule>,
+}
+
+impl Translation {
+    /// Adds a rule for `matches` without what is there already. At most one of the lists has several members.
+    fn push(&mut self, mut matches: Match, rule: impl FnOnce(Match) -> Rule) {
+        let whole = matches.clone();
+        let seen = &mut self.seen;
+        let listed = matches.on.len() > 1 || matches.from.len() > 1 || matches.to.len() > 1;
+        if matches.on.len() > 1 {
+            matches.on.retain(|on| seen.insert(Match { on: vec![*on], ..whole.clone() }));
+        }
+        if matches.from.len() > 1 {
+            matches.from.retain(|from| seen.insert(Match { from: vec![from.clone()], ..whole.clone() }));
+        }
+        if matches.to.len() > 1 {
+            matches.to.retain(|to| seen.insert(Match { to: vec![to.clone()], ..whole.clone() }));
+        }
+        let empty = (matches.on.is_empty() && !whole.on.is_empty())
+            || (matches.from.is_empty() && !whole.from.is_empty())
+            || (matches.to.is_empty() && !whole.to.is_empty());
+        if !empty && (listed || seen.insert(whole)) {
+            self.rules.push(rule(matches));
+        }
+    }
 }
 
 /// Pass rules, one for each thing that is matched: a second one with the same match would never be reached.
-#[derive(Default)]
-struct Distinct {
+struct Passes<'a> {
+    options: &'a Options,
     seen: HashSet<(Match, Option<Tag>)>,
-    rules: Vec<((Match, Option<Tag>), [Label; 2])>,
+    rules: Vec<Rule>,
 }
 
-impl Distinct {
-    fn push(&mut self, matches: (Match, Option<Tag>), labels: [Label; 2]) {
-        if self.seen.insert(matches.clone()) {
-            self.rules.push((matches, labels));
+impl Passes<'_> {
+    fn new(options: &Options) -> Passes<'_> {
+        Passes { options, seen: HashSet::new(), rules: vec![] }
+    }
+
+    fn push(&mut self, matches: Match, tagged: Option<Tag>, labels: [Label; 2]) {
+        if !self.seen.insert((matches.clone(), tagged.clone())) {
+            return;
+        }
+        let Options { log, quick, limits, .. } = *self.options;
+        let state = limits.state(matches.protocol);
+        let pass = |direction, log, state| Rule::Pass {
+            direction,
+            log,
+            quick,
+            matches: matches.clone(),
+            tagged: tagged.clone(),
+            state,
+            labels: labels.clone(),
+        };
+        if log || state != StateOptions::default() {
+            self.rules.push(pass(Some(Direction::In), log, state));
+            self.rules.push(pass(Some(Direction::Out), false, StateOptions::default()));
+        } else {
+            self.rules.push(pass(None, false, state));
         }
     }
 }
@@ -372,8 +909,8 @@ impl Tags {
 
     fn tag(&self, redirect: &Redirect) -> Tag {
         match self.0.get(&(redirect.protocol, redirect.target, redirect.jail)) {
-            Some(None) => Tag(format!("{TAG}:{}:{}", redirect.protocol, redirect.host)),
-            _ => Tag(TAG.to_owned()),
+            Some(None) => Tag::of_mapping(redirect.protocol, redirect.host),
+            _ => Tag::shared(),
         }
     }
 }
@@ -393,14 +930,20 @@ impl fmt::Display for Rule {
         match self {
             Rule::Nat { matches, address_of } => write!(f, "nat{matches} -> (\"{address_of}\")"),
             Rule::Rdr { matches, tag, target, ports } => {
-                write!(f, "rdr{matches} tag {tag} -> {target} port {}", Ports(*ports))
+                write!(f, "rdr{matches} tag {} -> {target} port {}", QuotedTag(tag), Ports(*ports))
             }
-            Rule::Pass { matches, tagged, labels } => {
-                write!(f, "pass quick{matches}")?;
-                if let Some(tag) = tagged {
-                    write!(f, " tagged {tag}")?;
+            Rule::Pass { direction, log, quick, matches, tagged, state, labels } => {
+                f.write_str("pass")?;
+                if let Some(direction) = direction {
+                    write!(f, " {direction}")?;
                 }
-                f.write_str(" keep state")?;
+                f.write_str(if *log { " log" } else { "" })?;
+                f.write_str(if *quick { " quick" } else { "" })?;
+                matches.fmt(f)?;
+                if let Some(tag) = tagged {
+                    write!(f, " tagged {}", QuotedTag(tag))?;
+                }
+                write!(f, " keep state{state}")?;
                 for label in labels {
                     write!(f, " label \"{label}\"")?;
                 }
@@ -476,7 +1019,7 @@ mod tests {
         let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
         let spec = crate::spec::parse("8080:80").unwrap();
         let redirects = redirects(&jail, &spec, &targets, |_| "em0".parse()).unwrap();
-        let publication = Publication { jail, redirects, options: Options::default() };
+        let publication = Publication { jail, redirects, options: Options::default(), inner: BTreeMap::new() };
         assert_eq!(
             text(&rules(&publication)),
             "\
@@ -485,5 +1028,73 @@ pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged kport keep state l
 pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 "
         );
+    }
+
+    #[test]
+    fn sources() {
+        for good in ["192.0.2.0/24", "192.0.2.1", "2001:db8::/32", "2001:db8::1", "<friends>", "0.0.0.0/0", "::/0"] {
+            assert_eq!(good.parse::<Source>().unwrap().to_string(), good);
+        }
+        assert_eq!("192.0.2.1/32".parse::<Source>().unwrap().to_string(), "192.0.2.1");
+        for bad in
+            ["", "192.0.2.1/24", "192.0.2.0/33", "<>", "<a", "a", "<a b>", "<_pf>", "! 192.0.2.1", "ff02::1", "em0"]
+        {
+            assert!(bad.parse::<Source>().is_err(), "{bad}");
+            assert!(serde_json::from_value::<Source>(bad.into()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!("15/5".parse::<Rate>().unwrap(), Rate::new(15, 5).unwrap());
+        for bad in ["", "15", "15/", "/5", "0/5", "15/0", "+15/5", "15/5/5", "4294968/1", "15/4294967296", "１５/5"] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_in_rules_are_checked_when_they_are_read() {
+        for good in ["kport", "kport:tcp:8080", "kport:udp:8000-8010"] {
+            assert_eq!(good.parse::<Tag>().unwrap().as_str(), good);
+        }
+        for bad in ["", "admin", "kport:", "kport:tcp", "kport:tcp:0", "kport:icmp:1", "kport:tcp:08", "kport:tcp:1 "] {
+            assert!(serde_json::from_value::<Tag>(bad.into()).is_err(), "{bad}");
+        }
+        for bad in ["", "a b", "$nr", "a\"b", "a\nb", "\u{e4}", &"x".repeat(64)] {
+            assert!(serde_json::from_value::<Label>(bad.into()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_record_without_the_newer_options_is_read() {
+        let old = r#"{"jail":"web","redirects":[],"options":{"reach":["bridge"]}}"#;
+        let read: Publication = serde_json::from_str(old).unwrap();
+        assert_eq!(read.options, Options { reach: vec!["bridge".parse().unwrap()], ..Options::default() });
+    }
+
+    #[test]
+    fn the_interface_that_leads_to_a_jail() {
+        let [em0, bridge0, bridge1] = ["em0", "bridge0", "bridge1"].map(|name| name.parse::<Interface>().unwrap());
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let (outer, wide, narrow) =
+            (nets(&["192.0.2.1/24"]), nets(&["10.0.0.1/8"]), nets(&["10.1.0.1/24", "fd00::1/64"]));
+        let host = [(&em0, &*outer), (&bridge0, &*wide), (&bridge1, &*narrow)];
+        let found = |address: &str| inner(address.parse().unwrap(), host);
+        assert_eq!(found("10.0.0.2").unwrap(), Some(bridge0));
+        assert_eq!(found("10.1.0.2").unwrap(), Some(bridge1));
+        assert_eq!(found("fd00::2").unwrap(), Some(bridge1));
+        assert_eq!(found("192.0.2.1").unwrap(), None);
+        assert_eq!(found("198.51.100.1").unwrap_err().kind(), Kind::Unavailable);
+    }
+
+    #[test]
+    fn host_access_answers_for_loopback() {
+        let jail: JailName = "web".parse().unwrap();
+        let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
+        let redirects = redirects(&jail, &"em0:8080:80".parse().unwrap(), &targets, |_| "em0".parse()).unwrap();
+        let options = Options { host_access: true, ..Options::default() };
+        let publication = Publication::new(jail, redirects, options, |_| Ok(None)).unwrap();
+        let places: Vec<String> = publication.places(&publication.redirects[0]).iter().map(Place::to_string).collect();
+        assert_eq!(places, ["em0", "127.0.0.1"]);
     }
 }
