@@ -79,3 +79,35 @@ pub trait Host {
     /// A text that is another one after each boot.
     fn boot_id(&self) -> Result<String>;
 }
+/// A host that knows nothing, until the host facts land.
+pub struct Stub;
+impl Host for Stub {
+    fn gateway(&self, _: Family) -> Result<Option<Interface>> {
+        Ok(None)
+    }
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        Ok(vec![])
+    }
+    fn jail(&self, _: &str) -> Result<Option<Jail>> {
+        Ok(None)
+    }
+    fn jails(&self) -> Result<Vec<Jail>> {
+        Ok(vec![])
+    }
+    fn vnet_addresses(&self, _: &Jail) -> Result<Vec<IpAddr>> {
+        Ok(vec![])
+    }
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        Ok(vec![])
+    }
+    fn sysctl(&self, _: &str) -> Result<Option<i64>> {
+        Ok(None)
+    }
+    fn boot_id(&self) -> Result<String> {
+        Ok("x".into())
+    }
+}
+/// A host that knows nothing, until the host facts land.
+pub fn system() -> Stub {
+    Stub
+}

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{Anchor, Label, PARENT};
 use crate::pf::child::{self, End, Output};
-use crate::pf::{Counters, Firewall, ForeignRedirect, LoadedRule, Status, foreign};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
 use crate::rules::{self, Match, Rule};
 
 /// Where FreeBSD has pfctl(8).
@@ -172,6 +172,20 @@ impl Pfctl {
         Ok(found == rules.iter().flat_map(expand).map(|rule| normal(&rule.to_string())).collect())
     }
 
+    /// Kills the states with this label, and says how many.
+    fn kill(&self, label: &Label) -> Result<u64> {
+        let doing = format!("kill the states of {label}");
+        // no -q: the number is among what that silences
+        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline)?;
+        match (output.end, complaints(&output).as_slice()) {
+            (End::Exit(0) | End::Unknown, [line]) => {
+                line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
+            }
+            _ => None,
+        }
+        .ok_or_else(|| explain(&doing, &output, ""))
+    }
+
     /// The anchors that a call of `called` in the ruleset of `path` leads to, kport's left out.
     fn called(&self, path: &str, called: &str) -> Result<Vec<String>> {
         let ours = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -230,9 +244,9 @@ impl Firewall for Pfctl {
         Ok(made.into_iter().map(str::to_owned).collect())
     }
 
-    fn loaded(&self, anchor: &Anchor) -> Result<Vec<LoadedRule>> {
+    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
         let listed = self.show(anchor.path(), &["-sl"])?;
-        listed
+        let rules = listed
             .lines()
             .map(|line| {
                 labelled(line).ok_or_else(|| {
@@ -241,20 +255,12 @@ impl Firewall for Pfctl {
                     Error::new(Kind::System, why)
                 })
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(Loaded { translations: self.show(anchor.path(), &["-sn", "-P"])?.lines().count(), rules })
     }
 
-    fn kill_states(&self, label: &Label) -> Result<u64> {
-        let doing = format!("kill the states of {label}");
-        // no -q: the number is among what that silences
-        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline)?;
-        match (output.end, complaints(&output).as_slice()) {
-            (End::Exit(0) | End::Unknown, [line]) => {
-                line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
-            }
-            _ => None,
-        }
-        .ok_or_else(|| explain(&doing, &output, ""))
+    fn kill_states(&self, labels: &[Label]) -> Result<u64> {
+        labels.iter().map(|label| self.kill(label)).sum()
     }
 
     fn status(&self) -> Result<Status> {
