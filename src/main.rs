@@ -16,7 +16,7 @@ use kport::error::{Error, Kind, Result};
 use kport::host::{self, Host};
 use kport::pf::sim;
 use kport::publisher::{Observer, Outcome, Request, Step};
-use kport::rules::{self, Options, Publication, Targets};
+use kport::rules::{self, Limits, Options, Publication, Targets};
 use kport::session::{Backend, Session, Settings};
 use kport::spec::{self, Spec};
 
@@ -122,11 +122,20 @@ fn addresses(wish: &Wish) -> Result<Vec<IpAddr>> {
 }
 
 fn options(wish: &Wish) -> Options {
-    let mut options = Options::default();
-    if !wish.reach.is_empty() {
-        options.reach.clone_from(&wish.reach);
+    let usual = Options::default();
+    Options {
+        reach: if wish.reach.is_empty() { usual.reach } else { wish.reach.clone() },
+        hairpin: wish.hairpin,
+        host_access: wish.host_access,
+        from: wish.from.clone(),
+        limits: Limits {
+            connections: wish.max_connections,
+            connections_per_source: wish.max_connections_per_source,
+            rate: wish.rate,
+        },
+        log: wish.log,
+        quick: !wish.no_quick,
     }
-    options
 }
 
 fn rules_text(wish: &Wish) -> Result<String> {

@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use kport::name::JailName;
 use kport::net::Interface;
+use kport::rules::{Rate, Source};
 use kport::session::Backend;
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
@@ -114,9 +116,33 @@ pub struct Wish {
     /// The gateway interface, for specs that name none [default: of the default route]
     #[arg(long, value_name = "IF")]
     pub gateway: Option<Interface>,
-    /// An interface or group whose hosts reach the jail's own address and port [default: bridge, epair, lo]
+    /// An interface or group whose jails reach the jail's own address and port [default: bridge, epair, lo]
     #[arg(long, value_name = "IF")]
     pub reach: Vec<Interface>,
+    /// These jails reach the host's address and port as well
+    #[arg(long)]
+    pub hairpin: bool,
+    /// The host itself reaches its own address, 127.0.0.1 and ::1 on the port (needs net.pf.filter_local=1)
+    #[arg(long)]
+    pub host_access: bool,
+    /// Only this network, address or pf table may come from outside: 192.0.2.0/24, 192.0.2.1 or "<name>"
+    #[arg(long, value_name = "SOURCE")]
+    pub from: Vec<Source>,
+    /// The most connections of a mapping at a time
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<NonZeroU32>,
+    /// The most connections of a mapping at a time from one address
+    #[arg(long, value_name = "N")]
+    pub max_connections_per_source: Option<NonZeroU32>,
+    /// The most new connections from one address: N/SECONDS (tcp)
+    #[arg(long, value_name = "N/SECONDS")]
+    pub rate: Option<Rate>,
+    /// Log the packet that starts a connection to pflog0
+    #[arg(long)]
+    pub log: bool,
+    /// Let rules behind kport's anchor decide after it
+    #[arg(long)]
+    pub no_quick: bool,
     #[arg(required = true, value_name = "SPEC")]
     pub specs: Vec<String>,
 }
