@@ -456,8 +456,8 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
 fn refused(line: &str, rules: &str) -> String {
     let (number, why) = line.trim_start_matches("stdin:").split_once(':').unwrap_or(("?", line));
     let sent = number.parse::<usize>().ok().and_then(|n| rules.lines().nth(n.checked_sub(1)?)).unwrap_or("");
+    let why = why.trim();
     format!(
-        "pfctl refused line {number} ({}), {sent:?}: a defect in kport or a pfctl that it does not know",
-        why.trim()
+        "pfctl refused line {number}, `{sent}`: {why}: a defect in kport, or a pfctl that it does not know; please report it"
     )
 }

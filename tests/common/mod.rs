@@ -1,6 +1,8 @@
 //! What several tests share: a host, a state directory, and publishers over the simulator.
 #![allow(dead_code)]
 
+pub mod standin;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
