@@ -1,8 +1,12 @@
 //! What the host knows: routes, interfaces, jails, listening sockets, sysctls. The only place that asks the system.
 //!
-//! [`Host`] is a trait so that tests can play any host, as [`Fixed`] does from a file.
+//! [`Host`] is a trait so that tests can play any host: [`System`] is the one that runs, [`Fixed`] one from a file.
 
 mod fixed;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
+mod other;
 
 use std::net::IpAddr;
 
@@ -10,6 +14,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use fixed::Fixed;
+#[cfg(target_os = "linux")]
+pub use linux::System;
+#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
+pub use other::System;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, Protocol};
@@ -97,4 +105,69 @@ pub trait Host {
 
     /// A text that is another one after each boot.
     fn boot_id(&self) -> Result<String>;
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    //! The host that runs these tests, against what the standard library does on it.
+
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn loopback_and_the_gateways_are_among_the_interfaces() {
+        let all = System.interfaces().unwrap();
+        let localhost: IpNet = "127.0.0.1/8".parse().unwrap();
+        let lo = all.iter().find(|interface| interface.addresses.contains(&localhost)).unwrap();
+        assert!(lo.up && lo.name.as_str().starts_with("lo"), "{lo:?}");
+        if cfg!(target_os = "freebsd") {
+            assert_eq!(lo.groups, ["lo".parse().unwrap()]);
+        }
+        for family in Family::ALL {
+            if let Some(gateway) = System.gateway(family).unwrap() {
+                assert!(all.iter().any(|interface| interface.name == gateway), "{gateway}");
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_that_wait_are_listeners() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(("127.0.0.1", udp.local_addr().unwrap().port())).unwrap();
+        let found = System.listeners().unwrap();
+        let inet = |protocol, address: Option<&str>, port| {
+            let address = address.map(|text| text.parse().unwrap());
+            found.contains(&Listener { protocol, families: [true, false], address, port })
+        };
+        assert!(inet(Protocol::Tcp, Some("127.0.0.1"), tcp.local_addr().unwrap().port()), "{found:?}");
+        assert!(inet(Protocol::Udp, None, udp.local_addr().unwrap().port()), "{found:?}");
+        assert!(!inet(Protocol::Udp, Some("127.0.0.1"), client.local_addr().unwrap().port()), "{found:?}");
+    }
+
+    #[test]
+    fn sysctls() {
+        assert!(matches!(System.sysctl("net.inet.ip.forwarding"), Ok(Some(0 | 1))));
+        assert_eq!(System.sysctl("net.kport.unknown").unwrap(), None);
+        assert_eq!(System.sysctl("net.inet.ip.forwarding\0").unwrap(), None);
+    }
+
+    #[test]
+    fn the_boot_does_not_change() {
+        let id = System.boot_id().unwrap();
+        assert!(id.len() >= 16 && !id.contains(char::is_whitespace), "{id}");
+        assert_eq!(id, System.boot_id().unwrap());
+    }
+
+    #[test]
+    fn jails_that_are_not_there() {
+        for name in ["", "no such jail", "nul\0", "0", "-1", "999999"] {
+            assert_eq!(System.jail(name).unwrap(), None, "{name:?}");
+        }
+        for jail in System.jails().unwrap() {
+            assert_eq!(System.jail(&jail.jid.to_string()).unwrap().map(|again| again.name), Some(jail.name));
+        }
+    }
 }
