@@ -3,10 +3,17 @@
 //! [`Host`] is a trait so that tests can play any host: [`System`] is the one that runs, [`Fixed`] one from a file.
 
 mod fixed;
+#[cfg(target_os = "freebsd")]
+#[allow(unsafe_code)]
+mod freebsd;
+#[cfg(any(target_os = "freebsd", test))]
+mod kernel;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
 mod other;
+#[cfg(any(target_os = "freebsd", test))]
+mod report;
 
 use std::net::IpAddr;
 
@@ -14,6 +21,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use fixed::Fixed;
+#[cfg(target_os = "freebsd")]
+pub use freebsd::System;
 #[cfg(target_os = "linux")]
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
@@ -107,7 +116,7 @@ pub trait Host {
     fn boot_id(&self) -> Result<String>;
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, any(target_os = "freebsd", target_os = "linux")))]
 mod tests {
     //! The host that runs these tests, against what the standard library does on it.
 
