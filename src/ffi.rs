@@ -559,7 +559,7 @@ impl Given {
     }
 
     fn session(&self) -> Result<Session> {
-        Session::new(&self.settings, Box::new(host::system()))
+        Session::new(&self.settings, Box::new(host::System))
     }
 
     fn change(&self, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {

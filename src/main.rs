@@ -110,7 +110,7 @@ fn session(global: &Global) -> Result<Session> {
         .clone()
         .or_else(|| std::env::var_os("KPORT_STATE_DIR").filter(|dir| !dir.is_empty()).map(Into::into));
     let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
-    Session::new(&settings, Box::new(host::system()))
+    Session::new(&settings, Box::new(host::System))
 }
 
 fn specs(wish: &Wish) -> Result<Spec> {
@@ -140,7 +140,7 @@ fn options(wish: &Wish) -> Options {
 
 fn rules_text(wish: &Wish) -> Result<String> {
     let targets = Targets::choose(&wish.jail, &addresses(wish)?)?;
-    let host = host::system();
+    let host = host::System;
     let redirects = rules::redirects(&wish.jail, &specs(wish)?, &targets, |family| match wish.gateway {
         Some(gateway) => Ok(gateway),
         None => kport::publisher::gateway(&host, family),
