@@ -115,8 +115,11 @@ impl Pfctl {
     fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
+        let mut took = Duration::ZERO;
         loop {
-            if Instant::now() >= deadline {
+            let start = Instant::now();
+            // no try that can only be cut off
+            if start + took >= deadline {
                 let why = match tries {
                     0 => "the time is up".to_owned(),
                     _ => format!(
@@ -132,6 +135,7 @@ impl Pfctl {
                 return Ok(output);
             }
             tries += 1;
+            took = start.elapsed();
             sleep(pause.mul_f64(0.25 + 0.75 * fastrand::f64()).min(deadline.saturating_duration_since(Instant::now())));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -370,13 +374,21 @@ fn expand(rule: &Rule) -> Vec<Rule> {
     made
 }
 
-/// A rule's words without those that pfctl(8) adds when it prints, in an order of their own: where it prints the tag and
-/// the labels is not the same in every release.
+/// A rule's words without those that pfctl(8) adds or leaves out when it prints (print_rule in sbin/pfctl/pfctl_parser.c), in
+/// an order of their own: where the tag and the labels stand is not the same in every release.
 fn normal(rule: &str) -> Vec<String> {
     let mut words: Vec<String> = rule
         .split_ascii_whitespace()
         .filter(|word| !matches!(*word, "=" | "flags" | "S/SA" | "round-robin"))
-        .map(|word| word.replace('"', ""))
+        .map(|word| {
+            let word = word.replace('"', "");
+            // a network of one address is printed as the address, and that of all as any
+            let whole = if word.contains(':') { "/128" } else { "/32" };
+            match word.as_str() {
+                "0.0.0.0/0" | "::/0" => "any".to_owned(),
+                other => other.strip_suffix(whole).unwrap_or(other).to_owned(),
+            }
+        })
         .collect();
     words.sort_unstable();
     words

@@ -462,7 +462,11 @@ fn print(line: &str) -> Vec<String> {
                 made.extend(["flags", "S/SA", "keep"].map(str::to_owned));
             }
             _ if made.last().is_some_and(|word| word.ends_with("anchor")) => made.push(word.to_owned()),
-            _ => made.push(word.replace('"', "")),
+            _ => {
+                let word = word.replace('"', "");
+                let whole = if word.contains(':') { "/128" } else { "/32" };
+                made.push(word.strip_suffix(whole).unwrap_or(&word).to_owned());
+            }
         }
     }
     let mut text = made.join(" ") + &labels + &tagged;
