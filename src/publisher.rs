@@ -32,16 +32,16 @@ pub enum Step {
     Load,
     /// See that the rules are evaluated.
     Verify,
-    /// Record that the wish came true.
-    Settle,
     /// End the states of what is not published any more.
     Kill,
+    /// Record that the wish came true.
+    Settle,
 }
 
 impl Step {
     /// Every step, in order.
     pub const ALL: [Step; 8] =
-        [Step::Lock, Step::Resolve, Step::Check, Step::Record, Step::Load, Step::Verify, Step::Settle, Step::Kill];
+        [Step::Lock, Step::Resolve, Step::Check, Step::Record, Step::Load, Step::Verify, Step::Kill, Step::Settle];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -355,22 +355,30 @@ impl<'a> Publisher<'a> {
         }
         outcome.changed = true;
 
-        // from here on the jail is published: what fails now is told, not undone
+        // From here on the jail is published: what fails now is told, not undone. The record names the old set until its
+        // states are ended, so that the next call does what this one could not.
         let gone = gone(&record);
+        let ended = if gone.is_empty() {
+            Ok(0)
+        } else {
+            self.observer.step(Step::Kill).and_then(|()| self.firewall.kill_states(&gone))
+        };
+        match ended {
+            Ok(killed) => outcome.killed = killed,
+            Err(error) => {
+                outcome.notes.push(format!(
+                    "published, but connections of ports that are not published any more go on ({error}); publish again \
+                     to end them"
+                ));
+                return Ok(());
+            }
+        }
         if !record.replaces.is_empty() {
             let settled = self.observer.step(Step::Settle).and_then(|()| self.settle(lock, &anchor, &mut record));
             if let Err(error) = settled {
                 outcome.notes.push(format!(
                     "published, but the record still names the set before, too ({error}); publish again to mend that"
                 ));
-            }
-        }
-        if !gone.is_empty() {
-            match self.observer.step(Step::Kill).and_then(|()| self.firewall.kill_states(&gone)) {
-                Ok(killed) => outcome.killed = killed,
-                Err(error) => outcome.notes.push(format!(
-                    "published, but connections of ports that are not published any more go on ({error})"
-                )),
             }
         }
         Ok(())
@@ -394,9 +402,8 @@ impl<'a> Publisher<'a> {
                     outcome.notes.push(format!("jail \"{}\": loaded again", record.jail));
                 }
                 if !record.replaces.is_empty() {
-                    let gone = gone(&record);
+                    outcome.killed += self.firewall.kill_states(&gone(&record))?;
                     self.settle(&lock, &anchor, &mut record)?;
-                    outcome.killed += self.firewall.kill_states(&gone)?;
                 }
                 outcome.redirects.extend(record.redirects());
                 Ok(())
@@ -964,7 +971,9 @@ fn is_late(jail: &JailName, jid: Option<i32>, record: Option<&Record>, outcome: 
 }
 
 fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
-    let live = record.replaces.is_empty() && is_live(&rules::of_all(&record.publications), &loaded);
+    // after an interrupted change pf may hold the set before, and that may look the same
+    let before = !record.replaces.is_empty() && is_live(&rules::of_all(&record.replaces), &loaded);
+    let live = !before && is_live(&rules::of_all(&record.publications), &loaded);
     let mut counted: BTreeMap<String, Counters> = BTreeMap::new();
     for mut rule in loaded.rules {
         if let Some(label) = rule.labels.pop() {
