@@ -43,7 +43,7 @@ for target; do
 
 	step tests
 	messages=$($cross test . --quiet --profile "$profile" --message-format=json)
-	mapfile -t tests < <(grep -o '"executable":"[^"]*"' <<<"$messages" | cut -d'"' -f4)
+	mapfile -t tests < <(grep -o '"executable":"[^"]*/deps/[^"]*"' <<<"$messages" | cut -d'"' -f4)
 	[ ${#tests[@]} -gt 0 ]
 	elf+=("${tests[@]}")
 

@@ -6,7 +6,8 @@
 //! makes a fork dangerous in a library is met like this:
 //!
 //! * other threads may hold any lock at that moment: the child makes system calls and nothing else, and what it writes
-//!   to was allocated before;
+//!   to was allocated before (the lock of rtld(1) is no concern where symbols are bound at load time, as rustc has it;
+//!   in a C program that binds libkport.a lazily the time-out would end the child);
 //! * the caller's signal handlers must not run in the child: every signal is blocked before the fork;
 //! * the caller may wait for any child, or ignore SIGCHLD: pdfork(2) makes a child that raises no SIGCHLD and that
 //!   wait(2) for any child does not see, and closing its descriptor reaps it;
@@ -70,7 +71,7 @@ fn ask(jid: i32, room: usize, deadline: Instant) -> Result<Report> {
     let child = {
         let _blocked = Blocked::all()?;
         let mut fd = -1;
-        // SAFETY: in the child, which has this one thread, only `report` runs, which makes system calls and never
+        // SAFETY: in the child, which has this one thread, only `send` runs, which makes system calls and never
         // returns.
         match unsafe { libc::pdfork(&raw mut fd, libc::PD_CLOEXEC) } {
             -1 => return Err(Error::io("pdfork", &io::Error::last_os_error())),
