@@ -488,7 +488,7 @@ fn loopback(family: Family) -> IpAddr {
 }
 
 /// Whether only the host's own stack sends there: a loopback address, the group `lo`, or one of its interfaces.
-fn is_loopback(place: Place) -> bool {
+pub(crate) fn is_loopback(place: Place) -> bool {
     match place {
         Place::Any => false,
         Place::Address(address) => address.is_loopback(),

@@ -1,5 +1,7 @@
 //! The firewall: one trait, several ways to drive pf(4).
 
+pub mod packet;
+
 use crate::error::Result;
 use crate::name::{Anchor, Label};
 use crate::net::{Family, Place, PortRange, Protocol};
