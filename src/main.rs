@@ -1,2 +1,199 @@
-//! The helper for shell hooks.
-fn main() {}
+//! kport(8): the helper for shell hooks and for people. Arguments in, Rust API, exit status out.
+
+mod cli {
+    pub mod args;
+    pub mod show;
+}
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use kport::error::{Error, Kind, Result};
+use kport::host::{self, Host};
+use kport::pf::sim;
+use kport::publisher::{Observer, Outcome, Request, Step};
+use kport::rules::{self, Limits, Options, Publication, Targets};
+use kport::session::{Backend, Session, Settings};
+use kport::spec::{self, Spec};
+
+use cli::args::{Cli, Command, Global, USAGE, Wish};
+use cli::show;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // what cannot be printed has nobody to read it
+            _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(USAGE),
+            };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(u8::try_from(error.kind().number()).unwrap_or(u8::MAX))
+        }
+    }
+}
+
+fn complain(what: &dyn std::fmt::Display) {
+    _ = writeln!(io::stderr(), "kport: {what}");
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Parse { json, specs } => {
+            let spec = spec::parse(&specs.join(" "))?;
+            print(&if json { document(&show::mappings_json(spec.mappings())) } else { show::mappings(spec.mappings()) })
+        }
+        Command::Rules { wish } => print(&rules_text(&wish)?),
+        Command::Publish { wish, jid, force, allow_inert } => {
+            let mut request = Request::new(wish.jail.clone(), specs(&wish)?);
+            request.options = options(&wish);
+            request.addresses = addresses(&wish)?;
+            request.gateway = wish.gateway;
+            request.jid = jid;
+            request.force = force;
+            request.allow_inert = allow_inert;
+            change(&global, false, |publisher| publisher.publish(&request))
+        }
+        Command::Unpublish { jail, jid } => change(&global, false, |publisher| publisher.unpublish(&jail, jid)),
+        Command::List { jail, json } => {
+            let session = session(&global)?;
+            let list = session.publisher(&Shown::new(global.verbose))?.list(jail.as_ref())?;
+            print(&if json { document(&show::list_json(&list)) } else { show::list(&list) })
+        }
+        Command::Restore { json } => change(&global, json, |publisher| publisher.restore()),
+        Command::Gc { json } => change(&global, json, |publisher| publisher.collect()),
+    }
+}
+
+/// Runs one change, says what there is to say, and prints its outcome where JSON was asked for.
+fn change(
+    global: &Global,
+    json: bool,
+    act: impl FnOnce(&kport::publisher::Publisher<'_>) -> Result<Outcome>,
+) -> Result<()> {
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    let outcome = act(&session.publisher(&observer)?)?;
+    if outcome.changed && session.firewall.name() == "sim" {
+        complain(&sim::NOTICE);
+    }
+    if !global.quiet {
+        for note in &outcome.notes {
+            complain(note);
+        }
+    }
+    if json { print(&document(&show::outcome_json(&outcome))) } else { Ok(()) }
+}
+
+fn session(global: &Global) -> Result<Session> {
+    let backend = match (global.backend, std::env::var("KPORT_BACKEND")) {
+        (Some(backend), _) => backend,
+        (None, Ok(name)) if !name.is_empty() => {
+            name.parse().map_err(|e: Error| e.context("environment variable KPORT_BACKEND"))?
+        }
+        _ => Backend::default(),
+    };
+    let state_dir = global
+        .state_dir
+        .clone()
+        .or_else(|| std::env::var_os("KPORT_STATE_DIR").filter(|dir| !dir.is_empty()).map(Into::into));
+    let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
+    Session::new(&settings, Box::new(host::System))
+}
+
+fn specs(wish: &Wish) -> Result<Spec> {
+    spec::parse(&wish.specs.join(" "))
+}
+
+fn addresses(wish: &Wish) -> Result<Vec<IpAddr>> {
+    rules::addresses(&wish.jail, wish.addresses.iter().map(String::as_str))
+}
+
+fn options(wish: &Wish) -> Options {
+    let usual = Options::default();
+    Options {
+        reach: if wish.reach.is_empty() { usual.reach } else { wish.reach.clone() },
+        hairpin: wish.hairpin,
+        host_access: wish.host_access,
+        from: wish.from.clone(),
+        limits: Limits {
+            connections: wish.max_connections,
+            connections_per_source: wish.max_connections_per_source,
+            rate: wish.rate,
+        },
+        log: wish.log,
+        quick: !wish.no_quick,
+    }
+}
+
+fn rules_text(wish: &Wish) -> Result<String> {
+    let targets = Targets::choose(&wish.jail, &addresses(wish)?)?;
+    let host = host::System;
+    let redirects = rules::redirects(&wish.jail, &specs(wish)?, &targets, |family| match wish.gateway {
+        Some(gateway) => Ok(gateway),
+        None => kport::publisher::gateway(&host, family),
+    })?;
+    let publication = Publication::new(wish.jail.clone(), redirects, options(wish), |target| {
+        rules::inner(target, host.interfaces()?.iter().map(|i| (&i.name, i.addresses.as_slice())))
+    })?;
+    Ok(rules::text(&rules::rules(&publication)))
+}
+
+fn document(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // whoever read it has seen enough
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(Error::io("write to standard output", &e)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// `-v`: the steps of a transaction on standard error, each with the time since the start.
+struct Shown {
+    verbose: u8,
+    start: Instant,
+}
+
+impl Shown {
+    fn new(verbose: u8) -> Shown {
+        Shown { verbose, start: Instant::now() }
+    }
+
+    fn line(&self, text: &str) {
+        complain(&format_args!("{:8.3} ms  {text}", self.start.elapsed().as_secs_f64() * 1e3));
+    }
+}
+
+impl Observer for Shown {
+    fn step(&self, step: Step) -> Result<()> {
+        if self.verbose > 0 {
+            self.line(step.name());
+        }
+        Ok(())
+    }
+
+    fn detail(&self, text: &str) {
+        if self.verbose > 1 {
+            self.line(text);
+        }
+    }
+}
+
+const _: () = assert!(Kind::Internal as i32 <= u8::MAX as i32);

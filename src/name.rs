@@ -48,7 +48,7 @@ impl JailName {
 
     /// The label of every state of this jail.
     pub fn label(&self) -> Label {
-        Label(format!("{PARENT}:{}", short(&self.0, MAX_NAME - PARENT.len() - 1)))
+        Label::of_anchor(&self.anchor())
     }
 
     /// The label of the states of one mapping: `kport:web:tcp:8080`.
@@ -114,7 +114,7 @@ impl Anchor {
                     && digest.len() == DIGEST
                     && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             });
-        (made && child.len() <= MAX_NAME - PARENT.len() - 1).then(|| Anchor { path: format!("{PARENT}/{child}") })
+        (made && child.len() < MAX_NAME - PARENT.len()).then(|| Anchor { path: format!("{PARENT}/{child}") })
     }
 }
 
@@ -124,22 +124,28 @@ impl fmt::Display for Anchor {
     }
 }
 
-/// A label of a pass rule, at most 63 bytes, without `"`, `$`, white space or control characters: pfctl(8) would
+/// A label of a filter rule, at most 63 bytes, without `"`, `$`, white space or control characters: pfctl(8) would
 /// expand a `$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Label(String);
 
 impl Label {
+    /// The label of all states of the jail whose anchor this is.
+    pub fn of_anchor(anchor: &Anchor) -> Label {
+        Label(format!("{PARENT}:{}", anchor.child()))
+    }
+
+    /// A label that pf reports; `None` unless kport could have made it.
+    pub fn loaded(text: &str) -> Option<Label> {
+        let good = |b: u8| plain(b) || b == b':' || b == b'+';
+        let ours = text.strip_prefix(PARENT)?.starts_with(':') && text.len() <= MAX_NAME && text.bytes().all(good);
+        ours.then(|| Label(text.to_owned()))
+    }
+
     /// The label.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -147,12 +153,14 @@ impl FromStr for Label {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let good = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'$' | b'\\');
-        if text.is_empty() || text.len() > MAX_NAME || !text.bytes().all(good) {
-            let why = "a label has 1 to 63 visible ASCII characters other than \", $ and \\";
-            return Err(Error::new(Kind::Argument, format!("label {}: {why}", quoted(text))));
-        }
-        Ok(Label(text.to_owned()))
+        Label::loaded(text)
+            .ok_or_else(|| Error::new(Kind::Argument, format!("{} is not one of kport's labels", quoted(text))))
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

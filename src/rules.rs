@@ -70,6 +70,20 @@ impl Targets {
     }
 }
 
+/// The addresses of a jail from words: each an address, or `inherit` for a jail that is on the host's network and so cannot
+/// publish.
+pub fn addresses<'a>(jail: &JailName, words: impl IntoIterator<Item = &'a str>) -> Result<Vec<IpAddr>> {
+    words
+        .into_iter()
+        .map(|word| match word {
+            "inherit" => Err(host_network(jail)),
+            _ => word
+                .parse()
+                .map_err(|_| Error::new(Kind::Argument, format!("{} is not an IPv4 or IPv6 address", quoted(word)))),
+        })
+        .collect()
+}
+
 /// Why no redirect can lead to `address`.
 fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
@@ -231,14 +245,15 @@ impl Publication {
         Ok(())
     }
 
-    /// Every place that a redirect answers for, which no other publication may overlap: its own and, with host access, the
-    /// host's loopback address.
-    pub fn places(&self, redirect: &Redirect) -> Vec<Place> {
-        let mut places = vec![redirect.place];
-        if self.options.host_access && !is_loopback(redirect.place) {
-            places.push(Place::Address(loopback(redirect.family())));
+    /// What no other publication may overlap: each redirect in each place that it answers for, its own and, with host
+    /// access, the host's loopback address.
+    pub fn claims(&self) -> Vec<Redirect> {
+        let mut claims = self.redirects.clone();
+        if self.options.host_access {
+            let outer = self.redirects.iter().filter(|redirect| !is_loopback(redirect.place));
+            claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(loopback(r.family())), ..*r })));
         }
-        places
+        claims
     }
 }
 
@@ -553,6 +568,13 @@ pub struct Match {
     pub to: Vec<Address>,
     /// The destination ports.
     pub ports: PortRange,
+}
+
+impl Match {
+    /// How many rules the kernel gets for it: one for each combination of list members.
+    pub fn expanded(&self) -> usize {
+        self.on.len().max(1) * self.from.len().max(1) * self.to.len().max(1)
+    }
 }
 
 /// What a packet carries from an rdr rule to its pass rule: [`TAG`], or a tag of one mapping's own.
@@ -1094,7 +1116,7 @@ pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 ke
         let redirects = redirects(&jail, &"em0:8080:80".parse().unwrap(), &targets, |_| "em0".parse()).unwrap();
         let options = Options { host_access: true, ..Options::default() };
         let publication = Publication::new(jail, redirects, options, |_| Ok(None)).unwrap();
-        let places: Vec<String> = publication.places(&publication.redirects[0]).iter().map(Place::to_string).collect();
+        let places: Vec<String> = publication.claims().iter().map(|claim| claim.place.to_string()).collect();
         assert_eq!(places, ["em0", "127.0.0.1"]);
     }
 }

@@ -208,7 +208,7 @@ fn spec<'a>(start: &'a str, mappings: &mut Vec<Mapping>) -> Parsed<'a, ()> {
             None => {
                 "the first of three fields is an interface, an address, [IPv6 address] or *: em0:8080:80".to_owned()
             }
-            Some(_) => "an IPv6 address stands in brackets: [2001:db8::1]:8080:80".to_owned(),
+            Some(_) => "a spec has at most three fields, and an IPv6 address in brackets".to_owned(),
         };
         return fail(rest, "\"/\", white space or the end", hint);
     }
@@ -247,14 +247,14 @@ fn first(start: &str) -> Parsed<'_, First> {
                 return checked(start, IpAddr::V4(address)).map(|(_, place)| (rest, First::Place(place)));
             }
             if is_bare_inet6(start) {
-                return fail(start, "a port or a place", bare_inet6(start));
+                return fail(start, "a port or a place", BARE_INET6.to_owned());
             }
             let (rest, range) = ports(start, "a port")?;
             Ok((rest, First::Host(HostPorts::Fixed(range))))
         }
         Some(letter) if letter.is_ascii_alphabetic() => {
             if is_bare_inet6(start) {
-                return fail(start, "a port or a place", bare_inet6(start));
+                return fail(start, "a port or a place", BARE_INET6.to_owned());
             }
             let (rest, word): (_, &str) =
                 take_while(|c: char| c.is_ascii() && Interface::may_contain(c as u8)).parse(start)?;
@@ -271,7 +271,7 @@ fn first(start: &str) -> Parsed<'_, First> {
             }
         }
         Some(b':') => {
-            let hint = if is_bare_inet6(start) { bare_inet6(start) } else { "host port missing".to_owned() };
+            let hint = if is_bare_inet6(start) { BARE_INET6.to_owned() } else { "host port missing".to_owned() };
             fail(start, "a port or a place", hint)
         }
         _ => fail(start, "a port, an interface, an address, [IPv6 address] or *", None),
@@ -287,9 +287,7 @@ fn is_bare_inet6(start: &str) -> bool {
         && (word.contains("::") || word.bytes().filter(|b| *b == b':').count() >= 7)
 }
 
-fn bare_inet6(_: &str) -> String {
-    "an IPv6 address stands in brackets: [2001:db8::1]:8080:80".to_owned()
-}
+const BARE_INET6: &str = "an IPv6 address stands in brackets: [2001:db8::1]:8080:80";
 
 fn bracketed(start: &str) -> Parsed<'_, Place> {
     let (inner, _) = char('[').parse(start)?;
@@ -313,10 +311,10 @@ fn checked(start: &str, address: IpAddr) -> Parsed<'_, Place> {
 }
 
 fn host_ports(start: &str) -> Parsed<'_, HostPorts> {
-    if let Some(rest) = start.strip_prefix("auto") {
-        if rest.is_empty() || rest.starts_with(|c: char| matches!(c, ':' | '/') || c.is_whitespace()) {
-            return Ok((rest, HostPorts::Auto));
-        }
+    if let Some(rest) = start.strip_prefix("auto")
+        && at_end_of_field(rest)
+    {
+        return Ok((rest, HostPorts::Auto));
     }
     if at_end_of_field(start) {
         return fail(start, "a port", "host port missing".to_owned());

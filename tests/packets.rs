@@ -416,6 +416,5 @@ fn what_should_arrive_does_and_nothing_else_does() {
         Err(error) => panic!("{error}"),
     }
     let count = count.into_inner();
-    println!("{count:?}");
     assert!(count.reached > 1000 && count.nothing > 1000 && count.one_way > 50, "{count:?}");
 }

@@ -1,5 +1,8 @@
 //! Who can reach what: the table that a FreeBSD 15.1 kernel answered, asked of the simulator.
 
+// the table is to be seen: cargo test --test reach -- --nocapture the_table
+#![allow(clippy::print_stdout)]
+
 mod world;
 
 use std::net::SocketAddr;
@@ -76,23 +79,38 @@ const ROWS: &[Row] = {
     ]
 };
 
+/// The page for people. The table in it is the one that the test makes; KPORT_BLESS=1 puts it in.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/who-can-reach-what.md");
+
 #[test]
 fn the_table_of_clients_and_options() {
     let variants = [(false, false), (true, false), (true, true)];
+    let mut tables = vec![];
     for release in [Release::V14, Release::V15] {
         let worlds = variants.map(|(hairpin, host_access)| observed(release, hairpin, host_access));
-        println!(
-            "\n{release:?}\n| client -> target | default | + hairpin | + hairpin + host access |\n|---|---|---|---|"
-        );
+        let mut table =
+            "| client -> target | default | + hairpin | + hairpin + host access |\n|---|---|---|---|\n".to_owned();
         for (name, who, protocol, source, to, jail, expected) in ROWS {
             let traces = worlds.each_ref().map(|world| ask(world, &party(who), *protocol, source, to));
             let got = traces.each_ref().map(|trace| trace.reaches(jail));
             let words = got.map(|yes| if yes { "yes" } else { "no" });
-            println!("| {name} | {} |", words.join(" | "));
+            table.push_str(&format!("| {name} | {} |\n", words.join(" | ")));
             for ((got, expected), trace) in got.iter().zip(expected).zip(&traces) {
                 assert_eq!(got, expected, "{name}\n{trace}");
             }
         }
+        tables.push(table);
+    }
+    println!("{}", tables[0]);
+    assert_eq!(tables[0], tables[1], "14 and 15 answer alike");
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (before, rest) = page.split_once("<!-- table -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- end -->").unwrap();
+    let renewed = format!("{before}<!-- table -->\n{}<!-- end -->{after}", tables[0]);
+    if std::env::var_os("KPORT_BLESS").is_some() {
+        std::fs::write(PAGE, &renewed).unwrap();
+    } else {
+        assert_eq!(page, renewed, "KPORT_BLESS=1 renews the table");
     }
 }
 
@@ -342,6 +360,73 @@ fn with_bridge_members_filtered() {
         let trace = ask(&world, &party(who), Protocol::Tcp, source, to);
         assert!(trace.reaches("web"), "{trace}");
     }
+}
+
+/// Hairpin and host access with filtered bridge members: the answer is translated back at the member, before it is at the bridge,
+/// and is nobody's then. The page says so.
+#[test]
+fn hairpin_and_host_access_need_unfiltered_bridge_members() {
+    let mut world = observed(Release::V15, true, true);
+    world.pfil_member = true;
+    for (who, source, to) in [
+        ("other", "10.1.0.2", "192.0.2.1:8080"),
+        ("app", "10.0.0.3", "192.0.2.1:8080"),
+        ("host", "127.0.0.1", "127.0.0.1:8080"),
+    ] {
+        let trace = ask(&world, &party(who), Protocol::Tcp, source, to);
+        assert!(trace.touches("web") && !trace.reaches("web"), "{trace}");
+    }
+    // the rest is as it was
+    assert!(ask(&world, &party("em0"), Protocol::Tcp, "192.0.2.100", "192.0.2.1:8080").reaches("web"));
+}
+
+/// The same host, as a host tells about itself.
+#[test]
+fn a_world_of_a_hosts_facts() {
+    let mut facts = kport::host::Fixed {
+        interfaces: world::interfaces(),
+        jails: serde_json::from_value(serde_json::json!([
+            { "jid": 1, "name": "web", "vnet": true },
+            { "jid": 2, "name": "both", "vnet": true },
+            { "jid": 3, "name": "flat", "addresses": ["10.9.0.2"] },
+            { "jid": 4, "name": "gone", "vnet": true, "dying": true },
+            { "jid": 5, "name": "far", "vnet": true },
+        ]))
+        .unwrap(),
+        ..Default::default()
+    };
+    facts.gateway.insert(kport::net::Family::Inet, "em0".parse().unwrap());
+    for (name, addresses) in [
+        ("web", &["10.0.0.2", "fd00::2"][..]),
+        ("both", &["10.0.0.3", "10.1.0.2"]),
+        ("gone", &["10.0.0.4"]),
+        ("far", &["172.16.0.2"]),
+    ] {
+        facts.vnet_addresses.insert(name.to_owned(), addresses.iter().map(|text| address(text)).collect());
+    }
+    let mut world = World::of_host(&facts, Release::of(1501502)).unwrap();
+    world.load_main(kport::pf::packet::MAIN).unwrap();
+    publish(&mut world, "web", &["10.0.0.2"], "8080:80", &Options::default());
+    publish(&mut world, "both", &["10.1.0.2"], "8081:80", &Options::default());
+    for (source, on, to, jail) in [
+        ("192.0.2.100", Some("em0"), "192.0.2.1:8080", "web"),
+        ("203.0.113.9", None, "192.0.2.1:8081", "both"),
+        ("10.1.0.2", None, "10.0.0.2:80", "web"),
+        ("10.0.0.3", Some("bridge0"), "10.0.0.2:80", "web"),
+        ("10.0.0.2", None, "10.1.0.2:80", "both"),
+    ] {
+        let on = on.map(|name: &str| name.parse().unwrap());
+        let sender = world.sender(address(source), on).unwrap();
+        let trace = ask(&world, &sender, Protocol::Tcp, source, to);
+        assert!(trace.reaches(jail), "{trace}");
+    }
+    assert_eq!(world.party(address("10.9.0.2")).unwrap(), party("flat"));
+    assert_eq!(world.party(address("172.16.0.2")).unwrap(), party("em0"));
+    assert!(world.sender(address("10.0.0.2"), Some("em9".parse().unwrap())).is_err());
+    assert!(world.party(address("2001:db8:5::1")).is_err(), "no IPv6 default route");
+    facts.sysctls.insert("net.inet.ip.forwarding".to_owned(), 0);
+    let closed = World::of_host(&facts, Release::of(1400000)).unwrap();
+    assert_eq!(closed.forwarding, [false, true]);
 }
 
 /// A trace as `kport trace` prints it.

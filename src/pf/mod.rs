@@ -1,19 +1,39 @@
 //! The firewall: one trait, several ways to drive pf(4).
 
+mod child;
+mod foreign;
 pub mod packet;
+pub mod pfctl;
+pub mod sim;
 
 use crate::error::Result;
 use crate::name::{Anchor, Label};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::rules::Rule;
 
-/// A pass rule that is loaded in an anchor, as far as kport looks at it.
+/// A filter rule that is loaded in an anchor, as far as kport looks at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedRule {
     /// Its labels, in the order of the rule.
     pub labels: Vec<String>,
     /// What it counted since it was loaded.
     pub counters: Counters,
+}
+
+/// What an anchor holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// How many nat and rdr rules.
+    pub translations: usize,
+    /// The filter rules.
+    pub rules: Vec<LoadedRule>,
+}
+
+impl Loaded {
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.translations == 0 && self.rules.is_empty()
+    }
 }
 
 /// What pf counts for a rule.
@@ -27,6 +47,19 @@ pub struct Counters {
     pub bytes: u64,
     /// States it has made.
     pub states: u64,
+}
+
+impl Counters {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Counters) -> Counters {
+        Counters {
+            evaluations: self.evaluations.saturating_add(other.evaluations),
+            packets: self.packets.saturating_add(other.packets),
+            bytes: self.bytes.saturating_add(other.bytes),
+            states: self.states.saturating_add(other.states),
+        }
+    }
 }
 
 /// What the main ruleset does with kport's anchors.
@@ -71,11 +104,11 @@ pub trait Firewall {
     /// kport's anchors that hold something, by the name below `kport/`, sorted.
     fn anchors(&self) -> Result<Vec<String>>;
 
-    /// The pass rules that an anchor holds; none where there is no such anchor.
-    fn loaded(&self, anchor: &Anchor) -> Result<Vec<LoadedRule>>;
+    /// What an anchor holds; nothing where there is no such anchor.
+    fn loaded(&self, anchor: &Anchor) -> Result<Loaded>;
 
-    /// Ends the states that rules with this label made, and says how many.
-    fn kill_states(&self, label: &Label) -> Result<u64>;
+    /// Ends the states that rules with one of these labels made, and says how many.
+    fn kill_states(&self, labels: &[Label]) -> Result<u64>;
 
     /// Whether pf runs and evaluates kport's anchors.
     fn status(&self) -> Result<Status>;

@@ -33,6 +33,24 @@ pub enum Release {
     V15,
 }
 
+impl Release {
+    /// By `kern.osreldate`. 15.0 was not looked at; it is taken for the older one.
+    pub const fn of(osreldate: i64) -> Release {
+        if osreldate < 1_501_000 { Release::V14 } else { Release::V15 }
+    }
+}
+
+/// A main ruleset to trace with where there is none: what kport asks for, on a host that is closed from outside.
+pub const MAIN: &str = "\
+set skip on lo
+nat-anchor \"kport/*\"
+rdr-anchor \"kport/*\"
+block in log all
+pass out all
+pass quick inet6 proto ipv6-icmp
+anchor \"kport/*\"
+";
+
 /// A packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {

@@ -9,7 +9,7 @@ use super::rule::Rule;
 use super::state::States;
 use super::{Packet, Party, Release, Ruleset, Step, Trace, Verdict};
 use crate::error::{Error, Kind, Result};
-use crate::host::HostInterface;
+use crate::host::{Host, HostInterface};
 use crate::net::{Family, Interface, Protocol};
 use crate::rules::{self, Direction};
 
@@ -76,6 +76,42 @@ impl World {
         }
     }
 
+    /// The host that is asked: its interfaces, jails, default routes and sysctls, with pf enabled and no rules yet. A jail on
+    /// several networks is there once for each. Which member of a bridge is whose is not known, so that what pf does at
+    /// members is left out.
+    pub fn of_host(host: &dyn Host, release: Release) -> Result<World> {
+        let mut world = World::new(release, host.interfaces()?);
+        for family in Family::ALL {
+            world.gateway[usize::from(family == Family::Inet6)] = host.gateway(family)?;
+        }
+        for (forwards, name) in world.forwarding.iter_mut().zip(["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"])
+        {
+            *forwards = host.sysctl(name)?.is_none_or(|value| value != 0);
+        }
+        world.filter_local = host.sysctl("net.pf.filter_local")?.is_some_and(|value| value != 0);
+        for jail in host.jails()?.iter().filter(|jail| !jail.dying) {
+            let addresses = if jail.vnet { host.vnet_addresses(jail)? } else { jail.addresses.clone() };
+            for address in addresses {
+                world.add_address(&jail.name, address, jail.vnet);
+            }
+        }
+        Ok(world)
+    }
+
+    fn add_address(&mut self, name: &str, address: IpAddr, vnet: bool) {
+        let holding = self.holding(address).filter(|_| vnet);
+        let network = IpNet::new(address, holding.map_or(IpNet::from(address).prefix_len(), |(length, _)| length));
+        let (behind, Ok(network)) = (holding.map(|(_, interface)| interface), network) else { return };
+        // a network that the host is not on: the jail cannot be told from what is behind the gateway
+        if vnet && behind.is_none() {
+            return;
+        }
+        match self.jails.iter_mut().find(|jail| jail.name == name && jail.behind == behind) {
+            Some(jail) => jail.addresses.push(network),
+            None => self.jails.push(Jail { name: name.to_owned(), behind, member: None, addresses: vec![network] }),
+        }
+    }
+
     /// Loads the main ruleset: pf.conf(5) text. States stay.
     pub fn load_main(&mut self, text: &str) -> Result<()> {
         let ruleset: Ruleset = text.parse()?;
@@ -127,6 +163,17 @@ impl World {
         })
     }
 
+    /// Who sends a packet with this source that comes in on `on`: a jail that is behind that interface, or anybody else there.
+    /// Without an interface, whoever has the address.
+    pub fn sender(&self, source: IpAddr, on: Option<Interface>) -> Result<Party> {
+        let Some(on) = on else { return self.party(source) };
+        if !self.facts.interfaces.iter().any(|interface| interface.name == on) {
+            return Err(Error::new(Kind::Argument, format!("the host has no interface {on}")));
+        }
+        let behind = |jail: &&Jail| jail.has(source) && (jail.behind == Some(on) || jail.member == Some(on));
+        Ok(self.jails.iter().find(behind).map_or(Party::Beyond(on), |jail| Party::Jail(jail.name.clone())))
+    }
+
     /// The way of a connection's first packet, of the answer, and of the packet after it. States that it makes stay.
     pub fn trace(&mut self, sender: &Party, protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Trace {
         let mut steps = vec![];
@@ -173,32 +220,29 @@ impl World {
         let jail = match sender {
             Party::Host => return self.originate(packet, steps),
             Party::Beyond(interface) => return self.arrive(packet, *interface, steps),
-            Party::Jail(name) => self.jails.iter().find(|jail| jail.name == *name).cloned(),
+            Party::Jail(name) => {
+                let mut sides = self.jails.iter().filter(|jail| jail.name == *name);
+                if sides.clone().any(|jail| jail.behind.is_some() && jail.has(packet.to.ip())) {
+                    return delivered(sender.clone(), packet, steps);
+                }
+                sides.clone().find(|jail| jail.has(packet.from.ip())).or_else(|| sides.next()).cloned()
+            }
         };
         let Some(jail) = jail else { return lost(steps, "there is no such jail") };
         let Some(behind) = jail.behind else { return self.originate(packet, steps) };
-        if jail.has(packet.to.ip()) {
-            return delivered(Party::Jail(jail.name), packet, steps);
-        }
+        let mut packet = packet;
+        // the frame goes where it was addressed to, whatever pf makes of the packet in it
         let on_link = jail.addresses.iter().any(|own| own.contains(&packet.to.ip()));
+        let past = on_link && !self.is_own(packet.to.ip());
         if self.pfil_member
             && let Some(member) = jail.member
+            && !self.hook(&mut packet, Direction::In, member, steps)
         {
-            let mut seen = packet;
-            if !self.hook(&mut seen, Direction::In, member, steps) {
-                return Way::Lost;
-            }
-            // the frame goes where it was addressed to, whatever pf made of the packet in it
-            return self.frame(seen, behind, on_link, &jail.name, steps);
+            return Way::Lost;
         }
-        self.frame(packet, behind, on_link, &jail.name, steps)
-    }
-
-    /// A frame on a bridge, or on an epair: to a neighbour, or to the host, which is everybody's router.
-    fn frame(&mut self, packet: Packet, behind: Interface, on_link: bool, sender: &str, steps: &mut Vec<Step>) -> Way {
-        if on_link && !self.is_own(packet.to.ip()) {
+        if past {
             steps.push(Step::Note(format!("over {behind}, past the host")));
-            return self.neighbour(packet, behind, Some(sender), steps);
+            return self.neighbour(packet, behind, steps);
         }
         self.arrive(packet, behind, steps)
     }
@@ -268,11 +312,11 @@ impl World {
         if packet.to.ip() != meant && self.route(packet.to.ip()) != Some(out) {
             return lost(steps, "translated on the way out to where another interface leads");
         }
-        self.neighbour(packet, out, None, steps)
+        self.neighbour(packet, out, steps)
     }
 
     /// The last hop, on a bridge or a wire.
-    fn neighbour(&mut self, mut packet: Packet, on: Interface, sender: Option<&str>, steps: &mut Vec<Step>) -> Way {
+    fn neighbour(&mut self, mut packet: Packet, on: Interface, steps: &mut Vec<Step>) -> Way {
         let jail = self.jails.iter().find(|jail| jail.behind == Some(on) && jail.has(packet.to.ip())).cloned();
         let Some(jail) = jail else { return delivered(Party::Beyond(on), packet, steps) };
         if self.pfil_member
@@ -282,7 +326,7 @@ impl World {
             return Way::Lost;
         }
         // the jail takes no packet from the wire that claims to be from itself
-        if sender != Some(&jail.name) && jail.has(packet.from.ip()) {
+        if jail.has(packet.from.ip()) {
             return lost(steps, &format!("jail {} gets a packet from its own address", jail.name));
         }
         if !jail.has(packet.to.ip()) {
@@ -316,12 +360,16 @@ impl World {
 
     /// The interface that leads to an address that is not the host's: by the longest network, else the default route.
     fn route(&self, address: IpAddr) -> Option<Interface> {
+        self.holding(address).map(|(_, name)| name).or(self.gateway[usize::from(address.is_ipv6())])
+    }
+
+    /// The interface on the longest network that holds `address`, and the network's length.
+    fn holding(&self, address: IpAddr) -> Option<(u8, Interface)> {
         let connected = self.facts.interfaces.iter().flat_map(|interface| {
             let holding = interface.addresses.iter().filter(move |network| network.contains(&address));
             holding.map(|network| (network.prefix_len(), interface.name))
         });
-        let longest = connected.max_by_key(|(length, _)| *length).map(|(_, name)| name);
-        longest.or(self.gateway[usize::from(address.is_ipv6())])
+        connected.max_by_key(|(length, _)| *length)
     }
 }
 

@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use kport::name::JailName;
+use kport::net::Interface;
+use kport::rules::{Rate, Source};
+use kport::session::Backend;
+
+/// The exit status for wrong usage: EX_USAGE of sysexits(3).
+pub const USAGE: u8 = 64;
+
+/// Publish ports of FreeBSD jails through pf(4).
+#[derive(Debug, Parser)]
+#[command(name = "kport", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// How to drive pf: auto, pfctl or sim (keeps the rules in files, redirects nothing)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub backend: Option<Backend>,
+    /// Where the lock and the record are [default: /var/run/kport]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The pfctl(8) to run
+    #[arg(long, global = true, value_name = "PROGRAM", default_value = kport::pf::pfctl::PROGRAM)]
+    pub pfctl: PathBuf,
+    /// How long a command may take
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Say what is done, step by step; twice: also what the host answered
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check port specs and print them written out
+    Parse {
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+        #[arg(required = true, value_name = "SPEC")]
+        specs: Vec<String>,
+    },
+    /// Print the rules that would be loaded, as pf.conf(5) text; touch nothing
+    Rules {
+        #[command(flatten)]
+        wish: Wish,
+    },
+    /// Publish a jail's ports: all of them or none, in place of what it had published
+    Publish {
+        #[command(flatten)]
+        wish: Wish,
+        /// The jail's number, so that a late stop hook of an earlier start cannot undo this
+        #[arg(long, value_name = "JID")]
+        jid: Option<i32>,
+        /// Publish although a socket of the host or another tool's redirect has the port
+        #[arg(long)]
+        force: bool,
+        /// Publish although pf would not evaluate the rules
+        #[arg(long)]
+        allow_inert: bool,
+    },
+    /// Remove a jail's ports from pf and end their connections; nothing published is fine
+    Unpublish {
+        #[arg(value_name = "JAIL")]
+        jail: JailName,
+        /// Only what the start of the jail with this number has published
+        #[arg(long, value_name = "JID")]
+        jid: Option<i32>,
+    },
+    /// What is published, and whether pf has it
+    List {
+        #[arg(value_name = "JAIL")]
+        jail: Option<JailName>,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load again what a flush of kport's anchors lost
+    Restore {
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop what belongs to jails that are gone
+    Gc {
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What to publish.
+#[derive(Debug, Args)]
+pub struct Wish {
+    #[arg(value_name = "JAIL")]
+    pub jail: JailName,
+    /// An address of the jail; once for each network, the preferred one first [default: ask the kernel]
+    #[arg(short, long = "address", value_name = "ADDRESS")]
+    pub addresses: Vec<String>,
+    /// The gateway interface, for specs that name none [default: of the default route]
+    #[arg(long, value_name = "IF")]
+    pub gateway: Option<Interface>,
+    /// An interface or group whose jails reach the jail's own address and port [default: bridge, epair, lo]
+    #[arg(long, value_name = "IF")]
+    pub reach: Vec<Interface>,
+    /// These jails reach the host's address and port as well
+    #[arg(long)]
+    pub hairpin: bool,
+    /// The host itself reaches its own address, 127.0.0.1 and ::1 on the port (needs net.pf.filter_local=1)
+    #[arg(long)]
+    pub host_access: bool,
+    /// Only this network, address or pf table may come from outside: 192.0.2.0/24, 192.0.2.1 or "<name>"
+    #[arg(long, value_name = "SOURCE")]
+    pub from: Vec<Source>,
+    /// The most connections of a mapping at a time
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<NonZeroU32>,
+    /// The most connections of a mapping at a time from one address
+    #[arg(long, value_name = "N")]
+    pub max_connections_per_source: Option<NonZeroU32>,
+    /// The most new connections from one address: N/SECONDS (tcp)
+    #[arg(long, value_name = "N/SECONDS")]
+    pub rate: Option<Rate>,
+    /// Log the packet that starts a connection to pflog0
+    #[arg(long)]
+    pub log: bool,
+    /// Let rules behind kport's anchor decide after it
+    #[arg(long)]
+    pub no_quick: bool,
+    #[arg(required = true, value_name = "SPEC")]
+    pub specs: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}

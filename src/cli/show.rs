@@ -1,0 +1,145 @@
+//! What the helper prints: tables for people, JSON for programs.
+
+use std::fmt::Write as _;
+
+use kport::publisher::{Listed, Outcome};
+use kport::rules::Redirect;
+use kport::spec::{HostPorts, Mapping};
+use serde_json::{Value, json};
+
+/// The version of every JSON document that the helper prints. Fields may be added; a change of their meaning raises it.
+const VERSION: u32 = 1;
+
+/// The mappings, a line each.
+pub fn mappings(mappings: &[Mapping]) -> String {
+    let mut text = String::new();
+    for mapping in mappings {
+        _ = writeln!(text, "{mapping}");
+    }
+    text
+}
+
+/// The mappings as JSON.
+pub fn mappings_json(mappings: &[Mapping]) -> Value {
+    let mapping = |m: &Mapping| {
+        json!({
+            "place": m.place.map(|p| p.to_string()),
+            "host_port": match m.host {
+                HostPorts::Fixed(range) => json!(range.first()),
+                HostPorts::Auto => json!("auto"),
+            },
+            "jail_port": m.jail.first(),
+            "count": m.jail.count(),
+            "protocol": m.protocol.name(),
+        })
+    };
+    json!({ "version": VERSION, "mappings": mappings.iter().map(mapping).collect::<Vec<_>>() })
+}
+
+fn redirect_json(redirect: &Redirect) -> Value {
+    json!({
+        "place": redirect.place.to_string(),
+        "family": redirect.family().to_string(),
+        "protocol": redirect.protocol.name(),
+        "host_port": redirect.host.first(),
+        "address": redirect.target.to_string(),
+        "jail_port": redirect.jail.first(),
+        "count": redirect.host.count(),
+    })
+}
+
+/// A list as JSON.
+pub fn list_json(list: &[Listed]) -> Value {
+    let jail = |l: &Listed| {
+        let ports: Vec<Value> = l
+            .redirects
+            .iter()
+            .map(|(redirect, counters)| {
+                let mut port = redirect_json(redirect);
+                port["packets"] = json!(counters.packets);
+                port["bytes"] = json!(counters.bytes);
+                port["states"] = json!(counters.states);
+                port
+            })
+            .collect();
+        json!({
+            "jail": l.jail.as_ref().map(|j| j.as_str()),
+            "anchor": l.anchor.path(),
+            "jid": l.jid,
+            "since": l.since,
+            "state": l.liveness.name(),
+            "trouble": l.trouble,
+            "ports": ports,
+        })
+    };
+    json!({ "version": VERSION, "jails": list.iter().map(jail).collect::<Vec<_>>() })
+}
+
+/// A list as an aligned table; empty for an empty list.
+pub fn list(list: &[Listed]) -> String {
+    let mut rows: Vec<[String; 6]> = vec![];
+    for l in list {
+        let jail = l.jail.as_ref().map_or_else(|| format!("({})", l.anchor), |j| j.to_string());
+        let state = l.liveness.name().to_owned();
+        if l.redirects.is_empty() {
+            rows.push([jail.clone(), "-".into(), "-".into(), "-".into(), "-".into(), state.clone()]);
+        }
+        for (r, _) in &l.redirects {
+            rows.push([
+                jail.clone(),
+                r.protocol.to_string(),
+                r.place.to_string(),
+                r.host.to_string(),
+                target(r),
+                state.clone(),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    rows.insert(0, ["JAIL", "PROTO", "ON", "PORT", "TO", "STATE"].map(str::to_owned));
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for l in list {
+        if let Some(trouble) = &l.trouble {
+            _ = writeln!(
+                text,
+                "{}: {trouble}",
+                l.jail.as_ref().map_or_else(|| l.anchor.to_string(), |j| j.to_string())
+            );
+        }
+    }
+    text
+}
+
+fn target(r: &Redirect) -> String {
+    match r.target {
+        std::net::IpAddr::V4(v4) => format!("{v4}:{}", r.jail),
+        std::net::IpAddr::V6(v6) => format!("[{v6}]:{}", r.jail),
+    }
+}
+
+/// What a change did, as JSON.
+pub fn outcome_json(outcome: &Outcome) -> Value {
+    json!({
+        "version": VERSION,
+        "changed": outcome.changed,
+        "killed": outcome.killed,
+        "ports": outcome.redirects.iter().map(redirect_json).collect::<Vec<_>>(),
+        "notes": outcome.notes,
+    })
+}

@@ -1,0 +1,199 @@
+//! Reads the rules of others as pfctl(8) prints them, as far as a redirect may stand in kport's way.
+//!
+//! Whatever somebody loads must not make kport fail, so each part of a rule that is not understood counts as "any": the
+//! redirect is then wider than it is, and never overlooked.
+
+use std::net::IpAddr;
+
+use crate::net::{Family, Interface, Place, PortRange, Protocol};
+use crate::pf::ForeignRedirect;
+
+/// The anchor that a line calls, if it does so with `keyword`: `rdr-anchor "rdr/*" on em0 all`.
+pub(crate) fn call<'a>(line: &'a str, keyword: &str) -> Option<&'a str> {
+    let rest = line.trim_start().strip_prefix(keyword)?.strip_prefix(" \"")?;
+    rest.split_once('"').map(|(called, _)| called)
+}
+
+/// The path of the anchor that the ruleset `from` calls as `called`: below it, or from the root with a `/` in front
+/// (pf_kanchor_setup in sys/netpfil/pf/pf_ruleset.c).
+pub(crate) fn resolve(from: &str, called: &str) -> String {
+    let mut path: Vec<&str> = if called.starts_with('/') { vec![] } else { parts(from).collect() };
+    for part in parts(called) {
+        if part == ".." {
+            path.pop();
+        } else {
+            path.push(part);
+        }
+    }
+    path.join("/")
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
+}
+
+/// The redirect that a line of `pfctl -sn -P` or `pfctl -sr -P` is, if it is one for a protocol that has ports.
+pub(crate) fn redirect(anchor: &str, line: &str) -> Option<ForeignRedirect> {
+    let words = words(line);
+    let find = |word: &str, range: &[&str]| range.iter().position(|w| *w == word);
+    // what it leads to does not matter
+    let end = match *words.first()? {
+        "rdr" => find("->", &words).unwrap_or(words.len()),
+        "pass" | "match" => find("rdr-to", &words)?,
+        _ => return None,
+    };
+    let words = &words[..end];
+    let from = words.iter().position(|w| matches!(*w, "from" | "all")).unwrap_or(words.len());
+    let (head, tail) = words.split_at(from);
+
+    let family = head.iter().find_map(|w| match *w {
+        "inet" => Some(Family::Inet),
+        "inet6" => Some(Family::Inet6),
+        _ => None,
+    });
+    let protocol = match find("proto", head).and_then(|at| head.get(at + 1)) {
+        Some(name) => Some(Protocol::ALL.into_iter().find(|protocol| protocol.name() == *name)?),
+        None => None,
+    };
+    // "on ! em0" is every interface but one
+    let on = find("on", head).and_then(|at| head.get(at + 1)).and_then(|name| name.parse().ok()).map(Place::Interface);
+    let to = find("to", tail).map_or(&[][..], |at| &tail[at + 1..]);
+    let place = bound(to).or(on).unwrap_or(Place::Any);
+    let ports = find("port", to).and_then(|at| ports(&to[at + 1..]));
+    Some(ForeignRedirect { anchor: anchor.to_owned(), family, protocol, place, ports, text: line.trim().to_owned() })
+}
+
+/// The words of a rule. What stands in quotes, such as a label, is one word, with its quotes.
+fn words(line: &str) -> Vec<&str> {
+    let mut quoted = false;
+    line.split(|c: char| {
+        quoted ^= c == '"';
+        c == ' ' && !quoted
+    })
+    .filter(|word| !word.is_empty())
+    .collect()
+}
+
+/// The place that a destination stands for: print_addr in sbin/pfctl/pf_print_state.c. `None` for networks, tables, ranges,
+/// `! address` and `any`, which say no place.
+fn bound(to: &[&str]) -> Option<Place> {
+    let [address, rest @ ..] = to else { return None };
+    if rest.first() == Some(&"-") {
+        return None;
+    }
+    if let Some(dynamic) = address.strip_prefix('(') {
+        // (em0) (em0:0) (em0:network) (self)
+        let name = dynamic.trim_end_matches(')').split(':').next()?;
+        return if name == "self" { Some(Place::Any) } else { name.parse::<Interface>().ok().map(Place::Interface) };
+    }
+    address.parse::<IpAddr>().ok().and_then(|address| Place::address(address).ok())
+}
+
+/// The ports after `port`: print_op in sbin/pfctl/pfctl_parser.c. `None` where they are not one range.
+fn ports(words: &[&str]) -> Option<PortRange> {
+    let number = |word: &&str| word.parse::<u16>().ok();
+    match words {
+        ["=", port, ..] => number(port).and_then(|p| PortRange::new(p, p)),
+        [">", port, ..] => number(port).and_then(|p| PortRange::new(p.checked_add(1)?, u16::MAX)),
+        [">=", port, ..] => number(port).and_then(|p| PortRange::new(p.max(1), u16::MAX)),
+        ["<", port, ..] => number(port).and_then(|p| PortRange::new(1, p.checked_sub(1)?)),
+        ["<=", port, ..] => number(port).and_then(|p| PortRange::new(1, p)),
+        [above, "><", below, ..] => {
+            let (above, below) = number(above).zip(number(below))?;
+            PortRange::new(above.checked_add(1)?, below.checked_sub(1)?)
+        }
+        [range, ..] => {
+            let (first, last) = range.split_once(':')?;
+            let (first, last) = number(&first).zip(number(&last))?;
+            PortRange::new(first.max(1), last)
+        }
+        [] => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> String {
+        let Some(found) = redirect("x", line) else { return "none".to_owned() };
+        let word = |part: Option<String>| part.unwrap_or_else(|| "any".to_owned());
+        format!(
+            "{} {} {} {}",
+            word(found.family.map(|f| f.to_string())),
+            word(found.protocol.map(|p| p.to_string())),
+            found.place,
+            word(found.ports.map(|p| p.to_string())),
+        )
+    }
+
+    #[test]
+    fn redirects() {
+        for (line, expected) in [
+            ("rdr on em0 inet proto tcp from any to (em0) port = 8080 -> 10.0.0.2 port 80", "inet tcp em0 8080"),
+            (
+                "rdr pass on em0 inet6 proto udp from any to any port 8000:8010 -> fd00::2 port 80",
+                "inet6 udp em0 8000-8010",
+            ),
+            ("rdr log (all, to pflog1) on em0 inet all -> 10.0.0.2", "inet any em0 any"),
+            ("rdr inet proto tcp from any to (self) port = 22 -> 10.0.0.2", "inet tcp * 22"),
+            (
+                "rdr on em0 inet proto tcp from ! 10.0.0.0/8 port = 1 to 192.0.2.1 port = 53 -> 10.0.0.2",
+                "inet tcp 192.0.2.1 53",
+            ),
+            ("rdr on em0 inet proto tcp from any to ! 192.0.2.1 port = 53 -> 10.0.0.2", "inet tcp em0 53"),
+            ("rdr on ! em0 inet proto tcp from any to 192.0.2.0/24 port = 53 -> 10.0.0.2", "inet tcp * 53"),
+            ("rdr on em0 inet proto tcp from any to <outside> port >= 1024 -> 10.0.0.2", "inet tcp em0 1024-65535"),
+            (
+                "rdr on em0 inet proto tcp from any to 192.0.2.1 - 192.0.2.9 port < 1024 -> 10.0.0.2",
+                "inet tcp em0 1-1023",
+            ),
+            (
+                "rdr on em0 inet6 proto tcp from any to 2001:db8::1 port 8 >< 11 -> fd00::2",
+                "inet6 tcp [2001:db8::1] 9-10",
+            ),
+            (
+                "rdr on em0 proto tcp from any to (em1:0) port != 80 -> { 10.0.0.2, 10.0.0.3 } round-robin",
+                "any tcp em1 any",
+            ),
+            ("rdr on em0 inet proto tcp from any to any port 8 <> 11 -> 10.0.0.2", "inet tcp em0 any"),
+            ("rdr on em0 inet proto tcp from any to any port = http -> 10.0.0.2", "inet tcp em0 any"),
+            ("rdr on wan-0 inet proto sctp from any to any port = 9 tag x -> 10.0.0.2", "inet sctp * 9"),
+            ("rdr on em0 inet proto icmp from any to any -> 10.0.0.2", "none"),
+            ("rdr to be understood by another release", "any any * any"),
+            ("rdr", "any any * any"),
+            ("no rdr on em0 inet proto tcp from any to any port = 80", "none"),
+            ("nat on em0 inet from 10.0.0.0/8 to any -> (em0) round-robin", "none"),
+            ("rdr-anchor \"rdr/*\" all", "none"),
+            (
+                "pass in quick on em0 inet proto tcp from any to (em0) port = 80 flags S/SA keep state label \"to port = 9\" rdr-to 10.0.0.9 port 81",
+                "inet tcp em0 80",
+            ),
+            (
+                "pass in on em0 inet proto tcp from any to any port = 80 flags S/SA keep state label \"a rdr-to b\"",
+                "none",
+            ),
+            ("block drop in log all", "none"),
+            ("", "none"),
+        ] {
+            assert_eq!(read(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn calls() {
+        assert_eq!(call("rdr-anchor \"rdr/*\" on em0 all", "rdr-anchor"), Some("rdr/*"));
+        assert_eq!(call("nat-anchor \"rdr/*\" all", "rdr-anchor"), None);
+        assert_eq!(call("  anchor \"a b\" all {", "anchor"), Some("a b"));
+        assert_eq!(call("anchor all {", "anchor"), None);
+        for (from, called, path) in [
+            ("", "rdr/*", "rdr/*"),
+            ("a/b", "c", "a/b/c"),
+            ("a/b", "/c", "c"),
+            ("a/b", "../c/*", "a/c/*"),
+            ("", "../c", "c"),
+        ] {
+            assert_eq!(resolve(from, called), path);
+        }
+    }
+}

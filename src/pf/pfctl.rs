@@ -1,0 +1,475 @@
+//! pf by way of pfctl(8): the program that always fits its kernel.
+//!
+//! What it answers was seen on FreeBSD 15.1 and read in sbin/pfctl for 14. Its exit status says little: `-s` leaves with 0
+//! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result, quoted};
+use crate::name::{Anchor, Label, PARENT};
+use crate::pf::child::{self, End, Output};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
+use crate::rules::{self, Match, Rule};
+
+/// Where FreeBSD has pfctl(8).
+pub const PROGRAM: &str = "/sbin/pfctl";
+
+/// The pauses between two tries while pf is busy: from this, doubled each time, to the longest, each of them shortened at
+/// random so that two who wait do not meet again.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Of the time that a load has, what is kept for looking at the result if it ends strangely.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The program pfctl(8).
+pub struct Pfctl {
+    program: PathBuf,
+    deadline: Instant,
+    trace: Option<Box<Trace>>,
+}
+
+/// What sees every run of the program.
+pub type Trace = dyn Fn(&Run<'_>) + Send + Sync;
+
+/// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for each
+/// line of input (`<`), output (`>`) and standard error (`!`).
+pub struct Run<'a> {
+    program: &'a Path,
+    arguments: &'a [&'a str],
+    input: &'a str,
+    output: std::result::Result<&'a Output, &'a io::Error>,
+    took: Duration,
+}
+
+impl fmt::Display for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.display())?;
+        for argument in self.arguments {
+            write!(f, " {argument}")?;
+        }
+        write!(f, ": {:.1} ms, ", self.took.as_secs_f64() * 1e3)?;
+        match self.output {
+            Err(error) => write!(f, "not started: {error}")?,
+            Ok(output) => match output.end {
+                End::Exit(status) => write!(f, "exit status {status}")?,
+                End::Signal(signal) => write!(f, "killed by signal {signal}")?,
+                End::Unknown => f.write_str("exit status unknown")?,
+                End::TimedOut => f.write_str("not done in time, killed")?,
+                End::TooMuch => f.write_str("too much output, killed")?,
+            },
+        }
+        let (stdout, stderr) = self.output.map_or((&[][..], &[][..]), |output| (&output.stdout, &output.stderr));
+        let texts = [(self.input.as_bytes(), '<'), (stdout, '>'), (stderr, '!')];
+        for (text, mark) in texts {
+            for line in String::from_utf8_lossy(text).lines() {
+                // an anchor or a label may hold anything; a terminal must not act on it
+                write!(f, "\n  {mark} {}", line.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pfctl {
+    /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.
+    pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
+        Pfctl { program: program.into(), deadline, trace: None }
+    }
+
+    /// The same, and `trace` sees every run.
+    #[must_use]
+    pub fn traced(mut self, trace: Box<Trace>) -> Pfctl {
+        self.trace = Some(trace);
+        self
+    }
+
+    fn run(&self, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
+        if !self.program.is_absolute() {
+            return Err(Error::new(Kind::Argument, format!("{} is no absolute path", self.program.display())));
+        }
+        let start = Instant::now();
+        let made = child::run(&self.program, arguments, input.as_bytes(), deadline);
+        if let Some(trace) = &self.trace {
+            let (output, took) = (made.as_ref(), start.elapsed());
+            trace(&Run { program: &self.program, arguments, input, output, took });
+        }
+        made.map_err(|error| {
+            let run = format!("run {}", self.program.display());
+            match error.kind() {
+                io::ErrorKind::NotFound => {
+                    let why = format!("{run}: not found: this host has no pf(4), or it is not installed");
+                    error.raw_os_error().into_iter().fold(Error::new(Kind::Unavailable, why), Error::with_errno)
+                }
+                _ => Error::io(run, &error),
+            }
+        })
+    }
+
+    /// Runs pfctl, again and again while another program holds pf, up to `deadline`.
+    fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
+        let mut pause = PAUSE;
+        let mut tries = 0;
+        let mut took = Duration::ZERO;
+        loop {
+            let start = Instant::now();
+            // no try that can only be cut off
+            if start + took >= deadline {
+                let why = match tries {
+                    0 => "the time is up".to_owned(),
+                    _ => format!(
+                        "\"Device busy\" {tries} times until the time was up: another program loads pf rules all the time \
+                         (a jail manager, pfctl(8), a loop of `service pf reload`); try again, or with more time"
+                    ),
+                };
+                return Err(Error::new(Kind::Busy, format!("{doing}: {why}")));
+            }
+            let output = self.run(arguments, input, deadline)?;
+            // pf_ioctl.c: a ticket that is out of date, since somebody else began a load; rules of other anchors count too
+            if !complaints(&output).iter().any(|line| line.ends_with("Device busy")) {
+                return Ok(output);
+            }
+            tries += 1;
+            took = start.elapsed();
+            sleep(pause.mul_f64(0.25 + 0.75 * fastrand::f64()).min(deadline.saturating_duration_since(Instant::now())));
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// What `pfctl -s` prints; nothing for an anchor that is not there.
+    fn show(&self, anchor: &str, what: &[&str]) -> Result<String> {
+        let mut arguments = vec!["-q"];
+        if !anchor.is_empty() {
+            arguments.extend(["-a", anchor]);
+        }
+        arguments.extend(what);
+        let doing = match anchor {
+            "" => format!("pfctl {}", what.join(" ")),
+            _ => format!("pfctl {} in anchor {}", what.join(" "), quoted(anchor)),
+        };
+        let output = self.call(&doing, &arguments, "", self.deadline)?;
+        let complaints = complaints(&output);
+        match output.end {
+            End::Exit(_) | End::Unknown
+                if !anchor.is_empty() && !complaints.is_empty() && complaints.iter().all(|line| gone(line)) =>
+            {
+                Ok(String::new())
+            }
+            End::Exit(0) | End::Unknown if complaints.is_empty() => {
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            }
+            _ => Err(explain(&doing, &output, "")),
+        }
+    }
+
+    /// Whether the anchor holds just these rules.
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        let mut found = BTreeSet::new();
+        for what in ["-sn", "-sr"] {
+            found.extend(self.show(anchor.path(), &[what, "-P"])?.lines().map(normal));
+        }
+        Ok(found == rules.iter().flat_map(expand).map(|rule| normal(&rule.to_string())).collect())
+    }
+
+    /// Kills the states with this label, and says how many.
+    fn kill(&self, label: &Label) -> Result<u64> {
+        let doing = format!("kill the states of {label}");
+        // no -q: the number is among what that silences
+        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline)?;
+        match (output.end, complaints(&output).as_slice()) {
+            (End::Exit(0) | End::Unknown, [line]) => {
+                line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
+            }
+            _ => None,
+        }
+        .ok_or_else(|| explain(&doing, &output, ""))
+    }
+
+    /// The anchors that a call of `called` in the ruleset of `path` leads to, kport's left out.
+    fn called(&self, path: &str, called: &str) -> Result<Vec<String>> {
+        let ours = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let target = foreign::resolve(path, called);
+        let Some(parent) = target.strip_suffix('*') else {
+            return Ok(if ours(&target) { vec![] } else { vec![target] });
+        };
+        if ours(parent) {
+            return Ok(vec![]);
+        }
+        // -v: also those that begin with "_"
+        let listed = self.show(parent.trim_end_matches('/'), &["-v", "-sA"])?;
+        let child = |path: &&str| path.strip_prefix(parent).is_some_and(|name| !name.is_empty() && !name.contains('/'));
+        Ok(listed
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter(|path| child(path) && !ours(path))
+            .map(str::to_owned)
+            .collect())
+    }
+}
+
+impl Firewall for Pfctl {
+    fn name(&self) -> &'static str {
+        "pfctl"
+    }
+
+    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
+        let text = rules::text(rules);
+        let doing = format!("load anchor {anchor}");
+        // -o none: the optimizer would merge rules and make tables
+        let arguments = ["-q", "-o", "none", "-a", anchor.path(), "-f", "-"];
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let output = self.call(&doing, &arguments, &text, self.deadline - LOOK.min(left / 4))?;
+        let error = match output.end {
+            End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
+            // it leaves so before the commit, or because of it
+            End::Exit(status) if status != 0 => return Err(explain(&doing, &output, &text)),
+            _ => explain(&doing, &output, &text),
+        };
+        // it may have come as far as the commit, or not: the anchor tells
+        match self.holds(anchor, rules) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(error.and("the anchor holds what it held before")),
+            Err(second) => Err(error.and(format!("what the anchor holds now is not known ({second})"))),
+        }
+    }
+
+    /// An anchor whose load was cut off may be among them though it holds nothing: loading it again, or nothing into it,
+    /// sets that right.
+    fn anchors(&self) -> Result<Vec<String>> {
+        let listed = self.show(PARENT, &["-sA"])?;
+        let children = listed.lines().filter_map(|line| line.trim_start().strip_prefix(PARENT)?.strip_prefix('/'));
+        // 14 lists one level, 15 all of them
+        let made: BTreeSet<&str> = children.filter(|name| !name.contains('/')).collect();
+        Ok(made.into_iter().map(str::to_owned).collect())
+    }
+
+    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+        let listed = self.show(anchor.path(), &["-sl"])?;
+        let rules = listed
+            .lines()
+            .map(|line| {
+                labelled(line).ok_or_else(|| {
+                    let why =
+                        format!("pfctl -sl in anchor {anchor}: {} is no line of labels and counters", quoted(line));
+                    Error::new(Kind::System, why)
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Loaded { translations: self.show(anchor.path(), &["-sn", "-P"])?.lines().count(), rules })
+    }
+
+    fn kill_states(&self, labels: &[Label]) -> Result<u64> {
+        labels.iter().map(|label| self.kill(label)).sum()
+    }
+
+    fn status(&self) -> Result<Status> {
+        let doing = "ask whether pf is enabled";
+        let output = self.call(doing, &["-s", "Running"], "", self.deadline)?;
+        let enabled = match (output.end, output.stdout.trim_ascii()) {
+            (End::Exit(0) | End::Unknown, b"Enabled") => true,
+            (End::Exit(1) | End::Unknown, b"Disabled") => false,
+            _ => return Err(explain(doing, &output, "")),
+        };
+        let (nat, filter) = (self.show("", &["-sn"])?, self.show("", &["-sr"])?);
+        let calls = |text: &str, keyword| {
+            text.lines().filter_map(|line| foreign::call(line, keyword)).any(|called| {
+                let called = called.trim_start_matches('/');
+                called.strip_prefix(PARENT).is_some_and(|rest| rest == "/*")
+            })
+        };
+        Ok(Status {
+            enabled,
+            nat_anchor: calls(&nat, "nat-anchor"),
+            rdr_anchor: calls(&nat, "rdr-anchor"),
+            anchor: calls(&filter, "anchor"),
+        })
+    }
+
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        let mut found = Vec::new();
+        // rdr rules, and the rdr-to of 15's filter rules
+        for (what, keyword) in [("-sn", "rdr-anchor"), ("-sr", "anchor")] {
+            let mut seen = BTreeSet::from([String::new()]);
+            let mut todo = vec![String::new()];
+            while let Some(path) = todo.pop() {
+                for line in self.show(&path, &[what, "-P"])?.lines() {
+                    if let Some(called) = foreign::call(line, keyword) {
+                        let fresh = self.called(&path, called)?.into_iter().filter(|path| seen.insert(path.clone()));
+                        todo.extend(fresh);
+                    } else {
+                        found.extend(foreign::redirect(&path, line));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The lines of standard error that mean something.
+fn complaints(output: &Output) -> Vec<String> {
+    // pfctl_test_altqsupport in sbin/pfctl/pfctl.c, with -v
+    const NOTICES: [&str; 2] = ["No ALTQ support in kernel", "ALTQ related functions disabled"];
+    let text = String::from_utf8_lossy(&output.stderr);
+    text.lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !NOTICES.contains(line))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a line says that there is no such anchor, or none any more. 14 and 15 have words of their own for it, and
+/// `-sn` others than `-sr`.
+fn gone(line: &str) -> bool {
+    let line = line.strip_prefix("pfctl: ").unwrap_or(line);
+    matches!(
+        line,
+        "Anchor does not exist."
+            | "DIOCGETRULES: Invalid argument"
+            | "DIOCGETRULE: Invalid argument"
+            | "DIOCGETRULENV: Invalid argument"
+            | "DIOCGETRULESETS: Invalid argument"
+            | "DIOCGETRULESET: Invalid argument"
+    ) || (line.starts_with("Anchor '") && line.ends_with("' not found."))
+}
+
+/// `kport:web kport:web:tcp:8080 0 0 0 0 0 0 0 0`: labels, then evaluations, packets, bytes, packets and bytes in, packets
+/// and bytes out, states created (pfctl_show_rules in sbin/pfctl/pfctl.c).
+fn labelled(line: &str) -> Option<LoadedRule> {
+    const NUMBERS: usize = 8;
+    let words: Vec<&str> = line.split(' ').collect();
+    let (labels, numbers) = words.split_at_checked(words.len().checked_sub(NUMBERS)?)?;
+    let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    let [evaluations, packets, bytes, .., states] = numbers[..] else { return None };
+    let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+    (!labels.is_empty()).then_some(LoadedRule { labels, counters: Counters { evaluations, packets, bytes, states } })
+}
+
+/// The rules that pfctl(8) makes of one: one for each member of its lists.
+fn expand(rule: &Rule) -> Vec<Rule> {
+    fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
+        if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
+    }
+    let matches = rule.matches();
+    let mut made = Vec::new();
+    for on in each(&matches.on) {
+        for from in each(&matches.from) {
+            for to in each(&matches.to) {
+                let single = Match { on: on.clone(), from: from.clone(), to, ..matches.clone() };
+                let mut rule = rule.clone();
+                match &mut rule {
+                    Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => {
+                        *matches = single
+                    }
+                }
+                made.push(rule);
+            }
+        }
+    }
+    made
+}
+
+/// A rule's words without those that pfctl(8) adds or leaves out when it prints (print_rule in sbin/pfctl/pfctl_parser.c), in
+/// an order of their own: where the tag and the labels stand is not the same in every release.
+fn normal(rule: &str) -> Vec<String> {
+    let mut words: Vec<String> = rule
+        .split_ascii_whitespace()
+        .filter(|word| !matches!(*word, "=" | "flags" | "S/SA" | "round-robin"))
+        .map(|word| {
+            let word = word.replace('"', "");
+            // a network of one address is printed as the address, and that of all as any
+            let whole = if word.contains(':') { "/128" } else { "/32" };
+            match word.as_str() {
+                "0.0.0.0/0" | "::/0" => "any".to_owned(),
+                other => other.strip_suffix(whole).unwrap_or(other).to_owned(),
+            }
+        })
+        .collect();
+    words.sort_unstable();
+    words
+}
+
+/// The error for a run that did not do what it should. `rules` is what it was given to load.
+fn explain(doing: &str, output: &Output, rules: &str) -> Error {
+    let said = complaints(output);
+    let said = if said.is_empty() { "nothing".to_owned() } else { quoted(&said.join(" / ")) };
+    let (kind, why) = match output.end {
+        End::TimedOut => (
+            Kind::Busy,
+            format!(
+                "pfctl was not done when the time was up, and was killed (it said {said}); try again with more time"
+            ),
+        ),
+        End::Signal(signal) => (
+            Kind::System,
+            format!(
+                "pfctl was killed by signal {signal} (it said {said}); see dmesg(8) for the reason, then try again"
+            ),
+        ),
+        End::TooMuch => {
+            (Kind::System, "pfctl printed more than 16 MiB, and was killed; is it the real one?".to_owned())
+        }
+        End::Exit(_) | End::Unknown => reason(output, rules),
+    };
+    Error::new(kind, format!("{doing}: {why}"))
+}
+
+/// What the words of pfctl(8) mean, and what to do.
+fn reason(output: &Output, rules: &str) -> (Kind, String) {
+    let lines = complaints(output);
+    let has = |part: &str| lines.iter().any(|line| line.contains(part));
+    let said = quoted(&lines.join(" / "));
+    if lines.is_empty() {
+        return match output.end {
+            End::Exit(status) => (Kind::System, format!("pfctl left with exit status {status} and said nothing")),
+            _ => {
+                let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
+                (Kind::System, why.to_owned())
+            }
+        };
+    }
+    if let Some(line) = lines.iter().find(|line| line.starts_with("stdin:")) {
+        return (Kind::Internal, refused(line, rules));
+    }
+    let (kind, remedy) = if has("/dev/pf: No such file") {
+        (Kind::Unavailable, "pf is not loaded: `kldload pf`; inside a jail: it needs vnet and a devfs rule for /dev/pf")
+    } else if has("/dev/pf: Permission denied") || has("/dev/pf: Operation not permitted") {
+        (Kind::Permission, "only root may use pf: run this as root")
+    } else if has("Failed to open netlink") {
+        (Kind::Unavailable, "pfctl cannot talk to the kernel: `kldload netlink`, or reboot after an upgrade")
+    } else if has("Operation not permitted") || has("Permission denied") {
+        (Kind::Permission, "pf lets nobody change rules here: run as root, with kern.securelevel below 3")
+    } else if has("Inappropriate ioctl") || has("Operation not supported by device") {
+        (Kind::Unavailable, "pfctl and the kernel are of different releases: finish the upgrade and reboot")
+    } else if has("usage:") || has("Unknown show modifier") {
+        (Kind::Unsupported, "this pfctl does not know the command; kport needs FreeBSD 14 or later")
+    } else if has("pfctl_rules") && !has("strlcpy") {
+        // DIOCXBEGIN failed, and pfctl keeps the reason for itself
+        (
+            Kind::Unavailable,
+            "pf refused to begin: see `pfctl -sm` for the limit of anchors, raise it with `set limit anchors`",
+        )
+    } else if has("Cannot allocate memory") || has("No buffer space") {
+        (Kind::System, "the kernel is out of memory: free some, or try again")
+    } else if has("strlcpy") || has("anchor names beginning") || has("Syntax error") {
+        (Kind::Internal, "a defect in kport: please report it")
+    } else {
+        (Kind::System, "not an answer that kport knows: run `pfctl -vnf /etc/pf.conf` and see `dmesg`")
+    };
+    (kind, format!("pfctl said {said}: {remedy}"))
+}
+
+/// `stdin:2: syntax error`, with the line that was sent.
+fn refused(line: &str, rules: &str) -> String {
+    let (number, why) = line.trim_start_matches("stdin:").split_once(':').unwrap_or(("?", line));
+    let sent = number.parse::<usize>().ok().and_then(|n| rules.lines().nth(n.checked_sub(1)?)).unwrap_or("");
+    let why = why.trim();
+    format!(
+        "pfctl refused line {number}, `{sent}`: {why}: a defect in kport, or a pfctl that it does not know; please report it"
+    )
+}
