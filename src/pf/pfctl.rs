@@ -160,7 +160,10 @@ impl Pfctl {
             {
                 Ok(String::new())
             }
-            End::Exit(0) | End::Unknown if complaints.is_empty() => {
+            // with the status lost, half a line is the sign of a sudden end
+            End::Exit(0) | End::Unknown
+                if complaints.is_empty() && output.stdout.last().is_none_or(|last| *last == b'\n') =>
+            {
                 Ok(String::from_utf8_lossy(&output.stdout).into_owned())
             }
             _ => Err(explain(&doing, &output, "")),
