@@ -587,8 +587,12 @@ impl Tag {
         Tag(TAG.to_owned())
     }
 
-    fn of_mapping(protocol: Protocol, host: PortRange) -> Tag {
-        Tag(format!("{TAG}:{protocol}:{host}"))
+    /// The tag of one mapping in one of the publications of a jail, counted from 0.
+    fn of_mapping(protocol: Protocol, host: PortRange, publication: usize) -> Tag {
+        match publication {
+            0 => Tag(format!("{TAG}:{protocol}:{host}")),
+            n => Tag(format!("{TAG}:{protocol}:{host}:{n}")),
+        }
     }
 
     /// The tag, at most 63 bytes.
@@ -618,11 +622,15 @@ impl FromStr for Tag {
     /// Only a tag that kport makes.
     fn from_str(text: &str) -> Result<Tag> {
         let of_mapping = || {
-            let (protocol, host) = text.strip_prefix(TAG)?.strip_prefix(':')?.split_once(':')?;
+            let mut words = text.strip_prefix(TAG)?.strip_prefix(':')?.split(':');
+            let protocol = words.next()?;
             let protocol = Protocol::ALL.into_iter().find(|known| known.name() == protocol)?;
-            Some(Tag::of_mapping(protocol, host.parse().ok()?))
+            let host = words.next()?.parse().ok()?;
+            let publication = words.next().map_or(Some(0), |n| n.parse().ok())?;
+            Some(Tag::of_mapping(protocol, host, publication))
         };
-        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping() };
+        // written out again, it must be the same: one text for each tag
+        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping().filter(|made| made.0 == text) };
         made.ok_or_else(|| Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text))))
     }
 }
@@ -733,20 +741,67 @@ impl Rule {
             Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => matches,
         }
     }
+
+    /// The rules that the kernel gets for it: one for each combination of list members, [`Match::expanded`] in number.
+    pub fn expand(&self) -> Vec<Rule> {
+        fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
+            if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
+        }
+        let lists = self.matches();
+        let mut made = Vec::with_capacity(lists.expanded());
+        for on in each(&lists.on) {
+            for from in each(&lists.from) {
+                for to in each(&lists.to) {
+                    let single = Match { on: on.clone(), from: from.clone(), to, ..lists.clone() };
+                    let mut rule = self.clone();
+                    let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) =
+                        &mut rule;
+                    *matches = single;
+                    made.push(rule);
+                }
+            }
+        }
+        made
+    }
 }
 
-/// The rules of one jail's anchor, in pf's order: nat, rdr, pass. No rule is there twice, also where a list stands for
-/// several (the kernel refuses that with EEXIST, pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
+/// The rules of one publication; see [`of_all`].
 pub fn rules(publication: &Publication) -> Vec<Rule> {
+    of_all(std::slice::from_ref(publication))
+}
+
+/// The rules of one jail's anchor, in pf's order: nat, rdr, pass. A jail has one publication, or several with different
+/// options. No rule is there twice, also where a list stands for several (the kernel refuses that with EEXIST,
+/// pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
+pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
+    let tags = Tags::of(publications);
+    let (mut nat, mut rdr, mut pass, mut direct) = (vec![], vec![], vec![], vec![]);
+    for (n, publication) in publications.iter().enumerate() {
+        let [nats, rdrs, passes, directs] = kinds(n, publication, &tags);
+        nat.extend(nats);
+        rdr.extend(rdrs);
+        pass.extend(passes);
+        direct.extend(directs);
+    }
+    // DESIGN's order for one mapping: its pass rule, then the one for the reach list
+    let all = [nat, rdr, pass, direct].concat();
+    if publications.len() < 2 {
+        return all;
+    }
+    // two publications may have members of their lists in common
+    distinct(all.iter().flat_map(Rule::expand))
+}
+
+/// The nat, rdr, pass and reach rules of the publication with number `n`.
+fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
     let Publication { jail, redirects, options, inner } = publication;
     let jail_label = jail.label();
-    let tags = Tags::of(redirects);
     let reach = distinct(options.reach.iter().copied());
     let (mut nat, mut rdr) = (Translation::default(), Translation::default());
     let (mut pass, mut direct) = (Passes::new(options), Passes::new(options));
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
-        let tag = tags.tag(redirect);
+        let tag = tags.tag(n, redirect);
         let base = Match {
             on: vec![],
             family: redirect.family(),
@@ -779,8 +834,7 @@ pub fn rules(publication: &Publication) -> Vec<Rule> {
             pass.push(inside, Some(tag), labels);
         }
     }
-    // DESIGN's order for one mapping: its pass rule, then the one for the reach list
-    [nat.rules, rdr.rules, pass.rules, direct.rules].concat()
+    [nat.rules, rdr.rules, pass.rules, direct.rules]
 }
 
 /// Which packets a redirect takes: those from outside, then the jails' to the host's address, then the host's own.
@@ -912,26 +966,29 @@ impl Passes<'_> {
     }
 }
 
-/// Which redirects need a tag of their own: those that lead to the same ports of the jail as another mapping does. With one
-/// tag for both, the first pass rule would take the packets of both, and the states of one mapping could not be
-/// told from the states of the other.
-struct Tags(HashMap<(Protocol, IpAddr, PortRange), Option<PortRange>>);
+/// Which redirects need a tag of their own: those that lead to the same ports of the jail as another mapping does, or as
+/// another publication with other options. With one tag for both, the first pass rule would take the packets of both,
+/// and neither could the states of one mapping be told from the states of the other.
+struct Tags(HashMap<(Protocol, IpAddr, PortRange), Option<(usize, PortRange)>>);
 
 impl Tags {
-    fn of(redirects: &[Redirect]) -> Tags {
-        let mut hosts: HashMap<_, Option<PortRange>> = HashMap::with_capacity(redirects.len());
-        for redirect in redirects {
-            hosts
-                .entry((redirect.protocol, redirect.target, redirect.jail))
-                .and_modify(|host| *host = host.filter(|host| *host == redirect.host))
-                .or_insert(Some(redirect.host));
+    fn of(publications: &[Publication]) -> Tags {
+        let mut users: HashMap<_, Option<(usize, PortRange)>> = HashMap::new();
+        for (n, publication) in publications.iter().enumerate() {
+            for redirect in &publication.redirects {
+                let user = (n, redirect.host);
+                users
+                    .entry((redirect.protocol, redirect.target, redirect.jail))
+                    .and_modify(|only| *only = only.filter(|only| *only == user))
+                    .or_insert(Some(user));
+            }
         }
-        Tags(hosts)
+        Tags(users)
     }
 
-    fn tag(&self, redirect: &Redirect) -> Tag {
+    fn tag(&self, n: usize, redirect: &Redirect) -> Tag {
         match self.0.get(&(redirect.protocol, redirect.target, redirect.jail)) {
-            Some(None) => Tag::of_mapping(redirect.protocol, redirect.host),
+            Some(None) => Tag::of_mapping(redirect.protocol, redirect.host, n),
             _ => Tag::shared(),
         }
     }
@@ -1076,10 +1133,22 @@ pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 ke
 
     #[test]
     fn names_in_rules_are_checked_when_they_are_read() {
-        for good in ["kport", "kport:tcp:8080", "kport:udp:8000-8010"] {
+        for good in ["kport", "kport:tcp:8080", "kport:udp:8000-8010", "kport:udp:8000-8010:2"] {
             assert_eq!(good.parse::<Tag>().unwrap().as_str(), good);
         }
-        for bad in ["", "admin", "kport:", "kport:tcp", "kport:tcp:0", "kport:icmp:1", "kport:tcp:08", "kport:tcp:1 "] {
+        for bad in [
+            "",
+            "admin",
+            "kport:",
+            "kport:tcp",
+            "kport:tcp:0",
+            "kport:icmp:1",
+            "kport:tcp:08",
+            "kport:tcp:1 ",
+            "kport:tcp:1:0",
+            "kport:tcp:1:01",
+            "kport:tcp:1:1:1",
+        ] {
             assert!(serde_json::from_value::<Tag>(bad.into()).is_err(), "{bad}");
         }
         for bad in ["", "a b", "$nr", "a\"b", "a\nb", "\u{e4}", &"x".repeat(64)] {

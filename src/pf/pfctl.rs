@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{Anchor, Label, PARENT};
 use crate::pf::child::{self, End, Output};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
-use crate::rules::{self, Match, Rule};
+use crate::rules::{self, Rule};
 
 /// Where FreeBSD has pfctl(8).
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -160,7 +160,10 @@ impl Pfctl {
             {
                 Ok(String::new())
             }
-            End::Exit(0) | End::Unknown if complaints.is_empty() => {
+            // with the status lost, half a line is the sign of a sudden end
+            End::Exit(0) | End::Unknown
+                if complaints.is_empty() && output.stdout.last().is_none_or(|last| *last == b'\n') =>
+            {
                 Ok(String::from_utf8_lossy(&output.stdout).into_owned())
             }
             _ => Err(explain(&doing, &output, "")),
@@ -173,7 +176,7 @@ impl Pfctl {
         for what in ["-sn", "-sr"] {
             found.extend(self.show(anchor.path(), &[what, "-P"])?.lines().map(normal));
         }
-        Ok(found == rules.iter().flat_map(expand).map(|rule| normal(&rule.to_string())).collect())
+        Ok(found == rules.iter().flat_map(Rule::expand).map(|rule| normal(&rule.to_string())).collect())
     }
 
     /// Kills the states with this label, and says how many.
@@ -348,30 +351,6 @@ fn labelled(line: &str) -> Option<LoadedRule> {
     let [evaluations, packets, bytes, .., states] = numbers[..] else { return None };
     let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
     (!labels.is_empty()).then_some(LoadedRule { labels, counters: Counters { evaluations, packets, bytes, states } })
-}
-
-/// The rules that pfctl(8) makes of one: one for each member of its lists.
-fn expand(rule: &Rule) -> Vec<Rule> {
-    fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
-        if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
-    }
-    let matches = rule.matches();
-    let mut made = Vec::new();
-    for on in each(&matches.on) {
-        for from in each(&matches.from) {
-            for to in each(&matches.to) {
-                let single = Match { on: on.clone(), from: from.clone(), to, ..matches.clone() };
-                let mut rule = rule.clone();
-                match &mut rule {
-                    Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => {
-                        *matches = single
-                    }
-                }
-                made.push(rule);
-            }
-        }
-    }
-    made
 }
 
 /// A rule's words without those that pfctl(8) adds or leaves out when it prints (print_rule in sbin/pfctl/pfctl_parser.c), in
