@@ -456,12 +456,29 @@ fn what_the_simulator_does_not_read_is_refused() {
         ("pass proto { }", "empty list"),
         ("table <a> file \"/x\"", "file"),
         ("set skip", "on"),
-        ("pass keep state (adaptive.start 1)", "adaptive.start"),
+        ("pass keep state (sloppy)", "sloppy"),
+        ("rdr proto tcp to port 9:1 -> 10.0.0.2 port 5:*", "count down"),
+        ("pass to port 0 >< 1", "holds none"),
+        ("pass from (em0", ")"),
+        ("$", "macro"),
     ] {
         let error = text.parse::<kport::pf::packet::Ruleset>().unwrap_err();
         assert!(error.message().contains(why), "{text}: {error}");
     }
+    let bomb: String = (1..40).map(|n| format!("m{n} = \"$m{} $m{}\"\n", n - 1, n - 1)).collect();
+    let error = format!("m0 = \"em0 em0\"\n{bomb}").parse::<kport::pf::packet::Ruleset>().unwrap_err();
+    assert!(error.message().contains("words"), "{error}");
+    let list = "{ ".to_owned() + &"10.0.0.1 ".repeat(1000) + "}";
+    let error = format!("pass from {list} to {list}").parse::<kport::pf::packet::Ruleset>().unwrap_err();
+    assert!(error.message().contains("rules"), "{error}");
+    let mut loop_back = host(Release::V15);
+    assert!(loop_back.load_text("kport/web", "anchor \"kport/*\"").is_err());
     for good in [
+        // as pfctl -P prints them
+        "nat-anchor \"kport/*\" all\nrdr-anchor \"kport/*\" all\nblock drop in log all\npass out all flags S/SA keep state\nanchor \"kport/*\" all",
+        "rdr on em0 inet proto tcp from any to (em0) port 9000:9010 -> 10.0.0.2 port 9000:9010",
+        "pass in quick on em0 inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep state label \"kport:web\" label \"tcp:8080\" tagged kport",
+        "pass in inet proto tcp all flags S/SA keep state (max 100, source-track rule, max-src-conn 10, max-src-conn-rate 15/5, adaptive.start 60, adaptive.end 120, src.track 5)",
         "ext = \"em0\"\nnets = \"{ 10.0.0.0/8, 10.1.0.0/16 }\"\npass in on $ext from $nets to any # why\n",
         "scrub in all\nset limit states 1000\nblock return in log (all, to pflog1) quick on ! lo0 inet6 proto ipv6-icmp all icmp6-type echoreq",
         "pass in on em0 inet proto tcp from any to any port = 22 flags S/SA keep state label \"a # b\"",
@@ -472,6 +489,32 @@ fn what_the_simulator_does_not_read_is_refused() {
             panic!("{good}: {error}");
         }
     }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever the text, it is read or refused.
+    #[test]
+    fn any_text_is_read_or_refused(words in proptest::collection::vec(proptest::sample::select(vec![
+        "pass", "block", "rdr", "nat", "no", "in", "on", "em0", "from", "to", "port", "proto", "tcp", "{", "}", "(", ")", "!", "<t>", "<", ">", "=",
+        "><", "->", "10.0.0.1", "80", "1:5", "9:*", "\"", "$x", "x", "=", "\n", "\\\n", "#", ",", "keep", "state", "max", "0", "anchor", "a/*", "all",
+        "flags", "S/SA", "set", "skip", "table", "ä", "\u{0}", "tag", "tagged", "label",
+    ]), 0..24)) {
+        if let Err(error) = words.join(" ").parse::<kport::pf::packet::Ruleset>() {
+            assert!(error.message().starts_with("pf.conf line "), "{error}");
+        }
+    }
+}
+
+/// The source of a packet that is translated is never a link-local address, in whatever order an interface has them.
+#[test]
+fn link_local_addresses_are_passed_over() {
+    let mut world = observed(Release::V15, true, false);
+    let bridge = world.interfaces().iter_mut().find(|interface| interface.name.as_str() == "bridge0").unwrap();
+    bridge.addresses.insert(0, "fe80::1/64".parse().unwrap());
+    let trace = ask(&world, &party("app"), Protocol::Tcp, "fd00::3", "[2001:db8::1]:8080");
+    assert!(trace.reaches("web") && trace.to_string().contains("now tcp [fd00::1]:50001 -> [fd00::2]:80"), "{trace}");
 }
 
 /// The text that pfctl gets means what the typed rules mean.

@@ -1,9 +1,28 @@
 //! Packets through a host that has pf: the simulator's answer to "does this arrive, and by which rule".
 //!
-//! A [`World`] is a host with its interfaces, jails, main ruleset and anchors. [`World::trace`] sends the first packet of a
-//! connection through it, and what answers it back, hop by hop as FreeBSD's network stack does: in and out of each
-//! interface, translation before filter, states before rules, over lo0 for what the host sends to itself. Where 14 and 15
-//! differ, [`Release`] says which.
+//! A [`World`] is a host with its interfaces, jails, main ruleset and anchors. [`World::trace`] sends the first
+//! packet of a connection through it, and what answers it back, hop by hop as FreeBSD's network stack does: in and
+//! out of each interface, translation before filter, states before rules, over lo0 for what the host sends to itself.
+//! Where 14 and 15 differ, [`Release`] says which.
+//!
+//! ```
+//! use kport::{host::Fixed, net::Protocol, pf::packet::{MAIN, Release, World}};
+//!
+//! let host: Fixed = r#"{
+//!     "gateway": { "inet": "em0" },
+//!     "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] },
+//!                     { "name": "bridge0", "up": true, "groups": [ "bridge" ], "addresses": [ "10.0.0.1/24" ] } ],
+//!     "jails": [ { "jid": 2, "name": "web", "vnet": true } ],
+//!     "vnet_addresses": { "web": [ "10.0.0.2" ] }
+//! }"#.parse()?;
+//! let mut world = World::of_host(&host, Release::V15)?;
+//! world.load_main(MAIN)?;
+//! let (from, to) = ("192.0.2.100:40000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+//! let sender = world.sender("192.0.2.100".parse().unwrap(), None)?;
+//! let trace = world.trace(&sender, Protocol::Tcp, from, to);
+//! assert!(!trace.touches("web"), "{trace}");
+//! # Ok::<(), kport::error::Error>(())
+//! ```
 //!
 //! Not modelled: fragments, icmp, route-to, binat, time (rates, time-outs), and queues.
 
@@ -22,8 +41,8 @@ pub use world::{Jail, World};
 use crate::net::{Family, Interface, Protocol};
 use crate::rules::Direction;
 
-/// Whose pf. In 14 the first translation rule that matches wins over all; in 15.1 the first of each ruleset, and the ruleset
-/// that is looked at last (pf_match_translation_rule in sys/netpfil/pf/pf_lb.c).
+/// Whose pf. In 14 the first translation rule that matches wins over all; in 15.1 the first of each ruleset, and the
+/// ruleset that is looked at last (pf_match_translation_rule in sys/netpfil/pf/pf_lb.c).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Release {
     /// FreeBSD 14

@@ -1,5 +1,5 @@
-//! The subset of pf.conf(5) that the simulator reads: what decides about a packet. Anything else is refused by line, so that a
-//! trace never rests on a guess.
+//! The subset of pf.conf(5) that the simulator reads: what decides about a packet. Anything else is refused by line,
+//! so that a trace never rests on a guess.
 
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
@@ -24,8 +24,8 @@ pub struct Ruleset {
 impl FromStr for Ruleset {
     type Err = Error;
 
-    /// Reads pf.conf(5) text, or what pfctl(8) `-s nat` and `-s rules` print. `match`, `route-to`, `binat`, inline anchors,
-    /// tables in files, names of hosts and services are among what is refused.
+    /// Reads pf.conf(5) text, or what pfctl(8) `-s nat` and `-s rules` print. `match`, `route-to`, `binat`, inline
+    /// anchors, tables in files, names of hosts and services are among what is refused.
     fn from_str(text: &str) -> Result<Ruleset> {
         let mut made = Ruleset::default();
         let mut macros = HashMap::new();
@@ -51,6 +51,10 @@ impl FromStr for Ruleset {
         Ok(made)
     }
 }
+
+/// The most words of a statement, macros put in, and the most rules that its lists stand for: more is a mistake, or
+/// malice.
+const MOST: usize = 1 << 16;
 
 /// Why a statement was not read.
 type Read<T> = std::result::Result<T, String>;
@@ -88,6 +92,9 @@ fn words(text: &str, macros: &HashMap<String, Vec<String>>) -> Read<Vec<String>>
             Some(name) => words.extend_from_slice(macros.get(name).ok_or(format!("macro {name} is not defined"))?),
             None if word != "," => words.push(word.to_owned()),
             None => {}
+        }
+        if words.len() > MOST {
+            return Err(format!("more than {MOST} words"));
         }
         rest = rest[word.len()..].trim_start();
     }
@@ -273,7 +280,7 @@ impl Ruleset {
             }
             if let (true, Some(first)) = (open, ports) {
                 let count = lists.to.iter().find_map(|side| match side.ports {
-                    Some(PortMatch::In(a, b)) => (b - a).checked_add(1),
+                    Some(PortMatch::In(a, b)) => b.checked_sub(a)?.checked_add(1),
                     _ => None,
                 });
                 ports = count.and_then(|count| PortRange::starting_at(first.first(), count));
@@ -286,6 +293,9 @@ impl Ruleset {
         }
         if !words.0.is_empty() {
             return Err(format!("{} is not expected", quoted(words.peek())));
+        }
+        if lists.product() > MOST {
+            return Err(format!("its lists stand for more than {MOST} rules"));
         }
         self.rules.extend(lists.expand(rule));
         Ok(())
@@ -369,6 +379,8 @@ impl Ruleset {
                 }
                 // the rest of source-track, and what changes no verdict
                 "source-track" | "rule" | "global" | "no-sync" | "pflow" => {}
+                // time-outs, each with its number: there is no time here
+                word if word.contains('.') => _ = number(value())?,
                 word => return Err(format!("state option {} is not known to the simulator", quoted(word))),
             }
         }
@@ -386,6 +398,11 @@ struct Lists {
 }
 
 impl Lists {
+    fn product(&self) -> usize {
+        let lengths = [self.on.len(), self.protocols.len(), self.from.len(), self.to.len()];
+        lengths.into_iter().fold(1, |product, length| product.saturating_mul(length.max(1)))
+    }
+
     fn expand(&self, rule: Rule) -> Vec<Rule> {
         let mut made = vec![];
         for on in each(&self.on) {
@@ -418,6 +435,9 @@ fn sides(words: &mut Words<'_>) -> Read<Vec<Side>> {
         })?
     };
     let ports = if words.take("port") { words.list(port_match)?.into_iter().map(Some).collect() } else { vec![None] };
+    if addresses.len().saturating_mul(ports.len()) > MOST {
+        return Err(format!("its lists stand for more than {MOST} rules"));
+    }
     let side = |(not, address): &(bool, Operand)| {
         let (not, address) = (*not, address.clone());
         ports.iter().map(move |ports| Side { not, address: address.clone(), ports: *ports }).collect::<Vec<_>>()
@@ -438,6 +458,9 @@ fn port_match(words: &mut Words<'_>) -> Read<PortMatch> {
         _ => {
             let (a, b) = first.split_once(':').unwrap_or((first, first));
             let (a, b) = (number(a)?, number(b)?);
+            if a > b {
+                return Err(format!("ports {a}:{b} count down"));
+            }
             match words.peek() {
                 // both ends left out
                 "><" => {
@@ -472,9 +495,9 @@ fn table(word: &str) -> Read<Option<String>> {
     name.parse::<Table>().map(|table| Some(table.to_string())).map_err(|error| error.message().to_owned())
 }
 
-/// An address: `any`, `10.0.0.0/8`, `em0:network`, `(em0:0)`, `self`, `<table>`. pf takes the addresses of a name without
-/// brackets once, when the rules are loaded; here they are those of the moment. Such a name must end in a number, as an
-/// interface's does: any other may be a host's, which nobody looks up here.
+/// An address: `any`, `10.0.0.0/8`, `em0:network`, `(em0:0)`, `self`, `<table>`. pf takes the addresses of a name
+/// without brackets once, when the rules are loaded; here they are those of the moment. Such a name must end in a
+/// number, as an interface's does: any other may be a host's, which nobody looks up here.
 fn operand(words: &mut Words<'_>) -> Read<Operand> {
     let dynamic = words.take("(");
     let word = words.next()?;

@@ -14,8 +14,8 @@ use crate::rules::{self, Direction, StateOptions};
 pub(super) enum Operand {
     Any,
     Network(IpNet),
-    /// The addresses of an interface or of a group's interfaces; `network`: the networks that they are in; `first`: without
-    /// aliases, `:0`.
+    /// The addresses of an interface or of a group's interfaces; `network`: the networks that they are in; `first`:
+    /// without aliases, `:0`.
     Interface {
         name: Interface,
         network: bool,

@@ -6,8 +6,8 @@ use super::Packet;
 use crate::net::{Interface, Protocol};
 use crate::rules::{Direction, StateOptions};
 
-/// The two ends of a connection. The first is the source of a packet that comes in, the destination of one that goes out, so
-/// that both directions of a connection have the same key (pf_state_key_setup in sys/netpfil/pf/pf.c).
+/// The two ends of a connection. The first is the source of a packet that comes in, the destination of one that goes
+/// out, so that both directions of a connection have the same key (pf_state_key_setup in sys/netpfil/pf/pf.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key(SocketAddr, SocketAddr);
 
@@ -50,8 +50,8 @@ pub(super) struct State {
 pub(super) struct States(Vec<State>);
 
 impl States {
-    /// The state that a packet belongs to; the packet is translated as the state says. If-bound states come before floating
-    /// ones (pf_find_state in pf.c).
+    /// The state that a packet belongs to; the packet is translated as the state says. If-bound states come before
+    /// floating ones (pf_find_state in pf.c).
     pub(super) fn find(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<&State> {
         let key = Key::of(packet, direction);
         let belongs = |state: &&State| {

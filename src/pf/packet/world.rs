@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::pf::{Facts, Pf};
-use super::rule::Rule;
+use super::rule::{Action, Rule};
 use super::state::States;
 use super::{Packet, Party, Release, Ruleset, Step, Trace, Verdict};
 use crate::error::{Error, Kind, Result};
@@ -18,8 +18,8 @@ use crate::rules::{self, Direction};
 pub struct Jail {
     /// Its name.
     pub name: String,
-    /// The host's interface at which the jail's packets are seen: its bridge, or the host's end of its epair. `None` for a
-    /// jail that uses the host's stack; its addresses are the host's then.
+    /// The host's interface at which the jail's packets are seen: its bridge, or the host's end of its epair. `None`
+    /// for a jail that uses the host's stack; its addresses are the host's then.
     pub behind: Option<Interface>,
     /// The host's end of its epair, where that is a member of the bridge.
     pub member: Option<Interface>,
@@ -76,9 +76,9 @@ impl World {
         }
     }
 
-    /// The host that is asked: its interfaces, jails, default routes and sysctls, with pf enabled and no rules yet. A jail on
-    /// several networks is there once for each. Which member of a bridge is whose is not known, so that what pf does at
-    /// members is left out.
+    /// The host that is asked: its interfaces, jails, default routes and sysctls, with pf enabled and no rules yet. A
+    /// jail on several networks is there once for each. Which member of a bridge is whose is not known, so that what
+    /// pf does at members is left out.
     pub fn of_host(host: &dyn Host, release: Release) -> Result<World> {
         let mut world = World::new(release, host.interfaces()?);
         for family in Family::ALL {
@@ -125,9 +125,13 @@ impl World {
         self.replace(path, rules.iter().flat_map(Rule::of).collect());
     }
 
-    /// Loads pf.conf(5) text into the anchor `path`, as all that it has.
+    /// Loads pf.conf(5) text into the anchor `path`, as all that it has. Anchors are called by the main ruleset only.
     pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
         let ruleset: Ruleset = text.parse()?;
+        if let Some(call) = ruleset.rules.iter().find(|rule| matches!(rule.action, Action::Call(..))) {
+            let why = format!("anchor {path} calls another, which the simulator does not follow: {}", call.text);
+            return Err(Error::new(Kind::Unsupported, why));
+        }
         self.replace(path, ruleset.rules);
         Ok(())
     }
@@ -163,8 +167,8 @@ impl World {
         })
     }
 
-    /// Who sends a packet with this source that comes in on `on`: a jail that is behind that interface, or anybody else there.
-    /// Without an interface, whoever has the address.
+    /// Who sends a packet with this source that comes in on `on`: a jail that is behind that interface, or anybody
+    /// else there. Without an interface, whoever has the address.
     pub fn sender(&self, source: IpAddr, on: Option<Interface>) -> Result<Party> {
         let Some(on) = on else { return self.party(source) };
         if !self.facts.interfaces.iter().any(|interface| interface.name == on) {
@@ -187,7 +191,10 @@ impl World {
                     // the next packet belongs to the states, or is lost; it is shown only then
                     let mut more = vec![];
                     let next = Packet { starts: false, ..first };
-                    answered = matches!(self.send(sender, next, &mut more), Way::Delivered(who, next) if (&who, next.from, next.to) == (&party, got.from, got.to));
+                    answered = match self.send(sender, next, &mut more) {
+                        Way::Delivered(who, next) => (who, next.from, next.to) == (party, got.from, got.to),
+                        Way::Lost => false,
+                    };
                     if !answered {
                         steps.append(&mut more);
                     }
