@@ -56,17 +56,25 @@ fn run(cli: Cli) -> Result<()> {
             print(&if json { document(&show::mappings_json(spec.mappings())) } else { show::mappings(spec.mappings()) })
         }
         Command::Rules { wish } => print(&rules_text(&wish)?),
-        Command::Publish { wish, jid, force, allow_inert } => {
+        Command::Publish { wish, jid, add, auto_range, json, force, allow_inert } => {
             let mut request = Request::new(wish.jail.clone(), specs(&wish)?);
             request.options = options(&wish);
             request.addresses = addresses(&wish)?;
             request.gateway = wish.gateway;
             request.jid = jid;
+            request.add = add;
+            request.auto_range = auto_range;
             request.force = force;
             request.allow_inert = allow_inert;
-            change(&global, false, |publisher| publisher.publish(&request))
+            change(&global, json, |publisher| publisher.publish(&request))
         }
-        Command::Unpublish { jail, jid } => change(&global, false, |publisher| publisher.unpublish(&jail, jid)),
+        Command::Unpublish { jail, specs, jid } if specs.is_empty() => {
+            change(&global, false, |publisher| publisher.unpublish(&jail, jid))
+        }
+        Command::Unpublish { jail, specs, jid } => {
+            let spec = spec::parse(&specs.join(" "))?;
+            change(&global, false, |publisher| publisher.unpublish_some(&jail, jid, &spec))
+        }
         Command::List { jail, json } => {
             let session = session(&global)?;
             let list = session.publisher(&Shown::new(global.verbose))?.list(jail.as_ref())?;

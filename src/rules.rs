@@ -968,9 +968,9 @@ impl Passes<'_> {
     }
 }
 
-/// Which redirects need a tag of their own: those that lead to the same ports of the jail as another mapping does, or
-/// as another publication with other options. With one tag for both, the first pass rule would take the packets of
-/// both, and neither could the states of one mapping be told from the states of the other.
+/// Which redirects need a tag of their own: those that lead to the same ports of the jail as another mapping does, or as
+/// another publication with other options. With one tag for both, the first pass rule would take the packets of both,
+/// and neither could the states of one mapping be told from the states of the other.
 struct Tags(HashMap<(Protocol, IpAddr, PortRange), Option<(usize, PortRange)>>);
 
 impl Tags {

@@ -349,3 +349,137 @@ fn links_in_the_state_directory_are_not_followed() {
         _ = fs::remove_file(rig.state(place));
     }
 }
+
+/// The host ports of what is published, in the order of the list.
+fn ports(rig: &Rig) -> Vec<u16> {
+    rig.list().iter().flat_map(|l| l.redirects.iter().map(|(r, _)| r.host.first()).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn auto_is_a_free_port_and_the_same_at_every_start() {
+    let rig = Rig::new();
+    let done = rig.publish(&request("db", "auto:80 auto:90-95 em1:auto:80")).unwrap();
+    let first = ports(&rig);
+    assert_eq!(first.len(), 3);
+    assert_eq!(done.redirects.iter().map(|r| r.host.first()).collect::<Vec<_>>(), first);
+    assert_eq!(done.redirects[1].host.count(), 6);
+    assert!(first.iter().all(|p| *p >= 49152));
+    assert!(!rig.publish(&request("db", "auto:80 auto:90-95 em1:auto:80")).unwrap().changed);
+    rig.unpublish("db").unwrap();
+    rig.publish(&request("db", "auto:80 auto:90-95 em1:auto:80")).unwrap();
+    assert_eq!(ports(&rig), first);
+    // one more mapping does not move the others
+    rig.publish(&request("db", "8080:80 auto:90-95 auto:80 em1:auto:80")).unwrap();
+    let now = ports(&rig);
+    assert_eq!([now[2], now[1], now[3]], first[..]);
+}
+
+#[test]
+fn auto_keeps_clear_of_everybody() {
+    let mut rig = Rig::new();
+    // 8 ports, of which 3 are taken: by a socket, by another jail, by the same call
+    rig.host.listeners.push(kport::host::Listener {
+        protocol: kport::net::Protocol::Tcp,
+        families: [true, false],
+        address: None,
+        port: 9001,
+    });
+    rig.publish(&request("db", "9002:80")).unwrap();
+    let mut web = request("web", "9003:80 auto:1 auto:2 auto:3 auto:4 auto:5");
+    web.auto_range = "9000-9007".parse().unwrap();
+    web.force = true;
+    rig.publish(&web).unwrap();
+    let mut chosen: Vec<u16> = ports(&rig)[1..].to_vec();
+    chosen.sort_unstable();
+    chosen.dedup();
+    assert_eq!(chosen, [9000, 9003, 9004, 9005, 9006, 9007]);
+    // one more is one too many, and nothing changes
+    let before = rig.loaded();
+    web.spec = "9003:80 auto:1 auto:2 auto:3 auto:4 auto:5 auto:6".parse().unwrap();
+    let error = rig.publish(&web).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(error.message().contains("auto:6/tcp: no port from 9000-9007 is free"), "{error}");
+    assert_eq!(rig.loaded(), before);
+    // a range that does not fit at all
+    web.spec = "auto:1-9".parse().unwrap();
+    assert_eq!(rig.publish(&web).unwrap_err().kind(), Kind::Conflict);
+}
+
+#[test]
+fn several_calls_add_up() {
+    let rig = Rig::new();
+    let mut first = request("db", "8080:80");
+    first.add = true;
+    assert!(rig.publish(&first).unwrap().changed);
+    let mut second = request("db", "em1:8443:443 8080:80/udp");
+    second.add = true;
+    second.options.from = vec!["192.0.2.0/24".parse().unwrap()];
+    second.options.log = true;
+    assert_eq!(rig.publish(&second).unwrap().redirects.len(), 3);
+    assert!(!rig.publish(&second).unwrap().changed);
+    assert_eq!(
+        rows(&rig),
+        [
+            "db tcp 8080 on em0 -> 10.0.0.3:80 live",
+            "db tcp 8443 on em1 -> 10.0.0.3:443 live",
+            "db udp 8080 on em0 -> 10.0.0.3:80 live",
+        ]
+    );
+    let text = rig.loaded()[0].1.clone();
+    assert!(text.contains("rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 "), "{text}");
+    assert!(text.contains("rdr on \"em1\" inet proto tcp from 192.0.2.0/24 to (\"em1\") port 8443 "), "{text}");
+    // what overlaps is refused, also against what is there
+    let mut third = request("db", "*:8080:81");
+    third.add = true;
+    assert_eq!(rig.publish(&third).unwrap_err().kind(), Kind::Conflict);
+    // the same mapping with other options moves
+    let mut again = request("db", "8080:80");
+    again.add = true;
+    again.options.log = true;
+    rig.publish(&again).unwrap();
+    assert_eq!(rows(&rig).len(), 3);
+    // and without add, the set is what the call says
+    rig.publish(&request("db", "9000:90")).unwrap();
+    assert_eq!(rows(&rig), ["db tcp 9000 on em0 -> 10.0.0.3:90 live"]);
+}
+
+#[test]
+fn two_publications_to_the_same_port_of_the_jail_stay_apart() {
+    let rig = Rig::new();
+    rig.publish(&request("db", "8080:80")).unwrap();
+    let mut second = request("db", "em1:8080:80");
+    second.add = true;
+    second.options.from = vec!["192.0.2.0/24".parse().unwrap()];
+    rig.publish(&second).unwrap();
+    let text = rig.loaded()[0].1.clone();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    let count = lines.len();
+    lines.dedup();
+    assert_eq!(lines.len(), count, "{text}");
+    // the source decides at the redirect, and the tag carries that to the pass rule
+    assert!(text.contains("from any to (\"em0\") port 8080 tag \"kport:tcp:8080\" ->"), "{text}");
+    assert!(text.contains("from 192.0.2.0/24 to (\"em1\") port 8080 tag \"kport:tcp:8080:1\" ->"), "{text}");
+    assert!(text.contains("tagged \"kport:tcp:8080\" ") && text.contains("tagged \"kport:tcp:8080:1\" "), "{text}");
+}
+
+#[test]
+fn single_mappings_are_removed() {
+    let rig = Rig::new();
+    rig.publish(&request("web", "8080:80 8081:81 em1:8082:82 auto:90")).unwrap();
+    let web = "web".parse().unwrap();
+    let remove =
+        |spec: &str| rig.with(&rig.sim(), &Unobserved, |p| p.unpublish_some(&web, None, &spec.parse().unwrap()));
+    let done = remove("8080:80 em1:8082:82 em1:8081:81").unwrap();
+    assert!(done.changed);
+    assert_eq!(done.notes, ["jail \"web\" has not published em1:8081:81/tcp"]);
+    assert_eq!(rows(&rig).len(), 4);
+    assert!(rows(&rig)[0].starts_with("web tcp 8081 on em0"));
+    // what was removed is free
+    rig.publish(&request("db", "8080:80")).unwrap();
+    remove("auto:90").unwrap();
+    assert!(!remove("8080:80").unwrap().changed);
+    assert!(remove("8081:81").unwrap().changed);
+    assert_eq!(rows(&rig), ["db tcp 8080 on em0 -> 10.0.0.3:80 live"]);
+    assert!(!remove("8081:81").unwrap().changed);
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use kport::name::JailName;
-use kport::net::Interface;
+use kport::net::{Interface, PortRange};
 use kport::rules::{Rate, Source};
 use kport::session::Backend;
 
@@ -68,6 +68,15 @@ pub enum Command {
         /// The jail's number, so that a late stop hook of an earlier start cannot undo this
         #[arg(long, value_name = "JID")]
         jid: Option<i32>,
+        /// Add to what the jail has published; the options are those of the added ports
+        #[arg(long)]
+        add: bool,
+        /// The host ports from which auto chooses
+        #[arg(long, value_name = "LOW-HIGH", default_value_t = kport::publisher::AUTO_RANGE)]
+        auto_range: PortRange,
+        /// One JSON document: what is published, and which ports were chosen
+        #[arg(long)]
+        json: bool,
         /// Publish although a socket of the host or another tool's redirect has the port
         #[arg(long)]
         force: bool,
@@ -79,6 +88,9 @@ pub enum Command {
     Unpublish {
         #[arg(value_name = "JAIL")]
         jail: JailName,
+        /// Only these mappings [default: all of them]
+        #[arg(value_name = "SPEC")]
+        specs: Vec<String>,
         /// Only what the start of the jail with this number has published
         #[arg(long, value_name = "JID")]
         jid: Option<i32>,
