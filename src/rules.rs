@@ -1,7 +1,7 @@
 //! What a jail's publication is in pf: from mappings and addresses to typed rules, and to pf.conf(5) text.
 //!
-//! Pure: no host is asked, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use only
-//! what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
+//! Pure: no host is asked, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use
+//! only what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
 //! label), never `rdr-to` (unknown to 14).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,8 +22,8 @@ use crate::spec::{HostPorts, Spec};
 /// The tag that a redirected packet carries from the rdr rule to the pass rule.
 pub const TAG: &str = "kport";
 
-/// The groups whose interfaces reach a jail's published ports at the jail's own address, unless the caller names others:
-/// where containers of other networks are.
+/// The groups whose interfaces reach a jail's published ports at the jail's own address, unless the caller names
+/// others: where containers of other networks are.
 pub const REACH: [&str; 3] = ["bridge", "epair", "lo"];
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
@@ -70,8 +70,8 @@ impl Targets {
     }
 }
 
-/// The addresses of a jail from words: each an address, or `inherit` for a jail that is on the host's network and so cannot
-/// publish.
+/// The addresses of a jail from words: each an address, or `inherit` for a jail that is on the host's network and so
+/// cannot publish.
 pub fn addresses<'a>(jail: &JailName, words: impl IntoIterator<Item = &'a str>) -> Result<Vec<IpAddr>> {
     words
         .into_iter()
@@ -198,8 +198,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// A publication that passed [`Publication::check`]. `inner` is asked once for each target, and only where the options
-    /// need to know.
+    /// A publication that passed [`Publication::check`]. `inner` is asked once for each target, and only where the
+    /// options need to know.
     pub fn new(
         jail: JailName,
         redirects: Vec<Redirect>,
@@ -251,9 +251,7 @@ impl Publication {
         let mut claims = self.redirects.clone();
         if self.options.host_access {
             let outer = self.redirects.iter().filter(|redirect| !is_loopback(redirect.place));
-            claims.extend(
-                outer.map(|r| Redirect { place: Place::Address(loopback(r.family())), ..*r }).collect::<HashSet<_>>(),
-            );
+            claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(loopback(r.family())), ..*r })));
         }
         claims
     }
@@ -288,8 +286,8 @@ pub fn inner<'a>(
     }
 }
 
-/// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`, `192.0.2.1`
-/// or `<name>`.
+/// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
+/// `192.0.2.1` or `<name>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Source {
@@ -401,15 +399,15 @@ impl FromStr for Rate {
 
 as_text!(Source, Rate, Tag);
 
-/// How much of a mapping may be used at a time. pf counts for each rule: what comes from outside together, and what comes from
-/// each interface or group of the reach list by itself. A connection counts once, on its way in.
+/// How much of a mapping may be used at a time. pf counts for each rule: what comes from outside together, and what
+/// comes from each interface or group of the reach list by itself. A connection counts once, on its way in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// Connections at a time, of everybody together: `max`.
     pub connections: Option<NonZeroU32>,
-    /// Connections at a time of one source address: `max-src-conn`, which counts finished handshakes; for udp and sctp, whose
-    /// connections pf does not see, `max-src-states`.
+    /// Connections at a time of one source address: `max-src-conn`, which counts finished handshakes; for udp and
+    /// sctp, whose connections pf does not see, `max-src-states`.
     pub connections_per_source: Option<NonZeroU32>,
     /// New connections of one source address, tcp only: `max-src-conn-rate`.
     pub rate: Option<Rate>,
@@ -437,14 +435,15 @@ impl Limits {
 pub struct Options {
     /// The interfaces and groups from which the jail's own address and published ports are reached (`--reach`).
     pub reach: Vec<Interface>,
-    /// The reach list's jails, those on the published jail's own bridge among them, reach the host's address and published port
-    /// (`--hairpin`). A loopback interface in the reach list is left to [`Options::host_access`].
+    /// The reach list's jails, those on the published jail's own bridge among them, reach the host's address and
+    /// published port (`--hairpin`). A loopback interface in the reach list is left to [`Options::host_access`].
     pub hairpin: bool,
-    /// The host itself, and the jails that share its stack, reach its own address and 127.0.0.1 or ::1 on the published port
-    /// (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip` on lo.
+    /// The host itself, and the jails that share its stack, reach its own address and 127.0.0.1 or ::1 on the
+    /// published port (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip`
+    /// on lo.
     pub host_access: bool,
-    /// Only these may use the publication from outside (`--from`); empty for everybody. A redirect of a family of which no
-    /// source is listed serves nobody from outside.
+    /// Only these may use the publication from outside (`--from`); empty for everybody. A redirect of a family of
+    /// which no source is listed serves nobody from outside.
     pub from: Vec<Source>,
     /// How much of each mapping may be used at a time (`--max-connections`, `--max-connections-per-source`, `--rate`).
     pub limits: Limits,
@@ -455,8 +454,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table holds any
-    /// number of addresses.
+    /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table
+    /// holds any number of addresses.
     pub const MOST: usize = 64;
 
     fn check(&self) -> Result<()> {
@@ -505,7 +504,7 @@ fn loopback(family: Family) -> IpAddr {
 }
 
 /// Whether only the host's own stack sends there: a loopback address, the group `lo`, or one of its interfaces.
-fn is_loopback(place: Place) -> bool {
+pub(crate) fn is_loopback(place: Place) -> bool {
     match place {
         Place::Any => false,
         Place::Address(address) => address.is_loopback(),
@@ -656,7 +655,8 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What stands in the brackets behind `keep state`, by pf.conf(5)'s words. Anything but `max` needs `source-track rule`.
+/// What stands in the brackets behind `keep state`, by pf.conf(5)'s words. Anything but `max` needs `source-track
+/// rule`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StateOptions {
@@ -717,9 +717,9 @@ pub enum Rule {
     },
     /// `pass quick ... keep state`
     Pass {
-        /// `None` for both: under `block log all` a packet must pass in on the outer interface and out towards the jail, and
-        /// both states carry the labels. Where connections are counted or logged, the two ways have a rule each, so that each
-        /// connection counts once.
+        /// `None` for both: under `block log all` a packet must pass in on the outer interface and out towards the
+        /// jail, and both states carry the labels. Where connections are counted or logged, the two ways have a rule
+        /// each, so that each connection counts once.
         direction: Option<Direction>,
         /// To pflog0.
         log: bool,
@@ -882,8 +882,8 @@ fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: 
     made
 }
 
-/// Whose packets must come from an address of the interface that leads to the jail, so that the answers return through pf:
-/// those of the jail's own network, which the jail would answer directly, and the host's own.
+/// Whose packets must come from an address of the interface that leads to the jail, so that the answers return
+/// through pf: those of the jail's own network, which the jail would answer directly, and the host's own.
 fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<Vec<Address>> {
     let mut made = vec![];
     if options.hairpin && !is_loopback(redirect.place) {

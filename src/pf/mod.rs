@@ -2,6 +2,7 @@
 
 mod child;
 mod foreign;
+pub mod packet;
 pub mod pfctl;
 pub mod sim;
 
