@@ -1,5 +1,9 @@
 //! The firewall: one trait, several ways to drive pf(4).
 
+#[cfg(target_os = "macos")]
+pub mod macos;
+pub mod native;
+
 use crate::error::Result;
 use crate::name::{Anchor, Label};
 use crate::net::{Family, Place, PortRange, Protocol};
