@@ -85,15 +85,16 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
     into.zero();
     // no routing table of its own
     into.rtableid = -1;
-    let matches = rule.matches();
-    into.af = af(matches.family);
-    into.proto = matches.protocol.number();
+    // `on`, `from` and `to` are the member's; nothing else of a match may be left out
+    let Match { on: _, family, protocol, from: _, to: _, ports: to_ports } = rule.matches();
+    into.af = af(*family);
+    into.proto = protocol.number();
     if let Some(interface) = member.on {
         into.ifname = *interface.padded();
     }
     address(member.from, &mut into.src.addr);
     address(member.to, &mut into.dst.addr);
-    ports(matches.ports, &mut into.dst);
+    ports(*to_ports, &mut into.dst);
     into.action = Ruleset::of(rule).action();
     match rule {
         Rule::Nat { matches: _, address_of: _ } => {
@@ -106,10 +107,10 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
             let last = if ports.count() == 1 { 0 } else { ports.last() };
             into.rpool.proxy_port = [ports.first(), last];
         }
-        Rule::Pass { matches, tagged, labels: [_, label] } => {
+        Rule::Pass { matches: _, tagged, labels: [_, label] } => {
             into.quick = 1;
             into.keep_state = PF_STATE_NORMAL;
-            if matches.protocol == Protocol::Tcp {
+            if *protocol == Protocol::Tcp {
                 into.flags = TH_SYN;
                 into.flagset = TH_SYN_ACK;
             }

@@ -12,7 +12,7 @@ use crate::name::PARENT;
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::pf::ForeignRedirect;
 
-/// Where Bastille and BastilleBSD's successors, AppJail, pot and CNI plugins put their redirects, called or not.
+/// Where Bastille (`rdr`), AppJail, pot and the CNI plugins put their redirects: looked at whether they are called or not.
 const TOOLS: [&str; 4] = ["rdr", "appjail-rdr", "pot-rdr", "cni-rdr"];
 
 /// Every redirect outside kport's anchors. EBUSY where a ruleset was loaded anew meanwhile.

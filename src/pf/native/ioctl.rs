@@ -1,11 +1,13 @@
 //! /dev/pf itself. The only place of the backend that is not safe Rust.
+//!
+//! The structs are those of LP64, and nvlists are read in little-endian form: amd64, arm64, riscv64.
 
-#[cfg(not(target_os = "freebsd"))]
+#[cfg(not(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little")))]
 pub use elsewhere::Device;
-#[cfg(target_os = "freebsd")]
+#[cfg(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little"))]
 pub use freebsd::Device;
 
-#[cfg(not(target_os = "freebsd"))]
+#[cfg(not(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little")))]
 mod elsewhere {
     use crate::error::{Error, Kind, Result};
     use crate::pf::native::kernel::{Call, Failure, Kernel};
@@ -17,7 +19,9 @@ mod elsewhere {
     impl Device {
         /// Always [`Kind::Unsupported`].
         pub fn open() -> Result<Device> {
-            let why = format!("backend native drives FreeBSD's /dev/pf; this is {}", std::env::consts::OS);
+            let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+            let why =
+                format!("backend native drives /dev/pf of FreeBSD on 64 bits, little-endian; this is {os} on {arch}");
             Err(Error::new(Kind::Unsupported, why))
         }
     }
@@ -29,7 +33,7 @@ mod elsewhere {
     }
 }
 
-#[cfg(target_os = "freebsd")]
+#[cfg(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little"))]
 mod freebsd {
     use std::ffi::c_int;
     use std::fs::{File, OpenOptions};
