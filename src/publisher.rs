@@ -13,7 +13,7 @@ use crate::host::{Host, HostInterface, Jail, Listener};
 use crate::name::{Anchor, JailName, Label, PARENT};
 use crate::net::{Family, Interface, Place, PortRange};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded};
-use crate::rules::{self, Options, Publication, Redirect, Rule, Targets};
+use crate::rules::{self, Options, Publication, Redirect, Rule, Source, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{self, Lock, Record, Store};
 
@@ -220,6 +220,7 @@ impl<'a> Publisher<'a> {
             _ => vec![publication],
         };
         self.check(request, &publications, &facts, &boot, &mut outcome.notes)?;
+        self.check_tables(request, &mut outcome.notes)?;
 
         let wanted = self.record_of(&request.jail, jid, boot, publications);
         self.change(&lock, old.as_ref(), wanted, request.allow_inert, &facts, &mut outcome)?;
@@ -662,6 +663,28 @@ impl<'a> Publisher<'a> {
                 notes.push(format!("forced: {error}"));
                 Ok(())
             })?;
+        }
+        Ok(())
+    }
+
+    /// The tables that the request names have to be there: by a table that is not, pf lets nobody in.
+    fn check_tables(&self, request: &Request, notes: &mut Vec<String>) -> Result<()> {
+        for source in &request.options.from {
+            let Source::Table(table) = source else { continue };
+            if self.firewall.has_table(table)? {
+                continue;
+            }
+            let error = Error::new(
+                Kind::Unavailable,
+                format!(
+                    "pf has no table <{table}>, so nobody could come in by it; add to /etc/pf.conf: \
+                     table <{table}> persist, then: service pf reload"
+                ),
+            );
+            if !request.allow_inert {
+                return Err(error);
+            }
+            notes.push(format!("without effect for now: {error}"));
         }
         Ok(())
     }

@@ -483,3 +483,31 @@ fn single_mappings_are_removed() {
     assert_eq!(rows(&rig), ["db tcp 8080 on em0 -> 10.0.0.3:80 live"]);
     assert!(!remove("8081:81").unwrap().changed);
 }
+
+#[test]
+fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
+    let rig = Rig::new();
+    let mut friends = request("db", "8080:80");
+    friends.options.from = vec!["<friends>".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+    // nobody has told the simulator which tables there are
+    rig.publish(&friends).unwrap();
+    rig.unpublish("db").unwrap();
+    fs::create_dir_all(rig.state("sim")).unwrap();
+    fs::write(rig.state("sim/main.conf"), "table <others> persist\npass all\n").unwrap();
+    let error = rig.publish(&friends).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(
+        error.message().contains("add to /etc/pf.conf: table <friends> persist, then: service pf reload"),
+        "{error}"
+    );
+    assert_eq!(files(&rig.state("jails")), [""; 0]);
+    friends.allow_inert = true;
+    let done = rig.publish(&friends).unwrap();
+    assert!(done.notes[0].starts_with("without effect for now: pf has no table <friends>"), "{:?}", done.notes);
+    fs::write(rig.state("sim/main.conf"), "table <friends> persist\n").unwrap();
+    friends.allow_inert = false;
+    assert_eq!(rig.publish(&friends).unwrap().notes, [""; 0]);
+    fs::write(rig.state("sim/main.conf"), "table\n").unwrap();
+    let error = rig.publish(&friends).unwrap_err();
+    assert!(error.kind() == Kind::Unsupported && error.message().contains("main.conf: pf.conf line 1"), "{error}");
+}

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use common::{Rig, files, request, run, standin};
 use kport::error::{Error, Kind, Result};
-use kport::name::{Anchor, Label};
+use kport::name::{Anchor, Label, Table};
 use kport::pf::sim::Sim;
 use kport::pf::{Firewall, ForeignRedirect, Loaded, Status};
 use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Step, Unobserved};
@@ -93,6 +93,12 @@ impl Firewall for Faulty {
     }
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         self.around(Step::Check, || self.sim.foreign_redirects())
+    }
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        self.around(Step::Check, || self.sim.has_table(table))
+    }
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        self.sim.rulesets()
     }
 }
 

@@ -10,7 +10,7 @@ pub mod pfctl;
 pub mod sim;
 
 use crate::error::Result;
-use crate::name::{Anchor, Label};
+use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::rules::Rule;
 
@@ -118,4 +118,12 @@ pub trait Firewall {
 
     /// The redirects of the main ruleset and of other tools' anchors.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>>;
+
+    /// Whether the main ruleset has the table, or somebody has made it with pfctl(8) `-T add`. pf loads a rule that names
+    /// a table which is nowhere, and matches nobody by it.
+    fn has_table(&self, table: &Table) -> Result<bool>;
+
+    /// The rulesets that pf evaluates, by path, as pf.conf(5) text: the main one, whose path is empty, with the tables and
+    /// the skipped interfaces; then each anchor that is called. For [`packet::World::of_pf`].
+    fn rulesets(&self) -> Result<Vec<(String, String)>>;
 }

@@ -5,14 +5,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::packet::{self, Ruleset};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, replace_file};
-use crate::name::{Anchor, Label};
-use crate::rules::Rule;
+use crate::name::{Anchor, Label, PARENT, Table};
+use crate::rules::{self, Rule};
 
 /// What has to be said at every change that the simulator makes.
 pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
+
+/// The main ruleset's file, beside those of the anchors. [`packet::MAIN`] stands in for one that is not there.
+const MAIN_CONF: &str = "main.conf";
 
 /// pf's anchors as files under a directory.
 #[derive(Clone, Debug)]
@@ -28,6 +32,16 @@ impl Sim {
 
     fn path(&self, anchor: &Anchor) -> PathBuf {
         self.dir.join(format!("{}.json", anchor.child()))
+    }
+
+    /// The admin's main ruleset, pf.conf(5) text in `main.conf`; `None` where there is no such file.
+    fn main(&self) -> Result<Option<String>> {
+        let path = self.dir.join(MAIN_CONF);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format_args!("read {}", path.display()), &e)),
+        }
     }
 
     /// The rules that an anchor holds.
@@ -97,5 +111,23 @@ impl Firewall for Sim {
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         Ok(vec![])
+    }
+
+    /// Every table is there as long as nobody has said, in `main.conf`, which ones are.
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        let Some(text) = self.main()? else { return Ok(true) };
+        let main: Ruleset = text.parse().map_err(|e: Error| e.context(self.dir.join(MAIN_CONF).display()))?;
+        Ok(main.has_table(table))
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        let main = self.main()?.unwrap_or_else(|| packet::MAIN.to_owned());
+        let mut all = vec![(String::new(), main)];
+        for child in self.anchors()? {
+            if let Some(anchor) = Anchor::from_child(&child) {
+                all.push((format!("{PARENT}/{child}"), rules::text(&self.rules(&anchor)?)));
+            }
+        }
+        Ok(all)
     }
 }

@@ -136,6 +136,16 @@ impl Pfctl {
         self.write("counters", counters);
     }
 
+    /// The tables of the main ruleset: a line each, the name and what it holds.
+    pub fn set_tables(&self, tables: &str) {
+        self.write("tables", tables);
+    }
+
+    /// The interfaces that are skipped, with a blank between them.
+    pub fn set_skip(&self, interfaces: &str) {
+        self.write("skip", interfaces);
+    }
+
     /// pf is off.
     pub fn disable(&self) {
         self.write("disabled", "");

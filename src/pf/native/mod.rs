@@ -24,7 +24,7 @@ use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Label, PARENT};
+use crate::name::{Anchor, Label, PARENT, Table};
 use crate::rules::Rule;
 
 /// pf by its device, or by whatever stands in for it.
@@ -135,6 +135,14 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         self.patiently(|| foreign::redirects(&self.kernel))
+    }
+
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        Ok(read::has_table(&self.kernel, table.as_str())?)
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        Err(Error::new(Kind::Unsupported, "the native backend does not write rules as text; use --backend pfctl"))
     }
 }
 

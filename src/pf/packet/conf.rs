@@ -21,6 +21,13 @@ pub struct Ruleset {
     pub(super) tables: BTreeMap<String, Vec<IpNet>>,
 }
 
+impl Ruleset {
+    /// Whether it defines the table.
+    pub fn has_table(&self, table: &Table) -> bool {
+        self.tables.contains_key(table.as_str())
+    }
+}
+
 impl FromStr for Ruleset {
     type Err = Error;
 
