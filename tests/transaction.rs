@@ -135,13 +135,13 @@ impl Act {
         request("web", "8080:80 8081:81 *:9000-9100:9000/udp")
     }
 
-    fn new() -> Request {
+    fn wish() -> Request {
         request("web", "8081:81 8082:82")
     }
 
     fn run(self, publisher: &Publisher<'_>) -> Result<Outcome> {
         match self {
-            Act::First | Act::Replace => publisher.publish(&Act::new()),
+            Act::First | Act::Replace => publisher.publish(&Act::wish()),
             Act::Unpublish => publisher.unpublish(&"web".parse().unwrap(), None),
         }
     }
