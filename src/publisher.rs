@@ -541,6 +541,13 @@ impl<'a> Publisher<'a> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
+        if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
+            // later, when the jail is gone, nothing could tell whose the publication was
+            return Err(Error::new(
+                Kind::Argument,
+                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+            ));
+        }
         let jid = request.jid.or(found.as_ref().map(|j| j.jid));
         let asked;
         let addresses = if request.addresses.is_empty() {
