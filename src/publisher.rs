@@ -794,8 +794,8 @@ impl<'a> Publisher<'a> {
         after_load: bool,
     ) -> Error {
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
-        // A load that failed changed nothing, except that a child that was killed at its time-out may have come through.
-        let sure = !after_load && matches!(error.kind(), Kind::Permission | Kind::Unavailable | Kind::Argument);
+        // see Firewall::replace; when the time is up, nothing could be asked anyway
+        let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
         if !sure {
             let untouched = !after_load
                 && self.firewall.loaded(anchor).is_ok_and(|loaded| {

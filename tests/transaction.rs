@@ -316,6 +316,25 @@ fn pfctl_that_fails_in_the_middle() {
     }
 }
 
+/// Busy to the end of the time: pf and the record are as they were, and the error says who may hold pf.
+#[test]
+fn busy_until_the_time_is_up() {
+    use std::time::{Duration, Instant};
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let publish = |spec: &str, time: Duration| {
+        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + time);
+        rig.with(&pfctl, &Unobserved, |p| p.publish(&request("db", spec)))
+    };
+    publish("8080:80", Duration::from_secs(60)).unwrap();
+    let before = (files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db"));
+    pf.fault("-f -", standin::Fault::Say(1, standin::BUSY));
+    let error = publish("8081:81", Duration::from_secs(2)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert!(error.message().contains("another program loads pf rules"), "{error}");
+    assert_eq!((files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db")), before);
+}
+
 /// Changing a set ends the states of what went away, and of nothing else.
 #[test]
 fn states_of_what_went_away() {

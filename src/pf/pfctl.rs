@@ -241,7 +241,10 @@ impl Firewall for Pfctl {
         match self.holds(anchor, rules) {
             Ok(true) => Ok(()),
             Ok(false) => Err(error.and("the anchor holds what it held before")),
-            Err(second) => Err(error.and(format!("what the anchor holds now is not known ({second})"))),
+            // not Busy, which says that nothing was changed
+            Err(second) => {
+                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is not known ({second})")))
+            }
         }
     }
 
