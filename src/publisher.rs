@@ -1,7 +1,7 @@
 //! Publish, unpublish, list, restore, gc: each one transaction over the record, the host and the firewall.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Instant, SystemTime};
 
 use once_cell::unsync::OnceCell;
@@ -219,7 +219,7 @@ impl<'a> Publisher<'a> {
             Some(old) if request.add => joined(&old.publications, publication),
             _ => vec![publication],
         };
-        self.check(request, &publications, &facts, &boot, &mut outcome.notes)?;
+        self.check(request, old.as_ref(), &publications, &facts, &boot, &mut outcome.notes)?;
         self.check_tables(request, &mut outcome.notes)?;
 
         let wanted = self.record_of(&request.jail, jid, boot, publications);
@@ -549,7 +549,9 @@ impl<'a> Publisher<'a> {
                 format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
             ));
         }
-        let jid = request.jid.or(found.as_ref().map(|j| j.jid));
+        // what is added belongs to the start that is known
+        let known = old.filter(|_| request.add).and_then(|old| old.jid);
+        let jid = request.jid.or(found.as_ref().map(|j| j.jid)).or(known);
         let asked;
         let addresses = if request.addresses.is_empty() {
             asked = self.addresses(jail, found.as_ref())?;
@@ -568,6 +570,8 @@ impl<'a> Publisher<'a> {
         let redirects = if request.spec.mappings().iter().any(is_auto) {
             // ports that are given first: a port that is chosen keeps clear of them
             let mut made: Vec<Redirect> = vec![];
+            let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
+            let kept = old.filter(|_| request.add).map(Record::claims).unwrap_or_default();
             for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
                 made.extend(redirects_of(&Spec::one(*mapping))?);
             }
@@ -577,10 +581,14 @@ impl<'a> Publisher<'a> {
                     Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
                 };
                 let mut chosen = None;
-                for first in candidates(request, old, mapping) {
+                for (first, fresh) in candidates(request, old, mapping) {
                     let Some(fixed) = at(first) else { continue };
                     let redirects = redirects_of(&Spec::one(fixed))?;
-                    if self.is_free(request, &redirects, &made, old, facts, boot)? {
+                    // a port that the jail has at another place is not this mapping's
+                    if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
+                        continue;
+                    }
+                    if self.is_free(request, &redirects, &made, &kept, facts, boot)? {
                         chosen = Some(redirects);
                         break;
                     }
@@ -603,24 +611,27 @@ impl<'a> Publisher<'a> {
         Ok((jid, publication))
     }
 
-    /// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps, nor anybody else.
+    /// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps for other mappings, nor
+    /// anybody else.
     fn is_free(
         &self,
         request: &Request,
         redirects: &[Redirect],
         made: &[Redirect],
-        old: Option<&Record>,
+        kept: &[Redirect],
         facts: &Facts<'_>,
         boot: &str,
     ) -> Result<bool> {
         let places = facts.places()?;
-        let kept = old.filter(|_| request.add).map(Record::claims).unwrap_or_default();
-        let taken = |r: &Redirect| made.iter().chain(&kept).any(|other| conflict::overlap(r, other, places));
-        if redirects.iter().any(taken) {
+        let claims = |redirects: &[Redirect]| rules::claims(redirects, &request.options);
+        let (wanted, made) = (claims(redirects), claims(made));
+        let own: HashSet<Redirect> = wanted.iter().map(without_target).collect();
+        let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&without_target(r))));
+        if wanted.iter().any(|r| others().any(|other| conflict::overlap(r, other, places))) {
             return Ok(false);
         }
         let own = request.jail.anchor();
-        let found = redirects.iter().try_for_each(|r| {
+        let found = wanted.iter().try_for_each(|r| {
             self.check_jails(&own, r, facts, boot)?;
             self.check_host(r, facts, &mut |error| Err(error))
         });
@@ -651,6 +662,7 @@ impl<'a> Publisher<'a> {
     fn check(
         &self,
         request: &Request,
+        old: Option<&Record>,
         publications: &[Publication],
         facts: &Facts<'_>,
         boot: &str,
@@ -661,8 +673,14 @@ impl<'a> Publisher<'a> {
             conflict::within(&claims, facts.places()?)?;
         }
         let own = request.jail.anchor();
+        // what stays was looked at when it was published, and may have been forced then
+        let kept: HashSet<Redirect> =
+            old.filter(|_| request.add).map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         for redirect in &claims {
             self.check_jails(&own, redirect, facts, boot)?;
+            if kept.contains(redirect) {
+                continue;
+            }
             self.check_host(redirect, facts, &mut |error| {
                 if !request.force {
                     return Err(error);
@@ -944,14 +962,24 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// What is published, and one publication more. Mappings that were there with other options get the new ones.
+/// A redirect as its mapping says it: whichever address the jail has.
+fn without_target(redirect: &Redirect) -> Redirect {
+    let target = match redirect.family() {
+        Family::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Redirect { target, ..*redirect }
+}
+
+/// What is published, and one publication more. Mappings that were there with other options, or to an address that the
+/// jail had, are those of the new one.
 fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
     let new: HashSet<&Redirect> = added.redirects.iter().collect();
+    let mappings: HashSet<Redirect> = added.redirects.iter().map(without_target).collect();
     let mut all: Vec<Publication> = before.to_vec();
     for publication in &mut all {
-        if publication.options != added.options {
-            publication.redirects.retain(|r| !new.contains(r));
-        }
+        let same = publication.options == added.options;
+        publication.redirects.retain(|r| !mappings.contains(&without_target(r)) || same && new.contains(r));
     }
     match all.iter_mut().find(|p| p.options == added.options) {
         Some(same) => {
@@ -965,9 +993,10 @@ fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
     all
 }
 
-/// The first ports to try for a mapping with `auto`, best first: what the jail has for it now, then from a port that follows
+/// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
+/// may have for the mapping now, then from a port that follows
 /// from its name on, so that a jail comes to the same port at every start, and different jails to different ones.
-fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = u16> {
+fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = (u16, bool)> {
     let range = request.auto_range;
     let current: Vec<u16> = old
         .iter()
@@ -986,7 +1015,7 @@ fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> imp
         let offset = (seed % span + i) % span;
         range.first() + u16::try_from(offset).unwrap_or(0)
     });
-    current.into_iter().chain(fresh)
+    current.into_iter().map(|port| (port, false)).chain(fresh.map(|port| (port, true)))
 }
 
 /// Whether an unpublish came too late: the jail was started again, and published as another number.

@@ -510,6 +510,9 @@ fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
     fs::write(rig.state("sim/main.conf"), "table\n").unwrap();
     let error = rig.publish(&friends).unwrap_err();
     assert!(error.kind() == Kind::Unsupported && error.message().contains("main.conf: pf.conf line 1"), "{error}");
+}
+
+#[test]
 fn a_jail_is_published_by_its_name() {
     let rig = Rig::new();
     let error = rig.publish(&request("2", "8080:80")).unwrap_err();
