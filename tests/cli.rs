@@ -173,7 +173,7 @@ fn wrong_usage_is_64() {
         kport.fails(arguments, 64);
     }
     let help = kport.ok(&["--help"], "");
-    for command in ["parse", "rules", "publish", "unpublish", "list", "restore", "gc"] {
+    for command in ["parse", "rules", "publish", "unpublish", "trace", "list", "restore", "gc"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
     }
     assert_eq!(kport.ok(&["--version"], ""), concat!("kport ", env!("CARGO_PKG_VERSION"), "\n"));

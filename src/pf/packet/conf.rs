@@ -10,6 +10,7 @@ use super::rule::{Action, Keep, Kind, Operand, PortMatch, Rule, Side, Target, ea
 use crate::error::{self, Error, Result, quoted};
 use crate::name::Table;
 use crate::net::{Family, Interface, PortRange};
+use crate::pf::foreign;
 use crate::rules::{Direction, Rate, StateOptions};
 
 /// Rules and settings, read from text.
@@ -252,7 +253,12 @@ impl Ruleset {
                     _ => Kind::Rdr,
                 };
                 rule.quick = words.take("quick");
-                rule.action = Action::Call(kind, words.next()?.to_owned());
+                let called = words.next()?;
+                if called == "all" || called == "{" {
+                    return Err("an anchor without a name is not known to the simulator".to_owned());
+                }
+                // this is the main ruleset: a path from the root, and one from here, are the same
+                rule.action = Action::Call(kind, foreign::resolve("", called));
             }
             "nat" => rule.action = Action::Nat(None),
             "rdr" => rule.action = Action::Rdr(None),
