@@ -504,7 +504,10 @@ fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
     friends.allow_inert = true;
     let done = rig.publish(&friends).unwrap();
     assert!(done.notes[0].starts_with("without effect for now: pf has no table <friends>"), "{:?}", done.notes);
-    fs::write(rig.state("sim/main.conf"), "table <friends> persist\n").unwrap();
+    // the other note: nothing calls kport's anchors there
+    assert!(done.notes[1].contains("rdr-anchor \"kport/*\" and anchor \"kport/*\""), "{:?}", done.notes);
+    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    fs::write(rig.state("sim/main.conf"), format!("table <friends> persist\n{calls}")).unwrap();
     friends.allow_inert = false;
     assert_eq!(rig.publish(&friends).unwrap().notes, [""; 0]);
     fs::write(rig.state("sim/main.conf"), "table\n").unwrap();

@@ -141,7 +141,7 @@ fn the_main_ruleset_of_the_simulator_is_a_file() {
     kport.main_conf("rdr-anchor \"*\"\nblock in log all\n\npass out route-to (em0 192.0.2.254) all\n");
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
     assert_eq!((status, out.as_str()), (Some(8), ""));
-    assert!(err.starts_with("kport: main ruleset: pf.conf line 4: "), "{err}");
+    assert!(err.contains("sim/main.conf: pf.conf line 4: \"route-to\" is not known to the simulator: "), "{err}");
     assert!(err.contains("pass out route-to (em0 192.0.2.254) all"), "{err}");
 }
 
@@ -163,6 +163,11 @@ fn the_rules_that_pfctl_shows() {
     pf.put("rdr/db", "rdr pass on em0 inet proto tcp from any to any port = 2222 -> 10.1.0.2 port 22\n");
     let (found, status) = kport.json(&["tcp", "192.0.2.7", "192.0.2.1:2222"]);
     assert_eq!((status, &found["delivered_to"]["party"]), (0, &json!({ "jail": "other" })));
+    // every anchor below the root, but none below those
+    pf.put("", "rdr-anchor \"*\"\nblock in log all\npass out all\n");
+    pf.put("db", "rdr pass on em0 inet proto tcp from any to any port = 2223 -> 10.1.0.2 port 22\n");
+    assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2223"]).0, Some(0));
+    assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2222"]).0, Some(5));
     // what is skipped, and pf that is off
     pf.put("", "block in log all\n");
     let ssh = ["tcp", "192.0.2.7", "192.0.2.1:22"];
@@ -174,7 +179,11 @@ fn the_rules_that_pfctl_shows() {
     pf.disable();
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
-    // and what cannot be read is said, with the anchor it is in
+    // and what cannot be read is said, with where it is
+    pf.put("", "block in log all\npass out route-to (em0 192.0.2.254) inet all flags S/SA keep state\n");
+    let (status, out, err) = kport.trace(&ssh);
+    assert_eq!((status, out.as_str()), (Some(8), ""));
+    assert!(err.starts_with("kport: main ruleset: pf.conf line 2: ") && err.contains("pass out route-to"), "{err}");
     pf.put("", "rdr-anchor \"rdr/*\"\n");
     pf.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = http -> 10.1.0.2\n");
     let (status, _, err) = kport.trace(&ssh);

@@ -35,13 +35,18 @@ impl Sim {
     }
 
     /// The admin's main ruleset, pf.conf(5) text in `main.conf`; `None` where there is no such file.
-    fn main(&self) -> Result<Option<String>> {
+    fn main_conf(&self) -> Result<Option<String>> {
         let path = self.dir.join(MAIN_CONF);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(format_args!("read {}", path.display()), &e)),
         }
+    }
+
+    fn main(&self) -> Result<Option<Ruleset>> {
+        let read = |text: String| text.parse().map_err(|e: Error| e.context(self.dir.join(MAIN_CONF).display()));
+        self.main_conf()?.map(read).transpose()
     }
 
     /// The rules that an anchor holds.
@@ -106,7 +111,9 @@ impl Firewall for Sim {
     }
 
     fn status(&self) -> Result<Status> {
-        Ok(Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true })
+        let calls = |main: Ruleset| main.calls(&format!("{PARENT}/*"));
+        let [nat_anchor, rdr_anchor, anchor] = self.main()?.map_or([true; 3], calls);
+        Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
@@ -115,13 +122,11 @@ impl Firewall for Sim {
 
     /// Every table is there as long as nobody has said, in `main.conf`, which ones are.
     fn has_table(&self, table: &Table) -> Result<bool> {
-        let Some(text) = self.main()? else { return Ok(true) };
-        let main: Ruleset = text.parse().map_err(|e: Error| e.context(self.dir.join(MAIN_CONF).display()))?;
-        Ok(main.has_table(table))
+        Ok(self.main()?.is_none_or(|main| main.has_table(table)))
     }
 
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        let main = self.main()?.unwrap_or_else(|| packet::MAIN.to_owned());
+        let main = self.main_conf()?.unwrap_or_else(|| packet::MAIN.to_owned());
         let mut all = vec![(String::new(), main)];
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {

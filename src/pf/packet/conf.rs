@@ -27,6 +27,15 @@ impl Ruleset {
     pub fn has_table(&self, table: &Table) -> bool {
         self.tables.contains_key(table.as_str())
     }
+
+    /// Whether it calls this path, `kport/*` for example, for nat, rdr and filter rules.
+    pub fn calls(&self, path: &str) -> [bool; 3] {
+        [Kind::Nat, Kind::Rdr, Kind::Filter].map(|kind| {
+            self.rules
+                .iter()
+                .any(|rule| matches!(&rule.action, Action::Call(of, called) if *of == kind && called == path))
+        })
+    }
 }
 
 impl FromStr for Ruleset {
