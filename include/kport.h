@@ -121,6 +121,35 @@ typedef int32_t kport_status;
 #endif // __cplusplus
 
 /**
+ * Whether pf has what is recorded: the field state of struct kport_entry.
+ */
+enum kport_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+        /**
+         * pf has what the record says.
+         */
+        KPORT_LIVE = 1,
+        /**
+         * Recorded, but not, or not all, in pf: kport_restore() loads it.
+         */
+        KPORT_MISSING = 2,
+        /**
+         * In pf, but not recorded: kport_gc() removes it.
+         */
+        KPORT_STALE = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum kport_state kport_state;
+#else
+typedef int32_t kport_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * Why a call failed. Never changes: threads may share it for reading.
  */
 struct kport_error;
