@@ -4,7 +4,7 @@
 #[path = "c/cc.rs"]
 mod cc;
 
-use cc::{C99, text};
+use cc::{C99, Compiler, text};
 
 #[test]
 fn publish_c_publishes_lists_and_unpublishes() {
@@ -32,4 +32,77 @@ fn publish_c_tells_why_it_failed() {
         said.starts_with("publish: bad port spec: ") && said.contains("tcp") && said.lines().count() == 1,
         "{said}"
     );
+}
+
+/// Every dialect that the header promises, with every compiler that there is.
+#[test]
+fn the_header_is_c99_to_c23_and_cxx11_to_cxx20() {
+    let c = ["c99", "c11", "c17", "c2x"];
+    let cxx = ["c++11", "c++17", "c++20"];
+    let compilers = [("cc", &c[..]), ("c++", &cxx[..]), ("gcc", &c), ("clang", &c), ("g++", &cxx), ("clang++", &cxx)];
+    let mut built = 0;
+    for (program, dialects) in compilers {
+        if !cc::has(program) {
+            continue;
+        }
+        for dialect in dialects {
+            let flags: &[&str] = if program.ends_with("++") { &["-x", "c++"] } else { &[] };
+            let program = Compiler { program, dialect, flags }.build("tests/c/header.c");
+            cc::done(&mut cc::command(&program).0);
+            built += 1;
+        }
+    }
+    assert!(built >= c.len() + cxx.len(), "no C and C++ compiler");
+}
+
+#[test]
+fn null_is_an_answer_or_an_error_everywhere() {
+    assert_eq!(cc::run(&C99.build("tests/c/null.c"), &[]), "");
+}
+
+#[test]
+fn hostile_texts_sizes_and_numbers_are_errors() {
+    assert_eq!(cc::run(&C99.build("tests/c/hostile.c"), &[]), "");
+}
+
+fn process(host: &str) {
+    assert_eq!(cc::run(&C99.build("tests/c/process.c"), &[host]), "");
+}
+
+#[test]
+fn two_hundred_threads_at_once() {
+    cc::done(cc::command(&C99.build("tests/c/process.c")).0.arg("threads"));
+    // valgrind runs one thread at a time
+    process("some-threads");
+}
+
+#[test]
+fn the_child_of_a_fork() {
+    process("forked");
+}
+
+/// Without valgrind, which takes for leaks what the other thread, which the child does not have, was using.
+#[test]
+fn the_child_of_a_fork_while_another_thread_is_in_the_library() {
+    cc::done(cc::command(&C99.build("tests/c/process.c")).0.arg("forked-busy"));
+}
+
+#[test]
+fn no_descriptor_is_left_open() {
+    process("descriptors");
+}
+
+#[test]
+fn a_host_that_has_closed_standard_input_output_and_error() {
+    process("closed");
+}
+
+#[test]
+fn a_host_that_ignores_sigchld() {
+    process("sigchld-ignored");
+}
+
+#[test]
+fn a_host_whose_signals_are_at_their_defaults() {
+    process("sigchld-default");
 }
