@@ -239,7 +239,7 @@ pub struct kport_options {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The size of struct kport_options in the first release.
-const OPTIONS_FIRST_SIZE: usize = 7 * size_of::<usize>() + 8 * size_of::<u32>();
+const OPTIONS_FIRST_SIZE: usize = 7 * size_of::<usize>() + 8 * 4;
 /// No struct of ours will ever be larger: a size above is no size.
 const STRUCT_MAX_SIZE: usize = 4096;
 /// The longest text that is taken, but for specs, which have their own limit.

@@ -95,7 +95,12 @@ impl Compiler<'_> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let stem = source.replace(['/', '.'], "-");
-        let program = work_dir().join(format!("{stem}-{}-{}{}", self.program, self.dialect, self.flags.concat()));
+        let program = work_dir().join(format!(
+            "{stem}-{}-{}{}",
+            self.program,
+            self.dialect,
+            self.flags.concat().replace('/', "-")
+        ));
         if program.exists() {
             return program;
         }
