@@ -15,7 +15,8 @@ class Options(Structure):
     _fields_ = [("size", c_size_t), ("backend", c_char_p), ("state_dir", c_char_p), ("addresses", c_char_p),
                 ("gateway", c_char_p), ("reach", c_char_p), ("sources", c_char_p), ("timeout_ms", c_uint32),
                 ("flags", c_uint32), ("max_connections", c_uint32), ("max_connections_per_source", c_uint32),
-                ("rate_connections", c_uint32), ("rate_seconds", c_uint32), ("jid", c_int32), ("reserved", c_uint32)]
+                ("rate_connections", c_uint32), ("rate_seconds", c_uint32), ("jid", c_int32), ("auto_first", c_uint16),
+                ("auto_last", c_uint16)]
 
 
 class Entry(Structure):

@@ -63,7 +63,7 @@
  * What every struct kport_options starts from.
  */
 #define KPORT_OPTIONS_INIT { sizeof(struct kport_options), \
-	NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0 }
+	NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /**
  * Publish although a socket of the host, or another tool's redirect, has the
@@ -97,6 +97,12 @@
  * Let the rules behind kport's anchor decide, too: pass without quick.
  */
 #define KPORT_NO_QUICK 32
+
+/**
+ * Add to what the jail has published, instead of taking its place. Each
+ * call's options are those of its mappings.
+ */
+#define KPORT_ADD 64
 
 /**
  * What a call returns: KPORT_OK or why it failed, sorted by what the caller
@@ -273,9 +279,14 @@ struct kport_options {
 	 */
 	int32_t jid;
 	/**
-	 * 0.
+	 * The lowest and the highest of the ports of which one is chosen for
+	 * "auto"; usually 49152 and 65535. Both or neither are set.
 	 */
-	uint32_t reserved;
+	uint16_t auto_first;
+	/**
+	 * See auto_first.
+	 */
+	uint16_t auto_last;
 };
 
 /**
@@ -424,6 +435,22 @@ KPORT_MUST_USE
 kport_status kport_unpublish(const char *jail,
 			     const struct kport_options *options,
 			     struct kport_error **err);
+
+/**
+ * Removes these of the mappings that a jail has published, and ends the
+ * connections that went through them. The others stay.
+ *
+ * A mapping that names no place is that of the host's default route, "auto"
+ * is any host port, and one that is not published is no error. With
+ * options->jid, what a later start of the jail has published stays. options
+ * may be NULL. Fails as kport_unpublish() does, and with
+ * KPORT_ERR_UNAVAILABLE if the default route is needed and there is none.
+ */
+KPORT_MUST_USE
+kport_status kport_unpublish_some(const char *jail,
+				  const struct kport_spec *spec,
+				  const struct kport_options *options,
+				  struct kport_error **err);
 
 /**
  * Lists what is published by a jail, or by all if jail is NULL: a row for

@@ -170,7 +170,11 @@ fn one_line(text: &str) -> String {
 /// `text` for an error message: quoted, escaped, and cut after 80 characters.
 pub fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
-    let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for c in text.chars().take(LONGEST) {
+        // escape_debug would escape it, for the sake of Rust's character literals
+        if c == '\'' { shown.push(c) } else { shown.extend(c.escape_debug()) }
+    }
     if text.chars().nth(LONGEST).is_some() {
         shown.push_str("...");
     }

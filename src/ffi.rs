@@ -23,9 +23,8 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
 use crate::name::JailName;
-use crate::net::{Family, Interface};
-use crate::pf::Counters;
-use crate::publisher::{Listed, Liveness, Outcome, Publisher, Request, Unobserved};
+use crate::net::{Family, Interface, PortRange};
+use crate::publisher::{AUTO_RANGE, Listed, Liveness, Outcome, Publisher, Request, Unobserved};
 use crate::rules::{Limits, Options, Redirect};
 use crate::session::{Session, Settings};
 use crate::spec::{self, HostPorts, Mapping, Spec};
@@ -86,9 +85,13 @@ pub const KPORT_HOST_ACCESS: u32 = 8;
 pub const KPORT_LOG: u32 = 16;
 /// Let the rules behind kport's anchor decide, too: pass without quick.
 pub const KPORT_NO_QUICK: u32 = 32;
+/// Add to what the jail has published, instead of taking its place. Each
+/// call's options are those of its mappings.
+pub const KPORT_ADD: u32 = 64;
 
 /// Every flag that is known.
-const FLAGS: u32 = KPORT_FORCE | KPORT_ALLOW_INERT | KPORT_HAIRPIN | KPORT_HOST_ACCESS | KPORT_LOG | KPORT_NO_QUICK;
+const FLAGS: u32 =
+    KPORT_FORCE | KPORT_ALLOW_INERT | KPORT_HAIRPIN | KPORT_HOST_ACCESS | KPORT_LOG | KPORT_NO_QUICK | KPORT_ADD;
 
 /// Port specs, parsed. Never changes: threads may share it for reading.
 pub struct kport_spec {
@@ -123,7 +126,9 @@ struct RowRedirect {
     place: CString,
     address: CString,
     redirect: Redirect,
-    counters: Counters,
+    packets: u64,
+    bytes: u64,
+    states: u64,
 }
 
 // what the header says of threads
@@ -231,8 +236,11 @@ pub struct kport_options {
     /// The jail's number, so that a late stop hook of an earlier start cannot
     /// undo a later one; usually the kernel is asked, or it does not matter.
     pub jid: i32,
-    /// 0.
-    pub reserved: u32,
+    /// The lowest and the highest of the ports of which one is chosen for
+    /// "auto"; usually 49152 and 65535. Both or neither are set.
+    pub auto_first: u16,
+    /// See auto_first.
+    pub auto_last: u16,
 }
 
 /// The version, for messages.
@@ -315,6 +323,30 @@ pub unsafe extern "C" fn kport_unpublish(
         // SAFETY: the caller promises a NUL-terminated text or NULL, and options as the header says.
         let (jail, options) = unsafe { (jail_name(jail)?, Given::read(options)?) };
         options.change(|publisher| publisher.unpublish(&jail, options.jid))
+    })
+}
+
+/// Removes these of the mappings that a jail has published, and ends the
+/// connections that went through them. The others stay.
+///
+/// A mapping that names no place is that of the host's default route, "auto"
+/// is any host port, and one that is not published is no error. With
+/// options->jid, what a later start of the jail has published stays. options
+/// may be NULL. Fails as kport_unpublish() does, and with
+/// KPORT_ERR_UNAVAILABLE if the default route is needed and there is none.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kport_unpublish_some(
+    jail: *const c_char,
+    spec: Option<&kport_spec>,
+    options: *const kport_options,
+    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+) -> kport_status {
+    guard(err, || {
+        // SAFETY: the caller promises a NUL-terminated text or NULL, and options as the header says.
+        let (jail, options) = unsafe { (jail_name(jail)?, Given::read(options)?) };
+        let spec = spec.ok_or_else(|| null("spec"))?;
+        options.change(|publisher| publisher.unpublish_some(&jail, options.jid, &spec.spec))
     })
 }
 
@@ -516,6 +548,7 @@ struct Given {
     gateway: Option<Interface>,
     options: Options,
     jid: Option<i32>,
+    auto_range: PortRange,
     flags: u32,
 }
 
@@ -549,11 +582,12 @@ impl Given {
             }
         }
         let unknown = given.flags & !FLAGS;
-        if unknown != 0 || given.reserved != 0 {
-            let what = if unknown != 0 { format!("flags has {unknown:#x}") } else { "reserved is set".to_owned() };
+        if unknown != 0 {
             return Err(Error::new(
                 Kind::Unsupported,
-                format!("options->{what}, which libkport {VERSION} does not know; use a newer libkport"),
+                format!(
+                    "options->flags has {unknown:#x}, which libkport {VERSION} does not know; use a newer libkport"
+                ),
             ));
         }
         // SAFETY: the caller promises NUL-terminated texts or NULL.
@@ -593,6 +627,14 @@ impl Given {
                 jid if jid > 0 => Some(jid),
                 jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; jails count from 1"))),
             },
+            auto_range: match (given.auto_first, given.auto_last) {
+                (0, 0) => AUTO_RANGE,
+                (first, last) => PortRange::new(first, last).ok_or_else(|| {
+                    let what =
+                        format!("options->auto_first and auto_last are {first} and {last}, which is no range of ports");
+                    Error::new(Kind::Argument, what)
+                })?,
+            },
             flags: given.flags,
         })
     }
@@ -605,13 +647,15 @@ impl Given {
         request.gateway = self.gateway;
         request.jid = self.jid;
         request.options = self.options.clone();
+        request.auto_range = self.auto_range;
+        request.add = self.flags & KPORT_ADD != 0;
         request.force = self.flags & KPORT_FORCE != 0;
         request.allow_inert = self.flags & KPORT_ALLOW_INERT != 0;
         Ok(request)
     }
 
     fn session(&self) -> Result<Session> {
-        Session::new(&self.settings, Box::new(host::system()))
+        Session::new(&self.settings, Box::new(host::System))
     }
 
     fn change(&self, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
@@ -683,7 +727,8 @@ impl kport_listing {
             for (redirect, counters) in jail.redirects {
                 let place = c_text(redirect.place.to_string())?;
                 let address = c_text(redirect.target.to_string())?;
-                rows.push(row(Some(RowRedirect { place, address, redirect, counters })));
+                let (packets, bytes, states) = (counters.packets, counters.bytes, counters.states);
+                rows.push(row(Some(RowRedirect { place, address, redirect, packets, bytes, states })));
             }
         }
         Ok(kport_listing { rows })
@@ -710,12 +755,12 @@ impl Row {
             protocol: 0,
             family: 0,
         };
-        if let Some(RowRedirect { place, address, redirect, counters }) = &self.redirect {
+        if let Some(RowRedirect { place, address, redirect, packets, bytes, states }) = &self.redirect {
             entry.place = place.as_ptr();
             entry.address = address.as_ptr();
-            entry.packets = counters.packets;
-            entry.bytes = counters.bytes;
-            entry.states = counters.states;
+            entry.packets = *packets;
+            entry.bytes = *bytes;
+            entry.states = *states;
             entry.host_port = redirect.host.first();
             entry.jail_port = redirect.jail.first();
             entry.count = redirect.host.count();

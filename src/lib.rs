@@ -8,7 +8,7 @@
 //! # fn main() -> kport::error::Result<()> {
 //! # let dir = tempfile::tempdir().unwrap();
 //! let settings = Settings { backend: Backend::Sim, state_dir: Some(dir.path().into()), ..Settings::default() };
-//! let session = Session::new(&settings, Box::new(kport::host::system()))?;
+//! let session = Session::new(&settings, Box::new(kport::host::System))?;
 //! let publisher = session.publisher(&Unobserved)?;
 //!
 //! let mut request = Request::new("web".parse()?, kport::spec::parse("em0:8080:80")?);

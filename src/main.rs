@@ -16,7 +16,7 @@ use kport::error::{Error, Kind, Result};
 use kport::host::{self, Host};
 use kport::pf::sim;
 use kport::publisher::{Observer, Outcome, Request, Step};
-use kport::rules::{self, Options, Publication, Targets};
+use kport::rules::{self, Limits, Options, Publication, Targets};
 use kport::session::{Backend, Session, Settings};
 use kport::spec::{self, Spec};
 
@@ -56,17 +56,25 @@ fn run(cli: Cli) -> Result<()> {
             print(&if json { document(&show::mappings_json(spec.mappings())) } else { show::mappings(spec.mappings()) })
         }
         Command::Rules { wish } => print(&rules_text(&wish)?),
-        Command::Publish { wish, jid, force, allow_inert } => {
+        Command::Publish { wish, jid, add, auto_range, json, force, allow_inert } => {
             let mut request = Request::new(wish.jail.clone(), specs(&wish)?);
             request.options = options(&wish);
             request.addresses = addresses(&wish)?;
             request.gateway = wish.gateway;
             request.jid = jid;
+            request.add = add;
+            request.auto_range = auto_range;
             request.force = force;
             request.allow_inert = allow_inert;
-            change(&global, false, |publisher| publisher.publish(&request))
+            change(&global, json, |publisher| publisher.publish(&request))
         }
-        Command::Unpublish { jail, jid } => change(&global, false, |publisher| publisher.unpublish(&jail, jid)),
+        Command::Unpublish { jail, specs, jid } if specs.is_empty() => {
+            change(&global, false, |publisher| publisher.unpublish(&jail, jid))
+        }
+        Command::Unpublish { jail, specs, jid } => {
+            let spec = spec::parse(&specs.join(" "))?;
+            change(&global, false, |publisher| publisher.unpublish_some(&jail, jid, &spec))
+        }
         Command::List { jail, json } => {
             let session = session(&global)?;
             let list = session.publisher(&Shown::new(global.verbose))?.list(jail.as_ref())?;
@@ -110,7 +118,7 @@ fn session(global: &Global) -> Result<Session> {
         .clone()
         .or_else(|| std::env::var_os("KPORT_STATE_DIR").filter(|dir| !dir.is_empty()).map(Into::into));
     let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
-    Session::new(&settings, Box::new(host::system()))
+    Session::new(&settings, Box::new(host::System))
 }
 
 fn specs(wish: &Wish) -> Result<Spec> {
@@ -122,16 +130,25 @@ fn addresses(wish: &Wish) -> Result<Vec<IpAddr>> {
 }
 
 fn options(wish: &Wish) -> Options {
-    let mut options = Options::default();
-    if !wish.reach.is_empty() {
-        options.reach.clone_from(&wish.reach);
+    let usual = Options::default();
+    Options {
+        reach: if wish.reach.is_empty() { usual.reach } else { wish.reach.clone() },
+        hairpin: wish.hairpin,
+        host_access: wish.host_access,
+        from: wish.from.clone(),
+        limits: Limits {
+            connections: wish.max_connections,
+            connections_per_source: wish.max_connections_per_source,
+            rate: wish.rate,
+        },
+        log: wish.log,
+        quick: !wish.no_quick,
     }
-    options
 }
 
 fn rules_text(wish: &Wish) -> Result<String> {
     let targets = Targets::choose(&wish.jail, &addresses(wish)?)?;
-    let host = host::system();
+    let host = host::System;
     let redirects = rules::redirects(&wish.jail, &specs(wish)?, &targets, |family| match wish.gateway {
         Some(gateway) => Ok(gateway),
         None => kport::publisher::gateway(&host, family),

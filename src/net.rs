@@ -99,8 +99,8 @@ pub struct PortRange {
 
 impl PortRange {
     /// `first` to `last`, both included; `None` when that is not a range of ports.
-    pub fn new(first: u16, last: u16) -> Option<PortRange> {
-        (first != 0 && first <= last).then_some(PortRange { first, last })
+    pub const fn new(first: u16, last: u16) -> Option<PortRange> {
+        if first != 0 && first <= last { Some(PortRange { first, last }) } else { None }
     }
 
     /// The `count` ports from `first` on; `None` when there are not so many.

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
+use once_cell::unsync::OnceCell;
+use sha2::{Digest, Sha256};
+
 use crate::conflict::{self, Places};
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, HostInterface, Jail};
+use crate::host::{Host, HostInterface, Jail, Listener};
 use crate::name::{Anchor, JailName, Label, PARENT};
-use crate::net::{Family, Interface};
-use crate::pf::{Counters, Firewall, Loaded};
+use crate::net::{Family, Interface, Place, PortRange};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded};
 use crate::rules::{self, Options, Publication, Redirect, Rule, Targets};
-use crate::spec::Spec;
+use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{self, Lock, Record, Store};
 
 /// The steps of a transaction, in order.
@@ -29,16 +32,16 @@ pub enum Step {
     Load,
     /// See that the rules are evaluated.
     Verify,
-    /// Record that the wish came true.
-    Settle,
     /// End the states of what is not published any more.
     Kill,
+    /// Record that the wish came true.
+    Settle,
 }
 
 impl Step {
     /// Every step, in order.
     pub const ALL: [Step; 8] =
-        [Step::Lock, Step::Resolve, Step::Check, Step::Record, Step::Load, Step::Verify, Step::Settle, Step::Kill];
+        [Step::Lock, Step::Resolve, Step::Check, Step::Record, Step::Load, Step::Verify, Step::Kill, Step::Settle];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -72,6 +75,13 @@ pub struct Unobserved;
 
 impl Observer for Unobserved {}
 
+/// The ports that `auto` chooses from unless the caller says otherwise: the dynamic ports of RFC 6335, which are those of
+/// `net.inet.ip.portrange.hifirst` and `hilast`, too.
+pub const AUTO_RANGE: PortRange = match PortRange::new(49152, 65535) {
+    Some(range) => range,
+    None => unreachable!(),
+};
+
 /// What to publish.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -87,6 +97,10 @@ pub struct Request {
     pub jid: Option<i32>,
     /// How.
     pub options: Options,
+    /// The host ports to choose from for `auto`.
+    pub auto_range: PortRange,
+    /// Add to what the jail has published, instead of taking its place. Each call's options are those of its mappings.
+    pub add: bool,
     /// Publish although a socket of the host or another tool's redirect has the port.
     pub force: bool,
     /// Publish although pf would not evaluate the rules.
@@ -103,6 +117,8 @@ impl Request {
             gateway: None,
             jid: None,
             options: Options::default(),
+            auto_range: AUTO_RANGE,
+            add: false,
             force: false,
             allow_inert: false,
         }
@@ -184,87 +200,29 @@ impl<'a> Publisher<'a> {
         Publisher { host, firewall, store, deadline, observer }
     }
 
-    /// Publishes the whole set of a jail: all of it or nothing. It replaces what the jail had published; the same again
-    /// changes nothing and succeeds.
+    /// Publishes the whole set of a jail: all of it or nothing. It replaces what the jail had published, unless the
+    /// request adds to that; the same again changes nothing and succeeds.
     ///
     /// On an error pf and the record are as they were; where even that was impossible, the message says so, and the next
     /// call mends it.
     pub fn publish(&self, request: &Request) -> Result<Outcome> {
         let lock = self.lock()?;
         let mut outcome = Outcome::default();
-        let anchor = request.jail.anchor();
         let boot = self.host.boot_id()?;
-        let old = self.record(&lock, &anchor, &boot, &mut outcome.notes)?;
+        let old = self.record(&lock, &request.jail.anchor(), &boot, &mut outcome.notes)?;
+        let facts = Facts::new(self.host, self.firewall);
 
         self.observer.step(Step::Resolve)?;
-        let facts = Facts::new(self.host);
-        let (publication, jid) = self.resolve(request, &facts)?;
-        outcome.redirects.clone_from(&publication.redirects);
-
+        let (jid, publication) = self.resolve(request, old.as_ref(), &facts, &boot)?;
         self.observer.step(Step::Check)?;
-        self.check(request, &publication, &facts, &boot, &mut outcome.notes)?;
-
-        let wanted = rules::rules(&publication);
-        if let Some(old) = &old
-            && old.replaces.is_empty()
-            && old.publication == publication
-            && old.jid == jid
-            && is_live(&wanted, &self.firewall.loaded(&anchor)?)
-        {
-            self.verify(request, &publication, &facts, &mut outcome.notes)?;
-            return Ok(outcome);
-        }
-
-        self.observer.step(Step::Record)?;
-        let mut record = Record {
-            version: Record::VERSION,
-            boot,
-            jid,
-            since: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            backend: self.firewall.name().to_owned(),
-            publication,
-            replaces: old.iter().flat_map(|old| old.publications()).cloned().collect(),
+        let publications = match &old {
+            Some(old) if request.add => joined(&old.publications, publication),
+            _ => vec![publication],
         };
-        if let Err(error) = self.store.put(&lock, &record) {
-            // the claims may stand already; the record does not
-            self.forget_claims(&lock, &anchor, &record, old.as_ref());
-            return Err(error);
-        }
+        self.check(request, &publications, &facts, &boot, &mut outcome.notes)?;
 
-        let loaded = self
-            .observer
-            .step(Step::Load)
-            .and_then(|()| self.firewall.replace(&anchor, &wanted))
-            .map_err(|error| (error, false))
-            .and_then(|()| {
-                self.observer
-                    .step(Step::Verify)
-                    .and_then(|()| self.verify(request, &record.publication, &facts, &mut outcome.notes))
-                    .map_err(|error| (error, true))
-            });
-        if let Err((error, after_load)) = loaded {
-            return Err(self.roll_back(&lock, &anchor, &record, old.as_ref(), error, after_load));
-        }
-        outcome.changed = true;
-
-        // from here on the jail is published: what fails now is told, not undone
-        let gone = gone(&record);
-        if !record.replaces.is_empty() {
-            match self.observer.step(Step::Settle).and_then(|()| self.settle(&lock, &anchor, &mut record)) {
-                Ok(()) => {}
-                Err(error) => outcome.notes.push(format!(
-                    "published, but the record still names the set before, too ({error}); publish again to mend that"
-                )),
-            }
-        }
-        if !gone.is_empty() {
-            match self.observer.step(Step::Kill).and_then(|()| self.kill(&gone)) {
-                Ok(killed) => outcome.killed = killed,
-                Err(error) => outcome.notes.push(format!(
-                    "published, but connections of ports that are not published any more go on ({error})"
-                )),
-            }
-        }
+        let wanted = self.record_of(&request.jail, jid, boot, publications);
+        self.change(&lock, old.as_ref(), wanted, request.allow_inert, &facts, &mut outcome)?;
         Ok(outcome)
     }
 
@@ -279,16 +237,151 @@ impl<'a> Publisher<'a> {
         let anchor = jail.anchor();
         let boot = self.host.boot_id()?;
         let record = self.record(&lock, &anchor, &boot, &mut outcome.notes)?;
-        if let (Some(jid), Some(theirs)) = (jid, record.as_ref().and_then(|r| r.jid))
-            && jid != theirs
-        {
-            outcome.notes.push(format!(
-                "jail \"{jail}\" was published again as jid {theirs}; nothing of that was touched for jid {jid}"
-            ));
+        if !is_late(jail, jid, record.as_ref(), &mut outcome) {
+            self.drop_anchor(&lock, &anchor, jail.label(), record.as_ref(), &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Removes single mappings of a jail, in one transaction, and leaves its others. A mapping that is not published is
+    /// told, and is no error. `auto` stands for any host port.
+    pub fn unpublish_some(&self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<Outcome> {
+        let lock = self.lock()?;
+        let mut outcome = Outcome::default();
+        let boot = self.host.boot_id()?;
+        let old = self.record(&lock, &jail.anchor(), &boot, &mut outcome.notes)?;
+        if is_late(jail, jid, old.as_ref(), &mut outcome) {
             return Ok(outcome);
         }
-        self.drop_anchor(&lock, &anchor, jail.label(), record.as_ref(), &mut outcome)?;
+        let facts = Facts::new(self.host, self.firewall);
+        self.observer.step(Step::Resolve)?;
+        let mut publications = old.as_ref().map(|o| o.publications.clone()).unwrap_or_default();
+        for mapping in spec.mappings() {
+            let mut found = false;
+            for publication in &mut publications {
+                let mut kept = vec![];
+                for redirect in std::mem::take(&mut publication.redirects) {
+                    if self.is_of(mapping, &redirect)? { found = true } else { kept.push(redirect) }
+                }
+                publication.redirects = kept;
+            }
+            if !found {
+                outcome.notes.push(format!("jail \"{jail}\" has not published {mapping}"));
+            }
+        }
+        publications.retain(|p| !p.redirects.is_empty());
+        let Some(old) = old else { return Ok(outcome) };
+        if publications.is_empty() {
+            self.drop_anchor(&lock, &jail.anchor(), jail.label(), Some(&old), &mut outcome)?;
+            return Ok(outcome);
+        }
+        let wanted = self.record_of(jail, old.jid, boot, publications);
+        // what stays was verified when it was published
+        self.change(&lock, Some(&old), wanted, true, &facts, &mut outcome)?;
         Ok(outcome)
+    }
+
+    /// Whether a redirect was made from a mapping.
+    fn is_of(&self, mapping: &Mapping, redirect: &Redirect) -> Result<bool> {
+        let ports = match mapping.host {
+            HostPorts::Fixed(host) => host == redirect.host,
+            HostPorts::Auto => true,
+        };
+        if !ports || mapping.jail != redirect.jail || mapping.protocol != redirect.protocol {
+            return Ok(false);
+        }
+        Ok(match mapping.place {
+            Some(place) => place == redirect.place,
+            None => redirect.place == Place::Interface(gateway(self.host, redirect.family())?),
+        })
+    }
+
+    fn record_of(&self, jail: &JailName, jid: Option<i32>, boot: String, publications: Vec<Publication>) -> Record {
+        Record {
+            version: Record::VERSION,
+            boot,
+            jail: jail.clone(),
+            jid,
+            since: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            backend: self.firewall.name().to_owned(),
+            publications,
+            replaces: vec![],
+        }
+    }
+
+    /// From one record to the next one: record the wish, load the anchor, verify, settle, end states.
+    fn change(
+        &self,
+        lock: &Lock,
+        old: Option<&Record>,
+        mut record: Record,
+        allow_inert: bool,
+        facts: &Facts<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let anchor = record.jail.anchor();
+        outcome.redirects = record.redirects().copied().collect();
+        let wanted = rules::of_all(&record.publications);
+        if let Some(old) = old
+            && old.replaces.is_empty()
+            && old.publications == record.publications
+            && old.jid == record.jid
+            && is_live(&wanted, &self.firewall.loaded(&anchor)?)
+        {
+            return self.verify(&record, &wanted, allow_inert, facts, &mut outcome.notes);
+        }
+
+        self.observer.step(Step::Record)?;
+        record.replaces = old.iter().flat_map(|old| old.possible()).cloned().collect();
+        if let Err(error) = self.store.put(lock, &record) {
+            // the claims may stand already; the record does not
+            self.forget_claims(lock, &anchor, &record, old);
+            return Err(error);
+        }
+
+        let loaded = self
+            .observer
+            .step(Step::Load)
+            .and_then(|()| self.firewall.replace(&anchor, &wanted))
+            .map_err(|error| (error, false))
+            .and_then(|()| {
+                self.observer
+                    .step(Step::Verify)
+                    .and_then(|()| self.verify(&record, &wanted, allow_inert, facts, &mut outcome.notes))
+                    .map_err(|error| (error, true))
+            });
+        if let Err((error, after_load)) = loaded {
+            return Err(self.roll_back(lock, &anchor, &record, old, error, after_load));
+        }
+        outcome.changed = true;
+
+        // From here on the jail is published: what fails now is told, not undone. The record names the old set until its
+        // states are ended, so that the next call does what this one could not.
+        let gone = gone(&record);
+        let ended = if gone.is_empty() {
+            Ok(0)
+        } else {
+            self.observer.step(Step::Kill).and_then(|()| self.firewall.kill_states(&gone))
+        };
+        match ended {
+            Ok(killed) => outcome.killed = killed,
+            Err(error) => {
+                outcome.notes.push(format!(
+                    "published, but connections of ports that are not published any more go on ({error}); publish again \
+                     to end them"
+                ));
+                return Ok(());
+            }
+        }
+        if !record.replaces.is_empty() {
+            let settled = self.observer.step(Step::Settle).and_then(|()| self.settle(lock, &anchor, &mut record));
+            if let Err(error) = settled {
+                outcome.notes.push(format!(
+                    "published, but the record still names the set before, too ({error}); publish again to mend that"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded.
@@ -301,19 +394,18 @@ impl<'a> Publisher<'a> {
         for anchor in self.store.anchors()? {
             let mut restore = || -> Result<()> {
                 let Some(mut record) = self.record(&lock, &anchor, &boot, &mut outcome.notes)? else { return Ok(()) };
-                let wanted = rules::rules(&record.publication);
+                let wanted = rules::of_all(&record.publications);
                 if !is_live(&wanted, &self.firewall.loaded(&anchor)?) {
                     self.observer.step(Step::Load)?;
                     self.firewall.replace(&anchor, &wanted)?;
                     outcome.changed = true;
-                    outcome.notes.push(format!("jail \"{}\": loaded again", record.publication.jail));
+                    outcome.notes.push(format!("jail \"{}\": loaded again", record.jail));
                 }
                 if !record.replaces.is_empty() {
-                    let gone = gone(&record);
+                    outcome.killed += self.firewall.kill_states(&gone(&record))?;
                     self.settle(&lock, &anchor, &mut record)?;
-                    outcome.killed += self.kill(&gone)?;
                 }
-                outcome.redirects.extend(&record.publication.redirects);
+                outcome.redirects.extend(record.redirects());
                 Ok(())
             };
             if let Err(error) = restore() {
@@ -334,7 +426,7 @@ impl<'a> Publisher<'a> {
         for anchor in self.store.anchors()? {
             let mut collect = || -> Result<()> {
                 let Some(record) = self.record(&lock, &anchor, &boot, &mut outcome.notes)? else { return Ok(()) };
-                let jail = &record.publication.jail;
+                let jail = &record.jail;
                 let alive = jails
                     .iter()
                     .any(|j| !j.dying && j.name == jail.as_str() && record.jid.is_none_or(|jid| jid == j.jid));
@@ -372,35 +464,28 @@ impl<'a> Publisher<'a> {
     /// nothing and takes no lock.
     pub fn list(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
         let boot = self.host.boot_id()?;
-        let in_pf: BTreeSet<String> = self.firewall.anchors()?.into_iter().collect();
+        let anchors: BTreeSet<Anchor> = match jail {
+            Some(jail) => BTreeSet::from([jail.anchor()]),
+            None => {
+                let in_pf = self.firewall.anchors()?;
+                self.store.anchors()?.into_iter().chain(in_pf.iter().filter_map(|c| Anchor::from_child(c))).collect()
+            }
+        };
         let mut listed = vec![];
-        let mut anchors: BTreeMap<String, Anchor> = BTreeMap::new();
-        for anchor in self.store.anchors()? {
-            anchors.insert(anchor.child().to_owned(), anchor);
-        }
-        for child in &in_pf {
-            if let Some(anchor) = Anchor::from_child(child) {
-                anchors.insert(child.clone(), anchor);
-            }
-        }
-        let wanted = jail.map(JailName::anchor);
-        for (child, anchor) in anchors {
-            if wanted.as_ref().is_some_and(|w| *w != anchor) {
-                continue;
-            }
+        for anchor in anchors {
             let (record, trouble) = match self.store.get(&anchor) {
                 Ok(record) => (record.filter(|r| r.boot == boot), None),
                 Err(error) => (None, Some(error.message().to_owned())),
             };
-            let is_in_pf = in_pf.contains(&child);
+            let loaded = self.firewall.loaded(&anchor)?;
             match record {
-                Some(record) => listed.push(self.listed(anchor, record, is_in_pf)?),
-                None if is_in_pf || trouble.is_some() => listed.push(Listed {
+                Some(record) => listed.push(listed_as(anchor, record, loaded)),
+                None if !loaded.is_empty() || trouble.is_some() => listed.push(Listed {
                     anchor,
                     jail: None,
                     jid: None,
                     since: None,
-                    liveness: if is_in_pf { Liveness::Stale } else { Liveness::Missing },
+                    liveness: if loaded.is_empty() { Liveness::Missing } else { Liveness::Stale },
                     redirects: vec![],
                     trouble,
                 }),
@@ -408,37 +493,6 @@ impl<'a> Publisher<'a> {
             }
         }
         Ok(listed)
-    }
-
-    fn listed(&self, anchor: Anchor, record: Record, is_in_pf: bool) -> Result<Listed> {
-        let loaded = if is_in_pf { self.firewall.loaded(&anchor)? } else { Loaded::default() };
-        let publication = record.publication;
-        let live = record.replaces.is_empty() && is_live(&rules::rules(&publication), &loaded);
-        let mut counted: BTreeMap<String, Counters> = BTreeMap::new();
-        for rule in loaded.rules {
-            if let Some(label) = rule.labels.last() {
-                let sum = counted.entry(label.clone()).or_default();
-                *sum = sum.plus(rule.counters);
-            }
-        }
-        let redirects = publication
-            .redirects
-            .iter()
-            .map(|r| {
-                let label = publication.jail.mapping_label(r.protocol, r.host);
-                (*r, counted.get(label.as_str()).copied().unwrap_or_default())
-            })
-            .collect();
-        Ok(Listed {
-            anchor,
-            jail: Some(publication.jail),
-            jid: record.jid,
-            since: Some(record.since),
-            liveness: if live { Liveness::Live } else { Liveness::Missing },
-            redirects,
-            trouble: (!record.replaces.is_empty())
-                .then(|| "a change was interrupted; publish again, or kport restore".to_owned()),
-        })
     }
 
     /// Records that the publication is all that pf has.
@@ -476,8 +530,14 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// From wishes to redirects: the jail's addresses and number, and the gateway interface for each family.
-    fn resolve(&self, request: &Request, facts: &Facts<'_>) -> Result<(Publication, Option<i32>)> {
+    /// From wishes to redirects: the jail's number and addresses, the gateway interface for each family, free ports.
+    fn resolve(
+        &self,
+        request: &Request,
+        old: Option<&Record>,
+        facts: &Facts<'_>,
+        boot: &str,
+    ) -> Result<(Option<i32>, Publication)> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
@@ -490,14 +550,77 @@ impl<'a> Publisher<'a> {
             &request.addresses
         };
         let targets = Targets::choose(jail, addresses)?;
-        let redirects = rules::redirects(jail, &request.spec, &targets, |family| match request.gateway {
-            Some(interface) => Ok(interface),
-            None => gateway(self.host, family),
-        })?;
+        let redirects_of = |spec: &Spec| {
+            rules::redirects(jail, spec, &targets, |family| match request.gateway {
+                Some(interface) => Ok(interface),
+                None => gateway(self.host, family),
+            })
+        };
+        let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
+        let redirects = if request.spec.mappings().iter().any(is_auto) {
+            // ports that are given first: a port that is chosen keeps clear of them
+            let mut made: Vec<Redirect> = vec![];
+            for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
+                made.extend(redirects_of(&Spec::one(*mapping))?);
+            }
+            for mapping in request.spec.mappings().iter().filter(|m| is_auto(m)) {
+                let at = |first| {
+                    let host = PortRange::starting_at(first, mapping.jail.count())?;
+                    Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
+                };
+                let mut chosen = None;
+                for first in candidates(request, old, mapping) {
+                    let Some(fixed) = at(first) else { continue };
+                    let redirects = redirects_of(&Spec::one(fixed))?;
+                    if self.is_free(request, &redirects, &made, old, facts, boot)? {
+                        chosen = Some(redirects);
+                        break;
+                    }
+                }
+                let Some(redirects) = chosen else {
+                    return Err(Error::new(
+                        Kind::Conflict,
+                        format!("{mapping}: no port from {} is free; give another --auto-range", request.auto_range),
+                    ));
+                };
+                made.extend(redirects);
+            }
+            made
+        } else {
+            redirects_of(&request.spec)?
+        };
         let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
             rules::inner(target, facts.interfaces()?.iter().map(|i| (&i.name, i.addresses.as_slice())))
         })?;
-        Ok((publication, jid))
+        Ok((jid, publication))
+    }
+
+    /// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps, nor anybody else.
+    fn is_free(
+        &self,
+        request: &Request,
+        redirects: &[Redirect],
+        made: &[Redirect],
+        old: Option<&Record>,
+        facts: &Facts<'_>,
+        boot: &str,
+    ) -> Result<bool> {
+        let places = facts.places()?;
+        let kept = old.filter(|_| request.add).map(Record::claims).unwrap_or_default();
+        let taken = |r: &Redirect| made.iter().chain(&kept).any(|other| conflict::overlap(r, other, places));
+        if redirects.iter().any(taken) {
+            return Ok(false);
+        }
+        let own = request.jail.anchor();
+        let found = redirects.iter().try_for_each(|r| {
+            self.check_jails(&own, r, facts, boot)?;
+            self.check_host(r, facts, &mut |error| Err(error))
+        });
+        match found {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == Kind::Conflict => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn addresses(&self, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
@@ -520,35 +643,41 @@ impl<'a> Publisher<'a> {
     fn check(
         &self,
         request: &Request,
-        publication: &Publication,
+        publications: &[Publication],
         facts: &Facts<'_>,
         boot: &str,
         notes: &mut Vec<String>,
     ) -> Result<()> {
-        let redirects = &publication.claims();
-        if redirects.len() > 1 {
-            conflict::within(redirects, facts.places()?)?;
+        let claims: Vec<Redirect> = publications.iter().flat_map(Publication::claims).collect();
+        if claims.len() > 1 {
+            conflict::within(&claims, facts.places()?)?;
         }
-        let own = publication.jail.anchor();
-        for redirect in redirects {
+        let own = request.jail.anchor();
+        for redirect in &claims {
             self.check_jails(&own, redirect, facts, boot)?;
-        }
-        let mut yielding = |found: Result<()>| match found {
-            Err(error) if request.force => {
+            self.check_host(redirect, facts, &mut |error| {
+                if !request.force {
+                    return Err(error);
+                }
                 notes.push(format!("forced: {error}"));
                 Ok(())
-            }
-            other => other,
-        };
-        for listener in self.host.listeners()? {
-            for redirect in redirects.iter().filter(|r| r.host.contains(listener.port)) {
-                yielding(conflict::with_listener(redirect, &listener, facts.places()?))?;
-            }
+            })?;
         }
-        for foreign in self.firewall.foreign_redirects()? {
-            for redirect in redirects {
-                yielding(conflict::with_foreign(redirect, &foreign, facts.places()?))?;
-            }
+        Ok(())
+    }
+
+    /// Sockets of the host, the admin's rules and other tools' rules; `yielding` decides what a conflict means.
+    fn check_host(
+        &self,
+        redirect: &Redirect,
+        facts: &Facts<'_>,
+        yielding: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<()> {
+        for listener in facts.listeners()?.iter().filter(|l| redirect.host.contains(l.port)) {
+            conflict::with_listener(redirect, listener, facts.places()?).or_else(&mut *yielding)?;
+        }
+        for foreign in facts.foreign()? {
+            conflict::with_foreign(redirect, foreign, facts.places()?).or_else(&mut *yielding)?;
         }
         Ok(())
     }
@@ -585,14 +714,14 @@ impl<'a> Publisher<'a> {
     /// Whether pf will look at the rules: it runs, its main ruleset calls our anchors, and packets are forwarded.
     fn verify(
         &self,
-        request: &Request,
-        publication: &Publication,
+        record: &Record,
+        wanted: &[Rule],
+        allow_inert: bool,
         facts: &Facts<'_>,
         notes: &mut Vec<String>,
     ) -> Result<()> {
-        let found = self.verify_strictly(publication, facts);
-        match found {
-            Err(error) if request.allow_inert && error.kind() == Kind::Unavailable => {
+        match self.verify_strictly(record, wanted, facts) {
+            Err(error) if allow_inert && error.kind() == Kind::Unavailable => {
                 notes.push(format!("loaded, but without effect for now: {error}"));
                 Ok(())
             }
@@ -600,7 +729,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn verify_strictly(&self, publication: &Publication, facts: &Facts<'_>) -> Result<()> {
+    fn verify_strictly(&self, record: &Record, wanted: &[Rule], facts: &Facts<'_>) -> Result<()> {
         let unavailable = |text: String| Err(Error::new(Kind::Unavailable, text));
         let status = self.firewall.status()?;
         if !status.enabled {
@@ -608,7 +737,7 @@ impl<'a> Publisher<'a> {
                 "pf is disabled, so nothing would be redirected; enable it: service pf onestart".to_owned(),
             );
         }
-        let needs_nat = rules::rules(publication).iter().any(|r| matches!(r, Rule::Nat { .. }));
+        let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
         let missing: Vec<&str> = [
             (status.nat_anchor || !needs_nat, "nat-anchor \"kport/*\""),
             (status.rdr_anchor, "rdr-anchor \"kport/*\""),
@@ -625,7 +754,7 @@ impl<'a> Publisher<'a> {
             ));
         }
         for (family, name) in [(Family::Inet, "net.inet.ip.forwarding"), (Family::Inet6, "net.inet6.ip6.forwarding")] {
-            let mut forwarded = publication.redirects.iter().filter(|r| r.family() == family).peekable();
+            let mut forwarded = record.redirects().filter(|r| r.family() == family).peekable();
             if forwarded.peek().is_none() || self.host.sysctl(name)? != Some(0) {
                 continue;
             }
@@ -657,13 +786,13 @@ impl<'a> Publisher<'a> {
         error: Error,
         after_load: bool,
     ) -> Error {
-        let before = old.map(|o| rules::rules(&o.publication)).unwrap_or_default();
+        let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
         // A load that failed changed nothing, except that a child that was killed at its time-out may have come through.
         let sure = !after_load && matches!(error.kind(), Kind::Permission | Kind::Unavailable | Kind::Argument);
         if !sure {
             let untouched = !after_load
                 && self.firewall.loaded(anchor).is_ok_and(|loaded| {
-                    is_live(&before, &loaded) && !is_live(&rules::rules(&record.publication), &loaded)
+                    is_live(&before, &loaded) && !is_live(&rules::of_all(&record.publications), &loaded)
                 });
             if !untouched && let Err(again) = self.firewall.replace(anchor, &before) {
                 return error.and(format!(
@@ -719,12 +848,11 @@ impl<'a> Publisher<'a> {
             Err(error) => errors.push(error),
         }
         if let Some(record) = record.filter(|r| r.backend == "native") {
-            let jail = &record.publication.jail;
-            let redirects = record.publications().flat_map(|p| &p.redirects);
-            labels.extend(redirects.map(|r| jail.mapping_label(r.protocol, r.host)));
+            let redirects = record.possible().flat_map(|p| &p.redirects);
+            labels.extend(redirects.map(|r| record.jail.mapping_label(r.protocol, r.host)));
         }
         let labels: Vec<Label> = labels.into_iter().collect();
-        match self.observer.step(Step::Kill).and_then(|()| self.kill(&labels)) {
+        match self.observer.step(Step::Kill).and_then(|()| self.firewall.kill_states(&labels)) {
             Ok(killed) => outcome.killed += killed,
             Err(error) if absent(&error) => {}
             Err(error) => errors.push(error.context("states were not ended")),
@@ -737,10 +865,6 @@ impl<'a> Publisher<'a> {
             errors.extend(settled.err());
         }
         all_or(errors, ())
-    }
-
-    fn kill(&self, labels: &[Label]) -> Result<u64> {
-        self.firewall.kill_states(labels)
     }
 }
 
@@ -762,12 +886,15 @@ pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
 /// Facts that are asked for at most once in a transaction, and only when a question needs them.
 struct Facts<'a> {
     host: &'a dyn Host,
-    interfaces: once_cell::unsync::OnceCell<Vec<HostInterface>>,
+    firewall: &'a dyn Firewall,
+    interfaces: OnceCell<Vec<HostInterface>>,
+    listeners: OnceCell<Vec<Listener>>,
+    foreign: OnceCell<Vec<ForeignRedirect>>,
 }
 
 impl<'a> Facts<'a> {
-    fn new(host: &'a dyn Host) -> Facts<'a> {
-        Facts { host, interfaces: once_cell::unsync::OnceCell::new() }
+    fn new(host: &'a dyn Host, firewall: &'a dyn Firewall) -> Facts<'a> {
+        Facts { host, firewall, interfaces: OnceCell::new(), listeners: OnceCell::new(), foreign: OnceCell::new() }
     }
 
     fn interfaces(&self) -> Result<&[HostInterface]> {
@@ -776,6 +903,100 @@ impl<'a> Facts<'a> {
 
     fn places(&self) -> Result<Places<'_>> {
         self.interfaces().map(Places)
+    }
+
+    fn listeners(&self) -> Result<&[Listener]> {
+        self.listeners.get_or_try_init(|| self.host.listeners()).map(Vec::as_slice)
+    }
+
+    fn foreign(&self) -> Result<&[ForeignRedirect]> {
+        self.foreign.get_or_try_init(|| self.firewall.foreign_redirects()).map(Vec::as_slice)
+    }
+}
+
+/// What is published, and one publication more. Mappings that were there with other options get the new ones.
+fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
+    let new: HashSet<&Redirect> = added.redirects.iter().collect();
+    let mut all: Vec<Publication> = before.to_vec();
+    for publication in &mut all {
+        if publication.options != added.options {
+            publication.redirects.retain(|r| !new.contains(r));
+        }
+    }
+    match all.iter_mut().find(|p| p.options == added.options) {
+        Some(same) => {
+            let known: HashSet<Redirect> = same.redirects.iter().copied().collect();
+            same.redirects.extend(added.redirects.iter().filter(|r| !known.contains(r)));
+            same.inner.extend(added.inner);
+        }
+        None => all.push(added),
+    }
+    all.retain(|p| !p.redirects.is_empty());
+    all
+}
+
+/// The first ports to try for a mapping with `auto`, best first: what the jail has for it now, then from a port that follows
+/// from its name on, so that a jail comes to the same port at every start, and different jails to different ones.
+fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = u16> {
+    let range = request.auto_range;
+    let current: Vec<u16> = old
+        .iter()
+        .flat_map(|old| old.redirects())
+        .filter(|r| r.jail == mapping.jail && r.protocol == mapping.protocol)
+        .filter(|r| mapping.place.is_none_or(|place| place == r.place))
+        .filter(|r| range.contains(r.host.first()) && range.contains(r.host.last()))
+        .map(|r| r.host.first())
+        .collect();
+    let digest = Sha256::digest(format!("{mapping}\n{}", request.jail).as_bytes());
+    let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    let last = range.last().saturating_sub(mapping.jail.count() - 1);
+    let span = if last < range.first() { 0 } else { u32::from(last - range.first()) + 1 };
+    let fresh = (0..span).map(move |i| {
+        // below span, which is at most 65535
+        let offset = (seed % span + i) % span;
+        range.first() + u16::try_from(offset).unwrap_or(0)
+    });
+    current.into_iter().chain(fresh)
+}
+
+/// Whether an unpublish came too late: the jail was started again, and published as another number.
+fn is_late(jail: &JailName, jid: Option<i32>, record: Option<&Record>, outcome: &mut Outcome) -> bool {
+    let (Some(jid), Some(theirs)) = (jid, record.and_then(|r| r.jid)) else { return false };
+    if jid != theirs {
+        outcome.notes.push(format!(
+            "jail \"{jail}\" was published again as jid {theirs}; nothing of that was touched for jid {jid}"
+        ));
+    }
+    jid != theirs
+}
+
+fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
+    // after an interrupted change pf may hold the set before, and that may look the same
+    let before = !record.replaces.is_empty() && is_live(&rules::of_all(&record.replaces), &loaded);
+    let live = !before && is_live(&rules::of_all(&record.publications), &loaded);
+    let mut counted: BTreeMap<String, Counters> = BTreeMap::new();
+    for mut rule in loaded.rules {
+        if let Some(label) = rule.labels.pop() {
+            let sum = counted.entry(label).or_default();
+            *sum = sum.plus(rule.counters);
+        }
+    }
+    let redirects = record
+        .redirects()
+        .map(|r| {
+            let label = record.jail.mapping_label(r.protocol, r.host);
+            (*r, counted.get(label.as_str()).copied().unwrap_or_default())
+        })
+        .collect();
+    Listed {
+        anchor,
+        jid: record.jid,
+        since: Some(record.since),
+        liveness: if live { Liveness::Live } else { Liveness::Missing },
+        redirects,
+        trouble: (!record.replaces.is_empty())
+            .then(|| "a change was interrupted; publish again, or kport restore".to_owned()),
+        jail: Some(record.jail),
     }
 }
 
@@ -797,11 +1018,10 @@ fn is_live(wanted: &[Rule], loaded: &Loaded) -> bool {
 
 /// The labels of redirects that are not published any more.
 fn gone(record: &Record) -> Vec<Label> {
-    let kept: HashSet<&Redirect> = record.publication.redirects.iter().collect();
+    let kept: HashSet<&Redirect> = record.redirects().collect();
     let before = record.replaces.iter().flat_map(|p| &p.redirects);
-    let jail = &record.publication.jail;
     let labels: BTreeSet<Label> =
-        before.filter(|r| !kept.contains(r)).map(|r| jail.mapping_label(r.protocol, r.host)).collect();
+        before.filter(|r| !kept.contains(r)).map(|r| record.jail.mapping_label(r.protocol, r.host)).collect();
     labels.into_iter().collect()
 }
 

@@ -1,7 +1,7 @@
 //! What a jail's publication is in pf: from mappings and addresses to typed rules, and to pf.conf(5) text.
 //!
-//! Pure: no host is asked, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use only
-//! what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
+//! Pure: no host is asked, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use
+//! only what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
 //! label), never `rdr-to` (unknown to 14).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,8 +22,8 @@ use crate::spec::{HostPorts, Spec};
 /// The tag that a redirected packet carries from the rdr rule to the pass rule.
 pub const TAG: &str = "kport";
 
-/// The groups whose interfaces reach a jail's published ports at the jail's own address, unless the caller names others:
-/// where containers of other networks are.
+/// The groups whose interfaces reach a jail's published ports at the jail's own address, unless the caller names
+/// others: where containers of other networks are.
 pub const REACH: [&str; 3] = ["bridge", "epair", "lo"];
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
@@ -70,8 +70,8 @@ impl Targets {
     }
 }
 
-/// The addresses of a jail from words: each an address, or `inherit` for a jail that is on the host's network and so cannot
-/// publish.
+/// The addresses of a jail from words: each an address, or `inherit` for a jail that is on the host's network and so
+/// cannot publish.
 pub fn addresses<'a>(jail: &JailName, words: impl IntoIterator<Item = &'a str>) -> Result<Vec<IpAddr>> {
     words
         .into_iter()
@@ -198,8 +198,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// A publication that passed [`Publication::check`]. `inner` is asked once for each target, and only where the options
-    /// need to know.
+    /// A publication that passed [`Publication::check`]. `inner` is asked once for each target, and only where the
+    /// options need to know.
     pub fn new(
         jail: JailName,
         redirects: Vec<Redirect>,
@@ -251,9 +251,7 @@ impl Publication {
         let mut claims = self.redirects.clone();
         if self.options.host_access {
             let outer = self.redirects.iter().filter(|redirect| !is_loopback(redirect.place));
-            claims.extend(
-                outer.map(|r| Redirect { place: Place::Address(loopback(r.family())), ..*r }).collect::<HashSet<_>>(),
-            );
+            claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(loopback(r.family())), ..*r })));
         }
         claims
     }
@@ -288,8 +286,8 @@ pub fn inner<'a>(
     }
 }
 
-/// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`, `192.0.2.1`
-/// or `<name>`.
+/// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
+/// `192.0.2.1` or `<name>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Source {
@@ -401,15 +399,15 @@ impl FromStr for Rate {
 
 as_text!(Source, Rate, Tag);
 
-/// How much of a mapping may be used at a time. pf counts for each rule: what comes from outside together, and what comes from
-/// each interface or group of the reach list by itself. A connection counts once, on its way in.
+/// How much of a mapping may be used at a time. pf counts for each rule: what comes from outside together, and what
+/// comes from each interface or group of the reach list by itself. A connection counts once, on its way in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// Connections at a time, of everybody together: `max`.
     pub connections: Option<NonZeroU32>,
-    /// Connections at a time of one source address: `max-src-conn`, which counts finished handshakes; for udp and sctp, whose
-    /// connections pf does not see, `max-src-states`.
+    /// Connections at a time of one source address: `max-src-conn`, which counts finished handshakes; for udp and
+    /// sctp, whose connections pf does not see, `max-src-states`.
     pub connections_per_source: Option<NonZeroU32>,
     /// New connections of one source address, tcp only: `max-src-conn-rate`.
     pub rate: Option<Rate>,
@@ -437,14 +435,15 @@ impl Limits {
 pub struct Options {
     /// The interfaces and groups from which the jail's own address and published ports are reached (`--reach`).
     pub reach: Vec<Interface>,
-    /// The reach list's jails, those on the published jail's own bridge among them, reach the host's address and published port
-    /// (`--hairpin`). A loopback interface in the reach list is left to [`Options::host_access`].
+    /// The reach list's jails, those on the published jail's own bridge among them, reach the host's address and
+    /// published port (`--hairpin`). A loopback interface in the reach list is left to [`Options::host_access`].
     pub hairpin: bool,
-    /// The host itself, and the jails that share its stack, reach its own address and 127.0.0.1 or ::1 on the published port
-    /// (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip` on lo.
+    /// The host itself, and the jails that share its stack, reach its own address and 127.0.0.1 or ::1 on the
+    /// published port (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip`
+    /// on lo.
     pub host_access: bool,
-    /// Only these may use the publication from outside (`--from`); empty for everybody. A redirect of a family of which no
-    /// source is listed serves nobody from outside.
+    /// Only these may use the publication from outside (`--from`); empty for everybody. A redirect of a family of
+    /// which no source is listed serves nobody from outside.
     pub from: Vec<Source>,
     /// How much of each mapping may be used at a time (`--max-connections`, `--max-connections-per-source`, `--rate`).
     pub limits: Limits,
@@ -455,8 +454,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table holds any
-    /// number of addresses.
+    /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table
+    /// holds any number of addresses.
     pub const MOST: usize = 64;
 
     fn check(&self) -> Result<()> {
@@ -505,7 +504,7 @@ fn loopback(family: Family) -> IpAddr {
 }
 
 /// Whether only the host's own stack sends there: a loopback address, the group `lo`, or one of its interfaces.
-fn is_loopback(place: Place) -> bool {
+pub(crate) fn is_loopback(place: Place) -> bool {
     match place {
         Place::Any => false,
         Place::Address(address) => address.is_loopback(),
@@ -589,8 +588,12 @@ impl Tag {
         Tag(TAG.to_owned())
     }
 
-    fn of_mapping(protocol: Protocol, host: PortRange) -> Tag {
-        Tag(format!("{TAG}:{protocol}:{host}"))
+    /// The tag of one mapping in one of the publications of a jail, counted from 0.
+    fn of_mapping(protocol: Protocol, host: PortRange, publication: usize) -> Tag {
+        match publication {
+            0 => Tag(format!("{TAG}:{protocol}:{host}")),
+            n => Tag(format!("{TAG}:{protocol}:{host}:{n}")),
+        }
     }
 
     /// The tag, at most 63 bytes.
@@ -620,11 +623,15 @@ impl FromStr for Tag {
     /// Only a tag that kport makes.
     fn from_str(text: &str) -> Result<Tag> {
         let of_mapping = || {
-            let (protocol, host) = text.strip_prefix(TAG)?.strip_prefix(':')?.split_once(':')?;
+            let mut words = text.strip_prefix(TAG)?.strip_prefix(':')?.split(':');
+            let protocol = words.next()?;
             let protocol = Protocol::ALL.into_iter().find(|known| known.name() == protocol)?;
-            Some(Tag::of_mapping(protocol, host.parse().ok()?))
+            let host = words.next()?.parse().ok()?;
+            let publication = words.next().map_or(Some(0), |n| n.parse().ok())?;
+            Some(Tag::of_mapping(protocol, host, publication))
         };
-        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping() };
+        // written out again, it must be the same: one text for each tag
+        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping().filter(|made| made.0 == text) };
         made.ok_or_else(|| Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text))))
     }
 }
@@ -648,7 +655,8 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What stands in the brackets behind `keep state`, by pf.conf(5)'s words. Anything but `max` needs `source-track rule`.
+/// What stands in the brackets behind `keep state`, by pf.conf(5)'s words. Anything but `max` needs `source-track
+/// rule`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StateOptions {
@@ -709,9 +717,9 @@ pub enum Rule {
     },
     /// `pass quick ... keep state`
     Pass {
-        /// `None` for both: under `block log all` a packet must pass in on the outer interface and out towards the jail, and
-        /// both states carry the labels. Where connections are counted or logged, the two ways have a rule each, so that each
-        /// connection counts once.
+        /// `None` for both: under `block log all` a packet must pass in on the outer interface and out towards the
+        /// jail, and both states carry the labels. Where connections are counted or logged, the two ways have a rule
+        /// each, so that each connection counts once.
         direction: Option<Direction>,
         /// To pflog0.
         log: bool,
@@ -735,20 +743,67 @@ impl Rule {
             Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => matches,
         }
     }
+
+    /// The rules that the kernel gets for it: one for each combination of list members, [`Match::expanded`] in number.
+    pub fn expand(&self) -> Vec<Rule> {
+        fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
+            if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
+        }
+        let lists = self.matches();
+        let mut made = Vec::with_capacity(lists.expanded());
+        for on in each(&lists.on) {
+            for from in each(&lists.from) {
+                for to in each(&lists.to) {
+                    let single = Match { on: on.clone(), from: from.clone(), to, ..lists.clone() };
+                    let mut rule = self.clone();
+                    let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) =
+                        &mut rule;
+                    *matches = single;
+                    made.push(rule);
+                }
+            }
+        }
+        made
+    }
 }
 
-/// The rules of one jail's anchor, in pf's order: nat, rdr, pass. No rule is there twice, also where a list stands for
-/// several (the kernel refuses that with EEXIST, pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
+/// The rules of one publication; see [`of_all`].
 pub fn rules(publication: &Publication) -> Vec<Rule> {
+    of_all(std::slice::from_ref(publication))
+}
+
+/// The rules of one jail's anchor, in pf's order: nat, rdr, pass. A jail has one publication, or several with different
+/// options. No rule is there twice, also where a list stands for several (the kernel refuses that with EEXIST,
+/// pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
+pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
+    let tags = Tags::of(publications);
+    let (mut nat, mut rdr, mut pass, mut direct) = (vec![], vec![], vec![], vec![]);
+    for (n, publication) in publications.iter().enumerate() {
+        let [nats, rdrs, passes, directs] = kinds(n, publication, &tags);
+        nat.extend(nats);
+        rdr.extend(rdrs);
+        pass.extend(passes);
+        direct.extend(directs);
+    }
+    // DESIGN's order for one mapping: its pass rule, then the one for the reach list
+    let all = [nat, rdr, pass, direct].concat();
+    if publications.len() < 2 {
+        return all;
+    }
+    // two publications may have members of their lists in common
+    distinct(all.iter().flat_map(Rule::expand))
+}
+
+/// The nat, rdr, pass and reach rules of the publication with number `n`.
+fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
     let Publication { jail, redirects, options, inner } = publication;
     let jail_label = jail.label();
-    let tags = Tags::of(redirects);
     let reach = distinct(options.reach.iter().copied());
     let (mut nat, mut rdr) = (Translation::default(), Translation::default());
     let (mut pass, mut direct) = (Passes::new(options), Passes::new(options));
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
-        let tag = tags.tag(redirect);
+        let tag = tags.tag(n, redirect);
         let base = Match {
             on: vec![],
             family: redirect.family(),
@@ -781,8 +836,7 @@ pub fn rules(publication: &Publication) -> Vec<Rule> {
             pass.push(inside, Some(tag), labels);
         }
     }
-    // DESIGN's order for one mapping: its pass rule, then the one for the reach list
-    [nat.rules, rdr.rules, pass.rules, direct.rules].concat()
+    [nat.rules, rdr.rules, pass.rules, direct.rules]
 }
 
 /// Which packets a redirect takes: those from outside, then the jails' to the host's address, then the host's own.
@@ -828,8 +882,8 @@ fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: 
     made
 }
 
-/// Whose packets must come from an address of the interface that leads to the jail, so that the answers return through pf:
-/// those of the jail's own network, which the jail would answer directly, and the host's own.
+/// Whose packets must come from an address of the interface that leads to the jail, so that the answers return
+/// through pf: those of the jail's own network, which the jail would answer directly, and the host's own.
 fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<Vec<Address>> {
     let mut made = vec![];
     if options.hairpin && !is_loopback(redirect.place) {
@@ -914,26 +968,29 @@ impl Passes<'_> {
     }
 }
 
-/// Which redirects need a tag of their own: those that lead to the same ports of the jail as another mapping does. With one
-/// tag for both, the first pass rule would take the packets of both, and the states of one mapping could not be
-/// told from the states of the other.
-struct Tags(HashMap<(Protocol, IpAddr, PortRange), Option<PortRange>>);
+/// Which redirects need a tag of their own: those that lead to the same ports of the jail as another mapping does, or as
+/// another publication with other options. With one tag for both, the first pass rule would take the packets of both,
+/// and neither could the states of one mapping be told from the states of the other.
+struct Tags(HashMap<(Protocol, IpAddr, PortRange), Option<(usize, PortRange)>>);
 
 impl Tags {
-    fn of(redirects: &[Redirect]) -> Tags {
-        let mut hosts: HashMap<_, Option<PortRange>> = HashMap::with_capacity(redirects.len());
-        for redirect in redirects {
-            hosts
-                .entry((redirect.protocol, redirect.target, redirect.jail))
-                .and_modify(|host| *host = host.filter(|host| *host == redirect.host))
-                .or_insert(Some(redirect.host));
+    fn of(publications: &[Publication]) -> Tags {
+        let mut users: HashMap<_, Option<(usize, PortRange)>> = HashMap::new();
+        for (n, publication) in publications.iter().enumerate() {
+            for redirect in &publication.redirects {
+                let user = (n, redirect.host);
+                users
+                    .entry((redirect.protocol, redirect.target, redirect.jail))
+                    .and_modify(|only| *only = only.filter(|only| *only == user))
+                    .or_insert(Some(user));
+            }
         }
-        Tags(hosts)
+        Tags(users)
     }
 
-    fn tag(&self, redirect: &Redirect) -> Tag {
+    fn tag(&self, n: usize, redirect: &Redirect) -> Tag {
         match self.0.get(&(redirect.protocol, redirect.target, redirect.jail)) {
-            Some(None) => Tag::of_mapping(redirect.protocol, redirect.host),
+            Some(None) => Tag::of_mapping(redirect.protocol, redirect.host, n),
             _ => Tag::shared(),
         }
     }
@@ -1078,10 +1135,22 @@ pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 ke
 
     #[test]
     fn names_in_rules_are_checked_when_they_are_read() {
-        for good in ["kport", "kport:tcp:8080", "kport:udp:8000-8010"] {
+        for good in ["kport", "kport:tcp:8080", "kport:udp:8000-8010", "kport:udp:8000-8010:2"] {
             assert_eq!(good.parse::<Tag>().unwrap().as_str(), good);
         }
-        for bad in ["", "admin", "kport:", "kport:tcp", "kport:tcp:0", "kport:icmp:1", "kport:tcp:08", "kport:tcp:1 "] {
+        for bad in [
+            "",
+            "admin",
+            "kport:",
+            "kport:tcp",
+            "kport:tcp:0",
+            "kport:icmp:1",
+            "kport:tcp:08",
+            "kport:tcp:1 ",
+            "kport:tcp:1:0",
+            "kport:tcp:1:01",
+            "kport:tcp:1:1:1",
+        ] {
             assert!(serde_json::from_value::<Tag>(bad.into()).is_err(), "{bad}");
         }
         for bad in ["", "a b", "$nr", "a\"b", "a\nb", "\u{e4}", &"x".repeat(64)] {

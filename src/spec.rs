@@ -74,6 +74,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// One mapping alone.
+    pub fn one(mapping: Mapping) -> Spec {
+        Spec { mappings: vec![mapping] }
+    }
+
     /// The mappings: never none.
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{make_dir, names_in, replace_file};
-use crate::name::Anchor;
+use crate::name::{Anchor, JailName};
 use crate::net::{Place, PortRange, Protocol};
 use crate::rules::{Publication, Redirect};
 
@@ -41,16 +41,17 @@ pub struct Record {
     pub version: u32,
     /// The boot during which it was written (`Host::boot_id`): pf forgets its rules at a boot.
     pub boot: String,
+    /// Whose ports.
+    pub jail: JailName,
     /// The number that the jail had, if it was known: another number is another start of the jail.
     pub jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
     /// The backend that loaded it.
     pub backend: String,
-    /// What is to be in pf.
-    pub publication: Publication,
-    /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds one of these or the
-    /// publication.
+    /// What is to be in pf: one publication, or several with different options. All of the same jail, and never none.
+    pub publications: Vec<Publication>,
+    /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds the old or the new.
     pub replaces: Vec<Publication>,
 }
 
@@ -59,13 +60,18 @@ impl Record {
     pub const VERSION: u32 = 1;
 
     /// Everything that may be in pf.
-    pub fn publications(&self) -> impl Iterator<Item = &Publication> {
-        std::iter::once(&self.publication).chain(&self.replaces)
+    pub fn possible(&self) -> impl Iterator<Item = &Publication> {
+        self.publications.iter().chain(&self.replaces)
+    }
+
+    /// What is to be published.
+    pub fn redirects(&self) -> impl Iterator<Item = &Redirect> {
+        self.publications.iter().flat_map(|p| &p.redirects)
     }
 
     /// What no other jail may overlap ([`Publication::claims`]).
     pub fn claims(&self) -> Vec<Redirect> {
-        self.publications().flat_map(Publication::claims).collect()
+        self.possible().flat_map(Publication::claims).collect()
     }
 }
 
@@ -214,15 +220,15 @@ impl Store {
         if record.version != Record::VERSION {
             return Err(damaged(&format_args!("version {} is unknown to this kport", record.version)));
         }
-        if record.publication.jail.anchor() != *anchor {
-            return Err(damaged(&format_args!("it is of jail {}", quoted(record.publication.jail.as_str()))));
+        if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
+            return Err(damaged(&format_args!("it is of jail {}", quoted(record.jail.as_str()))));
         }
         Ok(Some(record))
     }
 
     /// Writes the record of its jail, in whole or not at all, and its claims before it.
     pub fn put(&self, _lock: &Lock, record: &Record) -> Result<()> {
-        let anchor = record.publication.jail.anchor();
+        let anchor = record.jail.anchor();
         for claim in claim_paths(&record.claims()) {
             let dir = self.dir.join(&claim.dir);
             let path = dir.join(claim.file(&anchor));
@@ -376,7 +382,7 @@ fn claim_paths(redirects: &[Redirect]) -> BTreeSet<ClaimPath> {
 /// For messages: the jail that a record is of, or the anchor where the record does not tell.
 pub fn owner(record: Option<&Record>, anchor: &Anchor) -> String {
     match record {
-        Some(record) => format!("jail {}", quoted(record.publication.jail.as_str())),
+        Some(record) => format!("jail {}", quoted(record.jail.as_str())),
         None => format!("anchor {anchor}"),
     }
 }

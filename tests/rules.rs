@@ -137,6 +137,10 @@ fn check(rules: &[Rule], path: &Path) {
         assert!(!line.contains("{"), "{line}");
         assert!(seen.insert(line.clone()), "{}: twice: {line}", path.display());
     }
+    // another reader of pf.conf(5) takes the text
+    if let Err(error) = text(rules).parse::<kport::pf::packet::Ruleset>() {
+        panic!("{}: {error}", path.display());
+    }
     let json = serde_json::to_string(rules).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Rule>>(&json).unwrap(), rules, "{json}");
 }

@@ -23,7 +23,7 @@ struct Given<'a> {
     sources: Text<'a>,
     numbers: [u32; 6],
     jid: i32,
-    reserved: bool,
+    auto: (u16, u16),
 }
 
 /// A text: one that is good in its place, so that a call gets deep, or any.
@@ -109,7 +109,8 @@ impl Options {
             rate_connections,
             rate_seconds,
             jid: given.jid,
-            reserved: given.reserved.into(),
+            auto_first: given.auto.0,
+            auto_last: given.auto.1,
         };
         let mut memory = vec![0_u64; (known + tail.len()).div_ceil(8)];
         // SAFETY: the memory has room for both.
@@ -191,7 +192,7 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
         sources: Text::Null,
         numbers: [0; 6],
         jid: 0,
-        reserved: false,
+        auto: (0, 0),
     };
     let usual = Some(Options::new(&usual, &mut texts));
     for call in calls.into_iter().take(8) {

@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use kport::name::JailName;
-use kport::net::Interface;
+use kport::net::{Interface, PortRange};
+use kport::rules::{Rate, Source};
 use kport::session::Backend;
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
@@ -66,6 +68,15 @@ pub enum Command {
         /// The jail's number, so that a late stop hook of an earlier start cannot undo this
         #[arg(long, value_name = "JID")]
         jid: Option<i32>,
+        /// Add to what the jail has published; the options are those of the added ports
+        #[arg(long)]
+        add: bool,
+        /// The host ports from which auto chooses
+        #[arg(long, value_name = "LOW-HIGH", default_value_t = kport::publisher::AUTO_RANGE)]
+        auto_range: PortRange,
+        /// One JSON document: what is published, and which ports were chosen
+        #[arg(long)]
+        json: bool,
         /// Publish although a socket of the host or another tool's redirect has the port
         #[arg(long)]
         force: bool,
@@ -77,6 +88,9 @@ pub enum Command {
     Unpublish {
         #[arg(value_name = "JAIL")]
         jail: JailName,
+        /// Only these mappings [default: all of them]
+        #[arg(value_name = "SPEC")]
+        specs: Vec<String>,
         /// Only what the start of the jail with this number has published
         #[arg(long, value_name = "JID")]
         jid: Option<i32>,
@@ -114,9 +128,33 @@ pub struct Wish {
     /// The gateway interface, for specs that name none [default: of the default route]
     #[arg(long, value_name = "IF")]
     pub gateway: Option<Interface>,
-    /// An interface or group whose hosts reach the jail's own address and port [default: bridge, epair, lo]
+    /// An interface or group whose jails reach the jail's own address and port [default: bridge, epair, lo]
     #[arg(long, value_name = "IF")]
     pub reach: Vec<Interface>,
+    /// These jails reach the host's address and port as well
+    #[arg(long)]
+    pub hairpin: bool,
+    /// The host itself reaches its own address, 127.0.0.1 and ::1 on the port (needs net.pf.filter_local=1)
+    #[arg(long)]
+    pub host_access: bool,
+    /// Only this network, address or pf table may come from outside: 192.0.2.0/24, 192.0.2.1 or "<name>"
+    #[arg(long, value_name = "SOURCE")]
+    pub from: Vec<Source>,
+    /// The most connections of a mapping at a time
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<NonZeroU32>,
+    /// The most connections of a mapping at a time from one address
+    #[arg(long, value_name = "N")]
+    pub max_connections_per_source: Option<NonZeroU32>,
+    /// The most new connections from one address: N/SECONDS (tcp)
+    #[arg(long, value_name = "N/SECONDS")]
+    pub rate: Option<Rate>,
+    /// Log the packet that starts a connection to pflog0
+    #[arg(long)]
+    pub log: bool,
+    /// Let rules behind kport's anchor decide after it
+    #[arg(long)]
+    pub no_quick: bool,
     #[arg(required = true, value_name = "SPEC")]
     pub specs: Vec<String>,
 }

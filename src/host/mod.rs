@@ -1,52 +1,86 @@
 //! What the host knows: routes, interfaces, jails, listening sockets, sysctls. The only place that asks the system.
 //!
-//! [`Host`] is a trait so that tests can play any host.
+//! [`Host`] is a trait so that tests can play any host: [`System`] is the one that runs, [`Fixed`] one from a file.
+
+mod fixed;
+#[cfg(target_os = "freebsd")]
+#[allow(unsafe_code)]
+mod freebsd;
+#[cfg(any(target_os = "freebsd", test))]
+mod kernel;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
+mod other;
+#[cfg(any(target_os = "freebsd", test))]
+mod report;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use fixed::Fixed;
+#[cfg(target_os = "freebsd")]
+pub use freebsd::System;
+#[cfg(target_os = "linux")]
+pub use linux::System;
+#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
+pub use other::System;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, Protocol};
 
 /// A network interface of the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HostInterface {
     /// Its name.
     pub name: Interface,
     /// The groups it is in (ifconfig(8) `group`), its own driver's among them.
+    #[serde(default)]
     pub groups: Vec<Interface>,
     /// Its addresses, each with its network.
+    #[serde(default)]
     pub addresses: Vec<IpNet>,
     /// Whether it is up.
     pub up: bool,
 }
 
 /// A jail, as jail_get(2) tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Jail {
     /// Its number, never reused while the host is up as long as a dying one keeps it.
     pub jid: i32,
     /// Its name.
     pub name: String,
-    /// Whether it has a network stack of its own (`vnet=new`). jail_get(2) gives no addresses for such a jail.
+    /// Whether its network stack is not the host's: `vnet=new`, its own or of a jail above it. Its addresses are then
+    /// [`Host::vnet_addresses`].
+    #[serde(default)]
     pub vnet: bool,
-    /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family.
+    /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family; never where `vnet` is set, though
+    /// the kernel calls a VNET jail `ip4=inherit` too.
+    #[serde(default)]
     pub inherits: [bool; 2],
-    /// Its addresses, for a jail without a network stack of its own: `ip4.addr`, then `ip6.addr`.
+    /// Its addresses, for a jail on the host's network stack: `ip4.addr`, then `ip6.addr`.
+    #[serde(default)]
     pub addresses: Vec<IpAddr>,
     /// Whether it is being torn down.
+    #[serde(default)]
     pub dying: bool,
 }
 
 /// A socket of the host, or of a jail without a network stack of its own, that waits for traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Listener {
     /// The protocol.
     pub protocol: Protocol,
     /// The families that it accepts.
     pub families: [bool; 2],
-    /// The local address; `None` for every address.
+    /// The local address; `None` for every address of its families.
+    #[serde(default)]
     pub address: Option<IpAddr>,
     /// The local port.
     pub port: u16,
@@ -57,16 +91,18 @@ pub trait Host {
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
     fn gateway(&self, family: Family) -> Result<Option<Interface>>;
 
-    /// Every interface.
+    /// Every interface whose name kport's rules can hold; a name such as `vm-public` cannot be published on anyhow.
     fn interfaces(&self) -> Result<Vec<HostInterface>>;
 
-    /// The jail with this name, or with this number where `name` is one; `None` where there is none.
+    /// The jail with this name, or with this number where `name` is one; `None` where there is none. A dying jail is
+    /// found too.
     fn jail(&self, name: &str) -> Result<Option<Jail>>;
 
     /// Every jail, dying ones included.
     fn jails(&self) -> Result<Vec<Jail>>;
 
-    /// The addresses that a jail with a network stack of its own has, in the order of its interfaces, loopback left out.
+    /// The addresses that a jail with `vnet` has, in the order of its interfaces; loopback, link-local and unspecified
+    /// ones left out.
     fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>>;
 
     /// Every listening tcp socket and every bound, unconnected udp socket, of the host and of the jails that share its
@@ -79,35 +115,70 @@ pub trait Host {
     /// A text that is another one after each boot.
     fn boot_id(&self) -> Result<String>;
 }
-/// A host that knows nothing, until the host facts land.
-pub struct Stub;
-impl Host for Stub {
-    fn gateway(&self, _: Family) -> Result<Option<Interface>> {
-        Ok(None)
+
+#[cfg(all(test, any(target_os = "freebsd", target_os = "linux")))]
+mod tests {
+    //! The host that runs these tests, against what the standard library does on it.
+
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn loopback_and_the_gateways_are_among_the_interfaces() {
+        let all = System.interfaces().unwrap();
+        let localhost: IpNet = "127.0.0.1/8".parse().unwrap();
+        let lo = all.iter().find(|interface| interface.addresses.contains(&localhost)).unwrap();
+        assert!(lo.up && lo.name.as_str().starts_with("lo"), "{lo:?}");
+        if cfg!(target_os = "freebsd") {
+            assert_eq!(lo.groups, ["lo".parse().unwrap()]);
+        }
+        for family in Family::ALL {
+            if let Some(gateway) = System.gateway(family).unwrap() {
+                assert!(all.iter().any(|interface| interface.name == gateway), "{gateway}");
+            }
+        }
     }
-    fn interfaces(&self) -> Result<Vec<HostInterface>> {
-        Ok(vec![])
+
+    #[test]
+    fn sockets_that_wait_are_listeners() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(("127.0.0.1", udp.local_addr().unwrap().port())).unwrap();
+        let found = System.listeners().unwrap();
+        let inet = |protocol, address: Option<&str>, port| {
+            let address = address.map(|text| text.parse().unwrap());
+            found.contains(&Listener { protocol, families: [true, false], address, port })
+        };
+        assert!(inet(Protocol::Tcp, Some("127.0.0.1"), tcp.local_addr().unwrap().port()), "{found:?}");
+        assert!(inet(Protocol::Udp, None, udp.local_addr().unwrap().port()), "{found:?}");
+        assert!(!inet(Protocol::Udp, Some("127.0.0.1"), client.local_addr().unwrap().port()), "{found:?}");
     }
-    fn jail(&self, _: &str) -> Result<Option<Jail>> {
-        Ok(None)
+
+    #[test]
+    fn sysctls() {
+        #[cfg(target_os = "freebsd")]
+        assert!(matches!(System.sysctl("net.inet.ip.forwarding"), Ok(Some(0 | 1))));
+        assert_eq!(System.sysctl("net.kport.unknown").unwrap(), None);
+        assert_eq!(System.sysctl("net.inet.ip.forwarding\0").unwrap(), None);
     }
-    fn jails(&self) -> Result<Vec<Jail>> {
-        Ok(vec![])
+
+    #[test]
+    fn the_boot_does_not_change() {
+        let id = System.boot_id().unwrap();
+        assert!(id.len() >= 16 && !id.contains(char::is_whitespace), "{id}");
+        assert_eq!(id, System.boot_id().unwrap());
     }
-    fn vnet_addresses(&self, _: &Jail) -> Result<Vec<IpAddr>> {
-        Ok(vec![])
+
+    #[test]
+    fn jails_that_are_not_there() {
+        for name in ["", "no such jail", "nul\0", "0", "-1", "999999"] {
+            assert_eq!(System.jail(name).unwrap(), None, "{name:?}");
+        }
+        #[cfg(target_os = "freebsd")]
+        for jail in System.jails().unwrap() {
+            assert_eq!(System.jail(&jail.jid.to_string()).unwrap().map(|again| again.name), Some(jail.name));
+        }
     }
-    fn listeners(&self) -> Result<Vec<Listener>> {
-        Ok(vec![])
-    }
-    fn sysctl(&self, _: &str) -> Result<Option<i64>> {
-        Ok(None)
-    }
-    fn boot_id(&self) -> Result<String> {
-        Ok("x".into())
-    }
-}
-/// A host that knows nothing, until the host facts land.
-pub fn system() -> Stub {
-    Stub
 }

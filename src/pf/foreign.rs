@@ -180,6 +180,27 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever a later pfctl(8) prints behind `rdr`, it is reported, unless it is about a protocol without ports.
+        #[test]
+        fn no_rdr_rule_is_overlooked(
+            words in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "on", "em0", "!", "inet", "from", "to", "any", "all", "port", "=", "><", "0", "80", "65535", "65536", "1:0", "9:",
+                    "(", "(em0", "(self)", "()", "<t>", "192.0.2.1", "::1", "->", "-", "\"", "tag", "rdr-to", "{", "\u{e9}",
+                ]),
+                0..12,
+            ),
+            anything in ".*",
+        ) {
+            let line = format!("rdr {}", words.join(" "));
+            proptest::prop_assert!(redirect("", &line).is_some(), "{}", line);
+            _ = redirect("", &anything);
+            _ = call(&anything, "anchor");
+            _ = resolve(&anything, &anything);
+        }
+    }
+
     #[test]
     fn calls() {
         assert_eq!(call("rdr-anchor \"rdr/*\" on em0 all", "rdr-anchor"), Some("rdr/*"));

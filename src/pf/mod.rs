@@ -2,6 +2,10 @@
 
 mod child;
 mod foreign;
+#[cfg(target_os = "macos")]
+pub mod macos;
+pub mod native;
+pub mod packet;
 pub mod pfctl;
 pub mod sim;
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{Anchor, Label, PARENT};
 use crate::pf::child::{self, End, Output};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
-use crate::rules::{self, Match, Rule};
+use crate::rules::{self, Rule};
 
 /// Where FreeBSD has pfctl(8).
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -115,8 +115,11 @@ impl Pfctl {
     fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
+        let mut took = Duration::ZERO;
         loop {
-            if Instant::now() >= deadline {
+            let start = Instant::now();
+            // no try that can only be cut off
+            if start + took >= deadline {
                 let why = match tries {
                     0 => "the time is up".to_owned(),
                     _ => format!(
@@ -132,6 +135,7 @@ impl Pfctl {
                 return Ok(output);
             }
             tries += 1;
+            took = start.elapsed();
             sleep(pause.mul_f64(0.25 + 0.75 * fastrand::f64()).min(deadline.saturating_duration_since(Instant::now())));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -156,7 +160,10 @@ impl Pfctl {
             {
                 Ok(String::new())
             }
-            End::Exit(0) | End::Unknown if complaints.is_empty() => {
+            // with the status lost, half a line is the sign of a sudden end
+            End::Exit(0) | End::Unknown
+                if complaints.is_empty() && output.stdout.last().is_none_or(|last| *last == b'\n') =>
+            {
                 Ok(String::from_utf8_lossy(&output.stdout).into_owned())
             }
             _ => Err(explain(&doing, &output, "")),
@@ -169,7 +176,7 @@ impl Pfctl {
         for what in ["-sn", "-sr"] {
             found.extend(self.show(anchor.path(), &[what, "-P"])?.lines().map(normal));
         }
-        Ok(found == rules.iter().flat_map(expand).map(|rule| normal(&rule.to_string())).collect())
+        Ok(found == rules.iter().flat_map(Rule::expand).map(|rule| normal(&rule.to_string())).collect())
     }
 
     /// Kills the states with this label, and says how many.
@@ -346,37 +353,21 @@ fn labelled(line: &str) -> Option<LoadedRule> {
     (!labels.is_empty()).then_some(LoadedRule { labels, counters: Counters { evaluations, packets, bytes, states } })
 }
 
-/// The rules that pfctl(8) makes of one: one for each member of its lists.
-fn expand(rule: &Rule) -> Vec<Rule> {
-    fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
-        if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
-    }
-    let matches = rule.matches();
-    let mut made = Vec::new();
-    for on in each(&matches.on) {
-        for from in each(&matches.from) {
-            for to in each(&matches.to) {
-                let single = Match { on: on.clone(), from: from.clone(), to, ..matches.clone() };
-                let mut rule = rule.clone();
-                match &mut rule {
-                    Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => {
-                        *matches = single
-                    }
-                }
-                made.push(rule);
-            }
-        }
-    }
-    made
-}
-
-/// A rule's words without those that pfctl(8) adds when it prints, in an order of their own: where it prints the tag and
-/// the labels is not the same in every release.
+/// A rule's words without those that pfctl(8) adds or leaves out when it prints (print_rule in sbin/pfctl/pfctl_parser.c), in
+/// an order of their own: where the tag and the labels stand is not the same in every release.
 fn normal(rule: &str) -> Vec<String> {
     let mut words: Vec<String> = rule
         .split_ascii_whitespace()
         .filter(|word| !matches!(*word, "=" | "flags" | "S/SA" | "round-robin"))
-        .map(|word| word.replace('"', ""))
+        .map(|word| {
+            let word = word.replace('"', "");
+            // a network of one address is printed as the address, and that of all as any
+            let whole = if word.contains(':') { "/128" } else { "/32" };
+            match word.as_str() {
+                "0.0.0.0/0" | "::/0" => "any".to_owned(),
+                other => other.strip_suffix(whole).unwrap_or(other).to_owned(),
+            }
+        })
         .collect();
     words.sort_unstable();
     words
@@ -456,8 +447,8 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
 fn refused(line: &str, rules: &str) -> String {
     let (number, why) = line.trim_start_matches("stdin:").split_once(':').unwrap_or(("?", line));
     let sent = number.parse::<usize>().ok().and_then(|n| rules.lines().nth(n.checked_sub(1)?)).unwrap_or("");
+    let why = why.trim();
     format!(
-        "pfctl refused line {number} ({}), {sent:?}: a defect in kport or a pfctl that it does not know",
-        why.trim()
+        "pfctl refused line {number}, `{sent}`: {why}: a defect in kport, or a pfctl that it does not know; please report it"
     )
 }

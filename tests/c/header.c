@@ -25,7 +25,8 @@ ASSERT(options_per_source,
 ASSERT(options_rate, offsetof(struct kport_options, rate_connections) == 72);
 ASSERT(options_seconds, offsetof(struct kport_options, rate_seconds) == 76);
 ASSERT(options_jid, offsetof(struct kport_options, jid) == 80);
-ASSERT(options_reserved, offsetof(struct kport_options, reserved) == 84);
+ASSERT(options_auto_first, offsetof(struct kport_options, auto_first) == 84);
+ASSERT(options_auto_last, offsetof(struct kport_options, auto_last) == 86);
 
 ASSERT(mapping_size, sizeof(struct kport_mapping) == 16);
 ASSERT(mapping_host_port, offsetof(struct kport_mapping, host_port) == 8);
@@ -74,6 +75,7 @@ ASSERT(hairpin, KPORT_HAIRPIN == 4);
 ASSERT(host_access, KPORT_HOST_ACCESS == 8);
 ASSERT(log, KPORT_LOG == 16);
 ASSERT(no_quick, KPORT_NO_QUICK == 32);
+ASSERT(add, KPORT_ADD == 64);
 
 int
 main(void)
@@ -84,7 +86,7 @@ main(void)
 
 	CHECK(options.size == sizeof(options));
 	CHECK(options.backend == NULL && options.sources == NULL);
-	CHECK(options.flags == 0 && options.reserved == 0);
+	CHECK(options.flags == 0 && options.auto_last == 0);
 
 	snprintf(version, sizeof(version), "%d.%d.%d", KPORT_VERSION_MAJOR,
 	    KPORT_VERSION_MINOR, KPORT_VERSION_PATCH);

@@ -70,6 +70,8 @@ everywhere(const char *text, const struct kport_spec *good,
 	kport_listing_free(listing);
 	status = kport_unpublish(text, usual, &error);
 	sound(status, error);
+	status = kport_unpublish_some(text, good, usual, &error);
+	sound(status, error);
 
 	for (i = 0; i < COUNT(fields); i++) {
 		options = *usual;
@@ -128,10 +130,6 @@ growth(const struct kport_spec *spec, const struct kport_options *usual)
 	options.flags = 1u << 31;
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_UNSUPPORTED, "0x80000000");
-	options = *usual;
-	options.reserved = 1;
-	CHECK_FAILED(kport_publish("web", spec, &options, err_),
-	    KPORT_ERR_UNSUPPORTED, "reserved");
 
 	/* a program that knows only the first fields gets no more */
 	memset(bytes, 0xaa, sizeof(bytes));
@@ -167,6 +165,14 @@ numbers(const struct kport_spec *spec, const struct kport_options *usual)
 	options.jid = INT32_MIN;
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_ARGUMENT, "jid");
+
+	options = *usual;
+	options.auto_first = 5000;
+	CHECK_FAILED(kport_publish("web", spec, &options, err_),
+	    KPORT_ERR_ARGUMENT, "auto_first");
+	options.auto_last = 4999;
+	CHECK_FAILED(kport_publish("web", spec, &options, err_),
+	    KPORT_ERR_ARGUMENT, "4999");
 
 	options = *usual;
 	options.rate_connections = 5;

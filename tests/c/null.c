@@ -35,6 +35,13 @@ main(void)
 	    KPORT_ERR_ARGUMENT, "jail");
 	CHECK(kport_unpublish(NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
 
+	CHECK_FAILED(kport_unpublish_some(NULL, spec, &options, err_),
+	    KPORT_ERR_ARGUMENT, "jail");
+	CHECK_FAILED(kport_unpublish_some("web", NULL, &options, err_),
+	    KPORT_ERR_ARGUMENT, "spec");
+	CHECK(kport_unpublish_some(NULL, NULL, NULL, NULL) ==
+	    KPORT_ERR_ARGUMENT);
+
 	CHECK_FAILED(kport_list("web", &options, NULL, err_),
 	    KPORT_ERR_ARGUMENT, "out");
 	CHECK(kport_list(NULL, NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
@@ -44,8 +51,14 @@ main(void)
 	CHECK(kport_list(NULL, &options, &listing, NULL) == KPORT_OK);
 	CHECK(kport_listing_len(listing) == 1);
 	CHECK(kport_restore(&options, NULL) == KPORT_OK);
+	CHECK(kport_unpublish_some("web", spec, &options, NULL) == KPORT_OK);
 	CHECK(kport_unpublish("web", &options, NULL) == KPORT_OK);
+#ifdef __FreeBSD__
 	CHECK(kport_gc(&options, NULL) == KPORT_OK);
+#else
+	/* no jails, so nobody tells which of them are gone */
+	CHECK(kport_gc(&options, NULL) == KPORT_ERR_UNSUPPORTED);
+#endif
 
 	CHECK(kport_spec_text(NULL) == NULL);
 	CHECK(kport_spec_len(NULL) == 0);

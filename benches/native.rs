@@ -1,0 +1,93 @@
+//! What a publish costs by the native backend, up to the kernel: rules built, encoded and handed over in one transaction.
+//! Beside it what every run of another program costs before it has done anything: one is the least that a pfctl
+//! backend needs, six is what Bastille spends on one rule.
+//!
+//! The stand-in for the kernel hands out tickets and takes everything, so that time and allocations are the backend's own.
+
+use std::cell::Cell;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use divan::{AllocProfiler, Bencher, black_box};
+use kport::net::{PortRange, Protocol};
+use kport::pf::Firewall;
+use kport::pf::native::Native;
+use kport::pf::native::kernel::{Call, Failure, Kernel};
+use kport::rules::{Options, Publication, Redirect, Rule, rules};
+
+#[global_allocator]
+static ALLOC: AllocProfiler = AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
+
+const MAPPINGS: [u16; 3] = [1, 10, 100];
+
+#[derive(Default)]
+struct Willing {
+    ticket: Cell<u32>,
+}
+
+impl Kernel for Willing {
+    fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+        self.ticket.set(self.ticket.get() + 1);
+        match call {
+            Call::XBegin(rulesets) => rulesets.iter_mut().for_each(|ruleset| ruleset.ticket = self.ticket.get()),
+            Call::BeginAddrs(address) => address.ticket = self.ticket.get(),
+            Call::AddAddr(address) => _ = black_box(address),
+            Call::AddRule(rule) => _ = black_box(rule),
+            Call::XCommit(rulesets) => _ = black_box(rulesets),
+            other => return Err(Failure::new(other.name(), libc::ENODEV)),
+        }
+        Ok(())
+    }
+}
+
+fn publication(mappings: u16) -> Publication {
+    let redirect = |n: u16| Redirect {
+        place: "em0".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        host: PortRange::new(8000 + n, 8000 + n).unwrap(),
+        target: "10.0.0.2".parse().unwrap(),
+        jail: PortRange::new(80 + n, 80 + n).unwrap(),
+    };
+    Publication {
+        jail: "web".parse().unwrap(),
+        redirects: (0..mappings).map(redirect).collect(),
+        options: Options::default(),
+    }
+}
+
+fn native(kernel: &Willing) -> Native<&Willing> {
+    Native::over(kernel, Instant::now() + Duration::from_secs(3600))
+}
+
+/// From typed rules to the commit: the number of allocations must not grow with the mappings.
+#[divan::bench(args = MAPPINGS)]
+fn submit(bencher: Bencher<'_, '_>, mappings: u16) {
+    let (kernel, publication) = (Willing::default(), publication(mappings));
+    let (native, anchor) = (native(&kernel), publication.jail.anchor());
+    let rules: Vec<Rule> = rules(&publication);
+    bencher.bench_local(|| native.replace(black_box(&anchor), black_box(&rules)).expect("nothing is refused"));
+}
+
+/// From mappings to the commit.
+#[divan::bench(args = MAPPINGS)]
+fn build_and_submit(bencher: Bencher<'_, '_>, mappings: u16) {
+    let (kernel, publication) = (Willing::default(), publication(mappings));
+    let native = native(&kernel);
+    bencher.bench_local(|| {
+        let anchor = black_box(&publication).jail.anchor();
+        native.replace(&anchor, &rules(&publication)).expect("nothing is refused")
+    });
+}
+
+/// A program that does nothing, so many times in a row.
+#[divan::bench(args = [1, 6], sample_count = 50, sample_size = 1)]
+fn spawn(times: u32) {
+    for _ in 0..times {
+        let status = Command::new("/usr/bin/true").env_clear().stdin(Stdio::null()).status();
+        assert!(status.is_ok_and(|status| status.success()));
+    }
+}

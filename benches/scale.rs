@@ -1,0 +1,155 @@
+//! How the cost of kport grows: parsing, rules, publish and unpublish beside 1 to 10,000 published jails, list, and the
+//! helper's start. `cargo bench --bench scale`
+//!
+//! The publisher works on the simulator in a directory under /tmp, with a host from memory: what is measured is kport and
+//! the file system, not pf(4).
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use kport::host::Fixed;
+use kport::pf::sim::Sim;
+use kport::publisher::{Publisher, Request, Unobserved};
+use kport::rules::{self, Options, Publication, Targets};
+use kport::spec;
+use kport::store::Store;
+
+fn main() {
+    divan::main();
+}
+
+const JAILS: [usize; 4] = [1, 100, 1_000, 10_000];
+
+#[divan::bench(args = ["8080", "8080:80/udp", "em1:8080:80", "[2001:db8::1]:8000-8010:9000/tcp,udp"])]
+fn parse_one(bencher: Bencher<'_, '_>, text: &str) {
+    bencher.counter(ItemsCount::new(1_usize)).bench(|| spec::parse(black_box(text)).unwrap());
+}
+
+#[divan::bench]
+fn parse_a_thousand(bencher: Bencher<'_, '_>) {
+    let text: String = (0..1000).map(|i| format!("em0:{}:{}/udp ", 8000 + i, 80 + i)).collect();
+    bencher.counter(ItemsCount::new(1000_usize)).bench(|| spec::parse(black_box(&text)).unwrap());
+}
+
+#[divan::bench(args = [1, 10, 1000])]
+fn rules_of_a_jail(bencher: Bencher<'_, '_>, mappings: usize) {
+    let text: Vec<String> = (0..mappings).map(|i| format!("{}:{}", 8000 + i, 80 + i)).collect();
+    let spec = spec::parse(&text.join(" ")).unwrap();
+    bencher.counter(ItemsCount::new(mappings)).bench(|| {
+        let jail: kport::name::JailName = "web".parse().unwrap();
+        let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
+        let redirects = rules::redirects(&jail, &spec, &targets, |_| "em0".parse()).unwrap();
+        let publication = Publication::new(jail, redirects, Options::default(), |_| Ok(None)).unwrap();
+        rules::text(&rules::rules(&publication))
+    });
+}
+
+/// A state directory with so many jails published, each its own port; made once for each number.
+struct Host {
+    dir: tempfile::TempDir,
+    host: Fixed,
+}
+
+impl Host {
+    fn with(jails: usize) -> &'static Host {
+        static HOSTS: [LazyLock<Host>; JAILS.len()] = [
+            LazyLock::new(|| Host::new(JAILS[0])),
+            LazyLock::new(|| Host::new(JAILS[1])),
+            LazyLock::new(|| Host::new(JAILS[2])),
+            LazyLock::new(|| Host::new(JAILS[3])),
+        ];
+        &HOSTS[JAILS.iter().position(|n| *n == jails).unwrap()]
+    }
+
+    fn new(jails: usize) -> Host {
+        let host = Fixed { boot_id: "bench".into(), ..Fixed::default() };
+        let made = Host { dir: tempfile::Builder::new().prefix("kport").tempdir_in("/tmp").unwrap(), host };
+        made.run(|publisher| {
+            for i in 0..jails {
+                publisher.publish(&request(&format!("jail{i}"), i)).unwrap();
+            }
+        });
+        made
+    }
+
+    fn run<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
+        let sim = Sim::new(self.dir.path());
+        let store = Store::open(self.dir.path()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(600);
+        act(&Publisher::new(&self.host, &sim, store, deadline, &Unobserved))
+    }
+}
+
+/// A port and an address of its own for each number.
+fn request(jail: &str, i: usize) -> Request {
+    let mut request = Request::new(jail.parse().unwrap(), format!("em0:{}:80", 10_000 + i).parse().unwrap());
+    request.addresses = vec![std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(i).unwrap() + 2).into()];
+    request.jid = Some(1);
+    request
+}
+
+#[divan::bench(args = JAILS)]
+fn publish(bencher: Bencher<'_, '_>, jails: usize) {
+    let host = Host::with(jails);
+    let new = request("another", 30_000);
+    host.run(|publisher| {
+        bencher
+            .with_inputs(|| _ = publisher.unpublish(&new.jail, None).unwrap())
+            .bench_local_values(|()| publisher.publish(&new).unwrap());
+        publisher.unpublish(&new.jail, None).unwrap();
+    });
+}
+
+#[divan::bench(args = JAILS)]
+fn unpublish(bencher: Bencher<'_, '_>, jails: usize) {
+    let host = Host::with(jails);
+    let new = request("another", 30_000);
+    host.run(|publisher| {
+        bencher
+            .with_inputs(|| _ = publisher.publish(&new).unwrap())
+            .bench_local_values(|()| publisher.unpublish(&new.jail, None).unwrap());
+    });
+}
+
+/// The same again: what a hook costs that publishes what is published.
+#[divan::bench(args = JAILS)]
+fn publish_the_same_again(bencher: Bencher<'_, '_>, jails: usize) {
+    let host = Host::with(jails);
+    let same = request("jail0", 0);
+    host.run(|publisher| bencher.bench_local(|| publisher.publish(&same).unwrap()));
+}
+
+/// A request for a port that another jail has, which is refused.
+#[divan::bench(args = JAILS)]
+fn refuse_a_conflict(bencher: Bencher<'_, '_>, jails: usize) {
+    let host = Host::with(jails);
+    let taken = request("another", jails / 2);
+    host.run(|publisher| bencher.bench_local(|| publisher.publish(&taken).unwrap_err()));
+}
+
+#[divan::bench(args = JAILS, sample_count = 10, sample_size = 1)]
+fn list(bencher: Bencher<'_, '_>, jails: usize) {
+    let host = Host::with(jails);
+    host.run(|publisher| bencher.bench_local(|| publisher.list(None).unwrap()));
+}
+
+/// The helper as cargo has built it for benchmarks, with a command that touches nothing.
+#[divan::bench(sample_count = 200, sample_size = 1)]
+fn helper_start(bencher: Bencher<'_, '_>) {
+    bencher.bench_local(|| spawn(Path::new(env!("CARGO_BIN_EXE_kport")), &["parse", "8080:80"]));
+}
+
+/// What starting any program costs here.
+#[divan::bench(sample_count = 200, sample_size = 1)]
+fn helper_start_baseline_true(bencher: Bencher<'_, '_>) {
+    bencher.bench_local(|| spawn(Path::new("/bin/true"), &[]));
+}
+
+fn spawn(program: &Path, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).status().unwrap();
+    assert!(status.success());
+}

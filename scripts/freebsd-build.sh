@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# freebsd-build.sh - build and check kport for FreeBSD, on a machine that is none
+#
+#   scripts/freebsd-build.sh [TARGET...]    without an argument: x86_64-unknown-freebsd aarch64-unknown-freebsd
+#
+# For each target: FreeBSD's headers against the layouts that kport reads by, clippy with warnings as errors, a full
+# link of the shared library, the static library, the helper, the tests and the C examples, and a look at every ELF file
+# (interpreter, needed libraries, symbol versions that FreeBSD 14 has). Nothing is run: that takes a FreeBSD.
+#
+# PROFILE=release builds what is shipped; dev, the default, is quicker. The results are in target/freebsd/TARGET.
+# The tools are those of freebsd-cross.sh, which installs what it needs at the first run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+unset CARGO_TARGET_DIR
+cross=scripts/freebsd-cross.sh
+profile=${PROFILE:-dev}
+folder=$profile; [ "$profile" != dev ] || folder=debug   # as cargo names it
+# what rustc --print native-static-libs names for FreeBSD; the linker takes those that are used
+system_libraries=(-Wl,--as-needed -lexecinfo -lthr -lgcc_s -lm -lrt -lkvm -lmemstat -lprocstat -ldevstat -lutil)
+[ $# -gt 0 ] || set -- x86_64-unknown-freebsd aarch64-unknown-freebsd
+shopt -s nullglob
+
+for target; do
+	export FREEBSD_CROSS_TARGET=$target
+	out=target/freebsd/$target/$folder
+	step() { printf '== %s: %s\n' "$target" "$*"; }
+
+	step layouts
+	$cross cc -Wall -Werror -fsyntax-only tests/host/layout.c
+
+	step clippy
+	$cross clippy . --quiet --lib --bins --tests -- -D warnings
+
+	step "libraries and helper"
+	$cross build . --quiet --profile "$profile" --lib --bins
+	elf=("$out/libkport.so" "$out/kport")
+
+	step "static library"
+	# all of it, with nothing undefined, so that a C program can link it whichever functions it calls
+	$cross cc -shared -o "$out/libkport-static.so" -Wl,-z,defs \
+		-Wl,--whole-archive "$out/libkport.a" -Wl,--no-whole-archive "${system_libraries[@]}"
+	elf+=("$out/libkport-static.so")
+
+	step tests
+	messages=$($cross test . --quiet --profile "$profile" --message-format=json)
+	mapfile -t tests < <(grep -o '"executable":"[^"]*/deps/[^"]*"' <<<"$messages" | cut -d'"' -f4)
+	[ ${#tests[@]} -gt 0 ]
+	elf+=("${tests[@]}")
+
+	for example in c-examples/*.c; do
+		step "$example"
+		program=$out/example-$(basename "$example" .c)
+		$cross cc -std=c99 -Wall -Wextra -Werror -Iinclude -o "$program" "$example" "$out/libkport.so"
+		elf+=("$program")
+	done
+
+	step "ELF files"
+	$cross verify "${elf[@]}"
+done

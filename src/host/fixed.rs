@@ -1,0 +1,134 @@
+//! A host from a file: every answer is written down beforehand.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Host, HostInterface, Jail, Listener};
+use crate::error::{Error, Kind, Result};
+use crate::net::{Family, Interface};
+
+/// The facts of a host, as plain data: what tests and the simulator play. In JSON every field may be left out:
+///
+/// ```
+/// # use kport::host::{Fixed, Host};
+/// let host: Fixed = r#"{
+///     "gateway": { "inet": "em0" },
+///     "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] } ],
+///     "jails": [ { "jid": 2, "name": "web", "vnet": true } ],
+///     "vnet_addresses": { "web": [ "10.0.0.2" ] },
+///     "listeners": [ { "protocol": "tcp", "families": [ true, false ], "port": 22 } ],
+///     "sysctls": { "net.inet.ip.forwarding": 1 },
+///     "boot_id": "a"
+/// }"#.parse()?;
+/// assert_eq!(host.sysctl("net.inet.ip.forwarding")?, Some(1));
+/// # Ok::<(), kport::error::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fixed {
+    /// The interface of the default route of each family that has one.
+    pub gateway: BTreeMap<Family, Interface>,
+    /// Every interface.
+    pub interfaces: Vec<HostInterface>,
+    /// Every jail.
+    pub jails: Vec<Jail>,
+    /// The addresses inside the jails that have `vnet`, by the jail's name.
+    pub vnet_addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// Every listening socket.
+    pub listeners: Vec<Listener>,
+    /// The sysctls that the kernel knows.
+    pub sysctls: BTreeMap<String, i64>,
+    /// The text that is another one after each boot.
+    pub boot_id: String,
+}
+
+impl FromStr for Fixed {
+    type Err = Error;
+
+    fn from_str(json: &str) -> Result<Fixed> {
+        serde_json::from_str(json).map_err(|e| Error::new(Kind::Argument, format!("host facts: {e}")))
+    }
+}
+
+impl Host for Fixed {
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        Ok(self.gateway.get(&family).copied())
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        Ok(self.interfaces.clone())
+    }
+
+    fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        let found = self.jails.iter().find(|jail| jail.name == name || jail.jid.to_string() == name);
+        Ok(found.cloned())
+    }
+
+    fn jails(&self) -> Result<Vec<Jail>> {
+        Ok(self.jails.clone())
+    }
+
+    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
+        Ok(self.vnet_addresses.get(&jail.name).cloned().unwrap_or_default())
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        Ok(self.listeners.clone())
+    }
+
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        Ok(self.sysctls.get(name).copied())
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        Ok(self.boot_id.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_goes_to_json_and_back() {
+        let host = Fixed {
+            gateway: BTreeMap::from([(Family::Inet6, "em1".parse().unwrap())]),
+            interfaces: vec![HostInterface {
+                name: "bridge0".parse().unwrap(),
+                groups: vec!["bridge".parse().unwrap()],
+                addresses: vec!["fd00::1/64".parse().unwrap()],
+                up: true,
+            }],
+            jails: vec![Jail {
+                jid: 7,
+                name: "flat".to_owned(),
+                vnet: false,
+                inherits: [false, true],
+                addresses: vec!["10.9.0.2".parse().unwrap()],
+                dying: true,
+            }],
+            ..Fixed::default()
+        };
+        let json = serde_json::to_string(&host).unwrap();
+        assert_eq!(json.parse::<Fixed>().unwrap(), host);
+        assert_eq!(host.jail("7").unwrap(), host.jail("flat").unwrap());
+        assert_eq!(host.jail("07").unwrap(), None);
+        assert_eq!(host.gateway(Family::Inet).unwrap(), None);
+    }
+
+    #[test]
+    fn mistakes_in_a_file_are_told() {
+        for (json, word) in [
+            (r#"{ "gatway": {} }"#, "gatway"),
+            (r#"{ "interfaces": [ { "name": "em 0", "up": true } ] }"#, "em 0"),
+            (r#"{ "jails": [ { "name": "web" } ] }"#, "jid"),
+        ] {
+            let error = json.parse::<Fixed>().unwrap_err();
+            assert_eq!(error.kind(), Kind::Argument);
+            assert!(error.message().contains(word), "{error}");
+        }
+    }
+}

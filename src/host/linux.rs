@@ -1,0 +1,192 @@
+//! The facts of a Linux host: enough to try kport with the simulator. Linux has no jails.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::SockaddrStorage;
+use procfs::net::TcpState;
+use procfs::{ProcError, ProcResult};
+
+use super::{Host, HostInterface, Jail, Listener};
+use crate::error::{Error, Kind, Result};
+use crate::net::{Family, Interface, Protocol};
+
+/// The host that runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+/// linux/route.h
+const RTF_UP: u32 = 0x1;
+const RTF_REJECT: u32 = 0x200;
+
+impl Host for System {
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        let name = match family {
+            Family::Inet => default_route(entries("/proc/net/route", procfs::net::route())?),
+            Family::Inet6 => default_route6(&text("/proc/net/ipv6_route")?.unwrap_or_default()),
+        };
+        name.map(|name| name.parse()).transpose()
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        let all = getifaddrs().map_err(|errno| Error::io("getifaddrs", &errno.into()))?;
+        let mut found: Vec<HostInterface> = Vec::new();
+        for entry in all {
+            let Ok(name) = entry.interface_name.parse() else { continue };
+            let at = found.iter().position(|interface| interface.name == name).unwrap_or_else(|| {
+                let up = entry.flags.contains(InterfaceFlags::IFF_UP);
+                found.push(HostInterface { name, groups: Vec::new(), addresses: Vec::new(), up });
+                found.len() - 1
+            });
+            found[at].addresses.extend(network(&entry));
+        }
+        Ok(found)
+    }
+
+    fn jail(&self, _: &str) -> Result<Option<Jail>> {
+        Ok(None)
+    }
+
+    /// Not "none": whoever asks which jails are gone must not hear "all of them".
+    fn jails(&self) -> Result<Vec<Jail>> {
+        Err(Error::new(Kind::Unsupported, "Linux has no jails, so nothing tells which of them are gone"))
+    }
+
+    fn vnet_addresses(&self, _: &Jail) -> Result<Vec<IpAddr>> {
+        Err(Error::new(Kind::Unsupported, "Linux has no jails; pass the addresses"))
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        let mut found = Vec::new();
+        for (file, read) in [("/proc/net/tcp", procfs::net::tcp()), ("/proc/net/tcp6", procfs::net::tcp6())] {
+            let listening = entries(file, read)?.into_iter().filter(|socket| socket.state == TcpState::Listen);
+            found.extend(listening.map(|socket| listener(Protocol::Tcp, socket.local_address)));
+        }
+        for (file, read) in [("/proc/net/udp", procfs::net::udp()), ("/proc/net/udp6", procfs::net::udp6())] {
+            let unconnected = entries(file, read)?.into_iter().filter(|socket| socket.remote_address.port() == 0);
+            found.extend(unconnected.map(|socket| listener(Protocol::Udp, socket.local_address)));
+        }
+        Ok(found)
+    }
+
+    /// The names are FreeBSD's, and what they are about is not here: no packet is forwarded for the simulator.
+    fn sysctl(&self, _: &str) -> Result<Option<i64>> {
+        Ok(None)
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        let file = "/proc/sys/kernel/random/boot_id";
+        let text = text(file)?.ok_or_else(|| unreadable(file))?;
+        Ok(text.trim().to_owned())
+    }
+}
+
+fn unreadable(file: &str) -> Error {
+    Error::new(Kind::Unavailable, format!("{file} does not say what it should; is /proc mounted?"))
+}
+
+/// The text of a file; `None` where there is none, as with a kernel without IPv6.
+fn text(file: &str) -> Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(format!("read {file}"), &error)),
+    }
+}
+
+/// The same for what procfs has read.
+fn entries<T>(file: &str, read: ProcResult<Vec<T>>) -> Result<Vec<T>> {
+    match read {
+        Ok(entries) => Ok(entries),
+        Err(ProcError::NotFound(_)) => Ok(Vec::new()),
+        Err(error) => Err(Error::new(Kind::System, format!("read {file}: {error}"))),
+    }
+}
+
+fn default_route(routes: Vec<procfs::net::RouteEntry>) -> Option<String> {
+    let mut defaults: Vec<_> = routes
+        .into_iter()
+        .filter(|r| r.destination.is_unspecified() && r.mask.is_unspecified())
+        .filter(|r| u32::from(r.flags) & (RTF_UP | RTF_REJECT) == RTF_UP)
+        .collect();
+    defaults.sort_by_key(|r| r.metrics);
+    defaults.into_iter().next().map(|r| r.iface)
+}
+
+/// procfs has no reader for this one. The columns: destination and the length of its prefix, source and the length of
+/// its prefix, next hop, metric, references, use, flags (all hexadecimal), interface.
+fn default_route6(table: &str) -> Option<String> {
+    let defaults = table.lines().filter_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [destination, "00", source, "00", _, metric, _, _, flags, name] = columns[..] else { return None };
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        let metric = u32::from_str_radix(metric, 16).ok()?;
+        let any = [destination, source].iter().all(|address| address.bytes().all(|b| b == b'0'));
+        (any && flags & (RTF_UP | RTF_REJECT) == RTF_UP).then_some((metric, name))
+    });
+    defaults.min_by_key(|(metric, _)| *metric).map(|(_, name)| name.to_owned())
+}
+
+fn network(entry: &InterfaceAddress) -> Option<IpNet> {
+    let address = ip(entry.address.as_ref()?)?;
+    let mask = entry.netmask.as_ref().and_then(ip)?;
+    IpNet::with_netmask(address, mask).ok()
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|a| a.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))
+}
+
+/// /proc does not say whether a socket on `::` has IPV6_V6ONLY, so it counts for both families: the ports of the host
+/// are rather refused than taken away.
+fn listener(protocol: Protocol, local: SocketAddr) -> Listener {
+    let address = local.ip().to_canonical();
+    let (families, address) = match address {
+        _ if !address.is_unspecified() => ([address.is_ipv4(), address.is_ipv6()], Some(address)),
+        IpAddr::V4(_) => ([true, false], None),
+        IpAddr::V6(_) => ([true, true], None),
+    };
+    Listener { protocol, families, address, port: local.port() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ipv6_table() {
+        let zero = "0".repeat(32);
+        let line = |prefix: &str, metric: &str, flags: &str, name: &str| {
+            format!("{zero} {prefix} {zero} 00 {zero} {metric} 00000001 00000000 {flags} {name}\n")
+        };
+        let table = [
+            line("00", "ffffffff", "00200200", "lo"),
+            line("00", "00000400", "00000003", "wlan0"),
+            line("00", "00000064", "00000003", "eth0"),
+            line("40", "00000001", "00000001", "eth1"),
+            "nonsense\n".to_owned(),
+        ];
+        assert_eq!(default_route6(&table.concat()).as_deref(), Some("eth0"));
+        assert_eq!(default_route6(&table[0]), None);
+        assert_eq!(default_route6(""), None);
+    }
+
+    #[test]
+    fn families_of_a_socket() {
+        let any6 = listener(Protocol::Tcp, "[::]:80".parse().unwrap());
+        assert_eq!((any6.families, any6.address), ([true, true], None));
+        let mapped = listener(Protocol::Tcp, "[::ffff:192.0.2.1]:80".parse().unwrap());
+        assert_eq!((mapped.families, mapped.address), ([true, false], Some("192.0.2.1".parse().unwrap())));
+    }
+
+    #[test]
+    fn no_jails() {
+        assert_eq!(System.jail("web").unwrap(), None);
+        assert_eq!(System.jails().unwrap_err().kind(), Kind::Unsupported);
+    }
+}

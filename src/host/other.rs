@@ -1,0 +1,80 @@
+//! A system whose facts kport cannot read.
+
+use std::net::IpAddr;
+
+use super::{Host, HostInterface, Jail, Listener};
+use crate::error::{Error, Kind, Result};
+use crate::net::{Family, Interface};
+
+/// The host that runs; it is neither FreeBSD nor Linux, so every question is [`Kind::Unsupported`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+fn unsupported<T>() -> Result<T> {
+    Err(Error::new(
+        Kind::Unsupported,
+        format!("kport cannot read the facts of a host of {}; run it on FreeBSD", std::env::consts::OS),
+    ))
+}
+
+impl Host for System {
+    fn gateway(&self, _: Family) -> Result<Option<Interface>> {
+        unsupported()
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        unsupported()
+    }
+
+    fn jail(&self, _: &str) -> Result<Option<Jail>> {
+        unsupported()
+    }
+
+    fn jails(&self) -> Result<Vec<Jail>> {
+        unsupported()
+    }
+
+    fn vnet_addresses(&self, _: &Jail) -> Result<Vec<IpAddr>> {
+        unsupported()
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        unsupported()
+    }
+
+    fn sysctl(&self, _: &str) -> Result<Option<i64>> {
+        unsupported()
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        unsupported()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_question_says_that_it_is_unsupported() {
+        let jail = Jail {
+            jid: 1,
+            name: "web".to_owned(),
+            vnet: true,
+            inherits: [false; 2],
+            addresses: Vec::new(),
+            dying: false,
+        };
+        let errors = [
+            System.gateway(Family::Inet).err(),
+            System.interfaces().err(),
+            System.jail("web").err(),
+            System.jails().err(),
+            System.vnet_addresses(&jail).err(),
+            System.listeners().err(),
+            System.sysctl("kern.securelevel").err(),
+            System.boot_id().err(),
+        ];
+        assert!(errors.iter().all(|e| e.as_ref().is_some_and(|e| e.kind() == Kind::Unsupported)), "{errors:?}");
+    }
+}

@@ -1,0 +1,221 @@
+//! From typed rules to what DIOCADDRULE and DIOCADDADDR take: field by field what pfctl(8) sends for the same text
+//! (expand_rule in sbin/pfctl/parse.y), with one difference: the struct carries one label, and it is the mapping's.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use zerocopy::FromZeros;
+
+use super::layout::*;
+use crate::net::{Family, Interface, PortRange, Protocol};
+use crate::rules::{Address, Direction, Match, Rule, StateOptions};
+
+/// The three rulesets of an anchor that kport writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruleset {
+    /// nat rules
+    Nat,
+    /// rdr rules
+    Rdr,
+    /// pass rules
+    Filter,
+}
+
+impl Ruleset {
+    /// In the order in which a transaction names them.
+    pub const ALL: [Ruleset; 3] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Filter];
+
+    /// The ruleset that a rule belongs to.
+    pub fn of(rule: &Rule) -> Ruleset {
+        match rule {
+            Rule::Nat { .. } => Ruleset::Nat,
+            Rule::Rdr { .. } => Ruleset::Rdr,
+            Rule::Pass { .. } => Ruleset::Filter,
+        }
+    }
+
+    /// The number that a transaction has for it.
+    pub fn number(self) -> i32 {
+        match self {
+            Ruleset::Nat => PF_RULESET_NAT,
+            Ruleset::Rdr => PF_RULESET_RDR,
+            Ruleset::Filter => PF_RULESET_FILTER,
+        }
+    }
+
+    /// The action that its rules have; DIOCGETRULES and DIOCGETRULENV name a ruleset by it.
+    pub fn action(self) -> u8 {
+        match self {
+            Ruleset::Nat => PF_NAT,
+            Ruleset::Rdr => PF_RDR,
+            Ruleset::Filter => PF_PASS,
+        }
+    }
+}
+
+/// The number of a family in FreeBSD.
+pub fn af(family: Family) -> u8 {
+    match family {
+        Family::Inet => AF_INET,
+        Family::Inet6 => AF_INET6,
+    }
+}
+
+/// One member of each list of a [`Match`]: what one rule of the kernel's is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    on: Option<&'a Interface>,
+    from: Option<&'a Address>,
+    to: Option<&'a Address>,
+}
+
+/// The rules of the kernel's that `matches` stands for, in pfctl's order. Allocates nothing.
+pub fn members(matches: &Match) -> impl Iterator<Item = Member<'_>> {
+    each(&matches.on).flat_map(move |on| {
+        each(&matches.from).flat_map(move |from| each(&matches.to).map(move |to| Member { on, from, to }))
+    })
+}
+
+/// The members; one `None` where there are none.
+fn each<T>(list: &[T]) -> impl Iterator<Item = Option<&T>> {
+    list.is_empty().then_some(None).into_iter().chain(list.iter().map(Some))
+}
+
+/// The rule that `rule` is for one member of its lists.
+pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
+    into.zero();
+    // no routing table of its own
+    into.rtableid = -1;
+    // `on`, `from` and `to` are the member's; nothing else of a match may be left out
+    let Match { on: _, family, protocol, from: _, to: _, ports: to_ports } = rule.matches();
+    into.af = af(*family);
+    into.proto = protocol.number();
+    if let Some(interface) = member.on {
+        into.ifname = *interface.padded();
+    }
+    address(member.from, &mut into.src.addr);
+    address(member.to, &mut into.dst.addr);
+    ports(*to_ports, &mut into.dst);
+    into.action = Ruleset::of(rule).action();
+    match rule {
+        Rule::Nat { matches: _, address_of: _ } => {
+            into.rpool.proxy_port = PF_NAT_PROXY_PORT;
+            // an interface may have several addresses
+            into.rpool.opts = PF_POOL_ROUNDROBIN;
+        }
+        Rule::Rdr { matches: _, tag, target: _, ports } => {
+            into.tagname = field(tag.as_str());
+            let last = if ports.count() == 1 { 0 } else { ports.last() };
+            into.rpool.proxy_port = [ports.first(), last];
+        }
+        Rule::Pass { matches: _, direction, log, quick, tagged, state, labels: [_, label] } => {
+            into.direction = match direction {
+                None => 0,
+                Some(Direction::In) => PF_IN,
+                Some(Direction::Out) => PF_OUT,
+            };
+            into.log = if *log { PF_LOG } else { 0 };
+            into.quick = u8::from(*quick);
+            limits(state, into);
+            into.keep_state = PF_STATE_NORMAL;
+            if *protocol == Protocol::Tcp {
+                into.flags = TH_SYN;
+                into.flagset = TH_SYN_ACK;
+            }
+            if let Some(tag) = tagged {
+                into.match_tagname = field(tag.as_str());
+            }
+            into.label = field(label.as_str());
+        }
+    }
+}
+
+/// What stands behind `keep state`, with what pfctl(8) adds to it (rules of pfrule in sbin/pfctl/parse.y): states of a rule
+/// with a limit expire sooner from 60% of it on, and sources are remembered as long as their rate is counted.
+fn limits(state: &StateOptions, into: &mut PfRule) {
+    let StateOptions { max, max_src_states, max_src_conn, max_src_conn_rate } = *state;
+    let number = |n: Option<NonZeroU32>| n.map_or(0, NonZeroU32::get);
+    into.max_states = number(max);
+    into.max_src_states = number(max_src_states);
+    into.max_src_conn = number(max_src_conn);
+    if let Some(rate) = max_src_conn_rate {
+        into.max_src_conn_rate = [rate.connections(), rate.seconds()];
+        into.timeout[PFTM_SRC_NODE] = rate.seconds();
+    }
+    if let Some(max) = max {
+        // in pfctl's order of operations: u_int32_t, so the divisions come first
+        into.timeout[PFTM_ADAPTIVE_START] = (max.get() / 10).wrapping_mul(6);
+        into.timeout[PFTM_ADAPTIVE_END] = (max.get() / 10).wrapping_mul(12);
+    }
+    if state.tracks_sources() {
+        into.rule_flag |= PFRULE_SRCTRACK | PFRULE_RULESRCTRACK;
+    }
+}
+
+/// The address that `rule` translates to, and whether it does.
+pub fn target(rule: &Rule, into: &mut PfiocPooladdr) -> bool {
+    let to = match rule {
+        Rule::Nat { address_of, .. } => &Address::Interface(*address_of),
+        Rule::Rdr { target, .. } => &Address::Host(*target),
+        Rule::Pass { .. } => return false,
+    };
+    // 15 holds the family of the address against the packet's (pf_map_addr in sys/netpfil/pf/pf_lb.c)
+    into.af = af(rule.matches().family);
+    address(Some(to), &mut into.addr);
+    true
+}
+
+const HOST_MASK: [u8; 16] = [0xff; 16];
+
+fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
+    into.zero();
+    let dynamic = |into: &mut PfAddrWrap, name: &[u8; Interface::SIZE], iflags| {
+        into.kind = PF_ADDR_DYNIFTL;
+        into.iflags = iflags;
+        into.addr = *name;
+        // any other mask makes networks of the addresses (pfi_dynaddr_setup in sys/netpfil/pf/pf_if.c)
+        into.mask = HOST_MASK;
+    };
+    match from {
+        None | Some(Address::Any) => {}
+        Some(Address::Host(host)) => {
+            into.addr = octets(*host);
+            into.mask = HOST_MASK;
+        }
+        Some(Address::Network(network)) => {
+            into.addr = octets(network.network());
+            into.mask = octets(network.netmask());
+        }
+        Some(Address::Interface(interface)) => dynamic(into, interface.padded(), 0),
+        Some(Address::InterfaceNetwork(interface)) => dynamic(into, interface.padded(), PFI_AFLAG_NETWORK),
+        // the kernel knows the name and takes the addresses of every interface (pfi_dynaddr_setup)
+        Some(Address::Own) => dynamic(into, &field("self"), 0),
+        Some(Address::Table(table)) => {
+            into.kind = PF_ADDR_TABLE;
+            let name: [u8; TABLE_NAME_SIZE] = field(table.as_str());
+            into.addr.copy_from_slice(&name[..16]);
+            into.mask.copy_from_slice(&name[16..]);
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&v4.octets());
+            octets
+        }
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn ports(range: PortRange, into: &mut PfRuleAddr) {
+    if range.count() == 1 {
+        into.port_op = PF_OP_EQ;
+        into.port = [range.first().into(), 0.into()];
+    } else {
+        into.port_op = PF_OP_RRG;
+        into.port = [range.first().into(), range.last().into()];
+    }
+}

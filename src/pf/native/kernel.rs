@@ -1,0 +1,214 @@
+//! What pf(4) is asked, each call with the struct that belongs to it, and what can go wrong.
+
+use std::fmt;
+use std::io;
+
+use super::layout::*;
+use crate::error::{Error, Kind};
+
+/// One ioctl on /dev/pf. A call can only be made with the struct that the kernel expects for it.
+#[derive(Debug)]
+pub enum Call<'a> {
+    /// DIOCXBEGIN: opens the inactive copy of each ruleset; fills in the tickets.
+    XBegin(&'a mut [PfiocTransE; 3]),
+    /// DIOCXCOMMIT: makes the inactive copies the active ones, all at once.
+    XCommit(&'a mut [PfiocTransE; 3]),
+    /// DIOCXROLLBACK: throws the inactive copies away.
+    XRollback(&'a mut [PfiocTransE; 3]),
+    /// DIOCBEGINADDRS: empties the host's one buffer for redirect addresses; fills in its ticket.
+    BeginAddrs(&'a mut PfiocPooladdr),
+    /// DIOCADDADDR: puts an address into the buffer.
+    AddAddr(&'a mut PfiocPooladdr),
+    /// DIOCADDRULE: adds a rule, with what is in the buffer.
+    AddRule(&'a mut PfiocRule),
+    /// DIOCGETRULES: the number of rules and the ticket of an active ruleset.
+    GetRules(&'a mut PfiocRule),
+    /// DIOCGETRULENV: one rule.
+    GetRule(&'a mut Nv),
+    /// DIOCGETRULESETS: the number of an anchor's children.
+    GetRulesets(&'a mut PfiocRuleset),
+    /// DIOCGETRULESET: the name of one.
+    GetRuleset(&'a mut PfiocRuleset),
+    /// DIOCGETSTATUSNV
+    GetStatus(&'a mut Nv),
+    /// DIOCKILLSTATESNV
+    KillStates(&'a mut Nv),
+    /// DIOCGETLIMIT
+    GetLimit(&'a mut PfiocLimit),
+}
+
+impl Call<'_> {
+    /// Its name in sys/net/pfvar.h.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::XBegin(_) => "DIOCXBEGIN",
+            Call::XCommit(_) => "DIOCXCOMMIT",
+            Call::XRollback(_) => "DIOCXROLLBACK",
+            Call::BeginAddrs(_) => "DIOCBEGINADDRS",
+            Call::AddAddr(_) => "DIOCADDADDR",
+            Call::AddRule(_) => "DIOCADDRULE",
+            Call::GetRules(_) => "DIOCGETRULES",
+            Call::GetRule(_) => "DIOCGETRULENV",
+            Call::GetRulesets(_) => "DIOCGETRULESETS",
+            Call::GetRuleset(_) => "DIOCGETRULESET",
+            Call::GetStatus(_) => "DIOCGETSTATUSNV",
+            Call::KillStates(_) => "DIOCKILLSTATESNV",
+            Call::GetLimit(_) => "DIOCGETLIMIT",
+        }
+    }
+
+    /// Its number: `_IOWR('D', n, struct)` of sys/net/pfvar.h and sys/sys/ioccom.h.
+    pub fn number(&self) -> u64 {
+        match self {
+            Call::XBegin(_) => iowr(81, 16),
+            Call::XCommit(_) => iowr(82, 16),
+            Call::XRollback(_) => iowr(83, 16),
+            Call::BeginAddrs(_) => iowr(51, size_of::<PfiocPooladdr>()),
+            Call::AddAddr(_) => iowr(52, size_of::<PfiocPooladdr>()),
+            Call::AddRule(_) => iowr(4, size_of::<PfiocRule>()),
+            Call::GetRules(_) => iowr(6, size_of::<PfiocRule>()),
+            Call::GetRule(_) => iowr(7, 24),
+            Call::GetRulesets(_) => iowr(58, size_of::<PfiocRuleset>()),
+            Call::GetRuleset(_) => iowr(59, size_of::<PfiocRuleset>()),
+            Call::GetStatus(_) => iowr(21, 24),
+            Call::KillStates(_) => iowr(41, 24),
+            Call::GetLimit(_) => iowr(39, size_of::<PfiocLimit>()),
+        }
+    }
+}
+
+/// `_IOWR('D', n, size)`
+const fn iowr(n: u8, size: usize) -> u64 {
+    0xc000_0000 | (size as u64 & 0x1fff) << 16 | (b'D' as u64) << 8 | n as u64
+}
+
+/// The buffer of a call that takes and gives a packed nvlist: what struct pfioc_nv points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nv {
+    /// Room for the reply; the request stands at its start.
+    pub buffer: Vec<u8>,
+    /// The length of the request, then of the reply.
+    pub length: usize,
+}
+
+/// A way to make these calls: /dev/pf, or a stand-in in a test.
+pub trait Kernel {
+    /// Makes one call.
+    fn call(&self, call: Call<'_>) -> Result<(), Failure>;
+}
+
+impl<K: Kernel + ?Sized> Kernel for &K {
+    fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+        (**self).call(call)
+    }
+}
+
+/// The word for opening the device in [`Failure::call`].
+pub const OPEN: &str = "open /dev/pf";
+
+/// A call that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name.
+    pub call: &'static str,
+    /// The errno.
+    pub errno: i32,
+    /// What it was about: a rule, an anchor; empty for nothing in particular.
+    pub about: String,
+}
+
+impl Failure {
+    /// A failure about nothing in particular.
+    pub fn new(call: &'static str, errno: i32) -> Failure {
+        Failure { call, errno, about: String::new() }
+    }
+
+    /// The same failure, about something.
+    #[must_use]
+    pub fn about(mut self, what: impl fmt::Display) -> Failure {
+        self.about = what.to_string();
+        self
+    }
+
+    /// What the caller can do, and the words for it.
+    fn remedy(&self) -> (Kind, &'static str) {
+        match (self.errno, self.call) {
+            (libc::ENOENT | libc::ENXIO, OPEN) => (
+                Kind::Unavailable,
+                "pf is not loaded, or this jail's devfs ruleset hides it: kldload pf, then service pf onestart",
+            ),
+            (libc::EACCES, _) => (Kind::Permission, "only root may change pf: run as root"),
+            (libc::EPERM, _) => (
+                Kind::Permission,
+                "sysctl kern.securelevel is above 2, which only a reboot lowers, or this jail has no pf of its own",
+            ),
+            (libc::EBUSY, _) => (
+                Kind::Busy,
+                "another program loads rules all the time: try again, or look for pfctl, ftp-proxy and the like",
+            ),
+            (libc::ENODEV | libc::ENOTTY | libc::EOPNOTSUPP, _) => {
+                (Kind::Unsupported, "this kernel's pf does not know the call: use --backend pfctl")
+            }
+            (libc::EINVAL, "DIOCXBEGIN") => {
+                (Kind::System, "the limit of anchors may be reached: see pfctl -sm, and set limit anchors in pf.conf")
+            }
+            (libc::ENOMEM, _) => (Kind::System, "pf has no memory for it: see pfctl -sm and vmstat -z"),
+            _ => (Kind::System, "--backend pfctl may say more"),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        let (kind, remedy) = failure.remedy();
+        let errno = io::Error::from_raw_os_error(failure.errno);
+        let Failure { call, about, .. } = &failure;
+        let about = if about.is_empty() { String::new() } else { format!(", for {about}") };
+        Error::new(kind, format!("{call}: {errno}{about}; {remedy}")).with_errno(failure.errno)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    /// The numbers that the kernel's own headers gave for amd64 and arm64.
+    #[test]
+    fn numbers() {
+        let mut trans = [PfiocTransE::new_zeroed(); 3];
+        let mut rule = PfiocRule::new_zeroed();
+        let mut address = PfiocPooladdr::new_zeroed();
+        let mut ruleset = PfiocRuleset::new_zeroed();
+        let mut limit = PfiocLimit::new_zeroed();
+        let mut nv = Nv { buffer: vec![], length: 0 };
+        assert_eq!(Call::XBegin(&mut trans).number(), 0xc010_4451);
+        assert_eq!(Call::XCommit(&mut trans).number(), 0xc010_4452);
+        assert_eq!(Call::XRollback(&mut trans).number(), 0xc010_4453);
+        assert_eq!(Call::BeginAddrs(&mut address).number(), 0xc470_4433);
+        assert_eq!(Call::AddAddr(&mut address).number(), 0xc470_4434);
+        assert_eq!(Call::AddRule(&mut rule).number(), 0xcbe0_4404);
+        assert_eq!(Call::GetRules(&mut rule).number(), 0xcbe0_4406);
+        assert_eq!(Call::GetRule(&mut nv).number(), 0xc018_4407);
+        assert_eq!(Call::GetRulesets(&mut ruleset).number(), 0xc444_443a);
+        assert_eq!(Call::GetRuleset(&mut ruleset).number(), 0xc444_443b);
+        assert_eq!(Call::GetStatus(&mut nv).number(), 0xc018_4415);
+        assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
+        assert_eq!(Call::GetLimit(&mut limit).number(), 0xc008_4427);
+    }
+
+    #[test]
+    fn an_error_says_the_call_the_errno_the_rule_and_what_to_do() {
+        let error = Error::from(Failure::new("DIOCADDRULE", libc::ENODEV).about("pass quick all"));
+        assert_eq!((error.kind(), error.errno()), (Kind::Unsupported, Some(libc::ENODEV)));
+        for part in ["DIOCADDRULE: ", "pass quick all", "--backend pfctl"] {
+            assert!(error.message().contains(part), "{error}");
+        }
+        let kind = |call, errno| Error::from(Failure::new(call, errno)).kind();
+        assert_eq!(kind(OPEN, libc::ENOENT), Kind::Unavailable);
+        assert_eq!(kind(OPEN, libc::EACCES), Kind::Permission);
+        assert_eq!(kind("DIOCXBEGIN", libc::EPERM), Kind::Permission);
+        assert_eq!(kind("DIOCXCOMMIT", libc::EBUSY), Kind::Busy);
+        assert_eq!(kind("DIOCGETRULENV", libc::ENOENT), Kind::System);
+    }
+}

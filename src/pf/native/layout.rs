@@ -1,0 +1,377 @@
+//! The structs of pf(4) as FreeBSD 14 and 15 lay them out on LP64, and the numbers that go into them.
+//!
+//! Sizes and offsets are those of sys/net/pfvar.h and sys/netpfil/pf/pf.h of 15.1, printed by a compiler on a running
+//! system, and asserted below; 14 has the same text. Fields that the kernel fills in for itself (pointers,
+//! counters, skip steps) are there for their place only and stay zero.
+
+use std::mem::{offset_of, size_of};
+
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::net::Interface;
+
+/// MAXPATHLEN, sys/syslimits.h
+pub const MAXPATHLEN: usize = 1024;
+/// PF_RULE_LABEL_SIZE, PF_TAG_NAME_SIZE, PF_ANCHOR_NAME_SIZE, PF_QNAME_SIZE
+pub const NAME_SIZE: usize = 64;
+/// PF_TABLE_NAME_SIZE
+pub const TABLE_NAME_SIZE: usize = 32;
+
+/// AF_INET
+pub const AF_INET: u8 = 2;
+/// AF_INET6 of FreeBSD
+pub const AF_INET6: u8 = 28;
+
+/// PF_PASS
+pub const PF_PASS: u8 = 0;
+/// PF_NAT
+pub const PF_NAT: u8 = 4;
+/// PF_RDR
+pub const PF_RDR: u8 = 8;
+
+/// PF_RULESET_FILTER
+pub const PF_RULESET_FILTER: i32 = 1;
+/// PF_RULESET_NAT
+pub const PF_RULESET_NAT: i32 = 2;
+/// PF_RULESET_RDR
+pub const PF_RULESET_RDR: i32 = 4;
+
+/// PF_ADDR_ADDRMASK: an address and a mask
+pub const PF_ADDR_ADDRMASK: u8 = 0;
+/// PF_ADDR_DYNIFTL: the addresses of an interface
+pub const PF_ADDR_DYNIFTL: u8 = 2;
+/// PF_ADDR_TABLE
+pub const PF_ADDR_TABLE: u8 = 3;
+/// PFI_AFLAG_NETWORK: `(em0:network)`
+pub const PFI_AFLAG_NETWORK: u8 = 1;
+
+/// PF_OP_IRG: `><`
+pub const PF_OP_IRG: u8 = 1;
+/// PF_OP_EQ: `=`
+pub const PF_OP_EQ: u8 = 2;
+/// PF_OP_LT: `<`
+pub const PF_OP_LT: u8 = 4;
+/// PF_OP_LE: `<=`
+pub const PF_OP_LE: u8 = 5;
+/// PF_OP_GT: `>`
+pub const PF_OP_GT: u8 = 6;
+/// PF_OP_GE: `>=`
+pub const PF_OP_GE: u8 = 7;
+/// PF_OP_RRG: `:`
+pub const PF_OP_RRG: u8 = 9;
+
+/// PF_POOL_ROUNDROBIN
+pub const PF_POOL_ROUNDROBIN: u8 = 4;
+/// PF_NAT_PROXY_PORT_LOW and PF_NAT_PROXY_PORT_HIGH of pfctl_parser.h: the ports of translated sources
+pub const PF_NAT_PROXY_PORT: [u16; 2] = [50001, 65535];
+/// PF_STATE_NORMAL: `keep state`
+pub const PF_STATE_NORMAL: u8 = 1;
+/// TH_SYN
+pub const TH_SYN: u8 = 0x02;
+/// TH_SYN and TH_ACK
+pub const TH_SYN_ACK: u8 = 0x12;
+/// PF_LIMIT_ANCHORS (15 only)
+pub const PF_LIMIT_ANCHORS: i32 = 4;
+/// packets in
+pub const PF_IN: u8 = 1;
+/// packets out
+pub const PF_OUT: u8 = 2;
+/// `log`, to pflog0
+pub const PF_LOG: u8 = 1;
+/// sources are counted
+pub const PFRULE_SRCTRACK: u32 = 0x20;
+/// `source-track rule`
+pub const PFRULE_RULESRCTRACK: u32 = 0x40;
+/// index of `adaptive.start` in the timeouts
+pub const PFTM_ADAPTIVE_START: usize = 16;
+/// index of `adaptive.end` in the timeouts
+pub const PFTM_ADAPTIVE_END: usize = 17;
+/// index of `src.track` in the timeouts
+pub const PFTM_SRC_NODE: usize = 18;
+
+/// `text` in a field of the kernel's, padded with NULs. Everything that is put into one is bounded by its type
+/// (name.rs, net.rs) or came out of such a field; the last byte stays NUL in any case.
+pub fn field<const N: usize>(text: &str) -> [u8; N] {
+    let mut field = [0; N];
+    let length = text.len().min(N - 1);
+    field[..length].copy_from_slice(&text.as_bytes()[..length]);
+    field
+}
+
+/// What a field of the kernel's holds; what is not UTF-8 is replaced.
+pub fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(field.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+}
+
+/// struct pf_addr_wrap
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfAddrWrap {
+    /// the address; or the name of the interface; or the first half of the name of a table
+    pub addr: [u8; Interface::SIZE],
+    /// the mask; or the second half
+    pub mask: [u8; 16],
+    /// union p, a pointer of the kernel's
+    pub p: u64,
+    /// PF_ADDR_*
+    pub kind: u8,
+    /// PFI_AFLAG_*
+    pub iflags: u8,
+    /// padding
+    pub pad: [u8; 6],
+}
+
+/// struct pf_rule_addr
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfRuleAddr {
+    /// the address
+    pub addr: PfAddrWrap,
+    /// the ports, in network byte order
+    pub port: [U16; 2],
+    /// `!`
+    pub neg: u8,
+    /// PF_OP_*
+    pub port_op: u8,
+    /// padding
+    pub pad: [u8; 2],
+}
+
+/// struct pf_pool
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfPool {
+    /// pointers of the kernel's: list, cur
+    pub pointers: [u64; 3],
+    /// the key of source-hash
+    pub key: [u8; 16],
+    /// the next address of round-robin
+    pub counter: [u8; 16],
+    /// the place in a table
+    pub tblidx: i32,
+    /// the ports, in host byte order
+    pub proxy_port: [u16; 2],
+    /// PF_POOL_*
+    pub opts: u8,
+    /// padding
+    pub pad: [u8; 7],
+}
+
+/// struct pf_rule_uid, struct pf_rule_gid
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfRuleId {
+    /// the numbers
+    pub id: [u32; 2],
+    /// PF_OP_*
+    pub op: u8,
+    /// padding
+    pub pad: [u8; 3],
+}
+
+/// struct pf_rule
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are those of sys/netpfil/pf/pf.h")]
+pub struct PfRule {
+    pub src: PfRuleAddr,
+    pub dst: PfRuleAddr,
+    pub skip: [u64; 8],
+    pub label: [u8; NAME_SIZE],
+    pub ifname: [u8; Interface::SIZE],
+    pub qname: [u8; NAME_SIZE],
+    pub pqname: [u8; NAME_SIZE],
+    pub tagname: [u8; NAME_SIZE],
+    pub match_tagname: [u8; NAME_SIZE],
+    pub overload_tblname: [u8; TABLE_NAME_SIZE],
+    pub entries: [u64; 2],
+    pub rpool: PfPool,
+    pub evaluations: u64,
+    pub packets: [u64; 2],
+    pub bytes: [u64; 2],
+    pub kif: u64,
+    pub anchor: u64,
+    pub overload_tbl: u64,
+    pub os_fingerprint: u32,
+    pub rtableid: i32,
+    pub timeout: [u32; 20],
+    pub max_states: u32,
+    pub max_src_nodes: u32,
+    pub max_src_states: u32,
+    pub max_src_conn: u32,
+    /// limit, seconds
+    pub max_src_conn_rate: [u32; 2],
+    pub qid: u32,
+    pub pqid: u32,
+    pub rt_listid: u32,
+    pub nr: u32,
+    pub prob: u32,
+    pub cuid: u32,
+    pub cpid: i32,
+    pub pad0: u32,
+    pub states_cur: u64,
+    pub states_tot: u64,
+    pub src_nodes: u64,
+    pub return_icmp: u16,
+    pub return_icmp6: u16,
+    pub max_mss: u16,
+    pub tag: u16,
+    pub match_tag: u16,
+    pub scrub_flags: u16,
+    pub uid: PfRuleId,
+    pub gid: PfRuleId,
+    pub rule_flag: u32,
+    pub action: u8,
+    pub direction: u8,
+    pub log: u8,
+    pub logif: u8,
+    pub quick: u8,
+    pub ifnot: u8,
+    pub match_tag_not: u8,
+    pub natpass: u8,
+    pub keep_state: u8,
+    pub af: u8,
+    pub proto: u8,
+    pub kind: u8,
+    pub code: u8,
+    pub flags: u8,
+    pub flagset: u8,
+    pub min_ttl: u8,
+    pub allow_opts: u8,
+    pub rt: u8,
+    pub return_ttl: u8,
+    pub tos: u8,
+    pub set_tos: u8,
+    pub anchor_relative: u8,
+    pub anchor_wildcard: u8,
+    pub flush: u8,
+    pub prio: u8,
+    pub set_prio: [u8; 2],
+    pub pad1: u8,
+    pub divert_addr: [u8; 16],
+    pub divert_port: U16,
+    pub pad2: [u8; 2],
+    pub u_states_cur: u64,
+    pub u_states_tot: u64,
+    pub u_src_nodes: u64,
+}
+
+/// struct pfioc_rule
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfiocRule {
+    /// what to do with the rule (DIOCCHANGERULE)
+    pub action: u32,
+    /// the ticket of the ruleset
+    pub ticket: u32,
+    /// the ticket of the redirect addresses
+    pub pool_ticket: u32,
+    /// the number of rules (DIOCGETRULES)
+    pub nr: u32,
+    /// the anchor
+    pub anchor: [u8; MAXPATHLEN],
+    /// the anchor that the rule calls; always ended by a NUL here, since DIOCADDRULE does not see to that
+    pub anchor_call: [u8; MAXPATHLEN],
+    /// the rule
+    pub rule: PfRule,
+}
+
+/// struct pfioc_pooladdr, with struct pf_pooladdr in it
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfiocPooladdr {
+    /// what to do with the address (DIOCCHANGEADDR)
+    pub action: u32,
+    /// the ticket of the redirect addresses
+    pub ticket: u32,
+    /// the number of addresses (DIOCGETADDRS)
+    pub nr: u32,
+    /// the number of the rule (DIOCGETADDRS)
+    pub r_num: u32,
+    /// the action of the rule (DIOCGETADDRS)
+    pub r_action: u8,
+    /// (DIOCGETADDRS)
+    pub r_last: u8,
+    /// the family
+    pub af: u8,
+    /// the anchor (DIOCGETADDRS)
+    pub anchor: [u8; MAXPATHLEN],
+    /// padding
+    pub pad: [u8; 5],
+    /// the address
+    pub addr: PfAddrWrap,
+    /// pointers of the kernel's
+    pub entries: [u64; 2],
+    /// the interface (route-to)
+    pub ifname: [u8; Interface::SIZE],
+    /// a pointer of the kernel's
+    pub kif: u64,
+}
+
+/// struct pfioc_trans_e: one ruleset of a transaction
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfiocTransE {
+    /// PF_RULESET_*
+    pub rs_num: i32,
+    /// the anchor
+    pub anchor: [u8; MAXPATHLEN],
+    /// filled in by DIOCXBEGIN
+    pub ticket: u32,
+}
+
+/// struct pfioc_ruleset: an anchor's children
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfiocRuleset {
+    /// how many (DIOCGETRULESETS), or which (DIOCGETRULESET)
+    pub nr: u32,
+    /// the anchor
+    pub path: [u8; MAXPATHLEN],
+    /// the child's name
+    pub name: [u8; NAME_SIZE],
+}
+
+/// struct pfioc_limit
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfiocLimit {
+    /// PF_LIMIT_*
+    pub index: i32,
+    /// 0 is none
+    pub limit: u32,
+}
+
+macro_rules! offsets {
+    ($($type:ty: $size:literal { $($($field:ident).+ $offset:literal),* $(,)? })*) => {$(
+        const _: () = assert!(size_of::<$type>() == $size);
+        $(const _: () = assert!(offset_of!($type, $($field).+) == $offset);)*
+    )*};
+}
+
+offsets! {
+    PfAddrWrap: 48 { addr 0, mask 16, p 32, kind 40, iflags 41 }
+    PfRuleAddr: 56 { addr 0, port 48, neg 52, port_op 53 }
+    PfPool: 72 { key 24, counter 40, tblidx 56, proxy_port 60, opts 64 }
+    PfRuleId: 12 { id 0, op 8 }
+    PfRule: 976 {
+        src 0, dst 56, skip 112, label 176, ifname 240, qname 256, pqname 320, tagname 384, match_tagname 448,
+        overload_tblname 512, entries 544, rpool 560, rpool.key 584, rpool.proxy_port 620, rpool.opts 624,
+        evaluations 632, packets 640, bytes 656, os_fingerprint 696, rtableid 700, timeout 704, max_states 784,
+        max_src_nodes 788, max_src_states 792, max_src_conn 796, max_src_conn_rate 800, qid 808, pqid 812, nr 820,
+        prob 824, cuid 828, cpid 832, return_icmp 864, return_icmp6 866, max_mss 868, tag 870, match_tag 872,
+        scrub_flags 874, uid 876, gid 888, rule_flag 900, action 904, direction 905, log 906, logif 907, quick 908,
+        ifnot 909, match_tag_not 910, natpass 911, keep_state 912, af 913, proto 914, kind 915, code 916, flags 917,
+        flagset 918, min_ttl 919, allow_opts 920, rt 921, return_ttl 922, tos 923, set_tos 924, anchor_relative 925,
+        anchor_wildcard 926, flush 927, prio 928, set_prio 929, divert_addr 932, divert_port 948, u_states_cur 952,
+    }
+    PfiocRule: 3040 { action 0, ticket 4, pool_ticket 8, nr 12, anchor 16, anchor_call 1040, rule 2064, rule.action 2968 }
+    PfiocPooladdr: 1136 {
+        action 0, ticket 4, nr 8, r_num 12, r_action 16, r_last 17, af 18, anchor 19, addr 1048, entries 1096,
+        ifname 1112, kif 1128,
+    }
+    PfiocTransE: 1032 { rs_num 0, anchor 4, ticket 1028 }
+    PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
+    PfiocLimit: 8 { index 0, limit 4 }
+}

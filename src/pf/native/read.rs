@@ -1,0 +1,233 @@
+//! What pf holds: rules, anchors, status, and how it is asked to end states.
+
+use std::net::IpAddr;
+
+use zerocopy::FromZeros;
+
+use super::encode::Ruleset;
+use super::kernel::{Call, Failure, Kernel, Nv};
+use super::layout::*;
+use super::nv::{List, Malformed, Value};
+
+/// Room for the reply of a call: a rule takes about 4000 bytes, the status 6000.
+const REPLY: usize = 16 * 1024;
+/// No reply is longer.
+const LONGEST_REPLY: usize = 1024 * 1024;
+
+/// A rule that pf holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The anchor that it calls; empty for an ordinary rule.
+    pub anchor_call: String,
+    /// The rule.
+    pub rule: List,
+}
+
+/// Sends `request` and reads the reply.
+fn exchange<K: Kernel>(kernel: &K, call: fn(&mut Nv) -> Call<'_>, request: &List) -> Result<List, Failure> {
+    let request = request.encode();
+    let mut nv = Nv { buffer: vec![0; REPLY.max(request.len())], length: 0 };
+    loop {
+        nv.buffer[..request.len()].copy_from_slice(&request);
+        nv.length = request.len();
+        let name = call(&mut nv).name();
+        match kernel.call(call(&mut nv)) {
+            Err(failure) if failure.errno == libc::ENOSPC && nv.buffer.len() < LONGEST_REPLY => {
+                nv.buffer.resize(2 * nv.buffer.len(), 0);
+            }
+            Err(failure) => return Err(failure),
+            Ok(()) => {
+                let reply = nv.buffer.get(..nv.length).unwrap_or_default();
+                return List::decode(reply).map_err(|malformed| unreadable(name, &malformed));
+            }
+        }
+    }
+}
+
+/// A reply that does not follow the form: EBADMSG, which is also what the kernel says of such a request.
+pub fn unreadable(call: &'static str, malformed: &Malformed) -> Failure {
+    Failure::new(call, libc::EBADMSG).about(malformed)
+}
+
+/// The number of rules of a ruleset and its ticket; none where there is no such anchor (pf_ioctl_getrules: EINVAL).
+pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<(u32, u32), Failure> {
+    let mut request = PfiocRule::new_zeroed();
+    request.anchor = field(anchor);
+    request.rule.action = ruleset.action();
+    match kernel.call(Call::GetRules(&mut request)) {
+        Ok(()) => Ok((request.nr, request.ticket)),
+        Err(failure) if !anchor.is_empty() && matches!(failure.errno, libc::EINVAL | libc::ENOENT) => Ok((0, 0)),
+        Err(failure) => Err(failure.about(format_args!("anchor \"{anchor}\""))),
+    }
+}
+
+/// The rules of a ruleset. EBUSY where it was loaded anew meanwhile.
+pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Vec<Held>, Failure> {
+    let (count, ticket) = count(kernel, anchor, ruleset)?;
+    let mut rules = Vec::new();
+    for nr in 0..count {
+        let request = List::new()
+            .with("anchor", Value::String(anchor.to_owned()))
+            .with("ruleset", Value::Number(u64::from(ruleset.action())))
+            .with("ticket", Value::Number(u64::from(ticket)))
+            .with("nr", Value::Number(u64::from(nr)));
+        let reply = match exchange(kernel, |nv| Call::GetRule(nv), &request) {
+            // the anchor went away between the calls
+            Err(failure) if failure.errno == libc::ENOENT => Err(Failure { errno: libc::EBUSY, ..failure }),
+            other => other,
+        }
+        .map_err(|failure| Failure { about: format!("rule {nr} of anchor \"{anchor}\""), ..failure })?;
+        let read = || -> Result<Held, Malformed> {
+            Ok(Held { anchor_call: reply.string("anchor_call")?.to_owned(), rule: reply.list("rule")?.clone() })
+        };
+        rules.push(read().map_err(|malformed| unreadable("DIOCGETRULENV", &malformed))?);
+    }
+    Ok(rules)
+}
+
+/// Whether an anchor holds a rule.
+pub fn holds_rules<K: Kernel>(kernel: &K, anchor: &str) -> Result<bool, Failure> {
+    for ruleset in Ruleset::ALL {
+        if count(kernel, anchor, ruleset)?.0 > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The names of the anchors directly below `anchor`; none where there is no such anchor.
+pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
+    let total = |kernel: &K| -> Result<u32, Failure> {
+        let mut request = PfiocRuleset::new_zeroed();
+        request.path = field(anchor);
+        match kernel.call(Call::GetRulesets(&mut request)) {
+            Ok(()) => Ok(request.nr),
+            Err(failure) if matches!(failure.errno, libc::ENOENT | libc::EINVAL) => Ok(0),
+            Err(failure) => Err(failure.about(format_args!("anchor \"{anchor}\""))),
+        }
+    };
+    let before = total(kernel)?;
+    let mut names = Vec::new();
+    for nr in 0..before {
+        let mut request = PfiocRuleset::new_zeroed();
+        request.path = field(anchor);
+        request.nr = nr;
+        match kernel.call(Call::GetRuleset(&mut request)) {
+            Ok(()) => names.push(text(&request.name)),
+            Err(failure) => {
+                // the anchor itself went away between the calls
+                let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
+                return Err(Failure { errno, ..failure }.about(format_args!("anchor \"{anchor}\"")));
+            }
+        }
+    }
+    // nothing holds the list still: an anchor that came or went has moved the numbers of the others
+    if total(kernel)? != before {
+        return Err(Failure::new("DIOCGETRULESET", libc::EBUSY).about(format_args!("anchor \"{anchor}\"")));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Whether pf is enabled.
+pub fn running<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
+    let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new())?;
+    status.bool("running").map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
+}
+
+/// Ends the states that rules with this label made, and says how many. Every key is one that the kernel insists on
+/// (pf_nvstate_kill_to_kstate_kill in sys/netpfil/pf/pf_nv.c); an empty one matches everything.
+pub fn kill_states<K: Kernel>(kernel: &K, label: &str) -> Result<u64, Failure> {
+    let number = Value::Number;
+    let any = || {
+        let zeros = || Value::List(List::new().with("addr", Value::Binary(vec![0; 16])));
+        let wrap = List::new()
+            .with("type", number(u64::from(PF_ADDR_ADDRMASK)))
+            .with("iflags", number(0))
+            .with("addr", zeros())
+            .with("mask", zeros());
+        Value::List(
+            List::new()
+                .with("addr", Value::List(wrap))
+                .with("port", Value::Numbers(vec![0, 0]))
+                .with("neg", number(0))
+                .with("port_op", number(0)),
+        )
+    };
+    let compare = List::new().with("id", number(0)).with("creatorid", number(0)).with("direction", number(0));
+    let request = List::new()
+        .with("cmp", Value::List(compare))
+        .with("af", number(0))
+        .with("proto", number(0))
+        .with("src", any())
+        .with("dst", any())
+        .with("ifname", Value::String(String::new()))
+        .with("label", Value::String(label.to_owned()))
+        .with("kill_match", Value::Bool(false));
+    let reply = exchange(kernel, |nv| Call::KillStates(nv), &request)
+        .map_err(|failure| Failure { about: format!("label \"{label}\""), ..failure })?;
+    reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
+}
+
+/// The limit of anchors (0 is none); `None` where the kernel has no such limit (before 15).
+pub fn anchor_limit<K: Kernel>(kernel: &K) -> Result<Option<u32>, Failure> {
+    let mut request = PfiocLimit { index: PF_LIMIT_ANCHORS, limit: 0 };
+    match kernel.call(Call::GetLimit(&mut request)) {
+        Ok(()) => Ok(Some(request.limit)),
+        Err(failure) if failure.errno == libc::EINVAL => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// An address of a rule, as DIOCGETRULENV gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// `any`
+    Any,
+    /// one address
+    Host(IpAddr),
+    /// an address and the length of its prefix
+    Network(IpAddr, u32),
+    /// `(em0)`, `(self)`, and with what follows the name: `(em0:network)`
+    Interface(String, String),
+    /// `<name>`
+    Table(String),
+    /// anything else: a range, `urpf-failed`, `no-route`
+    Other,
+}
+
+/// The address in `src` or `dst` of a rule of family `af` (0 for both).
+pub fn address(rule_addr: &List, af: u64) -> Result<Where, Malformed> {
+    let wrap = rule_addr.list("addr")?;
+    let kind = wrap.number("type")?;
+    if kind == u64::from(PF_ADDR_DYNIFTL) {
+        let flags = wrap.number("iflags")?;
+        let modifiers = [(1, ":network"), (2, ":broadcast"), (4, ":peer"), (8, ":0")];
+        let suffix = modifiers.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, word)| *word).collect();
+        return Ok(Where::Interface(wrap.string("ifname")?.to_owned(), suffix));
+    }
+    if kind == u64::from(PF_ADDR_TABLE) {
+        return Ok(Where::Table(wrap.string("tblname")?.to_owned()));
+    }
+    if kind != u64::from(PF_ADDR_ADDRMASK) {
+        return Ok(Where::Other);
+    }
+    let bytes = |name: &str| -> Result<[u8; 16], Malformed> {
+        let mut bytes = [0; 16];
+        let given = wrap.list(name)?.binary("addr")?;
+        let length = given.len().min(16);
+        bytes[..length].copy_from_slice(&given[..length]);
+        Ok(bytes)
+    };
+    let (address, mask) = (bytes("addr")?, bytes("mask")?);
+    let prefix = mask.iter().map(|byte| byte.count_ones()).sum::<u32>();
+    if prefix == 0 {
+        return Ok(Where::Any);
+    }
+    // no family: what is behind the first four bytes tells
+    let v4 = af == u64::from(AF_INET) || af == 0 && address[4..] == [0; 12] && mask[4..] == [0; 12];
+    let [a, b, c, d, ..] = address;
+    let (address, whole) = if v4 { (IpAddr::from([a, b, c, d]), 32) } else { (IpAddr::from(address), 128) };
+    Ok(if prefix >= whole { Where::Host(address) } else { Where::Network(address, prefix) })
+}

@@ -1,0 +1,117 @@
+//! The one way in which rules are put into an anchor.
+//!
+//! The order is given by the types: rules can be added to a transaction that has begun, each is sent right
+//! behind the redirect address that belongs to it, a committed transaction is gone, and one that is dropped rolls back.
+//! Whatever goes wrong, and a kill at any instruction, leaves the anchor as it was: until the commit only the inactive
+//! copy of its rulesets is touched, and the next DIOCXBEGIN throws away what was left in it (pf_begin_rules).
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use zerocopy::FromZeros;
+
+use super::encode::{self, Ruleset};
+use super::kernel::{Call, Failure, Kernel};
+use super::layout::*;
+use crate::name::Anchor;
+use crate::rules::Rule;
+
+/// An open transaction over the nat, rdr and filter rulesets of one anchor.
+#[must_use = "a transaction that is not committed rolls back"]
+pub struct Transaction<'k, K: Kernel> {
+    kernel: &'k K,
+    rulesets: [PfiocTransE; 3],
+    open: bool,
+    // what each call takes, made once for all rules
+    address: PfiocPooladdr,
+    rule: PfiocRule,
+}
+
+impl<'k, K: Kernel> Transaction<'k, K> {
+    /// DIOCXBEGIN.
+    pub fn begin(kernel: &'k K, anchor: &Anchor) -> Result<Self, Failure> {
+        let mut rulesets = Ruleset::ALL.map(|ruleset| PfiocTransE {
+            rs_num: ruleset.number(),
+            anchor: field(anchor.path()),
+            ticket: 0,
+        });
+        kernel.call(Call::XBegin(&mut rulesets)).map_err(|failure| failure.about(anchor))?;
+        let mut rule = PfiocRule::new_zeroed();
+        rule.anchor = field(anchor.path());
+        Ok(Transaction { kernel, rulesets, open: true, address: PfiocPooladdr::new_zeroed(), rule })
+    }
+
+    /// Adds each of the rules that `rule` stands for. One that is there already is passed over, as pfctl(8) does.
+    pub fn add(&mut self, rule: &Rule) -> Result<(), Failure> {
+        let ruleset = Ruleset::of(rule);
+        let ticket = self.rulesets.iter().find(|element| element.rs_num == ruleset.number()).map(|e| e.ticket);
+        self.rule.ticket = ticket.unwrap_or_default();
+        for member in encode::members(rule.matches()) {
+            self.send(rule, member).map_err(|failure| failure.about(format_args!("rule: {rule}")))?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, rule: &Rule, member: encode::Member<'_>) -> Result<(), Failure> {
+        // also before a rule without an address: every rule takes what is in the buffer, and it is checked for all
+        // (pf_ioctl_addrule)
+        self.address.zero();
+        self.kernel.call(Call::BeginAddrs(&mut self.address))?;
+        self.rule.pool_ticket = self.address.ticket;
+        if encode::target(rule, &mut self.address) {
+            self.kernel.call(Call::AddAddr(&mut self.address))?;
+        }
+        encode::rule(rule, member, &mut self.rule.rule);
+        match self.kernel.call(Call::AddRule(&mut self.rule)) {
+            Err(Failure { errno: libc::EEXIST, .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// DIOCXCOMMIT: the anchor holds these rules and no others, from one packet to the next.
+    pub fn commit(mut self) -> Result<(), Failure> {
+        self.kernel.call(Call::XCommit(&mut self.rulesets))?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl<K: Kernel> Drop for Transaction<'_, K> {
+    fn drop(&mut self) {
+        if self.open {
+            // what fails here stays in the inactive copy, which no packet meets and the next load throws away
+            _ = self.kernel.call(Call::XRollback(&mut self.rulesets));
+        }
+    }
+}
+
+/// One try to make `rules` all that the anchor holds.
+pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<(), Failure> {
+    let mut transaction = Transaction::begin(kernel, anchor)?;
+    for rule in rules {
+        transaction.add(rule)?;
+    }
+    transaction.commit()
+}
+
+/// Does `attempt` again as long as pf is busy, until the deadline. The buffer for redirect addresses is one for the
+/// whole host, so any program that loads rules at the same time makes EBUSY of this one's next call: the pause is
+/// short, grows, and is another one for each process.
+pub fn patiently<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    const LONGEST: u64 = 50_000;
+    let mut most = 500;
+    loop {
+        match attempt() {
+            Err(failure) if failure.errno == libc::EBUSY => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(failure);
+                }
+                let pause = Duration::from_micros(fastrand::u64(most / 4..=most));
+                thread::sleep(pause.min(left));
+                most = (most * 2).min(LONGEST);
+            }
+            done => return done,
+        }
+    }
+}

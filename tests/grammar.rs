@@ -1,0 +1,203 @@
+//! The grammar: what each spec means, what each mistake is told, and that nothing panics.
+
+use kport::error::Kind;
+use kport::net::{Interface, Place, PortRange, Protocol};
+use kport::spec::{HostPorts, Mapping, Spec, parse};
+use proptest::prelude::*;
+
+/// Text, and the same written out: place, host ports, jail ports and protocol of each mapping.
+const GOOD: &[(&str, &str)] = &[
+    // the table of the page
+    ("8080", "8080:8080/tcp"),
+    ("8080:80", "8080:80/tcp"),
+    ("em1:8080:80", "em1:8080:80/tcp"),
+    ("8080:80/udp", "8080:80/udp"),
+    ("8080:80/tcp 8080:80/udp", "8080:80/tcp 8080:80/udp"),
+    ("em0:8080:80 em1:8080:80", "em0:8080:80/tcp em1:8080:80/tcp"),
+    // protocols
+    ("53:53/udp,tcp", "53:53/tcp 53:53/udp"),
+    ("9/sctp", "9:9/sctp"),
+    ("1/tcp,udp,sctp", "1:1/tcp 1:1/udp 1:1/sctp"),
+    // ranges
+    ("8000-8010", "8000-8010:8000-8010/tcp"),
+    ("8000-8010:9000-9010", "8000-8010:9000-9010/tcp"),
+    ("8000-8010:9000", "8000-8010:9000-9010/tcp"),
+    ("7-7:8", "7:8/tcp"),
+    ("1-65535", "1-65535:1-65535/tcp"),
+    ("65535", "65535:65535/tcp"),
+    // places
+    ("em0.10:1:2", "em0.10:1:2/tcp"),
+    ("wan:1:2/udp", "wan:1:2/udp"),
+    ("192.0.2.7:1:2", "192.0.2.7:1:2/tcp"),
+    ("[2001:db8::1]:1:2", "[2001:db8::1]:1:2/tcp"),
+    ("[2001:DB8:0:0::1]:1:2", "[2001:db8::1]:1:2/tcp"),
+    ("127.0.0.1:1:2", "127.0.0.1:1:2/tcp"),
+    ("*:1:2", "*:1:2/tcp"),
+    // a free port
+    ("auto:80", "auto:80/tcp"),
+    ("em0:auto:80-90", "em0:auto:80-90/tcp"),
+    ("auto:8080:80", "auto:8080:80/tcp"),
+    ("auto:auto:80", "auto:auto:80/tcp"),
+    // white space
+    (" \t8080\n8081  ", "8080:8080/tcp 8081:8081/tcp"),
+];
+
+/// Text, offset, and what the message must say.
+const BAD: &[(&str, usize, &str)] = &[
+    ("", 0, "expected a port spec"),
+    ("  ", 2, "expected a port spec"),
+    ("443:", 4, "container port missing"),
+    ("443:/tcp", 4, "container port missing"),
+    ("em0:80", 6, "an interface needs host and container port: em0:80:80"),
+    ("em0", 3, "an interface needs host and container port: em0:8080:80"),
+    ("192.0.2.1:80", 12, "an address needs host and container port: 192.0.2.1:80:80"),
+    ("*:80", 4, "* needs host and container port: *:80:80"),
+    ("em0::80", 4, "host port missing"),
+    (":80", 0, "host port missing"),
+    ("80/TCP", 3, "protocols are lower case: tcp"),
+    ("80/Udp", 3, "protocols are lower case: udp"),
+    ("80/icmp", 3, "expected tcp, udp or sctp"),
+    ("80/", 3, "protocol missing"),
+    ("80/tcp,", 7, "protocol missing"),
+    ("80/tcp,tcp", 7, "tcp is there twice"),
+    ("80/tcp/udp", 6, "several protocols are written tcp,udp"),
+    ("8080:080", 5, "no leading zeros: 80"),
+    ("080", 0, "no leading zeros: 80"),
+    ("0", 0, "ports are 1 to 65535; auto is a free port: auto:80"),
+    ("00", 0, "ports are 1 to 65535"),
+    ("65536", 0, "ports are 1 to 65535"),
+    ("99999999999999999999", 0, "ports are 1 to 65535"),
+    ("8080:65536", 5, "ports are 1 to 65535"),
+    ("+80", 0, "expected a port"),
+    ("80:-80", 3, "ports have no sign"),
+    ("80-", 3, "expected the last port of the range"),
+    ("90-80", 0, "write 80-90"),
+    ("1-3:5-6", 4, "1-3 is 3 ports, 5-6 is 2; give as many, or the first one"),
+    ("80:90-91", 3, "80 is 1 ports, 90-91 is 2"),
+    ("65000-65010:65530", 12, "11 ports from 65530 on would end above 65535"),
+    ("80:80:80", 5, "the first of three fields is an interface"),
+    ("em0:80:80:80", 9, "at most three fields"),
+    ("8080:http", 5, "ports are numbers"),
+    ("2001:db8::1:80:80", 0, "stands in brackets"),
+    ("::1:80:80", 0, "stands in brackets"),
+    ("fe80::1:80:80", 0, "stands in brackets"),
+    ("[2001:db8::1:80:80", 0, "the closing ] is missing"),
+    ("[192.0.2.1]:80:80", 1, "expected an IPv6 address"),
+    ("[fe80::1%em0]:80:80", 8, "a zone is not part of an address"),
+    ("[fe80::1]:80:80", 0, "link-local"),
+    ("[::]:80:80", 0, "* is every address"),
+    ("0.0.0.0:80:80", 0, "* is every address"),
+    ("224.0.0.1:80:80", 0, "multicast"),
+    ("192.0.2.256:80:80", 0, "expected an IPv4 address"),
+    ("192.0.02.1:80:80", 0, "expected an IPv4 address"),
+    ("abcdefghijklmnop:80:80", 0, "at most 15 bytes"),
+    ("self:80:80", 0, "every address of the host is written *"),
+    ("em0:network:80:80", 4, "ports are numbers"),
+    ("em0-x:80:80", 3, "letters, digits, _ and . only"),
+    ("em0;reboot:80:80", 3, "letters, digits, _ and . only"),
+    ("\"em0\":80:80", 0, "expected a port"),
+    ("em0\":80:80", 3, "letters, digits, _ and . only"),
+    ("８０", 0, "expected a port"),
+    ("80 443:", 7, "container port missing"),
+    ("80,81", 2, "expected white space or the end"),
+    ("80x", 2, "expected white space or the end"),
+    ("80\0", 2, "expected white space or the end"),
+    ("auto", 4, "auto needs one: auto:80"),
+    ("*80", 1, "needs host and container port"),
+];
+
+#[test]
+fn good_specs() {
+    for (text, canonical) in GOOD {
+        let spec = parse(text).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+        assert_eq!(spec.to_string(), *canonical, "{text:?}");
+        assert_eq!(parse(canonical).unwrap(), spec, "{text:?}");
+    }
+}
+
+#[test]
+fn bad_specs() {
+    for (text, offset, hint) in BAD {
+        let error = parse(text).expect_err(text);
+        assert_eq!(error.kind(), Kind::Spec, "{text:?}");
+        assert!(error.message().contains(hint), "{text:?}: {error}");
+        assert_eq!(error.offset(), Some(*offset), "{text:?}: {error}");
+        assert!(error.message().starts_with(&format!("at byte {offset}: found ")), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn what_a_mapping_holds() {
+    let spec = parse("em1:8080-8081:80/udp").unwrap();
+    let wanted = Mapping {
+        place: Some(Place::Interface("em1".parse().unwrap())),
+        host: HostPorts::Fixed(PortRange::new(8080, 8081).unwrap()),
+        jail: PortRange::new(80, 81).unwrap(),
+        protocol: Protocol::Udp,
+    };
+    assert_eq!(spec.mappings(), [wanted]);
+    assert_eq!(parse("8080").unwrap().mappings()[0].place, None);
+}
+
+#[test]
+fn a_text_without_end_is_refused() {
+    let text = "8080 ".repeat(kport::spec::MAX_TEXT / 5 + 1);
+    assert_eq!(parse(&text).unwrap_err().kind(), Kind::Spec);
+}
+
+fn range() -> impl Strategy<Value = PortRange> {
+    (1..=u16::MAX, 0..200u16).prop_map(|(first, more)| PortRange::new(first, first.saturating_add(more)).unwrap())
+}
+
+fn place() -> impl Strategy<Value = Option<Place>> {
+    let name = "[a-zA-Z][a-zA-Z0-9_.]{0,14}".prop_filter_map("a word", |n| n.parse::<Interface>().ok());
+    prop_oneof![
+        Just(None),
+        Just(Some(Place::Any)),
+        name.prop_map(|n| Some(Place::Interface(n))),
+        any::<std::net::IpAddr>().prop_filter_map("no address of a host", |a| Place::address(a).ok().map(Some)),
+    ]
+}
+
+fn mapping() -> impl Strategy<Value = Mapping> {
+    (place(), range(), 1..=u16::MAX, 0..3usize, any::<bool>()).prop_filter_map(
+        "the jail's ports end above 65535",
+        |(place, range, jail, protocol, auto)| {
+            let host = if auto { HostPorts::Auto } else { HostPorts::Fixed(range) };
+            let jail = PortRange::starting_at(jail, range.count())?;
+            Some(Mapping { place, host, jail, protocol: Protocol::ALL[protocol] })
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn text_and_back(mappings in prop::collection::vec(mapping(), 1..8)) {
+        let text = mappings.iter().map(Mapping::to_string).collect::<Vec<_>>().join(" ");
+        let spec: Spec = parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        prop_assert_eq!(spec.mappings(), &mappings[..]);
+        prop_assert_eq!(spec.to_string(), text);
+    }
+
+    #[test]
+    fn no_text_panics(text in "\\PC*") {
+        check(&text)?;
+    }
+
+    #[test]
+    fn no_near_miss_panics(text in "[a-z0-9:./,*\\[\\]\\- %é\u{0}-]{0,40}") {
+        check(&text)?;
+    }
+}
+
+fn check(text: &str) -> std::result::Result<(), TestCaseError> {
+    match parse(text) {
+        Ok(spec) => prop_assert_eq!(parse(&spec.to_string()).unwrap(), spec),
+        Err(error) => {
+            let offset = error.offset().unwrap();
+            prop_assert!(text.is_char_boundary(offset) && offset <= text.len());
+            prop_assert!(!error.message().contains(char::is_control));
+        }
+    }
+    Ok(())
+}

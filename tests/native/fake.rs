@@ -1,0 +1,606 @@
+//! A kernel for tests: it answers as pf_ioctl.c of FreeBSD 15.1 does, checks everything that the real one checks (tickets,
+//! order, types of keys, what must be zero), and can be told to fail any call with any errno.
+//!
+//! It reads the structs by the offsets that a compiler printed on FreeBSD, not by the library's own types, so that a
+//! field in a wrong place shows.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use kport::pf::native::kernel::{Call, Failure, Kernel, Nv};
+use kport::pf::native::layout::PfiocTransE;
+use kport::pf::native::nv::{List, Value};
+use zerocopy::IntoBytes;
+
+/// Where struct pf_rule is in struct pfioc_rule.
+pub const RULE: usize = 2064;
+/// Where struct pf_addr_wrap is in struct pfioc_pooladdr.
+pub const POOL_ADDR: usize = 1048;
+
+/// A rule as it was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// struct pfioc_rule
+    pub bytes: Vec<u8>,
+    /// struct pfioc_pooladdr, one for each redirect address
+    pub pool: Vec<Vec<u8>>,
+    /// the anchor that it calls
+    pub anchor_call: String,
+    /// evaluations, packets in and out, bytes in and out, states
+    pub counters: [u64; 6],
+}
+
+#[derive(Default)]
+struct Set {
+    active: Vec<Stored>,
+    active_ticket: u32,
+    inactive: Vec<Stored>,
+    inactive_ticket: u32,
+    open: bool,
+    /// somebody began once (pf_begin_rules allocates the tree)
+    begun: bool,
+}
+
+#[derive(Default)]
+struct State {
+    anchors: BTreeMap<String, BTreeMap<i32, Set>>,
+    pool: Vec<Vec<u8>>,
+    pool_ticket: u32,
+    running: bool,
+    /// by label
+    states: BTreeMap<String, u64>,
+    anchor_limit: Option<u32>,
+    /// how many calls were made
+    calls: usize,
+    /// the names of the calls, where asked for
+    log: Option<Vec<&'static str>>,
+    /// fail this call with that errno
+    fail: Option<(usize, i32)>,
+    /// fail every call of this name so often with that errno
+    refuse: Option<(&'static str, usize, i32)>,
+    /// bytes by which the status is longer
+    padding: usize,
+}
+
+/// The kernel.
+#[derive(Default)]
+pub struct Fake {
+    state: RefCell<State>,
+}
+
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+}
+
+pub fn text_at(bytes: &[u8], at: usize, size: usize) -> String {
+    let field = &bytes[at..at + size];
+    let end = field.iter().position(|b| *b == 0).expect("a text must be ended by a NUL");
+    assert!(field[end..].iter().all(|b| *b == 0), "garbage behind a text");
+    String::from_utf8(field[..end].to_vec()).unwrap()
+}
+
+/// pf_get_ruleset_number
+fn ruleset_number(action: u8) -> i32 {
+    match action {
+        0 | 1 | 12 => 1,
+        4 | 5 => 2,
+        6 | 7 => 3,
+        8 | 9 => 4,
+        2 | 3 => 0,
+        _ => panic!("action {action}"),
+    }
+}
+
+impl Fake {
+    /// A running pf whose main ruleset calls kport's anchors.
+    pub fn new() -> Fake {
+        let fake = Fake::default();
+        {
+            let mut state = fake.state.borrow_mut();
+            state.running = true;
+            state.anchor_limit = Some(512);
+            state.anchors.insert(String::new(), BTreeMap::new());
+        }
+        for action in [4, 8, 0] {
+            fake.call_anchor(action, "kport/*");
+        }
+        fake
+    }
+
+    /// Adds an anchor rule to the main ruleset.
+    pub fn call_anchor(&self, action: u8, call: &str) {
+        let mut bytes = vec![0; 3040];
+        bytes[RULE + 904] = action;
+        self.hold("", Stored { bytes, pool: vec![], anchor_call: call.to_owned(), counters: [0; 6] });
+        // pf_kanchor_setup creates what is called
+        let path = call.trim_start_matches('/').trim_end_matches("/*").to_owned();
+        self.state.borrow_mut().anchors.entry(path).or_default();
+    }
+
+    /// Puts a rule into an anchor's active ruleset, as another program would.
+    pub fn hold(&self, anchor: &str, stored: Stored) {
+        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let mut state = self.state.borrow_mut();
+        let mut parent = anchor;
+        while let Some((above, _)) = parent.rsplit_once('/') {
+            state.anchors.entry(above.to_owned()).or_default();
+            parent = above;
+        }
+        let set = state.anchors.entry(anchor.to_owned()).or_default().entry(number).or_default();
+        set.active.push(stored);
+        set.active_ticket += 1;
+    }
+
+    /// The rules that a ruleset holds.
+    pub fn active(&self, anchor: &str, number: i32) -> Vec<Stored> {
+        let state = self.state.borrow();
+        state.anchors.get(anchor).and_then(|sets| sets.get(&number)).map(|set| set.active.clone()).unwrap_or_default()
+    }
+
+    pub fn exists(&self, anchor: &str) -> bool {
+        self.state.borrow().anchors.contains_key(anchor)
+    }
+
+    /// Whether a transaction was left open, with rules in it.
+    pub fn left_open(&self, anchor: &str) -> bool {
+        let state = self.state.borrow();
+        state.anchors.get(anchor).is_some_and(|sets| sets.values().any(|set| set.open || !set.inactive.is_empty()))
+    }
+
+    pub fn set_running(&self, running: bool) {
+        self.state.borrow_mut().running = running;
+    }
+
+    /// Makes the status longer by so many bytes.
+    pub fn set_padding(&self, padding: usize) {
+        self.state.borrow_mut().padding = padding;
+    }
+
+    pub fn set_counters(&self, anchor: &str, number: i32, counters: [u64; 6]) {
+        let mut state = self.state.borrow_mut();
+        for stored in &mut state.anchors.get_mut(anchor).unwrap().get_mut(&number).unwrap().active {
+            stored.counters = counters;
+        }
+    }
+
+    pub fn set_states(&self, label: &str, count: u64) {
+        self.state.borrow_mut().states.insert(label.to_owned(), count);
+    }
+
+    pub fn set_anchor_limit(&self, limit: Option<u32>) {
+        self.state.borrow_mut().anchor_limit = limit;
+    }
+
+    /// Fails the call with this number, counted from 0, once.
+    pub fn fail(&self, call: usize, errno: i32) {
+        let mut state = self.state.borrow_mut();
+        state.fail = Some((call, errno));
+        state.calls = 0;
+    }
+
+    /// Fails the calls of this name so many times.
+    pub fn refuse(&self, name: &'static str, times: usize, errno: i32) {
+        self.state.borrow_mut().refuse = Some((name, times, errno));
+    }
+
+    pub fn heal(&self) {
+        let mut state = self.state.borrow_mut();
+        state.fail = None;
+        state.refuse = None;
+        state.calls = 0;
+    }
+
+    /// The names of the calls that `act` makes.
+    pub fn calls_of(&self, act: impl FnOnce()) -> Vec<&'static str> {
+        self.state.borrow_mut().log = Some(vec![]);
+        act();
+        self.state.borrow_mut().log.take().unwrap()
+    }
+}
+
+impl Kernel for Fake {
+    fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+        let name = call.name();
+        let mut state = self.state.borrow_mut();
+        let number = state.calls;
+        state.calls += 1;
+        if let Some(log) = &mut state.log {
+            log.push(name);
+        }
+        if let Some((at, errno)) = state.fail
+            && at == number
+        {
+            return Err(Failure::new(name, errno));
+        }
+        if let Some((refused, times, errno)) = &mut state.refuse
+            && *refused == name
+            && *times > 0
+        {
+            *times -= 1;
+            return Err(Failure::new(name, *errno));
+        }
+        state.serve(call).map_err(|errno| Failure::new(name, errno))
+    }
+}
+
+type Served = Result<(), i32>;
+
+impl State {
+    fn serve(&mut self, call: Call<'_>) -> Served {
+        match call {
+            Call::XBegin(rulesets) => self.begin(rulesets),
+            Call::XCommit(rulesets) => self.commit(rulesets),
+            Call::XRollback(rulesets) => self.rollback(rulesets),
+            Call::BeginAddrs(address) => {
+                self.pool.clear();
+                self.pool_ticket += 1;
+                put_u32(address.as_mut_bytes(), 4, self.pool_ticket);
+                Ok(())
+            }
+            Call::AddAddr(address) => self.add_addr(address.as_bytes()),
+            Call::AddRule(rule) => self.add_rule(rule.as_bytes()),
+            Call::GetRules(rule) => self.get_rules(rule.as_mut_bytes()),
+            Call::GetRule(nv) => self.get_rule(nv),
+            Call::GetRulesets(ruleset) => {
+                let count = self.children(&text_at(ruleset.as_bytes(), 4, 1024))?.len();
+                put_u32(ruleset.as_mut_bytes(), 0, count as u32);
+                Ok(())
+            }
+            Call::GetRuleset(ruleset) => {
+                let bytes = ruleset.as_mut_bytes();
+                let children = self.children(&text_at(bytes, 4, 1024))?;
+                let name = children.get(u32_at(bytes, 0) as usize).ok_or(libc::EBUSY)?;
+                bytes[1028..1092].fill(0);
+                bytes[1028..1028 + name.len()].copy_from_slice(name.as_bytes());
+                Ok(())
+            }
+            Call::GetStatus(nv) => {
+                let counters = List::new()
+                    .with("counters", Value::Numbers(vec![1, 2]))
+                    .with("names", Value::Strings(vec!["match".to_owned(), "bad-offset".to_owned()]));
+                let status = List::new()
+                    .with("padding", Value::Binary(vec![7; self.padding]))
+                    .with("running", Value::Bool(self.running))
+                    .with("since", Value::Number(1))
+                    .with("counters", Value::List(counters))
+                    .with("ifname", Value::String(String::new()));
+                reply(nv, &status)
+            }
+            Call::KillStates(nv) => self.kill(nv),
+            Call::GetLimit(limit) => match (limit.index, self.anchor_limit) {
+                (4, Some(anchors)) => {
+                    limit.limit = anchors;
+                    Ok(())
+                }
+                _ => Err(libc::EINVAL),
+            },
+        }
+    }
+
+    fn begin(&mut self, rulesets: &mut [PfiocTransE; 3]) -> Served {
+        for element in rulesets {
+            let bytes = element.as_mut_bytes();
+            let number = u32_at(bytes, 0) as i32;
+            let anchor = text_at(bytes, 4, 1024);
+            assert!((0..5).contains(&number), "ruleset {number}");
+            assert!(anchor.split('/').all(|name| !name.is_empty() && name.len() < 64), "anchor {anchor}");
+            let mut parent = anchor.as_str();
+            while let Some((above, _)) = parent.rsplit_once('/') {
+                self.anchors.entry(above.to_owned()).or_default();
+                parent = above;
+            }
+            let set = self.anchors.entry(anchor).or_default().entry(number).or_default();
+            set.inactive.clear();
+            set.inactive_ticket += 1;
+            set.open = true;
+            set.begun = true;
+            put_u32(bytes, 1028, set.inactive_ticket);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, element: &PfiocTransE) -> Option<&mut Set> {
+        let bytes = element.as_bytes();
+        let anchor = text_at(bytes, 4, 1024);
+        let ticket = u32_at(bytes, 1028);
+        let set = self.anchors.get_mut(&anchor)?.get_mut(&(u32_at(bytes, 0) as i32))?;
+        (set.open && set.inactive_ticket == ticket).then_some(set)
+    }
+
+    fn commit(&mut self, rulesets: &[PfiocTransE; 3]) -> Served {
+        for element in rulesets {
+            self.set(element).ok_or(libc::EBUSY)?;
+        }
+        for element in rulesets {
+            let set = self.set(element).expect("looked at above");
+            set.active = std::mem::take(&mut set.inactive);
+            set.active_ticket = set.inactive_ticket;
+            set.open = false;
+            self.collect(&text_at(element.as_bytes(), 4, 1024));
+        }
+        Ok(())
+    }
+
+    /// pf_remove_if_empty_kruleset: an anchor goes with its last rule, its parents too unless a rule calls them.
+    fn collect(&mut self, anchor: &str) {
+        let called: Vec<String> = self.anchors[""]
+            .values()
+            .flat_map(|set| &set.active)
+            .map(|stored| stored.anchor_call.trim_start_matches('/').trim_end_matches("/*").to_owned())
+            .collect();
+        let mut anchor = anchor;
+        while !anchor.is_empty() {
+            let below = format!("{anchor}/");
+            let kept = called.iter().any(|path| path == anchor)
+                || self.anchors.keys().any(|path| path.starts_with(&below))
+                || self.anchors.get(anchor).is_some_and(|sets| {
+                    sets.values().any(|set| set.open || !set.active.is_empty() || !set.inactive.is_empty())
+                });
+            if kept {
+                return;
+            }
+            self.anchors.remove(anchor);
+            anchor = anchor.rsplit_once('/').map_or("", |(parent, _)| parent);
+        }
+    }
+
+    fn rollback(&mut self, rulesets: &[PfiocTransE; 3]) -> Served {
+        for element in rulesets {
+            if let Some(set) = self.set(element) {
+                set.inactive.clear();
+                set.open = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_addr(&mut self, bytes: &[u8]) -> Served {
+        assert_eq!(bytes.len(), 1136);
+        if u32_at(bytes, 4) != self.pool_ticket {
+            return Err(libc::EBUSY);
+        }
+        assert!([2, 28].contains(&bytes[18]), "family {} of a redirect address", bytes[18]);
+        check_address(&bytes[POOL_ADDR..POOL_ADDR + 48]);
+        zero(bytes, &[(0, 4), (8, 18), (19, 1048), (1096, 1136)]);
+        self.pool.push(bytes.to_vec());
+        Ok(())
+    }
+
+    fn add_rule(&mut self, bytes: &[u8]) -> Served {
+        assert_eq!(bytes.len(), 3040);
+        let rule = &bytes[RULE..];
+        // pf_rule_to_krule, then pf_ioctl_addrule
+        if rule[40] > 5 || rule[96] > 5 || u16::from_ne_bytes([rule[864], rule[865]]) >> 8 > 40 {
+            return Err(libc::EINVAL);
+        }
+        check_rule(bytes);
+        let end = bytes[16..1040].iter().position(|byte| *byte == 0).expect("an anchor must be ended by a NUL");
+        let anchor = std::str::from_utf8(&bytes[16..16 + end]).unwrap();
+        let sets = self.anchors.get_mut(anchor).ok_or(libc::EINVAL)?;
+        let set = sets.get_mut(&ruleset_number(rule[904])).ok_or(libc::EINVAL)?;
+        if u32_at(bytes, 4) != set.inactive_ticket || u32_at(bytes, 8) != self.pool_ticket {
+            return Err(libc::EBUSY);
+        }
+        if !set.begun {
+            return Err(libc::EINVAL);
+        }
+        if [4, 8].contains(&rule[904]) && self.pool.is_empty() {
+            return Err(libc::EINVAL);
+        }
+        let mut bytes = bytes.to_vec();
+        // tickets differ between transactions and are no part of the rule
+        bytes[4..12].fill(0);
+        let pool = std::mem::take(&mut self.pool)
+            .into_iter()
+            .map(|mut address| {
+                address[4..8].fill(0);
+                address
+            })
+            .collect();
+        let stored = Stored { bytes, pool, anchor_call: String::new(), counters: [0; 6] };
+        if set.inactive.contains(&stored) {
+            return Err(libc::EEXIST);
+        }
+        set.inactive.push(stored);
+        Ok(())
+    }
+
+    fn get_rules(&mut self, bytes: &mut [u8]) -> Served {
+        let anchor = text_at(bytes, 16, 1024);
+        let number = ruleset_number(bytes[RULE + 904]);
+        let sets = self.anchors.get(&anchor).ok_or(libc::EINVAL)?;
+        let (count, ticket) = sets.get(&number).map_or((0, 0), |set| (set.active.len() as u32, set.active_ticket));
+        put_u32(bytes, 12, count);
+        put_u32(bytes, 4, ticket);
+        Ok(())
+    }
+
+    fn get_rule(&mut self, nv: &mut Nv) -> Served {
+        let request = List::decode(&nv.buffer[..nv.length]).map_err(|_| libc::EBADMSG)?;
+        let anchor = request.string("anchor").map_err(|_| libc::EBADMSG)?;
+        let number = |name| request.number(name).map_err(|_| libc::EBADMSG);
+        let (action, ticket, nr) = (number("ruleset")?, number("ticket")?, number("nr")?);
+        let sets = self.anchors.get(anchor).ok_or(libc::ENOENT)?;
+        let set = sets.get(&ruleset_number(action as u8)).ok_or(libc::EBUSY)?;
+        if ticket != u64::from(set.active_ticket) {
+            return Err(libc::EBUSY);
+        }
+        let stored = set.active.get(nr as usize).ok_or(libc::EBUSY)?;
+        let answer = List::new()
+            .with("nr", Value::Number(nr))
+            .with("rule", Value::List(as_nvlist(stored, nr)))
+            .with("anchor_call", Value::String(stored.anchor_call.clone()));
+        reply(nv, &answer)
+    }
+
+    fn children(&self, anchor: &str) -> Result<Vec<String>, i32> {
+        if !self.anchors.contains_key(anchor) {
+            return Err(libc::ENOENT);
+        }
+        let prefix = if anchor.is_empty() { String::new() } else { format!("{anchor}/") };
+        let children = self.anchors.keys().filter_map(|path| path.strip_prefix(&prefix));
+        Ok(children.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect())
+    }
+
+    /// pf_nvstate_kill_to_kstate_kill, then the states with that label.
+    fn kill(&mut self, nv: &mut Nv) -> Served {
+        let request = List::decode(&nv.buffer[..nv.length]).map_err(|_| libc::EBADMSG)?;
+        let checked = || {
+            let cmp = request.list("cmp")?;
+            for name in ["id", "creatorid", "direction"] {
+                cmp.number(name)?;
+            }
+            request.number("af")?;
+            request.number("proto")?;
+            for side in ["src", "dst"] {
+                let side = request.list(side)?;
+                let wrap = side.list("addr")?;
+                assert_eq!((wrap.number("type")?, wrap.number("iflags")?), (0, 0));
+                for part in ["addr", "mask"] {
+                    assert_eq!(wrap.list(part)?.binary("addr")?, [0; 16], "must match every address");
+                }
+                assert_eq!(side.numbers("port")?, [0, 0]);
+                assert_eq!((side.number("neg")?, side.number("port_op")?), (0, 0));
+            }
+            assert!(request.string("ifname")?.len() < 16);
+            request.bool("kill_match")?;
+            request.string("label").map(str::to_owned)
+        };
+        let label = checked().map_err(|_: kport::pf::native::nv::Malformed| libc::EINVAL)?;
+        if label.len() >= 64 {
+            return Err(libc::EINVAL);
+        }
+        assert!(!label.is_empty(), "no label matches every state of the host");
+        let killed = self.states.remove(&label).unwrap_or(0);
+        reply(nv, &List::new().with("killed", Value::Number(killed)))
+    }
+}
+
+fn reply(nv: &mut Nv, answer: &List) -> Served {
+    let bytes = answer.encode();
+    if !nv.buffer.is_empty() {
+        if nv.buffer.len() < bytes.len() {
+            return Err(libc::ENOSPC);
+        }
+        nv.buffer[..bytes.len()].copy_from_slice(&bytes);
+    }
+    nv.length = bytes.len();
+    Ok(())
+}
+
+fn zero(bytes: &[u8], ranges: &[(usize, usize)]) {
+    for (from, to) in ranges {
+        assert!(bytes[*from..*to].iter().all(|byte| *byte == 0), "bytes {from} to {to} are not zero");
+    }
+}
+
+/// pf_check_rule_addr, and what a wrong one would do to the kernel.
+fn check_address(wrap: &[u8]) {
+    zero(wrap, &[(32, 40), (42, 48)]);
+    match wrap[40] {
+        0 => assert_eq!(wrap[41], 0, "flags of an address"),
+        2 => {
+            assert!(wrap[0] != 0 && wrap[15] == 0, "a name of an interface");
+            // another mask makes networks of the addresses
+            assert_eq!(wrap[16..32], [0xff; 16], "mask of an interface's address");
+        }
+        3 => assert!(wrap[0] != 0 && wrap[31] == 0, "a name of a table"),
+        other => panic!("address type {other}"),
+    }
+}
+
+/// Everything that must be zero or in range in a rule of kport's.
+fn check_rule(bytes: &[u8]) {
+    let rule = &bytes[RULE..];
+    check_address(&rule[0..48]);
+    check_address(&rule[56..104]);
+    zero(bytes, &[(0, 4), (12, 16), (1040, 2064)]);
+    // pointers, counters, and what kport never sets
+    zero(
+        rule,
+        &[
+            (54, 56),
+            (110, 176),
+            (256, 384),
+            (544, 620),
+            (625, 700),
+            (808, 904),
+            (905, 906),
+            (909, 912),
+            (915, 917),
+            (919, 927),
+            (928, 976),
+        ],
+    );
+    assert_eq!(u32_at(rule, 700) as i32, -1, "rtableid");
+    assert!([2, 28].contains(&rule[913]), "family {}", rule[913]);
+    for (at, size) in [(176, 64), (240, 16), (384, 64), (448, 64), (512, 32)] {
+        assert_eq!(rule[at + size - 1], 0, "a text at {at} is not ended");
+    }
+    let port = |at: usize| u16::from_be_bytes([rule[at], rule[at + 1]]);
+    match rule[56 + 53] {
+        2 => assert!(port(56 + 48) > 0 && port(56 + 50) == 0),
+        9 => assert!(port(56 + 48) < port(56 + 50)),
+        other => panic!("port_op {other}"),
+    }
+}
+
+/// pf_krule_to_nvrule, as far as anything reads it, with some of the rest.
+pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
+    let rule = &stored.bytes[RULE..];
+    let number = |value: u8| Value::Number(u64::from(value));
+    let native = |at: usize| u64::from(u16::from_ne_bytes([rule[at], rule[at + 1]]));
+    let rule_addr = |at: usize| {
+        let wrap = &rule[at..at + 48];
+        let blob = |from: usize| Value::List(List::new().with("addr", Value::Binary(wrap[from..from + 16].to_vec())));
+        let mut list = List::new().with("type", number(wrap[40])).with("iflags", number(wrap[41]));
+        match wrap[40] {
+            2 => {
+                list.add("ifname", Value::String(text_at(wrap, 0, 16)));
+                list.add("dyncnt", Value::Number(1));
+            }
+            3 => {
+                list.add("tblname", Value::String(text_at(wrap, 0, 32)));
+                list.add("tblcnt", Value::Number(0));
+            }
+            _ => {}
+        }
+        let list = list.with("addr", blob(0)).with("mask", blob(16));
+        Value::List(
+            List::new()
+                .with("addr", Value::List(list))
+                .with("port", Value::Numbers(vec![native(at + 48), native(at + 50)]))
+                .with("neg", number(rule[at + 52]))
+                .with("port_op", number(rule[at + 53])),
+        )
+    };
+    let label = text_at(rule, 176, 64);
+    let mut labels = vec![String::new(); 5];
+    labels[0].clone_from(&label);
+    let [evaluations, packets_in, packets_out, bytes_in, bytes_out, states] = stored.counters;
+    List::new()
+        .with("nr", Value::Number(nr))
+        .with("src", rule_addr(0))
+        .with("dst", rule_addr(56))
+        .with("skip", Value::Numbers(vec![u64::MAX; 8]))
+        .with("labels", Value::Strings(labels))
+        .with("label", Value::String(label))
+        .with("ifname", Value::String(text_at(rule, 240, 16)))
+        .with("tagname", Value::String(text_at(rule, 384, 64)))
+        .with("match_tagname", Value::String(text_at(rule, 448, 64)))
+        .with("evaluations", Value::Number(evaluations))
+        .with("packets", Value::Numbers(vec![packets_in, packets_out]))
+        .with("bytes", Value::Numbers(vec![bytes_in, bytes_out]))
+        .with("rtableid", Value::Number(u64::MAX))
+        .with("states_cur", Value::Number(0))
+        .with("states_tot", Value::Number(states))
+        .with("action", number(rule[904]))
+        .with("ifnot", number(rule[909]))
+        .with("natpass", number(rule[911]))
+        .with("af", number(rule[913]))
+        .with("proto", number(rule[914]))
+}
