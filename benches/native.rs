@@ -56,6 +56,7 @@ fn publication(mappings: u16) -> Publication {
         jail: "web".parse().unwrap(),
         redirects: (0..mappings).map(redirect).collect(),
         options: Options::default(),
+        inner: Default::default(),
     }
 }
 

@@ -541,6 +541,13 @@ impl<'a> Publisher<'a> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
+        if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
+            // later, when the jail is gone, nothing could tell whose the publication was
+            return Err(Error::new(
+                Kind::Argument,
+                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+            ));
+        }
         let jid = request.jid.or(found.as_ref().map(|j| j.jid));
         let asked;
         let addresses = if request.addresses.is_empty() {
@@ -787,8 +794,8 @@ impl<'a> Publisher<'a> {
         after_load: bool,
     ) -> Error {
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
-        // A load that failed changed nothing, except that a child that was killed at its time-out may have come through.
-        let sure = !after_load && matches!(error.kind(), Kind::Permission | Kind::Unavailable | Kind::Argument);
+        // see Firewall::replace; when the time is up, nothing could be asked anyway
+        let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
         if !sure {
             let untouched = !after_load
                 && self.firewall.loaded(anchor).is_ok_and(|loaded| {

@@ -147,7 +147,7 @@ fn exit_statuses() {
         (vec!["publish", "db", "80"], 5, "no jail \"db\" is running here"),
         (vec!["publish", "db", "-a", "inherit", "80"], 8, "host's network"),
         (vec!["gc"], 8, "Linux has no jails"),
-        (vec!["--backend", "pfctl", "--pfctl", "/nonexistent/pfctl", "list"], 5, "/nonexistent/pfctl"),
+        (vec!["--backend", "pfctl", "--pfctl", "/nonexistent/pfctl", "list"], 1, "/nonexistent/pfctl"),
         (vec!["--state-dir", file.to_str().unwrap(), "list"], 7, "state directory"),
     ] {
         let error = kport.fails(&arguments, status);

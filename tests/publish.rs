@@ -483,3 +483,11 @@ fn single_mappings_are_removed() {
     assert_eq!(rows(&rig), ["db tcp 8080 on em0 -> 10.0.0.3:80 live"]);
     assert!(!remove("8081:81").unwrap().changed);
 }
+
+#[test]
+fn a_jail_is_published_by_its_name() {
+    let rig = Rig::new();
+    let error = rig.publish(&request("2", "8080:80")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Argument);
+    assert!(error.message().contains("2 is the number of jail \"web\""), "{error}");
+}
