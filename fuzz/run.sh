@@ -10,7 +10,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
 -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
-RUSTFLAGS=$(echo $coverage) cargo build --release --locked --target "$host"
+RUSTFLAGS=$(echo $coverage) cargo build --release --target "$host"
 bin=${CARGO_TARGET_DIR:-target}/$host/release
 
 if [ "${1-}" = --keep ]; then

@@ -3,6 +3,9 @@
 
 #[path = "c/cc.rs"]
 mod cc;
+#[path = "common/standin.rs"]
+#[allow(dead_code)]
+mod standin;
 
 use std::path::Path;
 use std::process::Command;
@@ -277,5 +280,20 @@ fn programs_with_address_sanitizer_are_clean() {
         let program = Compiler { flags, ..C99 }.build(source);
         let output = cc::done(cc::command(&program).0.args(args));
         assert_eq!(text(&output.stderr), "", "{source}");
+    }
+}
+
+/// The backend pfctl, with a stand-in for pfctl(8), in hosts that treat their children each in another way.
+#[test]
+fn a_child_is_run_in_every_kind_of_host() {
+    let flags = &["-rdynamic"];
+    let program = Compiler { flags, ..C99 }.build("tests/c/child.c");
+    for host in ["waits", "ignores", "reaps", "closed"] {
+        let pf = standin::Pfctl::new();
+        let (mut command, _dir) = cc::command(&program);
+        let output = command.arg(host).arg(pf.program()).output().unwrap();
+        assert!(output.status.success(), "{host}: {}\n{}", output.status, text(&output.stderr));
+        assert_eq!(text(&output.stdout) + &text(&output.stderr), "", "{host}");
+        assert_eq!(pf.rules("kport/web"), None, "{host}");
     }
 }
