@@ -297,3 +297,15 @@ fn a_child_is_run_in_every_kind_of_host() {
         assert_eq!(pf.rules("kport/web"), None, "{host}");
     }
 }
+
+#[test]
+fn every_program_is_in_these_tests() {
+    let tests = include_str!("c.rs");
+    for dir in ["c-examples", "tests/c"] {
+        for entry in std::fs::read_dir(cc::root().join(dir)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let built = tests.contains(&format!("{dir}/{name}\""));
+            assert!(built || ["cc.rs", "check.h"].contains(&name.as_str()), "{dir}/{name} is not built by tests/c.rs");
+        }
+    }
+}
