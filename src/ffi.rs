@@ -3,11 +3,13 @@
 //!
 //! The contract is in the types as far as they go: `Option<&T>` is a pointer that may be NULL,
 //! `Option<&mut MaybeUninit<T>>` one to a variable that need not be initialised, `Option<Box<T>>` one that is owned.
-//! Everything runs inside [`guard`], so nothing unwinds into C.
+//! Everything runs inside `guard`, so nothing unwinds into C.
 
 #![allow(non_camel_case_types, unsafe_code)]
 // "# Safety" headings would land in the header, which has its own words for it
 #![allow(clippy::missing_safety_doc)]
+// the comments are C's: <table> and [address] are words of pf and of the grammar
+#![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
