@@ -286,9 +286,10 @@ fn the_readme_is_true() {
         assert_eq!(text(&output.stderr) + &text(&output.stdout), shown, "{command}");
     }
     // files that it shows
-    for name in ["examples/pf.conf", "examples/jail.conf"] {
+    for (name, language) in [("examples/pf.conf", ""), ("examples/jail.conf", ""), ("c-examples/publish.c", "c")] {
         let file = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
-        let block = readme.split(&format!("<!-- {name} -->\n```\n")).nth(1).unwrap().split("```\n").next().unwrap();
+        let block =
+            readme.split(&format!("<!-- {name} -->\n```{language}\n")).nth(1).unwrap().split("```\n").next().unwrap();
         assert_eq!(block, file, "{name}");
     }
     // the table of statuses
