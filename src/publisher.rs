@@ -288,8 +288,13 @@ impl<'a> Publisher<'a> {
         if let Some(place) = mapping.place {
             return HashSet::from([place]);
         }
-        let with_ports: HashSet<Place> =
-            publications.iter().flat_map(|p| &p.redirects).filter(|r| has_ports(mapping, r)).map(|r| r.place).collect();
+        // never an address, nor *: only who names one publishes there
+        let with_ports: HashSet<Place> = publications
+            .iter()
+            .flat_map(|p| &p.redirects)
+            .filter(|r| has_ports(mapping, r) && matches!(r.place, Place::Interface(_)))
+            .map(|r| r.place)
+            .collect();
         // a host without a default route has no gateway interface, which is no reason to keep a mapping
         let gateways = Family::ALL.into_iter().filter_map(|family| gateway(self.host, family).ok());
         let there: HashSet<Place> = gateways.map(Place::Interface).filter(|place| with_ports.contains(place)).collect();
