@@ -257,13 +257,12 @@ impl<'a> Publisher<'a> {
         self.observer.step(Step::Resolve)?;
         let mut publications = old.as_ref().map(|o| o.publications.clone()).unwrap_or_default();
         for mapping in spec.mappings() {
+            let here = self.places_of(mapping, &publications);
             let mut found = false;
             for publication in &mut publications {
-                let mut kept = vec![];
-                for redirect in std::mem::take(&mut publication.redirects) {
-                    if self.is_of(mapping, &redirect)? { found = true } else { kept.push(redirect) }
-                }
-                publication.redirects = kept;
+                let before = publication.redirects.len();
+                publication.redirects.retain(|r| !(has_ports(mapping, r) && here.contains(&r.place)));
+                found |= publication.redirects.len() < before;
             }
             if !found {
                 outcome.notes.push(format!("jail \"{jail}\" has not published {mapping}"));
@@ -281,19 +280,22 @@ impl<'a> Publisher<'a> {
         Ok(outcome)
     }
 
-    /// Whether a redirect was made from a mapping.
-    fn is_of(&self, mapping: &Mapping, redirect: &Redirect) -> Result<bool> {
-        let ports = match mapping.host {
-            HostPorts::Fixed(host) => host == redirect.host,
-            HostPorts::Auto => true,
-        };
-        if !ports || mapping.jail != redirect.jail || mapping.protocol != redirect.protocol {
-            return Ok(false);
+    /// Where the redirects of a mapping are: in its place or, where it names none, on the gateway interface. That may be
+    /// another one by now, or another one was given when the mapping was published: then where else its ports are, if that
+    /// is one place.
+    fn places_of(&self, mapping: &Mapping, publications: &[Publication]) -> HashSet<Place> {
+        if let Some(place) = mapping.place {
+            return HashSet::from([place]);
         }
-        Ok(match mapping.place {
-            Some(place) => place == redirect.place,
-            None => redirect.place == Place::Interface(gateway(self.host, redirect.family())?),
-        })
+        let with_ports: HashSet<Place> =
+            publications.iter().flat_map(|p| &p.redirects).filter(|r| has_ports(mapping, r)).map(|r| r.place).collect();
+        // a host without a default route has no gateway interface, which is no reason to keep a mapping
+        let gateways = Family::ALL.into_iter().filter_map(|family| gateway(self.host, family).ok());
+        let there: HashSet<Place> = gateways.map(Place::Interface).filter(|place| with_ports.contains(place)).collect();
+        match (there.is_empty(), with_ports.len()) {
+            (true, 1) => with_ports,
+            _ => there,
+        }
     }
 
     fn record_of(&self, jail: &JailName, jid: Option<i32>, boot: String, publications: Vec<Publication>) -> Record {
@@ -541,6 +543,13 @@ impl<'a> Publisher<'a> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
+        if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
+            // later, when the jail is gone, nothing could tell whose the publication was
+            return Err(Error::new(
+                Kind::Argument,
+                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+            ));
+        }
         let jid = request.jid.or(found.as_ref().map(|j| j.jid));
         let asked;
         let addresses = if request.addresses.is_empty() {
@@ -787,8 +796,8 @@ impl<'a> Publisher<'a> {
         after_load: bool,
     ) -> Error {
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
-        // A load that failed changed nothing, except that a child that was killed at its time-out may have come through.
-        let sure = !after_load && matches!(error.kind(), Kind::Permission | Kind::Unavailable | Kind::Argument);
+        // see Firewall::replace; when the time is up, nothing could be asked anyway
+        let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
         if !sure {
             let untouched = !after_load
                 && self.firewall.loaded(anchor).is_ok_and(|loaded| {
@@ -957,6 +966,15 @@ fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> imp
         range.first() + u16::try_from(offset).unwrap_or(0)
     });
     current.into_iter().chain(fresh)
+}
+
+/// Whether a redirect has the ports and the protocol of a mapping.
+fn has_ports(mapping: &Mapping, redirect: &Redirect) -> bool {
+    let host = match mapping.host {
+        HostPorts::Fixed(host) => host == redirect.host,
+        HostPorts::Auto => true,
+    };
+    host && mapping.jail == redirect.jail && mapping.protocol == redirect.protocol
 }
 
 /// Whether an unpublish came too late: the jail was started again, and published as another number.

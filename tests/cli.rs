@@ -147,7 +147,7 @@ fn exit_statuses() {
         (vec!["publish", "db", "80"], 5, "no jail \"db\" is running here"),
         (vec!["publish", "db", "-a", "inherit", "80"], 8, "host's network"),
         (vec!["gc"], 8, "Linux has no jails"),
-        (vec!["--backend", "pfctl", "--pfctl", "/nonexistent/pfctl", "list"], 5, "/nonexistent/pfctl"),
+        (vec!["--backend", "pfctl", "--pfctl", "/nonexistent/pfctl", "list"], 1, "/nonexistent/pfctl"),
         (vec!["--state-dir", file.to_str().unwrap(), "list"], 7, "state directory"),
     ] {
         let error = kport.fails(&arguments, status);
@@ -301,9 +301,10 @@ fn the_readme_is_true() {
         assert_eq!(text(&output.stderr) + &text(&output.stdout), shown, "{command}");
     }
     // files that it shows
-    for name in ["examples/pf.conf", "examples/jail.conf"] {
+    for (name, language) in [("examples/pf.conf", ""), ("examples/jail.conf", ""), ("c-examples/publish.c", "c")] {
         let file = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
-        let block = readme.split(&format!("<!-- {name} -->\n```\n")).nth(1).unwrap().split("```\n").next().unwrap();
+        let block =
+            readme.split(&format!("<!-- {name} -->\n```{language}\n")).nth(1).unwrap().split("```\n").next().unwrap();
         assert_eq!(block, file, "{name}");
     }
     // the table of statuses

@@ -317,7 +317,7 @@ fn no_program() {
     let dir = tempfile::tempdir().unwrap();
     let deadline = Instant::now() + AMPLE;
     let error = Pfctl::new(dir.path().join("pfctl"), deadline).status().unwrap_err();
-    assert_eq!((error.kind(), error.errno()), (Kind::Unavailable, Some(libc::ENOENT)), "{error}");
+    assert_eq!(error.kind(), Kind::Argument, "{error}");
     let error = Pfctl::new(dir.path(), deadline).status().unwrap_err();
     assert_eq!(error.kind(), Kind::Permission, "{error}");
     let error = Pfctl::new("pfctl", deadline).status().unwrap_err();
@@ -652,7 +652,7 @@ fn a_host_without_standard_descriptors() {
                 let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
                 assert_eq!(error.kind(), Kind::Permission, "{error}");
                 let missing = Pfctl::new("/no/such/program", Instant::now() + AMPLE).status().unwrap_err();
-                assert_eq!(missing.kind(), Kind::Unavailable, "{missing}");
+                assert_eq!(missing.kind(), Kind::Argument, "{missing}");
                 assert!(pfctl(&standin).status().unwrap().enabled);
                 pfctl(&standin).replace(&web(), &[]).unwrap();
                 // they are closed as before

@@ -100,7 +100,8 @@ pub trait Firewall {
     /// The word for it in `--backend`: `sim`, `pfctl`, `native`.
     fn name(&self) -> &'static str;
 
-    /// Loads `rules` as all that the anchor has, in one transaction: on any error the anchor holds what it held.
+    /// Loads `rules` as all that the anchor has, in one transaction: on an error the anchor holds what it held. Only after
+    /// [`Kind::System`](crate::error::Kind) and `Internal` it may be otherwise, where the transaction was cut off.
     /// No rules at all clears the anchor.
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()>;
 

@@ -102,6 +102,10 @@ impl Pfctl {
         made.map_err(|error| {
             let run = format!("run {}", self.program.display());
             match error.kind() {
+                // a path that somebody chose; without pf(4) there is none at the usual one
+                io::ErrorKind::NotFound if self.program != Path::new(PROGRAM) => {
+                    Error::new(Kind::Argument, format!("{run}: not found; give the path of pfctl(8)"))
+                }
                 io::ErrorKind::NotFound => {
                     let why = format!("{run}: not found: this host has no pf(4), or it is not installed");
                     error.raw_os_error().into_iter().fold(Error::new(Kind::Unavailable, why), Error::with_errno)
@@ -237,7 +241,10 @@ impl Firewall for Pfctl {
         match self.holds(anchor, rules) {
             Ok(true) => Ok(()),
             Ok(false) => Err(error.and("the anchor holds what it held before")),
-            Err(second) => Err(error.and(format!("what the anchor holds now is not known ({second})"))),
+            // not Busy, which says that nothing was changed
+            Err(second) => {
+                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is not known ({second})")))
+            }
         }
     }
 
