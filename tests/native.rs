@@ -742,13 +742,20 @@ fn a_reply_that_is_no_nvlist_is_an_error() {
 fn foreign(rule: &Rule, change: impl FnOnce(&mut [u8])) -> Stored {
     let mut bytes = packed(rule, 0, 0).as_bytes().to_vec();
     change(&mut bytes[RULE..]);
-    Stored { bytes, pool: vec![], anchor_call: String::new(), counters: [0; 6] }
+    let mut address = PfiocPooladdr::new_zeroed();
+    let pool = if encode::target(rule, &mut address) { vec![address.as_bytes().to_vec()] } else { vec![] };
+    Stored { bytes, pool, anchor_call: String::new(), counters: [0; 6] }
 }
 
 fn called(anchor_call: &str) -> Stored {
     let mut bytes = vec![0; 3040];
     bytes[RULE + 904] = 8;
     Stored { bytes, pool: vec![], anchor_call: anchor_call.to_owned(), counters: [0; 6] }
+}
+
+/// The places of those whose text starts so.
+fn places(found: &[ForeignRedirect], start: &str) -> Vec<Place> {
+    found.iter().filter(|one| one.text.starts_with(start)).map(|one| one.place).collect()
 }
 
 #[test]
@@ -770,10 +777,22 @@ fn redirects_of_others_are_found_wherever_they_are() {
     fake.hold("mine/deeper/a", plain(rule("*", Protocol::Tcp, "8000-8010")));
     fake.hold("", called("gone"));
     fake.hold("rdr/jail", plain(rule("em1", Protocol::Sctp, "9")));
+    // rdr-to, of 15; and route-to, whose addresses 14 gives instead
+    let pass = |tcp_port: &str, route| {
+        foreign(&rule("em0", Protocol::Tcp, tcp_port), |rule| (rule[904], rule[921]) = (0, route))
+    };
+    fake.hold("mine", pass("443", 0));
+    fake.hold("mine", pass("444", 2));
     // in a circle
     fake.hold("mine/deeper/a", called("/mine"));
 
     let found = native(&fake).foreign_redirects().unwrap();
+    // a kernel that does not tell the addresses: the rdr rules are found all the same
+    fake.refuse("DIOCGETADDRS", usize::MAX, libc::ENODEV);
+    let without = native(&fake).foreign_redirects().unwrap();
+    assert_eq!(without.iter().map(|one| one.place).collect::<Vec<_>>(), places(&found, "rdr "));
+    assert!(without.iter().all(|one| !one.text.contains("->")), "{without:?}");
+    fake.heal();
     let expected = |anchor: &str, protocol, place: &str, ports: &str, text: &str| ForeignRedirect {
         anchor: anchor.to_owned(),
         family: Some(Family::Inet),
@@ -785,16 +804,41 @@ fn redirects_of_others_are_found_wherever_they_are() {
     assert_eq!(
         found,
         [
-            expected("", Protocol::Tcp, "em0", "80", "rdr on em0 inet proto tcp from any to (em0) port = 80"),
-            expected("mine", Protocol::Udp, "192.0.2.1", "53", "rdr inet proto udp from any to 192.0.2.1 port = 53"),
+            expected(
+                "",
+                Protocol::Tcp,
+                "em0",
+                "80",
+                "rdr on em0 inet proto tcp from any to (em0) port = 80 -> 10.9.9.9 port 80"
+            ),
+            expected(
+                "mine",
+                Protocol::Tcp,
+                "em0",
+                "443",
+                "pass on em0 inet proto tcp from any to (em0) port = 443 rdr-to 10.9.9.9 port 443"
+            ),
+            expected(
+                "mine",
+                Protocol::Udp,
+                "192.0.2.1",
+                "53",
+                "rdr inet proto udp from any to 192.0.2.1 port = 53 -> 10.9.9.9 port 53"
+            ),
             expected(
                 "mine/deeper/a",
                 Protocol::Tcp,
                 "*",
                 "8000-8010",
-                "rdr inet proto tcp from any to (self) port 8000:8010"
+                "rdr inet proto tcp from any to (self) port 8000:8010 -> 10.9.9.9 port 8000:8010"
             ),
-            expected("rdr/jail", Protocol::Sctp, "em1", "9", "rdr on em1 inet proto sctp from any to (em1) port = 9"),
+            expected(
+                "rdr/jail",
+                Protocol::Sctp,
+                "em1",
+                "9",
+                "rdr on em1 inet proto sctp from any to (em1) port = 9 -> 10.9.9.9 port 9"
+            ),
         ]
     );
 }
@@ -814,11 +858,11 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         (rule[911], rule[913], rule[914]) = (1, 0, 0);
     });
     assert_eq!((all.family, all.protocol, all.place, all.ports), (None, None, Place::Any, None));
-    assert_eq!(all.text, "rdr pass from any to any");
+    assert_eq!(all.text, "rdr pass from any to any -> 10.9.9.9 port 80");
     // to ! 192.0.2.1
     let not = place(|rule| rule[108] = 1);
     assert_eq!((not.family, not.place), (Some(Family::Inet), Place::Any));
-    assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80");
+    assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80 -> 10.9.9.9 port 80");
     // on ! em0
     let elsewhere = place(|rule| {
         rule[56..104].fill(0);
@@ -826,7 +870,7 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         rule[909] = 1;
     });
     assert_eq!(elsewhere.place, Place::Any);
-    assert_eq!(elsewhere.text, "rdr on ! em0 inet proto tcp from any to any port = 80");
+    assert_eq!(elsewhere.text, "rdr on ! em0 inet proto tcp from any to any port = 80 -> 10.9.9.9 port 80");
     // a network, without a family
     let network = place(|rule| {
         rule[72..88].fill(0);
@@ -835,7 +879,7 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         rule[913] = 0;
     });
     assert_eq!((network.family, network.place), (Some(Family::Inet), Place::Any));
-    assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80");
+    assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80 -> 10.9.9.9 port 80");
     assert_eq!(native(&fake).foreign_redirects().unwrap(), []);
 }
 

@@ -245,6 +245,18 @@ impl State {
             Call::AddRule(rule) => self.add_rule(rule.as_bytes()),
             Call::GetRules(rule) => self.get_rules(rule.as_mut_bytes()),
             Call::GetRule(nv) => self.get_rule(nv),
+            Call::GetAddrs(address) => {
+                let count = self.pooled(address.as_bytes())?.len();
+                put_u32(address.as_mut_bytes(), 8, count as u32);
+                Ok(())
+            }
+            Call::GetAddr(address) => {
+                let pool = self.pooled(address.as_bytes())?;
+                let one = pool.get(u32_at(address.as_bytes(), 8) as usize).ok_or(libc::EBUSY)?;
+                address.as_mut_bytes()[18] = one[18];
+                address.as_mut_bytes()[POOL_ADDR..POOL_ADDR + 48].copy_from_slice(&one[POOL_ADDR..POOL_ADDR + 48]);
+                Ok(())
+            }
             Call::GetRulesets(ruleset) => {
                 let count = self.children(&text_at(ruleset.as_bytes(), 4, 1024))?.len();
                 put_u32(ruleset.as_mut_bytes(), 0, count as u32);
@@ -435,6 +447,19 @@ impl State {
             .with("rule", Value::List(as_nvlist(stored, nr)))
             .with("anchor_call", Value::String(stored.anchor_call.clone()));
         reply(nv, &answer)
+    }
+
+    /// pf_get_kpool: the redirect addresses of an active rule.
+    fn pooled(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
+        let end = bytes[19..1043].iter().position(|byte| *byte == 0).expect("an anchor must be ended by a NUL");
+        let anchor = std::str::from_utf8(&bytes[19..19 + end]).unwrap();
+        let sets = self.anchors.get(anchor).ok_or(libc::EBUSY)?;
+        let set = sets.get(&ruleset_number(bytes[16])).ok_or(libc::EBUSY)?;
+        if u32_at(bytes, 4) != set.active_ticket {
+            return Err(libc::EBUSY);
+        }
+        let stored = set.active.get(u32_at(bytes, 12) as usize).ok_or(libc::EBUSY)?;
+        Ok(stored.pool.clone())
     }
 
     fn children(&self, anchor: &str) -> Result<Vec<String>, i32> {
@@ -628,4 +653,6 @@ pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
         .with("natpass", number(rule[911]))
         .with("af", number(rule[913]))
         .with("proto", number(rule[914]))
+        .with("rt", number(rule[921]))
+        .with("rpool", Value::List(List::new().with("proxy_port", Value::Numbers(vec![native(620), native(622)]))))
 }
