@@ -127,7 +127,11 @@ fn session(global: &Global) -> Result<Session> {
         .clone()
         .or_else(|| std::env::var_os("KPORT_STATE_DIR").filter(|dir| !dir.is_empty()).map(Into::into));
     let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
-    Session::new(&settings, Box::new(host::System))
+    let session = Session::new(&settings, Box::new(host::System))?;
+    if global.verbose > 0 {
+        complain(&session.why());
+    }
+    Ok(session)
 }
 
 fn specs(wish: &Wish) -> Result<Spec> {

@@ -28,7 +28,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// How to drive pf: auto, pfctl or sim (keeps the rules in files, redirects nothing)
+    /// How to drive pf: auto, native (its device), pfctl or sim (keeps the rules in files, redirects nothing)
     #[arg(long, global = true, value_name = "NAME")]
     pub backend: Option<Backend>,
     /// Where the lock and the record are [default: /var/run/kport]
