@@ -105,7 +105,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print a packet's way through pf, rule by rule: does it arrive? Status 0 if it does and is answered, else 5
+    /// Print a packet's way through pf, rule by rule; status 5 if it does not arrive
     Trace(Question),
     /// Load again what a flush of kport's anchors lost
     Restore {
