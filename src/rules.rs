@@ -913,11 +913,13 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
     made
 }
 
+/// What one rule of the kernel's matches: one member of each list of a [`Match`], and the rest of it.
+type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange);
+
 /// Translation rules, each for packets that no earlier one takes.
 #[derive(Default)]
 struct Translation {
-    /// What the kernel's rules match: one member of each list, and the rest of a [`Match`].
-    seen: HashSet<(Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange)>,
+    seen: HashSet<Single>,
     rules: Vec<Rule>,
 }
 
