@@ -293,6 +293,7 @@ fn is_bare_inet6(start: &str) -> bool {
     let word = token(start);
     let colons = word.bytes().filter(|b| *b == b':').count();
     colons > 2
+        && !word.starts_with('/')
         && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'/'))
         && word.bytes().find(|b| !b.is_ascii_digit()) != Some(b'.')
         && (word.contains("::") || colons >= 7)
@@ -434,6 +435,24 @@ mod tests {
 
     fn canonical(text: &str) -> String {
         parse(text).unwrap_or_else(|e| panic!("{text}: {e}")).to_string()
+    }
+
+    #[test]
+    fn an_address_without_brackets_is_told_wherever_the_parser_stops() {
+        for (text, bare) in [
+            ("2001:db8::1", true),
+            ("fe80::1:8080:80", true),
+            ("1:2:3:4:5:6:7:8", true),
+            (":::80", true),
+            ("8080:80/tcp::::", true),
+            ("8080 em0::80:", true),
+            ("/::::", false),
+            ("1.2.3.4::80:", false),
+            ("em0:1:2:3", false),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.message().contains("stands in brackets"), bare, "{error}");
+        }
     }
 
     #[test]
