@@ -221,7 +221,10 @@ struct kport_options {
 	 */
 	size_t size;
 	/**
-	 * "auto" (usual), "pfctl", or "sim", which redirects nothing.
+	 * "auto" (usual): on FreeBSD /dev/pf where the kernel has all that it
+	 * takes, else pfctl(8); where there is no pf, "sim". "native": /dev/pf, no
+	 * child process. "pfctl": pfctl(8). "sim": files, nothing is redirected.
+	 * One that is named is never replaced by another.
 	 */
 	const char *backend;
 	/**

@@ -206,7 +206,10 @@ pub struct kport_entry {
 pub struct kport_options {
     /// sizeof(struct kport_options) of the caller.
     pub size: usize,
-    /// "auto" (usual), "pfctl", or "sim", which redirects nothing.
+    /// "auto" (usual): on FreeBSD /dev/pf where the kernel has all that it
+    /// takes, else pfctl(8); where there is no pf, "sim". "native": /dev/pf, no
+    /// child process. "pfctl": pfctl(8). "sim": files, nothing is redirected.
+    /// One that is named is never replaced by another.
     pub backend: *const c_char,
     /// Where the lock and the record are; usually /var/run/kport.
     pub state_dir: *const c_char,
