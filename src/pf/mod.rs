@@ -9,9 +9,9 @@ pub mod packet;
 pub mod pfctl;
 pub mod sim;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label};
-use crate::net::{Family, Place, PortRange, Protocol};
+use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::rules::Rule;
 
 /// A filter rule that is loaded in an anchor, as far as kport looks at it.
@@ -78,6 +78,34 @@ pub struct Status {
     pub anchor: bool,
 }
 
+/// What is around kport's anchors: the main ruleset, and the settings that decide whether it is looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The translation and then the filter rules of the main ruleset, as pf.conf(5) or pfctl(8) writes them, a line each.
+    pub main: String,
+    /// The interfaces and groups with `set skip`.
+    pub skip: Vec<Interface>,
+    /// How many anchors pf has, those of others included.
+    pub anchors: usize,
+    /// How many it may have; `None` without a limit.
+    pub anchor_limit: Option<usize>,
+}
+
+impl Surroundings {
+    /// The conditions of each call of kport's anchors by `keyword` (`nat-anchor`, `rdr-anchor`, `anchor`), with the line
+    /// that it stands on; empty for a call that is always made.
+    pub fn calls(&self, keyword: &str) -> Vec<(usize, String)> {
+        let call = |(at, line): (usize, &str)| {
+            let called = foreign::call(line, keyword)?;
+            let ours = called.trim_start_matches('/').strip_prefix(crate::name::PARENT)? == "/*";
+            let rest = line.split('#').next()?.rsplit('"').next()?;
+            let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
+            ours.then(|| (at, conditions.join(" ")))
+        };
+        self.main.lines().enumerate().filter_map(call).collect()
+    }
+}
+
 /// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignRedirect {
@@ -118,4 +146,10 @@ pub trait Firewall {
 
     /// The redirects of the main ruleset and of other tools' anchors.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>>;
+
+    /// The main ruleset and what is around it: for `kport doctor`, not for a transaction.
+    fn surroundings(&self) -> Result<Surroundings> {
+        let why = format!("backend {} does not read the main ruleset", self.name());
+        Err(Error::new(Kind::Unsupported, why))
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{Anchor, Label, PARENT};
 use crate::pf::child::{self, End, Output};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, Surroundings, foreign};
 use crate::rules::{self, Rule};
 
 /// Where FreeBSD has pfctl(8).
@@ -311,6 +311,21 @@ impl Firewall for Pfctl {
             }
         }
         Ok(found)
+    }
+
+    fn surroundings(&self) -> Result<Surroundings> {
+        let main = self.show("", &["-sn", "-P"])? + &self.show("", &["-sr", "-P"])?;
+        // print_iface in sbin/pfctl/pfctl_table.c; a name that is none of an interface cannot be published on
+        let interfaces = self.show("", &["-v", "-s", "Interfaces"])?;
+        let skip = interfaces.lines().filter_map(|line| line.strip_suffix(" (skip)")?.parse().ok()).collect();
+        let anchors = self.show("", &["-v", "-sA"])?.lines().count();
+        // "anchors       hard limit      512": new in 15, and 0 is none
+        let limits = self.show("", &["-sm"])?;
+        let limit = |line: &str| {
+            let [what, "hard", "limit", number] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+            number.parse().ok().filter(|number| what == "anchors" && *number > 0)
+        };
+        Ok(Surroundings { main, skip, anchors, anchor_limit: limits.lines().find_map(limit) })
     }
 }
 

@@ -1,11 +1,13 @@
 //! The simulator: the firewall of hosts that have no pf(4), for trying kport out and for tests. It keeps the rules that pf
-//! would hold in files, one for each anchor. No packet is redirected.
+//! would hold in files, one for each anchor. No packet is redirected. `sim/main.conf` in the state directory plays the main
+//! ruleset.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
+use super::packet::{self, Ruleset};
+use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, Surroundings, foreign};
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, replace_file};
 use crate::name::{Anchor, Label};
@@ -28,6 +30,16 @@ impl Sim {
 
     fn path(&self, anchor: &Anchor) -> PathBuf {
         self.dir.join(format!("{}.json", anchor.child()))
+    }
+
+    /// The main ruleset: `main.conf`, where somebody has put one to try kport with, else [`packet::MAIN`].
+    fn main(&self) -> Result<String> {
+        let path = self.dir.join("main.conf");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(packet::MAIN.to_owned()),
+            Err(e) => Err(Error::io(format_args!("read {}", path.display()), &e)),
+        }
     }
 
     /// The rules that an anchor holds.
@@ -92,10 +104,25 @@ impl Firewall for Sim {
     }
 
     fn status(&self) -> Result<Status> {
-        Ok(Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true })
+        let around = self.surroundings()?;
+        let called = |keyword| !around.calls(keyword).is_empty();
+        Ok(Status {
+            enabled: true,
+            nat_anchor: called("nat-anchor"),
+            rdr_anchor: called("rdr-anchor"),
+            anchor: called("anchor"),
+        })
     }
 
+    /// The redirects of `main.conf`.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        Ok(vec![])
+        Ok(self.main()?.lines().filter_map(|line| foreign::redirect("", line)).collect())
+    }
+
+    fn surroundings(&self) -> Result<Surroundings> {
+        let main = self.main()?;
+        // what the evaluator does not read is told when it is needed
+        let skip = main.parse().map(|ruleset: Ruleset| ruleset.skipped().to_vec()).unwrap_or_default();
+        Ok(Surroundings { main, skip, anchors: self.anchors()?.len(), anchor_limit: None })
     }
 }

@@ -136,6 +136,16 @@ impl Pfctl {
         self.write("counters", counters);
     }
 
+    /// What `-v -s Interfaces` prints.
+    pub fn set_interfaces(&self, interfaces: &str) {
+        self.write("interfaces", interfaces);
+    }
+
+    /// How many anchors there may be.
+    pub fn set_anchor_limit(&self, limit: usize) {
+        self.write("anchor-limit", &limit.to_string());
+    }
+
     /// pf is off.
     pub fn disable(&self) {
         self.write("disabled", "");

@@ -2,7 +2,7 @@
 //!
 //! One file, std only: `tests/common/standin.rs` compiles it with rustc and says how it is driven. Everything it knows is in
 //! the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded), `states`,
-//! `counters`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
+//! `counters`, `interfaces`, `anchor-limit`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
 
 // a fault leaves a child behind on purpose
 #![allow(clippy::print_stdout, clippy::exit, clippy::zombie_processes)]
@@ -311,6 +311,16 @@ impl State {
             }
             "n" => self.printed(anchor).filter(|line| translates(line)).map(|line| line + "\n").collect(),
             "r" => self.printed(anchor).filter(|line| !translates(line)).map(|line| line + "\n").collect(),
+            "Interfaces" => {
+                let known = self.read("interfaces").unwrap_or_else(|| "all\nem0\nlo\nlo0\n".to_owned());
+                let plain = |line: &str| line.trim_end_matches(" (skip)").to_owned();
+                known.lines().map(|line| if options.verbose { line.to_owned() } else { plain(line) } + "\n").collect()
+            }
+            "m" => {
+                let limit = self.read("anchor-limit").unwrap_or_else(|| "0".to_owned());
+                let anchors = if old { String::new() } else { format!("anchors       hard limit {limit:>8}\n") };
+                format!("states        hard limit   100000\nsrc-nodes     hard limit    10000\n{anchors}")
+            }
             "l" => {
                 let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());
                 self.printed(anchor)

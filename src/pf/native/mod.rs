@@ -22,7 +22,8 @@ use self::encode::Ruleset;
 use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
-use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
+use super::pfctl::{self, Pfctl};
+use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, Surroundings};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, PARENT};
 use crate::rules::Rule;
@@ -135,6 +136,11 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         self.patiently(|| foreign::redirects(&self.kernel))
+    }
+
+    /// By pfctl(8), which knows how to write the rules of its kernel.
+    fn surroundings(&self) -> Result<Surroundings> {
+        Pfctl::new(pfctl::PROGRAM, self.deadline).surroundings()
     }
 }
 
