@@ -86,12 +86,24 @@ pub struct Session {
 impl Session {
     /// Chooses the firewall. Nothing is changed or made yet.
     pub fn new(settings: &Settings, host: Box<dyn Host>) -> Result<Session> {
+        Session::traced(settings, host, None)
+    }
+
+    /// The same, and `trace` sees every run of pfctl(8).
+    pub fn traced(settings: &Settings, host: Box<dyn Host>, trace: Option<Box<pfctl::Trace>>) -> Result<Session> {
         // a time-out so long that the clock cannot hold it is as good as a year
         let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
+        let pfctl = || {
+            let program = Pfctl::new(settings.pfctl.clone(), deadline);
+            match trace {
+                Some(trace) => program.traced(trace),
+                None => program,
+            }
+        };
         let firewall: Box<dyn Firewall> = match settings.backend {
-            Backend::Auto if cfg!(target_os = "freebsd") => Box::new(Pfctl::new(settings.pfctl.clone(), deadline)),
-            Backend::Pfctl => Box::new(Pfctl::new(settings.pfctl.clone(), deadline)),
+            Backend::Auto if cfg!(target_os = "freebsd") => Box::new(pfctl()),
+            Backend::Pfctl => Box::new(pfctl()),
             Backend::Auto | Backend::Sim => Box::new(Sim::new(&state_dir)),
         };
         Ok(Session { host, firewall, state_dir, deadline })
@@ -99,7 +111,11 @@ impl Session {
 
     /// A publisher; makes the state directory where it is missing.
     pub fn publisher<'a>(&'a self, observer: &'a dyn Observer) -> Result<Publisher<'a>> {
-        let store = Store::open(&self.state_dir)?;
-        Ok(Publisher::new(&*self.host, &*self.firewall, store, self.deadline, observer))
+        Ok(Publisher::new(&*self.host, &*self.firewall, self.store()?, self.deadline, observer))
+    }
+
+    /// The record; makes the state directory where it is missing.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(&self.state_dir)
     }
 }
