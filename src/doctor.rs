@@ -4,6 +4,8 @@
 //! that mends it. A problem makes a published port dead, or leaves one open that nobody published; a warning may be just
 //! what the admin wants.
 
+pub mod self_test;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

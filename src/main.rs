@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use kport::doctor::{self, Level};
+use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
 use kport::host::{self, Host};
 use kport::pf::{pfctl, sim};
@@ -86,7 +86,8 @@ fn run(cli: Cli) -> Result<()> {
             print(&if json { document(&show::list_json(&list)) } else { show::list(&list) })
         }
         Command::Restore { json } => change(&global, json, |publisher| publisher.restore()),
-        Command::Doctor { json } => doctor(&global, json),
+        Command::Doctor { self_test: true, .. } => self_test(&global),
+        Command::Doctor { json, .. } => doctor(&global, json),
         Command::Gc { json } => change(&global, json, |publisher| publisher.collect()),
     }
 }
@@ -157,6 +158,20 @@ fn doctor(global: &Global, json: bool) -> Result<()> {
         0 => Ok(()),
         1 => Err(Error::new(Kind::Unavailable, "one problem was found")),
         n => Err(Error::new(Kind::Unavailable, format!("{n} problems were found"))),
+    }
+}
+
+fn self_test(global: &Global) -> Result<()> {
+    let session = session(global)?;
+    let (store, observer) = (session.store()?, Shown::new(global.verbose));
+    let steps = self_test::run(&*session.host, &*session.firewall, store.dir(), &observer)?;
+    if session.firewall.name() == "sim" {
+        complain(&sim::NOTICE);
+    }
+    print(&show::steps(&steps))?;
+    match steps.iter().filter(|step| step.result.is_err()).count() {
+        0 => Ok(()),
+        n => Err(Error::new(Kind::Unavailable, format!("self-test: {n} of {} steps failed", steps.len()))),
     }
 }
 

@@ -288,6 +288,79 @@ fn doctor_on_a_played_host() {
 }
 
 #[test]
+fn self_test_by_the_simulator() {
+    let kport = Kport::new();
+    let passed = kport.ok(&["doctor", "--self-test"], NOTICE);
+    assert_eq!(
+        passed,
+        " 1  passed  make two jails with a network each
+ 2  passed  find the jail and its address
+ 3  passed  a port that is not published is not reached
+ 4  passed  publish
+ 5  passed  publish the same again: nothing changes
+ 6  passed  list says that pf has it
+ 7  passed  an outsider connects to the host's port, and the jail answers
+ 8  passed  unpublish, which ends the connection's states
+ 9  passed  nothing is left in pf or in the record
+10  passed  the port is not reached any more
+11  passed  tidy up
+"
+    );
+    assert_eq!(common::files(kport.dir.path()), ["lock"]);
+
+    // what goes wrong is told, and nothing stays
+    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    let main = kport.dir.path().join("sim/main.conf");
+    std::fs::write(&main, calls.replacen('\n', "\nblock in quick proto tcp\n", 1)).unwrap();
+    let output = kport.run(&["doctor", "--self-test"]);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(text(&output.stderr).ends_with("kport: self-test: 1 of 8 steps failed\n"), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    assert!(
+        lines.contains("\n 7  FAILED  an outsider connects") && lines.ends_with(" 8  passed  tidy up\n"),
+        "{lines}"
+    );
+    assert_eq!(common::files(kport.dir.path()), ["lock", "sim/main.conf"]);
+    // a port that is open before
+    std::fs::write(&main, format!("rdr on epair inet proto tcp to port 18080 -> 198.18.77.2 port 8080\n{calls}"))
+        .unwrap();
+    let output = kport.run(&["doctor", "--self-test"]);
+    assert!(text(&output.stdout).contains("\n 3  FAILED  "), "{}", text(&output.stdout));
+
+    // where it would disturb, or cannot work, it does nothing
+    std::fs::write(&main, "pass all\n").unwrap();
+    assert!(kport.fails(&["doctor", "--self-test"], 5).contains("self-test not run: pf's main ruleset does not call"));
+    std::fs::remove_file(&main).unwrap();
+    kport.ok(&web(&["8080:80"]), NOTICE);
+    let before = common::files(kport.dir.path());
+    assert!(kport.fails(&["doctor", "--self-test"], 5).contains("something is published (anchor kport/web)"));
+    std::fs::remove_file(kport.dir.path().join("sim/web.json")).unwrap();
+    assert!(kport.fails(&["doctor", "--self-test"], 5).contains("there is a record of kport/web"));
+    assert!(before.contains(&"jails/web.json".to_owned()));
+    for (facts, why) in [
+        (r#"{ "jails": [ { "jid": 1, "name": "kport-selftest-client" } ] }"#, "jail -r kport-selftest-client"),
+        (
+            r#"{ "interfaces": [ { "name": "em0", "up": true, "addresses": [ "198.18.0.1/15" ] } ] }"#,
+            "em0 has an address",
+        ),
+    ] {
+        let kport = Kport::new();
+        let file = kport.dir.path().join("host.json");
+        std::fs::write(&file, facts).unwrap();
+        let error = kport.fails(&["--host", file.to_str().unwrap(), "doctor", "--self-test"], 5);
+        assert!(error.contains(why), "{error}");
+    }
+    kport.fails(&["doctor", "--self-test", "--json"], 64);
+    if cfg!(target_os = "linux") {
+        let pf = standin::Pfctl::new();
+        let kport = Kport::new();
+        let program = pf.program();
+        let with = ["--backend", "pfctl", "--pfctl", program.to_str().unwrap(), "doctor", "--self-test"];
+        assert!(kport.fails(&with, 8).contains("makes jails of FreeBSD"));
+    }
+}
+
+#[test]
 fn verbose_shows_steps_facts_and_pfctl() {
     let host = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/host.json");
     let said = |kport: &Kport, arguments: &[&str]| {

@@ -117,6 +117,9 @@ pub enum Command {
         /// One JSON document
         #[arg(long)]
         json: bool,
+        /// Publish a port of a throw-away jail, connect, unpublish, and clean up (FreeBSD: as root; else simulated)
+        #[arg(long, conflicts_with = "json")]
+        self_test: bool,
     },
     /// Drop what belongs to jails that are gone
     Gc {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use kport::doctor::self_test::Step;
 use kport::doctor::{Finding, Level};
 use kport::publisher::{Listed, Outcome};
 use kport::rules::Redirect;
@@ -169,4 +170,16 @@ pub fn findings_json(findings: &[Finding]) -> Value {
         "healthy": findings.iter().all(|f| f.level < Level::Problem),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
     })
+}
+
+/// The steps of a self-test, numbered.
+pub fn steps(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for (number, step) in (1..).zip(steps) {
+        _ = match &step.result {
+            Ok(()) => writeln!(text, "{number:2}  passed  {}", step.what),
+            Err(error) => writeln!(text, "{number:2}  FAILED  {}: {error}", step.what),
+        };
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! The firewall: one trait, several ways to drive pf(4).
 
-mod child;
+pub(crate) mod child;
 mod foreign;
 #[cfg(target_os = "macos")]
 pub mod macos;
