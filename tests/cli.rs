@@ -290,7 +290,7 @@ fn doctor_on_a_played_host() {
 #[test]
 fn self_test_by_the_simulator() {
     let kport = Kport::new();
-    let passed = kport.ok(&["doctor", "--self-test"], NOTICE);
+    let passed = kport.ok(&["--backend", "sim", "doctor", "--self-test"], NOTICE);
     assert_eq!(
         passed,
         " 1  passed  make two jails with a network each
@@ -312,7 +312,7 @@ fn self_test_by_the_simulator() {
     let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
     let main = kport.dir.path().join("sim/main.conf");
     std::fs::write(&main, calls.replacen('\n', "\nblock in quick proto tcp\n", 1)).unwrap();
-    let output = kport.run(&["doctor", "--self-test"]);
+    let output = kport.run(&["--backend", "sim", "doctor", "--self-test"]);
     assert_eq!(output.status.code(), Some(5));
     assert!(text(&output.stderr).ends_with("kport: self-test: 1 of 8 steps failed\n"), "{}", text(&output.stderr));
     let lines = text(&output.stdout);
@@ -324,18 +324,26 @@ fn self_test_by_the_simulator() {
     // a port that is open before
     std::fs::write(&main, format!("rdr on epair inet proto tcp to port 18080 -> 198.18.77.2 port 8080\n{calls}"))
         .unwrap();
-    let output = kport.run(&["doctor", "--self-test"]);
+    let output = kport.run(&["--backend", "sim", "doctor", "--self-test"]);
     assert!(text(&output.stdout).contains("\n 3  FAILED  "), "{}", text(&output.stdout));
 
     // where it would disturb, or cannot work, it does nothing
     std::fs::write(&main, "pass all\n").unwrap();
-    assert!(kport.fails(&["doctor", "--self-test"], 5).contains("self-test not run: pf's main ruleset does not call"));
+    assert!(
+        kport
+            .fails(&["--backend", "sim", "doctor", "--self-test"], 5)
+            .contains("self-test not run: pf's main ruleset does not call")
+    );
     std::fs::remove_file(&main).unwrap();
     kport.ok(&web(&["8080:80"]), NOTICE);
     let before = common::files(kport.dir.path());
-    assert!(kport.fails(&["doctor", "--self-test"], 5).contains("something is published (anchor kport/web)"));
+    assert!(
+        kport
+            .fails(&["--backend", "sim", "doctor", "--self-test"], 5)
+            .contains("something is published (anchor kport/web)")
+    );
     std::fs::remove_file(kport.dir.path().join("sim/web.json")).unwrap();
-    assert!(kport.fails(&["doctor", "--self-test"], 5).contains("there is a record of kport/web"));
+    assert!(kport.fails(&["--backend", "sim", "doctor", "--self-test"], 5).contains("there is a record of kport/web"));
     assert!(before.contains(&"jails/web.json".to_owned()));
     for (facts, why) in [
         (r#"{ "jails": [ { "jid": 1, "name": "kport-selftest-client" } ] }"#, "jail -r kport-selftest-client"),
@@ -347,10 +355,10 @@ fn self_test_by_the_simulator() {
         let kport = Kport::new();
         let file = kport.dir.path().join("host.json");
         std::fs::write(&file, facts).unwrap();
-        let error = kport.fails(&["--host", file.to_str().unwrap(), "doctor", "--self-test"], 5);
+        let error = kport.fails(&["--backend", "sim", "--host", file.to_str().unwrap(), "doctor", "--self-test"], 5);
         assert!(error.contains(why), "{error}");
     }
-    kport.fails(&["doctor", "--self-test", "--json"], 64);
+    kport.fails(&["--backend", "sim", "doctor", "--self-test", "--json"], 64);
     if cfg!(target_os = "linux") {
         let pf = standin::Pfctl::new();
         let kport = Kport::new();

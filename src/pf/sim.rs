@@ -104,7 +104,8 @@ impl Firewall for Sim {
     }
 
     fn status(&self) -> Result<Status> {
-        let around = self.surroundings()?;
+        // nothing but the text: a transaction asks this
+        let around = Surroundings { main: self.main()?, ..Surroundings::default() };
         let called = |keyword| !around.calls(keyword).is_empty();
         Ok(Status {
             enabled: true,
