@@ -51,7 +51,31 @@ pub fn header(root: &Path) -> Result<String, cbindgen::Error> {
     let bindings = cbindgen::Builder::new().with_config(config).with_src(root.join("src/ffi.rs")).generate()?;
     let mut text = Vec::new();
     bindings.write(&mut text);
-    let mut text = String::from_utf8_lossy(&text).trim_end().to_owned();
-    text.push('\n');
-    Ok(text)
+    Ok(dress(&String::from_utf8_lossy(&text)))
+}
+
+/// What style(9) asks for and cbindgen has no setting for: tabs, no `//`, no two empty lines in a row.
+#[cfg(any(feature = "header", test))]
+fn dress(text: &str) -> String {
+    let mut dressed = String::with_capacity(text.len());
+    let mut empty = false;
+    for line in text.lines() {
+        let stripped = line.trim_start_matches(' ');
+        let blanks = line.len() - stripped.len();
+        // a comment's " * " is no indentation
+        let indent = "\t".repeat(blanks / 8) + &" ".repeat(blanks % 8);
+        let line = match stripped.split_once(" // ") {
+            Some((code, comment)) => format!("{indent}{} /* {comment} */", code.trim_end()),
+            None => format!("{indent}{}", stripped.trim_end()),
+        };
+        if line.is_empty() && empty {
+            continue;
+        }
+        empty = line.is_empty();
+        dressed.push_str(&line);
+        dressed.push('\n');
+    }
+    dressed.truncate(dressed.trim_end().len());
+    dressed.push('\n');
+    dressed
 }

@@ -90,8 +90,6 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, places: Places<'_
         None => Place::Any,
         // the jail's own service, on an address of the host that redirects lead to
         Some(address) if address == redirect.target => return Ok(()),
-        // not reached from outside, so nothing is taken from it
-        Some(address) if address.is_loopback() && redirect.place != Place::Address(address) => return Ok(()),
         Some(address) => Place::Address(address),
     };
     if !places.overlap(place, redirect.place) {
@@ -228,6 +226,8 @@ mod tests {
             ("em1", ssh(Some("192.0.2.1")), false),
             ("192.0.2.7", ssh(Some("192.0.2.1")), false),
             ("em0", ssh(Some("127.0.0.1")), false),
+            // (self) has the loopback addresses, too
+            ("*", ssh(Some("127.0.0.1")), true),
             ("*", ssh(Some("10.0.0.2")), false),
             ("*", ssh(Some("192.0.2.1")), true),
         ] {

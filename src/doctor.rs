@@ -16,7 +16,7 @@ use crate::host::{Host, HostInterface};
 use crate::name::{Anchor, PARENT};
 use crate::net::{Family, Interface, Place, is_link_local6};
 use crate::pf::packet::{Party, Release, Ruleset, Step, World};
-use crate::pf::{Firewall, Status, Surroundings};
+use crate::pf::{Firewall, Status, calls_of_kport};
 use crate::publisher;
 use crate::readiness::{self, Trouble};
 use crate::rules::{self, Direction, Publication, Redirect, Rule, Source};
@@ -132,7 +132,8 @@ struct Facts<'a> {
     store: Result<Store>,
     interfaces: Result<Vec<HostInterface>>,
     status: Result<Status>,
-    around: Result<Surroundings>,
+    /// By path; the main ruleset's is empty.
+    rulesets: Result<Vec<(String, String)>>,
     /// What is published; records of an earlier boot and those that cannot be read are left out.
     records: Vec<Record>,
 }
@@ -160,7 +161,7 @@ impl<'a> Facts<'a> {
             records.retain(|record: &Record| record.boot == *boot);
         }
         let interfaces = host.interfaces();
-        Facts { host, firewall, store, interfaces, status: firewall.status(), around: firewall.surroundings(), records }
+        Facts { host, firewall, store, interfaces, status: firewall.status(), rulesets: firewall.rulesets(), records }
     }
 
     fn publications(&self) -> impl Iterator<Item = &Publication> {
@@ -191,6 +192,11 @@ impl<'a> Facts<'a> {
     fn inner(&self, target: IpAddr) -> Result<Option<Interface>> {
         let all = self.interfaces()?;
         Ok(rules::inner(target, all.iter().map(|i| (&i.name, i.addresses.as_slice()))).unwrap_or(None))
+    }
+
+    fn main(&self) -> Option<&str> {
+        let (_, text) = self.rulesets.as_ref().ok()?.iter().find(|(path, _)| path.is_empty())?;
+        Some(text)
     }
 
     fn sysctl_is_on(&self, name: &str) -> Result<bool> {
@@ -258,6 +264,7 @@ fn pf(facts: &Facts<'_>) -> Found {
         }
         Kind::Permission => "run as root; for another user: chmod or a devfs.rules(5) line for /dev/pf",
         Kind::Unavailable => "load pf: kldload pf (and at boot: sysrc pf_enable=YES)",
+        Kind::Argument => "--pfctl /sbin/pfctl",
         Kind::Busy => "try again",
         _ => "see dmesg(8), and what pfctl -s Running says",
     };
@@ -292,13 +299,13 @@ fn anchors_order(facts: &Facts<'_>) -> Found {
     if facts.status.is_err() {
         return Ok(None);
     }
-    let around = match &facts.around {
-        Ok(around) => around,
-        Err(error) => return Ok(Some(vec![warning(format!("not looked at: {error}"), "")])),
-    };
+    if let Err(error) = &facts.rulesets {
+        return Ok(Some(vec![warning(format!("not looked at: {error}"), "")]));
+    }
+    let Some(main) = facts.main() else { return Ok(None) };
     let mut all = vec![];
     for keyword in ["nat-anchor", "rdr-anchor", "anchor"] {
-        let calls = around.calls(keyword);
+        let calls = calls_of_kport(main, keyword);
         if let Some((_, conditions)) = calls.first()
             && calls.iter().all(|(_, conditions)| !conditions.is_empty())
         {
@@ -310,8 +317,8 @@ fn anchors_order(facts: &Facts<'_>) -> Found {
             ));
         }
     }
-    let called = around.calls("anchor").first().map_or(0, |(at, _)| *at);
-    for line in around.main.lines().take(called).map(str::trim) {
+    let called = calls_of_kport(main, "anchor").first().map_or(0, |(at, _)| *at);
+    for line in main.lines().take(called).map(str::trim) {
         let mut words = line.split_whitespace();
         if words.next() == Some("block") && words.any(|word| word == "quick") {
             all.push(warning(
@@ -381,9 +388,12 @@ fn interfaces(facts: &Facts<'_>) -> Found {
 }
 
 fn skip(facts: &Facts<'_>) -> Found {
-    let Ok(around) = &facts.around else { return Ok(None) };
+    let Some(main) = facts.main() else { return Ok(None) };
+    // whatever else is there to be read
+    let settings: Vec<&str> = main.lines().filter(|line| line.trim_start().starts_with("set skip")).collect();
+    let settings: Ruleset = settings.join("\n").parse()?;
     let skipped =
-        |i: &HostInterface| around.skip.iter().find(|name| i.name == **name || i.groups.contains(name)).copied();
+        |i: &HostInterface| settings.skipped().iter().find(|name| i.name == **name || i.groups.contains(name)).copied();
     let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
     let mut need = |interface: &HostInterface, why: String| {
         if let Some(name) = skipped(interface) {
@@ -417,9 +427,8 @@ fn skip(facts: &Facts<'_>) -> Found {
 }
 
 fn neighbour_discovery(facts: &Facts<'_>) -> Found {
-    let Ok(around) = &facts.around else { return Ok(None) };
     // what cannot be read is told once, by the check of the main ruleset
-    let Ok(main) = around.main.parse::<Ruleset>() else { return Ok(None) };
+    let Some(Ok(main)) = facts.main().map(str::parse::<Ruleset>) else { return Ok(None) };
     let all = facts.interfaces()?;
     // by rule: the targets do not matter for the remedy, so the first one stands for all
     let mut blocked: BTreeMap<&str, (IpAddr, BTreeSet<Interface>)> = BTreeMap::new();
@@ -449,8 +458,9 @@ fn neighbour_discovery(facts: &Facts<'_>) -> Found {
 
 /// Sends the first packet of each publication through the simulator, with the real main ruleset and kport's rules.
 fn main_ruleset(facts: &Facts<'_>) -> Found {
-    let (Ok(status), Ok(around)) = (&facts.status, &facts.around) else { return Ok(None) };
-    if !status.enabled || !status.rdr_anchor || !status.anchor {
+    let (Ok(status), Ok(rulesets)) = (&facts.status, &facts.rulesets) else { return Ok(None) };
+    let past = skip(facts)?.is_some_and(|found| !found.is_empty());
+    if !status.enabled || !status.rdr_anchor || !status.anchor || past {
         return Ok(None);
     }
     let release = Release::of(facts.host.sysctl("kern.osreldate")?.unwrap_or(i64::MAX));
@@ -459,9 +469,15 @@ fn main_ruleset(facts: &Facts<'_>) -> Found {
         world.gateway[usize::from(family == Family::Inet6)] = facts.host.gateway(family)?;
     }
     world.filter_local = facts.sysctl_is_on("net.pf.filter_local")?;
-    if let Err(error) = world.load_main(&around.main) {
-        return Ok(Some(vec![warning(format!("not looked at: {error}"), "")]));
+    let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
+    for (path, text) in rulesets.iter().filter(|(path, _)| !own(path)) {
+        let read = if path.is_empty() { world.load_main(text) } else { world.load_text(path, text) };
+        if let Err(error) = read {
+            let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
+            return Ok(Some(vec![warning(format!("not looked at: {place}: {error}"), "")]));
+        }
     }
+    // what should be there, so that what is missing is no reason here
     for record in &facts.records {
         world.load(record.jail.anchor().path(), &rules::of_all(&record.publications));
     }
@@ -684,9 +700,10 @@ fn other_redirects(facts: &Facts<'_>) -> Found {
 }
 
 fn anchors_limit(facts: &Facts<'_>) -> Found {
-    let Ok(Surroundings { anchors, anchor_limit: Some(limit), .. }) = &facts.around else {
-        return Ok(facts.around.is_ok().then(Vec::new));
-    };
+    if facts.status.is_err() {
+        return Ok(None);
+    }
+    let (anchors, Some(limit)) = facts.firewall.anchors_of_all()? else { return Ok(Some(vec![])) };
     let seen = format!("pf has {anchors} anchors, and its limit is {limit}: a jail needs one");
     let mend = format!("add to /etc/pf.conf: set limit anchors {}, {RELOAD}", limit.saturating_mul(2));
     Ok(Some(match anchors {

@@ -3,17 +3,21 @@
 //!
 //! The contract is in the types as far as they go: `Option<&T>` is a pointer that may be NULL,
 //! `Option<&mut MaybeUninit<T>>` one to a variable that need not be initialised, `Option<Box<T>>` one that is owned.
-//! Everything runs inside [`guard`], so nothing unwinds into C.
+//! Everything runs inside `guard`, so nothing unwinds into C.
 
 #![allow(non_camel_case_types, unsafe_code)]
 // "# Safety" headings would land in the header, which has its own words for it
 #![allow(clippy::missing_safety_doc)]
+// the comments are C's: <table> and [address] are words of pf and of the grammar
+#![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::ptr;
 use std::str::FromStr;
 use std::sync::Once;
 use std::time::Duration;
@@ -21,9 +25,9 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
 use crate::name::JailName;
-use crate::net::Family;
-use crate::publisher::{Liveness, Outcome, Publisher, Request, Unobserved};
-use crate::rules::Options;
+use crate::net::{Family, Interface, PortRange};
+use crate::publisher::{AUTO_RANGE, Listed, Liveness, Outcome, Publisher, Request, Unobserved};
+use crate::rules::{Limits, Options, Redirect};
 use crate::session::{Session, Settings};
 use crate::spec::{self, HostPorts, Mapping, Spec};
 
@@ -73,6 +77,23 @@ pub enum kport_state {
 pub const KPORT_FORCE: u32 = 1;
 /// Publish although pf would not evaluate the rules for now.
 pub const KPORT_ALLOW_INERT: u32 = 2;
+/// The jails of the reach list, those on the jail's own bridge among them,
+/// reach the published port at the host's address, too.
+pub const KPORT_HAIRPIN: u32 = 4;
+/// The host itself, and the jails that share its network stack, reach the
+/// published port, at the host's address and at 127.0.0.1 or ::1.
+pub const KPORT_HOST_ACCESS: u32 = 8;
+/// Log the packet that starts a connection to pflog0.
+pub const KPORT_LOG: u32 = 16;
+/// Let the rules behind kport's anchor decide, too: pass without quick.
+pub const KPORT_NO_QUICK: u32 = 32;
+/// Add to what the jail has published, instead of taking its place. Each
+/// call's options are those of its mappings.
+pub const KPORT_ADD: u32 = 64;
+
+/// Every flag that is known.
+const FLAGS: u32 =
+    KPORT_FORCE | KPORT_ALLOW_INERT | KPORT_HAIRPIN | KPORT_HOST_ACCESS | KPORT_LOG | KPORT_NO_QUICK | KPORT_ADD;
 
 /// Port specs, parsed. Never changes: threads may share it for reading.
 pub struct kport_spec {
@@ -93,20 +114,32 @@ pub struct kport_error {
     message: CString,
 }
 
-/// One row of a listing, with the texts that its entry points to.
+/// One row of a listing: a redirect of a jail, or a jail of which none is known.
 struct Row {
     jail: Option<CString>,
     anchor: CString,
-    place: Option<CString>,
-    address: Option<CString>,
-    entry: kport_entry,
+    since: i64,
+    jid: i32,
+    state: kport_state,
+    redirect: Option<RowRedirect>,
 }
 
-// SAFETY: the pointers of the entry in a row are NULL until kport_listing_get() fills in a copy of it, and a row never
-// changes.
-unsafe impl Send for Row {}
-// SAFETY: as above.
-unsafe impl Sync for Row {}
+struct RowRedirect {
+    place: CString,
+    address: CString,
+    redirect: Redirect,
+    packets: u64,
+    bytes: u64,
+    states: u64,
+}
+
+// what the header says of threads
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<kport_spec>();
+    shared::<kport_listing>();
+    shared::<kport_error>();
+};
 
 /// One mapping of a spec. Pointers live as long as the spec.
 #[repr(C)]
@@ -166,7 +199,8 @@ pub struct kport_entry {
 
 /// How to publish. Zero in a field means: as usual. Start from
 /// KPORT_OPTIONS_INIT, which sets size; the library copies what it needs.
-/// Lists are texts with white space between the items.
+/// Lists are texts with white space between the items. A call looks at the
+/// fields that concern it, but refuses bad values in any.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct kport_options {
@@ -185,24 +219,45 @@ pub struct kport_options {
     /// Interfaces and groups whose hosts reach the jail's own address and
     /// port; usually "bridge epair lo". "": none.
     pub reach: *const c_char,
+    /// Who may use the ports from outside: networks, addresses and tables, as
+    /// in "192.0.2.0/24 2001:db8::1 <trusted>"; usually everybody.
+    pub sources: *const c_char,
     /// How long a call may take, in milliseconds; usually 30000.
     pub timeout_ms: u32,
     /// KPORT_FORCE and the like, or-ed.
     pub flags: u32,
+    /// The most connections at a time through a mapping; usually no bound.
+    pub max_connections: u32,
+    /// The most of them from one address; usually no bound.
+    pub max_connections_per_source: u32,
+    /// The most new connections from one address in rate_seconds, tcp only.
+    /// Both or neither are set; usually no bound.
+    pub rate_connections: u32,
+    /// See rate_connections.
+    pub rate_seconds: u32,
     /// The jail's number, so that a late stop hook of an earlier start cannot
     /// undo a later one; usually the kernel is asked, or it does not matter.
     pub jid: i32,
-    /// 0.
-    pub reserved: i32,
+    /// The lowest and the highest of the ports of which one is chosen for
+    /// "auto"; usually 49152 and 65535. Both or neither are set.
+    pub auto_first: u16,
+    /// See auto_first.
+    pub auto_last: u16,
 }
 
+/// The version, for messages.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The size of struct kport_options in the first release.
-const OPTIONS_FIRST_SIZE: usize = 64;
-/// No options struct will ever be larger: a size above is no size.
-const OPTIONS_MAX_SIZE: usize = 4096;
+const OPTIONS_FIRST_SIZE: usize = 7 * size_of::<usize>() + 8 * 4;
+/// No struct of ours will ever be larger: a size above is no size.
+const STRUCT_MAX_SIZE: usize = 4096;
 /// The longest text that is taken, but for specs, which have their own limit.
 const MAX_TEXT: usize = 65536;
+/// The longest path: PATH_MAX of FreeBSD. Paths stand in error messages.
+const MAX_PATH: usize = 1024;
 
+// every byte is a field's
 const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE);
 
 /// Reads port specs, such as "8080:80/udp em1:443:8443".
@@ -210,7 +265,8 @@ const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE);
 /// On success *out is a new spec, to be freed with kport_spec_free(); on
 /// failure it is NULL. Fails with KPORT_ERR_SPEC, and then
 /// kport_error_offset() tells where; with KPORT_ERR_ARGUMENT if text or out
-/// is NULL or text is not UTF-8.
+/// is NULL, or text is too long or not UTF-8. Touches nothing outside the
+/// process.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_parse(
@@ -229,7 +285,7 @@ pub unsafe extern "C" fn kport_parse(
 /// published: all of them or, on any failure, none, and what was there stays.
 /// The same again changes nothing and succeeds.
 ///
-/// options may be NULL. Fails with KPORT_ERR_CONFLICT if somebody else has
+/// The spec stays the caller's. options may be NULL. Fails with KPORT_ERR_CONFLICT if somebody else has
 /// one of the ports, KPORT_ERR_UNAVAILABLE if pf would not evaluate the rules
 /// or the jail's address is unknown, KPORT_ERR_UNSUPPORTED if the jail is on
 /// the host's network, KPORT_ERR_PERMISSION, KPORT_ERR_BUSY,
@@ -246,8 +302,7 @@ pub unsafe extern "C" fn kport_publish(
         // SAFETY: the caller promises NUL-terminated texts or NULL, and options as the header says.
         let (jail, options) = unsafe { (jail_name(jail)?, Given::read(options)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
-        let mut request = Request::new(jail, spec.spec.clone());
-        options.fill(&mut request)?;
+        let request = options.request(jail, spec.spec.clone())?;
         options.change(|publisher| publisher.publish(&request))
     })
 }
@@ -269,8 +324,31 @@ pub unsafe extern "C" fn kport_unpublish(
     guard(err, || {
         // SAFETY: the caller promises a NUL-terminated text or NULL, and options as the header says.
         let (jail, options) = unsafe { (jail_name(jail)?, Given::read(options)?) };
-        let jid = options.jid()?;
-        options.change(|publisher| publisher.unpublish(&jail, jid))
+        options.change(|publisher| publisher.unpublish(&jail, options.jid))
+    })
+}
+
+/// Removes these of the mappings that a jail has published, and ends the
+/// connections that went through them. The others stay.
+///
+/// A mapping that names no place is that of the host's default route, "auto"
+/// is any host port, and one that is not published is no error. With
+/// options->jid, what a later start of the jail has published stays. options
+/// may be NULL. Fails as kport_unpublish() does, and with
+/// KPORT_ERR_UNAVAILABLE if the default route is needed and there is none.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kport_unpublish_some(
+    jail: *const c_char,
+    spec: Option<&kport_spec>,
+    options: *const kport_options,
+    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+) -> kport_status {
+    guard(err, || {
+        // SAFETY: the caller promises a NUL-terminated text or NULL, and options as the header says.
+        let (jail, options) = unsafe { (jail_name(jail)?, Given::read(options)?) };
+        let spec = spec.ok_or_else(|| null("spec"))?;
+        options.change(|publisher| publisher.unpublish_some(&jail, options.jid, &spec.spec))
     })
 }
 
@@ -278,7 +356,9 @@ pub unsafe extern "C" fn kport_unpublish(
 /// each redirect, sorted by anchor.
 ///
 /// On success *out is a new listing, to be freed with kport_listing_free();
-/// on failure it is NULL. options may be NULL.
+/// on failure it is NULL. Nothing published is success, with no rows. options
+/// may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_UNAVAILABLE,
+/// KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_list(
@@ -299,9 +379,12 @@ pub unsafe extern "C" fn kport_list(
     })
 }
 
-/// Loads again what is recorded and was lost from pf, for all jails.
+/// Loads again what is recorded and was lost from pf, for all jails, as after
+/// "pfctl -F all". What pf has is not touched.
 ///
-/// options may be NULL.
+/// options may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_BUSY,
+/// KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT; one jail's failure does not stop the
+/// others, and the call can be repeated.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_restore(
@@ -315,9 +398,10 @@ pub unsafe extern "C" fn kport_restore(
     })
 }
 
-/// Removes what belongs to jails that are gone.
+/// Removes what belongs to jails that are gone, and anchors of kport's that no
+/// record knows.
 ///
-/// options may be NULL.
+/// options may be NULL. Fails as kport_restore() does.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_gc(
@@ -335,7 +419,7 @@ pub unsafe extern "C" fn kport_gc(
 /// lives as long as the spec. NULL for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_spec_text(spec: Option<&kport_spec>) -> *const c_char {
-    spec.map_or(std::ptr::null(), |spec| spec.text.as_ptr())
+    spec.map_or(ptr::null(), |spec| spec.text.as_ptr())
 }
 
 /// The number of mappings. 0 for NULL.
@@ -345,7 +429,8 @@ pub extern "C" fn kport_spec_len(spec: Option<&kport_spec>) -> usize {
 }
 
 /// Fills in a mapping; size is sizeof(struct kport_mapping) of the caller.
-/// i counts from 0. Fails with KPORT_ERR_ARGUMENT.
+/// i counts from 0. Fails with KPORT_ERR_ARGUMENT, and leaves *out as it was,
+/// if there is no mapping i, or spec or out is NULL, or size is 0.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_spec_get(
@@ -357,7 +442,7 @@ pub unsafe extern "C" fn kport_spec_get(
     let Some((spec, mapping)) = spec.and_then(|s| Some((s, s.spec.mappings().get(i)?))) else {
         return kport_status::KPORT_ERR_ARGUMENT;
     };
-    let place = spec.places[i].as_ref().map_or(std::ptr::null(), |p| p.as_ptr());
+    let place = spec.places[i].as_ref().map_or(ptr::null(), |p| p.as_ptr());
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
     unsafe { fill(out, size, mapping_of(mapping, place)) }
 }
@@ -375,7 +460,8 @@ pub extern "C" fn kport_listing_len(listing: Option<&kport_listing>) -> usize {
 }
 
 /// Fills in a row; size is sizeof(struct kport_entry) of the caller. i counts
-/// from 0. Fails with KPORT_ERR_ARGUMENT.
+/// from 0. Fails with KPORT_ERR_ARGUMENT, and leaves *out as it was, if there
+/// is no row i, or listing or out is NULL, or size is 0.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_listing_get(
@@ -385,16 +471,8 @@ pub unsafe extern "C" fn kport_listing_get(
     size: usize,
 ) -> kport_status {
     let Some(row) = listing.and_then(|l| l.rows.get(i)) else { return kport_status::KPORT_ERR_ARGUMENT };
-    let text = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr());
-    let entry = kport_entry {
-        jail: text(&row.jail),
-        anchor: row.anchor.as_ptr(),
-        place: text(&row.place),
-        address: text(&row.address),
-        ..row.entry
-    };
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
-    unsafe { fill(out, size, entry) }
+    unsafe { fill(out, size, row.entry()) }
 }
 
 /// Frees a listing. NULL is fine.
@@ -416,14 +494,14 @@ pub extern "C" fn kport_error_message(error: Option<&kport_error>) -> *const c_c
     error.map_or(c"".as_ptr(), |e| e.message.as_ptr())
 }
 
-/// The errno of the system call that failed. 0: none did.
+/// The errno of the system call that failed. 0: none did. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_error_errno(error: Option<&kport_error>) -> c_int {
     error.and_then(|e| e.error.errno()).unwrap_or(0)
 }
 
 /// The offset, in bytes from 0, of what was wrong in the text given to
-/// kport_parse(). SIZE_MAX: the error is not about a text.
+/// kport_parse(). SIZE_MAX: the error is not about a text. SIZE_MAX for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_error_offset(error: Option<&kport_error>) -> usize {
     error.and_then(|e| e.error.offset()).unwrap_or(usize::MAX)
@@ -458,21 +536,22 @@ pub extern "C" fn kport_status_text(status: i32) -> *const c_char {
 /// header. Never NULL, never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_version() -> *const c_char {
-    const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    const TEXT: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
         Ok(version) => version,
         Err(_) => panic!("the version has a NUL"),
     };
-    VERSION.as_ptr()
+    TEXT.as_ptr()
 }
 
 /// The options as Rust has them.
 struct Given {
     settings: Settings,
     addresses: Option<String>,
-    gateway: Option<String>,
-    reach: Option<String>,
+    gateway: Option<Interface>,
+    options: Options,
+    jid: Option<i32>,
+    auto_range: PortRange,
     flags: u32,
-    jid: i32,
 }
 
 impl Given {
@@ -482,80 +561,99 @@ impl Given {
     /// `options` is NULL, or points to as many bytes as its field `size` says, and its texts are NUL-terminated or NULL.
     unsafe fn read(options: *const kport_options) -> Result<Given> {
         // SAFETY: all fields are integers and raw pointers, for which zero is a value.
-        let mut copy: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut given: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
         if !options.is_null() {
             // SAFETY: the caller promises a field `size`, at the start; no alignment is asked for.
             let size = unsafe { options.cast::<usize>().read_unaligned() };
-            let known = size_of::<kport_options>();
-            if !(OPTIONS_FIRST_SIZE..=OPTIONS_MAX_SIZE).contains(&size) {
+            if !(OPTIONS_FIRST_SIZE..=STRUCT_MAX_SIZE).contains(&size) {
                 return Err(Error::new(
                     Kind::Argument,
                     format!("kport_options.size is {size}; start from KPORT_OPTIONS_INIT"),
                 ));
             }
-            // SAFETY: the caller promises `size` readable bytes; the copy has `known` bytes.
-            let tail = unsafe {
-                std::ptr::copy_nonoverlapping(options.cast::<u8>(), (&raw mut copy).cast::<u8>(), size.min(known));
-                std::slice::from_raw_parts(options.cast::<u8>().add(size.min(known)), size - size.min(known))
-            };
-            if tail.iter().any(|byte| *byte != 0) {
+            // SAFETY: the caller promises `size` readable bytes, and zero is a value of each field.
+            if !unsafe { extend(options, size, &mut given) } {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!(
-                        "kport_options has {size} bytes, and a field beyond the {known} that libkport {} knows is set; \
+                        "kport_options has {size} bytes, and a field beyond the {} that libkport {VERSION} knows is set; \
                          use a newer libkport, or leave that field 0",
-                        env!("CARGO_PKG_VERSION")
+                        size_of::<kport_options>()
                     ),
                 ));
             }
         }
-        // SAFETY: the caller promises NUL-terminated texts or NULL.
-        let text = |text, name| unsafe { optional(text, name) };
-        let mut settings = Settings::default();
-        if let Some(backend) = text(copy.backend, "options->backend")? {
-            settings.backend = backend.parse()?;
-        }
-        settings.state_dir = text(copy.state_dir, "options->state_dir")?.map(PathBuf::from);
-        if copy.timeout_ms != 0 {
-            settings.timeout = Duration::from_millis(copy.timeout_ms.into());
-        }
-        let unknown = copy.flags & !(KPORT_FORCE | KPORT_ALLOW_INERT);
-        if unknown != 0 || copy.reserved != 0 {
+        let unknown = given.flags & !FLAGS;
+        if unknown != 0 {
             return Err(Error::new(
                 Kind::Unsupported,
-                format!("kport_options asks for what libkport {} does not know", env!("CARGO_PKG_VERSION")),
+                format!(
+                    "options->flags has {unknown:#x}, which libkport {VERSION} does not know; use a newer libkport"
+                ),
             ));
         }
+        // SAFETY: the caller promises NUL-terminated texts or NULL.
+        let text = |text, name| unsafe { optional(text, name, MAX_TEXT) };
+        let mut settings = Settings::default();
+        if let Some(backend) = text(given.backend, "options->backend")? {
+            settings.backend = backend.parse()?;
+        }
+        // SAFETY: as above.
+        let state_dir = unsafe { optional(given.state_dir, "options->state_dir", MAX_PATH) }?;
+        settings.state_dir = state_dir.map(PathBuf::from);
+        if given.timeout_ms != 0 {
+            settings.timeout = Duration::from_millis(given.timeout_ms.into());
+        }
+        let usual = Options::default();
         Ok(Given {
             settings,
-            addresses: text(copy.addresses, "options->addresses")?,
-            gateway: text(copy.gateway, "options->gateway")?,
-            reach: text(copy.reach, "options->reach")?,
-            flags: copy.flags,
-            jid: copy.jid,
+            addresses: text(given.addresses, "options->addresses")?,
+            gateway: text(given.gateway, "options->gateway")?.map(|text| text.parse()).transpose()?,
+            options: Options {
+                reach: text(given.reach, "options->reach")?
+                    .map(|text| words(&text))
+                    .transpose()?
+                    .unwrap_or(usual.reach),
+                from: text(given.sources, "options->sources")?
+                    .map(|text| words(&text))
+                    .transpose()?
+                    .unwrap_or(usual.from),
+                limits: limits(&given)?,
+                hairpin: given.flags & KPORT_HAIRPIN != 0,
+                host_access: given.flags & KPORT_HOST_ACCESS != 0,
+                log: given.flags & KPORT_LOG != 0,
+                quick: given.flags & KPORT_NO_QUICK == 0,
+            },
+            jid: match given.jid {
+                0 => None,
+                jid if jid > 0 => Some(jid),
+                jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; jails count from 1"))),
+            },
+            auto_range: match (given.auto_first, given.auto_last) {
+                (0, 0) => AUTO_RANGE,
+                (first, last) => PortRange::new(first, last).ok_or_else(|| {
+                    let what =
+                        format!("options->auto_first and auto_last are {first} and {last}, which is no range of ports");
+                    Error::new(Kind::Argument, what)
+                })?,
+            },
+            flags: given.flags,
         })
     }
 
-    fn jid(&self) -> Result<Option<i32>> {
-        match self.jid {
-            0 => Ok(None),
-            jid if jid > 0 => Ok(Some(jid)),
-            jid => Err(Error::new(Kind::Argument, format!("options->jid is {jid}; jails count from 1"))),
-        }
-    }
-
-    fn fill(&self, request: &mut Request) -> Result<()> {
+    fn request(&self, jail: JailName, spec: Spec) -> Result<Request> {
+        let mut request = Request::new(jail, spec);
         if let Some(addresses) = &self.addresses {
             request.addresses = crate::rules::addresses(&request.jail, addresses.split_whitespace())?;
         }
-        request.gateway = self.gateway.as_deref().map(str::parse).transpose()?;
-        request.jid = self.jid()?;
-        if let Some(reach) = &self.reach {
-            request.options = Options { reach: words(reach)?, ..Options::default() };
-        }
+        request.gateway = self.gateway;
+        request.jid = self.jid;
+        request.options = self.options.clone();
+        request.auto_range = self.auto_range;
+        request.add = self.flags & KPORT_ADD != 0;
         request.force = self.flags & KPORT_FORCE != 0;
         request.allow_inert = self.flags & KPORT_ALLOW_INERT != 0;
-        Ok(())
+        Ok(request)
     }
 
     fn session(&self) -> Result<Session> {
@@ -565,6 +663,19 @@ impl Given {
     fn change(&self, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
         act(&self.session()?.publisher(&Unobserved)?).map(drop)
     }
+}
+
+fn limits(given: &kport_options) -> Result<Limits> {
+    let rate = match (NonZeroU32::new(given.rate_connections), NonZeroU32::new(given.rate_seconds)) {
+        (None, None) => None,
+        // the text names the bounds where it is not one
+        _ => Some(format!("{}/{}", given.rate_connections, given.rate_seconds).parse()?),
+    };
+    Ok(Limits {
+        connections: NonZeroU32::new(given.max_connections),
+        connections_per_source: NonZeroU32::new(given.max_connections_per_source),
+        rate,
+    })
 }
 
 fn words<T: FromStr<Err = Error>>(text: &str) -> Result<Vec<T>> {
@@ -595,60 +706,73 @@ fn mapping_of(mapping: &Mapping, place: *const c_char) -> kport_mapping {
 }
 
 impl kport_listing {
-    fn new(listed: Vec<crate::publisher::Listed>) -> Result<kport_listing> {
+    fn new(listed: Vec<Listed>) -> Result<kport_listing> {
         let mut rows = vec![];
         for jail in listed {
-            let state = match jail.liveness {
-                Liveness::Live => kport_state::KPORT_LIVE,
-                Liveness::Missing => kport_state::KPORT_MISSING,
-                Liveness::Stale => kport_state::KPORT_STALE,
-            };
             let name = jail.jail.as_ref().map(|j| c_text(j.as_str())).transpose()?;
             let anchor = c_text(jail.anchor.path())?;
-            let empty = kport_entry {
-                jail: std::ptr::null(),
-                anchor: std::ptr::null(),
-                place: std::ptr::null(),
-                address: std::ptr::null(),
-                packets: 0,
-                bytes: 0,
-                states: 0,
+            let row = |redirect| Row {
+                jail: name.clone(),
+                anchor: anchor.clone(),
                 since: jail.since.map_or(0, |s| i64::try_from(s).unwrap_or(i64::MAX)),
                 jid: jail.jid.unwrap_or(0),
-                state: state as i32,
-                host_port: 0,
-                jail_port: 0,
-                count: 0,
-                protocol: 0,
-                family: 0,
+                state: match jail.liveness {
+                    Liveness::Live => kport_state::KPORT_LIVE,
+                    Liveness::Missing => kport_state::KPORT_MISSING,
+                    Liveness::Stale => kport_state::KPORT_STALE,
+                },
+                redirect,
             };
             if jail.redirects.is_empty() {
-                rows.push(Row { jail: name.clone(), anchor: anchor.clone(), place: None, address: None, entry: empty });
+                rows.push(row(None));
             }
             for (redirect, counters) in jail.redirects {
-                rows.push(Row {
-                    jail: name.clone(),
-                    anchor: anchor.clone(),
-                    place: Some(c_text(redirect.place.to_string())?),
-                    address: Some(c_text(redirect.target.to_string())?),
-                    entry: kport_entry {
-                        packets: counters.packets,
-                        bytes: counters.bytes,
-                        states: counters.states,
-                        host_port: redirect.host.first(),
-                        jail_port: redirect.jail.first(),
-                        count: redirect.host.count(),
-                        protocol: redirect.protocol.number(),
-                        family: match redirect.family() {
-                            Family::Inet => 4,
-                            Family::Inet6 => 6,
-                        },
-                        ..empty
-                    },
-                });
+                let place = c_text(redirect.place.to_string())?;
+                let address = c_text(redirect.target.to_string())?;
+                let (packets, bytes, states) = (counters.packets, counters.bytes, counters.states);
+                rows.push(row(Some(RowRedirect { place, address, redirect, packets, bytes, states })));
             }
         }
         Ok(kport_listing { rows })
+    }
+}
+
+impl Row {
+    /// What C sees; its pointers live as long as the row.
+    fn entry(&self) -> kport_entry {
+        let mut entry = kport_entry {
+            jail: self.jail.as_ref().map_or(ptr::null(), |jail| jail.as_ptr()),
+            anchor: self.anchor.as_ptr(),
+            place: ptr::null(),
+            address: ptr::null(),
+            packets: 0,
+            bytes: 0,
+            states: 0,
+            since: self.since,
+            jid: self.jid,
+            state: self.state as i32,
+            host_port: 0,
+            jail_port: 0,
+            count: 0,
+            protocol: 0,
+            family: 0,
+        };
+        if let Some(RowRedirect { place, address, redirect, packets, bytes, states }) = &self.redirect {
+            entry.place = place.as_ptr();
+            entry.address = address.as_ptr();
+            entry.packets = *packets;
+            entry.bytes = *bytes;
+            entry.states = *states;
+            entry.host_port = redirect.host.first();
+            entry.jail_port = redirect.jail.first();
+            entry.count = redirect.host.count();
+            entry.protocol = redirect.protocol.number();
+            entry.family = match redirect.family() {
+                Family::Inet => 4,
+                Family::Inet6 => 6,
+            };
+        }
+        entry
     }
 }
 
@@ -705,12 +829,12 @@ unsafe fn required<'a>(text: *const c_char, name: &str, most: usize) -> Result<&
 ///
 /// # Safety
 /// As for [`required`].
-unsafe fn optional(text: *const c_char, name: &str) -> Result<Option<String>> {
+unsafe fn optional(text: *const c_char, name: &str, most: usize) -> Result<Option<String>> {
     if text.is_null() {
         return Ok(None);
     }
     // SAFETY: as promised to this function.
-    unsafe { required(text, name, MAX_TEXT) }.map(|text| Some(text.to_owned()))
+    unsafe { required(text, name, most) }.map(|text| Some(text.to_owned()))
 }
 
 /// # Safety
@@ -720,19 +844,34 @@ unsafe fn jail_name(text: *const c_char) -> Result<JailName> {
     unsafe { required(text, "jail", MAX_TEXT) }?.parse()
 }
 
+/// Copies the caller's struct of `size` bytes over `known`: of a shorter one the rest stays as it is, a longer one must be
+/// zero in the bytes that are not known here, or the answer is false.
+///
+/// # Safety
+/// `given` points to `size` readable bytes, and any bytes are a value of `T`.
+unsafe fn extend<T: Copy>(given: *const T, size: usize, known: &mut T) -> bool {
+    let common = size.min(size_of::<T>());
+    // SAFETY: `common` is within both; the tail is what of `size` bytes follows.
+    let tail = unsafe {
+        ptr::copy_nonoverlapping(given.cast::<u8>(), ptr::from_mut(known).cast::<u8>(), common);
+        std::slice::from_raw_parts(given.cast::<u8>().add(common), size - common)
+    };
+    tail.iter().all(|byte| *byte == 0)
+}
+
 /// Copies `value` to a caller whose struct has `size` bytes: a shorter one gets the fields that it knows, a longer one zeros
 /// in those that it does not.
 ///
 /// # Safety
 /// `out` is NULL or has room for `size` bytes.
 unsafe fn fill<T: Copy>(out: *mut T, size: usize, value: T) -> kport_status {
-    if out.is_null() || size == 0 || size > OPTIONS_MAX_SIZE {
+    if out.is_null() || size == 0 || size > STRUCT_MAX_SIZE {
         return kport_status::KPORT_ERR_ARGUMENT;
     }
     let known = size.min(size_of::<T>());
     // SAFETY: `out` has `size` bytes, of which `known` are copied from a value that has as many, and the rest is set.
     unsafe {
-        std::ptr::copy_nonoverlapping((&raw const value).cast::<u8>(), out.cast::<u8>(), known);
+        ptr::copy_nonoverlapping((&raw const value).cast::<u8>(), out.cast::<u8>(), known);
         out.cast::<u8>().add(known).write_bytes(0, size - known);
     }
     kport_status::KPORT_OK
@@ -766,10 +905,8 @@ fn guard(err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>, act: impl FnOn
     let before = GUARDED.replace(true);
     let done = panic::catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
         let what = PANIC.take();
-        Err(Error::new(
-            Kind::Internal,
-            format!("{what}: a defect in kport {}, please report it", env!("CARGO_PKG_VERSION")),
-        ))
+        let what = if what.is_empty() { "panic" } else { &what };
+        Err(Error::new(Kind::Internal, format!("{what}: a defect in kport {VERSION}, please report it")))
     });
     GUARDED.set(before);
     let (status, error) = match done {
@@ -797,4 +934,106 @@ fn silence_panics() {
             }
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    #[repr(C)]
+    struct Grown {
+        size: u32,
+        old: u32,
+        new: u32,
+    }
+
+    fn extended(given: &[u32]) -> Option<Grown> {
+        let mut known = Grown { size: 0, old: 0, new: 0 };
+        // SAFETY: the size is that of the slice, and integers have no invalid values.
+        unsafe { extend(given.as_ptr().cast(), size_of_val(given), &mut known) }.then_some(known)
+    }
+
+    #[test]
+    fn a_shorter_struct_is_extended_by_zeros_and_a_longer_one_must_end_in_zeros() {
+        assert_eq!(extended(&[8, 7]), Some(Grown { size: 8, old: 7, new: 0 }));
+        assert_eq!(extended(&[12, 7, 5]), Some(Grown { size: 12, old: 7, new: 5 }));
+        assert_eq!(extended(&[20, 7, 5, 0, 0]), Some(Grown { size: 20, old: 7, new: 5 }));
+        assert_eq!(extended(&[20, 7, 5, 0, 1]), None);
+        assert_eq!(extended(&[20, 7, 5, 1 << 31, 0]), None);
+    }
+
+    #[test]
+    fn a_struct_is_filled_as_far_as_the_caller_knows_it() {
+        let value = Grown { size: 1, old: 2, new: 3 };
+        for (size, expected) in [(4, [1, 9, 9, 9]), (8, [1, 2, 9, 9]), (12, [1, 2, 3, 9]), (16, [1, 2, 3, 0])] {
+            let mut out = [9_u32; 4];
+            // SAFETY: out has 16 bytes.
+            let status = unsafe { fill(out.as_mut_ptr().cast(), size, value) };
+            assert_eq!((status as i32, out), (0, expected));
+        }
+        // SAFETY: nothing is written to NULL, nor with these sizes.
+        let refused = unsafe {
+            let mut out = value;
+            [
+                fill(ptr::null_mut(), 12, value),
+                fill(&mut out, 0, value),
+                fill(&mut out, STRUCT_MAX_SIZE + 1, value),
+                fill(&mut out, usize::MAX, value),
+            ]
+        };
+        assert!(refused.iter().all(|status| *status as i32 == Kind::Argument.number()));
+    }
+
+    #[test]
+    fn statuses_are_the_kinds() {
+        assert_eq!(kport_status::KPORT_OK as i32, 0);
+        for kind in Kind::ALL {
+            assert_eq!(status(kind) as i32, kind.number());
+            // SAFETY: a static text.
+            let text = unsafe { CStr::from_ptr(kport_status_text(kind.number())) };
+            assert_eq!(text.to_str(), Ok(kind.text()));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_status() {
+        let mut err = MaybeUninit::uninit();
+        let status = guard(Some(&mut err), || panic!("port {} fell off", 8080));
+        // SAFETY: guard() writes it in any case.
+        let error = unsafe { err.assume_init() };
+        assert_eq!(status as i32, Kind::Internal.number());
+        assert_eq!(kport_error_status(error.as_deref()) as i32, Kind::Internal.number());
+        // SAFETY: a text of an error that is still there.
+        let message = unsafe { CStr::from_ptr(kport_error_message(error.as_deref())) }.to_str().unwrap();
+        assert!(message.contains("src/ffi.rs:") && message.contains("port 8080 fell off"), "{message}");
+        assert!(message.contains("report"), "{message}");
+        kport_error_free(error);
+
+        let mut out: MaybeUninit<Option<Box<u8>>> = MaybeUninit::uninit();
+        let status = give(Some(&mut out), None, || std::panic::panic_any(7));
+        assert_eq!(status as i32, Kind::Internal.number());
+        // SAFETY: give() writes it in any case.
+        assert!(unsafe { out.assume_init() }.is_none());
+    }
+
+    /// Not a test by itself: what the test below looks at from outside.
+    #[test]
+    #[ignore = "run by a_panic_inside_prints_nothing_and_one_outside_does"]
+    fn panics_inside_and_outside() {
+        assert_eq!(guard(None, || panic!("inside")) as i32, Kind::Internal.number());
+        assert!(panic::catch_unwind(|| panic!("outside")).is_err());
+    }
+
+    #[test]
+    fn a_panic_inside_prints_nothing_and_one_outside_does() {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "ffi::tests::panics_inside_and_outside", "--ignored", "--nocapture"]);
+        let output = again.env("RUST_BACKTRACE", "1").output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+        assert!(printed.contains("outside"), "{printed}");
+        assert!(!printed.contains("\ninside"), "{printed}");
+    }
 }

@@ -3,6 +3,7 @@
 mod cli {
     pub mod args;
     pub mod show;
+    pub mod trace;
 }
 
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ use kport::session::{Backend, Session, Settings};
 use kport::spec::{self, Spec};
 
 use cli::args::{Cli, Command, Global, USAGE, Wish};
-use cli::show;
+use cli::{show, trace};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -84,6 +85,14 @@ fn run(cli: Cli) -> Result<()> {
             let session = session(&global)?;
             let list = session.publisher(&Shown::new(global.verbose))?.list(jail.as_ref())?;
             print(&if json { document(&show::list_json(&list)) } else { show::list(&list) })
+        }
+        Command::Trace(question) => {
+            let traced = trace::trace(&question, &session(&global)?, &global)?;
+            if !global.quiet {
+                traced.notes.iter().for_each(|note| complain(note));
+            }
+            print(&if question.json { document(&trace::json(&traced)) } else { format!("{}\n", traced.trace) })?;
+            trace::verdict(&traced)
         }
         Command::Restore { json } => change(&global, json, |publisher| publisher.restore()),
         Command::Doctor { self_test: true, .. } => self_test(&global),

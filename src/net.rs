@@ -160,8 +160,8 @@ impl FromStr for PortRange {
     }
 }
 
-/// The name of a network interface or of an interface group: a letter, then letters, digits, `_` and `.`,
-/// at most 15 bytes (IFNAMSIZ less its NUL). `any`, `all` and `self` are pf's own words and no names.
+/// The name of a network interface or of an interface group: a letter, then letters, digits, `_`, `.` and `-` (vm-bhyve
+/// has bridges such as vm-public), at most 15 bytes (IFNAMSIZ less its NUL). `any`, `all` and `self` are pf's own words and no names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Interface {
@@ -175,7 +175,7 @@ impl Interface {
 
     /// Whether `byte` may stand in a name, after the first letter.
     pub(crate) fn may_contain(byte: u8) -> bool {
-        byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.'
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
     }
 
     /// The name.
@@ -204,7 +204,7 @@ impl FromStr for Interface {
             return refuse("a name has at most 15 bytes");
         }
         if !bytes.first().is_some_and(u8::is_ascii_alphabetic) || !bytes.iter().all(|b| Interface::may_contain(*b)) {
-            return refuse("a name is a letter, then letters, digits, _ and .");
+            return refuse("a name is a letter, then letters, digits, _, . and -");
         }
         let mut padded = [0; Interface::SIZE];
         padded[..bytes.len()].copy_from_slice(bytes);
@@ -335,12 +335,24 @@ mod tests {
 
     #[test]
     fn interface_names() {
-        for good in ["em0", "em0.10", "wan", "a_b", "abcdefghijklmno"] {
+        for good in ["em0", "em0.10", "wan", "a_b", "vm-public", "abcdefghijklmno"] {
             assert_eq!(good.parse::<Interface>().unwrap().as_str(), good);
         }
-        for bad in
-            ["", "0em", "_a", ".a", "em0\n", "em 0", "em0:network", "! em0", "abcdefghijklmnop", "any", "self", "all"]
-        {
+        for bad in [
+            "",
+            "0em",
+            "_a",
+            ".a",
+            "-a",
+            "em0\n",
+            "em 0",
+            "em0:network",
+            "! em0",
+            "abcdefghijklmnop",
+            "any",
+            "self",
+            "all",
+        ] {
             assert!(bad.parse::<Interface>().is_err(), "{bad}");
         }
     }

@@ -1,7 +1,7 @@
 //! Publish, unpublish, list, restore, gc: each one transaction over the record, the host and the firewall.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Instant, SystemTime};
 
 use once_cell::unsync::OnceCell;
@@ -14,7 +14,7 @@ use crate::name::{Anchor, JailName, Label, PARENT};
 use crate::net::{Family, Interface, Place, PortRange};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded};
 use crate::readiness;
-use crate::rules::{self, Options, Publication, Redirect, Rule, Targets};
+use crate::rules::{self, Options, Publication, Redirect, Rule, Source, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{self, Lock, Record, Store};
 
@@ -220,7 +220,8 @@ impl<'a> Publisher<'a> {
             Some(old) if request.add => joined(&old.publications, publication),
             _ => vec![publication],
         };
-        self.check(request, &publications, &facts, &boot, &mut outcome.notes)?;
+        self.check(request, old.as_ref(), &publications, &facts, &boot, &mut outcome.notes)?;
+        self.check_tables(request, &mut outcome.notes)?;
 
         let wanted = self.record_of(&request.jail, jid, boot, publications);
         self.change(&lock, old.as_ref(), wanted, request.allow_inert, &facts, &mut outcome)?;
@@ -258,13 +259,12 @@ impl<'a> Publisher<'a> {
         self.observer.step(Step::Resolve)?;
         let mut publications = old.as_ref().map(|o| o.publications.clone()).unwrap_or_default();
         for mapping in spec.mappings() {
+            let here = self.places_of(mapping, &publications);
             let mut found = false;
             for publication in &mut publications {
-                let mut kept = vec![];
-                for redirect in std::mem::take(&mut publication.redirects) {
-                    if self.is_of(mapping, &redirect)? { found = true } else { kept.push(redirect) }
-                }
-                publication.redirects = kept;
+                let before = publication.redirects.len();
+                publication.redirects.retain(|r| !(has_ports(mapping, r) && here.contains(&r.place)));
+                found |= publication.redirects.len() < before;
             }
             if !found {
                 outcome.notes.push(format!("jail \"{jail}\" has not published {mapping}"));
@@ -282,19 +282,27 @@ impl<'a> Publisher<'a> {
         Ok(outcome)
     }
 
-    /// Whether a redirect was made from a mapping.
-    fn is_of(&self, mapping: &Mapping, redirect: &Redirect) -> Result<bool> {
-        let ports = match mapping.host {
-            HostPorts::Fixed(host) => host == redirect.host,
-            HostPorts::Auto => true,
-        };
-        if !ports || mapping.jail != redirect.jail || mapping.protocol != redirect.protocol {
-            return Ok(false);
+    /// Where the redirects of a mapping are: in its place or, where it names none, on the gateway interface. That may be
+    /// another one by now, or another one was given when the mapping was published: then where else its ports are, if that
+    /// is one place.
+    fn places_of(&self, mapping: &Mapping, publications: &[Publication]) -> HashSet<Place> {
+        if let Some(place) = mapping.place {
+            return HashSet::from([place]);
         }
-        Ok(match mapping.place {
-            Some(place) => place == redirect.place,
-            None => redirect.place == Place::Interface(gateway(self.host, redirect.family())?),
-        })
+        // never an address, nor *: only who names one publishes there
+        let with_ports: HashSet<Place> = publications
+            .iter()
+            .flat_map(|p| &p.redirects)
+            .filter(|r| has_ports(mapping, r) && matches!(r.place, Place::Interface(_)))
+            .map(|r| r.place)
+            .collect();
+        // a host without a default route has no gateway interface, which is no reason to keep a mapping
+        let gateways = Family::ALL.into_iter().filter_map(|family| gateway(self.host, family).ok());
+        let there: HashSet<Place> = gateways.map(Place::Interface).filter(|place| with_ports.contains(place)).collect();
+        match (there.is_empty(), with_ports.len()) {
+            (true, 1) => with_ports,
+            _ => there,
+        }
     }
 
     fn record_of(&self, jail: &JailName, jid: Option<i32>, boot: String, publications: Vec<Publication>) -> Record {
@@ -542,7 +550,16 @@ impl<'a> Publisher<'a> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
-        let jid = request.jid.or(found.as_ref().map(|j| j.jid));
+        if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
+            // later, when the jail is gone, nothing could tell whose the publication was
+            return Err(Error::new(
+                Kind::Argument,
+                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+            ));
+        }
+        // what is added belongs to the start that is known
+        let known = old.filter(|_| request.add).and_then(|old| old.jid);
+        let jid = request.jid.or(found.as_ref().map(|j| j.jid)).or(known);
         match &found {
             Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
             None => self.observer.detail(&format!("jail {}: not asked for, or not running", quoted(jail.as_str()))),
@@ -555,8 +572,12 @@ impl<'a> Publisher<'a> {
             &request.addresses
         };
         let targets = Targets::choose(jail, addresses)?;
-        self.observer
-            .detail(&format!("addresses: {addresses:?}; redirects lead to {:?}, {:?}", targets.inet, targets.inet6));
+        let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
+        self.observer.detail(&format!(
+            "addresses: {}; redirects lead to {}",
+            shown(&mut addresses.iter().copied()),
+            shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
+        ));
         let redirects_of = |spec: &Spec| {
             rules::redirects(jail, spec, &targets, |family| match request.gateway {
                 Some(interface) => Ok(interface),
@@ -571,6 +592,8 @@ impl<'a> Publisher<'a> {
         let redirects = if request.spec.mappings().iter().any(is_auto) {
             // ports that are given first: a port that is chosen keeps clear of them
             let mut made: Vec<Redirect> = vec![];
+            let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
+            let kept = old.filter(|_| request.add).map(Record::claims).unwrap_or_default();
             for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
                 made.extend(redirects_of(&Spec::one(*mapping))?);
             }
@@ -580,10 +603,14 @@ impl<'a> Publisher<'a> {
                     Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
                 };
                 let mut chosen = None;
-                for first in candidates(request, old, mapping) {
+                for (first, fresh) in candidates(request, old, mapping) {
                     let Some(fixed) = at(first) else { continue };
                     let redirects = redirects_of(&Spec::one(fixed))?;
-                    if self.is_free(request, &redirects, &made, old, facts, boot)? {
+                    // a port that the jail has at another place is not this mapping's
+                    if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
+                        continue;
+                    }
+                    if self.is_free(request, &redirects, &made, &kept, facts, boot)? {
                         chosen = Some(redirects);
                         break;
                     }
@@ -606,24 +633,27 @@ impl<'a> Publisher<'a> {
         Ok((jid, publication))
     }
 
-    /// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps, nor anybody else.
+    /// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps for other mappings, nor
+    /// anybody else.
     fn is_free(
         &self,
         request: &Request,
         redirects: &[Redirect],
         made: &[Redirect],
-        old: Option<&Record>,
+        kept: &[Redirect],
         facts: &Facts<'_>,
         boot: &str,
     ) -> Result<bool> {
         let places = facts.places()?;
-        let kept = old.filter(|_| request.add).map(Record::claims).unwrap_or_default();
-        let taken = |r: &Redirect| made.iter().chain(&kept).any(|other| conflict::overlap(r, other, places));
-        if redirects.iter().any(taken) {
+        let claims = |redirects: &[Redirect]| rules::claims(redirects, &request.options);
+        let (wanted, made) = (claims(redirects), claims(made));
+        let own: HashSet<Redirect> = wanted.iter().map(without_target).collect();
+        let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&without_target(r))));
+        if wanted.iter().any(|r| others().any(|other| conflict::overlap(r, other, places))) {
             return Ok(false);
         }
         let own = request.jail.anchor();
-        let found = redirects.iter().try_for_each(|r| {
+        let found = wanted.iter().try_for_each(|r| {
             self.check_jails(&own, r, facts, boot)?;
             self.check_host(r, facts, &mut |error| Err(error))
         });
@@ -654,6 +684,7 @@ impl<'a> Publisher<'a> {
     fn check(
         &self,
         request: &Request,
+        old: Option<&Record>,
         publications: &[Publication],
         facts: &Facts<'_>,
         boot: &str,
@@ -664,8 +695,14 @@ impl<'a> Publisher<'a> {
             conflict::within(&claims, facts.places()?)?;
         }
         let own = request.jail.anchor();
+        // what stays was looked at when it was published, and may have been forced then
+        let kept: HashSet<Redirect> =
+            old.filter(|_| request.add).map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         for redirect in &claims {
             self.check_jails(&own, redirect, facts, boot)?;
+            if kept.contains(redirect) {
+                continue;
+            }
             self.check_host(redirect, facts, &mut |error| {
                 if !request.force {
                     return Err(error);
@@ -673,6 +710,28 @@ impl<'a> Publisher<'a> {
                 notes.push(format!("forced: {error}"));
                 Ok(())
             })?;
+        }
+        Ok(())
+    }
+
+    /// The tables that the request names have to be there: by a table that is not, pf lets nobody in.
+    fn check_tables(&self, request: &Request, notes: &mut Vec<String>) -> Result<()> {
+        for source in &request.options.from {
+            let Source::Table(table) = source else { continue };
+            if self.firewall.has_table(table)? {
+                continue;
+            }
+            let error = Error::new(
+                Kind::Unavailable,
+                format!(
+                    "pf has no table <{table}>, so nobody could come in by it; add to /etc/pf.conf: \
+                     table <{table}> persist, then: service pf reload"
+                ),
+            );
+            if !request.allow_inert {
+                return Err(error);
+            }
+            notes.push(format!("without effect for now: {error}"));
         }
         Ok(())
     }
@@ -763,8 +822,8 @@ impl<'a> Publisher<'a> {
         after_load: bool,
     ) -> Error {
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
-        // A load that failed changed nothing, except that a child that was killed at its time-out may have come through.
-        let sure = !after_load && matches!(error.kind(), Kind::Permission | Kind::Unavailable | Kind::Argument);
+        // see Firewall::replace; when the time is up, nothing could be asked anyway
+        let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
         if !sure {
             let untouched = !after_load
                 && self.firewall.loaded(anchor).is_ok_and(|loaded| {
@@ -890,14 +949,24 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// What is published, and one publication more. Mappings that were there with other options get the new ones.
+/// A redirect as its mapping says it: whichever address the jail has.
+fn without_target(redirect: &Redirect) -> Redirect {
+    let target = match redirect.family() {
+        Family::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Redirect { target, ..*redirect }
+}
+
+/// What is published, and one publication more. Mappings that were there with other options, or to an address that the
+/// jail had, are those of the new one.
 fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
     let new: HashSet<&Redirect> = added.redirects.iter().collect();
+    let mappings: HashSet<Redirect> = added.redirects.iter().map(without_target).collect();
     let mut all: Vec<Publication> = before.to_vec();
     for publication in &mut all {
-        if publication.options != added.options {
-            publication.redirects.retain(|r| !new.contains(r));
-        }
+        let same = publication.options == added.options;
+        publication.redirects.retain(|r| !mappings.contains(&without_target(r)) || same && new.contains(r));
     }
     match all.iter_mut().find(|p| p.options == added.options) {
         Some(same) => {
@@ -911,9 +980,10 @@ fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
     all
 }
 
-/// The first ports to try for a mapping with `auto`, best first: what the jail has for it now, then from a port that follows
+/// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
+/// may have for the mapping now, then from a port that follows
 /// from its name on, so that a jail comes to the same port at every start, and different jails to different ones.
-fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = u16> {
+fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = (u16, bool)> {
     let range = request.auto_range;
     let current: Vec<u16> = old
         .iter()
@@ -932,7 +1002,16 @@ fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> imp
         let offset = (seed % span + i) % span;
         range.first() + u16::try_from(offset).unwrap_or(0)
     });
-    current.into_iter().chain(fresh)
+    current.into_iter().map(|port| (port, false)).chain(fresh.map(|port| (port, true)))
+}
+
+/// Whether a redirect has the ports and the protocol of a mapping.
+fn has_ports(mapping: &Mapping, redirect: &Redirect) -> bool {
+    let host = match mapping.host {
+        HostPorts::Fixed(host) => host == redirect.host,
+        HostPorts::Auto => true,
+    };
+    host && mapping.jail == redirect.jail && mapping.protocol == redirect.protocol
 }
 
 /// Whether an unpublish came too late: the jail was started again, and published as another number.

@@ -248,13 +248,19 @@ impl Publication {
     /// What no other publication may overlap: each redirect in each place that it answers for, its own and, with host
     /// access, the host's loopback address.
     pub fn claims(&self) -> Vec<Redirect> {
-        let mut claims = self.redirects.clone();
-        if self.options.host_access {
-            let outer = self.redirects.iter().filter(|redirect| !is_loopback(redirect.place));
-            claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(loopback(r.family())), ..*r })));
-        }
-        claims
+        claims(&self.redirects, &self.options)
     }
+}
+
+/// [`Publication::claims`] of redirects that are no publication yet.
+pub fn claims(redirects: &[Redirect], options: &Options) -> Vec<Redirect> {
+    let mut claims = redirects.to_vec();
+    if options.host_access {
+        // `*` is every address already, the loopback one too
+        let outer = redirects.iter().filter(|r| !is_loopback(r.place) && r.place != Place::Any);
+        claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(loopback(r.family())), ..*r })));
+    }
+    claims
 }
 
 /// The interface of the host through which it reaches `address`: the one with the longest network that holds it. `None`

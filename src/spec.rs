@@ -268,7 +268,7 @@ fn first(start: &str) -> Parsed<'_, First> {
                 return Ok((rest, First::Host(HostPorts::Auto)));
             }
             if rest.chars().next().is_some_and(|c| !matches!(c, ':' | '/') && !c.is_whitespace()) {
-                return fail(rest, "\":\"", "an interface name has letters, digits, _ and . only".to_owned());
+                return fail(rest, "\":\"", "an interface name has letters, digits, _, . and - only".to_owned());
             }
             match word.parse() {
                 Ok(interface) => Ok((rest, First::Place(Place::Interface(interface)))),

@@ -112,8 +112,6 @@ rdr-anchor \"kport/*\" on em1 all
 anchor \"kport/*\" quick on em0 inet proto tcp all
 ";
 
-const SKIPPED: &str = "all\nbridge (skip)\nbridge0 (skip)\nem0 (skip)\nlo (skip)\nlo0 (skip)\n";
-
 const ONE_WAY: &str = "block in on em0\npass in inet6 proto icmp6\nblock out on bridge\n";
 
 fn main_with(before: &str, between: &str, behind: &str) -> String {
@@ -189,7 +187,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
         ),
         (
             "main-not-readable",
-            new().web("8080:80").main(&main_with("", "pass in on em0 route-to (em1 198.51.100.2)\n", "")),
+            by_pfctl().web("8080:80").main(&main_with("", "pass in on em0 route-to (em1 198.51.100.2)\n", "")),
         ),
         ("forwarding-inet", new().web("em1:8080:80").sysctl("net.inet.ip.forwarding", 0)),
         (
@@ -208,7 +206,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 .with("web", "8080:80", |r| r.options.hairpin = true)
                 .with("db", "8081:80", |r| r.options.host_access = true)
                 .sysctl("net.pf.filter_local", 1)
-                .and(|p| p.standin.set_interfaces(SKIPPED)),
+                .and(|p| p.standin.set_skip("bridge bridge0 em0 lo lo0")),
         ),
         ("skip-of-no-interest", new().web("8080:80").main(&format!("set skip on {{ lo em1 }}\n{CALLS}"))),
         ("neighbour-discovery", by_pfctl().web("8080:80").main(&main_with("", "block drop log all\n", ""))),

@@ -28,6 +28,7 @@ const GOOD: &[(&str, &str)] = &[
     // places
     ("em0.10:1:2", "em0.10:1:2/tcp"),
     ("wan:1:2/udp", "wan:1:2/udp"),
+    ("vm-public:1:2", "vm-public:1:2/tcp"),
     ("192.0.2.7:1:2", "192.0.2.7:1:2/tcp"),
     ("[2001:db8::1]:1:2", "[2001:db8::1]:1:2/tcp"),
     ("[2001:DB8:0:0::1]:1:2", "[2001:db8::1]:1:2/tcp"),
@@ -93,10 +94,9 @@ const BAD: &[(&str, usize, &str)] = &[
     ("abcdefghijklmnop:80:80", 0, "at most 15 bytes"),
     ("self:80:80", 0, "every address of the host is written *"),
     ("em0:network:80:80", 4, "ports are numbers"),
-    ("em0-x:80:80", 3, "letters, digits, _ and . only"),
-    ("em0;reboot:80:80", 3, "letters, digits, _ and . only"),
+    ("em0;reboot:80:80", 3, "letters, digits, _, . and - only"),
     ("\"em0\":80:80", 0, "expected a port"),
-    ("em0\":80:80", 3, "letters, digits, _ and . only"),
+    ("em0\":80:80", 3, "letters, digits, _, . and - only"),
     ("８０", 0, "expected a port"),
     ("80 443:", 7, "container port missing"),
     ("80,81", 2, "expected white space or the end"),
@@ -150,7 +150,7 @@ fn range() -> impl Strategy<Value = PortRange> {
 }
 
 fn place() -> impl Strategy<Value = Option<Place>> {
-    let name = "[a-zA-Z][a-zA-Z0-9_.]{0,14}".prop_filter_map("a word", |n| n.parse::<Interface>().ok());
+    let name = "[a-zA-Z][a-zA-Z0-9_.-]{0,14}".prop_filter_map("a word", |n| n.parse::<Interface>().ok());
     prop_oneof![
         Just(None),
         Just(Some(Place::Any)),

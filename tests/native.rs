@@ -820,3 +820,21 @@ fn a_ticket_is_no_part_of_a_stored_rule() {
     let stored = &fake.active("kport/web", RDR)[0];
     assert_eq!((u32_at(&stored.bytes, 4), u32_at(&stored.pool[0], 4)), (0, 0));
 }
+
+#[test]
+fn tables() {
+    let fake = Fake::new();
+    let has = |name: &str| native(&fake).has_table(&name.parse().unwrap());
+    assert!(!has("friends").unwrap());
+    fake.set_table("friends", 3);
+    fake.set_table("empty", 0);
+    assert!(has("friends").unwrap() && has("empty").unwrap() && !has("friend").unwrap());
+    fake.refuse("DIOCRGETADDRS", 1, libc::EACCES);
+    let error = has("friends").unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission);
+    assert!(error.message().contains("table <friends>"), "{error}");
+    // pfctl(8) is asked to write them
+    if cfg!(target_os = "linux") {
+        assert_eq!(native(&fake).rulesets().unwrap_err().kind(), Kind::Unavailable);
+    }
+}

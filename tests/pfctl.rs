@@ -317,7 +317,7 @@ fn no_program() {
     let dir = tempfile::tempdir().unwrap();
     let deadline = Instant::now() + AMPLE;
     let error = Pfctl::new(dir.path().join("pfctl"), deadline).status().unwrap_err();
-    assert_eq!((error.kind(), error.errno()), (Kind::Unavailable, Some(libc::ENOENT)), "{error}");
+    assert_eq!(error.kind(), Kind::Argument, "{error}");
     let error = Pfctl::new(dir.path(), deadline).status().unwrap_err();
     assert_eq!(error.kind(), Kind::Permission, "{error}");
     let error = Pfctl::new("pfctl", deadline).status().unwrap_err();
@@ -652,7 +652,7 @@ fn a_host_without_standard_descriptors() {
                 let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
                 assert_eq!(error.kind(), Kind::Permission, "{error}");
                 let missing = Pfctl::new("/no/such/program", Instant::now() + AMPLE).status().unwrap_err();
-                assert_eq!(missing.kind(), Kind::Unavailable, "{missing}");
+                assert_eq!(missing.kind(), Kind::Argument, "{missing}");
                 assert!(pfctl(&standin).status().unwrap().enabled);
                 pfctl(&standin).replace(&web(), &[]).unwrap();
                 // they are closed as before
@@ -739,5 +739,52 @@ fn what_a_child_gets() {
     assert_eq!(said.len(), starts.len(), "{seen}");
     for (line, start) in said.iter().zip(starts) {
         assert!(line.starts_with(start), "{seen}");
+    }
+}
+
+#[test]
+fn tables_of_the_main_ruleset() {
+    let standin = standin::Pfctl::new();
+    let has = |name: &str| pfctl(&standin).has_table(&name.parse().unwrap());
+    assert!(!has("friends").unwrap());
+    standin.set_tables("friends 192.0.2.0/24 2001:db8::7\nempty\n");
+    assert!(has("friends").unwrap() && has("empty").unwrap());
+    assert!(!has("friend").unwrap() && !has("192.0.2.0").unwrap());
+    standin.fault("-sT", Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"));
+    assert_eq!(has("friends").unwrap_err().kind(), Kind::Permission);
+}
+
+#[test]
+fn rulesets_as_text() {
+    let standin = standin::Pfctl::new();
+    standin.put(
+        "",
+        "\
+nat-anchor \"kport/*\"
+rdr-anchor \"kport/*\"
+rdr-anchor \"rdr/*\"
+anchor \"kport/*\"
+anchor \"gone\" all
+pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
+",
+    );
+    standin.put("kport/web", &text(&some("8080:80")));
+    standin.put("rdr/db", "rdr on em0 inet proto tcp from <others> to any port = 5432 -> 10.0.0.5 port 5432\n");
+    standin.put("never-called", "block drop all\n");
+    standin.set_tables("friends 192.0.2.0/24 !192.0.2.9\nothers\nunnamed 10.0.0.1\n");
+    standin.set_skip("lo lo0");
+    let read = pfctl(&standin).rulesets().unwrap();
+    let paths: Vec<&str> = read.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["", "kport/web", "rdr/db", "gone"]);
+    assert!(read[0].1.starts_with(
+        "set skip on \"lo\"\nset skip on \"lo0\"\ntable <friends> persist { 192.0.2.0/24 !192.0.2.9 }\ntable <others> persist\n\
+         nat-anchor \"kport/*\" all\n"
+    ), "{}", read[0].1);
+    assert_eq!(read[1].1.lines().filter(|line| line.starts_with("rdr ")).count(), 2, "{}", read[1].1);
+    assert_eq!(read[3].1, "", "an anchor that is called and not there");
+    // what is printed is what the simulator reads, but for the negated address
+    standin.set_tables("friends 192.0.2.0/24\nothers\n");
+    for (path, text) in pfctl(&standin).rulesets().unwrap() {
+        text.parse::<kport::pf::packet::Ruleset>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
     }
 }

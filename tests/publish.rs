@@ -483,3 +483,65 @@ fn single_mappings_are_removed() {
     assert_eq!(rows(&rig), ["db tcp 8080 on em0 -> 10.0.0.3:80 live"]);
     assert!(!remove("8081:81").unwrap().changed);
 }
+
+#[test]
+fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
+    let rig = Rig::new();
+    let mut friends = request("db", "8080:80");
+    friends.options.from = vec!["<friends>".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+    // nobody has told the simulator which tables there are
+    rig.publish(&friends).unwrap();
+    rig.unpublish("db").unwrap();
+    fs::create_dir_all(rig.state("sim")).unwrap();
+    fs::write(rig.state("sim/main.conf"), "table <others> persist\npass all\n").unwrap();
+    let error = rig.publish(&friends).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(
+        error.message().contains("add to /etc/pf.conf: table <friends> persist, then: service pf reload"),
+        "{error}"
+    );
+    assert_eq!(files(&rig.state("jails")), [""; 0]);
+    friends.allow_inert = true;
+    let done = rig.publish(&friends).unwrap();
+    assert!(done.notes[0].starts_with("without effect for now: pf has no table <friends>"), "{:?}", done.notes);
+    // the other note: nothing calls kport's anchors there
+    assert!(done.notes[1].contains("rdr-anchor \"kport/*\" and anchor \"kport/*\""), "{:?}", done.notes);
+    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    fs::write(rig.state("sim/main.conf"), format!("table <friends> persist\n{calls}")).unwrap();
+    friends.allow_inert = false;
+    assert_eq!(rig.publish(&friends).unwrap().notes, [""; 0]);
+    fs::write(rig.state("sim/main.conf"), "table\n").unwrap();
+    let error = rig.publish(&friends).unwrap_err();
+    assert!(error.kind() == Kind::Unsupported && error.message().contains("main.conf: pf.conf line 1"), "{error}");
+}
+
+#[test]
+fn a_jail_is_published_by_its_name() {
+    let rig = Rig::new();
+    let error = rig.publish(&request("2", "8080:80")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Argument);
+    assert!(error.message().contains("2 is the number of jail \"web\""), "{error}");
+}
+
+#[test]
+fn a_mapping_without_place_is_removed_where_it_is() {
+    let mut rig = Rig::new();
+    let web = "web".parse().unwrap();
+    let mut given = request("web", "8080:80 8081:81");
+    given.gateway = Some("em1".parse().unwrap());
+    rig.publish(&given).unwrap();
+    let mut added = request("web", "8081:81");
+    added.add = true;
+    rig.publish(&added).unwrap();
+    let remove = |rig: &Rig, spec: &str| {
+        rig.with(&rig.sim(), &Unobserved, |p| p.unpublish_some(&web, None, &spec.parse().unwrap())).unwrap()
+    };
+    // on em1, since another gateway was given
+    assert!(remove(&rig, "8080:80").changed);
+    // on em0 and on em1: the host's gateway decides
+    assert!(remove(&rig, "8081:81").changed);
+    assert_eq!(rows(&rig), ["web tcp 8081 on em1 -> 10.0.0.2:81 live", "web tcp 8081 on em1 -> [fd00::2]:81 live"]);
+    rig.host.gateway.clear();
+    assert!(remove(&rig, "8081:81").changed);
+    assert!(rig.list().is_empty());
+}

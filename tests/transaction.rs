@@ -13,7 +13,7 @@ use std::process::Command;
 
 use common::{Rig, files, request, run, standin};
 use kport::error::{Error, Kind, Result};
-use kport::name::{Anchor, Label};
+use kport::name::{Anchor, Label, Table};
 use kport::pf::sim::Sim;
 use kport::pf::{Firewall, ForeignRedirect, Loaded, Status};
 use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Step, Unobserved};
@@ -94,6 +94,12 @@ impl Firewall for Faulty {
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         self.around(Step::Check, || self.sim.foreign_redirects())
     }
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        self.around(Step::Check, || self.sim.has_table(table))
+    }
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        self.sim.rulesets()
+    }
 }
 
 /// Fails, or kills the process, before a step.
@@ -135,13 +141,13 @@ impl Act {
         request("web", "8080:80 8081:81 *:9000-9100:9000/udp")
     }
 
-    fn new() -> Request {
+    fn wish() -> Request {
         request("web", "8081:81 8082:82")
     }
 
     fn run(self, publisher: &Publisher<'_>) -> Result<Outcome> {
         match self {
-            Act::First | Act::Replace => publisher.publish(&Act::new()),
+            Act::First | Act::Replace => publisher.publish(&Act::wish()),
             Act::Unpublish => publisher.unpublish(&"web".parse().unwrap(), None),
         }
     }
@@ -316,6 +322,25 @@ fn pfctl_that_fails_in_the_middle() {
     }
 }
 
+/// Busy to the end of the time: pf and the record are as they were, and the error says who may hold pf.
+#[test]
+fn busy_until_the_time_is_up() {
+    use std::time::{Duration, Instant};
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let publish = |spec: &str, time: Duration| {
+        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + time);
+        rig.with(&pfctl, &Unobserved, |p| p.publish(&request("db", spec)))
+    };
+    publish("8080:80", Duration::from_secs(60)).unwrap();
+    let before = (files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db"));
+    pf.fault("-f -", standin::Fault::Say(1, standin::BUSY));
+    let error = publish("8081:81", Duration::from_secs(2)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert!(error.message().contains("another program loads pf rules"), "{error}");
+    assert_eq!((files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db")), before);
+}
+
 /// Changing a set ends the states of what went away, and of nothing else.
 #[test]
 fn states_of_what_went_away() {
@@ -404,4 +429,48 @@ fn the_lock() {
         .unwrap();
     assert!(!child.status.success());
     drop(store.lock(Instant::now()).unwrap());
+}
+
+/// Redirects of other tools and of the admin are refused, before anything is loaded, unless forced.
+#[test]
+fn redirects_of_other_tools() {
+    use std::time::{Duration, Instant};
+    for (anchor, name) in [
+        ("", "the main ruleset"),
+        ("rdr/old", "anchor rdr/old"),
+        ("appjail-rdr/a", "anchor appjail-rdr/a"),
+        ("pot-rdr/b", "anchor pot-rdr/b"),
+        ("cni-rdr/0123", "anchor cni-rdr/0123"),
+    ] {
+        let pf = standin::Pfctl::new();
+        let calls: String =
+            ["rdr", "appjail-rdr", "pot-rdr", "cni-rdr"].iter().map(|a| format!("rdr-anchor \"{a}/*\"\n")).collect();
+        let rdr = "rdr pass on em0 inet proto tcp from any to any port 8000:8100 -> 10.0.0.9 port 80\n";
+        match anchor {
+            "" => pf.put("", &format!("{calls}{rdr}{}", standin::MAIN)),
+            _ => {
+                pf.put("", &format!("{calls}{}", standin::MAIN));
+                pf.put(anchor, rdr);
+            }
+        }
+        let rig = Rig::new();
+        let publish = |request: &Request| {
+            let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+            rig.with(&pfctl, &Unobserved, |p| p.publish(request))
+        };
+        let mut wish = request("db", "8080:80");
+        let error = publish(&wish).unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict, "{name}: {error}");
+        assert!(
+            error.message().starts_with(&format!("{name} has a redirect of its own for tcp 8080 on em0")),
+            "{error}"
+        );
+        assert_eq!(pf.rules("kport/db"), None);
+        assert_eq!(files(rig.path()), ["lock"]);
+        for clear in ["7999:80", "8101:80", "8080:80/udp", "em1:8080:80"] {
+            publish(&request("db", clear)).unwrap_or_else(|e| panic!("{name} {clear}: {e}"));
+        }
+        wish.force = true;
+        assert!(publish(&wish).unwrap().notes[0].starts_with("forced: "), "{name}");
+    }
 }

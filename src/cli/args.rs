@@ -1,12 +1,14 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use kport::name::JailName;
-use kport::net::{Interface, PortRange};
+use kport::net::{Interface, PortRange, Protocol};
+use kport::pf::packet::Release;
 use kport::rules::{Rate, Source};
 use kport::session::Backend;
 
@@ -106,6 +108,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print a packet's way through pf, rule by rule: does it arrive? Status 0 if it does and is answered, else 5
+    Trace(Question),
     /// Load again what a flush of kport's anchors lost
     Restore {
         /// One JSON document
@@ -127,6 +131,42 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Which packet to trace, and where.
+#[derive(Debug, Args)]
+pub struct Question {
+    /// The interface that the packet comes in on [default: the one that leads to SRC]
+    #[arg(long, value_name = "IF")]
+    pub from: Option<Interface>,
+    /// Whose pf it is, 14 or 15 [default: this kernel's, or 15]
+    #[arg(long, value_name = "14|15", value_parser = release)]
+    pub release: Option<Release>,
+    /// A file with the facts of a host, instead of this one
+    #[arg(long, value_name = "FILE")]
+    pub host: Option<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// tcp, udp or sctp
+    #[arg(value_name = "PROTO", value_parser = protocol)]
+    pub protocol: Protocol,
+    /// Who sends it: 192.0.2.100, 192.0.2.100:40000, [2001:db8::7]:40000, or a jail
+    #[arg(value_name = "SRC")]
+    pub source: String,
+    /// Where it goes: 192.0.2.1:8080 or [2001:db8::1]:8080
+    #[arg(value_name = "DST")]
+    pub destination: SocketAddr,
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    let known = Protocol::ALL.into_iter().find(|protocol| protocol.name() == text);
+    known.ok_or_else(|| format!("there are {}", Protocol::ALL.map(|protocol| protocol.name()).join(", ")))
+}
+
+fn release(text: &str) -> Result<Release, String> {
+    let known = [Release::V14, Release::V15].into_iter().find(|release| release.number().to_string() == text);
+    known.ok_or_else(|| "14 or 15".to_owned())
 }
 
 /// What to publish.

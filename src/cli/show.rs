@@ -10,7 +10,7 @@ use kport::spec::{HostPorts, Mapping};
 use serde_json::{Value, json};
 
 /// The version of every JSON document that the helper prints. Fields may be added; a change of their meaning raises it.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// The mappings, a line each.
 pub fn mappings(mappings: &[Mapping]) -> String {

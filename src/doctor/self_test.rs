@@ -380,9 +380,9 @@ impl Ground for Played {
 
     fn connects(&self) -> Result<bool> {
         let mut world = World::of_host(&self.host, Release::V15)?;
-        world.load_main(&self.sim.surroundings()?.main)?;
-        let anchor = SERVER.parse::<JailName>()?.anchor();
-        world.load(anchor.path(), &self.sim.rules(&anchor)?);
+        for (path, text) in self.sim.rulesets()? {
+            if path.is_empty() { world.load_main(&text)? } else { world.load_text(&path, &text)? }
+        }
         let at = |network, port| Ok::<_, Error>(SocketAddr::new(address(network)?, port));
         let client = Party::Jail(CLIENT.to_owned());
         let (from, to) = (at(CLIENT_NET[1], 40_000)?, at(CLIENT_NET[0], HOST_PORT)?);

@@ -197,7 +197,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// This interface with its `groups`. `None` where it has a name that pf rules of kport cannot hold (`vm-public`).
+    /// This interface with its `groups`. `None` where it has a name that pf rules of kport cannot hold.
     pub fn with_groups(self, groups: Vec<Interface>) -> Option<HostInterface> {
         let name = self.name.parse().ok()?;
         Some(HostInterface { name, groups, addresses: self.addresses, up: self.flags & IFF_UP != 0 })

@@ -91,7 +91,7 @@ pub trait Host {
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
     fn gateway(&self, family: Family) -> Result<Option<Interface>>;
 
-    /// Every interface whose name kport's rules can hold; a name such as `vm-public` cannot be published on anyhow.
+    /// Every interface whose name a pf rule of kport can hold.
     fn interfaces(&self) -> Result<Vec<HostInterface>>;
 
     /// The jail with this name, or with this number where `name` is one; `None` where there is none. A dying jail is

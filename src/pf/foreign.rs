@@ -158,7 +158,7 @@ mod tests {
             ),
             ("rdr on em0 inet proto tcp from any to any port 8 <> 11 -> 10.0.0.2", "inet tcp em0 any"),
             ("rdr on em0 inet proto tcp from any to any port = http -> 10.0.0.2", "inet tcp em0 any"),
-            ("rdr on wan-0 inet proto sctp from any to any port = 9 tag x -> 10.0.0.2", "inet sctp * 9"),
+            ("rdr on wan+0 inet proto sctp from any to any port = 9 tag x -> 10.0.0.2", "inet sctp * 9"),
             ("rdr on em0 inet proto icmp from any to any -> 10.0.0.2", "none"),
             ("rdr to be understood by another release", "any any * any"),
             ("rdr", "any any * any"),

@@ -15,7 +15,7 @@ use pfctl::{
 
 use super::{Firewall, ForeignRedirect, LoadedRule, Status};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Label, PARENT};
+use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::rules::{Address, Match, Rule};
 
@@ -68,6 +68,14 @@ impl Firewall for MacOs {
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         Err(unsupported("reading other tools' redirects"))
+    }
+
+    fn has_table(&self, _: &Table) -> Result<bool> {
+        Err(unsupported("a table"))
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        Err(unsupported("reading rulesets"))
     }
 }
 

@@ -10,8 +10,8 @@ pub mod pfctl;
 pub mod sim;
 
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Label};
-use crate::net::{Family, Interface, Place, PortRange, Protocol};
+use crate::name::{Anchor, Label, PARENT, Table};
+use crate::net::{Family, Place, PortRange, Protocol};
 use crate::rules::Rule;
 
 /// A filter rule that is loaded in an anchor, as far as kport looks at it.
@@ -78,32 +78,17 @@ pub struct Status {
     pub anchor: bool,
 }
 
-/// What is around kport's anchors: the main ruleset, and the settings that decide whether it is looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
-    /// The translation and then the filter rules of the main ruleset, as pf.conf(5) or pfctl(8) writes them, a line each.
-    pub main: String,
-    /// The interfaces and groups with `set skip`.
-    pub skip: Vec<Interface>,
-    /// How many anchors pf has, those of others included.
-    pub anchors: usize,
-    /// How many it may have; `None` without a limit.
-    pub anchor_limit: Option<usize>,
-}
-
-impl Surroundings {
-    /// The conditions of each call of kport's anchors by `keyword` (`nat-anchor`, `rdr-anchor`, `anchor`), with the line
-    /// that it stands on; empty for a call that is always made.
-    pub fn calls(&self, keyword: &str) -> Vec<(usize, String)> {
-        let call = |(at, line): (usize, &str)| {
-            let called = foreign::call(line, keyword)?;
-            let ours = called.trim_start_matches('/').strip_prefix(crate::name::PARENT)? == "/*";
-            let rest = line.split('#').next()?.rsplit('"').next()?;
-            let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
-            ours.then(|| (at, conditions.join(" ")))
-        };
-        self.main.lines().enumerate().filter_map(call).collect()
-    }
+/// The calls of kport's anchors by `keyword` (`nat-anchor`, `rdr-anchor`, `anchor`) in a main ruleset: the number of the line,
+/// counted from 0, and the conditions; empty for a call that is always made.
+pub fn calls_of_kport(main: &str, keyword: &str) -> Vec<(usize, String)> {
+    let call = |(at, line): (usize, &str)| {
+        let called = foreign::call(line, keyword)?;
+        let ours = called.trim_start_matches('/').strip_prefix(PARENT)? == "/*";
+        let rest = line.split('#').next()?.rsplit('"').next()?;
+        let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
+        ours.then(|| (at, conditions.join(" ")))
+    };
+    main.lines().enumerate().filter_map(call).collect()
 }
 
 /// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.
@@ -128,7 +113,8 @@ pub trait Firewall {
     /// The word for it in `--backend`: `sim`, `pfctl`, `native`.
     fn name(&self) -> &'static str;
 
-    /// Loads `rules` as all that the anchor has, in one transaction: on any error the anchor holds what it held.
+    /// Loads `rules` as all that the anchor has, in one transaction: on an error the anchor holds what it held. Only after
+    /// [`Kind::System`](crate::error::Kind) and `Internal` it may be otherwise, where the transaction was cut off.
     /// No rules at all clears the anchor.
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()>;
 
@@ -147,9 +133,18 @@ pub trait Firewall {
     /// The redirects of the main ruleset and of other tools' anchors.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>>;
 
-    /// The main ruleset and what is around it: for `kport doctor`, not for a transaction.
-    fn surroundings(&self) -> Result<Surroundings> {
-        let why = format!("backend {} does not read the main ruleset", self.name());
+    /// Whether the main ruleset has the table, or somebody has made it with pfctl(8) `-T add`. pf loads a rule that names
+    /// a table which is nowhere, and matches nobody by it.
+    fn has_table(&self, table: &Table) -> Result<bool>;
+
+    /// The rulesets that pf evaluates, by path, as pf.conf(5) text: the main one, whose path is empty, with the tables and
+    /// the skipped interfaces; then each anchor that is called. For [`packet::World::of_pf`].
+    fn rulesets(&self) -> Result<Vec<(String, String)>>;
+
+    /// How many anchors pf has, those of others included, and how many it may have (`None` without a limit): for
+    /// `kport doctor`, not for a transaction.
+    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
+        let why = format!("backend {} has no limit of anchors", self.name());
         Err(Error::new(Kind::Unsupported, why))
     }
 }

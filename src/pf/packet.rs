@@ -57,6 +57,14 @@ impl Release {
     pub const fn of(osreldate: i64) -> Release {
         if osreldate < 1_501_000 { Release::V14 } else { Release::V15 }
     }
+
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        match self {
+            Release::V14 => 14,
+            Release::V15 => 15,
+        }
+    }
 }
 
 /// A main ruleset to trace with where there is none: what kport asks for, on a host that is closed from outside.

@@ -3,7 +3,7 @@
 //! What it answers was seen on FreeBSD 15.1 and read in sbin/pfctl for 14. Its exit status says little: `-s` leaves with 0
 //! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::name::{Anchor, Label, PARENT};
+use crate::name::{Anchor, Label, PARENT, Table};
+use crate::net::Interface;
 use crate::pf::child::{self, End, Output};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, Surroundings, foreign};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
 use crate::rules::{self, Rule};
 
 /// Where FreeBSD has pfctl(8).
@@ -102,6 +103,10 @@ impl Pfctl {
         made.map_err(|error| {
             let run = format!("run {}", self.program.display());
             match error.kind() {
+                // a path that somebody chose; without pf(4) there is none at the usual one
+                io::ErrorKind::NotFound if self.program != Path::new(PROGRAM) => {
+                    Error::new(Kind::Argument, format!("{run}: not found; give the path of pfctl(8)"))
+                }
                 io::ErrorKind::NotFound => {
                     let why = format!("{run}: not found: this host has no pf(4), or it is not installed");
                     error.raw_os_error().into_iter().fold(Error::new(Kind::Unavailable, why), Error::with_errno)
@@ -196,22 +201,49 @@ impl Pfctl {
     /// The anchors that a call of `called` in the ruleset of `path` leads to, kport's left out.
     fn called(&self, path: &str, called: &str) -> Result<Vec<String>> {
         let ours = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let target = foreign::resolve(path, called);
-        let Some(parent) = target.strip_suffix('*') else {
-            return Ok(if ours(&target) { vec![] } else { vec![target] });
-        };
-        if ours(parent) {
+        // kport's may be many: they are not asked for
+        if ours(foreign::resolve(path, called).trim_end_matches('*')) {
             return Ok(vec![]);
         }
+        Ok(self.reached(path, called)?.into_iter().filter(|path| !ours(path)).collect())
+    }
+
+    /// The anchors that a call of `called` in the ruleset of `path` leads to.
+    fn reached(&self, path: &str, called: &str) -> Result<Vec<String>> {
+        let target = foreign::resolve(path, called);
+        let Some(parent) = target.strip_suffix('*') else { return Ok(vec![target]) };
         // -v: also those that begin with "_"
         let listed = self.show(parent.trim_end_matches('/'), &["-v", "-sA"])?;
         let child = |path: &&str| path.strip_prefix(parent).is_some_and(|name| !name.is_empty() && !name.contains('/'));
-        Ok(listed
-            .lines()
-            .filter_map(|line| line.strip_prefix("  "))
-            .filter(|path| child(path) && !ours(path))
-            .map(str::to_owned)
-            .collect())
+        Ok(listed.lines().filter_map(|line| line.strip_prefix("  ")).filter(child).map(str::to_owned).collect())
+    }
+
+    /// `set skip on`, which `-sr` does not print.
+    fn skipped(&self) -> Result<String> {
+        let shown = self.show("", &["-v", "-sI"])?;
+        let names = shown.lines().filter_map(|line| line.strip_suffix(" (skip)"));
+        // no packet of a trace passes an interface with a name that kport does not know
+        let names = names.filter(|name| name.parse::<Interface>().is_ok());
+        Ok(names.map(|name| format!("set skip on \"{name}\"\n")).collect())
+    }
+
+    /// The tables that these rules name, each with what it holds.
+    fn tables(&self, rulesets: &[(String, String)]) -> Result<String> {
+        let words = rulesets.iter().flat_map(|(_, text)| text.split([' ', ',', '\n']));
+        let named: BTreeSet<Table> =
+            words.filter_map(|word| word.strip_prefix('<')?.strip_suffix('>')?.parse().ok()).collect();
+        if named.is_empty() {
+            return Ok(String::new());
+        }
+        let shown = self.show("", &["-sT"])?;
+        let mut text = String::new();
+        for table in named.iter().filter(|table| shown.lines().any(|name| name == table.as_str())) {
+            let held = self.show("", &["-t", table.as_str(), "-T", "show"])?;
+            let held: Vec<&str> = held.split_ascii_whitespace().collect();
+            let list = if held.is_empty() { String::new() } else { format!(" {{ {} }}", held.join(" ")) };
+            text += &format!("table <{table}> persist{list}\n");
+        }
+        Ok(text)
     }
 }
 
@@ -237,7 +269,10 @@ impl Firewall for Pfctl {
         match self.holds(anchor, rules) {
             Ok(true) => Ok(()),
             Ok(false) => Err(error.and("the anchor holds what it held before")),
-            Err(second) => Err(error.and(format!("what the anchor holds now is not known ({second})"))),
+            // not Busy, which says that nothing was changed
+            Err(second) => {
+                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is not known ({second})")))
+            }
         }
     }
 
@@ -313,11 +348,37 @@ impl Firewall for Pfctl {
         Ok(found)
     }
 
-    fn surroundings(&self) -> Result<Surroundings> {
-        let main = self.show("", &["-sn", "-P"])? + &self.show("", &["-sr", "-P"])?;
-        // print_iface in sbin/pfctl/pfctl_table.c; a name that is none of an interface cannot be published on
-        let interfaces = self.show("", &["-v", "-s", "Interfaces"])?;
-        let skip = interfaces.lines().filter_map(|line| line.strip_suffix(" (skip)")?.parse().ok()).collect();
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        // without -v: only those that are active
+        Ok(self.show("", &["-sT"])?.lines().any(|name| name == table.as_str()))
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        let mut read = Vec::new();
+        let mut seen = BTreeSet::from([String::new()]);
+        let mut todo = VecDeque::from([String::new()]);
+        while let Some(path) = todo.pop_front() {
+            let mut text = String::new();
+            for (what, keywords) in [("-sn", &["nat-anchor", "rdr-anchor"][..]), ("-sr", &["anchor"])] {
+                let shown = self.show(&path, &[what, "-P"])?;
+                for line in shown.lines() {
+                    if let Some(called) = keywords.iter().find_map(|keyword| foreign::call(line, keyword)) {
+                        let paths = self.reached(&path, called)?;
+                        todo.extend(paths.into_iter().filter(|path| seen.insert(path.clone())));
+                    }
+                }
+                text += &shown;
+            }
+            read.push((path, text));
+        }
+        let settings = self.skipped()? + &self.tables(&read)?;
+        if let Some((_, main)) = read.first_mut() {
+            main.insert_str(0, &settings);
+        }
+        Ok(read)
+    }
+
+    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
         let anchors = self.show("", &["-v", "-sA"])?.lines().count();
         // "anchors       hard limit      512": new in 15, and 0 is none
         let limits = self.show("", &["-sm"])?;
@@ -325,7 +386,7 @@ impl Firewall for Pfctl {
             let [what, "hard", "limit", number] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
             number.parse().ok().filter(|number| what == "anchors" && *number > 0)
         };
-        Ok(Surroundings { main, skip, anchors, anchor_limit: limits.lines().find_map(limit) })
+        Ok((anchors, limits.lines().find_map(limit)))
     }
 }
 

@@ -7,14 +7,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::packet::{self, Ruleset};
-use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, Surroundings, foreign};
+use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, replace_file};
-use crate::name::{Anchor, Label};
-use crate::rules::Rule;
+use crate::name::{Anchor, Label, PARENT, Table};
+use crate::rules::{self, Rule};
 
 /// What has to be said at every change that the simulator makes.
 pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
+
+/// The main ruleset's file, beside those of the anchors. [`packet::MAIN`] stands in for one that is not there.
+const MAIN_CONF: &str = "main.conf";
 
 /// pf's anchors as files under a directory.
 #[derive(Clone, Debug)]
@@ -32,14 +35,19 @@ impl Sim {
         self.dir.join(format!("{}.json", anchor.child()))
     }
 
-    /// The main ruleset: `main.conf`, where somebody has put one to try kport with, else [`packet::MAIN`].
-    fn main(&self) -> Result<String> {
-        let path = self.dir.join("main.conf");
+    /// The admin's main ruleset, pf.conf(5) text in `main.conf`; `None` where there is no such file.
+    fn main_conf(&self) -> Result<Option<String>> {
+        let path = self.dir.join(MAIN_CONF);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(packet::MAIN.to_owned()),
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(format_args!("read {}", path.display()), &e)),
         }
+    }
+
+    fn main(&self) -> Result<Option<Ruleset>> {
+        let read = |text: String| text.parse().map_err(|e: Error| e.context(self.dir.join(MAIN_CONF).display()));
+        self.main_conf()?.map(read).transpose()
     }
 
     /// The rules that an anchor holds.
@@ -104,26 +112,30 @@ impl Firewall for Sim {
     }
 
     fn status(&self) -> Result<Status> {
-        // nothing but the text: a transaction asks this
-        let around = Surroundings { main: self.main()?, ..Surroundings::default() };
-        let called = |keyword| !around.calls(keyword).is_empty();
-        Ok(Status {
-            enabled: true,
-            nat_anchor: called("nat-anchor"),
-            rdr_anchor: called("rdr-anchor"),
-            anchor: called("anchor"),
-        })
+        let calls = |main: Ruleset| main.calls(&format!("{PARENT}/*"));
+        let [nat_anchor, rdr_anchor, anchor] = self.main()?.map_or([true; 3], calls);
+        Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
     }
 
     /// The redirects of `main.conf`.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        Ok(self.main()?.lines().filter_map(|line| foreign::redirect("", line)).collect())
+        let main = self.main_conf()?.unwrap_or_default();
+        Ok(main.lines().filter_map(|line| foreign::redirect("", line)).collect())
     }
 
-    fn surroundings(&self) -> Result<Surroundings> {
-        let main = self.main()?;
-        // what the evaluator does not read is told when it is needed
-        let skip = main.parse().map(|ruleset: Ruleset| ruleset.skipped().to_vec()).unwrap_or_default();
-        Ok(Surroundings { main, skip, anchors: self.anchors()?.len(), anchor_limit: None })
+    /// Every table is there as long as nobody has said, in `main.conf`, which ones are.
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        Ok(self.main()?.is_none_or(|main| main.has_table(table)))
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        let main = self.main_conf()?.unwrap_or_else(|| packet::MAIN.to_owned());
+        let mut all = vec![(String::new(), main)];
+        for child in self.anchors()? {
+            if let Some(anchor) = Anchor::from_child(&child) {
+                all.push((format!("{PARENT}/{child}"), rules::text(&self.rules(&anchor)?)));
+            }
+        }
+        Ok(all)
     }
 }

@@ -136,9 +136,14 @@ impl Pfctl {
         self.write("counters", counters);
     }
 
-    /// What `-v -s Interfaces` prints.
-    pub fn set_interfaces(&self, interfaces: &str) {
-        self.write("interfaces", interfaces);
+    /// The tables of the main ruleset: a line each, the name and what it holds.
+    pub fn set_tables(&self, tables: &str) {
+        self.write("tables", tables);
+    }
+
+    /// The interfaces that are skipped, with a blank between them.
+    pub fn set_skip(&self, interfaces: &str) {
+        self.write("skip", interfaces);
     }
 
     /// How many anchors there may be.

@@ -50,6 +50,8 @@ struct State {
     /// by label
     states: BTreeMap<String, u64>,
     anchor_limit: Option<u32>,
+    /// the active tables of the main ruleset, each with the number of its addresses
+    tables: BTreeMap<String, i32>,
     /// how many calls were made
     calls: usize,
     /// the names of the calls, where asked for
@@ -171,6 +173,10 @@ impl Fake {
         self.state.borrow_mut().states.insert(label.to_owned(), count);
     }
 
+    pub fn set_table(&self, name: &str, addresses: i32) {
+        self.state.borrow_mut().tables.insert(name.to_owned(), addresses);
+    }
+
     pub fn set_anchor_limit(&self, limit: Option<u32>) {
         self.state.borrow_mut().anchor_limit = limit;
     }
@@ -278,7 +284,20 @@ impl State {
                 }
                 _ => Err(libc::EINVAL),
             },
+            Call::GetTable(table) => self.get_table(table.as_mut_bytes()),
         }
+    }
+
+    /// DIOCRGETADDRS: with room for fewer addresses than there are, only their number is told.
+    fn get_table(&self, bytes: &mut [u8]) -> Served {
+        assert_eq!(bytes.len(), 1104);
+        zero(bytes, &[(0, 1024), (1056, 1072), (1076, 1104)]);
+        if u32_at(bytes, 1072) != 20 {
+            return Err(libc::ENODEV);
+        }
+        let held = self.tables.get(&text_at(bytes, 1024, 32)).ok_or(libc::ESRCH)?;
+        put_u32(bytes, 1076, *held as u32);
+        Ok(())
     }
 
     fn begin(&mut self, rulesets: &mut [PfiocTransE; 3]) -> Served {

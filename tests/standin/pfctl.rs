@@ -2,7 +2,7 @@
 //!
 //! One file, std only: `tests/common/standin.rs` compiles it with rustc and says how it is driven. Everything it knows is in
 //! the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded), `states`,
-//! `counters`, `interfaces`, `anchor-limit`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
+//! `counters`, `tables`, `skip`, `anchor-limit`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
 
 // a fault leaves a child behind on purpose
 #![allow(clippy::print_stdout, clippy::exit, clippy::zombie_processes)]
@@ -63,6 +63,7 @@ struct Options {
     file: Option<String>,
     show: Option<String>,
     kill: Vec<String>,
+    table: String,
 }
 
 impl Options {
@@ -86,6 +87,8 @@ impl Options {
                     'f' => options.file = Some(value()?),
                     's' => options.show = Some(value()?),
                     'k' => options.kill.push(value()?),
+                    't' => options.table = value()?,
+                    'T' => options.show = Some(format!("table {}", value()?)),
                     _ => return None,
                 }
             }
@@ -309,13 +312,22 @@ impl State {
                     if what == "n" || old { "DIOCGETRULES: Invalid argument" } else { "Anchor does not exist." };
                 return Answer { status: 0, ..Answer::error(words) };
             }
+            // a line each: the name, then the addresses; -v is not what kport asks for here
+            "T" => self.tables().map(|(name, _)| name + "\n").collect(),
+            "table show" => match self.tables().find(|(name, _)| *name == options.table) {
+                Some((_, held)) => held.split(' ').filter(|a| !a.is_empty()).map(|a| format!("   {a}\n")).collect(),
+                None => return Answer::error("Table does not exist."),
+            },
+            "I" => {
+                let skipped = self.read("skip").unwrap_or_default();
+                let mark = |name: &str| options.verbose && skipped.split(' ').any(|skip| skip == name);
+                ["all", "bridge", "bridge0", "em0", "lo", "lo0"]
+                    .iter()
+                    .map(|name| format!("{name}{}\n", if mark(name) { " (skip)" } else { "" }))
+                    .collect()
+            }
             "n" => self.printed(anchor).filter(|line| translates(line)).map(|line| line + "\n").collect(),
             "r" => self.printed(anchor).filter(|line| !translates(line)).map(|line| line + "\n").collect(),
-            "Interfaces" => {
-                let known = self.read("interfaces").unwrap_or_else(|| "all\nem0\nlo\nlo0\n".to_owned());
-                let plain = |line: &str| line.trim_end_matches(" (skip)").to_owned();
-                known.lines().map(|line| if options.verbose { line.to_owned() } else { plain(line) } + "\n").collect()
-            }
             "m" => {
                 let limit = self.read("anchor-limit").unwrap_or_else(|| "0".to_owned());
                 let anchors = if old { String::new() } else { format!("anchors       hard limit {limit:>8}\n") };
@@ -334,6 +346,16 @@ impl State {
             }
         };
         Answer { stdout, ..Answer::default() }
+    }
+
+    /// The tables of the main ruleset.
+    fn tables(&self) -> impl Iterator<Item = (String, String)> + use<> {
+        let text = self.read("tables").unwrap_or_default();
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.into_iter().map(|line| {
+            let (name, held) = line.split_once(' ').unwrap_or((&line, ""));
+            (name.to_owned(), held.to_owned())
+        })
     }
 
     fn printed(&self, anchor: &str) -> impl Iterator<Item = String> + use<> {

@@ -105,7 +105,7 @@ fn groups_come_from_elsewhere_and_odd_names_are_left_out() {
     let wan: Interface = "wan".parse().unwrap();
     let interface = em0.clone().with_groups(vec![wan]).unwrap();
     assert_eq!((interface.name.as_str(), interface.groups, interface.up), ("em0", vec![wan], true));
-    assert_eq!(Link { name: "vm-public".to_owned(), ..em0 }.with_groups(Vec::new()), None);
+    assert_eq!(Link { name: "odd:name".to_owned(), ..em0 }.with_groups(Vec::new()), None);
 }
 
 #[test]

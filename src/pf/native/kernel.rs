@@ -35,6 +35,8 @@ pub enum Call<'a> {
     KillStates(&'a mut Nv),
     /// DIOCGETLIMIT
     GetLimit(&'a mut PfiocLimit),
+    /// DIOCRGETADDRS, with room for nothing: whether a table is there, and how many addresses it has.
+    GetTable(&'a mut PfiocTable),
 }
 
 impl Call<'_> {
@@ -54,6 +56,7 @@ impl Call<'_> {
             Call::GetStatus(_) => "DIOCGETSTATUSNV",
             Call::KillStates(_) => "DIOCKILLSTATESNV",
             Call::GetLimit(_) => "DIOCGETLIMIT",
+            Call::GetTable(_) => "DIOCRGETADDRS",
         }
     }
 
@@ -73,6 +76,7 @@ impl Call<'_> {
             Call::GetStatus(_) => iowr(21, 24),
             Call::KillStates(_) => iowr(41, 24),
             Call::GetLimit(_) => iowr(39, size_of::<PfiocLimit>()),
+            Call::GetTable(_) => iowr(70, size_of::<PfiocTable>()),
         }
     }
 }
@@ -181,6 +185,7 @@ mod tests {
         let mut address = PfiocPooladdr::new_zeroed();
         let mut ruleset = PfiocRuleset::new_zeroed();
         let mut limit = PfiocLimit::new_zeroed();
+        let mut table = PfiocTable::new_zeroed();
         let mut nv = Nv { buffer: vec![], length: 0 };
         assert_eq!(Call::XBegin(&mut trans).number(), 0xc010_4451);
         assert_eq!(Call::XCommit(&mut trans).number(), 0xc010_4452);
@@ -195,6 +200,7 @@ mod tests {
         assert_eq!(Call::GetStatus(&mut nv).number(), 0xc018_4415);
         assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
         assert_eq!(Call::GetLimit(&mut limit).number(), 0xc008_4427);
+        assert_eq!(Call::GetTable(&mut table).number(), 0xc450_4446);
     }
 
     #[test]

@@ -343,6 +343,37 @@ pub struct PfiocLimit {
     pub limit: u32,
 }
 
+/// struct pfioc_table, with struct pfr_table in it
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfiocTable {
+    /// the anchor; empty for the main ruleset
+    pub anchor: [u8; MAXPATHLEN],
+    /// the table's name
+    pub name: [u8; TABLE_NAME_SIZE],
+    /// PFR_TFLAG_*
+    pub table_flags: u32,
+    /// feedback
+    pub fback: u8,
+    /// padding
+    pub pad: [u8; 3],
+    /// a pointer to room for the answer; zero here, where there is none
+    pub buffer: u64,
+    /// the size of an element of the answer
+    pub esize: i32,
+    /// for how many there is room, then how many there are
+    pub size: i32,
+    /// counts of other calls
+    pub counts: [i32; 4],
+    /// PFR_FLAG_*
+    pub flags: i32,
+    /// the ticket of DIOCRINABEGIN
+    pub ticket: u32,
+}
+
+/// The size of struct pfr_addr.
+pub const PFR_ADDR_SIZE: i32 = 20;
+
 macro_rules! offsets {
     ($($type:ty: $size:literal { $($($field:ident).+ $offset:literal),* $(,)? })*) => {$(
         const _: () = assert!(size_of::<$type>() == $size);
@@ -374,4 +405,5 @@ offsets! {
     PfiocTransE: 1032 { rs_num 0, anchor 4, ticket 1028 }
     PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
     PfiocLimit: 8 { index 0, limit 4 }
+    PfiocTable: 1104 { anchor 0, name 1024, table_flags 1056, fback 1060, buffer 1064, esize 1072, size 1076, flags 1096, ticket 1100 }
 }

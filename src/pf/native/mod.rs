@@ -23,9 +23,9 @@ use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 use super::pfctl::{self, Pfctl};
-use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, Surroundings};
+use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Label, PARENT};
+use crate::name::{Anchor, Label, PARENT, Table};
 use crate::rules::Rule;
 
 /// pf by its device, or by whatever stands in for it.
@@ -138,9 +138,17 @@ impl<K: Kernel> Firewall for Native<K> {
         self.patiently(|| foreign::redirects(&self.kernel))
     }
 
-    /// By pfctl(8), which knows how to write the rules of its kernel.
-    fn surroundings(&self) -> Result<Surroundings> {
-        Pfctl::new(pfctl::PROGRAM, self.deadline).surroundings()
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        Ok(read::has_table(&self.kernel, table.as_str())?)
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        // it knows how to write the rules of its kernel
+        Pfctl::new(pfctl::PROGRAM, self.deadline).rulesets()
+    }
+
+    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
+        Pfctl::new(pfctl::PROGRAM, self.deadline).anchors_of_all()
     }
 }
 

@@ -180,6 +180,19 @@ pub fn anchor_limit<K: Kernel>(kernel: &K) -> Result<Option<u32>, Failure> {
     }
 }
 
+/// Whether the main ruleset has an active table of this name: one with a rule, with `persist`, or made by hand
+/// (pfr_get_addrs in sys/netpfil/pf/pf_table.c).
+pub fn has_table<K: Kernel>(kernel: &K, table: &str) -> Result<bool, Failure> {
+    let mut request = PfiocTable::new_zeroed();
+    request.name = field(table);
+    request.esize = PFR_ADDR_SIZE;
+    match kernel.call(Call::GetTable(&mut request)) {
+        Ok(()) => Ok(true),
+        Err(failure) if failure.errno == libc::ESRCH => Ok(false),
+        Err(failure) => Err(failure.about(format_args!("table <{table}>"))),
+    }
+}
+
 /// An address of a rule, as DIOCGETRULENV gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Where {

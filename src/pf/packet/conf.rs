@@ -11,6 +11,7 @@ use crate::error::{self, Error, Result, quoted};
 use crate::host::HostInterface;
 use crate::name::Table;
 use crate::net::{Family, Interface, PortRange};
+use crate::pf::foreign;
 use crate::rules::{Direction, Rate, StateOptions};
 
 /// Rules and settings, read from text.
@@ -20,6 +21,22 @@ pub struct Ruleset {
     pub(super) skip: Vec<Interface>,
     pub(super) if_bound: bool,
     pub(super) tables: BTreeMap<String, Vec<IpNet>>,
+}
+
+impl Ruleset {
+    /// Whether it defines the table.
+    pub fn has_table(&self, table: &Table) -> bool {
+        self.tables.contains_key(table.as_str())
+    }
+
+    /// Whether it calls this path, `kport/*` for example, for nat, rdr and filter rules.
+    pub fn calls(&self, path: &str) -> [bool; 3] {
+        [Kind::Nat, Kind::Rdr, Kind::Filter].map(|kind| {
+            self.rules
+                .iter()
+                .any(|rule| matches!(&rule.action, Action::Call(of, called) if *of == kind && called == path))
+        })
+    }
 }
 
 impl FromStr for Ruleset {
@@ -285,7 +302,12 @@ impl Ruleset {
                     _ => Kind::Rdr,
                 };
                 rule.quick = words.take("quick");
-                rule.action = Action::Call(kind, words.next()?.to_owned());
+                let called = words.next()?;
+                if called == "all" || called == "{" {
+                    return Err("an anchor without a name is not known to the simulator".to_owned());
+                }
+                // this is the main ruleset: a path from the root, and one from here, are the same
+                rule.action = Action::Call(kind, foreign::resolve("", called));
             }
             "nat" => rule.action = Action::Nat(None),
             "rdr" => rule.action = Action::Rdr(None),

@@ -105,7 +105,7 @@ impl<'a> Walk<'a, '_> {
     fn call(&mut self, path: &'a str, quick: bool) {
         let pf = self.pf;
         let before = self.found.as_ref().map(|found| (found.anchor, found.number));
-        match path.strip_suffix("/*") {
+        match path.strip_suffix('*') {
             None => {
                 if let Some((path, rules)) = pf.anchors.get_key_value(path) {
                     self.ruleset(path, rules);
@@ -114,9 +114,7 @@ impl<'a> Walk<'a, '_> {
             Some(parent) => {
                 // the direct children only, in order; not the parent's own rules
                 let children = pf.anchors.iter().filter(|(path, _)| {
-                    path.strip_prefix(parent)
-                        .and_then(|rest| rest.strip_prefix('/'))
-                        .is_some_and(|name| !name.contains('/'))
+                    path.strip_prefix(parent).is_some_and(|name| !name.is_empty() && !name.contains('/'))
                 });
                 for (path, rules) in children {
                     self.ruleset(path, rules);
@@ -158,10 +156,11 @@ impl Pf {
         facts: &Facts,
         steps: &mut Vec<Step>,
     ) -> bool {
+        steps.push(Step::Hook { direction, on });
         if !self.enabled {
+            steps.push(Step::Note("pf is disabled: not looked at".to_owned()));
             return true;
         }
-        steps.push(Step::Hook { direction, on });
         if self.main.skip.iter().any(|name| facts.is_in(on, *name)) {
             steps.push(Step::Note("set skip: not looked at".to_owned()));
             return true;

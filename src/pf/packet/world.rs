@@ -11,6 +11,7 @@ use super::{Packet, Party, Release, Ruleset, Step, Trace, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, HostInterface};
 use crate::net::{Family, Interface, Protocol};
+use crate::pf::Firewall;
 use crate::rules::{self, Direction};
 
 /// A jail.
@@ -93,6 +94,21 @@ impl World {
             let addresses = if jail.vnet { host.vnet_addresses(jail)? } else { jail.addresses.clone() };
             for address in addresses {
                 world.add_address(&jail.name, address, jail.vnet);
+            }
+        }
+        Ok(world)
+    }
+
+    /// The host that is asked, with the rules and tables that pf has now. What the simulator does not read in them is an
+    /// error of [`Kind::Unsupported`] that shows the line.
+    pub fn of_pf(host: &dyn Host, firewall: &dyn Firewall, release: Release) -> Result<World> {
+        let mut world = World::of_host(host, release)?;
+        world.enable(firewall.status()?.enabled);
+        for (path, text) in firewall.rulesets()? {
+            if path.is_empty() {
+                world.load_main(&text).map_err(|error| error.context("main ruleset"))?;
+            } else {
+                world.load_text(&path, &text).map_err(|error| error.context(format_args!("anchor {path}")))?;
             }
         }
         Ok(world)

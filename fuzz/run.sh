@@ -1,0 +1,28 @@
+#!/bin/sh
+# run.sh SECONDS [TARGET]: fuzzes each target, or one, for so long. A crash leaves its input in fuzz/artifacts and fails.
+# run.sh --keep TARGET: adds to the committed corpus what the last runs found, without what adds no coverage.
+#
+# Stable Rust has no sanitizers, but it does have LLVM's coverage pass, which is all that libFuzzer needs. The target is named
+# so that build scripts go without.
+set -eu
+cd "$(dirname "$0")"
+host=$(rustc -vV | sed -n 's/^host: //p')
+coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
+RUSTFLAGS=$(echo $coverage) cargo build --release --target "$host"
+bin=${CARGO_TARGET_DIR:-target}/$host/release
+
+if [ "${1-}" = --keep ]; then
+	mkdir -p "corpus/$2" "found/$2"
+	"$bin/$2" -set_cover_merge=1 -use_counters=0 "corpus/$2" "found/$2"
+	exit
+fi
+seconds=${1:?usage: run.sh SECONDS [TARGET]}
+mkdir -p artifacts
+for target in ${2:-spec abi}; do
+	mkdir -p "found/$target"
+	# what is found goes to the first directory; the committed corpus stays as it is
+	"$bin/$target" "found/$target" "corpus/$target" -max_total_time="$seconds" -timeout=10 -max_len=2048 \
+		-print_final_stats=1 -artifact_prefix="artifacts/$target-" $([ "$target" = spec ] && echo -dict=spec.dict)
+done

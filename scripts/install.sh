@@ -1,0 +1,86 @@
+#!/bin/sh
+# Installs what "cargo build --release" has made: the shared library under its versioned name, the static one, the header,
+# kport.pc, the manual pages and the helper. For whoever has cargo-c, "cargo cinstall" does the same but for the last two.
+#
+#	cargo build --release && scripts/install.sh --prefix=/usr/local
+#
+# Options are those of autoconf's configure; DESTDIR in the environment stands in front of every path, but in no file.
+set -eu
+cd "$(dirname "$0")/.."
+
+usage() {
+	cat >&2 <<'END'
+usage: [DESTDIR=DIR] install.sh [--prefix=DIR] [--libdir=DIR] [--includedir=DIR]
+           [--pkgconfigdir=DIR] [--mandir=DIR] [--sbindir=DIR] [--from=DIR]
+END
+	exit 64
+}
+
+prefix=/usr/local libdir='' includedir='' pkgconfigdir='' mandir='' sbindir=''
+from=${CARGO_TARGET_DIR:-target}/release
+while [ $# -gt 0 ]; do
+	case $1 in
+	--*=*) name=${1%%=*} value=${1#*=} ;;
+	--*) [ $# -gt 1 ] || usage; name=$1 value=$2; shift ;;
+	*) usage ;;
+	esac
+	shift
+	case $name in
+	--prefix) prefix=$value ;;
+	--libdir) libdir=$value ;;
+	--includedir) includedir=$value ;;
+	--pkgconfigdir) pkgconfigdir=$value ;;
+	--mandir) mandir=$value ;;
+	--sbindir) sbindir=$value ;;
+	--from) from=$value ;; # where cargo has left the files
+	*) usage ;;
+	esac
+done
+: "${libdir:=$prefix/lib}" "${includedir:=$prefix/include}" "${mandir:=$prefix/share/man}" "${sbindir:=$prefix/sbin}"
+if [ -z "$pkgconfigdir" ]; then
+	# where ports(7) has it
+	case $(uname -s) in
+	FreeBSD) pkgconfigdir=$prefix/libdata/pkgconfig ;;
+	*) pkgconfigdir=$libdir/pkgconfig ;;
+	esac
+fi
+
+for file in libkport.so libkport.a kport; do
+	if [ ! -f "$from/$file" ]; then
+		echo "install.sh: $from/$file is missing; run cargo build --release first" >&2
+		exit 1
+	fi
+done
+
+version=$(sed -n 's/^#define KPORT_VERSION "\(.*\)"$/\1/p' include/kport.h)
+case $version in
+0.*) abi=${version%.*} ;; # before 1.0 each minor version is an ABI of its own
+*) abi=${version%%.*} ;;
+esac
+
+# What the static library needs besides itself differs with the system and the compiler, so the compiler is asked. All of it
+# comes with Rust's standard library: an empty static library needs the same.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+private=$(: | "${RUSTC:-rustc}" --crate-name empty --crate-type staticlib --print native-static-libs -o "$work/empty.a" - 2>&1 |
+	sed -n 's/^note: native-static-libs: //p')
+if [ -z "$private" ]; then
+	echo "install.sh: rustc does not say what a static library needs" >&2
+	exit 1
+fi
+
+put() { # mode file directory [name]
+	install -d "${DESTDIR-}$3"
+	install -m "$1" "$2" "${DESTDIR-}$3/${4:-$(basename "$2")}"
+}
+put 755 "$from/libkport.so" "$libdir" "libkport.so.$version"
+ln -sf "libkport.so.$version" "${DESTDIR-}$libdir/libkport.so.$abi"
+ln -sf "libkport.so.$abi" "${DESTDIR-}$libdir/libkport.so"
+put 644 "$from/libkport.a" "$libdir"
+put 644 include/kport.h "$includedir"
+put 644 man/kport.3 "$mandir/man3"
+put 644 man/kport.8 "$mandir/man8"
+put 755 "$from/kport" "$sbindir"
+sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
+	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"
+put 644 "$work/kport.pc" "$pkgconfigdir"

@@ -1,0 +1,143 @@
+//! `kport trace`: the way of a packet through the rules that are loaded.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use kport::error::{Error, Kind, Result, quoted};
+use kport::host::{Fixed, Host};
+use kport::net::Family;
+use kport::pf::Firewall;
+use kport::pf::packet::{Packet, Party, Release, Step, Trace, Verdict, World};
+use kport::pf::pfctl::Pfctl;
+use kport::pf::sim;
+use kport::session::Session;
+use serde_json::{Value, json};
+
+use super::args::{Global, Question};
+use super::show::VERSION;
+
+/// The source port where none is given.
+const SOURCE_PORT: u16 = 40000;
+
+/// What was found out.
+pub struct Traced {
+    /// The way.
+    pub trace: Trace,
+    /// What the caller should know about it, a line each.
+    pub notes: Vec<String>,
+    release: Release,
+}
+
+/// Sends the packet. Changes nothing: its states live as long as this call.
+pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<Traced> {
+    let fixed: Fixed;
+    let host: &dyn Host = match &question.host {
+        None => &*session.host,
+        Some(path) => {
+            let read = |e| Error::io(format_args!("read {}", path.display()), &e);
+            fixed = fs::read_to_string(path).map_err(read)?.parse().map_err(|e: Error| e.context(path.display()))?;
+            &fixed
+        }
+    };
+    let release = match question.release {
+        Some(release) => release,
+        None => host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default(),
+    };
+    let pfctl;
+    let firewall: &dyn Firewall = match session.firewall.name() {
+        // rules are read as text, and pfctl(8) is who writes that
+        "native" => {
+            pfctl = Pfctl::new(global.pfctl.clone(), Instant::now() + global.timeout);
+            &pfctl
+        }
+        _ => &*session.firewall,
+    };
+    let made = World::of_pf(host, firewall, release);
+    let mut world = made.map_err(|error| match (error.kind(), &question.host) {
+        (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
+        _ => error,
+    })?;
+    let source = source(&question.source, question.destination, &world)?;
+    let sender = world.sender(source.ip(), question.from)?;
+    let mut notes = vec![];
+    if firewall.name() == "sim" {
+        notes.push(sim::NOTICE.to_owned());
+    }
+    if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
+        notes.push("net.link.bridge.pfil_member is 1: what pf does at the members of bridges is left out".to_owned());
+    }
+    Ok(Traced { trace: world.trace(&sender, question.protocol, source, question.destination), notes, release })
+}
+
+/// An address, an address with a port, or the address that a jail has in the family of where it goes.
+fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
+    let given = text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, SOURCE_PORT)));
+    let family = Family::of(to.ip());
+    if let Ok(given) = given {
+        if Family::of(given.ip()) != family {
+            let why = format!("{} and {} are of different families", given.ip(), to.ip());
+            return Err(Error::new(Kind::Argument, why));
+        }
+        return Ok(given);
+    }
+    let addresses = world.jails.iter().filter(|jail| jail.name == text).flat_map(|jail| &jail.addresses);
+    let address = addresses.map(|network| network.addr()).find(|address| Family::of(*address) == family);
+    address.map(|address| SocketAddr::new(address, SOURCE_PORT)).ok_or_else(|| {
+        let why = format!("{} is no address, and no jail here with an {family} address", quoted(text));
+        Error::new(Kind::Argument, why)
+    })
+}
+
+/// Nothing where the connection comes about, or the error that is the exit status.
+pub fn verdict(traced: &Traced) -> Result<()> {
+    let why = match traced.trace.verdict {
+        Verdict::Answered => return Ok(()),
+        Verdict::Unanswered => "the packet arrives, but the connection does not come about",
+        Verdict::Lost => "the packet does not arrive",
+    };
+    Err(Error::new(Kind::Unavailable, why))
+}
+
+/// The trace as JSON.
+pub fn json(traced: &Traced) -> Value {
+    let trace = &traced.trace;
+    json!({
+        "version": VERSION,
+        "release": traced.release.number(),
+        "verdict": match trace.verdict {
+            Verdict::Answered => "answered",
+            Verdict::Unanswered => "unanswered",
+            Verdict::Lost => "lost",
+        },
+        "delivered_to": trace.delivered_to.as_ref().map(|(who, at)| json!({ "party": party(who), "address": at.to_string() })),
+        "steps": trace.steps.iter().map(step).collect::<Vec<_>>(),
+    })
+}
+
+fn party(party: &Party) -> Value {
+    match party {
+        Party::Host => json!({ "host": true }),
+        Party::Jail(name) => json!({ "jail": name }),
+        Party::Beyond(interface) => json!({ "behind": interface.to_string() }),
+    }
+}
+
+fn packet(packet: &Packet) -> Value {
+    json!({ "protocol": packet.protocol.name(), "from": packet.from.to_string(), "to": packet.to.to_string() })
+}
+
+fn step(step: &Step) -> Value {
+    match step {
+        Step::Sent(who, what) => json!({ "step": "sent", "by": party(who), "packet": packet(what) }),
+        Step::Hook { direction, on } => {
+            json!({ "step": "hook", "direction": direction.to_string(), "on": on.to_string() })
+        }
+        Step::Rule { anchor, text } => json!({ "step": "rule", "anchor": anchor, "rule": text }),
+        Step::State { anchor, text } => json!({ "step": "state", "anchor": anchor, "rule": text }),
+        Step::Translated(what) => json!({ "step": "translated", "packet": packet(what) }),
+        Step::Verdict(text) => json!({ "step": "verdict", "text": text }),
+        Step::Delivered(who, at) => json!({ "step": "delivered", "to": party(who), "address": at.to_string() }),
+        Step::Note(text) => json!({ "step": "note", "text": text }),
+    }
+}

@@ -1,0 +1,91 @@
+/*
+ * NULL in every argument of every function.
+ */
+#include <stdlib.h>
+
+#include "check.h"
+
+int
+main(void)
+{
+	struct kport_options options = KPORT_OPTIONS_INIT;
+	struct kport_spec *spec = NULL;
+	struct kport_listing *listing = NULL;
+	struct kport_mapping mapping;
+	struct kport_entry entry;
+
+	options.backend = "sim";
+	options.state_dir = getenv("KPORT_STATE_DIR");
+	options.addresses = "10.0.0.2";
+	CHECK_FAILED(kport_parse(NULL, &spec, err_), KPORT_ERR_ARGUMENT,
+	    "text");
+	CHECK(spec == NULL);
+	CHECK(kport_parse("em0:8080:80", &spec, NULL) == KPORT_OK);
+	CHECK_FAILED(kport_parse("8080", NULL, err_), KPORT_ERR_ARGUMENT,
+	    "out");
+	CHECK(kport_parse(NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
+
+	CHECK_FAILED(kport_publish(NULL, spec, &options, err_),
+	    KPORT_ERR_ARGUMENT, "jail");
+	CHECK_FAILED(kport_publish("web", NULL, &options, err_),
+	    KPORT_ERR_ARGUMENT, "spec");
+	CHECK(kport_publish(NULL, NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
+
+	CHECK_FAILED(kport_unpublish(NULL, &options, err_),
+	    KPORT_ERR_ARGUMENT, "jail");
+	CHECK(kport_unpublish(NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
+
+	CHECK_FAILED(kport_unpublish_some(NULL, spec, &options, err_),
+	    KPORT_ERR_ARGUMENT, "jail");
+	CHECK_FAILED(kport_unpublish_some("web", NULL, &options, err_),
+	    KPORT_ERR_ARGUMENT, "spec");
+	CHECK(kport_unpublish_some(NULL, NULL, NULL, NULL) ==
+	    KPORT_ERR_ARGUMENT);
+
+	CHECK_FAILED(kport_list("web", &options, NULL, err_),
+	    KPORT_ERR_ARGUMENT, "out");
+	CHECK(kport_list(NULL, NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
+
+	/* with everything else in place, err may be NULL */
+	CHECK(kport_publish("web", spec, &options, NULL) == KPORT_OK);
+	CHECK(kport_list(NULL, &options, &listing, NULL) == KPORT_OK);
+	CHECK(kport_listing_len(listing) == 1);
+	CHECK(kport_restore(&options, NULL) == KPORT_OK);
+	CHECK(kport_unpublish_some("web", spec, &options, NULL) == KPORT_OK);
+	CHECK(kport_unpublish("web", &options, NULL) == KPORT_OK);
+#ifdef __FreeBSD__
+	CHECK(kport_gc(&options, NULL) == KPORT_OK);
+#else
+	/* no jails, so nobody tells which of them are gone */
+	CHECK(kport_gc(&options, NULL) == KPORT_ERR_UNSUPPORTED);
+#endif
+
+	CHECK(kport_spec_text(NULL) == NULL);
+	CHECK(kport_spec_len(NULL) == 0);
+	CHECK(kport_spec_get(NULL, 0, &mapping, sizeof(mapping)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_spec_get(spec, 0, NULL, sizeof(mapping)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_spec_get(spec, 1, &mapping, sizeof(mapping)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_spec_get(spec, SIZE_MAX, &mapping, sizeof(mapping)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_listing_len(NULL) == 0);
+	CHECK(kport_listing_get(NULL, 0, &entry, sizeof(entry)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_listing_get(listing, 0, NULL, sizeof(entry)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_listing_get(listing, 1, &entry, sizeof(entry)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_error_status(NULL) == KPORT_OK);
+	CHECK(strcmp(kport_error_message(NULL), "") == 0);
+	CHECK(kport_error_errno(NULL) == 0);
+	CHECK(kport_error_offset(NULL) == SIZE_MAX);
+
+	kport_spec_free(spec);
+	kport_listing_free(listing);
+	kport_spec_free(NULL);
+	kport_listing_free(NULL);
+	kport_error_free(NULL);
+	return (check_failed);
+}

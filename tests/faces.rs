@@ -1,0 +1,626 @@
+//! One suite, two faces: what holds for the Rust API holds for the C functions, with the same numbers and the same words.
+
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char};
+use std::fs;
+use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::ptr;
+
+use kport::error::Error;
+use kport::ffi;
+use kport::net::{Family, PortRange};
+use kport::publisher::{Listed, Liveness, Outcome, Publisher, Request, Unobserved};
+use kport::rules::{self, Limits, Options};
+use kport::session::{Backend, Session, Settings};
+use kport::spec::{self};
+use tempfile::TempDir;
+
+/// Why a call failed, in the words of both faces.
+#[derive(Debug, PartialEq)]
+struct Fault {
+    status: i32,
+    message: String,
+    errno: i32,
+    offset: Option<usize>,
+}
+
+type Answer<T> = Result<T, Fault>;
+
+/// What is wished besides the jail and its specs. `None` and zero: as usual.
+#[derive(Clone, Copy, Default)]
+struct Wish<'a> {
+    addresses: Option<&'a str>,
+    gateway: Option<&'a str>,
+    reach: Option<&'a str>,
+    sources: Option<&'a str>,
+    flags: u32,
+    max: u32,
+    max_per_source: u32,
+    rate: (u32, u32),
+    jid: i32,
+    auto: (u16, u16),
+}
+
+const WEB: Wish<'_> = Wish {
+    addresses: Some("10.0.0.2"),
+    gateway: Some("em0"),
+    reach: None,
+    sources: None,
+    flags: 0,
+    max: 0,
+    max_per_source: 0,
+    rate: (0, 0),
+    jid: 0,
+    auto: (0, 0),
+};
+
+/// A row of a list.
+#[derive(Debug, PartialEq)]
+struct Line {
+    jail: Option<String>,
+    anchor: String,
+    jid: i32,
+    state: i32,
+    redirect: Option<(String, u16, String, u16, u16, u8, u8)>,
+}
+
+trait Face {
+    fn state_dir(&self) -> &Path;
+    /// The spec written out.
+    fn parse(&self, text: &str) -> Answer<String>;
+    fn publish(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()>;
+    fn unpublish(&self, jail: &str, wish: Wish<'_>) -> Answer<()>;
+    fn unpublish_some(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()>;
+    fn list(&self, jail: Option<&str>) -> Answer<Vec<Line>>;
+    fn restore(&self) -> Answer<()>;
+    fn gc(&self) -> Answer<()>;
+}
+
+/// The Rust API.
+struct Rust(TempDir);
+
+impl Rust {
+    fn session(&self) -> Session {
+        let settings = Settings { backend: Backend::Sim, state_dir: Some(self.0.path().into()), ..Settings::default() };
+        Session::new(&settings, Box::new(kport::host::System)).unwrap()
+    }
+
+    fn change(&self, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome, Error>) -> Answer<()> {
+        let session = self.session();
+        session.publisher(&Unobserved).and_then(|publisher| act(&publisher)).map(drop).map_err(fault)
+    }
+}
+
+fn fault(error: Error) -> Fault {
+    Fault {
+        status: error.kind().number(),
+        message: error.message().to_owned(),
+        errno: error.errno().unwrap_or(0),
+        offset: error.offset(),
+    }
+}
+
+fn words<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<Vec<T>, Error> {
+    text.split_whitespace().map(str::parse).collect()
+}
+
+fn request(jail: &str, specs: &str, wish: Wish<'_>) -> Result<Request, Error> {
+    let mut request = Request::new(jail.parse()?, spec::parse(specs)?);
+    let usual = Options::default();
+    if let Some(text) = wish.addresses {
+        request.addresses = rules::addresses(&request.jail, text.split_whitespace())?;
+    }
+    request.gateway = wish.gateway.map(str::parse).transpose()?;
+    request.jid = (wish.jid != 0).then_some(wish.jid);
+    request.add = wish.flags & ffi::KPORT_ADD != 0;
+    if wish.auto != (0, 0) {
+        request.auto_range = PortRange::new(wish.auto.0, wish.auto.1).unwrap();
+    }
+    request.force = wish.flags & ffi::KPORT_FORCE != 0;
+    request.allow_inert = wish.flags & ffi::KPORT_ALLOW_INERT != 0;
+    request.options = Options {
+        reach: wish.reach.map(words).transpose()?.unwrap_or(usual.reach),
+        from: wish.sources.map(words).transpose()?.unwrap_or(usual.from),
+        limits: Limits {
+            connections: NonZeroU32::new(wish.max),
+            connections_per_source: NonZeroU32::new(wish.max_per_source),
+            rate: if wish.rate == (0, 0) { None } else { Some(format!("{}/{}", wish.rate.0, wish.rate.1).parse()?) },
+        },
+        hairpin: wish.flags & ffi::KPORT_HAIRPIN != 0,
+        host_access: wish.flags & ffi::KPORT_HOST_ACCESS != 0,
+        log: wish.flags & ffi::KPORT_LOG != 0,
+        quick: wish.flags & ffi::KPORT_NO_QUICK == 0,
+    };
+    Ok(request)
+}
+
+fn lines(listed: Vec<Listed>) -> Vec<Line> {
+    let mut lines = vec![];
+    for jail in listed {
+        let line = |redirect| Line {
+            jail: jail.jail.as_ref().map(|jail| jail.to_string()),
+            anchor: jail.anchor.path().to_owned(),
+            jid: jail.jid.unwrap_or(0),
+            state: match jail.liveness {
+                Liveness::Live => 1,
+                Liveness::Missing => 2,
+                Liveness::Stale => 3,
+            },
+            redirect,
+        };
+        if jail.redirects.is_empty() {
+            lines.push(line(None));
+        }
+        for (r, _) in &jail.redirects {
+            let family = if r.family() == Family::Inet { 4 } else { 6 };
+            lines.push(line(Some((
+                r.place.to_string(),
+                r.host.first(),
+                r.target.to_string(),
+                r.jail.first(),
+                r.host.count(),
+                r.protocol.number(),
+                family,
+            ))));
+        }
+    }
+    lines
+}
+
+impl Face for Rust {
+    fn state_dir(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn parse(&self, text: &str) -> Answer<String> {
+        spec::parse(text).map(|spec| spec.to_string()).map_err(fault)
+    }
+
+    fn publish(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
+        let request = request(jail, specs, wish).map_err(fault)?;
+        self.change(|publisher| publisher.publish(&request))
+    }
+
+    fn unpublish(&self, jail: &str, wish: Wish<'_>) -> Answer<()> {
+        let jail = jail.parse().map_err(fault)?;
+        self.change(|publisher| publisher.unpublish(&jail, (wish.jid != 0).then_some(wish.jid)))
+    }
+
+    fn unpublish_some(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
+        let (jail, spec) = (jail.parse().map_err(fault)?, spec::parse(specs).map_err(fault)?);
+        self.change(|publisher| publisher.unpublish_some(&jail, (wish.jid != 0).then_some(wish.jid), &spec))
+    }
+
+    fn list(&self, jail: Option<&str>) -> Answer<Vec<Line>> {
+        let jail = jail.map(str::parse).transpose().map_err(fault)?;
+        let session = self.session();
+        session.publisher(&Unobserved).and_then(|publisher| publisher.list(jail.as_ref())).map(lines).map_err(fault)
+    }
+
+    fn restore(&self) -> Answer<()> {
+        self.change(|publisher| publisher.restore())
+    }
+
+    fn gc(&self) -> Answer<()> {
+        self.change(|publisher| publisher.collect())
+    }
+}
+
+/// The C functions.
+struct C(TempDir);
+
+type Slot<T> = MaybeUninit<Option<Box<T>>>;
+
+/// The texts that an options struct points to.
+struct Texts(Vec<CString>);
+
+impl Texts {
+    fn put(&mut self, text: Option<&str>) -> *const c_char {
+        let Some(text) = text else { return ptr::null() };
+        self.0.push(CString::new(text).unwrap());
+        self.0.last().unwrap().as_ptr()
+    }
+}
+
+fn own(text: *const c_char) -> Option<String> {
+    // SAFETY: NULL, or a text of an object that is still there.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned())
+}
+
+impl C {
+    fn call<T>(&self, wish: Wish<'_>, act: impl FnOnce(*const ffi::kport_options, &mut Texts) -> T) -> T {
+        let mut texts = Texts(vec![]);
+        let options = ffi::kport_options {
+            size: size_of::<ffi::kport_options>(),
+            backend: texts.put(Some("sim")),
+            state_dir: texts.put(self.0.path().to_str()),
+            addresses: texts.put(wish.addresses),
+            gateway: texts.put(wish.gateway),
+            reach: texts.put(wish.reach),
+            sources: texts.put(wish.sources),
+            timeout_ms: 0,
+            flags: wish.flags,
+            max_connections: wish.max,
+            max_connections_per_source: wish.max_per_source,
+            rate_connections: wish.rate.0,
+            rate_seconds: wish.rate.1,
+            jid: wish.jid,
+            auto_first: wish.auto.0,
+            auto_last: wish.auto.1,
+        };
+        act(&raw const options, &mut texts)
+    }
+}
+
+fn answer(status: ffi::kport_status, err: Slot<ffi::kport_error>) -> Answer<()> {
+    // SAFETY: every call writes it.
+    let error = unsafe { err.assume_init() };
+    let e = error.as_deref();
+    assert_eq!(ffi::kport_error_status(e) as i32, status as i32);
+    if status as i32 == 0 {
+        assert!(error.is_none());
+        return Ok(());
+    }
+    let fault = Fault {
+        status: status as i32,
+        message: own(ffi::kport_error_message(e)).unwrap(),
+        errno: ffi::kport_error_errno(e),
+        offset: Some(ffi::kport_error_offset(e)).filter(|offset| *offset != usize::MAX),
+    };
+    ffi::kport_error_free(error);
+    Err(fault)
+}
+
+fn c_parse(text: &str) -> Answer<Box<ffi::kport_spec>> {
+    let text = CString::new(text).unwrap();
+    let (mut out, mut err) = (Slot::uninit(), Slot::uninit());
+    // SAFETY: a NUL-terminated text.
+    let status = unsafe { ffi::kport_parse(text.as_ptr(), Some(&mut out), Some(&mut err)) };
+    // SAFETY: the call writes it.
+    let spec = unsafe { out.assume_init() };
+    assert_eq!(spec.is_some(), status as i32 == 0);
+    answer(status, err).map(|()| spec.unwrap())
+}
+
+impl Face for C {
+    fn state_dir(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn parse(&self, text: &str) -> Answer<String> {
+        let spec = c_parse(text)?;
+        let text = own(ffi::kport_spec_text(Some(&spec))).unwrap();
+        ffi::kport_spec_free(Some(spec));
+        Ok(text)
+    }
+
+    fn publish(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
+        let spec = c_parse(specs)?;
+        self.call(wish, |options, texts| {
+            let mut err = Slot::uninit();
+            // SAFETY: the texts live as long as this call.
+            let status = unsafe { ffi::kport_publish(texts.put(Some(jail)), Some(&spec), options, Some(&mut err)) };
+            answer(status, err)
+        })
+    }
+
+    fn unpublish(&self, jail: &str, wish: Wish<'_>) -> Answer<()> {
+        self.call(wish, |options, texts| {
+            let mut err = Slot::uninit();
+            // SAFETY: as above.
+            let status = unsafe { ffi::kport_unpublish(texts.put(Some(jail)), options, Some(&mut err)) };
+            answer(status, err)
+        })
+    }
+
+    fn unpublish_some(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
+        let spec = c_parse(specs)?;
+        self.call(wish, |options, texts| {
+            let mut err = Slot::uninit();
+            let jail = texts.put(Some(jail));
+            // SAFETY: as above.
+            let status = unsafe { ffi::kport_unpublish_some(jail, Some(&spec), options, Some(&mut err)) };
+            answer(status, err)
+        })
+    }
+
+    fn list(&self, jail: Option<&str>) -> Answer<Vec<Line>> {
+        self.call(Wish::default(), |options, texts| {
+            let (mut out, mut err) = (Slot::uninit(), Slot::uninit());
+            // SAFETY: as above.
+            let status = unsafe { ffi::kport_list(texts.put(jail), options, Some(&mut out), Some(&mut err)) };
+            // SAFETY: the call writes it.
+            let listing = unsafe { out.assume_init() };
+            answer(status, err)?;
+            let mut lines = vec![];
+            for i in 0..ffi::kport_listing_len(listing.as_deref()) {
+                let mut entry = MaybeUninit::<ffi::kport_entry>::uninit();
+                let size = size_of::<ffi::kport_entry>();
+                // SAFETY: the entry has that size, and is filled in where the call succeeds.
+                let entry = unsafe {
+                    let status = ffi::kport_listing_get(listing.as_deref(), i, entry.as_mut_ptr(), size);
+                    assert_eq!(status as i32, 0);
+                    entry.assume_init()
+                };
+                lines.push(Line {
+                    jail: own(entry.jail),
+                    anchor: own(entry.anchor).unwrap(),
+                    jid: entry.jid,
+                    state: entry.state,
+                    redirect: (entry.count != 0).then(|| {
+                        let (place, address) = (own(entry.place).unwrap(), own(entry.address).unwrap());
+                        let (host, jail, count) = (entry.host_port, entry.jail_port, entry.count);
+                        (place, host, address, jail, count, entry.protocol, entry.family)
+                    }),
+                });
+            }
+            ffi::kport_listing_free(listing);
+            Ok(lines)
+        })
+    }
+
+    fn restore(&self) -> Answer<()> {
+        self.call(Wish::default(), |options, _| {
+            let mut err = Slot::uninit();
+            // SAFETY: as above.
+            let status = unsafe { ffi::kport_restore(options, Some(&mut err)) };
+            answer(status, err)
+        })
+    }
+
+    fn gc(&self) -> Answer<()> {
+        self.call(Wish::default(), |options, _| {
+            let mut err = Slot::uninit();
+            // SAFETY: as above.
+            let status = unsafe { ffi::kport_gc(options, Some(&mut err)) };
+            answer(status, err)
+        })
+    }
+}
+
+macro_rules! through_both {
+    ($($name:ident)*) => {
+        mod rust { $(#[test] fn $name() { super::$name(&super::Rust(tempfile::tempdir().unwrap())); })* }
+        mod c { $(#[test] fn $name() { super::$name(&super::C(tempfile::tempdir().unwrap())); })* }
+    };
+}
+
+through_both! {
+    a_spec_is_written_out
+    a_bad_spec_says_where
+    publish_list_unpublish
+    the_same_again_changes_nothing
+    publishing_replaces
+    publishing_adds_and_some_are_unpublished
+    auto_is_a_port_of_the_range
+    a_port_of_another_jail_is_a_conflict_and_nothing_changes
+    a_late_stop_leaves_the_next_start_alone
+    what_pf_lost_is_missing_and_is_restored
+    an_anchor_without_record_is_stale_and_is_collected
+    bad_wishes_are_refused
+    a_jail_on_the_hosts_network_is_unsupported
+    a_state_directory_that_is_no_directory
+}
+
+fn a_spec_is_written_out(face: &dyn Face) {
+    assert_eq!(face.parse("8080").unwrap(), "8080:8080/tcp");
+    assert_eq!(face.parse(" em0:8080:80/udp,tcp  *:1-3:1 ").unwrap(), "em0:8080:80/tcp em0:8080:80/udp *:1-3:1-3/tcp");
+}
+
+fn a_bad_spec_says_where(face: &dyn Face) {
+    for (text, offset) in [("", 0), ("8080 443:", 9), ("70000", 0), ("8080:80/TCP", 8), ("8080;reboot", 4)] {
+        let fault = face.parse(text).unwrap_err();
+        assert_eq!((fault.status, fault.errno), (2, 0), "{text}: {fault:?}");
+        assert_eq!(fault.offset, Some(offset), "{text}: {fault:?}");
+    }
+}
+
+fn redirect(line: &Line) -> (&str, u16, &str, u16, u16) {
+    let (place, host, address, jail, count, ..) = line.redirect.as_ref().unwrap();
+    (place, *host, address, *jail, *count)
+}
+
+fn publish_list_unpublish(face: &dyn Face) {
+    let wish = Wish { addresses: Some("10.0.0.2 fd00::2"), jid: 7, ..WEB };
+    face.publish("web", "8080:80/udp em1:9000-9004:100", wish).unwrap();
+    let lines = face.list(Some("web")).unwrap();
+    let shown: Vec<_> = lines.iter().map(redirect).collect();
+    assert_eq!(
+        shown,
+        [
+            ("em0", 8080, "10.0.0.2", 80, 1),
+            ("em0", 8080, "fd00::2", 80, 1),
+            ("em1", 9000, "10.0.0.2", 100, 5),
+            ("em1", 9000, "fd00::2", 100, 5)
+        ]
+    );
+    let first = &lines[0];
+    assert_eq!(
+        (first.jail.as_deref(), first.anchor.as_str(), first.jid, first.state),
+        (Some("web"), "kport/web", 7, 1)
+    );
+    assert_eq!((lines[1].redirect.as_ref().unwrap().5, lines[1].redirect.as_ref().unwrap().6), (17, 6));
+    assert_eq!(face.list(Some("db")).unwrap(), []);
+    face.unpublish("web", Wish::default()).unwrap();
+    assert_eq!(face.list(None).unwrap(), []);
+    face.unpublish("web", Wish::default()).unwrap();
+}
+
+fn the_same_again_changes_nothing(face: &dyn Face) {
+    face.publish("web", "8080:80", WEB).unwrap();
+    let before = files(face.state_dir());
+    face.publish("web", "8080:80", WEB).unwrap();
+    assert_eq!(files(face.state_dir()), before);
+}
+
+fn publishing_replaces(face: &dyn Face) {
+    face.publish("web", "8080:80 8443:443", WEB).unwrap();
+    face.publish("web", "9090:90", WEB).unwrap();
+    let lines = face.list(None).unwrap();
+    assert_eq!(lines.iter().map(redirect).collect::<Vec<_>>(), [("em0", 9090, "10.0.0.2", 90, 1)]);
+    face.publish("db", "8080:5432", WEB).unwrap();
+}
+
+fn publishing_adds_and_some_are_unpublished(face: &dyn Face) {
+    let add = Wish { flags: ffi::KPORT_ADD, ..WEB };
+    face.publish("web", "8080:80", WEB).unwrap();
+    face.publish("web", "8443:443 9090:90", add).unwrap();
+    let ports =
+        |face: &dyn Face| -> Vec<u16> { face.list(None).unwrap().iter().map(|line| redirect(line).1).collect() };
+    assert_eq!(ports(face), [8080, 8443, 9090]);
+    face.unpublish_some("web", "em0:8443:443", WEB).unwrap();
+    assert_eq!(ports(face), [8080, 9090]);
+    face.unpublish_some("web", "em0:8443:443", WEB).unwrap();
+    face.unpublish_some("web", "em0:8080:80 em0:9090:90", WEB).unwrap();
+    assert_eq!(face.list(None).unwrap(), []);
+    assert_eq!(face.unpublish_some("web", "443:", WEB).unwrap_err().status, 2);
+}
+
+fn auto_is_a_port_of_the_range(face: &dyn Face) {
+    let wish = Wish { auto: (61000, 61001), flags: ffi::KPORT_ADD, ..WEB };
+    face.publish("web", "auto:80", wish).unwrap();
+    face.publish("db", "auto:80", wish).unwrap();
+    let mut ports: Vec<u16> = face.list(None).unwrap().iter().map(|line| redirect(line).1).collect();
+    ports.sort();
+    assert_eq!(ports, [61000, 61001]);
+    let fault = face.publish("api", "auto:80", wish).unwrap_err();
+    assert!(fault.message.contains("61000"), "{fault:?}");
+}
+
+fn a_port_of_another_jail_is_a_conflict_and_nothing_changes(face: &dyn Face) {
+    face.publish("web", "8080:80", WEB).unwrap();
+    face.publish("db", "5432", WEB).unwrap();
+    let before = files(face.state_dir());
+    let forced = Wish { flags: ffi::KPORT_FORCE, ..WEB };
+    for wish in [WEB, forced] {
+        let fault = face.publish("db", "9000 *:8000-8100:1000", wish).unwrap_err();
+        assert_eq!((fault.status, fault.offset), (3, None));
+        assert!(fault.message.contains("web") && fault.message.contains("8080"), "{fault:?}");
+    }
+    assert_eq!(files(face.state_dir()), before);
+}
+
+fn a_late_stop_leaves_the_next_start_alone(face: &dyn Face) {
+    face.publish("web", "8080:80", Wish { jid: 8, ..WEB }).unwrap();
+    face.unpublish("web", Wish { jid: 7, ..WEB }).unwrap();
+    assert_eq!(face.list(None).unwrap().len(), 1);
+    face.unpublish("web", Wish { jid: 8, ..WEB }).unwrap();
+    assert_eq!(face.list(None).unwrap().len(), 0);
+}
+
+fn what_pf_lost_is_missing_and_is_restored(face: &dyn Face) {
+    face.publish("web", "8080:80", WEB).unwrap();
+    fs::remove_file(face.state_dir().join("sim/web.json")).unwrap();
+    assert_eq!(face.list(None).unwrap()[0].state, 2);
+    face.restore().unwrap();
+    assert_eq!(face.list(None).unwrap()[0].state, 1);
+}
+
+fn an_anchor_without_record_is_stale_and_is_collected(face: &dyn Face) {
+    face.publish("web", "8080:80", WEB).unwrap();
+    fs::remove_file(face.state_dir().join("jails/web.json")).unwrap();
+    let lines = face.list(None).unwrap();
+    assert_eq!(lines.len(), 1);
+    assert_eq!((&lines[0].jail, lines[0].state, &lines[0].redirect), (&None, 3, &None));
+    if cfg!(target_os = "freebsd") {
+        face.gc().unwrap();
+        assert_eq!(face.list(None).unwrap(), []);
+    } else {
+        // nobody tells which jails are gone
+        assert_eq!(face.gc().unwrap_err().status, 8);
+        assert_eq!(face.list(None).unwrap(), lines);
+    }
+}
+
+fn bad_wishes_are_refused(face: &dyn Face) {
+    let bad = [
+        (1, Wish { addresses: Some("10.0.0.2.3"), ..WEB }),
+        (1, Wish { addresses: Some("127.0.0.1"), ..WEB }),
+        (1, Wish { gateway: Some("em0 em1"), ..WEB }),
+        (1, Wish { reach: Some("bridge } pass quick all {"), ..WEB }),
+        (1, Wish { sources: Some("192.0.2.1/24"), ..WEB }),
+        (1, Wish { sources: Some("<bad"), ..WEB }),
+        (1, Wish { rate: (5, 0), ..WEB }),
+        (1, Wish { rate: (0, 5), ..WEB }),
+        (1, Wish { reach: Some(""), flags: ffi::KPORT_HAIRPIN, ..WEB }),
+    ];
+    for (i, (status, wish)) in bad.into_iter().enumerate() {
+        let fault = face.publish("web", "8080:80", wish).expect_err(&format!("number {i}"));
+        assert_eq!(fault.status, status, "number {i}: {fault:?}");
+    }
+    assert_eq!(face.publish("", "8080:80", WEB).unwrap_err().status, 1);
+    assert_eq!(face.unpublish("", WEB).unwrap_err().status, 1);
+    assert_eq!(face.list(None).unwrap(), []);
+}
+
+fn a_jail_on_the_hosts_network_is_unsupported(face: &dyn Face) {
+    let fault = face.publish("web", "8080:80", Wish { addresses: Some("inherit"), ..WEB }).unwrap_err();
+    assert_eq!(fault.status, 8);
+    assert!(fault.message.contains("host's network"), "{fault:?}");
+}
+
+fn a_state_directory_that_is_no_directory(face: &dyn Face) {
+    let dir = face.state_dir();
+    fs::remove_dir_all(dir).unwrap();
+    fs::write(dir, "").unwrap();
+    for fault in [face.publish("web", "8080:80", WEB), face.list(None).map(drop), face.gc()].map(Result::unwrap_err) {
+        assert!([4, 7].contains(&fault.status), "{fault:?}");
+        assert!(fault.message.contains(dir.to_str().unwrap()), "{fault:?}");
+    }
+    fs::remove_file(dir).unwrap();
+    fs::create_dir(dir).unwrap();
+}
+
+/// Every file under a directory, and what is in it.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if !path.ends_with("lock") {
+            found.insert(path.display().to_string(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn both_faces_load_the_same_rules_and_say_the_same_words() {
+    let (rust, c) = (Rust(tempfile::tempdir().unwrap()), C(tempfile::tempdir().unwrap()));
+    let flag = |flags| Wish { flags, ..WEB };
+    let wishes = [
+        WEB,
+        flag(ffi::KPORT_LOG),
+        flag(ffi::KPORT_NO_QUICK),
+        flag(ffi::KPORT_LOG | ffi::KPORT_NO_QUICK | ffi::KPORT_FORCE | ffi::KPORT_ALLOW_INERT),
+        // the interfaces of the machine decide: rules or an error, but the same
+        flag(ffi::KPORT_HAIRPIN),
+        flag(ffi::KPORT_HOST_ACCESS),
+        Wish { reach: Some(""), ..WEB },
+        Wish { reach: Some("vmpublic wg0"), ..WEB },
+        Wish { sources: Some("192.0.2.0/24 2001:db8::1 <trusted>"), ..WEB },
+        Wish { max: 100, max_per_source: 10, rate: (15, 5), ..WEB },
+        Wish { gateway: Some("igb0"), addresses: Some("fd00::2 10.0.0.2 10.0.0.3"), ..WEB },
+        Wish { gateway: None, ..WEB },
+        Wish { addresses: None, ..WEB },
+    ];
+    let mut rules = Vec::new();
+    for (i, wish) in wishes.into_iter().enumerate() {
+        let answers = [&rust as &dyn Face, &c].map(|face| face.publish("web", "8080:80 8443:443", wish));
+        assert_eq!(answers[0], answers[1]);
+        assert!(answers[0].is_ok() || [4, 5, 11, 12].contains(&i), "wish {i}: {answers:?}");
+        let loaded = [&rust as &dyn Face, &c].map(|face| fs::read(face.state_dir().join("sim/web.json")).unwrap());
+        assert_eq!(loaded[0], loaded[1]);
+        assert_eq!(rust.list(None), c.list(None));
+        rules.push(loaded[0].clone());
+    }
+    // each of these options has made a difference
+    for (i, one) in rules.iter().enumerate().take(11).filter(|(i, _)| ![3, 4, 5].contains(i)) {
+        assert!(rules[..i].iter().all(|other| other != one), "wish {i} changed nothing");
+    }
+}
