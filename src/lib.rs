@@ -22,10 +22,11 @@
 //!
 //! The modules are layers, and know only those before them: [`error`]; [`net`] and [`name`] (words that may stand in
 //! a rule); [`spec`] (the grammar); [`rules`] (what a publication is in pf); [`pf`] (the firewall behind a trait) and
-//! [`host`] (what the system knows, behind another); [`conflict`] and [`store`]; [`publisher`] (the transactions);
-//! [`session`] (which firewall, which directory). The C ABI ([`ffi`]) and the helper stand on top.
+//! [`host`] (what the system knows, behind another); [`readiness`], [`conflict`] and [`store`]; [`publisher`] (the
+//! transactions); [`doctor`] (why a port could be dead); [`session`] (which firewall, which directory). The C ABI ([`ffi`]) and the helper stand on top.
 
 pub mod conflict;
+pub mod doctor;
 pub mod error;
 pub mod ffi;
 mod files;
@@ -34,6 +35,7 @@ pub mod name;
 pub mod net;
 pub mod pf;
 pub mod publisher;
+pub mod readiness;
 pub mod rules;
 pub mod session;
 pub mod spec;

@@ -13,9 +13,10 @@ use std::time::Instant;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
 use kport::host::{self, Host};
-use kport::pf::sim;
+use kport::pf::{pfctl, sim};
 use kport::publisher::{Observer, Outcome, Request, Step};
 use kport::rules::{self, Limits, Options, Publication, Targets};
 use kport::session::{Backend, Session, Settings};
@@ -56,7 +57,11 @@ fn run(cli: Cli) -> Result<()> {
             let spec = spec::parse(&specs.join(" "))?;
             print(&if json { document(&show::mappings_json(spec.mappings())) } else { show::mappings(spec.mappings()) })
         }
-        Command::Rules { wish } => print(&rules_text(&wish)?),
+        Command::Rules { wish } => {
+            // no firewall is asked, so that one which is not there is no reason to fail
+            let host = if global.host.is_some() { session(&global)?.host } else { played(&global)? };
+            print(&rules_text(&*host, &wish)?)
+        }
         Command::Publish { wish, jid, add, auto_range, json, force, allow_inert } => {
             let mut request = Request::new(wish.jail.clone(), specs(&wish)?);
             request.options = options(&wish);
@@ -90,6 +95,8 @@ fn run(cli: Cli) -> Result<()> {
             trace::verdict(&traced)
         }
         Command::Restore { json } => change(&global, json, |publisher| publisher.restore()),
+        Command::Doctor { self_test: true, .. } => self_test(&global),
+        Command::Doctor { json, .. } => doctor(&global, json),
         Command::Gc { json } => change(&global, json, |publisher| publisher.collect()),
     }
 }
@@ -127,11 +134,57 @@ fn session(global: &Global) -> Result<Session> {
         .clone()
         .or_else(|| std::env::var_os("KPORT_STATE_DIR").filter(|dir| !dir.is_empty()).map(Into::into));
     let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
-    let session = Session::new(&settings, Box::new(host::System))?;
+    let trace: Option<Box<pfctl::Trace>> = (global.verbose > 0).then(|| {
+        let shown = Shown::new(global.verbose);
+        Box::new(move |run: &pfctl::Run<'_>| shown.line(&run.to_string())) as _
+    });
+    let session = Session::traced(&settings, played(global)?, trace)?;
+    if global.host.is_some() && session.firewall.name() != "sim" {
+        return Err(Error::new(Kind::Argument, "--host plays a host: use it with --backend sim"));
+    }
     if global.verbose > 0 {
         complain(&session.why());
     }
     Ok(session)
+}
+
+/// The host that runs, or the one that `--host` describes.
+fn played(global: &Global) -> Result<Box<dyn Host>> {
+    let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
+    let text = std::fs::read_to_string(file).map_err(|e| Error::io(format_args!("read {}", file.display()), &e))?;
+    let fixed: host::Fixed = text.parse().map_err(|e: Error| e.context(file.display()))?;
+    Ok(Box::new(fixed))
+}
+
+/// Warnings may be what the admin wants, so that only problems make the exit status.
+fn doctor(global: &Global, json: bool) -> Result<()> {
+    let session = session(global)?;
+    let findings = doctor::examine(&*session.host, &*session.firewall, session.store());
+    let problems = findings.iter().filter(|f| f.level == Level::Problem).count();
+    print(&if json {
+        document(&show::findings_json(&findings))
+    } else {
+        show::findings(findings.iter().filter(|f| !global.quiet || f.level > Level::Ok))
+    })?;
+    match problems {
+        0 => Ok(()),
+        1 => Err(Error::new(Kind::Unavailable, "one problem was found")),
+        n => Err(Error::new(Kind::Unavailable, format!("{n} problems were found"))),
+    }
+}
+
+fn self_test(global: &Global) -> Result<()> {
+    let session = session(global)?;
+    let (store, observer) = (session.store()?, Shown::new(global.verbose));
+    let steps = self_test::run(&*session.host, &*session.firewall, store.dir(), &observer)?;
+    if session.firewall.name() == "sim" {
+        complain(&sim::NOTICE);
+    }
+    print(&show::steps(&steps))?;
+    match steps.iter().filter(|step| step.result.is_err()).count() {
+        0 => Ok(()),
+        n => Err(Error::new(Kind::Unavailable, format!("self-test: {n} of {} steps failed", steps.len()))),
+    }
 }
 
 fn specs(wish: &Wish) -> Result<Spec> {
@@ -159,12 +212,11 @@ fn options(wish: &Wish) -> Options {
     }
 }
 
-fn rules_text(wish: &Wish) -> Result<String> {
+fn rules_text(host: &dyn Host, wish: &Wish) -> Result<String> {
     let targets = Targets::choose(&wish.jail, &addresses(wish)?)?;
-    let host = host::System;
     let redirects = rules::redirects(&wish.jail, &specs(wish)?, &targets, |family| match wish.gateway {
         Some(gateway) => Ok(gateway),
-        None => kport::publisher::gateway(&host, family),
+        None => kport::publisher::gateway(host, family),
     })?;
     let publication = Publication::new(wish.jail.clone(), redirects, options(wish), |target| {
         rules::inner(target, host.interfaces()?.iter().map(|i| (&i.name, i.addresses.as_slice())))

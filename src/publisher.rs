@@ -13,6 +13,7 @@ use crate::host::{Host, HostInterface, Jail, Listener};
 use crate::name::{Anchor, JailName, Label, PARENT};
 use crate::net::{Family, Interface, Place, PortRange};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded};
+use crate::readiness;
 use crate::rules::{self, Options, Publication, Redirect, Rule, Source, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{self, Lock, Record, Store};
@@ -559,6 +560,10 @@ impl<'a> Publisher<'a> {
         // what is added belongs to the start that is known
         let known = old.filter(|_| request.add).and_then(|old| old.jid);
         let jid = request.jid.or(found.as_ref().map(|j| j.jid)).or(known);
+        match &found {
+            Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
+            None => self.observer.detail(&format!("jail {}: not asked for, or not running", quoted(jail.as_str()))),
+        }
         let asked;
         let addresses = if request.addresses.is_empty() {
             asked = self.addresses(jail, found.as_ref())?;
@@ -567,10 +572,20 @@ impl<'a> Publisher<'a> {
             &request.addresses
         };
         let targets = Targets::choose(jail, addresses)?;
+        let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
+        self.observer.detail(&format!(
+            "addresses: {}; redirects lead to {}",
+            shown(&mut addresses.iter().copied()),
+            shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
+        ));
         let redirects_of = |spec: &Spec| {
             rules::redirects(jail, spec, &targets, |family| match request.gateway {
                 Some(interface) => Ok(interface),
-                None => gateway(self.host, family),
+                None => {
+                    let interface = gateway(self.host, family)?;
+                    self.observer.detail(&format!("gateway interface for {family}: {interface}"));
+                    Ok(interface)
+                }
             })
         };
         let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
@@ -785,50 +800,15 @@ impl<'a> Publisher<'a> {
     }
 
     fn verify_strictly(&self, record: &Record, wanted: &[Rule], facts: &Facts<'_>) -> Result<()> {
-        let unavailable = |text: String| Err(Error::new(Kind::Unavailable, text));
         let status = self.firewall.status()?;
-        if !status.enabled {
-            return unavailable(
-                "pf is disabled, so nothing would be redirected; enable it: service pf onestart".to_owned(),
-            );
-        }
         let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
-        let missing: Vec<&str> = [
-            (status.nat_anchor || !needs_nat, "nat-anchor \"kport/*\""),
-            (status.rdr_anchor, "rdr-anchor \"kport/*\""),
-            (status.anchor, "anchor \"kport/*\""),
-        ]
-        .into_iter()
-        .filter_map(|(there, line)| (!there).then_some(line))
-        .collect();
-        if !missing.is_empty() {
-            return unavailable(format!(
-                "pf's main ruleset does not call kport's anchors; add to /etc/pf.conf: {} (translation lines before filter \
-                 lines), then: service pf reload",
-                missing.join(" and ")
-            ));
-        }
-        for (family, name) in [(Family::Inet, "net.inet.ip.forwarding"), (Family::Inet6, "net.inet6.ip6.forwarding")] {
-            let mut forwarded = record.redirects().filter(|r| r.family() == family).peekable();
-            if forwarded.peek().is_none() || self.host.sysctl(name)? != Some(0) {
-                continue;
-            }
-            // an address of the host's own (a jail without vnet) needs no forwarding
-            let own = |r: &Redirect| -> Result<bool> {
-                Ok(facts.interfaces()?.iter().any(|i| i.addresses.iter().any(|n| n.addr() == r.target)))
-            };
-            for redirect in forwarded {
-                if !own(redirect)? {
-                    return unavailable(format!(
-                        "the host does not forward {family} packets ({name} is 0), so none would arrive at {}; \
-                         turn it on: sysctl {name}=1 (and in /etc/rc.conf: {}=\"YES\")",
-                        redirect.target,
-                        if family == Family::Inet { "gateway_enable" } else { "ipv6_gateway_enable" }
-                    ));
-                }
+        let mut trouble = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
+        for family in Family::ALL {
+            if trouble.is_none() {
+                trouble = readiness::unforwarded(self.host, family, record.redirects(), || facts.interfaces())?;
             }
         }
-        Ok(())
+        trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
     }
 
     /// After a failed load or verification: pf and the record as they were, or an error that says what is left.
@@ -1077,7 +1057,7 @@ fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
 
 /// Whether an anchor holds `wanted`: as many translation rules, and pass rules with the same labels. The text that
 /// pfctl(8) prints differs between releases, so it is not compared.
-fn is_live(wanted: &[Rule], loaded: &Loaded) -> bool {
+pub(crate) fn is_live(wanted: &[Rule], loaded: &Loaded) -> bool {
     let expected: BTreeSet<&str> = wanted
         .iter()
         .filter_map(|rule| match rule {
@@ -1089,6 +1069,10 @@ fn is_live(wanted: &[Rule], loaded: &Loaded) -> bool {
     let translations: usize =
         wanted.iter().filter(|r| !matches!(r, Rule::Pass { .. })).map(|r| r.matches().expanded()).sum();
     expected == found && translations == loaded.translations
+}
+
+fn vnet_word(jail: &Jail) -> &'static str {
+    if jail.vnet { ", with a network stack of its own" } else { ", on the host's network stack" }
 }
 
 /// The labels of redirects that are not published any more.

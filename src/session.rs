@@ -96,11 +96,22 @@ impl Session {
     /// Chooses the firewall. Nothing is changed or made yet. [`Backend::Auto`] always finds one; a backend that was asked
     /// for by name is that one or an error: [`Kind::Unsupported`] for native where there is no FreeBSD pf.
     pub fn new(settings: &Settings, host: Box<dyn Host>) -> Result<Session> {
+        Session::traced(settings, host, None)
+    }
+
+    /// The same, and `trace` sees every run of pfctl(8).
+    pub fn traced(settings: &Settings, host: Box<dyn Host>, trace: Option<Box<pfctl::Trace>>) -> Result<Session> {
         // a time-out so long that the clock cannot hold it is as good as a year
         let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let native = || Native::probe(deadline).map(|native| Box::new(native) as Box<dyn Firewall>);
-        let pfctl = || Box::new(Pfctl::new(settings.pfctl.clone(), deadline)) as Box<dyn Firewall>;
+        let pfctl = || -> Box<dyn Firewall> {
+            let program = Pfctl::new(settings.pfctl.clone(), deadline);
+            Box::new(match trace {
+                Some(trace) => program.traced(trace),
+                None => program,
+            })
+        };
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {
@@ -123,8 +134,12 @@ impl Session {
 
     /// A publisher; makes the state directory where it is missing.
     pub fn publisher<'a>(&'a self, observer: &'a dyn Observer) -> Result<Publisher<'a>> {
-        let store = Store::open(&self.state_dir)?;
-        Ok(Publisher::new(&*self.host, &*self.firewall, store, self.deadline, observer))
+        Ok(Publisher::new(&*self.host, &*self.firewall, self.store()?, self.deadline, observer))
+    }
+
+    /// The record; makes the state directory where it is missing.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(&self.state_dir)
     }
 }
 

@@ -307,6 +307,14 @@ impl Store {
         Ok(names_in(&dir)?.into_iter().filter(foreign).map(|name| dir.join(name)).collect())
     }
 
+    /// The records that [`Store::set_aside`] has moved out of the way, sorted.
+    pub fn aside(&self) -> Result<Vec<PathBuf>> {
+        let dir = self.dir.join("damaged");
+        let mut found: Vec<PathBuf> = names_in(&dir)?.into_iter().map(|name| dir.join(name)).collect();
+        found.sort();
+        Ok(found)
+    }
+
     /// The claims of other anchors on a port of `ports`. A claim may be out of date; its record tells.
     pub fn claims(&self, own: &Anchor, protocol: Protocol, ports: PortRange) -> Result<BTreeSet<Claim>> {
         let base = self.dir.join("ports").join(protocol.name());

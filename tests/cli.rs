@@ -264,6 +264,161 @@ fn pfctl_through_the_helper() {
     assert_eq!(pf.rules("kport/web"), None);
 }
 
+/// A host that is played: everything works without addresses and a gateway on the command line.
+#[test]
+fn doctor_on_a_played_host() {
+    let host = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/host.json");
+    let kport = Kport::new();
+    assert_eq!(kport.ok(&["--host", host, "publish", "web", "8080:80"], NOTICE), "");
+    let table = kport.ok(&["--host", host, "doctor"], "");
+    assert!(table.lines().all(|line| line.starts_with("ok ")), "{table}");
+    assert_eq!(table.lines().count(), kport::doctor::IDS.len());
+    assert_eq!(kport.ok(&["-q", "--host", host, "doctor"], ""), "");
+    let json: serde_json::Value = serde_json::from_str(&kport.ok(&["--host", host, "doctor", "--json"], "")).unwrap();
+    assert_eq!((&json["version"], &json["healthy"]), (&1.into(), &true.into()));
+    assert_eq!(json["findings"][0]["id"], "state");
+
+    std::fs::write(kport.dir.path().join("sim/main.conf"), "pass all\n").unwrap();
+    let output = kport.run(&["-q", "--host", host, "doctor", "--json"]);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(5), "kport: one problem was found\n"));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["healthy"], false);
+    let bad = json["findings"].as_array().unwrap().iter().find(|f| f["level"] == "problem").unwrap();
+    assert_eq!(bad["id"], "anchors-called");
+    assert!(bad["mend"].as_str().unwrap().starts_with("add to /etc/pf.conf: nat-anchor"), "{bad}");
+    let output = kport.run(&["-q", "--host", host, "doctor"]);
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+
+    assert!(kport.ok(&["--host", host, "rules", "web", "-a", "10.0.0.2", "8080"], "").starts_with("rdr on \"em0\""));
+    assert!(kport.fails(&["--host", host, "--backend", "pfctl", "list"], 1).contains("--backend sim"));
+    assert!(
+        kport.fails(&["--host", host, "--backend", "pfctl", "rules", "web", "8080:80"], 1).contains("--backend sim")
+    );
+    assert!(kport.fails(&["--host", "/nonexistent", "doctor"], 7).contains("read /nonexistent"));
+    let odd = kport.dir.path().join("odd.json");
+    std::fs::write(&odd, "{ \"jail\": [] }").unwrap();
+    assert!(
+        kport.fails(&["--host", odd.to_str().unwrap(), "doctor"], 1).contains("odd.json: host facts: unknown field")
+    );
+}
+
+#[test]
+fn self_test_by_the_simulator() {
+    let kport = Kport::new();
+    let passed = kport.ok(&["--backend", "sim", "doctor", "--self-test"], NOTICE);
+    assert_eq!(
+        passed,
+        " 1  passed  make two jails with a network each
+ 2  passed  find the jail and its address
+ 3  passed  a port that is not published is not reached
+ 4  passed  publish
+ 5  passed  publish the same again: nothing changes
+ 6  passed  list says that pf has it
+ 7  passed  an outsider connects to the host's port, and the jail answers
+ 8  passed  unpublish, which ends the connection's states
+ 9  passed  nothing is left in pf or in the record
+10  passed  the port is not reached any more
+11  passed  tidy up
+"
+    );
+    assert_eq!(common::files(kport.dir.path()), ["lock"]);
+
+    // what goes wrong is told, and nothing stays
+    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    let main = kport.dir.path().join("sim/main.conf");
+    std::fs::write(&main, calls.replacen('\n', "\nblock in quick proto tcp\n", 1)).unwrap();
+    let output = kport.run(&["--backend", "sim", "doctor", "--self-test"]);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(text(&output.stderr).ends_with("kport: self-test: 1 of 8 steps failed\n"), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    assert!(
+        lines.contains("\n 7  FAILED  an outsider connects") && lines.ends_with(" 8  passed  tidy up\n"),
+        "{lines}"
+    );
+    assert_eq!(common::files(kport.dir.path()), ["lock", "sim/main.conf"]);
+    // a port that is open before
+    std::fs::write(&main, format!("rdr on epair inet proto tcp to port 18080 -> 198.18.77.2 port 8080\n{calls}"))
+        .unwrap();
+    let output = kport.run(&["--backend", "sim", "doctor", "--self-test"]);
+    assert!(text(&output.stdout).contains("\n 3  FAILED  "), "{}", text(&output.stdout));
+
+    // where it would disturb, or cannot work, it does nothing
+    std::fs::write(&main, "pass all\n").unwrap();
+    assert!(
+        kport
+            .fails(&["--backend", "sim", "doctor", "--self-test"], 5)
+            .contains("self-test not run: pf's main ruleset does not call")
+    );
+    std::fs::remove_file(&main).unwrap();
+    kport.ok(&web(&["8080:80"]), NOTICE);
+    let before = common::files(kport.dir.path());
+    assert!(
+        kport
+            .fails(&["--backend", "sim", "doctor", "--self-test"], 5)
+            .contains("something is published (anchor kport/web)")
+    );
+    std::fs::remove_file(kport.dir.path().join("sim/web.json")).unwrap();
+    assert!(kport.fails(&["--backend", "sim", "doctor", "--self-test"], 5).contains("there is a record of kport/web"));
+    assert!(before.contains(&"jails/web.json".to_owned()));
+    for (facts, why) in [
+        (r#"{ "jails": [ { "jid": 1, "name": "kport-selftest-client" } ] }"#, "jail -r kport-selftest-client"),
+        (
+            r#"{ "interfaces": [ { "name": "em0", "up": true, "addresses": [ "198.18.0.1/15" ] } ] }"#,
+            "em0 has an address",
+        ),
+    ] {
+        let kport = Kport::new();
+        let file = kport.dir.path().join("host.json");
+        std::fs::write(&file, facts).unwrap();
+        let error = kport.fails(&["--backend", "sim", "--host", file.to_str().unwrap(), "doctor", "--self-test"], 5);
+        assert!(error.contains(why), "{error}");
+    }
+    kport.fails(&["--backend", "sim", "doctor", "--self-test", "--json"], 64);
+    if cfg!(target_os = "linux") {
+        let pf = standin::Pfctl::new();
+        let kport = Kport::new();
+        let program = pf.program();
+        let with = ["--backend", "pfctl", "--pfctl", program.to_str().unwrap(), "doctor", "--self-test"];
+        assert!(kport.fails(&with, 8).contains("makes jails of FreeBSD"));
+    }
+}
+
+#[test]
+fn verbose_shows_steps_facts_and_pfctl() {
+    let host = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/host.json");
+    let said = |kport: &Kport, arguments: &[&str]| {
+        let output = kport.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let kport = Kport::new();
+    let once = said(&kport, &["-v", "--host", host, "publish", "web", "8080:80"]);
+    for step in kport::publisher::Step::ALL.map(|step| step.name()).iter().filter(|n| !["kill", "settle"].contains(n)) {
+        assert!(once.lines().any(|line| line.ends_with(&format!(" ms  {step}"))), "{step}: {once}");
+    }
+    assert!(!once.contains("gateway"), "{once}");
+    let twice = said(&kport, &["-vv", "--host", host, "publish", "web", "8080:80 8081:81"]);
+    for part in [
+        "gateway interface for inet: em0",
+        "jail \"web\": jid 2, with a network stack",
+        "redirects lead to 10.0.0.2 fd00::2",
+    ] {
+        assert!(twice.contains(part), "{part}: {twice}");
+    }
+
+    let pf = standin::Pfctl::new();
+    let program = pf.program();
+    let kport = Kport::new();
+    let arguments =
+        [&["-v", "--backend", "pfctl", "--pfctl", program.to_str().unwrap()][..], &web(&["8080:80"])].concat();
+    let traced = said(&kport, &arguments);
+    for part in
+        [" -q -o none -a kport/web -f -: ", "\n  < rdr on \"em0\" inet proto tcp", "exit status 0", "\n  > Enabled"]
+    {
+        assert!(traced.contains(part), "{part}: {traced}");
+    }
+}
+
 /// Two processes at once, many times: one of them gets each port, and nothing is lost.
 #[test]
 fn two_at_once() {

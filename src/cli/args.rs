@@ -37,10 +37,13 @@ pub struct Global {
     /// The pfctl(8) to run
     #[arg(long, global = true, value_name = "PROGRAM", default_value = kport::pf::pfctl::PROGRAM)]
     pub pfctl: PathBuf,
+    /// Play the host that this JSON file describes (only with the simulator)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub host: Option<PathBuf>,
     /// How long a command may take
     #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub timeout: Duration,
-    /// Say what is done, step by step; twice: also what the host answered
+    /// Say what is done, step by step, and what pfctl(8) is given and answers; twice: also what the host answered
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Say nothing but errors
@@ -112,6 +115,15 @@ pub enum Command {
         /// One JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Say why a published port could be dead, and what mends it
+    Doctor {
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+        /// Publish a port of a throw-away jail, connect, unpublish, and clean up (FreeBSD: as root; else simulated)
+        #[arg(long, conflicts_with = "json")]
+        self_test: bool,
     },
     /// Drop what belongs to jails that are gone
     Gc {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use kport::doctor::self_test::Step;
+use kport::doctor::{Finding, Level};
 use kport::publisher::{Listed, Outcome};
 use kport::rules::Redirect;
 use kport::spec::{HostPorts, Mapping};
@@ -142,4 +144,42 @@ pub fn outcome_json(outcome: &Outcome) -> Value {
         "ports": outcome.redirects.iter().map(redirect_json).collect::<Vec<_>>(),
         "notes": outcome.notes,
     })
+}
+
+/// Findings, one or two lines each.
+pub fn findings<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        _ = writeln!(text, "{finding}");
+    }
+    text
+}
+
+/// Findings as JSON.
+pub fn findings_json(findings: &[Finding]) -> Value {
+    let finding = |f: &Finding| {
+        json!({
+            "id": f.id,
+            "level": f.level.name(),
+            "seen": f.seen,
+            "mend": if f.mend.is_empty() { Value::Null } else { json!(f.mend) },
+        })
+    };
+    json!({
+        "version": VERSION,
+        "healthy": findings.iter().all(|f| f.level < Level::Problem),
+        "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+/// The steps of a self-test, numbered.
+pub fn steps(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for (number, step) in (1..).zip(steps) {
+        _ = match &step.result {
+            Ok(()) => writeln!(text, "{number:2}  passed  {}", step.what),
+            Err(error) => writeln!(text, "{number:2}  FAILED  {}: {error}", step.what),
+        };
+    }
+    text
 }

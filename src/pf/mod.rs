@@ -1,6 +1,6 @@
 //! The firewall: one trait, several ways to drive pf(4).
 
-mod child;
+pub(crate) mod child;
 mod foreign;
 #[cfg(target_os = "macos")]
 pub mod macos;
@@ -9,8 +9,8 @@ pub mod packet;
 pub mod pfctl;
 pub mod sim;
 
-use crate::error::Result;
-use crate::name::{Anchor, Label, Table};
+use crate::error::{Error, Kind, Result};
+use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::rules::Rule;
 
@@ -78,6 +78,19 @@ pub struct Status {
     pub anchor: bool,
 }
 
+/// The calls of kport's anchors by `keyword` (`nat-anchor`, `rdr-anchor`, `anchor`) in a main ruleset: the number of the line,
+/// counted from 0, and the conditions; empty for a call that is always made.
+pub fn calls_of_kport(main: &str, keyword: &str) -> Vec<(usize, String)> {
+    let call = |(at, line): (usize, &str)| {
+        let called = foreign::call(line, keyword)?;
+        let ours = called.trim_start_matches('/').strip_prefix(PARENT)? == "/*";
+        let rest = line.split('#').next()?.rsplit('"').next()?;
+        let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
+        ours.then(|| (at, conditions.join(" ")))
+    };
+    main.lines().enumerate().filter_map(call).collect()
+}
+
 /// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignRedirect {
@@ -127,4 +140,11 @@ pub trait Firewall {
     /// The rulesets that pf evaluates, by path, as pf.conf(5) text: the main one, whose path is empty, with the tables and
     /// the skipped interfaces; then each anchor that is called. For [`packet::World::of_pf`].
     fn rulesets(&self) -> Result<Vec<(String, String)>>;
+
+    /// How many anchors pf has, those of others included, and how many it may have (`None` without a limit): for
+    /// `kport doctor`, not for a transaction.
+    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
+        let why = format!("backend {} has no limit of anchors", self.name());
+        Err(Error::new(Kind::Unsupported, why))
+    }
 }

@@ -377,6 +377,17 @@ impl Firewall for Pfctl {
         }
         Ok(read)
     }
+
+    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
+        let anchors = self.show("", &["-v", "-sA"])?.lines().count();
+        // "anchors       hard limit      512": new in 15, and 0 is none
+        let limits = self.show("", &["-sm"])?;
+        let limit = |line: &str| {
+            let [what, "hard", "limit", number] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+            number.parse().ok().filter(|number| what == "anchors" && *number > 0)
+        };
+        Ok((anchors, limits.lines().find_map(limit)))
+    }
 }
 
 /// The lines of standard error that mean something.

@@ -1,12 +1,13 @@
 //! The simulator: the firewall of hosts that have no pf(4), for trying kport out and for tests. It keeps the rules that pf
-//! would hold in files, one for each anchor. No packet is redirected.
+//! would hold in files, one for each anchor. No packet is redirected. `sim/main.conf` in the state directory plays the main
+//! ruleset.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::packet::{self, Ruleset};
-use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
+use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, replace_file};
 use crate::name::{Anchor, Label, PARENT, Table};
@@ -116,8 +117,10 @@ impl Firewall for Sim {
         Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
     }
 
+    /// The redirects of `main.conf`.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        Ok(vec![])
+        let main = self.main_conf()?.unwrap_or_default();
+        Ok(main.lines().filter_map(|line| foreign::redirect("", line)).collect())
     }
 
     /// Every table is there as long as nobody has said, in `main.conf`, which ones are.

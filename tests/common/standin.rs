@@ -146,6 +146,11 @@ impl Pfctl {
         self.write("skip", interfaces);
     }
 
+    /// How many anchors there may be.
+    pub fn set_anchor_limit(&self, limit: usize) {
+        self.write("anchor-limit", &limit.to_string());
+    }
+
     /// pf is off.
     pub fn disable(&self) {
         self.write("disabled", "");

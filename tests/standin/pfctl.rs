@@ -2,7 +2,7 @@
 //!
 //! One file, std only: `tests/common/standin.rs` compiles it with rustc and says how it is driven. Everything it knows is in
 //! the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded), `states`,
-//! `counters`, `tables`, `skip`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
+//! `counters`, `tables`, `skip`, `anchor-limit`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
 
 // a fault leaves a child behind on purpose
 #![allow(clippy::print_stdout, clippy::exit, clippy::zombie_processes)]
@@ -321,13 +321,18 @@ impl State {
             "I" => {
                 let skipped = self.read("skip").unwrap_or_default();
                 let mark = |name: &str| options.verbose && skipped.split(' ').any(|skip| skip == name);
-                ["all", "em0", "lo", "lo0"]
+                ["all", "bridge", "bridge0", "em0", "lo", "lo0"]
                     .iter()
                     .map(|name| format!("{name}{}\n", if mark(name) { " (skip)" } else { "" }))
                     .collect()
             }
             "n" => self.printed(anchor).filter(|line| translates(line)).map(|line| line + "\n").collect(),
             "r" => self.printed(anchor).filter(|line| !translates(line)).map(|line| line + "\n").collect(),
+            "m" => {
+                let limit = self.read("anchor-limit").unwrap_or_else(|| "0".to_owned());
+                let anchors = if old { String::new() } else { format!("anchors       hard limit {limit:>8}\n") };
+                format!("states        hard limit   100000\nsrc-nodes     hard limit    10000\n{anchors}")
+            }
             "l" => {
                 let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());
                 self.printed(anchor)

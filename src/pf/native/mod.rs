@@ -22,6 +22,7 @@ use self::encode::Ruleset;
 use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
+use super::pfctl::{self, Pfctl};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, PARENT, Table};
@@ -142,7 +143,12 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        Err(Error::new(Kind::Unsupported, "the native backend does not write rules as text; use --backend pfctl"))
+        // it knows how to write the rules of its kernel
+        Pfctl::new(pfctl::PROGRAM, self.deadline).rulesets()
+    }
+
+    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
+        Pfctl::new(pfctl::PROGRAM, self.deadline).anchors_of_all()
     }
 }
 

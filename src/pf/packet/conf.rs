@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::rule::{Action, Keep, Kind, Operand, PortMatch, Rule, Side, Target, each};
 use crate::error::{self, Error, Result, quoted};
+use crate::host::HostInterface;
 use crate::name::Table;
 use crate::net::{Family, Interface, PortRange};
 use crate::pf::foreign;
@@ -66,6 +67,45 @@ impl FromStr for Ruleset {
             })?;
         }
         Ok(made)
+    }
+}
+
+impl Ruleset {
+    /// The interfaces and groups of `set skip`.
+    pub fn skipped(&self) -> &[Interface] {
+        &self.skip
+    }
+
+    /// The rule that keeps IPv6 neighbour discovery (icmp6) from passing an interface, if one does. Its addresses are link-local,
+    /// multicast and what is asked for: a block of certain addresses is not taken to be meant for it, a pass of certain
+    /// addresses is if it names icmp6.
+    pub fn blocks_neighbours(&self, all: &[HostInterface], on: Interface, direction: Direction) -> Option<&str> {
+        const ICMP6: u8 = 58;
+        let is_in = |name: Interface| on == name || all.iter().any(|i| i.name == on && i.groups.contains(&name));
+        if self.skip.iter().any(|name| is_in(*name)) {
+            return None;
+        }
+        let mut last: Option<&Rule> = None;
+        for rule in &self.rules {
+            let certain = rule.from != Side::any() || rule.to != Side::any() || rule.tagged.is_some();
+            let meant = match rule.action {
+                Action::Block => !certain,
+                Action::Pass => !certain || rule.protocol == Some(ICMP6),
+                Action::Nat(_) | Action::Rdr(_) | Action::Call(..) => false,
+            };
+            if meant
+                && rule.on.is_none_or(|(not, name)| is_in(name) != not)
+                && rule.direction.is_none_or(|wanted| wanted == direction)
+                && rule.family != Some(Family::Inet)
+                && rule.protocol.is_none_or(|number| number == ICMP6)
+            {
+                last = Some(rule);
+                if rule.quick {
+                    break;
+                }
+            }
+        }
+        last.filter(|rule| rule.action == Action::Block).map(|rule| rule.text.as_str())
     }
 }
 

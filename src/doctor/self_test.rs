@@ -1,0 +1,468 @@
+//! `kport doctor --self-test`: publishes a port of a throw-away jail through the real code, connects to it, unpublishes it, and
+//! looks whether anything is left.
+//!
+//! On FreeBSD that takes two jails with a network stack of their own, each at the other end of an epair(4): one has the port,
+//! the other is the outsider. With the simulator the same steps are taken, and the packet evaluator says what arrives.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::host::{Fixed, Host, HostInterface, Jail};
+use crate::name::JailName;
+use crate::net::{Interface, Place, PortRange, Protocol};
+use crate::pf::Firewall;
+use crate::pf::child::{self, End};
+use crate::pf::packet::{Party, Release, World};
+use crate::pf::sim::Sim;
+use crate::publisher::{Liveness, Observer, Publisher, Request};
+use crate::readiness;
+use crate::spec::{HostPorts, Mapping, Spec};
+use crate::store::Store;
+
+/// The jail that has the port.
+const SERVER: &str = "kport-selftest-server";
+/// The jail that plays the network outside.
+const CLIENT: &str = "kport-selftest-client";
+/// The networks of both: each the host's address, and the jail's. Of RFC 2544, which no network uses.
+const SERVER_NET: [&str; 2] = ["198.18.77.1/30", "198.18.77.2/30"];
+const CLIENT_NET: [&str; 2] = ["198.18.78.1/30", "198.18.78.2/30"];
+/// The port that is published, and where it leads to.
+const HOST_PORT: u16 = 18080;
+const JAIL_PORT: u16 = 8080;
+/// What the server says.
+const GREETING: &str = "kport\n";
+
+/// How long each command and each change may take.
+const TIME: Duration = Duration::from_secs(30);
+/// How long a connection is tried.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A step, and whether it went as it should.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What was tried.
+    pub what: &'static str,
+    /// How it went.
+    pub result: Result<()>,
+}
+
+/// Takes the steps; the ones behind a failed step are left out, except for tidying up. An error means that nothing was
+/// done: the test would have disturbed something, or cannot run here.
+pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
+    refuse(host, firewall, dir)?;
+    let mut ground: Box<dyn Ground> = match firewall.name() {
+        "sim" => Box::new(Played::new(dir)),
+        _ => Box::new(Real::check(host)?),
+    };
+    let mut steps = Steps(vec![]);
+    // whoever stops at an error has taken note of it
+    _ = take(&mut *ground, firewall, dir, observer, &mut steps);
+    _ = steps.take("tidy up", || {
+        let unpublished = publisher(ground.host(), firewall, dir, observer)
+            .and_then(|publisher| publisher.unpublish(&SERVER.parse()?, None).map(drop));
+        let down = ground.take_down();
+        match (unpublished, down) {
+            (Err(first), Err(second)) => Err(first.and(second)),
+            (first, second) => first.and(second),
+        }
+    });
+    Ok(steps.0)
+}
+
+/// What is here already must not be disturbed, and a host that is not ready is told so.
+fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
+    let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
+    let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
+    if let Some(trouble) = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false)) {
+        return refuse(trouble.to_string());
+    }
+    if let Some(anchor) = firewall.anchors()?.first() {
+        return refuse(format!(
+            "something is published (anchor kport/{anchor}); run it where nothing is, or unpublish first"
+        ));
+    }
+    if let Some(anchor) = Store::open(dir)?.anchors()?.first() {
+        return refuse(format!("there is a record of {anchor}; kport restore or kport gc settles it"));
+    }
+    for name in [SERVER, CLIENT] {
+        if host.jail(name)?.is_some_and(|jail| !jail.dying) {
+            return refuse(format!("there is a jail {name}, maybe of a self-test that was killed: jail -r {name}"));
+        }
+    }
+    let ours = [SERVER_NET[0], CLIENT_NET[0]].map(|text| text.parse::<ipnet::IpNet>());
+    for interface in host.interfaces()? {
+        for net in ours.iter().flatten() {
+            if interface.addresses.iter().any(|own| net.contains(&own.addr()) || own.contains(&net.addr())) {
+                return refuse(format!("{} has an address in {}, which it would use", interface.name, net.trunc()));
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Steps(Vec<Step>);
+
+impl Steps {
+    fn take<T>(&mut self, what: &'static str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let made = act();
+        self.0.push(Step { what, result: made.as_ref().map(drop).map_err(Error::clone) });
+        made
+    }
+}
+
+fn publisher<'a>(
+    host: &'a dyn Host,
+    firewall: &'a dyn Firewall,
+    dir: &Path,
+    observer: &'a dyn Observer,
+) -> Result<Publisher<'a>> {
+    Ok(Publisher::new(host, firewall, Store::open(dir)?, Instant::now() + TIME, observer))
+}
+
+/// Not what should be.
+fn wrong(why: impl AsRef<str>) -> Error {
+    Error::new(Kind::System, why)
+}
+
+fn ensure(right: bool, why: &str) -> Result<()> {
+    if right { Ok(()) } else { Err(wrong(why)) }
+}
+
+fn take(
+    ground: &mut dyn Ground,
+    firewall: &dyn Firewall,
+    dir: &Path,
+    observer: &dyn Observer,
+    steps: &mut Steps,
+) -> Result<()> {
+    let jail: JailName = SERVER.parse()?;
+    let anchor = jail.anchor();
+    steps.take("make two jails with a network each", || ground.set_up())?;
+    let request = steps.take("find the jail and its address", || {
+        let known = ground.host().jail(SERVER)?.ok_or_else(|| wrong("the host does not know the jail"))?;
+        let address: IpAddr = address(SERVER_NET[1])?;
+        let found = ground.host().vnet_addresses(&known)?;
+        ensure(found == [address], &format!("the jail has {address}, and the host says {found:?}"))?;
+        let mut request = Request::new(jail.clone(), Spec::one(mapping(ground.outer()?)?));
+        request.jid = Some(known.jid);
+        Ok(request)
+    })?;
+    steps.take("a port that is not published is not reached", || {
+        ensure(!ground.connects()?, "the connection came about before the port was published")
+    })?;
+    steps.take("publish", || {
+        let outcome = publisher(ground.host(), firewall, dir, observer)?.publish(&request)?;
+        ensure(outcome.changed && outcome.redirects.len() == 1, "nothing was loaded")
+    })?;
+    steps.take("publish the same again: nothing changes", || {
+        let outcome = publisher(ground.host(), firewall, dir, observer)?.publish(&request)?;
+        ensure(!outcome.changed, "it was loaded again")
+    })?;
+    steps.take("list says that pf has it", || {
+        let list = publisher(ground.host(), firewall, dir, observer)?.list(Some(&jail))?;
+        let live = |listed: &&crate::publisher::Listed| listed.liveness == Liveness::Live;
+        ensure(list.iter().filter(live).count() == 1, "it does not")
+    })?;
+    steps.take("an outsider connects to the host's port, and the jail answers", || {
+        ensure(ground.connects()?, "no answer of the jail came: see what the main ruleset blocks (kport doctor)")
+    })?;
+    steps.take("unpublish, which ends the connection's states", || {
+        let outcome = publisher(ground.host(), firewall, dir, observer)?.unpublish(&jail, request.jid)?;
+        ensure(outcome.changed, "there was nothing to remove")?;
+        ensure(outcome.killed > 0 || !ground.has_states(), "there were no states to end")
+    })?;
+    steps.take("nothing is left in pf or in the record", || {
+        ensure(firewall.loaded(&anchor)?.is_empty(), "the anchor holds rules")?;
+        ensure(firewall.anchors()?.is_empty(), "there is an anchor of kport's")?;
+        ensure(Store::open(dir)?.get(&anchor)?.is_none(), "there is a record")?;
+        let host = PortRange::new(HOST_PORT, HOST_PORT).ok_or_else(|| wrong("no port"))?;
+        let labels = [jail.label(), jail.mapping_label(Protocol::Tcp, host)];
+        ensure(firewall.kill_states(&labels)? == 0, "there were states")
+    })?;
+    steps.take("the port is not reached any more", || {
+        ensure(!ground.connects()?, "the connection comes about though the port is not published")
+    })
+}
+
+fn address(network: &str) -> Result<IpAddr> {
+    let network: ipnet::IpNet = network.parse().map_err(|e| Error::new(Kind::Internal, format!("{network}: {e}")))?;
+    Ok(network.addr())
+}
+
+fn mapping(outer: Interface) -> Result<Mapping> {
+    let port = |port| PortRange::new(port, port).ok_or_else(|| Error::new(Kind::Internal, "no port"));
+    Ok(Mapping {
+        place: Some(Place::Interface(outer)),
+        host: HostPorts::Fixed(port(HOST_PORT)?),
+        jail: port(JAIL_PORT)?,
+        protocol: Protocol::Tcp,
+    })
+}
+
+/// Two jails, and what is between them.
+trait Ground {
+    /// Who knows the jails.
+    fn host(&self) -> &dyn Host;
+
+    /// Makes them.
+    fn set_up(&mut self) -> Result<()>;
+
+    /// The host's interface towards the client.
+    fn outer(&self) -> Result<Interface>;
+
+    /// Whether the client gets the server's answer from the host's port.
+    fn connects(&self) -> Result<bool>;
+
+    /// Whether connections leave states in pf.
+    fn has_states(&self) -> bool;
+
+    /// Removes what [`Ground::set_up`] has made, also where that came to no end.
+    fn take_down(&mut self) -> Result<()>;
+}
+
+/// The jails of a host that runs FreeBSD, by the programs of its base system.
+struct Real<'a> {
+    host: &'a dyn Host,
+    run: &'a Run<'a>,
+    jails: Vec<&'static str>,
+    /// The host's ends of the epairs: the server's, the client's.
+    epairs: Vec<String>,
+}
+
+/// Runs a program with arguments and input, up to a point in time.
+type Run<'a> = dyn Fn(&str, &[&str], &str, Instant) -> Result<child::Output> + Sync + 'a;
+
+const JAIL: &str = "/usr/sbin/jail";
+const JEXEC: &str = "/usr/sbin/jexec";
+const IFCONFIG: &str = "/sbin/ifconfig";
+const ROUTE: &str = "/sbin/route";
+const NC: &str = "/usr/bin/nc";
+
+impl<'a> Real<'a> {
+    fn check(host: &'a dyn Host) -> Result<Real<'a>> {
+        if !cfg!(target_os = "freebsd") {
+            let why = "self-test not run: it makes jails of FreeBSD; elsewhere use --backend sim";
+            return Err(Error::new(Kind::Unsupported, why));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::new(Kind::Permission, "self-test not run: only root may make jails"));
+        }
+        Ok(Real { host, run: &program, jails: vec![], epairs: vec![] })
+    }
+
+    fn add(&mut self, jail: &'static str, [outside, inside]: [&str; 2]) -> Result<()> {
+        // names its end of the pair: epair0a; the other one is epair0b
+        let end = self.command(IFCONFIG, &["epair", "create"])?.trim().to_owned();
+        let Some(other) = end.strip_suffix('a').map(|stem| format!("{stem}b")) else {
+            return Err(wrong(format!("ifconfig epair create made {end:?}, which is no epair's first end")));
+        };
+        self.epairs.push(end.clone());
+        self.command(IFCONFIG, &[&end, "inet", outside, "up"])?;
+        self.command(JAIL, &["-c", &format!("name={jail}"), "path=/", "vnet", "persist"])?;
+        self.jails.push(jail);
+        self.command(IFCONFIG, &[&other, "vnet", jail])?;
+        self.command(JEXEC, &[jail, IFCONFIG, &other, "inet", inside, "up"])?;
+        self.command(JEXEC, &[jail, ROUTE, "-q", "add", "default", &address(outside)?.to_string()])?;
+        Ok(())
+    }
+}
+
+impl Real<'_> {
+    /// Standard output of a program that must succeed.
+    fn command(&self, name: &str, arguments: &[&str]) -> Result<String> {
+        let output = (self.run)(name, arguments, "", Instant::now() + TIME)?;
+        if output.end == End::Exit(0) {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(wrong(format!("{name} {}: {:?}: {said}", arguments.join(" "), output.end)))
+    }
+}
+
+impl Ground for Real<'_> {
+    fn host(&self) -> &dyn Host {
+        self.host
+    }
+
+    fn set_up(&mut self) -> Result<()> {
+        self.add(SERVER, SERVER_NET)?;
+        self.add(CLIENT, CLIENT_NET)
+    }
+
+    fn outer(&self) -> Result<Interface> {
+        self.epairs.last().map_or("", String::as_str).parse()
+    }
+
+    fn connects(&self) -> Result<bool> {
+        let until = Instant::now() + PATIENCE;
+        let host = address(CLIENT_NET[0])?.to_string();
+        let (listen, ask) = (JAIL_PORT.to_string(), HOST_PORT.to_string());
+        std::thread::scope(|scope| {
+            // takes one connection, says its greeting, and goes; without one it is killed when the time is up
+            let server =
+                scope.spawn(|| (self.run)(JEXEC, &[SERVER, NC, "-4", "-n", "-l", "-N", &listen], GREETING, until));
+            let mut answered = false;
+            while !answered && Instant::now() < until {
+                // it may not listen yet
+                std::thread::sleep(Duration::from_millis(200));
+                let client = (self.run)(JEXEC, &[CLIENT, NC, "-4", "-n", "-d", "-w", "1", &host, &ask], "", until)?;
+                answered = client.stdout == GREETING.as_bytes();
+            }
+            let served = server.join().map_err(|_| Error::new(Kind::Internal, "a thread of the self-test died"))??;
+            if !answered && served.end != End::TimedOut {
+                let said = String::from_utf8_lossy(&served.stderr).into_owned();
+                return Err(wrong(format!("the server did not wait for the client ({said})")));
+            }
+            Ok(answered)
+        })
+    }
+
+    fn has_states(&self) -> bool {
+        true
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        let mut errors = vec![];
+        for jail in std::mem::take(&mut self.jails).into_iter().rev() {
+            errors.extend(self.command(JAIL, &["-r", jail]).err());
+        }
+        for epair in std::mem::take(&mut self.epairs).into_iter().rev() {
+            errors.extend(self.command(IFCONFIG, &[&epair, "destroy"]).err());
+        }
+        errors.into_iter().reduce(|first, next| first.and(next)).map_or(Ok(()), Err)
+    }
+}
+
+fn program(program: &str, arguments: &[&str], input: &str, until: Instant) -> Result<child::Output> {
+    child::run(Path::new(program), arguments, input.as_bytes(), until)
+        .map_err(|error| Error::io(format_args!("run {program}"), &error))
+}
+
+/// The jails of a host that is played: packets go through the simulator.
+struct Played {
+    host: Fixed,
+    sim: Sim,
+}
+
+impl Played {
+    fn new(dir: &Path) -> Played {
+        Played { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir) }
+    }
+}
+
+impl Ground for Played {
+    fn host(&self) -> &dyn Host {
+        &self.host
+    }
+
+    fn set_up(&mut self) -> Result<()> {
+        let jails = [("epair0a", SERVER, SERVER_NET), ("epair1a", CLIENT, CLIENT_NET)];
+        for (jid, (interface, name, [outside, inside])) in (1..).zip(jails) {
+            let network = outside.parse().map_err(|e| Error::new(Kind::Internal, format!("{outside}: {e}")))?;
+            self.host.interfaces.push(HostInterface {
+                name: interface.parse()?,
+                groups: vec!["epair".parse()?],
+                addresses: vec![network],
+                up: true,
+            });
+            let name = name.to_owned();
+            self.host.vnet_addresses.insert(name.clone(), vec![address(inside)?]);
+            self.host.jails.push(Jail { jid, name, vnet: true, inherits: [false; 2], addresses: vec![], dying: false });
+        }
+        Ok(())
+    }
+
+    fn outer(&self) -> Result<Interface> {
+        "epair1a".parse()
+    }
+
+    fn connects(&self) -> Result<bool> {
+        let mut world = World::of_host(&self.host, Release::V15)?;
+        for (path, text) in self.sim.rulesets()? {
+            if path.is_empty() { world.load_main(&text)? } else { world.load_text(&path, &text)? }
+        }
+        let at = |network, port| Ok::<_, Error>(SocketAddr::new(address(network)?, port));
+        let client = Party::Jail(CLIENT.to_owned());
+        let (from, to) = (at(CLIENT_NET[1], 40_000)?, at(CLIENT_NET[0], HOST_PORT)?);
+        Ok(world.trace(&client, Protocol::Tcp, from, to).reaches(SERVER))
+    }
+
+    fn has_states(&self) -> bool {
+        false
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        // there is nothing but this value
+        self.host = Fixed { boot_id: self.host.boot_id.clone(), ..Fixed::default() };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A base system that keeps jails and epairs, and fails at one command.
+    #[derive(Default)]
+    struct Base {
+        made: Mutex<BTreeSet<String>>,
+        commands: Mutex<Vec<String>>,
+        fails_at: usize,
+    }
+
+    impl Base {
+        fn run(&self, name: &str, arguments: &[&str]) -> child::Output {
+            let (mut made, mut commands) = (self.made.lock().unwrap(), self.commands.lock().unwrap());
+            commands.push(format!("{name} {}", arguments.join(" ")));
+            let mut stdout = String::new();
+            let fails = commands.len() == self.fails_at;
+            match arguments {
+                _ if fails => {}
+                ["epair", "create"] => {
+                    let end = format!("epair{}a", made.iter().filter(|name| name.starts_with("epair")).count());
+                    stdout = format!("{end}\n");
+                    assert!(made.insert(end));
+                }
+                [end, "destroy"] => assert!(made.remove(*end)),
+                ["-c", name, ..] => assert!(made.insert(name.replace("name=", ""))),
+                ["-r", name] => assert!(made.remove(*name)),
+                _ => {}
+            }
+            let end = End::Exit(i32::from(fails));
+            child::Output { end, stdout: stdout.into_bytes(), stderr: b"no\n".to_vec() }
+        }
+    }
+
+    #[test]
+    fn whatever_fails_nothing_is_left() {
+        // two jails, six commands for each
+        for fails_at in 0..=12 {
+            let base = Base { fails_at, ..Base::default() };
+            let run = |name: &str, arguments: &[&str], _: &str, _: Instant| Ok(base.run(name, arguments));
+            let host = Fixed::default();
+            let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
+            let made = ground.set_up();
+            assert_eq!(made.is_ok(), fails_at == 0, "{fails_at}");
+            if made.is_ok() {
+                assert_eq!(base.made.lock().unwrap().len(), 4);
+                assert_eq!(ground.outer().unwrap().as_str(), "epair1a");
+            }
+            ground.take_down().unwrap();
+            assert!(base.made.lock().unwrap().is_empty(), "{fails_at}: {:?}", base.commands.lock().unwrap());
+        }
+        // one that stays does not keep the others
+        let base = Base { fails_at: 13, ..Base::default() };
+        let run = |name: &str, arguments: &[&str], _: &str, _: Instant| Ok(base.run(name, arguments));
+        let host = Fixed::default();
+        let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
+        ground.set_up().unwrap();
+        let error = ground.take_down().unwrap_err();
+        assert!(error.message().contains("jail -r kport-selftest-client: Exit(1): no"), "{error}");
+        assert_eq!(base.made.lock().unwrap().iter().collect::<Vec<_>>(), [CLIENT]);
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether pf would look at kport's rules at all: what `publish` checks each time, and `kport doctor` in its list. One place
+//! for the questions and for their words.
+
+use std::fmt;
+
+use crate::error::{Error, Kind, Result};
+use crate::host::{Host, HostInterface};
+use crate::net::Family;
+use crate::pf::Status;
+use crate::rules::Redirect;
+
+/// What stands in the way, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What was seen, and what it means.
+    pub seen: String,
+    /// The line or the command that mends it.
+    pub mend: String,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.seen, self.mend)
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Error {
+        Error::new(Kind::Unavailable, trouble.to_string())
+    }
+}
+
+/// pf is disabled.
+pub fn disabled(status: &Status) -> Option<Trouble> {
+    (!status.enabled).then(|| Trouble {
+        seen: "pf is disabled, so nothing would be redirected".to_owned(),
+        mend: "enable it: service pf onestart (and at boot: sysrc pf_enable=YES)".to_owned(),
+    })
+}
+
+/// The main ruleset does not call kport's anchors. `nat` only counts where a rule needs it.
+pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Trouble> {
+    let lines = [
+        (status.nat_anchor || !needs_nat, "nat-anchor \"kport/*\""),
+        (status.rdr_anchor, "rdr-anchor \"kport/*\""),
+        (status.anchor, "anchor \"kport/*\""),
+    ];
+    let missing: Vec<&str> = lines.into_iter().filter_map(|(there, line)| (!there).then_some(line)).collect();
+    (!missing.is_empty()).then(|| Trouble {
+        seen: "pf's main ruleset does not call kport's anchors".to_owned(),
+        mend: format!(
+            "add to /etc/pf.conf: {} (translation lines before filter lines), then: service pf reload",
+            missing.join(" and ")
+        ),
+    })
+}
+
+/// The sysctl that turns forwarding on, and the variable of rc.conf(5) for it.
+pub const fn forwarding(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::Inet => ("net.inet.ip.forwarding", "gateway_enable"),
+        Family::Inet6 => ("net.inet6.ip6.forwarding", "ipv6_gateway_enable"),
+    }
+}
+
+/// The host forwards no packets of a family that one of these redirects needs. A target that is the host's own address, as
+/// that of a jail without vnet is, needs no forwarding; `interfaces` is only asked where it matters.
+pub fn unforwarded<'a>(
+    host: &dyn Host,
+    family: Family,
+    redirects: impl IntoIterator<Item = &'a Redirect>,
+    interfaces: impl Fn() -> Result<&'a [HostInterface]>,
+) -> Result<Option<Trouble>> {
+    let (sysctl, variable) = forwarding(family);
+    let mut needed = redirects.into_iter().filter(|r| r.family() == family).peekable();
+    if needed.peek().is_none() || host.sysctl(sysctl)? != Some(0) {
+        return Ok(None);
+    }
+    for redirect in needed {
+        if !is_own(interfaces()?, redirect) {
+            return Ok(Some(Trouble {
+                seen: format!(
+                    "the host does not forward {family} packets ({sysctl} is 0), so none would arrive at {}",
+                    redirect.target
+                ),
+                mend: format!("turn it on: sysctl {sysctl}=1 (and at boot: sysrc {variable}=YES)"),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a redirect leads to an address of the host itself.
+pub fn is_own(interfaces: &[HostInterface], redirect: &Redirect) -> bool {
+    interfaces.iter().any(|i| i.addresses.iter().any(|n| n.addr() == redirect.target))
+}
