@@ -2,6 +2,11 @@
 //! Beside it what every run of another program costs before it has done anything: one is the least that a pfctl
 //! backend needs, six is what Bastille spends on one rule.
 //!
+//! The goal was a publish a hundred times faster than one spawn (0.74 ms). One mapping is (3.4 us, 220 times); ten are 44
+//! times faster, a hundred 3 times: each mapping is five rules of 3 kB, about 0.14 us each to fill and hand over, so that a
+//! hundred mappings take 69 us before the first rule is built. Submitting allocates nothing; building makes five lists for
+//! each mapping.
+//!
 //! The stand-in for the kernel hands out tickets and takes everything, so that time and allocations are the backend's own.
 
 use std::cell::Cell;

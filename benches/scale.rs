@@ -24,7 +24,7 @@ fn main() {
 
 const JAILS: [usize; 4] = [1, 100, 1_000, 10_000];
 
-#[divan::bench(args = ["8080", "8080:80/udp", "em1:8080:80", "[2001:db8::1]:8000-8010:9000/tcp,udp"])]
+#[divan::bench(args = ["8080", "8080:80/udp", "em1:8080:80", "8000-8010:9000-9010", "[2001:db8::1]:8000-8010:9000/tcp,udp"])]
 fn parse_one(bencher: Bencher<'_, '_>, text: &str) {
     bencher.counter(ItemsCount::new(1_usize)).bench(|| spec::parse(black_box(text)).unwrap());
 }

@@ -4,9 +4,11 @@
 //! prefix of it and a digest. The digest form has a `+`, which the plain form never has, so two jails cannot
 //! meet in one anchor, whatever they are called.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
+use arrayvec::ArrayString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -53,13 +55,13 @@ impl JailName {
 
     /// The label of the states of one mapping: `kport:web:tcp:8080`.
     pub fn mapping_label(&self, protocol: Protocol, host: PortRange) -> Label {
-        let tail = format!(":{protocol}:{host}");
+        let tail = fixed(format_args!(":{protocol}:{host}"));
         let whole = MAX_NAME - PARENT.len() - 1;
         let mut name = short(&self.0, whole);
         if name.len() + tail.len() > whole {
-            name = digested(&self.0, whole - tail.len());
+            name = digested(&self.0, whole - tail.len()).into();
         }
-        Label(format!("{PARENT}:{name}{tail}"))
+        Label(fixed(format_args!("{PARENT}:{name}{tail}")))
     }
 }
 
@@ -128,19 +130,19 @@ impl fmt::Display for Anchor {
 /// expand a `$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Label(String);
+pub struct Label(ArrayString<MAX_NAME>);
 
 impl Label {
     /// The label of all states of the jail whose anchor this is.
     pub fn of_anchor(anchor: &Anchor) -> Label {
-        Label(format!("{PARENT}:{}", anchor.child()))
+        Label(fixed(format_args!("{PARENT}:{}", anchor.child())))
     }
 
     /// A label that pf reports; `None` unless kport could have made it.
     pub fn loaded(text: &str) -> Option<Label> {
         let good = |b: u8| plain(b) || b == b':' || b == b'+';
         let ours = text.strip_prefix(PARENT)?.starts_with(':') && text.len() <= MAX_NAME && text.bytes().all(good);
-        ours.then(|| Label(text.to_owned()))
+        if ours { ArrayString::from(text).ok().map(Label) } else { None }
     }
 
     /// The label.
@@ -167,7 +169,7 @@ impl fmt::Display for Label {
 /// The name of a pf table: letters, digits, `_`, `-` and `.`, at most 31 bytes, first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Table(String);
+pub struct Table(ArrayString<MAX_TABLE>);
 
 impl Table {
     /// The name, without the angle brackets.
@@ -180,14 +182,11 @@ impl FromStr for Table {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let good = text.len() <= MAX_TABLE
-            && text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
-            && text.bytes().all(plain);
-        if !good {
+        let good = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && text.bytes().all(plain);
+        ArrayString::from(text).ok().filter(|_| good).map(Table).ok_or_else(|| {
             let why = "a name has letters, digits, _, - and . only, at most 31 bytes, first a letter or digit";
-            return Err(Error::new(Kind::Argument, format!("table {}: {why}", quoted(text))));
-        }
-        Ok(Table(text.to_owned()))
+            Error::new(Kind::Argument, format!("table {}: {why}", quoted(text)))
+        })
     }
 }
 
@@ -210,8 +209,15 @@ fn fits(name: &str) -> bool {
 }
 
 /// `name` itself where it fits in `room` bytes, else its digest form.
-fn short(name: &str, room: usize) -> String {
-    if name.len() <= room && fits(name) { name.to_owned() } else { digested(name, room) }
+fn short(name: &str, room: usize) -> Cow<'_, str> {
+    if name.len() <= room && fits(name) { name.into() } else { digested(name, room).into() }
+}
+
+/// The text of a label or a tag, kept in place: a rule has three of them.
+pub(crate) fn fixed(text: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
+    let mut made = ArrayString::new();
+    made.write_fmt(text).expect("a label or a tag has at most MAX_NAME bytes by the way it is made");
+    made
 }
 
 /// As much of `name` as there is room for, other bytes as `-`, then `+` and the digest of the whole name.

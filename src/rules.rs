@@ -11,11 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+use arrayvec::{ArrayString, ArrayVec};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::name::{JailName, Label, Table};
+use crate::name::{JailName, Label, MAX_NAME, Table, fixed};
 use crate::net::{Family, Interface, Place, PortRange, Protocol, as_text, is_link_local6};
 use crate::spec::{HostPorts, Spec};
 
@@ -587,18 +588,18 @@ impl Match {
 /// What a packet carries from an rdr rule to its pass rule: [`TAG`], or a tag of one mapping's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Tag(String);
+pub struct Tag(ArrayString<MAX_NAME>);
 
 impl Tag {
     fn shared() -> Tag {
-        Tag(TAG.to_owned())
+        Tag(fixed(format_args!("{TAG}")))
     }
 
     /// The tag of one mapping in one of the publications of a jail, counted from 0.
     fn of_mapping(protocol: Protocol, host: PortRange, publication: usize) -> Tag {
         match publication {
-            0 => Tag(format!("{TAG}:{protocol}:{host}")),
-            n => Tag(format!("{TAG}:{protocol}:{host}:{n}")),
+            0 => Tag(fixed(format_args!("{TAG}:{protocol}:{host}"))),
+            n => Tag(fixed(format_args!("{TAG}:{protocol}:{host}:{n}"))),
         }
     }
 
@@ -613,7 +614,7 @@ struct QuotedTag<'a>(&'a Tag);
 
 impl fmt::Display for QuotedTag<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.0 == TAG { f.write_str(TAG) } else { write!(f, "\"{}\"", self.0) }
+        if self.0.as_str() == TAG { f.write_str(TAG) } else { write!(f, "\"{}\"", self.0) }
     }
 }
 
@@ -637,7 +638,7 @@ impl FromStr for Tag {
             Some(Tag::of_mapping(protocol, host, publication))
         };
         // written out again, it must be the same: one text for each tag
-        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping().filter(|made| made.0 == text) };
+        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping().filter(|made| made.as_str() == text) };
         made.ok_or_else(|| Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text))))
     }
 }
@@ -792,7 +793,9 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
         direct.extend(directs);
     }
     // DESIGN's order for one mapping: its pass rule, then the one for the reach list
-    let all = [nat, rdr, pass, direct].concat();
+    let mut all = nat;
+    all.reserve(rdr.len() + pass.len() + direct.len());
+    all.extend(rdr.into_iter().chain(pass).chain(direct));
     if publications.len() < 2 {
         return all;
     }
@@ -806,7 +809,10 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
     let jail_label = jail.label();
     let reach = distinct(options.reach.iter().copied());
     let (mut nat, mut rdr) = (Translation::default(), Translation::default());
-    let (mut pass, mut direct) = (Passes::new(options), Passes::new(options));
+    let (mut pass, mut direct) =
+        (Passes::new(options, &[], redirects.len()), Passes::new(options, &reach, redirects.len()));
+    rdr.rules.reserve(redirects.len());
+    rdr.seen.reserve(redirects.len());
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
         let tag = tags.tag(n, redirect);
@@ -828,44 +834,44 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
                 ports: redirect.jail,
             });
         }
-        let inside = Match { to: vec![Address::Host(redirect.target)], ports: redirect.jail, ..base };
         if let Some(interface) = inner.get(&redirect.target) {
             for from in returns(redirect, options, *interface) {
-                let matches = Match { on: vec![*interface], from, ..inside.clone() };
+                let to = vec![Address::Host(redirect.target)];
+                let matches = Match { on: vec![*interface], from, to, ports: redirect.jail, ..base.clone() };
                 nat.push(matches, |matches| Rule::Nat { matches, address_of: *interface });
             }
         }
         if !reach.is_empty() {
-            direct.push(Match { on: reach.clone(), ..inside.clone() }, None, labels.clone());
+            direct.push(redirect, None, labels.clone());
         }
         if entered {
-            pass.push(inside, Some(tag), labels);
+            pass.push(redirect, Some(tag), labels);
         }
     }
     [nat.rules, rdr.rules, pass.rules, direct.rules]
 }
 
 /// Which packets a redirect takes: those from outside, then the jails' to the host's address, then the host's own.
-fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: &Match) -> Vec<Match> {
+fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: &Match) -> ArrayVec<Match, 3> {
     let place = redirect.place;
     let local = is_loopback(place);
     let (on, to) = match place {
-        Place::Interface(interface) => (vec![interface], Address::Interface(interface)),
-        Place::Address(address) => (vec![], Address::Host(address)),
-        Place::Any => (vec![], Address::Own),
+        Place::Interface(interface) => (Some(interface), Address::Interface(interface)),
+        Place::Address(address) => (None, Address::Host(address)),
+        Place::Any => (None, Address::Own),
     };
     let from = distinct(options.from.iter().filter_map(|source| source.address(redirect.family())));
     // a list of sources of which none is of this family allows nobody; an empty list in a rule would be anybody
     let nobody = from.is_empty() && !options.from.is_empty();
     // without `on` and without sources the rule takes what comes from jails and from the host as well
-    let everywhere = on.is_empty() && options.from.is_empty() && !local;
-    let mut made = vec![];
+    let everywhere = on.is_none() && options.from.is_empty() && !local;
+    let mut made = ArrayVec::new();
     if !local && !nobody {
-        made.push(Match { on: on.clone(), from, to: vec![to.clone()], ..base.clone() });
+        made.push(Match { on: on.into_iter().collect(), from, to: vec![to.clone()], ..base.clone() });
     }
     if options.hairpin && !local && !everywhere {
         // the place's own interface has its line already, unless that one is for some sources only
-        let covered = |interface: &Interface| options.from.is_empty() && on.contains(interface);
+        let covered = |interface: &Interface| options.from.is_empty() && on == Some(*interface);
         let jails = |interface: &Interface| !is_loopback(Place::Interface(*interface)) && !covered(interface);
         let on: Vec<Interface> = reach.iter().copied().filter(jails).collect();
         if !on.is_empty() {
@@ -907,32 +913,35 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
     made
 }
 
+/// What one rule of the kernel's matches: one member of each list of a [`Match`], and the rest of it.
+type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange);
+
 /// Translation rules, each for packets that no earlier one takes.
 #[derive(Default)]
 struct Translation {
-    seen: HashSet<Match>,
+    seen: HashSet<Single>,
     rules: Vec<Rule>,
 }
 
 impl Translation {
     /// Adds a rule for `matches` without what is there already. At most one of the lists has several members.
     fn push(&mut self, mut matches: Match, rule: impl FnOnce(Match) -> Rule) {
-        let whole = matches.clone();
-        let seen = &mut self.seen;
-        let listed = matches.on.len() > 1 || matches.from.len() > 1 || matches.to.len() > 1;
-        if matches.on.len() > 1 {
-            matches.on.retain(|on| seen.insert(Match { on: vec![*on], ..whole.clone() }));
-        }
-        if matches.from.len() > 1 {
-            matches.from.retain(|from| seen.insert(Match { from: vec![from.clone()], ..whole.clone() }));
-        }
-        if matches.to.len() > 1 {
-            matches.to.retain(|to| seen.insert(Match { to: vec![to.clone()], ..whole.clone() }));
-        }
-        let empty = (matches.on.is_empty() && !whole.on.is_empty())
-            || (matches.from.is_empty() && !whole.from.is_empty())
-            || (matches.to.is_empty() && !whole.to.is_empty());
-        if !empty && (listed || seen.insert(whole)) {
+        let Match { on, family, protocol, from, to, ports } = &mut matches;
+        let mut new = |on, from, to| self.seen.insert((on, from, to, *family, *protocol, *ports));
+        let (one_on, one_from, one_to) = (on.first().copied(), from.first().cloned(), to.first().cloned());
+        let some = if on.len() > 1 {
+            on.retain(|on| new(Some(*on), one_from.clone(), one_to.clone()));
+            !on.is_empty()
+        } else if from.len() > 1 {
+            from.retain(|from| new(one_on, Some(from.clone()), one_to.clone()));
+            !from.is_empty()
+        } else if to.len() > 1 {
+            to.retain(|to| new(one_on, one_from.clone(), Some(to.clone())));
+            !to.is_empty()
+        } else {
+            new(one_on, one_from, one_to)
+        };
+        if some {
             self.rules.push(rule(matches));
         }
     }
@@ -941,35 +950,42 @@ impl Translation {
 /// Pass rules, one for each thing that is matched: a second one with the same match would never be reached.
 struct Passes<'a> {
     options: &'a Options,
-    seen: HashSet<(Match, Option<Tag>)>,
+    /// The interfaces that all of them are on.
+    on: &'a [Interface],
+    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Tag>)>,
     rules: Vec<Rule>,
 }
 
 impl Passes<'_> {
-    fn new(options: &Options) -> Passes<'_> {
-        Passes { options, seen: HashSet::new(), rules: vec![] }
+    fn new<'a>(options: &'a Options, on: &'a [Interface], room: usize) -> Passes<'a> {
+        Passes { options, on, seen: HashSet::with_capacity(room), rules: Vec::with_capacity(room) }
     }
 
-    fn push(&mut self, matches: Match, tagged: Option<Tag>, labels: [Label; 2]) {
-        if !self.seen.insert((matches.clone(), tagged.clone())) {
+    /// Adds a rule for what a redirect leads to.
+    fn push(&mut self, redirect: &Redirect, tagged: Option<Tag>, labels: [Label; 2]) {
+        let Redirect { protocol, target, jail: ports, .. } = *redirect;
+        if !self.seen.insert((target, protocol, ports, tagged.clone())) {
             return;
         }
         let Options { log, quick, limits, .. } = *self.options;
-        let state = limits.state(matches.protocol);
-        let pass = |direction, log, state| Rule::Pass {
-            direction,
-            log,
-            quick,
-            matches: matches.clone(),
-            tagged: tagged.clone(),
-            state,
-            labels: labels.clone(),
-        };
+        let state = limits.state(protocol);
+        let family = redirect.family();
+        let (on, to) = (self.on.to_vec(), vec![Address::Host(target)]);
+        let matches = Match { on, family, protocol, from: vec![], to, ports };
         if log || state != StateOptions::default() {
-            self.rules.push(pass(Some(Direction::In), log, state));
-            self.rules.push(pass(Some(Direction::Out), false, StateOptions::default()));
+            self.rules.push(Rule::Pass {
+                direction: Some(Direction::In),
+                log,
+                quick,
+                matches: matches.clone(),
+                tagged: tagged.clone(),
+                state,
+                labels: labels.clone(),
+            });
+            let (direction, state) = (Some(Direction::Out), StateOptions::default());
+            self.rules.push(Rule::Pass { direction, log: false, quick, matches, tagged, state, labels });
         } else {
-            self.rules.push(pass(None, false, state));
+            self.rules.push(Rule::Pass { direction: None, log, quick, matches, tagged, state, labels });
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::pf::Firewall;
+use crate::pf::native::Native;
 use crate::pf::pfctl::{self, Pfctl};
 use crate::pf::sim::Sim;
 use crate::publisher::{Observer, Publisher};
@@ -19,9 +20,12 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A way to drive pf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The best that this host has: pf(4) on FreeBSD, the simulator elsewhere.
+    /// The best that this host has. FreeBSD: `Native` where the kernel has all that it needs, else `Pfctl`. macOS: Apple's
+    /// pf, by a backend that no other word names. Elsewhere: `Sim`.
     #[default]
     Auto,
+    /// pf(4) by its device, without a child process: FreeBSD only.
+    Native,
     /// pfctl(8)
     Pfctl,
     /// The simulator: no packet is redirected.
@@ -29,23 +33,27 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Every backend, with its word.
+    const ALL: [(&str, Backend); 4] =
+        [("auto", Backend::Auto), ("native", Backend::Native), ("pfctl", Backend::Pfctl), ("sim", Backend::Sim)];
+
     /// Every word for a backend.
-    pub const NAMES: [&str; 3] = ["auto", "pfctl", "sim"];
+    pub const NAMES: [&str; 4] = {
+        let [(auto, _), (native, _), (pfctl, _), (sim, _)] = Backend::ALL;
+        [auto, native, pfctl, sim]
+    };
 }
 
 impl FromStr for Backend {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Backend> {
-        match text {
-            "auto" => Ok(Backend::Auto),
-            "pfctl" => Ok(Backend::Pfctl),
-            "sim" => Ok(Backend::Sim),
-            _ => Err(Error::new(
+        Backend::ALL.into_iter().find_map(|(name, backend)| (name == text).then_some(backend)).ok_or_else(|| {
+            Error::new(
                 Kind::Argument,
                 format!("backend {} is unknown; there are {}", quoted(text), Backend::NAMES.join(", ")),
-            )),
-        }
+            )
+        })
     }
 }
 
@@ -79,12 +87,14 @@ pub struct Session {
     pub host: Box<dyn Host>,
     /// Who drives pf.
     pub firewall: Box<dyn Firewall>,
+    why: String,
     state_dir: PathBuf,
     deadline: Instant,
 }
 
 impl Session {
-    /// Chooses the firewall. Nothing is changed or made yet.
+    /// Chooses the firewall. Nothing is changed or made yet. [`Backend::Auto`] always finds one; a backend that was asked
+    /// for by name is that one or an error: [`Kind::Unsupported`] for native where there is no FreeBSD pf.
     pub fn new(settings: &Settings, host: Box<dyn Host>) -> Result<Session> {
         Session::traced(settings, host, None)
     }
@@ -94,19 +104,29 @@ impl Session {
         // a time-out so long that the clock cannot hold it is as good as a year
         let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
+        let native = || Native::probe(deadline).map(|native| Box::new(native) as Box<dyn Firewall>);
         let pfctl = || {
             let program = Pfctl::new(settings.pfctl.clone(), deadline);
-            match trace {
-                Some(trace) => program.traced(trace),
-                None => program,
-            }
+            Box::new(trace.into_iter().fold(program, Pfctl::traced)) as Box<dyn Firewall>
         };
-        let firewall: Box<dyn Firewall> = match settings.backend {
-            Backend::Auto if cfg!(target_os = "freebsd") => Box::new(pfctl()),
-            Backend::Pfctl => Box::new(pfctl()),
-            Backend::Auto | Backend::Sim => Box::new(Sim::new(&state_dir)),
+        let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
+        let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
+        let (firewall, why) = match settings.backend {
+            Backend::Auto if cfg!(target_os = "freebsd") => native_or(native(), pfctl),
+            #[cfg(target_os = "macos")]
+            Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
+            #[cfg(not(target_os = "macos"))]
+            Backend::Auto => (sim(), format!("{} has no pf", std::env::consts::OS)),
+            Backend::Native => named(native()?),
+            Backend::Pfctl => named(pfctl()),
+            Backend::Sim => named(sim()),
         };
-        Ok(Session { host, firewall, state_dir, deadline })
+        Ok(Session { host, firewall, why, state_dir, deadline })
+    }
+
+    /// Why it is this firewall, for `-v`: `backend pfctl: native does not do here: ...`.
+    pub fn why(&self) -> String {
+        format!("backend {}: {}", self.firewall.name(), self.why)
     }
 
     /// A publisher; makes the state directory where it is missing.
@@ -117,5 +137,69 @@ impl Session {
     /// The record; makes the state directory where it is missing.
     pub fn store(&self) -> Result<Store> {
         Store::open(&self.state_dir)
+    }
+}
+
+/// What auto is on FreeBSD, and why.
+fn native_or(
+    native: Result<Box<dyn Firewall>>,
+    pfctl: impl FnOnce() -> Box<dyn Firewall>,
+) -> (Box<dyn Firewall>, String) {
+    match native {
+        Ok(native) => (native, "the kernel has all that it needs".to_owned()),
+        Err(error) => (pfctl(), format!("native does not do here: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Fixed;
+
+    fn session(backend: Backend) -> Result<Session> {
+        let settings = Settings { backend, state_dir: Some("/nonexistent".into()), ..Settings::default() };
+        Session::new(&settings, Box::new(Fixed::default()))
+    }
+
+    #[test]
+    fn every_word_is_read_and_no_other() {
+        for (name, backend) in Backend::ALL {
+            assert_eq!(name.parse(), Ok(backend));
+        }
+        let error = "macos".parse::<Backend>().unwrap_err();
+        assert_eq!(error.kind(), Kind::Argument);
+        assert_eq!(error.message(), "backend \"macos\" is unknown; there are auto, native, pfctl, sim");
+    }
+
+    #[test]
+    fn a_backend_that_was_asked_for_is_that_one() {
+        for backend in [Backend::Pfctl, Backend::Sim] {
+            let session = session(backend).unwrap();
+            assert_eq!(session.firewall.name().parse(), Ok(backend));
+            assert_eq!(session.why(), format!("backend {}: it was asked for", session.firewall.name()));
+        }
+    }
+
+    #[test]
+    fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
+        let sim = || Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
+        let pfctl = || Box::new(Pfctl::new(PathBuf::from("/nonexistent"), Instant::now())) as Box<dyn Firewall>;
+        // any firewall that is not pfctl stands for native
+        let (firewall, why) = native_or(Ok(sim()), || unreachable!("pfctl is not needed"));
+        assert_eq!((firewall.name(), why.as_str()), ("sim", "the kernel has all that it needs"));
+        let refused = Error::new(Kind::Permission, "open /dev/pf: Permission denied; be root");
+        let (firewall, why) = native_or(Err(refused), pfctl);
+        assert_eq!(firewall.name(), "pfctl");
+        assert_eq!(why, "native does not do here: open /dev/pf: Permission denied; be root");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn off_freebsd_auto_is_the_simulator_and_native_is_refused() {
+        let auto = session(Backend::Auto).unwrap();
+        assert_eq!(auto.why(), "backend sim: linux has no pf");
+        let error = session(Backend::Native).err().unwrap();
+        assert_eq!(error.kind(), Kind::Unsupported);
+        assert!(error.message().contains("/dev/pf of FreeBSD"), "{error}");
     }
 }

@@ -171,13 +171,26 @@ fn specs(text: &str) -> Parsed<'_, Vec<Mapping>> {
     }
     let mut mappings = Vec::with_capacity(1);
     while !rest.is_empty() {
-        let after = spec(rest, &mut mappings)?.0;
-        (rest, _) = multispace0.parse(after)?;
-        if rest.len() == after.len() && !rest.is_empty() {
-            return fail(rest, "white space or the end", None);
-        }
+        rest = match spec_and_space(rest, &mut mappings) {
+            Ok((behind, ())) => behind,
+            // whatever stopped the parser in one, this is what the writer should hear
+            Err(_) if is_bare_inet6(rest) => {
+                let hint = "an IPv6 address stands in brackets: [2001:db8::1]:8080:80";
+                return fail(rest, "a port or a place", hint.to_owned());
+            }
+            Err(trouble) => return Err(trouble),
+        };
     }
     Ok((rest, mappings))
+}
+
+fn spec_and_space<'a>(start: &'a str, mappings: &mut Vec<Mapping>) -> Parsed<'a, ()> {
+    let (after, ()) = spec(start, mappings)?;
+    let (rest, _) = multispace0.parse(after)?;
+    if rest.len() == after.len() && !rest.is_empty() {
+        return fail(rest, "white space or the end", None);
+    }
+    Ok((rest, ()))
 }
 
 /// The first field of a spec.
@@ -251,16 +264,10 @@ fn first(start: &str) -> Parsed<'_, First> {
                 };
                 return checked(start, IpAddr::V4(address)).map(|(_, place)| (rest, First::Place(place)));
             }
-            if is_bare_inet6(start) {
-                return fail(start, "a port or a place", BARE_INET6.to_owned());
-            }
             let (rest, range) = ports(start, "a port")?;
             Ok((rest, First::Host(HostPorts::Fixed(range))))
         }
         Some(letter) if letter.is_ascii_alphabetic() => {
-            if is_bare_inet6(start) {
-                return fail(start, "a port or a place", BARE_INET6.to_owned());
-            }
             let (rest, word): (_, &str) =
                 take_while(|c: char| c.is_ascii() && Interface::may_contain(c as u8)).parse(start)?;
             // `auto` in front of two more fields is an interface of that name
@@ -275,24 +282,21 @@ fn first(start: &str) -> Parsed<'_, First> {
                 Err(error) => fail(start, "an interface", error.message().to_owned()),
             }
         }
-        Some(b':') => {
-            let hint = if is_bare_inet6(start) { BARE_INET6.to_owned() } else { "host port missing".to_owned() };
-            fail(start, "a port or a place", hint)
-        }
+        Some(b':') => fail(start, "a port or a place", "host port missing".to_owned()),
         _ => fail(start, "a port, an interface, an address, [IPv6 address] or *", None),
     }
 }
 
-/// Whether the token starts with an IPv6 address that is not in brackets: more colons than any spec has, or two in
-/// a row with something behind them.
+/// Whether a token that is no spec starts with an IPv6 address that is not in brackets, and not with an IPv4 address: more
+/// colons than any spec has, and two in a row or as many as in a whole address.
 fn is_bare_inet6(start: &str) -> bool {
     let word = token(start);
-    word.bytes().filter(|b| *b == b':').count() > 2
-        && word.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'/') || b.is_ascii_alphabetic())
-        && (word.contains("::") || word.bytes().filter(|b| *b == b':').count() >= 7)
+    let colons = word.bytes().filter(|b| *b == b':').count();
+    colons > 2
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'/'))
+        && word.bytes().find(|b| !b.is_ascii_digit()) != Some(b'.')
+        && (word.contains("::") || colons >= 7)
 }
-
-const BARE_INET6: &str = "an IPv6 address stands in brackets: [2001:db8::1]:8080:80";
 
 fn bracketed(start: &str) -> Parsed<'_, Place> {
     let (inner, _) = char('[').parse(start)?;

@@ -195,6 +195,21 @@ fn verbose_shows_the_steps() {
         .filter_map(|line| line.split_once(" ms  ").map(|(_, step)| step.to_owned()))
         .collect();
     assert_eq!(steps, ["lock", "resolve", "check", "record", "load", "verify"]);
+    // and why it is this backend: the library itself prints nothing
+    let why = |arguments: &[&str]| text(&kport.run(&[arguments, &["list"]].concat()).stderr);
+    assert_eq!(why(&["-v", "--backend", "sim"]).lines().next(), Some("kport: backend sim: it was asked for"));
+    assert_eq!(why(&["--backend", "sim"]), "");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_backend_that_is_not_there_is_not_replaced_by_another() {
+    let kport = Kport::new();
+    let output = kport.run(&["--backend", "native", "list"]);
+    assert_eq!(output.status.code(), Some(8));
+    assert!(text(&output.stderr).contains("backend native drives /dev/pf of FreeBSD"), "{}", text(&output.stderr));
+    let auto = kport.run(&["-v", "--backend", "auto", "list"]);
+    assert!(text(&auto.stderr).starts_with("kport: backend sim: linux has no pf\n"), "{}", text(&auto.stderr));
 }
 
 #[test]

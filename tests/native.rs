@@ -2,8 +2,11 @@
 
 #[path = "native/fake.rs"]
 mod fake;
+#[path = "rules/input.rs"]
+mod input;
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use kport::error::{Error, Kind};
@@ -15,7 +18,7 @@ use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Transaction;
 use kport::pf::native::{Native, encode, probe};
 use kport::pf::{Counters, Firewall, ForeignRedirect, Status};
-use kport::rules::{Address, Match, Options, Publication, Redirect, Rule, rules};
+use kport::rules::{Address, Direction, Match, Options, Publication, Rate, Redirect, Rule, StateOptions, rules};
 use zerocopy::{FromZeros, IntoBytes};
 
 use fake::{Fake, POOL_ADDR, RULE, Stored, text_at, u32_at};
@@ -140,26 +143,11 @@ fn golden() -> Vec<Rule> {
 
 /// The text of each rule of the kernel's that `rule` stands for, with the one label that the struct carries.
 fn expanded(rule: &Rule) -> Vec<String> {
-    fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
-        if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
-    }
-    let matches = rule.matches();
-    let mut texts = vec![];
-    for on in each(&matches.on) {
-        for from in each(&matches.from) {
-            for to in each(&matches.to) {
-                let mut one = rule.clone();
-                let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) = &mut one;
-                (matches.on, matches.from, matches.to) = (on.clone(), from.clone(), to);
-                let mut text = one.to_string();
-                if let Rule::Pass { labels: [jail, _], .. } = rule {
-                    text = text.replacen(&format!(" label \"{jail}\""), "", 1);
-                }
-                texts.push(text);
-            }
-        }
-    }
-    texts
+    let one_label = |one: &Rule| match one {
+        Rule::Pass { labels: [jail, _], .. } => one.to_string().replacen(&format!(" label \"{jail}\""), "", 1),
+        Rule::Nat { .. } | Rule::Rdr { .. } => one.to_string(),
+    };
+    rule.expand().iter().map(one_label).collect()
 }
 
 /// A rule of the kernel's as pf.conf(5) text, read from the bytes by the offsets that were printed on FreeBSD.
@@ -196,7 +184,7 @@ fn shown(stored: &Stored) -> String {
     let range = |first: u16, last: u16| if last == 0 { first.to_string() } else { format!("{first}:{last}") };
     let network = |at: usize| u16::from_be_bytes([rule[at], rule[at + 1]]);
     let host = |at: usize| u16::from_ne_bytes([rule[at], rule[at + 1]]);
-    let (flags, keep_state, quick) = ((rule[917], rule[918]), rule[912], rule[908]);
+    let (flags, keep_state) = ((rule[917], rule[918]), rule[912]);
 
     let ifname = text_at(rule, 240, 16);
     let mut text = if ifname.is_empty() { String::new() } else { format!(" on \"{ifname}\"") };
@@ -227,26 +215,42 @@ fn shown(stored: &Stored) -> String {
     let word = |tag: &str| if tag == "kport" { tag.to_owned() } else { format!("\"{tag}\"") };
     match rule[904] {
         4 => {
-            assert_eq!((quick, keep_state, flags), (0, 0, (0, 0)));
+            assert_eq!((keep_state, flags), (0, (0, 0)));
             assert_eq!((host(620), host(622), rule[624]), (50001, 65535, 4));
             assert_eq!((tag.as_str(), tagged.as_str(), label.as_str()), ("", "", ""));
             format!("nat{text} -> {}", pool.join(" "))
         }
         8 => {
-            assert_eq!((quick, keep_state, flags, rule[624]), (0, 0, (0, 0), 0));
+            assert_eq!((keep_state, flags, rule[624]), (0, (0, 0), 0));
             assert_eq!((tagged.as_str(), label.as_str()), ("", ""));
             format!("rdr{text} tag {} -> {} port {}", word(&tag), pool.join(" "), range(host(620), host(622)))
         }
         0 => {
-            assert_eq!((quick, keep_state), (1, 1));
+            assert_eq!(keep_state, 1);
             assert_eq!(flags, if protocol == "tcp" { (0x02, 0x12) } else { (0, 0) });
             assert_eq!((host(620), host(622), rule[624]), (0, 0, 0));
             assert_eq!((tag.as_str(), pool.len()), ("", 0));
             let tagged = if tagged.is_empty() { tagged } else { format!(" tagged {}", word(&tagged)) };
-            format!("pass quick{text}{tagged} keep state label \"{label}\"")
+            let direction = ["", " in", " out"][usize::from(rule[905])];
+            let (log, quick) = (["", " log"][usize::from(rule[906])], ["", " quick"][usize::from(rule[908])]);
+            format!("pass{direction}{log}{quick}{text}{tagged} keep state{} label \"{label}\"", limits(rule))
         }
         other => panic!("action {other}"),
     }
+}
+
+/// What stands in the brackets behind `keep state`.
+fn limits(rule: &[u8]) -> String {
+    let [max, max_src_states, max_src_conn, rate, seconds] = [784, 792, 796, 800, 804].map(|at| u32_at(rule, at));
+    let words = [
+        (max != 0).then(|| format!("max {max}")),
+        (u32_at(rule, 900) & 0x40 != 0).then(|| "source-track rule".to_owned()),
+        (max_src_states != 0).then(|| format!("max-src-states {max_src_states}")),
+        (max_src_conn != 0).then(|| format!("max-src-conn {max_src_conn}")),
+        (rate != 0).then(|| format!("max-src-conn-rate {rate}/{seconds}")),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
 fn held(fake: &Fake, anchor: &Anchor) -> Vec<String> {
@@ -381,6 +385,69 @@ fn text_and_struct_of_every_golden_rule_agree() {
     }
     assert!(expected.len() > 60, "{}", expected.len());
     assert_eq!(held(&fake, &web), expected);
+}
+
+/// Every publication of tests/rules, with every option that there is.
+#[test]
+fn text_and_struct_of_every_publication_agree() {
+    let (mut publications, mut seen) = (0, String::new());
+    for (path, input) in input::all() {
+        let Ok(rules) = input::made(&input) else { continue };
+        let fake = Fake::new();
+        let web = anchor("web");
+        native(&fake).replace(&web, &rules).unwrap();
+        // the rulesets in the order of the text: nat, rdr, filter
+        let held = held(&fake, &web);
+        assert_eq!(held, rules.iter().flat_map(expanded).collect::<Vec<_>>(), "{}", path.display());
+        publications += 1;
+        seen.extend(held);
+    }
+    assert!(publications > 40, "{publications}");
+    for word in [
+        "nat on",
+        "pass in log quick",
+        "pass out quick",
+        "pass in quick inet",
+        "pass inet ",
+        "(max ",
+        "source-track rule, max-src-states",
+        "source-track rule, max-src-conn ",
+        "max-src-conn-rate",
+        "from <",
+        "/24 to",
+        ":network\")",
+        "(self)",
+        "tag \"kport:",
+    ] {
+        assert!(seen.contains(word), "no golden has {word}");
+    }
+}
+
+/// The numbers that pfctl(8) computes, of its own unsigned arithmetic.
+#[test]
+fn limits_as_pfctl_sends_them() {
+    let pass = |state: StateOptions| {
+        let [_, Rule::Pass { matches, tagged, labels, .. }, ..] = &web()[..] else { panic!() };
+        let (matches, tagged, labels) = (matches.clone(), tagged.clone(), labels.clone());
+        let rule =
+            Rule::Pass { direction: Some(Direction::In), log: true, quick: false, matches, tagged, state, labels };
+        packed(&rule, 0, 0).as_bytes()[RULE..].to_vec()
+    };
+    let number = NonZeroU32::new;
+    for (max, start, end) in [(1, 0, 0), (9, 0, 0), (10, 6, 12), (99, 54, 108), (1_000_000, 600_000, 1_200_000)] {
+        let rule = pass(StateOptions { max: number(max), ..StateOptions::default() });
+        assert_eq!([768, 772, 776, 784, 900].map(|at| u32_at(&rule, at)), [start, end, 0, max, 0]);
+    }
+    // u_int32_t all the way: 429496729 * 12 wraps
+    let rule = pass(StateOptions { max: number(u32::MAX), ..StateOptions::default() });
+    assert_eq!([768, 772].map(|at| u32_at(&rule, at)), [2_576_980_374, 858_993_452]);
+    let rate = Rate::new(15, 5);
+    let rule = pass(StateOptions { max_src_conn_rate: rate, max_src_conn: number(7), ..StateOptions::default() });
+    assert_eq!([768, 776, 792, 796, 800, 804, 900].map(|at| u32_at(&rule, at)), [0, 5, 0, 7, 15, 5, 0x60]);
+    let rule = pass(StateOptions { max_src_states: number(3), ..StateOptions::default() });
+    assert_eq!([776, 792, 796, 800, 804, 900].map(|at| u32_at(&rule, at)), [0, 3, 0, 0, 0, 0x60]);
+    // direction, log, quick
+    assert_eq!((rule[905], rule[906], rule[907], rule[908]), (1, 1, 0, 0));
 }
 
 #[test]
@@ -675,13 +742,20 @@ fn a_reply_that_is_no_nvlist_is_an_error() {
 fn foreign(rule: &Rule, change: impl FnOnce(&mut [u8])) -> Stored {
     let mut bytes = packed(rule, 0, 0).as_bytes().to_vec();
     change(&mut bytes[RULE..]);
-    Stored { bytes, pool: vec![], anchor_call: String::new(), counters: [0; 6] }
+    let mut address = PfiocPooladdr::new_zeroed();
+    let pool = if encode::target(rule, &mut address) { vec![address.as_bytes().to_vec()] } else { vec![] };
+    Stored { bytes, pool, anchor_call: String::new(), counters: [0; 6] }
 }
 
 fn called(anchor_call: &str) -> Stored {
     let mut bytes = vec![0; 3040];
     bytes[RULE + 904] = 8;
     Stored { bytes, pool: vec![], anchor_call: anchor_call.to_owned(), counters: [0; 6] }
+}
+
+/// The places of those whose text starts so.
+fn places(found: &[ForeignRedirect], start: &str) -> Vec<Place> {
+    found.iter().filter(|one| one.text.starts_with(start)).map(|one| one.place).collect()
 }
 
 #[test]
@@ -703,10 +777,22 @@ fn redirects_of_others_are_found_wherever_they_are() {
     fake.hold("mine/deeper/a", plain(rule("*", Protocol::Tcp, "8000-8010")));
     fake.hold("", called("gone"));
     fake.hold("rdr/jail", plain(rule("em1", Protocol::Sctp, "9")));
+    // rdr-to, of 15; and route-to, whose addresses 14 gives instead
+    let pass = |tcp_port: &str, route| {
+        foreign(&rule("em0", Protocol::Tcp, tcp_port), |rule| (rule[904], rule[921]) = (0, route))
+    };
+    fake.hold("mine", pass("443", 0));
+    fake.hold("mine", pass("444", 2));
     // in a circle
     fake.hold("mine/deeper/a", called("/mine"));
 
     let found = native(&fake).foreign_redirects().unwrap();
+    // a kernel that does not tell the addresses: the rdr rules are found all the same
+    fake.refuse("DIOCGETADDRS", usize::MAX, libc::ENODEV);
+    let without = native(&fake).foreign_redirects().unwrap();
+    assert_eq!(without.iter().map(|one| one.place).collect::<Vec<_>>(), places(&found, "rdr "));
+    assert!(without.iter().all(|one| !one.text.contains("->")), "{without:?}");
+    fake.heal();
     let expected = |anchor: &str, protocol, place: &str, ports: &str, text: &str| ForeignRedirect {
         anchor: anchor.to_owned(),
         family: Some(Family::Inet),
@@ -718,16 +804,41 @@ fn redirects_of_others_are_found_wherever_they_are() {
     assert_eq!(
         found,
         [
-            expected("", Protocol::Tcp, "em0", "80", "rdr on em0 inet proto tcp from any to (em0) port = 80"),
-            expected("mine", Protocol::Udp, "192.0.2.1", "53", "rdr inet proto udp from any to 192.0.2.1 port = 53"),
+            expected(
+                "",
+                Protocol::Tcp,
+                "em0",
+                "80",
+                "rdr on em0 inet proto tcp from any to (em0) port = 80 -> 10.9.9.9 port 80"
+            ),
+            expected(
+                "mine",
+                Protocol::Tcp,
+                "em0",
+                "443",
+                "pass on em0 inet proto tcp from any to (em0) port = 443 rdr-to 10.9.9.9 port 443"
+            ),
+            expected(
+                "mine",
+                Protocol::Udp,
+                "192.0.2.1",
+                "53",
+                "rdr inet proto udp from any to 192.0.2.1 port = 53 -> 10.9.9.9 port 53"
+            ),
             expected(
                 "mine/deeper/a",
                 Protocol::Tcp,
                 "*",
                 "8000-8010",
-                "rdr inet proto tcp from any to (self) port 8000:8010"
+                "rdr inet proto tcp from any to (self) port 8000:8010 -> 10.9.9.9 port 8000:8010"
             ),
-            expected("rdr/jail", Protocol::Sctp, "em1", "9", "rdr on em1 inet proto sctp from any to (em1) port = 9"),
+            expected(
+                "rdr/jail",
+                Protocol::Sctp,
+                "em1",
+                "9",
+                "rdr on em1 inet proto sctp from any to (em1) port = 9 -> 10.9.9.9 port 9"
+            ),
         ]
     );
 }
@@ -747,11 +858,11 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         (rule[911], rule[913], rule[914]) = (1, 0, 0);
     });
     assert_eq!((all.family, all.protocol, all.place, all.ports), (None, None, Place::Any, None));
-    assert_eq!(all.text, "rdr pass from any to any");
+    assert_eq!(all.text, "rdr pass from any to any -> 10.9.9.9 port 80");
     // to ! 192.0.2.1
     let not = place(|rule| rule[108] = 1);
     assert_eq!((not.family, not.place), (Some(Family::Inet), Place::Any));
-    assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80");
+    assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80 -> 10.9.9.9 port 80");
     // on ! em0
     let elsewhere = place(|rule| {
         rule[56..104].fill(0);
@@ -759,7 +870,7 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         rule[909] = 1;
     });
     assert_eq!(elsewhere.place, Place::Any);
-    assert_eq!(elsewhere.text, "rdr on ! em0 inet proto tcp from any to any port = 80");
+    assert_eq!(elsewhere.text, "rdr on ! em0 inet proto tcp from any to any port = 80 -> 10.9.9.9 port 80");
     // a network, without a family
     let network = place(|rule| {
         rule[72..88].fill(0);
@@ -768,7 +879,7 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         rule[913] = 0;
     });
     assert_eq!((network.family, network.place), (Some(Family::Inet), Place::Any));
-    assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80");
+    assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80 -> 10.9.9.9 port 80");
     assert_eq!(native(&fake).foreign_redirects().unwrap(), []);
 }
 

@@ -28,7 +28,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// How to drive pf: auto, pfctl or sim (keeps the rules in files, redirects nothing)
+    /// How to drive pf: auto, native (its device), pfctl or sim (keeps the rules in files, redirects nothing)
     #[arg(long, global = true, value_name = "NAME")]
     pub backend: Option<Backend>,
     /// Where the lock and the record are [default: /var/run/kport]
@@ -37,7 +37,7 @@ pub struct Global {
     /// The pfctl(8) to run
     #[arg(long, global = true, value_name = "PROGRAM", default_value = kport::pf::pfctl::PROGRAM)]
     pub pfctl: PathBuf,
-    /// Play the host that this JSON file describes (only with the simulator)
+    /// Play the host that this JSON file describes (to change something, only with the simulator)
     #[arg(long, global = true, value_name = "FILE")]
     pub host: Option<PathBuf>,
     /// How long a command may take
@@ -108,7 +108,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print a packet's way through pf, rule by rule: does it arrive? Status 0 if it does and is answered, else 5
+    /// Print a packet's way through pf, rule by rule; status 5 if it does not arrive
     Trace(Question),
     /// Load again what a flush of kport's anchors lost
     Restore {
@@ -142,9 +142,6 @@ pub struct Question {
     /// Whose pf it is, 14 or 15 [default: this kernel's, or 15]
     #[arg(long, value_name = "14|15", value_parser = release)]
     pub release: Option<Release>,
-    /// A file with the facts of a host, instead of this one
-    #[arg(long, value_name = "FILE")]
-    pub host: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     pub json: bool,

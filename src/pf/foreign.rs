@@ -84,7 +84,8 @@ fn bound(to: &[&str]) -> Option<Place> {
     if let Some(dynamic) = address.strip_prefix('(') {
         // (em0) (em0:0) (em0:network) (self)
         let name = dynamic.trim_end_matches(')').split(':').next()?;
-        return if name == "self" { Some(Place::Any) } else { name.parse::<Interface>().ok().map(Place::Interface) };
+        // every address of the host says no more than `any`
+        return name.parse::<Interface>().ok().filter(|_| name != "self").map(Place::Interface);
     }
     address.parse::<IpAddr>().ok().and_then(|address| Place::address(address).ok())
 }
@@ -137,6 +138,8 @@ mod tests {
             ),
             ("rdr log (all, to pflog1) on em0 inet all -> 10.0.0.2", "inet any em0 any"),
             ("rdr inet proto tcp from any to (self) port = 22 -> 10.0.0.2", "inet tcp * 22"),
+            ("rdr on em0 inet proto tcp from any to (self) port = 22 -> 10.0.0.2", "inet tcp em0 22"),
+            ("rdr on em0 inet proto tcp from any to (em1) port = 22 -> 10.0.0.2", "inet tcp em1 22"),
             (
                 "rdr on em0 inet proto tcp from ! 10.0.0.0/8 port = 1 to 192.0.2.1 port = 53 -> 10.0.0.2",
                 "inet tcp 192.0.2.1 53",

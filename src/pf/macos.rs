@@ -3,25 +3,31 @@
 //!
 //! What the crate cannot say is refused, but for two things, which make the rules wider than on FreeBSD: it has
 //! no tags, so that a pass rule also lets in what is sent straight to the target; and no dynamic addresses, so that
-//! `on "en0" ... to ("en0")` becomes `on "en0" ... to any`. It reads nothing back: anchors, labels and other tools'
-//! redirects are not known, and that the main ruleset calls kport's anchors is seen to by adding the calls.
+//! `on "en0" ... to ("en0")` becomes `on "en0" ... to any`. It reads nothing back: anchors, labels, states and other
+//! tools' redirects are not known, each such question is [`Kind::Unsupported`], and what a transaction of the publisher
+//! asks first is one of them. That the main ruleset calls kport's anchors is known only once a load has added the calls.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use pfctl::{
-    AddrFamily, AnchorChange, AnchorKind, Endpoint, FilterRule, FilterRuleAction, FilterRuleBuilder, Ip, PfCtl, Port,
-    PortRangeModifier, Proto, RedirectRule, RedirectRuleAction, RedirectRuleBuilder, StatePolicy, TcpFlag, TcpFlags,
+    AddrFamily, AnchorChange, AnchorKind, Direction, Endpoint, FilterRule, FilterRuleAction, FilterRuleBuilder, Ip,
+    PfCtl, Port, PortRangeModifier, Proto, RedirectRule, RedirectRuleAction, RedirectRuleBuilder, RuleLog, StatePolicy,
+    TcpFlag, TcpFlags,
 };
 
-use super::{Firewall, ForeignRedirect, LoadedRule, Status};
+use super::{Firewall, ForeignRedirect, Loaded, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rules::{Address, Match, Rule};
+use crate::rules::{self, Address, Match, Rule, StateOptions};
 
 /// Apple's pf.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MacOs;
+#[derive(Clone, Debug, Default)]
+pub struct MacOs {
+    /// The main ruleset was seen to have the calls of kport's anchors, for [`MacOs::replace`] added what was missing.
+    called: Cell<bool>,
+}
 
 impl Firewall for MacOs {
     fn name(&self) -> &'static str {
@@ -35,7 +41,11 @@ impl Firewall for MacOs {
             match rule {
                 Rule::Nat { .. } => return Err(unsupported("a nat rule")),
                 Rule::Rdr { matches, tag: _, target, ports } => redirects.extend(redirect(matches, *target, *ports)?),
-                Rule::Pass { matches, tagged: _, labels: [_, label] } => filters.extend(filter(matches, label)?),
+                Rule::Pass { matches, .. } => {
+                    for member in members(matches)? {
+                        filters.push(filter(rule, member)?);
+                    }
+                }
             }
         }
         let mut change = AnchorChange::new();
@@ -45,6 +55,7 @@ impl Firewall for MacOs {
         for kind in [AnchorKind::Redirect, AnchorKind::Filter] {
             pf.try_add_anchor(&format!("{PARENT}/*"), kind).map_err(failed)?;
         }
+        self.called.set(true);
         pf.set_rules(anchor.path(), change).map_err(failed)
     }
 
@@ -52,18 +63,18 @@ impl Firewall for MacOs {
         Err(unsupported("listing anchors"))
     }
 
-    fn loaded(&self, _: &Anchor) -> Result<Vec<LoadedRule>> {
+    fn loaded(&self, _: &Anchor) -> Result<Loaded> {
         Err(unsupported("reading rules back"))
     }
 
-    fn kill_states(&self, _: &Label) -> Result<u64> {
+    fn kill_states(&self, _: &[Label]) -> Result<u64> {
         Err(unsupported("ending states by label"))
     }
 
     fn status(&self) -> Result<Status> {
         let enabled = PfCtl::new().and_then(|mut pf| pf.is_enabled()).map_err(failed)?;
-        // the calls are added by `replace`; there are no nat rules to call
-        Ok(Status { enabled, nat_anchor: true, rdr_anchor: true, anchor: true })
+        // nat rules are refused, and so their call is never added
+        Ok(Status { enabled, nat_anchor: false, rdr_anchor: self.called.get(), anchor: self.called.get() })
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
@@ -96,22 +107,33 @@ fn redirect(matches: &Match, target: IpAddr, ports: PortRange) -> Result<Vec<Red
     Ok(made)
 }
 
-fn filter(matches: &Match, label: &Label) -> Result<Vec<FilterRule>> {
-    let mut made = Vec::new();
-    for (on, from, to) in members(matches)? {
-        let mut builder = FilterRuleBuilder::default();
-        builder.action(FilterRuleAction::Pass).quick(true).af(family(matches)).proto(protocol(matches)?);
-        builder.from(from).to(Endpoint::new(to, port(matches.ports))).keep_state(StatePolicy::Keep);
-        builder.label(label.as_str());
-        if matches.protocol == Protocol::Tcp {
-            builder.tcp_flags(TcpFlags::new(&[TcpFlag::Syn], &[TcpFlag::Syn, TcpFlag::Ack]));
-        }
-        if let Some(on) = on {
-            builder.interface(on.as_str());
-        }
-        made.push(builder.build().map_err(failed)?);
+/// The rule that a pass rule is for one member of its lists.
+fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<FilterRule> {
+    let Rule::Pass { direction, log, quick, matches, tagged: _, state, labels: [_, label] } = rule else {
+        return Err(Error::new(Kind::Internal, format!("no pass rule: {rule}")));
+    };
+    if *state != StateOptions::default() {
+        return Err(unsupported("a limit of connections"));
     }
-    Ok(made)
+    let mut builder = FilterRuleBuilder::default();
+    builder.action(FilterRuleAction::Pass).quick(*quick).af(family(matches)).proto(protocol(matches)?);
+    builder.direction(match direction {
+        None => Direction::Any,
+        Some(rules::Direction::In) => Direction::In,
+        Some(rules::Direction::Out) => Direction::Out,
+    });
+    if *log {
+        builder.log(RuleLog::ExcludeMatchingState);
+    }
+    builder.from(from).to(Endpoint::new(to, port(matches.ports))).keep_state(StatePolicy::Keep);
+    builder.label(label.as_str());
+    if matches.protocol == Protocol::Tcp {
+        builder.tcp_flags(TcpFlags::new(&[TcpFlag::Syn], &[TcpFlag::Syn, TcpFlag::Ack]));
+    }
+    if let Some(on) = on {
+        builder.interface(on.as_str());
+    }
+    builder.build().map_err(failed)
 }
 
 /// One for each rule that `matches` stands for: the interface, the source, the destination.

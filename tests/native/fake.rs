@@ -251,6 +251,18 @@ impl State {
             Call::AddRule(rule) => self.add_rule(rule.as_bytes()),
             Call::GetRules(rule) => self.get_rules(rule.as_mut_bytes()),
             Call::GetRule(nv) => self.get_rule(nv),
+            Call::GetAddrs(address) => {
+                let count = self.pooled(address.as_bytes())?.len();
+                put_u32(address.as_mut_bytes(), 8, count as u32);
+                Ok(())
+            }
+            Call::GetAddr(address) => {
+                let pool = self.pooled(address.as_bytes())?;
+                let one = pool.get(u32_at(address.as_bytes(), 8) as usize).ok_or(libc::EBUSY)?;
+                address.as_mut_bytes()[18] = one[18];
+                address.as_mut_bytes()[POOL_ADDR..POOL_ADDR + 48].copy_from_slice(&one[POOL_ADDR..POOL_ADDR + 48]);
+                Ok(())
+            }
             Call::GetRulesets(ruleset) => {
                 let count = self.children(&text_at(ruleset.as_bytes(), 4, 1024))?.len();
                 put_u32(ruleset.as_mut_bytes(), 0, count as u32);
@@ -456,6 +468,19 @@ impl State {
         reply(nv, &answer)
     }
 
+    /// pf_get_kpool: the redirect addresses of an active rule.
+    fn pooled(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
+        let end = bytes[19..1043].iter().position(|byte| *byte == 0).expect("an anchor must be ended by a NUL");
+        let anchor = std::str::from_utf8(&bytes[19..19 + end]).unwrap();
+        let sets = self.anchors.get(anchor).ok_or(libc::EBUSY)?;
+        let set = sets.get(&ruleset_number(bytes[16])).ok_or(libc::EBUSY)?;
+        if u32_at(bytes, 4) != set.active_ticket {
+            return Err(libc::EBUSY);
+        }
+        let stored = set.active.get(u32_at(bytes, 12) as usize).ok_or(libc::EBUSY)?;
+        Ok(stored.pool.clone())
+    }
+
     fn children(&self, anchor: &str) -> Result<Vec<String>, i32> {
         if !self.anchors.contains_key(anchor) {
             return Err(libc::ENOENT);
@@ -547,8 +572,11 @@ fn check_rule(bytes: &[u8]) {
             (256, 384),
             (544, 620),
             (625, 700),
-            (808, 904),
-            (905, 906),
+            (704, 768),
+            (780, 784),
+            (788, 792),
+            (808, 900),
+            (907, 908),
             (909, 912),
             (915, 917),
             (919, 927),
@@ -560,12 +588,34 @@ fn check_rule(bytes: &[u8]) {
     for (at, size) in [(176, 64), (240, 16), (384, 64), (448, 64), (512, 32)] {
         assert_eq!(rule[at + size - 1], 0, "a text at {at} is not ended");
     }
+    if rule[904] == 0 {
+        check_limits(rule);
+        assert!(rule[905] <= 2 && rule[906] <= 1 && rule[908] <= 1, "direction, log, quick: {:?}", &rule[905..909]);
+    } else {
+        // timeouts and limits, rule_flag, direction, log and quick are for filter rules
+        zero(rule, &[(768, 808), (900, 904), (905, 909)]);
+    }
     let port = |at: usize| u16::from_be_bytes([rule[at], rule[at + 1]]);
     match rule[56 + 53] {
         2 => assert!(port(56 + 48) > 0 && port(56 + 50) == 0),
         9 => assert!(port(56 + 48) < port(56 + 50)),
         other => panic!("port_op {other}"),
     }
+}
+
+/// What pfctl(8) makes of the options behind `keep state`: rules of pfrule in sbin/pfctl/parse.y.
+fn check_limits(rule: &[u8]) {
+    let [adaptive_start, adaptive_end, src_node] = [768, 772, 776].map(|at| u32_at(rule, at));
+    let [max, max_src_states, max_src_conn, rate, seconds] = [784, 792, 796, 800, 804].map(|at| u32_at(rule, at));
+    assert_eq!((adaptive_start, adaptive_end), (max / 10 * 6, (max / 10).wrapping_mul(12)), "adaptive timeouts");
+    assert_eq!(rate == 0, seconds == 0, "a rate of {rate}/{seconds}");
+    assert!(rate <= u32::MAX / 1000, "PF_THRESHOLD_MAX");
+    assert_eq!(src_node, seconds, "sources are forgotten before their rate is");
+    // PFRULE_SRCTRACK and PFRULE_RULESRCTRACK
+    let tracked = max_src_states != 0 || max_src_conn != 0 || rate != 0;
+    assert_eq!(u32_at(rule, 900), if tracked { 0x60 } else { 0 }, "rule_flag");
+    // pf counts connections only where it sees handshakes
+    assert!(rule[914] == 6 || (max_src_conn, rate) == (0, 0), "tcp only");
 }
 
 /// pf_krule_to_nvrule, as far as anything reads it, with some of the rest.
@@ -622,4 +672,6 @@ pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
         .with("natpass", number(rule[911]))
         .with("af", number(rule[913]))
         .with("proto", number(rule[914]))
+        .with("rt", number(rule[921]))
+        .with("rpool", Value::List(List::new().with("proxy_port", Value::Numbers(vec![native(620), native(622)]))))
 }

@@ -29,16 +29,22 @@ pub fn redirects<K: Kernel>(kernel: &K) -> Result<Vec<ForeignRedirect>, Failure>
         if own || !seen.insert(anchor.clone()) {
             continue;
         }
-        for held in read::rules(kernel, &anchor, Ruleset::Rdr)? {
-            if held.anchor_call.is_empty() {
-                let redirect = redirect(&anchor, &held.rule);
-                found.extend(redirect.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))?);
-                continue;
-            }
-            let (path, wildcard) = called(&anchor, &held.anchor_call);
-            match wildcard {
-                false => waiting.push(path),
-                true => waiting.extend(read::children(kernel, &path)?.iter().map(|child| join(&path, child))),
+        // 15 has redirects among the filter rules as well: rdr-to
+        for ruleset in [Ruleset::Rdr, Ruleset::Filter] {
+            for held in read::rules(kernel, &anchor, ruleset)? {
+                let unreadable = |malformed| read::unreadable("DIOCGETRULENV", &malformed);
+                if held.anchor_call.is_empty() {
+                    if may_redirect(&held.rule).map_err(unreadable)? {
+                        let targets = read::targets(kernel, &anchor, ruleset, &held)?;
+                        found.extend(redirect(&anchor, &held.rule, &targets).map_err(unreadable)?);
+                    }
+                    continue;
+                }
+                let (path, wildcard) = called(&anchor, &held.anchor_call);
+                match wildcard {
+                    false => waiting.push(path),
+                    true => waiting.extend(read::children(kernel, &path)?.iter().map(|child| join(&path, child))),
+                }
             }
         }
     }
@@ -93,9 +99,17 @@ pub fn calls_kport(held: &Held) -> bool {
     called("", &held.anchor_call) == (PARENT.to_owned(), true)
 }
 
-/// `rule` as a redirect; `None` for one that redirects nothing that kport publishes: `no rdr`, another protocol.
-fn redirect(anchor: &str, rule: &List) -> Result<Option<ForeignRedirect>, Malformed> {
-    if rule.number("action")? != u64::from(PF_RDR) {
+/// Whether it is an rdr rule, or a filter rule whose addresses, if it has any, are those of rdr-to: with route-to, 14 would
+/// give those.
+fn may_redirect(rule: &List) -> Result<bool, Malformed> {
+    let action = rule.number("action")?;
+    let filters = [u64::from(PF_PASS), u64::from(PF_MATCH)].contains(&action);
+    Ok(action == u64::from(PF_RDR) || filters && rule.number("rt")? == 0)
+}
+
+/// `rule` as a redirect; `None` for one that redirects nothing that kport publishes: no rdr-to, another protocol.
+fn redirect(anchor: &str, rule: &List, targets: &[Where]) -> Result<Option<ForeignRedirect>, Malformed> {
+    if rule.number("action")? != u64::from(PF_RDR) && targets.is_empty() {
         return Ok(None);
     }
     let protocol = match rule.number("proto")? {
@@ -121,22 +135,20 @@ fn redirect(anchor: &str, rule: &List) -> Result<Option<ForeignRedirect>, Malfor
         protocol,
         place: place(if not_to { None } else { Some(&to) }, if not_on { None } else { Some(interface) }),
         ports: Ports::read(dst)?.covered(),
-        text: text(rule, protocol, family, &to)?,
+        text: text(rule, protocol, family, &to, targets)?,
     }))
 }
 
-/// The narrowest place that is sure to hold all that the rule matches.
+/// The narrowest place that is sure to hold all that the rule matches: what it says of the destination, because packets to
+/// the addresses of em1 may come in through em0; then the interface.
 fn place(to: Option<&Where>, on: Option<&str>) -> Place {
     let interface = |name: &str| name.parse().ok().map(Place::Interface);
     match to {
         Some(Where::Host(host)) => Place::address(*host).ok(),
+        Some(Where::Interface(name, _)) if name != "self" => interface(name),
         _ => None,
     }
     .or_else(|| on.and_then(interface))
-    .or_else(|| match to {
-        Some(Where::Interface(name, _)) => interface(name),
-        _ => None,
-    })
     .unwrap_or(Place::Any)
 }
 
@@ -187,12 +199,23 @@ impl Ports {
     }
 }
 
-/// What the rule matches, as `pfctl -P -s nat` prints it. Where it leads to is not asked for: a conflict does not
-/// depend on it.
-fn text(rule: &List, protocol: Option<Protocol>, family: Option<Family>, to: &Where) -> Result<String, Malformed> {
-    let mut text = String::from("rdr");
+/// What the rule matches and where it leads to, as `pfctl -P -s nat` and `pfctl -P -s rules` print it; of the options of a
+/// filter rule nothing.
+fn text(
+    rule: &List,
+    protocol: Option<Protocol>,
+    family: Option<Family>,
+    to: &Where,
+    targets: &[Where],
+) -> Result<String, Malformed> {
+    let (name, arrow) = match rule.number("action")? {
+        action if action == u64::from(PF_PASS) => ("pass", "rdr-to"),
+        action if action == u64::from(PF_MATCH) => ("match", "rdr-to"),
+        _ => ("rdr", "->"),
+    };
+    let mut text = String::from(name);
     // writing to a String cannot fail
-    if rule.number("natpass")? != 0 {
+    if arrow == "->" && rule.number("natpass")? != 0 {
         text.push_str(" pass");
     }
     let interface = rule.string("ifname")?;
@@ -211,6 +234,22 @@ fn text(rule: &List, protocol: Option<Protocol>, family: Option<Family>, to: &Wh
     for (word, list, address) in [("from", src, &from), ("to", rule.list("dst")?, to)] {
         let not = if list.number("neg")? != 0 { "! " } else { "" };
         _ = write!(text, " {word} {not}{}{}", shown(address), Ports::read(list)?.text());
+    }
+    match targets {
+        [] => {}
+        [one] => _ = write!(text, " {arrow} {}", shown(one)),
+        several => {
+            let several: Vec<String> = several.iter().map(shown).collect();
+            _ = write!(text, " {arrow} {{ {} }}", several.join(", "));
+        }
+    }
+    // in host order, 0 for the port that the packet has
+    let ports = rule.list("rpool")?.numbers("proxy_port")?;
+    match (targets, ports) {
+        ([], _) | (_, [] | [0, ..]) => {}
+        (_, [first, 0]) | (_, [first]) => _ = write!(text, " port {first}"),
+        (_, [first, last, ..]) if first == last => _ = write!(text, " port {first}"),
+        (_, [first, last, ..]) => _ = write!(text, " port {first}:{last}"),
     }
     Ok(text)
 }
@@ -275,6 +314,8 @@ mod tests {
         assert_eq!(place(Some(&host), Some("em0")), address);
         assert_eq!(place(Some(&Where::Any), Some("em0")), em0);
         assert_eq!(place(Some(&Where::Interface("em0".into(), String::new())), Some("")), em0);
+        assert_eq!(place(Some(&Where::Interface("em0".into(), String::new())), Some("em1")), em0);
+        assert_eq!(place(Some(&Where::Interface("self".into(), String::new())), Some("em0")), em0);
         assert_eq!(place(Some(&Where::Interface("self".into(), String::new())), Some("")), Place::Any);
         assert_eq!(place(None, None), Place::Any);
         assert_eq!(place(Some(&Where::Table("t".into())), Some("")), Place::Any);

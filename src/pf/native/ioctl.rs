@@ -120,7 +120,10 @@ mod freebsd {
                     };
                     ioctl(name, number, &mut io)
                 }
-                Call::BeginAddrs(address) | Call::AddAddr(address) => ioctl(name, number, address),
+                Call::BeginAddrs(address)
+                | Call::AddAddr(address)
+                | Call::GetAddrs(address)
+                | Call::GetAddr(address) => ioctl(name, number, address),
                 Call::AddRule(rule) | Call::GetRules(rule) => ioctl(name, number, rule),
                 Call::GetRule(nv) | Call::GetStatus(nv) | Call::KillStates(nv) => nvlist(nv),
                 Call::GetRulesets(ruleset) | Call::GetRuleset(ruleset) => ioctl(name, number, ruleset),

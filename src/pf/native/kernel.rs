@@ -25,6 +25,10 @@ pub enum Call<'a> {
     GetRules(&'a mut PfiocRule),
     /// DIOCGETRULENV: one rule.
     GetRule(&'a mut Nv),
+    /// DIOCGETADDRS: the number of a rule's redirect addresses.
+    GetAddrs(&'a mut PfiocPooladdr),
+    /// DIOCGETADDR: one of them.
+    GetAddr(&'a mut PfiocPooladdr),
     /// DIOCGETRULESETS: the number of an anchor's children.
     GetRulesets(&'a mut PfiocRuleset),
     /// DIOCGETRULESET: the name of one.
@@ -51,6 +55,8 @@ impl Call<'_> {
             Call::AddRule(_) => "DIOCADDRULE",
             Call::GetRules(_) => "DIOCGETRULES",
             Call::GetRule(_) => "DIOCGETRULENV",
+            Call::GetAddrs(_) => "DIOCGETADDRS",
+            Call::GetAddr(_) => "DIOCGETADDR",
             Call::GetRulesets(_) => "DIOCGETRULESETS",
             Call::GetRuleset(_) => "DIOCGETRULESET",
             Call::GetStatus(_) => "DIOCGETSTATUSNV",
@@ -71,6 +77,8 @@ impl Call<'_> {
             Call::AddRule(_) => iowr(4, size_of::<PfiocRule>()),
             Call::GetRules(_) => iowr(6, size_of::<PfiocRule>()),
             Call::GetRule(_) => iowr(7, 24),
+            Call::GetAddrs(_) => iowr(53, size_of::<PfiocPooladdr>()),
+            Call::GetAddr(_) => iowr(54, size_of::<PfiocPooladdr>()),
             Call::GetRulesets(_) => iowr(58, size_of::<PfiocRuleset>()),
             Call::GetRuleset(_) => iowr(59, size_of::<PfiocRuleset>()),
             Call::GetStatus(_) => iowr(21, 24),

@@ -27,6 +27,8 @@ pub const AF_INET6: u8 = 28;
 pub const PF_PASS: u8 = 0;
 /// PF_NAT
 pub const PF_NAT: u8 = 4;
+/// PF_MATCH
+pub const PF_MATCH: u8 = 12;
 /// PF_RDR
 pub const PF_RDR: u8 = 8;
 

@@ -21,6 +21,10 @@ pub struct Held {
     pub anchor_call: String,
     /// The rule.
     pub rule: List,
+    /// The ticket of its ruleset.
+    pub ticket: u32,
+    /// Its number there.
+    pub nr: u32,
 }
 
 /// Sends `request` and reads the reply.
@@ -78,11 +82,40 @@ pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Ve
         }
         .map_err(|failure| Failure { about: format!("rule {nr} of anchor \"{anchor}\""), ..failure })?;
         let read = || -> Result<Held, Malformed> {
-            Ok(Held { anchor_call: reply.string("anchor_call")?.to_owned(), rule: reply.list("rule")?.clone() })
+            let (anchor_call, rule) = (reply.string("anchor_call")?.to_owned(), reply.list("rule")?.clone());
+            Ok(Held { anchor_call, rule, ticket, nr })
         };
         rules.push(read().map_err(|malformed| unreadable("DIOCGETRULENV", &malformed))?);
     }
     Ok(rules)
+}
+
+/// The addresses that a rule redirects to; none where the kernel does not tell. EBUSY where the ruleset was loaded anew
+/// meanwhile. 14 has one list of addresses for each rule, which is that of route-to in a filter rule; 15 has several, and
+/// this call gives those of rdr-to (pf_ioctl_get_addrs).
+pub fn targets<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset, held: &Held) -> Result<Vec<Where>, Failure> {
+    let mut request = PfiocPooladdr::new_zeroed();
+    (request.ticket, request.r_action, request.r_num) = (held.ticket, ruleset.action(), held.nr);
+    request.anchor = field(anchor);
+    match kernel.call(Call::GetAddrs(&mut request)) {
+        Ok(()) => {}
+        Err(failure) if failure.errno == libc::EBUSY => return Err(failure),
+        // what is asked for is only for the message, mostly
+        Err(_) => return Ok(vec![]),
+    }
+    let mut targets = Vec::new();
+    for nr in 0..request.nr {
+        request.nr = nr;
+        kernel.call(Call::GetAddr(&mut request))?;
+        let wrap = &request.addr;
+        targets.push(match wrap.kind {
+            PF_ADDR_DYNIFTL => Where::Interface(text(&wrap.addr), modifiers(u64::from(wrap.iflags))),
+            PF_ADDR_TABLE => Where::Table(text(&[wrap.addr, wrap.mask].concat())),
+            PF_ADDR_ADDRMASK => masked(wrap.addr, wrap.mask, u64::from(request.af)),
+            _ => Where::Other,
+        });
+    }
+    Ok(targets)
 }
 
 /// Whether an anchor holds a rule.
@@ -215,10 +248,7 @@ pub fn address(rule_addr: &List, af: u64) -> Result<Where, Malformed> {
     let wrap = rule_addr.list("addr")?;
     let kind = wrap.number("type")?;
     if kind == u64::from(PF_ADDR_DYNIFTL) {
-        let flags = wrap.number("iflags")?;
-        let modifiers = [(1, ":network"), (2, ":broadcast"), (4, ":peer"), (8, ":0")];
-        let suffix = modifiers.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, word)| *word).collect();
-        return Ok(Where::Interface(wrap.string("ifname")?.to_owned(), suffix));
+        return Ok(Where::Interface(wrap.string("ifname")?.to_owned(), modifiers(wrap.number("iflags")?)));
     }
     if kind == u64::from(PF_ADDR_TABLE) {
         return Ok(Where::Table(wrap.string("tblname")?.to_owned()));
@@ -233,14 +263,24 @@ pub fn address(rule_addr: &List, af: u64) -> Result<Where, Malformed> {
         bytes[..length].copy_from_slice(&given[..length]);
         Ok(bytes)
     };
-    let (address, mask) = (bytes("addr")?, bytes("mask")?);
+    Ok(masked(bytes("addr")?, bytes("mask")?, af))
+}
+
+/// What follows the name of an interface: PFI_AFLAG_*.
+fn modifiers(flags: u64) -> String {
+    let words = [(1, ":network"), (2, ":broadcast"), (4, ":peer"), (8, ":0")];
+    words.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, word)| *word).collect()
+}
+
+/// An address and its mask, of family `af`.
+fn masked(address: [u8; 16], mask: [u8; 16], af: u64) -> Where {
     let prefix = mask.iter().map(|byte| byte.count_ones()).sum::<u32>();
     if prefix == 0 {
-        return Ok(Where::Any);
+        return Where::Any;
     }
     // no family: what is behind the first four bytes tells
     let v4 = af == u64::from(AF_INET) || af == 0 && address[4..] == [0; 12] && mask[4..] == [0; 12];
     let [a, b, c, d, ..] = address;
     let (address, whole) = if v4 { (IpAddr::from([a, b, c, d]), 32) } else { (IpAddr::from(address), 128) };
-    Ok(if prefix >= whole { Where::Host(address) } else { Where::Network(address, prefix) })
+    if prefix >= whole { Where::Host(address) } else { Where::Network(address, prefix) }
 }

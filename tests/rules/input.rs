@@ -1,0 +1,86 @@
+//! Publications from files: tests/rules/NNNN-name.in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use kport::error::{Error, Kind, Result};
+use kport::name::JailName;
+use kport::net::{Family, Interface};
+use kport::rules::{Options, Publication, Rule, Targets, redirects, rules};
+
+/// Each file and its text, sorted.
+pub fn all() -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rules");
+    let mut paths: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "in"));
+    paths.sort();
+    assert!(paths.len() >= 40, "only {} goldens", paths.len());
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// What stands in an .in file: a word, then its values.
+#[derive(Default)]
+struct Input {
+    jail: String,
+    addresses: Vec<IpAddr>,
+    gateway: [Option<Interface>; 2],
+    inner: BTreeMap<IpAddr, Option<Interface>>,
+    options: Options,
+    specs: Vec<String>,
+}
+
+fn parsed<T: std::str::FromStr<Err = Error>>(words: &[&str]) -> Result<Vec<T>> {
+    words.iter().map(|word| word.parse()).collect()
+}
+
+fn read(input: &str) -> Result<Input> {
+    let mut read = Input { jail: "web".to_owned(), ..Input::default() };
+    for line in input.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let values = &words[1..];
+        match (words[0], values) {
+            ("jail", [_, ..]) => read.jail = line["jail ".len()..].to_owned(),
+            ("address", _) => read.addresses = values.iter().map(|word| word.parse().unwrap()).collect(),
+            ("gateway", [one]) => read.gateway = [Some(one.parse()?); 2],
+            ("gateway", [inet, inet6]) => read.gateway = [Some(inet.parse()?), Some(inet6.parse()?)],
+            ("inner", [address, interface]) => {
+                _ = read.inner.insert(address.parse().unwrap(), Some(interface.parse()?))
+            }
+            ("own", [address]) => _ = read.inner.insert(address.parse().unwrap(), None),
+            ("reach", _) => read.options.reach = parsed(values)?,
+            ("hairpin", []) => read.options.hairpin = true,
+            ("host-access", []) => read.options.host_access = true,
+            ("from", _) => read.options.from = parsed(values)?,
+            ("max-connections", [n]) => read.options.limits.connections = n.parse().ok(),
+            ("max-connections-per-source", [n]) => read.options.limits.connections_per_source = n.parse().ok(),
+            ("rate", [rate]) => read.options.limits.rate = Some(rate.parse()?),
+            ("log", []) => read.options.log = true,
+            ("no-quick", []) => read.options.quick = false,
+            ("spec", _) => read.specs.push(values.join(" ")),
+            _ => panic!("{line}"),
+        }
+    }
+    Ok(read)
+}
+
+/// The rules of a publication, or why it is refused.
+pub fn made(input: &str) -> Result<Vec<Rule>> {
+    let input = read(input)?;
+    let jail: JailName = input.jail.parse()?;
+    let spec = input.specs.join(" ").parse()?;
+    let targets = Targets::choose(&jail, &input.addresses)?;
+    let redirects = redirects(&jail, &spec, &targets, |family| {
+        input.gateway[(family == Family::Inet6) as usize]
+            .ok_or_else(|| Error::new(Kind::Unavailable, format!("no {family} default route")))
+    })?;
+    let publication = Publication::new(jail, redirects, input.options, |address| {
+        let known = input.inner.get(&address);
+        known.copied().ok_or_else(|| Error::new(Kind::Unavailable, format!("no network with {address}")))
+    })?;
+    // what is on disk is what is loaded
+    let json = serde_json::to_string(&publication).unwrap();
+    assert_eq!(serde_json::from_str::<Publication>(&json).unwrap(), publication, "{json}");
+    Ok(rules(&publication))
+}
