@@ -87,7 +87,7 @@ fn run(cli: Cli) -> Result<()> {
             print(&if json { document(&show::list_json(&list)) } else { show::list(&list) })
         }
         Command::Trace(question) => {
-            let traced = trace::trace(&question, &session(&global)?, &global)?;
+            let traced = trace::trace(&question, &any_session(&global)?, &global)?;
             if !global.quiet {
                 traced.notes.iter().for_each(|note| complain(note));
             }
@@ -121,7 +121,16 @@ fn change(
     if json { print(&document(&show::outcome_json(&outcome))) } else { Ok(()) }
 }
 
+/// What is published for a host that is played must not come to the pf of another.
 fn session(global: &Global) -> Result<Session> {
+    let session = any_session(global)?;
+    if global.host.is_some() && session.firewall.name() != "sim" {
+        return Err(Error::new(Kind::Argument, "--host plays a host: use it with --backend sim"));
+    }
+    Ok(session)
+}
+
+fn any_session(global: &Global) -> Result<Session> {
     let backend = match (global.backend, std::env::var("KPORT_BACKEND")) {
         (Some(backend), _) => backend,
         (None, Ok(name)) if !name.is_empty() => {
@@ -139,8 +148,8 @@ fn session(global: &Global) -> Result<Session> {
         Box::new(move |run: &pfctl::Run<'_>| shown.line(&run.to_string())) as _
     });
     let session = Session::traced(&settings, played(global)?, trace)?;
-    if global.host.is_some() && session.firewall.name() != "sim" {
-        return Err(Error::new(Kind::Argument, "--host plays a host: use it with --backend sim"));
+    if global.verbose > 0 {
+        complain(&session.why());
     }
     if global.verbose > 0 {
         complain(&session.why());

@@ -981,13 +981,15 @@ fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
 }
 
 /// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
-/// may have for the mapping now, then from a port that follows
-/// from its name on, so that a jail comes to the same port at every start, and different jails to different ones.
+/// may have for the mapping now, then from a port that follows from its name on, so that a jail comes to the same port at every start, and different jails to different ones.
 fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = (u16, bool)> {
     let range = request.auto_range;
-    let current: Vec<u16> = old
-        .iter()
-        .flat_map(|old| old.redirects())
+    let mut publications: Vec<&Publication> = old.iter().flat_map(|old| &old.publications).collect();
+    // first what the same call made before: then the same again changes nothing
+    publications.sort_by_key(|p| p.options != request.options);
+    let current: Vec<u16> = publications
+        .into_iter()
+        .flat_map(|p| &p.redirects)
         .filter(|r| r.jail == mapping.jail && r.protocol == mapping.protocol)
         .filter(|r| mapping.place.is_none_or(|place| place == r.place))
         .filter(|r| range.contains(r.host.first()) && range.contains(r.host.last()))

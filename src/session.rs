@@ -105,12 +105,9 @@ impl Session {
         let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let native = || Native::probe(deadline).map(|native| Box::new(native) as Box<dyn Firewall>);
-        let pfctl = || -> Box<dyn Firewall> {
+        let pfctl = || {
             let program = Pfctl::new(settings.pfctl.clone(), deadline);
-            Box::new(match trace {
-                Some(trace) => program.traced(trace),
-                None => program,
-            })
+            Box::new(trace.into_iter().fold(program, Pfctl::traced)) as Box<dyn Firewall>
         };
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());

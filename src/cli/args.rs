@@ -37,7 +37,7 @@ pub struct Global {
     /// The pfctl(8) to run
     #[arg(long, global = true, value_name = "PROGRAM", default_value = kport::pf::pfctl::PROGRAM)]
     pub pfctl: PathBuf,
-    /// Play the host that this JSON file describes (only with the simulator)
+    /// Play the host that this JSON file describes (to change something, only with the simulator)
     #[arg(long, global = true, value_name = "FILE")]
     pub host: Option<PathBuf>,
     /// How long a command may take
@@ -142,9 +142,6 @@ pub struct Question {
     /// Whose pf it is, 14 or 15 [default: this kernel's, or 15]
     #[arg(long, value_name = "14|15", value_parser = release)]
     pub release: Option<Release>,
-    /// A file with the facts of a host, instead of this one
-    #[arg(long, value_name = "FILE")]
-    pub host: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     pub json: bool,

@@ -1,11 +1,9 @@
 //! `kport trace`: the way of a packet through the rules that are loaded.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use kport::error::{Error, Kind, Result, quoted};
-use kport::host::{Fixed, Host};
 use kport::net::Family;
 use kport::pf::Firewall;
 use kport::pf::packet::{Packet, Party, Release, Step, Trace, Verdict, World};
@@ -31,15 +29,7 @@ pub struct Traced {
 
 /// Sends the packet. Changes nothing: its states live as long as this call.
 pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<Traced> {
-    let fixed: Fixed;
-    let host: &dyn Host = match &question.host {
-        None => &*session.host,
-        Some(path) => {
-            let read = |e| Error::io(format_args!("read {}", path.display()), &e);
-            fixed = fs::read_to_string(path).map_err(read)?.parse().map_err(|e: Error| e.context(path.display()))?;
-            &fixed
-        }
-    };
+    let host = &*session.host;
     let release = match question.release {
         Some(release) => release,
         None => host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default(),
@@ -54,7 +44,7 @@ pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<
         _ => &*session.firewall,
     };
     let made = World::of_pf(host, firewall, release);
-    let mut world = made.map_err(|error| match (error.kind(), &question.host) {
+    let mut world = made.map_err(|error| match (error.kind(), &global.host) {
         (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
         _ => error,
     })?;
