@@ -151,9 +151,6 @@ fn any_session(global: &Global) -> Result<Session> {
     if global.verbose > 0 {
         complain(&session.why());
     }
-    if global.verbose > 0 {
-        complain(&session.why());
-    }
     Ok(session)
 }
 
