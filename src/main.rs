@@ -20,7 +20,7 @@ use kport::pf::{pfctl, sim};
 use kport::publisher::{Observer, Outcome, Request, Step};
 use kport::rules::{self, Limits, Options, Publication, Targets};
 use kport::session::{Backend, Session, Settings};
-use kport::spec::{self, Spec};
+use kport::spec::{self, HostPorts, Spec};
 
 use cli::args::{Cli, Command, Global, USAGE, Wish};
 use cli::{show, trace};
@@ -72,14 +72,22 @@ fn run(cli: Cli) -> Result<()> {
             request.auto_range = auto_range;
             request.force = force;
             request.allow_inert = allow_inert;
-            change(&global, json, |publisher| publisher.publish(&request))
+            let auto = request.spec.mappings().iter().any(|m| m.host == HostPorts::Auto);
+            let report = if json {
+                Report::Json
+            } else if auto && !global.quiet {
+                Report::Ports
+            } else {
+                Report::Nothing
+            };
+            change(&global, report, |publisher| publisher.publish(&request))
         }
         Command::Unpublish { jail, specs, jid } if specs.is_empty() => {
-            change(&global, false, |publisher| publisher.unpublish(&jail, jid))
+            change(&global, Report::Nothing, |publisher| publisher.unpublish(&jail, jid))
         }
         Command::Unpublish { jail, specs, jid } => {
             let spec = spec::parse(&specs.join(" "))?;
-            change(&global, false, |publisher| publisher.unpublish_some(&jail, jid, &spec))
+            change(&global, Report::Nothing, |publisher| publisher.unpublish_some(&jail, jid, &spec))
         }
         Command::List { jail, json } => {
             let session = session(&global)?;
@@ -94,17 +102,31 @@ fn run(cli: Cli) -> Result<()> {
             print(&if question.json { document(&trace::json(&traced)) } else { format!("{}\n", traced.trace) })?;
             trace::verdict(&traced)
         }
-        Command::Restore { json } => change(&global, json, |publisher| publisher.restore()),
+        Command::Restore { json } => change(&global, Report::json(json), |publisher| publisher.restore()),
         Command::Doctor { self_test: true, .. } => self_test(&global),
         Command::Doctor { json, .. } => doctor(&global, json),
-        Command::Gc { json } => change(&global, json, |publisher| publisher.collect()),
+        Command::Gc { json } => change(&global, Report::json(json), |publisher| publisher.collect()),
     }
 }
 
-/// Runs one change, says what there is to say, and prints its outcome where JSON was asked for.
+/// What a change prints on standard output.
+enum Report {
+    Nothing,
+    /// The redirects, a line each: somebody chose ports that the caller does not know.
+    Ports,
+    Json,
+}
+
+impl Report {
+    fn json(json: bool) -> Report {
+        if json { Report::Json } else { Report::Nothing }
+    }
+}
+
+/// Runs one change, says what there is to say, and prints its outcome.
 fn change(
     global: &Global,
-    json: bool,
+    report: Report,
     act: impl FnOnce(&kport::publisher::Publisher<'_>) -> Result<Outcome>,
 ) -> Result<()> {
     let session = session(global)?;
@@ -118,7 +140,11 @@ fn change(
             complain(note);
         }
     }
-    if json { print(&document(&show::outcome_json(&outcome))) } else { Ok(()) }
+    match report {
+        Report::Nothing => Ok(()),
+        Report::Ports => print(&show::redirects(&outcome.redirects)),
+        Report::Json => print(&document(&show::outcome_json(&outcome))),
+    }
 }
 
 /// What is published for a host that is played must not come to the pf of another.

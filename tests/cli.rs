@@ -116,6 +116,18 @@ fn parse_checks_and_writes_out() {
 }
 
 #[test]
+fn publish_says_which_ports_were_chosen() {
+    let kport = Kport::new();
+    let said = kport.ok(&web(&["9000:90", "auto:80"]), NOTICE);
+    let port: u16 = said.lines().nth(1).unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(port >= 49152);
+    assert_eq!(said, format!("tcp 9000 on em0 -> 10.0.0.2:90\ntcp {port} on em0 -> 10.0.0.2:80\n"));
+    assert_eq!(kport.ok(&web(&["-q", "9000:90", "auto:80"]), ""), "");
+    let json: serde_json::Value = serde_json::from_str(&kport.ok(&web(&["--json", "9000:90", "auto:80"]), "")).unwrap();
+    assert_eq!((&json["changed"], &json["ports"][1]["host_port"]), (&false.into(), &port.into()));
+}
+
+#[test]
 fn list_as_json() {
     let kport = Kport::new();
     kport.ok(&web(&["--jid", "7", "8080-8081:80"]), NOTICE);

@@ -135,6 +135,15 @@ fn target(r: &Redirect) -> String {
     }
 }
 
+/// Redirects, a line each.
+pub fn redirects(redirects: &[Redirect]) -> String {
+    let mut text = String::new();
+    for redirect in redirects {
+        _ = writeln!(text, "{redirect}");
+    }
+    text
+}
+
 /// What a change did, as JSON.
 pub fn outcome_json(outcome: &Outcome) -> Value {
     json!({
