@@ -392,18 +392,15 @@ fn complaints(output: &Output) -> Vec<String> {
 }
 
 /// Whether a line says that there is no such anchor, or none any more. 14 and 15 have words of their own for it, and
-/// `-sn` others than `-sr`.
+/// `-sn` others than `-sr`. The kernel says EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c), for
+/// which `-sA` of 14 has no words: it knows EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
 fn gone(line: &str) -> bool {
     let line = line.strip_prefix("pfctl: ").unwrap_or(line);
-    matches!(
-        line,
-        "Anchor does not exist."
-            | "DIOCGETRULES: Invalid argument"
-            | "DIOCGETRULE: Invalid argument"
-            | "DIOCGETRULENV: Invalid argument"
-            | "DIOCGETRULESETS: Invalid argument"
-            | "DIOCGETRULESET: Invalid argument"
-    ) || (line.starts_with("Anchor '") && line.ends_with("' not found."))
+    const CALLS: [&str; 5] = ["DIOCGETRULES", "DIOCGETRULE", "DIOCGETRULENV", "DIOCGETRULESETS", "DIOCGETRULESET"];
+    const REASONS: [&str; 2] = ["Invalid argument", "No such file or directory"];
+    line == "Anchor does not exist."
+        || (line.starts_with("Anchor '") && line.ends_with("' not found."))
+        || line.split_once(": ").is_some_and(|(call, reason)| CALLS.contains(&call) && REASONS.contains(&reason))
 }
 
 /// `kport:web kport:web:tcp:8080 0 0 0 0 0 0 0 0`: labels, then evaluations, packets, bytes, packets and bytes in, packets
