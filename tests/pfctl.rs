@@ -441,6 +441,20 @@ fn busy_is_tried_again_until_the_deadline() {
     assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
 }
 
+/// An anchor that goes while pfctl walks through all of them ends the walk, and the others are still there.
+#[test]
+fn half_a_list_is_no_list() {
+    for gone in ["pfctl: Anchor does not exist.", "pfctl: DIOCGETRULESETS: No such file or directory"] {
+        let standin = standin::Pfctl::new();
+        for jail in ["a", "b"] {
+            standin.put(&format!("kport/{jail}"), &text(&some("1:1")));
+        }
+        standin.faults("-sA", 2, 100, Fault::Warn(gone));
+        assert_eq!(pfctl(&standin).anchors().unwrap(), ["a", "b"], "{gone}");
+        assert_eq!(standin.calls().len(), 3);
+    }
+}
+
 #[test]
 fn many_at_once_while_a_third_is_busy() {
     let standin = standin::Pfctl::new();

@@ -116,7 +116,7 @@ impl Pfctl {
         })
     }
 
-    /// Runs pfctl, again and again while another program holds pf, up to `deadline`.
+    /// Runs pfctl, again and again while another program holds pf or takes away what it looks at, up to `deadline`.
     fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
@@ -135,8 +135,13 @@ impl Pfctl {
                 return Err(Error::new(Kind::Busy, format!("{doing}: {why}")));
             }
             let output = self.run(arguments, input, deadline)?;
+            let said = complaints(&output);
             // pf_ioctl.c: a ticket that is out of date, since somebody else began a load; rules of other anchors count too
-            if !complaints(&output).iter().any(|line| line.ends_with("Device busy")) {
+            let busy = said.iter().any(|line| line.ends_with("Device busy"));
+            // the beginning of an answer: an anchor below went while -sA was on its way through all of them, and that is
+            // no word about the others (pfctl_walk_anchors in sbin/pfctl/pfctl.c leaves with 1); or this one just went
+            let cut = !output.stdout.is_empty() && !said.is_empty() && said.iter().all(|line| gone(line));
+            if !busy && !cut {
                 return Ok(output);
             }
             tries += 1;
