@@ -627,6 +627,20 @@ fn the_later_of_two_writers_wins_and_the_earlier_is_told() {
 
 // ---- reading
 
+/// pfctl -a kport/web -F all between two of this one's calls: the anchor is no more.
+#[test]
+fn an_anchor_that_is_cleared_meanwhile_is_busy_and_a_bad_rule_is_not() {
+    let fake = Fake::new();
+    let mut earlier = Transaction::begin(&fake, &anchor("web")).unwrap();
+    native(&fake).replace(&anchor("web"), &[]).unwrap();
+    assert!(!fake.exists("kport/web"));
+    assert_eq!(earlier.add(&web()[0]).unwrap_err().errno, libc::EBUSY);
+    drop(earlier);
+    let mut again = Transaction::begin(&fake, &anchor("web")).unwrap();
+    fake.refuse("DIOCADDRULE", 1, libc::EINVAL);
+    assert_eq!(again.add(&web()[0]).unwrap_err().errno, libc::EINVAL);
+}
+
 #[test]
 fn anchors_are_listed_by_name() {
     let fake = Fake::new();

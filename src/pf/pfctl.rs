@@ -116,7 +116,7 @@ impl Pfctl {
         })
     }
 
-    /// Runs pfctl, again and again while another program holds pf, up to `deadline`.
+    /// Runs pfctl, again and again while another program holds pf or takes away what it looks at, up to `deadline`.
     fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
@@ -135,8 +135,13 @@ impl Pfctl {
                 return Err(Error::new(Kind::Busy, format!("{doing}: {why}")));
             }
             let output = self.run(arguments, input, deadline)?;
+            let said = complaints(&output);
             // pf_ioctl.c: a ticket that is out of date, since somebody else began a load; rules of other anchors count too
-            if !complaints(&output).iter().any(|line| line.ends_with("Device busy")) {
+            let busy = said.iter().any(|line| line.ends_with("Device busy"));
+            // the beginning of an answer: an anchor below went while -sA was on its way through all of them, and that is
+            // no word about the others (pfctl_walk_anchors in sbin/pfctl/pfctl.c leaves with 1); or this one just went
+            let cut = !output.stdout.is_empty() && !said.is_empty() && said.iter().all(|line| gone(line));
+            if !busy && !cut {
                 return Ok(output);
             }
             tries += 1;
@@ -403,18 +408,15 @@ fn complaints(output: &Output) -> Vec<String> {
 }
 
 /// Whether a line says that there is no such anchor, or none any more. 14 and 15 have words of their own for it, and
-/// `-sn` others than `-sr`.
+/// `-sn` others than `-sr`. The kernel says EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c), for
+/// which `-sA` of 14 has no words: it knows EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
 fn gone(line: &str) -> bool {
     let line = line.strip_prefix("pfctl: ").unwrap_or(line);
-    matches!(
-        line,
-        "Anchor does not exist."
-            | "DIOCGETRULES: Invalid argument"
-            | "DIOCGETRULE: Invalid argument"
-            | "DIOCGETRULENV: Invalid argument"
-            | "DIOCGETRULESETS: Invalid argument"
-            | "DIOCGETRULESET: Invalid argument"
-    ) || (line.starts_with("Anchor '") && line.ends_with("' not found."))
+    const CALLS: [&str; 5] = ["DIOCGETRULES", "DIOCGETRULE", "DIOCGETRULENV", "DIOCGETRULESETS", "DIOCGETRULESET"];
+    const REASONS: [&str; 2] = ["Invalid argument", "No such file or directory"];
+    line == "Anchor does not exist."
+        || (line.starts_with("Anchor '") && line.ends_with("' not found."))
+        || line.split_once(": ").is_some_and(|(call, reason)| CALLS.contains(&call) && REASONS.contains(&reason))
 }
 
 /// `kport:web kport:web:tcp:8080 0 0 0 0 0 0 0 0`: labels, then evaluations, packets, bytes, packets and bytes in, packets

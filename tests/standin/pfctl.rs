@@ -292,9 +292,8 @@ impl State {
                 return Answer { stdout: "Disabled\n".to_owned(), status: 1, ..Answer::default() };
             }
             "Running" => "Enabled\n".to_owned(),
-            "A" if !there && old => {
-                return Answer { stderr: format!("Anchor '{anchor}' not found.\n"), ..Answer::default() };
-            }
+            // its pfctl(8) has words for EINVAL, its kernel says ENOENT
+            "A" if !there && old => return Answer::error("DIOCGETRULESETS: No such file or directory"),
             "A" if !there => return Answer::error("Anchor does not exist."),
             "A" => {
                 let below = if anchor.is_empty() { String::new() } else { format!("{anchor}/") };

@@ -64,8 +64,19 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         encode::rule(rule, member, &mut self.rule.rule);
         match self.kernel.call(Call::AddRule(&mut self.rule)) {
             Err(Failure { errno: libc::EEXIST, .. }) => Ok(()),
+            // so says the kernel of a bad rule, and also of an anchor that another program has cleared since DIOCXBEGIN:
+            // the commit of nothing took it away (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
+            Err(failure) if failure.errno == libc::EINVAL && self.anchor_is_gone() => {
+                Err(Failure { errno: libc::EBUSY, ..failure })
+            }
             other => other,
         }
+    }
+
+    fn anchor_is_gone(&self) -> bool {
+        let mut request = PfiocRule::new_zeroed();
+        request.anchor = self.rule.anchor;
+        matches!(self.kernel.call(Call::GetRules(&mut request)), Err(Failure { errno: libc::EINVAL, .. }))
     }
 
     /// DIOCXCOMMIT: the anchor holds these rules and no others, from one packet to the next.
