@@ -549,6 +549,8 @@ impl<'a> Publisher<'a> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
+        // one that is being torn down is not the one whose ports these are: that one is still to come
+        let found = found.filter(|j| !j.dying);
         if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
             // later, when the jail is gone, nothing could tell whose the publication was
             return Err(Error::new(

@@ -8,7 +8,7 @@ use common::{Rig, files, request};
 use kport::error::Kind;
 use kport::host::Jail;
 use kport::pf::Firewall;
-use kport::publisher::{Liveness, Unobserved};
+use kport::publisher::{Liveness, Request, Unobserved};
 
 fn rows(rig: &Rig) -> Vec<String> {
     rig.list()
@@ -223,6 +223,22 @@ fn a_dying_jail_is_gone() {
     rig.host.jails = vec![Jail { dying: true, ..rig.host.jails[0].clone() }];
     rig.with(&rig.sim(), &Unobserved, |p| p.collect()).unwrap();
     assert!(rows(&rig).is_empty());
+}
+
+#[test]
+fn a_dying_jail_is_not_the_one_that_starts() {
+    let mut rig = Rig::new();
+    rig.host.jails = vec![Jail { dying: true, ..rig.host.jails[0].clone() }];
+    let error = rig.publish(&request("web", "8080:80")).unwrap_err();
+    assert!(error.message().contains("no jail \"web\" is running"), "{error}");
+    // published by the hook that runs before the next start
+    let early = Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("web", "8080:80") };
+    rig.publish(&early).unwrap();
+    assert_eq!(rig.list()[0].jid, None);
+    let next = rig.host.jails[0].jid + 10;
+    rig.host.jails.push(Jail { jid: next, dying: false, ..rig.host.jails[0].clone() });
+    rig.with(&rig.sim(), &Unobserved, |p| p.collect()).unwrap();
+    assert_eq!(rows(&rig), ["web tcp 8080 on em0 -> 10.0.0.2:80 live"]);
 }
 
 #[test]
