@@ -886,21 +886,28 @@ impl<'a> Publisher<'a> {
         // pf that is not there holds nothing
         let absent = |error: &Error| error.kind() == Kind::Unavailable;
         let mut errors = vec![];
-        let loaded = self.observer.step(Step::Load).and_then(|()| {
-            let held = self.firewall.loaded(anchor)?;
-            // an anchor that holds something unknown is cleared as well
-            if !held.is_empty() || self.firewall.anchors()?.iter().any(|child| child == anchor.child()) {
-                self.firewall.replace(anchor, &[])?;
-                outcome.changed = true;
-            }
-            Ok(held)
-        });
         // the jail's label is on every state, except on those of rules that the native backend loaded
         let mut labels: BTreeSet<Label> = BTreeSet::from([label]);
-        match loaded {
-            Ok(held) => labels.extend(
-                held.rules.iter().filter(|r| r.labels.len() < 2).filter_map(|r| Label::loaded(r.labels.last()?)),
-            ),
+        match self.observer.step(Step::Load).and_then(|()| self.firewall.loaded(anchor)) {
+            Ok(held) => {
+                labels.extend(
+                    held.rules.iter().filter(|r| r.labels.len() < 2).filter_map(|r| Label::loaded(r.labels.last()?)),
+                );
+                let clear = || -> Result<bool> {
+                    // an anchor that holds something unknown is cleared as well
+                    let there =
+                        !held.is_empty() || self.firewall.anchors()?.iter().any(|child| child == anchor.child());
+                    if there {
+                        self.firewall.replace(anchor, &[])?;
+                    }
+                    Ok(there)
+                };
+                match clear() {
+                    Ok(cleared) => outcome.changed |= cleared,
+                    // pf is there: whatever the reason is, the anchor may hold what it held
+                    Err(error) => errors.push(error),
+                }
+            }
             Err(error) if absent(&error) => outcome.notes.push(format!("pf has nothing to clear: {error}")),
             Err(error) => errors.push(error),
         }
