@@ -403,7 +403,8 @@ impl<'a> Publisher<'a> {
             let mut restore = || -> Result<()> {
                 let Some(mut record) = self.record(&lock, &anchor, &boot, &mut outcome.notes)? else { return Ok(()) };
                 let wanted = rules::of_all(&record.publications);
-                if !is_live(&wanted, &self.firewall.loaded(&anchor)?) {
+                // after an interrupted change pf may hold the set before, and that may look the same
+                if !record.replaces.is_empty() || !is_live(&wanted, &self.firewall.loaded(&anchor)?) {
                     self.observer.step(Step::Load)?;
                     self.firewall.replace(&anchor, &wanted)?;
                     outcome.changed = true;
