@@ -157,7 +157,8 @@ pub fn redirects(
     let mut seen = HashSet::with_capacity(spec.mappings().len());
     for mapping in spec.mappings() {
         let HostPorts::Fixed(host) = mapping.host else {
-            return Err(Error::new(Kind::Internal, format!("{mapping}: no port was chosen")));
+            let why = format!("{mapping}: auto is a port only when it is published; give one");
+            return Err(Error::new(Kind::Unsupported, why));
         };
         let mut served = false;
         for family in Family::ALL {
