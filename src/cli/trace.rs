@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use kport::error::{Error, Kind, Result, quoted};
 use kport::host::{Fixed, Host};
@@ -48,7 +47,7 @@ pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<
     let firewall: &dyn Firewall = match session.firewall.name() {
         // rules are read as text, and pfctl(8) is who writes that
         "native" => {
-            pfctl = Pfctl::new(global.pfctl.clone(), Instant::now() + global.timeout);
+            pfctl = Pfctl::new(global.pfctl.clone(), session.deadline());
             &pfctl
         }
         _ => &*session.firewall,
