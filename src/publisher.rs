@@ -457,7 +457,8 @@ impl<'a> Publisher<'a> {
                 continue;
             }
             let Some(anchor) = Anchor::from_child(&child) else {
-                outcome.notes.push(format!("anchor {PARENT}/{child} is not one of kport's: left alone"));
+                let path = quoted(&format!("{PARENT}/{child}"));
+                outcome.notes.push(format!("anchor {path} is not one of kport's: left alone"));
                 continue;
             };
             let label = Label::of_anchor(&anchor);
