@@ -339,6 +339,10 @@ impl<'a> Publisher<'a> {
             return self.verify(&record, &wanted, allow_inert, facts, &mut outcome.notes);
         }
 
+        if let Some(old) = old.filter(|old| old.backend == "native") {
+            // its states outlive its rules, and have no other label than their mapping's
+            record.backend.clone_from(&old.backend);
+        }
         self.observer.step(Step::Record)?;
         record.replaces = old.iter().flat_map(|old| old.possible()).cloned().collect();
         if let Err(error) = self.store.put(lock, &record) {

@@ -402,6 +402,27 @@ fn states_of_what_went_away() {
     assert_eq!(pf.states(), ["kport:web kport:web:tcp:1"]);
 }
 
+/// The native backend's states have the mapping's label alone, and outlive its rules: unpublish ends them though pfctl has
+/// loaded the set anew.
+#[test]
+fn states_of_another_backend() {
+    use std::time::{Duration, Instant};
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+    let publish = |spec: &str| rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", spec))).unwrap();
+    publish("8080:80");
+    let record = std::fs::read_to_string(rig.state("jails/db.json")).unwrap();
+    let native = record.replace("\"backend\":\"pfctl\"", "\"backend\":\"native\"");
+    assert_ne!(native, record);
+    std::fs::write(rig.state("jails/db.json"), native).unwrap();
+    pf.set_states(&["kport:db:tcp:8080", "kport:web:tcp:1"]);
+    publish("8080:80 8081:81");
+    assert_eq!(pf.states().len(), 2);
+    rig.with(&pfctl(), &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
+    assert_eq!(pf.states(), ["kport:web:tcp:1"]);
+}
+
 /// A boot: 64 processes publish 64 jails at once, and pf is busy at a third of all calls.
 #[test]
 fn sixty_four_at_once_while_pf_is_busy() {
