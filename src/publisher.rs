@@ -596,7 +596,7 @@ impl<'a> Publisher<'a> {
                     Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
                 };
                 let mut chosen = None;
-                for (first, fresh) in candidates(request, old, mapping) {
+                for (first, fresh) in candidates(request, old, mapping, &targets) {
                     let Some(fixed) = at(first) else { continue };
                     let redirects = redirects_of(&Spec::one(fixed))?;
                     // a port that the jail has at another place is not this mapping's
@@ -1018,16 +1018,24 @@ fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
 /// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
 /// may have for the mapping now, then from a port that follows
 /// from its name on, so that a jail comes to the same port at every start, and different jails to different ones.
-fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = (u16, bool)> {
+fn candidates(
+    request: &Request,
+    old: Option<&Record>,
+    mapping: &Mapping,
+    targets: &Targets,
+) -> impl Iterator<Item = (u16, bool)> {
     let range = request.auto_range;
-    let current: Vec<u16> = old
+    let mut current: Vec<(bool, u16)> = old
         .iter()
-        .flat_map(|old| old.redirects())
-        .filter(|r| r.jail == mapping.jail && r.protocol == mapping.protocol)
-        .filter(|r| mapping.place.is_none_or(|place| place == r.place))
-        .filter(|r| range.contains(r.host.first()) && range.contains(r.host.last()))
-        .map(|r| r.host.first())
+        .flat_map(|old| &old.publications)
+        .flat_map(|p| p.redirects.iter().map(move |r| (p.options == request.options, r)))
+        .filter(|(_, r)| r.jail == mapping.jail && r.protocol == mapping.protocol)
+        .filter(|(_, r)| mapping.place.is_none_or(|place| place == r.place))
+        .filter(|(_, r)| range.contains(r.host.first()) && range.contains(r.host.last()))
+        .map(|(same, r)| (same && targets.of(r.family()) == Some(r.target), r.host.first()))
         .collect();
+    // what is just as the request has it comes first, or the same request would move another port each time
+    current.sort_by_key(|(same, _)| !same);
     let digest = Sha256::digest(format!("{mapping}\n{}", request.jail).as_bytes());
     let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
     let last = range.last().saturating_sub(mapping.jail.count() - 1);
@@ -1037,7 +1045,7 @@ fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> imp
         let offset = (seed % span + i) % span;
         range.first() + u16::try_from(offset).unwrap_or(0)
     });
-    current.into_iter().map(|port| (port, false)).chain(fresh.map(|port| (port, true)))
+    current.into_iter().map(|(_, port)| (port, false)).chain(fresh.map(|port| (port, true)))
 }
 
 /// Whether a redirect has the ports and the protocol of a mapping.
