@@ -248,7 +248,8 @@ struct kport_options {
 	const char *reach;
 	/**
 	 * Who may use the ports from outside: networks, addresses and tables, as
-	 * in "192.0.2.0/24 2001:db8::1 <trusted>"; usually everybody.
+	 * in "192.0.2.0/24 2001:db8::1 <trusted>"; usually everybody. "" is
+	 * refused.
 	 */
 	const char *sources;
 	/**
@@ -447,7 +448,7 @@ kport_status kport_unpublish(const char *jail,
  * is any host port, and one that is not published is no error. With
  * options->jid, what a later start of the jail has published stays. options
  * may be NULL. Fails as kport_unpublish() does, and with
- * KPORT_ERR_UNAVAILABLE if the default route is needed and there is none.
+ * KPORT_ERR_UNAVAILABLE if pf is not there to load the others.
  */
 KPORT_MUST_USE
 kport_status kport_unpublish_some(const char *jail,
@@ -474,9 +475,10 @@ kport_status kport_list(const char *jail,
  * Loads again what is recorded and was lost from pf, for all jails, as after
  * "pfctl -F all". What pf has is not touched.
  *
- * options may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_BUSY,
- * KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT; one jail's failure does not stop the
- * others, and the call can be repeated.
+ * options may be NULL. Fails with KPORT_ERR_UNAVAILABLE if pf is not there,
+ * KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
+ * KPORT_ERR_ARGUMENT; one jail's failure does not stop the others, and the
+ * call can be repeated.
  */
 KPORT_MUST_USE
 kport_status kport_restore(const struct kport_options *options,

@@ -628,19 +628,10 @@ fn jails(facts: &Facts<'_>) -> Found {
 
 fn host_access(facts: &Facts<'_>) -> Found {
     let wanted = facts.publications().find(|publication| publication.options.host_access);
-    let trouble = match wanted {
-        Some(publication) if facts.host.sysctl("net.pf.filter_local")? == Some(0) => Some(Trouble {
-            seen: format!(
-                "net.pf.filter_local is 0, so the host itself does not reach what {} publishes",
-                jail(publication)
-            ),
-            mend: "sysctl net.pf.filter_local=1 (and in /etc/sysctl.conf), then, since it counts when pf is enabled: \
-                   service pf restart"
-                .to_owned(),
-        }),
-        _ => None,
-    };
-    found(trouble)
+    found(match wanted {
+        Some(publication) => readiness::unfiltered(facts.host, &jail(publication))?,
+        None => None,
+    })
 }
 
 fn bridge_members(facts: &Facts<'_>) -> Found {

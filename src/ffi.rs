@@ -223,7 +223,8 @@ pub struct kport_options {
     /// port; usually "bridge epair lo". "": none.
     pub reach: *const c_char,
     /// Who may use the ports from outside: networks, addresses and tables, as
-    /// in "192.0.2.0/24 2001:db8::1 <trusted>"; usually everybody.
+    /// in "192.0.2.0/24 2001:db8::1 <trusted>"; usually everybody. "" is
+    /// refused.
     pub sources: *const c_char,
     /// How long a call may take, in milliseconds; usually 30000.
     pub timeout_ms: u32,
@@ -338,7 +339,7 @@ pub unsafe extern "C" fn kport_unpublish(
 /// is any host port, and one that is not published is no error. With
 /// options->jid, what a later start of the jail has published stays. options
 /// may be NULL. Fails as kport_unpublish() does, and with
-/// KPORT_ERR_UNAVAILABLE if the default route is needed and there is none.
+/// KPORT_ERR_UNAVAILABLE if pf is not there to load the others.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_unpublish_some(
@@ -385,9 +386,10 @@ pub unsafe extern "C" fn kport_list(
 /// Loads again what is recorded and was lost from pf, for all jails, as after
 /// "pfctl -F all". What pf has is not touched.
 ///
-/// options may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_BUSY,
-/// KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT; one jail's failure does not stop the
-/// others, and the call can be repeated.
+/// options may be NULL. Fails with KPORT_ERR_UNAVAILABLE if pf is not there,
+/// KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
+/// KPORT_ERR_ARGUMENT; one jail's failure does not stop the others, and the
+/// call can be repeated.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_restore(
@@ -617,10 +619,14 @@ impl Given {
                     .map(|text| words(&text))
                     .transpose()?
                     .unwrap_or(usual.reach),
-                from: text(given.sources, "options->sources")?
-                    .map(|text| words(&text))
-                    .transpose()?
-                    .unwrap_or(usual.from),
+                from: match text(given.sources, "options->sources")?.map(|text| words(&text)).transpose()? {
+                    // nobody, as it says, would be nothing to publish; everybody must not come of a list that was lost
+                    Some(none) if none.is_empty() => {
+                        let what = "options->sources names nobody; leave it NULL for everybody";
+                        return Err(Error::new(Kind::Argument, what));
+                    }
+                    given => given.unwrap_or(usual.from),
+                },
                 limits: limits(&given)?,
                 hairpin: given.flags & KPORT_HAIRPIN != 0,
                 host_access: given.flags & KPORT_HOST_ACCESS != 0,

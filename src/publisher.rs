@@ -340,6 +340,10 @@ impl<'a> Publisher<'a> {
             return self.verify(&record, &wanted, allow_inert, facts, &mut outcome.notes);
         }
 
+        if let Some(old) = old.filter(|old| old.backend == "native") {
+            // its states outlive its rules, and have no other label than their mapping's
+            record.backend.clone_from(&old.backend);
+        }
         self.observer.step(Step::Record)?;
         record.replaces = old.iter().flat_map(|old| old.possible()).cloned().collect();
         if let Err(error) = self.store.put(lock, &record) {
@@ -404,7 +408,8 @@ impl<'a> Publisher<'a> {
             let mut restore = || -> Result<()> {
                 let Some(mut record) = self.record(&lock, &anchor, &boot, &mut outcome.notes)? else { return Ok(()) };
                 let wanted = rules::of_all(&record.publications);
-                if !is_live(&wanted, &self.firewall.loaded(&anchor)?) {
+                // after an interrupted change pf may hold the set before, and that may look the same
+                if !record.replaces.is_empty() || !is_live(&wanted, &self.firewall.loaded(&anchor)?) {
                     self.observer.step(Step::Load)?;
                     self.firewall.replace(&anchor, &wanted)?;
                     outcome.changed = true;
@@ -457,7 +462,8 @@ impl<'a> Publisher<'a> {
                 continue;
             }
             let Some(anchor) = Anchor::from_child(&child) else {
-                outcome.notes.push(format!("anchor {PARENT}/{child} is not one of kport's: left alone"));
+                let path = quoted(&format!("{PARENT}/{child}"));
+                outcome.notes.push(format!("anchor {path} is not one of kport's: left alone"));
                 continue;
             };
             let label = Label::of_anchor(&anchor);
@@ -550,6 +556,8 @@ impl<'a> Publisher<'a> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
+        // one that is being torn down is not the one whose ports these are: that one is still to come
+        let found = found.filter(|j| !j.dying);
         if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
             // later, when the jail is gone, nothing could tell whose the publication was
             return Err(Error::new(
@@ -603,7 +611,7 @@ impl<'a> Publisher<'a> {
                     Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
                 };
                 let mut chosen = None;
-                for (first, fresh) in candidates(request, old, mapping) {
+                for (first, fresh) in candidates(request, old, mapping, &targets) {
                     let Some(fixed) = at(first) else { continue };
                     let redirects = redirects_of(&Spec::one(fixed))?;
                     // a port that the jail has at another place is not this mapping's
@@ -808,6 +816,9 @@ impl<'a> Publisher<'a> {
                 trouble = readiness::unforwarded(self.host, family, record.redirects(), || facts.interfaces())?;
             }
         }
+        if trouble.is_none() && record.publications.iter().any(|p| p.options.host_access) {
+            trouble = readiness::unfiltered(self.host, &format!("jail {}", quoted(record.jail.as_str())))?;
+        }
         trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
     }
 
@@ -864,21 +875,28 @@ impl<'a> Publisher<'a> {
         // pf that is not there holds nothing
         let absent = |error: &Error| error.kind() == Kind::Unavailable;
         let mut errors = vec![];
-        let loaded = self.observer.step(Step::Load).and_then(|()| {
-            let held = self.firewall.loaded(anchor)?;
-            // an anchor that holds something unknown is cleared as well
-            if !held.is_empty() || self.firewall.anchors()?.iter().any(|child| child == anchor.child()) {
-                self.firewall.replace(anchor, &[])?;
-                outcome.changed = true;
-            }
-            Ok(held)
-        });
         // the jail's label is on every state, except on those of rules that the native backend loaded
         let mut labels: BTreeSet<Label> = BTreeSet::from([label]);
-        match loaded {
-            Ok(held) => labels.extend(
-                held.rules.iter().filter(|r| r.labels.len() < 2).filter_map(|r| Label::loaded(r.labels.last()?)),
-            ),
+        match self.observer.step(Step::Load).and_then(|()| self.firewall.loaded(anchor)) {
+            Ok(held) => {
+                labels.extend(
+                    held.rules.iter().filter(|r| r.labels.len() < 2).filter_map(|r| Label::loaded(r.labels.last()?)),
+                );
+                let clear = || -> Result<bool> {
+                    // an anchor that holds something unknown is cleared as well
+                    let there =
+                        !held.is_empty() || self.firewall.anchors()?.iter().any(|child| child == anchor.child());
+                    if there {
+                        self.firewall.replace(anchor, &[])?;
+                    }
+                    Ok(there)
+                };
+                match clear() {
+                    Ok(cleared) => outcome.changed |= cleared,
+                    // pf is there: whatever the reason is, the anchor may hold what it held
+                    Err(error) => errors.push(error),
+                }
+            }
             Err(error) if absent(&error) => outcome.notes.push(format!("pf has nothing to clear: {error}")),
             Err(error) => errors.push(error),
         }
@@ -981,20 +999,26 @@ fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
 }
 
 /// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
-/// may have for the mapping now, then from a port that follows from its name on, so that a jail comes to the same port at every start, and different jails to different ones.
-fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> impl Iterator<Item = (u16, bool)> {
+/// may have for the mapping now, then from a port that follows from its name on, so that a jail comes to the same port at
+/// every start, and different jails to different ones.
+fn candidates(
+    request: &Request,
+    old: Option<&Record>,
+    mapping: &Mapping,
+    targets: &Targets,
+) -> impl Iterator<Item = (u16, bool)> {
     let range = request.auto_range;
-    let mut publications: Vec<&Publication> = old.iter().flat_map(|old| &old.publications).collect();
-    // first what the same call made before: then the same again changes nothing
-    publications.sort_by_key(|p| p.options != request.options);
-    let current: Vec<u16> = publications
-        .into_iter()
-        .flat_map(|p| &p.redirects)
-        .filter(|r| r.jail == mapping.jail && r.protocol == mapping.protocol)
-        .filter(|r| mapping.place.is_none_or(|place| place == r.place))
-        .filter(|r| range.contains(r.host.first()) && range.contains(r.host.last()))
-        .map(|r| r.host.first())
+    let mut current: Vec<(bool, u16)> = old
+        .iter()
+        .flat_map(|old| &old.publications)
+        .flat_map(|p| p.redirects.iter().map(move |r| (p.options == request.options, r)))
+        .filter(|(_, r)| r.jail == mapping.jail && r.protocol == mapping.protocol)
+        .filter(|(_, r)| mapping.place.is_none_or(|place| place == r.place))
+        .filter(|(_, r)| range.contains(r.host.first()) && range.contains(r.host.last()))
+        .map(|(same, r)| (same && targets.of(r.family()) == Some(r.target), r.host.first()))
         .collect();
+    // what is just as the request has it comes first, or the same request would move another port each time
+    current.sort_by_key(|(same, _)| !same);
     let digest = Sha256::digest(format!("{mapping}\n{}", request.jail).as_bytes());
     let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
     let last = range.last().saturating_sub(mapping.jail.count() - 1);
@@ -1004,7 +1028,7 @@ fn candidates(request: &Request, old: Option<&Record>, mapping: &Mapping) -> imp
         let offset = (seed % span + i) % span;
         range.first() + u16::try_from(offset).unwrap_or(0)
     });
-    current.into_iter().map(|port| (port, false)).chain(fresh.map(|port| (port, true)))
+    current.into_iter().map(|(_, port)| (port, false)).chain(fresh.map(|port| (port, true)))
 }
 
 /// Whether a redirect has the ports and the protocol of a mapping.

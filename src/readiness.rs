@@ -55,6 +55,16 @@ pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Trouble> {
     })
 }
 
+/// pf does not see what the host sends to itself, which host access needs. `who` publishes with it.
+pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Trouble>> {
+    Ok((host.sysctl("net.pf.filter_local")? == Some(0)).then(|| Trouble {
+        seen: format!("net.pf.filter_local is 0, so the host itself does not reach what {who} publishes"),
+        mend: "sysctl net.pf.filter_local=1 (and in /etc/sysctl.conf), then, since it counts when pf is enabled: \
+               service pf restart"
+            .to_owned(),
+    }))
+}
+
 /// The sysctl that turns forwarding on, and the variable of rc.conf(5) for it.
 pub const fn forwarding(family: Family) -> (&'static str, &'static str) {
     match family {

@@ -4,7 +4,7 @@
 //! only what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
 //! label), never `rdr-to` (unknown to 14).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write as _};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -157,7 +157,8 @@ pub fn redirects(
     let mut seen = HashSet::with_capacity(spec.mappings().len());
     for mapping in spec.mappings() {
         let HostPorts::Fixed(host) = mapping.host else {
-            return Err(Error::new(Kind::Internal, format!("{mapping}: no port was chosen")));
+            let why = format!("{mapping}: auto is a port only when it is published; give one");
+            return Err(Error::new(Kind::Unsupported, why));
         };
         let mut served = false;
         for family in Family::ALL {
@@ -990,30 +991,42 @@ impl Passes<'_> {
     }
 }
 
-/// Which redirects need a tag of their own: those that lead to the same ports of the jail as another mapping does, or as
-/// another publication with other options. With one tag for both, the first pass rule would take the packets of both,
-/// and neither could the states of one mapping be told from the states of the other.
-struct Tags(HashMap<(Protocol, IpAddr, PortRange), Option<(usize, PortRange)>>);
+/// Which redirects need a tag of their own, by what they lead to: those that lead to a port of the jail to which another
+/// mapping leads as well, or another publication with other options. With one tag for both, the first pass rule would take
+/// the packets of both, and neither could the states of one mapping be told from the states of the other.
+struct Tags(HashSet<(Protocol, IpAddr, PortRange)>);
 
 impl Tags {
     fn of(publications: &[Publication]) -> Tags {
-        let mut users: HashMap<_, Option<(usize, PortRange)>> = HashMap::new();
-        for (n, publication) in publications.iter().enumerate() {
-            for redirect in &publication.redirects {
-                let user = (n, redirect.host);
-                users
-                    .entry((redirect.protocol, redirect.target, redirect.jail))
-                    .and_modify(|only| *only = only.filter(|only| *only == user))
-                    .or_insert(Some(user));
+        let uses = publications.iter().enumerate().flat_map(|(n, publication)| {
+            publication.redirects.iter().map(move |r| (r.protocol, r.target, r.jail, (n, r.host)))
+        });
+        let mut uses: Vec<_> = uses.collect();
+        uses.sort_unstable();
+        let mut own = HashSet::new();
+        let mut rest = uses.as_slice();
+        while let [(protocol, target, ports, user), ..] = rest {
+            // all that hang together by ports that they have in common
+            let mut last = ports.last();
+            let together = rest.iter().take_while(|(p, t, ports, _)| {
+                let joins = (p, t) == (protocol, target) && ports.first() <= last;
+                last = last.max(ports.last());
+                joins
+            });
+            let (these, behind) = rest.split_at(together.count());
+            if these.iter().any(|(.., other)| other != user) {
+                own.extend(these.iter().map(|(protocol, target, ports, _)| (*protocol, *target, *ports)));
             }
+            rest = behind;
         }
-        Tags(users)
+        Tags(own)
     }
 
     fn tag(&self, n: usize, redirect: &Redirect) -> Tag {
-        match self.0.get(&(redirect.protocol, redirect.target, redirect.jail)) {
-            Some(None) => Tag::of_mapping(redirect.protocol, redirect.host, n),
-            _ => Tag::shared(),
+        if self.0.contains(&(redirect.protocol, redirect.target, redirect.jail)) {
+            Tag::of_mapping(redirect.protocol, redirect.host, n)
+        } else {
+            Tag::shared()
         }
     }
 }

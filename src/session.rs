@@ -124,6 +124,11 @@ impl Session {
         Ok(Session { host, firewall, why, state_dir, deadline })
     }
 
+    /// When the call must be done.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Why it is this firewall, for `-v`: `backend pfctl: native does not do here: ...`.
     pub fn why(&self) -> String {
         format!("backend {}: {}", self.firewall.name(), self.why)

@@ -47,7 +47,7 @@ pub struct Record {
     pub jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
-    /// The backend that loaded it.
+    /// The backend that loaded it; `native` also where that loaded what it replaced, whose states may live.
     pub backend: String,
     /// What is to be in pf: one publication, or several with different options. All of the same jail, and never none.
     pub publications: Vec<Publication>,

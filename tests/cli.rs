@@ -101,6 +101,14 @@ pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 ke
 }
 
 #[test]
+fn rules_have_no_port_that_is_yet_to_be_chosen() {
+    let kport = Kport::new();
+    let run = kport.run(&["rules", "web", "-a", "10.0.0.2", "--gateway", "em0", "auto:80"]);
+    assert_eq!(run.status.code(), Some(8));
+    assert!(text(&run.stderr).contains("auto:80/tcp: auto is a port only when it is published; give one"));
+}
+
+#[test]
 fn parse_checks_and_writes_out() {
     let kport = Kport::new();
     assert_eq!(kport.ok(&["parse", "8080", "em0:53:53/udp,tcp"], ""), "8080:8080/tcp\nem0:53:53/tcp\nem0:53:53/udp\n");

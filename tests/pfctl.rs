@@ -241,7 +241,7 @@ fn refusals() {
         (1, "pfctl: /dev/pf: No such file or directory\n", Kind::Unavailable, "kldload pf"),
         (1, "pfctl: /dev/pf: Permission denied\n", Kind::Permission, "root"),
         (1, "pfctl: Failed to open netlink: Protocol not supported\n", Kind::Unavailable, "kldload netlink"),
-        (1, "pfctl: DIOCGETALTQS: Inappropriate ioctl for device\n", Kind::Unavailable, "different releases"),
+        (1, "pfctl: DIOCGETALTQS: Inappropriate ioctl for device\n", Kind::System, "different releases"),
         (1, "pfctl: pfctl_rules: strlcpy\n", Kind::Internal, "defect in kport"),
         (
             1,

@@ -8,7 +8,7 @@ use common::{Rig, files, request};
 use kport::error::Kind;
 use kport::host::Jail;
 use kport::pf::Firewall;
-use kport::publisher::{Liveness, Unobserved};
+use kport::publisher::{Liveness, Request, Unobserved};
 
 fn rows(rig: &Rig) -> Vec<String> {
     rig.list()
@@ -223,6 +223,22 @@ fn a_dying_jail_is_gone() {
     rig.host.jails = vec![Jail { dying: true, ..rig.host.jails[0].clone() }];
     rig.with(&rig.sim(), &Unobserved, |p| p.collect()).unwrap();
     assert!(rows(&rig).is_empty());
+}
+
+#[test]
+fn a_dying_jail_is_not_the_one_that_starts() {
+    let mut rig = Rig::new();
+    rig.host.jails = vec![Jail { dying: true, ..rig.host.jails[0].clone() }];
+    let error = rig.publish(&request("web", "8080:80")).unwrap_err();
+    assert!(error.message().contains("no jail \"web\" is running"), "{error}");
+    // published by the hook that runs before the next start
+    let early = Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("web", "8080:80") };
+    rig.publish(&early).unwrap();
+    assert_eq!(rig.list()[0].jid, None);
+    let next = rig.host.jails[0].jid + 10;
+    rig.host.jails.push(Jail { jid: next, dying: false, ..rig.host.jails[0].clone() });
+    rig.with(&rig.sim(), &Unobserved, |p| p.collect()).unwrap();
+    assert_eq!(rows(&rig), ["web tcp 8080 on em0 -> 10.0.0.2:80 live"]);
 }
 
 #[test]
@@ -544,4 +560,23 @@ fn a_mapping_without_place_is_removed_where_it_is() {
     rig.host.gateway.clear();
     assert!(remove(&rig, "8081:81").changed);
     assert!(rig.list().is_empty());
+}
+
+#[test]
+fn host_access_needs_pf_to_see_what_the_host_sends_itself() {
+    let mut rig = Rig::new();
+    rig.host.sysctls.insert("net.pf.filter_local".into(), 0);
+    let mut wish = request("web", "8080:80");
+    rig.publish(&wish).unwrap();
+    wish.options.host_access = true;
+    let before = rig.loaded();
+    let error = rig.publish(&wish).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.message().contains("sysctl net.pf.filter_local=1"), "{error}");
+    assert_eq!(rig.loaded(), before);
+    wish.allow_inert = true;
+    assert!(rig.publish(&wish).unwrap().notes[0].contains("net.pf.filter_local is 0"));
+    rig.host.sysctls.insert("net.pf.filter_local".into(), 1);
+    wish.allow_inert = false;
+    assert!(!rig.publish(&wish).unwrap().changed);
 }

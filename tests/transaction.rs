@@ -288,6 +288,48 @@ fn matrix() {
     assert_eq!(rows, 63, "{table}");
 }
 
+/// A change that was cut off before the load, and whose two sets look alike in pf: restore loads the new one all the same.
+#[test]
+fn restore_after_a_change_that_only_moved_the_address() {
+    let rig = Rig::new();
+    let at = |address: &str| Request { addresses: vec![address.parse().unwrap()], ..request("web", "8080:80") };
+    rig.publish(&at("10.0.0.2")).unwrap();
+    struct Cut;
+    impl Observer for Cut {
+        fn step(&self, step: Step) -> Result<()> {
+            // unwinds past the rollback, as a kill does
+            if step == Step::Load { std::panic::panic_any("cut off") } else { Ok(()) }
+        }
+    }
+    let cut = || rig.with(&rig.sim(), &Cut, |p| p.publish(&at("10.0.0.3")));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(cut)).is_err());
+    assert_eq!(rig.list()[0].liveness, Liveness::Missing);
+    let done = rig.with(&rig.sim(), &Unobserved, |p| p.restore()).unwrap();
+    assert!(done.changed);
+    assert!(rig.loaded()[0].1.contains("-> 10.0.0.3 port 80"), "{:?}", rig.loaded());
+    assert_eq!(rig.list()[0].liveness, Liveness::Live);
+}
+
+/// An anchor that cannot be cleared is still published: unpublish fails, and the record stays.
+#[test]
+fn unpublish_that_cannot_clear_the_anchor() {
+    use std::time::{Duration, Instant};
+    for (call, said) in
+        [("-f -", "pfctl: pfctl_rules\n"), ("-sl", "pfctl: DIOCGETRULES: Inappropriate ioctl for device\n")]
+    {
+        let pf = standin::Pfctl::new();
+        let rig = Rig::new();
+        let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+        rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", "8080:80"))).unwrap();
+        let before = files(rig.path());
+        pf.fault(call, standin::Fault::Say(1, said));
+        let name = "db".parse().unwrap();
+        let done = rig.with(&pfctl(), &Unobserved, |p| p.unpublish(&name, None));
+        assert!(done.is_err() && pf.rules("kport/db").is_some(), "{call}: {done:?}");
+        assert_eq!(files(rig.path()), before, "{call}");
+    }
+}
+
 /// Through pfctl: what pf loses or refuses at each run, the set stays whole.
 #[test]
 fn pfctl_that_fails_in_the_middle() {
@@ -358,6 +400,27 @@ fn states_of_what_went_away() {
     let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
     rig.with(&pfctl, &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
     assert_eq!(pf.states(), ["kport:web kport:web:tcp:1"]);
+}
+
+/// The native backend's states have the mapping's label alone, and outlive its rules: unpublish ends them though pfctl has
+/// loaded the set anew.
+#[test]
+fn states_of_another_backend() {
+    use std::time::{Duration, Instant};
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+    let publish = |spec: &str| rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", spec))).unwrap();
+    publish("8080:80");
+    let record = std::fs::read_to_string(rig.state("jails/db.json")).unwrap();
+    let native = record.replace("\"backend\":\"pfctl\"", "\"backend\":\"native\"");
+    assert_ne!(native, record);
+    std::fs::write(rig.state("jails/db.json"), native).unwrap();
+    pf.set_states(&["kport:db:tcp:8080", "kport:web:tcp:1"]);
+    publish("8080:80 8081:81");
+    assert_eq!(pf.states().len(), 2);
+    rig.with(&pfctl(), &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
+    assert_eq!(pf.states(), ["kport:web:tcp:1"]);
 }
 
 /// A boot: 64 processes publish 64 jails at once, and pf is busy at a third of all calls.

@@ -1,7 +1,6 @@
 //! `kport trace`: the way of a packet through the rules that are loaded.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use kport::error::{Error, Kind, Result, quoted};
 use kport::net::Family;
@@ -38,7 +37,7 @@ pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<
     let firewall: &dyn Firewall = match session.firewall.name() {
         // rules are read as text, and pfctl(8) is who writes that
         "native" => {
-            pfctl = Pfctl::new(global.pfctl.clone(), Instant::now() + global.timeout);
+            pfctl = Pfctl::new(global.pfctl.clone(), session.deadline());
             &pfctl
         }
         _ => &*session.firewall,

@@ -502,7 +502,8 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
     } else if has("Operation not permitted") || has("Permission denied") {
         (Kind::Permission, "pf lets nobody change rules here: run as root, with kern.securelevel below 3")
     } else if has("Inappropriate ioctl") || has("Operation not supported by device") {
-        (Kind::Unavailable, "pfctl and the kernel are of different releases: finish the upgrade and reboot")
+        // not Unavailable: pf may be there and hold rules
+        (Kind::System, "pfctl and the kernel are of different releases: finish the upgrade and reboot")
     } else if has("usage:") || has("Unknown show modifier") {
         (Kind::Unsupported, "this pfctl does not know the command; kport needs FreeBSD 14 or later")
     } else if has("pfctl_rules") && !has("strlcpy") {

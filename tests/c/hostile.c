@@ -87,6 +87,20 @@ everywhere(const char *text, const struct kport_spec *good,
 	}
 }
 
+/* A list that came out empty must not let everybody in. */
+static void
+no_sources(const struct kport_spec *spec, const struct kport_options *usual)
+{
+	struct kport_options options = *usual;
+
+	options.sources = "";
+	CHECK_FAILED(kport_publish("web", spec, &options, err_),
+	    KPORT_ERR_ARGUMENT, "leave it NULL for everybody");
+	options.sources = " \t";
+	CHECK_FAILED(kport_publish("web", spec, &options, err_),
+	    KPORT_ERR_ARGUMENT, "leave it NULL for everybody");
+}
+
 static void
 growth(const struct kport_spec *spec, const struct kport_options *usual)
 {
@@ -224,6 +238,7 @@ main(void)
 		}
 	CHECK_FAILED(kport_unpublish("\xff", &options, err_),
 	    KPORT_ERR_ARGUMENT, "UTF-8");
+	no_sources(spec, &options);
 	growth(spec, &options);
 	numbers(spec, &options);
 	kport_spec_free(spec);
