@@ -414,11 +414,12 @@ kport_status kport_parse(const char *text,
  * published: all of them or, on any failure, none, and what was there stays.
  * The same again changes nothing and succeeds.
  *
- * The spec stays the caller's. options may be NULL. Fails with KPORT_ERR_CONFLICT if somebody else has
- * one of the ports, KPORT_ERR_UNAVAILABLE if pf would not evaluate the rules
- * or the jail's address is unknown, KPORT_ERR_UNSUPPORTED if the jail is on
- * the host's network, KPORT_ERR_PERMISSION, KPORT_ERR_BUSY,
- * KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
+ * The spec stays the caller's. options may be NULL. Fails with
+ * KPORT_ERR_CONFLICT if somebody else has one of the ports,
+ * KPORT_ERR_UNAVAILABLE if pf would not evaluate the rules or the jail's
+ * address is unknown, KPORT_ERR_UNSUPPORTED if the jail is on the host's
+ * network, KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
+ * KPORT_ERR_ARGUMENT.
  */
 KPORT_MUST_USE
 kport_status kport_publish(const char *jail,

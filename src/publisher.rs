@@ -16,7 +16,7 @@ use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded};
 use crate::readiness;
 use crate::rules::{self, Options, Publication, Redirect, Rule, Source, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
-use crate::store::{self, Lock, Record, Store};
+use crate::store::{Lock, Record, Store};
 
 /// The steps of a transaction, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -589,11 +589,7 @@ impl<'a> Publisher<'a> {
         let redirects_of = |spec: &Spec| {
             rules::redirects(jail, spec, &targets, |family| match request.gateway {
                 Some(interface) => Ok(interface),
-                None => {
-                    let interface = gateway(self.host, family)?;
-                    self.observer.detail(&format!("gateway interface for {family}: {interface}"));
-                    Ok(interface)
-                }
+                None => facts.gateway(family, self.observer),
             })
         };
         let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
@@ -767,7 +763,7 @@ impl<'a> Publisher<'a> {
             }
             match self.store.get(&claim.anchor) {
                 Ok(Some(record)) if record.boot == boot => {
-                    let owner = store::owner(Some(&record), &claim.anchor);
+                    let owner = format!("jail {}", quoted(record.jail.as_str()));
                     for theirs in record.claims() {
                         conflict::with_jail(redirect, &owner, &theirs, facts.places()?)?;
                     }
@@ -943,11 +939,31 @@ struct Facts<'a> {
     interfaces: OnceCell<Vec<HostInterface>>,
     listeners: OnceCell<Vec<Listener>>,
     foreign: OnceCell<Vec<ForeignRedirect>>,
+    /// by family, as [`gateway`] finds them
+    gateways: [OnceCell<Interface>; 2],
 }
 
 impl<'a> Facts<'a> {
     fn new(host: &'a dyn Host, firewall: &'a dyn Firewall) -> Facts<'a> {
-        Facts { host, firewall, interfaces: OnceCell::new(), listeners: OnceCell::new(), foreign: OnceCell::new() }
+        Facts {
+            host,
+            firewall,
+            interfaces: OnceCell::new(),
+            listeners: OnceCell::new(),
+            foreign: OnceCell::new(),
+            gateways: [OnceCell::new(), OnceCell::new()],
+        }
+    }
+
+    /// Asked for each mapping without a place, and for each port that `auto` tries: the routing table is read once.
+    fn gateway(&self, family: Family, observer: &dyn Observer) -> Result<Interface> {
+        self.gateways[usize::from(family == Family::Inet6)]
+            .get_or_try_init(|| {
+                let interface = gateway(self.host, family)?;
+                observer.detail(&format!("gateway interface for {family}: {interface}"));
+                Ok(interface)
+            })
+            .copied()
     }
 
     fn interfaces(&self) -> Result<&[HostInterface]> {

@@ -386,11 +386,3 @@ fn claim_paths(redirects: &[Redirect]) -> BTreeSet<ClaimPath> {
     }
     paths
 }
-
-/// For messages: the jail that a record is of, or the anchor where the record does not tell.
-pub fn owner(record: Option<&Record>, anchor: &Anchor) -> String {
-    match record {
-        Some(record) => format!("jail {}", quoted(record.jail.as_str())),
-        None => format!("anchor {anchor}"),
-    }
-}
