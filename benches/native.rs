@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 
 use divan::{AllocProfiler, Bencher, black_box};
 use kport::net::{PortRange, Protocol};
+use kport::options::Options;
 use kport::pf::Firewall;
 use kport::pf::native::Native;
 use kport::pf::native::kernel::{Call, Failure, Kernel};
-use kport::rules::{Options, Publication, Redirect, Rule, rules};
+use kport::publication::{Publication, Redirect};
+use kport::rule::Rule;
+use kport::rules::rules;
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
@@ -61,7 +64,7 @@ fn publication(mappings: u16) -> Publication {
         jail: "web".parse().unwrap(),
         redirects: (0..mappings).map(redirect).collect(),
         options: Options::default(),
-        inner: Default::default(),
+        via: Default::default(),
     }
 }
 

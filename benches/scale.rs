@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use kport::host::Fixed;
-use kport::pf::sim::Sim;
+use kport::options::Options;
+use kport::publication::{self, Publication, Targets};
 use kport::publisher::{Publisher, Request, Unobserved};
-use kport::rules::{self, Options, Publication, Targets};
+use kport::rule;
+use kport::rules;
+use kport::sim::Sim;
 use kport::spec;
 use kport::store::Store;
 
@@ -42,9 +45,9 @@ fn rules_of_a_jail(bencher: Bencher<'_, '_>, mappings: usize) {
     bencher.counter(ItemsCount::new(mappings)).bench(|| {
         let jail: kport::name::JailName = "web".parse().unwrap();
         let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
-        let redirects = rules::redirects(&jail, &spec, &targets, |_| "em0".parse()).unwrap();
+        let redirects = publication::redirects(&jail, &spec, &targets, |_| "em0".parse()).unwrap();
         let publication = Publication::new(jail, redirects, Options::default(), |_| Ok(None)).unwrap();
-        rules::text(&rules::rules(&publication))
+        rule::text(&rules::rules(&publication))
     });
 }
 

@@ -4,43 +4,21 @@
 //! FreeBSD 14, the last anchor on 15.1. So no order is relied on, and overlaps are refused.
 
 use crate::error::{Error, Kind, Result};
-use crate::host::{HostInterface, Listener};
-use crate::net::{Family, Interface, Place};
+use crate::host::{Interfaces, Listener};
+use crate::net::{Family, Place};
 use crate::pf::ForeignRedirect;
-use crate::rules::Redirect;
-
-/// The interfaces of the host, for questions about places.
-#[derive(Clone, Copy, Debug)]
-pub struct Places<'a>(pub &'a [HostInterface]);
-
-impl Places<'_> {
-    /// Whether one packet can be meant by both places.
-    pub fn overlap(&self, a: Place, b: Place) -> bool {
-        match (a, b) {
-            (Place::Any, _) | (_, Place::Any) => true,
-            (Place::Address(a), Place::Address(b)) => a == b,
-            (Place::Interface(i), Place::Address(a)) | (Place::Address(a), Place::Interface(i)) => {
-                self.members(i).any(|m| m.addresses.iter().any(|n| n.addr() == a))
-            }
-            (Place::Interface(a), Place::Interface(b)) => {
-                a == b || self.members(a).any(|m| m.name == b || m.groups.contains(&b))
-            }
-        }
-    }
-
-    /// The interface of that name, and those in the group of that name.
-    pub fn members(&self, name: Interface) -> impl Iterator<Item = &HostInterface> {
-        self.0.iter().filter(move |i| i.name == name || i.groups.contains(&name))
-    }
-}
+use crate::publication::Redirect;
 
 /// Whether both redirects can be meant by one packet.
-pub fn overlap(a: &Redirect, b: &Redirect, places: Places<'_>) -> bool {
-    a.protocol == b.protocol && a.family() == b.family() && a.host.overlaps(b.host) && places.overlap(a.place, b.place)
+pub fn overlap(a: &Redirect, b: &Redirect, interfaces: Interfaces<'_>) -> bool {
+    a.protocol == b.protocol
+        && a.family() == b.family()
+        && a.host.overlaps(b.host)
+        && interfaces.overlap(a.place, b.place)
 }
 
 /// Refuses two redirects of one set that a packet could follow both.
-pub fn within(redirects: &[Redirect], places: Places<'_>) -> Result<()> {
+pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> {
     let mut sorted: Vec<&Redirect> = redirects.iter().collect();
     sorted.sort_by_key(|r| (r.protocol, r.family(), r.host.first()));
     // the redirects before this one that reach up to it
@@ -49,7 +27,7 @@ pub fn within(redirects: &[Redirect], places: Places<'_>) -> Result<()> {
         open.retain(|o| {
             o.protocol == redirect.protocol && o.family() == redirect.family() && o.host.last() >= redirect.host.first()
         });
-        if let Some(other) = open.iter().find(|o| overlap(o, redirect, places)) {
+        if let Some(other) = open.iter().find(|o| overlap(o, redirect, interfaces)) {
             return Err(Error::new(
                 Kind::Conflict,
                 format!("{other} and {redirect} would both take the same packets; leave one of them out"),
@@ -61,8 +39,8 @@ pub fn within(redirects: &[Redirect], places: Places<'_>) -> Result<()> {
 }
 
 /// Refuses a redirect that takes what another jail has published.
-pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, places: Places<'_>) -> Result<()> {
-    if !overlap(redirect, theirs, places) {
+pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
+    if !overlap(redirect, theirs, interfaces) {
         return Ok(());
     }
     let shown =
@@ -78,7 +56,7 @@ pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, places: Pl
 }
 
 /// Refuses a redirect that would take the traffic of a socket: publishing port 22 must not lock the admin out.
-pub fn with_listener(redirect: &Redirect, listener: &Listener, places: Places<'_>) -> Result<()> {
+pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Interfaces<'_>) -> Result<()> {
     let family = match redirect.family() {
         Family::Inet => listener.families[0],
         Family::Inet6 => listener.families[1],
@@ -92,7 +70,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, places: Places<'_
         Some(address) if address == redirect.target => return Ok(()),
         Some(address) => Place::Address(address),
     };
-    if !places.overlap(place, redirect.place) {
+    if !interfaces.overlap(place, redirect.place) {
         return Ok(());
     }
     let at = match place {
@@ -110,11 +88,11 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, places: Places<'_
 }
 
 /// Refuses a redirect that meets one of another tool or of the admin.
-pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, places: Places<'_>) -> Result<()> {
+pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Result<()> {
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
         && foreign.ports.is_none_or(|p| p.overlaps(redirect.host))
-        && places.overlap(foreign.place, redirect.place);
+        && interfaces.overlap(foreign.place, redirect.place);
     if !meets {
         return Ok(());
     }
@@ -138,6 +116,7 @@ pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, places: Plac
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::HostInterface;
     use crate::net::{PortRange, Protocol};
 
     fn host() -> Vec<HostInterface> {
@@ -166,54 +145,31 @@ mod tests {
     }
 
     #[test]
-    fn places() {
-        let host = host();
-        let places = Places(&host);
-        for (a, b, overlap) in [
-            ("em0", "em0", true),
-            ("em0", "em1", false),
-            ("em0", "*", true),
-            ("192.0.2.7", "em0", true),
-            ("192.0.2.7", "egress", true),
-            ("192.0.2.7", "em1", false),
-            ("192.0.2.7", "192.0.2.1", false),
-            ("egress", "em0", true),
-            ("egress", "bridge", false),
-            ("wg7", "em0", false),
-            ("wg7", "wg7", true),
-        ] {
-            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
-            assert_eq!(places.overlap(a, b), overlap, "{a} {b}");
-            assert_eq!(places.overlap(b, a), overlap, "{b} {a}");
-        }
-    }
-
-    #[test]
     fn a_set_of_its_own() {
         let host = host();
-        let places = Places(&host);
-        within(&[redirect("em0", "8080"), redirect("em1", "8080"), redirect("em0", "8081-8090")], places).unwrap();
+        let interfaces = Interfaces(&host);
+        within(&[redirect("em0", "8080"), redirect("em1", "8080"), redirect("em0", "8081-8090")], interfaces).unwrap();
         let error =
-            within(&[redirect("*", "80"), redirect("em0", "9000"), redirect("em0", "8-100")], places).unwrap_err();
+            within(&[redirect("*", "80"), redirect("em0", "9000"), redirect("em0", "8-100")], interfaces).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         let mut udp = redirect("em0", "8080");
         udp.protocol = Protocol::Udp;
-        within(&[udp, redirect("em0", "8080")], places).unwrap();
+        within(&[udp, redirect("em0", "8080")], interfaces).unwrap();
     }
 
     #[test]
     fn messages_name_the_other_side() {
         let host = host();
-        let places = Places(&host);
+        let interfaces = Interfaces(&host);
         let error =
-            with_jail(&redirect("em0", "8080"), "jail \"db\"", &redirect("em0", "8000-8100"), places).unwrap_err();
+            with_jail(&redirect("em0", "8080"), "jail \"db\"", &redirect("em0", "8000-8100"), interfaces).unwrap_err();
         assert!(error.message().starts_with("tcp 8080 on em0 is published by jail \"db\" (8000-8100)"), "{error}");
     }
 
     #[test]
     fn sockets() {
         let host = host();
-        let places = Places(&host);
+        let interfaces = Interfaces(&host);
         let ssh = |address: Option<&str>| Listener {
             protocol: Protocol::Tcp,
             families: [true, false],
@@ -231,9 +187,9 @@ mod tests {
             ("*", ssh(Some("10.0.0.2")), false),
             ("*", ssh(Some("192.0.2.1")), true),
         ] {
-            let found = with_listener(&redirect(place, "20-30"), &listener, places);
+            let found = with_listener(&redirect(place, "20-30"), &listener, interfaces);
             assert_eq!(found.is_err(), conflict, "{place} {listener:?}");
         }
-        with_listener(&redirect("em0", "23"), &ssh(None), places).unwrap();
+        with_listener(&redirect("em0", "23"), &ssh(None), interfaces).unwrap();
     }
 }

@@ -10,16 +10,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::conflict::{self, Places};
+use crate::conflict;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, HostInterface};
+use crate::host::{Host, HostInterface, Interfaces};
 use crate::name::{Anchor, PARENT};
 use crate::net::{Family, Interface, Place, is_link_local6};
-use crate::pf::packet::{Party, Release, Ruleset, Step, World};
+use crate::options::Source;
 use crate::pf::{Firewall, Status, calls_of_kport};
+use crate::publication::{Publication, Redirect};
 use crate::publisher;
 use crate::readiness::{self, Trouble};
-use crate::rules::{self, Direction, Publication, Redirect, Rule, Source};
+use crate::rule::{Direction, Rule};
+use crate::rules;
+use crate::sim::packet::{Party, Release, Ruleset, Step, World};
 use crate::store::{Record, Store};
 
 /// How bad it is.
@@ -179,7 +182,7 @@ impl<'a> Facts<'a> {
     /// The interfaces by which packets for a place come in; for every place, that of the default route.
     fn outer(&self, place: Place, family: Family) -> Result<Vec<&HostInterface>> {
         let all = self.interfaces()?;
-        let named = |name| Places(all).members(name).map(|found| found.name).collect::<Vec<_>>();
+        let named = |name| Interfaces(all).members(name).map(|found| found.name).collect::<Vec<_>>();
         let names = match place {
             Place::Interface(name) => named(name),
             Place::Any => self.host.gateway(family)?.into_iter().flat_map(named).collect(),
@@ -191,7 +194,7 @@ impl<'a> Facts<'a> {
     /// The interface that leads to a target; `None` for the host's own address, and where none is known.
     fn inner(&self, target: IpAddr) -> Result<Option<Interface>> {
         let all = self.interfaces()?;
-        Ok(rules::inner(target, all.iter().map(|i| (&i.name, i.addresses.as_slice()))).unwrap_or(None))
+        Ok(Interfaces(all).leads_to(target).unwrap_or(None))
     }
 
     fn main(&self) -> Option<&str> {
@@ -406,7 +409,7 @@ fn skip(facts: &Facts<'_>) -> Found {
         }
         let options = &publication.options;
         if let Some(inner) = facts.inner(redirect.target)?.filter(|_| options.hairpin || options.host_access) {
-            for interface in Places(facts.interfaces()?).members(inner) {
+            for interface in Interfaces(facts.interfaces()?).members(inner) {
                 need(interface, format!("which hairpin and host access to {} need", jail(publication)));
             }
         }
@@ -432,9 +435,11 @@ fn neighbour_discovery(facts: &Facts<'_>) -> Found {
     let all = facts.interfaces()?;
     // by rule: the targets do not matter for the remedy, so the first one stands for all
     let mut blocked: BTreeMap<&str, (IpAddr, BTreeSet<Interface>)> = BTreeMap::new();
-    for (_, redirect) in facts.redirects().filter(|(_, r)| r.family() == Family::Inet6 && !readiness::is_own(all, r)) {
+    for (_, redirect) in
+        facts.redirects().filter(|(_, r)| r.family() == Family::Inet6 && !Interfaces(all).is_own(r.target))
+    {
         let outer = facts.outer(redirect.place, Family::Inet6)?.into_iter().map(|interface| interface.name);
-        for on in outer.chain(facts.inner(redirect.target)?).filter(|on| !rules::is_loopback(Place::Interface(*on))) {
+        for on in outer.chain(facts.inner(redirect.target)?).filter(|on| !Place::Interface(*on).is_loopback()) {
             for direction in [Direction::In, Direction::Out] {
                 if let Some(rule) = main.blocks_neighbours(all, on, direction) {
                     blocked.entry(rule).or_insert((redirect.target, BTreeSet::new())).1.insert(on);
@@ -516,7 +521,7 @@ fn probes(
     let family = redirect.family();
     // documentation addresses: RFC 5737, RFC 3849
     let usual: [IpAddr; 2] = [[203, 0, 113, 77].into(), [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77].into()];
-    let source = match publication.options.from.as_slice() {
+    let source = match publication.options.sources.as_slice() {
         [] => Some(usual[usize::from(family == Family::Inet6)]),
         sources => sources.iter().find_map(|source| match source {
             Source::Network(network) if Family::of(network.addr()) == family => network.hosts().next(),
@@ -534,7 +539,7 @@ fn probes(
         Place::Interface(_) | Place::Any => own,
     };
     let to = SocketAddr::new(to, redirect.host.first());
-    if let Some(source) = source.filter(|_| !rules::is_loopback(redirect.place)) {
+    if let Some(source) = source.filter(|_| !redirect.place.is_loopback()) {
         probes.push((Party::Beyond(on), SocketAddr::new(source, 40_000), to));
     }
     if publication.options.host_access && filter_local {
@@ -652,7 +657,7 @@ fn bridge_members(facts: &Facts<'_>) -> Found {
 
 fn reach(facts: &Facts<'_>) -> Found {
     let mut all = BTreeMap::new();
-    for (publication, redirect) in facts.redirects().filter(|(_, r)| !rules::is_loopback(r.place)) {
+    for (publication, redirect) in facts.redirects().filter(|(_, r)| !r.place.is_loopback()) {
         for interface in facts.outer(redirect.place, redirect.family())? {
             let named = |name: &&Interface| interface.name == **name || interface.groups.contains(name);
             let Some(by) = publication.options.reach.iter().find(named) else { continue };
@@ -677,7 +682,7 @@ fn other_redirects(facts: &Facts<'_>) -> Found {
         return Ok(None);
     }
     let foreign = facts.firewall.foreign_redirects()?;
-    let places = Places(facts.interfaces()?);
+    let places = Interfaces(facts.interfaces()?);
     let mut all = vec![];
     for redirect in facts.publications().flat_map(Publication::claims) {
         for foreign in &foreign {

@@ -26,8 +26,9 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
 use crate::name::JailName;
 use crate::net::{Family, Interface, PortRange};
+use crate::options::{Limits, Options};
+use crate::publication::Redirect;
 use crate::publisher::{AUTO_RANGE, Listed, Liveness, Outcome, Publisher, Request, Unobserved};
-use crate::rules::{Limits, Options, Redirect};
 use crate::session::{Session, Settings};
 use crate::spec::{self, HostPorts, Mapping, Spec};
 
@@ -620,13 +621,13 @@ impl Given {
                     .map(|text| words(&text))
                     .transpose()?
                     .unwrap_or(usual.reach),
-                from: match text(given.sources, "options->sources")?.map(|text| words(&text)).transpose()? {
+                sources: match text(given.sources, "options->sources")?.map(|text| words(&text)).transpose()? {
                     // nobody, as it says, would be nothing to publish; everybody must not come of a list that was lost
                     Some(none) if none.is_empty() => {
                         let what = "options->sources names nobody; leave it NULL for everybody";
                         return Err(Error::new(Kind::Argument, what));
                     }
-                    given => given.unwrap_or(usual.from),
+                    given => given.unwrap_or(usual.sources),
                 },
                 limits: limits(&given)?,
                 hairpin: given.flags & KPORT_HAIRPIN != 0,
@@ -654,7 +655,7 @@ impl Given {
     fn request(&self, jail: JailName, spec: Spec) -> Result<Request> {
         let mut request = Request::new(jail, spec);
         if let Some(addresses) = &self.addresses {
-            request.addresses = crate::rules::addresses(&request.jail, addresses.split_whitespace())?;
+            request.addresses = crate::publication::addresses(&request.jail, addresses.split_whitespace())?;
         }
         request.gateway = self.gateway;
         request.jid = self.jid;

@@ -25,6 +25,7 @@
 //! [`host`] (what the system knows, behind another); [`readiness`], [`conflict`] and [`store`]; [`publisher`] (the
 //! transactions); [`doctor`] (why a port could be dead); [`session`] (which firewall, which directory). The C ABI ([`ffi`]) and the helper stand on top.
 
+mod child;
 pub mod conflict;
 pub mod doctor;
 pub mod error;
@@ -33,10 +34,14 @@ mod files;
 pub mod host;
 pub mod name;
 pub mod net;
+pub mod options;
 pub mod pf;
+pub mod publication;
 pub mod publisher;
 pub mod readiness;
+pub mod rule;
 pub mod rules;
 pub mod session;
+pub mod sim;
 pub mod spec;
 pub mod store;

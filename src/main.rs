@@ -1,10 +1,6 @@
 //! kport(8): the helper for shell hooks and for people. Arguments in, Rust API, exit status out.
 
-mod cli {
-    pub mod args;
-    pub mod show;
-    pub mod trace;
-}
+mod cli;
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -15,11 +11,15 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
-use kport::host::{self, Host};
-use kport::pf::{pfctl, sim};
+use kport::host::{self, Host, Interfaces};
+use kport::options::{Limits, Options};
+use kport::pf::pfctl;
+use kport::publication::{self, Publication, Targets};
 use kport::publisher::{Observer, Outcome, Request, Step};
-use kport::rules::{self, Limits, Options, Publication, Targets};
+use kport::rule;
+use kport::rules;
 use kport::session::{Backend, Session, Settings};
+use kport::sim;
 use kport::spec::{self, HostPorts, Spec};
 
 use cli::args::{Cli, Command, Global, USAGE, Wish};
@@ -224,7 +224,7 @@ fn specs(wish: &Wish) -> Result<Spec> {
 }
 
 fn addresses(wish: &Wish) -> Result<Vec<IpAddr>> {
-    rules::addresses(&wish.jail, wish.addresses.iter().map(String::as_str))
+    publication::addresses(&wish.jail, wish.addresses.iter().map(String::as_str))
 }
 
 fn options(wish: &Wish) -> Options {
@@ -233,7 +233,7 @@ fn options(wish: &Wish) -> Options {
         reach: if wish.reach.is_empty() { usual.reach } else { wish.reach.clone() },
         hairpin: wish.hairpin,
         host_access: wish.host_access,
-        from: wish.from.clone(),
+        sources: wish.sources.clone(),
         limits: Limits {
             connections: wish.max_connections,
             connections_per_source: wish.max_connections_per_source,
@@ -246,14 +246,14 @@ fn options(wish: &Wish) -> Options {
 
 fn rules_text(host: &dyn Host, wish: &Wish) -> Result<String> {
     let targets = Targets::choose(&wish.jail, &addresses(wish)?)?;
-    let redirects = rules::redirects(&wish.jail, &specs(wish)?, &targets, |family| match wish.gateway {
+    let redirects = publication::redirects(&wish.jail, &specs(wish)?, &targets, |family| match wish.gateway {
         Some(gateway) => Ok(gateway),
         None => kport::publisher::gateway(host, family),
     })?;
     let publication = Publication::new(wish.jail.clone(), redirects, options(wish), |target| {
-        rules::inner(target, host.interfaces()?.iter().map(|i| (&i.name, i.addresses.as_slice())))
+        Interfaces(&host.interfaces()?).leads_to(target)
     })?;
-    Ok(rules::text(&rules::rules(&publication)))
+    Ok(rule::text(&rules::rules(&publication)))
 }
 
 fn document(value: &serde_json::Value) -> String {

@@ -55,13 +55,13 @@ impl JailName {
 
     /// The label of the states of one mapping: `kport:web:tcp:8080`.
     pub fn mapping_label(&self, protocol: Protocol, host: PortRange) -> Label {
-        let tail = fixed(format_args!(":{protocol}:{host}"));
+        let tail = inline(format_args!(":{protocol}:{host}"));
         let whole = MAX_NAME - PARENT.len() - 1;
         let mut name = short(&self.0, whole);
         if name.len() + tail.len() > whole {
             name = digested(&self.0, whole - tail.len()).into();
         }
-        Label(fixed(format_args!("{PARENT}:{name}{tail}")))
+        Label(inline(format_args!("{PARENT}:{name}{tail}")))
     }
 }
 
@@ -135,7 +135,7 @@ pub struct Label(ArrayString<MAX_NAME>);
 impl Label {
     /// The label of all states of the jail whose anchor this is.
     pub fn of_anchor(anchor: &Anchor) -> Label {
-        Label(fixed(format_args!("{PARENT}:{}", anchor.child())))
+        Label(inline(format_args!("{PARENT}:{}", anchor.child())))
     }
 
     /// A label that pf reports; `None` unless kport could have made it.
@@ -214,7 +214,7 @@ fn short(name: &str, room: usize) -> Cow<'_, str> {
 }
 
 /// The text of a label or a tag, kept in place: a rule has three of them.
-pub(crate) fn fixed(text: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
+pub(crate) fn inline(text: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
     let mut made = ArrayString::new();
     made.write_fmt(text).expect("a label or a tag has at most MAX_NAME bytes by the way it is made");
     made

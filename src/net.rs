@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, quoted};
 
+/// The interface groups of FreeBSD's drivers behind which jails are: bridge(4), epair(4), lo(4).
+pub const JAIL_GROUPS: [&str; 3] = ["bridge", "epair", "lo"];
+
 /// An address family, by pf.conf(5)'s words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -30,6 +33,14 @@ impl Family {
         if address.is_ipv4() { Family::Inet } else { Family::Inet6 }
     }
 
+    /// The address by which a host knows itself.
+    pub fn loopback(self) -> IpAddr {
+        match self {
+            Family::Inet => Ipv4Addr::LOCALHOST.into(),
+            Family::Inet6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
     /// The other one.
     pub fn other(self) -> Family {
         match self {
@@ -45,6 +56,39 @@ impl fmt::Display for Family {
             Family::Inet => "inet",
             Family::Inet6 => "inet6",
         })
+    }
+}
+
+/// A value for each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerFamily<T> {
+    /// That of IPv4.
+    pub inet: T,
+    /// That of IPv6.
+    pub inet6: T,
+}
+
+impl<T> PerFamily<T> {
+    /// What `make` says for each family.
+    pub fn each(mut make: impl FnMut(Family) -> T) -> PerFamily<T> {
+        PerFamily { inet: make(Family::Inet), inet6: make(Family::Inet6) }
+    }
+
+    /// The value of one family.
+    pub fn of(&self, family: Family) -> &T {
+        match family {
+            Family::Inet => &self.inet,
+            Family::Inet6 => &self.inet6,
+        }
+    }
+
+    /// The value of one family, to be changed.
+    pub fn of_mut(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::Inet => &mut self.inet,
+            Family::Inet6 => &mut self.inet6,
+        }
     }
 }
 
@@ -237,6 +281,17 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether only the host's own stack sends there: a loopback address, the group `lo`, or one of its interfaces.
+    pub fn is_loopback(self) -> bool {
+        match self {
+            Place::Any => false,
+            Place::Address(address) => address.is_loopback(),
+            Place::Interface(interface) => {
+                interface.as_str().strip_prefix("lo").is_some_and(|unit| unit.bytes().all(|b| b.is_ascii_digit()))
+            }
+        }
+    }
+
     /// Whether a publication in this place can serve `family`.
     pub fn has_family(self, family: Family) -> bool {
         match self {

@@ -7,14 +7,17 @@ use std::time::{Instant, SystemTime};
 use once_cell::unsync::OnceCell;
 use sha2::{Digest, Sha256};
 
-use crate::conflict::{self, Places};
+use crate::conflict;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, HostInterface, Jail, Listener};
+use crate::host::{Host, HostInterface, Interfaces, Jail, Listener};
 use crate::name::{Anchor, JailName, Label, PARENT};
 use crate::net::{Family, Interface, Place, PortRange};
+use crate::options::{Options, Source};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded};
+use crate::publication::{self, Publication, Redirect, Targets};
 use crate::readiness;
-use crate::rules::{self, Options, Publication, Redirect, Rule, Source, Targets};
+use crate::rule::Rule;
+use crate::rules;
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{Lock, Record, Store};
 
@@ -587,7 +590,7 @@ impl<'a> Publisher<'a> {
             shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
         ));
         let redirects_of = |spec: &Spec| {
-            rules::redirects(jail, spec, &targets, |family| match request.gateway {
+            publication::redirects(jail, spec, &targets, |family| match request.gateway {
                 Some(interface) => Ok(interface),
                 None => facts.gateway(family, self.observer),
             })
@@ -632,7 +635,7 @@ impl<'a> Publisher<'a> {
             redirects_of(&request.spec)?
         };
         let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
-            rules::inner(target, facts.interfaces()?.iter().map(|i| (&i.name, i.addresses.as_slice())))
+            Interfaces(facts.interfaces()?).leads_to(target)
         })?;
         Ok((jid, publication))
     }
@@ -649,7 +652,7 @@ impl<'a> Publisher<'a> {
         boot: &str,
     ) -> Result<bool> {
         let places = facts.places()?;
-        let claims = |redirects: &[Redirect]| rules::claims(redirects, &request.options);
+        let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
         let (wanted, made) = (claims(redirects), claims(made));
         let own: HashSet<Redirect> = wanted.iter().map(without_target).collect();
         let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&without_target(r))));
@@ -679,7 +682,7 @@ impl<'a> Publisher<'a> {
             return self.host.vnet_addresses(jail);
         }
         if jail.addresses.is_empty() && jail.inherits != [false; 2] {
-            return Err(rules::host_network(name));
+            return Err(publication::host_network(name));
         }
         Ok(jail.addresses.clone())
     }
@@ -720,7 +723,7 @@ impl<'a> Publisher<'a> {
 
     /// The tables that the request names have to be there: by a table that is not, pf lets nobody in.
     fn check_tables(&self, request: &Request, notes: &mut Vec<String>) -> Result<()> {
-        for source in &request.options.from {
+        for source in &request.options.sources {
             let Source::Table(table) = source else { continue };
             if self.firewall.has_table(table)? {
                 continue;
@@ -970,8 +973,8 @@ impl<'a> Facts<'a> {
         self.interfaces.get_or_try_init(|| self.host.interfaces()).map(Vec::as_slice)
     }
 
-    fn places(&self) -> Result<Places<'_>> {
-        self.interfaces().map(Places)
+    fn places(&self) -> Result<Interfaces<'_>> {
+        self.interfaces().map(Interfaces)
     }
 
     fn listeners(&self) -> Result<&[Listener]> {
@@ -1006,7 +1009,7 @@ fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
         Some(same) => {
             let known: HashSet<Redirect> = same.redirects.iter().copied().collect();
             same.redirects.extend(added.redirects.iter().filter(|r| !known.contains(r)));
-            same.inner.extend(added.inner);
+            same.via.extend(added.via);
         }
         None => all.push(added),
     }

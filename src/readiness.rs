@@ -4,10 +4,10 @@
 use std::fmt;
 
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, HostInterface};
+use crate::host::{Host, HostInterface, Interfaces};
 use crate::net::Family;
 use crate::pf::Status;
-use crate::rules::Redirect;
+use crate::publication::Redirect;
 
 /// What stands in the way, and what mends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn unforwarded<'a>(
         return Ok(None);
     }
     for redirect in needed {
-        if !is_own(interfaces()?, redirect) {
+        if !Interfaces(interfaces()?).is_own(redirect.target) {
             return Ok(Some(Trouble {
                 seen: format!(
                     "the host does not forward {family} packets ({sysctl} is 0), so none would arrive at {}",
@@ -98,9 +98,4 @@ pub fn unforwarded<'a>(
         }
     }
     Ok(None)
-}
-
-/// Whether a redirect leads to an address of the host itself.
-pub fn is_own(interfaces: &[HostInterface], redirect: &Redirect) -> bool {
-    interfaces.iter().any(|i| i.addresses.iter().any(|n| n.addr() == redirect.target))
 }

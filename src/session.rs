@@ -9,8 +9,8 @@ use crate::host::Host;
 use crate::pf::Firewall;
 use crate::pf::native::Native;
 use crate::pf::pfctl::{self, Pfctl};
-use crate::pf::sim::Sim;
 use crate::publisher::{Observer, Publisher};
+use crate::sim::Sim;
 use crate::store::Store;
 
 /// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with a run of

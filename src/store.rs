@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{make_dir, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::net::{Place, PortRange, Protocol};
-use crate::rules::{Publication, Redirect};
+use crate::publication::{Publication, Redirect};
 
 /// Where the record is unless the caller says otherwise.
 pub const DEFAULT_DIR: &str = "/var/run/kport";

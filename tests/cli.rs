@@ -88,7 +88,7 @@ pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 ke
     );
     assert_eq!(common::files(kport.dir.path()), [""; 0]);
     let options =
-        "--reach bridge1 --from 192.0.2.0/24 --from <friends> --max-connections 10 --rate 5/10 --log --no-quick";
+        "--reach bridge1 --sources 192.0.2.0/24 --sources <friends> --max-connections 10 --rate 5/10 --log --no-quick";
     let mut arguments = vec!["rules", "web", "-a", "10.0.0.2", "--gateway", "em0", "8080:80"];
     arguments.extend(options.split(' '));
     let rules = kport.ok(&arguments, "");

@@ -12,10 +12,11 @@ use common::{Rig, request};
 use kport::doctor::{self, Finding, IDS, Level};
 use kport::name::Anchor;
 use kport::net::Family;
+use kport::pf::Firewall;
 use kport::pf::pfctl::Pfctl;
-use kport::pf::sim::Sim;
-use kport::pf::{Firewall, packet};
 use kport::publisher::{Request, Unobserved};
+use kport::sim::Sim;
+use kport::sim::packet;
 use kport::store::Store;
 
 /// A host, a state directory, and a pfctl for what the simulator cannot play.
@@ -174,7 +175,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
         (
             "from-outside-only",
             new()
-                .with("web", "em1:8080:80", |r| r.options.from = vec!["192.0.2.0/24".parse().unwrap()])
+                .with("web", "em1:8080:80", |r| r.options.sources = vec!["192.0.2.0/24".parse().unwrap()])
                 .main(&main_with("", "block in quick from 192.0.2.0/25\n", "")),
         ),
         (

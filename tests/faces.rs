@@ -13,8 +13,9 @@ use std::ptr;
 use kport::error::Error;
 use kport::ffi;
 use kport::net::{Family, PortRange};
+use kport::options::{Limits, Options};
+use kport::publication;
 use kport::publisher::{Listed, Liveness, Outcome, Publisher, Request, Unobserved};
-use kport::rules::{self, Limits, Options};
 use kport::session::{Backend, Session, Settings};
 use kport::spec::{self};
 use tempfile::TempDir;
@@ -112,7 +113,7 @@ fn request(jail: &str, specs: &str, wish: Wish<'_>) -> Result<Request, Error> {
     let mut request = Request::new(jail.parse()?, spec::parse(specs)?);
     let usual = Options::default();
     if let Some(text) = wish.addresses {
-        request.addresses = rules::addresses(&request.jail, text.split_whitespace())?;
+        request.addresses = publication::addresses(&request.jail, text.split_whitespace())?;
     }
     request.gateway = wish.gateway.map(str::parse).transpose()?;
     request.jid = (wish.jid != 0).then_some(wish.jid);
@@ -124,7 +125,7 @@ fn request(jail: &str, specs: &str, wish: Wish<'_>) -> Result<Request, Error> {
     request.allow_inert = wish.flags & ffi::KPORT_ALLOW_INERT != 0;
     request.options = Options {
         reach: wish.reach.map(words).transpose()?.unwrap_or(usual.reach),
-        from: wish.sources.map(words).transpose()?.unwrap_or(usual.from),
+        sources: wish.sources.map(words).transpose()?.unwrap_or(usual.sources),
         limits: Limits {
             connections: NonZeroU32::new(wish.max),
             connections_per_source: NonZeroU32::new(wish.max_per_source),

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
+use kport::options::Options;
 use kport::pf::native::kernel::{Call, Failure, Kernel};
 use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Transaction;
 use kport::pf::native::{Native, encode, probe};
 use kport::pf::{Counters, Firewall, ForeignRedirect, Status};
-use kport::rules::{Address, Direction, Match, Options, Publication, Rate, Redirect, Rule, StateOptions, rules};
+use kport::publication::{Publication, Redirect};
+use kport::rule::{Address, Direction, Match, Rate, Rule, StateOptions};
+use kport::rules::rules;
 use zerocopy::{FromZeros, IntoBytes};
 
 use fake::{Fake, POOL_ADDR, RULE, Stored, text_at, u32_at};
@@ -50,12 +53,7 @@ fn redirect(place: &str, protocol: Protocol, host: &str, target: &str, jail: &st
 }
 
 fn published(name: &str, redirects: Vec<Redirect>) -> Vec<Rule> {
-    rules(&Publication {
-        jail: name.parse().unwrap(),
-        redirects,
-        options: Options::default(),
-        inner: Default::default(),
-    })
+    rules(&Publication { jail: name.parse().unwrap(), redirects, options: Options::default(), via: Default::default() })
 }
 
 fn web() -> Vec<Rule> {

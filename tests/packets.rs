@@ -8,8 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use kport::host::HostInterface;
 use kport::net::{Family, Interface, Place, Protocol};
-use kport::pf::packet::{Party, Release, World};
-use kport::rules::{self, Options, Publication, Redirect, Source};
+use kport::options::{Options, Source};
+use kport::publication::{Publication, Redirect};
+use kport::rule;
+use kport::rules;
+use kport::sim::packet::{Party, Release, World};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use world::{ANCHORS, interface, jail, publication, reads};
@@ -51,7 +54,7 @@ fn wish() -> impl Strategy<Value = Wish> {
             reach: reads(&reach),
             hairpin,
             host_access,
-            from: reads(&from),
+            sources: reads(&from),
             log,
             quick,
             ..Options::default()
@@ -141,7 +144,7 @@ fn build(
     for jail in &living {
         let own: Vec<Publication> = publications.iter().filter(|p| p.jail.as_str() == jail.name).cloned().collect();
         let rules = rules::of_all(&own);
-        text.push_str(&format!("# {}\n{}", jail.name, rules::text(&rules)));
+        text.push_str(&format!("# {}\n{}", jail.name, rule::text(&rules)));
         world.load(&format!("kport/{}", jail.name), &rules);
     }
     Case { world, interfaces, publications, passes_out, text }
@@ -222,8 +225,8 @@ impl Case {
         let name = publication.jail.to_string();
         let at = SocketAddr::new(redirect.target, port);
         let covered = self.covers(redirect.place, to.ip());
-        let allowed = options.from.is_empty()
-            || options.from.iter().any(|from| match from {
+        let allowed = options.sources.is_empty()
+            || options.sources.iter().any(|from| match from {
                 Source::Network(network) => network.contains(&source),
                 Source::Table(_) => {
                     source == world::address("192.0.2.101") || source == world::address("2001:db8::101")

@@ -19,9 +19,12 @@ use std::time::{Duration, Instant};
 use kport::error::Kind;
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
+use kport::options::{Limits, Options};
 use kport::pf::pfctl::Pfctl;
 use kport::pf::{Counters, Firewall, Loaded, LoadedRule, Status};
-use kport::rules::{Limits, Options, Publication, Rule, Targets, redirects, rules, text};
+use kport::publication::{Publication, Targets, redirects};
+use kport::rule::{Rule, text};
+use kport::rules::rules;
 use standin::{BUSY, Fault};
 
 /// Long enough for any machine; nothing that works takes a part of it.
@@ -390,7 +393,7 @@ fn what_is_loaded_is_known_again() {
     let rich = Options {
         hairpin: true,
         host_access: true,
-        from: ["192.0.2.0/24", "198.51.100.7/32", "198.51.100.8", "2001:db8::/32", "<friends>"].map(source).to_vec(),
+        sources: ["192.0.2.0/24", "198.51.100.7/32", "198.51.100.8", "2001:db8::/32", "<friends>"].map(source).to_vec(),
         limits: Limits { connections: NonZeroU32::new(100), connections_per_source: NonZeroU32::new(10), rate: None },
         log: true,
         quick: false,
@@ -808,6 +811,6 @@ pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
     // what is printed is what the simulator reads, but for the negated address
     standin.set_tables("friends 192.0.2.0/24\nothers\n");
     for (path, text) in pfctl(&standin).rulesets().unwrap() {
-        text.parse::<kport::pf::packet::Ruleset>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
+        text.parse::<kport::sim::packet::Ruleset>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
     }
 }

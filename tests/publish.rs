@@ -429,7 +429,7 @@ fn several_calls_add_up() {
     assert!(rig.publish(&first).unwrap().changed);
     let mut second = request("db", "em1:8443:443 8080:80/udp");
     second.add = true;
-    second.options.from = vec!["192.0.2.0/24".parse().unwrap()];
+    second.options.sources = vec!["192.0.2.0/24".parse().unwrap()];
     second.options.log = true;
     assert_eq!(rig.publish(&second).unwrap().redirects.len(), 3);
     assert!(!rig.publish(&second).unwrap().changed);
@@ -465,7 +465,7 @@ fn two_publications_to_the_same_port_of_the_jail_stay_apart() {
     rig.publish(&request("db", "8080:80")).unwrap();
     let mut second = request("db", "em1:8080:80");
     second.add = true;
-    second.options.from = vec!["192.0.2.0/24".parse().unwrap()];
+    second.options.sources = vec!["192.0.2.0/24".parse().unwrap()];
     rig.publish(&second).unwrap();
     let text = rig.loaded()[0].1.clone();
     let mut lines: Vec<&str> = text.lines().collect();
@@ -504,7 +504,7 @@ fn single_mappings_are_removed() {
 fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
     let rig = Rig::new();
     let mut friends = request("db", "8080:80");
-    friends.options.from = vec!["<friends>".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+    friends.options.sources = vec!["<friends>".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
     // nobody has told the simulator which tables there are
     rig.publish(&friends).unwrap();
     rig.unpublish("db").unwrap();

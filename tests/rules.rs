@@ -7,7 +7,7 @@ mod input;
 use std::fs;
 use std::path::Path;
 
-use kport::rules::{Rule, text};
+use kport::rule::{Rule, text};
 
 #[test]
 fn goldens() {
@@ -47,7 +47,7 @@ fn check(rules: &[Rule], path: &Path) {
         assert!(seen.insert(line.clone()), "{}: twice: {line}", path.display());
     }
     // another reader of pf.conf(5) takes the text
-    if let Err(error) = text(rules).parse::<kport::pf::packet::Ruleset>() {
+    if let Err(error) = text(rules).parse::<kport::sim::packet::Ruleset>() {
         panic!("{}: {error}", path.display());
     }
     let json = serde_json::to_string(rules).unwrap();

@@ -6,14 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use common::{Rig, files};
-use kport::conflict::{self, Places};
+use kport::conflict;
 use kport::error::Kind;
-use kport::host::{Host, Listener};
+use kport::host::{Host, Interfaces, Listener};
 use kport::name::{Anchor, JailName};
 use kport::net::{Interface, Place, PortRange};
+use kport::options::Options;
 use kport::pf::Firewall;
+use kport::publication::Redirect;
 use kport::publisher::{Liveness, Request, Unobserved};
-use kport::rules::{self, Options, Redirect};
+use kport::rule;
+use kport::rules;
 use kport::spec::Spec;
 use kport::store::Store;
 use proptest::prelude::*;
@@ -70,7 +73,7 @@ fn options() -> impl Strategy<Value = Options> {
             hairpin,
             host_access,
             log,
-            from: from.iter().map(|text| text.parse().unwrap()).collect(),
+            sources: from.iter().map(|text| text.parse().unwrap()).collect(),
             ..Options::default()
         },
     )
@@ -128,7 +131,7 @@ fn check(rig: &Rig) {
     // pf has what is recorded, and nothing else
     let recorded: Vec<(String, String)> = records
         .iter()
-        .map(|r| (r.jail.anchor().child().to_owned(), rules::text(&rules::of_all(&r.publications))))
+        .map(|r| (r.jail.anchor().child().to_owned(), rule::text(&rules::of_all(&r.publications))))
         .collect();
     let mut loaded = rig.loaded();
     loaded.sort();
@@ -153,7 +156,7 @@ fn check(rig: &Rig) {
     // no packet is meant by two
     for (n, (jail, a)) in claims.iter().enumerate() {
         for (other, b) in &claims[n + 1..] {
-            assert!(!conflict::overlap(a, b, Places(&interfaces)), "{jail}: {a}; {other}: {b}");
+            assert!(!conflict::overlap(a, b, Interfaces(&interfaces)), "{jail}: {a}; {other}: {b}");
         }
     }
     // the claims on disk are those of the records
@@ -280,7 +283,7 @@ fn published(
     for redirect in chosen {
         for listener in &rig.host.listeners {
             let interfaces = rig.host.interfaces().unwrap();
-            conflict::with_listener(redirect, listener, Places(&interfaces)).unwrap();
+            conflict::with_listener(redirect, listener, Interfaces(&interfaces)).unwrap();
         }
     }
 }

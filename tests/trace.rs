@@ -86,7 +86,7 @@ fn the_example_of_the_page() {
 #[test]
 fn what_does_not_arrive_is_status_5() {
     let kport = Kport::new();
-    kport.publish(&["--from", "192.0.2.96/28"]);
+    kport.publish(&["--sources", "192.0.2.96/28"]);
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]);
     assert_eq!((status, err), (Some(5), format!("{NOTICE}{LOST}")));
     assert!(out.contains("pf.conf: block in log all\n    blocked\ndoes not arrive\n"), "{out}");
@@ -97,8 +97,8 @@ fn what_does_not_arrive_is_status_5() {
     for question in [
         &["tcp", "192.0.2.100", "192.0.2.1:8081"][..],
         &["udp", "192.0.2.100", "192.0.2.1:8080"],
-        &["--from", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
-        &["--from", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
+        &["--on", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
+        &["--on", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
     ] {
         assert_eq!(kport.trace(question).0, Some(5), "{question:?}");
     }
@@ -132,7 +132,7 @@ fn the_main_ruleset_of_the_simulator_is_a_file() {
     kport.main_conf(
         "table <friends> { 192.0.2.96/28 }\nrdr-anchor \"/kport/*\"\nblock in log all\nanchor \"/kport/*\"\n",
     );
-    kport.publish(&["--from", "<friends>"]);
+    kport.publish(&["--sources", "<friends>"]);
     assert_eq!(kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]).0, Some(0));
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]).0, Some(5));
     // no call, no publication
@@ -150,7 +150,7 @@ fn the_rules_that_pfctl_shows() {
     let pf = standin::Pfctl::new();
     let kport = Kport::over(&pf);
     pf.set_tables("friends 192.0.2.96/28\n");
-    kport.publish(&["--from", "<friends>"]);
+    kport.publish(&["--sources", "<friends>"]);
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
     assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
     assert!(
@@ -197,7 +197,7 @@ fn questions_that_make_no_sense() {
         (&["tcp", "nobody", "192.0.2.1:80"][..], 1, "\"nobody\" is no address, and no jail here with an inet address"),
         (&["tcp", "other", "[2001:db8::1]:80"], 1, "no jail here with an inet6 address"),
         (&["tcp", "192.0.2.7", "[2001:db8::1]:80"], 1, "different families"),
-        (&["--from", "em7", "tcp", "192.0.2.7", "192.0.2.1:80"], 1, "no interface em7"),
+        (&["--on", "em7", "tcp", "192.0.2.7", "192.0.2.1:80"], 1, "no interface em7"),
         (&["icmp", "192.0.2.7", "192.0.2.1:80"], 64, "tcp, udp, sctp"),
         (&["tcp", "192.0.2.7", "192.0.2.1"], 64, "192.0.2.1"),
         (&["--release", "13", "tcp", "192.0.2.7", "192.0.2.1:80"], 64, "14 or 15"),

@@ -14,10 +14,10 @@ use std::process::Command;
 use common::{Rig, files, request, run, standin};
 use kport::error::{Error, Kind, Result};
 use kport::name::{Anchor, Label, Table};
-use kport::pf::sim::Sim;
 use kport::pf::{Firewall, ForeignRedirect, Loaded, Status};
 use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Step, Unobserved};
-use kport::rules::Rule;
+use kport::rule::Rule;
+use kport::sim::Sim;
 
 /// What goes wrong at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,10 @@
 #![no_main]
 
 use kport::error::Kind;
-use kport::rules::{self, Options, Publication, Targets};
+use kport::options::Options;
+use kport::publication::{self, Publication, Targets};
+use kport::rule;
+use kport::rules;
 use kport::spec;
 use libfuzzer_sys::fuzz_target;
 
@@ -27,9 +30,9 @@ fuzz_target!(|bytes: &[u8]| {
     let targets = Targets { inet: Some([10, 0, 0, 2].into()), inet6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 2].into()) };
     let gateway = "em0".parse().unwrap();
     // "auto" has no port yet
-    let Ok(redirects) = rules::redirects(&jail, &parsed, &targets, |_| Ok(gateway)) else { return };
+    let Ok(redirects) = publication::redirects(&jail, &parsed, &targets, |_| Ok(gateway)) else { return };
     let Ok(publication) = Publication::new(jail, redirects, Options::default(), |_| Ok(None)) else { return };
-    for line in rules::text(&rules::rules(&publication)).lines() {
+    for line in rule::text(&rules::rules(&publication)).lines() {
         assert!(["rdr ", "pass quick ", "nat "].iter().any(|start| line.starts_with(start)), "{line}");
         assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line}");
     }

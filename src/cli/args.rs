@@ -8,9 +8,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use kport::name::JailName;
 use kport::net::{Interface, PortRange, Protocol};
-use kport::pf::packet::Release;
-use kport::rules::{Rate, Source};
+use kport::options::Source;
+use kport::rule::Rate;
 use kport::session::Backend;
+use kport::sim::packet::Release;
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
 pub const USAGE: u8 = 64;
@@ -138,7 +139,7 @@ pub enum Command {
 pub struct Question {
     /// The interface that the packet comes in on [default: the one that leads to SRC]
     #[arg(long, value_name = "IF")]
-    pub from: Option<Interface>,
+    pub on: Option<Interface>,
     /// Whose pf it is, 14 or 15 [default: this kernel's, or 15]
     #[arg(long, value_name = "14|15", value_parser = release)]
     pub release: Option<Release>,
@@ -188,7 +189,7 @@ pub struct Wish {
     pub host_access: bool,
     /// Only this network, address or pf table may come from outside: 192.0.2.0/24, 192.0.2.1 or "<name>"
     #[arg(long, value_name = "SOURCE")]
-    pub from: Vec<Source>,
+    pub sources: Vec<Source>,
     /// The most connections of a mapping at a time
     #[arg(long, value_name = "N")]
     pub max_connections: Option<NonZeroU32>,

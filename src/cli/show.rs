@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use kport::doctor::self_test::Step;
 use kport::doctor::{Finding, Level};
+use kport::publication::Redirect;
 use kport::publisher::{Listed, Outcome};
-use kport::rules::Redirect;
 use kport::spec::{HostPorts, Mapping};
 use serde_json::{Value, json};
 

@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use kport::error::{Error, Kind, Result, quoted};
 use kport::net::Family;
 use kport::pf::Firewall;
-use kport::pf::packet::{Packet, Party, Release, Step, Trace, Verdict, World};
 use kport::pf::pfctl::Pfctl;
-use kport::pf::sim;
 use kport::session::Session;
+use kport::sim;
+use kport::sim::packet::{Packet, Party, Release, Step, Trace, Verdict, World};
 use serde_json::{Value, json};
 
 use super::args::{Global, Question};
@@ -48,7 +48,7 @@ pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<
         _ => error,
     })?;
     let source = source(&question.source, question.destination, &world)?;
-    let sender = world.sender(source.ip(), question.from)?;
+    let sender = world.sender(source.ip(), question.on)?;
     let mut notes = vec![];
     if firewall.name() == "sim" {
         notes.push(sim::NOTICE.to_owned());

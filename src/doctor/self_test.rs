@@ -8,16 +8,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::child::{self, End};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
 use crate::net::{Interface, Place, PortRange, Protocol};
 use crate::pf::Firewall;
-use crate::pf::child::{self, End};
-use crate::pf::packet::{Party, Release, World};
-use crate::pf::sim::Sim;
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
+use crate::sim::Sim;
+use crate::sim::packet::{Party, Release, World};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Store;
 

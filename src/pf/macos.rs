@@ -20,7 +20,7 @@ use super::{Firewall, ForeignRedirect, Loaded, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rules::{self, Address, Match, Rule, StateOptions};
+use crate::rule::{self, Address, Match, Rule, StateOptions};
 
 /// Apple's pf.
 #[derive(Clone, Debug, Default)]
@@ -119,8 +119,8 @@ fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<Fi
     builder.action(FilterRuleAction::Pass).quick(*quick).af(family(matches)).proto(protocol(matches)?);
     builder.direction(match direction {
         None => Direction::Any,
-        Some(rules::Direction::In) => Direction::In,
-        Some(rules::Direction::Out) => Direction::Out,
+        Some(rule::Direction::In) => Direction::In,
+        Some(rule::Direction::Out) => Direction::Out,
     });
     if *log {
         builder.log(RuleLog::ExcludeMatchingState);

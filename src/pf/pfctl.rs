@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::child::{self, End, Output};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::Interface;
-use crate::pf::child::{self, End, Output};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
-use crate::rules::{self, Rule};
+use crate::rule::{self, Rule};
 
 /// Where FreeBSD has pfctl(8).
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -258,7 +258,7 @@ impl Firewall for Pfctl {
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        let text = rules::text(rules);
+        let text = rule::text(rules);
         let doing = format!("load anchor {anchor}");
         // -o none: the optimizer would merge rules and make tables
         let arguments = ["-q", "-o", "none", "-a", anchor.path(), "-f", "-"];

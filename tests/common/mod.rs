@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use kport::error::Result;
 use kport::host::Fixed;
 use kport::pf::Firewall;
-use kport::pf::sim::Sim;
 use kport::publisher::{Listed, Observer, Outcome, Publisher, Request, Unobserved};
-use kport::rules;
+use kport::rule;
+use kport::sim::Sim;
 use kport::store::Store;
 
 /// The host of FreeBSD 15.1's recordings: two outer interfaces, two bridges, jails on them.
@@ -103,7 +103,7 @@ impl Rig {
             .into_iter()
             .map(|child| {
                 let anchor = kport::name::Anchor::from_child(&child).unwrap();
-                let text = rules::text(&sim.rules(&anchor).unwrap());
+                let text = rule::text(&sim.rules(&anchor).unwrap());
                 (child, text)
             })
             .collect()

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use kport::error::{Error, Kind, Result};
 use kport::name::JailName;
 use kport::net::{Family, Interface};
-use kport::rules::{Options, Publication, Rule, Targets, redirects, rules};
+use kport::options::Options;
+use kport::publication::{Publication, Targets, redirects};
+use kport::rule::Rule;
+use kport::rules::rules;
 
 /// Each file and its text, sorted.
 pub fn all() -> Vec<(PathBuf, String)> {
@@ -52,7 +55,7 @@ fn read(input: &str) -> Result<Input> {
             ("reach", _) => read.options.reach = parsed(values)?,
             ("hairpin", []) => read.options.hairpin = true,
             ("host-access", []) => read.options.host_access = true,
-            ("from", _) => read.options.from = parsed(values)?,
+            ("sources", _) => read.options.sources = parsed(values)?,
             ("max-connections", [n]) => read.options.limits.connections = n.parse().ok(),
             ("max-connections-per-source", [n]) => read.options.limits.connections_per_source = n.parse().ok(),
             ("rate", [rate]) => read.options.limits.rate = Some(rate.parse()?),

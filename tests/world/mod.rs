@@ -4,11 +4,14 @@
 use std::net::IpAddr;
 
 use kport::error::Error;
-use kport::host::HostInterface;
+use kport::host::{HostInterface, Interfaces};
 use kport::name::JailName;
 use kport::net::Interface;
-use kport::pf::packet::{Jail, Party, Release, World};
-use kport::rules::{self, Options, Publication, Rule, Targets};
+use kport::options::Options;
+use kport::publication::{self, Publication, Targets};
+use kport::rule::Rule;
+use kport::rules;
+use kport::sim::packet::{Jail, Party, Release, World};
 
 /// The three calls, behind what blocks, and what IPv6 needs to find its neighbours.
 pub const ANCHORS: &str =
@@ -90,9 +93,8 @@ pub fn publication(
     let jail: JailName = jail.parse().unwrap();
     let addresses: Vec<IpAddr> = addresses.iter().map(|text| address(text)).collect();
     let targets = Targets::choose(&jail, &addresses).unwrap();
-    let redirects = rules::redirects(&jail, &spec.parse().unwrap(), &targets, |_| "em0".parse()).unwrap();
-    let networks = || host.iter().map(|interface| (&interface.name, interface.addresses.as_slice()));
-    Publication::new(jail, redirects, options.clone(), |target| rules::inner(target, networks())).unwrap()
+    let redirects = publication::redirects(&jail, &spec.parse().unwrap(), &targets, |_| "em0".parse()).unwrap();
+    Publication::new(jail, redirects, options.clone(), |target| Interfaces(host).leads_to(target)).unwrap()
 }
 
 pub fn publish(world: &mut World, jail: &str, addresses: &[&str], spec: &str, options: &Options) {

@@ -8,7 +8,7 @@ use zerocopy::FromZeros;
 
 use super::layout::*;
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rules::{Address, Direction, Match, Rule, StateOptions};
+use crate::rule::{Address, Direction, Match, Rule, StateOptions};
 
 /// The three rulesets of an anchor that kport writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

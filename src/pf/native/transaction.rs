@@ -14,7 +14,7 @@ use super::encode::{self, Ruleset};
 use super::kernel::{Call, Failure, Kernel};
 use super::layout::*;
 use crate::name::Anchor;
-use crate::rules::Rule;
+use crate::rule::Rule;
 
 /// An open transaction over the nat, rdr and filter rulesets of one anchor.
 #[must_use = "a transaction that is not committed rolls back"]

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{Host, HostInterface};
 use crate::net::{Family, Interface, Protocol};
 use crate::pf::Firewall;
-use crate::rules::{self, Direction};
+use crate::rule::{self, Direction};
 
 /// A jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// Loads kport's rules into the anchor `path`, as all that it has.
-    pub fn load(&mut self, path: &str, rules: &[rules::Rule]) {
+    pub fn load(&mut self, path: &str, rules: &[rule::Rule]) {
         self.replace(path, rules.iter().flat_map(Rule::of).collect());
     }
 
@@ -179,7 +179,7 @@ impl World {
             return Ok(Party::Host);
         }
         self.route(address).map(Party::Beyond).ok_or_else(|| {
-            Error::new(Kind::Unavailable, format!("no route leads to {address}; say where it comes from with --from"))
+            Error::new(Kind::Unavailable, format!("no route leads to {address}; say where it comes from with --on"))
         })
     }
 
@@ -369,7 +369,7 @@ impl World {
     }
 
     fn is_loopback(&self, interface: Interface) -> bool {
-        rules::is_loopback(crate::net::Place::Interface(interface))
+        crate::net::Place::Interface(interface).is_loopback()
     }
 
     fn lo0(&self) -> Option<Interface> {

@@ -12,7 +12,7 @@ use crate::host::HostInterface;
 use crate::name::Table;
 use crate::net::{Family, Interface, PortRange};
 use crate::pf::foreign;
-use crate::rules::{Direction, Rate, StateOptions};
+use crate::rule::{Direction, Rate, StateOptions};
 
 /// Rules and settings, read from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

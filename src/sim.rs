@@ -6,12 +6,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::packet::{self, Ruleset};
-use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
+pub mod packet;
+
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, replace_file};
 use crate::name::{Anchor, Label, PARENT, Table};
-use crate::rules::{self, Rule};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
+use crate::rule::{self, Rule};
+use packet::Ruleset;
 
 /// What has to be said at every change that the simulator makes.
 pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
@@ -133,7 +135,7 @@ impl Firewall for Sim {
         let mut all = vec![(String::new(), main)];
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {
-                all.push((format!("{PARENT}/{child}"), rules::text(&self.rules(&anchor)?)));
+                all.push((format!("{PARENT}/{child}"), rule::text(&self.rules(&anchor)?)));
             }
         }
         Ok(all)

@@ -6,7 +6,7 @@
 //! Where 14 and 15 differ, [`Release`] says which.
 //!
 //! ```
-//! use kport::{host::Fixed, net::Protocol, pf::packet::{MAIN, Release, World}};
+//! use kport::{host::Fixed, net::Protocol, sim::packet::{MAIN, Release, World}};
 //!
 //! let host: Fixed = r#"{
 //!     "gateway": { "inet": "em0" },
@@ -39,7 +39,7 @@ pub use conf::Ruleset;
 pub use world::{Jail, World};
 
 use crate::net::{Family, Interface, Protocol};
-use crate::rules::Direction;
+use crate::rule::Direction;
 
 /// Whose pf. In 14 the first translation rule that matches wins over all; in 15.1 the first of each ruleset, and the
 /// ruleset that is looked at last (pf_match_translation_rule in sys/netpfil/pf/pf_lb.c).

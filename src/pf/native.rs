@@ -26,7 +26,7 @@ use super::pfctl::{self, Pfctl};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, PARENT, Table};
-use crate::rules::Rule;
+use crate::rule::Rule;
 
 /// pf by its device, or by whatever stands in for it.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Packet;
 use crate::net::{Interface, Protocol};
-use crate::rules::{Direction, StateOptions};
+use crate::rule::{Direction, StateOptions};
 
 /// The two ends of a connection. The first is the source of a packet that comes in, the destination of one that goes
 /// out, so that both directions of a connection have the same key (pf_state_key_setup in sys/netpfil/pf/pf.c).

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Packet;
 use super::pf::Facts;
 use crate::net::{Family, Interface, PortRange};
-use crate::rules::{self, Direction, StateOptions};
+use crate::rule::{self, Direction, StateOptions};
 
 /// An address of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +26,16 @@ pub(super) enum Operand {
     Table(String),
 }
 
-impl From<&rules::Address> for Operand {
-    fn from(address: &rules::Address) -> Operand {
+impl From<&rule::Address> for Operand {
+    fn from(address: &rule::Address) -> Operand {
         match address {
-            rules::Address::Any => Operand::Any,
-            rules::Address::Host(address) => Operand::Network(IpNet::from(*address)),
-            rules::Address::Network(network) => Operand::Network(*network),
-            rules::Address::Interface(name) => Operand::Interface { name: *name, network: false, first: false },
-            rules::Address::InterfaceNetwork(name) => Operand::Interface { name: *name, network: true, first: false },
-            rules::Address::Own => Operand::Own,
-            rules::Address::Table(table) => Operand::Table(table.to_string()),
+            rule::Address::Any => Operand::Any,
+            rule::Address::Host(address) => Operand::Network(IpNet::from(*address)),
+            rule::Address::Network(network) => Operand::Network(*network),
+            rule::Address::Interface(name) => Operand::Interface { name: *name, network: false, first: false },
+            rule::Address::InterfaceNetwork(name) => Operand::Interface { name: *name, network: true, first: false },
+            rule::Address::Own => Operand::Own,
+            rule::Address::Table(table) => Operand::Table(table.to_string()),
         }
     }
 }
@@ -217,26 +217,26 @@ impl Rule {
     }
 
     /// The rules that a typed rule's lists stand for, in pfctl's order: interface, then source, then destination.
-    pub(super) fn of(typed: &rules::Rule) -> Vec<Rule> {
+    pub(super) fn of(typed: &rule::Rule) -> Vec<Rule> {
         let matches = typed.matches();
         let action = match typed {
-            rules::Rule::Nat { address_of, .. } => {
+            rule::Rule::Nat { address_of, .. } => {
                 Action::Nat(Some(Operand::Interface { name: *address_of, network: false, first: false }))
             }
-            rules::Rule::Rdr { target, ports, .. } => Action::Rdr(Some(Target {
+            rule::Rule::Rdr { target, ports, .. } => Action::Rdr(Some(Target {
                 address: Operand::Network(IpNet::from(*target)),
                 ports: Some(*ports),
                 pass: false,
             })),
-            rules::Rule::Pass { .. } => Action::Pass,
+            rule::Rule::Pass { .. } => Action::Pass,
         };
         let mut base = Rule::new(typed.to_string(), action);
         base.family = Some(matches.family);
         base.protocol = Some(matches.protocol.number());
         match typed {
-            rules::Rule::Nat { .. } => {}
-            rules::Rule::Rdr { tag, .. } => base.tag = Some(tag.to_string()),
-            rules::Rule::Pass { direction, quick, tagged, state, .. } => {
+            rule::Rule::Nat { .. } => {}
+            rule::Rule::Rdr { tag, .. } => base.tag = Some(tag.to_string()),
+            rule::Rule::Pass { direction, quick, tagged, state, .. } => {
                 base.direction = *direction;
                 base.quick = *quick;
                 base.tagged = tagged.as_ref().map(|tag| (false, tag.to_string()));
@@ -245,7 +245,7 @@ impl Rule {
                 base.starts_only = true;
             }
         }
-        let side = |address: Option<&rules::Address>, ports| Side {
+        let side = |address: Option<&rule::Address>, ports| Side {
             not: false,
             address: address.map_or(Operand::Any, Operand::from),
             ports,

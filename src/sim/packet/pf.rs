@@ -12,7 +12,7 @@ use super::state::States;
 use super::{Packet, Release, Step};
 use crate::host::HostInterface;
 use crate::net::Interface;
-use crate::rules::Direction;
+use crate::rule::Direction;
 
 /// What rules look up when a packet passes.
 #[derive(Clone, Debug, Default)]

@@ -6,6 +6,7 @@ mod fixed;
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
 mod freebsd;
+mod interfaces;
 #[cfg(any(target_os = "freebsd", test))]
 mod kernel;
 #[cfg(target_os = "linux")]
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use fixed::Fixed;
 #[cfg(target_os = "freebsd")]
 pub use freebsd::System;
+pub use interfaces::Interfaces;
 #[cfg(target_os = "linux")]
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]

@@ -1,18 +1,15 @@
 //! The firewall: one trait, several ways to drive pf(4).
 
-pub(crate) mod child;
-mod foreign;
+pub(crate) mod foreign;
 #[cfg(target_os = "macos")]
 pub mod macos;
 pub mod native;
-pub mod packet;
 pub mod pfctl;
-pub mod sim;
 
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
-use crate::rules::Rule;
+use crate::rule::Rule;
 
 /// A filter rule that is loaded in an anchor, as far as kport looks at it.
 #[derive(Clone, Debug, PartialEq, Eq)]

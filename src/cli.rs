@@ -1,0 +1,5 @@
+//! What is the helper's alone: its arguments, and how it shows what the library says.
+
+pub mod args;
+pub mod show;
+pub mod trace;

@@ -1,0 +1,197 @@
+//! How a jail's ports are published: who may come, from where, how many.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result, quoted};
+use crate::name::Table;
+use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, as_text};
+use crate::rule::{Address, Rate, StateOptions};
+
+/// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
+/// `192.0.2.1` or `<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Source {
+    /// The addresses of a network.
+    Network(IpNet),
+    /// The addresses in a table of the main ruleset, both families.
+    Table(Table),
+}
+
+impl Source {
+    /// As it stands in a rule of `family`; `None` where the rule can never see such an address.
+    pub(crate) fn address(&self, family: Family) -> Option<Address> {
+        match self {
+            Source::Table(table) => Some(Address::Table(table.clone())),
+            Source::Network(network) if Family::of(network.addr()) != family => None,
+            Source::Network(network) if network.prefix_len() == network.max_prefix_len() => {
+                Some(Address::Host(network.addr()))
+            }
+            Source::Network(network) => Some(Address::Network(*network)),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Table(table) => write!(f, "<{table}>"),
+            Source::Network(network) if network.prefix_len() == network.max_prefix_len() => network.addr().fmt(f),
+            Source::Network(network) => network.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Source> {
+        let refuse = |why: &str| Err(Error::new(Kind::Argument, format!("source {}: {why}", quoted(text))));
+        if let Some(name) = text.strip_prefix('<') {
+            let Some(name) = name.strip_suffix('>') else { return refuse("the closing > is missing") };
+            return name.parse().map(Source::Table);
+        }
+        let network = match text.parse::<IpNet>() {
+            Ok(network) => network,
+            Err(_) => match text.parse::<IpAddr>() {
+                Ok(address) => IpNet::from(address),
+                Err(_) => return refuse("neither a network such as 192.0.2.0/24, nor an address, nor a table <name>"),
+            },
+        };
+        if network.addr() != network.network() {
+            return refuse(&format!("has bits behind its prefix; write {} or {}", network.trunc(), network.addr()));
+        }
+        match network.addr() {
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+                refuse("an IPv4-mapped address, which is not on the wire; write the IPv4 address itself")
+            }
+            address if address.is_multicast() => refuse("a multicast address is no source"),
+            _ => Ok(Source::Network(network)),
+        }
+    }
+}
+
+as_text!(Source);
+
+/// How much of a mapping may be used at a time. pf counts for each rule: what comes from outside together, and what
+/// comes from each interface or group of the reach list by itself. A connection counts once, on its way in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Connections at a time, of everybody together: `max`.
+    pub connections: Option<NonZeroU32>,
+    /// Connections at a time of one source address: `max-src-conn`, which counts finished handshakes; for udp and
+    /// sctp, whose connections pf does not see, `max-src-states`.
+    pub connections_per_source: Option<NonZeroU32>,
+    /// New connections of one source address, tcp only: `max-src-conn-rate`.
+    pub rate: Option<Rate>,
+}
+
+impl Limits {
+    /// What a pass rule says of it.
+    pub(crate) fn state(&self, protocol: Protocol) -> StateOptions {
+        let tcp = protocol == Protocol::Tcp;
+        StateOptions {
+            max: self.connections,
+            max_src_states: self.connections_per_source.filter(|_| !tcp),
+            max_src_conn: self.connections_per_source.filter(|_| tcp),
+            max_src_conn_rate: self.rate.filter(|_| tcp),
+        }
+    }
+}
+
+/// How a jail's ports are published: the same for all of them.
+///
+/// Three lists say who gets in, and none narrows another. [`Options::sources`] is about the host's places as outsiders use
+/// them; [`Options::reach`] opens the jail's own address, and with [`Options::hairpin`] the host's, to jails;
+/// [`Options::host_access`] is for the host's own programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// The interfaces and groups from which the jail's own address and published ports are reached (`--reach`).
+    pub reach: Vec<Interface>,
+    /// The reach list's jails, those on the published jail's own bridge among them, reach the host's address and
+    /// published port (`--hairpin`). A loopback interface in the reach list is left to [`Options::host_access`].
+    pub hairpin: bool,
+    /// The host itself, and the jails that share its stack, reach its own address and 127.0.0.1 or ::1 on the
+    /// published port (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip`
+    /// on lo.
+    pub host_access: bool,
+    /// Only these may use the publication from outside (`--from`); empty for everybody. A redirect of a family of
+    /// which no source is listed serves nobody from outside.
+    pub sources: Vec<Source>,
+    /// How much of each mapping may be used at a time (`--max-connections`, `--max-connections-per-source`, `--rate`).
+    pub limits: Limits,
+    /// The packet that starts a connection is logged to pflog0, once, on its way in (`--log`).
+    pub log: bool,
+    /// The pass rules end the evaluation, whatever stands behind kport's anchor (`--no-quick` turns it off).
+    pub quick: bool,
+}
+
+impl Options {
+    /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table
+    /// holds any number of addresses.
+    pub const MOST: usize = 64;
+
+    /// Whether the options can hold together, whatever is published.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |why: String| Err(Error::new(Kind::Argument, why));
+        let most = Options::MOST;
+        if self.sources.len() > most {
+            return refuse(format!(
+                "{} sources; at most {most}: put them into a pf table and give <table>",
+                self.sources.len()
+            ));
+        }
+        if self.reach.len() > most {
+            return refuse(format!(
+                "{} interfaces to reach from; at most {most}: put them into a group",
+                self.reach.len()
+            ));
+        }
+        if self.hairpin && self.reach.iter().all(|interface| Place::Interface(*interface).is_loopback()) {
+            return refuse("hairpin serves the reach list, which names no interface or group of jails".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            // the names are constants that the tests parse
+            reach: JAIL_GROUPS.iter().filter_map(|name| name.parse().ok()).collect(),
+            hairpin: false,
+            host_access: false,
+            sources: vec![],
+            limits: Limits::default(),
+            log: false,
+            quick: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources() {
+        for good in ["192.0.2.0/24", "192.0.2.1", "2001:db8::/32", "2001:db8::1", "<friends>", "0.0.0.0/0", "::/0"] {
+            assert_eq!(good.parse::<Source>().unwrap().to_string(), good);
+        }
+        assert_eq!("192.0.2.1/32".parse::<Source>().unwrap().to_string(), "192.0.2.1");
+        for bad in
+            ["", "192.0.2.1/24", "192.0.2.0/33", "<>", "<a", "a", "<a b>", "<_pf>", "! 192.0.2.1", "ff02::1", "em0"]
+        {
+            assert!(bad.parse::<Source>().is_err(), "{bad}");
+            assert!(serde_json::from_value::<Source>(bad.into()).is_err(), "{bad}");
+        }
+    }
+}

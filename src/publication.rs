@@ -1,0 +1,278 @@
+//! What is published: where a jail's redirects come from and lead to.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::{self, Write as _};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result, quoted};
+use crate::name::JailName;
+use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
+use crate::options::Options;
+use crate::spec::{HostPorts, Spec};
+
+/// The one address for each family that redirects lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// The IPv4 address, if the jail has a usable one.
+    pub inet: Option<Ipv4Addr>,
+    /// The IPv6 address, if the jail has a usable one.
+    pub inet6: Option<Ipv6Addr>,
+}
+
+impl Targets {
+    /// The first usable address of each family, in the caller's order: the addresses that the jail has on the networks
+    /// it is connected to. Fails where none is usable, with the reason for each.
+    pub fn choose(jail: &JailName, addresses: &[IpAddr]) -> Result<Targets> {
+        let mut targets = Targets::default();
+        let mut refused = String::new();
+        for address in addresses {
+            match (unusable(*address), address) {
+                (Some(why), _) => _ = write!(refused, "; {address} is {why}"),
+                (None, IpAddr::V4(v4)) => _ = targets.inet.get_or_insert(*v4),
+                (None, IpAddr::V6(v6)) => _ = targets.inet6.get_or_insert(*v6),
+            }
+        }
+        if targets == Targets::default() {
+            let kind = if addresses.is_empty() { Kind::Unavailable } else { Kind::Argument };
+            return Err(Error::new(
+                kind,
+                format!("jail \"{jail}\" has no address that a port can be redirected to{refused}; give one with -a"),
+            ));
+        }
+        Ok(targets)
+    }
+
+    /// The address of `family`.
+    pub fn of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::Inet => self.inet.map(IpAddr::V4),
+            Family::Inet6 => self.inet6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// The addresses of a jail from words: each an address, or `inherit` for a jail that is on the host's network and so
+/// cannot publish.
+pub fn addresses<'a>(jail: &JailName, words: impl IntoIterator<Item = &'a str>) -> Result<Vec<IpAddr>> {
+    words
+        .into_iter()
+        .map(|word| match word {
+            "inherit" => Err(host_network(jail)),
+            _ => word
+                .parse()
+                .map_err(|_| Error::new(Kind::Argument, format!("{} is not an IPv4 or IPv6 address", quoted(word)))),
+        })
+        .collect()
+}
+
+/// Why no redirect can lead to `address`.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        // pf.conf(5): a redirect to 127/8 would expose the host's own loopback services
+        _ if address.is_loopback() => Some("a loopback address, which is the host's own"),
+        _ if address.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address, which is not routed"),
+        IpAddr::V6(v6) if is_link_local6(v6) => Some("a link-local address, which is not routed"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address, which is not on the wire"),
+        _ => None,
+    }
+}
+
+/// The error for a jail that shares the host's network.
+pub fn host_network(jail: &JailName) -> Error {
+    Error::new(
+        Kind::Unsupported,
+        format!(
+            "jail \"{jail}\" is on the host's network (ip4=inherit): its services already listen on the host's own \
+             addresses, so there is nothing to redirect to; give the jail an address of its own to publish its ports"
+        ),
+    )
+}
+
+/// One redirect, with everything that the host had to tell filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Redirect {
+    /// Where on the host.
+    pub place: Place,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The ports on the host.
+    pub host: PortRange,
+    /// The jail's address; its family is the family of the redirect.
+    pub target: IpAddr,
+    /// The ports in the jail, as many as on the host.
+    pub jail: PortRange,
+}
+
+impl Redirect {
+    /// The family of the traffic.
+    pub fn family(&self) -> Family {
+        Family::of(self.target)
+    }
+}
+
+/// `8080 on em0 -> 10.0.0.2:80`, with the protocol in front.
+impl fmt::Display for Redirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} on {} -> ", self.protocol, self.host, self.place)?;
+        match self.target {
+            IpAddr::V4(v4) => write!(f, "{v4}:{}", self.jail),
+            IpAddr::V6(v6) => write!(f, "[{v6}]:{}", self.jail),
+        }
+    }
+}
+
+/// The redirects of a spec: one for each mapping and each family of which the jail has an address. `gateway` is the
+/// interface of the host's default route for a family; it is asked only where a mapping names no place.
+/// `auto` must have been resolved before.
+pub fn redirects(
+    jail: &JailName,
+    spec: &Spec,
+    targets: &Targets,
+    mut gateway: impl FnMut(Family) -> Result<Interface>,
+) -> Result<Vec<Redirect>> {
+    let mut made = Vec::with_capacity(spec.mappings().len());
+    let mut seen = HashSet::with_capacity(spec.mappings().len());
+    for mapping in spec.mappings() {
+        let HostPorts::Fixed(host) = mapping.host else {
+            let why = format!("{mapping}: auto is a port only when it is published; give one");
+            return Err(Error::new(Kind::Unsupported, why));
+        };
+        let mut served = false;
+        for family in Family::ALL {
+            let Some(target) = targets.of(family) else { continue };
+            let place = match mapping.place {
+                Some(place) if !place.has_family(family) => continue,
+                Some(place) => place,
+                None => Place::Interface(gateway(family)?),
+            };
+            served = true;
+            let redirect = Redirect { place, protocol: mapping.protocol, host, target, jail: mapping.jail };
+            // the same spec twice is one redirect
+            if seen.insert(redirect) {
+                made.push(redirect);
+            }
+        }
+        if !served {
+            let family = if targets.inet.is_some() { "IPv6" } else { "IPv4" };
+            let why = format!("{mapping}: jail \"{jail}\" has no {family} address; give one with -a");
+            return Err(Error::new(Kind::Argument, why));
+        }
+    }
+    Ok(made)
+}
+
+/// What is loaded for one jail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// Whose ports.
+    pub jail: JailName,
+    /// What leads into it; an empty list is nothing published.
+    pub redirects: Vec<Redirect>,
+    /// How.
+    pub options: Options,
+    /// The interface of the host through which each target is reached: a bridge, as a rule. Only
+    /// [`Options::hairpin`] and [`Options::host_access`] need it; a target that is the host's own address has none.
+    #[serde(default)]
+    pub via: BTreeMap<IpAddr, Interface>,
+}
+
+impl Publication {
+    /// A publication that passed [`Publication::check`]. `via` is asked once for each target, and only where the
+    /// options need to know.
+    pub fn new(
+        jail: JailName,
+        redirects: Vec<Redirect>,
+        options: Options,
+        mut via: impl FnMut(IpAddr) -> Result<Option<Interface>>,
+    ) -> Result<Publication> {
+        let mut made = Publication { jail, redirects, options, via: BTreeMap::new() };
+        made.check()?;
+        if made.options.hairpin || made.options.host_access {
+            for target in distinct(made.redirects.iter().map(|redirect| redirect.target)) {
+                if let Some(interface) = via(target)? {
+                    made.via.insert(target, interface);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// Whether the options can do what they say for these redirects.
+    pub fn check(&self) -> Result<()> {
+        self.options.check()?;
+        for redirect in &self.redirects {
+            if redirect.place.is_loopback() && !self.options.host_access {
+                return Err(Error::new(
+                    Kind::Argument,
+                    format!(
+                        "{redirect}: {} is reached by the host itself only, which needs host access (--host-access); \
+                         name an outer interface or address to publish to others",
+                        redirect.place
+                    ),
+                ));
+            }
+            if self.options.limits.rate.is_some() && redirect.protocol != Protocol::Tcp {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!(
+                        "{redirect}: pf counts the rate of tcp connections only; publish {} without --rate",
+                        redirect.protocol
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What no other publication may overlap: each redirect in each place that it answers for, its own and, with host
+    /// access, the host's loopback address.
+    pub fn claims(&self) -> Vec<Redirect> {
+        claims(&self.redirects, &self.options)
+    }
+}
+
+/// [`Publication::claims`] of redirects that are no publication yet.
+pub fn claims(redirects: &[Redirect], options: &Options) -> Vec<Redirect> {
+    let mut claims = redirects.to_vec();
+    if options.host_access {
+        // `*` is every address already, the loopback one too
+        let outer = redirects.iter().filter(|r| !r.place.is_loopback() && r.place != Place::Any);
+        claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(r.family().loopback()), ..*r })));
+    }
+    claims
+}
+
+/// Each thing once, in the order of its first appearance.
+pub(crate) fn distinct<T: Clone + Eq + Hash>(things: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    things.into_iter().filter(|thing| seen.insert(thing.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_without_the_newer_options_is_read() {
+        let old = r#"{"jail":"web","redirects":[],"options":{"reach":["bridge"]}}"#;
+        let read: Publication = serde_json::from_str(old).unwrap();
+        assert_eq!(read.options, Options { reach: vec!["bridge".parse().unwrap()], ..Options::default() });
+    }
+
+    #[test]
+    fn host_access_answers_for_loopback() {
+        let jail: JailName = "web".parse().unwrap();
+        let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
+        let redirects = redirects(&jail, &"em0:8080:80".parse().unwrap(), &targets, |_| "em0".parse()).unwrap();
+        let options = Options { host_access: true, ..Options::default() };
+        let publication = Publication::new(jail, redirects, options, |_| Ok(None)).unwrap();
+        let places: Vec<String> = publication.claims().iter().map(|claim| claim.place.to_string()).collect();
+        assert_eq!(places, ["em0", "127.0.0.1"]);
+    }
+}

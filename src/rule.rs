@@ -1,0 +1,297 @@
+//! One rule of pf(4) as kport makes them: typed, so that only what may stand in a rule can be in one. Its pf.conf(5) text is
+//! in [`text()`]. The rules use only what pf.conf(5) of 14 and 15 both know; which ones a jail's anchor gets is decided in
+//! [`crate::rules`].
+
+mod text;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use arrayvec::ArrayString;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result, quoted};
+use crate::name::{Label, MAX_NAME, Table, inline};
+use crate::net::{Family, Interface, PortRange, Protocol, as_text};
+
+pub use text::text;
+
+/// The tag that a redirected packet carries from the rdr rule to the pass rule.
+pub const TAG: &str = "kport";
+
+/// An address in a rule, as pf.conf(5) has them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Address {
+    /// `any`
+    Any,
+    /// One address.
+    Host(IpAddr),
+    /// `192.0.2.0/24`
+    Network(IpNet),
+    /// `("em0")`: every address that the interface, or the group, has at the time, aliases included.
+    Interface(Interface),
+    /// `("bridge0:network")`: the networks that the interface has at the time.
+    InterfaceNetwork(Interface),
+    /// `(self)`: every address of the host at the time.
+    Own,
+    /// `<name>`
+    Table(Table),
+}
+
+/// Which packets a rule is about. A list stands for one rule for each of its members; an empty one for any.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Match {
+    /// The interfaces or groups.
+    pub on: Vec<Interface>,
+    /// The family.
+    pub family: Family,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The source addresses.
+    pub from: Vec<Address>,
+    /// The destination addresses.
+    pub to: Vec<Address>,
+    /// The destination ports.
+    pub ports: PortRange,
+}
+
+impl Match {
+    /// How many rules the kernel gets for it: one for each combination of list members.
+    pub fn expanded(&self) -> usize {
+        self.on.len().max(1) * self.from.len().max(1) * self.to.len().max(1)
+    }
+}
+
+/// What a packet carries from an rdr rule to its pass rule: [`TAG`], or a tag of one mapping's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Tag(ArrayString<MAX_NAME>);
+
+impl Tag {
+    /// The tag of every mapping that needs none of its own.
+    pub(crate) fn shared() -> Tag {
+        Tag(inline(format_args!("{TAG}")))
+    }
+
+    /// The tag of one mapping in one of the publications of a jail, counted from 0.
+    pub(crate) fn of_mapping(protocol: Protocol, host: PortRange, publication: usize) -> Tag {
+        match publication {
+            0 => Tag(inline(format_args!("{TAG}:{protocol}:{host}"))),
+            n => Tag(inline(format_args!("{TAG}:{protocol}:{host}:{n}"))),
+        }
+    }
+
+    /// The tag, at most 63 bytes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tag {
+    type Err = Error;
+
+    /// Only a tag that kport makes.
+    fn from_str(text: &str) -> Result<Tag> {
+        let of_mapping = || {
+            let mut words = text.strip_prefix(TAG)?.strip_prefix(':')?.split(':');
+            let protocol = words.next()?;
+            let protocol = Protocol::ALL.into_iter().find(|known| known.name() == protocol)?;
+            let host = words.next()?.parse().ok()?;
+            let publication = words.next().map_or(Some(0), |n| n.parse().ok())?;
+            Some(Tag::of_mapping(protocol, host, publication))
+        };
+        // written out again, it must be the same: one text for each tag
+        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping().filter(|made| made.as_str() == text) };
+        made.ok_or_else(|| Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text))))
+    }
+}
+
+/// The way of a packet through an interface, as pf.conf(5) names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Into the host.
+    In,
+    /// Out of the host.
+    Out,
+}
+
+/// How fast one source may make new connections: so many in so many seconds. Its text is `15/5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rate {
+    connections: NonZeroU32,
+    seconds: NonZeroU32,
+}
+
+impl Rate {
+    /// The most connections: PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
+    pub const MAX: u32 = u32::MAX / 1000;
+
+    /// `None` where a number is 0 or `connections` is above [`Rate::MAX`].
+    pub fn new(connections: u32, seconds: u32) -> Option<Rate> {
+        let connections = NonZeroU32::new(connections).filter(|n| n.get() <= Rate::MAX)?;
+        Some(Rate { connections, seconds: NonZeroU32::new(seconds)? })
+    }
+
+    /// How many.
+    pub fn connections(self) -> u32 {
+        self.connections.get()
+    }
+
+    /// In how many seconds.
+    pub fn seconds(self) -> u32 {
+        self.seconds.get()
+    }
+}
+
+impl FromStr for Rate {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Rate> {
+        let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse().ok()).flatten();
+        text.split_once('/').and_then(|(n, s)| Rate::new(number(n)?, number(s)?)).ok_or_else(|| {
+            let what = format!("is not connections/seconds such as 15/5, at most {}/{}", Rate::MAX, u32::MAX);
+            Error::new(Kind::Argument, format!("rate {} {what}", quoted(text)))
+        })
+    }
+}
+
+as_text!(Rate, Tag);
+
+/// What stands in the brackets behind `keep state`, by pf.conf(5)'s words. Anything but `max` needs `source-track
+/// rule`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StateOptions {
+    /// States of the rule.
+    pub max: Option<NonZeroU32>,
+    /// States of the rule from one source.
+    pub max_src_states: Option<NonZeroU32>,
+    /// Tcp connections from one source that finished the handshake.
+    pub max_src_conn: Option<NonZeroU32>,
+    /// New tcp connections from one source.
+    pub max_src_conn_rate: Option<Rate>,
+}
+
+impl StateOptions {
+    /// Whether pf must keep count of each source: `source-track rule`.
+    pub fn tracks_sources(&self) -> bool {
+        self.max_src_states.is_some() || self.max_src_conn.is_some() || self.max_src_conn_rate.is_some()
+    }
+}
+
+/// One rule of an anchor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// `nat ... -> ("bridge0")`: the source becomes an address of the interface.
+    Nat {
+        /// Which packets.
+        matches: Match,
+        /// Whose address becomes the source.
+        address_of: Interface,
+    },
+    /// `rdr ... tag kport -> 10.0.0.2 port 80`
+    Rdr {
+        /// Which packets.
+        matches: Match,
+        /// The tag that says: this packet was redirected here.
+        tag: Tag,
+        /// Where they go.
+        target: IpAddr,
+        /// To which ports: as many as `matches.ports`.
+        ports: PortRange,
+    },
+    /// `pass quick ... keep state`
+    Pass {
+        /// `None` for both: under `block log all` a packet must pass in on the outer interface and out towards the
+        /// jail, and both states carry the labels. Where connections are counted or logged, the two ways have a rule
+        /// each, so that each connection counts once.
+        direction: Option<Direction>,
+        /// To pflog0.
+        log: bool,
+        /// No rule behind this one is looked at.
+        quick: bool,
+        /// Which packets, after redirection.
+        matches: Match,
+        /// Only packets that an rdr rule tagged so.
+        tagged: Option<Tag>,
+        /// Limits.
+        state: StateOptions,
+        /// The jail's label and the mapping's.
+        labels: [Label; 2],
+    },
+}
+
+impl Rule {
+    /// Which packets the rule is about.
+    pub fn matches(&self) -> &Match {
+        match self {
+            Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => matches,
+        }
+    }
+
+    /// The rules that the kernel gets for it: one for each combination of list members, [`Match::expanded`] in number.
+    pub fn expand(&self) -> Vec<Rule> {
+        fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
+            if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
+        }
+        let lists = self.matches();
+        let mut made = Vec::with_capacity(lists.expanded());
+        for on in each(&lists.on) {
+            for from in each(&lists.from) {
+                for to in each(&lists.to) {
+                    let single = Match { on: on.clone(), from: from.clone(), to, ..lists.clone() };
+                    let mut rule = self.clone();
+                    let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) =
+                        &mut rule;
+                    *matches = single;
+                    made.push(rule);
+                }
+            }
+        }
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        assert_eq!("15/5".parse::<Rate>().unwrap(), Rate::new(15, 5).unwrap());
+        for bad in ["", "15", "15/", "/5", "0/5", "15/0", "+15/5", "15/5/5", "4294968/1", "15/4294967296", "１５/5"] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_in_rules_are_checked_when_they_are_read() {
+        for good in ["kport", "kport:tcp:8080", "kport:udp:8000-8010", "kport:udp:8000-8010:2"] {
+            assert_eq!(good.parse::<Tag>().unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "admin",
+            "kport:",
+            "kport:tcp",
+            "kport:tcp:0",
+            "kport:icmp:1",
+            "kport:tcp:08",
+            "kport:tcp:1 ",
+            "kport:tcp:1:0",
+            "kport:tcp:1:01",
+            "kport:tcp:1:1:1",
+        ] {
+            assert!(serde_json::from_value::<Tag>(bad.into()).is_err(), "{bad}");
+        }
+        for bad in ["", "a b", "$nr", "a\"b", "a\nb", "\u{e4}", &"x".repeat(64)] {
+            assert!(serde_json::from_value::<Label>(bad.into()).is_err(), "{bad}");
+        }
+    }
+}
