@@ -1,0 +1,1 @@
+//! A3: addresses that are not the host's, `*`, a setuid helper.

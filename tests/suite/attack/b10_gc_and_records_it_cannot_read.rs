@@ -1,0 +1,1 @@
+//! B10: gc unpublishes running jails whose record it cannot read.

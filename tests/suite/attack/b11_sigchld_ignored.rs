@@ -1,0 +1,1 @@
+//! B11: with SIGCHLD ignored, limits over pfctl always fail.

@@ -1,0 +1,1 @@
+//! B6: the lock leaks into children that the host forks.

@@ -1,0 +1,1 @@
+//! B9: narrowing a publication ends the connections that it no longer allows.

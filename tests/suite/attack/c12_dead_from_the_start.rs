@@ -1,0 +1,1 @@
+//! C12: publish accepts what is dead without a word.

@@ -1,0 +1,1 @@
+//! C13: overlaps that come later.

@@ -1,0 +1,1 @@
+//! C15: the caller of C hears the notes that the helper prints.

@@ -1,0 +1,1 @@
+//! C16: read-only commands need no right to write.

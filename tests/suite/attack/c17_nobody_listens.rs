@@ -1,0 +1,1 @@
+//! C17: trace tells whether somebody listens.

@@ -1,0 +1,1 @@
+//! C18: cost under the lock.

@@ -1,0 +1,1 @@
+//! C19: claims of earlier boots, characters that are not printable, state directories, interfaces that are down.

@@ -1,0 +1,373 @@
+//! Every finding of `kport doctor`, in the words that people read: `tests/doctor/*.ok`. `KPORT_BLESS=1` writes them anew.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::support::rig::{Rig, request};
+use crate::support::standin::{self, Fault};
+use kport::doctor::{self, Finding, IDS, Level};
+use kport::name::Anchor;
+use kport::net::Family;
+use kport::pf::Firewall;
+use kport::pf::pfctl::Pfctl;
+use kport::publisher::{Request, Unobserved};
+use kport::sim::Sim;
+use kport::sim::packet;
+use kport::store::Store;
+
+/// A host, a state directory, and a pfctl for what the simulator cannot play.
+struct Patient {
+    rig: Rig,
+    standin: standin::Pfctl,
+    by_pfctl: bool,
+    program: PathBuf,
+    state: PathBuf,
+}
+
+impl Patient {
+    /// Healthy, with nothing published.
+    fn new() -> Patient {
+        let mut rig = Rig::new();
+        for (name, value) in [
+            ("kern.osreldate", 1_501_502),
+            ("kern.securelevel", -1),
+            ("net.pf.filter_local", 0),
+            ("net.link.bridge.pfil_member", 0),
+            ("security.jail.jailed", 0),
+        ] {
+            rig.host.sysctls.insert(name.to_owned(), value);
+        }
+        let standin = standin::Pfctl::new();
+        standin.put("", &packet::MAIN.replace("set skip on lo\n", ""));
+        let (program, state) = (standin.program(), rig.path().to_owned());
+        Patient { rig, standin, by_pfctl: false, program, state }
+    }
+
+    /// The same, by the stand-in.
+    fn by_pfctl() -> Patient {
+        Patient { by_pfctl: true, ..Patient::new() }
+    }
+
+    fn firewall(&self) -> Box<dyn Firewall> {
+        if self.by_pfctl {
+            Box::new(Pfctl::new(&self.program, Instant::now() + Duration::from_secs(60)))
+        } else {
+            Box::new(Sim::new(self.rig.path()))
+        }
+    }
+
+    fn publish(&self, request: &Request) {
+        let request = Request { force: true, allow_inert: true, ..request.clone() };
+        self.rig.with(&*self.firewall(), &Unobserved, |publisher| publisher.publish(&request)).unwrap();
+    }
+
+    fn web(self, spec: &str) -> Patient {
+        self.publish(&request("web", spec));
+        self
+    }
+
+    fn with(self, jail: &str, spec: &str, change: impl FnOnce(&mut Request)) -> Patient {
+        let mut request = request(jail, spec);
+        change(&mut request);
+        self.publish(&request);
+        self
+    }
+
+    fn sysctl(mut self, name: &str, value: i64) -> Patient {
+        assert!(self.rig.host.sysctls.insert(name.to_owned(), value).is_some(), "{name}");
+        self
+    }
+
+    /// The main ruleset of both backends.
+    fn main(self, text: &str) -> Patient {
+        self.standin.put("", text);
+        self.file("sim/main.conf", text)
+    }
+
+    fn file(self, name: &str, text: &str) -> Patient {
+        let path = self.rig.state(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    fn and(mut self, change: impl FnOnce(&mut Patient)) -> Patient {
+        change(&mut self);
+        self
+    }
+
+    fn examine(&self) -> Vec<Finding> {
+        doctor::examine(&self.rig.host, &*self.firewall(), Store::open(&self.state))
+    }
+}
+
+const CALLS: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+
+const CONDITIONAL: &str = "\
+nat-anchor \"kport/*\" all
+rdr-anchor \"kport/*\" on em1 all
+anchor \"kport/*\" quick on em0 inet proto tcp all
+";
+
+const ONE_WAY: &str = "block in on em0\npass in inet6 proto icmp6\nblock out on bridge\n";
+
+fn main_with(before: &str, between: &str, behind: &str) -> String {
+    format!("{before}nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\n{between}anchor \"kport/*\"\n{behind}")
+}
+
+/// Each with what is wrong.
+fn patients() -> Vec<(&'static str, Patient)> {
+    let new = Patient::new;
+    let by_pfctl = Patient::by_pfctl;
+    let broken = |what: &str| {
+        let patient = by_pfctl();
+        patient.standin.fault("", Fault::Say(1, &format!("pfctl: /dev/pf: {what}\n")));
+        patient
+    };
+    vec![
+        ("state-not-usable", new().and(|p| p.state = PathBuf::from("relative"))),
+        (
+            "state-damaged",
+            new().file("jails/web.json", "{").file("jails/notes.txt", "").file("damaged/db.1", "").web("8080:80").and(
+                |p| {
+                    // published anew by that, and damaged again
+                    fs::write(p.rig.state("jails/web.json"), "{").unwrap();
+                },
+            ),
+        ),
+        ("pf-not-loaded", broken("No such file or directory")),
+        ("pf-not-permitted", broken("Permission denied")),
+        ("pf-in-a-jail", broken("No such file or directory").sysctl("security.jail.jailed", 1)),
+        ("pf-not-there", by_pfctl().and(|p| p.program = PathBuf::from("/nonexistent/pfctl"))),
+        ("securelevel", new().sysctl("kern.securelevel", 3)),
+        ("pf-disabled", by_pfctl().web("8080:80").and(|p| p.standin.disable())),
+        ("anchors-missing", by_pfctl().web("8080:80").main("block in log all\npass out all\n")),
+        ("anchors-missing-rdr", by_pfctl().web("8080:80").main("anchor \"kport/*\"\n")),
+        ("anchors-missing-nat", new().web("8080:80").main("rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n")),
+        (
+            "anchors-missing-nat-needed",
+            new()
+                .with("web", "8080:80", |r| r.options.hairpin = true)
+                .main("rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n"),
+        ),
+        ("anchors-conditional", by_pfctl().web("em0:8080:80").main(CONDITIONAL)),
+        (
+            "block-quick-first",
+            new().web("8080:80").main(&main_with("", "pass quick inet6 proto icmp6\nblock in quick on em0\n", "")),
+        ),
+        (
+            "block-quick-first-by-pfctl",
+            by_pfctl().web("8080:80 8081-8090:81").main(&main_with("", "block drop in quick all\n", "")),
+        ),
+        ("block-quick-some", new().web("8080:80").main(&main_with("", "block in quick from 198.51.100.0/24\n", ""))),
+        (
+            "block-behind-no-quick",
+            new().with("web", "em1:8080:80", |r| r.options.quick = false).main(&main_with(
+                "",
+                "",
+                "block in on em1 inet\n",
+            )),
+        ),
+        (
+            "from-outside-only",
+            new()
+                .with("web", "em1:8080:80", |r| r.options.sources = vec!["192.0.2.0/24".parse().unwrap()])
+                .main(&main_with("", "block in quick from 192.0.2.0/25\n", "")),
+        ),
+        (
+            "rdr-first",
+            by_pfctl().web("em0:8080:80").main(&main_with(
+                "rdr on em0 inet proto tcp from any to (em0) port = 8080 -> 10.1.0.9 port 80\n",
+                "pass quick inet6 proto ipv6-icmp\n",
+                "",
+            )),
+        ),
+        (
+            "main-not-readable",
+            by_pfctl().web("8080:80").main(&main_with("", "pass in on em0 route-to (em1 198.51.100.2)\n", "")),
+        ),
+        ("forwarding-inet", new().web("em1:8080:80").sysctl("net.inet.ip.forwarding", 0)),
+        (
+            "forwarding-both",
+            new().web("8080:80").sysctl("net.inet.ip.forwarding", 0).sysctl("net.inet6.ip6.forwarding", 0),
+        ),
+        ("forwarding-not-needed", new().with("flat", "8081:81", |_| ()).sysctl("net.inet.ip.forwarding", 0)),
+        ("interface-missing", new().web("wg7:8080:80")),
+        ("interface-down", new().web("em1:8080:80").and(|p| p.rig.host.interfaces[1].up = false)),
+        ("interface-no-address", new().web("em1:8080:80").and(|p| p.rig.host.interfaces[1].addresses.clear())),
+        ("interface-one-family", new().web("em1:8080:80")),
+        ("address-missing", new().web("192.0.2.7:8080:80").and(|p| _ = p.rig.host.interfaces[0].addresses.remove(1))),
+        (
+            "skip",
+            by_pfctl()
+                .with("web", "8080:80", |r| r.options.hairpin = true)
+                .with("db", "8081:80", |r| r.options.host_access = true)
+                .sysctl("net.pf.filter_local", 1)
+                .and(|p| p.standin.set_skip("bridge bridge0 em0 lo lo0")),
+        ),
+        ("skip-of-no-interest", new().web("8080:80").main(&format!("set skip on {{ lo em1 }}\n{CALLS}"))),
+        ("neighbour-discovery", by_pfctl().web("8080:80").main(&main_with("", "block drop log all\n", ""))),
+        ("neighbour-discovery-one-way", new().web("8080:80").main(&main_with("", ONE_WAY, ""))),
+        (
+            "not-loaded",
+            new().web("8080:80").and(|p| {
+                p.firewall().replace(&Anchor::from_child("web").unwrap(), &[]).unwrap();
+            }),
+        ),
+        (
+            "interrupted",
+            new().web("8080:80").and(|p| {
+                let store = Store::open(&p.state).unwrap();
+                let mut record = store.get(&Anchor::from_child("web").unwrap()).unwrap().unwrap();
+                record.replaces = record.publications.clone();
+                store.put(&store.lock(Instant::now() + Duration::from_secs(60)).unwrap(), &record).unwrap();
+            }),
+        ),
+        (
+            "stale",
+            new()
+                .web("8080:80")
+                .and(|p| fs::remove_file(p.rig.state("jails/web.json")).unwrap())
+                .file("sim/_x y.json", "[]"),
+        ),
+        ("jail-gone", new().web("8080:80").and(|p| p.rig.host.jails.retain(|jail| jail.name != "web"))),
+        ("jail-dying", new().web("8080:80").and(|p| p.rig.host.jails[0].dying = true)),
+        ("jail-started-again", new().web("8080:80").and(|p| p.rig.host.jails[0].jid = 9)),
+        (
+            "jail-other-address",
+            new().web("8080:80").and(|p| {
+                p.rig
+                    .host
+                    .vnet_addresses
+                    .insert("web".to_owned(), vec!["10.0.0.9".parse().unwrap(), "fd00::2".parse().unwrap()]);
+            }),
+        ),
+        ("filter-local-off", new().with("web", "em1:8080:80", |r| r.options.host_access = true).main(CALLS)),
+        (
+            "lo0-blocked",
+            new()
+                .with("web", "em1:8080:80", |r| r.options.host_access = true)
+                .sysctl("net.pf.filter_local", 1)
+                .main(&main_with("", "block quick on lo0\n", "")),
+        ),
+        (
+            "bridge-members",
+            new().with("web", "8080:80", |r| r.options.hairpin = true).sysctl("net.link.bridge.pfil_member", 1),
+        ),
+        ("reach-outside", new().web("8080:80").and(|p| p.rig.host.interfaces[0].groups.push("epair".parse().unwrap()))),
+        ("reach-by-name", new().with("web", "em1:8080:80", |r| r.options.reach = vec!["em1".parse().unwrap()])),
+        (
+            "other-tool",
+            by_pfctl()
+                .web("8080:80")
+                .main(&main_with("rdr-anchor \"rdr/*\"\n", "pass quick inet6 proto ipv6-icmp\n", ""))
+                .and(|p| {
+                    p.standin
+                        .put("rdr/db", "rdr on em0 inet proto tcp from any to any port = 8080 -> 10.0.0.3 port 80\n");
+                }),
+        ),
+        (
+            "anchors-limit-near",
+            by_pfctl().web("8080:80").and(|p| {
+                p.standin.set_anchor_limit(10);
+                for name in ["a", "b", "c", "d", "e", "f"] {
+                    p.standin.put(&format!("others/{name}"), "pass all\n");
+                }
+            }),
+        ),
+        ("anchors-limit-reached", by_pfctl().web("8080:80").and(|p| p.standin.set_anchor_limit(2))),
+    ]
+}
+
+fn shown(findings: &[Finding], patient: &Patient) -> String {
+    let text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    text.replace(patient.rig.path().to_str().unwrap(), "STATE")
+}
+
+fn compare(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor").join(format!("{name}.ok"));
+    if std::env::var_os("KPORT_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+    let golden =
+        fs::read_to_string(&path).unwrap_or_else(|_| panic!("no {}; write it with KPORT_BLESS=1", path.display()));
+    assert_eq!(text, golden, "{name}: write it anew with KPORT_BLESS=1, and read what has changed");
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let mut seen = BTreeSet::new();
+    for (name, patient) in patients() {
+        let mut findings = patient.examine();
+        findings.retain(|finding| finding.level > Level::Ok);
+        for finding in &findings {
+            seen.insert(finding.id);
+        }
+        compare(name, &shown(&findings, &patient));
+    }
+    let all: BTreeSet<&str> = IDS.into_iter().collect();
+    assert_eq!(seen, all, "a check that never finds anything");
+}
+
+#[test]
+fn a_healthy_host() {
+    for (patient, name) in [(Patient::new(), "healthy"), (Patient::by_pfctl(), "healthy-by-pfctl")] {
+        let patient = patient
+            .web("8080:80 em0:53:53/udp *:9000-9010:9000")
+            .with("db", "em1:8080:80", |r| r.options.hairpin = true)
+            .with("flat", "8100:80", |_| ());
+        let findings = patient.examine();
+        assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.mend.is_empty()));
+        assert_eq!(findings.iter().map(|finding| finding.id).collect::<Vec<_>>(), IDS);
+        compare(name, &shown(&findings, &patient));
+    }
+}
+
+#[test]
+fn host_access_that_works() {
+    let patient = Patient::new()
+        .with("web", "em1:8080:80", |r| r.options.host_access = true)
+        .sysctl("net.pf.filter_local", 1)
+        .main(&main_with(
+            "",
+            "block in log all\npass out all\npass quick inet6 proto icmp6\npass quick on lo0 no state\n",
+            "",
+        ));
+    let mut findings = patient.examine();
+    findings.retain(|finding| finding.level > Level::Warning);
+    assert_eq!(shown(&findings, &patient), "");
+}
+
+/// What `publish` refuses and what `doctor` says are the same words.
+#[test]
+fn publish_says_the_same() {
+    let refused = |patient: &Patient| {
+        let wish = request("web", "8080:80");
+        patient.rig.with(&*patient.firewall(), &Unobserved, |publisher| publisher.publish(&wish)).unwrap_err()
+    };
+    for (patient, id) in [
+        (Patient::by_pfctl().and(|p| p.standin.disable()), "enabled"),
+        (Patient::by_pfctl().main("pass all\n"), "anchors-called"),
+        (Patient::new().sysctl("net.inet6.ip6.forwarding", 0), "forwarding"),
+    ] {
+        let error = refused(&patient);
+        let patient = patient.web("8080:80");
+        let found = patient.examine().into_iter().find(|finding| finding.id == id).unwrap();
+        assert_eq!(found.level, Level::Problem);
+        let (seen, _) = error.message().split_once("; ").unwrap();
+        assert_eq!(seen, found.seen);
+    }
+}
+
+/// A host that is asked in vain is told of, and is no reason to stop.
+#[test]
+fn hosts_without_jails() {
+    let patient = Patient::new().web("em0:8080:80");
+    let found = doctor::examine(&kport::host::System, &*patient.firewall(), Store::open(&patient.state));
+    // this host's boot is another one: nothing of the record counts
+    assert!(found.iter().any(|finding| finding.id == "anchors-loaded" && finding.level == Level::Problem));
+    assert_eq!(Family::ALL.len(), 2);
+}

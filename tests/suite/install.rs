@@ -1,0 +1,92 @@
+//! scripts/install.sh puts in place what a C program is built with: shared and static, by way of pkg-config.
+
+use crate::support::cc;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const ARGUMENTS: [&str; 3] = ["web", "10.0.0.2", "em0:8080:80"];
+const PRINTED: &str = "published em0:8080:80/tcp\nweb: tcp port 8080 on em0 -> 10.0.0.2 port 80\nunpublished web\n";
+
+/// Installs into a directory of its own.
+fn install(name: &str, options: &[&str]) -> PathBuf {
+    let from = cc::work_dir().join(format!("{name}-from"));
+    fs::create_dir(&from).unwrap();
+    let deps = cc::shared_library();
+    for (file, path) in [
+        ("libkport.so", deps.clone()),
+        ("libkport.a", deps.with_file_name("libkport.a")),
+        ("kport", env!("CARGO_BIN_EXE_kport").into()),
+    ] {
+        std::os::unix::fs::symlink(path, from.join(file)).unwrap();
+    }
+    let dest = cc::work_dir().join(name);
+    let mut sh = Command::new("sh");
+    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from).args(options).env("DESTDIR", &dest);
+    cc::done(&mut sh);
+    dest
+}
+
+fn pkg_config(dest: &Path, arguments: &[&str]) -> Vec<String> {
+    let mut pkg_config = Command::new("pkg-config");
+    pkg_config.args(arguments).arg("kport").env("PKG_CONFIG_SYSROOT_DIR", dest).env("PKG_CONFIG_PATH", dest.join("pc"));
+    cc::text(&cc::done(&mut pkg_config).stdout).split_whitespace().map(str::to_owned).collect()
+}
+
+fn compile(dest: &Path, flags: &[String]) -> PathBuf {
+    let program = dest.join("publish");
+    let source = cc::root().join("c-examples/publish.c");
+    cc::done(Command::new("cc").arg("-std=c99").arg(source).args(flags).arg("-o").arg(&program));
+    program
+}
+
+#[test]
+fn a_program_is_built_and_run_with_the_shared_library() {
+    if !cc::has("pkg-config") {
+        return;
+    }
+    let dest = install("shared", &["--prefix=/opt/kport", "--libdir", "/opt/kport/lib64", "--pkgconfigdir=/pc"]);
+    assert_eq!(pkg_config(&dest, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
+    assert_eq!(pkg_config(&dest, &["--variable=libdir"]).len(), 1);
+    let program = compile(&dest, &pkg_config(&dest, &["--cflags", "--libs"]));
+
+    let needed = cc::text(&cc::done(Command::new("readelf").arg("-d").arg(&program)).stdout);
+    assert!(needed.contains(&format!("[{}]", cc::soname())), "{needed}");
+    let (mut run, _state) = cc::command(&program);
+    let output = cc::done(run.args(ARGUMENTS).env("LD_LIBRARY_PATH", dest.join("opt/kport/lib64")));
+    assert_eq!(cc::text(&output.stdout), PRINTED);
+
+    for file in ["include/kport.h", "share/man/man3/kport.3", "share/man/man8/kport.8", "lib64/libkport.a"] {
+        assert!(dest.join("opt/kport").join(file).is_file(), "{file}");
+    }
+    let version = cc::done(Command::new(dest.join("opt/kport/sbin/kport")).arg("--version"));
+    assert_eq!(cc::text(&version.stdout), concat!("kport ", env!("CARGO_PKG_VERSION"), "\n"));
+    let pc = fs::read_to_string(dest.join("pc/kport.pc")).unwrap();
+    assert!(!pc.contains(cc::work_dir().to_str().unwrap()) && !pc.contains('@'), "{pc}");
+}
+
+#[test]
+fn a_program_is_built_and_run_with_the_static_library() {
+    if !cc::has("pkg-config") {
+        return;
+    }
+    let dest = install("static", &["--prefix=/opt/kport", "--pkgconfigdir=/pc"]);
+    // the linker would take the shared one
+    fs::remove_file(dest.join("opt/kport/lib/libkport.so")).unwrap();
+    let program = compile(&dest, &pkg_config(&dest, &["--cflags", "--libs", "--static"]));
+    let needed = cc::text(&cc::done(Command::new("readelf").arg("-d").arg(&program)).stdout);
+    assert!(!needed.contains("libkport"), "{needed}");
+    let (mut run, _state) = cc::command(&program);
+    assert_eq!(cc::text(&cc::done(run.args(ARGUMENTS)).stdout), PRINTED);
+}
+
+#[test]
+fn wrong_words_and_missing_files_are_told() {
+    let script = cc::root().join("scripts/install.sh");
+    let output = Command::new("sh").arg(&script).arg("--prefux=/x").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let output = Command::new("sh").arg(&script).args(["--from", "/nonexistent"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(cc::text(&output.stderr).contains("cargo build --release"));
+}

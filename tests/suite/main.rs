@@ -1,0 +1,23 @@
+//! The tests, one program: `cargo test --test suite NAME` runs those whose path has NAME in it, such as `publish::`.
+
+mod abi;
+mod attack;
+mod c;
+mod cli;
+mod doctor;
+mod faces;
+mod grammar;
+mod header;
+mod install;
+mod layers;
+mod man;
+mod native;
+mod packets;
+mod pfctl;
+mod publish;
+mod reach;
+mod rules;
+mod sequences;
+mod support;
+mod trace;
+mod transaction;

@@ -1,0 +1,960 @@
+//! The native backend against recorded requests and a stand-in for the kernel.
+
+use crate::support::input;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use kport::error::{Error, Kind};
+use kport::name::{Anchor, JailName};
+use kport::net::{Family, Place, PortRange, Protocol};
+use kport::options::Options;
+use kport::pf::native::kernel::{Call, Failure, Kernel};
+use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
+use kport::pf::native::nv::{List, Value};
+use kport::pf::native::transaction::Transaction;
+use kport::pf::native::{Native, encode, probe};
+use kport::pf::{Counters, Firewall, ForeignRedirect, Status};
+use kport::publication::{Publication, Redirect};
+use kport::rule::{Address, Direction, Match, Rate, Rule, StateOptions};
+use kport::rules::rules;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::support::fake_kernel::{Fake, POOL_ADDR, RULE, Stored, text_at, u32_at};
+
+const FILTER: i32 = 1;
+const NAT: i32 = 2;
+const RDR: i32 = 4;
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn native(fake: &Fake) -> Native<&Fake> {
+    Native::over(fake, soon())
+}
+
+fn anchor(name: &str) -> Anchor {
+    Anchor::from_child(name).unwrap()
+}
+
+fn redirect(place: &str, protocol: Protocol, host: &str, target: &str, jail: &str) -> Redirect {
+    Redirect {
+        place: place.parse().unwrap(),
+        protocol,
+        host: host.parse().unwrap(),
+        target: target.parse().unwrap(),
+        jail: jail.parse().unwrap(),
+    }
+}
+
+fn published(name: &str, redirects: Vec<Redirect>) -> Vec<Rule> {
+    rules(&Publication { jail: name.parse().unwrap(), redirects, options: Options::default(), via: Default::default() })
+}
+
+fn web() -> Vec<Rule> {
+    published("web", vec![redirect("em0", Protocol::Tcp, "8080", "10.0.0.2", "80")])
+}
+
+/// Rules of every shape that kport makes.
+fn golden() -> Vec<Rule> {
+    let mut golden = published(
+        "web",
+        vec![
+            redirect("em0", Protocol::Tcp, "8080", "10.0.0.2", "80"),
+            redirect("em0", Protocol::Udp, "5353", "10.0.0.2", "53"),
+            redirect("wan", Protocol::Sctp, "7000", "10.0.0.2", "7000"),
+            redirect("em0", Protocol::Tcp, "8080", "fd00::2", "80"),
+            redirect("em0", Protocol::Tcp, "8000-8010", "10.0.0.2", "9000-9010"),
+            redirect("*", Protocol::Tcp, "443", "10.0.0.2", "443"),
+            redirect("*", Protocol::Udp, "443", "fd00::2", "443"),
+            redirect("192.0.2.1", Protocol::Tcp, "22", "10.0.0.2", "22"),
+            redirect("[2001:db8::1]", Protocol::Tcp, "22", "fd00::2", "22"),
+            // two mappings to one port: tags of their own
+            redirect("em0", Protocol::Tcp, "81", "10.0.0.2", "8000"),
+            redirect("em1", Protocol::Tcp, "82", "10.0.0.2", "8000"),
+            redirect("em0.10", Protocol::Tcp, "1-65535", "10.0.0.3", "1-65535"),
+        ],
+    );
+    let matches = |rule: &Rule| rule.matches().clone();
+    // sources, as an allow list makes them
+    let sources = vec![
+        Address::Host("198.51.100.7".parse().unwrap()),
+        Address::Network("198.51.100.0/24".parse().unwrap()),
+        Address::InterfaceNetwork("bridge0".parse().unwrap()),
+        Address::Table("friends".parse().unwrap()),
+        Address::Table("a-name-of-a-table-of-31-bytes.x".parse().unwrap()),
+        Address::Interface("em0".parse().unwrap()),
+        Address::Own,
+        Address::Any,
+    ];
+    let (first, pass) =
+        (golden[0].clone(), golden.iter().find(|rule| matches!(rule, Rule::Pass { .. })).unwrap().clone());
+    let Rule::Rdr { tag, target, ports, .. } = first.clone() else { panic!("{first}") };
+    let from = Match { from: sources.clone(), ports: "18080".parse().unwrap(), ..matches(&first) };
+    golden.push(Rule::Rdr { matches: from, tag, target, ports });
+    let Rule::Pass { tagged, labels, .. } = pass.clone() else { panic!("{pass}") };
+    let both = Match {
+        on: vec!["em0".parse().unwrap(), "bridge".parse().unwrap()],
+        from: sources[..2].to_vec(),
+        to: vec![Address::Host("10.0.0.2".parse().unwrap()), Address::Host("10.0.0.9".parse().unwrap())],
+        ..matches(&pass)
+    };
+    golden.push(Rule::Pass {
+        direction: None,
+        log: false,
+        quick: true,
+        state: Default::default(),
+        matches: both,
+        tagged,
+        labels,
+    });
+    // hairpin
+    for (target, family) in [("10.0.0.2", Family::Inet), ("fd00::2", Family::Inet6)] {
+        let matches = Match {
+            on: vec!["bridge0".parse().unwrap()],
+            family,
+            protocol: Protocol::Tcp,
+            from: vec![Address::InterfaceNetwork("bridge0".parse().unwrap())],
+            to: vec![Address::Host(target.parse().unwrap())],
+            ports: "80".parse().unwrap(),
+        };
+        golden.push(Rule::Nat { matches, address_of: "bridge0".parse().unwrap() });
+    }
+    golden.push(Rule::Nat {
+        matches: Match {
+            on: vec!["lo0".parse().unwrap()],
+            family: Family::Inet6,
+            protocol: Protocol::Udp,
+            from: vec![Address::Network("fd00::/64".parse().unwrap())],
+            to: vec![],
+            ports: "53-54".parse().unwrap(),
+        },
+        address_of: "lo0".parse().unwrap(),
+    });
+    golden
+}
+
+/// The text of each rule of the kernel's that `rule` stands for, with the one label that the struct carries.
+fn expanded(rule: &Rule) -> Vec<String> {
+    let one_label = |one: &Rule| match one {
+        Rule::Pass { labels: [jail, _], .. } => one.to_string().replacen(&format!(" label \"{jail}\""), "", 1),
+        Rule::Nat { .. } | Rule::Rdr { .. } => one.to_string(),
+    };
+    rule.expand().iter().map(one_label).collect()
+}
+
+/// A rule of the kernel's as pf.conf(5) text, read from the bytes by the offsets that were printed on FreeBSD.
+fn shown(stored: &Stored) -> String {
+    let rule = &stored.bytes[RULE..];
+    let v6 = match rule[913] {
+        2 => false,
+        28 => true,
+        other => panic!("family {other}"),
+    };
+    let ip = |bytes: &[u8]| -> IpAddr {
+        if v6 {
+            return <[u8; 16]>::try_from(bytes).unwrap().into();
+        }
+        assert_eq!(bytes[4..], [0; 12]);
+        <[u8; 4]>::try_from(&bytes[..4]).unwrap().into()
+    };
+    let address = |wrap: &[u8]| match (wrap[40], wrap[41]) {
+        (0, 0) if wrap[16..32] == [0; 16] => {
+            assert_eq!(wrap[..16], [0; 16]);
+            "any".to_owned()
+        }
+        (0, 0) if wrap[16..32] == [0xff; 16] => ip(&wrap[..16]).to_string(),
+        (0, 0) => {
+            let bits: u32 = wrap[16..32].iter().map(|byte| byte.count_ones()).sum();
+            format!("{}/{bits}", ip(&wrap[..16]))
+        }
+        (2, 0) if text_at(wrap, 0, 16) == "self" => "(self)".to_owned(),
+        (2, 0) => format!("(\"{}\")", text_at(wrap, 0, 16)),
+        (2, 1) => format!("(\"{}:network\")", text_at(wrap, 0, 16)),
+        (3, 0) => format!("<{}>", text_at(wrap, 0, 32)),
+        other => panic!("address {other:?}"),
+    };
+    let range = |first: u16, last: u16| if last == 0 { first.to_string() } else { format!("{first}:{last}") };
+    let network = |at: usize| u16::from_be_bytes([rule[at], rule[at + 1]]);
+    let host = |at: usize| u16::from_ne_bytes([rule[at], rule[at + 1]]);
+    let (flags, keep_state) = ((rule[917], rule[918]), rule[912]);
+
+    let ifname = text_at(rule, 240, 16);
+    let mut text = if ifname.is_empty() { String::new() } else { format!(" on \"{ifname}\"") };
+    let protocol = match rule[914] {
+        6 => "tcp",
+        17 => "udp",
+        132 => "sctp",
+        other => panic!("protocol {other}"),
+    };
+    assert_eq!(rule[53], 0, "a source port");
+    assert!(matches!((rule[109], network(106)), (2, 0) | (9, 1..)), "port_op {}", rule[109]);
+    text.push_str(&format!(
+        " {} proto {protocol} from {} to {} port {}",
+        if v6 { "inet6" } else { "inet" },
+        address(&rule[..48]),
+        address(&rule[56..104]),
+        range(network(104), network(106)),
+    ));
+    let pool: Vec<String> = stored
+        .pool
+        .iter()
+        .map(|pooled| {
+            assert_eq!(pooled[18], rule[913], "the family of the redirect address");
+            address(&pooled[POOL_ADDR..POOL_ADDR + 48])
+        })
+        .collect();
+    let (tag, tagged, label) = (text_at(rule, 384, 64), text_at(rule, 448, 64), text_at(rule, 176, 64));
+    let word = |tag: &str| if tag == "kport" { tag.to_owned() } else { format!("\"{tag}\"") };
+    match rule[904] {
+        4 => {
+            assert_eq!((keep_state, flags), (0, (0, 0)));
+            assert_eq!((host(620), host(622), rule[624]), (50001, 65535, 4));
+            assert_eq!((tag.as_str(), tagged.as_str(), label.as_str()), ("", "", ""));
+            format!("nat{text} -> {}", pool.join(" "))
+        }
+        8 => {
+            assert_eq!((keep_state, flags, rule[624]), (0, (0, 0), 0));
+            assert_eq!((tagged.as_str(), label.as_str()), ("", ""));
+            format!("rdr{text} tag {} -> {} port {}", word(&tag), pool.join(" "), range(host(620), host(622)))
+        }
+        0 => {
+            assert_eq!(keep_state, 1);
+            assert_eq!(flags, if protocol == "tcp" { (0x02, 0x12) } else { (0, 0) });
+            assert_eq!((host(620), host(622), rule[624]), (0, 0, 0));
+            assert_eq!((tag.as_str(), pool.len()), ("", 0));
+            let tagged = if tagged.is_empty() { tagged } else { format!(" tagged {}", word(&tagged)) };
+            let direction = ["", " in", " out"][usize::from(rule[905])];
+            let (log, quick) = (["", " log"][usize::from(rule[906])], ["", " quick"][usize::from(rule[908])]);
+            format!("pass{direction}{log}{quick}{text}{tagged} keep state{} label \"{label}\"", limits(rule))
+        }
+        other => panic!("action {other}"),
+    }
+}
+
+/// What stands in the brackets behind `keep state`.
+fn limits(rule: &[u8]) -> String {
+    let [max, max_src_states, max_src_conn, rate, seconds] = [784, 792, 796, 800, 804].map(|at| u32_at(rule, at));
+    let words = [
+        (max != 0).then(|| format!("max {max}")),
+        (u32_at(rule, 900) & 0x40 != 0).then(|| "source-track rule".to_owned()),
+        (max_src_states != 0).then(|| format!("max-src-states {max_src_states}")),
+        (max_src_conn != 0).then(|| format!("max-src-conn {max_src_conn}")),
+        (rate != 0).then(|| format!("max-src-conn-rate {rate}/{seconds}")),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}
+
+fn held(fake: &Fake, anchor: &Anchor) -> Vec<String> {
+    [NAT, RDR, FILTER].iter().flat_map(|number| fake.active(anchor.path(), *number)).map(|one| shown(&one)).collect()
+}
+
+// ---- recorded requests
+
+fn packed(rule: &Rule, ticket: u32, pool_ticket: u32) -> PfiocRule {
+    let mut request = PfiocRule::new_zeroed();
+    (request.ticket, request.pool_ticket) = (ticket, pool_ticket);
+    request.anchor = field("kport/st");
+    let mut members = encode::members(rule.matches());
+    encode::rule(rule, members.next().unwrap(), &mut request.rule);
+    assert!(members.next().is_none());
+    request
+}
+
+#[test]
+fn requests_that_a_kernel_accepted_byte_for_byte() {
+    let rules = web();
+    let rdr = packed(&rules[0], 1, 6);
+    assert_eq!(rdr.as_bytes(), include_bytes!("../native/rdr.bin"));
+
+    let mut address = PfiocPooladdr::new_zeroed();
+    assert!(encode::target(&rules[0], &mut address));
+    address.ticket = 6;
+    assert_eq!(address.as_bytes(), include_bytes!("../native/addaddr.bin"));
+
+    // recorded with the jail's label
+    let jail = "web".parse::<JailName>().unwrap().label();
+    let Rule::Pass { matches, tagged, .. } = rules[1].clone() else { panic!("{}", rules[1]) };
+    let pass = Rule::Pass {
+        direction: None,
+        log: false,
+        quick: true,
+        state: Default::default(),
+        matches,
+        tagged,
+        labels: [jail.clone(), jail],
+    };
+    assert_eq!(packed(&pass, 1, 7).as_bytes(), include_bytes!("../native/pass.bin"));
+    assert!(!encode::target(&pass, &mut address));
+}
+
+#[test]
+fn nvlists_that_a_kernel_accepted_byte_for_byte() {
+    for bytes in [include_bytes!("../native/nv-rdr.bin").as_slice(), include_bytes!("../native/nv-pass.bin")] {
+        let list = List::decode(bytes).unwrap();
+        assert_eq!(list.string("anchor"), Ok("kport/nv"));
+        assert_eq!(list.encode(), bytes);
+    }
+}
+
+/// The kernel took the same two rules in both forms: they must say the same.
+#[test]
+fn struct_and_nvlist_of_one_rule_agree() {
+    let scalars = [
+        ("action", 904),
+        ("direction", 905),
+        ("log", 906),
+        ("quick", 908),
+        ("ifnot", 909),
+        ("match_tag_not", 910),
+        ("natpass", 911),
+        ("keep_state", 912),
+        ("af", 913),
+        ("proto", 914),
+        ("flags", 917),
+        ("flagset", 918),
+        ("prio", 928),
+    ];
+    let [rdr, pass, ..] = &web()[..] else { panic!() };
+    for (rule, bytes) in
+        [(rdr, include_bytes!("../native/nv-rdr.bin").as_slice()), (pass, include_bytes!("../native/nv-pass.bin"))]
+    {
+        let packed = packed(rule, 0, 0);
+        let bytes_of = &packed.as_bytes()[RULE..];
+        let request = List::decode(bytes).unwrap();
+        let list = request.list("rule").unwrap();
+        for (name, at) in scalars {
+            assert_eq!(list.number(name), Ok(u64::from(bytes_of[at])), "{name} of {rule}");
+        }
+        for (name, at, size) in [("ifname", 240, 16), ("tagname", 384, 64), ("match_tagname", 448, 64)] {
+            assert_eq!(list.string(name), Ok(text_at(bytes_of, at, size).as_str()), "{name} of {rule}");
+        }
+        let native = |at: usize| u64::from(u16::from_ne_bytes([bytes_of[at], bytes_of[at + 1]]));
+        for (name, at) in [("src", 0), ("dst", 56)] {
+            let side = list.list(name).unwrap();
+            let wrap = side.list("addr").unwrap();
+            assert_eq!(wrap.number("type"), Ok(u64::from(bytes_of[at + 40])));
+            assert_eq!(wrap.list("addr").unwrap().binary("addr"), Ok(&bytes_of[at..at + 16]));
+            assert_eq!(wrap.list("mask").unwrap().binary("addr"), Ok(&bytes_of[at + 16..at + 32]));
+            assert_eq!(side.numbers("port"), Ok([native(at + 48), native(at + 50)].as_slice()));
+            assert_eq!(side.number("port_op"), Ok(u64::from(bytes_of[at + 53])));
+        }
+        let pool = list.list("rpool").unwrap();
+        assert_eq!(pool.numbers("proxy_port"), Ok([native(620), native(622)].as_slice()));
+    }
+}
+
+/// Made by FreeBSD's own libnv.
+#[test]
+fn the_packed_form_is_libnvs() {
+    let rule = List::new()
+        .with("port", Value::Numbers(vec![80, 443]))
+        .with("ifname", Value::String("em0".to_owned()))
+        .with("neg", Value::Bool(true))
+        .with("addr", Value::Binary(vec![10, 0, 0, 2]))
+        .with("arr", Value::Lists(vec![List::new().with("x", Value::Number(1))]))
+        .with("labels", Value::Strings(vec!["kport/a".to_owned(), "b".to_owned()]));
+    let list = List::new()
+        .with("ticket", Value::Number(7))
+        .with("rule", Value::List(rule))
+        .with("anchor", Value::String("kport/j".to_owned()));
+    let bytes = include_bytes!("../native/nv-399.bin");
+    assert_eq!(list.encode(), bytes);
+    assert_eq!(List::decode(bytes), Ok(list));
+}
+
+// ---- rules
+
+#[test]
+fn text_and_struct_of_every_golden_rule_agree() {
+    let golden = golden();
+    let fake = Fake::new();
+    let web = anchor("web");
+    native(&fake).replace(&web, &golden).unwrap();
+    let mut expected = vec![];
+    for ruleset in [encode::Ruleset::Nat, encode::Ruleset::Rdr, encode::Ruleset::Filter] {
+        expected.extend(golden.iter().filter(|rule| encode::Ruleset::of(rule) == ruleset).flat_map(expanded));
+    }
+    assert!(expected.len() > 60, "{}", expected.len());
+    assert_eq!(held(&fake, &web), expected);
+}
+
+/// Every publication of tests/rules, with every option that there is.
+#[test]
+fn text_and_struct_of_every_publication_agree() {
+    let (mut publications, mut seen) = (0, String::new());
+    for (path, input) in input::all() {
+        let Ok(rules) = input::made(&input) else { continue };
+        let fake = Fake::new();
+        let web = anchor("web");
+        native(&fake).replace(&web, &rules).unwrap();
+        // the rulesets in the order of the text: nat, rdr, filter
+        let held = held(&fake, &web);
+        assert_eq!(held, rules.iter().flat_map(expanded).collect::<Vec<_>>(), "{}", path.display());
+        publications += 1;
+        seen.extend(held);
+    }
+    assert!(publications > 40, "{publications}");
+    for word in [
+        "nat on",
+        "pass in log quick",
+        "pass out quick",
+        "pass in quick inet",
+        "pass inet ",
+        "(max ",
+        "source-track rule, max-src-states",
+        "source-track rule, max-src-conn ",
+        "max-src-conn-rate",
+        "from <",
+        "/24 to",
+        ":network\")",
+        "(self)",
+        "tag \"kport:",
+    ] {
+        assert!(seen.contains(word), "no golden has {word}");
+    }
+}
+
+/// The numbers that pfctl(8) computes, of its own unsigned arithmetic.
+#[test]
+fn limits_as_pfctl_sends_them() {
+    let pass = |state: StateOptions| {
+        let [_, Rule::Pass { matches, tagged, labels, .. }, ..] = &web()[..] else { panic!() };
+        let (matches, tagged, labels) = (matches.clone(), tagged.clone(), labels.clone());
+        let rule =
+            Rule::Pass { direction: Some(Direction::In), log: true, quick: false, matches, tagged, state, labels };
+        packed(&rule, 0, 0).as_bytes()[RULE..].to_vec()
+    };
+    let number = NonZeroU32::new;
+    for (max, start, end) in [(1, 0, 0), (9, 0, 0), (10, 6, 12), (99, 54, 108), (1_000_000, 600_000, 1_200_000)] {
+        let rule = pass(StateOptions { max: number(max), ..StateOptions::default() });
+        assert_eq!([768, 772, 776, 784, 900].map(|at| u32_at(&rule, at)), [start, end, 0, max, 0]);
+    }
+    // u_int32_t all the way: 429496729 * 12 wraps
+    let rule = pass(StateOptions { max: number(u32::MAX), ..StateOptions::default() });
+    assert_eq!([768, 772].map(|at| u32_at(&rule, at)), [2_576_980_374, 858_993_452]);
+    let rate = Rate::new(15, 5);
+    let rule = pass(StateOptions { max_src_conn_rate: rate, max_src_conn: number(7), ..StateOptions::default() });
+    assert_eq!([768, 776, 792, 796, 800, 804, 900].map(|at| u32_at(&rule, at)), [0, 5, 0, 7, 15, 5, 0x60]);
+    let rule = pass(StateOptions { max_src_states: number(3), ..StateOptions::default() });
+    assert_eq!([776, 792, 796, 800, 804, 900].map(|at| u32_at(&rule, at)), [0, 3, 0, 0, 0, 0x60]);
+    // direction, log, quick
+    assert_eq!((rule[905], rule[906], rule[907], rule[908]), (1, 1, 0, 0));
+}
+
+#[test]
+fn the_longest_names_fit() {
+    let jail = "x".repeat(255);
+    let rules =
+        published(&jail, vec![redirect("abcdefghijklmno", Protocol::Sctp, "10000-65535", "fd00::2", "10000-65535")]);
+    let fake = Fake::new();
+    let anchor = jail.parse::<JailName>().unwrap().anchor();
+    native(&fake).replace(&anchor, &rules).unwrap();
+    assert_eq!(held(&fake, &anchor), rules.iter().flat_map(expanded).collect::<Vec<_>>());
+    let label = text_at(&fake.active(anchor.path(), FILTER)[0].bytes[RULE..], 176, 64);
+    let Rule::Pass { labels: [_, mapping], .. } = &rules[1] else { panic!() };
+    assert_eq!(label, mapping.as_str());
+}
+
+#[test]
+fn a_rule_that_stands_twice_is_there_once() {
+    let fake = Fake::new();
+    let rules = [web(), web()].concat();
+    native(&fake).replace(&anchor("web"), &rules).unwrap();
+    assert_eq!(held(&fake, &anchor("web")), web().iter().flat_map(expanded).collect::<Vec<_>>());
+}
+
+// ---- the transaction
+
+#[test]
+fn the_calls_of_a_transaction_in_order() {
+    let fake = Fake::new();
+    let rules = published("web", vec![redirect("*", Protocol::Tcp, "80", "10.0.0.2", "80")]);
+    let calls = fake.calls_of(|| native(&fake).replace(&anchor("web"), &rules).unwrap());
+    let mut expected = vec!["DIOCXBEGIN", "DIOCBEGINADDRS", "DIOCADDADDR", "DIOCADDRULE"];
+    // the pass rule, and one for each of three groups
+    for _ in 0..4 {
+        expected.extend(["DIOCBEGINADDRS", "DIOCADDRULE"]);
+    }
+    expected.push("DIOCXCOMMIT");
+    assert_eq!(calls, expected);
+}
+
+#[test]
+fn replacing_leaves_nothing_of_what_was_and_clearing_removes_the_anchor() {
+    let fake = Fake::new();
+    let (native, web) = (native(&fake), anchor("web"));
+    native.replace(&web, &golden()).unwrap();
+    native.replace(&web, &self::web()).unwrap();
+    assert_eq!(held(&fake, &web), self::web().iter().flat_map(expanded).collect::<Vec<_>>());
+    assert_eq!(native.anchors().unwrap(), ["web"]);
+    native.replace(&web, &[]).unwrap();
+    assert!(!fake.exists("kport/web"));
+    assert_eq!(native.anchors().unwrap(), [""; 0]);
+    // again
+    native.replace(&web, &[]).unwrap();
+    assert!(!fake.exists("kport/web"));
+}
+
+/// Any call fails in any way: the anchor holds what it held, nothing stays open, the error says which call.
+#[test]
+fn each_call_fails_with_each_errno() {
+    let before = published("web", vec![redirect("em1", Protocol::Udp, "53", "10.0.0.9", "53")]);
+    let (rules, anchor) = (web(), anchor("web"));
+    let fake = Fake::new();
+    native(&fake).replace(&anchor, &before).unwrap();
+    let was = held(&fake, &anchor);
+    let names = fake.calls_of(|| native(&fake).replace(&anchor, &rules).unwrap());
+    assert!(names.len() > 10);
+    let errnos = [
+        libc::EPERM,
+        libc::ENOENT,
+        libc::EIO,
+        libc::ENXIO,
+        libc::ENOMEM,
+        libc::EACCES,
+        libc::EFAULT,
+        libc::ENODEV,
+        libc::EINVAL,
+        libc::ENOTTY,
+        libc::ENOSPC,
+        libc::EOPNOTSUPP,
+    ];
+    for (at, name) in names.iter().enumerate() {
+        for errno in errnos {
+            native(&fake).replace(&anchor, &before).unwrap();
+            fake.fail(at, errno);
+            let error = native(&fake).replace(&anchor, &rules).unwrap_err();
+            fake.heal();
+            assert_eq!(error.errno(), Some(errno), "{error}");
+            assert!(error.message().starts_with(name), "{error}");
+            if name.ends_with("ADDRULE") || name.ends_with("ADDR") || name.ends_with("ADDRS") {
+                assert!(error.message().contains(", for rule: "), "{error}");
+            }
+            let kind = match errno {
+                libc::EPERM | libc::EACCES => Kind::Permission,
+                libc::ENODEV | libc::ENOTTY | libc::EOPNOTSUPP => Kind::Unsupported,
+                _ => Kind::System,
+            };
+            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(held(&fake, &anchor), was, "call {at} {name}");
+            assert!(!fake.left_open(anchor.path()), "call {at} {name}");
+        }
+        // busy once: done again from the start
+        fake.fail(at, libc::EBUSY);
+        native(&fake).replace(&anchor, &rules).unwrap();
+        fake.heal();
+        assert_eq!(held(&fake, &anchor), rules.iter().flat_map(expanded).collect::<Vec<_>>(), "call {at} {name}");
+    }
+}
+
+#[test]
+fn an_error_names_the_rule() {
+    let fake = Fake::new();
+    fake.refuse("DIOCADDRULE", 1, libc::ENOMEM);
+    let error = native(&fake).replace(&anchor("web"), &web()).unwrap_err();
+    assert!(error.message().contains(&web()[0].to_string()), "{error}");
+}
+
+#[test]
+fn a_busy_pf_is_waited_for_until_the_deadline() {
+    let fake = Fake::new();
+    fake.refuse("DIOCADDRULE", 3, libc::EBUSY);
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    assert_eq!(held(&fake, &anchor("web")), web().iter().flat_map(expanded).collect::<Vec<_>>());
+
+    fake.refuse("DIOCXCOMMIT", usize::MAX, libc::EBUSY);
+    let deadline = Instant::now() + Duration::from_millis(20);
+    let error = Native::over(&fake, deadline).replace(&anchor("web"), &[]).unwrap_err();
+    assert!(Instant::now() >= deadline);
+    assert_eq!((error.kind(), error.errno()), (Kind::Busy, Some(libc::EBUSY)));
+    assert_eq!(held(&fake, &anchor("web")).len(), 5);
+
+    // a deadline that is over still gives one try
+    fake.heal();
+    Native::over(&fake, Instant::now()).replace(&anchor("web"), &[]).unwrap();
+    assert!(!fake.exists("kport/web"));
+}
+
+#[test]
+fn a_rollback_that_fails_does_no_harm() {
+    let fake = Fake::new();
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    let was = held(&fake, &anchor("web"));
+    fake.refuse("DIOCXROLLBACK", 1, libc::ENODEV);
+    {
+        let mut transaction = Transaction::begin(&fake, &anchor("web")).unwrap();
+        transaction.add(&golden()[1]).unwrap();
+    }
+    assert!(fake.left_open("kport/web"));
+    assert_eq!(held(&fake, &anchor("web")), was);
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    assert_eq!(held(&fake, &anchor("web")), was);
+    assert!(!fake.left_open("kport/web"));
+}
+
+#[test]
+fn a_transaction_that_is_dropped_rolls_back() {
+    let fake = Fake::new();
+    let mut transaction = Transaction::begin(&fake, &anchor("web")).unwrap();
+    transaction.add(&web()[0]).unwrap();
+    drop(transaction);
+    assert!(!fake.left_open("kport/web"));
+    // it lingers, and is no publication
+    assert!(fake.exists("kport/web"));
+    assert_eq!(native(&fake).anchors().unwrap(), [""; 0]);
+}
+
+/// Another program between two of this one's calls, as pf sees it.
+#[test]
+fn the_later_of_two_writers_wins_and_the_earlier_is_told() {
+    let fake = Fake::new();
+    let mut earlier = Transaction::begin(&fake, &anchor("web")).unwrap();
+    earlier.add(&golden()[1]).unwrap();
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    assert_eq!(earlier.add(&golden()[2]).unwrap_err().errno, libc::EBUSY);
+    assert_eq!(earlier.commit().unwrap_err().errno, libc::EBUSY);
+    assert_eq!(held(&fake, &anchor("web")), web().iter().flat_map(expanded).collect::<Vec<_>>());
+}
+
+// ---- reading
+
+/// pfctl -a kport/web -F all between two of this one's calls: the anchor is no more.
+#[test]
+fn an_anchor_that_is_cleared_meanwhile_is_busy_and_a_bad_rule_is_not() {
+    let fake = Fake::new();
+    let mut earlier = Transaction::begin(&fake, &anchor("web")).unwrap();
+    native(&fake).replace(&anchor("web"), &[]).unwrap();
+    assert!(!fake.exists("kport/web"));
+    assert_eq!(earlier.add(&web()[0]).unwrap_err().errno, libc::EBUSY);
+    drop(earlier);
+    let mut again = Transaction::begin(&fake, &anchor("web")).unwrap();
+    fake.refuse("DIOCADDRULE", 1, libc::EINVAL);
+    assert_eq!(again.add(&web()[0]).unwrap_err().errno, libc::EINVAL);
+}
+
+#[test]
+fn anchors_are_listed_by_name() {
+    let fake = Fake::new();
+    let native = native(&fake);
+    for name in ["web", "db", "a.b"] {
+        native
+            .replace(&anchor(name), &published(name, vec![redirect("em0", Protocol::Tcp, "1", "10.0.0.2", "1")]))
+            .unwrap();
+    }
+    assert_eq!(native.anchors().unwrap(), ["a.b", "db", "web"]);
+    // came or went meanwhile
+    for call in ["DIOCGETRULESETS", "DIOCGETRULESET"] {
+        fake.refuse(call, 1, libc::EBUSY);
+        assert_eq!(native.anchors().unwrap().len(), 3, "{call}");
+    }
+}
+
+#[test]
+fn pass_rules_come_back_with_label_and_counters() {
+    let fake = Fake::new();
+    let native = native(&fake);
+    native.replace(&anchor("web"), &web()).unwrap();
+    fake.set_counters("kport/web", FILTER, [9, 3, 4, 300, 500, 2]);
+    let counters = Counters { evaluations: 9, packets: 7, bytes: 800, states: 2 };
+    // loaded anew between the calls
+    fake.refuse("DIOCGETRULENV", 1, libc::EBUSY);
+    let loaded = native.loaded(&anchor("web")).unwrap();
+    assert_eq!((loaded.translations, loaded.rules.len()), (1, 4));
+    for rule in loaded.rules {
+        assert_eq!((rule.labels.as_slice(), rule.counters), (["kport:web:tcp:8080".to_owned()].as_slice(), counters));
+    }
+    assert!(native.loaded(&anchor("gone")).unwrap().is_empty());
+}
+
+#[test]
+fn states_are_killed_by_label() {
+    let fake = Fake::new();
+    fake.set_states("kport:web:tcp:8080", 17);
+    let label = "web".parse::<JailName>().unwrap().mapping_label(Protocol::Tcp, PortRange::new(8080, 8080).unwrap());
+    assert_eq!(native(&fake).kill_states(std::slice::from_ref(&label)).unwrap(), 17);
+    assert_eq!(native(&fake).kill_states(std::slice::from_ref(&label)).unwrap(), 0);
+    fake.refuse("DIOCKILLSTATESNV", 1, libc::EPERM);
+    let error = native(&fake).kill_states(&[label]).unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission);
+    assert!(error.message().contains("kport:web:tcp:8080"), "{error}");
+}
+
+#[test]
+fn status_tells_each_anchor_call() {
+    let fake = Fake::new();
+    let all = Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true };
+    assert_eq!(native(&fake).status().unwrap(), all);
+    // longer than the first buffer
+    fake.set_padding(40_000);
+    fake.set_running(false);
+    assert_eq!(native(&fake).status().unwrap(), Status { enabled: false, ..all });
+    fake.set_padding(2_000_000);
+    assert_eq!(native(&fake).status().unwrap_err().errno(), Some(libc::ENOSPC));
+
+    // an anchor call of another tool is not kport's
+    let fake = Fake::default();
+    assert_eq!(native(&fake).status().unwrap_err().errno(), Some(libc::EINVAL));
+    fake.call_anchor(8, "rdr/*");
+    fake.call_anchor(0, "/kport/*");
+    fake.call_anchor(4, "kport");
+    let status = native(&fake).status().unwrap();
+    assert_eq!(status, Status { enabled: false, nat_anchor: false, rdr_anchor: false, anchor: true });
+}
+
+#[test]
+fn the_limit_of_anchors_is_of_15_only() {
+    let fake = Fake::new();
+    assert_eq!(native(&fake).anchor_limit().unwrap(), Some(512));
+    fake.set_anchor_limit(None);
+    assert_eq!(native(&fake).anchor_limit().unwrap(), None);
+}
+
+#[test]
+fn a_reply_that_is_no_nvlist_is_an_error() {
+    struct Garbage(Vec<u8>);
+    impl Kernel for Garbage {
+        fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+            match call {
+                Call::GetStatus(nv) => {
+                    nv.buffer[..self.0.len()].copy_from_slice(&self.0);
+                    nv.length = self.0.len();
+                    Ok(())
+                }
+                other => Err(Failure::new(other.name(), libc::EIO)),
+            }
+        }
+    }
+    let wrong = List::new().with("running", Value::Number(1)).encode();
+    for reply in [vec![], vec![0; 100], vec![0xff; 19], wrong] {
+        let error = Native::over(Garbage(reply), soon()).status().unwrap_err();
+        assert!(error.message().starts_with("DIOCGETSTATUSNV"), "{error}");
+    }
+    // a length beyond the buffer is the kernel's lie, not ours to follow
+    struct Long;
+    impl Kernel for Long {
+        fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+            if let Call::GetStatus(nv) = call {
+                nv.length = usize::MAX;
+            }
+            Ok(())
+        }
+    }
+    assert!(Native::over(Long, soon()).status().is_err());
+}
+
+// ---- other tools
+
+fn foreign(rule: &Rule, change: impl FnOnce(&mut [u8])) -> Stored {
+    let mut bytes = packed(rule, 0, 0).as_bytes().to_vec();
+    change(&mut bytes[RULE..]);
+    let mut address = PfiocPooladdr::new_zeroed();
+    let pool = if encode::target(rule, &mut address) { vec![address.as_bytes().to_vec()] } else { vec![] };
+    Stored { bytes, pool, anchor_call: String::new(), counters: [0; 6] }
+}
+
+fn called(anchor_call: &str) -> Stored {
+    let mut bytes = vec![0; 3040];
+    bytes[RULE + 904] = 8;
+    Stored { bytes, pool: vec![], anchor_call: anchor_call.to_owned(), counters: [0; 6] }
+}
+
+/// The places of those whose text starts so.
+fn places(found: &[ForeignRedirect], start: &str) -> Vec<Place> {
+    found.iter().filter(|one| one.text.starts_with(start)).map(|one| one.place).collect()
+}
+
+#[test]
+fn redirects_of_others_are_found_wherever_they_are() {
+    let fake = Fake::new();
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    let rule = |place: &str, protocol, ports: &str| {
+        published("x", vec![redirect(place, protocol, ports, "10.9.9.9", ports)]).remove(0)
+    };
+    let plain = |rule: Rule| foreign(&rule, |_| {});
+    fake.hold("", plain(rule("em0", Protocol::Tcp, "80")));
+    // no rdr, icmp: nothing that could be in the way
+    fake.hold("", foreign(&rule("em0", Protocol::Tcp, "81"), |rule| rule[904] = 9));
+    fake.hold("", foreign(&rule("em0", Protocol::Tcp, "82"), |rule| rule[914] = 1));
+    // called by name and by wildcard, nested, and a tool's anchor that nothing calls
+    fake.hold("", called("mine"));
+    fake.hold("mine", plain(rule("192.0.2.1", Protocol::Udp, "53")));
+    fake.hold("mine", called("deeper/*"));
+    fake.hold("mine/deeper/a", plain(rule("*", Protocol::Tcp, "8000-8010")));
+    fake.hold("", called("gone"));
+    fake.hold("rdr/jail", plain(rule("em1", Protocol::Sctp, "9")));
+    // rdr-to, of 15; and route-to, whose addresses 14 gives instead
+    let pass = |tcp_port: &str, route| {
+        foreign(&rule("em0", Protocol::Tcp, tcp_port), |rule| (rule[904], rule[921]) = (0, route))
+    };
+    fake.hold("mine", pass("443", 0));
+    fake.hold("mine", pass("444", 2));
+    // in a circle
+    fake.hold("mine/deeper/a", called("/mine"));
+
+    let found = native(&fake).foreign_redirects().unwrap();
+    // a kernel that does not tell the addresses: the rdr rules are found all the same
+    fake.refuse("DIOCGETADDRS", usize::MAX, libc::ENODEV);
+    let without = native(&fake).foreign_redirects().unwrap();
+    assert_eq!(without.iter().map(|one| one.place).collect::<Vec<_>>(), places(&found, "rdr "));
+    assert!(without.iter().all(|one| !one.text.contains("->")), "{without:?}");
+    fake.heal();
+    let expected = |anchor: &str, protocol, place: &str, ports: &str, text: &str| ForeignRedirect {
+        anchor: anchor.to_owned(),
+        family: Some(Family::Inet),
+        protocol: Some(protocol),
+        place: place.parse().unwrap(),
+        ports: Some(ports.parse().unwrap()),
+        text: text.to_owned(),
+    };
+    assert_eq!(
+        found,
+        [
+            expected(
+                "",
+                Protocol::Tcp,
+                "em0",
+                "80",
+                "rdr on em0 inet proto tcp from any to (em0) port = 80 -> 10.9.9.9 port 80"
+            ),
+            expected(
+                "mine",
+                Protocol::Tcp,
+                "em0",
+                "443",
+                "pass on em0 inet proto tcp from any to (em0) port = 443 rdr-to 10.9.9.9 port 443"
+            ),
+            expected(
+                "mine",
+                Protocol::Udp,
+                "192.0.2.1",
+                "53",
+                "rdr inet proto udp from any to 192.0.2.1 port = 53 -> 10.9.9.9 port 53"
+            ),
+            expected(
+                "mine/deeper/a",
+                Protocol::Tcp,
+                "*",
+                "8000-8010",
+                "rdr inet proto tcp from any to (self) port 8000:8010 -> 10.9.9.9 port 8000:8010"
+            ),
+            expected(
+                "rdr/jail",
+                Protocol::Sctp,
+                "em1",
+                "9",
+                "rdr on em1 inet proto sctp from any to (em1) port = 9 -> 10.9.9.9 port 9"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_foreign_redirect_that_says_little_is_taken_for_more() {
+    let fake = Fake::new();
+    let rule = &published("x", vec![redirect("192.0.2.1", Protocol::Tcp, "80", "10.9.9.9", "80")])[0];
+    let place = |change: fn(&mut [u8])| {
+        let fake = Fake::new();
+        fake.hold("", foreign(rule, change));
+        native(&fake).foreign_redirects().unwrap().remove(0)
+    };
+    // rdr pass all
+    let all = place(|rule| {
+        rule[56..112].fill(0);
+        (rule[911], rule[913], rule[914]) = (1, 0, 0);
+    });
+    assert_eq!((all.family, all.protocol, all.place, all.ports), (None, None, Place::Any, None));
+    assert_eq!(all.text, "rdr pass from any to any -> 10.9.9.9 port 80");
+    // to ! 192.0.2.1
+    let not = place(|rule| rule[108] = 1);
+    assert_eq!((not.family, not.place), (Some(Family::Inet), Place::Any));
+    assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80 -> 10.9.9.9 port 80");
+    // on ! em0
+    let elsewhere = place(|rule| {
+        rule[56..104].fill(0);
+        rule[240..243].copy_from_slice(b"em0");
+        rule[909] = 1;
+    });
+    assert_eq!(elsewhere.place, Place::Any);
+    assert_eq!(elsewhere.text, "rdr on ! em0 inet proto tcp from any to any port = 80 -> 10.9.9.9 port 80");
+    // a network, without a family
+    let network = place(|rule| {
+        rule[72..88].fill(0);
+        rule[72..75].fill(0xff);
+        rule[56 + 3] = 0;
+        rule[913] = 0;
+    });
+    assert_eq!((network.family, network.place), (Some(Family::Inet), Place::Any));
+    assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80 -> 10.9.9.9 port 80");
+    assert_eq!(native(&fake).foreign_redirects().unwrap(), []);
+}
+
+// ---- the probe
+
+#[test]
+fn the_probe_changes_nothing_and_says_why_not() {
+    let fake = Fake::new();
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    let was = held(&fake, &anchor("web"));
+    let calls = fake.calls_of(|| probe(&fake).unwrap());
+    assert_eq!(calls, ["DIOCGETSTATUSNV", "DIOCADDRULE"]);
+    assert_eq!(held(&fake, &anchor("web")), was);
+    assert!(!fake.left_open("kport/web"));
+    for (call, errno, kind) in [
+        ("DIOCGETSTATUSNV", libc::ENODEV, Kind::Unsupported),
+        ("DIOCADDRULE", libc::ENODEV, Kind::Unsupported),
+        ("DIOCADDRULE", libc::ENOTTY, Kind::Unsupported),
+        ("DIOCADDRULE", libc::EPERM, Kind::Permission),
+        ("DIOCGETSTATUSNV", libc::EACCES, Kind::Permission),
+    ] {
+        fake.refuse(call, 1, errno);
+        let error = probe(&fake).unwrap_err();
+        assert_eq!((error.kind(), error.errno()), (kind, Some(errno)));
+        assert!(error.message().starts_with(call), "{error}");
+    }
+    // a kernel that takes anything is none to be trusted
+    struct Yes;
+    impl Kernel for Yes {
+        fn call(&self, _: Call<'_>) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+    assert_eq!(probe(&Yes).map_err(|error: Error| error.kind()), Err(Kind::Unsupported));
+}
+
+#[cfg(not(target_os = "freebsd"))]
+#[test]
+fn there_is_no_device_elsewhere() {
+    let error = Native::probe(soon()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.message().contains(std::env::consts::OS), "{error}");
+}
+
+#[test]
+fn a_ticket_is_no_part_of_a_stored_rule() {
+    let fake = Fake::new();
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    let stored = &fake.active("kport/web", RDR)[0];
+    assert_eq!((u32_at(&stored.bytes, 4), u32_at(&stored.pool[0], 4)), (0, 0));
+}
+
+#[test]
+fn tables() {
+    let fake = Fake::new();
+    let has = |name: &str| native(&fake).has_table(&name.parse().unwrap());
+    assert!(!has("friends").unwrap());
+    fake.set_table("friends", 3);
+    fake.set_table("empty", 0);
+    assert!(has("friends").unwrap() && has("empty").unwrap() && !has("friend").unwrap());
+    fake.refuse("DIOCRGETADDRS", 1, libc::EACCES);
+    let error = has("friends").unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission);
+    assert!(error.message().contains("table <friends>"), "{error}");
+    // pfctl(8) is asked to write them
+    if cfg!(target_os = "linux") {
+        assert_eq!(native(&fake).rulesets().unwrap_err().kind(), Kind::Unavailable);
+    }
+}

@@ -1,0 +1,811 @@
+//! The pfctl(8) backend against a stand-in: every answer that the real one was seen to give or can give by its source, and
+//! every way in which a child or the host process can be awkward.
+
+#![allow(unsafe_code)]
+
+use crate::support::standin;
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::standin::{BUSY, Fault};
+use kport::error::Kind;
+use kport::name::{Anchor, JailName};
+use kport::net::{Family, Place, PortRange, Protocol};
+use kport::options::{Limits, Options};
+use kport::pf::pfctl::Pfctl;
+use kport::pf::{Counters, Firewall, Loaded, LoadedRule, Status};
+use kport::publication::{Publication, Targets, redirects};
+use kport::rule::{Rule, text};
+use kport::rules::rules;
+
+/// Long enough for any machine; nothing that works takes a part of it.
+const AMPLE: Duration = Duration::from_secs(60);
+
+fn pfctl(standin: &standin::Pfctl) -> Pfctl {
+    within(standin, AMPLE)
+}
+
+fn within(standin: &standin::Pfctl, time: Duration) -> Pfctl {
+    Pfctl::new(standin.program(), Instant::now() + time)
+}
+
+fn jail() -> JailName {
+    "web".parse().unwrap()
+}
+
+fn web() -> Anchor {
+    jail().anchor()
+}
+
+/// The rules of jail web, 10.0.0.2 and fd00::2, behind em0.
+fn some(spec: &str) -> Vec<Rule> {
+    with(spec, Options::default())
+}
+
+fn with(spec: &str, options: Options) -> Vec<Rule> {
+    let targets = Targets::choose(&jail(), &["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]).unwrap();
+    let redirects = redirects(&jail(), &kport::spec::parse(spec).unwrap(), &targets, |_| "em0".parse()).unwrap();
+    let publication = Publication::new(jail(), redirects, options, |_| Ok(Some("bridge0".parse().unwrap()))).unwrap();
+    let rules = rules(&publication);
+    assert!(!rules.is_empty());
+    rules
+}
+
+fn recording(name: &str, what: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/standin/recordings/{name}.{what}"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The stand-in, asked what the real one was asked, in the same order, answers the same.
+#[test]
+fn the_stand_in_is_like_the_real_one() {
+    let standin = standin::Pfctl::new();
+    standin.set_states(&[]);
+    for name in [
+        "04-running",
+        "05-main-load",
+        "06-load-web",
+        "07-load-again",
+        "08-show-nat",
+        "09-show-rules",
+        "10-show-nat-v",
+        "11-show-labels",
+        "12-show-anchors",
+        "13-show-anchors-kport",
+        "14-show-anchors-none",
+        "15-main-nat",
+        "16-main-rules",
+        "17-missing-sn",
+        "18-missing-sr",
+        "19-syntax-error",
+        "21-bad-anchor-underscore",
+        "22-long-anchor",
+        "23-duplicate-rule",
+        "25-kill-label-none",
+        "27-kill-label",
+        "28-empty-load",
+        "29-anchors-after-empty",
+    ] {
+        let command = recording(name, "cmd");
+        let input = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&input, recording(name, "stdin")).unwrap();
+        let output = Command::new(standin.program())
+            .args(command.split_whitespace().skip(1))
+            .stdin(input.reopen().unwrap())
+            .output()
+            .unwrap();
+        let mut stdout = String::from_utf8(output.stdout).unwrap();
+        let mut expected = recording(name, "stdout");
+        if name == "10-show-nat-v" {
+            // the lines with counters are not played
+            expected =
+                expected.lines().filter(|line| !line.starts_with("  [")).map(|line| format!("{line}\n")).collect();
+        }
+        if name == "23-duplicate-rule" {
+            // the notice is only read from the source, pfctl_load_rule
+            assert!(stdout.ends_with(" -- rule was already present\n"), "{stdout}");
+            stdout.clear();
+        }
+        assert_eq!(stdout, expected, "{name}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), recording(name, "stderr"), "{name}");
+        assert_eq!(output.status.code().unwrap().to_string(), recording(name, "rc").trim(), "{name}");
+    }
+    standin.disable();
+    let output = Command::new(standin.program()).args(["-s", "Running"]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), recording("01-pf-disabled-running", "stdout"));
+    assert_eq!(output.status.code().unwrap().to_string(), recording("01-pf-disabled-running", "rc").trim());
+}
+
+#[test]
+fn recorded_answers() {
+    let none = Anchor::from_child("nosuch").unwrap();
+
+    let recorded = standin::Pfctl::replay(&["04-running", "15-main-nat", "16-main-rules"]);
+    let all = Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true };
+    assert_eq!(pfctl(&recorded).status().unwrap(), all);
+    let recorded = standin::Pfctl::replay(&["01-pf-disabled-running", "15-main-nat", "16-main-rules"]);
+    assert_eq!(pfctl(&recorded).status().unwrap(), Status { enabled: false, ..all });
+
+    let recorded = standin::Pfctl::replay(&[
+        "13-show-anchors-kport",
+        "11-show-labels",
+        "08-show-nat",
+        "25-kill-label-none",
+        "27-kill-label",
+    ]);
+    assert_eq!(pfctl(&recorded).anchors().unwrap(), ["web"]);
+    let loaded = pfctl(&recorded).loaded(&web()).unwrap();
+    let labels: Vec<Vec<String>> = loaded.rules.into_iter().map(|rule| rule.labels).collect();
+    assert_eq!((loaded.translations, labels.len()), (4, 4));
+    assert_eq!(labels[3], ["kport:web", "tcp:9000-9010"]);
+    assert_eq!(pfctl(&recorded).kill_states(&[jail().label()]).unwrap(), 0);
+    assert_eq!(pfctl(&recorded).kill_states(&["none".parse::<JailName>().unwrap().label()]).unwrap(), 0);
+
+    for good in ["06-load-web", "28-empty-load"] {
+        pfctl(&standin::Pfctl::replay(&[good])).replace(&web(), &some("8080:80")).unwrap();
+    }
+    for (bad, anchor, kind, part) in [
+        ("19-syntax-error", "bad", Kind::Internal, "line 2, `pass quick inet"),
+        ("37-securelevel", "web", Kind::Permission, "kern.securelevel"),
+    ] {
+        let anchor = Anchor::from_child(anchor).unwrap();
+        let rules = some("192.0.2.1:8080:80");
+        let error = pfctl(&standin::Pfctl::replay(&[bad])).replace(&anchor, &rules).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(part), "{error}");
+    }
+
+    // the texts of a missing anchor
+    let standin = standin::Pfctl::new();
+    assert_eq!(pfctl(&standin).loaded(&none).unwrap(), Loaded::default());
+    standin.old();
+    assert_eq!(pfctl(&standin).loaded(&none).unwrap(), Loaded::default());
+    standin.put("", "block in log all\n");
+    assert_eq!(pfctl(&standin).anchors().unwrap(), [""; 0]);
+    assert_eq!(pfctl(&standin).status().unwrap(), Status { enabled: true, ..Status::default() });
+}
+
+#[test]
+fn an_anchor_holds_what_was_loaded_last() {
+    let standin = standin::Pfctl::new();
+    assert_eq!(pfctl(&standin).name(), "pfctl");
+    assert_eq!(pfctl(&standin).anchors().unwrap(), [""; 0]);
+    assert_eq!(pfctl(&standin).loaded(&web()).unwrap(), Loaded::default());
+    for spec in ["8080:80", "8080:80", "8080:80 em1:9000-9010:9000-9010/udp [fd00::1]:1:1"] {
+        pfctl(&standin).replace(&web(), &some(spec)).unwrap();
+        assert_eq!(standin.rules("kport/web").unwrap(), text(&some(spec)));
+    }
+    let app = Anchor::from_child("app").unwrap();
+    pfctl(&standin).replace(&app, &some("7:7")).unwrap();
+    standin.put("kport/app/of-an-admin", "pass all\n");
+    standin.put("kportal/x", "pass all\n");
+    assert_eq!(pfctl(&standin).anchors().unwrap(), ["app", "web"]);
+    standin.set_counters("10 9 8 1 2 3 4 7");
+    let rule = LoadedRule {
+        labels: vec!["kport:web".to_owned(), "kport:web:tcp:7".to_owned()],
+        counters: Counters { evaluations: 10, packets: 9, bytes: 8, states: 7 },
+    };
+    // two families, and each time the redirected traffic and three groups
+    assert_eq!(pfctl(&standin).loaded(&app).unwrap(), Loaded { translations: 2, rules: vec![rule; 8] });
+    pfctl(&standin).replace(&app, &[]).unwrap();
+    assert_eq!(standin.rules("kport/app"), None);
+    pfctl(&standin).replace(&app, &[]).unwrap();
+    let load = "-q -o none -a kport/web -f -";
+    assert_eq!(standin.calls().iter().filter(|call| *call == load).count(), 3);
+}
+
+#[test]
+fn states_are_killed_by_label() {
+    let standin = standin::Pfctl::new();
+    standin.set_states(&["kport:web kport:web:tcp:80", "kport:web kport:web:tcp:80", "kport:web2 kport:web2:tcp:80"]);
+    assert_eq!(pfctl(&standin).kill_states(&[jail().label()]).unwrap(), 2);
+    assert_eq!(pfctl(&standin).kill_states(&[jail().label()]).unwrap(), 0);
+    let other: JailName = "web2".parse().unwrap();
+    let label = other.mapping_label(Protocol::Tcp, PortRange::new(80, 80).unwrap());
+    assert_eq!(pfctl(&standin).kill_states(&[label]).unwrap(), 1);
+    assert_eq!(standin.states(), [""; 0]);
+}
+
+/// Every row of what pfctl(8) answers when it cannot: the kind, and words of the remedy.
+#[test]
+fn refusals() {
+    let rows = [
+        (
+            1,
+            "stdin:2: syntax error\npfctl: Syntax error in config file: pf rules not loaded\n",
+            Kind::Internal,
+            "line 2, `rdr on \"em0\" inet6 proto tcp from any to (\"em0\") port 8080 tag kport -> fd00::2 port 80`: syntax error",
+        ),
+        (
+            1,
+            "stdin:1: macro 'x' not defined\npfctl: Syntax error in config file: pf rules not loaded\n",
+            Kind::Internal,
+            "line 1, `rdr on \"em0\" inet proto",
+        ),
+        (
+            1,
+            "no IP address found for x\nstdin:1: could not parse host specification\npfctl: Syntax error in config file: pf rules not loaded\n",
+            Kind::Internal,
+            "could not parse host",
+        ),
+        (1, "pfctl: DIOCADDRULE: Invalid argument\n", Kind::System, "DIOCADDRULE: Invalid argument"),
+        (1, "pfctl: DIOCADDRULE: Cannot allocate memory\n", Kind::System, "memory"),
+        (1, "pfctl: pfctl_rules\n", Kind::Unavailable, "set limit anchors"),
+        (1, "pfctl: pfctl_rules\npfctl: DIOCXROLLBACK: Operation not permitted\n", Kind::Permission, "securelevel"),
+        (1, "pfctl: /dev/pf: No such file or directory\n", Kind::Unavailable, "kldload pf"),
+        (1, "pfctl: /dev/pf: Permission denied\n", Kind::Permission, "root"),
+        (1, "pfctl: Failed to open netlink: Protocol not supported\n", Kind::Unavailable, "kldload netlink"),
+        (1, "pfctl: DIOCGETALTQS: Inappropriate ioctl for device\n", Kind::System, "different releases"),
+        (1, "pfctl: pfctl_rules: strlcpy\n", Kind::Internal, "defect in kport"),
+        (
+            1,
+            "pfctl: anchor names beginning with '_' cannot be modified from the command line\n",
+            Kind::Internal,
+            "defect",
+        ),
+        (1, "usage: pfctl [-AdeghMmNnOPqRSrvz]\n", Kind::Unsupported, "FreeBSD 14"),
+        (1, "pfctl: what nobody ever saw\n", Kind::System, "what nobody ever saw"),
+        (1, "", Kind::System, "exit status 1 and said nothing"),
+        (0, "pfctl: what nobody ever saw\n", Kind::System, "holds what it held"),
+        (0, "pfctl: DIOCXCOMMIT: Operation not permitted\n", Kind::Permission, "holds what it held"),
+    ];
+    for (status, stderr, kind, part) in rows {
+        let standin = standin::Pfctl::new();
+        pfctl(&standin).replace(&web(), &some("1:1")).unwrap();
+        standin.fault("-f -", Fault::Say(status, stderr));
+        let error = pfctl(&standin).replace(&web(), &some("8080:80")).unwrap_err();
+        assert_eq!(error.kind(), kind, "{stderr:?}: {error}");
+        assert!(error.message().starts_with("load anchor kport/web: "), "{error}");
+        assert!(error.message().contains(part), "{stderr:?}: {error}");
+        assert!(!error.message().contains('\n'));
+        assert_eq!(standin.rules("kport/web").unwrap(), text(&some("1:1")), "{stderr:?}");
+    }
+}
+
+/// A question fails by what is on standard error, whatever the exit status.
+#[test]
+fn questions_that_fail() {
+    type Ask = fn(&Pfctl) -> kport::error::Result<()>;
+    let asks: [(&str, Ask); 5] = [
+        ("-sA", |p| p.anchors().map(drop)),
+        ("-sl", |p| p.loaded(&web()).map(drop)),
+        ("-k label", |p| p.kill_states(&[jail().label()]).map(drop)),
+        ("-s Running", |p| p.status().map(drop)),
+        ("-sn", |p| p.foreign_redirects().map(drop)),
+    ];
+    let faults = [
+        (Fault::Say(1, "pfctl: /dev/pf: No such file or directory\n"), Kind::Unavailable),
+        (Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"), Kind::Permission),
+        (Fault::Say(0, "pfctl: DIOCGETRULES: Operation not permitted\n"), Kind::Permission),
+        (Fault::Say(255, "pfctl: DIOCGETSTATUS: Cannot allocate memory\n"), Kind::System),
+        (Fault::Say(3, ""), Kind::System),
+        (Fault::Abort, Kind::System),
+        (Fault::AbortLate, Kind::System),
+    ];
+    for (part, ask) in asks {
+        for (fault, kind) in faults {
+            let standin = standin::Pfctl::new();
+            standin.put("kport/web", &text(&some("1:1")));
+            ask(&pfctl(&standin)).unwrap();
+            standin.fault(part, fault);
+            let error = ask(&pfctl(&standin)).unwrap_err();
+            assert_eq!(error.kind(), kind, "{part} {fault:?}: {error}");
+        }
+    }
+    // the main ruleset is always there: then it is no answer
+    let standin = standin::Pfctl::new();
+    standin.fault("-q -sn", Fault::Say(0, "pfctl: DIOCGETRULES: Invalid argument\n"));
+    assert_eq!(pfctl(&standin).status().unwrap_err().kind(), Kind::System);
+    assert_eq!(pfctl(&standin).foreign_redirects().unwrap_err().kind(), Kind::System);
+    standin.heal();
+    // gone before or between the calls: EINVAL, ENOENT, or pfctl's own words
+    for gone in [
+        "pfctl: Anchor does not exist.",
+        "pfctl: DIOCGETRULES: Invalid argument",
+        "pfctl: DIOCGETRULE: No such file or directory",
+        "pfctl: DIOCGETRULENV: No such file or directory",
+    ] {
+        standin.fault("-sl", Fault::Warn(gone));
+        assert_eq!(pfctl(&standin).loaded(&web()).unwrap(), Loaded::default(), "{gone}");
+        standin.heal();
+    }
+    standin.put("kport/web", "pass all label \"a\"\n");
+    standin.set_counters("1 2 3");
+    standin.heal();
+    assert!(pfctl(&standin).loaded(&web()).unwrap_err().message().contains("a 1 2 3"));
+}
+
+#[test]
+fn no_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let deadline = Instant::now() + AMPLE;
+    let error = Pfctl::new(dir.path().join("pfctl"), deadline).status().unwrap_err();
+    assert_eq!(error.kind(), Kind::Argument, "{error}");
+    let error = Pfctl::new(dir.path(), deadline).status().unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission, "{error}");
+    let error = Pfctl::new("pfctl", deadline).status().unwrap_err();
+    assert_eq!(error.kind(), Kind::Argument, "{error}");
+}
+
+/// When a load does not end as it should, what the anchor holds decides.
+#[test]
+fn loads_that_end_strangely() {
+    let short = Duration::from_secs(4);
+    for (fault, time, done, kind) in [
+        (Fault::Warn("pfctl: a warning of the next release"), AMPLE, true, None),
+        (Fault::AbortLate, AMPLE, true, None),
+        (Fault::HangLate, short, true, None),
+        (Fault::Orphan(20), AMPLE, true, None),
+        (Fault::Slow(50), AMPLE, true, None),
+        (Fault::Say(0, ""), AMPLE, false, None),
+        (Fault::Abort, AMPLE, false, Some((Kind::System, "signal 6"))),
+        (Fault::Hang, short, false, Some((Kind::Busy, "not done when the time was up"))),
+        (Fault::Huge, AMPLE, false, Some((Kind::System, "16 MiB"))),
+    ] {
+        let standin = standin::Pfctl::new();
+        pfctl(&standin).replace(&web(), &some("1:1")).unwrap();
+        standin.fault("-f -", fault);
+        let result = within(&standin, time).replace(&web(), &some("em1:8080:80 9-11:9-11/udp"));
+        match kind {
+            None => result.unwrap_or_else(|error| panic!("{fault:?}: {error}")),
+            Some((kind, part)) => {
+                let error = result.unwrap_err();
+                assert_eq!(error.kind(), kind, "{fault:?}: {error}");
+                assert!(error.message().contains(part), "{fault:?}: {error}");
+                if !matches!(fault, Fault::Huge) {
+                    assert!(error.message().contains("the anchor holds what it held before"), "{fault:?}: {error}");
+                }
+            }
+        }
+        let held = standin.rules("kport/web").unwrap();
+        // (one that lies with exit 0 and silence is believed: the real one has no such way)
+        if !matches!(fault, Fault::Huge) {
+            assert_eq!(held == text(&some("em1:8080:80 9-11:9-11/udp")), done, "{fault:?}");
+        }
+    }
+    // where the anchor cannot be read either, the error says that it is not known
+    let standin = standin::Pfctl::new();
+    standin.fault("", Fault::Abort);
+    let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
+    assert!(error.message().contains("what the anchor holds now is not known"), "{error}");
+    // emptied, and died before it could say so
+    let standin = standin::Pfctl::new();
+    pfctl(&standin).replace(&web(), &some("1:1")).unwrap();
+    standin.fault("-f -", Fault::AbortLate);
+    pfctl(&standin).replace(&web(), &[]).unwrap();
+    assert_eq!(standin.rules("kport/web"), None);
+}
+
+/// A set is known again as it is printed, whatever is in it; and no other is taken for it.
+#[test]
+fn what_is_loaded_is_known_again() {
+    let source = |text: &str| text.parse().unwrap();
+    let plain = Options::default();
+    let rich = Options {
+        hairpin: true,
+        host_access: true,
+        sources: ["192.0.2.0/24", "198.51.100.7/32", "198.51.100.8", "2001:db8::/32", "<friends>"].map(source).to_vec(),
+        limits: Limits { connections: NonZeroU32::new(100), connections_per_source: NonZeroU32::new(10), rate: None },
+        log: true,
+        quick: false,
+        ..Options::default()
+    };
+    // two mappings to one port have tags of their own
+    let spec = "8080:80 8081:80 *:9000-9010:9000-9010/udp 192.0.2.1:1:1/sctp";
+    let mut fast = rich.clone();
+    fast.limits.rate = Some("15/5".parse().unwrap());
+    let sets = [
+        with(spec, plain.clone()),
+        with(spec, rich.clone()),
+        with("8080:80", plain),
+        with("8080:80", rich),
+        with("8080:80", fast),
+    ];
+    for wanted in &sets {
+        for there in &sets {
+            let standin = standin::Pfctl::new();
+            standin.put("kport/web", &text(there));
+            standin.fault("-f -", Fault::Abort);
+            let result = pfctl(&standin).replace(&web(), wanted);
+            assert_eq!(result.is_ok(), wanted == there, "{}{}{result:?}", text(wanted), text(there));
+        }
+    }
+}
+
+#[test]
+fn busy_is_tried_again_until_the_deadline() {
+    let standin = standin::Pfctl::new();
+    standin.faults("-f -", 4, 100, Fault::Say(1, BUSY));
+    standin.faults("-f -", 2, 100, Fault::Say(1, "pfctl: DIOCXCOMMIT: Device busy\n"));
+    standin.faults("-sl", 1, 100, Fault::Say(0, "pfctl: DIOCGETRULE: Device busy\n"));
+    pfctl(&standin).replace(&web(), &some("8080:80")).unwrap();
+    assert_eq!(standin.calls().len(), 7);
+    assert_eq!(pfctl(&standin).loaded(&web()).unwrap().rules.len(), 8);
+
+    standin.fault("-f -", Fault::Say(1, BUSY));
+    let start = Instant::now();
+    let error = within(&standin, Duration::from_secs(1)).replace(&web(), &some("1:1")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    // the last try may be the one that the deadline cuts off
+    let words = ["another program", "not done when the time was up"];
+    assert!(words.iter().any(|part| error.message().contains(part)), "{error}");
+    assert!(start.elapsed() < AMPLE / 2);
+    let error = within(&standin, Duration::ZERO).status().unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
+}
+
+/// An anchor that goes while pfctl walks through all of them ends the walk, and the others are still there.
+#[test]
+fn half_a_list_is_no_list() {
+    for gone in ["pfctl: Anchor does not exist.", "pfctl: DIOCGETRULESETS: No such file or directory"] {
+        let standin = standin::Pfctl::new();
+        for jail in ["a", "b"] {
+            standin.put(&format!("kport/{jail}"), &text(&some("1:1")));
+        }
+        standin.faults("-sA", 2, 100, Fault::Warn(gone));
+        assert_eq!(pfctl(&standin).anchors().unwrap(), ["a", "b"], "{gone}");
+        assert_eq!(standin.calls().len(), 3);
+    }
+}
+
+#[test]
+fn many_at_once_while_a_third_is_busy() {
+    let standin = standin::Pfctl::new();
+    standin.faults("", u64::MAX, 33, Fault::Say(1, BUSY));
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let standin = &standin;
+            scope.spawn(move || {
+                let anchor = Anchor::from_child(&format!("jail{number}")).unwrap();
+                let rules = some(&format!("{}:80", 8000 + number));
+                pfctl(standin).replace(&anchor, &rules).unwrap();
+                assert_eq!(pfctl(standin).loaded(&anchor).unwrap().rules.len(), 8);
+            });
+        }
+    });
+    assert_eq!(pfctl(&standin).anchors().unwrap().len(), 16);
+}
+
+#[test]
+fn redirects_of_others() {
+    let standin = standin::Pfctl::new();
+    standin.put(
+        "",
+        "\
+nat on em0 inet from 10.0.0.0/24 to any -> (em0)
+nat-anchor \"kport/*\"
+rdr-anchor \"kport/*\"
+rdr-anchor \"rdr/*\"
+rdr-anchor \"appjail-rdr/*\" on em0 all
+rdr-anchor \"gone/*\"
+rdr-anchor \"one\" all
+rdr pass on em0 inet proto tcp from any to (em0) port = 2222 -> 10.0.0.7 port 22
+no rdr on em0 inet proto tcp from any to any port = 25
+rdr on em0 what a later release may print
+anchor \"kport/*\"
+anchor \"f2b/*\" in on em0 all
+pass in on em0 inet proto udp from any to 192.0.2.1 port = 53 keep state rdr-to 10.0.0.8
+",
+    );
+    standin.put("kport/web", &text(&some("8080:80")));
+    standin.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = 5432 -> 10.0.0.5 port 5432\n");
+    standin.put("rdr/db/below", "rdr on em0 inet proto tcp from any to any port = 1 -> 10.0.0.5 port 1\n");
+    standin.put("rdr/_hidden", "rdr on em0 inet6 proto tcp from any to any port 80:89 -> fd00::9 port 80:89\n");
+    standin.put("appjail-rdr/an odd name", "rdr inet proto tcp from any to (self) port = 443 -> 10.0.0.6\n");
+    standin.put("one", "rdr-anchor \"two\" all\nrdr-anchor \"/one\" all\nrdr-anchor \"../kport/*\" all\n");
+    standin.put("one/two", "rdr on em1 inet proto tcp from any to any -> 10.0.0.1\n");
+    standin.put("never-called", "rdr on em1 inet proto tcp from any to any port = 9 -> 10.0.0.1\n");
+    standin.put(
+        "f2b/x",
+        "pass in quick on em1 inet proto tcp from any to any port = 7 flags S/SA keep state rdr-to 10.0.0.1\n",
+    );
+    for old in [false, true] {
+        if old {
+            standin.old();
+        }
+        let mut found: Vec<String> = pfctl(&standin)
+            .foreign_redirects()
+            .unwrap()
+            .into_iter()
+            .map(|r| {
+                let word = |part: Option<String>| part.unwrap_or_else(|| "any".to_owned());
+                let (family, protocol) =
+                    (word(r.family.map(|f| f.to_string())), word(r.protocol.map(|p| p.to_string())));
+                format!("{:?} {family} {protocol} {} {}", r.anchor, r.place, word(r.ports.map(|p| p.to_string())))
+            })
+            .collect();
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                "\"\" any any em0 any",
+                "\"\" inet tcp em0 2222",
+                "\"\" inet udp 192.0.2.1 53",
+                "\"appjail-rdr/an odd name\" inet tcp * 443",
+                "\"f2b/x\" inet tcp em1 7",
+                "\"one/two\" inet tcp em1 any",
+                "\"rdr/_hidden\" inet6 tcp em0 80-89",
+                "\"rdr/db\" inet tcp em0 5432",
+            ]
+        );
+    }
+    assert!(!standin.calls().iter().any(|call| call.contains("kport")), "kport's own anchors are not read");
+    // what the message shows
+    let found = pfctl(&standin).foreign_redirects().unwrap();
+    let ssh = found.iter().find(|r| r.ports == PortRange::new(2222, 2222)).unwrap();
+    assert_eq!((ssh.family, ssh.place), (Some(Family::Inet), Place::Interface("em0".parse().unwrap())));
+    assert_eq!(ssh.text, "rdr pass on em0 inet proto tcp from any to (em0) port = 2222 -> 10.0.0.7 port 22");
+    // a main ruleset that calls every anchor
+    standin.put("", "rdr-anchor \"*\" all\n");
+    let anchors: Vec<String> = pfctl(&standin).foreign_redirects().unwrap().into_iter().map(|r| r.anchor).collect();
+    assert!(
+        anchors.contains(&"never-called".to_owned()) && !anchors.iter().any(|a| a.starts_with("kport")),
+        "{anchors:?}"
+    );
+}
+
+#[test]
+fn every_run_is_traced() {
+    let standin = standin::Pfctl::new();
+    let seen = Arc::new(Mutex::new(String::new()));
+    let log = Arc::clone(&seen);
+    let pfctl = pfctl(&standin).traced(Box::new(move |run| *log.lock().unwrap() += &format!("{run}\n")));
+    pfctl.replace(&web(), &some("192.0.2.1:8080:80")).unwrap();
+    standin.put("kport/web", "pass all label \"\u{1b}[2J\"\n");
+    pfctl.loaded(&web()).unwrap();
+    standin.fault("-k", Fault::Say(1, "pfctl: oops\n"));
+    pfctl.kill_states(&[jail().label()]).unwrap_err();
+    let seen = seen.lock().unwrap().clone();
+    let program = standin.program().display().to_string();
+    let parts: Vec<&str> = seen.split(&program).collect();
+    assert_eq!(parts.len(), 5, "{seen}");
+    assert!(parts[1].starts_with(" -q -o none -a kport/web -f -: "), "{seen}");
+    assert!(
+        parts[1].contains(
+            " ms, exit status 0\n  < rdr inet proto tcp from any to 192.0.2.1 port 8080 tag kport -> 10.0.0.2 port 80\n"
+        ),
+        "{seen}"
+    );
+    assert!(parts[2].ends_with(" ms, exit status 0\n  > \\u{1b}[2J 0 0 0 0 0 0 0 0\n"), "{seen}");
+    assert!(parts[4].ends_with(" ms, exit status 1\n  ! pfctl: oops\n"), "{seen}");
+}
+
+/// Runs a test in a process of its own: it changes what belongs to the whole process, or counts it.
+fn alone(test: &str, scenario: impl FnOnce()) {
+    if std::env::var_os("KPORT_TEST_ALONE").is_some() {
+        return scenario();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("pfctl::{test}"), "--test-threads=1", "--nocapture"])
+        .env("KPORT_TEST_ALONE", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// What a jail manager does with the backend, and what must come of it.
+fn whole_day(standin: &standin::Pfctl) {
+    standin.set_states(&["kport:web kport:web:tcp:8080"]);
+    pfctl(standin).replace(&web(), &some("8080:80")).unwrap();
+    assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
+    assert_eq!(pfctl(standin).anchors().unwrap(), ["web"]);
+    assert_eq!(pfctl(standin).loaded(&web()).unwrap().rules.len(), 8);
+    assert!(pfctl(standin).status().unwrap().enabled);
+    assert_eq!(pfctl(standin).foreign_redirects().unwrap(), []);
+    assert_eq!(pfctl(standin).kill_states(&[jail().label()]).unwrap(), 1);
+    assert_eq!(pfctl(standin).loaded(&Anchor::from_child("nosuch").unwrap()).unwrap(), Loaded::default());
+    for (fault, kind) in [
+        (Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"), Kind::Permission),
+        (
+            Fault::Say(1, "stdin:1: syntax error\npfctl: Syntax error in config file: pf rules not loaded\n"),
+            Kind::Internal,
+        ),
+        (Fault::Abort, Kind::System),
+    ] {
+        standin.faults("-f -", 1, 100, fault);
+        let error = pfctl(standin).replace(&web(), &some("1:1")).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
+    }
+    standin.faults("-f -", 2, 100, Fault::Say(1, BUSY));
+    standin.faults("-f -", 1, 100, Fault::AbortLate);
+    pfctl(standin).replace(&web(), &some("1:1 2:2/udp")).unwrap();
+    pfctl(standin).replace(&web(), &[]).unwrap();
+    assert_eq!(standin.rules("kport/web"), None);
+    standin.disable();
+    assert!(!pfctl(standin).status().unwrap().enabled);
+}
+
+#[test]
+fn a_host_that_ignores_sigchld() {
+    alone("a_host_that_ignores_sigchld", || {
+        let standin = standin::Pfctl::new();
+        // SAFETY: no handler is installed, and this process has no other thread that cares
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        whole_day(&standin);
+    });
+}
+
+/// A supervisor waits for every child, and so takes ours as well.
+#[test]
+fn a_host_that_reaps_every_child() {
+    alone("a_host_that_reaps_every_child", || {
+        let standin = standin::Pfctl::new();
+        std::thread::spawn(|| {
+            loop {
+                if rustix::process::wait(rustix::process::WaitOptions::empty()).is_err() {
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+            }
+        });
+        whole_day(&standin);
+    });
+}
+
+#[test]
+fn a_host_without_standard_descriptors() {
+    alone("a_host_without_standard_descriptors", || {
+        let standin = standin::Pfctl::new();
+        for closed in [&[0][..], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]] {
+            let standard = [0, 1, 2].map(|fd| {
+                // SAFETY: the three are open, as std makes sure at the start
+                unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) }
+            });
+            for fd in closed {
+                // SAFETY: nothing in this process uses it until it is put back
+                unsafe { libc::close(*fd) };
+            }
+            let result = std::panic::catch_unwind(|| {
+                pfctl(&standin).replace(&web(), &some("8080:80")).unwrap();
+                assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
+                standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"));
+                let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
+                assert_eq!(error.kind(), Kind::Permission, "{error}");
+                let missing = Pfctl::new("/no/such/program", Instant::now() + AMPLE).status().unwrap_err();
+                assert_eq!(missing.kind(), Kind::Argument, "{missing}");
+                assert!(pfctl(&standin).status().unwrap().enabled);
+                pfctl(&standin).replace(&web(), &[]).unwrap();
+                // they are closed as before
+                closed.iter().all(|fd| {
+                    // SAFETY: only asks
+                    unsafe { libc::fcntl(*fd, libc::F_GETFD) == -1 }
+                })
+            });
+            for (fd, kept) in standard.into_iter().enumerate() {
+                // SAFETY: kept is the descriptor made above, fd one of the three
+                unsafe {
+                    libc::dup2(kept, fd as i32);
+                    libc::close(kept);
+                }
+            }
+            assert!(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), "{closed:?}");
+        }
+    });
+}
+
+/// The rules of a big jail do not fit into a pipe, and this child does not read them.
+#[test]
+fn a_host_that_dies_by_sigpipe() {
+    alone("a_host_that_dies_by_sigpipe", || {
+        let standin = standin::Pfctl::new();
+        // SAFETY: the default action is no handler
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let spec: Vec<String> = (1..2000).map(|port| format!("{port}:{port}")).collect();
+        let rules = some(&spec.join(" "));
+        assert!(text(&rules).len() > 1 << 20);
+        standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"));
+        assert_eq!(pfctl(&standin).replace(&web(), &rules).unwrap_err().kind(), Kind::Permission);
+        pfctl(&standin).replace(&web(), &rules).unwrap();
+        assert_eq!(pfctl(&standin).loaded(&web()).unwrap().rules.len(), 8 * 1999);
+    });
+}
+
+/// What is left in this process after runs of every kind: no descriptor, no child.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_left_behind() {
+    alone("nothing_is_left_behind", || {
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let standin = standin::Pfctl::new();
+        pfctl(&standin).status().unwrap();
+        let before = descriptors();
+        for fault in [Fault::Say(1, "pfctl: x\n"), Fault::Abort, Fault::Hang, Fault::Huge, Fault::Orphan(1)] {
+            standin.faults("-f -", 1, 100, fault);
+            let result = within(&standin, Duration::from_secs(2)).replace(&web(), &some("1:1"));
+            assert_eq!(result.is_ok(), matches!(fault, Fault::Orphan(_)), "{fault:?} {result:?}");
+            pfctl(&standin).loaded(&web()).unwrap();
+            assert_eq!(descriptors(), before, "{fault:?}");
+        }
+        _ = Pfctl::new("/no/such/program", Instant::now() + AMPLE).status().unwrap_err();
+        assert_eq!(descriptors(), before);
+        // ECHILD: not one child, alive or dead
+        let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+        assert_eq!(left.unwrap_err(), rustix::io::Errno::CHILD);
+    });
+}
+
+/// The child has its three descriptors, no environment but LC_ALL, and `/`.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_child_gets() {
+    let standin = standin::Pfctl::new();
+    standin.fault("-f -", Fault::Describe);
+    let seen = Arc::new(Mutex::new(String::new()));
+    let log = Arc::clone(&seen);
+    let pfctl = pfctl(&standin).traced(Box::new(move |run| *log.lock().unwrap() += &format!("{run}\n")));
+    pfctl.replace(&web(), &some("1:1")).unwrap_err();
+    let seen = seen.lock().unwrap().clone();
+    // what cargo's caller left open for every child is none of ours
+    let inherited = |fd: &str| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or("0").trim().to_owned();
+        !info.is_empty() && i32::from_str_radix(&flags, 8).unwrap() & libc::O_CLOEXEC == 0
+    };
+    let mut said: Vec<&str> = seen.lines().filter_map(|line| line.strip_prefix("  ! ")).collect();
+    said.retain(|line| {
+        !line.strip_prefix("fd ").and_then(|l| l.split(' ').next()).is_some_and(|n| n.len() > 1 && inherited(n))
+    });
+    let starts = ["cwd /", "env LC_ALL=C", "fd 0 /memfd:kport", "fd 1 pipe:", "fd 2 pipe:"];
+    assert_eq!(said.len(), starts.len(), "{seen}");
+    for (line, start) in said.iter().zip(starts) {
+        assert!(line.starts_with(start), "{seen}");
+    }
+}
+
+#[test]
+fn tables_of_the_main_ruleset() {
+    let standin = standin::Pfctl::new();
+    let has = |name: &str| pfctl(&standin).has_table(&name.parse().unwrap());
+    assert!(!has("friends").unwrap());
+    standin.set_tables("friends 192.0.2.0/24 2001:db8::7\nempty\n");
+    assert!(has("friends").unwrap() && has("empty").unwrap());
+    assert!(!has("friend").unwrap() && !has("192.0.2.0").unwrap());
+    standin.fault("-sT", Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"));
+    assert_eq!(has("friends").unwrap_err().kind(), Kind::Permission);
+}
+
+#[test]
+fn rulesets_as_text() {
+    let standin = standin::Pfctl::new();
+    standin.put(
+        "",
+        "\
+nat-anchor \"kport/*\"
+rdr-anchor \"kport/*\"
+rdr-anchor \"rdr/*\"
+anchor \"kport/*\"
+anchor \"gone\" all
+pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
+",
+    );
+    standin.put("kport/web", &text(&some("8080:80")));
+    standin.put("rdr/db", "rdr on em0 inet proto tcp from <others> to any port = 5432 -> 10.0.0.5 port 5432\n");
+    standin.put("never-called", "block drop all\n");
+    standin.set_tables("friends 192.0.2.0/24 !192.0.2.9\nothers\nunnamed 10.0.0.1\n");
+    standin.set_skip("lo lo0");
+    let read = pfctl(&standin).rulesets().unwrap();
+    let paths: Vec<&str> = read.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["", "kport/web", "rdr/db", "gone"]);
+    assert!(read[0].1.starts_with(
+        "set skip on \"lo\"\nset skip on \"lo0\"\ntable <friends> persist { 192.0.2.0/24 !192.0.2.9 }\ntable <others> persist\n\
+         nat-anchor \"kport/*\" all\n"
+    ), "{}", read[0].1);
+    assert_eq!(read[1].1.lines().filter(|line| line.starts_with("rdr ")).count(), 2, "{}", read[1].1);
+    assert_eq!(read[3].1, "", "an anchor that is called and not there");
+    // what is printed is what the simulator reads, but for the negated address
+    standin.set_tables("friends 192.0.2.0/24\nothers\n");
+    for (path, text) in pfctl(&standin).rulesets().unwrap() {
+        text.parse::<kport::sim::packet::Ruleset>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
+    }
+}

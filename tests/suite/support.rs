@@ -1,0 +1,10 @@
+//! What several tests share.
+#![allow(dead_code)]
+
+pub mod cc;
+pub mod fake_kernel;
+pub mod input;
+pub mod pfctl;
+pub mod rig;
+pub mod standin;
+pub mod world;

@@ -1,0 +1,216 @@
+//! `kport trace`: which rules it reads, what it prints, how it leaves.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use crate::support::standin;
+use serde_json::{Value, json};
+
+/// The host of docs/who-can-reach-what.md.
+const HOST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/trace/host.json");
+const NOTICE: &str = "kport: simulator: the rules are kept in files, no packet is redirected\n";
+const LOST: &str = "kport: the packet does not arrive\n";
+
+struct Kport {
+    dir: tempfile::TempDir,
+    pfctl: Option<PathBuf>,
+}
+
+impl Kport {
+    fn new() -> Kport {
+        Kport { dir: tempfile::tempdir().unwrap(), pfctl: None }
+    }
+
+    fn over(standin: &standin::Pfctl) -> Kport {
+        Kport { pfctl: Some(standin.program()), ..Kport::new() }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kport"));
+        command.args(arguments).env_clear().env("KPORT_STATE_DIR", self.dir.path());
+        match &self.pfctl {
+            Some(program) => command.args(["--backend", "pfctl", "--pfctl"]).arg(program),
+            None => command.args(["--backend", "sim"]),
+        };
+        command.output().unwrap()
+    }
+
+    fn publish(&self, options: &[&str]) {
+        let output =
+            self.run(&[&["publish", "web", "-a", "10.0.0.2", "--gateway", "em0"], options, &["8080:80"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+
+    fn trace(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.run(&[&["trace", "--host", HOST], arguments].concat());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The document of a trace, and the status.
+    fn json(&self, arguments: &[&str]) -> (Value, i32) {
+        let (status, out, err) = self.trace(&[&["--json"], arguments].concat());
+        (serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}")), status.unwrap())
+    }
+
+    fn main_conf(&self, text: &str) {
+        std::fs::create_dir_all(self.dir.path().join("sim")).unwrap();
+        std::fs::write(self.dir.path().join("sim/main.conf"), text).unwrap();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The example of the page is what the helper prints; KPORT_BLESS=1 puts it in.
+#[test]
+fn the_example_of_the_page() {
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/who-can-reach-what.md");
+    let kport = Kport::new();
+    kport.publish(&[]);
+    let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
+    assert_eq!((status, err.as_str()), (Some(0), NOTICE), "{out}");
+    let shown: String = out.lines().map(|line| format!("    {line}\n")).collect();
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (head, rest) = page.split_once("<!-- trace -->\n").unwrap();
+    let (example, tail) = rest.split_once("<!-- end trace -->\n").unwrap();
+    if std::env::var_os("KPORT_BLESS").is_some() {
+        std::fs::write(PAGE, format!("{head}<!-- trace -->\n\n{shown}\n<!-- end trace -->\n{tail}")).unwrap();
+    } else {
+        assert_eq!(example, format!("\n{shown}\n"));
+    }
+}
+
+#[test]
+fn what_does_not_arrive_is_status_5() {
+    let kport = Kport::new();
+    kport.publish(&["--sources", "192.0.2.96/28"]);
+    let (status, out, err) = kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]);
+    assert_eq!((status, err), (Some(5), format!("{NOTICE}{LOST}")));
+    assert!(out.contains("pf.conf: block in log all\n    blocked\ndoes not arrive\n"), "{out}");
+    let (status, _, err) = kport.trace(&["-q", "tcp", "192.0.2.7", "192.0.2.1:8080"]);
+    assert_eq!((status, err.as_str()), (Some(5), LOST));
+    assert_eq!(kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]).0, Some(0));
+    // another port, another protocol, the jail's address straight from outside, and by the interface that is named
+    for question in [
+        &["tcp", "192.0.2.100", "192.0.2.1:8081"][..],
+        &["udp", "192.0.2.100", "192.0.2.1:8080"],
+        &["--on", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
+        &["--on", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
+    ] {
+        assert_eq!(kport.trace(question).0, Some(5), "{question:?}");
+    }
+}
+
+#[test]
+fn a_jail_as_the_source_and_json() {
+    let kport = Kport::new();
+    kport.publish(&[]);
+    let (found, status) = kport.json(&["tcp", "other", "10.0.0.2:80"]);
+    assert_eq!((status, &found["version"], &found["release"]), (0, &json!(1), &json!(15)));
+    assert_eq!(found["verdict"], "answered");
+    assert_eq!(found["delivered_to"], json!({ "party": { "jail": "web" }, "address": "10.0.0.2:80" }));
+    assert_eq!(
+        found["steps"][0],
+        json!({ "step": "sent", "by": { "jail": "other" },
+                "packet": { "protocol": "tcp", "from": "10.1.0.2:40000", "to": "10.0.0.2:80" } })
+    );
+    assert_eq!(found["steps"][1], json!({ "step": "hook", "direction": "in", "on": "bridge1" }));
+    let rules: Vec<&Value> = found["steps"].as_array().unwrap().iter().filter(|s| s["step"] == "rule").collect();
+    assert!(rules.iter().any(|rule| rule["anchor"] == "kport/web"), "{rules:?}");
+    // not without hairpin
+    let (found, status) = kport.json(&["--release", "14", "tcp", "other", "192.0.2.1:8080"]);
+    assert_eq!((status, &found["verdict"], &found["delivered_to"]), (5, &json!("lost"), &Value::Null));
+    assert_eq!(found["release"], 14);
+}
+
+#[test]
+fn the_main_ruleset_of_the_simulator_is_a_file() {
+    let kport = Kport::new();
+    kport.main_conf(
+        "table <friends> { 192.0.2.96/28 }\nrdr-anchor \"/kport/*\"\nblock in log all\nanchor \"/kport/*\"\n",
+    );
+    kport.publish(&["--sources", "<friends>"]);
+    assert_eq!(kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]).0, Some(0));
+    assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]).0, Some(5));
+    // no call, no publication
+    kport.main_conf("table <friends> { 192.0.2.96/28 }\nblock in log all\n");
+    assert_eq!(kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]).0, Some(5));
+    kport.main_conf("rdr-anchor \"*\"\nblock in log all\n\npass out route-to (em0 192.0.2.254) all\n");
+    let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
+    assert_eq!((status, out.as_str()), (Some(8), ""));
+    assert!(err.contains("sim/main.conf: pf.conf line 4: \"route-to\" is not known to the simulator: "), "{err}");
+    assert!(err.contains("pass out route-to (em0 192.0.2.254) all"), "{err}");
+}
+
+#[test]
+fn the_rules_that_pfctl_shows() {
+    let pf = standin::Pfctl::new();
+    let kport = Kport::over(&pf);
+    pf.set_tables("friends 192.0.2.96/28\n");
+    kport.publish(&["--sources", "<friends>"]);
+    let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
+    assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
+    assert!(
+        out.contains("kport/web: rdr on em0 inet proto tcp from <friends> to (em0) port = 8080 tag kport -> 10.0.0.2"),
+        "{out}"
+    );
+    assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]).0, Some(5));
+    // another tool's anchor, which the main ruleset calls
+    pf.put("", "rdr-anchor \"kport/*\"\nrdr-anchor \"rdr/*\"\nblock in log all\npass out all\nanchor \"kport/*\"\n");
+    pf.put("rdr/db", "rdr pass on em0 inet proto tcp from any to any port = 2222 -> 10.1.0.2 port 22\n");
+    let (found, status) = kport.json(&["tcp", "192.0.2.7", "192.0.2.1:2222"]);
+    assert_eq!((status, &found["delivered_to"]["party"]), (0, &json!({ "jail": "other" })));
+    // every anchor below the root, but none below those
+    pf.put("", "rdr-anchor \"*\"\nblock in log all\npass out all\n");
+    pf.put("db", "rdr pass on em0 inet proto tcp from any to any port = 2223 -> 10.1.0.2 port 22\n");
+    assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2223"]).0, Some(0));
+    assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2222"]).0, Some(5));
+    // what is skipped, and pf that is off
+    pf.put("", "block in log all\n");
+    let ssh = ["tcp", "192.0.2.7", "192.0.2.1:22"];
+    assert_eq!(kport.trace(&ssh).0, Some(5));
+    pf.set_skip("em0");
+    let (status, out, _) = kport.trace(&ssh);
+    assert!(status == Some(0) && out.contains("set skip: not looked at\n  delivered to the host at"), "{out}");
+    pf.set_skip("");
+    pf.disable();
+    let (status, out, _) = kport.trace(&ssh);
+    assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
+    // and what cannot be read is said, with where it is
+    pf.put("", "block in log all\npass out route-to (em0 192.0.2.254) inet all flags S/SA keep state\n");
+    let (status, out, err) = kport.trace(&ssh);
+    assert_eq!((status, out.as_str()), (Some(8), ""));
+    assert!(err.starts_with("kport: main ruleset: pf.conf line 2: ") && err.contains("pass out route-to"), "{err}");
+    pf.put("", "rdr-anchor \"rdr/*\"\n");
+    pf.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = http -> 10.1.0.2\n");
+    let (status, _, err) = kport.trace(&ssh);
+    assert!(status == Some(8) && err.starts_with("kport: anchor rdr/db: pf.conf line 1: "), "{err}");
+}
+
+#[test]
+fn questions_that_make_no_sense() {
+    let kport = Kport::new();
+    for (arguments, status, says) in [
+        (&["tcp", "nobody", "192.0.2.1:80"][..], 1, "\"nobody\" is no address, and no jail here with an inet address"),
+        (&["tcp", "other", "[2001:db8::1]:80"], 1, "no jail here with an inet6 address"),
+        (&["tcp", "192.0.2.7", "[2001:db8::1]:80"], 1, "different families"),
+        (&["--on", "em7", "tcp", "192.0.2.7", "192.0.2.1:80"], 1, "no interface em7"),
+        (&["icmp", "192.0.2.7", "192.0.2.1:80"], 64, "tcp, udp, sctp"),
+        (&["tcp", "192.0.2.7", "192.0.2.1"], 64, "192.0.2.1"),
+        (&["--release", "13", "tcp", "192.0.2.7", "192.0.2.1:80"], 64, "14 or 15"),
+        (&["--host", "/nonexistent", "tcp", "192.0.2.7", "192.0.2.1:80"], 64, "cannot be used multiple times"),
+    ] {
+        let (got, out, err) = kport.trace(arguments);
+        assert_eq!((got, out.as_str()), (Some(status), ""), "{arguments:?}: {err}");
+        assert!(err.contains(says), "{arguments:?}: {err}");
+    }
+    let output = kport.run(&["trace", "--host", "/nonexistent", "tcp", "192.0.2.7", "192.0.2.1:80"]);
+    assert!(text(&output.stderr).contains("read /nonexistent"), "{}", text(&output.stderr));
+    // a host without jails to ask for
+    if cfg!(target_os = "linux") {
+        let output = kport.run(&["trace", "tcp", "192.0.2.7", "192.0.2.1:80"]);
+        assert_eq!(output.status.code(), Some(8));
+        assert!(text(&output.stderr).contains("describe a host with --host FILE"), "{}", text(&output.stderr));
+    }
+}

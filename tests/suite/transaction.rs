@@ -1,0 +1,538 @@
+//! Publishing is a transaction: every step is made to fail, and the process is killed at every step. Afterwards pf holds
+//! the old or the new set, the record agrees or `list` says what is wrong, and the next call mends it.
+//!
+//! `cargo test --test transaction -- --nocapture matrix` prints the table.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::rig::{Rig, files, request, run};
+use crate::support::{rig, standin};
+use kport::error::{Error, Kind, Result};
+use kport::name::{Anchor, Label, Table};
+use kport::pf::{Firewall, ForeignRedirect, Loaded, Status};
+use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Step, Unobserved};
+use kport::rule::Rule;
+use kport::sim::Sim;
+
+/// What goes wrong at a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// The step fails before it does anything.
+    Fails,
+    /// The call to the firewall fails, without effect.
+    CallFails,
+    /// The call to the firewall fails, but it had its effect: a time-out after the commit.
+    CallFailsLate,
+    /// The process is killed before the step.
+    Killed,
+    /// The process is killed when the call to the firewall had its effect.
+    KilledLate,
+}
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Fault::Fails => "fails",
+            Fault::CallFails => "pf call fails",
+            Fault::CallFailsLate => "pf call fails late",
+            Fault::Killed => "killed",
+            Fault::KilledLate => "killed after pf call",
+        }
+    }
+}
+
+/// A firewall that fails, or kills the process, once, at the calls that belong to a step.
+struct Faulty {
+    sim: Sim,
+    at: Step,
+    fault: Cell<Option<Fault>>,
+}
+
+impl Faulty {
+    fn around<T>(&self, step: Step, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        let fault = if step == self.at { self.fault.take() } else { None };
+        let broken = || Error::new(Kind::System, "made to fail");
+        match fault {
+            Some(Fault::CallFails) => Err(broken()),
+            Some(Fault::CallFailsLate) => call().and(Err(broken())),
+            Some(Fault::KilledLate) => {
+                _ = call();
+                std::process::abort()
+            }
+            other => {
+                self.fault.set(other.or(self.fault.get()));
+                call()
+            }
+        }
+    }
+}
+
+impl Firewall for Faulty {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
+        self.around(Step::Load, || self.sim.replace(anchor, rules))
+    }
+    fn anchors(&self) -> Result<Vec<String>> {
+        self.sim.anchors()
+    }
+    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+        self.sim.loaded(anchor)
+    }
+    fn kill_states(&self, labels: &[Label]) -> Result<u64> {
+        self.around(Step::Kill, || self.sim.kill_states(labels))
+    }
+    fn status(&self) -> Result<Status> {
+        self.around(Step::Verify, || self.sim.status())
+    }
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        self.around(Step::Check, || self.sim.foreign_redirects())
+    }
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        self.around(Step::Check, || self.sim.has_table(table))
+    }
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        self.sim.rulesets()
+    }
+}
+
+/// Fails, or kills the process, before a step.
+struct Breaker {
+    at: Step,
+    fault: Fault,
+}
+
+impl Observer for Breaker {
+    fn step(&self, step: Step) -> Result<()> {
+        match self.fault {
+            Fault::Fails if step == self.at => Err(Error::new(Kind::System, "made to fail")),
+            Fault::Killed if step == self.at => std::process::abort(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is being done when something goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Act {
+    First,
+    Replace,
+    Unpublish,
+}
+
+impl Act {
+    const ALL: [Act; 3] = [Act::First, Act::Replace, Act::Unpublish];
+
+    fn name(self) -> &'static str {
+        match self {
+            Act::First => "publish",
+            Act::Replace => "replace",
+            Act::Unpublish => "unpublish",
+        }
+    }
+
+    fn old() -> Request {
+        request("web", "8080:80 8081:81 *:9000-9100:9000/udp")
+    }
+
+    fn wish() -> Request {
+        request("web", "8081:81 8082:82")
+    }
+
+    fn run(self, publisher: &Publisher<'_>) -> Result<Outcome> {
+        match self {
+            Act::First | Act::Replace => publisher.publish(&Act::wish()),
+            Act::Unpublish => publisher.unpublish(&"web".parse().unwrap(), None),
+        }
+    }
+}
+
+type Anchors = Vec<(String, String)>;
+
+/// A rig before the act, and what pf holds before and after one that works.
+fn before(act: Act) -> (Rig, Anchors, Anchors) {
+    let prepared = || {
+        let rig = Rig::new();
+        rig.publish(&request("db", "7000-7100:1")).unwrap();
+        if act != Act::First {
+            rig.publish(&Act::old()).unwrap();
+        }
+        rig
+    };
+    let reference = prepared();
+    let old = reference.loaded();
+    reference.with(&reference.sim(), &Unobserved, |p| act.run(p)).unwrap();
+    (prepared(), old, reference.loaded())
+}
+
+fn breaking(rig_path: &Path, act: Act, at: Step, fault: Fault) -> Result<Outcome> {
+    let firewall = Faulty { sim: Sim::new(rig_path), at, fault: Cell::new(Some(fault)) };
+    run(rig_path, &rig::host(), &firewall, &Breaker { at, fault }, |p| act.run(p))
+}
+
+/// Runs as a process of its own, for the faults that end it.
+#[test]
+#[ignore = "the matrix runs it, in a process that is killed"]
+fn killed() {
+    let var = |name: &str| std::env::var(name).unwrap();
+    let act = *Act::ALL.iter().find(|a| a.name() == var("KPORT_TEST_ACT")).unwrap();
+    let at = *Step::ALL.iter().find(|s| s.name() == var("KPORT_TEST_STEP")).unwrap();
+    let fault = if var("KPORT_TEST_FAULT") == Fault::Killed.name() { Fault::Killed } else { Fault::KilledLate };
+    _ = breaking(Path::new(&var("KPORT_TEST_DIR")), act, at, fault);
+    panic!("{} never comes to {}", act.name(), at.name());
+}
+
+#[test]
+fn matrix() {
+    use std::os::unix::process::ExitStatusExt;
+    let mut table = String::new();
+    _ = writeln!(table, "{:<10} {:<8} {:<21} {:<9} {:<30} next call", "act", "step", "fault", "pf has", "record");
+    let mut rows = 0;
+    for act in Act::ALL {
+        for step in Step::ALL {
+            let in_unpublish = matches!(step, Step::Lock | Step::Load | Step::Kill | Step::Settle);
+            let in_first = !matches!(step, Step::Settle | Step::Kill);
+            if (act == Act::Unpublish && !in_unpublish) || (act == Act::First && !in_first) {
+                continue;
+            }
+            let calls_pf = matches!(step, Step::Load | Step::Kill)
+                || (act != Act::Unpublish && matches!(step, Step::Check | Step::Verify));
+            for fault in [Fault::Fails, Fault::CallFails, Fault::CallFailsLate, Fault::Killed, Fault::KilledLate] {
+                if !calls_pf && !matches!(fault, Fault::Fails | Fault::Killed) {
+                    continue;
+                }
+                let (rig, old, new) = before(act);
+                let claims = files(&rig.path().join("ports"));
+                let outcome = if matches!(fault, Fault::Killed | Fault::KilledLate) {
+                    let status = Command::new(std::env::current_exe().unwrap())
+                        .args(["--ignored", "--exact", "transaction::killed"])
+                        .env("KPORT_TEST_DIR", rig.path())
+                        .env("KPORT_TEST_ACT", act.name())
+                        .env("KPORT_TEST_STEP", step.name())
+                        .env("KPORT_TEST_FAULT", fault.name())
+                        .output()
+                        .unwrap()
+                        .status;
+                    assert_eq!(status.signal(), Some(6), "{act:?} {step:?} {fault:?} did not end by abort");
+                    None
+                } else {
+                    Some(breaking(rig.path(), act, step, fault))
+                };
+                let what = format!("{} {} {}", act.name(), step.name(), fault.name());
+
+                // pf holds one of the two sets, and the other jail's is untouched
+                let holds = rig.loaded();
+                let set = match () {
+                    () if holds == old => "old set",
+                    () if holds == new => "new set",
+                    () => panic!("{what}: pf holds neither set: {holds:?}"),
+                };
+                // who is told of success has the new set, who is told of failure the old one
+                if let Some(outcome) = outcome {
+                    match (&outcome, act) {
+                        (Ok(_), _) => assert_eq!(set, "new set", "{what}"),
+                        // an unpublish goes as far as it can
+                        (Err(_), Act::Unpublish) => {}
+                        (Err(error), _) => {
+                            assert_eq!(set, "old set", "{what}: {error}");
+                            assert_eq!(files(&rig.path().join("ports")), claims, "{what}");
+                        }
+                    }
+                }
+                // the record agrees, or the list says that it does not
+                let listed = rig.list();
+                let web = listed.iter().find(|l| l.anchor.child() == "web");
+                let in_pf = holds.iter().any(|(child, _)| child == "web");
+                let record = match web {
+                    None if !in_pf => "agrees".to_owned(),
+                    None => panic!("{what}: pf has rules that the list does not show"),
+                    Some(l) if l.liveness == Liveness::Live => {
+                        assert!(in_pf, "{what}");
+                        let told = if l.trouble.is_some() { "agrees, list says interrupted" } else { "agrees" };
+                        told.to_owned()
+                    }
+                    Some(l) => format!("list says {}", l.liveness.name()),
+                };
+                // the ports that may be in pf are still taken
+                if in_pf {
+                    let thief = if set == "old set" && act != Act::First { "8080:1" } else { "8082:1" };
+                    let error = rig.publish(&request("flat", thief)).unwrap_err();
+                    assert_eq!(error.kind(), Kind::Conflict, "{what}");
+                }
+                // the next call mends it, and leaves what a run without fault leaves
+                rig.with(&rig.sim(), &Unobserved, |p| act.run(p)).unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(rig.loaded(), new, "{what}");
+                assert!(rig.list().iter().all(|l| l.liveness == Liveness::Live && l.trouble.is_none()), "{what}");
+                let (clean, _, _) = before(act);
+                clean.with(&clean.sim(), &Unobserved, |p| act.run(p)).unwrap();
+                assert_eq!(files(rig.path()), files(clean.path()), "{what}");
+                _ = writeln!(
+                    table,
+                    "{:<10} {:<8} {:<21} {set:<9} {record:<30} mends",
+                    act.name(),
+                    step.name(),
+                    fault.name()
+                );
+                rows += 1;
+            }
+        }
+    }
+    // captured unless --nocapture
+    eprintln!("{table}");
+    assert_eq!(rows, 63, "{table}");
+}
+
+/// A change that was cut off before the load, and whose two sets look alike in pf: restore loads the new one all the same.
+#[test]
+fn restore_after_a_change_that_only_moved_the_address() {
+    let rig = Rig::new();
+    let at = |address: &str| Request { addresses: vec![address.parse().unwrap()], ..request("web", "8080:80") };
+    rig.publish(&at("10.0.0.2")).unwrap();
+    struct Cut;
+    impl Observer for Cut {
+        fn step(&self, step: Step) -> Result<()> {
+            // unwinds past the rollback, as a kill does
+            if step == Step::Load { std::panic::panic_any("cut off") } else { Ok(()) }
+        }
+    }
+    let cut = || rig.with(&rig.sim(), &Cut, |p| p.publish(&at("10.0.0.3")));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(cut)).is_err());
+    assert_eq!(rig.list()[0].liveness, Liveness::Missing);
+    let done = rig.with(&rig.sim(), &Unobserved, |p| p.restore()).unwrap();
+    assert!(done.changed);
+    assert!(rig.loaded()[0].1.contains("-> 10.0.0.3 port 80"), "{:?}", rig.loaded());
+    assert_eq!(rig.list()[0].liveness, Liveness::Live);
+}
+
+/// An anchor that cannot be cleared is still published: unpublish fails, and the record stays.
+#[test]
+fn unpublish_that_cannot_clear_the_anchor() {
+    use std::time::{Duration, Instant};
+    for (call, said) in
+        [("-f -", "pfctl: pfctl_rules\n"), ("-sl", "pfctl: DIOCGETRULES: Inappropriate ioctl for device\n")]
+    {
+        let pf = standin::Pfctl::new();
+        let rig = Rig::new();
+        let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+        rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", "8080:80"))).unwrap();
+        let before = files(rig.path());
+        pf.fault(call, standin::Fault::Say(1, said));
+        let name = "db".parse().unwrap();
+        let done = rig.with(&pfctl(), &Unobserved, |p| p.unpublish(&name, None));
+        assert!(done.is_err() && pf.rules("kport/db").is_some(), "{call}: {done:?}");
+        assert_eq!(files(rig.path()), before, "{call}");
+    }
+}
+
+/// Through pfctl: what pf loses or refuses at each run, the set stays whole.
+#[test]
+fn pfctl_that_fails_in_the_middle() {
+    use std::time::{Duration, Instant};
+    for fault in [
+        standin::Fault::Abort,
+        standin::Fault::AbortLate,
+        standin::Fault::Say(1, "pfctl: DIOCXCOMMIT: Operation not permitted\n"),
+        standin::Fault::Say(1, "stdin:1: syntax error\npfctl: Syntax error in config file: pf rules not loaded\n"),
+    ] {
+        let pf = standin::Pfctl::new();
+        let rig = Rig::new();
+        let publish = |spec: &str| {
+            let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+            rig.with(&pfctl, &Unobserved, |p| {
+                let done = p.publish(&request("db", spec));
+                (done, p.list(None).unwrap())
+            })
+        };
+        publish("8080:80").0.unwrap();
+        let old = pf.rules("kport/db").unwrap();
+        pf.faults("-f -", 1, 100, fault);
+        let (done, listed) = publish("8081:81");
+        let now = pf.rules("kport/db").unwrap();
+        match done {
+            Ok(_) => assert!(now != old && now.contains("8081"), "{fault:?}"),
+            Err(error) => assert_eq!(now, old, "{fault:?}: {error}"),
+        }
+        assert_eq!(listed[0].liveness, Liveness::Live, "{fault:?}");
+        assert_eq!(listed[0].redirects[0].0.host.first(), if now == old { 8080 } else { 8081 }, "{fault:?}");
+        publish("8081:81").0.unwrap();
+    }
+}
+
+/// Busy to the end of the time: pf and the record are as they were, and the error says who may hold pf.
+#[test]
+fn busy_until_the_time_is_up() {
+    use std::time::{Duration, Instant};
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let publish = |spec: &str, time: Duration| {
+        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + time);
+        rig.with(&pfctl, &Unobserved, |p| p.publish(&request("db", spec)))
+    };
+    publish("8080:80", Duration::from_secs(60)).unwrap();
+    let before = (files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db"));
+    pf.fault("-f -", standin::Fault::Say(1, standin::BUSY));
+    let error = publish("8081:81", Duration::from_secs(2)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert!(error.message().contains("another program loads pf rules"), "{error}");
+    assert_eq!((files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db")), before);
+}
+
+/// Changing a set ends the states of what went away, and of nothing else.
+#[test]
+fn states_of_what_went_away() {
+    use std::time::{Duration, Instant};
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let publish = |spec: &str| {
+        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+        rig.with(&pfctl, &Unobserved, |p| p.publish(&request("db", spec))).unwrap()
+    };
+    publish("8080:80 8081:81");
+    pf.set_states(&["kport:db kport:db:tcp:8080", "kport:db kport:db:tcp:8081", "kport:web kport:web:tcp:1"]);
+    assert_eq!(publish("8081:81").killed, 1);
+    assert_eq!(pf.states(), ["kport:db kport:db:tcp:8081", "kport:web kport:web:tcp:1"]);
+    let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+    rig.with(&pfctl, &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
+    assert_eq!(pf.states(), ["kport:web kport:web:tcp:1"]);
+}
+
+/// The native backend's states have the mapping's label alone, and outlive its rules: unpublish ends them though pfctl has
+/// loaded the set anew.
+#[test]
+fn states_of_another_backend() {
+    use std::time::{Duration, Instant};
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+    let publish = |spec: &str| rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", spec))).unwrap();
+    publish("8080:80");
+    let record = std::fs::read_to_string(rig.state("jails/db.json")).unwrap();
+    let native = record.replace("\"backend\":\"pfctl\"", "\"backend\":\"native\"");
+    assert_ne!(native, record);
+    std::fs::write(rig.state("jails/db.json"), native).unwrap();
+    pf.set_states(&["kport:db:tcp:8080", "kport:web:tcp:1"]);
+    publish("8080:80 8081:81");
+    assert_eq!(pf.states().len(), 2);
+    rig.with(&pfctl(), &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
+    assert_eq!(pf.states(), ["kport:web:tcp:1"]);
+}
+
+/// A boot: 64 processes publish 64 jails at once, and pf is busy at a third of all calls.
+#[test]
+fn sixty_four_at_once_while_pf_is_busy() {
+    let pf = standin::Pfctl::new();
+    pf.faults("-f -", u64::MAX, 33, standin::Fault::Say(1, standin::BUSY));
+    let state = tempfile::tempdir().unwrap();
+    let kport = |arguments: &[String]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kport"));
+        command
+            .args(["--backend", "pfctl", "--timeout", "300", "--pfctl"])
+            .arg(pf.program())
+            .arg("--state-dir")
+            .arg(state.path())
+            .args(arguments);
+        command
+    };
+    let arguments = |i: usize| -> Vec<String> {
+        [
+            "publish",
+            &format!("jail{i}"),
+            "-a",
+            &format!("10.0.0.{}", i + 2),
+            "--gateway",
+            "em0",
+            &format!("{}:80", 8000 + i),
+        ]
+        .iter()
+        .map(|a| (*a).to_owned())
+        .collect()
+    };
+    let children: Vec<_> = (0..64).map(|i| kport(&arguments(i)).spawn().unwrap()).collect();
+    for (i, child) in children.into_iter().enumerate() {
+        assert!(child.wait_with_output().unwrap().status.success(), "jail{i}");
+    }
+    for i in 0..64 {
+        let rules = pf.rules(&format!("kport/jail{i}")).unwrap();
+        assert!(rules.contains(&format!("port {} tag kport -> 10.0.0.{} port 80", 8000 + i, i + 2)), "{rules}");
+    }
+    pf.heal();
+    let listed = kport(&["list".to_owned(), "--json".to_owned()]).output().unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let mut states: BTreeMap<String, usize> = BTreeMap::new();
+    for jail in listed["jails"].as_array().unwrap() {
+        *states.entry(jail["state"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!(states, BTreeMap::from([("live".to_owned(), 64)]));
+}
+
+/// The lock is let go by a process that dies, and a wait for it ends in time with the name of its holder.
+#[test]
+fn the_lock() {
+    use std::time::{Duration, Instant};
+    let rig = Rig::new();
+    let store = kport::store::Store::open(rig.path()).unwrap();
+    let held = store.lock(Instant::now()).unwrap();
+    let error = store.lock(Instant::now() + Duration::from_millis(50)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy);
+    assert!(error.message().contains(&format!("held by process {}", std::process::id())), "{error}");
+    drop(held);
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "transaction::killed"])
+        .env("KPORT_TEST_DIR", rig.path())
+        .env("KPORT_TEST_ACT", "publish")
+        .env("KPORT_TEST_STEP", "load")
+        .env("KPORT_TEST_FAULT", "killed")
+        .output()
+        .unwrap();
+    assert!(!child.status.success());
+    drop(store.lock(Instant::now()).unwrap());
+}
+
+/// Redirects of other tools and of the admin are refused, before anything is loaded, unless forced.
+#[test]
+fn redirects_of_other_tools() {
+    use std::time::{Duration, Instant};
+    for (anchor, name) in [
+        ("", "the main ruleset"),
+        ("rdr/old", "anchor rdr/old"),
+        ("appjail-rdr/a", "anchor appjail-rdr/a"),
+        ("pot-rdr/b", "anchor pot-rdr/b"),
+        ("cni-rdr/0123", "anchor cni-rdr/0123"),
+    ] {
+        let pf = standin::Pfctl::new();
+        let calls: String =
+            ["rdr", "appjail-rdr", "pot-rdr", "cni-rdr"].iter().map(|a| format!("rdr-anchor \"{a}/*\"\n")).collect();
+        let rdr = "rdr pass on em0 inet proto tcp from any to any port 8000:8100 -> 10.0.0.9 port 80\n";
+        match anchor {
+            "" => pf.put("", &format!("{calls}{rdr}{}", standin::MAIN)),
+            _ => {
+                pf.put("", &format!("{calls}{}", standin::MAIN));
+                pf.put(anchor, rdr);
+            }
+        }
+        let rig = Rig::new();
+        let publish = |request: &Request| {
+            let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+            rig.with(&pfctl, &Unobserved, |p| p.publish(request))
+        };
+        let mut wish = request("db", "8080:80");
+        let error = publish(&wish).unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict, "{name}: {error}");
+        assert!(
+            error.message().starts_with(&format!("{name} has a redirect of its own for tcp 8080 on em0")),
+            "{error}"
+        );
+        assert_eq!(pf.rules("kport/db"), None);
+        assert_eq!(files(rig.path()), ["lock"]);
+        for clear in ["7999:80", "8101:80", "8080:80/udp", "em1:8080:80"] {
+            publish(&request("db", clear)).unwrap_or_else(|e| panic!("{name} {clear}: {e}"));
+        }
+        wish.force = true;
+        assert!(publish(&wish).unwrap().notes[0].starts_with("forced: "), "{name}");
+    }
+}
