@@ -809,16 +809,16 @@ impl<'a> Publisher<'a> {
     fn verify_strictly(&self, record: &Record, wanted: &[Rule], facts: &Facts<'_>) -> Result<()> {
         let status = self.firewall.status()?;
         let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
-        let mut trouble = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
+        let mut problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
         for family in Family::ALL {
-            if trouble.is_none() {
-                trouble = readiness::unforwarded(self.host, family, record.redirects(), || facts.interfaces())?;
+            if problem.is_none() {
+                problem = readiness::unforwarded(self.host, family, record.redirects(), || facts.interfaces())?;
             }
         }
-        if trouble.is_none() && record.publications.iter().any(|p| p.options.host_access) {
-            trouble = readiness::unfiltered(self.host, &format!("jail {}", quoted(record.jail.as_str())))?;
+        if problem.is_none() && record.publications.iter().any(|p| p.options.host_access) {
+            problem = readiness::unfiltered(self.host, &format!("jail {}", quoted(record.jail.as_str())))?;
         }
-        trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
+        problem.map_or(Ok(()), |problem| Err(problem.error(Kind::Unavailable)))
     }
 
     /// After a failed load or verification: pf and the record as they were, or an error that says what is left.
