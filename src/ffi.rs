@@ -418,7 +418,7 @@ pub unsafe extern "C" fn kport_gc(
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
         let options = unsafe { Given::read(options) }?;
-        options.change(|publisher| publisher.collect())
+        options.change(|publisher| publisher.gc())
     })
 }
 
