@@ -171,7 +171,7 @@ pub fn findings_json(findings: &[Finding]) -> Value {
             "id": f.id,
             "level": f.level.name(),
             "seen": f.seen,
-            "mend": if f.mend.is_empty() { Value::Null } else { json!(f.mend) },
+            "remedy": if f.remedy.is_empty() { Value::Null } else { json!(f.remedy) },
         })
     };
     json!({

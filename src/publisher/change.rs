@@ -125,7 +125,7 @@ impl Transaction<'_> {
         if problem.is_none() && record.publications.iter().any(|p| p.options.host_access) {
             problem = readiness::unfiltered(self.host, &format!("jail {}", quoted(record.jail.as_str())))?;
         }
-        problem.map_or(Ok(()), |problem| Err(problem.into()))
+        problem.map_or(Ok(()), |problem| Err(problem.error(Kind::Unavailable)))
     }
 
     /// After a failed load or verification: pf and the record as they were, or an error that says what is left.

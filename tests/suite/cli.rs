@@ -303,7 +303,7 @@ fn doctor_on_a_played_host() {
     assert_eq!(json["healthy"], false);
     let bad = json["findings"].as_array().unwrap().iter().find(|f| f["level"] == "problem").unwrap();
     assert_eq!(bad["id"], "anchors-called");
-    assert!(bad["mend"].as_str().unwrap().starts_with("add to /etc/pf.conf: nat-anchor"), "{bad}");
+    assert!(bad["remedy"].as_str().unwrap().starts_with("add to /etc/pf.conf: nat-anchor"), "{bad}");
     let output = kport.run(&["-q", "--host", host, "doctor"]);
     assert_eq!(text(&output.stdout).lines().count(), 2);
 
