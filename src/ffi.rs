@@ -379,7 +379,7 @@ pub unsafe extern "C" fn kport_gc(
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
         let options = unsafe { CallerOptions::read(options) }?;
-        options.change(|publisher| publisher.collect())
+        options.change(|publisher| publisher.gc())
     })
 }
 
