@@ -23,10 +23,10 @@ use kport::sim;
 use kport::spec::{self, HostPorts, Spec};
 
 use cli::args::{Cli, Command, Global, USAGE, Wish};
-use cli::{show, trace};
+use cli::{cni, show, trace};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(cli::command_line(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // what cannot be printed has nobody to read it
@@ -37,6 +37,10 @@ fn main() -> ExitCode {
             };
         }
     };
+    if let Command::Cni = cli.command {
+        // its errors are for a program, which reads them from standard output
+        return cni::run(&cli.global);
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -105,6 +109,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restore { json } => change(&global, Report::json(json), |publisher| publisher.restore()),
         Command::Doctor { self_test: true, .. } => self_test(&global),
         Command::Doctor { json, .. } => doctor(&global, json),
+        Command::Cni => unreachable!("answered in main"),
         Command::Gc { json } => change(&global, Report::json(json), |publisher| publisher.collect()),
     }
 }

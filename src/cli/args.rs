@@ -27,7 +27,7 @@ pub struct Cli {
 }
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Global {
     /// How to drive pf: auto, native (its device), pfctl or sim (keeps the rules in files, redirects nothing)
     #[arg(long, global = true, value_name = "NAME")]
@@ -126,6 +126,8 @@ pub enum Command {
         #[arg(long, conflicts_with = "json")]
         self_test: bool,
     },
+    /// Answer as a CNI plugin, in the place of portmap: for podman, see kport-cni(8)
+    Cni,
     /// Drop what belongs to jails that are gone
     Gc {
         /// One JSON document
