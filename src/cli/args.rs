@@ -12,7 +12,7 @@ use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
 use kport::rule::Rate;
 use kport::session::Backend;
-use kport::sim::packet::Release;
+use kport::sim::Release;
 
 use super::hook;
 

@@ -60,7 +60,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("session", &["host", "pf", "publisher", "sim", "store"]),
-    ("ffi", &["host", "name", "net", "options", "publication", "publisher", "session", "spec"]),
+    ("ffi", &["host", "name", "net", "options", "publication", "publisher", "rule", "session", "spec"]),
 ];
 
 /// The only modules that may hold `unsafe`.
