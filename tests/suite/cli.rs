@@ -411,7 +411,9 @@ fn verbose_shows_steps_facts_and_pfctl() {
     };
     let kport = Kport::new();
     let once = said(&kport, &["-v", "--host", host, "publish", "web", "8080:80"]);
-    for step in kport::publisher::Step::ALL.map(|step| step.name()).iter().filter(|n| !["kill", "settle"].contains(n)) {
+    for step in
+        kport::publisher::Phase::ALL.map(|phase| phase.name()).iter().filter(|n| !["kill", "settle"].contains(n))
+    {
         assert!(once.lines().any(|line| line.ends_with(&format!(" ms  {step}"))), "{step}: {once}");
     }
     assert!(!once.contains("gateway"), "{once}");
