@@ -112,7 +112,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pf::pfctl", &["session", "main", "cli"]),
     // the function of that name; the module is private
     ("rule::text", &["rules"]),
-    ("sim::packet", &["doctor", "cli"]),
     ("cli::args", &["main"]),
     ("cli::show", &["main"]),
     ("cli::trace", &["main"]),
