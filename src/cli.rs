@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod cni;
+pub mod hook;
 pub mod show;
 pub mod trace;
 

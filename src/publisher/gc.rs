@@ -1,0 +1,57 @@
+//! What belongs to jails that are gone is dropped.
+
+use std::collections::BTreeSet;
+
+use super::all_or;
+use super::transaction::Transaction;
+use crate::error::{Result, quoted};
+use crate::host::Jail;
+use crate::name::{Anchor, Label, PARENT};
+
+impl Transaction<'_> {
+    /// Drops what belongs to jails that are gone, and anchors that no record knows.
+    pub(super) fn gc(&mut self) -> Result<()> {
+        let jails = self.host.jails()?;
+        let mut errors = vec![];
+        let mut known = BTreeSet::new();
+        for anchor in self.store.anchors()? {
+            match self.gc_one(&anchor, &jails) {
+                Ok(false) => {}
+                Ok(true) => _ = known.insert(anchor.child().to_owned()),
+                Err(error) => {
+                    known.insert(anchor.child().to_owned());
+                    errors.push(error.context(&anchor));
+                }
+            }
+        }
+        for child in self.firewall.anchors()? {
+            if known.contains(&child) {
+                continue;
+            }
+            let Some(anchor) = Anchor::from_child(&child) else {
+                let path = quoted(&format!("{PARENT}/{child}"));
+                self.note(format!("anchor {path} is not one of kport's: left alone"));
+                continue;
+            };
+            let label = Label::of_anchor(&anchor);
+            match self.drop_anchor(&anchor, label, None) {
+                Ok(()) => self.note(format!("anchor {anchor} had no record: cleared")),
+                Err(error) => errors.push(error.context(&anchor)),
+            }
+        }
+        all_or(errors, ())
+    }
+
+    /// Drops a record's anchor unless its jail runs; says whether that is so.
+    fn gc_one(&mut self, anchor: &Anchor, jails: &[Jail]) -> Result<bool> {
+        let Some(record) = self.record(anchor)? else { return Ok(false) };
+        let jail = &record.jail;
+        let alive =
+            jails.iter().any(|j| !j.dying && j.name == jail.as_str() && record.jid.is_none_or(|jid| jid == j.jid));
+        if !alive {
+            self.drop_anchor(anchor, jail.label(), Some(&record))?;
+            self.note(format!("jail \"{jail}\" is gone: unpublished"));
+        }
+        Ok(alive)
+    }
+}
