@@ -13,13 +13,13 @@ use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::rule::Direction;
 use crate::rules;
-use crate::sim::packet::{Party, Release, Ruleset, Step, World};
+use crate::sim::{Conf, Party, Release, TraceStep, World};
 
 pub(super) fn skip(evidence: &Evidence<'_>) -> Found {
     let Some(main) = evidence.main() else { return Ok(None) };
     // whatever else is there to be read
     let settings: Vec<&str> = main.lines().filter(|line| line.trim_start().starts_with("set skip")).collect();
-    let settings: Ruleset = settings.join("\n").parse()?;
+    let settings: Conf = settings.join("\n").parse()?;
     let skipped =
         |i: &HostInterface| settings.skipped().iter().find(|name| i.name == **name || i.groups.contains(name)).copied();
     let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
@@ -56,7 +56,7 @@ pub(super) fn skip(evidence: &Evidence<'_>) -> Found {
 
 pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Found {
     // what cannot be read is told once, by the check of the main ruleset
-    let Some(Ok(main)) = evidence.main().map(str::parse::<Ruleset>) else { return Ok(None) };
+    let Some(Ok(main)) = evidence.main().map(str::parse::<Conf>) else { return Ok(None) };
     let all = evidence.interfaces()?;
     // by rule: the targets do not matter for the remedy, so the first one stands for all
     let mut blocked: BTreeMap<&str, (IpAddr, BTreeSet<Interface>)> = BTreeMap::new();
@@ -165,7 +165,7 @@ fn probes(
     };
     let to = SocketAddr::new(to, redirect.host.first());
     if let Some(source) = source.filter(|_| !redirect.place.is_loopback()) {
-        probes.push((Party::Beyond(on), SocketAddr::new(source, 40_000), to));
+        probes.push((Party::Network(on), SocketAddr::new(source, 40_000), to));
     }
     if publication.options.host_access && filter_local {
         probes.push((Party::Host, SocketAddr::new(to.ip(), 40_001), to));
@@ -174,17 +174,17 @@ fn probes(
 }
 
 /// Why a packet did not arrive.
-fn reason(steps: &[Step]) -> String {
+fn reason(steps: &[TraceStep]) -> String {
     let deciding = steps.iter().rev().find_map(|step| match step {
-        Step::Rule { anchor, text } => Some((anchor, text)),
+        TraceStep::Rule { anchor, text } => Some((anchor, text)),
         _ => None,
     });
     match (steps.last(), deciding) {
-        (Some(Step::Verdict(verdict)), Some((anchor, text))) => {
+        (Some(TraceStep::Verdict(verdict)), Some((anchor, text))) => {
             let place = if anchor.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {anchor}") };
             format!("{verdict} by {} of {place}", quoted(text))
         }
-        (Some(Step::Note(note)), _) => note.clone(),
+        (Some(TraceStep::Note(note)), _) => note.clone(),
         _ => "it does not arrive".to_owned(),
     }
 }

@@ -17,7 +17,7 @@ use crate::pf::Firewall;
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
 use crate::sim::Sim;
-use crate::sim::packet::{Party, Release, World};
+use crate::sim::{Party, Release, World};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Store;
 

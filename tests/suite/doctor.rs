@@ -13,8 +13,8 @@ use kport::net::Family;
 use kport::pf::Firewall;
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Request, Unobserved};
+use kport::sim;
 use kport::sim::Sim;
-use kport::sim::packet;
 use kport::store::Store;
 
 /// A host, a state directory, and a pfctl for what the simulator cannot play.
@@ -40,7 +40,7 @@ impl Patient {
             rig.host.sysctls.insert(name.to_owned(), value);
         }
         let standin = standin::Pfctl::new();
-        standin.put("", &packet::MAIN.replace("set skip on lo\n", ""));
+        standin.put("", &sim::MAIN.replace("set skip on lo\n", ""));
         let (program, state) = (standin.program(), rig.path().to_owned());
         Patient { rig, standin, by_pfctl: false, program, state }
     }
