@@ -7,6 +7,7 @@
 pub mod args;
 pub mod change;
 pub mod diagnose;
+pub mod hook;
 pub mod inspect;
 pub mod output;
 pub mod request;

@@ -13,6 +13,7 @@ mod kernel;
 mod linux;
 #[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
 mod other;
+mod played;
 #[cfg(any(target_os = "freebsd", test))]
 mod report;
 
@@ -29,6 +30,7 @@ pub use interfaces::Interfaces;
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 pub use other::System;
+pub use played::Played;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, Protocol};

@@ -9,16 +9,20 @@ use clap::error::ErrorKind;
 use kport::error::{Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, diagnose, inspect, output, trace};
+use cli::{change, diagnose, hook, inspect, output, trace};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse().and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => {
             // what cannot be printed has nobody to read it
             _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ if hook::is_stop(std::env::args()) => {
+                    hook::log(&error.to_string().replace('\n', " "));
+                    ExitCode::SUCCESS
+                }
                 _ => ExitCode::from(USAGE),
             };
         }

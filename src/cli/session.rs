@@ -45,7 +45,5 @@ pub fn any_session(global: &Global) -> Result<Session> {
 /// The host that runs, or the one that `--host` describes.
 pub fn host(global: &Global) -> Result<Box<dyn Host>> {
     let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(format_args!("read {}", file.display()), &e))?;
-    let fixed: host::Fixed = text.parse().map_err(|e: Error| e.context(file.display()))?;
-    Ok(Box::new(fixed))
+    Ok(Box::new(host::Played::new(file)?))
 }

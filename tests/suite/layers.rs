@@ -96,6 +96,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::args", &["main"]),
     ("cli::change", &["main"]),
     ("cli::diagnose", &["main"]),
+    ("cli::hook", &["main"]),
     ("cli::inspect", &["main"]),
     ("cli::output", &["main"]),
     ("cli::trace", &["main"]),
@@ -104,7 +105,7 @@ const DOORS: &[(&str, &[&str])] = &[
 /// The modules directly inside a room, from the lowest up: each may use those before it. In a room that is not listed they
 /// may all use each other, but never what is inside of one of them.
 const ORDER: &[(&str, &[&str])] = &[
-    ("cli", &["args", "output", "show", "request", "session", "change", "diagnose", "inspect", "trace"]),
+    ("cli", &["hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "trace"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
