@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::conflict;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, HostInterface, Interfaces};
+use crate::host::{Host, HostInterface, Interfaces, Jails};
 use crate::name::{Anchor, PARENT};
 use crate::net::{Family, Interface, Place, is_link_local6};
 use crate::options::Source;
@@ -208,7 +208,7 @@ impl<'a> Facts<'a> {
 }
 
 fn holders(all: &[HostInterface], address: IpAddr) -> impl Iterator<Item = &HostInterface> {
-    all.iter().filter(move |interface| interface.addresses.iter().any(|own| own.addr() == address))
+    all.iter().filter(move |interface| interface.has(address))
 }
 
 /// The address by which outsiders know an interface.
@@ -395,8 +395,7 @@ fn skip(facts: &Facts<'_>) -> Found {
     // whatever else is there to be read
     let settings: Vec<&str> = main.lines().filter(|line| line.trim_start().starts_with("set skip")).collect();
     let settings: Ruleset = settings.join("\n").parse()?;
-    let skipped =
-        |i: &HostInterface| settings.skipped().iter().find(|name| i.name == **name || i.groups.contains(name)).copied();
+    let skipped = |i: &HostInterface| settings.skipped().iter().copied().find(|name| i.is_in(*name));
     let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
     let mut need = |interface: &HostInterface, why: String| {
         if let Some(name) = skipped(interface) {
@@ -471,7 +470,7 @@ fn main_ruleset(facts: &Facts<'_>) -> Found {
     let release = Release::of(facts.host.sysctl("kern.osreldate")?.unwrap_or(i64::MAX));
     let mut world = World::new(release, facts.interfaces()?.to_vec());
     for family in Family::ALL {
-        world.gateway[usize::from(family == Family::Inet6)] = facts.host.gateway(family)?;
+        *world.gateway.of_mut(family) = facts.host.gateway(family)?;
     }
     world.filter_local = facts.sysctl_is_on("net.pf.filter_local")?;
     let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
@@ -601,11 +600,13 @@ fn jails(facts: &Facts<'_>) -> Found {
     if facts.records.is_empty() {
         return Ok(Some(all));
     }
-    let running = facts.host.jails()?;
+    let Jails { jails: running, skipped } = facts.host.jails()?;
     for record in &facts.records {
         let (name, shown) = (record.jail.as_str(), quoted(record.jail.as_str()));
         let known = running.iter().find(|jail| !jail.dying && jail.name == name);
         let jail = match (known, record.jid) {
+            // it runs, and no more is known of it
+            (None, Some(jid)) if skipped.iter().any(|jail| jail.jid == jid) => continue,
             (None, _) => {
                 all.push(problem(format!("jail {shown} is published, but does not run"), "kport gc"));
                 continue;
@@ -659,8 +660,7 @@ fn reach(facts: &Facts<'_>) -> Found {
     let mut all = BTreeMap::new();
     for (publication, redirect) in facts.redirects().filter(|(_, r)| !r.place.is_loopback()) {
         for interface in facts.outer(redirect.place, redirect.family())? {
-            let named = |name: &&Interface| interface.name == **name || interface.groups.contains(name);
-            let Some(by) = publication.options.reach.iter().find(named) else { continue };
+            let Some(by) = publication.options.reach.iter().find(|name| interface.is_in(**name)) else { continue };
             let group = if *by == interface.name { String::new() } else { format!(" (by its group {by})") };
             all.entry((&publication.jail, interface.name)).or_insert(warning(
                 format!(

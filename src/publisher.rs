@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::conflict;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, HostInterface, Interfaces, Jail, Listener};
+use crate::host::{Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::name::{Anchor, JailName, Label, PARENT};
 use crate::net::{Family, Interface, Place, PortRange};
 use crate::options::{Options, Source};
@@ -437,7 +437,10 @@ impl<'a> Publisher<'a> {
         let lock = self.lock()?;
         let mut outcome = Outcome::default();
         let boot = self.host.boot_id()?;
-        let jails = self.host.jails()?;
+        let Jails { jails, skipped } = self.host.jails()?;
+        for jail in &skipped {
+            outcome.notes.push(format!("jail {} was left alone: {}", jail.jid, jail.why));
+        }
         let mut errors = vec![];
         let mut known = BTreeSet::new();
         for anchor in self.store.anchors()? {
@@ -446,7 +449,10 @@ impl<'a> Publisher<'a> {
                 let jail = &record.jail;
                 let alive = jails
                     .iter()
-                    .any(|j| !j.dying && j.name == jail.as_str() && record.jid.is_none_or(|jid| jid == j.jid));
+                    .any(|j| !j.dying && j.name == jail.as_str() && record.jid.is_none_or(|jid| jid == j.jid))
+                    || skipped
+                        .iter()
+                        .any(|j| record.jid.map_or(j.name.as_deref() == Some(jail.as_str()), |jid| jid == j.jid));
                 if alive {
                     known.insert(anchor.child().to_owned());
                     return Ok(());
@@ -681,7 +687,7 @@ impl<'a> Publisher<'a> {
         if jail.vnet {
             return self.host.vnet_addresses(jail);
         }
-        if jail.addresses.is_empty() && jail.inherits != [false; 2] {
+        if jail.addresses.is_empty() && jail.inherits.any() {
             return Err(publication::host_network(name));
         }
         Ok(jail.addresses.clone())

@@ -10,7 +10,7 @@ use super::conf::Ruleset;
 use super::rule::{Action, Keep, Kind, PortMatch, Rule, Target};
 use super::state::States;
 use super::{Packet, Release, Step};
-use crate::host::HostInterface;
+use crate::host::{HostInterface, Interfaces};
 use crate::net::Interface;
 use crate::rule::Direction;
 
@@ -22,9 +22,9 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Whether `name` is the interface or a group that it is in (pfi_kkif_match in pf_if.c).
+    /// Whether `name` is the interface or a group that it is in.
     pub(super) fn is_in(&self, interface: Interface, name: Interface) -> bool {
-        interface == name || self.interfaces.iter().any(|known| known.name == interface && known.groups.contains(&name))
+        Interfaces(&self.interfaces).is_in(interface, name)
     }
 }
 
