@@ -15,7 +15,7 @@ use kport::host::{self, Host, Interfaces};
 use kport::options::{Limits, Options};
 use kport::pf::pfctl;
 use kport::publication::{self, Publication, Targets};
-use kport::publisher::{Observer, Outcome, Request, Step};
+use kport::publisher::{Observer, Outcome, Phase, Request};
 use kport::rule;
 use kport::rules;
 use kport::session::{Backend, Session, Settings};
@@ -105,7 +105,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restore { json } => change(&global, Report::json(json), |publisher| publisher.restore()),
         Command::Doctor { self_test: true, .. } => self_test(&global),
         Command::Doctor { json, .. } => doctor(&global, json),
-        Command::Gc { json } => change(&global, Report::json(json), |publisher| publisher.collect()),
+        Command::Gc { json } => change(&global, Report::json(json), |publisher| publisher.gc()),
     }
 }
 
@@ -287,9 +287,9 @@ impl Shown {
 }
 
 impl Observer for Shown {
-    fn step(&self, step: Step) -> Result<()> {
+    fn phase(&self, phase: Phase) -> Result<()> {
         if self.verbose > 0 {
-            self.line(step.name());
+            self.line(phase.name());
         }
         Ok(())
     }

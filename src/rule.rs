@@ -131,10 +131,17 @@ impl Rate {
     /// The most connections: PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
     pub const MAX: u32 = u32::MAX / 1000;
 
-    /// `None` where a number is 0 or `connections` is above [`Rate::MAX`].
-    pub fn new(connections: u32, seconds: u32) -> Option<Rate> {
-        let connections = NonZeroU32::new(connections).filter(|n| n.get() <= Rate::MAX)?;
-        Some(Rate { connections, seconds: NonZeroU32::new(seconds)? })
+    /// Refused with [`Kind::Argument`] where a number is 0 or `connections` is above [`Rate::MAX`].
+    pub fn new(connections: u32, seconds: u32) -> Result<Rate> {
+        match (NonZeroU32::new(connections).filter(|n| n.get() <= Rate::MAX), NonZeroU32::new(seconds)) {
+            (Some(connections), Some(seconds)) => Ok(Rate { connections, seconds }),
+            _ => Err(Rate::refused(&format!("{connections}/{seconds}"))),
+        }
+    }
+
+    fn refused(text: &str) -> Error {
+        let what = format!("is not connections/seconds such as 15/5, at most {}/{}", Rate::MAX, u32::MAX);
+        Error::new(Kind::Argument, format!("rate {} {what}", quoted(text)))
     }
 
     /// How many.
@@ -153,10 +160,10 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Rate> {
         let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse().ok()).flatten();
-        text.split_once('/').and_then(|(n, s)| Rate::new(number(n)?, number(s)?)).ok_or_else(|| {
-            let what = format!("is not connections/seconds such as 15/5, at most {}/{}", Rate::MAX, u32::MAX);
-            Error::new(Kind::Argument, format!("rate {} {what}", quoted(text)))
-        })
+        match text.split_once('/').and_then(|(n, s)| Some((number(n)?, number(s)?))) {
+            Some((connections, seconds)) => Rate::new(connections, seconds),
+            None => Err(Rate::refused(text)),
+        }
     }
 }
 

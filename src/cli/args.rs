@@ -11,7 +11,7 @@ use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
 use kport::rule::Rate;
 use kport::session::Backend;
-use kport::sim::packet::Release;
+use kport::sim::Release;
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
 pub const USAGE: u8 = 64;

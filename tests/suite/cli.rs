@@ -303,7 +303,7 @@ fn doctor_on_a_played_host() {
     assert_eq!(json["healthy"], false);
     let bad = json["findings"].as_array().unwrap().iter().find(|f| f["level"] == "problem").unwrap();
     assert_eq!(bad["id"], "anchors-called");
-    assert!(bad["mend"].as_str().unwrap().starts_with("add to /etc/pf.conf: nat-anchor"), "{bad}");
+    assert!(bad["remedy"].as_str().unwrap().starts_with("add to /etc/pf.conf: nat-anchor"), "{bad}");
     let output = kport.run(&["-q", "--host", host, "doctor"]);
     assert_eq!(text(&output.stdout).lines().count(), 2);
 
@@ -411,7 +411,9 @@ fn verbose_shows_steps_facts_and_pfctl() {
     };
     let kport = Kport::new();
     let once = said(&kport, &["-v", "--host", host, "publish", "web", "8080:80"]);
-    for step in kport::publisher::Step::ALL.map(|step| step.name()).iter().filter(|n| !["kill", "settle"].contains(n)) {
+    for step in
+        kport::publisher::Phase::ALL.map(|phase| phase.name()).iter().filter(|n| !["kill", "settle"].contains(n))
+    {
         assert!(once.lines().any(|line| line.ends_with(&format!(" ms  {step}"))), "{step}: {once}");
     }
     assert!(!once.contains("gateway"), "{once}");

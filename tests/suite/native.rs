@@ -436,7 +436,7 @@ fn limits_as_pfctl_sends_them() {
     // u_int32_t all the way: 429496729 * 12 wraps
     let rule = pass(StateOptions { max: number(u32::MAX), ..StateOptions::default() });
     assert_eq!([768, 772].map(|at| u32_at(&rule, at)), [2_576_980_374, 858_993_452]);
-    let rate = Rate::new(15, 5);
+    let rate = Rate::new(15, 5).ok();
     let rule = pass(StateOptions { max_src_conn_rate: rate, max_src_conn: number(7), ..StateOptions::default() });
     assert_eq!([768, 776, 792, 796, 800, 804, 900].map(|at| u32_at(&rule, at)), [0, 5, 0, 7, 15, 5, 0x60]);
     let rule = pass(StateOptions { max_src_states: number(3), ..StateOptions::default() });

@@ -13,7 +13,7 @@ use kport::options::{Options, Source};
 use kport::publication::{Publication, Redirect};
 use kport::rule;
 use kport::rules;
-use kport::sim::packet::{Party, Release, World};
+use kport::sim::{Party, Release, World};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -234,7 +234,7 @@ impl Case {
             });
         let bound = matches!(redirect.place, Place::Interface(_));
         match who {
-            Party::Beyond(on) => {
+            Party::Network(on) => {
                 let here = match redirect.place {
                     Place::Interface(interface) => self.is_in(*on, interface),
                     _ => true,

@@ -208,7 +208,7 @@ fn gc_drops_what_belongs_to_jails_that_are_gone() {
     rig.host.jails.iter_mut().filter(|j| j.name == "db").for_each(|j| j.jid = 30);
     fs::copy(rig.state("sim/flat.json"), rig.state("sim/orphan.json")).unwrap();
     assert!(rig.list().iter().any(|l| l.liveness == Liveness::Stale && l.anchor.child() == "orphan"));
-    let done = rig.with(&rig.sim(), &Unobserved, |p| p.collect()).unwrap();
+    let done = rig.with(&rig.sim(), &Unobserved, |p| p.gc()).unwrap();
     assert!(done.changed);
     assert_eq!(done.notes.len(), 3, "{:?}", done.notes);
     assert_eq!(rows(&rig), ["flat tcp 8082 on em0 -> 10.9.0.2:80 live"]);
@@ -220,7 +220,7 @@ fn a_dying_jail_is_gone() {
     let mut rig = Rig::new();
     rig.publish(&request("web", "8080:80")).unwrap();
     rig.host.jails = vec![Jail { dying: true, ..rig.host.jails[0].clone() }];
-    rig.with(&rig.sim(), &Unobserved, |p| p.collect()).unwrap();
+    rig.with(&rig.sim(), &Unobserved, |p| p.gc()).unwrap();
     assert!(rows(&rig).is_empty());
 }
 
@@ -236,7 +236,7 @@ fn a_dying_jail_is_not_the_one_that_starts() {
     assert_eq!(rig.list()[0].jid, None);
     let next = rig.host.jails[0].jid + 10;
     rig.host.jails.push(Jail { jid: next, dying: false, ..rig.host.jails[0].clone() });
-    rig.with(&rig.sim(), &Unobserved, |p| p.collect()).unwrap();
+    rig.with(&rig.sim(), &Unobserved, |p| p.gc()).unwrap();
     assert_eq!(rows(&rig), ["web tcp 8080 on em0 -> 10.0.0.2:80 live"]);
 }
 
@@ -276,7 +276,7 @@ fn a_file_that_is_no_record_is_told_and_kept() {
         rig.publish(&request("web", "8080:80")).unwrap();
         fs::write(rig.state("jails/web.json"), content).unwrap();
         let listed = rig.list();
-        assert!(listed[0].trouble.as_ref().unwrap().contains("web.json"), "{listed:?}");
+        assert!(listed[0].problem.as_ref().unwrap().contains("web.json"), "{listed:?}");
         assert_eq!(listed[0].liveness, Liveness::Stale);
         // its rules are still in pf: nobody else gets the port
         let error = rig.publish(&request("db", "8080:80")).unwrap_err();

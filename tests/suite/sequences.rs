@@ -137,7 +137,7 @@ fn check(rig: &Rig) {
     sorted.sort();
     assert_eq!(loaded, sorted);
     for listed in rig.list() {
-        assert_eq!((listed.liveness, &listed.trouble), (Liveness::Live, &None));
+        assert_eq!((listed.liveness, &listed.problem), (Liveness::Live, &None));
     }
 
     let mut claims: Vec<(String, Redirect)> = vec![];

@@ -21,7 +21,7 @@ fn gc_goes_on_and_says_which_jail_it_left_alone() {
     rig.publish(&request("web", "8080:80")).unwrap();
     rig.publish(&request("db", "5432")).unwrap();
     rig.host.jails.retain(|jail| jail.name != "db");
-    let outcome = rig.with(&rig.sim(), &Unobserved, |publisher| publisher.collect()).unwrap();
+    let outcome = rig.with(&rig.sim(), &Unobserved, |publisher| publisher.gc()).unwrap();
     assert_eq!(
         outcome.notes,
         [
@@ -39,6 +39,6 @@ fn gc_keeps_what_may_belong_to_the_jail() {
     rig.publish(&request("web", "8080:80")).unwrap();
     let web = rig.host.jails.remove(0);
     rig.host.skipped_jails[0].jid = web.jid;
-    rig.with(&rig.sim(), &Unobserved, |publisher| publisher.collect()).unwrap();
+    rig.with(&rig.sim(), &Unobserved, |publisher| publisher.gc()).unwrap();
     assert_eq!(rig.list().len(), 1);
 }
