@@ -10,6 +10,7 @@ mod interfaces;
 mod linux;
 #[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
 mod other;
+mod played;
 
 use std::net::IpAddr;
 
@@ -24,6 +25,7 @@ pub use interfaces::Interfaces;
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 pub use other::System;
+pub use played::Played;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, PerFamily, Protocol};

@@ -14,9 +14,10 @@ mod restore;
 mod taken;
 mod transaction;
 mod unpublish;
+mod wait;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
@@ -117,6 +118,9 @@ pub struct Request {
     pub gateway: Option<Interface>,
     /// The jail's number. `None`: the host is asked.
     pub jid: Option<i32>,
+    /// How long to wait for the jail to have an address that can be published, where none is given. The deadline of the
+    /// publisher holds all the same.
+    pub wait: Duration,
     /// How.
     pub options: Options,
     /// The host ports to choose from for `auto`.
@@ -138,6 +142,7 @@ impl Request {
             addresses: vec![],
             gateway: None,
             jid: None,
+            wait: Duration::ZERO,
             options: Options::default(),
             auto_range: AUTO_RANGE,
             add: false,
@@ -239,6 +244,8 @@ impl<'a> Publisher<'a> {
     /// jail is on the host's network, or an option does not go with a protocol; [`Kind::Argument`] for an address that no
     /// redirect can lead to, and for options that cannot hold together.
     pub fn publish(&self, request: &Request) -> Result<Outcome> {
+        // others have the lock meanwhile
+        wait::for_address(self.host, request, self.deadline, self.observer)?;
         let mut transaction = self.begin()?;
         let old = transaction.record(&request.jail.anchor())?;
         let resolved = transaction.resolve(request, old.as_ref())?;

@@ -113,6 +113,7 @@ const DOORS: &[(&str, &[&str])] = &[
     // the function of that name; the module is private
     ("rule::text", &["rules"]),
     ("cli::args", &["main"]),
+    ("cli::hook", &["main"]),
     ("cli::show", &["main"]),
     ("cli::trace", &["main"]),
 ];
@@ -120,7 +121,7 @@ const DOORS: &[(&str, &[&str])] = &[
 /// The modules directly inside a room, from the lowest up: each may use those before it. In a room that is not listed they
 /// may all use each other, but never what is inside of one of them.
 const ORDER: &[(&str, &[&str])] = &[
-    ("cli", &["args", "show", "trace"]),
+    ("cli", &["hook", "args", "show", "trace"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),

@@ -473,9 +473,12 @@ fn two_publications_to_the_same_port_of_the_jail_stay_apart() {
     lines.dedup();
     assert_eq!(lines.len(), count, "{text}");
     // the source decides at the redirect, and the tag carries that to the pass rule
-    assert!(text.contains("from any to (\"em0\") port 8080 tag \"kport:tcp:8080\" ->"), "{text}");
-    assert!(text.contains("from 192.0.2.0/24 to (\"em1\") port 8080 tag \"kport:tcp:8080:1\" ->"), "{text}");
-    assert!(text.contains("tagged \"kport:tcp:8080\" ") && text.contains("tagged \"kport:tcp:8080:1\" "), "{text}");
+    assert!(text.contains("from any to (\"em0\") port 8080 tag \"kport:db:tcp:8080\" ->"), "{text}");
+    assert!(text.contains("from 192.0.2.0/24 to (\"em1\") port 8080 tag \"kport:db:tcp:8080:1\" ->"), "{text}");
+    assert!(
+        text.contains("tagged \"kport:db:tcp:8080\" ") && text.contains("tagged \"kport:db:tcp:8080:1\" "),
+        "{text}"
+    );
 }
 
 #[test]
