@@ -1,20 +1,17 @@
 //! What is the helper's alone: its arguments, and how it shows what the library says.
+//!
+//! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
+//! (publish, unpublish, restore, gc), `inspect` (parse, rules, list), `diagnose` (doctor), `trace`, `cni`. All of them find the
+//! firewall by `session`, print by `output`, and lay out what they print by `show`.
 
 pub mod args;
+pub mod change;
 pub mod cni;
+pub mod diagnose;
 pub mod hook;
+pub mod inspect;
+pub mod output;
+pub mod request;
+pub mod session;
 pub mod show;
 pub mod trace;
-
-use std::ffi::OsString;
-use std::path::Path;
-
-/// The command line with what the name of the program says in front: a container runtime gives its plugins no arguments.
-pub fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut line: Vec<OsString> = arguments.into_iter().collect();
-    let name = line.first().and_then(|program| Path::new(program).file_name()?.to_str());
-    if name.is_some_and(|name| cni::NAMES.contains(&name)) {
-        line.insert(1, "cni".into());
-    }
-    line
-}

@@ -11,8 +11,10 @@ pub mod network;
 mod previous;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use kport::error::Kind;
@@ -31,9 +33,21 @@ use self::environment::{Attached, Operation};
 use self::mapping::PortMapping;
 use self::network::{MAX_INPUT, Network, Overrides, Publishing, Version};
 use super::args::Global;
+use super::output;
 
 /// The names by which a runtime may call the program; it looks for a plugin by its `type`.
-pub const NAMES: [&str; 2] = ["portmap", "kport-cni"];
+const NAMES: [&str; 2] = ["portmap", "kport-cni"];
+
+/// The command line of the process, with what the name of the program says in front: a container runtime gives its plugins no
+/// arguments.
+pub fn command_line() -> Vec<OsString> {
+    let mut line: Vec<OsString> = std::env::args_os().collect();
+    let name = line.first().and_then(|program| Path::new(program).file_name()?.to_str());
+    if name.is_some_and(|name| NAMES.contains(&name)) {
+        line.insert(1, "cni".into());
+    }
+    line
+}
 
 /// Does what the environment says, and answers on standard output.
 pub fn run(global: &Global) -> ExitCode {
@@ -53,10 +67,10 @@ pub fn run(global: &Global) -> ExitCode {
             (error, ExitCode::FAILURE)
         }
     };
-    match crate::print(&format!("{document}\n")) {
+    match output::print(&format!("{document}\n")) {
         Ok(()) => status,
         Err(error) => {
-            crate::complain(&error);
+            output::complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -106,7 +120,7 @@ fn versions() -> Value {
 struct Work {
     session: Session,
     quiet: bool,
-    observer: crate::Shown,
+    observer: output::Shown,
 }
 
 impl Work {
@@ -115,8 +129,8 @@ impl Work {
         global.backend = overrides.backend.or(global.backend);
         global.state_dir = overrides.state_dir.or(global.state_dir);
         global.timeout = overrides.timeout.unwrap_or(global.timeout);
-        let observer = crate::Shown::new(global.verbose);
-        Ok(Work { session: crate::session(&global)?, quiet: global.quiet, observer })
+        let observer = output::Shown::new(global.verbose);
+        Ok(Work { session: super::session::session(&global)?, quiet: global.quiet, observer })
     }
 
     fn host(&self) -> &dyn Host {
@@ -129,13 +143,13 @@ impl Work {
 
     fn say(&self, notes: &[String]) {
         if !self.quiet {
-            notes.iter().for_each(|note| crate::complain(note));
+            notes.iter().for_each(|note| output::complain(note));
         }
     }
 
     fn heard(&self, outcome: &Outcome) {
         if outcome.changed && self.session.firewall.name() == "sim" {
-            crate::complain(&kport::sim::NOTICE);
+            output::complain(&kport::sim::NOTICE);
         }
         self.say(&outcome.notes);
     }
