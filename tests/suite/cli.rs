@@ -79,8 +79,8 @@ fn rules_are_printed_and_nothing_is_touched() {
     assert_eq!(
         rules,
         "\
-rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag kport -> 10.0.0.2 port 80
-pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged kport keep state label \"kport:web\" label \"kport:web:tcp:8080\"
+rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag \"kport:web\" -> 10.0.0.2 port 80
+pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged \"kport:web\" keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 "
     );
@@ -96,6 +96,20 @@ pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 ke
         assert!(rules.contains(part), "{part}: {rules}");
     }
     assert!(!rules.contains("quick"), "{rules}");
+}
+
+/// Scripts of previews of 0.1.0 call `--sources` by this name.
+#[test]
+fn from_is_another_word_for_sources_that_no_help_shows() {
+    let kport = Kport::new();
+    let rules =
+        |option| kport.ok(&["rules", "web", "-a", "10.0.0.2", "8080:80", "--gateway", "em0", option, "192.0.2.7"], "");
+    assert!(rules("--sources").contains("from 192.0.2.7 to"));
+    assert_eq!(rules("--from"), rules("--sources"));
+    for command in ["publish", "rules", "trace"] {
+        let help = kport.ok(&[command, "--help"], "");
+        assert!(!help.contains("--from"), "{help}");
+    }
 }
 
 #[test]

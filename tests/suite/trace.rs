@@ -97,6 +97,8 @@ fn what_does_not_arrive_is_status_5() {
         &["udp", "192.0.2.100", "192.0.2.1:8080"],
         &["--on", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
         &["--on", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
+        // the word for it in previews of 0.1.0
+        &["--from", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
     ] {
         assert_eq!(kport.trace(question).0, Some(5), "{question:?}");
     }
@@ -152,7 +154,9 @@ fn the_rules_that_pfctl_shows() {
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
     assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
     assert!(
-        out.contains("kport/web: rdr on em0 inet proto tcp from <friends> to (em0) port = 8080 tag kport -> 10.0.0.2"),
+        out.contains(
+            "kport/web: rdr on em0 inet proto tcp from <friends> to (em0) port = 8080 tag kport:web -> 10.0.0.2"
+        ),
         "{out}"
     );
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]).0, Some(5));
