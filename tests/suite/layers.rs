@@ -111,7 +111,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",
-        &["facts", "transaction", "list", "taken", "resolve", "check", "change", "unpublish", "restore", "gc"],
+        &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
     ),
     ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "transaction", "foreign"]),
 ];
