@@ -4,10 +4,11 @@
 //! output: the result, or the error with its code. Notes go to standard error.
 
 mod attachments;
-pub mod code;
+mod code;
 mod environment;
+mod fields;
 mod mapping;
-pub mod network;
+mod network;
 mod previous;
 
 use std::collections::BTreeSet;

@@ -5,16 +5,16 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kport::error::{Error, quoted};
+use kport::error::quoted;
 use kport::net::{Interface, Place};
 use kport::options::{Limits, Options, Source};
 use kport::rule::Rate;
 use kport::session::Backend;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::code::{Code, Failure};
 use super::environment::is_identifier;
+use super::fields::{field, shown, text, word, words};
 use super::mapping::{self, PortMapping};
 
 /// The most that is read from standard input.
@@ -165,31 +165,6 @@ impl Network {
     }
 }
 
-/// A field with its type; `None` where it is missing or null.
-pub fn field<T: DeserializeOwned>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
-    match fields.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let wrong = |e| Failure::new(Code::Decode, format!("{key} is {}: {e}", shown(value)));
-            serde_json::from_value(value.clone()).map(Some).map_err(wrong)
-        }
-    }
-}
-
-/// A text; an empty one is none.
-pub fn text(fields: &Map<String, Value>, key: &str) -> Result<Option<String>, Failure> {
-    Ok(field::<String>(fields, key)?.filter(|text| !text.is_empty()))
-}
-
-/// The value of a field as the specification wants it in a message, cut where it is long.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(200) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
-}
-
 /// Where the record is and how pf is driven.
 pub fn overrides(fields: &Map<String, Value>) -> Result<Overrides, Failure> {
     let backend = text(fields, "backend")?.map(|name| name.parse()).transpose();
@@ -289,19 +264,4 @@ fn limits(fields: &Map<String, Value>) -> Result<Limits, Failure> {
         connections_per_source: number("connectionsPerSource")?,
         rate: word::<Rate>(&fields, "rate")?,
     })
-}
-
-/// A field that is a word of kport's.
-fn word<T: std::str::FromStr<Err = Error>>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
-    text(fields, key)?.map(|word| parsed(key, &word)).transpose()
-}
-
-/// A field that is a list of them.
-fn words<T: std::str::FromStr<Err = Error>>(fields: &Map<String, Value>, key: &str) -> Result<Option<Vec<T>>, Failure> {
-    let Some(words) = field::<Vec<String>>(fields, key)? else { return Ok(None) };
-    words.iter().map(|word| parsed(key, word)).collect::<Result<_, _>>().map(Some)
-}
-
-fn parsed<T: std::str::FromStr<Err = Error>>(key: &str, word: &str) -> Result<T, Failure> {
-    word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("{key}: {e}")))
 }

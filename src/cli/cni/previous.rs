@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::code::{Code, Failure};
-use super::network::{Version, field, text};
+use super::fields::{field, text};
+use super::network::Version;
 
 /// The addresses of the container on this network, in the order of the result: those that the interface `ifname` of a
 /// container has, and those of no interface at all. An address of the host's side is not one.
