@@ -2,5 +2,6 @@
 
 pub mod args;
 pub mod hook;
+pub mod setup;
 pub mod show;
 pub mod trace;

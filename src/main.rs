@@ -24,6 +24,7 @@ use kport::sim;
 use kport::spec::{self, HostPorts, Spec};
 
 use cli::args::{Cli, Command, Global, USAGE, Wish};
+use cli::setup::Setup;
 use cli::{hook, show, trace};
 
 fn main() -> ExitCode {
@@ -118,6 +119,10 @@ fn run(cli: Cli) -> Result<()> {
             trace::verdict(&traced)
         }
         Command::Restore { json } => change(&global, Report::json(json), |publisher| publisher.restore()),
+        Command::Setup { write, undo, load, pf_conf } => {
+            let setup = Setup { pf_conf: &pf_conf, write, undo, load, pfctl: &global.pfctl };
+            print(&setup.run(&*played(&global)?)?)
+        }
         Command::Doctor { self_test: true, .. } => self_test(&global),
         Command::Doctor { json, .. } => doctor(&global, json),
         Command::Gc { json } => change(&global, Report::json(json), |publisher| publisher.gc()),

@@ -138,6 +138,21 @@ pub enum Command {
         #[arg(long, conflicts_with = "json")]
         self_test: bool,
     },
+    /// Say which lines pf.conf needs, and where; --write puts them there
+    Setup {
+        /// Put kport's lines into the file, with a copy beside it, checked by pfctl(8)
+        #[arg(long, conflicts_with = "undo")]
+        write: bool,
+        /// Take the lines of --write out again
+        #[arg(long)]
+        undo: bool,
+        /// Load the file afterwards
+        #[arg(long)]
+        load: bool,
+        /// The file
+        #[arg(long, value_name = "FILE", default_value = "/etc/pf.conf")]
+        pf_conf: PathBuf,
+    },
     /// Drop what belongs to jails that are gone
     Gc {
         /// One JSON document

@@ -114,6 +114,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rule::text", &["rules"]),
     ("cli::args", &["main"]),
     ("cli::hook", &["main"]),
+    ("cli::setup", &["main"]),
     ("cli::show", &["main"]),
     ("cli::trace", &["main"]),
 ];
@@ -121,7 +122,7 @@ const DOORS: &[(&str, &[&str])] = &[
 /// The modules directly inside a room, from the lowest up: each may use those before it. In a room that is not listed they
 /// may all use each other, but never what is inside of one of them.
 const ORDER: &[(&str, &[&str])] = &[
-    ("cli", &["hook", "args", "show", "trace"]),
+    ("cli", &["hook", "args", "setup", "show", "trace"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),

@@ -19,6 +19,7 @@ mod publish;
 mod reach;
 mod rules;
 mod sequences;
+mod setup;
 mod support;
 mod trace;
 mod transaction;
