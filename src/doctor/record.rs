@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::evidence::Evidence;
 use super::{Found, problem, warning};
 use crate::error::quoted;
+use crate::host::Jails;
 use crate::name::{Anchor, PARENT};
 use crate::publisher;
 use crate::rules;
@@ -76,11 +77,13 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Found {
     if evidence.records.is_empty() {
         return Ok(Some(all));
     }
-    let running = evidence.host.jails()?;
+    let Jails { jails: running, skipped } = evidence.host.jails()?;
     for record in &evidence.records {
         let (name, shown) = (record.jail.as_str(), quoted(record.jail.as_str()));
         let known = running.iter().find(|jail| !jail.dying && jail.name == name);
         let jail = match (known, record.jid) {
+            // it runs, and no more is known of it
+            (None, Some(jid)) if skipped.iter().any(|jail| jail.jid == jid) => continue,
             (None, _) => {
                 all.push(problem(format!("jail {shown} is published, but does not run"), "kport gc"));
                 continue;

@@ -12,7 +12,7 @@ use crate::child::{self, End};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
-use crate::net::{Interface, Place, PortRange, Protocol};
+use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
 use crate::pf::Firewall;
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
@@ -369,7 +369,14 @@ impl Ground for Played {
             });
             let name = name.to_owned();
             self.host.vnet_addresses.insert(name.clone(), vec![address(inside)?]);
-            self.host.jails.push(Jail { jid, name, vnet: true, inherits: [false; 2], addresses: vec![], dying: false });
+            self.host.jails.push(Jail {
+                jid,
+                name,
+                vnet: true,
+                inherits: PerFamily::default(),
+                addresses: vec![],
+                dying: false,
+            });
         }
         Ok(())
     }

@@ -123,7 +123,7 @@ pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -
     if jail.vnet {
         return host.vnet_addresses(jail);
     }
-    if jail.addresses.is_empty() && jail.inherits != [false; 2] {
+    if jail.addresses.is_empty() && jail.inherits.any() {
         return Err(publication::host_network(name));
     }
     Ok(jail.addresses.clone())

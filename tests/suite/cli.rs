@@ -79,8 +79,8 @@ fn rules_are_printed_and_nothing_is_touched() {
     assert_eq!(
         rules,
         "\
-rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag kport -> 10.0.0.2 port 80
-pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged kport keep state label \"kport:web\" label \"kport:web:tcp:8080\"
+rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag \"kport:web\" -> 10.0.0.2 port 80
+pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged \"kport:web\" keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 "
     );

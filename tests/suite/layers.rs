@@ -136,7 +136,7 @@ const UNSAFE: &[&str] = &[
     "ffi/output.rs",
     "ffi.rs",
     "host/freebsd/group.rs",
-    "host/freebsd/jail.rs",
+    "host/freebsd/jail/get.rs",
     "host/freebsd/sysctl.rs",
     "host/freebsd/vnet.rs",
     "pf/native/ioctl.rs",

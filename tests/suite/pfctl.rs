@@ -218,7 +218,7 @@ fn refusals() {
             1,
             "stdin:2: syntax error\npfctl: Syntax error in config file: pf rules not loaded\n",
             Kind::Internal,
-            "line 2, `rdr on \"em0\" inet6 proto tcp from any to (\"em0\") port 8080 tag kport -> fd00::2 port 80`: syntax error",
+            "line 2, `rdr on \"em0\" inet6 proto tcp from any to (\"em0\") port 8080 tag \"kport:web\" -> fd00::2 port 80`: syntax error",
         ),
         (
             1,
@@ -567,7 +567,7 @@ fn every_run_is_traced() {
     assert!(parts[1].starts_with(" -q -o none -a kport/web -f -: "), "{seen}");
     assert!(
         parts[1].contains(
-            " ms, exit status 0\n  < rdr inet proto tcp from any to 192.0.2.1 port 8080 tag kport -> 10.0.0.2 port 80\n"
+            " ms, exit status 0\n  < rdr inet proto tcp from any to 192.0.2.1 port 8080 tag \"kport:web\" -> 10.0.0.2 port 80\n"
         ),
         "{seen}"
     );

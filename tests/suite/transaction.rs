@@ -458,7 +458,10 @@ fn sixty_four_at_once_while_pf_is_busy() {
     }
     for i in 0..64 {
         let rules = pf.rules(&format!("kport/jail{i}")).unwrap();
-        assert!(rules.contains(&format!("port {} tag kport -> 10.0.0.{} port 80", 8000 + i, i + 2)), "{rules}");
+        assert!(
+            rules.contains(&format!("port {} tag \"kport:jail{i}\" -> 10.0.0.{} port 80", 8000 + i, i + 2)),
+            "{rules}"
+        );
     }
     pf.heal();
     let listed = kport(&["list".to_owned(), "--json".to_owned()]).output().unwrap();
