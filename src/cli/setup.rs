@@ -12,26 +12,36 @@ use kport::error::{Error, Kind, Result, quoted};
 use kport::host::Host;
 use kport::net::Family;
 
+use super::args::{Global, SetupArgs};
+use super::{output, session};
+
 /// The most backups that are kept beside a file.
 const MOST_BACKUPS: u32 = 100;
 
 /// What to do.
-pub struct Setup<'a> {
+struct Setup<'a> {
     /// The file.
-    pub pf_conf: &'a Path,
+    pf_conf: &'a Path,
     /// Put kport's lines into it.
-    pub write: bool,
+    write: bool,
     /// Take them out again.
-    pub undo: bool,
+    undo: bool,
     /// Load it afterwards.
-    pub load: bool,
+    load: bool,
     /// The pfctl(8) that checks and loads it.
-    pub pfctl: &'a Path,
+    pfctl: &'a Path,
+}
+
+/// `kport setup`
+pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
+    let SetupArgs { write, undo, load, ref pf_conf } = *args;
+    let setup = Setup { pf_conf, write, undo, load, pfctl: &global.pfctl };
+    output::print(&setup.run(&*session::host(global)?)?)
 }
 
 impl Setup<'_> {
     /// Does it; what there is to say, a line each, and an error where it could not be done.
-    pub fn run(&self, host: &dyn Host) -> Result<String> {
+    fn run(&self, host: &dyn Host) -> Result<String> {
         let (path, text) = self.read()?;
         if self.undo {
             let made = plan::undone(&text);

@@ -97,6 +97,8 @@ fn what_does_not_arrive_is_status_5() {
         &["udp", "192.0.2.100", "192.0.2.1:8080"],
         &["--on", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
         &["--on", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
+        // the word for it in previews of 0.1.0
+        &["--from", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
     ] {
         assert_eq!(kport.trace(question).0, Some(5), "{question:?}");
     }
