@@ -113,6 +113,10 @@ const ORDER: &[(&str, &[&str])] = &[
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
+    (
+        "publisher",
+        &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
+    ),
     ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "transaction", "foreign"]),
 ];
 
