@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use kport::error::{Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, cni, diagnose, hook, inspect, output, trace};
+use cli::{change, cni, diagnose, hook, inspect, output, setup, trace};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(cni::command_line()).and_then(Cli::checked) {
@@ -49,6 +49,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::List(args) => inspect::list(&global, &args),
         Command::Trace(question) => trace::run(&global, &question),
         Command::Restore(args) => change::restore(&global, &args),
+        Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
         Command::Cni => unreachable!("answered in main"),
         Command::Gc(args) => change::gc(&global, &args),

@@ -20,6 +20,7 @@ mod publish;
 mod reach;
 mod rules;
 mod sequences;
+mod setup;
 mod support;
 mod trace;
 mod transaction;
