@@ -18,7 +18,6 @@ use crate::net::{Family, Interface, Place, is_link_local6};
 use crate::options::Source;
 use crate::pf::{Firewall, Status, calls_of_kport};
 use crate::publication::{Publication, Redirect};
-use crate::publisher;
 use crate::readiness::{self, Trouble};
 use crate::rule::{Direction, Rule};
 use crate::rules;
@@ -255,9 +254,9 @@ fn state(facts: &Facts<'_>) -> Found {
 
 fn pf(facts: &Facts<'_>) -> Found {
     let Err(error) = &facts.status else {
-        let seen = match facts.firewall.name() {
-            "sim" => "the simulator plays pf: no packet is redirected".to_owned(),
-            backend => format!("pf answers, by backend {backend}"),
+        let seen = match facts.firewall.redirects_packets() {
+            false => "the simulator plays pf: no packet is redirected".to_owned(),
+            true => format!("pf answers, by backend {}", facts.firewall.name()),
         };
         return Ok(Some(vec![Finding { level: Level::Ok, ..problem(seen, "") }]));
     };
@@ -570,10 +569,9 @@ fn anchors_loaded(facts: &Facts<'_>) -> Found {
     let mut known = BTreeSet::new();
     for record in &facts.records {
         let (anchor, jail) = (record.jail.anchor(), quoted(record.jail.as_str()));
-        let loaded = facts.firewall.loaded(&anchor)?;
         if !record.replaces.is_empty() {
             all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport restore"));
-        } else if !publisher::is_live(&rules::of_all(&record.publications), &loaded) {
+        } else if !facts.firewall.holds(&anchor, &rules::of_all(&record.publications))? {
             all.push(problem(
                 format!("pf does not have, in {anchor}, what jail {jail} has published"),
                 "kport restore",

@@ -132,7 +132,7 @@ fn change(
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     let outcome = act(&session.publisher(&observer)?)?;
-    if outcome.changed && session.firewall.name() == "sim" {
+    if outcome.changed && !session.firewall.redirects_packets() {
         complain(&sim::NOTICE);
     }
     if !global.quiet {
@@ -150,7 +150,7 @@ fn change(
 /// What is published for a host that is played must not come to the pf of another.
 fn session(global: &Global) -> Result<Session> {
     let session = any_session(global)?;
-    if global.host.is_some() && session.firewall.name() != "sim" {
+    if global.host.is_some() && session.firewall.redirects_packets() {
         return Err(Error::new(Kind::Argument, "--host plays a host: use it with --backend sim"));
     }
     Ok(session)
@@ -209,7 +209,7 @@ fn self_test(global: &Global) -> Result<()> {
     let session = session(global)?;
     let (store, observer) = (session.store()?, Shown::new(global.verbose));
     let steps = self_test::run(&*session.host, &*session.firewall, store.dir(), &observer)?;
-    if session.firewall.name() == "sim" {
+    if !session.firewall.redirects_packets() {
         complain(&sim::NOTICE);
     }
     print(&show::steps(&steps))?;

@@ -13,7 +13,7 @@ use crate::host::{Host, HostInterface, Interfaces, Jail, Listener};
 use crate::name::{Anchor, JailName, Label, PARENT};
 use crate::net::{Family, Interface, Place, PortRange};
 use crate::options::{Options, Source};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, States};
 use crate::publication::{self, Publication, Redirect, Targets};
 use crate::readiness;
 use crate::rule::Rule;
@@ -315,7 +315,7 @@ impl<'a> Publisher<'a> {
             jail: jail.clone(),
             jid,
             since: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            backend: self.firewall.name().to_owned(),
+            mapping_labels: self.firewall.labels_mappings(),
             publications,
             replaces: vec![],
         }
@@ -338,15 +338,13 @@ impl<'a> Publisher<'a> {
             && old.replaces.is_empty()
             && old.publications == record.publications
             && old.jid == record.jid
-            && is_live(&wanted, &self.firewall.loaded(&anchor)?)
+            && self.firewall.holds(&anchor, &wanted)?
         {
             return self.verify(&record, &wanted, allow_inert, facts, &mut outcome.notes);
         }
 
-        if let Some(old) = old.filter(|old| old.backend == "native") {
-            // its states outlive its rules, and have no other label than their mapping's
-            record.backend.clone_from(&old.backend);
-        }
+        // states outlive their rules
+        record.mapping_labels &= old.is_none_or(|old| old.mapping_labels);
         self.observer.step(Step::Record)?;
         record.replaces = old.iter().flat_map(|old| old.possible()).cloned().collect();
         if let Err(error) = self.store.put(lock, &record) {
@@ -373,7 +371,7 @@ impl<'a> Publisher<'a> {
 
         // From here on the jail is published: what fails now is told, not undone. The record names the old set until its
         // states are ended, so that the next call does what this one could not.
-        let gone = gone(&record);
+        let gone = gone(&record, self.firewall);
         let ended = if gone.is_empty() {
             Ok(0)
         } else {
@@ -412,14 +410,14 @@ impl<'a> Publisher<'a> {
                 let Some(mut record) = self.record(&lock, &anchor, &boot, &mut outcome.notes)? else { return Ok(()) };
                 let wanted = rules::of_all(&record.publications);
                 // after an interrupted change pf may hold the set before, and that may look the same
-                if !record.replaces.is_empty() || !is_live(&wanted, &self.firewall.loaded(&anchor)?) {
+                if !record.replaces.is_empty() || !self.firewall.holds(&anchor, &wanted)? {
                     self.observer.step(Step::Load)?;
                     self.firewall.replace(&anchor, &wanted)?;
                     outcome.changed = true;
                     outcome.notes.push(format!("jail \"{}\": loaded again", record.jail));
                 }
                 if !record.replaces.is_empty() {
-                    outcome.killed += self.firewall.kill_states(&gone(&record))?;
+                    outcome.killed += self.firewall.kill_states(&gone(&record, self.firewall))?;
                     self.settle(&lock, &anchor, &mut record)?;
                 }
                 outcome.redirects.extend(record.redirects());
@@ -836,9 +834,8 @@ impl<'a> Publisher<'a> {
         let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
         if !sure {
             let untouched = !after_load
-                && self.firewall.loaded(anchor).is_ok_and(|loaded| {
-                    is_live(&before, &loaded) && !is_live(&rules::of_all(&record.publications), &loaded)
-                });
+                && self.firewall.holds(anchor, &before).is_ok_and(|holds| holds)
+                && before != rules::of_all(&record.publications);
             if !untouched && let Err(again) = self.firewall.replace(anchor, &before) {
                 return error.and(format!(
                     "and {anchor} could not be brought back to what it held ({again}): it holds the old or the new set; \
@@ -874,13 +871,8 @@ impl<'a> Publisher<'a> {
         // pf that is not there holds nothing
         let absent = |error: &Error| error.kind() == Kind::Unavailable;
         let mut errors = vec![];
-        // the jail's label is on every state, except on those of rules that the native backend loaded
-        let mut labels: BTreeSet<Label> = BTreeSet::from([label]);
         match self.observer.step(Step::Load).and_then(|()| self.firewall.loaded(anchor)) {
             Ok(held) => {
-                labels.extend(
-                    held.rules.iter().filter(|r| r.labels.len() < 2).filter_map(|r| Label::loaded(r.labels.last()?)),
-                );
                 let clear = || -> Result<bool> {
                     // an anchor that holds something unknown is cleared as well
                     let there =
@@ -899,12 +891,8 @@ impl<'a> Publisher<'a> {
             Err(error) if absent(&error) => outcome.notes.push(format!("pf has nothing to clear: {error}")),
             Err(error) => errors.push(error),
         }
-        if let Some(record) = record.filter(|r| r.backend == "native") {
-            let redirects = record.possible().flat_map(|p| &p.redirects);
-            labels.extend(redirects.map(|r| record.jail.mapping_label(r.protocol, r.host)));
-        }
-        let labels: Vec<Label> = labels.into_iter().collect();
-        match self.observer.step(Step::Kill).and_then(|()| self.firewall.kill_states(&labels)) {
+        let all = [States::Jail { label }];
+        match self.observer.step(Step::Kill).and_then(|()| self.firewall.kill_states(&all)) {
             Ok(killed) => outcome.killed += killed,
             Err(error) if absent(&error) => {}
             Err(error) => errors.push(error.context("states were not ended")),
@@ -1072,20 +1060,25 @@ fn is_late(jail: &JailName, jid: Option<i32>, record: Option<&Record>, outcome: 
 
 fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
     // after an interrupted change pf may hold the set before, and that may look the same
-    let before = !record.replaces.is_empty() && is_live(&rules::of_all(&record.replaces), &loaded);
-    let live = !before && is_live(&rules::of_all(&record.publications), &loaded);
-    let mut counted: BTreeMap<String, Counters> = BTreeMap::new();
-    for mut rule in loaded.rules {
-        if let Some(label) = rule.labels.pop() {
-            let sum = counted.entry(label).or_default();
-            *sum = sum.plus(rule.counters);
-        }
+    let before = !record.replaces.is_empty() && loaded.fits(&rules::of_all(&record.replaces));
+    let live = !before && loaded.fits(&rules::of_all(&record.publications));
+    // rules are told by their position: the kernel keeps their order, and not every backend gives a mapping's rules a label
+    // of their own
+    let wanted = rules::of_all(&record.publications);
+    let labels = wanted.iter().flat_map(|rule| match rule {
+        Rule::Pass { matches, labels: [_, mapping], .. } => matches.members().map(|_| mapping.clone()).collect(),
+        Rule::Nat { .. } | Rule::Rdr { .. } => vec![],
+    });
+    let mut counted: BTreeMap<Label, Counters> = BTreeMap::new();
+    for (label, counters) in labels.zip(loaded.filters).filter(|_| live) {
+        let sum = counted.entry(label).or_default();
+        *sum = sum.plus(counters);
     }
     let redirects = record
         .redirects()
         .map(|r| {
             let label = record.jail.mapping_label(r.protocol, r.host);
-            (*r, counted.get(label.as_str()).copied().unwrap_or_default())
+            (*r, counted.get(&label).copied().unwrap_or_default())
         })
         .collect();
     Listed {
@@ -1100,33 +1093,29 @@ fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
     }
 }
 
-/// Whether an anchor holds `wanted`: as many translation rules, and pass rules with the same labels. The text that
-/// pfctl(8) prints differs between releases, so it is not compared.
-pub(crate) fn is_live(wanted: &[Rule], loaded: &Loaded) -> bool {
-    let expected: BTreeSet<&str> = wanted
-        .iter()
-        .filter_map(|rule| match rule {
-            Rule::Pass { labels: [_, mapping], .. } => Some(mapping.as_str()),
-            Rule::Nat { .. } | Rule::Rdr { .. } => None,
-        })
-        .collect();
-    let found: BTreeSet<&str> = loaded.rules.iter().map(|rule| rule.labels.last().map_or("", String::as_str)).collect();
-    let translations: usize =
-        wanted.iter().filter(|r| !matches!(r, Rule::Pass { .. })).map(|r| r.matches().expanded()).sum();
-    expected == found && translations == loaded.translations
-}
-
 fn vnet_word(jail: &Jail) -> &'static str {
     if jail.vnet { ", with a network stack of its own" } else { ", on the host's network stack" }
 }
 
-/// The labels of redirects that are not published any more.
-fn gone(record: &Record) -> Vec<Label> {
+/// The states of redirects that are not published any more.
+fn gone(record: &Record, firewall: &dyn Firewall) -> Vec<States> {
     let kept: HashSet<&Redirect> = record.redirects().collect();
-    let before = record.replaces.iter().flat_map(|p| &p.redirects);
-    let labels: BTreeSet<Label> =
-        before.filter(|r| !kept.contains(r)).map(|r| record.jail.mapping_label(r.protocol, r.host)).collect();
-    labels.into_iter().collect()
+    let before = record.replaces.iter().flat_map(|p| &p.redirects).filter(|r| !kept.contains(r));
+    let jail = record.jail.label();
+    // a backend that tells mappings by their labels, and states that have none: all of the jail's, rather than one too few
+    let all = firewall.labels_mappings() && !record.mapping_labels;
+    let states: BTreeSet<States> = before
+        .map(|r| match all {
+            true => States::Jail { label: jail.clone() },
+            false => States::Mapping {
+                jail: jail.clone(),
+                label: record.jail.mapping_label(r.protocol, r.host),
+                protocol: r.protocol,
+                host: r.host,
+            },
+        })
+        .collect();
+    states.into_iter().collect()
 }
 
 /// The value, or all the errors as one: the kind of the first, the text of all.
