@@ -3,7 +3,7 @@
  * whole, kport(8) for the command and for what pf.conf(5) needs.
  *
  * This file is generated from src/ffi.rs; do not edit it. Renew it with:
- * KPORT_BLESS=1 cargo test --test header
+ * KPORT_BLESS=1 cargo test --test suite header
  *
  * Ownership. What is passed in is copied, and need not outlive the call. On
  * success *out is a new object of the caller's; on failure it is NULL. On
@@ -210,7 +210,7 @@ struct kport_listing;
 struct kport_spec;
 
 /**
- * How to publish. Zero in a field means: as usual. Start from
+ * How to publish. Zero in a field means: the default. Start from
  * KPORT_OPTIONS_INIT, which sets size; the library copies what it needs.
  * Lists are texts with white space between the items. A call looks at the
  * fields that concern it, but refuses bad values in any.
@@ -221,39 +221,39 @@ struct kport_options {
 	 */
 	size_t size;
 	/**
-	 * "auto" (usual): on FreeBSD /dev/pf where the kernel has all that it
+	 * "auto" (the default): on FreeBSD /dev/pf where the kernel has all that it
 	 * takes, else pfctl(8); where there is no pf, "sim". "native": /dev/pf, no
 	 * child process. "pfctl": pfctl(8). "sim": files, nothing is redirected.
 	 * One that is named is never replaced by another.
 	 */
 	const char *backend;
 	/**
-	 * Where the lock and the record are; usually /var/run/kport.
+	 * Where the lock and the record are; default: /var/run/kport.
 	 */
 	const char *state_dir;
 	/**
 	 * The jail's addresses, one for each network that it is connected to, the
-	 * preferred one first; usually the kernel is asked. "inherit": the jail
+	 * preferred one first; default: the kernel is asked. "inherit": the jail
 	 * is on the host's network (nothing can be published then).
 	 */
 	const char *addresses;
 	/**
-	 * The gateway interface; usually that of the default route.
+	 * The gateway interface; default: that of the default route.
 	 */
 	const char *gateway;
 	/**
 	 * Interfaces and groups whose hosts reach the jail's own address and
-	 * port; usually "bridge epair lo". "": none.
+	 * port; default: "bridge epair lo". "": none.
 	 */
 	const char *reach;
 	/**
 	 * Who may use the ports from outside: networks, addresses and tables, as
-	 * in "192.0.2.0/24 2001:db8::1 <trusted>"; usually everybody. "" is
+	 * in "192.0.2.0/24 2001:db8::1 <trusted>"; default: everybody. "" is
 	 * refused.
 	 */
 	const char *sources;
 	/**
-	 * How long a call may take, in milliseconds; usually 30000.
+	 * How long a call may take, in milliseconds; default: 30000.
 	 */
 	uint32_t timeout_ms;
 	/**
@@ -261,16 +261,16 @@ struct kport_options {
 	 */
 	uint32_t flags;
 	/**
-	 * The most connections at a time through a mapping; usually no bound.
+	 * The most connections at a time through a mapping; default: no bound.
 	 */
 	uint32_t max_connections;
 	/**
-	 * The most of them from one address; usually no bound.
+	 * The most of them from one address; default: no bound.
 	 */
 	uint32_t max_connections_per_source;
 	/**
 	 * The most new connections from one address in rate_seconds, tcp only.
-	 * Both or neither are set; usually no bound.
+	 * Both or neither are set; default: no bound.
 	 */
 	uint32_t rate_connections;
 	/**
@@ -279,12 +279,12 @@ struct kport_options {
 	uint32_t rate_seconds;
 	/**
 	 * The jail's number, so that a late stop hook of an earlier start cannot
-	 * undo a later one; usually the kernel is asked, or it does not matter.
+	 * undo a later one; default: the kernel is asked, or it does not matter.
 	 */
 	int32_t jid;
 	/**
 	 * The lowest and the highest of the ports of which one is chosen for
-	 * "auto"; usually 49152 and 65535. Both or neither are set.
+	 * "auto"; default: 49152 and 65535. Both or neither are set.
 	 */
 	uint16_t auto_first;
 	/**

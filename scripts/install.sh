@@ -11,12 +11,12 @@ cd "$(dirname "$0")/.."
 usage() {
 	cat >&2 <<'END'
 usage: [DESTDIR=DIR] install.sh [--prefix=DIR] [--libdir=DIR] [--includedir=DIR]
-           [--pkgconfigdir=DIR] [--mandir=DIR] [--sbindir=DIR] [--from=DIR]
+           [--pkgconfigdir=DIR] [--mandir=DIR] [--bindir=DIR] [--from=DIR]
 END
 	exit 64
 }
 
-prefix=/usr/local libdir='' includedir='' pkgconfigdir='' mandir='' sbindir=''
+prefix=/usr/local libdir='' includedir='' pkgconfigdir='' mandir='' bindir=''
 from=${CARGO_TARGET_DIR:-target}/release
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -31,12 +31,12 @@ while [ $# -gt 0 ]; do
 	--includedir) includedir=$value ;;
 	--pkgconfigdir) pkgconfigdir=$value ;;
 	--mandir) mandir=$value ;;
-	--sbindir) sbindir=$value ;;
+	--bindir) bindir=$value ;;
 	--from) from=$value ;; # where cargo has left the files
 	*) usage ;;
 	esac
 done
-: "${libdir:=$prefix/lib}" "${includedir:=$prefix/include}" "${mandir:=$prefix/share/man}" "${sbindir:=$prefix/sbin}"
+: "${libdir:=$prefix/lib}" "${includedir:=$prefix/include}" "${mandir:=$prefix/share/man}" "${bindir:=$prefix/bin}"
 if [ -z "$pkgconfigdir" ]; then
 	# where ports(7) has it
 	case $(uname -s) in
@@ -80,7 +80,7 @@ put 644 "$from/libkport.a" "$libdir"
 put 644 include/kport.h "$includedir"
 put 644 man/kport.3 "$mandir/man3"
 put 644 man/kport.8 "$mandir/man8"
-put 755 "$from/kport" "$sbindir"
+put 755 "$from/kport" "$bindir"
 sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
 	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"
 put 644 "$work/kport.pc" "$pkgconfigdir"

@@ -3,9 +3,9 @@
 //! Pure: facts in, an error or nothing out. pf itself would take every overlap and let one rule win: the first one on
 //! FreeBSD 14, the last anchor on 15.1. So no order is relied on, and overlaps are refused.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::host::{Interfaces, Listener};
-use crate::net::{Family, Place};
+use crate::net::Place;
 use crate::pf::ForeignRedirect;
 use crate::publication::Redirect;
 
@@ -57,11 +57,8 @@ pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces
 
 /// Refuses a redirect that would take the traffic of a socket: publishing port 22 must not lock the admin out.
 pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Interfaces<'_>) -> Result<()> {
-    let family = match redirect.family() {
-        Family::Inet => listener.families[0],
-        Family::Inet6 => listener.families[1],
-    };
-    if !family || listener.protocol != redirect.protocol || !redirect.host.contains(listener.port) {
+    let accepts = *listener.families.of(redirect.family());
+    if !accepts || listener.protocol != redirect.protocol || !redirect.host.contains(listener.port) {
         return Ok(());
     }
     let place = match listener.address {
@@ -89,35 +86,37 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
 
 /// Refuses a redirect that meets one of another tool or of the admin.
 pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Result<()> {
+    self::foreign(redirect, foreign, interfaces).map_or(Ok(()), |problem| Err(problem.error(Kind::Conflict)))
+}
+
+/// What [`with_foreign`] refuses, as `kport doctor` says it of a redirect that is published.
+pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Option<Problem> {
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
         && foreign.ports.is_none_or(|p| p.overlaps(redirect.host))
         && interfaces.overlap(foreign.place, redirect.place);
-    if !meets {
-        return Ok(());
-    }
-    let place = match foreign.anchor.as_str() {
+    let owner = match foreign.anchor.as_str() {
         "" => "the main ruleset".to_owned(),
         anchor => format!("anchor {anchor}"),
     };
-    Err(Error::new(
-        Kind::Conflict,
-        format!(
-            "{place} has a redirect of its own for {} {} on {}: {}; remove one of them, or publish with --force \
-             (which of them wins differs between FreeBSD 14 and 15)",
+    meets.then(|| Problem {
+        seen: format!(
+            "{owner} has a redirect of its own for {} {} on {}: {}",
             redirect.protocol,
             redirect.host,
             redirect.place,
             foreign.text.trim()
         ),
-    ))
+        remedy: "remove one of them, or publish with --force (which of them wins differs between FreeBSD 14 and 15)"
+            .to_owned(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::HostInterface;
-    use crate::net::{PortRange, Protocol};
+    use crate::net::{Family, PerFamily, PortRange, Protocol};
 
     fn host() -> Vec<HostInterface> {
         let interface = |name: &str, groups: &[&str], addresses: &[&str]| HostInterface {
@@ -172,7 +171,7 @@ mod tests {
         let interfaces = Interfaces(&host);
         let ssh = |address: Option<&str>| Listener {
             protocol: Protocol::Tcp,
-            families: [true, false],
+            families: PerFamily::only(Family::Inet),
             address: address.map(|a| a.parse().unwrap()),
             port: 22,
         };

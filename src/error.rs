@@ -149,6 +149,28 @@ impl Error {
     }
 }
 
+/// Something that is wrong, and what to do about it: the two lines of a finding of `kport doctor`, or one line of an [`Error`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What was seen, and what it means.
+    pub seen: String,
+    /// The line or the command against it.
+    pub remedy: String,
+}
+
+impl Problem {
+    /// The same as an error.
+    pub fn error(&self, kind: Kind) -> Error {
+        Error::new(kind, self.to_string())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.seen, self.remedy)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)

@@ -12,10 +12,11 @@ use clap::error::ErrorKind;
 use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
 use kport::host::{self, Host, Interfaces};
+use kport::name::JailName;
 use kport::options::{Limits, Options};
 use kport::pf::pfctl;
 use kport::publication::{self, Publication, Targets};
-use kport::publisher::{Observer, Outcome, Request, Step};
+use kport::publisher::{Observer, Outcome, Phase, Request};
 use kport::rule;
 use kport::rules;
 use kport::session::{Backend, Session, Settings};
@@ -23,16 +24,20 @@ use kport::sim;
 use kport::spec::{self, HostPorts, Spec};
 
 use cli::args::{Cli, Command, Global, USAGE, Wish};
-use cli::{show, trace};
+use cli::{hook, show, trace};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse().and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => {
             // what cannot be printed has nobody to read it
             _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ if hook::is_stop(std::env::args()) => {
+                    hook::log(&error.to_string().replace('\n', " "));
+                    ExitCode::SUCCESS
+                }
                 _ => ExitCode::from(USAGE),
             };
         }
@@ -51,7 +56,7 @@ fn complain(what: &dyn std::fmt::Display) {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
     match command {
         Command::Parse { json, specs } => {
             let spec = spec::parse(&specs.join(" "))?;
@@ -62,8 +67,13 @@ fn run(cli: Cli) -> Result<()> {
             let host = if global.host.is_some() { session(&global)?.host } else { played(&global)? };
             print(&rules_text(&*host, &wish)?)
         }
-        Command::Publish { wish, jid, add, auto_range, json, force, allow_inert } => {
+        Command::Publish { mut wish, mut jid, hook, wait, add, auto_range, json, force, allow_inert } => {
+            if hook {
+                jid = called(&global, &mut wish, jid)?;
+            }
             let mut request = Request::new(wish.jail.clone(), specs(&wish)?);
+            request.wait = wait.unwrap_or_default();
+            global.timeout = global.timeout.saturating_add(request.wait);
             request.options = options(&wish);
             request.addresses = addresses(&wish)?;
             request.gateway = wish.gateway;
@@ -82,10 +92,15 @@ fn run(cli: Cli) -> Result<()> {
             };
             change(&global, report, |publisher| publisher.publish(&request))
         }
-        Command::Unpublish { jail, specs, jid } if specs.is_empty() => {
+        Command::Unpublish { jail, specs, jid, hook: true } => {
+            stop(&global, jail.as_ref(), &specs, jid);
+            Ok(())
+        }
+        Command::Unpublish { jail: None, .. } => Err(Error::new(Kind::Argument, "name the jail")),
+        Command::Unpublish { jail: Some(jail), specs, jid, .. } if specs.is_empty() => {
             change(&global, Report::Nothing, |publisher| publisher.unpublish(&jail, jid))
         }
-        Command::Unpublish { jail, specs, jid } => {
+        Command::Unpublish { jail: Some(jail), specs, jid, .. } => {
             let spec = spec::parse(&specs.join(" "))?;
             change(&global, Report::Nothing, |publisher| publisher.unpublish_some(&jail, jid, &spec))
         }
@@ -105,7 +120,54 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restore { json } => change(&global, Report::json(json), |publisher| publisher.restore()),
         Command::Doctor { self_test: true, .. } => self_test(&global),
         Command::Doctor { json, .. } => doctor(&global, json),
-        Command::Gc { json } => change(&global, Report::json(json), |publisher| publisher.collect()),
+        Command::Gc { json } => change(&global, Report::json(json), |publisher| publisher.gc()),
+    }
+}
+
+/// `publish --hook`: the jail, its number and its addresses from whoever calls, as far as they are not given.
+fn called(global: &Global, wish: &mut Wish, jid: Option<i32>) -> Result<Option<i32>> {
+    let host = played(global)?;
+    let (name, specs) = hook::words(wish.words());
+    let caller = hook::Caller::of_process((name, jid), &*host)?;
+    caller.check_started(&*host)?;
+    wish.specs = specs.into_iter().map(str::to_owned).collect();
+    wish.jail = caller.jail;
+    if wish.addresses.is_empty() {
+        wish.addresses = caller.addresses;
+    }
+    Ok(caller.jid)
+}
+
+/// `unpublish --hook`: a jail must stop, whatever happens here. What went wrong is said to whoever looks at the console, and to
+/// syslogd(8), since a manager may throw away what its hooks say.
+fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<i32>) {
+    let words = jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
+    let stopped = || -> Result<()> {
+        let (name, specs) = hook::words(words);
+        let caller = hook::Caller::of_process((name, jid), &*played(global)?)?;
+        if !specs.is_empty() {
+            let spec = spec::parse(&specs.join(" "))?;
+            return change(global, Report::Nothing, |publisher| {
+                publisher.unpublish_some(&caller.jail, caller.jid, &spec)
+            });
+        }
+        change(global, Report::Nothing, |publisher| {
+            let mut outcome = publisher.unpublish(&caller.jail, caller.jid)?;
+            let Some(jid) = caller.jid.filter(|_| !outcome.changed) else { return Ok(outcome) };
+            // the jail may have had another name when it published: jail(8) can rename one that runs
+            for listed in publisher.list(None)?.into_iter().filter(|listed| listed.jid == Some(jid)) {
+                if let Some(before) = listed.jail.filter(|name| *name != caller.jail) {
+                    outcome = publisher.unpublish(&before, Some(jid))?;
+                    outcome.notes.push(format!("jail \"{before}\", now \"{}\": unpublished", caller.jail));
+                }
+            }
+            Ok(outcome)
+        })
+    };
+    if let Err(error) = stopped() {
+        let line = format!("{error}; the jail stops all the same, and kport gc removes what is left");
+        complain(&line);
+        hook::log(&line);
     }
 }
 
@@ -183,9 +245,7 @@ fn any_session(global: &Global) -> Result<Session> {
 /// The host that runs, or the one that `--host` describes.
 fn played(global: &Global) -> Result<Box<dyn Host>> {
     let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(format_args!("read {}", file.display()), &e))?;
-    let fixed: host::Fixed = text.parse().map_err(|e: Error| e.context(file.display()))?;
-    Ok(Box::new(fixed))
+    Ok(Box::new(host::Played::new(file)?))
 }
 
 /// Warnings may be what the admin wants, so that only problems make the exit status.
@@ -287,9 +347,9 @@ impl Shown {
 }
 
 impl Observer for Shown {
-    fn step(&self, step: Step) -> Result<()> {
+    fn phase(&self, phase: Phase) -> Result<()> {
         if self.verbose > 0 {
-            self.line(step.name());
+            self.line(phase.name());
         }
         Ok(())
     }

@@ -55,13 +55,18 @@ impl JailName {
 
     /// The label of the states of one mapping: `kport:web:tcp:8080`.
     pub fn mapping_label(&self, protocol: Protocol, host: PortRange) -> Label {
-        let tail = inline(format_args!(":{protocol}:{host}"));
+        Label(self.with_tail(format_args!(":{protocol}:{host}")))
+    }
+
+    /// `kport:`, the name or as much of it as there is room for, and `tail`, which says what of the jail it is.
+    pub(crate) fn with_tail(&self, tail: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
+        let tail = inline(tail);
         let whole = MAX_NAME - PARENT.len() - 1;
         let mut name = short(&self.0, whole);
         if name.len() + tail.len() > whole {
             name = digested(&self.0, whole - tail.len()).into();
         }
-        Label(inline(format_args!("{PARENT}:{name}{tail}")))
+        inline(format_args!("{PARENT}:{name}{tail}"))
     }
 }
 

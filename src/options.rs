@@ -123,7 +123,7 @@ pub struct Options {
     /// published port (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip`
     /// on lo.
     pub host_access: bool,
-    /// Only these may use the publication from outside (`--from`); empty for everybody. A redirect of a family of
+    /// Only these may use the publication from outside (`--sources`); empty for everybody. A redirect of a family of
     /// which no source is listed serves nobody from outside.
     pub sources: Vec<Source>,
     /// How much of each mapping may be used at a time (`--max-connections`, `--max-connections-per-source`, `--rate`).

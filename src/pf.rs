@@ -171,7 +171,7 @@ pub trait Firewall {
     fn has_table(&self, table: &Table) -> Result<bool>;
 
     /// The rulesets that pf evaluates, by path, as pf.conf(5) text: the main one, whose path is empty, with the tables and
-    /// the skipped interfaces; then each anchor that is called. For [`packet::World::of_pf`].
+    /// the skipped interfaces; then each anchor that is called. For `sim::World::of_pf`.
     fn rulesets(&self) -> Result<Vec<(String, String)>>;
 
     /// How many anchors pf has, those of others included, and how many it may have (`None` without a limit): for

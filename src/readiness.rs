@@ -1,54 +1,31 @@
 //! Whether pf would look at kport's rules at all: what `publish` checks each time, and `kport doctor` in its list. One place
 //! for the questions and for their words.
 
-use std::fmt;
-
-use crate::error::{Error, Kind, Result};
+use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::net::Family;
 use crate::pf::Status;
 use crate::publication::Redirect;
 
-/// What stands in the way, and what mends it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// What was seen, and what it means.
-    pub seen: String,
-    /// The line or the command that mends it.
-    pub mend: String,
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.seen, self.mend)
-    }
-}
-
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Error {
-        Error::new(Kind::Unavailable, trouble.to_string())
-    }
-}
-
 /// pf is disabled.
-pub fn disabled(status: &Status) -> Option<Trouble> {
-    (!status.enabled).then(|| Trouble {
+pub fn disabled(status: &Status) -> Option<Problem> {
+    (!status.enabled).then(|| Problem {
         seen: "pf is disabled, so nothing would be redirected".to_owned(),
-        mend: "enable it: service pf onestart (and at boot: sysrc pf_enable=YES)".to_owned(),
+        remedy: "enable it: service pf onestart (and at boot: sysrc pf_enable=YES)".to_owned(),
     })
 }
 
 /// The main ruleset does not call kport's anchors. `nat` only counts where a rule needs it.
-pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Trouble> {
+pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Problem> {
     let lines = [
         (status.nat_anchor || !needs_nat, "nat-anchor \"kport/*\""),
         (status.rdr_anchor, "rdr-anchor \"kport/*\""),
         (status.anchor, "anchor \"kport/*\""),
     ];
     let missing: Vec<&str> = lines.into_iter().filter_map(|(there, line)| (!there).then_some(line)).collect();
-    (!missing.is_empty()).then(|| Trouble {
+    (!missing.is_empty()).then(|| Problem {
         seen: "pf's main ruleset does not call kport's anchors".to_owned(),
-        mend: format!(
+        remedy: format!(
             "add to /etc/pf.conf: {} (translation lines before filter lines), then: service pf reload",
             missing.join(" and ")
         ),
@@ -56,10 +33,10 @@ pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Trouble> {
 }
 
 /// pf does not see what the host sends to itself, which host access needs. `who` publishes with it.
-pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Trouble>> {
-    Ok((host.sysctl("net.pf.filter_local")? == Some(0)).then(|| Trouble {
+pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
+    Ok((host.sysctl("net.pf.filter_local")? == Some(0)).then(|| Problem {
         seen: format!("net.pf.filter_local is 0, so the host itself does not reach what {who} publishes"),
-        mend: "sysctl net.pf.filter_local=1 (and in /etc/sysctl.conf), then, since it counts when pf is enabled: \
+        remedy: "sysctl net.pf.filter_local=1 (and in /etc/sysctl.conf), then, since it counts when pf is enabled: \
                service pf restart"
             .to_owned(),
     }))
@@ -80,7 +57,7 @@ pub fn unforwarded<'a>(
     family: Family,
     redirects: impl IntoIterator<Item = &'a Redirect>,
     interfaces: impl Fn() -> Result<&'a [HostInterface]>,
-) -> Result<Option<Trouble>> {
+) -> Result<Option<Problem>> {
     let (sysctl, variable) = forwarding(family);
     let mut needed = redirects.into_iter().filter(|r| r.family() == family).peekable();
     if needed.peek().is_none() || host.sysctl(sysctl)? != Some(0) {
@@ -88,12 +65,12 @@ pub fn unforwarded<'a>(
     }
     for redirect in needed {
         if !Interfaces(interfaces()?).is_own(redirect.target) {
-            return Ok(Some(Trouble {
+            return Ok(Some(Problem {
                 seen: format!(
                     "the host does not forward {family} packets ({sysctl} is 0), so none would arrive at {}",
                     redirect.target
                 ),
-                mend: format!("turn it on: sysctl {sysctl}=1 (and at boot: sysrc {variable}=YES)"),
+                remedy: format!("turn it on: sysctl {sysctl}=1 (and at boot: sysrc {variable}=YES)"),
             }));
         }
     }

@@ -5,13 +5,16 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use kport::name::JailName;
 use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
 use kport::rule::Rate;
 use kport::session::Backend;
-use kport::sim::packet::Release;
+use kport::sim::Release;
+
+use super::hook;
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
 pub const USAGE: u8 = 64;
@@ -74,6 +77,12 @@ pub enum Command {
         /// The jail's number, so that a late stop hook of an earlier start cannot undo this
         #[arg(long, value_name = "JID")]
         jid: Option<i32>,
+        /// Called as a hook: jail(8), pot, CBSD or ocijail says which jail; JAIL may be left out
+        #[arg(long)]
+        hook: bool,
+        /// Wait so long for the jail to have an address (DHCP, SLAAC); comes on top of --timeout
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        wait: Option<Duration>,
         /// Add to what the jail has published; the options are those of the added ports
         #[arg(long)]
         add: bool,
@@ -92,14 +101,17 @@ pub enum Command {
     },
     /// Remove a jail's ports from pf and end their connections; nothing published is fine
     Unpublish {
-        #[arg(value_name = "JAIL")]
-        jail: JailName,
+        #[arg(value_name = "JAIL", required_unless_present = "hook")]
+        jail: Option<JailName>,
         /// Only these mappings [default: all of them]
         #[arg(value_name = "SPEC")]
         specs: Vec<String>,
         /// Only what the start of the jail with this number has published
         #[arg(long, value_name = "JID")]
         jid: Option<i32>,
+        /// Called as a hook: the manager says which jail. What fails is said, to syslogd(8) too, and the status is 0
+        #[arg(long)]
+        hook: bool,
     },
     /// What is published, and whether pf has it
     List {
@@ -205,8 +217,32 @@ pub struct Wish {
     /// Let rules behind kport's anchor decide after it
     #[arg(long)]
     pub no_quick: bool,
-    #[arg(required = true, value_name = "SPEC")]
+    /// Needed, but clap counts the first one as JAIL where that is left out: see [`Cli::checked`]
+    #[arg(value_name = "SPEC", hide_short_help = true, hide_long_help = true)]
     pub specs: Vec<String>,
+}
+
+impl Wish {
+    /// Every word that is no option.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.jail.as_str()).chain(self.specs.iter().map(String::as_str))
+    }
+}
+
+impl Cli {
+    /// What clap cannot say: one spec is needed at least, also where a hook leaves the jail out.
+    pub fn checked(self) -> Result<Cli, clap::Error> {
+        let complete = match &self.command {
+            Command::Publish { wish, hook: true, .. } => !hook::words(wish.words()).1.is_empty(),
+            Command::Publish { wish, .. } | Command::Rules { wish } => !wish.specs.is_empty(),
+            _ => true,
+        };
+        if complete {
+            return Ok(self);
+        }
+        let text = "the following required arguments were not provided:\n  <SPEC>...";
+        Err(Cli::command().error(ErrorKind::MissingRequiredArgument, text))
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -70,7 +70,7 @@ pub fn list_json(list: &[Listed]) -> Value {
             "jid": l.jid,
             "since": l.since,
             "state": l.liveness.name(),
-            "trouble": l.trouble,
+            "problem": l.problem,
             "ports": ports,
         })
     };
@@ -117,10 +117,10 @@ pub fn list(list: &[Listed]) -> String {
         text.push('\n');
     }
     for l in list {
-        if let Some(trouble) = &l.trouble {
+        if let Some(problem) = &l.problem {
             _ = writeln!(
                 text,
-                "{}: {trouble}",
+                "{}: {problem}",
                 l.jail.as_ref().map_or_else(|| l.anchor.to_string(), |j| j.to_string())
             );
         }
@@ -171,7 +171,7 @@ pub fn findings_json(findings: &[Finding]) -> Value {
             "id": f.id,
             "level": f.level.name(),
             "seen": f.seen,
-            "mend": if f.mend.is_empty() { Value::Null } else { json!(f.mend) },
+            "remedy": if f.remedy.is_empty() { Value::Null } else { json!(f.remedy) },
         })
     };
     json!({

@@ -6,7 +6,7 @@ use kport::error::{Error, Kind, Result, quoted};
 use kport::net::Family;
 use kport::session::Session;
 use kport::sim;
-use kport::sim::packet::{Packet, Party, Release, Step, Trace, Verdict, World};
+use kport::sim::{Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
 
 use super::args::{Global, Question};
@@ -97,7 +97,7 @@ fn party(party: &Party) -> Value {
     match party {
         Party::Host => json!({ "host": true }),
         Party::Jail(name) => json!({ "jail": name }),
-        Party::Beyond(interface) => json!({ "behind": interface.to_string() }),
+        Party::Network(interface) => json!({ "behind": interface.to_string() }),
     }
 }
 
@@ -105,17 +105,17 @@ fn packet(packet: &Packet) -> Value {
     json!({ "protocol": packet.protocol.name(), "from": packet.from.to_string(), "to": packet.to.to_string() })
 }
 
-fn step(step: &Step) -> Value {
+fn step(step: &TraceStep) -> Value {
     match step {
-        Step::Sent(who, what) => json!({ "step": "sent", "by": party(who), "packet": packet(what) }),
-        Step::Hook { direction, on } => {
+        TraceStep::Sent(who, what) => json!({ "step": "sent", "by": party(who), "packet": packet(what) }),
+        TraceStep::Hook { direction, on } => {
             json!({ "step": "hook", "direction": direction.to_string(), "on": on.to_string() })
         }
-        Step::Rule { anchor, text } => json!({ "step": "rule", "anchor": anchor, "rule": text }),
-        Step::State { anchor, text } => json!({ "step": "state", "anchor": anchor, "rule": text }),
-        Step::Translated(what) => json!({ "step": "translated", "packet": packet(what) }),
-        Step::Verdict(text) => json!({ "step": "verdict", "text": text }),
-        Step::Delivered(who, at) => json!({ "step": "delivered", "to": party(who), "address": at.to_string() }),
-        Step::Note(text) => json!({ "step": "note", "text": text }),
+        TraceStep::Rule { anchor, text } => json!({ "step": "rule", "anchor": anchor, "rule": text }),
+        TraceStep::State { anchor, text } => json!({ "step": "state", "anchor": anchor, "rule": text }),
+        TraceStep::Translated(what) => json!({ "step": "translated", "packet": packet(what) }),
+        TraceStep::Verdict(text) => json!({ "step": "verdict", "text": text }),
+        TraceStep::Delivered(who, at) => json!({ "step": "delivered", "to": party(who), "address": at.to_string() }),
+        TraceStep::Note(text) => json!({ "step": "note", "text": text }),
     }
 }

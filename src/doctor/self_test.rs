@@ -12,12 +12,12 @@ use crate::child::{self, End};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
-use crate::net::{Interface, Place, PortRange, Protocol};
+use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
 use crate::pf::{Firewall, States};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
 use crate::sim::Sim;
-use crate::sim::packet::{Party, Release, World};
+use crate::sim::{Party, Release, World};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Store;
 
@@ -37,7 +37,7 @@ const GREETING: &str = "kport\n";
 /// How long each command and each change may take.
 const TIME: Duration = Duration::from_secs(30);
 /// How long a connection is tried.
-const PATIENCE: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A step, and whether it went as it should.
 #[derive(Clone, Debug)]
@@ -75,8 +75,8 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
-    if let Some(trouble) = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false)) {
-        return refuse(trouble.to_string());
+    if let Some(problem) = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false)) {
+        return refuse(problem.to_string());
     }
     if let Some(anchor) = firewall.anchors()?.first() {
         return refuse(format!(
@@ -298,7 +298,7 @@ impl Ground for Real<'_> {
     }
 
     fn connects(&self) -> Result<bool> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + CONNECT_TIMEOUT;
         let host = address(CLIENT_NET[0])?.to_string();
         let (listen, ask) = (JAIL_PORT.to_string(), HOST_PORT.to_string());
         std::thread::scope(|scope| {
@@ -371,7 +371,14 @@ impl Ground for Played {
             });
             let name = name.to_owned();
             self.host.vnet_addresses.insert(name.clone(), vec![address(inside)?]);
-            self.host.jails.push(Jail { jid, name, vnet: true, inherits: [false; 2], addresses: vec![], dying: false });
+            self.host.jails.push(Jail {
+                jid,
+                name,
+                vnet: true,
+                inherits: PerFamily::default(),
+                addresses: vec![],
+                dying: false,
+            });
         }
         Ok(())
     }

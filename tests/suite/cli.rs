@@ -79,8 +79,8 @@ fn rules_are_printed_and_nothing_is_touched() {
     assert_eq!(
         rules,
         "\
-rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag kport -> 10.0.0.2 port 80
-pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged kport keep state label \"kport:web\" label \"kport:web:tcp:8080\"
+rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag \"kport:web\" -> 10.0.0.2 port 80
+pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged \"kport:web\" keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 "
     );
@@ -303,7 +303,7 @@ fn doctor_on_a_played_host() {
     assert_eq!(json["healthy"], false);
     let bad = json["findings"].as_array().unwrap().iter().find(|f| f["level"] == "problem").unwrap();
     assert_eq!(bad["id"], "anchors-called");
-    assert!(bad["mend"].as_str().unwrap().starts_with("add to /etc/pf.conf: nat-anchor"), "{bad}");
+    assert!(bad["remedy"].as_str().unwrap().starts_with("add to /etc/pf.conf: nat-anchor"), "{bad}");
     let output = kport.run(&["-q", "--host", host, "doctor"]);
     assert_eq!(text(&output.stdout).lines().count(), 2);
 
@@ -411,7 +411,9 @@ fn verbose_shows_steps_facts_and_pfctl() {
     };
     let kport = Kport::new();
     let once = said(&kport, &["-v", "--host", host, "publish", "web", "8080:80"]);
-    for step in kport::publisher::Step::ALL.map(|step| step.name()).iter().filter(|n| !["kill", "settle"].contains(n)) {
+    for step in
+        kport::publisher::Phase::ALL.map(|phase| phase.name()).iter().filter(|n| !["kill", "settle"].contains(n))
+    {
         assert!(once.lines().any(|line| line.ends_with(&format!(" ms  {step}"))), "{step}: {once}");
     }
     assert!(!once.contains("gateway"), "{once}");

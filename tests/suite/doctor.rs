@@ -13,8 +13,8 @@ use kport::net::Family;
 use kport::pf::Firewall;
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Request, Unobserved};
+use kport::sim;
 use kport::sim::Sim;
-use kport::sim::packet;
 use kport::store::Store;
 
 /// A host, a state directory, and a pfctl for what the simulator cannot play.
@@ -40,7 +40,7 @@ impl Patient {
             rig.host.sysctls.insert(name.to_owned(), value);
         }
         let standin = standin::Pfctl::new();
-        standin.put("", &packet::MAIN.replace("set skip on lo\n", ""));
+        standin.put("", &sim::MAIN.replace("set skip on lo\n", ""));
         let (program, state) = (standin.program(), rig.path().to_owned());
         Patient { rig, standin, by_pfctl: false, program, state }
     }
@@ -320,7 +320,7 @@ fn a_healthy_host() {
             .with("db", "em1:8080:80", |r| r.options.hairpin = true)
             .with("flat", "8100:80", |_| ());
         let findings = patient.examine();
-        assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.mend.is_empty()));
+        assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.remedy.is_empty()));
         assert_eq!(findings.iter().map(|finding| finding.id).collect::<Vec<_>>(), IDS);
         compare(name, &shown(&findings, &patient));
     }
@@ -345,8 +345,8 @@ fn host_access_that_works() {
 #[test]
 fn publish_says_the_same() {
     let refused = |patient: &Patient| {
-        let wish = request("web", "8080:80");
-        patient.rig.with(&*patient.firewall(), &Unobserved, |publisher| publisher.publish(&wish)).unwrap_err()
+        let request = request("web", "8080:80");
+        patient.rig.with(&*patient.firewall(), &Unobserved, |publisher| publisher.publish(&request)).unwrap_err()
     };
     for (patient, id) in [
         (Patient::by_pfctl().and(|p| p.standin.disable()), "enabled"),

@@ -207,7 +207,7 @@ impl Face for Rust {
     }
 
     fn gc(&self) -> Answer<()> {
-        self.change(|publisher| publisher.collect())
+        self.change(|publisher| publisher.gc())
     }
 }
 

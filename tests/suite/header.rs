@@ -1,4 +1,4 @@
-//! include/kport.h is what cbindgen makes of src/ffi.rs. To renew it: `KPORT_BLESS=1 cargo test header`.
+//! include/kport.h is what cbindgen makes of src/ffi.rs. To renew it: `KPORT_BLESS=1 cargo test --test suite header`.
 
 use std::path::Path;
 
@@ -16,7 +16,10 @@ fn the_committed_header_is_the_generated_one() {
         std::fs::write(&path, &made).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(made == committed, "include/kport.h is out of date; renew it: KPORT_BLESS=1 cargo test header");
+    assert!(
+        made == committed,
+        "include/kport.h is out of date; renew it: KPORT_BLESS=1 cargo test --test suite header"
+    );
 }
 
 #[test]

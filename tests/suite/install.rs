@@ -60,7 +60,7 @@ fn a_program_is_built_and_run_with_the_shared_library() {
     for file in ["include/kport.h", "share/man/man3/kport.3", "share/man/man8/kport.8", "lib64/libkport.a"] {
         assert!(dest.join("opt/kport").join(file).is_file(), "{file}");
     }
-    let version = cc::done(Command::new(dest.join("opt/kport/sbin/kport")).arg("--version"));
+    let version = cc::done(Command::new(dest.join("opt/kport/bin/kport")).arg("--version"));
     assert_eq!(cc::text(&version.stdout), concat!("kport ", env!("CARGO_PKG_VERSION"), "\n"));
     let pc = fs::read_to_string(dest.join("pc/kport.pc")).unwrap();
     assert!(!pc.contains(cc::work_dir().to_str().unwrap()) && !pc.contains('@'), "{pc}");

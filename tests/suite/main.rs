@@ -11,6 +11,7 @@ mod header;
 mod install;
 mod layers;
 mod man;
+mod managers;
 mod native;
 mod packets;
 mod pfctl;

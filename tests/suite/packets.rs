@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::support::world::{ANCHORS, interface, jail, publication, reads};
 use kport::host::HostInterface;
-use kport::net::{Family, Interface, Place, Protocol};
+use kport::net::{Family, Interface, PerFamily, Place, Protocol};
 use kport::options::{Options, Source};
 use kport::publication::{Publication, Redirect};
 use kport::rule;
 use kport::rules;
-use kport::sim::packet::{Party, Release, World};
+use kport::sim::{Party, Release, World};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -105,7 +105,7 @@ fn build(
         living.push(jail(&format!("j{n}"), Some(&format!("bridge{bridge}")), Some(&format!("epair{n}a")), &addresses));
     }
     let mut world = World::new(release, interfaces.clone());
-    world.gateway = [Some("em0".parse().unwrap()); 2];
+    world.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
     world.jails.clone_from(&living);
 
     let mut publications = vec![];
@@ -234,7 +234,7 @@ impl Case {
             });
         let bound = matches!(redirect.place, Place::Interface(_));
         match who {
-            Party::Beyond(on) => {
+            Party::Network(on) => {
                 let here = match redirect.place {
                     Place::Interface(interface) => self.is_in(*on, interface),
                     _ => true,

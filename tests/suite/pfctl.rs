@@ -223,7 +223,7 @@ fn refusals() {
             1,
             "stdin:2: syntax error\npfctl: Syntax error in config file: pf rules not loaded\n",
             Kind::Internal,
-            "line 2, `rdr on \"em0\" inet6 proto tcp from any to (\"em0\") port 8080 tag kport -> fd00::2 port 80`: syntax error",
+            "line 2, `rdr on \"em0\" inet6 proto tcp from any to (\"em0\") port 8080 tag \"kport:web\" -> fd00::2 port 80`: syntax error",
         ),
         (
             1,
@@ -572,7 +572,7 @@ fn every_run_is_traced() {
     assert!(parts[1].starts_with(" -q -o none -a kport/web -f -: "), "{seen}");
     assert!(
         parts[1].contains(
-            " ms, exit status 0\n  < rdr inet proto tcp from any to 192.0.2.1 port 8080 tag kport -> 10.0.0.2 port 80\n"
+            " ms, exit status 0\n  < rdr inet proto tcp from any to 192.0.2.1 port 8080 tag \"kport:web\" -> 10.0.0.2 port 80\n"
         ),
         "{seen}"
     );
@@ -811,6 +811,6 @@ pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
     // what is printed is what the simulator reads, but for the negated address
     standin.set_tables("friends 192.0.2.0/24\nothers\n");
     for (path, text) in pfctl(&standin).rulesets().unwrap() {
-        text.parse::<kport::sim::packet::Ruleset>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
+        text.parse::<kport::sim::Conf>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
     }
 }

@@ -8,9 +8,9 @@ use crate::support::world;
 use std::net::SocketAddr;
 
 use crate::support::world::{ANCHORS, address, host, party, publish, reads};
-use kport::net::Protocol;
+use kport::net::{Family, PerFamily, Protocol};
 use kport::options::Options;
-use kport::sim::packet::{Party, Release, Trace, World};
+use kport::sim::{Party, Release, Trace, World};
 
 /// The host of the recordings: an outer interface, two bridges, web and app on the first, other on the second, and flat on the
 /// host's own stack. web publishes 8080:80 tcp and 5353:53 udp, flat 8100:80.
@@ -332,7 +332,7 @@ fn what_stands_in_the_way() {
     world.enable(false);
     assert!(ask(&world).touches_host());
     let mut world = published(&main);
-    world.forwarding = [false, true];
+    world.forwarding = PerFamily::only(Family::Inet6);
     let trace = ask(&world);
     assert!(!trace.touches("web") && trace.to_string().contains("the host does not forward"), "{trace}");
 }
@@ -395,7 +395,7 @@ fn a_world_of_a_hosts_facts() {
         .unwrap(),
         ..Default::default()
     };
-    facts.gateway.insert(kport::net::Family::Inet, "em0".parse().unwrap());
+    facts.gateway.inet = Some("em0".parse().unwrap());
     for (name, addresses) in [
         ("web", &["10.0.0.2", "fd00::2"][..]),
         ("both", &["10.0.0.3", "10.1.0.2"]),
@@ -405,7 +405,7 @@ fn a_world_of_a_hosts_facts() {
         facts.vnet_addresses.insert(name.to_owned(), addresses.iter().map(|text| address(text)).collect());
     }
     let mut world = World::of_host(&facts, Release::of(1501502)).unwrap();
-    world.load_main(kport::sim::packet::MAIN).unwrap();
+    world.load_main(kport::sim::MAIN).unwrap();
     publish(&mut world, "web", &["10.0.0.2"], "8080:80", &Options::default());
     publish(&mut world, "both", &["10.1.0.2"], "8081:80", &Options::default());
     for (source, on, to, jail) in [
@@ -426,7 +426,7 @@ fn a_world_of_a_hosts_facts() {
     assert!(world.party(address("2001:db8:5::1")).is_err(), "no IPv6 default route");
     facts.sysctls.insert("net.inet.ip.forwarding".to_owned(), 0);
     let closed = World::of_host(&facts, Release::of(1400000)).unwrap();
-    assert_eq!(closed.forwarding, [false, true]);
+    assert_eq!(closed.forwarding, PerFamily::only(Family::Inet6));
 }
 
 /// A trace as `kport trace` prints it.
@@ -462,14 +462,14 @@ fn what_the_simulator_does_not_read_is_refused() {
         ("pass from (em0", ")"),
         ("$", "macro"),
     ] {
-        let error = text.parse::<kport::sim::packet::Ruleset>().unwrap_err();
+        let error = text.parse::<kport::sim::Conf>().unwrap_err();
         assert!(error.message().contains(why), "{text}: {error}");
     }
     let bomb: String = (1..40).map(|n| format!("m{n} = \"$m{} $m{}\"\n", n - 1, n - 1)).collect();
-    let error = format!("m0 = \"em0 em0\"\n{bomb}").parse::<kport::sim::packet::Ruleset>().unwrap_err();
+    let error = format!("m0 = \"em0 em0\"\n{bomb}").parse::<kport::sim::Conf>().unwrap_err();
     assert!(error.message().contains("words"), "{error}");
     let list = "{ ".to_owned() + &"10.0.0.1 ".repeat(1000) + "}";
-    let error = format!("pass from {list} to {list}").parse::<kport::sim::packet::Ruleset>().unwrap_err();
+    let error = format!("pass from {list} to {list}").parse::<kport::sim::Conf>().unwrap_err();
     assert!(error.message().contains("rules"), "{error}");
     let mut loop_back = host(Release::V15);
     assert!(loop_back.load_text("kport/web", "anchor \"kport/*\"").is_err());
@@ -485,7 +485,7 @@ fn what_the_simulator_does_not_read_is_refused() {
         "pass out \\\n on em0 all no state\npass proto udp from any port > 1023 to 192.0.2.1 port { 53, 5000:5010, 1 >< 9, != 7 }",
         "nat on em0 inet from 10.0.0.0/24 to any -> (em0:0) port 1024:65535 round-robin\nno nat on em0 all\nrdr pass on em0 proto tcp to em0 port 80 -> 10.0.0.2",
     ] {
-        if let Err(error) = good.parse::<kport::sim::packet::Ruleset>() {
+        if let Err(error) = good.parse::<kport::sim::Conf>() {
             panic!("{good}: {error}");
         }
     }
@@ -501,7 +501,7 @@ proptest::proptest! {
         "><", "->", "10.0.0.1", "80", "1:5", "9:*", "\"", "$x", "x", "=", "\n", "\\\n", "#", ",", "keep", "state", "max", "0", "anchor", "a/*", "all",
         "flags", "S/SA", "set", "skip", "table", "ä", "\u{0}", "tag", "tagged", "label",
     ]), 0..24)) {
-        if let Err(error) = words.join(" ").parse::<kport::sim::packet::Ruleset>() {
+        if let Err(error) = words.join(" ").parse::<kport::sim::Conf>() {
             assert!(error.message().starts_with("pf.conf line "), "{error}");
         }
     }

@@ -152,7 +152,9 @@ fn the_rules_that_pfctl_shows() {
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
     assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
     assert!(
-        out.contains("kport/web: rdr on em0 inet proto tcp from <friends> to (em0) port = 8080 tag kport -> 10.0.0.2"),
+        out.contains(
+            "kport/web: rdr on em0 inet proto tcp from <friends> to (em0) port = 8080 tag kport:web -> 10.0.0.2"
+        ),
         "{out}"
     );
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]).0, Some(5));

@@ -14,7 +14,7 @@ use crate::support::{rig, standin};
 use kport::error::{Error, Kind, Result};
 use kport::name::{Anchor, Table};
 use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
-use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Step, Unobserved};
+use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Request, Unobserved};
 use kport::rule::Rule;
 use kport::sim::Sim;
 
@@ -48,12 +48,12 @@ impl Fault {
 /// A firewall that fails, or kills the process, once, at the calls that belong to a step.
 struct Faulty {
     sim: Sim,
-    at: Step,
+    at: Phase,
     fault: Cell<Option<Fault>>,
 }
 
 impl Faulty {
-    fn around<T>(&self, step: Step, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn around<T>(&self, step: Phase, call: impl FnOnce() -> Result<T>) -> Result<T> {
         let fault = if step == self.at { self.fault.take() } else { None };
         let broken = || Error::new(Kind::System, "made to fail");
         match fault {
@@ -79,7 +79,7 @@ impl Firewall for Faulty {
         self.sim.redirects_packets()
     }
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        self.around(Step::Load, || self.sim.replace(anchor, rules))
+        self.around(Phase::Load, || self.sim.replace(anchor, rules))
     }
     fn anchors(&self) -> Result<Vec<String>> {
         self.sim.anchors()
@@ -91,16 +91,16 @@ impl Firewall for Faulty {
         self.sim.holds(anchor, rules)
     }
     fn kill_states(&self, states: &[States]) -> Result<u64> {
-        self.around(Step::Kill, || self.sim.kill_states(states))
+        self.around(Phase::Kill, || self.sim.kill_states(states))
     }
     fn status(&self) -> Result<Status> {
-        self.around(Step::Verify, || self.sim.status())
+        self.around(Phase::Verify, || self.sim.status())
     }
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.around(Step::Check, || self.sim.foreign_redirects())
+        self.around(Phase::Check, || self.sim.foreign_redirects())
     }
     fn has_table(&self, table: &Table) -> Result<bool> {
-        self.around(Step::Check, || self.sim.has_table(table))
+        self.around(Phase::Check, || self.sim.has_table(table))
     }
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
         self.sim.rulesets()
@@ -109,15 +109,15 @@ impl Firewall for Faulty {
 
 /// Fails, or kills the process, before a step.
 struct Breaker {
-    at: Step,
+    at: Phase,
     fault: Fault,
 }
 
 impl Observer for Breaker {
-    fn step(&self, step: Step) -> Result<()> {
+    fn phase(&self, phase: Phase) -> Result<()> {
         match self.fault {
-            Fault::Fails if step == self.at => Err(Error::new(Kind::System, "made to fail")),
-            Fault::Killed if step == self.at => std::process::abort(),
+            Fault::Fails if phase == self.at => Err(Error::new(Kind::System, "made to fail")),
+            Fault::Killed if phase == self.at => std::process::abort(),
             _ => Ok(()),
         }
     }
@@ -176,7 +176,7 @@ fn before(act: Act) -> (Rig, Anchors, Anchors) {
     (prepared(), old, reference.loaded())
 }
 
-fn breaking(rig_path: &Path, act: Act, at: Step, fault: Fault) -> Result<Outcome> {
+fn breaking(rig_path: &Path, act: Act, at: Phase, fault: Fault) -> Result<Outcome> {
     let firewall = Faulty { sim: Sim::new(rig_path), at, fault: Cell::new(Some(fault)) };
     run(rig_path, &rig::host(), &firewall, &Breaker { at, fault }, |p| act.run(p))
 }
@@ -187,7 +187,7 @@ fn breaking(rig_path: &Path, act: Act, at: Step, fault: Fault) -> Result<Outcome
 fn killed() {
     let var = |name: &str| std::env::var(name).unwrap();
     let act = *Act::ALL.iter().find(|a| a.name() == var("KPORT_TEST_ACT")).unwrap();
-    let at = *Step::ALL.iter().find(|s| s.name() == var("KPORT_TEST_STEP")).unwrap();
+    let at = *Phase::ALL.iter().find(|s| s.name() == var("KPORT_TEST_STEP")).unwrap();
     let fault = if var("KPORT_TEST_FAULT") == Fault::Killed.name() { Fault::Killed } else { Fault::KilledLate };
     _ = breaking(Path::new(&var("KPORT_TEST_DIR")), act, at, fault);
     panic!("{} never comes to {}", act.name(), at.name());
@@ -200,14 +200,14 @@ fn matrix() {
     _ = writeln!(table, "{:<10} {:<8} {:<21} {:<9} {:<30} next call", "act", "step", "fault", "pf has", "record");
     let mut rows = 0;
     for act in Act::ALL {
-        for step in Step::ALL {
-            let in_unpublish = matches!(step, Step::Lock | Step::Load | Step::Kill | Step::Settle);
-            let in_first = !matches!(step, Step::Settle | Step::Kill);
+        for step in Phase::ALL {
+            let in_unpublish = matches!(step, Phase::Lock | Phase::Load | Phase::Kill | Phase::Settle);
+            let in_first = !matches!(step, Phase::Settle | Phase::Kill);
             if (act == Act::Unpublish && !in_unpublish) || (act == Act::First && !in_first) {
                 continue;
             }
-            let calls_pf = matches!(step, Step::Load | Step::Kill)
-                || (act != Act::Unpublish && matches!(step, Step::Check | Step::Verify));
+            let calls_pf = matches!(step, Phase::Load | Phase::Kill)
+                || (act != Act::Unpublish && matches!(step, Phase::Check | Phase::Verify));
             for fault in [Fault::Fails, Fault::CallFails, Fault::CallFailsLate, Fault::Killed, Fault::KilledLate] {
                 if !calls_pf && !matches!(fault, Fault::Fails | Fault::Killed) {
                     continue;
@@ -259,7 +259,7 @@ fn matrix() {
                     None => panic!("{what}: pf has rules that the list does not show"),
                     Some(l) if l.liveness == Liveness::Live => {
                         assert!(in_pf, "{what}");
-                        let told = if l.trouble.is_some() { "agrees, list says interrupted" } else { "agrees" };
+                        let told = if l.problem.is_some() { "agrees, list says interrupted" } else { "agrees" };
                         told.to_owned()
                     }
                     Some(l) => format!("list says {}", l.liveness.name()),
@@ -273,7 +273,7 @@ fn matrix() {
                 // the next call mends it, and leaves what a run without fault leaves
                 rig.with(&rig.sim(), &Unobserved, |p| act.run(p)).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(rig.loaded(), new, "{what}");
-                assert!(rig.list().iter().all(|l| l.liveness == Liveness::Live && l.trouble.is_none()), "{what}");
+                assert!(rig.list().iter().all(|l| l.liveness == Liveness::Live && l.problem.is_none()), "{what}");
                 let (clean, _, _) = before(act);
                 clean.with(&clean.sim(), &Unobserved, |p| act.run(p)).unwrap();
                 assert_eq!(files(rig.path()), files(clean.path()), "{what}");
@@ -301,9 +301,9 @@ fn restore_after_a_change_that_only_moved_the_address() {
     rig.publish(&at("10.0.0.2")).unwrap();
     struct Cut;
     impl Observer for Cut {
-        fn step(&self, step: Step) -> Result<()> {
+        fn phase(&self, phase: Phase) -> Result<()> {
             // unwinds past the rollback, as a kill does
-            if step == Step::Load { std::panic::panic_any("cut off") } else { Ok(()) }
+            if phase == Phase::Load { std::panic::panic_any("cut off") } else { Ok(()) }
         }
     }
     let cut = || rig.with(&rig.sim(), &Cut, |p| p.publish(&at("10.0.0.3")));
@@ -473,7 +473,10 @@ fn sixty_four_at_once_while_pf_is_busy() {
     }
     for i in 0..64 {
         let rules = pf.rules(&format!("kport/jail{i}")).unwrap();
-        assert!(rules.contains(&format!("port {} tag kport -> 10.0.0.{} port 80", 8000 + i, i + 2)), "{rules}");
+        assert!(
+            rules.contains(&format!("port {} tag \"kport:jail{i}\" -> 10.0.0.{} port 80", 8000 + i, i + 2)),
+            "{rules}"
+        );
     }
     pf.heal();
     let listed = kport(&["list".to_owned(), "--json".to_owned()]).output().unwrap();

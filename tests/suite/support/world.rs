@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use kport::error::Error;
 use kport::host::{HostInterface, Interfaces};
 use kport::name::JailName;
-use kport::net::Interface;
+use kport::net::{Interface, PerFamily};
 use kport::options::Options;
 use kport::publication::{self, Publication, Targets};
 use kport::rule::Rule;
 use kport::rules;
-use kport::sim::packet::{Jail, Party, Release, World};
+use kport::sim::{Attachment, Party, Release, World};
 
 /// The three calls, behind what blocks, and what IPv6 needs to find its neighbours.
 pub const ANCHORS: &str =
@@ -28,7 +28,7 @@ pub fn reads<T: std::str::FromStr<Err = Error>>(texts: &[&str]) -> Vec<T> {
 pub fn party(name: &str) -> Party {
     match name {
         "host" => Party::Host,
-        "em0" | "em1" | "bridge0" | "bridge1" => Party::Beyond(name.parse().unwrap()),
+        "em0" | "em1" | "bridge0" | "bridge1" => Party::Network(name.parse().unwrap()),
         _ => Party::Jail(name.to_owned()),
     }
 }
@@ -42,9 +42,9 @@ pub fn interface(name: &str, groups: &[&str], addresses: &[&str]) -> HostInterfa
     }
 }
 
-pub fn jail(name: &str, behind: Option<&str>, member: Option<&str>, addresses: &[&str]) -> Jail {
+pub fn jail(name: &str, behind: Option<&str>, member: Option<&str>, addresses: &[&str]) -> Attachment {
     let interface = |name: &str| name.parse::<Interface>().unwrap();
-    Jail {
+    Attachment {
         name: name.to_owned(),
         behind: behind.map(interface),
         member: member.map(interface),
@@ -67,7 +67,7 @@ pub fn interfaces() -> Vec<HostInterface> {
 
 pub fn host(release: Release) -> World {
     let mut world = World::new(release, interfaces());
-    world.gateway = [Some("em0".parse().unwrap()); 2];
+    world.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
     world.jails = vec![
         jail("web", Some("bridge0"), Some("epair1a"), &["10.0.0.2/24", "fd00::2/64"]),
         jail("app", Some("bridge0"), Some("epair2a"), &["10.0.0.3/24", "fd00::3/64"]),

@@ -4,36 +4,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ipnet::IpNet;
-
-use super::conf::Ruleset;
-use super::rule::{Action, Keep, Kind, PortMatch, Rule, Target};
+use super::conf::Conf;
+use super::lookup::Lookup;
+use super::rule::{Action, Keep, PortMatch, Rule, RuleKind, Target};
 use super::state::States;
-use super::{Packet, Release, Step};
-use crate::host::HostInterface;
+use super::{Packet, Release, TraceStep};
 use crate::net::Interface;
 use crate::rule::Direction;
-
-/// What rules look up when a packet passes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
-    pub interfaces: Vec<HostInterface>,
-    pub tables: BTreeMap<String, Vec<IpNet>>,
-}
-
-impl Facts {
-    /// Whether `name` is the interface or a group that it is in (pfi_kkif_match in pf_if.c).
-    pub(super) fn is_in(&self, interface: Interface, name: Interface) -> bool {
-        interface == name || self.interfaces.iter().any(|known| known.name == interface && known.groups.contains(&name))
-    }
-}
 
 /// pf with its rules and states.
 #[derive(Clone, Debug)]
 pub(super) struct Pf {
     pub enabled: bool,
     pub release: Release,
-    pub main: Ruleset,
+    pub main: Conf,
     /// By path, in the order in which pf walks the children of a wildcard call.
     pub anchors: BTreeMap<String, Vec<Rule>>,
     pub states: States,
@@ -49,21 +33,21 @@ struct Found<'a> {
 /// One walk through the rules of a kind.
 struct Walk<'a, 's> {
     pf: &'a Pf,
-    facts: &'a Facts,
-    kind: Kind,
+    lookup: &'a Lookup,
+    kind: RuleKind,
     direction: Direction,
     on: Interface,
     packet: Packet,
     found: Option<Found<'a>>,
     done: bool,
-    steps: &'s mut Vec<Step>,
+    steps: &'s mut Vec<TraceStep>,
 }
 
 impl<'a> Walk<'a, '_> {
     /// `anchor` is empty for the main ruleset.
     fn ruleset(&mut self, anchor: &'a str, rules: &'a [Rule]) {
         for (number, rule) in rules.iter().enumerate() {
-            if rule.action.kind() != self.kind || !rule.takes(&self.packet, self.direction, self.on, self.facts) {
+            if rule.action.kind() != self.kind || !rule.takes(&self.packet, self.direction, self.on, self.lookup) {
                 continue;
             }
             // a tag holds from here on, also when a later rule wins
@@ -77,7 +61,7 @@ impl<'a> Walk<'a, '_> {
                 }
                 continue;
             }
-            self.steps.push(Step::Rule { anchor: anchor.to_owned(), text: rule.text.clone() });
+            self.steps.push(TraceStep::Rule { anchor: anchor.to_owned(), text: rule.text.clone() });
             match &rule.action {
                 // 15 leaves what an earlier anchor found, and goes on behind this ruleset
                 Action::Nat(None) | Action::Rdr(None) if self.pf.release == Release::V15 => return,
@@ -134,15 +118,15 @@ impl<'a> Walk<'a, '_> {
 impl Pf {
     fn walk<'a>(
         &'a self,
-        kind: Kind,
+        kind: RuleKind,
         packet: &Packet,
         direction: Direction,
         on: Interface,
-        facts: &'a Facts,
-        steps: &mut Vec<Step>,
+        lookup: &'a Lookup,
+        steps: &mut Vec<TraceStep>,
     ) -> (Option<Found<'a>>, Packet) {
         let packet = packet.clone();
-        let mut walk = Walk { pf: self, facts, kind, direction, on, packet, found: None, done: false, steps };
+        let mut walk = Walk { pf: self, lookup, kind, direction, on, packet, found: None, done: false, steps };
         walk.ruleset("", &self.main.rules);
         (walk.found, walk.packet)
     }
@@ -153,33 +137,33 @@ impl Pf {
         packet: &mut Packet,
         direction: Direction,
         on: Interface,
-        facts: &Facts,
-        steps: &mut Vec<Step>,
+        lookup: &Lookup,
+        steps: &mut Vec<TraceStep>,
     ) -> bool {
-        steps.push(Step::Hook { direction, on });
+        steps.push(TraceStep::Hook { direction, on });
         if !self.enabled {
-            steps.push(Step::Note("pf is disabled: not looked at".to_owned()));
+            steps.push(TraceStep::Note("pf is disabled: not looked at".to_owned()));
             return true;
         }
-        if self.main.skip.iter().any(|name| facts.is_in(on, *name)) {
-            steps.push(Step::Note("set skip: not looked at".to_owned()));
+        if self.main.skip.iter().any(|name| lookup.is_in(on, *name)) {
+            steps.push(TraceStep::Note("set skip: not looked at".to_owned()));
             return true;
         }
         let before = packet.clone();
         if let Some(state) = self.states.find(packet, direction, on) {
-            steps.push(Step::State { anchor: state.origin.0.clone(), text: state.rule.clone() });
+            steps.push(TraceStep::State { anchor: state.origin.0.clone(), text: state.rule.clone() });
             note_translation(&before, packet, steps);
             return true;
         }
-        let kind = if direction == Direction::In { Kind::Rdr } else { Kind::Nat };
-        let (translation, tagged) = self.walk(kind, packet, direction, on, facts, steps);
+        let kind = if direction == Direction::In { RuleKind::Rdr } else { RuleKind::Nat };
+        let (translation, tagged) = self.walk(kind, packet, direction, on, lookup, steps);
         packet.tag = tagged.tag;
         let mut passed_by_rdr = None;
         let translated = translation.is_some();
         if let Some(found) = translation {
             let done = match &found.rule.action {
-                Action::Rdr(Some(target)) => redirect(packet, target, found.rule, facts),
-                Action::Nat(Some(pool)) => pool.pick(packet.family(), facts).and_then(|address| {
+                Action::Rdr(Some(target)) => redirect(packet, target, found.rule, lookup),
+                Action::Nat(Some(pool)) => pool.pick(packet.family(), lookup).and_then(|address| {
                     let port = self.states.free_port(packet, address)?;
                     packet.from = SocketAddr::new(address, port);
                     Some(())
@@ -187,7 +171,7 @@ impl Pf {
                 _ => Some(()),
             };
             if done.is_none() {
-                steps.push(Step::Note("no address to translate to".to_owned()));
+                steps.push(TraceStep::Note("no address to translate to".to_owned()));
                 // 14 goes on untranslated (pf_get_translation returns no rule), 15 drops (PFRES_MAPFAILED)
                 if self.release == Release::V15 {
                     return false;
@@ -202,11 +186,11 @@ impl Pf {
         let (bound, origin, keep) = if let Some((origin, text)) = passed_by_rdr {
             (self.main.if_bound, (origin, text), Some(Keep::default()))
         } else {
-            let (filter, tagged) = self.walk(Kind::Filter, packet, direction, on, facts, steps);
+            let (filter, tagged) = self.walk(RuleKind::Filter, packet, direction, on, lookup, steps);
             packet.tag = tagged.tag;
             match filter {
                 Some(Found { rule: Rule { action: Action::Block, .. }, .. }) => {
-                    steps.push(Step::Verdict("blocked".to_owned()));
+                    steps.push(TraceStep::Verdict("blocked".to_owned()));
                     return false;
                 }
                 Some(Found { anchor, number, rule }) => {
@@ -220,18 +204,18 @@ impl Pf {
             let options = keep.unwrap_or_default().options;
             let made = self.states.insert((&before, packet), direction, bound.then_some(on), origin, &options);
             if let Err(limit) = made {
-                steps.push(Step::Verdict(format!("blocked: {limit} is reached")));
+                steps.push(TraceStep::Verdict(format!("blocked: {limit} is reached")));
                 return false;
             }
         }
-        steps.push(Step::Verdict("passed".to_owned()));
+        steps.push(TraceStep::Verdict("passed".to_owned()));
         true
     }
 }
 
 /// The destination of an rdr rule; a range keeps its offset (pf_get_transaddr in pf_lb.c).
-fn redirect(packet: &mut Packet, target: &Target, rule: &Rule, facts: &Facts) -> Option<()> {
-    let address = target.address.pick(packet.family(), facts)?;
+fn redirect(packet: &mut Packet, target: &Target, rule: &Rule, lookup: &Lookup) -> Option<()> {
+    let address = target.address.pick(packet.family(), lookup)?;
     let port = match (target.ports, rule.to.ports) {
         (None, _) => packet.to.port(),
         (Some(ports), Some(PortMatch::In(first, _))) => {
@@ -243,8 +227,8 @@ fn redirect(packet: &mut Packet, target: &Target, rule: &Rule, facts: &Facts) ->
     Some(())
 }
 
-fn note_translation(before: &Packet, after: &Packet, steps: &mut Vec<Step>) {
+fn note_translation(before: &Packet, after: &Packet, steps: &mut Vec<TraceStep>) {
     if (before.from, before.to) != (after.from, after.to) {
-        steps.push(Step::Translated(after.clone()));
+        steps.push(TraceStep::Translated(after.clone()));
     }
 }

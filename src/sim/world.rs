@@ -4,19 +4,20 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::pf::{Facts, Pf};
+use super::lookup::Lookup;
+use super::pf::Pf;
 use super::rule::{Action, Rule};
 use super::state::States;
-use super::{Packet, Party, Release, Ruleset, Step, Trace, Verdict};
+use super::{Conf, Packet, Party, Release, Trace, TraceStep, Verdict};
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, HostInterface};
-use crate::net::{Family, Interface, Protocol};
+use crate::host::{Host, HostInterface, Interfaces};
+use crate::net::{Family, Interface, PerFamily, Protocol};
 use crate::pf::Firewall;
 use crate::rule::{self, Direction};
 
-/// A jail.
+/// Where a jail is on the network: one for each interface of the host behind which it has addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jail {
+pub struct Attachment {
     /// Its name.
     pub name: String,
     /// The host's interface at which the jail's packets are seen: its bridge, or the host's end of its epair. `None`
@@ -28,7 +29,7 @@ pub struct Jail {
     pub addresses: Vec<IpNet>,
 }
 
-impl Jail {
+impl Attachment {
     fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.addr() == address)
     }
@@ -37,14 +38,14 @@ impl Jail {
 /// A host with pf, its jails, and what is around it.
 #[derive(Clone, Debug)]
 pub struct World {
-    facts: Facts,
+    lookup: Lookup,
     pf: Pf,
     /// The jails.
-    pub jails: Vec<Jail>,
+    pub jails: Vec<Attachment>,
     /// The interface of the default route, IPv4 and IPv6.
-    pub gateway: [Option<Interface>; 2],
+    pub gateway: PerFamily<Option<Interface>>,
     /// `net.inet.ip.forwarding`, `net.inet6.ip6.forwarding`
-    pub forwarding: [bool; 2],
+    pub forwarding: PerFamily<bool>,
     /// `net.pf.filter_local`, as it was when pf was enabled.
     pub filter_local: bool,
     /// `net.link.bridge.pfil_member`
@@ -61,17 +62,17 @@ impl World {
     /// A host with these interfaces that forwards, with pf enabled and an empty main ruleset.
     pub fn new(release: Release, interfaces: Vec<HostInterface>) -> World {
         World {
-            facts: Facts { interfaces, ..Facts::default() },
+            lookup: Lookup { interfaces, ..Lookup::default() },
             pf: Pf {
                 enabled: true,
                 release,
-                main: Ruleset::default(),
+                main: Conf::default(),
                 anchors: std::collections::BTreeMap::new(),
                 states: States::default(),
             },
             jails: vec![],
-            gateway: [None; 2],
-            forwarding: [true; 2],
+            gateway: PerFamily::default(),
+            forwarding: PerFamily { inet: true, inet6: true },
             filter_local: false,
             pfil_member: false,
         }
@@ -83,14 +84,15 @@ impl World {
     pub fn of_host(host: &dyn Host, release: Release) -> Result<World> {
         let mut world = World::new(release, host.interfaces()?);
         for family in Family::ALL {
-            world.gateway[usize::from(family == Family::Inet6)] = host.gateway(family)?;
-        }
-        for (forwards, name) in world.forwarding.iter_mut().zip(["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"])
-        {
-            *forwards = host.sysctl(name)?.is_none_or(|value| value != 0);
+            *world.gateway.of_mut(family) = host.gateway(family)?;
+            let sysctl = match family {
+                Family::Inet => "net.inet.ip.forwarding",
+                Family::Inet6 => "net.inet6.ip6.forwarding",
+            };
+            *world.forwarding.of_mut(family) = host.sysctl(sysctl)?.is_none_or(|value| value != 0);
         }
         world.filter_local = host.sysctl("net.pf.filter_local")?.is_some_and(|value| value != 0);
-        for jail in host.jails()?.iter().filter(|jail| !jail.dying) {
+        for jail in host.jails()?.jails.iter().filter(|jail| !jail.dying) {
             let addresses = if jail.vnet { host.vnet_addresses(jail)? } else { jail.addresses.clone() };
             for address in addresses {
                 world.add_address(&jail.name, address, jail.vnet);
@@ -115,23 +117,28 @@ impl World {
     }
 
     fn add_address(&mut self, name: &str, address: IpAddr, vnet: bool) {
-        let holding = self.holding(address).filter(|_| vnet);
-        let network = IpNet::new(address, holding.map_or(IpNet::from(address).prefix_len(), |(length, _)| length));
-        let (behind, Ok(network)) = (holding.map(|(_, interface)| interface), network) else { return };
+        let connected = Interfaces(&self.lookup.interfaces).connected(address).filter(|_| vnet);
+        let behind = connected.map(|(interface, _)| interface);
+        let host = IpNet::from(address);
+        let Ok(network) = IpNet::new(address, connected.map_or(host.prefix_len(), |(_, on)| on.prefix_len())) else {
+            return;
+        };
         // a network that the host is not on: the jail cannot be told from what is behind the gateway
         if vnet && behind.is_none() {
             return;
         }
         match self.jails.iter_mut().find(|jail| jail.name == name && jail.behind == behind) {
             Some(jail) => jail.addresses.push(network),
-            None => self.jails.push(Jail { name: name.to_owned(), behind, member: None, addresses: vec![network] }),
+            None => {
+                self.jails.push(Attachment { name: name.to_owned(), behind, member: None, addresses: vec![network] })
+            }
         }
     }
 
     /// Loads the main ruleset: pf.conf(5) text. States stay.
     pub fn load_main(&mut self, text: &str) -> Result<()> {
-        let ruleset: Ruleset = text.parse()?;
-        self.facts.tables.clone_from(&ruleset.tables);
+        let ruleset: Conf = text.parse()?;
+        self.lookup.tables.clone_from(&ruleset.tables);
         self.pf.main = ruleset;
         Ok(())
     }
@@ -143,7 +150,7 @@ impl World {
 
     /// Loads pf.conf(5) text into the anchor `path`, as all that it has. Anchors are called by the main ruleset only.
     pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
-        let ruleset: Ruleset = text.parse()?;
+        let ruleset: Conf = text.parse()?;
         if let Some(call) = ruleset.rules.iter().find(|rule| matches!(rule.action, Action::Call(..))) {
             let why = format!("anchor {path} calls another, which the simulator does not follow: {}", call.text);
             return Err(Error::new(Kind::Unsupported, why));
@@ -167,7 +174,7 @@ impl World {
 
     /// The interfaces, to change them as ifconfig(8) would.
     pub fn interfaces(&mut self) -> &mut Vec<HostInterface> {
-        &mut self.facts.interfaces
+        &mut self.lookup.interfaces
     }
 
     /// Who has `address`: the host, a jail, or somebody behind the interface that leads there.
@@ -178,7 +185,7 @@ impl World {
         if self.is_own(address) || address.is_loopback() {
             return Ok(Party::Host);
         }
-        self.route(address).map(Party::Beyond).ok_or_else(|| {
+        self.route(address).map(Party::Network).ok_or_else(|| {
             Error::new(Kind::Unavailable, format!("no route leads to {address}; say where it comes from with --on"))
         })
     }
@@ -187,11 +194,11 @@ impl World {
     /// else there. Without an interface, whoever has the address.
     pub fn sender(&self, source: IpAddr, on: Option<Interface>) -> Result<Party> {
         let Some(on) = on else { return self.party(source) };
-        if !self.facts.interfaces.iter().any(|interface| interface.name == on) {
+        if !self.lookup.interfaces.iter().any(|interface| interface.name == on) {
             return Err(Error::new(Kind::Argument, format!("the host has no interface {on}")));
         }
-        let behind = |jail: &&Jail| jail.has(source) && (jail.behind == Some(on) || jail.member == Some(on));
-        Ok(self.jails.iter().find(behind).map_or(Party::Beyond(on), |jail| Party::Jail(jail.name.clone())))
+        let behind = |jail: &&Attachment| jail.has(source) && (jail.behind == Some(on) || jail.member == Some(on));
+        Ok(self.jails.iter().find(behind).map_or(Party::Network(on), |jail| Party::Jail(jail.name.clone())))
     }
 
     /// The way of a connection's first packet, of the answer, and of the packet after it. States that it makes stay.
@@ -222,27 +229,34 @@ impl World {
     }
 
     /// Whether the answer to what `party` got comes back to `sender` as the answer to what was sent.
-    fn answers(&mut self, party: &Party, got: &Packet, sender: &Party, sent: &Packet, steps: &mut Vec<Step>) -> bool {
+    fn answers(
+        &mut self,
+        party: &Party,
+        got: &Packet,
+        sender: &Party,
+        sent: &Packet,
+        steps: &mut Vec<TraceStep>,
+    ) -> bool {
         let Way::Delivered(back, answer) = self.send(party, got.answer(), steps) else { return false };
         if (answer.from, answer.to) != (sent.to, sent.from) {
-            steps.push(Step::Note(format!("not the answer that {sender} waits for")));
+            steps.push(TraceStep::Note(format!("not the answer that {sender} waits for")));
             return false;
         }
         match (&back, sender) {
-            (Party::Beyond(out), Party::Beyond(came)) if out != came => {
+            (Party::Network(out), Party::Network(came)) if out != came => {
                 // whether it gets there is up to the networks around the host
-                steps.push(Step::Note(format!("the answer leaves by {out}; the packet came in on {came}")));
+                steps.push(TraceStep::Note(format!("the answer leaves by {out}; the packet came in on {came}")));
                 true
             }
             _ => back == *sender,
         }
     }
 
-    fn send(&mut self, sender: &Party, packet: Packet, steps: &mut Vec<Step>) -> Way {
-        steps.push(Step::Sent(sender.clone(), packet.clone()));
+    fn send(&mut self, sender: &Party, packet: Packet, steps: &mut Vec<TraceStep>) -> Way {
+        steps.push(TraceStep::Sent(sender.clone(), packet.clone()));
         let jail = match sender {
             Party::Host => return self.originate(packet, steps),
-            Party::Beyond(interface) => return self.arrive(packet, *interface, steps),
+            Party::Network(interface) => return self.arrive(packet, *interface, steps),
             Party::Jail(name) => {
                 let mut sides = self.jails.iter().filter(|jail| jail.name == *name);
                 if sides.clone().any(|jail| jail.behind.is_some() && jail.has(packet.to.ip())) {
@@ -264,14 +278,14 @@ impl World {
             return Way::Lost;
         }
         if past {
-            steps.push(Step::Note(format!("over {behind}, past the host")));
+            steps.push(TraceStep::Note(format!("over {behind}, past the host")));
             return self.neighbour(packet, behind, steps);
         }
         self.arrive(packet, behind, steps)
     }
 
     /// What the host, or a jail on its stack, sends.
-    fn originate(&mut self, mut packet: Packet, steps: &mut Vec<Step>) -> Way {
+    fn originate(&mut self, mut packet: Packet, steps: &mut Vec<TraceStep>) -> Way {
         if !self.is_own(packet.to.ip()) {
             return self.leave(packet, steps);
         }
@@ -286,7 +300,7 @@ impl World {
     }
 
     /// ip_input(9): what comes in on an interface.
-    fn arrive(&mut self, mut packet: Packet, on: Interface, steps: &mut Vec<Step>) -> Way {
+    fn arrive(&mut self, mut packet: Packet, on: Interface, steps: &mut Vec<TraceStep>) -> Way {
         let over_loopback = self.is_loopback(on);
         if !over_loopback && (packet.from.ip().is_loopback() || packet.to.ip().is_loopback()) {
             return lost(steps, "a loopback address does not come from a network");
@@ -297,19 +311,18 @@ impl World {
         if self.is_own(packet.to.ip()) {
             return self.deliver(packet, steps);
         }
-        let inet6 = packet.family() == Family::Inet6;
-        if !self.forwarding[usize::from(inet6)] {
+        if !self.forwarding.of(packet.family()) {
             return lost(steps, "the host does not forward");
         }
         // ip6_forward looks at the scope of the source before pf could translate it; ip_output looks behind pf
-        if inet6 && packet.from.ip().is_loopback() {
+        if packet.family() == Family::Inet6 && packet.from.ip().is_loopback() {
             return lost(steps, "::1 is not forwarded");
         }
         self.leave(packet, steps)
     }
 
     /// To a socket of the host or of a jail on its stack.
-    fn deliver(&mut self, mut packet: Packet, steps: &mut Vec<Step>) -> Way {
+    fn deliver(&mut self, mut packet: Packet, steps: &mut Vec<TraceStep>) -> Way {
         if self.filter_local {
             let Some(lo0) = self.lo0() else { return lost(steps, "the host has no lo0") };
             if !self.hook(&mut packet, Direction::Out, lo0, steps) {
@@ -323,7 +336,7 @@ impl World {
     }
 
     /// ip_output(9): out by the interface that leads there.
-    fn leave(&mut self, mut packet: Packet, steps: &mut Vec<Step>) -> Way {
+    fn leave(&mut self, mut packet: Packet, steps: &mut Vec<TraceStep>) -> Way {
         let Some(out) = self.route(packet.to.ip()) else { return lost(steps, "no route") };
         let meant = packet.to.ip();
         if !self.hook(&mut packet, Direction::Out, out, steps) {
@@ -339,9 +352,9 @@ impl World {
     }
 
     /// The last hop, on a bridge or a wire.
-    fn neighbour(&mut self, mut packet: Packet, on: Interface, steps: &mut Vec<Step>) -> Way {
+    fn neighbour(&mut self, mut packet: Packet, on: Interface, steps: &mut Vec<TraceStep>) -> Way {
         let jail = self.jails.iter().find(|jail| jail.behind == Some(on) && jail.has(packet.to.ip())).cloned();
-        let Some(jail) = jail else { return delivered(Party::Beyond(on), packet, steps) };
+        let Some(jail) = jail else { return delivered(Party::Network(on), packet, steps) };
         if self.pfil_member
             && let Some(member) = jail.member
             && !self.hook(&mut packet, Direction::Out, member, steps)
@@ -358,12 +371,12 @@ impl World {
         delivered(Party::Jail(jail.name), packet, steps)
     }
 
-    fn hook(&mut self, packet: &mut Packet, direction: Direction, on: Interface, steps: &mut Vec<Step>) -> bool {
-        self.pf.test(packet, direction, on, &self.facts, steps)
+    fn hook(&mut self, packet: &mut Packet, direction: Direction, on: Interface, steps: &mut Vec<TraceStep>) -> bool {
+        self.pf.test(packet, direction, on, &self.lookup, steps)
     }
 
     fn is_own(&self, address: IpAddr) -> bool {
-        let networks = || self.facts.interfaces.iter().flat_map(|interface| &interface.addresses);
+        let networks = || self.lookup.interfaces.iter().flat_map(|interface| &interface.addresses);
         // all of 127/8 is the host's
         networks().any(|own| own.addr() == address || own.addr().is_loopback() && own.contains(&address))
     }
@@ -373,35 +386,29 @@ impl World {
     }
 
     fn lo0(&self) -> Option<Interface> {
-        self.facts.interfaces.iter().map(|interface| interface.name).find(|name| name.as_str() == "lo0")
+        self.lookup.interfaces.iter().map(|interface| interface.name).find(|name| name.as_str() == "lo0")
     }
 
     fn loopback(&self, address: IpAddr) -> Option<Interface> {
-        let owner = self.facts.interfaces.iter().find(|i| i.addresses.iter().any(|own| own.addr() == address));
+        let owner = Interfaces(&self.lookup.interfaces).holder(address);
         owner.map(|owner| owner.name).filter(|name| self.is_loopback(*name)).or_else(|| self.lo0())
     }
 
     /// The interface that leads to an address that is not the host's: by the longest network, else the default route.
     fn route(&self, address: IpAddr) -> Option<Interface> {
-        self.holding(address).map(|(_, name)| name).or(self.gateway[usize::from(address.is_ipv6())])
-    }
-
-    /// The interface on the longest network that holds `address`, and the network's length.
-    fn holding(&self, address: IpAddr) -> Option<(u8, Interface)> {
-        let connected = self.facts.interfaces.iter().flat_map(|interface| {
-            let holding = interface.addresses.iter().filter(move |network| network.contains(&address));
-            holding.map(|network| (network.prefix_len(), interface.name))
-        });
-        connected.max_by_key(|(length, _)| *length)
+        Interfaces(&self.lookup.interfaces)
+            .connected(address)
+            .map(|(name, _)| name)
+            .or(*self.gateway.of(Family::of(address)))
     }
 }
 
-fn lost(steps: &mut Vec<Step>, why: &str) -> Way {
-    steps.push(Step::Note(why.to_owned()));
+fn lost(steps: &mut Vec<TraceStep>, why: &str) -> Way {
+    steps.push(TraceStep::Note(why.to_owned()));
     Way::Lost
 }
 
-fn delivered(party: Party, packet: Packet, steps: &mut Vec<Step>) -> Way {
-    steps.push(Step::Delivered(party.clone(), packet.to));
+fn delivered(party: Party, packet: Packet, steps: &mut Vec<TraceStep>) -> Way {
+    steps.push(TraceStep::Delivered(party.clone(), packet.to));
     Way::Delivered(party, packet)
 }

@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::rule::{Action, Keep, Kind, Operand, PortMatch, Rule, Side, Target, each};
+use super::rule::{Action, Keep, Operand, PortMatch, Rule, RuleKind, Side, Target, each};
 use crate::error::{self, Error, Result, quoted};
-use crate::host::HostInterface;
+use crate::host::{HostInterface, Interfaces};
 use crate::name::Table;
 use crate::net::{Family, Interface, PortRange};
 use crate::pf::foreign;
@@ -16,14 +16,14 @@ use crate::rule::{Direction, Rate, StateOptions};
 
 /// Rules and settings, read from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ruleset {
+pub struct Conf {
     pub(super) rules: Vec<Rule>,
     pub(super) skip: Vec<Interface>,
     pub(super) if_bound: bool,
     pub(super) tables: BTreeMap<String, Vec<IpNet>>,
 }
 
-impl Ruleset {
+impl Conf {
     /// Whether it defines the table.
     pub fn has_table(&self, table: &Table) -> bool {
         self.tables.contains_key(table.as_str())
@@ -31,7 +31,7 @@ impl Ruleset {
 
     /// Whether it calls this path, `kport/*` for example, for nat, rdr and filter rules.
     pub fn calls(&self, path: &str) -> [bool; 3] {
-        [Kind::Nat, Kind::Rdr, Kind::Filter].map(|kind| {
+        [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| {
             self.rules
                 .iter()
                 .any(|rule| matches!(&rule.action, Action::Call(of, called) if *of == kind && called == path))
@@ -39,13 +39,13 @@ impl Ruleset {
     }
 }
 
-impl FromStr for Ruleset {
+impl FromStr for Conf {
     type Err = Error;
 
     /// Reads pf.conf(5) text, or what pfctl(8) `-s nat` and `-s rules` print. `match`, `route-to`, `binat`, inline
     /// anchors, tables in files, names of hosts and services are among what is refused.
-    fn from_str(text: &str) -> Result<Ruleset> {
-        let mut made = Ruleset::default();
+    fn from_str(text: &str) -> Result<Conf> {
+        let mut made = Conf::default();
         let mut macros = HashMap::new();
         let mut start = 1;
         let mut joined = String::new();
@@ -70,7 +70,7 @@ impl FromStr for Ruleset {
     }
 }
 
-impl Ruleset {
+impl Conf {
     /// The interfaces and groups of `set skip`.
     pub fn skipped(&self) -> &[Interface] {
         &self.skip
@@ -81,7 +81,7 @@ impl Ruleset {
     /// addresses is if it names icmp6.
     pub fn blocks_neighbours(&self, all: &[HostInterface], on: Interface, direction: Direction) -> Option<&str> {
         const ICMP6: u8 = 58;
-        let is_in = |name: Interface| on == name || all.iter().any(|i| i.name == on && i.groups.contains(&name));
+        let is_in = |name| Interfaces(all).is_in(on, name);
         if self.skip.iter().any(|name| is_in(*name)) {
             return None;
         }
@@ -210,7 +210,7 @@ impl<'a> Words<'a> {
     }
 }
 
-impl Ruleset {
+impl Conf {
     fn statement(&mut self, text: &str, words: Words<'_>, macros: &mut HashMap<String, Vec<String>>) -> Read<()> {
         if let [name, equals, value @ ..] = words.0
             && equals == "="
@@ -297,9 +297,9 @@ impl Ruleset {
             }
             word @ ("anchor" | "nat-anchor" | "rdr-anchor") if !no => {
                 let kind = match word {
-                    "anchor" => Kind::Filter,
-                    "nat-anchor" => Kind::Nat,
-                    _ => Kind::Rdr,
+                    "anchor" => RuleKind::Filter,
+                    "nat-anchor" => RuleKind::Nat,
+                    _ => RuleKind::Rdr,
                 };
                 rule.quick = words.take("quick");
                 let called = words.next()?;
@@ -318,7 +318,7 @@ impl Ruleset {
             return Err("nat pass is not known to the simulator".to_owned());
         }
         let mut lists = Lists::default();
-        let to_nowhere = no || rule.action.kind() == Kind::Filter || matches!(rule.action, Action::Call(..));
+        let to_nowhere = no || rule.action.kind() == RuleKind::Filter || matches!(rule.action, Action::Call(..));
         while !words.0.is_empty() && words.peek() != "->" {
             self.condition(&mut rule, &mut lists, &mut words)?;
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Packet;
-use super::pf::Facts;
+use super::lookup::Lookup;
 use crate::net::{Family, Interface, PortRange};
 use crate::rule::{self, Direction, StateOptions};
 
@@ -42,26 +42,27 @@ impl From<&rule::Address> for Operand {
 
 impl Operand {
     /// Whether it stands for `address` at this moment.
-    pub(super) fn holds(&self, address: IpAddr, facts: &Facts) -> bool {
+    pub(super) fn holds(&self, address: IpAddr, lookup: &Lookup) -> bool {
         match self {
             Operand::Any => true,
             Operand::Network(network) => network.contains(&address),
-            Operand::Table(name) => {
-                facts.tables.get(name).is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
-            }
+            Operand::Table(name) => lookup
+                .tables
+                .get(name)
+                .is_some_and(|networks| networks.iter().any(|network| network.contains(&address))),
             Operand::Interface { network: true, .. } => {
-                self.networks(facts).any(|network| !link_local(network.addr()) && network.contains(&address))
+                self.networks(lookup).any(|network| !link_local(network.addr()) && network.contains(&address))
             }
-            Operand::Interface { .. } | Operand::Own => self.networks(facts).any(|network| network.addr() == address),
+            Operand::Interface { .. } | Operand::Own => self.networks(lookup).any(|network| network.addr() == address),
         }
     }
 
     /// The addresses that a dynamic operand has, each with its network.
-    fn networks<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = IpNet> + 'a {
-        facts.interfaces.iter().flat_map(move |interface| {
+    fn networks<'a>(&'a self, lookup: &'a Lookup) -> impl Iterator<Item = IpNet> + 'a {
+        lookup.interfaces.iter().flat_map(move |interface| {
             let (ours, first) = match self {
                 Operand::Own => (true, false),
-                Operand::Interface { name, first, .. } => (facts.is_in(interface.name, *name), *first),
+                Operand::Interface { name, first, .. } => (lookup.is_in(interface.name, *name), *first),
                 _ => (false, false),
             };
             // `:0` is the first address of each family, link-local ones left out (pfi_instance_add in pf_if.c)
@@ -74,12 +75,12 @@ impl Operand {
     }
 
     /// The address that a translation to this operand takes; pf goes round several, here it is always the first.
-    pub(super) fn pick(&self, family: Family, facts: &Facts) -> Option<IpAddr> {
+    pub(super) fn pick(&self, family: Family, lookup: &Lookup) -> Option<IpAddr> {
         match self {
             Operand::Network(network) => Some(network.addr()),
             // pf_map_addr in pf_lb.c passes over link-local addresses
             _ => self
-                .networks(facts)
+                .networks(lookup)
                 .map(|network| network.addr())
                 .find(|address| Family::of(*address) == family && !link_local(*address)),
         }
@@ -121,8 +122,8 @@ impl Side {
         Side { not: false, address: Operand::Any, ports: None }
     }
 
-    fn holds(&self, address: IpAddr, port: u16, facts: &Facts) -> bool {
-        self.address.holds(address, facts) != self.not && self.ports.is_none_or(|ports| ports.holds(port))
+    fn holds(&self, address: IpAddr, port: u16, lookup: &Lookup) -> bool {
+        self.address.holds(address, lookup) != self.not && self.ports.is_none_or(|ports| ports.holds(port))
     }
 }
 
@@ -136,7 +137,7 @@ pub(super) enum Action {
     /// Redirection; `None` for `no rdr`.
     Rdr(Option<Target>),
     /// An anchor call, by kind.
-    Call(Kind, String),
+    Call(RuleKind, String),
 }
 
 /// Where an rdr rule leads.
@@ -150,18 +151,18 @@ pub(super) struct Target {
 
 /// The rulesets of an anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RuleKind {
     Nat,
     Rdr,
     Filter,
 }
 
 impl Action {
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> RuleKind {
         match self {
-            Action::Pass | Action::Block => Kind::Filter,
-            Action::Nat(_) => Kind::Nat,
-            Action::Rdr(_) => Kind::Rdr,
+            Action::Pass | Action::Block => RuleKind::Filter,
+            Action::Nat(_) => RuleKind::Nat,
+            Action::Rdr(_) => RuleKind::Rdr,
             Action::Call(kind, _) => *kind,
         }
     }
@@ -264,15 +265,15 @@ impl Rule {
     }
 
     /// Whether the rule is about this packet, on its way through this interface.
-    pub(super) fn takes(&self, packet: &Packet, direction: Direction, on: Interface, facts: &Facts) -> bool {
-        let interface = self.on.is_none_or(|(not, name)| facts.is_in(on, name) != not);
+    pub(super) fn takes(&self, packet: &Packet, direction: Direction, on: Interface, lookup: &Lookup) -> bool {
+        let interface = self.on.is_none_or(|(not, name)| lookup.is_in(on, name) != not);
         let tagged = |(not, tag): &(bool, String)| (packet.tag.as_deref() == Some(tag)) != *not;
         interface
             && self.direction.is_none_or(|wanted| wanted == direction)
             && self.family.is_none_or(|family| family == packet.family())
             && self.protocol.is_none_or(|number| number == packet.protocol.number())
-            && self.from.holds(packet.from.ip(), packet.from.port(), facts)
-            && self.to.holds(packet.to.ip(), packet.to.port(), facts)
+            && self.from.holds(packet.from.ip(), packet.from.port(), lookup)
+            && self.to.holds(packet.to.ip(), packet.to.port(), lookup)
             && (packet.starts || !self.starts_only || packet.protocol != crate::net::Protocol::Tcp)
             && self.tagged.as_ref().is_none_or(tagged)
     }

@@ -1,0 +1,123 @@
+//! Whether pf runs, may be changed, calls kport's anchors where they count, and has no redirect of somebody else's.
+
+use super::evidence::Evidence;
+use super::{Finding, Found, Level, RELOAD, found, problem, warning};
+use crate::conflict;
+use crate::error::{Kind, Problem, quoted};
+use crate::host::Interfaces;
+use crate::pf::calls_of_kport;
+use crate::publication::Publication;
+use crate::readiness;
+use crate::rule::Rule;
+use crate::rules;
+
+pub(super) fn pf(evidence: &Evidence<'_>) -> Found {
+    let Err(error) = &evidence.status else {
+        let seen = match evidence.firewall.redirects_packets() {
+            false => "the simulator plays pf: no packet is redirected".to_owned(),
+            true => format!("pf answers, by backend {}", evidence.firewall.name()),
+        };
+        return Ok(Some(vec![Finding { level: Level::Ok, ..problem(seen, "") }]));
+    };
+    let remedy = match error.kind() {
+        _ if evidence.sysctl_is_on("security.jail.jailed")? => {
+            "inside a jail pf needs vnet, and in the devfs ruleset of the jail: add path pf unhide"
+        }
+        Kind::Permission => "run as root; for another user: chmod or a devfs.rules(5) line for /dev/pf",
+        Kind::Unavailable => "load pf: kldload pf (and at boot: sysrc pf_enable=YES)",
+        Kind::Argument => "--pfctl /sbin/pfctl",
+        Kind::Busy => "try again",
+        _ => "see dmesg(8), and what pfctl -s Running says",
+    };
+    Ok(Some(vec![problem(error.message(), remedy)]))
+}
+
+pub(super) fn securelevel(evidence: &Evidence<'_>) -> Found {
+    let level = evidence.host.sysctl("kern.securelevel")?.unwrap_or(-1);
+    let problem = (level >= 3).then(|| Problem {
+        seen: format!("kern.securelevel is {level}: nobody can change pf's rules until the next boot"),
+        remedy: "allow it from the next boot on: sysrc kern_securelevel=2, then reboot".to_owned(),
+    });
+    found(problem)
+}
+
+pub(super) fn enabled(evidence: &Evidence<'_>) -> Found {
+    let Ok(status) = &evidence.status else { return Ok(None) };
+    found(readiness::disabled(status))
+}
+
+pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Found {
+    let Ok(status) = &evidence.status else { return Ok(None) };
+    // the README asks for all three, so that an option given later works
+    let Some(problem) = readiness::uncalled(status, true) else { return Ok(Some(vec![])) };
+    let nat =
+        evidence.records.iter().flat_map(|r| rules::of_all(&r.publications)).any(|r| matches!(r, Rule::Nat { .. }));
+    let only_nat = readiness::uncalled(status, false).is_none() && !nat;
+    let finding = Finding::from(problem);
+    Ok(Some(vec![if only_nat { Finding { level: Level::Warning, ..finding } } else { finding }]))
+}
+
+pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Found {
+    if evidence.status.is_err() {
+        return Ok(None);
+    }
+    if let Err(error) = &evidence.rulesets {
+        return Ok(Some(vec![warning(format!("not looked at: {error}"), "")]));
+    }
+    let Some(main) = evidence.main() else { return Ok(None) };
+    let mut all = vec![];
+    for keyword in ["nat-anchor", "rdr-anchor", "anchor"] {
+        let calls = calls_of_kport(main, keyword);
+        if let Some((_, conditions)) = calls.first()
+            && calls.iter().all(|(_, conditions)| !conditions.is_empty())
+        {
+            all.push(problem(
+                format!(
+                    "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is passed over for other packets"
+                ),
+                format!("write in /etc/pf.conf: {keyword} \"kport/*\", {RELOAD}"),
+            ));
+        }
+    }
+    let called = calls_of_kport(main, "anchor").first().map_or(0, |(at, _)| *at);
+    for line in main.lines().take(called).map(str::trim) {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("block") && words.any(|word| word == "quick") {
+            all.push(warning(
+                format!("{} stands before anchor \"kport/*\", and is final for published ports as well", quoted(line)),
+                format!("if that is not meant, move the line behind the anchor line in /etc/pf.conf, {RELOAD}"),
+            ));
+        }
+    }
+    Ok(Some(all))
+}
+
+pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Found {
+    if evidence.status.is_err() {
+        return Ok(None);
+    }
+    let foreign = evidence.firewall.foreign_redirects()?;
+    let places = Interfaces(evidence.interfaces()?);
+    let mut all = vec![];
+    for redirect in evidence.publications().flat_map(Publication::claims) {
+        for foreign in &foreign {
+            all.extend(conflict::foreign(&redirect, foreign, places).map(Finding::from));
+        }
+    }
+    Ok(Some(all))
+}
+
+pub(super) fn anchors_limit(evidence: &Evidence<'_>) -> Found {
+    if evidence.status.is_err() {
+        return Ok(None);
+    }
+    let (anchors, Some(limit)) = evidence.firewall.anchors_of_all()? else { return Ok(Some(vec![])) };
+    let seen = format!("pf has {anchors} anchors, and its limit is {limit}: a jail needs one");
+    let remedy = format!("add to /etc/pf.conf: set limit anchors {}, {RELOAD}", limit.saturating_mul(2));
+    Ok(Some(match anchors {
+        n if n >= limit => vec![problem(seen, remedy)],
+        // nine tenths
+        n if n.saturating_mul(10) >= limit.saturating_mul(9) => vec![warning(seen, remedy)],
+        _ => vec![],
+    }))
+}

@@ -1,0 +1,222 @@
+//! What goes to C: the objects with their texts, and structs of any version.
+
+use std::ffi::{CString, c_char};
+use std::ptr;
+
+use super::{kport_entry, kport_error, kport_listing, kport_mapping, kport_spec, kport_state, kport_status};
+use crate::error::{Error, Kind, Result};
+use crate::net::Family;
+use crate::publication::Redirect;
+use crate::publisher::{Listed, Liveness};
+use crate::spec::{HostPorts, Mapping, Spec};
+
+/// No struct of ours will ever be larger: a size above is no size.
+pub(super) const STRUCT_MAX_SIZE: usize = 4096;
+
+impl From<Kind> for kport_status {
+    fn from(kind: Kind) -> kport_status {
+        match kind {
+            Kind::Argument => kport_status::KPORT_ERR_ARGUMENT,
+            Kind::Spec => kport_status::KPORT_ERR_SPEC,
+            Kind::Conflict => kport_status::KPORT_ERR_CONFLICT,
+            Kind::Permission => kport_status::KPORT_ERR_PERMISSION,
+            Kind::Unavailable => kport_status::KPORT_ERR_UNAVAILABLE,
+            Kind::Busy => kport_status::KPORT_ERR_BUSY,
+            Kind::System => kport_status::KPORT_ERR_SYSTEM,
+            Kind::Unsupported => kport_status::KPORT_ERR_UNSUPPORTED,
+            Kind::Internal => kport_status::KPORT_ERR_INTERNAL,
+        }
+    }
+}
+
+/// One row of a listing: a redirect of a jail, or a jail of which none is known.
+pub(super) struct Row {
+    jail: Option<CString>,
+    anchor: CString,
+    since: i64,
+    jid: i32,
+    state: kport_state,
+    redirect: Option<RowRedirect>,
+}
+
+struct RowRedirect {
+    place: CString,
+    address: CString,
+    redirect: Redirect,
+    packets: u64,
+    bytes: u64,
+    states: u64,
+}
+
+impl kport_spec {
+    pub(super) fn new(spec: Spec) -> Result<kport_spec> {
+        let text = c_text(spec.to_string())?;
+        let place = |m: &Mapping| m.place.map(|p| c_text(p.to_string())).transpose();
+        let places = spec.mappings().iter().map(place).collect::<Result<_>>()?;
+        Ok(kport_spec { spec, text, places })
+    }
+}
+
+pub(super) fn mapping_of(mapping: &Mapping, place: *const c_char) -> kport_mapping {
+    kport_mapping {
+        place,
+        host_port: match mapping.host {
+            HostPorts::Fixed(range) => range.first(),
+            HostPorts::Auto => 0,
+        },
+        jail_port: mapping.jail.first(),
+        count: mapping.jail.count(),
+        protocol: mapping.protocol.number(),
+        reserved: 0,
+    }
+}
+
+impl kport_listing {
+    pub(super) fn new(listed: Vec<Listed>) -> Result<kport_listing> {
+        let mut rows = vec![];
+        for jail in listed {
+            let name = jail.jail.as_ref().map(|j| c_text(j.as_str())).transpose()?;
+            let anchor = c_text(jail.anchor.path())?;
+            let row = |redirect| Row {
+                jail: name.clone(),
+                anchor: anchor.clone(),
+                since: jail.since.map_or(0, |s| i64::try_from(s).unwrap_or(i64::MAX)),
+                jid: jail.jid.unwrap_or(0),
+                state: match jail.liveness {
+                    Liveness::Live => kport_state::KPORT_LIVE,
+                    Liveness::Missing => kport_state::KPORT_MISSING,
+                    Liveness::Stale => kport_state::KPORT_STALE,
+                },
+                redirect,
+            };
+            if jail.redirects.is_empty() {
+                rows.push(row(None));
+            }
+            for (redirect, counters) in jail.redirects {
+                let place = c_text(redirect.place.to_string())?;
+                let address = c_text(redirect.target.to_string())?;
+                let (packets, bytes, states) = (counters.packets, counters.bytes, counters.states);
+                rows.push(row(Some(RowRedirect { place, address, redirect, packets, bytes, states })));
+            }
+        }
+        Ok(kport_listing { rows })
+    }
+}
+
+impl Row {
+    /// What C sees; its pointers live as long as the row.
+    pub(super) fn entry(&self) -> kport_entry {
+        let mut entry = kport_entry {
+            jail: self.jail.as_ref().map_or(ptr::null(), |jail| jail.as_ptr()),
+            anchor: self.anchor.as_ptr(),
+            place: ptr::null(),
+            address: ptr::null(),
+            packets: 0,
+            bytes: 0,
+            states: 0,
+            since: self.since,
+            jid: self.jid,
+            state: self.state as i32,
+            host_port: 0,
+            jail_port: 0,
+            count: 0,
+            protocol: 0,
+            family: 0,
+        };
+        if let Some(RowRedirect { place, address, redirect, packets, bytes, states }) = &self.redirect {
+            entry.place = place.as_ptr();
+            entry.address = address.as_ptr();
+            entry.packets = *packets;
+            entry.bytes = *bytes;
+            entry.states = *states;
+            entry.host_port = redirect.host.first();
+            entry.jail_port = redirect.jail.first();
+            entry.count = redirect.host.count();
+            entry.protocol = redirect.protocol.number();
+            entry.family = match redirect.family() {
+                Family::Inet => 4,
+                Family::Inet6 => 6,
+            };
+        }
+        entry
+    }
+}
+
+impl kport_error {
+    pub(super) fn new(error: Error) -> kport_error {
+        // messages have no control characters, so no NUL
+        let message = CString::new(error.message()).unwrap_or_default();
+        kport_error { error, message }
+    }
+}
+
+pub(super) fn c_text(text: impl Into<Vec<u8>>) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::new(Kind::Internal, "a text has a NUL"))
+}
+
+/// Copies `value` to a caller whose struct has `size` bytes: a shorter one gets the fields that it knows, a longer one zeros
+/// in those that it does not.
+///
+/// # Safety
+/// `out` is NULL or has room for `size` bytes.
+pub(super) unsafe fn fill<T: Copy>(out: *mut T, size: usize, value: T) -> kport_status {
+    if out.is_null() || size == 0 || size > STRUCT_MAX_SIZE {
+        return kport_status::KPORT_ERR_ARGUMENT;
+    }
+    let known = size.min(size_of::<T>());
+    // SAFETY: `out` has `size` bytes, of which `known` are copied from a value that has as many, and the rest is set.
+    unsafe {
+        ptr::copy_nonoverlapping((&raw const value).cast::<u8>(), out.cast::<u8>(), known);
+        out.cast::<u8>().add(known).write_bytes(0, size - known);
+    }
+    kport_status::KPORT_OK
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+    use crate::ffi::kport_status_text;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    #[repr(C)]
+    struct Grown {
+        size: u32,
+        old: u32,
+        new: u32,
+    }
+
+    #[test]
+    fn a_struct_is_filled_as_far_as_the_caller_knows_it() {
+        let value = Grown { size: 1, old: 2, new: 3 };
+        for (size, expected) in [(4, [1, 9, 9, 9]), (8, [1, 2, 9, 9]), (12, [1, 2, 3, 9]), (16, [1, 2, 3, 0])] {
+            let mut out = [9_u32; 4];
+            // SAFETY: out has 16 bytes.
+            let status = unsafe { fill(out.as_mut_ptr().cast(), size, value) };
+            assert_eq!((status as i32, out), (0, expected));
+        }
+        // SAFETY: nothing is written to NULL, nor with these sizes.
+        let refused = unsafe {
+            let mut out = value;
+            [
+                fill(ptr::null_mut(), 12, value),
+                fill(&mut out, 0, value),
+                fill(&mut out, STRUCT_MAX_SIZE + 1, value),
+                fill(&mut out, usize::MAX, value),
+            ]
+        };
+        assert!(refused.iter().all(|status| *status as i32 == Kind::Argument.number()));
+    }
+
+    #[test]
+    fn statuses_are_the_kinds() {
+        assert_eq!(kport_status::KPORT_OK as i32, 0);
+        for kind in Kind::ALL {
+            assert_eq!(kport_status::from(kind) as i32, kind.number());
+            // SAFETY: a static text.
+            let text = unsafe { CStr::from_ptr(kport_status_text(kind.number())) };
+            assert_eq!(text.to_str(), Ok(kind.text()));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether a request may be: what it overlaps, and the tables that it names.
+
+use std::collections::HashSet;
+
+use super::resolve::Resolved;
+use super::taken::without_target;
+use super::transaction::Transaction;
+use super::{Phase, Request};
+use crate::conflict;
+use crate::error::{Error, Kind, Result};
+use crate::options::Source;
+use crate::publication::{Publication, Redirect};
+use crate::store::Record;
+
+impl Transaction<'_> {
+    /// Refuses what somebody else has. Other jails are final; sockets and other tools' rules yield to `force`.
+    ///
+    /// Returns the record of what is published then; `old` is the one of now.
+    pub(super) fn check(&mut self, request: &Request, old: Option<&Record>, resolved: Resolved) -> Result<Record> {
+        self.observer.phase(Phase::Check)?;
+        let Resolved { jid, publication } = resolved;
+        let publications = match old {
+            Some(old) if request.add => joined(&old.publications, publication),
+            _ => vec![publication],
+        };
+        let forced = self.check_ports(request, old, &publications)?;
+        self.outcome.notes.extend(forced);
+        self.check_tables(request)?;
+        Ok(self.record_of(&request.jail, jid, publications))
+    }
+
+    /// What of it was forced.
+    fn check_ports(
+        &self,
+        request: &Request,
+        old: Option<&Record>,
+        publications: &[Publication],
+    ) -> Result<Vec<String>> {
+        let claims: Vec<Redirect> = publications.iter().flat_map(Publication::claims).collect();
+        if claims.len() > 1 {
+            conflict::within(&claims, self.facts.places()?)?;
+        }
+        let own = request.jail.anchor();
+        let mut forced = vec![];
+        // what stays was looked at when it was published, and may have been forced then
+        let kept: HashSet<Redirect> =
+            old.filter(|_| request.add).map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+        for redirect in &claims {
+            self.check_jails(&own, redirect)?;
+            if kept.contains(redirect) {
+                continue;
+            }
+            self.check_host(redirect, &mut |error| {
+                if !request.force {
+                    return Err(error);
+                }
+                forced.push(format!("forced: {error}"));
+                Ok(())
+            })?;
+        }
+        Ok(forced)
+    }
+
+    /// The tables that the request names have to be there: by a table that is not, pf lets nobody in.
+    fn check_tables(&mut self, request: &Request) -> Result<()> {
+        for source in &request.options.sources {
+            let Source::Table(table) = source else { continue };
+            if self.firewall.has_table(table)? {
+                continue;
+            }
+            let error = Error::new(
+                Kind::Unavailable,
+                format!(
+                    "pf has no table <{table}>, so nobody could come in by it; add to /etc/pf.conf: \
+                     table <{table}> persist, then: service pf reload"
+                ),
+            );
+            if !request.allow_inert {
+                return Err(error);
+            }
+            self.note(format!("without effect for now: {error}"));
+        }
+        Ok(())
+    }
+}
+
+/// What is published, and one publication more. Mappings that were there with other options, or to an address that the
+/// jail had, are those of the new one.
+fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
+    let new: HashSet<&Redirect> = added.redirects.iter().collect();
+    let mappings: HashSet<Redirect> = added.redirects.iter().map(without_target).collect();
+    let mut all: Vec<Publication> = before.to_vec();
+    for publication in &mut all {
+        let same = publication.options == added.options;
+        publication.redirects.retain(|r| !mappings.contains(&without_target(r)) || same && new.contains(r));
+    }
+    match all.iter_mut().find(|p| p.options == added.options) {
+        Some(same) => {
+            let known: HashSet<Redirect> = same.redirects.iter().copied().collect();
+            same.redirects.extend(added.redirects.iter().filter(|r| !known.contains(r)));
+            same.via.extend(added.via);
+        }
+        None => all.push(added),
+    }
+    all.retain(|p| !p.redirects.is_empty());
+    all
+}

@@ -1,0 +1,86 @@
+//! The record against what pf has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Listed, Liveness};
+use crate::error::Result;
+use crate::host::Host;
+use crate::name::{Anchor, JailName, Label};
+use crate::pf::{Counters, Firewall, Loaded};
+use crate::rule::Rule;
+use crate::rules;
+use crate::store::{Record, Store};
+
+/// What is published: of one jail, or of all; see [`super::Publisher::list`].
+pub(super) fn list(
+    host: &dyn Host,
+    firewall: &dyn Firewall,
+    store: &Store,
+    jail: Option<&JailName>,
+) -> Result<Vec<Listed>> {
+    let boot = host.boot_id()?;
+    let anchors: BTreeSet<Anchor> = match jail {
+        Some(jail) => BTreeSet::from([jail.anchor()]),
+        None => {
+            let in_pf = firewall.anchors()?;
+            store.anchors()?.into_iter().chain(in_pf.iter().filter_map(|c| Anchor::from_child(c))).collect()
+        }
+    };
+    let mut listed = vec![];
+    for anchor in anchors {
+        let (record, problem) = match store.get(&anchor) {
+            Ok(record) => (record.filter(|r| r.boot == boot), None),
+            Err(error) => (None, Some(error.message().to_owned())),
+        };
+        let loaded = firewall.loaded(&anchor)?;
+        match record {
+            Some(record) => listed.push(listed_as(anchor, record, loaded)),
+            None if !loaded.is_empty() || problem.is_some() => listed.push(Listed {
+                anchor,
+                jail: None,
+                jid: None,
+                since: None,
+                liveness: if loaded.is_empty() { Liveness::Missing } else { Liveness::Stale },
+                redirects: vec![],
+                problem,
+            }),
+            None => {}
+        }
+    }
+    Ok(listed)
+}
+
+fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
+    let wanted = rules::of_all(&record.publications);
+    // after an interrupted change pf may hold the set before, and that may look the same
+    let before = !record.replaces.is_empty() && loaded.fits(&rules::of_all(&record.replaces));
+    let live = !before && loaded.fits(&wanted);
+    // rules are told by their position: pf keeps their order, and not every backend gives a mapping's rules a label of their
+    // own
+    let labels = wanted.iter().flat_map(|rule| match rule {
+        Rule::Pass { matches, labels: [_, mapping], .. } => matches.members().map(|_| mapping.clone()).collect(),
+        Rule::Nat { .. } | Rule::Rdr { .. } => vec![],
+    });
+    let mut counted: BTreeMap<Label, Counters> = BTreeMap::new();
+    for (label, counters) in labels.zip(loaded.filters).filter(|_| live) {
+        let sum = counted.entry(label).or_default();
+        *sum = sum.plus(counters);
+    }
+    let redirects = record
+        .redirects()
+        .map(|r| {
+            let label = record.jail.mapping_label(r.protocol, r.host);
+            (*r, counted.get(&label).copied().unwrap_or_default())
+        })
+        .collect();
+    Listed {
+        anchor,
+        jid: record.jid,
+        since: Some(record.since),
+        liveness: if live { Liveness::Live } else { Liveness::Missing },
+        redirects,
+        problem: (!record.replaces.is_empty())
+            .then(|| "a change was interrupted; publish again, or kport restore".to_owned()),
+        jail: Some(record.jail),
+    }
+}

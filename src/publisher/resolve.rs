@@ -1,0 +1,167 @@
+//! From a request to redirects: the jail's number and addresses, the gateway interface for each family, free ports for `auto`.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+
+use super::taken::without_target;
+use super::transaction::Transaction;
+use super::{Phase, Request};
+use crate::error::{Error, Kind, Result, quoted};
+use crate::host::{Host, Interfaces, Jail};
+use crate::name::JailName;
+use crate::net::{Family, PortRange};
+use crate::publication::{self, Publication, Redirect, Targets};
+use crate::spec::{HostPorts, Mapping, Spec};
+use crate::store::Record;
+
+/// What a request is on this host.
+pub(super) struct Resolved {
+    /// The jail's number, if it is known.
+    pub(super) jid: Option<i32>,
+    pub(super) publication: Publication,
+}
+
+impl Transaction<'_> {
+    /// `old` is what the jail has published.
+    pub(super) fn resolve(&self, request: &Request, old: Option<&Record>) -> Result<Resolved> {
+        self.observer.phase(Phase::Resolve)?;
+        let jail = &request.jail;
+        let found =
+            if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
+        // one that is being torn down is not the one whose ports these are: that one is still to come
+        let found = found.filter(|j| !j.dying);
+        if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
+            // later, when the jail is gone, nothing could tell whose the publication was
+            return Err(Error::new(
+                Kind::Argument,
+                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+            ));
+        }
+        // what is added belongs to the start that is known
+        let known = old.filter(|_| request.add).and_then(|old| old.jid);
+        let jid = request.jid.or(found.as_ref().map(|j| j.jid)).or(known);
+        match &found {
+            Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
+            None => self.observer.detail(&format!("jail {}: not asked for, or not running", quoted(jail.as_str()))),
+        }
+        let asked;
+        let addresses = if request.addresses.is_empty() {
+            asked = addresses(self.host, jail, found.as_ref())?;
+            &asked
+        } else {
+            &request.addresses
+        };
+        let targets = Targets::choose(jail, addresses)?;
+        let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
+        self.observer.detail(&format!(
+            "addresses: {}; redirects lead to {}",
+            shown(&mut addresses.iter().copied()),
+            shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
+        ));
+        let redirects_of = |spec: &Spec| {
+            publication::redirects(jail, spec, &targets, |family| match request.gateway {
+                Some(interface) => Ok(interface),
+                None => self.facts.gateway(family, self.observer),
+            })
+        };
+        let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
+        let redirects = if request.spec.mappings().iter().any(is_auto) {
+            // ports that are given first: a port that is chosen keeps clear of them
+            let mut made: Vec<Redirect> = vec![];
+            let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
+            let kept = old.filter(|_| request.add).map(Record::claims).unwrap_or_default();
+            for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
+                made.extend(redirects_of(&Spec::one(*mapping))?);
+            }
+            for mapping in request.spec.mappings().iter().filter(|m| is_auto(m)) {
+                let at = |first| {
+                    let host = PortRange::starting_at(first, mapping.jail.count())?;
+                    Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
+                };
+                let mut chosen = None;
+                for (first, fresh) in candidates(request, old, mapping, &targets) {
+                    let Some(fixed) = at(first) else { continue };
+                    let redirects = redirects_of(&Spec::one(fixed))?;
+                    // a port that the jail has at another place is not this mapping's
+                    if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
+                        continue;
+                    }
+                    if self.is_free(request, &redirects, &made, &kept)? {
+                        chosen = Some(redirects);
+                        break;
+                    }
+                }
+                let Some(redirects) = chosen else {
+                    return Err(Error::new(
+                        Kind::Conflict,
+                        format!("{mapping}: no port from {} is free; give another --auto-range", request.auto_range),
+                    ));
+                };
+                made.extend(redirects);
+            }
+            made
+        } else {
+            redirects_of(&request.spec)?
+        };
+        let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
+            Interfaces(self.facts.interfaces()?).leads_to(target)
+        })?;
+        Ok(Resolved { jid, publication })
+    }
+}
+
+/// The addresses that the host knows of a jail.
+pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
+    let Some(jail) = jail else {
+        return Err(Error::new(
+            Kind::Unavailable,
+            format!("no jail {} is running here to ask for its address; give it with -a", quoted(name.as_str())),
+        ));
+    };
+    if jail.vnet {
+        return host.vnet_addresses(jail);
+    }
+    if jail.addresses.is_empty() && jail.inherits.any() {
+        return Err(publication::host_network(name));
+    }
+    Ok(jail.addresses.clone())
+}
+
+/// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
+/// may have for the mapping now, then from a port that follows from its name on, so that a jail comes to the same port at
+/// every start, and different jails to different ones.
+fn candidates(
+    request: &Request,
+    old: Option<&Record>,
+    mapping: &Mapping,
+    targets: &Targets,
+) -> impl Iterator<Item = (u16, bool)> {
+    let range = request.auto_range;
+    let mut current: Vec<(bool, u16)> = old
+        .iter()
+        .flat_map(|old| &old.publications)
+        .flat_map(|p| p.redirects.iter().map(move |r| (p.options == request.options, r)))
+        .filter(|(_, r)| r.jail == mapping.jail && r.protocol == mapping.protocol)
+        .filter(|(_, r)| mapping.place.is_none_or(|place| place == r.place))
+        .filter(|(_, r)| range.contains(r.host.first()) && range.contains(r.host.last()))
+        .map(|(same, r)| (same && targets.of(r.family()) == Some(r.target), r.host.first()))
+        .collect();
+    // what is just as the request has it comes first, or the same request would move another port each time
+    current.sort_by_key(|(same, _)| !same);
+    let digest = Sha256::digest(format!("{mapping}\n{}", request.jail).as_bytes());
+    let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    let last = range.last().saturating_sub(mapping.jail.count() - 1);
+    let span = if last < range.first() { 0 } else { u32::from(last - range.first()) + 1 };
+    let fresh = (0..span).map(move |i| {
+        // below span, which is at most 65535
+        let offset = (seed % span + i) % span;
+        range.first() + u16::try_from(offset).unwrap_or(0)
+    });
+    current.into_iter().map(|(_, port)| (port, false)).chain(fresh.map(|port| (port, true)))
+}
+
+fn vnet_word(jail: &Jail) -> &'static str {
+    if jail.vnet { ", with a network stack of its own" } else { ", on the host's network stack" }
+}

@@ -1,0 +1,93 @@
+//! Who else has a port: other jails' records, sockets of the host, other tools' rules.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Request;
+use super::transaction::Transaction;
+use crate::conflict;
+use crate::error::{Error, Kind, Result, quoted};
+use crate::name::Anchor;
+use crate::net::Family;
+use crate::publication::{self, Redirect};
+
+impl Transaction<'_> {
+    /// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps for other mappings, nor
+    /// anybody else.
+    pub(super) fn is_free(
+        &self,
+        request: &Request,
+        redirects: &[Redirect],
+        made: &[Redirect],
+        kept: &[Redirect],
+    ) -> Result<bool> {
+        let places = self.facts.places()?;
+        let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
+        let (wanted, made) = (claims(redirects), claims(made));
+        let own: HashSet<Redirect> = wanted.iter().map(without_target).collect();
+        let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&without_target(r))));
+        if wanted.iter().any(|r| others().any(|other| conflict::overlap(r, other, places))) {
+            return Ok(false);
+        }
+        let own = request.jail.anchor();
+        let found = wanted.iter().try_for_each(|r| {
+            self.check_jails(&own, r)?;
+            self.check_host(r, &mut |error| Err(error))
+        });
+        match found {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == Kind::Conflict => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sockets of the host, the admin's rules and other tools' rules; `yielding` decides what a conflict means.
+    pub(super) fn check_host(&self, redirect: &Redirect, yielding: &mut dyn FnMut(Error) -> Result<()>) -> Result<()> {
+        for listener in self.facts.listeners()?.iter().filter(|l| redirect.host.contains(l.port)) {
+            conflict::with_listener(redirect, listener, self.facts.places()?).or_else(&mut *yielding)?;
+        }
+        for foreign in self.facts.foreign()? {
+            conflict::with_foreign(redirect, foreign, self.facts.places()?).or_else(&mut *yielding)?;
+        }
+        Ok(())
+    }
+
+    /// What other jails have published.
+    pub(super) fn check_jails(&self, own: &Anchor, redirect: &Redirect) -> Result<()> {
+        for claim in self.store.claims(own, redirect.protocol, redirect.host)? {
+            if !self.facts.places()?.overlap(claim.place, redirect.place) {
+                continue;
+            }
+            match self.store.get(&claim.anchor) {
+                Ok(Some(record)) if record.boot == self.boot => {
+                    let owner = format!("jail {}", quoted(record.jail.as_str()));
+                    for theirs in record.claims() {
+                        conflict::with_jail(redirect, &owner, &theirs, self.facts.places()?)?;
+                    }
+                }
+                // a claim that outlived its record, unless pf still has the rules
+                Ok(Some(_) | None) if self.firewall.loaded(&claim.anchor)?.is_empty() => {}
+                Ok(Some(_) | None) => {
+                    return Err(Error::new(
+                        Kind::Conflict,
+                        format!(
+                            "{} {} on {} is in anchor {}, which has no record; kport gc clears it",
+                            redirect.protocol, claim.ports, claim.place, claim.anchor
+                        ),
+                    ));
+                }
+                Err(error) => return Err(error.and("publish or unpublish its jail again to set that right")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A redirect as its mapping says it: whichever address the jail has.
+pub(super) fn without_target(redirect: &Redirect) -> Redirect {
+    let target = match redirect.family() {
+        Family::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Redirect { target, ..*redirect }
+}
