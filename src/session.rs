@@ -8,7 +8,6 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::pf::Firewall;
 use crate::pf::native::Native;
-use crate::pf::native::kernel::Kernel;
 use crate::pf::pfctl::{self, Pfctl};
 use crate::publisher::{Observer, Publisher};
 use crate::sim::Sim;
@@ -106,15 +105,19 @@ impl Session {
         let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
+        let native = || Native::probe(deadline);
+        let over = |native: Native, pfctl| Box::new(native.with_pfctl(pfctl)) as Box<dyn Firewall>;
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {
-            Backend::Auto if cfg!(target_os = "freebsd") => native_or(Native::probe(deadline), pfctl),
+            Backend::Auto if cfg!(target_os = "freebsd") => {
+                native_or(native().map(|native| |pfctl| over(native, pfctl)), pfctl)
+            }
             #[cfg(target_os = "macos")]
             Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
             #[cfg(not(target_os = "macos"))]
             Backend::Auto => (sim(), format!("{} has no pf", std::env::consts::OS)),
-            Backend::Native => named(Box::new(Native::probe(deadline)?.with_pfctl(pfctl))),
+            Backend::Native => named(over(native()?, pfctl)),
             Backend::Pfctl => named(Box::new(pfctl)),
             Backend::Sim => named(sim()),
         };
@@ -143,9 +146,9 @@ impl Session {
 }
 
 /// What auto is on FreeBSD, and why.
-fn native_or<K: Kernel + 'static>(native: Result<Native<K>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
+fn native_or(native: Result<impl FnOnce(Pfctl) -> Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
     match native {
-        Ok(native) => (Box::new(native.with_pfctl(pfctl)), "the kernel has all that it needs".to_owned()),
+        Ok(native) => (native(pfctl), "the kernel has all that it needs".to_owned()),
         Err(error) => (Box::new(pfctl), format!("native does not do here: {error}")),
     }
 }
@@ -154,7 +157,6 @@ fn native_or<K: Kernel + 'static>(native: Result<Native<K>>, pfctl: Pfctl) -> (B
 mod tests {
     use super::*;
     use crate::host::Fixed;
-    use crate::pf::native::kernel::{Call, Failure};
 
     fn session(backend: Backend) -> Result<Session> {
         let settings = Settings { backend, state_dir: Some("/nonexistent".into()), ..Settings::default() };
@@ -182,21 +184,13 @@ mod tests {
 
     #[test]
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
-        struct Silent;
-        impl Kernel for Silent {
-            fn call(&self, call: Call<'_>) -> std::result::Result<(), Failure> {
-                Err(Failure::new(call.name(), libc::EIO))
-            }
-        }
-        let now = Instant::now();
-        let pfctl = || Pfctl::new("/nonexistent/pfctl", now + Duration::from_secs(60));
-        let (firewall, why) = native_or(Ok(Native::over(Silent, now)), pfctl());
-        assert_eq!((firewall.name(), why.as_str()), ("native", "the kernel has all that it needs"));
-        // the program that was configured is the one that native runs where it needs one
-        let error = firewall.rulesets().unwrap_err();
-        assert!(error.message().contains("/nonexistent/pfctl"), "{error}");
+        let pfctl = || Pfctl::new("/nonexistent", Instant::now());
+        // any firewall that is not pfctl stands for native
+        let sim = |_| Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
+        let (firewall, why) = native_or(Ok(sim), pfctl());
+        assert_eq!((firewall.name(), why.as_str()), ("sim", "the kernel has all that it needs"));
         let refused = Error::new(Kind::Permission, "open /dev/pf: Permission denied; be root");
-        let (firewall, why) = native_or(Err::<Native<Silent>, _>(refused), pfctl());
+        let (firewall, why) = native_or(Err(refused).map(|()| sim), pfctl());
         assert_eq!(firewall.name(), "pfctl");
         assert_eq!(why, "native does not do here: open /dev/pf: Permission denied; be root");
     }

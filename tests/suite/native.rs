@@ -1,9 +1,11 @@
 //! The native backend against recorded requests and a stand-in for the kernel.
 
-use crate::support::input;
+use crate::support::{input, standin};
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kport::error::{Error, Kind};
@@ -15,6 +17,7 @@ use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Transaction;
 use kport::pf::native::{Native, encode, probe};
+use kport::pf::pfctl::{Pfctl, Run};
 use kport::pf::{Counters, Firewall, ForeignRedirect, States, Status};
 use kport::publication::{Publication, Redirect};
 use kport::rule::{Address, Direction, Match, Rate, Rule, StateOptions};
@@ -1032,8 +1035,23 @@ fn tables() {
     let error = has("friends").unwrap_err();
     assert_eq!(error.kind(), Kind::Permission);
     assert!(error.message().contains("table <friends>"), "{error}");
-    // pfctl(8) is asked to write them
-    if cfg!(target_os = "linux") {
-        assert_eq!(native(&fake).rulesets().unwrap_err().kind(), Kind::Unavailable);
-    }
+}
+
+/// Rules as text are pfctl's, the one that was configured, and it is traced.
+#[test]
+fn rulesets_are_read_by_the_configured_pfctl() {
+    let fake = Fake::new();
+    let standin = standin::Pfctl::new();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let count = move |_: &Run<'_>| _ = counted.fetch_add(1, Ordering::Relaxed);
+    let pfctl = Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60)).traced(Box::new(count));
+    let native = native(&fake).with_pfctl(pfctl);
+    let calls = fake.calls_of(|| {
+        assert_eq!(native.rulesets().unwrap()[0].0, "");
+        assert_eq!(native.anchors_of_all().unwrap(), (1, None));
+    });
+    assert_eq!(calls, [""; 0]);
+    assert_eq!(runs.load(Ordering::Relaxed), standin.calls().len());
+    assert!(!standin.calls().is_empty());
 }

@@ -1,7 +1,7 @@
 //! Publishing is a transaction: every step is made to fail, and the process is killed at every step. Afterwards pf holds
-//! the old or the new set, the record agrees or `list` says what is wrong, and the next call mends it.
+//! the old or the new set, the record agrees or `list` says what is wrong, and the next call puts it right.
 //!
-//! `cargo test --test transaction -- --nocapture matrix` prints the table.
+//! `cargo test --test suite transaction:: -- --nocapture matrix` prints the table.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
