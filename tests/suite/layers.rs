@@ -125,7 +125,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "publisher",
         &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
     ),
-    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "transaction", "foreign"]),
+    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
 ];
 
 /// The only files that may hold `unsafe`.
