@@ -99,6 +99,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::hook", &["main"]),
     ("cli::inspect", &["main"]),
     ("cli::output", &["main"]),
+    ("cli::session", &["main"]),
     ("cli::trace", &["main"]),
 ];
 
@@ -122,6 +123,7 @@ const UNSAFE: &[&str] = &[
     "host/freebsd/jail/get.rs",
     "host/freebsd/sysctl.rs",
     "host/freebsd/vnet.rs",
+    "host/rights.rs",
     "pf/native/ioctl.rs",
 ];
 
