@@ -8,13 +8,13 @@ use clap::Parser;
 use kport::error::{Error, Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, diagnose, hook, inspect, output, session, trace};
+use cli::{change, cni, diagnose, hook, inspect, output, session, setup, trace};
 
 fn main() -> ExitCode {
     if let Err(error) = session::refuse_borrowed_rights() {
         return failed(&error);
     }
-    let cli = match Cli::try_parse().and_then(Cli::checked) {
+    let cli = match Cli::try_parse_from(cni::command_line()).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => {
             let is_answer = !error.use_stderr();
@@ -30,6 +30,10 @@ fn main() -> ExitCode {
             };
         }
     };
+    if let Command::Cni = cli.command {
+        // its errors are for a program, which reads them from standard output
+        return cni::run(&cli.global);
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
@@ -50,7 +54,9 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::List(args) => inspect::list(&global, &args),
         Command::Trace(question) => trace::run(&global, &question),
         Command::Restore(args) => change::restore(&global, &args),
+        Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
+        Command::Cni => unreachable!("answered in main"),
         Command::Gc(args) => change::gc(&global, &args),
     }
 }

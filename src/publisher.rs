@@ -1,6 +1,6 @@
 //! Publish, unpublish, list, restore, gc: each one transaction over the record, the host and the firewall.
 //!
-//! A [`Transaction`](transaction::Transaction) holds the lock and what was learnt under it. Publishing enters each phase once:
+//! A `Transaction` holds the lock and what was learnt under it. Publishing enters each phase once:
 //! `resolve` (from the request to redirects, by what the host says), `check` (who else has the ports), `change` (record, load,
 //! verify, end states, settle; or the way back).
 
@@ -31,7 +31,6 @@ use crate::rules;
 use crate::spec::Spec;
 use crate::store::Store;
 
-pub(crate) use list::is_live;
 use transaction::Transaction;
 
 /// The phases of a transaction, in order.

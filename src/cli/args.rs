@@ -73,6 +73,10 @@ pub enum Command {
     Restore(JsonArgs),
     /// Say why a published port could be dead, and what mends it
     Doctor(DoctorArgs),
+    /// Answer as a CNI plugin, in the place of portmap: for podman, see kport-cni(8)
+    Cni,
+    /// Say which lines pf.conf needs, and where; --write puts them there
+    Setup(SetupArgs),
     /// Drop what belongs to jails that are gone
     Gc(JsonArgs),
 }
@@ -148,6 +152,22 @@ pub struct DoctorArgs {
     /// Publish a port of a throw-away jail, connect, unpublish, and clean up (FreeBSD: as root; else simulated)
     #[arg(long, conflicts_with = "json")]
     pub self_test: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Put kport's lines into the file, with a copy beside it, checked by pfctl(8)
+    #[arg(long, conflicts_with = "undo")]
+    pub write: bool,
+    /// Take the lines of --write out again
+    #[arg(long)]
+    pub undo: bool,
+    /// Load the file afterwards
+    #[arg(long)]
+    pub load: bool,
+    /// The file
+    #[arg(long, value_name = "FILE", default_value = "/etc/pf.conf")]
+    pub pf_conf: PathBuf,
 }
 
 /// The arguments of a command that has no others.

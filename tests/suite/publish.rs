@@ -20,7 +20,7 @@ fn rows(rig: &Rig) -> Vec<String> {
 }
 
 #[test]
-fn the_page() {
+fn the_examples_of_kleenes_publishing_ports() {
     let rig = Rig::new();
     rig.publish(&request("db", "8080:80/tcp 8080:80/udp em1:9000:90")).unwrap();
     assert_eq!(

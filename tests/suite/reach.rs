@@ -1,6 +1,6 @@
 //! Who can reach what: the table that a FreeBSD 15.1 kernel answered, asked of the simulator.
 
-// the table is to be seen: cargo test --test reach -- --nocapture the_table
+// the table is to be seen: cargo test --test suite reach:: -- --nocapture the_table
 #![allow(clippy::print_stdout)]
 
 use crate::support::world;

@@ -62,9 +62,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The example of the page is what the helper prints; KPORT_BLESS=1 puts it in.
+/// The example of docs/who-can-reach-what.md is what the helper prints; KPORT_BLESS=1 puts it in.
 #[test]
-fn the_example_of_the_page() {
+fn the_example_of_who_can_reach_what() {
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/who-can-reach-what.md");
     let kport = Kport::new();
     kport.publish(&[]);
