@@ -42,6 +42,11 @@ impl JailName {
         &self.0
     }
 
+    /// `jail "web"`: how every message names it.
+    pub fn mention(&self) -> String {
+        format!("jail {}", quoted(&self.0))
+    }
+
     /// The anchor for this jail's rules. This is the one place that decides which rules go into which anchor.
     pub fn anchor(&self) -> Anchor {
         let child = short(&self.0, MAX_NAME - PARENT.len() - 1);
@@ -55,13 +60,18 @@ impl JailName {
 
     /// The label of the states of one mapping: `kport:web:tcp:8080`.
     pub fn mapping_label(&self, protocol: Protocol, host: PortRange) -> Label {
-        let tail = inline(format_args!(":{protocol}:{host}"));
+        Label(self.with_tail(format_args!(":{protocol}:{host}")))
+    }
+
+    /// `kport:`, the name or as much of it as there is room for, and `tail`, which says what of the jail it is.
+    pub(crate) fn with_tail(&self, tail: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
+        let tail = inline(tail);
         let whole = MAX_NAME - PARENT.len() - 1;
         let mut name = short(&self.0, whole);
         if name.len() + tail.len() > whole {
             name = digested(&self.0, whole - tail.len()).into();
         }
-        Label(inline(format_args!("{PARENT}:{name}{tail}")))
+        inline(format_args!("{PARENT}:{name}{tail}"))
     }
 }
 

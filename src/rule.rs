@@ -13,13 +13,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::name::{Label, MAX_NAME, Table, inline};
+use crate::name::{JailName, Label, MAX_NAME, Table, inline};
 use crate::net::{Family, Interface, PortRange, Protocol, as_text};
 
 pub use text::text;
-
-/// The tag that a redirected packet carries from the rdr rule to the pass rule.
-pub const TAG: &str = "kport";
 
 /// An address in a rule, as pf.conf(5) has them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,28 +56,49 @@ pub struct Match {
 }
 
 impl Match {
-    /// How many rules the kernel gets for it: one for each combination of list members.
-    pub fn expanded(&self) -> usize {
-        self.on.len().max(1) * self.from.len().max(1) * self.to.len().max(1)
+    /// What each rule is about that the kernel gets for it: one for each combination of list members, in the order in
+    /// which pfctl(8) makes them (expand_rule in sbin/pfctl/parse.y). Allocates nothing.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        fn each<T>(list: &[T]) -> impl Iterator<Item = Option<&T>> {
+            list.is_empty().then_some(None).into_iter().chain(list.iter().map(Some))
+        }
+        each(&self.on).flat_map(move |on| {
+            each(&self.from).flat_map(move |from| each(&self.to).map(move |to| Member { on, from, to }))
+        })
     }
 }
 
-/// What a packet carries from an rdr rule to its pass rule: [`TAG`], or a tag of one mapping's own.
+/// One member of each list of a [`Match`]; `None` for any.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// The interface or group.
+    pub on: Option<&'a Interface>,
+    /// The source address.
+    pub from: Option<&'a Address>,
+    /// The destination address.
+    pub to: Option<&'a Address>,
+}
+
+/// What a packet carries from an rdr rule to its pass rule: the jail's name, or that of one of its mappings, in the words
+/// of the labels. Two jails may share an address, and then only the tag says whose packet it is.
+///
+/// pf keeps a number for each tag that a loaded rule has, at most 50,000 (TAGID_MAX of sys/netpfil/pf/pf_ioctl.c).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Tag(ArrayString<MAX_NAME>);
 
 impl Tag {
-    /// The tag of every mapping that needs none of its own.
-    pub(crate) fn shared() -> Tag {
-        Tag(inline(format_args!("{TAG}")))
+    /// The tag of every mapping of a jail that needs none of its own: `kport:web`.
+    pub(crate) fn of_jail(jail: &JailName) -> Tag {
+        Tag(inline(format_args!("{}", jail.label())))
     }
 
-    /// The tag of one mapping in one of the publications of a jail, counted from 0.
-    pub(crate) fn of_mapping(protocol: Protocol, host: PortRange, publication: usize) -> Tag {
+    /// The tag of one mapping in one of the publications of a jail, counted from 0: `kport:web:tcp:8080`,
+    /// `kport:web:tcp:8080:1`.
+    pub(crate) fn of_mapping(jail: &JailName, protocol: Protocol, host: PortRange, publication: usize) -> Tag {
         match publication {
-            0 => Tag(inline(format_args!("{TAG}:{protocol}:{host}"))),
-            n => Tag(inline(format_args!("{TAG}:{protocol}:{host}:{n}"))),
+            0 => Tag(jail.with_tail(format_args!(":{protocol}:{host}"))),
+            n => Tag(jail.with_tail(format_args!(":{protocol}:{host}:{n}"))),
         }
     }
 
@@ -93,19 +111,12 @@ impl Tag {
 impl FromStr for Tag {
     type Err = Error;
 
-    /// Only a tag that kport makes.
+    /// Only a tag that kport could have made; those are in the words of its labels.
     fn from_str(text: &str) -> Result<Tag> {
-        let of_mapping = || {
-            let mut words = text.strip_prefix(TAG)?.strip_prefix(':')?.split(':');
-            let protocol = words.next()?;
-            let protocol = Protocol::ALL.into_iter().find(|known| known.name() == protocol)?;
-            let host = words.next()?.parse().ok()?;
-            let publication = words.next().map_or(Some(0), |n| n.parse().ok())?;
-            Some(Tag::of_mapping(protocol, host, publication))
-        };
-        // written out again, it must be the same: one text for each tag
-        let made = if text == TAG { Some(Tag::shared()) } else { of_mapping().filter(|made| made.as_str() == text) };
-        made.ok_or_else(|| Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text))))
+        match Label::loaded(text) {
+            Some(_) => Ok(Tag(inline(format_args!("{text}")))),
+            None => Err(Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text)))),
+        }
     }
 }
 
@@ -202,7 +213,7 @@ pub enum Rule {
         /// Whose address becomes the source.
         address_of: Interface,
     },
-    /// `rdr ... tag kport -> 10.0.0.2 port 80`
+    /// `rdr ... tag "kport:web" -> 10.0.0.2 port 80`
     Rdr {
         /// Which packets.
         matches: Match,
@@ -242,26 +253,17 @@ impl Rule {
         }
     }
 
-    /// The rules that the kernel gets for it: one for each combination of list members, [`Match::expanded`] in number.
+    /// The rules that the kernel gets for it: one for each of [`Match::members`].
     pub fn expand(&self) -> Vec<Rule> {
-        fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
-            if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
-        }
-        let lists = self.matches();
-        let mut made = Vec::with_capacity(lists.expanded());
-        for on in each(&lists.on) {
-            for from in each(&lists.from) {
-                for to in each(&lists.to) {
-                    let single = Match { on: on.clone(), from: from.clone(), to, ..lists.clone() };
-                    let mut rule = self.clone();
-                    let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) =
-                        &mut rule;
-                    *matches = single;
-                    made.push(rule);
-                }
-            }
-        }
-        made
+        let single = |member: Member<'_>| {
+            let mut rule = self.clone();
+            let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) = &mut rule;
+            matches.on = member.on.into_iter().copied().collect();
+            matches.from = member.from.into_iter().cloned().collect();
+            matches.to = member.to.into_iter().cloned().collect();
+            rule
+        };
+        self.matches().members().map(single).collect()
     }
 }
 
@@ -279,26 +281,34 @@ mod tests {
 
     #[test]
     fn names_in_rules_are_checked_when_they_are_read() {
-        for good in ["kport", "kport:tcp:8080", "kport:udp:8000-8010", "kport:udp:8000-8010:2"] {
+        for good in ["kport:web", "kport:web:tcp:8080", "kport:web:udp:8000-8010:2"] {
             assert_eq!(good.parse::<Tag>().unwrap().as_str(), good);
         }
-        for bad in [
-            "",
-            "admin",
-            "kport:",
-            "kport:tcp",
-            "kport:tcp:0",
-            "kport:icmp:1",
-            "kport:tcp:08",
-            "kport:tcp:1 ",
-            "kport:tcp:1:0",
-            "kport:tcp:1:01",
-            "kport:tcp:1:1:1",
-        ] {
+        for bad in ["", "kport", "admin", "kport:a b", "kport:a\"b", "kport:$nr", "kport:{", &"kport:x".repeat(10)] {
             assert!(serde_json::from_value::<Tag>(bad.into()).is_err(), "{bad}");
         }
         for bad in ["", "a b", "$nr", "a\"b", "a\nb", "\u{e4}", &"x".repeat(64)] {
             assert!(serde_json::from_value::<Label>(bad.into()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_one_jails() {
+        let range = PortRange::new(10000, 65535).unwrap();
+        let long = "b".repeat(255);
+        let jails: Vec<JailName> =
+            ["web", "web:tcp:8080", "web.tcp", "_x", &"a".repeat(57), &long].map(|name| name.parse().unwrap()).into();
+        let mut seen = std::collections::HashSet::new();
+        for jail in &jails {
+            for tag in [
+                Tag::of_jail(jail),
+                Tag::of_mapping(jail, Protocol::Sctp, range, 0),
+                Tag::of_mapping(jail, Protocol::Tcp, PortRange::new(8080, 8080).unwrap(), 0),
+                Tag::of_mapping(jail, Protocol::Sctp, range, 999_999),
+            ] {
+                assert_eq!(tag.as_str().parse::<Tag>().unwrap(), tag);
+                assert!(seen.insert(tag.clone()), "{tag}");
+            }
         }
     }
 }

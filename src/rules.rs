@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use crate::name::Label;
+use crate::name::{JailName, Label};
 use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::publication::{Publication, Redirect, distinct};
@@ -59,7 +59,7 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
     rdr.seen.reserve(redirects.len());
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
-        let tag = tags.tag(n, redirect);
+        let tag = tags.tag(jail, n, redirect);
         let base = Match {
             on: vec![],
             family: redirect.family(),
@@ -234,7 +234,7 @@ impl Passes<'_> {
     }
 }
 
-/// Which redirects need a tag of their own, by what they lead to: those that lead to a port of the jail to which another
+/// Which redirects need a tag of their own instead of the jail's, by what they lead to: those that lead to a port of the jail to which another
 /// mapping leads as well, or another publication with other options. With one tag for both, the first pass rule would take
 /// the packets of both, and neither could the states of one mapping be told from the states of the other.
 struct Tags(HashSet<(Protocol, IpAddr, PortRange)>);
@@ -265,11 +265,11 @@ impl Tags {
         Tags(own)
     }
 
-    fn tag(&self, n: usize, redirect: &Redirect) -> Tag {
+    fn tag(&self, jail: &JailName, n: usize, redirect: &Redirect) -> Tag {
         if self.0.contains(&(redirect.protocol, redirect.target, redirect.jail)) {
-            Tag::of_mapping(redirect.protocol, redirect.host, n)
+            Tag::of_mapping(jail, redirect.protocol, redirect.host, n)
         } else {
-            Tag::shared()
+            Tag::of_jail(jail)
         }
     }
 }
@@ -291,8 +291,8 @@ mod tests {
         assert_eq!(
             text(&rules(&publication)),
             "\
-rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag kport -> 10.0.0.2 port 80
-pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged kport keep state label \"kport:web\" label \"kport:web:tcp:8080\"
+rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag \"kport:web\" -> 10.0.0.2 port 80
+pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged \"kport:web\" keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 keep state label \"kport:web\" label \"kport:web:tcp:8080\"
 "
         );

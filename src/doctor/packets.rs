@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::evidence::{Evidence, address, jail};
-use super::{Found, RELOAD, problem, warning};
+use super::{Finding, Found, RELOAD, problem, warning};
 use crate::error::{Result, quoted};
 use crate::host::{HostInterface, Interfaces};
 use crate::name::PARENT;
@@ -13,15 +13,14 @@ use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::rule::Direction;
 use crate::rules;
-use crate::sim::{Conf, Party, Release, TraceStep, World};
+use crate::sim::{Conf, Party, Release, TraceStep, Verdict, World};
 
 pub(super) fn skip(evidence: &Evidence<'_>) -> Found {
     let Some(main) = evidence.main() else { return Ok(None) };
     // whatever else is there to be read
     let settings: Vec<&str> = main.lines().filter(|line| line.trim_start().starts_with("set skip")).collect();
     let settings: Conf = settings.join("\n").parse()?;
-    let skipped =
-        |i: &HostInterface| settings.skipped().iter().find(|name| i.name == **name || i.groups.contains(name)).copied();
+    let skipped = |i: &HostInterface| settings.skipped().iter().copied().find(|name| i.is_in(*name));
     let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
     let mut need = |interface: &HostInterface, why: String| {
         if let Some(name) = skipped(interface) {
@@ -96,26 +95,35 @@ pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Found {
     let release = Release::of(evidence.host.sysctl("kern.osreldate")?.unwrap_or(i64::MAX));
     let mut world = World::new(release, evidence.interfaces()?.to_vec());
     for family in Family::ALL {
-        world.gateway[usize::from(family == Family::Inet6)] = evidence.host.gateway(family)?;
+        *world.gateway.of_mut(family) = evidence.host.gateway(family)?;
     }
     world.filter_local = evidence.sysctl_is_on("net.pf.filter_local")?;
     let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
     for (path, text) in rulesets.iter().filter(|(path, _)| !own(path)) {
-        let read = if path.is_empty() { world.load_main(text) } else { world.load_text(path, text) };
-        if let Err(error) = read {
-            let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
-            return Ok(Some(vec![warning(format!("not looked at: {place}: {error}"), "")]));
+        match Conf::of_output(text) {
+            Ok(conf) => world.load_conf(path, conf),
+            Err(error) => {
+                let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
+                return Ok(Some(vec![warning(format!("not looked at: {place}: {error}"), "")]));
+            }
         }
     }
     // what should be there, so that what is missing is no reason here
     for record in &evidence.records {
-        world.load(record.jail.anchor().path(), &rules::of_all(&record.publications));
+        world.load(record.jail.anchor().path(), &rules::of_all(&record.publications))?;
     }
+    let mut open: BTreeMap<String, Finding> = BTreeMap::new();
     let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (publication, redirect) in evidence.redirects() {
         for (sender, from, to) in probes(evidence, publication, redirect, world.filter_local)? {
             // no states of the probe before
             let trace = world.clone().trace(&sender, redirect.protocol, from, to);
+            if trace.verdict == Verdict::Depends {
+                let what = trace.depends_on.join("; ");
+                let seen = format!("{} from {sender} to {redirect}: that depends on {what}", jail(publication));
+                open.entry(what).or_insert_with(|| warning(seen, ""));
+                continue;
+            }
             let reason = match trace.delivered_to {
                 Some((_, at)) if at.ip() == redirect.target => continue,
                 Some((party, at)) => format!("it goes to {party} at {at} instead"),
@@ -133,7 +141,7 @@ pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Found {
     };
     // a family that is not forwarded is a finding of its own
     lost.remove("the host does not forward");
-    Ok(Some(lost.into_iter().map(finding).collect()))
+    Ok(Some(lost.into_iter().map(finding).chain(open.into_values()).collect()))
 }
 
 /// The packets to try a redirect with: from outside, and from the host where it has access.
@@ -145,9 +153,12 @@ fn probes(
 ) -> Result<Vec<(Party, SocketAddr, SocketAddr)>> {
     let family = redirect.family();
     // documentation addresses: RFC 5737, RFC 3849
-    let usual: [IpAddr; 2] = [[203, 0, 113, 77].into(), [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77].into()];
+    let stranger = match family {
+        Family::Inet => IpAddr::from([203, 0, 113, 77]),
+        Family::Inet6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77]),
+    };
     let source = match publication.options.sources.as_slice() {
-        [] => Some(usual[usize::from(family == Family::Inet6)]),
+        [] => Some(stranger),
         sources => sources.iter().find_map(|source| match source {
             Source::Network(network) if Family::of(network.addr()) == family => network.hosts().next(),
             // whoever is in a table is not known here

@@ -9,7 +9,7 @@ use super::taken::without_target;
 use super::transaction::Transaction;
 use super::{Phase, Request};
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Interfaces, Jail};
+use crate::host::{Host, Interfaces, Jail};
 use crate::name::JailName;
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
@@ -36,7 +36,7 @@ impl Transaction<'_> {
             // later, when the jail is gone, nothing could tell whose the publication was
             return Err(Error::new(
                 Kind::Argument,
-                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+                format!("{} is the number of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
             ));
         }
         // what is added belongs to the start that is known
@@ -44,11 +44,11 @@ impl Transaction<'_> {
         let jid = request.jid.or(found.as_ref().map(|j| j.jid)).or(known);
         match &found {
             Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
-            None => self.observer.detail(&format!("jail {}: not asked for, or not running", quoted(jail.as_str()))),
+            None => self.observer.detail(&format!("{}: not asked for, or not running", jail.mention())),
         }
         let asked;
         let addresses = if request.addresses.is_empty() {
-            asked = self.addresses(jail, found.as_ref())?;
+            asked = addresses(self.host, jail, found.as_ref())?;
             &asked
         } else {
             &request.addresses
@@ -110,22 +110,23 @@ impl Transaction<'_> {
         })?;
         Ok(Resolved { jid, publication })
     }
+}
 
-    fn addresses(&self, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
-        let Some(jail) = jail else {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!("no jail {} is running here to ask for its address; give it with -a", quoted(name.as_str())),
-            ));
-        };
-        if jail.vnet {
-            return self.host.vnet_addresses(jail);
-        }
-        if jail.addresses.is_empty() && jail.inherits != [false; 2] {
-            return Err(publication::host_network(name));
-        }
-        Ok(jail.addresses.clone())
+/// The addresses that the host knows of a jail.
+pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
+    let Some(jail) = jail else {
+        return Err(Error::new(
+            Kind::Unavailable,
+            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
+        ));
+    };
+    if jail.vnet {
+        return host.vnet_addresses(jail);
     }
+    if jail.addresses.is_empty() && jail.inherits.any() {
+        return Err(publication::host_network(name));
+    }
+    Ok(jail.addresses.clone())
 }
 
 /// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it

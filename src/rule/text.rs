@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::num::NonZeroU32;
 
-use super::{Address, Direction, Match, Rate, Rule, StateOptions, TAG, Tag};
+use super::{Address, Direction, Match, Rate, Rule, StateOptions, Tag};
 use crate::net::{Interface, JAIL_GROUPS, PortRange};
 
 /// The rules as pf.conf(5) text, a line each.
@@ -83,7 +83,7 @@ struct QuotedTag<'a>(&'a Tag);
 
 impl fmt::Display for QuotedTag<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.as_str() == TAG { f.write_str(TAG) } else { write!(f, "\"{}\"", self.0) }
+        write!(f, "\"{}\"", self.0)
     }
 }
 

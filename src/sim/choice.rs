@@ -61,23 +61,20 @@ pub(super) struct Agreed<T> {
     /// Of the first run.
     pub first: T,
     pub verdict: Verdict,
+    /// Who gets the packet in the first run.
+    pub delivered: Option<(Party, SocketAddr)>,
     pub possible: Vec<(Party, SocketAddr)>,
     pub depends_on: Vec<String>,
     pub looked: Looked,
 }
 
 /// Makes runs until every answer was taken. `run` gives what is shown of it, the verdict, and who got the packet.
-pub(super) fn all_runs<T>(
-    mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(Party, SocketAddr)>),
-) -> Agreed<T> {
+pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(Party, SocketAddr)>)) -> Agreed<T> {
     let mut ends: Vec<End> = vec![];
     let mut depends: BTreeSet<String> = BTreeSet::new();
     let mut next = Run::default();
-    let (first, ..) = {
-        let (first, verdict, delivered) = run(&mut next);
-        ends.push(End { verdict, delivered, assumed: next.assumed.clone() });
-        (first,)
-    };
+    let (first, verdict, delivered) = run(&mut next);
+    ends.push(End { verdict, delivered: delivered.clone(), assumed: next.assumed.clone() });
     let looked = next.looked;
     depends.extend(next.gave_up.take());
     while let Some(mut this) = next.next() {
@@ -96,7 +93,7 @@ pub(super) fn all_runs<T>(
     let mut seen = HashSet::new();
     let possible = ends.iter().filter_map(|end| end.delivered.clone()).filter(|at| seen.insert(at.clone())).collect();
     let verdict = if depends.is_empty() { ends[0].verdict } else { Verdict::Depends };
-    Agreed { first, verdict, possible, depends_on: depends.into_iter().collect(), looked }
+    Agreed { first, verdict, delivered, possible, depends_on: depends.into_iter().collect(), looked }
 }
 
 /// What was taken to be so and makes a difference: those for whose answers the ends are others.

@@ -3,7 +3,6 @@
 
 mod address;
 mod lex;
-pub(super) mod names;
 mod print;
 mod rule;
 mod statement;
@@ -19,12 +18,11 @@ use super::address::{Operand, Side};
 use super::lookup::Table;
 use super::rule::{Action, Rule, RuleKind};
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::HostInterface;
+use crate::host::{HostInterface, Interfaces};
 use crate::name;
 use crate::net::{Family, Interface};
-use crate::pf::foreign;
+use crate::pf::foreign::Called;
 use crate::rule::Direction;
-pub(super) use address::PROXY_PORTS;
 
 /// Rules and settings, read from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,9 +51,7 @@ impl Conf {
     /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are of the
     /// working directory. Names of hosts are not looked up.
     pub fn of_file(path: &Path) -> Result<Conf> {
-        let read = |name: &str| {
-            std::fs::read_to_string(name).map_err(|error| format!("read {name}: {error}"))
-        };
+        let read = |name: &str| std::fs::read_to_string(name).map_err(|error| format!("read {name}: {error}"));
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
         let name = path.display().to_string();
         Conf::read(&text, How { name: &name, files: Some(&read), output: false })
@@ -74,6 +70,15 @@ impl Conf {
         })
     }
 
+    /// The rulesets by path as text, each by itself: the main one with the settings, and those of anchors in braces and of `load
+    /// anchor`.
+    pub fn texts(&self) -> Vec<(String, String)> {
+        let mut all = vec![(String::new(), self.settings() + &print::flat(self.rules()))];
+        let anchors = self.rulesets.iter().filter(|(path, _)| !path.is_empty());
+        all.extend(anchors.map(|(path, rules)| (path.clone(), print::flat(rules))));
+        all
+    }
+
     /// The main ruleset, or that of the anchor which the text is for.
     pub(super) fn rules(&self) -> &[Rule] {
         self.rulesets.get("").map_or(&[], Vec::as_slice)
@@ -88,7 +93,7 @@ impl Conf {
     pub fn calls(&self, path: &str) -> [bool; 3] {
         [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| {
             self.rules().iter().any(|rule| {
-                matches!(&rule.action, Action::Call(of, called) if *of == kind && foreign::resolve("", called) == path)
+                matches!(&rule.action, Action::Call(of, called) if *of == kind && Called::resolve("", called).to_string() == path)
             })
         })
     }
@@ -103,9 +108,7 @@ impl Conf {
     /// addresses is if it names icmp6.
     pub fn blocks_neighbours(&self, all: &[HostInterface], on: Interface, direction: Direction) -> Option<&str> {
         const ICMP6: u8 = 58;
-        let is_in = |name: &str| {
-            on.as_str() == name || all.iter().any(|i| i.name == on && i.groups.iter().any(|g| g.as_str() == name))
-        };
+        let is_in = |name: &str| name.parse().is_ok_and(|name| Interfaces(all).is_in(on, name));
         if self.skip.iter().any(|name| is_in(name)) {
             return None;
         }

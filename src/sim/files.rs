@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{Conf, MAIN};
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, replace_file};
-use crate::name::{Anchor, Label, PARENT, Table};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
+use crate::name::{Anchor, PARENT, Table};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, States, Status, foreign};
 use crate::rule::{self, Rule};
 
 /// What has to be said at every change that the simulator makes.
@@ -46,8 +46,8 @@ impl Sim {
     }
 
     fn main(&self) -> Result<Option<Conf>> {
-        let read = |text: String| text.parse().map_err(|e: Error| e.context(self.dir.join(MAIN_CONF).display()));
-        self.main_conf()?.map(read).transpose()
+        let path = self.dir.join(MAIN_CONF);
+        if path.exists() { Conf::of_file(&path).map(Some) } else { Ok(None) }
     }
 
     /// The rules that an anchor holds.
@@ -67,6 +67,10 @@ impl Sim {
 impl Firewall for Sim {
     fn name(&self) -> &'static str {
         "sim"
+    }
+
+    fn redirects_packets(&self) -> bool {
+        false
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
@@ -93,20 +97,20 @@ impl Firewall for Sim {
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
         let mut loaded = Loaded::default();
         for rule in self.rules(anchor)? {
-            let copies = rule.matches().expanded();
+            let copies = rule.matches().members().count();
             match rule {
-                Rule::Pass { labels, .. } => {
-                    let labels: Vec<String> = labels.iter().map(Label::to_string).collect();
-                    let one = LoadedRule { labels, counters: Counters::default() };
-                    loaded.rules.extend(std::iter::repeat_n(one, copies));
-                }
+                Rule::Pass { .. } => loaded.filters.extend(std::iter::repeat_n(Counters::default(), copies)),
                 Rule::Nat { .. } | Rule::Rdr { .. } => loaded.translations += copies,
             }
         }
         Ok(loaded)
     }
 
-    fn kill_states(&self, _labels: &[Label]) -> Result<u64> {
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        Ok(self.rules(anchor)? == rules)
+    }
+
+    fn kill_states(&self, _: &[States]) -> Result<u64> {
         // no packet, no state
         Ok(0)
     }
@@ -129,8 +133,10 @@ impl Firewall for Sim {
     }
 
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        let main = self.main_conf()?.unwrap_or_else(|| MAIN.to_owned());
-        let mut all = vec![(String::new(), main)];
+        let mut all = match self.main()? {
+            Some(conf) => conf.texts(),
+            None => vec![(String::new(), MAIN.to_owned())],
+        };
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {
                 all.push((format!("{PARENT}/{child}"), rule::text(&self.rules(&anchor)?)));

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::address::{OfInterface, Operand, Part};
-use crate::host::{HostInterface, Listener};
-use crate::net::{Family, Interface, Protocol};
+use crate::host::{HostInterface, Interfaces, Listener};
+use crate::net::{Family, Interface, PerFamily, Protocol};
 
 /// Whether a condition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(super) struct Lookup {
     /// Networks that a gateway behind an interface leads to.
     pub routes: Vec<(IpNet, Interface)>,
     /// The interfaces of the default routes, IPv4 and IPv6.
-    pub gateways: [Option<Interface>; 2],
+    pub gateways: PerFamily<Option<Interface>>,
     /// The sockets of the host and of jails on its stack that wait for traffic; `None` where they are not known.
     pub listeners: Option<Vec<Listener>>,
     /// The ends of connections that the host, or a jail on its stack, has begun.
@@ -132,17 +132,16 @@ impl Lookup {
         let own = self.interfaces.iter().find(|i| i.addresses.iter().any(|own| own.addr() == address));
         own.map(|own| own.name)
             .or_else(|| self.longest(address).map(|(_, name)| name))
-            .or(self.gateways[usize::from(address.is_ipv6())])
+            .or(*self.gateways.of(Family::of(address)))
     }
 
     /// The interface on the longest network that holds `address`, or the route to it, and the length.
     pub(super) fn longest(&self, address: IpAddr) -> Option<(u8, Interface)> {
-        let connected = self.interfaces.iter().flat_map(|interface| {
-            let holding = interface.addresses.iter().filter(move |network| network.contains(&address));
-            holding.map(|network| (network.prefix_len(), interface.name))
-        });
+        let connected = Interfaces(&self.interfaces).connected(address);
         let routes = self.routes.iter().filter(|(network, _)| network.contains(&address));
-        connected.chain(routes.map(|(network, name)| (network.prefix_len(), *name))).max_by_key(|(length, _)| *length)
+        let routes = routes.map(|(network, name)| (network.prefix_len(), *name));
+        // a network that the host is on comes before a route of the same length
+        routes.chain(connected.map(|(name, network)| (network.prefix_len(), name))).max_by_key(|(length, _)| *length)
     }
 
     /// Whether a socket of the host has a local address (pf_socket_lookup in pf.c): `None` where that is not known.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::conf::names;
+use super::names;
 use crate::error::{Error, Kind, quoted};
 use crate::net::{Family, Interface, Protocol};
 
@@ -65,7 +65,10 @@ impl FromStr for IpProtocol {
 
     fn from_str(text: &str) -> Result<IpProtocol, Error> {
         names::protocol(text).map(IpProtocol).ok_or_else(|| {
-            Error::new(Kind::Argument, format!("{} is no protocol: tcp, udp, sctp, icmp, icmp6 or a number", quoted(text)))
+            Error::new(
+                Kind::Argument,
+                format!("{} is no protocol: tcp, udp, sctp, icmp, icmp6 or a number", quoted(text)),
+            )
         })
     }
 }

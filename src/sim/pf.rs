@@ -103,7 +103,8 @@ impl Pf {
         };
         let Some(made) = made else { return After::Dropped };
         if let Some(new) = made.state {
-            let stored = self.states.insert((&before, &made.packet), direction, new.bound, new.maker, &new.keep, new.kept);
+            let stored =
+                self.states.insert((&before, &made.packet), direction, new.bound, new.maker, &new.keep, new.kept);
             if let Err(limit) = stored {
                 steps.push(TraceStep::Verdict(format!("blocked: {limit} is reached")));
                 return After::Dropped;
@@ -235,7 +236,7 @@ impl<'a> Test<'a, '_> {
         }
         let rtable = effects.rtable.or(branch.rtable);
         packet.fib = rtable.unwrap_or(packet.fib);
-        let route = self.route(&found, effects, &mut packet);
+        let route = self.route(&found, effects);
         let keep = if passed_by.is_some() { Some(Keep::default()) } else { effects.keep };
         if pf.syncookies || keep.is_some_and(|keep| keep.synproxy && direction == Direction::In) {
             self.note("pf answers the first packet itself, and connects to the target then");
@@ -308,12 +309,22 @@ impl<'a> Test<'a, '_> {
     fn one_of(&mut self, found: &Found<'a>, packets: Vec<Packet>, more: bool) -> Packet {
         let start = Branch::new(packets[0].clone(), None, false);
         let all = taken(found, start, packets, more);
-        let all = all.into_iter().map(|(branch, packet)| Branch { packet, ..branch }).collect();
+        let with = |(mut branch, packet): (Branch<'a>, Packet)| {
+            branch.packet = packet;
+            branch
+        };
+        let all = all.into_iter().map(with).collect();
         self.pick(all).packet
     }
 
     /// `nat-to`, `rdr-to` and `af-to` of the rule that passes the packet.
-    fn filter_translation(&mut self, pf: &'a Pf, found: &Found<'a>, packet: Packet, translated: bool) -> Option<Packet> {
+    fn filter_translation(
+        &mut self,
+        pf: &'a Pf,
+        found: &Found<'a>,
+        packet: Packet,
+        translated: bool,
+    ) -> Option<Packet> {
         let effects = &found.rule.effects;
         if effects.nat_to.is_none() && effects.rdr_to.is_none() && effects.af_to.is_none() {
             return Some(packet);
@@ -352,7 +363,7 @@ impl<'a> Test<'a, '_> {
     }
 
     /// `route-to` and the like: by which interface. Which of several is taken is a pool's choice.
-    fn route(&mut self, found: &Option<Found<'a>>, effects: &Effects, packet: &mut Packet) -> Option<Route> {
+    fn route(&mut self, found: &Option<Found<'a>>, effects: &Effects) -> Option<Route> {
         let (kind, pool) = effects.route.as_ref()?;
         let found = found.as_ref()?;
         let mut names: Vec<&str> = vec![];
@@ -378,7 +389,6 @@ impl<'a> Test<'a, '_> {
             self.note(format!("a copy is sent out by {on}"));
             return None;
         }
-        _ = packet;
         Some(Route { kind: *kind, on })
     }
 }

@@ -136,8 +136,6 @@ pub(super) struct Conditions {
 pub(super) struct Origin {
     /// As it was written.
     pub text: Arc<str>,
-    /// The line it starts on.
-    pub line: usize,
 }
 
 impl PartialEq for Origin {

@@ -102,9 +102,8 @@ impl States {
         // those of af-to are known by either family's addresses
         let ends = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.from, q.to);
         let back = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.to, q.from);
-        let crossed = |state: &&State| {
-            state.crossed.as_ref().is_some_and(|pair| ends(packet, &pair.0) || back(packet, &pair.1))
-        };
+        let crossed =
+            |state: &&State| state.crossed.as_ref().is_some_and(|pair| ends(packet, &pair.0) || back(packet, &pair.1));
         let state = self.bound_first(on, crossed)?;
         let (before, after) = &**state.crossed.as_ref()?;
         let mut found = state.found(direction);
@@ -115,7 +114,12 @@ impl States {
             after.clone()
         } else {
             // as the answer to what was sent first
-            Packet { from: before.to, to: before.from, icmp: before.answer().and_then(|answer| answer.icmp), ..before.clone() }
+            Packet {
+                from: before.to,
+                to: before.from,
+                icmp: before.answer().and_then(|answer| answer.icmp),
+                ..before.clone()
+            }
         };
         packet.flags = flags;
         Some(found)

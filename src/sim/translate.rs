@@ -160,7 +160,8 @@ pub(super) fn destination(
             u16::try_from(if port > 65_535 { port - 65_535 } else { port }).unwrap_or(first)
         }
     };
-    let made = possible.addresses.into_iter().map(|address| Packet { to: SocketAddr::new(address, port), ..packet.clone() });
+    let made =
+        possible.addresses.into_iter().map(|address| Packet { to: SocketAddr::new(address, port), ..packet.clone() });
     Ok((made.collect(), possible.more))
 }
 
@@ -184,7 +185,11 @@ pub(super) fn both(
     };
     // `from any` leaves the address as it is
     let Some(network) = networks.first() else {
-        return if matches!(operand, Some(Operand::Any)) { Ok((vec![packet.clone()], false)) } else { Err(Untranslated::Failed) };
+        return if matches!(operand, Some(Operand::Any)) {
+            Ok((vec![packet.clone()], false))
+        } else {
+            Err(Untranslated::Failed)
+        };
     };
     let mut made = packet.clone();
     match direction {
@@ -217,7 +222,8 @@ pub(super) fn family(packet: &Packet, effects: &Effects, to: &Side, cx: Context<
     let from = *possible.addresses.first().ok_or(Untranslated::Failed)?;
     let target = match targets {
         Some(pool) => {
-            let mut networks = pool.addresses.iter().filter_map(|a| a.address.as_ref()?.pool(cx.anchor, *family, cx.lookup));
+            let mut networks =
+                pool.addresses.iter().filter_map(|a| a.address.as_ref()?.pool(cx.anchor, *family, cx.lookup));
             let network = networks.next().and_then(|all| all.first().copied()).ok_or(Untranslated::Failed)?;
             if network.prefix_len() == network.max_prefix_len() {
                 network.addr()

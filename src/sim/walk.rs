@@ -10,7 +10,7 @@ use super::pf::{Pf, Ruleset};
 use super::rule::{Action, Rule, RuleKind};
 use super::trace::{Looked, TraceStep};
 use super::translate::{self, Context, Untranslated};
-use crate::pf::foreign;
+use crate::pf::foreign::Called;
 
 /// Anchors in anchors that pf follows (PF_ANCHOR_STACK_MAX in sys/net/pfvar.h).
 const DEEPEST: usize = 64;
@@ -144,7 +144,13 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    fn ruleset(&mut self, path: &'a str, rules: &'a Ruleset, mut live: Vec<Branch<'a>>, depth: usize) -> Vec<Branch<'a>> {
+    fn ruleset(
+        &mut self,
+        path: &'a str,
+        rules: &'a Ruleset,
+        mut live: Vec<Branch<'a>>,
+        depth: usize,
+    ) -> Vec<Branch<'a>> {
         for (number, rule) in rules.of(self.kind).iter().enumerate() {
             if live.iter().all(|branch| branch.flow != Flow::On) || self.gave_up.is_some() {
                 break;
@@ -179,9 +185,10 @@ impl<'a> Walk<'a, '_> {
         }
         let mut kept: Vec<Branch<'a>> = vec![];
         for branch in branches {
+            let room = kept.len() < MOST_BRANCHES;
             match kept.iter_mut().find(|other| other.ends_as(&branch)) {
                 Some(other) => other.absorb(&branch),
-                None if kept.len() < MOST_BRANCHES => kept.push(branch),
+                None if room => kept.push(branch),
                 None => *self.gave_up = Some("too many rules cannot be decided".to_owned()),
             }
         }
@@ -312,11 +319,13 @@ impl<'a> Walk<'a, '_> {
         }
         branch.quick |= at.rule.quick;
         let before = branch.found;
-        let path = foreign::resolve(at.anchor, called);
+        let called = Called::resolve(at.anchor, called);
         let mut live = vec![branch];
-        match path.strip_suffix("/*") {
+        // "*" in the main ruleset is an anchor of that name: pf looks for "/*" at the end (pf_kanchor_setup in pf_ruleset.c)
+        match Some(&called.path).filter(|parent| called.children && !parent.is_empty()) {
             None => {
-                if let Some((path, rules)) = pf.rulesets.get_key_value(&path) {
+                let path = if called.children { "*" } else { &called.path };
+                if let Some((path, rules)) = pf.rulesets.get_key_value(path) {
                     self.looked.anchors += 1;
                     live = self.ruleset(path, rules, live, depth + 1);
                 }

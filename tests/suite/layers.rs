@@ -1,10 +1,12 @@
-//! Dependencies go one way: which module may name which other one.
+//! Dependencies go one way: which module may name which other one, down to the files of a room, the helper's too.
+//!
+//! What a file names is every path that begins with `crate::`, `self::`, `super::` or, in the helper, `kport::` or `cli::`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A module, and the modules that it may use. Everybody may use `error`.
+/// A room of the library, and the rooms that it may use. Everybody may use `error`.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("files", &[]),
@@ -61,98 +63,362 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("session", &["host", "pf", "publisher", "sim", "store"]),
     ("ffi", &["host", "name", "net", "options", "publication", "publisher", "rule", "session", "spec"]),
+    // the helper: the Rust API, never the C one
+    ("main", &["cli"]),
+    (
+        "cli",
+        &[
+            "doctor",
+            "files",
+            "host",
+            "name",
+            "net",
+            "options",
+            "pf",
+            "publication",
+            "publisher",
+            "readiness",
+            "rule",
+            "session",
+            "sim",
+            "spec",
+            "store",
+        ],
+    ),
 ];
 
-/// The only modules that may hold `unsafe`.
-const UNSAFE: &[&str] = &["ffi", "host", "pf/native"];
+/// The modules inside a room that other rooms may use, and which do. All other ones are their room's own.
+const DOORS: &[(&str, &[&str])] = &[
+    ("doctor::self_test", &["cli"]),
+    ("pf::foreign", &["sim"]),
+    ("pf::macos", &["session"]),
+    ("pf::native", &["session"]),
+    ("pf::pfctl", &["session", "cli"]),
+    // the function of that name; the module is private
+    ("rule::text", &["rules"]),
+    ("cli::args", &["main"]),
+    ("cli::change", &["main"]),
+    ("cli::cni", &["main"]),
+    ("cli::diagnose", &["main"]),
+    ("cli::hook", &["main"]),
+    ("cli::inspect", &["main"]),
+    ("cli::output", &["main"]),
+    ("cli::session", &["main"]),
+    ("cli::setup", &["main"]),
+    ("cli::trace", &["main"]),
+];
 
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
+/// The modules directly inside a room, from the lowest up: each may use those before it. In a room that is not listed they
+/// may all use each other, but never what is inside of one of them.
+const ORDER: &[(&str, &[&str])] = &[
+    (
+        "cli",
+        &[
+            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "trace",
+            "cni",
+        ],
+    ),
+    ("cli::cni", &["code", "environment", "fields", "mapping", "network", "previous", "attachments"]),
+    ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
+    ("ffi", &["output", "input", "guard"]),
+    ("pf", &["foreign", "pfctl", "native", "macos"]),
+    (
+        "publisher",
+        &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
+    ),
+    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
+];
+
+/// The only files that may hold `unsafe`.
+const UNSAFE: &[&str] = &[
+    "ffi/guard.rs",
+    "ffi/input.rs",
+    "ffi/output.rs",
+    "ffi.rs",
+    "host/freebsd/group.rs",
+    "host/freebsd/jail/get.rs",
+    "host/freebsd/sysctl.rs",
+    "host/freebsd/vnet.rs",
+    "host/rights.rs",
+    "pf/native/ioctl.rs",
+];
+
+/// A module's path, without `crate`: the library's `pf::native`, the helper's `cli::show`.
+type Module = Vec<String>;
+
+struct Source {
+    /// Below `src`.
+    file: String,
+    module: Module,
+    text: String,
 }
 
-/// The modules that a text names as `crate::name`, doc comments left out.
-fn uses(text: &str) -> BTreeSet<String> {
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-    let mut found = BTreeSet::new();
-    for part in code.split("crate::").skip(1) {
-        if let Some(list) = part.strip_prefix('{') {
-            for item in list.split('}').next().unwrap().split(',') {
-                found.insert(word(item.trim()));
+fn sources() -> Vec<Source> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
             }
-        } else {
-            found.insert(word(part));
+        }
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = vec![];
+    walk(&src, &mut paths);
+    paths.sort();
+    let source = |path: PathBuf| {
+        let file = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+        let module = module_of(&file.trim_end_matches(".rs").replace('/', "::"));
+        Source { file, module, text: fs::read_to_string(&path).unwrap() }
+    };
+    paths.into_iter().map(source).filter(|source| source.file != "lib.rs").collect()
+}
+
+fn module_of(path: &str) -> Module {
+    path.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// Every path that a text names, by its segments; lists in braces are multiplied out.
+fn paths(text: &str) -> Vec<Module> {
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut found = vec![];
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    for start in ["crate::", "self::", "super::", "kport::", "cli::"] {
+        for (at, _) in code.match_indices(start) {
+            // `$crate::` is one; the end of another word, or of another path, is not
+            if !code[..at].ends_with(|c: char| is_word(c) || c == ':') {
+                tree(&code[at..], &vec![], &mut found);
+            }
         }
     }
     found
 }
 
-fn word(text: &str) -> String {
-    text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+/// Reads `a::b::{c, d::*}`, and returns what is behind it.
+fn tree<'a>(mut text: &'a str, before: &Module, found: &mut Vec<Module>) -> &'a str {
+    let mut path = before.clone();
+    loop {
+        text = text.trim_start();
+        if let Some(list) = text.strip_prefix('{') {
+            text = list;
+            loop {
+                text = text.trim_start().trim_start_matches(',').trim_start();
+                match text.strip_prefix('}') {
+                    Some(rest) => return rest,
+                    None if text.is_empty() => return text,
+                    None => {}
+                }
+                let rest = tree(text, &path, found);
+                // `as name`
+                text = if rest.len() == text.len() { &rest[rest.len().min(1)..] } else { rest };
+            }
+        }
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+        if end > 0 {
+            path.push(text[..end].to_owned());
+        }
+        text = &text[end..];
+        match text.strip_prefix("::") {
+            Some(rest) => text = rest,
+            None => {
+                found.push(path);
+                return text;
+            }
+        }
+    }
 }
+
+/// The modules that a source names, as deep as there are modules, but for its own.
+fn uses(source: &Source, known: &BTreeSet<Module>) -> BTreeSet<Module> {
+    // what stands in the tests is one deeper
+    let (code, tests) = source.text.split_once("\nmod tests {").unwrap_or((&source.text, ""));
+    let inside = |text: &str, here: Module| {
+        let helper = matches!(source.module[0].as_str(), "main" | "cli");
+        let mut found = vec![];
+        for path in paths(text) {
+            let mut full = vec![];
+            for (at, part) in path.iter().enumerate() {
+                match (at, part.as_str()) {
+                    (0, "crate" | "kport") => {}
+                    (0, "self") => full = here.clone(),
+                    (0, "super") => full = here[..here.len() - 1].to_vec(),
+                    (_, "super") => _ = full.pop(),
+                    _ => full.push(part.clone()),
+                }
+            }
+            // an item of the helper's root
+            if helper && path[0] != "kport" && full.first().is_none_or(|first| first != "cli") {
+                full = module_of("main");
+            }
+            while !full.is_empty() && !known.contains(&full) {
+                full.pop();
+            }
+            found.push(full);
+        }
+        found
+    };
+    let mut deeper = source.module.clone();
+    deeper.push("tests".to_owned());
+    let found = inside(code, source.module.clone()).into_iter().chain(inside(tests, deeper));
+    found.filter(|module| !module.is_empty() && *module != source.module).collect()
+}
+
+fn listed<'a>(table: &[(&str, &'a [&'a str])], name: &str) -> Option<&'a [&'a str]> {
+    table.iter().find(|(module, _)| *module == name).map(|(_, list)| *list)
+}
+
+/// Why a module may not use another one, if it may not.
+fn refused(user: &Module, used: &Module) -> Option<String> {
+    let (by, of) = (user.join("::"), used.join("::"));
+    let opened = |door: &str| listed(DOORS, door).is_some_and(|users| users.contains(&user[0].as_str()));
+    if user[0] != used[0] {
+        let allowed = listed(ALLOWED, &user[0]).unwrap_or_default();
+        if used[0] != "error" && !allowed.contains(&used[0].as_str()) {
+            return Some(format!("{} is not below {}", used[0], user[0]));
+        }
+        let inside = used.len() > 1 && !opened(&of);
+        return inside.then(|| format!("{of} is inside its room, and has no door to {}", user[0]));
+    }
+    let common = user.iter().zip(used).take_while(|(a, b)| a == b).count();
+    if used.len() > common + 1 {
+        return Some(format!("{of} is inside of another module, which is what {by} may use"));
+    }
+    // what is above: the types that the whole room is about
+    let (Some(own), Some(other)) = (user.get(common), used.get(common)) else { return None };
+    let room = user[..common].join("::");
+    let order = listed(ORDER, &room)?;
+    let place = |name: &String| order.iter().position(|listed| listed == name);
+    (place(own) <= place(other)).then(|| format!("{other} is not before {own} in {room}"))
+}
+
+const SAY: &str = "say in tests/suite/layers.rs";
 
 #[test]
 fn modules_use_only_what_is_below_them() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = vec![];
-    sources(&src, &mut files);
-    let mut seen = BTreeSet::new();
-    for path in files {
-        let relative = path.strip_prefix(&src).unwrap().to_str().unwrap();
-        let module = relative.split('/').next().unwrap().trim_end_matches(".rs");
-        if matches!(module, "lib" | "main" | "cli") {
-            continue;
+    let sources = sources();
+    let known: BTreeSet<Module> = sources.iter().map(|source| source.module.clone()).collect();
+    let mut wrong = vec![];
+    for source in &sources {
+        if listed(ALLOWED, &source.module[0]).is_none() {
+            wrong.push(format!("{}: {SAY} what {} may use", source.file, source.module[0]));
         }
-        let (_, allowed) = ALLOWED
-            .iter()
-            .find(|(name, _)| *name == module)
-            .unwrap_or_else(|| panic!("{relative}: say in tests/layers.rs what module {module} may use"));
-        seen.insert(module.to_owned());
-        for used in uses(&fs::read_to_string(&path).unwrap()) {
-            let fine = used == module || used == "error" || allowed.contains(&used.as_str());
-            assert!(fine, "{relative} uses crate::{used}, which is not below {module}");
+        for used in uses(source, &known) {
+            if let Some(why) = refused(&source.module, &used) {
+                wrong.push(format!("{} uses {}: {why}", source.file, used.join("::")));
+            }
         }
     }
-    for (name, _) in ALLOWED {
-        assert!(seen.contains(*name), "there is no module {name} any more");
-    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A table that speaks of what is not there says nothing.
 #[test]
-fn the_helper_uses_the_rust_api_only() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = vec![src.join("main.rs")];
-    sources(&src.join("cli"), &mut files);
-    for path in files {
-        let text = fs::read_to_string(&path).unwrap();
-        for word in ["kport::ffi", "unsafe", "extern \"C\""] {
-            assert!(!text.contains(word), "{} has {word}", path.display());
+fn the_tables_are_about_the_modules_that_there_are() {
+    let sources = sources();
+    let known: BTreeSet<Module> = sources.iter().map(|source| source.module.clone()).collect();
+    let mut wrong = vec![];
+    let rooms = ALLOWED.iter().flat_map(|(room, users)| users.iter().chain([room])).map(|room| (*room).to_owned());
+    let doors = DOORS.iter().map(|(door, _)| (*door).to_owned());
+    let inner = ORDER.iter().flat_map(|(room, order)| order.iter().map(move |name| format!("{room}::{name}")));
+    for named in rooms.chain(doors).chain(inner) {
+        if named != "cli" && !known.contains(&module_of(&named)) {
+            wrong.push(format!("there is no module {named} any more"));
         }
     }
+    // each module of a room with an order has its place
+    let mut members: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for module in known.iter().filter(|module| module.len() > 1) {
+        let (name, room) = module.split_last().unwrap();
+        members.entry(room.join("::")).or_default().insert(name);
+    }
+    for (room, order) in ORDER {
+        for name in members[*room].iter().filter(|name| !order.contains(name)) {
+            wrong.push(format!("{SAY} where {name} stands in {room}"));
+        }
+    }
+    // a door that nobody uses is shut
+    for (door, users) in DOORS {
+        for user in *users {
+            let used = sources
+                .iter()
+                .any(|source| source.module[0] == *user && uses(source, &known).contains(&module_of(door)));
+            if !used {
+                wrong.push(format!("{user} does not use {door} any more"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn unsafe_stays_where_it_belongs() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = vec![];
-    sources(&src, &mut files);
-    for path in files {
-        let relative = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
-        let text = fs::read_to_string(&path).unwrap();
-        let has = text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains("unsafe "));
-        let may = UNSAFE.iter().any(|m| relative.starts_with(m));
-        assert!(!has || may, "{relative} has unsafe code");
-    }
+    let has = |source: &Source| {
+        let code = source.text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).any(|word| word == "unsafe")
+    };
+    let found: Vec<String> = sources().into_iter().filter(has).map(|source| source.file).collect();
+    assert_eq!(found, UNSAFE, "the files with unsafe code are not those that are listed; each must need it");
 }
 
 #[test]
 fn the_check_sees_an_edge() {
-    let found = uses("// crate::no\nuse crate::{ffi, net::Place};\nfn f() { crate::store::g() }");
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["ffi", "net", "store"]);
+    let source =
+        |module: &str, text: &str| Source { file: String::new(), module: module_of(module), text: text.to_owned() };
+    let known: BTreeSet<Module> = [
+        "ffi",
+        "net",
+        "store",
+        "pf",
+        "pf::foreign",
+        "pf::native",
+        "pf::native::kernel",
+        "pf::native::nv",
+        "pf::native::read",
+    ]
+    .into_iter()
+    .chain(["main", "cli::show"])
+    .map(module_of)
+    .collect();
+    let text = "\
+        // crate::no\n\
+        use crate::{ffi, net::{Place, self as words}, pf as driver};\n\
+        use super::nv::{List, Value};\n\
+        fn f() { crate::store::g(); $crate::pf::foreign::call(); super::super::other::h(); a::crate::b() }\n\
+        #[cfg(test)]\nmod tests {\n    use super::*; use super::super::read;\n}\n";
+    let found: Vec<String> =
+        uses(&source("pf::native::kernel", text), &known).iter().map(|module| module.join("::")).collect();
+    assert_eq!(found, ["ffi", "net", "pf", "pf::foreign", "pf::native::nv", "pf::native::read", "store"]);
+    let found: Vec<String> =
+        uses(&source("cli::args", "use kport::net::X; use super::show::V; use crate::complain;"), &known)
+            .iter()
+            .map(|module| module.join("::"))
+            .collect();
+    assert_eq!(found, ["cli::show", "main", "net"]);
+
+    let check = |user: &str, used: &str| refused(&module_of(user), &module_of(used)).is_none();
+    for (user, used, allowed) in [
+        ("conflict", "error", true),
+        ("conflict", "pf", true),
+        ("pf", "conflict", false),
+        ("conflict", "pf::native", false),
+        ("session", "pf::native", true),
+        ("session", "pf::native::read", false),
+        ("pf", "pf::native", true),
+        ("pf", "pf::native::read", false),
+        ("pf::pfctl", "pf::native", false),
+        ("pf::pfctl", "pf::foreign", true),
+        ("pf::native", "pf::pfctl", true),
+        ("pf::native::read", "pf", true),
+        ("pf::native::read", "pf::native::kernel", true),
+        ("pf::native::kernel", "pf::native::read", false),
+        ("pf::native::kernel", "pf::foreign", true),
+        ("pf::native::kernel", "net", true),
+        ("doctor::record", "doctor::packets", false),
+        ("cli::show", "conflict", false),
+        ("main", "ffi", false),
+    ] {
+        assert_eq!(check(user, used), allowed, "{user} uses {used}");
+    }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::support::world::{ANCHORS, interface, jail, publication, reads};
 use kport::host::HostInterface;
-use kport::net::{Family, Interface, Place, Protocol};
+use kport::net::{Family, Interface, PerFamily, Place, Protocol};
 use kport::options::{Options, Source};
 use kport::publication::{Publication, Redirect};
 use kport::rule;
@@ -105,7 +105,7 @@ fn build(
         living.push(jail(&format!("j{n}"), Some(&format!("bridge{bridge}")), Some(&format!("epair{n}a")), &addresses));
     }
     let mut world = World::new(release, interfaces.clone());
-    world.gateway = [Some("em0".parse().unwrap()); 2];
+    world.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
     world.jails.clone_from(&living);
 
     let mut publications = vec![];
@@ -117,7 +117,8 @@ fn build(
         // no two publications overlap: kport refuses that before it makes rules
         let spec = |(m, (place, protocol, count, shift)): (usize, &(u8, Protocol, u16, u16))| {
             let host = 8000 + 100 * n as u16 + 10 * m as u16;
-            let inside = if *shift == 0 { host } else { 80 + 10 * m as u16 };
+            // pf leaves the ports of sctp as they are: see the test in reach.rs
+            let inside = if *shift == 0 || *protocol == Protocol::Sctp { host } else { 80 + 10 * m as u16 };
             let place = match place {
                 0 | 1 => "em0:",
                 2 => "em1:",
@@ -145,7 +146,7 @@ fn build(
         let own: Vec<Publication> = publications.iter().filter(|p| p.jail.as_str() == jail.name).cloned().collect();
         let rules = rules::of_all(&own);
         text.push_str(&format!("# {}\n{}", jail.name, rule::text(&rules)));
-        world.load(&format!("kport/{}", jail.name), &rules);
+        world.load(&format!("kport/{}", jail.name), &rules).unwrap();
     }
     Case { world, interfaces, publications, passes_out, text }
 }

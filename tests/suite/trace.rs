@@ -62,9 +62,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The example of the page is what the helper prints; KPORT_BLESS=1 puts it in.
+/// The example of docs/who-can-reach-what.md is what the helper prints; KPORT_BLESS=1 puts it in.
 #[test]
-fn the_example_of_the_page() {
+fn the_example_of_who_can_reach_what() {
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/who-can-reach-what.md");
     let kport = Kport::new();
     kport.publish(&[]);
@@ -97,6 +97,8 @@ fn what_does_not_arrive_is_status_5() {
         &["udp", "192.0.2.100", "192.0.2.1:8080"],
         &["--on", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
         &["--on", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
+        // the word for it in previews of 0.1.0
+        &["--from", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
     ] {
         assert_eq!(kport.trace(question).0, Some(5), "{question:?}");
     }
@@ -136,11 +138,10 @@ fn the_main_ruleset_of_the_simulator_is_a_file() {
     // no call, no publication
     kport.main_conf("table <friends> { 192.0.2.96/28 }\nblock in log all\n");
     assert_eq!(kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]).0, Some(5));
-    kport.main_conf("rdr-anchor \"*\"\nblock in log all\n\npass out route-to (em0 192.0.2.254) all\n");
+    kport.main_conf("rdr-anchor \"*\"\nblock in log all\n\npass out frobnicate all\n");
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
     assert_eq!((status, out.as_str()), (Some(8), ""));
-    assert!(err.contains("sim/main.conf: pf.conf line 4: \"route-to\" is not known to the simulator: "), "{err}");
-    assert!(err.contains("pass out route-to (em0 192.0.2.254) all"), "{err}");
+    assert!(err.contains("sim/main.conf line 4: \"frobnicate\" is not known: \"pass out frobnicate all\""), "{err}");
 }
 
 #[test]
@@ -152,7 +153,9 @@ fn the_rules_that_pfctl_shows() {
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
     assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
     assert!(
-        out.contains("kport/web: rdr on em0 inet proto tcp from <friends> to (em0) port = 8080 tag kport -> 10.0.0.2"),
+        out.contains(
+            "kport/web: rdr on em0 inet proto tcp from <friends> to (em0) port = 8080 tag kport:web -> 10.0.0.2"
+        ),
         "{out}"
     );
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:8080"]).0, Some(5));
@@ -161,9 +164,10 @@ fn the_rules_that_pfctl_shows() {
     pf.put("rdr/db", "rdr pass on em0 inet proto tcp from any to any port = 2222 -> 10.1.0.2 port 22\n");
     let (found, status) = kport.json(&["tcp", "192.0.2.7", "192.0.2.1:2222"]);
     assert_eq!((status, &found["delivered_to"]["party"]), (0, &json!({ "jail": "other" })));
-    // every anchor below the root, but none below those
-    pf.put("", "rdr-anchor \"*\"\nblock in log all\npass out all\n");
-    pf.put("db", "rdr pass on em0 inet proto tcp from any to any port = 2223 -> 10.1.0.2 port 22\n");
+    // every anchor below one, but none below those
+    pf.put("", "rdr-anchor \"tools/*\"\nblock in log all\npass out all\n");
+    pf.put("tools/db", "rdr pass on em0 inet proto tcp from any to any port = 2223 -> 10.1.0.2 port 22\n");
+    pf.put("tools/db/x", "rdr pass on em0 inet proto tcp from any to any port = 2222 -> 10.1.0.2 port 22\n");
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2223"]).0, Some(0));
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2222"]).0, Some(5));
     // what is skipped, and pf that is off
@@ -173,17 +177,30 @@ fn the_rules_that_pfctl_shows() {
     pf.set_skip("em0");
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("set skip: not looked at\n  delivered to the host at"), "{out}");
+    // where nothing listens that is what is said, whatever pf does
+    for (pass, port) in [("set skip: not looked at", "23"), ("set skip: not looked at", "8081")] {
+        let (status, out, err) = kport.trace(&["tcp", "192.0.2.7", &format!("192.0.2.1:{port}")]);
+        assert!(status == Some(5) && out.contains(pass) && out.ends_with("nothing listens there\n"), "{out}");
+        assert_eq!(err, "kport: the packet arrives, but nothing listens there\n");
+    }
     pf.set_skip("");
     pf.disable();
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
+    // what is not known of a rule is what the answer depends on, where the packet meets the rule
+    pf.put("", "block in log all\npass in frobnicate on em0 proto tcp\n");
+    let (status, out, err) = kport.trace(&ssh);
+    assert_eq!(status, Some(8), "{out}");
+    assert!(out.contains("rule 2 of pf.conf (pass in frobnicate on em0 proto tcp): "), "{out}");
+    assert!(err.contains("depends on what kport cannot decide"), "{err}");
+    assert_eq!(kport.trace(&["udp", "192.0.2.7", "192.0.2.1:22"]).0, Some(8), "what follows is not known either");
     // and what cannot be read is said, with where it is
-    pf.put("", "block in log all\npass out route-to (em0 192.0.2.254) inet all flags S/SA keep state\n");
+    pf.put("", "block in log all\npass out from (\n");
     let (status, out, err) = kport.trace(&ssh);
     assert_eq!((status, out.as_str()), (Some(8), ""));
-    assert!(err.starts_with("kport: main ruleset: pf.conf line 2: ") && err.contains("pass out route-to"), "{err}");
+    assert!(err.starts_with("kport: main ruleset: pf.conf line 2: ") && err.contains("pass out from"), "{err}");
     pf.put("", "rdr-anchor \"rdr/*\"\n");
-    pf.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = http -> 10.1.0.2\n");
+    pf.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = -> 10.1.0.2\n");
     let (status, _, err) = kport.trace(&ssh);
     assert!(status == Some(8) && err.starts_with("kport: anchor rdr/db: pf.conf line 1: "), "{err}");
 }

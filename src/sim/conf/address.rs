@@ -5,15 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::lex::{Read, Token};
-use super::names;
 use super::words::Words;
 use crate::error::quoted;
-use crate::sim::address::{
-    Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports,
-};
+use crate::sim::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports};
+use crate::sim::names;
 
 /// The ports that `nat` takes where none are given (PF_NAT_PROXY_PORT_LOW and _HIGH in sys/net/pfvar.h).
-pub(in crate::sim) const PROXY_PORTS: (u16, u16) = (50_001, 65_535);
+pub(super) const PROXY_PORTS: (u16, u16) = (50_001, 65_535);
 
 /// A number between `<` and `>`, for tables: `<name>`, also as `pfctl -v` shows it, with how many addresses it holds.
 pub(super) fn table(words: &mut Words<'_>) -> Read<String> {
@@ -120,8 +118,9 @@ fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<Operand> {
 /// A port by number or name; services(5) is read where that can be.
 fn port(text: &str) -> Read<u16> {
     let table = || std::fs::read_to_string("/etc/services").ok();
-    let found = text.parse().ok().or_else(|| names::service(text, table).filter(|_| !text.is_empty()));
-    found.ok_or_else(|| format!("port {} is neither a number nor a service that is known here", quoted(text)))
+    let number = names::number(text).and_then(|number| u16::try_from(number).ok());
+    let found = number.or_else(|| names::service(text, table).filter(|_| !text.is_empty()));
+    found.ok_or_else(|| format!("port {}, neither a number nor a service of services(5), is not known", quoted(text)))
 }
 
 /// The operator in front of a number.

@@ -4,33 +4,61 @@
 use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter, Write};
 
+use super::Conf;
 use super::address::PROXY_PORTS;
-use super::{Conf, names};
-use crate::pf::foreign;
+use crate::pf::foreign::Called;
 use crate::sim::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolKind, Side};
+use crate::sim::names;
 use crate::sim::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
+
+/// Rules one a line, as they were written.
+pub(super) fn flat(rules: &[Rule]) -> String {
+    let mut last = "";
+    let mut text = String::new();
+    for rule in rules {
+        let original = &*rule.origin.text;
+        // the rules of a statement with lists are next to one another
+        let alone = !original.contains('$') && original != last;
+        last = original;
+        let shown = rule.to_string();
+        let same = alone && original.parse::<Conf>().is_ok_and(|conf| conf.rules() == [rule.clone()]);
+        text += if same { original } else { &shown };
+        text.push('\n');
+    }
+    text
+}
+
+impl Conf {
+    /// What holds for all rules.
+    pub(super) fn settings(&self) -> String {
+        let mut text = String::new();
+        if self.syncookies {
+            text += "set syncookies always\n";
+        }
+        for name in &self.skip {
+            text += &format!("set skip on {}\n", string(name));
+        }
+        for (name, table) in &self.tables {
+            text += &format!("table <{name}> {{");
+            for (not, network) in table.networks() {
+                text += &format!(" {}{network}", if not { "! " } else { "" });
+            }
+            for (not, operand) in &table.others {
+                text += &format!(" {}", address(*not, operand));
+            }
+            text += " }\n";
+        }
+        for rule in &self.ether {
+            text += rule;
+            text.push('\n');
+        }
+        text
+    }
+}
 
 impl Display for Conf {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.syncookies {
-            writeln!(f, "set syncookies always")?;
-        }
-        for name in &self.skip {
-            writeln!(f, "set skip on {}", string(name))?;
-        }
-        for (name, table) in &self.tables {
-            write!(f, "table <{name}> {{")?;
-            for (not, network) in table.networks() {
-                write!(f, " {}{network}", if not { "! " } else { "" })?;
-            }
-            for (not, operand) in &table.others {
-                write!(f, " {}", address(*not, operand))?;
-            }
-            writeln!(f, " }}")?;
-        }
-        for text in &self.ether {
-            writeln!(f, "{text}")?;
-        }
+        f.write_str(&self.settings())?;
         let mut printed = HashSet::new();
         self.ruleset(f, "", 0, &mut printed)
     }
@@ -51,7 +79,7 @@ impl Conf {
                 writeln!(f, "{rule}")?;
                 continue;
             };
-            let below = foreign::resolve(path, called);
+            let below = Called::resolve(path, called).path;
             match self.rulesets.get_key_value(&below) {
                 // the rules in braces stand with the first call
                 Some((below, _)) if depth < 64 && !called.contains('/') && printed.insert(below) => {

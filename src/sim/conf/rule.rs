@@ -3,13 +3,13 @@
 
 use super::address::{self, PROXY_PORTS, PoolFor, PoolPorts, binary, pool, unary};
 use super::lex::{MOST, Read, Token};
-use super::names;
 use super::statement::{Defaults, end};
 use super::words::Words;
 use crate::error::quoted;
 use crate::net::Family;
 use crate::rule::Direction;
 use crate::sim::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
+use crate::sim::names;
 use crate::sim::rule::{Action, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
 
 const ICMP: u8 = 1;
@@ -195,7 +195,8 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         "proto" => {
             lists.protocols = words.list(&mut |words| {
                 let name = words.text()?;
-                names::protocol(name).ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)))
+                names::protocol(name)
+                    .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)))
             })?;
         }
         "from" => (lists.from, lists.from_ports) = sides(words)?,
@@ -214,7 +215,8 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         "icmp6-type" => lists.icmp = words.list(&mut |words| icmp(words, true))?,
         "tos" => {
             let text = words.text()?;
-            when.tos = Some(names::tos(text).ok_or_else(|| format!("tos {} is none", quoted(text)))?).filter(|tos| *tos > 0);
+            when.tos =
+                Some(names::tos(text).ok_or_else(|| format!("tos {} is none", quoted(text)))?).filter(|tos| *tos > 0);
         }
         "prio" => when.prio = Some(words.number()?),
         "probability" => {
@@ -366,7 +368,7 @@ fn flags(words: &mut Words<'_>) -> Read<Option<(u16, u16)>> {
     if words.take("any") {
         return Ok(None);
     }
-    let mut bits = |words: &mut Words<'_>| {
+    let bits = |words: &mut Words<'_>| {
         let text = words.text()?;
         names::flags(text).ok_or_else(|| format!("{} are no tcp flags", quoted(text)))
     };
@@ -550,7 +552,6 @@ fn both_ways(rule: Rule) -> Vec<Rule> {
         ..Pool::default()
     });
     back.when.from = Side { ports: out.when.to.ports, ..out.when.to.clone() };
-    back.when.to =
-        Side { not: false, address: outside.unwrap_or(Operand::Any), ports: out.when.from.ports };
+    back.when.to = Side { not: false, address: outside.unwrap_or(Operand::Any), ports: out.when.from.ports };
     vec![out, back]
 }

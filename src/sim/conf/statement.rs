@@ -8,7 +8,7 @@ use super::rule;
 use super::words::Words;
 use super::{Conf, How, as_network};
 use crate::error::quoted;
-use crate::pf::foreign;
+use crate::pf::foreign::Called;
 use crate::sim::address::{OfInterface, Operand, Part};
 use crate::sim::lookup::Table;
 use crate::sim::rule::{Action, Keep, Origin, Rule, RuleKind};
@@ -75,7 +75,7 @@ fn read_below(text: &str, how: How<'_>, depth: usize) -> Result<Conf, Failure> {
         let text = reader.lexer.read(&file).map_err(fail)?;
         let loaded = read_below(&text, How { name: &file, ..how }, depth + 1)?;
         for (below, rules) in loaded.rulesets {
-            let path = foreign::resolve(&path, &below);
+            let path = below_of(&path, &below);
             reader.made.rulesets.entry(path).or_default().extend(rules);
         }
         reader.made.tables.extend(loaded.tables);
@@ -189,10 +189,19 @@ impl Reader<'_> {
                 Ok(())
             }
             // these decide about no packet of a trace
-            "ruleset-optimization" | "limit" | "timeout" | "optimization" | "block-policy" | "fail-policy"
-            | "loginterface" | "debug" | "hostid" | "reassemble" | "fingerprints" | "keepcounters" | "require-order" => {
-                Ok(())
-            }
+            "ruleset-optimization"
+            | "limit"
+            | "timeout"
+            | "optimization"
+            | "block-policy"
+            | "fail-policy"
+            | "loginterface"
+            | "debug"
+            | "hostid"
+            | "reassemble"
+            | "fingerprints"
+            | "keepcounters"
+            | "require-order" => Ok(()),
             word => Err(format!("set {word} is not known")),
         }
     }
@@ -206,7 +215,9 @@ impl Reader<'_> {
                 "persist" | "const" | "counters" => {}
                 "file" => {
                     let text = self.lexer.read(words.text()?)?;
-                    for entry in text.lines().flat_map(|line| line.split(['#', ';']).next()).flat_map(str::split_whitespace) {
+                    for entry in
+                        text.lines().flat_map(|line| line.split(['#', ';']).next()).flat_map(str::split_whitespace)
+                    {
                         table_entry(&mut table, entry)?;
                     }
                 }
@@ -232,7 +243,7 @@ impl Reader<'_> {
         words.expect("from")?;
         let file = words.text()?.to_owned();
         end(&words)?;
-        let path = foreign::resolve(&self.path(), &path);
+        let path = below_of(&self.path(), &path);
         self.loads.push((path, file, statement.file.clone(), statement.line));
         Ok(())
     }
@@ -251,7 +262,7 @@ impl Reader<'_> {
                 return Err("the name of an anchor in braces has no /".to_owned());
             }
             let called = name.unwrap_or_else(|| format!("_{}", self.braces));
-            let path = foreign::resolve(&self.path(), &called);
+            let path = below_of(&self.path(), &called);
             if !self.named.insert(path.clone()) {
                 return Err(format!("anchor {} in braces is there already", quoted(&path)));
             }
@@ -318,8 +329,13 @@ impl Reader<'_> {
     }
 }
 
+/// The path of an anchor that a ruleset names.
+fn below_of(path: &str, name: &str) -> String {
+    if name.is_empty() { path.to_owned() } else { Called::resolve(path, name).path }
+}
+
 fn origin(statement: &Statement) -> Origin {
-    Origin { text: statement.text.trim_end_matches('{').trim_end().into(), line: statement.line }
+    Origin { text: statement.text.trim_end_matches('{').trim_end().into() }
 }
 
 pub(super) fn end(words: &Words<'_>) -> Read<()> {

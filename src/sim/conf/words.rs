@@ -1,8 +1,8 @@
 //! What is left of a statement, word by word.
 
 use super::lex::{Read, Token};
-use super::names;
 use crate::error::quoted;
+use crate::sim::names;
 
 /// The words that are left.
 #[derive(Clone, Copy)]
@@ -68,9 +68,10 @@ impl<'a> Words<'a> {
         Ok(all)
     }
 
-    pub(super) fn number<N: std::str::FromStr>(&mut self) -> Read<N> {
+    pub(super) fn number<N: TryFrom<u64>>(&mut self) -> Read<N> {
         let text = self.text()?;
-        text.parse().map_err(|_| format!("{} is no number that is possible here", quoted(text)))
+        let number = names::number(text).and_then(|number| N::try_from(number).ok());
+        number.ok_or_else(|| format!("{} is no number that is possible here", quoted(text)))
     }
 
     /// One thing, or several in braces, with or without commas.

@@ -38,19 +38,23 @@ const PROTOCOLS: &[(&str, u8)] = &[
 ];
 
 /// The number of a protocol, by name or number.
-pub(in crate::sim) fn protocol(text: &str) -> Option<u8> {
+pub(super) fn protocol(text: &str) -> Option<u8> {
     let named = PROTOCOLS.iter().find(|(name, _)| *name == text);
     named.map(|(_, number)| *number).or_else(|| text.parse().ok()).filter(|number| *number > 0)
 }
 
 /// The name of a protocol, or its number.
-pub(in crate::sim) fn protocol_name(number: u8) -> String {
+pub(super) fn protocol_name(number: u8) -> String {
     PROTOCOLS.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
 /// The services(5) that rules name most. /etc/services is asked for others.
 const SERVICES: &[(&str, u16)] = &[
+    ("tcpmux", 1),
+    ("compressnet", 2),
+    ("rje", 5),
     ("echo", 7),
+    ("systat", 11),
     ("discard", 9),
     ("daytime", 13),
     ("qotd", 17),
@@ -60,8 +64,10 @@ const SERVICES: &[(&str, u16)] = &[
     ("ssh", 22),
     ("telnet", 23),
     ("smtp", 25),
+    ("msg-icp", 29),
     ("time", 37),
     ("whois", 43),
+    ("mpm-flags", 44),
     ("tacacs", 49),
     ("domain", 53),
     ("bootps", 67),
@@ -89,6 +95,7 @@ const SERVICES: &[(&str, u16)] = &[
     ("snmptrap", 162),
     ("bgp", 179),
     ("irc", 194),
+    ("pip", 321),
     ("ldap", 389),
     ("https", 443),
     ("microsoft-ds", 445),
@@ -141,6 +148,14 @@ const SERVICES: &[(&str, u16)] = &[
     ("http-alt", 8080),
     ("git", 9418),
 ];
+
+/// A number, also in hexadecimal (atoul in parse.y).
+pub(super) fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
 
 /// The port of a service; `table` is the text of services(5), where it can be read.
 pub(super) fn service(name: &str, table: impl FnOnce() -> Option<String>) -> Option<u16> {
@@ -261,19 +276,19 @@ const ICMP6_CODES: &[(&str, u8, u8)] = &[
 ];
 
 /// An ICMP type, by name or number.
-pub(in crate::sim) fn icmp_type(text: &str, inet6: bool) -> Option<u8> {
+pub(super) fn icmp_type(text: &str, inet6: bool) -> Option<u8> {
     let table = if inet6 { ICMP6_TYPES } else { ICMP_TYPES };
     table.iter().find(|(name, _)| *name == text).map(|(_, number)| *number).or_else(|| text.parse().ok())
 }
 
 /// The name of an ICMP type, or its number.
-pub(in crate::sim) fn icmp_type_name(number: u8, inet6: bool) -> String {
+pub(super) fn icmp_type_name(number: u8, inet6: bool) -> String {
     let table = if inet6 { ICMP6_TYPES } else { ICMP_TYPES };
     table.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
 /// A code of an ICMP type, by name or number.
-pub(in crate::sim) fn icmp_code(of: u8, text: &str, inet6: bool) -> Option<u8> {
+pub(super) fn icmp_code(of: u8, text: &str, inet6: bool) -> Option<u8> {
     let table = if inet6 { ICMP6_CODES } else { ICMP_CODES };
     let named = table.iter().find(|(name, kind, _)| *kind == of && *name == text);
     named.map(|(_, _, code)| *code).or_else(|| text.parse().ok())
@@ -320,13 +335,13 @@ pub(super) fn tos(text: &str) -> Option<u8> {
 const FLAGS: &str = "FSRPAUEWe";
 
 /// `S`, `SA`, `FSRPAUEW`: the bits of tcp flags. No letters are every flag (parse_flags).
-pub(in crate::sim) fn flags(text: &str) -> Option<u16> {
+pub(super) fn flags(text: &str) -> Option<u16> {
     let bits = text.chars().try_fold(0, |bits, letter| FLAGS.find(letter).map(|bit| bits | 1_u16 << bit))?;
     Some(if bits == 0 { 0x1ff } else { bits })
 }
 
 /// The letters of tcp flags.
-pub(in crate::sim) fn flag_letters(bits: u16) -> String {
+pub(super) fn flag_letters(bits: u16) -> String {
     FLAGS.chars().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, letter)| letter).collect()
 }
 
@@ -502,7 +517,10 @@ mod tests {
         assert_eq!((flags("SA"), flags("X"), flag_letters(0x12)), (Some(0x12), None, "SA".to_owned()));
         assert_eq!((icmp_code(3, "port-unr", false), icmp_code(1, "port-unr", true)), (Some(3), Some(4)));
         let table = || Some("# x\nkpasswd 464/tcp kpwd # change\n".to_owned());
-        assert_eq!((service("ssh", table), service("kpwd", table), service("none", table)), (Some(22), Some(464), None));
+        assert_eq!(
+            (service("ssh", table), service("kpwd", table), service("none", table)),
+            (Some(22), Some(464), None)
+        );
         assert_eq!((tos("lowdelay"), tos("0x2c"), tos("300")), (Some(0x10), Some(0x2c), None));
     }
 }

@@ -1,0 +1,64 @@
+//! A host from a file that may change while it is played.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::{Fixed, Host, HostInterface, Jail, Jails, Listener};
+use crate::error::{Error, Result};
+use crate::net::{Family, Interface};
+
+/// The host that a JSON file describes ([`Fixed`]). Each question is answered by the file as it is then: a jail comes to its
+/// address, and another one goes, by who writes the file.
+#[derive(Clone, Debug)]
+pub struct Played {
+    file: PathBuf,
+}
+
+impl Played {
+    /// Fails where the file does not describe a host.
+    pub fn new(file: impl Into<PathBuf>) -> Result<Played> {
+        let played = Played { file: file.into() };
+        played.now().map(|_| played)
+    }
+
+    fn now(&self) -> Result<Fixed> {
+        let file = self.file.display();
+        let text = fs::read_to_string(&self.file).map_err(|e| Error::io(format_args!("read {file}"), &e))?;
+        text.parse().map_err(|e: Error| e.context(file))
+    }
+}
+
+impl Host for Played {
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        self.now()?.gateway(family)
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        self.now()?.interfaces()
+    }
+
+    fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        self.now()?.jail(name)
+    }
+
+    fn jails(&self) -> Result<Jails> {
+        self.now()?.jails()
+    }
+
+    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
+        self.now()?.vnet_addresses(jail)
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        self.now()?.listeners()
+    }
+
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        self.now()?.sysctl(name)
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        self.now()?.boot_id()
+    }
+}
