@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::all_or;
-use super::transaction::Transaction;
+use super::transaction::{Transaction, is_starting};
 use crate::error::{Result, quoted};
 use crate::host::Jail;
-use crate::name::{Anchor, Label, PARENT};
+use crate::name::{Anchor, JailName, Label, PARENT};
 
 impl Transaction<'_> {
     /// Drops what belongs to jails that are gone, and anchors that no record knows.
@@ -33,6 +33,17 @@ impl Transaction<'_> {
                 self.note(format!("anchor {path} is not one of kport's: left alone"));
                 continue;
             };
+            let published = |jail: &&Jail| jail.name.parse::<JailName>().is_ok_and(|name| name.anchor() == anchor);
+            if self.store.is_damaged(&anchor)?
+                && let Some(jail) = jails.iter().filter(|jail| !jail.dying).find(published)
+            {
+                let jail = quoted(&jail.name);
+                self.note(format!(
+                    "anchor {anchor} has no record but a damaged one, and jail {jail} is running: left alone; publish its \
+                     ports again, or unpublish it"
+                ));
+                continue;
+            }
             let label = Label::of_anchor(&anchor);
             match self.drop_anchor(&anchor, label, None) {
                 Ok(()) => self.note(format!("anchor {anchor} had no record: cleared")),
@@ -42,16 +53,29 @@ impl Transaction<'_> {
         all_or(errors, ())
     }
 
-    /// Drops a record's anchor unless its jail runs; says whether that is so.
+    /// Drops a record's anchor unless its jail runs or is starting; says whether that is so.
     fn gc_one(&mut self, anchor: &Anchor, jails: &[Jail]) -> Result<bool> {
         let Some(record) = self.record(anchor)? else { return Ok(false) };
         let jail = &record.jail;
-        let alive =
-            jails.iter().any(|j| !j.dying && j.name == jail.as_str() && record.jid.is_none_or(|jid| jid == j.jid));
+        let alive = match record.jid {
+            Some(jid) => match jails.iter().find(|j| !j.dying && j.jid == jid) {
+                // a jail that was renamed, unless one that took over the number has a record of its own
+                Some(there) => there.name == jail.as_str() || !self.has_published(there)?,
+                None => false,
+            },
+            None => is_starting(&record),
+        };
         if !alive {
             self.drop_anchor(anchor, jail.label(), Some(&record))?;
             self.note(format!("jail \"{jail}\" is gone: unpublished"));
         }
         Ok(alive)
+    }
+
+    /// Whether a jail has a record by its name and number of now.
+    fn has_published(&self, jail: &Jail) -> Result<bool> {
+        let Ok(name) = jail.name.parse::<JailName>() else { return Ok(false) };
+        let record = self.store.get(&name.anchor())?;
+        Ok(record.is_some_and(|record| record.boot == self.boot && record.jid == Some(jail.jid)))
     }
 }
