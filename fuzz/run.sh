@@ -22,7 +22,9 @@ seconds=${1:?usage: run.sh SECONDS [TARGET]}
 mkdir -p artifacts
 for target in ${2:-spec abi}; do
 	mkdir -p "found/$target"
+	words=''
+	if [ "$target" = spec ]; then words=-dict=spec.dict; fi
 	# what is found goes to the first directory; the committed corpus stays as it is
 	"$bin/$target" "found/$target" "corpus/$target" -max_total_time="$seconds" -timeout=10 -max_len=2048 \
-		-print_final_stats=1 -artifact_prefix="artifacts/$target-" $([ "$target" = spec ] && echo -dict=spec.dict)
+		-print_final_stats=1 -artifact_prefix="artifacts/$target-" ${words:+"$words"}
 done

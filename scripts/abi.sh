@@ -5,7 +5,7 @@
 # abidw(1) reads debugging information. That of the Rust library names every type that the compiler and the standard library
 # keep to themselves, and differs with each version of them. So the header is compiled by the C compiler, its prototypes
 # turned into functions that do nothing: what a C program is built against, and nothing else. That the real library exports
-# these functions and that the header is the one of src/ffi.rs is what tests/abi.rs and tests/header.rs are for.
+# these functions and that the header is the one of src/ffi.rs is what tests/suite/abi.rs and tests/suite/header.rs are for.
 set -eu
 cd "$(dirname "$0")/.."
 baseline=abi/kport.abi.xml

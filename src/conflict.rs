@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::{Interfaces, Listener};
-use crate::net::{Family, Place};
+use crate::net::Place;
 use crate::pf::ForeignRedirect;
 use crate::publication::Redirect;
 
@@ -57,11 +57,8 @@ pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces
 
 /// Refuses a redirect that would take the traffic of a socket: publishing port 22 must not lock the admin out.
 pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Interfaces<'_>) -> Result<()> {
-    let family = match redirect.family() {
-        Family::Inet => listener.families[0],
-        Family::Inet6 => listener.families[1],
-    };
-    if !family || listener.protocol != redirect.protocol || !redirect.host.contains(listener.port) {
+    let accepts = *listener.families.of(redirect.family());
+    if !accepts || listener.protocol != redirect.protocol || !redirect.host.contains(listener.port) {
         return Ok(());
     }
     let place = match listener.address {
@@ -119,7 +116,7 @@ pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Inter
 mod tests {
     use super::*;
     use crate::host::HostInterface;
-    use crate::net::{PortRange, Protocol};
+    use crate::net::{Family, PerFamily, PortRange, Protocol};
 
     fn host() -> Vec<HostInterface> {
         let interface = |name: &str, groups: &[&str], addresses: &[&str]| HostInterface {
@@ -174,7 +171,7 @@ mod tests {
         let interfaces = Interfaces(&host);
         let ssh = |address: Option<&str>| Listener {
             protocol: Protocol::Tcp,
-            families: [true, false],
+            families: PerFamily::only(Family::Inet),
             address: address.map(|a| a.parse().unwrap()),
             port: 22,
         };

@@ -3,19 +3,14 @@
 //! [`Host`] is a trait so that tests can play any host: [`System`] is the one that runs, [`Fixed`] one from a file.
 
 mod fixed;
-#[cfg(target_os = "freebsd")]
-#[allow(unsafe_code)]
+#[cfg(any(target_os = "freebsd", test))]
 mod freebsd;
 mod interfaces;
-#[cfg(any(target_os = "freebsd", test))]
-mod kernel;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
 mod other;
 mod played;
-#[cfg(any(target_os = "freebsd", test))]
-mod report;
 
 use std::net::IpAddr;
 
@@ -33,7 +28,7 @@ pub use other::System;
 pub use played::Played;
 
 use crate::error::Result;
-use crate::net::{Family, Interface, Protocol};
+use crate::net::{Family, Interface, PerFamily, Protocol};
 
 /// A network interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,13 +61,35 @@ pub struct Jail {
     /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family; never where `vnet` is set, though
     /// the kernel calls a VNET jail `ip4=inherit` too.
     #[serde(default)]
-    pub inherits: [bool; 2],
+    pub inherits: PerFamily<bool>,
     /// Its addresses, for a jail on the host's network stack: `ip4.addr`, then `ip6.addr`.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
     /// Whether it is being torn down.
     #[serde(default)]
     pub dying: bool,
+}
+
+/// The jails of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Jails {
+    /// Those that can be read, dying ones included.
+    pub jails: Vec<Jail>,
+    /// Those that cannot: root of a jail names the jails in it as it likes.
+    pub skipped: Vec<SkippedJail>,
+}
+
+/// A jail that is there, and of which no more is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SkippedJail {
+    /// Its number.
+    pub jid: i32,
+    /// Its name, if that is known.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What keeps kport from reading it.
+    pub why: String,
 }
 
 /// A socket of the host, or of a jail without a network stack of its own, that waits for traffic.
@@ -82,7 +99,7 @@ pub struct Listener {
     /// The protocol.
     pub protocol: Protocol,
     /// The families that it accepts.
-    pub families: [bool; 2],
+    pub families: PerFamily<bool>,
     /// The local address; `None` for every address of its families.
     #[serde(default)]
     pub address: Option<IpAddr>,
@@ -102,8 +119,8 @@ pub trait Host {
     /// found too.
     fn jail(&self, name: &str) -> Result<Option<Jail>>;
 
-    /// Every jail, dying ones included.
-    fn jails(&self) -> Result<Vec<Jail>>;
+    /// Every jail, dying ones included. One that cannot be read does not hide the others.
+    fn jails(&self) -> Result<Jails>;
 
     /// The addresses that a jail with `vnet` has, in the order of its interfaces; loopback, link-local and unspecified
     /// ones left out.
@@ -153,7 +170,7 @@ mod tests {
         let found = System.listeners().unwrap();
         let inet = |protocol, address: Option<&str>, port| {
             let address = address.map(|text| text.parse().unwrap());
-            found.contains(&Listener { protocol, families: [true, false], address, port })
+            found.contains(&Listener { protocol, families: PerFamily::only(Family::Inet), address, port })
         };
         assert!(inet(Protocol::Tcp, Some("127.0.0.1"), tcp.local_addr().unwrap().port()), "{found:?}");
         assert!(inet(Protocol::Udp, None, udp.local_addr().unwrap().port()), "{found:?}");
@@ -181,7 +198,7 @@ mod tests {
             assert_eq!(System.jail(name).unwrap(), None, "{name:?}");
         }
         #[cfg(target_os = "freebsd")]
-        for jail in System.jails().unwrap() {
+        for jail in System.jails().unwrap().jails {
             assert_eq!(System.jail(&jail.jid.to_string()).unwrap().map(|again| again.name), Some(jail.name));
         }
     }

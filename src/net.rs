@@ -59,14 +59,28 @@ impl fmt::Display for Family {
     }
 }
 
-/// A value for each family.
+/// A value for each family. In JSON a family may be left out, which is the default: `{"inet": true}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PerFamily<T> {
     /// That of IPv4.
+    #[serde(default)]
     pub inet: T,
     /// That of IPv6.
+    #[serde(default)]
     pub inet6: T,
+}
+
+impl PerFamily<bool> {
+    /// True for that family alone.
+    pub fn only(family: Family) -> PerFamily<bool> {
+        PerFamily::each(|one| one == family)
+    }
+
+    /// Whether it is true for a family.
+    pub fn any(self) -> bool {
+        self.inet || self.inet6
+    }
 }
 
 impl<T> PerFamily<T> {

@@ -1,6 +1,6 @@
 //! Publish, unpublish, list, restore, gc: each one transaction over the record, the host and the firewall.
 //!
-//! A [`Transaction`](transaction::Transaction) holds the lock and what was learnt under it. Publishing enters each phase once:
+//! A `Transaction` holds the lock and what was learnt under it. Publishing enters each phase once:
 //! `resolve` (from the request to redirects, by what the host says), `check` (who else has the ports), `change` (record, load,
 //! verify, end states, settle; or the way back).
 
@@ -22,16 +22,17 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
-use crate::host::Host;
+use crate::host::{Host, Interfaces};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PortRange};
 use crate::options::Options;
 use crate::pf::{Counters, Firewall};
-use crate::publication::Redirect;
+use crate::publication::{self, Publication, Redirect, Targets};
+use crate::rule::Rule;
+use crate::rules;
 use crate::spec::Spec;
 use crate::store::Store;
 
-pub(crate) use list::is_live;
 use transaction::Transaction;
 
 /// The phases of a transaction, in order.
@@ -333,6 +334,25 @@ pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
         "the host has no default route, so it has no gateway interface; name one with --gateway, or in the spec: \
          em0:8080:80",
     ))
+}
+
+/// The rules that [`Publisher::publish`] would load for a request that gives the jail's addresses, without asking the firewall,
+/// the record or anybody for the ports.
+///
+/// # Errors
+///
+/// As of [`Publisher::publish`], as far as the request and the host's interfaces tell; [`Kind::Unsupported`] for `auto`, whose
+/// port is chosen when it is published.
+pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
+    let targets = Targets::choose(&request.jail, &request.addresses)?;
+    let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {
+        Some(interface) => Ok(interface),
+        None => gateway(host, family),
+    })?;
+    let publication = Publication::new(request.jail.clone(), redirects, request.options.clone(), |target| {
+        Interfaces(&host.interfaces()?).leads_to(target)
+    })?;
+    Ok(rules::rules(&publication))
 }
 
 /// The value, or all the errors as one: the kind of the first, the text of all.

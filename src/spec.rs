@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page() {
+    fn the_examples_of_kleenes_publishing_ports() {
         for (text, means) in [
             ("8080", "8080:8080/tcp"),
             ("8080:80", "8080:80/tcp"),

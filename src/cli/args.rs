@@ -30,7 +30,7 @@ pub struct Cli {
 }
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Global {
     /// How to drive pf: auto, native (its device), pfctl or sim (keeps the rules in files, redirects nothing)
     #[arg(long, global = true, value_name = "NAME")]
@@ -58,99 +58,132 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check port specs and print them written out
-    Parse {
-        /// One JSON document
-        #[arg(long)]
-        json: bool,
-        #[arg(required = true, value_name = "SPEC")]
-        specs: Vec<String>,
-    },
+    Parse(ParseArgs),
     /// Print the rules that would be loaded, as pf.conf(5) text; touch nothing
-    Rules {
-        #[command(flatten)]
-        wish: Wish,
-    },
+    Rules(RequestArgs),
     /// Publish a jail's ports: all of them or none, in place of what it had published
-    Publish {
-        #[command(flatten)]
-        wish: Wish,
-        /// The jail's number, so that a late stop hook of an earlier start cannot undo this
-        #[arg(long, value_name = "JID")]
-        jid: Option<i32>,
-        /// Called as a hook: jail(8), pot, CBSD or ocijail says which jail; JAIL may be left out
-        #[arg(long)]
-        hook: bool,
-        /// Wait so long for the jail to have an address (DHCP, SLAAC); comes on top of --timeout
-        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-        wait: Option<Duration>,
-        /// Add to what the jail has published; the options are those of the added ports
-        #[arg(long)]
-        add: bool,
-        /// The host ports from which auto chooses
-        #[arg(long, value_name = "LOW-HIGH", default_value_t = kport::publisher::AUTO_RANGE)]
-        auto_range: PortRange,
-        /// One JSON document: what is published, and which ports were chosen
-        #[arg(long)]
-        json: bool,
-        /// Publish although a socket of the host or another tool's redirect has the port
-        #[arg(long)]
-        force: bool,
-        /// Publish although pf would not evaluate the rules
-        #[arg(long)]
-        allow_inert: bool,
-    },
+    Publish(PublishArgs),
     /// Remove a jail's ports from pf and end their connections; nothing published is fine
-    Unpublish {
-        #[arg(value_name = "JAIL", required_unless_present = "hook")]
-        jail: Option<JailName>,
-        /// Only these mappings [default: all of them]
-        #[arg(value_name = "SPEC")]
-        specs: Vec<String>,
-        /// Only what the start of the jail with this number has published
-        #[arg(long, value_name = "JID")]
-        jid: Option<i32>,
-        /// Called as a hook: the manager says which jail. What fails is said, to syslogd(8) too, and the status is 0
-        #[arg(long)]
-        hook: bool,
-    },
+    Unpublish(UnpublishArgs),
     /// What is published, and whether pf has it
-    List {
-        #[arg(value_name = "JAIL")]
-        jail: Option<JailName>,
-        /// One JSON document
-        #[arg(long)]
-        json: bool,
-    },
+    List(ListArgs),
     /// Print a packet's way through pf, rule by rule; status 5 if it does not arrive
     Trace(Question),
     /// Load again what a flush of kport's anchors lost
-    Restore {
-        /// One JSON document
-        #[arg(long)]
-        json: bool,
-    },
+    Restore(JsonArgs),
     /// Say why a published port could be dead, and what mends it
-    Doctor {
-        /// One JSON document
-        #[arg(long)]
-        json: bool,
-        /// Publish a port of a throw-away jail, connect, unpublish, and clean up (FreeBSD: as root; else simulated)
-        #[arg(long, conflicts_with = "json")]
-        self_test: bool,
-    },
+    Doctor(DoctorArgs),
+    /// Answer as a CNI plugin, in the place of portmap: for podman, see kport-cni(8)
+    Cni,
+    /// Say which lines pf.conf needs, and where; --write puts them there
+    Setup(SetupArgs),
     /// Drop what belongs to jails that are gone
-    Gc {
-        /// One JSON document
-        #[arg(long)]
-        json: bool,
-    },
+    Gc(JsonArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ParseArgs {
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
+    #[arg(required = true, value_name = "SPEC")]
+    pub specs: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    #[command(flatten)]
+    pub request: RequestArgs,
+    /// The jail's number, so that a late stop hook of an earlier start cannot undo this
+    #[arg(long, value_name = "JID")]
+    pub jid: Option<i32>,
+    /// Called as a hook: jail(8), pot, CBSD or ocijail says which jail; JAIL may be left out
+    #[arg(long)]
+    pub hook: bool,
+    /// Wait so long for the jail to have an address (DHCP, SLAAC); comes on top of --timeout
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub wait: Option<Duration>,
+    /// Add to what the jail has published; the options are those of the added ports
+    #[arg(long)]
+    pub add: bool,
+    /// The host ports from which auto chooses
+    #[arg(long, value_name = "LOW-HIGH", default_value_t = kport::publisher::AUTO_RANGE)]
+    pub auto_range: PortRange,
+    /// One JSON document: what is published, and which ports were chosen
+    #[arg(long)]
+    pub json: bool,
+    /// Publish although a socket of the host or another tool's redirect has the port
+    #[arg(long)]
+    pub force: bool,
+    /// Publish although pf would not evaluate the rules
+    #[arg(long)]
+    pub allow_inert: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UnpublishArgs {
+    #[arg(value_name = "JAIL", required_unless_present = "hook")]
+    pub jail: Option<JailName>,
+    /// Only these mappings [default: all of them]
+    #[arg(value_name = "SPEC")]
+    pub specs: Vec<String>,
+    /// Only what the start of the jail with this number has published
+    #[arg(long, value_name = "JID")]
+    pub jid: Option<i32>,
+    /// Called as a hook: the manager says which jail. What fails is said, to syslogd(8) too, and the status is 0
+    #[arg(long)]
+    pub hook: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[arg(value_name = "JAIL")]
+    pub jail: Option<JailName>,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Publish a port of a throw-away jail, connect, unpublish, and clean up (FreeBSD: as root; else simulated)
+    #[arg(long, conflicts_with = "json")]
+    pub self_test: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Put kport's lines into the file, with a copy beside it, checked by pfctl(8)
+    #[arg(long, conflicts_with = "undo")]
+    pub write: bool,
+    /// Take the lines of --write out again
+    #[arg(long)]
+    pub undo: bool,
+    /// Load the file afterwards
+    #[arg(long)]
+    pub load: bool,
+    /// The file
+    #[arg(long, value_name = "FILE", default_value = "/etc/pf.conf")]
+    pub pf_conf: PathBuf,
+}
+
+/// The arguments of a command that has no others.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which packet to trace, and where.
 #[derive(Debug, Args)]
 pub struct Question {
     /// The interface that the packet comes in on [default: the one that leads to SRC]
-    #[arg(long, value_name = "IF")]
+    // `--from` in previews of 0.1.0
+    #[arg(long, alias = "from", value_name = "IF")]
     pub on: Option<Interface>,
     /// Whose pf it is, 14 or 15 [default: this kernel's, or 15]
     #[arg(long, value_name = "14|15", value_parser = release)]
@@ -180,8 +213,8 @@ fn release(text: &str) -> Result<Release, String> {
 }
 
 /// What to publish.
-#[derive(Debug, Args)]
-pub struct Wish {
+#[derive(Clone, Debug, Args)]
+pub struct RequestArgs {
     #[arg(value_name = "JAIL")]
     pub jail: JailName,
     /// An address of the jail; once for each network, the preferred one first [default: ask the kernel]
@@ -200,7 +233,8 @@ pub struct Wish {
     #[arg(long)]
     pub host_access: bool,
     /// Only this network, address or pf table may come from outside: 192.0.2.0/24, 192.0.2.1 or "<name>"
-    #[arg(long, value_name = "SOURCE")]
+    // `--from` in previews of 0.1.0
+    #[arg(long, alias = "from", value_name = "SOURCE")]
     pub sources: Vec<Source>,
     /// The most connections of a mapping at a time
     #[arg(long, value_name = "N")]
@@ -222,7 +256,7 @@ pub struct Wish {
     pub specs: Vec<String>,
 }
 
-impl Wish {
+impl RequestArgs {
     /// Every word that is no option.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.jail.as_str()).chain(self.specs.iter().map(String::as_str))
@@ -233,8 +267,8 @@ impl Cli {
     /// What clap cannot say: one spec is needed at least, also where a hook leaves the jail out.
     pub fn checked(self) -> Result<Cli, clap::Error> {
         let complete = match &self.command {
-            Command::Publish { wish, hook: true, .. } => !hook::words(wish.words()).1.is_empty(),
-            Command::Publish { wish, .. } | Command::Rules { wish } => !wish.specs.is_empty(),
+            Command::Publish(args) if args.hook => !hook::words(args.request.words()).1.is_empty(),
+            Command::Publish(PublishArgs { request, .. }) | Command::Rules(request) => !request.specs.is_empty(),
             _ => true,
         };
         if complete {

@@ -4,45 +4,46 @@ use std::net::{IpAddr, SocketAddr};
 
 use kport::error::{Error, Kind, Result, quoted};
 use kport::net::Family;
-use kport::pf::Firewall;
-use kport::pf::pfctl::Pfctl;
 use kport::session::Session;
 use kport::sim;
 use kport::sim::{Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
 
 use super::args::{Global, Question};
+use super::output::{complain, document, print};
+use super::session::any_session;
 use super::show::VERSION;
 
 /// The source port where none is given.
 const SOURCE_PORT: u16 = 40000;
 
+/// `kport trace`
+pub fn run(global: &Global, question: &Question) -> Result<()> {
+    let traced = trace(question, &any_session(global)?, global)?;
+    if !global.quiet {
+        traced.notes.iter().for_each(|note| complain(note));
+    }
+    print(&if question.json { document(&json(&traced)) } else { format!("{}\n", traced.trace) })?;
+    verdict(&traced)
+}
+
 /// What was found out.
-pub struct Traced {
+struct Traced {
     /// The way.
-    pub trace: Trace,
+    trace: Trace,
     /// What the caller should know about it, a line each.
-    pub notes: Vec<String>,
+    notes: Vec<String>,
     release: Release,
 }
 
 /// Sends the packet. Changes nothing: its states live as long as this call.
-pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<Traced> {
+fn trace(question: &Question, session: &Session, global: &Global) -> Result<Traced> {
     let host = &*session.host;
     let release = match question.release {
         Some(release) => release,
         None => host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default(),
     };
-    let pfctl;
-    let firewall: &dyn Firewall = match session.firewall.name() {
-        // rules are read as text, and pfctl(8) is who writes that
-        "native" => {
-            pfctl = Pfctl::new(global.pfctl.clone(), session.deadline());
-            &pfctl
-        }
-        _ => &*session.firewall,
-    };
-    let made = World::of_pf(host, firewall, release);
+    let made = World::of_pf(host, &*session.firewall, release);
     let mut world = made.map_err(|error| match (error.kind(), &global.host) {
         (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
         _ => error,
@@ -50,7 +51,7 @@ pub fn trace(question: &Question, session: &Session, global: &Global) -> Result<
     let source = source(&question.source, question.destination, &world)?;
     let sender = world.sender(source.ip(), question.on)?;
     let mut notes = vec![];
-    if firewall.name() == "sim" {
+    if !session.firewall.redirects_packets() {
         notes.push(sim::NOTICE.to_owned());
     }
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
@@ -79,7 +80,7 @@ fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
 }
 
 /// Nothing where the connection comes about, or the error that is the exit status.
-pub fn verdict(traced: &Traced) -> Result<()> {
+fn verdict(traced: &Traced) -> Result<()> {
     let why = match traced.trace.verdict {
         Verdict::Answered => return Ok(()),
         Verdict::Unanswered => "the packet arrives, but the connection does not come about",
@@ -89,7 +90,7 @@ pub fn verdict(traced: &Traced) -> Result<()> {
 }
 
 /// The trace as JSON.
-pub fn json(traced: &Traced) -> Value {
+fn json(traced: &Traced) -> Value {
     let trace = &traced.trace;
     json!({
         "version": VERSION,

@@ -83,7 +83,7 @@ impl<'a> Evidence<'a> {
 }
 
 pub(super) fn holders(all: &[HostInterface], address: IpAddr) -> impl Iterator<Item = &HostInterface> {
-    all.iter().filter(move |interface| interface.addresses.iter().any(|own| own.addr() == address))
+    all.iter().filter(move |interface| interface.has(address))
 }
 
 /// The address by which outsiders know an interface.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::evidence::{Evidence, address, jail};
 use super::{Finding, Found, found, problem, warning};
 use crate::error::Problem;
-use crate::net::{Family, Interface, Place};
+use crate::net::{Family, Place};
 use crate::publication::{Publication, Redirect};
 use crate::readiness;
 
@@ -94,8 +94,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> Found {
     let mut all = BTreeMap::new();
     for (publication, redirect) in evidence.redirects().filter(|(_, r)| !r.place.is_loopback()) {
         for interface in evidence.outer(redirect.place, redirect.family())? {
-            let named = |name: &&Interface| interface.name == **name || interface.groups.contains(name);
-            let Some(by) = publication.options.reach.iter().find(named) else { continue };
+            let Some(by) = publication.options.reach.iter().find(|name| interface.is_in(**name)) else { continue };
             let group = if *by == interface.name { String::new() } else { format!(" (by its group {by})") };
             all.entry((&publication.jail, interface.name)).or_insert(warning(
                 format!(

@@ -20,8 +20,7 @@ pub(super) fn skip(evidence: &Evidence<'_>) -> Found {
     // whatever else is there to be read
     let settings: Vec<&str> = main.lines().filter(|line| line.trim_start().starts_with("set skip")).collect();
     let settings: Conf = settings.join("\n").parse()?;
-    let skipped =
-        |i: &HostInterface| settings.skipped().iter().find(|name| i.name == **name || i.groups.contains(name)).copied();
+    let skipped = |i: &HostInterface| settings.skipped().iter().copied().find(|name| i.is_in(*name));
     let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
     let mut need = |interface: &HostInterface, why: String| {
         if let Some(name) = skipped(interface) {
@@ -96,7 +95,7 @@ pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Found {
     let release = Release::of(evidence.host.sysctl("kern.osreldate")?.unwrap_or(i64::MAX));
     let mut world = World::new(release, evidence.interfaces()?.to_vec());
     for family in Family::ALL {
-        world.gateway[usize::from(family == Family::Inet6)] = evidence.host.gateway(family)?;
+        *world.gateway.of_mut(family) = evidence.host.gateway(family)?;
     }
     world.filter_local = evidence.sysctl_is_on("net.pf.filter_local")?;
     let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
@@ -145,9 +144,12 @@ fn probes(
 ) -> Result<Vec<(Party, SocketAddr, SocketAddr)>> {
     let family = redirect.family();
     // documentation addresses: RFC 5737, RFC 3849
-    let usual: [IpAddr; 2] = [[203, 0, 113, 77].into(), [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77].into()];
+    let stranger = match family {
+        Family::Inet => IpAddr::from([203, 0, 113, 77]),
+        Family::Inet6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77]),
+    };
     let source = match publication.options.sources.as_slice() {
-        [] => Some(usual[usize::from(family == Family::Inet6)]),
+        [] => Some(stranger),
         sources => sources.iter().find_map(|source| match source {
             Source::Network(network) if Family::of(network.addr()) == family => network.hosts().next(),
             // whoever is in a table is not known here

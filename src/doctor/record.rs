@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::evidence::Evidence;
 use super::{Found, problem, warning};
 use crate::error::quoted;
+use crate::host::Jails;
 use crate::name::{Anchor, PARENT};
-use crate::publisher;
 use crate::rules;
 
 pub(super) fn state(evidence: &Evidence<'_>) -> Found {
@@ -45,10 +45,9 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Found {
     let mut known = BTreeSet::new();
     for record in &evidence.records {
         let (anchor, jail) = (record.jail.anchor(), quoted(record.jail.as_str()));
-        let loaded = evidence.firewall.loaded(&anchor)?;
         if !record.replaces.is_empty() {
             all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport restore"));
-        } else if !publisher::is_live(&rules::of_all(&record.publications), &loaded) {
+        } else if !evidence.firewall.holds(&anchor, &rules::of_all(&record.publications))? {
             all.push(problem(
                 format!("pf does not have, in {anchor}, what jail {jail} has published"),
                 "kport restore",
@@ -76,11 +75,13 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Found {
     if evidence.records.is_empty() {
         return Ok(Some(all));
     }
-    let running = evidence.host.jails()?;
+    let Jails { jails: running, skipped } = evidence.host.jails()?;
     for record in &evidence.records {
         let (name, shown) = (record.jail.as_str(), quoted(record.jail.as_str()));
         let known = running.iter().find(|jail| !jail.dying && jail.name == name);
         let jail = match (known, record.jid) {
+            // it runs, and no more is known of it
+            (None, Some(jid)) if skipped.iter().any(|jail| jail.jid == jid) => continue,
             (None, _) => {
                 all.push(problem(format!("jail {shown} is published, but does not run"), "kport gc"));
                 continue;

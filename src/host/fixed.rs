@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Host, HostInterface, Jail, Listener};
+use super::{Host, HostInterface, Jail, Jails, Listener, SkippedJail};
 use crate::error::{Error, Kind, Result};
-use crate::net::{Family, Interface};
+use crate::net::{Family, Interface, PerFamily};
 
 /// The facts of a host, as plain data: what tests and the simulator play. In JSON every field may be left out:
 ///
@@ -19,7 +19,7 @@ use crate::net::{Family, Interface};
 ///     "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] } ],
 ///     "jails": [ { "jid": 2, "name": "web", "vnet": true } ],
 ///     "vnet_addresses": { "web": [ "10.0.0.2" ] },
-///     "listeners": [ { "protocol": "tcp", "families": [ true, false ], "port": 22 } ],
+///     "listeners": [ { "protocol": "tcp", "families": { "inet": true }, "port": 22 } ],
 ///     "sysctls": { "net.inet.ip.forwarding": 1 },
 ///     "boot_id": "a"
 /// }"#.parse()?;
@@ -30,11 +30,13 @@ use crate::net::{Family, Interface};
 #[serde(default, deny_unknown_fields)]
 pub struct Fixed {
     /// The interface of the default route of each family that has one.
-    pub gateway: BTreeMap<Family, Interface>,
+    pub gateway: PerFamily<Option<Interface>>,
     /// Every interface.
     pub interfaces: Vec<HostInterface>,
     /// Every jail.
     pub jails: Vec<Jail>,
+    /// The jails that cannot be read.
+    pub skipped_jails: Vec<SkippedJail>,
     /// The addresses inside the jails that have `vnet`, by the jail's name.
     pub vnet_addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Every listening socket.
@@ -55,7 +57,7 @@ impl FromStr for Fixed {
 
 impl Host for Fixed {
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
-        Ok(self.gateway.get(&family).copied())
+        Ok(*self.gateway.of(family))
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
@@ -67,8 +69,8 @@ impl Host for Fixed {
         Ok(found.cloned())
     }
 
-    fn jails(&self) -> Result<Vec<Jail>> {
-        Ok(self.jails.clone())
+    fn jails(&self) -> Result<Jails> {
+        Ok(Jails { jails: self.jails.clone(), skipped: self.skipped_jails.clone() })
     }
 
     fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
@@ -95,7 +97,7 @@ mod tests {
     #[test]
     fn a_host_goes_to_json_and_back() {
         let host = Fixed {
-            gateway: BTreeMap::from([(Family::Inet6, "em1".parse().unwrap())]),
+            gateway: PerFamily { inet: None, inet6: Some("em1".parse().unwrap()) },
             interfaces: vec![HostInterface {
                 name: "bridge0".parse().unwrap(),
                 groups: vec!["bridge".parse().unwrap()],
@@ -106,7 +108,7 @@ mod tests {
                 jid: 7,
                 name: "flat".to_owned(),
                 vnet: false,
-                inherits: [false, true],
+                inherits: PerFamily::only(Family::Inet6),
                 addresses: vec!["10.9.0.2".parse().unwrap()],
                 dying: true,
             }],

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::HostInterface;
 use crate::error::{Error, Kind, Result};
 use crate::net::{Interface, Place};
@@ -11,6 +13,18 @@ use crate::net::{Interface, Place};
 #[derive(Clone, Copy, Debug)]
 pub struct Interfaces<'a>(pub &'a [HostInterface]);
 
+impl HostInterface {
+    /// Whether `name` is its name, or that of a group that it is in (pfi_kkif_match of pf_if.c).
+    pub fn is_in(&self, name: Interface) -> bool {
+        self.name == name || self.groups.contains(&name)
+    }
+
+    /// Whether it has this address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.addr() == address)
+    }
+}
+
 impl<'a> Interfaces<'a> {
     /// Whether one packet can be meant by both places.
     pub fn overlap(&self, a: Place, b: Place) -> bool {
@@ -18,22 +32,37 @@ impl<'a> Interfaces<'a> {
             (Place::Any, _) | (_, Place::Any) => true,
             (Place::Address(a), Place::Address(b)) => a == b,
             (Place::Interface(i), Place::Address(a)) | (Place::Address(a), Place::Interface(i)) => {
-                self.members(i).any(|m| m.addresses.iter().any(|n| n.addr() == a))
+                self.members(i).any(|member| member.has(a))
             }
-            (Place::Interface(a), Place::Interface(b)) => {
-                a == b || self.members(a).any(|m| m.name == b || m.groups.contains(&b))
-            }
+            (Place::Interface(a), Place::Interface(b)) => a == b || self.members(a).any(|member| member.is_in(b)),
         }
     }
 
     /// The interface of that name, and those in the group of that name.
     pub fn members(&self, name: Interface) -> impl Iterator<Item = &'a HostInterface> {
-        self.0.iter().filter(move |i| i.name == name || i.groups.contains(&name))
+        self.0.iter().filter(move |interface| interface.is_in(name))
+    }
+
+    /// Whether `name` is that of the interface `interface`, or of a group that it is in. An interface that the host does not
+    /// have is in no group.
+    pub fn is_in(&self, interface: Interface, name: Interface) -> bool {
+        interface == name || self.0.iter().any(|known| known.name == interface && known.is_in(name))
+    }
+
+    /// The first interface that has this address.
+    pub fn holder(&self, address: IpAddr) -> Option<&'a HostInterface> {
+        self.0.iter().find(|interface| interface.has(address))
+    }
+
+    /// The interface on the longest network that holds `address`, and that network; the first of several that are as long.
+    pub fn connected(&self, address: IpAddr) -> Option<(Interface, IpNet)> {
+        let networks = self.0.iter().flat_map(|i| i.addresses.iter().map(move |network| (i.name, *network)));
+        networks.filter(|(_, network)| network.contains(&address)).rev().max_by_key(|(_, network)| network.prefix_len())
     }
 
     /// Whether the address is one of the host's own.
     pub fn is_own(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|i| i.addresses.iter().any(|n| n.addr() == address))
+        self.holder(address).is_some()
     }
 
     /// The interface through which the host reaches `address`: the one with the longest network that holds it. `None` where
@@ -42,10 +71,7 @@ impl<'a> Interfaces<'a> {
         if self.is_own(address) {
             return Ok(None);
         }
-        let holds = self.0.iter().flat_map(|i| i.addresses.iter().map(move |network| (i.name, network)));
-        let holds = holds.filter(|(_, network)| network.contains(&address));
-        // the first of several that are as long
-        match holds.rev().max_by_key(|(_, network)| network.prefix_len()) {
+        match self.connected(address) {
             Some((interface, _)) => Ok(Some(interface)),
             None => Err(Error::new(
                 Kind::Unavailable,

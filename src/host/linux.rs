@@ -11,13 +11,15 @@ use nix::sys::socket::SockaddrStorage;
 use procfs::net::TcpState;
 use procfs::{ProcError, ProcResult};
 
-use super::{Host, HostInterface, Jail, Listener};
+use super::{Host, HostInterface, Jail, Jails, Listener};
 use crate::error::{Error, Kind, Result};
-use crate::net::{Family, Interface, Protocol};
+use crate::net::{Family, Interface, PerFamily, Protocol};
 
 /// The host that runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
+
+const BOTH: PerFamily<bool> = PerFamily { inet: true, inet6: true };
 
 /// linux/route.h
 const RTF_UP: u32 = 0x1;
@@ -52,7 +54,7 @@ impl Host for System {
     }
 
     /// Not "none": whoever asks which jails are gone must not hear "all of them".
-    fn jails(&self) -> Result<Vec<Jail>> {
+    fn jails(&self) -> Result<Jails> {
         Err(Error::new(Kind::Unsupported, "Linux has no jails, so nothing tells which of them are gone"))
     }
 
@@ -147,9 +149,9 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 fn listener(protocol: Protocol, local: SocketAddr) -> Listener {
     let address = local.ip().to_canonical();
     let (families, address) = match address {
-        _ if !address.is_unspecified() => ([address.is_ipv4(), address.is_ipv6()], Some(address)),
-        IpAddr::V4(_) => ([true, false], None),
-        IpAddr::V6(_) => ([true, true], None),
+        _ if !address.is_unspecified() => (PerFamily::only(Family::of(address)), Some(address)),
+        IpAddr::V4(_) => (PerFamily::only(Family::Inet), None),
+        IpAddr::V6(_) => (BOTH, None),
     };
     Listener { protocol, families, address, port: local.port() }
 }
@@ -179,9 +181,12 @@ mod tests {
     #[test]
     fn families_of_a_socket() {
         let any6 = listener(Protocol::Tcp, "[::]:80".parse().unwrap());
-        assert_eq!((any6.families, any6.address), ([true, true], None));
+        assert_eq!((any6.families, any6.address), (BOTH, None));
         let mapped = listener(Protocol::Tcp, "[::ffff:192.0.2.1]:80".parse().unwrap());
-        assert_eq!((mapped.families, mapped.address), ([true, false], Some("192.0.2.1".parse().unwrap())));
+        assert_eq!(
+            (mapped.families, mapped.address),
+            (PerFamily::only(Family::Inet), Some("192.0.2.1".parse().unwrap()))
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Host, HostInterface, Jail, Listener};
+use super::{Host, HostInterface, Jail, Jails, Listener};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface};
 
@@ -30,7 +30,7 @@ impl Host for System {
         unsupported()
     }
 
-    fn jails(&self) -> Result<Vec<Jail>> {
+    fn jails(&self) -> Result<Jails> {
         unsupported()
     }
 
@@ -54,6 +54,7 @@ impl Host for System {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::PerFamily;
 
     #[test]
     fn every_question_says_that_it_is_unsupported() {
@@ -61,7 +62,7 @@ mod tests {
             jid: 1,
             name: "web".to_owned(),
             vnet: true,
-            inherits: [false; 2],
+            inherits: PerFamily::default(),
             addresses: Vec::new(),
             dying: false,
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{Fixed, Host, HostInterface, Jail, Listener};
+use super::{Fixed, Host, HostInterface, Jail, Jails, Listener};
 use crate::error::{Error, Result};
 use crate::net::{Family, Interface};
 
@@ -42,7 +42,7 @@ impl Host for Played {
         self.now()?.jail(name)
     }
 
-    fn jails(&self) -> Result<Vec<Jail>> {
+    fn jails(&self) -> Result<Jails> {
         self.now()?.jails()
     }
 

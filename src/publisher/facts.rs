@@ -7,7 +7,7 @@ use once_cell::unsync::OnceCell;
 
 use super::{Observer, gateway};
 use crate::error::Result;
-use crate::host::{Host, HostInterface, Interfaces, Jail, Listener};
+use crate::host::{Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::{Firewall, ForeignRedirect};
 
@@ -23,7 +23,7 @@ pub(super) struct HostFacts<'a> {
     foreign: OnceCell<Vec<ForeignRedirect>>,
     /// by family, as [`gateway`] finds them
     gateways: PerFamily<OnceCell<Interface>>,
-    jails: OnceCell<Vec<Jail>>,
+    jails: OnceCell<Jails>,
     jail_addresses: OnceCell<Vec<(Jail, Vec<IpAddr>)>>,
 }
 
@@ -66,8 +66,8 @@ impl<'a> HostFacts<'a> {
     }
 
     /// Every jail, dying ones included.
-    pub(super) fn jails(&self) -> Result<&[Jail]> {
-        self.jails.get_or_try_init(|| self.host.jails()).map(Vec::as_slice)
+    pub(super) fn jails(&self) -> Result<&Jails> {
+        self.jails.get_or_try_init(|| self.host.jails())
     }
 
     /// The running jails but for one, each with the addresses that it has. A jail with a network stack of its own that
@@ -82,7 +82,7 @@ impl<'a> HostFacts<'a> {
                 }
                 (start.elapsed() < ASKING).then(|| self.host.vnet_addresses(jail).ok()).flatten()
             };
-            let others = self.jails()?.iter().filter(|jail| !jail.dying && jail.jid != but.jid);
+            let others = self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid);
             Ok(others.filter_map(|jail| Some((jail.clone(), addresses(jail)?))).collect())
         };
         self.jail_addresses.get_or_try_init(ask).map(Vec::as_slice)

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use super::all_or;
 use super::transaction::{Transaction, is_starting};
 use crate::error::{Result, quoted};
-use crate::host::Jail;
+use crate::host::{Jail, Jails};
 use crate::name::{Anchor, JailName, Label, PARENT};
 
 impl Transaction<'_> {
     /// Drops what belongs to jails that are gone, and anchors that no record knows.
     pub(super) fn gc(&mut self) -> Result<()> {
         let jails = self.host.jails()?;
+        for jail in &jails.skipped {
+            self.note(format!("jail {} was left alone: {}", jail.jid, jail.why));
+        }
         let mut errors = vec![];
         let mut known = BTreeSet::new();
         for anchor in self.store.anchors()? {
@@ -35,7 +38,7 @@ impl Transaction<'_> {
             };
             let published = |jail: &&Jail| jail.name.parse::<JailName>().is_ok_and(|name| name.anchor() == anchor);
             if self.store.is_damaged(&anchor)?
-                && let Some(jail) = jails.iter().filter(|jail| !jail.dying).find(published)
+                && let Some(jail) = jails.jails.iter().filter(|jail| !jail.dying).find(published)
             {
                 let jail = quoted(&jail.name);
                 self.note(format!(
@@ -54,17 +57,22 @@ impl Transaction<'_> {
     }
 
     /// Drops a record's anchor unless its jail runs or is starting; says whether that is so.
-    fn gc_one(&mut self, anchor: &Anchor, jails: &[Jail]) -> Result<bool> {
+    fn gc_one(&mut self, anchor: &Anchor, jails: &Jails) -> Result<bool> {
         let Some(record) = self.record(anchor)? else { return Ok(false) };
         let jail = &record.jail;
-        let alive = match record.jid {
-            Some(jid) => match jails.iter().find(|j| !j.dying && j.jid == jid) {
+        let runs = match record.jid {
+            Some(jid) => match jails.jails.iter().find(|j| !j.dying && j.jid == jid) {
                 // a jail that was renamed, unless one that took over the number has a record of its own
                 Some(there) => there.name == jail.as_str() || !self.has_published(there)?,
                 None => false,
             },
             None => is_starting(&record),
         };
+        let may_run = jails.skipped.iter().any(|j| match record.jid {
+            Some(jid) => jid == j.jid,
+            None => j.name.as_deref() == Some(jail.as_str()),
+        });
+        let alive = runs || may_run;
         if !alive {
             self.drop_anchor(anchor, jail.label(), Some(&record))?;
             self.note(format!("jail \"{jail}\" is gone: unpublished"));

@@ -126,7 +126,11 @@ impl Transaction<'_> {
         match (old.jid, jid) {
             (Some(before), Some(now)) => Ok(before == now),
             // the jail is still to come: that other one is another start of it
-            (Some(before), None) => Ok(self.facts.jails()?.iter().any(|jail| jail.jid == before && !jail.dying)),
+            (Some(before), None) => {
+                let jails = self.facts.jails()?;
+                let runs = jails.jails.iter().any(|jail| jail.jid == before && !jail.dying);
+                Ok(runs || jails.skipped.iter().any(|jail| jail.jid == before))
+            }
             (None, _) => Ok(true),
         }
     }
@@ -143,7 +147,7 @@ pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -
     if jail.vnet {
         return host.vnet_addresses(jail);
     }
-    if jail.addresses.is_empty() && jail.inherits != [false; 2] {
+    if jail.addresses.is_empty() && jail.inherits.any() {
         return Err(publication::host_network(name));
     }
     Ok(jail.addresses.clone())

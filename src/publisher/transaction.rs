@@ -86,7 +86,7 @@ impl<'a> Transaction<'a> {
             jid,
             earlier_jid: None,
             since: now(),
-            backend: self.firewall.name().to_owned(),
+            mapping_labels: self.firewall.labels_mappings(),
             publications,
             replaces: vec![],
         }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::rule::{Action, Keep, Operand, PortMatch, Rule, RuleKind, Side, Target, each};
 use crate::error::{self, Error, Result, quoted};
-use crate::host::HostInterface;
+use crate::host::{HostInterface, Interfaces};
 use crate::name::Table;
 use crate::net::{Family, Interface, PortRange};
 use crate::pf::foreign;
@@ -81,7 +81,7 @@ impl Conf {
     /// addresses is if it names icmp6.
     pub fn blocks_neighbours(&self, all: &[HostInterface], on: Interface, direction: Direction) -> Option<&str> {
         const ICMP6: u8 = 58;
-        let is_in = |name: Interface| on == name || all.iter().any(|i| i.name == on && i.groups.contains(&name));
+        let is_in = |name| Interfaces(all).is_in(on, name);
         if self.skip.iter().any(|name| is_in(*name)) {
             return None;
         }
@@ -307,7 +307,7 @@ impl Conf {
                     return Err("an anchor without a name is not known to the simulator".to_owned());
                 }
                 // this is the main ruleset: a path from the root, and one from here, are the same
-                rule.action = Action::Call(kind, foreign::resolve("", called));
+                rule.action = Action::Call(kind, foreign::Called::resolve("", called).to_string());
             }
             "nat" => rule.action = Action::Nat(None),
             "rdr" => rule.action = Action::Rdr(None),

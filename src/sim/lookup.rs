@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::host::HostInterface;
+use crate::host::{HostInterface, Interfaces};
 use crate::net::Interface;
 
 /// What rules look up when a packet passes.
@@ -15,8 +15,8 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// Whether `name` is the interface or a group that it is in (pfi_kkif_match in pf_if.c).
+    /// Whether `name` is the interface or a group that it is in.
     pub(super) fn is_in(&self, interface: Interface, name: Interface) -> bool {
-        interface == name || self.interfaces.iter().any(|known| known.name == interface && known.groups.contains(&name))
+        Interfaces(&self.interfaces).is_in(interface, name)
     }
 }

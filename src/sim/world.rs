@@ -10,8 +10,8 @@ use super::rule::{Action, Rule};
 use super::state::States;
 use super::{Conf, Packet, Party, Release, Trace, TraceStep, Verdict};
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, HostInterface};
-use crate::net::{Family, Interface, Protocol};
+use crate::host::{Host, HostInterface, Interfaces};
+use crate::net::{Family, Interface, PerFamily, Protocol};
 use crate::pf::Firewall;
 use crate::rule::{self, Direction};
 
@@ -43,9 +43,9 @@ pub struct World {
     /// The jails.
     pub jails: Vec<Attachment>,
     /// The interface of the default route, IPv4 and IPv6.
-    pub gateway: [Option<Interface>; 2],
+    pub gateway: PerFamily<Option<Interface>>,
     /// `net.inet.ip.forwarding`, `net.inet6.ip6.forwarding`
-    pub forwarding: [bool; 2],
+    pub forwarding: PerFamily<bool>,
     /// `net.pf.filter_local`, as it was when pf was enabled.
     pub filter_local: bool,
     /// `net.link.bridge.pfil_member`
@@ -71,8 +71,8 @@ impl World {
                 states: States::default(),
             },
             jails: vec![],
-            gateway: [None; 2],
-            forwarding: [true; 2],
+            gateway: PerFamily::default(),
+            forwarding: PerFamily { inet: true, inet6: true },
             filter_local: false,
             pfil_member: false,
         }
@@ -84,14 +84,15 @@ impl World {
     pub fn of_host(host: &dyn Host, release: Release) -> Result<World> {
         let mut world = World::new(release, host.interfaces()?);
         for family in Family::ALL {
-            world.gateway[usize::from(family == Family::Inet6)] = host.gateway(family)?;
-        }
-        for (forwards, name) in world.forwarding.iter_mut().zip(["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"])
-        {
-            *forwards = host.sysctl(name)?.is_none_or(|value| value != 0);
+            *world.gateway.of_mut(family) = host.gateway(family)?;
+            let sysctl = match family {
+                Family::Inet => "net.inet.ip.forwarding",
+                Family::Inet6 => "net.inet6.ip6.forwarding",
+            };
+            *world.forwarding.of_mut(family) = host.sysctl(sysctl)?.is_none_or(|value| value != 0);
         }
         world.filter_local = host.sysctl("net.pf.filter_local")?.is_some_and(|value| value != 0);
-        for jail in host.jails()?.iter().filter(|jail| !jail.dying) {
+        for jail in host.jails()?.jails.iter().filter(|jail| !jail.dying) {
             let addresses = if jail.vnet { host.vnet_addresses(jail)? } else { jail.addresses.clone() };
             for address in addresses {
                 world.add_address(&jail.name, address, jail.vnet);
@@ -116,9 +117,12 @@ impl World {
     }
 
     fn add_address(&mut self, name: &str, address: IpAddr, vnet: bool) {
-        let holding = self.holding(address).filter(|_| vnet);
-        let network = IpNet::new(address, holding.map_or(IpNet::from(address).prefix_len(), |(length, _)| length));
-        let (behind, Ok(network)) = (holding.map(|(_, interface)| interface), network) else { return };
+        let connected = Interfaces(&self.lookup.interfaces).connected(address).filter(|_| vnet);
+        let behind = connected.map(|(interface, _)| interface);
+        let host = IpNet::from(address);
+        let Ok(network) = IpNet::new(address, connected.map_or(host.prefix_len(), |(_, on)| on.prefix_len())) else {
+            return;
+        };
         // a network that the host is not on: the jail cannot be told from what is behind the gateway
         if vnet && behind.is_none() {
             return;
@@ -307,12 +311,11 @@ impl World {
         if self.is_own(packet.to.ip()) {
             return self.deliver(packet, steps);
         }
-        let inet6 = packet.family() == Family::Inet6;
-        if !self.forwarding[usize::from(inet6)] {
+        if !self.forwarding.of(packet.family()) {
             return lost(steps, "the host does not forward");
         }
         // ip6_forward looks at the scope of the source before pf could translate it; ip_output looks behind pf
-        if inet6 && packet.from.ip().is_loopback() {
+        if packet.family() == Family::Inet6 && packet.from.ip().is_loopback() {
             return lost(steps, "::1 is not forwarded");
         }
         self.leave(packet, steps)
@@ -387,22 +390,16 @@ impl World {
     }
 
     fn loopback(&self, address: IpAddr) -> Option<Interface> {
-        let owner = self.lookup.interfaces.iter().find(|i| i.addresses.iter().any(|own| own.addr() == address));
+        let owner = Interfaces(&self.lookup.interfaces).holder(address);
         owner.map(|owner| owner.name).filter(|name| self.is_loopback(*name)).or_else(|| self.lo0())
     }
 
     /// The interface that leads to an address that is not the host's: by the longest network, else the default route.
     fn route(&self, address: IpAddr) -> Option<Interface> {
-        self.holding(address).map(|(_, name)| name).or(self.gateway[usize::from(address.is_ipv6())])
-    }
-
-    /// The interface on the longest network that holds `address`, and the network's length.
-    fn holding(&self, address: IpAddr) -> Option<(u8, Interface)> {
-        let connected = self.lookup.interfaces.iter().flat_map(|interface| {
-            let holding = interface.addresses.iter().filter(move |network| network.contains(&address));
-            holding.map(|network| (network.prefix_len(), interface.name))
-        });
-        connected.max_by_key(|(length, _)| *length)
+        Interfaces(&self.lookup.interfaces)
+            .connected(address)
+            .map(|(name, _)| name)
+            .or(*self.gateway.of(Family::of(address)))
     }
 }
 

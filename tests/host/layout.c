@@ -1,5 +1,5 @@
 /*
- * The sizes and offsets by which src/host/kernel.rs and src/host/freebsd read
+ * The sizes and offsets by which src/host/freebsd reads
  * what a FreeBSD kernel writes, asserted with FreeBSD's own headers.
  * scripts/freebsd-build.sh compiles this for each target; it makes no code.
  */

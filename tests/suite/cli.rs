@@ -98,6 +98,20 @@ pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 ke
     assert!(!rules.contains("quick"), "{rules}");
 }
 
+/// Scripts of previews of 0.1.0 call `--sources` by this name.
+#[test]
+fn from_is_another_word_for_sources_that_no_help_shows() {
+    let kport = Kport::new();
+    let rules =
+        |option| kport.ok(&["rules", "web", "-a", "10.0.0.2", "8080:80", "--gateway", "em0", option, "192.0.2.7"], "");
+    assert!(rules("--sources").contains("from 192.0.2.7 to"));
+    assert_eq!(rules("--from"), rules("--sources"));
+    for command in ["publish", "rules", "trace"] {
+        let help = kport.ok(&[command, "--help"], "");
+        assert!(!help.contains("--from"), "{help}");
+    }
+}
+
 #[test]
 fn rules_have_no_port_that_is_yet_to_be_chosen() {
     let kport = Kport::new();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 /// Text, and the same written out: place, host ports, jail ports and protocol of each mapping.
 const GOOD: &[(&str, &str)] = &[
-    // the table of the page
+    // the table of Kleene's "Publishing ports"
     ("8080", "8080:8080/tcp"),
     ("8080:80", "8080:80/tcp"),
     ("em1:8080:80", "em1:8080:80/tcp"),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::support::world::{ANCHORS, interface, jail, publication, reads};
 use kport::host::HostInterface;
-use kport::net::{Family, Interface, Place, Protocol};
+use kport::net::{Family, Interface, PerFamily, Place, Protocol};
 use kport::options::{Options, Source};
 use kport::publication::{Publication, Redirect};
 use kport::rule;
@@ -105,7 +105,7 @@ fn build(
         living.push(jail(&format!("j{n}"), Some(&format!("bridge{bridge}")), Some(&format!("epair{n}a")), &addresses));
     }
     let mut world = World::new(release, interfaces.clone());
-    world.gateway = [Some("em0".parse().unwrap()); 2];
+    world.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
     world.jails.clone_from(&living);
 
     let mut publications = vec![];

@@ -5,6 +5,7 @@ use std::fs;
 use crate::support::rig::{Rig, files, request};
 use kport::error::Kind;
 use kport::host::Jail;
+use kport::net::{Family, PerFamily};
 use kport::pf::Firewall;
 use kport::publisher::{Liveness, Request, Unobserved};
 
@@ -19,7 +20,7 @@ fn rows(rig: &Rig) -> Vec<String> {
 }
 
 #[test]
-fn the_page() {
+fn the_examples_of_kleenes_publishing_ports() {
     let rig = Rig::new();
     rig.publish(&request("db", "8080:80/tcp 8080:80/udp em1:9000:90")).unwrap();
     assert_eq!(
@@ -49,10 +50,10 @@ fn both_families_where_the_jail_has_both() {
 #[test]
 fn a_family_without_default_route_uses_the_gateway_interface_of_the_other() {
     let mut rig = Rig::new();
-    rig.host.gateway.remove(&kport::net::Family::Inet6);
+    rig.host.gateway.inet6 = None;
     rig.publish(&request("web", "8080:80")).unwrap();
     assert_eq!(rows(&rig)[1], "web tcp 8080 on em0 -> [fd00::2]:80 live");
-    rig.host.gateway.clear();
+    rig.host.gateway = PerFamily::default();
     let error = rig.publish(&request("web", "8081:80")).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.message().contains("--gateway"), "{error}");
@@ -394,7 +395,7 @@ fn auto_keeps_clear_of_everybody() {
     // 8 ports, of which 3 are taken: by a socket, by another jail, by the same call
     rig.host.listeners.push(kport::host::Listener {
         protocol: kport::net::Protocol::Tcp,
-        families: [true, false],
+        families: PerFamily::only(Family::Inet),
         address: None,
         port: 9001,
     });
@@ -558,7 +559,7 @@ fn a_mapping_without_place_is_removed_where_it_is() {
     // on em0 and on em1: the host's gateway decides
     assert!(remove(&rig, "8081:81").changed);
     assert_eq!(rows(&rig), ["web tcp 8081 on em1 -> 10.0.0.2:81 live", "web tcp 8081 on em1 -> [fd00::2]:81 live"]);
-    rig.host.gateway.clear();
+    rig.host.gateway = PerFamily::default();
     assert!(remove(&rig, "8081:81").changed);
     assert!(rig.list().is_empty());
 }

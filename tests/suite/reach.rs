@@ -1,6 +1,6 @@
 //! Who can reach what: the table that a FreeBSD 15.1 kernel answered, asked of the simulator.
 
-// the table is to be seen: cargo test --test reach -- --nocapture the_table
+// the table is to be seen: cargo test --test suite reach:: -- --nocapture the_table
 #![allow(clippy::print_stdout)]
 
 use crate::support::world;
@@ -8,7 +8,7 @@ use crate::support::world;
 use std::net::SocketAddr;
 
 use crate::support::world::{ANCHORS, address, host, party, publish, reads};
-use kport::net::Protocol;
+use kport::net::{Family, PerFamily, Protocol};
 use kport::options::Options;
 use kport::sim::{Party, Release, Trace, World};
 
@@ -332,7 +332,7 @@ fn what_stands_in_the_way() {
     world.enable(false);
     assert!(ask(&world).touches_host());
     let mut world = published(&main);
-    world.forwarding = [false, true];
+    world.forwarding = PerFamily::only(Family::Inet6);
     let trace = ask(&world);
     assert!(!trace.touches("web") && trace.to_string().contains("the host does not forward"), "{trace}");
 }
@@ -395,7 +395,7 @@ fn a_world_of_a_hosts_facts() {
         .unwrap(),
         ..Default::default()
     };
-    facts.gateway.insert(kport::net::Family::Inet, "em0".parse().unwrap());
+    facts.gateway.inet = Some("em0".parse().unwrap());
     for (name, addresses) in [
         ("web", &["10.0.0.2", "fd00::2"][..]),
         ("both", &["10.0.0.3", "10.1.0.2"]),
@@ -426,7 +426,7 @@ fn a_world_of_a_hosts_facts() {
     assert!(world.party(address("2001:db8:5::1")).is_err(), "no IPv6 default route");
     facts.sysctls.insert("net.inet.ip.forwarding".to_owned(), 0);
     let closed = World::of_host(&facts, Release::of(1400000)).unwrap();
-    assert_eq!(closed.forwarding, [false, true]);
+    assert_eq!(closed.forwarding, PerFamily::only(Family::Inet6));
 }
 
 /// A trace as `kport trace` prints it.

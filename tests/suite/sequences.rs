@@ -8,7 +8,7 @@ use kport::conflict;
 use kport::error::Kind;
 use kport::host::{Host, Interfaces, Listener};
 use kport::name::{Anchor, JailName};
-use kport::net::{Interface, Place, PortRange};
+use kport::net::{Family, Interface, PerFamily, Place, PortRange};
 use kport::options::Options;
 use kport::pf::Firewall;
 use kport::publication::Redirect;
@@ -225,7 +225,7 @@ fn run(calls: &[Call]) {
             Call::Restart(jail) => restart(&mut rig, jail),
             Call::Listen(port) => rig.host.listeners.push(Listener {
                 protocol: kport::net::Protocol::Tcp,
-                families: [true, true],
+                families: PerFamily { inet: true, inet6: true },
                 address: None,
                 port: *port,
             }),
@@ -362,7 +362,7 @@ fn auto_with_host_access_keeps_clear_of_loopback() {
     for port in AUTO.0..AUTO.1 {
         rig.host.listeners.push(Listener {
             protocol: kport::net::Protocol::Tcp,
-            families: [true, false],
+            families: PerFamily::only(Family::Inet),
             address: Some("127.0.0.1".parse().unwrap()),
             port,
         });
@@ -389,7 +389,7 @@ fn adding_after_a_restart_and_after_force() {
     check(&rig);
     rig.host.listeners.push(Listener {
         protocol: kport::net::Protocol::Tcp,
-        families: [true, true],
+        families: PerFamily { inet: true, inet6: true },
         address: None,
         port: 8081,
     });

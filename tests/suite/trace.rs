@@ -62,9 +62,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The example of the page is what the helper prints; KPORT_BLESS=1 puts it in.
+/// The example of docs/who-can-reach-what.md is what the helper prints; KPORT_BLESS=1 puts it in.
 #[test]
-fn the_example_of_the_page() {
+fn the_example_of_who_can_reach_what() {
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/who-can-reach-what.md");
     let kport = Kport::new();
     kport.publish(&[]);
@@ -97,6 +97,8 @@ fn what_does_not_arrive_is_status_5() {
         &["udp", "192.0.2.100", "192.0.2.1:8080"],
         &["--on", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
         &["--on", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
+        // the word for it in previews of 0.1.0
+        &["--from", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
     ] {
         assert_eq!(kport.trace(question).0, Some(5), "{question:?}");
     }

@@ -1,16 +1,28 @@
-//! Jails by jail_get(2).
+//! Jails, by their parameters (jail(8)), which jail_get(2) tells.
+
+#[cfg(target_os = "freebsd")]
+#[allow(unsafe_code)]
+mod get;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::CStr;
-use std::io;
+use std::net::IpAddr;
 
-use libc::{JAIL_DYING, JAIL_SYS_NEW, c_int, c_uint, iovec};
+#[cfg(target_os = "freebsd")]
+pub use get::jail_get;
 
-use super::sysctl;
-use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Jail, kernel};
+use super::buffer::malformed;
+use crate::error::{Error, Kind, Result};
+use crate::host::{Jail, Jails, SkippedJail};
+use crate::net::{Family, PerFamily};
 
 /// A parameter of jail(8) and room for its value.
-type Parameter = (&'static CStr, Vec<u8>);
+pub type Parameter = (&'static CStr, Vec<u8>);
+
+/// jail_get(2), or what plays it: fills the values of the parameters, the first of which selects the jail, and answers the
+/// jail's number; `None` where there is no such jail.
+pub type JailGet = dyn Fn(&mut Vec<Parameter>) -> Result<Option<i32>>;
 
 /// MAXHOSTNAMELEN, the longest name with its NUL, and what the kernel has for an error message.
 const TEXT: usize = 256;
@@ -19,123 +31,158 @@ const TEXT: usize = 256;
 const MOST_ADDRESSES: usize = 2048;
 /// Jails nest less deep than this (children.max counts them all).
 const DEEPEST: usize = 1024;
+/// sys/jail.h
+const JAIL_SYS_NEW: i32 = 1;
+const JAIL_SYS_INHERIT: i32 = 2;
+
+/// What the kernel was built with. It refuses a question for a parameter that it does not have.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    families: PerFamily<bool>,
+    vimage: bool,
+}
+
+#[cfg(target_os = "freebsd")]
+impl Features {
+    /// Those of the running kernel.
+    pub fn of_kernel() -> Result<Features> {
+        let has = |name| super::sysctl::named(name).map(|value| value.is_some());
+        let families = PerFamily { inet: has("kern.features.inet")?, inet6: has("kern.features.inet6")? };
+        Ok(Features { families, vimage: has("kern.features.vimage")? })
+    }
+}
 
 /// The jail with this name or number, a dying one too.
-pub fn named(name: &str) -> Result<Option<Jail>> {
+pub fn named(get: &JailGet, features: Features, name: &str) -> Result<Option<Jail>> {
     // as jail_getid(3): a name is no number, unless it is its own
     let jid = match name.parse::<i32>() {
         Ok(jid) if jid > 0 && jid.to_string() == name => Some(jid),
         _ if name.is_empty() || name.contains('\0') || name.len() >= TEXT => None,
-        _ => jail_get(&mut vec![(c"name", [name.as_bytes(), &[0]].concat())])?,
+        _ => get(&mut vec![(c"name", [name.as_bytes(), &[0]].concat())])?,
     };
     let Some(jid) = jid else { return Ok(None) };
-    Ok(read(c"jid", jid, &Features::of_kernel()?)?.map(|(jail, _)| jail))
+    let Some(parameters) = ask(get, features, c"jid", jid)? else { return Ok(None) };
+    read(get, features, &parameters).map(Some)
 }
 
-/// Every jail below the one that the caller is in, in the order of their numbers, dying ones included.
-pub fn all() -> Result<Vec<Jail>> {
-    let features = Features::of_kernel()?;
-    let mut found: Vec<Jail> = Vec::new();
-    while let Some((jail, _)) = read(c"lastjid", found.last().map_or(0, |jail| jail.jid), &features)? {
-        found.push(jail);
+/// Every jail below the one that the caller is in, in the order of their numbers, dying ones included. Root of a jail
+/// chooses the names and addresses of the jails in it, so one that cannot be read is left out, and said, instead of hiding
+/// the others.
+pub fn all(get: &JailGet, features: Features) -> Result<Jails> {
+    let mut found = Jails::default();
+    let mut last = 0;
+    loop {
+        let (parameters, jail) = match ask(get, features, c"lastjid", last) {
+            Ok(None) => return Ok(found),
+            Ok(Some(parameters)) => {
+                let jail = read(get, features, &parameters);
+                (parameters, jail)
+            }
+            // the same jail with less asked of it; where that fails too, it is not about the jail
+            Err(error) => {
+                let mut values = vec![(c"lastjid", last.to_ne_bytes().to_vec()), (c"name", vec![0; TEXT])];
+                let Some(jid) = get(&mut values)? else { return Ok(found) };
+                (Parameters { jid, values }, Err(error))
+            }
+        };
+        last = parameters.jid;
+        match jail {
+            Ok(jail) => found.jails.push(jail),
+            Err(error) => {
+                let name = parameters.name().ok().map(str::to_owned);
+                found.skipped.push(SkippedJail { jid: last, name, why: error.message().to_owned() });
+            }
+        }
     }
-    Ok(found)
 }
 
-/// What the kernel was built with. It refuses a question for a parameter that it does not have.
-struct Features {
-    inet: bool,
-    inet6: bool,
-    vimage: bool,
+/// What the kernel told of a jail.
+struct Parameters {
+    jid: i32,
+    values: Vec<Parameter>,
 }
 
-impl Features {
-    fn of_kernel() -> Result<Features> {
-        let has = |name| sysctl::named(name).map(|value| value.is_some());
-        Ok(Features {
-            inet: has("kern.features.inet")?,
-            inet6: has("kern.features.inet6")?,
-            vimage: has("kern.features.vimage")?,
+impl Parameters {
+    fn value(&self, name: &CStr) -> &[u8] {
+        self.values.iter().find(|parameter| parameter.0 == name).map_or(&[], |parameter| &parameter.1)
+    }
+
+    fn name(&self) -> Result<&str> {
+        let name = CStr::from_bytes_until_nul(self.value(c"name")).map(CStr::to_bytes).unwrap_or_default();
+        std::str::from_utf8(name).map_err(|_| {
+            let (jid, shown) = (self.jid, name.escape_ascii());
+            Error::new(Kind::Unsupported, format!("the name of jail {jid}, \"{shown}\", is not UTF-8: rename it"))
         })
     }
+
+    /// `None` where the kernel does not have the parameter.
+    fn number(&self, name: &CStr) -> Option<i32> {
+        self.value(name).try_into().ok().map(i32::from_ne_bytes)
+    }
 }
 
-/// The jail that `key` (`jid` or `lastjid`) selects, and the number of the jail above it (0: the caller's own).
-fn read(key: &'static CStr, jid: i32, features: &Features) -> Result<Option<(Jail, i32)>> {
-    let number = || vec![0; size_of::<c_int>()];
-    let mut parameters: Vec<Parameter> =
+/// The parameters of the jail that `key` (`jid` or `lastjid`) selects.
+fn ask(get: &JailGet, features: Features, key: &'static CStr, jid: i32) -> Result<Option<Parameters>> {
+    let number = || vec![0; size_of::<i32>()];
+    let mut values: Vec<Parameter> =
         vec![(key, jid.to_ne_bytes().to_vec()), (c"name", vec![0; TEXT]), (c"parent", number()), (c"dying", number())];
     if features.vimage {
-        parameters.push((c"vnet", number()));
+        values.push((c"vnet", number()));
     }
-    if features.inet {
-        parameters.extend([(c"ip4", number()), (c"ip4.addr", vec![0; MOST_ADDRESSES * 4])]);
+    if features.families.inet {
+        values.extend([(c"ip4", number()), (c"ip4.addr", vec![0; MOST_ADDRESSES * 4])]);
     }
-    if features.inet6 {
-        parameters.extend([(c"ip6", number()), (c"ip6.addr", vec![0; MOST_ADDRESSES * 16])]);
+    if features.families.inet6 {
+        values.extend([(c"ip6", number()), (c"ip6.addr", vec![0; MOST_ADDRESSES * 16])]);
     }
-    let Some(jid) = jail_get(&mut parameters)? else { return Ok(None) };
+    Ok(get(&mut values)?.map(|jid| Parameters { jid, values }))
+}
 
-    let value = |name| parameters.iter().find(|p| p.0 == name).map_or(&[][..], |p| &p.1);
-    let number = |name| value(name).try_into().ok().map(c_int::from_ne_bytes);
-    let name = CStr::from_bytes_until_nul(value(c"name")).ok().and_then(|name| name.to_str().ok());
-    let name = name.ok_or_else(|| Error::new(Kind::Unsupported, format!("the name of jail {jid} is not UTF-8")))?;
-    let parent = number(c"parent").unwrap_or(0);
-    let vnet = number(c"vnet") == Some(JAIL_SYS_NEW) || above_is_vnet(parent, features)?;
-    let addresses = kernel::jail_addresses(value(c"ip4.addr"), value(c"ip6.addr"))?;
-    let inherits = kernel::inherits(vnet, [number(c"ip4"), number(c"ip6")], &addresses);
-    let dying = number(c"dying") == Some(1);
-    Ok(Some((Jail { jid, name: name.to_owned(), vnet, inherits, addresses, dying }, parent)))
+fn read(get: &JailGet, features: Features, parameters: &Parameters) -> Result<Jail> {
+    let jid = parameters.jid;
+    let name = parameters.name()?;
+    let parent = parameters.number(c"parent").unwrap_or(0);
+    let vnet = parameters.number(c"vnet") == Some(JAIL_SYS_NEW) || above_is_vnet(get, features, parent)?;
+    let addresses = addresses(parameters.value(c"ip4.addr"), parameters.value(c"ip6.addr"))?;
+    let jailsys = PerFamily { inet: parameters.number(c"ip4"), inet6: parameters.number(c"ip6") };
+    let inherits = inherits(vnet, jailsys, &addresses);
+    let dying = parameters.number(c"dying") == Some(1);
+    Ok(Jail { jid, name: name.to_owned(), vnet, inherits, addresses, dying })
 }
 
 /// Whether jail `jid`, or one above it, has a network stack of its own.
-fn above_is_vnet(mut jid: i32, features: &Features) -> Result<bool> {
+fn above_is_vnet(get: &JailGet, features: Features, mut jid: i32) -> Result<bool> {
     for _ in 0..DEEPEST {
         if jid == 0 || !features.vimage {
             break;
         }
-        let number = || vec![0; size_of::<c_int>()];
-        let mut parameters = vec![(c"jid", jid.to_ne_bytes().to_vec()), (c"parent", number()), (c"vnet", number())];
-        if jail_get(&mut parameters)?.is_none() {
-            break;
-        }
-        let number = |at: usize| parameters[at].1.as_slice().try_into().map_or(0, c_int::from_ne_bytes);
-        if number(2) == JAIL_SYS_NEW {
+        let number = || vec![0; size_of::<i32>()];
+        let mut values = vec![(c"jid", jid.to_ne_bytes().to_vec()), (c"parent", number()), (c"vnet", number())];
+        let Some(found) = get(&mut values)? else { break };
+        let above = Parameters { jid: found, values };
+        if above.number(c"vnet") == Some(JAIL_SYS_NEW) {
             return Ok(true);
         }
-        jid = number(1);
+        jid = above.number(c"parent").unwrap_or(0);
     }
     Ok(false)
 }
 
-/// Fills the values of `parameters`; the first one selects the jail. Answers its number, `None` where there is none.
-fn jail_get(parameters: &mut Vec<Parameter>) -> Result<Option<i32>> {
-    parameters.push((c"errmsg", vec![0; TEXT]));
-    let mut list: Vec<iovec> = Vec::with_capacity(2 * parameters.len());
-    for (name, value) in parameters.iter_mut() {
-        // the kernel does not write to a name
-        list.push(iovec { iov_base: name.as_ptr().cast_mut().cast(), iov_len: name.count_bytes() + 1 });
-        list.push(iovec { iov_base: value.as_mut_ptr().cast(), iov_len: value.len() });
+/// The addresses in `ip4.addr`, then those in `ip6.addr`.
+pub fn addresses(ip4: &[u8], ip6: &[u8]) -> Result<Vec<IpAddr>> {
+    let (v4, odd4) = ip4.as_chunks::<4>();
+    let (v6, odd6) = ip6.as_chunks::<16>();
+    if !(odd4.is_empty() && odd6.is_empty()) {
+        return Err(malformed("list of jail addresses"));
     }
-    // lossless: a few
-    let count = list.len() as c_uint;
-    // SAFETY: `list` has `count` entries; each points to memory of its length that outlives the call and is not used
-    // otherwise meanwhile. The kernel writes no value longer than its room, and stores the length of each in `list`.
-    let jid = unsafe { libc::jail_get(list.as_mut_ptr(), count, JAIL_DYING) };
-    let error = io::Error::last_os_error();
-    let message = parameters.pop().map(|(_, value)| value).unwrap_or_default();
-    if jid >= 0 {
-        for ((_, value), entry) in parameters.iter_mut().zip(list.iter().skip(1).step_by(2)) {
-            value.truncate(entry.iov_len);
-        }
-        return Ok(Some(jid));
-    }
-    if error.raw_os_error() == Some(libc::ENOENT) {
-        return Ok(None);
-    }
-    let failed = Error::io("jail_get", &error);
-    match CStr::from_bytes_until_nul(&message) {
-        Ok(text) if !text.is_empty() => Err(failed.and(quoted(&text.to_string_lossy()))),
-        _ => Err(failed),
-    }
+    let v4 = v4.iter().map(|bytes| IpAddr::from(*bytes));
+    Ok(v4.chain(v6.iter().map(|bytes| IpAddr::from(*bytes))).collect())
+}
+
+/// Whether a jail uses the host's addresses: from its parameters `ip4` and `ip6`, as far as the kernel has them. The
+/// kernel says "inherit" for a VNET jail too, and for one that inherits the addresses of the jail above it, which it then
+/// lists.
+fn inherits(vnet: bool, jailsys: PerFamily<Option<i32>>, addresses: &[IpAddr]) -> PerFamily<bool> {
+    let own = |family| addresses.iter().any(|address| Family::of(*address) == family);
+    PerFamily::each(|family| !vnet && !own(family) && *jailsys.of(family) == Some(JAIL_SYS_INHERIT))
 }

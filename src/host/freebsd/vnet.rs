@@ -18,6 +18,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -26,10 +27,10 @@ use libc::{c_int, c_uint, c_void, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::INTERFACES;
+use super::interface::{LIST, links, reachable};
+use super::report::{self, Answer, HEAD};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Jail;
-use crate::host::report::{self, HEAD, Report};
 
 /// How long the child may take. It has four system calls to make.
 const TIME: Duration = Duration::from_secs(5);
@@ -41,20 +42,25 @@ const MOST: usize = 4 << 20;
 const STEPS: [&str; 5] =
     ["pass on the pipe", "close descriptors", "procctl PROC_TRACE_CTL", "jail_attach", "read the interface list"];
 
+/// The addresses that a jail with a network stack of its own has.
+pub fn addresses(jail: &Jail) -> Result<Vec<IpAddr>> {
+    Ok(reachable(&links(&interface_list(jail)?)?))
+}
+
 /// The answer to NET_RT_IFLISTL inside `jail`.
-pub fn interface_list(jail: &Jail) -> Result<Vec<u8>> {
+fn interface_list(jail: &Jail) -> Result<Vec<u8>> {
     let deadline = Instant::now() + TIME;
     let who = format!("addresses of jail {}", quoted(&jail.name));
     let mut room = FIRST;
     loop {
         match ask(jail.jid, room, deadline).map_err(|error| error.context(&who))? {
-            Report::Done(list) => return Ok(list),
-            Report::Failed(4, libc::ENOMEM) if room < MOST => room *= 4,
+            Answer::Done(list) => return Ok(list),
+            Answer::Failed(4, libc::ENOMEM) if room < MOST => room *= 4,
             // jail_attach(2)
-            Report::Failed(3, libc::EINVAL) => {
+            Answer::Failed(3, libc::EINVAL) => {
                 return Err(Error::new(Kind::Unavailable, format!("{who}: jail {} is gone or going", jail.jid)));
             }
-            Report::Failed(step, errno) => {
+            Answer::Failed(step, errno) => {
                 let step = usize::try_from(step).ok().and_then(|step| STEPS.get(step)).unwrap_or(&"child process");
                 let error = Error::io(step, &io::Error::from_raw_os_error(errno)).context(&who);
                 let hint = "pass the addresses, or run as root on the host";
@@ -65,7 +71,7 @@ pub fn interface_list(jail: &Jail) -> Result<Vec<u8>> {
 }
 
 /// One child, with `room` bytes for its answer.
-fn ask(jid: i32, room: usize, deadline: Instant) -> Result<Report> {
+fn ask(jid: i32, room: usize, deadline: Instant) -> Result<Answer> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::io("pipe", &e.into()))?;
     let mut answer = vec![0u8; room];
     let child = {
@@ -171,8 +177,8 @@ unsafe fn look(jid: i32, pipe: c_int, answer: *mut u8, size: &mut usize) -> c_ui
         if libc::jail_attach(jid) != 0 {
             return 3;
         }
-        let count = INTERFACES.len() as c_uint;
-        if libc::sysctl(INTERFACES.as_ptr(), count, answer.cast(), size, ptr::null(), 0) != 0 {
+        let count = LIST.len() as c_uint;
+        if libc::sysctl(LIST.as_ptr(), count, answer.cast(), size, ptr::null(), 0) != 0 {
             return 4;
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kport::error::{Error, Kind, Result};
 use kport::name::JailName;
-use kport::net::{Family, Interface};
+use kport::net::{Interface, PerFamily};
 use kport::options::Options;
 use kport::publication::{Publication, Targets, redirects};
 use kport::rule::Rule;
@@ -28,7 +28,7 @@ pub fn all() -> Vec<(PathBuf, String)> {
 struct Input {
     jail: String,
     addresses: Vec<IpAddr>,
-    gateway: [Option<Interface>; 2],
+    gateway: PerFamily<Option<Interface>>,
     inner: BTreeMap<IpAddr, Option<Interface>>,
     options: Options,
     specs: Vec<String>,
@@ -46,8 +46,13 @@ fn read(input: &str) -> Result<Input> {
         match (words[0], values) {
             ("jail", [_, ..]) => read.jail = line["jail ".len()..].to_owned(),
             ("address", _) => read.addresses = values.iter().map(|word| word.parse().unwrap()).collect(),
-            ("gateway", [one]) => read.gateway = [Some(one.parse()?); 2],
-            ("gateway", [inet, inet6]) => read.gateway = [Some(inet.parse()?), Some(inet6.parse()?)],
+            ("gateway", [one]) => {
+                let gateway = Some(one.parse()?);
+                read.gateway = PerFamily { inet: gateway, inet6: gateway };
+            }
+            ("gateway", [inet, inet6]) => {
+                read.gateway = PerFamily { inet: Some(inet.parse()?), inet6: Some(inet6.parse()?) };
+            }
             ("inner", [address, interface]) => {
                 _ = read.inner.insert(address.parse().unwrap(), Some(interface.parse()?))
             }
@@ -75,8 +80,7 @@ pub fn made(input: &str) -> Result<Vec<Rule>> {
     let spec = input.specs.join(" ").parse()?;
     let targets = Targets::choose(&jail, &input.addresses)?;
     let redirects = redirects(&jail, &spec, &targets, |family| {
-        input.gateway[(family == Family::Inet6) as usize]
-            .ok_or_else(|| Error::new(Kind::Unavailable, format!("no {family} default route")))
+        input.gateway.of(family).ok_or_else(|| Error::new(Kind::Unavailable, format!("no {family} default route")))
     })?;
     let publication = Publication::new(jail, redirects, input.options, |address| {
         let known = input.inner.get(&address);

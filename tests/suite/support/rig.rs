@@ -27,13 +27,13 @@ pub fn host() -> Fixed {
             { "jid": 2, "name": "web", "vnet": true },
             { "jid": 3, "name": "db", "vnet": true },
             { "jid": 5, "name": "flat", "addresses": [ "10.9.0.2" ] },
-            { "jid": 6, "name": "hosty", "inherits": [ true, true ] }
+            { "jid": 6, "name": "hosty", "inherits": { "inet": true, "inet6": true } }
         ],
         "vnet_addresses": { "web": [ "10.0.0.2", "fd00::2" ], "db": [ "10.0.0.3" ] },
         "listeners": [
-            { "protocol": "tcp", "families": [ true, true ], "port": 22 },
-            { "protocol": "tcp", "families": [ true, false ], "address": "10.9.0.2", "port": 80 },
-            { "protocol": "udp", "families": [ true, false ], "address": "192.0.2.7", "port": 53 }
+            { "protocol": "tcp", "families": { "inet": true, "inet6": true }, "port": 22 },
+            { "protocol": "tcp", "families": { "inet": true }, "address": "10.9.0.2", "port": 80 },
+            { "protocol": "udp", "families": { "inet": true }, "address": "192.0.2.7", "port": 53 }
         ],
         "sysctls": { "net.inet.ip.forwarding": 1, "net.inet6.ip6.forwarding": 1 },
         "boot_id": "first"

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use kport::error::Error;
 use kport::host::{HostInterface, Interfaces};
 use kport::name::JailName;
-use kport::net::Interface;
+use kport::net::{Interface, PerFamily};
 use kport::options::Options;
 use kport::publication::{self, Publication, Targets};
 use kport::rule::Rule;
@@ -67,7 +67,7 @@ pub fn interfaces() -> Vec<HostInterface> {
 
 pub fn host(release: Release) -> World {
     let mut world = World::new(release, interfaces());
-    world.gateway = [Some("em0".parse().unwrap()); 2];
+    world.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
     world.jails = vec![
         jail("web", Some("bridge0"), Some("epair1a"), &["10.0.0.2/24", "fd00::2/64"]),
         jail("app", Some("bridge0"), Some("epair2a"), &["10.0.0.3/24", "fd00::3/64"]),

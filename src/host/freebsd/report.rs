@@ -16,7 +16,7 @@ pub const HEAD: usize = 16;
 
 /// What a child did.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum Answer {
     /// It came to its end, and sent this.
     Done(Vec<u8>),
     /// Its step of this number failed with this errno.
@@ -33,7 +33,7 @@ pub fn head(step: u32, errno: i32, length: usize) -> [u8; HEAD] {
 }
 
 /// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it.
-pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Report> {
+pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Answer> {
     let mut received = Vec::new();
     let mut chunk = [0; 16 * 1024];
     loop {
@@ -41,11 +41,11 @@ pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Repo
             let word = |at: usize| head[at..at + 4].try_into().unwrap_or_default();
             let (step, errno) = (u32::from_ne_bytes(word(0)), i32::from_ne_bytes(word(4)));
             if errno != 0 {
-                return Ok(Report::Failed(step, errno));
+                return Ok(Answer::Failed(step, errno));
             }
             let length = u64::from_ne_bytes(head[8..].try_into().unwrap_or_default());
             match usize::try_from(length) {
-                Ok(length) if body.len() == length => return Ok(Report::Done(body.to_vec())),
+                Ok(length) if body.len() == length => return Ok(Answer::Done(body.to_vec())),
                 Ok(length) if length <= most && body.len() < length => (),
                 _ => return Err(Error::new(Kind::Internal, "a report of the wrong length from a child process")),
             }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     /// Reads what `parts` send, a pause between them; the other end stays open.
-    fn read_parts(parts: &[&[u8]], most: usize, time: Duration) -> Result<Report> {
+    fn read_parts(parts: &[&[u8]], most: usize, time: Duration) -> Result<Answer> {
         let (reader, writer) = pipe();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -109,14 +109,14 @@ mod tests {
         let whole = [head(3, 0, 5).as_slice(), b"abcde"].concat();
         for cut in 0..whole.len() {
             let (a, b) = whole.split_at(cut);
-            assert_eq!(read_parts(&[a, b], 5, LONG), Ok(Report::Done(b"abcde".to_vec())));
+            assert_eq!(read_parts(&[a, b], 5, LONG), Ok(Answer::Done(b"abcde".to_vec())));
         }
-        assert_eq!(read_parts(&[&head(0, 0, 0)], 0, LONG), Ok(Report::Done(Vec::new())));
+        assert_eq!(read_parts(&[&head(0, 0, 0)], 0, LONG), Ok(Answer::Done(Vec::new())));
     }
 
     #[test]
     fn a_failure_names_its_step() {
-        assert_eq!(read_parts(&[&head(2, libc::EPERM, 0)], 0, LONG), Ok(Report::Failed(2, libc::EPERM)));
+        assert_eq!(read_parts(&[&head(2, libc::EPERM, 0)], 0, LONG), Ok(Answer::Failed(2, libc::EPERM)));
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! The commands that change something: publish, unpublish, restore, gc.
+
+use kport::error::{Error, Kind, Result};
+use kport::name::JailName;
+use kport::publisher::{Outcome, Publisher, Request};
+use kport::sim;
+use kport::spec::{self, HostPorts};
+
+use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
+use super::hook;
+use super::output::{Shown, complain, document, print};
+use super::request::request;
+use super::session::{host, session};
+use super::show;
+
+/// `kport publish`
+pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
+    let mut request = if args.hook { hook_request(global, args)? } else { request(&args.request)? };
+    request.jid = request.jid.or(args.jid);
+    request.wait = args.wait.unwrap_or_default();
+    request.add = args.add;
+    request.auto_range = args.auto_range;
+    request.force = args.force;
+    request.allow_inert = args.allow_inert;
+    let auto = request.spec.mappings().iter().any(|m| m.host == HostPorts::Auto);
+    let report = match args.json {
+        true => Report::Json,
+        false if auto && !global.quiet => Report::Ports,
+        false => Report::Nothing,
+    };
+    let global = Global { timeout: global.timeout.saturating_add(request.wait), ..global.clone() };
+    change(&global, report, |publisher| publisher.publish(&request))
+}
+
+/// `publish --hook`: the jail, its number and its addresses from whoever calls, as far as they are not given.
+fn hook_request(global: &Global, args: &PublishArgs) -> Result<Request> {
+    let host = host(global)?;
+    let (name, specs) = hook::words(args.request.words());
+    let caller = hook::Caller::of_process((name, args.jid), &*host)?;
+    caller.check_started(&*host)?;
+    let mut of_caller = RequestArgs { jail: caller.jail.clone(), ..args.request.clone() };
+    of_caller.specs = specs.into_iter().map(str::to_owned).collect();
+    if of_caller.addresses.is_empty() {
+        of_caller.addresses = caller.addresses;
+    }
+    let mut request = request(&of_caller)?;
+    request.jid = caller.jid;
+    Ok(request)
+}
+
+/// `kport unpublish`
+pub fn unpublish(global: &Global, args: &UnpublishArgs) -> Result<()> {
+    let UnpublishArgs { jail, specs, jid, hook } = args;
+    if *hook {
+        stop(global, jail.as_ref(), specs, *jid);
+        return Ok(());
+    }
+    let Some(jail) = jail else { return Err(Error::new(Kind::Argument, "name the jail")) };
+    if specs.is_empty() {
+        return change(global, Report::Nothing, |publisher| publisher.unpublish(jail, *jid));
+    }
+    let spec = spec::parse(&specs.join(" "))?;
+    change(global, Report::Nothing, |publisher| publisher.unpublish_some(jail, *jid, &spec))
+}
+
+/// `kport restore`
+pub fn restore(global: &Global, args: &JsonArgs) -> Result<()> {
+    change(global, Report::json(args), |publisher| publisher.restore())
+}
+
+/// `kport gc`
+pub fn gc(global: &Global, args: &JsonArgs) -> Result<()> {
+    change(global, Report::json(args), |publisher| publisher.gc())
+}
+
+/// `unpublish --hook`: a jail must stop, whatever happens here. What went wrong is said to whoever looks at the console, and to
+/// syslogd(8), since a manager may throw away what its hooks say.
+fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<i32>) {
+    let words = jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
+    let stopped = || -> Result<()> {
+        let (name, specs) = hook::words(words);
+        let caller = hook::Caller::of_process((name, jid), &*host(global)?)?;
+        if !specs.is_empty() {
+            let spec = spec::parse(&specs.join(" "))?;
+            return change(global, Report::Nothing, |publisher| {
+                publisher.unpublish_some(&caller.jail, caller.jid, &spec)
+            });
+        }
+        change(global, Report::Nothing, |publisher| {
+            let mut outcome = publisher.unpublish(&caller.jail, caller.jid)?;
+            let Some(jid) = caller.jid.filter(|_| !outcome.changed) else { return Ok(outcome) };
+            // the jail may have had another name when it published: jail(8) can rename one that runs
+            for listed in publisher.list(None)?.into_iter().filter(|listed| listed.jid == Some(jid)) {
+                if let Some(before) = listed.jail.filter(|name| *name != caller.jail) {
+                    outcome = publisher.unpublish(&before, Some(jid))?;
+                    outcome.notes.push(format!("jail \"{before}\", now \"{}\": unpublished", caller.jail));
+                }
+            }
+            Ok(outcome)
+        })
+    };
+    if let Err(error) = stopped() {
+        let line = format!("{error}; the jail stops all the same, and kport gc removes what is left");
+        complain(&line);
+        hook::log(&line);
+    }
+}
+
+/// What a change prints on standard output.
+enum Report {
+    Nothing,
+    /// The redirects, a line each: somebody chose ports that the caller does not know.
+    Ports,
+    Json,
+}
+
+impl Report {
+    fn json(args: &JsonArgs) -> Report {
+        if args.json { Report::Json } else { Report::Nothing }
+    }
+}
+
+/// Runs one change, says what there is to say, and prints its outcome.
+fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    let outcome = act(&session.publisher(&observer)?)?;
+    if outcome.changed && !session.firewall.redirects_packets() {
+        complain(&sim::NOTICE);
+    }
+    if !global.quiet {
+        for note in &outcome.notes {
+            complain(note);
+        }
+    }
+    match report {
+        Report::Nothing => Ok(()),
+        Report::Ports => print(&show::redirects(&outcome.redirects)),
+        Report::Json => print(&document(&show::outcome_json(&outcome))),
+    }
+}

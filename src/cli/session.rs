@@ -1,0 +1,49 @@
+//! From the options of every command to a session: which firewall, which state directory, whose host.
+
+use kport::error::{Error, Kind, Result};
+use kport::host::{self, Host};
+use kport::pf::pfctl;
+use kport::session::{Backend, Session, Settings};
+
+use super::args::Global;
+use super::output::{Shown, complain};
+
+/// The session of a command that may change something: what is published for a host that is played must not come to the pf of another.
+pub fn session(global: &Global) -> Result<Session> {
+    let session = any_session(global)?;
+    if global.host.is_some() && session.firewall.redirects_packets() {
+        return Err(Error::new(Kind::Argument, "--host plays a host: use it with --backend sim"));
+    }
+    Ok(session)
+}
+
+/// The session of a command that only reads.
+pub fn any_session(global: &Global) -> Result<Session> {
+    let backend = match (global.backend, std::env::var("KPORT_BACKEND")) {
+        (Some(backend), _) => backend,
+        (None, Ok(name)) if !name.is_empty() => {
+            name.parse().map_err(|e: Error| e.context("environment variable KPORT_BACKEND"))?
+        }
+        _ => Backend::default(),
+    };
+    let state_dir = global
+        .state_dir
+        .clone()
+        .or_else(|| std::env::var_os("KPORT_STATE_DIR").filter(|dir| !dir.is_empty()).map(Into::into));
+    let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
+    let trace: Option<Box<pfctl::Trace>> = (global.verbose > 0).then(|| {
+        let shown = Shown::new(global.verbose);
+        Box::new(move |run: &pfctl::Run<'_>| shown.line(&run.to_string())) as _
+    });
+    let session = Session::traced(&settings, host(global)?, trace)?;
+    if global.verbose > 0 {
+        complain(&session.why());
+    }
+    Ok(session)
+}
+
+/// The host that runs, or the one that `--host` describes.
+pub fn host(global: &Global) -> Result<Box<dyn Host>> {
+    let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
+    Ok(Box::new(host::Played::new(file)?))
+}

@@ -1,0 +1,166 @@
+//! The interfaces of a network stack, and their addresses.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::buffer::{malformed, u16_at, u32_at};
+use super::rtsock::{
+    RTAX_IFA, RTAX_IFP, RTAX_NETMASK, RTM_IFINFO, RTM_NEWADDR, address, link_name, messages, prefix, sockaddrs,
+};
+use crate::error::Result;
+use crate::host::HostInterface;
+use crate::net::{Family, Interface, is_link_local6};
+
+/// struct if_msghdrl and struct ifa_msghdrl begin alike, and say where the addresses start.
+const IFM_ADDRS: usize = 4;
+const IFM_FLAGS: usize = 8;
+const IFM_INDEX: usize = 12;
+const IFM_LEN: usize = 16;
+/// net/if.h
+const IFF_UP: u32 = 0x1;
+const IFF_LOOPBACK: u32 = 0x8;
+
+/// net.route.0.0.iflist: the interfaces and addresses of the network stack that the caller is in.
+#[cfg(target_os = "freebsd")]
+pub const LIST: [libc::c_int; 6] = [libc::CTL_NET, libc::PF_ROUTE, 0, libc::AF_UNSPEC, libc::NET_RT_IFLISTL, 0];
+
+/// Every interface of the host whose name a pf rule of kport can hold.
+#[cfg(target_os = "freebsd")]
+pub fn all() -> Result<Vec<HostInterface>> {
+    use super::{group, sysctl};
+    let answer = sysctl::fetch(&LIST).map_err(|e| crate::error::Error::io("read the interface list", &e))?;
+    let socket = group::socket()?;
+    let mut found = Vec::new();
+    for link in links(&answer)? {
+        // one that is gone by now is none of the host's
+        if let Some(groups) = group::of(&socket, &link.name)? {
+            found.extend(link.with_groups(groups));
+        }
+    }
+    Ok(found)
+}
+
+/// An interface as NET_RT_IFLISTL tells it, without its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    index: u16,
+    flags: u32,
+    /// Its name, whatever characters it has.
+    pub name: String,
+    /// Its addresses, each with its network, in the kernel's order.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Link {
+    /// This interface with its `groups`. `None` where it has a name that pf rules of kport cannot hold.
+    pub fn with_groups(self, groups: Vec<Interface>) -> Option<HostInterface> {
+        let name = self.name.parse().ok()?;
+        Some(HostInterface { name, groups, addresses: self.addresses, up: self.flags & IFF_UP != 0 })
+    }
+}
+
+/// The interfaces and their addresses in the answer to NET_RT_IFLISTL.
+pub fn links(buffer: &[u8]) -> Result<Vec<Link>> {
+    read_links(buffer).ok_or_else(|| malformed("interface list"))
+}
+
+fn read_links(buffer: &[u8]) -> Option<Vec<Link>> {
+    let mut links: Vec<Link> = Vec::new();
+    for message in messages(buffer) {
+        let (kind, message) = message?;
+        if kind != RTM_IFINFO && kind != RTM_NEWADDR {
+            continue;
+        }
+        let index = u16_at(message, IFM_INDEX)?;
+        let start = usize::from(u16_at(message, IFM_LEN)?);
+        let addresses = sockaddrs(message, start, u32_at(message, IFM_ADDRS)?)?;
+        if kind == RTM_IFINFO {
+            let name = link_name(addresses[RTAX_IFP])?.to_owned();
+            links.push(Link { index, flags: u32_at(message, IFM_FLAGS)?, name, addresses: Vec::new() });
+            continue;
+        }
+        // the addresses of an interface follow it
+        let link = links.last_mut().filter(|link| link.index == index)?;
+        if let Some(address) = address(addresses[RTAX_IFA]) {
+            let length = prefix(addresses[RTAX_NETMASK], Family::of(address));
+            link.addresses.push(IpNet::new(address, length).ok()?);
+        }
+    }
+    Some(links)
+}
+
+/// The addresses at which a jail with a network stack of its own can be reached, in the order of `links`: not those of
+/// loopback, not link-local ones, and not the 0.0.0.0 that dhclient(8) sets while it waits.
+pub fn reachable(links: &[Link]) -> Vec<IpAddr> {
+    let usable = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !(v4.is_link_local() || v4.is_unspecified()),
+        IpAddr::V6(v6) => !(is_link_local6(*v6) || v6.is_unspecified()),
+    };
+    let up = links.iter().filter(|link| link.flags & IFF_LOOPBACK == 0);
+    up.flat_map(|link| &link.addresses).map(IpNet::addr).filter(usable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::{Ipv4Net, Ipv6Net};
+
+    use super::super::tests::{IFCONFIG_A, IFLISTL};
+    use super::*;
+
+    /// name, up, addresses of each interface that ifconfig(8) printed
+    fn ifconfig() -> Vec<(String, bool, Vec<IpNet>)> {
+        let mut found: Vec<(String, bool, Vec<IpNet>)> = Vec::new();
+        for line in IFCONFIG_A.lines() {
+            if let Some((name, rest)) = line.split_once(": flags=") {
+                let flags = rest.split_once('<').map_or("", |(_, flags)| flags);
+                found.push((name.to_owned(), flags.starts_with("UP,"), Vec::new()));
+                continue;
+            }
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let addresses = &mut found.last_mut().unwrap().2;
+            match words[..] {
+                ["inet", address, "netmask", mask, ..] => {
+                    let mask = u32::from_str_radix(mask.trim_start_matches("0x"), 16).unwrap();
+                    let net = Ipv4Net::new(address.parse().unwrap(), mask.leading_ones() as u8);
+                    addresses.push(net.unwrap().into());
+                }
+                ["inet6", address, "prefixlen", length, ..] => {
+                    let address = address.split('%').next().unwrap().parse().unwrap();
+                    addresses.push(Ipv6Net::new(address, length.parse().unwrap()).unwrap().into());
+                }
+                _ => (),
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn interfaces_as_ifconfig_prints_them() {
+        let mut expected = ifconfig();
+        assert_eq!(expected.len(), 9);
+        let mut seen: Vec<(String, bool, Vec<IpNet>)> =
+            links(IFLISTL).unwrap().into_iter().map(|l| (l.name, l.flags & IFF_UP != 0, l.addresses)).collect();
+        // ifconfig sorts the addresses of an interface by family
+        for (_, _, addresses) in seen.iter_mut().chain(&mut expected) {
+            addresses.sort();
+        }
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn groups_come_from_elsewhere_and_odd_names_are_left_out() {
+        let em0 = links(IFLISTL).unwrap().into_iter().find(|link| link.name == "em0").unwrap();
+        let wan: Interface = "wan".parse().unwrap();
+        let interface = em0.clone().with_groups(vec![wan]).unwrap();
+        assert_eq!((interface.name.as_str(), interface.groups, interface.up), ("em0", vec![wan], true));
+        assert_eq!(Link { name: "odd:name".to_owned(), ..em0 }.with_groups(Vec::new()), None);
+    }
+
+    #[test]
+    fn reachable_addresses_are_neither_loopback_nor_link_local() {
+        let expected = ["192.0.2.1", "2001:db8::1", "192.0.2.7", "10.0.0.1", "fd00::1", "10.1.0.1", "fd01::1"];
+        let expected: Vec<IpAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
+        assert_eq!(reachable(&links(IFLISTL).unwrap()), expected);
+    }
+}

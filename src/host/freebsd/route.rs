@@ -1,0 +1,115 @@
+//! The gateway interface: the one of the default route, from the routing table.
+
+use super::buffer::{malformed, u32_at};
+use super::rtsock::{RTAX_DST, RTAX_IFP, RTAX_NETMASK, RTM_GET, address, link_name, messages, prefix, sockaddrs};
+use crate::error::{Error, Kind, Result, quoted};
+use crate::net::{Family, Interface};
+
+/// net/route.h
+const RTF_UP: u32 = 0x1;
+const RTF_HOST: u32 = 0x4;
+const RTF_REJECT: u32 = 0x8;
+const RTF_BLACKHOLE: u32 = 0x1000;
+/// sizeof (struct rt_msghdr)
+const RT_MSGHDR: usize = 152;
+const RTM_FLAGS: usize = 8;
+const RTM_ADDRS: usize = 12;
+
+/// The interface of the default route of `family`, of the calling process's FIB.
+#[cfg(target_os = "freebsd")]
+pub fn gateway(family: Family) -> Result<Option<Interface>> {
+    use libc::{AF_INET, AF_INET6, CTL_NET, NET_RT_DUMP, PF_ROUTE};
+    let domain = match family {
+        Family::Inet => AF_INET,
+        Family::Inet6 => AF_INET6,
+    };
+    // without a seventh number the kernel answers for the FIB of the process (sysctl_rtsock() of net/rtsock.c)
+    match super::sysctl::fetch(&[CTL_NET, PF_ROUTE, 0, domain, NET_RT_DUMP, 0]) {
+        Ok(routes) => default_route(&routes, family)?.map(named).transpose(),
+        // a kernel without this family
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
+        Err(error) => Err(Error::io("read the routing table", &error)),
+    }
+}
+
+fn named(name: &str) -> Result<Interface> {
+    name.parse().map_err(|_| {
+        let name = quoted(name);
+        let text = format!("the default route's interface {name} has a name that pf rules cannot hold: rename it");
+        Error::new(Kind::Unsupported, text)
+    })
+}
+
+/// The name of the interface of the first default route of `family` in the answer to NET_RT_DUMP; `None` without one.
+/// A default route that only refuses (`-reject`, `-blackhole`) is none.
+pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
+    let wrong = || malformed("routing table");
+    for message in messages(buffer) {
+        let (RTM_GET, message) = message.ok_or_else(wrong)? else { continue };
+        let flags = u32_at(message, RTM_FLAGS).ok_or_else(wrong)?;
+        let mask = u32_at(message, RTM_ADDRS).ok_or_else(wrong)?;
+        let addresses = sockaddrs(message, RT_MSGHDR, mask).ok_or_else(wrong)?;
+        if flags & (RTF_UP | RTF_HOST | RTF_REJECT | RTF_BLACKHOLE) != RTF_UP || mask & 1 << RTAX_NETMASK == 0 {
+            continue;
+        }
+        let Some(destination) = address(addresses[RTAX_DST]) else { continue };
+        if Family::of(destination) == family
+            && destination.is_unspecified()
+            && prefix(addresses[RTAX_NETMASK], family) == 0
+        {
+            // an interface that is going away has no RTAX_IFP any more: sysctl_dumpnhop() of net/rtsock.c
+            match link_name(addresses[RTAX_IFP]) {
+                Some(name) => return Ok(Some(name)),
+                None => continue,
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NETSTAT_RN, ROUTE_INET, ROUTE_INET6};
+    use super::*;
+
+    /// The Netif column of the default route in the part of netstat(1) that begins with `heading`.
+    fn netif(heading: &str) -> &'static str {
+        let mut lines = NETSTAT_RN.lines().skip_while(|line| *line != heading);
+        let line = lines.find(|line| line.starts_with("default")).unwrap();
+        line.split_whitespace().nth(5).unwrap()
+    }
+
+    #[test]
+    fn default_route_as_netstat_prints_it() {
+        assert_eq!(default_route(ROUTE_INET, Family::Inet).unwrap(), Some(netif("Internet:")));
+        assert_eq!(default_route(ROUTE_INET6, Family::Inet6).unwrap(), Some(netif("Internet6:")));
+        assert_eq!(netif("Internet:"), "em0");
+    }
+
+    #[test]
+    fn no_default_route() {
+        assert_eq!(default_route(&[], Family::Inet).unwrap(), None);
+        // the other family's table
+        assert_eq!(default_route(ROUTE_INET, Family::Inet6).unwrap(), None);
+        // the first message is the default route: up, a gateway, static
+        assert_eq!(u32_at(ROUTE_INET, RTM_FLAGS), Some(0x803));
+        for refusing in [RTF_REJECT, RTF_BLACKHOLE] {
+            let mut table = ROUTE_INET.to_vec();
+            table[RTM_FLAGS..RTM_FLAGS + 4].copy_from_slice(&(0x803 | refusing).to_ne_bytes());
+            assert_eq!(default_route(&table, Family::Inet).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_known_is_refused() {
+        let mut table = ROUTE_INET.to_vec();
+        table[2] = 6;
+        assert_eq!(default_route(&table, Family::Inet).unwrap_err().kind(), Kind::Unsupported);
+    }
+
+    #[test]
+    fn an_interface_that_pf_cannot_name_is_told() {
+        assert_eq!(named("em0").unwrap().as_str(), "em0");
+        assert!(named("em 0").unwrap_err().message().contains("rename it"));
+    }
+}

@@ -1,0 +1,68 @@
+//! The host that runs.
+
+use std::net::IpAddr;
+
+use super::{interface, jail, route, socket, value, vnet};
+use crate::error::Result;
+use crate::host::{Host, HostInterface, Jail, Jails, Listener};
+use crate::net::{Family, Interface};
+
+// what is read by offsets, as far as the libc crate knows the structs
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(size_of::<libc::c_long>() == 8, "kport reads the structs of 64-bit kernels");
+    assert!(size_of::<libc::if_msghdrl>() == 176);
+    assert!(offset_of!(libc::if_msghdrl, ifm_addrs) == 4);
+    assert!(offset_of!(libc::if_msghdrl, ifm_flags) == 8);
+    assert!(offset_of!(libc::if_msghdrl, ifm_index) == 12);
+    assert!(offset_of!(libc::if_msghdrl, ifm_len) == 16);
+    assert!(offset_of!(libc::sockaddr_dl, sdl_nlen) == 5);
+    assert!(offset_of!(libc::sockaddr_dl, sdl_data) == 8);
+    assert!(offset_of!(libc::sockaddr_in, sin_addr) == 4);
+    assert!(offset_of!(libc::sockaddr_in6, sin6_addr) == 8);
+    assert!(size_of::<libc::xinpgen>() == 64);
+    assert!(size_of::<libc::in_conninfo>() == 44);
+    assert!(offset_of!(libc::in_conninfo, inc_ie) == 4);
+    assert!(offset_of!(libc::in_endpoints, ie_fport) == 0);
+    assert!(offset_of!(libc::in_endpoints, ie_lport) == 2);
+    assert!(offset_of!(libc::in_endpoints, ie_dependladdr) == 20);
+    assert!(size_of::<libc::timeval>() == 16);
+};
+
+/// The host that runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Host for System {
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        route::gateway(family)
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        interface::all()
+    }
+
+    fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        jail::named(&jail::jail_get, jail::Features::of_kernel()?, name)
+    }
+
+    fn jails(&self) -> Result<Jails> {
+        jail::all(&jail::jail_get, jail::Features::of_kernel()?)
+    }
+
+    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
+        vnet::addresses(jail)
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        socket::listeners()
+    }
+
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        value::number(name)
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        value::boot_id()
+    }
+}

@@ -1,0 +1,96 @@
+//! The parsers against recordings of FreeBSD 15.1 (tests/host), compared with what its own tools printed of the same
+//! moment, and against anything else.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::interface::{links, reachable};
+use super::jail;
+use super::route::default_route;
+use super::rtsock::{RTM_GET, RTM_IFINFO, RTM_NEWADDR, RTM_VERSION};
+use super::socket::{XINPCB, XINPGEN, XTCPCB, sctp_listeners, tcp_listeners, udp_listeners};
+use super::value::{integer, time_of_boot};
+use crate::net::Family;
+
+pub const ROUTE_INET: &[u8] = include_bytes!("../../../tests/host/route-inet.bin");
+pub const ROUTE_INET6: &[u8] = include_bytes!("../../../tests/host/route-inet6.bin");
+pub const IFLISTL: &[u8] = include_bytes!("../../../tests/host/iflistl.bin");
+pub const TCP_PCBLIST: &[u8] = include_bytes!("../../../tests/host/tcp-pcblist.bin");
+pub const UDP_PCBLIST: &[u8] = include_bytes!("../../../tests/host/udp-pcblist.bin");
+pub const BOOTTIME: &[u8] = include_bytes!("../../../tests/host/boottime.bin");
+
+pub const NETSTAT_RN: &str = include_str!("../../../tests/host/netstat-rn.txt");
+pub const NETSTAT_AN: &str = include_str!("../../../tests/host/netstat-an.txt");
+pub const IFCONFIG_A: &str = include_str!("../../../tests/host/ifconfig-a.txt");
+pub const JLS: &str = include_str!("../../../tests/host/jls.txt");
+
+/// Every parser on `buffer`: what they answer does not matter, only that they do.
+fn parse_all(buffer: &[u8]) {
+    for family in Family::ALL {
+        let _ = default_route(buffer, family);
+    }
+    if let Ok(links) = links(buffer) {
+        let _ = reachable(&links);
+    }
+    let _ = (tcp_listeners(buffer), udp_listeners(buffer), sctp_listeners(buffer));
+    let _ = (time_of_boot(buffer), integer("kern.any", buffer), jail::addresses(buffer, buffer));
+}
+
+fn recording() -> impl Strategy<Value = Vec<u8>> {
+    let all = [ROUTE_INET, ROUTE_INET6, IFLISTL, TCP_PCBLIST, UDP_PCBLIST, BOOTTIME];
+    prop::sample::select(all.map(<[u8]>::to_vec).to_vec())
+}
+
+/// The head of a record: bytes that make the parsers go on, so that arbitrary ones follow.
+fn head() -> impl Strategy<Value = Vec<u8>> {
+    let message = (0u16..600, prop::sample::select(vec![RTM_GET, RTM_NEWADDR, RTM_IFINFO]))
+        .prop_map(|(length, kind)| [length.to_ne_bytes().as_slice(), &[RTM_VERSION, kind]].concat());
+    let record =
+        prop::sample::select(vec![XINPGEN, XINPCB, XTCPCB]).prop_map(|size| (size as u64).to_ne_bytes().to_vec());
+    prop_oneof![message, record, Just(vec![0; 28])]
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(buffer in prop::collection::vec(any::<u8>(), 0..2000)) {
+        parse_all(&buffer);
+    }
+
+    #[test]
+    fn any_records_are_survived(parts in prop::collection::vec((head(), prop::collection::vec(any::<u8>(), 0..400)), 0..8)) {
+        parse_all(&parts.into_iter().flat_map(|(head, body)| [head, body].concat()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn damaged_recordings_are_survived(
+        mut buffer in recording(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        for (at, byte) in damage {
+            let at = at.index(buffer.len());
+            buffer[at] = byte;
+        }
+        buffer.truncate(cut.index(buffer.len() + 1));
+        parse_all(&buffer);
+    }
+
+    /// A cut answer is an error or tells less; it never tells something else.
+    #[test]
+    fn a_cut_answer_invents_nothing(cut in any::<prop::sample::Index>()) {
+        let part = &IFLISTL[..cut.index(IFLISTL.len())];
+        if let Ok(some) = links(part) {
+            let whole: BTreeMap<_, _> = links(IFLISTL).unwrap().into_iter().map(|l| (l.name, l.addresses)).collect();
+            for link in some {
+                prop_assert!(whole[&link.name].starts_with(&link.addresses));
+            }
+        }
+        let part = &TCP_PCBLIST[..cut.index(TCP_PCBLIST.len())];
+        prop_assert!(tcp_listeners(part).is_err());
+        let part = &UDP_PCBLIST[..cut.index(UDP_PCBLIST.len())];
+        prop_assert!(udp_listeners(part).is_err());
+        let part = &ROUTE_INET[..cut.index(ROUTE_INET.len())];
+        prop_assert!(default_route(part, Family::Inet).map_or(true, |route| route.is_none_or(|name| name == "em0")));
+    }
+}
