@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result};
 use crate::files::{make_dir, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::net::{Place, PortRange, Protocol};
@@ -241,7 +241,7 @@ impl Store {
         }
         let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
         if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
-            return Err(damaged(&format_args!("it is of jail {}", quoted(record.jail.as_str()))));
+            return Err(damaged(&format_args!("it is of {}", record.jail.mention())));
         }
         Ok(Some(record))
     }

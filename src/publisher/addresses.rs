@@ -85,8 +85,8 @@ impl Transaction<'_> {
         }
         if let Some(other) = self.others.leading_to(own, address)? {
             return Ok(Some(format!(
-                "is where redirects of jail {} lead (kport gc forgets it, if it is gone)",
-                quoted(other.as_str())
+                "is where redirects of {} lead (kport gc forgets it, if it is gone)",
+                other.mention()
             )));
         }
         let mut others = self.facts.jail_addresses(jail)?.iter();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::conflict;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result};
 use crate::host::Interfaces;
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Protocol};
@@ -92,7 +92,7 @@ impl<'a> Others<'a> {
                 }
                 match &*self.owner(&claim.anchor)? {
                     Owner::Jail(neighbour) => {
-                        let owner = format!("jail {}", quoted(neighbour.jail.as_str()));
+                        let owner = neighbour.jail.mention();
                         for theirs in neighbour.near(redirect) {
                             conflict::with_jail(redirect, &owner, theirs, interfaces).map_err(|error| {
                                 if jid.is_none() || neighbour.jid != jid {

@@ -43,7 +43,7 @@ impl Transaction<'_> {
             // later, when the jail is gone, nothing could tell whose the publication was
             return Err(Error::new(
                 Kind::Argument,
-                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+                format!("{} is the number of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
             ));
         }
         let jid = request.jid.or(found.as_ref().map(|j| j.jid));
@@ -59,7 +59,7 @@ impl Transaction<'_> {
         };
         match &found {
             Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
-            None => self.observer.detail(&format!("jail {}: not asked for, or not running", quoted(jail.as_str()))),
+            None => self.observer.detail(&format!("{}: not asked for, or not running", jail.mention())),
         }
         let addresses = self.addresses(request, found.as_ref())?;
         let targets = Targets::choose(jail, &addresses)?;
@@ -141,7 +141,7 @@ pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -
     let Some(jail) = jail else {
         return Err(Error::new(
             Kind::Unavailable,
-            format!("no jail {} is running here to ask for its address; give it with -a", quoted(name.as_str())),
+            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
         ));
     };
     if jail.vnet {

@@ -48,7 +48,7 @@ impl Transaction<'_> {
                 found |= publication.redirects.len() < before;
             }
             if !found {
-                self.note(format!("jail \"{jail}\" has not published {mapping}"));
+                self.note(format!("{} has not published {mapping}", jail.mention()));
             }
         }
         publications.retain(|p| !p.redirects.is_empty());
@@ -66,7 +66,7 @@ impl Transaction<'_> {
         match earlier_name(self.host, self.store, &self.boot, jail)? {
             None => Ok(jail.clone()),
             Some(name) => {
-                self.note(format!("jail \"{jail}\" has published as \"{name}\""));
+                self.note(format!("{} has published as {}", jail.mention(), name.mention()));
                 Ok(name)
             }
         }
@@ -89,7 +89,7 @@ impl Transaction<'_> {
             }
             None => "for a start that is still to come".to_owned(),
         };
-        self.note(format!("jail \"{jail}\" was published again {by}; nothing of that was touched for jid {jid}"));
+        self.note(format!("{} was published again {by}; nothing of that was touched for jid {jid}", jail.mention()));
         Ok(true)
     }
 
