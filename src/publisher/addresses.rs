@@ -5,13 +5,12 @@
 use std::net::IpAddr;
 
 use super::Request;
-use super::resolve::addresses;
 use super::transaction::Transaction;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::Jail;
-use crate::name::Anchor;
+use crate::host::{Host, Jail};
+use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface};
-use crate::publication::unusable;
+use crate::publication::{host_network, unusable};
 
 /// The groups of the interfaces behind which jails with a network stack of their own are: bridge(4), epair(4).
 const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
@@ -22,7 +21,7 @@ impl Transaction<'_> {
     pub(super) fn addresses(&mut self, request: &Request, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
         let Some(jail) = jail.filter(|jail| jail.vnet) else {
             let given = !request.addresses.is_empty();
-            return if given { Ok(request.addresses.clone()) } else { addresses(self.host, &request.jail, jail) };
+            return if given { Ok(request.addresses.clone()) } else { reported(self.host, &request.jail, jail) };
         };
         if !request.addresses.is_empty() {
             let places = self.facts.places()?;
@@ -38,7 +37,7 @@ impl Transaction<'_> {
                 )),
             };
         }
-        let found = addresses(self.host, &request.jail, Some(jail))?;
+        let found = reported(self.host, &request.jail, Some(jail))?;
         let mut believed: Vec<IpAddr> = vec![];
         let mut doubts = vec![];
         for address in found.iter().copied() {
@@ -104,6 +103,23 @@ impl Transaction<'_> {
         let known = self.facts.interfaces()?.iter().find(|known| known.name == interface);
         Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
     }
+}
+
+/// The addresses that a jail has, by its own word or, without a network stack of its own, by the host's.
+pub(super) fn reported(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
+    let Some(jail) = jail else {
+        return Err(Error::new(
+            Kind::Unavailable,
+            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
+        ));
+    };
+    if jail.vnet {
+        return host.vnet_addresses(jail);
+    }
+    if jail.addresses.is_empty() && jail.inherits.any() {
+        return Err(host_network(name));
+    }
+    Ok(jail.addresses.clone())
 }
 
 /// Whether one jail is inside the other: those may share a network stack.

@@ -10,7 +10,6 @@ use super::transaction::Transaction;
 use super::{Phase, Request};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::{Host, Interfaces, Jail};
-use crate::name::JailName;
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
@@ -134,23 +133,6 @@ impl Transaction<'_> {
             (None, _) => Ok(true),
         }
     }
-}
-
-/// The addresses that the host knows of a jail.
-pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
-    let Some(jail) = jail else {
-        return Err(Error::new(
-            Kind::Unavailable,
-            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
-        ));
-    };
-    if jail.vnet {
-        return host.vnet_addresses(jail);
-    }
-    if jail.addresses.is_empty() && jail.inherits.any() {
-        return Err(publication::host_network(name));
-    }
-    Ok(jail.addresses.clone())
 }
 
 /// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
