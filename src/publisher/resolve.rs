@@ -9,7 +9,7 @@ use super::taken::without_target;
 use super::transaction::Transaction;
 use super::{Phase, Request};
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, Interfaces, Jail};
+use crate::host::{Interfaces, Jail};
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
