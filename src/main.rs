@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use kport::error::{Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, diagnose, hook, inspect, output, setup, trace};
+use cli::{change, diagnose, hook, import, inspect, output, setup, trace};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse().and_then(Cli::checked) {
@@ -45,6 +45,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::List(args) => inspect::list(&global, &args),
         Command::Trace(question) => trace::run(&global, &question),
         Command::Restore(args) => change::restore(&global, &args),
+        Command::Import(args) => import::run(&global, &args),
         Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
         Command::Gc(args) => change::gc(&global, &args),

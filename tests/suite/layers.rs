@@ -97,6 +97,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::change", &["main"]),
     ("cli::diagnose", &["main"]),
     ("cli::hook", &["main"]),
+    ("cli::import", &["main"]),
     ("cli::inspect", &["main"]),
     ("cli::output", &["main"]),
     ("cli::setup", &["main"]),
@@ -108,7 +109,10 @@ const DOORS: &[(&str, &[&str])] = &[
 const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
-        &["hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "trace"],
+        &[
+            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "import",
+            "trace",
+        ],
     ),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),

@@ -8,6 +8,7 @@ mod doctor;
 mod faces;
 mod grammar;
 mod header;
+mod import;
 mod install;
 mod layers;
 mod man;
