@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result};
 use crate::files::{make_dir, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::net::{Place, PortRange, Protocol};
@@ -47,8 +47,9 @@ pub struct Record {
     pub jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
-    /// The backend that loaded it; `native` also where that loaded what it replaced, whose states may live.
-    pub backend: String,
+    /// Whether every state that may live has its mapping's label: [`Firewall::labels_mappings`](crate::pf::Firewall) of each
+    /// backend that has loaded rules for the jail since it was unpublished.
+    pub mapping_labels: bool,
     /// What is to be in pf: one publication, or several with different options. All of the same jail, and never none.
     pub publications: Vec<Publication>,
     /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds the old or the new.
@@ -221,7 +222,7 @@ impl Store {
             return Err(damaged(&format_args!("version {} is unknown to this kport", record.version)));
         }
         if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
-            return Err(damaged(&format_args!("it is of jail {}", quoted(record.jail.as_str()))));
+            return Err(damaged(&format_args!("it is of {}", record.jail.mention())));
         }
         Ok(Some(record))
     }

@@ -93,7 +93,7 @@ fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<
             for listed in publisher.list(None)?.into_iter().filter(|listed| listed.jid == Some(jid)) {
                 if let Some(before) = listed.jail.filter(|name| *name != caller.jail) {
                     outcome = publisher.unpublish(&before, Some(jid))?;
-                    outcome.notes.push(format!("jail \"{before}\", now \"{}\": unpublished", caller.jail));
+                    outcome.notes.push(format!("{}, now {}: unpublished", before.mention(), caller.jail.mention()));
                 }
             }
             Ok(outcome)
@@ -125,7 +125,7 @@ fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> R
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     let outcome = act(&session.publisher(&observer)?)?;
-    if outcome.changed && session.firewall.name() == "sim" {
+    if outcome.changed && !session.firewall.redirects_packets() {
         complain(&sim::NOTICE);
     }
     if !global.quiet {
