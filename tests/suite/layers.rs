@@ -101,6 +101,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::cni", &["main"]),
     ("cli::diagnose", &["main"]),
     ("cli::hook", &["main"]),
+    ("cli::import", &["main"]),
     ("cli::inspect", &["main"]),
     ("cli::output", &["main"]),
     ("cli::session", &["main"]),
@@ -114,8 +115,8 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "trace",
-            "cni",
+            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "import",
+            "trace", "cni",
         ],
     ),
     ("cli::cni", &["code", "environment", "fields", "mapping", "network", "previous", "attachments"]),
