@@ -125,7 +125,21 @@ const ORDER: &[(&str, &[&str])] = &[
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",
-        &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
+        &[
+            "facts",
+            "others",
+            "transaction",
+            "list",
+            "taken",
+            "addresses",
+            "resolve",
+            "wait",
+            "check",
+            "change",
+            "unpublish",
+            "restore",
+            "gc",
+        ],
     ),
     ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
 ];
