@@ -101,6 +101,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::cni", &["main"]),
     ("cli::diagnose", &["main"]),
     ("cli::hook", &["main"]),
+    ("cli::import", &["main"]),
     ("cli::inspect", &["main"]),
     ("cli::output", &["main"]),
     ("cli::session", &["main"]),
@@ -114,8 +115,8 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "trace",
-            "cni",
+            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "import",
+            "trace", "cni",
         ],
     ),
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
@@ -124,7 +125,21 @@ const ORDER: &[(&str, &[&str])] = &[
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",
-        &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
+        &[
+            "facts",
+            "others",
+            "transaction",
+            "list",
+            "taken",
+            "addresses",
+            "resolve",
+            "wait",
+            "check",
+            "change",
+            "unpublish",
+            "restore",
+            "gc",
+        ],
     ),
     ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
 ];
