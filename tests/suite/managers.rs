@@ -214,7 +214,7 @@ fn renames_clones_and_late_stops_follow_from_the_number() {
     // renamed while it runs: the record has the old name and the number
     hooks.jails(&[("www", 2, "10.0.0.2")]);
     let (status, text) = hooks.run(&[("JNAME", "www"), ("JID", "2")], STOP);
-    assert!(status == 0 && text.contains("jail \"web\", now \"www\""), "{status} {text}");
+    assert!(status == 0 && text.contains("jail \"web\", now jail \"www\""), "{status} {text}");
     assert_eq!(hooks.list(), [""; 0]);
     // started again under the new name, and the stop of the first start comes late
     hooks.jails(&[("www", 4, "10.0.0.2")]);
