@@ -127,8 +127,8 @@ fn by_state(state: FoundState, before: &Packet, mut packet: Packet, steps: &mut 
         return After::Crossed(packet);
     }
     match kept.route {
-        Some(Route { kind: RouteKind::RouteTo, on }) if along => sent(packet, on, steps),
-        Some(Route { kind: RouteKind::ReplyTo, on }) if !along => sent(packet, on, steps),
+        Some(Route { kind: RouteKind::Packets, on }) if along => sent(packet, on, steps),
+        Some(Route { kind: RouteKind::Replies, on }) if !along => sent(packet, on, steps),
         _ => After::Goes(packet),
     }
 }
@@ -258,14 +258,14 @@ impl<'a> Test<'a, '_> {
                 None => Maker { anchor: String::new(), number: usize::MAX, text: "no rule".into() },
             };
             // what is sent elsewhere comes back elsewhere (BOUND_IFACE in sys/netpfil/pf/pf.c)
-            let floats = crossed || route.is_some_and(|route| route.kind == RouteKind::ReplyTo);
+            let floats = crossed || route.is_some_and(|route| route.kind == RouteKind::Replies);
             let bound = keep.if_bound && !floats;
             let kept = Kept { route, tag: packet.tag.clone(), rtable };
             NewState { bound: bound.then_some(self.hook.on), maker, keep, kept }
         });
         let after = match route {
             _ if crossed => After::Crossed(packet.clone()),
-            Some(Route { kind: RouteKind::RouteTo, on }) => {
+            Some(Route { kind: RouteKind::Packets, on }) => {
                 self.note(format!("sent out by {on}, past the routes"));
                 After::Sent { packet: packet.clone(), on, tested: direction == Direction::In }
             }
@@ -385,7 +385,7 @@ impl<'a> Test<'a, '_> {
             self.gives_up(&Some(*found), "the interface is not known here");
             return None;
         };
-        if *kind == RouteKind::DupTo {
+        if *kind == RouteKind::Copies {
             self.note(format!("a copy is sent out by {on}"));
             return None;
         }

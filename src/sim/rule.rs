@@ -63,9 +63,12 @@ impl Keep {
 /// Where a rule sends a packet, past the routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouteKind {
-    RouteTo,
-    ReplyTo,
-    DupTo,
+    /// `route-to`
+    Packets,
+    /// `reply-to`
+    Replies,
+    /// `dup-to`
+    Copies,
 }
 
 /// What pass and match rules do besides.

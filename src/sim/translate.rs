@@ -136,8 +136,8 @@ fn source_port(packet: &Packet, address: IpAddr, pool: &Pool, states: &States) -
 fn portset(offset: u8, length: u8, id: u16) -> (u16, u16) {
     let shift = 16_u32.saturating_sub(offset.into());
     let below = shift.saturating_sub(length.into());
-    let low = (1_u32 << shift | u32::from(id) << below) & 0xffff;
-    (u16::try_from(low).unwrap_or(1), u16::try_from(low | (1_u32 << below) - 1 & 0xffff).unwrap_or(u16::MAX))
+    let low = ((1_u32 << shift) | (u32::from(id) << below)) & 0xffff;
+    (u16::try_from(low).unwrap_or(1), u16::try_from((low | ((1_u32 << below) - 1)) & 0xffff).unwrap_or(u16::MAX))
 }
 
 /// The packets that one can become by a redirection; a range keeps its offset, and sctp its port (pf_get_transaddr).

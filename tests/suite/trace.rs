@@ -184,9 +184,6 @@ fn the_rules_that_pfctl_shows() {
         assert_eq!(err, "kport: the packet arrives, but nothing listens there\n");
     }
     pf.set_skip("");
-    pf.disable();
-    let (status, out, _) = kport.trace(&ssh);
-    assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
     // what is not known of a rule is what the answer depends on, where the packet meets the rule
     pf.put("", "block in log all\npass in frobnicate on em0 proto tcp\n");
     let (status, out, err) = kport.trace(&ssh);
@@ -194,6 +191,9 @@ fn the_rules_that_pfctl_shows() {
     assert!(out.contains("rule 2 of pf.conf (pass in frobnicate on em0 proto tcp): "), "{out}");
     assert!(err.contains("depends on what kport cannot decide"), "{err}");
     assert_eq!(kport.trace(&["udp", "192.0.2.7", "192.0.2.1:22"]).0, Some(8), "what follows is not known either");
+    pf.disable();
+    let (status, out, _) = kport.trace(&ssh);
+    assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
     // and what cannot be read is said, with where it is
     pf.put("", "block in log all\npass out from (\n");
     let (status, out, err) = kport.trace(&ssh);

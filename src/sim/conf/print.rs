@@ -140,9 +140,9 @@ impl Display for Rest<'_> {
         }
         if let Some((kind, pool)) = &effects.route {
             let word = match kind {
-                RouteKind::RouteTo => "route-to",
-                RouteKind::ReplyTo => "reply-to",
-                RouteKind::DupTo => "dup-to",
+                RouteKind::Packets => "route-to",
+                RouteKind::Replies => "reply-to",
+                RouteKind::Copies => "dup-to",
             };
             write!(f, " {word} {}", self::pool(pool, false))?;
         }

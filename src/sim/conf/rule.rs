@@ -16,14 +16,17 @@ const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const TCP: u8 = 6;
 
+/// Each address, and whether it is any other one.
+type Addresses = Vec<(bool, Operand)>;
+
 /// The lists of a rule; an empty one stands for anything.
 #[derive(Default)]
 struct Lists {
     on: Vec<On>,
     protocols: Vec<u8>,
     icmp: Vec<(u8, Option<u8>)>,
-    from: Vec<(bool, Operand)>,
-    to: Vec<(bool, Operand)>,
+    from: Addresses,
+    to: Addresses,
     from_ports: Vec<Ports>,
     to_ports: Vec<Ports>,
     os: Vec<String>,
@@ -202,9 +205,9 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         "from" => (lists.from, lists.from_ports) = sides(words)?,
         "to" => (lists.to, lists.to_ports) = sides(words)?,
         "os" => lists.os = words.list(&mut |words| words.text().map(str::to_owned))?,
-        "route-to" => effects.route = Some((RouteKind::RouteTo, route(when, words)?)),
-        "reply-to" => effects.route = Some((RouteKind::ReplyTo, route(when, words)?)),
-        "dup-to" => effects.route = Some((RouteKind::DupTo, route(when, words)?)),
+        "route-to" => effects.route = Some((RouteKind::Packets, route(when, words)?)),
+        "reply-to" => effects.route = Some((RouteKind::Replies, route(when, words)?)),
+        "dup-to" => effects.route = Some((RouteKind::Copies, route(when, words)?)),
         "user" => lists.user = words.list(&mut owner)?,
         "group" => lists.group = words.list(&mut owner)?,
         "flags" => {
@@ -313,7 +316,7 @@ fn route(when: &mut crate::sim::rule::Conditions, words: &mut Words<'_>) -> Read
 /// The options of a state, up to the bracket or to the end; whether it is bound to its interface, where that is said.
 pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: bool) -> Read<Option<bool>> {
     let mut bound = None;
-    while !words.is_empty() && !(bracketed && words.peek() == ")") {
+    while !(words.is_empty() || bracketed && words.peek() == ")") {
         if words.take(",") {
             continue;
         }
@@ -354,7 +357,7 @@ fn rate(words: &mut Words<'_>) -> Read<(u32, u32)> {
 }
 
 /// `any`, `{ a, ! b } port { 80, 443 }`
-fn sides(words: &mut Words<'_>) -> Read<(Vec<(bool, Operand)>, Vec<Ports>)> {
+fn sides(words: &mut Words<'_>) -> Read<(Addresses, Vec<Ports>)> {
     let mut addresses = if words.peek() == "port" { vec![] } else { words.list(&mut address::side)? };
     // any in a list is any alone
     if addresses.iter().any(|(_, operand)| *operand == Operand::Any) {
