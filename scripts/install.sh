@@ -80,6 +80,7 @@ put 644 "$from/libkport.a" "$libdir"
 put 644 include/kport.h "$includedir"
 put 644 man/kport.3 "$mandir/man3"
 put 644 man/kport.8 "$mandir/man8"
+put 644 man/kport-cni.8 "$mandir/man8"
 put 755 "$from/kport" "$bindir"
 sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
 	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 /// Puts `bytes` at `path` so that a reader, and whoever comes after a kill, finds the old or the new content.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
@@ -40,13 +40,13 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Makes a directory, and those above it, for its owner alone; one that is there is fine.
-pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }
 
 /// The names in a directory; none where there is no such directory. A name that is not UTF-8 is not one of kport's; it comes with
 /// replacement characters.
-pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>> {
+pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     let failed = |e: io::Error| Error::io(format_args!("read {}", dir.display()), &e);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

@@ -39,7 +39,8 @@ pub mod conflict;
 pub mod doctor;
 pub mod error;
 pub mod ffi;
-mod files;
+#[doc(hidden)]
+pub mod files;
 pub mod host;
 pub mod name;
 pub mod net;

@@ -9,10 +9,10 @@ use clap::error::ErrorKind;
 use kport::error::{Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, diagnose, hook, inspect, output, setup, trace};
+use cli::{change, cni, diagnose, hook, inspect, output, setup, trace};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse().and_then(Cli::checked) {
+    let cli = match Cli::try_parse_from(cni::command_line()).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => {
             // what cannot be printed has nobody to read it
@@ -27,6 +27,10 @@ fn main() -> ExitCode {
             };
         }
     };
+    if let Command::Cni = cli.command {
+        // its errors are for a program, which reads them from standard output
+        return cni::run(&cli.global);
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,6 +51,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::Restore(args) => change::restore(&global, &args),
         Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
+        Command::Cni => unreachable!("answered in main"),
         Command::Gc(args) => change::gc(&global, &args),
     }
 }

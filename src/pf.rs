@@ -7,32 +7,34 @@ pub mod native;
 pub mod pfctl;
 
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Label, PARENT, Table};
+use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::rule::Rule;
-
-/// A filter rule that is loaded in an anchor, as far as kport looks at it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedRule {
-    /// Its labels, in the order of the rule.
-    pub labels: Vec<String>,
-    /// What it counted since it was loaded.
-    pub counters: Counters,
-}
+use foreign::Called;
 
 /// What an anchor holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
     /// How many nat and rdr rules.
     pub translations: usize,
-    /// The filter rules.
-    pub rules: Vec<LoadedRule>,
+    /// What each filter rule has counted since it was loaded, in pf's order, which is that of the rules that were given to
+    /// [`Firewall::replace`], each [expanded](Rule::expand).
+    pub filters: Vec<Counters>,
 }
 
 impl Loaded {
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.translations == 0 && self.rules.is_empty()
+        self.translations == 0 && self.filters.is_empty()
+    }
+
+    /// Whether it may be these rules: it is as many. [`Firewall::holds`] compares the rules themselves.
+    pub fn fits(&self, rules: &[Rule]) -> bool {
+        let count = |filters| -> usize {
+            let of_kind = |rule: &&Rule| matches!(rule, Rule::Pass { .. }) == filters;
+            rules.iter().filter(of_kind).map(|rule| rule.matches().members().count()).sum()
+        };
+        self.translations == count(false) && self.filters.len() == count(true)
     }
 }
 
@@ -79,11 +81,10 @@ pub struct Status {
 /// counted from 0, and the conditions; empty for a call that is always made.
 pub fn calls_of_kport(main: &str, keyword: &str) -> Vec<(usize, String)> {
     let call = |(at, line): (usize, &str)| {
-        let called = foreign::call(line, keyword)?;
-        let ours = called.trim_start_matches('/').strip_prefix(PARENT)? == "/*";
+        let called = Called::resolve("", foreign::call(line, keyword)?);
         let rest = line.split('#').next()?.rsplit('"').next()?;
         let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
-        ours.then(|| (at, conditions.join(" ")))
+        called.is_kport().then(|| (at, conditions.join(" ")))
     };
     main.lines().enumerate().filter_map(call).collect()
 }
@@ -105,10 +106,41 @@ pub struct ForeignRedirect {
     pub text: String,
 }
 
+/// States to end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum States {
+    /// All that rules of a jail made.
+    Jail {
+        /// The jail's label.
+        label: Label,
+    },
+    /// Those of one mapping: of connections that came in by these ports of the host.
+    Mapping {
+        /// The jail's label.
+        jail: Label,
+        /// The mapping's label.
+        label: Label,
+        /// The protocol.
+        protocol: Protocol,
+        /// The ports of the host.
+        host: PortRange,
+    },
+}
+
 /// A way to drive pf. Every call is bounded by the deadline that the backend was made with.
 pub trait Firewall {
     /// The word for it in `--backend`: `sim`, `pfctl`, `native`.
     fn name(&self) -> &'static str;
+
+    /// Whether what is loaded redirects packets: not where pf is only played.
+    fn redirects_packets(&self) -> bool {
+        true
+    }
+
+    /// Whether the states that its rules make carry their mapping's label as well as the jail's.
+    fn labels_mappings(&self) -> bool {
+        true
+    }
 
     /// Loads `rules` as all that the anchor has, in one transaction: on an error the anchor holds what it held. Only after
     /// [`Kind::System`](crate::error::Kind) and `Internal` it may be otherwise, where the transaction was cut off.
@@ -121,13 +153,17 @@ pub trait Firewall {
     /// What an anchor holds; nothing where there is no such anchor.
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded>;
 
-    /// Ends the states that rules with one of these labels made, and says how many.
-    fn kill_states(&self, labels: &[Label]) -> Result<u64>;
+    /// Whether an anchor holds just these rules.
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool>;
+
+    /// Ends states, whichever backend loaded the rules that made them, and says how many. Where it cannot tell a mapping's
+    /// from the jail's other ones, see [`Firewall::labels_mappings`], [`States::Mapping`] ends none.
+    fn kill_states(&self, states: &[States]) -> Result<u64>;
 
     /// Whether pf runs and evaluates kport's anchors.
     fn status(&self) -> Result<Status>;
 
-    /// The redirects of the main ruleset and of other tools' anchors.
+    /// The redirects that are not kport's: of the main ruleset, and of the anchors that are called from there.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>>;
 
     /// Whether the main ruleset has the table, or somebody has made it with pfctl(8) `-T add`. pf loads a rule that names

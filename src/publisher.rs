@@ -31,7 +31,6 @@ use crate::rules;
 use crate::spec::Spec;
 use crate::store::Store;
 
-pub(crate) use list::is_live;
 use transaction::Transaction;
 
 /// The phases of a transaction, in order.

@@ -56,10 +56,27 @@ pub struct Match {
 }
 
 impl Match {
-    /// How many rules the kernel gets for it: one for each combination of list members.
-    pub fn expanded(&self) -> usize {
-        self.on.len().max(1) * self.from.len().max(1) * self.to.len().max(1)
+    /// What each rule is about that the kernel gets for it: one for each combination of list members, in the order in
+    /// which pfctl(8) makes them (expand_rule in sbin/pfctl/parse.y). Allocates nothing.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        fn each<T>(list: &[T]) -> impl Iterator<Item = Option<&T>> {
+            list.is_empty().then_some(None).into_iter().chain(list.iter().map(Some))
+        }
+        each(&self.on).flat_map(move |on| {
+            each(&self.from).flat_map(move |from| each(&self.to).map(move |to| Member { on, from, to }))
+        })
     }
+}
+
+/// One member of each list of a [`Match`]; `None` for any.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// The interface or group.
+    pub on: Option<&'a Interface>,
+    /// The source address.
+    pub from: Option<&'a Address>,
+    /// The destination address.
+    pub to: Option<&'a Address>,
 }
 
 /// What a packet carries from an rdr rule to its pass rule: the jail's name, or that of one of its mappings, in the words
@@ -236,26 +253,17 @@ impl Rule {
         }
     }
 
-    /// The rules that the kernel gets for it: one for each combination of list members, [`Match::expanded`] in number.
+    /// The rules that the kernel gets for it: one for each of [`Match::members`].
     pub fn expand(&self) -> Vec<Rule> {
-        fn each<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
-            if list.is_empty() { vec![vec![]] } else { list.iter().map(|one| vec![one.clone()]).collect() }
-        }
-        let lists = self.matches();
-        let mut made = Vec::with_capacity(lists.expanded());
-        for on in each(&lists.on) {
-            for from in each(&lists.from) {
-                for to in each(&lists.to) {
-                    let single = Match { on: on.clone(), from: from.clone(), to, ..lists.clone() };
-                    let mut rule = self.clone();
-                    let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) =
-                        &mut rule;
-                    *matches = single;
-                    made.push(rule);
-                }
-            }
-        }
-        made
+        let single = |member: Member<'_>| {
+            let mut rule = self.clone();
+            let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) = &mut rule;
+            matches.on = member.on.into_iter().copied().collect();
+            matches.from = member.from.into_iter().cloned().collect();
+            matches.to = member.to.into_iter().cloned().collect();
+            rule
+        };
+        self.matches().members().map(single).collect()
     }
 }
 

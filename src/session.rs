@@ -24,7 +24,7 @@ pub enum Backend {
     /// pf, by a backend that no other word names. Elsewhere: `Sim`.
     #[default]
     Auto,
-    /// pf(4) by its device, without a child process: FreeBSD only.
+    /// pf(4) by its device: FreeBSD only. pfctl(8) is run only for [`Firewall::rulesets`] and [`Firewall::anchors_of_all`].
     Native,
     /// pfctl(8)
     Pfctl,
@@ -104,21 +104,21 @@ impl Session {
         // a time-out so long that the clock cannot hold it is as good as a year
         let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
-        let native = || Native::probe(deadline).map(|native| Box::new(native) as Box<dyn Firewall>);
-        let pfctl = || {
-            let program = Pfctl::new(settings.pfctl.clone(), deadline);
-            Box::new(trace.into_iter().fold(program, Pfctl::traced)) as Box<dyn Firewall>
-        };
+        let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
+        let native = || Native::probe(deadline);
+        let over = |native: Native, pfctl| Box::new(native.with_pfctl(pfctl)) as Box<dyn Firewall>;
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {
-            Backend::Auto if cfg!(target_os = "freebsd") => native_or(native(), pfctl),
+            Backend::Auto if cfg!(target_os = "freebsd") => {
+                native_or(native().map(|native| |pfctl| over(native, pfctl)), pfctl)
+            }
             #[cfg(target_os = "macos")]
             Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
             #[cfg(not(target_os = "macos"))]
             Backend::Auto => (sim(), format!("{} has no pf", std::env::consts::OS)),
-            Backend::Native => named(native()?),
-            Backend::Pfctl => named(pfctl()),
+            Backend::Native => named(over(native()?, pfctl)),
+            Backend::Pfctl => named(Box::new(pfctl)),
             Backend::Sim => named(sim()),
         };
         Ok(Session { host, firewall, why, state_dir, deadline })
@@ -146,13 +146,10 @@ impl Session {
 }
 
 /// What auto is on FreeBSD, and why.
-fn native_or(
-    native: Result<Box<dyn Firewall>>,
-    pfctl: impl FnOnce() -> Box<dyn Firewall>,
-) -> (Box<dyn Firewall>, String) {
+fn native_or(native: Result<impl FnOnce(Pfctl) -> Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
     match native {
-        Ok(native) => (native, "the kernel has all that it needs".to_owned()),
-        Err(error) => (pfctl(), format!("native does not do here: {error}")),
+        Ok(native) => (native(pfctl), "the kernel has all that it needs".to_owned()),
+        Err(error) => (Box::new(pfctl), format!("native does not do here: {error}")),
     }
 }
 
@@ -187,13 +184,13 @@ mod tests {
 
     #[test]
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
-        let sim = || Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
-        let pfctl = || Box::new(Pfctl::new(PathBuf::from("/nonexistent"), Instant::now())) as Box<dyn Firewall>;
+        let pfctl = || Pfctl::new("/nonexistent", Instant::now());
         // any firewall that is not pfctl stands for native
-        let (firewall, why) = native_or(Ok(sim()), || unreachable!("pfctl is not needed"));
+        let sim = |_| Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
+        let (firewall, why) = native_or(Ok(sim), pfctl());
         assert_eq!((firewall.name(), why.as_str()), ("sim", "the kernel has all that it needs"));
         let refused = Error::new(Kind::Permission, "open /dev/pf: Permission denied; be root");
-        let (firewall, why) = native_or(Err(refused), pfctl);
+        let (firewall, why) = native_or(Err(refused).map(|()| sim), pfctl());
         assert_eq!(firewall.name(), "pfctl");
         assert_eq!(why, "native does not do here: open /dev/pf: Permission denied; be root");
     }

@@ -47,8 +47,9 @@ pub struct Record {
     pub jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
-    /// The backend that loaded it; `native` also where that loaded what it replaced, whose states may live.
-    pub backend: String,
+    /// Whether every state that may live has its mapping's label: [`Firewall::labels_mappings`](crate::pf::Firewall) of each
+    /// backend that has loaded rules for the jail since it was unpublished.
+    pub mapping_labels: bool,
     /// What is to be in pf: one publication, or several with different options. All of the same jail, and never none.
     pub publications: Vec<Publication>,
     /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds the old or the new.

@@ -73,6 +73,8 @@ pub enum Command {
     Restore(JsonArgs),
     /// Say why a published port could be dead, and what mends it
     Doctor(DoctorArgs),
+    /// Answer as a CNI plugin, in the place of portmap: for podman, see kport-cni(8)
+    Cni,
     /// Say which lines pf.conf needs, and where; --write puts them there
     Setup(SetupArgs),
     /// Drop what belongs to jails that are gone

@@ -125,7 +125,7 @@ fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> R
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     let outcome = act(&session.publisher(&observer)?)?;
-    if outcome.changed && session.firewall.name() == "sim" {
+    if outcome.changed && !session.firewall.redirects_packets() {
         complain(&sim::NOTICE);
     }
     if !global.quiet {

@@ -35,7 +35,7 @@ fn self_test(global: &Global) -> Result<()> {
     let session = session(global)?;
     let (store, observer) = (session.store()?, Shown::new(global.verbose));
     let steps = self_test::run(&*session.host, &*session.firewall, store.dir(), &observer)?;
-    if session.firewall.name() == "sim" {
+    if !session.firewall.redirects_packets() {
         complain(&sim::NOTICE);
     }
     print(&show::steps(&steps))?;

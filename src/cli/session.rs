@@ -11,7 +11,7 @@ use super::output::{Shown, complain};
 /// The session of a command that may change something: what is published for a host that is played must not come to the pf of another.
 pub fn session(global: &Global) -> Result<Session> {
     let session = any_session(global)?;
-    if global.host.is_some() && session.firewall.name() != "sim" {
+    if global.host.is_some() && session.firewall.redirects_packets() {
         return Err(Error::new(Kind::Argument, "--host plays a host: use it with --backend sim"));
     }
     Ok(session)

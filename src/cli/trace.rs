@@ -4,8 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use kport::error::{Error, Kind, Result, quoted};
 use kport::net::Family;
-use kport::pf::Firewall;
-use kport::pf::pfctl::Pfctl;
 use kport::session::Session;
 use kport::sim;
 use kport::sim::{Packet, Party, Release, Trace, TraceStep, Verdict, World};
@@ -45,16 +43,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
         Some(release) => release,
         None => host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default(),
     };
-    let pfctl;
-    let firewall: &dyn Firewall = match session.firewall.name() {
-        // rules are read as text, and pfctl(8) is who writes that
-        "native" => {
-            pfctl = Pfctl::new(global.pfctl.clone(), session.deadline());
-            &pfctl
-        }
-        _ => &*session.firewall,
-    };
-    let made = World::of_pf(host, firewall, release);
+    let made = World::of_pf(host, &*session.firewall, release);
     let mut world = made.map_err(|error| match (error.kind(), &global.host) {
         (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
         _ => error,
@@ -62,7 +51,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
     let source = source(&question.source, question.destination, &world)?;
     let sender = world.sender(source.ip(), question.on)?;
     let mut notes = vec![];
-    if firewall.name() == "sim" {
+    if !session.firewall.redirects_packets() {
         notes.push(sim::NOTICE.to_owned());
     }
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {

@@ -12,9 +12,9 @@ use crate::rules;
 
 pub(super) fn pf(evidence: &Evidence<'_>) -> Found {
     let Err(error) = &evidence.status else {
-        let seen = match evidence.firewall.name() {
-            "sim" => "the simulator plays pf: no packet is redirected".to_owned(),
-            backend => format!("pf answers, by backend {backend}"),
+        let seen = match evidence.firewall.redirects_packets() {
+            false => "the simulator plays pf: no packet is redirected".to_owned(),
+            true => format!("pf answers, by backend {}", evidence.firewall.name()),
         };
         return Ok(Some(vec![Finding { level: Level::Ok, ..problem(seen, "") }]));
     };

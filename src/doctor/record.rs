@@ -8,7 +8,6 @@ use super::{Found, problem, warning};
 use crate::error::quoted;
 use crate::host::Jails;
 use crate::name::{Anchor, PARENT};
-use crate::publisher;
 use crate::rules;
 
 pub(super) fn state(evidence: &Evidence<'_>) -> Found {
@@ -46,10 +45,9 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Found {
     let mut known = BTreeSet::new();
     for record in &evidence.records {
         let (anchor, jail) = (record.jail.anchor(), quoted(record.jail.as_str()));
-        let loaded = evidence.firewall.loaded(&anchor)?;
         if !record.replaces.is_empty() {
             all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport restore"));
-        } else if !publisher::is_live(&rules::of_all(&record.publications), &loaded) {
+        } else if !evidence.firewall.holds(&anchor, &rules::of_all(&record.publications))? {
             all.push(problem(
                 format!("pf does not have, in {anchor}, what jail {jail} has published"),
                 "kport restore",

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
 use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
-use crate::pf::Firewall;
+use crate::pf::{Firewall, States};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
 use crate::sim::Sim;
@@ -52,9 +52,9 @@ pub struct Step {
 /// done: the test would have disturbed something, or cannot run here.
 pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
     refuse(host, firewall, dir)?;
-    let mut ground: Box<dyn Ground> = match firewall.name() {
-        "sim" => Box::new(Played::new(dir)),
-        _ => Box::new(Real::check(host)?),
+    let mut ground: Box<dyn Ground> = match firewall.redirects_packets() {
+        false => Box::new(Played::new(dir)),
+        true => Box::new(Real::check(host)?),
     };
     let mut steps = Steps(vec![]);
     // whoever stops at an error has taken note of it
@@ -178,8 +178,10 @@ fn take(
         ensure(firewall.anchors()?.is_empty(), "there is an anchor of kport's")?;
         ensure(Store::open(dir)?.get(&anchor)?.is_none(), "there is a record")?;
         let host = PortRange::new(HOST_PORT, HOST_PORT).ok_or_else(|| wrong("no port"))?;
-        let labels = [jail.label(), jail.mapping_label(Protocol::Tcp, host)];
-        ensure(firewall.kill_states(&labels)? == 0, "there were states")
+        let label = jail.mapping_label(Protocol::Tcp, host);
+        let mapping = States::Mapping { jail: jail.label(), label, protocol: Protocol::Tcp, host };
+        let states = [States::Jail { label: jail.label() }, mapping];
+        ensure(firewall.kill_states(&states)? == 0, "there were states")
     })?;
     steps.take("the port is not reached any more", || {
         ensure(!ground.connects()?, "the connection comes about though the port is not published")

@@ -1,10 +1,14 @@
-//! Reads the rules of others as pfctl(8) prints them, as far as a redirect may stand in kport's way.
+//! What the rulesets of others say: which anchors they call, and which redirects may stand in kport's way. The one place that
+//! decides where is looked, whichever backend reads.
 //!
 //! Whatever somebody loads must not make kport fail, so each part of a rule that is not understood counts as "any": the
 //! redirect is then wider than it is, and never overlooked.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 
+use crate::name::PARENT;
 use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::pf::ForeignRedirect;
 
@@ -14,22 +18,130 @@ pub(crate) fn call<'a>(line: &'a str, keyword: &str) -> Option<&'a str> {
     rest.split_once('"').map(|(called, _)| called)
 }
 
-/// The path of the anchor that the ruleset `from` calls as `called`: below it, or from the root with a `/` in front
-/// (pf_kanchor_setup in sys/netpfil/pf/pf_ruleset.c).
-pub(crate) fn resolve(from: &str, called: &str) -> String {
-    let mut path: Vec<&str> = if called.starts_with('/') { vec![] } else { parts(from).collect() };
-    for part in parts(called) {
-        if part == ".." {
-            path.pop();
-        } else {
-            path.push(part);
-        }
-    }
-    path.join("/")
+/// What a call leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Called {
+    /// The path of the anchor, from the root.
+    pub(crate) path: String,
+    /// Its children are meant, not itself: `rdr/*`.
+    pub(crate) children: bool,
 }
 
-fn parts(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter(|part| !part.is_empty())
+impl Called {
+    /// What the ruleset of anchor `caller` calls as `call`: below itself; above it for each `../` in front, and nowhere else,
+    /// since pf takes any later `..` for a name; from the root with a `/` in front (pf_kanchor_setup in
+    /// sys/netpfil/pf/pf_ruleset.c).
+    pub(crate) fn resolve(caller: &str, call: &str) -> Called {
+        let (mut base, mut rest) = match call.strip_prefix('/') {
+            Some(absolute) => ("", absolute),
+            None => (caller, call),
+        };
+        while let Some(above) = rest.strip_prefix("../").filter(|_| !call.starts_with('/')) {
+            base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
+            // the children of one above are told as "..//*" (pf_kanchor_copyout)
+            rest = above.trim_start_matches('/');
+        }
+        match rest.strip_suffix('*').filter(|parent| parent.is_empty() || parent.ends_with('/')) {
+            Some(parent) => Called { path: join(base, parent.trim_end_matches('/')), children: true },
+            None => Called { path: join(base, rest), children: false },
+        }
+    }
+
+    /// Whether it is kport's anchors that are called.
+    pub(crate) fn is_kport(&self) -> bool {
+        self.children && self.path == PARENT
+    }
+
+    /// The anchors that it leads to; `children` lists those directly below one.
+    pub(crate) fn anchors<E>(self, children: impl FnOnce(&str) -> Result<Vec<String>, E>) -> Result<Vec<String>, E> {
+        if !self.children {
+            return Ok(vec![self.path]);
+        }
+        Ok(children(&self.path)?.iter().map(|child| join(&self.path, child)).collect())
+    }
+}
+
+impl fmt::Display for Called {
+    /// As it is called from the main ruleset.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.children {
+            true => f.write_str(&join(&self.path, "*")),
+            false => f.write_str(&self.path),
+        }
+    }
+}
+
+/// The path of a child.
+pub(crate) fn join(anchor: &str, child: &str) -> String {
+    match (anchor, child) {
+        ("", path) | (path, "") => path.to_owned(),
+        _ => format!("{anchor}/{child}"),
+    }
+}
+
+/// Whether an anchor is kport's own, or the one above those.
+pub(crate) fn is_own(path: &str) -> bool {
+    path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The rulesets of an anchor that may redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ruleset {
+    /// rdr rules
+    Rdr,
+    /// filter rules: 15 has `rdr-to` among them
+    Filter,
+}
+
+/// A rule of somebody's, as far as it matters.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It calls an anchor, by what it says: see [`Called::resolve`].
+    Call(String),
+    /// It redirects.
+    Redirect(ForeignRedirect),
+}
+
+/// Who reads what pf holds.
+pub(crate) trait Reader {
+    /// Why it could not.
+    type Error;
+    /// The rules of a ruleset that matter; none where there is no such anchor.
+    fn read(&self, anchor: &str, ruleset: Ruleset) -> Result<Vec<Found>, Self::Error>;
+    /// The names of the anchors directly below `anchor`; none where there is no such anchor.
+    fn children(&self, anchor: &str) -> Result<Vec<String>, Self::Error>;
+}
+
+/// Every redirect that pf evaluates outside kport's anchors, in the main ruleset and in the anchors that are called from there,
+/// at whatever depth. What no ruleset calls takes no packet, and is left alone: so a tool whose anchor is not called is in
+/// nobody's way.
+pub(crate) fn redirects<R: Reader>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
+    let mut found = Vec::new();
+    for ruleset in [Ruleset::Rdr, Ruleset::Filter] {
+        let mut seen = HashSet::from([String::new()]);
+        let mut waiting = vec![String::new()];
+        while let Some(anchor) = waiting.pop() {
+            for rule in reader.read(&anchor, ruleset)? {
+                let call = match rule {
+                    Found::Redirect(redirect) => {
+                        found.push(redirect);
+                        continue;
+                    }
+                    Found::Call(call) => call,
+                };
+                let called = Called::resolve(&anchor, &call);
+                // kport's may be many: they are not asked for
+                if is_own(&called.path) {
+                    continue;
+                }
+                let reached = called.anchors(|parent| reader.children(parent))?;
+                waiting.extend(reached.into_iter().filter(|path| !is_own(path) && seen.insert(path.clone())));
+            }
+        }
+    }
+    // what is found must not depend on the order of the walk
+    found.sort_by(|a, b| (&a.anchor, &a.text).cmp(&(&b.anchor, &b.text)));
+    Ok(found)
 }
 
 /// The redirect that a line of `pfctl -sn -P` or `pfctl -sr -P` is, if it is one for a protocol that has ports.
@@ -200,7 +312,7 @@ mod tests {
             proptest::prop_assert!(redirect("", &line).is_some(), "{}", line);
             _ = redirect("", &anything);
             _ = call(&anything, "anchor");
-            _ = resolve(&anything, &anything);
+            _ = Called::resolve(&anything, &anything);
         }
     }
 
@@ -210,14 +322,34 @@ mod tests {
         assert_eq!(call("nat-anchor \"rdr/*\" all", "rdr-anchor"), None);
         assert_eq!(call("  anchor \"a b\" all {", "anchor"), Some("a b"));
         assert_eq!(call("anchor all {", "anchor"), None);
-        for (from, called, path) in [
-            ("", "rdr/*", "rdr/*"),
-            ("a/b", "c", "a/b/c"),
-            ("a/b", "/c", "c"),
-            ("a/b", "../c/*", "a/c/*"),
-            ("", "../c", "c"),
+    }
+
+    #[test]
+    fn a_call_leads_where_pf_finds_it() {
+        for (caller, call, path, children) in [
+            ("", "kport/*", "kport", true),
+            ("", "/kport/*", "kport", true),
+            ("", "rdr", "rdr", false),
+            ("", "*", "", true),
+            ("a/b", "c", "a/b/c", false),
+            ("a/b", "../c/*", "a/c", true),
+            ("a/b", "../../c", "c", false),
+            ("a/b", "..//*", "a", true),
+            ("a/b", "/c", "c", false),
+            ("a", "*", "a", true),
+            // a name like any other
+            ("", "x/../y", "x/../y", false),
+            ("a", "/../y", "../y", false),
+            // pf refuses it: there is nothing above the main ruleset
+            ("", "../c", "c", false),
+            ("", "a*", "a*", false),
         ] {
-            assert_eq!(resolve(from, called), path);
+            let called = Called::resolve(caller, call);
+            assert_eq!(called, Called { path: path.to_owned(), children }, "{caller} {call}");
+            assert_eq!(called.is_kport(), path == "kport" && children);
+        }
+        for (path, own) in [("kport", true), ("kport/web", true), ("kportal", false), ("", false), ("x/kport", false)] {
+            assert_eq!(is_own(path), own, "{path}");
         }
     }
 }

@@ -16,11 +16,11 @@ use pfctl::{
     TcpFlag, TcpFlags,
 };
 
-use super::{Firewall, ForeignRedirect, Loaded, Status};
+use super::{Firewall, ForeignRedirect, Loaded, States, Status};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Label, PARENT, Table};
+use crate::name::{Anchor, PARENT, Table};
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rule::{self, Address, Match, Rule, StateOptions};
+use crate::rule::{self, Address, Match, Member, Rule, StateOptions};
 
 /// Apple's pf.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +67,11 @@ impl Firewall for MacOs {
         Err(unsupported("reading rules back"))
     }
 
-    fn kill_states(&self, _: &[Label]) -> Result<u64> {
+    fn holds(&self, _: &Anchor, _: &[Rule]) -> Result<bool> {
+        Err(unsupported("reading rules back"))
+    }
+
+    fn kill_states(&self, _: &[States]) -> Result<u64> {
         Err(unsupported("ending states by label"))
     }
 
@@ -138,18 +142,11 @@ fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<Fi
 
 /// One for each rule that `matches` stands for: the interface, the source, the destination.
 fn members(matches: &Match) -> Result<Vec<(Option<Interface>, Ip, Ip)>> {
-    fn each<T: Clone>(list: &[T]) -> Vec<Option<T>> {
-        if list.is_empty() { vec![None] } else { list.iter().cloned().map(Some).collect() }
-    }
-    let mut made = Vec::new();
-    for on in each(&matches.on) {
-        for from in each(&matches.from) {
-            for to in each(&matches.to) {
-                made.push((on, address(from.as_ref(), on)?, address(to.as_ref(), on)?));
-            }
-        }
-    }
-    Ok(made)
+    let one = |member: Member<'_>| {
+        let on = member.on.copied();
+        Ok((on, address(member.from, on)?, address(member.to, on)?))
+    };
+    matches.members().map(one).collect()
 }
 
 fn address(address: Option<&Address>, on: Option<Interface>) -> Result<Ip> {

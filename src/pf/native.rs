@@ -1,8 +1,13 @@
-//! The native backend: pf(4) by its device, without a child process.
+//! The native backend: pf(4) by its device.
 //!
 //! Rules go in as structs (DIOCADDRULE, which FreeBSD 14 and 15 both take), everything for which 15 left no struct as
 //! nvlists. All of it but [`ioctl`] is ordinary code that any system can run against a stand-in for the kernel.
+//!
+//! What publishes, unpublishes and lists starts no child process. What needs every rule of the host as text does:
+//! [`Firewall::rulesets`] and [`Firewall::anchors_of_all`], for `kport trace` and `kport doctor`, run pfctl(8), which knows how
+//! to write the rules of its kernel.
 
+mod compare;
 pub mod encode;
 mod foreign;
 #[allow(unsafe_code)]
@@ -22,17 +27,19 @@ use self::encode::Ruleset;
 use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
+use super::foreign::Called;
 use super::pfctl::{self, Pfctl};
-use super::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status};
+use super::{Counters, Firewall, ForeignRedirect, Loaded, States, Status};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Label, PARENT, Table};
+use crate::name::{Anchor, PARENT, Table};
 use crate::rule::Rule;
 
 /// pf by its device, or by whatever stands in for it.
-#[derive(Debug)]
 pub struct Native<K = Device> {
     kernel: K,
     deadline: Instant,
+    /// who writes rules as text
+    pfctl: Pfctl,
 }
 
 impl Native {
@@ -42,7 +49,7 @@ impl Native {
         static PROBED: OnceCell<()> = OnceCell::new();
         let kernel = Device::open()?;
         PROBED.get_or_try_init(|| probe(&kernel))?;
-        Ok(Native { kernel, deadline })
+        Ok(Native { kernel, deadline, pfctl: Pfctl::new(pfctl::PROGRAM, deadline) })
     }
 }
 
@@ -67,7 +74,13 @@ pub fn probe<K: Kernel>(kernel: &K) -> Result<()> {
 impl<K: Kernel> Native<K> {
     /// The backend over a kernel that need not be probed.
     pub fn over(kernel: K, deadline: Instant) -> Native<K> {
-        Native { kernel, deadline }
+        Native { kernel, deadline, pfctl: Pfctl::new(pfctl::PROGRAM, deadline) }
+    }
+
+    /// The same, and this is the pfctl(8) to run where rules are needed as text.
+    #[must_use]
+    pub fn with_pfctl(self, pfctl: Pfctl) -> Native<K> {
+        Native { pfctl, ..self }
     }
 
     /// pf's limit of anchors (0 is none); `None` where the kernel has no such limit (before 15).
@@ -76,8 +89,8 @@ impl<K: Kernel> Native<K> {
     }
 
     /// An operation that is done again while pf is busy.
-    fn patiently<T>(&self, attempt: impl FnMut() -> std::result::Result<T, Failure>) -> Result<T> {
-        Ok(transaction::patiently(self.deadline, attempt)?)
+    fn retry_while_busy<T>(&self, attempt: impl FnMut() -> std::result::Result<T, Failure>) -> Result<T> {
+        Ok(transaction::retry_while_busy(self.deadline, attempt)?)
     }
 }
 
@@ -87,11 +100,11 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        self.patiently(|| transaction::load(&self.kernel, anchor, rules))
+        self.retry_while_busy(|| transaction::load(&self.kernel, anchor, rules))
     }
 
     fn anchors(&self) -> Result<Vec<String>> {
-        self.patiently(|| {
+        self.retry_while_busy(|| {
             let mut anchors = Vec::new();
             for child in read::children(&self.kernel, PARENT)? {
                 // one that was rolled back stays, empty, until the next load
@@ -104,26 +117,36 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.patiently(|| {
+        self.retry_while_busy(|| {
             let mut translations = 0;
             for ruleset in [Ruleset::Nat, Ruleset::Rdr] {
                 translations += read::count(&self.kernel, anchor.path(), ruleset)?.0 as usize;
             }
             let rules = read::rules(&self.kernel, anchor.path(), Ruleset::Filter)?;
-            let rules: std::result::Result<Vec<_>, _> = rules.iter().map(|held| loaded(&held.rule)).collect();
-            let rules = rules.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))?;
-            Ok(Loaded { translations, rules })
+            let filters: std::result::Result<Vec<_>, _> = rules.iter().map(|rule| counters(&rule.rule)).collect();
+            let filters = filters.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))?;
+            Ok(Loaded { translations, filters })
         })
     }
 
-    fn kill_states(&self, labels: &[Label]) -> Result<u64> {
-        labels.iter().map(|label| Ok(read::kill_states(&self.kernel, label.as_str())?)).sum()
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        self.retry_while_busy(|| compare::holds(&self.kernel, anchor.path(), rules))
+    }
+
+    fn labels_mappings(&self) -> bool {
+        // a struct has room for one label
+        false
+    }
+
+    fn kill_states(&self, states: &[States]) -> Result<u64> {
+        states.iter().map(|states| Ok(read::kill_states(&self.kernel, states)?)).sum()
     }
 
     fn status(&self) -> Result<Status> {
-        self.patiently(|| {
+        self.retry_while_busy(|| {
             let calls = |ruleset| -> std::result::Result<bool, Failure> {
-                Ok(read::rules(&self.kernel, "", ruleset)?.iter().any(foreign::calls_kport))
+                let rules = read::rules(&self.kernel, "", ruleset)?;
+                Ok(rules.iter().any(|rule| Called::resolve("", &rule.anchor_call).is_kport()))
             };
             Ok(Status {
                 enabled: read::running(&self.kernel)?,
@@ -135,7 +158,7 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.patiently(|| foreign::redirects(&self.kernel))
+        self.retry_while_busy(|| super::foreign::redirects(&foreign::Rulesets(&self.kernel)))
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
@@ -143,25 +166,21 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        // it knows how to write the rules of its kernel
-        Pfctl::new(pfctl::PROGRAM, self.deadline).rulesets()
+        self.pfctl.rulesets()
     }
 
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
-        Pfctl::new(pfctl::PROGRAM, self.deadline).anchors_of_all()
+        self.pfctl.anchors_of_all()
     }
 }
 
-/// What kport looks at in a rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
-fn loaded(rule: &nv::List) -> std::result::Result<LoadedRule, nv::Malformed> {
+/// What a rule has counted (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
+fn counters(rule: &nv::List) -> std::result::Result<Counters, nv::Malformed> {
     let sum = |name| rule.numbers(name).map(|both| both.iter().fold(0u64, |sum, one| sum.saturating_add(*one)));
-    Ok(LoadedRule {
-        labels: rule.strings("labels")?.iter().filter(|label| !label.is_empty()).cloned().collect(),
-        counters: Counters {
-            evaluations: rule.number("evaluations")?,
-            packets: sum("packets")?,
-            bytes: sum("bytes")?,
-            states: rule.number("states_tot")?,
-        },
+    Ok(Counters {
+        evaluations: rule.number("evaluations")?,
+        packets: sum("packets")?,
+        bytes: sum("bytes")?,
+        states: rule.number("states_tot")?,
     })
 }

@@ -14,7 +14,8 @@ use crate::child::{self, End, Output};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::Interface;
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
+use crate::pf::foreign::{self, Called, Found, Ruleset};
+use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, States, Status};
 use crate::rule::{self, Rule};
 
 /// Where FreeBSD has pfctl(8).
@@ -25,8 +26,8 @@ pub const PROGRAM: &str = "/sbin/pfctl";
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Of the time that a load has, what is kept for looking at the result if it ends strangely.
-const LOOK: Duration = Duration::from_secs(1);
+/// Of the time that a load has, what is kept for verifying the result if it ends strangely.
+const VERIFY_TIME: Duration = Duration::from_secs(1);
 
 /// The program pfctl(8).
 pub struct Pfctl {
@@ -180,15 +181,6 @@ impl Pfctl {
         }
     }
 
-    /// Whether the anchor holds just these rules.
-    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        let mut found = BTreeSet::new();
-        for what in ["-sn", "-sr"] {
-            found.extend(self.show(anchor.path(), &[what, "-P"])?.lines().map(normal));
-        }
-        Ok(found == rules.iter().flat_map(Rule::expand).map(|rule| normal(&rule.to_string())).collect())
-    }
-
     /// Kills the states with this label, and says how many.
     fn kill(&self, label: &Label) -> Result<u64> {
         let doing = format!("kill the states of {label}");
@@ -201,26 +193,6 @@ impl Pfctl {
             _ => None,
         }
         .ok_or_else(|| explain(&doing, &output, ""))
-    }
-
-    /// The anchors that a call of `called` in the ruleset of `path` leads to, kport's left out.
-    fn called(&self, path: &str, called: &str) -> Result<Vec<String>> {
-        let ours = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        // kport's may be many: they are not asked for
-        if ours(foreign::resolve(path, called).trim_end_matches('*')) {
-            return Ok(vec![]);
-        }
-        Ok(self.reached(path, called)?.into_iter().filter(|path| !ours(path)).collect())
-    }
-
-    /// The anchors that a call of `called` in the ruleset of `path` leads to.
-    fn reached(&self, path: &str, called: &str) -> Result<Vec<String>> {
-        let target = foreign::resolve(path, called);
-        let Some(parent) = target.strip_suffix('*') else { return Ok(vec![target]) };
-        // -v: also those that begin with "_"
-        let listed = self.show(parent.trim_end_matches('/'), &["-v", "-sA"])?;
-        let child = |path: &&str| path.strip_prefix(parent).is_some_and(|name| !name.is_empty() && !name.contains('/'));
-        Ok(listed.lines().filter_map(|line| line.strip_prefix("  ")).filter(child).map(str::to_owned).collect())
     }
 
     /// `set skip on`, which `-sr` does not print.
@@ -252,6 +224,31 @@ impl Pfctl {
     }
 }
 
+impl foreign::Reader for Pfctl {
+    type Error = Error;
+
+    fn read(&self, anchor: &str, ruleset: Ruleset) -> Result<Vec<Found>> {
+        let (what, keyword) = match ruleset {
+            Ruleset::Rdr => ("-sn", "rdr-anchor"),
+            Ruleset::Filter => ("-sr", "anchor"),
+        };
+        let found = |line| match foreign::call(line, keyword) {
+            Some(call) => Some(Found::Call(call.to_owned())),
+            None => foreign::redirect(anchor, line).map(Found::Redirect),
+        };
+        Ok(self.show(anchor, &[what, "-P"])?.lines().filter_map(found).collect())
+    }
+
+    fn children(&self, anchor: &str) -> Result<Vec<String>> {
+        // -v: also those that begin with "_"
+        let listed = self.show(anchor, &["-v", "-sA"])?;
+        let below = if anchor.is_empty() { String::new() } else { format!("{anchor}/") };
+        let paths = listed.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(below.as_str()));
+        // 15 lists those at any depth
+        Ok(paths.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect())
+    }
+}
+
 impl Firewall for Pfctl {
     fn name(&self) -> &'static str {
         "pfctl"
@@ -263,7 +260,7 @@ impl Firewall for Pfctl {
         // -o none: the optimizer would merge rules and make tables
         let arguments = ["-q", "-o", "none", "-a", anchor.path(), "-f", "-"];
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let output = self.call(&doing, &arguments, &text, self.deadline - LOOK.min(left / 4))?;
+        let output = self.call(&doing, &arguments, &text, self.deadline - VERIFY_TIME.min(left / 4))?;
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
             // it leaves so before the commit, or because of it
@@ -293,21 +290,32 @@ impl Firewall for Pfctl {
 
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
         let listed = self.show(anchor.path(), &["-sl"])?;
-        let rules = listed
+        let filters = listed
             .lines()
             .map(|line| {
-                labelled(line).ok_or_else(|| {
+                counters(line).ok_or_else(|| {
                     let why =
                         format!("pfctl -sl in anchor {anchor}: {} is no line of labels and counters", quoted(line));
                     Error::new(Kind::System, why)
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Loaded { translations: self.show(anchor.path(), &["-sn", "-P"])?.lines().count(), rules })
+        Ok(Loaded { translations: self.show(anchor.path(), &["-sn", "-P"])?.lines().count(), filters })
     }
 
-    fn kill_states(&self, labels: &[Label]) -> Result<u64> {
-        labels.iter().map(|label| self.kill(label)).sum()
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        let mut found = BTreeSet::new();
+        for what in ["-sn", "-sr"] {
+            found.extend(self.show(anchor.path(), &[what, "-P"])?.lines().map(normal));
+        }
+        Ok(found == rules.iter().flat_map(Rule::expand).map(|rule| normal(&rule.to_string())).collect())
+    }
+
+    fn kill_states(&self, states: &[States]) -> Result<u64> {
+        let kill = |states: &States| match states {
+            States::Jail { label } | States::Mapping { label, .. } => self.kill(label),
+        };
+        states.iter().map(kill).sum()
     }
 
     fn status(&self) -> Result<Status> {
@@ -319,12 +327,7 @@ impl Firewall for Pfctl {
             _ => return Err(explain(doing, &output, "")),
         };
         let (nat, filter) = (self.show("", &["-sn"])?, self.show("", &["-sr"])?);
-        let calls = |text: &str, keyword| {
-            text.lines().filter_map(|line| foreign::call(line, keyword)).any(|called| {
-                let called = called.trim_start_matches('/');
-                called.strip_prefix(PARENT).is_some_and(|rest| rest == "/*")
-            })
-        };
+        let calls = |text: &str, keyword| !pf::calls_of_kport(text, keyword).is_empty();
         Ok(Status {
             enabled,
             nat_anchor: calls(&nat, "nat-anchor"),
@@ -334,23 +337,7 @@ impl Firewall for Pfctl {
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        let mut found = Vec::new();
-        // rdr rules, and the rdr-to of 15's filter rules
-        for (what, keyword) in [("-sn", "rdr-anchor"), ("-sr", "anchor")] {
-            let mut seen = BTreeSet::from([String::new()]);
-            let mut todo = vec![String::new()];
-            while let Some(path) = todo.pop() {
-                for line in self.show(&path, &[what, "-P"])?.lines() {
-                    if let Some(called) = foreign::call(line, keyword) {
-                        let fresh = self.called(&path, called)?.into_iter().filter(|path| seen.insert(path.clone()));
-                        todo.extend(fresh);
-                    } else {
-                        found.extend(foreign::redirect(&path, line));
-                    }
-                }
-            }
-        }
-        Ok(found)
+        foreign::redirects(self)
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
@@ -368,7 +355,8 @@ impl Firewall for Pfctl {
                 let shown = self.show(&path, &[what, "-P"])?;
                 for line in shown.lines() {
                     if let Some(called) = keywords.iter().find_map(|keyword| foreign::call(line, keyword)) {
-                        let paths = self.reached(&path, called)?;
+                        let called = Called::resolve(&path, called);
+                        let paths = called.anchors(|parent| foreign::Reader::children(self, parent))?;
                         todo.extend(paths.into_iter().filter(|path| seen.insert(path.clone())));
                     }
                 }
@@ -421,14 +409,13 @@ fn gone(line: &str) -> bool {
 
 /// `kport:web kport:web:tcp:8080 0 0 0 0 0 0 0 0`: labels, then evaluations, packets, bytes, packets and bytes in, packets
 /// and bytes out, states created (pfctl_show_rules in sbin/pfctl/pfctl.c).
-fn labelled(line: &str) -> Option<LoadedRule> {
+fn counters(line: &str) -> Option<Counters> {
     const NUMBERS: usize = 8;
     let words: Vec<&str> = line.split(' ').collect();
     let (labels, numbers) = words.split_at_checked(words.len().checked_sub(NUMBERS)?)?;
     let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
     let [evaluations, packets, bytes, .., states] = numbers[..] else { return None };
-    let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
-    (!labels.is_empty()).then_some(LoadedRule { labels, counters: Counters { evaluations, packets, bytes, states } })
+    (!labels.is_empty()).then_some(Counters { evaluations, packets, bytes, states })
 }
 
 /// A rule's words without those that pfctl(8) adds or leaves out when it prints (print_rule in sbin/pfctl/pfctl_parser.c), in

@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Phase;
-use super::list::is_live;
 use super::transaction::Transaction;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::name::{Anchor, Label};
+use crate::name::Anchor;
 use crate::net::Family;
+use crate::pf::{Firewall, States};
 use crate::publication::Redirect;
 use crate::readiness;
 use crate::rule::Rule;
@@ -24,15 +24,13 @@ impl Transaction<'_> {
             && old.replaces.is_empty()
             && old.publications == record.publications
             && old.jid == record.jid
-            && is_live(&wanted, &self.firewall.loaded(&anchor)?)
+            && self.firewall.holds(&anchor, &wanted)?
         {
             return self.verify(&record, &wanted, allow_inert);
         }
 
-        if let Some(old) = old.filter(|old| old.backend == "native") {
-            // its states outlive its rules, and have no other label than their mapping's
-            record.backend.clone_from(&old.backend);
-        }
+        // states outlive their rules
+        record.mapping_labels &= old.is_none_or(|old| old.mapping_labels);
         self.observer.phase(Phase::Record)?;
         record.replaces = old.iter().flat_map(|old| old.possible()).cloned().collect();
         if let Err(error) = self.store.put(&self.lock, &record) {
@@ -59,7 +57,7 @@ impl Transaction<'_> {
 
         // From here on the jail is published: what fails now is noted, not undone. The record names the old set until its
         // states are ended, so that the next call does what this one could not.
-        let gone = gone(&record);
+        let gone = gone(&record, self.firewall);
         let ended = if gone.is_empty() {
             Ok(0)
         } else {
@@ -142,9 +140,8 @@ impl Transaction<'_> {
         let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
         if !sure {
             let untouched = !after_load
-                && self.firewall.loaded(anchor).is_ok_and(|loaded| {
-                    is_live(&before, &loaded) && !is_live(&rules::of_all(&record.publications), &loaded)
-                });
+                && before != rules::of_all(&record.publications)
+                && self.firewall.holds(anchor, &before).is_ok_and(|holds| holds);
             if !untouched && let Err(again) = self.firewall.replace(anchor, &before) {
                 return error.and(format!(
                     "and {anchor} could not be brought back to what it held ({again}): it holds the old or the new set; \
@@ -169,11 +166,23 @@ impl Transaction<'_> {
     }
 }
 
-/// The labels of redirects that are not published any more.
-pub(super) fn gone(record: &Record) -> Vec<Label> {
+/// The states of redirects that are not published any more.
+pub(super) fn gone(record: &Record, firewall: &dyn Firewall) -> Vec<States> {
     let kept: HashSet<&Redirect> = record.redirects().collect();
-    let before = record.replaces.iter().flat_map(|p| &p.redirects);
-    let labels: BTreeSet<Label> =
-        before.filter(|r| !kept.contains(r)).map(|r| record.jail.mapping_label(r.protocol, r.host)).collect();
-    labels.into_iter().collect()
+    let before = record.replaces.iter().flat_map(|p| &p.redirects).filter(|r| !kept.contains(r));
+    let jail = record.jail.label();
+    // a backend that tells mappings by their labels, and states that have none: all of the jail's, rather than one too few
+    let all = firewall.labels_mappings() && !record.mapping_labels;
+    let states: BTreeSet<States> = before
+        .map(|r| match all {
+            true => States::Jail { label: jail.clone() },
+            false => States::Mapping {
+                jail: jail.clone(),
+                label: record.jail.mapping_label(r.protocol, r.host),
+                protocol: r.protocol,
+                host: r.host,
+            },
+        })
+        .collect();
+    states.into_iter().collect()
 }

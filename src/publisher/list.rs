@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Listed, Liveness};
 use crate::error::Result;
 use crate::host::Host;
-use crate::name::{Anchor, JailName};
+use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Counters, Firewall, Loaded};
 use crate::rule::Rule;
 use crate::rules;
@@ -51,21 +51,26 @@ pub(super) fn list(
 }
 
 fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
+    let wanted = rules::of_all(&record.publications);
     // after an interrupted change pf may hold the set before, and that may look the same
-    let before = !record.replaces.is_empty() && is_live(&rules::of_all(&record.replaces), &loaded);
-    let live = !before && is_live(&rules::of_all(&record.publications), &loaded);
-    let mut counted: BTreeMap<String, Counters> = BTreeMap::new();
-    for mut rule in loaded.rules {
-        if let Some(label) = rule.labels.pop() {
-            let sum = counted.entry(label).or_default();
-            *sum = sum.plus(rule.counters);
-        }
+    let before = !record.replaces.is_empty() && loaded.fits(&rules::of_all(&record.replaces));
+    let live = !before && loaded.fits(&wanted);
+    // rules are told by their position: pf keeps their order, and not every backend gives a mapping's rules a label of their
+    // own
+    let labels = wanted.iter().flat_map(|rule| match rule {
+        Rule::Pass { matches, labels: [_, mapping], .. } => matches.members().map(|_| mapping.clone()).collect(),
+        Rule::Nat { .. } | Rule::Rdr { .. } => vec![],
+    });
+    let mut counted: BTreeMap<Label, Counters> = BTreeMap::new();
+    for (label, counters) in labels.zip(loaded.filters).filter(|_| live) {
+        let sum = counted.entry(label).or_default();
+        *sum = sum.plus(counters);
     }
     let redirects = record
         .redirects()
         .map(|r| {
             let label = record.jail.mapping_label(r.protocol, r.host);
-            (*r, counted.get(label.as_str()).copied().unwrap_or_default())
+            (*r, counted.get(&label).copied().unwrap_or_default())
         })
         .collect();
     Listed {
@@ -78,20 +83,4 @@ fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
             .then(|| "a change was interrupted; publish again, or kport restore".to_owned()),
         jail: Some(record.jail),
     }
-}
-
-/// Whether an anchor holds `wanted`: as many translation rules, and pass rules with the same labels. The text that
-/// pfctl(8) prints differs between releases, so it is not compared.
-pub(crate) fn is_live(wanted: &[Rule], loaded: &Loaded) -> bool {
-    let expected: BTreeSet<&str> = wanted
-        .iter()
-        .filter_map(|rule| match rule {
-            Rule::Pass { labels: [_, mapping], .. } => Some(mapping.as_str()),
-            Rule::Nat { .. } | Rule::Rdr { .. } => None,
-        })
-        .collect();
-    let found: BTreeSet<&str> = loaded.rules.iter().map(|rule| rule.labels.last().map_or("", String::as_str)).collect();
-    let translations: usize =
-        wanted.iter().filter(|r| !matches!(r, Rule::Pass { .. })).map(|r| r.matches().expanded()).sum();
-    expected == found && translations == loaded.translations
 }

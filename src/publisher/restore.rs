@@ -1,7 +1,6 @@
 //! What pf lost is loaded again.
 
 use super::change::gone;
-use super::list::is_live;
 use super::transaction::Transaction;
 use super::{Phase, all_or};
 use crate::error::Result;
@@ -25,14 +24,14 @@ impl Transaction<'_> {
         let Some(mut record) = self.record(anchor)? else { return Ok(()) };
         let wanted = rules::of_all(&record.publications);
         // after an interrupted change pf may hold the set before, and that may look the same
-        if !record.replaces.is_empty() || !is_live(&wanted, &self.firewall.loaded(anchor)?) {
+        if !record.replaces.is_empty() || !self.firewall.holds(anchor, &wanted)? {
             self.observer.phase(Phase::Load)?;
             self.firewall.replace(anchor, &wanted)?;
             self.outcome.changed = true;
             self.note(format!("jail \"{}\": loaded again", record.jail));
         }
         if !record.replaces.is_empty() {
-            self.outcome.killed += self.firewall.kill_states(&gone(&record))?;
+            self.outcome.killed += self.firewall.kill_states(&gone(&record, self.firewall))?;
             self.settle(&mut record)?;
         }
         self.outcome.redirects.extend(record.redirects());

@@ -62,7 +62,7 @@ impl<'a> Transaction<'a> {
             jail: jail.clone(),
             jid,
             since: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            backend: self.firewall.name().to_owned(),
+            mapping_labels: self.firewall.labels_mappings(),
             publications,
             replaces: vec![],
         }

@@ -1,12 +1,13 @@
 //! Takes away what a jail has published: all of it, or single mappings.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use super::transaction::Transaction;
 use super::{Phase, all_or, gateway};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, JailName, Label};
 use crate::net::{Family, Place};
+use crate::pf::States;
 use crate::publication::{Publication, Redirect};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
@@ -96,13 +97,8 @@ impl Transaction<'_> {
         // pf that is not there holds nothing
         let absent = |error: &Error| error.kind() == Kind::Unavailable;
         let mut errors = vec![];
-        // the jail's label is on every state, except on those of rules that the native backend loaded
-        let mut labels: BTreeSet<Label> = BTreeSet::from([label]);
         match self.observer.phase(Phase::Load).and_then(|()| self.firewall.loaded(anchor)) {
             Ok(held) => {
-                labels.extend(
-                    held.rules.iter().filter(|r| r.labels.len() < 2).filter_map(|r| Label::loaded(r.labels.last()?)),
-                );
                 let clear = || -> Result<bool> {
                     // an anchor that holds something unknown is cleared as well
                     let there =
@@ -121,12 +117,8 @@ impl Transaction<'_> {
             Err(error) if absent(&error) => self.note(format!("pf has nothing to clear: {error}")),
             Err(error) => errors.push(error),
         }
-        if let Some(record) = record.filter(|r| r.backend == "native") {
-            let redirects = record.possible().flat_map(|p| &p.redirects);
-            labels.extend(redirects.map(|r| record.jail.mapping_label(r.protocol, r.host)));
-        }
-        let labels: Vec<Label> = labels.into_iter().collect();
-        match self.observer.phase(Phase::Kill).and_then(|()| self.firewall.kill_states(&labels)) {
+        let all = [States::Jail { label }];
+        match self.observer.phase(Phase::Kill).and_then(|()| self.firewall.kill_states(&all)) {
             Ok(killed) => self.outcome.killed += killed,
             Err(error) if absent(&error) => {}
             Err(error) => errors.push(error.context("states were not ended")),

@@ -307,7 +307,7 @@ impl Conf {
                     return Err("an anchor without a name is not known to the simulator".to_owned());
                 }
                 // this is the main ruleset: a path from the root, and one from here, are the same
-                rule.action = Action::Call(kind, foreign::resolve("", called));
+                rule.action = Action::Call(kind, foreign::Called::resolve("", called).to_string());
             }
             "nat" => rule.action = Action::Nat(None),
             "rdr" => rule.action = Action::Rdr(None),

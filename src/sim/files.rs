@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{Conf, MAIN};
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, replace_file};
-use crate::name::{Anchor, Label, PARENT, Table};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, LoadedRule, Status, foreign};
+use crate::name::{Anchor, PARENT, Table};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, States, Status, foreign};
 use crate::rule::{self, Rule};
 
 /// What has to be said at every change that the simulator makes.
@@ -69,6 +69,10 @@ impl Firewall for Sim {
         "sim"
     }
 
+    fn redirects_packets(&self) -> bool {
+        false
+    }
+
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         let path = self.path(anchor);
         if rules.is_empty() {
@@ -93,20 +97,20 @@ impl Firewall for Sim {
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
         let mut loaded = Loaded::default();
         for rule in self.rules(anchor)? {
-            let copies = rule.matches().expanded();
+            let copies = rule.matches().members().count();
             match rule {
-                Rule::Pass { labels, .. } => {
-                    let labels: Vec<String> = labels.iter().map(Label::to_string).collect();
-                    let one = LoadedRule { labels, counters: Counters::default() };
-                    loaded.rules.extend(std::iter::repeat_n(one, copies));
-                }
+                Rule::Pass { .. } => loaded.filters.extend(std::iter::repeat_n(Counters::default(), copies)),
                 Rule::Nat { .. } | Rule::Rdr { .. } => loaded.translations += copies,
             }
         }
         Ok(loaded)
     }
 
-    fn kill_states(&self, _labels: &[Label]) -> Result<u64> {
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        Ok(self.rules(anchor)? == rules)
+    }
+
+    fn kill_states(&self, _: &[States]) -> Result<u64> {
         // no packet, no state
         Ok(0)
     }

@@ -57,7 +57,13 @@ fn a_program_is_built_and_run_with_the_shared_library() {
     let output = cc::done(run.args(ARGUMENTS).env("LD_LIBRARY_PATH", dest.join("opt/kport/lib64")));
     assert_eq!(cc::text(&output.stdout), PRINTED);
 
-    for file in ["include/kport.h", "share/man/man3/kport.3", "share/man/man8/kport.8", "lib64/libkport.a"] {
+    for file in [
+        "include/kport.h",
+        "share/man/man3/kport.3",
+        "share/man/man8/kport.8",
+        "share/man/man8/kport-cni.8",
+        "lib64/libkport.a",
+    ] {
         assert!(dest.join("opt/kport").join(file).is_file(), "{file}");
     }
     let version = cc::done(Command::new(dest.join("opt/kport/bin/kport")).arg("--version"));

@@ -69,6 +69,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &[
             "doctor",
+            "files",
             "host",
             "name",
             "net",
@@ -76,10 +77,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pf",
             "publication",
             "publisher",
+            "readiness",
             "rule",
             "session",
             "sim",
             "spec",
+            "store",
         ],
     ),
 ];
@@ -95,6 +98,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rule::text", &["rules"]),
     ("cli::args", &["main"]),
     ("cli::change", &["main"]),
+    ("cli::cni", &["main"]),
     ("cli::diagnose", &["main"]),
     ("cli::hook", &["main"]),
     ("cli::inspect", &["main"]),
@@ -108,8 +112,12 @@ const DOORS: &[(&str, &[&str])] = &[
 const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
-        &["hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "trace"],
+        &[
+            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "trace",
+            "cni",
+        ],
     ),
+    ("cli::cni", &["code", "environment", "fields", "mapping", "network", "previous", "attachments"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
@@ -117,7 +125,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "publisher",
         &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
     ),
-    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "transaction", "foreign"]),
+    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
 ];
 
 /// The only files that may hold `unsafe`.
@@ -406,7 +414,7 @@ fn the_check_sees_an_edge() {
         ("pf::native::kernel", "pf::foreign", true),
         ("pf::native::kernel", "net", true),
         ("doctor::record", "doctor::packets", false),
-        ("cli::show", "store", false),
+        ("cli::show", "conflict", false),
         ("main", "ffi", false),
     ] {
         assert_eq!(check(user, used), allowed, "{user} uses {used}");

@@ -4,6 +4,7 @@ mod abi;
 mod attack;
 mod c;
 mod cli;
+mod cni;
 mod doctor;
 mod faces;
 mod grammar;

@@ -1,27 +1,30 @@
 //! The native backend against recorded requests and a stand-in for the kernel.
 
-use crate::support::input;
+use crate::support::{input, standin};
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
-use kport::net::{Family, Place, PortRange, Protocol};
+use kport::net::{Family, Place, Protocol};
 use kport::options::Options;
 use kport::pf::native::kernel::{Call, Failure, Kernel};
 use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Transaction;
 use kport::pf::native::{Native, encode, probe};
-use kport::pf::{Counters, Firewall, ForeignRedirect, Status};
+use kport::pf::pfctl::{Pfctl, Run};
+use kport::pf::{Counters, Firewall, ForeignRedirect, States, Status};
 use kport::publication::{Publication, Redirect};
 use kport::rule::{Address, Direction, Match, Rate, Rule, StateOptions};
 use kport::rules::rules;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::support::fake_kernel::{Fake, POOL_ADDR, RULE, Stored, text_at, u32_at};
+use crate::support::fake_kernel::{Fake, POOL_ADDR, RULE, State, Stored, text_at, u32_at};
 
 const FILTER: i32 = 1;
 const NAT: i32 = 2;
@@ -139,7 +142,7 @@ fn golden() -> Vec<Rule> {
 /// The text of each rule of the kernel's that `rule` stands for, with the one label that the struct carries.
 fn expanded(rule: &Rule) -> Vec<String> {
     let one_label = |one: &Rule| match one {
-        Rule::Pass { labels: [jail, _], .. } => one.to_string().replacen(&format!(" label \"{jail}\""), "", 1),
+        Rule::Pass { labels: [_, mapping], .. } => one.to_string().replacen(&format!(" label \"{mapping}\""), "", 1),
         Rule::Nat { .. } | Rule::Rdr { .. } => one.to_string(),
     };
     rule.expand().iter().map(one_label).collect()
@@ -258,7 +261,7 @@ fn packed(rule: &Rule, ticket: u32, pool_ticket: u32) -> PfiocRule {
     let mut request = PfiocRule::new_zeroed();
     (request.ticket, request.pool_ticket) = (ticket, pool_ticket);
     request.anchor = field("kport/st");
-    let mut members = encode::members(rule.matches());
+    let mut members = rule.matches().members();
     encode::rule(rule, members.next().unwrap(), &mut request.rule);
     assert!(members.next().is_none());
     request
@@ -275,20 +278,8 @@ fn requests_that_a_kernel_accepted_byte_for_byte() {
     address.ticket = 6;
     assert_eq!(address.as_bytes(), include_bytes!("../native/addaddr.bin"));
 
-    // recorded with the jail's label
-    let jail = "web".parse::<JailName>().unwrap().label();
-    let Rule::Pass { matches, tagged, .. } = rules[1].clone() else { panic!("{}", rules[1]) };
-    let pass = Rule::Pass {
-        direction: None,
-        log: false,
-        quick: true,
-        state: Default::default(),
-        matches,
-        tagged,
-        labels: [jail.clone(), jail],
-    };
-    assert_eq!(recorded_tag(packed(&pass, 1, 7).as_bytes()), include_bytes!("../native/pass.bin"));
-    assert!(!encode::target(&pass, &mut address));
+    assert_eq!(recorded_tag(packed(&rules[1], 1, 7).as_bytes()), include_bytes!("../native/pass.bin"));
+    assert!(!encode::target(&rules[1], &mut address));
 }
 
 /// A request with the tag of the recordings, which were made when every jail had the same.
@@ -469,8 +460,8 @@ fn the_longest_names_fit() {
     native(&fake).replace(&anchor, &rules).unwrap();
     assert_eq!(held(&fake, &anchor), rules.iter().flat_map(expanded).collect::<Vec<_>>());
     let label = text_at(&fake.active(anchor.path(), FILTER)[0].bytes[RULE..], 176, 64);
-    let Rule::Pass { labels: [_, mapping], .. } = &rules[1] else { panic!() };
-    assert_eq!(label, mapping.as_str());
+    let Rule::Pass { labels: [jail, _], .. } = &rules[1] else { panic!() };
+    assert_eq!(label, jail.as_str());
 }
 
 #[test]
@@ -668,7 +659,7 @@ fn anchors_are_listed_by_name() {
 }
 
 #[test]
-fn pass_rules_come_back_with_label_and_counters() {
+fn pass_rules_come_back_with_counters() {
     let fake = Fake::new();
     let native = native(&fake);
     native.replace(&anchor("web"), &web()).unwrap();
@@ -677,24 +668,93 @@ fn pass_rules_come_back_with_label_and_counters() {
     // loaded anew between the calls
     fake.refuse("DIOCGETRULENV", 1, libc::EBUSY);
     let loaded = native.loaded(&anchor("web")).unwrap();
-    assert_eq!((loaded.translations, loaded.rules.len()), (1, 4));
-    for rule in loaded.rules {
-        assert_eq!((rule.labels.as_slice(), rule.counters), (["kport:web:tcp:8080".to_owned()].as_slice(), counters));
-    }
+    assert_eq!((loaded.translations, loaded.filters), (1, vec![counters; 4]));
     assert!(native.loaded(&anchor("gone")).unwrap().is_empty());
 }
 
 #[test]
-fn states_are_killed_by_label() {
+fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     let fake = Fake::new();
-    fake.set_states("kport:web:tcp:8080", 17);
-    let label = "web".parse::<JailName>().unwrap().mapping_label(Protocol::Tcp, PortRange::new(8080, 8080).unwrap());
-    assert_eq!(native(&fake).kill_states(std::slice::from_ref(&label)).unwrap(), 17);
-    assert_eq!(native(&fake).kill_states(std::slice::from_ref(&label)).unwrap(), 0);
+    let native = native(&fake);
+    let state = |protocol, port| State { label: "kport:web".to_owned(), protocol, port };
+    let tcp = |ports: &str| mapping("web", Protocol::Tcp, ports);
+    let states = [state(6, 8080), state(6, 8080), state(17, 8080), state(6, 9000), state(6, 9010), state(6, 9011)];
+    fake.set_states(&states);
+    fake.set_states(&[State { label: "kport:web2".to_owned(), ..state(6, 8080) }]);
+    assert_eq!(native.kill_states(&[tcp("8080")]).unwrap(), 2);
+    assert_eq!(native.kill_states(&[tcp("8080")]).unwrap(), 0);
+    assert_eq!(native.kill_states(&[tcp("9000-9010"), tcp("1")]).unwrap(), 2);
+    // all that is left, in one walk of the table
+    let all = [States::Jail { label: "web".parse::<JailName>().unwrap().label() }];
+    let calls = fake.calls_of(|| assert_eq!(native.kill_states(&all).unwrap(), 2));
+    assert_eq!(calls, ["DIOCKILLSTATESNV"]);
+    assert_eq!(fake.states(), [State { label: "kport:web2".to_owned(), ..state(6, 8080) }]);
     fake.refuse("DIOCKILLSTATESNV", 1, libc::EPERM);
-    let error = native(&fake).kill_states(&[label]).unwrap_err();
+    let error = native.kill_states(&[tcp("8080")]).unwrap_err();
     assert_eq!(error.kind(), Kind::Permission);
-    assert!(error.message().contains("kport:web:tcp:8080"), "{error}");
+    assert!(error.message().contains("label \"kport:web\", tcp 8080"), "{error}");
+}
+
+/// A set is known again by its rules, and no other is taken for it, though it be as many.
+#[test]
+fn what_is_loaded_is_known_again() {
+    let mut sets = vec![vec![], golden(), web()];
+    for (_, input) in input::all() {
+        sets.extend(input::made(&input));
+    }
+    for host in ["8080", "8081", "8080-8081"] {
+        for (place, protocol, target, jail) in [
+            ("em0", Protocol::Tcp, "10.0.0.2", "80"),
+            ("em1", Protocol::Tcp, "10.0.0.2", "80"),
+            ("192.0.2.1", Protocol::Tcp, "10.0.0.2", "80"),
+            ("em0", Protocol::Udp, "10.0.0.2", "80"),
+            ("em0", Protocol::Tcp, "10.0.0.3", "80"),
+            ("em0", Protocol::Tcp, "10.0.0.2", "81"),
+        ] {
+            let jail = if host.contains('-') {
+                format!("{jail}-{}", jail.parse::<u16>().unwrap() + 1)
+            } else {
+                jail.to_owned()
+            };
+            sets.push(published("web", vec![redirect(place, protocol, host, target, &jail)]));
+        }
+    }
+    let Rule::Pass { matches, tagged, labels, .. } = web()[1].clone() else { panic!() };
+    let pass = |direction, log, quick, state, tagged| {
+        vec![Rule::Pass { direction, log, quick, matches: matches.clone(), tagged, state, labels: labels.clone() }]
+    };
+    let number = NonZeroU32::new;
+    let limited = |state| pass(Some(Direction::In), false, true, state, tagged.clone());
+    sets.extend([
+        pass(None, false, true, StateOptions::default(), tagged.clone()),
+        pass(None, false, true, StateOptions::default(), None),
+        pass(None, true, true, StateOptions::default(), tagged.clone()),
+        pass(None, false, false, StateOptions::default(), tagged.clone()),
+        limited(StateOptions::default()),
+        limited(StateOptions { max: number(5), ..StateOptions::default() }),
+        limited(StateOptions { max_src_states: number(5), ..StateOptions::default() }),
+        limited(StateOptions { max_src_conn: number(5), ..StateOptions::default() }),
+        limited(StateOptions { max_src_conn_rate: Rate::new(5, 6).ok(), ..StateOptions::default() }),
+        limited(StateOptions { max_src_conn_rate: Rate::new(6, 6).ok(), ..StateOptions::default() }),
+        limited(StateOptions { max_src_conn_rate: Rate::new(5, 5).ok(), ..StateOptions::default() }),
+    ]);
+    let fake = Fake::new();
+    let (native, web) = (native(&fake), anchor("web"));
+    for there in &sets {
+        native.replace(&web, there).unwrap();
+        for wanted in &sets {
+            assert_eq!(native.holds(&web, wanted).unwrap(), wanted == there, "{wanted:?} {there:?}");
+        }
+        // another tool's call in it is none of these rules
+        fake.hold("kport/web", called("x"));
+        assert!(!native.holds(&web, there).unwrap());
+    }
+}
+
+/// A mapping's states.
+fn mapping(jail: &str, protocol: Protocol, host: &str) -> States {
+    let (jail, host) = (jail.parse::<JailName>().unwrap(), host.parse().unwrap());
+    States::Mapping { jail: jail.label(), label: jail.mapping_label(protocol, host), protocol, host }
 }
 
 #[test]
@@ -771,8 +831,12 @@ fn foreign(rule: &Rule, change: impl FnOnce(&mut [u8])) -> Stored {
 }
 
 fn called(anchor_call: &str) -> Stored {
+    calling(8, anchor_call)
+}
+
+fn calling(action: u8, anchor_call: &str) -> Stored {
     let mut bytes = vec![0; 3040];
-    bytes[RULE + 904] = 8;
+    bytes[RULE + 904] = action;
     Stored { bytes, pool: vec![], anchor_call: anchor_call.to_owned(), counters: [0; 6] }
 }
 
@@ -793,19 +857,23 @@ fn redirects_of_others_are_found_wherever_they_are() {
     // no rdr, icmp: nothing that could be in the way
     fake.hold("", foreign(&rule("em0", Protocol::Tcp, "81"), |rule| rule[904] = 9));
     fake.hold("", foreign(&rule("em0", Protocol::Tcp, "82"), |rule| rule[914] = 1));
-    // called by name and by wildcard, nested, and a tool's anchor that nothing calls
+    // called by name and by wildcard, nested; and a tool's anchor that nothing calls, or that is called for filter rules only
     fake.hold("", called("mine"));
     fake.hold("mine", plain(rule("192.0.2.1", Protocol::Udp, "53")));
     fake.hold("mine", called("deeper/*"));
     fake.hold("mine/deeper/a", plain(rule("*", Protocol::Tcp, "8000-8010")));
     fake.hold("", called("gone"));
     fake.hold("rdr/jail", plain(rule("em1", Protocol::Sctp, "9")));
+    fake.hold("", calling(8, "appjail-rdr/*"));
+    fake.hold("appjail-rdr/jail", plain(rule("em1", Protocol::Sctp, "9")));
+    fake.hold("", calling(0, "filters"));
+    fake.hold("filters", plain(rule("em1", Protocol::Tcp, "10")));
     // rdr-to, of 15; and route-to, whose addresses 14 gives instead
     let pass = |tcp_port: &str, route| {
         foreign(&rule("em0", Protocol::Tcp, tcp_port), |rule| (rule[904], rule[921]) = (0, route))
     };
-    fake.hold("mine", pass("443", 0));
-    fake.hold("mine", pass("444", 2));
+    fake.hold("filters", pass("443", 0));
+    fake.hold("filters", pass("444", 2));
     // in a circle
     fake.hold("mine/deeper/a", called("/mine"));
 
@@ -835,7 +903,14 @@ fn redirects_of_others_are_found_wherever_they_are() {
                 "rdr on em0 inet proto tcp from any to (em0) port = 80 -> 10.9.9.9 port 80"
             ),
             expected(
-                "mine",
+                "appjail-rdr/jail",
+                Protocol::Sctp,
+                "em1",
+                "9",
+                "rdr on em1 inet proto sctp from any to (em1) port = 9 -> 10.9.9.9 port 9"
+            ),
+            expected(
+                "filters",
                 Protocol::Tcp,
                 "em0",
                 "443",
@@ -854,13 +929,6 @@ fn redirects_of_others_are_found_wherever_they_are() {
                 "*",
                 "8000-8010",
                 "rdr inet proto tcp from any to (self) port 8000:8010 -> 10.9.9.9 port 8000:8010"
-            ),
-            expected(
-                "rdr/jail",
-                Protocol::Sctp,
-                "em1",
-                "9",
-                "rdr on em1 inet proto sctp from any to (em1) port = 9 -> 10.9.9.9 port 9"
             ),
         ]
     );
@@ -942,7 +1010,7 @@ fn the_probe_changes_nothing_and_says_why_not() {
 #[cfg(not(target_os = "freebsd"))]
 #[test]
 fn there_is_no_device_elsewhere() {
-    let error = Native::probe(soon()).unwrap_err();
+    let error = Native::probe(soon()).err().unwrap();
     assert_eq!(error.kind(), Kind::Unsupported);
     assert!(error.message().contains(std::env::consts::OS), "{error}");
 }
@@ -967,8 +1035,23 @@ fn tables() {
     let error = has("friends").unwrap_err();
     assert_eq!(error.kind(), Kind::Permission);
     assert!(error.message().contains("table <friends>"), "{error}");
-    // pfctl(8) is asked to write them
-    if cfg!(target_os = "linux") {
-        assert_eq!(native(&fake).rulesets().unwrap_err().kind(), Kind::Unavailable);
-    }
+}
+
+/// Rules as text are pfctl's, the one that was configured, and it is traced.
+#[test]
+fn rulesets_are_read_by_the_configured_pfctl() {
+    let fake = Fake::new();
+    let standin = standin::Pfctl::new();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let count = move |_: &Run<'_>| _ = counted.fetch_add(1, Ordering::Relaxed);
+    let pfctl = Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60)).traced(Box::new(count));
+    let native = native(&fake).with_pfctl(pfctl);
+    let calls = fake.calls_of(|| {
+        assert_eq!(native.rulesets().unwrap()[0].0, "");
+        assert_eq!(native.anchors_of_all().unwrap(), (1, None));
+    });
+    assert_eq!(calls, [""; 0]);
+    assert_eq!(runs.load(Ordering::Relaxed), standin.calls().len());
+    assert!(!standin.calls().is_empty());
 }

@@ -17,7 +17,7 @@ use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
 use kport::options::{Limits, Options};
 use kport::pf::pfctl::Pfctl;
-use kport::pf::{Counters, Firewall, Loaded, LoadedRule, Status};
+use kport::pf::{Counters, Firewall, Loaded, States, Status};
 use kport::publication::{Publication, Targets, redirects};
 use kport::rule::{Rule, text};
 use kport::rules::rules;
@@ -39,6 +39,11 @@ fn jail() -> JailName {
 
 fn web() -> Anchor {
     jail().anchor()
+}
+
+/// Every state of the jail's.
+fn of_the_jail() -> [States; 1] {
+    [States::Jail { label: jail().label() }]
 }
 
 /// The rules of jail web, 10.0.0.2 and fd00::2, behind em0.
@@ -139,11 +144,12 @@ fn recorded_answers() {
     ]);
     assert_eq!(pfctl(&recorded).anchors().unwrap(), ["web"]);
     let loaded = pfctl(&recorded).loaded(&web()).unwrap();
-    let labels: Vec<Vec<String>> = loaded.rules.into_iter().map(|rule| rule.labels).collect();
-    assert_eq!((loaded.translations, labels.len()), (4, 4));
-    assert_eq!(labels[3], ["kport:web", "tcp:9000-9010"]);
-    assert_eq!(pfctl(&recorded).kill_states(&[jail().label()]).unwrap(), 0);
-    assert_eq!(pfctl(&recorded).kill_states(&["none".parse::<JailName>().unwrap().label()]).unwrap(), 0);
+    assert_eq!((loaded.translations, loaded.filters.len()), (4, 4));
+    assert_eq!(pfctl(&recorded).kill_states(&of_the_jail()).unwrap(), 0);
+    assert_eq!(
+        pfctl(&recorded).kill_states(&[States::Jail { label: "none".parse::<JailName>().unwrap().label() }]).unwrap(),
+        0
+    );
 
     for good in ["06-load-web", "28-empty-load"] {
         pfctl(&standin::Pfctl::replay(&[good])).replace(&web(), &some("8080:80")).unwrap();
@@ -185,12 +191,9 @@ fn an_anchor_holds_what_was_loaded_last() {
     standin.put("kportal/x", "pass all\n");
     assert_eq!(pfctl(&standin).anchors().unwrap(), ["app", "web"]);
     standin.set_counters("10 9 8 1 2 3 4 7");
-    let rule = LoadedRule {
-        labels: vec!["kport:web".to_owned(), "kport:web:tcp:7".to_owned()],
-        counters: Counters { evaluations: 10, packets: 9, bytes: 8, states: 7 },
-    };
+    let counters = Counters { evaluations: 10, packets: 9, bytes: 8, states: 7 };
     // two families, and each time the redirected traffic and three groups
-    assert_eq!(pfctl(&standin).loaded(&app).unwrap(), Loaded { translations: 2, rules: vec![rule; 8] });
+    assert_eq!(pfctl(&standin).loaded(&app).unwrap(), Loaded { translations: 2, filters: vec![counters; 8] });
     pfctl(&standin).replace(&app, &[]).unwrap();
     assert_eq!(standin.rules("kport/app"), None);
     pfctl(&standin).replace(&app, &[]).unwrap();
@@ -202,11 +205,13 @@ fn an_anchor_holds_what_was_loaded_last() {
 fn states_are_killed_by_label() {
     let standin = standin::Pfctl::new();
     standin.set_states(&["kport:web kport:web:tcp:80", "kport:web kport:web:tcp:80", "kport:web2 kport:web2:tcp:80"]);
-    assert_eq!(pfctl(&standin).kill_states(&[jail().label()]).unwrap(), 2);
-    assert_eq!(pfctl(&standin).kill_states(&[jail().label()]).unwrap(), 0);
+    assert_eq!(pfctl(&standin).kill_states(&of_the_jail()).unwrap(), 2);
+    assert_eq!(pfctl(&standin).kill_states(&of_the_jail()).unwrap(), 0);
     let other: JailName = "web2".parse().unwrap();
-    let label = other.mapping_label(Protocol::Tcp, PortRange::new(80, 80).unwrap());
-    assert_eq!(pfctl(&standin).kill_states(&[label]).unwrap(), 1);
+    let host = PortRange::new(80, 80).unwrap();
+    let label = other.mapping_label(Protocol::Tcp, host);
+    let mapping = States::Mapping { jail: other.label(), label, protocol: Protocol::Tcp, host };
+    assert_eq!(pfctl(&standin).kill_states(&[mapping]).unwrap(), 1);
     assert_eq!(standin.states(), [""; 0]);
 }
 
@@ -273,7 +278,7 @@ fn questions_that_fail() {
     let asks: [(&str, Ask); 5] = [
         ("-sA", |p| p.anchors().map(drop)),
         ("-sl", |p| p.loaded(&web()).map(drop)),
-        ("-k label", |p| p.kill_states(&[jail().label()]).map(drop)),
+        ("-k label", |p| p.kill_states(&of_the_jail()).map(drop)),
         ("-s Running", |p| p.status().map(drop)),
         ("-sn", |p| p.foreign_redirects().map(drop)),
     ];
@@ -424,7 +429,7 @@ fn busy_is_tried_again_until_the_deadline() {
     standin.faults("-sl", 1, 100, Fault::Say(0, "pfctl: DIOCGETRULE: Device busy\n"));
     pfctl(&standin).replace(&web(), &some("8080:80")).unwrap();
     assert_eq!(standin.calls().len(), 7);
-    assert_eq!(pfctl(&standin).loaded(&web()).unwrap().rules.len(), 8);
+    assert_eq!(pfctl(&standin).loaded(&web()).unwrap().filters.len(), 8);
 
     standin.fault("-f -", Fault::Say(1, BUSY));
     let start = Instant::now();
@@ -464,7 +469,7 @@ fn many_at_once_while_a_third_is_busy() {
                 let anchor = Anchor::from_child(&format!("jail{number}")).unwrap();
                 let rules = some(&format!("{}:80", 8000 + number));
                 pfctl(standin).replace(&anchor, &rules).unwrap();
-                assert_eq!(pfctl(standin).loaded(&anchor).unwrap().rules.len(), 8);
+                assert_eq!(pfctl(standin).loaded(&anchor).unwrap().filters.len(), 8);
             });
         }
     });
@@ -559,7 +564,7 @@ fn every_run_is_traced() {
     standin.put("kport/web", "pass all label \"\u{1b}[2J\"\n");
     pfctl.loaded(&web()).unwrap();
     standin.fault("-k", Fault::Say(1, "pfctl: oops\n"));
-    pfctl.kill_states(&[jail().label()]).unwrap_err();
+    pfctl.kill_states(&of_the_jail()).unwrap_err();
     let seen = seen.lock().unwrap().clone();
     let program = standin.program().display().to_string();
     let parts: Vec<&str> = seen.split(&program).collect();
@@ -600,10 +605,10 @@ fn whole_day(standin: &standin::Pfctl) {
     pfctl(standin).replace(&web(), &some("8080:80")).unwrap();
     assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
     assert_eq!(pfctl(standin).anchors().unwrap(), ["web"]);
-    assert_eq!(pfctl(standin).loaded(&web()).unwrap().rules.len(), 8);
+    assert_eq!(pfctl(standin).loaded(&web()).unwrap().filters.len(), 8);
     assert!(pfctl(standin).status().unwrap().enabled);
     assert_eq!(pfctl(standin).foreign_redirects().unwrap(), []);
-    assert_eq!(pfctl(standin).kill_states(&[jail().label()]).unwrap(), 1);
+    assert_eq!(pfctl(standin).kill_states(&of_the_jail()).unwrap(), 1);
     assert_eq!(pfctl(standin).loaded(&Anchor::from_child("nosuch").unwrap()).unwrap(), Loaded::default());
     for (fault, kind) in [
         (Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"), Kind::Permission),
@@ -707,7 +712,7 @@ fn a_host_that_dies_by_sigpipe() {
         standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"));
         assert_eq!(pfctl(&standin).replace(&web(), &rules).unwrap_err().kind(), Kind::Permission);
         pfctl(&standin).replace(&web(), &rules).unwrap();
-        assert_eq!(pfctl(&standin).loaded(&web()).unwrap().rules.len(), 8 * 1999);
+        assert_eq!(pfctl(&standin).loaded(&web()).unwrap().filters.len(), 8 * 1999);
     });
 }
 

@@ -12,8 +12,8 @@ use std::process::Command;
 use crate::support::rig::{Rig, files, request, run};
 use crate::support::{rig, standin};
 use kport::error::{Error, Kind, Result};
-use kport::name::{Anchor, Label, Table};
-use kport::pf::{Firewall, ForeignRedirect, Loaded, Status};
+use kport::name::{Anchor, Table};
+use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
 use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Request, Unobserved};
 use kport::rule::Rule;
 use kport::sim::Sim;
@@ -75,6 +75,9 @@ impl Firewall for Faulty {
     fn name(&self) -> &'static str {
         "sim"
     }
+    fn redirects_packets(&self) -> bool {
+        self.sim.redirects_packets()
+    }
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         self.around(Phase::Load, || self.sim.replace(anchor, rules))
     }
@@ -84,8 +87,11 @@ impl Firewall for Faulty {
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
         self.sim.loaded(anchor)
     }
-    fn kill_states(&self, labels: &[Label]) -> Result<u64> {
-        self.around(Phase::Kill, || self.sim.kill_states(labels))
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        self.sim.holds(anchor, rules)
+    }
+    fn kill_states(&self, states: &[States]) -> Result<u64> {
+        self.around(Phase::Kill, || self.sim.kill_states(states))
     }
     fn status(&self) -> Result<Status> {
         self.around(Phase::Verify, || self.sim.status())
@@ -401,8 +407,8 @@ fn states_of_what_went_away() {
     assert_eq!(pf.states(), ["kport:web kport:web:tcp:1"]);
 }
 
-/// The native backend's states have the mapping's label alone, and outlive its rules: unpublish ends them though pfctl has
-/// loaded the set anew.
+/// The native backend's states have the jail's label alone, and outlive its rules: pfctl, which cannot tell a mapping's among
+/// them, ends them all when one of the mappings goes.
 #[test]
 fn states_of_another_backend() {
     use std::time::{Duration, Instant};
@@ -412,14 +418,23 @@ fn states_of_another_backend() {
     let publish = |spec: &str| rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", spec))).unwrap();
     publish("8080:80");
     let record = std::fs::read_to_string(rig.state("jails/db.json")).unwrap();
-    let native = record.replace("\"backend\":\"pfctl\"", "\"backend\":\"native\"");
+    let native = record.replace("\"mapping_labels\":true", "\"mapping_labels\":false");
     assert_ne!(native, record);
     std::fs::write(rig.state("jails/db.json"), native).unwrap();
-    pf.set_states(&["kport:db:tcp:8080", "kport:web:tcp:1"]);
+    pf.set_states(&["kport:db", "kport:web"]);
     publish("8080:80 8081:81");
     assert_eq!(pf.states().len(), 2);
+    publish("8081:81");
+    assert_eq!(pf.states(), ["kport:web"]);
+    // those may live as long as the jail is published
+    pf.set_states(&["kport:db", "kport:db kport:db:tcp:8081"]);
+    publish("8082:82");
+    assert_eq!(pf.states(), [""; 0]);
     rig.with(&pfctl(), &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
-    assert_eq!(pf.states(), ["kport:web:tcp:1"]);
+    publish("8080:80 8081:81");
+    pf.set_states(&["kport:db kport:db:tcp:8080", "kport:db kport:db:tcp:8081"]);
+    publish("8080:80");
+    assert_eq!(pf.states(), ["kport:db kport:db:tcp:8080"]);
 }
 
 /// A boot: 64 processes publish 64 jails at once, and pf is busy at a third of all calls.

@@ -1,5 +1,6 @@
 //! From typed rules to what DIOCADDRULE and DIOCADDADDR take: field by field what pfctl(8) sends for the same text
-//! (expand_rule in sbin/pfctl/parse.y), with one difference: the struct carries one label, and it is the mapping's.
+//! (expand_rule in sbin/pfctl/parse.y), with one difference: the struct carries one label, and it is the jail's. A mapping's states are told by
+//! their protocol and port as well ([`super::read::kill_states`]).
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -8,7 +9,7 @@ use zerocopy::FromZeros;
 
 use super::layout::*;
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rule::{Address, Direction, Match, Rule, StateOptions};
+use crate::rule::{Address, Direction, Match, Member, Rule, StateOptions};
 
 /// The three rulesets of an anchor that kport writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,26 +62,6 @@ pub fn af(family: Family) -> u8 {
     }
 }
 
-/// One member of each list of a [`Match`]: what one rule of the kernel's is about.
-#[derive(Clone, Copy, Debug)]
-pub struct Member<'a> {
-    on: Option<&'a Interface>,
-    from: Option<&'a Address>,
-    to: Option<&'a Address>,
-}
-
-/// The rules of the kernel's that `matches` stands for, in pfctl's order. Allocates nothing.
-pub fn members(matches: &Match) -> impl Iterator<Item = Member<'_>> {
-    each(&matches.on).flat_map(move |on| {
-        each(&matches.from).flat_map(move |from| each(&matches.to).map(move |to| Member { on, from, to }))
-    })
-}
-
-/// The members; one `None` where there are none.
-fn each<T>(list: &[T]) -> impl Iterator<Item = Option<&T>> {
-    list.is_empty().then_some(None).into_iter().chain(list.iter().map(Some))
-}
-
 /// The rule that `rule` is for one member of its lists.
 pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
     into.zero();
@@ -108,7 +89,7 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
             let last = if ports.count() == 1 { 0 } else { ports.last() };
             into.rpool.proxy_port = [ports.first(), last];
         }
-        Rule::Pass { matches: _, direction, log, quick, tagged, state, labels: [_, label] } => {
+        Rule::Pass { matches: _, direction, log, quick, tagged, state, labels: [label, _] } => {
             into.direction = match direction {
                 None => 0,
                 Some(Direction::In) => PF_IN,

@@ -1,102 +1,44 @@
-//! The redirects that are not kport's: in the main ruleset, in what it calls, and in the anchors of other tools.
+//! The redirects of others as the kernel gives them: what [`foreign::redirects`] finds by way of the device.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::encode::Ruleset;
 use super::kernel::{Failure, Kernel};
 use super::layout::*;
 use super::nv::{List, Malformed};
-use super::read::{self, Held, Where};
-use crate::name::PARENT;
+use super::read::{self, Address, Ports};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::pf::ForeignRedirect;
+use crate::pf::foreign::{self, Found};
 
-/// Where Bastille (`rdr`), AppJail, pot and the CNI plugins put their redirects: looked at whether they are called or not.
-const TOOLS: [&str; 4] = ["rdr", "appjail-rdr", "pot-rdr", "cni-rdr"];
+/// What the walk asks of the kernel.
+pub(super) struct Rulesets<'k, K>(pub(super) &'k K);
 
-/// Every redirect outside kport's anchors. EBUSY where a ruleset was loaded anew meanwhile.
-pub fn redirects<K: Kernel>(kernel: &K) -> Result<Vec<ForeignRedirect>, Failure> {
-    let mut found = Vec::new();
-    let mut seen = HashSet::new();
-    let mut waiting = vec![String::new()];
-    for tool in TOOLS {
-        waiting.extend(below(kernel, tool)?);
-        waiting.push(tool.to_owned());
-    }
-    while let Some(anchor) = waiting.pop() {
-        let own = anchor.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if own || !seen.insert(anchor.clone()) {
-            continue;
-        }
-        // 15 has redirects among the filter rules as well: rdr-to
-        for ruleset in [Ruleset::Rdr, Ruleset::Filter] {
-            for held in read::rules(kernel, &anchor, ruleset)? {
-                let unreadable = |malformed| read::unreadable("DIOCGETRULENV", &malformed);
-                if held.anchor_call.is_empty() {
-                    if may_redirect(&held.rule).map_err(unreadable)? {
-                        let targets = read::targets(kernel, &anchor, ruleset, &held)?;
-                        found.extend(redirect(&anchor, &held.rule, &targets).map_err(unreadable)?);
-                    }
-                    continue;
-                }
-                let (path, wildcard) = called(&anchor, &held.anchor_call);
-                match wildcard {
-                    false => waiting.push(path),
-                    true => waiting.extend(read::children(kernel, &path)?.iter().map(|child| join(&path, child))),
-                }
+impl<K: Kernel> foreign::Reader for Rulesets<'_, K> {
+    type Error = Failure;
+
+    /// EBUSY where a ruleset was loaded anew meanwhile.
+    fn read(&self, anchor: &str, ruleset: foreign::Ruleset) -> Result<Vec<Found>, Failure> {
+        let ruleset = match ruleset {
+            foreign::Ruleset::Rdr => Ruleset::Rdr,
+            foreign::Ruleset::Filter => Ruleset::Filter,
+        };
+        let unreadable = |malformed| read::unreadable("DIOCGETRULENV", &malformed);
+        let mut found = Vec::new();
+        for loaded in read::rules(self.0, anchor, ruleset)? {
+            if !loaded.anchor_call.is_empty() {
+                found.push(Found::Call(loaded.anchor_call));
+            } else if may_redirect(&loaded.rule).map_err(unreadable)? {
+                let targets = read::targets(self.0, anchor, ruleset, &loaded)?;
+                found.extend(redirect(anchor, &loaded.rule, &targets).map_err(unreadable)?.map(Found::Redirect));
             }
         }
+        Ok(found)
     }
-    // what is found must not depend on the order of the walk
-    found.sort_by(|a, b| (&a.anchor, &a.text).cmp(&(&b.anchor, &b.text)));
-    Ok(found)
-}
 
-/// Every anchor below `anchor`.
-fn below<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
-    let mut found = Vec::new();
-    let mut waiting = vec![anchor.to_owned()];
-    while let Some(anchor) = waiting.pop() {
-        for child in read::children(kernel, &anchor)? {
-            let path = join(&anchor, &child);
-            waiting.push(path.clone());
-            found.push(path);
-        }
+    fn children(&self, anchor: &str) -> Result<Vec<String>, Failure> {
+        read::children(self.0, anchor)
     }
-    Ok(found)
-}
-
-fn join(anchor: &str, child: &str) -> String {
-    if anchor.is_empty() { child.to_owned() } else { format!("{anchor}/{child}") }
-}
-
-/// The anchor that a call in `caller` names, and whether its children are meant (pf_kanchor_setup in
-/// sys/netpfil/pf/pf_ruleset.c).
-pub fn called(caller: &str, call: &str) -> (String, bool) {
-    let path = match call.strip_prefix('/') {
-        Some(absolute) => absolute.to_owned(),
-        None => {
-            let (mut base, mut rest) = (caller, call);
-            while let Some(inner) = rest.strip_prefix("../") {
-                base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
-                rest = inner;
-            }
-            join(base, rest)
-        }
-    };
-    if path == "*" {
-        return (String::new(), true);
-    }
-    match path.strip_suffix("/*") {
-        Some(parent) => (parent.to_owned(), true),
-        None => (path, false),
-    }
-}
-
-/// Whether a rule of the main ruleset calls kport's anchors.
-pub fn calls_kport(held: &Held) -> bool {
-    called("", &held.anchor_call) == (PARENT.to_owned(), true)
 }
 
 /// Whether it is an rdr rule, or a filter rule whose addresses, if it has any, are those of rdr-to: with route-to, 14 would
@@ -108,7 +50,7 @@ fn may_redirect(rule: &List) -> Result<bool, Malformed> {
 }
 
 /// `rule` as a redirect; `None` for one that redirects nothing that kport publishes: no rdr-to, another protocol.
-fn redirect(anchor: &str, rule: &List, targets: &[Where]) -> Result<Option<ForeignRedirect>, Malformed> {
+fn redirect(anchor: &str, rule: &List, targets: &[Address]) -> Result<Option<ForeignRedirect>, Malformed> {
     if rule.number("action")? != u64::from(PF_RDR) && targets.is_empty() {
         return Ok(None);
     }
@@ -129,7 +71,7 @@ fn redirect(anchor: &str, rule: &List, targets: &[Where]) -> Result<Option<Forei
     Ok(Some(ForeignRedirect {
         anchor: anchor.to_owned(),
         family: family.or(match &to {
-            Where::Host(host) | Where::Network(host, _) if !not_to => Some(Family::of(*host)),
+            Address::Host(host) | Address::Network(host, _) if !not_to => Some(Family::of(*host)),
             _ => None,
         }),
         protocol,
@@ -141,30 +83,18 @@ fn redirect(anchor: &str, rule: &List, targets: &[Where]) -> Result<Option<Forei
 
 /// The narrowest place that is sure to hold all that the rule matches: what it says of the destination, because packets to
 /// the addresses of em1 may come in through em0; then the interface.
-fn place(to: Option<&Where>, on: Option<&str>) -> Place {
+fn place(to: Option<&Address>, on: Option<&str>) -> Place {
     let interface = |name: &str| name.parse().ok().map(Place::Interface);
     match to {
-        Some(Where::Host(host)) => Place::address(*host).ok(),
-        Some(Where::Interface(name, _)) if name != "self" => interface(name),
+        Some(Address::Host(host)) => Place::address(*host).ok(),
+        Some(Address::Interface(name, _)) if name != "self" => interface(name),
         _ => None,
     }
     .or_else(|| on.and_then(interface))
     .unwrap_or(Place::Any)
 }
 
-struct Ports {
-    op: u8,
-    ports: [u16; 2],
-}
-
 impl Ports {
-    fn read(rule_addr: &List) -> Result<Ports, Malformed> {
-        // the numbers are the bytes of the struct's field: network order
-        let port = |number: Option<&u64>| number.map_or(0, |number| u16::from_be(*number as u16));
-        let numbers = rule_addr.numbers("port")?;
-        Ok(Ports { op: rule_addr.number("port_op")? as u8, ports: [port(numbers.first()), port(numbers.get(1))] })
-    }
-
     /// A range that holds every port that is matched; `None` for all of them.
     fn covered(&self) -> Option<PortRange> {
         let [a, b] = self.ports;
@@ -205,8 +135,8 @@ fn text(
     rule: &List,
     protocol: Option<Protocol>,
     family: Option<Family>,
-    to: &Where,
-    targets: &[Where],
+    to: &Address,
+    targets: &[Address],
 ) -> Result<String, Malformed> {
     let (name, arrow) = match rule.number("action")? {
         action if action == u64::from(PF_PASS) => ("pass", "rdr-to"),
@@ -254,14 +184,14 @@ fn text(
     Ok(text)
 }
 
-fn shown(address: &Where) -> String {
+fn shown(address: &Address) -> String {
     match address {
-        Where::Any => "any".to_owned(),
-        Where::Host(host) => host.to_string(),
-        Where::Network(network, prefix) => format!("{network}/{prefix}"),
-        Where::Interface(name, modifiers) => format!("({name}{modifiers})"),
-        Where::Table(name) => format!("<{name}>"),
-        Where::Other => "?".to_owned(),
+        Address::Any => "any".to_owned(),
+        Address::Host(host) => host.to_string(),
+        Address::Network(network, prefix) => format!("{network}/{prefix}"),
+        Address::Interface(name, modifiers) => format!("({name}{modifiers})"),
+        Address::Table(name) => format!("<{name}>"),
+        Address::Other => "?".to_owned(),
     }
 }
 
@@ -269,23 +199,6 @@ fn shown(address: &Where) -> String {
 mod tests {
     use super::*;
     use std::net::IpAddr;
-
-    #[test]
-    fn calls_are_found_where_pf_finds_them() {
-        for (caller, call, path, wildcard) in [
-            ("", "kport/*", "kport", true),
-            ("", "/kport/*", "kport", true),
-            ("", "rdr", "rdr", false),
-            ("", "*", "", true),
-            ("a/b", "c", "a/b/c", false),
-            ("a/b", "../c/*", "a/c", true),
-            ("a/b", "../../c", "c", false),
-            ("a/b", "/c", "c", false),
-            ("a", "*", "a", true),
-        ] {
-            assert_eq!(called(caller, call), (path.to_owned(), wildcard), "{caller} {call}");
-        }
-    }
 
     #[test]
     fn every_comparison_of_ports_is_covered() {
@@ -308,16 +221,16 @@ mod tests {
 
     #[test]
     fn a_place_holds_all_that_is_matched() {
-        let host = Where::Host("192.0.2.1".parse::<IpAddr>().unwrap());
+        let host = Address::Host("192.0.2.1".parse::<IpAddr>().unwrap());
         let address = "192.0.2.1".parse().unwrap();
         let em0 = "em0".parse().unwrap();
         assert_eq!(place(Some(&host), Some("em0")), address);
-        assert_eq!(place(Some(&Where::Any), Some("em0")), em0);
-        assert_eq!(place(Some(&Where::Interface("em0".into(), String::new())), Some("")), em0);
-        assert_eq!(place(Some(&Where::Interface("em0".into(), String::new())), Some("em1")), em0);
-        assert_eq!(place(Some(&Where::Interface("self".into(), String::new())), Some("em0")), em0);
-        assert_eq!(place(Some(&Where::Interface("self".into(), String::new())), Some("")), Place::Any);
+        assert_eq!(place(Some(&Address::Any), Some("em0")), em0);
+        assert_eq!(place(Some(&Address::Interface("em0".into(), String::new())), Some("")), em0);
+        assert_eq!(place(Some(&Address::Interface("em0".into(), String::new())), Some("em1")), em0);
+        assert_eq!(place(Some(&Address::Interface("self".into(), String::new())), Some("em0")), em0);
+        assert_eq!(place(Some(&Address::Interface("self".into(), String::new())), Some("")), Place::Any);
         assert_eq!(place(None, None), Place::Any);
-        assert_eq!(place(Some(&Where::Table("t".into())), Some("")), Place::Any);
+        assert_eq!(place(Some(&Address::Table("t".into())), Some("")), Place::Any);
     }
 }

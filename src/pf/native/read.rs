@@ -8,6 +8,8 @@ use super::encode::Ruleset;
 use super::kernel::{Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
+use crate::net::PortRange;
+use crate::pf::States;
 
 /// Room for the reply of a call: a rule takes about 4000 bytes, the status 6000.
 const REPLY: usize = 16 * 1024;
@@ -16,7 +18,7 @@ const LONGEST_REPLY: usize = 1024 * 1024;
 
 /// A rule that pf holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct LoadedRule {
     /// The anchor that it calls; empty for an ordinary rule.
     pub anchor_call: String,
     /// The rule.
@@ -66,36 +68,48 @@ pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<(u
 }
 
 /// The rules of a ruleset. EBUSY where it was loaded anew meanwhile.
-pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Vec<Held>, Failure> {
+pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Vec<LoadedRule>, Failure> {
     let (count, ticket) = count(kernel, anchor, ruleset)?;
-    let mut rules = Vec::new();
-    for nr in 0..count {
-        let request = List::new()
-            .with("anchor", Value::String(anchor.to_owned()))
-            .with("ruleset", Value::Number(u64::from(ruleset.action())))
-            .with("ticket", Value::Number(u64::from(ticket)))
-            .with("nr", Value::Number(u64::from(nr)));
-        let reply = match exchange(kernel, |nv| Call::GetRule(nv), &request) {
-            // the anchor went away between the calls
-            Err(failure) if failure.errno == libc::ENOENT => Err(Failure { errno: libc::EBUSY, ..failure }),
-            other => other,
-        }
-        .map_err(|failure| Failure { about: format!("rule {nr} of anchor \"{anchor}\""), ..failure })?;
-        let read = || -> Result<Held, Malformed> {
-            let (anchor_call, rule) = (reply.string("anchor_call")?.to_owned(), reply.list("rule")?.clone());
-            Ok(Held { anchor_call, rule, ticket, nr })
-        };
-        rules.push(read().map_err(|malformed| unreadable("DIOCGETRULENV", &malformed))?);
+    (0..count).map(|nr| rule(kernel, anchor, ruleset, ticket, nr)).collect()
+}
+
+/// One rule of a ruleset, if that has this ticket still: EBUSY where it was loaded anew.
+pub fn rule<K: Kernel>(
+    kernel: &K,
+    anchor: &str,
+    ruleset: Ruleset,
+    ticket: u32,
+    nr: u32,
+) -> Result<LoadedRule, Failure> {
+    let request = List::new()
+        .with("anchor", Value::String(anchor.to_owned()))
+        .with("ruleset", Value::Number(u64::from(ruleset.action())))
+        .with("ticket", Value::Number(u64::from(ticket)))
+        .with("nr", Value::Number(u64::from(nr)));
+    let reply = match exchange(kernel, |nv| Call::GetRule(nv), &request) {
+        // the anchor went away between the calls
+        Err(failure) if failure.errno == libc::ENOENT => Err(Failure { errno: libc::EBUSY, ..failure }),
+        other => other,
     }
-    Ok(rules)
+    .map_err(|failure| Failure { about: format!("rule {nr} of anchor \"{anchor}\""), ..failure })?;
+    let read = || -> Result<LoadedRule, Malformed> {
+        let (anchor_call, rule) = (reply.string("anchor_call")?.to_owned(), reply.list("rule")?.clone());
+        Ok(LoadedRule { anchor_call, rule, ticket, nr })
+    };
+    read().map_err(|malformed| unreadable("DIOCGETRULENV", &malformed))
 }
 
 /// The addresses that a rule redirects to; none where the kernel does not tell. EBUSY where the ruleset was loaded anew
 /// meanwhile. 14 has one list of addresses for each rule, which is that of route-to in a filter rule; 15 has several, and
 /// this call gives those of rdr-to (pf_ioctl_get_addrs).
-pub fn targets<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset, held: &Held) -> Result<Vec<Where>, Failure> {
+pub fn targets<K: Kernel>(
+    kernel: &K,
+    anchor: &str,
+    ruleset: Ruleset,
+    loaded: &LoadedRule,
+) -> Result<Vec<Address>, Failure> {
     let mut request = PfiocPooladdr::new_zeroed();
-    (request.ticket, request.r_action, request.r_num) = (held.ticket, ruleset.action(), held.nr);
+    (request.ticket, request.r_action, request.r_num) = (loaded.ticket, ruleset.action(), loaded.nr);
     request.anchor = field(anchor);
     match kernel.call(Call::GetAddrs(&mut request)) {
         Ok(()) => {}
@@ -109,10 +123,10 @@ pub fn targets<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset, held: &Hel
         kernel.call(Call::GetAddr(&mut request))?;
         let wrap = &request.addr;
         targets.push(match wrap.kind {
-            PF_ADDR_DYNIFTL => Where::Interface(text(&wrap.addr), modifiers(u64::from(wrap.iflags))),
-            PF_ADDR_TABLE => Where::Table(text(&[wrap.addr, wrap.mask].concat())),
+            PF_ADDR_DYNIFTL => Address::Interface(text(&wrap.addr), modifiers(u64::from(wrap.iflags))),
+            PF_ADDR_TABLE => Address::Table(text(&[wrap.addr, wrap.mask].concat())),
             PF_ADDR_ADDRMASK => masked(wrap.addr, wrap.mask, u64::from(request.af)),
-            _ => Where::Other,
+            _ => Address::Other,
         });
     }
     Ok(targets)
@@ -169,12 +183,25 @@ pub fn running<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
     status.bool("running").map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
 }
 
-/// Ends the states that rules with this label made, and says how many. Every key is one that the kernel insists on
-/// (pf_nvstate_kill_to_kstate_kill in sys/netpfil/pf/pf_nv.c); an empty one matches everything.
-pub fn kill_states<K: Kernel>(kernel: &K, label: &str) -> Result<u64, Failure> {
+/// Ends states, and says how many. Every key is one that the kernel insists on (pf_nvstate_kill_to_kstate_kill in
+/// sys/netpfil/pf/pf_nv.c); an empty one matches everything. The destination is that of the packet on the wire, before it is
+/// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): the port of the host.
+pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
+    let (label, protocol, ports) = match states {
+        States::Jail { label } => (label, 0, None),
+        States::Mapping { jail, label: _, protocol, host } => (jail, protocol.number(), Some(*host)),
+    };
+    let label = label.as_str();
     let number = Value::Number;
-    let any = || {
+    let side = |ports: Option<PortRange>| {
         let zeros = || Value::List(List::new().with("addr", Value::Binary(vec![0; 16])));
+        // as in a rule: the number is the field's bytes, which are in network order
+        let port = |port: u16| u64::from(port.to_be());
+        let (op, port) = match ports {
+            None => (0, [0, 0]),
+            Some(one) if one.count() == 1 => (PF_OP_EQ, [port(one.first()), 0]),
+            Some(range) => (PF_OP_RRG, [port(range.first()), port(range.last())]),
+        };
         let wrap = List::new()
             .with("type", number(u64::from(PF_ADDR_ADDRMASK)))
             .with("iflags", number(0))
@@ -183,23 +210,25 @@ pub fn kill_states<K: Kernel>(kernel: &K, label: &str) -> Result<u64, Failure> {
         Value::List(
             List::new()
                 .with("addr", Value::List(wrap))
-                .with("port", Value::Numbers(vec![0, 0]))
+                .with("port", Value::Numbers(port.to_vec()))
                 .with("neg", number(0))
-                .with("port_op", number(0)),
+                .with("port_op", number(u64::from(op))),
         )
     };
     let compare = List::new().with("id", number(0)).with("creatorid", number(0)).with("direction", number(0));
     let request = List::new()
         .with("cmp", Value::List(compare))
         .with("af", number(0))
-        .with("proto", number(0))
-        .with("src", any())
-        .with("dst", any())
+        .with("proto", number(u64::from(protocol)))
+        .with("src", side(None))
+        .with("dst", side(ports))
         .with("ifname", Value::String(String::new()))
         .with("label", Value::String(label.to_owned()))
         .with("kill_match", Value::Bool(false));
-    let reply = exchange(kernel, |nv| Call::KillStates(nv), &request)
-        .map_err(|failure| Failure { about: format!("label \"{label}\""), ..failure })?;
+    let reply = exchange(kernel, |nv| Call::KillStates(nv), &request).map_err(|failure| match states {
+        States::Jail { .. } => failure.about(format_args!("label \"{label}\"")),
+        States::Mapping { protocol, host, .. } => failure.about(format_args!("label \"{label}\", {protocol} {host}")),
+    })?;
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
 }
 
@@ -228,7 +257,7 @@ pub fn has_table<K: Kernel>(kernel: &K, table: &str) -> Result<bool, Failure> {
 
 /// An address of a rule, as DIOCGETRULENV gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Where {
+pub enum Address {
     /// `any`
     Any,
     /// one address
@@ -244,17 +273,17 @@ pub enum Where {
 }
 
 /// The address in `src` or `dst` of a rule of family `af` (0 for both).
-pub fn address(rule_addr: &List, af: u64) -> Result<Where, Malformed> {
+pub fn address(rule_addr: &List, af: u64) -> Result<Address, Malformed> {
     let wrap = rule_addr.list("addr")?;
     let kind = wrap.number("type")?;
     if kind == u64::from(PF_ADDR_DYNIFTL) {
-        return Ok(Where::Interface(wrap.string("ifname")?.to_owned(), modifiers(wrap.number("iflags")?)));
+        return Ok(Address::Interface(wrap.string("ifname")?.to_owned(), modifiers(wrap.number("iflags")?)));
     }
     if kind == u64::from(PF_ADDR_TABLE) {
-        return Ok(Where::Table(wrap.string("tblname")?.to_owned()));
+        return Ok(Address::Table(wrap.string("tblname")?.to_owned()));
     }
     if kind != u64::from(PF_ADDR_ADDRMASK) {
-        return Ok(Where::Other);
+        return Ok(Address::Other);
     }
     let bytes = |name: &str| -> Result<[u8; 16], Malformed> {
         let mut bytes = [0; 16];
@@ -273,14 +302,33 @@ fn modifiers(flags: u64) -> String {
 }
 
 /// An address and its mask, of family `af`.
-fn masked(address: [u8; 16], mask: [u8; 16], af: u64) -> Where {
+fn masked(address: [u8; 16], mask: [u8; 16], af: u64) -> Address {
     let prefix = mask.iter().map(|byte| byte.count_ones()).sum::<u32>();
     if prefix == 0 {
-        return Where::Any;
+        return Address::Any;
     }
     // no family: what is behind the first four bytes tells
     let v4 = af == u64::from(AF_INET) || af == 0 && address[4..] == [0; 12] && mask[4..] == [0; 12];
     let [a, b, c, d, ..] = address;
     let (address, whole) = if v4 { (IpAddr::from([a, b, c, d]), 32) } else { (IpAddr::from(address), 128) };
-    if prefix >= whole { Where::Host(address) } else { Where::Network(address, prefix) }
+    if prefix >= whole { Address::Host(address) } else { Address::Network(address, prefix) }
+}
+
+/// The ports in `src` or `dst` of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// PF_OP_*; 0 for any port
+    pub op: u8,
+    /// what it compares with
+    pub ports: [u16; 2],
+}
+
+impl Ports {
+    /// Reads them.
+    pub fn read(rule_addr: &List) -> Result<Ports, Malformed> {
+        // the numbers are the bytes of the struct's field: network order
+        let port = |number: Option<&u64>| number.map_or(0, |number| u16::from_be(*number as u16));
+        let numbers = rule_addr.numbers("port")?;
+        Ok(Ports { op: rule_addr.number("port_op")? as u8, ports: [port(numbers.first()), port(numbers.get(1))] })
+    }
 }

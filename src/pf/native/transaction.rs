@@ -14,7 +14,7 @@ use super::encode::{self, Ruleset};
 use super::kernel::{Call, Failure, Kernel};
 use super::layout::*;
 use crate::name::Anchor;
-use crate::rule::Rule;
+use crate::rule::{Member, Rule};
 
 /// An open transaction over the nat, rdr and filter rulesets of one anchor.
 #[must_use = "a transaction that is not committed rolls back"]
@@ -46,13 +46,13 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         let ruleset = Ruleset::of(rule);
         let ticket = self.rulesets.iter().find(|element| element.rs_num == ruleset.number()).map(|e| e.ticket);
         self.rule.ticket = ticket.unwrap_or_default();
-        for member in encode::members(rule.matches()) {
+        for member in rule.matches().members() {
             self.send(rule, member).map_err(|failure| failure.about(format_args!("rule: {rule}")))?;
         }
         Ok(())
     }
 
-    fn send(&mut self, rule: &Rule, member: encode::Member<'_>) -> Result<(), Failure> {
+    fn send(&mut self, rule: &Rule, member: Member<'_>) -> Result<(), Failure> {
         // also before a rule without an address: every rule takes what is in the buffer, and it is checked for all
         // (pf_ioctl_addrule)
         self.address.zero();
@@ -108,8 +108,8 @@ pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<()
 /// Does `attempt` again as long as pf is busy, until the deadline. The buffer for redirect addresses is one for the
 /// whole host, so any program that loads rules at the same time makes EBUSY of this one's next call: the pause is
 /// short, grows, and is another one for each process.
-pub fn patiently<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
-    const LONGEST: u64 = 50_000;
+pub fn retry_while_busy<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    const LONGEST_PAUSE: u64 = 50_000;
     let mut most = 500;
     loop {
         match attempt() {
@@ -120,7 +120,7 @@ pub fn patiently<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Fa
                 }
                 let pause = Duration::from_micros(fastrand::u64(most / 4..=most));
                 thread::sleep(pause.min(left));
-                most = (most * 2).min(LONGEST);
+                most = (most * 2).min(LONGEST_PAUSE);
             }
             done => return done,
         }

@@ -30,6 +30,17 @@ pub struct Stored {
     pub counters: [u64; 6],
 }
 
+/// A state, as far as it is told from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// the label of its rule
+    pub label: String,
+    /// IPPROTO_*
+    pub protocol: u8,
+    /// where it came to, before it was redirected
+    pub port: u16,
+}
+
 #[derive(Default)]
 struct Set {
     active: Vec<Stored>,
@@ -42,13 +53,13 @@ struct Set {
 }
 
 #[derive(Default)]
-struct State {
+struct Pf {
     anchors: BTreeMap<String, BTreeMap<i32, Set>>,
     pool: Vec<Vec<u8>>,
     pool_ticket: u32,
     running: bool,
-    /// by label
-    states: BTreeMap<String, u64>,
+    /// the inbound halves
+    states: Vec<State>,
     anchor_limit: Option<u32>,
     /// the active tables of the main ruleset, each with the number of its addresses
     tables: BTreeMap<String, i32>,
@@ -67,7 +78,7 @@ struct State {
 /// The kernel.
 #[derive(Default)]
 pub struct Fake {
-    state: RefCell<State>,
+    state: RefCell<Pf>,
 }
 
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -169,8 +180,14 @@ impl Fake {
         }
     }
 
-    pub fn set_states(&self, label: &str, count: u64) {
-        self.state.borrow_mut().states.insert(label.to_owned(), count);
+    /// Adds states.
+    pub fn set_states(&self, states: &[State]) {
+        self.state.borrow_mut().states.extend_from_slice(states);
+    }
+
+    /// The states that are left.
+    pub fn states(&self) -> Vec<State> {
+        self.state.borrow().states.clone()
     }
 
     pub fn set_table(&self, name: &str, addresses: i32) {
@@ -235,7 +252,7 @@ impl Kernel for Fake {
 
 type Served = Result<(), i32>;
 
-impl State {
+impl Pf {
     fn serve(&mut self, call: Call<'_>) -> Served {
         match call {
             Call::XBegin(rulesets) => self.begin(rulesets),
@@ -498,29 +515,44 @@ impl State {
             for name in ["id", "creatorid", "direction"] {
                 cmp.number(name)?;
             }
-            request.number("af")?;
-            request.number("proto")?;
-            for side in ["src", "dst"] {
+            assert_eq!(request.number("af")?, 0, "both families");
+            let protocol = request.number("proto")?;
+            let mut ports = [[0; 2]; 2];
+            let mut ops = [0; 2];
+            for (n, side) in ["src", "dst"].into_iter().enumerate() {
                 let side = request.list(side)?;
                 let wrap = side.list("addr")?;
                 assert_eq!((wrap.number("type")?, wrap.number("iflags")?), (0, 0));
                 for part in ["addr", "mask"] {
                     assert_eq!(wrap.list(part)?.binary("addr")?, [0; 16], "must match every address");
                 }
-                assert_eq!(side.numbers("port")?, [0, 0]);
-                assert_eq!((side.number("neg")?, side.number("port_op")?), (0, 0));
+                // in network order
+                ports[n] = [0, 1].map(|at| u16::from_be(side.numbers("port").unwrap()[at] as u16));
+                assert_eq!(side.number("neg")?, 0);
+                ops[n] = side.number("port_op")?;
             }
+            assert_eq!((ops[0], ports[0]), (0, [0, 0]), "any source");
             assert!(request.string("ifname")?.len() < 16);
             request.bool("kill_match")?;
-            request.string("label").map(str::to_owned)
+            Ok((request.string("label")?.to_owned(), protocol, ops[1], ports[1]))
         };
-        let label = checked().map_err(|_: kport::pf::native::nv::Malformed| libc::EINVAL)?;
+        let (label, protocol, op, ports) = checked().map_err(|_: kport::pf::native::nv::Malformed| libc::EINVAL)?;
         if label.len() >= 64 {
             return Err(libc::EINVAL);
         }
         assert!(!label.is_empty(), "no label matches every state of the host");
-        let killed = self.states.remove(&label).unwrap_or(0);
-        reply(nv, &List::new().with("killed", Value::Number(killed)))
+        let before = self.states.len();
+        self.states.retain(|state| {
+            let port = match op {
+                0 => true,
+                2 => state.port == ports[0],
+                9 => (ports[0]..=ports[1]).contains(&state.port),
+                _ => panic!("port_op {op}"),
+            };
+            !(state.label == label && [0, u64::from(state.protocol)].contains(&protocol) && port)
+        });
+        let killed = before - self.states.len();
+        reply(nv, &List::new().with("killed", Value::Number(killed as u64)))
     }
 }
 
@@ -668,6 +700,14 @@ pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
         .with("states_cur", Value::Number(0))
         .with("states_tot", Value::Number(states))
         .with("action", number(rule[904]))
+        .with("direction", number(rule[905]))
+        .with("log", number(rule[906]))
+        .with("quick", number(rule[908]))
+        .with("max_states", Value::Number(u64::from(u32_at(rule, 784))))
+        .with("max_src_states", Value::Number(u64::from(u32_at(rule, 792))))
+        .with("max_src_conn", Value::Number(u64::from(u32_at(rule, 796))))
+        .with("max_src_conn_rate.limit", Value::Number(u64::from(u32_at(rule, 800))))
+        .with("max_src_conn_rate.seconds", Value::Number(u64::from(u32_at(rule, 804))))
         .with("ifnot", number(rule[909]))
         .with("natpass", number(rule[911]))
         .with("af", number(rule[913]))

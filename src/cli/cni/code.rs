@@ -1,0 +1,176 @@
+//! What can go wrong, by the numbers of the CNI specification: below 100 they are its own, from 100 on kport's.
+
+use std::fmt;
+
+use kport::error::{Error, Kind};
+
+/// The code of an error. The numbers never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The configuration has a version that kport does not speak, or that does not have the command.
+    Version,
+    /// A field that is understood, and cannot be done.
+    Unsupported,
+    /// No such attachment was added.
+    Unknown,
+    /// A variable of the environment is missing or unusable.
+    Environment,
+    /// A system call or pfctl(8) failed.
+    Io,
+    /// What came in is not JSON, or a field has the wrong type.
+    Decode,
+    /// A field has a value that cannot be.
+    Config,
+    /// Try again later.
+    Busy,
+    /// Nothing could be published now.
+    Unavailable,
+    /// Nothing could be published now, and what is published is dead.
+    Dead,
+    /// [`Kind::Conflict`]
+    Conflict,
+    /// [`Kind::Permission`]
+    Permission,
+    /// [`Kind::Unavailable`]
+    NotReady,
+    /// [`Kind::Unsupported`]
+    NotPossible,
+    /// `CHECK`: what is published is not what was asked for.
+    Differs,
+    /// A defect in kport.
+    Internal,
+}
+
+impl Code {
+    /// Every code, in the order of the numbers.
+    #[cfg(test)]
+    pub const ALL: [Code; 16] = [
+        Code::Version,
+        Code::Unsupported,
+        Code::Unknown,
+        Code::Environment,
+        Code::Io,
+        Code::Decode,
+        Code::Config,
+        Code::Busy,
+        Code::Unavailable,
+        Code::Dead,
+        Code::Conflict,
+        Code::Permission,
+        Code::NotReady,
+        Code::NotPossible,
+        Code::Differs,
+        Code::Internal,
+    ];
+
+    pub const fn number(self) -> u16 {
+        match self {
+            Code::Version => 1,
+            Code::Unsupported => 2,
+            Code::Unknown => 3,
+            Code::Environment => 4,
+            Code::Io => 5,
+            Code::Decode => 6,
+            Code::Config => 7,
+            Code::Busy => 11,
+            Code::Unavailable => 50,
+            Code::Dead => 51,
+            // 100 and the number of the kind
+            Code::Conflict => 103,
+            Code::Permission => 104,
+            Code::NotReady => 105,
+            Code::NotPossible => 108,
+            Code::Differs => 110,
+            Code::Internal => 999,
+        }
+    }
+
+    /// A few words, the same for every error with this code.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Code::Version => "incompatible CNI version",
+            Code::Unsupported => "unsupported field",
+            Code::Unknown => "unknown container",
+            Code::Environment => "bad environment variable",
+            Code::Io => "system error",
+            Code::Decode => "cannot decode",
+            Code::Config => "bad network configuration",
+            Code::Busy => "busy, try again",
+            Code::Unavailable => "pf is not ready",
+            Code::Dead => "pf is not ready, and published ports are dead",
+            Code::Conflict => "port in use",
+            Code::Permission => "permission denied",
+            Code::NotReady => "firewall not ready",
+            Code::NotPossible => "not supported",
+            Code::Differs => "not published as asked for",
+            Code::Internal => "internal error in kport",
+        }
+    }
+}
+
+impl From<Kind> for Code {
+    fn from(kind: Kind) -> Code {
+        match kind {
+            Kind::Argument | Kind::Spec => Code::Config,
+            Kind::Conflict => Code::Conflict,
+            Kind::Permission => Code::Permission,
+            Kind::Unavailable => Code::NotReady,
+            Kind::Busy => Code::Busy,
+            Kind::System => Code::Io,
+            Kind::Unsupported => Code::NotPossible,
+            _ => Code::Internal,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub code: Code,
+    /// What was seen and what to do: the `details` of the answer.
+    pub details: String,
+}
+
+impl Failure {
+    pub fn new(code: Code, details: impl Into<String>) -> Failure {
+        // one line, whatever stood in the input
+        Failure { code, details: Error::new(Kind::Argument, details.into()).message().to_owned() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::new(error.kind().into(), error.message())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.text(), self.details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_rise_and_kports_own_are_a_hundred_and_the_kind() {
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+        for kind in Kind::ALL {
+            let code = Code::from(kind).number();
+            assert!(code < 100 || code == 999 || i32::from(code) == 100 + kind.number(), "{kind:?}: {code}");
+        }
+    }
+
+    /// The table of kport-cni(8).
+    #[test]
+    fn the_manual_has_each_code() {
+        let page = include_str!("../../../man/kport-cni.8");
+        let table = page.split("\n.\\\" code table").nth(1).unwrap().split("\n.El").next().unwrap();
+        let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix(".It ")).collect();
+        let expected: Vec<String> =
+            Code::ALL.iter().map(|code| format!("{} Ta {}", code.number(), code.text())).collect();
+        assert_eq!(rows, expected);
+    }
+}

@@ -1,0 +1,141 @@
+//! `portMappings`: from the runtime's list to kport's specs.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use kport::error::quoted;
+use kport::net::{Place, Protocol};
+use kport::spec::{self, Spec};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::code::{Code, Failure};
+use super::fields::{field, text};
+
+/// One port of the host, and where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortMapping {
+    pub place: Place,
+    pub protocol: Protocol,
+    pub host: u16,
+    pub jail: u16,
+}
+
+/// An entry of the runtime's list. `place` is for one without `hostIP`.
+pub fn read(entry: &Map<String, Value>, place: Place) -> Result<PortMapping, Failure> {
+    let port = |key: &str| -> Result<u16, Failure> {
+        let number = field::<i64>(entry, key)?.unwrap_or_default();
+        u16::try_from(number)
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| Failure::new(Code::Config, format!("portMappings: {key} is {number}; ports are 1 to 65535")))
+    };
+    let protocol = text(entry, "protocol")?.unwrap_or_else(|| "tcp".to_owned());
+    let known = Protocol::ALL.into_iter().find(|known| known.name().eq_ignore_ascii_case(&protocol));
+    let protocol = known.ok_or_else(|| {
+        let names = Protocol::ALL.map(Protocol::name).join(", ");
+        Failure::new(Code::Config, format!("portMappings: protocol is {}; there are {names}", quoted(&protocol)))
+    })?;
+    let place = match text(entry, "hostIP")? {
+        Some(address) => address_of(&address)?,
+        None => place,
+    };
+    Ok(PortMapping { place, protocol, host: port("hostPort")?, jail: port("containerPort")? })
+}
+
+fn address_of(text: &str) -> Result<Place, Failure> {
+    let refuse = |why: &str| Failure::new(Code::Config, format!("portMappings: hostIP is {}: {why}", quoted(text)));
+    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    let address = address.parse::<IpAddr>().map_err(|_| refuse("not an IPv4 or IPv6 address"))?;
+    if zone.is_some() {
+        return Err(refuse("an address with a zone is not published; name the interface in the plugin's place"));
+    }
+    if address.is_unspecified() {
+        return Ok(Place::Any);
+    }
+    Place::address(address).map_err(refuse)
+}
+
+/// The specs of a set of mappings: ports in a row are one range. `None` for no mappings.
+pub fn spec(mappings: &BTreeSet<PortMapping>) -> Result<Option<Spec>, Failure> {
+    let mut text = String::new();
+    let mut rest = mappings.iter().copied().peekable();
+    while let Some(first) = rest.next() {
+        let mut last = first;
+        // the order of the set brings what can be joined together
+        while let Some(next) = rest.next_if(|next| is_next(last, *next)) {
+            last = next;
+        }
+        let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let (host, jail) = (range(first.host, last.host), range(first.jail, last.jail));
+        _ = write!(text, "{}:{host}:{jail}/{} ", first.place, first.protocol);
+    }
+    if text.is_empty() { Ok(None) } else { Ok(Some(spec::parse(&text)?)) }
+}
+
+fn is_next(last: PortMapping, next: PortMapping) -> bool {
+    (next.place, next.protocol) == (last.place, last.protocol)
+        && Some(next.host) == last.host.checked_add(1)
+        && Some(next.jail) == last.jail.checked_add(1)
+}
+
+/// Whether a mapping can be served where the container has addresses of these families.
+pub fn served(mapping: &PortMapping, addresses: &[IpAddr]) -> bool {
+    match mapping.place {
+        Place::Address(place) => addresses.iter().any(|address| address.is_ipv4() == place.is_ipv4()),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(json: &str) -> Result<PortMapping, Failure> {
+        read(&serde_json::from_str(json).unwrap(), "em0".parse().unwrap())
+    }
+
+    #[test]
+    fn entries() {
+        let made =
+            one(r#"{"hostPort":8080,"containerPort":80,"protocol":"TCP","hostIP":"192.0.2.1","extra":1}"#).unwrap();
+        assert_eq!((made.place.to_string().as_str(), made.host, made.jail), ("192.0.2.1", 8080, 80));
+        let made = one(r#"{"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":""}"#).unwrap();
+        assert_eq!((made.place.to_string().as_str(), made.protocol), ("em0", Protocol::Udp));
+        for (json, code, says) in [
+            (r#"{"containerPort":80}"#, Code::Config, "hostPort is 0"),
+            (r#"{"hostPort":65536,"containerPort":80}"#, Code::Config, "65536"),
+            (r#"{"hostPort":-1,"containerPort":80}"#, Code::Config, "-1"),
+            (r#"{"hostPort":"80","containerPort":80}"#, Code::Decode, "hostPort is \"80\""),
+            (r#"{"hostPort":80.5,"containerPort":80}"#, Code::Decode, "80.5"),
+            (r#"{"hostPort":80,"containerPort":80,"protocol":"icmp"}"#, Code::Config, "tcp, udp, sctp"),
+            (r#"{"hostPort":80,"containerPort":80,"hostIP":"fe80::1%em0"}"#, Code::Config, "zone"),
+            (r#"{"hostPort":80,"containerPort":80,"hostIP":"fe80::1"}"#, Code::Config, "link-local"),
+            (r#"{"hostPort":80,"containerPort":80,"hostIP":"em0"}"#, Code::Config, "not an IPv4 or IPv6"),
+            (r#"{"hostPort":80,"containerPort":80,"hostIP":"224.0.0.1"}"#, Code::Config, "multicast"),
+        ] {
+            let failure = one(json).unwrap_err();
+            assert_eq!(failure.code, code, "{json}");
+            assert!(failure.details.contains(says), "{failure}");
+        }
+    }
+
+    #[test]
+    fn ports_in_a_row_are_one_range() {
+        let place: Place = "*".parse().unwrap();
+        let port = |protocol, host, jail| PortMapping { place, protocol, host, jail };
+        let mut set: BTreeSet<PortMapping> = (8000..=8010).map(|p| port(Protocol::Tcp, p, p + 1000)).collect();
+        set.extend([port(Protocol::Tcp, 8011, 80), port(Protocol::Udp, 8012, 81), port(Protocol::Tcp, 65535, 65535)]);
+        let made = spec(&set).unwrap().unwrap().to_string();
+        assert_eq!(made, "*:8000-8010:9000-9010/tcp *:8011:80/tcp *:65535:65535/tcp *:8012:81/udp");
+        assert_eq!(spec(&BTreeSet::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn every_port_at_once() {
+        let place: Place = "*".parse().unwrap();
+        let set = (1..=65535).map(|p| PortMapping { place, protocol: Protocol::Udp, host: p, jail: p }).collect();
+        assert_eq!(spec(&set).unwrap().unwrap().to_string(), "*:1-65535:1-65535/udp");
+    }
+}
