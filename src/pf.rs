@@ -174,6 +174,13 @@ pub trait Firewall {
     /// the skipped interfaces; then each anchor that is called. For `sim::World::of_pf`.
     fn rulesets(&self) -> Result<Vec<(String, String)>>;
 
+    /// The main ruleset as pf.conf(5) text: the skipped interfaces, then translation rules, then filter rules. What every
+    /// transaction asks, so that it may be what was read of a ruleset that has not changed since. The tables are left out.
+    fn main_ruleset(&self) -> Result<String> {
+        let why = format!("backend {} does not tell the main ruleset", self.name());
+        Err(Error::new(Kind::Unsupported, why))
+    }
+
     /// How many anchors pf has, those of others included, and how many it may have (`None` without a limit): for
     /// `kport doctor`, not for a transaction.
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
