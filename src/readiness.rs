@@ -12,7 +12,7 @@ mod surroundings;
 pub use calls::calls;
 pub use interfaces::interfaces;
 pub use packets::{main_ruleset, neighbour_discovery, skip};
-pub use surroundings::{Surroundings, address, jail};
+pub use surroundings::{Surroundings, address};
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
@@ -45,7 +45,7 @@ pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Resul
     problems.extend(skipped);
     let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
     if let Some(publication) = publications.iter().find(needs) {
-        problems.extend(bridge_members(around.host, &jail(publication))?);
+        problems.extend(bridge_members(around.host, &publication.jail.mention())?);
     }
     Ok(problems)
 }

@@ -6,7 +6,7 @@ use super::evidence::Evidence;
 use super::{Finding, Found, all, found, warning};
 use crate::net::Family;
 use crate::publication::Publication;
-use crate::readiness::{self, jail};
+use crate::readiness;
 
 pub(super) fn forwarding(evidence: &Evidence<'_>) -> Found {
     let mut all = vec![];
@@ -25,7 +25,7 @@ pub(super) fn interfaces(evidence: &Evidence<'_>) -> Found {
 pub(super) fn host_access(evidence: &Evidence<'_>) -> Found {
     let wanted = evidence.publications().find(|publication| publication.options.host_access);
     found(match wanted {
-        Some(publication) => readiness::unfiltered(evidence.host, &jail(publication))?,
+        Some(publication) => readiness::unfiltered(evidence.host, &publication.jail.mention())?,
         None => None,
     })
 }
@@ -33,7 +33,7 @@ pub(super) fn host_access(evidence: &Evidence<'_>) -> Found {
 pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Found {
     let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
     found(match evidence.publications().find(needs) {
-        Some(publication) => readiness::bridge_members(evidence.host, &jail(publication))?,
+        Some(publication) => readiness::bridge_members(evidence.host, &publication.jail.mention())?,
         None => None,
     })
 }
@@ -49,7 +49,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> Found {
                 format!(
                     "{}{group} is in the reach list of {}: whoever is behind it reaches {} port {} directly",
                     interface.name,
-                    jail(publication),
+                    publication.jail.mention(),
                     redirect.target,
                     redirect.jail
                 ),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::Phase;
 use super::transaction::Transaction;
-use crate::error::{Error, Kind, Problem, Result, quoted};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::name::Anchor;
 use crate::net::Family;
 use crate::pf::{Firewall, States};
@@ -121,6 +121,10 @@ impl Transaction<'_> {
 
     /// What of it nobody reaches, though pf evaluates the rules.
     fn dead(&self, record: &Record) -> Result<Vec<Problem>> {
+        // where no packet is redirected anyway, as on a Linux that somebody tries kport out on, em0 need not be there
+        if !self.firewall.redirects_packets() && !self.host.is_played() {
+            return Ok(vec![]);
+        }
         let rulesets = match self.firewall.main_ruleset() {
             Ok(main) => vec![(String::new(), main)],
             Err(error) if error.kind() == Kind::Unsupported => vec![],
@@ -140,7 +144,7 @@ impl Transaction<'_> {
             }
         }
         if problem.is_none() && record.publications.iter().any(|p| p.options.host_access) {
-            problem = readiness::unfiltered(self.host, &format!("jail {}", quoted(record.jail.as_str())))?;
+            problem = readiness::unfiltered(self.host, &record.jail.mention())?;
         }
         problem.map_or(Ok(()), |problem| Err(problem.error(Kind::Unavailable)))
     }

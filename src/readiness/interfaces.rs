@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Findings, Surroundings, address, jail};
+use super::{Findings, Surroundings, address};
 use crate::error::{Problem, Result};
 use crate::net::{Family, Place};
 use crate::publication::{Publication, Redirect};
@@ -18,7 +18,7 @@ pub fn interfaces<'a>(
         let (place, family) = (redirect.place, redirect.family());
         let outer = around.outer(place, family)?;
         let has = |family| outer.iter().any(|interface| address(interface, family).is_some());
-        let jail = jail(publication);
+        let jail = publication.jail.mention();
         let problem = |seen: String, remedy: String| (true, Problem { seen, remedy });
         let found = match place {
             Place::Any => continue,

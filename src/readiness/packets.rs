@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Findings, RELOAD, Surroundings, address, jail};
+use super::{Findings, RELOAD, Surroundings, address};
 use crate::error::{Problem, Result, quoted};
 use crate::host::{HostInterface, Interfaces};
 use crate::name::PARENT;
@@ -32,17 +32,17 @@ pub fn skip<'a>(
     };
     for (publication, redirect) in redirects(publications) {
         for interface in around.outer(redirect.place, redirect.family())? {
-            need(interface, format!("where {} is published", jail(publication)));
+            need(interface, format!("where {} is published", publication.jail.mention()));
         }
         let options = &publication.options;
         if let Some(via) = around.via(redirect.target).filter(|_| options.hairpin || options.host_access) {
             for interface in Interfaces(around.interfaces).members(via) {
-                need(interface, format!("which hairpin and host access to {} need", jail(publication)));
+                need(interface, format!("which hairpin and host access to {} need", publication.jail.mention()));
             }
         }
         if options.host_access {
             for interface in around.interfaces.iter().filter(|i| i.name.as_str() == "lo0") {
-                need(interface, format!("which host access to {} needs", jail(publication)));
+                need(interface, format!("which host access to {} needs", publication.jail.mention()));
             }
         }
     }
@@ -140,7 +140,7 @@ pub fn main_ruleset<'a>(
                 Some((party, at)) => format!("it goes to {party} at {at} instead"),
                 None => reason(&trace.steps),
             };
-            lost.entry(reason).or_default().push(format!("{} from {sender} to {redirect}", jail(publication)));
+            lost.entry(reason).or_default().push(format!("{} from {sender} to {redirect}", publication.jail.mention()));
         }
     }
     // a family that is not forwarded is a finding of its own

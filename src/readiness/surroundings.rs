@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::error::{Result, quoted};
+use crate::error::Result;
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::net::{Family, Interface, Place, is_link_local6};
-use crate::publication::Publication;
 
 /// The host and pf around kport's rules.
 #[derive(Clone, Copy)]
@@ -52,9 +51,4 @@ pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
         IpAddr::V6(v6) => !is_link_local6(*v6),
     };
     interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
-}
-
-/// Whose a publication is, for a message.
-pub fn jail(publication: &Publication) -> String {
-    format!("jail {}", quoted(publication.jail.as_str()))
 }
