@@ -100,6 +100,8 @@ pub struct ForeignRedirect {
     pub protocol: Option<Protocol>,
     /// The interface or the address it is bound to; [`Place::Any`] where it names neither.
     pub place: Place,
+    /// Whether it takes packets to whatever address: the place, if it is an interface, is where they come in.
+    pub any_address: bool,
     /// The ports; `None` for every port.
     pub ports: Option<PortRange>,
     /// The rule as it was found, for the message.

@@ -35,7 +35,7 @@ pub const RELOAD: &str = "then: service pf reload";
 /// The problems of what a jail publishes, though pf evaluates its rules. A main ruleset that cannot be read has none.
 pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
     let mut problems = interfaces(around, publications)?.problems;
-    problems.extend(calls(around).problems);
+    problems.extend(calls(around, publications)?.problems);
     let skipped = skip(around, publications)?;
     // a packet that pf does not look at needs no second reason
     if skipped.is_empty() && problems.is_empty() {

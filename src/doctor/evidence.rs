@@ -41,7 +41,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    pub(super) fn publications(&self) -> impl Iterator<Item = &Publication> {
+    pub(super) fn publications(&self) -> impl Iterator<Item = &Publication> + Clone {
         self.records.iter().flat_map(|record| &record.publications)
     }
 

@@ -26,5 +26,10 @@ pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Found {
     if !status.enabled || !status.rdr_anchor || !status.anchor || past {
         return Ok(None);
     }
-    Ok(Some(all(readiness::main_ruleset(&evidence.surroundings()?, evidence.publications())?)))
+    let around = evidence.surroundings()?;
+    // a call with a condition is the reason then
+    if !readiness::calls(&around, evidence.publications())?.problems.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(all(readiness::main_ruleset(&around, evidence.publications())?)))
 }

@@ -66,7 +66,7 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Found {
     if evidence.main().is_none() {
         return Ok(None);
     }
-    Ok(Some(all(readiness::calls(&evidence.surroundings()?))))
+    Ok(Some(all(readiness::calls(&evidence.surroundings()?, evidence.publications())?)))
 }
 
 pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Found {

@@ -1,25 +1,36 @@
 //! Whether the main ruleset calls kport's anchors for every packet, and before what is final.
 
+use super::packets::main_ruleset;
 use super::{Findings, RELOAD, Surroundings};
-use crate::error::{Problem, quoted};
+use crate::error::{Problem, Result, quoted};
 use crate::pf::calls_of_kport;
+use crate::publication::Publication;
 
-/// A call with a condition is a problem; a rule that ends the evaluation before the call may be meant so.
-pub fn calls(around: &Surroundings<'_>) -> Findings {
-    let Some(main) = around.main() else { return Findings::default() };
+/// A call with a condition is a problem where what is published does not arrive; where it does, it may be meant so, as may a rule
+/// that ends the evaluation before the call.
+pub fn calls<'a>(
+    around: &Surroundings<'_>,
+    publications: impl IntoIterator<Item = &'a Publication> + Clone,
+) -> Result<Findings> {
     let mut found = Findings::default();
-    for keyword in ["nat-anchor", "rdr-anchor", "anchor"] {
-        let calls = calls_of_kport(main, keyword);
-        if let Some((_, conditions)) = calls.first()
-            && calls.iter().all(|(_, conditions)| !conditions.is_empty())
-        {
-            found.problems.push(Problem {
+    let Some(main) = around.main() else { return Ok(found) };
+    let conditional: Vec<Problem> = ["nat-anchor", "rdr-anchor", "anchor"]
+        .into_iter()
+        .filter_map(|keyword| {
+            let calls = calls_of_kport(main, keyword);
+            let (_, conditions) = calls.first()?;
+            calls.iter().all(|(_, conditions)| !conditions.is_empty()).then(|| Problem {
                 seen: format!(
                     "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is passed over for other packets"
                 ),
                 remedy: format!("write in /etc/pf.conf: {keyword} \"kport/*\", {RELOAD}"),
-            });
-        }
+            })
+        })
+        .collect();
+    if !conditional.is_empty() {
+        let arrives = main_ruleset(around, publications)? == Findings::default();
+        let list = if arrives { &mut found.warnings } else { &mut found.problems };
+        list.extend(conditional);
     }
     let called = calls_of_kport(main, "anchor").first().map_or(0, |(at, _)| *at);
     for line in main.lines().take(called).map(str::trim) {
@@ -34,5 +45,5 @@ pub fn calls(around: &Surroundings<'_>) -> Findings {
             });
         }
     }
-    found
+    Ok(found)
 }

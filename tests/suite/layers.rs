@@ -121,7 +121,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("cli::cni", &["code", "environment", "fields", "mapping", "network", "previous", "attachments"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
-    ("readiness", &["surroundings", "interfaces", "calls", "packets"]),
+    ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",

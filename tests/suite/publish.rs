@@ -538,7 +538,7 @@ fn a_jail_is_published_by_its_name() {
     let rig = Rig::new();
     let error = rig.publish(&request("2", "8080:80")).unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
-    assert!(error.message().contains("2 is the number of jail \"web\""), "{error}");
+    assert!(error.message().contains("\"2\" is the number of jail \"web\""), "{error}");
 }
 
 #[test]
