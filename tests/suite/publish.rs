@@ -271,7 +271,7 @@ fn forwarding_that_is_off_is_told() {
 
 #[test]
 fn a_file_that_is_no_record_is_told_and_kept() {
-    for content in ["", "{", "not json", "{\"version\":1}", "{\"version\":99}"] {
+    for content in ["", "{", "not json", "{\"version\":1}"] {
         let rig = Rig::new();
         rig.publish(&request("web", "8080:80")).unwrap();
         fs::write(rig.state("jails/web.json"), content).unwrap();
