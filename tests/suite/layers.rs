@@ -121,7 +121,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "trace", "cni",
         ],
     ),
-    ("cli::cni", &["code", "environment", "fields", "mapping", "network", "previous", "attachments"]),
+    ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
