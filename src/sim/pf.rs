@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::choice::Run;
 use super::lookup::Lookup;
@@ -40,7 +41,7 @@ pub(super) struct Pf {
     pub enabled: bool,
     pub release: Release,
     /// By path, the main one's empty, in the order in which pf walks the children of a wildcard call.
-    pub rulesets: BTreeMap<String, Ruleset>,
+    pub rulesets: BTreeMap<String, Arc<Ruleset>>,
     pub skip: Vec<String>,
     pub syncookies: bool,
     pub states: States,

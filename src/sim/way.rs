@@ -330,10 +330,10 @@ impl World {
             }
             return trip.delivered(Party::Network(on), packet);
         };
-        self.into_jail(packet, &jail, trip)
+        self.jail_takes(packet, &jail, trip)
     }
 
-    fn into_jail(&mut self, packet: Packet, jail: &Attachment, trip: &mut Trip<'_>) -> Way {
+    fn jail_takes(&mut self, packet: Packet, jail: &Attachment, trip: &mut Trip<'_>) -> Way {
         let mut packet = packet;
         if self.pfil_member
             && let Some(member) = jail.member

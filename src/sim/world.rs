@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -163,7 +164,7 @@ impl World {
         for (below, rules) in conf.rulesets {
             let full = if below.is_empty() { path.to_owned() } else { Called::resolve(path, &below).path };
             if !rules.is_empty() {
-                self.pf.rulesets.insert(full.clone(), Ruleset::new(rules));
+                self.pf.rulesets.insert(full.clone(), Arc::new(Ruleset::new(rules)));
                 made.push(full);
             }
         }
