@@ -141,7 +141,10 @@ fn hook_c_starts_and_stops() {
     assert_eq!(hook(dir.path(), &["start", "web", "10", addresses, specs]), (0, String::new()));
     let (status, said) = hook(dir.path(), &["stop", "web", "7"]);
     assert_eq!(status, 0);
-    assert!(said.starts_with("kport: jail \"web\" was published again as jid 10; ") && said.lines().count() == 1, "{said}");
+    assert!(
+        said.starts_with("kport: jail \"web\" was published again as jid 10; ") && said.lines().count() == 1,
+        "{said}"
+    );
     assert_eq!(published(dir.path()).len(), 5);
     assert_eq!(hook(dir.path(), &["stop", "web", "10"]), (0, String::new()));
     assert_eq!(hook(dir.path(), &["stop", "db", "8"]), (0, String::new()));
