@@ -30,7 +30,7 @@ const FLAGS: u32 =
     KPORT_FORCE | KPORT_ALLOW_INERT | KPORT_HAIRPIN | KPORT_HOST_ACCESS | KPORT_LOG | KPORT_NO_QUICK | KPORT_ADD;
 
 /// The size of struct kport_options in the first release.
-const OPTIONS_FIRST_SIZE: usize = 8 * size_of::<usize>() + 10 * 4;
+const OPTIONS_FIRST_SIZE: usize = size_of::<[usize; 8]>() + size_of::<[u32; 10]>();
 /// The longest text that is taken, but for specs, which have their own limit.
 const MAX_TEXT: usize = 65536;
 /// The longest path: PATH_MAX of FreeBSD. Paths stand in error messages.
