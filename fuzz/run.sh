@@ -20,8 +20,8 @@ if [ "${1-}" = --keep ]; then
 fi
 seconds=${1:?usage: run.sh SECONDS [TARGET]}
 mkdir -p artifacts
-for target in ${2:-spec abi}; do
-	mkdir -p "found/$target"
+for target in ${2:-spec abi pf_conf}; do
+	mkdir -p "found/$target" "corpus/$target"
 	words=''
 	if [ "$target" = spec ]; then words=-dict=spec.dict; fi
 	# what is found goes to the first directory; the committed corpus stays as it is

@@ -24,7 +24,8 @@
 //! # Ok::<(), kport::error::Error>(())
 //! ```
 //!
-//! Not modelled: fragments, icmp, route-to, binat, time (rates, time-outs), and queues.
+//! Not modelled: fragments, time (rates, time-outs), and queues. Where a rule cannot be decided, the answer depends on it only if
+//! it hangs on it: [`Verdict::Depends`].
 //!
 //! The way of a question through the room: `conf` reads text into rules (`rule`), `pf` evaluates them for one packet at one
 //! interface with its `state`s and what it looks up (`lookup`), and `world` is the host around pf. [`Sim`] is the firewall of
@@ -45,12 +46,15 @@ mod trace;
 mod translate;
 mod walk;
 mod way;
+mod with_conf;
 mod world;
 
 pub use conf::Conf;
 pub use files::{NOTICE, Sim};
+pub use names::icmp_type;
 pub use packet::{IpProtocol, Packet, Party, Release};
 pub use trace::{Looked, Trace, TraceStep, Verdict};
+pub use with_conf::WithConf;
 pub use world::{Attachment, World};
 
 /// A main ruleset to trace with where there is none: what kport asks for, on a host that is closed from outside.

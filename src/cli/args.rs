@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
 use kport::rule::Rate;
 use kport::session::Backend;
-use kport::sim::Release;
+use kport::sim::{IpProtocol, Release};
 
 use super::hook;
 
@@ -157,6 +157,9 @@ pub struct DoctorArgs {
     /// Publish a port of a throw-away jail, connect, unpublish, and clean up (FreeBSD: as root; else simulated)
     #[arg(long, conflicts_with = "json")]
     pub self_test: bool,
+    /// Take this pf.conf(5) for the main ruleset, not what pf has
+    #[arg(long, value_name = "FILE", conflicts_with = "self_test")]
+    pub pf_conf: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -223,23 +226,45 @@ pub struct Question {
     /// Whose pf it is, 14 or 15 [default: this kernel's, or 15]
     #[arg(long, value_name = "14|15", value_parser = release)]
     pub release: Option<Release>,
+    /// Take this pf.conf(5) for the main ruleset, not what pf has
+    #[arg(long, value_name = "FILE")]
+    pub pf_conf: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     pub json: bool,
-    /// tcp, udp or sctp
+    /// tcp, udp, sctp, icmp or icmp6
     #[arg(value_name = "PROTO", value_parser = protocol)]
-    pub protocol: Protocol,
+    pub protocol: IpProtocol,
     /// Who sends it: 192.0.2.100, 192.0.2.100:40000, [2001:db8::7]:40000, or a jail
     #[arg(value_name = "SRC")]
     pub source: String,
-    /// Where it goes: 192.0.2.1:8080 or [2001:db8::1]:8080
-    #[arg(value_name = "DST")]
-    pub destination: SocketAddr,
+    /// Where it goes: 192.0.2.1:8080 or [2001:db8::1]:8080; of ICMP the address alone
+    #[arg(value_name = "DST", value_parser = destination)]
+    pub destination: Destination,
+    /// The type of an ICMP packet, by the names of pf.conf(5) [default: echoreq]
+    #[arg(long, value_name = "TYPE")]
+    pub icmp_type: Option<String>,
 }
 
-fn protocol(text: &str) -> Result<Protocol, String> {
-    let known = Protocol::ALL.into_iter().find(|protocol| protocol.name() == text);
-    known.ok_or_else(|| format!("there are {}", Protocol::ALL.map(|protocol| protocol.name()).join(", ")))
+fn protocol(text: &str) -> Result<IpProtocol, String> {
+    let named = Protocol::ALL.into_iter().find(|protocol| protocol.name() == text).map(IpProtocol::from);
+    let icmp = [("icmp", IpProtocol::ICMP), ("icmp6", IpProtocol::ICMP6), ("ipv6-icmp", IpProtocol::ICMP6)];
+    let known = named.or_else(|| icmp.into_iter().find(|(name, _)| *name == text).map(|(_, protocol)| protocol));
+    known.ok_or_else(|| format!("there are {}, icmp, icmp6", Protocol::ALL.map(|protocol| protocol.name()).join(", ")))
+}
+
+/// Where a packet goes; ICMP has no ports.
+#[derive(Clone, Copy, Debug)]
+pub enum Destination {
+    /// An address with a port.
+    Port(SocketAddr),
+    /// An address.
+    Address(IpAddr),
+}
+
+fn destination(text: &str) -> Result<Destination, String> {
+    let with_port = text.parse().map(Destination::Port);
+    with_port.or_else(|_| text.parse().map(Destination::Address)).map_err(|error| error.to_string())
 }
 
 fn release(text: &str) -> Result<Release, String> {

@@ -2,6 +2,7 @@
 
 use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
+use kport::pf::Firewall;
 use kport::sim;
 
 use super::args::{DoctorArgs, Global};
@@ -11,15 +12,23 @@ use super::show;
 
 /// `kport doctor`
 pub fn run(global: &Global, args: &DoctorArgs) -> Result<()> {
-    if args.self_test { self_test(global) } else { doctor(global, args.json) }
+    if args.self_test { self_test(global) } else { doctor(global, args) }
 }
 
 /// Warnings may be what the admin wants, so that only problems make the exit status.
-fn doctor(global: &Global, json: bool) -> Result<()> {
+fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     let session = session(global)?;
-    let findings = doctor::examine(&*session.host, &*session.firewall, session.store());
+    let with_conf;
+    let firewall: &dyn Firewall = match &args.pf_conf {
+        Some(file) => {
+            with_conf = sim::WithConf::new(sim::Conf::of_file(file)?, &*session.firewall);
+            &with_conf
+        }
+        None => &*session.firewall,
+    };
+    let findings = doctor::examine(&*session.host, firewall, session.store());
     let problems = findings.iter().filter(|f| f.level == Level::Problem).count();
-    print(&if json {
+    print(&if args.json {
         document(&show::findings_json(&findings))
     } else {
         show::findings(findings.iter().filter(|f| !global.quiet || f.level > Level::Ok))

@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use kport::error::{Error, Kind, Result, quoted};
 use kport::net::Family;
+use kport::pf::Firewall;
 use kport::session::Session;
 use kport::sim;
-use kport::sim::{Packet, Party, Release, Trace, TraceStep, Verdict, World};
+use kport::sim::{Conf, IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, WithConf, World};
 use serde_json::{Value, json};
 
-use super::args::{Global, Question};
+use super::args::{Destination, Global, Question};
 use super::output::{complain, document, print};
 use super::session::any_session;
 use super::show::VERSION;
@@ -23,7 +24,12 @@ pub fn run(global: &Global, question: &Question) -> Result<()> {
     if !global.quiet {
         traced.notes.iter().for_each(|note| complain(note));
     }
-    print(&if question.json { document(&json(&traced)) } else { format!("{}\n", traced.trace) })?;
+    let looked = traced.trace.looked;
+    let mut text = traced.trace.to_string();
+    if global.verbose > 0 {
+        text += &format!("\nlooked at: {} anchors, {} rules", looked.anchors, looked.rules);
+    }
+    print(&if question.json { document(&json(&traced)) } else { format!("{text}\n") })?;
     verdict(&traced)
 }
 
@@ -43,12 +49,22 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
         Some(release) => release,
         None => host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default(),
     };
-    let made = World::of_pf(host, &*session.firewall, release);
+    let with_conf;
+    let firewall: &dyn Firewall = match &question.pf_conf {
+        Some(file) => {
+            with_conf = WithConf::new(Conf::of_file(file)?, &*session.firewall);
+            &with_conf
+        }
+        None => &*session.firewall,
+    };
+    let made = World::of_pf(host, firewall, release);
     let mut world = made.map_err(|error| match (error.kind(), &global.host) {
         (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
         _ => error,
     })?;
-    let source = source(&question.source, question.destination, &world)?;
+    let destination = destination(question)?;
+    let source = source(&question.source, destination, &world)?;
+    let packet = packet_of(question, source, destination)?;
     let sender = world.sender(source.ip(), question.on)?;
     let mut notes = vec![];
     if !session.firewall.redirects_packets() {
@@ -58,7 +74,35 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
         notes.push("net.link.bridge.pfil_member is 1: what pf does at the members of bridges is left out".to_owned());
     }
     notes.extend_from_slice(world.notes());
-    Ok(Traced { trace: world.trace(&sender, question.protocol, source, question.destination), notes, release })
+    Ok(Traced { trace: world.trace_packet(&sender, &packet), notes, release })
+}
+
+/// Ports are where the protocol has them.
+fn destination(question: &Question) -> Result<SocketAddr> {
+    let icmp = question.protocol.with_ports().is_none();
+    let wrong = |why: &str| Err(Error::new(Kind::Argument, format!("{}: {why}", question.protocol)));
+    match question.destination {
+        Destination::Port(to) if !icmp => Ok(to),
+        Destination::Port(_) => wrong("it has no ports; give the address alone"),
+        Destination::Address(_) if !icmp => wrong("give the port too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
+        Destination::Address(to) if to.is_ipv6() != (question.protocol == IpProtocol::ICMP6) => {
+            wrong("icmp is IPv4's, icmp6 IPv6's")
+        }
+        Destination::Address(to) => Ok(SocketAddr::new(to, 0)),
+    }
+}
+
+fn packet_of(question: &Question, from: SocketAddr, to: SocketAddr) -> Result<Packet> {
+    match &question.icmp_type {
+        None => Ok(Packet::first(question.protocol, from, to)),
+        Some(_) if question.protocol.with_ports().is_some() => {
+            Err(Error::new(Kind::Argument, "--icmp-type is for icmp and icmp6"))
+        }
+        Some(name) => match sim::icmp_type(name, to.is_ipv6()) {
+            Some(kind) => Ok(Packet::icmp(kind, 0, from, to)),
+            None => Err(Error::new(Kind::Argument, format!("{} is no ICMP type of pf.conf(5)", quoted(name)))),
+        },
+    }
 }
 
 /// An address, an address with a port, or the address that a jail has in the family of where it goes.

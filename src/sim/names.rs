@@ -276,7 +276,7 @@ const ICMP6_CODES: &[(&str, u8, u8)] = &[
 ];
 
 /// An ICMP type, by name or number.
-pub(super) fn icmp_type(text: &str, inet6: bool) -> Option<u8> {
+pub fn icmp_type(text: &str, inet6: bool) -> Option<u8> {
     let table = if inet6 { ICMP6_TYPES } else { ICMP_TYPES };
     table.iter().find(|(name, _)| *name == text).map(|(_, number)| *number).or_else(|| text.parse().ok())
 }

@@ -96,7 +96,7 @@ impl Pf {
             None => self.states.find(&mut packet, direction, on),
         };
         if let Some(state) = found {
-            return by_state(state, &before, packet, steps);
+            return by_state(state, &before, packet, direction, steps);
         }
         let made = {
             let mut test = Test { hook: Hook { direction, on, lookup }, known, run, steps };
@@ -117,7 +117,13 @@ impl Pf {
 }
 
 /// As a state has it: translated, tagged, routed.
-fn by_state(state: FoundState, before: &Packet, mut packet: Packet, steps: &mut Vec<TraceStep>) -> After {
+fn by_state(
+    state: FoundState,
+    before: &Packet,
+    mut packet: Packet,
+    direction: Direction,
+    steps: &mut Vec<TraceStep>,
+) -> After {
     let FoundState { maker, kept, along, crossed } = state;
     steps.push(TraceStep::State { anchor: maker.anchor, text: maker.text.to_string() });
     note_translation(before, &packet, steps);
@@ -128,15 +134,15 @@ fn by_state(state: FoundState, before: &Packet, mut packet: Packet, steps: &mut 
         return After::Crossed(packet);
     }
     match kept.route {
-        Some(Route { kind: RouteKind::Packets, on }) if along => sent(packet, on, steps),
-        Some(Route { kind: RouteKind::Replies, on }) if !along => sent(packet, on, steps),
+        Some(Route { kind: RouteKind::Packets, on }) if along => sent(packet, on, direction, steps),
+        Some(Route { kind: RouteKind::Replies, on }) if !along => sent(packet, on, direction, steps),
         _ => After::Goes(packet),
     }
 }
 
-fn sent(packet: Packet, on: Interface, steps: &mut Vec<TraceStep>) -> After {
+fn sent(packet: Packet, on: Interface, direction: Direction, steps: &mut Vec<TraceStep>) -> After {
     steps.push(TraceStep::Note(format!("sent out by {on}, past the routes")));
-    After::Sent { packet, on, tested: true }
+    After::Sent { packet, on, tested: direction == Direction::In }
 }
 
 /// A state to be made.

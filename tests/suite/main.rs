@@ -7,6 +7,7 @@ mod cli;
 mod cni;
 mod doctor;
 mod faces;
+mod forms;
 mod grammar;
 mod header;
 mod import;

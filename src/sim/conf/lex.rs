@@ -83,6 +83,8 @@ pub(super) struct Lexer<'a> {
     files: Files<'a>,
     raw: Vec<u8>,
     in_comment: bool,
+    /// Where the word starts that was read last.
+    start: (String, usize),
 }
 
 enum Next {
@@ -112,6 +114,7 @@ impl<'a> Lexer<'a> {
             files,
             raw: vec![],
             in_comment: false,
+            start: (name.to_owned(), 1),
         }
     }
 
@@ -190,6 +193,7 @@ impl<'a> Lexer<'a> {
     pub(super) fn statement(&mut self) -> Option<Result<Statement, (String, usize, String)>> {
         self.raw.clear();
         let (mut file, mut line) = self.place();
+        self.start = (file.clone(), line);
         let mut tokens: Vec<Token> = vec![];
         let mut depth = 0_usize;
         let mut ended = false;
@@ -203,7 +207,7 @@ impl<'a> Lexer<'a> {
             };
             if tokens.is_empty() {
                 // what comes first says where the statement starts
-                (file, line) = self.place();
+                (file, line) = self.start.clone();
             }
             match next {
                 Next::End => {
@@ -257,6 +261,7 @@ impl<'a> Lexer<'a> {
 
     fn token(&mut self) -> Read<Next> {
         let Some(mut byte) = self.blank() else { return Ok(Next::End) };
+        self.start = self.place();
         while byte == b'$' && !self.expanding {
             let mut name = vec![];
             let mut next = self.char();

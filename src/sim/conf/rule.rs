@@ -181,7 +181,38 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
     Ok((rule, said))
 }
 
+/// Whether the grammar has this word in a rule of this kind.
+fn fits(action: &Action, word: &str) -> bool {
+    const STATES_AND_TARGETS: &[&str] = &[
+        "no",
+        "keep",
+        "modulate",
+        "synproxy",
+        "nat-to",
+        "rdr-to",
+        "binat-to",
+        "af-to",
+        "route-to",
+        "reply-to",
+        "dup-to",
+        "divert-to",
+        "once",
+    ];
+    const OF_TRANSLATION: &[&str] =
+        &["on", "inet", "inet6", "proto", "from", "to", "all", "os", "log", "tag", "tagged", "!", "rtable"];
+    match action {
+        Action::Translate { .. } => OF_TRANSLATION.contains(&word),
+        Action::Call(RuleKind::Filter, _) => !STATES_AND_TARGETS.contains(&word),
+        Action::Call(..) => OF_TRANSLATION.contains(&word),
+        Action::Match => word != "af-to",
+        Action::Pass | Action::Block => true,
+    }
+}
+
 fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()> {
+    if !fits(&rule.action, words.peek()) {
+        return Err(format!("{} in such a rule is not known", words.shown()));
+    }
     let when = &mut rule.when;
     let effects = &mut rule.effects;
     let lists = &mut said.lists;
@@ -475,6 +506,14 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
         return Err("it is about no packet: its addresses are of different families".to_owned());
     }
     if said.binat_to {
+        let certain = |rule: &Rule| {
+            let outside = rule.effects.nat_to.as_ref().and_then(|pool| pool.addresses.first()?.address.as_ref());
+            let address = |operand: &Operand| matches!(operand, Operand::Network(_) | Operand::Interface(_));
+            address(&rule.when.from.address) && outside.is_some_and(address) && rule.when.direction.is_none()
+        };
+        if !made.iter().all(certain) {
+            return Err("binat-to needs an address in from and behind it, and no direction".to_owned());
+        }
         made = made.into_iter().flat_map(both_ways).collect();
     }
     Ok(made)

@@ -1,0 +1,43 @@
+//! Any bytes as pf.conf(5): read or refused; what is read prints as the same rules, and packets through them end.
+
+#![no_main]
+
+use kport::host::HostInterface;
+use kport::net::Protocol;
+use kport::sim::{Conf, Party, Release, Verdict, World};
+use libfuzzer_sys::fuzz_target;
+
+fn world(release: Release) -> World {
+    let interface = |name: &str, addresses: &[&str]| HostInterface {
+        name: name.parse().unwrap(),
+        groups: vec![],
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        up: true,
+    };
+    let interfaces =
+        vec![interface("lo0", &["127.0.0.1/8"]), interface("em0", &["192.0.2.1/24"]), interface("bridge0", &["10.0.0.1/24"])];
+    let mut world = World::new(release, interfaces);
+    world.gateway.inet = "em0".parse().ok();
+    world
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(conf) = text.parse::<Conf>() else {
+        // what pfctl prints may have words that are not known
+        _ = Conf::of_output(text);
+        return;
+    };
+    let printed = conf.to_string();
+    let again = printed.parse::<Conf>().expect("what is printed can be read");
+    assert_eq!(again, conf, "{printed}");
+    for release in [Release::V14, Release::V15] {
+        let mut world = world(release);
+        world.load_conf("", conf.clone());
+        let em0 = Party::Network("em0".parse().unwrap());
+        for (protocol, to) in [(Protocol::Tcp, "10.0.0.2:80"), (Protocol::Udp, "192.0.2.1:53")] {
+            let trace = world.trace(&em0, protocol, "192.0.2.100:40000".parse().unwrap(), to.parse().unwrap());
+            assert_eq!(trace.verdict == Verdict::Depends, !trace.depends_on.is_empty());
+        }
+    }
+});

@@ -1,0 +1,86 @@
+//! A firewall whose main ruleset is a file: what pf would do with it, before it is loaded or where there is no pf.
+
+use super::Conf;
+use crate::error::{Error, Kind, Result};
+use crate::name::{Anchor, PARENT, Table};
+use crate::pf::{Firewall, ForeignRedirect, Loaded, States, Status, foreign};
+use crate::rule::Rule;
+
+/// The main ruleset of a file, with kport's anchors as another firewall holds them. Nothing is loaded through it.
+pub struct WithConf<'a> {
+    firewall: &'a dyn Firewall,
+    conf: Conf,
+}
+
+impl<'a> WithConf<'a> {
+    /// `conf` in the place of the main ruleset of `firewall`.
+    pub fn new(conf: Conf, firewall: &'a dyn Firewall) -> WithConf<'a> {
+        WithConf { firewall, conf }
+    }
+
+    fn refuse<T>(&self) -> Result<T> {
+        Err(Error::new(Kind::Unsupported, "a pf.conf(5) that is only read changes nothing; leave --pf-conf out"))
+    }
+}
+
+impl Firewall for WithConf<'_> {
+    fn name(&self) -> &'static str {
+        self.firewall.name()
+    }
+
+    fn redirects_packets(&self) -> bool {
+        self.firewall.redirects_packets()
+    }
+
+    fn labels_mappings(&self) -> bool {
+        self.firewall.labels_mappings()
+    }
+
+    fn replace(&self, _: &Anchor, _: &[Rule]) -> Result<()> {
+        self.refuse()
+    }
+
+    fn anchors(&self) -> Result<Vec<String>> {
+        self.firewall.anchors()
+    }
+
+    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+        self.firewall.loaded(anchor)
+    }
+
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        self.firewall.holds(anchor, rules)
+    }
+
+    fn kill_states(&self, _: &[States]) -> Result<u64> {
+        self.refuse()
+    }
+
+    fn status(&self) -> Result<Status> {
+        let [nat_anchor, rdr_anchor, anchor] = self.conf.calls(&format!("{PARENT}/*"));
+        Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
+    }
+
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        let texts = self.conf.texts();
+        let of = |(path, text): &(String, String)| {
+            text.lines().filter_map(|line| foreign::redirect(path, line)).collect::<Vec<_>>()
+        };
+        Ok(texts.iter().flat_map(of).collect())
+    }
+
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        Ok(self.conf.has_table(table))
+    }
+
+    fn main_ruleset(&self) -> Result<String> {
+        Ok(self.conf.texts().swap_remove(0).1)
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        let ours = format!("{PARENT}/");
+        let mut all = self.conf.texts();
+        all.extend(self.firewall.rulesets()?.into_iter().filter(|(path, _)| path.starts_with(&ours)));
+        Ok(all)
+    }
+}
