@@ -66,7 +66,9 @@ impl Transaction<'_> {
                     }
                 }
                 // a claim that outlived its record, unless pf still has the rules
-                Ok(Some(_) | None) if self.firewall.loaded(&claim.anchor)?.is_empty() => {}
+                Ok(Some(_) | None) if self.firewall.loaded(&claim.anchor)?.is_empty() => {
+                    self.store.drop_claim(&self.lock, redirect.protocol, &claim);
+                }
                 Ok(Some(_) | None) => {
                     return Err(Error::new(
                         Kind::Conflict,
