@@ -6,16 +6,18 @@
 //! jails/NAME.json             the record of one jail, NAME being its anchor's name
 //! ports/tcp/126/8080-8080@em0@NAME   a claim: NAME's record has tcp ports in block 126 (64 ports each)
 //! ports/tcp/wide/...          the claims over more than 16 blocks
+//! targets/10.0.0.2/NAME       NAME's record has redirects that lead to 10.0.0.2
+//! jids/7/NAME                 NAME's record is of jail number 7
 //! damaged/                    records that could not be read, kept for the admin
 //! ```
 //!
 //! One file for each jail, not one for all: what a publish costs does not grow with the number of jails, and a damaged
-//! file is one jail's trouble. Claims only say which records to look at: they are made before the record and go
-//! after it, so a kill in between leaves one too many, never one too few. Nothing is synced to disk: the record is of this
+//! file is one jail's problem. Claims, targets and numbers only say which records to look at: they are made before the record
+//! and go after it, so a kill in between leaves one too many, never one too few. Nothing is synced to disk: the record is of this
 //! boot (it carries the boot's id), and what the kernel lost in a crash it need not remember either.
 
-mod claims;
 mod dir;
+mod entries;
 mod lock;
 
 use std::fs;
@@ -24,12 +26,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, quoted};
-use crate::files::{make_dir, names_in, read_file, replace_file};
+use crate::error::{Error, Kind, Result};
+use crate::files::{make_dir, names_in, read_file, replace_file, touch};
 use crate::name::{Anchor, JailName};
 use crate::publication::{Publication, Redirect};
 
-pub use claims::Claim;
+use entries::entries;
+pub use entries::{Block, Claim};
 pub use lock::Lock;
 
 /// Where the record is unless the caller says otherwise.
@@ -49,12 +52,16 @@ pub struct Record {
     pub jail: JailName,
     /// The number that the jail had, if it was known: another number is another start of the jail.
     pub jid: Option<i32>,
+    /// While the number is not known: that of an earlier start, which may still ask to unpublish.
+    #[serde(default)]
+    pub earlier_jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
     /// Whether every state that may live has its mapping's label: [`Firewall::labels_mappings`](crate::pf::Firewall) of each
     /// backend that has loaded rules for the jail since it was unpublished.
     pub mapping_labels: bool,
-    /// What is to be in pf: one publication, or several with different options. All of the same jail, and never none.
+    /// What is to be in pf: one publication, or several with different options. All of the same jail. None where a first
+    /// change failed and could not be undone.
     pub publications: Vec<Publication>,
     /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds the old or the new.
     pub replaces: Vec<Publication>,
@@ -118,7 +125,8 @@ impl Store {
     }
 
     /// The record of an anchor; `None` where there is none. A file that is no record of this anchor is an error of
-    /// [`Kind::System`]; see [`Store::move_damaged`].
+    /// [`Kind::System`] without errno; see [`Store::move_damaged`]. A record of a version that this code does not know is one
+    /// of [`Kind::Unsupported`].
     pub fn get(&self, anchor: &Anchor) -> Result<Option<Record>> {
         let path = self.record_path(anchor);
         let damaged = |why: &dyn std::fmt::Display| {
@@ -137,27 +145,41 @@ impl Store {
         if bytes.len() > MAX_RECORD {
             return Err(damaged(&"it is too large"));
         }
-        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
-        if record.version != Record::VERSION {
-            return Err(damaged(&format_args!("version {} is unknown to this kport", record.version)));
+        let form: Form = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
+        if form.version != Record::VERSION {
+            // not damaged: another kport can read it, and its rules are in pf
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "{} is a record of version {}, and this kport knows version {} only: use the kport that wrote it, or \
+                     unpublish with that one first",
+                    path.display(),
+                    form.version,
+                    Record::VERSION
+                ),
+            ));
         }
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
         if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
-            return Err(damaged(&format_args!("it is of jail {}", quoted(record.jail.as_str()))));
+            return Err(damaged(&format_args!("it is of {}", record.jail.mention())));
         }
         Ok(Some(record))
     }
 
-    /// Writes the record of its jail, in whole or not at all, and its claims before it.
+    /// Writes the record of its jail, in whole or not at all, and what leads to it before it.
     pub fn put(&self, _lock: &Lock, record: &Record) -> Result<()> {
         let anchor = record.jail.anchor();
-        self.claim(&anchor, &record.claims())?;
+        for entry in entries(record) {
+            let path = self.dir.join(&entry.dir).join(entry.file);
+            touch(&path).map_err(|e| Error::io(format_args!("make {}", path.display()), &e))?;
+        }
         let path = self.record_path(&anchor);
         let bytes = serde_json::to_vec(record).map_err(|e| Error::new(Kind::Internal, format!("record: {e}")))?;
         replace_file(&path, &bytes)
     }
 
-    /// Removes the record of an anchor, if there is one, and then its claims.
-    pub fn remove(&self, lock: &Lock, anchor: &Anchor, claims: &[Redirect]) -> Result<()> {
+    /// Removes the record of an anchor, if there is one, and then what leads to it; `record` is the one that was there.
+    pub fn remove(&self, lock: &Lock, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
         let path = self.record_path(anchor);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -165,7 +187,9 @@ impl Store {
             }
             _ => {}
         }
-        self.release(lock, anchor, claims, &[]);
+        if let Some(record) = record {
+            self.release(lock, record, None);
+        }
         Ok(())
     }
 
@@ -174,18 +198,18 @@ impl Store {
         let from = self.record_path(anchor);
         let dir = self.dir.join("damaged");
         make_dir(&dir).map_err(|e| Error::io(format_args!("make {}", dir.display()), &e))?;
-        for n in 1..=1000 {
-            let to = dir.join(format!("{}.{n}", anchor.child()));
-            if fs::symlink_metadata(&to).is_ok() {
-                continue;
-            }
-            fs::rename(&from, &to).map_err(|e| Error::io(format_args!("move {}", from.display()), &e))?;
-            return Ok(to);
-        }
-        Err(Error::new(
-            Kind::System,
-            format!("{} is full of damaged records; look at them and remove them", dir.display()),
-        ))
+        let named = |n: usize| dir.join(format!("{}.{n}", anchor.child()));
+        // where so many are kept, the last one gives way: what is unreadable must not keep a port open
+        let to = (1..MAX_DAMAGED).map(named).find(|to| fs::symlink_metadata(to).is_err());
+        let to = to.unwrap_or_else(|| named(MAX_DAMAGED));
+        fs::rename(&from, &to).map_err(|e| Error::io(format_args!("move {}", from.display()), &e))?;
+        Ok(to)
+    }
+
+    /// Whether a file of this anchor was [moved there](Store::move_damaged), and nobody has removed it.
+    pub fn is_damaged(&self, anchor: &Anchor) -> Result<bool> {
+        let names = names_in(&self.dir.join("damaged"))?;
+        Ok(names.iter().any(|name| name.rsplit_once('.').is_some_and(|(child, _)| child == anchor.child())))
     }
 
     /// The anchors that have a record, sorted.
@@ -215,3 +239,12 @@ impl Store {
         Ok(found)
     }
 }
+
+/// What is looked at of a record before anything else.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
+
+/// The most files of one anchor that are kept in `damaged`.
+const MAX_DAMAGED: usize = 100;

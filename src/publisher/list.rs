@@ -20,7 +20,10 @@ pub(super) fn list(
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
     let anchors: BTreeSet<Anchor> = match jail {
-        Some(jail) => BTreeSet::from([jail.anchor()]),
+        Some(jail) => {
+            let name = earlier_name(host, store, &boot, jail)?;
+            BTreeSet::from([name.as_ref().unwrap_or(jail).anchor()])
+        }
         None => {
             let in_pf = firewall.anchors()?;
             store.anchors()?.into_iter().chain(in_pf.iter().filter_map(|c| Anchor::from_child(c))).collect()
@@ -48,6 +51,27 @@ pub(super) fn list(
         }
     }
     Ok(listed)
+}
+
+/// The name by which a running jail has published, if that is another one than it has now. None for a jail with a record by
+/// its name.
+pub(super) fn earlier_name(host: &dyn Host, store: &Store, boot: &str, jail: &JailName) -> Result<Option<JailName>> {
+    // what is wrong with a record that is there is for others to say
+    if !matches!(store.get(&jail.anchor()), Ok(None)) {
+        return Ok(None);
+    }
+    let Some(there) = host.jail(jail.as_str())?.filter(|there| !there.dying && there.name == jail.as_str()) else {
+        return Ok(None);
+    };
+    for anchor in store.of_jid(there.jid)? {
+        if let Ok(Some(record)) = store.get(&anchor)
+            && record.boot == boot
+            && record.jid == Some(there.jid)
+        {
+            return Ok(Some(record.jail));
+        }
+    }
+    Ok(None)
 }
 
 fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {

@@ -101,8 +101,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::cni", &["main"]),
     ("cli::diagnose", &["main"]),
     ("cli::hook", &["main"]),
+    ("cli::import", &["main"]),
     ("cli::inspect", &["main"]),
     ("cli::output", &["main"]),
+    ("cli::session", &["main"]),
     ("cli::setup", &["main"]),
     ("cli::trace", &["main"]),
 ];
@@ -113,17 +115,31 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "trace",
-            "cni",
+            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "import",
+            "trace", "cni",
         ],
     ),
-    ("cli::cni", &["code", "environment", "fields", "mapping", "network", "previous", "attachments"]),
+    ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",
-        &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
+        &[
+            "facts",
+            "others",
+            "transaction",
+            "list",
+            "taken",
+            "addresses",
+            "resolve",
+            "wait",
+            "check",
+            "change",
+            "unpublish",
+            "restore",
+            "gc",
+        ],
     ),
     ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
 ];
@@ -139,6 +155,7 @@ const UNSAFE: &[&str] = &[
     "host/freebsd/jail/get.rs",
     "host/freebsd/sysctl.rs",
     "host/freebsd/vnet.rs",
+    "host/rights.rs",
     "pf/native/ioctl.rs",
 ];
 
