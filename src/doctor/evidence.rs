@@ -60,7 +60,7 @@ impl<'a> Evidence<'a> {
         let named = |name| Interfaces(all).members(name).map(|found| found.name).collect::<Vec<_>>();
         let names = match place {
             Place::Interface(name) => named(name),
-            Place::Any => self.host.gateway(family)?.into_iter().flat_map(named).collect(),
+            Place::Any | Place::AnyOf(_) => self.host.gateway(family)?.into_iter().flat_map(named).collect(),
             Place::Address(address) => holders(all, address).map(|found| found.name).collect(),
         };
         Ok(all.iter().filter(|interface| names.contains(&interface.name)).collect())

@@ -28,7 +28,7 @@ pub(super) fn interfaces(evidence: &Evidence<'_>) -> Found {
         let has = |family| outer.iter().any(|interface| address(interface, family).is_some());
         let jail = jail(publication);
         let finding = match place {
-            Place::Any => continue,
+            Place::Any | Place::AnyOf(_) => continue,
             Place::Address(address) if outer.is_empty() && !address.is_loopback() => problem(
                 format!("the host does not have the address {address}, on which {jail} is published"),
                 "give it to an interface, or publish on another; the host's: ifconfig".to_owned(),
