@@ -120,7 +120,8 @@ impl Plugin {
     fn is_clean(&self) {
         assert_eq!(self.published(), [""; 0]);
         let left: Vec<String> = rig::files(&self.state()).into_iter().filter(|f| !f.ends_with("lock")).collect();
-        let left: Vec<&String> = left.iter().filter(|f| !f.starts_with("sim/")).collect();
+        // the number of an earlier start may stay: it says which record to look at, and there is none
+        let left: Vec<&String> = left.iter().filter(|f| !f.starts_with("sim/") && !f.starts_with("jids/")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }
