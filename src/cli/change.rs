@@ -9,13 +9,17 @@ use kport::spec::{self, HostPorts};
 use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
 use super::hook;
 use super::output::{Shown, complain, document, print};
-use super::request::request;
+use super::request::{of_kleene, request};
 use super::session::{host, session};
 use super::show;
 
 /// `kport publish`
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
-    let mut request = if args.hook { hook_request(global, args)? } else { request(&args.request)? };
+    let mut request = match &args.kleene {
+        _ if args.hook => hook_request(global, args)?,
+        Some(file) => of_kleene(&args.request, file)?,
+        None => request(&args.request)?,
+    };
     request.jid = request.jid.or(args.jid);
     request.wait = args.wait.unwrap_or_default();
     request.add = args.add;

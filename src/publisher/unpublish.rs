@@ -66,7 +66,7 @@ impl Transaction<'_> {
         match earlier_name(self.host, self.store, &self.boot, jail, jid)? {
             None => Ok(jail.clone()),
             Some(name) => {
-                self.note(format!("{}, now {}: known by its number", name.mention(), jail.mention()));
+                self.note(format!("{} has published as {}", jail.mention(), name.mention()));
                 Ok(name)
             }
         }

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("net", &[]),
     ("name", &["net"]),
     ("spec", &["net"]),
+    ("kleene", &["net", "spec"]),
     ("rule", &["name", "net"]),
     ("options", &["name", "net", "rule"]),
     ("publication", &["name", "net", "options", "spec"]),
@@ -22,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pf", &["child", "name", "net", "rule"]),
     ("sim", &["files", "host", "name", "net", "pf", "rule"]),
     ("conflict", &["host", "net", "pf", "publication"]),
-    ("readiness", &["host", "net", "pf", "publication"]),
+    ("readiness", &["host", "name", "net", "options", "pf", "publication", "rule", "rules", "sim"]),
     ("store", &["files", "name", "net", "publication"]),
     (
         "publisher",
@@ -71,6 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "doctor",
             "files",
             "host",
+            "kleene",
             "name",
             "net",
             "options",
@@ -122,6 +124,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
+    ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",
