@@ -25,17 +25,19 @@ impl Transaction<'_> {
             Some(old) => joined(&old.publications, publication),
             _ => vec![publication],
         };
-        let forced = self.check_ports(request, added_to, jid, &publications)?;
+        let forced = self.check_ports(request, old, added_to, jid, &publications)?;
         self.outcome.notes.extend(forced);
         self.note_everywhere(&publications);
         self.check_tables(request)?;
         Ok(Record { earlier_jid, ..self.record_of(&request.jail, jid, publications) })
     }
 
-    /// What of it was forced. `added_to` is what the jail has published and keeps.
+    /// What of it was forced, and what overlaps all the same. `old` is what the jail has published, `added_to` the same if it
+    /// keeps it.
     fn check_ports(
         &self,
         request: &Request,
+        old: Option<&Record>,
         added_to: Option<&Record>,
         jid: Option<i32>,
         publications: &[Publication],
@@ -48,9 +50,16 @@ impl Transaction<'_> {
         let mut forced = vec![];
         // what stays was looked at when it was published, and may have been forced then
         let kept: HashSet<Redirect> = added_to.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+        let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         for redirect in &claims {
             self.in_time()?;
-            self.others.check(&own, jid, redirect, self.facts.places()?)?;
+            match self.others.check(&own, jid, redirect, self.facts.places()?) {
+                // an address of the host has moved since it was published: the neighbour is no newer than this one
+                Err(error) if error.kind() == Kind::Conflict && published.contains(redirect) => {
+                    forced.push(format!("published already, though {error}"));
+                }
+                other => other?,
+            }
             if kept.contains(redirect) {
                 continue;
             }
