@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::{Interfaces, Listener};
+use crate::name::JailName;
 use crate::net::Place;
 use crate::pf::ForeignRedirect;
 use crate::publication::Redirect;
@@ -36,6 +37,36 @@ pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> 
         open.push(redirect);
     }
     Ok(())
+}
+
+/// What of several jails overlaps, each with whose it is: which is published alright by itself, and met later, when an address
+/// moved to another interface or an interface joined a group.
+pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Vec<Problem> {
+    let mut sorted: Vec<&(&JailName, Redirect)> = claims.iter().collect();
+    sorted.sort_by_key(|(jail, r)| (r.protocol, r.family(), r.host.first(), *jail));
+    let mut open: Vec<&(&JailName, Redirect)> = vec![];
+    let mut found = vec![];
+    for claim in sorted {
+        let (jail, redirect) = claim;
+        open.retain(|(_, o)| {
+            o.protocol == redirect.protocol && o.family() == redirect.family() && o.host.last() >= redirect.host.first()
+        });
+        for (owner, other) in open.iter().filter(|(o, other)| o != jail && overlap(other, redirect, interfaces)) {
+            found.push(Problem {
+                seen: format!(
+                    "{} of {} and {} of {} take the same packets by now, and which of them gets them differs between FreeBSD \
+                     14 and 15",
+                    other,
+                    owner.mention(),
+                    redirect,
+                    jail.mention()
+                ),
+                remedy: "publish one of them on another port or address".to_owned(),
+            });
+        }
+        open.push(claim);
+    }
+    found
 }
 
 /// Refuses a redirect that takes what another jail has published.
@@ -71,7 +102,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
         return Ok(());
     }
     let at = match place {
-        Place::Any => "every address".to_owned(),
+        Place::Any | Place::AnyOf(_) => "every address".to_owned(),
         place => place.to_string(),
     };
     Err(Error::new(
@@ -84,6 +115,21 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
     ))
 }
 
+/// Refuses a redirect of an address that is none of the host's: pf would take the packets that the host only forwards.
+pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
+    match redirect.place {
+        Place::Address(address) if !interfaces.is_own(address) => Err(Error::new(
+            Kind::Argument,
+            format!(
+                "{redirect}: {address} is no address of this host, so that packets which the host forwards for others would \
+                 be redirected; give an address of the host or an interface, or publish with --force if the address is \
+                 still to come"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a redirect that meets one of another tool or of the admin.
 pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Result<()> {
     self::foreign(redirect, foreign, interfaces).map_or(Ok(()), |problem| Err(problem.error(Kind::Conflict)))
@@ -94,7 +140,7 @@ pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Inter
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
         && foreign.ports.is_none_or(|p| p.overlaps(redirect.host))
-        && interfaces.overlap(foreign.place, redirect.place);
+        && (interfaces.overlap(foreign.place, redirect.place) || passes(foreign, redirect.place));
     let owner = match foreign.anchor.as_str() {
         "" => "the main ruleset".to_owned(),
         anchor => format!("anchor {anchor}"),
@@ -110,6 +156,11 @@ pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Inter
         remedy: "remove one of them, or publish with --force (which of them wins differs between FreeBSD 14 and 15)"
             .to_owned(),
     })
+}
+
+/// Whether packets to an address may come in where the redirect takes all: one of em1's is reached through em0, too.
+fn passes(foreign: &ForeignRedirect, place: Place) -> bool {
+    foreign.any_address && matches!(place, Place::Address(address) if !address.is_loopback())
 }
 
 #[cfg(test)]

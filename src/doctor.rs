@@ -17,6 +17,7 @@ use self::evidence::Evidence;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::Host;
 use crate::pf::Firewall;
+use crate::readiness::Findings;
 use crate::store::Store;
 
 /// How bad it is.
@@ -69,7 +70,7 @@ type Found = Result<Option<Vec<Finding>>>;
 /// A check: its name, what is said where it finds nothing, and the check.
 type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Found);
 
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 19] = [
     ("state", "the records can be read", record::state),
     ("pf", "pf answers", pf::pf),
     ("securelevel", "pf's rules may be changed", pf::securelevel),
@@ -87,6 +88,7 @@ const CHECKS: [Check; 18] = [
     ("main-ruleset", "the main ruleset lets through what is published", packets::main_ruleset),
     ("anchors-loaded", "pf has what is recorded, and nothing else", record::anchors_loaded),
     ("jails", "the jails run, with the addresses that are published", record::jails),
+    ("overlaps", "no two jails take the same packets", record::overlaps),
     ("host-access", "the host itself gets where it should", host::host_access),
     ("bridge-members", "pf does not look at bridge members", host::bridge_members),
     ("reach", "nobody outside reaches a jail's own address", host::reach),
@@ -144,4 +146,7 @@ fn found(problem: Option<Problem>) -> Found {
     Ok(Some(problem.into_iter().map(Finding::from).collect()))
 }
 
-const RELOAD: &str = "then: service pf reload";
+fn all(found: Findings) -> Vec<Finding> {
+    let warnings = found.warnings.into_iter().map(|Problem { seen, remedy }| warning(seen, remedy));
+    found.problems.into_iter().map(Finding::from).chain(warnings).collect()
+}

@@ -9,13 +9,17 @@ use kport::spec::{self, HostPorts};
 use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
 use super::hook;
 use super::output::{Shown, complain, document, print};
-use super::request::request;
+use super::request::{of_kleene, request};
 use super::session::{host, session};
 use super::show;
 
 /// `kport publish`
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
-    let mut request = if args.hook { hook_request(global, args)? } else { request(&args.request)? };
+    let mut request = match &args.kleene {
+        _ if args.hook => hook_request(global, args)?,
+        Some(file) => of_kleene(&args.request, file)?,
+        None => request(&args.request)?,
+    };
     request.jid = request.jid.or(args.jid);
     request.wait = args.wait.unwrap_or_default();
     request.add = args.add;
@@ -86,18 +90,7 @@ fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<
                 publisher.unpublish_some(&caller.jail, caller.jid, &spec)
             });
         }
-        change(global, Report::Nothing, |publisher| {
-            let mut outcome = publisher.unpublish(&caller.jail, caller.jid)?;
-            let Some(jid) = caller.jid.filter(|_| !outcome.changed) else { return Ok(outcome) };
-            // the jail may have had another name when it published: jail(8) can rename one that runs
-            for listed in publisher.list(None)?.into_iter().filter(|listed| listed.jid == Some(jid)) {
-                if let Some(before) = listed.jail.filter(|name| *name != caller.jail) {
-                    outcome = publisher.unpublish(&before, Some(jid))?;
-                    outcome.notes.push(format!("{}, now {}: unpublished", before.mention(), caller.jail.mention()));
-                }
-            }
-            Ok(outcome)
-        })
+        change(global, Report::Nothing, |publisher| publisher.unpublish(&caller.jail, caller.jid))
     };
     if let Err(error) = stopped() {
         let line = format!("{error}; the jail stops all the same, and kport gc removes what is left");

@@ -382,6 +382,10 @@ impl Firewall for Pfctl {
         Ok(read)
     }
 
+    fn main_ruleset(&self) -> Result<String> {
+        Ok(self.skipped()? + &self.show("", &["-sn", "-P"])? + &self.show("", &["-sr", "-P"])?)
+    }
+
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
         let anchors = self.show("", &["-v", "-sA"])?.lines().count();
         // "anchors       hard limit      512": new in 15, and 0 is none

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Phase;
 use super::transaction::Transaction;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::name::Anchor;
 use crate::net::Family;
 use crate::options::Options;
 use crate::pf::{Firewall, States};
 use crate::publication::{Publication, Redirect};
-use crate::readiness;
+use crate::readiness::{self, Surroundings};
 use crate::rule::Rule;
 use crate::rules;
 use crate::store::Record;
@@ -79,6 +79,10 @@ impl Transaction<'_> {
         }
         if !record.replaces.is_empty() {
             let settled = self.observer.phase(Phase::Settle).and_then(|()| self.settle(&mut record));
+            if let (Ok(()), Some(old)) = (&settled, old) {
+                // its number, which may be that of an earlier start
+                self.store.release(&self.lock, old, Some(&record));
+            }
             if let Err(error) = settled {
                 self.note(format!(
                     "published, but the record still names the set before, too ({error}); publish again to set that right"
@@ -104,8 +108,31 @@ impl Transaction<'_> {
                 self.note(format!("loaded, but without effect for now: {error}"));
                 Ok(())
             }
-            other => other,
+            Ok(()) => {
+                match self.dead(record) {
+                    Ok(problems) => problems.iter().for_each(|problem| self.note(problem.to_string())),
+                    // the ports are published all the same
+                    Err(error) => self.observer.detail(&format!("whether anything arrives is not known: {error}")),
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// What of it nobody reaches, though pf evaluates the rules.
+    fn dead(&self, record: &Record) -> Result<Vec<Problem>> {
+        // where no packet is redirected anyway, as on a Linux that somebody tries kport out on, em0 need not be there
+        if !self.firewall.redirects_packets() && !self.host.is_played() {
+            return Ok(vec![]);
+        }
+        let rulesets = match self.firewall.main_ruleset() {
+            Ok(main) => vec![(String::new(), main)],
+            Err(error) if error.kind() == Kind::Unsupported => vec![],
+            Err(error) => return Err(error),
+        };
+        let around = Surroundings { host: self.host, interfaces: self.facts.interfaces()?, rulesets: &rulesets };
+        readiness::of_jail(&around, &record.publications)
     }
 
     fn verify_strictly(&self, record: &Record, wanted: &[Rule]) -> Result<()> {

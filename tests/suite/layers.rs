@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("net", &[]),
     ("name", &["net"]),
     ("spec", &["net"]),
+    ("kleene", &["net", "spec"]),
     ("rule", &["name", "net"]),
     ("options", &["name", "net", "rule"]),
     ("publication", &["name", "net", "options", "spec"]),
@@ -21,8 +22,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("host", &["files", "net"]),
     ("pf", &["child", "files", "name", "net", "rule"]),
     ("sim", &["files", "host", "name", "net", "pf", "rule"]),
-    ("conflict", &["host", "net", "pf", "publication"]),
-    ("readiness", &["host", "net", "pf", "publication"]),
+    ("conflict", &["host", "name", "net", "pf", "publication"]),
+    ("readiness", &["host", "name", "net", "options", "pf", "publication", "rule", "rules", "sim"]),
     ("store", &["files", "name", "net", "publication"]),
     (
         "publisher",
@@ -62,7 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("session", &["host", "pf", "publisher", "sim", "store"]),
-    ("ffi", &["host", "name", "net", "options", "publication", "publisher", "rule", "session", "spec"]),
+    ("ffi", &["host", "name", "net", "options", "pf", "publication", "publisher", "rule", "session", "sim", "spec"]),
     // the helper: the Rust API, never the C one
     ("main", &["cli"]),
     (
@@ -71,6 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "doctor",
             "files",
             "host",
+            "kleene",
             "name",
             "net",
             "options",
@@ -122,6 +124,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
+    ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",
