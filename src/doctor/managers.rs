@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::evidence::Evidence;
 use super::hooks::{self, Statement};
-use super::{Finding, Found, problem, warning};
+use super::{Finding, Found, Level, problem, warning};
 use crate::error::quoted;
 
 /// No file of hooks is longer.
@@ -166,8 +166,8 @@ fn discarded(path: &Path, statements: &[Statement]) -> Vec<Finding> {
             }
             let lost = if earlier.calls_kport() { "kport's hook" } else { "the hook" };
             // what is said of every jail may be meant otherwise for one
-            let level = if earlier.jail == later.jail { problem::<String, String> } else { warning };
-            found.push(level(
+            let level = if earlier.jail == later.jail { Level::Problem } else { Level::Warning };
+            let finding = problem(
                 format!(
                     "{} line {}: {} without + discards {lost} of line {}",
                     path.display(),
@@ -176,7 +176,8 @@ fn discarded(path: &Path, statements: &[Statement]) -> Vec<Finding> {
                     earlier.line
                 ),
                 format!("write += in line {} (in AppJail's templates +:)", later.line),
-            ));
+            );
+            found.push(Finding { level, ..finding });
         }
     }
     found

@@ -135,6 +135,7 @@ copy {
 	exec.poststop = "/usr/local/bin/kport unpublish copy";
 	exec.poststop = "logger down";
 }
+mail { exec.prestop = "logger bye"; }
 "#;
 
 /// `bastille config set` writes a line of its own, behind what an OCI jail starts its process with.
