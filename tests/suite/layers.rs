@@ -105,6 +105,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::hook", &["main"]),
     ("cli::import", &["main"]),
     ("cli::inspect", &["main"]),
+    ("cli::oci", &["main"]),
     ("cli::output", &["main"]),
     ("cli::session", &["main"]),
     ("cli::setup", &["main"]),
@@ -118,7 +119,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "cli",
         &[
             "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "import",
-            "trace", "cni",
+            "trace", "cni", "oci",
         ],
     ),
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
