@@ -3,6 +3,7 @@
 //! What it answers was seen on FreeBSD 15.1 and read in sbin/pfctl for 14. Its exit status says little: `-s` leaves with 0
 //! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
@@ -32,7 +33,7 @@ const VERIFY_TIME: Duration = Duration::from_secs(1);
 /// The program pfctl(8).
 pub struct Pfctl {
     program: PathBuf,
-    deadline: Instant,
+    deadline: Cell<Instant>,
     trace: Option<Box<Trace>>,
 }
 
@@ -81,7 +82,7 @@ impl fmt::Display for Run<'_> {
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.
     pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
-        Pfctl { program: program.into(), deadline, trace: None }
+        Pfctl { program: program.into(), deadline: Cell::new(deadline), trace: None }
     }
 
     /// The same, and `trace` sees every run.
@@ -163,7 +164,7 @@ impl Pfctl {
             "" => format!("pfctl {}", what.join(" ")),
             _ => format!("pfctl {} in anchor {}", what.join(" "), quoted(anchor)),
         };
-        let output = self.call(&doing, &arguments, "", self.deadline)?;
+        let output = self.call(&doing, &arguments, "", self.deadline.get())?;
         let complaints = complaints(&output);
         match output.end {
             End::Exit(_) | End::Unknown
@@ -185,7 +186,7 @@ impl Pfctl {
     fn kill(&self, label: &Label) -> Result<u64> {
         let doing = format!("kill the states of {label}");
         // no -q: the number is among what that silences
-        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline)?;
+        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline.get())?;
         match (output.end, complaints(&output).as_slice()) {
             (End::Exit(0) | End::Unknown, [line]) => {
                 line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
@@ -254,13 +255,17 @@ impl Firewall for Pfctl {
         "pfctl"
     }
 
+    fn set_deadline(&self, deadline: Instant) {
+        self.deadline.set(deadline);
+    }
+
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         let text = rule::text(rules);
         let doing = format!("load anchor {anchor}");
         // -o none: the optimizer would merge rules and make tables
         let arguments = ["-q", "-o", "none", "-a", anchor.path(), "-f", "-"];
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let output = self.call(&doing, &arguments, &text, self.deadline - VERIFY_TIME.min(left / 4))?;
+        let left = self.deadline.get().saturating_duration_since(Instant::now());
+        let output = self.call(&doing, &arguments, &text, self.deadline.get() - VERIFY_TIME.min(left / 4))?;
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
             // it leaves so before the commit, or because of it
@@ -320,7 +325,7 @@ impl Firewall for Pfctl {
 
     fn status(&self) -> Result<Status> {
         let doing = "ask whether pf is enabled";
-        let output = self.call(doing, &["-s", "Running"], "", self.deadline)?;
+        let output = self.call(doing, &["-s", "Running"], "", self.deadline.get())?;
         let enabled = match (output.end, output.stdout.trim_ascii()) {
             (End::Exit(0) | End::Unknown, b"Enabled") => true,
             (End::Exit(1) | End::Unknown, b"Disabled") => false,

@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("publication", &["name", "net", "options", "spec"]),
     ("rules", &["name", "net", "options", "publication", "rule", "spec"]),
     ("host", &["net"]),
-    ("pf", &["child", "name", "net", "rule"]),
+    ("pf", &["child", "files", "name", "net", "rule"]),
     ("sim", &["files", "host", "name", "net", "pf", "rule"]),
     ("conflict", &["host", "net", "pf", "publication"]),
     ("readiness", &["host", "net", "pf", "publication"]),
@@ -125,7 +125,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "publisher",
         &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
     ),
-    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
+    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "memory", "read", "compare", "transaction", "foreign"]),
 ];
 
 /// The only files that may hold `unsafe`.
