@@ -3,6 +3,7 @@
 //! Every error is one [`Kind`] and one line of text that says what was seen and what to do. The number
 //! of a kind is the status of the C ABI and the exit status of the helper; numbers never change.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -82,7 +83,7 @@ struct Inner {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error of `kind`. Control characters in `message` are shown escaped, so that the text stays one
+    /// An error of `kind`. Characters of `message` that do not print are shown escaped, so that the text stays one
     /// line whatever a caller, a file or pfctl(8) put into it.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
         Error(Box::new(Inner { kind, message: one_line(message.as_ref()), offset: None, errno: None }))
@@ -179,14 +180,24 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// `text` with control characters escaped; a NUL cannot reach a C string and a newline cannot forge a
-/// second log line.
+/// `text` as one line of characters that print, the others escaped: a NUL cannot reach a C string, a newline cannot forge a
+/// second log line, and neither ESC nor U+202E can change what a terminal shows of the rest.
 fn one_line(text: &str) -> String {
-    let text = text.trim_end_matches('\n');
-    if !text.contains(char::is_control) {
-        return text.to_owned();
+    printable(text.trim_end_matches('\n')).into_owned()
+}
+
+/// `text` with every character that does not print escaped, newlines too. Everything that others may have written goes
+/// through here before it comes to a terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.into();
     }
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        // escape_debug knows which characters print, and escapes these as well, for the sake of Rust's literals
+        if matches!(c, '\'' | '"' | '\\') { shown.push(c) } else { shown.extend(c.escape_debug()) }
+    }
+    shown.into()
 }
 
 /// `text` for an error message: quoted, escaped, and cut after 80 characters.
@@ -216,9 +227,27 @@ mod tests {
     #[test]
     fn a_message_is_one_line() {
         let error = Error::new(Kind::Argument, "a\nb\0c\n");
-        assert_eq!(error.message(), "a\\nb\\u{0}c");
+        assert_eq!(error.message(), "a\\nb\\0c");
         assert_eq!(quoted("x\"\n"), "\"x\\\"\\n\"");
         assert_eq!(quoted(&"y".repeat(100)), format!("\"{}...\"", "y".repeat(80)));
+    }
+
+    #[test]
+    fn what_does_not_print_is_escaped_and_nothing_else() {
+        for text in ["", "web", "it's \"a\\b\"", "käse", "日本", "🦀"] {
+            assert_eq!(printable(text), text);
+        }
+        for (text, shown) in [
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("a\u{202e}b", "a\\u{202e}b"),
+            ("a\tb\r\n", "a\\tb\\r\\n"),
+            ("a\u{200b}\u{feff}\u{2028}", "a\\u{200b}\\u{feff}\\u{2028}"),
+            ("\u{9b}2J", "\\u{9b}2J"),
+            ("\u{7f}", "\\u{7f}"),
+        ] {
+            assert_eq!(printable(text), shown);
+            assert_eq!(Error::new(Kind::Argument, text).message(), printable(text.trim_end_matches('\n')));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod linux;
 #[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
 mod other;
 mod played;
+mod rights;
 
 use std::net::IpAddr;
 
@@ -26,6 +27,7 @@ pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 pub use other::System;
 pub use played::Played;
+pub use rights::has_borrowed_rights;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, PerFamily, Protocol};

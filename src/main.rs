@@ -5,25 +5,28 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
-use kport::error::{Kind, Result};
+use kport::error::{Error, Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, cni, diagnose, hook, inspect, output, setup, trace};
+use cli::{change, cni, diagnose, hook, inspect, output, session, setup, trace};
 
 fn main() -> ExitCode {
+    if let Err(error) = session::refuse_borrowed_rights() {
+        return failed(&error);
+    }
     let cli = match Cli::try_parse_from(cni::command_line()).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => {
-            // what cannot be printed has nobody to read it
-            _ = error.print();
-            return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ if hook::is_stop(std::env::args()) => {
-                    hook::log(&error.to_string().replace('\n', " "));
+            let is_answer = !error.use_stderr();
+            let text = output::usage(error);
+            let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+            return match is_answer {
+                true => ExitCode::SUCCESS,
+                false if hook::is_stop(arguments) => {
+                    hook::log(&text.replace('\n', " "));
                     ExitCode::SUCCESS
                 }
-                _ => ExitCode::from(USAGE),
+                false => ExitCode::from(USAGE),
             };
         }
     };
@@ -33,11 +36,13 @@ fn main() -> ExitCode {
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::from(u8::try_from(error.kind().number()).unwrap_or(u8::MAX))
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    output::complain(error);
+    ExitCode::from(u8::try_from(error.kind().number()).unwrap_or(u8::MAX))
 }
 
 fn run(Cli { global, command }: Cli) -> Result<()> {

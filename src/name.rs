@@ -42,6 +42,11 @@ impl JailName {
         &self.0
     }
 
+    /// `jail "web"`: how every message names it.
+    pub fn mention(&self) -> String {
+        format!("jail {}", quoted(&self.0))
+    }
+
     /// The anchor for this jail's rules. This is the one place that decides which rules go into which anchor.
     pub fn anchor(&self) -> Anchor {
         let child = short(&self.0, MAX_NAME - PARENT.len() - 1);

@@ -39,7 +39,10 @@ impl Targets {
             let kind = if addresses.is_empty() { Kind::Unavailable } else { Kind::Argument };
             return Err(Error::new(
                 kind,
-                format!("jail \"{jail}\" has no address that a port can be redirected to{refused}; give one with -a"),
+                format!(
+                    "{} has no address that a port can be redirected to{refused}; give one with -a",
+                    jail.mention()
+                ),
             ));
         }
         Ok(targets)
@@ -88,8 +91,9 @@ pub fn host_network(jail: &JailName) -> Error {
     Error::new(
         Kind::Unsupported,
         format!(
-            "jail \"{jail}\" is on the host's network (ip4=inherit): its services already listen on the host's own \
-             addresses, so there is nothing to redirect to; give the jail an address of its own to publish its ports"
+            "{} is on the host's network (ip4=inherit): its services already listen on the host's own addresses, so there \
+             is nothing to redirect to; give the jail an address of its own to publish its ports",
+            jail.mention()
         ),
     )
 }
@@ -160,7 +164,7 @@ pub fn redirects(
         }
         if !served {
             let family = if targets.inet.is_some() { "IPv6" } else { "IPv4" };
-            let why = format!("{mapping}: jail \"{jail}\" has no {family} address; give one with -a");
+            let why = format!("{mapping}: {} has no {family} address; give one with -a", jail.mention());
             return Err(Error::new(Kind::Argument, why));
         }
     }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result};
 use crate::files::{make_dir, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::net::{Place, PortRange, Protocol};
@@ -222,7 +222,7 @@ impl Store {
             return Err(damaged(&format_args!("version {} is unknown to this kport", record.version)));
         }
         if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
-            return Err(damaged(&format_args!("it is of jail {}", quoted(record.jail.as_str()))));
+            return Err(damaged(&format_args!("it is of {}", record.jail.mention())));
         }
         Ok(Some(record))
     }

@@ -93,7 +93,7 @@ fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<
             for listed in publisher.list(None)?.into_iter().filter(|listed| listed.jid == Some(jid)) {
                 if let Some(before) = listed.jail.filter(|name| *name != caller.jail) {
                     outcome = publisher.unpublish(&before, Some(jid))?;
-                    outcome.notes.push(format!("jail \"{before}\", now \"{}\": unpublished", caller.jail));
+                    outcome.notes.push(format!("{}, now {}: unpublished", before.mention(), caller.jail.mention()));
                 }
             }
             Ok(outcome)

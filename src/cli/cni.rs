@@ -358,8 +358,9 @@ fn gc(global: &Global, network: &Network) -> Result<(), Failure> {
 
 fn check(global: &Global, network: &Network) -> Result<(), Failure> {
     network.version.at_least(Version::V0_4_0, "CHECK")?;
-    let asked = Asked::read(network)?;
-    if asked.mappings.is_empty() {
+    let attached = Attached::of(environment::variable)?;
+    environment::jail(environment::variable)?;
+    if network.mappings(network.publishing()?.place)?.is_empty() {
         return Ok(());
     }
     let work = Work::new(global, network.overrides()?)?;
@@ -367,15 +368,16 @@ fn check(global: &Global, network: &Network) -> Result<(), Failure> {
     let all = work.found(&files)?.list;
     let boot = work.host().boot_id()?;
     let has = |attachments: &&Attachments| {
-        attachments.boot == boot && attachments.list.iter().any(|a| a.is(&network.name, &asked.attached))
+        attachments.boot == boot && attachments.list.iter().any(|a| a.is(&network.name, &attached))
     };
     let Some(attachments) = all.iter().find(has) else {
         let why = format!(
             "interface {} of container {} was not added to network {} with its ports, or not since the host started",
-            asked.attached.interface, asked.attached.container, network.name
+            attached.interface, attached.container, network.name
         );
         return Err(Failure::new(Code::Unknown, why));
     };
+    let asked = Asked::read(network)?;
     let differs = |why: String| Err(Failure::new(Code::Differs, why));
     if !attachments.list.contains(&asked.attachment(network)) {
         return differs(format!(

@@ -102,8 +102,10 @@ impl Caller {
         if !self.may_have_failed || host.jail(self.jail.as_str())?.is_some_and(|jail| !jail.dying) {
             return Ok(());
         }
-        let text =
-            format!("jail \"{}\" did not start, and CBSD runs its hooks all the same: nothing is published", self.jail);
+        let text = format!(
+            "{} did not start, and CBSD runs its hooks all the same: nothing is published",
+            self.jail.mention()
+        );
         Err(Error::new(Kind::Unavailable, text))
     }
 }

@@ -1,25 +1,70 @@
-//! Where the helper writes: results to standard output, everything else to standard error.
+//! Where the helper writes: results to standard output, everything else to standard error. Nothing leaves here that a terminal
+//! would obey: names of jails, of files and the like may come from others.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::time::Instant;
 
-use kport::error::{Error, Result};
+use clap::error::ContextValue;
+use kport::error::{Error, Result, printable};
 use kport::publisher::{Observer, Phase};
 
 /// A line on standard error.
 pub fn complain(what: &dyn Display) {
+    _ = writeln!(io::stderr(), "kport: {}", lines(&what.to_string()));
+}
+
+/// What clap says: help and version on standard output, errors on standard error. Returns the text.
+pub fn usage(mut error: clap::Error) -> String {
+    // words of the command line stand in it: a newline in one of them must not look like one of clap's
+    let shown: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(printable(text).into_owned()))),
+            ContextValue::Strings(texts) => {
+                let texts = texts.iter().map(|text| printable(text).into_owned());
+                Some((kind, ContextValue::Strings(texts.collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in shown {
+        error.insert(kind, value);
+    }
+    let text = lines(&error.render().to_string());
     // what cannot be printed has nobody to read it
-    _ = writeln!(io::stderr(), "kport: {what}");
+    _ = match error.use_stderr() {
+        true => io::stderr().write_all(text.as_bytes()),
+        false => io::stdout().write_all(text.as_bytes()),
+    };
+    text
 }
 
-/// A JSON document.
+/// A JSON document. What does not print is escaped by JSON's own means, so that it reads back as what it is.
 pub fn document(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
+    let mut text = String::new();
+    for c in format!("{value:#}").chars() {
+        if matches!(c, ' '..='~' | '\n') || printable(c.encode_utf8(&mut [0; 4])) == c.to_string() {
+            text.push(c);
+        } else {
+            // outside of its strings, a document has no such character
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+    }
+    text.push('\n');
+    text
 }
 
-/// Text on standard output.
+/// Lines of text, each of characters that print.
+fn lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Lines of text on standard output.
 pub fn print(text: &str) -> Result<()> {
+    let text = lines(text);
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // whoever read it has seen enough

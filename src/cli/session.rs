@@ -8,6 +8,16 @@ use kport::session::{Backend, Session, Settings};
 use super::args::Global;
 use super::output::{Shown, complain};
 
+/// Who runs the helper decides which pfctl(8) it starts and which directory it writes to, so that a setuid bit on it would make
+/// everybody root.
+pub fn refuse_borrowed_rights() -> Result<()> {
+    if !host::has_borrowed_rights() {
+        return Ok(());
+    }
+    let why = "it runs with the rights of another user than yours (setuid or setgid); take that bit away with chmod(1), and be root";
+    Err(Error::new(Kind::Permission, why))
+}
+
 /// The session of a command that may change something: what is published for a host that is played must not come to the pf of another.
 pub fn session(global: &Global) -> Result<Session> {
     let session = any_session(global)?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use kport::doctor::self_test::Step;
 use kport::doctor::{Finding, Level};
+use kport::error::printable;
 use kport::publication::Redirect;
 use kport::publisher::{Listed, Outcome};
 use kport::spec::{HostPorts, Mapping};
@@ -81,7 +82,7 @@ pub fn list_json(list: &[Listed]) -> Value {
 pub fn list(list: &[Listed]) -> String {
     let mut rows: Vec<[String; 6]> = vec![];
     for l in list {
-        let jail = l.jail.as_ref().map_or_else(|| format!("({})", l.anchor), |j| j.to_string());
+        let jail = l.jail.as_ref().map_or_else(|| format!("({})", l.anchor), |j| printable(j.as_str()).into_owned());
         let state = l.liveness.name().to_owned();
         if l.redirects.is_empty() {
             rows.push([jail.clone(), "-".into(), "-".into(), "-".into(), "-".into(), state.clone()]);

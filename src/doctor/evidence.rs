@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::net::{Family, Interface, Place, is_link_local6};
 use crate::pf::{Firewall, Status};
@@ -96,5 +96,5 @@ pub(super) fn address(interface: &HostInterface, family: Family) -> Option<IpAdd
 }
 
 pub(super) fn jail(publication: &Publication) -> String {
-    format!("jail {}", quoted(publication.jail.as_str()))
+    publication.jail.mention()
 }

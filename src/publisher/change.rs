@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::Phase;
 use super::transaction::Transaction;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result};
 use crate::name::Anchor;
 use crate::net::Family;
 use crate::pf::{Firewall, States};
@@ -121,7 +121,7 @@ impl Transaction<'_> {
             }
         }
         if problem.is_none() && record.publications.iter().any(|p| p.options.host_access) {
-            problem = readiness::unfiltered(self.host, &format!("jail {}", quoted(record.jail.as_str())))?;
+            problem = readiness::unfiltered(self.host, &record.jail.mention())?;
         }
         problem.map_or(Ok(()), |problem| Err(problem.error(Kind::Unavailable)))
     }

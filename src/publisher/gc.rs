@@ -60,7 +60,7 @@ impl Transaction<'_> {
         let alive = runs || may_run;
         if !alive {
             self.drop_anchor(anchor, jail.label(), Some(&record))?;
-            self.note(format!("jail \"{jail}\" is gone: unpublished"));
+            self.note(format!("{} is gone: unpublished", jail.mention()));
         }
         Ok(alive)
     }

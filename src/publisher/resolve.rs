@@ -36,7 +36,7 @@ impl Transaction<'_> {
             // later, when the jail is gone, nothing could tell whose the publication was
             return Err(Error::new(
                 Kind::Argument,
-                format!("{jail} is the number of jail {}; publish by its name", quoted(&found.name)),
+                format!("{} is the number of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
             ));
         }
         // what is added belongs to the start that is known
@@ -44,7 +44,7 @@ impl Transaction<'_> {
         let jid = request.jid.or(found.as_ref().map(|j| j.jid)).or(known);
         match &found {
             Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
-            None => self.observer.detail(&format!("jail {}: not asked for, or not running", quoted(jail.as_str()))),
+            None => self.observer.detail(&format!("{}: not asked for, or not running", jail.mention())),
         }
         let asked;
         let addresses = if request.addresses.is_empty() {
@@ -117,7 +117,7 @@ pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -
     let Some(jail) = jail else {
         return Err(Error::new(
             Kind::Unavailable,
-            format!("no jail {} is running here to ask for its address; give it with -a", quoted(name.as_str())),
+            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
         ));
     };
     if jail.vnet {

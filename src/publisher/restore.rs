@@ -28,7 +28,7 @@ impl Transaction<'_> {
             self.observer.phase(Phase::Load)?;
             self.firewall.replace(anchor, &wanted)?;
             self.outcome.changed = true;
-            self.note(format!("jail \"{}\": loaded again", record.jail));
+            self.note(format!("{}: loaded again", record.jail.mention()));
         }
         if !record.replaces.is_empty() {
             self.outcome.killed += self.firewall.kill_states(&gone(&record, self.firewall))?;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::Request;
 use super::transaction::Transaction;
 use crate::conflict;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result};
 use crate::name::Anchor;
 use crate::net::Family;
 use crate::publication::{self, Redirect};
@@ -60,7 +60,7 @@ impl Transaction<'_> {
             }
             match self.store.get(&claim.anchor) {
                 Ok(Some(record)) if record.boot == self.boot => {
-                    let owner = format!("jail {}", quoted(record.jail.as_str()));
+                    let owner = record.jail.mention();
                     for theirs in record.claims() {
                         conflict::with_jail(redirect, &owner, &theirs, self.facts.places()?)?;
                     }

@@ -45,7 +45,7 @@ impl Transaction<'_> {
                 found |= publication.redirects.len() < before;
             }
             if !found {
-                self.note(format!("jail \"{jail}\" has not published {mapping}"));
+                self.note(format!("{} has not published {mapping}", jail.mention()));
             }
         }
         publications.retain(|p| !p.redirects.is_empty());
@@ -63,7 +63,8 @@ impl Transaction<'_> {
         let (Some(jid), Some(theirs)) = (jid, record.and_then(|r| r.jid)) else { return false };
         if jid != theirs {
             self.note(format!(
-                "jail \"{jail}\" was published again as jid {theirs}; nothing of that was touched for jid {jid}"
+                "{} was published again as jid {theirs}; nothing of that was touched for jid {jid}",
+                jail.mention()
             ));
         }
         jid != theirs

@@ -1,11 +1,13 @@
-// A container runtime in one file: the commands of cnitool, over the library that podman, buildah and nerdctl use.
+// What cnitool of the CNI project does, over the same library, which podman, buildah and nerdctl use, too. Debian has the
+// library as golang-github-appc-cni-dev, and leaves the tool out.
 //
-//	runtime add|check|del|validate CONFLIST CONTAINER NETNS IFNAME [CAPABILITIES]
+//	runtime add|check|del NETWORK NETNS
+//	runtime validate NETWORK
 //	runtime versions PLUGIN
 //	runtime raw COMMAND PLUGIN < CONFIGURATION
 //
-// CNI_PATH names the directories of the plugins, CNI_CACHE that of the library's cache. It prints the result of add, or the
-// versions, as JSON; what fails goes to standard error with status 1.
+// The environment is cnitool's: CNI_PATH, NETCONFPATH, CNI_IFNAME, CAP_ARGS, CNI_ARGS; and beyond it CNI_CONTAINERID and
+// CNI_CACHE, the directory of the library's cache. What fails goes to standard error, with the plugin's code.
 package main
 
 import (
@@ -16,6 +18,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -35,37 +38,39 @@ func main() {
 
 func run(args []string) error {
 	ctx := context.Background()
-	path := filepath.SplitList(os.Getenv("CNI_PATH"))
-	if len(args) == 2 && args[0] == "versions" {
+	plugins := filepath.SplitList(os.Getenv("CNI_PATH"))
+	switch {
+	case len(args) == 2 && args[0] == "versions":
 		info, err := invoke.GetVersionInfo(ctx, args[1], nil)
 		if err != nil {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(info.SupportedVersions())
-	}
-	if len(args) == 3 && args[0] == "raw" {
+	case len(args) == 3 && args[0] == "raw":
 		config, err := io.ReadAll(os.Stdin)
 		if err != nil {
 			return err
 		}
 		return invoke.ExecPluginWithoutResult(ctx, args[2], config, &invoke.Args{Command: args[1], Path: "/"}, nil)
+	case len(args) < 2:
+		return errors.New("usage: runtime add|check|del NETWORK NETNS")
 	}
-	if len(args) < 5 {
-		return errors.New("usage: runtime add|check|del|validate CONFLIST CONTAINER NETNS IFNAME [CAPABILITIES]")
-	}
-	list, err := libcni.ConfListFromFile(args[1])
+	list, err := libcni.LoadConfList(os.Getenv("NETCONFPATH"), args[1])
 	if err != nil {
 		return err
 	}
-	rt := &libcni.RuntimeConf{ContainerID: args[2], NetNS: args[3], IfName: args[4]}
-	// as podman does
-	rt.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAME", "name-of-" + args[2]}}
-	if len(args) > 5 {
-		if err := json.Unmarshal([]byte(args[5]), &rt.CapabilityArgs); err != nil {
+	cni := libcni.NewCNIConfigWithCacheDir(plugins, os.Getenv("CNI_CACHE"), nil)
+	if args[0] == "validate" {
+		capabilities, err := cni.ValidateNetworkList(ctx, list)
+		if err != nil {
 			return err
 		}
+		return json.NewEncoder(os.Stdout).Encode(capabilities)
 	}
-	cni := libcni.NewCNIConfigWithCacheDir(path, os.Getenv("CNI_CACHE"), nil)
+	rt, err := attachment(args)
+	if err != nil {
+		return err
+	}
 	switch args[0] {
 	case "add":
 		result, err := cni.AddNetworkList(ctx, list, rt)
@@ -77,12 +82,34 @@ func run(args []string) error {
 		return cni.CheckNetworkList(ctx, list, rt)
 	case "del":
 		return cni.DelNetworkList(ctx, list, rt)
-	case "validate":
-		capabilities, err := cni.ValidateNetworkList(ctx, list)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(os.Stdout).Encode(capabilities)
 	}
 	return fmt.Errorf("unknown command %q", args[0])
+}
+
+func attachment(args []string) (*libcni.RuntimeConf, error) {
+	if len(args) != 3 {
+		return nil, errors.New("NETNS is missing")
+	}
+	netns, err := filepath.Abs(args[2])
+	if err != nil {
+		return nil, err
+	}
+	rt := &libcni.RuntimeConf{NetNS: netns, IfName: "eth0", ContainerID: "cnitool-" + filepath.Base(netns)}
+	if ifname := os.Getenv("CNI_IFNAME"); ifname != "" {
+		rt.IfName = ifname
+	}
+	if id := os.Getenv("CNI_CONTAINERID"); id != "" {
+		rt.ContainerID = id
+	}
+	for _, pair := range strings.Split(os.Getenv("CNI_ARGS"), ";") {
+		if key, value, found := strings.Cut(pair, "="); found {
+			rt.Args = append(rt.Args, [2]string{key, value})
+		}
+	}
+	if text := os.Getenv("CAP_ARGS"); text != "" {
+		if err := json.Unmarshal([]byte(text), &rt.CapabilityArgs); err != nil {
+			return nil, fmt.Errorf("CAP_ARGS: %w", err)
+		}
+	}
+	return rt, nil
 }

@@ -212,6 +212,64 @@ fn wrong_usage_is_64() {
 }
 
 #[test]
+fn a_terminal_gets_only_what_prints() {
+    let kport = Kport::new();
+    let name = "a\u{202e}b\u{200b}'\"\\";
+    kport.ok(&["publish", name, "-a", "10.0.0.2", "--gateway", "em0", "8080:80"], NOTICE);
+    let shown = "a\\u{202e}b\\u{200b}'\"\\";
+    let list = kport.ok(&["list"], "");
+    assert!(list.contains(&format!("\n{shown}  tcp ")), "{list}");
+    // JSON has its own way, and reads back as it was
+    let list = kport.ok(&["list", "--json"], "");
+    assert!(list.is_ascii(), "{list}");
+    let document: serde_json::Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(document["jails"][0]["jail"], name);
+    let error = kport.fails(&["publish", name, "-a", "inherit", "80"], 8);
+    assert!(error.contains("jail \"a\\u{202e}b\\u{200b}'\\\"") && error.is_ascii(), "{error}");
+    // usage errors are clap's
+    for bad in ["\u{1b}[2J\u{202e}", "fly\nkport: all is well", "\u{9b}2J", "\u{7f}"] {
+        for arguments in
+            [&[bad][..], &["list", bad, bad], &["--backend", bad, "list"], &["publish", "web", "--rate", bad]]
+        {
+            let error = kport.fails(arguments, 64);
+            assert!(error.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')), "{error}");
+            assert!(!error.contains("\nkport: all"), "{error}");
+        }
+    }
+}
+
+/// Everybody would be root: who runs the helper says which pfctl(8) it starts.
+#[test]
+fn a_helper_with_a_setuid_bit_refuses_to_run() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("kport");
+    std::fs::copy(env!("CARGO_BIN_EXE_kport"), &program).unwrap();
+    let run = || Command::new(&program).arg("--version").output().unwrap();
+    assert_eq!(run().status.code(), Some(0));
+    // another user or group than the one who runs it: only root can give a file away
+    let (user, group) = (std::fs::metadata(&program).unwrap().uid(), std::fs::metadata(&program).unwrap().gid());
+    let mut refused = 0;
+    for (uid, gid, mode) in [(user + 1, group, 0o4755), (user, group + 1, 0o2755)] {
+        if chown(&program, Some(uid), Some(gid)).is_err() {
+            eprintln!("not root: nothing is tried");
+            return;
+        }
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
+        let output = run();
+        if output.status.success() {
+            eprintln!("the file system is mounted nosuid: nothing is tried");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(4), "{mode:o}");
+        assert!(text(&output.stderr).contains("setuid"), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "");
+        refused += 1;
+    }
+    assert_eq!(refused, 2);
+}
+
+#[test]
 fn an_environment_that_is_wrong_is_told() {
     let output = Command::new(env!("CARGO_BIN_EXE_kport")).arg("list").env("KPORT_BACKEND", "ipfw").output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -103,6 +103,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::hook", &["main"]),
     ("cli::inspect", &["main"]),
     ("cli::output", &["main"]),
+    ("cli::session", &["main"]),
     ("cli::setup", &["main"]),
     ("cli::trace", &["main"]),
 ];
@@ -138,6 +139,7 @@ const UNSAFE: &[&str] = &[
     "host/freebsd/jail/get.rs",
     "host/freebsd/sysctl.rs",
     "host/freebsd/vnet.rs",
+    "host/rights.rs",
     "pf/native/ioctl.rs",
 ];
 
