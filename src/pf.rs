@@ -133,6 +133,15 @@ pub enum States {
     },
 }
 
+/// [`Firewall::loaded`] of each of kport's anchors.
+fn one_by_one<F: Firewall + ?Sized>(firewall: &F) -> Result<BTreeMap<String, Loaded>> {
+    let one = |child: String| {
+        let loaded = Anchor::from_child(&child).map(|anchor| firewall.loaded(&anchor));
+        Ok((child, loaded.transpose()?.unwrap_or_default()))
+    };
+    firewall.anchors()?.into_iter().map(one).collect()
+}
+
 /// A way to drive pf. Every call is bounded by the deadline that the backend was made with.
 pub trait Firewall {
     /// The word for it in `--backend`: `sim`, `pfctl`, `native`.
@@ -165,11 +174,7 @@ pub trait Firewall {
 
     /// What all of kport's anchors hold, by their names below `kport/`. Without `counters` those may be zeros.
     fn loaded_all(&self, _counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let one = |child: String| {
-            let loaded = Anchor::from_child(&child).map(|anchor| self.loaded(&anchor));
-            Ok((child, loaded.transpose()?.unwrap_or_default()))
-        };
-        self.anchors()?.into_iter().map(one).collect()
+        one_by_one(self)
     }
 
     /// Whether an anchor holds just these rules.
@@ -181,12 +186,17 @@ pub trait Firewall {
         if self.holds(anchor, rules)? { self.status().map(Some) } else { Ok(None) }
     }
 
-    /// Clears an anchor, and says whether there was anything in it.
+    /// Clears an anchor, and says whether there was anything in it. [`Kind::Unavailable`] is for a pf that is not there, which
+    /// holds nothing.
     fn clear(&self, anchor: &Anchor) -> Result<bool> {
         // one that holds something unknown is cleared as well
         let there = !self.loaded(anchor)?.is_empty() || self.anchors()?.iter().any(|child| child == anchor.child());
         if there {
-            self.replace(anchor, &[])?;
+            // pf is there: whatever the reason is, the anchor may hold what it held
+            self.replace(anchor, &[]).map_err(|error| match error.kind() {
+                Kind::Unavailable => Error::new(Kind::System, error.to_string()),
+                _ => error,
+            })?;
         }
         Ok(there)
     }

@@ -267,10 +267,9 @@ impl<K: Kernel> Firewall for Native<K> {
         for (child, [nat, rdr, filter]) in self.retry_while_busy(|| self.counts())? {
             let loaded = match counters {
                 true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}")))?,
-                false => Loaded {
-                    translations: (nat + rdr) as usize,
-                    filters: vec![Counters::default(); filter as usize],
-                },
+                false => {
+                    Loaded { translations: (nat + rdr) as usize, filters: vec![Counters::default(); filter as usize] }
+                }
             };
             all.insert(child, loaded);
         }

@@ -7,7 +7,7 @@ use super::transaction::Transaction;
 use crate::error::{Error, Kind, Result};
 use crate::name::Anchor;
 use crate::net::Family;
-use crate::pf::{Firewall, States};
+use crate::pf::{Firewall, States, Status};
 use crate::publication::Redirect;
 use crate::readiness;
 use crate::rule::Rule;
@@ -24,9 +24,9 @@ impl Transaction<'_> {
             && old.replaces.is_empty()
             && old.publications == record.publications
             && old.jid == record.jid
-            && self.firewall.holds(&anchor, &wanted)?
+            && let Some(status) = self.firewall.unchanged(&anchor, &wanted)?
         {
-            return self.verify(&record, &wanted, allow_inert);
+            return self.verify(&record, &wanted, status, allow_inert);
         }
 
         // states outlive their rules
@@ -47,7 +47,7 @@ impl Transaction<'_> {
             .and_then(|()| {
                 self.observer
                     .phase(Phase::Verify)
-                    .and_then(|()| self.verify(&record, &wanted, allow_inert))
+                    .and_then(|()| self.verify(&record, &wanted, self.firewall.status()?, allow_inert))
                     .map_err(|error| (error, true))
             });
         if let Err((error, after_load)) = loaded {
@@ -101,8 +101,8 @@ impl Transaction<'_> {
     }
 
     /// Whether pf will look at the rules: it runs, its main ruleset calls our anchors, and packets are forwarded.
-    fn verify(&mut self, record: &Record, wanted: &[Rule], allow_inert: bool) -> Result<()> {
-        match self.verify_strictly(record, wanted) {
+    fn verify(&mut self, record: &Record, wanted: &[Rule], status: Status, allow_inert: bool) -> Result<()> {
+        match self.verify_strictly(record, wanted, status) {
             Err(error) if allow_inert && error.kind() == Kind::Unavailable => {
                 self.note(format!("loaded, but without effect for now: {error}"));
                 Ok(())
@@ -111,8 +111,7 @@ impl Transaction<'_> {
         }
     }
 
-    fn verify_strictly(&self, record: &Record, wanted: &[Rule]) -> Result<()> {
-        let status = self.firewall.status()?;
+    fn verify_strictly(&self, record: &Record, wanted: &[Rule], status: Status) -> Result<()> {
         let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
         let mut problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
         for family in Family::ALL {

@@ -43,8 +43,10 @@ impl Transaction<'_> {
         let own = request.jail.anchor();
         let mut forced = vec![];
         // what stays was looked at when it was published, and may have been forced then
-        let kept: HashSet<Redirect> =
-            old.filter(|_| request.add).map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+        let kept: HashSet<Redirect> = old
+            .filter(|old| request.add || is_same(old, publications))
+            .map(|old| old.claims().into_iter().collect())
+            .unwrap_or_default();
         for redirect in &claims {
             self.check_jails(&own, redirect)?;
             if kept.contains(redirect) {
@@ -82,6 +84,11 @@ impl Transaction<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether just this is published.
+fn is_same(old: &Record, publications: &[Publication]) -> bool {
+    old.replaces.is_empty() && old.publications == publications
 }
 
 /// What is published, and one publication more. Mappings that were there with other options, or to an address that the

@@ -126,7 +126,10 @@ const ORDER: &[(&str, &[&str])] = &[
         "publisher",
         &["facts", "transaction", "list", "taken", "resolve", "wait", "check", "change", "unpublish", "restore", "gc"],
     ),
-    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "memory", "read", "compare", "transaction", "foreign"]),
+    (
+        "pf::native",
+        &["layout", "nv", "encode", "kernel", "ioctl", "memory", "read", "compare", "transaction", "foreign"],
+    ),
 ];
 
 /// The only files that may hold `unsafe`.
