@@ -109,6 +109,19 @@ pub struct Listener {
     pub port: u16,
 }
 
+/// A process that has a socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// The number of the jail that it runs in; 0 for the host.
+    #[serde(default)]
+    pub jid: i32,
+    /// Its arguments, the program's name first, as the process itself may have changed them.
+    pub arguments: Vec<String>,
+}
+
 /// What kport asks the host. Every answer is a fact of this moment.
 pub trait Host {
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
@@ -131,6 +144,12 @@ pub trait Host {
     /// Every listening tcp socket and every bound, unconnected udp socket, of the host and of the jails that share its
     /// network stack.
     fn listeners(&self) -> Result<Vec<Listener>>;
+
+    /// The processes that have a udp socket which is bound to `port` and not connected; none where the system does not tell.
+    /// Each of them is looked at, so that this is no question for every publication.
+    fn udp_holders(&self, _port: u16) -> Result<Vec<Process>> {
+        Ok(vec![])
+    }
 
     /// An integer sysctl(8) by name; `None` where the kernel does not know it.
     fn sysctl(&self, name: &str) -> Result<Option<i64>>;
@@ -177,6 +196,19 @@ mod tests {
         assert!(inet(Protocol::Tcp, Some("127.0.0.1"), tcp.local_addr().unwrap().port()), "{found:?}");
         assert!(inet(Protocol::Udp, None, udp.local_addr().unwrap().port()), "{found:?}");
         assert!(!inet(Protocol::Udp, Some("127.0.0.1"), client.local_addr().unwrap().port()), "{found:?}");
+    }
+
+    #[test]
+    fn a_socket_has_its_process() {
+        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = udp.local_addr().unwrap().port();
+        let holders = System.udp_holders(port).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(holders.iter().any(|process| process.pid == own && process.jid == 0), "{holders:?}");
+        let arguments: Vec<String> = std::env::args().collect();
+        assert!(holders.iter().any(|process| process.arguments == arguments), "{holders:?}");
+        drop(udp);
+        assert!(System.udp_holders(port).unwrap().iter().all(|process| process.pid != own));
     }
 
     #[test]

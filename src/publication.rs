@@ -72,7 +72,7 @@ pub fn addresses<'a>(jail: &JailName, words: impl IntoIterator<Item = &'a str>) 
 }
 
 /// Why no redirect can lead to `address`.
-fn unusable(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("the unspecified address"),
         // pf.conf(5): a redirect to 127/8 would expose the host's own loopback services

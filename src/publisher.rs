@@ -4,11 +4,13 @@
 //! `resolve` (from the request to redirects, by what the host says), `check` (who else has the ports), `change` (record, load,
 //! verify, end states, settle; or the way back).
 
+mod addresses;
 mod change;
 mod check;
 mod facts;
 mod gc;
 mod list;
+mod others;
 mod resolve;
 mod restore;
 mod taken;

@@ -5,17 +5,20 @@
 //! jails/NAME.json             the record of one jail, NAME being its anchor's name
 //! ports/tcp/126/8080-8080@em0@NAME   a claim: NAME's record has tcp ports in block 126 (64 ports each)
 //! ports/tcp/wide/...          the claims over more than 16 blocks
+//! targets/10.0.0.2/NAME       NAME's record has redirects that lead to 10.0.0.2
+//! jids/7/NAME                 NAME's record is of jail number 7
 //! damaged/                    records that could not be read, kept for the admin
 //! ```
 //!
 //! One file for each jail, not one for all: what a publish costs does not grow with the number of jails, and a damaged
-//! file is one jail's trouble. Claims only say which records to look at: they are made before the record and go
-//! after it, so a kill in between leaves one too many, never one too few. Nothing is synced to disk: the record is of this
+//! file is one jail's problem. Claims, targets and numbers only say which records to look at: they are made before the record
+//! and go after it, so a kill in between leaves one too many, never one too few. Nothing is synced to disk: the record is of this
 //! boot (it carries the boot's id), and what the kernel lost in a crash it need not remember either.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,12 +48,16 @@ pub struct Record {
     pub jail: JailName,
     /// The number that the jail had, if it was known: another number is another start of the jail.
     pub jid: Option<i32>,
+    /// While the number is not known: that of an earlier start, which may still ask to unpublish.
+    #[serde(default)]
+    pub earlier_jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
     /// Whether every state that may live has its mapping's label: [`Firewall::labels_mappings`](crate::pf::Firewall) of each
     /// backend that has loaded rules for the jail since it was unpublished.
     pub mapping_labels: bool,
-    /// What is to be in pf: one publication, or several with different options. All of the same jail, and never none.
+    /// What is to be in pf: one publication, or several with different options. All of the same jail. None where a first
+    /// change failed and could not be undone.
     pub publications: Vec<Publication>,
     /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds the old or the new.
     pub replaces: Vec<Publication>,
@@ -192,7 +199,8 @@ impl Store {
     }
 
     /// The record of an anchor; `None` where there is none. A file that is no record of this anchor is an error of
-    /// [`Kind::System`]; see [`Store::set_aside`].
+    /// [`Kind::System`] without errno; see [`Store::set_aside`]. A record of a version that this code does not know is one
+    /// of [`Kind::Unsupported`].
     pub fn get(&self, anchor: &Anchor) -> Result<Option<Record>> {
         let path = self.record_path(anchor);
         let damaged = |why: &dyn std::fmt::Display| {
@@ -217,22 +225,33 @@ impl Store {
             return Err(damaged(&"it is too large"));
         }
         file.read_to_end(&mut bytes).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
-        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
-        if record.version != Record::VERSION {
-            return Err(damaged(&format_args!("version {} is unknown to this kport", record.version)));
+        let form: Form = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
+        if form.version != Record::VERSION {
+            // not damaged: another kport can read it, and its rules are in pf
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "{} is a record of version {}, and this kport knows version {} only: use the kport that wrote it, or \
+                     unpublish with that one first",
+                    path.display(),
+                    form.version,
+                    Record::VERSION
+                ),
+            ));
         }
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
         if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
             return Err(damaged(&format_args!("it is of {}", record.jail.mention())));
         }
         Ok(Some(record))
     }
 
-    /// Writes the record of its jail, in whole or not at all, and its claims before it.
+    /// Writes the record of its jail, in whole or not at all, and what leads to it before it.
     pub fn put(&self, _lock: &Lock, record: &Record) -> Result<()> {
         let anchor = record.jail.anchor();
-        for claim in claim_paths(&record.claims()) {
-            let dir = self.dir.join(&claim.dir);
-            let path = dir.join(claim.file(&anchor));
+        for entry in entries(record) {
+            let dir = self.dir.join(&entry.dir);
+            let path = dir.join(entry.file);
             let made = match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => make_dir(&dir)
                     .and_then(|()| OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)),
@@ -245,8 +264,8 @@ impl Store {
         replace_file(&path, &bytes)
     }
 
-    /// Removes the record of an anchor, if there is one, and then its claims.
-    pub fn remove(&self, lock: &Lock, anchor: &Anchor, claims: &[Redirect]) -> Result<()> {
+    /// Removes the record of an anchor, if there is one, and then what leads to it; `record` is the one that was there.
+    pub fn remove(&self, lock: &Lock, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
         let path = self.record_path(anchor);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -254,17 +273,19 @@ impl Store {
             }
             _ => {}
         }
-        self.release(lock, anchor, claims, &[]);
+        if let Some(record) = record {
+            self.release(lock, record, None);
+        }
         Ok(())
     }
 
-    /// Drops the claims of `gone` that nothing in `kept` needs. A claim that stays behind costs a look at a record, no
-    /// more, so failures are not reported.
-    pub fn release(&self, _lock: &Lock, anchor: &Anchor, gone: &[Redirect], kept: &[Redirect]) {
-        let kept = claim_paths(kept);
-        for claim in claim_paths(gone).difference(&kept) {
-            let dir = self.dir.join(&claim.dir);
-            _ = fs::remove_file(dir.join(claim.file(anchor)));
+    /// Drops what leads to the record `gone` and not to `kept`, of the same jail. An entry that stays behind costs a look
+    /// at a record, no more, so failures are not reported.
+    pub fn release(&self, _lock: &Lock, gone: &Record, kept: Option<&Record>) {
+        let kept = kept.map(entries).unwrap_or_default();
+        for entry in entries(gone).difference(&kept) {
+            let dir = self.dir.join(&entry.dir);
+            _ = fs::remove_file(dir.join(&entry.file));
             // only an empty one goes
             _ = fs::remove_dir(dir);
         }
@@ -275,18 +296,18 @@ impl Store {
         let from = self.record_path(anchor);
         let dir = self.dir.join("damaged");
         make_dir(&dir).map_err(|e| Error::io(format_args!("make {}", dir.display()), &e))?;
-        for n in 1..=1000 {
-            let to = dir.join(format!("{}.{n}", anchor.child()));
-            if fs::symlink_metadata(&to).is_ok() {
-                continue;
-            }
-            fs::rename(&from, &to).map_err(|e| Error::io(format_args!("set aside {}", from.display()), &e))?;
-            return Ok(to);
-        }
-        Err(Error::new(
-            Kind::System,
-            format!("{} is full of damaged records; look at them and remove them", dir.display()),
-        ))
+        let named = |n: usize| dir.join(format!("{}.{n}", anchor.child()));
+        // where so many are kept, the last one gives way: what is unreadable must not keep a port open
+        let to = (1..MAX_DAMAGED).map(named).find(|to| fs::symlink_metadata(to).is_err());
+        let to = to.unwrap_or_else(|| named(MAX_DAMAGED));
+        fs::rename(&from, &to).map_err(|e| Error::io(format_args!("set aside {}", from.display()), &e))?;
+        Ok(to)
+    }
+
+    /// Whether a file of this anchor was [set aside](Store::set_aside), and nobody has removed it.
+    pub fn is_damaged(&self, anchor: &Anchor) -> Result<bool> {
+        let names = names_in(&self.dir.join("damaged"))?;
+        Ok(names.iter().any(|name| name.rsplit_once('.').is_some_and(|(child, _)| child == anchor.child())))
     }
 
     /// The anchors that have a record, sorted.
@@ -316,28 +337,37 @@ impl Store {
         Ok(found)
     }
 
-    /// The claims of other anchors on a port of `ports`. A claim may be out of date; its record tells.
-    pub fn claims(&self, own: &Anchor, protocol: Protocol, ports: PortRange) -> Result<BTreeSet<Claim>> {
-        let base = self.dir.join("ports").join(protocol.name());
-        let mut found = BTreeSet::new();
-        let mut look = |dir: &Path| -> Result<()> {
-            for name in names_in(dir)? {
-                if let Some(claim) = Claim::read(&name)
-                    && claim.anchor != *own
-                    && claim.ports.overlaps(ports)
-                {
-                    found.insert(claim);
-                }
-            }
-            Ok(())
-        };
-        look(&base.join(WIDE))?;
-        for block in blocks(ports) {
-            look(&base.join(block.to_string()))?;
-        }
+    /// The claims on ports of a block. One may be out of date; its record tells.
+    pub fn claims(&self, block: Block) -> Result<Vec<Claim>> {
+        Ok(names_in(&self.dir.join(block.dir()))?.iter().filter_map(|name| Claim::read(name)).collect())
+    }
+
+    /// The anchors whose records may have redirects that lead to `address`.
+    pub fn leading_to(&self, address: IpAddr) -> Result<Vec<Anchor>> {
+        self.anchors_in(&target_dir(address))
+    }
+
+    /// The anchors whose records may be of the jail with this number.
+    pub fn of_jid(&self, jid: i32) -> Result<Vec<Anchor>> {
+        self.anchors_in(&jid_dir(jid))
+    }
+
+    fn anchors_in(&self, dir: &str) -> Result<Vec<Anchor>> {
+        let mut found: Vec<Anchor> =
+            names_in(&self.dir.join(dir))?.iter().filter_map(|child| Anchor::from_child(child)).collect();
+        found.sort();
         Ok(found)
     }
 }
+
+/// What is looked at of a record before anything else.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
+
+/// The most files of one anchor that are kept in `damaged`.
+const MAX_DAMAGED: usize = 100;
 
 /// The folder of the claims over more than [`WIDE_BLOCKS`] blocks.
 const WIDE: &str = "wide";
@@ -346,7 +376,30 @@ const BLOCK_BITS: u16 = 6;
 /// A claim is written into each of its blocks, unless there are more than these.
 const WIDE_BLOCKS: usize = 16;
 
-fn blocks(ports: PortRange) -> std::ops::RangeInclusive<u16> {
+/// A folder of claims: those on one block of ports, or those over more than [`WIDE_BLOCKS`] blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Block {
+    protocol: Protocol,
+    /// `None` for the wide ones.
+    number: Option<u16>,
+}
+
+impl Block {
+    /// The blocks with all claims that may overlap `ports`.
+    pub fn of(protocol: Protocol, ports: PortRange) -> impl Iterator<Item = Block> {
+        let numbers = std::iter::once(None).chain(numbers(ports).map(Some));
+        numbers.map(move |number| Block { protocol, number })
+    }
+
+    fn dir(self) -> String {
+        match self.number {
+            None => format!("ports/{}/{WIDE}", self.protocol),
+            Some(number) => format!("ports/{}/{number}", self.protocol),
+        }
+    }
+}
+
+fn numbers(ports: PortRange) -> std::ops::RangeInclusive<u16> {
     (ports.first() >> BLOCK_BITS)..=(ports.last() >> BLOCK_BITS)
 }
 
@@ -359,31 +412,39 @@ impl Claim {
     }
 }
 
-/// Where a claim stands.
+/// An empty file that leads to a record.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct ClaimPath {
+struct Entry {
     dir: String,
-    ports: PortRange,
-    place: Place,
+    file: String,
 }
 
-impl ClaimPath {
-    fn file(&self, anchor: &Anchor) -> String {
-        format!("{}@{}@{}", self.ports, self.place, anchor.child())
-    }
+fn target_dir(address: IpAddr) -> String {
+    format!("targets/{address}")
 }
 
-fn claim_paths(redirects: &[Redirect]) -> BTreeSet<ClaimPath> {
-    let mut paths = BTreeSet::new();
-    for redirect in redirects {
-        let (ports, place) = (redirect.host, redirect.place);
-        if blocks(ports).len() > WIDE_BLOCKS {
-            paths.insert(ClaimPath { dir: format!("ports/{}/{WIDE}", redirect.protocol), ports, place });
+fn jid_dir(jid: i32) -> String {
+    format!("jids/{jid}")
+}
+
+/// All that leads to a record.
+fn entries(record: &Record) -> BTreeSet<Entry> {
+    let anchor = record.jail.anchor();
+    let mut made = BTreeSet::new();
+    for claim in record.claims() {
+        let (protocol, ports) = (claim.protocol, claim.host);
+        let file = format!("{ports}@{}@{}", claim.place, anchor.child());
+        if numbers(ports).len() > WIDE_BLOCKS {
+            made.insert(Entry { dir: Block { protocol, number: None }.dir(), file });
         } else {
-            for block in blocks(ports) {
-                paths.insert(ClaimPath { dir: format!("ports/{}/{block}", redirect.protocol), ports, place });
+            for number in numbers(ports) {
+                let dir = Block { protocol, number: Some(number) }.dir();
+                made.insert(Entry { dir, file: file.clone() });
             }
         }
     }
-    paths
+    let targets: BTreeSet<IpAddr> = record.possible().flat_map(|p| &p.redirects).map(|r| r.target).collect();
+    made.extend(targets.into_iter().map(|target| Entry { dir: target_dir(target), file: anchor.child().to_owned() }));
+    made.extend(record.jid.map(|jid| Entry { dir: jid_dir(jid), file: anchor.child().to_owned() }));
+    made
 }

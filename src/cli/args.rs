@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use kport::name::JailName;
 use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
@@ -77,6 +77,8 @@ pub enum Command {
     Cni,
     /// Say which lines pf.conf needs, and where; --write puts them there
     Setup(SetupArgs),
+    /// Print what another jail manager has published as kport's commands
+    Import(ImportArgs),
     /// Drop what belongs to jails that are gone
     Gc(JsonArgs),
 }
@@ -168,6 +170,36 @@ pub struct SetupArgs {
     /// The file
     #[arg(long, value_name = "FILE", default_value = "/etc/pf.conf")]
     pub pf_conf: PathBuf,
+}
+
+/// A manager that publishes ports itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Manager {
+    /// rdr.conf of a jail
+    Bastille,
+    /// The directories of conf/boot/expose of a jail
+    Appjail,
+    /// pot.conf of a pot
+    Pot,
+    /// config.json of a jail
+    Iocage,
+    /// ~cbsd/etc/pfrdr.conf
+    Cbsd,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Publish them, each jail's in one transaction, instead of printing
+    #[arg(long)]
+    pub publish: bool,
+    /// The jail [default: the one that the path or the file names]
+    #[arg(short, long, value_name = "JAIL")]
+    pub jail: Option<JailName>,
+    #[arg(value_name = "MANAGER")]
+    pub manager: Manager,
+    /// Its files; - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// The arguments of a command that has no others.

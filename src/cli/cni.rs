@@ -5,6 +5,7 @@
 
 mod attachments;
 mod code;
+mod conmon;
 mod environment;
 mod fields;
 mod mapping;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use kport::error::Kind;
 use kport::host::Host;
 use kport::name::JailName;
+use kport::net::Protocol;
 use kport::options::Options;
 use kport::publication::{self, Redirect, Targets};
 use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request};
@@ -30,6 +32,7 @@ use serde_json::{Value, json};
 
 use self::attachments::{Attachment, Attachments, Files, Found};
 use self::code::{Code, Failure};
+use self::conmon::WithoutConmon;
 use self::environment::{Attached, Operation};
 use self::mapping::PortMapping;
 use self::network::{MAX_INPUT, Network, Overrides, Publishing, Version};
@@ -132,6 +135,16 @@ impl Work {
         global.timeout = overrides.timeout.unwrap_or(global.timeout);
         let observer = output::Shown::new(global.verbose);
         Ok(Work { session: super::session::session(&global)?, quiet: global.quiet, observer })
+    }
+
+    /// What podman's conmon holds for the container is not in the way of its ports.
+    fn without_conmon(mut self, container: &str, mappings: &BTreeSet<PortMapping>) -> Work {
+        let ports = mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
+        let ports: BTreeSet<u16> = ports.collect();
+        if !ports.is_empty() {
+            self.session.host = Box::new(WithoutConmon::new(self.session.host, container.to_owned(), ports));
+        }
+        self
     }
 
     fn host(&self) -> &dyn Host {
@@ -249,7 +262,7 @@ impl Asked {
 
 fn add(global: &Global, network: &Network) -> Result<Value, Failure> {
     let asked = Asked::read(network)?;
-    let work = Work::new(global, network.overrides()?)?;
+    let work = Work::new(global, network.overrides()?)?.without_conmon(&asked.attached.container, &asked.mappings);
     let files = Files::lock(&work.session)?;
     let found = work.found(&files)?;
     if asked.mappings.is_empty() {

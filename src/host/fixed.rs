@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Host, HostInterface, Jail, Jails, Listener, SkippedJail};
+use super::{Host, HostInterface, Jail, Jails, Listener, Process, SkippedJail};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, PerFamily};
 
@@ -41,6 +41,8 @@ pub struct Fixed {
     pub vnet_addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Every listening socket.
     pub listeners: Vec<Listener>,
+    /// The processes that have the bound udp sockets, by port.
+    pub udp_holders: BTreeMap<u16, Vec<Process>>,
     /// The sysctls that the kernel knows.
     pub sysctls: BTreeMap<String, i64>,
     /// The text that is another one after each boot.
@@ -79,6 +81,10 @@ impl Host for Fixed {
 
     fn listeners(&self) -> Result<Vec<Listener>> {
         Ok(self.listeners.clone())
+    }
+
+    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
+        Ok(self.udp_holders.get(&port).cloned().unwrap_or_default())
     }
 
     fn sysctl(&self, name: &str) -> Result<Option<i64>> {

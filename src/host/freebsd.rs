@@ -10,6 +10,7 @@ mod buffer;
 mod group;
 mod interface;
 mod jail;
+mod process;
 mod report;
 mod route;
 mod rtsock;

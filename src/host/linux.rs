@@ -1,5 +1,6 @@
 //! The facts of a Linux host: enough to try kport with the simulator. Linux has no jails.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +10,10 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 use procfs::net::TcpState;
+use procfs::process::FDTarget;
 use procfs::{ProcError, ProcResult};
 
-use super::{Host, HostInterface, Jail, Jails, Listener};
+use super::{Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, PerFamily, Protocol};
 
@@ -73,6 +75,25 @@ impl Host for System {
             found.extend(unconnected.map(|socket| listener(Protocol::Udp, socket.local_address)));
         }
         Ok(found)
+    }
+
+    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
+        let mut sockets = BTreeSet::new();
+        for (file, read) in [("/proc/net/udp", procfs::net::udp()), ("/proc/net/udp6", procfs::net::udp6())] {
+            let bound = entries(file, read)?.into_iter().filter(|socket| socket.remote_address.port() == 0);
+            sockets.extend(bound.filter(|socket| socket.local_address.port() == port).map(|socket| socket.inode));
+        }
+        let processes = procfs::process::all_processes();
+        let processes = processes.map_err(|e| Error::new(Kind::System, format!("read /proc: {e}")))?;
+        // one that ends meanwhile, or that is another user's, has no socket that could be told
+        let has = |process: &procfs::process::Process| {
+            let mut files = process.fd().into_iter().flatten().flatten();
+            files.any(|file| matches!(file.target, FDTarget::Socket(inode) if sockets.contains(&inode)))
+        };
+        let described = |process: procfs::process::Process| {
+            Some(Process { pid: process.pid, jid: 0, arguments: process.cmdline().ok()? })
+        };
+        Ok(processes.flatten().filter(has).filter_map(described).collect())
     }
 
     /// The names are FreeBSD's, and what they are about is not here: no packet is forwarded for the simulator.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{Fixed, Host, HostInterface, Jail, Jails, Listener};
+use super::{Fixed, Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Result};
 use crate::net::{Family, Interface};
 
@@ -52,6 +52,10 @@ impl Host for Played {
 
     fn listeners(&self) -> Result<Vec<Listener>> {
         self.now()?.listeners()
+    }
+
+    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
+        self.now()?.udp_holders(port)
     }
 
     fn sysctl(&self, name: &str) -> Result<Option<i64>> {

@@ -26,6 +26,10 @@ impl Transaction<'_> {
             && old.jid == record.jid
             && let Some(status) = self.firewall.unchanged(&anchor, &wanted)?
         {
+            if record.jid.is_none() {
+                // another start of the jail may be to come, and counts from now
+                self.store.put(&self.lock, &record)?;
+            }
             return self.verify(&record, &wanted, status, allow_inert);
         }
 
@@ -35,7 +39,7 @@ impl Transaction<'_> {
         record.replaces = old.iter().flat_map(|old| old.possible()).cloned().collect();
         if let Err(error) = self.store.put(&self.lock, &record) {
             // the claims may stand already; the record does not
-            self.forget_claims(&anchor, &record, old);
+            self.forget_claims(&record, old);
             return Err(error);
         }
 
@@ -86,18 +90,11 @@ impl Transaction<'_> {
 
     /// Records that the publication is all that pf has.
     pub(super) fn settle(&self, record: &mut Record) -> Result<()> {
-        let before = record.claims();
-        let replaced = std::mem::take(&mut record.replaces);
-        match self.store.put(&self.lock, record) {
-            Ok(()) => {
-                self.store.release(&self.lock, &record.jail.anchor(), &before, &record.claims());
-                Ok(())
-            }
-            Err(error) => {
-                record.replaces = replaced;
-                Err(error)
-            }
-        }
+        let settled = Record { replaces: vec![], ..record.clone() };
+        self.store.put(&self.lock, &settled)?;
+        self.store.release(&self.lock, record, Some(&settled));
+        *record = settled;
+        Ok(())
     }
 
     /// Whether pf will look at the rules: it runs, its main ruleset calls our anchors, and packets are forwarded.
@@ -150,18 +147,18 @@ impl Transaction<'_> {
         }
         let restored = match old {
             Some(old) => self.store.put(&self.lock, old),
-            None => self.store.remove(&self.lock, anchor, &[]),
+            None => self.store.remove(&self.lock, anchor, Some(record)),
         };
         if let Err(again) = restored {
             return error
                 .and(format!("and the record could not be brought back ({again}); publish again, or unpublish"));
         }
-        self.forget_claims(anchor, record, old);
+        self.forget_claims(record, old);
         error
     }
 
-    fn forget_claims(&self, anchor: &Anchor, record: &Record, old: Option<&Record>) {
-        self.store.release(&self.lock, anchor, &record.claims(), &old.map(Record::claims).unwrap_or_default());
+    fn forget_claims(&self, record: &Record, old: Option<&Record>) {
+        self.store.release(&self.lock, record, old);
     }
 }
 

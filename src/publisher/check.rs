@@ -18,22 +18,25 @@ impl Transaction<'_> {
     /// Returns the record of what is published then; `old` is the one of now.
     pub(super) fn check(&mut self, request: &Request, old: Option<&Record>, resolved: Resolved) -> Result<Record> {
         self.observer.phase(Phase::Check)?;
-        let Resolved { jid, publication } = resolved;
-        let publications = match old {
-            Some(old) if request.add => joined(&old.publications, publication),
+        let Resolved { jid, earlier_jid, adds, publication } = resolved;
+        let added_to = old.filter(|_| adds);
+        let publications = match added_to {
+            Some(old) => joined(&old.publications, publication),
             _ => vec![publication],
         };
-        let forced = self.check_ports(request, old, &publications)?;
+        let stays = added_to.or(old.filter(|old| is_same(old, &publications)));
+        let forced = self.check_ports(request, stays, jid, &publications)?;
         self.outcome.notes.extend(forced);
         self.check_tables(request)?;
-        Ok(self.record_of(&request.jail, jid, publications))
+        Ok(Record { earlier_jid, ..self.record_of(&request.jail, jid, publications) })
     }
 
-    /// What of it was forced.
+    /// What of it was forced. `stays` is what the jail has published and keeps.
     fn check_ports(
         &self,
         request: &Request,
-        old: Option<&Record>,
+        stays: Option<&Record>,
+        jid: Option<i32>,
         publications: &[Publication],
     ) -> Result<Vec<String>> {
         let claims: Vec<Redirect> = publications.iter().flat_map(Publication::claims).collect();
@@ -43,12 +46,10 @@ impl Transaction<'_> {
         let own = request.jail.anchor();
         let mut forced = vec![];
         // what stays was looked at when it was published, and may have been forced then
-        let kept: HashSet<Redirect> = old
-            .filter(|old| request.add || is_same(old, publications))
-            .map(|old| old.claims().into_iter().collect())
-            .unwrap_or_default();
+        let kept: HashSet<Redirect> = stays.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         for redirect in &claims {
-            self.check_jails(&own, redirect)?;
+            self.in_time()?;
+            self.others.check(&own, jid, redirect, self.facts.places()?)?;
             if kept.contains(redirect) {
                 continue;
             }

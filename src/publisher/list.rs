@@ -21,7 +21,12 @@ pub(super) fn list(
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
     let in_pf: BTreeMap<Anchor, Loaded> = match jail {
-        Some(jail) => BTreeMap::from([(jail.anchor(), firewall.loaded(&jail.anchor())?)]),
+        Some(jail) => {
+            let name = earlier_name(host, store, &boot, jail)?;
+            let anchor = name.as_ref().unwrap_or(jail).anchor();
+            let loaded = firewall.loaded(&anchor)?;
+            BTreeMap::from([(anchor, loaded)])
+        }
         None => {
             let all = firewall.loaded_all(counters)?.into_iter();
             all.filter_map(|(child, loaded)| Some((Anchor::from_child(&child)?, loaded))).collect()
@@ -51,6 +56,27 @@ pub(super) fn list(
         }
     }
     Ok(listed)
+}
+
+/// The name by which a running jail has published, if that is another one than it has now. None for a jail with a record by
+/// its name.
+pub(super) fn earlier_name(host: &dyn Host, store: &Store, boot: &str, jail: &JailName) -> Result<Option<JailName>> {
+    // what is wrong with a record that is there is for others to say
+    if !matches!(store.get(&jail.anchor()), Ok(None)) {
+        return Ok(None);
+    }
+    let Some(there) = host.jail(jail.as_str())?.filter(|there| !there.dying && there.name == jail.as_str()) else {
+        return Ok(None);
+    };
+    for anchor in store.of_jid(there.jid)? {
+        if let Ok(Some(record)) = store.get(&anchor)
+            && record.boot == boot
+            && record.jid == Some(there.jid)
+        {
+            return Ok(Some(record.jail));
+        }
+    }
+    Ok(None)
 }
 
 fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {

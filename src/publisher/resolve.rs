@@ -9,8 +9,7 @@ use super::taken::without_target;
 use super::transaction::Transaction;
 use super::{Phase, Request};
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, Interfaces, Jail};
-use crate::name::JailName;
+use crate::host::{Interfaces, Jail};
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
@@ -20,18 +19,25 @@ use crate::store::Record;
 pub(super) struct Resolved {
     /// The jail's number, if it is known.
     pub(super) jid: Option<i32>,
+    /// While it is not: that of an earlier start.
+    pub(super) earlier_jid: Option<i32>,
+    /// Whether it is added to what the jail has published: what an earlier start left is not adopted.
+    pub(super) adds: bool,
     pub(super) publication: Publication,
 }
 
 impl Transaction<'_> {
     /// `old` is what the jail has published.
-    pub(super) fn resolve(&self, request: &Request, old: Option<&Record>) -> Result<Resolved> {
+    pub(super) fn resolve(&mut self, request: &Request, old: Option<&Record>) -> Result<Resolved> {
         self.observer.phase(Phase::Resolve)?;
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
         // one that is being torn down is not the one whose ports these are: that one is still to come
-        let found = found.filter(|j| !j.dying);
+        let (found, dying) = match found {
+            Some(jail) if jail.dying => (None, Some(jail.jid)),
+            found => (found, None),
+        };
         if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
             // later, when the jail is gone, nothing could tell whose the publication was
             return Err(Error::new(
@@ -39,21 +45,23 @@ impl Transaction<'_> {
                 format!("{} is the number of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
             ));
         }
+        let jid = request.jid.or(found.as_ref().map(|j| j.jid));
+        let adds = match old.filter(|_| request.add) {
+            Some(old) => self.is_same_start(old, jid)?,
+            None => false,
+        };
         // what is added belongs to the start that is known
-        let known = old.filter(|_| request.add).and_then(|old| old.jid);
-        let jid = request.jid.or(found.as_ref().map(|j| j.jid)).or(known);
+        let jid = jid.or(old.filter(|_| adds).and_then(|old| old.jid));
+        let earlier_jid = match jid {
+            Some(_) => None,
+            None => dying.or(old.and_then(|old| old.jid.or(old.earlier_jid))),
+        };
         match &found {
             Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
             None => self.observer.detail(&format!("{}: not asked for, or not running", jail.mention())),
         }
-        let asked;
-        let addresses = if request.addresses.is_empty() {
-            asked = addresses(self.host, jail, found.as_ref())?;
-            &asked
-        } else {
-            &request.addresses
-        };
-        let targets = Targets::choose(jail, addresses)?;
+        let addresses = self.addresses(request, found.as_ref())?;
+        let targets = Targets::choose(jail, &addresses)?;
         let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
         self.observer.detail(&format!(
             "addresses: {}; redirects lead to {}",
@@ -71,7 +79,7 @@ impl Transaction<'_> {
             // ports that are given first: a port that is chosen keeps clear of them
             let mut made: Vec<Redirect> = vec![];
             let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
-            let kept = old.filter(|_| request.add).map(Record::claims).unwrap_or_default();
+            let kept = old.filter(|_| adds).map(Record::claims).unwrap_or_default();
             for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
                 made.extend(redirects_of(&Spec::one(*mapping))?);
             }
@@ -82,13 +90,14 @@ impl Transaction<'_> {
                 };
                 let mut chosen = None;
                 for (first, fresh) in candidates(request, old, mapping, &targets) {
+                    self.in_time()?;
                     let Some(fixed) = at(first) else { continue };
                     let redirects = redirects_of(&Spec::one(fixed))?;
                     // a port that the jail has at another place is not this mapping's
                     if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
                         continue;
                     }
-                    if self.is_free(request, &redirects, &made, &kept)? {
+                    if self.is_free(request, jid, &redirects, &made, &kept)? {
                         chosen = Some(redirects);
                         break;
                     }
@@ -108,25 +117,22 @@ impl Transaction<'_> {
         let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
             Interfaces(self.facts.interfaces()?).leads_to(target)
         })?;
-        Ok(Resolved { jid, publication })
+        Ok(Resolved { jid, earlier_jid, adds, publication })
     }
-}
 
-/// The addresses that the host knows of a jail.
-pub(super) fn addresses(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
-    let Some(jail) = jail else {
-        return Err(Error::new(
-            Kind::Unavailable,
-            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
-        ));
-    };
-    if jail.vnet {
-        return host.vnet_addresses(jail);
+    /// Whether what is recorded was published for the start of the jail with this number, or may have been.
+    fn is_same_start(&self, old: &Record, jid: Option<i32>) -> Result<bool> {
+        match (old.jid, jid) {
+            (Some(before), Some(now)) => Ok(before == now),
+            // the jail is still to come: that other one is another start of it
+            (Some(before), None) => {
+                let jails = self.facts.jails()?;
+                let runs = jails.jails.iter().any(|jail| jail.jid == before && !jail.dying);
+                Ok(runs || jails.skipped.iter().any(|jail| jail.jid == before))
+            }
+            (None, _) => Ok(true),
+        }
     }
-    if jail.addresses.is_empty() && jail.inherits.any() {
-        return Err(publication::host_network(name));
-    }
-    Ok(jail.addresses.clone())
 }
 
 /// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it

@@ -1,4 +1,4 @@
-//! Who else has a port: other jails' records, sockets of the host, other tools' rules.
+//! Who else has a port: other jails, sockets of the host, other tools' rules.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,6 @@ use super::Request;
 use super::transaction::Transaction;
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
-use crate::name::Anchor;
 use crate::net::Family;
 use crate::publication::{self, Redirect};
 
@@ -17,6 +16,7 @@ impl Transaction<'_> {
     pub(super) fn is_free(
         &self,
         request: &Request,
+        jid: Option<i32>,
         redirects: &[Redirect],
         made: &[Redirect],
         kept: &[Redirect],
@@ -31,7 +31,7 @@ impl Transaction<'_> {
         }
         let own = request.jail.anchor();
         let found = wanted.iter().try_for_each(|r| {
-            self.check_jails(&own, r)?;
+            self.others.check(&own, jid, r, places)?;
             self.check_host(r, &mut |error| Err(error))
         });
         match found {
@@ -48,36 +48,6 @@ impl Transaction<'_> {
         }
         for foreign in self.facts.foreign()? {
             conflict::with_foreign(redirect, foreign, self.facts.places()?).or_else(&mut *yielding)?;
-        }
-        Ok(())
-    }
-
-    /// What other jails have published.
-    pub(super) fn check_jails(&self, own: &Anchor, redirect: &Redirect) -> Result<()> {
-        for claim in self.store.claims(own, redirect.protocol, redirect.host)? {
-            if !self.facts.places()?.overlap(claim.place, redirect.place) {
-                continue;
-            }
-            match self.store.get(&claim.anchor) {
-                Ok(Some(record)) if record.boot == self.boot => {
-                    let owner = record.jail.mention();
-                    for theirs in record.claims() {
-                        conflict::with_jail(redirect, &owner, &theirs, self.facts.places()?)?;
-                    }
-                }
-                // a claim that outlived its record, unless pf still has the rules
-                Ok(Some(_) | None) if self.firewall.loaded(&claim.anchor)?.is_empty() => {}
-                Ok(Some(_) | None) => {
-                    return Err(Error::new(
-                        Kind::Conflict,
-                        format!(
-                            "{} {} on {} is in anchor {}, which has no record; kport gc clears it",
-                            redirect.protocol, claim.ports, claim.place, claim.anchor
-                        ),
-                    ));
-                }
-                Err(error) => return Err(error.and("publish or unpublish its jail again to set that right")),
-            }
         }
         Ok(())
     }

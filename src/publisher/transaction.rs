@@ -3,8 +3,9 @@
 use std::time::{Instant, SystemTime};
 
 use super::facts::HostFacts;
+use super::others::Others;
 use super::{Observer, Outcome, Phase};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::name::{Anchor, JailName};
 use crate::pf::Firewall;
@@ -21,6 +22,8 @@ pub(super) struct Transaction<'a> {
     /// The boot of now: records of another one count for nothing.
     pub(super) boot: String,
     pub(super) facts: HostFacts<'a>,
+    pub(super) others: Others<'a>,
+    pub(super) deadline: Instant,
     pub(super) outcome: Outcome,
 }
 
@@ -37,21 +40,41 @@ impl<'a> Transaction<'a> {
         let lock = store.lock(deadline)?;
         let boot = host.boot_id()?;
         let facts = HostFacts::new(host, firewall);
-        Ok(Transaction { host, firewall, store, observer, lock, boot, facts, outcome: Outcome::default() })
+        let others = Others::new(firewall, store, &boot);
+        let outcome = Outcome::default();
+        Ok(Transaction { host, firewall, store, observer, lock, boot, facts, others, deadline, outcome })
+    }
+
+    /// Refuses to go on when the time is up: for loops before anything is changed.
+    pub(super) fn in_time(&self) -> Result<()> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again with more time (--timeout)"))
     }
 
     /// The record of this boot. A file that is no record is set aside and noted: it must not stop its jail for good, and must
-    /// not vanish.
+    /// not vanish. A record that was made before its jail was there learns the jail's number.
     pub(super) fn record(&mut self, anchor: &Anchor) -> Result<Option<Record>> {
-        match self.store.get(anchor) {
-            Ok(record) => Ok(record.filter(|r| r.boot == self.boot)),
+        let mut record = match self.store.get(anchor) {
+            Ok(record) => record.filter(|r| r.boot == self.boot),
             Err(error) if error.kind() == Kind::System && error.errno().is_none() => {
                 let kept = self.store.set_aside(&self.lock, anchor)?;
                 self.note(format!("{error}; kept as {}", kept.display()));
-                Ok(None)
+                None
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        if let Some(record) = record.as_mut().filter(|record| record.jid.is_none())
+            && let Some(jail) = self.host.jail(record.jail.as_str())?
+            && !jail.dying
+            && jail.name == record.jail.as_str()
+        {
+            (record.jid, record.earlier_jid) = (Some(jail.jid), None);
+            // what cannot be written is learnt again by the next call
+            _ = self.store.put(&self.lock, record);
         }
+        Ok(record)
     }
 
     /// A record of now.
@@ -61,7 +84,8 @@ impl<'a> Transaction<'a> {
             boot: self.boot.clone(),
             jail: jail.clone(),
             jid,
-            since: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            earlier_jid: None,
+            since: now(),
             mapping_labels: self.firewall.labels_mappings(),
             publications,
             replaces: vec![],
@@ -72,4 +96,19 @@ impl<'a> Transaction<'a> {
     pub(super) fn note(&mut self, text: String) {
         self.outcome.notes.push(text);
     }
+}
+
+/// How long a jail may take from its prestart hook to being there, in seconds: mounts, other hooks. What was published for it
+/// by then without a number, `gc` takes for that of a jail that is gone.
+const STARTING: u64 = 60;
+
+/// Whether the jail of a record may still be starting: it was not there when it was published, just now.
+pub(super) fn is_starting(record: &Record) -> bool {
+    // a clock that was set back makes no record young for long
+    record.jid.is_none() && record.since.abs_diff(now()) < STARTING
+}
+
+/// The time, in seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

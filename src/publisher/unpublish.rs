@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::transaction::Transaction;
+use super::list::earlier_name;
+use super::transaction::{Transaction, is_starting};
 use super::{Phase, all_or, gateway};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, JailName, Label};
@@ -19,9 +20,10 @@ impl Transaction<'_> {
     ///
     /// Errors are gathered: what can be undone is undone, and the record stays until all of it is.
     pub(super) fn unpublish(&mut self, jail: &JailName, jid: Option<i32>) -> Result<()> {
+        let jail = &self.published_as(jail)?;
         let anchor = jail.anchor();
         let record = self.record(&anchor)?;
-        if self.is_late(jail, jid, record.as_ref()) {
+        if self.is_late(jail, jid, record.as_ref())? {
             return Ok(());
         }
         self.drop_anchor(&anchor, jail.label(), record.as_ref())
@@ -30,8 +32,9 @@ impl Transaction<'_> {
     /// Removes single mappings of a jail, in one transaction, and leaves its others. A mapping that is not published is
     /// told, and is no error. `auto` stands for any host port.
     pub(super) fn unpublish_some(&mut self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<()> {
+        let jail = &self.published_as(jail)?;
         let old = self.record(&jail.anchor())?;
-        if self.is_late(jail, jid, old.as_ref()) {
+        if self.is_late(jail, jid, old.as_ref())? {
             return Ok(());
         }
         self.observer.phase(Phase::Resolve)?;
@@ -58,16 +61,36 @@ impl Transaction<'_> {
         self.change(Some(&old), wanted, true)
     }
 
-    /// Whether an unpublish came too late: the jail was started again, and published as another number.
-    fn is_late(&mut self, jail: &JailName, jid: Option<i32>, record: Option<&Record>) -> bool {
-        let (Some(jid), Some(theirs)) = (jid, record.and_then(|r| r.jid)) else { return false };
-        if jid != theirs {
-            self.note(format!(
-                "{} was published again as jid {theirs}; nothing of that was touched for jid {jid}",
-                jail.mention()
-            ));
+    /// The name by which a jail has published: a jail that was renamed meanwhile is known by its number.
+    fn published_as(&mut self, jail: &JailName) -> Result<JailName> {
+        match earlier_name(self.host, self.store, &self.boot, jail)? {
+            None => Ok(jail.clone()),
+            Some(name) => {
+                self.note(format!("{} has published as {}", jail.mention(), name.mention()));
+                Ok(name)
+            }
         }
-        jid != theirs
+    }
+
+    /// Whether an unpublish came too late: the jail was started again, and has published as another number, or for a start
+    /// that is still to come.
+    fn is_late(&mut self, jail: &JailName, jid: Option<i32>, record: Option<&Record>) -> Result<bool> {
+        let (Some(jid), Some(record)) = (jid, record) else { return Ok(false) };
+        let by = match record.jid {
+            Some(theirs) if theirs == jid => return Ok(false),
+            Some(theirs) => format!("as jid {theirs}"),
+            None if record.earlier_jid != Some(jid) => {
+                // not there yet when it was published, and there now: it is the one
+                let came = self.host.jail(&jid.to_string())?.is_some_and(|there| there.name == jail.as_str());
+                if came || !is_starting(record) {
+                    return Ok(false);
+                }
+                "for a start that is still to come".to_owned()
+            }
+            None => "for a start that is still to come".to_owned(),
+        };
+        self.note(format!("{} was published again {by}; nothing of that was touched for jid {jid}", jail.mention()));
+        Ok(true)
     }
 
     /// Where the redirects of a mapping are: in its place or, where it names none, on the gateway interface. That may be
@@ -110,10 +133,8 @@ impl Transaction<'_> {
             Err(error) => errors.push(error.context("states were not ended")),
         }
         if errors.is_empty() {
-            let settled = self
-                .observer
-                .phase(Phase::Settle)
-                .and_then(|()| self.store.remove(&self.lock, anchor, &record.map(Record::claims).unwrap_or_default()));
+            let settled =
+                self.observer.phase(Phase::Settle).and_then(|()| self.store.remove(&self.lock, anchor, record));
             errors.extend(settled.err());
         }
         all_or(errors, ())

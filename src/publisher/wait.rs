@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::resolve::addresses;
+use super::addresses::reported;
 use super::{Observer, Request};
 use crate::error::{Kind, Result};
 use crate::host::Host;
@@ -47,5 +47,5 @@ pub(super) fn for_address(
 
 fn found(host: &dyn Host, request: &Request) -> Result<()> {
     let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
-    Targets::choose(&request.jail, &addresses(host, &request.jail, jail.as_ref())?).map(|_| ())
+    Targets::choose(&request.jail, &reported(host, &request.jail, jail.as_ref())?).map(|_| ())
 }

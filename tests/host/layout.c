@@ -4,11 +4,13 @@
  * scripts/freebsd-build.sh compiles this for each target; it makes no code.
  */
 #include <sys/param.h>
+#include <sys/file.h>
 #include <sys/jail.h>
 #include <sys/socket.h>
 #include <sys/socketvar.h>
 #include <sys/sockio.h>
 #include <sys/sysctl.h>
+#include <sys/user.h>
 #include <net/if.h>
 #include <net/if_dl.h>
 #include <net/route.h>
@@ -109,3 +111,13 @@ IS(SIOCGIFGROUP, 0xc0286988);
 IS(JAIL_DYING, 0x08);
 IS(JAIL_SYS_NEW, 1);
 IS(JAIL_SYS_INHERIT, 2);
+
+/* open files and processes */
+AT(struct xinpcb, xi_socket.xso_so, 16);
+SIZE(struct xfile, 128);
+AT(struct xfile, xf_size, 0);
+AT(struct xfile, xf_pid, 8);
+AT(struct xfile, xf_data, 56);
+SIZE(struct kinfo_proc, 1088);
+AT(struct kinfo_proc, ki_structsize, 0);
+AT(struct kinfo_proc, ki_jid, 592);

@@ -683,6 +683,91 @@ fn twenty_at_once() {
 }
 
 #[test]
+fn the_sockets_of_the_containers_conmon_are_no_conflict() {
+    let plugin = Plugin::new();
+    let dns = json!({ "hostPort": 8053, "containerPort": 53, "protocol": "udp" });
+    let config = network("podman", "10.88.0.5/16", &[dns]);
+    let holder = |line: &str| {
+        plugin.play(|host| {
+            let inet = json!({ "inet": true, "inet6": false });
+            host["listeners"] = json!([ { "protocol": "udp", "families": inet, "port": 8053 } ]);
+            host["udp_holders"] = json!({ "8053": [ { "pid": 7, "arguments": line.split(' ').collect::<Vec<_>>() } ] });
+        });
+    };
+    holder("/usr/sbin/named -c c0ffee");
+    assert_eq!(plugin.say("ADD", &config).error().0, 103);
+    holder("conmon -c deadbeef -u deadbeef");
+    assert_eq!(plugin.say("ADD", &config).error().0, 103);
+    holder("/usr/local/bin/conmon --api-version 1 -c c0ffee -u c0ffee");
+    plugin.say("ADD", &config).ok();
+    plugin.say("CHECK", &config).ok();
+    plugin.say("DEL", &config).ok();
+    plugin.is_clean();
+}
+
+/// The same on this host: a process that is called conmon, with the sockets that podman gives it.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_system_says_who_has_a_socket() {
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::process::CommandExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let udp_port = udp.local_addr().unwrap().port();
+    // bound and not listening, as podman leaves it
+    let tcp = {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
+        use std::os::fd::AsRawFd;
+        let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(tcp.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        let port = getsockname::<SockaddrIn>(tcp.as_raw_fd()).unwrap().port();
+        (tcp, port)
+    };
+    let config = network(
+        "podman",
+        "10.88.0.5/16",
+        &[mapping(tcp.1, 80), json!({ "hostPort": udp_port, "containerPort": 53, "protocol": "udp" })],
+    );
+    let say = |command: &str| {
+        let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
+        kport.arg("cni").env_clear().env("KPORT_STATE_DIR", dir.path().join("state")).env("CNI_COMMAND", command);
+        kport.env("CNI_CONTAINERID", "c0ffee").env("CNI_NETNS", "blue").env("CNI_IFNAME", "eth0");
+        feed(&mut kport, config.to_string().as_bytes())
+    };
+    // the sockets are this program's so far
+    let (code, details) = say("ADD").error();
+    assert!(code == 103 && details.contains(&format!("udp port {udp_port}")), "{details}");
+    let mut conmon = Command::new("sh");
+    conmon.arg0("/usr/bin/conmon").args(["-c", "read line", "-c", "c0ffee"]).stdin(Stdio::piped());
+    conmon.stdout(Stdio::from(OwnedFd::from(udp))).stderr(Stdio::from(tcp.0));
+    let mut child = conmon.spawn().unwrap();
+    // its copies of the sockets go with it; a child of another test may have some until it runs its own program
+    drop(conmon);
+    let mut answer = say("ADD");
+    for _ in 0..50 {
+        if answer.good {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        answer = say("ADD");
+    }
+    answer.ok();
+    // a listener is one, whoever has it
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let taken = network("podman", "10.88.0.5/16", &[mapping(port, 80)]);
+    let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
+    kport.arg("cni").env_clear().env("KPORT_STATE_DIR", dir.path().join("state")).env("CNI_COMMAND", "ADD");
+    kport.env("CNI_CONTAINERID", "c0ffee").env("CNI_NETNS", "blue").env("CNI_IFNAME", "eth0");
+    assert_eq!(feed(&mut kport, taken.to_string().as_bytes()).error().0, 103);
+    say("DEL").ok();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+#[test]
 fn by_the_name_of_the_program() {
     let plugin = Plugin::new();
     for name in ["portmap", "kport-cni"] {

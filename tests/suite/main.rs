@@ -9,6 +9,7 @@ mod doctor;
 mod faces;
 mod grammar;
 mod header;
+mod import;
 mod install;
 mod layers;
 mod man;

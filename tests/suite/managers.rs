@@ -214,7 +214,7 @@ fn renames_clones_and_late_stops_follow_from_the_number() {
     // renamed while it runs: the record has the old name and the number
     hooks.jails(&[("www", 2, "10.0.0.2")]);
     let (status, text) = hooks.run(&[("JNAME", "www"), ("JID", "2")], STOP);
-    assert!(status == 0 && text.contains("jail \"web\", now \"www\""), "{status} {text}");
+    assert!(status == 0 && text.contains("jail \"web\", now jail \"www\""), "{status} {text}");
     assert_eq!(hooks.list(), [""; 0]);
     // started again under the new name, and the stop of the first start comes late
     hooks.jails(&[("www", 4, "10.0.0.2")]);
@@ -268,4 +268,386 @@ fn a_jail_without_an_address_is_waited_for() {
     lines.for_each(drop);
     assert!(child.wait().unwrap().success());
     assert_eq!(hooks.list(), ["web tcp em0 8080 10.0.0.2:80 live"]);
+}
+
+/// A page of docs/managers, and the manager that a script of tests/managers plays.
+struct Played {
+    dir: tempfile::TempDir,
+    page: String,
+    player: PathBuf,
+}
+
+impl Played {
+    fn new(page: &str, player: &str) -> Played {
+        Played {
+            dir: tempfile::tempdir().unwrap(),
+            page: fs::read_to_string(cc::root().join(format!("docs/managers/{page}.md"))).unwrap(),
+            player: cc::root().join(format!("tests/managers/{player}.sh")),
+        }
+    }
+
+    /// The page's first lines that are meant for the manager.
+    fn lines(&self) -> String {
+        let (_, block) = self.page.split_once("\n```").unwrap();
+        let (_, block) = block.split_once('\n').unwrap();
+        block.split_once("\n```").unwrap().0.to_owned()
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("WORLD", self.dir.path()).current_dir(self.dir.path());
+        command.env("KPORT", env!("CARGO_BIN_EXE_kport")).stdin(Stdio::null());
+        command
+    }
+
+    /// What the manager does with these arguments: its status, and what was said.
+    fn play(&self, arguments: &[&str]) -> (i32, String) {
+        said(self.command(&self.player).args(arguments).output().unwrap())
+    }
+
+    fn play_with(&self, arguments: &[&str], input: &str) {
+        let mut child = self.command(&self.player).args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[track_caller]
+    fn fine(&self, arguments: &[&str]) {
+        assert_eq!(self.play(arguments), DONE, "{arguments:?}");
+    }
+
+    /// Runs the page's lines by a shell that has the manager's programs: each calls the player with what stands beside it.
+    fn shell(&self, programs: &[(&str, &str)], lines: &str) {
+        let mut script = "set -e\nmkdir -p bin\n".to_owned();
+        for (program, call) in programs {
+            let player = self.player.display();
+            script += &format!("printf '#!/bin/sh\\n{call}\\n' '{player}' >bin/{program}\nchmod 755 bin/{program}\n");
+        }
+        script += &format!("PATH=$PWD/bin:$PATH\n{lines}\n");
+        cc::done(self.command(Path::new("/bin/sh")).arg("-c").arg(script));
+    }
+
+    fn kport(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(&self.dir.path().join("kport")).args(arguments).output().unwrap();
+        let (status, said) = (output.status.code().unwrap(), cc::text(&output.stdout));
+        (status, said)
+    }
+
+    /// Who has published, with the address.
+    fn list(&self) -> Vec<String> {
+        let rows = self.kport(&["list"]).1;
+        rows.lines()
+            .skip(1)
+            .map(|row| row.split_whitespace().collect::<Vec<_>>())
+            .map(|w| format!("{} {}", w[0], w[4]))
+            .collect()
+    }
+
+    fn is_there(&self, file: &str) -> bool {
+        self.dir.path().join(file).exists()
+    }
+}
+
+const NOBODY: [&str; 0] = [];
+
+/// Writes a jail.conf with the lines in each jail's block.
+fn jail_conf(played: &Played, name: &str, lines: &str) -> String {
+    let path = played.dir.path().join("jail.conf");
+    let mut text = fs::read_to_string(&path).unwrap_or_default();
+    text += &format!("{name} {{\n  vnet;\n{lines}\n}}\n");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn jail_conf_s_lines() {
+    let jail = Played::new("jail.conf", "jail");
+    let conf = jail_conf(&jail, "web", &jail.lines());
+    let (start, stop) = (["-c", &conf, "web", "10.0.0.2"], ["-r", &conf, "web"]);
+    jail.fine(&start);
+    assert_eq!(jail.list(), ["web 10.0.0.2:80", "web 10.0.0.2:443", "web 10.0.0.2:443"]);
+    jail.fine(&stop);
+    assert_eq!(jail.list(), NOBODY);
+    // forced, and a crash: no hook runs
+    jail.fine(&start);
+    jail.fine(&["-R", "web"]);
+    assert_eq!(jail.list().len(), 3);
+    assert_eq!(jail.kport(&["-q", "gc"]).0, 0);
+    assert_eq!(jail.list(), NOBODY);
+    // a clone is refused, and does not start; the original is as it was
+    jail.fine(&start);
+    jail_conf(&jail, "clone", &jail.lines());
+    let (status, text) = jail.play(&["-c", &conf, "clone", "10.0.0.3"]);
+    assert!(status == 1 && text.contains("jail \"web\""), "{text}");
+    assert!(jail.list().iter().all(|row| row.starts_with("web ")) && !jail.is_there("jails/clone"));
+    // renamed while it runs
+    fs::rename(jail.dir.path().join("jails/web"), jail.dir.path().join("jails/www")).unwrap();
+    jail_conf(&jail, "www", &jail.lines());
+    let (status, _) = jail.play(&["-r", &conf, "www"]);
+    assert_eq!((status, jail.list()), (0, vec![]));
+}
+
+#[test]
+fn jail_conf_with_a_later_hook_that_fails() {
+    let jail = Played::new("jail.conf", "jail");
+    // lines of before stay, as they would not with "=", and one behind that fails leaves the ports until gc
+    let lines = "  exec.poststart += \"true\";\n".to_owned() + &jail.lines() + "\n  exec.poststart += \"false\";";
+    let conf = jail_conf(&jail, "web", &lines);
+    assert_eq!(jail.play(&["-c", &conf, "web", "10.0.0.2"]).0, 1);
+    assert_eq!(jail.list().len(), 3);
+    jail.kport(&["-q", "gc"]);
+    assert_eq!(jail.list(), NOBODY);
+    // a firewall that is away does not keep a jail running
+    let lines = jail.lines().replace("unpublish --hook", "unpublish --hook --backend pfctl --pfctl /nonexistent");
+    let broken = Played::new("jail.conf", "jail");
+    let conf = jail_conf(&broken, "web", &lines);
+    broken.fine(&["-c", &conf, "web", "10.0.0.2"]);
+    let (status, text) = broken.play(&["-r", &conf, "web"]);
+    assert!(status == 0 && !broken.is_there("jails/web"), "{text}");
+}
+
+#[test]
+fn jail_conf_with_dhcp() {
+    let jail = Played::new("jail.conf", "jail");
+    let lines = jail.lines().replace("publish --hook 8080", "publish --hook -vv --wait 3600 8080");
+    let conf = jail_conf(&jail, "web", &lines);
+    let mut starting = jail.command(&jail.player);
+    let mut child = starting.args(["-c", &conf, "web", ""]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut text = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(text.any(|line| line.contains("waiting: ")));
+    // the lease
+    let world = cc::root().join("tests/managers/world.sh");
+    let lease = format!(". {}; echo 1 10.0.0.2 >$WORLD/jails/web; host_json", world.display());
+    cc::done(jail.command(Path::new("/bin/sh")).arg("-c").arg(lease));
+    text.for_each(drop);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(jail.list().len(), 3);
+}
+
+#[test]
+fn bastille_s_lines() {
+    let bastille = Played::new("bastille", "bastille");
+    bastille.fine(&["create", "web", "vnet"]);
+    bastille.play_with(&["edit", "web"], &bastille.lines());
+    bastille.fine(&["start", "web", "10.0.0.2"]);
+    assert_eq!(bastille.list(), ["web 10.0.0.2:80"]);
+    bastille.fine(&["stop", "web"]);
+    assert_eq!(bastille.list(), NOBODY);
+    assert!(bastille.is_there("unplugged") && bastille.is_there("destroyed"), "Bastille's own hooks run as well");
+    // forced: the lines are evaluated without JNAME
+    bastille.fine(&["start", "web", "10.0.0.2"]);
+    let (status, text) = bastille.play(&["stop", "-f", "web"]);
+    assert!(status == 0 && text.contains("finds no jail"), "{text}");
+    assert_eq!(bastille.list().len(), 1);
+    bastille.kport(&["-q", "gc"]);
+    assert_eq!(bastille.list(), NOBODY);
+    // renamed, and cloned
+    bastille.fine(&["rename", "web", "www"]);
+    bastille.fine(&["start", "www", "10.0.0.2"]);
+    assert_eq!(bastille.list(), ["www 10.0.0.2:80"]);
+    bastille.fine(&["clone", "www", "clone"]);
+    let (status, text) = bastille.play(&["start", "clone", "10.0.0.3"]);
+    assert!(status == 0 && text.contains("jail \"www\"") && !bastille.is_there("jails/clone"), "{text}");
+    assert_eq!(bastille.play(&["destroy", "www"]).0, 1);
+    bastille.fine(&["destroy", "-a", "www"]);
+    assert_eq!(bastille.list(), NOBODY);
+}
+
+#[test]
+fn bastille_s_oci_jails_keep_their_process() {
+    let bastille = Played::new("bastille", "bastille");
+    bastille.fine(&["create", "app", "oci"]);
+    bastille.play_with(&["edit", "app"], &bastille.lines());
+    bastille.fine(&["start", "app", "10.0.0.2"]);
+    assert!(bastille.is_there("application") && bastille.list() == ["app 10.0.0.2:80"]);
+    // what the page warns of
+    let replaced = Played::new("bastille", "bastille");
+    replaced.fine(&["create", "app", "oci"]);
+    replaced.play_with(&["edit", "app"], &replaced.lines().replace("+=", "="));
+    replaced.fine(&["start", "app", "10.0.0.2"]);
+    assert!(!replaced.is_there("application"));
+}
+
+#[test]
+fn iocage_s_lines() {
+    let iocage = Played::new("iocage", "iocage");
+    let program = [("iocage", "exec %s \"$@\"")];
+    iocage.shell(&program, &iocage.lines());
+    for old in [false, true] {
+        let play = |arguments: &[&str]| {
+            let mut command = iocage.command(&iocage.player);
+            if old {
+                command.env("IOCAGE_OLD", "1");
+            }
+            said(command.args(arguments).output().unwrap())
+        };
+        assert_eq!(play(&["start", "web", "10.0.0.2"]), DONE, "old: {old}");
+        assert_eq!(iocage.list(), ["ioc-web 10.0.0.2:80"]);
+        assert_eq!(play(&["stop", "web"]), DONE);
+        assert_eq!(iocage.list(), NOBODY);
+        assert_eq!(play(&["start", "web", "10.0.0.2"]), DONE);
+        assert_eq!(play(&["stop", "--force", "web"]), DONE);
+        assert_eq!(iocage.list(), NOBODY);
+    }
+    // a dot in the name
+    iocage.shell(&program, &iocage.lines().replace("ioc-web", "ioc-web_db").replace("' web", "' web.db"));
+    iocage.fine(&["start", "web.db", "10.0.0.4"]);
+    assert_eq!(iocage.list(), ["ioc-web_db 10.0.0.4:80"]);
+    iocage.fine(&["destroy", "-f", "web.db"]);
+    assert_eq!(iocage.list(), NOBODY);
+    // renamed and cloned: the hooks name the one before, and the start is refused until they are set again
+    iocage.fine(&["clone", "web", "clone"]);
+    iocage.fine(&["rename", "web", "www"]);
+    for name in ["clone", "www"] {
+        let (status, text) = iocage.play(&["start", name, "10.0.0.2"]);
+        assert!(status == 1 && text.contains("which jail is it"), "{text}");
+        assert_eq!(iocage.list(), NOBODY);
+    }
+    iocage.shell(&program, &iocage.lines().replace("ioc-web", "ioc-www").replace("' web", "' www"));
+    iocage.fine(&["start", "www", "10.0.0.2"]);
+    assert_eq!(iocage.list(), ["ioc-www 10.0.0.2:80"]);
+}
+
+#[test]
+fn appjail_s_lines() {
+    let appjail = Played::new("appjail", "appjail");
+    appjail.fine(&["quick", "web"]);
+    // appjail-config set -I -j web KEY="VALUE"
+    appjail.shell(
+        &[("appjail-config", "[ \"$1 $2 $3\" = \"set -I -j\" ] && exec %s config \"$4\" \"$5\"")],
+        &appjail.lines(),
+    );
+    appjail.fine(&["start", "web", "10.0.0.2"]);
+    assert!(appjail.is_there("assigned") && appjail.list() == ["web 10.0.0.2:80"]);
+    appjail.fine(&["stop", "web"]);
+    assert!(appjail.is_there("unplugged") && appjail.list() == NOBODY);
+    appjail.fine(&["start", "web", "10.0.0.2"]);
+    appjail.fine(&["stop", "-f", "web"]);
+    assert_eq!(appjail.list().len(), 1);
+    appjail.kport(&["-q", "gc"]);
+    assert_eq!(appjail.list(), NOBODY);
+    appjail.fine(&["rename", "web", "_web"]);
+    appjail.fine(&["start", "_web", "10.0.0.2"]);
+    assert_eq!(appjail.list(), ["_web 10.0.0.2:80"]);
+    appjail.fine(&["clone", "_web", "clone"]);
+    let (status, text) = appjail.play(&["start", "clone", "10.0.0.3"]);
+    assert!(status == 1 && text.contains("jail \"_web\""), "{text}");
+    appjail.fine(&["destroy", "-f", "_web"]);
+    assert_eq!(appjail.list(), NOBODY);
+}
+
+#[test]
+fn pot_s_lines() {
+    let pot = Played::new("pot", "pot");
+    pot.fine(&["create", "web", "10.0.0.2"]);
+    pot.shell(&[("pot", "exec %s \"$@\"")], &pot.lines());
+    // the address is not set yet when poststart runs
+    pot.fine(&["start", "web"]);
+    assert_eq!(pot.list(), ["web 10.0.0.2:80"]);
+    pot.fine(&["stop", "web"]);
+    assert_eq!(pot.list(), NOBODY);
+    pot.fine(&["start", "web"]);
+    pot.fine(&["crash", "web"]);
+    assert_eq!(pot.list(), NOBODY);
+    pot.fine(&["rename", "web", "www"]);
+    pot.fine(&["start", "www"]);
+    assert_eq!(pot.list(), ["www 10.0.0.2:80"]);
+    // a clone runs without its ports, and its stop leaves the original's alone
+    pot.fine(&["clone", "www", "clone", "10.0.0.3"]);
+    let (status, text) = pot.play(&["start", "clone"]);
+    assert!(status == 0 && text.contains("jail \"www\"") && pot.is_there("jails/clone"), "{text}");
+    pot.fine(&["stop", "clone"]);
+    assert_eq!(pot.list(), ["www 10.0.0.2:80"]);
+    pot.fine(&["destroy", "-F", "www"]);
+    assert_eq!(pot.list(), NOBODY);
+}
+
+#[test]
+fn nomad_s_lines() {
+    let pot = Played::new("nomad", "pot");
+    pot.fine(&["create", "image", "10.0.0.9"]);
+    pot.shell(&[("pot", "exec %s \"$@\"")], &pot.lines());
+    // two allocations of one image, with names longer than an anchor's
+    let names = ["1", "2"].map(|n| format!("web_group_job_{n}f0e1d2c-3b4a-5968-7786-95a4b3c2d1e0"));
+    for (name, address) in names.iter().zip(["10.0.0.2", "10.0.0.3"]) {
+        pot.fine(&["clone", "image", name, address]);
+        pot.play(&["start", name]);
+    }
+    assert_eq!(pot.list(), [format!("{} 10.0.0.2:80", names[0]), format!("{} 10.0.0.3:80", names[1])]);
+    for name in &names {
+        pot.fine(&["crash", name]);
+    }
+    assert_eq!(pot.list(), NOBODY);
+}
+
+#[test]
+fn cbsd_s_lines() {
+    let cbsd = Played::new("cbsd", "cbsd");
+    cbsd.fine(&["jcreate", "web", "10.0.0.2"]);
+    cbsd.shell(&[], &cbsd.lines().replace("~cbsd", "cbsd"));
+    cbsd.fine(&["jstart", "web"]);
+    assert_eq!(cbsd.list(), ["web 10.0.0.2:80"]);
+    cbsd.fine(&["jstop", "fast", "web"]);
+    assert_eq!(cbsd.list(), NOBODY);
+    // its hooks run for a start that failed
+    let (status, text) = cbsd.play(&["jstart-that-fails", "web"]);
+    assert!(status == 0 && text.contains("did not start"), "{text}");
+    assert_eq!(cbsd.list(), NOBODY);
+    cbsd.fine(&["jrename", "web", "w@b:1"]);
+    cbsd.fine(&["jstart", "w@b:1"]);
+    assert_eq!(cbsd.list(), ["w@b:1 10.0.0.2:80"]);
+    cbsd.fine(&["jclone", "w@b:1", "clone", "10.0.0.3"]);
+    let (status, text) = cbsd.play(&["jstart", "clone"]);
+    assert!(status == 0 && text.contains("w@b:1"), "{text}");
+    cbsd.fine(&["jremove", "clone"]);
+    assert_eq!(cbsd.list().len(), 1);
+    cbsd.fine(&["jremove", "w@b:1"]);
+    assert_eq!(cbsd.list(), NOBODY);
+}
+
+#[test]
+fn every_page_says_what_happens() {
+    let dir = cc::root().join("docs/managers");
+    let index = fs::read_to_string(dir.join("README.md")).unwrap();
+    for entry in fs::read_dir(&dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        assert!(index.contains(&format!("]({name})")), "{name} is not in the table of docs/managers/README.md");
+        let page = fs::read_to_string(dir.join(&name)).unwrap().to_lowercase();
+        for word in ["start", "stop", "forced stop", "crash", "rename", "clone", "destroy", "## moving over"] {
+            assert!(name == "podman.md" || page.contains(word), "{name} does not say {word:?}");
+        }
+    }
+}
+
+/// Every script of the repository: sound for sh(1), and shellcheck finds nothing.
+#[test]
+fn scripts_are_sound() {
+    let mut scripts = vec![];
+    for top in ["tests/managers", "tests/setup", "scripts", "packaging", "examples"] {
+        let mut dirs = vec![cc::root().join(top)];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(&dir).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if fs::read_to_string(&path).is_ok_and(|text| text.starts_with("#!/bin/sh"))
+                    || path.ends_with("world.sh")
+                {
+                    scripts.push(path);
+                }
+            }
+        }
+    }
+    assert!(scripts.len() > 8, "{scripts:?}");
+    for script in &scripts {
+        cc::done(Command::new("sh").arg("-n").arg(script));
+    }
+    if cc::has("shellcheck") {
+        let mut shellcheck = Command::new("shellcheck");
+        let output = shellcheck.args(["-x", "-P", "SCRIPTDIR", "-s", "sh"]).args(&scripts).output().unwrap();
+        assert!(output.status.success(), "{}", cc::text(&output.stdout));
+    }
 }

@@ -271,7 +271,7 @@ fn forwarding_that_is_off_is_told() {
 
 #[test]
 fn a_file_that_is_no_record_is_told_and_kept() {
-    for content in ["", "{", "not json", "{\"version\":1}", "{\"version\":99}"] {
+    for content in ["", "{", "not json", "{\"version\":1}"] {
         let rig = Rig::new();
         rig.publish(&request("web", "8080:80")).unwrap();
         fs::write(rig.state("jails/web.json"), content).unwrap();
@@ -538,7 +538,7 @@ fn a_jail_is_published_by_its_name() {
     let rig = Rig::new();
     let error = rig.publish(&request("2", "8080:80")).unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
-    assert!(error.message().contains("2 is the number of jail \"web\""), "{error}");
+    assert!(error.message().contains("\"2\" is the number of jail \"web\""), "{error}");
 }
 
 #[test]

@@ -40,6 +40,8 @@ const IE_LPORT: usize = IN_ENDPOINTS + 2;
 const IE_LADDR: usize = IN_ENDPOINTS + 20;
 /// an IPv4 address stands in the last 4 of the 16 bytes (struct in_addr_4in6)
 const IE_LADDR4: usize = IE_LADDR + 12;
+/// offsetof (struct xinpcb, xi_socket.xso_so)
+const XSO_SO: usize = 16;
 const INP_VFLAG: usize = 392;
 const INP_IPV4: u8 = 0x1;
 const INP_IPV6: u8 = 0x2;
@@ -112,6 +114,20 @@ pub fn udp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
         for record in records(buffer, XINPCB)? {
             if u16_at(record, IE_FPORT)? == 0 {
                 found.extend(listener(record, Protocol::Udp)?);
+            }
+        }
+        Some(found)
+    };
+    read().ok_or_else(|| malformed("list of udp sockets"))
+}
+
+/// The kernel's addresses of the udp sockets that are bound to `port` and not connected: xi_socket.xso_so.
+pub fn udp_sockets_at(buffer: &[u8], port: u16) -> Result<Vec<u64>> {
+    let read = || {
+        let mut found = Vec::new();
+        for record in records(buffer, XINPCB)? {
+            if u16_at(record, IE_FPORT)? == 0 && u16::from_be_bytes(bytes(record, IE_LPORT)?) == port {
+                found.push(u64_at(record, XSO_SO)?);
             }
         }
         Some(found)

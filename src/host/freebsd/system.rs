@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{interface, jail, route, socket, value, vnet};
+use super::{interface, jail, process, route, socket, value, vnet};
 use crate::error::Result;
-use crate::host::{Host, HostInterface, Jail, Jails, Listener};
+use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::net::{Family, Interface};
 
 // what is read by offsets, as far as the libc crate knows the structs
@@ -27,6 +27,8 @@ const _: () = {
     assert!(offset_of!(libc::in_endpoints, ie_lport) == 2);
     assert!(offset_of!(libc::in_endpoints, ie_dependladdr) == 20);
     assert!(size_of::<libc::timeval>() == 16);
+    assert!(size_of::<libc::kinfo_proc>() == 1088);
+    assert!(offset_of!(libc::kinfo_proc, ki_jid) == 592);
 };
 
 /// The host that runs.
@@ -56,6 +58,10 @@ impl Host for System {
 
     fn listeners(&self) -> Result<Vec<Listener>> {
         socket::listeners()
+    }
+
+    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
+        process::udp_holders(port)
     }
 
     fn sysctl(&self, name: &str) -> Result<Option<i64>> {

@@ -1,1 +1,105 @@
 //! A1: root of a vnet jail decides where the host's port leads.
+
+use kport::error::Kind;
+use kport::publisher::Request;
+
+use crate::support::rig::{Rig, request};
+
+fn web_says(rig: &mut Rig, addresses: &[&str]) {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    rig.host.vnet_addresses.insert("web".to_owned(), addresses);
+}
+
+fn refused(rig: &Rig, word: &str) {
+    let error = rig.publish(&request("web", "2222:22")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert!(error.message().contains(word) && error.message().ends_with("give its address with -a"), "{error}");
+    assert!(rig.loaded().is_empty());
+}
+
+#[test]
+fn the_hosts_own_address() {
+    let mut rig = Rig::new();
+    for own in ["10.0.0.1", "192.0.2.7", "10.9.0.2", "fd00::1"] {
+        web_says(&mut rig, &[own]);
+        refused(&rig, "is the host's own");
+    }
+}
+
+#[test]
+fn a_stranger() {
+    let mut rig = Rig::new();
+    for (stranger, word) in [
+        ("203.0.113.99", "is on no network of the host"),
+        ("198.51.100.99", "is on the network of em1"),
+        ("192.0.2.99", "is on the network of em0"),
+    ] {
+        web_says(&mut rig, &[stranger]);
+        refused(&rig, word);
+    }
+}
+
+/// The bridge that has the default route is the outer interface, whatever its group.
+#[test]
+fn a_neighbour_on_an_outer_bridge() {
+    let mut rig = Rig::new();
+    rig.host =
+        serde_json::to_string(&rig.host).unwrap().replace(r#""inet":"em0""#, r#""inet":"bridge1""#).parse().unwrap();
+    web_says(&mut rig, &["10.1.0.9"]);
+    refused(&rig, "is on the network of bridge1");
+}
+
+#[test]
+fn another_jails_address() {
+    let mut rig = Rig::new();
+    // db's own word, not published
+    web_says(&mut rig, &["10.0.0.3"]);
+    refused(&rig, "jail \"db\" has as well");
+    // and where an admin has led db's ports
+    let db = Request { addresses: vec!["10.1.0.3".parse().unwrap()], ..request("db", "8080:80") };
+    rig.publish(&db).unwrap();
+    web_says(&mut rig, &["10.1.0.3"]);
+    let error = rig.publish(&request("web", "2222:22")).unwrap_err();
+    assert!(error.message().contains("is where redirects of jail \"db\" lead"), "{error}");
+    rig.unpublish("db").unwrap();
+    rig.publish(&request("web", "2222:22")).unwrap();
+}
+
+/// What is right is used, and what is not is noted where nothing of its family is left.
+#[test]
+fn among_right_ones() {
+    let mut rig = Rig::new();
+    web_says(&mut rig, &["10.0.0.3", "10.0.0.1", "10.0.0.2"]);
+    let done = rig.publish(&request("web", "2222:22")).unwrap();
+    assert_eq!(done.redirects.iter().map(|r| r.target.to_string()).collect::<Vec<_>>(), ["10.0.0.2"]);
+    assert_eq!(done.notes, [""; 0]);
+    web_says(&mut rig, &["10.0.0.2", "2001:db8::99"]);
+    let done = rig.publish(&request("web", "2222:22")).unwrap();
+    assert_eq!(done.redirects.len(), 1);
+    assert!(done.notes[0].contains("2001:db8::99, which is on the network of em0"), "{:?}", done.notes);
+}
+
+/// A jail inside another one shares its network stack.
+#[test]
+fn a_jail_in_a_jail() {
+    let mut rig = Rig::new();
+    let web = rig.host.jails[0].clone();
+    rig.host.jails.push(kport::host::Jail { jid: 20, name: "web.inner".to_owned(), ..web });
+    rig.host.vnet_addresses.insert("web.inner".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
+    rig.publish(&request("web.inner", "2222:22")).unwrap();
+}
+
+#[test]
+fn an_address_that_is_given() {
+    let rig = Rig::new();
+    let given =
+        |jail: &str, address: &str| Request { addresses: vec![address.parse().unwrap()], ..request(jail, "2222:22") };
+    let error = rig.publish(&given("web", "10.0.0.1")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Argument);
+    assert!(error.message().contains("10.0.0.1 is an address of the host"), "{error}");
+    // the admin decides: also what is on no network of the host, behind a router of its own
+    rig.publish(&given("web", "10.77.0.2")).unwrap();
+    rig.unpublish("web").unwrap();
+    // and a jail on the host's stack has no other
+    rig.publish(&given("flat", "10.9.0.2")).unwrap();
+}

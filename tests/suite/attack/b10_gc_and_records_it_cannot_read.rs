@@ -1,1 +1,73 @@
-//! B10: gc unpublishes running jails whose record it cannot read.
+//! B10: gc unpublishes running jails whose record it cannot read; a damaged directory that is full blocks unpublishing.
+
+use std::fs;
+
+use kport::error::Kind;
+use kport::publisher::Unobserved;
+
+use crate::support::rig::{Rig, request};
+
+fn gc(rig: &Rig) -> kport::error::Result<kport::publisher::Outcome> {
+    rig.with(&rig.sim(), &Unobserved, |p| p.gc())
+}
+
+#[test]
+fn a_record_of_a_newer_kport() {
+    let rig = Rig::new();
+    rig.publish(&request("web", "8080:80")).unwrap();
+    rig.publish(&request("db", "8081:80")).unwrap();
+    let loaded = rig.loaded();
+    let newer = r#"{"version":2,"what":"this kport does not know"}"#;
+    for jail in ["web", "db"] {
+        fs::write(rig.state(&format!("jails/{jail}.json")), newer).unwrap();
+    }
+    let calls: [(&str, kport::error::Result<_>); 4] = [
+        ("gc", gc(&rig)),
+        ("restore", rig.with(&rig.sim(), &Unobserved, |p| p.restore())),
+        ("unpublish", rig.unpublish("web")),
+        ("publish", rig.publish(&request("web", "8080:80"))),
+    ];
+    for (call, done) in calls {
+        let error = done.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported, "{call}: {error}");
+        assert!(error.message().contains("is a record of version 2, and this kport knows version 1 only"), "{error}");
+    }
+    assert_eq!(rig.loaded(), loaded);
+    assert_eq!(fs::read_to_string(rig.state("jails/web.json")).unwrap(), newer);
+    assert!(!rig.state("damaged").exists());
+    assert!(rig.list()[0].problem.as_ref().unwrap().contains("version 2"));
+}
+
+#[test]
+fn a_damaged_record_of_a_jail_that_runs() {
+    let mut rig = Rig::new();
+    rig.publish(&request("web", "8080:80")).unwrap();
+    let loaded = rig.loaded();
+    fs::write(rig.state("jails/web.json"), "{").unwrap();
+    for _ in 0..2 {
+        let done = gc(&rig).unwrap();
+        assert!(done.notes.iter().any(|note| note.contains("left alone; publish its ports again")), "{:?}", done.notes);
+        assert_eq!(rig.loaded(), loaded);
+    }
+    // publishing again sets it right
+    rig.publish(&request("web", "8080:80")).unwrap();
+    fs::write(rig.state("jails/web.json"), "{").unwrap();
+    rig.host.jails.retain(|jail| jail.name != "web");
+    gc(&rig).unwrap();
+    assert!(rig.loaded().is_empty());
+}
+
+#[test]
+fn a_full_directory_of_damaged_records() {
+    let rig = Rig::new();
+    rig.publish(&request("web", "8080:80")).unwrap();
+    fs::create_dir(rig.state("damaged")).unwrap();
+    for n in 1..=1000 {
+        fs::write(rig.state(&format!("damaged/web.{n}")), n.to_string()).unwrap();
+    }
+    fs::write(rig.state("jails/web.json"), "{").unwrap();
+    rig.unpublish("web").unwrap();
+    assert!(rig.loaded().is_empty() && !rig.state("jails/web.json").exists());
+    // the first ones are kept
+    assert_eq!(fs::read_to_string(rig.state("damaged/web.1")).unwrap(), "1");
+}

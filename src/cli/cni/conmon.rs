@@ -1,0 +1,129 @@
+//! podman has conmon(8) hold the ports that it publishes, with sockets that nobody reads, so that no other program takes them. For
+//! tcp they do not listen, which kport sees by itself. A udp socket looks like any other: who has it tells.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use kport::error::Result;
+use kport::host::{Host, HostInterface, Jail, Jails, Listener, Process};
+use kport::net::{Family, Interface, Protocol};
+
+/// A host, less the udp sockets that one container's conmon has on the container's own ports.
+pub struct WithoutConmon {
+    host: Box<dyn Host>,
+    container: String,
+    ports: BTreeSet<u16>,
+}
+
+impl WithoutConmon {
+    pub fn new(host: Box<dyn Host>, container: String, ports: BTreeSet<u16>) -> WithoutConmon {
+        WithoutConmon { host, container, ports }
+    }
+
+    /// Only where all of a port's sockets are the container's conmon's, and the system says so: one that cannot be told
+    /// stays in the way.
+    fn is_conmons(&self, port: u16) -> bool {
+        self.host
+            .udp_holders(port)
+            .is_ok_and(|holders| !holders.is_empty() && holders.iter().all(|holder| self.is_conmon(holder)))
+    }
+
+    /// conmon(8) of this container: `conmon ... -c ID`, on the host. What runs in a jail may call itself as it likes.
+    fn is_conmon(&self, process: &Process) -> bool {
+        let Some((program, arguments)) = process.arguments.split_first() else { return false };
+        let named = Path::new(program).file_name().is_some_and(|name| name == "conmon");
+        let id = |pair: &[String]| matches!(pair[0].as_str(), "-c" | "--cid") && pair[1] == self.container;
+        process.jid == 0 && named && arguments.windows(2).any(id)
+    }
+}
+
+impl Host for WithoutConmon {
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        self.host.gateway(family)
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        self.host.interfaces()
+    }
+
+    fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        self.host.jail(name)
+    }
+
+    fn jails(&self) -> Result<Jails> {
+        self.host.jails()
+    }
+
+    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
+        self.host.vnet_addresses(jail)
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        let mut listeners = self.host.listeners()?;
+        let there: BTreeSet<u16> =
+            listeners.iter().filter(|l| l.protocol == Protocol::Udp).map(|listener| listener.port).collect();
+        let conmons: BTreeSet<u16> =
+            there.intersection(&self.ports).copied().filter(|port| self.is_conmons(*port)).collect();
+        listeners.retain(|l| l.protocol != Protocol::Udp || !conmons.contains(&l.port));
+        Ok(listeners)
+    }
+
+    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
+        self.host.udp_holders(port)
+    }
+
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        self.host.sysctl(name)
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        self.host.boot_id()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "c0ffee";
+
+    fn left(holders: &[Process]) -> usize {
+        let mut host: kport::host::Fixed = r#"{ "listeners": [
+            { "protocol": "udp", "families": { "inet": true, "inet6": false }, "port": 53 },
+            { "protocol": "udp", "families": { "inet": true, "inet6": false }, "port": 54 },
+            { "protocol": "tcp", "families": { "inet": true, "inet6": false }, "port": 53 }
+        ] }"#
+            .parse()
+            .unwrap();
+        for port in [53, 54] {
+            host.udp_holders.insert(port, holders.to_vec());
+        }
+        WithoutConmon::new(Box::new(host), ID.to_owned(), BTreeSet::from([53, 80])).listeners().unwrap().len()
+    }
+
+    fn process(jid: i32, line: &str) -> Process {
+        Process { pid: 7, jid, arguments: line.split(' ').map(str::to_owned).collect() }
+    }
+
+    #[test]
+    fn only_the_containers_own_conmon_is_left_out() {
+        let conmon = process(0, "/usr/local/bin/conmon --api-version 1 -c c0ffee -u c0ffee -r /usr/local/bin/ocijail");
+        // the udp socket of port 53; those of tcp, and of a port that is not published, stay
+        assert_eq!(left(std::slice::from_ref(&conmon)), 2);
+        let forked = process(0, "conmon --cid c0ffee");
+        assert_eq!(left(&[conmon.clone(), forked]), 2);
+        for other in [
+            process(0, "/usr/sbin/named -c c0ffee"),
+            process(0, "conmon -c another -u c0ffee"),
+            process(0, "conmon c0ffee"),
+            process(3, "conmon -c c0ffee"),
+            process(0, ""),
+        ] {
+            assert_eq!(left(std::slice::from_ref(&other)), 3, "{other:?}");
+            assert_eq!(left(&[conmon.clone(), other]), 3);
+        }
+        // the system does not tell
+        assert_eq!(left(&[]), 3);
+    }
+}

@@ -1,0 +1,129 @@
+//! Whose an address is. Root of a jail with a network stack of its own decides which addresses the jail has, so what such a
+//! jail says of itself is only believed where the host can see that it is so: otherwise a jail would decide where the
+//! host's port leads.
+
+use std::net::IpAddr;
+
+use super::Request;
+use super::transaction::Transaction;
+use crate::error::{Error, Kind, Result, quoted};
+use crate::host::{Host, Jail};
+use crate::name::{Anchor, JailName};
+use crate::net::{Family, Interface};
+use crate::publication::{host_network, unusable};
+
+/// The groups of the interfaces behind which jails with a network stack of their own are: bridge(4), epair(4).
+const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
+
+impl Transaction<'_> {
+    /// The addresses that the jail's redirects may lead to, in order of preference: those of the request, or those that the
+    /// host finds.
+    pub(super) fn addresses(&mut self, request: &Request, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
+        let Some(jail) = jail.filter(|jail| jail.vnet) else {
+            let given = !request.addresses.is_empty();
+            return if given { Ok(request.addresses.clone()) } else { reported(self.host, &request.jail, jail) };
+        };
+        if !request.addresses.is_empty() {
+            let places = self.facts.places()?;
+            return match request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
+                None => Ok(request.addresses.clone()),
+                Some(own) => Err(Error::new(
+                    Kind::Argument,
+                    format!(
+                        "{own} is an address of the host, and jail {} has a network stack of its own: redirects would lead \
+                         to the host; give an address of the jail with -a",
+                        quoted(&jail.name)
+                    ),
+                )),
+            };
+        }
+        let found = reported(self.host, &request.jail, Some(jail))?;
+        let mut believed: Vec<IpAddr> = vec![];
+        let mut doubts = vec![];
+        for address in found.iter().copied() {
+            // redirects lead to the first one of each family
+            if unusable(address).is_some() || believed.iter().any(|b| Family::of(*b) == Family::of(address)) {
+                continue;
+            }
+            match self.doubt(&request.jail.anchor(), jail, address)? {
+                None => believed.push(address),
+                Some(why) => doubts.push((address, why)),
+            }
+        }
+        let lost = |address: &IpAddr| !believed.iter().any(|b| Family::of(*b) == Family::of(*address));
+        let shown: Vec<String> =
+            doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
+        if shown.is_empty() {
+            // an address that no redirect can lead to is refused as such
+            return Ok(if believed.is_empty() { found } else { believed });
+        }
+        let what = format!(
+            "jail {} says that it has {}; what a jail says of itself is not enough: give its address with -a",
+            quoted(&jail.name),
+            shown.join(", and ")
+        );
+        if believed.is_empty() {
+            return Err(Error::new(Kind::Unavailable, what));
+        }
+        self.note(format!("not published by that address: {what}"));
+        Ok(believed)
+    }
+
+    /// Why an address that a jail reports is not believed to be its own.
+    fn doubt(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<String>> {
+        let interfaces = self.facts.places()?;
+        let Some(interface) = interfaces.leads_to(address).unwrap_or(None) else {
+            let why = if interfaces.is_own(address) { "is the host's own" } else { "is on no network of the host" };
+            return Ok(Some(why.to_owned()));
+        };
+        if !self.leads_to_jails(interface)? {
+            return Ok(Some(format!(
+                "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and not \
+                 the gateway interface)"
+            )));
+        }
+        if let Some(other) = self.others.leading_to(own, address)? {
+            return Ok(Some(format!(
+                "is where redirects of {} lead (kport gc forgets it, if it is gone)",
+                other.mention()
+            )));
+        }
+        let mut others = self.facts.jail_addresses(jail)?.iter();
+        let has = others.find(|(other, theirs)| theirs.contains(&address) && !are_related(&other.name, &jail.name));
+        Ok(has.map(|(other, _)| format!("jail {} has as well", quoted(&other.name))))
+    }
+
+    /// Whether jails are behind an interface, and not the rest of the world.
+    fn leads_to_jails(&self, interface: Interface) -> Result<bool> {
+        for family in Family::ALL {
+            if self.host.gateway(family)? == Some(interface) {
+                return Ok(false);
+            }
+        }
+        let known = self.facts.interfaces()?.iter().find(|known| known.name == interface);
+        Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
+    }
+}
+
+/// The addresses that a jail has, by its own word or, without a network stack of its own, by the host's.
+pub(super) fn reported(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
+    let Some(jail) = jail else {
+        return Err(Error::new(
+            Kind::Unavailable,
+            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
+        ));
+    };
+    if jail.vnet {
+        return host.vnet_addresses(jail);
+    }
+    if jail.addresses.is_empty() && jail.inherits.any() {
+        return Err(host_network(name));
+    }
+    Ok(jail.addresses.clone())
+}
+
+/// Whether one jail is inside the other: those may share a network stack.
+fn are_related(a: &str, b: &str) -> bool {
+    let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
+    inside(a, b) || inside(b, a)
+}
