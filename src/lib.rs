@@ -23,7 +23,7 @@
 //! The modules are storeys: each uses those before it.
 //!
 //! 1. [`error`]; [`net`] and [`name`]: words that may stand in a rule.
-//! 2. [`spec`]: the grammar. [`options`] and [`publication`]: how, and what, is published.
+//! 2. [`spec`]: the grammar; [`kleene`]: the records of Kleene. [`options`] and [`publication`]: how, and what, is published.
 //! 3. [`rule`]: a typed rule of pf. [`rules`]: all rules of a publication, decided in one place.
 //! 4. [`host`]: what the system knows, behind the trait [`Host`](host::Host).
 //! 5. [`pf`]: the firewall, behind the trait [`Firewall`](pf::Firewall). [`sim`]: one of files, and packets sent through rules.
@@ -42,6 +42,7 @@ pub mod ffi;
 #[doc(hidden)]
 pub mod files;
 pub mod host;
+pub mod kleene;
 pub mod name;
 pub mod net;
 pub mod options;

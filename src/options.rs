@@ -25,6 +25,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether every address of `other` is one of this. What is in a table is not known.
+    fn holds(&self, other: &Source) -> bool {
+        match (self, other) {
+            (Source::Network(all), Source::Network(part)) => all.contains(part),
+            _ => self == other,
+        }
+    }
+
     /// As it stands in a rule of `family`; `None` where the rule can never see such an address.
     pub(crate) fn address(&self, family: Family) -> Option<Address> {
         match self {
@@ -94,6 +102,18 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether each limit is as wide as that of `before`.
+    fn allow_all_of(&self, before: &Limits) -> bool {
+        let number = |now: Option<NonZeroU32>, before: Option<NonZeroU32>| match (now, before) {
+            (None, _) => true,
+            (Some(now), Some(before)) => now >= before,
+            (Some(_), None) => false,
+        };
+        number(self.connections, before.connections)
+            && number(self.connections_per_source, before.connections_per_source)
+            && (self.rate.is_none() || self.rate == before.rate)
+    }
+
     /// What a pass rule says of it.
     pub(crate) fn state(&self, protocol: Protocol) -> StateOptions {
         let tcp = protocol == Protocol::Tcp;
@@ -139,6 +159,21 @@ impl Options {
     /// holds any number of addresses.
     pub const MOST: usize = 64;
 
+    /// Whether everybody whom `before` let in may still come, and as much of it at a time: otherwise connections that were
+    /// made before must end. Where it is not plain that a change is none to the worse, it is one.
+    pub(crate) fn allows_all_of(&self, before: &Options) -> bool {
+        let sources = self.sources.is_empty()
+            || !before.sources.is_empty()
+                && before.sources.iter().all(|old| self.sources.iter().any(|new| new.holds(old)));
+        let reach = before.reach.iter().all(|interface| self.reach.contains(interface));
+        let stays = |before: bool, now: bool| !before || now;
+        sources
+            && reach
+            && stays(before.hairpin, self.hairpin)
+            && stays(before.host_access, self.host_access)
+            && self.limits.allow_all_of(&before.limits)
+    }
+
     /// Whether the options can hold together, whatever is published.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |why: String| Err(Error::new(Kind::Argument, why));
@@ -180,6 +215,35 @@ impl Default for Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_narrower_does_not_allow_all() {
+        let usual = Options::default;
+        let from =
+            |sources: &[&str]| Options { sources: sources.iter().map(|s| s.parse().unwrap()).collect(), ..usual() };
+        let most = |n: u32| Limits { connections: n.try_into().ok(), ..Limits::default() };
+        let rate = |rate: &str| Options { limits: Limits { rate: rate.parse().ok(), ..most(0) }, ..usual() };
+        // one way is narrower, and back is wider
+        for (wide, narrow) in [
+            (usual(), from(&["192.0.2.0/24"])),
+            (from(&["192.0.2.0/24", "<a>"]), from(&["192.0.2.0/25", "<a>"])),
+            (from(&["<a>", "<b>"]), from(&["<a>"])),
+            (usual(), Options { reach: vec!["bridge".parse().unwrap()], ..usual() }),
+            (Options { hairpin: true, ..usual() }, usual()),
+            (Options { host_access: true, ..usual() }, usual()),
+            (usual(), Options { limits: most(10), ..usual() }),
+            (Options { limits: most(10), ..usual() }, Options { limits: most(9), ..usual() }),
+            (usual(), rate("5/1")),
+        ] {
+            assert!(wide.allows_all_of(&narrow) && !narrow.allows_all_of(&wide), "{wide:?} {narrow:?}");
+            assert!(wide.allows_all_of(&wide) && narrow.allows_all_of(&narrow));
+        }
+        // not plain, so an end both ways
+        assert!(!rate("5/1").allows_all_of(&rate("10/2")) && !rate("10/2").allows_all_of(&rate("5/1")));
+        assert!(!from(&["<a>"]).allows_all_of(&from(&["192.0.2.1"])));
+        let other = Options { log: true, quick: false, ..usual() };
+        assert!(other.allows_all_of(&usual()) && usual().allows_all_of(&other));
+    }
 
     #[test]
     fn sources() {

@@ -105,6 +105,9 @@ pub struct PublishArgs {
     /// Wait so long for the jail to have an address (DHCP, SLAAC); comes on top of --timeout
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub wait: Option<Duration>,
+    /// The ports as Kleene records them, JSON in a file, - for standard input, instead of SPEC
+    #[arg(long, value_name = "FILE", conflicts_with = "hook")]
+    pub kleene: Option<PathBuf>,
     /// Add to what the jail has published; the options are those of the added ports
     #[arg(long)]
     pub add: bool,
@@ -300,14 +303,23 @@ impl Cli {
     pub fn checked(self) -> Result<Cli, clap::Error> {
         let complete = match &self.command {
             Command::Publish(args) if args.hook => !hook::words(args.request.words()).1.is_empty(),
+            Command::Publish(PublishArgs { request, kleene: Some(_), .. }) => request.specs.is_empty(),
             Command::Publish(PublishArgs { request, .. }) | Command::Rules(request) => !request.specs.is_empty(),
             _ => true,
         };
         if complete {
             return Ok(self);
         }
-        let text = "the following required arguments were not provided:\n  <SPEC>...";
-        Err(Cli::command().error(ErrorKind::MissingRequiredArgument, text))
+        let (kind, text) = match &self.command {
+            Command::Publish(PublishArgs { kleene: Some(_), .. }) => {
+                (ErrorKind::ArgumentConflict, "with --kleene the ports are in the file: leave SPEC out")
+            }
+            _ => {
+                let text = "the following required arguments were not provided:\n  <SPEC>...";
+                (ErrorKind::MissingRequiredArgument, text)
+            }
+        };
+        Err(Cli::command().error(kind, text))
     }
 }
 

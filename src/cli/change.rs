@@ -9,13 +9,17 @@ use kport::spec::{self, HostPorts};
 use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
 use super::hook;
 use super::output::{Shown, complain, document, print};
-use super::request::request;
+use super::request::{of_kleene, request};
 use super::session::{host, session};
 use super::show;
 
 /// `kport publish`
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
-    let mut request = if args.hook { hook_request(global, args)? } else { request(&args.request)? };
+    let mut request = match &args.kleene {
+        _ if args.hook => hook_request(global, args)?,
+        Some(file) => of_kleene(&args.request, file)?,
+        None => request(&args.request)?,
+    };
     request.jid = request.jid.or(args.jid);
     request.wait = args.wait.unwrap_or_default();
     request.add = args.add;
@@ -89,11 +93,11 @@ fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<
         change(global, Report::Nothing, |publisher| {
             let mut outcome = publisher.unpublish(&caller.jail, caller.jid)?;
             let Some(jid) = caller.jid.filter(|_| !outcome.changed) else { return Ok(outcome) };
-            // the jail may have had another name when it published: jail(8) can rename one that runs
+            // A jail that was renamed and is gone: the host does not know the number any more, but the hook does.
             for listed in publisher.list(None)?.into_iter().filter(|listed| listed.jid == Some(jid)) {
                 if let Some(before) = listed.jail.filter(|name| *name != caller.jail) {
                     outcome = publisher.unpublish(&before, Some(jid))?;
-                    outcome.notes.push(format!("{}, now {}: unpublished", before.mention(), caller.jail.mention()));
+                    outcome.notes.push(format!("{} has published as {}", caller.jail.mention(), before.mention()));
                 }
             }
             Ok(outcome)

@@ -1,14 +1,15 @@
 //! From one record to the next one: record, load, verify, end states, settle; or the way back.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Phase;
 use super::transaction::Transaction;
 use crate::error::{Error, Kind, Result};
 use crate::name::Anchor;
 use crate::net::Family;
+use crate::options::Options;
 use crate::pf::{Firewall, States, Status};
-use crate::publication::Redirect;
+use crate::publication::{Publication, Redirect};
 use crate::readiness;
 use crate::rule::Rule;
 use crate::rules;
@@ -20,6 +21,8 @@ impl Transaction<'_> {
         let anchor = record.jail.anchor();
         self.outcome.redirects = record.redirects().copied().collect();
         let wanted = rules::of_all(&record.publications);
+        // states outlive their rules
+        record.mapping_labels &= old.is_none_or(|old| old.mapping_labels);
         if let Some(old) = old
             && old.replaces.is_empty()
             && old.publications == record.publications
@@ -33,10 +36,8 @@ impl Transaction<'_> {
             return self.verify(&record, &wanted, status, allow_inert);
         }
 
-        // states outlive their rules
-        record.mapping_labels &= old.is_none_or(|old| old.mapping_labels);
         self.observer.phase(Phase::Record)?;
-        record.replaces = old.iter().flat_map(|old| old.possible()).cloned().collect();
+        record.replaces = old.map(replaced).unwrap_or_default();
         if let Err(error) = self.store.put(&self.lock, &record) {
             // the claims may stand already; the record does not
             self.forget_claims(&record, old);
@@ -71,8 +72,7 @@ impl Transaction<'_> {
             Ok(killed) => self.outcome.killed = killed,
             Err(error) => {
                 self.note(format!(
-                    "published, but connections of ports that are not published any more go on ({error}); publish again \
-                     to end them"
+                    "published, but connections that are not allowed any more go on ({error}); publish again to end them"
                 ));
                 return Ok(());
             }
@@ -132,16 +132,22 @@ impl Transaction<'_> {
         after_load: bool,
     ) -> Error {
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
-        // see Firewall::replace; when the time is up, nothing could be asked anyway
+        // see Firewall::replace
         let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
-        if !sure {
-            let untouched = !after_load
+        let untouched = || {
+            !after_load
                 && before != rules::of_all(&record.publications)
-                && self.firewall.holds(anchor, &before).is_ok_and(|holds| holds);
-            if !untouched && let Err(again) = self.firewall.replace(anchor, &before) {
+                && self.firewall.holds(anchor, &before).is_ok_and(|holds| holds)
+        };
+        if !sure && !untouched() {
+            // from here on it is the old set that is to be in pf, whatever happens on the way: what failed is not made
+            // good later
+            let back = way_back(record, old);
+            _ = self.store.put(&self.lock, &back);
+            if let Err(again) = self.firewall.replace(anchor, &before) {
                 return error.and(format!(
                     "and {anchor} could not be brought back to what it held ({again}): it holds the old or the new set; \
-                     publish again, or unpublish"
+                     kport restore brings the old one back, or publish again, or unpublish"
                 ));
             }
         }
@@ -162,23 +168,59 @@ impl Transaction<'_> {
     }
 }
 
-/// The states of redirects that are not published any more.
+/// The record of a change that is being undone: what was published is to be in pf, and what failed may be there.
+fn way_back(record: &Record, old: Option<&Record>) -> Record {
+    let (publications, before) = old.map(|old| (old.publications.clone(), replaced(old))).unwrap_or_default();
+    let replaces = replaced(&Record { replaces: before, ..record.clone() });
+    Record { publications, replaces, mapping_labels: record.mapping_labels, ..old.unwrap_or(record).clone() }
+}
+
+/// The states to end: of redirects that are not published any more, or not for everybody any more who could use them, and
+/// of what asked the jail's own address by the reach list.
 pub(super) fn gone(record: &Record, firewall: &dyn Firewall) -> Vec<States> {
-    let kept: HashSet<&Redirect> = record.redirects().collect();
-    let before = record.replaces.iter().flat_map(|p| &p.redirects).filter(|r| !kept.contains(r));
+    let now = record.publications.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
+    let now: HashMap<&Redirect, &Options> = now.collect();
+    let before = record.replaces.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
+    let gone = before.filter(|(r, before)| !now.get(r).is_some_and(|now| now.allows_all_of(before)));
     let jail = record.jail.label();
-    // a backend that tells mappings by their labels, and states that have none: all of the jail's, rather than one too few
-    let all = firewall.labels_mappings() && !record.mapping_labels;
-    let states: BTreeSet<States> = before
-        .map(|r| match all {
-            true => States::Jail { label: jail.clone() },
-            false => States::Mapping {
-                jail: jail.clone(),
-                label: record.jail.mapping_label(r.protocol, r.host),
-                protocol: r.protocol,
-                host: r.host,
-            },
-        })
-        .collect();
+    let none_stays = record.replaces.iter().flat_map(|p| &p.redirects).all(|r| !now.contains_key(r));
+    // one call for all of the jail's where nothing of what was there stays; and where the backend tells mappings by their
+    // labels, and there are states that have none: rather all than one too few
+    let all = none_stays || firewall.labels_mappings() && !record.mapping_labels;
+    // what asks the jail directly has the mapping's label, where there is one, and the jail's port
+    let direct = |r: &Redirect| (r.protocol, r.target, r.jail);
+    let reached: HashMap<_, &Options> = now.iter().map(|(r, options)| (direct(r), *options)).collect();
+    let mut states = BTreeSet::new();
+    for (r, before) in gone {
+        if all {
+            states.insert(States::Jail { label: jail.clone() });
+            continue;
+        }
+        let label = record.jail.mapping_label(r.protocol, r.host);
+        let mapping =
+            |ports| States::Mapping { jail: jail.clone(), label: label.clone(), protocol: r.protocol, host: ports };
+        states.insert(mapping(r.host));
+        let may = |now: &&Options| before.reach.iter().all(|interface| now.reach.contains(interface));
+        if !firewall.labels_mappings() && !before.reach.is_empty() && !reached.get(&direct(r)).is_some_and(may) {
+            states.insert(mapping(r.jail));
+        }
+    }
     states.into_iter().collect()
+}
+
+/// What may be in pf, or live on in states, when `old` is replaced. Each redirect with its options once, however often a
+/// change was cut off: what is recorded must not grow with each try.
+fn replaced(old: &Record) -> Vec<Publication> {
+    let mut all = old.publications.clone();
+    for publication in &old.replaces {
+        match all.iter_mut().find(|known| known.options == publication.options) {
+            Some(known) => {
+                let there: HashSet<Redirect> = known.redirects.iter().copied().collect();
+                known.redirects.extend(publication.redirects.iter().filter(|r| !there.contains(r)));
+                known.via.extend(publication.via.iter().map(|(target, interface)| (*target, *interface)));
+            }
+            None => all.push(publication.clone()),
+        }
+    }
+    all
 }

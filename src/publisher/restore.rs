@@ -22,6 +22,12 @@ impl Transaction<'_> {
 
     fn restore_one(&mut self, anchor: &Anchor) -> Result<()> {
         let Some(mut record) = self.record(anchor)? else { return Ok(()) };
+        if record.publications.is_empty() {
+            // a first change that failed and was not undone
+            self.drop_anchor(anchor, record.jail.label(), Some(&record))?;
+            self.note(format!("{}: what could not be published was taken away", record.jail.mention()));
+            return Ok(());
+        }
         let wanted = rules::of_all(&record.publications);
         // after an interrupted change pf may hold the set before, and that may look the same
         if !record.replaces.is_empty() || !self.firewall.holds(anchor, &wanted)? {

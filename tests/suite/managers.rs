@@ -214,7 +214,7 @@ fn renames_clones_and_late_stops_follow_from_the_number() {
     // renamed while it runs: the record has the old name and the number
     hooks.jails(&[("www", 2, "10.0.0.2")]);
     let (status, text) = hooks.run(&[("JNAME", "www"), ("JID", "2")], STOP);
-    assert!(status == 0 && text.contains("jail \"web\", now jail \"www\""), "{status} {text}");
+    assert!(status == 0 && text.contains("jail \"www\" has published as jail \"web\""), "{status} {text}");
     assert_eq!(hooks.list(), [""; 0]);
     // started again under the new name, and the stop of the first start comes late
     hooks.jails(&[("www", 4, "10.0.0.2")]);
@@ -650,4 +650,41 @@ fn scripts_are_sound() {
         let output = shellcheck.args(["-x", "-P", "SCRIPTDIR", "-s", "sh"]).args(&scripts).output().unwrap();
         assert!(output.status.success(), "{}", cc::text(&output.stdout));
     }
+}
+
+#[test]
+fn kleene_s_lines() {
+    let kleene = Played::new("kleene", "kleene");
+    let file = kleene.dir.path().join("lines");
+    fs::write(&file, kleene.lines()).unwrap();
+    let play = |arguments: &[&str]| {
+        said(kleene.command(&kleene.player).env("LINES_FILE", &file).args(arguments).output().unwrap())
+    };
+    let records = |host: &str, container: &str, address: &str| {
+        serde_json::json!([
+            { "interfaces": [], "host_port": host, "container_port": container, "protocol": "tcp", "ip_address": address, "ip_address6": "" },
+            { "interfaces": ["em0"], "host_port": "5353", "container_port": "53", "protocol": "udp", "ip_address": address, "ip_address6": "" },
+        ])
+        .to_string()
+    };
+    // the jail is not there yet, and has no number
+    assert_eq!(play(&["start", "3f2a-77aa10", "10.0.0.2", &records("8000:8010", "9000:*", "10.0.0.2")]), DONE);
+    let both = ["3f2a-77aa10 10.0.0.2:9000-9010", "3f2a-77aa10 10.0.0.2:53"];
+    assert_eq!(kleene.list(), both);
+    // the daemon starts again
+    assert_eq!(play(&["boot"]), DONE);
+    assert_eq!(kleene.list(), both);
+    // another container with one of the ports
+    let (status, text) = play(&["start", "99bb-000001", "10.0.0.3", &records("8080", "80", "10.0.0.3")]);
+    assert!(status == 1 && text.contains("3f2a-77aa10") && !kleene.is_there("jails/99bb-000001"), "{text}");
+    // a mistake names the record, and nothing changes
+    let (status, text) = play(&["connect", "3f2a-77aa10", &records("8010:8000", "9000:*", "10.0.0.2")]);
+    assert!(status == 2 && text.contains("record 1") && text.contains("8010:8000"), "{text}");
+    assert_eq!(kleene.list(), both);
+    // another network
+    assert_eq!(play(&["connect", "3f2a-77aa10", &records("8080", "80", "10.0.0.7")]), DONE);
+    assert_eq!(kleene.list(), ["3f2a-77aa10 10.0.0.7:80", "3f2a-77aa10 10.0.0.7:53"]);
+    assert_eq!(play(&["end", "3f2a-77aa10"]), DONE);
+    assert_eq!(play(&["end", "3f2a-77aa10"]), DONE);
+    assert_eq!(kleene.list(), NOBODY);
 }
