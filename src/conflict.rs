@@ -94,7 +94,7 @@ pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Inter
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
         && foreign.ports.is_none_or(|p| p.overlaps(redirect.host))
-        && interfaces.overlap(foreign.place, redirect.place);
+        && (interfaces.overlap(foreign.place, redirect.place) || passes(foreign, redirect.place));
     let owner = match foreign.anchor.as_str() {
         "" => "the main ruleset".to_owned(),
         anchor => format!("anchor {anchor}"),
@@ -110,6 +110,11 @@ pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Inter
         remedy: "remove one of them, or publish with --force (which of them wins differs between FreeBSD 14 and 15)"
             .to_owned(),
     })
+}
+
+/// Whether packets to an address may come in where the redirect takes all: one of em1's is reached through em0, too.
+fn passes(foreign: &ForeignRedirect, place: Place) -> bool {
+    foreign.any_address && matches!(place, Place::Address(address) if !address.is_loopback())
 }
 
 #[cfg(test)]

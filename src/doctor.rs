@@ -17,6 +17,7 @@ use self::evidence::Evidence;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::Host;
 use crate::pf::Firewall;
+use crate::readiness::Findings;
 use crate::store::Store;
 
 /// How bad it is.
@@ -144,4 +145,7 @@ fn found(problem: Option<Problem>) -> Found {
     Ok(Some(problem.into_iter().map(Finding::from).collect()))
 }
 
-const RELOAD: &str = "then: service pf reload";
+fn all(found: Findings) -> Vec<Finding> {
+    let warnings = found.warnings.into_iter().map(|Problem { seen, remedy }| warning(seen, remedy));
+    found.problems.into_iter().map(Finding::from).chain(warnings).collect()
+}

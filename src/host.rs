@@ -156,6 +156,11 @@ pub trait Host {
 
     /// A text that is another one after each boot.
     fn boot_id(&self) -> Result<String>;
+
+    /// Whether somebody has written its answers down: it is not the host that runs.
+    fn is_played(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(all(test, any(target_os = "freebsd", target_os = "linux")))]

@@ -106,6 +106,8 @@ pub struct ForeignRedirect {
     pub protocol: Option<Protocol>,
     /// The interface or the address it is bound to; [`Place::Any`] where it names neither.
     pub place: Place,
+    /// Whether it takes packets to whatever address: the place, if it is an interface, is where they come in.
+    pub any_address: bool,
     /// The ports; `None` for every port.
     pub ports: Option<PortRange>,
     /// The rule as it was found, for the message.
@@ -218,6 +220,13 @@ pub trait Firewall {
     /// The rulesets that pf evaluates, by path, as pf.conf(5) text: the main one, whose path is empty, with the tables and
     /// the skipped interfaces; then each anchor that is called. For `sim::World::of_pf`.
     fn rulesets(&self) -> Result<Vec<(String, String)>>;
+
+    /// The main ruleset as pf.conf(5) text: the skipped interfaces, then translation rules, then filter rules. What every
+    /// transaction asks, so that it may be what was read of a ruleset that has not changed since. The tables are left out.
+    fn main_ruleset(&self) -> Result<String> {
+        let why = format!("backend {} does not tell the main ruleset", self.name());
+        Err(Error::new(Kind::Unsupported, why))
+    }
 
     /// How many anchors pf has, those of others included, and how many it may have (`None` without a limit): for
     /// `kport doctor`, not for a transaction.

@@ -1,11 +1,54 @@
-//! Whether pf would look at kport's rules at all: what `publish` checks each time, and `kport doctor` in its list. One place
-//! for the questions and for their words.
+//! What makes a published port dead: what `publish` looks at each time, and `kport doctor` in its list. One place for the
+//! questions and for their words.
+//!
+//! What pf would not evaluate at all ([`disabled`], [`uncalled`], [`unforwarded`], [`unfiltered`]) makes `publish` fail.
+//! [`of_jail`] is what it notes: interfaces that are not there, and a main ruleset that lets nothing arrive.
+
+mod calls;
+mod interfaces;
+mod packets;
+mod surroundings;
+
+pub use calls::calls;
+pub use interfaces::interfaces;
+pub use packets::{main_ruleset, neighbour_discovery, skip};
+pub use surroundings::{Surroundings, address};
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::net::Family;
 use crate::pf::Status;
-use crate::publication::Redirect;
+use crate::publication::{Publication, Redirect};
+
+/// What a question found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What makes a published port dead.
+    pub problems: Vec<Problem>,
+    /// What may be meant so.
+    pub warnings: Vec<Problem>,
+}
+
+/// What to do behind a change of /etc/pf.conf.
+pub const RELOAD: &str = "then: service pf reload";
+
+/// The problems of what a jail publishes, though pf evaluates its rules. A main ruleset that cannot be read has none.
+pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
+    let mut problems = interfaces(around, publications)?.problems;
+    problems.extend(calls(around, publications)?.problems);
+    let skipped = skip(around, publications)?;
+    // a packet that pf does not look at needs no second reason
+    if skipped.is_empty() && problems.is_empty() {
+        problems.extend(neighbour_discovery(around, publications)?);
+        problems.extend(main_ruleset(around, publications)?.problems);
+    }
+    problems.extend(skipped);
+    let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
+    if let Some(publication) = publications.iter().find(needs) {
+        problems.extend(bridge_members(around.host, &publication.jail.mention())?);
+    }
+    Ok(problems)
+}
 
 /// pf is disabled.
 pub fn disabled(status: &Status) -> Option<Problem> {
@@ -39,6 +82,17 @@ pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
         remedy: "sysctl net.pf.filter_local=1 (and in /etc/sysctl.conf), then, since it counts when pf is enabled: \
                service pf restart"
             .to_owned(),
+    }))
+}
+
+/// pf looks at the members of bridges, where answers would be translated back. `who` publishes with hairpin or host access.
+pub fn bridge_members(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
+    let looks = host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0);
+    Ok(looks.then(|| Problem {
+        seen: format!(
+            "net.link.bridge.pfil_member is 1: answers are translated back too early for the hairpin and host access of {who}"
+        ),
+        remedy: "sysctl net.link.bridge.pfil_member=0 (and in /etc/sysctl.conf)".to_owned(),
     }))
 }
 

@@ -1,12 +1,11 @@
 //! What the checks ask: each fact of the host, of pf and of the record once.
 
-use std::net::IpAddr;
-
 use crate::error::{Error, Result};
-use crate::host::{Host, HostInterface, Interfaces};
-use crate::net::{Family, Interface, Place, is_link_local6};
+use crate::host::{Host, HostInterface};
 use crate::pf::{Firewall, Status};
 use crate::publication::{Publication, Redirect};
+use crate::readiness::Surroundings;
+use crate::sim::Conf;
 use crate::store::{Record, Store};
 
 /// What is asked once.
@@ -42,7 +41,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    pub(super) fn publications(&self) -> impl Iterator<Item = &Publication> {
+    pub(super) fn publications(&self) -> impl Iterator<Item = &Publication> + Clone {
         self.records.iter().flat_map(|record| &record.publications)
     }
 
@@ -54,22 +53,9 @@ impl<'a> Evidence<'a> {
         self.interfaces.as_deref().map_err(Error::clone)
     }
 
-    /// The interfaces by which packets for a place come in; for every place, that of the default route.
-    pub(super) fn outer(&self, place: Place, family: Family) -> Result<Vec<&HostInterface>> {
-        let all = self.interfaces()?;
-        let named = |name| Interfaces(all).members(name).map(|found| found.name).collect::<Vec<_>>();
-        let names = match place {
-            Place::Interface(name) => named(name),
-            Place::Any => self.host.gateway(family)?.into_iter().flat_map(named).collect(),
-            Place::Address(address) => holders(all, address).map(|found| found.name).collect(),
-        };
-        Ok(all.iter().filter(|interface| names.contains(&interface.name)).collect())
-    }
-
-    /// The interface that leads to a target; `None` for the host's own address, and where none is known.
-    pub(super) fn via(&self, target: IpAddr) -> Result<Option<Interface>> {
-        let all = self.interfaces()?;
-        Ok(Interfaces(all).leads_to(target).unwrap_or(None))
+    pub(super) fn surroundings(&self) -> Result<Surroundings<'_>> {
+        let rulesets = self.rulesets.as_deref().unwrap_or_default();
+        Ok(Surroundings { host: self.host, interfaces: self.interfaces()?, rulesets })
     }
 
     pub(super) fn main(&self) -> Option<&str> {
@@ -77,24 +63,12 @@ impl<'a> Evidence<'a> {
         Some(text)
     }
 
+    /// Whether the simulator can read the main ruleset.
+    pub(super) fn main_is_readable(&self) -> bool {
+        self.main().is_some_and(|main| main.parse::<Conf>().is_ok())
+    }
+
     pub(super) fn sysctl_is_on(&self, name: &str) -> Result<bool> {
         Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
     }
-}
-
-pub(super) fn holders(all: &[HostInterface], address: IpAddr) -> impl Iterator<Item = &HostInterface> {
-    all.iter().filter(move |interface| interface.has(address))
-}
-
-/// The address by which outsiders know an interface.
-pub(super) fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
-    let usable = |address: &IpAddr| match address {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(v6) => !is_link_local6(*v6),
-    };
-    interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
-}
-
-pub(super) fn jail(publication: &Publication) -> String {
-    publication.jail.mention()
 }

@@ -1,13 +1,12 @@
 //! Whether pf runs, may be changed, calls kport's anchors where they count, and has no redirect of somebody else's.
 
 use super::evidence::Evidence;
-use super::{Finding, Found, Level, RELOAD, found, problem, warning};
+use super::{Finding, Found, Level, all, found, problem, warning};
 use crate::conflict;
-use crate::error::{Kind, Problem, quoted};
+use crate::error::{Kind, Problem};
 use crate::host::Interfaces;
-use crate::pf::calls_of_kport;
 use crate::publication::Publication;
-use crate::readiness;
+use crate::readiness::{self, RELOAD};
 use crate::rule::Rule;
 use crate::rules;
 
@@ -64,32 +63,10 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Found {
     if let Err(error) = &evidence.rulesets {
         return Ok(Some(vec![warning(format!("not looked at: {error}"), "")]));
     }
-    let Some(main) = evidence.main() else { return Ok(None) };
-    let mut all = vec![];
-    for keyword in ["nat-anchor", "rdr-anchor", "anchor"] {
-        let calls = calls_of_kport(main, keyword);
-        if let Some((_, conditions)) = calls.first()
-            && calls.iter().all(|(_, conditions)| !conditions.is_empty())
-        {
-            all.push(problem(
-                format!(
-                    "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is passed over for other packets"
-                ),
-                format!("write in /etc/pf.conf: {keyword} \"kport/*\", {RELOAD}"),
-            ));
-        }
+    if evidence.main().is_none() {
+        return Ok(None);
     }
-    let called = calls_of_kport(main, "anchor").first().map_or(0, |(at, _)| *at);
-    for line in main.lines().take(called).map(str::trim) {
-        let mut words = line.split_whitespace();
-        if words.next() == Some("block") && words.any(|word| word == "quick") {
-            all.push(warning(
-                format!("{} stands before anchor \"kport/*\", and is final for published ports as well", quoted(line)),
-                format!("if that is not meant, move the line behind the anchor line in /etc/pf.conf, {RELOAD}"),
-            ));
-        }
-    }
-    Ok(Some(all))
+    Ok(Some(all(readiness::calls(&evidence.surroundings()?, evidence.publications())?)))
 }
 
 pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Found {

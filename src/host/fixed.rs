@@ -94,6 +94,10 @@ impl Host for Fixed {
     fn boot_id(&self) -> Result<String> {
         Ok(self.boot_id.clone())
     }
+
+    fn is_played(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

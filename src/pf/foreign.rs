@@ -172,9 +172,18 @@ pub(crate) fn redirect(anchor: &str, line: &str) -> Option<ForeignRedirect> {
     // "on ! em0" is every interface but one
     let on = find("on", head).and_then(|at| head.get(at + 1)).and_then(|name| name.parse().ok()).map(Place::Interface);
     let to = find("to", tail).map_or(&[][..], |at| &tail[at + 1..]);
-    let place = bound(to).or(on).unwrap_or(Place::Any);
+    let to_place = bound(to);
+    let place = to_place.or(on).unwrap_or(Place::Any);
     let ports = find("port", to).and_then(|at| ports(&to[at + 1..]));
-    Some(ForeignRedirect { anchor: anchor.to_owned(), family, protocol, place, ports, text: line.trim().to_owned() })
+    Some(ForeignRedirect {
+        anchor: anchor.to_owned(),
+        family,
+        protocol,
+        place,
+        any_address: to_place.is_none(),
+        ports,
+        text: line.trim().to_owned(),
+    })
 }
 
 /// The words of a rule. What stands in quotes, such as a label, is one word, with its quotes.

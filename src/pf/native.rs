@@ -3,9 +3,10 @@
 //! Rules go in as structs (DIOCADDRULE, which FreeBSD 14 and 15 both take), everything for which 15 left no struct as
 //! nvlists. All of it but [`ioctl`] is ordinary code that any system can run against a stand-in for the kernel.
 //!
-//! What publishes, unpublishes and lists starts no child process. What needs every rule of the host as text does:
-//! [`Firewall::rulesets`] and [`Firewall::anchors_of_all`], for `kport trace` and `kport doctor`, run pfctl(8), which knows how
-//! to write the rules of its kernel.
+//! What loads, clears, lists and ends states starts no child process. What needs rules of others as text does:
+//! [`Firewall::rulesets`] and [`Firewall::anchors_of_all`], for `kport trace` and `kport doctor`, and
+//! [`Firewall::main_ruleset`], once for each main ruleset that was loaded, run pfctl(8), which knows how to write the rules of
+//! its kernel.
 
 mod compare;
 pub mod encode;
@@ -51,6 +52,8 @@ pub struct Native<K = Device> {
     cache: Option<CacheFile>,
     /// the run of pf that the memory is about, as the last status said
     since: Cell<Option<u64>>,
+    /// the stamps of the main rulesets at the last look
+    main_stamps: Cell<[Option<(u32, u32)>; 3]>,
 }
 
 impl Native {
@@ -69,6 +72,7 @@ impl Native {
             memory,
             cache: None,
             since: Cell::new(None),
+            main_stamps: Cell::default(),
         })
     }
 }
@@ -104,6 +108,7 @@ impl<K: Kernel> Native<K> {
             memory: Memory::default(),
             cache: None,
             since: Cell::new(None),
+            main_stamps: Cell::default(),
         }
     }
 
@@ -155,6 +160,9 @@ impl<K: Kernel> Native<K> {
     fn main(&self, ruleset: Ruleset) -> std::result::Result<Vec<Found>, Failure> {
         let since = self.since()?;
         let stamp = read::count(&self.kernel, "", ruleset)?;
+        let mut stamps = self.main_stamps.get();
+        stamps[ruleset as usize] = Some(stamp);
+        self.main_stamps.set(stamps);
         if let Some(found) = self.memory.main(since, ruleset, stamp) {
             return Ok(found);
         }
@@ -170,6 +178,14 @@ impl<K: Kernel> Native<K> {
             self.memory.write(since, cache);
         }
         Ok(found)
+    }
+
+    /// The stamps of the main rulesets, as this transaction has seen them last.
+    fn main_stamps(&self) -> std::result::Result<[(u32, u32); 3], Failure> {
+        match self.main_stamps.get() {
+            [Some(nat), Some(rdr), Some(filter)] => Ok([nat, rdr, filter]),
+            _ => read::stamps(&self.kernel, ""),
+        }
     }
 
     /// What each anchor of kport's that holds something holds, as far as its rulesets' numbers of rules tell.
@@ -330,6 +346,22 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
         self.pfctl.rulesets()
+    }
+
+    /// Written by pfctl(8), once for each ruleset that was loaded. What it does not have is what was loaded by another means than
+    /// `pfctl -f`: an interface that was skipped since.
+    fn main_ruleset(&self) -> Result<String> {
+        let (since, stamps) = self.retry_while_busy(|| Ok((self.since()?, self.main_stamps()?)))?;
+        if let Some(text) = self.memory.text(since, &stamps) {
+            return Ok(text);
+        }
+        // a host without pfctl(8) works by this backend as well
+        let text = self.pfctl.main_ruleset().map_err(|error| Error::new(Kind::Unsupported, error.to_string()))?;
+        self.memory.learn_text(since, stamps, text.clone());
+        if let Some(cache) = &self.cache {
+            self.memory.write(since, cache);
+        }
+        Ok(text)
     }
 
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {

@@ -45,8 +45,8 @@ pub struct Pfctl {
     trace: Option<Box<Trace>>,
 }
 
-/// What this transaction has read on its way, for the status at its end: [`Firewall::foreign_redirects`] reads the main ruleset,
-/// [`Firewall::replace`] whether pf is enabled.
+/// What this transaction has read on its way, for the questions at its end: [`Firewall::foreign_redirects`] begins anew and reads the
+/// main ruleset, [`Firewall::replace`] whether pf is enabled.
 #[derive(Default)]
 struct Seen {
     nat: Option<String>,
@@ -422,10 +422,13 @@ impl Firewall for Pfctl {
     }
 
     fn status(&self) -> Result<Status> {
-        let seen = self.seen.take();
-        let enabled = seen.enabled.map_or_else(|| self.enabled(), Ok)?;
-        let nat = seen.nat.map_or_else(|| self.show("", &["-sn"]), Ok)?;
-        let filter = seen.filter.map_or_else(|| self.show("", &["-sr"]), Ok)?;
+        let (enabled, nat, filter) = {
+            let mut seen = self.seen.borrow_mut();
+            (seen.enabled.take(), seen.nat.clone(), seen.filter.clone())
+        };
+        let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
+        let nat = nat.map_or_else(|| self.show("", &["-sn"]), Ok)?;
+        let filter = filter.map_or_else(|| self.show("", &["-sr"]), Ok)?;
         let calls = |text: &str, keyword| !pf::calls_of_kport(text, keyword).is_empty();
         Ok(Status {
             enabled,
@@ -469,6 +472,16 @@ impl Firewall for Pfctl {
             main.insert_str(0, &settings);
         }
         Ok(read)
+    }
+
+    fn main_ruleset(&self) -> Result<String> {
+        let (nat, filter) = {
+            let seen = self.seen.borrow();
+            (seen.nat.clone(), seen.filter.clone())
+        };
+        let nat = nat.map_or_else(|| self.show("", &["-sn", "-P"]), Ok)?;
+        let filter = filter.map_or_else(|| self.show("", &["-sr", "-P"]), Ok)?;
+        Ok(self.skipped()? + &nat + &filter)
     }
 
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {

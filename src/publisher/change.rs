@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Phase;
 use super::transaction::Transaction;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::name::Anchor;
 use crate::net::Family;
 use crate::options::Options;
 use crate::pf::{Firewall, States, Status};
 use crate::publication::{Publication, Redirect};
-use crate::readiness;
+use crate::readiness::{self, Surroundings};
 use crate::rule::Rule;
 use crate::rules;
 use crate::store::Record;
@@ -44,6 +44,7 @@ impl Transaction<'_> {
             return Err(error);
         }
 
+        let noted = self.outcome.notes.len();
         let loaded = self
             .observer
             .phase(Phase::Load)
@@ -59,6 +60,9 @@ impl Transaction<'_> {
             return Err(self.roll_back(&anchor, &record, old, error, after_load));
         }
         self.outcome.changed = true;
+        if self.outcome.notes.len() == noted {
+            self.note_dead(&record);
+        }
 
         // From here on the jail is published: what fails now is noted, not undone. The record names the old set until its
         // states are ended, so that the next call does what this one could not.
@@ -106,6 +110,30 @@ impl Transaction<'_> {
             }
             other => other,
         }
+    }
+
+    /// Says what of it nobody reaches. The same again was told so when it was published.
+    fn note_dead(&mut self, record: &Record) {
+        match self.dead(record) {
+            Ok(problems) => problems.iter().for_each(|problem| self.note(problem.to_string())),
+            // the ports are published all the same
+            Err(error) => self.observer.detail(&format!("whether anything arrives is not known: {error}")),
+        }
+    }
+
+    /// What of it nobody reaches, though pf evaluates the rules.
+    fn dead(&self, record: &Record) -> Result<Vec<Problem>> {
+        // where no packet is redirected anyway, as on a Linux that somebody tries kport out on, em0 need not be there
+        if !self.firewall.redirects_packets() && !self.host.is_played() {
+            return Ok(vec![]);
+        }
+        let rulesets = match self.firewall.main_ruleset() {
+            Ok(main) => vec![(String::new(), main)],
+            Err(error) if error.kind() == Kind::Unsupported => vec![],
+            Err(error) => return Err(error),
+        };
+        let around = Surroundings { host: self.host, interfaces: self.facts.interfaces()?, rulesets: &rulesets };
+        readiness::of_jail(&around, &record.publications)
     }
 
     fn verify_strictly(&self, record: &Record, wanted: &[Rule], status: Status) -> Result<()> {

@@ -132,6 +132,10 @@ impl Firewall for Sim {
         Ok(self.main()?.is_none_or(|main| main.has_table(table)))
     }
 
+    fn main_ruleset(&self) -> Result<String> {
+        Ok(self.main_conf()?.unwrap_or_else(|| MAIN.to_owned()))
+    }
+
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
         let main = self.main_conf()?.unwrap_or_else(|| MAIN.to_owned());
         let mut all = vec![(String::new(), main)];

@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pf", &["child", "files", "name", "net", "rule"]),
     ("sim", &["files", "host", "name", "net", "pf", "rule"]),
     ("conflict", &["host", "net", "pf", "publication"]),
-    ("readiness", &["host", "net", "pf", "publication"]),
+    ("readiness", &["host", "name", "net", "options", "pf", "publication", "rule", "rules", "sim"]),
     ("store", &["files", "name", "net", "publication"]),
     (
         "publisher",
@@ -124,6 +124,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
     ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
+    ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",

@@ -15,6 +15,7 @@ mod layers;
 mod man;
 mod managers;
 mod native;
+mod packaging;
 mod packets;
 mod pfctl;
 mod publish;

@@ -889,6 +889,7 @@ fn redirects_of_others_are_found_wherever_they_are() {
         family: Some(Family::Inet),
         protocol: Some(protocol),
         place: place.parse().unwrap(),
+        any_address: text.contains(" to any") || text.contains(" to (self)"),
         ports: Some(ports.parse().unwrap()),
         text: text.to_owned(),
     };

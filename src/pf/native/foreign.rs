@@ -67,6 +67,7 @@ fn redirect(anchor: &str, rule: &List, targets: &[Address]) -> Result<Option<For
         }),
         protocol,
         place: place(if not_to { None } else { Some(&to) }, if not_on { None } else { Some(interface) }),
+        any_address: place(Some(&to).filter(|_| !not_to), None) == Place::Any,
         ports: Ports::read(dst)?.covered(),
         text: text(rule, protocol, family, &to, targets)?,
     }))

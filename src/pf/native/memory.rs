@@ -50,6 +50,8 @@ struct Main {
     since: u64,
     /// In the order of [`Ruleset::ALL`].
     rulesets: [Option<Learnt>; 3],
+    /// All three as text, and when.
+    text: Option<([Stamp; 3], String)>,
 }
 
 /// What one of kport's own anchors holds.
@@ -91,6 +93,19 @@ impl Memory {
         _ = self.with(since, |known| known.main.rulesets[ruleset as usize] = Some(learnt));
     }
 
+    /// The text of the main rulesets that have these stamps now.
+    pub(super) fn text(&self, since: u64, stamps: &[Stamp; 3]) -> Option<String> {
+        self.with(since, |known| {
+            let (read, text) = known.main.text.as_ref()?;
+            (read == stamps).then(|| text.clone())
+        })?
+    }
+
+    /// Takes note of the text of the main rulesets.
+    pub(super) fn learn_text(&self, since: u64, stamps: [Stamp; 3], text: String) {
+        _ = self.with(since, |known| known.main.text = Some((stamps, text)));
+    }
+
     /// Whether an anchor that has these stamps now is known to hold these rules.
     pub(super) fn holds(&self, since: u64, anchor: &str, stamps: &[Stamp; 3], rules: &[Rule]) -> bool {
         let holds = |known: &mut Known| {
@@ -129,6 +144,7 @@ impl Memory {
             for (mine, theirs) in known.main.rulesets.iter_mut().zip(left.rulesets) {
                 *mine = mine.take().or(theirs);
             }
+            known.main.text = known.main.text.take().or(left.text);
         });
     }
 

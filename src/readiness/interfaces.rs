@@ -1,0 +1,62 @@
+//! Whether the interfaces and addresses that a jail is published on are there.
+
+use std::collections::BTreeMap;
+
+use super::{Findings, Surroundings, address};
+use crate::error::{Problem, Result};
+use crate::net::{Family, Place};
+use crate::publication::{Publication, Redirect};
+
+/// Interfaces that are missing, down or without an address, and addresses that the host does not have.
+pub fn interfaces<'a>(
+    around: &Surroundings<'_>,
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> Result<Findings> {
+    let mut seen: BTreeMap<(Place, Family), (bool, Problem)> = BTreeMap::new();
+    let publications = publications.into_iter();
+    for (publication, redirect) in publications.flat_map(|p| p.redirects.iter().map(move |redirect| (p, redirect))) {
+        let (place, family) = (redirect.place, redirect.family());
+        let outer = around.outer(place, family)?;
+        let has = |family| outer.iter().any(|interface| address(interface, family).is_some());
+        let jail = publication.jail.mention();
+        let problem = |seen: String, remedy: String| (true, Problem { seen, remedy });
+        let found = match place {
+            Place::Any => continue,
+            Place::Address(address) if outer.is_empty() && !address.is_loopback() => problem(
+                format!("the host does not have the address {address}, on which {jail} is published"),
+                "give it to an interface, or publish on another; the host's: ifconfig".to_owned(),
+            ),
+            Place::Address(_) => continue,
+            Place::Interface(name) if outer.is_empty() => problem(
+                format!("there is no interface or group {name}, on which {jail} is published; its rules wait for it"),
+                format!(
+                    "make it, or publish on one of: {}",
+                    around.interfaces.iter().map(|i| i.name.to_string()).collect::<Vec<_>>().join(" ")
+                ),
+            ),
+            Place::Interface(name) if outer.iter().all(|interface| !interface.up) => problem(
+                format!("{name}, on which {jail} is published, is down"),
+                format!("ifconfig {} up", outer[0].name),
+            ),
+            Place::Interface(name) if !has(family) => {
+                let text = format!("{name}, on which {jail} is published, has no {family} address");
+                let remedy = format!("ifconfig {} {family} ADDRESS/PREFIX alias", outer[0].name);
+                let other = |r: &Redirect| r.place == place && r.family() == family.other();
+                // a jail with both families on a host with one is as reachable as it can be
+                let served = has(family.other()) && publication.redirects.iter().any(other);
+                (!served, Problem { seen: text, remedy })
+            }
+            Place::Interface(_) => continue,
+        };
+        seen.entry((place, family)).or_insert(found);
+    }
+    let mut found = Findings::default();
+    for (dead, problem) in seen.into_values() {
+        let list = if dead { &mut found.problems } else { &mut found.warnings };
+        // both families of a missing interface are one finding
+        if list.last() != Some(&problem) {
+            list.push(problem);
+        }
+    }
+    Ok(found)
+}

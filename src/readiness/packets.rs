@@ -1,0 +1,218 @@
+//! Whether the main ruleset lets the packets through: packets sent through the simulator with the rules that pf has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Findings, RELOAD, Surroundings, address};
+use crate::error::{Problem, Result, quoted};
+use crate::host::{HostInterface, Interfaces};
+use crate::name::PARENT;
+use crate::net::{Family, Interface, Place};
+use crate::options::Source;
+use crate::publication::{Publication, Redirect};
+use crate::rule::Direction;
+use crate::rules;
+use crate::sim::{Conf, Party, Release, TraceStep, World};
+
+/// `set skip` on an interface at which pf has to look.
+pub fn skip<'a>(
+    around: &Surroundings<'_>,
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> Result<Vec<Problem>> {
+    let Some(main) = around.main() else { return Ok(vec![]) };
+    // whatever else is there to be read
+    let settings: Vec<&str> = main.lines().filter(|line| line.trim_start().starts_with("set skip")).collect();
+    let settings: Conf = settings.join("\n").parse()?;
+    let skipped = |i: &HostInterface| settings.skipped().iter().copied().find(|name| i.is_in(*name));
+    let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
+    let mut need = |interface: &HostInterface, why: String| {
+        if let Some(name) = skipped(interface) {
+            needed.entry(interface.name).or_insert((name, why));
+        }
+    };
+    for (publication, redirect) in redirects(publications) {
+        for interface in around.outer(redirect.place, redirect.family())? {
+            need(interface, format!("where {} is published", publication.jail.mention()));
+        }
+        let options = &publication.options;
+        if let Some(via) = around.via(redirect.target).filter(|_| options.hairpin || options.host_access) {
+            for interface in Interfaces(around.interfaces).members(via) {
+                need(interface, format!("which hairpin and host access to {} need", publication.jail.mention()));
+            }
+        }
+        if options.host_access {
+            for interface in around.interfaces.iter().filter(|i| i.name.as_str() == "lo0") {
+                need(interface, format!("which host access to {} needs", publication.jail.mention()));
+            }
+        }
+    }
+    let finding = |(interface, (name, why)): (Interface, (Interface, String))| {
+        let mut remedy = format!("take {name} out of the set skip line in /etc/pf.conf, {RELOAD}");
+        if interface.as_str() == "lo0" {
+            remedy.push_str("; let lo0 pass there by: pass quick on lo0 no state");
+        }
+        Problem { seen: format!("set skip on {name}: pf does not look at {interface}, {why}"), remedy }
+    };
+    Ok(needed.into_iter().map(finding).collect())
+}
+
+/// Rules that block IPv6 neighbour discovery, without which nothing arrives. A main ruleset that cannot be read has none:
+/// [`main_ruleset`] says so.
+pub fn neighbour_discovery<'a>(
+    around: &Surroundings<'_>,
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> Result<Vec<Problem>> {
+    let Some(Ok(main)) = around.main().map(str::parse::<Conf>) else { return Ok(vec![]) };
+    let all = around.interfaces;
+    // by rule: the targets do not matter for the remedy, so the first one stands for all
+    let mut blocked: BTreeMap<&str, (IpAddr, BTreeSet<Interface>)> = BTreeMap::new();
+    for (_, redirect) in
+        redirects(publications).filter(|(_, r)| r.family() == Family::Inet6 && !Interfaces(all).is_own(r.target))
+    {
+        let outer = around.outer(redirect.place, Family::Inet6)?.into_iter().map(|interface| interface.name);
+        for on in outer.chain(around.via(redirect.target)).filter(|on| !Place::Interface(*on).is_loopback()) {
+            for direction in [Direction::In, Direction::Out] {
+                if let Some(rule) = main.blocks_neighbours(all, on, direction) {
+                    blocked.entry(rule).or_insert((redirect.target, BTreeSet::new())).1.insert(on);
+                }
+            }
+        }
+    }
+    let finding = |(rule, (target, on)): (&str, (IpAddr, BTreeSet<Interface>))| {
+        let on: Vec<String> = on.iter().map(Interface::to_string).collect();
+        Problem {
+            seen: format!(
+                "{} blocks IPv6 neighbour discovery on {}, so nothing arrives at {target}",
+                quoted(rule),
+                on.join(" and ")
+            ),
+            remedy: format!(
+                "add to /etc/pf.conf, before anchor \"kport/*\": pass quick inet6 proto ipv6-icmp, {RELOAD}"
+            ),
+        }
+    };
+    Ok(blocked.into_iter().map(finding).collect())
+}
+
+/// Sends the first packet of each redirect through the simulator, with the real main ruleset and the redirect's own rules. The
+/// warning is that a ruleset could not be read.
+pub fn main_ruleset<'a>(
+    around: &Surroundings<'_>,
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> Result<Findings> {
+    let mut found = Findings::default();
+    let release = Release::of(around.host.sysctl("kern.osreldate")?.unwrap_or(i64::MAX));
+    let mut world = World::new(release, around.interfaces.to_vec());
+    for family in Family::ALL {
+        *world.gateway.of_mut(family) = around.host.gateway(family)?;
+    }
+    world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
+    let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
+    for (path, text) in around.rulesets.iter().filter(|(path, _)| !own(path)) {
+        let read = if path.is_empty() { world.load_main(text) } else { world.load_text(path, text) };
+        if let Err(error) = read {
+            let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
+            found.warnings.push(Problem { seen: format!("not looked at: {place}: {error}"), remedy: String::new() });
+            return Ok(found);
+        }
+    }
+    let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (publication, redirect) in redirects(publications) {
+        let probes = probes(around, publication, redirect, world.filter_local)?;
+        if probes.is_empty() {
+            continue;
+        }
+        // what should be there, so that what is missing is no reason here; its own rules alone, so that a thousand mappings
+        // do not each pay for the others
+        let alone = Publication {
+            jail: publication.jail.clone(),
+            redirects: vec![*redirect],
+            options: publication.options.clone(),
+            via: publication.via.clone(),
+        };
+        let mut loaded = world.clone();
+        loaded.load(publication.jail.anchor().path(), &rules::rules(&alone));
+        for (sender, from, to) in probes {
+            // no states of the probe before
+            let trace = loaded.clone().trace(&sender, redirect.protocol, from, to);
+            let reason = match trace.delivered_to {
+                Some((_, at)) if at.ip() == redirect.target => continue,
+                Some((party, at)) => format!("it goes to {party} at {at} instead"),
+                None => reason(&trace.steps),
+            };
+            lost.entry(reason).or_default().push(format!("{} from {sender} to {redirect}", publication.jail.mention()));
+        }
+    }
+    // a family that is not forwarded is a finding of its own
+    lost.remove("the host does not forward");
+    found.problems.extend(lost.into_iter().map(|(reason, lost)| {
+        let more = if lost.len() > 1 { format!(" (and {} more)", lost.len() - 1) } else { String::new() };
+        Problem {
+            seen: format!("{}{more}: {reason}", lost[0]),
+            remedy: format!("let it pass in /etc/pf.conf, or move that line behind anchor \"kport/*\", {RELOAD}"),
+        }
+    }));
+    Ok(found)
+}
+
+fn redirects<'a>(
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> impl Iterator<Item = (&'a Publication, &'a Redirect)> {
+    publications.into_iter().flat_map(|publication| publication.redirects.iter().map(move |r| (publication, r)))
+}
+
+/// The packets to try a redirect with: from outside, and from the host where it has access.
+fn probes(
+    around: &Surroundings<'_>,
+    publication: &Publication,
+    redirect: &Redirect,
+    filter_local: bool,
+) -> Result<Vec<(Party, SocketAddr, SocketAddr)>> {
+    let family = redirect.family();
+    // documentation addresses: RFC 5737, RFC 3849
+    let stranger = match family {
+        Family::Inet => IpAddr::from([203, 0, 113, 77]),
+        Family::Inet6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77]),
+    };
+    let source = match publication.options.sources.as_slice() {
+        [] => Some(stranger),
+        sources => sources.iter().find_map(|source| match source {
+            Source::Network(network) if Family::of(network.addr()) == family => network.hosts().next(),
+            // whoever is in a table is not known here
+            Source::Network(_) | Source::Table(_) => None,
+        }),
+    };
+    let mut probes = vec![];
+    let outer = around.outer(redirect.place, family)?;
+    let Some((on, own)) = outer.iter().find_map(|interface| Some((interface.name, address(interface, family)?))) else {
+        return Ok(probes);
+    };
+    let to = match redirect.place {
+        Place::Address(address) => address,
+        Place::Interface(_) | Place::Any => own,
+    };
+    let to = SocketAddr::new(to, redirect.host.first());
+    if let Some(source) = source.filter(|_| !redirect.place.is_loopback()) {
+        probes.push((Party::Network(on), SocketAddr::new(source, 40_000), to));
+    }
+    if publication.options.host_access && filter_local {
+        probes.push((Party::Host, SocketAddr::new(to.ip(), 40_001), to));
+    }
+    Ok(probes)
+}
+
+/// Why a packet did not arrive.
+fn reason(steps: &[TraceStep]) -> String {
+    let deciding = steps.iter().rev().find_map(|step| match step {
+        TraceStep::Rule { anchor, text } => Some((anchor, text)),
+        _ => None,
+    });
+    match (steps.last(), deciding) {
+        (Some(TraceStep::Verdict(verdict)), Some((anchor, text))) => {
+            let place = if anchor.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {anchor}") };
+            format!("{verdict} by {} of {place}", quoted(text))
+        }
+        (Some(TraceStep::Note(note)), _) => note.clone(),
+        _ => "it does not arrive".to_owned(),
+    }
+}

@@ -1,0 +1,54 @@
+//! What the questions are asked of: the host, and the rules of pf that are not kport's.
+
+use std::net::IpAddr;
+
+use crate::error::Result;
+use crate::host::{Host, HostInterface, Interfaces};
+use crate::net::{Family, Interface, Place, is_link_local6};
+
+/// The host and pf around kport's rules.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The host.
+    pub host: &'a dyn Host,
+    /// Its interfaces.
+    pub interfaces: &'a [HostInterface],
+    /// pf's rulesets by path, as pf.conf(5) text; the main one's path is empty. Those that are not here hold nothing.
+    pub rulesets: &'a [(String, String)],
+}
+
+impl<'a> Surroundings<'a> {
+    /// The main ruleset, if it is known.
+    pub fn main(&self) -> Option<&'a str> {
+        self.rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, text)| text.as_str())
+    }
+
+    /// The interfaces by which packets for a place come in; for every place, that of the default route.
+    pub fn outer(&self, place: Place, family: Family) -> Result<Vec<&'a HostInterface>> {
+        let all = Interfaces(self.interfaces);
+        Ok(match place {
+            Place::Interface(name) => all.members(name).collect(),
+            Place::Any => self.host.gateway(family)?.into_iter().flat_map(|name| all.members(name)).collect(),
+            Place::Address(address) => self.interfaces.iter().filter(|interface| interface.has(address)).collect(),
+        })
+    }
+
+    /// The interface that leads to a target; `None` for the host's own address, and where none is known.
+    pub fn via(&self, target: IpAddr) -> Option<Interface> {
+        Interfaces(self.interfaces).leads_to(target).unwrap_or(None)
+    }
+
+    /// Whether an integer sysctl is there, and not 0.
+    pub fn sysctl_is_on(&self, name: &str) -> Result<bool> {
+        Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
+    }
+}
+
+/// The address by which outsiders know an interface.
+pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
+    let usable = |address: &IpAddr| match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(v6) => !is_link_local6(*v6),
+    };
+    interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
+}

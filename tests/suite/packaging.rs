@@ -1,0 +1,174 @@
+//! What packagers get: the FreeBSD port's files are held to the sources, and its scripts are run.
+
+use crate::support::cc;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn port(file: &str) -> PathBuf {
+    cc::root().join("packaging/freebsd").join(file)
+}
+
+fn text(file: &str) -> String {
+    fs::read_to_string(port(file)).unwrap()
+}
+
+#[test]
+fn the_crates_are_those_of_cargo_lock() {
+    // a copy, so that the tree is left as it is
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("packaging/freebsd");
+    fs::create_dir_all(&there).unwrap();
+    fs::copy(cc::root().join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
+    let script = text("crates.sh");
+    let made = cc::done(Command::new("sh").arg("-c").arg(script).arg(there.join("crates.sh")).current_dir(&there));
+    assert_eq!(cc::text(&made.stderr), "");
+    let made = fs::read_to_string(there.join("Makefile.crates")).unwrap();
+    if std::env::var_os("KPORT_BLESS").is_some() {
+        fs::write(port("Makefile.crates"), &made).unwrap();
+    }
+    assert_eq!(made, text("Makefile.crates"), "renew it: packaging/freebsd/crates.sh");
+    assert!(made.contains("\tclap-4.") && !made.contains("kport-"), "{made}");
+}
+
+#[test]
+fn distinfo_takes_the_sums_of_the_lock_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("packaging/freebsd");
+    fs::create_dir_all(&there).unwrap();
+    // the sum of an empty file
+    let sum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let lock = |sum: &str| {
+        let registry = "registry+somewhere";
+        let text = format!(
+            "[[package]]\nname = \"own\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"a\"\nversion = \"0.1.2\"\nsource = \"{registry}\"\nchecksum = \"{sum}\"\n"
+        );
+        fs::write(dir.path().join("Cargo.lock"), text).unwrap();
+    };
+    fs::write(dir.path().join("a-0.1.2.crate"), "").unwrap();
+    let run = || {
+        let mut sh = Command::new("sh");
+        sh.arg("-c").arg(text("crates.sh")).arg(there.join("crates.sh")).arg("--distinfo").arg(dir.path());
+        sh.env("SOURCE_DATE_EPOCH", "7").current_dir(&there).output().unwrap()
+    };
+    lock(sum);
+    assert!(run().status.success());
+    let made = fs::read_to_string(there.join("distinfo")).unwrap();
+    assert_eq!(
+        made,
+        format!("TIMESTAMP = 7\nSHA256 (rust/crates/a-0.1.2.crate) = {sum}\nSIZE (rust/crates/a-0.1.2.crate) = 0\n")
+    );
+    lock(&sum.replace('e', "f"));
+    let other = run();
+    assert!(!other.status.success() && cc::text(&other.stderr).contains("not the sum"), "{}", cc::text(&other.stderr));
+}
+
+#[test]
+fn the_port_is_of_this_version_and_installs_what_it_lists() {
+    let makefile = text("Makefile");
+    assert!(makefile.contains(&format!("DISTVERSION=\t{}\n", env!("CARGO_PKG_VERSION"))));
+    for line in text("pkg-plist").lines() {
+        let name = line.rsplit('/').next().unwrap().trim_end_matches(".gz");
+        // cinstall puts the library, the header and kport.pc
+        let by_cargo_c = name.starts_with("libkport") || ["kport.h", "kport.pc"].contains(&name);
+        assert!(by_cargo_c || makefile.contains(name), "{line} is listed, and not installed");
+    }
+    for example in ["examples/pf.conf", "examples/jail.conf"] {
+        assert!(makefile.contains(example) && cc::root().join(example).is_file());
+    }
+    let message = text("files/pkg-message.in");
+    assert!(message.contains("kport setup") && message.contains("%%PREFIX%%/bin/kport publish --hook"), "{message}");
+}
+
+/// A file of the port as the ports tree makes it, with kport's place in a directory.
+fn made(dir: &Path, file: &str) -> PathBuf {
+    let path = dir.join(file.trim_end_matches(".in"));
+    let text = text(&format!("files/{file}")).replace("%%PREFIX%%", dir.to_str().unwrap());
+    assert!(!text.contains("%%"), "{text}");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A program in place of kport that says what it is called with, and fails where there is a file "fail".
+fn stand_in(dir: &Path) {
+    fs::create_dir_all(dir.join("bin")).unwrap();
+    let script = "#!/bin/sh\nhere=$(dirname \"$0\")\necho \"kport $*\"\n[ ! -e \"$here/fail\" ]\n";
+    // by a shell that is gone before anybody runs it
+    let write = "printf '%s' \"$1\" >\"$2\"; chmod 755 \"$2\"";
+    cc::done(Command::new("sh").args(["-c", write, "sh", script]).arg(dir.join("bin/kport")));
+}
+
+#[test]
+fn the_rc_script_restores_and_collects_and_never_fails_the_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    stand_in(dir.path());
+    let script = made(dir.path(), "kport.in");
+    let text = fs::read_to_string(&script).unwrap();
+    for line in ["# PROVIDE: kport", "# REQUIRE: pf", "# BEFORE: jail", "# KEYWORD: nojail"] {
+        assert!(text.lines().any(|l| l == line), "{line}");
+    }
+    // as much of rc.subr(8) as it takes
+    let subr = dir.path().join("rc.subr");
+    let played =
+        "load_rc_config() { :; }\nwarn() { echo \"warn $*\"; }\nrun_rc_command() { eval \"\\${${1}_cmd}\"; }\n";
+    fs::write(&subr, played).unwrap();
+    fs::write(&script, text.replace("/etc/rc.subr", subr.to_str().unwrap())).unwrap();
+    let run = |command: &str| {
+        let output = Command::new("sh").arg(&script).arg(command).output().unwrap();
+        (output.status.code().unwrap(), cc::text(&output.stdout))
+    };
+    assert_eq!(run("start"), (0, "kport restore\nkport gc\n".to_owned()));
+    assert_eq!(run("doctor"), (0, "kport doctor\n".to_owned()));
+    assert_eq!(run("stop"), (0, String::new()));
+    fs::write(dir.path().join("bin/fail"), "").unwrap();
+    let (status, said) = run("start");
+    assert!(
+        status == 0 && said.contains("warn kport restore failed") && said.contains("warn kport gc failed"),
+        "{said}"
+    );
+    assert_eq!(run("gc").0, 1);
+}
+
+#[test]
+fn the_periodic_script_collects_where_it_is_enabled() {
+    let dir = tempfile::tempdir().unwrap();
+    stand_in(dir.path());
+    let script = made(dir.path(), "410.kport-gc.in");
+    let run = |enable: &str| {
+        let output = Command::new("sh").arg(&script).env("daily_kport_gc_enable", enable).output().unwrap();
+        (output.status.code().unwrap(), cc::text(&output.stdout))
+    };
+    assert_eq!(run("NO"), (0, String::new()));
+    let (status, said) = run("YES");
+    assert!(status == 1 && said.contains("kport gc"), "{status} {said}");
+    fs::write(dir.path().join("bin/fail"), "").unwrap();
+    assert_eq!(run("yes").0, 3);
+}
+
+#[test]
+fn the_scripts_of_the_port_are_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> = ["kport.in", "410.kport-gc.in", "pf.in"].map(|file| made(dir.path(), file)).into();
+    for file in &files {
+        cc::done(Command::new("sh").arg("-n").arg(file));
+    }
+    if cc::has("shellcheck") {
+        // rc.subr(8) and periodic.conf(5) are FreeBSD's, and rc.subr reads the variables
+        let mut shellcheck = Command::new("shellcheck");
+        let output = shellcheck.args(["-s", "sh", "-e", "SC1091,SC2034"]).args(&files).output().unwrap();
+        assert!(output.status.success(), "{}", cc::text(&output.stdout));
+    }
+    assert_eq!(fs::metadata(port("crates.sh")).unwrap().permissions().mode() & 0o111, 0o111);
+}
+
+/// What is published on the registry has all that its tests read.
+#[test]
+fn the_package_has_what_the_tests_need() {
+    let manifest = fs::read_to_string(cc::root().join("Cargo.toml")).unwrap();
+    for part in ["tests", "examples", "docs", "packaging", "man", "c-examples", "include", "scripts"] {
+        assert!(!manifest.contains(&format!("\"{part}\"")), "{part} is left out of the package");
+    }
+    assert!(manifest.contains("[package.metadata.docs.rs]") && manifest.contains("x86_64-unknown-freebsd"));
+}
