@@ -159,6 +159,12 @@ pub trait Firewall {
         true
     }
 
+    /// Whether the main ruleset is not read again as long as it has not changed, so that a publish that changes nothing may ask
+    /// for it as well.
+    fn remembers(&self) -> bool {
+        true
+    }
+
     /// From now on calls may last until `deadline`, be it sooner or later than before: so that a load leaves time for what comes
     /// behind it, and a way back has time of its own.
     fn set_deadline(&self, _deadline: Instant) {}

@@ -291,6 +291,10 @@ impl Firewall for Pfctl {
         "pfctl"
     }
 
+    fn remembers(&self) -> bool {
+        false
+    }
+
     fn set_deadline(&self, deadline: Instant) {
         self.deadline.set(deadline);
     }

@@ -33,7 +33,7 @@ impl Transaction<'_> {
                 // another start of the jail may be to come, and counts from now
                 self.store.put(&self.lock, &record)?;
             }
-            return self.verify(&record, &wanted, status, allow_inert);
+            return self.verify(&record, &wanted, status, allow_inert, self.firewall.remembers());
         }
 
         self.observer.phase(Phase::Record)?;
@@ -44,7 +44,6 @@ impl Transaction<'_> {
             return Err(error);
         }
 
-        let noted = self.outcome.notes.len();
         let loaded = self
             .observer
             .phase(Phase::Load)
@@ -53,16 +52,13 @@ impl Transaction<'_> {
             .and_then(|()| {
                 self.observer
                     .phase(Phase::Verify)
-                    .and_then(|()| self.verify(&record, &wanted, self.firewall.status()?, allow_inert))
+                    .and_then(|()| self.verify(&record, &wanted, self.firewall.status()?, allow_inert, true))
                     .map_err(|error| (error, true))
             });
         if let Err((error, after_load)) = loaded {
             return Err(self.roll_back(&anchor, &record, old, error, after_load));
         }
         self.outcome.changed = true;
-        if self.outcome.notes.len() == noted {
-            self.note_dead(&record);
-        }
 
         // From here on the jail is published: what fails now is noted, not undone. The record names the old set until its
         // states are ended, so that the next call does what this one could not.
@@ -102,17 +98,24 @@ impl Transaction<'_> {
     }
 
     /// Whether pf will look at the rules: it runs, its main ruleset calls our anchors, and packets are forwarded.
-    fn verify(&mut self, record: &Record, wanted: &[Rule], status: Status, allow_inert: bool) -> Result<()> {
+    /// With `all` it is noted, too, what of it nobody reaches.
+    fn verify(&mut self, record: &Record, wanted: &[Rule], status: Status, allow_inert: bool, all: bool) -> Result<()> {
         match self.verify_strictly(record, wanted, status) {
             Err(error) if allow_inert && error.kind() == Kind::Unavailable => {
                 self.note(format!("loaded, but without effect for now: {error}"));
                 Ok(())
             }
-            other => other,
+            Ok(()) => {
+                if all {
+                    self.note_dead(record);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// Says what of it nobody reaches. The same again was told so when it was published.
+    /// Says what of it nobody reaches.
     fn note_dead(&mut self, record: &Record) {
         match self.dead(record) {
             Ok(problems) => problems.iter().for_each(|problem| self.note(problem.to_string())),
