@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("host", &["net"]),
     ("pf", &["child", "files", "name", "net", "rule"]),
     ("sim", &["files", "host", "name", "net", "pf", "rule"]),
-    ("conflict", &["host", "net", "pf", "publication"]),
+    ("conflict", &["host", "name", "net", "pf", "publication"]),
     ("readiness", &["host", "name", "net", "options", "pf", "publication", "rule", "rules", "sim"]),
     ("store", &["files", "name", "net", "publication"]),
     (
@@ -63,7 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("session", &["host", "pf", "publisher", "sim", "store"]),
-    ("ffi", &["host", "name", "net", "options", "publication", "publisher", "rule", "session", "spec"]),
+    ("ffi", &["host", "name", "net", "options", "pf", "publication", "publisher", "rule", "session", "sim", "spec"]),
     // the helper: the Rust API, never the C one
     ("main", &["cli"]),
     (
