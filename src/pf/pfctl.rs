@@ -14,12 +14,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::child::{self, End, Output};
 use crate::error::{Error, Kind, Result, quoted};
+use crate::files;
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::Interface;
 use crate::pf::foreign::{self, Called, Found, Ruleset};
@@ -43,6 +45,8 @@ pub struct Pfctl {
     deadline: Cell<Instant>,
     seen: RefCell<Seen>,
     trace: Option<Box<Trace>>,
+    /// A copy of the host-wide lock's descriptor.
+    lock: RefCell<Option<OwnedFd>>,
 }
 
 /// What this transaction has read on its way, for the questions at its end: [`Firewall::foreign_redirects`] begins anew and reads the
@@ -99,7 +103,13 @@ impl fmt::Display for Run<'_> {
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.
     pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
-        Pfctl { program: program.into(), deadline: Cell::new(deadline), seen: RefCell::default(), trace: None }
+        Pfctl {
+            program: program.into(),
+            deadline: Cell::new(deadline),
+            seen: RefCell::default(),
+            trace: None,
+            lock: RefCell::new(None),
+        }
     }
 
     /// The same, and `trace` sees every run.
@@ -114,7 +124,8 @@ impl Pfctl {
             return Err(Error::new(Kind::Argument, format!("{} is no absolute path", self.program.display())));
         }
         let start = Instant::now();
-        let made = child::run(&self.program, arguments, input.as_bytes(), deadline);
+        let lock = self.lock.borrow();
+        let made = child::run(&self.program, arguments, input.as_bytes(), lock.as_ref().map(AsFd::as_fd), deadline);
         if let Some(trace) = &self.trace {
             let (output, took) = (made.as_ref(), start.elapsed());
             trace(&Run { program: &self.program, arguments, input, output, took });
@@ -297,6 +308,11 @@ impl Firewall for Pfctl {
 
     fn set_deadline(&self, deadline: Instant) {
         self.deadline.set(deadline);
+    }
+
+    fn locked(&self, lock: BorrowedFd<'_>) {
+        // without a copy the lock ends with this process
+        *self.lock.borrow_mut() = files::above_stdio(|| lock.try_clone_to_owned()).ok();
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
