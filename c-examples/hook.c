@@ -42,18 +42,32 @@ report(const char *jail, const char *text, struct kport_error *error)
 	return (status);
 }
 
+/* What did not fail, but the admin should hear. */
+static void
+tell(const struct kport_outcome *outcome)
+{
+	size_t i;
+
+	for (i = 0; i < kport_outcome_notes(outcome); i++)
+		fprintf(stderr, "kport: %s\n", kport_outcome_note(outcome, i));
+}
+
 /* The jail does not start if its ports cannot be published. */
 static kport_status
 start(const char *jail, const char *text)
 {
 	struct kport_spec *spec;
+	struct kport_outcome *outcome;
 	struct kport_error *error;
 	kport_status status;
 
 	if (kport_parse(text, &spec, &error) != KPORT_OK)
 		return (report(jail, text, error));
+	options.outcome = &outcome;
 	status = kport_publish(jail, spec, &options, &error);
 	kport_spec_free(spec);
+	tell(outcome);
+	kport_outcome_free(outcome);
 	if (status != KPORT_OK)
 		return (report(jail, NULL, error));
 	return (KPORT_OK);
@@ -63,13 +77,17 @@ start(const char *jail, const char *text)
 static kport_status
 stop(const char *jail)
 {
+	struct kport_outcome *outcome;
 	struct kport_error *error;
 
+	options.outcome = &outcome;
 	if (kport_unpublish(jail, &options, &error) != KPORT_OK) {
 		report(jail, NULL, error);
 		fprintf(stderr, "jail %s: \"kport gc\" removes what is left\n",
 		    jail);
 	}
+	tell(outcome);
+	kport_outcome_free(outcome);
 	return (KPORT_OK);
 }
 

@@ -7,16 +7,17 @@ import ctypes
 import os
 import sys
 from ctypes import (POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_size_t, c_uint8, c_uint16, c_uint32,
-                    c_uint64, c_void_p, sizeof)
+                    c_uint64, c_void_p, pointer, sizeof)
 
 
 class Options(Structure):
     """struct kport_options; Options(sizeof(Options)) is KPORT_OPTIONS_INIT."""
     _fields_ = [("size", c_size_t), ("backend", c_char_p), ("state_dir", c_char_p), ("addresses", c_char_p),
-                ("gateway", c_char_p), ("reach", c_char_p), ("sources", c_char_p), ("timeout_ms", c_uint32),
-                ("flags", c_uint32), ("max_connections", c_uint32), ("max_connections_per_source", c_uint32),
-                ("rate_connections", c_uint32), ("rate_seconds", c_uint32), ("jid", c_int32), ("auto_first", c_uint16),
-                ("auto_last", c_uint16)]
+                ("gateway", c_char_p), ("reach", c_char_p), ("sources", c_char_p), ("outcome", POINTER(c_void_p)),
+                ("timeout_ms", c_uint32), ("flags", c_uint32), ("max_connections", c_uint32),
+                ("max_connections_per_source", c_uint32), ("rate_connections", c_uint32), ("rate_seconds", c_uint32),
+                ("jid", c_int32), ("auto_first", c_uint16), ("auto_last", c_uint16), ("wait_ms", c_uint32),
+                ("reserved", c_uint32)]
 
 
 class Entry(Structure):
@@ -45,6 +46,9 @@ for name, result, *arguments in [
         ("kport_listing_len", c_size_t, c_void_p),
         ("kport_listing_get", c_int32, c_void_p, c_size_t, POINTER(Entry), c_size_t),
         ("kport_listing_free", None, c_void_p),
+        ("kport_outcome_notes", c_size_t, c_void_p),
+        ("kport_outcome_note", c_char_p, c_void_p, c_size_t),
+        ("kport_outcome_free", None, c_void_p),
         ("kport_error_message", c_char_p, c_void_p),
         ("kport_error_free", None, c_void_p)]:
     function = getattr(lib, name)
@@ -61,19 +65,31 @@ def call(function, *arguments):
         raise KportError(status, message)
 
 
+def change(function, *arguments, options):
+    """Calls a function that changes something, and returns what the admin should hear, a line each."""
+    outcome = c_void_p()
+    options.outcome = pointer(outcome)
+    try:
+        call(function, *arguments, byref(options))
+        return [lib.kport_outcome_note(outcome, i).decode() for i in range(lib.kport_outcome_notes(outcome))]
+    finally:
+        options.outcome = None
+        lib.kport_outcome_free(outcome)
+
+
 def publish(jail, specs, options):
-    """Publishes, and returns the specs written out."""
+    """Publishes, and returns the specs written out, and notes."""
     spec = c_void_p()
     call(lib.kport_parse, specs.encode(), byref(spec))
     try:
-        call(lib.kport_publish, jail.encode(), spec, byref(options))
-        return lib.kport_spec_text(spec).decode()
+        notes = change(lib.kport_publish, jail.encode(), spec, options=options)
+        return lib.kport_spec_text(spec).decode(), notes
     finally:
         lib.kport_spec_free(spec)
 
 
 def unpublish(jail, options):
-    call(lib.kport_unpublish, jail.encode(), byref(options))
+    return change(lib.kport_unpublish, jail.encode(), options=options)
 
 
 def listing(options):
@@ -95,11 +111,13 @@ def main(jail, address, *specs):
         value = os.environ.get("KPORT_" + field.upper())
         setattr(options, field, value.encode() if value else None)
     try:
-        print("published", publish(jail, " ".join(specs), options))
+        text, notes = publish(jail, " ".join(specs), options)
+        print("published", text)
         for row in listing(options):
             print(*row)
-        unpublish(jail, options)
+        notes += unpublish(jail, options)
         print("left:", list(listing(options)))
+        print("notes:", *notes, sep="\n\t")
     except KportError as error:
         print("kport.py:", error, file=sys.stderr)
         return error.status

@@ -31,6 +31,7 @@ main(int argc, char *argv[])
 {
 	struct kport_options options = KPORT_OPTIONS_INIT;
 	struct kport_spec *spec = NULL;
+	struct kport_outcome *outcome = NULL;
 	struct kport_listing *listing = NULL;
 	struct kport_error *error = NULL;
 	struct kport_entry entry;
@@ -48,10 +49,14 @@ main(int argc, char *argv[])
 
 	if ((status = kport_parse(argv[3], &spec, &error)) != KPORT_OK)
 		goto out;
+	options.outcome = &outcome;
 	if ((status = kport_publish(argv[1], spec, &options, &error)) !=
 	    KPORT_OK)
 		goto out;
 	printf("published %s\n", kport_spec_text(spec));
+	for (i = 0; i < kport_outcome_notes(outcome); i++)
+		fprintf(stderr, "publish: %s\n", kport_outcome_note(outcome, i));
+	options.outcome = NULL;
 
 	if ((status = kport_list(argv[1], &options, &listing, &error)) !=
 	    KPORT_OK)
@@ -75,6 +80,7 @@ out:
 		    kport_error_message(error));
 	kport_error_free(error);
 	kport_listing_free(listing);
+	kport_outcome_free(outcome);
 	kport_spec_free(spec);
 	return (status);
 }

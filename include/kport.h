@@ -15,16 +15,17 @@
  *
  * Strings are NUL-terminated UTF-8 of at most 65536 bytes (a path: 1024, the
  * text of specs: 1048576); anything else is KPORT_ERR_ARGUMENT. What comes
- * back is one line without control characters.
+ * back is one line without control characters; kport_ruleset_text() has a
+ * line for each rule.
  *
  * Pointers to objects and to variables may be NULL in every call: what cannot
  * be done without them fails with KPORT_ERR_ARGUMENT, and what only looks at
  * an object answers as its page says.
  *
  * Threads. Every function may be called from any thread at any time, also in
- * the child of a fork(2). Specs, listings and errors never change: threads
- * may share them, as long as the one that frees is the last to use it. There
- * is no "last error", and nothing to initialise.
+ * the child of a fork(2). Objects never change: threads may share one, as long
+ * as the one that frees it is the last to use it. There is no "last error",
+ * and nothing to initialise.
  *
  * Processes. Changes are serialised by a lock file, host-wide; a call waits
  * for it no longer than its time-out. The library prints nothing, never
@@ -63,7 +64,8 @@
  * What every struct kport_options starts from.
  */
 #define KPORT_OPTIONS_INIT { sizeof(struct kport_options), \
-	NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+	NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+	0, 0 }
 
 /**
  * Publish although a socket of the host, or another tool's redirect, has the
@@ -205,6 +207,17 @@ struct kport_error;
 struct kport_listing;
 
 /**
+ * What a call has changed, and what its caller should hear. Never changes:
+ * threads may share it for reading.
+ */
+struct kport_outcome;
+
+/**
+ * The rules of a publication. Never changes: threads may share it for reading.
+ */
+struct kport_ruleset;
+
+/**
  * Port specs, parsed. Never changes: threads may share it for reading.
  */
 struct kport_spec;
@@ -253,6 +266,14 @@ struct kport_options {
 	 */
 	const char *sources;
 	/**
+	 * Where a call that changes something puts what it did, which
+	 * kport_outcome_free() frees: *outcome is a new object on success, and
+	 * NULL on failure. Like *err it is written in any case (but for a bad
+	 * size) and never read, so what it held must be freed before, and threads
+	 * that share options have NULL here; default: nobody wants to know.
+	 */
+	struct kport_outcome **outcome;
+	/**
 	 * How long a call may take, in milliseconds; default: 30000.
 	 */
 	uint32_t timeout_ms;
@@ -291,6 +312,16 @@ struct kport_options {
 	 * See auto_first.
 	 */
 	uint16_t auto_last;
+	/**
+	 * How long kport_publish() waits for the jail to have an address, as one
+	 * that asks DHCP for it, in milliseconds; it comes on top of timeout_ms;
+	 * default: not at all.
+	 */
+	uint32_t wait_ms;
+	/**
+	 * 0.
+	 */
+	uint32_t reserved;
 };
 
 /**
@@ -326,15 +357,17 @@ struct kport_mapping {
 
 /**
  * One published redirect, or a jail of which none is known. Pointers live as
- * long as the listing.
+ * long as the listing or outcome.
  */
 struct kport_entry {
 	/**
-	 * The jail; NULL where no record tells whose anchor it is.
+	 * The jail; NULL where no record tells whose anchor it is, and in the
+	 * outcome of a call for all jails.
 	 */
 	const char *jail;
 	/**
-	 * The anchor in pf, "kport/web".
+	 * The anchor in pf, "kport/web"; NULL in the outcome of a call for all
+	 * jails.
 	 */
 	const char *anchor;
 	/**
@@ -496,6 +529,23 @@ kport_status kport_gc(const struct kport_options *options,
 		      struct kport_error **err);
 
 /**
+ * Makes the rules that kport_publish() would load, as pf.conf(5) text. Nothing
+ * is loaded, and neither pf nor the record is asked.
+ *
+ * On success *out is a new object, to be freed with kport_ruleset_free(); on
+ * failure it is NULL. Fails with KPORT_ERR_UNAVAILABLE if options->addresses
+ * is NULL, or if a mapping names no place and the host has no default route;
+ * with KPORT_ERR_UNSUPPORTED for a host port "auto", or if the jail is on the
+ * host's network; with KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
+ */
+KPORT_MUST_USE
+kport_status kport_rules(const char *jail,
+			 const struct kport_spec *spec,
+			 const struct kport_options *options,
+			 struct kport_ruleset **out,
+			 struct kport_error **err);
+
+/**
  * The spec written out: every field, one mapping for each protocol. The text
  * lives as long as the spec. NULL for NULL.
  */
@@ -542,6 +592,61 @@ kport_status kport_listing_get(const struct kport_listing *listing,
  * Frees a listing. NULL is fine.
  */
 void kport_listing_free(struct kport_listing *listing);
+
+/**
+ * 1 if the call has changed pf, 0 if all was as it should be. 0 for NULL.
+ */
+int kport_outcome_changed(const struct kport_outcome *outcome);
+
+/**
+ * How many connections (states of pf) the call has ended. 0 for NULL.
+ */
+uint64_t kport_outcome_ended(const struct kport_outcome *outcome);
+
+/**
+ * The number of notes. 0 for NULL.
+ */
+size_t kport_outcome_notes(const struct kport_outcome *outcome);
+
+/**
+ * A note, counted from 0: what the call did not fail for, but an admin should
+ * hear, such as a conflict that was forced, connections that live on, or a
+ * record that was damaged. One line without a newline, as kport(8) prints it;
+ * it lives as long as the outcome. NULL if there is no note i.
+ */
+const char *kport_outcome_note(const struct kport_outcome *outcome, size_t i);
+
+/**
+ * The number of rows. 0 for NULL.
+ */
+size_t kport_outcome_len(const struct kport_outcome *outcome);
+
+/**
+ * Fills in a row of what is published now, with the port that was chosen for
+ * "auto"; size is sizeof(struct kport_entry) of the caller. i counts from 0.
+ * Counters, since and jid are 0. Fails as kport_listing_get() does.
+ */
+KPORT_MUST_USE
+kport_status kport_outcome_get(const struct kport_outcome *outcome,
+			       size_t i,
+			       struct kport_entry *out,
+			       size_t size);
+
+/**
+ * Frees an outcome. NULL is fine.
+ */
+void kport_outcome_free(struct kport_outcome *outcome);
+
+/**
+ * The rules, a line for each, as pfctl(8) would read them. The text lives as
+ * long as the object. NULL for NULL.
+ */
+const char *kport_ruleset_text(const struct kport_ruleset *ruleset);
+
+/**
+ * Frees the rules. NULL is fine.
+ */
+void kport_ruleset_free(struct kport_ruleset *ruleset);
 
 /**
  * The status that the failed call returned. KPORT_OK for NULL.

@@ -17,7 +17,8 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use crate::error::Error;
-use crate::publisher::Unobserved;
+use crate::host;
+use crate::publisher::{self, Unobserved};
 use crate::spec::{self, Spec};
 
 mod guard;
@@ -101,6 +102,20 @@ pub struct kport_listing {
     rows: Vec<Row>,
 }
 
+/// What a call has changed, and what its caller should hear. Never changes:
+/// threads may share it for reading.
+pub struct kport_outcome {
+    changed: bool,
+    ended: u64,
+    rows: Vec<Row>,
+    notes: Vec<CString>,
+}
+
+/// The rules of a publication. Never changes: threads may share it for reading.
+pub struct kport_ruleset {
+    text: CString,
+}
+
 /// Why a call failed. Never changes: threads may share it for reading.
 pub struct kport_error {
     error: Error,
@@ -112,6 +127,8 @@ const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<kport_spec>();
     shared::<kport_listing>();
+    shared::<kport_outcome>();
+    shared::<kport_ruleset>();
     shared::<kport_error>();
 };
 
@@ -135,13 +152,15 @@ pub struct kport_mapping {
 }
 
 /// One published redirect, or a jail of which none is known. Pointers live as
-/// long as the listing.
+/// long as the listing or outcome.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct kport_entry {
-    /// The jail; NULL where no record tells whose anchor it is.
+    /// The jail; NULL where no record tells whose anchor it is, and in the
+    /// outcome of a call for all jails.
     pub jail: *const c_char,
-    /// The anchor in pf, "kport/web".
+    /// The anchor in pf, "kport/web"; NULL in the outcome of a call for all
+    /// jails.
     pub anchor: *const c_char,
     /// Where on the host, as in struct kport_mapping; NULL if count is 0.
     pub place: *const c_char,
@@ -200,6 +219,12 @@ pub struct kport_options {
     /// in "192.0.2.0/24 2001:db8::1 <trusted>"; default: everybody. "" is
     /// refused.
     pub sources: *const c_char,
+    /// Where a call that changes something puts what it did, which
+    /// kport_outcome_free() frees: *outcome is a new object on success, and
+    /// NULL on failure. Like *err it is written in any case (but for a bad
+    /// size) and never read, so what it held must be freed before, and threads
+    /// that share options have NULL here; default: nobody wants to know.
+    pub outcome: *mut *mut kport_outcome,
     /// How long a call may take, in milliseconds; default: 30000.
     pub timeout_ms: u32,
     /// KPORT_FORCE and the like, or-ed.
@@ -221,6 +246,12 @@ pub struct kport_options {
     pub auto_first: u16,
     /// See auto_first.
     pub auto_last: u16,
+    /// How long kport_publish() waits for the jail to have an address, as one
+    /// that asks DHCP for it, in milliseconds; it comes on top of timeout_ms;
+    /// default: not at all.
+    pub wait_ms: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// The version, for messages.
@@ -267,10 +298,10 @@ pub unsafe extern "C" fn kport_publish(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises NUL-terminated texts or NULL, and options as the header says.
-        let (jail, options) = unsafe { (jail_name(jail)?, CallerOptions::read(options)?) };
+        let (options, jail) = unsafe { (CallerOptions::of_change(options)?, jail_name(jail)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
         let request = options.request(jail, spec.spec.clone())?;
-        options.change(|publisher| publisher.publish(&request))
+        options.change(Some(&request.jail), |publisher| publisher.publish(&request))
     })
 }
 
@@ -290,8 +321,8 @@ pub unsafe extern "C" fn kport_unpublish(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises a NUL-terminated text or NULL, and options as the header says.
-        let (jail, options) = unsafe { (jail_name(jail)?, CallerOptions::read(options)?) };
-        options.change(|publisher| publisher.unpublish(&jail, options.jid))
+        let (options, jail) = unsafe { (CallerOptions::of_change(options)?, jail_name(jail)?) };
+        options.change(Some(&jail), |publisher| publisher.unpublish(&jail, options.jid))
     })
 }
 
@@ -313,9 +344,9 @@ pub unsafe extern "C" fn kport_unpublish_some(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises a NUL-terminated text or NULL, and options as the header says.
-        let (jail, options) = unsafe { (jail_name(jail)?, CallerOptions::read(options)?) };
+        let (options, jail) = unsafe { (CallerOptions::of_change(options)?, jail_name(jail)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
-        options.change(|publisher| publisher.unpublish_some(&jail, options.jid, &spec.spec))
+        options.change(Some(&jail), |publisher| publisher.unpublish_some(&jail, options.jid, &spec.spec))
     })
 }
 
@@ -361,8 +392,8 @@ pub unsafe extern "C" fn kport_restore(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
-        let options = unsafe { CallerOptions::read(options) }?;
-        options.change(|publisher| publisher.restore())
+        let options = unsafe { CallerOptions::of_change(options) }?;
+        options.change(None, |publisher| publisher.restore())
     })
 }
 
@@ -378,8 +409,33 @@ pub unsafe extern "C" fn kport_gc(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
-        let options = unsafe { CallerOptions::read(options) }?;
-        options.change(|publisher| publisher.gc())
+        let options = unsafe { CallerOptions::of_change(options) }?;
+        options.change(None, |publisher| publisher.gc())
+    })
+}
+
+/// Makes the rules that kport_publish() would load, as pf.conf(5) text. Nothing
+/// is loaded, and neither pf nor the record is asked.
+///
+/// On success *out is a new object, to be freed with kport_ruleset_free(); on
+/// failure it is NULL. Fails with KPORT_ERR_UNAVAILABLE if options->addresses
+/// is NULL, or if a mapping names no place and the host has no default route;
+/// with KPORT_ERR_UNSUPPORTED for a host port "auto", or if the jail is on the
+/// host's network; with KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kport_rules(
+    jail: *const c_char,
+    spec: Option<&kport_spec>,
+    options: *const kport_options,
+    out: Option<&mut MaybeUninit<Option<Box<kport_ruleset>>>>,
+    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+) -> kport_status {
+    give(out, err, || {
+        // SAFETY: the caller promises NUL-terminated texts or NULL, and options as the header says.
+        let (jail, options) = unsafe { (jail_name(jail)?, CallerOptions::read(options)?) };
+        let spec = spec.ok_or_else(|| null("spec"))?;
+        kport_ruleset::new(&publisher::rules(&host::System, &options.request(jail, spec.spec.clone())?)?)
     })
 }
 
@@ -447,6 +503,74 @@ pub unsafe extern "C" fn kport_listing_get(
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_listing_free(listing: Option<Box<kport_listing>>) {
     drop(listing);
+}
+
+/// 1 if the call has changed pf, 0 if all was as it should be. 0 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_outcome_changed(outcome: Option<&kport_outcome>) -> c_int {
+    outcome.is_some_and(|outcome| outcome.changed).into()
+}
+
+/// How many connections (states of pf) the call has ended. 0 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_outcome_ended(outcome: Option<&kport_outcome>) -> u64 {
+    outcome.map_or(0, |outcome| outcome.ended)
+}
+
+/// The number of notes. 0 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_outcome_notes(outcome: Option<&kport_outcome>) -> usize {
+    outcome.map_or(0, |outcome| outcome.notes.len())
+}
+
+/// A note, counted from 0: what the call did not fail for, but an admin should
+/// hear, such as a conflict that was forced, connections that live on, or a
+/// record that was damaged. One line without a newline, as kport(8) prints it;
+/// it lives as long as the outcome. NULL if there is no note i.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_outcome_note(outcome: Option<&kport_outcome>, i: usize) -> *const c_char {
+    outcome.and_then(|outcome| outcome.notes.get(i)).map_or(ptr::null(), |note| note.as_ptr())
+}
+
+/// The number of rows. 0 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_outcome_len(outcome: Option<&kport_outcome>) -> usize {
+    outcome.map_or(0, |outcome| outcome.rows.len())
+}
+
+/// Fills in a row of what is published now, with the port that was chosen for
+/// "auto"; size is sizeof(struct kport_entry) of the caller. i counts from 0.
+/// Counters, since and jid are 0. Fails as kport_listing_get() does.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kport_outcome_get(
+    outcome: Option<&kport_outcome>,
+    i: usize,
+    out: *mut kport_entry,
+    size: usize,
+) -> kport_status {
+    let Some(row) = outcome.and_then(|o| o.rows.get(i)) else { return kport_status::KPORT_ERR_ARGUMENT };
+    // SAFETY: the caller promises that out is NULL or has room for size bytes.
+    unsafe { fill(out, size, row.entry()) }
+}
+
+/// Frees an outcome. NULL is fine.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_outcome_free(outcome: Option<Box<kport_outcome>>) {
+    drop(outcome);
+}
+
+/// The rules, a line for each, as pfctl(8) would read them. The text lives as
+/// long as the object. NULL for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_ruleset_text(ruleset: Option<&kport_ruleset>) -> *const c_char {
+    ruleset.map_or(ptr::null(), |ruleset| ruleset.text.as_ptr())
+}
+
+/// Frees the rules. NULL is fine.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_ruleset_free(ruleset: Option<Box<kport_ruleset>>) {
+    drop(ruleset);
 }
 
 /// The status that the failed call returned. KPORT_OK for NULL.

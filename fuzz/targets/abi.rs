@@ -24,6 +24,7 @@ struct Given<'a> {
     numbers: [u32; 6],
     jid: i32,
     auto: (u16, u16),
+    reserved: u32,
 }
 
 /// A text: one that is good in its place, so that a call gets deep, or any.
@@ -55,6 +56,7 @@ enum Call<'a> {
     List { jail: Text<'a>, given: Option<Given<'a>> },
     Restore { given: Given<'a> },
     Gc { given: Given<'a> },
+    Rules { jail: Text<'a>, specs: Text<'a>, given: Option<Given<'a>> },
     StatusText(i32),
 }
 
@@ -82,7 +84,55 @@ static STATE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir()
 /// The struct and its tail, aligned.
 struct Options(Vec<u64>);
 
+/// What a change hands out; what stands in the variable before is never read.
+struct Outcome(*mut kport_outcome);
+
+impl Outcome {
+    fn new() -> Outcome {
+        Outcome(ptr::without_provenance_mut(8))
+    }
+
+    /// Looks at all of it. Options that were no options leave the variable as it was.
+    fn check(self, succeeded: bool, size_was_one: bool) {
+        if !size_was_one {
+            assert_eq!(self.0, ptr::without_provenance_mut(8));
+            return;
+        }
+        assert_eq!(!self.0.is_null(), succeeded);
+        // SAFETY: NULL, or a new object of the library's.
+        let outcome = (!self.0.is_null()).then(|| unsafe { Box::from_raw(self.0) });
+        let o = outcome.as_deref();
+        for i in 0..=kport_outcome_notes(o) {
+            let note = kport_outcome_note(o, i);
+            assert_eq!(note.is_null(), i == kport_outcome_notes(o));
+            // SAFETY: a text of an outcome that is still there.
+            assert!(note.is_null() || !unsafe { CStr::from_ptr(note) }.to_str().unwrap().contains(char::is_control));
+        }
+        for i in 0..=kport_outcome_len(o) {
+            let mut entry = MaybeUninit::<kport_entry>::uninit();
+            // SAFETY: the entry has that size.
+            let status = unsafe { kport_outcome_get(o, i, entry.as_mut_ptr(), size_of::<kport_entry>()) };
+            assert_eq!(status as i32 == 0, i < kport_outcome_len(o));
+        }
+        kport_outcome_free(outcome);
+    }
+}
+
 impl Options {
+    /// Whether the library can find its fields.
+    fn has_size(&self) -> bool {
+        // SAFETY: the size is in front.
+        let size = unsafe { self.0.as_ptr().cast::<usize>().read() };
+        (size_of::<kport_options>()..=4096).contains(&size)
+    }
+
+    /// The same, with a variable for what a change did.
+    fn with(mut self, outcome: &mut Outcome) -> Options {
+        // SAFETY: the memory begins with a whole struct.
+        unsafe { (*self.0.as_mut_ptr().cast::<kport_options>()).outcome = &raw mut outcome.0 };
+        self
+    }
+
     fn new(given: &Given<'_>, texts: &mut Texts) -> Options {
         let known = size_of::<kport_options>();
         let tail = &given.tail[..given.tail.len().min(4096)];
@@ -102,6 +152,7 @@ impl Options {
             gateway: texts.put(given.gateway, INTERFACES),
             reach: texts.put(given.reach, REACHES),
             sources: texts.put(given.sources, SOURCES),
+            outcome: ptr::null_mut(),
             timeout_ms: timeout_ms | 1024,
             flags,
             max_connections,
@@ -111,6 +162,9 @@ impl Options {
             jid: given.jid,
             auto_first: given.auto.0,
             auto_last: given.auto.1,
+            // an address is given, or there is no jail to wait for: see WAIT
+            wait_ms: 0,
+            reserved: given.reserved,
         };
         let mut memory = vec![0_u64; (known + tail.len()).div_ceil(8)];
         // SAFETY: the memory has room for both.
@@ -183,7 +237,7 @@ fn list(texts: &mut Texts, jail: Text<'_>, options: *const kport_options) -> usi
 
 fuzz_target!(|calls: Vec<Call<'_>>| {
     let mut texts = Texts::default();
-    let usual = Given {
+    let no_options = Given {
         tail: &[],
         size: Size::Right,
         addresses: Text::Null,
@@ -193,8 +247,9 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
         numbers: [0; 6],
         jid: 0,
         auto: (0, 0),
+        reserved: 0,
     };
-    let usual = Some(Options::new(&usual, &mut texts));
+    let defaults = Some(Options::new(&no_options, &mut texts));
     for call in calls.into_iter().take(8) {
         let mut err = Slot::uninit();
         // NULL for options is this machine's own state directory
@@ -202,29 +257,49 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
         match call {
             Call::Publish { jail, specs, given } => {
                 let spec = parse(&mut texts, specs);
-                let options = options(given, &mut texts);
-                let options = if options.is_some() { &options } else { &usual };
+                let mut outcome = Outcome::new();
+                let options = Options::new(given.as_ref().unwrap_or(&no_options), &mut texts).with(&mut outcome);
                 let jail = texts.put(jail, JAILS);
                 // SAFETY: texts and options as the header asks.
-                let status = unsafe { kport_publish(jail, spec.as_deref(), pointer(options), Some(&mut err)) };
-                if sound(status, err) {
-                    assert!(list(&mut texts, Text::Null, pointer(&usual)) > 0);
+                let status = unsafe { kport_publish(jail, spec.as_deref(), options.0.as_ptr().cast(), Some(&mut err)) };
+                let published = sound(status, err);
+                outcome.check(published, options.has_size());
+                if published {
+                    assert!(list(&mut texts, Text::Null, pointer(&defaults)) > 0);
                     let mut err = Slot::uninit();
                     // SAFETY: as above.
-                    let status = unsafe { kport_unpublish(jail, pointer(&usual), Some(&mut err)) };
+                    let status = unsafe { kport_unpublish(jail, pointer(&defaults), Some(&mut err)) };
                     assert!(sound(status, err));
                 }
                 kport_spec_free(spec);
             }
             Call::Unpublish { jail, given } => {
-                let options = options(given, &mut texts);
-                let options = if options.is_some() { &options } else { &usual };
+                let mut outcome = Outcome::new();
+                let options = Options::new(given.as_ref().unwrap_or(&no_options), &mut texts).with(&mut outcome);
+                let jail = texts.put(jail, JAILS);
                 // SAFETY: as above.
-                sound(unsafe { kport_unpublish(texts.put(jail, JAILS), pointer(options), Some(&mut err)) }, err);
+                let status = unsafe { kport_unpublish(jail, options.0.as_ptr().cast(), Some(&mut err)) };
+                outcome.check(sound(status, err), options.has_size());
+            }
+            Call::Rules { jail, specs, given } => {
+                let spec = parse(&mut texts, specs);
+                let options = options(given, &mut texts);
+                let options = if options.is_some() { &options } else { &defaults };
+                let jail = texts.put(jail, JAILS);
+                let mut out = Slot::uninit();
+                // SAFETY: as above.
+                let status =
+                    unsafe { kport_rules(jail, spec.as_deref(), pointer(options), Some(&mut out), Some(&mut err)) };
+                // SAFETY: the call writes it.
+                let ruleset = unsafe { out.assume_init() };
+                assert_eq!(sound(status, err), ruleset.is_some());
+                assert_eq!(kport_ruleset_text(ruleset.as_deref()).is_null(), ruleset.is_none());
+                kport_ruleset_free(ruleset);
+                kport_spec_free(spec);
             }
             Call::List { jail, given } => {
                 let options = options(given, &mut texts);
-                list(&mut texts, jail, pointer(if options.is_some() { &options } else { &usual }));
+                list(&mut texts, jail, pointer(if options.is_some() { &options } else { &defaults }));
             }
             Call::Restore { given } => {
                 let options = options(Some(given), &mut texts);

@@ -4,14 +4,14 @@ use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::output::STRUCT_MAX_SIZE;
 use super::{
     KPORT_ADD, KPORT_ALLOW_INERT, KPORT_FORCE, KPORT_HAIRPIN, KPORT_HOST_ACCESS, KPORT_LOG, KPORT_NO_QUICK, VERSION,
-    kport_options,
+    kport_options, kport_outcome,
 };
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
@@ -22,6 +22,7 @@ use crate::publication;
 use crate::publisher::{AUTO_RANGE, Outcome, Publisher, Request, Unobserved};
 use crate::rule::Rate;
 use crate::session::{Session, Settings};
+use crate::sim;
 use crate::spec::Spec;
 
 /// Every flag that is known.
@@ -29,7 +30,7 @@ const FLAGS: u32 =
     KPORT_FORCE | KPORT_ALLOW_INERT | KPORT_HAIRPIN | KPORT_HOST_ACCESS | KPORT_LOG | KPORT_NO_QUICK | KPORT_ADD;
 
 /// The size of struct kport_options in the first release.
-const OPTIONS_FIRST_SIZE: usize = 7 * size_of::<usize>() + 8 * 4;
+const OPTIONS_FIRST_SIZE: usize = size_of::<[usize; 8]>() + size_of::<[u32; 10]>();
 /// The longest text that is taken, but for specs, which have their own limit.
 const MAX_TEXT: usize = 65536;
 /// The longest path: PATH_MAX of FreeBSD. Paths stand in error messages.
@@ -47,14 +48,35 @@ pub(super) struct CallerOptions {
     pub(super) jid: Option<i32>,
     auto_range: PortRange,
     flags: u32,
+    wait: Duration,
+    /// Where the caller wants to have what a change did.
+    outcome: Option<NonNull<*mut kport_outcome>>,
 }
 
 impl CallerOptions {
-    /// Copies the caller's options, whatever version of the struct they have.
+    /// Those of a call that changes nothing: [`kport_options::outcome`] is left alone.
     ///
     /// # Safety
     /// `options` is NULL, or points to as many bytes as its field `size` says, and its texts are NUL-terminated or NULL.
     pub(super) unsafe fn read(options: *const kport_options) -> Result<CallerOptions> {
+        // SAFETY: as promised to this function.
+        unsafe { CallerOptions::copy(options, false) }
+    }
+
+    /// Those of a call that changes something: `*outcome` is NULL until [`CallerOptions::change`] succeeds.
+    ///
+    /// # Safety
+    /// As for [`CallerOptions::read`], and `outcome` is NULL or a variable that is there as long as what this returns.
+    pub(super) unsafe fn of_change(options: *const kport_options) -> Result<CallerOptions> {
+        // SAFETY: as promised to this function.
+        unsafe { CallerOptions::copy(options, true) }
+    }
+
+    /// Copies the caller's options, whatever version of the struct they have.
+    ///
+    /// # Safety
+    /// As for [`CallerOptions::of_change`] if `changes`, else as for [`CallerOptions::read`].
+    unsafe fn copy(options: *const kport_options, changes: bool) -> Result<CallerOptions> {
         // SAFETY: all fields are integers and raw pointers, for which zero is a value.
         let mut raw: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
         if !options.is_null() {
@@ -67,7 +89,12 @@ impl CallerOptions {
                 ));
             }
             // SAFETY: the caller promises `size` readable bytes, and zero is a value of each field.
-            if !unsafe { extend(options, size, &mut raw) } {
+            let is_known = unsafe { extend(options, size, &mut raw) };
+            if changes && let Some(outcome) = NonNull::new(raw.outcome) {
+                // SAFETY: the caller promises a variable; it is written and never read.
+                unsafe { outcome.write(ptr::null_mut()) };
+            }
+            if !is_known {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!(
@@ -87,6 +114,9 @@ impl CallerOptions {
                 ),
             ));
         }
+        if raw.reserved != 0 {
+            return Err(Error::new(Kind::Unsupported, "options->reserved is not 0; start from KPORT_OPTIONS_INIT"));
+        }
         // SAFETY: the caller promises NUL-terminated texts or NULL.
         let text = |text, name| unsafe { optional(text, name, MAX_TEXT) };
         let mut settings = Settings::default();
@@ -99,6 +129,8 @@ impl CallerOptions {
         if raw.timeout_ms != 0 {
             settings.timeout = Duration::from_millis(raw.timeout_ms.into());
         }
+        let wait = Duration::from_millis(raw.wait_ms.into());
+        settings.timeout += wait;
         let default = Options::default();
         Ok(CallerOptions {
             settings,
@@ -134,6 +166,8 @@ impl CallerOptions {
                 })?,
             },
             flags: raw.flags,
+            wait,
+            outcome: NonNull::new(raw.outcome).filter(|_| changes),
         })
     }
 
@@ -146,6 +180,7 @@ impl CallerOptions {
         request.jid = self.jid;
         request.options = self.options.clone();
         request.auto_range = self.auto_range;
+        request.wait = self.wait;
         request.add = self.flags & KPORT_ADD != 0;
         request.force = self.flags & KPORT_FORCE != 0;
         request.allow_inert = self.flags & KPORT_ALLOW_INERT != 0;
@@ -156,8 +191,22 @@ impl CallerOptions {
         Session::new(&self.settings, Box::new(host::System))
     }
 
-    pub(super) fn change(&self, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
-        act(&self.session()?.publisher(&Unobserved)?).map(drop)
+    /// Runs a change of one jail, or of all, and hands out what it did.
+    pub(super) fn change(
+        &self,
+        jail: Option<&JailName>,
+        act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
+    ) -> Result<()> {
+        let session = self.session()?;
+        let mut done = act(&session.publisher(&Unobserved)?)?;
+        let Some(outcome) = self.outcome else { return Ok(()) };
+        if done.changed && !session.firewall.redirects_packets() {
+            done.notes.insert(0, sim::NOTICE.to_owned());
+        }
+        let made = Box::new(kport_outcome::new(jail, done)?);
+        // SAFETY: the caller promised a variable for as long as `self` is there.
+        unsafe { outcome.write(Box::into_raw(made)) };
+        Ok(())
     }
 }
 

@@ -3,11 +3,17 @@
 use std::ffi::{CString, c_char};
 use std::ptr;
 
-use super::{kport_entry, kport_error, kport_listing, kport_mapping, kport_spec, kport_state, kport_status};
-use crate::error::{Error, Kind, Result};
+use super::{
+    kport_entry, kport_error, kport_listing, kport_mapping, kport_outcome, kport_ruleset, kport_spec, kport_state,
+    kport_status,
+};
+use crate::error::{Error, Kind, Result, printable};
+use crate::name::JailName;
 use crate::net::Family;
+use crate::pf::Counters;
 use crate::publication::Redirect;
-use crate::publisher::{Listed, Liveness};
+use crate::publisher::{Listed, Liveness, Outcome};
+use crate::rule::{self, Rule};
 use crate::spec::{HostPorts, Mapping, Spec};
 
 /// No struct of ours will ever be larger: a size above is no size.
@@ -29,23 +35,23 @@ impl From<Kind> for kport_status {
     }
 }
 
-/// One row of a listing: a redirect of a jail, or a jail of which none is known.
+/// One row of a listing or outcome: a redirect of a jail, or a jail of which none is known.
+#[derive(Clone)]
 pub(super) struct Row {
     jail: Option<CString>,
-    anchor: CString,
+    anchor: Option<CString>,
     since: i64,
     jid: i32,
     state: kport_state,
     redirect: Option<RowRedirect>,
 }
 
+#[derive(Clone)]
 struct RowRedirect {
     place: CString,
     address: CString,
     redirect: Redirect,
-    packets: u64,
-    bytes: u64,
-    states: u64,
+    counters: Counters,
 }
 
 impl kport_spec {
@@ -75,11 +81,9 @@ impl kport_listing {
     pub(super) fn new(listed: Vec<Listed>) -> Result<kport_listing> {
         let mut rows = vec![];
         for jail in listed {
-            let name = jail.jail.as_ref().map(|j| c_text(j.as_str())).transpose()?;
-            let anchor = c_text(jail.anchor.path())?;
-            let row = |redirect| Row {
-                jail: name.clone(),
-                anchor: anchor.clone(),
+            let row = Row {
+                jail: jail.jail.as_ref().map(|j| c_text(j.as_str())).transpose()?,
+                anchor: Some(c_text(jail.anchor.path())?),
                 since: jail.since.map_or(0, |s| i64::try_from(s).unwrap_or(i64::MAX)),
                 jid: jail.jid.unwrap_or(0),
                 state: match jail.liveness {
@@ -87,19 +91,54 @@ impl kport_listing {
                     Liveness::Missing => kport_state::KPORT_MISSING,
                     Liveness::Stale => kport_state::KPORT_STALE,
                 },
-                redirect,
+                redirect: None,
             };
             if jail.redirects.is_empty() {
-                rows.push(row(None));
+                rows.push(row);
+                continue;
             }
             for (redirect, counters) in jail.redirects {
-                let place = c_text(redirect.place.to_string())?;
-                let address = c_text(redirect.target.to_string())?;
-                let (packets, bytes, states) = (counters.packets, counters.bytes, counters.states);
-                rows.push(row(Some(RowRedirect { place, address, redirect, packets, bytes, states })));
+                rows.push(Row { redirect: Some(RowRedirect::new(redirect, counters)?), ..row.clone() });
             }
         }
         Ok(kport_listing { rows })
+    }
+}
+
+impl kport_outcome {
+    /// Of a change of one jail, or of all.
+    pub(super) fn new(jail: Option<&JailName>, outcome: Outcome) -> Result<kport_outcome> {
+        let row = Row {
+            jail: jail.map(|jail| c_text(jail.as_str())).transpose()?,
+            anchor: jail.map(|jail| c_text(jail.anchor().path())).transpose()?,
+            since: 0,
+            jid: 0,
+            state: kport_state::KPORT_LIVE,
+            redirect: None,
+        };
+        let redirects = outcome.redirects.into_iter();
+        let rows = redirects.map(|redirect| {
+            Ok(Row { redirect: Some(RowRedirect::new(redirect, Counters::default())?), ..row.clone() })
+        });
+        Ok(kport_outcome {
+            changed: outcome.changed,
+            ended: outcome.killed,
+            rows: rows.collect::<Result<_>>()?,
+            notes: outcome.notes.iter().map(|note| c_text(&*printable(note))).collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl kport_ruleset {
+    pub(super) fn new(rules: &[Rule]) -> Result<kport_ruleset> {
+        Ok(kport_ruleset { text: c_text(rule::text(rules))? })
+    }
+}
+
+impl RowRedirect {
+    fn new(redirect: Redirect, counters: Counters) -> Result<RowRedirect> {
+        let (place, address) = (c_text(redirect.place.to_string())?, c_text(redirect.target.to_string())?);
+        Ok(RowRedirect { place, address, redirect, counters })
     }
 }
 
@@ -108,7 +147,7 @@ impl Row {
     pub(super) fn entry(&self) -> kport_entry {
         let mut entry = kport_entry {
             jail: self.jail.as_ref().map_or(ptr::null(), |jail| jail.as_ptr()),
-            anchor: self.anchor.as_ptr(),
+            anchor: self.anchor.as_ref().map_or(ptr::null(), |anchor| anchor.as_ptr()),
             place: ptr::null(),
             address: ptr::null(),
             packets: 0,
@@ -123,12 +162,12 @@ impl Row {
             protocol: 0,
             family: 0,
         };
-        if let Some(RowRedirect { place, address, redirect, packets, bytes, states }) = &self.redirect {
+        if let Some(RowRedirect { place, address, redirect, counters }) = &self.redirect {
             entry.place = place.as_ptr();
             entry.address = address.as_ptr();
-            entry.packets = *packets;
-            entry.bytes = *bytes;
-            entry.states = *states;
+            entry.packets = counters.packets;
+            entry.bytes = counters.bytes;
+            entry.states = counters.states;
             entry.host_port = redirect.host.first();
             entry.jail_port = redirect.jail.first();
             entry.count = redirect.host.count();

@@ -10,23 +10,26 @@
 #define ASSERT(name, what) typedef char assert_##name[(what) ? 1 : -1]
 
 #if UINTPTR_MAX == UINT64_MAX
-ASSERT(options_size, sizeof(struct kport_options) == 88);
+ASSERT(options_size, sizeof(struct kport_options) == 104);
 ASSERT(options_backend, offsetof(struct kport_options, backend) == 8);
 ASSERT(options_state_dir, offsetof(struct kport_options, state_dir) == 16);
 ASSERT(options_addresses, offsetof(struct kport_options, addresses) == 24);
 ASSERT(options_gateway, offsetof(struct kport_options, gateway) == 32);
 ASSERT(options_reach, offsetof(struct kport_options, reach) == 40);
 ASSERT(options_sources, offsetof(struct kport_options, sources) == 48);
-ASSERT(options_timeout, offsetof(struct kport_options, timeout_ms) == 56);
-ASSERT(options_flags, offsetof(struct kport_options, flags) == 60);
-ASSERT(options_max, offsetof(struct kport_options, max_connections) == 64);
+ASSERT(options_outcome, offsetof(struct kport_options, outcome) == 56);
+ASSERT(options_timeout, offsetof(struct kport_options, timeout_ms) == 64);
+ASSERT(options_flags, offsetof(struct kport_options, flags) == 68);
+ASSERT(options_max, offsetof(struct kport_options, max_connections) == 72);
 ASSERT(options_per_source,
-    offsetof(struct kport_options, max_connections_per_source) == 68);
-ASSERT(options_rate, offsetof(struct kport_options, rate_connections) == 72);
-ASSERT(options_seconds, offsetof(struct kport_options, rate_seconds) == 76);
-ASSERT(options_jid, offsetof(struct kport_options, jid) == 80);
-ASSERT(options_auto_first, offsetof(struct kport_options, auto_first) == 84);
-ASSERT(options_auto_last, offsetof(struct kport_options, auto_last) == 86);
+    offsetof(struct kport_options, max_connections_per_source) == 76);
+ASSERT(options_rate, offsetof(struct kport_options, rate_connections) == 80);
+ASSERT(options_seconds, offsetof(struct kport_options, rate_seconds) == 84);
+ASSERT(options_jid, offsetof(struct kport_options, jid) == 88);
+ASSERT(options_auto_first, offsetof(struct kport_options, auto_first) == 92);
+ASSERT(options_auto_last, offsetof(struct kport_options, auto_last) == 94);
+ASSERT(options_wait, offsetof(struct kport_options, wait_ms) == 96);
+ASSERT(options_reserved, offsetof(struct kport_options, reserved) == 100);
 
 ASSERT(mapping_size, sizeof(struct kport_mapping) == 16);
 ASSERT(mapping_host_port, offsetof(struct kport_mapping, host_port) == 8);
@@ -87,6 +90,7 @@ main(void)
 	CHECK(options.size == sizeof(options));
 	CHECK(options.backend == NULL && options.sources == NULL);
 	CHECK(options.flags == 0 && options.auto_last == 0);
+	CHECK(options.outcome == NULL && options.wait_ms == 0);
 
 	snprintf(version, sizeof(version), "%d.%d.%d", KPORT_VERSION_MAJOR,
 	    KPORT_VERSION_MINOR, KPORT_VERSION_PATCH);

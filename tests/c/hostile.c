@@ -42,15 +42,35 @@ sound(kport_status status, struct kport_error *error)
 	kport_error_free(error);
 }
 
+/* What a call did is sound, whatever it was called with. */
+static void
+heard(struct kport_outcome *outcome)
+{
+	struct kport_entry entry;
+	size_t i;
+
+	for (i = 0; i < kport_outcome_notes(outcome); i++)
+		CHECK(strpbrk(kport_outcome_note(outcome, i),
+		    "\n\033\377") == NULL);
+	for (i = 0; i < kport_outcome_len(outcome); i++) {
+		CHECK(kport_outcome_get(outcome, i, &entry, sizeof(entry)) ==
+		    KPORT_OK);
+		CHECK(strcmp(entry.jail, "web") == 0);
+	}
+	kport_outcome_free(outcome);
+}
+
 /* One text in each place that takes one. */
 static void
 everywhere(const char *text, const struct kport_spec *good,
-    const struct kport_options *usual)
+    const struct kport_options *defaults)
 {
 	struct kport_options options;
+	struct kport_outcome *outcome;
 	const char **fields[6];
 	struct kport_spec *spec;
 	struct kport_listing *listing;
+	struct kport_ruleset *ruleset;
 	struct kport_error *error;
 	kport_status status;
 	size_t i;
@@ -62,19 +82,25 @@ everywhere(const char *text, const struct kport_spec *good,
 	sound(status, error);
 	kport_spec_free(spec);
 
-	status = kport_publish(text, good, usual, &error);
+	status = kport_publish(text, good, defaults, &error);
 	sound(status, error);
-	status = kport_list(text, usual, &listing, &error);
+	status = kport_list(text, defaults, &listing, &error);
 	CHECK((status == KPORT_OK) == (listing != NULL));
 	sound(status, error);
 	kport_listing_free(listing);
-	status = kport_unpublish(text, usual, &error);
+	status = kport_unpublish(text, defaults, &error);
 	sound(status, error);
-	status = kport_unpublish_some(text, good, usual, &error);
+	status = kport_unpublish_some(text, good, defaults, &error);
 	sound(status, error);
 
+	status = kport_rules(text, good, defaults, &ruleset, &error);
+	CHECK((status == KPORT_OK) == (ruleset != NULL));
+	CHECK((status == KPORT_OK) == (kport_ruleset_text(ruleset) != NULL));
+	sound(status, error);
+	kport_ruleset_free(ruleset);
+
 	for (i = 0; i < COUNT(fields); i++) {
-		options = *usual;
+		options = *defaults;
 		fields[0] = &options.backend;
 		fields[1] = &options.state_dir;
 		fields[2] = &options.addresses;
@@ -82,16 +108,106 @@ everywhere(const char *text, const struct kport_spec *good,
 		fields[4] = &options.reach;
 		fields[5] = &options.sources;
 		*fields[i] = text;
+		options.outcome = &outcome;
+		outcome = (struct kport_outcome *)&options;
 		status = kport_publish("web", good, &options, &error);
+		CHECK((status == KPORT_OK) == (outcome != NULL));
+		heard(outcome);
+		sound(status, error);
+		status = kport_rules("web", good, &options, &ruleset, &error);
+		CHECK((status == KPORT_OK) == (ruleset != NULL));
+		kport_ruleset_free(ruleset);
 		sound(status, error);
 	}
 }
 
+/* The variable for the outcome is written in any case, and never read. */
+static void
+outcomes(const struct kport_spec *spec, const struct kport_options *defaults)
+{
+	union {
+		struct kport_options options;
+		unsigned char bytes[sizeof(struct kport_options) + 8];
+	} newer;
+	struct kport_options options = *defaults;
+	struct kport_outcome *const junk = (struct kport_outcome *)&options;
+	struct kport_outcome *outcome;
+	struct kport_listing *listing;
+	struct kport_entry entry;
+	size_t i;
+
+	options.outcome = &outcome;
+#define FAILS(status, call) do {					\
+	outcome = junk;							\
+	CHECK((call) == (status));					\
+	CHECK(outcome == NULL);						\
+} while (0)
+	FAILS(KPORT_ERR_ARGUMENT, kport_publish(NULL, spec, &options, NULL));
+	FAILS(KPORT_ERR_ARGUMENT, kport_publish("web", NULL, &options, NULL));
+	FAILS(KPORT_ERR_ARGUMENT, kport_unpublish(NULL, &options, NULL));
+	FAILS(KPORT_ERR_ARGUMENT, kport_unpublish_some("web", NULL, &options,
+	    NULL));
+	options.flags = 1u << 31;
+	FAILS(KPORT_ERR_UNSUPPORTED, kport_publish("web", spec, &options,
+	    NULL));
+	FAILS(KPORT_ERR_UNSUPPORTED, kport_restore(&options, NULL));
+	FAILS(KPORT_ERR_UNSUPPORTED, kport_gc(&options, NULL));
+	options.flags = 0;
+	options.reserved = 1;
+	FAILS(KPORT_ERR_UNSUPPORTED, kport_unpublish("web", &options, NULL));
+	options.reserved = 0;
+	options.addresses = "inherit";
+	FAILS(KPORT_ERR_UNSUPPORTED, kport_publish("web", spec, &options,
+	    NULL));
+	options.addresses = defaults->addresses;
+	memset(&newer, 0, sizeof(newer));
+	newer.options = options;
+	newer.options.size = sizeof(newer);
+	newer.bytes[sizeof(options)] = 1;
+	FAILS(KPORT_ERR_UNSUPPORTED, kport_publish("web", spec,
+	    &newer.options, NULL));
+#undef FAILS
+
+	/* without a size, nobody knows where the field is */
+	outcome = junk;
+	options.size = 0;
+	CHECK(kport_publish("web", spec, &options, NULL) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(outcome == junk);
+	options.size = sizeof(options);
+
+	/* what changes nothing has none */
+	CHECK(kport_list(NULL, &options, &listing, NULL) == KPORT_OK);
+	kport_listing_free(listing);
+	CHECK(outcome == junk);
+
+	CHECK(kport_publish("web", spec, &options, NULL) == KPORT_OK);
+	CHECK(kport_outcome_changed(outcome) == 1);
+	CHECK(kport_outcome_len(outcome) == 1);
+	CHECK(kport_outcome_get(outcome, 0, &entry, sizeof(entry)) ==
+	    KPORT_OK);
+	CHECK(strcmp(entry.anchor, "kport/web") == 0 && entry.count == 1);
+	CHECK(kport_outcome_get(outcome, 1, &entry, sizeof(entry)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_outcome_get(outcome, 0, NULL, sizeof(entry)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_outcome_get(outcome, 0, &entry, SIZE_MAX) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_outcome_notes(outcome) == 1);
+	CHECK(strstr(kport_outcome_note(outcome, 0), "simulator") != NULL);
+	for (i = 1; i <= SIZE_MAX / 128; i *= 128)
+		CHECK(kport_outcome_note(outcome, i) == NULL);
+	kport_outcome_free(outcome);
+	CHECK(kport_unpublish("web", &options, NULL) == KPORT_OK);
+	CHECK(kport_outcome_len(outcome) == 0);
+	kport_outcome_free(outcome);
+}
+
 /* A list that came out empty must not let everybody in. */
 static void
-no_sources(const struct kport_spec *spec, const struct kport_options *usual)
+no_sources(const struct kport_spec *spec, const struct kport_options *defaults)
 {
-	struct kport_options options = *usual;
+	struct kport_options options = *defaults;
 
 	options.sources = "";
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
@@ -102,7 +218,7 @@ no_sources(const struct kport_spec *spec, const struct kport_options *usual)
 }
 
 static void
-growth(const struct kport_spec *spec, const struct kport_options *usual)
+growth(const struct kport_spec *spec, const struct kport_options *defaults)
 {
 	union {
 		struct kport_options options;
@@ -116,14 +232,14 @@ growth(const struct kport_spec *spec, const struct kport_options *usual)
 	    SIZE_MAX / 2, SIZE_MAX };
 
 	for (i = 0; i < COUNT(sizes); i++) {
-		options = *usual;
+		options = *defaults;
 		options.size = sizes[i];
 		CHECK_FAILED(kport_publish("web", spec, &options, err_),
 		    KPORT_ERR_ARGUMENT, "KPORT_OPTIONS_INIT");
 	}
 
 	memset(&newer, 0, sizeof(newer));
-	newer.options = *usual;
+	newer.options = *defaults;
 	for (i = sizeof(options); i <= 4096; i = i < 128 ? i + 8 : 2 * i) {
 		newer.options.size = i;
 		CHECK(kport_publish("web", spec, &newer.options, NULL) ==
@@ -140,7 +256,7 @@ growth(const struct kport_spec *spec, const struct kport_options *usual)
 		newer.bytes[i - 1] = 0;
 	}
 
-	options = *usual;
+	options = *defaults;
 	options.flags = 1u << 31;
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_UNSUPPORTED, "0x80000000");
@@ -167,12 +283,12 @@ growth(const struct kport_spec *spec, const struct kport_options *usual)
 }
 
 static void
-numbers(const struct kport_spec *spec, const struct kport_options *usual)
+numbers(const struct kport_spec *spec, const struct kport_options *defaults)
 {
 	struct kport_options options;
 	int32_t status;
 
-	options = *usual;
+	options = *defaults;
 	options.jid = -1;
 	CHECK_FAILED(kport_unpublish("web", &options, err_),
 	    KPORT_ERR_ARGUMENT, "jid");
@@ -180,7 +296,7 @@ numbers(const struct kport_spec *spec, const struct kport_options *usual)
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_ARGUMENT, "jid");
 
-	options = *usual;
+	options = *defaults;
 	options.auto_first = 5000;
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_ARGUMENT, "auto_first");
@@ -188,7 +304,7 @@ numbers(const struct kport_spec *spec, const struct kport_options *usual)
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_ARGUMENT, "4999");
 
-	options = *usual;
+	options = *defaults;
 	options.rate_connections = 5;
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_ARGUMENT, "5/0");
@@ -197,7 +313,7 @@ numbers(const struct kport_spec *spec, const struct kport_options *usual)
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
 	    KPORT_ERR_ARGUMENT, "rate");
 
-	options = *usual;
+	options = *defaults;
 	options.timeout_ms = UINT32_MAX;
 	options.max_connections = UINT32_MAX;
 	options.max_connections_per_source = UINT32_MAX;
@@ -239,6 +355,7 @@ main(void)
 	CHECK_FAILED(kport_unpublish("\xff", &options, err_),
 	    KPORT_ERR_ARGUMENT, "UTF-8");
 	no_sources(spec, &options);
+	outcomes(spec, &options);
 	growth(spec, &options);
 	numbers(spec, &options);
 	kport_spec_free(spec);

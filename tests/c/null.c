@@ -11,6 +11,7 @@ main(void)
 	struct kport_options options = KPORT_OPTIONS_INIT;
 	struct kport_spec *spec = NULL;
 	struct kport_listing *listing = NULL;
+	struct kport_ruleset *ruleset = NULL;
 	struct kport_mapping mapping;
 	struct kport_entry entry;
 
@@ -46,7 +47,21 @@ main(void)
 	    KPORT_ERR_ARGUMENT, "out");
 	CHECK(kport_list(NULL, NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
 
+	CHECK_FAILED(kport_rules(NULL, spec, &options, &ruleset, err_),
+	    KPORT_ERR_ARGUMENT, "jail");
+	CHECK_FAILED(kport_rules("web", NULL, &options, &ruleset, err_),
+	    KPORT_ERR_ARGUMENT, "spec");
+	CHECK_FAILED(kport_rules("web", spec, &options, NULL, err_),
+	    KPORT_ERR_ARGUMENT, "out");
+	CHECK_FAILED(kport_rules("web", spec, NULL, &ruleset, err_),
+	    KPORT_ERR_UNAVAILABLE, "address");
+	CHECK(ruleset == NULL);
+	CHECK(kport_rules(NULL, NULL, NULL, NULL, NULL) ==
+	    KPORT_ERR_ARGUMENT);
+
 	/* with everything else in place, err may be NULL */
+	CHECK(kport_rules("web", spec, &options, &ruleset, NULL) == KPORT_OK);
+	CHECK(strncmp(kport_ruleset_text(ruleset), "rdr on ", 7) == 0);
 	CHECK(kport_publish("web", spec, &options, NULL) == KPORT_OK);
 	CHECK(kport_list(NULL, &options, &listing, NULL) == KPORT_OK);
 	CHECK(kport_listing_len(listing) == 1);
@@ -77,6 +92,14 @@ main(void)
 	    KPORT_ERR_ARGUMENT);
 	CHECK(kport_listing_get(listing, 1, &entry, sizeof(entry)) ==
 	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_outcome_changed(NULL) == 0);
+	CHECK(kport_outcome_ended(NULL) == 0);
+	CHECK(kport_outcome_notes(NULL) == 0);
+	CHECK(kport_outcome_note(NULL, 0) == NULL);
+	CHECK(kport_outcome_len(NULL) == 0);
+	CHECK(kport_outcome_get(NULL, 0, &entry, sizeof(entry)) ==
+	    KPORT_ERR_ARGUMENT);
+	CHECK(kport_ruleset_text(NULL) == NULL);
 	CHECK(kport_error_status(NULL) == KPORT_OK);
 	CHECK(strcmp(kport_error_message(NULL), "") == 0);
 	CHECK(kport_error_errno(NULL) == 0);
@@ -84,7 +107,10 @@ main(void)
 
 	kport_spec_free(spec);
 	kport_listing_free(listing);
+	kport_ruleset_free(ruleset);
 	kport_spec_free(NULL);
+	kport_outcome_free(NULL);
+	kport_ruleset_free(NULL);
 	kport_listing_free(NULL);
 	kport_error_free(NULL);
 	return (check_failed);

@@ -12,10 +12,12 @@ use std::ptr;
 
 use kport::error::Error;
 use kport::ffi;
+use kport::name::JailName;
 use kport::net::{Family, PortRange};
 use kport::options::{Limits, Options};
-use kport::publication;
-use kport::publisher::{Listed, Liveness, Outcome, Publisher, Request, Unobserved};
+use kport::publication::{self, Redirect};
+use kport::publisher::{self, Listed, Liveness, Outcome, Publisher, Request, Unobserved};
+use kport::rule::{self, Rate};
 use kport::session::{Backend, Session, Settings};
 use kport::spec::{self};
 use tempfile::TempDir;
@@ -31,9 +33,9 @@ struct Fault {
 
 type Answer<T> = Result<T, Fault>;
 
-/// What is wished besides the jail and its specs. `None` and zero: as usual.
-#[derive(Clone, Copy, Default)]
-struct Wish<'a> {
+/// What is asked for besides the jail and its specs. `None` and zero: the default.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked<'a> {
     addresses: Option<&'a str>,
     gateway: Option<&'a str>,
     reach: Option<&'a str>,
@@ -46,7 +48,7 @@ struct Wish<'a> {
     auto: (u16, u16),
 }
 
-const WEB: Wish<'_> = Wish {
+const WEB: Asked<'_> = Asked {
     addresses: Some("10.0.0.2"),
     gateway: Some("em0"),
     reach: None,
@@ -63,22 +65,37 @@ const WEB: Wish<'_> = Wish {
 #[derive(Debug, PartialEq)]
 struct Line {
     jail: Option<String>,
-    anchor: String,
+    anchor: Option<String>,
     jid: i32,
     state: i32,
     redirect: Option<(String, u16, String, u16, u16, u8, u8)>,
 }
 
+/// What a change did.
+#[derive(Debug, PartialEq)]
+struct Did {
+    changed: bool,
+    ended: u64,
+    /// What is published now, and of which jail, where the call was for one.
+    rows: Vec<Line>,
+    notes: Vec<String>,
+}
+
+/// What the simulator says on every use.
+const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
+
 trait Face {
     fn state_dir(&self) -> &Path;
     /// The spec written out.
     fn parse(&self, text: &str) -> Answer<String>;
-    fn publish(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()>;
-    fn unpublish(&self, jail: &str, wish: Wish<'_>) -> Answer<()>;
-    fn unpublish_some(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()>;
+    fn publish(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<Did>;
+    fn unpublish(&self, jail: &str, asked: Asked<'_>) -> Answer<Did>;
+    fn unpublish_some(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<Did>;
     fn list(&self, jail: Option<&str>) -> Answer<Vec<Line>>;
-    fn restore(&self) -> Answer<()>;
-    fn gc(&self) -> Answer<()>;
+    /// The rules, as text.
+    fn rules(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<String>;
+    fn restore(&self) -> Answer<Did>;
+    fn gc(&self) -> Answer<Did>;
 }
 
 /// The Rust API.
@@ -90,9 +107,30 @@ impl Rust {
         Session::new(&settings, Box::new(kport::host::System)).unwrap()
     }
 
-    fn change(&self, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome, Error>) -> Answer<()> {
+    fn change(
+        &self,
+        jail: Option<&JailName>,
+        act: impl FnOnce(&Publisher<'_>) -> Result<Outcome, Error>,
+    ) -> Answer<Did> {
         let session = self.session();
-        session.publisher(&Unobserved).and_then(|publisher| act(&publisher)).map(drop).map_err(fault)
+        let outcome = session.publisher(&Unobserved).and_then(|publisher| act(&publisher)).map_err(fault)?;
+        let notice = outcome.changed.then(|| NOTICE.to_owned());
+        Ok(Did {
+            changed: outcome.changed,
+            ended: outcome.killed,
+            rows: outcome
+                .redirects
+                .iter()
+                .map(|r| Line {
+                    jail: jail.map(|jail| jail.to_string()),
+                    anchor: jail.map(|jail| jail.anchor().to_string()),
+                    jid: 0,
+                    state: 1,
+                    redirect: Some(fields(r)),
+                })
+                .collect(),
+            notes: notice.into_iter().chain(outcome.notes).collect(),
+        })
     }
 }
 
@@ -109,34 +147,40 @@ fn words<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<Vec<T>, Error>
     text.split_whitespace().map(str::parse).collect()
 }
 
-fn request(jail: &str, specs: &str, wish: Wish<'_>) -> Result<Request, Error> {
+fn request(jail: &str, specs: &str, asked: Asked<'_>) -> Result<Request, Error> {
     let mut request = Request::new(jail.parse()?, spec::parse(specs)?);
-    let usual = Options::default();
-    if let Some(text) = wish.addresses {
+    let default = Options::default();
+    if let Some(text) = asked.addresses {
         request.addresses = publication::addresses(&request.jail, text.split_whitespace())?;
     }
-    request.gateway = wish.gateway.map(str::parse).transpose()?;
-    request.jid = (wish.jid != 0).then_some(wish.jid);
-    request.add = wish.flags & ffi::KPORT_ADD != 0;
-    if wish.auto != (0, 0) {
-        request.auto_range = PortRange::new(wish.auto.0, wish.auto.1).unwrap();
+    request.gateway = asked.gateway.map(str::parse).transpose()?;
+    request.jid = (asked.jid != 0).then_some(asked.jid);
+    request.add = asked.flags & ffi::KPORT_ADD != 0;
+    if asked.auto != (0, 0) {
+        request.auto_range = PortRange::new(asked.auto.0, asked.auto.1).unwrap();
     }
-    request.force = wish.flags & ffi::KPORT_FORCE != 0;
-    request.allow_inert = wish.flags & ffi::KPORT_ALLOW_INERT != 0;
+    request.force = asked.flags & ffi::KPORT_FORCE != 0;
+    request.allow_inert = asked.flags & ffi::KPORT_ALLOW_INERT != 0;
     request.options = Options {
-        reach: wish.reach.map(words).transpose()?.unwrap_or(usual.reach),
-        sources: wish.sources.map(words).transpose()?.unwrap_or(usual.sources),
+        reach: asked.reach.map(words).transpose()?.unwrap_or(default.reach),
+        sources: asked.sources.map(words).transpose()?.unwrap_or(default.sources),
         limits: Limits {
-            connections: NonZeroU32::new(wish.max),
-            connections_per_source: NonZeroU32::new(wish.max_per_source),
-            rate: if wish.rate == (0, 0) { None } else { Some(format!("{}/{}", wish.rate.0, wish.rate.1).parse()?) },
+            connections: NonZeroU32::new(asked.max),
+            connections_per_source: NonZeroU32::new(asked.max_per_source),
+            rate: if asked.rate == (0, 0) { None } else { Some(Rate::new(asked.rate.0, asked.rate.1)?) },
         },
-        hairpin: wish.flags & ffi::KPORT_HAIRPIN != 0,
-        host_access: wish.flags & ffi::KPORT_HOST_ACCESS != 0,
-        log: wish.flags & ffi::KPORT_LOG != 0,
-        quick: wish.flags & ffi::KPORT_NO_QUICK == 0,
+        hairpin: asked.flags & ffi::KPORT_HAIRPIN != 0,
+        host_access: asked.flags & ffi::KPORT_HOST_ACCESS != 0,
+        log: asked.flags & ffi::KPORT_LOG != 0,
+        quick: asked.flags & ffi::KPORT_NO_QUICK == 0,
     };
     Ok(request)
+}
+
+fn fields(r: &Redirect) -> (String, u16, String, u16, u16, u8, u8) {
+    let family = if r.family() == Family::Inet { 4 } else { 6 };
+    let (place, target) = (r.place.to_string(), r.target.to_string());
+    (place, r.host.first(), target, r.jail.first(), r.host.count(), r.protocol.number(), family)
 }
 
 fn lines(listed: Vec<Listed>) -> Vec<Line> {
@@ -144,7 +188,7 @@ fn lines(listed: Vec<Listed>) -> Vec<Line> {
     for jail in listed {
         let line = |redirect| Line {
             jail: jail.jail.as_ref().map(|jail| jail.to_string()),
-            anchor: jail.anchor.path().to_owned(),
+            anchor: Some(jail.anchor.path().to_owned()),
             jid: jail.jid.unwrap_or(0),
             state: match jail.liveness {
                 Liveness::Live => 1,
@@ -156,18 +200,7 @@ fn lines(listed: Vec<Listed>) -> Vec<Line> {
         if jail.redirects.is_empty() {
             lines.push(line(None));
         }
-        for (r, _) in &jail.redirects {
-            let family = if r.family() == Family::Inet { 4 } else { 6 };
-            lines.push(line(Some((
-                r.place.to_string(),
-                r.host.first(),
-                r.target.to_string(),
-                r.jail.first(),
-                r.host.count(),
-                r.protocol.number(),
-                family,
-            ))));
-        }
+        lines.extend(jail.redirects.iter().map(|(r, _)| line(Some(fields(r)))));
     }
     lines
 }
@@ -181,19 +214,21 @@ impl Face for Rust {
         spec::parse(text).map(|spec| spec.to_string()).map_err(fault)
     }
 
-    fn publish(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
-        let request = request(jail, specs, wish).map_err(fault)?;
-        self.change(|publisher| publisher.publish(&request))
+    fn publish(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<Did> {
+        let request = request(jail, specs, asked).map_err(fault)?;
+        self.change(Some(&request.jail), |publisher| publisher.publish(&request))
     }
 
-    fn unpublish(&self, jail: &str, wish: Wish<'_>) -> Answer<()> {
+    fn unpublish(&self, jail: &str, asked: Asked<'_>) -> Answer<Did> {
         let jail = jail.parse().map_err(fault)?;
-        self.change(|publisher| publisher.unpublish(&jail, (wish.jid != 0).then_some(wish.jid)))
+        self.change(Some(&jail), |publisher| publisher.unpublish(&jail, (asked.jid != 0).then_some(asked.jid)))
     }
 
-    fn unpublish_some(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
+    fn unpublish_some(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<Did> {
         let (jail, spec) = (jail.parse().map_err(fault)?, spec::parse(specs).map_err(fault)?);
-        self.change(|publisher| publisher.unpublish_some(&jail, (wish.jid != 0).then_some(wish.jid), &spec))
+        self.change(Some(&jail), |publisher| {
+            publisher.unpublish_some(&jail, (asked.jid != 0).then_some(asked.jid), &spec)
+        })
     }
 
     fn list(&self, jail: Option<&str>) -> Answer<Vec<Line>> {
@@ -202,12 +237,17 @@ impl Face for Rust {
         session.publisher(&Unobserved).and_then(|publisher| publisher.list(jail.as_ref())).map(lines).map_err(fault)
     }
 
-    fn restore(&self) -> Answer<()> {
-        self.change(|publisher| publisher.restore())
+    fn rules(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<String> {
+        let request = request(jail, specs, asked).map_err(fault)?;
+        publisher::rules(&kport::host::System, &request).map(|rules| rule::text(&rules)).map_err(fault)
     }
 
-    fn gc(&self) -> Answer<()> {
-        self.change(|publisher| publisher.gc())
+    fn restore(&self) -> Answer<Did> {
+        self.change(None, |publisher| publisher.restore())
+    }
+
+    fn gc(&self) -> Answer<Did> {
+        self.change(None, |publisher| publisher.gc())
     }
 }
 
@@ -233,25 +273,67 @@ fn own(text: *const c_char) -> Option<String> {
 }
 
 impl C {
-    fn call<T>(&self, wish: Wish<'_>, act: impl FnOnce(*const ffi::kport_options, &mut Texts) -> T) -> T {
+    /// A call that changes something, and what it did. `call` gets options, texts and err.
+    fn change(
+        &self,
+        asked: Asked<'_>,
+        call: impl FnOnce(*const ffi::kport_options, &mut Texts, &mut Slot<ffi::kport_error>) -> ffi::kport_status,
+    ) -> Answer<Did> {
+        let mut outcome = ptr::without_provenance_mut(1);
+        let answer = self.call_into(asked, &raw mut outcome, |options, texts| {
+            let mut err = Slot::uninit();
+            let status = call(options, texts, &mut err);
+            answer(status, err)
+        });
+        // SAFETY: NULL, or a new object of ours.
+        let outcome = (!outcome.is_null()).then(|| unsafe { Box::from_raw(outcome) });
+        assert_eq!(outcome.is_some(), answer.is_ok());
+        answer?;
+        let o = outcome.as_deref();
+        let did = Did {
+            changed: ffi::kport_outcome_changed(o) == 1,
+            ended: ffi::kport_outcome_ended(o),
+            rows: entries(ffi::kport_outcome_len(o), |i, entry, size| {
+                // SAFETY: the entry has that size.
+                unsafe { ffi::kport_outcome_get(o, i, entry, size) }
+            }),
+            notes: (0..ffi::kport_outcome_notes(o)).map(|i| own(ffi::kport_outcome_note(o, i)).unwrap()).collect(),
+        };
+        ffi::kport_outcome_free(outcome);
+        Ok(did)
+    }
+
+    fn call<T>(&self, asked: Asked<'_>, act: impl FnOnce(*const ffi::kport_options, &mut Texts) -> T) -> T {
+        self.call_into(asked, ptr::null_mut(), act)
+    }
+
+    fn call_into<T>(
+        &self,
+        asked: Asked<'_>,
+        outcome: *mut *mut ffi::kport_outcome,
+        act: impl FnOnce(*const ffi::kport_options, &mut Texts) -> T,
+    ) -> T {
         let mut texts = Texts(vec![]);
         let options = ffi::kport_options {
             size: size_of::<ffi::kport_options>(),
             backend: texts.put(Some("sim")),
             state_dir: texts.put(self.0.path().to_str()),
-            addresses: texts.put(wish.addresses),
-            gateway: texts.put(wish.gateway),
-            reach: texts.put(wish.reach),
-            sources: texts.put(wish.sources),
+            addresses: texts.put(asked.addresses),
+            gateway: texts.put(asked.gateway),
+            reach: texts.put(asked.reach),
+            sources: texts.put(asked.sources),
+            outcome,
             timeout_ms: 0,
-            flags: wish.flags,
-            max_connections: wish.max,
-            max_connections_per_source: wish.max_per_source,
-            rate_connections: wish.rate.0,
-            rate_seconds: wish.rate.1,
-            jid: wish.jid,
-            auto_first: wish.auto.0,
-            auto_last: wish.auto.1,
+            flags: asked.flags,
+            max_connections: asked.max,
+            max_connections_per_source: asked.max_per_source,
+            rate_connections: asked.rate.0,
+            rate_seconds: asked.rate.1,
+            jid: asked.jid,
+            auto_first: asked.auto.0,
+            auto_last: asked.auto.1,
+            wait_ms: 0,
+            reserved: 0,
         };
         act(&raw const options, &mut texts)
     }
@@ -299,88 +381,94 @@ impl Face for C {
         Ok(text)
     }
 
-    fn publish(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
+    fn publish(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<Did> {
         let spec = c_parse(specs)?;
-        self.call(wish, |options, texts| {
-            let mut err = Slot::uninit();
+        self.change(asked, |options, texts, err| {
             // SAFETY: the texts live as long as this call.
-            let status = unsafe { ffi::kport_publish(texts.put(Some(jail)), Some(&spec), options, Some(&mut err)) };
-            answer(status, err)
+            unsafe { ffi::kport_publish(texts.put(Some(jail)), Some(&spec), options, Some(err)) }
         })
     }
 
-    fn unpublish(&self, jail: &str, wish: Wish<'_>) -> Answer<()> {
-        self.call(wish, |options, texts| {
-            let mut err = Slot::uninit();
+    fn unpublish(&self, jail: &str, asked: Asked<'_>) -> Answer<Did> {
+        self.change(asked, |options, texts, err| {
             // SAFETY: as above.
-            let status = unsafe { ffi::kport_unpublish(texts.put(Some(jail)), options, Some(&mut err)) };
-            answer(status, err)
+            unsafe { ffi::kport_unpublish(texts.put(Some(jail)), options, Some(err)) }
         })
     }
 
-    fn unpublish_some(&self, jail: &str, specs: &str, wish: Wish<'_>) -> Answer<()> {
+    fn unpublish_some(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<Did> {
         let spec = c_parse(specs)?;
-        self.call(wish, |options, texts| {
-            let mut err = Slot::uninit();
+        self.change(asked, |options, texts, err| {
+            // SAFETY: as above.
+            unsafe { ffi::kport_unpublish_some(texts.put(Some(jail)), Some(&spec), options, Some(err)) }
+        })
+    }
+
+    fn rules(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<String> {
+        let spec = c_parse(specs)?;
+        self.call(asked, |options, texts| {
+            let (mut out, mut err) = (Slot::uninit(), Slot::uninit());
             let jail = texts.put(Some(jail));
             // SAFETY: as above.
-            let status = unsafe { ffi::kport_unpublish_some(jail, Some(&spec), options, Some(&mut err)) };
-            answer(status, err)
+            let status = unsafe { ffi::kport_rules(jail, Some(&spec), options, Some(&mut out), Some(&mut err)) };
+            // SAFETY: the call writes it.
+            let ruleset = unsafe { out.assume_init() };
+            assert_eq!(ruleset.is_some(), status as i32 == 0);
+            answer(status, err)?;
+            let text = own(ffi::kport_ruleset_text(ruleset.as_deref())).unwrap();
+            ffi::kport_ruleset_free(ruleset);
+            Ok(text)
         })
     }
 
     fn list(&self, jail: Option<&str>) -> Answer<Vec<Line>> {
-        self.call(Wish::default(), |options, texts| {
+        self.call(Asked::default(), |options, texts| {
             let (mut out, mut err) = (Slot::uninit(), Slot::uninit());
             // SAFETY: as above.
             let status = unsafe { ffi::kport_list(texts.put(jail), options, Some(&mut out), Some(&mut err)) };
             // SAFETY: the call writes it.
             let listing = unsafe { out.assume_init() };
             answer(status, err)?;
-            let mut lines = vec![];
-            for i in 0..ffi::kport_listing_len(listing.as_deref()) {
-                let mut entry = MaybeUninit::<ffi::kport_entry>::uninit();
-                let size = size_of::<ffi::kport_entry>();
-                // SAFETY: the entry has that size, and is filled in where the call succeeds.
-                let entry = unsafe {
-                    let status = ffi::kport_listing_get(listing.as_deref(), i, entry.as_mut_ptr(), size);
-                    assert_eq!(status as i32, 0);
-                    entry.assume_init()
-                };
-                lines.push(Line {
-                    jail: own(entry.jail),
-                    anchor: own(entry.anchor).unwrap(),
-                    jid: entry.jid,
-                    state: entry.state,
-                    redirect: (entry.count != 0).then(|| {
-                        let (place, address) = (own(entry.place).unwrap(), own(entry.address).unwrap());
-                        let (host, jail, count) = (entry.host_port, entry.jail_port, entry.count);
-                        (place, host, address, jail, count, entry.protocol, entry.family)
-                    }),
-                });
-            }
+            let lines = entries(ffi::kport_listing_len(listing.as_deref()), |i, entry, size| {
+                // SAFETY: the entry has that size.
+                unsafe { ffi::kport_listing_get(listing.as_deref(), i, entry, size) }
+            });
             ffi::kport_listing_free(listing);
             Ok(lines)
         })
     }
 
-    fn restore(&self) -> Answer<()> {
-        self.call(Wish::default(), |options, _| {
-            let mut err = Slot::uninit();
-            // SAFETY: as above.
-            let status = unsafe { ffi::kport_restore(options, Some(&mut err)) };
-            answer(status, err)
-        })
+    fn restore(&self) -> Answer<Did> {
+        // SAFETY: as above.
+        self.change(Asked::default(), |options, _, err| unsafe { ffi::kport_restore(options, Some(err)) })
     }
 
-    fn gc(&self) -> Answer<()> {
-        self.call(Wish::default(), |options, _| {
-            let mut err = Slot::uninit();
-            // SAFETY: as above.
-            let status = unsafe { ffi::kport_gc(options, Some(&mut err)) };
-            answer(status, err)
-        })
+    fn gc(&self) -> Answer<Did> {
+        // SAFETY: as above.
+        self.change(Asked::default(), |options, _, err| unsafe { ffi::kport_gc(options, Some(err)) })
     }
+}
+
+/// The rows of a listing or outcome, which `get` fills in.
+fn entries(count: usize, get: impl Fn(usize, *mut ffi::kport_entry, usize) -> ffi::kport_status) -> Vec<Line> {
+    let line = |i| {
+        let mut entry = MaybeUninit::<ffi::kport_entry>::uninit();
+        assert_eq!(get(i, entry.as_mut_ptr(), size_of::<ffi::kport_entry>()) as i32, 0);
+        // SAFETY: it is filled in where the call succeeds.
+        let entry = unsafe { entry.assume_init() };
+        Line {
+            jail: own(entry.jail),
+            anchor: own(entry.anchor),
+            jid: entry.jid,
+            state: entry.state,
+            redirect: (entry.count != 0).then(|| {
+                let (place, address) = (own(entry.place).unwrap(), own(entry.address).unwrap());
+                let (host, jail, count) = (entry.host_port, entry.jail_port, entry.count);
+                (place, host, address, jail, count, entry.protocol, entry.family)
+            }),
+        }
+    };
+    (0..count).map(line).collect()
 }
 
 macro_rules! through_both {
@@ -399,10 +487,13 @@ through_both! {
     publishing_adds_and_some_are_unpublished
     auto_is_a_port_of_the_range
     a_port_of_another_jail_is_a_conflict_and_nothing_changes
+    a_change_says_what_it_did
+    what_does_not_fail_but_should_be_heard_is_a_note
+    rules_are_made_and_nothing_is_touched
     a_late_stop_leaves_the_next_start_alone
     what_pf_lost_is_missing_and_is_restored
     an_anchor_without_record_is_stale_and_is_collected
-    bad_wishes_are_refused
+    bad_options_are_refused
     a_jail_on_the_hosts_network_is_unsupported
     a_state_directory_that_is_no_directory
 }
@@ -426,8 +517,8 @@ fn redirect(line: &Line) -> (&str, u16, &str, u16, u16) {
 }
 
 fn publish_list_unpublish(face: &dyn Face) {
-    let wish = Wish { addresses: Some("10.0.0.2 fd00::2"), jid: 7, ..WEB };
-    face.publish("web", "8080:80/udp em1:9000-9004:100", wish).unwrap();
+    let asked = Asked { addresses: Some("10.0.0.2 fd00::2"), jid: 7, ..WEB };
+    face.publish("web", "8080:80/udp em1:9000-9004:100", asked).unwrap();
     let lines = face.list(Some("web")).unwrap();
     let shown: Vec<_> = lines.iter().map(redirect).collect();
     assert_eq!(
@@ -441,14 +532,14 @@ fn publish_list_unpublish(face: &dyn Face) {
     );
     let first = &lines[0];
     assert_eq!(
-        (first.jail.as_deref(), first.anchor.as_str(), first.jid, first.state),
-        (Some("web"), "kport/web", 7, 1)
+        (first.jail.as_deref(), first.anchor.as_deref(), first.jid, first.state),
+        (Some("web"), Some("kport/web"), 7, 1)
     );
     assert_eq!((lines[1].redirect.as_ref().unwrap().5, lines[1].redirect.as_ref().unwrap().6), (17, 6));
     assert_eq!(face.list(Some("db")).unwrap(), []);
-    face.unpublish("web", Wish::default()).unwrap();
+    face.unpublish("web", Asked::default()).unwrap();
     assert_eq!(face.list(None).unwrap(), []);
-    face.unpublish("web", Wish::default()).unwrap();
+    face.unpublish("web", Asked::default()).unwrap();
 }
 
 fn the_same_again_changes_nothing(face: &dyn Face) {
@@ -467,7 +558,7 @@ fn publishing_replaces(face: &dyn Face) {
 }
 
 fn publishing_adds_and_some_are_unpublished(face: &dyn Face) {
-    let add = Wish { flags: ffi::KPORT_ADD, ..WEB };
+    let add = Asked { flags: ffi::KPORT_ADD, ..WEB };
     face.publish("web", "8080:80", WEB).unwrap();
     face.publish("web", "8443:443 9090:90", add).unwrap();
     let ports =
@@ -482,13 +573,13 @@ fn publishing_adds_and_some_are_unpublished(face: &dyn Face) {
 }
 
 fn auto_is_a_port_of_the_range(face: &dyn Face) {
-    let wish = Wish { auto: (61000, 61001), flags: ffi::KPORT_ADD, ..WEB };
-    face.publish("web", "auto:80", wish).unwrap();
-    face.publish("db", "auto:80", wish).unwrap();
+    let asked = Asked { auto: (61000, 61001), flags: ffi::KPORT_ADD, ..WEB };
+    face.publish("web", "auto:80", asked).unwrap();
+    face.publish("db", "auto:80", asked).unwrap();
     let mut ports: Vec<u16> = face.list(None).unwrap().iter().map(|line| redirect(line).1).collect();
     ports.sort();
     assert_eq!(ports, [61000, 61001]);
-    let fault = face.publish("api", "auto:80", wish).unwrap_err();
+    let fault = face.publish("api", "auto:80", asked).unwrap_err();
     assert!(fault.message.contains("61000"), "{fault:?}");
 }
 
@@ -496,20 +587,77 @@ fn a_port_of_another_jail_is_a_conflict_and_nothing_changes(face: &dyn Face) {
     face.publish("web", "8080:80", WEB).unwrap();
     face.publish("db", "5432", WEB).unwrap();
     let before = files(face.state_dir());
-    let forced = Wish { flags: ffi::KPORT_FORCE, ..WEB };
-    for wish in [WEB, forced] {
-        let fault = face.publish("db", "9000 *:8000-8100:1000", wish).unwrap_err();
+    let forced = Asked { flags: ffi::KPORT_FORCE, ..WEB };
+    for asked in [WEB, forced] {
+        let fault = face.publish("db", "9000 *:8000-8100:1000", asked).unwrap_err();
         assert_eq!((fault.status, fault.offset), (3, None));
         assert!(fault.message.contains("web") && fault.message.contains("8080"), "{fault:?}");
     }
     assert_eq!(files(face.state_dir()), before);
 }
 
+fn a_change_says_what_it_did(face: &dyn Face) {
+    let asked = Asked { auto: (61000, 61000), ..WEB };
+    let did = face.publish("web", "auto:80/udp", asked).unwrap();
+    assert_eq!((did.changed, did.ended, &did.notes[..]), (true, 0, &[NOTICE.to_owned()][..]));
+    let row = &did.rows[0];
+    assert_eq!(
+        (row.jail.as_deref(), row.anchor.as_deref(), row.jid, row.state),
+        (Some("web"), Some("kport/web"), 0, 1)
+    );
+    assert_eq!(row.redirect, Some(("em0".to_owned(), 61000, "10.0.0.2".to_owned(), 80, 1, 17, 4)));
+    // all is as it should be
+    let again = face.publish("web", "auto:80/udp", asked).unwrap();
+    assert_eq!(again, Did { changed: false, notes: vec![], ..did });
+    let restored = face.restore().unwrap();
+    assert!(!restored.changed && restored.rows.len() == 1, "{restored:?}");
+    assert_eq!((&restored.rows[0].jail, &restored.rows[0].anchor), (&None, &None));
+    let did = face.unpublish("web", Asked::default()).unwrap();
+    assert_eq!((did.changed, did.rows), (true, vec![]));
+    assert!(!face.unpublish("web", Asked::default()).unwrap().changed);
+}
+
+fn what_does_not_fail_but_should_be_heard_is_a_note(face: &dyn Face) {
+    face.publish("web", "8080:80", WEB).unwrap();
+    let did = face.unpublish_some("web", "443:443", WEB).unwrap();
+    assert_eq!(did.notes, ["jail \"web\" has not published 443:443/tcp"]);
+    // a conflict that was forced: a socket of this machine's
+    let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let specs = format!("*:{port}:80");
+    assert_eq!(face.publish("db", &specs, WEB).unwrap_err().status, 3);
+    let did = face.publish("db", &specs, Asked { flags: ffi::KPORT_FORCE, ..WEB }).unwrap();
+    let forced = did.notes.iter().find(|note| note.starts_with("forced: ")).unwrap_or_else(|| panic!("{did:?}"));
+    assert!(forced.contains(&port.to_string()), "{forced}");
+    // a record that was damaged
+    fs::write(face.state_dir().join("jails/web.json"), "{").unwrap();
+    let did = face.unpublish("web", Asked::default()).unwrap();
+    assert!(did.notes.iter().any(|note| note.contains("kept as ")), "{did:?}");
+}
+
+fn rules_are_made_and_nothing_is_touched(face: &dyn Face) {
+    let asked = Asked { sources: Some("192.0.2.0/24"), flags: ffi::KPORT_LOG, ..WEB };
+    let text = face.rules("web", "8080:80", asked).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(text.ends_with('\n') && lines[0].starts_with("rdr on \"em0\" inet proto tcp from 192.0.2.0/24 "), "{text}");
+    assert!(lines[1].starts_with("pass in log quick inet proto tcp from any to 10.0.0.2 port 80 tagged "), "{text}");
+    assert_eq!(files(face.state_dir()), BTreeMap::new());
+    for (status, specs, asked) in [
+        (8, "auto:80", WEB),
+        (8, "8080:80", Asked { addresses: Some("inherit"), ..WEB }),
+        (5, "8080:80", Asked { addresses: None, ..WEB }),
+        (1, "8080:80", Asked { reach: Some(""), flags: ffi::KPORT_HAIRPIN, ..WEB }),
+        (2, "8080:", WEB),
+    ] {
+        assert_eq!(face.rules("web", specs, asked).unwrap_err().status, status, "{specs} {asked:?}");
+    }
+}
+
 fn a_late_stop_leaves_the_next_start_alone(face: &dyn Face) {
-    face.publish("web", "8080:80", Wish { jid: 8, ..WEB }).unwrap();
-    face.unpublish("web", Wish { jid: 7, ..WEB }).unwrap();
+    face.publish("web", "8080:80", Asked { jid: 8, ..WEB }).unwrap();
+    face.unpublish("web", Asked { jid: 7, ..WEB }).unwrap();
     assert_eq!(face.list(None).unwrap().len(), 1);
-    face.unpublish("web", Wish { jid: 8, ..WEB }).unwrap();
+    face.unpublish("web", Asked { jid: 8, ..WEB }).unwrap();
     assert_eq!(face.list(None).unwrap().len(), 0);
 }
 
@@ -537,20 +685,20 @@ fn an_anchor_without_record_is_stale_and_is_collected(face: &dyn Face) {
     }
 }
 
-fn bad_wishes_are_refused(face: &dyn Face) {
+fn bad_options_are_refused(face: &dyn Face) {
     let bad = [
-        (1, Wish { addresses: Some("10.0.0.2.3"), ..WEB }),
-        (1, Wish { addresses: Some("127.0.0.1"), ..WEB }),
-        (1, Wish { gateway: Some("em0 em1"), ..WEB }),
-        (1, Wish { reach: Some("bridge } pass quick all {"), ..WEB }),
-        (1, Wish { sources: Some("192.0.2.1/24"), ..WEB }),
-        (1, Wish { sources: Some("<bad"), ..WEB }),
-        (1, Wish { rate: (5, 0), ..WEB }),
-        (1, Wish { rate: (0, 5), ..WEB }),
-        (1, Wish { reach: Some(""), flags: ffi::KPORT_HAIRPIN, ..WEB }),
+        (1, Asked { addresses: Some("10.0.0.2.3"), ..WEB }),
+        (1, Asked { addresses: Some("127.0.0.1"), ..WEB }),
+        (1, Asked { gateway: Some("em0 em1"), ..WEB }),
+        (1, Asked { reach: Some("bridge } pass quick all {"), ..WEB }),
+        (1, Asked { sources: Some("192.0.2.1/24"), ..WEB }),
+        (1, Asked { sources: Some("<bad"), ..WEB }),
+        (1, Asked { rate: (5, 0), ..WEB }),
+        (1, Asked { rate: (0, 5), ..WEB }),
+        (1, Asked { reach: Some(""), flags: ffi::KPORT_HAIRPIN, ..WEB }),
     ];
-    for (i, (status, wish)) in bad.into_iter().enumerate() {
-        let fault = face.publish("web", "8080:80", wish).expect_err(&format!("number {i}"));
+    for (i, (status, asked)) in bad.into_iter().enumerate() {
+        let fault = face.publish("web", "8080:80", asked).expect_err(&format!("number {i}"));
         assert_eq!(fault.status, status, "number {i}: {fault:?}");
     }
     assert_eq!(face.publish("", "8080:80", WEB).unwrap_err().status, 1);
@@ -559,7 +707,7 @@ fn bad_wishes_are_refused(face: &dyn Face) {
 }
 
 fn a_jail_on_the_hosts_network_is_unsupported(face: &dyn Face) {
-    let fault = face.publish("web", "8080:80", Wish { addresses: Some("inherit"), ..WEB }).unwrap_err();
+    let fault = face.publish("web", "8080:80", Asked { addresses: Some("inherit"), ..WEB }).unwrap_err();
     assert_eq!(fault.status, 8);
     assert!(fault.message.contains("host's network"), "{fault:?}");
 }
@@ -568,7 +716,11 @@ fn a_state_directory_that_is_no_directory(face: &dyn Face) {
     let dir = face.state_dir();
     fs::remove_dir_all(dir).unwrap();
     fs::write(dir, "").unwrap();
-    for fault in [face.publish("web", "8080:80", WEB), face.list(None).map(drop), face.gc()].map(Result::unwrap_err) {
+    for fault in [face.publish("web", "8080:80", WEB), face.gc()]
+        .map(Result::unwrap_err)
+        .into_iter()
+        .chain([face.list(None).unwrap_err()])
+    {
         assert!([4, 7].contains(&fault.status), "{fault:?}");
         assert!(fault.message.contains(dir.to_str().unwrap()), "{fault:?}");
     }
@@ -593,8 +745,8 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn both_faces_load_the_same_rules_and_say_the_same_words() {
     let (rust, c) = (Rust(tempfile::tempdir().unwrap()), C(tempfile::tempdir().unwrap()));
-    let flag = |flags| Wish { flags, ..WEB };
-    let wishes = [
+    let flag = |flags| Asked { flags, ..WEB };
+    let requests = [
         WEB,
         flag(ffi::KPORT_LOG),
         flag(ffi::KPORT_NO_QUICK),
@@ -602,19 +754,19 @@ fn both_faces_load_the_same_rules_and_say_the_same_words() {
         // the interfaces of the machine decide: rules or an error, but the same
         flag(ffi::KPORT_HAIRPIN),
         flag(ffi::KPORT_HOST_ACCESS),
-        Wish { reach: Some(""), ..WEB },
-        Wish { reach: Some("vmpublic wg0"), ..WEB },
-        Wish { sources: Some("192.0.2.0/24 2001:db8::1 <trusted>"), ..WEB },
-        Wish { max: 100, max_per_source: 10, rate: (15, 5), ..WEB },
-        Wish { gateway: Some("igb0"), addresses: Some("fd00::2 10.0.0.2 10.0.0.3"), ..WEB },
-        Wish { gateway: None, ..WEB },
-        Wish { addresses: None, ..WEB },
+        Asked { reach: Some(""), ..WEB },
+        Asked { reach: Some("vmpublic wg0"), ..WEB },
+        Asked { sources: Some("192.0.2.0/24 2001:db8::1 <trusted>"), ..WEB },
+        Asked { max: 100, max_per_source: 10, rate: (15, 5), ..WEB },
+        Asked { gateway: Some("igb0"), addresses: Some("fd00::2 10.0.0.2 10.0.0.3"), ..WEB },
+        Asked { gateway: None, ..WEB },
+        Asked { addresses: None, ..WEB },
     ];
     let mut rules = Vec::new();
-    for (i, wish) in wishes.into_iter().enumerate() {
-        let answers = [&rust as &dyn Face, &c].map(|face| face.publish("web", "8080:80 8443:443", wish));
+    for (i, asked) in requests.into_iter().enumerate() {
+        let answers = [&rust as &dyn Face, &c].map(|face| face.publish("web", "8080:80 8443:443", asked));
         assert_eq!(answers[0], answers[1]);
-        assert!(answers[0].is_ok() || [4, 5, 11, 12].contains(&i), "wish {i}: {answers:?}");
+        assert!(answers[0].is_ok() || [4, 5, 11, 12].contains(&i), "asked {i}: {answers:?}");
         let loaded = [&rust as &dyn Face, &c].map(|face| fs::read(face.state_dir().join("sim/web.json")).unwrap());
         assert_eq!(loaded[0], loaded[1]);
         assert_eq!(rust.list(None), c.list(None));
@@ -622,6 +774,6 @@ fn both_faces_load_the_same_rules_and_say_the_same_words() {
     }
     // each of these options has made a difference
     for (i, one) in rules.iter().enumerate().take(11).filter(|(i, _)| ![3, 4, 5].contains(i)) {
-        assert!(rules[..i].iter().all(|other| other != one), "wish {i} changed nothing");
+        assert!(rules[..i].iter().all(|other| other != one), "asked {i} changed nothing");
     }
 }

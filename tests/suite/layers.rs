@@ -63,7 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("session", &["host", "pf", "publisher", "sim", "store"]),
-    ("ffi", &["host", "name", "net", "options", "publication", "publisher", "rule", "session", "spec"]),
+    ("ffi", &["host", "name", "net", "options", "pf", "publication", "publisher", "rule", "session", "sim", "spec"]),
     // the helper: the Rust API, never the C one
     ("main", &["cli"]),
     (
