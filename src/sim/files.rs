@@ -46,8 +46,8 @@ impl Sim {
     }
 
     fn main(&self) -> Result<Option<Conf>> {
-        let read = |text: String| text.parse().map_err(|e: Error| e.context(self.dir.join(MAIN_CONF).display()));
-        self.main_conf()?.map(read).transpose()
+        let path = self.dir.join(MAIN_CONF);
+        if path.exists() { Conf::of_file(&path).map(Some) } else { Ok(None) }
     }
 
     /// The rules that an anchor holds.
@@ -137,8 +137,10 @@ impl Firewall for Sim {
     }
 
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        let main = self.main_conf()?.unwrap_or_else(|| MAIN.to_owned());
-        let mut all = vec![(String::new(), main)];
+        let mut all = match self.main()? {
+            Some(conf) => conf.texts(),
+            None => vec![(String::new(), MAIN.to_owned())],
+        };
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {
                 all.push((format!("{PARENT}/{child}"), rule::text(&self.rules(&anchor)?)));

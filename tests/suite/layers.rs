@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("host", &["net"]),
     ("pf", &["child", "name", "net", "rule"]),
     ("sim", &["files", "host", "name", "net", "pf", "rule"]),
-    ("conflict", &["host", "net", "pf", "publication"]),
+    ("conflict", &["host", "name", "net", "pf", "publication"]),
     ("readiness", &["host", "name", "net", "options", "pf", "publication", "rule", "rules", "sim"]),
     ("store", &["files", "name", "net", "publication"]),
     (
