@@ -102,7 +102,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
         return Ok(());
     }
     let at = match place {
-        Place::Any => "every address".to_owned(),
+        Place::Any | Place::AnyOf(_) => "every address".to_owned(),
         place => place.to_string(),
     };
     Err(Error::new(
@@ -113,6 +113,21 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
             redirect.protocol, listener.port, redirect.place, listener.port
         ),
     ))
+}
+
+/// Refuses a redirect of an address that is none of the host's: pf would take the packets that the host only forwards.
+pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
+    match redirect.place {
+        Place::Address(address) if !interfaces.is_own(address) => Err(Error::new(
+            Kind::Argument,
+            format!(
+                "{redirect}: {address} is no address of this host, so that packets which the host forwards for others would \
+                 be redirected; give an address of the host or an interface, or publish with --force if the address is \
+                 still to come"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a redirect that meets one of another tool or of the admin.

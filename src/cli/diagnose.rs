@@ -1,5 +1,7 @@
 //! `kport doctor`: why a published port could be dead.
 
+use std::path::Path;
+
 use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
 use kport::pf::Firewall;
@@ -26,7 +28,8 @@ fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
         }
         None => &*session.firewall,
     };
-    let findings = doctor::examine(&*session.host, firewall, session.store());
+    let root = (!session.host.is_played()).then_some(Path::new("/"));
+    let findings = doctor::examine(&*session.host, firewall, session.store(), root);
     let problems = findings.iter().filter(|f| f.level == Level::Problem).count();
     print(&if args.json {
         document(&show::findings_json(&findings))

@@ -8,6 +8,7 @@ use super::transaction::Transaction;
 use super::{Phase, Request};
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
+use crate::net::Place;
 use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::store::Record;
@@ -26,6 +27,7 @@ impl Transaction<'_> {
         };
         let forced = self.check_ports(request, old, added_to, jid, &publications)?;
         self.outcome.notes.extend(forced);
+        self.note_everywhere(&publications);
         self.check_tables(request)?;
         Ok(Record { earlier_jid, ..self.record_of(&request.jail, jid, publications) })
     }
@@ -47,7 +49,8 @@ impl Transaction<'_> {
         let own = request.jail.anchor();
         let mut forced = vec![];
         // what stays was looked at when it was published, and may have been forced then
-        let kept: HashSet<Redirect> = added_to.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+        let stays = added_to.or(old.filter(|old| is_same(old, publications)));
+        let kept: HashSet<Redirect> = stays.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         for redirect in &claims {
             self.in_time()?;
@@ -61,15 +64,32 @@ impl Transaction<'_> {
             if kept.contains(redirect) {
                 continue;
             }
-            self.check_host(redirect, &mut |error| {
+            let mut yielding = |error| {
                 if !request.force {
                     return Err(error);
                 }
                 forced.push(format!("forced: {error}"));
                 Ok(())
-            })?;
+            };
+            conflict::with_transit(redirect, self.facts.places()?).or_else(&mut yielding)?;
+            self.check_host(redirect, &mut yielding)?;
         }
         Ok(forced)
+    }
+
+    /// What is on every address is on those toward jails, too.
+    fn note_everywhere(&mut self, publications: &[Publication]) {
+        let mut all = publications.iter().flat_map(|p| &p.redirects).filter(|r| r.place == Place::Any);
+        if let Some(redirect) = all.next() {
+            let more = match all.count() {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            self.note(format!(
+                "{redirect}{more}: * takes what comes in by any interface for any address of the host, also from jails, and \
+                 those of jails on the host's stack; name an interface or address to leave the others alone"
+            ));
+        }
     }
 
     /// The tables that the request names have to be there: by a table that is not, pf lets nobody in.
@@ -93,6 +113,11 @@ impl Transaction<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether just this is published.
+fn is_same(old: &Record, publications: &[Publication]) -> bool {
+    old.replaces.is_empty() && old.publications == publications
 }
 
 /// What is published, and one publication more. Mappings that were there with other options, or to an address that the

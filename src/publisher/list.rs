@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Listed, Liveness};
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, Jail};
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Counters, Firewall, Loaded};
 use crate::rule::Rule;
@@ -17,25 +17,30 @@ pub(super) fn list(
     firewall: &dyn Firewall,
     store: &Store,
     jail: Option<&JailName>,
+    counters: bool,
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
-    let anchors: BTreeSet<Anchor> = match jail {
+    let in_pf: BTreeMap<Anchor, Loaded> = match jail {
         Some(jail) => {
-            let name = earlier_name(host, store, &boot, jail)?;
-            BTreeSet::from([name.as_ref().unwrap_or(jail).anchor()])
+            let name = earlier_name(host, store, &boot, jail, None)?;
+            let anchor = name.as_ref().unwrap_or(jail).anchor();
+            let loaded = firewall.loaded(&anchor)?;
+            BTreeMap::from([(anchor, loaded)])
         }
         None => {
-            let in_pf = firewall.anchors()?;
-            store.anchors()?.into_iter().chain(in_pf.iter().filter_map(|c| Anchor::from_child(c))).collect()
+            let all = firewall.loaded_all(counters)?.into_iter();
+            all.filter_map(|(child, loaded)| Some((Anchor::from_child(&child)?, loaded))).collect()
         }
     };
+    let recorded = if jail.is_none() { store.anchors()? } else { Default::default() };
+    let anchors: BTreeSet<Anchor> = recorded.into_iter().chain(in_pf.keys().cloned()).collect();
     let mut listed = vec![];
     for anchor in anchors {
         let (record, problem) = match store.get(&anchor) {
             Ok(record) => (record.filter(|r| r.boot == boot), None),
             Err(error) => (None, Some(error.message().to_owned())),
         };
-        let loaded = firewall.loaded(&anchor)?;
+        let loaded = in_pf.get(&anchor).cloned().unwrap_or_default();
         match record {
             Some(record) => listed.push(listed_as(anchor, record, loaded)),
             None if !loaded.is_empty() || problem.is_some() => listed.push(Listed {
@@ -53,20 +58,32 @@ pub(super) fn list(
     Ok(listed)
 }
 
-/// The name by which a running jail has published, if that is another one than it has now. None for a jail with a record by
-/// its name.
-pub(super) fn earlier_name(host: &dyn Host, store: &Store, boot: &str, jail: &JailName) -> Result<Option<JailName>> {
+/// The name by which a jail has published, if that is another one than `jail`: jail(8) can rename one that runs, and the
+/// record has its number. `jid` is the number that the caller knows, of a jail that is gone by now maybe. None for a jail with
+/// a record by its name.
+pub(super) fn earlier_name(
+    host: &dyn Host,
+    store: &Store,
+    boot: &str,
+    jail: &JailName,
+    jid: Option<i32>,
+) -> Result<Option<JailName>> {
     // what is wrong with a record that is there is for others to say
     if !matches!(store.get(&jail.anchor()), Ok(None)) {
         return Ok(None);
     }
-    let Some(there) = host.jail(jail.as_str())?.filter(|there| !there.dying && there.name == jail.as_str()) else {
-        return Ok(None);
+    let running = |name: &str| -> Result<Option<Jail>> { Ok(host.jail(name)?.filter(|there| !there.dying)) };
+    let number = match (running(jail.as_str())?.filter(|there| there.name == jail.as_str()), jid) {
+        (Some(there), _) => there.jid,
+        // a jail of another name has the number now
+        (None, Some(jid)) if running(&jid.to_string())?.is_some() => return Ok(None),
+        (None, Some(jid)) => jid,
+        (None, None) => return Ok(None),
     };
-    for anchor in store.of_jid(there.jid)? {
+    for anchor in store.of_jid(number)? {
         if let Ok(Some(record)) = store.get(&anchor)
             && record.boot == boot
-            && record.jid == Some(there.jid)
+            && record.jid == Some(number)
         {
             return Ok(Some(record.jail));
         }

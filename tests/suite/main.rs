@@ -2,6 +2,7 @@
 
 mod abi;
 mod attack;
+mod budget;
 mod c;
 mod cli;
 mod cni;
@@ -16,6 +17,7 @@ mod layers;
 mod man;
 mod managers;
 mod native;
+mod oci;
 mod packaging;
 mod packets;
 mod pfctl;
