@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::{Interfaces, Listener};
+use crate::name::JailName;
 use crate::net::Place;
 use crate::pf::ForeignRedirect;
 use crate::publication::Redirect;
@@ -36,6 +37,36 @@ pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> 
         open.push(redirect);
     }
     Ok(())
+}
+
+/// What of several jails overlaps, each with whose it is: which is published alright by itself, and met later, when an address
+/// moved to another interface or an interface joined a group.
+pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Vec<Problem> {
+    let mut sorted: Vec<&(&JailName, Redirect)> = claims.iter().collect();
+    sorted.sort_by_key(|(jail, r)| (r.protocol, r.family(), r.host.first(), *jail));
+    let mut open: Vec<&(&JailName, Redirect)> = vec![];
+    let mut found = vec![];
+    for claim in sorted {
+        let (jail, redirect) = claim;
+        open.retain(|(_, o)| {
+            o.protocol == redirect.protocol && o.family() == redirect.family() && o.host.last() >= redirect.host.first()
+        });
+        for (owner, other) in open.iter().filter(|(o, other)| o != jail && overlap(other, redirect, interfaces)) {
+            found.push(Problem {
+                seen: format!(
+                    "{} of {} and {} of {} take the same packets by now, and which of them gets them differs between FreeBSD \
+                     14 and 15",
+                    other,
+                    owner.mention(),
+                    redirect,
+                    jail.mention()
+                ),
+                remedy: "publish one of them on another port or address".to_owned(),
+            });
+        }
+        open.push(claim);
+    }
+    found
 }
 
 /// Refuses a redirect that takes what another jail has published.
@@ -71,7 +102,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
         return Ok(());
     }
     let at = match place {
-        Place::Any => "every address".to_owned(),
+        Place::Any | Place::AnyOf(_) => "every address".to_owned(),
         place => place.to_string(),
     };
     Err(Error::new(
@@ -82,6 +113,21 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
             redirect.protocol, listener.port, redirect.place, listener.port
         ),
     ))
+}
+
+/// Refuses a redirect of an address that is none of the host's: pf would take the packets that the host only forwards.
+pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
+    match redirect.place {
+        Place::Address(address) if !interfaces.is_own(address) => Err(Error::new(
+            Kind::Argument,
+            format!(
+                "{redirect}: {address} is no address of this host, so that packets which the host forwards for others would \
+                 be redirected; give an address of the host or an interface, or publish with --force if the address is \
+                 still to come"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a redirect that meets one of another tool or of the admin.

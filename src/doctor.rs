@@ -70,7 +70,7 @@ type Found = Result<Option<Vec<Finding>>>;
 /// A check: its name, what is said where it finds nothing, and the check.
 type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Found);
 
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 19] = [
     ("state", "the records can be read", record::state),
     ("pf", "pf answers", pf::pf),
     ("securelevel", "pf's rules may be changed", pf::securelevel),
@@ -88,6 +88,7 @@ const CHECKS: [Check; 18] = [
     ("main-ruleset", "the main ruleset lets through what is published", packets::main_ruleset),
     ("anchors-loaded", "pf has what is recorded, and nothing else", record::anchors_loaded),
     ("jails", "the jails run, with the addresses that are published", record::jails),
+    ("overlaps", "no two jails take the same packets", record::overlaps),
     ("host-access", "the host itself gets where it should", host::host_access),
     ("bridge-members", "pf does not look at bridge members", host::bridge_members),
     ("reach", "nobody outside reaches a jail's own address", host::reach),

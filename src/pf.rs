@@ -6,6 +6,8 @@ pub mod macos;
 pub mod native;
 pub mod pfctl;
 
+use std::os::fd::BorrowedFd;
+
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
@@ -143,6 +145,10 @@ pub trait Firewall {
     fn labels_mappings(&self) -> bool {
         true
     }
+
+    /// Called once the host-wide lock is held, with its descriptor. A backend that starts a program gives it a copy: where the
+    /// caller is killed, the lock lives as long as the program, so that its load cannot come after somebody else's change.
+    fn locked(&self, _lock: BorrowedFd<'_>) {}
 
     /// Loads `rules` as all that the anchor has, in one transaction: on an error the anchor holds what it held. Only after
     /// [`Kind::System`](crate::error::Kind) and `Internal` it may be otherwise, where the transaction was cut off.

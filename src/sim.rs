@@ -30,20 +30,27 @@
 //! interface with its `state`s and what it looks up (`lookup`), and `world` is the host around pf. [`Sim`] is the firewall of
 //! hosts that have no pf: its rules are files, and the same evaluator answers for them.
 
+mod address;
+mod choice;
 mod conf;
 mod files;
 mod lookup;
+mod matching;
+mod names;
 mod packet;
 mod pf;
 mod rule;
 mod state;
 mod trace;
+mod translate;
+mod walk;
+mod way;
 mod world;
 
 pub use conf::Conf;
 pub use files::{NOTICE, Sim};
-pub use packet::{Packet, Party, Release};
-pub use trace::{Trace, TraceStep, Verdict};
+pub use packet::{IpProtocol, Packet, Party, Release};
+pub use trace::{Looked, Trace, TraceStep, Verdict};
 pub use world::{Attachment, World};
 
 /// A main ruleset to trace with where there is none: what kport asks for, on a host that is closed from outside.

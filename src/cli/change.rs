@@ -90,18 +90,7 @@ fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<
                 publisher.unpublish_some(&caller.jail, caller.jid, &spec)
             });
         }
-        change(global, Report::Nothing, |publisher| {
-            let mut outcome = publisher.unpublish(&caller.jail, caller.jid)?;
-            let Some(jid) = caller.jid.filter(|_| !outcome.changed) else { return Ok(outcome) };
-            // A jail that was renamed and is gone: the host does not know the number any more, but the hook does.
-            for listed in publisher.list(None)?.into_iter().filter(|listed| listed.jid == Some(jid)) {
-                if let Some(before) = listed.jail.filter(|name| *name != caller.jail) {
-                    outcome = publisher.unpublish(&before, Some(jid))?;
-                    outcome.notes.push(format!("{} has published as {}", caller.jail.mention(), before.mention()));
-                }
-            }
-            Ok(outcome)
-        })
+        change(global, Report::Nothing, |publisher| publisher.unpublish(&caller.jail, caller.jid))
     };
     if let Err(error) = stopped() {
         let line = format!("{error}; the jail stops all the same, and kport gc removes what is left");

@@ -57,6 +57,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
         notes.push("net.link.bridge.pfil_member is 1: what pf does at the members of bridges is left out".to_owned());
     }
+    notes.extend_from_slice(world.notes());
     Ok(Traced { trace: world.trace(&sender, question.protocol, source, question.destination), notes, release })
 }
 
@@ -82,9 +83,14 @@ fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
 /// Nothing where the connection comes about, or the error that is the exit status.
 fn verdict(traced: &Traced) -> Result<()> {
     let why = match traced.trace.verdict {
-        Verdict::Answered => return Ok(()),
+        Verdict::Answered | Verdict::Delivered => return Ok(()),
+        Verdict::Refused => "the packet arrives, but nothing listens there",
         Verdict::Unanswered => "the packet arrives, but the connection does not come about",
         Verdict::Lost => "the packet does not arrive",
+        Verdict::Depends => {
+            let why = "whether the packet arrives depends on what kport cannot decide";
+            return Err(Error::new(Kind::Unsupported, why));
+        }
     };
     Err(Error::new(Kind::Unavailable, why))
 }
@@ -97,12 +103,22 @@ fn json(traced: &Traced) -> Value {
         "release": traced.release.number(),
         "verdict": match trace.verdict {
             Verdict::Answered => "answered",
+            Verdict::Delivered => "delivered",
+            Verdict::Refused => "refused",
             Verdict::Unanswered => "unanswered",
             Verdict::Lost => "lost",
+            Verdict::Depends => "depends",
         },
-        "delivered_to": trace.delivered_to.as_ref().map(|(who, at)| json!({ "party": party(who), "address": at.to_string() })),
+        "depends_on": trace.depends_on,
+        "possible": trace.possible.iter().map(delivered).collect::<Vec<_>>(),
+        "looked_at": { "anchors": trace.looked.anchors, "rules": trace.looked.rules },
+        "delivered_to": trace.delivered_to.as_ref().map(delivered),
         "steps": trace.steps.iter().map(step).collect::<Vec<_>>(),
     })
+}
+
+fn delivered((who, at): &(Party, SocketAddr)) -> Value {
+    json!({ "party": party(who), "address": at.to_string() })
 }
 
 fn party(party: &Party) -> Value {
@@ -114,7 +130,15 @@ fn party(party: &Party) -> Value {
 }
 
 fn packet(packet: &Packet) -> Value {
-    json!({ "protocol": packet.protocol.name(), "from": packet.from.to_string(), "to": packet.to.to_string() })
+    let mut value = json!({
+        "protocol": packet.protocol.to_string(), "from": packet.from.to_string(), "to": packet.to.to_string(),
+    });
+    if let Some((kind, code)) = packet.icmp {
+        value["icmp"] = json!({ "type": kind, "code": code });
+        value["from"] = json!(packet.from.ip().to_string());
+        value["to"] = json!(packet.to.ip().to_string());
+    }
+    value
 }
 
 fn step(step: &TraceStep) -> Value {
@@ -126,6 +150,7 @@ fn step(step: &TraceStep) -> Value {
         TraceStep::Rule { anchor, text } => json!({ "step": "rule", "anchor": anchor, "rule": text }),
         TraceStep::State { anchor, text } => json!({ "step": "state", "anchor": anchor, "rule": text }),
         TraceStep::Translated(what) => json!({ "step": "translated", "packet": packet(what) }),
+        TraceStep::Undecided { what, taken } => json!({ "step": "undecided", "what": what, "taken": taken }),
         TraceStep::Verdict(text) => json!({ "step": "verdict", "text": text }),
         TraceStep::Delivered(who, at) => json!({ "step": "delivered", "to": party(who), "address": at.to_string() }),
         TraceStep::Note(text) => json!({ "step": "note", "text": text }),

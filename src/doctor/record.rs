@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::evidence::Evidence;
-use super::{Found, problem, warning};
-use crate::error::quoted;
-use crate::host::Jails;
-use crate::name::{Anchor, PARENT};
+use super::{Finding, Found, problem, warning};
+use crate::conflict;
+use crate::error::{Result, quoted};
+use crate::host::{Interfaces, Jail, Jails};
+use crate::name::{Anchor, JailName, PARENT};
+use crate::publication::Redirect;
+use crate::publisher;
 use crate::rules;
 
 pub(super) fn state(evidence: &Evidence<'_>) -> Found {
@@ -30,7 +33,7 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Found {
             format!("see what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
         ));
     }
-    for path in store.aside()? {
+    for path in store.damaged()? {
         all.push(warning(
             format!("{} was a record that could not be read", path.display()),
             format!("see what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
@@ -97,12 +100,50 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Found {
         };
         let addresses = if jail.vnet { evidence.host.vnet_addresses(jail)? } else { jail.addresses.clone() };
         let targets: BTreeSet<IpAddr> = record.redirects().map(|r| r.target).collect();
-        for target in targets.into_iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
+        for target in targets.iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
             all.push(problem(
                 format!("jail {shown} does not have the address {target}, to which its ports lead"),
                 "publish it again",
             ));
         }
+        // what a jail without vnet has is the host's own, and may be that of another one
+        if jail.vnet {
+            for target in &targets {
+                let Some(owner) = owner(evidence, &running, jail, *target)? else { continue };
+                all.push(problem(
+                    format!("the ports of jail {shown} lead to {target}, which is {owner} by now"),
+                    "give the address back, or publish the jail again with its address: -a ADDRESS",
+                ));
+            }
+        }
     }
     Ok(Some(all))
+}
+
+/// Whose the address of a jail with a network stack of its own has become, if somebody else's.
+fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr) -> Result<Option<String>> {
+    if Interfaces(evidence.interfaces()?).is_own(target) {
+        return Ok(Some("the host's own".to_owned()));
+    }
+    for other in running.iter().filter(|other| !other.dying && other.jid != jail.jid) {
+        if publisher::are_related(&other.name, &jail.name) {
+            continue;
+        }
+        let theirs = if other.vnet { evidence.host.vnet_addresses(other)? } else { other.addresses.clone() };
+        if theirs.contains(&target) {
+            return Ok(Some(format!("that of jail {}", quoted(&other.name))));
+        }
+    }
+    Ok(None)
+}
+
+/// Two jails that a packet could be for: each was published when it was alone there.
+pub(super) fn overlaps(evidence: &Evidence<'_>) -> Found {
+    let claims: Vec<(&JailName, Redirect)> = evidence
+        .records
+        .iter()
+        .flat_map(|record| record.claims().into_iter().map(move |claim| (&record.jail, claim)))
+        .collect();
+    let problems = conflict::among(&claims, Interfaces(evidence.interfaces()?));
+    Ok(Some(problems.into_iter().map(Finding::from).collect()))
 }

@@ -123,7 +123,7 @@ pub(super) fn reported(host: &dyn Host, name: &JailName, jail: Option<&Jail>) ->
 }
 
 /// Whether one jail is inside the other: those may share a network stack.
-fn are_related(a: &str, b: &str) -> bool {
+pub(crate) fn are_related(a: &str, b: &str) -> bool {
     let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
     inside(a, b) || inside(b, a)
 }

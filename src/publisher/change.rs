@@ -79,6 +79,10 @@ impl Transaction<'_> {
         }
         if !record.replaces.is_empty() {
             let settled = self.observer.phase(Phase::Settle).and_then(|()| self.settle(&mut record));
+            if let (Ok(()), Some(old)) = (&settled, old) {
+                // its number, which may be that of an earlier start
+                self.store.release(&self.lock, old, Some(&record));
+            }
             if let Err(error) = settled {
                 self.note(format!(
                     "published, but the record still names the set before, too ({error}); publish again to set that right"

@@ -8,6 +8,7 @@ use super::transaction::Transaction;
 use super::{Phase, Request};
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
+use crate::net::Place;
 use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::store::Record;
@@ -24,16 +25,19 @@ impl Transaction<'_> {
             Some(old) => joined(&old.publications, publication),
             _ => vec![publication],
         };
-        let forced = self.check_ports(request, added_to, jid, &publications)?;
+        let forced = self.check_ports(request, old, added_to, jid, &publications)?;
         self.outcome.notes.extend(forced);
+        self.note_everywhere(&publications);
         self.check_tables(request)?;
         Ok(Record { earlier_jid, ..self.record_of(&request.jail, jid, publications) })
     }
 
-    /// What of it was forced. `added_to` is what the jail has published and keeps.
+    /// What of it was forced, and what overlaps all the same. `old` is what the jail has published, `added_to` the same if it
+    /// keeps it.
     fn check_ports(
         &self,
         request: &Request,
+        old: Option<&Record>,
         added_to: Option<&Record>,
         jid: Option<i32>,
         publications: &[Publication],
@@ -46,21 +50,45 @@ impl Transaction<'_> {
         let mut forced = vec![];
         // what stays was looked at when it was published, and may have been forced then
         let kept: HashSet<Redirect> = added_to.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+        let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         for redirect in &claims {
             self.in_time()?;
-            self.others.check(&own, jid, redirect, self.facts.places()?)?;
+            match self.others.check(&own, jid, redirect, self.facts.places()?) {
+                // an address of the host has moved since it was published: the neighbour is no newer than this one
+                Err(error) if error.kind() == Kind::Conflict && published.contains(redirect) => {
+                    forced.push(format!("published already, though {error}"));
+                }
+                other => other?,
+            }
             if kept.contains(redirect) {
                 continue;
             }
-            self.check_host(redirect, &mut |error| {
+            let mut yielding = |error| {
                 if !request.force {
                     return Err(error);
                 }
                 forced.push(format!("forced: {error}"));
                 Ok(())
-            })?;
+            };
+            conflict::with_transit(redirect, self.facts.places()?).or_else(&mut yielding)?;
+            self.check_host(redirect, &mut yielding)?;
         }
         Ok(forced)
+    }
+
+    /// What is on every address is on those toward jails, too.
+    fn note_everywhere(&mut self, publications: &[Publication]) {
+        let mut all = publications.iter().flat_map(|p| &p.redirects).filter(|r| r.place == Place::Any);
+        if let Some(redirect) = all.next() {
+            let more = match all.count() {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            self.note(format!(
+                "{redirect}{more}: * takes what comes in by any interface for any address of the host, also from jails, and \
+                 those of jails on the host's stack; name an interface or address to leave the others alone"
+            ));
+        }
     }
 
     /// The tables that the request names have to be there: by a table that is not, pf lets nobody in.

@@ -20,7 +20,7 @@ impl Transaction<'_> {
     ///
     /// Errors are gathered: what can be undone is undone, and the record stays until all of it is.
     pub(super) fn unpublish(&mut self, jail: &JailName, jid: Option<i32>) -> Result<()> {
-        let jail = &self.published_as(jail)?;
+        let jail = &self.published_as(jail, jid)?;
         let anchor = jail.anchor();
         let record = self.record(&anchor)?;
         if self.is_late(jail, jid, record.as_ref())? {
@@ -32,7 +32,7 @@ impl Transaction<'_> {
     /// Removes single mappings of a jail, in one transaction, and leaves its others. A mapping that is not published is
     /// told, and is no error. `auto` stands for any host port.
     pub(super) fn unpublish_some(&mut self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<()> {
-        let jail = &self.published_as(jail)?;
+        let jail = &self.published_as(jail, jid)?;
         let old = self.record(&jail.anchor())?;
         if self.is_late(jail, jid, old.as_ref())? {
             return Ok(());
@@ -62,8 +62,8 @@ impl Transaction<'_> {
     }
 
     /// The name by which a jail has published: a jail that was renamed meanwhile is known by its number.
-    fn published_as(&mut self, jail: &JailName) -> Result<JailName> {
-        match earlier_name(self.host, self.store, &self.boot, jail)? {
+    fn published_as(&mut self, jail: &JailName, jid: Option<i32>) -> Result<JailName> {
+        match earlier_name(self.host, self.store, &self.boot, jail, jid)? {
             None => Ok(jail.clone()),
             Some(name) => {
                 self.note(format!("{} has published as {}", jail.mention(), name.mention()));

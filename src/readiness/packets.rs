@@ -12,7 +12,7 @@ use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::rule::Direction;
 use crate::rules;
-use crate::sim::{Conf, Party, Release, TraceStep, World};
+use crate::sim::{Conf, Party, Release, TraceStep, Verdict, World};
 
 /// `set skip` on an interface at which pf has to look.
 pub fn skip<'a>(
@@ -109,13 +109,18 @@ pub fn main_ruleset<'a>(
     world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
     let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
     for (path, text) in around.rulesets.iter().filter(|(path, _)| !own(path)) {
-        let read = if path.is_empty() { world.load_main(text) } else { world.load_text(path, text) };
-        if let Err(error) = read {
-            let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
-            found.warnings.push(Problem { seen: format!("not looked at: {place}: {error}"), remedy: String::new() });
-            return Ok(found);
+        match Conf::of_output(text) {
+            Ok(conf) => world.load_conf(path, conf),
+            Err(error) => {
+                let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
+                found
+                    .warnings
+                    .push(Problem { seen: format!("not looked at: {place}: {error}"), remedy: String::new() });
+                return Ok(found);
+            }
         }
     }
+    let mut open: BTreeMap<String, String> = BTreeMap::new();
     let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (publication, redirect) in redirects(publications) {
         let probes = probes(around, publication, redirect, world.filter_local)?;
@@ -131,10 +136,15 @@ pub fn main_ruleset<'a>(
             via: publication.via.clone(),
         };
         let mut loaded = world.clone();
-        loaded.load(publication.jail.anchor().path(), &rules::rules(&alone));
+        loaded.load(publication.jail.anchor().path(), &rules::rules(&alone))?;
         for (sender, from, to) in probes {
             // no states of the probe before
             let trace = loaded.clone().trace(&sender, redirect.protocol, from, to);
+            if trace.verdict == Verdict::Depends {
+                let seen = format!("{} from {sender} to {redirect}", publication.jail.mention());
+                open.entry(trace.depends_on.join("; ")).or_insert(seen);
+                continue;
+            }
             let reason = match trace.delivered_to {
                 Some((_, at)) if at.ip() == redirect.target => continue,
                 Some((party, at)) => format!("it goes to {party} at {at} instead"),
@@ -143,6 +153,11 @@ pub fn main_ruleset<'a>(
             lost.entry(reason).or_default().push(format!("{} from {sender} to {redirect}", publication.jail.mention()));
         }
     }
+    let undecided = |(what, seen): (String, String)| Problem {
+        seen: format!("{seen}: whether it arrives depends on what kport cannot decide: {what}"),
+        remedy: String::new(),
+    };
+    found.warnings.extend(open.into_iter().map(undecided));
     // a family that is not forwarded is a finding of its own
     lost.remove("the host does not forward");
     found.problems.extend(lost.into_iter().map(|(reason, lost)| {
@@ -189,7 +204,7 @@ fn probes(
     };
     let to = match redirect.place {
         Place::Address(address) => address,
-        Place::Interface(_) | Place::Any => own,
+        Place::Interface(_) | Place::Any | Place::AnyOf(_) => own,
     };
     let to = SocketAddr::new(to, redirect.host.first());
     if let Some(source) = source.filter(|_| !redirect.place.is_loopback()) {

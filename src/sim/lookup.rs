@@ -1,22 +1,272 @@
-//! What rules look up when a packet passes: the interfaces of the host, and the tables.
+//! What rules look up when a packet passes: interfaces, tables, routes, sockets. An answer may be that it cannot be known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use crate::host::{HostInterface, Interfaces};
-use crate::net::Interface;
+use super::address::{OfInterface, Operand, Part};
+use crate::host::{HostInterface, Interfaces, Listener};
+use crate::net::{Family, Interface, PerFamily, Protocol};
 
-/// What rules look up when a packet passes.
+/// Whether a condition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Truth {
+    No,
+    Yes,
+    /// It cannot be decided, because of this.
+    Maybe(String),
+}
+
+impl Truth {
+    pub(super) fn of(holds: bool) -> Truth {
+        if holds { Truth::Yes } else { Truth::No }
+    }
+
+    pub(super) fn not(self) -> Truth {
+        match self {
+            Truth::No => Truth::Yes,
+            Truth::Yes => Truth::No,
+            maybe @ Truth::Maybe(_) => maybe,
+        }
+    }
+
+    /// Both hold: a no decides, whatever the other may be.
+    pub(super) fn and(self, other: impl FnOnce() -> Truth) -> Truth {
+        match self {
+            Truth::No => Truth::No,
+            Truth::Yes => other(),
+            Truth::Maybe(why) => match other() {
+                Truth::No => Truth::No,
+                Truth::Yes => Truth::Maybe(why),
+                Truth::Maybe(more) if more == why => Truth::Maybe(why),
+                Truth::Maybe(more) => Truth::Maybe(format!("{why}; {more}")),
+            },
+        }
+    }
+}
+
+/// The addresses of a pf table; the longest entry that holds an address decides (pfr_match_addr in pf_table.c).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Each network, and whether it is excepted.
+    networks: HashMap<IpNet, bool>,
+    /// Names of interfaces and hosts, which pfctl looks up when it fills the table.
+    pub others: Vec<(bool, Operand)>,
+}
+
+impl Table {
+    pub(super) fn insert(&mut self, network: IpNet, not: bool) {
+        self.networks.insert(network.trunc(), not);
+    }
+
+    /// What it holds, in order.
+    pub(super) fn networks(&self) -> Vec<(bool, IpNet)> {
+        let mut all: Vec<(bool, IpNet)> = self.networks.iter().map(|(network, not)| (*not, *network)).collect();
+        all.sort_by_key(|(_, network)| *network);
+        all
+    }
+
+    /// The addresses of one family that a pool takes from it: one for each entry.
+    fn pool(&self, family: Family) -> impl Iterator<Item = IpNet> {
+        self.networks().into_iter().filter(move |(not, net)| !not && Family::of(net.addr()) == family).map(|(_, n)| n)
+    }
+
+    fn holds(&self, address: IpAddr, lookup: &Lookup) -> Truth {
+        let longest = (0..=IpNet::from(address).prefix_len()).rev().find_map(|length| {
+            let network = IpNet::new(address, length).ok()?.trunc();
+            self.networks.get(&network).map(|not| (length, !*not))
+        });
+        let mut found = Truth::of(longest.is_some_and(|(_, holds)| holds));
+        for (not, operand) in &self.others {
+            match (operand.holds(address, false, None, lookup), not) {
+                (Truth::Yes, not) => return Truth::of(!not),
+                (Truth::Maybe(why), _) => found = found_or(found, why),
+                (Truth::No, _) => {}
+            }
+        }
+        found
+    }
+}
+
+fn found_or(found: Truth, why: String) -> Truth {
+    if found == Truth::Yes { found } else { Truth::Maybe(why) }
+}
+
+/// The facts of the host that rules ask for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lookup {
     pub interfaces: Vec<HostInterface>,
-    pub tables: BTreeMap<String, Vec<IpNet>>,
+    /// By the anchor that defines them, and name.
+    pub tables: BTreeMap<String, BTreeMap<String, Table>>,
+    /// Networks that a gateway behind an interface leads to.
+    pub routes: Vec<(IpNet, Interface)>,
+    /// The interfaces of the default routes, IPv4 and IPv6.
+    pub gateways: PerFamily<Option<Interface>>,
+    /// The sockets of the host and of jails on its stack that wait for traffic; `None` where they are not known.
+    pub listeners: Option<Vec<Listener>>,
+    /// The ends of connections that the host, or a jail on its stack, has begun.
+    pub clients: Vec<SocketAddr>,
 }
 
 impl Lookup {
-    /// Whether `name` is the interface or a group that it is in.
-    pub(super) fn is_in(&self, interface: Interface, name: Interface) -> bool {
-        Interfaces(&self.interfaces).is_in(interface, name)
+    /// Whether `name` is the interface or a group that it is in, or `any`, which is all but loopback (pfi_kkif_match in pf_if.c).
+    pub(super) fn is_in(&self, interface: Interface, name: &str) -> bool {
+        let grouped = |known: &HostInterface| known.groups.iter().any(|group| group.as_str() == name);
+        interface.as_str() == name
+            || self.interfaces.iter().any(|known| known.name == interface && grouped(known))
+            || name == "any" && !is_loopback(interface)
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        name == "self" || self.interfaces.iter().any(|known| self.is_in(known.name, name))
+    }
+
+    fn table(&self, anchor: &str, name: &str) -> Option<&Table> {
+        let of = |anchor: &str| self.tables.get(anchor)?.get(name);
+        of(anchor).or_else(|| of(""))
+    }
+
+    /// The interface that leads to an address: its own, or that of the longest network or route, else of the default route.
+    pub(super) fn route(&self, address: IpAddr) -> Option<Interface> {
+        let own = self.interfaces.iter().find(|i| i.addresses.iter().any(|own| own.addr() == address));
+        own.map(|own| own.name)
+            .or_else(|| self.longest(address).map(|(_, name)| name))
+            .or(*self.gateways.of(Family::of(address)))
+    }
+
+    /// The interface on the longest network that holds `address`, or the route to it, and the length.
+    pub(super) fn longest(&self, address: IpAddr) -> Option<(u8, Interface)> {
+        let connected = Interfaces(&self.interfaces).connected(address);
+        let routes = self.routes.iter().filter(|(network, _)| network.contains(&address));
+        let routes = routes.map(|(network, name)| (network.prefix_len(), *name));
+        // a network that the host is on comes before a route of the same length
+        routes.chain(connected.map(|(name, network)| (network.prefix_len(), name))).max_by_key(|(length, _)| *length)
+    }
+
+    /// Whether a socket of the host has a local address (pf_socket_lookup in pf.c): `None` where that is not known.
+    pub(super) fn socket(&self, protocol: Protocol, local: SocketAddr) -> Option<bool> {
+        if self.clients.contains(&local) {
+            return Some(true);
+        }
+        // sctp sockets are not listed, and pf does not look for them
+        let listeners = self.listeners.as_ref().filter(|_| protocol != Protocol::Sctp)?;
+        let family = Family::of(local.ip());
+        Some(listeners.iter().any(|listener| {
+            listener.protocol == protocol
+                && listener.port == local.port()
+                && *listener.families.of(family)
+                && listener.address.is_none_or(|address| address == local.ip())
+        }))
+    }
+}
+
+pub(super) fn is_loopback(interface: Interface) -> bool {
+    crate::net::Place::Interface(interface).is_loopback()
+}
+
+pub(super) fn link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if crate::net::is_link_local6(v6))
+}
+
+impl OfInterface {
+    /// The addresses that it stands for, each with its network.
+    fn networks<'a>(&'a self, lookup: &'a Lookup) -> impl Iterator<Item = IpNet> + 'a {
+        let of_interface = move |interface: &'a HostInterface| {
+            // `:0` is the first address of each family, link-local ones left out (pfi_instance_add in pf_if.c)
+            let mut seen = [false; 2];
+            interface.addresses.iter().copied().filter(move |network| {
+                let known = &mut seen[usize::from(network.addr().is_ipv6())];
+                !self.first || !link_local(network.addr()) && !std::mem::replace(known, true)
+            })
+        };
+        let ours = |interface: &&HostInterface| self.name == "self" || lookup.is_in(interface.name, &self.name);
+        lookup.interfaces.iter().filter(ours).flat_map(of_interface).filter_map(|network| self.part_of(network))
+    }
+
+    fn part_of(&self, network: IpNet) -> Option<IpNet> {
+        let part = match self.part {
+            Part::Address => IpNet::from(network.addr()),
+            Part::Network if link_local(network.addr()) => return None,
+            Part::Network => network.trunc(),
+            Part::Broadcast => match network {
+                IpNet::V4(v4) if v4.prefix_len() < 31 => IpNet::V4(Ipv4Net::from(v4.broadcast())),
+                _ => return None,
+            },
+            Part::Peer => return None,
+        };
+        match self.bits {
+            Some(bits) => IpNet::new(part.addr(), bits.min(part.max_prefix_len())).ok(),
+            None => Some(part),
+        }
+    }
+
+    fn holds(&self, address: IpAddr, not: bool, lookup: &Lookup) -> Truth {
+        if self.part == Part::Peer {
+            return Truth::Maybe(format!("the address at the other end of {} is not known", self.name));
+        }
+        if !self.dynamic && !lookup.knows(&self.name) {
+            return Truth::Maybe(format!("what {} stands for is not known here", self.name));
+        }
+        let family = Family::of(address);
+        let mut members = self.networks(lookup).filter(|network| Family::of(network.addr()) == family);
+        Truth::of(match (not, self.dynamic) {
+            (false, _) => members.any(|network| network.contains(&address)),
+            (true, true) => !members.any(|network| network.contains(&address)),
+            // pfctl has made a rule of each address: any of them takes what is not its own
+            (true, false) => members.any(|network| !network.contains(&address)),
+        })
+    }
+}
+
+impl Operand {
+    /// Whether it stands for `address`, or with `not` for any other. `from` is the interface by which a packet with this source
+    /// comes, for urpf-failed.
+    pub(super) fn holds(&self, address: IpAddr, not: bool, from: Option<Interface>, lookup: &Lookup) -> Truth {
+        self.holds_in("", address, not, from, lookup)
+    }
+
+    /// The same in a rule of `anchor`, which may have tables of its own.
+    pub(super) fn holds_in(
+        &self,
+        anchor: &str,
+        address: IpAddr,
+        not: bool,
+        from: Option<Interface>,
+        lookup: &Lookup,
+    ) -> Truth {
+        let held = match self {
+            Operand::Any => Truth::Yes,
+            Operand::Network(network) => Truth::of(network.contains(&address)),
+            Operand::Range(first, last) => {
+                Truth::of(first.is_ipv4() == address.is_ipv4() && (first..=last).contains(&&address))
+            }
+            Operand::Table(name) => lookup.table(anchor, name).map_or(Truth::No, |table| table.holds(address, lookup)),
+            Operand::Interface(of) => return of.holds(address, not, lookup),
+            Operand::NoRoute => Truth::of(!link_local(address) && lookup.route(address).is_none()),
+            Operand::UrpfFailed => Truth::of(
+                !link_local(address)
+                    && from.is_some_and(|on| !on.as_str().starts_with("enc") && lookup.route(address) != Some(on)),
+            ),
+            Operand::Named(name) => Truth::Maybe(format!("the addresses of {name} are not looked up")),
+        };
+        if not { held.not() } else { held }
+    }
+
+    /// The networks of one family that a pool takes addresses from, in its order; link-local ones are passed over (pf_map_addr in
+    /// pf_lb.c). `None` where they are not known.
+    pub(super) fn pool(&self, anchor: &str, family: Family, lookup: &Lookup) -> Option<Vec<IpNet>> {
+        let of_family = |network: &IpNet| Family::of(network.addr()) == family;
+        Some(match self {
+            Operand::Network(network) => vec![*network].into_iter().filter(of_family).collect(),
+            Operand::Interface(of) if of.part == Part::Peer => return None,
+            Operand::Interface(of) if !of.dynamic && !lookup.knows(&of.name) => return None,
+            Operand::Interface(of) => {
+                of.networks(lookup).filter(of_family).filter(|network| !link_local(network.addr())).collect()
+            }
+            Operand::Table(name) => lookup.table(anchor, name).map_or(vec![], |table| table.pool(family).collect()),
+            Operand::Any | Operand::Range(..) | Operand::NoRoute | Operand::UrpfFailed => vec![],
+            Operand::Named(_) => return None,
+        })
     }
 }

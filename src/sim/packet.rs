@@ -1,8 +1,11 @@
-//! A packet, and whose pf it meets.
+//! A packet, who sends it, and whose pf it meets.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
+use super::names;
+use crate::error::{Error, Kind, quoted};
 use crate::net::{Family, Interface, Protocol};
 
 /// Whose pf. In 14 the first translation rule that matches wins over all; in 15.1 the first of each ruleset, and the
@@ -31,33 +34,171 @@ impl Release {
     }
 }
 
+/// A protocol of IP, by its number (protocols(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IpProtocol(pub u8);
+
+impl IpProtocol {
+    /// ICMP
+    pub const ICMP: IpProtocol = IpProtocol(1);
+    /// ICMP of IPv6
+    pub const ICMP6: IpProtocol = IpProtocol(58);
+
+    /// The one of the three that have ports.
+    pub fn with_ports(self) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.0)
+    }
+
+    pub(super) fn is_icmp(self) -> bool {
+        self == IpProtocol::ICMP || self == IpProtocol::ICMP6
+    }
+}
+
+impl From<Protocol> for IpProtocol {
+    fn from(protocol: Protocol) -> IpProtocol {
+        IpProtocol(protocol.number())
+    }
+}
+
+impl FromStr for IpProtocol {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<IpProtocol, Error> {
+        names::protocol(text).map(IpProtocol).ok_or_else(|| {
+            Error::new(
+                Kind::Argument,
+                format!("{} is no protocol: tcp, udp, sctp, icmp, icmp6 or a number", quoted(text)),
+            )
+        })
+    }
+}
+
+impl fmt::Display for IpProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            IpProtocol::ICMP6 => f.write_str("icmp6"),
+            IpProtocol(number) => f.write_str(&names::protocol_name(number)),
+        }
+    }
+}
+
 /// A packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Its protocol.
-    pub protocol: Protocol,
-    /// Where it comes from.
+    pub protocol: IpProtocol,
+    /// Where it comes from. The port of an ICMP query is its id.
     pub from: SocketAddr,
-    /// Where it goes.
+    /// Where it goes. The port of an ICMP query is its type.
     pub to: SocketAddr,
-    /// Whether it starts a connection: a tcp SYN. A rule with `flags S/SA` takes no other tcp packet.
-    pub starts: bool,
+    /// The flags of tcp, as bits of its header.
+    pub flags: u16,
+    /// Type and code, of ICMP.
+    pub icmp: Option<(u8, u8)>,
     pub(super) tag: Option<String>,
+    /// The interface that it came in on; `None` for what the host sends.
+    pub(super) received_on: Option<Interface>,
+    /// What an ICMP error is about.
+    pub(super) about: Option<Box<Packet>>,
+    /// The table of routes that it goes by (setfib(1)).
+    pub(super) fib: u32,
 }
 
+/// The flags of tcp.
+const SYN: u16 = 0x02;
+const ACK: u16 = 0x10;
+/// The query of each pair of ICMP types, and its answer (pf_icmp_mapping in sys/netpfil/pf/pf.c).
+const QUERIES: [(u8, u8); 5] = [(8, 0), (13, 14), (15, 16), (17, 18), (10, 9)];
+const QUERIES6: [(u8, u8); 3] = [(128, 129), (135, 136), (201, 200)];
+
 impl Packet {
+    /// The first packet of a connection, an echo request of ICMP.
+    pub fn first(protocol: impl Into<IpProtocol>, from: SocketAddr, to: SocketAddr) -> Packet {
+        let protocol = protocol.into();
+        match protocol {
+            IpProtocol::ICMP => Packet::icmp(8, 0, from, to),
+            IpProtocol::ICMP6 => Packet::icmp(128, 0, from, to),
+            _ => Packet::plain(protocol, from, to, SYN),
+        }
+    }
+
+    /// An ICMP packet, of the family that its addresses are of. The source's port is the id of a query.
+    pub fn icmp(kind: u8, code: u8, from: SocketAddr, to: SocketAddr) -> Packet {
+        let inet6 = to.is_ipv6();
+        let protocol = if inet6 { IpProtocol::ICMP6 } else { IpProtocol::ICMP };
+        let (mut from, mut to) = (from, to);
+        // the id stands at the side that has asked, the type of the query at the other
+        let queries: &[(u8, u8)] = if inet6 { &QUERIES6 } else { &QUERIES };
+        match queries.iter().find(|(_, answer)| *answer == kind) {
+            Some((query, _)) => {
+                to.set_port(from.port());
+                from.set_port((*query).into());
+            }
+            None => {
+                if !queries.iter().any(|(query, _)| *query == kind) {
+                    from.set_port(0);
+                }
+                to.set_port(kind.into());
+            }
+        }
+        Packet { icmp: Some((kind, code)), ..Packet::plain(protocol, from, to, 0) }
+    }
+
+    fn plain(protocol: IpProtocol, from: SocketAddr, to: SocketAddr, flags: u16) -> Packet {
+        let flags = if protocol.with_ports() == Some(Protocol::Tcp) { flags } else { 0 };
+        Packet { protocol, from, to, flags, icmp: None, tag: None, received_on: None, about: None, fib: 0 }
+    }
+
+    /// "Port unreachable", about a packet that came to `by`.
+    pub(super) fn unreachable(about: &Packet) -> Packet {
+        let (kind, code) = if about.to.is_ipv6() { (1, 4) } else { (3, 3) };
+        let port_of_error = |address: SocketAddr| SocketAddr::new(address.ip(), 0);
+        let made = Packet::icmp(kind, code, port_of_error(about.to), port_of_error(about.from));
+        Packet { about: Some(Box::new(about.clone())), ..made }
+    }
+
     pub(super) fn family(&self) -> Family {
         Family::of(self.to.ip())
     }
 
-    pub(super) fn answer(&self) -> Packet {
-        Packet { protocol: self.protocol, from: self.to, to: self.from, starts: false, tag: None }
+    /// Whether a state may begin with it: an sctp INIT, a tcp SYN and all that has no such sign.
+    pub(super) fn is_icmp_error(&self) -> bool {
+        match (self.protocol, self.icmp) {
+            (IpProtocol::ICMP, Some((kind, _))) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            (IpProtocol::ICMP6, Some((kind, _))) => matches!(kind, 1..=4),
+            _ => false,
+        }
+    }
+
+    /// What answers it; `None` where nothing does.
+    pub(super) fn answer(&self) -> Option<Packet> {
+        let icmp = match self.icmp {
+            Some((kind, _)) => {
+                let queries: &[(u8, u8)] = if self.to.is_ipv6() { &QUERIES6 } else { &QUERIES };
+                let (_, answer) = queries.iter().find(|(query, _)| *query == kind)?;
+                Some((*answer, 0))
+            }
+            None => None,
+        };
+        Some(Packet { icmp, ..Packet::plain(self.protocol, self.to, self.from, SYN | ACK) })
+    }
+
+    /// What the sender sends next.
+    pub(super) fn next(&self) -> Packet {
+        Packet { icmp: self.icmp, ..Packet::plain(self.protocol, self.from, self.to, ACK) }
     }
 }
 
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} -> {}", self.protocol, self.from, self.to)
+        if self.protocol.with_ports().is_some() {
+            return write!(f, "{} {} -> {}", self.protocol, self.from, self.to);
+        }
+        write!(f, "{}", self.protocol)?;
+        if let Some((kind, _)) = self.icmp {
+            write!(f, " {}", names::icmp_type_name(kind, self.protocol == IpProtocol::ICMP6))?;
+        }
+        write!(f, " {} -> {}", self.from.ip(), self.to.ip())
     }
 }
 

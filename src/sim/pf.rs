@@ -2,229 +2,396 @@
 //! sys/netpfil/pf/pf.c, pf_get_translation in pf_lb.c).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::conf::Conf;
+use super::choice::Run;
 use super::lookup::Lookup;
-use super::rule::{Action, Keep, PortMatch, Rule, RuleKind, Target};
-use super::state::States;
-use super::{Packet, Release, TraceStep};
+use super::matching::{Assumed, Hook};
+use super::packet::{Packet, Release};
+use super::rule::{Action, Effects, Keep, RouteKind, Rule, RuleKind};
+use super::state::{FoundState, Kept, Maker, Route, States};
+use super::trace::TraceStep;
+use super::translate::{self, Context, Untranslated};
+use super::walk::{Branch, Found, Walk, place, taken};
 use crate::net::Interface;
 use crate::rule::Direction;
+
+/// The rules of one anchor, or of the main ruleset, by what looks at them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ruleset([Vec<Rule>; 4]);
+
+impl Ruleset {
+    pub(super) fn new(rules: Vec<Rule>) -> Ruleset {
+        let mut made = Ruleset::default();
+        for rule in rules {
+            made.0[rule.action.kind() as usize].push(rule);
+        }
+        made
+    }
+
+    pub(super) fn of(&self, kind: RuleKind) -> &[Rule] {
+        &self.0[kind as usize]
+    }
+}
 
 /// pf with its rules and states.
 #[derive(Clone, Debug)]
 pub(super) struct Pf {
     pub enabled: bool,
     pub release: Release,
-    pub main: Conf,
-    /// By path, in the order in which pf walks the children of a wildcard call.
-    pub anchors: BTreeMap<String, Vec<Rule>>,
+    /// By path, the main one's empty, in the order in which pf walks the children of a wildcard call.
+    pub rulesets: BTreeMap<String, Arc<Ruleset>>,
+    pub skip: Vec<String>,
+    pub syncookies: bool,
     pub states: States,
 }
 
-/// A rule that was found: where, and which.
-struct Found<'a> {
-    anchor: &'a str,
-    number: usize,
-    rule: &'a Rule,
+/// What becomes of a packet behind the hook.
+pub(super) enum After {
+    Dropped,
+    Goes(Packet),
+    /// Out by this interface, whatever the routes say.
+    Sent {
+        packet: Packet,
+        on: Interface,
+        /// pf looks at it there.
+        tested: bool,
+    },
+    /// Of the other family now: out by its route, where pf does not look again.
+    Crossed(Packet),
 }
 
-/// One walk through the rules of a kind.
-struct Walk<'a, 's> {
-    pf: &'a Pf,
-    lookup: &'a Lookup,
-    kind: RuleKind,
-    direction: Direction,
-    on: Interface,
-    packet: Packet,
-    found: Option<Found<'a>>,
-    done: bool,
-    steps: &'s mut Vec<TraceStep>,
-}
-
-impl<'a> Walk<'a, '_> {
-    /// `anchor` is empty for the main ruleset.
-    fn ruleset(&mut self, anchor: &'a str, rules: &'a [Rule]) {
-        for (number, rule) in rules.iter().enumerate() {
-            if rule.action.kind() != self.kind || !rule.takes(&self.packet, self.direction, self.on, self.lookup) {
-                continue;
-            }
-            // a tag holds from here on, also when a later rule wins
-            if let Some(tag) = &rule.tag {
-                self.packet.tag = Some(tag.clone());
-            }
-            if let Action::Call(_, path) = &rule.action {
-                self.call(path, rule.quick);
-                if self.done {
-                    return;
-                }
-                continue;
-            }
-            self.steps.push(TraceStep::Rule { anchor: anchor.to_owned(), text: rule.text.clone() });
-            match &rule.action {
-                // 15 leaves what an earlier anchor found, and goes on behind this ruleset
-                Action::Nat(None) | Action::Rdr(None) if self.pf.release == Release::V15 => return,
-                Action::Nat(None) | Action::Rdr(None) => {
-                    (self.found, self.done) = (None, true);
-                    return;
-                }
-                Action::Nat(_) | Action::Rdr(_) => {
-                    self.found = Some(Found { anchor, number, rule });
-                    // 14: the first match of all. 15: the first of its ruleset, and a later ruleset may still match
-                    self.done = self.pf.release == Release::V14;
-                    return;
-                }
-                Action::Pass | Action::Block | Action::Call(..) => {
-                    self.found = Some(Found { anchor, number, rule });
-                    if rule.quick {
-                        self.done = true;
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    fn call(&mut self, path: &'a str, quick: bool) {
-        let pf = self.pf;
-        let before = self.found.as_ref().map(|found| (found.anchor, found.number));
-        match path.strip_suffix('*') {
-            None => {
-                if let Some((path, rules)) = pf.anchors.get_key_value(path) {
-                    self.ruleset(path, rules);
-                }
-            }
-            Some(parent) => {
-                // the direct children only, in order; not the parent's own rules
-                let children = pf.anchors.iter().filter(|(path, _)| {
-                    path.strip_prefix(parent).is_some_and(|name| !name.is_empty() && !name.contains('/'))
-                });
-                for (path, rules) in children {
-                    self.ruleset(path, rules);
-                    // 15: a quick call with a wildcard ends behind its first child, whether that matched or not
-                    if self.done || (quick && pf.release == Release::V15) {
-                        self.done = self.done || quick;
-                        return;
-                    }
-                }
-            }
-        }
-        let matched = self.found.as_ref().map(|found| (found.anchor, found.number)) != before;
-        self.done = self.done || (quick && matched);
-    }
+/// One packet at one interface.
+struct Test<'a, 'r> {
+    hook: Hook<'a>,
+    known: &'a [IpAddr],
+    run: &'r mut Run,
+    steps: &'r mut Vec<TraceStep>,
 }
 
 impl Pf {
-    fn walk<'a>(
-        &'a self,
-        kind: RuleKind,
-        packet: &Packet,
-        direction: Direction,
-        on: Interface,
-        lookup: &'a Lookup,
-        steps: &mut Vec<TraceStep>,
-    ) -> (Option<Found<'a>>, Packet) {
-        let packet = packet.clone();
-        let mut walk = Walk { pf: self, lookup, kind, direction, on, packet, found: None, done: false, steps };
-        walk.ruleset("", &self.main.rules);
-        (walk.found, walk.packet)
-    }
-
     /// Whether the packet goes on, and as what.
     pub(super) fn test(
         &mut self,
-        packet: &mut Packet,
-        direction: Direction,
-        on: Interface,
-        lookup: &Lookup,
+        packet: Packet,
+        (direction, on): (Direction, Interface),
+        (lookup, known): (&Lookup, &[IpAddr]),
+        run: &mut Run,
         steps: &mut Vec<TraceStep>,
-    ) -> bool {
+    ) -> After {
         steps.push(TraceStep::Hook { direction, on });
         if !self.enabled {
             steps.push(TraceStep::Note("pf is disabled: not looked at".to_owned()));
-            return true;
+            return After::Goes(packet);
         }
-        if self.main.skip.iter().any(|name| lookup.is_in(on, *name)) {
+        if self.skip.iter().any(|name| lookup.is_in(on, name)) {
             steps.push(TraceStep::Note("set skip: not looked at".to_owned()));
-            return true;
+            return After::Goes(packet);
         }
         let before = packet.clone();
-        if let Some(state) = self.states.find(packet, direction, on) {
-            steps.push(TraceStep::State { anchor: state.origin.0.clone(), text: state.rule.clone() });
-            note_translation(&before, packet, steps);
-            return true;
-        }
-        let kind = if direction == Direction::In { RuleKind::Rdr } else { RuleKind::Nat };
-        let (translation, tagged) = self.walk(kind, packet, direction, on, lookup, steps);
-        packet.tag = tagged.tag;
-        let mut passed_by_rdr = None;
-        let translated = translation.is_some();
-        if let Some(found) = translation {
-            let done = match &found.rule.action {
-                Action::Rdr(Some(target)) => redirect(packet, target, found.rule, lookup),
-                Action::Nat(Some(pool)) => pool.pick(packet.family(), lookup).and_then(|address| {
-                    let port = self.states.free_port(packet, address)?;
-                    packet.from = SocketAddr::new(address, port);
-                    Some(())
-                }),
-                _ => Some(()),
-            };
-            if done.is_none() {
-                steps.push(TraceStep::Note("no address to translate to".to_owned()));
-                // 14 goes on untranslated (pf_get_translation returns no rule), 15 drops (PFRES_MAPFAILED)
-                if self.release == Release::V15 {
-                    return false;
-                }
-            }
-            note_translation(&before, packet, steps);
-            if matches!(&found.rule.action, Action::Rdr(Some(Target { pass: true, .. }))) {
-                let origin = (found.anchor.to_owned(), found.number);
-                passed_by_rdr = Some((origin, found.rule.text.clone()));
-            }
-        }
-        let (bound, origin, keep) = if let Some((origin, text)) = passed_by_rdr {
-            (self.main.if_bound, (origin, text), Some(Keep::default()))
-        } else {
-            let (filter, tagged) = self.walk(RuleKind::Filter, packet, direction, on, lookup, steps);
-            packet.tag = tagged.tag;
-            match filter {
-                Some(Found { rule: Rule { action: Action::Block, .. }, .. }) => {
-                    steps.push(TraceStep::Verdict("blocked".to_owned()));
-                    return false;
-                }
-                Some(Found { anchor, number, rule }) => {
-                    let bound = rule.keep.is_some_and(|keep| keep.if_bound);
-                    (bound, ((anchor.to_owned(), number), rule.text.clone()), rule.keep)
-                }
-                None => (false, ((String::new(), usize::MAX), "no rule".to_owned()), None),
-            }
+        let mut packet = packet;
+        let found = match packet.about {
+            Some(_) => self.states.find_error(&mut packet, direction, on),
+            None => self.states.find(&mut packet, direction, on),
         };
-        if keep.is_some() || translated {
-            let options = keep.unwrap_or_default().options;
-            let made = self.states.insert((&before, packet), direction, bound.then_some(on), origin, &options);
-            if let Err(limit) = made {
+        if let Some(state) = found {
+            return by_state(state, &before, packet, steps);
+        }
+        let made = {
+            let mut test = Test { hook: Hook { direction, on, lookup }, known, run, steps };
+            test.rules(self, &packet)
+        };
+        let Some(made) = made else { return After::Dropped };
+        if let Some(new) = made.state {
+            let stored =
+                self.states.insert((&before, &made.packet), direction, new.bound, new.maker, &new.keep, new.kept);
+            if let Err(limit) = stored {
                 steps.push(TraceStep::Verdict(format!("blocked: {limit} is reached")));
-                return false;
+                return After::Dropped;
             }
         }
         steps.push(TraceStep::Verdict("passed".to_owned()));
-        true
+        made.after
     }
 }
 
-/// The destination of an rdr rule; a range keeps its offset (pf_get_transaddr in pf_lb.c).
-fn redirect(packet: &mut Packet, target: &Target, rule: &Rule, lookup: &Lookup) -> Option<()> {
-    let address = target.address.pick(packet.family(), lookup)?;
-    let port = match (target.ports, rule.to.ports) {
-        (None, _) => packet.to.port(),
-        (Some(ports), Some(PortMatch::In(first, _))) => {
-            ports.first() + (packet.to.port().wrapping_sub(first)) % ports.count()
+/// As a state has it: translated, tagged, routed.
+fn by_state(state: FoundState, before: &Packet, mut packet: Packet, steps: &mut Vec<TraceStep>) -> After {
+    let FoundState { maker, kept, along, crossed } = state;
+    steps.push(TraceStep::State { anchor: maker.anchor, text: maker.text.to_string() });
+    note_translation(before, &packet, steps);
+    packet.tag = kept.tag.or(packet.tag);
+    packet.received_on = before.received_on;
+    packet.fib = kept.rtable.unwrap_or(before.fib);
+    if crossed {
+        return After::Crossed(packet);
+    }
+    match kept.route {
+        Some(Route { kind: RouteKind::Packets, on }) if along => sent(packet, on, steps),
+        Some(Route { kind: RouteKind::Replies, on }) if !along => sent(packet, on, steps),
+        _ => After::Goes(packet),
+    }
+}
+
+fn sent(packet: Packet, on: Interface, steps: &mut Vec<TraceStep>) -> After {
+    steps.push(TraceStep::Note(format!("sent out by {on}, past the routes")));
+    After::Sent { packet, on, tested: true }
+}
+
+/// A state to be made.
+struct NewState {
+    bound: Option<Interface>,
+    maker: Maker,
+    keep: Keep,
+    kept: Kept,
+}
+
+/// What the rules make of a packet that no state knows.
+struct Made {
+    packet: Packet,
+    state: Option<NewState>,
+    after: After,
+}
+
+impl<'a> Test<'a, '_> {
+    fn note(&mut self, text: impl Into<String>) {
+        self.steps.push(TraceStep::Note(text.into()));
+    }
+
+    fn walk(&mut self, pf: &'a Pf, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
+        let settled: Vec<Assumed> = self.run.assumed.iter().filter(|assumed| assumed.of_packet).cloned().collect();
+        let Run { looked, gave_up, .. } = &mut *self.run;
+        let mut walk = Walk { pf, hook: self.hook, kind, known: self.known, settled: &settled, looked, gave_up };
+        let all = walk.run(start);
+        self.pick(all)
+    }
+
+    /// One of the ways that are possible: what it takes to be so is the run's from here on.
+    fn pick(&mut self, mut all: Vec<Branch<'a>>) -> Branch<'a> {
+        let at = if all.len() == 1 { 0 } else { self.run.pick(all.len()) };
+        let mut picked = all.swap_remove(at);
+        self.run.assumed.append(&mut picked.assumed);
+        self.steps.append(&mut picked.steps);
+        picked
+    }
+
+    fn rules(&mut self, pf: &'a Pf, packet: &Packet) -> Option<Made> {
+        let before = packet.clone();
+        let direction = self.hook.direction;
+        let kinds = match direction {
+            Direction::In => [RuleKind::Rdr, RuleKind::Binat],
+            Direction::Out => [RuleKind::Binat, RuleKind::Nat],
+        };
+        let mut branch = Branch::new(packet.clone(), packet.tag.clone(), false);
+        for kind in kinds {
+            let start = Branch::new(branch.packet, branch.tag, false);
+            branch = self.walk(pf, kind, start);
+            if branch.found.is_some() {
+                break;
+            }
         }
-        (Some(ports), _) => ports.first(),
-    };
-    packet.to = SocketAddr::new(address, port);
-    Some(())
+        // a translation rule's tag is the packet's, whatever becomes of it
+        let mut passed_by = None;
+        let mut translated = false;
+        if let Some(found) = branch.found {
+            let Action::Translate { kind, pool: Some(pool), pass } = &found.rule.action else { return None };
+            let made = self.translation(pf, &found, *kind, pool, &branch)?;
+            translated = made != branch.packet;
+            branch.packet = made;
+            note_translation(&before, &branch.packet, self.steps);
+            if *pass && translated {
+                passed_by = Some(found);
+            }
+        }
+        if passed_by.is_none() {
+            let start = Branch::new(branch.packet, branch.tag, translated);
+            branch = self.walk(pf, RuleKind::Filter, start);
+            if let Some(why) = branch.failed {
+                self.note(why);
+                return None;
+            }
+            translated = branch.translated;
+        }
+        let found = passed_by.or(branch.found);
+        if found.is_some_and(|found| found.rule.action == Action::Block) {
+            self.steps.push(TraceStep::Verdict("blocked".to_owned()));
+            return None;
+        }
+        let nothing = Effects::default();
+        let effects = match found {
+            Some(found) if passed_by.is_none() => &*found.rule.effects,
+            _ => &nothing,
+        };
+        let mut packet = branch.packet;
+        packet.tag = branch.tag;
+        let mut crossed = false;
+        if let Some(found) = found.filter(|_| passed_by.is_none()) {
+            let old = packet.clone();
+            packet = self.filter_translation(pf, &found, packet, translated)?;
+            translated |= (old.from, old.to) != (packet.from, packet.to);
+            crossed = old.family() != packet.family();
+        }
+        if let Some(limit) = [effects.max_pkt_size, branch.max_pkt_size].into_iter().find(|limit| *limit > 0) {
+            self.note(format!("packets longer than {limit} bytes are dropped"));
+        }
+        let rtable = effects.rtable.or(branch.rtable);
+        packet.fib = rtable.unwrap_or(packet.fib);
+        let route = self.route(&found, effects);
+        let keep = if passed_by.is_some() { Some(Keep::default()) } else { effects.keep };
+        if pf.syncookies || keep.is_some_and(|keep| keep.synproxy && direction == Direction::In) {
+            self.note("pf answers the first packet itself, and connects to the target then");
+        }
+        if effects.divert.is_some() {
+            self.gives_up(&found, "what the program behind divert-to does with it");
+        }
+        if found.is_some_and(|found| found.rule.once) {
+            self.note("once: pf removes the rule behind this packet");
+        }
+        let state = (!packet.is_icmp_error() && (keep.is_some() || translated)).then(|| {
+            let keep = keep.unwrap_or_default();
+            let maker = match &found {
+                Some(found) => Maker {
+                    anchor: found.anchor.to_owned(),
+                    number: found.number,
+                    text: found.rule.origin.text.clone(),
+                },
+                None => Maker { anchor: String::new(), number: usize::MAX, text: "no rule".into() },
+            };
+            // what is sent elsewhere comes back elsewhere (BOUND_IFACE in sys/netpfil/pf/pf.c)
+            let floats = crossed || route.is_some_and(|route| route.kind == RouteKind::Replies);
+            let bound = keep.if_bound && !floats;
+            let kept = Kept { route, tag: packet.tag.clone(), rtable };
+            NewState { bound: bound.then_some(self.hook.on), maker, keep, kept }
+        });
+        let after = match route {
+            _ if crossed => After::Crossed(packet.clone()),
+            Some(Route { kind: RouteKind::Packets, on }) => {
+                self.note(format!("sent out by {on}, past the routes"));
+                After::Sent { packet: packet.clone(), on, tested: direction == Direction::In }
+            }
+            _ => After::Goes(packet.clone()),
+        };
+        Some(Made { packet, state, after })
+    }
+
+    /// The verdict hangs on what nobody here knows.
+    fn gives_up(&mut self, found: &Option<Found<'_>>, why: &str) {
+        let what = found.map_or_else(|| why.to_owned(), |found| place(&found, why));
+        self.steps.push(TraceStep::Undecided { what: what.clone(), taken: true });
+        self.run.gave_up = Some(what);
+    }
+
+    fn translation(
+        &mut self,
+        pf: &'a Pf,
+        found: &Found<'a>,
+        kind: RuleKind,
+        pool: &super::address::Pool,
+        branch: &Branch<'a>,
+    ) -> Option<Packet> {
+        let cx = Context { anchor: found.anchor, lookup: self.hook.lookup, states: &pf.states, known: self.known };
+        let when = &found.rule.when;
+        match translate::by_rule(&branch.packet, kind, pool, when, self.hook.direction, cx) {
+            Ok((packets, more)) => Some(self.one_of(found, packets, more)),
+            Err(Untranslated::Failed) => {
+                self.note("no address to translate to");
+                // 14 goes on untranslated (pf_get_translation returns no rule), 15 drops (PFRES_MAPFAILED)
+                (pf.release == Release::V14).then(|| branch.packet.clone())
+            }
+            Err(Untranslated::Unknown(why)) => {
+                self.gives_up(&Some(*found), &why);
+                None
+            }
+        }
+    }
+
+    /// One of the packets that a pool makes.
+    fn one_of(&mut self, found: &Found<'a>, packets: Vec<Packet>, more: bool) -> Packet {
+        let start = Branch::new(packets[0].clone(), None, false);
+        let all = taken(found, start, packets, more);
+        let with = |(mut branch, packet): (Branch<'a>, Packet)| {
+            branch.packet = packet;
+            branch
+        };
+        let all = all.into_iter().map(with).collect();
+        self.pick(all).packet
+    }
+
+    /// `nat-to`, `rdr-to` and `af-to` of the rule that passes the packet.
+    fn filter_translation(
+        &mut self,
+        pf: &'a Pf,
+        found: &Found<'a>,
+        packet: Packet,
+        translated: bool,
+    ) -> Option<Packet> {
+        let effects = &found.rule.effects;
+        if effects.nat_to.is_none() && effects.rdr_to.is_none() && effects.af_to.is_none() {
+            return Some(packet);
+        }
+        if translated {
+            self.note("translated twice, and dropped");
+            return None;
+        }
+        let before = packet.clone();
+        let cx = Context { anchor: found.anchor, lookup: self.hook.lookup, states: &pf.states, known: self.known };
+        let after = if effects.af_to.is_some() {
+            translate::family(&packet, effects, &found.rule.when.to, cx).map(|packet| (vec![packet], false))
+        } else {
+            let (kind, pool) = match (&effects.nat_to, &effects.rdr_to) {
+                (Some(pool), _) => (RuleKind::Nat, pool),
+                (None, Some(pool)) => (RuleKind::Rdr, pool),
+                (None, None) => return Some(packet),
+            };
+            translate::by_rule(&packet, kind, pool, &found.rule.when, self.hook.direction, cx)
+        };
+        match after {
+            Ok((packets, more)) => {
+                let made = self.one_of(found, packets, more);
+                note_translation(&before, &made, self.steps);
+                Some(made)
+            }
+            Err(Untranslated::Failed) => {
+                self.note("no address to translate to");
+                None
+            }
+            Err(Untranslated::Unknown(why)) => {
+                self.gives_up(&Some(*found), &why);
+                None
+            }
+        }
+    }
+
+    /// `route-to` and the like: by which interface. Which of several is taken is a pool's choice.
+    fn route(&mut self, found: &Option<Found<'a>>, effects: &Effects) -> Option<Route> {
+        let (kind, pool) = effects.route.as_ref()?;
+        let found = found.as_ref()?;
+        let mut names: Vec<&str> = vec![];
+        for name in pool.addresses.iter().filter_map(|address| address.interface.as_deref()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let at = if names.len() > 1 {
+            let answer = self.run.pick(names.len());
+            let what = place(found, "which interface of its pool is taken");
+            self.run.assumed.push(Assumed { what, answer, pool: true, of_packet: false });
+            answer
+        } else {
+            0
+        };
+        let known = |interface: &&crate::host::HostInterface| names.get(at) == Some(&interface.name.as_str());
+        let Some(on) = self.hook.lookup.interfaces.iter().find(known).map(|interface| interface.name) else {
+            self.gives_up(&Some(*found), "the interface is not known here");
+            return None;
+        };
+        if *kind == RouteKind::Copies {
+            self.note(format!("a copy is sent out by {on}"));
+            return None;
+        }
+        Some(Route { kind: *kind, on })
+    }
 }
 
 fn note_translation(before: &Packet, after: &Packet, steps: &mut Vec<TraceStep>) {

@@ -1,10 +1,12 @@
 //! pf's table of states: what was let through once is let through again, both ways, and translated as before.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use super::Packet;
-use crate::net::{Interface, Protocol};
-use crate::rule::{Direction, StateOptions};
+use super::packet::{IpProtocol, Packet};
+use super::rule::{Keep, RouteKind};
+use crate::net::Interface;
+use crate::rule::Direction;
 
 /// The two ends of a connection. The first is the source of a packet that comes in, the destination of one that goes
 /// out, so that both directions of a connection have the same key (pf_state_key_setup in sys/netpfil/pf/pf.c).
@@ -27,22 +29,56 @@ impl Key {
     }
 }
 
-/// Which rule made a state: the anchor, empty for the main ruleset, and the rule's number in it.
-pub(super) type Origin = (String, usize);
+/// Which rule made a state: the anchor, empty for the main ruleset, the rule's number among its filter or translation rules, and
+/// its text.
+#[derive(Clone, Debug)]
+pub(super) struct Maker {
+    pub anchor: String,
+    pub number: usize,
+    pub text: Arc<str>,
+}
+
+/// Where the packets of a state are sent, past the routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub kind: RouteKind,
+    pub on: Interface,
+}
+
+/// What a state does besides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    pub route: Option<Route>,
+    pub tag: Option<String>,
+    pub rtable: Option<u32>,
+}
 
 #[derive(Clone, Debug)]
-pub(super) struct State {
-    protocol: Protocol,
+struct State {
+    protocol: IpProtocol,
     /// As the interface sees the packets, and as the host does.
     wire: Key,
     stack: Key,
+    /// The first packet before and after `af-to`, which crosses families.
+    crossed: Option<Box<(Packet, Packet)>>,
+    direction: Direction,
     /// `None` for a floating state.
     bound: Option<Interface>,
     /// Who started the connection, for the limits.
     source: IpAddr,
-    pub origin: Origin,
-    /// The rule's text.
-    pub rule: String,
+    maker: Maker,
+    kept: Kept,
+}
+
+/// A state that a packet belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct FoundState {
+    pub maker: Maker,
+    pub kept: Kept,
+    /// The packet goes the way of the one that made the state.
+    pub along: bool,
+    /// The packet is of the other family now.
+    pub crossed: bool,
 }
 
 /// Every state.
@@ -52,18 +88,76 @@ pub(super) struct States(Vec<State>);
 impl States {
     /// The state that a packet belongs to; the packet is translated as the state says. If-bound states come before
     /// floating ones (pf_find_state in pf.c).
-    pub(super) fn find(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<&State> {
+    pub(super) fn find(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<FoundState> {
         let key = Key::of(packet, direction);
         let belongs = |state: &&State| {
             let own = if direction == Direction::In { state.wire } else { state.stack };
-            state.protocol == packet.protocol && own == key
+            state.crossed.is_none() && state.protocol == packet.protocol && own == key
         };
-        let mut all = self.0.iter().filter(belongs);
-        let found =
-            all.clone().find(|state| state.bound == Some(on)).or_else(|| all.find(|state| state.bound.is_none()))?;
-        let other = if direction == Direction::In { found.stack } else { found.wire };
-        other.apply(packet, direction);
+        if let Some(state) = self.bound_first(on, belongs) {
+            let other = if direction == Direction::In { state.stack } else { state.wire };
+            other.apply(packet, direction);
+            return Some(state.found(direction));
+        }
+        // those of af-to are known by either family's addresses
+        let ends = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.from, q.to);
+        let back = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.to, q.from);
+        let crossed =
+            |state: &&State| state.crossed.as_ref().is_some_and(|pair| ends(packet, &pair.0) || back(packet, &pair.1));
+        let state = self.bound_first(on, crossed)?;
+        let (before, after) = &**state.crossed.as_ref()?;
+        let mut found = state.found(direction);
+        found.crossed = true;
+        found.along = ends(packet, before);
+        let flags = packet.flags;
+        *packet = if found.along {
+            after.clone()
+        } else {
+            // as the answer to what was sent first
+            Packet {
+                from: before.to,
+                to: before.from,
+                icmp: before.answer().and_then(|answer| answer.icmp),
+                ..before.clone()
+            }
+        };
+        packet.flags = flags;
         Some(found)
+    }
+
+    fn bound_first(&self, on: Interface, belongs: impl Fn(&&State) -> bool) -> Option<&State> {
+        let mut floating = None;
+        for state in self.0.iter().filter(belongs) {
+            if state.bound == Some(on) {
+                return Some(state);
+            }
+            if state.bound.is_none() && floating.is_none() {
+                floating = Some(state);
+            }
+        }
+        floating
+    }
+
+    /// The state that an ICMP error is about: its inner packet goes the other way (pf_test_state_icmp). The error is translated as
+    /// that packet was.
+    pub(super) fn find_error(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<FoundState> {
+        let inner = packet.about.as_deref()?.clone();
+        let other_way = if direction == Direction::In { Direction::Out } else { Direction::In };
+        let key = Key::of(&inner, other_way);
+        let belongs = |state: &&State| {
+            let own = if direction == Direction::In { state.wire } else { state.stack };
+            state.crossed.is_none() && state.protocol == inner.protocol && own == key
+        };
+        let state = self.bound_first(on, belongs)?;
+        let mut was = inner.clone();
+        let other = if direction == Direction::In { state.stack } else { state.wire };
+        other.apply(&mut was, other_way);
+        packet.to.set_ip(was.from.ip());
+        if packet.from.ip() == inner.to.ip() {
+            packet.from.set_ip(was.to.ip());
+        }
+        packet.about = Some(Box::new(was));
+        Some(state.found(direction))
     }
 
     /// Makes a state for a packet that was `before` and is `after` translation. Refused with the limit that is reached.
@@ -72,43 +166,72 @@ impl States {
         (before, after): (&Packet, &Packet),
         direction: Direction,
         bound: Option<Interface>,
-        (origin, rule): (Origin, String),
-        limits: &StateOptions,
+        maker: Maker,
+        keep: &Keep,
+        kept: Kept,
     ) -> Result<(), &'static str> {
-        let source = after.from.ip();
-        let of_rule = self.0.iter().filter(|state| state.origin == origin);
-        let of_source = of_rule.clone().filter(|state| state.source == source).count();
-        let reached =
-            |limit: Option<std::num::NonZeroU32>, count: usize| limit.is_some_and(|n| count >= n.get() as usize);
-        if reached(limits.max, of_rule.count()) {
-            return Err("max");
+        let crossed = before.family() != after.family();
+        let source = if crossed { before.from.ip() } else { after.from.ip() };
+        if keep.is_limited() {
+            let of_rule = self.0.iter().filter(|s| s.maker.number == maker.number && s.maker.anchor == maker.anchor);
+            let (mut all, mut of_source) = (0, 0);
+            let mut sources = std::collections::HashSet::new();
+            for state in of_rule {
+                all += 1;
+                of_source += u32::from(state.source == source);
+                sources.insert(state.source);
+            }
+            sources.remove(&source);
+            let nodes = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+            let reached = |limit: u32, count: u32| limit > 0 && count >= limit;
+            if reached(keep.max, all) {
+                return Err("max");
+            }
+            if reached(keep.max_src_nodes, nodes) {
+                return Err("max-src-nodes");
+            }
+            if reached(keep.max_src_states, of_source) {
+                return Err("max-src-states");
+            }
+            // pf lets the handshake finish and then kills the state: to the client the same
+            if reached(keep.max_src_conn, of_source) {
+                return Err("max-src-conn");
+            }
         }
-        if reached(limits.max_src_states, of_source) {
-            return Err("max-src-states");
-        }
-        // pf lets the handshake finish and then kills the state: to the client the same
-        if reached(limits.max_src_conn, of_source) {
-            return Err("max-src-conn");
-        }
-        let (outer, inner) = if direction == Direction::In { (before, after) } else { (after, before) };
+        let (outside, host) = if direction == Direction::In { (before, after) } else { (after, before) };
         self.0.push(State {
             protocol: before.protocol,
-            wire: Key::of(outer, direction),
-            stack: Key::of(inner, direction),
+            wire: Key::of(outside, direction),
+            stack: Key::of(host, direction),
+            crossed: crossed.then(|| Box::new((before.clone(), after.clone()))),
+            direction,
             bound,
             source,
-            origin,
-            rule,
+            maker,
+            kept,
         });
         Ok(())
     }
 
-    /// A source port for address translation that no state has: pf takes one of 50001 to 65535 at random.
-    pub(super) fn free_port(&self, packet: &Packet, address: IpAddr) -> Option<u16> {
+    /// The first port, or id, from `low` to `high` with which no state has this source; pf starts anywhere. `kept` is the one that
+    /// the packet has, tried first where it is within.
+    pub(super) fn free_port(&self, packet: &Packet, address: IpAddr, low: u16, high: u16, kept: u16) -> Option<u16> {
         let taken = |port: u16| {
             let ours = SocketAddr::new(address, port);
             self.0.iter().any(|s| s.protocol == packet.protocol && (s.wire == Key(packet.to, ours)))
         };
-        (50001..=65535).find(|port| !taken(*port))
+        let first = Some(kept).filter(|port| (low..=high).contains(port) && *port > 0);
+        first.into_iter().chain(low..=high).find(|port| !taken(*port))
+    }
+}
+
+impl State {
+    fn found(&self, direction: Direction) -> FoundState {
+        FoundState {
+            maker: self.maker.clone(),
+            kept: self.kept.clone(),
+            along: self.direction == direction,
+            crossed: false,
+        }
     }
 }

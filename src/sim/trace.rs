@@ -35,6 +35,13 @@ pub enum TraceStep {
     },
     /// The packet as it is from here on.
     Translated(Packet),
+    /// Whether a rule matches cannot be decided; both ways were followed, and this one is shown.
+    Undecided {
+        /// Which rule, and what it hangs on.
+        what: String,
+        /// On the way that is shown it matches.
+        taken: bool,
+    },
     /// What pf decides.
     Verdict(String),
     /// The packet is where it belongs.
@@ -52,6 +59,9 @@ impl fmt::Display for TraceStep {
             TraceStep::Rule { anchor, text } => write!(f, "    {}: {text}", named(anchor)),
             TraceStep::State { anchor, text } => write!(f, "    state of {}: {text}", named(anchor)),
             TraceStep::Translated(packet) => write!(f, "    now {packet}"),
+            TraceStep::Undecided { what, taken } => {
+                write!(f, "    cannot be decided, taken as {}: {what}", if *taken { "a match" } else { "no match" })
+            }
             TraceStep::Verdict(verdict) => write!(f, "    {verdict}"),
             TraceStep::Delivered(party, address) => write!(f, "  delivered to {party} at {address}"),
             TraceStep::Note(note) => write!(f, "    {note}"),
@@ -60,14 +70,30 @@ impl fmt::Display for TraceStep {
 }
 
 /// What became of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It was delivered, and so were the answer and the packet after it.
     Answered,
+    /// It was delivered, and nothing answers such a packet.
+    Delivered,
+    /// It was delivered to the host or a jail on its stack, where nothing listens, and the refusal gets back.
+    Refused,
     /// It was delivered, but the connection does not come about.
     Unanswered,
     /// It was not delivered.
     Lost,
+    /// That hangs on what cannot be decided here: [`Trace::depends_on`].
+    Depends,
+}
+
+/// What pf has looked at on a packet's way, at all interfaces together, the answer left out. pf passes over rules in a row that
+/// fail for the same reason; here each counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Anchors entered.
+    pub anchors: u64,
+    /// Rules compared.
+    pub rules: u64,
 }
 
 /// The way of a connection's first packet and of its answer.
@@ -77,19 +103,26 @@ pub struct Trace {
     pub steps: Vec<TraceStep>,
     /// The end of it.
     pub verdict: Verdict,
-    /// Who got the packet, and at which of its addresses.
+    /// Who got the packet, and at which of its addresses; where several are possible, the first.
     pub delivered_to: Option<(Party, SocketAddr)>,
+    /// Everybody who may get it: more than one where a pool has several addresses, or where it depends.
+    pub possible: Vec<(Party, SocketAddr)>,
+    /// What the verdict hangs on: the rules that cannot be decided, each with the reason.
+    pub depends_on: Vec<String>,
+    /// What pf had to look at.
+    pub looked: Looked,
 }
 
 impl Trace {
-    /// Whether the connection comes about with this jail.
+    /// Whether the connection comes about with this jail, or would if something listened there.
     pub fn reaches(&self, jail: &str) -> bool {
-        self.verdict == Verdict::Answered && self.touches(jail)
+        matches!(self.verdict, Verdict::Answered | Verdict::Delivered | Verdict::Refused) && self.touches(jail)
     }
 
     /// Whether the packet gets to this jail, whatever becomes of the answer.
     pub fn touches(&self, jail: &str) -> bool {
-        matches!(&self.delivered_to, Some((Party::Jail(name), _)) if name == jail)
+        let ours = |(party, _): &(Party, SocketAddr)| matches!(party, Party::Jail(name) if name == jail);
+        !self.possible.is_empty() && self.possible.iter().all(ours)
     }
 }
 
@@ -98,10 +131,21 @@ impl fmt::Display for Trace {
         for step in &self.steps {
             writeln!(f, "{step}")?;
         }
+        if self.possible.len() > 1 {
+            let all: Vec<String> = self.possible.iter().map(|(party, at)| format!("{party} at {at}")).collect();
+            writeln!(f, "one of {}", all.join(", "))?;
+        }
         f.write_str(match self.verdict {
             Verdict::Answered => "arrives, and is answered",
+            Verdict::Delivered => "arrives, and needs no answer",
+            Verdict::Refused => "arrives, but nothing listens there",
             Verdict::Unanswered => "arrives, but the connection does not come about",
             Verdict::Lost => "does not arrive",
-        })
+            Verdict::Depends => "depends on what cannot be decided here:",
+        })?;
+        for what in &self.depends_on {
+            write!(f, "\n  {what}")?;
+        }
+        Ok(())
     }
 }

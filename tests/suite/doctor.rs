@@ -184,10 +184,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 "",
             )),
         ),
-        (
-            "main-not-readable",
-            by_pfctl().web("8080:80").main(&main_with("", "pass in on em0 route-to (em1 198.51.100.2)\n", "")),
-        ),
+        ("main-not-readable", by_pfctl().web("8080:80").main(&main_with("", "pass in on em0 from (\n", ""))),
         ("forwarding-inet", new().web("em1:8080:80").sysctl("net.inet.ip.forwarding", 0)),
         (
             "forwarding-both",
@@ -243,6 +240,24 @@ fn patients() -> Vec<(&'static str, Patient)> {
                     .vnet_addresses
                     .insert("web".to_owned(), vec!["10.0.0.9".parse().unwrap(), "fd00::2".parse().unwrap()]);
             }),
+        ),
+        (
+            "jail-address-of-another",
+            new().web("8080:80").and(|p| {
+                _ = p.rig.host.vnet_addresses.insert("db".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
+            }),
+        ),
+        (
+            "jail-address-of-the-host",
+            new().web("8080:80").and(|p| p.rig.host.interfaces[2].addresses.push("10.0.0.2/24".parse().unwrap())),
+        ),
+        (
+            "overlaps",
+            new()
+                .and(|p| _ = p.rig.host.interfaces[0].addresses.remove(1))
+                .with("web", "192.0.2.7:8080:80", |_| ())
+                .with("db", "em0:8000-8100:80", |_| ())
+                .and(|p| p.rig.host.interfaces[0].addresses.push("192.0.2.7/32".parse().unwrap())),
         ),
         ("filter-local-off", new().with("web", "em1:8080:80", |r| r.options.host_access = true).main(CALLS)),
         (

@@ -20,6 +20,7 @@ mod packets;
 mod pfctl;
 mod publish;
 mod reach;
+mod recorded;
 mod rules;
 mod sequences;
 mod setup;

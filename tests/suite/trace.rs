@@ -138,11 +138,10 @@ fn the_main_ruleset_of_the_simulator_is_a_file() {
     // no call, no publication
     kport.main_conf("table <friends> { 192.0.2.96/28 }\nblock in log all\n");
     assert_eq!(kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]).0, Some(5));
-    kport.main_conf("rdr-anchor \"*\"\nblock in log all\n\npass out route-to (em0 192.0.2.254) all\n");
+    kport.main_conf("rdr-anchor \"*\"\nblock in log all\n\npass out frobnicate all\n");
     let (status, out, err) = kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]);
     assert_eq!((status, out.as_str()), (Some(8), ""));
-    assert!(err.contains("sim/main.conf: pf.conf line 4: \"route-to\" is not known to the simulator: "), "{err}");
-    assert!(err.contains("pass out route-to (em0 192.0.2.254) all"), "{err}");
+    assert!(err.contains("sim/main.conf line 4: \"frobnicate\" is not known: \"pass out frobnicate all\""), "{err}");
 }
 
 #[test]
@@ -165,9 +164,10 @@ fn the_rules_that_pfctl_shows() {
     pf.put("rdr/db", "rdr pass on em0 inet proto tcp from any to any port = 2222 -> 10.1.0.2 port 22\n");
     let (found, status) = kport.json(&["tcp", "192.0.2.7", "192.0.2.1:2222"]);
     assert_eq!((status, &found["delivered_to"]["party"]), (0, &json!({ "jail": "other" })));
-    // every anchor below the root, but none below those
-    pf.put("", "rdr-anchor \"*\"\nblock in log all\npass out all\n");
-    pf.put("db", "rdr pass on em0 inet proto tcp from any to any port = 2223 -> 10.1.0.2 port 22\n");
+    // every anchor below one, but none below those
+    pf.put("", "rdr-anchor \"tools/*\"\nblock in log all\npass out all\n");
+    pf.put("tools/db", "rdr pass on em0 inet proto tcp from any to any port = 2223 -> 10.1.0.2 port 22\n");
+    pf.put("tools/db/x", "rdr pass on em0 inet proto tcp from any to any port = 2222 -> 10.1.0.2 port 22\n");
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2223"]).0, Some(0));
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2222"]).0, Some(5));
     // what is skipped, and pf that is off
@@ -177,17 +177,30 @@ fn the_rules_that_pfctl_shows() {
     pf.set_skip("em0");
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("set skip: not looked at\n  delivered to the host at"), "{out}");
+    // where nothing listens that is what is said, whatever pf does
+    for (pass, port) in [("set skip: not looked at", "23"), ("set skip: not looked at", "8081")] {
+        let (status, out, err) = kport.trace(&["tcp", "192.0.2.7", &format!("192.0.2.1:{port}")]);
+        assert!(status == Some(5) && out.contains(pass) && out.ends_with("nothing listens there\n"), "{out}");
+        assert_eq!(err, "kport: the packet arrives, but nothing listens there\n");
+    }
     pf.set_skip("");
+    // what is not known of a rule is what the answer depends on, where the packet meets the rule
+    pf.put("", "block in log all\npass in frobnicate on em0 proto tcp\n");
+    let (status, out, err) = kport.trace(&ssh);
+    assert_eq!(status, Some(8), "{out}");
+    assert!(out.contains("rule 2 of pf.conf (pass in frobnicate on em0 proto tcp): "), "{out}");
+    assert!(err.contains("depends on what kport cannot decide"), "{err}");
+    assert_eq!(kport.trace(&["udp", "192.0.2.7", "192.0.2.1:22"]).0, Some(8), "what follows is not known either");
     pf.disable();
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
     // and what cannot be read is said, with where it is
-    pf.put("", "block in log all\npass out route-to (em0 192.0.2.254) inet all flags S/SA keep state\n");
+    pf.put("", "block in log all\npass out from (\n");
     let (status, out, err) = kport.trace(&ssh);
     assert_eq!((status, out.as_str()), (Some(8), ""));
-    assert!(err.starts_with("kport: main ruleset: pf.conf line 2: ") && err.contains("pass out route-to"), "{err}");
+    assert!(err.starts_with("kport: main ruleset: pf.conf line 2: ") && err.contains("pass out from"), "{err}");
     pf.put("", "rdr-anchor \"rdr/*\"\n");
-    pf.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = http -> 10.1.0.2\n");
+    pf.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = -> 10.1.0.2\n");
     let (status, _, err) = kport.trace(&ssh);
     assert!(status == Some(8) && err.starts_with("kport: anchor rdr/db: pf.conf line 1: "), "{err}");
 }

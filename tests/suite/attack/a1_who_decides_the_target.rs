@@ -103,3 +103,20 @@ fn an_address_that_is_given() {
     // and a jail on the host's stack has no other
     rig.publish(&given("flat", "10.9.0.2")).unwrap();
 }
+
+/// What was right when it was published, and is somebody else's by now.
+#[test]
+fn doctor_says_whose_a_target_has_become() {
+    let seen = |rig: &Rig| {
+        let found = kport::doctor::examine(&rig.host, &rig.sim(), kport::store::Store::open(rig.path()));
+        let jails = found.into_iter().filter(|f| f.id == "jails" && f.level == kport::doctor::Level::Problem);
+        jails.map(|finding| finding.seen).collect::<Vec<_>>()
+    };
+    let mut rig = Rig::new();
+    rig.publish(&request("web", "em1:2222:22")).unwrap();
+    assert_eq!(seen(&rig), [""; 0]);
+    rig.host.vnet_addresses.insert("db".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
+    assert_eq!(seen(&rig), ["the ports of jail \"web\" lead to 10.0.0.2, which is that of jail \"db\" by now"]);
+    rig.host.interfaces[2].addresses.push("10.0.0.2/24".parse().unwrap());
+    assert_eq!(seen(&rig), ["the ports of jail \"web\" lead to 10.0.0.2, which is the host's own by now"]);
+}

@@ -1,1 +1,34 @@
 //! A3: addresses that are not the host's, `*`, a setuid helper.
+
+use kport::error::Kind;
+use kport::publisher::Request;
+
+use crate::support::rig::{Rig, request};
+
+#[test]
+fn an_address_that_is_none_of_the_hosts() {
+    let rig = Rig::new();
+    let wanted = request("db", "8.8.8.8:53:53/udp");
+    let error = rig.publish(&wanted).unwrap_err();
+    assert_eq!(error.kind(), Kind::Argument);
+    assert!(error.message().contains("8.8.8.8 is no address of this host"), "{error}");
+    assert!(rig.loaded().is_empty());
+    let done = rig.publish(&Request { force: true, ..wanted }).unwrap();
+    assert!(done.notes[0].starts_with("forced: udp 53 on 8.8.8.8 -> 10.0.0.3:53: 8.8.8.8 is no address"), "{done:?}");
+    // those of the host are no news, be it on loopback
+    let mut own = request("db", "192.0.2.7:8080:80 10.0.0.1:8080:80 127.0.0.1:8081:80");
+    own.options.host_access = true;
+    assert_eq!(rig.publish(&own).unwrap().notes, [""; 0]);
+}
+
+#[test]
+fn every_address_of_the_host() {
+    let rig = Rig::new();
+    let notes = |spec: &str| rig.publish(&request("db", spec)).unwrap().notes;
+    let note = notes("*:8080:80 *:8081:81 8082:82").join("\n");
+    assert!(
+        note.starts_with("tcp 8080 on * -> 10.0.0.3:80 (and 1 more): * takes what comes in by any interface"),
+        "{note}"
+    );
+    assert_eq!(notes("8080:80"), [""; 0]);
+}

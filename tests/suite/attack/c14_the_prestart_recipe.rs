@@ -151,6 +151,12 @@ fn a_renamed_jail() {
         assert!(done.changed && rig.list().is_empty(), "{by}");
         rename(&mut rig, "web");
     }
+    // a stop hook under the new name, when the jail is gone
+    rig.publish(&request("web", "8080:80")).unwrap();
+    let gone = stop(&mut rig);
+    assert!(!unpublish(&rig, "www", Some(3)).changed && !unpublish(&rig, "www", None).changed);
+    assert!(unpublish(&rig, "www", Some(2)).changed && rig.list().is_empty());
+    rig.host.jails.insert(0, gone);
     // publishing by the new name says where the port is
     rig.publish(&request("web", "8080:80")).unwrap();
     rename(&mut rig, "www");

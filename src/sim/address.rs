@@ -1,0 +1,155 @@
+//! What a rule says of addresses and ports: `from`, `to`, and the pools that translation and routing take addresses from.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::net::Family;
+
+/// An address of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Operand {
+    Any,
+    Network(IpNet),
+    /// `10.0.0.1 - 10.0.0.9`
+    Range(IpAddr, IpAddr),
+    Interface(OfInterface),
+    /// `<name>`
+    Table(String),
+    NoRoute,
+    UrpfFailed,
+    /// The name of a host, which pfctl looks up when it loads the rule.
+    Named(String),
+}
+
+/// `(em0:network)`, `em0`, `(self)`: the addresses of an interface, of a group's interfaces, or of them all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OfInterface {
+    /// `self` is every interface.
+    pub name: String,
+    pub part: Part,
+    /// `:0`: without aliases.
+    pub first: bool,
+    /// In brackets: the addresses of the moment. Without, pfctl makes a rule of each address when it loads.
+    pub dynamic: bool,
+    /// `/24` behind it.
+    pub bits: Option<u8>,
+}
+
+/// Which part of an interface's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Address,
+    Network,
+    Broadcast,
+    Peer,
+}
+
+impl Operand {
+    /// The family that it is of, where that can be seen.
+    pub(super) fn family(&self) -> Option<Family> {
+        match self {
+            Operand::Network(network) => Some(Family::of(network.addr())),
+            Operand::Range(first, _) => Some(Family::of(*first)),
+            _ => None,
+        }
+    }
+}
+
+/// An operator of ports and of users, with its two numbers (pf_match in sys/netpfil/pf/pf.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Compared<N> {
+    pub operator: Operator,
+    pub a: N,
+    /// 0 for operators with one number.
+    pub b: N,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    /// `a >< b`, both left out
+    Between,
+    /// `a <> b`
+    Outside,
+    /// `a:b`
+    Range,
+    Equal,
+    NotEqual,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+}
+
+/// Ports of a rule.
+pub(super) type Ports = Compared<u16>;
+
+impl<N: Copy + PartialOrd> Compared<N> {
+    pub(super) fn holds(self, number: N) -> bool {
+        let (a, b) = (self.a, self.b);
+        match self.operator {
+            Operator::Between => number > a && number < b,
+            Operator::Outside => number < a || number > b,
+            Operator::Range => number >= a && number <= b,
+            Operator::Equal => number == a,
+            Operator::NotEqual => number != a,
+            Operator::Less => number < a,
+            Operator::AtMost => number <= a,
+            Operator::Greater => number > a,
+            Operator::AtLeast => number >= a,
+        }
+    }
+}
+
+/// `from` or `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Side {
+    pub not: bool,
+    pub address: Operand,
+    pub ports: Option<Ports>,
+}
+
+impl Side {
+    pub(super) fn any() -> Side {
+        Side { not: false, address: Operand::Any, ports: None }
+    }
+}
+
+/// How a pool goes round its addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum PoolKind {
+    /// One address.
+    #[default]
+    Single,
+    /// The network of the pool, the rest of the address that is there.
+    Bitmask,
+    Random,
+    /// With its key, as it was written.
+    SourceHash(String),
+    RoundRobin,
+}
+
+/// One place to translate to, or to route by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PoolAddress {
+    /// `(em0 192.0.2.254)` of route-to and the like.
+    pub interface: Option<String>,
+    /// `None` for an interface alone.
+    pub address: Option<Operand>,
+}
+
+/// The addresses behind `->`, `nat-to`, `rdr-to`, `af-to`, `route-to`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pool {
+    pub addresses: Vec<PoolAddress>,
+    /// `port a:b`: 0, 0 where none is given (proxy_port).
+    pub ports: (u16, u16),
+    pub kind: PoolKind,
+    pub sticky: bool,
+    /// The source port stays.
+    pub static_port: bool,
+    pub endpoint_independent: bool,
+    /// `map-e-portset`
+    pub portset: Option<(u8, u8, u16)>,
+    pub prefer_ipv6_nexthop: bool,
+}

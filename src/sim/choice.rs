@@ -1,0 +1,139 @@
+//! Every way that a packet may take, one run after the other: where something cannot be decided a run takes one answer, and the
+//! next run another. What the runs agree on is the answer; else it depends on what they took to be so.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::SocketAddr;
+
+use super::matching::Assumed;
+use super::packet::Party;
+use super::trace::{Looked, Verdict};
+
+/// The most runs. Beyond, the answer depends.
+const MOST_RUNS: usize = 256;
+
+/// One run: the picks that lead it, and what it takes to be so.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    picks: Vec<usize>,
+    /// How many answers each pick had.
+    of: Vec<usize>,
+    pub assumed: Vec<Assumed>,
+    /// What no run can follow: the answer depends on it.
+    pub gave_up: Option<String>,
+    pub looked: Looked,
+}
+
+impl Run {
+    /// Which of so many answers this run takes.
+    pub(super) fn pick(&mut self, answers: usize) -> usize {
+        let at = self.of.len();
+        self.of.push(answers);
+        if at == self.picks.len() {
+            self.picks.push(0);
+        }
+        self.picks[at].min(answers.saturating_sub(1))
+    }
+
+    /// The run after this one; `None` when all have been.
+    fn next(self) -> Option<Run> {
+        let mut picks = self.picks;
+        picks.truncate(self.of.len());
+        while let Some(pick) = picks.pop() {
+            if pick + 1 < self.of[picks.len()] {
+                picks.push(pick + 1);
+                return Some(Run { picks, ..Run::default() });
+            }
+        }
+        None
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+struct End {
+    verdict: Verdict,
+    delivered: Option<(Party, SocketAddr)>,
+    assumed: Vec<Assumed>,
+}
+
+/// What all runs together say.
+pub(super) struct Agreed<T> {
+    /// Of the first run.
+    pub first: T,
+    pub verdict: Verdict,
+    /// Who gets the packet in the first run.
+    pub delivered: Option<(Party, SocketAddr)>,
+    pub possible: Vec<(Party, SocketAddr)>,
+    pub depends_on: Vec<String>,
+    pub looked: Looked,
+}
+
+/// Makes runs until every answer was taken. `run` gives what is shown of it, the verdict, and who got the packet.
+pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(Party, SocketAddr)>)) -> Agreed<T> {
+    let mut ends: Vec<End> = vec![];
+    let mut depends: BTreeSet<String> = BTreeSet::new();
+    let mut next = Run::default();
+    let (first, verdict, delivered) = run(&mut next);
+    ends.push(End { verdict, delivered: delivered.clone(), assumed: next.assumed.clone() });
+    let looked = next.looked;
+    depends.extend(next.gave_up.take());
+    while let Some(mut this) = next.next() {
+        if ends.len() >= MOST_RUNS {
+            depends.insert(format!("more than {MOST_RUNS} ways are possible"));
+            break;
+        }
+        let (_, verdict, delivered) = run(&mut this);
+        depends.extend(this.gave_up.take());
+        ends.push(End { verdict, delivered, assumed: this.assumed.clone() });
+        next = this;
+    }
+    depends.extend(hangs_on(&ends, |end| end.verdict, |_| true));
+    // who gets it is the answer too, but not which address of a pool is taken
+    depends.extend(hangs_on(&ends, |end| end.delivered.clone(), |assumed| !assumed.pool));
+    let mut seen = HashSet::new();
+    let possible = ends.iter().filter_map(|end| end.delivered.clone()).filter(|at| seen.insert(at.clone())).collect();
+    let verdict = if depends.is_empty() { ends[0].verdict } else { Verdict::Depends };
+    Agreed { first, verdict, delivered, possible, depends_on: depends.into_iter().collect(), looked }
+}
+
+/// What was taken to be so and makes a difference: those for whose answers the ends are others.
+fn hangs_on<V: PartialEq + Clone>(
+    ends: &[End],
+    what: impl Fn(&End) -> V,
+    counts: impl Fn(&Assumed) -> bool,
+) -> Vec<String> {
+    let values: Vec<V> = ends.iter().map(&what).collect();
+    if values.iter().all(|value| *value == values[0]) {
+        return vec![];
+    }
+    let mut names: Vec<&Assumed> = vec![];
+    for assumed in ends.iter().flat_map(|end| &end.assumed).filter(|assumed| counts(assumed)) {
+        if !names.iter().any(|name| name.what == assumed.what) {
+            names.push(assumed);
+        }
+    }
+    // the ends of one answer, without order and repetition
+    let of = |name: &str, answer: Option<usize>| {
+        let mut found: Vec<V> = vec![];
+        for (end, value) in ends.iter().zip(&values) {
+            let taken = end.assumed.iter().find(|a| a.what == name).map(|a| a.answer);
+            if taken == answer && !found.contains(value) {
+                found.push(value.clone());
+            }
+        }
+        found
+    };
+    let same = |a: &[V], b: &[V]| a.len() == b.len() && a.iter().all(|value| b.contains(value));
+    let matters = |name: &&Assumed| {
+        let mut answers: Vec<usize> =
+            ends.iter().flat_map(|end| &end.assumed).filter(|a| a.what == name.what).map(|a| a.answer).collect();
+        answers.sort_unstable();
+        answers.dedup();
+        let sets: Vec<Vec<V>> = answers.iter().map(|answer| of(&name.what, Some(*answer))).collect();
+        sets.iter().any(|set| !same(set, &sets[0]))
+    };
+    let shown = |name: &&Assumed| name.what.clone();
+    let found: Vec<String> = names.iter().copied().filter(|name| matters(name)).map(|name| shown(&name)).collect();
+    // none by itself: all of them together
+    if found.is_empty() { names.iter().map(shown).collect() } else { found }
+}

@@ -1,0 +1,560 @@
+//! Rules: filter, translation, and the calls of anchors, with their lists multiplied out as pfctl does (expand_rule in
+//! sbin/pfctl/parse.y).
+
+use super::address::{self, PROXY_PORTS, PoolFor, PoolPorts, binary, pool, unary};
+use super::lex::{MOST, Read, Token};
+use super::statement::{Defaults, end};
+use super::words::Words;
+use crate::error::quoted;
+use crate::net::Family;
+use crate::rule::Direction;
+use crate::sim::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
+use crate::sim::names;
+use crate::sim::rule::{Action, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
+
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+const TCP: u8 = 6;
+
+/// Each address, and whether it is any other one.
+type Addresses = Vec<(bool, Operand)>;
+
+/// The lists of a rule; an empty one stands for anything.
+#[derive(Default)]
+struct Lists {
+    on: Vec<On>,
+    protocols: Vec<u8>,
+    icmp: Vec<(u8, Option<u8>)>,
+    from: Addresses,
+    to: Addresses,
+    from_ports: Vec<Ports>,
+    to_ports: Vec<Ports>,
+    os: Vec<String>,
+    user: Vec<Owner>,
+    group: Vec<Owner>,
+}
+
+/// What a statement says beside its conditions, before the lists are multiplied out.
+#[derive(Default)]
+struct Said {
+    lists: Lists,
+    /// `keep state` and the like, or `no state`.
+    keep: Option<Option<Keep>>,
+    flags: bool,
+    /// Options of the state are given: those of `set state-defaults` do not count then.
+    options: bool,
+    /// `if-bound` or `floating`, where one of them is said.
+    bound: Option<bool>,
+    nat_to: Option<(Pool, PoolPorts)>,
+    rdr_to: Option<(Pool, PoolPorts)>,
+    binat_to: bool,
+}
+
+/// The rules that a statement stands for.
+pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) -> Read<Vec<Rule>> {
+    let no = words.take("no");
+    let action = words.text()?;
+    let translation = |kind, pass| Action::Translate { kind, pool: None, pass };
+    let kind = match action {
+        "pass" | "block" | "match" if no => return Err(format!("no {action} is not known")),
+        "pass" => return conditions(words, Rule::new(origin.clone(), Action::Pass), defaults),
+        "match" => return conditions(words, Rule::new(origin.clone(), Action::Match), defaults),
+        "block" => {
+            if matches!(words.peek(), "drop" | "return" | "return-rst" | "return-icmp" | "return-icmp6") {
+                words.next()?;
+                words.skip_brackets()?;
+            }
+            return conditions(words, Rule::new(origin.clone(), Action::Block), defaults);
+        }
+        "nat-anchor" | "rdr-anchor" | "binat-anchor" if !no => {
+            let kind = match action {
+                "nat-anchor" => RuleKind::Nat,
+                "rdr-anchor" => RuleKind::Rdr,
+                _ => RuleKind::Binat,
+            };
+            let called = words.strings()?;
+            return conditions(words, Rule::new(origin.clone(), Action::Call(kind, called)), defaults);
+        }
+        "nat" => RuleKind::Nat,
+        "rdr" => RuleKind::Rdr,
+        "binat" => RuleKind::Binat,
+        word => return Err(format!("{} is not known", quoted(word))),
+    };
+    let pass = words.take("pass");
+    if pass && no {
+        return Err(format!("no {action} pass is not known"));
+    }
+    let at = words.0.iter().position(|token| token.bare() == "->");
+    let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
+    let made = conditions_and(head, Rule::new(origin.clone(), translation(kind, pass)), defaults)?;
+    let Some(at) = at.filter(|_| !no) else {
+        return match no {
+            true if at.is_none() => expand(made.0, made.1),
+            true => Err(format!("no {action} has no ->")),
+            false => Err("expected ->".to_owned()),
+        };
+    };
+    let mut tail = Words(&words.0[at + 1..]);
+    let what = match kind {
+        RuleKind::Nat => PoolFor::Source,
+        RuleKind::Rdr => PoolFor::Destination,
+        _ => PoolFor::Both,
+    };
+    let (pool, ports) = pool(&mut tail, what)?;
+    end(&tail)?;
+    let (mut rule, said) = made;
+    settle_family(&mut rule, &said.lists, &pool);
+    let mut all = expand(rule, said)?;
+    for rule in &mut all {
+        let to = rule.when.to.ports;
+        if let Action::Translate { pool: of, .. } = &mut rule.action {
+            let mut pool = pool.clone();
+            pool.ports = if kind == RuleKind::Nat { source_ports(&pool, ports) } else { target_ports(ports, to) };
+            *of = Some(pool);
+        }
+    }
+    Ok(all)
+}
+
+/// A rule without a family has that of the addresses it leads to, where they are of one (natrule in parse.y).
+fn settle_family(rule: &mut Rule, lists: &Lists, pool: &Pool) {
+    let families = |all: &[(bool, Operand)]| all.iter().find_map(|(_, operand)| operand.family());
+    if rule.when.family.is_none() {
+        let of_pool = || pool.addresses.iter().find_map(|a| a.address.as_ref()?.family());
+        rule.when.family = families(&lists.from).or_else(|| families(&lists.to)).or_else(of_pool);
+    }
+}
+
+/// apply_nat_ports: no ports are the usual ones, and 0, 0 is the port that is there.
+fn source_ports(pool: &Pool, ports: PoolPorts) -> (u16, u16) {
+    match (pool.static_port, ports.first, ports.last) {
+        (true, ..) => (0, 0),
+        (false, 0, _) => PROXY_PORTS,
+        (false, first, 0) => (first, first),
+        (false, first, last) => (first, last),
+    }
+}
+
+/// apply_rdr_ports: `a:*` is as many as the rule is about.
+fn target_ports(ports: PoolPorts, to: Option<Ports>) -> (u16, u16) {
+    match (ports.open, to) {
+        (true, Some(to)) => (ports.first, ports.first.wrapping_add(to.b.wrapping_sub(to.a))),
+        _ => (ports.first, ports.last),
+    }
+}
+
+/// What stands behind the action of a rule, or the name of an anchor.
+pub(super) fn conditions(words: Words<'_>, rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
+    let (rule, said) = conditions_and(words, rule, defaults)?;
+    expand(rule, said)
+}
+
+fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> Read<(Rule, Said)> {
+    let mut said = Said::default();
+    while !words.is_empty() {
+        let before = words;
+        if let Err(why) = condition(&mut rule, &mut said, &mut words) {
+            // another release's pfctl may know it; what it means for a packet cannot be told
+            if !defaults.output || !why.ends_with("is not known") {
+                return Err(why);
+            }
+            let rest: Vec<String> = before.0.iter().map(Token::shown).collect();
+            rule.when.unknown = Some(rest.join(" "));
+            break;
+        }
+    }
+    let stateful = rule.action == Action::Pass;
+    rule.effects.keep = match said.keep {
+        Some(keep) => keep.filter(|_| stateful),
+        None => stateful.then(|| defaults.keep.unwrap_or(Keep { if_bound: defaults.if_bound, ..Keep::default() })),
+    };
+    // what pfctl prints says so itself, but kport's own text and people's does not
+    if stateful && rule.effects.keep.is_some() && !said.flags && !rule.when.fragment {
+        rule.when.flags = Some((names::flags("S").unwrap_or(0), names::flags("SA").unwrap_or(0)));
+    }
+    if let (Some(keep), Some(_)) = (&mut rule.effects.keep, said.keep) {
+        match defaults.keep {
+            Some(set) if !said.options => *keep = Keep { synproxy: keep.synproxy, ..set },
+            _ => keep.if_bound = said.bound.unwrap_or(defaults.if_bound),
+        }
+    }
+    Ok((rule, said))
+}
+
+fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()> {
+    let when = &mut rule.when;
+    let effects = &mut rule.effects;
+    let lists = &mut said.lists;
+    match words.next()?.bare() {
+        "in" => when.direction = Some(Direction::In),
+        "out" => when.direction = Some(Direction::Out),
+        "quick" => rule.quick = true,
+        "once" => rule.once = true,
+        "log" => words.skip_brackets()?,
+        "all" | "allow-opts" | "fastroute" | "divert-reply" => {}
+        "on" => lists.on = words.list(&mut address::on)?,
+        "inet" => when.family = Some(Family::Inet),
+        "inet6" => when.family = Some(Family::Inet6),
+        "proto" => {
+            lists.protocols = words.list(&mut |words| {
+                let name = words.text()?;
+                names::protocol(name)
+                    .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)))
+            })?;
+        }
+        "from" => (lists.from, lists.from_ports) = sides(words)?,
+        "to" => (lists.to, lists.to_ports) = sides(words)?,
+        "os" => lists.os = words.list(&mut |words| words.text().map(str::to_owned))?,
+        "route-to" => effects.route = Some((RouteKind::Packets, route(when, words)?)),
+        "reply-to" => effects.route = Some((RouteKind::Replies, route(when, words)?)),
+        "dup-to" => effects.route = Some((RouteKind::Copies, route(when, words)?)),
+        "user" => lists.user = words.list(&mut owner)?,
+        "group" => lists.group = words.list(&mut owner)?,
+        "flags" => {
+            said.flags = true;
+            when.flags = flags(words)?;
+        }
+        "icmp-type" => lists.icmp = words.list(&mut |words| icmp(words, false))?,
+        "icmp6-type" => lists.icmp = words.list(&mut |words| icmp(words, true))?,
+        "tos" => {
+            let text = words.text()?;
+            when.tos =
+                Some(names::tos(text).ok_or_else(|| format!("tos {} is none", quoted(text)))?).filter(|tos| *tos > 0);
+        }
+        "prio" => when.prio = Some(words.number()?),
+        "probability" => {
+            let text = words.text()?.to_owned();
+            // the sign of percent may stand alone
+            when.probability = Some(text);
+        }
+        "fragment" => when.fragment = true,
+        "max-pkt-rate" => when.max_pkt_rate = Some(rate(words)?),
+        "max-pkt-size" => effects.max_pkt_size = words.number()?,
+        "label" | "ridentifier" => _ = words.text()?,
+        "queue" | "dnpipe" | "dnqueue" => match words.peek() {
+            "(" => words.skip_brackets()?,
+            _ => _ = words.text()?,
+        },
+        "scrub" => words.skip_brackets()?,
+        "set" => match words.peek() {
+            "(" => words.skip_brackets()?,
+            _ => {
+                words.next()?;
+                match words.peek() {
+                    "(" => words.skip_brackets()?,
+                    _ => _ = words.text()?,
+                }
+            }
+        },
+        "tag" => rule.tag = Some(words.strings()?),
+        "tagged" => when.tagged = Some((false, words.strings()?)),
+        "received-on" => when.received_on = Some(address::on(words)?),
+        "!" => match words.next()?.bare() {
+            "tagged" => when.tagged = Some((true, words.strings()?)),
+            "received-on" => when.received_on = Some(On { not: true, ..address::on(words)? }),
+            word => return Err(format!("! {word} is not known")),
+        },
+        "rtable" => effects.rtable = Some(words.number()?),
+        "divert-to" => {
+            let first = words.text()?;
+            let port = if words.take("port") { words.text()? } else { first };
+            effects.divert = Some(port.parse().map_err(|_| format!("port {} is not a number", quoted(port)))?);
+        }
+        "nat-to" => said.nat_to = Some(pool(words, PoolFor::Source)?),
+        "rdr-to" => said.rdr_to = Some(pool(words, PoolFor::Destination)?),
+        "binat-to" => {
+            let (mut pool, ports) = pool(words, PoolFor::Source)?;
+            pool.static_port = true;
+            said.nat_to = Some((pool, ports));
+            said.binat_to = true;
+        }
+        "af-to" => {
+            let family = match words.text()? {
+                "inet" => Family::Inet,
+                "inet6" => Family::Inet6,
+                word => return Err(format!("{} is no address family", quoted(word))),
+            };
+            words.expect("from")?;
+            let (mut source, ports) = pool(words, PoolFor::Source)?;
+            source.ports = source_ports(&source, ports);
+            let target = if words.take("to") {
+                let (mut target, ports) = pool(words, PoolFor::Destination)?;
+                target.ports = target_ports(ports, None);
+                Some(target)
+            } else {
+                None
+            };
+            effects.af_to = Some((family, source, target));
+        }
+        "no" => {
+            words.expect("state")?;
+            said.keep = Some(None);
+        }
+        word @ ("keep" | "modulate" | "synproxy") => {
+            words.expect("state")?;
+            let mut keep = Keep { synproxy: word == "synproxy", ..Keep::default() };
+            if words.take("(") {
+                said.options = true;
+                said.bound = state_options(words, &mut keep, true)?;
+            }
+            said.keep = Some(Some(keep));
+        }
+        "" => return Err("a string in quotes is not expected".to_owned()),
+        word => return Err(format!("{} is not known", quoted(word))),
+    }
+    Ok(())
+}
+
+fn route(when: &mut crate::sim::rule::Conditions, words: &mut Words<'_>) -> Read<Pool> {
+    let (pool, _) = pool(words, PoolFor::Route)?;
+    if when.family.is_none() && !pool.prefer_ipv6_nexthop {
+        when.family = pool.addresses.iter().find_map(|address| address.address.as_ref()?.family());
+    }
+    Ok(pool)
+}
+
+/// The options of a state, up to the bracket or to the end; whether it is bound to its interface, where that is said.
+pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: bool) -> Read<Option<bool>> {
+    let mut bound = None;
+    while !(words.is_empty() || bracketed && words.peek() == ")") {
+        if words.take(",") {
+            continue;
+        }
+        match words.text()? {
+            "max" => keep.max = words.number()?,
+            "max-src-states" => keep.max_src_states = words.number()?,
+            "max-src-conn" => keep.max_src_conn = words.number()?,
+            "max-src-nodes" => keep.max_src_nodes = words.number()?,
+            "max-src-conn-rate" => _ = rate(words)?,
+            "overload" => {
+                address::table(words)?;
+                if words.take("flush") {
+                    words.take("global");
+                }
+            }
+            "source-track" => {
+                if !words.take("rule") {
+                    words.take("global");
+                }
+            }
+            "if-bound" => bound = Some(true),
+            "floating" => bound = Some(false),
+            "no-sync" | "sloppy" | "pflow" | "allow-related" => {}
+            word if word.contains('.') => _ = words.number::<u32>()?,
+            word => return Err(format!("state option {} is not known", quoted(word))),
+        }
+    }
+    if bracketed {
+        words.expect(")")?;
+    }
+    Ok(bound)
+}
+
+fn rate(words: &mut Words<'_>) -> Read<(u32, u32)> {
+    let count = words.number()?;
+    words.expect("/")?;
+    Ok((count, words.number()?))
+}
+
+/// `any`, `{ a, ! b } port { 80, 443 }`
+fn sides(words: &mut Words<'_>) -> Read<(Addresses, Vec<Ports>)> {
+    let mut addresses = if words.peek() == "port" { vec![] } else { words.list(&mut address::side)? };
+    // any in a list is any alone
+    if addresses.iter().any(|(_, operand)| *operand == Operand::Any) {
+        addresses.clear();
+    }
+    let ports = if words.take("port") { words.list(&mut address::ports)? } else { vec![] };
+    Ok((addresses, ports))
+}
+
+fn flags(words: &mut Words<'_>) -> Read<Option<(u16, u16)>> {
+    if words.take("any") {
+        return Ok(None);
+    }
+    let bits = |words: &mut Words<'_>| {
+        let text = words.text()?;
+        names::flags(text).ok_or_else(|| format!("{} are no tcp flags", quoted(text)))
+    };
+    let set = if words.peek() == "/" { 0 } else { bits(words)? };
+    words.expect("/")?;
+    Ok(Some((set, bits(words)?)))
+}
+
+fn icmp(words: &mut Words<'_>, inet6: bool) -> Read<(u8, Option<u8>)> {
+    let text = words.text()?;
+    let kind = names::icmp_type(text, inet6).ok_or_else(|| format!("{} is no ICMP type", quoted(text)))?;
+    if !words.take("code") {
+        return Ok((kind, None));
+    }
+    let text = words.text()?;
+    let code = names::icmp_code(kind, text, inet6).ok_or_else(|| format!("{} is no code of it", quoted(text)))?;
+    Ok((kind, Some(code)))
+}
+
+/// `80`, `= 80`, `>= 1000`, `1 >< 9`, `unknown`, a name.
+fn owner(words: &mut Words<'_>) -> Read<Owner> {
+    let operator = unary(words);
+    let text = words.text()?;
+    if text == "unknown" {
+        return match operator {
+            None | Some(Operator::Equal) => Ok(Owner::Unknown { not: false }),
+            Some(Operator::NotEqual) => Ok(Owner::Unknown { not: true }),
+            Some(_) => Err("unknown is compared with = and != only".to_owned()),
+        };
+    }
+    let Ok(a) = text.parse() else {
+        let operator = if operator == Some(Operator::NotEqual) { "!= " } else { "" };
+        return Ok(Owner::Named(format!("{operator}{text}")));
+    };
+    match (operator, binary(words)) {
+        (None, Some(operator)) => Ok(Owner::Number(Compared { operator, a, b: words.number()? })),
+        (Some(_), Some(_)) => Err("two operators for one number".to_owned()),
+        (operator, None) => Ok(Owner::Number(Compared { operator: operator.unwrap_or(Operator::Equal), a, b: 0 })),
+    }
+}
+
+/// Each member of a list, or one `None` for an empty one.
+fn each<T>(list: &[T]) -> Vec<Option<&T>> {
+    if list.is_empty() { vec![None] } else { list.iter().map(Some).collect() }
+}
+
+/// Every combination, in pfctl's order; those that fit no packet are left out.
+fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
+    let lists = &said.lists;
+    let sizes = [
+        lists.on.len(),
+        lists.protocols.len(),
+        lists.icmp.len(),
+        lists.from.len(),
+        lists.to.len(),
+        lists.from_ports.len(),
+        lists.to_ports.len(),
+        lists.os.len(),
+        lists.user.len(),
+        lists.group.len(),
+    ];
+    if sizes.iter().fold(1_usize, |product, size| product.saturating_mul((*size).max(1))) > MOST {
+        return Err(format!("its lists stand for more than {MOST} rules"));
+    }
+    let mut made = vec![];
+    for on in each(&lists.on) {
+        for protocol in each(&lists.protocols) {
+            for icmp in each(&lists.icmp) {
+                for from in each(&lists.from) {
+                    for to in each(&lists.to) {
+                        let Some(family) = family(rule.when.family, from, to) else { continue };
+                        for from_ports in each(&lists.from_ports) {
+                            for to_ports in each(&lists.to_ports) {
+                                for os in each(&lists.os) {
+                                    for user in each(&lists.user) {
+                                        for group in each(&lists.group) {
+                                            let mut one = rule.clone();
+                                            let when = &mut one.when;
+                                            when.on = on.cloned();
+                                            when.protocol = protocol.copied();
+                                            when.icmp = icmp.copied();
+                                            when.family = family;
+                                            when.from = side(from, from_ports);
+                                            when.to = side(to, to_ports);
+                                            when.os = os.cloned();
+                                            when.user = user.cloned();
+                                            when.group = group.cloned();
+                                            finish(&mut one, &said);
+                                            made.push(one);
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    if made.is_empty() {
+        return Err("it is about no packet: its addresses are of different families".to_owned());
+    }
+    if said.binat_to {
+        made = made.into_iter().flat_map(both_ways).collect();
+    }
+    Ok(made)
+}
+
+/// The family of a combination; `None` for one that fits no packet.
+#[allow(clippy::option_option)]
+fn family(
+    given: Option<Family>,
+    from: Option<&(bool, Operand)>,
+    to: Option<&(bool, Operand)>,
+) -> Option<Option<Family>> {
+    let all = [given, from.and_then(|(_, o)| o.family()), to.and_then(|(_, o)| o.family())];
+    let mut families = all.into_iter().flatten();
+    let first = families.next();
+    families.all(|family| Some(family) == first).then_some(first)
+}
+
+fn side(address: Option<&(bool, Operand)>, ports: Option<&Ports>) -> Side {
+    let (not, address) = address.cloned().unwrap_or((false, Operand::Any));
+    Side { not, address, ports: ports.copied() }
+}
+
+/// What follows from the members that the lists have given to this rule.
+fn finish(rule: &mut Rule, said: &Said) {
+    let tcp = rule.when.protocol.is_none_or(|protocol| protocol == TCP);
+    if !tcp {
+        rule.when.flags = None;
+        if let Some(keep) = &mut rule.effects.keep {
+            keep.synproxy = false;
+        }
+    }
+    if let Some((pool, ports)) = &said.nat_to {
+        let ports = source_ports(pool, *ports);
+        rule.effects.nat_to = Some(Pool { ports, ..pool.clone() });
+    }
+    if let Some((pool, ports)) = &said.rdr_to {
+        let ports = target_ports(*ports, rule.when.to.ports);
+        rule.effects.rdr_to = Some(Pool { ports, ..pool.clone() });
+    }
+    if rule.effects.af_to.is_none() {
+        let pools = [&rule.effects.nat_to, &rule.effects.rdr_to].into_iter().flatten();
+        let of_pool = pools.flat_map(|pool| &pool.addresses).find_map(|a| a.address.as_ref()?.family());
+        rule.when.family = rule.when.family.or(of_pool);
+    }
+    // pfctl puts what the rule is about into tags as well as into labels
+    let shown = |side: &Side| super::print::address(side.not, &side.address);
+    let replaced = |tag: &str| {
+        let when = &rule.when;
+        let protocol = when.protocol.map_or_else(|| "ip".to_owned(), names::protocol_name);
+        tag.replace("$if", when.on.as_ref().map_or("any", |on| &on.name))
+            .replace("$srcaddr", &shown(&when.from))
+            .replace("$dstaddr", &shown(&when.to))
+            .replace("$proto", &protocol)
+    };
+    let with_names = |tag: &Option<String>| tag.as_ref().filter(|tag| tag.contains('$')).map(|tag| replaced(tag));
+    let (tag, tagged) = (with_names(&rule.tag), with_names(&rule.when.tagged.as_ref().map(|(_, tag)| tag.clone())));
+    rule.tag = tag.or(rule.tag.take());
+    if let (Some((_, old)), Some(new)) = (&mut rule.when.tagged, tagged) {
+        *old = new;
+    }
+    // icmp types are of one protocol
+    if rule.when.icmp.is_some() && rule.when.protocol.is_none() {
+        rule.when.protocol = Some(if rule.when.family == Some(Family::Inet6) { ICMP6 } else { ICMP });
+    }
+}
+
+/// `binat-to`: the rule for what goes out, and the one for what comes in to the address it had there.
+fn both_ways(rule: Rule) -> Vec<Rule> {
+    let mut out = rule;
+    let mut back = out.clone();
+    out.when.direction = Some(Direction::Out);
+    let outside = out.effects.nat_to.as_ref().and_then(|pool| pool.addresses.first()?.address.clone());
+    back.when.direction = Some(Direction::In);
+    back.effects.nat_to = None;
+    back.effects.rdr_to = Some(Pool {
+        addresses: vec![PoolAddress { interface: None, address: Some(out.when.from.address.clone()) }],
+        ..Pool::default()
+    });
+    back.when.from = Side { ports: out.when.to.ports, ..out.when.to.clone() };
+    back.when.to = Side { not: false, address: outside.unwrap_or(Operand::Any), ports: out.when.from.ports };
+    vec![out, back]
+}

@@ -1,0 +1,363 @@
+//! A packet's way through the host: ip_input(9), ip_output(9), loopback, bridges, and who gets it in the end.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::choice::{Run, all_runs};
+use super::lookup::is_loopback;
+use super::packet::{IpProtocol, Packet, Party};
+use super::pf::After;
+use super::trace::{Trace, TraceStep, Verdict};
+use super::world::{Attachment, World};
+use crate::net::{Family, Interface, PerFamily, Protocol};
+use crate::rule::Direction;
+
+/// How often pf sends a packet elsewhere before it drops it (pf_route in sys/netpfil/pf/pf.c).
+const ROUTED: usize = 3;
+
+/// What becomes of a packet on its way.
+enum Way {
+    Delivered(Party, Packet),
+    Lost,
+}
+
+/// One run of a packet: what is told of it, and what it takes to be so.
+struct Trip<'r> {
+    run: &'r mut Run,
+    steps: Vec<TraceStep>,
+    /// Addresses that are somebody's.
+    known: Vec<IpAddr>,
+    routed: usize,
+}
+
+impl Trip<'_> {
+    fn note(&mut self, text: impl Into<String>) {
+        self.steps.push(TraceStep::Note(text.into()));
+    }
+
+    fn lost(&mut self, why: &str) -> Way {
+        self.note(why);
+        Way::Lost
+    }
+
+    fn delivered(&mut self, party: Party, packet: Packet) -> Way {
+        self.steps.push(TraceStep::Delivered(party.clone(), packet.to));
+        Way::Delivered(party, packet)
+    }
+}
+
+impl World {
+    /// The way of a connection's first packet, of the answer, and of the packet after it. States that it makes stay.
+    pub fn trace(
+        &mut self,
+        sender: &Party,
+        protocol: impl Into<IpProtocol>,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Trace {
+        self.trace_packet(sender, &Packet::first(protocol, from, to))
+    }
+
+    /// The same for any packet.
+    pub fn trace_packet(&mut self, sender: &Party, first: &Packet) -> Trace {
+        self.lookup.gateways = PerFamily { inet: self.gateway.inet, inet6: self.gateway.inet6 };
+        let before = self.pf.states.clone();
+        let mut after = None;
+        let known: Vec<IpAddr> = self
+            .jails
+            .iter()
+            .flat_map(|jail| &jail.addresses)
+            .chain(self.lookup.interfaces.iter().flat_map(|interface| &interface.addresses))
+            .map(|network| network.addr())
+            .collect();
+        let agreed = all_runs(|run| {
+            self.pf.states.clone_from(&before);
+            let mut trip = Trip { run, steps: vec![], known: known.clone(), routed: 0 };
+            let (verdict, delivered) = self.connection(sender, first, &mut trip);
+            let steps = trip.steps;
+            after.get_or_insert_with(|| self.pf.states.clone());
+            (steps, verdict, delivered)
+        });
+        self.pf.states = after.unwrap_or(before);
+        Trace {
+            delivered_to: agreed.delivered,
+            steps: agreed.first,
+            verdict: agreed.verdict,
+            possible: agreed.possible,
+            depends_on: agreed.depends_on,
+            looked: agreed.looked,
+        }
+    }
+
+    fn connection(
+        &mut self,
+        sender: &Party,
+        first: &Packet,
+        trip: &mut Trip<'_>,
+    ) -> (Verdict, Option<(Party, SocketAddr)>) {
+        let on_stack = match sender {
+            Party::Host => true,
+            Party::Jail(name) => self.jails.iter().any(|jail| jail.name == *name && jail.behind.is_none()),
+            Party::Network(_) => false,
+        };
+        self.lookup.clients = if on_stack { vec![first.from] } else { vec![] };
+        let Way::Delivered(party, got) = self.send(sender, first.clone(), trip) else { return (Verdict::Lost, None) };
+        let at = Some((party.clone(), got.to));
+        // what the answer costs is another question
+        let looked = trip.run.looked;
+        let verdict = self.answered(sender, first, &party, &got, trip);
+        trip.run.looked = looked;
+        (verdict, at)
+    }
+
+    fn answered(
+        &mut self,
+        sender: &Party,
+        first: &Packet,
+        party: &Party,
+        got: &Packet,
+        trip: &mut Trip<'_>,
+    ) -> Verdict {
+        let Some(answer) = got.answer() else { return Verdict::Delivered };
+        if let Some(protocol) = got.protocol.with_ports()
+            && self.listens(party, protocol, got.to) == Some(false)
+        {
+            let refusal = match protocol {
+                Protocol::Tcp => Packet { flags: 0x14, ..answer },
+                Protocol::Udp | Protocol::Sctp => Packet::unreachable(got),
+            };
+            trip.note("nothing listens there");
+            self.send(party, refusal, trip);
+            return Verdict::Refused;
+        }
+        if !self.answers(party, answer, sender, first, trip) {
+            return Verdict::Unanswered;
+        }
+        if first.icmp.is_some() {
+            return Verdict::Answered;
+        }
+        // the next packet belongs to the states, or is lost; it is shown only then
+        let shown = trip.steps.len();
+        let arrives = match self.send(sender, first.next(), trip) {
+            Way::Delivered(who, next) => (&who, next.from, next.to) == (party, got.from, got.to),
+            Way::Lost => false,
+        };
+        if arrives {
+            trip.steps.truncate(shown);
+            Verdict::Answered
+        } else {
+            Verdict::Unanswered
+        }
+    }
+
+    /// Whether somebody on the host's stack listens; `None` for others, whose sockets are not known.
+    fn listens(&self, party: &Party, protocol: Protocol, at: SocketAddr) -> Option<bool> {
+        let here = match party {
+            Party::Host => true,
+            Party::Jail(name) => self.jails.iter().any(|jail| jail.name == *name && jail.behind.is_none()),
+            Party::Network(_) => false,
+        };
+        if here { self.lookup.socket(protocol, at) } else { None }
+    }
+
+    /// Whether the answer to what `party` got comes back to `sender` as the answer to what was sent.
+    fn answers(&mut self, party: &Party, answer: Packet, sender: &Party, sent: &Packet, trip: &mut Trip<'_>) -> bool {
+        let Way::Delivered(back, answer) = self.send(party, answer, trip) else { return false };
+        if (answer.from, answer.to) != (sent.to, sent.from) {
+            trip.note(format!("not the answer that {sender} waits for"));
+            return false;
+        }
+        match (&back, sender) {
+            (Party::Network(out), Party::Network(came)) if out != came => {
+                // whether it gets there is up to the networks around the host
+                trip.note(format!("the answer leaves by {out}; the packet came in on {came}"));
+                true
+            }
+            _ => back == *sender,
+        }
+    }
+
+    fn send(&mut self, sender: &Party, packet: Packet, trip: &mut Trip<'_>) -> Way {
+        trip.steps.push(TraceStep::Sent(sender.clone(), packet.clone()));
+        trip.routed = 0;
+        let jail = match sender {
+            Party::Host => return self.originate(packet, trip),
+            Party::Network(interface) => return self.arrive(packet, *interface, trip),
+            Party::Jail(name) => {
+                let mut sides = self.jails.iter().filter(|jail| jail.name == *name);
+                if sides.clone().any(|jail| jail.behind.is_some() && jail.has(packet.to.ip())) {
+                    return trip.delivered(sender.clone(), packet);
+                }
+                sides.clone().find(|jail| jail.has(packet.from.ip())).or_else(|| sides.next()).cloned()
+            }
+        };
+        let Some(jail) = jail else { return trip.lost("there is no such jail") };
+        let Some(behind) = jail.behind else { return self.originate(packet, trip) };
+        let mut packet = packet;
+        // the frame goes where it was addressed to, whatever pf makes of the packet in it
+        let on_link = jail.addresses.iter().any(|own| own.contains(&packet.to.ip()));
+        let past = on_link && !self.is_own(packet.to.ip());
+        if self.pfil_member
+            && let Some(member) = jail.member
+        {
+            packet = match self.hook(packet, Direction::In, member, trip) {
+                After::Goes(packet) => packet,
+                other => return self.elsewhere(other, trip),
+            };
+        }
+        if past {
+            trip.note(format!("over {behind}, past the host"));
+            return self.neighbour(packet, behind, trip);
+        }
+        self.arrive(packet, behind, trip)
+    }
+
+    /// What the host, or a jail on its stack, sends.
+    fn originate(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
+        let packet = Packet { received_on: None, ..packet };
+        if !self.is_own(packet.to.ip()) {
+            return self.leave(packet, trip);
+        }
+        // the host reaches its own addresses over lo0, those of another loopback interface over that one
+        let Some(interface) = self.loopback(packet.to.ip()) else { return trip.lost("the host has no lo0") };
+        match self.hook(packet, Direction::Out, interface, trip) {
+            // tags do not outlive the loop (m_tag_delete_nonpersistent in sys/net/if_loop.c)
+            After::Goes(packet) => self.arrive(Packet { tag: None, ..packet }, interface, trip),
+            other => self.elsewhere(other, trip),
+        }
+    }
+
+    /// ip_input(9): what comes in on an interface.
+    fn arrive(&mut self, packet: Packet, on: Interface, trip: &mut Trip<'_>) -> Way {
+        if !is_loopback(on) && (packet.from.ip().is_loopback() || packet.to.ip().is_loopback()) {
+            return trip.lost("a loopback address does not come from a network");
+        }
+        let packet = Packet { received_on: Some(on), ..packet };
+        let packet = match self.hook(packet, Direction::In, on, trip) {
+            After::Goes(packet) => packet,
+            other => return self.elsewhere(other, trip),
+        };
+        if self.is_own(packet.to.ip()) {
+            return self.deliver(packet, trip);
+        }
+        if !self.forwarding.of(packet.family()) {
+            return trip.lost("the host does not forward");
+        }
+        // ip6_forward looks at the scope of the source before pf could translate it; ip_output looks behind pf
+        if packet.family() == Family::Inet6 && packet.from.ip().is_loopback() {
+            return trip.lost("::1 is not forwarded");
+        }
+        self.leave(packet, trip)
+    }
+
+    /// To a socket of the host or of a jail on its stack.
+    fn deliver(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
+        let mut packet = packet;
+        if self.filter_local {
+            let Some(lo0) = self.lo0() else { return trip.lost("the host has no lo0") };
+            packet = match self.hook(packet, Direction::Out, lo0, trip) {
+                After::Goes(packet) => packet,
+                other => return self.elsewhere(other, trip),
+            };
+        }
+        let address = packet.to.ip();
+        let jail = self.jails.iter().find(|jail| jail.behind.is_none() && jail.has(address));
+        let party = jail.map_or(Party::Host, |jail| Party::Jail(jail.name.clone()));
+        trip.delivered(party, packet)
+    }
+
+    /// ip_output(9): out by the interface that leads there.
+    fn leave(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
+        if packet.fib != 0 {
+            trip.run.gave_up = Some(format!("the routes of table {} (rtable) are not known here", packet.fib));
+        }
+        let Some(out) = self.route(packet.to.ip()) else { return trip.lost("no route") };
+        let meant = packet.to.ip();
+        let packet = match self.hook(packet, Direction::Out, out, trip) {
+            After::Goes(packet) => packet,
+            other => return self.elsewhere(other, trip),
+        };
+        if packet.from.ip().is_loopback() {
+            return trip.lost("a loopback address does not go to a network");
+        }
+        if packet.to.ip() != meant && self.route(packet.to.ip()) != Some(out) {
+            return trip.lost("translated on the way out to where another interface leads");
+        }
+        self.neighbour(packet, out, trip)
+    }
+
+    /// Where pf has taken the packet off its way.
+    fn elsewhere(&mut self, after: After, trip: &mut Trip<'_>) -> Way {
+        match after {
+            After::Dropped => Way::Lost,
+            After::Goes(packet) => self.leave(packet, trip),
+            After::Crossed(packet) => {
+                // pf itself routes it, and does not look again (skip_test in pf_route)
+                if self.is_own(packet.to.ip()) {
+                    return self.deliver(packet, trip);
+                }
+                match self.route(packet.to.ip()) {
+                    Some(out) => self.neighbour(packet, out, trip),
+                    None => trip.lost("no route"),
+                }
+            }
+            After::Sent { packet, on, tested } => {
+                trip.routed += 1;
+                if trip.routed > ROUTED {
+                    return trip.lost("sent elsewhere too often");
+                }
+                if is_loopback(on) {
+                    trip.run.gave_up =
+                        Some(format!("what becomes of a packet that is sent out by {on} is not known here"));
+                    return trip.lost("sent to loopback");
+                }
+                if !tested {
+                    return self.neighbour(packet, on, trip);
+                }
+                match self.hook(packet, Direction::Out, on, trip) {
+                    After::Goes(packet) => self.neighbour(packet, on, trip),
+                    other => self.elsewhere(other, trip),
+                }
+            }
+        }
+    }
+
+    /// The last hop, on a bridge or a wire.
+    fn neighbour(&mut self, packet: Packet, on: Interface, trip: &mut Trip<'_>) -> Way {
+        let jail = self.jails.iter().find(|jail| jail.behind == Some(on) && jail.has(packet.to.ip())).cloned();
+        let Some(jail) = jail else {
+            if let Some(tunnel) = TUNNELS.iter().find(|tunnel| on.as_str().starts_with(**tunnel)) {
+                trip.note(format!("wrapped by {tunnel}: what becomes of the outer packet is not followed"));
+            }
+            return trip.delivered(Party::Network(on), packet);
+        };
+        self.jail_takes(packet, &jail, trip)
+    }
+
+    fn jail_takes(&mut self, packet: Packet, jail: &Attachment, trip: &mut Trip<'_>) -> Way {
+        let mut packet = packet;
+        if self.pfil_member
+            && let Some(member) = jail.member
+        {
+            packet = match self.hook(packet, Direction::Out, member, trip) {
+                After::Goes(packet) => packet,
+                other => return self.elsewhere(other, trip),
+            };
+        }
+        // the jail takes no packet from the wire that claims to be from itself
+        if jail.has(packet.from.ip()) {
+            return trip.lost(&format!("jail {} gets a packet from its own address", jail.name));
+        }
+        if !jail.has(packet.to.ip()) {
+            return trip.lost("translated at the bridge member, behind the last hop");
+        }
+        trip.delivered(Party::Jail(jail.name.clone()), packet)
+    }
+
+    fn hook(&mut self, packet: Packet, direction: Direction, on: Interface, trip: &mut Trip<'_>) -> After {
+        let Trip { run, steps, known, .. } = trip;
+        self.pf.test(packet, (direction, on), (&self.lookup, known), run, steps)
+    }
+}
+
+/// Interfaces that wrap packets in others, by the names of their drivers.
+const TUNNELS: [&str; 9] = ["enc", "gif", "gre", "wg", "tun", "ipsec", "ovpn", "ng", "vxlan"];
