@@ -78,6 +78,8 @@ pub struct Spec {
     mappings: Mappings,
 }
 
+// that the one is large is what it is for
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 enum Mappings {
     Few(ArrayVec<Mapping, { Spec::INLINE }>),
