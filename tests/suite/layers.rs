@@ -63,7 +63,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("session", &["host", "pf", "publisher", "sim", "store"]),
-    ("ffi", &["host", "name", "net", "options", "pf", "publication", "publisher", "rule", "session", "sim", "spec"]),
+    (
+        "ffi",
+        &[
+            "host",
+            "kleene",
+            "name",
+            "net",
+            "options",
+            "pf",
+            "publication",
+            "publisher",
+            "rule",
+            "session",
+            "sim",
+            "spec",
+        ],
+    ),
     // the helper: the Rust API, never the C one
     ("main", &["cli"]),
     (
