@@ -139,7 +139,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
-    ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
+    ("doctor", &["hooks", "evidence", "managers", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
