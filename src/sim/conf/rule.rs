@@ -502,6 +502,9 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
             }
         }
     }
+    if made.iter().any(|rule| rule.when.icmp.is_some() && !matches!(rule.when.protocol, Some(ICMP | ICMP6))) {
+        return Err("an icmp-type needs proto icmp, an icmp6-type proto icmp6".to_owned());
+    }
     if made.is_empty() {
         return Err("it is about no packet: its addresses are of different families".to_owned());
     }
@@ -574,10 +577,6 @@ fn finish(rule: &mut Rule, said: &Said) {
     rule.tag = tag.or(rule.tag.take());
     if let (Some((_, old)), Some(new)) = (&mut rule.when.tagged, tagged) {
         *old = new;
-    }
-    // icmp types are of one protocol
-    if rule.when.icmp.is_some() && rule.when.protocol.is_none() {
-        rule.when.protocol = Some(if rule.when.family == Some(Family::Inet6) { ICMP6 } else { ICMP });
     }
 }
 
