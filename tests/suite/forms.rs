@@ -600,6 +600,21 @@ fn what_is_looked_at_is_counted() {
     let after = ask(&world, "em0 tcp 192.0.2.100 192.0.2.1:9").looked;
     assert_eq!(after.anchors, 2, "one for rdr, one for the filter");
     assert!(after.rules > before.rules);
+    // the table of docs/architecture.md: two anchors a jail, and five rules
+    let mut world = of(
+        Release::V15,
+        "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in all\npass out all\nanchor \"kport/*\"",
+    );
+    for jail in 0..10 {
+        let pass = format!("inet proto tcp from any to 10.0.1.{jail} port 80");
+        let rdr = format!("rdr on em0 inet proto tcp from any to (em0) port 80{jail:02} -> 10.0.1.{jail} port 80");
+        let reach = format!("pass quick on {{ bridge epair lo }} {pass}");
+        world
+            .load_text(&format!("kport/j{jail}"), &format!("{rdr}\npass quick {pass} tagged \"j{jail}\"\n{reach}"))
+            .unwrap();
+    }
+    let looked = ask(&world, "em0 tcp 192.0.2.100 192.0.2.1:9").looked;
+    assert_eq!((looked.anchors, looked.rules), (20, 54));
 }
 
 proptest! {
