@@ -16,6 +16,7 @@ mod layers;
 mod man;
 mod managers;
 mod native;
+mod oci;
 mod packaging;
 mod packets;
 mod pfctl;

@@ -23,7 +23,7 @@ fn notes(main: &str, request: &Request) -> Vec<String> {
     let notes = rig.publish(request).unwrap().notes;
     // the same again says it again
     assert_eq!(rig.publish(request).unwrap().notes, notes);
-    let found = doctor::examine(&rig.host, &rig.sim(), Store::open(rig.path()));
+    let found = doctor::examine(&rig.host, &rig.sim(), Store::open(rig.path()), None);
     let problems: Vec<String> = found
         .iter()
         .filter(|finding| finding.level == Level::Problem)
