@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, fstat};
 use crate::files;
 
 /// What tells a descriptor's file from any other: its device and number, and which device it is.
-type Identity = (u64, u64, u64);
+type Identity = (libc::dev_t, libc::ino_t, libc::dev_t);
 
 #[derive(Debug)]
 struct Opened {
@@ -68,8 +68,7 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-#[expect(clippy::unnecessary_cast, reason = "the types of the fields differ between systems")]
 fn identity(file: impl AsFd) -> io::Result<Identity> {
     let is = fstat(file)?;
-    Ok((is.st_dev as u64, is.st_ino as u64, is.st_rdev as u64))
+    Ok((is.st_dev, is.st_ino, is.st_rdev))
 }
