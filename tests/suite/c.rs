@@ -254,6 +254,11 @@ fn the_nif_is_all_of_the_library_in_elixir() {
         let name = format!("kport_{name}");
         assert!(source.contains(&name) && header.contains(&format!("{name}(")), "{name}");
     }
+    let module = std::fs::read_to_string(cc::root().join("c-examples/kport.ex")).unwrap();
+    let table = source.split("static ErlNifFunc functions[] = {").nth(1).unwrap().split("};").next().unwrap();
+    for function in table.lines().filter_map(|line| line.split('"').nth(1)) {
+        assert!(module.contains(&format!("  def {function}(_")), "{function} is not in kport.ex");
+    }
 }
 
 /// What stable Rust allows: the C side is instrumented, and every allocation of both sides is watched.
