@@ -23,6 +23,21 @@ fn publish_c_publishes_lists_and_unpublishes() {
     );
 }
 
+/// The benchmark of a FreeBSD host, with the simulator in the place of its kernel.
+#[test]
+fn kernel_c_measures_and_takes_everything_back() {
+    let program = C99.build("benches/kernel.c");
+    let mut command = Command::new(&program);
+    let output = cc::done(command.args(["-b", "sim", "-n", "1", "-j", "20"]));
+    let printed = text(&output.stdout);
+    for part in ["backend sim, 1 rounds", "|       50 |", "| as it is |", "\n| 20 | "] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    assert_eq!(cc::without_notice(&text(&output.stderr)), "");
+    let wrong = Command::new(&program).args(["-n", "0"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(64));
+}
+
 #[test]
 fn publish_c_tells_why_it_failed() {
     let program = C99.build("c-examples/publish.c");
@@ -238,6 +253,11 @@ fn the_nif_is_all_of_the_library_in_elixir() {
     for name in ["parse", "parse_kleene", "publish", "unpublish", "unpublish_some", "list", "restore", "gc", "rules"] {
         let name = format!("kport_{name}");
         assert!(source.contains(&name) && header.contains(&format!("{name}(")), "{name}");
+    }
+    let module = std::fs::read_to_string(cc::root().join("c-examples/kport.ex")).unwrap();
+    let table = source.split("static ErlNifFunc functions[] = {").nth(1).unwrap().split("};").next().unwrap();
+    for function in table.lines().filter_map(|line| line.split('"').nth(1)) {
+        assert!(module.contains(&format!("  def {function}(_")), "{function} is not in kport.ex");
     }
 }
 
