@@ -36,13 +36,13 @@ mod elsewhere {
 #[cfg(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little"))]
 mod freebsd {
     use std::ffi::c_int;
-    use std::fs::{File, OpenOptions};
     use std::io;
-    use std::os::fd::AsRawFd;
-    use std::process;
-    use std::sync::{Arc, Mutex};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::path::Path;
+    use std::sync::Arc;
 
     use crate::error::Result;
+    use crate::pf::native::descriptor::Descriptor;
     use crate::pf::native::kernel::{Call, Failure, Kernel, Nv, OPEN};
     use crate::pf::native::layout::PfiocTransE;
 
@@ -58,26 +58,10 @@ mod freebsd {
         }
     }
 
-    /// The descriptor and the process that opened it.
-    static DESCRIPTOR: Mutex<Option<(u32, Arc<File>)>> = Mutex::new(None);
+    static DESCRIPTOR: Descriptor = Descriptor::new();
 
-    /// This process's descriptor: close-on-exec, opened at the first call and after a fork.
-    fn descriptor() -> std::result::Result<Arc<File>, Failure> {
-        let pid = process::id();
-        let open = || {
-            let file = OpenOptions::new().read(true).write(true).open("/dev/pf");
-            file.map(Arc::new).map_err(|error| failure(OPEN, &error))
-        };
-        // held for the length of an open(2): a child forked in that time has a lock that nobody will give back
-        let Ok(mut held) = DESCRIPTOR.try_lock() else { return open() };
-        match &*held {
-            Some((owner, file)) if *owner == pid => Ok(Arc::clone(file)),
-            _ => {
-                let file = open()?;
-                *held = Some((pid, Arc::clone(&file)));
-                Ok(file)
-            }
-        }
+    fn descriptor() -> std::result::Result<Arc<OwnedFd>, Failure> {
+        DESCRIPTOR.get(Path::new("/dev/pf")).map_err(|error| failure(OPEN, &error))
     }
 
     fn failure(call: &'static str, error: &io::Error) -> Failure {
