@@ -6,6 +6,8 @@ pub mod macos;
 pub mod native;
 pub mod pfctl;
 
+use std::time::Instant;
+
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
@@ -143,6 +145,10 @@ pub trait Firewall {
     fn labels_mappings(&self) -> bool {
         true
     }
+
+    /// From now on calls may last until `deadline`, be it sooner or later than before: so that a load leaves time for what comes
+    /// behind it, and a way back has time of its own.
+    fn set_deadline(&self, _deadline: Instant) {}
 
     /// Loads `rules` as all that the anchor has, in one transaction: on an error the anchor holds what it held. Only after
     /// [`Kind::System`](crate::error::Kind) and `Internal` it may be otherwise, where the transaction was cut off.
