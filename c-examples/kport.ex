@@ -1,28 +1,82 @@
 defmodule Kport do
   @moduledoc """
-  Publishes ports of FreeBSD jails, as Kleene's daemon would: `kport_nif.c` is next to this file.
+  Publishes ports of FreeBSD jails: the functions of kport(3), over the NIF of `kport_nif.c`, which is next to this file.
 
-  Options are a map with any of `backend`, `state_dir`, `addresses`, `gateway`, `reach` (binaries) and `jid` (an integer).
+  Options are a map. Texts: `backend`, `state_dir`, `addresses`, `gateway`, `reach`, `sources`. Numbers: `timeout_ms`, `wait_ms`,
+  `max_connections`, `max_connections_per_source`, `rate_connections`, `rate_seconds`, `jid`, `auto_first`, `auto_last`. Flags,
+  true or false: `force`, `allow_inert`, `hairpin`, `host_access`, `log`, `no_quick`, `add`. An option that is none of these, or
+  has another kind of value, is an ArgumentError.
+
+  Calls wait for locks and for pf, for `timeout_ms` at most, on dirty I/O schedulers: other processes go on meanwhile.
   """
   @on_load :load
 
   @type status ::
           :argument | :spec | :conflict | :permission | :unavailable | :busy | :system | :unsupported | :internal
   @type failure :: {:error, {status, String.t()}}
+  @type port_entry :: %{
+          jail: String.t() | nil,
+          anchor: String.t() | nil,
+          place: String.t() | nil,
+          protocol: :tcp | :udp | :sctp,
+          host_port: non_neg_integer,
+          address: String.t() | nil,
+          jail_port: non_neg_integer,
+          count: non_neg_integer,
+          jid: integer,
+          state: :live | :missing | :stale,
+          packets: non_neg_integer,
+          bytes: non_neg_integer,
+          states: non_neg_integer
+        }
+  @type outcome :: %{
+          changed: boolean,
+          ended: non_neg_integer,
+          notes: [String.t()],
+          ports: [port_entry]
+        }
 
   def load do
     :erlang.load_nif(:os.getenv(~c"KPORT_NIF", ~c"./kport_nif"), 0)
   end
 
+  @doc "Checks specs, and writes them out."
+  @spec check(String.t()) :: {:ok, String.t()} | failure
+  def check(_specs), do: :erlang.nif_error(:not_loaded)
+
+  @doc "The same for Kleene's records, JSON."
+  @spec check_kleene(String.t()) :: {:ok, String.t()} | failure
+  def check_kleene(_json), do: :erlang.nif_error(:not_loaded)
+
   @doc "Publishes all of a jail's ports, or none; replaces what it had published."
-  @spec publish(String.t(), String.t(), map) :: :ok | failure
+  @spec publish(String.t(), String.t(), map) :: {:ok, outcome} | failure
   def publish(_jail, _specs, _options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Removes everything that a jail has published."
-  @spec unpublish(String.t(), map) :: :ok | failure
+  @doc "The same by Kleene's records, JSON; their addresses are the jail's unless `addresses` is given."
+  @spec publish_kleene(String.t(), String.t(), map) :: {:ok, outcome} | failure
+  def publish_kleene(_jail, _json, _options), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Removes everything that a jail has published; nothing published is fine."
+  @spec unpublish(String.t(), map) :: {:ok, outcome} | failure
   def unpublish(_jail, _options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Every published redirect."
-  @spec list(map) :: {:ok, [{String.t() | nil, String.t() | nil, integer, String.t() | nil, integer, integer}]} | failure
-  def list(_options), do: :erlang.nif_error(:not_loaded)
+  @doc "Removes these of the mappings that a jail has published."
+  @spec unpublish_some(String.t(), String.t(), map) :: {:ok, outcome} | failure
+  def unpublish_some(_jail, _specs, _options), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Loads again what a flush of kport's anchors lost."
+  @spec restore(map) :: {:ok, outcome} | failure
+  def restore(_options), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Drops what belongs to jails that are gone."
+  @spec gc(map) :: {:ok, outcome} | failure
+  def gc(_options), do: :erlang.nif_error(:not_loaded)
+
+  @doc "The rules that would be loaded, as pf.conf(5) text."
+  @spec rules(String.t(), String.t(), map) :: {:ok, String.t()} | failure
+  def rules(_jail, _specs, _options), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Every published redirect, of one jail or (nil) of all."
+  @spec list(String.t() | nil, map) :: {:ok, [port_entry]} | failure
+  def list(_jail, _options), do: :erlang.nif_error(:not_loaded)
 end

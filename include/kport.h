@@ -443,6 +443,23 @@ kport_status kport_parse(const char *text,
 			 struct kport_error **err);
 
 /**
+ * Reads ports as Kleene records them: a PublishedPort of Kleened's API, or a
+ * list of them, as JSON.
+ *
+ * The spec holds the addresses of the records as well: kport_publish() takes
+ * them where options->addresses is NULL. On success *out is a new spec, to be
+ * freed with kport_spec_free(); on failure it is NULL. Fails with
+ * KPORT_ERR_SPEC for ports that cannot be published, such as a range from
+ * high to low or ranges of different lengths, and with KPORT_ERR_ARGUMENT
+ * for what is no record; the message names the record. Touches nothing
+ * outside the process.
+ */
+KPORT_MUST_USE
+kport_status kport_parse_kleene(const char *json,
+				struct kport_spec **out,
+				struct kport_error **err);
+
+/**
  * Publishes all mappings of a spec for a jail, in place of what the jail had
  * published: all of them or, on any failure, none, and what was there stays.
  * The same again changes nothing and succeeds.

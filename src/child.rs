@@ -5,25 +5,33 @@
 //! is written to a pipe (that could raise SIGPIPE, or block while the child writes to us): the child's standard input is
 //! a file.
 
+#[cfg(target_os = "freebsd")]
+#[allow(unsafe_code)]
+mod exit;
+
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, Read, Seek};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
+
+use crate::files::{self, Taken};
 
 /// The most that is kept of each output, in bytes. The labels of an anchor with a rule for every port fit.
-const CAP: usize = 16 << 20;
+const MAX_OUTPUT: usize = 16 << 20;
 
-/// How often a child that says nothing is looked at, in case that something else holds its pipes open.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How often it is asked whether a child that says nothing has ended, in case that something else holds its pipes open.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a killed child may take to go. One that takes longer hangs in the kernel; waiting for it would hang the host too.
-const LAST_GRACE: Duration = Duration::from_secs(1);
+const KILL_TIME: Duration = Duration::from_secs(1);
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +40,7 @@ pub(crate) enum End {
     Exit(i32),
     /// This signal ended it.
     Signal(i32),
-    /// Nobody can tell: the host ignores SIGCHLD or reaped the child itself.
+    /// Nobody can tell: the host ignores SIGCHLD or reaped the child itself, and the kernel did not say it otherwise.
     Unknown,
     /// The deadline passed, and it was killed.
     TimedOut,
@@ -52,21 +60,32 @@ pub(crate) struct Output {
 }
 
 /// Runs `program`, an absolute path, with `arguments`, with `input` on its standard input, in `/`, with no environment but
-/// `LC_ALL=C`. An error means that it was not started.
-pub(crate) fn run(program: &Path, arguments: &[&str], input: &[u8], deadline: Instant) -> io::Result<Output> {
-    let mut held = Vec::new();
-    let stdin = above_stdio(input_file(input)?.into(), &mut held)?;
-    let (out, child_out) = pipe(&mut held)?;
-    let (err, child_err) = pipe(&mut held)?;
+/// `LC_ALL=C`. The child has a copy of `keep`, too, until it ends. An error means that it was not started.
+pub(crate) fn run(
+    program: &Path,
+    arguments: &[&str],
+    input: &[u8],
+    keep: Option<BorrowedFd<'_>>,
+    deadline: Instant,
+) -> io::Result<Output> {
+    // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are put in place, one of
+    // these by the other, and whatever std opens for it, too
+    let taken = Taken::standard();
+    let stdin = input_file(input)?;
+    let (out, child_out) = files::pipe()?;
+    let (err, child_err) = files::pipe()?;
+    let kept = keep.map(inheritable).transpose()?;
 
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("LC_ALL", "C").current_dir("/");
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(child_out)).stderr(Stdio::from(child_err));
-    let mut child = command.spawn()?;
+    let child = command.spawn()?;
     // the write ends of the pipes go with the command, so that a pipe ends when the child does
     drop(command);
-    drop(held);
+    drop(kept);
+    drop(taken);
 
+    let mut child = Watched::new(child);
     let mut pipes = [Capture::new(out), Capture::new(err)];
     let end = watch(&mut child, &mut pipes, deadline).unwrap_or_else(|end| kill(&mut child, end));
     let [stdout, stderr] = pipes.map(|pipe| pipe.text);
@@ -74,7 +93,7 @@ pub(crate) fn run(program: &Path, arguments: &[&str], input: &[u8], deadline: In
 }
 
 /// Reads both pipes until the child has ended. `Err` is the reason why it must be killed.
-fn watch(child: &mut Child, pipes: &mut [Capture; 2], deadline: Instant) -> Result<End, End> {
+fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Instant) -> Result<End, End> {
     let mut nap = Duration::from_micros(50);
     loop {
         let now = Instant::now();
@@ -83,7 +102,7 @@ fn watch(child: &mut Child, pipes: &mut [Capture; 2], deadline: Instant) -> Resu
         }
         let left = deadline - now;
         if pipes.iter().any(|pipe| pipe.open.is_some()) {
-            if Capture::read(pipes, left.min(GLANCE))? {
+            if Capture::read(pipes, left.min(POLL_INTERVAL))? {
                 continue;
             }
         } else {
@@ -91,7 +110,7 @@ fn watch(child: &mut Child, pipes: &mut [Capture; 2], deadline: Instant) -> Resu
             sleep(nap.min(left));
             nap = (nap * 2).min(Duration::from_millis(10));
         }
-        if let Some(end) = ended(child) {
+        if let Some(end) = child.ended() {
             // what it wrote before it went; whoever else holds the pipe open is not waited for
             while Capture::read(pipes, Duration::ZERO)? {}
             return Ok(end);
@@ -99,31 +118,73 @@ fn watch(child: &mut Child, pipes: &mut [Capture; 2], deadline: Instant) -> Resu
     }
 }
 
-/// How the child ended, if it has.
-fn ended(child: &mut Child) -> Option<End> {
-    match child.try_wait() {
-        Ok(None) => None,
-        Ok(Some(status)) => Some(match (status.code(), status.signal()) {
-            (Some(code), _) => End::Exit(code),
-            (None, Some(signal)) => End::Signal(signal),
-            (None, None) => End::Unknown,
-        }),
-        // ECHILD: it has ended, and its status is lost
-        Err(_) => Some(End::Unknown),
+/// A child, and who tells how it ended where wait(2) does not.
+struct Watched {
+    child: Child,
+    #[cfg(target_os = "freebsd")]
+    exit: Option<exit::Watch>,
+}
+
+impl Watched {
+    fn new(child: Child) -> Watched {
+        Watched {
+            #[cfg(target_os = "freebsd")]
+            exit: exit::Watch::new(child.id()),
+            child,
+        }
+    }
+
+    /// How the child ended, if it has.
+    fn ended(&mut self) -> Option<End> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(End::of(status)),
+            // ECHILD: it has ended, and wait(2) does not tell how
+            Err(_) => Some(self.otherwise().map_or(End::Unknown, End::of)),
+        }
+    }
+
+    #[cfg(target_os = "freebsd")]
+    fn otherwise(&self) -> Option<ExitStatus> {
+        self.exit.as_ref()?.status()
+    }
+
+    /// A pidfd of Linux loses the status as wait(2) does, up to kernels that are too new to build on.
+    #[cfg(not(target_os = "freebsd"))]
+    fn otherwise(&self) -> Option<ExitStatus> {
+        None
     }
 }
 
+impl End {
+    fn of(status: ExitStatus) -> End {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => End::Exit(code),
+            (None, Some(signal)) => End::Signal(signal),
+            (None, None) => End::Unknown,
+        }
+    }
+}
+
+/// A copy of a descriptor that a program started next inherits. So does one that another thread of the host starts in the
+/// same moment: what it holds must be released by other means than a close where that matters.
+fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?;
+    rustix::io::fcntl_setfd(&copy, FdFlags::empty())?;
+    Ok(copy)
+}
+
 /// Kills the child, unless it has just gone by itself, and waits for it.
-fn kill(child: &mut Child, why: End) -> End {
+fn kill(child: &mut Watched, why: End) -> End {
     // a child that is waited for has a number that may be another's by now
-    if ended(child).is_some() {
+    if child.ended().is_some() {
         return why;
     }
     // an error here means that it is gone
-    _ = child.kill();
-    let last = Instant::now() + LAST_GRACE;
+    _ = child.child.kill();
+    let last = Instant::now() + KILL_TIME;
     let mut nap = Duration::from_micros(50);
-    while ended(child).is_none() && Instant::now() < last {
+    while child.ended().is_none() && Instant::now() < last {
         sleep(nap);
         nap = (nap * 2).min(Duration::from_millis(10));
     }
@@ -161,8 +222,8 @@ impl Capture {
                 Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 _ => pipe.open = None,
             }
-            if pipe.text.len() > CAP {
-                pipe.text.truncate(CAP);
+            if pipe.text.len() > MAX_OUTPUT {
+                pipe.text.truncate(MAX_OUTPUT);
                 return Err(End::TooMuch);
             }
         }
@@ -170,46 +231,28 @@ impl Capture {
     }
 }
 
-fn pipe(held: &mut Vec<OwnedFd>) -> io::Result<(OwnedFd, OwnedFd)> {
-    // std's pipes are close-on-exec
-    let (read, write) = io::pipe()?;
-    Ok((above_stdio(read.into(), held)?, above_stdio(write.into(), held)?))
-}
-
-/// The same file under a number of 3 or more. Where the host has closed 0, 1 or 2, a new descriptor gets that number, and
-/// putting the child's standard descriptors in place would then overwrite one with another. The low ones are held until
-/// the child is started, so that nothing else that std opens for it gets such a number.
-fn above_stdio(file: OwnedFd, held: &mut Vec<OwnedFd>) -> io::Result<OwnedFd> {
-    if file.as_raw_fd() > 2 {
-        return Ok(file);
-    }
-    let high = rustix::io::fcntl_dupfd_cloexec(&file, 3)?;
-    held.push(file);
-    Ok(high)
-}
-
 /// A file with `input`, at its start, that has no name.
 fn input_file(input: &[u8]) -> io::Result<File> {
     if input.is_empty() {
-        return File::open("/dev/null");
+        return files::open(Path::new("/dev/null"), OFlags::RDONLY, Mode::empty());
     }
-    let mut file = nameless()?;
-    file.write_all(input)?;
-    file.seek(SeekFrom::Start(0))?;
+    let mut file = unnamed_file()?;
+    files::write_new(&file, input)?;
+    file.rewind()?;
     Ok(file)
 }
 
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-fn nameless() -> io::Result<File> {
+fn unnamed_file() -> io::Result<File> {
     use rustix::fs::{MemfdFlags, memfd_create};
-    Ok(File::from(memfd_create("kport", MemfdFlags::CLOEXEC)?))
+    Ok(files::above_stdio(|| Ok(memfd_create("kport", MemfdFlags::CLOEXEC)?))?.into())
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-fn nameless() -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
+fn unnamed_file() -> io::Result<File> {
     let name = format!("/tmp/kport.{}.{:016x}", std::process::id(), fastrand::u64(..));
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&name)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+    let file = files::open(Path::new(&name), flags, Mode::RUSR | Mode::WUSR)?;
     std::fs::remove_file(&name)?;
     Ok(file)
 }

@@ -102,7 +102,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
         return Ok(());
     }
     let at = match place {
-        Place::Any => "every address".to_owned(),
+        Place::Any | Place::AnyOf(_) => "every address".to_owned(),
         place => place.to_string(),
     };
     Err(Error::new(

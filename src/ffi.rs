@@ -14,10 +14,12 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::ptr;
 
 use crate::error::Error;
 use crate::host;
+use crate::kleene;
 use crate::publisher::{self, Unobserved};
 use crate::spec::{self, Spec};
 
@@ -94,6 +96,8 @@ pub struct kport_spec {
     spec: Spec,
     text: CString,
     places: Vec<Option<CString>>,
+    /// Where the ports lead unless options->addresses says it: Kleene's records name the container's addresses.
+    addresses: Vec<IpAddr>,
 }
 
 /// A snapshot of what is published. Never changes: threads may share it for
@@ -278,6 +282,31 @@ pub unsafe extern "C" fn kport_parse(
     })
 }
 
+/// Reads ports as Kleene records them: a PublishedPort of Kleened's API, or a
+/// list of them, as JSON.
+///
+/// The spec holds the addresses of the records as well: kport_publish() takes
+/// them where options->addresses is NULL. On success *out is a new spec, to be
+/// freed with kport_spec_free(); on failure it is NULL. Fails with
+/// KPORT_ERR_SPEC for ports that cannot be published, such as a range from
+/// high to low or ranges of different lengths, and with KPORT_ERR_ARGUMENT
+/// for what is no record; the message names the record. Touches nothing
+/// outside the process.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kport_parse_kleene(
+    json: *const c_char,
+    out: Option<&mut MaybeUninit<Option<Box<kport_spec>>>>,
+    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+) -> kport_status {
+    give(out, err, || {
+        // SAFETY: the caller promises a NUL-terminated text or NULL.
+        let json = unsafe { required(json, "json", kleene::MAX_TEXT) }?;
+        let ports = kleene::parse(json)?;
+        Ok(kport_spec { addresses: ports.addresses, ..kport_spec::new(ports.spec)? })
+    })
+}
+
 /// Publishes all mappings of a spec for a jail, in place of what the jail had
 /// published: all of them or, on any failure, none, and what was there stays.
 /// The same again changes nothing and succeeds.
@@ -300,7 +329,7 @@ pub unsafe extern "C" fn kport_publish(
         // SAFETY: the caller promises NUL-terminated texts or NULL, and options as the header says.
         let (options, jail) = unsafe { (CallerOptions::of_change(options)?, jail_name(jail)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
-        let request = options.request(jail, spec.spec.clone())?;
+        let request = options.request(jail, spec)?;
         options.change(Some(&request.jail), |publisher| publisher.publish(&request))
     })
 }
@@ -435,7 +464,7 @@ pub unsafe extern "C" fn kport_rules(
         // SAFETY: the caller promises NUL-terminated texts or NULL, and options as the header says.
         let (jail, options) = unsafe { (jail_name(jail)?, CallerOptions::read(options)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
-        kport_ruleset::new(&publisher::rules(&host::System, &options.request(jail, spec.spec.clone())?)?)
+        kport_ruleset::new(&publisher::rules(&host::System, &options.request(jail, spec)?)?)
     })
 }
 

@@ -1,11 +1,104 @@
-//! Files that are written in whole or not at all, and directories.
+//! Descriptors, files that are written in whole or not at all, and directories.
+//!
+//! A host may have closed its standard descriptors and go on writing to them. A file of kport's that gets such a number
+//! receives what the host prints. So nothing here, and nobody who opens through here, has a number below 3.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::error::{Error, Result};
+
+/// What `open` opens, under a number of 3 or more and close-on-exec.
+pub(crate) fn above_stdio<T: Into<OwnedFd>>(open: impl FnOnce() -> io::Result<T>) -> io::Result<OwnedFd> {
+    let _taken = Taken::standard();
+    lift(open()?.into())
+}
+
+/// A pipe, its reading end first, both as [`above_stdio`] has it.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let _taken = Taken::standard();
+    // std's pipes are close-on-exec
+    let (read, write) = io::pipe()?;
+    Ok((lift(read.into())?, lift(write.into())?))
+}
+
+/// Opens a file or a directory, as [`above_stdio`] has it.
+pub(crate) fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+    Ok(above_stdio(|| Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, mode)?))?.into())
+}
+
+/// Those of the numbers 0 to 2 that are closed, taken as long as this lives: what is opened meanwhile gets none of them.
+/// Reading and writing them fails, as it did before.
+#[must_use]
+pub(crate) struct Taken {
+    _descriptors: Vec<OwnedFd>,
+}
+
+impl Taken {
+    pub(crate) fn standard() -> Taken {
+        let closed = [
+            rustix::io::fcntl_getfd(io::stdin()).is_err(),
+            rustix::io::fcntl_getfd(io::stdout()).is_err(),
+            rustix::io::fcntl_getfd(io::stderr()).is_err(),
+        ];
+        // a directory that is always there
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = || rustix::fs::open("/", flags, Mode::empty()).ok();
+        Taken { _descriptors: closed.into_iter().filter(|closed| *closed).filter_map(|_| root()).collect() }
+    }
+}
+
+/// The same file under a number of 3 or more: the host may have closed a standard descriptor just now, or another call of
+/// kport given back one that it had taken.
+fn lift(file: OwnedFd) -> io::Result<OwnedFd> {
+    if file.as_raw_fd() > 2 {
+        return Ok(file);
+    }
+    Ok(rustix::io::fcntl_dupfd_cloexec(&file, 3)?)
+}
+
+/// Writes all of `bytes` to a new file, which then holds them and nothing else. The error for a file that holds more tells
+/// of a host that has written to a descriptor that it had closed, in the moment in which kport got its number.
+pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    if rustix::fs::fstat(file)?.st_size.unsigned_abs() != bytes.len() as u64 {
+        return Err(io::Error::other("the calling program writes to a descriptor that it has closed; try again"));
+    }
+    Ok(())
+}
+
+/// What a file holds, read to at most `most` bytes and one more; `None` where there is none. Neither a symbolic link nor a
+/// pipe is followed or waited for.
+pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+    match open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(file) => read_all(&file, most).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_all(file: &File, most: usize) -> io::Result<Vec<u8>> {
+    // a record of a few mappings fits; its end is then known without a second call
+    let mut bytes = Vec::with_capacity(4096);
+    while bytes.len() <= most {
+        bytes.reserve(1024);
+        let room = bytes.capacity() - bytes.len();
+        match rustix::io::read(file, spare_capacity(&mut bytes)) {
+            // a file, of which no part is missing, gives all that is asked for up to its end
+            Ok(count) if count < room => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}
 
 /// Puts `bytes` at `path` so that a reader, and whoever comes after a kill, finds the old or the new content.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -13,23 +106,18 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     let write = || -> io::Result<()> {
-        let open = || {
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&temporary)
+        let make = || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+            open(&temporary, flags, Mode::RUSR | Mode::WUSR)
         };
-        let mut file = match open() {
+        let file = match make() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 make_dir(path.parent().unwrap_or(Path::new("/")))?;
-                open()?
+                make()?
             }
             other => other?,
         };
-        file.write_all(bytes)?;
+        write_new(&file, bytes)?;
         fs::rename(&temporary, path)
     };
     write().map_err(|e| {
@@ -37,6 +125,19 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
         _ = fs::remove_file(&temporary);
         Error::io(format_args!("write {}", path.display()), &e)
     })
+}
+
+/// Makes an empty file, and its directory; one that is there is fine.
+pub(crate) fn touch(path: &Path) -> io::Result<()> {
+    let make = || open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR);
+    match make() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            make_dir(path.parent().unwrap_or(Path::new("/")))?;
+            make()?
+        }
+        other => other?,
+    };
+    Ok(())
 }
 
 /// Makes a directory, and those above it, for its owner alone; one that is there is fine.
@@ -48,15 +149,18 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
 /// replacement characters.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     let failed = |e: io::Error| Error::io(format_args!("read {}", dir.display()), &e);
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
+    let entries = match open(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+        Ok(file) => Dir::new(file).map_err(|e| failed(e.into()))?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
         Err(e) => return Err(failed(e)),
     };
     let mut names = vec![];
     for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
-        names.push(name.to_string_lossy().into_owned());
+        let entry = entry.map_err(|e| failed(e.into()))?;
+        let name = entry.file_name().to_string_lossy();
+        if name != "." && name != ".." {
+            names.push(name.into_owned());
+        }
     }
     Ok(names)
 }

@@ -141,8 +141,8 @@ pub trait Host {
     /// ones left out.
     fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>>;
 
-    /// Every listening tcp socket and every bound, unconnected udp socket, of the host and of the jails that share its
-    /// network stack.
+    /// Every listening tcp and sctp socket, and every udp socket that is bound to a port of its own choice and not connected,
+    /// of the host and of the jails that share its network stack. A udp socket whose port the kernel chose is a client's.
     fn listeners(&self) -> Result<Vec<Listener>>;
 
     /// The processes that have a udp socket which is bound to `port` and not connected; none where the system does not tell.
@@ -190,7 +190,9 @@ mod tests {
     #[test]
     fn sockets_that_wait_are_listeners() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // not from the ports that a kernel chooses from
+        let udp = (2000..10000).find_map(|port| UdpSocket::bind(("0.0.0.0", port)).ok()).unwrap();
+        let asking = UdpSocket::bind("0.0.0.0:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(("127.0.0.1", udp.local_addr().unwrap().port())).unwrap();
         let found = System.listeners().unwrap();
@@ -200,6 +202,7 @@ mod tests {
         };
         assert!(inet(Protocol::Tcp, Some("127.0.0.1"), tcp.local_addr().unwrap().port()), "{found:?}");
         assert!(inet(Protocol::Udp, None, udp.local_addr().unwrap().port()), "{found:?}");
+        assert!(!inet(Protocol::Udp, None, asking.local_addr().unwrap().port()), "{found:?}");
         assert!(!inet(Protocol::Udp, Some("127.0.0.1"), client.local_addr().unwrap().port()), "{found:?}");
     }
 

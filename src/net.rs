@@ -282,7 +282,7 @@ impl fmt::Debug for Interface {
     }
 }
 
-/// Where on the host a publication listens. Its text is `em0`, `192.0.2.1`, `[2001:db8::1]` or `*`.
+/// Where on the host a publication listens. Its text is `em0`, `192.0.2.1`, `[2001:db8::1]`, `*`, `0.0.0.0` or `[::]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Place {
@@ -292,13 +292,15 @@ pub enum Place {
     Address(IpAddr),
     /// Every address of the host: pf's `(self)`.
     Any,
+    /// Every address of the host in one family, as a socket is bound to the unspecified address.
+    AnyOf(Family),
 }
 
 impl Place {
     /// Whether only the host's own stack sends there: a loopback address, the group `lo`, or one of its interfaces.
     pub fn is_loopback(self) -> bool {
         match self {
-            Place::Any => false,
+            Place::Any | Place::AnyOf(_) => false,
             Place::Address(address) => address.is_loopback(),
             Place::Interface(interface) => {
                 interface.as_str().strip_prefix("lo").is_some_and(|unit| unit.bytes().all(|b| b.is_ascii_digit()))
@@ -310,14 +312,21 @@ impl Place {
     pub fn has_family(self, family: Family) -> bool {
         match self {
             Place::Address(address) => Family::of(address) == family,
+            Place::AnyOf(only) => only == family,
             Place::Interface(_) | Place::Any => true,
         }
     }
 
-    /// `address` as a place; refused with a reason where no publication could listen on it.
+    /// Whether it is every address of the host, be it of one family only.
+    pub fn is_any(self) -> bool {
+        matches!(self, Place::Any | Place::AnyOf(_))
+    }
+
+    /// `address` as a place: the unspecified one is every address of its family. Refused with a reason where no publication
+    /// could listen on it.
     pub fn address(address: IpAddr) -> Result<Place, &'static str> {
         let why = match address {
-            _ if address.is_unspecified() => "the unspecified address is no address of the host; * is every address",
+            _ if address.is_unspecified() => return Ok(Place::AnyOf(Family::of(address))),
             _ if address.is_multicast() => "a multicast address cannot be redirected",
             IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address cannot be redirected",
             IpAddr::V4(v4) if v4.is_link_local() => "a link-local address is not published; name the interface",
@@ -341,6 +350,8 @@ impl fmt::Display for Place {
             Place::Address(IpAddr::V4(v4)) => v4.fmt(f),
             Place::Address(IpAddr::V6(v6)) => write!(f, "[{v6}]"),
             Place::Any => f.write_str("*"),
+            Place::AnyOf(Family::Inet) => f.write_str("0.0.0.0"),
+            Place::AnyOf(Family::Inet6) => f.write_str("[::]"),
         }
     }
 }
@@ -428,12 +439,11 @@ mod tests {
 
     #[test]
     fn places() {
-        for good in ["em0", "192.0.2.1", "[2001:db8::1]", "*", "127.0.0.1"] {
+        for good in ["em0", "192.0.2.1", "[2001:db8::1]", "*", "0.0.0.0", "[::]", "127.0.0.1"] {
             assert_eq!(good.parse::<Place>().unwrap().to_string(), good);
         }
         for bad in [
-            "0.0.0.0",
-            "[::]",
+            "::",
             "224.0.0.1",
             "[ff02::1]",
             "[fe80::1]",

@@ -6,6 +6,7 @@ pub mod macos;
 pub mod native;
 pub mod pfctl;
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use crate::error::{Error, Kind, Result};
@@ -149,6 +150,10 @@ pub trait Firewall {
     /// From now on calls may last until `deadline`, be it sooner or later than before: so that a load leaves time for what comes
     /// behind it, and a way back has time of its own.
     fn set_deadline(&self, _deadline: Instant) {}
+
+    /// Called once the host-wide lock is held, with its descriptor. A backend that starts a program gives it a copy: where the
+    /// caller is killed, the lock lives as long as the program, so that its load cannot come after somebody else's change.
+    fn locked(&self, _lock: BorrowedFd<'_>) {}
 
     /// Loads `rules` as all that the anchor has, in one transaction: on an error the anchor holds what it held. Only after
     /// [`Kind::System`](crate::error::Kind) and `Internal` it may be otherwise, where the transaction was cut off.

@@ -246,7 +246,7 @@ pub fn claims(redirects: &[Redirect], options: &Options) -> Vec<Redirect> {
     let mut claims = redirects.to_vec();
     if options.host_access {
         // `*` is every address already, the loopback one too
-        let outer = redirects.iter().filter(|r| !r.place.is_loopback() && r.place != Place::Any);
+        let outer = redirects.iter().filter(|r| !r.place.is_loopback() && !r.place.is_any());
         claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(r.family().loopback()), ..*r })));
     }
     claims

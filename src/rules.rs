@@ -102,7 +102,7 @@ fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: 
     let (on, to) = match place {
         Place::Interface(interface) => (Some(interface), Address::Interface(interface)),
         Place::Address(address) => (None, Address::Host(address)),
-        Place::Any => (None, Address::Own),
+        Place::Any | Place::AnyOf(_) => (None, Address::Own),
     };
     let from = distinct(options.sources.iter().filter_map(|source| source.address(redirect.family())));
     // a list of sources of which none is of this family allows nobody; an empty list in a rule would be anybody
@@ -128,7 +128,7 @@ fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: 
             own.push(to);
         }
         // (self) has the loopback addresses, and a place that is one stands for itself
-        if !local && place != Place::Any {
+        if !local && !place.is_any() {
             own.push(Address::Host(redirect.family().loopback()));
         }
         if !own.is_empty() {
@@ -148,7 +148,7 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
     if options.host_access {
         let loopback: Vec<Address> = "lo0".parse().map(Address::Interface).into_iter().collect();
         made.push(match redirect.place {
-            Place::Any => vec![Address::Own],
+            Place::Any | Place::AnyOf(_) => vec![Address::Own],
             place if place.is_loopback() => loopback,
             Place::Interface(outer) => [loopback, vec![Address::Interface(outer)]].concat(),
             Place::Address(address) => [loopback, vec![Address::Host(address)]].concat(),

@@ -242,6 +242,7 @@ fn needs_both(place: Place, host: Option<HostPorts>) -> String {
         Place::Interface(_) => "an interface",
         Place::Address(_) => "an address",
         Place::Any => "*",
+        Place::AnyOf(_) => "every address of a family",
     };
     let example = match host {
         Some(HostPorts::Fixed(range)) => format!("{place}:{range}:{range}"),

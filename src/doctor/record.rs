@@ -33,7 +33,7 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Found {
             format!("see what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
         ));
     }
-    for path in store.aside()? {
+    for path in store.damaged()? {
         all.push(warning(
             format!("{} was a record that could not be read", path.display()),
             format!("see what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),

@@ -338,7 +338,7 @@ impl Ground for Real<'_> {
 }
 
 fn program(program: &str, arguments: &[&str], input: &str, until: Instant) -> Result<child::Output> {
-    child::run(Path::new(program), arguments, input.as_bytes(), until)
+    child::run(Path::new(program), arguments, input.as_bytes(), None, until)
         .map_err(|error| Error::io(format_args!("run {program}"), &error))
 }
 

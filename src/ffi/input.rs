@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::output::STRUCT_MAX_SIZE;
 use super::{
     KPORT_ADD, KPORT_ALLOW_INERT, KPORT_FORCE, KPORT_HAIRPIN, KPORT_HOST_ACCESS, KPORT_LOG, KPORT_NO_QUICK, VERSION,
-    kport_options, kport_outcome,
+    kport_options, kport_outcome, kport_spec,
 };
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
@@ -23,7 +23,6 @@ use crate::publisher::{AUTO_RANGE, Outcome, Publisher, Request, Unobserved};
 use crate::rule::Rate;
 use crate::session::{Session, Settings};
 use crate::sim;
-use crate::spec::Spec;
 
 /// Every flag that is known.
 const FLAGS: u32 =
@@ -171,8 +170,9 @@ impl CallerOptions {
         })
     }
 
-    pub(super) fn request(&self, jail: JailName, spec: Spec) -> Result<Request> {
-        let mut request = Request::new(jail, spec);
+    pub(super) fn request(&self, jail: JailName, spec: &kport_spec) -> Result<Request> {
+        let mut request = Request::new(jail, spec.spec.clone());
+        request.addresses.clone_from(&spec.addresses);
         if let Some(addresses) = &self.addresses {
             request.addresses = publication::addresses(&request.jail, addresses.split_whitespace())?;
         }

@@ -59,7 +59,7 @@ impl kport_spec {
         let text = c_text(spec.to_string())?;
         let place = |m: &Mapping| m.place.map(|p| c_text(p.to_string())).transpose();
         let places = spec.mappings().iter().map(place).collect::<Result<_>>()?;
-        Ok(kport_spec { spec, text, places })
+        Ok(kport_spec { spec, text, places, addresses: vec![] })
     }
 }
 

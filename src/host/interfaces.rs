@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::HostInterface;
 use crate::error::{Error, Kind, Result};
-use crate::net::{Interface, Place};
+use crate::net::{Family, Interface, Place};
 
 /// The interfaces of the host, to ask about.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,11 @@ impl HostInterface {
 impl<'a> Interfaces<'a> {
     /// Whether one packet can be meant by both places.
     pub fn overlap(&self, a: Place, b: Place) -> bool {
+        if !Family::ALL.into_iter().any(|family| a.has_family(family) && b.has_family(family)) {
+            return false;
+        }
         match (a, b) {
-            (Place::Any, _) | (_, Place::Any) => true,
+            (Place::Any | Place::AnyOf(_), _) | (_, Place::Any | Place::AnyOf(_)) => true,
             (Place::Address(a), Place::Address(b)) => a == b,
             (Place::Interface(i), Place::Address(a)) | (Place::Address(a), Place::Interface(i)) => {
                 self.members(i).any(|member| member.has(a))

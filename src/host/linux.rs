@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -15,6 +16,7 @@ use procfs::{ProcError, ProcResult};
 
 use super::{Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Kind, Result};
+use crate::files::Taken;
 use crate::net::{Family, Interface, PerFamily, Protocol};
 
 /// The host that runs.
@@ -29,6 +31,7 @@ const RTF_REJECT: u32 = 0x200;
 
 impl Host for System {
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        let _taken = Taken::standard();
         let name = match family {
             Family::Inet => default_route(entries("/proc/net/route", procfs::net::route())?),
             Family::Inet6 => default_route6(&text("/proc/net/ipv6_route")?.unwrap_or_default()),
@@ -37,6 +40,8 @@ impl Host for System {
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        // getifaddrs(3) opens a socket, which is not what a host that has closed its standard input should read
+        let _taken = Taken::standard();
         let all = getifaddrs().map_err(|errno| Error::io("getifaddrs", &errno.into()))?;
         let mut found: Vec<HostInterface> = Vec::new();
         for entry in all {
@@ -65,14 +70,17 @@ impl Host for System {
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {
+        let _taken = Taken::standard();
         let mut found = Vec::new();
         for (file, read) in [("/proc/net/tcp", procfs::net::tcp()), ("/proc/net/tcp6", procfs::net::tcp6())] {
             let listening = entries(file, read)?.into_iter().filter(|socket| socket.state == TcpState::Listen);
             found.extend(listening.map(|socket| listener(Protocol::Tcp, socket.local_address)));
         }
+        let ephemeral = ephemeral(&text("/proc/sys/net/ipv4/ip_local_port_range")?.unwrap_or_default());
         for (file, read) in [("/proc/net/udp", procfs::net::udp()), ("/proc/net/udp6", procfs::net::udp6())] {
             let unconnected = entries(file, read)?.into_iter().filter(|socket| socket.remote_address.port() == 0);
-            found.extend(unconnected.map(|socket| listener(Protocol::Udp, socket.local_address)));
+            let chosen = unconnected.filter(|socket| !ephemeral.contains(&socket.local_address.port()));
+            found.extend(chosen.map(|socket| listener(Protocol::Udp, socket.local_address)));
         }
         Ok(found)
     }
@@ -108,12 +116,23 @@ impl Host for System {
     }
 }
 
+/// The ports that the kernel chooses from. Linux does not say whether it chose a socket's, as FreeBSD does: those from here
+/// count as clients' ports.
+fn ephemeral(range: &str) -> RangeInclusive<u16> {
+    let mut ports = range.split_ascii_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => first..=last,
+        _ => 32768..=60999,
+    }
+}
+
 fn unreadable(file: &str) -> Error {
     Error::new(Kind::Unavailable, format!("{file} does not say what it should; is /proc mounted?"))
 }
 
 /// The text of a file; `None` where there is none, as with a kernel without IPv6.
 fn text(file: &str) -> Result<Option<String>> {
+    let _taken = Taken::standard();
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -208,6 +227,12 @@ mod tests {
             (mapped.families, mapped.address),
             (PerFamily::only(Family::Inet), Some("192.0.2.1".parse().unwrap()))
         );
+    }
+
+    #[test]
+    fn ports_that_the_kernel_chooses_from() {
+        assert_eq!(ephemeral("1024\t65000\n"), 1024..=65000);
+        assert_eq!(ephemeral(""), 32768..=60999);
     }
 
     #[test]

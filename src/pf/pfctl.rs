@@ -3,15 +3,18 @@
 //! What it answers was seen on FreeBSD 15.1 and read in sbin/pfctl for 14. Its exit status says little: `-s` leaves with 0
 //! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::child::{self, End, Output};
 use crate::error::{Error, Kind, Result, quoted};
+use crate::files;
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::Interface;
 use crate::pf::foreign::{self, Called, Found, Ruleset};
@@ -34,6 +37,8 @@ pub struct Pfctl {
     program: PathBuf,
     deadline: Instant,
     trace: Option<Box<Trace>>,
+    /// A copy of the host-wide lock's descriptor.
+    lock: RefCell<Option<OwnedFd>>,
 }
 
 /// What sees every run of the program.
@@ -81,7 +86,7 @@ impl fmt::Display for Run<'_> {
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.
     pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
-        Pfctl { program: program.into(), deadline, trace: None }
+        Pfctl { program: program.into(), deadline, trace: None, lock: RefCell::new(None) }
     }
 
     /// The same, and `trace` sees every run.
@@ -96,7 +101,8 @@ impl Pfctl {
             return Err(Error::new(Kind::Argument, format!("{} is no absolute path", self.program.display())));
         }
         let start = Instant::now();
-        let made = child::run(&self.program, arguments, input.as_bytes(), deadline);
+        let lock = self.lock.borrow();
+        let made = child::run(&self.program, arguments, input.as_bytes(), lock.as_ref().map(AsFd::as_fd), deadline);
         if let Some(trace) = &self.trace {
             let (output, took) = (made.as_ref(), start.elapsed());
             trace(&Run { program: &self.program, arguments, input, output, took });
@@ -252,6 +258,11 @@ impl foreign::Reader for Pfctl {
 impl Firewall for Pfctl {
     fn name(&self) -> &'static str {
         "pfctl"
+    }
+
+    fn locked(&self, lock: BorrowedFd<'_>) {
+        // without a copy the lock ends with this process
+        *self.lock.borrow_mut() = files::above_stdio(|| lock.try_clone_to_owned()).ok();
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {

@@ -53,6 +53,7 @@ impl Transaction<'_> {
                 Err(error) => errors.push(error.context(&anchor)),
             }
         }
+        self.sweep();
         all_or(errors, ())
     }
 

@@ -17,6 +17,7 @@ impl Transaction<'_> {
                 errors.push(error.context(&anchor));
             }
         }
+        self.sweep();
         all_or(errors, ())
     }
 

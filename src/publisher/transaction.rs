@@ -1,5 +1,6 @@
 //! One transaction: the host-wide lock, and what is known and done while it is held.
 
+use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime};
 
 use super::facts::HostFacts;
@@ -38,7 +39,9 @@ impl<'a> Transaction<'a> {
     ) -> Result<Transaction<'a>> {
         observer.phase(Phase::Lock)?;
         let lock = store.lock(deadline)?;
+        firewall.locked(lock.as_fd());
         let boot = host.boot_id()?;
+        store.sweep_after_boot(&lock, &boot, &mut held(firewall));
         let facts = HostFacts::new(host, firewall);
         let others = Others::new(firewall, store, &boot);
         let outcome = Outcome::default();
@@ -53,13 +56,18 @@ impl<'a> Transaction<'a> {
         Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again with more time (--timeout)"))
     }
 
+    /// Removes what earlier boots and killed runs have left in the state directory.
+    pub(super) fn sweep(&self) {
+        self.store.sweep(&self.lock, &self.boot, &mut held(self.firewall));
+    }
+
     /// The record of this boot. A file that is no record is set aside and noted: it must not stop its jail for good, and must
     /// not vanish. A record that was made before its jail was there learns the jail's number.
     pub(super) fn record(&mut self, anchor: &Anchor) -> Result<Option<Record>> {
         let mut record = match self.store.get(anchor) {
             Ok(record) => record.filter(|r| r.boot == self.boot),
             Err(error) if error.kind() == Kind::System && error.errno().is_none() => {
-                let kept = self.store.set_aside(&self.lock, anchor)?;
+                let kept = self.store.move_damaged(&self.lock, anchor)?;
                 self.note(format!("{error}; kept as {}", kept.display()));
                 None
             }
@@ -111,4 +119,14 @@ pub(super) fn is_starting(record: &Record) -> bool {
 /// The time, in seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Whether pf has something in an anchor; asked once, and only if there is an anchor to ask about.
+fn held(firewall: &dyn Firewall) -> impl FnMut(&Anchor) -> bool {
+    let mut anchors = None;
+    move |anchor| match anchors.get_or_insert_with(|| firewall.anchors()) {
+        Ok(anchors) => anchors.iter().any(|child| child == anchor.child()),
+        // pf that is not there holds nothing; else nobody can tell
+        Err(error) => error.kind() != Kind::Unavailable,
+    }
 }

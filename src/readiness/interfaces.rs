@@ -21,7 +21,7 @@ pub fn interfaces<'a>(
         let jail = publication.jail.mention();
         let problem = |seen: String, remedy: String| (true, Problem { seen, remedy });
         let found = match place {
-            Place::Any => continue,
+            Place::Any | Place::AnyOf(_) => continue,
             Place::Address(address) if outer.is_empty() && !address.is_loopback() => problem(
                 format!("the host does not have the address {address}, on which {jail} is published"),
                 "give it to an interface, or publish on another; the host's: ifconfig".to_owned(),

@@ -204,7 +204,7 @@ fn probes(
     };
     let to = match redirect.place {
         Place::Address(address) => address,
-        Place::Interface(_) | Place::Any => own,
+        Place::Interface(_) | Place::Any | Place::AnyOf(_) => own,
     };
     let to = SocketAddr::new(to, redirect.host.first());
     if let Some(source) = source.filter(|_| !redirect.place.is_loopback()) {

@@ -28,7 +28,9 @@ impl<'a> Surroundings<'a> {
         let all = Interfaces(self.interfaces);
         Ok(match place {
             Place::Interface(name) => all.members(name).collect(),
-            Place::Any => self.host.gateway(family)?.into_iter().flat_map(|name| all.members(name)).collect(),
+            Place::Any | Place::AnyOf(_) => {
+                self.host.gateway(family)?.into_iter().flat_map(|name| all.members(name)).collect()
+            }
             Place::Address(address) => self.interfaces.iter().filter(|interface| interface.has(address)).collect(),
         })
     }

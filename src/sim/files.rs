@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Conf, MAIN};
 use crate::error::{Error, Kind, Result};
-use crate::files::{names_in, replace_file};
+use crate::files::{names_in, read_file, replace_file};
 use crate::name::{Anchor, PARENT, Table};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, States, Status, foreign};
 use crate::rule::{self, Rule};
@@ -18,6 +18,9 @@ pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is r
 
 /// The main ruleset's file, beside those of the anchors. [`MAIN`] stands in for one that is not there.
 const MAIN_CONF: &str = "main.conf";
+
+/// The largest file that is read.
+const MOST: usize = 1 << 30;
 
 /// pf's anchors as files under a directory.
 #[derive(Clone, Debug)]
@@ -38,11 +41,9 @@ impl Sim {
     /// The admin's main ruleset, pf.conf(5) text in `main.conf`; `None` where there is no such file.
     fn main_conf(&self) -> Result<Option<String>> {
         let path = self.dir.join(MAIN_CONF);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(format_args!("read {}", path.display()), &e)),
-        }
+        let failed = |e: io::Error| Error::io(format_args!("read {}", path.display()), &e);
+        let Some(bytes) = read_file(&path, MOST).map_err(failed)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|_| failed(io::ErrorKind::InvalidData.into()))
     }
 
     fn main(&self) -> Result<Option<Conf>> {
@@ -53,9 +54,9 @@ impl Sim {
     /// The rules that an anchor holds.
     pub fn rules(&self, anchor: &Anchor) -> Result<Vec<Rule>> {
         let path = self.path(anchor);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        let bytes = match read_file(&path, MOST) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(vec![]),
             Err(e) => return Err(Error::io(format_args!("read {}", path.display()), &e)),
         };
         serde_json::from_slice(&bytes).map_err(|e| {

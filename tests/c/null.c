@@ -25,6 +25,9 @@ main(void)
 	CHECK_FAILED(kport_parse("8080", NULL, err_), KPORT_ERR_ARGUMENT,
 	    "out");
 	CHECK(kport_parse(NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
+	CHECK_FAILED(kport_parse_kleene("[]", NULL, err_), KPORT_ERR_ARGUMENT,
+	    "out");
+	CHECK(kport_parse_kleene(NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
 
 	CHECK_FAILED(kport_publish(NULL, spec, &options, err_),
 	    KPORT_ERR_ARGUMENT, "jail");

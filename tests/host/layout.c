@@ -76,6 +76,8 @@ AT(struct xinpcb, inp_inc.inc_ie.ie_fport, 252);
 AT(struct xinpcb, inp_inc.inc_ie.ie_lport, 254);
 AT(struct xinpcb, inp_inc.inc_ie.ie6_laddr, 272);
 AT(struct xinpcb, inp_inc.inc_ie.ie_laddr, 284);
+AT(struct xinpcb, inp_flags, 356);
+IS(INP_ANONPORT, 0x40);
 AT(struct xinpcb, inp_vflag, 392);
 IS(INP_IPV4, 0x1);
 IS(INP_IPV6, 0x2);

@@ -120,7 +120,8 @@ impl Plugin {
     fn is_clean(&self) {
         assert_eq!(self.published(), [""; 0]);
         let left: Vec<String> = rig::files(&self.state()).into_iter().filter(|f| !f.ends_with("lock")).collect();
-        let left: Vec<&String> = left.iter().filter(|f| !f.starts_with("sim/")).collect();
+        // the number of an earlier start may stay: it says which record to look at, and there is none
+        let left: Vec<&String> = left.iter().filter(|f| !f.starts_with("sim/") && !f.starts_with("jids/")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }
@@ -525,9 +526,23 @@ fn what_is_refused() {
 fn host_addresses() {
     let plugin = Plugin::new();
     let on = |address: &str| json!({ "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": address });
-    for (address, published) in [("", WEB), ("192.0.2.1", "tcp 8080 on 192.0.2.1 -> 10.88.0.5:80")] {
-        plugin.say("ADD", &network("podman", "10.88.0.5/16", &[on(address)])).ok();
-        assert_eq!(plugin.published(), [published], "{address}");
+    let both = |address: &str| {
+        let mut config = network("podman", "10.88.0.5/16", &[on(address)]);
+        config["prevResult"]["ips"].as_array_mut().unwrap().push(json!({ "address": "fd00:88::5/64" }));
+        config
+    };
+    let inet6 = "[fd00:88::5]:80";
+    for (address, published) in [
+        ("", vec![WEB.to_owned(), format!("tcp 8080 on * -> {inet6}")]),
+        ("192.0.2.1", vec!["tcp 8080 on 192.0.2.1 -> 10.88.0.5:80".to_owned()]),
+        ("2001:db8::1", vec![format!("tcp 8080 on [2001:db8::1] -> {inet6}")]),
+        // every address of the family, and of no other
+        ("0.0.0.0", vec!["tcp 8080 on 0.0.0.0 -> 10.88.0.5:80".to_owned()]),
+        ("::", vec![format!("tcp 8080 on [::] -> {inet6}")]),
+    ] {
+        plugin.say("ADD", &both(address)).ok();
+        assert_eq!(plugin.published(), published, "{address}");
+        plugin.say("CHECK", &both(address)).ok();
     }
     plugin.say("DEL", &podman()).ok();
     for (address, says) in [
@@ -536,6 +551,7 @@ fn host_addresses() {
         ("169.254.0.1", "link-local"),
         ("127.0.0.1", "host access"),
         ("2001:db8::1", "has no IPv6 address"),
+        ("::", "has no IPv6 address"),
         ("::ffff:192.0.2.1", "IPv4-mapped"),
         ("192.0.2.1; pass all", "not an IPv4 or IPv6 address"),
         ("em0", "not an IPv4 or IPv6 address"),

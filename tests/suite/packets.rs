@@ -36,7 +36,7 @@ struct Wish {
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
-    let spec = (0u8..6, select(Protocol::ALL.to_vec()), 1u16..5, any::<bool>());
+    let spec = (0u8..8, select(Protocol::ALL.to_vec()), 1u16..5, any::<bool>());
     let specs = prop::collection::vec(spec, 1..4).prop_map(|specs| {
         specs.into_iter().map(|(place, proto, count, shift)| (place, proto, count, u16::from(shift))).collect()
     });
@@ -124,6 +124,8 @@ fn build(
                 2 => "em1:",
                 3 => "192.0.2.1:",
                 4 => "[2001:db8::1]:",
+                5 => "0.0.0.0:",
+                6 => "[::]:",
                 _ => "*:",
             };
             let place = if place.starts_with('[') && addresses.len() < 2 { "egress:" } else { place };
@@ -192,6 +194,7 @@ impl Case {
             Place::Interface(interface) => self.has(interface, address),
             Place::Address(own) => own == address,
             Place::Any => self.is_own(address),
+            Place::AnyOf(family) => Family::of(address) == family && self.is_own(address),
         }
     }
 

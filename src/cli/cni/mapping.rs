@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use kport::error::quoted;
-use kport::net::{Place, Protocol};
+use kport::net::{Family, Place, Protocol};
 use kport::spec::{self, Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -51,9 +51,6 @@ fn address_of(text: &str) -> Result<Place, Failure> {
     if zone.is_some() {
         return Err(refuse("an address with a zone is not published; name the interface in the plugin's place"));
     }
-    if address.is_unspecified() {
-        return Ok(Place::Any);
-    }
     Place::address(address).map_err(refuse)
 }
 
@@ -82,10 +79,7 @@ fn is_next(last: PortMapping, next: PortMapping) -> bool {
 
 /// Whether a mapping can be served where the container has addresses of these families.
 pub fn served(mapping: &PortMapping, addresses: &[IpAddr]) -> bool {
-    match mapping.place {
-        Place::Address(place) => addresses.iter().any(|address| address.is_ipv4() == place.is_ipv4()),
-        _ => true,
-    }
+    addresses.iter().any(|address| mapping.place.has_family(Family::of(*address)))
 }
 
 #[cfg(test)]

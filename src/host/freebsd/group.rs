@@ -8,6 +8,7 @@ use std::ptr;
 use libc::{IFNAMSIZ, c_uint, c_ulong};
 
 use crate::error::{Error, Result};
+use crate::files::above_stdio;
 use crate::net::Interface;
 
 /// `_IOWR('i', 136, struct ifgroupreq)` of sys/sockio.h.
@@ -34,13 +35,15 @@ const TRIES: usize = 16;
 
 /// A socket to ask with. It is of AF_LOCAL, as ifconfig(8)'s, because a kernel may lack any other family.
 pub fn socket() -> Result<OwnedFd> {
-    // SAFETY: no memory is involved.
-    let fd = unsafe { libc::socket(libc::AF_LOCAL, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(Error::io("socket", &io::Error::last_os_error()));
-    }
-    // SAFETY: the descriptor is new and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let open = || {
+        // SAFETY: no memory is involved.
+        match unsafe { libc::socket(libc::AF_LOCAL, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: the descriptor is new and nobody else has it.
+            fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
+    };
+    above_stdio(open).map_err(|e| Error::io("socket", &e))
 }
 
 /// The groups that the interface is in, without `all` and what else is no name of a group in pf.conf(5); `None` where

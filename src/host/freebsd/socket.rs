@@ -42,6 +42,9 @@ const IE_LADDR: usize = IN_ENDPOINTS + 20;
 const IE_LADDR4: usize = IE_LADDR + 12;
 /// offsetof (struct xinpcb, xi_socket.xso_so)
 const XSO_SO: usize = 16;
+const INP_FLAGS: usize = 356;
+/// The kernel chose the port (in_pcbbind() of netinet/in_pcb.c, in6_pcbsetport() of netinet6/in6_pcb.c).
+const INP_ANONPORT: u32 = 0x40;
 const INP_VFLAG: usize = 392;
 const INP_IPV4: u8 = 0x1;
 const INP_IPV6: u8 = 0x2;
@@ -107,12 +110,13 @@ pub fn tcp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
     read().ok_or_else(|| malformed("list of tcp sockets"))
 }
 
-/// The sockets that are bound and not connected in the answer to `net.inet.udp.pcblist`.
+/// The sockets that are bound and not connected in the answer to `net.inet.udp.pcblist`. One whose port the kernel chose is a
+/// client's: nobody could know where to ask it.
 pub fn udp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
     let read = || {
         let mut found = Vec::new();
         for record in records(buffer, XINPCB)? {
-            if u16_at(record, IE_FPORT)? == 0 {
+            if u16_at(record, IE_FPORT)? == 0 && u32_at(record, INP_FLAGS)? & INP_ANONPORT == 0 {
                 found.extend(listener(record, Protocol::Udp)?);
             }
         }
@@ -255,9 +259,29 @@ mod tests {
         list[vflag] |= INP_IPV4;
         let both = udp_listeners(&list).unwrap()[1];
         assert_eq!(both, Listener { protocol: Protocol::Udp, families: BOTH, address: None, port: 123 });
+        // a client that has asked somebody, and is not connected: the kernel chose its port
+        let mut asking = list.clone();
+        asking[XINPGEN + XINPCB + INP_FLAGS] |= 0x40;
+        assert_eq!(udp_listeners(&asking).unwrap().len(), 1);
         // connected: no listener
         list[XINPGEN + XINPCB + IE_FPORT] = 1;
         assert_eq!(udp_listeners(&list).unwrap().len(), 1);
+    }
+
+    /// In the recording one tcp socket is a client's, connected from port 45348; the others chose their ports.
+    #[test]
+    fn who_chose_the_port_is_told() {
+        let ports: Vec<(u16, bool)> = records(TCP_PCBLIST, XTCPCB)
+            .unwrap()
+            .iter()
+            .map(|record| &record[XT_INP..])
+            .map(|socket| {
+                let port = u16::from_be_bytes(bytes(socket, IE_LPORT).unwrap());
+                (port, u32_at(socket, INP_FLAGS).unwrap() & INP_ANONPORT != 0)
+            })
+            .collect();
+        let by_the_kernel: Vec<u16> = ports.iter().filter(|(_, chosen)| *chosen).map(|(port, _)| *port).collect();
+        assert_eq!((ports.len(), by_the_kernel), (6, vec![45348]));
     }
 
     #[test]

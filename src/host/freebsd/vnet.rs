@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, c_uint, c_void, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::interface::{LIST, links, reachable};
 use super::report::{self, Answer, HEAD};
 use crate::error::{Error, Kind, Result, quoted};
+use crate::files::{self, Taken};
 use crate::host::Jail;
 
 /// How long the child may take. It has four system calls to make.
@@ -72,7 +72,9 @@ fn interface_list(jail: &Jail) -> Result<Vec<u8>> {
 
 /// One child, with `room` bytes for its answer.
 fn ask(jid: i32, room: usize, deadline: Instant) -> Result<Answer> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::io("pipe", &e.into()))?;
+    // also for the descriptor of the child
+    let _taken = Taken::standard();
+    let (reader, writer) = files::pipe().map_err(|e| Error::io("pipe", &e))?;
     let mut answer = vec![0u8; room];
     let child = {
         let _blocked = Blocked::all()?;

@@ -1,1 +1,79 @@
 //! C19: claims of earlier boots, characters that are not printable, state directories, interfaces that are down.
+//!
+//! Which directory may be the state directory is tested in src/store/dir.rs.
+
+use std::fs;
+
+use kport::error::Kind;
+use kport::publisher::Unobserved;
+use kport::store::Store;
+
+use crate::support::rig::{Rig, files, request};
+
+/// What leads to records, by jail.
+fn entries(rig: &Rig, child: &str) -> Vec<String> {
+    let mut found = files(rig.path());
+    found.retain(|file| !file.starts_with("jails/") && !file.starts_with("sim/") && file.ends_with(child));
+    found
+}
+
+#[test]
+fn an_earlier_boot_leaves_nothing() {
+    let mut rig = Rig::new();
+    rig.publish(&request("web", "8080:80 9000-9100:9000")).unwrap();
+    assert!(!entries(&rig, "web").is_empty());
+    // pf has forgotten its rules as well
+    fs::remove_dir_all(rig.state("sim")).unwrap();
+    rig.host.boot_id = "second".to_owned();
+    rig.publish(&request("db", "5432")).unwrap();
+    assert_eq!(entries(&rig, "web"), [""; 0]);
+    assert!(!rig.state("jails/web.json").exists());
+    assert!(!entries(&rig, "db").is_empty());
+    assert_eq!(rig.list().len(), 1);
+}
+
+/// A publish was killed between its claims and its record, another one while it wrote: `gc` and `restore` sweep.
+#[test]
+fn killed_runs_leave_nothing_behind_gc_and_restore() {
+    let rig = Rig::new();
+    rig.publish(&request("db", "5432")).unwrap();
+    let kept = entries(&rig, "db");
+    for again in [false, true] {
+        rig.publish(&request("web", "8080:80")).unwrap();
+        fs::remove_file(rig.state("jails/web.json")).unwrap();
+        fs::remove_dir_all(rig.state("sim")).unwrap();
+        fs::write(rig.state("jails/web.json.tmp"), "{").unwrap();
+        assert!(!entries(&rig, "web").is_empty());
+        rig.with(&rig.sim(), &Unobserved, |publisher| if again { publisher.restore() } else { publisher.gc() })
+            .unwrap();
+        assert_eq!(entries(&rig, "web"), [""; 0]);
+        assert!(!rig.state("jails/web.json.tmp").exists());
+        assert_eq!(entries(&rig, "db"), kept);
+        rig.with(&rig.sim(), &Unobserved, |publisher| publisher.restore()).unwrap();
+    }
+}
+
+/// An anchor without a record that pf still has rules in: who has the ports must not be forgotten.
+#[test]
+fn what_pf_holds_is_not_forgotten() {
+    let rig = Rig::new();
+    rig.publish(&request("web", "8080:80")).unwrap();
+    fs::remove_file(rig.state("jails/web.json")).unwrap();
+    rig.with(&rig.sim(), &Unobserved, |publisher| publisher.restore()).unwrap();
+    assert!(!entries(&rig, "web").is_empty());
+    let error = rig.publish(&request("db", "8080:80")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    // gc clears the anchor, and then its claims
+    rig.with(&rig.sim(), &Unobserved, |publisher| publisher.gc()).unwrap();
+    assert_eq!(entries(&rig, "web"), [""; 0]);
+    rig.publish(&request("db", "8080:80")).unwrap();
+}
+
+#[test]
+fn a_link_with_a_slash_is_a_link() {
+    let rig = Rig::new();
+    fs::create_dir(rig.state("real")).unwrap();
+    std::os::unix::fs::symlink(rig.state("real"), rig.state("link")).unwrap();
+    let error = Store::open(&rig.state("link/")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission);
+}

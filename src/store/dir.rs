@@ -1,0 +1,155 @@
+//! Which directory may be the state directory: whoever can write there, or put another in its place, decides what is loaded
+//! into pf.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+use crate::files::make_dir;
+
+/// S_ISVTX: in such a directory only the owner of a file renames or removes it (sticky(7)).
+const STICKY: u32 = 0o1000;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const MOST_LINKS: usize = 40;
+
+/// `dir` as it is used, made where it is missing.
+pub(super) fn own(dir: &Path) -> Result<PathBuf> {
+    let shown = dir.display();
+    if !dir.is_absolute() {
+        return Err(Error::new(Kind::Argument, format!("state directory {shown}: give an absolute path")));
+    }
+    // a slash at its end would lead through a symbolic link
+    let dir: PathBuf = dir.components().collect();
+    let owner = rustix::process::geteuid().as_raw();
+    let there = fs::symlink_metadata(&dir);
+    if !there.as_ref().is_ok_and(|meta| meta.is_dir() || meta.is_symlink()) {
+        if there.is_err() {
+            // nothing is made in a place that is refused
+            above(&dir, owner)?;
+        }
+        make_dir(&dir).map_err(|e| Error::io(format_args!("make the state directory {shown}"), &e))?;
+    }
+    let meta = look_at(&dir)?;
+    if !meta.is_dir() || meta.uid() != owner || meta.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(Error::new(
+            Kind::Permission,
+            format!(
+                "state directory {shown} must be a directory of user {owner} that only its owner can write to \
+                 (it is {}owned by user {}, mode {:o}); run as its owner, or name another one with --state-dir",
+                if meta.is_symlink() { "a symbolic link, " } else { "" },
+                meta.uid(),
+                meta.mode() & 0o7777
+            ),
+        ));
+    }
+    above(&dir, owner)?;
+    Ok(dir)
+}
+
+fn look_at(path: &Path) -> Result<Metadata> {
+    fs::symlink_metadata(path).map_err(|e| Error::io(format_args!("look at {}", path.display()), &e))
+}
+
+/// Refuses a directory that somebody other than root and `user` can move away: one below a directory that others may write to,
+/// unless that is sticky. Symbolic links on the way are those of root or of `user`, and what they lead to is looked at as well.
+fn above(dir: &Path, user: u32) -> Result<()> {
+    let refused = |path: &Path, meta: &Metadata| {
+        Err(Error::new(
+            Kind::Permission,
+            format!(
+                "state directory {}: others may write to {} (it is owned by user {}, mode {:o}), and so decide what is \
+                 loaded into pf; name another directory with --state-dir",
+                dir.display(),
+                path.display(),
+                meta.uid(),
+                meta.mode() & 0o7777
+            ),
+        ))
+    };
+    let trusted = |meta: &Metadata| meta.uid() == 0 || meta.uid() == user;
+    let mut ways: Vec<PathBuf> = dir.parent().map(Path::to_owned).into_iter().collect();
+    // the kernel follows no more links than these (ELOOP), so that the directory could not have been made
+    for _ in 0..MOST_LINKS {
+        let Some(way) = ways.pop() else { return Ok(()) };
+        for path in way.ancestors() {
+            let failed = |e: io::Error| Error::io(format_args!("look at {}", path.display()), &e);
+            let meta = match fs::symlink_metadata(path) {
+                Ok(meta) => meta,
+                // what is not there yet is made by kport
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(failed(e)),
+            };
+            if meta.is_symlink() {
+                let target = fs::read_link(path).map_err(failed)?;
+                ways.push(path.parent().unwrap_or(path).join(target));
+            }
+            // the mode of a link says nothing; what is in a sticky directory belongs to somebody, and that is looked at, too
+            let open = !meta.is_symlink() && meta.mode() & WRITABLE_BY_OTHERS != 0 && meta.mode() & STICKY == 0;
+            if open || !trusted(&meta) {
+                return refused(path, &meta);
+            }
+        }
+    }
+    Err(Error::new(Kind::Permission, format!("state directory {}: too many symbolic links", dir.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn below_what_others_may_write_to() {
+        let top = tempfile::tempdir().unwrap();
+        let shared = top.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        for (bits, fine) in [(0o755, true), (0o775, false), (0o757, false), (0o1777, true), (0o700, true)] {
+            mode(&shared, bits);
+            for state in ["there", "a/b/c"] {
+                let found = own(&shared.join(state));
+                assert_eq!(found.is_ok(), fine, "{bits:o} {state}: {found:?}");
+                if let Err(error) = found {
+                    assert_eq!(error.kind(), Kind::Permission);
+                    assert!(
+                        error.message().contains("others may write to") && error.message().contains("shared"),
+                        "{error}"
+                    );
+                }
+            }
+        }
+        mode(&shared, 0o777);
+        assert!(own(&shared.join("new")).is_err() && !shared.join("new").exists());
+    }
+
+    #[test]
+    fn links() {
+        let top = tempfile::tempdir().unwrap();
+        let real = top.path().join("real");
+        fs::create_dir(&real).unwrap();
+        symlink(&real, top.path().join("link")).unwrap();
+        for end in ["link", "link/", "link/.", "link//"] {
+            let error = own(&top.path().join(end)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Permission, "{end}");
+            assert!(error.message().contains("a symbolic link"), "{error}");
+        }
+        // on the way there, as /tmp of macOS, it is whose it is
+        let found = own(&top.path().join("link/state/")).unwrap();
+        assert_eq!(found, top.path().join("link/state"));
+        // and what it leads to counts
+        mode(&real, 0o777);
+        assert!(own(&top.path().join("link/state")).is_err());
+        mode(&real, 0o755);
+    }
+
+    #[test]
+    fn a_path_that_is_not_absolute() {
+        assert_eq!(own(Path::new("state")).unwrap_err().kind(), Kind::Argument);
+    }
+}

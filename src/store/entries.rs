@@ -1,0 +1,194 @@
+//! What leads to a record: empty files whose names say all, by port (claims), by target, by number of the jail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+
+use super::{Lock, Record, Store};
+use crate::error::Result;
+use crate::files::names_in;
+use crate::name::Anchor;
+use crate::net::{Place, PortRange, Protocol};
+
+/// A claim of another jail that may overlap a redirect.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// The anchor that made it.
+    pub anchor: Anchor,
+    /// The ports.
+    pub ports: PortRange,
+    /// Where.
+    pub place: Place,
+}
+
+impl Store {
+    /// Drops what leads to the record `gone` and not to `kept`, of the same jail. An entry that stays behind costs a look
+    /// at a record, no more, so failures are not reported.
+    pub fn release(&self, _lock: &Lock, gone: &Record, kept: Option<&Record>) {
+        let kept = kept.map(entries).unwrap_or_default();
+        for entry in entries(gone).difference(&kept) {
+            let dir = self.dir.join(&entry.dir);
+            _ = fs::remove_file(dir.join(&entry.file));
+            // only an empty one goes
+            _ = fs::remove_dir(dir);
+        }
+    }
+
+    /// The claims on ports of a block. One may be out of date; its record tells.
+    pub fn claims(&self, block: Block) -> Result<Vec<Claim>> {
+        Ok(names_in(&self.dir.join(block.dir()))?.iter().filter_map(|name| Claim::read(name)).collect())
+    }
+
+    /// The anchors whose records may have redirects that lead to `address`.
+    pub fn leading_to(&self, address: IpAddr) -> Result<Vec<Anchor>> {
+        self.anchors_in(&target_dir(address))
+    }
+
+    /// The anchors whose records may be of the jail with this number.
+    pub fn of_jid(&self, jid: i32) -> Result<Vec<Anchor>> {
+        self.anchors_in(&jid_dir(jid))
+    }
+
+    fn anchors_in(&self, dir: &str) -> Result<Vec<Anchor>> {
+        let mut found: Vec<Anchor> =
+            names_in(&self.dir.join(dir))?.iter().filter_map(|child| Anchor::from_child(child)).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes what earlier boots and killed runs have left: records of another boot than `boot`, files half written, and
+    /// entries that no record explains. Those of an anchor of which `holds` says that pf has something in it stay: they tell
+    /// who has the ports.
+    ///
+    /// What cannot be removed costs a look at a record, no more, so failures are not reported.
+    pub fn sweep(&self, _lock: &Lock, boot: &str, holds: &mut dyn FnMut(&Anchor) -> bool) {
+        let jails = self.dir.join("jails");
+        for name in names_in(&jails).unwrap_or_default() {
+            if name.strip_suffix(".json.tmp").is_some_and(|child| Anchor::from_child(child).is_some()) {
+                _ = fs::remove_file(jails.join(name));
+            }
+        }
+        // the entries that an anchor's record explains; `None` where all of them stay
+        let mut explained = |anchor: &Anchor| match self.get(anchor) {
+            Ok(Some(record)) if record.boot == boot => Some(entries(&record)),
+            Ok(old) => {
+                if old.is_some() {
+                    _ = fs::remove_file(self.record_path(anchor));
+                }
+                (!holds(anchor)).then(BTreeSet::new)
+            }
+            Err(_) => None,
+        };
+        let mut known: BTreeMap<Anchor, Option<BTreeSet<Entry>>> = BTreeMap::new();
+        for anchor in self.anchors().unwrap_or_default() {
+            let entries = explained(&anchor);
+            known.insert(anchor, entries);
+        }
+        let ports = Protocol::ALL.map(|protocol| format!("ports/{protocol}"));
+        for base in ports.into_iter().chain(["targets".to_owned(), "jids".to_owned()]) {
+            for folder in names_in(&self.dir.join(&base)).unwrap_or_default() {
+                let dir = format!("{base}/{folder}");
+                for file in names_in(&self.dir.join(&dir)).unwrap_or_default() {
+                    // a claim ends with its anchor, the others are one
+                    let child = file.splitn(3, '@').last().unwrap_or_default();
+                    let Some(anchor) = Anchor::from_child(child) else { continue };
+                    let wanted = known.entry(anchor.clone()).or_insert_with(|| explained(&anchor));
+                    let entry = Entry { dir: dir.clone(), file };
+                    if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&entry)) {
+                        _ = fs::remove_file(self.dir.join(&dir).join(entry.file));
+                    }
+                }
+                // only an empty one goes
+                _ = fs::remove_dir(self.dir.join(dir));
+            }
+        }
+    }
+
+    /// [`Store::sweep`], in the first transaction of a boot.
+    pub fn sweep_after_boot(&self, lock: &Lock, boot: &str, holds: &mut dyn FnMut(&Anchor) -> bool) {
+        if !lock.is_of_boot(boot) {
+            self.sweep(lock, boot, holds);
+            lock.set_boot(boot);
+        }
+    }
+}
+
+/// The folder of the claims over more than [`WIDE_BLOCKS`] blocks.
+const WIDE: &str = "wide";
+/// 2^6 ports are a block.
+const BLOCK_BITS: u16 = 6;
+/// A claim is written into each of its blocks, unless there are more than these.
+const WIDE_BLOCKS: usize = 16;
+
+/// A folder of claims: those on one block of ports, or those over more than [`WIDE_BLOCKS`] blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Block {
+    protocol: Protocol,
+    /// `None` for the wide ones.
+    number: Option<u16>,
+}
+
+impl Block {
+    /// The blocks with all claims that may overlap `ports`.
+    pub fn of(protocol: Protocol, ports: PortRange) -> impl Iterator<Item = Block> {
+        let numbers = std::iter::once(None).chain(numbers(ports).map(Some));
+        numbers.map(move |number| Block { protocol, number })
+    }
+
+    fn dir(self) -> String {
+        match self.number {
+            None => format!("ports/{}/{WIDE}", self.protocol),
+            Some(number) => format!("ports/{}/{number}", self.protocol),
+        }
+    }
+}
+
+fn numbers(ports: PortRange) -> std::ops::RangeInclusive<u16> {
+    (ports.first() >> BLOCK_BITS)..=(ports.last() >> BLOCK_BITS)
+}
+
+impl Claim {
+    /// A claim from its file's name.
+    fn read(name: &str) -> Option<Claim> {
+        let mut parts = name.splitn(3, '@');
+        let (ports, place, child) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Claim { anchor: Anchor::from_child(child)?, ports: ports.parse().ok()?, place: place.parse().ok()? })
+    }
+}
+
+/// An empty file that leads to a record.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) dir: String,
+    pub(super) file: String,
+}
+
+fn target_dir(address: IpAddr) -> String {
+    format!("targets/{address}")
+}
+
+fn jid_dir(jid: i32) -> String {
+    format!("jids/{jid}")
+}
+
+/// All that leads to a record.
+pub(super) fn entries(record: &Record) -> BTreeSet<Entry> {
+    let anchor = record.jail.anchor();
+    let mut made = BTreeSet::new();
+    for claim in record.claims() {
+        let (protocol, ports) = (claim.protocol, claim.host);
+        let file = format!("{ports}@{}@{}", claim.place, anchor.child());
+        if numbers(ports).len() > WIDE_BLOCKS {
+            made.insert(Entry { dir: Block { protocol, number: None }.dir(), file });
+        } else {
+            for number in numbers(ports) {
+                let dir = Block { protocol, number: Some(number) }.dir();
+                made.insert(Entry { dir, file: file.clone() });
+            }
+        }
+    }
+    let targets: BTreeSet<IpAddr> = record.possible().flat_map(|p| &p.redirects).map(|r| r.target).collect();
+    made.extend(targets.into_iter().map(|target| Entry { dir: target_dir(target), file: anchor.child().to_owned() }));
+    made.extend(record.jid.map(|jid| Entry { dir: jid_dir(jid), file: anchor.child().to_owned() }));
+    made
+}

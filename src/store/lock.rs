@@ -1,0 +1,191 @@
+//! The lock of a state directory.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::Store;
+use crate::error::{Error, Kind, Result};
+use crate::files;
+
+/// The most that is read of what the lock file says.
+const MOST: u64 = 400;
+
+/// The lock of a state directory: flock(2). Dropping it, or the end of the process, releases it.
+///
+/// A child that the host forks meanwhile has the descriptor as well, and the lock belongs to what both refer to. So it is
+/// released by name, not by the last close; and where the kernel can, a fork leaves the descriptor out, so that the lock of a
+/// host that was killed does not live on in the host's children.
+#[derive(Debug)]
+#[must_use = "the lock is held as long as this value lives"]
+pub struct Lock {
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // an error has no remedy; the close that follows releases what no child holds
+        _ = self.file.unlock();
+    }
+}
+
+/// A program that is given this descriptor holds the lock, too, until it ends or the lock is dropped.
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Store {
+    /// Takes the host-wide lock. Waits until `deadline`, then fails with [`Kind::Busy`] and says who has it.
+    pub fn lock(&self, deadline: Instant) -> Result<Lock> {
+        let path = self.dir.join("lock");
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+            let mut file = files::open(&path, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|e| Error::io(format_args!("open {}", path.display()), &e))?;
+            close_on_fork(&file);
+            wait(&mut file, &path, deadline)?;
+            // from here on it is unlocked when it is dropped
+            let lock = Lock { file };
+            // somebody may have removed the file, or put another in its place: then others lock that one
+            if is_at(&lock.file, &path).map_err(|e| Error::io(format_args!("look at {}", path.display()), &e))? {
+                lock.sign();
+                return Ok(lock);
+            }
+        }
+    }
+}
+
+impl Lock {
+    /// Writes who has the lock, for the message of those who wait. A failure to say so is no reason to fail.
+    fn sign(&self) {
+        self.write(&self.boot());
+    }
+
+    /// Whether the directory was swept in this boot.
+    pub(super) fn is_of_boot(&self, boot: &str) -> bool {
+        self.boot() == boot
+    }
+
+    /// Notes that it was. Where that fails, the next transaction sweeps again.
+    pub(super) fn set_boot(&self, boot: &str) {
+        self.write(boot);
+    }
+
+    fn boot(&self) -> String {
+        let mut text = String::new();
+        // what is not readable is no boot
+        _ = (&self.file).rewind().and_then(|()| Read::by_ref(&mut &self.file).take(MOST).read_to_string(&mut text));
+        text.lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
+    }
+
+    fn write(&self, boot: &str) {
+        let text = format!("process {}\nboot {boot}\n", std::process::id());
+        let mut file = &self.file;
+        _ = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(text.as_bytes()));
+    }
+}
+
+/// FD_CLOFORK, new in FreeBSD 15; 14 knows no flag here but FD_CLOEXEC, and ignores others (fcntl(2)).
+#[cfg(target_os = "freebsd")]
+fn close_on_fork(file: &File) {
+    use rustix::io::FdFlags;
+    const FD_CLOFORK: u32 = 4;
+    // without it the lock is released all the same, unless the host is killed
+    _ = rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC | FdFlags::from_bits_retain(FD_CLOFORK));
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn close_on_fork(_: &File) {}
+
+/// Locks the file, or fails at the deadline.
+fn wait(file: &mut File, path: &Path, deadline: Instant) -> Result<()> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(e)) => return Err(Error::io(format_args!("lock {}", path.display()), &e)),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let mut holder = String::new();
+            // the text is only for the message; an unreadable one says nothing
+            _ = file.rewind().and_then(|()| Read::by_ref(file).take(MOST).read_to_string(&mut holder));
+            let holder = holder.lines().next().unwrap_or_default();
+            let holder = if holder.is_empty() { "another process" } else { holder };
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "{} is held by {}, or by a program that it has started, and the time-out has passed; try again",
+                    path.display(),
+                    holder
+                ),
+            ));
+        }
+        std::thread::sleep(pause.mul_f64(0.5 + fastrand::f64()).min(left));
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Whether the file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = rustix::fs::fstat(file)?;
+    match rustix::fs::lstat(path) {
+        Ok(there) => Ok((own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn dropping_it_releases_though_another_descriptor_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let lock = store.lock(soon()).unwrap();
+        assert!(lock.file.as_raw_fd() > 2);
+        // what a forked child has
+        let copy = lock.file.try_clone().unwrap();
+        let error = store.lock(Instant::now()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy);
+        assert!(error.message().contains(&format!("process {}", std::process::id())), "{error}");
+        drop(lock);
+        drop(store.lock(Instant::now()).unwrap());
+        drop(copy);
+    }
+
+    /// Whoever waits for a lock file that is removed meanwhile would have a lock that nobody else sees.
+    #[test]
+    fn a_lock_file_that_was_removed_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = dir.path().join("lock");
+        let first = store.lock(soon()).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| store.lock(soon()).unwrap());
+            // open() of the waiting one comes first, or after: both must end with the file that is there
+            std::thread::sleep(Duration::from_millis(20));
+            std::fs::remove_file(&path).unwrap();
+            drop(first);
+            let second = waiting.join().unwrap();
+            assert!(is_at(&second.file, &path).unwrap());
+            assert_eq!(store.lock(Instant::now()).unwrap_err().kind(), Kind::Busy);
+        });
+    }
+}
