@@ -1,7 +1,7 @@
 //! What is the helper's alone: its arguments, and how it shows what the library says.
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
-//! (publish, unpublish, restore, gc), `inspect` (parse, rules, list), `diagnose` (doctor), `trace`, `setup`, `import`, `cni`. All
+//! (publish, unpublish, restore, gc), `inspect` (parse, rules, list), `diagnose` (doctor), `trace`, `setup`, `import`, `cni`, `oci`. All
 //! of them find the firewall by `session`, print by `output`, and lay out what they print by `show`.
 
 pub mod args;
@@ -11,6 +11,7 @@ pub mod diagnose;
 pub mod hook;
 pub mod import;
 pub mod inspect;
+pub mod oci;
 pub mod output;
 pub mod request;
 pub mod session;

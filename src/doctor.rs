@@ -5,13 +5,16 @@
 //! what the admin wants.
 
 mod evidence;
+mod hooks;
 mod host;
+mod managers;
 mod packets;
 mod pf;
 mod record;
 pub mod self_test;
 
 use std::fmt;
+use std::path::Path;
 
 use self::evidence::Evidence;
 use crate::error::{Error, Kind, Problem, Result};
@@ -70,7 +73,7 @@ type Found = Result<Option<Vec<Finding>>>;
 /// A check: its name, what is said where it finds nothing, and the check.
 type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Found);
 
-const CHECKS: [Check; 19] = [
+const CHECKS: [Check; 20] = [
     ("state", "the records can be read", record::state),
     ("pf", "pf answers", pf::pf),
     ("securelevel", "pf's rules may be changed", pf::securelevel),
@@ -93,6 +96,7 @@ const CHECKS: [Check; 19] = [
     ("bridge-members", "pf does not look at bridge members", host::bridge_members),
     ("reach", "nobody outside reaches a jail's own address", host::reach),
     ("other-redirects", "no other redirect takes a published port", pf::other_redirects),
+    ("hooks", "no hook of a jail calls kport for another jail, or is discarded", managers::hooks),
     ("anchors-limit", "pf has room for more anchors", pf::anchors_limit),
 ];
 
@@ -109,8 +113,10 @@ pub const IDS: [&str; CHECKS.len()] = {
 
 /// Looks at everything; at least one finding for each check that could be made. `store` is an error where the state
 /// directory cannot be used: that is a finding too.
-pub fn examine(host: &dyn Host, firewall: &dyn Firewall, store: Result<Store>) -> Vec<Finding> {
-    let evidence = Evidence::ask(host, firewall, store);
+///
+/// `root` is where the files of jail managers are looked for, `/`; `None` leaves them out, as is right for a host that is played.
+pub fn examine(host: &dyn Host, firewall: &dyn Firewall, store: Result<Store>, root: Option<&Path>) -> Vec<Finding> {
+    let evidence = Evidence::ask(host, firewall, store, root);
     let mut findings = vec![];
     for (id, fine, check) in CHECKS {
         let plain = |level, seen: String| Finding { id, level, seen, remedy: String::new() };

@@ -401,7 +401,7 @@ pub unsafe extern "C" fn kport_list(
             (jail, CallerOptions::read(options)?)
         };
         let session = options.session()?;
-        let listed = session.publisher(&Unobserved)?.list(jail.as_ref())?;
+        let listed = session.publisher(&Unobserved)?.list_with_counters(jail.as_ref())?;
         kport_listing::new(listed)
     })
 }

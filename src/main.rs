@@ -8,7 +8,7 @@ use clap::Parser;
 use kport::error::{Error, Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, cni, diagnose, hook, import, inspect, output, session, setup, trace};
+use cli::{change, cni, diagnose, hook, import, inspect, oci, output, session, setup, trace};
 
 fn main() -> ExitCode {
     if let Err(error) = session::refuse_borrowed_rights() {
@@ -57,6 +57,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::Import(args) => import::run(&global, &args),
         Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
+        Command::OciHook => oci::run(&global),
         Command::Cni => unreachable!("answered in main"),
         Command::Gc(args) => change::gc(&global, &args),
     }

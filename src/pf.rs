@@ -6,8 +6,11 @@ pub mod macos;
 pub mod native;
 pub mod pfctl;
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
@@ -93,7 +96,8 @@ pub fn calls_of_kport(main: &str, keyword: &str) -> Vec<(usize, String)> {
 }
 
 /// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ForeignRedirect {
     /// The anchor it is in; empty for the main ruleset.
     pub anchor: String,
@@ -132,6 +136,15 @@ pub enum States {
     },
 }
 
+/// [`Firewall::loaded`] of each of kport's anchors.
+fn one_by_one<F: Firewall + ?Sized>(firewall: &F) -> Result<BTreeMap<String, Loaded>> {
+    let one = |child: String| {
+        let loaded = Anchor::from_child(&child).map(|anchor| firewall.loaded(&anchor));
+        Ok((child, loaded.transpose()?.unwrap_or_default()))
+    };
+    firewall.anchors()?.into_iter().map(one).collect()
+}
+
 /// A way to drive pf. Every call is bounded by the deadline that the backend was made with.
 pub trait Firewall {
     /// The word for it in `--backend`: `sim`, `pfctl`, `native`.
@@ -144,6 +157,12 @@ pub trait Firewall {
 
     /// Whether the states that its rules make carry their mapping's label as well as the jail's.
     fn labels_mappings(&self) -> bool {
+        true
+    }
+
+    /// Whether the main ruleset is not read again as long as it has not changed, so that a publish that changes nothing may ask
+    /// for it as well.
+    fn remembers(&self) -> bool {
         true
     }
 
@@ -166,8 +185,34 @@ pub trait Firewall {
     /// What an anchor holds; nothing where there is no such anchor.
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded>;
 
+    /// What all of kport's anchors hold, by their names below `kport/`. Without `counters` those may be zeros.
+    fn loaded_all(&self, _counters: bool) -> Result<BTreeMap<String, Loaded>> {
+        one_by_one(self)
+    }
+
     /// Whether an anchor holds just these rules.
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool>;
+
+    /// Whether an anchor still holds the rules with which it was published; if so, whether pf still evaluates it. May look less
+    /// closely than [`Firewall::holds`] and [`Firewall::status`] do, which are for whoever doubts.
+    fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
+        if self.holds(anchor, rules)? { self.status().map(Some) } else { Ok(None) }
+    }
+
+    /// Clears an anchor, and says whether there was anything in it. [`Kind::Unavailable`] is for a pf that is not there, which
+    /// holds nothing.
+    fn clear(&self, anchor: &Anchor) -> Result<bool> {
+        // one that holds something unknown is cleared as well
+        let there = !self.loaded(anchor)?.is_empty() || self.anchors()?.iter().any(|child| child == anchor.child());
+        if there {
+            // pf is there: whatever the reason is, the anchor may hold what it held
+            self.replace(anchor, &[]).map_err(|error| match error.kind() {
+                Kind::Unavailable => Error::new(Kind::System, error.to_string()),
+                _ => error,
+            })?;
+        }
+        Ok(there)
+    }
 
     /// Ends states, whichever backend loaded the rules that made them, and says how many. Where it cannot tell a mapping's
     /// from the jail's other ones, see [`Firewall::labels_mappings`], [`States::Mapping`] ends none.

@@ -204,7 +204,7 @@ pub struct Listed {
     pub since: Option<u64>,
     /// Record against pf.
     pub liveness: Liveness,
-    /// The redirects, each with what its rules have counted, where the backend tells.
+    /// The redirects, each with what its rules have counted, where that was asked for and the backend tells.
     pub redirects: Vec<(Redirect, Counters)>,
     /// What is wrong with the record, if something is.
     pub problem: Option<String>,
@@ -314,7 +314,16 @@ impl<'a> Publisher<'a> {
     ///
     /// [`Kind::Unavailable`] if pf is not there. A record that cannot be read is none: see [`Listed::problem`].
     pub fn list(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
-        list::list(self.host, self.firewall, &self.store, jail)
+        list::list(self.host, self.firewall, &self.store, jail, false)
+    }
+
+    /// The same, and what the rules of each redirect have counted, which costs reading each of them.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Publisher::list`].
+    pub fn list_with_counters(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
+        list::list(self.host, self.firewall, &self.store, jail, true)
     }
 
     fn begin(&self) -> Result<Transaction<'_>> {

@@ -17,6 +17,9 @@ use crate::store::Store;
 /// pfctl(8) that a first publish takes (0.12 s each on an emulated FreeBSD 15.1), is through in half of it.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What the native backend leaves to the processes behind it, in the state directory.
+const CACHE: &str = "pf-rulesets.json";
+
 /// A way to drive pf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
@@ -106,7 +109,13 @@ impl Session {
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
         let native = || Native::probe(deadline);
-        let over = |native: Native, pfctl| Box::new(native.with_pfctl(pfctl)) as Box<dyn Firewall>;
+        let over = |native: Native, pfctl| {
+            let native = native.with_pfctl(pfctl);
+            Box::new(match host.boot_id() {
+                Ok(boot) => native.with_cache(state_dir.join(CACHE), boot),
+                Err(_) => native,
+            }) as Box<dyn Firewall>
+        };
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {

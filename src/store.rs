@@ -145,8 +145,13 @@ impl Store {
         if bytes.len() > MAX_RECORD {
             return Err(damaged(&"it is too large"));
         }
-        let form: Form = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
-        if form.version != Record::VERSION {
+        let read: serde_json::Result<Record> = serde_json::from_slice(&bytes);
+        // a record of another version may have any form but for that
+        let version = match &read {
+            Ok(record) => record.version,
+            Err(error) => serde_json::from_slice::<Form>(&bytes).map_err(|_| damaged(error))?.version,
+        };
+        if version != Record::VERSION {
             // not damaged: another kport can read it, and its rules are in pf
             return Err(Error::new(
                 Kind::Unsupported,
@@ -154,12 +159,12 @@ impl Store {
                     "{} is a record of version {}, and this kport knows version {} only: use the kport that wrote it, or \
                      unpublish with that one first",
                     path.display(),
-                    form.version,
+                    version,
                     Record::VERSION
                 ),
             ));
         }
-        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
+        let record = read.map_err(|e| damaged(&e))?;
         if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
             return Err(damaged(&format_args!("it is of {}", record.jail.mention())));
         }
@@ -240,7 +245,7 @@ impl Store {
     }
 }
 
-/// What is looked at of a record before anything else.
+/// What every version of a record has.
 #[derive(Deserialize)]
 struct Form {
     version: u32,

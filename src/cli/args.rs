@@ -73,6 +73,9 @@ pub enum Command {
     Restore(JsonArgs),
     /// Say why a published port could be dead, and what mends it
     Doctor(DoctorArgs),
+    /// Called by an OCI runtime: do what a container's annotations say
+    #[command(alias = "kport-oci-hook")]
+    OciHook,
     /// Answer as a CNI plugin, in the place of portmap: for podman, see kport-cni(8)
     Cni,
     /// Say which lines pf.conf needs, and where; --write puts them there

@@ -31,24 +31,28 @@ use kport::session::Session;
 use serde_json::{Value, json};
 
 use self::attachments::{Attachment, Attachments, Files, Found};
-use self::code::{Code, Failure};
+use self::code::Code;
+pub use self::code::Failure;
 use self::conmon::WithoutConmon;
 use self::environment::{Attached, Operation};
+pub use self::fields::words;
 use self::mapping::PortMapping;
-use self::network::{MAX_INPUT, Network, Overrides, Publishing, Version};
+use self::network::{MAX_INPUT, Network, Version};
+pub use self::network::{Overrides, Publishing, overrides, publishing};
 use super::args::Global;
 use super::output;
 
-/// The names by which a runtime may call the program; it looks for a plugin by its `type`.
-const NAMES: [&str; 2] = ["portmap", "kport-cni"];
+/// The names by which a runtime may call the program, each with its command. A plugin is looked for by its `type`; a hook has
+/// the first of its `args` as its name, but for ocijail, which hands that on as the first argument.
+const NAMES: [(&str, &str); 3] = [("portmap", "cni"), ("kport-cni", "cni"), ("kport-oci-hook", "oci-hook")];
 
 /// The command line of the process, with what the name of the program says in front: a container runtime gives its plugins no
 /// arguments.
 pub fn command_line() -> Vec<OsString> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
     let name = line.first().and_then(|program| Path::new(program).file_name()?.to_str());
-    if name.is_some_and(|name| NAMES.contains(&name)) {
-        line.insert(1, "cni".into());
+    if let Some((_, command)) = NAMES.into_iter().find(|known| Some(known.0) == name) {
+        line.insert(1, command.into());
     }
     line
 }
@@ -129,10 +133,7 @@ struct Work {
 
 impl Work {
     fn new(global: &Global, overrides: Overrides) -> Result<Work, Failure> {
-        let mut global = global.clone();
-        global.backend = overrides.backend.or(global.backend);
-        global.state_dir = overrides.state_dir.or(global.state_dir);
-        global.timeout = overrides.timeout.unwrap_or(global.timeout);
+        let global = overrides.over(global);
         let observer = output::Shown::new(global.verbose);
         Ok(Work { session: super::session::session(&global)?, quiet: global.quiet, observer })
     }

@@ -1,5 +1,7 @@
 //! `kport doctor`: why a published port could be dead.
 
+use std::path::Path;
+
 use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
 use kport::sim;
@@ -17,7 +19,8 @@ pub fn run(global: &Global, args: &DoctorArgs) -> Result<()> {
 /// Warnings may be what the admin wants, so that only problems make the exit status.
 fn doctor(global: &Global, json: bool) -> Result<()> {
     let session = session(global)?;
-    let findings = doctor::examine(&*session.host, &*session.firewall, session.store());
+    let root = (!session.host.is_played()).then_some(Path::new("/"));
+    let findings = doctor::examine(&*session.host, &*session.firewall, session.store(), root);
     let problems = findings.iter().filter(|f| f.level == Level::Problem).count();
     print(&if json {
         document(&show::findings_json(&findings))

@@ -183,6 +183,12 @@ fn jid(from: &str, text: &str) -> Result<i32> {
         .ok_or_else(|| Error::new(Kind::Argument, format!("{from}={} is not the number of a jail", quoted(text))))
 }
 
+/// The jail of a state of the OCI runtime specification, and its number where the runtime tells.
+pub fn jail_of_state(text: &str) -> Result<(JailName, Option<i32>)> {
+    let said = from_state(text)?;
+    Ok((said.name.unwrap_or_default().parse()?, said.jid))
+}
+
 fn from_state(text: &str) -> Result<Said> {
     let bad = |why: &str| Error::new(Kind::Argument, format!("standard input is no state of an OCI runtime: {why}"));
     let state: Value = serde_json::from_str(text).map_err(|e| bad(&e.to_string()))?;
@@ -198,7 +204,7 @@ fn from_state(text: &str) -> Result<Said> {
 
 /// One JSON document from a pipe, a socket or a file; `None` where nothing stands there. It is read no further than to its end:
 /// the other end may stay open.
-fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<String>> {
+pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<String>> {
     let failed = |error: io::Error| Error::io("read standard input", &error);
     let fd = from.as_fd();
     if rustix::fs::fstat(fd).map_or(true, |stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device()) {

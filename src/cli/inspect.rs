@@ -30,6 +30,11 @@ pub fn rules(global: &Global, args: &RequestArgs) -> Result<()> {
 /// `kport list`
 pub fn list(global: &Global, args: &ListArgs) -> Result<()> {
     let session = session(global)?;
-    let list = session.publisher(&Shown::new(global.verbose))?.list(args.jail.as_ref())?;
-    print(&if args.json { document(&show::list_json(&list)) } else { show::list(&list) })
+    let observer = Shown::new(global.verbose);
+    let (publisher, jail) = (session.publisher(&observer)?, args.jail.as_ref());
+    // only the document shows counters
+    print(&match args.json {
+        true => document(&show::list_json(&publisher.list_with_counters(jail)?)),
+        false => show::list(&publisher.list(jail)?),
+    })
 }

@@ -1,6 +1,7 @@
 //! Whether pf runs, may be changed, calls kport's anchors where they count, and has no redirect of somebody else's.
 
 use super::evidence::Evidence;
+use super::managers;
 use super::{Finding, Found, Level, all, found, problem, warning};
 use crate::conflict;
 use crate::error::{Kind, Problem};
@@ -53,7 +54,10 @@ pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Found {
         evidence.records.iter().flat_map(|r| rules::of_all(&r.publications)).any(|r| matches!(r, Rule::Nat { .. }));
     let only_nat = readiness::uncalled(status, false).is_none() && !nat;
     let finding = Finding::from(problem);
-    Ok(Some(vec![if only_nat { Finding { level: Level::Warning, ..finding } } else { finding }]))
+    let mut all = vec![if only_nat { Finding { level: Level::Warning, ..finding } } else { finding }];
+    // who has loaded it without kport's lines, and will again
+    all.extend(evidence.root.as_deref().into_iter().flat_map(managers::rewriters));
+    Ok(Some(all))
 }
 
 pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Found {

@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::PARENT;
 use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::pf::ForeignRedirect;
@@ -94,7 +96,7 @@ pub(crate) enum Ruleset {
 }
 
 /// A rule of somebody's, as far as it matters.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Found {
     /// It calls an anchor, by what it says: see [`Called::resolve`].
     Call(String),

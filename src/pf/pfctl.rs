@@ -2,11 +2,18 @@
 //!
 //! What it answers was seen on FreeBSD 15.1 and read in sbin/pfctl for 14. Its exit status says little: `-s` leaves with 0
 //! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
+//!
+//! A run costs far more than what it does, so one run does what it can: pfctl(8) shows before it loads (main in
+//! sbin/pfctl/pfctl.c). Publishing takes three: the main ruleset's translation and filter rules, then the load, which says
+//! whether pf is enabled. The same again takes two, unpublishing two, a list of any number of jails two.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+mod nested;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -35,10 +42,20 @@ const VERIFY_TIME: Duration = Duration::from_secs(1);
 /// The program pfctl(8).
 pub struct Pfctl {
     program: PathBuf,
-    deadline: Instant,
+    deadline: Cell<Instant>,
+    seen: RefCell<Seen>,
     trace: Option<Box<Trace>>,
     /// A copy of the host-wide lock's descriptor.
     lock: RefCell<Option<OwnedFd>>,
+}
+
+/// What this transaction has read on its way, for the questions at its end: [`Firewall::foreign_redirects`] begins anew and reads the
+/// main ruleset, [`Firewall::replace`] whether pf is enabled.
+#[derive(Default)]
+struct Seen {
+    nat: Option<String>,
+    filter: Option<String>,
+    enabled: Option<bool>,
 }
 
 /// What sees every run of the program.
@@ -86,7 +103,13 @@ impl fmt::Display for Run<'_> {
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.
     pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
-        Pfctl { program: program.into(), deadline, trace: None, lock: RefCell::new(None) }
+        Pfctl {
+            program: program.into(),
+            deadline: Cell::new(deadline),
+            seen: RefCell::default(),
+            trace: None,
+            lock: RefCell::new(None),
+        }
     }
 
     /// The same, and `trace` sees every run.
@@ -169,7 +192,7 @@ impl Pfctl {
             "" => format!("pfctl {}", what.join(" ")),
             _ => format!("pfctl {} in anchor {}", what.join(" "), quoted(anchor)),
         };
-        let output = self.call(&doing, &arguments, "", self.deadline)?;
+        let output = self.call(&doing, &arguments, "", self.deadline.get())?;
         let complaints = complaints(&output);
         match output.end {
             End::Exit(_) | End::Unknown
@@ -191,7 +214,7 @@ impl Pfctl {
     fn kill(&self, label: &Label) -> Result<u64> {
         let doing = format!("kill the states of {label}");
         // no -q: the number is among what that silences
-        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline)?;
+        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline.get())?;
         match (output.end, complaints(&output).as_slice()) {
             (End::Exit(0) | End::Unknown, [line]) => {
                 line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
@@ -199,6 +222,16 @@ impl Pfctl {
             _ => None,
         }
         .ok_or_else(|| explain(&doing, &output, ""))
+    }
+
+    fn enabled(&self) -> Result<bool> {
+        let doing = "ask whether pf is enabled";
+        let output = self.call(doing, &["-s", "Running"], "", self.deadline.get())?;
+        match (output.end, output.stdout.trim_ascii()) {
+            (End::Exit(0) | End::Unknown, b"Enabled") => Ok(true),
+            (End::Exit(1) | End::Unknown, b"Disabled") => Ok(false),
+            _ => Err(explain(doing, &output, "")),
+        }
     }
 
     /// `set skip on`, which `-sr` does not print.
@@ -242,7 +275,16 @@ impl foreign::Reader for Pfctl {
             Some(call) => Some(Found::Call(call.to_owned())),
             None => foreign::redirect(anchor, line).map(Found::Redirect),
         };
-        Ok(self.show(anchor, &[what, "-P"])?.lines().filter_map(found).collect())
+        let shown = self.show(anchor, &[what, "-P"])?;
+        let found = shown.lines().filter_map(found).collect();
+        if anchor.is_empty() {
+            let mut seen = self.seen.borrow_mut();
+            match ruleset {
+                Ruleset::Rdr => seen.nat = Some(shown),
+                Ruleset::Filter => seen.filter = Some(shown),
+            }
+        }
+        Ok(found)
     }
 
     fn children(&self, anchor: &str) -> Result<Vec<String>> {
@@ -260,6 +302,14 @@ impl Firewall for Pfctl {
         "pfctl"
     }
 
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    fn set_deadline(&self, deadline: Instant) {
+        self.deadline.set(deadline);
+    }
+
     fn locked(&self, lock: BorrowedFd<'_>) {
         // without a copy the lock ends with this process
         *self.lock.borrow_mut() = files::above_stdio(|| lock.try_clone_to_owned()).ok();
@@ -269,9 +319,16 @@ impl Firewall for Pfctl {
         let text = rule::text(rules);
         let doing = format!("load anchor {anchor}");
         // -o none: the optimizer would merge rules and make tables
-        let arguments = ["-q", "-o", "none", "-a", anchor.path(), "-f", "-"];
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let output = self.call(&doing, &arguments, &text, self.deadline - VERIFY_TIME.min(left / 4))?;
+        let mut arguments = vec!["-q", "-o", "none", "-a", anchor.path()];
+        // what a publish will ask next
+        let status = self.seen.borrow().filter.is_some();
+        if status {
+            arguments.extend(["-s", "info"]);
+        }
+        arguments.extend(["-f", "-"]);
+        let left = self.deadline.get().saturating_duration_since(Instant::now());
+        let output = self.call(&doing, &arguments, &text, self.deadline.get() - VERIFY_TIME.min(left / 4))?;
+        self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
             // it leaves so before the commit, or because of it
@@ -299,6 +356,29 @@ impl Firewall for Pfctl {
         Ok(made.into_iter().map(str::to_owned).collect())
     }
 
+    fn clear(&self, anchor: &Anchor) -> Result<bool> {
+        let doing = format!("clear anchor {anchor}");
+        // what there was, and then nothing
+        let arguments = ["-q", "-a", anchor.path(), "-sr", "-f", "-"];
+        let output = self.call(&doing, &arguments, "", self.deadline.get())?;
+        let complaints = complaints(&output);
+        match output.end {
+            End::Exit(0) if complaints.iter().all(|line| gone(line)) => {}
+            End::Exit(0 | 1) | End::Unknown if !complaints.is_empty() => {
+                let error = explain(&doing, &output, "");
+                // DIOCXBEGIN failed, so pf is there, and the anchor may hold what it held
+                return Err(match complaints.iter().any(|line| line.contains("pfctl_rules")) {
+                    true => Error::new(Kind::System, error.to_string()),
+                    false => error,
+                });
+            }
+            // it may have come as far as the commit, or not
+            _ if self.holds(anchor, &[])? => {}
+            _ => return Err(explain(&doing, &output, "")),
+        }
+        Ok(!output.stdout.is_empty())
+    }
+
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
         let listed = self.show(anchor.path(), &["-sl"])?;
         let filters = listed
@@ -315,11 +395,43 @@ impl Firewall for Pfctl {
     }
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        let mut found = BTreeSet::new();
-        for what in ["-sn", "-sr"] {
-            found.extend(self.show(anchor.path(), &[what, "-P"])?.lines().map(normal));
+        for (what, passes) in [("-sr", true), ("-sn", false)] {
+            let found: BTreeSet<_> = self.show(anchor.path(), &[what, "-P"])?.lines().map(normal).collect();
+            if found != normal_of(rules, passes) {
+                return Ok(false);
+            }
         }
-        Ok(found == rules.iter().flat_map(Rule::expand).map(|rule| normal(&rule.to_string())).collect())
+        Ok(true)
+    }
+
+    /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none, and what the
+    /// main ruleset says was seen when the jail was published: `kport doctor` looks again.
+    fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
+        let found: BTreeSet<_> = self.show(anchor.path(), &["-sr", "-P"])?.lines().map(normal).collect();
+        if found != normal_of(rules, true) {
+            return Ok(None);
+        }
+        Ok(Some(Status { enabled: self.enabled()?, nat_anchor: true, rdr_anchor: true, anchor: true }))
+    }
+
+    /// Two runs, where the main ruleset calls kport's anchors: pfctl(8) walks through all that is called.
+    fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
+        let translations = self.show("*", &["-sn", "-P"])?;
+        let Some(translations) = nested::children(&translations) else { return pf::one_by_one(self) };
+        let filters = match counters {
+            true => self.show("*", &["-sr", "-P", "-v"])?,
+            false => self.show("*", &["-sr", "-P"])?,
+        };
+        let Some(mut filters) = nested::children(&filters) else { return pf::one_by_one(self) };
+        let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
+        for (child, lines) in translations {
+            all.entry(child).or_default().translations = lines.len();
+        }
+        for (child, lines) in &mut filters {
+            all.entry(mem::take(child)).or_default().filters = lines.iter().map(|line| line.counters).collect();
+        }
+        all.retain(|_, loaded| !loaded.is_empty());
+        Ok(all)
     }
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {
@@ -330,14 +442,13 @@ impl Firewall for Pfctl {
     }
 
     fn status(&self) -> Result<Status> {
-        let doing = "ask whether pf is enabled";
-        let output = self.call(doing, &["-s", "Running"], "", self.deadline)?;
-        let enabled = match (output.end, output.stdout.trim_ascii()) {
-            (End::Exit(0) | End::Unknown, b"Enabled") => true,
-            (End::Exit(1) | End::Unknown, b"Disabled") => false,
-            _ => return Err(explain(doing, &output, "")),
+        let (enabled, nat, filter) = {
+            let mut seen = self.seen.borrow_mut();
+            (seen.enabled.take(), seen.nat.clone(), seen.filter.clone())
         };
-        let (nat, filter) = (self.show("", &["-sn"])?, self.show("", &["-sr"])?);
+        let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
+        let nat = nat.map_or_else(|| self.show("", &["-sn"]), Ok)?;
+        let filter = filter.map_or_else(|| self.show("", &["-sr"]), Ok)?;
         let calls = |text: &str, keyword| !pf::calls_of_kport(text, keyword).is_empty();
         Ok(Status {
             enabled,
@@ -348,6 +459,7 @@ impl Firewall for Pfctl {
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        self.seen.take();
         foreign::redirects(self)
     }
 
@@ -383,7 +495,13 @@ impl Firewall for Pfctl {
     }
 
     fn main_ruleset(&self) -> Result<String> {
-        Ok(self.skipped()? + &self.show("", &["-sn", "-P"])? + &self.show("", &["-sr", "-P"])?)
+        let (nat, filter) = {
+            let seen = self.seen.borrow();
+            (seen.nat.clone(), seen.filter.clone())
+        };
+        let nat = nat.map_or_else(|| self.show("", &["-sn", "-P"]), Ok)?;
+        let filter = filter.map_or_else(|| self.show("", &["-sr", "-P"]), Ok)?;
+        Ok(self.skipped()? + &nat + &filter)
     }
 
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
@@ -396,6 +514,14 @@ impl Firewall for Pfctl {
         };
         Ok((anchors, limits.lines().find_map(limit)))
     }
+}
+
+/// What the first line of `-s info` says (print_status in sbin/pfctl/pfctl_parser.c).
+fn enabled(shown: &[u8]) -> Option<bool> {
+    let rest = shown.strip_prefix(b"Status: ")?;
+    [(&b"Enabled"[..], true), (b"Disabled", false)]
+        .into_iter()
+        .find_map(|(word, is)| rest.starts_with(word).then_some(is))
 }
 
 /// The lines of standard error that mean something.
@@ -433,14 +559,27 @@ fn counters(line: &str) -> Option<Counters> {
     (!labels.is_empty()).then_some(Counters { evaluations, packets, bytes, states })
 }
 
+/// The pass rules, or the other ones, as [`normal`] has them.
+fn normal_of(rules: &[Rule], passes: bool) -> BTreeSet<Vec<String>> {
+    let of_kind = |rule: &&Rule| matches!(rule, Rule::Pass { .. }) == passes;
+    rules.iter().filter(of_kind).flat_map(Rule::expand).map(|rule| normal(&rule.to_string())).collect()
+}
+
 /// A rule's words without those that pfctl(8) adds or leaves out when it prints (print_rule in sbin/pfctl/pfctl_parser.c), in
 /// an order of their own: where the tag and the labels stand is not the same in every release.
 fn normal(rule: &str) -> Vec<String> {
-    let mut words: Vec<String> = rule
-        .split_ascii_whitespace()
-        .filter(|word| !matches!(*word, "=" | "flags" | "S/SA" | "round-robin"))
+    // what pfctl(8) adds to limits, each a word and a number
+    const COMPUTED: [&str; 3] = ["adaptive.start", "adaptive.end", "src.track"];
+    let bare = rule.split_ascii_whitespace().map(|word| word.replace(['"', ',', '(', ')'], ""));
+    let mut behind = false;
+    let given = bare.filter(|word| {
+        let skipped = behind || COMPUTED.contains(&word.as_str());
+        behind = skipped && !behind;
+        !skipped
+    });
+    let mut words: Vec<String> = given
+        .filter(|word| !matches!(word.as_str(), "=" | "flags" | "S/SA" | "round-robin"))
         .map(|word| {
-            let word = word.replace('"', "");
             // a network of one address is printed as the address, and that of all as any
             let whole = if word.contains(':') { "/128" } else { "/32" };
             match word.as_str() {

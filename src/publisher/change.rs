@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Problem, Result};
 use crate::name::Anchor;
 use crate::net::Family;
 use crate::options::Options;
-use crate::pf::{Firewall, States};
+use crate::pf::{Firewall, States, Status};
 use crate::publication::{Publication, Redirect};
 use crate::readiness::{self, Surroundings};
 use crate::rule::Rule;
@@ -28,21 +28,21 @@ impl Transaction<'_> {
         let anchor = record.jail.anchor();
         self.outcome.redirects = record.redirects().copied().collect();
         let wanted = rules::of_all(&record.publications);
+        // states outlive their rules
+        record.mapping_labels &= old.is_none_or(|old| old.mapping_labels);
         if let Some(old) = old
             && old.replaces.is_empty()
             && old.publications == record.publications
             && old.jid == record.jid
-            && self.firewall.holds(&anchor, &wanted)?
+            && let Some(status) = self.firewall.unchanged(&anchor, &wanted)?
         {
             if record.jid.is_none() {
                 // another start of the jail may be to come, and counts from now
                 self.store.put(&self.lock, &record)?;
             }
-            return self.verify(&record, &wanted, allow_inert);
+            return self.verify(&record, &wanted, status, allow_inert, self.firewall.remembers());
         }
 
-        // states outlive their rules
-        record.mapping_labels &= old.is_none_or(|old| old.mapping_labels);
         self.observer.phase(Phase::Record)?;
         record.replaces = old.map(replaced).unwrap_or_default();
         if let Err(error) = self.store.put(&self.lock, &record) {
@@ -62,7 +62,7 @@ impl Transaction<'_> {
         let loaded = loaded.and_then(|()| {
             self.observer
                 .phase(Phase::Verify)
-                .and_then(|()| self.verify(&record, &wanted, allow_inert))
+                .and_then(|()| self.verify(&record, &wanted, self.firewall.status()?, allow_inert, true))
                 .map_err(|error| (error, true))
         });
         if let Err((error, after_load)) = loaded {
@@ -112,21 +112,29 @@ impl Transaction<'_> {
     }
 
     /// Whether pf will look at the rules: it runs, its main ruleset calls our anchors, and packets are forwarded.
-    fn verify(&mut self, record: &Record, wanted: &[Rule], allow_inert: bool) -> Result<()> {
-        match self.verify_strictly(record, wanted) {
+    /// With `all` it is noted, too, what of it nobody reaches.
+    fn verify(&mut self, record: &Record, wanted: &[Rule], status: Status, allow_inert: bool, all: bool) -> Result<()> {
+        match self.verify_strictly(record, wanted, status) {
             Err(error) if allow_inert && error.kind() == Kind::Unavailable => {
                 self.note(format!("loaded, but without effect for now: {error}"));
                 Ok(())
             }
             Ok(()) => {
-                match self.dead(record) {
-                    Ok(problems) => problems.iter().for_each(|problem| self.note(problem.to_string())),
-                    // the ports are published all the same
-                    Err(error) => self.observer.detail(&format!("whether anything arrives is not known: {error}")),
+                if all {
+                    self.note_dead(record);
                 }
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Says what of it nobody reaches.
+    fn note_dead(&mut self, record: &Record) {
+        match self.dead(record) {
+            Ok(problems) => problems.iter().for_each(|problem| self.note(problem.to_string())),
+            // the ports are published all the same
+            Err(error) => self.observer.detail(&format!("whether anything arrives is not known: {error}")),
         }
     }
 
@@ -145,8 +153,7 @@ impl Transaction<'_> {
         readiness::of_jail(&around, &record.publications)
     }
 
-    fn verify_strictly(&self, record: &Record, wanted: &[Rule]) -> Result<()> {
-        let status = self.firewall.status()?;
+    fn verify_strictly(&self, record: &Record, wanted: &[Rule], status: Status) -> Result<()> {
         let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
         let mut problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
         for family in Family::ALL {

@@ -49,7 +49,8 @@ impl Transaction<'_> {
         let own = request.jail.anchor();
         let mut forced = vec![];
         // what stays was looked at when it was published, and may have been forced then
-        let kept: HashSet<Redirect> = added_to.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+        let stays = added_to.or(old.filter(|old| is_same(old, publications)));
+        let kept: HashSet<Redirect> = stays.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
         for redirect in &claims {
             self.in_time()?;
@@ -114,6 +115,11 @@ impl Transaction<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether just this is published.
+fn is_same(old: &Record, publications: &[Publication]) -> bool {
+    old.replaces.is_empty() && old.publications == publications
 }
 
 /// What is published, and one publication more. Mappings that were there with other options, or to an address that the

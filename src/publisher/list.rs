@@ -17,25 +17,30 @@ pub(super) fn list(
     firewall: &dyn Firewall,
     store: &Store,
     jail: Option<&JailName>,
+    counters: bool,
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
-    let anchors: BTreeSet<Anchor> = match jail {
+    let in_pf: BTreeMap<Anchor, Loaded> = match jail {
         Some(jail) => {
             let name = earlier_name(host, store, &boot, jail, None)?;
-            BTreeSet::from([name.as_ref().unwrap_or(jail).anchor()])
+            let anchor = name.as_ref().unwrap_or(jail).anchor();
+            let loaded = firewall.loaded(&anchor)?;
+            BTreeMap::from([(anchor, loaded)])
         }
         None => {
-            let in_pf = firewall.anchors()?;
-            store.anchors()?.into_iter().chain(in_pf.iter().filter_map(|c| Anchor::from_child(c))).collect()
+            let all = firewall.loaded_all(counters)?.into_iter();
+            all.filter_map(|(child, loaded)| Some((Anchor::from_child(&child)?, loaded))).collect()
         }
     };
+    let recorded = if jail.is_none() { store.anchors()? } else { Default::default() };
+    let anchors: BTreeSet<Anchor> = recorded.into_iter().chain(in_pf.keys().cloned()).collect();
     let mut listed = vec![];
     for anchor in anchors {
         let (record, problem) = match store.get(&anchor) {
             Ok(record) => (record.filter(|r| r.boot == boot), None),
             Err(error) => (None, Some(error.message().to_owned())),
         };
-        let loaded = firewall.loaded(&anchor)?;
+        let loaded = in_pf.get(&anchor).cloned().unwrap_or_default();
         match record {
             Some(record) => listed.push(listed_as(anchor, record, loaded)),
             None if !loaded.is_empty() || problem.is_some() => listed.push(Listed {

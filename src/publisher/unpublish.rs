@@ -121,23 +121,8 @@ impl Transaction<'_> {
         // pf that is not there holds nothing
         let absent = |error: &Error| error.kind() == Kind::Unavailable;
         let mut errors = vec![];
-        match self.observer.phase(Phase::Load).and_then(|()| self.firewall.loaded(anchor)) {
-            Ok(held) => {
-                let clear = || -> Result<bool> {
-                    // an anchor that holds something unknown is cleared as well
-                    let there =
-                        !held.is_empty() || self.firewall.anchors()?.iter().any(|child| child == anchor.child());
-                    if there {
-                        self.firewall.replace(anchor, &[])?;
-                    }
-                    Ok(there)
-                };
-                match clear() {
-                    Ok(cleared) => self.outcome.changed |= cleared,
-                    // pf is there: whatever the reason is, the anchor may hold what it held
-                    Err(error) => errors.push(error),
-                }
-            }
+        match self.observer.phase(Phase::Load).and_then(|()| self.firewall.clear(anchor)) {
+            Ok(cleared) => self.outcome.changed |= cleared,
             Err(error) if absent(&error) => self.note(format!("pf has nothing to clear: {error}")),
             Err(error) => errors.push(error),
         }

@@ -506,9 +506,12 @@ fn verbose_shows_steps_facts_and_pfctl() {
     let arguments =
         [&["-v", "--backend", "pfctl", "--pfctl", program.to_str().unwrap()][..], &web(&["8080:80"])].concat();
     let traced = said(&kport, &arguments);
-    for part in
-        [" -q -o none -a kport/web -f -: ", "\n  < rdr on \"em0\" inet proto tcp", "exit status 0", "\n  > Enabled"]
-    {
+    for part in [
+        " -q -o none -a kport/web -s info -f -: ",
+        "\n  < rdr on \"em0\" inet proto tcp",
+        "exit status 0",
+        "\n  > Status: Enabled",
+    ] {
         assert!(traced.contains(part), "{part}: {traced}");
     }
 }

@@ -24,6 +24,8 @@ struct Patient {
     by_pfctl: bool,
     program: PathBuf,
     state: PathBuf,
+    /// Where files of jail managers are.
+    root: Option<PathBuf>,
 }
 
 impl Patient {
@@ -42,7 +44,7 @@ impl Patient {
         let standin = standin::Pfctl::new();
         standin.put("", &sim::MAIN.replace("set skip on lo\n", ""));
         let (program, state) = (standin.program(), rig.path().to_owned());
-        Patient { rig, standin, by_pfctl: false, program, state }
+        Patient { rig, standin, by_pfctl: false, program, state, root: None }
     }
 
     /// The same, by the stand-in.
@@ -93,13 +95,23 @@ impl Patient {
         self
     }
 
+    /// A file of the host.
+    fn host_file(mut self, name: &str, text: &str) -> Patient {
+        let root = self.rig.state("root");
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self.root = Some(root);
+        self
+    }
+
     fn and(mut self, change: impl FnOnce(&mut Patient)) -> Patient {
         change(&mut self);
         self
     }
 
     fn examine(&self) -> Vec<Finding> {
-        doctor::examine(&self.rig.host, &*self.firewall(), Store::open(&self.state))
+        doctor::examine(&self.rig.host, &*self.firewall(), Store::open(&self.state), self.root.as_deref())
     }
 }
 
@@ -110,6 +122,38 @@ nat-anchor \"kport/*\" all
 rdr-anchor \"kport/*\" on em1 all
 anchor \"kport/*\" quick on em0 inet proto tcp all
 ";
+
+const JAIL_CONF: &str = r#"
+exec.clean;
+exec.prestop = "/usr/local/bin/kport unpublish web || true";
+web {
+	exec.poststart = "logger up";
+	exec.poststart = "/usr/local/bin/kport publish web 8080:80";
+}
+copy {
+	exec.poststart += "/usr/local/bin/kport publish -a 10.0.0.4 web 8080:80";
+	exec.poststop = "/usr/local/bin/kport unpublish copy";
+	exec.poststop = "logger down";
+}
+mail { exec.prestop = "logger bye"; }
+"#;
+
+/// `bastille config set` writes a line of its own, behind what an OCI jail starts its process with.
+const BASTILLE: &str = r#"
+oci {
+  exec.poststart = '/usr/local/bin/start-the-process';
+  exec.prestop += "ifconfig epair0b -vnet oci";
+  exec.poststart = '/usr/local/bin/kport publish --hook 8080:80';
+  exec.prestop = '/usr/local/bin/kport unpublish --hook';
+}
+"#;
+
+const APPJAIL: &str = r#"
+exec.poststart: "appjail network assign app"
+exec.poststart: "/usr/local/bin/kport publish ${name} 8080:80"
+exec.poststop: "appjail network unplug app"
+exec.poststop+: "/usr/local/bin/kport unpublish ${name}"
+"#;
 
 const ONE_WAY: &str = "block in on em0\npass in inet6 proto icmp6\nblock out on bridge\n";
 
@@ -259,6 +303,53 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 .with("db", "em0:8000-8100:80", |_| ())
                 .and(|p| p.rig.host.interfaces[0].addresses.push("192.0.2.7/32".parse().unwrap())),
         ),
+        (
+            "main-ruleset-rewritten",
+            by_pfctl()
+                .web("8080:80")
+                .main("nat on em0 inet from 10.0.0.0/24 to any -> (em0)\npass all\n")
+                .host_file("tmp/iocage_nat_pf.conf", "nat on em0 from 10.0.0.0/24 to any -> (em0)\n")
+                .host_file("etc/rc.conf", "cbsd_workdir=\"/cbsd\" # where it is\ncbsd_enable=YES\n")
+                .host_file("cbsd/etc/pf.conf", "nat on em0 from 10.0.0.0/24 to any -> (em0)\n")
+                .host_file(
+                    "usr/local/etc/kleened/config.yaml",
+                    "pf_config_path: /etc/pf.conf\npf_config_template_path: /usr/local/etc/kleened/pf.conf.tpl\n",
+                )
+                .host_file("usr/local/etc/kleened/pf.conf.tpl", "block log all\n")
+                .host_file("usr/local/etc/pot/pot.conf", "")
+                .host_file("etc/pf.conf", "pass all\n"),
+        ),
+        (
+            "main-ruleset-not-rewritten",
+            by_pfctl()
+                .main("pass all\n")
+                .host_file("usr/jails/etc/pf.conf", CALLS)
+                .host_file("usr/local/etc/pot/pot.conf", "")
+                .host_file("etc/pf.conf", CALLS),
+        ),
+        (
+            "hooks",
+            new()
+                .host_file("etc/jail.conf", JAIL_CONF)
+                .host_file("etc/jail.conf.d/db.conf", "db { exec.poststart += \"/usr/local/bin/kport publish web 80\"; }\n")
+                .host_file("etc/jail.conf.d/db.conf.old", "db { exec.poststart = \"kport publish web 80\"; }\n")
+                .host_file("usr/local/etc/bastille/bastille.conf", "bastille_prefix=\"/data/bastille\"\n")
+                .host_file("data/bastille/jails/oci/jail.conf", BASTILLE)
+                .host_file("usr/local/appjail/jails/app/conf/template.conf", APPJAIL),
+        ),
+        (
+            "hooks-that-are-right",
+            new()
+                .host_file(
+                    "etc/jail.conf",
+                    "exec.poststart = \"/usr/local/bin/kport publish --hook 8080:80\";\nweb { path = \"/x\"; }\n\
+                     db { exec.poststart = '/usr/local/bin/kport publish db 81'; exec.poststop += \"kport unpublish $name\"; }\n",
+                )
+                .host_file(
+                    "usr/local/appjail/jails/app/conf/template.conf",
+                    "exec.poststart: \"appjail network assign app\"\nexec.poststart+: \"/usr/local/bin/kport publish --hook 80\"\n",
+                ),
+        ),
         ("filter-local-off", new().with("web", "em1:8080:80", |r| r.options.host_access = true).main(CALLS)),
         (
             "lo0-blocked",
@@ -381,7 +472,7 @@ fn publish_says_the_same() {
 #[test]
 fn hosts_without_jails() {
     let patient = Patient::new().web("em0:8080:80");
-    let found = doctor::examine(&kport::host::System, &*patient.firewall(), Store::open(&patient.state));
+    let found = doctor::examine(&kport::host::System, &*patient.firewall(), Store::open(&patient.state), None);
     // this host's boot is another one: nothing of the record counts
     assert!(found.iter().any(|finding| finding.id == "anchors-loaded" && finding.level == Level::Problem));
     assert_eq!(Family::ALL.len(), 2);

@@ -121,6 +121,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::hook", &["main"]),
     ("cli::import", &["main"]),
     ("cli::inspect", &["main"]),
+    ("cli::oci", &["main"]),
     ("cli::output", &["main"]),
     ("cli::session", &["main"]),
     ("cli::setup", &["main"]),
@@ -134,11 +135,11 @@ const ORDER: &[(&str, &[&str])] = &[
         "cli",
         &[
             "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "import",
-            "trace", "cni",
+            "trace", "cni", "oci",
         ],
     ),
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
-    ("doctor", &["evidence", "record", "pf", "host", "packets", "self_test"]),
+    ("doctor", &["hooks", "evidence", "managers", "record", "pf", "host", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
@@ -160,7 +161,10 @@ const ORDER: &[(&str, &[&str])] = &[
             "gc",
         ],
     ),
-    ("pf::native", &["layout", "nv", "encode", "kernel", "ioctl", "read", "compare", "transaction", "foreign"]),
+    (
+        "pf::native",
+        &["layout", "nv", "encode", "kernel", "ioctl", "memory", "read", "compare", "transaction", "foreign"],
+    ),
 ];
 
 /// The only files that may hold `unsafe`.

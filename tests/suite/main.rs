@@ -2,6 +2,7 @@
 
 mod abi;
 mod attack;
+mod budget;
 mod c;
 mod cli;
 mod cni;
@@ -15,6 +16,7 @@ mod layers;
 mod man;
 mod managers;
 mod native;
+mod oci;
 mod packaging;
 mod packets;
 mod pfctl;

@@ -990,13 +990,19 @@ fn the_probe_changes_nothing_and_says_why_not() {
         ("DIOCGETSTATUSNV", libc::ENODEV, Kind::Unsupported),
         ("DIOCADDRULE", libc::ENODEV, Kind::Unsupported),
         ("DIOCADDRULE", libc::ENOTTY, Kind::Unsupported),
-        ("DIOCADDRULE", libc::EPERM, Kind::Permission),
         ("DIOCGETSTATUSNV", libc::EACCES, Kind::Permission),
     ] {
         fake.refuse(call, 1, errno);
         let error = probe(&fake).unwrap_err();
         assert_eq!((error.kind(), error.errno()), (kind, Some(errno)));
         assert!(error.message().starts_with(call), "{error}");
+    }
+    // who may only read pf, by his descriptor or by kern.securelevel, learns so when he changes something
+    for errno in [libc::EACCES, libc::EPERM] {
+        fake.refuse("DIOCADDRULE", 2, errno);
+        probe(&fake).unwrap();
+        assert_eq!(native(&fake).replace(&anchor("db"), &web()).unwrap_err().kind(), Kind::Permission);
+        assert_eq!(native(&fake).anchors().unwrap(), ["web"]);
     }
     // a kernel that takes anything is none to be trusted
     struct Yes;

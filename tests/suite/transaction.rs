@@ -320,7 +320,7 @@ fn restore_after_a_change_that_only_moved_the_address() {
 fn unpublish_that_cannot_clear_the_anchor() {
     use std::time::{Duration, Instant};
     for (call, said) in
-        [("-f -", "pfctl: pfctl_rules\n"), ("-sl", "pfctl: DIOCGETRULES: Inappropriate ioctl for device\n")]
+        [("-f -", "pfctl: pfctl_rules\n"), ("-sr", "pfctl: DIOCGETRULES: Inappropriate ioctl for device\n")]
     {
         let pf = standin::Pfctl::new();
         let rig = Rig::new();

@@ -12,6 +12,7 @@ use kport::rule::Rate;
 use kport::session::Backend;
 use serde_json::{Map, Value};
 
+use super::super::args::Global;
 use super::code::{Code, Failure};
 use super::environment::is_identifier;
 use super::fields::{field, shown, text, word, words};
@@ -75,6 +76,17 @@ pub struct Overrides {
     pub backend: Option<Backend>,
     pub state_dir: Option<PathBuf>,
     pub timeout: Option<Duration>,
+}
+
+impl Overrides {
+    /// The command line's options, with these in their place.
+    pub fn over(self, global: &Global) -> Global {
+        let mut global = global.clone();
+        global.backend = self.backend.or(global.backend);
+        global.state_dir = self.state_dir.or(global.state_dir);
+        global.timeout = self.timeout.unwrap_or(global.timeout);
+        global
+    }
 }
 
 /// What a plugin's configuration says of how to publish.

@@ -13,7 +13,8 @@ use crate::net::{Family, PerFamily, Protocol};
 #[cfg(target_os = "freebsd")]
 pub fn listeners() -> Result<Vec<Listener>> {
     let mut found = Vec::new();
-    let lists: [(&str, fn(&[u8]) -> Result<Vec<Listener>>); 3] = [
+    type Read = fn(&[u8]) -> Result<Vec<Listener>>;
+    let lists: [(&str, Read); 3] = [
         ("net.inet.tcp.pcblist", tcp_listeners),
         ("net.inet.udp.pcblist", udp_listeners),
         // known once sctp(4) is loaded

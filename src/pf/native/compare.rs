@@ -10,13 +10,17 @@ use super::read::{self, Address};
 use crate::rule::{self, Direction, Match, Member, Rule};
 
 /// Whether `anchor` holds these rules and no others, in their order, whichever backend loaded them. What it compares is all
-/// that decides about a packet; EBUSY where the anchor was loaded anew meanwhile.
-pub(super) fn holds<K: Kernel>(kernel: &K, anchor: &str, rules: &[Rule]) -> Result<bool, Failure> {
-    for ruleset in Ruleset::ALL {
+/// that decides about a packet. `stamps` are what [`read::stamps`] has said; EBUSY where the anchor was loaded anew meanwhile.
+pub(super) fn holds<K: Kernel>(
+    kernel: &K,
+    anchor: &str,
+    stamps: &[(u32, u32); 3],
+    rules: &[Rule],
+) -> Result<bool, Failure> {
+    for (ruleset, (count, ticket)) in Ruleset::ALL.into_iter().zip(*stamps) {
         let of_ruleset = rules.iter().filter(|rule| Ruleset::of(rule) == ruleset);
         let wanted: Vec<(&Rule, Member<'_>)> =
             of_ruleset.flat_map(|rule| rule.matches().members().map(move |member| (rule, member))).collect();
-        let (count, ticket) = read::count(kernel, anchor, ruleset)?;
         if count as usize != wanted.len() {
             return Ok(false);
         }

@@ -1,4 +1,4 @@
-//! The redirects of others as the kernel gives them: what [`foreign::redirects`] finds by way of the device.
+//! The redirects of others as the kernel gives them: what [`redirects`](crate::pf::foreign::redirects) finds by way of the device.
 
 use std::fmt::Write as _;
 
@@ -9,36 +9,27 @@ use super::nv::{List, Malformed};
 use super::read::{self, Address, Ports};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::pf::ForeignRedirect;
-use crate::pf::foreign::{self, Found};
+use crate::pf::foreign::Found;
 
-/// What the walk asks of the kernel.
-pub(super) struct Rulesets<'k, K>(pub(super) &'k K);
-
-impl<K: Kernel> foreign::Reader for Rulesets<'_, K> {
-    type Error = Failure;
-
-    /// EBUSY where a ruleset was loaded anew meanwhile.
-    fn read(&self, anchor: &str, ruleset: foreign::Ruleset) -> Result<Vec<Found>, Failure> {
-        let ruleset = match ruleset {
-            foreign::Ruleset::Rdr => Ruleset::Rdr,
-            foreign::Ruleset::Filter => Ruleset::Filter,
-        };
-        let unreadable = |malformed| read::unreadable("DIOCGETRULENV", &malformed);
-        let mut found = Vec::new();
-        for loaded in read::rules(self.0, anchor, ruleset)? {
-            if !loaded.anchor_call.is_empty() {
-                found.push(Found::Call(loaded.anchor_call));
-            } else if may_redirect(&loaded.rule).map_err(unreadable)? {
-                let targets = read::targets(self.0, anchor, ruleset, &loaded)?;
-                found.extend(redirect(anchor, &loaded.rule, &targets).map_err(unreadable)?.map(Found::Redirect));
-            }
+/// What a ruleset says that concerns kport: its calls and its redirects. It has this number of rules and this ticket; EBUSY
+/// where it was loaded anew meanwhile.
+pub(super) fn read<K: Kernel>(
+    kernel: &K,
+    anchor: &str,
+    ruleset: Ruleset,
+    stamp: (u32, u32),
+) -> Result<Vec<Found>, Failure> {
+    let unreadable = |malformed| read::unreadable("DIOCGETRULENV", &malformed);
+    let mut found = Vec::new();
+    for loaded in read::rules_at(kernel, anchor, ruleset, stamp)? {
+        if !loaded.anchor_call.is_empty() {
+            found.push(Found::Call(loaded.anchor_call));
+        } else if may_redirect(&loaded.rule).map_err(unreadable)? {
+            let targets = read::targets(kernel, anchor, ruleset, &loaded)?;
+            found.extend(redirect(anchor, &loaded.rule, &targets).map_err(unreadable)?.map(Found::Redirect));
         }
-        Ok(found)
     }
-
-    fn children(&self, anchor: &str) -> Result<Vec<String>, Failure> {
-        read::children(self.0, anchor)
-    }
+    Ok(found)
 }
 
 /// Whether it is an rdr rule, or a filter rule whose addresses, if it has any, are those of rdr-to: with route-to, 14 would

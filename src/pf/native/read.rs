@@ -67,9 +67,24 @@ pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<(u
     }
 }
 
+/// [`count`] of the three rulesets of an anchor, in the order of [`Ruleset::ALL`].
+pub fn stamps<K: Kernel>(kernel: &K, anchor: &str) -> Result<[(u32, u32); 3], Failure> {
+    let [nat, rdr, filter] = Ruleset::ALL.map(|ruleset| count(kernel, anchor, ruleset));
+    Ok([nat?, rdr?, filter?])
+}
+
 /// The rules of a ruleset. EBUSY where it was loaded anew meanwhile.
 pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Vec<LoadedRule>, Failure> {
-    let (count, ticket) = count(kernel, anchor, ruleset)?;
+    rules_at(kernel, anchor, ruleset, count(kernel, anchor, ruleset)?)
+}
+
+/// The rules of a ruleset that has this number of rules and this ticket. EBUSY where it was loaded anew meanwhile.
+pub fn rules_at<K: Kernel>(
+    kernel: &K,
+    anchor: &str,
+    ruleset: Ruleset,
+    (count, ticket): (u32, u32),
+) -> Result<Vec<LoadedRule>, Failure> {
     (0..count).map(|nr| rule(kernel, anchor, ruleset, ticket, nr)).collect()
 }
 
@@ -132,16 +147,6 @@ pub fn targets<K: Kernel>(
     Ok(targets)
 }
 
-/// Whether an anchor holds a rule.
-pub fn holds_rules<K: Kernel>(kernel: &K, anchor: &str) -> Result<bool, Failure> {
-    for ruleset in Ruleset::ALL {
-        if count(kernel, anchor, ruleset)?.0 > 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// The names of the anchors directly below `anchor`; none where there is no such anchor.
 pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
     let total = |kernel: &K| -> Result<u32, Failure> {
@@ -177,10 +182,11 @@ pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Fail
     Ok(names)
 }
 
-/// Whether pf is enabled.
-pub fn running<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
+/// Whether pf is enabled, and since when it is so or not, in seconds since 1970; 0 for a pf that was just loaded.
+pub fn status<K: Kernel>(kernel: &K) -> Result<(bool, u64), Failure> {
     let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new())?;
-    status.bool("running").map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
+    let read = || Ok((status.bool("running")?, status.number("since")?));
+    read().map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
 }
 
 /// Ends states, and says how many. Every key is one that the kernel insists on (pf_nvstate_kill_to_kstate_kill in

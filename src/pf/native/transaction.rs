@@ -21,6 +21,8 @@ use crate::rule::{Member, Rule};
 pub struct Transaction<'k, K: Kernel> {
     kernel: &'k K,
     rulesets: [PfiocTransE; 3],
+    /// how many rules were added to each
+    counts: [u32; 3],
     open: bool,
     // what each call takes, made once for all rules
     address: PfiocPooladdr,
@@ -38,21 +40,23 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         kernel.call(Call::XBegin(&mut rulesets)).map_err(|failure| failure.about(anchor))?;
         let mut rule = PfiocRule::new_zeroed();
         rule.anchor = field(anchor.path());
-        Ok(Transaction { kernel, rulesets, open: true, address: PfiocPooladdr::new_zeroed(), rule })
+        Ok(Transaction { kernel, rulesets, counts: [0; 3], open: true, address: PfiocPooladdr::new_zeroed(), rule })
     }
 
     /// Adds each of the rules that `rule` stands for. One that is there already is passed over, as pfctl(8) does.
     pub fn add(&mut self, rule: &Rule) -> Result<(), Failure> {
-        let ruleset = Ruleset::of(rule);
-        let ticket = self.rulesets.iter().find(|element| element.rs_num == ruleset.number()).map(|e| e.ticket);
-        self.rule.ticket = ticket.unwrap_or_default();
+        // in the order of Ruleset::ALL, as they were begun
+        let ruleset = Ruleset::of(rule) as usize;
+        self.rule.ticket = self.rulesets[ruleset].ticket;
         for member in rule.matches().members() {
-            self.send(rule, member).map_err(|failure| failure.about(format_args!("rule: {rule}")))?;
+            let new = self.send(rule, member).map_err(|failure| failure.about(format_args!("rule: {rule}")))?;
+            self.counts[ruleset] += u32::from(new);
         }
         Ok(())
     }
 
-    fn send(&mut self, rule: &Rule, member: Member<'_>) -> Result<(), Failure> {
+    /// Whether it was not there yet.
+    fn send(&mut self, rule: &Rule, member: Member<'_>) -> Result<bool, Failure> {
         // also before a rule without an address: every rule takes what is in the buffer, and it is checked for all
         // (pf_ioctl_addrule)
         self.address.zero();
@@ -63,13 +67,13 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         }
         encode::rule(rule, member, &mut self.rule.rule);
         match self.kernel.call(Call::AddRule(&mut self.rule)) {
-            Err(Failure { errno: libc::EEXIST, .. }) => Ok(()),
+            Err(Failure { errno: libc::EEXIST, .. }) => Ok(false),
             // so says the kernel of a bad rule, and also of an anchor that another program has cleared since DIOCXBEGIN:
             // the commit of nothing took it away (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
             Err(failure) if failure.errno == libc::EINVAL && self.anchor_is_gone() => {
                 Err(Failure { errno: libc::EBUSY, ..failure })
             }
-            other => other,
+            other => other.map(|()| true),
         }
     }
 
@@ -79,11 +83,12 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         matches!(self.kernel.call(Call::GetRules(&mut request)), Err(Failure { errno: libc::EINVAL, .. }))
     }
 
-    /// DIOCXCOMMIT: the anchor holds these rules and no others, from one packet to the next.
-    pub fn commit(mut self) -> Result<(), Failure> {
+    /// DIOCXCOMMIT: the anchor holds these rules and no others, from one packet to the next. For each ruleset the number of
+    /// rules and the ticket that it has then (pf_commit_rules).
+    pub fn commit(mut self) -> Result<[(u32, u32); 3], Failure> {
         self.kernel.call(Call::XCommit(&mut self.rulesets))?;
         self.open = false;
-        Ok(())
+        Ok([0, 1, 2].map(|n| (self.counts[n], self.rulesets[n].ticket)))
     }
 }
 
@@ -96,8 +101,8 @@ impl<K: Kernel> Drop for Transaction<'_, K> {
     }
 }
 
-/// One try to make `rules` all that the anchor holds.
-pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<(), Failure> {
+/// One try to make `rules` all that the anchor holds; see [`Transaction::commit`].
+pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<[(u32, u32); 3], Failure> {
     let mut transaction = Transaction::begin(kernel, anchor)?;
     for rule in rules {
         transaction.add(rule)?;

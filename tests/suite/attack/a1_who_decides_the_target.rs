@@ -108,7 +108,7 @@ fn an_address_that_is_given() {
 #[test]
 fn doctor_says_whose_a_target_has_become() {
     let seen = |rig: &Rig| {
-        let found = kport::doctor::examine(&rig.host, &rig.sim(), kport::store::Store::open(rig.path()));
+        let found = kport::doctor::examine(&rig.host, &rig.sim(), kport::store::Store::open(rig.path()), None);
         let jails = found.into_iter().filter(|f| f.id == "jails" && f.level == kport::doctor::Level::Problem);
         jails.map(|finding| finding.seen).collect::<Vec<_>>()
     };

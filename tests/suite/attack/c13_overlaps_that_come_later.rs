@@ -22,7 +22,7 @@ fn met() -> (Rig, Request, Request) {
 #[test]
 fn doctor_compares_the_jails_at_the_addresses_of_now() {
     let (rig, ..) = met();
-    let found = doctor::examine(&rig.host, &rig.sim(), Store::open(rig.path()));
+    let found = doctor::examine(&rig.host, &rig.sim(), Store::open(rig.path()), None);
     let overlap = found.iter().find(|finding| finding.id == "overlaps").unwrap();
     assert_eq!(overlap.level, Level::Problem);
     assert_eq!(

@@ -58,6 +58,7 @@ struct Pf {
     pool: Vec<Vec<u8>>,
     pool_ticket: u32,
     running: bool,
+    since: u64,
     /// the inbound halves
     states: Vec<State>,
     anchor_limit: Option<u32>,
@@ -115,6 +116,7 @@ impl Fake {
         {
             let mut state = fake.state.borrow_mut();
             state.running = true;
+            state.since = 1;
             state.anchor_limit = Some(512);
             state.anchors.insert(String::new(), BTreeMap::new());
         }
@@ -166,6 +168,11 @@ impl Fake {
 
     pub fn set_running(&self, running: bool) {
         self.state.borrow_mut().running = running;
+    }
+
+    /// When pf was enabled.
+    pub fn set_since(&self, since: u64) {
+        self.state.borrow_mut().since = since;
     }
 
     /// Makes the status longer by so many bytes.
@@ -300,7 +307,7 @@ impl Pf {
                 let status = List::new()
                     .with("padding", Value::Binary(vec![7; self.padding]))
                     .with("running", Value::Bool(self.running))
-                    .with("since", Value::Number(1))
+                    .with("since", Value::Number(self.since))
                     .with("counters", Value::List(counters))
                     .with("ifname", Value::String(String::new()));
                 reply(nv, &status)

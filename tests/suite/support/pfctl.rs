@@ -238,8 +238,16 @@ impl State {
                 ..Answer::default()
             };
         };
+        // in this order: main in sbin/pfctl/pfctl.c
         let mut answer = if let Some(show) = &options.show {
-            self.show(show, &options)
+            let mut shown = self.show(show, &options);
+            if options.file.is_some() {
+                let loaded = self.load(&options);
+                shown.stdout += &loaded.stdout;
+                shown.stderr += &loaded.stderr;
+                shown.status = shown.status.max(loaded.status);
+            }
+            shown
         } else if options.file.is_some() {
             self.load(&options)
         } else if let [what, label] = &options.kill[..]
@@ -283,7 +291,48 @@ impl State {
         all
     }
 
+    /// `-a '*'`: the main ruleset, and in braces the rules of what is called, at whatever depth.
+    fn nested(&self, what: &str, path: &str, depth: usize, options: &Options) -> String {
+        let indent = if options.verbose { String::new() } else { "  ".repeat(depth) };
+        let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());
+        let counters: Vec<&str> = counters.split_whitespace().collect();
+        let mut text = String::new();
+        for line in self.printed(path).filter(|line| translates(line) == (what == "n")) {
+            text += &format!("{indent}{line}");
+            let called =
+                line.split_once("anchor \"").and_then(|(_, rest)| rest.split_once('"')).map(|(called, _)| called);
+            text += if called.is_some() { " {\n" } else { "\n" };
+            if options.verbose {
+                let [evaluations, packets, bytes, states] = [counters[0], counters[1], counters[2], counters[7]];
+                text += &format!(
+                    "  [ Evaluations: {evaluations:<8}  Packets: {packets:<8}  Bytes: {bytes:<10}  States: 0     ]\n  \
+                     [ Inserted: uid 0 pid 77 State Creations: {states:<6}]\n"
+                );
+            }
+            let Some(called) = called else { continue };
+            let keyword = if what == "n" { "nat-anchor" } else { "anchor" };
+            let called = called.trim_start_matches('/');
+            match called.strip_suffix("/*") {
+                Some(parent) => {
+                    let below = format!("{parent}/");
+                    let all = self.anchors();
+                    for child in all.iter().filter_map(|path| path.strip_prefix(&below)).filter(|c| !c.contains('/')) {
+                        text += &format!("{indent}{keyword} \"{child}\" all {{\n");
+                        text += &self.nested(what, &format!("{parent}/{child}"), depth + 2, options);
+                        text += &format!("{indent}}}\n");
+                    }
+                }
+                None => text += &self.nested(what, called, depth + 1, options),
+            }
+            text += &format!("{indent}}}\n");
+        }
+        text
+    }
+
     fn show(&self, what: &str, options: &Options) -> Answer {
+        if options.anchor == "*" && matches!(what, "n" | "r") {
+            return Answer { stdout: self.nested(what, "", 0, options), ..Answer::default() };
+        }
         let anchor = options.anchor.trim_end_matches("/*");
         let old = self.read("release").is_some_and(|release| release.trim() == "14");
         let there = anchor.is_empty() || self.anchors().contains(anchor);
@@ -292,6 +341,12 @@ impl State {
                 return Answer { stdout: "Disabled\n".to_owned(), status: 1, ..Answer::default() };
             }
             "Running" => "Enabled\n".to_owned(),
+            "info" => {
+                let word = if self.dir.join("disabled").exists() { "Disabled" } else { "Enabled" };
+                format!(
+                    "Status: {word} for 0 days 00:00:42           Debug: Urgent\n\nState Table                          Total\n"
+                )
+            }
             // its pfctl(8) has words for EINVAL, its kernel says ENOENT
             "A" if !there && old => return Answer::error("DIOCGETRULESETS: No such file or directory"),
             "A" if !there => return Answer::error("Anchor does not exist."),
@@ -510,6 +565,7 @@ fn print(line: &str) -> Vec<String> {
     if text == "pass out all" {
         text += " flags S/SA keep state";
     }
+    text = computed(text);
     if let Some(target) = target {
         let target = target.replace('"', "");
         // port 9000:* is as long as the range that it is for
@@ -526,4 +582,24 @@ fn print(line: &str) -> Vec<String> {
         }
     }
     vec![text]
+}
+
+/// What pfctl(8) adds to limits when it loads, and prints: rules of pfrule in sbin/pfctl/parse.y.
+fn computed(mut text: String) -> String {
+    let number = |name: &str, text: &str| {
+        let rest = text.split_once(name)?.1;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+    };
+    let mut more = String::new();
+    if let Some(max) = number("(max ", &text) {
+        more += &format!(", adaptive.start {}, adaptive.end {}", max / 10 * 6, max / 10 * 12);
+    }
+    if text.contains("max-src-conn-rate ") {
+        let seconds = text.split_once("max-src-conn-rate ").and_then(|(_, rest)| number("/", rest)).unwrap_or_default();
+        more += &format!(", src.track {seconds}");
+    }
+    if let Some(at) = text.find("keep state (").and_then(|from| Some(from + text[from..].find(')')?)) {
+        text.insert_str(at, &more);
+    }
+    text
 }

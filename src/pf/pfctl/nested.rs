@@ -1,0 +1,169 @@
+//! What pfctl(8) prints of all anchors in one run: `-a '*'`, each call with the rules of what it calls in braces
+//! (pfctl_show_rules and pfctl_show_nat in sbin/pfctl/pfctl.c).
+
+use crate::name::PARENT;
+use crate::pf::Counters;
+
+/// A rule, as far as it is counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Line {
+    /// What `-v` shows of it.
+    pub(super) counters: Counters,
+}
+
+/// The rules of each anchor that the first call of kport's anchors leads to, by the anchor's name, in the order in which they are
+/// printed. `None` where nothing calls them, or this pfctl(8) does not print what is called.
+pub(super) fn children(shown: &str) -> Option<Vec<(String, Vec<Line>)>> {
+    let mut found: Option<Vec<(String, Vec<Line>)>> = None;
+    // the calls that the line is in
+    let mut calls: Vec<&str> = Vec::new();
+    for line in shown.lines().map(str::trim) {
+        if line == "}" {
+            calls.pop();
+            if calls.is_empty() && found.is_some() {
+                // nat-anchor shows the rdr rules of its anchors, too, and rdr-anchor shows all of them again
+                return found;
+            }
+            continue;
+        }
+        if let Some(called) = opened(line) {
+            calls.push(called);
+            match calls[..] {
+                [parent] if is_kport(parent) => found = Some(found.unwrap_or_default()),
+                [parent, child] if is_kport(parent) => {
+                    found.get_or_insert_default().push((child.to_owned(), Vec::new()));
+                    continue;
+                }
+                _ => {}
+            }
+        }
+        // at the level of the rules of one of kport's anchors; a call is a rule as well
+        let level = calls.len() - usize::from(opened(line).is_some());
+        let Some((_, lines)) = found.as_mut().and_then(|found| found.last_mut()).filter(|_| level == 2) else {
+            continue;
+        };
+        if !is_kport(calls[0]) || line.is_empty() {
+            continue;
+        }
+        match line.strip_prefix("[ ") {
+            None => lines.push(Line::default()),
+            Some(counted) => {
+                if let Some(last) = lines.last_mut() {
+                    read(counted, &mut last.counters);
+                }
+            }
+        }
+    }
+    // a call whose braces are not closed is the answer of a pfctl(8) that was cut off
+    None
+}
+
+/// 14 leaves out the `/*` in front of braces.
+fn is_kport(called: &str) -> bool {
+    called.trim_start_matches('/').trim_end_matches("/*") == PARENT
+}
+
+/// The anchor that a line calls whose rules stand behind it.
+fn opened(line: &str) -> Option<&str> {
+    let (keyword, rest) = line.strip_suffix(" {")?.split_once(" \"")?;
+    let (called, _) = rest.split_once('"')?;
+    matches!(keyword, "anchor" | "nat-anchor" | "rdr-anchor" | "binat-anchor").then_some(called)
+}
+
+/// `[ Evaluations: 1 Packets: 2 Bytes: 3 States: 4 ]`, `[ Inserted: uid 0 pid 5 State Creations: 6 ]`
+/// (pfctl_print_rule_counters).
+fn read(counted: &str, counters: &mut Counters) {
+    let number = |name: &str| counted.split_once(name)?.1.split_whitespace().next()?.parse::<u64>().ok();
+    let values = [
+        ("Evaluations:", &mut counters.evaluations),
+        ("Packets:", &mut counters.packets),
+        ("Bytes:", &mut counters.bytes),
+        ("State Creations:", &mut counters.states),
+    ];
+    for (name, value) in values {
+        *value = number(name).unwrap_or(*value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRANSLATIONS: &str = "\
+nat on em0 inet from 10.0.0.0/24 to any -> (em0) round-robin
+nat-anchor \"kport/*\" all {
+  nat-anchor \"db\" all {
+    rdr on em0 inet proto tcp from any to (em0) port = 5432 tag kport:db -> 10.0.0.3 port 5432
+  }
+  nat-anchor \"web\" all {
+    nat on bridge0 inet proto tcp from (bridge0:network) to 10.0.0.2 port = 80 -> (bridge0) round-robin
+    rdr on em0 inet proto tcp from any to (em0) port = 8080 tag kport:web -> 10.0.0.2 port 80
+  }
+}
+rdr-anchor \"kport/*\" all {
+  nat-anchor \"db\" all {
+    rdr on em0 inet proto tcp from any to (em0) port = 5432 tag kport:db -> 10.0.0.3 port 5432
+  }
+}
+";
+
+    fn counts(shown: &str) -> Option<Vec<(String, usize)>> {
+        Some(children(shown)?.into_iter().map(|(child, lines)| (child, lines.len())).collect())
+    }
+
+    #[test]
+    fn anchors_are_counted_once() {
+        let expected = Some(vec![("db".to_owned(), 1), ("web".to_owned(), 2)]);
+        assert_eq!(counts(TRANSLATIONS), expected);
+        // 14
+        assert_eq!(counts(&TRANSLATIONS.replace("kport/*", "kport")), expected);
+        assert_eq!(counts(&TRANSLATIONS.replace("nat-anchor \"kport", "nat-anchor \"/kport")), expected);
+        assert_eq!(counts("rdr-anchor \"kport/*\" on em0 all {\n}\n"), Some(vec![]));
+        for none in
+            ["", "nat-anchor \"kport/*\" all\n", "rdr-anchor \"rdr/*\" all {\n  nat-anchor \"web\" all {\n  }\n}\n"]
+        {
+            assert_eq!(counts(none), None, "{none}");
+        }
+        // cut off
+        assert_eq!(counts(&TRANSLATIONS[..300]), None);
+    }
+
+    #[test]
+    fn counters_are_those_of_the_rule_above() {
+        let shown = "\
+block drop in log all
+  [ Evaluations: 99        Packets: 98        Bytes: 97          States: 96    ]
+anchor \"f2b/*\" all {
+anchor \"x\" all {
+pass all flags S/SA keep state
+}
+}
+anchor \"kport/*\" all {
+  [ Evaluations: 10        Packets: 0         Bytes: 0           States: 0     ]
+  [ Inserted: uid 0 pid 7 State Creations: 0     ]
+anchor \"web\" all {
+pass quick inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep state label \"kport:web\"
+  [ Evaluations: 3         Packets: 7         Bytes: 800         States: 1     ]
+  [ Source Nodes: 0      Limit: 0        NAT/RDR: 0        Route: 0     ]
+  [ Inserted: uid 0 pid 8 State Creations: 2     ]
+anchor \"of-an-admin\" all {
+pass all flags S/SA keep state
+}
+pass on bridge inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep state label \"kport:web\"
+}
+}
+";
+        let found = children(shown).unwrap();
+        let [(child, lines)] = &found[..] else { panic!("{found:?}") };
+        let counters: Vec<Counters> = lines.iter().map(|line| line.counters).collect();
+        let first = Counters { evaluations: 3, packets: 7, bytes: 800, states: 2 };
+        assert_eq!((child.as_str(), counters), ("web", vec![first, Counters::default(), Counters::default()]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_printed_is_read(text in "[ab{} \\[\\]\"/*\n]{0,200}") {
+            _ = children(&format!("anchor \"kport/*\" all {{\n{text}"));
+        }
+    }
+}

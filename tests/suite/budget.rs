@@ -1,0 +1,235 @@
+//! What a publish asks of pf: calls of the kernel by the native backend, runs of pfctl(8) by the other one. Neither grows with
+//! the admin's pf.conf, nor with what other jails publish.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kport::pf::native::{Memory, Native};
+use kport::pf::pfctl::Pfctl;
+use kport::publisher::{Liveness, Outcome, Publisher, Unobserved};
+
+use crate::support::fake_kernel::{Fake, RULE, State, Stored};
+use crate::support::rig::{Rig, request};
+use crate::support::standin;
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// A host with a kernel, and with a pfctl(8) for what native asks of it once for each main ruleset.
+struct Host {
+    rig: Rig,
+    fake: Fake,
+    pfctl: standin::Pfctl,
+    memory: RefCell<Memory>,
+}
+
+impl Host {
+    /// With so many more rules in pf.conf, and so many jails that publish a port.
+    fn new(rules: usize, jails: u16) -> Host {
+        let host =
+            Host { rig: Rig::new(), fake: Fake::new(), pfctl: standin::Pfctl::new(), memory: RefCell::default() };
+        for _ in 0..rules {
+            let mut bytes = vec![0; 3040];
+            bytes[RULE + 904] = 1;
+            host.fake.hold("", Stored { bytes, pool: vec![], anchor_call: String::new(), counters: [0; 6] });
+        }
+        for n in 0..jails {
+            let mut others = request(&format!("other{n}"), &format!("{}:80", 20000 + n));
+            others.addresses = vec![[10, 0, 1, n as u8].into()];
+            host.with(|p| p.publish(&others)).unwrap();
+        }
+        host
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
+        let native = Native::over(&self.fake, soon())
+            .with_pfctl(Pfctl::new(self.pfctl.program(), soon()))
+            .with_memory(&self.memory.borrow())
+            .with_cache(self.rig.state("pf-rulesets.json"), "first".to_owned());
+        self.rig.with(&native, &Unobserved, act)
+    }
+
+    /// Another process: all that is left is the file.
+    fn restart(&self) {
+        *self.memory.borrow_mut() = Memory::default();
+    }
+
+    /// The calls of a publish, and the runs of pfctl(8).
+    fn publish(&self, jail: &str, spec: &str) -> (Vec<&'static str>, usize, Outcome) {
+        let runs = self.pfctl.calls().len();
+        let mut request = request(jail, spec);
+        request.addresses = vec!["10.0.0.2".parse().unwrap()];
+        let mut outcome = None;
+        let calls = self.fake.calls_of(|| outcome = Some(self.with(|p| p.publish(&request)).unwrap()));
+        (calls, self.pfctl.calls().len() - runs, outcome.unwrap())
+    }
+}
+
+/// The rdr rule, the pass rule, and one for each of three groups.
+const RULES: usize = 5;
+
+#[test]
+fn native_asks_next_to_nothing_whatever_pf_conf_and_other_jails_have() {
+    let mut counts = vec![];
+    for (rules, jails) in [(0, 1), (200, 1), (0, 20), (200, 20)] {
+        let host = Host::new(rules, jails);
+        for cold in [false, true] {
+            if cold {
+                host.restart();
+            }
+            let jail = if cold { "db" } else { "web" };
+            let spec = if cold { "9090:90" } else { "8080:80" };
+            let (first, runs, outcome) = host.publish(jail, spec);
+            assert!(outcome.changed && runs == 0, "{runs}");
+            assert!(!first.contains(&"DIOCGETRULENV"), "{first:?}");
+            assert!(!first.contains(&"DIOCKILLSTATESNV"), "publishing something new ends nothing: {first:?}");
+            assert!(first.len() <= 25 + 3 * RULES, "{}: {first:?}", first.len());
+            if cold {
+                host.restart();
+            }
+            let (again, runs, outcome) = host.publish(jail, spec);
+            assert!(!outcome.changed && runs == 0, "{runs}");
+            assert!(again.len() <= 15, "{}: {again:?}", again.len());
+            assert_eq!(again.contains(&"DIOCGETRULENV"), cold, "{again:?}");
+            counts.push((cold, first.len(), again.len()));
+        }
+    }
+    for cold in [false, true] {
+        let same: Vec<_> = counts.iter().filter(|(c, ..)| *c == cold).collect();
+        assert!(same.iter().all(|count| *count == same[0]), "{same:?}");
+    }
+}
+
+#[test]
+fn native_reads_a_main_ruleset_anew_when_it_has_changed() {
+    let host = Host::new(3, 1);
+    let reads = |calls: &[&str]| calls.iter().filter(|call| **call == "DIOCGETRULENV").count();
+    let (calls, runs, _) = host.publish("web", "8080:80");
+    assert_eq!((reads(&calls), runs), (0, 0));
+    // as pfctl -f does: another ticket. Four rules of the filter ruleset are read, and the others are not
+    let mut bytes = vec![0; 3040];
+    bytes[RULE + 904] = 1;
+    host.fake.hold("", Stored { bytes, pool: vec![], anchor_call: String::new(), counters: [0; 6] });
+    let (calls, runs, _) = host.publish("web", "8081:81");
+    assert_eq!(reads(&calls), 5);
+    assert!(runs > 0);
+    // another run of pf: its tickets may be the same
+    host.fake.set_since(2);
+    let (calls, ..) = host.publish("web", "8082:82");
+    assert_eq!(reads(&calls), 7);
+    host.restart();
+    let (calls, ..) = host.publish("web", "8083:83");
+    assert_eq!(reads(&calls), 0);
+    // a pf that was never enabled does not tell its runs apart
+    host.fake.set_since(0);
+    for port in ["8084:84", "8085:85"] {
+        assert_eq!(reads(&host.publish("web", port).0), 13);
+    }
+}
+
+/// What is not kport's own file, whole and of this boot, is as good as none.
+#[test]
+fn a_cache_that_cannot_be_trusted_is_a_miss() {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let host = Host::new(3, 1);
+    let path = host.rig.state("pf-rulesets.json");
+    let good = fs::read_to_string(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let misses = |spec: &str| {
+        host.restart();
+        host.publish("web", spec).0.contains(&"DIOCGETRULENV")
+    };
+    assert!(!misses("8080:80"));
+    let boot = good.replace("\"first\"", "\"second\"");
+    let version = good.replace("\"version\":1", "\"version\":2");
+    let long = format!("{good}{}", " ".repeat(1 << 20));
+    for bad in ["", "{}", &good[..good.len() / 2], &boot, &version, &long, "[1e999]", "\0"] {
+        fs::write(&path, bad).unwrap();
+        assert!(misses("8081:81"), "{bad:.60}");
+        // and is written anew
+        assert!(!misses("8080:80"));
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(misses("8081:81"));
+    let elsewhere = host.rig.state("elsewhere");
+    fs::write(&elsewhere, &good).unwrap();
+    fs::remove_file(&path).unwrap();
+    symlink(&elsewhere, &path).unwrap();
+    assert!(misses("8080:80"));
+    assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    // one that cannot be written costs time, and nothing else
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(misses("8081:81") && misses("8080:80"));
+}
+
+#[test]
+fn native_unpublishes_and_lists_with_few_calls() {
+    let host = Host::new(50, 20);
+    host.publish("web", "8080:80 8081:81 9000-9100:9000-9100");
+    let state = |label: &str, port| State { label: label.to_owned(), protocol: 6, port };
+    host.fake.set_states(&[state("kport:web", 8080), state("kport:web", 9050), state("kport:other1", 20001)]);
+    let calls = host.fake.calls_of(|| {
+        let list = host.with(|p| p.list(None)).unwrap();
+        assert!(list.len() == 21 && list.iter().all(|listed| listed.liveness == Liveness::Live));
+    });
+    // the names, and for each the numbers of rules
+    assert_eq!(calls.len(), 2 + 21 * (1 + 3), "{calls:?}");
+    assert!(!calls.contains(&"DIOCGETRULENV"));
+    host.fake.set_counters("kport/web", 1, [9, 3, 4, 300, 500, 2]);
+    let list = host.with(|p| p.list_with_counters(None)).unwrap();
+    let web = list.iter().find(|listed| listed.anchor.child() == "web").unwrap();
+    // three pass rules for each mapping would be counted together
+    assert!(web.redirects.iter().all(|(_, counters)| counters.packets == 4 * 7), "{:?}", web.redirects);
+
+    let calls = host.fake.calls_of(|| {
+        let done = host.with(|p| p.unpublish(&"web".parse().unwrap(), None)).unwrap();
+        assert!(done.changed && done.killed == 2, "{done:?}");
+    });
+    assert_eq!(calls.iter().filter(|call| **call == "DIOCKILLSTATESNV").count(), 1);
+    assert!(calls.len() <= 8, "{calls:?}");
+    assert_eq!(host.fake.states(), [state("kport:other1", 20001)]);
+}
+
+/// A run of pfctl(8) costs more than anything that it does.
+#[test]
+fn pfctl_runs() {
+    let pf = standin::Pfctl::new();
+    let rig = Arc::new(Rig::new());
+    let runs = |act: &dyn Fn(&Publisher<'_>)| {
+        let before = pf.calls().len();
+        rig.with(&Pfctl::new(pf.program(), soon()), &Unobserved, |p| act(p));
+        pf.calls()[before..].to_vec()
+    };
+    for (jail, spec) in [("web", "8080:80"), ("db", "9090:80 9000-9010:9000/udp")] {
+        let first = runs(&|p| assert!(p.publish(&request(jail, spec)).unwrap().changed));
+        // the fourth is for a note: what set skip leaves out
+        let load = format!("-q -o none -a kport/{jail} -s info -f -");
+        assert_eq!(first, ["-q -sn -P", "-q -sr -P", &load, "-q -v -sI"]);
+        let again = runs(&|p| assert!(!p.publish(&request(jail, spec)).unwrap().changed));
+        assert_eq!(again, [format!("-q -a kport/{jail} -sr -P"), "-s Running".to_owned()]);
+    }
+    pf.set_counters("10 9 8 1 2 3 4 7");
+    let list = runs(&|p| {
+        let list = p.list(None).unwrap();
+        assert!(list.len() == 2 && list.iter().all(|listed| listed.liveness == Liveness::Live), "{list:?}");
+    });
+    assert_eq!(list, ["-q -a * -sn -P", "-q -a * -sr -P"]);
+    let list = runs(&|p| {
+        let list = p.list_with_counters(None).unwrap();
+        let web = list.iter().find(|listed| listed.anchor.child() == "web").unwrap();
+        assert!(web.redirects.iter().all(|(_, counters)| (counters.packets, counters.states) == (72, 56)));
+    });
+    assert_eq!(list, ["-q -a * -sn -P", "-q -a * -sr -P -v"]);
+    let gone = runs(&|p| assert!(p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
+    assert_eq!(gone, ["-q -a kport/web -sr -f -", "-k label -k kport:web"]);
+    let gone = runs(&|p| assert!(!p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
+    assert_eq!(gone.len(), 2);
+    // nothing calls kport's anchors: they are looked at one by one
+    pf.put("", "block in log all\n");
+    let list = runs(&|p| assert_eq!(p.list(None).unwrap()[0].liveness, Liveness::Live));
+    assert!(list.len() > 3, "{list:?}");
+}

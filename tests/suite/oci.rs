@@ -1,0 +1,169 @@
+//! `kport oci-hook`: the state of a container on standard input, and what is published then.
+
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::cc;
+
+/// A host with one jail of a container on it.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        let host = Host { dir: tempfile::tempdir().unwrap() };
+        let facts = json!({
+            "gateway": { "inet": "em0" },
+            "interfaces": [
+                { "name": "em0", "up": true, "addresses": ["192.0.2.1/24"] },
+                { "name": "bridge0", "groups": ["bridge"], "up": true, "addresses": ["10.88.0.1/16"] },
+            ],
+            "jails": [ { "jid": 7, "name": "c0ffee", "vnet": true }, { "jid": 9, "name": "pod.beef", "vnet": true } ],
+            "vnet_addresses": { "c0ffee": ["10.88.0.5"], "pod.beef": ["10.88.0.6"] },
+            "sysctls": { "net.inet.ip.forwarding": 1 },
+            "boot_id": "first",
+        });
+        std::fs::write(host.dir.path().join("host.json"), facts.to_string()).unwrap();
+        host
+    }
+
+    fn kport(&self, arguments: &[&str]) -> Command {
+        let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
+        kport.env_clear().arg("--host").arg(self.dir.path().join("host.json")).args(["--backend", "sim"]);
+        kport.args(arguments).env("KPORT_STATE_DIR", self.dir.path().join("state"));
+        kport
+    }
+
+    fn hook(&self, state: &str) -> Output {
+        feed(&mut self.kport(&["oci-hook"]), state)
+    }
+
+    #[track_caller]
+    fn ok(&self, state: &Value) {
+        let output = self.hook(&state.to_string());
+        assert_eq!(output.status.code(), Some(0), "{}", cc::text(&output.stderr));
+        assert_eq!(cc::text(&output.stdout), "");
+    }
+
+    fn list(&self) -> String {
+        cc::text(&cc::done(&mut self.kport(&["list"])).stdout)
+    }
+}
+
+fn feed(command: &mut Command, text: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    _ = child.stdin.take().unwrap().write_all(text.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn state(status: &str, annotations: Value) -> Value {
+    json!({ "ociVersion": "1.0.2", "id": "c0ffee", "status": status, "pid": 17, "bundle": "/b", "annotations": annotations })
+}
+
+const TABLE: &str = "\
+JAIL    PROTO  ON   PORT  TO            STATE
+c0ffee  tcp    em0  8080  10.88.0.5:80  live
+";
+
+#[test]
+fn from_start_to_stop() {
+    let host = Host::new();
+    let ports = json!({ "io.kport.publish": "8080:80", "org.freebsd.jail.jid": "7" });
+    for status in ["creating", "created", "running"] {
+        host.ok(&state(status, ports.clone()));
+        assert_eq!(host.list(), TABLE, "{status}");
+    }
+    // another start of the jail, and containers that are not published by this hook
+    host.ok(&state("stopped", json!({ "io.kport.publish": "8080:80", "org.freebsd.jail.jid": "6" })));
+    host.ok(&state("stopped", json!({})));
+    host.ok(&json!({ "id": "c0ffee", "status": "stopped" }));
+    assert_eq!(host.list(), TABLE);
+    for _ in 0..2 {
+        host.ok(&state("stopped", ports.clone()));
+        assert_eq!(host.list(), "");
+    }
+}
+
+#[test]
+fn options_are_those_of_the_plugin() {
+    let host = Host::new();
+    let document = json!({ "publish": ["8080:80", "192.0.2.1:8443:443"], "sources": ["192.0.2.0/24"], "log": true });
+    let annotations = json!({
+        "io.kport.publish": "9090:90/udp",
+        "io.kport.publish.json": document.to_string(),
+        "io.kport.address": "10.88.0.6",
+        "org.freebsd.parentJail": "pod",
+    });
+    let mut beef = state("created", annotations);
+    beef["id"] = json!("beef");
+    host.ok(&beef);
+    let list = host.list();
+    assert_eq!(list.lines().count(), 4, "{list}");
+    assert!(list.contains("pod.beef  tcp    192.0.2.1  8443  10.88.0.6:443  live"), "{list}");
+    let record = std::fs::read_to_string(host.dir.path().join("state/jails/pod.beef.json")).unwrap();
+    assert!(record.contains(r#""sources":["192.0.2.0/24"]"#) && record.contains(r#""log":true"#), "{record}");
+    beef["status"] = json!("stopped");
+    // options that are no good any more do not keep it from being taken back
+    beef["annotations"]["io.kport.publish.json"] = json!("{");
+    host.ok(&beef);
+    assert_eq!(host.list(), "");
+}
+
+#[test]
+fn a_start_says_what_is_wrong() {
+    let host = Host::new();
+    for (annotations, status, says) in [
+        (json!({ "io.kport.publish": "80/tpc" }), 2, "found \"tpc\""),
+        (json!({ "io.kport.publish.json": "{" }), 1, "annotation io.kport.publish.json"),
+        (json!({ "io.kport.publish.json": "{\"publish\":[\"80\"],\"sorces\":[]}" }), 1, "sorces"),
+        (json!({ "io.kport.publish.json": "{\"publish\":[\"80\"],\"place\":\"em0\"}" }), 1, "place"),
+        (json!({ "io.kport.publish.json": "{\"publish\":\"80\"}" }), 1, "publish is"),
+        (json!({ "io.kport.publish.json": "{}" }), 2, "a port spec"),
+        (json!({ "io.kport.publish": "80", "io.kport.address": "nowhere" }), 1, "io.kport.address"),
+    ] {
+        let output = host.hook(&state("created", annotations.clone()).to_string());
+        let said = cc::text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{annotations}: {said}");
+        assert!(said.contains(says), "{annotations}: {said}");
+        host.ok(&state("stopped", annotations));
+    }
+    for text in ["", "nonsense", "{}", "[]", "{\"id\":7}", "\u{0}"] {
+        assert_eq!(host.hook(text).status.code(), Some(1), "{text:?}");
+    }
+    host.ok(&state("created", json!({})));
+    assert_eq!(host.list(), "");
+}
+
+#[test]
+fn a_stop_never_fails() {
+    let host = Host::new();
+    let ports = json!({ "io.kport.publish": "8080:80" });
+    host.ok(&state("created", ports.clone()));
+    // the state directory is in the way
+    std::fs::remove_dir_all(host.dir.path().join("state")).unwrap();
+    std::fs::write(host.dir.path().join("state"), "").unwrap();
+    let output = host.hook(&state("stopped", ports).to_string());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(cc::text(&output.stderr).contains("the container stops all the same"));
+    let broken = json!({ "id": "a\nb", "status": "stopped", "annotations": { "io.kport.publish": "80" } });
+    assert_eq!(host.hook(&broken.to_string()).status.code(), Some(0));
+}
+
+/// As the specification has it, and as ocijail does it: it puts the path in front of `args`.
+#[test]
+fn by_the_name_in_the_hook_file() {
+    let page = std::fs::read_to_string(cc::root().join("docs/managers/podman.md")).unwrap();
+    let file = page.split("<!-- hook -->\n```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let file: Value = serde_json::from_str(file).unwrap();
+    let name = file["hook"]["args"][0].as_str().unwrap();
+    let host = Host::new();
+    let text = state("created", json!({})).to_string();
+    let link = host.dir.path().join(name);
+    symlink(env!("CARGO_BIN_EXE_kport"), &link).unwrap();
+    assert_eq!(feed(Command::new(&link).env_clear(), &text).status.code(), Some(0));
+    assert_eq!(feed(&mut host.kport(&[name]), &text).status.code(), Some(0));
+}
