@@ -17,6 +17,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use arrayvec::ArrayVec;
 use nom::Parser;
 use nom::bytes::complete::{take_while, take_while1};
 use nom::character::complete::{char, multispace0};
@@ -67,28 +68,75 @@ impl fmt::Display for Mapping {
     }
 }
 
-/// One or more mappings, in the order of the text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+// eight of them are in each spec
+const _: () = assert!(size_of::<Mapping>() <= 28);
+
+/// One or more mappings, in the order of the text. Up to [`Spec::INLINE`] of them, as nearly every jail has, are held without
+/// an allocation.
+#[derive(Clone, Debug)]
 pub struct Spec {
-    mappings: Vec<Mapping>,
+    mappings: Mappings,
+}
+
+// that the one is large is what it is for
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug)]
+enum Mappings {
+    Few(ArrayVec<Mapping, { Spec::INLINE }>),
+    Many(Vec<Mapping>),
 }
 
 impl Spec {
+    /// The most mappings that need no allocation.
+    pub const INLINE: usize = 8;
+
     /// One mapping alone.
     pub fn one(mapping: Mapping) -> Spec {
-        Spec { mappings: vec![mapping] }
+        let mut one = Spec::none();
+        one.push(mapping);
+        one
     }
 
     /// The mappings: never none.
     pub fn mappings(&self) -> &[Mapping] {
-        &self.mappings
+        match &self.mappings {
+            Mappings::Few(few) => few,
+            Mappings::Many(many) => many,
+        }
+    }
+
+    /// What the parser starts from.
+    fn none() -> Spec {
+        Spec { mappings: Mappings::Few(ArrayVec::new()) }
+    }
+
+    fn push(&mut self, mapping: Mapping) {
+        match &mut self.mappings {
+            Mappings::Few(few) => {
+                if let Err(full) = few.try_push(mapping) {
+                    let mut many = Vec::with_capacity(4 * Spec::INLINE);
+                    many.extend_from_slice(few);
+                    many.push(full.element());
+                    self.mappings = Mappings::Many(many);
+                }
+            }
+            Mappings::Many(many) => many.push(mapping),
+        }
     }
 }
+
+impl PartialEq for Spec {
+    fn eq(&self, other: &Spec) -> bool {
+        self.mappings() == other.mappings()
+    }
+}
+
+impl Eq for Spec {}
 
 /// The canonical text: every field written out, one mapping for each protocol.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, mapping) in self.mappings.iter().enumerate() {
+        for (i, mapping) in self.mappings().iter().enumerate() {
             if i > 0 {
                 f.write_str(" ")?;
             }
@@ -113,39 +161,45 @@ pub fn parse(text: &str) -> Result<Spec> {
             .at(MAX_TEXT));
     }
     match specs(text) {
-        Ok((_, mappings)) => Ok(Spec { mappings }),
-        Err(nom::Err::Error(trouble) | nom::Err::Failure(trouble)) => Err(trouble.report(text)),
+        Ok((_, spec)) => Ok(spec),
+        Err(nom::Err::Error(unexpected) | nom::Err::Failure(unexpected)) => Err(unexpected.report(text)),
         Err(nom::Err::Incomplete(_)) => Err(Error::new(Kind::Internal, "the parser asked for more text")),
     }
 }
 
 /// What stopped the parser: where, what it wanted there, and what the writer should do.
+///
+/// Boxed, so that a result of the parser is small where nothing is wrong.
 #[derive(Debug)]
-struct Trouble<'a> {
+struct Unexpected<'a>(Box<Stopped<'a>>);
+
+#[derive(Debug)]
+struct Stopped<'a> {
     rest: &'a str,
     expected: &'static str,
     hint: Option<String>,
 }
 
-impl<'a> nom::error::ParseError<&'a str> for Trouble<'a> {
+impl<'a> nom::error::ParseError<&'a str> for Unexpected<'a> {
     fn from_error_kind(rest: &'a str, _: nom::error::ErrorKind) -> Self {
-        Trouble { rest, expected: "a port", hint: None }
+        Unexpected(Box::new(Stopped { rest, expected: "a port", hint: None }))
     }
     fn append(_: &'a str, _: nom::error::ErrorKind, other: Self) -> Self {
         other
     }
 }
 
-impl Trouble<'_> {
+impl Unexpected<'_> {
     fn report(&self, text: &str) -> Error {
-        let offset = text.len() - self.rest.len();
-        let found = match token(self.rest) {
-            "" if self.rest.is_empty() => "the end".to_owned(),
+        let Stopped { rest, expected, hint } = &*self.0;
+        let offset = text.len() - rest.len();
+        let found = match token(rest) {
+            "" if rest.is_empty() => "the end".to_owned(),
             "" => "white space".to_owned(),
             found => quoted(found),
         };
-        let mut message = format!("at byte {offset}: found {found}, expected {}", self.expected);
-        if let Some(hint) = &self.hint {
+        let mut message = format!("at byte {offset}: found {found}, expected {expected}");
+        if let Some(hint) = hint {
             message.push_str(": ");
             message.push_str(hint);
         }
@@ -153,10 +207,11 @@ impl Trouble<'_> {
     }
 }
 
-type Parsed<'a, T> = nom::IResult<&'a str, T, Trouble<'a>>;
+type Parsed<'a, T> = nom::IResult<&'a str, T, Unexpected<'a>>;
 
+#[cold]
 fn fail<'a, T>(rest: &'a str, expected: &'static str, hint: impl Into<Option<String>>) -> Parsed<'a, T> {
-    Err(nom::Err::Failure(Trouble { rest, expected, hint: hint.into() }))
+    Err(nom::Err::Failure(Unexpected(Box::new(Stopped { rest, expected, hint: hint.into() }))))
 }
 
 /// What stands at the start of `text` up to white space.
@@ -164,28 +219,28 @@ fn token(text: &str) -> &str {
     text.split(char::is_whitespace).next().unwrap_or_default()
 }
 
-fn specs(text: &str) -> Parsed<'_, Vec<Mapping>> {
+fn specs(text: &str) -> Parsed<'_, Spec> {
     let (mut rest, _) = multispace0.parse(text)?;
     if rest.is_empty() {
         return fail(rest, "a port spec", "such as 8080, 8080:80/udp or em0:8080:80".to_owned());
     }
-    let mut mappings = Vec::with_capacity(1);
+    let mut made = Spec::none();
     while !rest.is_empty() {
-        rest = match spec_and_space(rest, &mut mappings) {
+        rest = match spec_and_space(rest, &mut made) {
             Ok((behind, ())) => behind,
             // whatever stopped the parser in one, this is what the writer should hear
             Err(_) if is_bare_inet6(rest) => {
                 let hint = "an IPv6 address stands in brackets: [2001:db8::1]:8080:80";
                 return fail(rest, "a port or a place", hint.to_owned());
             }
-            Err(trouble) => return Err(trouble),
+            Err(unexpected) => return Err(unexpected),
         };
     }
-    Ok((rest, mappings))
+    Ok((rest, made))
 }
 
-fn spec_and_space<'a>(start: &'a str, mappings: &mut Vec<Mapping>) -> Parsed<'a, ()> {
-    let (after, ()) = spec(start, mappings)?;
+fn spec_and_space<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
+    let (after, ()) = spec(start, made)?;
     let (rest, _) = multispace0.parse(after)?;
     if rest.len() == after.len() && !rest.is_empty() {
         return fail(rest, "white space or the end", None);
@@ -199,7 +254,7 @@ enum First {
     Host(HostPorts),
 }
 
-fn spec<'a>(start: &'a str, mappings: &mut Vec<Mapping>) -> Parsed<'a, ()> {
+fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
     let (rest, first) = first(start)?;
     let (rest, place, host) = match first {
         First::Host(host) => (rest, None, host),
@@ -232,7 +287,7 @@ fn spec<'a>(start: &'a str, mappings: &mut Vec<Mapping>) -> Parsed<'a, ()> {
     }
     let (rest, protocols) = protocols(rest)?;
     for protocol in Protocol::ALL.into_iter().filter(|p| protocols & bit(*p) != 0) {
-        mappings.push(Mapping { place, host, jail, protocol });
+        made.push(Mapping { place, host, jail, protocol });
     }
     Ok((rest, ()))
 }
@@ -302,16 +357,19 @@ fn is_bare_inet6(start: &str) -> bool {
 
 fn bracketed(start: &str) -> Parsed<'_, Place> {
     let (inner, _) = char('[').parse(start)?;
+    // an address has neither white space nor a zone in it; what is none is looked at more closely
+    if let Some(end) = inner.bytes().position(|byte| byte == b']')
+        && let Ok(address) = inner[..end].parse::<Ipv6Addr>()
+    {
+        return checked(start, IpAddr::V6(address)).map(|(_, place)| (&inner[end + 1..], place));
+    }
     let Some(end) = token(inner).find(']') else {
         return fail(start, "an IPv6 address in brackets", "the closing ] is missing".to_owned());
     };
     if let Some(zone) = inner[..end].find('%') {
         return fail(&inner[zone..], "\"]\"", "a zone is not part of an address here; name the interface".to_owned());
     }
-    match inner[..end].parse::<Ipv6Addr>() {
-        Ok(address) => checked(start, IpAddr::V6(address)).map(|(_, place)| (&inner[end + 1..], place)),
-        Err(_) => fail(inner, "an IPv6 address", None),
-    }
+    fail(inner, "an IPv6 address", None)
 }
 
 fn checked(start: &str, address: IpAddr) -> Parsed<'_, Place> {
@@ -375,24 +433,30 @@ fn ports<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, PortRange> {
 
 fn port<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, u16> {
     const RANGE: &str = "ports are 1 to 65535";
-    let digits = start.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, rest) = start.split_at(digits);
-    if digits == 0 {
-        let hint = match start.as_bytes().first() {
-            Some(b'+' | b'-') => Some("ports have no sign".to_owned()),
-            Some(letter) if letter.is_ascii_alphabetic() => Some("ports are numbers".to_owned()),
-            _ => None,
-        };
-        return fail(start, expected, hint);
+    let bytes = start.as_bytes();
+    let mut port = 0_u32;
+    let mut digits = 0;
+    while let Some(digit @ b'0'..=b'9') = bytes.get(digits) {
+        // of more digits than a port has, only their number matters
+        port = port.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+        digits += 1;
     }
-    if digits > 1 && number.starts_with('0') {
-        let meant = number.trim_start_matches('0');
-        let hint = if meant.is_empty() { RANGE.to_owned() } else { format!("no leading zeros: {meant}") };
-        return fail(start, expected, hint);
-    }
-    match number.parse::<u16>() {
+    match u16::try_from(port) {
+        _ if digits == 0 => {
+            let hint = match bytes.first() {
+                Some(b'+' | b'-') => Some("ports have no sign".to_owned()),
+                Some(letter) if letter.is_ascii_alphabetic() => Some("ports are numbers".to_owned()),
+                _ => None,
+            };
+            fail(start, expected, hint)
+        }
+        _ if digits > 1 && bytes[0] == b'0' => {
+            let meant = start[..digits].trim_start_matches('0');
+            let hint = if meant.is_empty() { RANGE.to_owned() } else { format!("no leading zeros: {meant}") };
+            fail(start, expected, hint)
+        }
         Ok(0) => fail(start, expected, format!("{RANGE}; auto is a free port: auto:80")),
-        Ok(port) => Ok((rest, port)),
+        Ok(port) => Ok((&start[digits..], port)),
         Err(_) => fail(start, expected, RANGE.to_owned()),
     }
 }

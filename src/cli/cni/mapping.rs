@@ -132,4 +132,32 @@ mod tests {
         let set = (1..=65535).map(|p| PortMapping { place, protocol: Protocol::Udp, host: p, jail: p }).collect();
         assert_eq!(spec(&set).unwrap().unwrap().to_string(), "*:1-65535:1-65535/udp");
     }
+
+    proptest::proptest! {
+        /// Ranges are the same ports as the list, each once.
+        #[test]
+        fn no_port_is_lost_or_won(
+            list in proptest::collection::vec((0..3usize, 0..2usize, 1..40u16, 0..3u16), 0..60)
+        ) {
+            let places: Vec<Place> = ["*", "0.0.0.0", "192.0.2.1"].map(|place| place.parse().unwrap()).to_vec();
+            let set: BTreeSet<PortMapping> = list
+                .into_iter()
+                .map(|(place, protocol, host, shift)| PortMapping {
+                    place: places[place],
+                    protocol: Protocol::ALL[protocol],
+                    host,
+                    jail: host + 100 * shift,
+                })
+                .collect();
+            let mut found = vec![];
+            for mapping in spec(&set).unwrap().iter().flat_map(Spec::mappings) {
+                let kport::spec::HostPorts::Fixed(host) = mapping.host else { panic!("{mapping}") };
+                let (place, protocol) = (mapping.place.unwrap(), mapping.protocol);
+                let pairs = (host.first()..=host.last()).zip(mapping.jail.first()..=mapping.jail.last());
+                found.extend(pairs.map(|(host, jail)| PortMapping { place, protocol, host, jail }));
+            }
+            proptest::prop_assert_eq!(found.len(), set.len());
+            proptest::prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), set);
+        }
+    }
 }

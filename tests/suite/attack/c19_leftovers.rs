@@ -1,6 +1,6 @@
 //! C19: claims of earlier boots, characters that are not printable, state directories, interfaces that are down.
 //!
-//! Which directory may be the state directory is tested in src/store/dir.rs.
+//! Which directory may be the state directory is tested in src/store/dir.rs, what a terminal gets to see in tests/suite/cli.rs.
 
 use std::fs;
 
