@@ -1,4 +1,4 @@
-//! What a publish costs by the native backend, up to the kernel: rules built, encoded and handed over in one transaction.
+//! What a publish costs by the native backend, against a fake kernel that takes everything: rules built, encoded and handed over in one transaction.
 //! Beside it what every run of another program costs before it has done anything: one is the least that a pfctl
 //! backend needs, six is what Bastille spends on one rule.
 //!
@@ -73,7 +73,7 @@ fn native(kernel: &Willing) -> Native<&Willing> {
 }
 
 /// From typed rules to the commit: the number of allocations must not grow with the mappings.
-#[divan::bench(args = MAPPINGS)]
+#[divan::bench(name = "submit, against the fake kernel", args = MAPPINGS)]
 fn submit(bencher: Bencher<'_, '_>, mappings: u16) {
     let (kernel, publication) = (Willing::default(), publication(mappings));
     let (native, anchor) = (native(&kernel), publication.jail.anchor());
@@ -82,7 +82,7 @@ fn submit(bencher: Bencher<'_, '_>, mappings: u16) {
 }
 
 /// From mappings to the commit.
-#[divan::bench(args = MAPPINGS)]
+#[divan::bench(name = "build and submit, against the fake kernel", args = MAPPINGS)]
 fn build_and_submit(bencher: Bencher<'_, '_>, mappings: u16) {
     let (kernel, publication) = (Willing::default(), publication(mappings));
     let native = native(&kernel);
@@ -93,7 +93,7 @@ fn build_and_submit(bencher: Bencher<'_, '_>, mappings: u16) {
 }
 
 /// A program that does nothing, so many times in a row.
-#[divan::bench(args = [1, 6], sample_count = 50, sample_size = 1)]
+#[divan::bench(name = "spawn /usr/bin/true", args = [1, 6], sample_count = 50, sample_size = 1)]
 fn spawn(times: u32) {
     for _ in 0..times {
         let status = Command::new("/usr/bin/true").env_clear().stdin(Stdio::null()).status();

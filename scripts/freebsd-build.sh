@@ -50,7 +50,7 @@ for target; do
 		elf+=("${tests[@]}")
 	fi
 
-	for example in c-examples/*.c; do
+	for example in c-examples/*.c benches/kernel.c; do
 		# needs Erlang's headers
 		[ "$example" != c-examples/kport_nif.c ] || continue
 		step "$example"

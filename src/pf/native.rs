@@ -9,6 +9,7 @@
 //! its kernel.
 
 mod compare;
+pub mod descriptor;
 pub mod encode;
 mod foreign;
 #[allow(unsafe_code)]

@@ -4,8 +4,8 @@
 //! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
 //!
 //! A run costs far more than what it does, so one run does what it can: pfctl(8) shows before it loads (main in
-//! sbin/pfctl/pfctl.c). Publishing takes three: the main ruleset's translation and filter rules, then the load, which says
-//! whether pf is enabled. The same again takes two, unpublishing two, a list of any number of jails two.
+//! sbin/pfctl/pfctl.c). Publishing takes four: the main ruleset's translation and filter rules, the load, which says as well
+//! whether pf is enabled, and which interfaces are skipped. The same again takes two, unpublishing two, a list of all jails two.
 
 mod nested;
 

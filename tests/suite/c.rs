@@ -23,6 +23,21 @@ fn publish_c_publishes_lists_and_unpublishes() {
     );
 }
 
+/// The benchmark of a FreeBSD host, with the simulator in the place of its kernel.
+#[test]
+fn kernel_c_measures_and_takes_everything_back() {
+    let program = C99.build("benches/kernel.c");
+    let mut command = Command::new(&program);
+    let output = cc::done(command.args(["-b", "sim", "-n", "1", "-j", "20"]));
+    let printed = text(&output.stdout);
+    for part in ["backend sim, 1 rounds", "|       50 |", "| as it is |", "\n| 20 | "] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    assert_eq!(cc::without_notice(&text(&output.stderr)), "");
+    let wrong = Command::new(&program).args(["-n", "0"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(64));
+}
+
 #[test]
 fn publish_c_tells_why_it_failed() {
     let program = C99.build("c-examples/publish.c");
@@ -239,6 +254,11 @@ fn the_nif_is_all_of_the_library_in_elixir() {
         let name = format!("kport_{name}");
         assert!(source.contains(&name) && header.contains(&format!("{name}(")), "{name}");
     }
+    let module = std::fs::read_to_string(cc::root().join("c-examples/kport.ex")).unwrap();
+    let table = source.split("static ErlNifFunc functions[] = {").nth(1).unwrap().split("};").next().unwrap();
+    for function in table.lines().filter_map(|line| line.split('"').nth(1)) {
+        assert!(module.contains(&format!("  def {function}(_")), "{function} is not in kport.ex");
+    }
 }
 
 /// What stable Rust allows: the C side is instrumented, and every allocation of both sides is watched.
@@ -285,7 +305,11 @@ fn every_program_is_in_these_tests() {
         for entry in std::fs::read_dir(cc::root().join(dir)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let built = tests.contains(&format!("{dir}/{name}\""));
-            assert!(built || name == "check.h", "{dir}/{name} is not built by tests/suite/c.rs");
+            // the Elixir module is built by examples/elixir
+            assert!(
+                built || matches!(name.as_str(), "check.h" | "kport.ex"),
+                "{dir}/{name} is not built by tests/suite/c.rs"
+            );
         }
     }
 }

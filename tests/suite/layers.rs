@@ -163,7 +163,19 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     (
         "pf::native",
-        &["layout", "nv", "encode", "kernel", "ioctl", "memory", "read", "compare", "transaction", "foreign"],
+        &[
+            "layout",
+            "nv",
+            "encode",
+            "kernel",
+            "descriptor",
+            "ioctl",
+            "memory",
+            "read",
+            "compare",
+            "transaction",
+            "foreign",
+        ],
     ),
 ];
 

@@ -1,9 +1,12 @@
 //! The native backend against recorded requests and a stand-in for the kernel.
 
+#![allow(unsafe_code)]
+
 use crate::support::{input, standin};
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +15,7 @@ use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, Protocol};
 use kport::options::Options;
+use kport::pf::native::descriptor::Descriptor;
 use kport::pf::native::kernel::{Call, Failure, Kernel};
 use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
 use kport::pf::native::nv::{List, Value};
@@ -1061,4 +1065,29 @@ fn rulesets_are_read_by_the_configured_pfctl() {
     assert_eq!(calls, [""; 0]);
     assert_eq!(runs.load(Ordering::Relaxed), standin.calls().len());
     assert!(!standin.calls().is_empty());
+}
+
+/// A host that closes by number: the descriptor is opened anew, and what has its number now is left alone.
+#[test]
+fn a_descriptor_that_is_somebody_elses_by_now() {
+    use std::os::fd::AsRawFd;
+    let (null, zero) = (Path::new("/dev/null"), std::fs::File::open("/dev/zero").unwrap());
+    let descriptor = Descriptor::new();
+    let first = descriptor.get(null).unwrap().as_raw_fd();
+    assert!(first > 2);
+    assert_eq!(descriptor.get(null).unwrap().as_raw_fd(), first);
+    // SAFETY: the number is one that nothing in this test uses as its own
+    assert_eq!(unsafe { libc::dup2(zero.as_raw_fd(), first) }, first);
+    let second = descriptor.get(null).unwrap().as_raw_fd();
+    assert_ne!(second, first);
+    assert_eq!(descriptor.get(null).unwrap().as_raw_fd(), second);
+    // SAFETY: asks, and closes what dup2 made
+    unsafe {
+        assert_ne!(libc::fcntl(first, libc::F_GETFD), -1, "the host's was closed");
+        libc::close(first);
+    }
+    // who may only read
+    let dir = tempfile::tempdir().unwrap();
+    let missing = Descriptor::new().get(&dir.path().join("pf")).unwrap_err();
+    assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
 }

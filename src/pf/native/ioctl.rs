@@ -36,17 +36,13 @@ mod elsewhere {
 #[cfg(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little"))]
 mod freebsd {
     use std::ffi::c_int;
-    use std::fs::File;
     use std::io;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, OwnedFd};
     use std::path::Path;
-    use std::process;
-    use std::sync::{Arc, Mutex};
-
-    use rustix::fs::{Mode, OFlags};
+    use std::sync::Arc;
 
     use crate::error::Result;
-    use crate::files;
+    use crate::pf::native::descriptor::Descriptor;
     use crate::pf::native::kernel::{Call, Failure, Kernel, Nv, OPEN};
     use crate::pf::native::layout::PfiocTransE;
 
@@ -62,47 +58,10 @@ mod freebsd {
         }
     }
 
-    /// The descriptor, and which process opened it.
-    #[derive(Clone)]
-    struct Opened {
-        owner: u32,
-        file: Arc<File>,
-        /// The device and file that it was then.
-        identity: Identity,
-    }
+    static DESCRIPTOR: Descriptor = Descriptor::new();
 
-    type Identity = (libc::dev_t, libc::ino_t, libc::dev_t);
-
-    static DESCRIPTOR: Mutex<Option<Opened>> = Mutex::new(None);
-
-    /// This process's descriptor: close-on-exec, opened at the first call, after a fork, and where the host has closed it (some
-    /// close by number whatever is open) and its number is another file's by now.
-    fn descriptor() -> std::result::Result<Arc<File>, Failure> {
-        let pid = process::id();
-        // held for the length of an open(2): a child forked in that time has a lock that nobody will give back
-        let Ok(mut held) = DESCRIPTOR.try_lock() else { return Ok(open(pid)?.file) };
-        if let Some(opened) = held.as_ref().filter(|opened| opened.owner == pid) {
-            if identity(&opened.file).is_ok_and(|now| now == opened.identity) {
-                return Ok(Arc::clone(&opened.file));
-            }
-            // not closed: it is somebody else's
-            std::mem::forget(held.take());
-        }
-        let opened = open(pid)?;
-        Ok(Arc::clone(&held.insert(opened).file))
-    }
-
-    fn open(owner: u32) -> std::result::Result<Opened, Failure> {
-        let opened = || {
-            let file = files::open(Path::new("/dev/pf"), OFlags::RDWR, Mode::empty())?;
-            Ok(Opened { owner, identity: identity(&file)?, file: Arc::new(file) })
-        };
-        opened().map_err(|error| failure(OPEN, &error))
-    }
-
-    fn identity(file: &File) -> io::Result<Identity> {
-        let stat = rustix::fs::fstat(file)?;
-        Ok((stat.st_dev, stat.st_ino, stat.st_rdev))
+    fn descriptor() -> std::result::Result<Arc<OwnedFd>, Failure> {
+        DESCRIPTOR.get(Path::new("/dev/pf")).map_err(|error| failure(OPEN, &error))
     }
 
     fn failure(call: &'static str, error: &io::Error) -> Failure {

@@ -6,13 +6,13 @@
 //! file of the state directory. That file is never more than a memory: whoever cannot be sure of it reads pf.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::encode::Ruleset;
@@ -159,8 +159,8 @@ impl Memory {
 }
 
 fn read(cache: &CacheFile) -> Option<Main> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags).open(&cache.path).ok()?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = files::open(&cache.path, flags, Mode::empty()).ok()?;
     let is = file.metadata().ok()?;
     let own = is.is_file() && is.uid() == rustix::process::geteuid().as_raw() && is.mode() & 0o077 == 0;
     if !own || is.len() > MAX_FILE as u64 {
