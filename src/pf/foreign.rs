@@ -152,10 +152,13 @@ pub(crate) fn redirect(anchor: &str, line: &str) -> Option<ForeignRedirect> {
     let find = |word: &str, range: &[&str]| range.iter().position(|w| *w == word);
     // what it leads to does not matter
     let end = match *words.first()? {
-        "rdr" => find("->", &words).unwrap_or(words.len()),
+        "rdr" | "binat" => find("->", &words).unwrap_or(words.len()),
         "pass" | "match" => find("rdr-to", &words)?,
         _ => return None,
     };
+    // the address that binat gives to another machine: rdr rules are asked first, and would take its packets (pf_get_translation in
+    // sys/netpfil/pf/pf_lb.c)
+    let given = (words[0] == "binat").then(|| &words[(end + 1).min(words.len())..]);
     let words = &words[..end];
     let from = words.iter().position(|w| matches!(*w, "from" | "all")).unwrap_or(words.len());
     let (head, tail) = words.split_at(from);
@@ -172,6 +175,7 @@ pub(crate) fn redirect(anchor: &str, line: &str) -> Option<ForeignRedirect> {
     // "on ! em0" is every interface but one
     let on = find("on", head).and_then(|at| head.get(at + 1)).and_then(|name| name.parse().ok()).map(Place::Interface);
     let to = find("to", tail).map_or(&[][..], |at| &tail[at + 1..]);
+    let to = given.unwrap_or(to);
     let to_place = bound(to);
     let place = to_place.or(on).unwrap_or(Place::Any);
     let ports = find("port", to).and_then(|at| ports(&to[at + 1..]));
@@ -286,6 +290,10 @@ mod tests {
             ("rdr on em0 inet proto tcp from any to any port = http -> 10.0.0.2", "inet tcp em0 any"),
             ("rdr on wan+0 inet proto sctp from any to any port = 9 tag x -> 10.0.0.2", "inet sctp * 9"),
             ("rdr on em0 inet proto icmp from any to any -> 10.0.0.2", "none"),
+            ("binat on em0 inet from 10.0.0.9 to any -> 192.0.2.7", "inet any 192.0.2.7 any"),
+            ("binat on em0 inet proto tcp from 10.0.0.9 to any -> (em1)", "inet tcp em1 any"),
+            ("binat on em0 inet from 10.0.0.9 to any", "inet any em0 any"),
+            ("no binat on em0 inet from 10.0.0.9 to any", "none"),
             ("rdr to be understood by another release", "any any * any"),
             ("rdr", "any any * any"),
             ("no rdr on em0 inet proto tcp from any to any port = 80", "none"),

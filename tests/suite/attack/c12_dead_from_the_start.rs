@@ -124,7 +124,12 @@ fn by_pfctl() {
 fn a_foreign_rule_is_in_the_way_wherever_its_packets_come_in() {
     let every = "rdr on em0 inet proto tcp from any to any port = 8080 -> 10.0.0.9 port 80\n";
     let one = "rdr on em0 inet proto tcp from any to 198.51.100.1 port = 8080 -> 10.0.0.9 port 80\n";
+    // rdr rules are asked before binat, and would take what belongs to the other machine
+    let binat = "binat on em0 inet from 10.0.0.9 to any -> 192.0.2.7\n";
     for (rdr, spec, conflict) in [
+        (binat, "192.0.2.7:8080:80", true),
+        (binat, "em0:8080:80", true),
+        (binat, "em1:8080:80", false),
         (every, "198.51.100.1:8080:80", true),
         (every, "192.0.2.7:8080:80", true),
         (every, "em0:8080:80", true),
