@@ -107,6 +107,31 @@ fn publish(bencher: Bencher<'_, '_>, jails: usize) {
     });
 }
 
+/// Many mappings of one jail, in the blocks of ports of all the others, on another interface: linear in the mappings, and the
+/// same beside any number of jails.
+fn publish_many(bencher: Bencher<'_, '_>, jails: usize, spec: &str) {
+    let host = Host::with(jails);
+    let many = Request { spec: spec.parse().unwrap(), ..request("another", 30_000) };
+    host.run(|publisher| {
+        bencher
+            .with_inputs(|| _ = publisher.unpublish(&many.jail, None).unwrap())
+            .bench_local_values(|()| publisher.publish(&many).unwrap());
+        publisher.unpublish(&many.jail, None).unwrap();
+    });
+}
+
+#[divan::bench(args = JAILS, sample_count = 10, sample_size = 1)]
+fn publish_a_thousand_ports(bencher: Bencher<'_, '_>, jails: usize) {
+    let spec: String = (10_000..11_000).map(|port| format!("em1:{port}:80 ")).collect();
+    publish_many(bencher, jails, &spec);
+}
+
+#[divan::bench(args = JAILS, sample_count = 10, sample_size = 1)]
+fn publish_a_hundred_ranges(bencher: Bencher<'_, '_>, jails: usize) {
+    let spec: String = (0..100).map(|i| 10_000 + 50 * i).map(|p| format!("em1:{p}-{}:{p} ", p + 49)).collect();
+    publish_many(bencher, jails, &spec);
+}
+
 #[divan::bench(args = JAILS)]
 fn unpublish(bencher: Bencher<'_, '_>, jails: usize) {
     let host = Host::with(jails);

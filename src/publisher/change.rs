@@ -1,6 +1,7 @@
 //! From one record to the next one: record, load, verify, end states, settle; or the way back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use super::Phase;
 use super::transaction::Transaction;
@@ -14,6 +15,12 @@ use crate::readiness::{self, Surroundings};
 use crate::rule::Rule;
 use crate::rules;
 use crate::store::Record;
+
+/// Of the time that is left before a load, what is kept for looking at its result: this, and no more than a third.
+const RESERVED: Duration = Duration::from_secs(5);
+
+/// What a way back may take, though the time is up: what failed must not stay open.
+const GRACE: Duration = Duration::from_secs(10);
 
 impl Transaction<'_> {
     /// From one record to the next one: record the wish, load the anchor, verify, settle, end states.
@@ -44,17 +51,20 @@ impl Transaction<'_> {
             return Err(error);
         }
 
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.firewall.set_deadline(self.deadline - RESERVED.min(left / 3));
         let loaded = self
             .observer
             .phase(Phase::Load)
             .and_then(|()| self.firewall.replace(&anchor, &wanted))
-            .map_err(|error| (error, false))
-            .and_then(|()| {
-                self.observer
-                    .phase(Phase::Verify)
-                    .and_then(|()| self.verify(&record, &wanted, self.firewall.status()?, allow_inert, true))
-                    .map_err(|error| (error, true))
-            });
+            .map_err(|error| (error, false));
+        self.firewall.set_deadline(self.deadline);
+        let loaded = loaded.and_then(|()| {
+            self.observer
+                .phase(Phase::Verify)
+                .and_then(|()| self.verify(&record, &wanted, self.firewall.status()?, allow_inert, true))
+                .map_err(|error| (error, true))
+        });
         if let Err((error, after_load)) = loaded {
             return Err(self.roll_back(&anchor, &record, old, error, after_load));
         }
@@ -166,6 +176,7 @@ impl Transaction<'_> {
         error: Error,
         after_load: bool,
     ) -> Error {
+        self.firewall.set_deadline(self.deadline.max(Instant::now() + GRACE));
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
         // see Firewall::replace
         let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);

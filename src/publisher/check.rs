@@ -79,15 +79,17 @@ impl Transaction<'_> {
 
     /// What is on every address is on those toward jails, too.
     fn note_everywhere(&mut self, publications: &[Publication]) {
-        let mut all = publications.iter().flat_map(|p| &p.redirects).filter(|r| r.place == Place::Any);
+        let mut all =
+            publications.iter().flat_map(|p| &p.redirects).filter(|r| matches!(r.place, Place::Any | Place::AnyOf(_)));
         if let Some(redirect) = all.next() {
             let more = match all.count() {
                 0 => String::new(),
                 more => format!(" (and {more} more)"),
             };
             self.note(format!(
-                "{redirect}{more}: * takes what comes in by any interface for any address of the host, also from jails, and \
-                 those of jails on the host's stack; name an interface or address to leave the others alone"
+                "{redirect}{more}: {} takes what comes in by any interface for any address of the host, also from jails, and \
+                 those of jails on the host's stack; name an interface or address to leave the others alone",
+                redirect.place
             ));
         }
     }

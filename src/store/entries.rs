@@ -120,7 +120,7 @@ const BLOCK_BITS: u16 = 6;
 /// A claim is written into each of its blocks, unless there are more than these.
 const WIDE_BLOCKS: usize = 16;
 
-/// A folder of claims: those on one block of ports, or those over more than [`WIDE_BLOCKS`] blocks.
+/// A folder of claims: those on one block of ports, or those over more than `WIDE_BLOCKS` blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Block {
     protocol: Protocol,

@@ -730,7 +730,8 @@ fn the_system_says_who_has_a_socket() {
     use std::os::unix::process::CommandExt;
 
     let dir = tempfile::tempdir().unwrap();
-    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // not one of the ports that the system gives to clients
+    let udp = (21000..22000).find_map(|port| UdpSocket::bind(("0.0.0.0", port)).ok()).unwrap();
     let udp_port = udp.local_addr().unwrap().port();
     // bound and not listening, as podman leaves it
     let tcp = {

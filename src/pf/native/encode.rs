@@ -1,6 +1,6 @@
 //! From typed rules to what DIOCADDRULE and DIOCADDADDR take: field by field what pfctl(8) sends for the same text
 //! (expand_rule in sbin/pfctl/parse.y), with one difference: the struct carries one label, and it is the jail's. A mapping's states are told by
-//! their protocol and port as well ([`super::read::kill_states`]).
+//! their protocol and port as well (`read::kill_states`).
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

@@ -1,1 +1,132 @@
 //! B5: a publish that runs out of time after its load.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use kport::error::{Error, Kind, Result};
+use kport::name::{Anchor, Table};
+use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
+use kport::publisher::{Liveness, Publisher, Request, Unobserved};
+use kport::rule::Rule;
+use kport::sim::Sim;
+use kport::store::Store;
+
+use crate::support::rig::{Rig, request};
+
+/// A firewall whose clock stands at the deadline once it has loaded something: whoever gives it no more time gets none.
+struct OutOfTime {
+    sim: Sim,
+    deadline: Cell<Instant>,
+    /// The deadlines that it had at its loads.
+    loads: RefCell<Vec<Instant>>,
+    /// The way back fails, too.
+    for_ever: bool,
+}
+
+impl Firewall for OutOfTime {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+    fn set_deadline(&self, deadline: Instant) {
+        self.deadline.set(deadline);
+    }
+    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
+        let mut loads = self.loads.borrow_mut();
+        loads.push(self.deadline.get());
+        if loads.len() > 1 && (self.for_ever || loads[1] <= loads[0]) {
+            return Err(Error::new(Kind::Busy, "the time is up"));
+        }
+        self.sim.replace(anchor, rules)
+    }
+    fn anchors(&self) -> Result<Vec<String>> {
+        self.sim.anchors()
+    }
+    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+        self.sim.loaded(anchor)
+    }
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        self.sim.holds(anchor, rules)
+    }
+    fn kill_states(&self, states: &[States]) -> Result<u64> {
+        self.sim.kill_states(states)
+    }
+    fn status(&self) -> Result<Status> {
+        Err(Error::new(Kind::Busy, "ask whether pf is enabled: the time is up"))
+    }
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        self.sim.foreign_redirects()
+    }
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        self.sim.has_table(table)
+    }
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        self.sim.rulesets()
+    }
+}
+
+/// Publishes wide over what is there, with this much time; says what each load had, counted from the deadline.
+fn too_late(rig: &Rig, time: Duration, for_ever: bool) -> (Error, Instant, Vec<Instant>) {
+    let deadline = Instant::now() + time;
+    let firewall = OutOfTime { sim: rig.sim(), deadline: Cell::new(deadline), loads: RefCell::default(), for_ever };
+    let publisher = Publisher::new(&rig.host, &firewall, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
+    let error = publisher.publish(&request("web", "8080:80")).unwrap_err();
+    (error, deadline, firewall.loads.into_inner())
+}
+
+fn narrow() -> Request {
+    let mut narrow = request("web", "8080:80");
+    narrow.options.sources = vec!["192.0.2.96/28".parse().unwrap()];
+    narrow
+}
+
+#[test]
+fn there_is_time_for_the_way_back() {
+    for before in [None, Some(narrow())] {
+        let rig = Rig::new();
+        if let Some(before) = &before {
+            rig.publish(before).unwrap();
+        }
+        let held = (rig.loaded(), crate::support::rig::files(rig.path()));
+        let (error, deadline, loads) = too_late(&rig, Duration::from_secs(60), false);
+        assert_eq!(error.kind(), Kind::Busy);
+        // the load leaves time for what comes behind it, and the way back is not bound by it
+        assert!(loads[0] + Duration::from_secs(4) < deadline, "{loads:?}");
+        let again = (rig.loaded(), crate::support::rig::files(rig.path()));
+        assert_eq!(again.0, held.0, "{error}");
+        assert!(before.is_none() || again.1 == held.1);
+        assert!(rig.list().iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()));
+    }
+}
+
+#[test]
+fn a_way_back_has_a_grace_of_its_own() {
+    let rig = Rig::new();
+    rig.publish(&narrow()).unwrap();
+    let held = rig.loaded();
+    // no time at all is left when the load is done
+    let (_, deadline, loads) = too_late(&rig, Duration::from_millis(300), false);
+    assert!(loads[1] > deadline + Duration::from_secs(5), "{loads:?}");
+    assert_eq!(rig.loaded(), held);
+}
+
+/// Where even the way back fails, the record says which set is meant: restore does not make the failed one good.
+#[test]
+fn restore_goes_back() {
+    for before in [None, Some(narrow())] {
+        let rig = Rig::new();
+        if let Some(before) = &before {
+            rig.publish(before).unwrap();
+        }
+        let held = rig.loaded();
+        let (error, ..) = too_late(&rig, Duration::from_secs(60), true);
+        assert!(error.message().contains("kport restore brings the old one back"), "{error}");
+        assert_ne!(rig.loaded(), held, "the failed set is there");
+        assert!(rig.list()[0].problem.is_some());
+        // its ports are nobody else's until then
+        assert_eq!(rig.publish(&request("db", "8080:80")).unwrap_err().kind(), Kind::Conflict);
+        rig.with(&rig.sim(), &Unobserved, |p| p.restore()).unwrap();
+        assert_eq!(rig.loaded(), held);
+        assert!(rig.list().iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()));
+        assert_eq!(rig.list().len(), usize::from(before.is_some()));
+    }
+}

@@ -72,6 +72,8 @@ struct Pf {
     fail: Option<(usize, i32)>,
     /// fail every call of this name so often with that errno
     refuse: Option<(&'static str, usize, i32)>,
+    /// fail every call that changes something with this errno
+    read_only: Option<i32>,
     /// bytes by which the status is longer
     padding: usize,
 }
@@ -217,6 +219,11 @@ impl Fake {
         self.state.borrow_mut().refuse = Some((name, times, errno));
     }
 
+    /// Fails every call that changes something with this errno.
+    pub fn refuse_changes(&self, errno: Option<i32>) {
+        self.state.borrow_mut().read_only = errno;
+    }
+
     pub fn heal(&self) {
         let mut state = self.state.borrow_mut();
         state.fail = None;
@@ -252,6 +259,11 @@ impl Kernel for Fake {
         {
             *times -= 1;
             return Err(Failure::new(name, *errno));
+        }
+        if let Some(errno) = state.read_only
+            && !(name.starts_with("DIOCGET") || name == "DIOCRGETADDRS")
+        {
+            return Err(Failure::new(name, errno));
         }
         state.serve(call).map_err(|errno| Failure::new(name, errno))
     }
