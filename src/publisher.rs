@@ -224,7 +224,8 @@ pub struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    /// Everything is given, so that tests can play any host and any firewall. Waiting for the lock ends at `deadline`.
+    /// Everything is given, so that tests can play any host and any firewall. Waiting for the lock ends at `deadline`, and so does
+    /// every loop over what is published.
     pub fn new(
         host: &'a dyn Host,
         firewall: &'a dyn Firewall,
@@ -314,7 +315,7 @@ impl<'a> Publisher<'a> {
     ///
     /// [`Kind::Unavailable`] if pf is not there. A record that cannot be read is none: see [`Listed::problem`].
     pub fn list(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
-        list::list(self.host, self.firewall, &self.store, jail, false)
+        list::list(self.host, self.firewall, &self.store, jail, false, self.deadline)
     }
 
     /// The same, and what the rules of each redirect have counted, which costs reading each of them.
@@ -323,7 +324,7 @@ impl<'a> Publisher<'a> {
     ///
     /// As of [`Publisher::list`].
     pub fn list_with_counters(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
-        list::list(self.host, self.firewall, &self.store, jail, true)
+        list::list(self.host, self.firewall, &self.store, jail, true, self.deadline)
     }
 
     fn begin(&self) -> Result<Transaction<'_>> {

@@ -17,21 +17,32 @@ impl Transaction<'_> {
         }
         let mut errors = vec![];
         let mut known = BTreeSet::new();
-        for anchor in self.store.anchors()? {
-            match self.gc_one(&anchor, &jails) {
+        let anchors = self.store.anchors()?;
+        for (done, anchor) in anchors.iter().enumerate() {
+            if self.is_time_up() {
+                // what was not looked at must not pass for unknown below
+                errors.push(self.cut_short(format_args!("{done} of {} records", anchors.len()), "kport gc"));
+                return all_or(errors, ());
+            }
+            match self.gc_one(anchor, &jails) {
                 Ok(false) => {}
                 Ok(true) => _ = known.insert(anchor.child().to_owned()),
                 Err(error) => {
                     known.insert(anchor.child().to_owned());
-                    errors.push(error.context(&anchor));
+                    errors.push(error.context(anchor));
                 }
             }
         }
-        for child in self.firewall.anchors()? {
-            if known.contains(&child) {
+        let children = self.firewall.anchors()?;
+        for (done, child) in children.iter().enumerate() {
+            if self.is_time_up() {
+                errors.push(self.cut_short(format_args!("{done} of {} anchors", children.len()), "kport gc"));
+                return all_or(errors, ());
+            }
+            if known.contains(child) {
                 continue;
             }
-            let Some(anchor) = Anchor::from_child(&child) else {
+            let Some(anchor) = Anchor::from_child(child) else {
                 let path = quoted(&format!("{PARENT}/{child}"));
                 self.note(format!("anchor {path} is not one of kport's: left alone"));
                 continue;

@@ -1,9 +1,10 @@
 //! The record against what pf has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::{Listed, Liveness};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::host::{Host, Jail};
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Counters, Firewall, Loaded};
@@ -18,6 +19,7 @@ pub(super) fn list(
     store: &Store,
     jail: Option<&JailName>,
     counters: bool,
+    deadline: Instant,
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
     let in_pf: BTreeMap<Anchor, Loaded> = match jail {
@@ -35,7 +37,12 @@ pub(super) fn list(
     let recorded = if jail.is_none() { store.anchors()? } else { Default::default() };
     let anchors: BTreeSet<Anchor> = recorded.into_iter().chain(in_pf.keys().cloned()).collect();
     let mut listed = vec![];
-    for anchor in anchors {
+    let all = anchors.len();
+    for (done, anchor) in anchors.into_iter().enumerate() {
+        if Instant::now() >= deadline {
+            let what = format!("the time is up after {done} of {all} anchors; list again, with more time (--timeout)");
+            return Err(Error::new(Kind::Busy, what));
+        }
         let (record, problem) = match store.get(&anchor) {
             Ok(record) => (record.filter(|r| r.boot == boot), None),
             Err(error) => (None, Some(error.message().to_owned())),

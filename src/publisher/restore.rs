@@ -12,9 +12,14 @@ impl Transaction<'_> {
     /// Says which jails; an error of one does not stop the others.
     pub(super) fn restore(&mut self) -> Result<()> {
         let mut errors = vec![];
-        for anchor in self.store.anchors()? {
-            if let Err(error) = self.restore_one(&anchor) {
-                errors.push(error.context(&anchor));
+        let anchors = self.store.anchors()?;
+        for (done, anchor) in anchors.iter().enumerate() {
+            if self.is_time_up() {
+                errors.push(self.cut_short(format_args!("{done} of {} records", anchors.len()), "kport restore"));
+                return all_or(errors, ());
+            }
+            if let Err(error) = self.restore_one(anchor) {
+                errors.push(error.context(anchor));
             }
         }
         self.sweep();

@@ -48,9 +48,28 @@ impl<'a> Transaction<'a> {
         Ok(Transaction { host, firewall, store, observer, lock, boot, facts, others, deadline, outcome })
     }
 
+    pub(super) fn is_time_up(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// What a loop over anchors that change one by one says when it ends before its last one: each is as it is to be, or as it
+    /// was. `of` says how far it came. An error has no notes, so it says what they would have.
+    pub(super) fn cut_short(&self, of: std::fmt::Arguments<'_>, again: &str) -> Error {
+        let error = Error::new(
+            Kind::Busy,
+            format!(
+                "the time is up after {of}; the others are as they were: {again} again, with more time (--timeout)"
+            ),
+        );
+        match &self.outcome.notes[..] {
+            [] => error,
+            notes => error.and(format_args!("done until then: {}", notes.join("; "))),
+        }
+    }
+
     /// Refuses to go on when the time is up: for loops before anything is changed.
     pub(super) fn in_time(&self) -> Result<()> {
-        if Instant::now() < self.deadline {
+        if !self.is_time_up() {
             return Ok(());
         }
         Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again with more time (--timeout)"))

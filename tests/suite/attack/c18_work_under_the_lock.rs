@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kport::error::{Kind, Result};
 use kport::name::{Anchor, Table};
 use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
-use kport::publisher::{Observer, Phase, Publisher, Unobserved};
+use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Unobserved};
 use kport::rule::Rule;
 use kport::sim::Sim;
 use kport::store::Store;
@@ -97,4 +97,66 @@ fn a_loop_ends_when_the_time_is_up() {
         assert!(error.message().contains("nothing was changed"), "{error}");
         assert!(rig.loaded().is_empty() && rig.list().is_empty());
     }
+}
+
+/// Some of them are done when the time is up: the error says so, and the next call does the others.
+#[test]
+fn gc_and_restore_say_how_far_they_came() {
+    let mut rig = Rig::new();
+    let publish = |rig: &Rig| {
+        for (jail, spec) in [("db", "5432"), ("web", "8080:80")] {
+            rig.publish(&request(jail, spec)).unwrap();
+        }
+    };
+    let cut_short = |rig: &Rig, act: &dyn Fn(&Publisher<'_>) -> Result<Outcome>| {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let (sim, slow) = (rig.sim(), Slow { at: Phase::Load, deadline });
+        act(&Publisher::new(&rig.host, &sim, Store::open(rig.path()).unwrap(), deadline, &slow)).unwrap_err()
+    };
+    publish(&rig);
+    for jail in ["db", "web"] {
+        rig.sim().replace(&Anchor::from_child(jail).unwrap(), &[]).unwrap();
+    }
+    let error = cut_short(&rig, &|p| p.restore());
+    assert_eq!(error.kind(), Kind::Busy);
+    assert_eq!(
+        error.message(),
+        "the time is up after 1 of 2 records; the others are as they were: kport restore again, with more time (--timeout); \
+         done until then: jail \"db\": loaded again"
+    );
+    let live = |rig: &Rig| rig.list().iter().map(|listed| listed.liveness).collect::<Vec<_>>();
+    assert_eq!(live(&rig), [Liveness::Live, Liveness::Missing]);
+    rig.with(&rig.sim(), &Unobserved, |p| p.restore()).unwrap();
+    assert_eq!(live(&rig), [Liveness::Live, Liveness::Live]);
+
+    let jails = std::mem::take(&mut rig.host.jails);
+    let error = cut_short(&rig, &|p| p.gc());
+    assert_eq!(error.kind(), Kind::Busy);
+    let said = ["after 1 of 2 records", "kport gc again", "done until then: jail \"db\" is gone: unpublished"];
+    assert!(said.iter().all(|part| error.message().contains(part)), "{error}");
+    // web has a record that was not looked at, and so rules that must not pass for nobody's
+    assert_eq!(live(&rig), [Liveness::Live]);
+    rig.with(&rig.sim(), &Unobserved, |p| p.gc()).unwrap();
+    assert!(rig.loaded().is_empty() && rig.list().is_empty());
+
+    // the same for anchors without a record
+    rig.host.jails = jails;
+    publish(&rig);
+    for jail in ["db", "web"] {
+        std::fs::remove_file(rig.state(&format!("jails/{jail}.json"))).unwrap();
+    }
+    let error = cut_short(&rig, &|p| p.gc());
+    assert!(error.message().contains("after 1 of 2 anchors"), "{error}");
+    assert_eq!(live(&rig), [Liveness::Stale]);
+}
+
+#[test]
+fn a_list_ends_when_the_time_is_up() {
+    let rig = Rig::new();
+    rig.publish(&request("web", "8080:80")).unwrap();
+    let sim = rig.sim();
+    let publisher = Publisher::new(&rig.host, &sim, Store::open(rig.path()).unwrap(), Instant::now(), &Unobserved);
+    let error = publisher.list(None).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy);
+    assert!(error.message().starts_with("the time is up after 0 of 1 anchors"), "{error}");
 }
