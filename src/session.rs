@@ -13,8 +13,8 @@ use crate::publisher::{Observer, Publisher};
 use crate::sim::Sim;
 use crate::store::Store;
 
-/// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with the three runs of
-/// pfctl(8) that a first publish takes (0.12 s each on an emulated FreeBSD 15.1), is through in half of it.
+/// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with the four runs of
+/// pfctl(8) that a first publish takes (0.12 s each on an emulated FreeBSD 15.1), is through in two thirds of it.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the native backend leaves to the processes behind it, in the state directory.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use kport::error::{Error, Kind, Result};
 use kport::name::{Anchor, Table};
+use kport::pf::pfctl::Pfctl;
 use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
 use kport::publisher::{Liveness, Publisher, Request, Unobserved};
 use kport::rule::Rule;
@@ -12,6 +13,7 @@ use kport::sim::Sim;
 use kport::store::Store;
 
 use crate::support::rig::{Rig, request};
+use crate::support::standin::{self, Fault};
 
 /// A firewall whose clock stands at the deadline once it has loaded something: whoever gives it no more time gets none.
 struct OutOfTime {
@@ -129,4 +131,37 @@ fn restore_goes_back() {
         assert!(rig.list().iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()));
         assert_eq!(rig.list().len(), usize::from(before.is_some()));
     }
+}
+
+/// A boot that starts forty jails at once, with a pfctl(8) that takes its time: 10 ms a run, and a time-out that is as many times
+/// wider than the work as on a slow machine it has to be.
+#[test]
+fn forty_jails_at_boot() {
+    const JAILS: usize = 40;
+    let rig = Rig::new();
+    let standin = standin::Pfctl::new();
+    standin.fault("", Fault::Slow(10));
+    std::thread::scope(|scope| {
+        for number in 0..JAILS {
+            let (rig, standin) = (&rig, &standin);
+            scope.spawn(move || {
+                let mut request = request(&format!("jail{number}"), &format!("{}:80", 8000 + number));
+                request.addresses = vec![format!("10.0.0.{}", 100 + number).parse().unwrap()];
+                request.jid = Some(100 + i32::try_from(number).unwrap());
+                let deadline = Instant::now() + Duration::from_secs(120);
+                let pfctl = Pfctl::new(standin.program(), deadline);
+                let store = Store::open(rig.path()).unwrap();
+                let publisher = Publisher::new(&rig.host, &pfctl, store, deadline, &Unobserved);
+                let done = publisher.publish(&request).unwrap();
+                assert!(done.changed);
+            });
+        }
+    });
+    // what DEFAULT_TIMEOUT counts with
+    assert_eq!(standin.calls().len(), JAILS * 4);
+    standin.heal();
+    let pfctl = Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60));
+    let listed = rig.with(&pfctl, &Unobserved, |p| p.list(None)).unwrap();
+    assert_eq!(listed.len(), JAILS);
+    assert!(listed.iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()), "{listed:?}");
 }
