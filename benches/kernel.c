@@ -48,11 +48,11 @@ now(void)
 }
 
 static void
-check(kport_status status, const char *what, struct kport_error *error)
+check(kport_status status, const char *what, struct kport_error **error)
 {
 	if (status == KPORT_OK)
 		return;
-	fprintf(stderr, "kernel: %s: %s\n", what, kport_error_message(error));
+	fprintf(stderr, "kernel: %s: %s\n", what, kport_error_message(*error));
 	exit(1);
 }
 
@@ -143,7 +143,7 @@ mappings(unsigned first, unsigned count)
 	for (i = 0; i < count; i++)
 		length += (size_t)snprintf(text + length, room - length,
 		    "%u:%u ", first + 2 * i, 80 + 2 * i);
-	check(kport_parse(text, &spec, &error), text, error);
+	check(kport_parse(text, &spec, &error), text, &error);
 	free(text);
 	return (spec);
 }
@@ -155,7 +155,8 @@ publish(const char *jail, const char *address, const struct kport_spec *spec)
 	double start = now();
 
 	options.addresses = address;
-	check(kport_publish(jail, spec, &options, &error), "publish", error);
+	check(kport_publish(jail, spec, &options, &error), "publish", &error);
+	options.addresses = NULL;
 	return (now() - start);
 }
 
@@ -165,7 +166,7 @@ unpublish(const char *jail)
 	struct kport_error *error = NULL;
 	double start = now();
 
-	check(kport_unpublish(jail, &options, &error), "unpublish", error);
+	check(kport_unpublish(jail, &options, &error), "unpublish", &error);
 	return (now() - start);
 }
 
@@ -176,7 +177,7 @@ list(void)
 	struct kport_listing *listing = NULL;
 	double start = now();
 
-	check(kport_list(NULL, &options, &listing, &error), "list", error);
+	check(kport_list(NULL, &options, &listing, &error), "list", &error);
 	kport_listing_free(listing);
 	return (now() - start);
 }
@@ -243,7 +244,7 @@ main(int argc, char *argv[])
 	char dir[] = "/tmp/kport-bench.XXXXXX", command[64];
 	const char *load[] = { NULL, "-f", NULL, NULL };
 	unsigned counts[] = { 1, 10, 50 }, jails = 100, sizes[4], size = 0, i;
-	double unit = 1;
+	double more, unit = 1;
 	int ch, played;
 
 	options.backend = "native";
@@ -313,7 +314,8 @@ main(int argc, char *argv[])
 	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		others(size, sizes[i], 1);
 		size = sizes[i];
-		printf("| %u | %.2f | %.2f |\n", size, one_more(), list());
+		more = one_more();
+		printf("| %u | %.2f | %.2f |\n", size, more, list());
 	}
 	others(0, size, 0);
 

@@ -138,7 +138,7 @@ pub trait Host {
     fn jails(&self) -> Result<Jails>;
 
     /// The addresses that a jail with `vnet` has, in the order of its interfaces; loopback, link-local and unspecified
-    /// ones left out.
+    /// ones left out, and those of interfaces that are down.
     fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>>;
 
     /// Every listening tcp and sctp socket, and every udp socket that is bound to a port of its own choice and not connected,

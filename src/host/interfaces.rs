@@ -58,9 +58,15 @@ impl<'a> Interfaces<'a> {
     }
 
     /// The interface on the longest network that holds `address`, and that network; the first of several that are as long.
+    /// One that is down leads there only where none that is up does: the kernel takes its routes away, and it may be up by the
+    /// time that the jail is there.
     pub fn connected(&self, address: IpAddr) -> Option<(Interface, IpNet)> {
-        let networks = self.0.iter().flat_map(|i| i.addresses.iter().map(move |network| (i.name, *network)));
-        networks.filter(|(_, network)| network.contains(&address)).rev().max_by_key(|(_, network)| network.prefix_len())
+        let networks = self.0.iter().flat_map(|i| i.addresses.iter().map(move |network| (i, *network)));
+        let nearest = networks
+            .filter(|(_, network)| network.contains(&address))
+            .rev()
+            .max_by_key(|(interface, network)| (interface.up, network.prefix_len()));
+        nearest.map(|(interface, network)| (interface.name, network))
     }
 
     /// Whether the address is one of the host's own.
@@ -137,16 +143,20 @@ mod tests {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             up: true,
         };
-        let host = [
+        let mut host = [
             interface("em0", &["192.0.2.1/24"]),
             interface("bridge0", &["10.0.0.1/8"]),
             interface("bridge1", &["10.1.0.1/24", "fd00::1/64"]),
         ];
-        let found = |address: &str| Interfaces(&host).leads_to(address.parse().unwrap());
-        assert_eq!(found("10.0.0.2").unwrap(), Some(host[1].name));
-        assert_eq!(found("10.1.0.2").unwrap(), Some(host[2].name));
-        assert_eq!(found("fd00::2").unwrap(), Some(host[2].name));
-        assert_eq!(found("192.0.2.1").unwrap(), None);
-        assert_eq!(found("198.51.100.1").unwrap_err().kind(), Kind::Unavailable);
+        let found = |host: &[HostInterface], address: &str| Interfaces(host).leads_to(address.parse().unwrap());
+        assert_eq!(found(&host, "10.0.0.2").unwrap(), Some(host[1].name));
+        assert_eq!(found(&host, "10.1.0.2").unwrap(), Some(host[2].name));
+        assert_eq!(found(&host, "fd00::2").unwrap(), Some(host[2].name));
+        assert_eq!(found(&host, "192.0.2.1").unwrap(), None);
+        assert_eq!(found(&host, "198.51.100.1").unwrap_err().kind(), Kind::Unavailable);
+        host[2].up = false;
+        assert_eq!(found(&host, "10.1.0.2").unwrap(), Some(host[1].name));
+        assert_eq!(found(&host, "fd00::2").unwrap(), Some(host[2].name));
+        assert_eq!(found(&host, "10.1.0.1").unwrap(), None);
     }
 }

@@ -246,15 +246,18 @@ impl Pfctl {
     /// The tables that these rules name, each with what it holds.
     fn tables(&self, rulesets: &[(String, String)]) -> Result<String> {
         let words = rulesets.iter().flat_map(|(_, text)| text.split([' ', ',', '\n']));
-        let named: BTreeSet<Table> =
-            words.filter_map(|word| word.strip_prefix('<')?.strip_suffix('>')?.parse().ok()).collect();
+        // also those that pfctl makes itself, of lists: __automatic_a2508139_0
+        let named: BTreeSet<&str> = words
+            .filter_map(|word| word.strip_prefix('<')?.strip_suffix('>'))
+            .filter(|name| name.trim_start_matches('_').parse::<Table>().is_ok())
+            .collect();
         if named.is_empty() {
             return Ok(String::new());
         }
         let shown = self.show("", &["-sT"])?;
         let mut text = String::new();
-        for table in named.iter().filter(|table| shown.lines().any(|name| name == table.as_str())) {
-            let held = self.show("", &["-t", table.as_str(), "-T", "show"])?;
+        for table in named.iter().filter(|table| shown.lines().any(|name| name == **table)) {
+            let held = self.show("", &["-t", table, "-T", "show"])?;
             let held: Vec<&str> = held.split_ascii_whitespace().collect();
             let list = if held.is_empty() { String::new() } else { format!(" {{ {} }}", held.join(" ")) };
             text += &format!("table <{table}> persist{list}\n");

@@ -76,6 +76,9 @@ impl Transaction<'_> {
             let why = if interfaces.is_own(address) { "is the host's own" } else { "is on no network of the host" };
             return Ok(Some(why.to_owned()));
         };
+        if interfaces.0.iter().any(|known| known.name == interface && !known.up) {
+            return Ok(Some(format!("is on the network of {interface}, which is down")));
+        }
         if !self.leads_to_jails(interface)? {
             return Ok(Some(format!(
                 "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and not \

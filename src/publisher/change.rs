@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Phase;
-use super::transaction::Transaction;
+use super::transaction::{Transaction, is_half_over};
 use crate::error::{Error, Kind, Problem, Result};
 use crate::name::Anchor;
 use crate::net::Family;
@@ -36,7 +36,7 @@ impl Transaction<'_> {
             && old.jid == record.jid
             && let Some(status) = self.firewall.unchanged(&anchor, &wanted)?
         {
-            if record.jid.is_none() {
+            if record.jid.is_none() && (is_half_over(old) || old.earlier_jid != record.earlier_jid) {
                 // another start of the jail may be to come, and counts from now
                 self.store.put(&self.lock, &record)?;
             }

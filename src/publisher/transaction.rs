@@ -116,6 +116,11 @@ pub(super) fn is_starting(record: &Record) -> bool {
     record.jid.is_none() && record.since.abs_diff(now()) < STARTING
 }
 
+/// Whether half of that time is over: the same again counts from then on only, so that who publishes twice at once changes nothing.
+pub(super) fn is_half_over(record: &Record) -> bool {
+    record.since.abs_diff(now()) >= STARTING / 2
+}
+
 /// The time, in seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -184,6 +184,10 @@ fn the_rules_that_pfctl_shows() {
         assert_eq!(err, "kport: the packet arrives, but nothing listens there\n");
     }
     pf.set_skip("");
+    // tables that pfctl has made of lists
+    pf.set_tables("friends 192.0.2.96/28\n__automatic_a2508139_0 192.0.2.7 198.51.100.7\n");
+    pf.put("", "block in log all\npass in quick from <__automatic_a2508139_0>\npass out all\n");
+    assert_eq!((kport.trace(&ssh).0, kport.trace(&["tcp", "192.0.2.8", "192.0.2.1:22"]).0), (Some(0), Some(5)));
     // what is not known of a rule is what the answer depends on, where the packet meets the rule
     pf.put("", "block in log all\npass in frobnicate on em0 proto tcp\n");
     let (status, out, err) = kport.trace(&ssh);

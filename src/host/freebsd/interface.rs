@@ -91,13 +91,14 @@ fn read_links(buffer: &[u8]) -> Option<Vec<Link>> {
 }
 
 /// The addresses at which a jail with a network stack of its own can be reached, in the order of `links`: not those of
-/// loopback, not link-local ones, and not the 0.0.0.0 that dhclient(8) sets while it waits.
+/// loopback, not link-local ones, not the 0.0.0.0 that dhclient(8) sets while it waits, and none of an interface that is
+/// down: nobody is reached there.
 pub fn reachable(links: &[Link]) -> Vec<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(v4) => !(v4.is_link_local() || v4.is_unspecified()),
         IpAddr::V6(v6) => !(is_link_local6(*v6) || v6.is_unspecified()),
     };
-    let up = links.iter().filter(|link| link.flags & IFF_LOOPBACK == 0);
+    let up = links.iter().filter(|link| link.flags & (IFF_UP | IFF_LOOPBACK) == IFF_UP);
     up.flat_map(|link| &link.addresses).map(IpNet::addr).filter(usable).collect()
 }
 
@@ -162,5 +163,26 @@ mod tests {
         let expected = ["192.0.2.1", "2001:db8::1", "192.0.2.7", "10.0.0.1", "fd00::1", "10.1.0.1", "fd01::1"];
         let expected: Vec<IpAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
         assert_eq!(reachable(&links(IFLISTL).unwrap()), expected);
+    }
+
+    /// The recording, as it would be with one interface down.
+    #[test]
+    fn an_interface_that_is_down_has_no_reachable_address() {
+        let before = links(IFLISTL).unwrap();
+        let down = before.iter().find(|link| link.name == "bridge0").unwrap();
+        let mut buffer = IFLISTL.to_vec();
+        let mut at = 0;
+        for message in messages(IFLISTL) {
+            let (kind, message) = message.unwrap();
+            if kind == RTM_IFINFO && u16_at(message, IFM_INDEX) == Some(down.index) {
+                let flags = down.flags & !IFF_UP;
+                buffer[at + IFM_FLAGS..][..4].copy_from_slice(&flags.to_ne_bytes());
+            }
+            at += message.len();
+        }
+        let expected: Vec<IpAddr> =
+            reachable(&before).into_iter().filter(|a| down.addresses.iter().all(|net| net.addr() != *a)).collect();
+        assert!(expected.len() < reachable(&before).len());
+        assert_eq!(reachable(&links(&buffer).unwrap()), expected);
     }
 }

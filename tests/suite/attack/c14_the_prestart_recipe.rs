@@ -45,6 +45,12 @@ fn gc_before_the_jail_is_there() {
     assert!(!gc(&rig).changed);
     age(&rig, 61);
     assert!(gc(&rig).changed && rig.list().is_empty());
+    // and the same again a moment later changes nothing
+    prestart(&rig, "8080:80");
+    age(&rig, 10);
+    let before = fs::read(rig.state("jails/web.json")).unwrap();
+    prestart(&rig, "8080:80");
+    assert_eq!(fs::read(rig.state("jails/web.json")).unwrap(), before);
     // one that came is known by its number from then on
     prestart(&rig, "8080:80");
     rig.host.jails.push(web);

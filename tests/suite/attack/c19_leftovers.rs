@@ -1,6 +1,7 @@
 //! C19: claims of earlier boots, characters that are not printable, state directories, interfaces that are down.
 //!
-//! Which directory may be the state directory is tested in src/store/dir.rs, what a terminal gets to see in tests/suite/cli.rs.
+//! Which directory may be the state directory is tested in src/store/dir.rs, what a terminal gets to see in tests/suite/cli.rs, which
+//! interfaces of a jail count in src/host/freebsd/interface.rs.
 
 use std::fs;
 
@@ -76,4 +77,21 @@ fn a_link_with_a_slash_is_a_link() {
     std::os::unix::fs::symlink(rig.state("real"), rig.state("link")).unwrap();
     let error = Store::open(&rig.state("link/")).unwrap_err();
     assert_eq!(error.kind(), Kind::Permission);
+}
+
+/// The kernel has no route by an interface that is down: what is sent to its network goes where the next route leads.
+#[test]
+fn an_interface_that_is_down_leads_to_no_jail() {
+    let mut rig = Rig::new();
+    rig.host.interfaces[2].up = false;
+    let error = rig.publish(&request("web", "8080:80")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.message().contains("10.0.0.2, which is on the network of bridge0, which is down"), "{error}");
+    assert!(rig.loaded().is_empty() && rig.list().is_empty());
+    // a network that is up and as wide as the world is that of the gateway interface, and not of jails
+    rig.host.interfaces[0].addresses.push("10.2.0.1/8".parse().unwrap());
+    let error = rig.publish(&request("web", "8080:80/tcp")).unwrap_err();
+    assert!(error.message().contains("10.0.0.2, which is on the network of em0"), "{error}");
+    rig.host.interfaces[2].up = true;
+    assert_eq!(rig.publish(&request("web", "8080:80")).unwrap().redirects.len(), 2);
 }
