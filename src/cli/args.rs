@@ -92,7 +92,7 @@ pub enum Command {
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
-    /// Show the options of a command; of port specs: kport help spec; of pf.conf: kport help pf
+    /// Show a command's options; kport help spec: port specs; kport help pf: pf.conf
     Help {
         #[arg(value_name = "COMMAND|spec|pf")]
         word: Option<String>,
