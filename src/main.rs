@@ -8,7 +8,7 @@ use clap::Parser;
 use kport::error::{Error, Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, cni, diagnose, hook, import, inspect, oci, output, session, setup, trace};
+use cli::{change, cni, diagnose, hook, import, inspect, metrics, oci, output, session, setup, trace};
 
 fn main() -> ExitCode {
     if let Err(error) = session::refuse_borrowed_rights() {
@@ -60,6 +60,9 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::OciHook => oci::run(&global),
         Command::Cni => unreachable!("answered in main"),
         Command::Gc(args) => change::gc(&global, &args),
+        Command::Metrics => metrics::run(&global),
+        Command::Completions { shell } => inspect::completions(shell),
+        Command::Help { word } => inspect::help(word.as_deref()),
     }
 }
 

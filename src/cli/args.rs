@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use kport::name::JailName;
 use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
@@ -14,14 +15,14 @@ use kport::rule::Rate;
 use kport::session::Backend;
 use kport::sim::{IpProtocol, Release};
 
-use super::hook;
+use super::{help, hook};
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
 pub const USAGE: u8 = 64;
 
 /// Publish ports of FreeBSD jails through pf(4).
 #[derive(Debug, Parser)]
-#[command(name = "kport", version, max_term_width = 100)]
+#[command(name = "kport", version, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -84,6 +85,18 @@ pub enum Command {
     Import(ImportArgs),
     /// Drop what belongs to jails that are gone
     Gc(JsonArgs),
+    /// Print OpenMetrics text: what each mapping has carried, and whether it is live
+    Metrics,
+    /// Print the completions of a shell
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Show a command's options; kport help spec: port specs; kport help pf: pf.conf
+    Help {
+        #[arg(value_name = "COMMAND|spec|pf")]
+        word: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +163,12 @@ pub struct ListArgs {
     /// One JSON document
     #[arg(long)]
     pub json: bool,
+    /// A table that stays: what each mapping carries in a second, until it is interrupted
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+    /// How long --watch counts for each table
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
+    pub interval: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -327,8 +346,16 @@ impl RequestArgs {
 }
 
 impl Cli {
-    /// What clap cannot say: one spec is needed at least, also where a hook leaves the jail out.
+    /// What clap cannot say: one spec is needed at least, also where a hook leaves the jail out; help has topics of its own.
     pub fn checked(self) -> Result<Cli, clap::Error> {
+        if let Command::Help { word } = &self.command {
+            return match word.as_deref() {
+                Some(word) if help::topic(word).is_some() => Ok(self),
+                // clap's own answer, also to what is no command
+                Some(word) => Cli::try_parse_from(["kport", word, "--help"]),
+                None => Cli::try_parse_from(["kport", "--help"]),
+            };
+        }
         let complete = match &self.command {
             Command::Publish(args) if args.hook => !hook::words(args.request.words()).1.is_empty(),
             Command::Publish(PublishArgs { request, kleene: Some(_), .. }) => request.specs.is_empty(),
@@ -348,6 +375,13 @@ impl Cli {
             }
         };
         Err(Cli::command().error(kind, text))
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("it has to be longer than 0".to_owned()),
+        interval => Ok(interval),
     }
 }
 

@@ -1,15 +1,18 @@
-//! The commands that only look: parse, rules, list.
+//! The commands that only look: parse, rules, list, help, completions.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
 
 use kport::error::Result;
 use kport::publisher;
 use kport::rule;
 use kport::spec;
 
-use super::args::{Global, ListArgs, ParseArgs, RequestArgs};
-use super::output::{Shown, document, print};
+use super::args::{Cli, Global, ListArgs, ParseArgs, RequestArgs};
+use super::output::{Shown, document, print, raw};
 use super::request::request;
 use super::session::{host, session};
-use super::show;
+use super::{help as topics, show, watch};
 
 /// `kport parse`
 pub fn parse(args: &ParseArgs) -> Result<()> {
@@ -29,6 +32,9 @@ pub fn rules(global: &Global, args: &RequestArgs) -> Result<()> {
 
 /// `kport list`
 pub fn list(global: &Global, args: &ListArgs) -> Result<()> {
+    if args.watch {
+        return watch::run(global, args.jail.as_ref(), args.interval);
+    }
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     let (publisher, jail) = (session.publisher(&observer)?, args.jail.as_ref());
@@ -37,4 +43,17 @@ pub fn list(global: &Global, args: &ListArgs) -> Result<()> {
         true => document(&show::list_json(&publisher.list_with_counters(jail)?)),
         false => show::list(&publisher.list(jail)?),
     })
+}
+
+/// `kport help spec`, `kport help pf`; what is about a command is clap's, see [`Cli::checked`]
+pub fn help(word: Option<&str>) -> Result<()> {
+    print(word.and_then(topics::topic).unwrap_or_default())
+}
+
+/// `kport completions`
+pub fn completions(shell: Shell) -> Result<()> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "kport", &mut script);
+    // nothing of it is anybody else's text, and a tab has to stay one
+    raw(&script).map(|_| ())
 }

@@ -2,7 +2,7 @@
 //! would obey: names of jails, of files and the like may come from others.
 
 use std::fmt::{Display, Write as _};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use clap::error::ContextValue;
@@ -64,13 +64,24 @@ fn lines(text: &str) -> String {
 
 /// Lines of text on standard output.
 pub fn print(text: &str) -> Result<()> {
-    let text = lines(text);
+    raw(lines(text).as_bytes()).map(|_| ())
+}
+
+/// A table that takes the place of the one before, on a terminal; elsewhere it comes after it. Says whether somebody still reads.
+pub fn redraw(text: &str) -> Result<bool> {
+    // home, and clear
+    let before = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    raw(format!("{before}{}", lines(text)).as_bytes())
+}
+
+/// Standard output as it is: only for what is kport's own text. Says whether somebody still reads.
+pub fn raw(bytes: &[u8]) -> Result<bool> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         // whoever read it has seen enough
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(e) => Err(Error::io("write to standard output", &e)),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -82,7 +82,7 @@ pub fn list_json(list: &[Listed]) -> Value {
 pub fn list(list: &[Listed]) -> String {
     let mut rows: Vec<[String; 6]> = vec![];
     for l in list {
-        let jail = l.jail.as_ref().map_or_else(|| format!("({})", l.anchor), |j| printable(j.as_str()).into_owned());
+        let jail = name(l);
         let state = l.liveness.name().to_owned();
         if l.redirects.is_empty() {
             rows.push([jail.clone(), "-".into(), "-".into(), "-".into(), "-".into(), state.clone()]);
@@ -102,21 +102,7 @@ pub fn list(list: &[Listed]) -> String {
         return String::new();
     }
     rows.insert(0, ["JAIL", "PROTO", "ON", "PORT", "TO", "STATE"].map(str::to_owned));
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            _ = write!(line, "{cell:<width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
+    let mut text = table(&rows);
     for l in list {
         if let Some(problem) = &l.problem {
             _ = writeln!(
@@ -129,7 +115,33 @@ pub fn list(list: &[Listed]) -> String {
     text
 }
 
-fn target(r: &Redirect) -> String {
+/// The jail, or the anchor without one.
+pub fn name(l: &Listed) -> String {
+    l.jail.as_ref().map_or_else(|| format!("({})", l.anchor), |j| printable(j.as_str()).into_owned())
+}
+
+/// Rows with their cells one below the other.
+pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Where a redirect leads.
+pub fn target(r: &Redirect) -> String {
     match r.target {
         std::net::IpAddr::V4(v4) => format!("{v4}:{}", r.jail),
         std::net::IpAddr::V6(v6) => format!("[{v6}]:{}", r.jail),

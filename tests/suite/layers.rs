@@ -121,6 +121,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::hook", &["main"]),
     ("cli::import", &["main"]),
     ("cli::inspect", &["main"]),
+    ("cli::metrics", &["main"]),
     ("cli::oci", &["main"]),
     ("cli::output", &["main"]),
     ("cli::session", &["main"]),
@@ -134,8 +135,8 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "hook", "args", "output", "show", "request", "session", "change", "diagnose", "inspect", "setup", "import",
-            "trace", "cni", "oci",
+            "help", "hook", "args", "output", "show", "traffic", "request", "session", "watch", "metrics", "change",
+            "diagnose", "inspect", "setup", "import", "trace", "cni", "oci",
         ],
     ),
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),

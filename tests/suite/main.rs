@@ -16,6 +16,7 @@ mod install;
 mod layers;
 mod man;
 mod managers;
+mod metrics;
 mod native;
 mod oci;
 mod packaging;

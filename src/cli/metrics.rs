@@ -1,0 +1,157 @@
+//! `kport metrics`: what is published as OpenMetrics text, for the textfile collector of node_exporter.
+//!
+//! The collector reads an older form, Prometheus' text format: there `# EOF` is a comment, a type has to be one that it knows
+//! (`info` is not), and a counter whose name ends in `_total` is taken for one without a type, and kept.
+
+use std::fmt::Write as _;
+
+use kport::error::{Result, printable};
+use kport::net::{PortRange, Protocol};
+use kport::pf::Counters;
+use kport::publisher::{Listed, Liveness};
+
+use super::args::Global;
+use super::output::{Shown, print};
+use super::session::session;
+use super::{show, traffic};
+
+/// `kport metrics`
+pub fn run(global: &Global) -> Result<()> {
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    print(&text(&session.publisher(&observer)?.list_with_counters(None)?))
+}
+
+/// A family of counters: its name without `_total`, its unit if it has one, what it says, and where it stands.
+type Family = (&'static str, Option<&'static str>, &'static str, fn(&Counters) -> u64);
+
+const COUNTED: [Family; 3] = [
+    ("kport_mapping_packets", None, "Packets through a mapping, both directions.", |c| c.packets),
+    ("kport_mapping_bytes", Some("bytes"), "Bytes through a mapping, both directions.", |c| c.bytes),
+    ("kport_mapping_states", None, "States that a mapping has made.", |c| c.states),
+];
+
+fn text(list: &[Listed]) -> String {
+    let mut text = String::new();
+    head(&mut text, "kport_jail_live", "gauge", None, "1 where pf has what is recorded for a jail, 0 where not.");
+    for l in list {
+        let state = l.liveness.name();
+        _ = writeln!(text, "kport_jail_live{{{},state=\"{state}\"}} {}", jail(l), live(l));
+    }
+    head(&mut text, "kport_redirect_live", "gauge", None, "1 where pf has a redirect of a mapping, 0 where not.");
+    for l in list {
+        for (redirect, _) in &l.redirects {
+            let labels = mapping(l, redirect.protocol, redirect.host);
+            let (on, to) = (escaped(&redirect.place.to_string()), escaped(&show::target(redirect)));
+            _ = writeln!(text, "kport_redirect_live{{{labels},on=\"{on}\",to=\"{to}\"}} {}", live(l));
+        }
+    }
+    for (name, unit, help, count) in COUNTED {
+        head(&mut text, name, "counter", unit, help);
+        // pf has no counters of rules that it has not
+        for l in list.iter().filter(|l| l.liveness == Liveness::Live) {
+            for m in traffic::mappings(l) {
+                _ = writeln!(text, "{name}_total{{{}}} {}", mapping(l, m.protocol, m.host), count(&m.counters));
+            }
+        }
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+fn head(text: &mut String, name: &str, kind: &str, unit: Option<&str>, help: &str) {
+    _ = writeln!(text, "# TYPE {name} {kind}");
+    if let Some(unit) = unit {
+        _ = writeln!(text, "# UNIT {name} {unit}");
+    }
+    _ = writeln!(text, "# HELP {name} {help}");
+}
+
+fn live(l: &Listed) -> u8 {
+    u8::from(l.liveness == Liveness::Live)
+}
+
+/// Names that do not print may look the same once escaped; the anchor is another one for each jail.
+fn jail(l: &Listed) -> String {
+    let name = l.jail.as_ref().map_or("", |jail| jail.as_str());
+    format!("jail=\"{}\",anchor=\"{}\"", escaped(name), escaped(l.anchor.path()))
+}
+
+fn mapping(l: &Listed, protocol: Protocol, host: PortRange) -> String {
+    format!("{},protocol=\"{}\",port=\"{host}\"", jail(l), protocol.name())
+}
+
+/// A label's value. What does not print is escaped first, as everywhere: `print` would make escapes of it that the format does not
+/// have.
+fn escaped(value: &str) -> String {
+    printable(value).replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kport::name::JailName;
+    use kport::publication::Redirect;
+
+    fn listed(jail: &str, liveness: Liveness) -> Listed {
+        let name: JailName = jail.parse().unwrap();
+        let port = |n| PortRange::new(n, n).unwrap();
+        let redirect = |place: &str, target: &str| Redirect {
+            place: place.parse().unwrap(),
+            protocol: Protocol::Tcp,
+            host: port(8080),
+            target: target.parse().unwrap(),
+            jail: port(80),
+        };
+        let counters = Counters { evaluations: 9, packets: 12, bytes: 3400, states: 2 };
+        Listed {
+            anchor: name.anchor(),
+            jail: Some(name),
+            jid: Some(1),
+            since: None,
+            liveness,
+            redirects: vec![(redirect("em0", "10.0.0.2"), counters), (redirect("em0", "2001:db8::2"), counters)],
+            problem: None,
+        }
+    }
+
+    #[test]
+    fn a_mapping_is_counted_once_and_each_redirect_is_said() {
+        let expected = "\
+# TYPE kport_jail_live gauge
+# HELP kport_jail_live 1 where pf has what is recorded for a jail, 0 where not.
+kport_jail_live{jail=\"web\",anchor=\"kport/web\",state=\"live\"} 1
+# TYPE kport_redirect_live gauge
+# HELP kport_redirect_live 1 where pf has a redirect of a mapping, 0 where not.
+kport_redirect_live{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\",on=\"em0\",to=\"10.0.0.2:80\"} 1
+kport_redirect_live{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\",on=\"em0\",to=\"[2001:db8::2]:80\"} 1
+# TYPE kport_mapping_packets counter
+# HELP kport_mapping_packets Packets through a mapping, both directions.
+kport_mapping_packets_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 12
+# TYPE kport_mapping_bytes counter
+# UNIT kport_mapping_bytes bytes
+# HELP kport_mapping_bytes Bytes through a mapping, both directions.
+kport_mapping_bytes_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 3400
+# TYPE kport_mapping_states counter
+# HELP kport_mapping_states States that a mapping has made.
+kport_mapping_states_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 2
+# EOF
+";
+        assert_eq!(text(&[listed("web", Liveness::Live)]), expected);
+    }
+
+    #[test]
+    fn what_pf_has_not_is_0_and_has_no_counters() {
+        let stale = Listed { jail: None, redirects: vec![], ..listed("old", Liveness::Stale) };
+        let said = text(&[listed("web", Liveness::Missing), stale]);
+        assert!(said.contains("kport_jail_live{jail=\"web\",anchor=\"kport/web\",state=\"missing\"} 0\n"), "{said}");
+        assert!(said.contains("kport_jail_live{jail=\"\",anchor=\"kport/old\",state=\"stale\"} 0\n"), "{said}");
+        assert!(said.contains("to=\"10.0.0.2:80\"} 0\n") && !said.contains("_total"), "{said}");
+    }
+
+    #[test]
+    fn values_are_escaped() {
+        assert_eq!(escaped("a\"b\\c"), "a\\\"b\\\\c");
+        assert_eq!(escaped("a\nb\u{202e}"), "a\\\\nb\\\\u{202e}");
+    }
+}

@@ -1,0 +1,34 @@
+//! `kport list --watch`: a table that stays, until it is interrupted.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kport::error::Result;
+use kport::name::JailName;
+use kport::publisher::Listed;
+
+use super::args::Global;
+use super::output::{Shown, redraw};
+use super::session::session;
+use super::{show, traffic};
+
+/// Prints what each mapping carries, once each interval, until nobody reads any more. SIGINT ends the process, as it does by default.
+pub fn run(global: &Global, jail: Option<&JailName>, interval: Duration) -> Result<()> {
+    let mut before = sample(global, jail)?;
+    loop {
+        thread::sleep(interval);
+        let after = sample(global, jail)?;
+        if !redraw(&show::table(&traffic::rates(&before.1, &after.1, after.0 - before.0)))? {
+            return Ok(());
+        }
+        before = after;
+    }
+}
+
+/// The time-out is that of one look, so each has a session of its own.
+fn sample(global: &Global, jail: Option<&JailName>) -> Result<(Instant, Vec<Listed>)> {
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    let list = session.publisher(&observer)?.list_with_counters(jail)?;
+    Ok((Instant::now(), list))
+}
