@@ -274,7 +274,7 @@ struct kport_options {
 	 */
 	struct kport_outcome **outcome;
 	/**
-	 * How long a call may take, in milliseconds; default: 30000.
+	 * How long a call may take, in milliseconds; default: 60000.
 	 */
 	uint32_t timeout_ms;
 	/**

@@ -229,7 +229,7 @@ pub struct kport_options {
     /// size) and never read, so what it held must be freed before, and threads
     /// that share options have NULL here; default: nobody wants to know.
     pub outcome: *mut *mut kport_outcome,
-    /// How long a call may take, in milliseconds; default: 30000.
+    /// How long a call may take, in milliseconds; default: 60000.
     pub timeout_ms: u32,
     /// KPORT_FORCE and the like, or-ed.
     pub flags: u32,

@@ -46,7 +46,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub host: Option<PathBuf>,
     /// How long a command may take
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
     /// Say what is done, step by step, and what pfctl(8) is given and answers; twice: also what the host answered
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
