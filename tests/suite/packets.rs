@@ -292,14 +292,16 @@ impl Case {
         };
         let Party::Jail(client) = who else { return Expected::Nothing };
         let client = self.world.jails.iter().find(|jail| jail.name == *client).unwrap();
-        let published =
-            self.publications.iter().filter(|p| p.jail.as_str() == target.name && !p.options.reach.is_empty());
+        // where bridge members are filtered, a list of the bridges alone lets nothing over them
+        let reaches = |options: &Options| {
+            if self.world.pfil_member { options.reach.len() > 1 } else { !options.reach.is_empty() }
+        };
+        let published = self.publications.iter().filter(|p| p.jail.as_str() == target.name && reaches(&p.options));
         let mut ports = published.flat_map(|p| &p.redirects).filter(|r| r.target == to.ip() && r.protocol == protocol);
         let open = ports.any(|redirect| redirect.jail.contains(to.port()));
         // past the host on the same bridge, unless its members are filtered
         let past = client.behind == target.behind && (!self.world.pfil_member || client.name == target.name);
-        let members = !self.world.pfil_member || self.publications.iter().all(|p| p.options.reach.len() != 1);
-        if past || (open && members) { Expected::Reaches(target.name.clone(), to) } else { Expected::Nothing }
+        if past || open { Expected::Reaches(target.name.clone(), to) } else { Expected::Nothing }
     }
 
     /// Who may send, from which address, by family.
