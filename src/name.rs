@@ -132,7 +132,7 @@ impl Anchor {
                     && digest.len() == DIGEST
                     && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             });
-        (made && child.len() < MAX_NAME - PARENT.len()).then(|| Anchor { path: format!("{PARENT}/{child}") })
+        (made && child.len() < MAX_NAME - PARENT.len()).then(|| Anchor { path: [PARENT, "/", child].concat() })
     }
 }
 

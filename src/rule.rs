@@ -265,6 +265,30 @@ impl Rule {
     }
 }
 
+/// How many rules the kernel has: one for each of [`Match::members`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Nat and rdr rules.
+    pub translations: usize,
+    /// Filter rules.
+    pub filters: usize,
+}
+
+impl Count {
+    /// That of rules.
+    pub fn of(rules: &[Rule]) -> Count {
+        let mut count = Count::default();
+        for rule in rules {
+            let members = rule.matches().members().count();
+            match rule {
+                Rule::Nat { .. } | Rule::Rdr { .. } => count.translations += members,
+                Rule::Pass { .. } => count.filters += members,
+            }
+        }
+        count
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

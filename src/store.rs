@@ -45,7 +45,7 @@ const JAILS: &str = "jails";
 
 /// The file of an anchor's record.
 fn file_name(anchor: &Anchor) -> String {
-    format!("{}.json", anchor.child())
+    [anchor.child(), ".json"].concat()
 }
 
 /// What is recorded of one jail.

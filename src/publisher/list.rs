@@ -27,20 +27,29 @@ pub(super) fn list(
         None => None,
     };
     // by the names below kport/. First pf, then the records: what is published has its record before it is in pf
-    let mut in_pf = match &one {
+    let in_pf = match &one {
         Some(anchor) => BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor)?)]),
         None => firewall.loaded_all(counters)?,
     };
     let mut records = store.records()?;
     let recorded = one.map_or_else(|| records.anchors(), |anchor| Ok(vec![anchor]))?;
-    let mut listed = Vec::with_capacity(recorded.len());
     let all = recorded.len();
+    let mut listed = Vec::with_capacity(all);
+    let unknown = |(child, loaded): (String, Loaded)| {
+        let anchor = Anchor::from_child(&child).filter(|_| !loaded.is_empty())?;
+        Some(without_record(anchor, &loaded, None))
+    };
+    // both are sorted
+    let mut in_pf = in_pf.into_iter().peekable();
     for (done, anchor) in recorded.into_iter().enumerate() {
         if Instant::now() >= deadline {
             let what = format!("the time is up after {done} of {all} anchors; list again, with more time (--timeout)");
             return Err(Error::new(Kind::Busy, what));
         }
-        let loaded = in_pf.remove(anchor.child()).unwrap_or_default();
+        while let Some(other) = in_pf.next_if(|(child, _)| child.as_str() < anchor.child()) {
+            listed.extend(unknown(other));
+        }
+        let loaded = in_pf.next_if(|(child, _)| child == anchor.child()).map(|(_, loaded)| loaded).unwrap_or_default();
         let (record, problem) = match records.get(&anchor) {
             Ok(record) => (record.filter(|r| r.boot == boot), None),
             Err(error) => (None, Some(error.message().to_owned())),
@@ -51,10 +60,7 @@ pub(super) fn list(
             None => {}
         }
     }
-    let unknown = in_pf.into_iter().filter(|(_, loaded)| !loaded.is_empty());
-    listed
-        .extend(unknown.filter_map(|(child, loaded)| Some(without_record(Anchor::from_child(&child)?, &loaded, None))));
-    listed.sort_unstable_by(|a, b| a.anchor.cmp(&b.anchor));
+    listed.extend(in_pf.filter_map(unknown));
     Ok(listed)
 }
 
@@ -93,11 +99,13 @@ pub(super) fn earlier_name(
 
 /// A jail's part.
 fn recorded_as(anchor: Anchor, record: Record, loaded: Loaded, counters: bool) -> Listed {
-    let wanted = rules::of_all(&record.publications);
     // after an interrupted change pf may hold the set before, and that may look the same
-    let before = !record.replaces.is_empty() && loaded.fits(&rules::of_all(&record.replaces));
-    let live = !before && loaded.fits(&wanted);
-    let counted = if counters && live { counted(&wanted, loaded.filters) } else { BTreeMap::new() };
+    let before = !record.replaces.is_empty() && loaded.is_as_many(rules::count(&record.replaces));
+    let live = !before && loaded.is_as_many(rules::count(&record.publications));
+    let counted = match counters && live {
+        true => counted(&rules::of_all(&record.publications), loaded.filters),
+        false => BTreeMap::new(),
+    };
     let redirects = record.redirects().map(|r| {
         let label = || record.jail.mapping_label(r.protocol, r.host);
         let counters = if counted.is_empty() { None } else { counted.get(&label()).copied() };

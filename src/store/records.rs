@@ -42,9 +42,7 @@ impl Store {
 
     /// The anchors that have a record, sorted.
     pub fn anchors(&self) -> Result<Vec<Anchor>> {
-        let mut found = self.records()?.anchors()?;
-        found.sort_unstable();
-        Ok(found)
+        self.records()?.anchors()
     }
 
     /// What a file says, if it is this anchor's record.
@@ -94,11 +92,14 @@ impl Store {
 }
 
 impl Records<'_> {
-    /// The anchors that have one, in no order.
+    /// The anchors that have one, sorted.
     pub fn anchors(&self) -> Result<Vec<Anchor>> {
         let names = self.folder.as_ref().map_or(Ok(vec![]), Folder::names);
         let names = names.map_err(|e| Error::io(format_args!("read {}", self.store.dir.join(JAILS).display()), &e))?;
-        Ok(names.iter().filter_map(|name| Anchor::from_child(name.strip_suffix(".json")?)).collect())
+        let anchors = names.iter().filter_map(|name| Anchor::from_child(name.strip_suffix(".json")?));
+        let mut anchors: Vec<Anchor> = anchors.collect();
+        anchors.sort_unstable();
+        Ok(anchors)
     }
 
     /// As [`Store::get`].
