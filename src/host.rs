@@ -14,6 +14,7 @@ mod played;
 mod rights;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,10 @@ pub struct Process {
     pub arguments: Vec<String>,
 }
 
+/// How long a jail may take to tell its addresses where nobody else waits meanwhile. It takes a millisecond, and a loaded
+/// machine many.
+pub const ANSWER_TIME: Duration = Duration::from_secs(5);
+
 /// What kport asks the host. Every answer is a fact of this moment.
 pub trait Host {
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
@@ -138,8 +143,10 @@ pub trait Host {
     fn jails(&self) -> Result<Jails>;
 
     /// The addresses that a jail with `vnet` has, in the order of its interfaces; loopback, link-local and unspecified
-    /// ones left out, and those of interfaces that are down.
-    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>>;
+    /// ones left out, and those of interfaces that are down. What is told is the word of the jail's root, who can keep it back
+    /// too: that is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that has gone. No answer `within` that
+    /// time is [`Kind::Busy`](crate::error::Kind::Busy), and every other error is not of the jail's making.
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>>;
 
     /// Every listening tcp and sctp socket, and every udp socket that is bound to a port of its own choice and not connected,
     /// of the host and of the jails that share its network stack. A udp socket whose port the kernel chose is a client's.

@@ -33,7 +33,7 @@ use crate::rules;
 use crate::spec::Spec;
 use crate::store::Store;
 
-pub(crate) use addresses::are_related;
+pub(crate) use facts::are_related;
 use transaction::Transaction;
 
 /// The phases of a transaction, in order.

@@ -78,6 +78,12 @@ impl Native {
     }
 }
 
+/// The interfaces and groups that pf does not look at (`set skip on`), by its device; `None` where this system's kernel does not
+/// tell, and pfctl(8) may. It costs far less than a run of pfctl(8), and goes through all interfaces of the host as that does.
+pub fn skipped() -> Option<Vec<String>> {
+    read::skipped(&Device::open().ok()?).ok()?
+}
+
 /// Whether the kernel knows the calls that differ between releases. Changes nothing. Whoever may only read pf learns that a
 /// change is refused when he makes one.
 pub fn probe<K: Kernel>(kernel: &K) -> Result<()> {
@@ -130,6 +136,11 @@ impl<K: Kernel> Native<K> {
     #[must_use]
     pub fn with_cache(self, path: PathBuf, boot: String) -> Native<K> {
         Native { cache: Some(CacheFile { path, boot }), ..self }
+    }
+
+    /// The interfaces and groups that pf does not look at, like [`skipped`].
+    pub fn skipped(&self) -> Result<Option<Vec<String>>> {
+        Ok(read::skipped(&self.kernel)?)
     }
 
     /// pf's limit of anchors (0 is none); `None` where the kernel has no such limit (before 15).

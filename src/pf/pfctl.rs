@@ -4,8 +4,9 @@
 //! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
 //!
 //! A run costs far more than what it does, so one run does what it can: pfctl(8) shows before it loads (main in
-//! sbin/pfctl/pfctl.c). Publishing takes four: the main ruleset's translation and filter rules, the load, which says as well
-//! whether pf is enabled, and which interfaces are skipped. The same again takes two, unpublishing two, a list of all jails two.
+//! sbin/pfctl/pfctl.c). Publishing takes three: the main ruleset's translation and filter rules, the load, which says as well
+//! whether pf is enabled; and a fourth where nobody else says which interfaces are skipped ([`Pfctl::skips_from`]), since pfctl
+//! shows one thing a run. The same again takes two, unpublishing two, a list of all jails two.
 
 mod nested;
 
@@ -45,6 +46,7 @@ pub struct Pfctl {
     deadline: Cell<Instant>,
     seen: RefCell<Seen>,
     trace: Option<Box<Trace>>,
+    skips: Option<Box<Skips>>,
     /// A copy of the host-wide lock's descriptor.
     lock: RefCell<Option<OwnedFd>>,
 }
@@ -60,6 +62,9 @@ struct Seen {
 
 /// What sees every run of the program.
 pub type Trace = dyn Fn(&Run<'_>) + Send + Sync;
+
+/// What tells the interfaces and groups that pf does not look at (`set skip on`); `None` where it cannot.
+pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
 
 /// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for each
 /// line of input (`<`), output (`>`) and standard error (`!`).
@@ -108,6 +113,7 @@ impl Pfctl {
             deadline: Cell::new(deadline),
             seen: RefCell::default(),
             trace: None,
+            skips: None,
             lock: RefCell::new(None),
         }
     }
@@ -116,6 +122,13 @@ impl Pfctl {
     #[must_use]
     pub fn traced(mut self, trace: Box<Trace>) -> Pfctl {
         self.trace = Some(trace);
+        self
+    }
+
+    /// The same, and `skips` is asked which interfaces pf does not look at, before a run of pfctl is spent on that.
+    #[must_use]
+    pub fn skips_from(mut self, skips: Box<Skips>) -> Pfctl {
+        self.skips = Some(skips);
         self
     }
 
@@ -236,10 +249,15 @@ impl Pfctl {
 
     /// `set skip on`, which `-sr` does not print.
     fn skipped(&self) -> Result<String> {
-        let shown = self.show("", &["-v", "-sI"])?;
-        let names = shown.lines().filter_map(|line| line.strip_suffix(" (skip)"));
+        let names = match self.skips.as_ref().and_then(|skips| skips()) {
+            Some(names) => names,
+            None => {
+                let shown = self.show("", &["-v", "-sI"])?;
+                shown.lines().filter_map(|line| line.strip_suffix(" (skip)")).map(str::to_owned).collect()
+            }
+        };
         // no packet of a trace passes an interface with a name that kport does not know
-        let names = names.filter(|name| name.parse::<Interface>().is_ok());
+        let names = names.iter().filter(|name| name.parse::<Interface>().is_ok());
         Ok(names.map(|name| format!("set skip on \"{name}\"\n")).collect())
     }
 

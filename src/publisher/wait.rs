@@ -31,7 +31,7 @@ pub(super) fn for_address(
     let start = Instant::now();
     let end = start.checked_add(request.wait).unwrap_or(deadline).min(deadline);
     loop {
-        let error = match found(host, request) {
+        let error = match found(host, request, end) {
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument) => error,
             other => return other,
         };
@@ -45,7 +45,7 @@ pub(super) fn for_address(
     }
 }
 
-fn found(host: &dyn Host, request: &Request) -> Result<()> {
+fn found(host: &dyn Host, request: &Request, end: Instant) -> Result<()> {
     let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
-    Targets::choose(&request.jail, &reported(host, &request.jail, jail.as_ref())?).map(|_| ())
+    Targets::choose(&request.jail, &reported(host, &request.jail, jail.as_ref(), end)?).map(|_| ())
 }

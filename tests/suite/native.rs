@@ -1034,6 +1034,27 @@ fn a_ticket_is_no_part_of_a_stored_rule() {
     assert_eq!((u32_at(&stored.bytes, 4), u32_at(&stored.pool[0], 4)), (0, 0));
 }
 
+/// `set skip on`, in the structs of the kernel.
+#[test]
+fn skipped_interfaces() {
+    let fake = Fake::new();
+    let skipped = || native(&fake).skipped().unwrap();
+    // an answer without the group of all interfaces is another kernel's
+    assert_eq!(skipped(), None);
+    fake.set_interfaces(&[("all", false, false), ("lo0", false, true)]);
+    assert_eq!(skipped(), None);
+    fake.set_interfaces(&[("all", true, false), ("em0", false, false), ("lo", true, true), ("lo0", false, true)]);
+    assert_eq!(skipped(), Some(vec!["lo".to_owned(), "lo0".to_owned()]));
+    // more than there is room for at first
+    let names: Vec<String> = (0..300).map(|n| format!("epair{n}a")).collect();
+    let mut many: Vec<_> = names.iter().map(|name| (name.as_str(), false, false)).collect();
+    many.extend([("all", true, false), ("vnet0", false, true)]);
+    fake.set_interfaces(&many);
+    assert_eq!(skipped(), Some(vec!["vnet0".to_owned()]));
+    fake.set_other_kif();
+    assert_eq!(skipped(), None);
+}
+
 #[test]
 fn tables() {
     let fake = Fake::new();

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use kport::error::Result;
 use kport::host::{Host, HostInterface, Jail, Jails, Listener, Process};
@@ -55,8 +56,8 @@ impl Host for WithoutConmon {
         self.host.jails()
     }
 
-    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
-        self.host.vnet_addresses(jail)
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+        self.host.vnet_addresses(jail, within)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

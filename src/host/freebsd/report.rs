@@ -32,8 +32,12 @@ pub fn head(step: u32, errno: i32, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it.
-pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Answer> {
+/// How long a child may be stopped. What asks a jail can be stopped by the jail's root, and no continued one takes so long.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+
+/// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it. A child that was killed, or that
+/// `is_stopped`, is [`Kind::Unavailable`].
+pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<Answer> {
     let mut received = Vec::new();
     let mut chunk = [0; 16 * 1024];
     loop {
@@ -50,9 +54,9 @@ pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Answ
                 _ => return Err(Error::new(Kind::Internal, "a report of the wrong length from a child process")),
             }
         }
-        wait(pipe, deadline)?;
+        wait(pipe, deadline, is_stopped)?;
         match rustix::io::read(pipe, &mut chunk) {
-            Ok(0) => return Err(Error::new(Kind::System, "a child process ended before it had reported: killed?")),
+            Ok(0) => return Err(Error::new(Kind::Unavailable, "the process that asks was killed; what kills it?")),
             Ok(count) => received.extend_from_slice(&chunk[..count]),
             Err(rustix::io::Errno::INTR) => (),
             Err(errno) => return Err(Error::io("read a child's report", &errno.into())),
@@ -61,14 +65,17 @@ pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Answ
 }
 
 /// Until there is something to read.
-fn wait(pipe: BorrowedFd<'_>, deadline: Instant) -> Result<()> {
+fn wait(pipe: BorrowedFd<'_>, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left == Duration::ZERO {
-            return Err(Error::new(Kind::Busy, "a child process did not report in time"));
+            return Err(Error::new(Kind::Busy, "the process that asks did not report in time"));
         }
-        let timeout = Timespec::try_from(left).ok();
+        let timeout = Timespec::try_from(left.min(STOP_CHECK)).ok();
         match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) if is_stopped() => {
+                return Err(Error::new(Kind::Unavailable, "the process that asks was stopped; what stops it?"));
+            }
             Ok(0) | Err(rustix::io::Errno::INTR) => (),
             Ok(_) => return Ok(()),
             Err(errno) => return Err(Error::io("poll", &io::Error::from(errno))),
@@ -98,7 +105,7 @@ mod tests {
                     std::thread::yield_now();
                 }
             });
-            read(reader.as_fd(), most, Instant::now() + time)
+            read(reader.as_fd(), most, Instant::now() + time, &|| false)
         })
     }
 
@@ -133,10 +140,16 @@ mod tests {
     fn a_child_that_dies_or_hangs() {
         let (reader, writer) = pipe();
         rustix::io::write(&writer, &head(0, 0, 5)).unwrap();
-        let now = read(reader.as_fd(), 5, Instant::now());
-        assert_eq!(now.unwrap_err().kind(), Kind::Busy);
+        let until = |time, is_stopped: &dyn Fn() -> bool| {
+            read(reader.as_fd(), 5, Instant::now() + time, is_stopped).unwrap_err().kind()
+        };
+        assert_eq!(until(Duration::ZERO, &|| false), Kind::Busy);
+        // root of the jail has stopped it
+        assert_eq!(until(LONG, &|| true), Kind::Unavailable);
+        // or it was only slow
+        let asked = std::cell::Cell::new(0);
+        assert_eq!(until(2 * STOP_CHECK, &|| asked.replace(asked.get() + 1) > 5), Kind::Busy);
         drop(writer);
-        let dead = read(reader.as_fd(), 5, Instant::now() + LONG);
-        assert_eq!(dead.unwrap_err().kind(), Kind::System);
+        assert_eq!(until(LONG, &|| false), Kind::Unavailable);
     }
 }

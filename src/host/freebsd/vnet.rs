@@ -14,7 +14,7 @@
 //! * root of the jail may debug what runs in the jail, and the child has the caller's memory and descriptors: before it
 //!   goes in it closes every descriptor but the pipe, and forbids tracing itself (PROC_TRACE_CTL of procctl(2); lifting
 //!   that takes PRIV_DEBUG_DENIED, which no jail has);
-//! * root of the jail may stop or kill it: the wait is bounded.
+//! * root of the jail may stop or kill it: a stopped one is not waited for, and the wait is bounded.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -23,17 +23,16 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use libc::{c_int, c_uint, c_void, sigset_t};
+use libc::{c_int, c_uint, c_void, pid_t, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::interface::{LIST, links, reachable};
+use super::process;
 use super::report::{self, Answer, HEAD};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{self, Taken};
 use crate::host::Jail;
 
-/// How long the child may take. It has four system calls to make.
-const TIME: Duration = Duration::from_secs(5);
 /// The room for the answer at first, and at most: about a hundred interfaces with an address, and some thousands.
 const FIRST: usize = 64 << 10;
 const MOST: usize = 4 << 20;
@@ -43,19 +42,23 @@ const STEPS: [&str; 5] =
     ["pass on the pipe", "close descriptors", "procctl PROC_TRACE_CTL", "jail_attach", "read the interface list"];
 
 /// The addresses that a jail with a network stack of its own has.
-pub fn addresses(jail: &Jail) -> Result<Vec<IpAddr>> {
-    Ok(reachable(&links(&interface_list(jail)?)?))
+pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+    Ok(reachable(&links(&interface_list(jail, within)?)?))
 }
 
 /// The answer to NET_RT_IFLISTL inside `jail`.
-fn interface_list(jail: &Jail) -> Result<Vec<u8>> {
-    let deadline = Instant::now() + TIME;
+fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
+    let deadline = Instant::now() + within;
     let who = format!("addresses of jail {}", quoted(&jail.name));
     let mut room = FIRST;
     loop {
         match ask(jail.jid, room, deadline).map_err(|error| error.context(&who))? {
             Answer::Done(list) => return Ok(list),
             Answer::Failed(4, libc::ENOMEM) if room < MOST => room *= 4,
+            // root of the jail makes interfaces as it likes
+            Answer::Failed(4, libc::ENOMEM) => {
+                return Err(Error::new(Kind::Unavailable, format!("{who}: it has more interfaces than kport reads")));
+            }
             // jail_attach(2)
             Answer::Failed(3, libc::EINVAL) => {
                 return Err(Error::new(Kind::Unavailable, format!("{who}: jail {} is gone or going", jail.jid)));
@@ -86,27 +89,30 @@ fn ask(jid: i32, room: usize, deadline: Instant) -> Result<Answer> {
             // SAFETY: this is the child; `answer` has `room` bytes, and `writer` is an open pipe.
             0 => unsafe { send(jid, writer.as_raw_fd(), answer.as_mut_ptr(), room) },
             // SAFETY: the descriptor is new and nobody else has it.
-            _ => Child(unsafe { OwnedFd::from_raw_fd(fd) }),
+            pid => Child { pid, descriptor: unsafe { OwnedFd::from_raw_fd(fd) } },
         }
     };
     drop(writer);
-    let report = report::read(reader.as_fd(), room, deadline);
+    let report = report::read(reader.as_fd(), room, deadline, &|| process::is_stopped(child.pid));
     drop(child);
     report
 }
 
-/// A child process by its descriptor.
-struct Child(OwnedFd);
+/// A child process. Its number is its own until the descriptor is closed.
+struct Child {
+    pid: pid_t,
+    descriptor: OwnedFd,
+}
 
 impl Drop for Child {
     /// Ends it, if it has not come to its end, and waits until it has: then the close that follows reaps it. The close
     /// of one that still runs would leave it to its reaper, and that may be the caller (PROC_REAP_ACQUIRE).
     fn drop(&mut self) {
         // SAFETY: no memory is involved. An error says that it has ended.
-        unsafe { libc::pdkill(self.0.as_raw_fd(), libc::SIGKILL) };
+        unsafe { libc::pdkill(self.descriptor.as_raw_fd(), libc::SIGKILL) };
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         // POLLHUP, which needs not be asked for, says that it has ended; there is nothing to do if it has not
-        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::empty())], Some(&second));
+        let _ = poll(&mut [PollFd::new(&self.descriptor, PollFlags::empty())], Some(&second));
     }
 }
 
