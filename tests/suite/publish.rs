@@ -582,3 +582,17 @@ fn host_access_needs_pf_to_see_what_the_host_sends_itself() {
     wish.allow_inert = false;
     assert!(!rig.publish(&wish).unwrap().changed);
 }
+
+/// The main ruleset of the simulator is written by people: `port 2222` is that port, and no other.
+#[test]
+fn a_redirect_of_the_admins_own_is_in_the_way_of_its_port_alone() {
+    let rig = Rig::new();
+    fs::create_dir_all(rig.state("sim")).unwrap();
+    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    fs::write(rig.state("sim/main.conf"), format!("rdr on em0 proto tcp to port 2222 -> 10.0.0.9 port 22\n{calls}"))
+        .unwrap();
+    rig.publish(&request("web", "8080:80 2222:22/udp em1:2222:22")).unwrap();
+    let error = rig.publish(&request("db", "2200-2300:1200")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+    assert!(error.message().contains("to port 2222"), "{error}");
+}
