@@ -596,3 +596,32 @@ fn a_redirect_of_the_admins_own_is_in_the_way_of_its_port_alone() {
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
     assert!(error.message().contains("to port 2222"), "{error}");
 }
+
+/// The line that a message names is that of the admin's file.
+#[test]
+fn the_line_of_a_mistake() {
+    let rig = Rig::new();
+    fs::create_dir_all(rig.state("sim")).unwrap();
+    let mistakes = [
+        "table",
+        "pass inn",
+        "pass \"x",
+        "pass $x",
+        "}",
+        "pass from {",
+        "anchor x {",
+        "include \"gone\"",
+        "pass from 10.0.0.0/77",
+    ];
+    for mistake in mistakes {
+        for (before, line) in [("", 1), ("\n", 2), ("# a\n\npass all\nblock \\\n  all\n\n", 7), ("x=\"a\nb\"\n", 3)] {
+            for after in ["", "\n", "\n\n# b\n"] {
+                let mistake = if before.starts_with('x') { mistake.replace("$x", "$y") } else { mistake.to_owned() };
+                let text = format!("{before}{mistake}{after}");
+                fs::write(rig.state("sim/main.conf"), &text).unwrap();
+                let error = rig.publish(&request("web", "8080:80")).unwrap_err();
+                assert!(error.message().contains(&format!("main.conf line {line}: ")), "{text:?}: {error}");
+            }
+        }
+    }
+}
