@@ -625,3 +625,15 @@ fn the_line_of_a_mistake() {
         }
     }
 }
+
+/// pf would lead a packet of sctp to the port that it asks for, whatever the rule says.
+#[test]
+fn sctp_keeps_its_port() {
+    let rig = Rig::new();
+    for spec in ["8080:80/sctp", "8080:80/tcp,sctp", "auto:80/sctp"] {
+        let error = rig.publish(&request("web", spec)).unwrap_err();
+        assert!(error.kind() == Kind::Unsupported && error.message().contains("publish 80:80/sctp"), "{spec}: {error}");
+        assert!(rig.loaded().is_empty() && rig.list().is_empty(), "{spec}");
+    }
+    rig.publish(&request("web", "3868/sctp")).unwrap();
+}
