@@ -98,6 +98,51 @@ fn restore_goes_back() {
     }
 }
 
+/// A pfctl(8) that does its work and never leaves is killed at the deadline: what the anchor holds then decides. Where that cannot be
+/// seen, or the rest fails, the way back is gone, though pfctl hangs behind it as well.
+#[test]
+fn a_pfctl_that_hangs_behind_its_commit() {
+    const LOOK: &str = "-a kport/web -sr";
+    let denied = Fault::Say(1, "pfctl: /dev/pf: Permission denied\n");
+    // what goes wrong after the load, at which call, and how often a load hangs
+    for (then, loads, published) in
+        [(None, 1, true), (Some((LOOK, denied)), 1, false), (Some(("Running", denied)), 2, false)]
+    {
+        for before in [None, Some(narrow())] {
+            let rig = Rig::new();
+            let standin = standin::Pfctl::new();
+            let ample = || Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60));
+            if let Some(before) = &before {
+                rig.with(&ample(), &Unobserved, |p| p.publish(before)).unwrap();
+            }
+            let old = (standin.rules("kport/web"), crate::support::rig::files(rig.path()));
+            standin.faults("-f -", loads, 100, Fault::HangLate);
+            if let Some((call, fault)) = then {
+                standin.faults(call, 1, 100, fault);
+            }
+            let deadline = Instant::now() + Duration::from_secs(8);
+            let pfctl = Pfctl::new(standin.program(), deadline);
+            let publisher = Publisher::new(&rig.host, &pfctl, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
+            let done = publisher.publish(&request("web", "8080:80"));
+            let listed = rig.with(&ample(), &Unobserved, |p| p.list(None)).unwrap();
+            assert!(
+                listed.iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()),
+                "{then:?}: {done:?} {listed:?}"
+            );
+            if published {
+                assert!(done.unwrap().changed);
+                assert!(listed.len() == 1 && standin.rules("kport/web") != old.0);
+            } else {
+                let error = done.unwrap_err();
+                let new = (standin.rules("kport/web"), crate::support::rig::files(rig.path()));
+                assert_eq!(new.0, old.0, "{error}");
+                assert!(before.is_none() || new.1 == old.1, "{error}");
+                assert_eq!(listed.len(), usize::from(before.is_some()));
+            }
+        }
+    }
+}
+
 /// A boot that starts forty jails at once, with a pfctl(8) that takes its time: 10 ms a run, and a time-out that is as many times
 /// wider than the work as on a slow machine it has to be.
 #[test]
