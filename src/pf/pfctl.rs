@@ -4,8 +4,9 @@
 //! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
 //!
 //! A run costs far more than what it does, so one run does what it can: pfctl(8) shows before it loads (main in
-//! sbin/pfctl/pfctl.c). Publishing takes four: the main ruleset's translation and filter rules, the load, which says as well
-//! whether pf is enabled, and which interfaces are skipped. The same again takes two, unpublishing two, a list of all jails two.
+//! sbin/pfctl/pfctl.c). Publishing takes three: the main ruleset's translation and filter rules, the load, which says as well
+//! whether pf is enabled; and a fourth where nobody else says which interfaces are skipped ([`Pfctl::skips_from`]), since pfctl
+//! shows one thing a run. The same again takes two, unpublishing two, a list of all jails two.
 
 mod nested;
 
@@ -45,6 +46,7 @@ pub struct Pfctl {
     deadline: Cell<Instant>,
     seen: RefCell<Seen>,
     trace: Option<Box<Trace>>,
+    skips: Option<Box<Skips>>,
     /// A copy of the host-wide lock's descriptor.
     lock: RefCell<Option<OwnedFd>>,
 }
@@ -53,13 +55,17 @@ pub struct Pfctl {
 /// main ruleset, [`Firewall::replace`] whether pf is enabled.
 #[derive(Default)]
 struct Seen {
-    nat: Option<String>,
+    /// What `-sn` shows, by anchor: rdr rules and binat rules.
+    translations: BTreeMap<String, String>,
     filter: Option<String>,
     enabled: Option<bool>,
 }
 
 /// What sees every run of the program.
 pub type Trace = dyn Fn(&Run<'_>) + Send + Sync;
+
+/// What tells the interfaces and groups that pf does not look at (`set skip on`); `None` where it cannot.
+pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
 
 /// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for each
 /// line of input (`<`), output (`>`) and standard error (`!`).
@@ -108,6 +114,7 @@ impl Pfctl {
             deadline: Cell::new(deadline),
             seen: RefCell::default(),
             trace: None,
+            skips: None,
             lock: RefCell::new(None),
         }
     }
@@ -116,6 +123,13 @@ impl Pfctl {
     #[must_use]
     pub fn traced(mut self, trace: Box<Trace>) -> Pfctl {
         self.trace = Some(trace);
+        self
+    }
+
+    /// The same, and `skips` is asked which interfaces pf does not look at, before a run of pfctl is spent on that.
+    #[must_use]
+    pub fn skips_from(mut self, skips: Box<Skips>) -> Pfctl {
+        self.skips = Some(skips);
         self
     }
 
@@ -236,10 +250,15 @@ impl Pfctl {
 
     /// `set skip on`, which `-sr` does not print.
     fn skipped(&self) -> Result<String> {
-        let shown = self.show("", &["-v", "-sI"])?;
-        let names = shown.lines().filter_map(|line| line.strip_suffix(" (skip)"));
+        let names = match self.skips.as_ref().and_then(|skips| skips()) {
+            Some(names) => names,
+            None => {
+                let shown = self.show("", &["-v", "-sI"])?;
+                shown.lines().filter_map(|line| line.strip_suffix(" (skip)")).map(str::to_owned).collect()
+            }
+        };
         // no packet of a trace passes an interface with a name that kport does not know
-        let names = names.filter(|name| name.parse::<Interface>().is_ok());
+        let names = names.iter().filter(|name| name.parse::<Interface>().is_ok());
         Ok(names.map(|name| format!("set skip on \"{name}\"\n")).collect())
     }
 
@@ -272,20 +291,26 @@ impl foreign::Reader for Pfctl {
     fn read(&self, anchor: &str, ruleset: Ruleset) -> Result<Vec<Found>> {
         let (what, keyword) = match ruleset {
             Ruleset::Rdr => ("-sn", "rdr-anchor"),
+            Ruleset::Binat => ("-sn", "binat-anchor"),
             Ruleset::Filter => ("-sr", "anchor"),
         };
-        let found = |line| match foreign::call(line, keyword) {
+        let found = |line: &str| match foreign::call(line, keyword) {
             Some(call) => Some(Found::Call(call.to_owned())),
+            // `-sn` shows both
+            None if (ruleset == Ruleset::Binat) != line.trim_start().starts_with("binat") => None,
             None => foreign::redirect(anchor, line).map(Found::Redirect),
         };
-        let shown = self.show(anchor, &[what, "-P"])?;
+        let known = match ruleset {
+            Ruleset::Rdr | Ruleset::Binat => self.seen.borrow().translations.get(anchor).cloned(),
+            Ruleset::Filter => None,
+        };
+        let shown = known.map_or_else(|| self.show(anchor, &[what, "-P"]), Ok)?;
         let found = shown.lines().filter_map(found).collect();
-        if anchor.is_empty() {
-            let mut seen = self.seen.borrow_mut();
-            match ruleset {
-                Ruleset::Rdr => seen.nat = Some(shown),
-                Ruleset::Filter => seen.filter = Some(shown),
-            }
+        let mut seen = self.seen.borrow_mut();
+        match ruleset {
+            Ruleset::Rdr | Ruleset::Binat => _ = seen.translations.insert(anchor.to_owned(), shown),
+            Ruleset::Filter if anchor.is_empty() => seen.filter = Some(shown),
+            Ruleset::Filter => {}
         }
         Ok(found)
     }
@@ -447,7 +472,7 @@ impl Firewall for Pfctl {
     fn status(&self) -> Result<Status> {
         let (enabled, nat, filter) = {
             let mut seen = self.seen.borrow_mut();
-            (seen.enabled.take(), seen.nat.clone(), seen.filter.clone())
+            (seen.enabled.take(), seen.translations.get("").cloned(), seen.filter.clone())
         };
         let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
         let nat = nat.map_or_else(|| self.show("", &["-sn"]), Ok)?;
@@ -500,7 +525,7 @@ impl Firewall for Pfctl {
     fn main_ruleset(&self) -> Result<String> {
         let (nat, filter) = {
             let seen = self.seen.borrow();
-            (seen.nat.clone(), seen.filter.clone())
+            (seen.translations.get("").cloned(), seen.filter.clone())
         };
         let nat = nat.map_or_else(|| self.show("", &["-sn", "-P"]), Ok)?;
         let filter = filter.map_or_else(|| self.show("", &["-sr", "-P"]), Ok)?;
