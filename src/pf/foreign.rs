@@ -91,6 +91,8 @@ pub(crate) fn is_own(path: &str) -> bool {
 pub(crate) enum Ruleset {
     /// rdr rules
     Rdr,
+    /// binat rules, which give an address of the host to another machine
+    Binat,
     /// filter rules: 15 has `rdr-to` among them
     Filter,
 }
@@ -119,7 +121,7 @@ pub(crate) trait Reader {
 /// nobody's way.
 pub(crate) fn redirects<R: Reader>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
     let mut found = Vec::new();
-    for ruleset in [Ruleset::Rdr, Ruleset::Filter] {
+    for ruleset in [Ruleset::Rdr, Ruleset::Binat, Ruleset::Filter] {
         let mut seen = HashSet::from([String::new()]);
         let mut waiting = vec![String::new()];
         while let Some(anchor) = waiting.pop() {

@@ -54,7 +54,7 @@ pub struct Native<K = Device> {
     /// the run of pf that the memory is about, as the last status said
     since: Cell<Option<u64>>,
     /// the stamps of the main rulesets at the last look
-    main_stamps: Cell<[Option<(u32, u32)>; 3]>,
+    main_stamps: Cell<[Option<(u32, u32)>; 4]>,
 }
 
 impl Native {
@@ -195,7 +195,7 @@ impl<K: Kernel> Native<K> {
     /// The stamps of the main rulesets, as this transaction has seen them last.
     fn main_stamps(&self) -> std::result::Result<[(u32, u32); 3], Failure> {
         match self.main_stamps.get() {
-            [Some(nat), Some(rdr), Some(filter)] => Ok([nat, rdr, filter]),
+            [Some(nat), Some(rdr), Some(filter), _] => Ok([nat, rdr, filter]),
             _ => read::stamps(&self.kernel, ""),
         }
     }
@@ -236,6 +236,7 @@ impl<K: Kernel> super::foreign::Reader for Rulesets<'_, K> {
     fn read(&self, anchor: &str, ruleset: super::foreign::Ruleset) -> std::result::Result<Vec<Found>, Failure> {
         let ruleset = match ruleset {
             super::foreign::Ruleset::Rdr => Ruleset::Rdr,
+            super::foreign::Ruleset::Binat => Ruleset::Binat,
             super::foreign::Ruleset::Filter => Ruleset::Filter,
         };
         if anchor.is_empty() {

@@ -55,7 +55,8 @@ pub struct Pfctl {
 /// main ruleset, [`Firewall::replace`] whether pf is enabled.
 #[derive(Default)]
 struct Seen {
-    nat: Option<String>,
+    /// What `-sn` shows, by anchor: rdr rules and binat rules.
+    translations: BTreeMap<String, String>,
     filter: Option<String>,
     enabled: Option<bool>,
 }
@@ -290,20 +291,26 @@ impl foreign::Reader for Pfctl {
     fn read(&self, anchor: &str, ruleset: Ruleset) -> Result<Vec<Found>> {
         let (what, keyword) = match ruleset {
             Ruleset::Rdr => ("-sn", "rdr-anchor"),
+            Ruleset::Binat => ("-sn", "binat-anchor"),
             Ruleset::Filter => ("-sr", "anchor"),
         };
-        let found = |line| match foreign::call(line, keyword) {
+        let found = |line: &str| match foreign::call(line, keyword) {
             Some(call) => Some(Found::Call(call.to_owned())),
+            // `-sn` shows both
+            None if (ruleset == Ruleset::Binat) != line.trim_start().starts_with("binat") => None,
             None => foreign::redirect(anchor, line).map(Found::Redirect),
         };
-        let shown = self.show(anchor, &[what, "-P"])?;
+        let known = match ruleset {
+            Ruleset::Rdr | Ruleset::Binat => self.seen.borrow().translations.get(anchor).cloned(),
+            Ruleset::Filter => None,
+        };
+        let shown = known.map_or_else(|| self.show(anchor, &[what, "-P"]), Ok)?;
         let found = shown.lines().filter_map(found).collect();
-        if anchor.is_empty() {
-            let mut seen = self.seen.borrow_mut();
-            match ruleset {
-                Ruleset::Rdr => seen.nat = Some(shown),
-                Ruleset::Filter => seen.filter = Some(shown),
-            }
+        let mut seen = self.seen.borrow_mut();
+        match ruleset {
+            Ruleset::Rdr | Ruleset::Binat => _ = seen.translations.insert(anchor.to_owned(), shown),
+            Ruleset::Filter if anchor.is_empty() => seen.filter = Some(shown),
+            Ruleset::Filter => {}
         }
         Ok(found)
     }
@@ -465,7 +472,7 @@ impl Firewall for Pfctl {
     fn status(&self) -> Result<Status> {
         let (enabled, nat, filter) = {
             let mut seen = self.seen.borrow_mut();
-            (seen.enabled.take(), seen.nat.clone(), seen.filter.clone())
+            (seen.enabled.take(), seen.translations.get("").cloned(), seen.filter.clone())
         };
         let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
         let nat = nat.map_or_else(|| self.show("", &["-sn"]), Ok)?;
@@ -518,7 +525,7 @@ impl Firewall for Pfctl {
     fn main_ruleset(&self) -> Result<String> {
         let (nat, filter) = {
             let seen = self.seen.borrow();
-            (seen.nat.clone(), seen.filter.clone())
+            (seen.translations.get("").cloned(), seen.filter.clone())
         };
         let nat = nat.map_or_else(|| self.show("", &["-sn", "-P"]), Ok)?;
         let filter = filter.map_or_else(|| self.show("", &["-sr", "-P"]), Ok)?;

@@ -144,7 +144,7 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
     };
     assert!(!misses("8080:80"));
     let boot = good.replace("\"first\"", "\"second\"");
-    let version = good.replace("\"version\":1", "\"version\":2");
+    let version = good.replace("\"version\":2", "\"version\":3");
     let long = format!("{good}{}", " ".repeat(1 << 20));
     for bad in ["", "{}", &good[..good.len() / 2], &boot, &version, &long, "[1e999]", "\0"] {
         fs::write(&path, bad).unwrap();

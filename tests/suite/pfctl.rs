@@ -491,6 +491,8 @@ rdr-anchor \"gone/*\"
 rdr-anchor \"one\" all
 rdr pass on em0 inet proto tcp from any to (em0) port = 2222 -> 10.0.0.7 port 22
 no rdr on em0 inet proto tcp from any to any port = 25
+binat-anchor \"given\" all
+binat on em0 inet from 10.0.0.9 to any -> 192.0.2.7
 rdr on em0 what a later release may print
 anchor \"kport/*\"
 anchor \"f2b/*\" in on em0 all
@@ -504,6 +506,10 @@ pass in on em0 inet proto udp from any to 192.0.2.1 port = 53 keep state rdr-to 
     standin.put("appjail-rdr/an odd name", "rdr inet proto tcp from any to (self) port = 443 -> 10.0.0.6\n");
     standin.put("one", "rdr-anchor \"two\" all\nrdr-anchor \"/one\" all\nrdr-anchor \"../kport/*\" all\n");
     standin.put("one/two", "rdr on em1 inet proto tcp from any to any -> 10.0.0.1\n");
+    standin.put(
+        "given",
+        "binat on em0 inet from 10.0.0.9 to any -> 192.0.2.8\nrdr on em1 inet proto tcp from any to any -> 10.0.0.1\n",
+    );
     standin.put("never-called", "rdr on em1 inet proto tcp from any to any port = 9 -> 10.0.0.1\n");
     standin.put(
         "f2b/x",
@@ -529,10 +535,12 @@ pass in on em0 inet proto udp from any to 192.0.2.1 port = 53 keep state rdr-to 
             found,
             [
                 "\"\" any any em0 any",
+                "\"\" inet any 192.0.2.7 any",
                 "\"\" inet tcp em0 2222",
                 "\"\" inet udp 192.0.2.1 53",
                 "\"appjail-rdr/an odd name\" inet tcp * 443",
                 "\"f2b/x\" inet tcp em1 7",
+                "\"given\" inet any 192.0.2.8 any",
                 "\"one/two\" inet tcp em1 any",
                 "\"rdr/_hidden\" inet6 tcp em0 80-89",
                 "\"rdr/db\" inet tcp em0 5432",

@@ -27,6 +27,8 @@ pub const AF_INET6: u8 = 28;
 pub const PF_PASS: u8 = 0;
 /// PF_NAT
 pub const PF_NAT: u8 = 4;
+/// PF_BINAT
+pub const PF_BINAT: u8 = 6;
 /// PF_MATCH
 pub const PF_MATCH: u8 = 12;
 /// PF_RDR
@@ -36,6 +38,8 @@ pub const PF_RDR: u8 = 8;
 pub const PF_RULESET_FILTER: i32 = 1;
 /// PF_RULESET_NAT
 pub const PF_RULESET_NAT: i32 = 2;
+/// PF_RULESET_BINAT
+pub const PF_RULESET_BINAT: i32 = 3;
 /// PF_RULESET_RDR
 pub const PF_RULESET_RDR: i32 = 4;
 
