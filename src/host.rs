@@ -12,6 +12,7 @@ mod linux;
 mod other;
 mod played;
 mod rights;
+mod watch;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub use linux::System;
 pub use other::System;
 pub use played::Played;
 pub use rights::has_borrowed_rights;
+pub use watch::Watch;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, PerFamily, Protocol};
@@ -149,6 +151,13 @@ pub trait Host {
     /// too: that is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that has gone. No answer `within` that
     /// time is [`Kind::Busy`](crate::error::Kind::Busy), and every other error is not of the jail's making.
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>>;
+
+    /// What tells of changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` where the system does not
+    /// tell. It may take as long as `within`, and fails as [`Host::vnet_addresses`] does. To be dropped soon: a jail that is
+    /// removed meanwhile is dying until then.
+    fn watch(&self, _jail: &Jail, _within: Duration) -> Result<Option<Watch>> {
+        Ok(None)
+    }
 
     /// Every listening tcp and sctp socket, and every udp socket that is bound to a port of its own choice and not connected,
     /// of the host and of the jails that share its network stack. A udp socket whose port the kernel chose is a client's.

@@ -517,3 +517,68 @@ fn redirects_of_other_tools() {
         assert!(publish(&wish).unwrap().notes[0].starts_with("forced: "), "{name}");
     }
 }
+
+/// Requests of one jail, each with options of its own: the last one has log, the one before it sources.
+fn several(specs: [&str; 3]) -> Vec<Request> {
+    let mut all = specs.map(|spec| request("web", spec));
+    all[1].options.sources = vec!["198.51.100.0/24".parse().unwrap()];
+    all[2].options.log = true;
+    all.into()
+}
+
+#[test]
+fn several_requests_are_one_transaction() {
+    let all = |rig: &Rig, requests: &[Request]| rig.with(&rig.sim(), &Unobserved, |p| p.publish_all(requests));
+    let state = |rig: &Rig| (rig.loaded(), files(rig.path()), std::fs::read(rig.state("jails/web.json")).ok());
+    let rig = Rig::new();
+    let requests = several(["em0:8080:80", "em1:8081:81", "192.0.2.7:8082:82"]);
+    assert_eq!(all(&rig, &requests).unwrap().redirects.len(), 5);
+    let published = state(&rig);
+    assert!(!all(&rig, &requests).unwrap().changed);
+    assert_eq!(state(&rig), published);
+    // as one after the other
+    let other = Rig::new();
+    for (number, request) in requests.iter().enumerate() {
+        other.publish(&Request { add: number > 0, ..request.clone() }).unwrap();
+    }
+    assert_eq!(rig.loaded(), other.loaded());
+
+    // what the last one cannot have: another jail's port, a socket's, one of the others' own, an address of another family
+    rig.publish(&request("db", "em1:9000:90")).unwrap();
+    let mut published = state(&rig);
+    for (specs, kind) in [
+        (["em0:7080:80", "em1:7081:81", "em1:9000:90"], Kind::Conflict),
+        (["em0:7080:80", "em1:7081:81", "em0:22:22"], Kind::Conflict),
+        (["em0:7080:80", "em1:7081:81", "em0:7080:99"], Kind::Conflict),
+        (["em0:7080:80", "em1:7081:81", "[2001:db8::1]:7082:82 127.0.0.1:7083:83"], Kind::Argument),
+    ] {
+        assert_eq!(all(&rig, &several(specs)).unwrap_err().kind(), kind, "{specs:?}");
+        assert_eq!(state(&rig), published, "{specs:?}");
+    }
+    // each step of it that fails
+    let requests = several(["em0:7080:80", "em1:7081:81", "em1:7082:82"]);
+    for at in [Phase::Lock, Phase::Resolve, Phase::Check, Phase::Record, Phase::Load, Phase::Verify] {
+        for fault in [Fault::Fails, Fault::CallFails, Fault::CallFailsLate] {
+            let firewall = Faulty { sim: rig.sim(), at, fault: Cell::new(Some(fault)) };
+            let breaker = Breaker { at, fault };
+            let failed = rig.with(&firewall, &breaker, |p| p.publish_all(&requests)).is_err();
+            let calls = [Phase::Check, Phase::Load, Phase::Verify].contains(&at);
+            assert_eq!(failed, fault == Fault::Fails || calls, "{at:?} {fault:?}");
+            if failed {
+                assert_eq!(state(&rig), published, "{at:?} {fault:?}");
+            } else {
+                let again = several(["em0:8080:80", "em1:8081:81", "192.0.2.7:8082:82"]);
+                all(&rig, &again).unwrap();
+                published = state(&rig);
+            }
+        }
+    }
+
+    // whether it adds says the first one; requests of two jails, and none
+    all(&rig, &several(["em0:8080:80", "em1:8081:81", "192.0.2.7:8082:82"])).unwrap();
+    let mut more = several(["em0:6080:80", "em1:6081:81", "em1:6082:82"]);
+    more[0].add = true;
+    assert_eq!(all(&rig, &more).unwrap().redirects.len(), 11);
+    assert_eq!(all(&rig, &[request("web", "80"), request("db", "81")]).unwrap_err().kind(), Kind::Argument);
+    assert_eq!(all(&rig, &[]).unwrap_err().kind(), Kind::Argument);
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kport::error::Result;
-use kport::host::{Host, HostInterface, Jail, Jails, Listener, Process};
+use kport::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use kport::net::{Family, Interface, Protocol};
 
 /// A host, less the udp sockets that one container's conmon has on the container's own ports.
@@ -58,6 +58,10 @@ impl Host for WithoutConmon {
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         self.host.vnet_addresses(jail, within)
+    }
+
+    fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {
+        self.host.watch(jail, within)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{interface, jail, process, route, socket, value, vnet};
 use crate::error::Result;
-use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process};
+use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use crate::net::{Family, Interface};
 
 // what is read by offsets, as far as the libc crate knows the structs
@@ -56,6 +56,10 @@ impl Host for System {
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         vnet::addresses(jail, within)
+    }
+
+    fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {
+        vnet::watch(jail, within).map(Some)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {
