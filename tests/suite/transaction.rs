@@ -559,7 +559,7 @@ fn several_requests_are_one_transaction() {
     let requests = several(["em0:7080:80", "em1:7081:81", "em1:7082:82"]);
     for at in [Phase::Lock, Phase::Resolve, Phase::Check, Phase::Record, Phase::Load, Phase::Verify] {
         for fault in [Fault::Fails, Fault::CallFails, Fault::CallFailsLate] {
-            let firewall = Faulty { sim: rig.sim(), at, fault: Cell::new(Some(fault)) };
+            let firewall = faulty(rig.sim(), at, fault);
             let breaker = Breaker { at, fault };
             let failed = rig.with(&firewall, &breaker, |p| p.publish_all(&requests)).is_err();
             let calls = [Phase::Check, Phase::Load, Phase::Verify].contains(&at);
