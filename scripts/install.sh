@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what "cargo build --release" has made: the shared library under its versioned name, the static one, the header,
-# kport.pc, the manual pages and the helper. For whoever has cargo-c, "cargo cinstall" does the same but for the last two.
+# kport.pc, the manual pages, the helper and its completions for bash, fish and zsh. For whoever has cargo-c, "cargo cinstall"
+# does the same but for the last three. With --uninstall and the same options it takes the files away again.
 #
 #	cargo build --release && scripts/install.sh --prefix=/usr/local
 #
@@ -11,15 +12,17 @@ cd "$(dirname "$0")/.."
 usage() {
 	cat >&2 <<'END'
 usage: [DESTDIR=DIR] install.sh [--prefix=DIR] [--libdir=DIR] [--includedir=DIR]
-           [--pkgconfigdir=DIR] [--mandir=DIR] [--bindir=DIR] [--from=DIR]
+           [--pkgconfigdir=DIR] [--mandir=DIR] [--bindir=DIR] [--datadir=DIR]
+           [--from=DIR] [--uninstall]
 END
 	exit 64
 }
 
-prefix=/usr/local libdir='' includedir='' pkgconfigdir='' mandir='' bindir=''
+prefix=/usr/local libdir='' includedir='' pkgconfigdir='' mandir='' bindir='' datadir='' uninstall=''
 from=${CARGO_TARGET_DIR:-target}/release
 while [ $# -gt 0 ]; do
 	case $1 in
+	--uninstall) uninstall=1; shift; continue ;;
 	--*=*) name=${1%%=*} value=${1#*=} ;;
 	--*) [ $# -gt 1 ] || usage; name=$1 value=$2; shift ;;
 	*) usage ;;
@@ -32,11 +35,13 @@ while [ $# -gt 0 ]; do
 	--pkgconfigdir) pkgconfigdir=$value ;;
 	--mandir) mandir=$value ;;
 	--bindir) bindir=$value ;;
+	--datadir) datadir=$value ;;
 	--from) from=$value ;; # where cargo has left the files
 	*) usage ;;
 	esac
 done
 : "${libdir:=$prefix/lib}" "${includedir:=$prefix/include}" "${mandir:=$prefix/share/man}" "${bindir:=$prefix/bin}"
+: "${datadir:=$prefix/share}"
 if [ -z "$pkgconfigdir" ]; then
 	# where ports(7) has it
 	case $(uname -s) in
@@ -45,18 +50,30 @@ if [ -z "$pkgconfigdir" ]; then
 	esac
 fi
 
+version=$(sed -n 's/^#define KPORT_VERSION "\(.*\)"$/\1/p' include/kport.h)
+case $version in
+0.*) abi=${version%.*} ;; # before 1.0 each minor version is an ABI of its own
+*) abi=${version%%.*} ;;
+esac
+
+# where the completions of a shell are, below datadir, as the ports of FreeBSD and most others have it
+completions='bash:bash-completion/completions/kport fish:fish/vendor_completions.d/kport.fish zsh:zsh/site-functions/_kport'
+
+if [ "$uninstall" ]; then
+	rm -f "${DESTDIR-}$libdir/libkport.so.$version" "${DESTDIR-}$libdir/libkport.so.$abi" "${DESTDIR-}$libdir/libkport.so" \
+		"${DESTDIR-}$libdir/libkport.a" "${DESTDIR-}$includedir/kport.h" "${DESTDIR-}$mandir/man3/kport.3" \
+		"${DESTDIR-}$mandir/man8/kport.8" "${DESTDIR-}$mandir/man8/kport-cni.8" "${DESTDIR-}$bindir/kport" \
+		"${DESTDIR-}$pkgconfigdir/kport.pc"
+	for completion in $completions; do rm -f "${DESTDIR-}$datadir/${completion#*:}"; done
+	exit
+fi
+
 for file in libkport.so libkport.a kport; do
 	if [ ! -f "$from/$file" ]; then
 		echo "install.sh: $from/$file is missing; run cargo build --release first" >&2
 		exit 1
 	fi
 done
-
-version=$(sed -n 's/^#define KPORT_VERSION "\(.*\)"$/\1/p' include/kport.h)
-case $version in
-0.*) abi=${version%.*} ;; # before 1.0 each minor version is an ABI of its own
-*) abi=${version%%.*} ;;
-esac
 
 # What the static library needs besides itself differs with the system and the compiler, so the compiler is asked. All of it
 # comes with Rust's standard library: an empty static library needs the same.
@@ -85,3 +102,14 @@ put 755 "$from/kport" "$bindir"
 sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
 	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"
 put 644 "$work/kport.pc" "$pkgconfigdir"
+
+# one that was built for another machine does not run here
+if "$from/kport" --version >/dev/null 2>&1; then
+	for completion in $completions; do
+		name=${completion#*:}
+		"$from/kport" completions "${completion%%:*}" >"$work/completion"
+		put 644 "$work/completion" "$datadir/${name%/*}" "${name##*/}"
+	done
+else
+	echo "install.sh: $from/kport does not run here: no completions were installed" >&2
+fi

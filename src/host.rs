@@ -12,8 +12,10 @@ mod linux;
 mod other;
 mod played;
 mod rights;
+mod watch;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -22,12 +24,15 @@ pub use fixed::Fixed;
 #[cfg(target_os = "freebsd")]
 pub use freebsd::System;
 pub use interfaces::Interfaces;
+#[cfg(test)]
+pub(crate) use interfaces::fixture;
 #[cfg(target_os = "linux")]
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 pub use other::System;
 pub use played::Played;
 pub use rights::has_borrowed_rights;
+pub use watch::Watch;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, PerFamily, Protocol};
@@ -122,6 +127,10 @@ pub struct Process {
     pub arguments: Vec<String>,
 }
 
+/// How long a jail may take to tell its addresses where nobody else waits meanwhile. It takes a millisecond, and a loaded
+/// machine many.
+pub const ANSWER_TIME: Duration = Duration::from_secs(5);
+
 /// What kport asks the host. Every answer is a fact of this moment.
 pub trait Host {
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
@@ -138,8 +147,17 @@ pub trait Host {
     fn jails(&self) -> Result<Jails>;
 
     /// The addresses that a jail with `vnet` has, in the order of its interfaces; loopback, link-local and unspecified
-    /// ones left out, and those of interfaces that are down.
-    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>>;
+    /// ones left out, and those of interfaces that are down. What is told is the word of the jail's root, who can keep it back
+    /// too: that is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that has gone. No answer `within` that
+    /// time is [`Kind::Busy`](crate::error::Kind::Busy), and every other error is not of the jail's making.
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>>;
+
+    /// What tells of changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` where the system does not
+    /// tell. It may take as long as `within`, and fails as [`Host::vnet_addresses`] does. To be dropped soon: a jail that is
+    /// removed meanwhile is dying until then.
+    fn watch(&self, _jail: &Jail, _within: Duration) -> Result<Option<Watch>> {
+        Ok(None)
+    }
 
     /// Every listening tcp and sctp socket, and every udp socket that is bound to a port of its own choice and not connected,
     /// of the host and of the jails that share its network stack. A udp socket whose port the kernel chose is a client's.

@@ -33,7 +33,7 @@ use crate::rules;
 use crate::spec::Spec;
 use crate::store::Store;
 
-pub(crate) use addresses::are_related;
+pub(crate) use facts::are_related;
 use transaction::Transaction;
 
 /// The phases of a transaction, in order.
@@ -249,13 +249,34 @@ impl<'a> Publisher<'a> {
     /// jail is on the host's network, or an option does not go with a protocol; [`Kind::Argument`] for an address that no
     /// redirect can lead to, and for options that cannot hold together.
     pub fn publish(&self, request: &Request) -> Result<Outcome> {
+        self.publish_all(std::slice::from_ref(request))
+    }
+
+    /// Publishes what several requests of one jail say, each with options of its own, in one transaction: all of it or
+    /// nothing. Whether that replaces what the jail had published says the first one; the others add to it, whatever they
+    /// say. Conflicts yield, and what has no effect may be published, where each request allows it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Publisher::publish`]; [`Kind::Argument`] for no request, and for requests of several jails.
+    pub fn publish_all(&self, requests: &[Request]) -> Result<Outcome> {
+        let jail = match requests {
+            [] => return Err(Error::new(Kind::Argument, "there is nothing to publish; unpublish the jail instead")),
+            [first, ..] => &first.jail,
+        };
+        if let Some(other) = requests.iter().find(|request| request.jail != *jail) {
+            let why = format!("{} and {} are two jails: publish each by itself", jail.mention(), other.jail.mention());
+            return Err(Error::new(Kind::Argument, why));
+        }
         // others have the lock meanwhile
-        wait::for_address(self.host, request, self.deadline, self.observer)?;
+        for request in requests {
+            wait::for_address(self.host, request, self.deadline, self.observer)?;
+        }
         let mut transaction = self.begin()?;
-        let old = transaction.record(&request.jail.anchor())?;
-        let resolved = transaction.resolve(request, old.as_ref())?;
-        let record = transaction.check(request, old.as_ref(), resolved)?;
-        transaction.change(old.as_ref(), record, request.allow_inert)?;
+        let old = transaction.record(&jail.anchor())?;
+        let resolved = transaction.resolve(requests, old.as_ref())?;
+        let record = transaction.check(requests, old.as_ref(), resolved)?;
+        transaction.change(old.as_ref(), record, requests.iter().all(|request| request.allow_inert))?;
         Ok(transaction.outcome)
     }
 

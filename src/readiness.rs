@@ -79,9 +79,10 @@ pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Problem> {
 pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     Ok((host.sysctl("net.pf.filter_local")? == Some(0)).then(|| Problem {
         seen: format!("net.pf.filter_local is 0, so the host itself does not reach what {who} publishes"),
-        remedy: "sysctl net.pf.filter_local=1 (and in /etc/sysctl.conf), then, since it counts when pf is enabled: \
-               service pf restart"
-            .to_owned(),
+        remedy:
+            "sysctl net.pf.filter_local=1, then, since it counts when pf is enabled: service pf restart (and for the \
+                 next boot: kport setup --host-access --write)"
+                .to_owned(),
     }))
 }
 

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::pf::Firewall;
-use crate::pf::native::Native;
+use crate::pf::native::{self, Native};
 use crate::pf::pfctl::{self, Pfctl};
 use crate::publisher::{Observer, Publisher};
 use crate::sim::Sim;
 use crate::store::Store;
 
-/// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with the four runs of
-/// pfctl(8) that a first publish takes, is through in a third of it where a run takes 0.12 s (an emulated FreeBSD 15.1), and
-/// in little more than half of it where one takes 0.19 s.
+/// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with the three runs of
+/// pfctl(8) that a first publish takes, is through in a quarter of it where a run takes 0.12 s (an emulated FreeBSD 15.1), and
+/// in less than half of it where one takes 0.19 s.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the native backend leaves to the processes behind it, in the state directory.
@@ -109,7 +109,7 @@ impl Session {
         let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
-        let native = || Native::probe(deadline);
+        let pfctl = pfctl.skips_from(Box::new(native::skipped));
         let over = |native: Native, pfctl| {
             let native = native.with_pfctl(pfctl);
             Box::new(match host.boot_id() {
@@ -121,13 +121,13 @@ impl Session {
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {
             Backend::Auto if cfg!(target_os = "freebsd") => {
-                native_or(native().map(|native| |pfctl| over(native, pfctl)), pfctl)
+                native_or(Native::probe(deadline).map(|native| |pfctl| over(native, pfctl)), pfctl)
             }
             #[cfg(target_os = "macos")]
             Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
             #[cfg(not(target_os = "macos"))]
             Backend::Auto => (sim(), format!("{} has no pf", std::env::consts::OS)),
-            Backend::Native => named(over(native()?, pfctl)),
+            Backend::Native => named(over(Native::probe(deadline)?, pfctl)),
             Backend::Pfctl => named(Box::new(pfctl)),
             Backend::Sim => named(sim()),
         };

@@ -79,7 +79,7 @@ pub enum Command {
     OciHook,
     /// Answer as a CNI plugin, in the place of portmap: for podman, see kport-cni(8)
     Cni,
-    /// Say which lines pf.conf needs, and where; --write puts them there
+    /// Say which lines pf.conf, rc.conf and sysctl.conf need; --write puts them there
     Setup(SetupArgs),
     /// Print what another jail manager has published as kport's commands
     Import(ImportArgs),
@@ -186,18 +186,30 @@ pub struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub struct SetupArgs {
-    /// Put kport's lines into the file, with a copy beside it, checked by pfctl(8)
+    /// Put the lines into the files, all or none, with copies beside them, checked by pfctl(8) and sh(1)
     #[arg(long, conflicts_with = "undo")]
     pub write: bool,
     /// Take the lines of --write out again
     #[arg(long)]
     pub undo: bool,
-    /// Load the file afterwards
+    /// Load pf.conf afterwards, and set what sysctl(8) lacks; pf is not enabled by it
     #[arg(long)]
     pub load: bool,
-    /// The file
+    /// Also what a publication with --host-access needs
+    #[arg(long)]
+    pub host_access: bool,
+    /// The pf.conf(5)
     #[arg(long, value_name = "FILE", default_value = "/etc/pf.conf")]
     pub pf_conf: PathBuf,
+    /// The rc.conf(5) [default: /etc/rc.conf on FreeBSD]
+    #[arg(long, value_name = "FILE")]
+    pub rc_conf: Option<PathBuf>,
+    /// The sysctl.conf(5), and beside it sysctl.kld.d/pf.conf [default: /etc/sysctl.conf on FreeBSD]
+    #[arg(long, value_name = "FILE")]
+    pub sysctl_conf: Option<PathBuf>,
+    /// The sysctl(8) to run
+    #[arg(long, value_name = "PROGRAM", default_value = "/sbin/sysctl")]
+    pub sysctl: PathBuf,
 }
 
 /// A manager that publishes ports itself.

@@ -54,7 +54,7 @@ the first translation rule that matches a packet decides, so what stands before 
 The third stands among the filter rules: behind those that block without quick, since the last rule that matches decides,
 and before every quick rule that would block the traffic, since such a rule ends the matter.
 
-  kport setup           says which line of pf.conf goes where on this host; --write puts them there
+  kport setup           says which line of pf.conf goes where, and what rc.conf needs; --write puts them there
   kport doctor          says whether pf evaluates them, and what else keeps a port from working
   kport rules JAIL ...  prints what would be loaded into an anchor
   pfctl -a kport/JAIL -s rules

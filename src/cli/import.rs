@@ -166,31 +166,27 @@ fn show(text: &mut String, jail: &JailName, of: &OfJail) {
     }
 }
 
-/// One transaction, where all of the jail's ports have the same options. Where they have not, each command is one; when a later one
-/// fails, nothing of the jail stays published.
+/// One transaction, whatever options the jail's ports have.
 fn publish(global: &Global, jail: &JailName, of: &OfJail) -> Result<()> {
     let about = |error: Error| error.context(format_args!("jail \"{jail}\""));
     if let Some(why) = of.unsaid.first() {
         return Err(about(Error::new(Kind::Unsupported, format!("nothing was published: {why}"))));
     }
-    let session = session(global)?;
-    let observer = Shown::new(global.verbose);
-    let publisher = session.publisher(&observer)?;
-    for (number, command) in of.commands.iter().enumerate() {
+    if of.commands.is_empty() {
+        return Ok(());
+    }
+    let request = |command: &Command| {
         let mut request = Request::new(jail.clone(), spec::parse(&command.specs.join(" "))?);
         request.options.sources = command.sources.iter().map(|s| s.parse()).collect::<Result<_>>()?;
         request.options.log = command.log;
-        request.add = number > 0;
-        match publisher.publish(&request) {
-            Ok(outcome) => outcome.notes.iter().filter(|_| !global.quiet).for_each(|note| complain(note)),
-            Err(error) if number > 0 => {
-                let undone = publisher.unpublish(jail, None).err().map_or_else(String::new, |e| format!(" ({e})"));
-                return Err(about(error.and(format_args!("nothing of it stays published{undone}"))));
-            }
-            Err(error) => return Err(about(error)),
-        }
-    }
-    if session.firewall.name() == "sim" && !of.commands.is_empty() {
+        Ok(request)
+    };
+    let requests: Vec<Request> = of.commands.iter().map(request).collect::<Result<_>>()?;
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    let outcome = session.publisher(&observer)?.publish_all(&requests).map_err(about)?;
+    outcome.notes.iter().filter(|_| !global.quiet).for_each(|note| complain(note));
+    if session.firewall.name() == "sim" {
         complain(&sim::NOTICE);
     }
     Ok(())

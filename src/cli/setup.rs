@@ -1,220 +1,326 @@
-//! `kport setup`: what pf.conf(5), rc.conf(5) and sysctl(8) need, and the first of them written.
+//! `kport setup`: what pf.conf(5), rc.conf(5) and sysctl.conf(5) need, said or written.
+//!
+//! sysrc(8) is FreeBSD's word for a line in rc.conf. It writes in place and one variable at a time, and what it changed it does not
+//! know later. Here all files change together or none does, and each line that was added is known by its mark.
 
 mod plan;
+mod replace;
+mod settings;
+mod shell;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kport::error::{Error, Kind, Result, quoted};
+use kport::error::{Error, Kind, Result};
 use kport::host::Host;
 use kport::net::Family;
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};
+use replace::{Change, Checker, Conf, replace};
+use settings::{Format, Later, SYSCTL, Setting, WAN};
 
-/// The most backups that are kept beside a file.
-const MOST_BACKUPS: u32 = 100;
-
-/// What to do.
-struct Setup<'a> {
-    /// The file.
-    pf_conf: &'a Path,
-    /// Put kport's lines into it.
-    write: bool,
-    /// Take them out again.
-    undo: bool,
-    /// Load it afterwards.
-    load: bool,
-    /// The pfctl(8) that checks and loads it.
-    pfctl: &'a Path,
-}
+/// rc.conf(5), unless another is given.
+const RC_CONF: &str = "/etc/rc.conf";
+/// sysctl.conf(5), unless another is given.
+const SYSCTL_CONF: &str = "/etc/sysctl.conf";
+/// sh(1), which checks rc.conf(5).
+const SH: &str = "/bin/sh";
+/// What is set when rc(8) has loaded pf, beside sysctl.conf: load_kld() of rc.subr(8). By sysctl.conf it would be set before
+/// pf is loaded, which is nothing, and once more when pf is enabled, which is too late.
+const OF_PF: &str = "sysctl.kld.d/pf.conf";
 
 /// `kport setup`
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
-    let SetupArgs { write, undo, load, ref pf_conf } = *args;
-    let setup = Setup { pf_conf, write, undo, load, pfctl: &global.pfctl };
-    output::print(&setup.run(&*session::host(global)?)?)
+    let mut said = String::new();
+    let done = session::host(global).and_then(|host| Setup { args, pfctl: &global.pfctl, host: &*host }.run(&mut said));
+    // what was written is said, also where something failed later
+    output::print(&said)?;
+    done
 }
 
-impl Setup<'_> {
-    /// Does it; what there is to say, a line each, and an error where it could not be done.
-    fn run(&self, host: &dyn Host) -> Result<String> {
-        let (path, text) = self.read()?;
-        if self.undo {
-            let made = plan::undone(&text);
-            let said = match made == text {
-                true => format!("{}: has no line of kport setup\n", path.display()),
-                false => self.put(&path, &text, &made)?,
-            };
-            return Ok(said + &self.loaded(&path)?);
-        }
-        let plan = plan::plan(&text);
-        let mut said = format!("{}:\n{plan}", path.display());
-        if !self.write {
-            return Ok(said + &conf(host)?);
-        }
-        if !plan.by_hand.is_empty() {
-            let why = format!(
-                "{} was left as it is: {}; kport setup says which lines go where",
-                path.display(),
-                plan.by_hand.join("; ")
-            );
-            return Err(Error::new(Kind::Unavailable, why));
-        }
-        if !plan.insertions.is_empty() {
-            said += &self.put(&path, &text, &plan.applied(&text))?;
-        }
-        Ok(said + &self.loaded(&path)? + &conf(host)?)
-    }
+struct Setup<'a> {
+    args: &'a SetupArgs,
+    pfctl: &'a Path,
+    host: &'a dyn Host,
+}
 
-    /// The file itself, behind links, and what stands in it; one that is not there is empty.
-    fn read(&self) -> Result<(PathBuf, String)> {
-        let path = fs::canonicalize(self.pf_conf).unwrap_or_else(|_| self.pf_conf.to_owned());
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok((path, text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((path, String::new())),
-            Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
-        }
-    }
+/// A file, and what comes of it.
+struct Part<'a> {
+    checker: Option<Checker<'a>>,
+    conf: Conf,
+    /// Whether it is written at all.
+    ours: bool,
+    /// What there is to say of it.
+    shown: String,
+    by_hand: Vec<String>,
+    /// What it is to hold.
+    made: String,
+}
 
-    /// Writes it beside the file, has it checked, and puts it in place, with a copy of what was there.
-    fn put(&self, path: &Path, before: &str, text: &str) -> Result<String> {
-        let new = beside(path, "kport-new");
-        let written = self.write_new(&new, path, text).and_then(|()| self.check(&new, path));
-        let put = written.and_then(|checked| {
-            let backup = backup(path)?;
-            // an editor may have been quicker
-            if fs::read_to_string(path).unwrap_or_default() != before {
-                return Err(Error::new(Kind::Busy, format!("{} was changed meanwhile; again", path.display())));
+impl<'a> Setup<'a> {
+    /// Does it; what there is to say goes into `said`.
+    fn run(&self, said: &mut String) -> Result<()> {
+        let parts = self.parts()?;
+        let changed = |part: &&Part<'_>| part.ours && part.made != part.conf.text;
+        if self.args.undo {
+            for part in parts.iter().filter(|part| part.ours && part.made == part.conf.text) {
+                _ = writeln!(said, "{}: has no line of kport setup", part.conf.path.display());
             }
-            fs::rename(&new, path).map_err(|e| Error::io(format_args!("rename {}", new.display()), &e))?;
-            let kept = backup.map_or(String::new(), |backup| format!("; what it was is {}", backup.display()));
-            Ok(format!("{}: written{checked}{kept}\n", path.display()))
-        });
-        if put.is_err() {
-            // where it was not even made there is nothing to remove
-            _ = fs::remove_file(&new);
+        } else {
+            for part in &parts {
+                let path = part.conf.path.display();
+                let other =
+                    if part.ours { "" } else { " (of FreeBSD; --write leaves it alone here unless it is named)" };
+                _ = write!(said, "{path}:{other}\n{}", part.shown);
+            }
+            if !self.args.write {
+                let values = self.missing_values()?;
+                if !values.is_empty() {
+                    _ = writeln!(said, "now:\n  sysctl {}", values.join(" "));
+                }
+                if !self.args.host_access {
+                    said.push_str("--host-access of a publication needs more: kport setup --host-access\n");
+                }
+                return Ok(());
+            }
+            let by_hand: Vec<String> = parts
+                .iter()
+                .filter(|part| part.ours && !part.by_hand.is_empty())
+                .map(|part| format!("{}: {}", part.conf.path.display(), part.by_hand.join("; ")))
+                .collect();
+            if !by_hand.is_empty() {
+                let why = format!(
+                    "every file was left as it is, since not all can be written: {}; put the lines there by hand, then again",
+                    by_hand.join("; ")
+                );
+                return Err(Error::new(Kind::Unavailable, why));
+            }
         }
-        put
+        let changes: Vec<Change<'_>> = parts
+            .iter()
+            .filter(changed)
+            .map(|part| Change { checker: part.checker, conf: &part.conf, text: &part.made })
+            .collect();
+        *said += &replace(&changes, &check)?;
+        self.load(said)
     }
 
-    fn write_new(&self, new: &Path, like: &Path, text: &str) -> Result<()> {
-        let write = || -> io::Result<()> {
-            let old = match fs::metadata(like) {
-                Ok(old) => Some(old),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
-            };
-            let mode = old.as_ref().map_or(0o644, |old| old.mode() & 0o7777);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
-            if let Some(old) = old {
-                fchown(&file, Some(old.uid()), Some(old.gid()))?;
-                file.set_permissions(old.permissions())?;
-            }
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
+    /// The files, and what each needs.
+    fn parts(&self) -> Result<Vec<Part<'a>>> {
+        let conf = Conf::read(&self.args.pf_conf)?;
+        let plan = plan::plan(&conf.text);
+        let made = if self.args.undo { plan::undone(&conf.text) } else { plan.applied(&conf.text) };
+        let mut parts = vec![Part {
+            checker: Some((self.pfctl, &["-n", "-f"])),
+            conf,
+            ours: true,
+            shown: plan.to_string(),
+            by_hand: plan.by_hand,
+            made,
+        }];
+
+        let (conf, ours) = file_of(self.args.rc_conf.as_deref(), RC_CONF)?;
+        let later = [
+            read_later(&conf.path, "rc.conf.local", &[])?,
+            read_later(&conf.path, "rc.conf.d/pf", &["pf_enable"])?,
+            read_later(&conf.path, "rc.conf.d/routing", &["gateway_enable", "ipv6_gateway_enable"])?,
+        ];
+        let wanted = self.rc_conf(&conf.text)?;
+        let mut part = self.settings(Format::Rc, conf, ours, &wanted, later.into_iter().flatten().collect());
+        let rules = settings::value(Format::Rc, &part.conf.text, "pf_rules");
+        if let Some(rules) = rules.filter(|rules| Path::new(rules) != self.args.pf_conf) {
+            _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
+        }
+        parts.push(part);
+
+        let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
+        let of_pf = if ours {
+            Conf::read(&conf.path.with_file_name(OF_PF))?
+        } else {
+            Conf::none(conf.path.with_file_name(OF_PF))
         };
-        write().map_err(|e| Error::io(format_args!("write {}", new.display()), &e))
+        let later = read_later(&conf.path, "sysctl.conf.local", &[])?.into_iter().collect();
+        let wanted = self.sysctl_conf(&conf.text)?;
+        parts.push(self.settings(Format::Sysctl, conf, ours, &wanted, later));
+        if self.args.host_access || self.args.undo {
+            let wanted = [Setting::new("net.pf.filter_local", "1")];
+            parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
+        }
+        Ok(parts)
     }
 
-    /// `pfctl -nf`: a word about it, or what it said.
-    fn check(&self, new: &Path, path: &Path) -> Result<String> {
-        match self.pfctl(&["-n", "-f"], new)? {
-            None => Ok(format!(", not checked: there is no {}", self.pfctl.display())),
-            Some(Ok(())) => Ok(", checked".to_owned()),
-            Some(Err(said)) => {
-                let was = match self.pfctl(&["-n", "-f"], path)? {
-                    Some(Err(_)) => "it refuses the file as it is, too: correct that first",
-                    _ => "nothing was changed",
-                };
-                Err(Error::new(Kind::Unavailable, format!("pfctl -nf refuses it: {said}; {was}")))
+    fn settings(&self, format: Format, conf: Conf, ours: bool, wanted: &[Setting], later: Vec<Later>) -> Part<'a> {
+        let plan = settings::plan(format, &conf.text, wanted, &later);
+        let made = if self.args.undo { settings::undone(format, &conf.text) } else { plan.applied(&conf.text) };
+        let checker: Option<Checker<'a>> = match format {
+            Format::Rc => Some((Path::new(SH), &["-n"])),
+            Format::Sysctl => None,
+        };
+        Part { checker, conf, ours, shown: plan.to_string(), by_hand: plan.by_hand, made }
+    }
+
+    /// What rc.conf(5) needs.
+    fn rc_conf(&self, text: &str) -> Result<Vec<Setting>> {
+        let mut wanted = vec![Setting::new("pf_enable", "YES"), Setting::new("gateway_enable", "YES")];
+        let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
+        wanted.push(Setting::new("ipv6_gateway_enable", "YES"));
+        let value = |name: &str| settings::value(Format::Rc, text, name).unwrap_or_default();
+        let advertised = value(&format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_")));
+        if advertised.contains("accept_rtadv") && matches!(value(WAN).to_ascii_lowercase().as_str(), "" | "no") {
+            // a router takes no default route from advertisements (nd6_ra_input() of netinet6/nd6_rtr.c), but from there
+            wanted.push(Setting::new(WAN, gateway.as_str()));
+        }
+        Ok(wanted)
+    }
+
+    /// What sysctl.conf(5) needs. That packets are forwarded says rc.conf(5); a line here that says otherwise would win.
+    fn sysctl_conf(&self, text: &str) -> Result<Vec<Setting>> {
+        let mut wanted = vec![];
+        for (name, value) in SYSCTL {
+            let is_there = settings::value(Format::Sysctl, text, name).is_some();
+            let needs = match name {
+                "net.pf.filter_local" => self.args.host_access,
+                "net.link.bridge.pfil_member" => {
+                    self.args.host_access && (is_there || self.host.sysctl(name)?.is_some_and(|now| now != 0))
+                }
+                "net.inet6.ip6.forwarding" => is_there && self.host.gateway(Family::Inet6)?.is_some(),
+                _ => is_there,
+            };
+            if needs {
+                wanted.push(Setting::new(name, value));
             }
         }
+        Ok(wanted)
     }
 
-    fn loaded(&self, path: &Path) -> Result<String> {
-        if !self.load {
-            return Ok(match self.write || self.undo {
-                true => format!("  not loaded: pfctl -f {}\n", path.display()),
-                false => String::new(),
-            });
-        }
-        match self.pfctl(&["-f"], path)? {
-            None => Err(Error::new(Kind::Unavailable, format!("there is no {} to load it with", self.pfctl.display()))),
-            Some(Ok(())) => Ok(format!("{}: loaded\n", path.display())),
-            Some(Err(said)) => Err(Error::new(Kind::Unavailable, format!("pfctl -f {}: {said}", path.display()))),
-        }
-    }
-
-    /// Runs pfctl(8) on a file: nothing where there is none, and what it said where it failed.
-    fn pfctl(&self, arguments: &[&str], file: &Path) -> Result<Option<std::result::Result<(), String>>> {
-        let mut pfctl = Command::new(self.pfctl);
-        pfctl.args(arguments).arg(file).env_clear().env("LC_ALL", "C").stdin(Stdio::null());
-        match pfctl.output() {
-            Ok(output) if output.status.success() => Ok(Some(Ok(()))),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let lines: Vec<&str> = said.lines().take(3).collect();
-                Ok(Some(Err(lines.join("; "))))
+    /// The values that the kernel does not have.
+    fn missing_values(&self) -> Result<Vec<String>> {
+        let mut missing = vec![];
+        for (name, value) in SYSCTL {
+            let needs = match name {
+                "net.inet.ip.forwarding" => self.host.gateway(Family::Inet)?.is_some(),
+                "net.inet6.ip6.forwarding" => self.host.gateway(Family::Inet6)?.is_some(),
+                _ => self.args.host_access,
+            };
+            if needs && self.host.sysctl(name)?.is_some_and(|now| now.to_string() != value) {
+                missing.push(format!("{name}={value}"));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(format_args!("run {}", self.pfctl.display()), &error)),
+        }
+        Ok(missing)
+    }
+
+    /// Makes it count now, or says what does.
+    fn load(&self, said: &mut String) -> Result<()> {
+        let path = fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
+        let path = path.display();
+        let values = if self.args.undo { vec![] } else { self.missing_values()? };
+        if !self.args.load {
+            _ = writeln!(said, "  not loaded: pfctl -f {path}");
+            if !values.is_empty() {
+                _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
+            }
+        } else {
+            match output_of(self.pfctl, &["-f"], Some(&self.args.pf_conf))? {
+                None => {
+                    let why = format!("there is no {} to load it with", self.pfctl.display());
+                    return Err(Error::new(Kind::Unavailable, why));
+                }
+                Some(Ok(_)) => _ = writeln!(said, "{path}: loaded"),
+                Some(Err(why)) => {
+                    // without pf.ko there is no device
+                    let start =
+                        if why.contains("/dev/pf") { "; start pf, which loads it: service pf onestart" } else { "" };
+                    return Err(Error::new(Kind::Unavailable, format!("pfctl -f {path}: {why}{start}")));
+                }
+            }
+            for value in &values {
+                match output_of(&self.args.sysctl, &[value], None)? {
+                    Some(Ok(_)) => _ = writeln!(said, "{value}: set"),
+                    Some(Err(why)) => return Err(Error::new(Kind::Unavailable, format!("sysctl {value}: {why}"))),
+                    None => {
+                        let why = format!("there is no {} to set {value} with", self.args.sysctl.display());
+                        return Err(Error::new(Kind::Unavailable, why));
+                    }
+                }
+            }
+            let info = output_of(self.pfctl, &["-s", "info"], None)?;
+            if !matches!(info, Some(Ok(info)) if info.contains("Status: Enabled")) {
+                // it is the admin's to say when, who may be here over the network
+                said.push_str("  pf is not enabled, and looks at no packet: service pf onestart\n");
+            }
+        }
+        if values.iter().any(|value| value.starts_with("net.pf.filter_local")) {
+            said.push_str("  net.pf.filter_local counts when pf is enabled: service pf restart (connections end)\n");
+        }
+        Ok(())
+    }
+}
+
+/// A new file for the place of another: a word about it, or what is wrong with it.
+fn check(change: &Change<'_>, new: &Path) -> Result<String> {
+    let Some((program, arguments)) = change.checker else { return Ok(String::new()) };
+    match output_of(program, arguments, Some(new))? {
+        None => Ok(format!(", not checked: there is no {}", program.display())),
+        Some(Ok(_)) => Ok(", checked".to_owned()),
+        Some(Err(said)) => {
+            let was = match output_of(program, arguments, Some(&change.conf.path))? {
+                Some(Err(_)) => "it refuses the file as it is, too: correct that first",
+                _ => "nothing was changed",
+            };
+            let name = program.file_name().unwrap_or_default().display();
+            let why = format!("{name} {} refuses it: {said}; {was}", arguments.join(" "));
+            Err(Error::new(Kind::Unavailable, why))
         }
     }
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(end);
-    path.with_file_name(name)
+/// Runs a program, on a file where there is one: nothing where there is no such program, and what it said.
+fn output_of(
+    program: &Path,
+    arguments: &[&str],
+    file: Option<&Path>,
+) -> Result<Option<std::result::Result<String, String>>> {
+    let mut command = Command::new(program);
+    command.args(arguments).args(file).env_clear().env("LC_ALL", "C").stdin(Stdio::null());
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let lines: Vec<&str> = said.lines().take(3).collect();
+            Ok(Some(Err(lines.join("; "))))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(format_args!("run {}", program.display()), &error)),
+    }
 }
 
-/// Copies the file to a name beside it that nobody has; nothing where there is no file.
-fn backup(path: &Path) -> Result<Option<PathBuf>> {
-    let failed = |error: io::Error| Error::io(format_args!("copy {}", path.display()), &error);
-    let mut from = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mode = from.metadata().map_err(failed)?.mode() & 0o7777;
-    for number in 0..MOST_BACKUPS {
-        let end = if number == 0 { "before-kport".to_owned() } else { format!("before-kport.{number}") };
-        let backup = beside(path, &end);
-        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&backup) {
-            Ok(mut to) => {
-                io::copy(&mut from, &mut to).and_then(|_| to.sync_all()).map_err(failed)?;
-                return Ok(Some(backup));
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
-        }
+/// A file that is named, or FreeBSD's; elsewhere FreeBSD's is neither read nor written.
+fn file_of(named: Option<&Path>, default: &str) -> Result<(Conf, bool)> {
+    match named {
+        Some(path) => Ok((Conf::read(path)?, true)),
+        None if cfg!(target_os = "freebsd") => Ok((Conf::read(Path::new(default))?, true)),
+        None => Ok((Conf::none(PathBuf::from(default)), false)),
     }
-    let name = quoted(&beside(path, "before-kport").display().to_string());
-    Err(Error::new(Kind::System, format!("there are {MOST_BACKUPS} copies such as {name}; remove some")))
 }
 
-/// What rc.conf(5) and sysctl(8) need, as commands.
-fn conf(host: &dyn Host) -> Result<String> {
-    let mut said = "rc.conf(5):\n  sysrc pf_enable=YES gateway_enable=YES".to_owned();
-    if host.gateway(Family::Inet6)?.is_some() {
-        said += " ipv6_gateway_enable=YES";
-    }
-    said += "\n";
-    let mut missing = vec![];
-    for (family, name) in [(Family::Inet, "net.inet.ip.forwarding"), (Family::Inet6, "net.inet6.ip6.forwarding")] {
-        if host.gateway(family)?.is_some() && host.sysctl(name)? == Some(0) {
-            missing.push(format!("{name}=1"));
+/// A file beside another that is read behind it, where there is one.
+fn read_later(path: &Path, name: &str, only: &'static [&'static str]) -> Result<Option<Later>> {
+    let path = path.with_file_name(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(Later { path: path.display().to_string(), text, only })),
+        // rc.conf.d/NAME may be a directory
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
         }
+        Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
     }
-    said += &match missing.is_empty() {
-        true => "sysctl(8):\n  packets are forwarded; --host-access needs net.pf.filter_local=1 before pf starts\n"
-            .to_owned(),
-        false => format!("sysctl(8):\n  sysctl {}\n", missing.join(" ")),
-    };
-    Ok(said)
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::evidence::Evidence;
 use super::{Finding, Found, problem, warning};
 use crate::conflict;
-use crate::error::{Result, quoted};
-use crate::host::{Interfaces, Jail, Jails};
+use crate::error::{Kind, Result, quoted};
+use crate::host::{ANSWER_TIME, Interfaces, Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 use crate::publication::Redirect;
 use crate::publisher;
@@ -98,7 +98,13 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Found {
             }
             (Some(jail), _) => jail,
         };
-        let addresses = if jail.vnet { evidence.host.vnet_addresses(jail)? } else { jail.addresses.clone() };
+        let addresses = match addresses(evidence, jail) {
+            Err(error) if error.kind() == Kind::Unavailable => {
+                all.push(problem(format!("jail {shown} is published, and {error}"), "see what runs in that jail"));
+                continue;
+            }
+            other => other?,
+        };
         let targets: BTreeSet<IpAddr> = record.redirects().map(|r| r.target).collect();
         for target in targets.iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
             all.push(problem(
@@ -120,6 +126,10 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Found {
     Ok(Some(all))
 }
 
+fn addresses(evidence: &Evidence<'_>, jail: &Jail) -> Result<Vec<IpAddr>> {
+    if jail.vnet { evidence.host.vnet_addresses(jail, ANSWER_TIME) } else { Ok(jail.addresses.clone()) }
+}
+
 /// Whose the address of a jail with a network stack of its own has become, if somebody else's.
 fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr) -> Result<Option<String>> {
     if Interfaces(evidence.interfaces()?).is_own(target) {
@@ -129,7 +139,11 @@ fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr)
         if publisher::are_related(&other.name, &jail.name) {
             continue;
         }
-        let theirs = if other.vnet { evidence.host.vnet_addresses(other)? } else { other.addresses.clone() };
+        let theirs = match addresses(evidence, other) {
+            // one that keeps its addresses back hides nobody but itself
+            Err(error) if error.kind() == Kind::Unavailable => continue,
+            other => other?,
+        };
         if theirs.contains(&target) {
             return Ok(Some(format!("that of jail {}", quoted(&other.name))));
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::child::{self, End};
 use crate::error::{Error, Kind, Result};
-use crate::host::{Fixed, Host, HostInterface, Jail};
+use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
 use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
 use crate::pf::{Firewall, States};
@@ -143,7 +143,7 @@ fn take(
     let request = steps.take("find the jail and its address", || {
         let known = ground.host().jail(SERVER)?.ok_or_else(|| wrong("the host does not know the jail"))?;
         let address: IpAddr = address(SERVER_NET[1])?;
-        let found = ground.host().vnet_addresses(&known)?;
+        let found = ground.host().vnet_addresses(&known, ANSWER_TIME)?;
         ensure(found == [address], &format!("the jail has {address}, and the host says {found:?}"))?;
         let mut request = Request::new(jail.clone(), Spec::one(mapping(ground.outer()?)?));
         request.jid = Some(known.jid);

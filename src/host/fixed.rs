@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +76,7 @@ impl Host for Fixed {
         Ok(Jails { jails: self.jails.clone(), skipped: self.skipped_jails.clone() })
     }
 
-    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
+    fn vnet_addresses(&self, jail: &Jail, _: Duration) -> Result<Vec<IpAddr>> {
         Ok(self.vnet_addresses.get(&jail.name).cloned().unwrap_or_default())
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -65,7 +66,7 @@ impl Host for System {
         Err(Error::new(Kind::Unsupported, "Linux has no jails, so nothing tells which of them are gone"))
     }
 
-    fn vnet_addresses(&self, _: &Jail) -> Result<Vec<IpAddr>> {
+    fn vnet_addresses(&self, _: &Jail, _: Duration) -> Result<Vec<IpAddr>> {
         Err(Error::new(Kind::Unsupported, "Linux has no jails; pass the addresses"))
     }
 

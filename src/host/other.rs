@@ -1,6 +1,7 @@
 //! A system whose facts kport cannot read.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Host, HostInterface, Jail, Jails, Listener};
 use crate::error::{Error, Kind, Result};
@@ -34,7 +35,7 @@ impl Host for System {
         unsupported()
     }
 
-    fn vnet_addresses(&self, _: &Jail) -> Result<Vec<IpAddr>> {
+    fn vnet_addresses(&self, _: &Jail, _: Duration) -> Result<Vec<IpAddr>> {
         unsupported()
     }
 
@@ -71,7 +72,7 @@ mod tests {
             System.interfaces().err(),
             System.jail("web").err(),
             System.jails().err(),
-            System.vnet_addresses(&jail).err(),
+            System.vnet_addresses(&jail, Duration::ZERO).err(),
             System.listeners().err(),
             System.sysctl("kern.securelevel").err(),
             System.boot_id().err(),

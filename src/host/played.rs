@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Fixed, Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Result};
@@ -46,8 +47,8 @@ impl Host for Played {
         self.now()?.jails()
     }
 
-    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
-        self.now()?.vnet_addresses(jail)
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+        self.now()?.vnet_addresses(jail, within)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

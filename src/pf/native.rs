@@ -54,7 +54,7 @@ pub struct Native<K = Device> {
     /// the run of pf that the memory is about, as the last status said
     since: Cell<Option<u64>>,
     /// the stamps of the main rulesets at the last look
-    main_stamps: Cell<[Option<(u32, u32)>; 3]>,
+    main_stamps: Cell<[Option<(u32, u32)>; 4]>,
 }
 
 impl Native {
@@ -76,6 +76,12 @@ impl Native {
             main_stamps: Cell::default(),
         })
     }
+}
+
+/// The interfaces and groups that pf does not look at (`set skip on`), by its device; `None` where this system's kernel does not
+/// tell, and pfctl(8) may. It costs far less than a run of pfctl(8), and goes through all interfaces of the host as that does.
+pub fn skipped() -> Option<Vec<String>> {
+    read::skipped(&Device::open().ok()?).ok()?
 }
 
 /// Whether the kernel knows the calls that differ between releases. Changes nothing. Whoever may only read pf learns that a
@@ -132,6 +138,11 @@ impl<K: Kernel> Native<K> {
         Native { cache: Some(CacheFile { path, boot }), ..self }
     }
 
+    /// The interfaces and groups that pf does not look at, like [`skipped`].
+    pub fn skipped(&self) -> Result<Option<Vec<String>>> {
+        Ok(read::skipped(&self.kernel)?)
+    }
+
     /// pf's limit of anchors (0 is none); `None` where the kernel has no such limit (before 15).
     pub fn anchor_limit(&self) -> Result<Option<u32>> {
         Ok(read::anchor_limit(&self.kernel)?)
@@ -184,7 +195,7 @@ impl<K: Kernel> Native<K> {
     /// The stamps of the main rulesets, as this transaction has seen them last.
     fn main_stamps(&self) -> std::result::Result<[(u32, u32); 3], Failure> {
         match self.main_stamps.get() {
-            [Some(nat), Some(rdr), Some(filter)] => Ok([nat, rdr, filter]),
+            [Some(nat), Some(rdr), Some(filter), _] => Ok([nat, rdr, filter]),
             _ => read::stamps(&self.kernel, ""),
         }
     }
@@ -225,6 +236,7 @@ impl<K: Kernel> super::foreign::Reader for Rulesets<'_, K> {
     fn read(&self, anchor: &str, ruleset: super::foreign::Ruleset) -> std::result::Result<Vec<Found>, Failure> {
         let ruleset = match ruleset {
             super::foreign::Ruleset::Rdr => Ruleset::Rdr,
+            super::foreign::Ruleset::Binat => Ruleset::Binat,
             super::foreign::Ruleset::Filter => Ruleset::Filter,
         };
         if anchor.is_empty() {

@@ -3,11 +3,12 @@
 //! host's port leads.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use super::Request;
 use super::transaction::Transaction;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{Host, Jail};
+use crate::host::{ANSWER_TIME, Host, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface};
 use crate::publication::{host_network, unusable};
@@ -21,7 +22,11 @@ impl Transaction<'_> {
     pub(super) fn addresses(&mut self, request: &Request, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
         let Some(jail) = jail.filter(|jail| jail.vnet) else {
             let given = !request.addresses.is_empty();
-            return if given { Ok(request.addresses.clone()) } else { reported(self.host, &request.jail, jail) };
+            return if given {
+                Ok(request.addresses.clone())
+            } else {
+                reported(self.host, &request.jail, jail, self.deadline)
+            };
         };
         if !request.addresses.is_empty() {
             let places = self.facts.places()?;
@@ -37,7 +42,7 @@ impl Transaction<'_> {
                 )),
             };
         }
-        let found = reported(self.host, &request.jail, Some(jail))?;
+        let found = reported(self.host, &request.jail, Some(jail), self.deadline)?;
         let mut believed: Vec<IpAddr> = vec![];
         let mut doubts = vec![];
         for address in found.iter().copied() {
@@ -50,6 +55,7 @@ impl Transaction<'_> {
                 Some(why) => doubts.push((address, why)),
             }
         }
+        self.note_silent(jail, &believed)?;
         let lost = |address: &IpAddr| !believed.iter().any(|b| Family::of(*b) == Family::of(*address));
         let shown: Vec<String> =
             doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
@@ -91,9 +97,32 @@ impl Transaction<'_> {
                 other.mention()
             )));
         }
-        let mut others = self.facts.jail_addresses(jail)?.iter();
-        let has = others.find(|(other, theirs)| theirs.contains(&address) && !are_related(&other.name, &jail.name));
+        let others = self.facts.other_jails(jail).map_err(|error| {
+            error.and(format_args!(
+                "so whether {address} is the address of jail {} alone is not known; try again, or give its address with -a",
+                quoted(&jail.name)
+            ))
+        })?;
+        let has = others.known.iter().find(|(_, theirs)| theirs.contains(&address));
         Ok(has.map(|(other, _)| format!("jail {} has as well", quoted(&other.name))))
+    }
+
+    /// Says which jails may have what is believed to be this one's.
+    fn note_silent(&mut self, jail: &Jail, believed: &[IpAddr]) -> Result<()> {
+        if believed.is_empty() {
+            return Ok(());
+        }
+        let silent: Vec<String> =
+            self.facts.other_jails(jail)?.silent.iter().map(|other| quoted(&other.name)).collect();
+        if !silent.is_empty() {
+            self.note(format!(
+                "the processes that ask jail {} for its addresses are stopped or killed there: look at what runs in it; \
+                 whether it has {} as well is not known",
+                silent.join(", "),
+                believed.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or "),
+            ));
+        }
+        Ok(())
     }
 
     /// Whether jails are behind an interface, and not the rest of the world.
@@ -109,7 +138,12 @@ impl Transaction<'_> {
 }
 
 /// The addresses that a jail has, by its own word or, without a network stack of its own, by the host's.
-pub(super) fn reported(host: &dyn Host, name: &JailName, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
+pub(super) fn reported(
+    host: &dyn Host,
+    name: &JailName,
+    jail: Option<&Jail>,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>> {
     let Some(jail) = jail else {
         return Err(Error::new(
             Kind::Unavailable,
@@ -117,16 +151,11 @@ pub(super) fn reported(host: &dyn Host, name: &JailName, jail: Option<&Jail>) ->
         ));
     };
     if jail.vnet {
-        return host.vnet_addresses(jail);
+        let left = deadline.saturating_duration_since(Instant::now());
+        return host.vnet_addresses(jail, left.min(ANSWER_TIME));
     }
     if jail.addresses.is_empty() && jail.inherits.any() {
         return Err(host_network(name));
     }
     Ok(jail.addresses.clone())
-}
-
-/// Whether one jail is inside the other: those may share a network stack.
-pub(crate) fn are_related(a: &str, b: &str) -> bool {
-    let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
-    inside(a, b) || inside(b, a)
 }

@@ -1,9 +1,8 @@
-//! Whether a request may be: what it overlaps, and the tables that it names.
+//! Whether requests may be: what they overlap, and the tables that they name.
 
 use std::collections::HashSet;
 
 use super::resolve::Resolved;
-use super::taken::without_target;
 use super::transaction::Transaction;
 use super::{Phase, Request};
 use crate::conflict;
@@ -17,26 +16,21 @@ impl Transaction<'_> {
     /// Refuses what somebody else has. Other jails are final; sockets and other tools' rules yield to `force`.
     ///
     /// Returns the record of what is published then; `old` is the one of now.
-    pub(super) fn check(&mut self, request: &Request, old: Option<&Record>, resolved: Resolved) -> Result<Record> {
+    pub(super) fn check(&mut self, requests: &[Request], old: Option<&Record>, resolved: Resolved) -> Result<Record> {
         self.observer.phase(Phase::Check)?;
-        let Resolved { jid, earlier_jid, adds, publication } = resolved;
-        let added_to = old.filter(|_| adds);
-        let publications = match added_to {
-            Some(old) => joined(&old.publications, publication),
-            _ => vec![publication],
-        };
-        let forced = self.check_ports(request, old, added_to, jid, &publications)?;
+        let Resolved { jid, earlier_jid, adds, publications } = resolved;
+        let forced = self.check_ports(requests, old, old.filter(|_| adds), jid, &publications)?;
         self.outcome.notes.extend(forced);
         self.note_everywhere(&publications);
-        self.check_tables(request)?;
-        Ok(Record { earlier_jid, ..self.record_of(&request.jail, jid, publications) })
+        requests.iter().try_for_each(|request| self.check_tables(request))?;
+        Ok(Record { earlier_jid, ..self.record_of(&requests[0].jail, jid, publications) })
     }
 
     /// What of it was forced, and what overlaps all the same. `old` is what the jail has published, `added_to` the same if it
     /// keeps it.
     fn check_ports(
         &self,
-        request: &Request,
+        requests: &[Request],
         old: Option<&Record>,
         added_to: Option<&Record>,
         jid: Option<i32>,
@@ -46,7 +40,8 @@ impl Transaction<'_> {
         if claims.len() > 1 {
             conflict::within(&claims, self.facts.places()?)?;
         }
-        let own = request.jail.anchor();
+        let own = requests[0].jail.anchor();
+        let force = requests.iter().all(|request| request.force);
         let mut forced = vec![];
         // what stays was looked at when it was published, and may have been forced then
         let stays = added_to.or(old.filter(|old| is_same(old, publications)));
@@ -65,7 +60,7 @@ impl Transaction<'_> {
                 continue;
             }
             let mut yielding = |error| {
-                if !request.force {
+                if !force {
                     return Err(error);
                 }
                 forced.push(format!("forced: {error}"));
@@ -120,26 +115,4 @@ impl Transaction<'_> {
 /// Whether just this is published.
 fn is_same(old: &Record, publications: &[Publication]) -> bool {
     old.replaces.is_empty() && old.publications == publications
-}
-
-/// What is published, and one publication more. Mappings that were there with other options, or to an address that the
-/// jail had, are those of the new one.
-fn joined(before: &[Publication], added: Publication) -> Vec<Publication> {
-    let new: HashSet<&Redirect> = added.redirects.iter().collect();
-    let mappings: HashSet<Redirect> = added.redirects.iter().map(without_target).collect();
-    let mut all: Vec<Publication> = before.to_vec();
-    for publication in &mut all {
-        let same = publication.options == added.options;
-        publication.redirects.retain(|r| !mappings.contains(&without_target(r)) || same && new.contains(r));
-    }
-    match all.iter_mut().find(|p| p.options == added.options) {
-        Some(same) => {
-            let known: HashSet<Redirect> = same.redirects.iter().copied().collect();
-            same.redirects.extend(added.redirects.iter().filter(|r| !known.contains(r)));
-            same.via.extend(added.via);
-        }
-        None => all.push(added),
-    }
-    all.retain(|p| !p.redirects.is_empty());
-    all
 }

@@ -6,13 +6,22 @@ use std::time::{Duration, Instant};
 use once_cell::unsync::OnceCell;
 
 use super::{Observer, gateway};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::host::{Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::{Firewall, ForeignRedirect};
 
-/// How long other jails are asked for their addresses, together.
-const ASKING: Duration = Duration::from_secs(1);
+/// How long other jails are asked for their addresses, together, and how long one of them.
+const OTHERS_TIME: Duration = Duration::from_secs(5);
+const OTHER_TIME: Duration = Duration::from_secs(1);
+
+/// What other jails say of themselves.
+pub(super) struct OtherJails {
+    /// The running jails, each with the addresses that it has.
+    pub(super) known: Vec<(Jail, Vec<IpAddr>)>,
+    /// Those whose root keeps kport from asking.
+    pub(super) silent: Vec<Jail>,
+}
 
 /// Facts that are asked for at most once in a transaction, and only when a question needs them.
 pub(super) struct HostFacts<'a> {
@@ -24,11 +33,12 @@ pub(super) struct HostFacts<'a> {
     /// by family, as [`gateway`] finds them
     gateways: PerFamily<OnceCell<Interface>>,
     jails: OnceCell<Jails>,
-    jail_addresses: OnceCell<Vec<(Jail, Vec<IpAddr>)>>,
+    other_jails: OnceCell<OtherJails>,
+    deadline: Instant,
 }
 
 impl<'a> HostFacts<'a> {
-    pub(super) fn new(host: &'a dyn Host, firewall: &'a dyn Firewall) -> HostFacts<'a> {
+    pub(super) fn new(host: &'a dyn Host, firewall: &'a dyn Firewall, deadline: Instant) -> HostFacts<'a> {
         HostFacts {
             host,
             firewall,
@@ -37,7 +47,8 @@ impl<'a> HostFacts<'a> {
             foreign: OnceCell::new(),
             gateways: PerFamily::default(),
             jails: OnceCell::new(),
-            jail_addresses: OnceCell::new(),
+            other_jails: OnceCell::new(),
+            deadline,
         }
     }
 
@@ -70,25 +81,58 @@ impl<'a> HostFacts<'a> {
         self.jails.get_or_try_init(|| self.host.jails())
     }
 
-    /// The running jails but for one, each with the addresses that it has. A jail with a network stack of its own that
-    /// does not answer, or whose turn comes after [`ASKING`], is left out: the answer is a jail's word, and no jail may hold
-    /// up what others publish.
-    pub(super) fn jail_addresses(&self, but: &Jail) -> Result<&[(Jail, Vec<IpAddr>)]> {
-        let ask = || -> Result<Vec<(Jail, Vec<IpAddr>)>> {
-            let start = Instant::now();
-            let addresses = |jail: &Jail| {
+    /// The running jails but for one. Root of a jail can stop what asks it, or kill it. That costs this jail alone: it is passed
+    /// over, and so are those inside of it, or of the jail above that the host itself has made, so that no crowd of jails holds
+    /// up what others publish. What fails otherwise fails here, as nobody can say then that an address is free.
+    pub(super) fn other_jails(&self, but: &Jail) -> Result<&OtherJails> {
+        self.other_jails.get_or_try_init(|| {
+            let end = self.deadline.min(Instant::now() + OTHERS_TIME);
+            let mut others: Vec<&Jail> =
+                self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid).collect();
+            // whoever shares a network stack with it may have its address
+            others.retain(|jail| !are_related(&jail.name, &but.name));
+            // those of the host first, whatever the others do
+            others.sort_by_key(|jail| jail.name.matches('.').count());
+            let mut found = OtherJails { known: vec![], silent: vec![] };
+            for jail in others {
                 if !jail.vnet {
-                    return Some(jail.addresses.clone());
+                    found.known.push((jail.clone(), jail.addresses.clone()));
+                } else if found.silent.iter().any(|silent| top(silent) == top(jail)) {
+                    found.silent.push(jail.clone());
+                } else {
+                    let left = end.saturating_duration_since(Instant::now());
+                    match self.host.vnet_addresses(jail, left.min(OTHER_TIME)) {
+                        Ok(addresses) => found.known.push((jail.clone(), addresses)),
+                        Err(error) if error.kind() == Kind::Unavailable => {
+                            if self.is_there(jail)? {
+                                found.silent.push(jail.clone());
+                            }
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
-                (start.elapsed() < ASKING).then(|| self.host.vnet_addresses(jail).ok()).flatten()
-            };
-            let others = self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid);
-            Ok(others.filter_map(|jail| Some((jail.clone(), addresses(jail)?))).collect())
-        };
-        self.jail_addresses.get_or_try_init(ask).map(Vec::as_slice)
+            }
+            Ok(found)
+        })
+    }
+
+    /// Whether a jail is there that was a moment ago.
+    fn is_there(&self, jail: &Jail) -> Result<bool> {
+        Ok(self.host.jail(&jail.jid.to_string())?.is_some_and(|now| !now.dying && now.name == jail.name))
     }
 
     pub(super) fn foreign(&self) -> Result<&[ForeignRedirect]> {
         self.foreign.get_or_try_init(|| self.firewall.foreign_redirects()).map(Vec::as_slice)
     }
+}
+
+/// The name of the jail directly below the host that a jail is, or is inside of.
+fn top(jail: &Jail) -> &str {
+    jail.name.split_once('.').map_or(&jail.name, |(top, _)| top)
+}
+
+/// Whether one jail is inside the other: those may share a network stack.
+pub(crate) fn are_related(a: &str, b: &str) -> bool {
+    let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
+    inside(a, b) || inside(b, a)
 }

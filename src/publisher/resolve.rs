@@ -15,21 +15,32 @@ use crate::publication::{self, Publication, Redirect, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
-/// What a request is on this host.
+/// What requests are on this host.
 pub(super) struct Resolved {
     /// The jail's number, if it is known.
     pub(super) jid: Option<i32>,
     /// While it is not: that of an earlier start.
     pub(super) earlier_jid: Option<i32>,
-    /// Whether it is added to what the jail has published: what an earlier start left is not adopted.
+    /// Whether they are added to what the jail has published: what an earlier start left is not adopted.
     pub(super) adds: bool,
-    pub(super) publication: Publication,
+    /// All that is published then.
+    pub(super) publications: Vec<Publication>,
 }
 
 impl Transaction<'_> {
-    /// `old` is what the jail has published.
-    pub(super) fn resolve(&mut self, request: &Request, old: Option<&Record>) -> Result<Resolved> {
+    /// Requests of one jail, each added to those before it; `old` is what the jail has published.
+    pub(super) fn resolve(&mut self, requests: &[Request], old: Option<&Record>) -> Result<Resolved> {
         self.observer.phase(Phase::Resolve)?;
+        let mut resolved = Resolved { jid: None, earlier_jid: None, adds: false, publications: vec![] };
+        for (number, request) in requests.iter().enumerate() {
+            let before = (number > 0).then_some(resolved);
+            resolved = self.resolve_one(request, old, before)?;
+        }
+        Ok(resolved)
+    }
+
+    /// A request, behind those that were resolved before it.
+    fn resolve_one(&mut self, request: &Request, old: Option<&Record>, before: Option<Resolved>) -> Result<Resolved> {
         let jail = &request.jail;
         let found =
             if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
@@ -46,9 +57,15 @@ impl Transaction<'_> {
             ));
         }
         let jid = request.jid.or(found.as_ref().map(|j| j.jid));
-        let adds = match old.filter(|_| request.add) {
-            Some(old) => self.is_same_start(old, jid)?,
-            None => false,
+        let adds = match (&before, old.filter(|_| request.add)) {
+            // the first one decides
+            (Some(before), _) => before.adds,
+            (None, Some(old)) => self.is_same_start(old, jid)?,
+            (None, None) => false,
+        };
+        let kept = match before {
+            Some(before) => before.publications,
+            None => old.filter(|_| adds).map(|old| old.publications.clone()).unwrap_or_default(),
         };
         // what is added belongs to the start that is known
         let jid = jid.or(old.filter(|_| adds).and_then(|old| old.jid));
@@ -79,7 +96,7 @@ impl Transaction<'_> {
             // ports that are given first: a port that is chosen keeps clear of them
             let mut made: Vec<Redirect> = vec![];
             let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
-            let kept = old.filter(|_| adds).map(Record::claims).unwrap_or_default();
+            let kept: Vec<Redirect> = kept.iter().flat_map(Publication::claims).collect();
             for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
                 made.extend(redirects_of(&Spec::one(*mapping))?);
             }
@@ -117,7 +134,7 @@ impl Transaction<'_> {
         let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
             Interfaces(self.facts.interfaces()?).leads_to(target)
         })?;
-        Ok(Resolved { jid, earlier_jid, adds, publication })
+        Ok(Resolved { jid, earlier_jid, adds, publications: joined(kept, publication) })
     }
 
     /// Whether what is recorded was published for the start of the jail with this number, or may have been.
@@ -170,4 +187,25 @@ fn candidates(
 
 fn vnet_word(jail: &Jail) -> &'static str {
     if jail.vnet { ", with a network stack of its own" } else { ", on the host's network stack" }
+}
+
+/// What is published, and one publication more. Mappings that were there with other options, or to an address that the
+/// jail had, are those of the new one.
+fn joined(mut all: Vec<Publication>, added: Publication) -> Vec<Publication> {
+    let new: HashSet<&Redirect> = added.redirects.iter().collect();
+    let mappings: HashSet<Redirect> = added.redirects.iter().map(without_target).collect();
+    for publication in &mut all {
+        let same = publication.options == added.options;
+        publication.redirects.retain(|r| !mappings.contains(&without_target(r)) || same && new.contains(r));
+    }
+    match all.iter_mut().find(|p| p.options == added.options) {
+        Some(same) => {
+            let known: HashSet<Redirect> = same.redirects.iter().copied().collect();
+            same.redirects.extend(added.redirects.iter().filter(|r| !known.contains(r)));
+            same.via.extend(added.via);
+        }
+        None => all.push(added),
+    }
+    all.retain(|p| !p.redirects.is_empty());
+    all
 }

@@ -42,7 +42,7 @@ impl<'a> Transaction<'a> {
         firewall.locked(lock.as_fd());
         let boot = host.boot_id()?;
         store.sweep_after_boot(&lock, &boot, &mut held(firewall));
-        let facts = HostFacts::new(host, firewall);
+        let facts = HostFacts::new(host, firewall, deadline);
         let others = Others::new(firewall, store, &boot);
         let outcome = Outcome::default();
         Ok(Transaction { host, firewall, store, observer, lock, boot, facts, others, deadline, outcome })

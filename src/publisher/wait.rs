@@ -1,18 +1,33 @@
 //! Waits until a jail has an address that can be published: DHCP, SLAAC, a manager that sets it while its hooks run.
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::addresses::reported;
 use super::{Observer, Request};
 use crate::error::{Kind, Result};
-use crate::host::Host;
+use crate::host::{Host, Jail, Watch};
 use crate::publication::Targets;
 
-/// How often the host is asked. The system does not tell: a routing socket (route(4)) gets the messages of the network stack
-/// that it was opened in (V_route_cb of sys/net/rtsock.c), and the jails that come to their address late have one of their own;
-/// that a jail is made is told nowhere. Asking is one child process for such a jail, a millisecond.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the host is asked, and how it sleeps in between.
+struct Pace<'a> {
+    /// Where nothing tells of a change: that a jail is made, and that jail_set(2) gives an address to a jail on the host's network
+    /// stack, no routing socket says. Asking is two system calls for such a jail.
+    poll: Duration,
+    /// The longest time between two questions where the system tells of changes: it may have missed to. It is also how long a
+    /// jail that has gone meanwhile stays a dying one for the sake of the socket.
+    longest: Duration,
+    /// From a change to the question: an address, its routes and the flags of its interface come together, and a network that
+    /// changes all the time must not keep kport busy.
+    settle: Duration,
+    sleep: &'a dyn Fn(Duration),
+}
+
+const PACE: Pace<'_> = Pace {
+    poll: Duration::from_millis(200),
+    longest: Duration::from_secs(2),
+    settle: Duration::from_millis(50),
+    sleep: &std::thread::sleep,
+};
 
 /// Comes back when the jail has an address, at once where one is given or no waiting was asked for.
 ///
@@ -25,27 +40,296 @@ pub(super) fn for_address(
     deadline: Instant,
     observer: &dyn Observer,
 ) -> Result<()> {
+    at_pace(host, request, deadline, observer, &PACE)
+}
+
+fn at_pace(
+    host: &dyn Host,
+    request: &Request,
+    deadline: Instant,
+    observer: &dyn Observer,
+    pace: &Pace<'_>,
+) -> Result<()> {
     if request.wait.is_zero() || !request.addresses.is_empty() {
         return Ok(());
     }
     let start = Instant::now();
     let end = start.checked_add(request.wait).unwrap_or(deadline).min(deadline);
+    let left = || end.saturating_duration_since(Instant::now());
+    let mut watched: Option<Watched> = None;
     loop {
-        let error = match found(host, request) {
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument) => error,
+        let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
+        let found = reported(host, &request.jail, jail.as_ref(), deadline);
+        let error = match found.and_then(|found| Targets::choose(&request.jail, &found).map(|_| ())) {
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument | Kind::Busy) => error,
             other => return other,
         };
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left().is_zero() {
             let waited = (end - start).as_secs_f64();
             return Err(error.and(format_args!("waited {waited:.0} s for it")));
         }
         observer.detail(&format!("waiting: {error}"));
-        sleep(left.min(POLL_INTERVAL));
+        // the socket of a jail that has gone must go, too
+        watched = watched.filter(|watched| jail.as_ref().is_some_and(|jail| jail.jid == watched.jid));
+        match (&mut watched, jail.filter(|jail| jail.vnet)) {
+            (None, Some(jail)) => {
+                let mut new = Watched::new(host, &jail, left(), observer, pace);
+                // it does not tell what came before it was there, so that the next question comes at once
+                if new.watch.is_none() {
+                    new.wait(left(), observer, pace);
+                }
+                watched = Some(new);
+            }
+            (Some(watched), _) => watched.wait(left(), observer, pace),
+            (None, None) => (pace.sleep)(left().min(pace.poll)),
+        }
     }
 }
 
-fn found(host: &dyn Host, request: &Request) -> Result<()> {
-    let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
-    Targets::choose(&request.jail, &reported(host, &request.jail, jail.as_ref())?).map(|_| ())
+/// A jail whose network is looked at.
+struct Watched {
+    jid: i32,
+    /// `None` where the system does not tell, or has ceased to.
+    watch: Option<Watch>,
+    interval: Duration,
+}
+
+impl Watched {
+    fn new(host: &dyn Host, jail: &Jail, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) -> Watched {
+        let watch = host.watch(jail, left).unwrap_or_else(|error| {
+            observer.detail(&format!("asking every {} ms: {error}", pace.poll.as_millis()));
+            None
+        });
+        Watched { jid: jail.jid, watch, interval: pace.poll }
+    }
+
+    /// Until it is time to ask again.
+    fn wait(&mut self, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) {
+        let Some(watch) = &self.watch else { return (pace.sleep)(left.min(pace.poll)) };
+        match watch.wait(left.min(self.interval)) {
+            Ok(true) => {
+                self.interval = pace.poll;
+                (pace.sleep)(left.min(pace.settle));
+            }
+            Ok(false) => self.interval = (2 * self.interval).min(pace.longest),
+            Err(error) => {
+                observer.detail(&format!("asking every {} ms: the routing socket: {error}", pace.poll.as_millis()));
+                self.watch = None;
+                (pace.sleep)(left.min(pace.poll));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::io::Write;
+    use std::net::IpAddr;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::host::{Fixed, HostInterface, Jails, Listener};
+    use crate::net::{Family, Interface};
+    use crate::publisher::Unobserved;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    type Event = dyn Fn(&Late, usize);
+
+    /// A host with a jail that has its address at the question of this number.
+    struct Late {
+        host: RefCell<Fixed>,
+        answers_at: usize,
+        asked: Cell<usize>,
+        /// What happens at each question for addresses.
+        event: Box<Event>,
+        /// How many watches may be had, and the other ends of those that were.
+        watches: Cell<usize>,
+        opened: RefCell<Vec<(i32, UnixStream)>>,
+    }
+
+    impl Late {
+        fn new(answers_at: usize, watches: usize, event: impl Fn(&Late, usize) + 'static) -> Late {
+            let host = r#"{ "jails": [ { "jid": 2, "name": "web", "vnet": true } ] }"#.parse().unwrap();
+            Late {
+                host: RefCell::new(host),
+                answers_at,
+                asked: Cell::new(0),
+                event: Box::new(event),
+                watches: Cell::new(watches),
+                opened: RefCell::default(),
+            }
+        }
+
+        /// A change of the jail's network.
+        fn tell(&self) {
+            for (_, there) in self.opened.borrow().iter() {
+                // one that is not looked at any more is closed
+                _ = (&*there).write(&[0]);
+            }
+        }
+
+        /// Waits, and returns the sleeps.
+        fn wait(&self, poll: Duration) -> Vec<Duration> {
+            let slept = RefCell::new(vec![]);
+            let pace = Pace { poll, longest: LONG, settle: SETTLE, sleep: &|time| slept.borrow_mut().push(time) };
+            let mut request = Request::new("web".parse().unwrap(), "8080:80".parse().unwrap());
+            request.wait = LONG;
+            at_pace(self, &request, Instant::now() + LONG, &Unobserved, &pace).unwrap();
+            slept.into_inner()
+        }
+    }
+
+    /// Of lengths that tell them apart.
+    const POLL: Duration = Duration::from_millis(2);
+    const SETTLE: Duration = Duration::from_millis(1);
+
+    impl Host for Late {
+        fn gateway(&self, _: Family) -> Result<Option<Interface>> {
+            Ok(None)
+        }
+
+        fn interfaces(&self) -> Result<Vec<HostInterface>> {
+            Ok(vec![])
+        }
+
+        fn jail(&self, name: &str) -> Result<Option<Jail>> {
+            self.host.borrow().jail(name)
+        }
+
+        fn jails(&self) -> Result<Jails> {
+            self.host.borrow().jails()
+        }
+
+        fn vnet_addresses(&self, _: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+            assert!(within > Duration::ZERO && within <= crate::host::ANSWER_TIME);
+            let asked = self.asked.get() + 1;
+            self.asked.set(asked);
+            (self.event)(self, asked);
+            Ok(if asked < self.answers_at { vec![] } else { vec!["10.0.0.2".parse().unwrap()] })
+        }
+
+        fn watch(&self, jail: &Jail, _: Duration) -> Result<Option<Watch>> {
+            let Some(left) = self.watches.get().checked_sub(1) else { return Ok(None) };
+            self.watches.set(left);
+            let (here, there) = UnixStream::pair().unwrap();
+            self.opened.borrow_mut().push((jail.jid, there));
+            Ok(Some(Watch::new(here.into())))
+        }
+
+        fn listeners(&self) -> Result<Vec<Listener>> {
+            Ok(vec![])
+        }
+
+        fn sysctl(&self, _: &str) -> Result<Option<i64>> {
+            Ok(None)
+        }
+
+        fn boot_id(&self) -> Result<String> {
+            Ok(String::new())
+        }
+    }
+
+    /// With hours between two questions it is the change that ends the wait. The second question is for what came before the
+    /// watch was there.
+    #[test]
+    fn a_change_wakes_up() {
+        let host = Late::new(3, 1, |host, asked| {
+            if asked == 2 {
+                host.tell()
+            }
+        });
+        let slept = host.wait(LONG);
+        assert_eq!((host.asked.get(), slept), (3, vec![SETTLE]));
+        // what came between the first question and the watch costs nothing
+        let host = Late::new(2, 1, |_, _| {});
+        assert_eq!(host.wait(LONG), [Duration::ZERO; 0]);
+    }
+
+    /// However much changes, there is a pause before each question.
+    #[test]
+    fn a_network_that_changes_all_the_time() {
+        let host = Late::new(50, 1, |host, _| {
+            for _ in 0..5 {
+                host.tell();
+            }
+        });
+        assert_eq!(host.wait(LONG), vec![SETTLE; 48]);
+    }
+
+    /// A change that was not told is found, and ever more slowly asked for.
+    #[test]
+    fn a_watch_that_tells_nothing() {
+        let host = Late::new(6, 1, |_, _| {});
+        assert_eq!(host.wait(POLL), [Duration::ZERO; 0]);
+        let mut watched = Watched::new(&host, &jail(), LONG, &Unobserved, &PACE);
+        let (here, _there) = UnixStream::pair().unwrap();
+        watched.watch = Some(Watch::new(here.into()));
+        let pace = Pace { poll: POLL, longest: 3 * POLL, settle: SETTLE, sleep: &|_| unreachable!() };
+        watched.interval = POLL;
+        let mut intervals = vec![];
+        for _ in 0..3 {
+            watched.wait(LONG, &Unobserved, &pace);
+            intervals.push(watched.interval);
+        }
+        assert_eq!(intervals, [2 * POLL, 3 * POLL, 3 * POLL]);
+    }
+
+    fn jail() -> Jail {
+        Late::new(0, 0, |_, _| {}).jail("web").unwrap().unwrap()
+    }
+
+    /// Without a watch, and with one that breaks, it is asked every so often, and no second one is opened.
+    #[test]
+    fn no_watch_and_one_that_breaks() {
+        let host = Late::new(4, 0, |_, _| {});
+        assert_eq!(host.wait(POLL), [POLL; 3]);
+        let host = Late::new(6, 2, |host, asked| {
+            if asked == 2 {
+                host.opened.borrow_mut().clear()
+            }
+        });
+        assert_eq!(host.wait(POLL), [POLL; 4]);
+        assert_eq!((host.asked.get(), host.watches.get()), (6, 1));
+    }
+
+    /// A jail that is started again has another network, and the socket of the one that has gone is closed at once.
+    #[test]
+    fn a_jail_that_is_started_again() {
+        let host = Late::new(5, 2, |host, asked| {
+            let mut facts = host.host.borrow_mut();
+            match asked {
+                2 => {
+                    facts.jails[0].jid = 3;
+                    drop(facts);
+                    host.tell();
+                }
+                4 => {
+                    let opened = host.opened.borrow();
+                    assert_eq!(opened.iter().map(|(jid, _)| *jid).collect::<Vec<_>>(), [2, 3]);
+                    assert!((&opened[0].1).write(&[0]).is_err() && (&opened[1].1).write(&[0]).is_ok());
+                }
+                _ => {}
+            }
+        });
+        assert_eq!(host.wait(LONG), [SETTLE; 2]);
+    }
+
+    #[test]
+    fn what_no_waiting_changes_and_the_end() {
+        let mut request = Request::new("web".parse().unwrap(), "8080:80".parse().unwrap());
+        let host = Late::new(usize::MAX, 1, |_, _| {});
+        for_address(&host, &request, Instant::now(), &Unobserved).unwrap();
+        assert_eq!(host.asked.get(), 0);
+        request.wait = Duration::from_millis(1);
+        let error = for_address(&host, &request, Instant::now() + LONG, &Unobserved).unwrap_err();
+        assert!(error.kind() == Kind::Unavailable && error.message().ends_with("waited 0 s for it"), "{error}");
+        request.wait = LONG;
+        host.host.borrow_mut().jails[0].vnet = false;
+        host.host.borrow_mut().jails[0].inherits.inet = true;
+        let error: Error = for_address(&host, &request, Instant::now() + LONG, &Unobserved).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported);
+    }
 }

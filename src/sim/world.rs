@@ -11,7 +11,7 @@ use super::pf::{Pf, Ruleset};
 use super::state::States;
 use super::{Conf, Party, Release};
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, HostInterface, Interfaces, Listener};
+use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Listener};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::Firewall;
 use crate::pf::foreign::Called;
@@ -98,7 +98,14 @@ impl World {
         // a host that cannot say is one whose sockets are not known
         world.lookup.listeners = host.listeners().ok();
         for jail in host.jails()?.jails.iter().filter(|jail| !jail.dying) {
-            let addresses = if jail.vnet { host.vnet_addresses(jail)? } else { jail.addresses.clone() };
+            let addresses = match jail.vnet {
+                // one that keeps its addresses back hides nobody but itself
+                true => host.vnet_addresses(jail, ANSWER_TIME).or_else(|error| match error.kind() {
+                    Kind::Unavailable => Ok(vec![]),
+                    _ => Err(error),
+                })?,
+                false => jail.addresses.clone(),
+            };
             for address in addresses {
                 world.add_address(&jail.name, address, jail.vnet);
             }

@@ -155,11 +155,23 @@ rdr pass proto tcp from {any} to 192.0.2.1 port 80 -> 10.0.0.5 port 80 # // Setu
 #[test]
 fn a_jail_is_published_whole_or_not_at_all() {
     let kport = Kport::new();
+    let import = || kport.import("bastille", &[data("bastille/jails/web/rdr.conf")], &["--publish"]);
     assert_eq!(kport.run(&["publish", "name-server", "em0:8443:443"]).0, 0);
-    // the second command of the jail meets the other one's port
-    let file = data("bastille/jails/web/rdr.conf");
-    let (status, _, said) = kport.import("bastille", &[file], &["--publish"]);
-    assert!(status == 3 && said.contains("nothing of it stays published"), "{status} {said}");
-    let list = kport.run(&["list"]).1;
-    assert!(list.contains("name-server") && !list.contains("web"), "{list}");
+    let before = kport.run(&["list", "--json"]).1;
+    // a later line of the jail's meets the other one's port
+    let (status, _, said) = import();
+    assert!(status == 3 && said.contains("jail \"web\"") && said.contains("8443"), "{status} {said}");
+    assert_eq!(kport.run(&["list", "--json"]).1, before);
+    // what the jail has published by then stays
+    assert_eq!(kport.run(&["publish", "web", "em0:9999:99"]).0, 0);
+    let before = kport.run(&["list", "--json"]).1;
+    assert_eq!(import().0, 3);
+    assert_eq!(kport.run(&["list", "--json"]).1, before);
+    // the same again changes nothing
+    assert_eq!(kport.run(&["unpublish", "name-server"]).0, 0);
+    assert_eq!(import().0, 0);
+    let record = || fs::read(kport.dir.path().join("jails/web.json")).unwrap();
+    let published = record();
+    assert_eq!(import().0, 0);
+    assert_eq!(record(), published);
 }

@@ -1,6 +1,7 @@
 //! scripts/install.sh puts in place what a C program is built with: shared and static, by way of pkg-config.
 
 use crate::support::cc;
+use crate::support::rig::files;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,9 @@ fn a_program_is_built_and_run_with_the_shared_library() {
         "share/man/man8/kport.8",
         "share/man/man8/kport-cni.8",
         "lib64/libkport.a",
+        "share/bash-completion/completions/kport",
+        "share/fish/vendor_completions.d/kport.fish",
+        "share/zsh/site-functions/_kport",
     ] {
         assert!(dest.join("opt/kport").join(file).is_file(), "{file}");
     }
@@ -95,4 +99,33 @@ fn wrong_words_and_missing_files_are_told() {
     let output = Command::new("sh").arg(&script).args(["--from", "/nonexistent"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(cc::text(&output.stderr).contains("cargo build --release"));
+}
+
+#[test]
+fn what_was_installed_is_uninstalled_and_nothing_else() {
+    let options = ["--prefix=/opt/kport", "--libdir=/opt/kport/lib64", "--pkgconfigdir=/pc", "--datadir=/opt/data"];
+    let dest = install("uninstall", &options);
+    let zsh = dest.join("opt/data/zsh/site-functions/_kport");
+    assert!(fs::read_to_string(&zsh).unwrap().starts_with("#compdef kport\n"));
+    fs::write(zsh.with_file_name("_other"), "").unwrap();
+    assert!(files(&dest).len() > 10, "{:?}", files(&dest));
+    let mut sh = Command::new("sh");
+    sh.arg(cc::root().join("scripts/install.sh")).args(options).arg("--uninstall").env("DESTDIR", &dest);
+    cc::done(&mut sh);
+    assert_eq!(files(&dest), ["opt/data/zsh/site-functions/_other"]);
+}
+
+#[test]
+fn a_helper_for_another_machine_is_installed_without_completions() {
+    let from = cc::work_dir().join("foreign-from");
+    fs::create_dir(&from).unwrap();
+    for file in ["libkport.so", "libkport.a", "kport"] {
+        fs::write(from.join(file), "\x7fELF of another machine").unwrap();
+    }
+    let dest = cc::work_dir().join("foreign");
+    let mut sh = Command::new("sh");
+    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from).env("DESTDIR", &dest);
+    let said = cc::text(&cc::done(&mut sh).stderr);
+    assert!(said.contains("no completions were installed"), "{said}");
+    assert!(dest.join("usr/local/bin/kport").is_file() && !dest.join("usr/local/share/zsh").exists());
 }

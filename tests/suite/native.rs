@@ -878,6 +878,23 @@ fn redirects_of_others_are_found_wherever_they_are() {
     };
     fake.hold("filters", pass("443", 0));
     fake.hold("filters", pass("444", 2));
+    // an address that another machine has; a binat without an address would be a later release's
+    let given = |place: &str| {
+        let mut stored = foreign(&rule("em0", Protocol::Tcp, "80"), |rule| {
+            (rule[904], rule[914]) = (6, 0);
+            // from 10.9.9.9 to any
+            rule[..112].fill(0);
+            rule[..4].copy_from_slice(&[10, 9, 9, 9]);
+            rule[16..32].fill(0xff);
+            // no port
+            rule[60 + 560..64 + 560].fill(0);
+        });
+        stored.pool = foreign(&published("x", vec![redirect("em0", Protocol::Tcp, "80", place, "80")])[0], |_| {}).pool;
+        stored
+    };
+    fake.hold("", given("192.0.2.7"));
+    fake.hold("", calling(6, "given"));
+    fake.hold("given", given("192.0.2.8"));
     // in a circle
     fake.hold("mine/deeper/a", called("/mine"));
 
@@ -885,7 +902,11 @@ fn redirects_of_others_are_found_wherever_they_are() {
     // a kernel that does not tell the addresses: the rdr rules are found all the same
     fake.refuse("DIOCGETADDRS", usize::MAX, libc::ENODEV);
     let without = native(&fake).foreign_redirects().unwrap();
-    assert_eq!(without.iter().map(|one| one.place).collect::<Vec<_>>(), places(&found, "rdr "));
+    assert_eq!(places(&without, "rdr "), places(&found, "rdr "));
+    // which address binat gives is not told: any that is reached by its interface
+    let em0 = "em0".parse::<Place>().unwrap();
+    assert_eq!(places(&without, "binat "), [em0, em0]);
+    assert_eq!(without.len(), 6);
     assert!(without.iter().all(|one| !one.text.contains("->")), "{without:?}");
     fake.heal();
     let expected = |anchor: &str, protocol, place: &str, ports: &str, text: &str| ForeignRedirect {
@@ -897,9 +918,19 @@ fn redirects_of_others_are_found_wherever_they_are() {
         ports: Some(ports.parse().unwrap()),
         text: text.to_owned(),
     };
+    let binat = |anchor: &str, place: &str| ForeignRedirect {
+        anchor: anchor.to_owned(),
+        family: Some(Family::Inet),
+        protocol: None,
+        place: place.parse().unwrap(),
+        any_address: false,
+        ports: None,
+        text: format!("binat on em0 inet from 10.9.9.9 to any -> {place}"),
+    };
     assert_eq!(
         found,
         [
+            binat("", "192.0.2.7"),
             expected(
                 "",
                 Protocol::Tcp,
@@ -921,6 +952,7 @@ fn redirects_of_others_are_found_wherever_they_are() {
                 "443",
                 "pass on em0 inet proto tcp from any to (em0) port = 443 rdr-to 10.9.9.9 port 443"
             ),
+            binat("given", "192.0.2.8"),
             expected(
                 "mine",
                 Protocol::Udp,
@@ -1032,6 +1064,27 @@ fn a_ticket_is_no_part_of_a_stored_rule() {
     native(&fake).replace(&anchor("web"), &web()).unwrap();
     let stored = &fake.active("kport/web", RDR)[0];
     assert_eq!((u32_at(&stored.bytes, 4), u32_at(&stored.pool[0], 4)), (0, 0));
+}
+
+/// `set skip on`, in the structs of the kernel.
+#[test]
+fn skipped_interfaces() {
+    let fake = Fake::new();
+    let skipped = || native(&fake).skipped().unwrap();
+    // an answer without the group of all interfaces is another kernel's
+    assert_eq!(skipped(), None);
+    fake.set_interfaces(&[("all", false, false), ("lo0", false, true)]);
+    assert_eq!(skipped(), None);
+    fake.set_interfaces(&[("all", true, false), ("em0", false, false), ("lo", true, true), ("lo0", false, true)]);
+    assert_eq!(skipped(), Some(vec!["lo".to_owned(), "lo0".to_owned()]));
+    // more than there is room for at first
+    let names: Vec<String> = (0..300).map(|n| format!("epair{n}a")).collect();
+    let mut many: Vec<_> = names.iter().map(|name| (name.as_str(), false, false)).collect();
+    many.extend([("all", true, false), ("vnet0", false, true)]);
+    fake.set_interfaces(&many);
+    assert_eq!(skipped(), Some(vec!["vnet0".to_owned()]));
+    fake.set_other_kif();
+    assert_eq!(skipped(), None);
 }
 
 #[test]

@@ -54,7 +54,36 @@ impl Etc {
         let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
         kport.env_clear().env("KPORT_BACKEND", "sim").env("KPORT_STATE_DIR", self.file("state"));
         kport.arg("--host").arg(cc::root().join("examples/host.json")).args(arguments);
+        kport.current_dir(self.dir.path());
         kport
+    }
+
+    /// With an rc.conf and a sysctl.conf.
+    fn with(self, rc_conf: &str, sysctl_conf: &str) -> Etc {
+        fs::write(self.file("rc.conf"), rc_conf).unwrap();
+        fs::write(self.file("sysctl.conf"), sysctl_conf).unwrap();
+        self
+    }
+
+    fn all(&self, arguments: &[&str]) -> (i32, String) {
+        let files = ["--rc-conf", "rc.conf", "--sysctl-conf", "sysctl.conf", "--sysctl"];
+        let standin = cc::root().join("tests/setup/pfctl.sh");
+        let standin = standin.to_str().unwrap();
+        self.setup_with(Path::new(standin), &[&files[..], &[standin], arguments].concat())
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.file(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// Every file, by name, and what is in it.
+    fn everything(&self) -> Vec<(String, String)> {
+        let names = fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap());
+        let files = names.filter(|e| e.metadata().unwrap().is_file() && e.file_name() != "log");
+        let mut all: Vec<_> =
+            files.map(|e| (e.file_name().into_string().unwrap(), fs::read_to_string(e.path()).unwrap())).collect();
+        all.sort();
+        all
     }
 
     /// The exit status, and all that was said.
@@ -159,7 +188,7 @@ fn pfctl_checks_it_first_and_loads_it_when_asked_to() {
     let (status, said) = etc.setup_with(&pfctl, &["--write", "--load"]);
     assert!(status == 0 && said.contains("written, checked") && said.contains(": loaded"), "{status} {said}");
     let path = fs::canonicalize(etc.file("pf.conf")).unwrap();
-    let expected = format!("-n -f {0}.kport-new\n-f {0}\n", path.display());
+    let expected = format!("-n -f {0}.kport-new\n-f {0}\n-s info\n", path.display());
     assert_eq!(fs::read_to_string(&log).unwrap(), expected);
     let (status, said) = etc.setup_with(&pfctl, &["--undo"]);
     assert!(status == 0 && said.contains("not loaded: pfctl -f"), "{said}");
@@ -190,4 +219,154 @@ fn files_that_are_not_plain() {
     fs::create_dir(etc.file("pf.conf")).unwrap();
     assert_eq!(etc.setup(&["--write"]).0, 7);
     assert_eq!(etc.setup(&["--write", "--undo"]).0, 64);
+}
+
+const RC: &str = "hostname=\"a\"\npf_enable=\"NO\"\n";
+const RC_LINES: &str = "pf_enable=\"YES\" # kport setup\ngateway_enable=\"YES\" # kport setup\nipv6_gateway_enable=\"YES\" # kport setup\n";
+
+#[test]
+fn rc_conf_and_sysctl_conf_get_their_lines_too() {
+    let etc = Etc::new("block all\n").with(RC, "kern.coredump=0\n");
+    let before = etc.everything();
+    let (status, said) = etc.all(&[]);
+    assert!(status == 0 && said.contains("rc.conf:\n  at the end:\n    pf_enable=\"YES\"\n"), "{said}");
+    assert!(
+        said.contains("line 2: pf_enable is \"NO\"") && said.contains("sysctl.conf:\n  has what it needs"),
+        "{said}"
+    );
+    assert_eq!(etc.everything(), before, "only --write writes");
+
+    let (status, said) = etc.all(&["--write"]);
+    assert!(status == 0 && said.contains("rc.conf: written, checked; what it was is"), "{said}");
+    assert_eq!(etc.read("rc.conf"), RC.to_owned() + RC_LINES);
+    assert_eq!(etc.read("rc.conf.before-kport"), RC);
+    assert_eq!(etc.read("sysctl.conf"), "kern.coredump=0\n");
+    assert!(!etc.file("sysctl.conf.before-kport").exists() && !etc.file("sysctl.kld.d").exists());
+    // as rc(8) reads it
+    let ask = ". ./rc.conf; echo $pf_enable $gateway_enable $ipv6_gateway_enable";
+    assert_eq!(
+        cc::text(&cc::done(Command::new("sh").args(["-c", ask]).current_dir(etc.file(""))).stdout),
+        "YES YES YES\n"
+    );
+
+    let (_, said) = etc.all(&["--write", "--host-access"]);
+    assert!(said.contains("sysctl net.pf.filter_local=1") && said.contains("service pf restart"), "{said}");
+    assert_eq!(etc.read("sysctl.conf"), "kern.coredump=0\nnet.pf.filter_local=1 # kport setup\n");
+    assert_eq!(etc.read("sysctl.kld.d/pf.conf"), "net.pf.filter_local=1 # kport setup\n");
+
+    // again changes nothing
+    let all = etc.everything();
+    for again in [&["--write"][..], &["--write", "--host-access"]] {
+        assert_eq!(etc.all(again).0, 0);
+        assert_eq!(etc.everything(), all);
+    }
+    // what the admin adds meanwhile stays
+    fs::write(etc.file("rc.conf"), etc.read("rc.conf") + "sshd_enable=YES\n").unwrap();
+    let (status, said) = etc.all(&["--undo"]);
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(etc.read("rc.conf"), RC.to_owned() + "sshd_enable=YES\n");
+    assert_eq!(etc.read("sysctl.conf"), "kern.coredump=0\n");
+    assert_eq!(etc.read("sysctl.kld.d/pf.conf"), "");
+    assert_eq!(etc.text(), "block all\n");
+}
+
+#[test]
+fn all_files_are_written_or_none() {
+    // a pf.conf that pfctl refuses, an rc.conf that is a program, a place that wins, a file that cannot be read
+    let refuse = |etc: &Etc| fs::write(etc.file("refuse"), "").unwrap();
+    let program = |etc: &Etc| fs::write(etc.file("rc.conf"), "if x; then y=z; fi\n").unwrap();
+    let local = |etc: &Etc| fs::write(etc.file("rc.conf.local"), "gateway_enable=NO\n").unwrap();
+    let hand = |etc: &Etc| fs::write(etc.file("pf.conf"), "include \"x\"\n").unwrap();
+    type Breaks<'a> = (&'a dyn Fn(&Etc), &'a str);
+    let broken: [Breaks<'_>; 4] = [
+        (&refuse, "syntax error"),
+        (&program, "\"fi\" is no assignment"),
+        (&local, "rc.conf.local line 1: gateway_enable is \"NO\" there"),
+        (&hand, "includes"),
+    ];
+    for (breaks, word) in broken {
+        let etc = Etc::new("block all\n").with(RC, "");
+        breaks(&etc);
+        let before = etc.everything();
+        let (status, said) = etc.all(&["--write", "--load", "--host-access"]);
+        assert!(status == 5 && said.contains(word), "{status} {said}");
+        assert!(word == "syntax error" || said.contains("by hand"), "{said}");
+        assert_eq!(etc.everything(), before, "{word}");
+        assert!(!fs::read_to_string(etc.file("log")).unwrap_or_default().lines().any(|line| line.starts_with("-f")));
+    }
+    // no place for the copy of one of them
+    let etc = Etc::new("block all\n").with(RC, "");
+    fs::write(etc.file("rc.conf.before-kport"), "").unwrap();
+    (1..100).for_each(|n| fs::write(etc.file(&format!("rc.conf.before-kport.{n}")), "").unwrap());
+    let before = etc.everything();
+    assert!(etc.all(&["--write"]).1.contains("remove some"));
+    assert_eq!(etc.everything(), before);
+    // a link to nothing stays one
+    let etc = Etc::new("block all\n").with(RC, "");
+    fs::remove_file(etc.file("rc.conf")).unwrap();
+    std::os::unix::fs::symlink("nothing", etc.file("rc.conf")).unwrap();
+    let (status, said) = etc.all(&["--write"]);
+    assert!(status == 7 && said.contains("rc.conf"), "{status} {said}");
+    assert!(fs::symlink_metadata(etc.file("rc.conf")).unwrap().is_symlink() && etc.text() == "block all\n");
+}
+
+#[test]
+fn load_sets_what_the_kernel_lacks_and_does_not_enable_pf() {
+    let etc = Etc::new("block all\n").with("pf_enable=YES\n", "");
+    let host = fs::read_to_string(cc::root().join("examples/host.json")).unwrap();
+    let host = host.replace("\"net.inet.ip.forwarding\": 1", "\"net.inet.ip.forwarding\": 0");
+    fs::write(etc.file("host.json"), host).unwrap();
+    let all = |arguments: &[&str]| etc.all(&[&["--host", "host.json"], arguments].concat());
+    let (status, said) = all(&["--write"]);
+    assert!(status == 0 && said.contains("not set: sysctl net.inet.ip.forwarding=1\n"), "{said}");
+    fs::remove_file(etc.file("log")).unwrap();
+    let (status, said) = all(&["--write", "--load"]);
+    assert!(status == 0 && said.contains("net.inet.ip.forwarding=1: set\n"), "{said}");
+    assert!(said.contains("pf is not enabled") && said.contains("service pf onestart"), "{said}");
+    let path = fs::canonicalize(etc.file("pf.conf")).unwrap();
+    assert_eq!(etc.read("log"), format!("-f {}\nnet.inet.ip.forwarding=1\n-s info\n", path.display()));
+    fs::write(etc.file("enabled"), "").unwrap();
+    assert!(!all(&["--write", "--load"]).1.contains("not enabled"));
+    fs::write(etc.file("refuse-sysctl"), "").unwrap();
+    let (status, said) = all(&["--write", "--load"]);
+    // what was done by then is said
+    assert!(status == 5 && said.contains("Operation not permitted") && said.contains(": loaded"), "{status} {said}");
+}
+
+#[test]
+fn a_router_goes_on_taking_its_default_route_from_advertisements() {
+    let etc = Etc::new("").with("ifconfig_em0_ipv6=\"inet6 accept_rtadv\"\n", "net.inet.ip.forwarding=0 # no router\n");
+    assert_eq!(etc.all(&["--write"]).0, 0);
+    assert!(etc.read("rc.conf").ends_with("ipv6_cpe_wanif=\"em0\" # kport setup\n"), "{}", etc.read("rc.conf"));
+    // sysctl.conf is read once more behind rc.conf
+    assert!(etc.read("sysctl.conf").ends_with("net.inet.ip.forwarding=1 # kport setup\n"));
+    let all = etc.everything();
+    assert_eq!(etc.all(&["--write"]).0, 0);
+    assert_eq!(etc.everything(), all);
+    assert_eq!(etc.all(&["--undo"]).0, 0);
+    assert_eq!(etc.read("rc.conf"), "ifconfig_em0_ipv6=\"inet6 accept_rtadv\"\n");
+}
+
+#[test]
+fn what_a_killed_run_has_left_is_in_nobodys_way() {
+    let etc = Etc::new("block all\n").with(RC, "");
+    fs::write(etc.file("pf.conf.kport-new"), "half of it, and longer than what comes into its place. ".repeat(9))
+        .unwrap();
+    fs::write(etc.file("rc.conf.kport-new"), "").unwrap();
+    assert_eq!(etc.all(&["--write"]).0, 0);
+    assert!(etc.text().ends_with("anchor \"kport/*\" # kport setup\n"), "{}", etc.text());
+    assert!(!etc.file("pf.conf.kport-new").exists() && !etc.file("rc.conf.kport-new").exists());
+    // a link there is not followed
+    let etc = Etc::new("block all\n").with(RC, "");
+    fs::write(etc.file("victim"), "mine").unwrap();
+    std::os::unix::fs::symlink("victim", etc.file("rc.conf.kport-new")).unwrap();
+    assert_ne!(etc.all(&["--write"]).0, 0);
+    assert!(etc.read("victim") == "mine" && etc.text() == "block all\n" && etc.read("rc.conf") == RC);
+    // one that another run is writing
+    let etc = Etc::new("block all\n").with(RC, "");
+    let other = fs::File::create(etc.file("rc.conf.kport-new")).unwrap();
+    other.lock().unwrap();
+    let (status, said) = etc.all(&["--write"]);
+    assert!(status == 6 && said.contains("another kport setup"), "{status} {said}");
+    assert!(etc.text() == "block all\n" && etc.file("rc.conf.kport-new").exists());
 }

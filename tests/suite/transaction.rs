@@ -9,13 +9,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, files, request, run};
 use crate::support::{rig, standin};
 use kport::error::{Error, Kind, Result};
-use kport::name::{Anchor, Table};
-use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
+use kport::pf::Firewall;
 use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Request, Unobserved};
-use kport::rule::Rule;
 use kport::sim::Sim;
 
 /// What goes wrong at a step.
@@ -46,65 +45,29 @@ impl Fault {
 }
 
 /// A firewall that fails, or kills the process, once, at the calls that belong to a step.
-struct Faulty {
-    sim: Sim,
-    at: Phase,
-    fault: Cell<Option<Fault>>,
-}
-
-impl Faulty {
-    fn around<T>(&self, step: Phase, call: impl FnOnce() -> Result<T>) -> Result<T> {
-        let fault = if step == self.at { self.fault.take() } else { None };
-        let broken = || Error::new(Kind::System, "made to fail");
-        match fault {
-            Some(Fault::CallFails) => Err(broken()),
-            Some(Fault::CallFailsLate) => call().and(Err(broken())),
-            Some(Fault::KilledLate) => {
-                _ = call();
-                std::process::abort()
-            }
-            other => {
-                self.fault.set(other.or(self.fault.get()));
-                call()
-            }
+fn faulty(sim: Sim, at: Phase, fault: Fault) -> impl Firewall {
+    let fault = Cell::new(Some(fault));
+    let around = move |call: Call<'_>, moment| {
+        let step = match call {
+            Call::Replace => Phase::Load,
+            Call::KillStates(_) => Phase::Kill,
+            Call::Status => Phase::Verify,
+            Call::ForeignRedirects | Call::HasTable => Phase::Check,
+            Call::SetDeadline(_) | Call::Loaded(_) | Call::Other => return Ok(()),
+        };
+        if step != at {
+            return Ok(());
         }
-    }
-}
-
-impl Firewall for Faulty {
-    fn name(&self) -> &'static str {
-        "sim"
-    }
-    fn redirects_packets(&self) -> bool {
-        self.sim.redirects_packets()
-    }
-    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        self.around(Phase::Load, || self.sim.replace(anchor, rules))
-    }
-    fn anchors(&self) -> Result<Vec<String>> {
-        self.sim.anchors()
-    }
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.sim.loaded(anchor)
-    }
-    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        self.sim.holds(anchor, rules)
-    }
-    fn kill_states(&self, states: &[States]) -> Result<u64> {
-        self.around(Phase::Kill, || self.sim.kill_states(states))
-    }
-    fn status(&self) -> Result<Status> {
-        self.around(Phase::Verify, || self.sim.status())
-    }
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.around(Phase::Check, || self.sim.foreign_redirects())
-    }
-    fn has_table(&self, table: &Table) -> Result<bool> {
-        self.around(Phase::Check, || self.sim.has_table(table))
-    }
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        self.sim.rulesets()
-    }
+        match (fault.get(), moment) {
+            (Some(Fault::CallFails), Moment::Before) | (Some(Fault::CallFailsLate), Moment::After) => {
+                fault.set(None);
+                Err(Error::new(Kind::System, "made to fail"))
+            }
+            (Some(Fault::KilledLate), Moment::After) => std::process::abort(),
+            _ => Ok(()),
+        }
+    };
+    Around { sim, around }
 }
 
 /// Fails, or kills the process, before a step.
@@ -177,7 +140,7 @@ fn before(act: Act) -> (Rig, Anchors, Anchors) {
 }
 
 fn breaking(rig_path: &Path, act: Act, at: Phase, fault: Fault) -> Result<Outcome> {
-    let firewall = Faulty { sim: Sim::new(rig_path), at, fault: Cell::new(Some(fault)) };
+    let firewall = faulty(Sim::new(rig_path), at, fault);
     run(rig_path, &rig::host(), &firewall, &Breaker { at, fault }, |p| act.run(p))
 }
 
@@ -553,4 +516,69 @@ fn redirects_of_other_tools() {
         wish.force = true;
         assert!(publish(&wish).unwrap().notes[0].starts_with("forced: "), "{name}");
     }
+}
+
+/// Requests of one jail, each with options of its own: the last one has log, the one before it sources.
+fn several(specs: [&str; 3]) -> Vec<Request> {
+    let mut all = specs.map(|spec| request("web", spec));
+    all[1].options.sources = vec!["198.51.100.0/24".parse().unwrap()];
+    all[2].options.log = true;
+    all.into()
+}
+
+#[test]
+fn several_requests_are_one_transaction() {
+    let all = |rig: &Rig, requests: &[Request]| rig.with(&rig.sim(), &Unobserved, |p| p.publish_all(requests));
+    let state = |rig: &Rig| (rig.loaded(), files(rig.path()), std::fs::read(rig.state("jails/web.json")).ok());
+    let rig = Rig::new();
+    let requests = several(["em0:8080:80", "em1:8081:81", "192.0.2.7:8082:82"]);
+    assert_eq!(all(&rig, &requests).unwrap().redirects.len(), 5);
+    let published = state(&rig);
+    assert!(!all(&rig, &requests).unwrap().changed);
+    assert_eq!(state(&rig), published);
+    // as one after the other
+    let other = Rig::new();
+    for (number, request) in requests.iter().enumerate() {
+        other.publish(&Request { add: number > 0, ..request.clone() }).unwrap();
+    }
+    assert_eq!(rig.loaded(), other.loaded());
+
+    // what the last one cannot have: another jail's port, a socket's, one of the others' own, an address of another family
+    rig.publish(&request("db", "em1:9000:90")).unwrap();
+    let mut published = state(&rig);
+    for (specs, kind) in [
+        (["em0:7080:80", "em1:7081:81", "em1:9000:90"], Kind::Conflict),
+        (["em0:7080:80", "em1:7081:81", "em0:22:22"], Kind::Conflict),
+        (["em0:7080:80", "em1:7081:81", "em0:7080:99"], Kind::Conflict),
+        (["em0:7080:80", "em1:7081:81", "[2001:db8::1]:7082:82 127.0.0.1:7083:83"], Kind::Argument),
+    ] {
+        assert_eq!(all(&rig, &several(specs)).unwrap_err().kind(), kind, "{specs:?}");
+        assert_eq!(state(&rig), published, "{specs:?}");
+    }
+    // each step of it that fails
+    let requests = several(["em0:7080:80", "em1:7081:81", "em1:7082:82"]);
+    for at in [Phase::Lock, Phase::Resolve, Phase::Check, Phase::Record, Phase::Load, Phase::Verify] {
+        for fault in [Fault::Fails, Fault::CallFails, Fault::CallFailsLate] {
+            let firewall = faulty(rig.sim(), at, fault);
+            let breaker = Breaker { at, fault };
+            let failed = rig.with(&firewall, &breaker, |p| p.publish_all(&requests)).is_err();
+            let calls = [Phase::Check, Phase::Load, Phase::Verify].contains(&at);
+            assert_eq!(failed, fault == Fault::Fails || calls, "{at:?} {fault:?}");
+            if failed {
+                assert_eq!(state(&rig), published, "{at:?} {fault:?}");
+            } else {
+                let again = several(["em0:8080:80", "em1:8081:81", "192.0.2.7:8082:82"]);
+                all(&rig, &again).unwrap();
+                published = state(&rig);
+            }
+        }
+    }
+
+    // whether it adds says the first one; requests of two jails, and none
+    all(&rig, &several(["em0:8080:80", "em1:8081:81", "192.0.2.7:8082:82"])).unwrap();
+    let mut more = several(["em0:6080:80", "em1:6081:81", "em1:6082:82"]);
+    more[0].add = true;
+    assert_eq!(all(&rig, &more).unwrap().redirects.len(), 11);
+    assert_eq!(all(&rig, &[request("web", "80"), request("db", "81")]).unwrap_err().kind(), Kind::Argument);
+    assert_eq!(all(&rig, &[]).unwrap_err().kind(), Kind::Argument);
 }

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use kport::error::Result;
-use kport::host::{Host, HostInterface, Jail, Jails, Listener, Process};
+use kport::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use kport::net::{Family, Interface, Protocol};
 
 /// A host, less the udp sockets that one container's conmon has on the container's own ports.
@@ -55,8 +56,12 @@ impl Host for WithoutConmon {
         self.host.jails()
     }
 
-    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
-        self.host.vnet_addresses(jail)
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+        self.host.vnet_addresses(jail, within)
+    }
+
+    fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {
+        self.host.watch(jail, within)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

@@ -8,7 +8,7 @@
 use std::fmt::{self, Write as _};
 
 /// What marks a line as one that kport has put there.
-const MARK: &str = "# kport setup";
+pub const MARK: &str = "# kport setup";
 
 /// The calls of the main ruleset, in the order in which they must stand.
 const NAT: &str = "nat-anchor \"kport/*\"";

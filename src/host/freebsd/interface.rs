@@ -76,7 +76,8 @@ fn read_links(buffer: &[u8]) -> Option<Vec<Link>> {
         let start = usize::from(u16_at(message, IFM_LEN)?);
         let addresses = sockaddrs(message, start, u32_at(message, IFM_ADDRS)?)?;
         if kind == RTM_IFINFO {
-            let name = link_name(addresses[RTAX_IFP])?.to_owned();
+            // root of a jail names its interfaces as it likes
+            let name = String::from_utf8_lossy(link_name(addresses[RTAX_IFP])?).into_owned();
             links.push(Link { index, flags: u32_at(message, IFM_FLAGS)?, name, addresses: Vec::new() });
             continue;
         }
@@ -163,6 +164,17 @@ mod tests {
         let expected = ["192.0.2.1", "2001:db8::1", "192.0.2.7", "10.0.0.1", "fd00::1", "10.1.0.1", "fd01::1"];
         let expected: Vec<IpAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
         assert_eq!(reachable(&links(IFLISTL).unwrap()), expected);
+    }
+
+    /// Root of a jail does not hide its addresses by that.
+    #[test]
+    fn an_interface_with_a_name_that_is_no_text() {
+        let at = IFLISTL.windows(7).position(|bytes| bytes == b"bridge0").unwrap();
+        let mut buffer = IFLISTL.to_vec();
+        buffer[at] = 0xff;
+        assert_eq!(reachable(&links(&buffer).unwrap()), reachable(&links(IFLISTL).unwrap()));
+        let odd = links(&buffer).unwrap().into_iter().find(|link| link.name.ends_with("ridge0")).unwrap();
+        assert_eq!(odd.with_groups(vec![]), None);
     }
 
     /// The recording, as it would be with one interface down.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::buffer::{malformed, u32_at, u64_at};
+use super::buffer::{bytes, malformed, u32_at, u64_at};
 use crate::error::Result;
 
 /// The processes that have a udp socket which is bound to `port`.
@@ -32,13 +32,23 @@ pub fn udp_holders(port: u16) -> Result<Vec<crate::host::Process>> {
     Ok(found)
 }
 
+/// Whether somebody has stopped a process (SIGSTOP). One that cannot be asked about is not stopped.
+#[cfg(target_os = "freebsd")]
+pub fn is_stopped(pid: i32) -> bool {
+    let mib = [libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PID, pid];
+    super::sysctl::fetch(&mib).is_ok_and(|answer| state(&answer).is_ok_and(|state| state == SSTOP))
+}
+
 /// sizeof (struct xfile), sys/file.h, and offsets in it
 const XFILE: usize = 128;
 const XF_PID: usize = 8;
 const XF_DATA: usize = 56;
-/// sizeof (struct kinfo_proc), sys/user.h, and an offset in it
+/// sizeof (struct kinfo_proc), sys/user.h, and offsets in it
 const KINFO_PROC: usize = 1088;
+const KI_STAT: usize = 388;
 const KI_JID: usize = 592;
+/// sys/proc.h
+const SSTOP: u8 = 4;
 
 /// The processes in the answer to `kern.file` that have one of these sockets open: a record a file, each with its length.
 fn owners(answer: &[u8], sockets: &[u64]) -> Result<BTreeSet<i32>> {
@@ -63,9 +73,17 @@ fn owners(answer: &[u8], sockets: &[u64]) -> Result<BTreeSet<i32>> {
 
 /// The jail in the answer to `kern.proc.pid`; 0 for none.
 fn jid(answer: &[u8]) -> Result<i32> {
+    Ok(i32::from_ne_bytes(of_process(answer, KI_JID)?))
+}
+
+/// What the process in the answer to `kern.proc.pid` does.
+fn state(answer: &[u8]) -> Result<u8> {
+    of_process::<1>(answer, KI_STAT).map(|[state]| state)
+}
+
+fn of_process<const N: usize>(answer: &[u8], offset: usize) -> Result<[u8; N]> {
     let whole = answer.len() == KINFO_PROC && u32_at(answer, 0) == Some(KINFO_PROC as u32);
-    let jid = u32_at(answer, KI_JID).filter(|_| whole).map(u32::cast_signed);
-    jid.ok_or_else(|| malformed("record of a process"))
+    bytes(answer, offset).filter(|_| whole).ok_or_else(|| malformed("record of a process"))
 }
 
 /// The arguments in the answer to `kern.proc.args`, each with its NUL.
@@ -115,8 +133,9 @@ mod tests {
         let mut process = vec![0; KINFO_PROC];
         process[..4].copy_from_slice(&(KINFO_PROC as u32).to_ne_bytes());
         process[KI_JID..][..4].copy_from_slice(&6u32.to_ne_bytes());
-        assert_eq!(jid(&process).unwrap(), 6);
-        assert!(jid(&process[..1000]).is_err() && jid(&[]).is_err());
+        process[KI_STAT] = SSTOP;
+        assert_eq!((jid(&process).unwrap(), state(&process).unwrap()), (6, SSTOP));
+        assert!(jid(&process[..1000]).is_err() && state(&process[..1000]).is_err() && jid(&[]).is_err());
     }
 
     #[test]

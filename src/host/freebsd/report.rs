@@ -1,13 +1,19 @@
-//! What a child process reports over a pipe: three words, and bytes.
+//! What a child process reports over a stream of AF_UNIX: three words, and bytes, or a descriptor.
 //!
 //! The head says how long the report is, so the reader does not depend on the end of the file: another thread of the
-//! caller may have forked meanwhile and hold the pipe open.
+//! caller may have forked meanwhile and hold the child's end open.
 
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 
 use crate::error::{Error, Kind, Result};
 
@@ -15,10 +21,10 @@ use crate::error::{Error, Kind, Result};
 pub const HEAD: usize = 16;
 
 /// What a child did.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Answer {
-    /// It came to its end, and sent this.
-    Done(Vec<u8>),
+    /// It came to its end, and sent this, and the last descriptor that it passed.
+    Done(Vec<u8>, Option<OwnedFd>),
     /// Its step of this number failed with this errno.
     Failed(u32, i32),
 }
@@ -32,9 +38,24 @@ pub fn head(step: u32, errno: i32, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it.
-pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Answer> {
+/// Sends a report that is a descriptor and no bytes. Called in a child after a fork: it makes a system call and nothing else.
+pub fn pass(stream: BorrowedFd<'_>, step: u32, descriptor: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    // there is room for one
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(stream, &[IoSlice::new(&head(step, 0, 0))], &mut control, SendFlags::empty()).map(|_| ())
+}
+
+/// How long a child may be stopped. What asks a jail can be stopped by the jail's root, and no continued one takes so long.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+
+/// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it. A child that was killed, or that
+/// `is_stopped`, is [`Kind::Unavailable`].
+pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<Answer> {
     let mut received = Vec::new();
+    let mut passed = None;
     let mut chunk = [0; 16 * 1024];
     loop {
         if let Some((head, body)) = received.split_first_chunk::<HEAD>() {
@@ -45,14 +66,22 @@ pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Answ
             }
             let length = u64::from_ne_bytes(head[8..].try_into().unwrap_or_default());
             match usize::try_from(length) {
-                Ok(length) if body.len() == length => return Ok(Answer::Done(body.to_vec())),
+                Ok(length) if body.len() == length => return Ok(Answer::Done(body.to_vec(), passed)),
                 Ok(length) if length <= most && body.len() < length => (),
                 _ => return Err(Error::new(Kind::Internal, "a report of the wrong length from a child process")),
             }
         }
-        wait(pipe, deadline)?;
-        match rustix::io::read(pipe, &mut chunk) {
-            Ok(0) => return Err(Error::new(Kind::System, "a child process ended before it had reported: killed?")),
+        wait(stream, deadline, is_stopped)?;
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let message = recvmsg(stream, &mut [IoSliceMut::new(&mut chunk)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                passed = descriptors.last().or(passed);
+            }
+        }
+        match message.map(|message| message.bytes) {
+            Ok(0) => return Err(Error::new(Kind::Unavailable, "the process that asks was killed; what kills it?")),
             Ok(count) => received.extend_from_slice(&chunk[..count]),
             Err(rustix::io::Errno::INTR) => (),
             Err(errno) => return Err(Error::io("read a child's report", &errno.into())),
@@ -61,14 +90,17 @@ pub fn read(pipe: BorrowedFd<'_>, most: usize, deadline: Instant) -> Result<Answ
 }
 
 /// Until there is something to read.
-fn wait(pipe: BorrowedFd<'_>, deadline: Instant) -> Result<()> {
+fn wait(stream: BorrowedFd<'_>, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left == Duration::ZERO {
-            return Err(Error::new(Kind::Busy, "a child process did not report in time"));
+            return Err(Error::new(Kind::Busy, "the process that asks did not report in time"));
         }
-        let timeout = Timespec::try_from(left).ok();
-        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], timeout.as_ref()) {
+        let timeout = Timespec::try_from(left.min(STOP_CHECK)).ok();
+        match poll(&mut [PollFd::new(&stream, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) if is_stopped() => {
+                return Err(Error::new(Kind::Unavailable, "the process that asks was stopped; what stops it?"));
+            }
             Ok(0) | Err(rustix::io::Errno::INTR) => (),
             Ok(_) => return Ok(()),
             Err(errno) => return Err(Error::io("poll", &io::Error::from(errno))),
@@ -78,27 +110,23 @@ fn wait(pipe: BorrowedFd<'_>, deadline: Instant) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, OwnedFd};
-
-    use rustix::pipe::{PipeFlags, pipe_with};
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
-    fn pipe() -> (OwnedFd, OwnedFd) {
-        pipe_with(PipeFlags::CLOEXEC).unwrap()
-    }
-
     /// Reads what `parts` send, a pause between them; the other end stays open.
     fn read_parts(parts: &[&[u8]], most: usize, time: Duration) -> Result<Answer> {
-        let (reader, writer) = pipe();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for part in parts {
-                    assert_eq!(rustix::io::write(&writer, part), Ok(part.len()));
+                    writer.write_all(part).unwrap();
                     std::thread::yield_now();
                 }
             });
-            read(reader.as_fd(), most, Instant::now() + time)
+            read(reader.as_fd(), most, Instant::now() + time, &|| false)
         })
     }
 
@@ -109,14 +137,30 @@ mod tests {
         let whole = [head(3, 0, 5).as_slice(), b"abcde"].concat();
         for cut in 0..whole.len() {
             let (a, b) = whole.split_at(cut);
-            assert_eq!(read_parts(&[a, b], 5, LONG), Ok(Answer::Done(b"abcde".to_vec())));
+            assert!(matches!(read_parts(&[a, b], 5, LONG), Ok(Answer::Done(bytes, None)) if bytes == b"abcde"));
         }
-        assert_eq!(read_parts(&[&head(0, 0, 0)], 0, LONG), Ok(Answer::Done(Vec::new())));
+        assert!(matches!(read_parts(&[&head(0, 0, 0)], 0, LONG), Ok(Answer::Done(bytes, None)) if bytes.is_empty()));
+    }
+
+    #[test]
+    fn a_descriptor_is_passed() {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        let (mut here, there) = UnixStream::pair().unwrap();
+        pass(writer.as_fd(), 5, there.as_fd()).unwrap();
+        drop(there);
+        let answer = read(reader.as_fd(), 0, Instant::now() + LONG, &|| false);
+        let Ok(Answer::Done(bytes, Some(passed))) = answer else { panic!("{answer:?}") };
+        assert!(bytes.is_empty());
+        // it is the other end, and nothing that this process runs inherits it
+        assert!(rustix::io::fcntl_getfd(&passed).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        here.write_all(b"x").unwrap();
+        assert_eq!(rustix::io::read(&passed, &mut [0; 2]), Ok(1));
     }
 
     #[test]
     fn a_failure_names_its_step() {
-        assert_eq!(read_parts(&[&head(2, libc::EPERM, 0)], 0, LONG), Ok(Answer::Failed(2, libc::EPERM)));
+        let answer = read_parts(&[&head(2, libc::EPERM, 0)], 0, LONG);
+        assert!(matches!(answer, Ok(Answer::Failed(2, libc::EPERM))), "{answer:?}");
     }
 
     #[test]
@@ -131,12 +175,18 @@ mod tests {
 
     #[test]
     fn a_child_that_dies_or_hangs() {
-        let (reader, writer) = pipe();
-        rustix::io::write(&writer, &head(0, 0, 5)).unwrap();
-        let now = read(reader.as_fd(), 5, Instant::now());
-        assert_eq!(now.unwrap_err().kind(), Kind::Busy);
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        writer.write_all(&head(0, 0, 5)).unwrap();
+        let until = |time, is_stopped: &dyn Fn() -> bool| {
+            read(reader.as_fd(), 5, Instant::now() + time, is_stopped).unwrap_err().kind()
+        };
+        assert_eq!(until(Duration::ZERO, &|| false), Kind::Busy);
+        // root of the jail has stopped it
+        assert_eq!(until(LONG, &|| true), Kind::Unavailable);
+        // or it was only slow
+        let asked = std::cell::Cell::new(0);
+        assert_eq!(until(2 * STOP_CHECK, &|| asked.replace(asked.get() + 1) > 5), Kind::Busy);
         drop(writer);
-        let dead = read(reader.as_fd(), 5, Instant::now() + LONG);
-        assert_eq!(dead.unwrap_err().kind(), Kind::System);
+        assert_eq!(until(LONG, &|| false), Kind::Unavailable);
     }
 }

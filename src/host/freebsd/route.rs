@@ -58,7 +58,7 @@ pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
             && prefix(addresses[RTAX_NETMASK], family) == 0
         {
             // an interface that is going away has no RTAX_IFP any more: sysctl_dumpnhop() of net/rtsock.c
-            match link_name(addresses[RTAX_IFP]) {
+            match link_name(addresses[RTAX_IFP]).and_then(|name| std::str::from_utf8(name).ok()) {
                 Some(name) => return Ok(Some(name)),
                 None => continue,
             }

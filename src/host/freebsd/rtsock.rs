@@ -92,12 +92,12 @@ pub fn prefix(mask: &[u8], family: Family) -> u8 {
 }
 
 /// The interface name in a sockaddr_dl (net/if_dl.h: the name's length at 5, the name at 8).
-pub fn link_name(sockaddr: &[u8]) -> Option<&str> {
+pub fn link_name(sockaddr: &[u8]) -> Option<&[u8]> {
     if u8_at(sockaddr, 1)? != AF_LINK {
         return None;
     }
     let length = usize::from(u8_at(sockaddr, 5)?);
-    let name = std::str::from_utf8(sockaddr.get(8..8 + length)?).ok()?;
+    let name = sockaddr.get(8..8 + length)?;
     (!name.is_empty()).then_some(name)
 }
 

@@ -1,10 +1,11 @@
 //! The host that runs.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{interface, jail, process, route, socket, value, vnet};
 use crate::error::Result;
-use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process};
+use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use crate::net::{Family, Interface};
 
 // what is read by offsets, as far as the libc crate knows the structs
@@ -28,6 +29,7 @@ const _: () = {
     assert!(offset_of!(libc::in_endpoints, ie_dependladdr) == 20);
     assert!(size_of::<libc::timeval>() == 16);
     assert!(size_of::<libc::kinfo_proc>() == 1088);
+    assert!(offset_of!(libc::kinfo_proc, ki_stat) == 388);
     assert!(offset_of!(libc::kinfo_proc, ki_jid) == 592);
 };
 
@@ -52,8 +54,12 @@ impl Host for System {
         jail::all(&jail::jail_get, jail::Features::of_kernel()?)
     }
 
-    fn vnet_addresses(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
-        vnet::addresses(jail)
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+        vnet::addresses(jail, within)
+    }
+
+    fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {
+        vnet::watch(jail, within).map(Some)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

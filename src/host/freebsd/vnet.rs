@@ -1,7 +1,7 @@
-//! The interface list of a jail that has a network stack of its own.
+//! The interface list of a jail that has a network stack of its own, and a routing socket of that stack.
 //!
-//! Only a process inside the jail can ask for it, and a process cannot leave a jail, so a child goes in, asks, reports
-//! over a pipe and ends. A program started inside the jail would be the jail's own (or missing, in a jail without a
+//! Only a process inside the jail can ask for them, and a process cannot leave a jail, so a child goes in, asks, reports
+//! over a socket and ends. A program started inside the jail would be the jail's own (or missing, in a jail without a
 //! userland), and its answer would be text; ifconfig(8) has `-j` but prints text too. So the child is a fork, and what
 //! makes a fork dangerous in a library is met like this:
 //!
@@ -12,69 +12,115 @@
 //! * the caller may wait for any child, or ignore SIGCHLD: pdfork(2) makes a child that raises no SIGCHLD and that
 //!   wait(2) for any child does not see, and closing its descriptor reaps it;
 //! * root of the jail may debug what runs in the jail, and the child has the caller's memory and descriptors: before it
-//!   goes in it closes every descriptor but the pipe, and forbids tracing itself (PROC_TRACE_CTL of procctl(2); lifting
+//!   goes in it closes every descriptor but the socket, and forbids tracing itself (PROC_TRACE_CTL of procctl(2); lifting
 //!   that takes PRIV_DEBUG_DENIED, which no jail has);
-//! * root of the jail may stop or kill it: the wait is bounded.
+//! * root of the jail may stop or kill it: a stopped one is not waited for, and the wait is bounded.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use libc::{c_int, c_uint, c_void, sigset_t};
+use libc::{c_int, c_uint, c_void, pid_t, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::interface::{LIST, links, reachable};
+use super::process;
 use super::report::{self, Answer, HEAD};
 use crate::error::{Error, Kind, Result, quoted};
-use crate::files::{self, Taken};
-use crate::host::Jail;
+use crate::files::{Taken, above_stdio};
+use crate::host::{Jail, Watch};
 
-/// How long the child may take. It has four system calls to make.
-const TIME: Duration = Duration::from_secs(5);
 /// The room for the answer at first, and at most: about a hundred interfaces with an address, and some thousands.
 const FIRST: usize = 64 << 10;
 const MOST: usize = 4 << 20;
 
-/// What the child does, in this order.
-const STEPS: [&str; 5] =
-    ["pass on the pipe", "close descriptors", "procctl PROC_TRACE_CTL", "jail_attach", "read the interface list"];
+/// What the child does, in this order, and then one or the other.
+const STEPS: [&str; 6] = [
+    "pass on the socket",
+    "close descriptors",
+    "procctl PROC_TRACE_CTL",
+    "jail_attach",
+    "read the interface list",
+    "open a routing socket",
+];
+const ATTACH: c_uint = 3;
+const READ_LIST: c_uint = 4;
+const OPEN_SOCKET: c_uint = 5;
+
+/// What the child is to do inside.
+enum Task {
+    /// Report the interface list, with so many bytes of room.
+    List(usize),
+    /// Pass a routing socket.
+    Socket,
+}
 
 /// The addresses that a jail with a network stack of its own has.
-pub fn addresses(jail: &Jail) -> Result<Vec<IpAddr>> {
-    Ok(reachable(&links(&interface_list(jail)?)?))
+pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+    Ok(reachable(&links(&interface_list(jail, within)?)?))
 }
 
 /// The answer to NET_RT_IFLISTL inside `jail`.
-fn interface_list(jail: &Jail) -> Result<Vec<u8>> {
-    let deadline = Instant::now() + TIME;
+fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
+    let deadline = Instant::now() + within;
     let who = format!("addresses of jail {}", quoted(&jail.name));
     let mut room = FIRST;
     loop {
-        match ask(jail.jid, room, deadline).map_err(|error| error.context(&who))? {
-            Answer::Done(list) => return Ok(list),
-            Answer::Failed(4, libc::ENOMEM) if room < MOST => room *= 4,
-            // jail_attach(2)
-            Answer::Failed(3, libc::EINVAL) => {
-                return Err(Error::new(Kind::Unavailable, format!("{who}: jail {} is gone or going", jail.jid)));
+        match ask(jail.jid, Task::List(room), deadline).map_err(|error| error.context(&who))? {
+            Answer::Done(list, _) => return Ok(list),
+            Answer::Failed(READ_LIST, libc::ENOMEM) if room < MOST => room *= 4,
+            // root of the jail makes interfaces as it likes
+            Answer::Failed(READ_LIST, libc::ENOMEM) => {
+                return Err(Error::new(Kind::Unavailable, format!("{who}: it has more interfaces than kport reads")));
             }
-            Answer::Failed(step, errno) => {
-                let step = usize::try_from(step).ok().and_then(|step| STEPS.get(step)).unwrap_or(&"child process");
-                let error = Error::io(step, &io::Error::from_raw_os_error(errno)).context(&who);
-                let hint = "pass the addresses, or run as root on the host";
-                return Err(if error.kind() == Kind::Permission { error.and(hint) } else { error });
-            }
+            Answer::Failed(step, errno) => return Err(failed(jail, step, errno).context(&who)),
         }
     }
 }
 
-/// One child, with `room` bytes for its answer.
-fn ask(jid: i32, room: usize, deadline: Instant) -> Result<Answer> {
-    // also for the descriptor of the child
+/// A routing socket of the jail's network stack (route(4)). A socket is for ever of the stack that it was made in, whoever has it
+/// (so_vnet, socreate() of kern/uipc_socket.c), so it tells the host what happens in the jail. Its credential keeps the jail
+/// from being freed: one that is removed is dying, and its name free, but its interfaces come back only when this is closed.
+pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
+    let who = format!("routing socket of jail {}", quoted(&jail.name));
+    let answer = ask(jail.jid, Task::Socket, Instant::now() + within).map_err(|error| error.context(&who))?;
+    match answer {
+        Answer::Done(_, Some(socket)) => Ok(Watch::new(socket)),
+        Answer::Done(_, None) => {
+            Err(Error::new(Kind::System, format!("{who}: it was not passed: too many open files?")))
+        }
+        Answer::Failed(step, errno) => Err(failed(jail, step, errno).context(&who)),
+    }
+}
+
+/// A step of a child that failed.
+fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
+    // jail_attach(2)
+    if (step, errno) == (ATTACH, libc::EINVAL) {
+        return Error::new(Kind::Unavailable, format!("jail {} is gone or going", jail.jid));
+    }
+    let step = usize::try_from(step).ok().and_then(|step| STEPS.get(step)).unwrap_or(&"child process");
+    let error = Error::io(step, &io::Error::from_raw_os_error(errno));
+    let hint = "pass the addresses, or run as root on the host";
+    if error.kind() == Kind::Permission { error.and(hint) } else { error }
+}
+
+/// One child.
+fn ask(jid: i32, task: Task, deadline: Instant) -> Result<Answer> {
+    // also for the descriptor of the child, and what it passes
     let _taken = Taken::standard();
-    let (reader, writer) = files::pipe().map_err(|e| Error::io("pipe", &e))?;
+    let (reader, writer) = UnixStream::pair().map_err(|e| Error::io("socketpair", &e))?;
+    let lift = |stream: UnixStream| above_stdio(|| Ok(stream)).map_err(|e| Error::io("socketpair", &e));
+    let (reader, writer) = (lift(reader)?, lift(writer)?);
+    let room = match task {
+        Task::List(room) => room,
+        Task::Socket => 0,
+    };
     let mut answer = vec![0u8; room];
     let child = {
         let _blocked = Blocked::all()?;
@@ -83,30 +129,39 @@ fn ask(jid: i32, room: usize, deadline: Instant) -> Result<Answer> {
         // returns.
         match unsafe { libc::pdfork(&raw mut fd, libc::PD_CLOEXEC) } {
             -1 => return Err(Error::io("pdfork", &io::Error::last_os_error())),
-            // SAFETY: this is the child; `answer` has `room` bytes, and `writer` is an open pipe.
-            0 => unsafe { send(jid, writer.as_raw_fd(), answer.as_mut_ptr(), room) },
+            // SAFETY: this is the child; `answer` has the room of the task, and `writer` is an open socket.
+            0 => unsafe { send(jid, writer.as_raw_fd(), &task, answer.as_mut_ptr()) },
             // SAFETY: the descriptor is new and nobody else has it.
-            _ => Child(unsafe { OwnedFd::from_raw_fd(fd) }),
+            pid => Child { pid, descriptor: unsafe { OwnedFd::from_raw_fd(fd) } },
         }
     };
     drop(writer);
-    let report = report::read(reader.as_fd(), room, deadline);
+    let report = report::read(reader.as_fd(), room, deadline, &|| process::is_stopped(child.pid));
     drop(child);
-    report
+    match report? {
+        Answer::Done(bytes, Some(passed)) => {
+            let passed = above_stdio(|| Ok(passed)).map_err(|e| Error::io("dup", &e))?;
+            Ok(Answer::Done(bytes, Some(passed)))
+        }
+        other => Ok(other),
+    }
 }
 
-/// A child process by its descriptor.
-struct Child(OwnedFd);
+/// A child process. Its number is its own until the descriptor is closed.
+struct Child {
+    pid: pid_t,
+    descriptor: OwnedFd,
+}
 
 impl Drop for Child {
     /// Ends it, if it has not come to its end, and waits until it has: then the close that follows reaps it. The close
     /// of one that still runs would leave it to its reaper, and that may be the caller (PROC_REAP_ACQUIRE).
     fn drop(&mut self) {
         // SAFETY: no memory is involved. An error says that it has ended.
-        unsafe { libc::pdkill(self.0.as_raw_fd(), libc::SIGKILL) };
+        unsafe { libc::pdkill(self.descriptor.as_raw_fd(), libc::SIGKILL) };
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         // POLLHUP, which needs not be asked for, says that it has ended; there is nothing to do if it has not
-        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::empty())], Some(&second));
+        let _ = poll(&mut [PollFd::new(&self.descriptor, PollFlags::empty())], Some(&second));
     }
 }
 
@@ -137,54 +192,72 @@ impl Drop for Blocked {
     }
 }
 
-/// Goes into the jail, asks and reports to `pipe`.
+/// Goes into the jail, does its task and reports to `stream`.
 ///
 /// # Safety
-/// Only in a child that was just forked. `answer` must have `room` bytes.
-unsafe fn send(jid: i32, pipe: c_int, answer: *mut u8, room: usize) -> ! {
-    let mut size = room;
+/// Only in a child that was just forked. `answer` must have the room of a [`Task::List`].
+unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
     // SAFETY: system calls on the memory of this frame and on `answer`, which the caller vouches for.
     unsafe {
-        let step = look(jid, pipe, answer, &mut size);
-        let errno = if step == STEPS.len() as c_uint { 0 } else { *libc::__error() };
-        let out = if step == 0 { pipe } else { 0 };
-        let head = report::head(step, errno, size);
-        put(out, head.as_ptr(), HEAD);
-        if errno == 0 {
-            put(out, answer, size);
+        let mut size = 0;
+        let done = enter(jid, stream).and_then(|()| match *task {
+            Task::List(room) => {
+                size = room;
+                let count = LIST.len() as c_uint;
+                let read = libc::sysctl(LIST.as_ptr(), count, answer.cast(), &raw mut size, ptr::null(), 0);
+                step(READ_LIST, read == 0)
+            }
+            Task::Socket => pass_socket(),
+        });
+        match (done, task) {
+            (Ok(()), Task::Socket) => {}
+            (Ok(()), Task::List(_)) => {
+                put(0, report::head(READ_LIST, 0, size).as_ptr(), HEAD);
+                put(0, answer, size);
+            }
+            (Err((failed, errno)), _) => {
+                let out = if failed == 0 { stream } else { 0 };
+                put(out, report::head(failed, errno, 0).as_ptr(), HEAD);
+            }
         }
         libc::_exit(0)
     }
 }
 
-/// The steps up to the one that fails, whose number is returned; all of them where none does, with `size` bytes in
-/// `answer`.
+/// A step, with its errno where it failed.
+type Step = std::result::Result<(), (c_uint, c_int)>;
+
+fn step(number: c_uint, done: bool) -> Step {
+    // SAFETY: no memory but this thread's errno.
+    if done { Ok(()) } else { Err((number, unsafe { *libc::__error() })) }
+}
+
+/// The steps up to the jail. Then the stream is descriptor 0, and there is no other.
 ///
 /// # Safety
 /// As [`send`].
-unsafe fn look(jid: i32, pipe: c_int, answer: *mut u8, size: &mut usize) -> c_uint {
+unsafe fn enter(jid: i32, stream: c_int) -> Step {
     // SAFETY: as in `send`.
     unsafe {
-        if libc::dup2(pipe, 0) != 0 {
-            return 0;
-        }
-        if libc::close_range(1, c_uint::MAX, 0) != 0 {
-            return 1;
-        }
+        step(0, libc::dup2(stream, 0) == 0)?;
+        step(1, libc::close_range(1, c_uint::MAX, 0) == 0)?;
         let mut forbid = libc::PROC_TRACE_CTL_DISABLE;
         let this = libc::id_t::from(libc::getpid());
-        if libc::procctl(libc::P_PID, this, libc::PROC_TRACE_CTL, (&raw mut forbid).cast::<c_void>()) != 0 {
-            return 2;
-        }
-        if libc::jail_attach(jid) != 0 {
-            return 3;
-        }
-        let count = LIST.len() as c_uint;
-        if libc::sysctl(LIST.as_ptr(), count, answer.cast(), size, ptr::null(), 0) != 0 {
-            return 4;
-        }
+        step(2, libc::procctl(libc::P_PID, this, libc::PROC_TRACE_CTL, (&raw mut forbid).cast::<c_void>()) == 0)?;
+        step(ATTACH, libc::jail_attach(jid) == 0)
     }
-    STEPS.len() as c_uint
+}
+
+/// Opens a routing socket, which gets every message of its network stack, and passes it.
+fn pass_socket() -> Step {
+    let errno = |errno: rustix::io::Errno| (OPEN_SOCKET, errno.raw_os_error());
+    // lossless: 17
+    let family = AddressFamily::from_raw(libc::PF_ROUTE as u16);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::RAW, flags, None).map_err(errno)?;
+    // SAFETY: the child has it until it ends.
+    let stream = unsafe { BorrowedFd::borrow_raw(0) };
+    report::pass(stream, OPEN_SOCKET, socket.as_fd()).map_err(errno)
 }
 
 /// Writes all of it, or gives up: then the report is short, which the reader sees.

@@ -20,10 +20,12 @@ pub enum Ruleset {
     Rdr,
     /// pass rules
     Filter,
+    /// binat rules, of others only
+    Binat,
 }
 
 impl Ruleset {
-    /// In the order in which a transaction names them.
+    /// Those that kport loads, in the order in which a transaction names them.
     pub const ALL: [Ruleset; 3] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Filter];
 
     /// The ruleset that a rule belongs to.
@@ -41,6 +43,7 @@ impl Ruleset {
             Ruleset::Nat => PF_RULESET_NAT,
             Ruleset::Rdr => PF_RULESET_RDR,
             Ruleset::Filter => PF_RULESET_FILTER,
+            Ruleset::Binat => PF_RULESET_BINAT,
         }
     }
 
@@ -50,6 +53,7 @@ impl Ruleset {
             Ruleset::Nat => PF_NAT,
             Ruleset::Rdr => PF_RDR,
             Ruleset::Filter => PF_PASS,
+            Ruleset::Binat => PF_BINAT,
         }
     }
 }

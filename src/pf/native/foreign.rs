@@ -32,17 +32,20 @@ pub(super) fn read<K: Kernel>(
     Ok(found)
 }
 
-/// Whether it is an rdr rule, or a filter rule whose addresses, if it has any, are those of rdr-to: with route-to, 14 would
+/// Whether it is an rdr or binat rule, or a filter rule whose addresses, if it has any, are those of rdr-to: with route-to, 14 would
 /// give those.
 fn may_redirect(rule: &List) -> Result<bool, Malformed> {
     let action = rule.number("action")?;
     let filters = [u64::from(PF_PASS), u64::from(PF_MATCH)].contains(&action);
-    Ok(action == u64::from(PF_RDR) || filters && rule.number("rt")? == 0)
+    let translates = [u64::from(PF_RDR), u64::from(PF_BINAT)].contains(&action);
+    Ok(translates || filters && rule.number("rt")? == 0)
 }
 
 /// `rule` as a redirect; `None` for one that redirects nothing that kport publishes: no rdr-to, another protocol.
 fn redirect(anchor: &str, rule: &List, targets: &[Address]) -> Result<Option<ForeignRedirect>, Malformed> {
-    if rule.number("action")? != u64::from(PF_RDR) && targets.is_empty() {
+    let action = rule.number("action")?;
+    let binat = action == u64::from(PF_BINAT);
+    if action != u64::from(PF_RDR) && !binat && targets.is_empty() {
         return Ok(None);
     }
     let protocol = match rule.number("proto")? {
@@ -57,18 +60,21 @@ fn redirect(anchor: &str, rule: &List, targets: &[Address]) -> Result<Option<For
     let dst = rule.list("dst")?;
     let to = read::address(dst, af)?;
     let not_to = dst.number("neg")? != 0;
+    // the address that binat gives to another machine: rdr rules are asked first, and would take its packets
+    // (pf_get_translation in sys/netpfil/pf/pf_lb.c)
+    let taken = if binat { targets.first() } else { Some(&to).filter(|_| !not_to) };
     let interface = rule.string("ifname")?;
     let not_on = rule.number("ifnot")? != 0;
     Ok(Some(ForeignRedirect {
         anchor: anchor.to_owned(),
-        family: family.or(match &to {
-            Address::Host(host) | Address::Network(host, _) if !not_to => Some(Family::of(*host)),
+        family: family.or(match taken {
+            Some(Address::Host(host) | Address::Network(host, _)) => Some(Family::of(*host)),
             _ => None,
         }),
         protocol,
-        place: place(if not_to { None } else { Some(&to) }, if not_on { None } else { Some(interface) }),
-        any_address: place(Some(&to).filter(|_| !not_to), None) == Place::Any,
-        ports: Ports::read(dst)?.covered(),
+        place: place(taken, if not_on { None } else { Some(interface) }),
+        any_address: place(taken, None) == Place::Any,
+        ports: if binat { None } else { Ports::read(dst)?.covered() },
         text: text(rule, protocol, family, &to, targets)?,
     }))
 }
@@ -133,6 +139,7 @@ fn text(
     let (name, arrow) = match rule.number("action")? {
         action if action == u64::from(PF_PASS) => ("pass", "rdr-to"),
         action if action == u64::from(PF_MATCH) => ("match", "rdr-to"),
+        action if action == u64::from(PF_BINAT) => ("binat", "->"),
         _ => ("rdr", "->"),
     };
     let mut text = String::from(name);

@@ -44,7 +44,7 @@ mod freebsd {
     use crate::error::Result;
     use crate::pf::native::descriptor::Descriptor;
     use crate::pf::native::kernel::{Call, Failure, Kernel, Nv, OPEN};
-    use crate::pf::native::layout::PfiocTransE;
+    use crate::pf::native::layout::{PfiKif, PfiocTransE};
 
     /// A handle to this process's one descriptor of /dev/pf.
     #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,18 @@ mod freebsd {
         size: usize,
     }
 
-    const _: () = assert!(size_of::<PfiocTrans>() == 16 && size_of::<PfiocNv>() == 24);
+    /// struct pfioc_iface
+    #[repr(C)]
+    struct PfiocIface {
+        name: [u8; 16],
+        buffer: *mut PfiKif,
+        esize: c_int,
+        size: c_int,
+        nzero: c_int,
+        flags: c_int,
+    }
+
+    const _: () = assert!(size_of::<PfiocTrans>() == 16 && size_of::<PfiocNv>() == 24 && size_of::<PfiocIface>() == 40);
 
     impl Kernel for Device {
         fn call(&self, call: Call<'_>) -> std::result::Result<(), Failure> {
@@ -117,6 +128,19 @@ mod freebsd {
                     (table.buffer, table.size) = (0, 0);
                     ioctl(name, number, table)
                 }
+                Call::GetInterfaces(room, count) => {
+                    let mut io = PfiocIface {
+                        name: [0; 16],
+                        buffer: room.as_mut_ptr(),
+                        esize: size_of::<PfiKif>() as c_int,
+                        size: c_int::try_from(room.len()).map_err(|_| Failure::new(name, libc::EINVAL))?,
+                        nzero: 0,
+                        flags: 0,
+                    };
+                    ioctl(name, number, &mut io)?;
+                    *count = usize::try_from(io.size).unwrap_or(0);
+                    Ok(())
+                }
             }
         }
     }
@@ -128,8 +152,8 @@ mod freebsd {
         // SAFETY: the descriptor is open for the length of the call. The kernel reads and writes the number of bytes
         // that is part of the call's number, which is the size of `argument` (asserted above). What `argument` points
         // to, if anything, is a live array that nobody else uses, with its true length beside it: the rulesets of a
-        // transaction, and the buffer of an nvlist, of which the kernel writes at most `size` bytes. Any bytes are a
-        // value of the types it writes to.
+        // transaction, the interfaces, and the buffer of an nvlist, of which the kernel writes at most `size` elements
+        // or bytes. Any bytes are a value of the types it writes to.
         let result = unsafe { libc::ioctl(device.as_raw_fd(), number as libc::c_ulong, std::ptr::from_mut(argument)) };
         if result == -1 { Err(failure(name, &io::Error::last_os_error())) } else { Ok(()) }
     }

@@ -41,6 +41,9 @@ pub enum Call<'a> {
     GetLimit(&'a mut PfiocLimit),
     /// DIOCRGETADDRS, with room for nothing: whether a table is there, and how many addresses it has.
     GetTable(&'a mut PfiocTable),
+    /// DIOCIGETIFACES: the interfaces and groups that pf knows, as far as there is room; fills in how many there are, of which
+    /// it counts one that has no room.
+    GetInterfaces(&'a mut [PfiKif], &'a mut usize),
 }
 
 impl Call<'_> {
@@ -63,6 +66,7 @@ impl Call<'_> {
             Call::KillStates(_) => "DIOCKILLSTATESNV",
             Call::GetLimit(_) => "DIOCGETLIMIT",
             Call::GetTable(_) => "DIOCRGETADDRS",
+            Call::GetInterfaces(..) => "DIOCIGETIFACES",
         }
     }
 
@@ -85,6 +89,7 @@ impl Call<'_> {
             Call::KillStates(_) => iowr(41, 24),
             Call::GetLimit(_) => iowr(39, size_of::<PfiocLimit>()),
             Call::GetTable(_) => iowr(70, size_of::<PfiocTable>()),
+            Call::GetInterfaces(..) => iowr(87, 40),
         }
     }
 }
@@ -209,6 +214,7 @@ mod tests {
         assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
         assert_eq!(Call::GetLimit(&mut limit).number(), 0xc008_4427);
         assert_eq!(Call::GetTable(&mut table).number(), 0xc450_4446);
+        assert_eq!(Call::GetInterfaces(&mut [], &mut 0).number(), 0xc028_4457);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub const AF_INET6: u8 = 28;
 pub const PF_PASS: u8 = 0;
 /// PF_NAT
 pub const PF_NAT: u8 = 4;
+/// PF_BINAT
+pub const PF_BINAT: u8 = 6;
 /// PF_MATCH
 pub const PF_MATCH: u8 = 12;
 /// PF_RDR
@@ -36,6 +38,8 @@ pub const PF_RDR: u8 = 8;
 pub const PF_RULESET_FILTER: i32 = 1;
 /// PF_RULESET_NAT
 pub const PF_RULESET_NAT: i32 = 2;
+/// PF_RULESET_BINAT
+pub const PF_RULESET_BINAT: i32 = 3;
 /// PF_RULESET_RDR
 pub const PF_RULESET_RDR: i32 = 4;
 
@@ -373,6 +377,39 @@ pub struct PfiocTable {
     pub ticket: u32,
 }
 
+/// struct pfi_kif: an interface or a group, as pf knows it
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfiKif {
+    /// its name
+    pub name: [u8; 16],
+    /// a node of the kernel's tree
+    pub tree: [u64; 3],
+    /// by family, direction, and whether they were passed
+    pub packets: [u64; 8],
+    /// the same
+    pub bytes: [u64; 8],
+    /// when the counters began
+    pub tzero: u32,
+    /// PFI_IFLAG_*
+    pub flags: u32,
+    /// nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
+    pub ifp: u64,
+    /// [`PFIK_GROUP`] for a group, else 0
+    pub group: u64,
+    /// how many rules name it
+    pub rulerefs: u32,
+    /// padding
+    pub pad: u32,
+    /// a list of the kernel's
+    pub dynaddrs: [u64; 2],
+}
+
+/// What stands for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
+pub const PFIK_GROUP: u64 = 0xfeed_c0de;
+/// PFI_IFLAG_SKIP: `set skip on`
+pub const PFI_IFLAG_SKIP: u32 = 0x0100;
+
 /// The size of struct pfr_addr.
 pub const PFR_ADDR_SIZE: i32 = 20;
 
@@ -407,5 +444,6 @@ offsets! {
     PfiocTransE: 1032 { rs_num 0, anchor 4, ticket 1028 }
     PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
     PfiocLimit: 8 { index 0, limit 4 }
+    PfiKif: 216 { name 0, tree 16, packets 40, bytes 104, tzero 168, flags 172, ifp 176, group 184, rulerefs 192, dynaddrs 200 }
     PfiocTable: 1104 { anchor 0, name 1024, table_flags 1056, fback 1060, buffer 1064, esize 1072, size 1076, flags 1096, ticket 1100 }
 }

@@ -24,7 +24,7 @@ use crate::rule::Rule;
 pub(super) type Stamp = (u32, u32);
 
 /// The number of the form of [`Main`] in a file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The longest file that is read, in bytes.
 const MAX_FILE: usize = 1 << 20;
@@ -48,9 +48,9 @@ struct Main {
     boot: String,
     /// When pf was enabled, in seconds since 1970. Without a pf that was unloaded and loaded, tickets do not start anew.
     since: u64,
-    /// In the order of [`Ruleset::ALL`].
-    rulesets: [Option<Learnt>; 3],
-    /// All three as text, and when.
+    /// By [`Ruleset`].
+    rulesets: [Option<Learnt>; 4],
+    /// All as text, and when those of [`Ruleset::ALL`] were read: a load of nat rules is one of binat rules as well.
     text: Option<([Stamp; 3], String)>,
 }
 

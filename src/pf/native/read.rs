@@ -13,6 +13,8 @@ use crate::pf::States;
 
 /// Room for the reply of a call: a rule takes about 4000 bytes, the status 6000.
 const REPLY: usize = 16 * 1024;
+/// For more interfaces pf_ioctl.c makes no room (net.pf.request_maxcount).
+const MOST_INTERFACES: usize = 65_536;
 /// No reply is longer.
 const LONGEST_REPLY: usize = 1024 * 1024;
 
@@ -259,6 +261,32 @@ pub fn has_table<K: Kernel>(kernel: &K, table: &str) -> Result<bool, Failure> {
         Err(failure) if failure.errno == libc::ESRCH => Ok(false),
         Err(failure) => Err(failure.about(format_args!("table <{table}>"))),
     }
+}
+
+/// The interfaces and groups that pf does not look at (`set skip on`). `None` where this kernel's answer cannot be read: its
+/// struct pfi_kif is another one.
+pub fn skipped<K: Kernel>(kernel: &K) -> Result<Option<Vec<String>>, Failure> {
+    let mut room = vec![PfiKif::new_zeroed(); 64];
+    loop {
+        let mut count = 0;
+        match kernel.call(Call::GetInterfaces(&mut room, &mut count)) {
+            // by the size of an element (pfioctl)
+            Err(failure) if failure.errno == libc::ENODEV => return Ok(None),
+            Err(failure) => return Err(failure),
+            // an interface that came meanwhile is no reason to ask for ever
+            Ok(()) if count > room.len() && room.len() < MOST_INTERFACES => {
+                room.resize(2 * room.len(), PfiKif::new_zeroed());
+            }
+            Ok(()) => {
+                room.truncate(count);
+                break;
+            }
+        }
+    }
+    // the group of all interfaces is always there: it shows that the fields are where they are looked for
+    let all = room.iter().any(|kif| text(&kif.name) == "all" && kif.group == PFIK_GROUP);
+    let skipped = room.iter().filter(|kif| kif.flags & PFI_IFLAG_SKIP != 0);
+    Ok(all.then(|| skipped.map(|kif| text(&kif.name)).collect()))
 }
 
 /// An address of a rule, as DIOCGETRULENV gives it.

@@ -1,7 +1,15 @@
 //! A1: root of a vnet jail decides where the host's port leads.
 
-use kport::error::Kind;
-use kport::publisher::Request;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use kport::error::{Error, Kind, Result};
+use kport::host::{Fixed, Host, HostInterface, Jail, Jails, Listener};
+use kport::net::{Family, Interface};
+use kport::publisher::{Outcome, Publisher, Request, Unobserved};
+use kport::store::Store;
 
 use crate::support::rig::{Rig, request};
 
@@ -119,4 +127,125 @@ fn doctor_says_whose_a_target_has_become() {
     assert_eq!(seen(&rig), ["the ports of jail \"web\" lead to 10.0.0.2, which is that of jail \"db\" by now"]);
     rig.host.interfaces[2].addresses.push("10.0.0.2/24".parse().unwrap());
     assert_eq!(seen(&rig), ["the ports of jail \"web\" lead to 10.0.0.2, which is the host's own by now"]);
+}
+
+/// The rig's host, with jails that do not answer.
+struct Silent {
+    host: Fixed,
+    /// What comes of asking these.
+    errors: BTreeMap<&'static str, Kind>,
+    /// Who was asked, and how long each would have been waited for.
+    asked: RefCell<Vec<(String, Duration)>>,
+    /// Whether these have gone by the time that they are asked.
+    gone: bool,
+}
+
+impl Silent {
+    fn new(rig: &Rig, errors: &[(&'static str, Kind)]) -> Silent {
+        let mut host = rig.host.clone();
+        let web = host.jails[0].clone();
+        for (jid, (name, _)) in (20..).zip(errors).filter(|(_, (name, _))| *name != "db") {
+            host.jails.insert(0, Jail { jid, name: (*name).to_owned(), ..web.clone() });
+        }
+        Silent { host, errors: errors.iter().copied().collect(), asked: RefCell::default(), gone: false }
+    }
+
+    fn publish(&self, rig: &Rig) -> Result<Outcome> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let sim = rig.sim();
+        let publisher = Publisher::new(self, &sim, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
+        publisher.publish(&request("web", "2222:22"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.asked.borrow().iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl Host for Silent {
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        self.host.gateway(family)
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        self.host.interfaces()
+    }
+
+    fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        let gone = |jail: &Jail| self.gone && self.errors.contains_key(jail.name.as_str());
+        Ok(self.host.jail(name)?.filter(|jail| !gone(jail)))
+    }
+
+    fn jails(&self) -> Result<Jails> {
+        self.host.jails()
+    }
+
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+        self.asked.borrow_mut().push((jail.name.clone(), within));
+        match self.errors.get(jail.name.as_str()) {
+            Some(kind) => Err(Error::new(*kind, format!("addresses of jail {}: it does not say", jail.name))),
+            None => self.host.vnet_addresses(jail, within),
+        }
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        self.host.listeners()
+    }
+
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        self.host.sysctl(name)
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        self.host.boot_id()
+    }
+}
+
+/// Root of one jail stops what asks it: others publish all the same, and the admin hears who it is.
+#[test]
+fn a_jail_that_keeps_its_addresses_back() {
+    let rig = Rig::new();
+    let host = Silent::new(
+        &rig,
+        &[("evil", Kind::Unavailable), ("evil.one", Kind::Unavailable), ("evil.two", Kind::Unavailable)],
+    );
+    let done = host.publish(&rig).unwrap();
+    assert_eq!(done.redirects.len(), 2);
+    let [note] = &done.notes[..] else { panic!("{:?}", done.notes) };
+    assert!(note.contains(r#"jail "evil", "evil.two", "evil.one""#) && note.contains("10.0.0.2 or fd00::2"), "{note}");
+    // those that the host has made first, and those inside of the silent one not at all
+    assert_eq!(host.names(), ["web", "evil", "db"]);
+    assert!(host.asked.borrow()[1..].iter().all(|(_, within)| *within <= Duration::from_secs(1)));
+    // doctor says what it knows of the others
+    let found = kport::doctor::examine(&host, &rig.sim(), Store::open(rig.path()), None);
+    assert!(found.iter().any(|f| f.id == "jails" && f.level == kport::doctor::Level::Ok), "{found:?}");
+    // the others' addresses are still theirs
+    let mut host = Silent::new(&rig, &[("evil", Kind::Unavailable)]);
+    host.host.vnet_addresses.insert("web".to_owned(), vec!["10.0.0.3".parse().unwrap()]);
+    let error = host.publish(&rig).unwrap_err();
+    assert!(error.message().contains("jail \"db\" has as well"), "{error}");
+}
+
+/// A jail that went meanwhile has nothing, and is no riddle.
+#[test]
+fn a_jail_that_has_gone_meanwhile() {
+    let rig = Rig::new();
+    let mut host = Silent::new(&rig, &[("db", Kind::Unavailable)]);
+    host.gone = true;
+    assert_eq!(host.publish(&rig).unwrap().notes, [""; 0]);
+}
+
+/// What is not the jail's doing leaves it open whose the address is, and what is open is closed.
+#[test]
+fn a_jail_that_could_not_be_asked() {
+    let rig = Rig::new();
+    for kind in [Kind::Busy, Kind::System, Kind::Permission] {
+        let error = Silent::new(&rig, &[("db", kind)]).publish(&rig).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(
+            error.message().contains("addresses of jail db") && error.message().ends_with("give its address with -a"),
+            "{error}"
+        );
+        assert!(rig.loaded().is_empty());
+    }
 }

@@ -64,6 +64,10 @@ struct Pf {
     anchor_limit: Option<u32>,
     /// the active tables of the main ruleset, each with the number of its addresses
     tables: BTreeMap<String, i32>,
+    /// interfaces and groups: the name, whether it is a group, PFI_IFLAG_*
+    interfaces: Vec<(String, bool, u32)>,
+    /// struct pfi_kif has another size
+    other_kif: bool,
     /// how many calls were made
     calls: usize,
     /// the names of the calls, where asked for
@@ -170,6 +174,18 @@ impl Fake {
 
     pub fn set_running(&self, running: bool) {
         self.state.borrow_mut().running = running;
+    }
+
+    /// The interfaces and groups that pf knows: the name, whether it is a group, whether it is skipped.
+    pub fn set_interfaces(&self, interfaces: &[(&str, bool, bool)]) {
+        let one =
+            |(name, group, skip): &(&str, bool, bool)| ((*name).to_owned(), *group, if *skip { 0x0101 } else { 1 });
+        self.state.borrow_mut().interfaces = interfaces.iter().map(one).collect();
+    }
+
+    /// A kernel with another struct pfi_kif.
+    pub fn set_other_kif(&self) {
+        self.state.borrow_mut().other_kif = true;
     }
 
     /// When pf was enabled.
@@ -333,6 +349,7 @@ impl Pf {
                 _ => Err(libc::EINVAL),
             },
             Call::GetTable(table) => self.get_table(table.as_mut_bytes()),
+            Call::GetInterfaces(room, count) => self.get_interfaces(room.as_mut_bytes(), count),
         }
     }
 
@@ -345,6 +362,23 @@ impl Pf {
         }
         let held = self.tables.get(&text_at(bytes, 1024, 32)).ok_or(libc::ESRCH)?;
         put_u32(bytes, 1076, *held as u32);
+        Ok(())
+    }
+
+    /// DIOCIGETIFACES (pfi_get_ifaces): as many as there is room for, and the number counts one more.
+    fn get_interfaces(&self, bytes: &mut [u8], count: &mut usize) -> Served {
+        if self.other_kif {
+            return Err(libc::ENODEV);
+        }
+        let room = bytes.len() / 216;
+        assert_eq!(bytes.len(), 216 * room);
+        bytes.fill(0);
+        for (kif, (name, group, flags)) in bytes.chunks_mut(216).zip(&self.interfaces) {
+            kif[..name.len()].copy_from_slice(name.as_bytes());
+            put_u32(kif, 172, *flags);
+            kif[184..192].copy_from_slice(&if *group { 0xfeed_c0de_u64 } else { 0 }.to_ne_bytes());
+        }
+        *count = self.interfaces.len().min(room + 1);
         Ok(())
     }
 

@@ -1,0 +1,102 @@
+//! A descriptor that becomes readable when something may have changed.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+/// How many messages are thrown away at a time: what comes faster than that is a change in any case.
+const MOST_MESSAGES: usize = 256;
+
+/// Wakes up whoever waits for a change. What comes through it is thrown away: only that something came counts, and that may
+/// be for nothing, so that nobody who can send through it has more than a wake-up to give.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// A socket that gets a message, or a part of a stream, for each change.
+    pub fn new(socket: OwnedFd) -> Watch {
+        Watch(socket)
+    }
+
+    /// Waits until something has come since the last call; `false` after `time` without it. Once it fails, it fails always.
+    pub fn wait(&self, time: Duration) -> io::Result<bool> {
+        let end = Instant::now().checked_add(time);
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], timeout.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return self.drain().map(|()| true),
+                Err(Errno::INTR) => (),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn drain(&self) -> io::Result<()> {
+        let mut message = [0; 2048];
+        for _ in 0..MOST_MESSAGES {
+            match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // no room for more messages: there were some
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => (),
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn many_messages_are_one_change() {
+        let (here, there) = UnixDatagram::pair().unwrap();
+        let watch = Watch::new(here.into());
+        assert!(!watch.wait(Duration::ZERO).unwrap());
+        // longer than what is read of it
+        for size in [1, 100, 5000] {
+            there.send(&vec![7; size]).unwrap();
+        }
+        assert!(watch.wait(LONG).unwrap());
+        assert!(!watch.wait(Duration::ZERO).unwrap());
+    }
+
+    /// However much comes, it comes back.
+    #[test]
+    fn a_flood() {
+        let (here, there) = UnixStream::pair().unwrap();
+        there.set_nonblocking(true).unwrap();
+        let watch = Watch::new(here.into());
+        let flood = std::thread::spawn(move || {
+            let written = |there: &UnixStream| match (&mut &*there).write(&[0; 512]) {
+                Ok(_) => true,
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            };
+            while written(&there) {}
+        });
+        assert!(watch.wait(LONG).unwrap() && watch.wait(LONG).unwrap());
+        drop(watch);
+        flood.join().unwrap();
+    }
+
+    #[test]
+    fn one_that_breaks_is_broken_for_good() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let watch = Watch::new(here.into());
+        drop(there);
+        assert!(watch.wait(LONG).is_err() && watch.wait(LONG).is_err());
+    }
+}
