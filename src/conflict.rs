@@ -166,23 +166,8 @@ fn passes(foreign: &ForeignRedirect, place: Place) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::HostInterface;
+    use crate::host::fixture::host;
     use crate::net::{Family, PerFamily, PortRange, Protocol};
-
-    fn host() -> Vec<HostInterface> {
-        let interface = |name: &str, groups: &[&str], addresses: &[&str]| HostInterface {
-            name: name.parse().unwrap(),
-            groups: groups.iter().map(|g| g.parse().unwrap()).collect(),
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            up: true,
-        };
-        vec![
-            interface("em0", &["egress"], &["192.0.2.1/24", "192.0.2.7/32", "2001:db8::1/64"]),
-            interface("em1", &[], &["198.51.100.1/24"]),
-            interface("bridge0", &["bridge"], &["10.0.0.1/24"]),
-            interface("lo0", &["lo"], &["127.0.0.1/8"]),
-        ]
-    }
 
     fn redirect(place: &str, ports: &str) -> Redirect {
         Redirect {

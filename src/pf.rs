@@ -86,13 +86,26 @@ pub struct Status {
 /// The calls of kport's anchors by `keyword` (`nat-anchor`, `rdr-anchor`, `anchor`) in a main ruleset: the number of the line,
 /// counted from 0, and the conditions; empty for a call that is always made.
 pub fn calls_of_kport(main: &str, keyword: &str) -> Vec<(usize, String)> {
-    let call = |(at, line): (usize, &str)| {
-        let called = Called::resolve("", foreign::call(line, keyword)?);
-        let rest = line.split('#').next()?.rsplit('"').next()?;
-        let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
-        called.is_kport().then(|| (at, conditions.join(" ")))
-    };
-    main.lines().enumerate().filter_map(call).collect()
+    // what stands in the braces of an anchor without a name is called from there
+    let mut caller = String::new();
+    let mut found = Vec::new();
+    for (at, line) in main.lines().enumerate() {
+        let shown = line.split('#').next().unwrap_or_default();
+        if let Some(called) = foreign::call(line, keyword)
+            && Called::resolve(&caller, called).is_kport()
+        {
+            let rest = shown.rsplit('"').next().unwrap_or_default();
+            let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
+            found.push((at, conditions.join(" ")));
+        }
+        let shown = shown.trim();
+        if shown.starts_with("anchor ") && shown.ends_with(" {") {
+            caller = foreign::join(&caller, "_");
+        } else if shown == "}" {
+            caller = caller.rsplit_once('/').map_or("", |(outer, _)| outer).to_owned();
+        }
+    }
+    found
 }
 
 /// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.

@@ -207,7 +207,8 @@ impl Publication {
         Ok(made)
     }
 
-    /// Whether the options can do what they say for these redirects.
+    /// Whether pf can do what the redirects and the options say. It leaves the ports of sctp alone: pf_get_transaddr, case PF_RDR,
+    /// and pf_get_sport in sys/netpfil/pf/pf_lb.c.
     pub fn check(&self) -> Result<()> {
         self.options.check()?;
         for redirect in &self.redirects {
@@ -218,6 +219,16 @@ impl Publication {
                         "{redirect}: {} is reached by the host itself only, which needs host access (--host-access); \
                          name an outer interface or address to publish to others",
                         redirect.place
+                    ),
+                ));
+            }
+            if redirect.protocol == Protocol::Sctp && redirect.host != redirect.jail {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!(
+                        "{redirect}: pf leaves the ports of sctp as they are, so this would lead to port {} of the jail; publish \
+                         {}:{}/sctp, or let the service listen on {}",
+                        redirect.host, redirect.jail, redirect.jail, redirect.host
                     ),
                 ));
             }
@@ -267,6 +278,27 @@ mod tests {
         let old = r#"{"jail":"web","redirects":[],"options":{"reach":["bridge"]}}"#;
         let read: Publication = serde_json::from_str(old).unwrap();
         assert_eq!(read.options, Options { reach: vec!["bridge".parse().unwrap()], ..Options::default() });
+    }
+
+    #[test]
+    fn the_ports_of_sctp_stay() {
+        let jail: JailName = "web".parse().unwrap();
+        let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
+        let publish = |spec: &str| {
+            let redirects = redirects(&jail, &spec.parse().unwrap(), &targets, |_| "em0".parse())?;
+            Publication::new(jail.clone(), redirects, Options::default(), |_| Ok(None))
+        };
+        for spec in ["80/sctp", "80:80/sctp", "em0:7000-7010:7000/sctp", "8080:80 80:80/sctp"] {
+            publish(spec).unwrap_or_else(|error| panic!("{spec}: {error}"));
+        }
+        for spec in ["8080:80/sctp", "8080:80/tcp,sctp", "em0:7000-7010:7001/sctp"] {
+            assert_eq!(publish(spec).unwrap_err().kind(), Kind::Unsupported, "{spec}");
+        }
+        assert_eq!(
+            publish("8080:80/sctp").unwrap_err().message(),
+            "sctp 8080 on em0 -> 10.0.0.2:80: pf leaves the ports of sctp as they are, so this would lead to port 8080 of the jail; \
+             publish 80:80/sctp, or let the service listen on 8080"
+        );
     }
 
     #[test]

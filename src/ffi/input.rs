@@ -285,15 +285,8 @@ unsafe fn extend<T: Copy>(given: *const T, size: usize, known: &mut T) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::output::Grown;
     use super::*;
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    #[repr(C)]
-    struct Grown {
-        size: u32,
-        old: u32,
-        new: u32,
-    }
 
     fn extended(given: &[u32]) -> Option<Grown> {
         let mut known = Grown { size: 0, old: 0, new: 0 };

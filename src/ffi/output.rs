@@ -184,7 +184,7 @@ impl Row {
 impl kport_error {
     pub(super) fn new(error: Error) -> kport_error {
         // messages have no control characters, so no NUL
-        let message = CString::new(error.message()).unwrap_or_default();
+        let message = c_text(error.message()).unwrap_or_default();
         kport_error { error, message }
     }
 }
@@ -211,20 +211,22 @@ pub(super) unsafe fn fill<T: Copy>(out: *mut T, size: usize, value: T) -> kport_
     kport_status::KPORT_OK
 }
 
+/// A struct of which the first release had no `new`.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub(super) struct Grown {
+    pub(super) size: u32,
+    pub(super) old: u32,
+    pub(super) new: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::CStr;
 
     use super::*;
     use crate::ffi::kport_status_text;
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    #[repr(C)]
-    struct Grown {
-        size: u32,
-        old: u32,
-        new: u32,
-    }
 
     #[test]
     fn a_struct_is_filled_as_far_as_the_caller_knows_it() {

@@ -93,17 +93,23 @@ impl<'a> Interfaces<'a> {
     }
 }
 
+/// Interfaces for the tests of whoever asks about some.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod fixture {
+    use crate::host::HostInterface;
 
-    fn host() -> Vec<HostInterface> {
-        let interface = |name: &str, groups: &[&str], addresses: &[&str]| HostInterface {
+    /// One that is up.
+    pub(crate) fn interface(name: &str, groups: &[&str], addresses: &[&str]) -> HostInterface {
+        HostInterface {
             name: name.parse().unwrap(),
             groups: groups.iter().map(|g| g.parse().unwrap()).collect(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             up: true,
-        };
+        }
+    }
+
+    /// Those of a host with two outer ones.
+    pub(crate) fn host() -> Vec<HostInterface> {
         vec![
             interface("em0", &["egress"], &["192.0.2.1/24", "192.0.2.7/32", "2001:db8::1/64"]),
             interface("em1", &[], &["198.51.100.1/24"]),
@@ -111,6 +117,12 @@ mod tests {
             interface("lo0", &["lo"], &["127.0.0.1/8"]),
         ]
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{host, interface};
+    use super::*;
 
     #[test]
     fn places() {
@@ -137,16 +149,10 @@ mod tests {
 
     #[test]
     fn the_interface_that_leads_to_a_jail() {
-        let interface = |name: &str, addresses: &[&str]| HostInterface {
-            name: name.parse().unwrap(),
-            groups: vec![],
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            up: true,
-        };
         let mut host = [
-            interface("em0", &["192.0.2.1/24"]),
-            interface("bridge0", &["10.0.0.1/8"]),
-            interface("bridge1", &["10.1.0.1/24", "fd00::1/64"]),
+            interface("em0", &[], &["192.0.2.1/24"]),
+            interface("bridge0", &[], &["10.0.0.1/8"]),
+            interface("bridge1", &[], &["10.1.0.1/24", "fd00::1/64"]),
         ];
         let found = |host: &[HostInterface], address: &str| Interfaces(host).leads_to(address.parse().unwrap());
         assert_eq!(found(&host, "10.0.0.2").unwrap(), Some(host[1].name));

@@ -162,7 +162,10 @@ pub(crate) fn redirect(anchor: &str, line: &str) -> Option<ForeignRedirect> {
     // sys/netpfil/pf/pf_lb.c)
     let given = (words[0] == "binat").then(|| &words[(end + 1).min(words.len())..]);
     let words = &words[..end];
-    let from = words.iter().position(|w| matches!(*w, "from" | "all")).unwrap_or(words.len());
+    // pfctl(8) prints both ends or neither, people leave one out
+    let ends =
+        words.iter().position(|w| matches!(*w, "from" | "all")).or_else(|| words.iter().rposition(|w| *w == "to"));
+    let from = ends.unwrap_or(words.len());
     let (head, tail) = words.split_at(from);
 
     let family = head.iter().find_map(|w| match *w {
@@ -219,7 +222,7 @@ fn bound(to: &[&str]) -> Option<Place> {
     address.parse::<IpAddr>().ok().and_then(|address| Place::address(address).ok())
 }
 
-/// The ports after `port`: print_op in sbin/pfctl/pfctl_parser.c. `None` where they are not one range.
+/// The ports after `port`, as print_op in sbin/pfctl/pfctl_parser.c prints them and as people write them. `None` where they are not one range.
 fn ports(words: &[&str]) -> Option<PortRange> {
     let number = |word: &&str| word.parse::<u16>().ok();
     match words {
@@ -232,10 +235,12 @@ fn ports(words: &[&str]) -> Option<PortRange> {
             let (above, below) = number(above).zip(number(below))?;
             PortRange::new(above.checked_add(1)?, below.checked_sub(1)?)
         }
-        [range, ..] => {
-            let (first, last) = range.split_once(':')?;
+        [_, "<>", ..] => None,
+        [ports, ..] => {
+            // people leave the `=` out, pfctl(8) never does
+            let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
             let (first, last) = number(&first).zip(number(&last))?;
-            PortRange::new(first.max(1), last)
+            PortRange::new(if first == last { first } else { first.max(1) }, last)
         }
         [] => None,
     }
@@ -290,6 +295,16 @@ mod tests {
             ),
             ("rdr on em0 inet proto tcp from any to any port 8 <> 11 -> 10.0.0.2", "inet tcp em0 any"),
             ("rdr on em0 inet proto tcp from any to any port = http -> 10.0.0.2", "inet tcp em0 any"),
+            // as people write it
+            ("rdr on em0 inet proto tcp from any to any port 2222 -> 10.0.0.2 port 22", "inet tcp em0 2222"),
+            ("rdr on em0 proto tcp to port 2222 -> 10.0.0.2 port 22", "any tcp em0 2222"),
+            ("rdr log (to pflog1) on em0 proto tcp to (em1) port 2222 -> 10.0.0.2 port 22", "any tcp em1 2222"),
+            ("rdr on em0 inet proto tcp from any port 9 to (em0) port 2222:2229 -> 10.0.0.2", "inet tcp em0 2222-2229"),
+            ("rdr on em0 inet proto tcp from any to any port 0 -> 10.0.0.2", "inet tcp em0 any"),
+            ("rdr on em0 inet proto tcp from any to any port 65536 -> 10.0.0.2", "inet tcp em0 any"),
+            ("rdr on em0 inet proto tcp from any to any port ssh -> 10.0.0.2", "inet tcp em0 any"),
+            ("rdr on em0 inet proto tcp from any to any port { 80 443 } -> 10.0.0.2", "inet tcp em0 any"),
+            ("rdr on em0 inet proto tcp from any to any port {80,443} -> 10.0.0.2", "inet tcp em0 any"),
             ("rdr on wan+0 inet proto sctp from any to any port = 9 tag x -> 10.0.0.2", "inet sctp * 9"),
             ("rdr on em0 inet proto icmp from any to any -> 10.0.0.2", "none"),
             ("binat on em0 inet from 10.0.0.9 to any -> 192.0.2.7", "inet any 192.0.2.7 any"),

@@ -8,6 +8,7 @@
 //! whether pf is enabled; and a fourth where nobody else says which interfaces are skipped ([`Pfctl::skips_from`]), since pfctl
 //! shows one thing a run. The same again takes two, unpublishing two, a list of all jails two.
 
+mod braces;
 mod nested;
 
 use std::cell::{Cell, RefCell};
@@ -25,9 +26,10 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::Interface;
-use crate::pf::foreign::{self, Called, Found, Ruleset};
+use crate::pf::foreign::{self, Found, Ruleset};
 use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, States, Status};
 use crate::rule::{self, Rule};
+use braces::{Call, Place, Shown};
 
 /// Where FreeBSD has pfctl(8).
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -262,21 +264,21 @@ impl Pfctl {
         Ok(names.map(|name| format!("set skip on \"{name}\"\n")).collect())
     }
 
-    /// The tables that these rules name, each with what it holds.
-    fn tables(&self, rulesets: &[(String, String)]) -> Result<String> {
-        let words = rulesets.iter().flat_map(|(_, text)| text.split([' ', ',', '\n']));
+    /// The tables that these rules name, those of them that an anchor has, each with what it holds.
+    fn tables<'a>(&self, anchor: &str, rules: impl Iterator<Item = &'a str>) -> Result<String> {
         // also those that pfctl makes itself, of lists: __automatic_a2508139_0
-        let named: BTreeSet<&str> = words
+        let named: BTreeSet<&str> = rules
+            .flat_map(|text| text.split([' ', ',', '\n']))
             .filter_map(|word| word.strip_prefix('<')?.strip_suffix('>'))
             .filter(|name| name.trim_start_matches('_').parse::<Table>().is_ok())
             .collect();
         if named.is_empty() {
             return Ok(String::new());
         }
-        let shown = self.show("", &["-sT"])?;
+        let shown = self.show(anchor, &["-sT"])?;
         let mut text = String::new();
         for table in named.iter().filter(|table| shown.lines().any(|name| name == **table)) {
-            let held = self.show("", &["-t", table, "-T", "show"])?;
+            let held = self.show(anchor, &["-t", table, "-T", "show"])?;
             let held: Vec<&str> = held.split_ascii_whitespace().collect();
             let list = if held.is_empty() { String::new() } else { format!(" {{ {} }}", held.join(" ")) };
             text += &format!("table <{table}> persist{list}\n");
@@ -294,18 +296,19 @@ impl foreign::Reader for Pfctl {
             Ruleset::Binat => ("-sn", "binat-anchor"),
             Ruleset::Filter => ("-sr", "anchor"),
         };
-        let found = |line: &str| match foreign::call(line, keyword) {
-            Some(call) => Some(Found::Call(call.to_owned())),
-            // `-sn` shows both
-            None if (ruleset == Ruleset::Binat) != line.trim_start().starts_with("binat") => None,
-            None => foreign::redirect(anchor, line).map(Found::Redirect),
-        };
         let known = match ruleset {
             Ruleset::Rdr | Ruleset::Binat => self.seen.borrow().translations.get(anchor).cloned(),
             Ruleset::Filter => None,
         };
         let shown = known.map_or_else(|| self.show(anchor, &[what, "-P"]), Ok)?;
-        let found = shown.lines().filter_map(found).collect();
+        let read = Shown::read(&shown);
+        let at = Place { path: anchor.to_owned(), read_as: anchor.to_owned() };
+        let calls = self.calls(&at, &read, &[keyword])?;
+        let mut found: Vec<Found> = calls.into_iter().map(|call| Found::Call(format!("/{}", call.called))).collect();
+        // `-sn` shows both
+        let of_ruleset = |line: &&&str| (ruleset == Ruleset::Binat) == line.starts_with("binat");
+        let redirects = read.lines.iter().filter(of_ruleset).filter_map(|line| foreign::redirect(anchor, line));
+        found.extend(redirects.map(Found::Redirect));
         let mut seen = self.seen.borrow_mut();
         match ruleset {
             Ruleset::Rdr | Ruleset::Binat => _ = seen.translations.insert(anchor.to_owned(), shown),
@@ -499,23 +502,29 @@ impl Firewall for Pfctl {
     fn rulesets(&self) -> Result<Vec<(String, String)>> {
         let mut read = Vec::new();
         let mut seen = BTreeSet::from([String::new()]);
-        let mut todo = VecDeque::from([String::new()]);
-        while let Some(path) = todo.pop_front() {
+        let mut todo = VecDeque::from([Place::default()]);
+        while let Some(at) = todo.pop_front() {
             let mut text = String::new();
             for (what, keywords) in [("-sn", &["nat-anchor", "rdr-anchor"][..]), ("-sr", &["anchor"])] {
-                let shown = self.show(&path, &[what, "-P"])?;
-                for line in shown.lines() {
-                    if let Some(called) = keywords.iter().find_map(|keyword| foreign::call(line, keyword)) {
-                        let called = Called::resolve(&path, called);
-                        let paths = called.anchors(|parent| foreign::Reader::children(self, parent))?;
-                        todo.extend(paths.into_iter().filter(|path| seen.insert(path.clone())));
-                    }
+                let shown = self.show(&at.path, &[what, "-P"])?;
+                for Call { called, read_as } in self.calls(&at, &Shown::read(&shown), keywords)? {
+                    let children = match called.children {
+                        true => foreign::Reader::children(self, &called.path)?,
+                        false => vec![String::new()],
+                    };
+                    let at = Place { path: called.path, read_as: read_as.path };
+                    let reached = children.iter().map(|child| at.below(child, child));
+                    todo.extend(reached.filter(|at| seen.insert(at.read_as.clone())));
                 }
                 text += &shown;
             }
-            read.push((path, text));
+            // kport's rules name those of the main ruleset
+            if !at.path.is_empty() && !foreign::is_own(&at.path) {
+                text = self.tables(&at.path, std::iter::once(text.as_str()))? + &text;
+            }
+            read.push((at.read_as, text));
         }
-        let settings = self.skipped()? + &self.tables(&read)?;
+        let settings = self.skipped()? + &self.tables("", read.iter().map(|(_, text)| text.as_str()))?;
         if let Some((_, main)) = read.first_mut() {
             main.insert_str(0, &settings);
         }

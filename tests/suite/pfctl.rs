@@ -822,3 +822,67 @@ pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
         text.parse::<kport::sim::Conf>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
     }
 }
+
+/// pf has an anchor without a name as `_1`, a number that `-sr` does not show, and what is called in its braces below that: the
+/// ruleset of an earlier pf.conf may be among those of this one.
+#[test]
+fn anchors_that_are_called_in_braces() {
+    let standin = standin::Pfctl::new();
+    let first = "pass in on em0 all flags S/SA keep state\n";
+    let second = "anchor \"x\" all\nanchor in on em1 all {\n  anchor \"y/*\" all\n}\n";
+    let indented = |text: &str| text.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    standin.put(
+        "",
+        &format!(
+            "anchor \"kport/*\" all\nanchor all {{\n{}}}\nanchor all {{\n{}}}\n",
+            indented(first),
+            indented(second)
+        ),
+    );
+    standin.put("_1", "anchor \"x\" all\n");
+    standin.put("_2", first);
+    standin.put("_4", second);
+    standin.put("_4/x", "pass in on em0 inet proto tcp from <bad> to any port = 9 rdr-to 10.0.0.9\n");
+    standin.put("_4/_5", "anchor \"y/*\" all\n");
+    standin.put("_4/_5/y/z", "block drop out all\n");
+    standin.put("x", "block drop quick all\n");
+    standin.put("_1/x", "block drop quick all\n");
+    let read = pfctl(&standin).rulesets().unwrap();
+    let held: Vec<(&str, &str)> = read[1..].iter().map(|(path, text)| (path.as_str(), text.trim_end())).collect();
+    let redirect = "pass in on em0 inet proto tcp from <bad> to any port = 9 rdr-to 10.0.0.9";
+    // as the simulator counts them, which reads the text
+    assert_eq!(held, [("_2/x", redirect), ("_2/_3/y/z", "block drop out all")]);
+    // and the redirect in it is somebody's
+    let found = pfctl(&standin).foreign_redirects().unwrap();
+    assert_eq!(found.iter().map(|found| found.anchor.as_str()).collect::<Vec<_>>(), ["_4/x"]);
+    // kport's anchors are not what `kport/*` calls there
+    let called = |main: &str| kport::pf::calls_of_kport(main, "anchor").len();
+    assert_eq!(called("anchor all {\n  anchor \"kport/*\" all\n}\n"), 0);
+    assert_eq!(called("anchor all {\n  anchor \"/kport/*\" all\n}\nanchor \"kport/*\" all\n"), 2);
+
+    // what is loaded is another thing than what was shown: none of them is left out
+    standin.put("_4", "block drop all\n");
+    let found = pfctl(&standin).foreign_redirects().unwrap();
+    assert_eq!(found.iter().map(|found| found.anchor.as_str()).collect::<Vec<_>>(), ["_4/x"]);
+}
+
+/// A rule of an anchor means the anchor's table of that name, if it has one, else the main ruleset's.
+#[test]
+fn tables_of_anchors() {
+    let standin = standin::Pfctl::new();
+    let rule = |table: &str| format!("block drop in quick inet from <{table}> to any\n");
+    standin.put("", "anchor \"f2b/*\" all\nanchor \"kport/*\" all\n");
+    standin.put("f2b/sshd", &(rule("f2b-sshd") + &rule("friends") + &rule("both")));
+    standin.set_tables("friends 192.0.2.0/24\nboth 198.51.100.1\n");
+    standin.set_tables_of("f2b/sshd", "f2b-sshd 203.0.113.9\nboth 198.51.100.2\nunnamed 10.0.0.1\n");
+    let read = pfctl(&standin).rulesets().unwrap();
+    assert!(read[0].1.starts_with("table <both> persist { 198.51.100.1 }\ntable <friends> persist { 192.0.2.0/24 }\n"));
+    assert_eq!(read[1].0, "f2b/sshd");
+    assert!(
+        read[1]
+            .1
+            .starts_with("table <both> persist { 198.51.100.2 }\ntable <f2b-sshd> persist { 203.0.113.9 }\nblock "),
+        "{}",
+        read[1].1
+    );
+}

@@ -582,3 +582,58 @@ fn host_access_needs_pf_to_see_what_the_host_sends_itself() {
     wish.allow_inert = false;
     assert!(!rig.publish(&wish).unwrap().changed);
 }
+
+/// The main ruleset of the simulator is written by people: `port 2222` is that port, and no other.
+#[test]
+fn a_redirect_of_the_admins_own_is_in_the_way_of_its_port_alone() {
+    let rig = Rig::new();
+    fs::create_dir_all(rig.state("sim")).unwrap();
+    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    fs::write(rig.state("sim/main.conf"), format!("rdr on em0 proto tcp to port 2222 -> 10.0.0.9 port 22\n{calls}"))
+        .unwrap();
+    rig.publish(&request("web", "8080:80 2222:22/udp em1:2222:22")).unwrap();
+    let error = rig.publish(&request("db", "2200-2300:1200")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+    assert!(error.message().contains("to port 2222"), "{error}");
+}
+
+/// The line that a message names is that of the admin's file.
+#[test]
+fn the_line_of_a_mistake() {
+    let rig = Rig::new();
+    fs::create_dir_all(rig.state("sim")).unwrap();
+    let mistakes = [
+        "table",
+        "pass inn",
+        "pass \"x",
+        "pass $x",
+        "}",
+        "pass from {",
+        "anchor x {",
+        "include \"gone\"",
+        "pass from 10.0.0.0/77",
+    ];
+    for mistake in mistakes {
+        for (before, line) in [("", 1), ("\n", 2), ("# a\n\npass all\nblock \\\n  all\n\n", 7), ("x=\"a\nb\"\n", 3)] {
+            for after in ["", "\n", "\n\n# b\n"] {
+                let mistake = if before.starts_with('x') { mistake.replace("$x", "$y") } else { mistake.to_owned() };
+                let text = format!("{before}{mistake}{after}");
+                fs::write(rig.state("sim/main.conf"), &text).unwrap();
+                let error = rig.publish(&request("web", "8080:80")).unwrap_err();
+                assert!(error.message().contains(&format!("main.conf line {line}: ")), "{text:?}: {error}");
+            }
+        }
+    }
+}
+
+/// pf would lead a packet of sctp to the port that it asks for, whatever the rule says.
+#[test]
+fn sctp_keeps_its_port() {
+    let rig = Rig::new();
+    for spec in ["8080:80/sctp", "8080:80/tcp,sctp", "auto:80/sctp"] {
+        let error = rig.publish(&request("web", spec)).unwrap_err();
+        assert!(error.kind() == Kind::Unsupported && error.message().contains("publish 80:80/sctp"), "{spec}: {error}");
+        assert!(rig.loaded().is_empty() && rig.list().is_empty(), "{spec}");
+    }
+    rig.publish(&request("web", "3868/sctp")).unwrap();
+}

@@ -1,6 +1,7 @@
 //! What several tests share.
 #![allow(dead_code)]
 
+pub mod around;
 pub mod cc;
 pub mod fake_kernel;
 pub mod input;

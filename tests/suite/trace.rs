@@ -239,3 +239,53 @@ fn questions_that_make_no_sense() {
         assert!(text(&output.stderr).contains("describe a host with --host FILE"), "{}", text(&output.stderr));
     }
 }
+
+/// `--pf-conf`: the file in the place of what pf has, with kport's anchors as they are; `trace` and `doctor` alike.
+#[test]
+fn a_pf_conf_that_is_not_loaded() {
+    const CALLS: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    let standin = standin::Pfctl::new();
+    for kport in [Kport::new(), Kport::over(&standin)] {
+        let file = kport.dir.path().join("new.conf");
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        let conf = ["--pf-conf", file.to_str().unwrap()];
+        let question = ["tcp", "192.0.2.100", "192.0.2.1:8080"];
+        let trace = || kport.trace(&[&conf[..], &question].concat());
+        // doctor plays a host with the simulator only
+        let doctor = |expected: Option<i32>, part: &str| {
+            if kport.pfctl.is_none() {
+                let output = kport.run(&[&["doctor", "--host", HOST], &conf[..]].concat());
+                let said = text(&output.stdout) + &text(&output.stderr);
+                assert!(output.status.code() == expected && said.contains(part), "{said}");
+            }
+        };
+        if kport.pfctl.is_none() {
+            kport.publish(&[]);
+        } else {
+            standin.put(
+                "kport/web",
+                "rdr on em0 inet proto tcp from any to (em0) port = 8080 tag kport:web -> 10.0.0.2 port 80\n\
+                 pass quick inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep state label \"kport:web\" tagged kport:web\n",
+            );
+        }
+        write(&format!("outside = em0\n{CALLS}block in on $outside\n"));
+        let (status, out, err) = trace();
+        assert!(status == Some(0) && out.contains("kport/web: rdr on"), "{out}{err}");
+        write(&format!("{CALLS}block in quick on em0\npass\n").replace("\nanchor", "\n#"));
+        let (status, out, err) = trace();
+        assert!(status == Some(5) && out.contains("pf.conf: block in quick on em0"), "{out}{err}");
+        doctor(Some(5), "problem  anchors-called");
+        write(&format!("{CALLS}block in log on em0\n"));
+        // what the simulator was given before is of another host
+        doctor(Some(5), "ok       anchors-called");
+        // what is wrong with the file: where, and nothing else is said
+        write("pass all\n\nblock inn on em0\n");
+        let line = format!("{} line 3: \"inn\" is not known", file.display());
+        let (status, out, err) = trace();
+        assert!(status == Some(8) && out.is_empty() && err.contains(&line), "{status:?} {out}{err}");
+        doctor(Some(8), &line);
+        std::fs::remove_file(&file).unwrap();
+        let (status, _, err) = trace();
+        assert!(status != Some(0) && err.contains("new.conf"), "{status:?} {err}");
+    }
+}

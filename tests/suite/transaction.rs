@@ -9,13 +9,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, files, request, run};
 use crate::support::{rig, standin};
 use kport::error::{Error, Kind, Result};
-use kport::name::{Anchor, Table};
-use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
+use kport::pf::Firewall;
 use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Request, Unobserved};
-use kport::rule::Rule;
 use kport::sim::Sim;
 
 /// What goes wrong at a step.
@@ -46,65 +45,29 @@ impl Fault {
 }
 
 /// A firewall that fails, or kills the process, once, at the calls that belong to a step.
-struct Faulty {
-    sim: Sim,
-    at: Phase,
-    fault: Cell<Option<Fault>>,
-}
-
-impl Faulty {
-    fn around<T>(&self, step: Phase, call: impl FnOnce() -> Result<T>) -> Result<T> {
-        let fault = if step == self.at { self.fault.take() } else { None };
-        let broken = || Error::new(Kind::System, "made to fail");
-        match fault {
-            Some(Fault::CallFails) => Err(broken()),
-            Some(Fault::CallFailsLate) => call().and(Err(broken())),
-            Some(Fault::KilledLate) => {
-                _ = call();
-                std::process::abort()
-            }
-            other => {
-                self.fault.set(other.or(self.fault.get()));
-                call()
-            }
+fn faulty(sim: Sim, at: Phase, fault: Fault) -> impl Firewall {
+    let fault = Cell::new(Some(fault));
+    let around = move |call: Call<'_>, moment| {
+        let step = match call {
+            Call::Replace => Phase::Load,
+            Call::KillStates(_) => Phase::Kill,
+            Call::Status => Phase::Verify,
+            Call::ForeignRedirects | Call::HasTable => Phase::Check,
+            Call::SetDeadline(_) | Call::Loaded(_) | Call::Other => return Ok(()),
+        };
+        if step != at {
+            return Ok(());
         }
-    }
-}
-
-impl Firewall for Faulty {
-    fn name(&self) -> &'static str {
-        "sim"
-    }
-    fn redirects_packets(&self) -> bool {
-        self.sim.redirects_packets()
-    }
-    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        self.around(Phase::Load, || self.sim.replace(anchor, rules))
-    }
-    fn anchors(&self) -> Result<Vec<String>> {
-        self.sim.anchors()
-    }
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.sim.loaded(anchor)
-    }
-    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        self.sim.holds(anchor, rules)
-    }
-    fn kill_states(&self, states: &[States]) -> Result<u64> {
-        self.around(Phase::Kill, || self.sim.kill_states(states))
-    }
-    fn status(&self) -> Result<Status> {
-        self.around(Phase::Verify, || self.sim.status())
-    }
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.around(Phase::Check, || self.sim.foreign_redirects())
-    }
-    fn has_table(&self, table: &Table) -> Result<bool> {
-        self.around(Phase::Check, || self.sim.has_table(table))
-    }
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        self.sim.rulesets()
-    }
+        match (fault.get(), moment) {
+            (Some(Fault::CallFails), Moment::Before) | (Some(Fault::CallFailsLate), Moment::After) => {
+                fault.set(None);
+                Err(Error::new(Kind::System, "made to fail"))
+            }
+            (Some(Fault::KilledLate), Moment::After) => std::process::abort(),
+            _ => Ok(()),
+        }
+    };
+    Around { sim, around }
 }
 
 /// Fails, or kills the process, before a step.
@@ -177,7 +140,7 @@ fn before(act: Act) -> (Rig, Anchors, Anchors) {
 }
 
 fn breaking(rig_path: &Path, act: Act, at: Phase, fault: Fault) -> Result<Outcome> {
-    let firewall = Faulty { sim: Sim::new(rig_path), at, fault: Cell::new(Some(fault)) };
+    let firewall = faulty(Sim::new(rig_path), at, fault);
     run(rig_path, &rig::host(), &firewall, &Breaker { at, fault }, |p| act.run(p))
 }
 
@@ -596,7 +559,7 @@ fn several_requests_are_one_transaction() {
     let requests = several(["em0:7080:80", "em1:7081:81", "em1:7082:82"]);
     for at in [Phase::Lock, Phase::Resolve, Phase::Check, Phase::Record, Phase::Load, Phase::Verify] {
         for fault in [Fault::Fails, Fault::CallFails, Fault::CallFailsLate] {
-            let firewall = Faulty { sim: rig.sim(), at, fault: Cell::new(Some(fault)) };
+            let firewall = faulty(rig.sim(), at, fault);
             let breaker = Breaker { at, fault };
             let failed = rig.with(&firewall, &breaker, |p| p.publish_all(&requests)).is_err();
             let calls = [Phase::Check, Phase::Load, Phase::Verify].contains(&at);

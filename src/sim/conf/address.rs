@@ -208,6 +208,15 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         }
     }
     while options(words, &mut pool)? {}
+    // apply_rdr_ports in parse.y; a binat rule has no options at all
+    if matches!(what, PoolFor::Destination | PoolFor::Both) {
+        if pool.static_port {
+            return Err("static-port is for nat alone".to_owned());
+        }
+        if pool.portset.is_some() {
+            return Err("map-e-portset is for nat alone".to_owned());
+        }
+    }
     let several = |address: &PoolAddress| match &address.address {
         Some(Operand::Table(_)) => true,
         Some(Operand::Interface(of)) => of.dynamic && !of.first,

@@ -3,76 +3,41 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use kport::error::{Error, Kind, Result};
-use kport::name::{Anchor, Table};
+use kport::error::{Error, Kind};
 use kport::pf::pfctl::Pfctl;
-use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
 use kport::publisher::{Liveness, Publisher, Request, Unobserved};
-use kport::rule::Rule;
-use kport::sim::Sim;
 use kport::store::Store;
 
+use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, request};
 use crate::support::standin::{self, Fault};
 
-/// A firewall whose clock stands at the deadline once it has loaded something: whoever gives it no more time gets none.
-struct OutOfTime {
-    sim: Sim,
-    deadline: Cell<Instant>,
-    /// The deadlines that it had at its loads.
-    loads: RefCell<Vec<Instant>>,
-    /// The way back fails, too.
-    for_ever: bool,
-}
-
-impl Firewall for OutOfTime {
-    fn name(&self) -> &'static str {
-        "sim"
-    }
-    fn set_deadline(&self, deadline: Instant) {
-        self.deadline.set(deadline);
-    }
-    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        let mut loads = self.loads.borrow_mut();
-        loads.push(self.deadline.get());
-        if loads.len() > 1 && (self.for_ever || loads[1] <= loads[0]) {
-            return Err(Error::new(Kind::Busy, "the time is up"));
-        }
-        self.sim.replace(anchor, rules)
-    }
-    fn anchors(&self) -> Result<Vec<String>> {
-        self.sim.anchors()
-    }
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.sim.loaded(anchor)
-    }
-    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        self.sim.holds(anchor, rules)
-    }
-    fn kill_states(&self, states: &[States]) -> Result<u64> {
-        self.sim.kill_states(states)
-    }
-    fn status(&self) -> Result<Status> {
-        Err(Error::new(Kind::Busy, "ask whether pf is enabled: the time is up"))
-    }
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.sim.foreign_redirects()
-    }
-    fn has_table(&self, table: &Table) -> Result<bool> {
-        self.sim.has_table(table)
-    }
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        self.sim.rulesets()
-    }
-}
-
-/// Publishes wide over what is there, with this much time; says what each load had, counted from the deadline.
+/// Publishes wide over what is there, with this much time, on a firewall whose clock stands at the deadline once it has loaded
+/// something: whoever gives it no more time gets none; with `for_ever` the way back fails, too. Says which deadline each load had.
 fn too_late(rig: &Rig, time: Duration, for_ever: bool) -> (Error, Instant, Vec<Instant>) {
     let deadline = Instant::now() + time;
-    let firewall = OutOfTime { sim: rig.sim(), deadline: Cell::new(deadline), loads: RefCell::default(), for_ever };
+    let now = Cell::new(deadline);
+    let loads = RefCell::new(Vec::new());
+    let around = |call: Call<'_>, moment| {
+        match call {
+            _ if moment == Moment::After => {}
+            Call::SetDeadline(deadline) => now.set(deadline),
+            Call::Replace => {
+                let mut loads = loads.borrow_mut();
+                loads.push(now.get());
+                if loads.len() > 1 && (for_ever || loads[1] <= loads[0]) {
+                    return Err(Error::new(Kind::Busy, "the time is up"));
+                }
+            }
+            Call::Status => return Err(Error::new(Kind::Busy, "ask whether pf is enabled: the time is up")),
+            _ => {}
+        }
+        Ok(())
+    };
+    let firewall = Around { sim: rig.sim(), around };
     let publisher = Publisher::new(&rig.host, &firewall, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
     let error = publisher.publish(&request("web", "8080:80")).unwrap_err();
-    (error, deadline, firewall.loads.into_inner())
+    (error, deadline, loads.into_inner())
 }
 
 fn narrow() -> Request {
@@ -130,6 +95,51 @@ fn restore_goes_back() {
         assert_eq!(rig.loaded(), held);
         assert!(rig.list().iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()));
         assert_eq!(rig.list().len(), usize::from(before.is_some()));
+    }
+}
+
+/// A pfctl(8) that does its work and never leaves is killed at the deadline: what the anchor holds then decides. Where that cannot be
+/// seen, or the rest fails, the way back is gone, though pfctl hangs behind it as well.
+#[test]
+fn a_pfctl_that_hangs_behind_its_commit() {
+    const LOOK: &str = "-a kport/web -sr";
+    let denied = Fault::Say(1, "pfctl: /dev/pf: Permission denied\n");
+    // what goes wrong after the load, at which call, and how often a load hangs
+    for (then, loads, published) in
+        [(None, 1, true), (Some((LOOK, denied)), 1, false), (Some(("Running", denied)), 2, false)]
+    {
+        for before in [None, Some(narrow())] {
+            let rig = Rig::new();
+            let standin = standin::Pfctl::new();
+            let ample = || Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60));
+            if let Some(before) = &before {
+                rig.with(&ample(), &Unobserved, |p| p.publish(before)).unwrap();
+            }
+            let old = (standin.rules("kport/web"), crate::support::rig::files(rig.path()));
+            standin.faults("-f -", loads, 100, Fault::HangLate);
+            if let Some((call, fault)) = then {
+                standin.faults(call, 1, 100, fault);
+            }
+            let deadline = Instant::now() + Duration::from_secs(8);
+            let pfctl = Pfctl::new(standin.program(), deadline);
+            let publisher = Publisher::new(&rig.host, &pfctl, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
+            let done = publisher.publish(&request("web", "8080:80"));
+            let listed = rig.with(&ample(), &Unobserved, |p| p.list(None)).unwrap();
+            assert!(
+                listed.iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()),
+                "{then:?}: {done:?} {listed:?}"
+            );
+            if published {
+                assert!(done.unwrap().changed);
+                assert!(listed.len() == 1 && standin.rules("kport/web") != old.0);
+            } else {
+                let error = done.unwrap_err();
+                let new = (standin.rules("kport/web"), crate::support::rig::files(rig.path()));
+                assert_eq!(new.0, old.0, "{error}");
+                assert!(before.is_none() || new.1 == old.1, "{error}");
+                assert_eq!(listed.len(), usize::from(before.is_some()));
+            }
+        }
     }
 }
 

@@ -3,60 +3,26 @@
 use std::cell::Cell;
 use std::fs;
 
-use kport::error::{Error, Kind, Result};
-use kport::name::{Anchor, Table};
-use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
+use kport::error::{Error, Kind};
+use kport::pf::Firewall;
 use kport::publisher::Unobserved;
-use kport::rule::Rule;
-use kport::sim::Sim;
 
+use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, request};
 
-/// A firewall on which each call that ends states takes so long that a second one comes too late.
-struct Slow {
-    sim: Sim,
-    calls: Cell<u32>,
-    /// Not even one comes through.
-    never: bool,
-}
-
-impl Firewall for Slow {
-    fn name(&self) -> &'static str {
-        "sim"
-    }
-    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        self.sim.replace(anchor, rules)
-    }
-    fn anchors(&self) -> Result<Vec<String>> {
-        self.sim.anchors()
-    }
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.sim.loaded(anchor)
-    }
-    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        self.sim.holds(anchor, rules)
-    }
-    fn kill_states(&self, states: &[States]) -> Result<u64> {
-        for _ in states {
-            self.calls.set(self.calls.get() + 1);
-            if self.never || self.calls.get() > 1 {
+/// A firewall on which only this many calls that end states have the time.
+fn slow(rig: &Rig, in_time: usize) -> impl Firewall {
+    let calls = Cell::new(0);
+    let around = move |call: Call<'_>, moment| {
+        if let (Call::KillStates(states), Moment::Before) = (call, moment) {
+            calls.set(calls.get() + states.len());
+            if calls.get() > in_time {
                 return Err(Error::new(Kind::Busy, "the time is up"));
             }
         }
-        Ok(0)
-    }
-    fn status(&self) -> Result<Status> {
-        self.sim.status()
-    }
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.sim.foreign_redirects()
-    }
-    fn has_table(&self, table: &Table) -> Result<bool> {
-        self.sim.has_table(table)
-    }
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        self.sim.rulesets()
-    }
+        Ok(())
+    };
+    Around { sim: rig.sim(), around }
 }
 
 fn mappings(first: u16) -> String {
@@ -67,8 +33,7 @@ fn mappings(first: u16) -> String {
 fn unpublish_ends_all_of_them_with_one_call() {
     let rig = Rig::new();
     rig.publish(&request("db", &mappings(8000))).unwrap();
-    let slow = Slow { sim: rig.sim(), calls: Cell::new(0), never: false };
-    rig.with(&slow, &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
+    rig.with(&slow(&rig, 1), &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
     assert!(rig.loaded().is_empty() && rig.list().is_empty());
 }
 
@@ -79,9 +44,8 @@ fn what_is_recorded_does_not_grow_with_each_try() {
     rig.publish(&request("db", &mappings(8000))).unwrap();
     let mut sizes = vec![];
     for n in 0..12 {
-        let slow = Slow { sim: rig.sim(), calls: Cell::new(0), never: true };
         let spec = mappings(if n % 2 == 0 { 9000 } else { 8000 });
-        let done = rig.with(&slow, &Unobserved, |p| p.publish(&request("db", &spec))).unwrap();
+        let done = rig.with(&slow(&rig, 0), &Unobserved, |p| p.publish(&request("db", &spec))).unwrap();
         assert!(done.notes.iter().any(|note| note.contains("not allowed any more go on")), "{:?}", done.notes);
         sizes.push(fs::metadata(rig.state("jails/db.json")).unwrap().len());
     }

@@ -2,7 +2,7 @@
 //!
 //! One file, std only: `tests/common/standin.rs` compiles it with rustc and says how it is driven. Everything it knows is in
 //! the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded), `states`,
-//! `counters`, `tables`, `skip`, `anchor-limit`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
+//! `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `anchor-limit`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
 
 // a fault leaves a child behind on purpose
 #![allow(clippy::print_stdout, clippy::exit, clippy::zombie_processes)]
@@ -367,8 +367,8 @@ impl State {
                 return Answer { status: 0, ..Answer::error(words) };
             }
             // a line each: the name, then the addresses; -v is not what kport asks for here
-            "T" => self.tables().map(|(name, _)| name + "\n").collect(),
-            "table show" => match self.tables().find(|(name, _)| *name == options.table) {
+            "T" => self.tables(anchor).map(|(name, _)| name + "\n").collect(),
+            "table show" => match self.tables(anchor).find(|(name, _)| *name == options.table) {
                 Some((_, held)) => held.split(' ').filter(|a| !a.is_empty()).map(|a| format!("   {a}\n")).collect(),
                 None => return Answer::error("Table does not exist."),
             },
@@ -402,9 +402,10 @@ impl State {
         Answer { stdout, ..Answer::default() }
     }
 
-    /// The tables of the main ruleset.
-    fn tables(&self) -> impl Iterator<Item = (String, String)> + use<> {
-        let text = self.read("tables").unwrap_or_default();
+    /// The tables of the main ruleset, or those of an anchor.
+    fn tables(&self, anchor: &str) -> impl Iterator<Item = (String, String)> + use<> {
+        let file = if anchor.is_empty() { "tables".to_owned() } else { format!("tables-{}", encode(anchor)) };
+        let text = self.read(&file).unwrap_or_default();
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.into_iter().map(|line| {
             let (name, held) = line.split_once(' ').unwrap_or((&line, ""));

@@ -141,6 +141,11 @@ impl Pfctl {
         self.write("tables", tables);
     }
 
+    /// The tables of an anchor, likewise.
+    pub fn set_tables_of(&self, anchor: &str, tables: &str) {
+        self.write(&format!("tables-{}", encode(anchor)), tables);
+    }
+
     /// The interfaces that are skipped, with a blank between them.
     pub fn set_skip(&self, interfaces: &str) {
         self.write("skip", interfaces);

@@ -1,0 +1,93 @@
+//! The simulator, with something done before or after some of its calls: what is slow, fails, counts, or kills the process.
+
+use std::time::Instant;
+
+use kport::error::Result;
+use kport::name::{Anchor, Table};
+use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
+use kport::rule::Rule;
+use kport::sim::Sim;
+
+/// A call, with what tests look at.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    SetDeadline(Instant),
+    Replace,
+    Loaded(&'a Anchor),
+    KillStates(&'a [States]),
+    Status,
+    ForeignRedirects,
+    HasTable,
+    /// Those that nobody has asked to be told apart.
+    Other,
+}
+
+/// Which side of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// An error here is the call's, and it has no effect.
+    Before,
+    /// An error here is the call's, which had its effect.
+    After,
+}
+
+/// Every call is the simulator's, between two of `around`.
+pub struct Around<F> {
+    pub sim: Sim,
+    pub around: F,
+}
+
+impl<F: Fn(Call<'_>, Moment) -> Result<()>> Around<F> {
+    fn call<T>(&self, call: Call<'_>, act: impl FnOnce(&Sim) -> Result<T>) -> Result<T> {
+        (self.around)(call, Moment::Before)?;
+        let done = act(&self.sim);
+        (self.around)(call, Moment::After)?;
+        done
+    }
+}
+
+impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
+    fn name(&self) -> &'static str {
+        self.sim.name()
+    }
+    fn redirects_packets(&self) -> bool {
+        self.sim.redirects_packets()
+    }
+    fn set_deadline(&self, deadline: Instant) {
+        let set = |sim: &Sim| {
+            sim.set_deadline(deadline);
+            Ok(())
+        };
+        self.call(Call::SetDeadline(deadline), set).expect("a deadline is set in any case");
+    }
+    fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
+        self.call(Call::Replace, |sim| sim.replace(anchor, rules))
+    }
+    fn anchors(&self) -> Result<Vec<String>> {
+        self.call(Call::Other, Sim::anchors)
+    }
+    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+        self.call(Call::Loaded(anchor), |sim| sim.loaded(anchor))
+    }
+    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        self.call(Call::Other, |sim| sim.holds(anchor, rules))
+    }
+    fn kill_states(&self, states: &[States]) -> Result<u64> {
+        self.call(Call::KillStates(states), |sim| sim.kill_states(states))
+    }
+    fn status(&self) -> Result<Status> {
+        self.call(Call::Status, Sim::status)
+    }
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        self.call(Call::ForeignRedirects, Sim::foreign_redirects)
+    }
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        self.call(Call::HasTable, |sim| sim.has_table(table))
+    }
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        self.call(Call::Other, Sim::rulesets)
+    }
+    fn main_ruleset(&self) -> Result<String> {
+        self.call(Call::Other, Sim::main_ruleset)
+    }
+}
