@@ -2,8 +2,10 @@
 //! helper's start. `cargo bench --bench scale`
 //!
 //! The publisher works on the simulator in a directory under /tmp, with a host from memory: what is measured is kport and
-//! the file system, not pf(4).
+//! the file system, not pf(4). `list` is measured without the simulator's files as well: off the kernel.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -11,11 +13,14 @@ use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use kport::error::Result;
 use kport::host::Fixed;
+use kport::name::{Anchor, Table};
 use kport::options::Options;
+use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
 use kport::publication::{self, Publication, Targets};
-use kport::publisher::{Publisher, Request, Unobserved};
-use kport::rule;
+use kport::publisher::{Listed, Liveness, Publisher, Request, Unobserved};
+use kport::rule::{self, Rule};
 use kport::rules;
 use kport::sim::Sim;
 use kport::spec;
@@ -80,10 +85,22 @@ impl Host {
     }
 
     fn run<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
-        let sim = Sim::new(self.dir.path());
+        self.run_on(&Sim::new(self.dir.path()), act)
+    }
+
+    fn run_on<T>(&self, firewall: &dyn Firewall, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
         let store = Store::open(self.dir.path()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(600);
-        act(&Publisher::new(&self.host, &sim, store, deadline, &Unobserved))
+        act(&Publisher::new(&self.host, firewall, store, deadline, &Unobserved))
+    }
+
+    fn spawn(&self, bencher: Bencher<'_, '_>, command: &[&str]) {
+        let played = self.dir.path().join("host.json");
+        std::fs::write(&played, r#"{ "boot_id": "bench" }"#).unwrap();
+        let [dir, played] = [self.dir.path(), &played].map(|path| path.to_str().unwrap());
+        let global = ["--backend", "sim", "--state-dir", dir, "--host", played];
+        let arguments = [&global, command].concat();
+        bencher.bench_local(|| spawn(Path::new(env!("CARGO_BIN_EXE_kport")), &arguments));
     }
 }
 
@@ -159,10 +176,96 @@ fn refuse_a_conflict(bencher: Bencher<'_, '_>, jails: usize) {
     host.run(|publisher| bencher.bench_local(|| publisher.publish(&taken).unwrap_err()));
 }
 
-#[divan::bench(args = JAILS, sample_count = 10, sample_size = 1)]
-fn list(bencher: Bencher<'_, '_>, jails: usize) {
+/// A firewall that has its answers at hand: one answer to a list for each time that it is asked.
+#[derive(Default)]
+struct Answers(Cell<BTreeMap<String, Loaded>>);
+
+impl Firewall for Answers {
+    fn name(&self) -> &'static str {
+        "answers"
+    }
+
+    fn loaded_all(&self, _: bool) -> Result<BTreeMap<String, Loaded>> {
+        Ok(self.0.take())
+    }
+
+    fn replace(&self, _: &Anchor, _: &[Rule]) -> Result<()> {
+        unreachable!()
+    }
+
+    fn anchors(&self) -> Result<Vec<String>> {
+        unreachable!()
+    }
+
+    fn loaded(&self, _: &Anchor) -> Result<Loaded> {
+        unreachable!()
+    }
+
+    fn holds(&self, _: &Anchor, _: &[Rule]) -> Result<bool> {
+        unreachable!()
+    }
+
+    fn kill_states(&self, _: &[States]) -> Result<u64> {
+        unreachable!()
+    }
+
+    fn status(&self) -> Result<Status> {
+        unreachable!()
+    }
+
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        unreachable!()
+    }
+
+    fn has_table(&self, _: &Table) -> Result<bool> {
+        unreachable!()
+    }
+
+    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+        unreachable!()
+    }
+}
+
+/// What a list costs apart from what the firewall takes for its answer.
+fn list_with(bencher: Bencher<'_, '_>, jails: usize, list: impl Fn(&Publisher<'_>) -> Vec<Listed>) {
+    let host = Host::with(jails);
+    let answer = Sim::new(host.dir.path()).loaded_all(true).unwrap();
+    let firewall = Answers::default();
+    host.run_on(&firewall, |publisher| {
+        bencher.with_inputs(|| firewall.0.set(answer.clone())).bench_local_values(|()| {
+            let listed = list(publisher);
+            assert!(listed.len() == jails && listed.iter().all(|listed| listed.liveness == Liveness::Live));
+            listed
+        });
+    });
+}
+
+#[divan::bench(args = JAILS, sample_count = 20, sample_size = 1)]
+fn list_off_the_kernel(bencher: Bencher<'_, '_>, jails: usize) {
+    list_with(bencher, jails, |publisher| publisher.list(None).unwrap());
+}
+
+#[divan::bench(args = JAILS, sample_count = 20, sample_size = 1)]
+fn list_off_the_kernel_with_counters(bencher: Bencher<'_, '_>, jails: usize) {
+    list_with(bencher, jails, |publisher| publisher.list_with_counters(None).unwrap());
+}
+
+/// With the simulator in its directory: a second file for each jail.
+#[divan::bench(args = JAILS, sample_count = 20, sample_size = 1)]
+fn list_by_the_simulator(bencher: Bencher<'_, '_>, jails: usize) {
     let host = Host::with(jails);
     host.run(|publisher| bencher.bench_local(|| publisher.list(None).unwrap()));
+}
+
+/// The helper, by the simulator: from its start to the last line.
+#[divan::bench(args = JAILS, sample_count = 20, sample_size = 1)]
+fn helper_list(bencher: Bencher<'_, '_>, jails: usize) {
+    Host::with(jails).spawn(bencher, &["list"]);
+}
+
+#[divan::bench(args = JAILS, sample_count = 20, sample_size = 1)]
+fn helper_list_json(bencher: Bencher<'_, '_>, jails: usize) {
+    Host::with(jails).spawn(bencher, &["list", "--json"]);
 }
 
 /// The helper as cargo has built it for benchmarks, with a command that touches nothing.

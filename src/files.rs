@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::error::{Error, Result};
 
@@ -77,27 +78,73 @@ pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
 /// What a file holds, read to at most `most` bytes and one more; `None` where there is none. Neither a symbolic link nor a
 /// pipe is followed or waited for.
 pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
-    match open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty()) {
-        Ok(file) => read_all(&file, most).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    let mut bytes = vec![];
+    let there = read_into(open(path, TO_READ, Mode::empty()), most, &mut bytes)?;
+    Ok(there.then_some(bytes))
 }
 
-fn read_all(file: &File, most: usize) -> io::Result<Vec<u8>> {
+const TO_READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+
+/// Reads into `bytes`, in the place of what was there; false where there is no file.
+fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    bytes.clear();
+    let file = match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
     // a record of a few mappings fits; its end is then known without a second call
-    let mut bytes = Vec::with_capacity(4096);
+    bytes.reserve(4096);
     while bytes.len() <= most {
         bytes.reserve(1024);
         let room = bytes.capacity() - bytes.len();
-        match rustix::io::read(file, spare_capacity(&mut bytes)) {
+        match rustix::io::read(&file, spare_capacity(bytes)) {
             // a file, of which no part is missing, gives all that is asked for up to its end
             Ok(count) if count < room => break,
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(bytes)
+    Ok(true)
+}
+
+/// A directory of which many files are read: the way to it is gone once, and the standard descriptors are looked at once.
+pub(crate) struct Folder {
+    dir: File,
+    _taken: Taken,
+}
+
+impl Folder {
+    /// `None` where there is no such directory.
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Folder>> {
+        let _taken = Taken::standard();
+        match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(dir) => Ok(Some(Folder { dir: lift(dir)?.into(), _taken })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names in it. One that is not UTF-8 is not one of kport's; it comes with replacement characters.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = vec![];
+        for entry in Dir::new(self.open_in(c".", OFlags::RDONLY | OFlags::DIRECTORY)?)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                names.push(name.into_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// [`read_file`] of a file in it, into `bytes`; false where there is none.
+    pub(crate) fn read(&self, name: &str, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        read_into(self.open_in(name, TO_READ), most, bytes)
+    }
+
+    fn open_in(&self, name: impl Arg, flags: OFlags) -> io::Result<File> {
+        Ok(lift(rustix::fs::openat(&self.dir, name, flags | OFlags::CLOEXEC, Mode::empty())?)?.into())
+    }
 }
 
 /// Puts `bytes` at `path` so that a reader, and whoever comes after a kill, finds the old or the new content.
@@ -145,22 +192,8 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }
 
-/// The names in a directory; none where there is no such directory. A name that is not UTF-8 is not one of kport's; it comes with
-/// replacement characters.
+/// The names in a directory, as [`Folder::names`] has them; none where there is no such directory.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
-    let failed = |e: io::Error| Error::io(format_args!("read {}", dir.display()), &e);
-    let entries = match open(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
-        Ok(file) => Dir::new(file).map_err(|e| failed(e.into()))?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(e) => return Err(failed(e)),
-    };
-    let mut names = vec![];
-    for entry in entries {
-        let entry = entry.map_err(|e| failed(e.into()))?;
-        let name = entry.file_name().to_string_lossy();
-        if name != "." && name != ".." {
-            names.push(name.into_owned());
-        }
-    }
-    Ok(names)
+    let names = || Folder::open(dir)?.map_or(Ok(vec![]), |folder| folder.names());
+    names().map_err(|e| Error::io(format_args!("read {}", dir.display()), &e))
 }

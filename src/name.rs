@@ -9,7 +9,6 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use arrayvec::ArrayString;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, quoted};
@@ -29,8 +28,7 @@ pub const MAX_TABLE: usize = 31;
 const DIGEST: usize = 32;
 
 /// The name of a jail, as jail(8) knows it: not empty, at most 255 bytes, no control characters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JailName(String);
 
 impl JailName {
@@ -49,8 +47,11 @@ impl JailName {
 
     /// The anchor for this jail's rules. This is the one place that decides which rules go into which anchor.
     pub fn anchor(&self) -> Anchor {
-        let child = short(&self.0, MAX_NAME - PARENT.len() - 1);
-        Anchor { path: format!("{PARENT}/{child}") }
+        Anchor { path: format!("{PARENT}/{}", self.child()) }
+    }
+
+    fn child(&self) -> Cow<'_, str> {
+        short(&self.0, MAX_NAME - PARENT.len() - 1)
     }
 
     /// The label of every state of this jail.
@@ -117,6 +118,11 @@ impl Anchor {
         &self.path[PARENT.len() + 1..]
     }
 
+    /// Whether it is [`JailName::anchor`] of this jail.
+    pub fn is_of(&self, jail: &JailName) -> bool {
+        self.child() == jail.child()
+    }
+
     /// The anchor with this name below [`PARENT`]: for names that pf or a file reports. `None` where kport could
     /// not have made it.
     pub fn from_child(child: &str) -> Option<Anchor> {
@@ -126,7 +132,7 @@ impl Anchor {
                     && digest.len() == DIGEST
                     && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             });
-        (made && child.len() < MAX_NAME - PARENT.len()).then(|| Anchor { path: format!("{PARENT}/{child}") })
+        (made && child.len() < MAX_NAME - PARENT.len()).then(|| Anchor { path: [PARENT, "/", child].concat() })
     }
 }
 
@@ -138,8 +144,7 @@ impl fmt::Display for Anchor {
 
 /// A label of a filter rule, at most 63 bytes, without `"`, `$`, white space or control characters: pfctl(8) would
 /// expand a `$`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(ArrayString<MAX_NAME>);
 
 impl Label {
@@ -177,8 +182,7 @@ impl fmt::Display for Label {
 }
 
 /// The name of a pf table: letters, digits, `_`, `-` and `.`, at most 31 bytes, first a letter or digit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Table(ArrayString<MAX_TABLE>);
 
 impl Table {

@@ -4,9 +4,11 @@
 //! that need no second look.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, quoted};
@@ -148,8 +150,7 @@ impl fmt::Display for Protocol {
 }
 
 /// One port or several in a row; never 0, never reversed. Its text is `80` or `8000-8010`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -220,8 +221,7 @@ impl FromStr for PortRange {
 
 /// The name of a network interface or of an interface group: a letter, then letters, digits, `_`, `.` and `-` (vm-bhyve
 /// has bridges such as vm-public), at most 15 bytes (IFNAMSIZ less its NUL). `any`, `all` and `self` are pf's own words and no names.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interface {
     /// padded with NUL, as struct ifreq and struct pf_addr_wrap hold it
     bytes: [u8; Interface::SIZE],
@@ -283,8 +283,7 @@ impl fmt::Debug for Interface {
 }
 
 /// Where on the host a publication listens. Its text is `em0`, `192.0.2.1`, `[2001:db8::1]`, `*`, `0.0.0.0` or `[::]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// Every address of an interface, or of the interfaces of a group, whatever they are at the time.
     Interface(Interface),
@@ -375,23 +374,38 @@ impl FromStr for Place {
     }
 }
 
-/// `serde(try_from = "String", into = "String")` by `FromStr` and `Display`.
+/// `Serialize` and `Deserialize` as a string, by `Display` and `FromStr`.
 macro_rules! as_text {
     ($($name:ty),+) => {$(
-        impl TryFrom<String> for $name {
-            type Error = Error;
-            fn try_from(text: String) -> std::result::Result<Self, Error> {
-                text.parse()
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
             }
         }
-        impl From<$name> for String {
-            fn from(value: $name) -> String {
-                value.to_string()
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                deserializer.deserialize_str($crate::net::Text(std::marker::PhantomData))
             }
         }
     )+};
 }
 pub(crate) use as_text;
+
+/// Reads a value from its text where that is, without a copy.
+pub(crate) struct Text<T>(pub(crate) PhantomData<T>);
+
+impl<T: FromStr<Err = Error>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 as_text!(PortRange, Interface, Place);
 
 #[cfg(test)]

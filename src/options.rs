@@ -15,8 +15,7 @@ use crate::rule::{Address, Rate, StateOptions};
 
 /// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
 /// `192.0.2.1` or `<name>`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The addresses of a network.
     Network(IpNet),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
-use crate::rule::Rule;
+use crate::rule::{Count, Rule};
 use foreign::Called;
 
 /// What an anchor holds.
@@ -34,13 +34,9 @@ impl Loaded {
         self.translations == 0 && self.filters.is_empty()
     }
 
-    /// Whether it may be these rules: it is as many. [`Firewall::holds`] compares the rules themselves.
-    pub fn fits(&self, rules: &[Rule]) -> bool {
-        let count = |filters| -> usize {
-            let of_kind = |rule: &&Rule| matches!(rule, Rule::Pass { .. }) == filters;
-            rules.iter().filter(of_kind).map(|rule| rule.matches().members().count()).sum()
-        };
-        self.translations == count(false) && self.filters.len() == count(true)
+    /// Whether it may be so many rules of publications. [`Firewall::holds`] compares the rules themselves.
+    pub fn is_as_many(&self, rules: Count) -> bool {
+        (self.translations, self.filters.len()) == (rules.translations, rules.filters)
     }
 }
 

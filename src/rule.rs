@@ -83,8 +83,7 @@ pub struct Member<'a> {
 /// of the labels. Two jails may share an address, and then only the tag says whose packet it is.
 ///
 /// pf keeps a number for each tag that a loaded rule has, at most 50,000 (TAGID_MAX of sys/netpfil/pf/pf_ioctl.c).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(ArrayString<MAX_NAME>);
 
 impl Tag {
@@ -131,8 +130,7 @@ pub enum Direction {
 }
 
 /// How fast one source may make new connections: so many in so many seconds. Its text is `15/5`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     connections: NonZeroU32,
     seconds: NonZeroU32,
@@ -264,6 +262,30 @@ impl Rule {
             rule
         };
         self.matches().members().map(single).collect()
+    }
+}
+
+/// How many rules the kernel has: one for each of [`Match::members`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Nat and rdr rules.
+    pub translations: usize,
+    /// Filter rules.
+    pub filters: usize,
+}
+
+impl Count {
+    /// That of rules.
+    pub fn of(rules: &[Rule]) -> Count {
+        let mut count = Count::default();
+        for rule in rules {
+            let members = rule.matches().members().count();
+            match rule {
+                Rule::Nat { .. } | Rule::Rdr { .. } => count.translations += members,
+                Rule::Pass { .. } => count.filters += members,
+            }
+        }
+        count
     }
 }
 

@@ -4,16 +4,17 @@
 //! only what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
 //! label), never `rdr-to` (unknown to 14).
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use crate::name::{JailName, Label};
+use crate::name::Label;
 use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::publication::{Publication, Redirect, distinct};
-use crate::rule::{Address, Direction, Match, Rule, StateOptions, Tag};
+use crate::rule::{Address, Count, Direction, Match, Rule, StateOptions, Tag};
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
 const LOOPBACK: &str = "lo";
@@ -30,7 +31,7 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     let tags = Tags::of(publications);
     let (mut nat, mut rdr, mut pass, mut direct) = (vec![], vec![], vec![], vec![]);
     for (n, publication) in publications.iter().enumerate() {
-        let [nats, rdrs, passes, directs] = kinds(n, publication, &tags);
+        let [nats, rdrs, passes, directs] = kinds::<Vec<Rule>>(n, publication, &tags);
         nat.extend(nats);
         rdr.extend(rdrs);
         pass.extend(passes);
@@ -47,19 +48,61 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     distinct(all.iter().flat_map(Rule::expand))
 }
 
+/// How many rules the kernel gets for [`of_all`], which are not made where that can be known without.
+pub fn count(publications: &[Publication]) -> Count {
+    match publications {
+        [one] => {
+            let [nat, rdr, pass, direct] = kinds::<usize>(0, one, &Tags::of(publications));
+            Count { translations: nat + rdr, filters: pass + direct }
+        }
+        _ => Count::of(&of_all(publications)),
+    }
+}
+
+/// Where rules go as they are decided: into a list, or into the number of those that the kernel gets for them.
+trait Sink {
+    fn with_room(rules: usize) -> Self;
+
+    /// Takes a rule, of which the kernel makes so many.
+    fn take(&mut self, members: usize, rule: impl FnOnce() -> Rule);
+}
+
+impl Sink for Vec<Rule> {
+    fn with_room(rules: usize) -> Vec<Rule> {
+        Vec::with_capacity(rules)
+    }
+
+    fn take(&mut self, _: usize, rule: impl FnOnce() -> Rule) {
+        self.push(rule());
+    }
+}
+
+impl Sink for usize {
+    fn with_room(_: usize) -> usize {
+        0
+    }
+
+    fn take(&mut self, members: usize, _: impl FnOnce() -> Rule) {
+        *self += members;
+    }
+}
+
 /// The nat, rdr, pass and reach rules of the publication with number `n`.
-fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
+fn kinds<S: Sink>(n: usize, publication: &Publication, tags: &Tags) -> [S; 4] {
     let Publication { jail, redirects, options, via } = publication;
-    let jail_label = jail.label();
+    let jail_label = LazyCell::new(|| jail.label());
     let reach = distinct(options.reach.iter().copied());
-    let (mut nat, mut rdr) = (Translation::default(), Translation::default());
-    let (mut pass, mut direct) =
-        (Passes::new(options, &[], redirects.len()), Passes::new(options, &reach, redirects.len()));
-    rdr.rules.reserve(redirects.len());
-    rdr.seen.reserve(redirects.len());
+    let room = redirects.len();
+    let (mut nat, mut rdr) = (Translation::with_room(0), Translation::with_room(room));
+    let (mut pass, mut direct) = (Passes::new(options, &[], room), Passes::new(options, &reach, room));
     for redirect in redirects {
-        let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
-        let tag = tags.tag(jail, n, redirect);
+        // names are written only where a rule is made
+        let labels = LazyCell::new(|| [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)]);
+        let has_own_tag = tags.has_own(redirect);
+        let tag = LazyCell::new(|| match has_own_tag {
+            true => Tag::of_mapping(jail, redirect.protocol, redirect.host, n),
+            false => Tag::of_jail(jail),
+        });
         let base = Match {
             on: vec![],
             family: redirect.family(),
@@ -86,10 +129,11 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
             }
         }
         if !reach.is_empty() {
-            direct.push(redirect, None, labels.clone());
+            direct.push(redirect, None, || (None, labels.clone()));
         }
         if entered {
-            pass.push(redirect, Some(tag), labels);
+            let tagged = if has_own_tag { Tagged::AsMapping(redirect.host) } else { Tagged::AsJail };
+            pass.push(redirect, Some(tagged), || (Some(tag.clone()), labels.clone()));
         }
     }
     [nat.rules, rdr.rules, pass.rules, direct.rules]
@@ -161,13 +205,16 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
 type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange);
 
 /// Translation rules, each for packets that no earlier one takes.
-#[derive(Default)]
-struct Translation {
+struct Translation<S> {
     seen: HashSet<Single>,
-    rules: Vec<Rule>,
+    rules: S,
 }
 
-impl Translation {
+impl<S: Sink> Translation<S> {
+    fn with_room(rules: usize) -> Translation<S> {
+        Translation { seen: HashSet::with_capacity(rules), rules: S::with_room(rules) }
+    }
+
     /// Adds a rule for `matches` without what is there already. At most one of the lists has several members.
     fn push(&mut self, mut matches: Match, rule: impl FnOnce(Match) -> Rule) {
         let Match { on, family, protocol, from, to, ports } = &mut matches;
@@ -186,50 +233,55 @@ impl Translation {
             new(one_on, one_from, one_to)
         };
         if some {
-            self.rules.push(rule(matches));
+            self.rules.take(matches.members().count(), || rule(matches));
         }
     }
+}
+
+/// What the packets of a pass rule are tagged as.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Tagged {
+    AsJail,
+    /// The mapping of these ports of the host.
+    AsMapping(PortRange),
 }
 
 /// Pass rules, one for each thing that is matched: a second one with the same match would never be reached.
-struct Passes<'a> {
+struct Passes<'a, S> {
     options: &'a Options,
     /// The interfaces that all of them are on.
     on: &'a [Interface],
-    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Tag>)>,
-    rules: Vec<Rule>,
+    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Tagged>)>,
+    rules: S,
 }
 
-impl Passes<'_> {
-    fn new<'a>(options: &'a Options, on: &'a [Interface], room: usize) -> Passes<'a> {
-        Passes { options, on, seen: HashSet::with_capacity(room), rules: Vec::with_capacity(room) }
+impl<S: Sink> Passes<'_, S> {
+    fn new<'a>(options: &'a Options, on: &'a [Interface], room: usize) -> Passes<'a, S> {
+        Passes { options, on, seen: HashSet::with_capacity(room), rules: S::with_room(room) }
     }
 
-    /// Adds a rule for what a redirect leads to.
-    fn push(&mut self, redirect: &Redirect, tagged: Option<Tag>, labels: [Label; 2]) {
+    /// Adds a rule for what a redirect leads to; `names` are its tag and its labels.
+    fn push(&mut self, redirect: &Redirect, tagged: Option<Tagged>, names: impl Fn() -> (Option<Tag>, [Label; 2])) {
         let Redirect { protocol, target, jail: ports, .. } = *redirect;
-        if !self.seen.insert((target, protocol, ports, tagged.clone())) {
+        if !self.seen.insert((target, protocol, ports, tagged)) {
             return;
         }
         let Options { log, quick, limits, .. } = *self.options;
-        let state = limits.state(protocol);
-        let family = redirect.family();
-        let (on, to) = (self.on.to_vec(), vec![Address::Host(target)]);
-        let matches = Match { on, family, protocol, from: vec![], to, ports };
-        if log || state != StateOptions::default() {
-            self.rules.push(Rule::Pass {
-                direction: Some(Direction::In),
-                log,
-                quick,
-                matches: matches.clone(),
-                tagged: tagged.clone(),
-                state,
-                labels: labels.clone(),
+        let on = self.on;
+        let mut take = |direction, log, state| {
+            self.rules.take(on.len().max(1), || {
+                let (family, to) = (redirect.family(), vec![Address::Host(target)]);
+                let matches = Match { on: on.to_vec(), family, protocol, from: vec![], to, ports };
+                let (tagged, labels) = names();
+                Rule::Pass { direction, log, quick, matches, tagged, state, labels }
             });
-            let (direction, state) = (Some(Direction::Out), StateOptions::default());
-            self.rules.push(Rule::Pass { direction, log: false, quick, matches, tagged, state, labels });
+        };
+        let state = limits.state(protocol);
+        if log || state != StateOptions::default() {
+            take(Some(Direction::In), log, state);
+            take(Some(Direction::Out), false, StateOptions::default());
         } else {
-            self.rules.push(Rule::Pass { direction: None, log, quick, matches, tagged, state, labels });
+            take(None, log, state);
         }
     }
 }
@@ -265,12 +317,8 @@ impl Tags {
         Tags(own)
     }
 
-    fn tag(&self, jail: &JailName, n: usize, redirect: &Redirect) -> Tag {
-        if self.0.contains(&(redirect.protocol, redirect.target, redirect.jail)) {
-            Tag::of_mapping(jail, redirect.protocol, redirect.host, n)
-        } else {
-            Tag::of_jail(jail)
-        }
+    fn has_own(&self, redirect: &Redirect) -> bool {
+        self.0.contains(&(redirect.protocol, redirect.target, redirect.jail))
     }
 }
 

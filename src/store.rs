@@ -19,6 +19,7 @@
 mod dir;
 mod entries;
 mod lock;
+mod records;
 
 use std::fs;
 use std::io;
@@ -27,19 +28,25 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::files::{make_dir, names_in, read_file, replace_file, touch};
+use crate::files::{make_dir, names_in, replace_file, touch};
 use crate::name::{Anchor, JailName};
 use crate::publication::{Publication, Redirect};
 
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;
+pub use records::Records;
 
 /// Where the record is unless the caller says otherwise.
 pub const DEFAULT_DIR: &str = "/var/run/kport";
 
-/// The largest record that is read: a thousand redirects take about 150 kB.
-const MAX_RECORD: usize = 64 << 20;
+/// The folder of the records.
+const JAILS: &str = "jails";
+
+/// The file of an anchor's record.
+fn file_name(anchor: &Anchor) -> String {
+    [anchor.child(), ".json"].concat()
+}
 
 /// What is recorded of one jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,54 +128,7 @@ impl Store {
     }
 
     fn record_path(&self, anchor: &Anchor) -> PathBuf {
-        self.dir.join("jails").join(format!("{}.json", anchor.child()))
-    }
-
-    /// The record of an anchor; `None` where there is none. A file that is no record of this anchor is an error of
-    /// [`Kind::System`] without errno; see [`Store::move_damaged`]. A record of a version that this code does not know is one
-    /// of [`Kind::Unsupported`].
-    pub fn get(&self, anchor: &Anchor) -> Result<Option<Record>> {
-        let path = self.record_path(anchor);
-        let damaged = |why: &dyn std::fmt::Display| {
-            Error::new(Kind::System, format!("{} is not a record of kport's: {why}", path.display()))
-        };
-        let bytes = match read_file(&path, MAX_RECORD) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
-            Err(e) => match e.raw_os_error() {
-                // EMLINK on FreeBSD, ELOOP elsewhere
-                Some(libc::ELOOP | libc::EMLINK) => return Err(damaged(&"it is a symbolic link")),
-                Some(libc::EISDIR | libc::EAGAIN) => return Err(damaged(&"it is not a file")),
-                _ => return Err(Error::io(format_args!("read {}", path.display()), &e)),
-            },
-        };
-        if bytes.len() > MAX_RECORD {
-            return Err(damaged(&"it is too large"));
-        }
-        let read: serde_json::Result<Record> = serde_json::from_slice(&bytes);
-        // a record of another version may have any form but for that
-        let version = match &read {
-            Ok(record) => record.version,
-            Err(error) => serde_json::from_slice::<Form>(&bytes).map_err(|_| damaged(error))?.version,
-        };
-        if version != Record::VERSION {
-            // not damaged: another kport can read it, and its rules are in pf
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!(
-                    "{} is a record of version {}, and this kport knows version {} only: use the kport that wrote it, or \
-                     unpublish with that one first",
-                    path.display(),
-                    version,
-                    Record::VERSION
-                ),
-            ));
-        }
-        let record = read.map_err(|e| damaged(&e))?;
-        if record.jail.anchor() != *anchor || record.possible().any(|p| p.jail != record.jail) {
-            return Err(damaged(&format_args!("it is of {}", record.jail.mention())));
-        }
-        Ok(Some(record))
+        self.dir.join(JAILS).join(file_name(anchor))
     }
 
     /// Writes the record of its jail, in whole or not at all, and what leads to it before it.
@@ -217,18 +177,9 @@ impl Store {
         Ok(names.iter().any(|name| name.rsplit_once('.').is_some_and(|(child, _)| child == anchor.child())))
     }
 
-    /// The anchors that have a record, sorted.
-    pub fn anchors(&self) -> Result<Vec<Anchor>> {
-        let dir = self.dir.join("jails");
-        let mut found: Vec<Anchor> =
-            names_in(&dir)?.iter().filter_map(|name| Anchor::from_child(name.strip_suffix(".json")?)).collect();
-        found.sort();
-        Ok(found)
-    }
-
     /// Files among the records that kport did not put there.
     pub fn foreign_files(&self) -> Result<Vec<PathBuf>> {
-        let dir = self.dir.join("jails");
+        let dir = self.dir.join(JAILS);
         let foreign = |name: &String| {
             let stem = name.strip_suffix(".json").or_else(|| name.strip_suffix(".json.tmp"));
             stem.is_none_or(|child| Anchor::from_child(child).is_none())
@@ -243,12 +194,6 @@ impl Store {
         found.sort();
         Ok(found)
     }
-}
-
-/// What every version of a record has.
-#[derive(Deserialize)]
-struct Form {
-    version: u32,
 }
 
 /// The most files of one anchor that are kept in `damaged`.

@@ -1,6 +1,6 @@
 //! The record against what pf has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Listed, Liveness};
@@ -22,46 +22,45 @@ pub(super) fn list(
     deadline: Instant,
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
-    let in_pf: BTreeMap<Anchor, Loaded> = match jail {
-        Some(jail) => {
-            let name = earlier_name(host, store, &boot, jail, None)?;
-            let anchor = name.as_ref().unwrap_or(jail).anchor();
-            let loaded = firewall.loaded(&anchor)?;
-            BTreeMap::from([(anchor, loaded)])
-        }
-        None => {
-            let all = firewall.loaded_all(counters)?.into_iter();
-            all.filter_map(|(child, loaded)| Some((Anchor::from_child(&child)?, loaded))).collect()
-        }
+    let one = match jail {
+        Some(jail) => Some(earlier_name(host, store, &boot, jail, None)?.as_ref().unwrap_or(jail).anchor()),
+        None => None,
     };
-    let recorded = if jail.is_none() { store.anchors()? } else { Default::default() };
-    let anchors: BTreeSet<Anchor> = recorded.into_iter().chain(in_pf.keys().cloned()).collect();
-    let mut listed = vec![];
-    let all = anchors.len();
-    for (done, anchor) in anchors.into_iter().enumerate() {
+    // by the names below kport/. First pf, then the records: what is published has its record before it is in pf
+    let in_pf = match &one {
+        Some(anchor) => BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor)?)]),
+        None => firewall.loaded_all(counters)?,
+    };
+    let mut records = store.records()?;
+    let recorded = one.map_or_else(|| records.anchors(), |anchor| Ok(vec![anchor]))?;
+    let all = recorded.len();
+    let mut listed = Vec::with_capacity(all);
+    let unknown = |(child, loaded): (String, Loaded)| {
+        let anchor = Anchor::from_child(&child).filter(|_| !loaded.is_empty())?;
+        Some(without_record(anchor, &loaded, None))
+    };
+    // both are sorted
+    let mut in_pf = in_pf.into_iter().peekable();
+    for (done, anchor) in recorded.into_iter().enumerate() {
         if Instant::now() >= deadline {
             let what = format!("the time is up after {done} of {all} anchors; list again, with more time (--timeout)");
             return Err(Error::new(Kind::Busy, what));
         }
-        let (record, problem) = match store.get(&anchor) {
+        while let Some(other) = in_pf.next_if(|(child, _)| child.as_str() < anchor.child()) {
+            listed.extend(unknown(other));
+        }
+        let loaded = in_pf.next_if(|(child, _)| child == anchor.child()).map(|(_, loaded)| loaded).unwrap_or_default();
+        let (record, problem) = match records.get(&anchor) {
             Ok(record) => (record.filter(|r| r.boot == boot), None),
             Err(error) => (None, Some(error.message().to_owned())),
         };
-        let loaded = in_pf.get(&anchor).cloned().unwrap_or_default();
         match record {
-            Some(record) => listed.push(listed_as(anchor, record, loaded)),
-            None if !loaded.is_empty() || problem.is_some() => listed.push(Listed {
-                anchor,
-                jail: None,
-                jid: None,
-                since: None,
-                liveness: if loaded.is_empty() { Liveness::Missing } else { Liveness::Stale },
-                redirects: vec![],
-                problem,
-            }),
+            Some(record) => listed.push(recorded_as(anchor, record, loaded, counters)),
+            None if !loaded.is_empty() || problem.is_some() => listed.push(without_record(anchor, &loaded, problem)),
             None => {}
         }
     }
+    listed.extend(in_pf.filter_map(unknown));
     Ok(listed)
 }
 
@@ -98,37 +97,57 @@ pub(super) fn earlier_name(
     Ok(None)
 }
 
-fn listed_as(anchor: Anchor, record: Record, loaded: Loaded) -> Listed {
-    let wanted = rules::of_all(&record.publications);
+/// A jail's part.
+fn recorded_as(anchor: Anchor, record: Record, loaded: Loaded, counters: bool) -> Listed {
     // after an interrupted change pf may hold the set before, and that may look the same
-    let before = !record.replaces.is_empty() && loaded.fits(&rules::of_all(&record.replaces));
-    let live = !before && loaded.fits(&wanted);
-    // rules are told by their position: pf keeps their order, and not every backend gives a mapping's rules a label of their
-    // own
-    let labels = wanted.iter().flat_map(|rule| match rule {
-        Rule::Pass { matches, labels: [_, mapping], .. } => matches.members().map(|_| mapping.clone()).collect(),
-        Rule::Nat { .. } | Rule::Rdr { .. } => vec![],
+    let before = !record.replaces.is_empty() && loaded.is_as_many(rules::count(&record.replaces));
+    let live = !before && loaded.is_as_many(rules::count(&record.publications));
+    let counted = match counters && live {
+        true => counted(&rules::of_all(&record.publications), loaded.filters),
+        false => BTreeMap::new(),
+    };
+    let redirects = record.redirects().map(|r| {
+        let label = || record.jail.mapping_label(r.protocol, r.host);
+        let counters = if counted.is_empty() { None } else { counted.get(&label()).copied() };
+        (*r, counters.unwrap_or_default())
     });
-    let mut counted: BTreeMap<Label, Counters> = BTreeMap::new();
-    for (label, counters) in labels.zip(loaded.filters).filter(|_| live) {
-        let sum = counted.entry(label).or_default();
-        *sum = sum.plus(counters);
-    }
-    let redirects = record
-        .redirects()
-        .map(|r| {
-            let label = record.jail.mapping_label(r.protocol, r.host);
-            (*r, counted.get(&label).copied().unwrap_or_default())
-        })
-        .collect();
     Listed {
+        redirects: redirects.collect(),
         anchor,
         jid: record.jid,
         since: Some(record.since),
         liveness: if live { Liveness::Live } else { Liveness::Missing },
-        redirects,
         problem: (!record.replaces.is_empty())
             .then(|| "a change was interrupted; publish again, or kport restore".to_owned()),
         jail: Some(record.jail),
     }
+}
+
+/// The part of an anchor without a record that can be read.
+fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> Listed {
+    Listed {
+        anchor,
+        jail: None,
+        jid: None,
+        since: None,
+        liveness: if loaded.is_empty() { Liveness::Missing } else { Liveness::Stale },
+        redirects: vec![],
+        problem,
+    }
+}
+
+/// What the rules of each mapping have counted, by its label. Rules are told by their position: pf keeps their order, and not
+/// every backend gives a mapping's rules a label of their own.
+fn counted(rules: &[Rule], filters: Vec<Counters>) -> BTreeMap<Label, Counters> {
+    let passes = rules.iter().filter_map(|rule| match rule {
+        Rule::Pass { matches, labels: [_, mapping], .. } => Some((mapping, matches.members().count())),
+        Rule::Nat { .. } | Rule::Rdr { .. } => None,
+    });
+    let labels = passes.flat_map(|(label, rules)| std::iter::repeat_n(label, rules));
+    let mut counted: BTreeMap<Label, Counters> = BTreeMap::new();
+    for (label, counters) in labels.zip(filters) {
+        let sum = counted.entry(label.clone()).or_default();
+        *sum = sum.plus(counters);
+    }
+    counted
 }

@@ -2,16 +2,20 @@
 //! would hold in files, one for each anchor. No packet is redirected. `sim/main.conf` in the state directory plays the main
 //! ruleset.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
 use super::{Conf, MAIN};
 use crate::error::{Error, Kind, Result};
-use crate::files::{names_in, read_file, replace_file};
+use crate::files::{Folder, names_in, read_file, replace_file};
 use crate::name::{Anchor, PARENT, Table};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, States, Status, foreign};
-use crate::rule::{self, Rule};
+use crate::rule::{self, Count, Rule};
 
 /// What has to be said at every change that the simulator makes.
 pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
@@ -54,15 +58,53 @@ impl Sim {
     /// The rules that an anchor holds.
     pub fn rules(&self, anchor: &Anchor) -> Result<Vec<Rule>> {
         let path = self.path(anchor);
-        let bytes = match read_file(&path, MOST) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(vec![]),
-            Err(e) => return Err(Error::io(format_args!("read {}", path.display()), &e)),
-        };
-        serde_json::from_slice(&bytes).map_err(|e| {
+        let bytes = read_file(&path, MOST).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
+        bytes.map_or(Ok(vec![]), |bytes| self.read(anchor, &bytes))
+    }
+
+    fn read<T: DeserializeOwned>(&self, anchor: &Anchor, bytes: &[u8]) -> Result<T> {
+        serde_json::from_slice(bytes).map_err(|e| {
+            let path = self.path(anchor);
             Error::new(Kind::System, format!("{} does not hold rules ({e}); remove the file", path.display()))
         })
     }
+}
+
+/// As much of a [`Rule`] as its number of rules in pf needs.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Counted {
+    Nat { matches: Lists },
+    Rdr { matches: Lists },
+    Pass { matches: Lists },
+}
+
+/// The lists of a [`Match`](crate::rule::Match).
+#[derive(Deserialize)]
+struct Lists {
+    on: Vec<IgnoredAny>,
+    from: Vec<IgnoredAny>,
+    to: Vec<IgnoredAny>,
+}
+
+impl Lists {
+    fn members(&self) -> usize {
+        [&self.on, &self.from, &self.to].map(|list| list.len().max(1)).iter().product()
+    }
+}
+
+/// What pf would say of rules. No packet came by, so all counters are zeros.
+fn loaded(rules: &[Counted]) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut filters = 0;
+    for rule in rules {
+        match rule {
+            Counted::Nat { matches } | Counted::Rdr { matches } => loaded.translations += matches.members(),
+            Counted::Pass { matches } => filters += matches.members(),
+        }
+    }
+    loaded.filters = vec![Counters::default(); filters];
+    loaded
 }
 
 impl Firewall for Sim {
@@ -96,15 +138,26 @@ impl Firewall for Sim {
     }
 
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        let mut loaded = Loaded::default();
-        for rule in self.rules(anchor)? {
-            let copies = rule.matches().members().count();
-            match rule {
-                Rule::Pass { .. } => loaded.filters.extend(std::iter::repeat_n(Counters::default(), copies)),
-                Rule::Nat { .. } | Rule::Rdr { .. } => loaded.translations += copies,
+        let Count { translations, filters } = Count::of(&self.rules(anchor)?);
+        Ok(Loaded { translations, filters: vec![Counters::default(); filters] })
+    }
+
+    /// The directory is opened once, and of the rules no more is read than counts.
+    fn loaded_all(&self, _: bool) -> Result<BTreeMap<String, Loaded>> {
+        let failed = |e: io::Error| Error::io(format_args!("read {}", self.dir.display()), &e);
+        let mut all = BTreeMap::new();
+        let Some(folder) = Folder::open(&self.dir).map_err(failed)? else { return Ok(all) };
+        let mut bytes = vec![];
+        for mut name in folder.names().map_err(failed)? {
+            let Some(anchor) = name.strip_suffix(".json").and_then(Anchor::from_child) else { continue };
+            let failed = |e: io::Error| Error::io(format_args!("read {}", self.path(&anchor).display()), &e);
+            if folder.read(&name, MOST, &mut bytes).map_err(failed)? {
+                let rules: Vec<Counted> = self.read(&anchor, &bytes)?;
+                name.truncate(anchor.child().len());
+                all.insert(name, loaded(&rules));
             }
         }
-        Ok(loaded)
+        Ok(all)
     }
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {

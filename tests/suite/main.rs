@@ -14,6 +14,7 @@ mod header;
 mod import;
 mod install;
 mod layers;
+mod list;
 mod man;
 mod managers;
 mod metrics;

@@ -1,0 +1,120 @@
+//! The records as they are read.
+
+use std::fmt::Display;
+use std::io;
+
+use serde::Deserialize;
+
+use super::{JAILS, Record, Store, file_name};
+use crate::error::{Error, Kind, Result};
+use crate::files::{Folder, read_file};
+use crate::name::Anchor;
+
+/// The largest record that is read: a thousand redirects take about 150 kB.
+const MAX_RECORD: usize = 64 << 20;
+
+/// The records of a state directory, for reading many of them.
+pub struct Records<'a> {
+    store: &'a Store,
+    /// `None` as long as nothing was ever published.
+    folder: Option<Folder>,
+    bytes: Vec<u8>,
+}
+
+impl Store {
+    /// The record of an anchor; `None` where there is none. A file that is no record of this anchor is an error of
+    /// [`Kind::System`] without errno; see [`Store::move_damaged`]. A record of a version that this code does not know is one
+    /// of [`Kind::Unsupported`].
+    pub fn get(&self, anchor: &Anchor) -> Result<Option<Record>> {
+        match read_file(&self.record_path(anchor), MAX_RECORD) {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => self.record(anchor, &bytes).map(Some),
+            Err(error) => Err(self.unreadable(anchor, &error)),
+        }
+    }
+
+    /// The records that are there now.
+    pub fn records(&self) -> Result<Records<'_>> {
+        let dir = self.dir.join(JAILS);
+        let folder = Folder::open(&dir).map_err(|e| Error::io(format_args!("read {}", dir.display()), &e))?;
+        Ok(Records { store: self, folder, bytes: vec![] })
+    }
+
+    /// The anchors that have a record, sorted.
+    pub fn anchors(&self) -> Result<Vec<Anchor>> {
+        self.records()?.anchors()
+    }
+
+    /// What a file says, if it is this anchor's record.
+    fn record(&self, anchor: &Anchor, bytes: &[u8]) -> Result<Record> {
+        if bytes.len() > MAX_RECORD {
+            return Err(self.no_record(anchor, "it is too large"));
+        }
+        let text = str::from_utf8(bytes).map_err(|error| self.no_record(anchor, error))?;
+        let read: serde_json::Result<Record> = serde_json::from_str(text);
+        // a record of another version may have any form but for that
+        let version = match &read {
+            Ok(record) => record.version,
+            Err(error) => serde_json::from_str::<Form>(text).map_err(|_| self.no_record(anchor, error))?.version,
+        };
+        if version != Record::VERSION {
+            // not damaged: another kport can read it, and its rules are in pf
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "{} is a record of version {version}, and this kport knows version {} only: use the kport that wrote \
+                     it, or unpublish with that one first",
+                    self.record_path(anchor).display(),
+                    Record::VERSION
+                ),
+            ));
+        }
+        let record = read.map_err(|error| self.no_record(anchor, error))?;
+        if !anchor.is_of(&record.jail) || record.possible().any(|p| p.jail != record.jail) {
+            return Err(self.no_record(anchor, format_args!("it is of {}", record.jail.mention())));
+        }
+        Ok(record)
+    }
+
+    fn no_record(&self, anchor: &Anchor, why: impl Display) -> Error {
+        let path = self.record_path(anchor);
+        Error::new(Kind::System, format!("{} is not a record of kport's: {why}", path.display()))
+    }
+
+    fn unreadable(&self, anchor: &Anchor, error: &io::Error) -> Error {
+        match error.raw_os_error() {
+            // EMLINK on FreeBSD, ELOOP elsewhere
+            Some(libc::ELOOP | libc::EMLINK) => self.no_record(anchor, "it is a symbolic link"),
+            Some(libc::EISDIR | libc::EAGAIN) => self.no_record(anchor, "it is not a file"),
+            _ => Error::io(format_args!("read {}", self.record_path(anchor).display()), error),
+        }
+    }
+}
+
+impl Records<'_> {
+    /// The anchors that have one, sorted.
+    pub fn anchors(&self) -> Result<Vec<Anchor>> {
+        let names = self.folder.as_ref().map_or(Ok(vec![]), Folder::names);
+        let names = names.map_err(|e| Error::io(format_args!("read {}", self.store.dir.join(JAILS).display()), &e))?;
+        let anchors = names.iter().filter_map(|name| Anchor::from_child(name.strip_suffix(".json")?));
+        let mut anchors: Vec<Anchor> = anchors.collect();
+        anchors.sort_unstable();
+        Ok(anchors)
+    }
+
+    /// As [`Store::get`].
+    pub fn get(&mut self, anchor: &Anchor) -> Result<Option<Record>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        match folder.read(&file_name(anchor), MAX_RECORD, &mut self.bytes) {
+            Ok(false) => Ok(None),
+            Ok(true) => self.store.record(anchor, &self.bytes).map(Some),
+            Err(error) => Err(self.store.unreadable(anchor, &error)),
+        }
+    }
+}
+
+/// What every version of a record has.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
