@@ -214,7 +214,8 @@ pub struct Listed {
 ///
 /// Every method fails with [`Kind::Permission`] where the caller may not change pf or the state directory, with
 /// [`Kind::Busy`] where the lock or pf stayed busy until the deadline, with [`Kind::System`] where a system call or pfctl(8)
-/// failed, and with [`Kind::Internal`] on a defect of kport's own. What else each may fail with stands beside it.
+/// failed, and with [`Kind::Internal`] on a defect of kport's own. What else each may fail with stands beside it. The text of an
+/// error ends with what would have been notes.
 pub struct Publisher<'a> {
     host: &'a dyn Host,
     firewall: &'a dyn Firewall,
@@ -272,12 +273,12 @@ impl<'a> Publisher<'a> {
         for request in requests {
             wait::for_address(self.host, request, self.deadline, self.observer)?;
         }
-        let mut transaction = self.begin()?;
-        let old = transaction.record(&jail.anchor())?;
-        let resolved = transaction.resolve(requests, old.as_ref())?;
-        let record = transaction.check(requests, old.as_ref(), resolved)?;
-        transaction.change(old.as_ref(), record, requests.iter().all(|request| request.allow_inert))?;
-        Ok(transaction.outcome)
+        self.run(|transaction| {
+            let old = transaction.record(&jail.anchor())?;
+            let resolved = transaction.resolve(requests, old.as_ref())?;
+            let record = transaction.check(requests, old.as_ref(), resolved)?;
+            transaction.change(old.as_ref(), record, requests.iter().all(|request| request.allow_inert))
+        })
     }
 
     /// Removes everything of a jail from pf, ends its states, and forgets it. Nothing published is success. With a `jid`,
@@ -289,9 +290,7 @@ impl<'a> Publisher<'a> {
     /// They are gathered: what can be undone is undone, and the record stays until all of it is. The kind is that of the
     /// first.
     pub fn unpublish(&self, jail: &JailName, jid: Option<i32>) -> Result<Outcome> {
-        let mut transaction = self.begin()?;
-        transaction.unpublish(jail, jid)?;
-        Ok(transaction.outcome)
+        self.run(|transaction| transaction.unpublish(jail, jid))
     }
 
     /// Removes single mappings of a jail, in one transaction, and leaves its others. A mapping that is not published is
@@ -301,9 +300,7 @@ impl<'a> Publisher<'a> {
     ///
     /// As of [`Publisher::unpublish`]; on an error the mappings are all there, or none is and the message says what is left.
     pub fn unpublish_some(&self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<Outcome> {
-        let mut transaction = self.begin()?;
-        transaction.unpublish_some(jail, jid, spec)?;
-        Ok(transaction.outcome)
+        self.run(|transaction| transaction.unpublish_some(jail, jid, spec))
     }
 
     /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded.
@@ -313,9 +310,7 @@ impl<'a> Publisher<'a> {
     ///
     /// [`Kind::Unavailable`] if pf is not there. Those of one jail do not stop the others; the kind is that of the first.
     pub fn restore(&self) -> Result<Outcome> {
-        let mut transaction = self.begin()?;
-        transaction.restore()?;
-        Ok(transaction.outcome)
+        self.run(|transaction| transaction.restore())
     }
 
     /// Drops what belongs to jails that are gone, and anchors that no record knows.
@@ -324,9 +319,7 @@ impl<'a> Publisher<'a> {
     ///
     /// [`Kind::Unavailable`] if pf is not there. Those of one jail do not stop the others; the kind is that of the first.
     pub fn gc(&self) -> Result<Outcome> {
-        let mut transaction = self.begin()?;
-        transaction.gc()?;
-        Ok(transaction.outcome)
+        self.run(|transaction| transaction.gc())
     }
 
     /// What is published: of one jail, or of all, sorted by anchor, and anchors of kport's that no record knows. Changes
@@ -348,8 +341,10 @@ impl<'a> Publisher<'a> {
         list::list(self.host, self.firewall, &self.store, jail, true, self.deadline)
     }
 
-    fn begin(&self) -> Result<Transaction<'_>> {
-        Transaction::begin(self.host, self.firewall, &self.store, self.deadline, self.observer)
+    fn run(&self, act: impl FnOnce(&mut Transaction<'_>) -> Result<()>) -> Result<Outcome> {
+        let mut transaction = Transaction::begin(self.host, self.firewall, &self.store, self.deadline, self.observer)?;
+        let result = act(&mut transaction);
+        transaction.finish(result)
     }
 }
 

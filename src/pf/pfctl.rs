@@ -10,10 +10,10 @@
 
 mod braces;
 mod nested;
+mod run;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +30,7 @@ use crate::pf::foreign::{self, Found, Ruleset};
 use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, States, Status};
 use crate::rule::{self, Rule};
 use braces::{Call, Place, Shown};
+pub use run::Run;
 
 /// Where FreeBSD has pfctl(8).
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -68,45 +69,6 @@ pub type Trace = dyn Fn(&Run<'_>) + Send + Sync;
 
 /// What tells the interfaces and groups that pf does not look at (`set skip on`); `None` where it cannot.
 pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
-
-/// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for each
-/// line of input (`<`), output (`>`) and standard error (`!`).
-pub struct Run<'a> {
-    program: &'a Path,
-    arguments: &'a [&'a str],
-    input: &'a str,
-    output: std::result::Result<&'a Output, &'a io::Error>,
-    took: Duration,
-}
-
-impl fmt::Display for Run<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.program.display())?;
-        for argument in self.arguments {
-            write!(f, " {argument}")?;
-        }
-        write!(f, ": {:.1} ms, ", self.took.as_secs_f64() * 1e3)?;
-        match self.output {
-            Err(error) => write!(f, "not started: {error}")?,
-            Ok(output) => match output.end {
-                End::Exit(status) => write!(f, "exit status {status}")?,
-                End::Signal(signal) => write!(f, "killed by signal {signal}")?,
-                End::Unknown => f.write_str("exit status unknown")?,
-                End::TimedOut => f.write_str("not done in time, killed")?,
-                End::TooMuch => f.write_str("too much output, killed")?,
-            },
-        }
-        let (stdout, stderr) = self.output.map_or((&[][..], &[][..]), |output| (&output.stdout, &output.stderr));
-        let texts = [(self.input.as_bytes(), '<'), (stdout, '>'), (stderr, '!')];
-        for (text, mark) in texts {
-            for line in String::from_utf8_lossy(text).lines() {
-                // an anchor or a label may hold anything; a terminal must not act on it
-                write!(f, "\n  {mark} {}", line.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'"))?;
-            }
-        }
-        Ok(())
-    }
-}
 
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.

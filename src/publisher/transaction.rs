@@ -53,17 +53,23 @@ impl<'a> Transaction<'a> {
     }
 
     /// What a loop over anchors that change one by one says when it ends before its last one: each is as it is to be, or as it
-    /// was. `of` says how far it came. An error has no notes, so it says what they would have.
+    /// was. `of` says how far it came.
     pub(super) fn cut_short(&self, of: std::fmt::Arguments<'_>, again: &str) -> Error {
-        let error = Error::new(
+        Error::new(
             Kind::Busy,
             format!(
                 "the time is up after {of}; the others are as they were: {again} again, with more time (--timeout)"
             ),
-        );
-        match &self.outcome.notes[..] {
-            [] => error,
-            notes => error.and(format_args!("done until then: {}", notes.join("; "))),
+        )
+    }
+
+    /// What comes of it. An error has no notes, and what they say is about other jails, or of a file that was set aside, as well:
+    /// it takes them along.
+    pub(super) fn finish(self, result: Result<()>) -> Result<Outcome> {
+        match (result, &self.outcome.notes[..]) {
+            (Ok(()), _) => Ok(self.outcome),
+            (Err(error), []) => Err(error),
+            (Err(error), notes) => Err(error.and(format_args!("noted: {}", notes.join("; ")))),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, files, request, run};
 use crate::support::{rig, standin};
 use kport::error::{Error, Kind, Result};
+use kport::name::JailName;
 use kport::pf::Firewall;
 use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Request, Unobserved};
 use kport::sim::Sim;
@@ -581,4 +582,44 @@ fn several_requests_are_one_transaction() {
     assert_eq!(all(&rig, &more).unwrap().redirects.len(), 11);
     assert_eq!(all(&rig, &[request("web", "80"), request("db", "81")]).unwrap_err().kind(), Kind::Argument);
     assert_eq!(all(&rig, &[]).unwrap_err().kind(), Kind::Argument);
+}
+
+/// What is said about other jails comes out where one fails.
+#[test]
+fn an_error_of_one_jail_takes_the_notes_of_the_others_along() {
+    /// Fails the second time that something is loaded.
+    struct Second(Cell<usize>);
+    impl Observer for Second {
+        fn phase(&self, phase: Phase) -> Result<()> {
+            let loads = self.0.get() + usize::from(phase == Phase::Load);
+            self.0.set(loads);
+            match (phase, loads) {
+                (Phase::Load, 2) => Err(Error::new(Kind::System, "made to fail")),
+                _ => Ok(()),
+            }
+        }
+    }
+    let mut rig = Rig::new();
+    let jails = [("db", "5432"), ("flat", "8081:80"), ("web", "8080:80")];
+    for (jail, spec) in jails {
+        rig.publish(&request(jail, spec)).unwrap();
+        rig.sim().replace(&jail.parse::<JailName>().unwrap().anchor(), &[]).unwrap();
+    }
+    let error = rig.with(&rig.sim(), &Second(Cell::new(0)), |p| p.restore()).unwrap_err();
+    assert_eq!(error.kind(), Kind::System);
+    assert_eq!(
+        error.message(),
+        "kport/flat: made to fail; noted: jail \"db\": loaded again; jail \"web\": loaded again"
+    );
+    rig.host.jails.clear();
+    let error = rig.with(&rig.sim(), &Second(Cell::new(0)), |p| p.gc()).unwrap_err();
+    assert_eq!(
+        error.message(),
+        "kport/flat: made to fail; noted: jail \"db\" is gone: unpublished; jail \"web\" is gone: unpublished"
+    );
+    // and a record that was set aside is not told a second time
+    std::fs::write(rig.state("jails/flat.json"), "no record").unwrap();
+    let error =
+        rig.with(&rig.sim(), &Second(Cell::new(1)), |p| p.unpublish(&"flat".parse().unwrap(), None)).unwrap_err();
+    assert!(error.message().contains("made to fail; noted: ") && error.message().contains("kept as "), "{error}");
 }

@@ -89,7 +89,7 @@ fn gc_and_restore_say_how_far_they_came() {
     assert_eq!(
         error.message(),
         "the time is up after 1 of 2 records; the others are as they were: kport restore again, with more time (--timeout); \
-         done until then: jail \"db\": loaded again"
+         noted: jail \"db\": loaded again"
     );
     let live = |rig: &Rig| rig.list().iter().map(|listed| listed.liveness).collect::<Vec<_>>();
     assert_eq!(live(&rig), [Liveness::Live, Liveness::Missing]);
@@ -99,7 +99,7 @@ fn gc_and_restore_say_how_far_they_came() {
     let jails = std::mem::take(&mut rig.host.jails);
     let error = cut_short(&rig, &|p| p.gc());
     assert_eq!(error.kind(), Kind::Busy);
-    let said = ["after 1 of 2 records", "kport gc again", "done until then: jail \"db\" is gone: unpublished"];
+    let said = ["after 1 of 2 records", "kport gc again", "noted: jail \"db\" is gone: unpublished"];
     assert!(said.iter().all(|part| error.message().contains(part)), "{error}");
     // web has a record that was not looked at, and so rules that must not pass for nobody's
     assert_eq!(live(&rig), [Liveness::Live]);
