@@ -54,6 +54,16 @@ impl Operand {
             _ => None,
         }
     }
+
+    /// Whether pf holds it for several addresses, whatever it has at the moment (DYNIF_MULTIADDR in sbin/pfctl/parse.y, and
+    /// tables).
+    pub(super) fn is_several(&self) -> bool {
+        match self {
+            Operand::Table(_) => true,
+            Operand::Interface(of) => of.dynamic && !(of.first && of.name.ends_with(|c: char| c.is_ascii_digit())),
+            _ => false,
+        }
+    }
 }
 
 /// An operator of ports and of users, with its two numbers (pf_match in sys/netpfil/pf/pf.c).

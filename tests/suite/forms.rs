@@ -420,6 +420,19 @@ fn translation_in_filter_rules() {
     assert!(trace.verdict == Verdict::Answered && trace.to_string().contains("now tcp 192.0.2.1:50001"), "{trace}");
     let binat = "pass on em0 from 10.0.0.2 to any binat-to 192.0.2.7";
     only_15(binat, &[("em0 tcp 192.0.2.100 192.0.2.7:80", REACHED), (out, "answered em0 203.0.113.9:80")]);
+    // one address for another: check_binat_redirspec in sbin/pfctl/parse.y
+    for good in ["from (em0:0) binat-to 192.0.2.7", "from 10.0.0.2 binat-to (em0:0)"] {
+        assert!(format!("pass {good}").parse::<Conf>().is_ok(), "{good}");
+    }
+    for bad in [
+        "from (em0) binat-to 192.0.2.7",
+        "from (em0:network) binat-to 192.0.2.7",
+        "from (bridge:0) binat-to 192.0.2.7",
+        "from 10.0.0.2 binat-to (em0)",
+        "from <t> binat-to 192.0.2.7",
+    ] {
+        assert!(format!("pass {bad}").parse::<Conf>().is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -217,11 +217,7 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
             return Err("map-e-portset is for nat alone".to_owned());
         }
     }
-    let several = |address: &PoolAddress| match &address.address {
-        Some(Operand::Table(_)) => true,
-        Some(Operand::Interface(of)) => of.dynamic && !of.first,
-        _ => false,
-    };
+    let several = |address: &PoolAddress| address.address.as_ref().is_some_and(Operand::is_several);
     // as apply_redirspec has it
     if pool.kind == PoolKind::Single && (pool.addresses.len() > 1 || pool.addresses.iter().any(several)) {
         pool.kind = PoolKind::RoundRobin;

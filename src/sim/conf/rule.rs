@@ -511,11 +511,14 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
     if said.binat_to {
         let certain = |rule: &Rule| {
             let outside = rule.effects.nat_to.as_ref().and_then(|pool| pool.addresses.first()?.address.as_ref());
-            let address = |operand: &Operand| matches!(operand, Operand::Network(_) | Operand::Interface(_));
+            let address = |operand: &Operand| {
+                matches!(operand, Operand::Network(_) | Operand::Interface(_)) && !operand.is_several()
+            };
             address(&rule.when.from.address) && outside.is_some_and(address) && rule.when.direction.is_none()
         };
         if !made.iter().all(certain) {
-            return Err("binat-to needs an address in from and behind it, and no direction".to_owned());
+            return Err("binat-to needs one address in from and behind it, (em0:0) of an interface, and no direction"
+                .to_owned());
         }
         made = made.into_iter().flat_map(both_ways).collect();
     }
