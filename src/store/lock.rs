@@ -1,8 +1,9 @@
 //! The lock of a state directory.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -78,16 +79,27 @@ impl Lock {
     }
 
     fn boot(&self) -> String {
+        self.text().lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
+    }
+
+    /// What stands in it; nothing where that cannot be read.
+    fn text(&self) -> String {
         let mut text = String::new();
-        // what is not readable is no boot
         _ = (&self.file).rewind().and_then(|()| Read::by_ref(&mut &self.file).take(MOST).read_to_string(&mut text));
-        text.lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
+        text
     }
 
     fn write(&self, boot: &str) {
         let text = format!("process {}\nboot {boot}\n", std::process::id());
-        let mut file = &self.file;
-        _ = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(text.as_bytes()));
+        let old = self.text();
+        if old == text {
+            return;
+        }
+        // over the old text, then the end of it: a file system that gives the block back and takes it again costs a transaction
+        // more than all else that it does. A kill in between leaves more lines than two, of which nobody reads the third
+        let longer = text.len() < old.len();
+        let written = self.file.write_all_at(text.as_bytes(), 0);
+        _ = written.and_then(|()| if longer { self.file.set_len(text.len() as u64) } else { Ok(()) });
     }
 }
 
@@ -152,6 +164,28 @@ mod tests {
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)
+    }
+
+    /// A shorter text leaves nothing of a longer one.
+    #[test]
+    fn it_says_who_has_it_and_the_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = dir.path().join("lock");
+        let text = |boot: &str| format!("process {}\nboot {boot}\n", std::process::id());
+        for boot in ["a-rather-long-boot", "b", "b", "another"] {
+            let lock = store.lock(soon()).unwrap();
+            lock.set_boot(boot);
+            assert!(lock.is_of_boot(boot));
+            drop(lock);
+            let lock = store.lock(soon()).unwrap();
+            assert!(lock.is_of_boot(boot));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text(boot));
+        }
+        // what somebody else has left
+        std::fs::write(&path, [b'x'; 300]).unwrap();
+        store.lock(soon()).unwrap().set_boot("c");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text("c"));
     }
 
     #[test]
