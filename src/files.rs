@@ -192,7 +192,7 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }
 
-/// The names in a directory, as [`Folder::names`] has them; none where there is no such directory.
+/// The names in a directory, as `Folder::names` has them; none where there is no such directory.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     let names = || Folder::open(dir)?.map_or(Ok(vec![]), |folder| folder.names());
     names().map_err(|e| Error::io(format_args!("read {}", dir.display()), &e))
