@@ -91,15 +91,14 @@ impl Lock {
 
     fn write(&self, boot: &str) {
         let text = format!("process {}\nboot {boot}\n", std::process::id());
-        let old = self.text();
-        if old == text {
+        if self.text() == text {
             return;
         }
         // over the old text, then the end of it: a file system that gives the block back and takes it again costs a transaction
         // more than all else that it does. A kill in between leaves more lines than two, of which nobody reads the third
-        let longer = text.len() < old.len();
-        let written = self.file.write_all_at(text.as_bytes(), 0);
-        _ = written.and_then(|()| if longer { self.file.set_len(text.len() as u64) } else { Ok(()) });
+        let length = text.len() as u64;
+        let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.metadata());
+        _ = written.and_then(|is| if is.len() > length { self.file.set_len(length) } else { Ok(()) });
     }
 }
 
@@ -183,9 +182,11 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text(boot));
         }
         // what somebody else has left
-        std::fs::write(&path, [b'x'; 300]).unwrap();
-        store.lock(soon()).unwrap().set_boot("c");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), text("c"));
+        for (byte, length) in [(b'x', 300), (b'x', 3000), (0xff, 300)] {
+            std::fs::write(&path, vec![byte; length]).unwrap();
+            store.lock(soon()).unwrap().set_boot("c");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text("c"));
+        }
     }
 
     #[test]
