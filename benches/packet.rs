@@ -7,7 +7,7 @@
 use divan::{Bencher, black_box};
 use kport::host::HostInterface;
 use kport::net::Protocol;
-use kport::sim::{Looked, Party, Release, World};
+use kport::trace::{Looked, Party, Release, World};
 
 const JAILS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 const MAIN: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in log all\npass out all\n";

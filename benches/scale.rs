@@ -17,12 +17,12 @@ use kport::error::Result;
 use kport::host::Fixed;
 use kport::name::{Anchor, Table};
 use kport::options::Options;
+use kport::pf::files::Sim;
 use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
 use kport::publication::{self, Publication, Targets};
 use kport::publisher::{Listed, Liveness, Publisher, Request, Unobserved};
 use kport::rule::{self, Rule};
 use kport::rules;
-use kport::sim::Sim;
 use kport::spec;
 use kport::store::Store;
 

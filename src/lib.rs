@@ -25,8 +25,8 @@
 //! 1. [`error`]; [`net`] and [`name`]: words that may stand in a rule.
 //! 2. [`spec`]: the grammar; [`kleene`]: the records of Kleene. [`options`] and [`publication`]: how, and what, is published.
 //! 3. [`rule`]: a typed rule of pf. [`rules`]: all rules of a publication, decided in one place.
-//! 4. [`host`]: what the system knows, behind the trait [`Host`](host::Host).
-//! 5. [`pf`]: the firewall, behind the trait [`Firewall`](pf::Firewall). [`sim`]: one of files, and packets sent through rules.
+//! 4. [`host`]: what the system knows, behind the trait [`Host`](host::Host). [`pfconf`]: the text of pf.conf(5).
+//! 5. [`pf`]: the firewall, behind the trait [`Firewall`](pf::Firewall). [`trace`]: packets sent through rules.
 //! 6. [`conflict`], [`readiness`] and [`store`]: who else has a port, whether pf looks at it, what is recorded.
 //! 7. [`publisher`]: the transactions. [`doctor`]: why a published port could be dead.
 //! 8. [`session`]: which firewall, which directory, how long.
@@ -47,12 +47,13 @@ pub mod name;
 pub mod net;
 pub mod options;
 pub mod pf;
+pub mod pfconf;
 pub mod publication;
 pub mod publisher;
 pub mod readiness;
 pub mod rule;
 pub mod rules;
 pub mod session;
-pub mod sim;
 pub mod spec;
 pub mod store;
+pub mod trace;

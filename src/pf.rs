@@ -1,10 +1,12 @@
 //! The firewall: one trait, several ways to drive pf(4).
 
+pub mod files;
 pub(crate) mod foreign;
 #[cfg(target_os = "macos")]
 pub mod macos;
 pub mod native;
 pub mod pfctl;
+mod with_conf;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -15,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
+use crate::pfconf::path::{self, Called};
 use crate::rule::{Count, Rule};
-use foreign::Called;
+pub use with_conf::WithConf;
 
 /// What an anchor holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,7 +99,7 @@ pub fn calls_of_kport(main: &str, keyword: &str) -> Vec<(usize, String)> {
         }
         let shown = shown.trim();
         if shown.starts_with("anchor ") && shown.ends_with(" {") {
-            caller = foreign::join(&caller, "_");
+            caller = path::join(&caller, "_");
         } else if shown == "}" {
             caller = caller.rsplit_once('/').map_or("", |(outer, _)| outer).to_owned();
         }
@@ -238,7 +241,7 @@ pub trait Firewall {
     fn has_table(&self, table: &Table) -> Result<bool>;
 
     /// The rulesets that pf evaluates, by path, as pf.conf(5) text: the main one, whose path is empty, with the tables and
-    /// the skipped interfaces; then each anchor that is called. For `sim::World::of_pf`.
+    /// the skipped interfaces; then each anchor that is called. For `trace::World::of_pf`.
     fn rulesets(&self) -> Result<Vec<(String, String)>>;
 
     /// The main ruleset as pf.conf(5) text: the skipped interfaces, then translation rules, then filter rules. What every

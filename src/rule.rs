@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{JailName, Label, MAX_NAME, Table, inline};
-use crate::net::{Family, Interface, PortRange, Protocol, as_text};
+use crate::net::{Direction, Family, Interface, PortRange, Protocol, as_text};
 
 pub use text::text;
 
@@ -117,16 +117,6 @@ impl FromStr for Tag {
             None => Err(Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text)))),
         }
     }
-}
-
-/// The way of a packet through an interface, as pf.conf(5) names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Into the host.
-    In,
-    /// Out of the host.
-    Out,
 }
 
 /// How fast one source may make new connections: so many in so many seconds. Its text is `15/5`.

@@ -11,10 +11,10 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use crate::name::Label;
-use crate::net::{Family, Interface, Place, PortRange, Protocol};
+use crate::net::{Direction, Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::publication::{Publication, Redirect, distinct};
-use crate::rule::{Address, Count, Direction, Match, Rule, StateOptions, Tag};
+use crate::rule::{Address, Count, Match, Rule, StateOptions, Tag};
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
 const LOOPBACK: &str = "lo";

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::pf::Firewall;
+use crate::pf::files::Sim;
 use crate::pf::native::{self, Native};
 use crate::pf::pfctl::{self, Pfctl};
 use crate::publisher::{Observer, Publisher};
-use crate::sim::Sim;
 use crate::store::Store;
 
 /// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with the three runs of

@@ -4,7 +4,8 @@
 
 use kport::host::HostInterface;
 use kport::net::Protocol;
-use kport::sim::{Conf, Party, Release, Verdict, World};
+use kport::pfconf::Conf;
+use kport::trace::{Party, Release, Verdict, World};
 use libfuzzer_sys::fuzz_target;
 
 fn world(release: Release) -> World {

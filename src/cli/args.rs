@@ -13,7 +13,7 @@ use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
 use kport::rule::Rate;
 use kport::session::Backend;
-use kport::sim::{IpProtocol, Release};
+use kport::trace::{IpProtocol, Release};
 
 use super::{help, hook};
 

@@ -3,7 +3,7 @@
 use kport::error::{Error, Kind, Result};
 use kport::name::JailName;
 use kport::publisher::{Outcome, Publisher, Request};
-use kport::sim;
+
 use kport::spec::{self, HostPorts};
 
 use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
@@ -119,7 +119,7 @@ fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> R
     let observer = Shown::new(global.verbose);
     let outcome = act(&session.publisher(&observer)?)?;
     if outcome.changed && !session.firewall.redirects_packets() {
-        complain(&sim::NOTICE);
+        complain(&kport::pf::files::NOTICE);
     }
     if !global.quiet {
         for note in &outcome.notes {

@@ -164,7 +164,7 @@ impl Work {
 
     fn heard(&self, outcome: &Outcome) {
         if outcome.changed && self.session.firewall.name() == "sim" {
-            output::complain(&kport::sim::NOTICE);
+            output::complain(&kport::pf::files::NOTICE);
         }
         self.say(&outcome.notes);
     }

@@ -5,7 +5,6 @@ use std::path::Path;
 use kport::doctor::{self, Level, self_test};
 use kport::error::{Error, Kind, Result};
 use kport::pf::Firewall;
-use kport::sim;
 
 use super::args::{DoctorArgs, Global};
 use super::output::{Shown, complain, document, print};
@@ -23,7 +22,7 @@ fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     let with_conf;
     let firewall: &dyn Firewall = match &args.pf_conf {
         Some(file) => {
-            with_conf = sim::WithConf::new(sim::Conf::of_file(file)?, &*session.firewall);
+            with_conf = kport::pf::WithConf::new(kport::pfconf::Conf::of_file(file)?, &*session.firewall);
             &with_conf
         }
         None => &*session.firewall,
@@ -48,7 +47,7 @@ fn self_test(global: &Global) -> Result<()> {
     let (store, observer) = (session.store()?, Shown::new(global.verbose));
     let steps = self_test::run(&*session.host, &*session.firewall, store.dir(), &observer)?;
     if !session.firewall.redirects_packets() {
-        complain(&sim::NOTICE);
+        complain(&kport::pf::files::NOTICE);
     }
     print(&show::steps(&steps))?;
     match steps.iter().filter(|step| step.result.is_err()).count() {

@@ -12,7 +12,7 @@ use kport::error::{Error, Kind, Result, quoted};
 use kport::name::JailName;
 use kport::options::Source;
 use kport::publisher::Request;
-use kport::sim;
+
 use kport::spec;
 
 use super::args::{Global, ImportArgs, Manager};
@@ -187,7 +187,7 @@ fn publish(global: &Global, jail: &JailName, of: &OfJail) -> Result<()> {
     let outcome = session.publisher(&observer)?.publish_all(&requests).map_err(about)?;
     outcome.notes.iter().filter(|_| !global.quiet).for_each(|note| complain(note));
     if session.firewall.name() == "sim" {
-        complain(&sim::NOTICE);
+        complain(&kport::pf::files::NOTICE);
     }
     Ok(())
 }

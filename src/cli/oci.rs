@@ -78,7 +78,7 @@ fn change(global: &Global, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) 
     let observer = Shown::new(global.verbose);
     let outcome = act(&session.publisher(&observer)?)?;
     if outcome.changed && session.firewall.name() == "sim" {
-        complain(&kport::sim::NOTICE);
+        complain(&kport::pf::files::NOTICE);
     }
     if !global.quiet {
         outcome.notes.iter().for_each(|note| complain(note));

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
 use crate::pf::{Firewall, Status};
+use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
 use crate::readiness::Surroundings;
-use crate::sim::Conf;
 use crate::store::{Record, Store};
 
 /// What is asked once.

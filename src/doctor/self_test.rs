@@ -13,13 +13,13 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
 use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
+use crate::pf::files::Sim;
 use crate::pf::{Firewall, States};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
-use crate::sim::Sim;
-use crate::sim::{Party, Release, World};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Store;
+use crate::trace::{Party, Release, World};
 
 /// The jail that has the port.
 const SERVER: &str = "kport-selftest-server";

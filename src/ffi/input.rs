@@ -22,7 +22,6 @@ use crate::publication;
 use crate::publisher::{AUTO_RANGE, Outcome, Publisher, Request, Unobserved};
 use crate::rule::Rate;
 use crate::session::{Session, Settings};
-use crate::sim;
 
 /// Every flag that is known.
 const FLAGS: u32 =
@@ -201,7 +200,7 @@ impl CallerOptions {
         let mut done = act(&session.publisher(&Unobserved)?)?;
         let Some(outcome) = self.outcome else { return Ok(()) };
         if done.changed && !session.firewall.redirects_packets() {
-            done.notes.insert(0, sim::NOTICE.to_owned());
+            done.notes.insert(0, crate::pf::files::NOTICE.to_owned());
         }
         let made = Box::new(kport_outcome::new(jail, done)?);
         // SAFETY: the caller promised a variable for as long as `self` is there.

@@ -35,11 +35,12 @@ use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
 use self::memory::{CacheFile, Learnt};
-use super::foreign::{Called, Found};
+use super::foreign::Found;
 use super::pfctl::{self, Pfctl};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, States, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
+use crate::pfconf::path::Called;
 use crate::rule::Rule;
 
 /// pf by its device, or by whatever stands in for it.

@@ -28,6 +28,7 @@ use crate::name::{Anchor, Label, PARENT, Table};
 use crate::net::Interface;
 use crate::pf::foreign::{self, Found, Ruleset};
 use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, States, Status};
+use crate::pfconf::path;
 use crate::rule::{self, Rule};
 use braces::{Call, Place, Shown};
 pub use run::Run;
@@ -481,7 +482,7 @@ impl Firewall for Pfctl {
                 text += &shown;
             }
             // kport's rules name those of the main ruleset
-            if !at.path.is_empty() && !foreign::is_own(&at.path) {
+            if !at.path.is_empty() && !path::is_own(&at.path) {
                 text = self.tables(&at.path, std::iter::once(text.as_str()))? + &text;
             }
             read.push((at.read_as, text));

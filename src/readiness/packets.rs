@@ -7,12 +7,13 @@ use super::{Findings, RELOAD, Surroundings, address};
 use crate::error::{Problem, Result, quoted};
 use crate::host::{HostInterface, Interfaces};
 use crate::name::PARENT;
+use crate::net::Direction;
 use crate::net::{Family, Interface, Place};
 use crate::options::Source;
+use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
-use crate::rule::Direction;
 use crate::rules;
-use crate::sim::{Conf, Party, Release, TraceStep, Verdict, World};
+use crate::trace::{Party, Release, TraceStep, Verdict, World};
 
 /// `set skip` on an interface at which pf has to look.
 pub fn skip<'a>(

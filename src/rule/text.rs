@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::num::NonZeroU32;
 
-use super::{Address, Direction, Match, Rate, Rule, StateOptions, Tag};
+use super::{Address, Match, Rate, Rule, StateOptions, Tag};
 use crate::net::{Interface, JAIL_GROUPS, PortRange};
 
 /// The rules as pf.conf(5) text, a line each.
@@ -90,15 +90,6 @@ impl fmt::Display for QuotedTag<'_> {
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Direction::In => "in",
-            Direction::Out => "out",
-        })
     }
 }
 

@@ -13,8 +13,8 @@ use kport::net::Family;
 use kport::pf::Firewall;
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Request, Unobserved};
-use kport::sim;
-use kport::sim::Sim;
+
+use kport::pf::files::Sim;
 use kport::store::Store;
 
 /// A host, a state directory, and a pfctl for what the simulator cannot play.
@@ -42,7 +42,7 @@ impl Patient {
             rig.host.sysctls.insert(name.to_owned(), value);
         }
         let standin = standin::Pfctl::new();
-        standin.put("", &sim::MAIN.replace("set skip on lo\n", ""));
+        standin.put("", &kport::pf::files::MAIN.replace("set skip on lo\n", ""));
         let (program, state) = (standin.program(), rig.path().to_owned());
         Patient { rig, standin, by_pfctl: false, program, state, root: None }
     }

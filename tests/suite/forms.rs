@@ -2,7 +2,8 @@
 
 use kport::host::Listener;
 use kport::net::{Family, PerFamily, Protocol};
-use kport::sim::{Conf, IpProtocol, Packet, Release, Trace, Verdict, World};
+use kport::pfconf::Conf;
+use kport::trace::{IpProtocol, Packet, Release, Trace, Verdict, World};
 use proptest::prelude::*;
 
 use crate::support::world::{ANCHORS, host, party, publish};
@@ -17,7 +18,7 @@ fn ask(world: &World, question: &str) -> Trace {
     let to = to.parse().unwrap_or_else(|_| std::net::SocketAddr::new(to.parse().unwrap(), 0));
     let packet = match protocol.parse::<IpProtocol>() {
         Ok(protocol) => Packet::first(protocol, from, to),
-        Err(_) => Packet::icmp(kport::sim::icmp_type(protocol, to.is_ipv6()).unwrap(), 0, from, to),
+        Err(_) => Packet::icmp(kport::pfconf::icmp_type(protocol, to.is_ipv6()).unwrap(), 0, from, to),
     };
     world.clone().trace_packet(&party(who), &packet)
 }
@@ -30,10 +31,10 @@ fn of(release: Release, main: &str) -> World {
 
 fn told(trace: &Trace) -> String {
     let verdict = format!("{:?}", trace.verdict).to_lowercase();
-    let at = |(party, at): &(kport::sim::Party, std::net::SocketAddr)| match party {
-        kport::sim::Party::Host => format!(" host {at}"),
-        kport::sim::Party::Jail(name) => format!(" {name} {at}"),
-        kport::sim::Party::Network(interface) => format!(" {interface} {at}"),
+    let at = |(party, at): &(kport::trace::Party, std::net::SocketAddr)| match party {
+        kport::trace::Party::Host => format!(" host {at}"),
+        kport::trace::Party::Jail(name) => format!(" {name} {at}"),
+        kport::trace::Party::Network(interface) => format!(" {interface} {at}"),
     };
     verdict + &trace.possible.iter().map(at).collect::<String>()
 }

@@ -7,11 +7,11 @@ use kport::name::Anchor;
 use kport::net::{PortRange, Protocol};
 use kport::options::{Limits, Options};
 use kport::pf::Firewall;
+use kport::pf::files::Sim;
 use kport::publication::{Publication, Redirect};
 use kport::publisher::{Liveness, Unobserved};
 use kport::rule::{Count, Rule};
 use kport::rules;
-use kport::sim::Sim;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 

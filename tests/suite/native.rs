@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
+use kport::net::Direction;
 use kport::net::{Family, Place, Protocol};
 use kport::options::Options;
 use kport::pf::native::descriptor::Descriptor;
@@ -24,7 +25,7 @@ use kport::pf::native::{Native, encode, probe};
 use kport::pf::pfctl::{Pfctl, Run};
 use kport::pf::{Counters, Firewall, ForeignRedirect, States, Status};
 use kport::publication::{Publication, Redirect};
-use kport::rule::{Address, Direction, Match, Rate, Rule, StateOptions};
+use kport::rule::{Address, Match, Rate, Rule, StateOptions};
 use kport::rules::rules;
 use zerocopy::{FromZeros, IntoBytes};
 

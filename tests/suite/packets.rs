@@ -13,7 +13,7 @@ use kport::options::{Options, Source};
 use kport::publication::{Publication, Redirect};
 use kport::rule;
 use kport::rules;
-use kport::sim::{Party, Release, World};
+use kport::trace::{Party, Release, World};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 

@@ -819,7 +819,7 @@ pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
     // what is printed is what the simulator reads, but for the negated address
     standin.set_tables("friends 192.0.2.0/24\nothers\n");
     for (path, text) in pfctl(&standin).rulesets().unwrap() {
-        text.parse::<kport::sim::Conf>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
+        text.parse::<kport::pfconf::Conf>().unwrap_or_else(|error| panic!("{path}: {error}\n{text}"));
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use crate::support::world::{ANCHORS, address, host, party, publish, reads};
 use kport::net::{Family, PerFamily, Protocol};
 use kport::options::Options;
-use kport::sim::{Party, Release, Trace, World};
+use kport::trace::{Party, Release, Trace, World};
 
 /// The host of the recordings: an outer interface, two bridges, web and app on the first, other on the second, and flat on the
 /// host's own stack. web publishes 8080:80 tcp and 5353:53 udp, flat 8100:80.
@@ -405,7 +405,7 @@ fn a_world_of_a_hosts_facts() {
         facts.vnet_addresses.insert(name.to_owned(), addresses.iter().map(|text| address(text)).collect());
     }
     let mut world = World::of_host(&facts, Release::of(1501502)).unwrap();
-    world.load_main(kport::sim::MAIN).unwrap();
+    world.load_main(kport::pf::files::MAIN).unwrap();
     publish(&mut world, "web", &["10.0.0.2"], "8080:80", &Options::default());
     publish(&mut world, "both", &["10.1.0.2"], "8081:80", &Options::default());
     for (source, on, to, jail) in [
@@ -465,14 +465,14 @@ fn what_the_simulator_does_not_read_is_refused() {
         ("pass from (em0", ")"),
         ("$", "macro"),
     ] {
-        let error = text.parse::<kport::sim::Conf>().unwrap_err();
+        let error = text.parse::<kport::pfconf::Conf>().unwrap_err();
         assert!(error.message().contains(why), "{text}: {error}");
     }
     let bomb: String = (1..40).map(|n| format!("m{n} = $m{} $m{}\n", n - 1, n - 1)).collect();
-    let error = format!("m0 = \"em0 em0\"\n{bomb}").parse::<kport::sim::Conf>().unwrap_err();
+    let error = format!("m0 = \"em0 em0\"\n{bomb}").parse::<kport::pfconf::Conf>().unwrap_err();
     assert!(error.message().contains("characters"), "{error}");
     let list = "{ ".to_owned() + &"10.0.0.1 ".repeat(1000) + "}";
-    let error = format!("pass from {list} to {list}").parse::<kport::sim::Conf>().unwrap_err();
+    let error = format!("pass from {list} to {list}").parse::<kport::pfconf::Conf>().unwrap_err();
     assert!(error.message().contains("rules"), "{error}");
     for good in [
         // as pfctl -P prints them
@@ -486,7 +486,7 @@ fn what_the_simulator_does_not_read_is_refused() {
         "pass out \\\n on em0 all no state\npass proto udp from any port > 1023 to 192.0.2.1 port { 53, 5000:5010, 1 >< 9, != 7 }",
         "nat on em0 inet from 10.0.0.0/24 to any -> (em0:0) port 1024:65535 round-robin\nno nat on em0 all\nrdr pass on em0 proto tcp to em0 port 80 -> 10.0.0.2",
     ] {
-        if let Err(error) = good.parse::<kport::sim::Conf>() {
+        if let Err(error) = good.parse::<kport::pfconf::Conf>() {
             panic!("{good}: {error}");
         }
     }
@@ -502,7 +502,7 @@ proptest::proptest! {
         "><", "->", "10.0.0.1", "80", "1:5", "9:*", "\"", "$x", "x", "=", "\n", "\\\n", "#", ",", "keep", "state", "max", "0", "anchor", "a/*", "all",
         "flags", "S/SA", "set", "skip", "table", "ä", "\u{0}", "tag", "tagged", "label",
     ]), 0..24)) {
-        if let Err(error) = words.join(" ").parse::<kport::sim::Conf>() {
+        if let Err(error) = words.join(" ").parse::<kport::pfconf::Conf>() {
             assert!(error.message().starts_with("pf.conf line "), "{error}");
         }
     }

@@ -5,7 +5,8 @@
 #![allow(clippy::print_stdout)]
 
 use kport::net::Protocol;
-use kport::sim::{Conf, Release, Verdict, World};
+use kport::pfconf::Conf;
+use kport::trace::{Release, Verdict, World};
 
 use crate::support::world::{host, party};
 

@@ -46,7 +46,7 @@ fn check(rules: &[Rule], path: &Path) {
         assert!(seen.insert(line.clone()), "{}: twice: {line}", path.display());
     }
     // another reader of pf.conf(5) takes the text
-    if let Err(error) = text(rules).parse::<kport::sim::Conf>() {
+    if let Err(error) = text(rules).parse::<kport::pfconf::Conf>() {
         panic!("{}: {error}", path.display());
     }
     let json = serde_json::to_string(rules).unwrap();

@@ -15,8 +15,8 @@ use crate::support::{rig, standin};
 use kport::error::{Error, Kind, Result};
 use kport::name::JailName;
 use kport::pf::Firewall;
+use kport::pf::files::Sim;
 use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Request, Unobserved};
-use kport::sim::Sim;
 
 /// What goes wrong at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,7 +7,8 @@ use super::kernel::{Failure, Kernel};
 use super::layout::*;
 use super::nv::{List, Malformed};
 use super::read::{self, Address};
-use crate::rule::{self, Direction, Match, Member, Rule};
+use crate::net::Direction;
+use crate::rule::{self, Match, Member, Rule};
 
 /// Whether `anchor` holds these rules and no others, in their order, whichever backend loaded them. What it compares is all
 /// that decides about a packet. `stamps` are what [`read::stamps`] has said; EBUSY where the anchor was loaded anew meanwhile.

@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 use zerocopy::FromZeros;
 
 use super::layout::*;
-use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rule::{Address, Direction, Match, Member, Rule, StateOptions};
+use crate::net::{Direction, Family, Interface, PortRange, Protocol};
+use crate::rule::{Address, Match, Member, Rule, StateOptions};
 
 /// The three rulesets of an anchor that kport writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 
 use super::Pfctl;
 use crate::error::Result;
-use crate::pf::foreign::{self, Called, Reader};
+use crate::pf::foreign::{self, Reader};
+use crate::pfconf::path::{self, Called};
 
 /// A ruleset as it is shown, or what of it stands in a pair of braces. Lines are without indentation.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub(super) struct Call {
 
 impl Place {
     pub(super) fn below(&self, name: &str, read_as: &str) -> Place {
-        Place { path: foreign::join(&self.path, name), read_as: foreign::join(&self.read_as, read_as) }
+        Place { path: path::join(&self.path, name), read_as: path::join(&self.read_as, read_as) }
     }
 
     fn call(&self, call: &str) -> Call {
@@ -87,7 +88,7 @@ impl Pfctl {
         for (number, inside) in calling {
             let mut names = &numbers[..];
             for (nth, name) in left.iter().enumerate() {
-                let held = self.show(&foreign::join(&at.path, name), &["-sr", "-P"])?;
+                let held = self.show(&path::join(&at.path, name), &["-sr", "-P"])?;
                 if held.lines().map(str::trim).eq(inside.lines.iter().copied()) {
                     (names, left) = (&left[nth..=nth], &left[nth + 1..]);
                     break;

@@ -3,7 +3,7 @@
 use crate::support::world::{ANCHORS, host, party, publish};
 use kport::net::Protocol;
 use kport::options::{Limits, Options};
-use kport::sim::{Release, Trace, World};
+use kport::trace::{Release, Trace, World};
 
 /// Two jails that share 10.9.0.2, and lead to the same port of it.
 fn world(release: Release, aaa: &Options) -> World {

@@ -3,7 +3,7 @@
 use kport::host::Listener;
 use kport::net::{Family, PerFamily, Protocol};
 use kport::options::Options;
-use kport::sim::{Release, Verdict, World};
+use kport::trace::{Release, Verdict, World};
 
 use crate::support::world::{ANCHORS, host, party, publish};
 

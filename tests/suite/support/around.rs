@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use kport::error::Result;
 use kport::name::{Anchor, Table};
+use kport::pf::files::Sim;
 use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
 use kport::rule::Rule;
-use kport::sim::Sim;
 
 /// A call, with what tests look at.
 #[derive(Clone, Copy, Debug)]

@@ -157,7 +157,7 @@ pub fn memcheck(program: &Path) -> Option<(Command, tempfile::TempDir)> {
 
 /// `text` without the lines by which the simulator says that it is one.
 pub fn without_notice(text: &str) -> String {
-    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(kport::sim::NOTICE)).collect()
+    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(kport::pf::files::NOTICE)).collect()
 }
 
 /// Runs a program twice, alone and under valgrind: both times it has to succeed and print nothing to standard error but what

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use kport::error::Result;
 use kport::host::Fixed;
 use kport::pf::Firewall;
+use kport::pf::files::Sim;
 use kport::publisher::{Listed, Observer, Outcome, Publisher, Request, Unobserved};
 use kport::rule;
-use kport::sim::Sim;
 use kport::store::Store;
 
 /// The host of FreeBSD 15.1's recordings: two outer interfaces, two bridges, jails on them.

@@ -10,7 +10,7 @@ use kport::options::Options;
 use kport::publication::{self, Publication, Targets};
 use kport::rule::Rule;
 use kport::rules;
-use kport::sim::{Attachment, Party, Release, World};
+use kport::trace::{Attachment, Party, Release, World};
 
 /// The three calls, behind what blocks, and what IPv6 needs to find its neighbours.
 pub const ANCHORS: &str =

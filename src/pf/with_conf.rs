@@ -1,9 +1,9 @@
 //! A firewall whose main ruleset is a file: what pf would do with it, before it is loaded or where there is no pf.
 
-use super::Conf;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
 use crate::pf::{Firewall, ForeignRedirect, Loaded, States, Status, foreign};
+use crate::pfconf::Conf;
 use crate::rule::Rule;
 
 /// The main ruleset of a file, with kport's anchors as another firewall holds them. Nothing is loaded through it.

@@ -1,8 +1,8 @@
 //! What is left of a statement, word by word.
 
 use super::lex::{Read, Token};
+use super::names;
 use crate::error::quoted;
-use crate::sim::names;
 
 /// The words that are left.
 #[derive(Clone, Copy)]
@@ -106,4 +106,9 @@ impl<'a> Words<'a> {
         }
         Ok(())
     }
+}
+
+/// Nothing is left.
+pub(super) fn end(words: &Words<'_>) -> Read<()> {
+    if words.is_empty() { Ok(()) } else { Err(format!("{} is not expected", words.shown())) }
 }

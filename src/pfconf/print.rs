@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::Conf;
-use super::address::PROXY_PORTS;
-use crate::pf::foreign::Called;
-use crate::sim::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolKind, Side};
-use crate::sim::names;
-use crate::sim::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
+use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolKind, Side};
+use super::names;
+use super::operands::PROXY_PORTS;
+use super::path::Called;
+use super::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
 
 /// Rules one a line, as they were written.
 pub(super) fn flat(rules: &[Rule]) -> String {
@@ -132,6 +132,7 @@ impl Display for Rest<'_> {
         if let Some(direction) = when.direction {
             write!(f, " {direction}")?;
         }
+        f.write_str(if rule.log { " log" } else { "" })?;
         if rule.quick {
             f.write_str(" quick")?;
         }
@@ -208,6 +209,9 @@ impl Display for Rest<'_> {
         }
         if when.fragment {
             f.write_str(" fragment")?;
+        }
+        for label in &rule.labels {
+            write!(f, " label {}", string(label))?;
         }
         if let Some(tag) = &rule.tag {
             write!(f, " tag {}", string(tag))?;
@@ -338,7 +342,7 @@ fn state(keep: &Keep) -> String {
 }
 
 fn pool(pool: &Pool, source: bool) -> String {
-    let one = |at: &crate::sim::address::PoolAddress| match (&at.interface, &at.address) {
+    let one = |at: &super::address::PoolAddress| match (&at.interface, &at.address) {
         (Some(interface), Some(operand)) => format!("({} {})", string(interface), address(false, operand)),
         (Some(interface), None) => string(interface),
         (None, operand) => operand.as_ref().map_or_else(String::new, |operand| address(false, operand)),

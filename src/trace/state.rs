@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::packet::{IpProtocol, Packet};
-use super::rule::{Keep, RouteKind};
+use crate::net::Direction;
 use crate::net::Interface;
-use crate::rule::Direction;
+use crate::pfconf::rule::{Keep, RouteKind};
 
 /// The two ends of a connection. The first is the source of a packet that comes in, the destination of one that goes
 /// out, so that both directions of a connection have the same key (pf_state_key_setup in sys/netpfil/pf/pf.c).

@@ -1,12 +1,12 @@
 //! Whether a rule is about a packet at an interface: yes, no, or it cannot be decided here (pf_match_rule in
 //! sys/netpfil/pf/pf.c).
 
-use super::address::{Operand, Side};
 use super::lookup::{Lookup, Truth};
 use super::packet::{IpProtocol, Packet};
-use super::rule::{Action, Conditions, On, Owner, Rule, RuleKind};
+use crate::net::Direction;
 use crate::net::{Interface, Protocol};
-use crate::rule::Direction;
+use crate::pfconf::address::{Operand, Side};
+use crate::pfconf::rule::{Action, Conditions, On, Owner, Rule, RuleKind};
 
 /// Where pf looks at a packet.
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ impl Conditions {
                 // where there is none its owner is unknown, which equals nothing else
                 (Owner::Unknown { not }, Some(there)) => Truth::of(there == *not),
                 (Owner::Number(compared), Some(false)) => {
-                    Truth::of(compared.operator == super::address::Operator::NotEqual)
+                    Truth::of(compared.operator == crate::pfconf::address::Operator::NotEqual)
                 }
                 (Owner::Named(name), Some(false)) => Truth::of(name.starts_with("!=")),
                 _ => Truth::Maybe(format!("the {word} of the socket {protocol} {local}")),

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::loaded::{Pf, Ruleset};
 use super::lookup::{Lookup, is_loopback};
-use super::pf::{Pf, Ruleset};
 use super::state::States;
-use super::{Conf, Party, Release};
+use super::{Party, Release};
 use crate::error::{Error, Kind, Result};
 use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Listener};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::Firewall;
-use crate::pf::foreign::Called;
+use crate::pfconf::Conf;
+use crate::pfconf::path::Called;
 use crate::rule;
 
 /// Where a jail is on the network: one for each interface of the host behind which it has addresses.

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::address::{Operand, Pool, PoolKind, Ports, Side};
 use super::lookup::Lookup;
 use super::packet::{IpProtocol, Packet};
-use super::rule::{Effects, RuleKind};
 use super::state::States;
+use crate::net::Direction;
 use crate::net::{Family, Protocol};
-use crate::rule::Direction;
+use crate::pfconf::address::{Operand, Pool, PoolKind, Ports, Side};
+use crate::pfconf::rule::{Effects, RuleKind};
 
 /// The most addresses of a pool that are tried.
 const TRIED: usize = 16;
@@ -204,7 +204,7 @@ pub(super) fn by_rule(
     packet: &Packet,
     kind: RuleKind,
     pool: &Pool,
-    when: &super::rule::Conditions,
+    when: &crate::pfconf::rule::Conditions,
     direction: Direction,
     cx: Context<'_>,
 ) -> Result<(Vec<Packet>, bool), Untranslated> {

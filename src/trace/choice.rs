@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::matching::Assumed;
 use super::packet::Party;
-use super::trace::{Looked, Verdict};
+use super::steps::{Looked, Verdict};
 
 /// The most runs. Beyond, the answer depends.
 const MOST_RUNS: usize = 256;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::names;
 use crate::error::{Error, Kind, quoted};
 use crate::net::{Family, Interface, Protocol};
+use crate::pfconf::names;
 
 /// Whose pf. In 14 the first translation rule that matches wins over all; in 15.1 the first of each ruleset, and the
 /// ruleset that is looked at last (pf_match_translation_rule in sys/netpfil/pf/pf_lb.c).

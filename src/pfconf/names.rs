@@ -38,13 +38,13 @@ const PROTOCOLS: &[(&str, u8)] = &[
 ];
 
 /// The number of a protocol, by name or number.
-pub(super) fn protocol(text: &str) -> Option<u8> {
+pub(crate) fn protocol(text: &str) -> Option<u8> {
     let named = PROTOCOLS.iter().find(|(name, _)| *name == text);
     named.map(|(_, number)| *number).or_else(|| text.parse().ok()).filter(|number| *number > 0)
 }
 
 /// The name of a protocol, or its number.
-pub(super) fn protocol_name(number: u8) -> String {
+pub(crate) fn protocol_name(number: u8) -> String {
     PROTOCOLS.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
@@ -150,7 +150,7 @@ const SERVICES: &[(&str, u16)] = &[
 ];
 
 /// A number, also in hexadecimal (atoul in parse.y).
-pub(super) fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
@@ -158,7 +158,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
 }
 
 /// The port of a service; `table` is the text of services(5), where it can be read.
-pub(super) fn service(name: &str, table: impl FnOnce() -> Option<String>) -> Option<u16> {
+pub(crate) fn service(name: &str, table: impl FnOnce() -> Option<String>) -> Option<u16> {
     let known = SERVICES.iter().find(|(service, _)| *service == name).map(|(_, port)| *port);
     known.or_else(|| {
         table()?.lines().find_map(|line| {
@@ -282,20 +282,20 @@ pub fn icmp_type(text: &str, inet6: bool) -> Option<u8> {
 }
 
 /// The name of an ICMP type, or its number.
-pub(super) fn icmp_type_name(number: u8, inet6: bool) -> String {
+pub(crate) fn icmp_type_name(number: u8, inet6: bool) -> String {
     let table = if inet6 { ICMP6_TYPES } else { ICMP_TYPES };
     table.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
 /// A code of an ICMP type, by name or number.
-pub(super) fn icmp_code(of: u8, text: &str, inet6: bool) -> Option<u8> {
+pub(crate) fn icmp_code(of: u8, text: &str, inet6: bool) -> Option<u8> {
     let table = if inet6 { ICMP6_CODES } else { ICMP_CODES };
     let named = table.iter().find(|(name, kind, _)| *kind == of && *name == text);
     named.map(|(_, _, code)| *code).or_else(|| text.parse().ok())
 }
 
 /// map_tos of parse.y: DSCP code points and the older names.
-pub(super) fn tos(text: &str) -> Option<u8> {
+pub(crate) fn tos(text: &str) -> Option<u8> {
     const NAMES: &[(&str, u8)] = &[
         ("af11", 0x28),
         ("af12", 0x30),
@@ -335,13 +335,13 @@ pub(super) fn tos(text: &str) -> Option<u8> {
 const FLAGS: &str = "FSRPAUEWe";
 
 /// `S`, `SA`, `FSRPAUEW`: the bits of tcp flags. No letters are every flag (parse_flags).
-pub(super) fn flags(text: &str) -> Option<u16> {
+pub(crate) fn flags(text: &str) -> Option<u16> {
     let bits = text.chars().try_fold(0, |bits, letter| FLAGS.find(letter).map(|bit| bits | 1_u16 << bit))?;
     Some(if bits == 0 { 0x1ff } else { bits })
 }
 
 /// The letters of tcp flags.
-pub(super) fn flag_letters(bits: u16) -> String {
+pub(crate) fn flag_letters(bits: u16) -> String {
     FLAGS.chars().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, letter)| letter).collect()
 }
 
@@ -497,7 +497,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 /// Whether a word is one of the language's own.
-pub(super) fn is_keyword(word: &str) -> bool {
+pub(crate) fn is_keyword(word: &str) -> bool {
     KEYWORDS.binary_search(&word).is_ok()
 }
 

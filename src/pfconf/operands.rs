@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
+use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports};
 use super::lex::{Read, Token};
+use super::names;
 use super::words::Words;
 use crate::error::quoted;
-use crate::sim::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports};
-use crate::sim::names;
 
 /// The ports that `nat` takes where none are given (PF_NAT_PROXY_PORT_LOW and _HIGH in sys/net/pfvar.h).
 pub(super) const PROXY_PORTS: (u16, u16) = (50_001, 65_535);
@@ -267,11 +267,11 @@ fn gateway(words: &mut Words<'_>) -> Read<PoolAddress> {
 }
 
 /// An interface or group, or any other one.
-pub(super) fn on(words: &mut Words<'_>) -> Read<crate::sim::rule::On> {
+pub(super) fn on(words: &mut Words<'_>) -> Read<super::rule::On> {
     let not = words.take("!");
     let name = match words.next()? {
         Token::Word(name) | Token::Quoted(name) if !name.is_empty() && name.len() < 64 => name.clone(),
         other => return Err(format!("{} is no interface", quoted(&other.shown()))),
     };
-    Ok(crate::sim::rule::On { not, name })
+    Ok(super::rule::On { not, name })
 }

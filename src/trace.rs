@@ -1,4 +1,4 @@
-//! Packets through a host that has pf: the simulator's answer to "does this arrive, and by which rule".
+//! The evaluator of packets: whether a packet arrives at a host that has pf, and by which rule.
 //!
 //! A [`World`] is a host with its interfaces, jails, main ruleset and anchors. [`World::trace`] sends the first
 //! packet of a connection through it, and what answers it back, hop by hop as FreeBSD's network stack does: in and
@@ -6,7 +6,7 @@
 //! Where 14 and 15 differ, [`Release`] says which.
 //!
 //! ```
-//! use kport::{host::Fixed, net::Protocol, sim::{MAIN, Release, World}};
+//! use kport::{host::Fixed, net::Protocol, pf::files::MAIN, trace::{Release, World}};
 //!
 //! let host: Fixed = r#"{
 //!     "gateway": { "inet": "em0" },
@@ -27,43 +27,23 @@
 //! Not modelled: fragments, time (rates, time-outs), and queues. Where a rule cannot be decided, the answer depends on it only if
 //! it hangs on it: [`Verdict::Depends`].
 //!
-//! The way of a question through the room: `conf` reads text into rules (`rule`), `pf` evaluates them for one packet at one
-//! interface with its `state`s and what it looks up (`lookup`), and `world` is the host around pf. [`Sim`] is the firewall of
-//! hosts that have no pf: its rules are files, and the same evaluator answers for them.
+//! `filter` evaluates the rules of [`pfconf`](crate::pfconf) for one packet at one interface: it walks (`walk`) the rulesets that
+//! are `loaded`, with the `state`s and what rules look up (`lookup`). `world` is the host around pf, and `way` a packet's way
+//! through it.
 
-mod address;
 mod choice;
-mod conf;
-mod files;
+mod filter;
+mod loaded;
 mod lookup;
 mod matching;
-mod names;
 mod packet;
-mod pf;
-mod rule;
 mod state;
-mod trace;
+mod steps;
 mod translate;
 mod walk;
 mod way;
-mod with_conf;
 mod world;
 
-pub use conf::Conf;
-pub use files::{NOTICE, Sim};
-pub use names::icmp_type;
 pub use packet::{IpProtocol, Packet, Party, Release};
-pub use trace::{Looked, Trace, TraceStep, Verdict};
-pub use with_conf::WithConf;
+pub use steps::{Looked, Trace, TraceStep, Verdict};
 pub use world::{Attachment, World};
-
-/// A main ruleset to trace with where there is none: what kport asks for, on a host that is closed from outside.
-pub const MAIN: &str = "\
-set skip on lo
-nat-anchor \"kport/*\"
-rdr-anchor \"kport/*\"
-block in log all
-pass out all
-pass quick inet6 proto ipv6-icmp
-anchor \"kport/*\"
-";

@@ -1,11 +1,16 @@
 //! pf.conf(5) text to rules: what pfctl(8) prints, and what people write. Lists are multiplied out, macros put in, files read
 //! where the caller allows it; what does not decide where a packet goes is passed over.
 
-mod address;
+pub(crate) mod address;
+mod conditions;
 mod lex;
+pub(crate) mod names;
+mod operands;
+pub(crate) mod path;
 mod print;
-mod rule;
-mod statement;
+pub(crate) mod rule;
+mod statements;
+pub(crate) mod table;
 mod words;
 
 use std::collections::BTreeMap;
@@ -14,32 +19,32 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::address::{Operand, Side};
-use super::lookup::Table;
-use super::rule::{Action, Rule, RuleKind};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::{HostInterface, Interfaces};
 use crate::name;
+use crate::net::Direction;
 use crate::net::{Family, Interface};
-use crate::pf::foreign::Called;
-use crate::rule::Direction;
+use address::{Operand, Side};
+use path::Called;
+use rule::{Action, Rule, RuleKind};
+use table::Table;
 
 /// Rules and settings, read from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conf {
     /// By path below the ruleset that the text is for, whose own is empty.
-    pub(super) rulesets: BTreeMap<String, Vec<Rule>>,
-    pub(super) skip: Vec<String>,
-    pub(super) tables: BTreeMap<String, Table>,
+    pub(crate) rulesets: BTreeMap<String, Vec<Rule>>,
+    pub(crate) skip: Vec<String>,
+    pub(crate) tables: BTreeMap<String, Table>,
     /// Rules about Ethernet frames, which are reported and not evaluated.
-    pub(super) ether: Vec<String>,
+    pub(crate) ether: Vec<String>,
     /// `set syncookies always`
-    pub(super) syncookies: bool,
+    pub(crate) syncookies: bool,
 }
 
 /// How a text is read.
 #[derive(Clone, Copy, Default)]
-pub(super) struct How<'a> {
+pub(crate) struct How<'a> {
     /// The name of the file, for messages; empty for "pf.conf".
     pub name: &'a str,
     pub files: lex::Files<'a>,
@@ -63,7 +68,7 @@ impl Conf {
     }
 
     fn read(text: &str, how: How<'_>) -> Result<Conf> {
-        let read = statement::read(text, how);
+        let read = statements::read(text, how);
         read.map_err(|(file, line, why, text)| {
             let text = if text.is_empty() { text } else { format!(": {}", quoted(&text)) };
             Error::new(Kind::Unsupported, format!("{file} line {line}: {why}{text}"))
@@ -80,7 +85,7 @@ impl Conf {
     }
 
     /// The main ruleset, or that of the anchor which the text is for.
-    pub(super) fn rules(&self) -> &[Rule] {
+    pub(crate) fn rules(&self) -> &[Rule] {
         self.rulesets.get("").map_or(&[], Vec::as_slice)
     }
 
@@ -145,6 +150,8 @@ impl FromStr for Conf {
         Conf::read(text, How::default())
     }
 }
+
+pub use names::icmp_type;
 
 /// The network that an operand is, where it is one.
 fn as_network(operand: &Operand) -> Option<IpNet> {

@@ -10,15 +10,26 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::{Conf, MAIN};
 use crate::error::{Error, Kind, Result};
 use crate::files::{Folder, names_in, read_file, replace_file};
 use crate::name::{Anchor, PARENT, Table};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, States, Status, foreign};
+use crate::pfconf::Conf;
 use crate::rule::{self, Count, Rule};
 
 /// What has to be said at every change that the simulator makes.
 pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
+
+/// A main ruleset where there is none: what kport asks for, on a host that is closed from outside.
+pub const MAIN: &str = "\
+set skip on lo
+nat-anchor \"kport/*\"
+rdr-anchor \"kport/*\"
+block in log all
+pass out all
+pass quick inet6 proto ipv6-icmp
+anchor \"kport/*\"
+";
 
 /// The main ruleset's file, beside those of the anchors. [`MAIN`] stands in for one that is not there.
 const MAIN_CONF: &str = "main.conf";

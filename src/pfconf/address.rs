@@ -8,7 +8,7 @@ use crate::net::Family;
 
 /// An address of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Operand {
+pub(crate) enum Operand {
     Any,
     Network(IpNet),
     /// `10.0.0.1 - 10.0.0.9`
@@ -24,7 +24,7 @@ pub(super) enum Operand {
 
 /// `(em0:network)`, `em0`, `(self)`: the addresses of an interface, of a group's interfaces, or of them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OfInterface {
+pub(crate) struct OfInterface {
     /// `self` is every interface.
     pub name: String,
     pub part: Part,
@@ -38,7 +38,7 @@ pub(super) struct OfInterface {
 
 /// Which part of an interface's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Address,
     Network,
     Broadcast,
@@ -47,7 +47,7 @@ pub(super) enum Part {
 
 impl Operand {
     /// The family that it is of, where that can be seen.
-    pub(super) fn family(&self) -> Option<Family> {
+    pub(crate) fn family(&self) -> Option<Family> {
         match self {
             Operand::Network(network) => Some(Family::of(network.addr())),
             Operand::Range(first, _) => Some(Family::of(*first)),
@@ -57,7 +57,7 @@ impl Operand {
 
     /// Whether pf holds it for several addresses, whatever it has at the moment (DYNIF_MULTIADDR in sbin/pfctl/parse.y, and
     /// tables).
-    pub(super) fn is_several(&self) -> bool {
+    pub(crate) fn is_several(&self) -> bool {
         match self {
             Operand::Table(_) => true,
             Operand::Interface(of) => of.dynamic && !(of.first && of.name.ends_with(|c: char| c.is_ascii_digit())),
@@ -68,7 +68,7 @@ impl Operand {
 
 /// An operator of ports and of users, with its two numbers (pf_match in sys/netpfil/pf/pf.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Compared<N> {
+pub(crate) struct Compared<N> {
     pub operator: Operator,
     pub a: N,
     /// 0 for operators with one number.
@@ -76,7 +76,7 @@ pub(super) struct Compared<N> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
+pub(crate) enum Operator {
     /// `a >< b`, both left out
     Between,
     /// `a <> b`
@@ -92,10 +92,10 @@ pub(super) enum Operator {
 }
 
 /// Ports of a rule.
-pub(super) type Ports = Compared<u16>;
+pub(crate) type Ports = Compared<u16>;
 
 impl<N: Copy + PartialOrd> Compared<N> {
-    pub(super) fn holds(self, number: N) -> bool {
+    pub(crate) fn holds(self, number: N) -> bool {
         let (a, b) = (self.a, self.b);
         match self.operator {
             Operator::Between => number > a && number < b,
@@ -113,21 +113,21 @@ impl<N: Copy + PartialOrd> Compared<N> {
 
 /// `from` or `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Side {
+pub(crate) struct Side {
     pub not: bool,
     pub address: Operand,
     pub ports: Option<Ports>,
 }
 
 impl Side {
-    pub(super) fn any() -> Side {
+    pub(crate) fn any() -> Side {
         Side { not: false, address: Operand::Any, ports: None }
     }
 }
 
 /// How a pool goes round its addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum PoolKind {
+pub(crate) enum PoolKind {
     /// One address.
     #[default]
     Single,
@@ -141,7 +141,7 @@ pub(super) enum PoolKind {
 
 /// One place to translate to, or to route by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PoolAddress {
+pub(crate) struct PoolAddress {
     /// `(em0 192.0.2.254)` of route-to and the like.
     pub interface: Option<String>,
     /// `None` for an interface alone.
@@ -150,7 +150,7 @@ pub(super) struct PoolAddress {
 
 /// The addresses behind `->`, `nat-to`, `rdr-to`, `af-to`, `route-to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     pub addresses: Vec<PoolAddress>,
     /// `port a:b`: 0, 0 where none is given (proxy_port).
     pub ports: (u16, u16),

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::packet::{Packet, Party};
+use crate::net::Direction;
 use crate::net::Interface;
-use crate::rule::Direction;
 
 /// One step of a packet's way.
 #[derive(Clone, Debug, PartialEq, Eq)]

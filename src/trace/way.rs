@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::choice::{Run, all_runs};
+use super::filter::After;
 use super::lookup::is_loopback;
 use super::packet::{IpProtocol, Packet, Party};
-use super::pf::After;
-use super::trace::{Trace, TraceStep, Verdict};
+use super::steps::{Trace, TraceStep, Verdict};
 use super::world::{Attachment, World};
+use crate::net::Direction;
 use crate::net::{Family, Interface, PerFamily, Protocol};
-use crate::rule::Direction;
 
 /// How often pf sends a packet elsewhere before it drops it (pf_route in sys/netpfil/pf/pf.c).
 const ROUTED: usize = 3;

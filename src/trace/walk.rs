@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
+use super::loaded::{Pf, Ruleset};
 use super::matching::{Assumed, Hook};
 use super::packet::{Packet, Release};
-use super::pf::{Pf, Ruleset};
-use super::rule::{Action, Rule, RuleKind};
-use super::trace::{Looked, TraceStep};
+use super::steps::{Looked, TraceStep};
 use super::translate::{self, Context, Untranslated};
-use crate::pf::foreign::Called;
+use crate::pfconf::path::Called;
+use crate::pfconf::rule::{Action, Rule, RuleKind};
 
 /// Anchors in anchors that pf follows (PF_ANCHOR_STACK_MAX in sys/net/pfvar.h).
 const DEEPEST: usize = 64;

@@ -2,30 +2,22 @@
 
 use std::collections::HashSet;
 
-use super::address::{self, host};
+use super::address::{OfInterface, Operand, Part};
+use super::conditions::{self, Defaults};
 use super::lex::{Lexer, MOST, Read, Statement, Token};
-use super::rule;
-use super::words::Words;
+use super::operands::{self, host};
+use super::path::Called;
+use super::rule::{Action, Keep, Origin, Rule, RuleKind};
+use super::table::Table;
+use super::words::{Words, end};
 use super::{Conf, How, as_network};
 use crate::error::quoted;
-use crate::pf::foreign::Called;
-use crate::sim::address::{OfInterface, Operand, Part};
-use crate::sim::lookup::Table;
-use crate::sim::rule::{Action, Keep, Origin, Rule, RuleKind};
 
 /// Where, why, and the text of the statement.
 type Failure = (String, usize, String, String);
 
 /// The most anchors in anchors (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
-
-/// What has been set for the rules that follow.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Defaults {
-    pub if_bound: bool,
-    pub keep: Option<Keep>,
-    pub output: bool,
-}
 
 struct Reader<'a> {
     lexer: Lexer<'a>,
@@ -126,7 +118,7 @@ impl Reader<'_> {
             "anchor" => self.anchor(statement),
             _ => {
                 let origin = origin(statement);
-                self.add(rule::rules(words, &origin, &self.defaults)?)
+                self.add(conditions::rules(words, &origin, &self.defaults)?)
             }
         }
     }
@@ -162,7 +154,7 @@ impl Reader<'_> {
         match words.text()? {
             "skip" => {
                 words.expect("on")?;
-                let names = words.list(&mut address::on)?;
+                let names = words.list(&mut operands::on)?;
                 if let Some(on) = names.iter().find(|on| on.not) {
                     return Err(format!("skip on ! {} is not supported by pfctl(8)", on.name));
                 }
@@ -179,7 +171,7 @@ impl Reader<'_> {
             }
             "state-defaults" => {
                 let mut keep = Keep::default();
-                let bound = rule::state_options(&mut words, &mut keep, false)?;
+                let bound = conditions::state_options(&mut words, &mut keep, false)?;
                 keep.if_bound = bound.unwrap_or(self.defaults.if_bound);
                 self.defaults.keep = Some(keep);
                 end(&words)
@@ -208,7 +200,7 @@ impl Reader<'_> {
 
     fn table(&mut self, mut words: Words<'_>) -> Read<()> {
         words.next()?;
-        let name = address::table(&mut words)?;
+        let name = operands::table(&mut words)?;
         let mut table = Table::default();
         while !words.is_empty() {
             match words.next()?.shown().as_str() {
@@ -223,7 +215,7 @@ impl Reader<'_> {
                 }
                 "{" => {
                     while !words.take("}") {
-                        let (not, operand) = address::side(&mut words)?;
+                        let (not, operand) = operands::side(&mut words)?;
                         enter(&mut table, not, operand)?;
                         while words.take(",") {}
                     }
@@ -274,7 +266,7 @@ impl Reader<'_> {
             }
         };
         let call = Rule::new(origin(statement), Action::Call(RuleKind::Filter, called));
-        let rules = rule::conditions(words, call, &self.defaults)?;
+        let rules = conditions::conditions(words, call, &self.defaults)?;
         self.add(rules)?;
         if let Some(path) = path {
             self.made.rulesets.entry(path.clone()).or_default();
@@ -288,7 +280,7 @@ impl Reader<'_> {
     fn antispoof(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
         words.next()?;
         let mut block = Rule::new(origin(statement), Action::Block);
-        block.when.direction = Some(crate::rule::Direction::In);
+        block.when.direction = Some(crate::net::Direction::In);
         let mut interfaces = vec![];
         while !words.is_empty() {
             match words.next()?.bare() {
@@ -318,7 +310,7 @@ impl Reader<'_> {
         };
         for (name, dynamic) in interfaces {
             let mut network = block.clone();
-            network.when.on = Some(crate::sim::rule::On { not: true, name: name.clone() });
+            network.when.on = Some(super::rule::On { not: true, name: name.clone() });
             network.when.from.address = of(&name, Part::Network, dynamic);
             let mut own = block.clone();
             own.when.from.address = of(&name, Part::Address, dynamic);
@@ -336,10 +328,6 @@ fn below_of(path: &str, name: &str) -> String {
 
 fn origin(statement: &Statement) -> Origin {
     Origin { text: statement.text.trim_end_matches('{').trim_end().into() }
-}
-
-pub(super) fn end(words: &Words<'_>) -> Read<()> {
-    if words.is_empty() { Ok(()) } else { Err(format!("{} is not expected", words.shown())) }
 }
 
 /// An entry of a table's file: `10.0.0.0/8`, `! 10.0.0.1`.

@@ -1,51 +1,20 @@
 //! What pf does with one packet at one interface: state, translation, filter (pf_test and pf_test_rule in
 //! sys/netpfil/pf/pf.c, pf_get_translation in pf_lb.c).
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::choice::Run;
+use super::loaded::Pf;
 use super::lookup::Lookup;
 use super::matching::{Assumed, Hook};
 use super::packet::{Packet, Release};
-use super::rule::{Action, Effects, Keep, RouteKind, Rule, RuleKind};
-use super::state::{FoundState, Kept, Maker, Route, States};
-use super::trace::TraceStep;
+use super::state::{FoundState, Kept, Maker, Route};
+use super::steps::TraceStep;
 use super::translate::{self, Context, Untranslated};
 use super::walk::{Branch, Found, Walk, place, taken};
+use crate::net::Direction;
 use crate::net::Interface;
-use crate::rule::Direction;
-
-/// The rules of one anchor, or of the main ruleset, by what looks at them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Ruleset([Vec<Rule>; 4]);
-
-impl Ruleset {
-    pub(super) fn new(rules: Vec<Rule>) -> Ruleset {
-        let mut made = Ruleset::default();
-        for rule in rules {
-            made.0[rule.action.kind() as usize].push(rule);
-        }
-        made
-    }
-
-    pub(super) fn of(&self, kind: RuleKind) -> &[Rule] {
-        &self.0[kind as usize]
-    }
-}
-
-/// pf with its rules and states.
-#[derive(Clone, Debug)]
-pub(super) struct Pf {
-    pub enabled: bool,
-    pub release: Release,
-    /// By path, the main one's empty, in the order in which pf walks the children of a wildcard call.
-    pub rulesets: BTreeMap<String, Arc<Ruleset>>,
-    pub skip: Vec<String>,
-    pub syncookies: bool,
-    pub states: States,
-}
+use crate::pfconf::rule::{Action, Effects, Keep, RouteKind, RuleKind};
 
 /// What becomes of a packet behind the hook.
 pub(super) enum After {
@@ -293,7 +262,7 @@ impl<'a> Test<'a, '_> {
         pf: &'a Pf,
         found: &Found<'a>,
         kind: RuleKind,
-        pool: &super::address::Pool,
+        pool: &crate::pfconf::address::Pool,
         branch: &Branch<'a>,
     ) -> Option<Packet> {
         let cx = Context { anchor: found.anchor, lookup: self.hook.lookup, states: &pf.states, known: self.known };

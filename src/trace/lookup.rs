@@ -1,13 +1,14 @@
 //! What rules look up when a packet passes: interfaces, tables, routes, sockets. An answer may be that it cannot be known here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::address::{OfInterface, Operand, Part};
 use crate::host::{HostInterface, Interfaces, Listener};
 use crate::net::{Family, Interface, PerFamily, Protocol};
+use crate::pfconf::address::{OfInterface, Operand, Part};
+use crate::pfconf::table::Table;
 
 /// Whether a condition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,36 +47,11 @@ impl Truth {
     }
 }
 
-/// The addresses of a pf table; the longest entry that holds an address decides (pfr_match_addr in pf_table.c).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Table {
-    /// Each network, and whether it is excepted.
-    networks: HashMap<IpNet, bool>,
-    /// Names of interfaces and hosts, which pfctl looks up when it fills the table.
-    pub others: Vec<(bool, Operand)>,
-}
-
 impl Table {
-    pub(super) fn insert(&mut self, network: IpNet, not: bool) {
-        self.networks.insert(network.trunc(), not);
-    }
-
-    /// What it holds, in order.
-    pub(super) fn networks(&self) -> Vec<(bool, IpNet)> {
-        let mut all: Vec<(bool, IpNet)> = self.networks.iter().map(|(network, not)| (*not, *network)).collect();
-        all.sort_by_key(|(_, network)| *network);
-        all
-    }
-
-    /// The addresses of one family that a pool takes from it: one for each entry.
-    fn pool(&self, family: Family) -> impl Iterator<Item = IpNet> {
-        self.networks().into_iter().filter(move |(not, net)| !not && Family::of(net.addr()) == family).map(|(_, n)| n)
-    }
-
     fn holds(&self, address: IpAddr, lookup: &Lookup) -> Truth {
         let longest = (0..=IpNet::from(address).prefix_len()).rev().find_map(|length| {
             let network = IpNet::new(address, length).ok()?.trunc();
-            self.networks.get(&network).map(|not| (length, !*not))
+            self.network(network).map(|not| (length, !not))
         });
         let mut found = Truth::of(longest.is_some_and(|(_, holds)| holds));
         for (not, operand) in &self.others {

@@ -1,20 +1,27 @@
 //! Rules: filter, translation, and the calls of anchors, with their lists multiplied out as pfctl does (expand_rule in
 //! sbin/pfctl/parse.y).
 
-use super::address::{self, PROXY_PORTS, PoolFor, PoolPorts, binary, pool, unary};
+use super::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
 use super::lex::{MOST, Read, Token};
-use super::statement::{Defaults, end};
-use super::words::Words;
+use super::names;
+use super::operands::{self, PROXY_PORTS, PoolFor, PoolPorts, binary, pool, unary};
+use super::rule::{Action, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
+use super::words::{Words, end};
 use crate::error::quoted;
+use crate::net::Direction;
 use crate::net::Family;
-use crate::rule::Direction;
-use crate::sim::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
-use crate::sim::names;
-use crate::sim::rule::{Action, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
 
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const TCP: u8 = 6;
+
+/// What has been set for the rules that follow.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Defaults {
+    pub if_bound: bool,
+    pub keep: Option<Keep>,
+    pub output: bool,
+}
 
 /// Each address, and whether it is any other one.
 type Addresses = Vec<(bool, Operand)>;
@@ -221,9 +228,12 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         "out" => when.direction = Some(Direction::Out),
         "quick" => rule.quick = true,
         "once" => rule.once = true,
-        "log" => words.skip_brackets()?,
+        "log" => {
+            rule.log = true;
+            words.skip_brackets()?;
+        }
         "all" | "allow-opts" | "fastroute" | "divert-reply" => {}
-        "on" => lists.on = words.list(&mut address::on)?,
+        "on" => lists.on = words.list(&mut operands::on)?,
         "inet" => when.family = Some(Family::Inet),
         "inet6" => when.family = Some(Family::Inet6),
         "proto" => {
@@ -261,7 +271,8 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         "fragment" => when.fragment = true,
         "max-pkt-rate" => when.max_pkt_rate = Some(rate(words)?),
         "max-pkt-size" => effects.max_pkt_size = words.number()?,
-        "label" | "ridentifier" => _ = words.text()?,
+        "label" => rule.labels.push(words.text()?.to_owned()),
+        "ridentifier" => _ = words.text()?,
         "queue" | "dnpipe" | "dnqueue" => match words.peek() {
             "(" => words.skip_brackets()?,
             _ => _ = words.text()?,
@@ -279,10 +290,10 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         },
         "tag" => rule.tag = Some(words.strings()?),
         "tagged" => when.tagged = Some((false, words.strings()?)),
-        "received-on" => when.received_on = Some(address::on(words)?),
+        "received-on" => when.received_on = Some(operands::on(words)?),
         "!" => match words.next()?.bare() {
             "tagged" => when.tagged = Some((true, words.strings()?)),
-            "received-on" => when.received_on = Some(On { not: true, ..address::on(words)? }),
+            "received-on" => when.received_on = Some(On { not: true, ..operands::on(words)? }),
             word => return Err(format!("! {word} is not known")),
         },
         "rtable" => effects.rtable = Some(words.number()?),
@@ -336,7 +347,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
     Ok(())
 }
 
-fn route(when: &mut crate::sim::rule::Conditions, words: &mut Words<'_>) -> Read<Pool> {
+fn route(when: &mut super::rule::Conditions, words: &mut Words<'_>) -> Read<Pool> {
     let (pool, _) = pool(words, PoolFor::Route)?;
     if when.family.is_none() && !pool.prefer_ipv6_nexthop {
         when.family = pool.addresses.iter().find_map(|address| address.address.as_ref()?.family());
@@ -358,7 +369,7 @@ pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: b
             "max-src-nodes" => keep.max_src_nodes = words.number()?,
             "max-src-conn-rate" => _ = rate(words)?,
             "overload" => {
-                address::table(words)?;
+                operands::table(words)?;
                 if words.take("flush") {
                     words.take("global");
                 }
@@ -389,12 +400,12 @@ fn rate(words: &mut Words<'_>) -> Read<(u32, u32)> {
 
 /// `any`, `{ a, ! b } port { 80, 443 }`
 fn sides(words: &mut Words<'_>) -> Read<(Addresses, Vec<Ports>)> {
-    let mut addresses = if words.peek() == "port" { vec![] } else { words.list(&mut address::side)? };
+    let mut addresses = if words.peek() == "port" { vec![] } else { words.list(&mut operands::side)? };
     // any in a list is any alone
     if addresses.iter().any(|(_, operand)| *operand == Operand::Any) {
         addresses.clear();
     }
-    let ports = if words.take("port") { words.list(&mut address::ports)? } else { vec![] };
+    let ports = if words.take("port") { words.list(&mut operands::ports)? } else { vec![] };
     Ok((addresses, ports))
 }
 

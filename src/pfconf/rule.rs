@@ -1,14 +1,14 @@
-//! One rule as pf evaluates it: no lists, no macros. What does not decide where a packet goes (labels, logs, queues) is not kept.
+//! One rule as pf evaluates it: no lists, no macros. Of what does not decide where a packet goes only labels and `log` are kept.
 
 use std::sync::Arc;
 
 use super::address::{Compared, Pool, Side};
+use crate::net::Direction;
 use crate::net::Family;
-use crate::rule::Direction;
 
 /// The rulesets of an anchor, by what looks at them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RuleKind {
+pub(crate) enum RuleKind {
     Nat,
     Rdr,
     Binat,
@@ -17,7 +17,7 @@ pub(super) enum RuleKind {
 
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     Pass,
     Block,
     /// Does not decide; its effects hold for the packet from here on.
@@ -34,7 +34,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    pub(super) fn kind(&self) -> RuleKind {
+    pub(crate) fn kind(&self) -> RuleKind {
         match self {
             Action::Pass | Action::Block | Action::Match => RuleKind::Filter,
             Action::Translate { kind, .. } | Action::Call(kind, _) => *kind,
@@ -44,7 +44,7 @@ impl Action {
 
 /// `keep state` and its options, as far as they decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Keep {
+pub(crate) struct Keep {
     pub synproxy: bool,
     pub if_bound: bool,
     /// 0 for no limit.
@@ -55,14 +55,14 @@ pub(super) struct Keep {
 }
 
 impl Keep {
-    pub(super) fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         self.max > 0 || self.max_src_states > 0 || self.max_src_conn > 0 || self.max_src_nodes > 0
     }
 }
 
 /// Where a rule sends a packet, past the routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RouteKind {
+pub(crate) enum RouteKind {
     /// `route-to`
     Packets,
     /// `reply-to`
@@ -73,7 +73,7 @@ pub(super) enum RouteKind {
 
 /// What pass and match rules do besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Effects {
+pub(crate) struct Effects {
     pub keep: Option<Keep>,
     pub nat_to: Option<Pool>,
     pub rdr_to: Option<Pool>,
@@ -88,7 +88,7 @@ pub(super) struct Effects {
 
 /// `user` and `group`: their operator with numbers, or the names of which the numbers are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     Number(Compared<u32>),
     /// `unknown`, where no socket has the packet: equal, or not.
     Unknown {
@@ -99,14 +99,14 @@ pub(super) enum Owner {
 
 /// An interface or group, and whether it is any other (`! em0`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct On {
+pub(crate) struct On {
     pub not: bool,
     pub name: String,
 }
 
 /// Which packets a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Conditions {
+pub(crate) struct Conditions {
     pub direction: Option<Direction>,
     pub on: Option<On>,
     pub family: Option<Family>,
@@ -136,7 +136,7 @@ pub(super) struct Conditions {
 
 /// Where a rule stands, for messages. It is no part of what the rule is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// As it was written.
     pub text: Arc<str>,
 }
@@ -151,11 +151,13 @@ impl Eq for Origin {}
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     pub origin: Origin,
     pub action: Action,
     pub quick: bool,
     pub when: Conditions,
+    pub log: bool,
+    pub labels: Vec<String>,
     pub tag: Option<String>,
     /// Not unless it has any: most rules do not.
     pub effects: Box<Effects>,
@@ -165,7 +167,7 @@ pub(super) struct Rule {
 
 impl Rule {
     /// A rule that takes every packet.
-    pub(super) fn new(origin: Origin, action: Action) -> Rule {
+    pub(crate) fn new(origin: Origin, action: Action) -> Rule {
         Rule {
             origin,
             action,
@@ -191,6 +193,8 @@ impl Rule {
                 tagged: None,
                 unknown: None,
             },
+            log: false,
+            labels: vec![],
             tag: None,
             effects: Box::default(),
             once: false,

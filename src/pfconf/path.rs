@@ -1,0 +1,71 @@
+//! Paths of anchors: what a call leads to, and what is below what.
+
+use std::fmt;
+
+use crate::name::PARENT;
+
+/// What a call leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Called {
+    /// The path of the anchor, from the root.
+    pub(crate) path: String,
+    /// Its children are meant, not itself: `rdr/*`.
+    pub(crate) children: bool,
+}
+
+impl Called {
+    /// What the ruleset of anchor `caller` calls as `call`: below itself; above it for each `../` in front, and nowhere else,
+    /// since pf takes any later `..` for a name; from the root with a `/` in front (pf_kanchor_setup in
+    /// sys/netpfil/pf/pf_ruleset.c).
+    pub(crate) fn resolve(caller: &str, call: &str) -> Called {
+        let (mut base, mut rest) = match call.strip_prefix('/') {
+            Some(absolute) => ("", absolute),
+            None => (caller, call),
+        };
+        while let Some(above) = rest.strip_prefix("../").filter(|_| !call.starts_with('/')) {
+            base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
+            // the children of one above are told as "..//*" (pf_kanchor_copyout)
+            rest = above.trim_start_matches('/');
+        }
+        match rest.strip_suffix('*').filter(|parent| parent.is_empty() || parent.ends_with('/')) {
+            Some(parent) => Called { path: join(base, parent.trim_end_matches('/')), children: true },
+            None => Called { path: join(base, rest), children: false },
+        }
+    }
+
+    /// Whether it is kport's anchors that are called.
+    pub(crate) fn is_kport(&self) -> bool {
+        self.children && self.path == PARENT
+    }
+
+    /// The anchors that it leads to; `children` lists those directly below one.
+    pub(crate) fn anchors<E>(self, children: impl FnOnce(&str) -> Result<Vec<String>, E>) -> Result<Vec<String>, E> {
+        if !self.children {
+            return Ok(vec![self.path]);
+        }
+        Ok(children(&self.path)?.iter().map(|child| join(&self.path, child)).collect())
+    }
+}
+
+impl fmt::Display for Called {
+    /// As it is called from the main ruleset.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.children {
+            true => f.write_str(&join(&self.path, "*")),
+            false => f.write_str(&self.path),
+        }
+    }
+}
+
+/// The path of a child.
+pub(crate) fn join(anchor: &str, child: &str) -> String {
+    match (anchor, child) {
+        ("", path) | (path, "") => path.to_owned(),
+        _ => format!("{anchor}/{child}"),
+    }
+}
+
+/// Whether an anchor is kport's own, or the one above those.
+pub(crate) fn is_own(path: &str) -> bool {
+    path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,38 @@
+//! What pf has loaded: rules by path, and its states.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::packet::Release;
+use super::state::States;
+use crate::pfconf::rule::{Rule, RuleKind};
+
+/// The rules of one anchor, or of the main ruleset, by what looks at them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ruleset([Vec<Rule>; 4]);
+
+impl Ruleset {
+    pub(super) fn new(rules: Vec<Rule>) -> Ruleset {
+        let mut made = Ruleset::default();
+        for rule in rules {
+            made.0[rule.action.kind() as usize].push(rule);
+        }
+        made
+    }
+
+    pub(super) fn of(&self, kind: RuleKind) -> &[Rule] {
+        &self.0[kind as usize]
+    }
+}
+
+/// pf with its rules and states.
+#[derive(Clone, Debug)]
+pub(super) struct Pf {
+    pub enabled: bool,
+    pub release: Release,
+    /// By path, the main one's empty, in the order in which pf walks the children of a wildcard call.
+    pub rulesets: BTreeMap<String, Arc<Ruleset>>,
+    pub skip: Vec<String>,
+    pub syncookies: bool,
+    pub states: States,
+}
