@@ -10,6 +10,7 @@ mod with_conf;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
-use crate::pfconf::path::{self, Called};
+use crate::pfconf::Conf;
 use crate::rule::{Count, Rule};
 pub use with_conf::WithConf;
 
@@ -82,31 +83,6 @@ pub struct Status {
     pub anchor: bool,
 }
 
-/// The calls of kport's anchors by `keyword` (`nat-anchor`, `rdr-anchor`, `anchor`) in a main ruleset: the number of the line,
-/// counted from 0, and the conditions; empty for a call that is always made.
-pub fn calls_of_kport(main: &str, keyword: &str) -> Vec<(usize, String)> {
-    // what stands in the braces of an anchor without a name is called from there
-    let mut caller = String::new();
-    let mut found = Vec::new();
-    for (at, line) in main.lines().enumerate() {
-        let shown = line.split('#').next().unwrap_or_default();
-        if let Some(called) = foreign::call(line, keyword)
-            && Called::resolve(&caller, called).is_kport()
-        {
-            let rest = shown.rsplit('"').next().unwrap_or_default();
-            let conditions: Vec<&str> = rest.split_whitespace().filter(|word| *word != "all").collect();
-            found.push((at, conditions.join(" ")));
-        }
-        let shown = shown.trim();
-        if shown.starts_with("anchor ") && shown.ends_with(" {") {
-            caller = path::join(&caller, "_");
-        } else if shown == "}" {
-            caller = caller.rsplit_once('/').map_or("", |(outer, _)| outer).to_owned();
-        }
-    }
-    found
-}
-
 /// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +102,10 @@ pub struct ForeignRedirect {
     /// The rule as it was found, for the message.
     pub text: String,
 }
+
+/// Rulesets by path from the root. The main one, with the tables and the skipped interfaces, comes first, and its path is empty;
+/// then each anchor that is called.
+pub type Rulesets = Vec<(String, Arc<Conf>)>;
 
 /// States to end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -240,14 +220,13 @@ pub trait Firewall {
     /// a table which is nowhere, and matches nobody by it.
     fn has_table(&self, table: &Table) -> Result<bool>;
 
-    /// The rulesets that pf evaluates, by path, as pf.conf(5) text: the main one, whose path is empty, with the tables and
-    /// the skipped interfaces; then each anchor that is called. For `trace::World::of_pf`.
-    fn rulesets(&self) -> Result<Vec<(String, String)>>;
+    /// The rulesets that pf evaluates, for [`World::of_pf`](crate::trace::World::of_pf).
+    fn rulesets(&self) -> Result<Rulesets>;
 
-    /// The main ruleset as pf.conf(5) text: the skipped interfaces, then translation rules, then filter rules. What every
-    /// transaction asks, so that it may be what was read of a ruleset that has not changed since. The tables are left out.
-    fn main_ruleset(&self) -> Result<String> {
-        let why = format!("backend {} does not tell the main ruleset", self.name());
+    /// The main ruleset: the skipped interfaces, translation and filter rules. What every transaction asks, so that it may be
+    /// what was read of a ruleset that has not changed since. The tables are left out.
+    fn main_ruleset(&self) -> Result<Arc<Conf>> {
+        let why = format!("backend {} does not read the main ruleset", self.name());
         Err(Error::new(Kind::Unsupported, why))
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod address;
 mod conditions;
 mod lex;
 pub(crate) mod names;
+pub(crate) mod nested;
 mod operands;
 pub(crate) mod path;
 mod print;
@@ -13,18 +14,16 @@ mod statements;
 pub(crate) mod table;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::{HostInterface, Interfaces};
 use crate::name;
-use crate::net::Direction;
-use crate::net::{Family, Interface};
-use address::{Operand, Side};
+use crate::net::Interface;
+use address::Operand;
 use path::Called;
 use rule::{Action, Rule, RuleKind};
 use table::Table;
@@ -40,6 +39,8 @@ pub struct Conf {
     pub(crate) ether: Vec<String>,
     /// `set syncookies always`
     pub(crate) syncookies: bool,
+    /// What pfctl(8) has printed and nobody here knows: where it stands, and why it was not read.
+    pub(crate) unread: Vec<String>,
 }
 
 /// How a text is read.
@@ -62,26 +63,20 @@ impl Conf {
         Conf::read(&text, How { name: &name, files: Some(&read), output: false })
     }
 
-    /// Reads what pfctl(8) prints of a ruleset. What is not known of a rule becomes a condition that cannot be decided.
-    pub fn of_output(text: &str) -> Result<Conf> {
-        Conf::read(text, How { output: true, ..How::default() })
+    /// Reads what pfctl(8) prints of a ruleset. What is not known of a rule becomes a condition that cannot be decided, and a
+    /// statement that is not known is [kept](Conf::unread) and passed over.
+    pub fn of_output(text: &str) -> Conf {
+        statements::read(text, How { output: true, ..How::default() })
+            .unwrap_or_else(|failure| Conf { unread: vec![shown(failure)], ..Conf::default() })
+    }
+
+    /// What of pfctl's output could not be read, a line each.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
     }
 
     fn read(text: &str, how: How<'_>) -> Result<Conf> {
-        let read = statements::read(text, how);
-        read.map_err(|(file, line, why, text)| {
-            let text = if text.is_empty() { text } else { format!(": {}", quoted(&text)) };
-            Error::new(Kind::Unsupported, format!("{file} line {line}: {why}{text}"))
-        })
-    }
-
-    /// The rulesets by path as text, each by itself: the main one with the settings, and those of anchors in braces and of `load
-    /// anchor`.
-    pub fn texts(&self) -> Vec<(String, String)> {
-        let mut all = vec![(String::new(), self.settings() + &print::flat(self.rules()))];
-        let anchors = self.rulesets.iter().filter(|(path, _)| !path.is_empty());
-        all.extend(anchors.map(|(path, rules)| (path.clone(), print::flat(rules))));
-        all
+        statements::read(text, how).map_err(|failure| Error::new(Kind::Unsupported, shown(failure)))
     }
 
     /// The main ruleset, or that of the anchor which the text is for.
@@ -94,52 +89,96 @@ impl Conf {
         self.tables.contains_key(table.as_str())
     }
 
-    /// Whether it calls this path, `kport/*` for example, for nat, rdr and filter rules.
-    pub fn calls(&self, path: &str) -> [bool; 3] {
-        [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| {
-            self.rules().iter().any(|rule| {
-                matches!(&rule.action, Action::Call(of, called) if *of == kind && Called::resolve("", called).to_string() == path)
-            })
-        })
+    /// The calls of kport's anchors, in the order of evaluation: those of the ruleset itself, and those that stand in the braces
+    /// of anchors.
+    pub(crate) fn calls_of_kport(&self, kind: RuleKind) -> Vec<&Rule> {
+        let mut found = vec![];
+        self.find_calls("", kind, &mut found);
+        found
+    }
+
+    fn find_calls<'a>(&'a self, path: &str, kind: RuleKind, found: &mut Vec<&'a Rule>) {
+        for rule in self.rulesets.get(path).into_iter().flatten() {
+            let Action::Call(of, called) = &rule.action else { continue };
+            let called = Called::resolve(path, called);
+            if *of == kind && called.is_kport() {
+                found.push(rule);
+            } else if self.in_braces(path, &called) {
+                self.find_calls(&called.path, kind, found);
+            }
+        }
+    }
+
+    /// The filter rules that are evaluated before the first call of kport's anchors; none if nothing calls them.
+    pub(crate) fn before_kport(&self) -> Vec<&Rule> {
+        let mut before = vec![];
+        if self.find_before("", &mut before) { before } else { vec![] }
+    }
+
+    fn find_before<'a>(&'a self, path: &str, before: &mut Vec<&'a Rule>) -> bool {
+        for rule in self.rulesets.get(path).into_iter().flatten() {
+            if let Action::Call(RuleKind::Filter, called) = &rule.action {
+                let called = Called::resolve(path, called);
+                if called.is_kport() || self.in_braces(path, &called) && self.find_before(&called.path, before) {
+                    return true;
+                }
+            } else if rule.action.kind() == RuleKind::Filter {
+                before.push(rule);
+            }
+        }
+        false
+    }
+
+    /// Whether what is called stands in braces below the caller.
+    fn in_braces(&self, caller: &str, called: &Called) -> bool {
+        !called.children && called.path.len() > caller.len() && self.rulesets.contains_key(&called.path)
+    }
+
+    /// Whether kport's anchors are called for nat, rdr and filter rules.
+    pub(crate) fn calls_kport(&self) -> [bool; 3] {
+        [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| !self.calls_of_kport(kind).is_empty())
+    }
+
+    /// What stands in the braces of an anchor, as a ruleset of its own.
+    pub(crate) fn below(&self, anchor: &str) -> Conf {
+        let below = |path: &String| Some(path.strip_prefix(anchor)?.trim_start_matches('/').to_owned());
+        let inside =
+            |path: &String| path == anchor || path.strip_prefix(anchor).is_some_and(|rest| rest.starts_with('/'));
+        let rulesets = self.rulesets.iter().filter(|(path, _)| inside(path));
+        let rulesets = rulesets.filter_map(|(path, rules)| Some((below(path)?, rules.clone()))).collect();
+        Conf { rulesets, ..Conf::default() }
+    }
+
+    /// Adds what was read of another kind of rules for the same ruleset.
+    pub(crate) fn append(&mut self, other: &Conf) {
+        for (path, rules) in &other.rulesets {
+            self.rulesets.entry(path.clone()).or_default().extend_from_slice(rules);
+        }
+        self.unread.extend_from_slice(&other.unread);
+    }
+
+    /// The tables that its rules name.
+    pub(crate) fn named_tables(&self) -> BTreeSet<&str> {
+        fn of_rule(rule: &Rule) -> impl Iterator<Item = &Operand> {
+            let ends = [&rule.when.from.address, &rule.when.to.address].into_iter();
+            ends.chain(rule.pools().flat_map(|pool| &pool.addresses).filter_map(|at| at.address.as_ref()))
+        }
+        let operands = self.rulesets.values().flatten().flat_map(of_rule);
+        operands
+            .filter_map(|operand| if let Operand::Table(name) = operand { Some(name.as_str()) } else { None })
+            .collect()
     }
 
     /// The interfaces and groups of `set skip` whose names kport knows.
     pub fn skipped(&self) -> Vec<Interface> {
         self.skip.iter().filter_map(|name| name.parse().ok()).collect()
     }
+}
 
-    /// The rule that keeps IPv6 neighbour discovery (icmp6) from passing an interface, if one does. Its addresses are link-local,
-    /// multicast and what is asked for: a block of certain addresses is not taken to be meant for it, a pass of certain
-    /// addresses is if it names icmp6.
-    pub fn blocks_neighbours(&self, all: &[HostInterface], on: Interface, direction: Direction) -> Option<&str> {
-        const ICMP6: u8 = 58;
-        let is_in = |name: &str| name.parse().is_ok_and(|name| Interfaces(all).is_in(on, name));
-        if self.skip.iter().any(|name| is_in(name)) {
-            return None;
-        }
-        let mut last: Option<&Rule> = None;
-        for rule in self.rules() {
-            let when = &rule.when;
-            let certain = when.from != Side::any() || when.to != Side::any() || when.tagged.is_some();
-            let meant = match rule.action {
-                Action::Block => !certain,
-                Action::Pass => !certain || when.protocol == Some(ICMP6),
-                Action::Match | Action::Translate { .. } | Action::Call(..) => false,
-            };
-            if meant
-                && when.on.as_ref().is_none_or(|on| is_in(&on.name) != on.not)
-                && when.direction.is_none_or(|wanted| wanted == direction)
-                && when.family != Some(Family::Inet)
-                && when.protocol.is_none_or(|number| number == ICMP6)
-            {
-                last = Some(rule);
-                if rule.quick {
-                    break;
-                }
-            }
-        }
-        last.filter(|rule| rule.action == Action::Block).map(|rule| &*rule.origin.text)
-    }
+/// "pf.conf line 3: why: the statement"
+fn shown((file, line, why, text): statements::Failure) -> String {
+    let text = if text.is_empty() { text } else { format!(": {}", quoted(&text)) };
+    format!("{file} line {line}: {why}{text}")
 }
 
 impl FromStr for Conf {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
-use crate::pf::{Firewall, Status};
+use crate::pf::{Firewall, Rulesets, Status};
 use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
 use crate::readiness::Surroundings;
@@ -18,7 +18,7 @@ pub(super) struct Evidence<'a> {
     pub(super) interfaces: Result<Vec<HostInterface>>,
     pub(super) status: Result<Status>,
     /// By path; the main ruleset's is empty.
-    pub(super) rulesets: Result<Vec<(String, String)>>,
+    pub(super) rulesets: Result<Rulesets>,
     /// Where files of the host are looked for; `None` for a host that is played.
     pub(super) root: Option<PathBuf>,
     /// What is published; records of an earlier boot and those that cannot be read are left out.
@@ -68,14 +68,14 @@ impl<'a> Evidence<'a> {
         Ok(Surroundings { host: self.host, interfaces: self.interfaces()?, rulesets })
     }
 
-    pub(super) fn main(&self) -> Option<&str> {
-        let (_, text) = self.rulesets.as_ref().ok()?.iter().find(|(path, _)| path.is_empty())?;
-        Some(text)
+    pub(super) fn main(&self) -> Option<&Conf> {
+        let (_, conf) = self.rulesets.as_ref().ok()?.iter().find(|(path, _)| path.is_empty())?;
+        Some(conf)
     }
 
-    /// Whether the simulator can read the main ruleset.
+    /// Whether all of the main ruleset was read.
     pub(super) fn main_is_readable(&self) -> bool {
-        self.main().is_some_and(|main| main.parse::<Conf>().is_ok())
+        self.main().is_some_and(|main| main.unread().is_empty())
     }
 
     pub(super) fn sysctl_is_on(&self, name: &str) -> Result<bool> {

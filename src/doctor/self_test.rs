@@ -389,8 +389,8 @@ impl Ground for Played {
 
     fn connects(&self) -> Result<bool> {
         let mut world = World::of_host(&self.host, Release::V15)?;
-        for (path, text) in self.sim.rulesets()? {
-            if path.is_empty() { world.load_main(&text)? } else { world.load_text(&path, &text)? }
+        for (path, conf) in self.sim.rulesets()? {
+            world.load_conf(&path, &conf);
         }
         let at = |network, port| Ok::<_, Error>(SocketAddr::new(address(network)?, port));
         let client = Party::Jail(CLIENT.to_owned());

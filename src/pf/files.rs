@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
 use crate::files::{Folder, names_in, read_file, replace_file};
 use crate::name::{Anchor, PARENT, Table};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, States, Status, foreign};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::pfconf::Conf;
 use crate::rule::{self, Count, Rule};
 
@@ -53,17 +53,10 @@ impl Sim {
         self.dir.join(format!("{}.json", anchor.child()))
     }
 
-    /// The admin's main ruleset, pf.conf(5) text in `main.conf`; `None` where there is no such file.
-    fn main_conf(&self) -> Result<Option<String>> {
+    /// The admin's main ruleset, `main.conf`, or what stands in for it.
+    fn main(&self) -> Result<Conf> {
         let path = self.dir.join(MAIN_CONF);
-        let failed = |e: io::Error| Error::io(format_args!("read {}", path.display()), &e);
-        let Some(bytes) = read_file(&path, MOST).map_err(failed)? else { return Ok(None) };
-        String::from_utf8(bytes).map(Some).map_err(|_| failed(io::ErrorKind::InvalidData.into()))
-    }
-
-    fn main(&self) -> Result<Option<Conf>> {
-        let path = self.dir.join(MAIN_CONF);
-        if path.exists() { Conf::of_file(&path).map(Some) } else { Ok(None) }
+        if path.exists() { Conf::of_file(&path) } else { MAIN.parse() }
     }
 
     /// The rules that an anchor holds.
@@ -81,41 +74,10 @@ impl Sim {
     }
 }
 
-/// As much of a [`Rule`] as its number of rules in pf needs.
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Counted {
-    Nat { matches: Lists },
-    Rdr { matches: Lists },
-    Pass { matches: Lists },
-}
-
-/// The lists of a [`Match`](crate::rule::Match).
-#[derive(Deserialize)]
-struct Lists {
-    on: Vec<IgnoredAny>,
-    from: Vec<IgnoredAny>,
-    to: Vec<IgnoredAny>,
-}
-
-impl Lists {
-    fn members(&self) -> usize {
-        [&self.on, &self.from, &self.to].map(|list| list.len().max(1)).iter().product()
-    }
-}
-
-/// What pf would say of rules. No packet came by, so all counters are zeros.
-fn loaded(rules: &[Counted]) -> Loaded {
-    let mut loaded = Loaded::default();
-    let mut filters = 0;
-    for rule in rules {
-        match rule {
-            Counted::Nat { matches } | Counted::Rdr { matches } => loaded.translations += matches.members(),
-            Counted::Pass { matches } => filters += matches.members(),
-        }
-    }
-    loaded.filters = vec![Counters::default(); filters];
-    loaded
+/// What pf would count for rules. No packet came by, so all counters are zeros.
+fn loaded(rules: &[Rule]) -> Loaded {
+    let Count { translations, filters } = Count::of(rules);
+    Loaded { translations, filters: vec![Counters::default(); filters] }
 }
 
 impl Firewall for Sim {
@@ -149,11 +111,10 @@ impl Firewall for Sim {
     }
 
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        let Count { translations, filters } = Count::of(&self.rules(anchor)?);
-        Ok(Loaded { translations, filters: vec![Counters::default(); filters] })
+        Ok(loaded(&self.rules(anchor)?))
     }
 
-    /// The directory is opened once, and of the rules no more is read than counts.
+    /// The directory is opened once.
     fn loaded_all(&self, _: bool) -> Result<BTreeMap<String, Loaded>> {
         let failed = |e: io::Error| Error::io(format_args!("read {}", self.dir.display()), &e);
         let mut all = BTreeMap::new();
@@ -163,7 +124,7 @@ impl Firewall for Sim {
             let Some(anchor) = name.strip_suffix(".json").and_then(Anchor::from_child) else { continue };
             let failed = |e: io::Error| Error::io(format_args!("read {}", self.path(&anchor).display()), &e);
             if folder.read(&name, MOST, &mut bytes).map_err(failed)? {
-                let rules: Vec<Counted> = self.read(&anchor, &bytes)?;
+                let rules: Vec<Rule> = self.read(&anchor, &bytes)?;
                 name.truncate(anchor.child().len());
                 all.insert(name, loaded(&rules));
             }
@@ -181,34 +142,30 @@ impl Firewall for Sim {
     }
 
     fn status(&self) -> Result<Status> {
-        let calls = |main: Conf| main.calls(&format!("{PARENT}/*"));
-        let [nat_anchor, rdr_anchor, anchor] = self.main()?.map_or([true; 3], calls);
+        let [nat_anchor, rdr_anchor, anchor] = self.main()?.calls_kport();
         Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
     }
 
     /// The redirects of `main.conf`.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        let main = self.main_conf()?.unwrap_or_default();
-        Ok(main.lines().filter_map(|line| foreign::redirect("", line)).collect())
+        Ok(foreign::of_conf(&self.main()?))
     }
 
     /// Every table is there as long as nobody has said, in `main.conf`, which ones are.
     fn has_table(&self, table: &Table) -> Result<bool> {
-        Ok(self.main()?.is_none_or(|main| main.has_table(table)))
+        Ok(!self.dir.join(MAIN_CONF).exists() || self.main()?.has_table(table))
     }
 
-    fn main_ruleset(&self) -> Result<String> {
-        Ok(self.main_conf()?.unwrap_or_else(|| MAIN.to_owned()))
+    fn main_ruleset(&self) -> Result<Arc<Conf>> {
+        self.main().map(Arc::new)
     }
 
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        let mut all = match self.main()? {
-            Some(conf) => conf.texts(),
-            None => vec![(String::new(), MAIN.to_owned())],
-        };
+    fn rulesets(&self) -> Result<Rulesets> {
+        let mut all = vec![(String::new(), self.main_ruleset()?)];
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {
-                all.push((format!("{PARENT}/{child}"), rule::text(&self.rules(&anchor)?)));
+                let rules: Conf = rule::text(&self.rules(&anchor)?).parse()?;
+                all.push((format!("{PARENT}/{child}"), Arc::new(rules)));
             }
         }
         Ok(all)

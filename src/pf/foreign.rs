@@ -1,76 +1,66 @@
 //! What the rulesets of others say: which anchors they call, and which redirects may stand in kport's way. The one place that
-//! decides where is looked, whichever backend reads.
+//! decides which rulesets are read, whichever backend reads.
 //!
 //! Whatever somebody loads must not make kport fail, so each part of a rule that is not understood counts as "any": the
 //! redirect is then wider than it is, and never overlooked.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::convert::Infallible;
 
-use serde::{Deserialize, Serialize};
-
-use crate::net::{Family, Interface, Place, PortRange, Protocol};
+use crate::net::{Place, PortRange, Protocol};
 use crate::pf::ForeignRedirect;
-use crate::pfconf::path::{Called, is_own};
-
-/// The anchor that a line calls, if it does so with `keyword`: `rdr-anchor "rdr/*" on em0 all`.
-pub(crate) fn call<'a>(line: &'a str, keyword: &str) -> Option<&'a str> {
-    let rest = line.trim_start().strip_prefix(keyword)?.strip_prefix(" \"")?;
-    rest.split_once('"').map(|(called, _)| called)
-}
-
-/// The rulesets of an anchor that may redirect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ruleset {
-    /// rdr rules
-    Rdr,
-    /// binat rules, which give an address of the host to another machine
-    Binat,
-    /// filter rules: 15 has `rdr-to` among them
-    Filter,
-}
-
-/// A rule of somebody's, as far as it matters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Found {
-    /// It calls an anchor, by what it says: see [`Called::resolve`].
-    Call(String),
-    /// It redirects.
-    Redirect(ForeignRedirect),
-}
+use crate::pfconf::Conf;
+use crate::pfconf::address::{Operand, Operator, Ports};
+use crate::pfconf::path::{self, Called, is_own};
+use crate::pfconf::rule::{Action, Rule, RuleKind};
 
 /// Who reads what pf holds.
 pub(crate) trait Reader {
     /// Why it could not.
     type Error;
-    /// The rules of a ruleset that matter; none where there is no such anchor.
-    fn read(&self, anchor: &str, ruleset: Ruleset) -> Result<Vec<Found>, Self::Error>;
-    /// The names of the anchors directly below `anchor`; none where there is no such anchor.
+    /// Shows each rule of one kind in an anchor; none if there is no such anchor.
+    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&Rule)) -> Result<(), Self::Error>;
+    /// The names of the anchors directly below `anchor`; none if there is no such anchor.
     fn children(&self, anchor: &str) -> Result<Vec<String>, Self::Error>;
+}
+
+/// A ruleset that was read from a file, with what stands in it for its anchors.
+impl Reader for Conf {
+    type Error = Infallible;
+
+    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&Rule)) -> Result<(), Infallible> {
+        let rules = self.rulesets.get(anchor).into_iter().flatten();
+        rules.filter(|rule| rule.action.kind() == kind).for_each(show);
+        Ok(())
+    }
+
+    fn children(&self, anchor: &str) -> Result<Vec<String>, Infallible> {
+        let below = path::join(anchor, "");
+        let name = |path: &String| {
+            let rest = if below.is_empty() { Some(&**path) } else { path.strip_prefix(&below)?.strip_prefix('/') };
+            rest.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned)
+        };
+        Ok(self.rulesets.keys().filter_map(name).collect())
+    }
 }
 
 /// Every redirect that pf evaluates outside kport's anchors, in the main ruleset and in the anchors that are called from there,
 /// at whatever depth. What no ruleset calls takes no packet, and is left alone: so a tool whose anchor is not called is in
 /// nobody's way.
-pub(crate) fn redirects<R: Reader>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
+pub(crate) fn redirects<R: Reader + ?Sized>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
     let mut found = Vec::new();
-    for ruleset in [Ruleset::Rdr, Ruleset::Binat, Ruleset::Filter] {
+    // filter rules of 15 have `rdr-to`; a binat rule gives an address of the host to another machine
+    for kind in [RuleKind::Rdr, RuleKind::Binat, RuleKind::Filter] {
         let mut seen = HashSet::from([String::new()]);
         let mut waiting = vec![String::new()];
         while let Some(anchor) = waiting.pop() {
-            for rule in reader.read(&anchor, ruleset)? {
-                let call = match rule {
-                    Found::Redirect(redirect) => {
-                        found.push(redirect);
-                        continue;
-                    }
-                    Found::Call(call) => call,
-                };
-                let called = Called::resolve(&anchor, &call);
-                // kport's may be many: they are not asked for
-                if is_own(&called.path) {
-                    continue;
-                }
+            let mut calls = vec![];
+            reader.each(&anchor, kind, &mut |rule| match &rule.action {
+                Action::Call(_, called) => calls.push(Called::resolve(&anchor, called)),
+                _ => found.extend(redirect(&anchor, rule)),
+            })?;
+            // kport's may be many: they are not asked for
+            for called in calls.into_iter().filter(|called| !is_own(&called.path)) {
                 let reached = called.anchors(|parent| reader.children(parent))?;
                 waiting.extend(reached.into_iter().filter(|path| !is_own(path) && seen.insert(path.clone())));
             }
@@ -81,101 +71,68 @@ pub(crate) fn redirects<R: Reader>(reader: &R) -> Result<Vec<ForeignRedirect>, R
     Ok(found)
 }
 
-/// The redirect that a line of `pfctl -sn -P` or `pfctl -sr -P` is, if it is one for a protocol that has ports.
-pub(crate) fn redirect(anchor: &str, line: &str) -> Option<ForeignRedirect> {
-    let words = words(line);
-    let find = |word: &str, range: &[&str]| range.iter().position(|w| *w == word);
-    // what it leads to does not matter
-    let end = match *words.first()? {
-        "rdr" | "binat" => find("->", &words).unwrap_or(words.len()),
-        "pass" | "match" => find("rdr-to", &words)?,
+/// The redirects of a ruleset that was read from a file.
+pub(crate) fn of_conf(conf: &Conf) -> Vec<ForeignRedirect> {
+    redirects(conf).unwrap_or_else(|never| match never {})
+}
+
+/// The redirect that a rule is, if it is one for a protocol that has ports.
+pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
+    let when = &rule.when;
+    let to = match &rule.action {
+        Action::Translate { kind: RuleKind::Rdr, pool: Some(_), .. } => Some(&when.to),
+        // the address that it gives to another machine: rdr rules are asked first, and would take its packets
+        // (pf_get_translation in sys/netpfil/pf/pf_lb.c)
+        Action::Translate { kind: RuleKind::Binat, pool: Some(_), .. } => None,
+        Action::Pass | Action::Match if rule.effects.rdr_to.is_some() => Some(&when.to),
         _ => return None,
     };
-    // the address that binat gives to another machine: rdr rules are asked first, and would take its packets (pf_get_translation in
-    // sys/netpfil/pf/pf_lb.c)
-    let given = (words[0] == "binat").then(|| &words[(end + 1).min(words.len())..]);
-    let words = &words[..end];
-    // pfctl(8) prints both ends or neither, people leave one out
-    let ends =
-        words.iter().position(|w| matches!(*w, "from" | "all")).or_else(|| words.iter().rposition(|w| *w == "to"));
-    let from = ends.unwrap_or(words.len());
-    let (head, tail) = words.split_at(from);
-
-    let family = head.iter().find_map(|w| match *w {
-        "inet" => Some(Family::Inet),
-        "inet6" => Some(Family::Inet6),
-        _ => None,
-    });
-    let protocol = match find("proto", head).and_then(|at| head.get(at + 1)) {
-        Some(name) => Some(Protocol::ALL.into_iter().find(|protocol| protocol.name() == *name)?),
+    let protocol = match when.protocol {
+        Some(number) => Some(Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?),
         None => None,
     };
+    let to_place = match to {
+        Some(to) if to.not => None,
+        Some(to) => bound(&to.address),
+        None => rule.pools().flat_map(|pool| &pool.addresses).find_map(|at| bound(at.address.as_ref()?)),
+    };
     // "on ! em0" is every interface but one
-    let on = find("on", head).and_then(|at| head.get(at + 1)).and_then(|name| name.parse().ok()).map(Place::Interface);
-    let to = find("to", tail).map_or(&[][..], |at| &tail[at + 1..]);
-    let to = given.unwrap_or(to);
-    let to_place = bound(to);
-    let place = to_place.or(on).unwrap_or(Place::Any);
-    let ports = find("port", to).and_then(|at| ports(&to[at + 1..]));
+    let on = when.on.as_ref().filter(|on| !on.not).and_then(|on| on.name.parse().ok()).map(Place::Interface);
     Some(ForeignRedirect {
         anchor: anchor.to_owned(),
-        family,
+        family: when.family,
         protocol,
-        place,
+        place: to_place.or(on).unwrap_or(Place::Any),
         any_address: to_place.is_none(),
-        ports,
-        text: line.trim().to_owned(),
+        ports: to.and_then(|to| range(to.ports?)),
+        text: rule.origin.text.to_string(),
     })
 }
 
-/// The words of a rule. What stands in quotes, such as a label, is one word, with its quotes.
-fn words(line: &str) -> Vec<&str> {
-    let mut quoted = false;
-    line.split(|c: char| {
-        quoted ^= c == '"';
-        c == ' ' && !quoted
-    })
-    .filter(|word| !word.is_empty())
-    .collect()
+/// The place that a destination stands for. `None` for networks, tables, ranges and `any`, which name no place, and for every
+/// address of the host, which is no more than `any`.
+fn bound(to: &Operand) -> Option<Place> {
+    match to {
+        Operand::Network(network) if network.prefix_len() == network.max_prefix_len() => {
+            Place::address(network.addr()).ok()
+        }
+        Operand::Interface(of) if of.name != "self" => of.name.parse().ok().map(Place::Interface),
+        _ => None,
+    }
 }
 
-/// The place that a destination stands for: print_addr in sbin/pfctl/pf_print_state.c. `None` for networks, tables, ranges,
-/// `! address` and `any`, which say no place.
-fn bound(to: &[&str]) -> Option<Place> {
-    let [address, rest @ ..] = to else { return None };
-    if rest.first() == Some(&"-") {
-        return None;
-    }
-    if let Some(dynamic) = address.strip_prefix('(') {
-        // (em0) (em0:0) (em0:network) (self)
-        let name = dynamic.trim_end_matches(')').split(':').next()?;
-        // every address of the host says no more than `any`
-        return name.parse::<Interface>().ok().filter(|_| name != "self").map(Place::Interface);
-    }
-    address.parse::<IpAddr>().ok().and_then(|address| Place::address(address).ok())
-}
-
-/// The ports after `port`, as print_op in sbin/pfctl/pfctl_parser.c prints them and as people write them. `None` where they are not one range.
-fn ports(words: &[&str]) -> Option<PortRange> {
-    let number = |word: &&str| word.parse::<u16>().ok();
-    match words {
-        ["=", port, ..] => number(port).and_then(|p| PortRange::new(p, p)),
-        [">", port, ..] => number(port).and_then(|p| PortRange::new(p.checked_add(1)?, u16::MAX)),
-        [">=", port, ..] => number(port).and_then(|p| PortRange::new(p.max(1), u16::MAX)),
-        ["<", port, ..] => number(port).and_then(|p| PortRange::new(1, p.checked_sub(1)?)),
-        ["<=", port, ..] => number(port).and_then(|p| PortRange::new(1, p)),
-        [above, "><", below, ..] => {
-            let (above, below) = number(above).zip(number(below))?;
-            PortRange::new(above.checked_add(1)?, below.checked_sub(1)?)
-        }
-        [_, "<>", ..] => None,
-        [ports, ..] => {
-            // people leave the `=` out, pfctl(8) never does
-            let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
-            let (first, last) = number(&first).zip(number(&last))?;
-            PortRange::new(if first == last { first } else { first.max(1) }, last)
-        }
-        [] => None,
+/// The ports as one range; `None` if they are not one.
+fn range(ports: Ports) -> Option<PortRange> {
+    let (a, b) = (ports.a, ports.b);
+    match ports.operator {
+        Operator::Equal => PortRange::new(a, a),
+        Operator::Greater => PortRange::new(a.checked_add(1)?, u16::MAX),
+        Operator::AtLeast => PortRange::new(a.max(1), u16::MAX),
+        Operator::Less => PortRange::new(1, a.checked_sub(1)?),
+        Operator::AtMost => PortRange::new(1, a),
+        Operator::Between => PortRange::new(a.checked_add(1)?, b.checked_sub(1)?),
+        Operator::Range => PortRange::new(a.max(1), b),
+        Operator::Outside | Operator::NotEqual => None,
     }
 }
 
@@ -184,7 +141,8 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> String {
-        let Some(found) = redirect("x", line) else { return "none".to_owned() };
+        let conf = Conf::of_output(line);
+        let Some(found) = conf.rules().first().and_then(|rule| redirect("x", rule)) else { return "none".to_owned() };
         let word = |part: Option<String>| part.unwrap_or_else(|| "any".to_owned());
         format!(
             "{} {} {} {}",

@@ -24,23 +24,26 @@ pub mod transaction;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 use zerocopy::FromZeros;
 
 use self::encode::Ruleset;
+use self::foreign::Found;
 use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
 use self::memory::{CacheFile, Learnt};
-use super::foreign::Found;
 use super::pfctl::{self, Pfctl};
-use super::{Counters, Firewall, ForeignRedirect, Loaded, States, Status};
+use super::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
+use crate::pfconf::Conf;
 use crate::pfconf::path::Called;
+use crate::pfconf::rule::{Action, Origin, RuleKind};
 use crate::rule::Rule;
 
 /// pf by its device, or by whatever stands in for it.
@@ -227,23 +230,37 @@ impl<K: Kernel> Native<K> {
 }
 
 /// What the search for redirects asks of the kernel.
-struct Rulesets<'n, K>(&'n Native<K>);
+struct Asked<'n, K>(&'n Native<K>);
 
-impl<K: Kernel> super::foreign::Reader for Rulesets<'_, K> {
+impl<K: Kernel> super::foreign::Reader for Asked<'_, K> {
     type Error = Failure;
 
-    /// EBUSY where a ruleset was loaded anew meanwhile. Anchors are read each time: the tickets of one that was removed and made
-    /// again start anew.
-    fn read(&self, anchor: &str, ruleset: super::foreign::Ruleset) -> std::result::Result<Vec<Found>, Failure> {
-        let ruleset = match ruleset {
-            super::foreign::Ruleset::Rdr => Ruleset::Rdr,
-            super::foreign::Ruleset::Binat => Ruleset::Binat,
-            super::foreign::Ruleset::Filter => Ruleset::Filter,
+    fn each(
+        &self,
+        anchor: &str,
+        kind: RuleKind,
+        show: &mut dyn FnMut(&crate::pfconf::rule::Rule),
+    ) -> std::result::Result<(), Failure> {
+        let ruleset = match kind {
+            RuleKind::Rdr => Ruleset::Rdr,
+            RuleKind::Nat => Ruleset::Nat,
+            RuleKind::Binat => Ruleset::Binat,
+            RuleKind::Filter => Ruleset::Filter,
         };
-        if anchor.is_empty() {
-            return self.0.main(ruleset);
+        let found = if anchor.is_empty() {
+            self.0.main(ruleset)?
+        } else {
+            foreign::read(&self.0.kernel, anchor, ruleset, read::count(&self.0.kernel, anchor, ruleset)?)?
+        };
+        for found in found {
+            match found {
+                Found::Call(call) => {
+                    show(&crate::pfconf::rule::Rule::new(Origin::default(), Action::Call(kind, call)));
+                }
+                Found::Redirect(redirect) => Conf::of_output(&redirect.text).rules().iter().for_each(&mut *show),
+            }
         }
-        foreign::read(&self.0.kernel, anchor, ruleset, read::count(&self.0.kernel, anchor, ruleset)?)
+        Ok(())
     }
 
     fn children(&self, anchor: &str) -> std::result::Result<Vec<String>, Failure> {
@@ -351,27 +368,27 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.retry_while_busy(|| super::foreign::redirects(&Rulesets(self)))
+        self.retry_while_busy(|| super::foreign::redirects(&Asked(self)))
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
         Ok(read::has_table(&self.kernel, table.as_str())?)
     }
 
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+    fn rulesets(&self) -> Result<Rulesets> {
         self.pfctl.rulesets()
     }
 
     /// Written by pfctl(8), once for each ruleset that was loaded. What it does not have is what was loaded by another means than
     /// `pfctl -f`: an interface that was skipped since.
-    fn main_ruleset(&self) -> Result<String> {
+    fn main_ruleset(&self) -> Result<Arc<Conf>> {
         let (since, stamps) = self.retry_while_busy(|| Ok((self.since()?, self.main_stamps()?)))?;
         if let Some(text) = self.memory.text(since, &stamps) {
-            return Ok(text);
+            return Ok(Arc::new(Conf::of_output(&text)));
         }
         // a host without pfctl(8) works by this backend as well
         let text = self.pfctl.main_ruleset().map_err(|error| Error::new(Kind::Unsupported, error.to_string()))?;
-        self.memory.learn_text(since, stamps, text.clone());
+        self.memory.learn_text(since, stamps, text.to_string());
         if let Some(cache) = &self.cache {
             self.memory.write(since, cache);
         }

@@ -9,7 +9,6 @@
 //! shows one thing a run. The same again takes two, unpublishing two, a list of all jails two.
 
 mod braces;
-mod nested;
 mod run;
 
 use std::cell::{Cell, RefCell};
@@ -18,6 +17,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,13 @@ use crate::child::{self, End, Output};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
 use crate::name::{Anchor, Label, PARENT, Table};
-use crate::net::Interface;
-use crate::pf::foreign::{self, Found, Ruleset};
-use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, States, Status};
-use crate::pfconf::path;
+use crate::pf::foreign;
+use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use crate::pfconf::address::Operand;
+use crate::pfconf::rule::{Action, Origin, RuleKind};
+use crate::pfconf::{self, Conf, nested, path, table};
 use crate::rule::{self, Rule};
-use braces::{Call, Place, Shown};
+use braces::{Call, Place};
 pub use run::Run;
 
 /// Where FreeBSD has pfctl(8).
@@ -59,9 +60,9 @@ pub struct Pfctl {
 /// main ruleset, [`Firewall::replace`] whether pf is enabled.
 #[derive(Default)]
 struct Seen {
-    /// What `-sn` shows, by anchor: rdr rules and binat rules.
-    translations: BTreeMap<String, String>,
-    filter: Option<String>,
+    /// What `-sn` shows, by anchor: nat, rdr and binat rules.
+    translations: BTreeMap<String, Arc<Conf>>,
+    filter: Option<Arc<Conf>>,
     enabled: Option<bool>,
 }
 
@@ -213,72 +214,84 @@ impl Pfctl {
         }
     }
 
-    /// `set skip on`, which `-sr` does not print.
-    fn skipped(&self) -> Result<String> {
-        let names = match self.skips.as_ref().and_then(|skips| skips()) {
-            Some(names) => names,
-            None => {
-                let shown = self.show("", &["-v", "-sI"])?;
-                shown.lines().filter_map(|line| line.strip_suffix(" (skip)")).map(str::to_owned).collect()
-            }
-        };
-        // no packet of a trace passes an interface with a name that kport does not know
-        let names = names.iter().filter(|name| name.parse::<Interface>().is_ok());
-        Ok(names.map(|name| format!("set skip on \"{name}\"\n")).collect())
+    /// The rules that `-sn` or `-sr` shows.
+    fn rules(&self, anchor: &str, what: &str) -> Result<Conf> {
+        Ok(Conf::of_output(&self.show(anchor, &[what, "-P"])?))
     }
 
-    /// The tables that these rules name, those of them that an anchor has, each with what it holds.
-    fn tables<'a>(&self, anchor: &str, rules: impl Iterator<Item = &'a str>) -> Result<String> {
+    /// The same of translation rules, read once in a transaction.
+    fn translations(&self, anchor: &str) -> Result<Arc<Conf>> {
+        let known = self.seen.borrow().translations.get(anchor).cloned();
+        known.map_or_else(|| self.rules(anchor, "-sn").map(Arc::new), Ok)
+    }
+
+    /// The filter rules of the main ruleset, read once in a transaction.
+    fn filter(&self) -> Result<Arc<Conf>> {
+        let known = self.seen.borrow().filter.clone();
+        known.map_or_else(|| self.rules("", "-sr").map(Arc::new), Ok)
+    }
+
+    /// `set skip on`, which `-sr` does not print.
+    fn skipped(&self) -> Result<Vec<String>> {
+        if let Some(names) = self.skips.as_ref().and_then(|skips| skips()) {
+            return Ok(names);
+        }
+        let shown = self.show("", &["-v", "-sI"])?;
+        Ok(shown.lines().filter_map(|line| line.strip_suffix(" (skip)")).map(str::to_owned).collect())
+    }
+
+    /// Those of the tables named that an anchor has, each with what it holds.
+    fn tables(&self, anchor: &str, named: &BTreeSet<&str>) -> Result<BTreeMap<String, table::Table>> {
         // also those that pfctl makes itself, of lists: __automatic_a2508139_0
-        let named: BTreeSet<&str> = rules
-            .flat_map(|text| text.split([' ', ',', '\n']))
-            .filter_map(|word| word.strip_prefix('<')?.strip_suffix('>'))
-            .filter(|name| name.trim_start_matches('_').parse::<Table>().is_ok())
-            .collect();
+        let is_name = |name: &&&str| name.trim_start_matches('_').parse::<Table>().is_ok();
+        let named: Vec<&str> = named.iter().filter(is_name).copied().collect();
         if named.is_empty() {
-            return Ok(String::new());
+            return Ok(BTreeMap::new());
         }
         let shown = self.show(anchor, &["-sT"])?;
-        let mut text = String::new();
-        for table in named.iter().filter(|table| shown.lines().any(|name| name == **table)) {
+        let there = named.into_iter().filter(|table| shown.lines().any(|name| name == *table));
+        let one = |table: &str| {
             let held = self.show(anchor, &["-t", table, "-T", "show"])?;
-            let held: Vec<&str> = held.split_ascii_whitespace().collect();
-            let list = if held.is_empty() { String::new() } else { format!(" {{ {} }}", held.join(" ")) };
-            text += &format!("table <{table}> persist{list}\n");
-        }
-        Ok(text)
+            Ok((table.to_owned(), table::Table::of_output(&held)))
+        };
+        there.map(one).collect()
+    }
+
+    /// Whether an anchor's rules of these kinds are those of `rules`.
+    fn shows(&self, anchor: &Anchor, what: &str, kinds: &[RuleKind], rules: &[Rule]) -> Result<bool> {
+        let shown = self.rules(anchor.path(), what)?;
+        let wanted: Conf = rule::text(rules).parse()?;
+        let of = |conf: &Conf, kind| -> Vec<pfconf::rule::Rule> {
+            conf.rules().iter().filter(|rule| rule.action.kind() == kind).map(canonical).collect()
+        };
+        Ok(shown.unread().is_empty() && kinds.iter().all(|kind| of(&shown, *kind) == of(&wanted, *kind)))
     }
 }
 
 impl foreign::Reader for Pfctl {
     type Error = Error;
 
-    fn read(&self, anchor: &str, ruleset: Ruleset) -> Result<Vec<Found>> {
-        let (what, keyword) = match ruleset {
-            Ruleset::Rdr => ("-sn", "rdr-anchor"),
-            Ruleset::Binat => ("-sn", "binat-anchor"),
-            Ruleset::Filter => ("-sr", "anchor"),
+    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&pfconf::rule::Rule)) -> Result<()> {
+        let shown = match kind {
+            RuleKind::Filter => self.rules(anchor, "-sr").map(Arc::new)?,
+            _ => self.translations(anchor)?,
         };
-        let known = match ruleset {
-            Ruleset::Rdr | Ruleset::Binat => self.seen.borrow().translations.get(anchor).cloned(),
-            Ruleset::Filter => None,
-        };
-        let shown = known.map_or_else(|| self.show(anchor, &[what, "-P"]), Ok)?;
-        let read = Shown::read(&shown);
+        let rules = shown.rulesets.values().flatten();
+        rules
+            .filter(|rule| rule.action.kind() == kind && !matches!(rule.action, Action::Call(..)))
+            .for_each(&mut *show);
         let at = Place { path: anchor.to_owned(), read_as: anchor.to_owned() };
-        let calls = self.calls(&at, &read, &[keyword])?;
-        let mut found: Vec<Found> = calls.into_iter().map(|call| Found::Call(format!("/{}", call.called))).collect();
-        // `-sn` shows both
-        let of_ruleset = |line: &&&str| (ruleset == Ruleset::Binat) == line.starts_with("binat");
-        let redirects = read.lines.iter().filter(of_ruleset).filter_map(|line| foreign::redirect(anchor, line));
-        found.extend(redirects.map(Found::Redirect));
-        let mut seen = self.seen.borrow_mut();
-        match ruleset {
-            Ruleset::Rdr | Ruleset::Binat => _ = seen.translations.insert(anchor.to_owned(), shown),
-            Ruleset::Filter if anchor.is_empty() => seen.filter = Some(shown),
-            Ruleset::Filter => {}
+        for call in self.calls(&at, &shown, &[kind])? {
+            let action = Action::Call(kind, format!("/{}", call.called));
+            show(&pfconf::rule::Rule::new(Origin::default(), action));
         }
-        Ok(found)
+        let mut seen = self.seen.borrow_mut();
+        match kind {
+            RuleKind::Filter if anchor.is_empty() => seen.filter = Some(shown),
+            RuleKind::Filter => {}
+            _ => _ = seen.translations.insert(anchor.to_owned(), shown),
+        }
+        Ok(())
     }
 
     fn children(&self, anchor: &str) -> Result<Vec<String>> {
@@ -389,20 +402,14 @@ impl Firewall for Pfctl {
     }
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        for (what, passes) in [("-sr", true), ("-sn", false)] {
-            let found: BTreeSet<_> = self.show(anchor.path(), &[what, "-P"])?.lines().map(normal).collect();
-            if found != normal_of(rules, passes) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(self.shows(anchor, "-sr", &[RuleKind::Filter], rules)?
+            && self.shows(anchor, "-sn", &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat], rules)?)
     }
 
     /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none, and what the
     /// main ruleset says was seen when the jail was published: `kport doctor` looks again.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        let found: BTreeSet<_> = self.show(anchor.path(), &["-sr", "-P"])?.lines().map(normal).collect();
-        if found != normal_of(rules, true) {
+        if !self.shows(anchor, "-sr", &[RuleKind::Filter], rules)? {
             return Ok(None);
         }
         Ok(Some(Status { enabled: self.enabled()?, nat_anchor: true, rdr_anchor: true, anchor: true }))
@@ -422,7 +429,8 @@ impl Firewall for Pfctl {
             all.entry(child).or_default().translations = lines.len();
         }
         for (child, lines) in &mut filters {
-            all.entry(mem::take(child)).or_default().filters = lines.iter().map(|line| line.counters).collect();
+            all.entry(mem::take(child)).or_default().filters =
+                lines.iter().map(|counted| counters_of(*counted)).collect();
         }
         all.retain(|_, loaded| !loaded.is_empty());
         Ok(all)
@@ -436,20 +444,11 @@ impl Firewall for Pfctl {
     }
 
     fn status(&self) -> Result<Status> {
-        let (enabled, nat, filter) = {
-            let mut seen = self.seen.borrow_mut();
-            (seen.enabled.take(), seen.translations.get("").cloned(), seen.filter.clone())
-        };
+        let enabled = self.seen.borrow_mut().enabled.take();
         let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
-        let nat = nat.map_or_else(|| self.show("", &["-sn"]), Ok)?;
-        let filter = filter.map_or_else(|| self.show("", &["-sr"]), Ok)?;
-        let calls = |text: &str, keyword| !pf::calls_of_kport(text, keyword).is_empty();
-        Ok(Status {
-            enabled,
-            nat_anchor: calls(&nat, "nat-anchor"),
-            rdr_anchor: calls(&nat, "rdr-anchor"),
-            anchor: calls(&filter, "anchor"),
-        })
+        let [nat_anchor, rdr_anchor, _] = self.translations("")?.calls_kport();
+        let [.., anchor] = self.filter()?.calls_kport();
+        Ok(Status { enabled, nat_anchor, rdr_anchor, anchor })
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
@@ -462,15 +461,16 @@ impl Firewall for Pfctl {
         Ok(self.show("", &["-sT"])?.lines().any(|name| name == table.as_str()))
     }
 
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
-        let mut read = Vec::new();
+    fn rulesets(&self) -> Result<Rulesets> {
+        const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
+        let mut read: Vec<(String, Conf)> = Vec::new();
         let mut seen = BTreeSet::from([String::new()]);
         let mut todo = VecDeque::from([Place::default()]);
         while let Some(at) = todo.pop_front() {
-            let mut text = String::new();
-            for (what, keywords) in [("-sn", &["nat-anchor", "rdr-anchor"][..]), ("-sr", &["anchor"])] {
-                let shown = self.show(&at.path, &[what, "-P"])?;
-                for Call { called, read_as } in self.calls(&at, &Shown::read(&shown), keywords)? {
+            let mut conf = Conf::default();
+            for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
+                let shown = self.rules(&at.path, what)?;
+                for Call { called, read_as } in self.calls(&at, &shown, kinds)? {
                     let children = match called.children {
                         true => foreign::Reader::children(self, &called.path)?,
                         false => vec![String::new()],
@@ -479,29 +479,27 @@ impl Firewall for Pfctl {
                     let reached = children.iter().map(|child| at.below(child, child));
                     todo.extend(reached.filter(|at| seen.insert(at.read_as.clone())));
                 }
-                text += &shown;
+                conf.append(&shown);
             }
             // kport's rules name those of the main ruleset
             if !at.path.is_empty() && !path::is_own(&at.path) {
-                text = self.tables(&at.path, std::iter::once(text.as_str()))? + &text;
+                conf.tables = self.tables(&at.path, &conf.named_tables())?;
             }
-            read.push((at.read_as, text));
+            read.push((at.read_as, conf));
         }
-        let settings = self.skipped()? + &self.tables("", read.iter().map(|(_, text)| text.as_str()))?;
+        let named = read.iter().flat_map(|(_, conf)| conf.named_tables()).collect();
+        let (skip, tables) = (self.skipped()?, self.tables("", &named)?);
         if let Some((_, main)) = read.first_mut() {
-            main.insert_str(0, &settings);
+            (main.skip, main.tables) = (skip, tables);
         }
-        Ok(read)
+        Ok(read.into_iter().map(|(path, conf)| (path, Arc::new(conf))).collect())
     }
 
-    fn main_ruleset(&self) -> Result<String> {
-        let (nat, filter) = {
-            let seen = self.seen.borrow();
-            (seen.translations.get("").cloned(), seen.filter.clone())
-        };
-        let nat = nat.map_or_else(|| self.show("", &["-sn", "-P"]), Ok)?;
-        let filter = filter.map_or_else(|| self.show("", &["-sr", "-P"]), Ok)?;
-        Ok(self.skipped()? + &nat + &filter)
+    fn main_ruleset(&self) -> Result<Arc<Conf>> {
+        let mut main = (*self.translations("")?).clone();
+        main.append(&*self.filter()?);
+        main.skip = self.skipped()?;
+        Ok(Arc::new(main))
     }
 
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
@@ -559,37 +557,20 @@ fn counters(line: &str) -> Option<Counters> {
     (!labels.is_empty()).then_some(Counters { evaluations, packets, bytes, states })
 }
 
-/// The pass rules, or the other ones, as [`normal`] has them.
-fn normal_of(rules: &[Rule], passes: bool) -> BTreeSet<Vec<String>> {
-    let of_kind = |rule: &&Rule| matches!(rule, Rule::Pass { .. }) == passes;
-    rules.iter().filter(of_kind).flat_map(Rule::expand).map(|rule| normal(&rule.to_string())).collect()
+fn counters_of(counted: nested::Counted) -> Counters {
+    let nested::Counted { evaluations, packets, bytes, states } = counted;
+    Counters { evaluations, packets, bytes, states }
 }
 
-/// A rule's words without those that pfctl(8) adds or leaves out when it prints (print_rule in sbin/pfctl/pfctl_parser.c), in
-/// an order of their own: where the tag and the labels stand is not the same in every release.
-fn normal(rule: &str) -> Vec<String> {
-    // what pfctl(8) adds to limits, each a word and a number
-    const COMPUTED: [&str; 3] = ["adaptive.start", "adaptive.end", "src.track"];
-    let bare = rule.split_ascii_whitespace().map(|word| word.replace(['"', ',', '(', ')'], ""));
-    let mut behind = false;
-    let given = bare.filter(|word| {
-        let skipped = behind || COMPUTED.contains(&word.as_str());
-        behind = skipped && !behind;
-        !skipped
-    });
-    let mut words: Vec<String> = given
-        .filter(|word| !matches!(word.as_str(), "=" | "flags" | "S/SA" | "round-robin"))
-        .map(|word| {
-            // a network of one address is printed as the address, and that of all as any
-            let whole = if word.contains(':') { "/128" } else { "/32" };
-            match word.as_str() {
-                "0.0.0.0/0" | "::/0" => "any".to_owned(),
-                other => other.strip_suffix(whole).unwrap_or(other).to_owned(),
-            }
-        })
-        .collect();
-    words.sort_unstable();
-    words
+/// A rule as the kernel has it, and pfctl(8) prints it: a network of all addresses is any.
+fn canonical(rule: &pfconf::rule::Rule) -> pfconf::rule::Rule {
+    let mut rule = rule.clone();
+    for side in [&mut rule.when.from, &mut rule.when.to] {
+        if matches!(side.address, Operand::Network(network) if network.prefix_len() == 0) {
+            side.address = Operand::Any;
+        }
+    }
+    rule
 }
 
 /// The error for a run that did not do what it should. `rules` is what it was given to load.

@@ -1,21 +1,23 @@
 //! A firewall whose main ruleset is a file: what pf would do with it, before it is loaded or where there is no pf.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
-use crate::pf::{Firewall, ForeignRedirect, Loaded, States, Status, foreign};
+use crate::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::pfconf::Conf;
 use crate::rule::Rule;
 
 /// The main ruleset of a file, with kport's anchors as another firewall holds them. Nothing is loaded through it.
 pub struct WithConf<'a> {
     firewall: &'a dyn Firewall,
-    conf: Conf,
+    conf: Arc<Conf>,
 }
 
 impl<'a> WithConf<'a> {
     /// `conf` in the place of the main ruleset of `firewall`.
     pub fn new(conf: Conf, firewall: &'a dyn Firewall) -> WithConf<'a> {
-        WithConf { firewall, conf }
+        WithConf { firewall, conf: Arc::new(conf) }
     }
 
     fn refuse<T>(&self) -> Result<T> {
@@ -57,29 +59,25 @@ impl Firewall for WithConf<'_> {
     }
 
     fn status(&self) -> Result<Status> {
-        let [nat_anchor, rdr_anchor, anchor] = self.conf.calls(&format!("{PARENT}/*"));
+        let [nat_anchor, rdr_anchor, anchor] = self.conf.calls_kport();
         Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        let texts = self.conf.texts();
-        let of = |(path, text): &(String, String)| {
-            text.lines().filter_map(|line| foreign::redirect(path, line)).collect::<Vec<_>>()
-        };
-        Ok(texts.iter().flat_map(of).collect())
+        Ok(foreign::of_conf(&self.conf))
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
         Ok(self.conf.has_table(table))
     }
 
-    fn main_ruleset(&self) -> Result<String> {
-        Ok(self.conf.texts().swap_remove(0).1)
+    fn main_ruleset(&self) -> Result<Arc<Conf>> {
+        Ok(self.conf.clone())
     }
 
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+    fn rulesets(&self) -> Result<Rulesets> {
         let ours = format!("{PARENT}/");
-        let mut all = self.conf.texts();
+        let mut all = vec![(String::new(), self.conf.clone())];
         all.extend(self.firewall.rulesets()?.into_iter().filter(|(path, _)| path.starts_with(&ours)));
         Ok(all)
     }

@@ -123,6 +123,27 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     Ok(all)
 }
 
+/// A rule of which nothing is known but what it does; `None` if not even that is.
+pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
+    let translation = |kind| Action::Translate { kind, pool: Some(Pool::default()), pass: false };
+    let action = match words.next().ok()?.bare() {
+        "pass" => Action::Pass,
+        "match" => Action::Match,
+        "block" => Action::Block,
+        "nat" => translation(RuleKind::Nat),
+        "rdr" => translation(RuleKind::Rdr),
+        "binat" => translation(RuleKind::Binat),
+        _ => return None,
+    };
+    let mut rule = Rule::new(origin.clone(), action);
+    rule.when.unknown = Some(shown(words));
+    Some(rule)
+}
+
+fn shown(words: Words<'_>) -> String {
+    words.0.iter().map(Token::shown).collect::<Vec<_>>().join(" ")
+}
+
 /// A rule without a family has that of the addresses it leads to, where they are of one (natrule in parse.y).
 fn settle_family(rule: &mut Rule, lists: &Lists, pool: &Pool) {
     let families = |all: &[(bool, Operand)]| all.iter().find_map(|(_, operand)| operand.family());
@@ -165,8 +186,7 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
             if !defaults.output || !why.ends_with("is not known") {
                 return Err(why);
             }
-            let rest: Vec<String> = before.0.iter().map(Token::shown).collect();
-            rule.when.unknown = Some(rest.join(" "));
+            rule.when.unknown = Some(shown(before));
             break;
         }
     }
@@ -367,7 +387,7 @@ pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: b
             "max-src-states" => keep.max_src_states = words.number()?,
             "max-src-conn" => keep.max_src_conn = words.number()?,
             "max-src-nodes" => keep.max_src_nodes = words.number()?,
-            "max-src-conn-rate" => _ = rate(words)?,
+            "max-src-conn-rate" => keep.max_src_conn_rate = rate(words)?,
             "overload" => {
                 operands::table(words)?;
                 if words.take("flush") {

@@ -11,23 +11,6 @@ use super::operands::PROXY_PORTS;
 use super::path::Called;
 use super::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
 
-/// Rules one a line, as they were written.
-pub(super) fn flat(rules: &[Rule]) -> String {
-    let mut last = "";
-    let mut text = String::new();
-    for rule in rules {
-        let original = &*rule.origin.text;
-        // the rules of a statement with lists are next to one another
-        let alone = !original.contains('$') && original != last;
-        last = original;
-        let shown = rule.to_string();
-        let same = alone && original.parse::<Conf>().is_ok_and(|conf| conf.rules() == [rule.clone()]);
-        text += if same { original } else { &shown };
-        text.push('\n');
-    }
-    text
-}
-
 impl Conf {
     /// What holds for all rules.
     pub(super) fn settings(&self) -> String {
@@ -95,6 +78,14 @@ impl Conf {
     }
 }
 
+impl Rule {
+    /// Its conditions; empty if it is about every packet.
+    pub(crate) fn conditions(&self) -> String {
+        let text = Rest(self).to_string();
+        text.split(' ').filter(|word| !word.is_empty() && *word != "all").collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.action {
@@ -106,8 +97,7 @@ impl Display for Rule {
                 let no = if pool.is_none() { "no " } else { "" };
                 write!(f, "{no}{word}{}", if *pass { " pass" } else { "" })?;
             }
-            Action::Call(RuleKind::Filter, called) => write!(f, "anchor \"{called}\"")?,
-            Action::Call(kind, called) => write!(f, "{}-anchor \"{called}\"", word(*kind))?,
+            Action::Call(kind, called) => write!(f, "{} \"{called}\"", kind.call())?,
         }
         write!(f, "{}", Rest(self))
     }
@@ -332,6 +322,9 @@ fn state(keep: &Keep) -> String {
         if number > 0 {
             options.push(format!("{word} {number}"));
         }
+    }
+    if let (connections @ 1.., seconds) = keep.max_src_conn_rate {
+        options.push(format!("max-src-conn-rate {connections}/{seconds}"));
     }
     if keep.if_bound {
         options.push("if-bound".to_owned());

@@ -1,5 +1,6 @@
 //! One rule as pf evaluates it: no lists, no macros. Of what does not decide where a packet goes only labels and `log` are kept.
 
+use std::iter;
 use std::sync::Arc;
 
 use super::address::{Compared, Pool, Side};
@@ -33,6 +34,18 @@ pub(crate) enum Action {
     Call(RuleKind, String),
 }
 
+impl RuleKind {
+    /// The word that calls anchors for it.
+    pub(crate) fn call(self) -> &'static str {
+        match self {
+            RuleKind::Nat => "nat-anchor",
+            RuleKind::Rdr => "rdr-anchor",
+            RuleKind::Binat => "binat-anchor",
+            RuleKind::Filter => "anchor",
+        }
+    }
+}
+
 impl Action {
     pub(crate) fn kind(&self) -> RuleKind {
         match self {
@@ -52,6 +65,8 @@ pub(crate) struct Keep {
     pub max_src_states: u32,
     pub max_src_conn: u32,
     pub max_src_nodes: u32,
+    /// New connections in seconds, from one source.
+    pub max_src_conn_rate: (u32, u32),
 }
 
 impl Keep {
@@ -166,6 +181,18 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// The addresses that it translates to or routes by.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
+        let translation = match &self.action {
+            Action::Translate { pool, .. } => pool.as_ref(),
+            _ => None,
+        };
+        let Effects { nat_to, rdr_to, af_to, route, .. } = &*self.effects;
+        let af_to = af_to.iter().flat_map(|(_, source, target)| iter::once(source).chain(target));
+        let route = route.iter().map(|(_, pool)| pool);
+        translation.into_iter().chain(nat_to).chain(rdr_to).chain(af_to).chain(route)
+    }
+
     /// A rule that takes every packet.
     pub(crate) fn new(origin: Origin, action: Action) -> Rule {
         Rule {

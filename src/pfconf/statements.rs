@@ -14,7 +14,7 @@ use super::{Conf, How, as_network};
 use crate::error::quoted;
 
 /// Where, why, and the text of the statement.
-type Failure = (String, usize, String, String);
+pub(super) type Failure = (String, usize, String, String);
 
 /// The most anchors in anchors (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
@@ -53,8 +53,14 @@ fn read_below(text: &str, how: How<'_>, depth: usize) -> Result<Conf, Failure> {
     while let Some(next) = reader.lexer.statement() {
         let statement = next.map_err(|(file, line, why)| (file, line, why, String::new()))?;
         last = (statement.file.clone(), statement.line);
-        let read = reader.statement(&statement);
-        read.map_err(|why| (statement.file.clone(), statement.line, why, statement.text.clone()))?;
+        if let Err(why) = reader.statement(&statement) {
+            let failure = (statement.file, statement.line, why, statement.text);
+            // a text that pfctl(8) has printed has more to it than one line that another release knows
+            if !how.output {
+                return Err(failure);
+            }
+            reader.made.unread.push(super::shown(failure));
+        }
     }
     if !reader.open.is_empty() {
         return Err((last.0, last.1, "the } of an anchor is missing".to_owned(), String::new()));
@@ -118,7 +124,12 @@ impl Reader<'_> {
             "anchor" => self.anchor(statement),
             _ => {
                 let origin = origin(statement);
-                self.add(conditions::rules(words, &origin, &self.defaults)?)
+                let read = conditions::rules(words, &origin, &self.defaults);
+                let rules = match conditions::unknown(words, &origin).filter(|_| self.defaults.output) {
+                    Some(rule) => read.unwrap_or_else(|_| vec![rule]),
+                    None => read?,
+                };
+                self.add(rules)
             }
         }
     }
@@ -207,9 +218,7 @@ impl Reader<'_> {
                 "persist" | "const" | "counters" => {}
                 "file" => {
                     let text = self.lexer.read(words.text()?)?;
-                    for entry in
-                        text.lines().flat_map(|line| line.split(['#', ';']).next()).flat_map(str::split_whitespace)
-                    {
+                    for entry in entries(&text) {
                         table_entry(&mut table, entry)?;
                     }
                 }
@@ -328,6 +337,23 @@ fn below_of(path: &str, name: &str) -> String {
 
 fn origin(statement: &Statement) -> Origin {
     Origin { text: statement.text.trim_end_matches('{').trim_end().into() }
+}
+
+/// What stands in a table's file, and what `pfctl -T show` prints.
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split(['#', ';']).next()).flat_map(str::split_whitespace)
+}
+
+impl Table {
+    /// Reads what `pfctl -T show` prints. What is not known is passed over.
+    pub(crate) fn of_output(text: &str) -> Table {
+        let mut table = Table::default();
+        for entry in entries(text) {
+            // nothing is entered that was not read
+            _ = table_entry(&mut table, entry);
+        }
+        table
+    }
 }
 
 /// An entry of a table's file: `10.0.0.0/8`, `! 10.0.0.1`.

@@ -3,7 +3,7 @@
 use super::packets::main_ruleset;
 use super::{Findings, RELOAD, Surroundings};
 use crate::error::{Problem, Result, quoted};
-use crate::pf::calls_of_kport;
+use crate::pfconf::rule::{Action, RuleKind};
 use crate::publication::Publication;
 
 /// A call with a condition is a problem where what is published does not arrive; where it does, it may be meant so, as may a rule
@@ -14,12 +14,13 @@ pub fn calls<'a>(
 ) -> Result<Findings> {
     let mut found = Findings::default();
     let Some(main) = around.main() else { return Ok(found) };
-    let conditional: Vec<Problem> = ["nat-anchor", "rdr-anchor", "anchor"]
+    let conditional: Vec<Problem> = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter]
         .into_iter()
-        .filter_map(|keyword| {
-            let calls = calls_of_kport(main, keyword);
-            let (_, conditions) = calls.first()?;
-            calls.iter().all(|(_, conditions)| !conditions.is_empty()).then(|| Problem {
+        .filter_map(|kind| {
+            let calls = main.calls_of_kport(kind);
+            let conditions = calls.first()?.conditions();
+            let keyword = kind.call();
+            calls.iter().all(|call| !call.conditions().is_empty()).then(|| Problem {
                 seen: format!(
                     "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is passed over for other packets"
                 ),
@@ -32,18 +33,20 @@ pub fn calls<'a>(
         let list = if arrives { &mut found.warnings } else { &mut found.problems };
         list.extend(conditional);
     }
-    let called = calls_of_kport(main, "anchor").first().map_or(0, |(at, _)| *at);
-    for line in main.lines().take(called).map(str::trim) {
-        let mut words = line.split_whitespace();
-        if words.next() == Some("block") && words.any(|word| word == "quick") {
+    let mut last = "";
+    for rule in main.before_kport() {
+        let text = &*rule.origin.text;
+        // a rule with lists is one line of the file
+        if rule.action == Action::Block && rule.quick && text != last {
             found.warnings.push(Problem {
                 seen: format!(
                     "{} stands before anchor \"kport/*\", and is final for published ports as well",
-                    quoted(line)
+                    quoted(text)
                 ),
-                remedy: format!("if that is not meant, move the line behind the anchor line in /etc/pf.conf, {RELOAD}"),
+                remedy: format!("if that is not meant, move the line after the anchor line in /etc/pf.conf, {RELOAD}"),
             });
         }
+        last = text;
     }
     Ok(found)
 }

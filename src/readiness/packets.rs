@@ -1,4 +1,4 @@
-//! Whether the main ruleset lets the packets through: packets sent through the simulator with the rules that pf has.
+//! Whether the main ruleset lets the packets through: packets sent through the evaluator with the rules that pf has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +11,8 @@ use crate::net::Direction;
 use crate::net::{Family, Interface, Place};
 use crate::options::Source;
 use crate::pfconf::Conf;
+use crate::pfconf::address::Side;
+use crate::pfconf::rule::{Action, Rule};
 use crate::publication::{Publication, Redirect};
 use crate::rules;
 use crate::trace::{Party, Release, TraceStep, Verdict, World};
@@ -21,10 +23,7 @@ pub fn skip<'a>(
     publications: impl IntoIterator<Item = &'a Publication>,
 ) -> Result<Vec<Problem>> {
     let Some(main) = around.main() else { return Ok(vec![]) };
-    // whatever else is there to be read
-    let settings: Vec<&str> = main.lines().filter(|line| line.trim_start().starts_with("set skip")).collect();
-    let settings: Conf = settings.join("\n").parse()?;
-    let skipped = |i: &HostInterface| settings.skipped().iter().copied().find(|name| i.is_in(*name));
+    let skipped = |i: &HostInterface| main.skipped().iter().copied().find(|name| i.is_in(*name));
     let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
     let mut need = |interface: &HostInterface, why: String| {
         if let Some(name) = skipped(interface) {
@@ -63,7 +62,7 @@ pub fn neighbour_discovery<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
 ) -> Result<Vec<Problem>> {
-    let Some(Ok(main)) = around.main().map(str::parse::<Conf>) else { return Ok(vec![]) };
+    let Some(main) = around.main().filter(|main| main.unread().is_empty()) else { return Ok(vec![]) };
     let all = around.interfaces;
     // by rule: the targets do not matter for the remedy, so the first one stands for all
     let mut blocked: BTreeMap<&str, (IpAddr, BTreeSet<Interface>)> = BTreeMap::new();
@@ -73,7 +72,7 @@ pub fn neighbour_discovery<'a>(
         let outer = around.outer(redirect.place, Family::Inet6)?.into_iter().map(|interface| interface.name);
         for on in outer.chain(around.via(redirect.target)).filter(|on| !Place::Interface(*on).is_loopback()) {
             for direction in [Direction::In, Direction::Out] {
-                if let Some(rule) = main.blocks_neighbours(all, on, direction) {
+                if let Some(rule) = blocks_neighbours(main, all, on, direction) {
                     blocked.entry(rule).or_insert((redirect.target, BTreeSet::new())).1.insert(on);
                 }
             }
@@ -95,7 +94,45 @@ pub fn neighbour_discovery<'a>(
     Ok(blocked.into_iter().map(finding).collect())
 }
 
-/// Sends the first packet of each redirect through the simulator, with the real main ruleset and the redirect's own rules. The
+/// The rule that keeps IPv6 neighbour discovery (icmp6) from passing an interface, if one does. Its addresses are link-local,
+/// multicast and what is asked for: a block of certain addresses is not taken to be meant for it, a pass of certain
+/// addresses is if it names icmp6.
+fn blocks_neighbours<'a>(
+    main: &'a Conf,
+    all: &[HostInterface],
+    on: Interface,
+    direction: Direction,
+) -> Option<&'a str> {
+    const ICMP6: u8 = 58;
+    let is_in = |name: &str| name.parse().is_ok_and(|name| Interfaces(all).is_in(on, name));
+    if main.skip.iter().any(|name| is_in(name)) {
+        return None;
+    }
+    let mut last: Option<&Rule> = None;
+    for rule in main.rules() {
+        let when = &rule.when;
+        let certain = when.from != Side::any() || when.to != Side::any() || when.tagged.is_some();
+        let meant = match rule.action {
+            Action::Block => !certain,
+            Action::Pass => !certain || when.protocol == Some(ICMP6),
+            Action::Match | Action::Translate { .. } | Action::Call(..) => false,
+        };
+        if meant
+            && when.on.as_ref().is_none_or(|on| is_in(&on.name) != on.not)
+            && when.direction.is_none_or(|wanted| wanted == direction)
+            && when.family != Some(Family::Inet)
+            && when.protocol.is_none_or(|number| number == ICMP6)
+        {
+            last = Some(rule);
+            if rule.quick {
+                break;
+            }
+        }
+    }
+    last.filter(|rule| rule.action == Action::Block).map(|rule| &*rule.origin.text)
+}
+
+/// Sends the first packet of each redirect through the evaluator, with the real main ruleset and the redirect's own rules. The
 /// warning is that a ruleset could not be read.
 pub fn main_ruleset<'a>(
     around: &Surroundings<'_>,
@@ -109,17 +146,13 @@ pub fn main_ruleset<'a>(
     }
     world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
     let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
-    for (path, text) in around.rulesets.iter().filter(|(path, _)| !own(path)) {
-        match Conf::of_output(text) {
-            Ok(conf) => world.load_conf(path, conf),
-            Err(error) => {
-                let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
-                found
-                    .warnings
-                    .push(Problem { seen: format!("not looked at: {place}: {error}"), remedy: String::new() });
-                return Ok(found);
-            }
+    for (path, conf) in around.rulesets.iter().filter(|(path, _)| !own(path)) {
+        if let Some(unread) = conf.unread().first() {
+            let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
+            found.warnings.push(Problem { seen: format!("not looked at: {place}: {unread}"), remedy: String::new() });
+            return Ok(found);
         }
+        world.load_conf(path, conf);
     }
     let mut open: BTreeMap<String, String> = BTreeMap::new();
     let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -1,10 +1,12 @@
 //! What the questions are asked of: the host, and the rules of pf that are not kport's.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::net::{Family, Interface, Place, is_link_local6};
+use crate::pfconf::Conf;
 
 /// The host and pf around kport's rules.
 #[derive(Clone, Copy)]
@@ -13,14 +15,14 @@ pub struct Surroundings<'a> {
     pub host: &'a dyn Host,
     /// Its interfaces.
     pub interfaces: &'a [HostInterface],
-    /// pf's rulesets by path, as pf.conf(5) text; the main one's path is empty. Those that are not here hold nothing.
-    pub rulesets: &'a [(String, String)],
+    /// pf's rulesets by path; the main one's path is empty. Those that are not here hold nothing.
+    pub rulesets: &'a [(String, Arc<Conf>)],
 }
 
 impl<'a> Surroundings<'a> {
     /// The main ruleset, if it is known.
-    pub fn main(&self) -> Option<&'a str> {
-        self.rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, text)| text.as_str())
+    pub fn main(&self) -> Option<&'a Conf> {
+        self.rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| &**conf)
     }
 
     /// The interfaces by which packets for a place come in; for every place, that of the default route.

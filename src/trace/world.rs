@@ -119,10 +119,12 @@ impl World {
     pub fn of_pf(host: &dyn Host, firewall: &dyn Firewall, release: Release) -> Result<World> {
         let mut world = World::of_host(host, release)?;
         world.enable(firewall.status()?.enabled);
-        for (path, text) in firewall.rulesets()? {
-            let name = if path.is_empty() { "main ruleset".to_owned() } else { format!("anchor {path}") };
-            let conf = Conf::of_output(&text).map_err(|error| error.context(&name))?;
-            world.load_conf(&path, conf);
+        for (path, conf) in firewall.rulesets()? {
+            if let Some(unread) = conf.unread().first() {
+                let name = if path.is_empty() { "main ruleset".to_owned() } else { format!("anchor {path}") };
+                return Err(Error::new(Kind::Unsupported, unread.clone()).context(&name));
+            }
+            world.load_conf(&path, &conf);
         }
         Ok(world)
     }
@@ -148,7 +150,7 @@ impl World {
 
     /// Loads the main ruleset: pf.conf(5) text. States stay.
     pub fn load_main(&mut self, text: &str) -> Result<()> {
-        self.load_conf("", text.parse()?);
+        self.load_conf("", &text.parse()?);
         Ok(())
     }
 
@@ -159,27 +161,27 @@ impl World {
 
     /// Loads pf.conf(5) text into the anchor `path`, as all that it has.
     pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
-        self.load_conf(path, text.parse()?);
+        self.load_conf(path, &text.parse()?);
         Ok(())
     }
 
     /// Loads what was read into the anchor `path`, the empty one for the main ruleset, as all that it has.
-    pub fn load_conf(&mut self, path: &str, conf: Conf) {
+    pub fn load_conf(&mut self, path: &str, conf: &Conf) {
         for old in self.loaded.remove(path).unwrap_or_default() {
             self.pf.rulesets.remove(&old);
         }
         let mut made = vec![];
-        for (below, rules) in conf.rulesets {
-            let full = if below.is_empty() { path.to_owned() } else { Called::resolve(path, &below).path };
+        for (below, rules) in &conf.rulesets {
+            let full = if below.is_empty() { path.to_owned() } else { Called::resolve(path, below).path };
             if !rules.is_empty() {
-                self.pf.rulesets.insert(full.clone(), Arc::new(Ruleset::new(rules)));
+                self.pf.rulesets.insert(full.clone(), Arc::new(Ruleset::new(rules.clone())));
                 made.push(full);
             }
         }
         self.loaded.insert(path.to_owned(), made);
-        self.lookup.tables.insert(path.to_owned(), conf.tables);
+        self.lookup.tables.insert(path.to_owned(), conf.tables.clone());
         if path.is_empty() {
-            self.pf.skip = conf.skip;
+            self.pf.skip.clone_from(&conf.skip);
             self.pf.syncookies = conf.syncookies;
             self.notes = conf
                 .ether

@@ -9,7 +9,16 @@ use super::nv::{List, Malformed};
 use super::read::{self, Address, Ports};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::pf::ForeignRedirect;
-use crate::pf::foreign::Found;
+use serde::{Deserialize, Serialize};
+
+/// A rule of somebody's, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Found {
+    /// A call.
+    Call(String),
+    /// A redirect.
+    Redirect(ForeignRedirect),
+}
 
 /// What a ruleset says that concerns kport: its calls and its redirects. It has this number of rules and this ticket; EBUSY
 /// where it was loaded anew meanwhile.

@@ -16,8 +16,8 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::encode::Ruleset;
+use super::foreign::Found;
 use crate::files;
-use crate::pf::foreign::Found;
 use crate::rule::Rule;
 
 /// A ruleset at one moment: its number of rules and its ticket.

@@ -2,19 +2,20 @@
 //! (pfctl_show_rules and pfctl_show_nat in sbin/pfctl/pfctl.c).
 
 use crate::name::PARENT;
-use crate::pf::Counters;
 
-/// A rule, as far as it is counted.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Line {
-    /// What `-v` shows of it.
-    pub(super) counters: Counters,
+/// What pf counts for a rule, in the words of `pfctl -v`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) evaluations: u64,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) states: u64,
 }
 
 /// The rules of each anchor that the first call of kport's anchors leads to, by the anchor's name, in the order in which they are
 /// printed. `None` where nothing calls them, or this pfctl(8) does not print what is called.
-pub(super) fn children(shown: &str) -> Option<Vec<(String, Vec<Line>)>> {
-    let mut found: Option<Vec<(String, Vec<Line>)>> = None;
+pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counted>)>> {
+    let mut found: Option<Vec<(String, Vec<Counted>)>> = None;
     // the calls that the line is in
     let mut calls: Vec<&str> = Vec::new();
     for line in shown.lines().map(str::trim) {
@@ -46,10 +47,10 @@ pub(super) fn children(shown: &str) -> Option<Vec<(String, Vec<Line>)>> {
             continue;
         }
         match line.strip_prefix("[ ") {
-            None => lines.push(Line::default()),
+            None => lines.push(Counted::default()),
             Some(counted) => {
                 if let Some(last) = lines.last_mut() {
-                    read(counted, &mut last.counters);
+                    read(counted, last);
                 }
             }
         }
@@ -72,7 +73,7 @@ fn opened(line: &str) -> Option<&str> {
 
 /// `[ Evaluations: 1 Packets: 2 Bytes: 3 States: 4 ]`, `[ Inserted: uid 0 pid 5 State Creations: 6 ]`
 /// (pfctl_print_rule_counters).
-fn read(counted: &str, counters: &mut Counters) {
+fn read(counted: &str, counters: &mut Counted) {
     let number = |name: &str| counted.split_once(name)?.1.split_whitespace().next()?.parse::<u64>().ok();
     let values = [
         ("Evaluations:", &mut counters.evaluations),
@@ -155,9 +156,8 @@ pass on bridge inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep sta
 ";
         let found = children(shown).unwrap();
         let [(child, lines)] = &found[..] else { panic!("{found:?}") };
-        let counters: Vec<Counters> = lines.iter().map(|line| line.counters).collect();
-        let first = Counters { evaluations: 3, packets: 7, bytes: 800, states: 2 };
-        assert_eq!((child.as_str(), counters), ("web", vec![first, Counters::default(), Counters::default()]));
+        let first = Counted { evaluations: 3, packets: 7, bytes: 800, states: 2 };
+        assert_eq!((child.as_str(), &lines[..]), ("web", &[first, Counted::default(), Counted::default()][..]));
     }
 
     proptest::proptest! {
