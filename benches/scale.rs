@@ -18,7 +18,7 @@ use kport::host::Fixed;
 use kport::name::{Anchor, Table};
 use kport::options::Options;
 use kport::pf::files::Sim;
-use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
+use kport::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use kport::publication::{self, Publication, Targets};
 use kport::publisher::{Listed, Liveness, Publisher, Request, Unobserved};
 use kport::rule::{self, Rule};
@@ -221,7 +221,7 @@ impl Firewall for Answers {
         unreachable!()
     }
 
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+    fn rulesets(&self) -> Result<Rulesets> {
         unreachable!()
     }
 }

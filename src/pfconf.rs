@@ -49,8 +49,6 @@ pub(crate) struct How<'a> {
     /// The name of the file, for messages; empty for "pf.conf".
     pub name: &'a str,
     pub files: lex::Files<'a>,
-    /// pfctl(8) wrote it: what is not known of a rule may be another release's, and is kept as that.
-    pub output: bool,
 }
 
 impl Conf {
@@ -60,14 +58,13 @@ impl Conf {
         let read = |name: &str| std::fs::read_to_string(name).map_err(|error| format!("read {name}: {error}"));
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
         let name = path.display().to_string();
-        Conf::read(&text, How { name: &name, files: Some(&read), output: false })
+        Conf::read(&text, How { name: &name, files: Some(&read) })
     }
 
     /// Reads what pfctl(8) prints of a ruleset. What is not known of a rule becomes a condition that cannot be decided, and a
     /// statement that is not known is [kept](Conf::unread) and passed over.
     pub fn of_output(text: &str) -> Conf {
-        statements::read(text, How { output: true, ..How::default() })
-            .unwrap_or_else(|failure| Conf { unread: vec![shown(failure)], ..Conf::default() })
+        statements::read_output(text)
     }
 
     /// What of pfctl's output could not be read, a line each.

@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(again, conf, "{printed}");
     for release in [Release::V14, Release::V15] {
         let mut world = world(release);
-        world.load_conf("", conf.clone());
+        world.load_conf("", &conf);
         let em0 = Party::Network("em0".parse().unwrap());
         for (protocol, to) in [(Protocol::Tcp, "10.0.0.2:80"), (Protocol::Udp, "192.0.2.1:53")] {
             let trace = world.trace(&em0, protocol, "192.0.2.100:40000".parse().unwrap(), to.parse().unwrap());

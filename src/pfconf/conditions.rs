@@ -94,22 +94,29 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     let at = words.0.iter().position(|token| token.bare() == "->");
     let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
     let made = conditions_and(head, Rule::new(origin.clone(), translation(kind, pass)), defaults)?;
-    let Some(at) = at.filter(|_| !no) else {
-        return match no {
-            true if at.is_none() => expand(made.0, made.1),
-            true => Err(format!("no {action} has no ->")),
-            false => Err("expected ->".to_owned()),
-        };
-    };
-    let mut tail = Words(&words.0[at + 1..]);
+    if no {
+        return if at.is_none() { expand(made.0, made.1) } else { Err(format!("no {action} has no ->")) };
+    }
     let what = match kind {
         RuleKind::Nat => PoolFor::Source,
         RuleKind::Rdr => PoolFor::Destination,
         _ => PoolFor::Both,
     };
-    let (pool, ports) = pool(&mut tail, what)?;
-    end(&tail)?;
+    let leads_to = || -> Read<(Pool, PoolPorts)> {
+        let mut tail = Words(&words.0[at.ok_or("expected ->")? + 1..]);
+        let pool = pool(&mut tail, what)?;
+        end(&tail)?;
+        Ok(pool)
+    };
     let (mut rule, said) = made;
+    let (pool, ports) = match leads_to() {
+        Err(_) if defaults.output => {
+            let unknown = rule.when.unknown.take().unwrap_or_default();
+            rule.when.unknown = Some(format!("{unknown} {}", shown(Words(&words.0[at.unwrap_or(words.0.len())..]))));
+            Default::default()
+        }
+        read => read?,
+    };
     settle_family(&mut rule, &said.lists, &pool);
     let mut all = expand(rule, said)?;
     for rule in &mut all {
@@ -183,7 +190,7 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
         let before = words;
         if let Err(why) = condition(&mut rule, &mut said, &mut words) {
             // another release's pfctl may know it; what it means for a packet cannot be told
-            if !defaults.output || !why.ends_with("is not known") {
+            if !defaults.output {
                 return Err(why);
             }
             rule.when.unknown = Some(shown(before));

@@ -37,30 +37,37 @@ pub(super) fn read(text: &str, how: How<'_>) -> Result<Conf, Failure> {
     read_below(text, how, 0)
 }
 
+/// What pfctl(8) has printed: a rule is a line, whatever stands in its quotes.
+pub(super) fn read_output(text: &str) -> Conf {
+    let mut reader = Reader::new(Lexer::new("", "", None), true);
+    for (number, line) in (1..).zip(text.lines()) {
+        reader.lexer = Lexer::new("", &format!("{line}\n"), None);
+        while let Some(next) = reader.lexer.statement() {
+            let read = match next {
+                Ok(statement) => reader.statement(&statement),
+                Err((_, _, why)) => match reader.unknown(line) {
+                    Some(rule) => reader.add(vec![rule]),
+                    None => Err(why),
+                },
+            };
+            if let Err(why) = read {
+                // there is more to the text than one line that another release knows
+                reader.made.unread.push(super::shown(("pfctl".to_owned(), number, why, line.trim().to_owned())));
+            }
+        }
+    }
+    reader.made
+}
+
 fn read_below(text: &str, how: How<'_>, depth: usize) -> Result<Conf, Failure> {
     let name = if how.name.is_empty() { "pf.conf" } else { how.name };
-    let mut reader = Reader {
-        lexer: Lexer::new(name, text, how.files),
-        made: Conf::default(),
-        defaults: Defaults { output: how.output, ..Defaults::default() },
-        open: vec![],
-        braces: 0,
-        named: HashSet::new(),
-        rules: 0,
-        loads: vec![],
-    };
+    let mut reader = Reader::new(Lexer::new(name, text, how.files), false);
     let mut last = (name.to_owned(), 1);
     while let Some(next) = reader.lexer.statement() {
         let statement = next.map_err(|(file, line, why)| (file, line, why, String::new()))?;
         last = (statement.file.clone(), statement.line);
-        if let Err(why) = reader.statement(&statement) {
-            let failure = (statement.file, statement.line, why, statement.text);
-            // a text that pfctl(8) has printed has more to it than one line that another release knows
-            if !how.output {
-                return Err(failure);
-            }
-            reader.made.unread.push(super::shown(failure));
-        }
+        let read = reader.statement(&statement);
+        read.map_err(|why| (statement.file.clone(), statement.line, why, statement.text.clone()))?;
     }
     if !reader.open.is_empty() {
         return Err((last.0, last.1, "the } of an anchor is missing".to_owned(), String::new()));
@@ -81,10 +88,31 @@ fn read_below(text: &str, how: How<'_>, depth: usize) -> Result<Conf, Failure> {
     Ok(reader.made)
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(lexer: Lexer<'a>, output: bool) -> Reader<'a> {
+        Reader {
+            lexer,
+            made: Conf::default(),
+            defaults: Defaults { output, ..Defaults::default() },
+            open: vec![],
+            braces: 0,
+            named: HashSet::new(),
+            rules: 0,
+            loads: vec![],
+        }
+    }
+
+    /// The rule that a line is of which no more is known than how it begins.
+    fn unknown(&self, line: &str) -> Option<Rule> {
+        let tokens: Vec<Token> = line.split_whitespace().map(|word| Token::Word(word.to_owned())).collect();
+        conditions::unknown(Words(&tokens), &Origin { text: line.trim().into() })
+    }
+
     fn statement(&mut self, statement: &Statement) -> Read<()> {
         let mut words = Words(&statement.tokens);
-        if let [Token::Word(name) | Token::Quoted(name), Token::Sign("="), value @ ..] = &statement.tokens[..] {
+        if let [Token::Word(name) | Token::Quoted(name), Token::Sign("="), value @ ..] = &statement.tokens[..]
+            && !self.defaults.output
+        {
             return self.macro_of(name, value);
         }
         if words.is_empty() {

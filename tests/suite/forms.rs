@@ -587,7 +587,7 @@ fn pf_conf_as_people_write_it() {
     write("pf.conf", &text);
     let conf = Conf::of_file(&dir.path().join("pf.conf")).unwrap();
     let mut world = host(Release::V15);
-    world.load_conf("", conf);
+    world.load_conf("", &conf);
     check_with(
         &world,
         &text,

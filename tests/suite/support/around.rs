@@ -1,11 +1,13 @@
 //! The simulator, with something done before or after some of its calls: what is slow, fails, counts, or kills the process.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use kport::error::Result;
 use kport::name::{Anchor, Table};
 use kport::pf::files::Sim;
-use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
+use kport::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use kport::pfconf::Conf;
 use kport::rule::Rule;
 
 /// A call, with what tests look at.
@@ -84,10 +86,10 @@ impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
     fn has_table(&self, table: &Table) -> Result<bool> {
         self.call(Call::HasTable, |sim| sim.has_table(table))
     }
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+    fn rulesets(&self) -> Result<Rulesets> {
         self.call(Call::Other, Sim::rulesets)
     }
-    fn main_ruleset(&self) -> Result<String> {
+    fn main_ruleset(&self) -> Result<Arc<Conf>> {
         self.call(Call::Other, Sim::main_ruleset)
     }
 }
