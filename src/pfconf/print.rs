@@ -24,7 +24,7 @@ impl Conf {
         for (name, table) in &self.tables {
             text += &format!("table <{name}> {{");
             for (not, network) in table.networks() {
-                text += &format!(" {}{network}", if not { "! " } else { "" });
+                text += &format!(" {}", address(not, &Operand::Network(network)));
             }
             for (not, operand) in &table.others {
                 text += &format!(" {}", address(*not, operand));
