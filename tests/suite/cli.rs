@@ -551,7 +551,8 @@ fn the_readme_is_true() {
         if !command.starts_with("$ cargo run") {
             continue;
         }
-        let line = command.trim_start_matches("$ ").replace("cargo run -q --", "$KPORT").replace("cargo run --", "$KPORT");
+        let line =
+            command.trim_start_matches("$ ").replace("cargo run -q --", "$KPORT").replace("cargo run --", "$KPORT");
         let mut sh = Command::new("sh");
         sh.args(["-c", &format!("exec 2>&1; {line}")]).current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
         sh.env("KPORT", env!("CARGO_BIN_EXE_kport")).env("KPORT_STATE_DIR", kport.dir.path());

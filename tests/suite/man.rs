@@ -28,7 +28,7 @@ fn mandoc_finds_nothing() {
     }
 }
 
-/// The rows of the table that follows the comment, without macros.
+/// The rows of the table after the comment, without macros.
 fn statuses(page: &str) -> Vec<Vec<String>> {
     let (_, table) = page.split_once("\n.\\\" status table").expect("a status table");
     let (table, _) = table.split_once("\n.El").unwrap();
@@ -39,7 +39,9 @@ fn statuses(page: &str) -> Vec<Vec<String>> {
 #[test]
 fn the_status_tables_are_those_of_the_source() {
     let library = statuses(&page("kport.3"));
-    let command = statuses(&page("kport.8"));
+    let mut command = statuses(&page("kport.8"));
+    // the third column explains the second
+    command.iter_mut().for_each(|row| row.truncate(2));
     let mut expected = vec![["0".to_owned(), "KPORT_OK".to_owned(), "done".to_owned()]];
     for kind in Kind::ALL {
         let name = format!("KPORT_ERR_{}", format!("{kind:?}").to_uppercase());
@@ -97,9 +99,9 @@ fn every_command_and_option_is_in_kport_8() {
     for name in &names {
         let (_, part) = commands.split_once(&format!(".It Cm {name}\n")).unwrap_or_else(|| panic!("no {name}"));
         // to the next command; names of backends and the like are deeper, and have no options
-        let next = part.match_indices("\n.It Cm ").find(|(at, item)| {
-            names.contains(part[at + item.len()..].split('\n').next().unwrap())
-        });
+        let next = part
+            .match_indices("\n.It Cm ")
+            .find(|(at, item)| names.contains(part[at + item.len()..].split('\n').next().unwrap()));
         let part = next.map_or(part, |(at, _)| &part[..at]);
         let mut expected = if *name == "help" { BTreeSet::new() } else { options(&[name, "--help"]) };
         expected.retain(|option| !everywhere.contains(option.as_str()));
@@ -123,7 +125,7 @@ fn the_synopsis_is_complete() {
     let (synopsis, rest) = synopsis.split_once("\n.Sh DESCRIPTION\n").unwrap();
     for (key, long) in listed(rest) {
         let in_it = synopsis.lines().any(|line| {
-            let mut words = line.split([' ', ',']).skip_while(|word| *word != "Fl").skip(1);
+            let mut words = line.trim_start_matches('.').split([' ', ',']).skip_while(|word| *word != "Fl").skip(1);
             words.any(|word| word == format!("-{key}") || word == key || (key.len() == 1 && word.contains(key)))
         });
         assert!(in_it, "{key} {long:?} is not in the synopsis");

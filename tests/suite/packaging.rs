@@ -65,7 +65,11 @@ fn distinfo_takes_the_sums_of_cargo_lock_and_no_others() {
     );
     lock(&sum.replace('e', "f"));
     let other = run();
-    assert!(!other.status.success() && cc::text(&other.stderr).contains("does not have the checksum"), "{}", cc::text(&other.stderr));
+    assert!(
+        !other.status.success() && cc::text(&other.stderr).contains("does not have the checksum"),
+        "{}",
+        cc::text(&other.stderr)
+    );
 }
 
 #[test]
