@@ -614,7 +614,7 @@ fn what_is_looked_at_is_counted() {
     let after = ask(&world, "em0 tcp 192.0.2.100 192.0.2.1:9").looked;
     assert_eq!(after.anchors, 2, "one for rdr, one for the filter");
     assert!(after.rules > before.rules);
-    // the table of docs/architecture.md: two anchors a jail, and five rules
+    // the table of docs/decisions/anchors.md: two anchors and five rules for each jail
     let mut world = of(
         Release::V15,
         "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in all\npass out all\nanchor \"kport/*\"",
