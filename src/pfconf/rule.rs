@@ -3,16 +3,20 @@
 use std::iter;
 use std::sync::Arc;
 
-use super::address::{Compared, Pool, Side};
+use super::address::{Compared, Operator, Pool, Side};
 use crate::net::Direction;
 use crate::net::Family;
 
-/// The rulesets of an anchor, by what looks at them.
+/// The rulesets of an anchor, by what evaluates them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RuleKind {
+pub enum RuleKind {
+    /// `nat`
     Nat,
+    /// `rdr`
     Rdr,
+    /// `binat`
     Binat,
+    /// `pass`, `block`, `match`
     Filter,
 }
 
@@ -101,15 +105,18 @@ pub(crate) struct Effects {
     pub max_pkt_size: u16,
 }
 
-/// `user` and `group`: their operator with numbers, or the names of which the numbers are not known.
+/// `user` and `group`: their operator with numbers, or with a name whose number is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Number(Compared<u32>),
-    /// `unknown`, where no socket has the packet: equal, or not.
+    /// `unknown`, if no socket has the packet: equal, or not.
     Unknown {
         not: bool,
     },
-    Named(String),
+    Named {
+        operator: Operator,
+        name: String,
+    },
 }
 
 /// An interface or group, and whether it is any other (`! em0`).
@@ -141,7 +148,7 @@ pub(crate) struct Conditions {
     pub prio: Option<u8>,
     /// Packets in seconds.
     pub max_pkt_rate: Option<(u32, u32)>,
-    /// As it was written.
+    /// As it is written.
     pub probability: Option<String>,
     pub fragment: bool,
     pub tagged: Option<(bool, String)>,
@@ -149,11 +156,16 @@ pub(crate) struct Conditions {
     pub unknown: Option<String>,
 }
 
-/// Where a rule stands, for messages. It is no part of what the rule is.
+/// Where a rule was read, for messages and for what edits the file. It is not a part of what the rule is: two rules that differ in
+/// it alone are equal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin {
-    /// As it was written.
+    /// What is written there, without comments.
     pub text: Arc<str>,
+    /// Empty if it was not read from a file.
+    pub file: Arc<str>,
+    /// From 1; 0 if it was not read from a text.
+    pub line: usize,
 }
 
 impl PartialEq for Origin {
@@ -174,7 +186,7 @@ pub(crate) struct Rule {
     pub log: bool,
     pub labels: Vec<String>,
     pub tag: Option<String>,
-    /// Not unless it has any: most rules do not.
+    /// In a box, since most rules have none and are smaller without.
     pub effects: Box<Effects>,
     /// Loaded to match one packet, and then to go (pf.conf(5) of OpenBSD).
     pub once: bool,

@@ -441,6 +441,111 @@ fn unsafe_stays_where_it_belongs() {
     assert_eq!(found, UNSAFE, "the files with unsafe code are not those that are listed; each must need it");
 }
 
+/// The files that read pf.conf(5) text by its words beside `pfconf`, and why.
+const READERS: &[(&str, &str)] = &[
+    ("pf/foreign.rs", "is being rewritten on values"),
+    ("pf/pfctl/braces.rs", "is being rewritten on values"),
+    ("pf/pfctl/nested.rs", "is being moved to pfconf"),
+    ("pf/pfctl.rs", "is being rewritten on values"),
+    ("pf.rs", "is being rewritten on values"),
+    ("readiness/calls.rs", "is being rewritten on values"),
+    ("readiness/packets.rs", "is being rewritten on values"),
+];
+
+/// The first words of pf.conf(5)'s statements.
+const STATEMENTS: &[&str] = &[
+    "altq",
+    "anchor",
+    "antispoof",
+    "binat",
+    "binat-anchor",
+    "block",
+    "ether",
+    "include",
+    "load",
+    "match",
+    "nat",
+    "nat-anchor",
+    "pass",
+    "queue",
+    "rdr",
+    "rdr-anchor",
+    "scrub",
+    "set",
+    "table",
+];
+
+/// The strings of a line of Rust that begin like a statement of pf.conf(5) and that something is compared with: the word alone in a
+/// pattern or after `==`, or in a function that looks for text. A string that is only printed is not one of them.
+fn matched(line: &str) -> Vec<&str> {
+    const LOOKS: &[&str] = &[
+        "contains",
+        "ends_with",
+        "find",
+        "matches",
+        "split",
+        "split_once",
+        "starts_with",
+        "strip_prefix",
+        "strip_suffix",
+    ];
+    let quotes: Vec<usize> =
+        line.match_indices('"').map(|(at, _)| at).filter(|at| !line[..*at].ends_with('\\')).collect();
+    let strings =
+        quotes.chunks_exact(2).map(|pair| (&line[..pair[0]], &line[pair[0] + 1..pair[1]], &line[pair[1] + 1..]));
+    let is_matched = |(before, string, after): &(&str, &str, &str)| {
+        let statement = string.split([' ', '\\', '<']).next().is_some_and(|first| STATEMENTS.contains(&first));
+        let call = before.trim_end_matches('&').strip_suffix('(').unwrap_or_default();
+        let called = LOOKS.iter().any(|function| call.ends_with(&format!(".{function}")));
+        let in_pattern = after.starts_with(" =>") || after.starts_with(" |") || before.ends_with("| ");
+        let compared = before.ends_with("== ") || before.ends_with("!= ") || after.starts_with(" ==");
+        statement && (called || STATEMENTS.contains(string) && (in_pattern || compared))
+    };
+    strings.filter(is_matched).map(|(_, string, _)| string).collect()
+}
+
+#[test]
+fn only_pfconf_reads_pf_conf() {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources() {
+        // rule/text.rs prints kport's own rules, and reads nothing
+        if source.module[0] == "pfconf" {
+            continue;
+        }
+        let code = source.text.split("\nmod tests {").next().unwrap_or_default();
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//") && !matched(line).is_empty());
+        for line in lines {
+            found.entry(source.file.clone()).or_default().push(line.trim().to_owned());
+        }
+    }
+    let files: Vec<&str> = found.keys().map(String::as_str).collect();
+    let listed: BTreeSet<&str> = READERS.iter().map(|(file, _)| *file).collect();
+    assert_eq!(files.into_iter().collect::<BTreeSet<_>>(), listed, "ask a ruleset of pfconf instead: {found:#?}");
+}
+
+#[test]
+fn the_check_sees_who_reads_pf_conf() {
+    for line in [
+        "if line.starts_with(\"block \") {",
+        "let rest = line.strip_prefix(\"anchor \\\"\")?;",
+        "main.lines().filter(|line| line.trim_start().starts_with(\"set skip\"))",
+        "\"rdr\" | \"binat\" => find(),",
+        "if words.next() == Some(\"x\") && words[0] == \"pass\" {",
+        "text.contains(&\"rdr-anchor \\\"kport\")",
+    ] {
+        assert!(!matched(line).is_empty(), "{line}");
+    }
+    for line in [
+        "write!(f, \"pass quick {rest}\")?;",
+        "_ => (\"rdr\", \"->\"),",
+        "Kind::Conflict => \"port in use\",",
+        "json!({ \"anchor\": anchor, \"text\": \"pass\" })",
+        "why.contains(\"password\") || why == \"nothing\"",
+    ] {
+        assert!(matched(line).is_empty(), "{line}");
+    }
+}
+
 #[test]
 fn the_check_sees_an_edge() {
     let source =
