@@ -1,122 +1,86 @@
-//! `kport cni`: a plugin of the Container Network Interface, in the place of `portmap`, for podman and what else speaks it.
+//! A plugin of the Container Network Interface, in the place of `portmap`, for podman and other runtimes that use it.
 //!
-//! What comes in is the environment and a JSON document on standard input, what goes out is a JSON document on standard
-//! output: the result, or the error with its code. Notes go to standard error.
+//! The environment and a JSON document on standard input come in; a JSON document goes out: the result, or the error with its
+//! code.
 
 mod attachments;
-mod code;
 mod conmon;
 mod environment;
-mod fields;
 mod mapping;
 mod network;
 mod previous;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
 use std::net::IpAddr;
-use std::path::Path;
-use std::process::ExitCode;
 
-use kport::error::Kind;
-use kport::host::Host;
-use kport::name::JailName;
-use kport::net::Protocol;
-use kport::options::Options;
-use kport::publication::{self, Redirect, Targets};
-use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request};
-use kport::readiness;
-use kport::session::Session;
 use serde_json::{Value, json};
 
-use self::attachments::{Attachment, Attachments, Files, Found};
-use self::code::Code;
-pub use self::code::Failure;
-use self::conmon::WithoutConmon;
-use self::environment::{Attached, Operation};
-pub use self::fields::words;
-use self::mapping::PortMapping;
-use self::network::{MAX_INPUT, Network, Version};
-pub use self::network::{Overrides, Publishing, overrides, publishing};
-use super::args::Global;
-use super::output;
+use super::Program;
+use super::code::{Code, Failure};
+use super::settings::{Overrides, Publishing};
+use crate::error::{self, Error, Kind};
+use crate::host::Host;
+use crate::managers::Environment;
+use crate::name::JailName;
+use crate::net::Protocol;
+use crate::options::Options;
+use crate::publication::{self, Redirect, Targets};
+use crate::publisher::{Liveness, Outcome, Publisher, Request};
+use crate::readiness;
+use crate::session::Session;
 
-/// The names by which a runtime may call the program, each with its command. A plugin is looked for by its `type`; a hook has
-/// the first of its `args` as its name, but for ocijail, which hands that on as the first argument.
-const NAMES: [(&str, &str); 3] = [("portmap", "cni"), ("kport-cni", "cni"), ("kport-oci-hook", "oci-hook")];
+use attachments::{Attachment, Attachments, Files, Found};
+use conmon::WithoutConmon;
+use environment::Attached;
+pub use environment::Operation;
+use mapping::PortMapping;
+pub use network::MAX_INPUT;
+use network::{Network, Version};
 
-/// The command line of the process, with what the name of the program says in front: a container runtime gives its plugins no
-/// arguments.
-pub fn command_line() -> Vec<OsString> {
-    let mut line: Vec<OsString> = std::env::args_os().collect();
-    let name = line.first().and_then(|program| Path::new(program).file_name()?.to_str());
-    if let Some((_, command)) = NAMES.into_iter().find(|known| Some(known.0) == name) {
-        line.insert(1, command.into());
-    }
-    line
-}
-
-/// Does what the environment says, and answers on standard output.
-pub fn run(global: &Global) -> ExitCode {
-    // the version of an answer is that of the question, as far as that could be read
+/// Does what the environment says, and returns the document to print, if there is one; on failure that of the error.
+///
+/// `input` reads standard input to its end, or to one byte more than [`MAX_INPUT`].
+pub fn answer(
+    environment: &Environment<'_>,
+    input: &dyn Fn(Operation) -> error::Result<Vec<u8>>,
+    program: &dyn Program,
+) -> Result<Option<Value>, Value> {
+    // the version of an answer is that of the question, if that could be read
     let mut version = Version::NEWEST;
-    let answer = act(global, &mut version);
-    let (document, status) = match &answer {
-        Ok(None) => return ExitCode::SUCCESS,
-        Ok(Some(result)) => (result.clone(), ExitCode::SUCCESS),
-        Err(failure) => {
-            let error = json!({
-                "cniVersion": version.name(),
-                "code": failure.code.number(),
-                "msg": failure.code.text(),
-                "details": failure.details,
-            });
-            (error, ExitCode::FAILURE)
-        }
+    act(environment, input, program, &mut version).map_err(|failure| {
+        json!({
+            "cniVersion": version.name(),
+            "code": failure.code.number(),
+            "msg": failure.code.text(),
+            "details": failure.details,
+        })
+    })
+}
+
+fn act(
+    environment: &Environment<'_>,
+    input: &dyn Fn(Operation) -> error::Result<Vec<u8>>,
+    program: &dyn Program,
+    version: &mut Version,
+) -> Result<Option<Value>, Failure> {
+    let operation = Operation::asked(environment)?;
+    let input = input(operation);
+    let act: fn(&Call<'_>) -> Result<Option<Value>, Failure> = match operation {
+        Operation::Version => return Ok(Some(versions(&input.unwrap_or_default()))),
+        Operation::Add => |call| add(call).map(Some),
+        Operation::Del => |call| del(call).map(|()| None),
+        Operation::Check => |call| check(call).map(|()| None),
+        Operation::Gc => |call| gc(call).map(|()| None),
+        Operation::Status => |call| status(call).map(|()| None),
     };
-    match output::print(&format!("{document}\n")) {
-        Ok(()) => status,
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn act(global: &Global, version: &mut Version) -> Result<Option<Value>, Failure> {
-    let operation = Operation::asked(environment::variable)?;
-    if operation == Operation::Version {
-        return Ok(Some(versions()));
-    }
-    let network = Network::read(&input()?)?;
+    let network = Network::read(&input?)?;
     *version = network.version;
-    match operation {
-        Operation::Add => add(global, &network).map(Some),
-        Operation::Del => del(global, &network).map(|()| None),
-        Operation::Check => check(global, &network).map(|()| None),
-        Operation::Gc => gc(global, &network).map(|()| None),
-        Operation::Status => status(global, &network).map(|()| None),
-        Operation::Version => unreachable!("answered above"),
-    }
+    act(&Call { network, environment, program })
 }
 
-/// Standard input to its end.
-fn input() -> Result<Vec<u8>, Failure> {
-    let mut bytes = vec![];
-    let read = io::stdin().lock().take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|e| Failure::new(Code::Io, format!("read the network configuration from standard input: {e}")))?;
-    if bytes.len() > MAX_INPUT {
-        let why = format!("the network configuration on standard input has more than {MAX_INPUT} bytes");
-        return Err(Failure::new(Code::Decode, why));
-    }
-    Ok(bytes)
-}
-
-/// `VERSION`. What stands on standard input says in which version the question is, and need not be there.
-fn versions() -> Value {
-    let asked = (!io::stdin().is_terminal()).then(|| input().ok()).flatten();
-    let asked = asked.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+/// `VERSION`. The document says in which version the question is, but may be missing.
+fn versions(input: &[u8]) -> Value {
+    let asked = serde_json::from_slice::<Value>(input).ok();
     let asked = asked.and_then(|value| Version::named(value.get("cniVersion")?.as_str()?));
     json!({
         "cniVersion": asked.unwrap_or(Version::NEWEST).name(),
@@ -124,22 +88,36 @@ fn versions() -> Value {
     })
 }
 
-/// What a command works with.
-struct Work {
-    session: Session,
-    quiet: bool,
-    observer: output::Shown,
+/// One call of the plugin.
+struct Call<'a> {
+    network: Network,
+    environment: &'a Environment<'a>,
+    program: &'a dyn Program,
 }
 
-impl Work {
-    fn new(global: &Global, overrides: Overrides) -> Result<Work, Failure> {
-        let global = overrides.over(global);
-        let observer = output::Shown::new(global.verbose);
-        Ok(Work { session: super::session::session(&global)?, quiet: global.quiet, observer })
+impl Call<'_> {
+    fn attached(&self) -> Result<Attached, Failure> {
+        Attached::of(self.environment)
     }
 
-    /// What podman's conmon holds for the container is not in the way of its ports.
-    fn without_conmon(mut self, container: &str, mappings: &BTreeSet<PortMapping>) -> Work {
+    fn jail(&self) -> Result<JailName, Failure> {
+        environment::jail(self.environment)
+    }
+
+    fn work(&self, overrides: Overrides) -> Result<Work<'_>, Failure> {
+        Ok(Work { session: self.program.session(overrides)?, program: self.program })
+    }
+}
+
+/// What an operation works with.
+struct Work<'a> {
+    session: Session,
+    program: &'a dyn Program,
+}
+
+impl Work<'_> {
+    /// The ports that podman's conmon holds for the container are not in use.
+    fn without_conmon(mut self, container: &str, mappings: &BTreeSet<PortMapping>) -> Self {
         let ports = mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
         let ports: BTreeSet<u16> = ports.collect();
         if !ports.is_empty() {
@@ -153,33 +131,24 @@ impl Work {
     }
 
     fn publisher(&self) -> Result<Publisher<'_>, Failure> {
-        Ok(self.session.publisher(&self.observer as &dyn Observer)?)
+        Ok(self.session.publisher(self.program.observer())?)
     }
 
-    fn say(&self, notes: &[String]) {
-        if !self.quiet {
-            notes.iter().for_each(|note| output::complain(note));
-        }
+    fn report(&self, outcome: &Outcome) {
+        self.program.report(&self.session, outcome);
     }
 
-    fn heard(&self, outcome: &Outcome) {
-        if outcome.changed && self.session.firewall.name() == "sim" {
-            output::complain(&kport::sim::NOTICE);
-        }
-        self.say(&outcome.notes);
-    }
-
-    /// What the files hold; whose file was damaged is said.
+    /// What the files hold. Damaged ones are reported.
     fn found(&self, files: &Files) -> Result<Found, Failure> {
-        let found = files.all()?;
-        self.say(&found.notes);
+        let mut found = files.all()?;
+        self.report(&Outcome { notes: std::mem::take(&mut found.notes), ..Outcome::default() });
         Ok(found)
     }
 
-    /// Publishes what follows from the attachments. `force` and `allow_inert` for what was published and looked at before.
+    /// Publishes what follows from the attachments. `force` and `allow_inert` are for what was published and checked before.
     fn publish(&self, attachments: &Attachments, force: bool, allow_inert: bool) -> Result<(), Failure> {
         let Some(spec) = mapping::spec(&attachments.mappings())? else {
-            self.heard(&self.publisher()?.unpublish(&attachments.jail, attachments.jid)?);
+            self.report(&self.publisher()?.unpublish(&attachments.jail, attachments.jid)?);
             return Ok(());
         };
         let mut request = Request::new(attachments.jail.clone(), spec);
@@ -188,12 +157,12 @@ impl Work {
         request.jid = attachments.jid;
         request.force = force;
         request.allow_inert = allow_inert;
-        self.heard(&self.publisher()?.publish(&request)?);
+        self.report(&self.publisher()?.publish(&request)?);
         Ok(())
     }
 
-    /// Takes away the attachments of a jail that `gone` means, in pf and then in the file. Those that stay were looked at
-    /// when they were added, so that nothing but pf itself can stand in their way.
+    /// Removes the attachments of a jail for which `gone` holds, from pf and then from the file. Those that stay were checked
+    /// when they were added, so that only pf itself can refuse them.
     fn withdraw(
         &self,
         files: &Files,
@@ -205,7 +174,7 @@ impl Work {
         if after.list.len() == before.list.len() {
             return Ok(());
         }
-        // pf forgot those of another boot
+        // pf has lost those of another boot
         if self.host().boot_id()? == before.boot {
             // one that had its address from the network that goes
             let addresses = after.addresses();
@@ -223,7 +192,7 @@ fn options_of(attachments: &Attachments) -> Options {
     attachments.list.first().map(|first| first.options.clone()).unwrap_or_default()
 }
 
-/// What a command about one attachment is given.
+/// What an operation about one attachment is given.
 struct Asked {
     attached: Attached,
     jail: JailName,
@@ -234,14 +203,14 @@ struct Asked {
 }
 
 impl Asked {
-    /// For `ADD` and `CHECK`, which need all of it.
-    fn read(network: &Network) -> Result<Asked, Failure> {
-        let attached = Attached::of(environment::variable)?;
-        let jail = environment::jail(environment::variable)?;
+    /// For `ADD` and `CHECK`.
+    fn read(call: &Call<'_>) -> Result<Asked, Failure> {
+        let network = &call.network;
+        let (attached, jail) = (call.attached()?, call.jail()?);
         let publishing = network.publishing()?;
         let mappings = network.mappings(publishing.place)?.into_iter().collect();
         let result = network.previous().ok_or_else(|| {
-            let why = "prevResult is missing: put kport behind the plugin that makes the container's interface";
+            let why = "prevResult is missing: put kport after the plugin that makes the container's interface";
             Failure::new(Code::Config, why)
         })?;
         let addresses = previous::addresses(result, &attached.interface)?;
@@ -261,9 +230,10 @@ impl Asked {
     }
 }
 
-fn add(global: &Global, network: &Network) -> Result<Value, Failure> {
-    let asked = Asked::read(network)?;
-    let work = Work::new(global, network.overrides()?)?.without_conmon(&asked.attached.container, &asked.mappings);
+fn add(call: &Call<'_>) -> Result<Value, Failure> {
+    let network = &call.network;
+    let asked = Asked::read(call)?;
+    let work = call.work(network.overrides()?)?.without_conmon(&asked.attached.container, &asked.mappings);
     let files = Files::lock(&work.session)?;
     let found = work.found(&files)?;
     if asked.mappings.is_empty() {
@@ -318,8 +288,8 @@ fn add(global: &Global, network: &Network) -> Result<Value, Failure> {
     Ok(asked.result)
 }
 
-/// The jail that is meant, and its number: the one of `CNI_NETNS`, which podman fills in, or the one that is called like the
-/// container; where neither is there, the first all the same.
+/// The jail that is meant, and its number: the one of `CNI_NETNS`, which podman sets, or the one with the name of the container;
+/// if neither is there, the first one without a number.
 fn jail_of(host: &dyn Host, asked: &Asked) -> Result<(JailName, Option<i32>), Failure> {
     for name in [Ok(asked.jail.clone()), asked.attached.container.parse()].into_iter().flatten() {
         if let Some(jail) = host.jail(name.as_str())?.filter(|jail| !jail.dying && jail.name == name.as_str()) {
@@ -329,29 +299,31 @@ fn jail_of(host: &dyn Host, asked: &Asked) -> Result<(JailName, Option<i32>), Fa
     Ok((asked.jail.clone(), None))
 }
 
-/// Needs nothing but the names of the network, the container and the interface. A configuration that could not be added with
-/// is no reason to keep what was.
-fn del(global: &Global, network: &Network) -> Result<(), Failure> {
-    let attached = Attached::of(environment::variable)?;
-    let work = Work::new(global, network.overrides().unwrap_or_default())?;
+/// Needs only the names of the network, the container and the interface. A configuration that `ADD` would refuse is not a reason
+/// to keep the ports.
+fn del(call: &Call<'_>) -> Result<(), Failure> {
+    let network = &call.network;
+    let attached = call.attached()?;
+    let work = call.work(network.overrides().unwrap_or_default())?;
     let files = Files::lock(&work.session)?;
     let found = work.found(&files)?;
     for other in &found.list {
         work.withdraw(&files, other, |attachment| attachment.is(&network.name, &attached))?;
     }
-    // nothing tells any more which of its networks that was
-    if let Ok(jail) = environment::jail(environment::variable)
+    // which of its networks that was is not known any more
+    if let Ok(jail) = call.jail()
         && found.damaged.contains(&jail.anchor())
     {
-        work.heard(&work.publisher()?.unpublish(&jail, None)?);
+        work.report(&work.publisher()?.unpublish(&jail, None)?);
     }
     Ok(())
 }
 
-fn gc(global: &Global, network: &Network) -> Result<(), Failure> {
+fn gc(call: &Call<'_>) -> Result<(), Failure> {
+    let network = &call.network;
     network.version.at_least(Version::V1_1_0, "GC")?;
     let valid = network.valid_attachments()?;
-    let work = Work::new(global, network.overrides().unwrap_or_default())?;
+    let work = call.work(network.overrides().unwrap_or_default())?;
     let files = Files::lock(&work.session)?;
     let mut failures: Vec<Failure> = vec![];
     for other in work.found(&files)?.list {
@@ -370,14 +342,15 @@ fn gc(global: &Global, network: &Network) -> Result<(), Failure> {
     failures.into_iter().reduce(together).map_or(Ok(()), Err)
 }
 
-fn check(global: &Global, network: &Network) -> Result<(), Failure> {
+fn check(call: &Call<'_>) -> Result<(), Failure> {
+    let network = &call.network;
     network.version.at_least(Version::V0_4_0, "CHECK")?;
-    let attached = Attached::of(environment::variable)?;
-    environment::jail(environment::variable)?;
+    let attached = call.attached()?;
+    call.jail()?;
     if network.mappings(network.publishing()?.place)?.is_empty() {
         return Ok(());
     }
-    let work = Work::new(global, network.overrides()?)?;
+    let work = call.work(network.overrides()?)?;
     let files = Files::lock(&work.session)?;
     let all = work.found(&files)?.list;
     let boot = work.host().boot_id()?;
@@ -391,7 +364,7 @@ fn check(global: &Global, network: &Network) -> Result<(), Failure> {
         );
         return Err(Failure::new(Code::Unknown, why));
     };
-    let asked = Asked::read(network)?;
+    let asked = Asked::read(call)?;
     let differs = |why: String| Err(Failure::new(Code::Differs, why));
     if !attachments.list.contains(&asked.attachment(network)) {
         return differs(format!(
@@ -417,18 +390,19 @@ fn check(global: &Global, network: &Network) -> Result<(), Failure> {
     }
 }
 
-/// What the attachments of a jail are in pf.
+/// The redirects of a jail's attachments.
 fn redirects(attachments: &Attachments) -> Result<Vec<Redirect>, Failure> {
     let Some(spec) = mapping::spec(&attachments.mappings())? else { return Ok(vec![]) };
     let targets = Targets::choose(&attachments.jail, &attachments.addresses())?;
-    let unplaced = |_| Err(kport::error::Error::new(Kind::Internal, "a mapping without a place"));
+    let unplaced = |_| Err(Error::new(Kind::Internal, "a mapping without a place"));
     Ok(publication::redirects(&attachments.jail, &spec, &targets, unplaced)?)
 }
 
-fn status(global: &Global, network: &Network) -> Result<(), Failure> {
+fn status(call: &Call<'_>) -> Result<(), Failure> {
+    let network = &call.network;
     network.version.at_least(Version::V1_1_0, "STATUS")?;
     let publishing = network.publishing()?;
-    let work = Work::new(global, network.overrides()?)?;
+    let work = call.work(network.overrides()?)?;
     let problem = match problem(&work, &publishing) {
         Ok(None) => return Ok(()),
         Ok(Some(problem)) => problem,
@@ -444,8 +418,8 @@ fn status(global: &Global, network: &Network) -> Result<(), Failure> {
     Err(Failure::new(if suffers { Code::Dead } else { Code::Unavailable }, problem))
 }
 
-/// Why nothing could be published with these options now, and what is to be done.
-fn problem(work: &Work, publishing: &Publishing) -> Result<Option<String>, Failure> {
+/// Why nothing could be published with these options now, and what to do about it.
+fn problem(work: &Work<'_>, publishing: &Publishing) -> Result<Option<String>, Failure> {
     let status = work.session.firewall.status()?;
     let needs_nat = publishing.options.hairpin || publishing.options.host_access;
     let mut problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
@@ -453,4 +427,216 @@ fn problem(work: &Work, publishing: &Publishing) -> Result<Option<String>, Failu
         problem = readiness::unfiltered(work.host(), "this network")?;
     }
     Ok(problem.map(|problem| problem.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::Played;
+    use super::*;
+
+    /// `command` with this document, for interface eth0 of container c0ffee in jail blue.
+    fn run(played: &Played, command: &str, document: &Value) -> Result<Option<Value>, Value> {
+        let variables = |name: &str| match name {
+            "CNI_COMMAND" => Some(command.to_owned()),
+            "CNI_CONTAINERID" => Some("c0ffee".to_owned()),
+            "CNI_IFNAME" => Some("eth0".to_owned()),
+            "CNI_NETNS" => Some("/var/run/netns/blue".to_owned()),
+            _ => None,
+        };
+        answer(&Environment(&variables), &|_| Ok(document.to_string().into_bytes()), played)
+    }
+
+    #[test]
+    fn from_add_to_del() {
+        let played = Played::new();
+        let document = whole();
+        for _ in 0..2 {
+            assert_eq!(run(&played, "ADD", &document), Ok(Some(document["prevResult"].clone())));
+            assert_eq!(played.published(), ["blue tcp port 8080 of 192.0.2.1 -> 10.88.0.5 port 80"]);
+        }
+        assert_eq!(run(&played, "CHECK", &document), Ok(None));
+        let mut other = document.clone();
+        other["log"] = json!(true);
+        assert_eq!(run(&played, "CHECK", &other).unwrap_err()["code"], Code::Differs.number());
+        for _ in 0..2 {
+            assert_eq!(run(&played, "DEL", &document), Ok(None));
+            assert_eq!(played.published(), [""; 0]);
+        }
+        assert_eq!(run(&played, "CHECK", &document).unwrap_err()["code"], Code::Unknown.number());
+    }
+
+    #[test]
+    fn a_damaged_document_is_removed_and_reported() {
+        let played = Played::new();
+        run(&played, "ADD", &whole()).unwrap();
+        let file = played.file("cni/blue.json");
+        std::fs::write(&file, "{").unwrap();
+        // the jail of the damaged document publishes nothing that a DEL leaves
+        assert_eq!(run(&played, "DEL", &whole()), Ok(None));
+        assert_eq!(played.published(), [""; 0]);
+        let notes = played.notes.take();
+        assert!(notes.iter().any(|note| note.starts_with(&file.display().to_string())), "{notes:?}");
+        assert!(!file.exists());
+    }
+
+    /// The settings of a document are for the program, which decides.
+    #[test]
+    fn the_program_gets_the_overrides() {
+        let played = Played::new();
+        run(&played, "ADD", &whole()).unwrap();
+        let overrides = played.overrides.take();
+        assert_eq!((overrides.state_dir, overrides.timeout), (Some("/x".into()), Some(Duration::from_secs(5))));
+    }
+
+    #[test]
+    fn an_error_has_the_version_of_the_question_and_reaches_no_session() {
+        let played = Played::new();
+        for (command, key, value, version, code) in [
+            ("ADD", "sorces", json!([]), "1.1.0", Code::Unsupported),
+            ("ADD", "cniVersion", json!("9.9.9"), "1.1.0", Code::Version),
+            ("CHECK", "cniVersion", json!("0.3.1"), "0.3.1", Code::Version),
+            ("GC", "cniVersion", json!("1.0.0"), "1.0.0", Code::Version),
+            ("ADD", "prevResult", json!(null), "1.1.0", Code::Config),
+            ("NONE", "log", json!(true), "1.1.0", Code::Environment),
+        ] {
+            let mut document = whole();
+            document[key] = value;
+            let error = run(&played, command, &document).unwrap_err();
+            assert_eq!((&error["cniVersion"], &error["code"]), (&json!(version), &json!(code.number())), "{error}");
+        }
+        assert_eq!(played.overrides.take(), Overrides::default());
+        let versions = run(&played, "VERSION", &json!({ "cniVersion": "0.4.0" })).unwrap().unwrap();
+        assert_eq!(versions["cniVersion"], "0.4.0");
+    }
+
+    /// All that is read of a configuration.
+    fn read(bytes: &[u8]) -> Result<(), Failure> {
+        let network = Network::read(bytes)?;
+        let answers = [
+            network.overrides().map(|_| ()),
+            network.publishing().map(|_| ()),
+            network.mappings("em0".parse().unwrap()).map(|_| ()),
+            network.valid_attachments().map(|_| ()),
+            network.previous().map_or(Ok(()), |result| {
+                for version in Version::ALL {
+                    let made = previous::as_version(result, version);
+                    assert!(!made.is_object() || made["cniVersion"] == version.name());
+                }
+                previous::addresses(result, "eth0").map(|_| ())
+            }),
+        ];
+        answers.into_iter().collect()
+    }
+
+    fn whole() -> Value {
+        json!({
+            "cniVersion": "1.1.0", "name": "podman", "type": "portmap", "backend": "sim", "stateDir": "/x", "timeout": 5,
+            "reach": ["bridge"], "sources": ["192.0.2.0/24"], "hairpin": true, "hostAccess": false, "snat": true,
+            "limits": { "connections": 1, "connectionsPerSource": 2, "rate": "5/10" }, "log": false, "quick": true,
+            "place": "em0", "force": false, "allowInert": false, "conditionsV4": [], "args": { "x": [1] },
+            "runtimeConfig": { "portMappings": [
+                { "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1" }
+            ] },
+            "cni.dev/valid-attachments": [ { "containerID": "a", "ifname": "eth0" } ],
+            "prevResult": {
+                "cniVersion": "1.1.0",
+                "interfaces": [ { "name": "eth0", "sandbox": "blue" } ],
+                "ips": [ { "address": "10.88.0.5/16", "interface": 0, "version": "4" } ],
+            },
+        })
+    }
+
+    /// Every value of a document, by its path.
+    fn pointers(value: &Value, path: &str, found: &mut Vec<String>) {
+        found.push(path.to_owned());
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    pointers(value, &format!("{path}/{}", key.replace('/', "~1")), found);
+                }
+            }
+            Value::Array(list) => {
+                for (at, value) in list.iter().enumerate() {
+                    pointers(value, &format!("{path}/{at}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn names_the_reason(answer: Result<(), Failure>) -> Result<(), proptest::test_runner::TestCaseError> {
+        if let Err(failure) = answer {
+            let expected = [Code::Version, Code::Unsupported, Code::Decode, Code::Config];
+            proptest::prop_assert!(expected.contains(&failure.code), "{failure:?}");
+            proptest::prop_assert!(!failure.details.contains(char::is_control), "{failure:?}");
+            proptest::prop_assert!(!failure.details.is_empty() && failure.details.len() < 2000, "{failure:?}");
+        }
+        Ok(())
+    }
+
+    fn any_json() -> impl proptest::strategy::Strategy<Value = Value> {
+        use proptest::prelude::*;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,20}".prop_map(Value::from),
+            "[0-9a-f.:/%\\-*<>\\x00\\n]{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inside| {
+            prop_oneof![
+                proptest::collection::vec(inside.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-zA-Z.]{0,12}", inside, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    #[test]
+    fn the_whole_document_is_good() {
+        assert_eq!(read(whole().to_string().as_bytes()), Ok(()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..200)) {
+            names_the_reason(read(&bytes))?;
+        }
+
+        #[test]
+        fn no_cut_or_flip_panics(at in 0..2000usize, bit in 0..8u8, cut in proptest::arbitrary::any::<bool>()) {
+            let mut bytes = whole().to_string().into_bytes();
+            let at = at % bytes.len();
+            if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+            names_the_reason(read(&bytes))?;
+        }
+
+        #[test]
+        fn no_value_in_any_place_panics(at in 0..1000usize, value in any_json()) {
+            let mut document = whole();
+            let mut found = vec![];
+            pointers(&document, "", &mut found);
+            *document.pointer_mut(&found[at % found.len()]).unwrap() = value;
+            names_the_reason(read(document.to_string().as_bytes()))?;
+        }
+
+        #[test]
+        fn no_unknown_field_passes(name in "[a-zA-Z]{1,12}", value in any_json()) {
+            let mut document = whole();
+            proptest::prop_assume!(document.get(&name).is_none());
+            document[&name] = value;
+            if let Err(failure) = read(document.to_string().as_bytes()) {
+                names_the_reason(Err(failure))?;
+            } else {
+                // fields that are the runtime's, or another plugin's
+                let known = ["cniVersions", "capabilities", "dns", "ipam", "ipMasq", "disableCheck", "disableGC", "plugins"];
+                let portmaps = ["conditionsV6", "masqAll", "markMasqBit", "externalSetMarkChain"];
+                proptest::prop_assert!(known.contains(&name.as_str()) || portmaps.contains(&name.as_str()), "{name}");
+            }
+        }
+    }
 }
