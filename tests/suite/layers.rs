@@ -119,7 +119,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("container::kleene", &["cli", "ffi"]),
     ("container::oci", &["cli"]),
     ("doctor::self_test", &["cli"]),
-    ("pf::files", &["session", "doctor", "ffi", "cli", "container"]),
+    ("pf::files", &["session", "doctor", "ffi", "cli"]),
     ("pfconf::address", &["pf", "trace", "readiness"]),
     ("pfconf::names", &["trace"]),
     ("pfconf::nested", &["pf"]),
