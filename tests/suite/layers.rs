@@ -545,7 +545,8 @@ fn matched(line: &str) -> Vec<&str> {
         let call = before.trim_end_matches('&').strip_suffix('(').unwrap_or_default();
         let called = LOOKS.iter().any(|function| call.ends_with(&format!(".{function}")));
         let in_pattern = after.starts_with(" =>") || after.starts_with(" |") || before.ends_with("| ");
-        let compared = before.ends_with("== ") || before.ends_with("!= ") || after.starts_with(" ==");
+        let left = before.strip_suffix("Some(").unwrap_or(before);
+        let compared = left.ends_with("== ") || left.ends_with("!= ") || after.starts_with(" ==");
         statement && (called || STATEMENTS.contains(string) && (in_pattern || compared))
     };
     strings.filter(is_matched).map(|(_, string, _)| string).collect()
@@ -576,6 +577,7 @@ fn the_check_sees_who_reads_pf_conf() {
         "main.lines().filter(|line| line.trim_start().starts_with(\"set skip\"))",
         "\"rdr\" | \"binat\" => find(),",
         "if words.next() == Some(\"x\") && words[0] == \"pass\" {",
+        "if words.next() == Some(\"block\") && words.any(|word| word == \"quick\") {",
         "text.contains(&\"rdr-anchor \\\"kport\")",
     ] {
         assert!(!matched(line).is_empty(), "{line}");
