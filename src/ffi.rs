@@ -622,7 +622,8 @@ pub extern "C" fn kport_error_errno(error: Option<&kport_error>) -> c_int {
 }
 
 /// The offset, in bytes from 0, of what was wrong in the text given to
-/// kport_parse(). SIZE_MAX: the error is not about a text. SIZE_MAX for NULL.
+/// kport_parse(), or in the text of options that the message names. SIZE_MAX:
+/// the error is not about a place in a text. SIZE_MAX for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_error_offset(error: Option<&kport_error>) -> usize {
     error.and_then(|e| e.error.offset()).unwrap_or(usize::MAX)

@@ -114,7 +114,8 @@ impl Wanted {
         }
         let publishing = publishing(&fields, |key| key == "publish").map_err(failed)?;
         let addresses = annotation(state, ADDRESS).unwrap_or_default();
-        let addresses = publication::addresses(jail, addresses.split_whitespace());
+        let addresses =
+            addresses.split_whitespace().map(|word| publication::address(jail, word)).collect::<Result<Vec<_>>>();
         let addresses = addresses.map_err(|e| e.context(format_args!("annotation {ADDRESS}")))?;
         Ok(Some(Wanted { specs: specs.join(" "), addresses, publishing, fields }))
     }

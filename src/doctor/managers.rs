@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::evidence::Evidence;
 use super::hooks::{self, Statement};
-use super::{Finding, Found, Level, problem, warning};
+use super::{Finding, Found, Level, ManagerFiles, problem, warning};
 use crate::error::quoted;
 
 /// No file of hooks is longer.
@@ -60,7 +60,7 @@ pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
 
 /// Hooks that call kport for another jail, and those that discard another hook or are discarded.
 pub(super) fn hooks(evidence: &Evidence<'_>) -> Found {
-    let Some(root) = &evidence.root else { return Ok(Some(vec![])) };
+    let Some(ManagerFiles { root, with_values }) = evidence.files else { return Ok(Some(vec![])) };
     let mut found = vec![];
     for (path, kind) in files(root) {
         let Some(text) = read(&path) else { continue };
@@ -69,7 +69,7 @@ pub(super) fn hooks(evidence: &Evidence<'_>) -> Found {
             FileKind::JailConf => hooks::jail_conf(&text),
             FileKind::Template(jail) => hooks::template(&text, jail),
         };
-        found.extend(other_jails(&shown, &statements));
+        found.extend(other_jails(&shown, &statements, with_values));
         found.extend(discarded(&shown, &statements));
     }
     Ok(Some(found))
@@ -127,10 +127,10 @@ fn setting(root: &Path, path: &str, name: &str) -> Option<String> {
     (value.starts_with('/') && !value.contains('$')).then(|| value.to_owned())
 }
 
-fn other_jails(path: &Path, statements: &[Statement]) -> Vec<Finding> {
+fn other_jails(path: &Path, statements: &[Statement], with_values: &[String]) -> Vec<Finding> {
     let mut found = vec![];
     for statement in statements {
-        for named in statement.values.iter().filter_map(|value| hooks::jail_of(value)) {
+        for named in statement.values.iter().filter_map(|value| hooks::jail_of(value, with_values)) {
             let (whose, every) = match &statement.jail {
                 Some(jail) if jail == named => continue,
                 Some(jail) => (format!("jail {}", quoted(jail)), ""),

@@ -108,6 +108,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// The modules inside a room that other rooms may use, and which do. All other ones are their room's own.
 const DOORS: &[(&str, &[&str])] = &[
     ("doctor::self_test", &["cli"]),
+    ("options::named", &["publisher"]),
     ("pf::foreign", &["sim"]),
     ("pf::macos", &["session"]),
     ("pf::native", &["session"]),
@@ -135,8 +136,8 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "help", "hook", "args", "output", "show", "traffic", "request", "session", "watch", "metrics", "change",
-            "diagnose", "inspect", "setup", "import", "trace", "cni", "oci",
+            "help", "hook", "flags", "args", "output", "show", "traffic", "request", "session", "watch", "metrics",
+            "change", "diagnose", "inspect", "setup", "import", "trace", "cni", "oci",
         ],
     ),
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
@@ -147,6 +148,7 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "publisher",
         &[
+            "request",
             "facts",
             "others",
             "transaction",
