@@ -91,6 +91,17 @@ pub const KPORT_NO_QUICK: u32 = 32;
 /// call's options are those of its mappings.
 pub const KPORT_ADD: u32 = 64;
 
+/// Every flag, and the name of its option: that of [`publisher::Request::set`].
+const FLAGS: [(u32, &str); 7] = [
+    (KPORT_FORCE, "force"),
+    (KPORT_ALLOW_INERT, "allow-inert"),
+    (KPORT_HAIRPIN, "hairpin"),
+    (KPORT_HOST_ACCESS, "host-access"),
+    (KPORT_LOG, "log"),
+    (KPORT_NO_QUICK, "no-quick"),
+    (KPORT_ADD, "add"),
+];
+
 /// Port specs, parsed. Never changes: threads may share it for reading.
 pub struct kport_spec {
     spec: Spec,

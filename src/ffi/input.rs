@@ -7,10 +7,7 @@ use std::ptr::{self, NonNull};
 use std::time::Duration;
 
 use super::output::STRUCT_MAX_SIZE;
-use super::{
-    KPORT_ADD, KPORT_ALLOW_INERT, KPORT_FORCE, KPORT_HAIRPIN, KPORT_HOST_ACCESS, KPORT_LOG, KPORT_NO_QUICK, VERSION,
-    kport_options, kport_outcome, kport_spec,
-};
+use super::{FLAGS, VERSION, kport_options, kport_outcome, kport_spec};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
 use crate::name::JailName;
@@ -18,17 +15,6 @@ use crate::options::Given;
 use crate::publisher::{Outcome, Publisher, Request, Unobserved};
 use crate::session::{Session, Settings};
 use crate::sim;
-
-/// Every flag that is known, and the name of its option.
-const FLAGS: [(u32, &str); 7] = [
-    (KPORT_FORCE, "force"),
-    (KPORT_ALLOW_INERT, "allow-inert"),
-    (KPORT_HAIRPIN, "hairpin"),
-    (KPORT_HOST_ACCESS, "host-access"),
-    (KPORT_LOG, "log"),
-    (KPORT_NO_QUICK, "no-quick"),
-    (KPORT_ADD, "add"),
-];
 
 /// The size of struct kport_options in the first release.
 const OPTIONS_FIRST_SIZE: usize = size_of::<[usize; 8]>() + size_of::<[u32; 10]>();
@@ -289,6 +275,39 @@ mod tests {
         let mut known = Grown { size: 0, old: 0, new: 0 };
         // SAFETY: the size is that of the slice, and integers have no invalid values.
         unsafe { extend(given.as_ptr().cast(), size_of_val(given), &mut known) }.then_some(known)
+    }
+
+    #[test]
+    fn every_option_has_a_field() {
+        let text = c"1".as_ptr();
+        let raw = kport_options {
+            size: size_of::<kport_options>(),
+            backend: ptr::null(),
+            state_dir: ptr::null(),
+            addresses: text,
+            gateway: text,
+            reach: text,
+            sources: text,
+            outcome: ptr::null_mut(),
+            timeout_ms: 1,
+            flags: u32::MAX,
+            max_connections: 1,
+            max_connections_per_source: 1,
+            rate_connections: 1,
+            rate_seconds: 1,
+            jid: 1,
+            auto_first: 1,
+            auto_last: 1,
+            wait_ms: 1,
+            reserved: 0,
+        };
+        // SAFETY: the texts are NUL-terminated or NULL.
+        let fields = unsafe { fields(&raw) }.unwrap();
+        let mut names: Vec<&str> = fields.iter().map(|f| f.option.strip_prefix("no-").unwrap_or(f.option)).collect();
+        let mut expected: Vec<&str> = Request::names().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
     }
 
     #[test]
