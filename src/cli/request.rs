@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use kport::container::kleene;
 use kport::error::{Error, Result};
-use kport::kleene;
 use kport::options::Given;
 use kport::publisher::Request;
 use kport::spec::{self, Spec};
