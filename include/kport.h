@@ -683,7 +683,8 @@ int kport_error_errno(const struct kport_error *error);
 
 /**
  * The offset, in bytes from 0, of what was wrong in the text given to
- * kport_parse(). SIZE_MAX: the error is not about a text. SIZE_MAX for NULL.
+ * kport_parse(), or in the text of options that the message names. SIZE_MAX:
+ * the error is not about a place in a text. SIZE_MAX for NULL.
  */
 size_t kport_error_offset(const struct kport_error *error);
 

@@ -9,6 +9,7 @@ pub mod args;
 pub mod change;
 pub mod container;
 pub mod diagnose;
+pub mod flags;
 pub mod help;
 pub mod hook;
 pub mod import;

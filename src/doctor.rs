@@ -111,12 +111,26 @@ pub const IDS: [&str; CHECKS.len()] = {
     ids
 };
 
+/// Where the files of jail managers are, and how the command lines of kport(8) in them are read.
+#[derive(Clone, Copy, Debug)]
+pub struct ManagerFiles<'a> {
+    /// Where they are looked for: `/`.
+    pub root: &'a Path,
+    /// The flags of the helper after which a value stands: `--rate`, `-a`.
+    pub with_values: &'a [String],
+}
+
 /// Looks at everything; at least one finding for each check that could be made. `store` is an error where the state
 /// directory cannot be used: that is a finding too.
 ///
-/// `root` is where the files of jail managers are looked for, `/`; `None` leaves them out, as is right for a host that is played.
-pub fn examine(host: &dyn Host, firewall: &dyn Firewall, store: Result<Store>, root: Option<&Path>) -> Vec<Finding> {
-    let evidence = Evidence::ask(host, firewall, store, root);
+/// `files` is `None` for a host that is played: it has none.
+pub fn examine(
+    host: &dyn Host,
+    firewall: &dyn Firewall,
+    store: Result<Store>,
+    files: Option<ManagerFiles<'_>>,
+) -> Vec<Finding> {
+    let evidence = Evidence::ask(host, firewall, store, files);
     let mut findings = vec![];
     for (id, fine, check) in CHECKS {
         let plain = |level, seen: String| Finding { id, level, seen, remedy: String::new() };

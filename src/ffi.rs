@@ -91,6 +91,17 @@ pub const KPORT_NO_QUICK: u32 = 32;
 /// call's options are those of its mappings.
 pub const KPORT_ADD: u32 = 64;
 
+/// Every flag, and the name of its option: that of [`publisher::Request::set`].
+const FLAGS: [(u32, &str); 7] = [
+    (KPORT_FORCE, "force"),
+    (KPORT_ALLOW_INERT, "allow-inert"),
+    (KPORT_HAIRPIN, "hairpin"),
+    (KPORT_HOST_ACCESS, "host-access"),
+    (KPORT_LOG, "log"),
+    (KPORT_NO_QUICK, "no-quick"),
+    (KPORT_ADD, "add"),
+];
+
 /// Port specs, parsed. Never changes: threads may share it for reading.
 pub struct kport_spec {
     spec: Spec,
@@ -622,7 +633,8 @@ pub extern "C" fn kport_error_errno(error: Option<&kport_error>) -> c_int {
 }
 
 /// The offset, in bytes from 0, of what was wrong in the text given to
-/// kport_parse(). SIZE_MAX: the error is not about a text. SIZE_MAX for NULL.
+/// kport_parse(), or in the text of options that the message names. SIZE_MAX:
+/// the error is not about a place in a text. SIZE_MAX for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_error_offset(error: Option<&kport_error>) -> usize {
     error.and_then(|e| e.error.offset()).unwrap_or(usize::MAX)

@@ -1,5 +1,7 @@
 //! How a jail's ports are published: who may come, from where, how many.
 
+pub(crate) mod named;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,6 +14,9 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::name::Table;
 use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, as_text};
 use crate::rule::{Address, Rate, StateOptions};
+
+pub use named::{Given, Takes};
+use named::{Reader, Table as Named, put};
 
 /// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
 /// `192.0.2.1` or `<name>`.
@@ -153,7 +158,49 @@ pub struct Options {
     pub quick: bool,
 }
 
+/// Each option by its name.
+const NAMED: Named<Options> = Named(&[
+    ("reach", Reader::Words(|options, words| put(&mut options.reach, words.parse()))),
+    ("hairpin", Reader::Flag(|options, on| options.hairpin = on)),
+    ("host-access", Reader::Flag(|options, on| options.host_access = on)),
+    ("sources", Reader::Words(|options, words| put(&mut options.sources, words.parse().and_then(somebody)))),
+    ("max-connections", Reader::Number(|options, most| options.limits.connections = Some(most))),
+    ("max-connections-per-source", Reader::Number(|options, most| options.limits.connections_per_source = Some(most))),
+    ("rate", Reader::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
+    ("log", Reader::Flag(|options, on| options.log = on)),
+    ("quick", Reader::Flag(|options, on| options.quick = on)),
+]);
+
+/// A list that was given and is empty has been lost: it must not admit everybody.
+fn somebody(sources: Vec<Source>) -> Result<Vec<Source>> {
+    match sources.is_empty() {
+        true => Err(Error::new(Kind::Argument, "an empty list would admit nobody; leave it out to admit everybody")),
+        false => Ok(sources),
+    }
+}
+
 impl Options {
+    /// The name of each option, as [`Options::set`] takes it, and what kind of value it has.
+    pub fn names() -> impl Iterator<Item = (&'static str, Takes)> {
+        NAMED.names()
+    }
+
+    /// What kind of value the option with this name has; `None` if there is none.
+    pub fn takes(name: &str) -> Option<Takes> {
+        NAMED.takes(name)
+    }
+
+    /// Sets an option by its name, which is that of its flag: `max-connections`, `quick` or `no-quick`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Argument`] for a value that the option cannot have; where it is an item of a list that was given as one text,
+    /// [`Error::offset`] is that of the item. The message does not repeat the name. [`Kind::Unsupported`] for an unknown name.
+    pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
+        let unknown = || Err(Error::new(Kind::Unsupported, format!("{} is not an option of kport", quoted(name))));
+        NAMED.set(self, name, given).unwrap_or_else(unknown)
+    }
+
     /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table
     /// holds any number of addresses.
     pub const MOST: usize = 64;
@@ -242,6 +289,79 @@ mod tests {
         assert!(!from(&["<a>"]).allows_all_of(&from(&["192.0.2.1"])));
         let other = Options { log: true, quick: false, ..usual() };
         assert!(other.allows_all_of(&usual()) && usual().allows_all_of(&other));
+    }
+
+    /// One value of each option that is not its default.
+    fn each_by_name() -> Options {
+        let mut options = Options::default();
+        for (name, takes) in Options::names() {
+            let text = match name {
+                "reach" => "bridge1 jails",
+                "sources" => "192.0.2.0/24 <friends>",
+                "rate" => "15/5",
+                _ => "7",
+            };
+            let given = match takes {
+                Takes::Flag => Given::Flag(name != "quick"),
+                _ => Given::Text(text.to_owned()),
+            };
+            options.set(name, &given).unwrap();
+        }
+        options
+    }
+
+    #[test]
+    fn every_field_is_set_by_name() {
+        use serde_json::{Value, to_value};
+        fn leaves(value: Value, path: String, found: &mut Vec<(String, Value)>) {
+            match value {
+                Value::Object(fields) => {
+                    fields.into_iter().for_each(|(key, value)| leaves(value, format!("{path}.{key}"), found));
+                }
+                value => found.push((path, value)),
+            }
+        }
+        let (mut usual, mut set) = (vec![], vec![]);
+        leaves(to_value(Options::default()).unwrap(), String::new(), &mut usual);
+        leaves(to_value(each_by_name()).unwrap(), String::new(), &mut set);
+        assert_eq!(usual.len(), Options::names().count());
+        for (before, after) in usual.iter().zip(&set) {
+            assert!(before.0 == after.0 && before.1 != after.1, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn values_by_name() {
+        let set = |name: &str, given: Given| {
+            let mut options = Options::default();
+            options.set(name, &given).map(|()| options)
+        };
+        let text = |text: &str| Given::Text(text.to_owned());
+        let list = |items: &[&str]| Given::List(items.iter().map(|item| (*item).to_owned()).collect());
+        assert_eq!(set("reach", text(" ")).unwrap().reach, []);
+        assert_eq!(set("reach", text(" lo\tbridge ")), set("reach", list(&["lo", "bridge"])));
+        for (name, on, quick) in [("quick", true, true), ("no-quick", true, false), ("no-quick", false, true)] {
+            assert_eq!(set(name, Given::Flag(on)).unwrap().quick, quick);
+        }
+        for (name, given, kind, offset) in [
+            ("sources", text("192.0.2.0/24 em0"), Kind::Argument, Some(13)),
+            ("sources", list(&["192.0.2.0/24", "em0"]), Kind::Argument, None),
+            ("sources", list(&["192.0.2.0/24 <a>"]), Kind::Argument, None),
+            ("sources", text(" "), Kind::Argument, None),
+            ("sources", list(&[]), Kind::Argument, None),
+            ("sources", Given::Flag(true), Kind::Argument, None),
+            ("hairpin", text("yes"), Kind::Argument, None),
+            ("max-connections", text("0"), Kind::Argument, None),
+            ("max-connections", text("4294967296"), Kind::Argument, None),
+            ("rate", text("5"), Kind::Argument, None),
+            ("rate", list(&["5/1"]), Kind::Argument, None),
+            ("no-sources", text("<a>"), Kind::Unsupported, None),
+            ("no-no-quick", Given::Flag(true), Kind::Unsupported, None),
+            ("sorces", text("<a>"), Kind::Unsupported, None),
+        ] {
+            let error = set(name, given.clone()).unwrap_err();
+            assert_eq!((error.kind(), error.offset()), (kind, offset), "{name} {given:?}: {error}");
+        }
     }
 
     #[test]

@@ -57,18 +57,14 @@ impl Targets {
     }
 }
 
-/// The addresses of a jail from words: each an address, or `inherit` for a jail that is on the host's network and so
-/// cannot publish.
-pub fn addresses<'a>(jail: &JailName, words: impl IntoIterator<Item = &'a str>) -> Result<Vec<IpAddr>> {
-    words
-        .into_iter()
-        .map(|word| match word {
-            "inherit" => Err(host_network(jail)),
-            _ => word
-                .parse()
-                .map_err(|_| Error::new(Kind::Argument, format!("{} is not an IPv4 or IPv6 address", quoted(word)))),
-        })
-        .collect()
+/// An address of a jail from a word; `inherit` is that of a jail that is on the host's network and so cannot publish.
+pub fn address(jail: &JailName, word: &str) -> Result<IpAddr> {
+    match word {
+        "inherit" => Err(host_network(jail)),
+        _ => word
+            .parse()
+            .map_err(|_| Error::new(Kind::Argument, format!("{} is not an IPv4 or IPv6 address", quoted(word)))),
+    }
 }
 
 /// Why no redirect can lead to `address`.

@@ -11,6 +11,7 @@ mod facts;
 mod gc;
 mod list;
 mod others;
+mod request;
 mod resolve;
 mod restore;
 mod taken;

@@ -1,30 +1,32 @@
 //! The command line.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use kport::managers::{self, Exports};
 use kport::name::JailName;
-use kport::net::{Interface, PortRange, Protocol};
-use kport::options::Source;
-use kport::rule::Rate;
+use kport::net::{Interface, Protocol};
 use kport::session::Backend;
 use kport::trace::{IpProtocol, Release};
 
+use super::flags::{Flags, heading};
 use super::{help, hook};
+
+/// What a SPEC is, in a line.
+const SPEC: &str = "[WHERE:]HOST-PORT[:JAIL-PORT][/PROTOCOL]: 8080:80, em1:53:53/udp; see kport help spec";
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
 pub const USAGE: u8 = 64;
 
 /// Publish ports of FreeBSD jails through pf(4).
 #[derive(Debug, Parser)]
-#[command(name = "kport", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "kport", version, disable_help_subcommand = true)]
+#[command(disable_help_flag = true, arg = help_flag(), disable_version_flag = true, arg = version_flag())]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -32,10 +34,22 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// clap's own, among the other options of all commands.
+fn help_flag() -> Arg {
+    let flag = Arg::new("help").short('h').long("help").action(ArgAction::Help).global(true);
+    flag.help("Print the options of a command").help_heading(heading::ALL).display_order(usize::MAX)
+}
+
+fn version_flag() -> Arg {
+    let flag = Arg::new("version").short('V').long("version").action(ArgAction::Version);
+    flag.help("Print the version").help_heading(heading::ALL)
+}
+
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = heading::ALL)]
 pub struct Global {
-    /// How to drive pf: auto, native (its device), pfctl or sim (keeps the rules in files, redirects nothing)
+    /// How to drive pf: auto, native (/dev/pf), pfctl or sim (redirects nothing) [default: auto]
     #[arg(long, global = true, value_name = "NAME")]
     pub backend: Option<Backend>,
     /// Where the lock and the record are [default: /var/run/kport]
@@ -44,13 +58,13 @@ pub struct Global {
     /// The pfctl(8) to run
     #[arg(long, global = true, value_name = "PROGRAM", default_value = kport::pf::pfctl::PROGRAM)]
     pub pfctl: PathBuf,
-    /// Play the host that this JSON file describes (to change something, only with the simulator)
+    /// Play the host that this JSON file describes (changes need the backend sim)
     #[arg(long, global = true, value_name = "FILE")]
     pub host: Option<PathBuf>,
     /// How long a command may take
     #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
-    /// Say what is done, step by step, and what pfctl(8) is given and answers; twice: also what the host answered
+    /// Say what is done, and what pfctl(8) is given and answers; twice: the host, too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Say nothing but errors
@@ -74,7 +88,7 @@ pub enum Command {
     Trace(Question),
     /// Load again what a flush of kport's anchors lost
     Restore(JsonArgs),
-    /// Say why a published port could be dead, and what mends it
+    /// Say why a published port could be dead, and what fixes it
     Doctor(DoctorArgs),
     /// Called by an OCI runtime: do what a container's annotations say
     #[command(alias = "kport-oci-hook")]
@@ -91,11 +105,13 @@ pub enum Command {
     Metrics,
     /// Print the completions of a shell
     Completions {
+        /// Which one
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
     /// Show a command's options; kport help spec: port specs; kport help pf: pf.conf
     Help {
+        /// A command, or one of the topics spec and pf
         #[arg(value_name = "COMMAND|spec|pf")]
         word: Option<String>,
     },
@@ -106,7 +122,7 @@ pub struct ParseArgs {
     /// One JSON document
     #[arg(long)]
     pub json: bool,
-    #[arg(required = true, value_name = "SPEC")]
+    #[arg(required = true, value_name = "SPEC", help = SPEC)]
     pub specs: Vec<String>,
 }
 
@@ -114,58 +130,47 @@ pub struct ParseArgs {
 pub struct PublishArgs {
     #[command(flatten)]
     pub request: RequestArgs,
-    /// The jail's number, so that a late stop hook of an earlier start cannot undo this
-    #[arg(long, value_name = "JID")]
-    pub jid: Option<i32>,
-    /// Called as a hook: jail(8), pot, CBSD or ocijail says which jail; JAIL may be left out
-    #[arg(long)]
-    pub hook: bool,
-    /// Wait so long for the jail to have an address (DHCP, SLAAC); comes on top of --timeout
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub wait: Option<Duration>,
-    /// The ports as Kleene records them, JSON in a file, - for standard input, instead of SPEC
-    #[arg(long, value_name = "FILE", conflicts_with = "hook")]
+    #[command(flatten)]
+    pub options: Flags<true>,
+    /// Kleene's records in place of SPEC: a JSON file, or - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "hook", help_heading = heading::PORTS)]
     pub kleene: Option<PathBuf>,
-    /// Add to what the jail has published; the options are those of the added ports
-    #[arg(long)]
-    pub add: bool,
-    /// The host ports from which auto chooses
-    #[arg(long, value_name = "LOW-HIGH", default_value_t = kport::publisher::AUTO_RANGE)]
-    pub auto_range: PortRange,
+    /// Called as a hook: the manager says which jail, and JAIL may be left out
+    #[arg(long, help_heading = heading::HOOK)]
+    pub hook: bool,
+    /// The jail's number, so that a late stop hook of an earlier start cannot undo this
+    #[arg(long, value_name = "JID", help_heading = heading::HOOK)]
+    pub jid: Option<i32>,
     /// One JSON document: what is published, and which ports were chosen
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub json: bool,
-    /// Publish although a socket of the host or another tool's redirect has the port
-    #[arg(long)]
-    pub force: bool,
-    /// Publish although pf would not evaluate the rules
-    #[arg(long)]
-    pub allow_inert: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct UnpublishArgs {
+    /// The jail's name, as for publish: web
     #[arg(value_name = "JAIL", required_unless_present = "hook")]
     pub jail: Option<JailName>,
-    /// Only these mappings [default: all of them]
+    /// Only these ports, as they were published: 8080:80 [default: all of the jail's]
     #[arg(value_name = "SPEC")]
     pub specs: Vec<String>,
     /// Only what the start of the jail with this number has published
-    #[arg(long, value_name = "JID")]
+    #[arg(long, value_name = "JID", help_heading = heading::HOOK)]
     pub jid: Option<i32>,
-    /// Called as a hook: the manager says which jail. What fails is said, to syslogd(8) too, and the status is 0
-    #[arg(long)]
+    /// Called as a hook: a failure is reported, to syslogd(8) too, with status 0
+    #[arg(long, help_heading = heading::HOOK)]
     pub hook: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
+    /// Only this jail: web [default: all]
     #[arg(value_name = "JAIL")]
     pub jail: Option<JailName>,
     /// One JSON document
     #[arg(long)]
     pub json: bool,
-    /// A table that stays: what each mapping carries in a second, until it is interrupted
+    /// Show what each mapping carries in a second, until it is interrupted
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
     /// How long --watch counts for each table
@@ -178,7 +183,7 @@ pub struct DoctorArgs {
     /// One JSON document
     #[arg(long)]
     pub json: bool,
-    /// Publish a port of a throw-away jail, connect, unpublish, and clean up (FreeBSD: as root; else simulated)
+    /// Make a jail, publish, connect, unpublish (FreeBSD: as root; else simulated)
     #[arg(long, conflicts_with = "json")]
     pub self_test: bool,
     /// Take this pf.conf(5) for the main ruleset, not what pf has
@@ -222,6 +227,7 @@ pub struct ImportArgs {
     /// The jail [default: the one that the path or the file names]
     #[arg(short, long, value_name = "JAIL")]
     pub jail: Option<JailName>,
+    /// Whose files they are
     #[arg(value_name = "MANAGER", value_parser = exports())]
     pub manager: Exports,
     /// Its files; - for standard input
@@ -296,45 +302,17 @@ fn release(text: &str) -> Result<Release, String> {
 /// What to publish.
 #[derive(Clone, Debug, Args)]
 pub struct RequestArgs {
+    /// The jail's name, as jls(8) prints it: web
     #[arg(value_name = "JAIL")]
     pub jail: JailName,
-    /// An address of the jail; once for each network, the preferred one first [default: ask the kernel]
-    #[arg(short, long = "address", value_name = "ADDRESS")]
-    pub addresses: Vec<String>,
-    /// The gateway interface, for specs that name none [default: of the default route]
-    #[arg(long, value_name = "IF")]
-    pub gateway: Option<Interface>,
-    /// An interface or group whose jails reach the jail's own address and port [default: bridge, epair, lo]
-    #[arg(long, value_name = "IF")]
-    pub reach: Vec<Interface>,
-    /// These jails reach the host's address and port as well
-    #[arg(long)]
-    pub hairpin: bool,
-    /// The host itself reaches its own address, 127.0.0.1 and ::1 on the port (needs net.pf.filter_local=1)
-    #[arg(long)]
-    pub host_access: bool,
-    /// Only this network, address or pf table may come from outside: 192.0.2.0/24, 192.0.2.1 or "<name>"
-    // `--from` in previews of 0.1.0
-    #[arg(long, alias = "from", value_name = "SOURCE")]
-    pub sources: Vec<Source>,
-    /// The most connections of a mapping at a time
-    #[arg(long, value_name = "N")]
-    pub max_connections: Option<NonZeroU32>,
-    /// The most connections of a mapping at a time from one address
-    #[arg(long, value_name = "N")]
-    pub max_connections_per_source: Option<NonZeroU32>,
-    /// The most new connections from one address: N/SECONDS (tcp)
-    #[arg(long, value_name = "N/SECONDS")]
-    pub rate: Option<Rate>,
-    /// Log the packet that starts a connection to pflog0
-    #[arg(long)]
-    pub log: bool,
-    /// Let rules behind kport's anchor decide after it
-    #[arg(long)]
-    pub no_quick: bool,
-    /// Needed, but clap counts the first one as JAIL where that is left out: see [`Cli::checked`]
-    #[arg(value_name = "SPEC", hide_short_help = true, hide_long_help = true)]
+    // needed, but clap counts the first one as JAIL if that is left out: see `Cli::checked`
+    #[arg(value_name = "SPEC", help = SPEC)]
     pub specs: Vec<String>,
+    #[command(flatten)]
+    pub options: Flags<false>,
+    /// An address of the jail, the preferred one first [default: from the kernel]
+    #[arg(short, long = "address", value_name = "ADDRESS", help_heading = heading::JAIL)]
+    pub addresses: Vec<String>,
 }
 
 impl RequestArgs {
@@ -345,7 +323,22 @@ impl RequestArgs {
 }
 
 impl Cli {
-    /// What clap cannot say: one spec is needed at least, also where a hook leaves the jail out; help has topics of its own.
+    /// The flags after which a value stands: `--rate`, `-a`.
+    pub fn flags_with_values() -> Vec<String> {
+        let mut all = Cli::command();
+        // global flags are handed down to the commands
+        all.build();
+        let arguments = all.get_subcommands().flat_map(clap::Command::get_arguments);
+        let mut flags = vec![];
+        for arg in arguments.filter(|arg| arg.get_action().takes_values()) {
+            let long = arg.get_long().into_iter().chain(arg.get_all_aliases().unwrap_or_default());
+            flags.extend(arg.get_short().map(|short| format!("-{short}")));
+            flags.extend(long.map(|long| format!("--{long}")));
+        }
+        flags
+    }
+
+    /// What clap cannot say: one spec is needed at least, also if a hook leaves the jail out; help has topics of its own.
     pub fn checked(self) -> Result<Cli, clap::Error> {
         if let Command::Help { word } = &self.command {
             return match word.as_deref() {

@@ -8,7 +8,7 @@ use kport::spec::{self, HostPorts};
 use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
 use super::hook;
 use super::output::{self, Shown, complain, document, print};
-use super::request::{of_kleene, request};
+use super::request::{of_kleene, request, set};
 use super::session::{host, session};
 use super::show;
 
@@ -20,11 +20,7 @@ pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
         None => request(&args.request)?,
     };
     request.jid = request.jid.or(args.jid);
-    request.wait = args.wait.unwrap_or_default();
-    request.add = args.add;
-    request.auto_range = args.auto_range;
-    request.force = args.force;
-    request.allow_inert = args.allow_inert;
+    set(&mut request, args.options.iter())?;
     let auto = request.spec.mappings().iter().any(|m| m.host == HostPorts::Auto);
     let report = match args.json {
         true => Report::Json,

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use kport::doctor::{self, Level, self_test};
+use kport::doctor::{self, Level, ManagerFiles, self_test};
 use kport::error::{Error, Kind, Result};
 use kport::pf::Firewall;
 
-use super::args::{DoctorArgs, Global};
+use super::args::{Cli, DoctorArgs, Global};
 use super::output::{Shown, complain, document, print};
 use super::session::session;
 use super::show;
@@ -27,8 +27,10 @@ fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
         }
         None => &*session.firewall,
     };
-    let root = (!session.host.is_played()).then_some(Path::new("/"));
-    let findings = doctor::examine(&*session.host, firewall, session.store(), root);
+    let with_values = Cli::flags_with_values();
+    let files = ManagerFiles { root: Path::new("/"), with_values: &with_values };
+    let findings =
+        doctor::examine(&*session.host, firewall, session.store(), (!session.host.is_played()).then_some(files));
     let problems = findings.iter().filter(|f| f.level == Level::Problem).count();
     print(&if args.json {
         document(&show::findings_json(&findings))
@@ -53,5 +55,40 @@ fn self_test(global: &Global) -> Result<()> {
     match steps.iter().filter(|step| step.result.is_err()).count() {
         0 => Ok(()),
         n => Err(Error::new(Kind::Unavailable, format!("self-test: {n} of {} steps failed", steps.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kport::host::Fixed;
+    use kport::pf::files::Sim;
+    use kport::store::Store;
+
+    use super::*;
+
+    #[test]
+    fn the_jail_that_a_hook_names_is_not_the_value_of_a_flag() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        for flags in [
+            "--kleene records.json",
+            "-a 10.0.0.2 --from 192.0.2.7",
+            "--hairpin -vv --jid 7 --no-quick",
+            "--rate=5/10 --add --wait 5",
+        ] {
+            for (jail, level) in [("web", Level::Ok), ("db", Level::Problem)] {
+                let hook = format!("web {{ exec.poststart = \"kport publish {flags} {jail} 8080\"; }}\n");
+                fs::write(dir.path().join("etc/jail.conf"), hook).unwrap();
+                let (host, firewall) = (Fixed::default(), Sim::new(dir.path()));
+                let with_values = Cli::flags_with_values();
+                let files = ManagerFiles { root: dir.path(), with_values: &with_values };
+                let store = Store::open(&dir.path().join("state"));
+                let found = doctor::examine(&host, &firewall, store, Some(files));
+                let hooks: Vec<_> = found.iter().filter(|finding| finding.id == "hooks").collect();
+                assert_eq!((hooks.len(), hooks[0].level), (1, level), "{hooks:?}");
+            }
+        }
     }
 }

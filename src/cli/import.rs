@@ -8,6 +8,7 @@ use std::path::Path;
 use kport::error::{Error, Kind, Result};
 use kport::managers::{Imported, by_jail};
 use kport::name::JailName;
+use kport::options::Given;
 
 use super::args::{Global, ImportArgs};
 use super::output::{self, Shown, print};
@@ -69,11 +70,12 @@ fn show(text: &mut String, jail: &JailName, of: &Imported) {
         if number > 0 {
             text.push_str(" --add");
         }
-        for source in &command.sources {
-            _ = write!(text, " --sources {}", word(source));
-        }
-        if command.log {
-            text.push_str(" --log");
+        for (name, given) in &command.options {
+            match given {
+                Given::Flag(_) => _ = write!(text, " --{name}"),
+                Given::Text(value) => _ = write!(text, " --{name} {}", word(value)),
+                Given::List(values) => values.iter().for_each(|value| _ = write!(text, " --{name} {}", word(value))),
+            }
         }
         _ = write!(text, " {}", word(jail.as_str()));
         for spec in &command.specs {

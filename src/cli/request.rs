@@ -6,8 +6,7 @@ use std::path::Path;
 
 use kport::container::kleene;
 use kport::error::{Error, Result};
-use kport::options::{Limits, Options};
-use kport::publication;
+use kport::options::Given;
 use kport::publisher::Request;
 use kport::spec::{self, Spec};
 
@@ -36,25 +35,14 @@ pub fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
 
 fn with_spec(args: &RequestArgs, spec: Spec) -> Result<Request> {
     let mut request = Request::new(args.jail.clone(), spec);
-    request.addresses = publication::addresses(&args.jail, args.addresses.iter().map(String::as_str))?;
-    request.gateway = args.gateway;
-    request.options = options(args);
+    let addresses = Given::List(args.addresses.clone());
+    set(&mut request, [("address", &addresses)])?;
+    set(&mut request, args.options.iter())?;
     Ok(request)
 }
 
-fn options(args: &RequestArgs) -> Options {
-    let default = Options::default();
-    Options {
-        reach: if args.reach.is_empty() { default.reach } else { args.reach.clone() },
-        hairpin: args.hairpin,
-        host_access: args.host_access,
-        sources: args.sources.clone(),
-        limits: Limits {
-            connections: args.max_connections,
-            connections_per_source: args.max_connections_per_source,
-            rate: args.rate,
-        },
-        log: args.log,
-        quick: !args.no_quick,
-    }
+/// The options that flags give.
+pub fn set<'a>(request: &mut Request, flags: impl IntoIterator<Item = (&'a str, &'a Given)>) -> Result<()> {
+    let mut flags = flags.into_iter();
+    flags.try_for_each(|(name, given)| request.set(name, given).map_err(|e| e.context(format_args!("--{name}"))))
 }

@@ -35,15 +35,6 @@ pub fn shown(value: &Value) -> String {
 
 /// A field that is a word of kport's.
 pub fn word<T: FromStr<Err = Error>>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
-    text(fields, key)?.map(|word| parsed(key, &word)).transpose()
-}
-
-/// A field that is a list of them.
-pub fn words<T: FromStr<Err = Error>>(fields: &Map<String, Value>, key: &str) -> Result<Option<Vec<T>>, Failure> {
-    let Some(words) = field::<Vec<String>>(fields, key)? else { return Ok(None) };
-    words.iter().map(|word| parsed(key, word)).collect::<Result<_, _>>().map(Some)
-}
-
-fn parsed<T: FromStr<Err = Error>>(key: &str, word: &str) -> Result<T, Failure> {
-    word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("{key}: {e}")))
+    let parsed = |word: String| word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("{key}: {e}")));
+    text(fields, key)?.map(parsed).transpose()
 }

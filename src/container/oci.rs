@@ -4,13 +4,11 @@
 //! The runtime gives the container's state. A container that has stopped is unpublished, any other one is published, so that the
 //! same hook stands under `prestart` (or `createRuntime`) and under `poststop`.
 
-use std::str::FromStr;
-
 use serde_json::{Map, Value};
 
 use super::Program;
 use super::code::Failure;
-use super::fields::words;
+use super::fields::field;
 use super::settings::{Overrides, Publishing};
 use crate::error::{Error, Kind, Result};
 use crate::managers::{Identity, jid};
@@ -146,27 +144,17 @@ impl Wanted {
             None => Map::new(),
         };
         let mut specs: Vec<String> = text.map(str::to_owned).into_iter().collect();
-        specs.extend(words::<Text>(&fields, "publish").map_err(failed)?.into_iter().flatten().map(|word| word.0));
+        specs.extend(field::<Vec<String>>(&fields, "publish").map_err(failed)?.unwrap_or_default());
         if fields.contains_key("place") {
             return Err(wrong("place: each spec names its own, such as em0:8080:80".to_owned()));
         }
         let publishing = Publishing::read(&fields, |key| key == "publish").map_err(failed)?;
         let addresses = state.annotation(ADDRESS).unwrap_or_default();
-        let addresses = publication::addresses(jail, addresses.split_whitespace());
+        let addresses: Result<Vec<_>> =
+            addresses.split_whitespace().map(|word| publication::address(jail, word)).collect();
         let addresses = addresses.map_err(|e| e.context(format_args!("annotation {ADDRESS}")))?;
         let overrides = Overrides::read(&fields).unwrap_or_default();
         Ok(Some(Wanted { specs: specs.join(" "), addresses, publishing, overrides }))
-    }
-}
-
-/// A word as it stands there.
-struct Text(String);
-
-impl FromStr for Text {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Text> {
-        Ok(Text(text.to_owned()))
     }
 }
 

@@ -1,17 +1,28 @@
 //! How to publish, and where: the fields that the CNI plugin's configuration and a container's annotation have in common.
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::code::{Code, Failure};
-use super::fields::{field, shown, text, word, words};
-use crate::net::{Interface, Place};
-use crate::options::{Limits, Options, Source};
-use crate::rule::Rate;
+use super::fields::{field, shown, text, word};
+use crate::net::Place;
+use crate::options::{Given, Options, Takes};
 use crate::session::Backend;
+
+/// The object of the limits, whose keys are those of the document here: `limits.rate`.
+const LIMITS: &str = "limits";
+
+/// The options that JSON does not write as it writes the others, by their names.
+const KEYS: [(&str, &str); 3] = [
+    ("max-connections", "limits.connections"),
+    ("max-connections-per-source", "limits.connectionsPerSource"),
+    ("rate", "limits.rate"),
+];
+
+/// The keys that are not of [`Options`].
+const OTHERS: [&str; 6] = ["place", "force", "allowInert", "backend", "stateDir", "timeout"];
 
 /// What a document says of where kport keeps its record and how it drives pf.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,44 +70,53 @@ impl Publishing {
     /// Reads the options. A field that is not one of these, and that `others` does not know, is refused: a misspelt option must
     /// not open a port to everybody.
     pub(super) fn read(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Result<Publishing, Failure> {
-        check_names(fields, others)?;
-        let flag = |key: &str| field::<bool>(fields, key);
+        let mut fields = fields.clone();
+        for (key, value) in field::<Map<String, Value>>(&fields, LIMITS)?.unwrap_or_default() {
+            fields.insert(format!("{LIMITS}.{key}"), value);
+        }
+        fields.remove(LIMITS);
+        check_names(&fields, others)?;
+        let flag = |key: &str| field::<bool>(&fields, key).map(|on| on.unwrap_or(false));
         // portmap's word for letting the host and the container's own network in by the host's address
-        let snat = flag("snat")?.unwrap_or(false);
-        let default = Options::default();
+        let snat = flag("snat")?;
+        let mut options = Options { hairpin: snat, host_access: snat, ..Options::default() };
+        for (name, takes) in Options::names() {
+            let key = key(name);
+            if let Some(given) = given(&fields, &key, takes)? {
+                options.set(name, &given).map_err(|e| Failure::new(Code::Config, format!("{key}: {e}")))?;
+            }
+        }
         Ok(Publishing {
-            options: Options {
-                reach: words::<Interface>(fields, "reach")?.unwrap_or(default.reach),
-                hairpin: flag("hairpin")?.unwrap_or(snat),
-                host_access: flag("hostAccess")?.unwrap_or(snat),
-                sources: words::<Source>(fields, "sources")?.unwrap_or_default(),
-                limits: limits(fields)?,
-                log: flag("log")?.unwrap_or(false),
-                quick: flag("quick")?.unwrap_or(true),
-            },
-            place: word::<Place>(fields, "place")?.unwrap_or(Place::Any),
-            force: flag("force")?.unwrap_or(false),
-            allow_inert: flag("allowInert")?.unwrap_or(false),
+            options,
+            place: word::<Place>(&fields, "place")?.unwrap_or(Place::Any),
+            force: flag("force")?,
+            allow_inert: flag("allowInert")?,
         })
     }
 }
 
+/// The value of an option; `None` if the document does not have it.
+fn given(fields: &Map<String, Value>, key: &str, takes: Takes) -> Result<Option<Given>, Failure> {
+    Ok(match takes {
+        Takes::Flag => field(fields, key)?.map(Given::Flag),
+        Takes::Number => field::<i64>(fields, key)?.map(|number| Given::Text(number.to_string())),
+        Takes::Word => text(fields, key)?.map(Given::Text),
+        Takes::Words => field(fields, key)?.map(Given::List),
+    })
+}
+
+/// The key of an option: `hostAccess`.
+fn key(name: &str) -> String {
+    if let Some((_, key)) = KEYS.iter().find(|(option, _)| *option == name) {
+        return (*key).to_owned();
+    }
+    let mut words = name.split('-');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |key, word| key + &word[..1].to_uppercase() + &word[1..])
+}
+
 fn check_names(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Result<(), Failure> {
-    const OWN: [&str; 13] = [
-        "reach",
-        "hairpin",
-        "hostAccess",
-        "sources",
-        "limits",
-        "log",
-        "quick",
-        "place",
-        "force",
-        "allowInert",
-        "backend",
-        "stateDir",
-        "timeout",
-    ];
+    let own: Vec<String> = Options::names().map(|(name, _)| key(name)).chain(OTHERS.map(str::to_owned)).collect();
     for (key, value) in fields {
         let refuse = |why: &str| Err(Failure::new(Code::Unsupported, format!("{key} is {}: {why}", shown(value))));
         let empty = value.is_null() || *value == Value::Bool(false) || value.as_array().is_some_and(Vec::is_empty);
@@ -112,30 +132,9 @@ fn check_names(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Re
                 return refuse("of iptables, which is not here; leave it out");
             }
             "conditionsV4" | "conditionsV6" | "masqAll" | "markMasqBit" | "externalSetMarkChain" => {}
-            key if OWN.contains(&key) || others(key) => {}
-            _ => return refuse(&format!("unknown to kport, whose options are {}", OWN.join(", "))),
+            key if own.iter().any(|known| known == key) || others(key) => {}
+            _ => return refuse(&format!("unknown to kport, whose options are {}", own.join(", "))),
         }
     }
     Ok(())
-}
-
-fn limits(fields: &Map<String, Value>) -> Result<Limits, Failure> {
-    let fields = field::<Map<String, Value>>(fields, "limits")?.unwrap_or_default();
-    for key in fields.keys() {
-        if !matches!(key.as_str(), "connections" | "connectionsPerSource" | "rate") {
-            let why = format!("limits.{key} is {}: there are connections, connectionsPerSource, rate", fields[key]);
-            return Err(Failure::new(Code::Unsupported, why));
-        }
-    }
-    let number = |key: &str| -> Result<Option<NonZeroU32>, Failure> {
-        let Some(number) = field::<i64>(&fields, key)? else { return Ok(None) };
-        let fits = u32::try_from(number).ok().and_then(NonZeroU32::new);
-        let fits = fits.ok_or_else(|| Failure::new(Code::Config, format!("limits.{key} {number}: 1 to {}", u32::MAX)));
-        fits.map(Some)
-    };
-    Ok(Limits {
-        connections: number("connections")?,
-        connections_per_source: number("connectionsPerSource")?,
-        rate: word::<Rate>(&fields, "rate")?,
-    })
 }

@@ -1,7 +1,6 @@
 //! What the checks ask: each fact of the host, of pf and of the record once.
 
-use std::path::{Path, PathBuf};
-
+use super::ManagerFiles;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
 use crate::pf::{Firewall, Rulesets, Status};
@@ -19,8 +18,8 @@ pub(super) struct Evidence<'a> {
     pub(super) status: Result<Status>,
     /// By path; the main ruleset's is empty.
     pub(super) rulesets: Result<Rulesets>,
-    /// Where files of the host are looked for; `None` for a host that is played.
-    pub(super) root: Option<PathBuf>,
+    /// `None` for a host that is played.
+    pub(super) files: Option<ManagerFiles<'a>>,
     /// What is published; records of an earlier boot and those that cannot be read are left out.
     pub(super) records: Vec<Record>,
 }
@@ -30,7 +29,7 @@ impl<'a> Evidence<'a> {
         host: &'a dyn Host,
         firewall: &'a dyn Firewall,
         store: Result<Store>,
-        root: Option<&Path>,
+        files: Option<ManagerFiles<'a>>,
     ) -> Evidence<'a> {
         let (boot, mut records) = (host.boot_id(), vec![]);
         if let (Ok(boot), Ok(store)) = (&boot, &store) {
@@ -46,7 +45,7 @@ impl<'a> Evidence<'a> {
             interfaces,
             status: firewall.status(),
             rulesets: firewall.rulesets(),
-            root: root.map(Path::to_owned),
+            files,
             records,
         }
     }

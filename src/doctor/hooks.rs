@@ -15,37 +15,19 @@ fn call(command: &str) -> Option<Vec<&str>> {
     Some(words.take_while(|word| !matches!(*word, "||" | "&&" | "|" | ";" | "&")).collect())
 }
 
-/// The jail that a command calls kport for, if it says so by a name that no shell and no jail(8) expands.
-pub(super) fn jail_of(command: &str) -> Option<&str> {
-    // options without a value; every other one has its value in the same word or the next one
-    const FLAGS: [&str; 16] = [
-        "--add",
-        "--allow-inert",
-        "--force",
-        "--hairpin",
-        "--hook",
-        "--host-access",
-        "--json",
-        "--kleene",
-        "--log",
-        "--no-quick",
-        "--quiet",
-        "--verbose",
-        "-q",
-        "-v",
-        "-vv",
-        "--",
-    ];
+/// The jail that a command calls kport for, if it says so by a name that no shell and no jail(8) expands. `with_values` are the
+/// flags of the helper after which a value stands.
+pub(super) fn jail_of<'a>(command: &'a str, with_values: &[String]) -> Option<&'a str> {
     let words = call(command)?;
     if words.contains(&"--hook") {
         return None;
     }
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
-        match word {
-            _ if FLAGS.contains(&word) || word.starts_with("--") && word.contains('=') => {}
-            _ if word.starts_with('-') => _ = words.next(),
-            name => return Some(name).filter(|name| !name.contains(['$', '`', '%'])),
+        if with_values.iter().any(|flag| flag == word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return Some(word).filter(|name| !name.contains(['$', '`', '%']));
         }
     }
     None
@@ -57,11 +39,13 @@ mod tests {
 
     #[test]
     fn the_jail_of_a_command() {
+        let with_values = ["-a", "--address", "--backend"].map(str::to_owned);
         for (command, jail) in [
             ("/usr/local/bin/kport publish web 8080:80", Some("web")),
             ("kport -v --backend pfctl publish -a 10.0.0.2 --hairpin web 8080", Some("web")),
             ("kport publish --address=10.0.0.2 \"web\" 8080", Some("web")),
             ("/usr/local/bin/kport unpublish web || true", Some("web")),
+            ("kport -vv publish -a10.0.0.2 -- web 8080", Some("web")),
             ("kport publish --hook 8080:80", None),
             ("kport publish $name 8080", None),
             ("kport publish ${name} 8080", None),
@@ -69,7 +53,7 @@ mod tests {
             ("kport list", None),
             ("echo publish web", None),
         ] {
-            assert_eq!(jail_of(command), jail, "{command}");
+            assert_eq!(jail_of(command, &with_values), jail, "{command}");
         }
     }
 
@@ -77,7 +61,7 @@ mod tests {
         /// Whatever a command is, it is read to its end.
         #[test]
         fn any_command_is_read(text in ".*") {
-            _ = jail_of(&text);
+            _ = jail_of(&text, &[]);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::evidence::Evidence;
 use super::hooks;
-use super::{Finding, Found, Level, problem, warning};
+use super::{Finding, Found, Level, ManagerFiles, problem, warning};
 use crate::error::{Problem, quoted};
 use crate::managers::{self, Root, Statement};
 
@@ -18,20 +18,20 @@ pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
 
 /// Hooks that call kport for another jail, and those that discard another hook or are discarded.
 pub(super) fn hooks(evidence: &Evidence<'_>) -> Found {
-    let Some(root) = &evidence.root else { return Ok(Some(vec![])) };
+    let Some(ManagerFiles { root, with_values }) = evidence.files else { return Ok(Some(vec![])) };
     let root = Root::new(root);
     let mut found = vec![];
     for file in managers::ALL.iter().flat_map(|manager| manager.hook_files(&root)) {
-        found.extend(other_jails(&file.path, &file.statements));
+        found.extend(other_jails(&file.path, &file.statements, with_values));
         found.extend(discarded(&file.path, &file.statements));
     }
     Ok(Some(found))
 }
 
-fn other_jails(path: &Path, statements: &[Statement]) -> Vec<Finding> {
+fn other_jails(path: &Path, statements: &[Statement], with_values: &[String]) -> Vec<Finding> {
     let mut found = vec![];
     for statement in statements {
-        for named in statement.values.iter().filter_map(|value| hooks::jail_of(value)) {
+        for named in statement.values.iter().filter_map(|value| hooks::jail_of(value, with_values)) {
             let (whose, every) = match &statement.jail {
                 Some(jail) if jail == named => continue,
                 Some(jail) => (format!("jail {}", quoted(jail)), ""),

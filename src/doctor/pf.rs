@@ -56,7 +56,7 @@ pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Found {
     let finding = Finding::from(problem);
     let mut all = vec![if only_nat { Finding { level: Level::Warning, ..finding } } else { finding }];
     // who has loaded it without kport's lines, and will again
-    all.extend(evidence.root.as_deref().into_iter().flat_map(managers::rewriters));
+    all.extend(evidence.files.into_iter().flat_map(|files| managers::rewriters(files.root)));
     Ok(Some(all))
 }
 

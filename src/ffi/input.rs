@@ -2,30 +2,18 @@
 
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::output::STRUCT_MAX_SIZE;
-use super::{
-    KPORT_ADD, KPORT_ALLOW_INERT, KPORT_FORCE, KPORT_HAIRPIN, KPORT_HOST_ACCESS, KPORT_LOG, KPORT_NO_QUICK, VERSION,
-    kport_options, kport_outcome, kport_spec,
-};
+use super::{FLAGS, VERSION, kport_options, kport_outcome, kport_spec};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
 use crate::name::JailName;
-use crate::net::{Interface, PortRange};
-use crate::options::{Limits, Options};
-use crate::publication;
-use crate::publisher::{AUTO_RANGE, Outcome, Publisher, Request, Unobserved};
-use crate::rule::Rate;
+use crate::options::Given;
+use crate::publisher::{Outcome, Publisher, Request, Unobserved};
 use crate::session::{Session, Settings};
-
-/// Every flag that is known.
-const FLAGS: u32 =
-    KPORT_FORCE | KPORT_ALLOW_INERT | KPORT_HAIRPIN | KPORT_HOST_ACCESS | KPORT_LOG | KPORT_NO_QUICK | KPORT_ADD;
 
 /// The size of struct kport_options in the first release.
 const OPTIONS_FIRST_SIZE: usize = size_of::<[usize; 8]>() + size_of::<[u32; 10]>();
@@ -40,13 +28,8 @@ const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE);
 /// A kport_options of the caller's, copied and checked.
 pub(super) struct CallerOptions {
     settings: Settings,
-    addresses: Option<String>,
-    gateway: Option<Interface>,
-    options: Options,
+    fields: Vec<Field>,
     pub(super) jid: Option<i32>,
-    auto_range: PortRange,
-    flags: u32,
-    wait: Duration,
     /// Where the caller wants to have what a change did.
     outcome: Option<NonNull<*mut kport_outcome>>,
 }
@@ -103,7 +86,7 @@ impl CallerOptions {
                 ));
             }
         }
-        let unknown = raw.flags & !FLAGS;
+        let unknown = FLAGS.iter().fold(raw.flags, |flags, (flag, _)| flags & !flag);
         if unknown != 0 {
             return Err(Error::new(
                 Kind::Unsupported,
@@ -127,44 +110,20 @@ impl CallerOptions {
         if raw.timeout_ms != 0 {
             settings.timeout = Duration::from_millis(raw.timeout_ms.into());
         }
-        let wait = Duration::from_millis(raw.wait_ms.into());
-        settings.timeout += wait;
-        let default = Options::default();
+        settings.timeout += Duration::from_millis(raw.wait_ms.into());
+        // SAFETY: as above.
+        let fields = unsafe { fields(&raw) }?;
+        // what addresses mean depends on the jail
+        let mut others = fields.iter().filter(|field| field.option != "address");
+        others.try_for_each(|field| Request::check(field.option, &field.given).map_err(|error| field.told(error)))?;
         Ok(CallerOptions {
             settings,
-            addresses: text(raw.addresses, "options->addresses")?,
-            gateway: text(raw.gateway, "options->gateway")?.map(|text| text.parse()).transpose()?,
-            options: Options {
-                reach: text(raw.reach, "options->reach")?.map(|text| list(&text)).transpose()?.unwrap_or(default.reach),
-                sources: match text(raw.sources, "options->sources")?.map(|text| list(&text)).transpose()? {
-                    // nobody, as it says, would be nothing to publish; everybody must not come of a list that was lost
-                    Some(none) if none.is_empty() => {
-                        let what = "options->sources names nobody; leave it NULL for everybody";
-                        return Err(Error::new(Kind::Argument, what));
-                    }
-                    sources => sources.unwrap_or(default.sources),
-                },
-                limits: limits(&raw)?,
-                hairpin: raw.flags & KPORT_HAIRPIN != 0,
-                host_access: raw.flags & KPORT_HOST_ACCESS != 0,
-                log: raw.flags & KPORT_LOG != 0,
-                quick: raw.flags & KPORT_NO_QUICK == 0,
-            },
+            fields,
             jid: match raw.jid {
                 0 => None,
                 jid if jid > 0 => Some(jid),
                 jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; jails count from 1"))),
             },
-            auto_range: match (raw.auto_first, raw.auto_last) {
-                (0, 0) => AUTO_RANGE,
-                (first, last) => PortRange::new(first, last).ok_or_else(|| {
-                    let what =
-                        format!("options->auto_first and auto_last are {first} and {last}, which is no range of ports");
-                    Error::new(Kind::Argument, what)
-                })?,
-            },
-            flags: raw.flags,
-            wait,
             outcome: NonNull::new(raw.outcome).filter(|_| changes),
         })
     }
@@ -172,17 +131,10 @@ impl CallerOptions {
     pub(super) fn request(&self, jail: JailName, spec: &kport_spec) -> Result<Request> {
         let mut request = Request::new(jail, spec.spec.clone());
         request.addresses.clone_from(&spec.addresses);
-        if let Some(addresses) = &self.addresses {
-            request.addresses = publication::addresses(&request.jail, addresses.split_whitespace())?;
-        }
-        request.gateway = self.gateway;
         request.jid = self.jid;
-        request.options = self.options.clone();
-        request.auto_range = self.auto_range;
-        request.wait = self.wait;
-        request.add = self.flags & KPORT_ADD != 0;
-        request.force = self.flags & KPORT_FORCE != 0;
-        request.allow_inert = self.flags & KPORT_ALLOW_INERT != 0;
+        for field in &self.fields {
+            request.set(field.option, &field.given).map_err(|error| field.told(error))?;
+        }
         Ok(request)
     }
 
@@ -209,20 +161,51 @@ impl CallerOptions {
     }
 }
 
-fn limits(raw: &kport_options) -> Result<Limits> {
-    let rate = match (NonZeroU32::new(raw.rate_connections), NonZeroU32::new(raw.rate_seconds)) {
-        (None, None) => None,
-        _ => Some(Rate::new(raw.rate_connections, raw.rate_seconds)?),
-    };
-    Ok(Limits {
-        connections: NonZeroU32::new(raw.max_connections),
-        connections_per_source: NonZeroU32::new(raw.max_connections_per_source),
-        rate,
-    })
+/// A field that is set.
+struct Field {
+    /// As C writes it.
+    name: &'static str,
+    /// As [`Request::set`] takes it.
+    option: &'static str,
+    given: Given,
 }
 
-fn list<T: FromStr<Err = Error>>(text: &str) -> Result<Vec<T>> {
-    text.split_whitespace().map(str::parse).collect()
+impl Field {
+    /// The error with the name of the field, and with the place in its text.
+    fn told(&self, error: Error) -> Error {
+        match error.offset() {
+            Some(offset) => error.context(format_args!("options->{} at byte {offset}", self.name)),
+            None => error.context(format_args!("options->{}", self.name)),
+        }
+    }
+}
+
+/// What the caller has set of a request.
+///
+/// # Safety
+/// The texts are NULL or NUL-terminated.
+unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
+    // SAFETY: as promised to this function.
+    let text = |text, name| unsafe { optional(text, name, MAX_TEXT) };
+    let number = |number: u32| (number != 0).then(|| number.to_string());
+    let pair = |a: u32, between, b: u32| ((a, b) != (0, 0)).then(|| format!("{a}{between}{b}"));
+    let wait = Duration::from_millis(raw.wait_ms.into());
+    let texts = [
+        ("addresses", "address", text(raw.addresses, "options->addresses")?),
+        ("gateway", "gateway", text(raw.gateway, "options->gateway")?),
+        ("reach", "reach", text(raw.reach, "options->reach")?),
+        ("sources", "sources", text(raw.sources, "options->sources")?),
+        ("max_connections", "max-connections", number(raw.max_connections)),
+        ("max_connections_per_source", "max-connections-per-source", number(raw.max_connections_per_source)),
+        ("rate_connections and rate_seconds", "rate", pair(raw.rate_connections, '/', raw.rate_seconds)),
+        ("auto_first and auto_last", "auto-range", pair(raw.auto_first.into(), '-', raw.auto_last.into())),
+        ("wait_ms", "wait", number(raw.wait_ms).map(|_| wait.as_secs_f64().to_string())),
+    ];
+    let set = |(name, option, text): (_, _, Option<_>)| Some(Field { name, option, given: Given::Text(text?) });
+    let mut fields: Vec<Field> = texts.into_iter().filter_map(set).collect();
+    let flags = FLAGS.iter().filter(|(flag, _)| raw.flags & flag != 0);
+    fields.extend(flags.map(|(_, option)| Field { name: "flags", option, given: Given::Flag(true) }));
+    Ok(fields)
 }
 
 pub(super) fn null(name: &str) -> Error {
@@ -291,6 +274,39 @@ mod tests {
         let mut known = Grown { size: 0, old: 0, new: 0 };
         // SAFETY: the size is that of the slice, and integers have no invalid values.
         unsafe { extend(given.as_ptr().cast(), size_of_val(given), &mut known) }.then_some(known)
+    }
+
+    #[test]
+    fn every_option_has_a_field() {
+        let text = c"1".as_ptr();
+        let raw = kport_options {
+            size: size_of::<kport_options>(),
+            backend: ptr::null(),
+            state_dir: ptr::null(),
+            addresses: text,
+            gateway: text,
+            reach: text,
+            sources: text,
+            outcome: ptr::null_mut(),
+            timeout_ms: 1,
+            flags: u32::MAX,
+            max_connections: 1,
+            max_connections_per_source: 1,
+            rate_connections: 1,
+            rate_seconds: 1,
+            jid: 1,
+            auto_first: 1,
+            auto_last: 1,
+            wait_ms: 1,
+            reserved: 0,
+        };
+        // SAFETY: the texts are NUL-terminated or NULL.
+        let fields = unsafe { fields(&raw) }.unwrap();
+        let mut names: Vec<&str> = fields.iter().map(|f| f.option.strip_prefix("no-").unwrap_or(f.option)).collect();
+        let mut expected: Vec<&str> = Request::names().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 use super::Port;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::JailName;
-use crate::options::Source;
+use crate::options::Given;
 use crate::publisher::Request;
 use crate::spec;
 
 /// The ports of one jail that have the same options: one `kport publish`. All of it was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Who may connect; empty for everybody.
-    pub sources: Vec<String>,
-    /// Whether connections are logged.
-    pub log: bool,
+    /// The options that are not left at their defaults, each by its name.
+    pub options: Vec<(&'static str, Given)>,
     /// The specs.
     pub specs: Vec<String>,
 }
@@ -48,8 +46,7 @@ impl Imported {
 impl Command {
     fn request(&self, jail: &JailName) -> Result<Request> {
         let mut request = Request::new(jail.clone(), spec::parse(&self.specs.join(" "))?);
-        request.options.sources = self.sources.iter().map(|source| source.parse()).collect::<Result<_>>()?;
-        request.options.log = self.log;
+        self.options.iter().try_for_each(|(name, given)| request.set(name, given))?;
         Ok(request)
     }
 }
@@ -76,17 +73,22 @@ pub fn by_jail(ports: Vec<Port>, jail: Option<&JailName>) -> Result<BTreeMap<Jai
             of.unsupported.push(format!("{}: {why}", port.from));
             continue;
         }
-        port.sources.iter().try_for_each(|source| source.parse::<Source>().map(|_| ())).map_err(at)?;
+        let options = options(&port);
+        options.iter().try_for_each(|(name, given)| Request::check(name, given)).map_err(at)?;
         for spec in specs(&port) {
             spec::parse(&spec).map_err(|error| at(error.context(quoted(&spec))))?;
-            let same = |command: &&mut Command| command.sources == port.sources && command.log == port.log;
-            match of.commands.iter_mut().find(same) {
+            match of.commands.iter_mut().find(|command| command.options == options) {
                 Some(command) => command.specs.push(spec),
-                None => of.commands.push(Command { sources: port.sources.clone(), log: port.log, specs: vec![spec] }),
+                None => of.commands.push(Command { options: options.clone(), specs: vec![spec] }),
             }
         }
     }
     Ok(jails)
+}
+
+fn options(port: &Port) -> Vec<(&'static str, Given)> {
+    let sources = (!port.sources.is_empty()).then(|| ("sources", Given::List(port.sources.clone())));
+    sources.into_iter().chain(port.log.then_some(("log", Given::Flag(true)))).collect()
 }
 
 fn specs(port: &Port) -> Vec<String> {

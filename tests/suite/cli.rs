@@ -211,6 +211,31 @@ fn wrong_usage_is_64() {
     assert_eq!(kport.ok(&["--version"], ""), concat!("kport ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
+/// Clap cannot fold lines without asking the terminal.
+#[test]
+fn help_is_in_sections_and_fits() {
+    let kport = Kport::new();
+    let help = kport.ok(&["publish", "--help"], "");
+    let sections: Vec<&str> = help.lines().filter_map(|line| line.strip_suffix(':')).collect();
+    assert_eq!(
+        sections,
+        ["Arguments", "Ports", "Who may connect", "Limits", "Where the jail is", "As a hook", "Output", "All commands"]
+    );
+    for command in ["", "parse", "rules", "publish", "unpublish", "list", "trace", "doctor", "setup", "import", "gc"] {
+        let help = kport.ok(&[command, "--help"].as_slice()[usize::from(command.is_empty())..], "");
+        for line in help.lines() {
+            assert!(line.len() <= 100, "{command}: {} columns: {line}", line.len());
+        }
+        // what is without a word is only its name
+        let bare = |line: &&str| line.starts_with("  <") || line.starts_with("  [");
+        for argument in
+            help.lines().filter(bare).filter(|line| !line.starts_with("  <MANAGER") && !line.contains("FILE"))
+        {
+            assert!(argument.split_whitespace().count() > 1, "{command}: {argument}");
+        }
+    }
+}
+
 #[test]
 fn a_terminal_gets_only_what_prints() {
     let kport = Kport::new();

@@ -483,7 +483,7 @@ fn what_is_refused() {
         ("reach", json!(["em 0"]), 7, "reach: interface \"em 0\""),
         ("reach", json!([5]), 6, "reach is [5]"),
         ("limits", json!({ "rate": "5" }), 7, "rate"),
-        ("limits", json!({ "connections": 0 }), 7, "limits.connections 0"),
+        ("limits", json!({ "connections": 0 }), 7, "limits.connections: \"0\" is not a number from 1"),
         ("limits", json!({ "most": 1 }), 2, "limits.most is 1"),
         ("place", json!("em0:80"), 7, "place: interface"),
         ("timeout", json!(-1), 7, "timeout"),

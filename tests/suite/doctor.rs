@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::rig::{Rig, request};
 use crate::support::standin::{self, Fault};
-use kport::doctor::{self, Finding, IDS, Level};
+use kport::doctor::{self, Finding, IDS, Level, ManagerFiles};
 use kport::name::Anchor;
 use kport::net::Family;
 use kport::pf::Firewall;
@@ -111,7 +111,9 @@ impl Patient {
     }
 
     fn examine(&self) -> Vec<Finding> {
-        doctor::examine(&self.rig.host, &*self.firewall(), Store::open(&self.state), self.root.as_deref())
+        let with_values = ["-a".to_owned()];
+        let files = self.root.as_deref().map(|root| ManagerFiles { root, with_values: &with_values });
+        doctor::examine(&self.rig.host, &*self.firewall(), Store::open(&self.state), files)
     }
 }
 

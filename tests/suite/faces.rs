@@ -151,7 +151,8 @@ fn request(jail: &str, specs: &str, asked: Asked<'_>) -> Result<Request, Error> 
     let mut request = Request::new(jail.parse()?, spec::parse(specs)?);
     let default = Options::default();
     if let Some(text) = asked.addresses {
-        request.addresses = publication::addresses(&request.jail, text.split_whitespace())?;
+        let address = |word| publication::address(&request.jail, word);
+        request.addresses = text.split_whitespace().map(address).collect::<Result<_, _>>()?;
     }
     request.gateway = asked.gateway.map(str::parse).transpose()?;
     request.jid = (asked.jid != 0).then_some(asked.jid);
@@ -740,6 +741,31 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         }
     }
     found
+}
+
+#[test]
+fn c_names_the_field_and_the_byte() {
+    let c = C(tempfile::tempdir().unwrap());
+    for (asked, said, offset) in [
+        (
+            Asked { sources: Some("192.0.2.0/24  em0"), ..WEB },
+            "options->sources at byte 14: source \"em0\": ",
+            Some(14),
+        ),
+        (
+            Asked { addresses: Some("10.0.0.2 10.0.0"), ..WEB },
+            "options->addresses at byte 9: \"10.0.0\" is not ",
+            Some(9),
+        ),
+        (Asked { sources: Some(" "), ..WEB }, "options->sources: an empty list ", None),
+        (Asked { gateway: Some("em0 em1"), ..WEB }, "options->gateway: interface \"em0 em1\": ", None),
+        (Asked { rate: (5, 0), ..WEB }, "options->rate_connections and rate_seconds: rate \"5/0\" ", None),
+        (Asked { auto: (9, 8), ..WEB }, "options->auto_first and auto_last: \"9-8\" is not ", None),
+    ] {
+        let fault = c.publish("web", "8080:80", asked).unwrap_err();
+        assert!(fault.message.starts_with(said), "{fault:?}");
+        assert_eq!((fault.status, fault.offset), (1, offset), "{fault:?}");
+    }
 }
 
 #[test]

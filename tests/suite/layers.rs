@@ -119,6 +119,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("container::kleene", &["cli", "ffi"]),
     ("container::oci", &["cli"]),
     ("doctor::self_test", &["cli"]),
+    ("options::named", &["publisher"]),
     ("pf::files", &["session", "doctor", "ffi", "cli"]),
     ("pfconf::address", &["pf", "trace", "readiness"]),
     ("pfconf::names", &["trace"]),
@@ -153,6 +154,7 @@ const ORDER: &[(&str, &[&str])] = &[
         &[
             "help",
             "hook",
+            "flags",
             "args",
             "output",
             "show",
@@ -232,6 +234,7 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "publisher",
         &[
+            "request",
             "facts",
             "others",
             "transaction",

@@ -1,0 +1,145 @@
+//! The flags of `publish` and `rules` that are options of a request: a row each, from which the parser, the help and the
+//! values by name are made. What a value may be is said where the option is read, in the library.
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use kport::options::{Given, Takes};
+use kport::publisher::Request;
+
+/// The headings of `publish --help`, in the order in which people need them.
+pub mod heading {
+    pub const PORTS: &str = "Ports";
+    pub const WHO: &str = "Who may connect";
+    pub const LIMITS: &str = "Limits";
+    pub const JAIL: &str = "Where the jail is";
+    pub const HOOK: &str = "As a hook";
+    pub const OUTPUT: &str = "Output";
+    pub const ALL: &str = "All commands";
+}
+use heading::{JAIL, LIMITS, PORTS, WHO};
+
+/// A flag.
+struct Row {
+    /// The name of the option.
+    name: &'static str,
+    /// What stands for its value in the help; empty for one without.
+    value: &'static str,
+    heading: &'static str,
+    help: &'static str,
+}
+
+const fn row(heading: &'static str, name: &'static str, value: &'static str, help: &'static str) -> Row {
+    Row { name, value, heading, help }
+}
+
+/// Those that make the rules.
+const RULES: &[Row] = &[
+    row(PORTS, "gateway", "IF", "For specs that name no interface [default: that of the default route]"),
+    row(WHO, "sources", "SOURCE", "Only this network, address or pf table: 192.0.2.0/24, 192.0.2.1 or \"<name>\""),
+    row(WHO, "reach", "IF", "Jails on this interface or group, too [default: bridge, epair, lo]"),
+    row(WHO, "hairpin", "", "These jails, also at the host's address and port"),
+    row(WHO, "host-access", "", "The host itself, also at 127.0.0.1 and ::1 (needs net.pf.filter_local=1)"),
+    row(WHO, "no-quick", "", "Let rules after kport's anchor decide"),
+    row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
+    row(LIMITS, "max-connections", "N", "Connections of a mapping at a time"),
+    row(LIMITS, "max-connections-per-source", "N", "Connections of a mapping at a time from one address"),
+    row(LIMITS, "rate", "N/SECONDS", "New connections from one address in so many seconds (tcp)"),
+];
+
+/// Those that are about the act of publishing.
+const PUBLISH: &[Row] = &[
+    row(PORTS, "add", "", "Add to what is published; the options are those of the added ports"),
+    row(PORTS, "auto-range", "LOW-HIGH", "The host ports from which auto chooses [default: 49152-65535]"),
+    row(PORTS, "force", "", "Publish although a socket or another tool's redirect has the port"),
+    row(PORTS, "allow-inert", "", "Publish although pf would not evaluate the rules"),
+    row(JAIL, "wait", "SECONDS", "Wait for the jail to have an address (DHCP, SLAAC); added to --timeout"),
+];
+
+/// The options that are given, each by its name: those of `rules`, or the others that `publish` has.
+#[derive(Clone, Debug)]
+pub struct Flags<const ACT: bool>(Vec<(&'static str, Given)>);
+
+impl<const ACT: bool> Flags<ACT> {
+    const ROWS: &'static [Row] = if ACT { PUBLISH } else { RULES };
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Given)> {
+        self.0.iter().map(|(name, given)| (*name, given))
+    }
+}
+
+impl Row {
+    fn takes(&self) -> Takes {
+        // the test holds that there is such an option
+        Request::takes(self.name).unwrap_or(Takes::Word)
+    }
+
+    fn arg(&self) -> Arg {
+        let name = self.name;
+        let arg = Arg::new(name).long(name).help(self.help).help_heading(self.heading);
+        let action = match self.takes() {
+            Takes::Flag => return arg.action(ArgAction::SetTrue),
+            Takes::Number | Takes::Word => ArgAction::Set,
+            Takes::Words => ArgAction::Append,
+        };
+        let is_list = matches!(action, ArgAction::Append);
+        arg.value_name(self.value).action(action).value_parser(move |text: &str| {
+            let given = match is_list {
+                true => Given::List(vec![text.to_owned()]),
+                false => Given::Text(text.to_owned()),
+            };
+            Request::check(name, &given).map(|()| text.to_owned())
+        })
+    }
+
+    fn given(&self, matches: &ArgMatches) -> Option<(&'static str, Given)> {
+        let given = match self.takes() {
+            Takes::Flag => matches.get_flag(self.name).then_some(Given::Flag(true)),
+            Takes::Number | Takes::Word => matches.get_one::<String>(self.name).cloned().map(Given::Text),
+            Takes::Words => matches.get_many::<String>(self.name).map(|texts| Given::List(texts.cloned().collect())),
+        };
+        given.map(|given| (self.name, given))
+    }
+}
+
+impl<const ACT: bool> Args for Flags<ACT> {
+    fn augment_args(command: Command) -> Command {
+        command.args(Self::ROWS.iter().map(|row| match row.name {
+            // the name in previews of 0.1.0
+            "sources" => row.arg().alias("from"),
+            _ => row.arg(),
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const ACT: bool> FromArgMatches for Flags<ACT> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Flags(Self::ROWS.iter().filter_map(|row| row.given(matches)).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `--address` is a flag by itself: a hook and Kleene's records have addresses, too.
+    #[test]
+    fn every_option_has_a_flag() {
+        let flags: Vec<&str> = RULES.iter().chain(PUBLISH).map(|row| row.name).collect();
+        for (name, takes) in Request::names().filter(|(name, _)| *name != "address") {
+            let opposite = format!("no-{name}");
+            assert!(flags.contains(&name) || takes == Takes::Flag && flags.contains(&opposite.as_str()), "{name}");
+        }
+        for row in RULES.iter().chain(PUBLISH) {
+            let takes = Request::takes(row.name).unwrap_or_else(|| panic!("{} is not an option", row.name));
+            assert_eq!(takes == Takes::Flag, row.value.is_empty(), "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a request says besides the jail and its ports, by name.
+
+use std::time::Duration;
+
+use super::Request;
+use crate::error::{Error, Kind, Result, quoted};
+use crate::options::named::{Reader, Table, put};
+use crate::options::{Given, Options, Takes};
+use crate::publication;
+
+/// Those that are not of [`Options`].
+const NAMED: Table<Request> = Table(&[
+    (
+        "address",
+        Reader::Words(|request, words| {
+            put(&mut request.addresses, words.each(|word| publication::address(&request.jail, word)))
+        }),
+    ),
+    ("gateway", Reader::Word(|request, word| put(&mut request.gateway, word.parse().map(Some)))),
+    ("auto-range", Reader::Word(|request, word| put(&mut request.auto_range, word.parse()))),
+    ("wait", Reader::Word(|request, word| put(&mut request.wait, seconds(word)))),
+    ("add", Reader::Flag(|request, on| request.add = on)),
+    ("force", Reader::Flag(|request, on| request.force = on)),
+    ("allow-inert", Reader::Flag(|request, on| request.allow_inert = on)),
+]);
+
+impl Request {
+    /// The name of each option that a request can have, as [`Request::set`] takes it, and what kind of value it has.
+    pub fn names() -> impl Iterator<Item = (&'static str, Takes)> {
+        NAMED.names().chain(Options::names())
+    }
+
+    /// What kind of value the option with this name has; `None` if there is none.
+    pub fn takes(name: &str) -> Option<Takes> {
+        NAMED.takes(name).or_else(|| Options::takes(name))
+    }
+
+    /// Sets an option by its name, which is that of its flag: one of the request, or of its [`Options`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::set`]; for `address` also [`Kind::Unsupported`] if the jail is on the host's network.
+    pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
+        NAMED.set(self, name, given).unwrap_or_else(|| self.options.set(name, given))
+    }
+
+    /// Whether an option can have this value, whatever is published with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Request::set`].
+    pub fn check(name: &str, given: &Given) -> Result<()> {
+        Request::new("jail".parse()?, "1".parse()?).set(name, given)
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| Error::new(Kind::Argument, format!("{} is not a number of seconds", quoted(text))))
+}
