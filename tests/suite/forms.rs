@@ -392,7 +392,7 @@ fn pools() {
     check("nat on em0 -> (em0) round-robin", &[("web tcp 10.0.0.2 203.0.113.9:80", "answered em0 203.0.113.9:80")]);
 }
 
-/// pf leaves the ports of sctp as they are: pf_get_transaddr in sys/netpfil/pf/pf_lb.c.
+/// pf does not change the ports of sctp: pf_get_transaddr in sys/netpfil/pf/pf_lb.c.
 #[test]
 fn the_ports_of_sctp_stay() {
     check(
