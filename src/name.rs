@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_form_is_nobodys_plain_name() {
+    fn a_digest_form_is_not_a_plain_name() {
         let path = anchor("_web");
         let imitation = path.strip_prefix("kport/").unwrap();
         assert_ne!(anchor(imitation), path);
