@@ -64,7 +64,7 @@ pub fn count(publications: &[Publication]) -> Count {
 trait Sink {
     fn with_room(rules: usize) -> Self;
 
-    /// Adds a rule that stands for so many rules of the kernel.
+    /// Adds a rule that stands for `members` rules of the kernel.
     fn take(&mut self, members: usize, rule: impl FnOnce() -> Rule);
 }
 

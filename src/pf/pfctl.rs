@@ -349,7 +349,7 @@ impl Firewall for Pfctl {
             Ok(false) => Err(error.and("the anchor holds what it held before")),
             // not Busy, which means that nothing was changed
             Err(second) => {
-                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is not known ({second})")))
+                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is unknown ({second})")))
             }
         }
     }
@@ -586,9 +586,7 @@ fn explain(doing: &str, output: &Output, rules: &str) -> Error {
     let (kind, why) = match output.end {
         End::TimedOut => (
             Kind::Busy,
-            format!(
-                "pfctl did not finish in time, and was killed (it printed {said}); try again with more time"
-            ),
+            format!("pfctl did not finish in time, and was killed (it printed {said}); try again with more time"),
         ),
         End::Signal(signal) => (
             Kind::System,

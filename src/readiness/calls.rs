@@ -43,7 +43,9 @@ pub fn calls<'a>(
                     "{} comes before anchor \"kport/*\", and is final for published ports as well",
                     quoted(text)
                 ),
-                remedy: format!("if that is not intended, move the line after the anchor line in /etc/pf.conf, {RELOAD}"),
+                remedy: format!(
+                    "if that is not intended, move the line after the anchor line in /etc/pf.conf, {RELOAD}"
+                ),
             });
         }
         last = text;

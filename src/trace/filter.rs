@@ -358,7 +358,7 @@ impl<'a> Test<'a, '_> {
         };
         let known = |interface: &&crate::host::HostInterface| names.get(at) == Some(&interface.name.as_str());
         let Some(on) = self.hook.lookup.interfaces.iter().find(known).map(|interface| interface.name) else {
-            self.gives_up(&Some(*found), "the interface is not known here");
+            self.gives_up(&Some(*found), "the interface is unknown");
             return None;
         };
         if *kind == RouteKind::Copies {

@@ -179,17 +179,17 @@ impl OfInterface {
 
     fn holds(&self, address: IpAddr, not: bool, lookup: &Lookup) -> Truth {
         if self.part == Part::Peer {
-            return Truth::Maybe(format!("the address at the other end of {} is not known", self.name));
+            return Truth::Maybe(format!("the address at the other end of {} is unknown", self.name));
         }
         if !self.dynamic && !lookup.knows(&self.name) {
-            return Truth::Maybe(format!("what {} stands for is not known here", self.name));
+            return Truth::Maybe(format!("the addresses of {} are unknown", self.name));
         }
         let family = Family::of(address);
         let mut members = self.networks(lookup).filter(|network| Family::of(network.addr()) == family);
         Truth::of(match (not, self.dynamic) {
             (false, _) => members.any(|network| network.contains(&address)),
             (true, true) => !members.any(|network| network.contains(&address)),
-            // pfctl has made a rule of each address: each of these rules matches all but its own address
+            // pfctl has made one rule for each address: each of them matches all but its own address
             (true, false) => members.any(|network| !network.contains(&address)),
         })
     }

@@ -133,7 +133,7 @@ impl Conditions {
     /// What differs from packet to packet, or is not supported.
     fn chance(&self) -> Truth {
         let probability = self.probability.as_ref().map(|p| format!("probability {p}"));
-        let unknown = self.unknown.as_ref().map(|unknown| format!("{unknown} is not known to kport"));
+        let unknown = self.unknown.as_ref().map(|unknown| format!("kport does not support {unknown}"));
         let maybe = |why: Option<String>| why.map_or(Truth::Yes, Truth::Maybe);
         maybe(probability).and(|| maybe(unknown))
     }

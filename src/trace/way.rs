@@ -194,7 +194,7 @@ impl World {
         let Some(jail) = jail else { return trip.lost("there is no such jail") };
         let Some(behind) = jail.behind else { return self.originate(packet, trip) };
         let mut packet = packet;
-        // the frame goes to its own address, whatever pf makes of the packet in it
+        // the destination of the frame stays, whatever pf makes of the packet in it
         let on_link = jail.addresses.iter().any(|own| own.contains(&packet.to.ip()));
         let past = on_link && !self.is_own(packet.to.ip());
         if self.pfil_member
@@ -269,7 +269,7 @@ impl World {
     /// ip_output(9): sends a packet out by the interface that leads to its destination.
     fn leave(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
         if packet.fib != 0 {
-            trip.run.gave_up = Some(format!("the routes of table {} (rtable) are not known here", packet.fib));
+            trip.run.gave_up = Some(format!("the routes of table {} (rtable) are unknown", packet.fib));
         }
         let Some(out) = self.route(packet.to.ip()) else { return trip.lost("no route") };
         let meant = packet.to.ip();
@@ -281,7 +281,7 @@ impl World {
             return trip.lost("a loopback address does not go to a network");
         }
         if packet.to.ip() != meant && self.route(packet.to.ip()) != Some(out) {
-            return trip.lost("translated on the way out to where another interface leads");
+            return trip.lost("translated on the way out to an address behind another interface");
         }
         self.neighbour(packet, out, trip)
     }
@@ -307,8 +307,7 @@ impl World {
                     return trip.lost("sent elsewhere too often");
                 }
                 if is_loopback(on) {
-                    trip.run.gave_up =
-                        Some(format!("what becomes of a packet that is sent out by {on} is not known here"));
+                    trip.run.gave_up = Some(format!("what becomes of a packet that is sent out by {on} is unknown"));
                     return trip.lost("sent to loopback");
                 }
                 if !tested {

@@ -376,7 +376,7 @@ fn loads_that_end_strangely() {
     let standin = standin::Pfctl::new();
     standin.fault("", Fault::Abort);
     let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
-    assert!(error.message().contains("what the anchor holds now is not known"), "{error}");
+    assert!(error.message().contains("what the anchor holds now is unknown"), "{error}");
     // emptied, and died before it could say so
     let standin = standin::Pfctl::new();
     pfctl(&standin).replace(&web(), &some("1:1")).unwrap();

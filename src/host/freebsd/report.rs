@@ -82,7 +82,9 @@ pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: 
             }
         }
         match message.map(|message| message.bytes) {
-            Ok(0) => return Err(Error::new(Kind::Unavailable, "the helper process was killed; find out what kills it")),
+            Ok(0) => {
+                return Err(Error::new(Kind::Unavailable, "the helper process was killed; find out what kills it"));
+            }
             Ok(count) => received.extend_from_slice(&chunk[..count]),
             Err(rustix::io::Errno::INTR) => (),
             Err(errno) => return Err(Error::io("read a child's report", &errno.into())),

@@ -117,7 +117,7 @@ fn jails_in_jails() {
 }
 
 #[test]
-fn a_jail_that_cannot_be_read_hides_no_other() {
+fn a_jail_that_cannot_be_read_does_not_hide_others() {
     let too_many = vec![[10, 0, 0, 1]; MOST_ADDRESSES + 1];
     let jails = kernel(vec![
         Played::new(1, b"a"),
