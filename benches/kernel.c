@@ -1,21 +1,21 @@
 /*
- * What kport costs on this host, with its kernel: publish, the same again,
- * unpublish and list, for 1, 10 and 50 mappings; how publishing one mapping
- * grows with other pf.conf files and with jails that are published; and a run
- * of pfctl(8) beside it, by which the others can be compared between hosts.
+ * The cost of kport on this host, with its kernel: publish, publish the same
+ * ports again, unpublish and list, for 1, 10 and 50 mappings; how publishing
+ * one mapping grows with other pf.conf files and with published jails; and a
+ * run of pfctl(8), to compare the results between hosts.
  *
  *	cc -O2 kernel.c $(pkg-config --cflags --libs kport) -o kernel
  *	./kernel [-b backend] [-i interface] [-n rounds] [-p pfctl]
  *	    [-j jails] [conf ...]
  *
  * Run it as root on a host whose ports 20000 to 20999 and 30000 and up are
- * free. It publishes for jails that there are not, kport-bench and
- * kport-bench-N, with addresses of RFC 2544 (198.18.0.0/15), keeps its record
- * in a directory of its own, and takes all of it back. Each conf is loaded by
- * pfctl -f, as the growth with pf.conf is asked for: the last one stays.
- * Times are medians in milliseconds; backend "sim" times no kernel.
+ * free. It publishes for jails that do not exist, kport-bench and
+ * kport-bench-N, with addresses of RFC 2544 (198.18.0.0/15), keeps its records
+ * in a temporary directory, and removes all of it. Each conf is loaded with
+ * pfctl -f, to measure the growth with pf.conf: the last one stays loaded.
+ * Times are medians in milliseconds; backend "sim" does not use the kernel.
  */
-/* mkdtemp(3), clock_gettime(2), whichever -std is given */
+/* mkdtemp(3) and clock_gettime(2) with any -std */
 #define _POSIX_C_SOURCE 200809L
 
 #include <sys/types.h>
@@ -71,7 +71,7 @@ median(double *times)
 	return (times[rounds / 2]);
 }
 
-/* Runs pfctl(8) once, without a word of its own. */
+/* Runs pfctl(8) once, without its output. */
 static void
 run(const char *const argv[])
 {
@@ -202,7 +202,7 @@ row(unsigned count, double unit)
 	    median(first) / unit);
 }
 
-/* Publishing one mapping, each time anew, as everything else is. */
+/* Publishes one mapping again and again. */
 static double
 one_more(void)
 {
@@ -296,7 +296,7 @@ main(int argc, char *argv[])
 	for (i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
 		row(counts[i], unit);
 
-	printf("\n| pf.conf | publish one |\n|---|---|\n| as it is | %.2f |\n",
+	printf("\n| pf.conf | publish one |\n|---|---|\n| current | %.2f |\n",
 	    one_more());
 	for (; optind < argc && !played; optind++) {
 		load[0] = pfctl;

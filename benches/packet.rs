@@ -1,7 +1,7 @@
-//! What a packet costs pf as jails are published: the simulator's evaluator, which looks at the rules that pf would look at. What is
-//! counted is anchors and rules, not time on a kernel. `cargo bench --bench packet`
+//! The cost of a packet in pf as jails are published, from kport's evaluator, which evaluates the rules that pf would
+//! evaluate. It counts anchors and rules, not time on a kernel. `cargo bench --bench packet`
 
-// the table is what it is for
+// the table is the purpose
 #![allow(clippy::print_stdout)]
 
 use divan::{Bencher, black_box};
@@ -15,17 +15,17 @@ const MAIN: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in log
 /// How the jails' rules are laid out.
 #[derive(Clone, Copy, Debug)]
 enum Layout {
-    /// An anchor a jail, called by a wildcard: kport's.
+    /// An anchor for each jail, called by a wildcard: kport's.
     AnchorForEach,
     /// All rules in one anchor.
     OneAnchor,
-    /// An anchor a jail, each called for its own port and address.
+    /// An anchor for each jail, each called for its own port and address.
     Called,
 }
 
 fn main() {
     println!(
-        "a packet that nobody publishes, in on em0 and refused there; a packet to the last published port, as far as its jail"
+        "a packet to a port that is not published, blocked in on em0; a packet to the last published port, up to its jail"
     );
     println!("{:<16} {:>7} {:>9} {:>9} {:>9} {:>9}", "layout", "jails", "anchors", "rules", "anchors", "rules");
     for layout in [Layout::AnchorForEach, Layout::OneAnchor, Layout::Called] {

@@ -1,8 +1,8 @@
-//! How the cost of kport grows: parsing, rules, publish and unpublish beside 1 to 10,000 published jails, list, and the
-//! helper's start. `cargo bench --bench scale`
+//! How the cost of kport grows: parsing, rules, publish and unpublish with 1 to 10,000 published jails, list, and the
+//! start of the helper. `cargo bench --bench scale`
 //!
-//! The publisher works on the simulator in a directory under /tmp, with a host from memory: what is measured is kport and
-//! the file system, not pf(4). `list` is measured without the simulator's files as well: off the kernel.
+//! The publisher uses the simulator in a directory under /tmp, with a host from memory: this measures kport and the
+//! file system, not pf(4). `list` is also measured without the simulator's files.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ fn rules_of_a_jail(bencher: Bencher<'_, '_>, mappings: usize) {
     });
 }
 
-/// A state directory with so many jails published, each its own port; made once for each number.
+/// A state directory with this number of jails published, each with its own port; created once for each number.
 struct Host {
     dir: tempfile::TempDir,
     host: Fixed,
@@ -124,8 +124,8 @@ fn publish(bencher: Bencher<'_, '_>, jails: usize) {
     });
 }
 
-/// Many mappings of one jail, in the blocks of ports of all the others, on another interface: linear in the mappings, and the
-/// same beside any number of jails.
+/// Many mappings of one jail, in the port ranges of all the others, on another interface: linear in the mappings, and
+/// independent of the number of jails.
 fn publish_many(bencher: Bencher<'_, '_>, jails: usize, spec: &str) {
     let host = Host::with(jails);
     let many = Request { spec: spec.parse().unwrap(), ..request("another", 30_000) };
@@ -160,7 +160,7 @@ fn unpublish(bencher: Bencher<'_, '_>, jails: usize) {
     });
 }
 
-/// The same again: what a hook costs that publishes what is published.
+/// Publishing the same ports again: the cost of a hook for ports that are already published.
 #[divan::bench(args = JAILS)]
 fn publish_the_same_again(bencher: Bencher<'_, '_>, jails: usize) {
     let host = Host::with(jails);
@@ -168,7 +168,7 @@ fn publish_the_same_again(bencher: Bencher<'_, '_>, jails: usize) {
     host.run(|publisher| bencher.bench_local(|| publisher.publish(&same).unwrap()));
 }
 
-/// A request for a port that another jail has, which is refused.
+/// A request for a port that another jail has published: a conflict.
 #[divan::bench(args = JAILS)]
 fn refuse_a_conflict(bencher: Bencher<'_, '_>, jails: usize) {
     let host = Host::with(jails);
@@ -176,7 +176,7 @@ fn refuse_a_conflict(bencher: Bencher<'_, '_>, jails: usize) {
     host.run(|publisher| bencher.bench_local(|| publisher.publish(&taken).unwrap_err()));
 }
 
-/// A firewall that has its answers at hand: one answer to a list for each time that it is asked.
+/// A firewall with one stored answer, for one list.
 #[derive(Default)]
 struct Answers(Cell<BTreeMap<String, Loaded>>);
 
@@ -226,7 +226,7 @@ impl Firewall for Answers {
     }
 }
 
-/// What a list costs apart from what the firewall takes for its answer.
+/// The cost of a list without that of the firewall.
 fn list_with(bencher: Bencher<'_, '_>, jails: usize, list: impl Fn(&Publisher<'_>) -> Vec<Listed>) {
     let host = Host::with(jails);
     let answer = Sim::new(host.dir.path()).loaded_all(true).unwrap();
@@ -250,14 +250,14 @@ fn list_off_the_kernel_with_counters(bencher: Bencher<'_, '_>, jails: usize) {
     list_with(bencher, jails, |publisher| publisher.list_with_counters(None).unwrap());
 }
 
-/// With the simulator in its directory: a second file for each jail.
+/// With the simulator in its directory: one more file for each jail.
 #[divan::bench(args = JAILS, sample_count = 20, sample_size = 1)]
 fn list_by_the_simulator(bencher: Bencher<'_, '_>, jails: usize) {
     let host = Host::with(jails);
     host.run(|publisher| bencher.bench_local(|| publisher.list(None).unwrap()));
 }
 
-/// The helper, by the simulator: from its start to the last line.
+/// The helper with the simulator: from its start to the last line.
 #[divan::bench(args = JAILS, sample_count = 20, sample_size = 1)]
 fn helper_list(bencher: Bencher<'_, '_>, jails: usize) {
     Host::with(jails).spawn(bencher, &["list"]);
@@ -268,13 +268,13 @@ fn helper_list_json(bencher: Bencher<'_, '_>, jails: usize) {
     Host::with(jails).spawn(bencher, &["list", "--json"]);
 }
 
-/// The helper as cargo has built it for benchmarks, with a command that touches nothing.
+/// The helper as built by cargo for benchmarks, with a command that uses no files.
 #[divan::bench(sample_count = 200, sample_size = 1)]
 fn helper_start(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| spawn(Path::new(env!("CARGO_BIN_EXE_kport")), &["parse", "8080:80"]));
 }
 
-/// What starting any program costs here.
+/// The cost of starting any program here.
 #[divan::bench(sample_count = 200, sample_size = 1)]
 fn helper_start_baseline_true(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| spawn(Path::new("/bin/true"), &[]));

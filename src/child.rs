@@ -1,9 +1,9 @@
-//! Runs one program to its end, within a bound, inside a process that is not ours.
+//! Runs one program to its end, with limits, inside a process that is not kport's own.
 //!
-//! The host may have closed its standard descriptors, may ignore SIGCHLD, may reap every child itself, may have threads
-//! that fork. So: no signal disposition is touched, no thread is started, only our own child is waited for, and nothing
-//! is written to a pipe (that could raise SIGPIPE, or block while the child writes to us): the child's standard input is
-//! a file.
+//! The host may have closed its standard descriptors, may ignore SIGCHLD, may reap every child, may have threads that
+//! fork. So no signal disposition is changed, no thread is started, only kport's own child is waited for, and nothing
+//! is written to a pipe (that could raise SIGPIPE, or block while the child writes to kport): the child's standard
+//! input is a file.
 
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
@@ -24,43 +24,45 @@ use rustix::io::FdFlags;
 
 use crate::files::{self, Taken};
 
-/// The most that is kept of each output, in bytes. The labels of an anchor with a rule for every port fit.
+/// The maximum size of each output, in bytes. The labels of an anchor with a rule for every port fit.
 const MAX_OUTPUT: usize = 16 << 20;
 
-/// How often it is asked whether a child that says nothing has ended, in case that something else holds its pipes open.
+/// The interval of checks whether a silent child has ended, in case another process holds its pipes open.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a killed child may take to go. One that takes longer hangs in the kernel; waiting for it would hang the host too.
+/// The time for a killed child to end. One that takes longer hangs in the kernel; waiting for it would block the host,
+/// too.
 const KILL_TIME: Duration = Duration::from_secs(1);
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It left with this status.
+    /// It exited with this status.
     Exit(i32),
     /// This signal ended it.
     Signal(i32),
-    /// Nobody can tell: the host ignores SIGCHLD or reaped the child itself, and the kernel did not say it otherwise.
+    /// Unknown: the host ignores SIGCHLD or reaped the child itself, and the kernel did not report it otherwise.
     Unknown,
     /// The deadline passed, and it was killed.
     TimedOut,
-    /// It wrote more than is kept, and was killed.
+    /// It wrote more than the maximum, and was killed.
     TooMuch,
 }
 
-/// What a child left behind.
+/// The output of a child.
 #[derive(Debug)]
 pub(crate) struct Output {
     /// How it ended.
     pub(crate) end: End,
-    /// What it wrote to standard output, in full unless it was killed.
+    /// Its standard output, complete unless it was killed.
     pub(crate) stdout: Vec<u8>,
-    /// What it wrote to standard error, in full unless it was killed.
+    /// Its standard error, complete unless it was killed.
     pub(crate) stderr: Vec<u8>,
 }
 
-/// Runs `program`, an absolute path, with `arguments`, with `input` on its standard input, in `/`, with no environment but
-/// `LC_ALL=C`. The child has a copy of `keep`, too, until it ends. An error means that it was not started.
+/// Runs `program`, an absolute path, with `arguments` and with `input` on its standard input, in `/`, with no
+/// environment but `LC_ALL=C`. The child also holds a copy of `keep` until it ends. An error means that it was not
+/// started.
 pub(crate) fn run(
     program: &Path,
     arguments: &[&str],
@@ -68,8 +70,8 @@ pub(crate) fn run(
     keep: Option<BorrowedFd<'_>>,
     deadline: Instant,
 ) -> io::Result<Output> {
-    // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are put in place, one of
-    // these by the other, and whatever std opens for it, too
+    // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are set up: one of
+    // these by the other, and any that std opens for it
     let taken = Taken::standard();
     let stdin = input_file(input)?;
     let (out, child_out) = files::pipe()?;
@@ -80,7 +82,7 @@ pub(crate) fn run(
     command.args(arguments).env_clear().env("LC_ALL", "C").current_dir("/");
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(child_out)).stderr(Stdio::from(child_err));
     let child = command.spawn()?;
-    // the write ends of the pipes go with the command, so that a pipe ends when the child does
+    // dropping the command closes the write ends of the pipes, so that a pipe ends when the child does
     drop(command);
     drop(kept);
     drop(taken);
@@ -106,19 +108,19 @@ fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Instant) -> Re
                 continue;
             }
         } else {
-            // both outputs are closed: it is about to go
+            // both outputs are closed: it is about to exit
             sleep(nap.min(left));
             nap = (nap * 2).min(Duration::from_millis(10));
         }
         if let Some(end) = child.ended() {
-            // what it wrote before it went; whoever else holds the pipe open is not waited for
+            // what it wrote before it ended; another process that holds the pipe open is not waited for
             while Capture::read(pipes, Duration::ZERO)? {}
             return Ok(end);
         }
     }
 }
 
-/// A child, and who tells how it ended where wait(2) does not.
+/// A child, and a second source of its status if wait(2) has none.
 struct Watched {
     child: Child,
     #[cfg(target_os = "freebsd")]
@@ -134,12 +136,12 @@ impl Watched {
         }
     }
 
-    /// How the child ended, if it has.
+    /// The end of the child, if it has ended.
     fn ended(&mut self) -> Option<End> {
         match self.child.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => Some(End::of(status)),
-            // ECHILD: it has ended, and wait(2) does not tell how
+            // ECHILD: it has ended, and wait(2) does not return how
             Err(_) => Some(self.otherwise().map_or(End::Unknown, End::of)),
         }
     }
@@ -149,7 +151,7 @@ impl Watched {
         self.exit.as_ref()?.status()
     }
 
-    /// A pidfd of Linux loses the status as wait(2) does, up to kernels that are too new to build on.
+    /// A pidfd of Linux loses the status as wait(2) does, except in kernels that are too new to require.
     #[cfg(not(target_os = "freebsd"))]
     fn otherwise(&self) -> Option<ExitStatus> {
         None
@@ -166,21 +168,21 @@ impl End {
     }
 }
 
-/// A copy of a descriptor that a program started next inherits. So does one that another thread of the host starts in the
-/// same moment: what it holds must be released by other means than a close where that matters.
+/// A copy of a descriptor that the next program inherits. Another program that a thread of the host starts at the same
+/// moment inherits it, too: if that matters, release what it holds by other means than a close.
 fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?;
     rustix::io::fcntl_setfd(&copy, FdFlags::empty())?;
     Ok(copy)
 }
 
-/// Kills the child, unless it has just gone by itself, and waits for it.
+/// Kills the child, unless it has just ended, and waits for it.
 fn kill(child: &mut Watched, why: End) -> End {
-    // a child that is waited for has a number that may be another's by now
+    // after wait(2) the pid may have been reused
     if child.ended().is_some() {
         return why;
     }
-    // an error here means that it is gone
+    // an error means that it has ended
     _ = child.child.kill();
     let last = Instant::now() + KILL_TIME;
     let mut nap = Duration::from_micros(50);
@@ -202,13 +204,13 @@ impl Capture {
         Capture { open: Some(File::from(end)), text: Vec::new() }
     }
 
-    /// Waits up to `timeout` for output, and reads what is there. `Ok(false)` where nothing came.
+    /// Waits up to `timeout` for output, and reads what is there. `Ok(false)` if there was none.
     fn read(pipes: &mut [Capture; 2], timeout: Duration) -> Result<bool, End> {
         let mut open: Vec<&mut Capture> = pipes.iter_mut().filter(|pipe| pipe.open.is_some()).collect();
         let mut fds: Vec<PollFd<'_>> =
             open.iter().filter_map(|pipe| pipe.open.as_ref()).map(|file| PollFd::new(file, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
-        // EINTR and ENOMEM come to the same as silence; the caller's deadline goes on
+        // EINTR and ENOMEM are the same as no output; the caller's deadline still applies
         if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
             return Ok(false);
         }
@@ -231,7 +233,7 @@ impl Capture {
     }
 }
 
-/// A file with `input`, at its start, that has no name.
+/// A file without a name that contains `input`, at its start.
 fn input_file(input: &[u8]) -> io::Result<File> {
     if input.is_empty() {
         return files::open(Path::new("/dev/null"), OFlags::RDONLY, Mode::empty());

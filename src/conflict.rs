@@ -1,7 +1,7 @@
-//! Who else has a port: overlaps of redirects with each other, with listening sockets, with other tools' rules.
+//! Finds ports that are already taken: redirects that overlap each other, listening sockets, other tools' rules.
 //!
-//! Pure: facts in, an error or nothing out. pf itself would take every overlap and let one rule win: the first one on
-//! FreeBSD 14, the last anchor on 15.1. So no order is relied on, and overlaps are refused.
+//! Pure: no host is read. pf itself would load every overlap, and one rule would win: the first one on FreeBSD 14, the
+//! last anchor on 15.1. So kport relies on no order, and refuses overlaps.
 
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::{Interfaces, Listener};
@@ -10,7 +10,7 @@ use crate::net::Place;
 use crate::pf::ForeignRedirect;
 use crate::publication::Redirect;
 
-/// Whether both redirects can be meant by one packet.
+/// Whether one packet can match both redirects.
 pub fn overlap(a: &Redirect, b: &Redirect, interfaces: Interfaces<'_>) -> bool {
     a.protocol == b.protocol
         && a.family() == b.family()
@@ -18,11 +18,11 @@ pub fn overlap(a: &Redirect, b: &Redirect, interfaces: Interfaces<'_>) -> bool {
         && interfaces.overlap(a.place, b.place)
 }
 
-/// Refuses two redirects of one set that a packet could follow both.
+/// Refuses two redirects of one set that one packet can match.
 pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> {
     let mut sorted: Vec<&Redirect> = redirects.iter().collect();
     sorted.sort_by_key(|r| (r.protocol, r.family(), r.host.first()));
-    // the redirects before this one that reach up to it
+    // the redirects before this one whose ports reach up to it
     let mut open: Vec<&Redirect> = vec![];
     for redirect in sorted {
         open.retain(|o| {
@@ -39,8 +39,8 @@ pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> 
     Ok(())
 }
 
-/// What of several jails overlaps, each with whose it is: which is published alright by itself, and met later, when an address
-/// moved to another interface or an interface joined a group.
+/// Overlaps of the redirects of several jails. Each of them was published without a conflict; they overlap since an
+/// address moved to another interface, or an interface joined a group.
 pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Vec<Problem> {
     let mut sorted: Vec<&(&JailName, Redirect)> = claims.iter().collect();
     sorted.sort_by_key(|(jail, r)| (r.protocol, r.family(), r.host.first(), *jail));
@@ -54,7 +54,7 @@ pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Ve
         for (owner, other) in open.iter().filter(|(o, other)| o != jail && overlap(other, redirect, interfaces)) {
             found.push(Problem {
                 seen: format!(
-                    "{} of {} and {} of {} take the same packets by now, and which of them gets them differs between FreeBSD \
+                    "{} of {} and {} of {} now match the same packets, and which one wins differs between FreeBSD \
                      14 and 15",
                     other,
                     owner.mention(),
@@ -69,7 +69,7 @@ pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Ve
     found
 }
 
-/// Refuses a redirect that takes what another jail has published.
+/// Refuses a redirect of ports that another jail has published.
 pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
     if !overlap(redirect, theirs, interfaces) {
         return Ok(());
@@ -86,7 +86,7 @@ pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces
     Err(Error::new(Kind::Conflict, format!("{what}; choose another host port, or unpublish that one")))
 }
 
-/// Refuses a redirect that would take the traffic of a socket: publishing port 22 must not lock the admin out.
+/// Refuses a redirect that would take the traffic of a socket: publishing port 22 must not lock the administrator out.
 pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Interfaces<'_>) -> Result<()> {
     let accepts = *listener.families.of(redirect.family());
     if !accepts || listener.protocol != redirect.protocol || !redirect.host.contains(listener.port) {
@@ -94,7 +94,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
     }
     let place = match listener.address {
         None => Place::Any,
-        // the jail's own service, on an address of the host that redirects lead to
+        // the jail's own service, at an address of the host that redirects lead to
         Some(address) if address == redirect.target => return Ok(()),
         Some(address) => Place::Address(address),
     };
@@ -108,34 +108,34 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
     Err(Error::new(
         Kind::Conflict,
         format!(
-            "a socket of the host listens on {} port {} of {at} and would get no traffic from {} any more; \
-             choose another host port, or publish with --force (see who it is: sockstat -l -p {})",
+            "a socket of the host listens on {} port {} of {at}, and would not get traffic from {}; \
+             choose another host port, or publish with --force (to find it: sockstat -l -p {})",
             redirect.protocol, listener.port, redirect.place, listener.port
         ),
     ))
 }
 
-/// Refuses a redirect of an address that is none of the host's: pf would take the packets that the host only forwards.
+/// Refuses a redirect of an address that is not the host's: pf would take packets that the host only forwards.
 pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
     match redirect.place {
         Place::Address(address) if !interfaces.is_own(address) => Err(Error::new(
             Kind::Argument,
             format!(
-                "{redirect}: {address} is no address of this host, so that packets which the host forwards for others would \
-                 be redirected; give an address of the host or an interface, or publish with --force if the address is \
-                 still to come"
+                "{redirect}: {address} is not an address of this host, so packets that the host forwards for others would \
+                 be redirected; give an address of the host or an interface, or publish with --force if the address \
+                 is added later"
             ),
         )),
         _ => Ok(()),
     }
 }
 
-/// Refuses a redirect that meets one of another tool or of the admin.
+/// Refuses a redirect that overlaps one of another tool or of the administrator.
 pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Result<()> {
     self::foreign(redirect, foreign, interfaces).map_or(Ok(()), |problem| Err(problem.error(Kind::Conflict)))
 }
 
-/// What [`with_foreign`] refuses, as `kport doctor` says it of a redirect that is published.
+/// The problem that [`with_foreign`] refuses, for `kport doctor`.
 pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Option<Problem> {
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
@@ -158,7 +158,8 @@ pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Inter
     })
 }
 
-/// Whether packets to an address may come in where the redirect takes all: one of em1's is reached through em0, too.
+/// Whether packets to an address may come in where the redirect takes all: an address of em1 is also reached through
+/// em0.
 fn passes(foreign: &ForeignRedirect, place: Place) -> bool {
     foreign.any_address && matches!(place, Place::Address(address) if !address.is_loopback())
 }

@@ -1,7 +1,7 @@
-//! Descriptors, files that are written in whole or not at all, and directories.
+//! Descriptors, files that are written completely or not at all, and directories.
 //!
-//! A host may have closed its standard descriptors and go on writing to them. A file of kport's that gets such a number
-//! receives what the host prints. So nothing here, and nobody who opens through here, has a number below 3.
+//! A host may have closed its standard descriptors and still write to them. A file of kport that gets such a number
+//! receives what the host prints. So no descriptor of this module has a number below 3.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -16,13 +16,13 @@ use rustix::path::Arg;
 
 use crate::error::{Error, Result};
 
-/// What `open` opens, under a number of 3 or more and close-on-exec.
+/// Opens with `open`, under a number of 3 or more and with close-on-exec.
 pub(crate) fn above_stdio<T: Into<OwnedFd>>(open: impl FnOnce() -> io::Result<T>) -> io::Result<OwnedFd> {
     let _taken = Taken::standard();
     lift(open()?.into())
 }
 
-/// A pipe, its reading end first, both as [`above_stdio`] has it.
+/// A pipe, its reading end first, both like [`above_stdio`].
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let _taken = Taken::standard();
     // std's pipes are close-on-exec
@@ -30,12 +30,12 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((lift(read.into())?, lift(write.into())?))
 }
 
-/// Opens a file or a directory, as [`above_stdio`] has it.
+/// Opens a file or a directory, like [`above_stdio`].
 pub(crate) fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
     Ok(above_stdio(|| Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, mode)?))?.into())
 }
 
-/// Those of the numbers 0 to 2 that are closed, taken as long as this lives: what is opened meanwhile gets none of them.
+/// Occupies the closed ones of the numbers 0 to 2, until it is dropped: what is opened meanwhile does not get them.
 /// Reading and writing them fails, as it did before.
 #[must_use]
 pub(crate) struct Taken {
@@ -49,15 +49,15 @@ impl Taken {
             rustix::io::fcntl_getfd(io::stdout()).is_err(),
             rustix::io::fcntl_getfd(io::stderr()).is_err(),
         ];
-        // a directory that is always there
+        // a directory that always exists
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = || rustix::fs::open("/", flags, Mode::empty()).ok();
         Taken { _descriptors: closed.into_iter().filter(|closed| *closed).filter_map(|_| root()).collect() }
     }
 }
 
-/// The same file under a number of 3 or more: the host may have closed a standard descriptor just now, or another call of
-/// kport given back one that it had taken.
+/// Moves the file to a number of 3 or more: the host may just have closed a standard descriptor, or another call of
+/// kport may have released one.
 fn lift(file: OwnedFd) -> io::Result<OwnedFd> {
     if file.as_raw_fd() > 2 {
         return Ok(file);
@@ -65,8 +65,8 @@ fn lift(file: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(&file, 3)?)
 }
 
-/// Writes all of `bytes` to a new file, which then holds them and nothing else. The error for a file that holds more tells
-/// of a host that has written to a descriptor that it had closed, in the moment in which kport got its number.
+/// Writes all of `bytes` to a new file, and checks that it holds only them. The error for a file that holds more means
+/// that the host has written to a closed descriptor at the moment when kport got its number.
 pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     if rustix::fs::fstat(file)?.st_size.unsigned_abs() != bytes.len() as u64 {
@@ -75,8 +75,8 @@ pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What a file holds, read to at most `most` bytes and one more; `None` where there is none. Neither a symbolic link nor a
-/// pipe is followed or waited for.
+/// Reads at most `most` bytes of a file and one more; `None` if there is no file. Does not follow a symbolic link, and
+/// does not wait for a pipe.
 pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![];
     let there = read_into(open(path, TO_READ, Mode::empty()), most, &mut bytes)?;
@@ -85,20 +85,20 @@ pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>>
 
 const TO_READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
-/// Reads into `bytes`, in the place of what was there; false where there is no file.
+/// Reads into `bytes`, replacing its contents; false if there is no file.
 fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
     bytes.clear();
     let file = match file {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?,
     };
-    // a record of a few mappings fits; its end is then known without a second call
+    // enough for a record of a few mappings; its end is then known without a second call
     bytes.reserve(4096);
     while bytes.len() <= most {
         bytes.reserve(1024);
         let room = bytes.capacity() - bytes.len();
         match rustix::io::read(&file, spare_capacity(bytes)) {
-            // a file, of which no part is missing, gives all that is asked for up to its end
+            // a regular file returns all that was asked for up to its end
             Ok(count) if count < room => break,
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -107,14 +107,14 @@ fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Re
     Ok(true)
 }
 
-/// A directory of which many files are read: the way to it is gone once, and the standard descriptors are looked at once.
+/// A directory of which many files are read: the path is resolved once, and the standard descriptors are checked once.
 pub(crate) struct Folder {
     dir: File,
     _taken: Taken,
 }
 
 impl Folder {
-    /// `None` where there is no such directory.
+    /// `None` if there is no such directory.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Folder>> {
         let _taken = Taken::standard();
         match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
@@ -124,7 +124,7 @@ impl Folder {
         }
     }
 
-    /// The names in it. One that is not UTF-8 is not one of kport's; it comes with replacement characters.
+    /// The names in it. A name that is not UTF-8 is not kport's; it is returned with replacement characters.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = vec![];
         for entry in Dir::new(self.open_in(c".", OFlags::RDONLY | OFlags::DIRECTORY)?)? {
@@ -137,7 +137,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// [`read_file`] of a file in it, into `bytes`; false where there is none.
+    /// [`read_file`] of a file in it, into `bytes`; false if there is none.
     pub(crate) fn read(&self, name: &str, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
         read_into(self.open_in(name, TO_READ), most, bytes)
     }
@@ -147,7 +147,7 @@ impl Folder {
     }
 }
 
-/// Puts `bytes` at `path` so that a reader, and whoever comes after a kill, finds the old or the new content.
+/// Writes `bytes` to `path` so that a reader finds the old or the new content, even after a kill.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
@@ -168,13 +168,13 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::rename(&temporary, path)
     };
     write().map_err(|e| {
-        // what a full disk left of it is of no use; the error that matters is the first one
+        // what a full disk left of it is useless; the first error matters
         _ = fs::remove_file(&temporary);
         Error::io(format_args!("write {}", path.display()), &e)
     })
 }
 
-/// Makes an empty file, and its directory; one that is there is fine.
+/// Creates an empty file, and its directory, if they do not exist.
 pub(crate) fn touch(path: &Path) -> io::Result<()> {
     let make = || open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR);
     match make() {
@@ -187,12 +187,12 @@ pub(crate) fn touch(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a directory, and those above it, for its owner alone; one that is there is fine.
+/// Creates a directory, and those above it, for its owner only, if they do not exist.
 pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }
 
-/// The names in a directory, as `Folder::names` has them; none where there is no such directory.
+/// The names in a directory, as in `Folder::names`; none if there is no such directory.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     let names = || Folder::open(dir)?.map_or(Ok(vec![]), |folder| folder.names());
     names().map_err(|e| Error::io(format_args!("read {}", dir.display()), &e))

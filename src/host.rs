@@ -1,6 +1,7 @@
-//! What the host knows: routes, interfaces, jails, listening sockets, sysctls. The only place that asks the system.
+//! The facts of the host: routes, interfaces, jails, listening sockets, sysctls. The only module that reads them from
+//! the system.
 //!
-//! [`Host`] is a trait so that tests can play any host: [`System`] is the one that runs, [`Fixed`] one from a file.
+//! [`Host`] is a trait so that tests can use any host: [`System`] is the running one, [`Fixed`] one from a file.
 
 mod fixed;
 #[cfg(any(target_os = "freebsd", test))]
@@ -53,11 +54,11 @@ pub struct HostInterface {
     pub up: bool,
 }
 
-/// A jail, as jail_get(2) tells.
+/// A jail, as jail_get(2) reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jail {
-    /// Its number, never reused while the host is up as long as a dying one keeps it.
+    /// The jid. It is not reused while a dying jail has it.
     pub jid: i32,
     /// Its name.
     pub name: String,
@@ -65,8 +66,8 @@ pub struct Jail {
     /// [`Host::vnet_addresses`].
     #[serde(default)]
     pub vnet: bool,
-    /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family; never where `vnet` is set, though
-    /// the kernel calls a VNET jail `ip4=inherit` too.
+    /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family; never if `vnet` is set, although
+    /// the kernel reports `ip4=inherit` for a VNET jail, too.
     #[serde(default)]
     pub inherits: PerFamily<bool>,
     /// Its addresses, for a jail on the host's network stack: `ip4.addr`, then `ip6.addr`.
@@ -82,24 +83,24 @@ pub struct Jail {
 pub struct Jails {
     /// Those that can be read, dying ones included.
     pub jails: Vec<Jail>,
-    /// Those that cannot: root of a jail names the jails in it as it likes.
+    /// Those that cannot be read: root of a jail chooses the names of the jails in it.
     pub skipped: Vec<SkippedJail>,
 }
 
-/// A jail that is there, and of which no more is known.
+/// A jail that exists, and of which no more is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SkippedJail {
-    /// Its number.
+    /// Its jid.
     pub jid: i32,
-    /// Its name, if that is known.
+    /// Its name, if it is known.
     #[serde(default)]
     pub name: Option<String>,
-    /// What keeps kport from reading it.
+    /// The reason why it cannot be read.
     pub why: String,
 }
 
-/// A socket of the host, or of a jail without a network stack of its own, that waits for traffic.
+/// A listening socket of the host, or of a jail without a network stack of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
@@ -118,64 +119,65 @@ pub struct Listener {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// Its number.
+    /// Its pid.
     pub pid: i32,
-    /// The number of the jail that it runs in; 0 for the host.
+    /// The jid of its jail; 0 for the host.
     #[serde(default)]
     pub jid: i32,
-    /// Its arguments, the program's name first, as the process itself may have changed them.
+    /// Its arguments, the program's name first. The process may have changed them.
     pub arguments: Vec<String>,
 }
 
-/// How long a jail may take to tell its addresses where nobody else waits meanwhile. It takes a millisecond, and a loaded
+/// The time limit for reading the addresses of a jail while nothing else waits. It takes a millisecond, on a loaded
 /// machine many.
 pub const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// What kport asks the host. Every answer is a fact of this moment.
+/// The facts that kport reads from the host. Each result is true at this moment only.
 pub trait Host {
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
     fn gateway(&self, family: Family) -> Result<Option<Interface>>;
 
-    /// Every interface whose name a pf rule of kport can hold.
+    /// Every interface whose name a pf rule of kport can contain.
     fn interfaces(&self) -> Result<Vec<HostInterface>>;
 
-    /// The jail with this name, or with this number where `name` is one; `None` where there is none. A dying jail is
-    /// found too.
+    /// The jail with this name, or with this jid if `name` is a number; `None` if there is none. Includes dying jails.
     fn jail(&self, name: &str) -> Result<Option<Jail>>;
 
-    /// Every jail, dying ones included. One that cannot be read does not hide the others.
+    /// Every jail, including dying ones. A jail that cannot be read does not hide the others.
     fn jails(&self) -> Result<Jails>;
 
-    /// The addresses that a jail with `vnet` has, in the order of its interfaces; loopback, link-local and unspecified
-    /// ones left out, and those of interfaces that are down. What is told is the word of the jail's root, who can keep it back
-    /// too: that is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that has gone. No answer `within` that
-    /// time is [`Kind::Busy`](crate::error::Kind::Busy), and every other error is not of the jail's making.
+    /// The addresses of a jail with `vnet`, in the order of its interfaces, without loopback, link-local and
+    /// unspecified ones, and without those of interfaces that are down. The answer comes from the jail's root, who may
+    /// lie or not answer: the latter is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that is
+    /// gone. No answer `within` the time is [`Kind::Busy`](crate::error::Kind::Busy); the jail cannot cause any other
+    /// error.
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>>;
 
-    /// What tells of changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` where the system does not
-    /// tell. It may take as long as `within`, and fails as [`Host::vnet_addresses`] does. To be dropped soon: a jail that is
-    /// removed meanwhile is dying until then.
+    /// Reports changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` if the system does
+    /// not report them. It takes at most `within`, and fails as [`Host::vnet_addresses`] does. Drop it soon: until then
+    /// a jail that is removed stays dying.
     fn watch(&self, _jail: &Jail, _within: Duration) -> Result<Option<Watch>> {
         Ok(None)
     }
 
-    /// Every listening tcp and sctp socket, and every udp socket that is bound to a port of its own choice and not connected,
-    /// of the host and of the jails that share its network stack. A udp socket whose port the kernel chose is a client's.
+    /// Every listening tcp and sctp socket, and every udp socket that is not connected and is bound to a port that its
+    /// process chose, of the host and of the jails that share its network stack. A udp socket with a port that the
+    /// kernel chose is a client's.
     fn listeners(&self) -> Result<Vec<Listener>>;
 
-    /// The processes that have a udp socket which is bound to `port` and not connected; none where the system does not tell.
-    /// Each of them is looked at, so that this is no question for every publication.
+    /// The processes that have an unconnected udp socket bound to `port`; empty if the system does not report them. It
+    /// reads the open files of every process, so it is too slow for each publication.
     fn udp_holders(&self, _port: u16) -> Result<Vec<Process>> {
         Ok(vec![])
     }
 
-    /// An integer sysctl(8) by name; `None` where the kernel does not know it.
+    /// An integer sysctl(8) by name; `None` if the kernel does not have it.
     fn sysctl(&self, name: &str) -> Result<Option<i64>>;
 
-    /// A text that is another one after each boot.
+    /// A string that differs after each boot.
     fn boot_id(&self) -> Result<String>;
 
-    /// Whether somebody has written its answers down: it is not the host that runs.
+    /// Whether the facts come from a file, not from the running host.
     fn is_played(&self) -> bool {
         false
     }
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn sockets_that_wait_are_listeners() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        // not from the ports that a kernel chooses from
+        // not a port that the kernel chooses
         let udp = (2000..10000).find_map(|port| UdpSocket::bind(("0.0.0.0", port)).ok()).unwrap();
         let asking = UdpSocket::bind("0.0.0.0:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();

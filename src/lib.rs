@@ -20,19 +20,19 @@
 //! # }
 //! ```
 //!
-//! The modules are storeys: each uses those before it.
+//! The modules are layers; each uses only those before it in this list.
 //!
-//! 1. [`error`]; [`net`] and [`name`]: words that may stand in a rule.
-//! 2. [`spec`]: the grammar. [`options`] and [`publication`]: how, and what, is published.
+//! 1. [`error`]; [`net`] and [`name`]: what a rule may contain.
+//! 2. [`spec`]: the grammar. [`options`] and [`publication`]: what is published, and how.
 //! 3. [`rule`]: a typed rule of pf. [`rules`]: all rules of a publication, decided in one place.
-//! 4. [`host`]: what the system knows, behind the trait [`Host`](host::Host). [`pfconf`]: the text of pf.conf(5).
-//! 5. [`pf`]: the firewall, behind the trait [`Firewall`](pf::Firewall). [`trace`]: packets sent through rules.
-//! 6. [`conflict`], [`readiness`] and [`store`]: who else has a port, whether pf looks at it, what is recorded.
-//! 7. [`publisher`]: the transactions. [`managers`]: what each jail manager does. [`doctor`]: why a published port could be dead.
-//! 8. [`session`]: which firewall, which directory, how long. [`container`]: CNI, OCI and Kleene's records.
-//! 9. [`ffi`], the C ABI, and the helper `kport`: nothing uses them.
+//! 4. [`host`]: the facts of the system, with the trait [`Host`](host::Host). [`pfconf`]: the text of pf.conf(5).
+//! 5. [`pf`]: the firewall, with the trait [`Firewall`](pf::Firewall). [`trace`]: evaluates packets.
+//! 6. [`conflict`], [`readiness`] and [`store`]: ports that are taken, causes of a dead port, records.
+//! 7. [`publisher`]: the transactions. [`managers`]: what each jail manager does. [`doctor`]: diagnosis of published ports.
+//! 8. [`session`]: which firewall, which directory, which time limit. [`container`]: CNI, OCI and Kleene's records.
+//! 9. [`ffi`], the C ABI, and the helper `kport`: no module uses them.
 //!
-//! `docs/architecture.md` has the way of a publish through them, and where something new goes.
+//! `docs/architecture.md` describes the path of a publish through them, and where something new belongs.
 
 mod child;
 pub mod conflict;

@@ -1,8 +1,8 @@
-//! Names that end up in pf: jails, anchors, labels, tags, tables.
+//! Names in pf: jails, anchors, labels, tags, tables.
 //!
-//! A jail name may be nearly anything (jail(8)); what pf gets is either the name itself, where it fits, or a
-//! prefix of it and a digest. The digest form has a `+`, which the plain form never has, so two jails cannot
-//! meet in one anchor, whatever they are called.
+//! A jail name may be nearly anything (jail(8)); pf gets the name itself if it fits, or a prefix of it and a digest.
+//! The digest form contains a `+`, which the plain form never does, so two jails cannot share an anchor, whatever their
+//! names are.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Kind, quoted};
 use crate::net::{PortRange, Protocol, as_text};
 
-/// The anchor under which kport's own anchors stand. pf.conf(5) calls it as `"kport/*"`.
+/// The anchor that contains kport's own anchors. pf.conf(5) calls it as `"kport/*"`.
 pub const PARENT: &str = "kport";
 
 /// The longest anchor path that pfctl(8) can load, and the longest label and tag: PF_ANCHOR_NAME_SIZE,
@@ -24,7 +24,7 @@ pub const MAX_NAME: usize = 63;
 /// The longest name of a table: PF_TABLE_NAME_SIZE is 32 with the NUL (sys/netpfil/pf/pf.h).
 pub const MAX_TABLE: usize = 31;
 
-/// Bytes of a name that is not the plain one: as much of it as fits, `+`, and 128 bits of SHA-256 in hex.
+/// The length of the digest in a name that does not fit, in bytes: 128 bits of SHA-256 in hex.
 const DIGEST: usize = 32;
 
 /// The name of a jail, as jail(8) knows it: not empty, at most 255 bytes, no control characters.
@@ -40,12 +40,12 @@ impl JailName {
         &self.0
     }
 
-    /// `jail "web"`: how every message names it.
+    /// `jail "web"`: the form of its name in messages.
     pub fn mention(&self) -> String {
         format!("jail {}", quoted(&self.0))
     }
 
-    /// The anchor for this jail's rules. This is the one place that decides which rules go into which anchor.
+    /// The anchor for this jail's rules. This is the one place that decides which anchor a jail's rules are in.
     pub fn anchor(&self) -> Anchor {
         Anchor { path: format!("{PARENT}/{}", self.child()) }
     }
@@ -64,7 +64,7 @@ impl JailName {
         Label(self.with_tail(format_args!(":{protocol}:{host}")))
     }
 
-    /// `kport:`, the name or as much of it as there is room for, and `tail`, which says what of the jail it is.
+    /// `kport:`, as much of the name as there is room for, and `tail`.
     pub(crate) fn with_tail(&self, tail: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
         let tail = inline(tail);
         let whole = MAX_NAME - PARENT.len() - 1;
@@ -100,8 +100,8 @@ impl fmt::Display for JailName {
     }
 }
 
-/// The path of an anchor of kport's: `kport/` and a name of letters, digits, `.`, `-`, `_` and `+`, at most 63
-/// bytes in all.
+/// The path of an anchor of kport: `kport/` and a name of letters, digits, `.`, `-`, `_` and `+`, at most 63 bytes in
+/// all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Anchor {
     path: String,
@@ -123,8 +123,8 @@ impl Anchor {
         self.child() == jail.child()
     }
 
-    /// The anchor with this name below [`PARENT`]: for names that pf or a file reports. `None` where kport could
-    /// not have made it.
+    /// The anchor with this name below [`PARENT`], for names that pf or a file reports. `None` if kport could not have
+    /// made it.
     pub fn from_child(child: &str) -> Option<Anchor> {
         let made = fits(child)
             || child.split_once('+').is_some_and(|(prefix, digest)| {
@@ -216,25 +216,25 @@ fn plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }
 
-/// Whether a name can be an anchor as it is. pfctl(8) refuses a leading `_`; `.` and `..` walk the tree of anchors
+/// Whether a name can be an anchor unchanged. pfctl(8) refuses a leading `_`; `.` and `..` walk the tree of anchors
 /// (pf_find_kruleset in sys/netpfil/pf/pf_ruleset.c).
 fn fits(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('_') && name != "." && name != ".." && name.bytes().all(plain)
 }
 
-/// `name` itself where it fits in `room` bytes, else its digest form.
+/// `name` itself if it fits in `room` bytes, else its digest form.
 fn short(name: &str, room: usize) -> Cow<'_, str> {
     if name.len() <= room && fits(name) { name.into() } else { digested(name, room).into() }
 }
 
-/// The text of a label or a tag, kept in place: a rule has three of them.
+/// The text of a label or a tag, stored inline: a rule has three of them.
 pub(crate) fn inline(text: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
     let mut made = ArrayString::new();
-    made.write_fmt(text).expect("a label or a tag has at most MAX_NAME bytes by the way it is made");
+    made.write_fmt(text).expect("a label or a tag has at most MAX_NAME bytes by construction");
     made
 }
 
-/// As much of `name` as there is room for, other bytes as `-`, then `+` and the digest of the whole name.
+/// As much of `name` as there is room for, with `-` for other bytes, then `+` and the digest of the whole name.
 fn digested(name: &str, room: usize) -> String {
     let prefix = room.saturating_sub(DIGEST + 1).min(24);
     let mut made: String = name.bytes().take(prefix).map(|b| if plain(b) { b as char } else { '-' }).collect();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_form_is_nobodys_plain_name() {
+    fn a_digest_form_is_not_a_plain_name() {
         let path = anchor("_web");
         let imitation = path.strip_prefix("kport/").unwrap();
         assert_ne!(anchor(imitation), path);

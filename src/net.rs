@@ -1,7 +1,6 @@
-//! The words that specs, rules and host facts share: families, protocols, ports, interfaces, places.
+//! The terms that specs, rules and host facts share: families, protocols, ports, interfaces, places.
 //!
-//! Each type can only hold what may stand in a pf rule, so everything behind the parser works with values
-//! that need no second look.
+//! Each type can only hold what a pf rule may contain, so nothing after the parser has to check it again.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, quoted};
 
-/// The interface groups of FreeBSD's drivers behind which jails are: bridge(4), epair(4), lo(4).
+/// The interface groups of FreeBSD's drivers for jails: bridge(4), epair(4), lo(4).
 pub const JAIL_GROUPS: [&str; 3] = ["bridge", "epair", "lo"];
 
-/// An address family, by pf.conf(5)'s words.
+/// An address family, by its name in pf.conf(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -35,7 +34,7 @@ impl Family {
         if address.is_ipv4() { Family::Inet } else { Family::Inet6 }
     }
 
-    /// The address by which a host knows itself.
+    /// The loopback address.
     pub fn loopback(self) -> IpAddr {
         match self {
             Family::Inet => Ipv4Addr::LOCALHOST.into(),
@@ -61,32 +60,32 @@ impl fmt::Display for Family {
     }
 }
 
-/// A value for each family. In JSON a family may be left out, which is the default: `{"inet": true}`.
+/// A value for each family. In JSON a family without a value has the default: `{"inet": true}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PerFamily<T> {
-    /// That of IPv4.
+    /// For IPv4.
     #[serde(default)]
     pub inet: T,
-    /// That of IPv6.
+    /// For IPv6.
     #[serde(default)]
     pub inet6: T,
 }
 
 impl PerFamily<bool> {
-    /// True for that family alone.
+    /// True for this family only.
     pub fn only(family: Family) -> PerFamily<bool> {
         PerFamily::each(|one| one == family)
     }
 
-    /// Whether it is true for a family.
+    /// Whether it is true for at least one family.
     pub fn any(self) -> bool {
         self.inet || self.inet6
     }
 }
 
 impl<T> PerFamily<T> {
-    /// What `make` says for each family.
+    /// Calls `make` for each family.
     pub fn each(mut make: impl FnMut(Family) -> T) -> PerFamily<T> {
         PerFamily { inet: make(Family::Inet), inet6: make(Family::Inet6) }
     }
@@ -99,7 +98,7 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The value of one family, to be changed.
+    /// The value of one family, to change it.
     pub fn of_mut(&mut self, family: Family) -> &mut T {
         match family {
             Family::Inet => &mut self.inet,
@@ -108,7 +107,7 @@ impl<T> PerFamily<T> {
     }
 }
 
-/// The way of a packet through an interface, as pf.conf(5) names it.
+/// The direction of a packet at an interface, by its name in pf.conf(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -140,7 +139,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them, in the order in which texts list them.
+    /// All of them, in the order of lists.
     pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
     /// Its number in an IP header (protocols(5)).
@@ -152,7 +151,7 @@ impl Protocol {
         }
     }
 
-    /// Its name, as protocols(5) and pf.conf(5) spell it.
+    /// Its name in protocols(5) and pf.conf(5).
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
@@ -168,7 +167,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// One port or several in a row; never 0, never reversed. Its text is `80` or `8000-8010`.
+/// One port, or several consecutive ones; never 0, never reversed. Its text is `80` or `8000-8010`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     first: u16,
@@ -176,12 +175,12 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// `first` to `last`, both included; `None` when that is not a range of ports.
+    /// `first` to `last`, both included; `None` if that is not a range of ports.
     pub const fn new(first: u16, last: u16) -> Option<PortRange> {
         if first != 0 && first <= last { Some(PortRange { first, last }) } else { None }
     }
 
-    /// The `count` ports from `first` on; `None` when there are not so many.
+    /// `count` ports from `first` on; `None` if there are not so many.
     pub fn starting_at(first: u16, count: u16) -> Option<PortRange> {
         PortRange::new(first, first.checked_add(count.checked_sub(1)?)?)
     }
@@ -196,7 +195,7 @@ impl PortRange {
         self.last
     }
 
-    /// How many ports: 1 to 65535.
+    /// The number of ports: 1 to 65535.
     pub fn count(self) -> u16 {
         self.last - self.first + 1
     }
@@ -239,7 +238,8 @@ impl FromStr for PortRange {
 }
 
 /// The name of a network interface or of an interface group: a letter, then letters, digits, `_`, `.` and `-` (vm-bhyve
-/// has bridges such as vm-public), at most 15 bytes (IFNAMSIZ less its NUL). `any`, `all` and `self` are pf's own words and no names.
+/// has bridges such as vm-public), at most 15 bytes (IFNAMSIZ without its NUL). `any`, `all` and `self` are keywords of
+/// pf, not names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interface {
     /// padded with NUL, as struct ifreq and struct pf_addr_wrap hold it
@@ -250,7 +250,7 @@ impl Interface {
     /// IFNAMSIZ of net/if.h: the size of the field in the kernel's structs, with a NUL at the end.
     pub const SIZE: usize = 16;
 
-    /// Whether `byte` may stand in a name, after the first letter.
+    /// Whether `byte` may be in a name, after the first letter.
     pub(crate) fn may_contain(byte: u8) -> bool {
         byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
     }
@@ -258,7 +258,7 @@ impl Interface {
     /// The name.
     pub fn as_str(&self) -> &str {
         let end = self.bytes.iter().position(|b| *b == 0).unwrap_or(Interface::SIZE);
-        // only ASCII gets in (from_str)
+        // from_str accepts ASCII only
         std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
     }
 
@@ -301,16 +301,16 @@ impl fmt::Debug for Interface {
     }
 }
 
-/// Where on the host a publication listens. Its text is `em0`, `192.0.2.1`, `[2001:db8::1]`, `*`, `0.0.0.0` or `[::]`.
+/// Where a publication listens on the host. Its text is `em0`, `192.0.2.1`, `[2001:db8::1]`, `*`, `0.0.0.0` or `[::]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// Every address of an interface, or of the interfaces of a group, whatever they are at the time.
+    /// Every current address of an interface, or of the interfaces of a group.
     Interface(Interface),
-    /// One address of the host, and only its family.
+    /// One address of the host, for its family only.
     Address(IpAddr),
     /// Every address of the host: pf's `(self)`.
     Any,
-    /// Every address of the host in one family, as a socket is bound to the unspecified address.
+    /// Every address of the host in one family, like a socket bound to the unspecified address.
     AnyOf(Family),
 }
 
@@ -326,7 +326,7 @@ impl Place {
         }
     }
 
-    /// Whether a publication in this place can serve `family`.
+    /// Whether a publication at this place can serve `family`.
     pub fn has_family(self, family: Family) -> bool {
         match self {
             Place::Address(address) => Family::of(address) == family,
@@ -335,13 +335,13 @@ impl Place {
         }
     }
 
-    /// Whether it is every address of the host, be it of one family only.
+    /// Whether it is every address of the host, in both families or in one.
     pub fn is_any(self) -> bool {
         matches!(self, Place::Any | Place::AnyOf(_))
     }
 
-    /// `address` as a place: the unspecified one is every address of its family. Refused with a reason where no publication
-    /// could listen on it.
+    /// `address` as a place: the unspecified one is every address of its family. The error is the reason why no
+    /// publication can listen on it.
     pub fn address(address: IpAddr) -> Result<Place, &'static str> {
         let why = match address {
             _ if address.is_unspecified() => return Ok(Place::AnyOf(Family::of(address))),
@@ -393,7 +393,7 @@ impl FromStr for Place {
     }
 }
 
-/// `Serialize` and `Deserialize` as a string, by `Display` and `FromStr`.
+/// Implements `Serialize` and `Deserialize` as a string, by `Display` and `FromStr`.
 macro_rules! as_text {
     ($($name:ty),+) => {$(
         impl serde::Serialize for $name {
@@ -410,7 +410,7 @@ macro_rules! as_text {
 }
 pub(crate) use as_text;
 
-/// Reads a value from its text where that is, without a copy.
+/// Reads a value from its text in place, without a copy.
 pub(crate) struct Text<T>(pub(crate) PhantomData<T>);
 
 impl<T: FromStr<Err = Error>> Visitor<'_> for Text<T> {

@@ -1,4 +1,4 @@
-//! The firewall: one trait, several ways to drive pf(4).
+//! The firewall: one trait, and several drivers of pf(4).
 
 pub mod files;
 pub(crate) mod foreign;
@@ -22,12 +22,12 @@ use crate::pfconf::Conf;
 use crate::rule::{Count, Rule};
 pub use with_conf::WithConf;
 
-/// What an anchor holds.
+/// The contents of an anchor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// How many nat and rdr rules.
+    /// The number of nat and rdr rules.
     pub translations: usize,
-    /// What each filter rule has counted since it was loaded, in pf's order, which is that of the rules that were given to
+    /// What each filter rule has counted since it was loaded, in pf's order: that of the rules given to
     /// [`Firewall::replace`], each [expanded](Rule::expand).
     pub filters: Vec<Counters>,
 }
@@ -38,27 +38,27 @@ impl Loaded {
         self.translations == 0 && self.filters.is_empty()
     }
 
-    /// Whether it may be so many rules of publications. [`Firewall::holds`] compares the rules themselves.
+    /// Whether it has this number of rules. [`Firewall::holds`] compares the rules themselves.
     pub fn is_as_many(&self, rules: Count) -> bool {
         (self.translations, self.filters.len()) == (rules.translations, rules.filters)
     }
 }
 
-/// What pf counts for a rule.
+/// The counters of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// How often it was compared with a packet.
+    /// How often it was evaluated.
     pub evaluations: u64,
     /// Packets, both directions.
     pub packets: u64,
     /// Bytes, both directions.
     pub bytes: u64,
-    /// States it has made.
+    /// States that it has created.
     pub states: u64,
 }
 
 impl Counters {
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Counters) -> Counters {
         Counters {
@@ -70,20 +70,20 @@ impl Counters {
     }
 }
 
-/// What the main ruleset does with kport's anchors.
+/// Whether the main ruleset evaluates kport's anchors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// `pfctl -s Running`
     pub enabled: bool,
-    /// `nat-anchor "kport/*"` is there.
+    /// Whether it has `nat-anchor "kport/*"`.
     pub nat_anchor: bool,
-    /// `rdr-anchor "kport/*"` is there.
+    /// Whether it has `rdr-anchor "kport/*"`.
     pub rdr_anchor: bool,
-    /// `anchor "kport/*"` is there.
+    /// Whether it has `anchor "kport/*"`.
     pub anchor: bool,
 }
 
-/// A redirect that stands outside kport's anchors: in the main ruleset or in another tool's anchor.
+/// A redirect outside kport's anchors: in the main ruleset or in another tool's anchor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForeignRedirect {
@@ -93,29 +93,29 @@ pub struct ForeignRedirect {
     pub family: Option<Family>,
     /// The protocol, if the rule names one.
     pub protocol: Option<Protocol>,
-    /// The interface or the address it is bound to; [`Place::Any`] where it names neither.
+    /// The interface or the address that it is for; [`Place::Any`] if it names neither.
     pub place: Place,
-    /// Whether it takes packets to whatever address: the place, if it is an interface, is where they come in.
+    /// Whether it matches any destination address: then a place that is an interface is where packets come in.
     pub any_address: bool,
     /// The ports; `None` for every port.
     pub ports: Option<PortRange>,
-    /// The rule as it was found, for the message.
+    /// The rule as pf prints it, for the message.
     pub text: String,
 }
 
-/// Rulesets by path from the root. The main one, with the tables and the skipped interfaces, comes first, and its path is empty;
-/// then each anchor that is called.
+/// Rulesets by path from the root. The main one, with the tables and the skipped interfaces, comes first, with an empty
+/// path; then each anchor that is called.
 pub type Rulesets = Vec<(String, Arc<Conf>)>;
 
-/// States to end.
+/// States to kill.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum States {
-    /// All that rules of a jail made.
+    /// All states of the rules of a jail.
     Jail {
         /// The jail's label.
         label: Label,
     },
-    /// Those of one mapping: of connections that came in by these ports of the host.
+    /// The states of one mapping: of connections to these ports of the host.
     Mapping {
         /// The jail's label.
         jail: Label,
@@ -137,67 +137,68 @@ fn one_by_one<F: Firewall + ?Sized>(firewall: &F) -> Result<BTreeMap<String, Loa
     firewall.anchors()?.into_iter().map(one).collect()
 }
 
-/// A way to drive pf. Every call is bounded by the deadline that the backend was made with.
+/// A driver of pf. No call lasts longer than the deadline that the backend was created with.
 pub trait Firewall {
-    /// The word for it in `--backend`: `sim`, `pfctl`, `native`.
+    /// The name of the backend in `--backend`: `sim`, `pfctl`, `native`.
     fn name(&self) -> &'static str;
 
-    /// Whether what is loaded redirects packets: not where pf is only played.
+    /// Whether loaded rules redirect packets; false for the simulator.
     fn redirects_packets(&self) -> bool {
         true
     }
 
-    /// Whether the states that its rules make carry their mapping's label as well as the jail's.
+    /// Whether the states of its rules carry the mapping's label as well as the jail's.
     fn labels_mappings(&self) -> bool {
         true
     }
 
-    /// Whether the main ruleset is not read again as long as it has not changed, so that a publish that changes nothing may ask
-    /// for it as well.
+    /// Whether it keeps the main ruleset until that changes, so that a publish that changes nothing can afford to read
+    /// it.
     fn remembers(&self) -> bool {
         true
     }
 
-    /// From now on calls may last until `deadline`, be it sooner or later than before: so that a load leaves time for what comes
-    /// behind it, and a way back has time of its own.
+    /// Sets the deadline of later calls, earlier or later than before: so that a load leaves time for the steps after
+    /// it, and undoing has time of its own.
     fn set_deadline(&self, _deadline: Instant) {}
 
-    /// Called once the host-wide lock is held, with its descriptor. A backend that starts a program gives it a copy: where the
-    /// caller is killed, the lock lives as long as the program, so that its load cannot come after somebody else's change.
+    /// Called when the host-wide lock is taken, with its descriptor. A backend that runs a program passes it a copy: if
+    /// the caller is killed, the lock is held as long as the program runs, so that its load cannot come after a later
+    /// change.
     fn locked(&self, _lock: BorrowedFd<'_>) {}
 
-    /// Loads `rules` as all that the anchor has, in one transaction: on an error the anchor holds what it held. Only after
-    /// [`Kind::System`](crate::error::Kind) and `Internal` it may be otherwise, where the transaction was cut off.
-    /// No rules at all clears the anchor.
+    /// Loads `rules` in place of the anchor's rules, in one transaction: after an error the anchor is unchanged. Only
+    /// after [`Kind::System`](crate::error::Kind) and `Internal` it may have changed, if the transaction was cut off.
+    /// An empty list clears the anchor.
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()>;
 
-    /// kport's anchors that hold something, by the name below `kport/`, sorted.
+    /// The names below `kport/` of kport's anchors that are not empty, sorted.
     fn anchors(&self) -> Result<Vec<String>>;
 
-    /// What an anchor holds; nothing where there is no such anchor.
+    /// The contents of an anchor; empty if there is no such anchor.
     fn loaded(&self, anchor: &Anchor) -> Result<Loaded>;
 
-    /// What all of kport's anchors hold, by their names below `kport/`. Without `counters` those may be zeros.
+    /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros.
     fn loaded_all(&self, _counters: bool) -> Result<BTreeMap<String, Loaded>> {
         one_by_one(self)
     }
 
-    /// Whether an anchor holds just these rules.
+    /// Whether an anchor holds exactly these rules.
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool>;
 
-    /// Whether an anchor still holds the rules with which it was published; if so, whether pf still evaluates it. May look less
-    /// closely than [`Firewall::holds`] and [`Firewall::status`] do, which are for whoever doubts.
+    /// Whether an anchor still holds the rules with which it was published; if so, whether pf still evaluates it. May
+    /// check less than [`Firewall::holds`] and [`Firewall::status`] do.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
         if self.holds(anchor, rules)? { self.status().map(Some) } else { Ok(None) }
     }
 
-    /// Clears an anchor, and says whether there was anything in it. [`Kind::Unavailable`] is for a pf that is not there, which
-    /// holds nothing.
+    /// Clears an anchor, and returns whether it held anything. [`Kind::Unavailable`] means that there is no pf, and so
+    /// no rules.
     fn clear(&self, anchor: &Anchor) -> Result<bool> {
-        // one that holds something unknown is cleared as well
+        // an anchor with unknown contents is cleared as well
         let there = !self.loaded(anchor)?.is_empty() || self.anchors()?.iter().any(|child| child == anchor.child());
         if there {
-            // pf is there: whatever the reason is, the anchor may hold what it held
+            // pf is there: the anchor may still hold its rules
             self.replace(anchor, &[]).map_err(|error| match error.kind() {
                 Kind::Unavailable => Error::new(Kind::System, error.to_string()),
                 _ => error,
@@ -206,32 +207,32 @@ pub trait Firewall {
         Ok(there)
     }
 
-    /// Ends states, whichever backend loaded the rules that made them, and says how many. Where it cannot tell a mapping's
-    /// from the jail's other ones, see [`Firewall::labels_mappings`], [`States::Mapping`] ends none.
+    /// Kills states, whichever backend loaded their rules, and returns how many. If a mapping's states cannot be told
+    /// from the jail's other ones, see [`Firewall::labels_mappings`], [`States::Mapping`] kills none.
     fn kill_states(&self, states: &[States]) -> Result<u64>;
 
     /// Whether pf runs and evaluates kport's anchors.
     fn status(&self) -> Result<Status>;
 
-    /// The redirects that are not kport's: of the main ruleset, and of the anchors that are called from there.
+    /// The redirects that are not kport's: in the main ruleset, and in the anchors that it calls.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>>;
 
-    /// Whether the main ruleset has the table, or somebody has made it with pfctl(8) `-T add`. pf loads a rule that names
-    /// a table which is nowhere, and matches nobody by it.
+    /// Whether the main ruleset has the table, or it was created with pfctl(8) `-T add`. pf loads a rule with a table
+    /// that does not exist; the rule then matches no packet.
     fn has_table(&self, table: &Table) -> Result<bool>;
 
     /// The rulesets that pf evaluates, for [`World::of_pf`](crate::trace::World::of_pf).
     fn rulesets(&self) -> Result<Rulesets>;
 
-    /// The main ruleset: the skipped interfaces, translation and filter rules. What every transaction asks, so that it may be
-    /// what was read of a ruleset that has not changed since. The tables are left out.
+    /// The main ruleset: the skipped interfaces, translation and filter rules, without the tables. Each transaction
+    /// uses it, so the result may come from an earlier call if the ruleset has not changed since.
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
         let why = format!("backend {} does not read the main ruleset", self.name());
         Err(Error::new(Kind::Unsupported, why))
     }
 
-    /// How many anchors pf has, those of others included, and how many it may have (`None` without a limit): for
-    /// `kport doctor`, not for a transaction.
+    /// How many anchors pf has, including those of others, and the limit (`None` if there is none): for `kport doctor`,
+    /// not for a transaction.
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
         let why = format!("backend {} has no limit of anchors", self.name());
         Err(Error::new(Kind::Unsupported, why))

@@ -1,4 +1,4 @@
-//! What is published: where a jail's redirects come from and lead to.
+//! Publications: the redirects of a jail, with their targets and options.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write as _};
@@ -13,7 +13,7 @@ use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
 use crate::options::Options;
 use crate::spec::{HostPorts, Spec};
 
-/// The one address for each family that redirects lead to.
+/// The address of each family that is the target of redirects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
     /// The IPv4 address, if the jail has a usable one.
@@ -23,8 +23,8 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// The first usable address of each family, in the caller's order: the addresses that the jail has on the networks
-    /// it is connected to. Fails where none is usable, with the reason for each.
+    /// Chooses the first usable address of each family, in the caller's order: the addresses of the jail on its
+    /// networks. Fails if none is usable, with the reason for each.
     pub fn choose(jail: &JailName, addresses: &[IpAddr]) -> Result<Targets> {
         let mut targets = Targets::default();
         let mut refused = String::new();
@@ -57,7 +57,7 @@ impl Targets {
     }
 }
 
-/// An address of a jail from a word; `inherit` is that of a jail that is on the host's network and so cannot publish.
+/// Parses an address of a jail; `inherit` is that of a jail on the host's network, which cannot publish.
 pub fn address(jail: &JailName, word: &str) -> Result<IpAddr> {
     match word {
         "inherit" => Err(host_network(jail)),
@@ -67,7 +67,7 @@ pub fn address(jail: &JailName, word: &str) -> Result<IpAddr> {
     }
 }
 
-/// Why no redirect can lead to `address`.
+/// The reason why an address cannot be the target of a redirect.
 pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("the unspecified address"),
@@ -94,7 +94,7 @@ pub fn host_network(jail: &JailName) -> Error {
     )
 }
 
-/// One redirect, with everything that the host had to tell filled in.
+/// One redirect, complete with what was read from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Redirect {
     /// Where on the host.
@@ -116,7 +116,7 @@ impl Redirect {
     }
 }
 
-/// `8080 on em0 -> 10.0.0.2:80`, with the protocol in front.
+/// `8080 on em0 -> 10.0.0.2:80`, after the protocol.
 impl fmt::Display for Redirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} on {} -> ", self.protocol, self.host, self.place)?;
@@ -127,9 +127,9 @@ impl fmt::Display for Redirect {
     }
 }
 
-/// The redirects of a spec: one for each mapping and each family of which the jail has an address. `gateway` is the
-/// interface of the host's default route for a family; it is asked only where a mapping names no place.
-/// `auto` must have been resolved before.
+/// The redirects of a spec: one for each mapping and each family in which the jail has an address. `gateway` returns
+/// the interface of the host's default route for a family; it is only called for a mapping without a place. `auto` must
+/// have been resolved before.
 pub fn redirects(
     jail: &JailName,
     spec: &Spec,
@@ -167,24 +167,24 @@ pub fn redirects(
     Ok(made)
 }
 
-/// What is loaded for one jail.
+/// What is published for one jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
-    /// Whose ports.
+    /// The jail.
     pub jail: JailName,
-    /// What leads into it; an empty list is nothing published.
+    /// Its redirects; if the list is empty, nothing is published.
     pub redirects: Vec<Redirect>,
-    /// How.
+    /// The options.
     pub options: Options,
-    /// The interface of the host through which each target is reached: a bridge, as a rule. Only
-    /// [`Options::hairpin`] and [`Options::host_access`] need it; a target that is the host's own address has none.
+    /// The interface of the host through which each target is reached, usually a bridge. Only [`Options::hairpin`] and
+    /// [`Options::host_access`] need it; a target that is the host's own address has none.
     #[serde(default)]
     pub via: BTreeMap<IpAddr, Interface>,
 }
 
 impl Publication {
-    /// A publication that passed [`Publication::check`]. `via` is asked once for each target, and only where the
-    /// options need to know.
+    /// Returns a publication that passed [`Publication::check`]. `via` is called once for each target, and only if the
+    /// options need it.
     pub fn new(
         jail: JailName,
         redirects: Vec<Redirect>,
@@ -203,8 +203,8 @@ impl Publication {
         Ok(made)
     }
 
-    /// Whether pf can do what the redirects and the options say. It leaves the ports of sctp alone: pf_get_transaddr, case PF_RDR,
-    /// and pf_get_sport in sys/netpfil/pf/pf_lb.c.
+    /// Checks whether pf supports the redirects and the options. It does not change the ports of sctp:
+    /// pf_get_transaddr, case PF_RDR, and pf_get_sport in sys/netpfil/pf/pf_lb.c.
     pub fn check(&self) -> Result<()> {
         self.options.check()?;
         for redirect in &self.redirects {
@@ -212,8 +212,8 @@ impl Publication {
                 return Err(Error::new(
                     Kind::Argument,
                     format!(
-                        "{redirect}: {} is reached by the host itself only, which needs host access (--host-access); \
-                         name an outer interface or address to publish to others",
+                        "{redirect}: only the host itself reaches {}, which needs host access (--host-access); \
+                         to publish to others, give an outer interface or address",
                         redirect.place
                     ),
                 ));
@@ -222,7 +222,7 @@ impl Publication {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!(
-                        "{redirect}: pf leaves the ports of sctp as they are, so this would lead to port {} of the jail; publish \
+                        "{redirect}: pf does not change the ports of sctp, so this would lead to port {} of the jail; publish \
                          {}:{}/sctp, or let the service listen on {}",
                         redirect.host, redirect.jail, redirect.jail, redirect.host
                     ),
@@ -241,25 +241,25 @@ impl Publication {
         Ok(())
     }
 
-    /// What no other publication may overlap: each redirect in each place that it answers for, its own and, with host
-    /// access, the host's loopback address.
+    /// The places and ports that no other publication may overlap: those of each redirect and, with host access, the
+    /// same ports of the host's loopback address.
     pub fn claims(&self) -> Vec<Redirect> {
         claims(&self.redirects, &self.options)
     }
 }
 
-/// [`Publication::claims`] of redirects that are no publication yet.
+/// [`Publication::claims`] of redirects that are not yet a publication.
 pub fn claims(redirects: &[Redirect], options: &Options) -> Vec<Redirect> {
     let mut claims = redirects.to_vec();
     if options.host_access {
-        // `*` is every address already, the loopback one too
+        // `*` is every address already, including the loopback one
         let outer = redirects.iter().filter(|r| !r.place.is_loopback() && !r.place.is_any());
         claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(r.family().loopback()), ..*r })));
     }
     claims
 }
 
-/// Each thing once, in the order of its first appearance.
+/// Removes duplicates, and keeps the order.
 pub(crate) fn distinct<T: Clone + Eq + Hash>(things: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut seen = HashSet::new();
     things.into_iter().filter(|thing| seen.insert(thing.clone())).collect()
@@ -292,7 +292,7 @@ mod tests {
         }
         assert_eq!(
             publish("8080:80/sctp").unwrap_err().message(),
-            "sctp 8080 on em0 -> 10.0.0.2:80: pf leaves the ports of sctp as they are, so this would lead to port 8080 of the jail; \
+            "sctp 8080 on em0 -> 10.0.0.2:80: pf does not change the ports of sctp, so this would lead to port 8080 of the jail; \
              publish 80:80/sctp, or let the service listen on 8080"
         );
     }

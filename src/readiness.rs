@@ -1,8 +1,8 @@
-//! What makes a published port dead: what `publish` looks at each time, and `kport doctor` in its list. One place for the
-//! questions and for their words.
+//! The causes of a dead port that `publish` checks each time, and `kport doctor` reports. One place for the checks and
+//! for their messages.
 //!
-//! What pf would not evaluate at all ([`disabled`], [`uncalled`], [`unforwarded`], [`unfiltered`]) makes `publish` fail.
-//! [`of_jail`] is what it notes: interfaces that are not there, and a main ruleset that lets nothing arrive.
+//! If pf would not evaluate the rules at all ([`disabled`], [`uncalled`], [`unforwarded`], [`unfiltered`]), `publish`
+//! fails. What [`of_jail`] finds is a note: missing interfaces, and a main ruleset that blocks.
 
 mod calls;
 mod interfaces;
@@ -20,24 +20,24 @@ use crate::net::Family;
 use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 
-/// What a question found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What makes a published port dead.
+    /// Causes of a dead port.
     pub problems: Vec<Problem>,
-    /// What may be meant so.
+    /// What may be intended.
     pub warnings: Vec<Problem>,
 }
 
-/// What to do behind a change of /etc/pf.conf.
+/// What to do after a change of /etc/pf.conf.
 pub const RELOAD: &str = "then: service pf reload";
 
-/// The problems of what a jail publishes, though pf evaluates its rules. A main ruleset that cannot be read has none.
+/// The problems of a jail's ports apart from pf not evaluating its rules. A main ruleset that cannot be read has none.
 pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
     let mut problems = interfaces(around, publications)?.problems;
     problems.extend(calls(around, publications)?.problems);
     let skipped = skip(around, publications)?;
-    // a packet that pf does not look at needs no second reason
+    // a packet that pf skips needs no second reason
     if skipped.is_empty() && problems.is_empty() {
         problems.extend(neighbour_discovery(around, publications)?);
         problems.extend(main_ruleset(around, publications)?.problems);
@@ -58,7 +58,7 @@ pub fn disabled(status: &Status) -> Option<Problem> {
     })
 }
 
-/// The main ruleset does not call kport's anchors. `nat` only counts where a rule needs it.
+/// The main ruleset does not call kport's anchors. `nat-anchor` only counts if a rule needs it.
 pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Problem> {
     let lines = [
         (status.nat_anchor || !needs_nat, "nat-anchor \"kport/*\""),
@@ -75,7 +75,7 @@ pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Problem> {
     })
 }
 
-/// pf does not see what the host sends to itself, which host access needs. `who` publishes with it.
+/// pf does not filter what the host sends to itself, which host access needs. `who` publishes with it.
 pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     Ok((host.sysctl("net.pf.filter_local")? == Some(0)).then(|| Problem {
         seen: format!("net.pf.filter_local is 0, so the host itself does not reach what {who} publishes"),
@@ -86,7 +86,8 @@ pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     }))
 }
 
-/// pf looks at the members of bridges, where answers would be translated back. `who` publishes with hairpin or host access.
+/// pf filters at the members of bridges, where answers would be translated back. `who` publishes with hairpin or host
+/// access.
 pub fn bridge_members(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     let looks = host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0);
     Ok(looks.then(|| Problem {
@@ -97,7 +98,7 @@ pub fn bridge_members(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     }))
 }
 
-/// The sysctl that turns forwarding on, and the variable of rc.conf(5) for it.
+/// The sysctl that enables forwarding, and its variable in rc.conf(5).
 pub const fn forwarding(family: Family) -> (&'static str, &'static str) {
     match family {
         Family::Inet => ("net.inet.ip.forwarding", "gateway_enable"),
@@ -105,8 +106,8 @@ pub const fn forwarding(family: Family) -> (&'static str, &'static str) {
     }
 }
 
-/// The host forwards no packets of a family that one of these redirects needs. A target that is the host's own address, as
-/// that of a jail without vnet is, needs no forwarding; `interfaces` is only asked where it matters.
+/// The host does not forward packets of a family that one of these redirects needs. A target that is the host's own
+/// address, as that of a jail without vnet is, needs no forwarding; `interfaces` is only called if it matters.
 pub fn unforwarded<'a>(
     host: &dyn Host,
     family: Family,
@@ -125,7 +126,7 @@ pub fn unforwarded<'a>(
                     "the host does not forward {family} packets ({sysctl} is 0), so none would arrive at {}",
                     redirect.target
                 ),
-                remedy: format!("turn it on: sysctl {sysctl}=1 (and at boot: sysrc {variable}=YES)"),
+                remedy: format!("enable it: sysctl {sysctl}=1 (and at boot: sysrc {variable}=YES)"),
             }));
         }
     }

@@ -1,6 +1,6 @@
-//! One rule of pf(4) as kport makes them: typed, so that only what may stand in a rule can be in one. Its pf.conf(5) text is
-//! in [`text()`]. The rules use only what pf.conf(5) of 14 and 15 both know; which ones a jail's anchor gets is decided in
-//! [`crate::rules`].
+//! One rule of pf(4), as a typed value that can only hold what a rule may contain. Its pf.conf(5) text is in
+//! [`text()`]. The rules use only what pf.conf(5) of 14 and 15 have in common; [`crate::rules`] decides which ones a
+//! jail's anchor gets.
 
 mod text;
 
@@ -18,7 +18,7 @@ use crate::net::{Direction, Family, Interface, PortRange, Protocol, as_text};
 
 pub use text::text;
 
-/// An address in a rule, as pf.conf(5) has them.
+/// An address in a rule, in the forms of pf.conf(5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Address {
@@ -28,17 +28,17 @@ pub enum Address {
     Host(IpAddr),
     /// `192.0.2.0/24`
     Network(IpNet),
-    /// `("em0")`: every address that the interface, or the group, has at the time, aliases included.
+    /// `("em0")`: every address that the interface, or the group, currently has, aliases included.
     Interface(Interface),
-    /// `("bridge0:network")`: the networks that the interface has at the time.
+    /// `("bridge0:network")`: the networks that the interface currently has.
     InterfaceNetwork(Interface),
-    /// `(self)`: every address of the host at the time.
+    /// `(self)`: every address that the host currently has.
     Own,
     /// `<name>`
     Table(Table),
 }
 
-/// Which packets a rule is about. A list stands for one rule for each of its members; an empty one for any.
+/// The packets that a rule matches. A list stands for one rule for each of its members; an empty list means any.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Match {
     /// The interfaces or groups.
@@ -56,8 +56,8 @@ pub struct Match {
 }
 
 impl Match {
-    /// What each rule is about that the kernel gets for it: one for each combination of list members, in the order in
-    /// which pfctl(8) makes them (expand_rule in sbin/pfctl/parse.y). Allocates nothing.
+    /// The rules of the kernel that it stands for: one for each combination of list members, in the order in which
+    /// pfctl(8) creates them (expand_rule in sbin/pfctl/parse.y). Allocates nothing.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
         fn each<T>(list: &[T]) -> impl Iterator<Item = Option<&T>> {
             list.is_empty().then_some(None).into_iter().chain(list.iter().map(Some))
@@ -79,15 +79,15 @@ pub struct Member<'a> {
     pub to: Option<&'a Address>,
 }
 
-/// What a packet carries from an rdr rule to its pass rule: the jail's name, or that of one of its mappings, in the words
-/// of the labels. Two jails may share an address, and then only the tag says whose packet it is.
+/// The mark that a packet carries from an rdr rule to its pass rule: the jail's name, or that of one of its mappings,
+/// as in the labels. Two jails may share an address; then only the tag tells their packets apart.
 ///
 /// pf keeps a number for each tag that a loaded rule has, at most 50,000 (TAGID_MAX of sys/netpfil/pf/pf_ioctl.c).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(ArrayString<MAX_NAME>);
 
 impl Tag {
-    /// The tag of every mapping of a jail that needs none of its own: `kport:web`.
+    /// The tag of every mapping of a jail that does not need its own: `kport:web`.
     pub(crate) fn of_jail(jail: &JailName) -> Tag {
         Tag(inline(format_args!("{}", jail.label())))
     }
@@ -110,16 +110,16 @@ impl Tag {
 impl FromStr for Tag {
     type Err = Error;
 
-    /// Only a tag that kport could have made; those are in the words of its labels.
+    /// Accepts only tags that kport could have made; these are made like its labels.
     fn from_str(text: &str) -> Result<Tag> {
         match Label::loaded(text) {
             Some(_) => Ok(Tag(inline(format_args!("{text}")))),
-            None => Err(Error::new(Kind::Argument, format!("tag {} is none of kport's", quoted(text)))),
+            None => Err(Error::new(Kind::Argument, format!("tag {} is not one of kport's", quoted(text)))),
         }
     }
 }
 
-/// How fast one source may make new connections: so many in so many seconds. Its text is `15/5`.
+/// The maximum rate of new connections from one source: connections in a number of seconds. Its text is `15/5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     connections: NonZeroU32,
@@ -127,10 +127,10 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The most connections: PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
+    /// The maximum number of connections: PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
     pub const MAX: u32 = u32::MAX / 1000;
 
-    /// Refused with [`Kind::Argument`] where a number is 0 or `connections` is above [`Rate::MAX`].
+    /// An error of [`Kind::Argument`] if a number is 0 or `connections` is above [`Rate::MAX`].
     pub fn new(connections: u32, seconds: u32) -> Result<Rate> {
         match (NonZeroU32::new(connections).filter(|n| n.get() <= Rate::MAX), NonZeroU32::new(seconds)) {
             (Some(connections), Some(seconds)) => Ok(Rate { connections, seconds }),
@@ -143,12 +143,12 @@ impl Rate {
         Error::new(Kind::Argument, format!("rate {} {what}", quoted(text)))
     }
 
-    /// How many.
+    /// The number of connections.
     pub fn connections(self) -> u32 {
         self.connections.get()
     }
 
-    /// In how many seconds.
+    /// The number of seconds.
     pub fn seconds(self) -> u32 {
         self.seconds.get()
     }
@@ -168,63 +168,62 @@ impl FromStr for Rate {
 
 as_text!(Rate, Tag);
 
-/// What stands in the brackets behind `keep state`, by pf.conf(5)'s words. Anything but `max` needs `source-track
-/// rule`.
+/// The options of `keep state`, by the names of pf.conf(5). All but `max` need `source-track rule`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StateOptions {
-    /// States of the rule.
+    /// The maximum number of states of the rule.
     pub max: Option<NonZeroU32>,
-    /// States of the rule from one source.
+    /// The maximum number of states of the rule from one source.
     pub max_src_states: Option<NonZeroU32>,
-    /// Tcp connections from one source that finished the handshake.
+    /// The maximum number of tcp connections from one source that finished the handshake.
     pub max_src_conn: Option<NonZeroU32>,
-    /// New tcp connections from one source.
+    /// The maximum rate of new tcp connections from one source.
     pub max_src_conn_rate: Option<Rate>,
 }
 
 impl StateOptions {
-    /// Whether pf must keep count of each source: `source-track rule`.
+    /// Whether pf must count for each source: `source-track rule`.
     pub fn tracks_sources(&self) -> bool {
         self.max_src_states.is_some() || self.max_src_conn.is_some() || self.max_src_conn_rate.is_some()
     }
 }
 
-/// One rule of an anchor.
+/// A rule of an anchor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// `nat ... -> ("bridge0")`: the source becomes an address of the interface.
+    /// `nat ... -> ("bridge0")`: replaces the source with an address of the interface.
     Nat {
-        /// Which packets.
+        /// The packets.
         matches: Match,
-        /// Whose address becomes the source.
+        /// The interface whose address becomes the source.
         address_of: Interface,
     },
     /// `rdr ... tag "kport:web" -> 10.0.0.2 port 80`
     Rdr {
-        /// Which packets.
+        /// The packets.
         matches: Match,
-        /// The tag that says: this packet was redirected here.
+        /// The tag of the packets that this rule redirects.
         tag: Tag,
-        /// Where they go.
+        /// The target address.
         target: IpAddr,
-        /// To which ports: as many as `matches.ports`.
+        /// The target ports: as many as `matches.ports`.
         ports: PortRange,
     },
     /// `pass quick ... keep state`
     Pass {
-        /// `None` for both: under `block log all` a packet must pass in on the outer interface and out towards the
-        /// jail, and both states carry the labels. Where connections are counted or logged, the two ways have a rule
-        /// each, so that each connection counts once.
+        /// `None` for both: after `block log all` a packet must pass in on the outer interface and out towards the
+        /// jail, and both states carry the labels. If connections are counted or logged, each direction has its own
+        /// rule, so that each connection counts once.
         direction: Option<Direction>,
-        /// To pflog0.
+        /// Log to pflog0.
         log: bool,
-        /// No rule behind this one is looked at.
+        /// No rule after this one is evaluated.
         quick: bool,
-        /// Which packets, after redirection.
+        /// The packets, after redirection.
         matches: Match,
-        /// Only packets that an rdr rule tagged so.
+        /// Only packets that an rdr rule gave this tag.
         tagged: Option<Tag>,
         /// Limits.
         state: StateOptions,
@@ -234,14 +233,14 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Which packets the rule is about.
+    /// The packets that the rule matches.
     pub fn matches(&self) -> &Match {
         match self {
             Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => matches,
         }
     }
 
-    /// The rules that the kernel gets for it: one for each of [`Match::members`].
+    /// The rules of the kernel that it stands for: one for each of [`Match::members`].
     pub fn expand(&self) -> Vec<Rule> {
         let single = |member: Member<'_>| {
             let mut rule = self.clone();
@@ -255,7 +254,7 @@ impl Rule {
     }
 }
 
-/// How many rules the kernel has: one for each of [`Match::members`].
+/// The number of rules in the kernel: one for each of [`Match::members`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Nat and rdr rules.
@@ -265,7 +264,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// That of rules.
+    /// Counts rules.
     pub fn of(rules: &[Rule]) -> Count {
         let mut count = Count::default();
         for rule in rules {

@@ -1,8 +1,8 @@
-//! From what is published, and how, to the rules of a jail's anchor: the one place that decides which rules go where.
+//! Makes the rules of a jail's anchor from its publications: the one place that decides which rules go where.
 //!
-//! Pure: no host is asked, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use
-//! only what pf.conf(5) of 14 and 15 both know. Never `rdr pass` (it skips the admin's filter rules and takes no
-//! label), never `rdr-to` (unknown to 14).
+//! Pure: no host is read, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use
+//! only what pf.conf(5) of 14 and 15 have in common. Never `rdr pass` (it skips the administrator's filter rules and
+//! accepts no label), never `rdr-to` (unknown to 14).
 
 use std::cell::LazyCell;
 use std::collections::HashSet;
@@ -25,7 +25,7 @@ pub fn rules(publication: &Publication) -> Vec<Rule> {
 }
 
 /// The rules of one jail's anchor, in pf's order: nat, rdr, pass. A jail has one publication, or several with different
-/// options. No rule is there twice, also where a list stands for several (the kernel refuses that with EEXIST,
+/// options. No rule is there twice, even if a list stands for several (the kernel refuses that with EEXIST,
 /// pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
 pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     let tags = Tags::of(publications);
@@ -37,7 +37,8 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
         pass.extend(passes);
         direct.extend(directs);
     }
-    // the pass rule of each mapping before the one for the reach list: a published connection keeps the mapping's own rule
+    // the pass rule of each mapping before the one for the reach list: a published connection keeps the mapping's own
+    // rule
     let mut all = nat;
     all.reserve(rdr.len() + pass.len() + direct.len());
     all.extend(rdr.into_iter().chain(pass).chain(direct));
@@ -48,7 +49,7 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     distinct(all.iter().flat_map(Rule::expand))
 }
 
-/// How many rules the kernel gets for [`of_all`], which are not made where that can be known without.
+/// The number of rules that the kernel gets for [`of_all`]. Rules are only made if they cannot be counted otherwise.
 pub fn count(publications: &[Publication]) -> Count {
     match publications {
         [one] => {
@@ -59,11 +60,11 @@ pub fn count(publications: &[Publication]) -> Count {
     }
 }
 
-/// Where rules go as they are decided: into a list, or into the number of those that the kernel gets for them.
+/// Where the rules go: into a list, or into the number of those that the kernel gets.
 trait Sink {
     fn with_room(rules: usize) -> Self;
 
-    /// Takes a rule, of which the kernel makes so many.
+    /// Adds a rule that stands for `members` rules of the kernel.
     fn take(&mut self, members: usize, rule: impl FnOnce() -> Rule);
 }
 
@@ -96,7 +97,7 @@ fn kinds<S: Sink>(n: usize, publication: &Publication, tags: &Tags) -> [S; 4] {
     let (mut nat, mut rdr) = (Translation::with_room(0), Translation::with_room(room));
     let (mut pass, mut direct) = (Passes::new(options, &[], room), Passes::new(options, &reach, room));
     for redirect in redirects {
-        // names are written only where a rule is made
+        // names are only formatted if a rule is made
         let labels = LazyCell::new(|| [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)]);
         let has_own_tag = tags.has_own(redirect);
         let tag = LazyCell::new(|| match has_own_tag {
@@ -139,7 +140,7 @@ fn kinds<S: Sink>(n: usize, publication: &Publication, tags: &Tags) -> [S; 4] {
     [nat.rules, rdr.rules, pass.rules, direct.rules]
 }
 
-/// Which packets a redirect takes: those from outside, then the jails' to the host's address, then the host's own.
+/// The packets that a redirect matches: those from outside, then the jails' to the host's address, then the host's own.
 fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: &Match) -> ArrayVec<Match, 3> {
     let place = redirect.place;
     let local = place.is_loopback();
@@ -149,16 +150,16 @@ fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: 
         Place::Any | Place::AnyOf(_) => (None, Address::Own),
     };
     let from = distinct(options.sources.iter().filter_map(|source| source.address(redirect.family())));
-    // a list of sources of which none is of this family allows nobody; an empty list in a rule would be anybody
+    // sources without an address of this family match nothing; an empty list in a rule would match anything
     let nobody = from.is_empty() && !options.sources.is_empty();
-    // without `on` and without sources the rule takes what comes from jails and from the host as well
+    // without `on` and without sources the rule also matches packets from jails and from the host
     let everywhere = on.is_none() && options.sources.is_empty() && !local;
     let mut made = ArrayVec::new();
     if !local && !nobody {
         made.push(Match { on: on.into_iter().collect(), from, to: vec![to.clone()], ..base.clone() });
     }
     if options.hairpin && !local && !everywhere {
-        // the place's own interface has its line already, unless that one is for some sources only
+        // the place's own interface has its rule already, unless that one is for some sources only
         let covered = |interface: &Interface| options.sources.is_empty() && on == Some(*interface);
         let jails = |interface: &Interface| !Place::Interface(*interface).is_loopback() && !covered(interface);
         let on: Vec<Interface> = reach.iter().copied().filter(jails).collect();
@@ -171,7 +172,7 @@ fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: 
         if !everywhere {
             own.push(to);
         }
-        // (self) has the loopback addresses, and a place that is one stands for itself
+        // (self) has the loopback addresses, and a loopback place stands for itself
         if !local && !place.is_any() {
             own.push(Address::Host(redirect.family().loopback()));
         }
@@ -182,8 +183,8 @@ fn entrances(redirect: &Redirect, options: &Options, reach: &[Interface], base: 
     made
 }
 
-/// Whose packets must come from an address of the interface that leads to the jail, so that the answers return
-/// through pf: those of the jail's own network, which the jail would answer directly, and the host's own.
+/// The sources that must be replaced with an address of the interface that leads to the jail, so that the answers
+/// return through pf: those of the jail's own network, which the jail would answer directly, and the host's own.
 fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<Vec<Address>> {
     let mut made = vec![];
     if options.hairpin && !redirect.place.is_loopback() {
@@ -201,10 +202,10 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
     made
 }
 
-/// What one rule of the kernel's matches: one member of each list of a [`Match`], and the rest of it.
+/// What one rule of the kernel matches: one member of each list of a [`Match`], and the rest of it.
 type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange);
 
-/// Translation rules, each for packets that no earlier one takes.
+/// Translation rules, each for packets that no earlier one matches.
 struct Translation<S> {
     seen: HashSet<Single>,
     rules: S,
@@ -215,7 +216,7 @@ impl<S: Sink> Translation<S> {
         Translation { seen: HashSet::with_capacity(rules), rules: S::with_room(rules) }
     }
 
-    /// Adds a rule for `matches` without what is there already. At most one of the lists has several members.
+    /// Adds a rule for `matches` without what an earlier rule matches. At most one of the lists has several members.
     fn push(&mut self, mut matches: Match, rule: impl FnOnce(Match) -> Rule) {
         let Match { on, family, protocol, from, to, ports } = &mut matches;
         let mut new = |on, from, to| self.seen.insert((on, from, to, *family, *protocol, *ports));
@@ -238,7 +239,7 @@ impl<S: Sink> Translation<S> {
     }
 }
 
-/// What the packets of a pass rule are tagged as.
+/// The tag of the packets of a pass rule.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Tagged {
     AsJail,
@@ -246,10 +247,10 @@ enum Tagged {
     AsMapping(PortRange),
 }
 
-/// Pass rules, one for each thing that is matched: a second one with the same match would never be reached.
+/// Pass rules, one for each match: a second one with the same match would never be reached.
 struct Passes<'a, S> {
     options: &'a Options,
-    /// The interfaces that all of them are on.
+    /// The interfaces of all these rules.
     on: &'a [Interface],
     seen: HashSet<(IpAddr, Protocol, PortRange, Option<Tagged>)>,
     rules: S,
@@ -260,7 +261,7 @@ impl<S: Sink> Passes<'_, S> {
         Passes { options, on, seen: HashSet::with_capacity(room), rules: S::with_room(room) }
     }
 
-    /// Adds a rule for what a redirect leads to; `names` are its tag and its labels.
+    /// Adds a rule for a redirect's target; `names` returns its tag and its labels.
     fn push(&mut self, redirect: &Redirect, tagged: Option<Tagged>, names: impl Fn() -> (Option<Tag>, [Label; 2])) {
         let Redirect { protocol, target, jail: ports, .. } = *redirect;
         if !self.seen.insert((target, protocol, ports, tagged)) {
@@ -286,9 +287,9 @@ impl<S: Sink> Passes<'_, S> {
     }
 }
 
-/// Which redirects need a tag of their own instead of the jail's, by what they lead to: those that lead to a port of the jail to which another
-/// mapping leads as well, or another publication with other options. With one tag for both, the first pass rule would take
-/// the packets of both, and neither could the states of one mapping be told from the states of the other.
+/// The redirects that need a tag of their own instead of the jail's, by target: those to a port of the jail that is
+/// also the target of another mapping, or of another publication with other options. With one tag for both, the first
+/// pass rule would match the packets of both, and the states of one mapping could not be told from those of the other.
 struct Tags(HashSet<(Protocol, IpAddr, PortRange)>);
 
 impl Tags {
@@ -301,7 +302,7 @@ impl Tags {
         let mut own = HashSet::new();
         let mut rest = uses.as_slice();
         while let [(protocol, target, ports, user), ..] = rest {
-            // all that hang together by ports that they have in common
+            // all that are connected by ports that they have in common
             let mut last = ports.last();
             let together = rest.iter().take_while(|(p, t, ports, _)| {
                 let joins = (p, t) == (protocol, target) && ports.first() <= last;

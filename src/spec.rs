@@ -1,4 +1,4 @@
-//! The grammar of port specs: text to [`Spec`], and back to the same text.
+//! The grammar of port specs: parses text to a [`Spec`], and prints the same text.
 //!
 //! ```text
 //! specs     = spec *( white-space spec )
@@ -11,7 +11,7 @@
 //! protocol  = "tcp" / "udp" / "sctp"
 //! ```
 //!
-//! `auto` needs jailports: it stands for as many free host ports in a row.
+//! `auto` needs jailports: it stands for as many consecutive free host ports.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +25,7 @@ use nom::character::complete::{char, multispace0};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::net::{Interface, Place, PortRange, Protocol};
 
-/// The longest text that is read, in bytes.
+/// The maximum length of a text, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
 
 /// The host's side of a mapping.
@@ -33,7 +33,7 @@ pub const MAX_TEXT: usize = 1 << 20;
 pub enum HostPorts {
     /// These ports.
     Fixed(PortRange),
-    /// As many free ports in a row as the jail's side has, chosen when the mapping is published.
+    /// As many consecutive free ports as on the jail's side, chosen when the mapping is published.
     Auto,
 }
 
@@ -46,10 +46,10 @@ impl fmt::Display for HostPorts {
     }
 }
 
-/// One spec for one protocol: what stands on the host, and where in the jail it leads.
+/// One spec for one protocol: the ports of the host, and those of the jail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapping {
-    /// Where on the host; `None` is the gateway interface, which only the host can tell.
+    /// Where on the host; `None` is the gateway interface, which depends on the host.
     pub place: Option<Place>,
     /// The ports on the host.
     pub host: HostPorts,
@@ -68,17 +68,17 @@ impl fmt::Display for Mapping {
     }
 }
 
-// eight of them are in each spec
+// each spec holds eight of them
 const _: () = assert!(size_of::<Mapping>() <= 28);
 
-/// One or more mappings, in the order of the text. Up to [`Spec::INLINE`] of them, as nearly every jail has, are held without
-/// an allocation.
+/// One or more mappings, in the order of the text. Up to [`Spec::INLINE`] of them, enough for nearly every jail, are
+/// held without an allocation.
 #[derive(Clone, Debug)]
 pub struct Spec {
     mappings: Mappings,
 }
 
-// that the one is large is what it is for
+// one variant is large on purpose
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 enum Mappings {
@@ -87,17 +87,17 @@ enum Mappings {
 }
 
 impl Spec {
-    /// The most mappings that need no allocation.
+    /// The maximum number of mappings that need no allocation.
     pub const INLINE: usize = 8;
 
-    /// One mapping alone.
+    /// A single mapping.
     pub fn one(mapping: Mapping) -> Spec {
         let mut one = Spec::none();
         one.push(mapping);
         one
     }
 
-    /// The mappings: never none.
+    /// The mappings; there is at least one.
     pub fn mappings(&self) -> &[Mapping] {
         match &self.mappings {
             Mappings::Few(few) => few,
@@ -105,7 +105,7 @@ impl Spec {
         }
     }
 
-    /// What the parser starts from.
+    /// The start value of the parser.
     fn none() -> Spec {
         Spec { mappings: Mappings::Few(ArrayVec::new()) }
     }
@@ -133,7 +133,7 @@ impl PartialEq for Spec {
 
 impl Eq for Spec {}
 
-/// The canonical text: every field written out, one mapping for each protocol.
+/// The canonical text: with every field, one mapping for each protocol.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, mapping) in self.mappings().iter().enumerate() {
@@ -154,7 +154,7 @@ impl FromStr for Spec {
     }
 }
 
-/// Reads one or more specs. An error has the byte offset of what was found in place of what was expected.
+/// Parses one or more specs. An error gives the byte offset, what was found, and what was expected.
 pub fn parse(text: &str) -> Result<Spec> {
     if text.len() > MAX_TEXT {
         return Err(Error::new(Kind::Spec, format!("the text has {} bytes; at most {MAX_TEXT} are read", text.len()))
@@ -167,9 +167,9 @@ pub fn parse(text: &str) -> Result<Spec> {
     }
 }
 
-/// What stopped the parser: where, what it wanted there, and what the writer should do.
+/// Where the parser stopped, what it expected there, and a hint for the user.
 ///
-/// Boxed, so that a result of the parser is small where nothing is wrong.
+/// Boxed, so that a result of the parser is small if there is no error.
 #[derive(Debug)]
 struct Unexpected<'a>(Box<Stopped<'a>>);
 
@@ -214,7 +214,7 @@ fn fail<'a, T>(rest: &'a str, expected: &'static str, hint: impl Into<Option<Str
     Err(nom::Err::Failure(Unexpected(Box::new(Stopped { rest, expected, hint: hint.into() }))))
 }
 
-/// What stands at the start of `text` up to white space.
+/// The start of `text` up to white space.
 fn token(text: &str) -> &str {
     text.split(char::is_whitespace).next().unwrap_or_default()
 }
@@ -228,9 +228,9 @@ fn specs(text: &str) -> Parsed<'_, Spec> {
     while !rest.is_empty() {
         rest = match spec_and_space(rest, &mut made) {
             Ok((behind, ())) => behind,
-            // whatever stopped the parser in one, this is what the writer should hear
+            // wherever the parser stopped in one, this is the right hint
             Err(_) if is_bare_inet6(rest) => {
-                let hint = "an IPv6 address stands in brackets: [2001:db8::1]:8080:80";
+                let hint = "an IPv6 address must be in brackets: [2001:db8::1]:8080:80";
                 return fail(rest, "a port or a place", hint.to_owned());
             }
             Err(unexpected) => return Err(unexpected),
@@ -326,7 +326,7 @@ fn first(start: &str) -> Parsed<'_, First> {
         Some(letter) if letter.is_ascii_alphabetic() => {
             let (rest, word): (_, &str) =
                 take_while(|c: char| c.is_ascii() && Interface::may_contain(c as u8)).parse(start)?;
-            // `auto` in front of two more fields is an interface of that name
+            // `auto` before two more fields is an interface of that name
             if word == "auto" && token(rest).bytes().filter(|b| *b == b':').count() < 2 {
                 return Ok((rest, First::Host(HostPorts::Auto)));
             }
@@ -343,8 +343,8 @@ fn first(start: &str) -> Parsed<'_, First> {
     }
 }
 
-/// Whether a token that is no spec starts with an IPv6 address that is not in brackets, and not with an IPv4 address: more
-/// colons than any spec has, and two in a row or as many as in a whole address.
+/// Whether a token that is not a spec starts with an IPv6 address without brackets, and not with an IPv4 address: more
+/// colons than any spec has, and two in a row or as many as in a full address.
 fn is_bare_inet6(start: &str) -> bool {
     let word = token(start);
     let colons = word.bytes().filter(|b| *b == b':').count();
@@ -357,7 +357,7 @@ fn is_bare_inet6(start: &str) -> bool {
 
 fn bracketed(start: &str) -> Parsed<'_, Place> {
     let (inner, _) = char('[').parse(start)?;
-    // an address has neither white space nor a zone in it; what is none is looked at more closely
+    // an address has no white space and no zone; anything else is checked in detail
     if let Some(end) = inner.bytes().position(|byte| byte == b']')
         && let Ok(address) = inner[..end].parse::<Ipv6Addr>()
     {
@@ -437,7 +437,7 @@ fn port<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, u16> {
     let mut port = 0_u32;
     let mut digits = 0;
     while let Some(digit @ b'0'..=b'9') = bytes.get(digits) {
-        // of more digits than a port has, only their number matters
+        // more digits than a port has are out of range in any case
         port = port.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
         digits += 1;
     }
@@ -465,7 +465,7 @@ fn bit(protocol: Protocol) -> u8 {
     1 << protocol as u8
 }
 
-/// The protocols as a set of bits; tcp where there is no "/".
+/// The protocols as a set of bits; tcp without a "/".
 fn protocols(start: &str) -> Parsed<'_, u8> {
     let Some(mut rest) = start.strip_prefix('/') else { return Ok((start, bit(Protocol::Tcp))) };
     let mut set = 0;
@@ -483,12 +483,12 @@ fn protocols(start: &str) -> Parsed<'_, u8> {
             return fail(rest, "tcp, udp or sctp", hint);
         };
         if set & bit(protocol) != 0 {
-            return fail(rest, "another protocol", format!("{protocol} is there twice"));
+            return fail(rest, "another protocol", format!("{protocol} is given twice"));
         }
         set |= bit(protocol);
         rest = match after.as_bytes().first() {
             Some(b',') => &after[1..],
-            Some(b'/') => return fail(after, "\",\"", "several protocols are written tcp,udp".to_owned()),
+            Some(b'/') => return fail(after, "\",\"", "write several protocols as tcp,udp".to_owned()),
             _ => return Ok((after, set)),
         };
     }
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_brackets_is_told_wherever_the_parser_stops() {
+    fn an_address_without_brackets_gets_a_hint_wherever_the_parser_stops() {
         for (text, bare) in [
             ("2001:db8::1", true),
             ("fe80::1:8080:80", true),
@@ -516,7 +516,7 @@ mod tests {
             ("em0:1:2:3", false),
         ] {
             let error = parse(text).unwrap_err();
-            assert_eq!(error.message().contains("stands in brackets"), bare, "{error}");
+            assert_eq!(error.message().contains("must be in brackets"), bare, "{error}");
         }
     }
 

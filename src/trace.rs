@@ -1,9 +1,9 @@
-//! The evaluator of packets: whether a packet arrives at a host that has pf, and by which rule.
+//! Evaluates packets: whether a packet arrives at a host with pf, and which rule decides.
 //!
-//! A [`World`] is a host with its interfaces, jails, main ruleset and anchors. [`World::trace`] sends the first
-//! packet of a connection through it, and what answers it back, hop by hop as FreeBSD's network stack does: in and
-//! out of each interface, translation before filter, states before rules, over lo0 for what the host sends to itself.
-//! Where 14 and 15 differ, [`Release`] says which.
+//! A [`World`] is a host with its interfaces, jails, main ruleset and anchors. [`World::trace`] sends the first packet
+//! of a connection through it, and then its answer, hop by hop as FreeBSD's network stack does: in and out of each
+//! interface, translation before filter, states before rules, over lo0 for what the host sends to itself. [`Release`]
+//! selects the behaviour of 14 or 15.
 //!
 //! ```
 //! use kport::{host::Fixed, net::Protocol, pf::files::MAIN, trace::{Release, World}};
@@ -24,12 +24,12 @@
 //! # Ok::<(), kport::error::Error>(())
 //! ```
 //!
-//! Not modelled: fragments, time (rates, time-outs), and queues. Where a rule cannot be decided, the answer depends on it only if
-//! it hangs on it: [`Verdict::Depends`].
+//! Not modelled: fragments, time (rates, time-outs) and queues. If a rule cannot be decided, and the result depends on
+//! it, the verdict is [`Verdict::Depends`].
 //!
-//! `filter` evaluates the rules of [`pfconf`](crate::pfconf) for one packet at one interface: it walks (`walk`) the rulesets that
-//! are `loaded`, with the `state`s and what rules look up (`lookup`). `world` is the host around pf, and `way` a packet's way
-//! through it.
+//! `filter` evaluates the rules of [`pfconf`](crate::pfconf) for one packet at one interface: it walks (`walk`) the
+//! `loaded` rulesets, with the `state`s and what rules look up (`lookup`). `world` is the host around pf, and `way` the
+//! path of a packet through it.
 
 mod choice;
 mod filter;

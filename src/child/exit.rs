@@ -1,4 +1,5 @@
-//! How a child ended, from kqueue(2): a host that ignores SIGCHLD, or waits for any child, leaves wait(2) nothing to tell.
+//! The end of a child, from kqueue(2): a host that ignores SIGCHLD, or waits for any child, leaves no status for
+//! wait(2).
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -12,22 +13,22 @@ use rustix::process::Pid;
 
 use crate::files;
 
-/// Hears of the end of one process.
+/// Receives the end of one process.
 pub(super) struct Watch(OwnedFd);
 
 impl Watch {
-    /// `None` where the process has gone already, or nothing can be watched.
+    /// `None` if the process has already ended, or nothing can be watched.
     pub(super) fn new(process: u32) -> Option<Watch> {
         let pid = Pid::from_raw(i32::try_from(process).ok()?)?;
         let queue = files::above_stdio(|| Ok(kqueue()?)).ok()?;
         let filter = EventFilter::Proc { pid, flags: ProcessEvents::EXIT };
         let event = Event::new(filter, EventFlags::ADD | EventFlags::ONESHOT, ptr::null_mut());
-        // SAFETY: the event refers to a process, and to no descriptor that could be closed meanwhile.
+        // SAFETY: the event is about a process, not about a descriptor that could be closed meanwhile.
         unsafe { kevent(&queue, &[event], &mut [] as &mut [Event], Some(Duration::ZERO)) }.ok()?;
         Some(Watch(queue))
     }
 
-    /// The status as wait(2) has it (filt_proc() of kern/kern_event.c), once the process has ended.
+    /// The status as in wait(2) (filt_proc() of kern/kern_event.c), when the process has ended.
     pub(super) fn status(&self) -> Option<ExitStatus> {
         let mut events: Vec<Event> = Vec::with_capacity(1);
         // SAFETY: as above; nothing is added.

@@ -1,4 +1,4 @@
-//! A host from a file: every answer is written down beforehand.
+//! A host from a file.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::{Host, HostInterface, Jail, Jails, Listener, Process, SkippedJail};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, PerFamily};
 
-/// The facts of a host, as plain data: what tests and the simulator play. In JSON every field may be left out:
+/// The facts of a host, as plain data: for tests and the simulator. In JSON every field is optional:
 ///
 /// ```
 /// # use kport::host::{Fixed, Host};
@@ -38,15 +38,15 @@ pub struct Fixed {
     pub jails: Vec<Jail>,
     /// The jails that cannot be read.
     pub skipped_jails: Vec<SkippedJail>,
-    /// The addresses inside the jails that have `vnet`, by the jail's name.
+    /// The addresses in the jails that have `vnet`, by the jail's name.
     pub vnet_addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Every listening socket.
     pub listeners: Vec<Listener>,
     /// The processes that have the bound udp sockets, by port.
     pub udp_holders: BTreeMap<u16, Vec<Process>>,
-    /// The sysctls that the kernel knows.
+    /// The sysctls that the kernel has.
     pub sysctls: BTreeMap<String, i64>,
-    /// The text that is another one after each boot.
+    /// The string that differs after each boot.
     pub boot_id: String,
 }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_in_a_file_are_told() {
+    fn mistakes_in_a_file_are_reported() {
         for (json, word) in [
             (r#"{ "gatway": {} }"#, "gatway"),
             (r#"{ "interfaces": [ { "name": "em 0", "up": true } ] }"#, "em 0"),

@@ -1,8 +1,7 @@
-//! The facts of a FreeBSD host, from its kernel: sysctl(3), jail_get(2), ioctl(2). Each module has one subject, and holds
-//! both the question and the reading of the answer.
+//! The facts of a FreeBSD host, from its kernel: sysctl(3), jail_get(2), ioctl(2). Each module has one subject, and
+//! contains both the call and the parser of its result.
 //!
-//! What reads an answer runs and is tested anywhere, against recordings of FreeBSD 15.1 (tests/host); what asks is
-//! FreeBSD's alone.
+//! The parsers run and are tested on any system, with recordings of FreeBSD 15.1 (tests/host); the calls need FreeBSD.
 
 mod buffer;
 #[cfg(target_os = "freebsd")]

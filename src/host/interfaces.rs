@@ -1,5 +1,5 @@
-//! Questions about the interfaces of the host: who is a member of a group, which places overlap, which interface leads to
-//! an address.
+//! Lookups in the interfaces of the host: the members of a group, overlapping places, the interface that leads to an
+//! address.
 
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ use super::HostInterface;
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, Place};
 
-/// The interfaces of the host, to ask about.
+/// The interfaces of the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Interfaces<'a>(pub &'a [HostInterface]);
 
 impl HostInterface {
-    /// Whether `name` is its name, or that of a group that it is in (pfi_kkif_match of pf_if.c).
+    /// Whether `name` is its name, or that of one of its groups (pfi_kkif_match of pf_if.c).
     pub fn is_in(&self, name: Interface) -> bool {
         self.name == name || self.groups.contains(&name)
     }
@@ -26,7 +26,7 @@ impl HostInterface {
 }
 
 impl<'a> Interfaces<'a> {
-    /// Whether one packet can be meant by both places.
+    /// Whether one packet can match both places.
     pub fn overlap(&self, a: Place, b: Place) -> bool {
         if !Family::ALL.into_iter().any(|family| a.has_family(family) && b.has_family(family)) {
             return false;
@@ -46,8 +46,8 @@ impl<'a> Interfaces<'a> {
         self.0.iter().filter(move |interface| interface.is_in(name))
     }
 
-    /// Whether `name` is that of the interface `interface`, or of a group that it is in. An interface that the host does not
-    /// have is in no group.
+    /// Whether `name` is the name of the interface `interface`, or of one of its groups. An interface that the host
+    /// does not have is in no group.
     pub fn is_in(&self, interface: Interface, name: Interface) -> bool {
         interface == name || self.0.iter().any(|known| known.name == interface && known.is_in(name))
     }
@@ -57,9 +57,9 @@ impl<'a> Interfaces<'a> {
         self.0.iter().find(|interface| interface.has(address))
     }
 
-    /// The interface on the longest network that holds `address`, and that network; the first of several that are as long.
-    /// One that is down leads there only where none that is up does: the kernel takes its routes away, and it may be up by the
-    /// time that the jail is there.
+    /// The interface on the longest network that contains `address`, and that network; the first of several with the
+    /// same length. An interface that is down is only used if none that is up has such a network: the kernel removes
+    /// its routes, and it may be up when the jail is running.
     pub fn connected(&self, address: IpAddr) -> Option<(Interface, IpNet)> {
         let networks = self.0.iter().flat_map(|i| i.addresses.iter().map(move |network| (i, *network)));
         let nearest = networks
@@ -74,8 +74,8 @@ impl<'a> Interfaces<'a> {
         self.holder(address).is_some()
     }
 
-    /// The interface through which the host reaches `address`: the one with the longest network that holds it. `None` where
-    /// the address is the host's own, as that of a jail without a network stack of its own is.
+    /// The interface through which the host reaches `address`: the one with the longest network that contains it.
+    /// `None` if the address is the host's own, as that of a jail without its own network stack is.
     pub fn leads_to(&self, address: IpAddr) -> Result<Option<Interface>> {
         if self.is_own(address) {
             return Ok(None);
@@ -93,12 +93,12 @@ impl<'a> Interfaces<'a> {
     }
 }
 
-/// Interfaces for the tests of whoever asks about some.
+/// Interfaces for tests.
 #[cfg(test)]
 pub(crate) mod fixture {
     use crate::host::HostInterface;
 
-    /// One that is up.
+    /// An interface that is up.
     pub(crate) fn interface(name: &str, groups: &[&str], addresses: &[&str]) -> HostInterface {
         HostInterface {
             name: name.parse().unwrap(),
@@ -108,7 +108,7 @@ pub(crate) mod fixture {
         }
     }
 
-    /// Those of a host with two outer ones.
+    /// Those of a host with two outer interfaces.
     pub(crate) fn host() -> Vec<HostInterface> {
         vec![
             interface("em0", &["egress"], &["192.0.2.1/24", "192.0.2.7/32", "2001:db8::1/64"]),

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files::Taken;
 use crate::net::{Family, Interface, PerFamily, Protocol};
 
-/// The host that runs.
+/// The running host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 
@@ -41,7 +41,7 @@ impl Host for System {
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
-        // getifaddrs(3) opens a socket, which is not what a host that has closed its standard input should read
+        // getifaddrs(3) opens a socket, which must not get the number of a closed standard input
         let _taken = Taken::standard();
         let all = getifaddrs().map_err(|errno| Error::io("getifaddrs", &errno.into()))?;
         let mut found: Vec<HostInterface> = Vec::new();
@@ -61,9 +61,9 @@ impl Host for System {
         Ok(None)
     }
 
-    /// Not "none": whoever asks which jails are gone must not hear "all of them".
+    /// An error, not an empty list: the caller must not take all jails for gone.
     fn jails(&self) -> Result<Jails> {
-        Err(Error::new(Kind::Unsupported, "Linux has no jails, so nothing tells which of them are gone"))
+        Err(Error::new(Kind::Unsupported, "Linux has no jails, so it is unknown which of them are gone"))
     }
 
     fn vnet_addresses(&self, _: &Jail, _: Duration) -> Result<Vec<IpAddr>> {
@@ -94,7 +94,7 @@ impl Host for System {
         }
         let processes = procfs::process::all_processes();
         let processes = processes.map_err(|e| Error::new(Kind::System, format!("read /proc: {e}")))?;
-        // one that ends meanwhile, or that is another user's, has no socket that could be told
+        // a process that has ended, or of another user, has no sockets that could be read
         let has = |process: &procfs::process::Process| {
             let mut files = process.fd().into_iter().flatten().flatten();
             files.any(|file| matches!(file.target, FDTarget::Socket(inode) if sockets.contains(&inode)))
@@ -105,7 +105,7 @@ impl Host for System {
         Ok(processes.flatten().filter(has).filter_map(described).collect())
     }
 
-    /// The names are FreeBSD's, and what they are about is not here: no packet is forwarded for the simulator.
+    /// The names are FreeBSD's, and Linux does not have what they set: the simulator forwards no packets.
     fn sysctl(&self, _: &str) -> Result<Option<i64>> {
         Ok(None)
     }
@@ -117,8 +117,8 @@ impl Host for System {
     }
 }
 
-/// The ports that the kernel chooses from. Linux does not say whether it chose a socket's, as FreeBSD does: those from here
-/// count as clients' ports.
+/// The ports that the kernel chooses from. Unlike FreeBSD, Linux does not report whether it chose a socket's port: all
+/// of these count as ports of clients.
 fn ephemeral(range: &str) -> RangeInclusive<u16> {
     let mut ports = range.split_ascii_whitespace().map(str::parse);
     match (ports.next(), ports.next()) {
@@ -128,10 +128,10 @@ fn ephemeral(range: &str) -> RangeInclusive<u16> {
 }
 
 fn unreadable(file: &str) -> Error {
-    Error::new(Kind::Unavailable, format!("{file} does not say what it should; is /proc mounted?"))
+    Error::new(Kind::Unavailable, format!("{file} has unexpected contents; is /proc mounted?"))
 }
 
-/// The text of a file; `None` where there is none, as with a kernel without IPv6.
+/// The text of a file; `None` if there is no such file, as with a kernel without IPv6.
 fn text(file: &str) -> Result<Option<String>> {
     let _taken = Taken::standard();
     match fs::read_to_string(file) {
@@ -141,7 +141,7 @@ fn text(file: &str) -> Result<Option<String>> {
     }
 }
 
-/// The same for what procfs has read.
+/// Like `text`, for the result of procfs.
 fn entries<T>(file: &str, read: ProcResult<Vec<T>>) -> Result<Vec<T>> {
     match read {
         Ok(entries) => Ok(entries),
@@ -160,8 +160,8 @@ fn default_route(routes: Vec<procfs::net::RouteEntry>) -> Option<String> {
     defaults.into_iter().next().map(|r| r.iface)
 }
 
-/// procfs has no reader for this one. The columns: destination and the length of its prefix, source and the length of
-/// its prefix, next hop, metric, references, use, flags (all hexadecimal), interface.
+/// procfs has no reader for this file. The columns: destination and its prefix length, source and its prefix length,
+/// next hop, metric, references, use, flags (all hexadecimal), interface.
 fn default_route6(table: &str) -> Option<String> {
     let defaults = table.lines().filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
@@ -185,8 +185,8 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))
 }
 
-/// /proc does not say whether a socket on `::` has IPV6_V6ONLY, so it counts for both families: the ports of the host
-/// are rather refused than taken away.
+/// /proc does not show whether a socket on `::` has IPV6_V6ONLY, so it counts for both families: refusing a port is
+/// better than taking it away from the host.
 fn listener(protocol: Protocol, local: SocketAddr) -> Listener {
     let address = local.ip().to_canonical();
     let (families, address) = match address {

@@ -7,7 +7,7 @@ use super::{Host, HostInterface, Jail, Jails, Listener};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface};
 
-/// The host that runs; it is neither FreeBSD nor Linux, so every question is [`Kind::Unsupported`].
+/// The running host; it is neither FreeBSD nor Linux, so every call returns [`Kind::Unsupported`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 
@@ -58,7 +58,7 @@ mod tests {
     use crate::net::PerFamily;
 
     #[test]
-    fn every_question_says_that_it_is_unsupported() {
+    fn every_call_is_unsupported() {
         let jail = Jail {
             jid: 1,
             name: "web".to_owned(),

@@ -1,4 +1,4 @@
-//! A host from a file that may change while it is played.
+//! A host from a file that may change during its use.
 
 use std::fs;
 use std::net::IpAddr;
@@ -9,15 +9,15 @@ use super::{Fixed, Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Result};
 use crate::net::{Family, Interface};
 
-/// The host that a JSON file describes ([`Fixed`]). Each question is answered by the file as it is then: a jail comes to its
-/// address, and another one goes, by who writes the file.
+/// The host that a JSON file describes ([`Fixed`]). Each call reads the file again: changing the file gives a jail its
+/// address, or removes a jail.
 #[derive(Clone, Debug)]
 pub struct Played {
     file: PathBuf,
 }
 
 impl Played {
-    /// Fails where the file does not describe a host.
+    /// Fails if the file does not describe a host.
     pub fn new(file: impl Into<PathBuf>) -> Result<Played> {
         let played = Played { file: file.into() };
         played.now().map(|_| played)

@@ -1,17 +1,18 @@
-//! Whose rights the process has.
+//! The rights of the process.
 
 use rustix::process::{getegid, geteuid, getgid, getuid};
 
-/// Whether the process runs with the rights of another user or group than the one who started it, as by a setuid bit.
+/// Whether the process runs with the rights of another user or group than the one that started it, as with a setuid
+/// bit.
 pub fn has_borrowed_rights() -> bool {
     getuid() != geteuid() || getgid() != getegid() || was_set_at_exec()
 }
 
-/// Whether execve(2) gave it other rights, which the numbers above may have lost since: issetugid(2).
+/// Whether execve(2) gave it other rights, which the ids above may no longer show: issetugid(2).
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
 fn was_set_at_exec() -> bool {
-    // SAFETY: it takes nothing and cannot fail.
+    // SAFETY: it has no arguments and cannot fail.
     unsafe { libc::issetugid() != 0 }
 }
 

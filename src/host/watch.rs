@@ -8,11 +8,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-/// How many messages are thrown away at a time: what comes faster than that is a change in any case.
+/// How many messages are discarded at once: that many are a change in any case.
 const MOST_MESSAGES: usize = 256;
 
-/// Wakes up whoever waits for a change. What comes through it is thrown away: only that something came counts, and that may
-/// be for nothing, so that nobody who can send through it has more than a wake-up to give.
+/// Wakes up the caller after a change. The contents of messages are discarded: only their arrival counts, and that may
+/// be a false alarm. So a sender can do no more than wake up the caller.
 #[derive(Debug)]
 pub struct Watch(OwnedFd);
 
@@ -22,7 +22,7 @@ impl Watch {
         Watch(socket)
     }
 
-    /// Waits until something has come since the last call; `false` after `time` without it. Once it fails, it fails always.
+    /// Waits until something has arrived since the last call; `false` after `time` without it. An error is permanent.
     pub fn wait(&self, time: Duration) -> io::Result<bool> {
         let end = Instant::now().checked_add(time);
         loop {
@@ -42,7 +42,7 @@ impl Watch {
         for _ in 0..MOST_MESSAGES {
             match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                // no room for more messages: there were some
+                // no space for more messages: there were some
                 Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => (),
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(errno.into()),
@@ -74,7 +74,7 @@ mod tests {
         assert!(!watch.wait(Duration::ZERO).unwrap());
     }
 
-    /// However much comes, it comes back.
+    /// A flood of messages does not block the call.
     #[test]
     fn a_flood() {
         let (here, there) = UnixStream::pair().unwrap();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_breaks_is_broken_for_good() {
+    fn an_error_is_permanent() {
         let (here, there) = UnixStream::pair().unwrap();
         let watch = Watch::new(here.into());
         drop(there);

@@ -1,6 +1,5 @@
-//! The simulator: the firewall of hosts that have no pf(4), for trying kport out and for tests. It keeps the rules that pf
-//! would hold in files, one for each anchor. No packet is redirected. `sim/main.conf` in the state directory plays the main
-//! ruleset.
+//! The simulator: the firewall of hosts without pf(4), for trying kport and for tests. It keeps the rules in files, one
+//! for each anchor. No packet is redirected. `sim/main.conf` in the state directory is the main ruleset.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,10 +16,10 @@ use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, S
 use crate::pfconf::Conf;
 use crate::rule::{self, Count, Rule};
 
-/// What has to be said at every change that the simulator makes.
+/// The notice that is printed after each change by the simulator.
 pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
 
-/// A main ruleset where there is none: what kport asks for, on a host that is closed from outside.
+/// The main ruleset if there is no file: kport's calls, on a host that is closed from outside.
 pub const MAIN: &str = "\
 set skip on lo
 nat-anchor \"kport/*\"
@@ -31,7 +30,7 @@ pass quick inet6 proto ipv6-icmp
 anchor \"kport/*\"
 ";
 
-/// The main ruleset's file, beside those of the anchors. [`MAIN`] stands in for one that is not there.
+/// The main ruleset's file, beside those of the anchors. [`MAIN`] is used if it does not exist.
 const MAIN_CONF: &str = "main.conf";
 
 /// The largest file that is read.
@@ -53,7 +52,7 @@ impl Sim {
         self.dir.join(format!("{}.json", anchor.child()))
     }
 
-    /// The admin's main ruleset, `main.conf`, or what stands in for it.
+    /// The main ruleset of the administrator, `main.conf`, or the default.
     fn main(&self) -> Result<Conf> {
         let path = self.dir.join(MAIN_CONF);
         if path.exists() { Conf::of_file(&path) } else { MAIN.parse() }
@@ -74,7 +73,7 @@ impl Sim {
     }
 }
 
-/// What pf would count for rules. No packet came by, so all counters are zeros.
+/// What pf would count for rules. There are no packets, so all counters are zeros.
 fn loaded(rules: &[Rule]) -> Loaded {
     let Count { translations, filters } = Count::of(rules);
     Loaded { translations, filters: vec![Counters::default(); filters] }
@@ -114,7 +113,7 @@ impl Firewall for Sim {
         Ok(loaded(&self.rules(anchor)?))
     }
 
-    /// The directory is opened once.
+    /// Opens the directory once.
     fn loaded_all(&self, _: bool) -> Result<BTreeMap<String, Loaded>> {
         let failed = |e: io::Error| Error::io(format_args!("read {}", self.dir.display()), &e);
         let mut all = BTreeMap::new();
@@ -137,7 +136,7 @@ impl Firewall for Sim {
     }
 
     fn kill_states(&self, _: &[States]) -> Result<u64> {
-        // no packet, no state
+        // no packets, no states
         Ok(0)
     }
 
@@ -151,7 +150,7 @@ impl Firewall for Sim {
         Ok(foreign::of_conf(&self.main()?))
     }
 
-    /// Every table is there as long as nobody has said, in `main.conf`, which ones are.
+    /// Any table exists, unless there is a `main.conf`, which decides.
     fn has_table(&self, table: &Table) -> Result<bool> {
         Ok(!self.dir.join(MAIN_CONF).exists() || self.main()?.has_table(table))
     }

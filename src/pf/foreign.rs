@@ -1,8 +1,8 @@
-//! What the rulesets of others say: which anchors they call, and which redirects may stand in kport's way. The one place that
-//! decides which rulesets are read, whichever backend reads.
+//! The rulesets of others: which anchors they call, and which redirects may conflict with kport's. The one place that
+//! decides which rulesets are read, for every backend.
 //!
-//! Whatever somebody loads must not make kport fail, so each part of a rule that is not understood counts as "any": the
-//! redirect is then wider than it is, and never overlooked.
+//! No ruleset may make kport fail, so each part of a rule that is not supported counts as "any": the redirect then
+//! seems wider, and is never overlooked.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -14,9 +14,9 @@ use crate::pfconf::address::{Operand, Operator, Ports};
 use crate::pfconf::path::{self, Called, is_own};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
-/// Who reads what pf holds.
+/// Reads what pf holds.
 pub(crate) trait Reader {
-    /// Why it could not.
+    /// The error of a read.
     type Error;
     /// Shows each rule of one kind in an anchor; none if there is no such anchor.
     fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&Rule)) -> Result<(), Self::Error>;
@@ -24,7 +24,7 @@ pub(crate) trait Reader {
     fn children(&self, anchor: &str) -> Result<Vec<String>, Self::Error>;
 }
 
-/// A ruleset that was read from a file, with what stands in it for its anchors.
+/// A ruleset that was read from a file, with the anchors that are written in it.
 impl Reader for Conf {
     type Error = Infallible;
 
@@ -44,12 +44,11 @@ impl Reader for Conf {
     }
 }
 
-/// Every redirect that pf evaluates outside kport's anchors, in the main ruleset and in the anchors that are called from there,
-/// at whatever depth. What no ruleset calls takes no packet, and is left alone: so a tool whose anchor is not called is in
-/// nobody's way.
+/// Every redirect that pf evaluates outside kport's anchors, in the main ruleset and in the anchors that it calls, at
+/// any depth. An anchor that is not called takes no packets, and is not read: so it conflicts with nothing.
 pub(crate) fn redirects<R: Reader + ?Sized>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
     let mut found = Vec::new();
-    // filter rules of 15 have `rdr-to`; a binat rule gives an address of the host to another machine
+    // filter rules of 15 have `rdr-to`; a binat rule redirects an address of the host to another machine
     for kind in [RuleKind::Rdr, RuleKind::Binat, RuleKind::Filter] {
         let mut seen = HashSet::from([String::new()]);
         let mut waiting = vec![String::new()];
@@ -59,14 +58,14 @@ pub(crate) fn redirects<R: Reader + ?Sized>(reader: &R) -> Result<Vec<ForeignRed
                 Action::Call(_, called) => calls.push(Called::resolve(&anchor, called)),
                 _ => found.extend(redirect(&anchor, rule)),
             })?;
-            // kport's may be many: they are not asked for
+            // kport's may be many: these are not read
             for called in calls.into_iter().filter(|called| !is_own(&called.path)) {
                 let reached = called.anchors(|parent| reader.children(parent))?;
                 waiting.extend(reached.into_iter().filter(|path| !is_own(path) && seen.insert(path.clone())));
             }
         }
     }
-    // what is found must not depend on the order of the walk
+    // the result must not depend on the order of the walk
     found.sort_by(|a, b| (&a.anchor, &a.text).cmp(&(&b.anchor, &b.text)));
     Ok(found)
 }
@@ -76,12 +75,12 @@ pub(crate) fn of_conf(conf: &Conf) -> Vec<ForeignRedirect> {
     redirects(conf).unwrap_or_else(|never| match never {})
 }
 
-/// The redirect that a rule is, if it is one for a protocol that has ports.
+/// The redirect of a rule, if it has one for a protocol with ports.
 pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
     let when = &rule.when;
     let to = match &rule.action {
         Action::Translate { kind: RuleKind::Rdr, pool: Some(_), .. } => Some(&when.to),
-        // the address that it gives to another machine: rdr rules are asked first, and would take its packets
+        // the address that it redirects to another machine: rdr rules are evaluated first, and would take its packets
         // (pf_get_translation in sys/netpfil/pf/pf_lb.c)
         Action::Translate { kind: RuleKind::Binat, pool: Some(_), .. } => None,
         Action::Pass | Action::Match if rule.effects.rdr_to.is_some() => Some(&when.to),
@@ -96,7 +95,7 @@ pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
         Some(to) => bound(&to.address),
         None => rule.pools().flat_map(|pool| &pool.addresses).find_map(|at| bound(at.address.as_ref()?)),
     };
-    // "on ! em0" is every interface but one
+    // "on ! em0" is every interface but that one
     let on = when.on.as_ref().filter(|on| !on.not).and_then(|on| on.name.parse().ok()).map(Place::Interface);
     Some(ForeignRedirect {
         anchor: anchor.to_owned(),
@@ -109,8 +108,8 @@ pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
     })
 }
 
-/// The place that a destination stands for. `None` for networks, tables, ranges and `any`, which name no place, and for every
-/// address of the host, which is no more than `any`.
+/// The place that a destination stands for. `None` for networks, tables, ranges and `any`, which name no place, and for
+/// every address of the host, which is the same as `any` here.
 fn bound(to: &Operand) -> Option<Place> {
     match to {
         Operand::Network(network) if network.prefix_len() == network.max_prefix_len() => {
@@ -186,7 +185,7 @@ mod tests {
             ),
             ("rdr on em0 inet proto tcp from any to any port 8 <> 11 -> 10.0.0.2", "inet tcp em0 any"),
             ("rdr on em0 inet proto tcp from any to any port = http -> 10.0.0.2", "inet tcp em0 80"),
-            // as people write it
+            // as administrators write it
             ("rdr on em0 inet proto tcp from any to any port 2222 -> 10.0.0.2 port 22", "inet tcp em0 2222"),
             ("rdr on em0 proto tcp to port 2222 -> 10.0.0.2 port 22", "inet tcp em0 2222"),
             ("rdr log (to pflog1) on em0 proto tcp to (em1) port 2222 -> 10.0.0.2 port 22", "inet tcp em1 2222"),
@@ -223,7 +222,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever a later pfctl(8) prints behind `rdr`, it is reported, unless it is about a protocol without ports.
+        /// Whatever a later pfctl(8) prints after `rdr`, it is reported, unless it is about a protocol without ports.
         #[test]
         fn no_rdr_rule_is_overlooked(
             words in proptest::collection::vec(
@@ -255,10 +254,10 @@ mod tests {
             ("a/b", "..//*", "a", true),
             ("a/b", "/c", "c", false),
             ("a", "*", "a", true),
-            // a name like any other
+            // ".." is only special at the start
             ("", "x/../y", "x/../y", false),
             ("a", "/../y", "../y", false),
-            // pf refuses it: there is nothing above the main ruleset
+            // an error in pf: there is nothing above the main ruleset
             ("", "../c", "c", false),
             ("", "a*", "a*", false),
         ] {

@@ -1,11 +1,11 @@
-//! Apple's pf, by the `pfctl` crate. Type-checked, never run: macOS has no jails, and this is for who wants to try rules
-//! there against other hosts.
+//! Apple's pf, by the `pfctl` crate. Type-checked, never run: macOS has no jails, and this is for trying rules there
+//! with other hosts.
 //!
-//! What the crate cannot say is refused, but for two things, which make the rules wider than on FreeBSD: it has
-//! no tags, so that a pass rule also lets in what is sent straight to the target; and no dynamic addresses, so that
-//! `on "en0" ... to ("en0")` becomes `on "en0" ... to any`. It reads nothing back: anchors, labels, states and other
-//! tools' redirects are not known, each such question is [`Kind::Unsupported`], and what a transaction of the publisher
-//! asks first is one of them. That the main ruleset calls kport's anchors is known only once a load has added the calls.
+//! What the crate does not support is an error, with two exceptions, which make the rules wider than on FreeBSD: it has
+//! no tags, so a pass rule also passes what is sent straight to the target; and no dynamic addresses, so `on "en0" ...
+//! to ("en0")` becomes `on "en0" ... to any`. It reads nothing: anchors, labels, states and other tools' redirects are
+//! unknown, each of these calls is [`Kind::Unsupported`], and the publisher makes one of them first in a transaction.
+//! Whether the main ruleset calls kport's anchors is only known after a load, which adds the calls.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ use crate::rule::{self, Address, Match, Member, Rule, StateOptions};
 /// Apple's pf.
 #[derive(Clone, Debug, Default)]
 pub struct MacOs {
-    /// The main ruleset was seen to have the calls of kport's anchors, for [`MacOs::replace`] added what was missing.
+    /// The main ruleset has the calls of kport's anchors, since [`MacOs::replace`] has added what was missing.
     called: Cell<bool>,
 }
 
@@ -77,7 +77,7 @@ impl Firewall for MacOs {
 
     fn status(&self) -> Result<Status> {
         let enabled = PfCtl::new().and_then(|mut pf| pf.is_enabled()).map_err(failed)?;
-        // nat rules are refused, and so their call is never added
+        // nat rules are an error, so their call is never added
         Ok(Status { enabled, nat_anchor: false, rdr_anchor: self.called.get(), anchor: self.called.get() })
     }
 
@@ -111,7 +111,7 @@ fn redirect(matches: &Match, target: IpAddr, ports: PortRange) -> Result<Vec<Red
     Ok(made)
 }
 
-/// The rule that a pass rule is for one member of its lists.
+/// The pass rule for one member of its lists.
 fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<FilterRule> {
     let Rule::Pass { direction, log, quick, matches, tagged: _, state, labels: [_, label] } = rule else {
         return Err(Error::new(Kind::Internal, format!("no pass rule: {rule}")));
@@ -189,7 +189,7 @@ fn protocol(matches: &Match) -> Result<Proto> {
 }
 
 fn unsupported(what: &str) -> Error {
-    Error::new(Kind::Unsupported, format!("{what} is beyond the macOS backend; pfctl(8) itself can do it"))
+    Error::new(Kind::Unsupported, format!("the macOS backend does not support {what}; pfctl(8) does"))
 }
 
 fn failed(error: pfctl::Error) -> Error {
@@ -198,5 +198,5 @@ fn failed(error: pfctl::Error) -> Error {
         pfctl::ErrorKind::DeviceOpen => Kind::Permission,
         _ => Kind::System,
     };
-    Error::new(kind, format!("pf of macOS: {error}{source}; it takes root"))
+    Error::new(kind, format!("pf of macOS: {error}{source}; this needs root"))
 }

@@ -1,12 +1,13 @@
-//! pf by way of pfctl(8): the program that always fits its kernel.
+//! pf through pfctl(8), the program that always fits its kernel.
 //!
-//! What it answers was seen on FreeBSD 15.1 and read in sbin/pfctl for 14. Its exit status says little: `-s` leaves with 0
-//! though the anchor is missing or the kernel refused, so what it writes to standard error decides.
+//! Its output was seen on FreeBSD 15.1, and read in sbin/pfctl of 14. Its exit status means little: `-s` exits with 0
+//! even if the anchor is missing or the kernel refused, so standard error decides.
 //!
-//! A run costs far more than what it does, so one run does what it can: pfctl(8) shows before it loads (main in
-//! sbin/pfctl/pfctl.c). Publishing takes three: the main ruleset's translation and filter rules, the load, which says as well
-//! whether pf is enabled; and a fourth where nobody else says which interfaces are skipped ([`Pfctl::skips_from`]), since pfctl
-//! shows one thing a run. The same again takes two, unpublishing two, a list of all jails two.
+//! Running it costs far more than what it does, so one run does as much as possible: pfctl(8) shows before it loads
+//! (main in sbin/pfctl/pfctl.c). Publishing takes three runs: the main ruleset's translation rules, its filter rules,
+//! and the load, which also shows whether pf is enabled. A fourth is needed if nothing else reports which interfaces
+//! are skipped ([`Pfctl::skips_from`]), since pfctl shows one thing for each run. Publishing the same ports again takes
+//! two, unpublishing two, a list of all jails two.
 
 mod braces;
 mod run;
@@ -34,15 +35,15 @@ use crate::rule::{self, Rule};
 use braces::{Call, Place};
 pub use run::Run;
 
-/// Where FreeBSD has pfctl(8).
+/// The path of pfctl(8) on FreeBSD.
 pub const PROGRAM: &str = "/sbin/pfctl";
 
-/// The pauses between two tries while pf is busy: from this, doubled each time, to the longest, each of them shortened at
-/// random so that two who wait do not meet again.
+/// The pauses between two tries while pf is busy: from this one, doubled each time, to the longest; each is shortened
+/// at random so that two waiting processes do not collide again.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Of the time that a load has, what is kept for verifying the result if it ends strangely.
+/// The part of a load's time that is kept for checking the result if the load ends abnormally.
 const VERIFY_TIME: Duration = Duration::from_secs(1);
 
 /// The program pfctl(8).
@@ -56,24 +57,24 @@ pub struct Pfctl {
     lock: RefCell<Option<OwnedFd>>,
 }
 
-/// What this transaction has read on its way, for the questions at its end: [`Firewall::foreign_redirects`] begins anew and reads the
-/// main ruleset, [`Firewall::replace`] whether pf is enabled.
+/// What this transaction has read, for its later steps: [`Firewall::foreign_redirects`] starts again and reads the main
+/// ruleset, [`Firewall::replace`] reads whether pf is enabled.
 #[derive(Default)]
 struct Seen {
-    /// What `-sn` shows, by anchor: nat, rdr and binat rules.
+    /// The output of `-sn`, by anchor: nat, rdr and binat rules.
     translations: BTreeMap<String, Arc<Conf>>,
     filter: Option<Arc<Conf>>,
     enabled: Option<bool>,
 }
 
-/// What sees every run of the program.
+/// Called after each run of the program.
 pub type Trace = dyn Fn(&Run<'_>) + Send + Sync;
 
-/// What tells the interfaces and groups that pf does not look at (`set skip on`); `None` where it cannot.
+/// Returns the interfaces and groups that pf skips (`set skip on`); `None` if it cannot.
 pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
 
 impl Pfctl {
-    /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.
+    /// `program` is an absolute path, [`PROGRAM`] except in tests; no call lasts longer than `deadline`.
     pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
         Pfctl {
             program: program.into(),
@@ -85,14 +86,14 @@ impl Pfctl {
         }
     }
 
-    /// The same, and `trace` sees every run.
+    /// Calls `trace` after each run.
     #[must_use]
     pub fn traced(mut self, trace: Box<Trace>) -> Pfctl {
         self.trace = Some(trace);
         self
     }
 
-    /// The same, and `skips` is asked which interfaces pf does not look at, before a run of pfctl is spent on that.
+    /// Gets the skipped interfaces from `skips` rather than from a run of pfctl.
     #[must_use]
     pub fn skips_from(mut self, skips: Box<Skips>) -> Pfctl {
         self.skips = Some(skips);
@@ -101,7 +102,7 @@ impl Pfctl {
 
     fn run(&self, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
         if !self.program.is_absolute() {
-            return Err(Error::new(Kind::Argument, format!("{} is no absolute path", self.program.display())));
+            return Err(Error::new(Kind::Argument, format!("{} is not an absolute path", self.program.display())));
         }
         let start = Instant::now();
         let lock = self.lock.borrow();
@@ -113,7 +114,7 @@ impl Pfctl {
         made.map_err(|error| {
             let run = format!("run {}", self.program.display());
             match error.kind() {
-                // a path that somebody chose; without pf(4) there is none at the usual one
+                // a path that the user gave; without pf(4) the usual one is missing
                 io::ErrorKind::NotFound if self.program != Path::new(PROGRAM) => {
                     Error::new(Kind::Argument, format!("{run}: not found; give the path of pfctl(8)"))
                 }
@@ -126,14 +127,14 @@ impl Pfctl {
         })
     }
 
-    /// Runs pfctl, again and again while another program holds pf or takes away what it looks at, up to `deadline`.
+    /// Runs pfctl until `deadline`, again while another program holds pf or removes what it reads.
     fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
         let mut took = Duration::ZERO;
         loop {
             let start = Instant::now();
-            // no try that can only be cut off
+            // no run that can only be cut off
             if start + took >= deadline {
                 let why = match tries {
                     0 => "the time is up".to_owned(),
@@ -146,10 +147,10 @@ impl Pfctl {
             }
             let output = self.run(arguments, input, deadline)?;
             let said = complaints(&output);
-            // pf_ioctl.c: a ticket that is out of date, since somebody else began a load; rules of other anchors count too
+            // pf_ioctl.c: a ticket that is out of date, since another load has begun; rules of other anchors count too
             let busy = said.iter().any(|line| line.ends_with("Device busy"));
-            // the beginning of an answer: an anchor below went while -sA was on its way through all of them, and that is
-            // no word about the others (pfctl_walk_anchors in sbin/pfctl/pfctl.c leaves with 1); or this one just went
+            // part of the output: an anchor was removed while -sA listed all of them, which tells nothing about the
+            // others (pfctl_walk_anchors in sbin/pfctl/pfctl.c exits with 1); or this one was just removed
             let cut = !output.stdout.is_empty() && !said.is_empty() && said.iter().all(|line| gone(line));
             if !busy && !cut {
                 return Ok(output);
@@ -161,7 +162,7 @@ impl Pfctl {
         }
     }
 
-    /// What `pfctl -s` prints; nothing for an anchor that is not there.
+    /// The output of `pfctl -s`; empty for an anchor that does not exist.
     fn show(&self, anchor: &str, what: &[&str]) -> Result<String> {
         let mut arguments = vec!["-q"];
         if !anchor.is_empty() {
@@ -180,7 +181,7 @@ impl Pfctl {
             {
                 Ok(String::new())
             }
-            // with the status lost, half a line is the sign of a sudden end
+            // without the status, half a line is the sign of a sudden end
             End::Exit(0) | End::Unknown
                 if complaints.is_empty() && output.stdout.last().is_none_or(|last| *last == b'\n') =>
             {
@@ -190,10 +191,10 @@ impl Pfctl {
         }
     }
 
-    /// Kills the states with this label, and says how many.
+    /// Kills the states with this label, and returns how many.
     fn kill(&self, label: &Label) -> Result<u64> {
         let doing = format!("kill the states of {label}");
-        // no -q: the number is among what that silences
+        // no -q: it also silences the number
         let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline.get())?;
         match (output.end, complaints(&output).as_slice()) {
             (End::Exit(0) | End::Unknown, [line]) => {
@@ -205,7 +206,7 @@ impl Pfctl {
     }
 
     fn enabled(&self) -> Result<bool> {
-        let doing = "ask whether pf is enabled";
+        let doing = "read whether pf is enabled";
         let output = self.call(doing, &["-s", "Running"], "", self.deadline.get())?;
         match (output.end, output.stdout.trim_ascii()) {
             (End::Exit(0) | End::Unknown, b"Enabled") => Ok(true),
@@ -214,18 +215,18 @@ impl Pfctl {
         }
     }
 
-    /// The rules that `-sn` or `-sr` shows.
+    /// The rules that `-sn` or `-sr` prints.
     fn rules(&self, anchor: &str, what: &str) -> Result<Conf> {
         Ok(Conf::of_output(&self.show(anchor, &[what, "-P"])?))
     }
 
-    /// The same of translation rules, read once in a transaction.
+    /// The translation rules of an anchor, read once for each transaction.
     fn translations(&self, anchor: &str) -> Result<Arc<Conf>> {
         let known = self.seen.borrow().translations.get(anchor).cloned();
         known.map_or_else(|| self.rules(anchor, "-sn").map(Arc::new), Ok)
     }
 
-    /// The filter rules of the main ruleset, read once in a transaction.
+    /// The filter rules of the main ruleset, read once for each transaction.
     fn filter(&self) -> Result<Arc<Conf>> {
         let known = self.seen.borrow().filter.clone();
         known.map_or_else(|| self.rules("", "-sr").map(Arc::new), Ok)
@@ -240,9 +241,9 @@ impl Pfctl {
         Ok(shown.lines().filter_map(|line| line.strip_suffix(" (skip)")).map(str::to_owned).collect())
     }
 
-    /// Those of the tables named that an anchor has, each with what it holds.
+    /// The named tables that an anchor has, each with its contents.
     fn tables(&self, anchor: &str, named: &BTreeSet<&str>) -> Result<BTreeMap<String, table::Table>> {
-        // also those that pfctl makes itself, of lists: __automatic_a2508139_0
+        // also those that pfctl creates itself, for lists: __automatic_a2508139_0
         let is_name = |name: &&&str| name.trim_start_matches('_').parse::<Table>().is_ok();
         let named: Vec<&str> = named.iter().filter(is_name).copied().collect();
         if named.is_empty() {
@@ -257,7 +258,7 @@ impl Pfctl {
         there.map(one).collect()
     }
 
-    /// Whether an anchor's rules of these kinds are those of `rules`.
+    /// Whether an anchor has exactly the rules of these kinds that are in `rules`.
     fn shows(&self, anchor: &Anchor, what: &str, kinds: &[RuleKind], rules: &[Rule]) -> Result<bool> {
         let shown = self.rules(anchor.path(), what)?;
         let wanted: Conf = rule::text(rules).parse()?;
@@ -295,11 +296,11 @@ impl foreign::Reader for Pfctl {
     }
 
     fn children(&self, anchor: &str) -> Result<Vec<String>> {
-        // -v: also those that begin with "_"
+        // -v: also names that begin with "_"
         let listed = self.show(anchor, &["-v", "-sA"])?;
         let below = if anchor.is_empty() { String::new() } else { format!("{anchor}/") };
         let paths = listed.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(below.as_str()));
-        // 15 lists those at any depth
+        // 15 lists anchors at any depth
         Ok(paths.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect())
     }
 }
@@ -325,9 +326,9 @@ impl Firewall for Pfctl {
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         let text = rule::text(rules);
         let doing = format!("load anchor {anchor}");
-        // -o none: the optimizer would merge rules and make tables
+        // -o none: the optimizer would merge rules and create tables
         let mut arguments = vec!["-q", "-o", "none", "-a", anchor.path()];
-        // what a publish will ask next
+        // what a publish reads next
         let status = self.seen.borrow().filter.is_some();
         if status {
             arguments.extend(["-s", "info"]);
@@ -338,34 +339,34 @@ impl Firewall for Pfctl {
         self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
-            // it leaves so before the commit, or because of it
+            // this exit is before the commit, or because of it
             End::Exit(status) if status != 0 => return Err(explain(&doing, &output, &text)),
             _ => explain(&doing, &output, &text),
         };
-        // it may have come as far as the commit, or not: the anchor tells
+        // it may have committed or not: the anchor shows
         match self.holds(anchor, rules) {
             Ok(true) => Ok(()),
             Ok(false) => Err(error.and("the anchor holds what it held before")),
-            // not Busy, which says that nothing was changed
+            // not Busy, which means that nothing was changed
             Err(second) => {
-                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is not known ({second})")))
+                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is unknown ({second})")))
             }
         }
     }
 
-    /// An anchor whose load was cut off may be among them though it holds nothing: loading it again, or nothing into it,
-    /// sets that right.
+    /// An anchor whose load was cut off may be in the list although it is empty; loading or clearing it again corrects
+    /// that.
     fn anchors(&self) -> Result<Vec<String>> {
         let listed = self.show(PARENT, &["-sA"])?;
         let children = listed.lines().filter_map(|line| line.trim_start().strip_prefix(PARENT)?.strip_prefix('/'));
-        // 14 lists one level, 15 all of them
+        // 14 lists one level, 15 all levels
         let made: BTreeSet<&str> = children.filter(|name| !name.contains('/')).collect();
         Ok(made.into_iter().map(str::to_owned).collect())
     }
 
     fn clear(&self, anchor: &Anchor) -> Result<bool> {
         let doing = format!("clear anchor {anchor}");
-        // what there was, and then nothing
+        // show the rules, then load nothing
         let arguments = ["-q", "-a", anchor.path(), "-sr", "-f", "-"];
         let output = self.call(&doing, &arguments, "", self.deadline.get())?;
         let complaints = complaints(&output);
@@ -373,13 +374,13 @@ impl Firewall for Pfctl {
             End::Exit(0) if complaints.iter().all(|line| gone(line)) => {}
             End::Exit(0 | 1) | End::Unknown if !complaints.is_empty() => {
                 let error = explain(&doing, &output, "");
-                // DIOCXBEGIN failed, so pf is there, and the anchor may hold what it held
+                // DIOCXBEGIN failed, so pf is there, and the anchor may still hold its rules
                 return Err(match complaints.iter().any(|line| line.contains("pfctl_rules")) {
                     true => Error::new(Kind::System, error.to_string()),
                     false => error,
                 });
             }
-            // it may have come as far as the commit, or not
+            // it may have committed or not
             _ if self.holds(anchor, &[])? => {}
             _ => return Err(explain(&doing, &output, "")),
         }
@@ -393,7 +394,7 @@ impl Firewall for Pfctl {
             .map(|line| {
                 counters(line).ok_or_else(|| {
                     let why =
-                        format!("pfctl -sl in anchor {anchor}: {} is no line of labels and counters", quoted(line));
+                        format!("pfctl -sl in anchor {anchor}: {} is not a line of labels and counters", quoted(line));
                     Error::new(Kind::System, why)
                 })
             })
@@ -406,8 +407,8 @@ impl Firewall for Pfctl {
             && self.shows(anchor, "-sn", &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat], rules)?)
     }
 
-    /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none, and what the
-    /// main ruleset says was seen when the jail was published: `kport doctor` looks again.
+    /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none,
+    /// and the main ruleset was read when the jail was published: `kport doctor` reads it again.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
         if !self.shows(anchor, "-sr", &[RuleKind::Filter], rules)? {
             return Ok(None);
@@ -415,7 +416,7 @@ impl Firewall for Pfctl {
         Ok(Some(Status { enabled: self.enabled()?, nat_anchor: true, rdr_anchor: true, anchor: true }))
     }
 
-    /// Two runs, where the main ruleset calls kport's anchors: pfctl(8) walks through all that is called.
+    /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let translations = self.show("*", &["-sn", "-P"])?;
         let Some(translations) = nested::children(&translations) else { return pf::one_by_one(self) };
@@ -462,7 +463,7 @@ impl Firewall for Pfctl {
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
-        // without -v: only those that are active
+        // without -v: active tables only
         Ok(self.show("", &["-sT"])?.lines().any(|name| name == table.as_str()))
     }
 
@@ -486,7 +487,7 @@ impl Firewall for Pfctl {
                 }
                 conf.append(&shown);
             }
-            // kport's rules name those of the main ruleset
+            // kport's rules use the tables of the main ruleset
             if !at.path.is_empty() && !path::is_own(&at.path) {
                 conf.tables = self.tables(&at.path, &conf.named_tables())?;
             }
@@ -509,7 +510,7 @@ impl Firewall for Pfctl {
 
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
         let anchors = self.show("", &["-v", "-sA"])?.lines().count();
-        // "anchors       hard limit      512": new in 15, and 0 is none
+        // "anchors       hard limit      512": new in 15, and 0 means no limit
         let limits = self.show("", &["-sm"])?;
         let limit = |line: &str| {
             let [what, "hard", "limit", number] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
@@ -519,7 +520,7 @@ impl Firewall for Pfctl {
     }
 }
 
-/// What the first line of `-s info` says (print_status in sbin/pfctl/pfctl_parser.c).
+/// Reads the first line of `-s info` (print_status in sbin/pfctl/pfctl_parser.c).
 fn enabled(shown: &[u8]) -> Option<bool> {
     let rest = shown.strip_prefix(b"Status: ")?;
     [(&b"Enabled"[..], true), (b"Disabled", false)]
@@ -527,7 +528,7 @@ fn enabled(shown: &[u8]) -> Option<bool> {
         .find_map(|(word, is)| rest.starts_with(word).then_some(is))
 }
 
-/// The lines of standard error that mean something.
+/// The lines of standard error that matter.
 fn complaints(output: &Output) -> Vec<String> {
     // pfctl_test_altqsupport in sbin/pfctl/pfctl.c, with -v
     const NOTICES: [&str; 2] = ["No ALTQ support in kernel", "ALTQ related functions disabled"];
@@ -539,9 +540,9 @@ fn complaints(output: &Output) -> Vec<String> {
         .collect()
 }
 
-/// Whether a line says that there is no such anchor, or none any more. 14 and 15 have words of their own for it, and
-/// `-sn` others than `-sr`. The kernel says EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c), for
-/// which `-sA` of 14 has no words: it knows EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
+/// Whether a line means that there is no such anchor, or that it was just removed. 14 and 15 print different messages,
+/// and so do `-sn` and `-sr`. The kernel returns EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c);
+/// `-sA` of 14 has a message for EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
 fn gone(line: &str) -> bool {
     let line = line.strip_prefix("pfctl: ").unwrap_or(line);
     const CALLS: [&str; 5] = ["DIOCGETRULES", "DIOCGETRULE", "DIOCGETRULENV", "DIOCGETRULESETS", "DIOCGETRULESET"];
@@ -567,7 +568,7 @@ fn counters_of(counted: nested::Counted) -> Counters {
     Counters { evaluations, packets, bytes, states }
 }
 
-/// A rule as the kernel has it, and pfctl(8) prints it: a network of all addresses is any.
+/// A rule as the kernel holds it, and pfctl(8) prints it: a network of all addresses is any.
 fn canonical(rule: &pfconf::rule::Rule) -> pfconf::rule::Rule {
     let mut rule = rule.clone();
     for side in [&mut rule.when.from, &mut rule.when.to] {
@@ -578,21 +579,19 @@ fn canonical(rule: &pfconf::rule::Rule) -> pfconf::rule::Rule {
     rule
 }
 
-/// The error for a run that did not do what it should. `rules` is what it was given to load.
+/// The error of a run that failed. `rules` is its input.
 fn explain(doing: &str, output: &Output, rules: &str) -> Error {
     let said = complaints(output);
     let said = if said.is_empty() { "nothing".to_owned() } else { quoted(&said.join(" / ")) };
     let (kind, why) = match output.end {
         End::TimedOut => (
             Kind::Busy,
-            format!(
-                "pfctl was not done when the time was up, and was killed (it said {said}); try again with more time"
-            ),
+            format!("pfctl did not finish in time, and was killed (it printed {said}); try again with more time"),
         ),
         End::Signal(signal) => (
             Kind::System,
             format!(
-                "pfctl was killed by signal {signal} (it said {said}); see dmesg(8) for the reason, then try again"
+                "pfctl was killed by signal {signal} (it printed {said}); see dmesg(8) for the reason, then try again"
             ),
         ),
         End::TooMuch => {
@@ -603,14 +602,14 @@ fn explain(doing: &str, output: &Output, rules: &str) -> Error {
     Error::new(kind, format!("{doing}: {why}"))
 }
 
-/// What the words of pfctl(8) mean, and what to do.
+/// The meaning of pfctl(8)'s messages, and what to do.
 fn reason(output: &Output, rules: &str) -> (Kind, String) {
     let lines = complaints(output);
     let has = |part: &str| lines.iter().any(|line| line.contains(part));
     let said = quoted(&lines.join(" / "));
     if lines.is_empty() {
         return match output.end {
-            End::Exit(status) => (Kind::System, format!("pfctl left with exit status {status} and said nothing")),
+            End::Exit(status) => (Kind::System, format!("pfctl exited with status {status} and printed nothing")),
             _ => {
                 let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
                 (Kind::System, why.to_owned())
@@ -627,14 +626,14 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
     } else if has("Failed to open netlink") {
         (Kind::Unavailable, "pfctl cannot talk to the kernel: `kldload netlink`, or reboot after an upgrade")
     } else if has("Operation not permitted") || has("Permission denied") {
-        (Kind::Permission, "pf lets nobody change rules here: run as root, with kern.securelevel below 3")
+        (Kind::Permission, "pf rules cannot be changed here: run as root, with kern.securelevel below 3")
     } else if has("Inappropriate ioctl") || has("Operation not supported by device") {
-        // not Unavailable: pf may be there and hold rules
+        // not Unavailable: pf may be loaded and hold rules
         (Kind::System, "pfctl and the kernel are of different releases: finish the upgrade and reboot")
     } else if has("usage:") || has("Unknown show modifier") {
-        (Kind::Unsupported, "this pfctl does not know the command; kport needs FreeBSD 14 or later")
+        (Kind::Unsupported, "this pfctl does not support the command; kport needs FreeBSD 14 or later")
     } else if has("pfctl_rules") && !has("strlcpy") {
-        // DIOCXBEGIN failed, and pfctl keeps the reason for itself
+        // DIOCXBEGIN failed, and pfctl does not print the reason
         (
             Kind::Unavailable,
             "pf refused to begin: see `pfctl -sm` for the limit of anchors, raise it with `set limit anchors`",
@@ -644,9 +643,9 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
     } else if has("strlcpy") || has("anchor names beginning") || has("Syntax error") {
         (Kind::Internal, "a defect in kport: please report it")
     } else {
-        (Kind::System, "not an answer that kport knows: run `pfctl -vnf /etc/pf.conf` and see `dmesg`")
+        (Kind::System, "an unknown message: run `pfctl -vnf /etc/pf.conf` and see `dmesg`")
     };
-    (kind, format!("pfctl said {said}: {remedy}"))
+    (kind, format!("pfctl printed {said}: {remedy}"))
 }
 
 /// `stdin:2: syntax error`, with the line that was sent.
@@ -655,6 +654,6 @@ fn refused(line: &str, rules: &str) -> String {
     let sent = number.parse::<usize>().ok().and_then(|n| rules.lines().nth(n.checked_sub(1)?)).unwrap_or("");
     let why = why.trim();
     format!(
-        "pfctl refused line {number}, `{sent}`: {why}: a defect in kport, or a pfctl that it does not know; please report it"
+        "pfctl refused line {number}, `{sent}`: {why}: a defect in kport, or an unsupported pfctl; please report it"
     )
 }

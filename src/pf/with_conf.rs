@@ -1,4 +1,4 @@
-//! A firewall whose main ruleset is a file: what pf would do with it, before it is loaded or where there is no pf.
+//! A firewall whose main ruleset is a file: what pf would do with it, before it is loaded or on a host without pf.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use crate::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, for
 use crate::pfconf::Conf;
 use crate::rule::Rule;
 
-/// The main ruleset of a file, with kport's anchors as another firewall holds them. Nothing is loaded through it.
+/// The main ruleset of a file, with kport's anchors as another firewall holds them. It loads nothing.
 pub struct WithConf<'a> {
     firewall: &'a dyn Firewall,
     conf: Arc<Conf>,
 }
 
 impl<'a> WithConf<'a> {
-    /// `conf` in the place of the main ruleset of `firewall`.
+    /// `conf` in place of the main ruleset of `firewall`.
     pub fn new(conf: Conf, firewall: &'a dyn Firewall) -> WithConf<'a> {
         WithConf { firewall, conf: Arc::new(conf) }
     }
 
     fn refuse<T>(&self) -> Result<T> {
-        Err(Error::new(Kind::Unsupported, "a pf.conf(5) that is only read changes nothing; leave --pf-conf out"))
+        Err(Error::new(Kind::Unsupported, "--pf-conf only reads a file, nothing can be changed; leave it out"))
     }
 }
 

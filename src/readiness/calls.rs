@@ -1,4 +1,4 @@
-//! Whether the main ruleset calls kport's anchors for every packet, and before what is final.
+//! Whether the main ruleset calls kport's anchors for every packet, and before a final rule.
 
 use super::packets::main_ruleset;
 use super::{Findings, RELOAD, Surroundings};
@@ -6,8 +6,8 @@ use crate::error::{Problem, Result, quoted};
 use crate::pfconf::rule::{Action, RuleKind};
 use crate::publication::Publication;
 
-/// A call with a condition is a problem where what is published does not arrive; where it does, it may be meant so, as may a rule
-/// that ends the evaluation before the call.
+/// A call with a condition is a problem if published ports do not arrive; otherwise it may be intended, as may a quick
+/// rule before the call.
 pub fn calls<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication> + Clone,
@@ -22,7 +22,7 @@ pub fn calls<'a>(
             let keyword = kind.call();
             calls.iter().all(|call| !call.conditions().is_empty()).then(|| Problem {
                 seen: format!(
-                    "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is passed over for other packets"
+                    "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is skipped for other packets"
                 ),
                 remedy: format!("write in /etc/pf.conf: {keyword} \"kport/*\", {RELOAD}"),
             })
@@ -40,10 +40,12 @@ pub fn calls<'a>(
         if rule.action == Action::Block && rule.quick && text != last {
             found.warnings.push(Problem {
                 seen: format!(
-                    "{} stands before anchor \"kport/*\", and is final for published ports as well",
+                    "{} comes before anchor \"kport/*\", and is final for published ports as well",
                     quoted(text)
                 ),
-                remedy: format!("if that is not meant, move the line after the anchor line in /etc/pf.conf, {RELOAD}"),
+                remedy: format!(
+                    "if that is not intended, move the line after the anchor line in /etc/pf.conf, {RELOAD}"
+                ),
             });
         }
         last = text;

@@ -1,4 +1,4 @@
-//! Whether the interfaces and addresses that a jail is published on are there.
+//! Whether the interfaces and addresses that a jail is published on exist.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +24,13 @@ pub fn interfaces<'a>(
             Place::Any | Place::AnyOf(_) => continue,
             Place::Address(address) if outer.is_empty() && !address.is_loopback() => problem(
                 format!("the host does not have the address {address}, on which {jail} is published"),
-                "give it to an interface, or publish on another; the host's: ifconfig".to_owned(),
+                "add it to an interface, or publish on another address (to list them: ifconfig)".to_owned(),
             ),
             Place::Address(_) => continue,
             Place::Interface(name) if outer.is_empty() => problem(
                 format!("there is no interface or group {name}, on which {jail} is published; its rules wait for it"),
                 format!(
-                    "make it, or publish on one of: {}",
+                    "create it, or publish on one of: {}",
                     around.interfaces.iter().map(|i| i.name.to_string()).collect::<Vec<_>>().join(" ")
                 ),
             ),
@@ -42,7 +42,7 @@ pub fn interfaces<'a>(
                 let text = format!("{name}, on which {jail} is published, has no {family} address");
                 let remedy = format!("ifconfig {} {family} ADDRESS/PREFIX alias", outer[0].name);
                 let other = |r: &Redirect| r.place == place && r.family() == family.other();
-                // a jail with both families on a host with one is as reachable as it can be
+                // a jail with both families on a host with one cannot be reached better
                 let served = has(family.other()) && publication.redirects.iter().any(other);
                 (!served, Problem { seen: text, remedy })
             }

@@ -1,4 +1,4 @@
-//! Whether the main ruleset lets the packets through: packets sent through the evaluator with the rules that pf has.
+//! Whether the main ruleset passes the packets: sends packets through the evaluator with the rules that pf has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::publication::{Publication, Redirect};
 use crate::rules;
 use crate::trace::{Party, Release, TraceStep, Verdict, World};
 
-/// `set skip` on an interface at which pf has to look.
+/// `set skip` on an interface where pf must filter.
 pub fn skip<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
@@ -32,7 +32,7 @@ pub fn skip<'a>(
     };
     for (publication, redirect) in redirects(publications) {
         for interface in around.outer(redirect.place, redirect.family())? {
-            need(interface, format!("where {} is published", publication.jail.mention()));
+            need(interface, format!("on which {} is published", publication.jail.mention()));
         }
         let options = &publication.options;
         if let Some(via) = around.via(redirect.target).filter(|_| options.hairpin || options.host_access) {
@@ -47,17 +47,17 @@ pub fn skip<'a>(
         }
     }
     let finding = |(interface, (name, why)): (Interface, (Interface, String))| {
-        let mut remedy = format!("take {name} out of the set skip line in /etc/pf.conf, {RELOAD}");
+        let mut remedy = format!("remove {name} from the set skip line in /etc/pf.conf, {RELOAD}");
         if interface.as_str() == "lo0" {
-            remedy.push_str("; let lo0 pass there by: pass quick on lo0 no state");
+            remedy.push_str("; to pass lo0, add there: pass quick on lo0 no state");
         }
-        Problem { seen: format!("set skip on {name}: pf does not look at {interface}, {why}"), remedy }
+        Problem { seen: format!("set skip on {name}: pf does not filter {interface}, {why}"), remedy }
     };
     Ok(needed.into_iter().map(finding).collect())
 }
 
-/// Rules that block IPv6 neighbour discovery, without which nothing arrives. A main ruleset that cannot be read has none:
-/// [`main_ruleset`] says so.
+/// Rules that block IPv6 neighbour discovery, without which nothing arrives. A main ruleset that cannot be read has
+/// none: [`main_ruleset`] reports it.
 pub fn neighbour_discovery<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
@@ -94,9 +94,9 @@ pub fn neighbour_discovery<'a>(
     Ok(blocked.into_iter().map(finding).collect())
 }
 
-/// The rule that keeps IPv6 neighbour discovery (icmp6) from passing an interface, if one does. Its addresses are link-local,
-/// multicast and what is asked for: a block of certain addresses is not taken to be meant for it, a pass of certain
-/// addresses is if it names icmp6.
+/// The rule that blocks IPv6 neighbour discovery (icmp6) on an interface, if there is one. Its addresses are
+/// link-local, multicast and the target: a block of certain addresses is not taken to be meant for it; a pass of
+/// certain addresses is, if it names icmp6.
 fn blocks_neighbours<'a>(
     main: &'a Conf,
     all: &[HostInterface],
@@ -132,8 +132,8 @@ fn blocks_neighbours<'a>(
     last.filter(|rule| rule.action == Action::Block).map(|rule| &*rule.origin.text)
 }
 
-/// Sends the first packet of each redirect through the evaluator, with the real main ruleset and the redirect's own rules. The
-/// warning is that a ruleset could not be read.
+/// Sends the first packet of each redirect through the evaluator, with the real main ruleset and the redirect's own
+/// rules. A ruleset that could not be read is a warning.
 pub fn main_ruleset<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
@@ -149,7 +149,7 @@ pub fn main_ruleset<'a>(
     for (path, conf) in around.rulesets.iter().filter(|(path, _)| !own(path)) {
         if let Some(unread) = conf.unread().first() {
             let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
-            found.warnings.push(Problem { seen: format!("not looked at: {place}: {unread}"), remedy: String::new() });
+            found.warnings.push(Problem { seen: format!("not evaluated: {place}: {unread}"), remedy: String::new() });
             return Ok(found);
         }
         world.load_conf(path, conf);
@@ -161,8 +161,8 @@ pub fn main_ruleset<'a>(
         if probes.is_empty() {
             continue;
         }
-        // what should be there, so that what is missing is no reason here; its own rules alone, so that a thousand mappings
-        // do not each pay for the others
+        // the rules that should be there, so that missing rules are not a reason here; its own rules alone, so that a
+        // thousand mappings do not each evaluate those of the others
         let alone = Publication {
             jail: publication.jail.clone(),
             redirects: vec![*redirect],
@@ -172,7 +172,7 @@ pub fn main_ruleset<'a>(
         let mut loaded = world.clone();
         loaded.load(publication.jail.anchor().path(), &rules::rules(&alone))?;
         for (sender, from, to) in probes {
-            // no states of the probe before
+            // no states of an earlier probe
             let trace = loaded.clone().trace(&sender, redirect.protocol, from, to);
             if trace.verdict == Verdict::Depends {
                 let seen = format!("{} from {sender} to {redirect}", publication.jail.mention());
@@ -198,7 +198,7 @@ pub fn main_ruleset<'a>(
         let more = if lost.len() > 1 { format!(" (and {} more)", lost.len() - 1) } else { String::new() };
         Problem {
             seen: format!("{}{more}: {reason}", lost[0]),
-            remedy: format!("let it pass in /etc/pf.conf, or move that line behind anchor \"kport/*\", {RELOAD}"),
+            remedy: format!("pass it in /etc/pf.conf, or move that line after anchor \"kport/*\", {RELOAD}"),
         }
     }));
     Ok(found)
@@ -210,7 +210,7 @@ fn redirects<'a>(
     publications.into_iter().flat_map(|publication| publication.redirects.iter().map(move |r| (publication, r)))
 }
 
-/// The packets to try a redirect with: from outside, and from the host where it has access.
+/// The packets to try a redirect with: from outside, and from the host if it has access.
 fn probes(
     around: &Surroundings<'_>,
     publication: &Publication,
@@ -227,7 +227,7 @@ fn probes(
         [] => Some(stranger),
         sources => sources.iter().find_map(|source| match source {
             Source::Network(network) if Family::of(network.addr()) == family => network.hosts().next(),
-            // whoever is in a table is not known here
+            // the addresses in a table are unknown here
             Source::Network(_) | Source::Table(_) => None,
         }),
     };
@@ -250,7 +250,7 @@ fn probes(
     Ok(probes)
 }
 
-/// Why a packet did not arrive.
+/// The reason why a packet did not arrive.
 fn reason(steps: &[TraceStep]) -> String {
     let deciding = steps.iter().rev().find_map(|step| match step {
         TraceStep::Rule { anchor, text } => Some((anchor, text)),

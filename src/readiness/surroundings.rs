@@ -1,4 +1,4 @@
-//! What the questions are asked of: the host, and the rules of pf that are not kport's.
+//! What the checks use: the host, and the rules of pf that are not kport's.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Surroundings<'a> {
     pub host: &'a dyn Host,
     /// Its interfaces.
     pub interfaces: &'a [HostInterface],
-    /// pf's rulesets by path; the main one's path is empty. Those that are not here hold nothing.
+    /// pf's rulesets by path; the main one's path is empty. A missing ruleset is empty.
     pub rulesets: &'a [(String, Arc<Conf>)],
 }
 
@@ -37,18 +37,18 @@ impl<'a> Surroundings<'a> {
         })
     }
 
-    /// The interface that leads to a target; `None` for the host's own address, and where none is known.
+    /// The interface that leads to a target; `None` for the host's own address, and if none is known.
     pub fn via(&self, target: IpAddr) -> Option<Interface> {
         Interfaces(self.interfaces).leads_to(target).unwrap_or(None)
     }
 
-    /// Whether an integer sysctl is there, and not 0.
+    /// Whether an integer sysctl exists, and is not 0.
     pub fn sysctl_is_on(&self, name: &str) -> Result<bool> {
         Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
     }
 }
 
-/// The address by which outsiders know an interface.
+/// The address of an interface that outside hosts use.
 pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(_) => true,

@@ -1,4 +1,4 @@
-//! The pf.conf(5) text of rules. It is what pfctl(8) is given, and what `kport rules` prints.
+//! The pf.conf(5) text of rules: the input of pfctl(8), and the output of `kport rules`.
 
 use std::fmt::{self, Write as _};
 use std::num::NonZeroU32;
@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use super::{Address, Match, Rate, Rule, StateOptions, Tag};
 use crate::net::{Interface, JAIL_GROUPS, PortRange};
 
-/// The rules as pf.conf(5) text, a line each.
+/// The rules as pf.conf(5) text, one line each.
 pub fn text(rules: &[Rule]) -> String {
     let mut text = String::with_capacity(160 * rules.len());
     for rule in rules {
@@ -78,7 +78,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// As pf.conf(5) has it: ":" is no part of an unquoted word in pfctl's lexer.
+/// In quotes, because ":" cannot be in an unquoted word of pfctl's lexer.
 struct QuotedTag<'a>(&'a Tag);
 
 impl fmt::Display for QuotedTag<'_> {
@@ -99,7 +99,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// ` (max 100, source-track rule, max-src-conn 10)`; nothing where there is no option.
+/// ` (max 100, source-track rule, max-src-conn 10)`; empty without options.
 impl fmt::Display for StateOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbered = |word: &str, number: Option<NonZeroU32>| number.map(|number| format!("{word} {number}"));
@@ -128,8 +128,8 @@ impl<I: Iterator<Item: fmt::Display> + Clone> fmt::Display for Braces<I> {
     }
 }
 
-/// An interface in a list: the usual groups as everybody writes them, any other name quoted, since it may be one of
-/// pf.conf(5)'s keywords.
+/// An interface in a list: the usual groups without quotes, as in most pf.conf files, any other name in quotes, since
+/// it may be a keyword of pf.conf(5).
 struct Bare<'a>(&'a Interface);
 
 impl fmt::Display for Bare<'_> {

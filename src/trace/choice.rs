@@ -1,5 +1,5 @@
-//! Every way that a packet may take, one run after the other: where something cannot be decided a run takes one answer, and the
-//! next run another. What the runs agree on is the answer; else it depends on what they took to be so.
+//! Follows every path that a packet may take, one run for each: if something cannot be decided, a run takes one answer,
+//! and the next run another. The result is what all runs agree on; otherwise it depends on their assumptions.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -8,23 +8,23 @@ use super::matching::Assumed;
 use super::packet::Party;
 use super::steps::{Looked, Verdict};
 
-/// The most runs. Beyond, the answer depends.
+/// The maximum number of runs. If there are more, the verdict is [`Verdict::Depends`].
 const MOST_RUNS: usize = 256;
 
-/// One run: the picks that lead it, and what it takes to be so.
+/// One run: the answers that it picks, and its assumptions.
 #[derive(Debug, Default)]
 pub(super) struct Run {
     picks: Vec<usize>,
-    /// How many answers each pick had.
+    /// The number of answers of each pick.
     of: Vec<usize>,
     pub assumed: Vec<Assumed>,
-    /// What no run can follow: the answer depends on it.
+    /// Set if kport cannot follow the packet: the result depends on this.
     pub gave_up: Option<String>,
     pub looked: Looked,
 }
 
 impl Run {
-    /// Which of so many answers this run takes.
+    /// Picks one of `answers`, by its number.
     pub(super) fn pick(&mut self, answers: usize) -> usize {
         let at = self.of.len();
         self.of.push(answers);
@@ -34,7 +34,7 @@ impl Run {
         self.picks[at].min(answers.saturating_sub(1))
     }
 
-    /// The run after this one; `None` when all have been.
+    /// The next run; `None` after the last one.
     fn next(self) -> Option<Run> {
         let mut picks = self.picks;
         picks.truncate(self.of.len());
@@ -56,19 +56,19 @@ struct End {
     assumed: Vec<Assumed>,
 }
 
-/// What all runs together say.
+/// The common result of all runs.
 pub(super) struct Agreed<T> {
     /// Of the first run.
     pub first: T,
     pub verdict: Verdict,
-    /// Who gets the packet in the first run.
+    /// The receiver of the packet in the first run.
     pub delivered: Option<(Party, SocketAddr)>,
     pub possible: Vec<(Party, SocketAddr)>,
     pub depends_on: Vec<String>,
     pub looked: Looked,
 }
 
-/// Makes runs until every answer was taken. `run` gives what is shown of it, the verdict, and who got the packet.
+/// Makes runs until each answer was taken. `run` returns what is shown, the verdict, and the receiver.
 pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(Party, SocketAddr)>)) -> Agreed<T> {
     let mut ends: Vec<End> = vec![];
     let mut depends: BTreeSet<String> = BTreeSet::new();
@@ -79,7 +79,7 @@ pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(
     depends.extend(next.gave_up.take());
     while let Some(mut this) = next.next() {
         if ends.len() >= MOST_RUNS {
-            depends.insert(format!("more than {MOST_RUNS} ways are possible"));
+            depends.insert(format!("more than {MOST_RUNS} paths are possible"));
             break;
         }
         let (_, verdict, delivered) = run(&mut this);
@@ -88,7 +88,7 @@ pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(
         next = this;
     }
     depends.extend(hangs_on(&ends, |end| end.verdict, |_| true));
-    // who gets it is the answer too, but not which address of a pool is taken
+    // the receiver is part of the result; which address of a pool was used is not
     depends.extend(hangs_on(&ends, |end| end.delivered.clone(), |assumed| !assumed.pool));
     let mut seen = HashSet::new();
     let possible = ends.iter().filter_map(|end| end.delivered.clone()).filter(|at| seen.insert(at.clone())).collect();
@@ -96,7 +96,7 @@ pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(
     Agreed { first, verdict, delivered, possible, depends_on: depends.into_iter().collect(), looked }
 }
 
-/// What was taken to be so and makes a difference: those for whose answers the ends are others.
+/// The assumptions that make a difference: different answers lead to different ends.
 fn hangs_on<V: PartialEq + Clone>(
     ends: &[End],
     what: impl Fn(&End) -> V,
@@ -112,7 +112,7 @@ fn hangs_on<V: PartialEq + Clone>(
             names.push(assumed);
         }
     }
-    // the ends of one answer, without order and repetition
+    // the ends of one answer, without order and duplicates
     let of = |name: &str, answer: Option<usize>| {
         let mut found: Vec<V> = vec![];
         for (end, value) in ends.iter().zip(&values) {
@@ -134,6 +134,6 @@ fn hangs_on<V: PartialEq + Clone>(
     };
     let shown = |name: &&Assumed| name.what.clone();
     let found: Vec<String> = names.iter().copied().filter(|name| matters(name)).map(|name| shown(&name)).collect();
-    // none by itself: all of them together
+    // none alone: all of them together
     if found.is_empty() { names.iter().map(shown).collect() } else { found }
 }

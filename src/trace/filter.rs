@@ -16,18 +16,18 @@ use crate::net::Direction;
 use crate::net::Interface;
 use crate::pfconf::rule::{Action, Effects, Keep, RouteKind, RuleKind};
 
-/// What becomes of a packet behind the hook.
+/// What becomes of a packet after the hook.
 pub(super) enum After {
     Dropped,
     Goes(Packet),
-    /// Out by this interface, whatever the routes say.
+    /// Sent out by this interface, whatever the routes are.
     Sent {
         packet: Packet,
         on: Interface,
-        /// pf looks at it there.
+        /// Whether pf evaluates it there.
         tested: bool,
     },
-    /// Of the other family now: out by its route, where pf does not look again.
+    /// Translated to the other family: sent out by its route, where pf does not evaluate it again.
     Crossed(Packet),
 }
 
@@ -40,7 +40,7 @@ struct Test<'a, 'r> {
 }
 
 impl Pf {
-    /// Whether the packet goes on, and as what.
+    /// Whether the packet continues, and as what.
     pub(super) fn test(
         &mut self,
         packet: Packet,
@@ -51,11 +51,11 @@ impl Pf {
     ) -> After {
         steps.push(TraceStep::Hook { direction, on });
         if !self.enabled {
-            steps.push(TraceStep::Note("pf is disabled: not looked at".to_owned()));
+            steps.push(TraceStep::Note("pf is disabled: not evaluated".to_owned()));
             return After::Goes(packet);
         }
         if self.skip.iter().any(|name| lookup.is_in(on, name)) {
-            steps.push(TraceStep::Note("set skip: not looked at".to_owned()));
+            steps.push(TraceStep::Note("set skip: not evaluated".to_owned()));
             return After::Goes(packet);
         }
         let before = packet.clone();
@@ -85,7 +85,7 @@ impl Pf {
     }
 }
 
-/// As a state has it: translated, tagged, routed.
+/// Translates, tags and routes the packet as the state does.
 fn by_state(
     state: FoundState,
     before: &Packet,
@@ -110,11 +110,11 @@ fn by_state(
 }
 
 fn sent(packet: Packet, on: Interface, direction: Direction, steps: &mut Vec<TraceStep>) -> After {
-    steps.push(TraceStep::Note(format!("sent out by {on}, past the routes")));
+    steps.push(TraceStep::Note(format!("sent out by {on}, regardless of the routes")));
     After::Sent { packet, on, tested: direction == Direction::In }
 }
 
-/// A state to be made.
+/// A state to create.
 struct NewState {
     bound: Option<Interface>,
     maker: Maker,
@@ -122,7 +122,7 @@ struct NewState {
     kept: Kept,
 }
 
-/// What the rules make of a packet that no state knows.
+/// The decision of the rules about a packet without a state.
 struct Made {
     packet: Packet,
     state: Option<NewState>,
@@ -142,7 +142,7 @@ impl<'a> Test<'a, '_> {
         self.pick(all)
     }
 
-    /// One of the ways that are possible: what it takes to be so is the run's from here on.
+    /// Picks one of the possible branches. The run takes over its assumptions.
     fn pick(&mut self, mut all: Vec<Branch<'a>>) -> Branch<'a> {
         let at = if all.len() == 1 { 0 } else { self.run.pick(all.len()) };
         let mut picked = all.swap_remove(at);
@@ -166,7 +166,7 @@ impl<'a> Test<'a, '_> {
                 break;
             }
         }
-        // a translation rule's tag is the packet's, whatever becomes of it
+        // the packet keeps a translation rule's tag, whatever the filter rules decide
         let mut passed_by = None;
         let mut translated = false;
         if let Some(found) = branch.found {
@@ -218,10 +218,10 @@ impl<'a> Test<'a, '_> {
             self.note("pf answers the first packet itself, and connects to the target then");
         }
         if effects.divert.is_some() {
-            self.gives_up(&found, "what the program behind divert-to does with it");
+            self.gives_up(&found, "what the program at the divert-to port does with it");
         }
         if found.is_some_and(|found| found.rule.once) {
-            self.note("once: pf removes the rule behind this packet");
+            self.note("once: pf removes the rule after this packet");
         }
         let state = (!packet.is_icmp_error() && (keep.is_some() || translated)).then(|| {
             let keep = keep.unwrap_or_default();
@@ -233,7 +233,7 @@ impl<'a> Test<'a, '_> {
                 },
                 None => Maker { anchor: String::new(), number: usize::MAX, text: "no rule".into() },
             };
-            // what is sent elsewhere comes back elsewhere (BOUND_IFACE in sys/netpfil/pf/pf.c)
+            // the answer to a packet with a route comes in on another interface (BOUND_IFACE in sys/netpfil/pf/pf.c)
             let floats = crossed || route.is_some_and(|route| route.kind == RouteKind::Replies);
             let bound = keep.if_bound && !floats;
             let kept = Kept { route, tag: packet.tag.clone(), rtable };
@@ -242,7 +242,7 @@ impl<'a> Test<'a, '_> {
         let after = match route {
             _ if crossed => After::Crossed(packet.clone()),
             Some(Route { kind: RouteKind::Packets, on }) => {
-                self.note(format!("sent out by {on}, past the routes"));
+                self.note(format!("sent out by {on}, regardless of the routes"));
                 After::Sent { packet: packet.clone(), on, tested: direction == Direction::In }
             }
             _ => After::Goes(packet.clone()),
@@ -250,7 +250,7 @@ impl<'a> Test<'a, '_> {
         Some(Made { packet, state, after })
     }
 
-    /// The verdict hangs on what nobody here knows.
+    /// The verdict depends on something unknown.
     fn gives_up(&mut self, found: &Option<Found<'_>>, why: &str) {
         let what = found.map_or_else(|| why.to_owned(), |found| place(&found, why));
         self.steps.push(TraceStep::Undecided { what: what.clone(), taken: true });
@@ -281,7 +281,7 @@ impl<'a> Test<'a, '_> {
         }
     }
 
-    /// One of the packets that a pool makes.
+    /// Picks one of the packets that a pool gives.
     fn one_of(&mut self, found: &Found<'a>, packets: Vec<Packet>, more: bool) -> Packet {
         let start = Branch::new(packets[0].clone(), None, false);
         let all = taken(found, start, packets, more);
@@ -338,7 +338,7 @@ impl<'a> Test<'a, '_> {
         }
     }
 
-    /// `route-to` and the like: by which interface. Which of several is taken is a pool's choice.
+    /// The interface of `route-to`, `reply-to` and `dup-to`. If the pool has several, one is picked.
     fn route(&mut self, found: &Option<Found<'a>>, effects: &Effects) -> Option<Route> {
         let (kind, pool) = effects.route.as_ref()?;
         let found = found.as_ref()?;
@@ -350,7 +350,7 @@ impl<'a> Test<'a, '_> {
         }
         let at = if names.len() > 1 {
             let answer = self.run.pick(names.len());
-            let what = place(found, "which interface of its pool is taken");
+            let what = place(found, "which interface of its pool is used");
             self.run.assumed.push(Assumed { what, answer, pool: true, of_packet: false });
             answer
         } else {
@@ -358,7 +358,7 @@ impl<'a> Test<'a, '_> {
         };
         let known = |interface: &&crate::host::HostInterface| names.get(at) == Some(&interface.name.as_str());
         let Some(on) = self.hook.lookup.interfaces.iter().find(known).map(|interface| interface.name) else {
-            self.gives_up(&Some(*found), "the interface is not known here");
+            self.gives_up(&Some(*found), "the interface is unknown");
             return None;
         };
         if *kind == RouteKind::Copies {

@@ -7,7 +7,7 @@ use super::packet::Release;
 use super::state::States;
 use crate::pfconf::rule::{Rule, RuleKind};
 
-/// The rules of one anchor, or of the main ruleset, by what looks at them.
+/// The rules of one anchor, or of the main ruleset, by kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ruleset([Vec<Rule>; 4]);
 

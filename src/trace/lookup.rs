@@ -1,4 +1,4 @@
-//! What rules look up when a packet passes: interfaces, tables, routes, sockets. An answer may be that it cannot be known here.
+//! What rules look up when a packet passes: interfaces, tables, routes, sockets. The answer may be unknown.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use crate::pfconf::table::Table;
 pub(super) enum Truth {
     No,
     Yes,
-    /// It cannot be decided, because of this.
+    /// It cannot be decided, for this reason.
     Maybe(String),
 }
 
@@ -32,7 +32,7 @@ impl Truth {
         }
     }
 
-    /// Both hold: a no decides, whatever the other may be.
+    /// Whether both hold: `No` decides, whatever the other is.
     pub(super) fn and(self, other: impl FnOnce() -> Truth) -> Truth {
         match self {
             Truth::No => Truth::No,
@@ -69,19 +69,19 @@ fn found_or(found: Truth, why: String) -> Truth {
     if found == Truth::Yes { found } else { Truth::Maybe(why) }
 }
 
-/// The facts of the host that rules ask for.
+/// The facts of the host that rules use.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lookup {
     pub interfaces: Vec<HostInterface>,
-    /// By the anchor that defines them, and name.
+    /// By the anchor that defines them, and by name.
     pub tables: BTreeMap<String, BTreeMap<String, Table>>,
-    /// Networks that a gateway behind an interface leads to.
+    /// Networks that are reached through a gateway behind an interface.
     pub routes: Vec<(IpNet, Interface)>,
     /// The interfaces of the default routes, IPv4 and IPv6.
     pub gateways: PerFamily<Option<Interface>>,
-    /// The sockets of the host and of jails on its stack that wait for traffic; `None` where they are not known.
+    /// The listening sockets of the host and of jails on its stack; `None` if they are unknown.
     pub listeners: Option<Vec<Listener>>,
-    /// The ends of connections that the host, or a jail on its stack, has begun.
+    /// The local ends of connections that the host, or a jail on its stack, has started.
     pub clients: Vec<SocketAddr>,
 }
 
@@ -103,7 +103,7 @@ impl Lookup {
         of(anchor).or_else(|| of(""))
     }
 
-    /// The interface that leads to an address: its own, or that of the longest network or route, else of the default route.
+    /// The interface that leads to an address: that of the longest network or route, else of the default route.
     pub(super) fn route(&self, address: IpAddr) -> Option<Interface> {
         let own = self.interfaces.iter().find(|i| i.addresses.iter().any(|own| own.addr() == address));
         own.map(|own| own.name)
@@ -111,21 +111,21 @@ impl Lookup {
             .or(*self.gateways.of(Family::of(address)))
     }
 
-    /// The interface on the longest network that holds `address`, or the route to it, and the length.
+    /// The interface on the longest network that contains `address`, or of the route to it, and the length.
     pub(super) fn longest(&self, address: IpAddr) -> Option<(u8, Interface)> {
         let connected = Interfaces(&self.interfaces).connected(address);
         let routes = self.routes.iter().filter(|(network, _)| network.contains(&address));
         let routes = routes.map(|(network, name)| (network.prefix_len(), *name));
-        // a network that the host is on comes before a route of the same length
+        // a network of the host comes before a route of the same length
         routes.chain(connected.map(|(name, network)| (network.prefix_len(), name))).max_by_key(|(length, _)| *length)
     }
 
-    /// Whether a socket of the host has a local address (pf_socket_lookup in pf.c): `None` where that is not known.
+    /// Whether a socket of the host has a local address (pf_socket_lookup in pf.c); `None` if that is unknown.
     pub(super) fn socket(&self, protocol: Protocol, local: SocketAddr) -> Option<bool> {
         if self.clients.contains(&local) {
             return Some(true);
         }
-        // sctp sockets are not listed, and pf does not look for them
+        // sctp sockets are not listed, and pf does not look them up
         let listeners = self.listeners.as_ref().filter(|_| protocol != Protocol::Sctp)?;
         let family = Family::of(local.ip());
         Some(listeners.iter().any(|listener| {
@@ -149,7 +149,7 @@ impl OfInterface {
     /// The addresses that it stands for, each with its network.
     fn networks<'a>(&'a self, lookup: &'a Lookup) -> impl Iterator<Item = IpNet> + 'a {
         let of_interface = move |interface: &'a HostInterface| {
-            // `:0` is the first address of each family, link-local ones left out (pfi_instance_add in pf_if.c)
+            // `:0` is the first address of each family, without link-local ones (pfi_instance_add in pf_if.c)
             let mut seen = [false; 2];
             interface.addresses.iter().copied().filter(move |network| {
                 let known = &mut seen[usize::from(network.addr().is_ipv6())];
@@ -179,30 +179,30 @@ impl OfInterface {
 
     fn holds(&self, address: IpAddr, not: bool, lookup: &Lookup) -> Truth {
         if self.part == Part::Peer {
-            return Truth::Maybe(format!("the address at the other end of {} is not known", self.name));
+            return Truth::Maybe(format!("the address at the other end of {} is unknown", self.name));
         }
         if !self.dynamic && !lookup.knows(&self.name) {
-            return Truth::Maybe(format!("what {} stands for is not known here", self.name));
+            return Truth::Maybe(format!("the addresses of {} are unknown", self.name));
         }
         let family = Family::of(address);
         let mut members = self.networks(lookup).filter(|network| Family::of(network.addr()) == family);
         Truth::of(match (not, self.dynamic) {
             (false, _) => members.any(|network| network.contains(&address)),
             (true, true) => !members.any(|network| network.contains(&address)),
-            // pfctl has made a rule of each address: any of them takes what is not its own
+            // pfctl has made one rule for each address: each of them matches all but its own address
             (true, false) => members.any(|network| !network.contains(&address)),
         })
     }
 }
 
 impl Operand {
-    /// Whether it stands for `address`, or with `not` for any other. `from` is the interface by which a packet with this source
-    /// comes, for urpf-failed.
+    /// Whether it stands for `address`, or with `not` for any other. `from` is the interface by which a packet with
+    /// this source comes in, for urpf-failed.
     pub(super) fn holds(&self, address: IpAddr, not: bool, from: Option<Interface>, lookup: &Lookup) -> Truth {
         self.holds_in("", address, not, from, lookup)
     }
 
-    /// The same in a rule of `anchor`, which may have tables of its own.
+    /// Like `holds`, in a rule of `anchor`, which may have tables of its own.
     pub(super) fn holds_in(
         &self,
         anchor: &str,
@@ -229,8 +229,8 @@ impl Operand {
         if not { held.not() } else { held }
     }
 
-    /// The networks of one family that a pool takes addresses from, in its order; link-local ones are passed over (pf_map_addr in
-    /// pf_lb.c). `None` where they are not known.
+    /// The networks of one family that a pool takes addresses from, in its order, without link-local ones (pf_map_addr
+    /// in pf_lb.c). `None` if they are unknown.
     pub(super) fn pool(&self, anchor: &str, family: Family, lookup: &Lookup) -> Option<Vec<IpNet>> {
         let of_family = |network: &IpNet| Family::of(network.addr()) == family;
         Some(match self {

@@ -1,5 +1,4 @@
-//! Whether a rule is about a packet at an interface: yes, no, or it cannot be decided here (pf_match_rule in
-//! sys/netpfil/pf/pf.c).
+//! Whether a rule matches a packet at an interface: yes, no, or undecided (pf_match_rule in sys/netpfil/pf/pf.c).
 
 use super::lookup::{Lookup, Truth};
 use super::packet::{IpProtocol, Packet};
@@ -8,7 +7,7 @@ use crate::net::{Interface, Protocol};
 use crate::pfconf::address::{Compared, Operand, Operator, Side};
 use crate::pfconf::rule::{Action, Conditions, On, Owner, Rule, RuleKind};
 
-/// Where pf looks at a packet.
+/// Where pf evaluates a packet.
 #[derive(Clone, Copy)]
 pub(super) struct Hook<'a> {
     pub direction: Direction,
@@ -16,20 +15,20 @@ pub(super) struct Hook<'a> {
     pub lookup: &'a Lookup,
 }
 
-/// What was taken to be so, because it could not be decided: what, and which of the possible answers.
+/// An assumption about what could not be decided: what, and which of the possible answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assumed {
     pub what: String,
     pub answer: usize,
-    /// Which address of a pool is taken: whoever it is, the answer is the same one as long as the verdict is.
+    /// Which address of a pool is used: the runs agree if their verdicts do.
     pub pool: bool,
     /// A property of the packet, which is the same for every rule.
     pub of_packet: bool,
 }
 
 impl Rule {
-    /// Whether the rule, which stands in `anchor`, takes this packet. What is undecided is given with whether it is a property of
-    /// the packet rather than of this rule.
+    /// Whether the rule, which is in `anchor`, matches this packet. If that is undecided, the second value is whether
+    /// it depends on a property of the packet rather than on this rule.
     pub(super) fn takes(&self, anchor: &str, packet: &Packet, tag: Option<&str>, hook: &Hook<'_>) -> (Truth, bool) {
         let when = &self.when;
         if when.direction.is_some_and(|wanted| wanted != hook.direction)
@@ -72,7 +71,7 @@ impl Rule {
             Truth::of(fits).and(|| side.address.holds_in(anchor, end.ip(), side.not, from, hook.lookup))
         };
         match &self.action {
-            // its own addresses are what the packet goes to, by their other name
+            // its own addresses: what the packet is sent to, under another name
             Action::Translate { kind: RuleKind::Binat, pool, .. } if hook.direction == Direction::In => {
                 let to_source = Side { ports: when.to.ports, ..when.to.clone() };
                 let outside = pool.as_ref().and_then(|pool| pool.addresses.first()?.address.as_ref());
@@ -91,20 +90,20 @@ fn is_on(on: &On, interface: Interface, lookup: &Lookup) -> bool {
     lookup.is_in(interface, &on.name) != on.not
 }
 
-/// What the host itself sends was received on no interface (pf_match_rcvif).
+/// What the host itself sends came in on no interface (pf_match_rcvif).
 fn is_received_on(on: &On, packet: &Packet, lookup: &Lookup) -> bool {
     packet.received_on.is_some_and(|interface| lookup.is_in(interface, &on.name)) != on.not
 }
 
 impl Conditions {
-    /// `user` and `group`: whose socket has the packet (pf_socket_lookup).
+    /// `user` and `group`: the owner of the packet's socket (pf_socket_lookup).
     fn owners(&self, packet: &Packet, hook: &Hook<'_>) -> Truth {
         let owned = |word: &str, owner: &Owner| {
             let Some(protocol) = packet.protocol.with_ports() else { return Truth::Yes };
             let local = if hook.direction == Direction::In { packet.to } else { packet.from };
             let socket = if protocol == Protocol::Sctp { Some(false) } else { hook.lookup.socket(protocol, local) };
             match (owner, socket) {
-                // where there is none its owner is unknown, which equals nothing else
+                // without a socket the owner is unknown, which equals nothing else
                 (Owner::Unknown { not }, Some(there)) => Truth::of(there == *not),
                 (Owner::Number(Compared { operator, .. }) | Owner::Named { operator, .. }, Some(false)) => {
                     Truth::of(*operator == Operator::NotEqual)
@@ -116,13 +115,13 @@ impl Conditions {
         user.and(|| self.group.as_ref().map_or(Truth::Yes, |owner| owned("group", owner)))
     }
 
-    /// What the question does not say of the packet.
+    /// Properties of the packet that the question does not give.
     fn properties(&self, packet: &Packet) -> Truth {
         let tos = self.tos.map(|tos| format!("whether the packet's tos is 0x{tos:02x}"));
         let prio = self.prio.map(|prio| format!("whether the frame's priority is {prio}"));
         let tcp = packet.protocol.with_ports() == Some(Protocol::Tcp);
         let os = match &self.os {
-            // only what starts a connection shows it
+            // only the first packet of a connection shows it
             Some(_) if !tcp || packet.flags != 0x02 => return Truth::No,
             Some(os) => Some(format!("whether the sender's operating system is {os}")),
             None => None,
@@ -131,10 +130,10 @@ impl Conditions {
         maybe(tos).and(|| maybe(prio)).and(|| maybe(os))
     }
 
-    /// What is another answer for each packet, or is not understood.
+    /// What differs from packet to packet, or is not supported.
     fn chance(&self) -> Truth {
         let probability = self.probability.as_ref().map(|p| format!("probability {p}"));
-        let unknown = self.unknown.as_ref().map(|unknown| format!("{unknown} is not known to kport"));
+        let unknown = self.unknown.as_ref().map(|unknown| format!("kport does not support {unknown}"));
         let maybe = |why: Option<String>| why.map_or(Truth::Yes, Truth::Maybe);
         maybe(probability).and(|| maybe(unknown))
     }

@@ -1,4 +1,4 @@
-//! A packet, who sends it, and whose pf it meets.
+//! A packet, its sender, and the release of pf that evaluates it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,8 +8,8 @@ use crate::error::{Error, Kind, quoted};
 use crate::net::{Family, Interface, Protocol};
 use crate::pfconf::names;
 
-/// Whose pf. In 14 the first translation rule that matches wins over all; in 15.1 the first of each ruleset, and the
-/// ruleset that is looked at last (pf_match_translation_rule in sys/netpfil/pf/pf_lb.c).
+/// The release of FreeBSD whose pf evaluates. In 14 the first translation rule that matches wins; in 15.1 the first one
+/// of each ruleset, and of these the last (pf_match_translation_rule in sys/netpfil/pf/pf_lb.c).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Release {
     /// FreeBSD 14
@@ -20,12 +20,12 @@ pub enum Release {
 }
 
 impl Release {
-    /// By `kern.osreldate`. 15.0 was not looked at; it is taken for the older one.
+    /// By `kern.osreldate`. 15.0 was not examined; it counts as 14.
     pub const fn of(osreldate: i64) -> Release {
         if osreldate < 1_501_000 { Release::V14 } else { Release::V15 }
     }
 
-    /// Its number.
+    /// Its major version.
     pub const fn number(self) -> u32 {
         match self {
             Release::V14 => 14,
@@ -44,7 +44,7 @@ impl IpProtocol {
     /// ICMP of IPv6
     pub const ICMP6: IpProtocol = IpProtocol(58);
 
-    /// The one of the three that have ports.
+    /// As one of the three protocols that have ports.
     pub fn with_ports(self) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.0)
     }
@@ -67,7 +67,7 @@ impl FromStr for IpProtocol {
         names::protocol(text).map(IpProtocol).ok_or_else(|| {
             Error::new(
                 Kind::Argument,
-                format!("{} is no protocol: tcp, udp, sctp, icmp, icmp6 or a number", quoted(text)),
+                format!("{} is not a protocol: tcp, udp, sctp, icmp, icmp6 or a number", quoted(text)),
             )
         })
     }
@@ -93,14 +93,14 @@ pub struct Packet {
     pub to: SocketAddr,
     /// The flags of tcp, as bits of its header.
     pub flags: u16,
-    /// Type and code, of ICMP.
+    /// The type and code of ICMP.
     pub icmp: Option<(u8, u8)>,
     pub(super) tag: Option<String>,
     /// The interface that it came in on; `None` for what the host sends.
     pub(super) received_on: Option<Interface>,
     /// What an ICMP error is about.
     pub(super) about: Option<Box<Packet>>,
-    /// The table of routes that it goes by (setfib(1)).
+    /// The routing table that it uses (setfib(1)).
     pub(super) fib: u32,
 }
 
@@ -112,7 +112,7 @@ const QUERIES: [(u8, u8); 5] = [(8, 0), (13, 14), (15, 16), (17, 18), (10, 9)];
 const QUERIES6: [(u8, u8); 3] = [(128, 129), (135, 136), (201, 200)];
 
 impl Packet {
-    /// The first packet of a connection, an echo request of ICMP.
+    /// The first packet of a connection; of ICMP an echo request.
     pub fn first(protocol: impl Into<IpProtocol>, from: SocketAddr, to: SocketAddr) -> Packet {
         let protocol = protocol.into();
         match protocol {
@@ -122,12 +122,12 @@ impl Packet {
         }
     }
 
-    /// An ICMP packet, of the family that its addresses are of. The source's port is the id of a query.
+    /// An ICMP packet of the family of its addresses. The port of the source is the id of a query.
     pub fn icmp(kind: u8, code: u8, from: SocketAddr, to: SocketAddr) -> Packet {
         let inet6 = to.is_ipv6();
         let protocol = if inet6 { IpProtocol::ICMP6 } else { IpProtocol::ICMP };
         let (mut from, mut to) = (from, to);
-        // the id stands at the side that has asked, the type of the query at the other
+        // the id is on the side that sent the query, the type of the query on the other
         let queries: &[(u8, u8)] = if inet6 { &QUERIES6 } else { &QUERIES };
         match queries.iter().find(|(_, answer)| *answer == kind) {
             Some((query, _)) => {
@@ -149,7 +149,7 @@ impl Packet {
         Packet { protocol, from, to, flags, icmp: None, tag: None, received_on: None, about: None, fib: 0 }
     }
 
-    /// "Port unreachable", about a packet that came to `by`.
+    /// The "port unreachable" error about a packet.
     pub(super) fn unreachable(about: &Packet) -> Packet {
         let (kind, code) = if about.to.is_ipv6() { (1, 4) } else { (3, 3) };
         let port_of_error = |address: SocketAddr| SocketAddr::new(address.ip(), 0);
@@ -161,7 +161,7 @@ impl Packet {
         Family::of(self.to.ip())
     }
 
-    /// Whether a state may begin with it: an sctp INIT, a tcp SYN and all that has no such sign.
+    /// Whether it is an ICMP error, which is about another packet.
     pub(super) fn is_icmp_error(&self) -> bool {
         match (self.protocol, self.icmp) {
             (IpProtocol::ICMP, Some((kind, _))) => matches!(kind, 3 | 4 | 5 | 11 | 12),
@@ -170,7 +170,7 @@ impl Packet {
         }
     }
 
-    /// What answers it; `None` where nothing does.
+    /// The answer to it; `None` if there is none.
     pub(super) fn answer(&self) -> Option<Packet> {
         let icmp = match self.icmp {
             Some((kind, _)) => {
@@ -183,7 +183,7 @@ impl Packet {
         Some(Packet { icmp, ..Packet::plain(self.protocol, self.to, self.from, SYN | ACK) })
     }
 
-    /// What the sender sends next.
+    /// The next packet of the sender.
     pub(super) fn next(&self) -> Packet {
         Packet { icmp: self.icmp, ..Packet::plain(self.protocol, self.from, self.to, ACK) }
     }
@@ -202,14 +202,14 @@ impl fmt::Display for Packet {
     }
 }
 
-/// Who sends a packet, or takes it.
+/// The sender or receiver of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Party {
     /// The host's own programs.
     Host,
     /// A jail.
     Jail(String),
-    /// Something behind an interface of the host that is no jail.
+    /// Another host, behind an interface of this one.
     Network(Interface),
 }
 

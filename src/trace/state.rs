@@ -1,4 +1,4 @@
-//! pf's table of states: what was let through once is let through again, both ways, and translated as before.
+//! pf's table of states: once passed, a connection passes again, both ways, and is translated as before.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ impl Key {
     }
 }
 
-/// Which rule made a state: the anchor, empty for the main ruleset, the rule's number among its filter or translation rules, and
-/// its text.
+/// The rule that created a state: its anchor, empty for the main ruleset, its number among the filter or translation
+/// rules there, and its text.
 #[derive(Clone, Debug)]
 pub(super) struct Maker {
     pub anchor: String,
@@ -38,14 +38,14 @@ pub(super) struct Maker {
     pub text: Arc<str>,
 }
 
-/// Where the packets of a state are sent, past the routes.
+/// Where the packets of a state are sent, regardless of the routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Route {
     pub kind: RouteKind,
     pub on: Interface,
 }
 
-/// What a state does besides.
+/// What else a state does.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
     pub route: Option<Route>,
@@ -64,7 +64,7 @@ struct State {
     direction: Direction,
     /// `None` for a floating state.
     bound: Option<Interface>,
-    /// Who started the connection, for the limits.
+    /// The source that started the connection, for the limits.
     source: IpAddr,
     maker: Maker,
     kept: Kept,
@@ -75,9 +75,9 @@ struct State {
 pub(super) struct FoundState {
     pub maker: Maker,
     pub kept: Kept,
-    /// The packet goes the way of the one that made the state.
+    /// The packet has the direction of the one that created the state.
     pub along: bool,
-    /// The packet is of the other family now.
+    /// The packet was translated to the other family.
     pub crossed: bool,
 }
 
@@ -86,8 +86,8 @@ pub(super) struct FoundState {
 pub(super) struct States(Vec<State>);
 
 impl States {
-    /// The state that a packet belongs to; the packet is translated as the state says. If-bound states come before
-    /// floating ones (pf_find_state in pf.c).
+    /// Finds the state of a packet, and translates the packet as the state does. If-bound states come before floating
+    /// ones (pf_find_state in pf.c).
     pub(super) fn find(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<FoundState> {
         let key = Key::of(packet, direction);
         let belongs = |state: &&State| {
@@ -99,7 +99,7 @@ impl States {
             other.apply(packet, direction);
             return Some(state.found(direction));
         }
-        // those of af-to are known by either family's addresses
+        // those of af-to are found by the addresses of either family
         let ends = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.from, q.to);
         let back = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.to, q.from);
         let crossed =
@@ -113,7 +113,7 @@ impl States {
         *packet = if found.along {
             after.clone()
         } else {
-            // as the answer to what was sent first
+            // as the answer to the first packet
             Packet {
                 from: before.to,
                 to: before.from,
@@ -160,7 +160,7 @@ impl States {
         Some(state.found(direction))
     }
 
-    /// Makes a state for a packet that was `before` and is `after` translation. Refused with the limit that is reached.
+    /// Creates a state for a packet, given `before` and `after` translation. The error is the limit that was reached.
     pub(super) fn insert(
         &mut self,
         (before, after): (&Packet, &Packet),
@@ -193,7 +193,7 @@ impl States {
             if reached(keep.max_src_states, of_source) {
                 return Err("max-src-states");
             }
-            // pf lets the handshake finish and then kills the state: to the client the same
+            // pf lets the handshake finish, and then kills the state: the same for the client
             if reached(keep.max_src_conn, of_source) {
                 return Err("max-src-conn");
             }
@@ -213,8 +213,8 @@ impl States {
         Ok(())
     }
 
-    /// The first port, or id, from `low` to `high` with which no state has this source; pf starts anywhere. `kept` is the one that
-    /// the packet has, tried first where it is within.
+    /// The first port, or id, from `low` to `high` without a state of this source; pf starts anywhere. `kept` is the
+    /// port of the packet, which is tried first if it is in the range.
     pub(super) fn free_port(&self, packet: &Packet, address: IpAddr, low: u16, high: u16, kept: u16) -> Option<u16> {
         let taken = |port: u16| {
             let ours = SocketAddr::new(address, port);

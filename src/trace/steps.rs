@@ -1,4 +1,4 @@
-//! What is told of a packet's way.
+//! The report about a packet's path.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,19 +7,19 @@ use super::packet::{Packet, Party};
 use crate::net::Direction;
 use crate::net::Interface;
 
-/// One step of a packet's way.
+/// One step of a packet's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceStep {
-    /// The packet sets out.
+    /// The packet is sent.
     Sent(Party, Packet),
-    /// pf looks at it.
+    /// pf evaluates it.
     Hook {
-        /// Which way.
+        /// The direction.
         direction: Direction,
-        /// At which interface.
+        /// The interface.
         on: Interface,
     },
-    /// A rule matches; the last that does decides, unless it is quick.
+    /// A rule matches; the last one decides, unless one is quick.
     Rule {
         /// Empty for the main ruleset.
         anchor: String,
@@ -28,25 +28,25 @@ pub enum TraceStep {
     },
     /// The packet belongs to a state.
     State {
-        /// The anchor of the rule that made it; empty for the main ruleset.
+        /// The anchor of the rule that created it; empty for the main ruleset.
         anchor: String,
-        /// The rule that made it.
+        /// The rule that created it.
         text: String,
     },
-    /// The packet as it is from here on.
+    /// The packet after a translation.
     Translated(Packet),
-    /// Whether a rule matches cannot be decided; both ways were followed, and this one is shown.
+    /// Whether a rule matches cannot be decided; both possibilities were followed, and this one is shown.
     Undecided {
-        /// Which rule, and what it hangs on.
+        /// Which rule, and what it depends on.
         what: String,
-        /// On the way that is shown it matches.
+        /// Whether it matches in the case that is shown.
         taken: bool,
     },
-    /// What pf decides.
+    /// The decision of pf.
     Verdict(String),
-    /// The packet is where it belongs.
+    /// The packet was delivered.
     Delivered(Party, SocketAddr),
-    /// What else happens to it.
+    /// Anything else that happens to it.
     Note(String),
 }
 
@@ -74,52 +74,53 @@ impl fmt::Display for TraceStep {
 pub enum Verdict {
     /// It was delivered, and so were the answer and the packet after it.
     Answered,
-    /// It was delivered, and nothing answers such a packet.
+    /// It was delivered, and such a packet has no answer.
     Delivered,
-    /// It was delivered to the host or a jail on its stack, where nothing listens, and the refusal gets back.
+    /// It was delivered to the host or a jail on its stack, where nothing listens, and the refusal arrives at the
+    /// sender.
     Refused,
-    /// It was delivered, but the connection does not come about.
+    /// It was delivered, but no connection is established.
     Unanswered,
     /// It was not delivered.
     Lost,
-    /// That hangs on what cannot be decided here: [`Trace::depends_on`].
+    /// It depends on what cannot be decided: [`Trace::depends_on`].
     Depends,
 }
 
-/// What pf has looked at on a packet's way, at all interfaces together, the answer left out. pf passes over rules in a row that
-/// fail for the same reason; here each counts.
+/// What pf evaluates for a packet, at all interfaces together, without the answer. pf skips rules in a row that fail
+/// for the same reason; here each of them counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
     /// Anchors entered.
     pub anchors: u64,
-    /// Rules compared.
+    /// Rules evaluated.
     pub rules: u64,
 }
 
-/// The way of a connection's first packet and of its answer.
+/// The path of a connection's first packet and of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// In order.
     pub steps: Vec<TraceStep>,
-    /// The end of it.
+    /// The result.
     pub verdict: Verdict,
-    /// Who got the packet, and at which of its addresses; where several are possible, the first.
+    /// The receiver of the packet, and its address; if several are possible, the first.
     pub delivered_to: Option<(Party, SocketAddr)>,
-    /// Everybody who may get it: more than one where a pool has several addresses, or where it depends.
+    /// Each possible receiver: more than one if a pool has several addresses, or if the verdict depends.
     pub possible: Vec<(Party, SocketAddr)>,
-    /// What the verdict hangs on: the rules that cannot be decided, each with the reason.
+    /// What the verdict depends on: the rules that cannot be decided, each with the reason.
     pub depends_on: Vec<String>,
-    /// What pf had to look at.
+    /// What pf had to evaluate.
     pub looked: Looked,
 }
 
 impl Trace {
-    /// Whether the connection comes about with this jail, or would if something listened there.
+    /// Whether a connection with this jail is established, or would be if something listened there.
     pub fn reaches(&self, jail: &str) -> bool {
         matches!(self.verdict, Verdict::Answered | Verdict::Delivered | Verdict::Refused) && self.touches(jail)
     }
 
-    /// Whether the packet gets to this jail, whatever becomes of the answer.
+    /// Whether the packet arrives at this jail, whatever becomes of the answer.
     pub fn touches(&self, jail: &str) -> bool {
         let ours = |(party, _): &(Party, SocketAddr)| matches!(party, Party::Jail(name) if name == jail);
         !self.possible.is_empty() && self.possible.iter().all(ours)
@@ -139,7 +140,7 @@ impl fmt::Display for Trace {
             Verdict::Answered => "arrives, and is answered",
             Verdict::Delivered => "arrives, and needs no answer",
             Verdict::Refused => "arrives, but nothing listens there",
-            Verdict::Unanswered => "arrives, but the connection does not come about",
+            Verdict::Unanswered => "arrives, but the connection is not established",
             Verdict::Lost => "does not arrive",
             Verdict::Depends => "depends on what cannot be decided here:",
         })?;

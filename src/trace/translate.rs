@@ -1,4 +1,4 @@
-//! Which addresses and ports a packet can get: pools, `nat`, `rdr`, `binat`, `af-to` (sys/netpfil/pf/pf_lb.c).
+//! The addresses and ports that a translation can give: pools, `nat`, `rdr`, `binat`, `af-to` (sys/netpfil/pf/pf_lb.c).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,15 +12,15 @@ use crate::net::{Family, Protocol};
 use crate::pfconf::address::{Operand, Pool, PoolKind, Ports, Side};
 use crate::pfconf::rule::{Effects, RuleKind};
 
-/// The most addresses of a pool that are tried.
+/// The maximum number of addresses of a pool that are tried.
 const TRIED: usize = 16;
 
 /// Why a packet is not translated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Untranslated {
-    /// There is no address to translate to, or no port that is free.
+    /// There is no address to translate to, or no free port.
     Failed,
-    /// The address is not known here.
+    /// The address is unknown.
     Unknown(String),
 }
 
@@ -30,18 +30,18 @@ pub(super) struct Possible {
     pub more: bool,
 }
 
-/// What a translation needs besides the rule.
+/// What a translation needs in addition to the rule.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub anchor: &'a str,
     pub lookup: &'a Lookup,
     pub states: &'a States,
-    /// Addresses that are somebody's: they are tried when a pool has too many.
+    /// Addresses in use: these are tried if a pool has too many.
     pub known: &'a [IpAddr],
 }
 
 impl Pool {
-    /// The addresses of one family that it can give for a packet that has `old` there.
+    /// The addresses of one family that it can give for a packet with the address `old`.
     pub(super) fn addresses(&self, family: Family, old: IpAddr, cx: Context<'_>) -> Result<Possible, Untranslated> {
         let mut networks = vec![];
         for address in &self.addresses {
@@ -60,7 +60,7 @@ impl Pool {
     }
 }
 
-/// The network's bits of one address, the others of another (pf_poolmask).
+/// The network bits of one address with the host bits of another (pf_poolmask).
 fn masked(network: IpNet, other: IpAddr) -> IpAddr {
     match (network, other) {
         (IpNet::V4(net), IpAddr::V4(other)) => {
@@ -75,7 +75,7 @@ fn masked(network: IpNet, other: IpAddr) -> IpAddr {
     }
 }
 
-/// Each address of small networks; of large ones the first, the last, and those that are somebody's.
+/// All addresses of small networks; of large ones the first, the last, and those in use.
 fn round(networks: &[IpNet], known: &[IpAddr]) -> Possible {
     let mut addresses: Vec<IpAddr> = vec![];
     let mut more = false;
@@ -104,7 +104,7 @@ fn nth(network: IpNet, n: u32) -> IpAddr {
     }
 }
 
-/// The packets that one can become by a source translation, a port chosen for each (pf_get_sport).
+/// The packets that a source translation can make of one, with a port chosen for each (pf_get_sport).
 pub(super) fn source(packet: &Packet, pool: &Pool, cx: Context<'_>) -> Result<(Vec<Packet>, bool), Untranslated> {
     let possible = pool.addresses(packet.family(), packet.from.ip(), cx)?;
     let mut made = vec![];
@@ -119,7 +119,7 @@ pub(super) fn source(packet: &Packet, pool: &Pool, cx: Context<'_>) -> Result<(V
 fn source_port(packet: &Packet, address: IpAddr, pool: &Pool, states: &States) -> Option<u16> {
     let kept = packet.from.port();
     if packet.protocol.is_icmp() {
-        // a query's id is chosen anew; of other types nothing is
+        // the id of a query is chosen; other types have nothing to translate
         return packet.answer().map_or(Some(kept), |_| states.free_port(packet, address, 1, u16::MAX, kept));
     }
     let (low, high) = match pool.portset {
@@ -132,7 +132,7 @@ fn source_port(packet: &Packet, address: IpAddr, pool: &Pool, states: &States) -
     states.free_port(packet, address, low.min(high), low.max(high), 0)
 }
 
-/// The first ports of MAP-E (pf_get_mape_sport).
+/// The range of the first ports of MAP-E (pf_get_mape_sport).
 fn portset(offset: u8, length: u8, id: u16) -> (u16, u16) {
     let shift = 16_u32.saturating_sub(offset.into());
     let below = shift.saturating_sub(length.into());
@@ -140,7 +140,7 @@ fn portset(offset: u8, length: u8, id: u16) -> (u16, u16) {
     (u16::try_from(low).unwrap_or(1), u16::try_from((low | ((1_u32 << below) - 1)) & 0xffff).unwrap_or(u16::MAX))
 }
 
-/// The packets that one can become by a redirection; a range keeps its offset, and sctp its port (pf_get_transaddr).
+/// The packets that a redirection can make of one; a range keeps its offset, and sctp its port (pf_get_transaddr).
 pub(super) fn destination(
     packet: &Packet,
     pool: &Pool,
@@ -165,7 +165,7 @@ pub(super) fn destination(
     Ok((made.collect(), possible.more))
 }
 
-/// `binat`: the bits of the one network for those of the other, by direction.
+/// `binat`: replaces the bits of one network with those of the other, by direction.
 pub(super) fn both(
     packet: &Packet,
     inside: &Side,
@@ -183,7 +183,7 @@ pub(super) fn both(
         Some(Some(networks)) => networks,
         None => vec![],
     };
-    // `from any` leaves the address as it is
+    // `from any` leaves the address unchanged
     let Some(network) = networks.first() else {
         return if matches!(operand, Some(Operand::Any)) {
             Ok((vec![packet.clone()], false))
@@ -199,7 +199,7 @@ pub(super) fn both(
     Ok((vec![made], false))
 }
 
-/// What one translation makes of a packet.
+/// The packets that one translation makes of a packet.
 pub(super) fn by_rule(
     packet: &Packet,
     kind: RuleKind,
@@ -215,7 +215,7 @@ pub(super) fn by_rule(
     }
 }
 
-/// `af-to`: a packet of the other family (pf_get_transaddr_af).
+/// `af-to`: makes a packet of the other family (pf_get_transaddr_af).
 pub(super) fn family(packet: &Packet, effects: &Effects, to: &Side, cx: Context<'_>) -> Result<Packet, Untranslated> {
     let Some((family, sources, targets)) = &effects.af_to else { return Ok(packet.clone()) };
     let possible = sources.addresses(*family, packet.from.ip(), cx)?;
@@ -267,7 +267,7 @@ pub(super) fn family(packet: &Packet, effects: &Effects, to: &Side, cx: Context<
         let query = if *family == Family::Inet { 8 } else { 128 };
         if matches!(old, 8 | 128) { made.to.set_port(query) } else { made.from.set_port(query) }
     } else {
-        // the port is looked for among those of the new family
+        // the port is chosen among those of the new family
         let kept = if packet.protocol.with_ports() == Some(Protocol::Sctp) { (0, 0) } else { sources.ports };
         let pool = Pool { ports: kept, ..sources.clone() };
         let port = source_port(&made, from, &pool, cx.states).ok_or(Untranslated::Failed)?;
@@ -276,7 +276,8 @@ pub(super) fn family(packet: &Packet, effects: &Effects, to: &Side, cx: Context<
     Ok(made)
 }
 
-/// An IPv4 address behind an IPv6 prefix, past the byte that stays zero (RFC 6052, 2.2); for IPv4, the low bits of the address.
+/// An IPv4 address after an IPv6 prefix, without the byte that stays zero (RFC 6052, 2.2); for IPv4, the low bits of
+/// the address.
 fn embed(network: IpNet, address: IpAddr) -> IpAddr {
     match (network, address) {
         (IpNet::V6(net), IpAddr::V4(v4)) => {

@@ -1,6 +1,6 @@
-//! One walk through the rules of a kind, anchors and all. Where a rule cannot be decided both ways are gone: each that ends
-//! otherwise is a [`Branch`] of its own, and those that end alike are one again, so that a rule which changes nothing is no
-//! reason to doubt.
+//! Walks through the rules of one kind, with all anchors. If a rule cannot be decided, both possibilities are followed:
+//! each is a [`Branch`]. Branches with the same end are merged, so that a rule that changes nothing does not make the
+//! result depend on it.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::translate::{self, Context, Untranslated};
 use crate::pfconf::path::Called;
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
-/// Anchors in anchors that pf follows (PF_ANCHOR_STACK_MAX in sys/net/pfvar.h).
+/// The maximum depth of anchors (PF_ANCHOR_STACK_MAX in sys/net/pfvar.h).
 const DEEPEST: usize = 64;
-/// The most ways that are followed at a time.
+/// The maximum number of branches that are followed at once.
 const MOST_BRANCHES: usize = 64;
-/// The most rules that one packet is compared with.
+/// The maximum number of rules that one packet is compared with.
 const MOST_RULES: u64 = 10_000_000;
 
-/// A rule that was found: where, and which.
+/// A rule that was found, and its ruleset.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
     pub anchor: &'a str,
@@ -28,7 +28,7 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Whether it makes no difference which of them is found.
+    /// Whether both do the same to the packet.
     fn does_as(&self, other: &Found<'_>) -> bool {
         let (a, b) = (self.rule, other.rule);
         let limited = a.effects.keep.is_some_and(|keep| keep.is_limited());
@@ -46,28 +46,28 @@ impl Found<'_> {
     }
 }
 
-/// How a branch goes on.
+/// How a branch continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     On,
-    /// Behind this ruleset.
+    /// After this ruleset.
     EndOfRuleset,
     Over,
 }
 
-/// One way through the rules.
+/// One path through the rules.
 #[derive(Clone, Debug)]
 pub(super) struct Branch<'a> {
     pub packet: Packet,
     pub tag: Option<String>,
     pub found: Option<Found<'a>>,
-    /// A match rule, or a translation rule before, has translated the packet.
+    /// A match rule, or an earlier translation rule, has translated the packet.
     pub translated: bool,
-    /// pf gave up on the packet.
+    /// pf drops the packet for this reason.
     pub failed: Option<String>,
     pub rtable: Option<u32>,
     pub max_pkt_size: u16,
-    /// What was taken to be so on this way.
+    /// The assumptions of this branch.
     pub assumed: Vec<Assumed>,
     pub steps: Vec<TraceStep>,
     flow: Flow,
@@ -92,7 +92,7 @@ impl<'a> Branch<'a> {
         }
     }
 
-    /// Whether nothing but what was assumed tells them apart.
+    /// Whether they differ only in their assumptions.
     fn ends_as(&self, other: &Branch<'a>) -> bool {
         let found = match (&self.found, &other.found) {
             (None, None) => true,
@@ -110,7 +110,7 @@ impl<'a> Branch<'a> {
             && self.max_pkt_size == other.max_pkt_size
     }
 
-    /// They are one: what one takes to be so and the other not makes no difference.
+    /// Merges the other branch: an assumption that only one of them makes is dropped.
     fn absorb(&mut self, other: &Branch<'a>) {
         let differs = |a: &Assumed| other.assumed.iter().any(|b| a.what == b.what && a.answer != b.answer);
         self.assumed.retain(|a| !differs(a));
@@ -121,22 +121,22 @@ impl<'a> Branch<'a> {
     }
 }
 
-/// The walk.
+/// A walk through the rulesets.
 pub(super) struct Walk<'a, 'r> {
     pub pf: &'a Pf,
     pub hook: Hook<'a>,
     pub kind: RuleKind,
-    /// Addresses that are somebody's, for pools.
+    /// Addresses in use, for pools.
     pub known: &'a [std::net::IpAddr],
-    /// What the same packet was taken to be at another interface.
+    /// Assumptions about the same packet at an earlier interface.
     pub settled: &'r [Assumed],
     pub looked: &'r mut Looked,
-    /// Set when there was too much to follow.
+    /// Set if there is too much to follow.
     pub gave_up: &'r mut Option<String>,
 }
 
 impl<'a> Walk<'a, '_> {
-    /// Through the main ruleset.
+    /// Walks through the main ruleset.
     pub(super) fn run(&mut self, start: Branch<'a>) -> Vec<Branch<'a>> {
         match self.pf.rulesets.get_key_value("") {
             Some((path, main)) => self.ruleset(path, main, vec![start], 0),
@@ -157,7 +157,7 @@ impl<'a> Walk<'a, '_> {
             }
             self.looked.rules += 1;
             if self.looked.rules > MOST_RULES {
-                *self.gave_up = Some(format!("more than {MOST_RULES} rules are looked at"));
+                *self.gave_up = Some(format!("more than {MOST_RULES} rules are evaluated"));
                 break;
             }
             let mut next = Vec::with_capacity(live.len());
@@ -170,7 +170,7 @@ impl<'a> Walk<'a, '_> {
             }
             live = self.merged(next);
         }
-        // what ends behind this ruleset goes on behind the call
+        // a branch at the end of this ruleset continues after the call
         for branch in &mut live {
             if branch.flow == Flow::EndOfRuleset {
                 branch.flow = Flow::On;
@@ -229,7 +229,7 @@ impl<'a> Walk<'a, '_> {
 
     fn apply(&mut self, at: Found<'a>, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize) {
         let rule = at.rule;
-        // a tag holds from here on, also when a later rule wins
+        // a tag holds from here on, even if a later rule wins
         if let Some(tag) = &rule.tag {
             branch.tag = Some(tag.clone());
         }
@@ -239,12 +239,12 @@ impl<'a> Walk<'a, '_> {
         branch.steps.push(TraceStep::Rule { anchor: at.anchor.to_owned(), text: rule.origin.text.to_string() });
         let last_wins = self.pf.release == Release::V15;
         match &rule.action {
-            // 15 leaves what an earlier anchor found, and goes on behind this ruleset
+            // 15 keeps what an earlier anchor found, and continues after this ruleset
             Action::Translate { pool: None, .. } if last_wins => branch.flow = Flow::EndOfRuleset,
             Action::Translate { pool: None, .. } => (branch.found, branch.flow) = (None, Flow::Over),
             Action::Translate { .. } => {
                 branch.found = Some(at);
-                // 14: the first match of all. 15: the first of its ruleset, and a later ruleset may still match
+                // 14: the first match of all. 15: the first one of its ruleset, and a later ruleset may still match
                 branch.flow = if last_wins { Flow::EndOfRuleset } else { Flow::Over };
             }
             Action::Match => {
@@ -267,7 +267,7 @@ impl<'a> Walk<'a, '_> {
         next.push(branch);
     }
 
-    /// What `nat-to` and `rdr-to` of a match rule do, at once (pf_rule_apply_nat).
+    /// Applies `nat-to` and `rdr-to` of a match rule, at once (pf_rule_apply_nat).
     fn translate(&mut self, at: Found<'a>, branch: Branch<'a>, next: &mut Vec<Branch<'a>>) {
         let effects = &at.rule.effects;
         let (kind, pool) = match (&effects.nat_to, &effects.rdr_to) {
@@ -311,7 +311,7 @@ impl<'a> Walk<'a, '_> {
         let (pf, v15) = (self.pf, self.pf.release == Release::V15);
         let mut branch = branch;
         if depth + 1 >= DEEPEST {
-            // 15 leaves the ruleset, 14 passes over the call
+            // 15 leaves the ruleset, 14 skips the call
             if v15 {
                 branch.flow = Flow::EndOfRuleset;
             }
@@ -321,7 +321,8 @@ impl<'a> Walk<'a, '_> {
         let before = branch.found;
         let called = Called::resolve(at.anchor, called);
         let mut live = vec![branch];
-        // "*" in the main ruleset is an anchor of that name: pf looks for "/*" at the end (pf_kanchor_setup in pf_ruleset.c)
+        // "*" in the main ruleset is an anchor of that name: pf checks for "/*" at the end (pf_kanchor_setup in
+        // pf_ruleset.c)
         match Some(&called.path).filter(|parent| called.children && !parent.is_empty()) {
             None => {
                 let path = if called.children { "*" } else { &called.path };
@@ -334,7 +335,7 @@ impl<'a> Walk<'a, '_> {
                 }
             }
             Some(parent) => {
-                // the direct children only, in order; not the parent's own rules
+                // the direct children only, in order; not the rules of the parent
                 let below = format!("{parent}/");
                 let children = pf.rulesets.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
                 for (path, rules) in children.filter(|(path, _)| !path[below.len()..].contains('/')) {
@@ -344,7 +345,7 @@ impl<'a> Walk<'a, '_> {
                     self.looked.anchors += 1;
                     let (on, over): (Vec<_>, Vec<_>) = live.into_iter().partition(|branch| branch.flow == Flow::On);
                     live = self.ruleset(path, rules, on, depth + 1);
-                    // 15: a quick call with a wildcard ends behind its first child, whether that matched or not
+                    // 15: a quick call with a wildcard ends after its first child, even if that did not match
                     if v15 && self.kind == RuleKind::Filter {
                         live.iter_mut().filter(|branch| branch.quick).for_each(|branch| branch.flow = Flow::Over);
                     }
@@ -376,7 +377,7 @@ pub(super) fn place(at: &Found<'_>, why: &str) -> String {
     format!("rule {} of {anchor} ({text}): {why}", at.number + 1)
 }
 
-/// A branch for each packet that a pool makes of one.
+/// A branch for each packet that a pool gives.
 pub(super) fn taken<'a>(
     at: &Found<'a>,
     branch: Branch<'a>,
@@ -386,7 +387,7 @@ pub(super) fn taken<'a>(
     if packets.len() == 1 && !more {
         return packets.into_iter().map(|packet| (branch.clone(), packet)).collect();
     }
-    let what = place(at, "which address of its pool is taken");
+    let what = place(at, "which address of its pool is used");
     let one = |(answer, packet)| {
         let mut branch = branch.clone();
         branch.assumed.push(Assumed { what: what.clone(), answer, pool: true, of_packet: false });

@@ -1,4 +1,4 @@
-//! A packet's way through the host: ip_input(9), ip_output(9), loopback, bridges, and who gets it in the end.
+//! The path of a packet through the host: ip_input(9), ip_output(9), loopback, bridges, and its receiver.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,20 +11,20 @@ use super::world::{Attachment, World};
 use crate::net::Direction;
 use crate::net::{Family, Interface, PerFamily, Protocol};
 
-/// How often pf sends a packet elsewhere before it drops it (pf_route in sys/netpfil/pf/pf.c).
+/// How often pf routes a packet before it drops it (pf_route in sys/netpfil/pf/pf.c).
 const ROUTED: usize = 3;
 
-/// What becomes of a packet on its way.
+/// What becomes of a packet on its path.
 enum Way {
     Delivered(Party, Packet),
     Lost,
 }
 
-/// One run of a packet: what is told of it, and what it takes to be so.
+/// One run of a packet: its steps and its assumptions.
 struct Trip<'r> {
     run: &'r mut Run,
     steps: Vec<TraceStep>,
-    /// Addresses that are somebody's.
+    /// Addresses in use.
     known: Vec<IpAddr>,
     routed: usize,
 }
@@ -46,7 +46,8 @@ impl Trip<'_> {
 }
 
 impl World {
-    /// The way of a connection's first packet, of the answer, and of the packet after it. States that it makes stay.
+    /// Sends a connection's first packet, the answer, and the next packet of the sender. The states that they create
+    /// stay.
     pub fn trace(
         &mut self,
         sender: &Party,
@@ -57,7 +58,7 @@ impl World {
         self.trace_packet(sender, &Packet::first(protocol, from, to))
     }
 
-    /// The same for any packet.
+    /// Sends any packet, in the same way.
     pub fn trace_packet(&mut self, sender: &Party, first: &Packet) -> Trace {
         self.lookup.gateways = PerFamily { inet: self.gateway.inet, inet6: self.gateway.inet6 };
         let before = self.pf.states.clone();
@@ -102,7 +103,7 @@ impl World {
         self.lookup.clients = if on_stack { vec![first.from] } else { vec![] };
         let Way::Delivered(party, got) = self.send(sender, first.clone(), trip) else { return (Verdict::Lost, None) };
         let at = Some((party.clone(), got.to));
-        // what the answer costs is another question
+        // what the answer costs does not count
         let looked = trip.run.looked;
         let verdict = self.answered(sender, first, &party, &got, trip);
         trip.run.looked = looked;
@@ -135,7 +136,7 @@ impl World {
         if first.icmp.is_some() {
             return Verdict::Answered;
         }
-        // the next packet belongs to the states, or is lost; it is shown only then
+        // the next packet matches a state, or is lost; it is only shown if it is lost
         let shown = trip.steps.len();
         let arrives = match self.send(sender, first.next(), trip) {
             Way::Delivered(who, next) => (&who, next.from, next.to) == (party, got.from, got.to),
@@ -149,7 +150,7 @@ impl World {
         }
     }
 
-    /// Whether somebody on the host's stack listens; `None` for others, whose sockets are not known.
+    /// Whether a socket on the host's stack listens; `None` for others, whose sockets are unknown.
     fn listens(&self, party: &Party, protocol: Protocol, at: SocketAddr) -> Option<bool> {
         let here = match party {
             Party::Host => true,
@@ -159,7 +160,7 @@ impl World {
         if here { self.lookup.socket(protocol, at) } else { None }
     }
 
-    /// Whether the answer to what `party` got comes back to `sender` as the answer to what was sent.
+    /// Whether the answer to what `party` received arrives at `sender`, from the address that `sender` used.
     fn answers(&mut self, party: &Party, answer: Packet, sender: &Party, sent: &Packet, trip: &mut Trip<'_>) -> bool {
         let Way::Delivered(back, answer) = self.send(party, answer, trip) else { return false };
         if (answer.from, answer.to) != (sent.to, sent.from) {
@@ -168,7 +169,7 @@ impl World {
         }
         match (&back, sender) {
             (Party::Network(out), Party::Network(came)) if out != came => {
-                // whether it gets there is up to the networks around the host
+                // whether it arrives depends on the networks around the host
                 trip.note(format!("the answer leaves by {out}; the packet came in on {came}"));
                 true
             }
@@ -193,7 +194,7 @@ impl World {
         let Some(jail) = jail else { return trip.lost("there is no such jail") };
         let Some(behind) = jail.behind else { return self.originate(packet, trip) };
         let mut packet = packet;
-        // the frame goes where it was addressed to, whatever pf makes of the packet in it
+        // the destination of the frame stays, whatever pf makes of the packet in it
         let on_link = jail.addresses.iter().any(|own| own.contains(&packet.to.ip()));
         let past = on_link && !self.is_own(packet.to.ip());
         if self.pfil_member
@@ -205,13 +206,13 @@ impl World {
             };
         }
         if past {
-            trip.note(format!("over {behind}, past the host"));
+            trip.note(format!("over {behind}, not through the host"));
             return self.neighbour(packet, behind, trip);
         }
         self.arrive(packet, behind, trip)
     }
 
-    /// What the host, or a jail on its stack, sends.
+    /// Sends a packet of the host, or of a jail on its stack.
     fn originate(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
         let packet = Packet { received_on: None, ..packet };
         if !self.is_own(packet.to.ip()) {
@@ -220,13 +221,13 @@ impl World {
         // the host reaches its own addresses over lo0, those of another loopback interface over that one
         let Some(interface) = self.loopback(packet.to.ip()) else { return trip.lost("the host has no lo0") };
         match self.hook(packet, Direction::Out, interface, trip) {
-            // tags do not outlive the loop (m_tag_delete_nonpersistent in sys/net/if_loop.c)
+            // tags are removed in the loop (m_tag_delete_nonpersistent in sys/net/if_loop.c)
             After::Goes(packet) => self.arrive(Packet { tag: None, ..packet }, interface, trip),
             other => self.elsewhere(other, trip),
         }
     }
 
-    /// ip_input(9): what comes in on an interface.
+    /// ip_input(9): a packet comes in on an interface.
     fn arrive(&mut self, packet: Packet, on: Interface, trip: &mut Trip<'_>) -> Way {
         if !is_loopback(on) && (packet.from.ip().is_loopback() || packet.to.ip().is_loopback()) {
             return trip.lost("a loopback address does not come from a network");
@@ -242,14 +243,14 @@ impl World {
         if !self.forwarding.of(packet.family()) {
             return trip.lost("the host does not forward");
         }
-        // ip6_forward looks at the scope of the source before pf could translate it; ip_output looks behind pf
+        // ip6_forward checks the scope of the source before pf could translate it; ip_output checks after pf
         if packet.family() == Family::Inet6 && packet.from.ip().is_loopback() {
             return trip.lost("::1 is not forwarded");
         }
         self.leave(packet, trip)
     }
 
-    /// To a socket of the host or of a jail on its stack.
+    /// Delivers to a socket of the host or of a jail on its stack.
     fn deliver(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
         let mut packet = packet;
         if self.filter_local {
@@ -265,10 +266,10 @@ impl World {
         trip.delivered(party, packet)
     }
 
-    /// ip_output(9): out by the interface that leads there.
+    /// ip_output(9): sends a packet out by the interface that leads to its destination.
     fn leave(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
         if packet.fib != 0 {
-            trip.run.gave_up = Some(format!("the routes of table {} (rtable) are not known here", packet.fib));
+            trip.run.gave_up = Some(format!("the routes of table {} (rtable) are unknown", packet.fib));
         }
         let Some(out) = self.route(packet.to.ip()) else { return trip.lost("no route") };
         let meant = packet.to.ip();
@@ -280,18 +281,18 @@ impl World {
             return trip.lost("a loopback address does not go to a network");
         }
         if packet.to.ip() != meant && self.route(packet.to.ip()) != Some(out) {
-            return trip.lost("translated on the way out to where another interface leads");
+            return trip.lost("translated on the way out to an address behind another interface");
         }
         self.neighbour(packet, out, trip)
     }
 
-    /// Where pf has taken the packet off its way.
+    /// Continues with a packet that pf has taken over.
     fn elsewhere(&mut self, after: After, trip: &mut Trip<'_>) -> Way {
         match after {
             After::Dropped => Way::Lost,
             After::Goes(packet) => self.leave(packet, trip),
             After::Crossed(packet) => {
-                // pf itself routes it, and does not look again (skip_test in pf_route)
+                // pf itself routes it, and does not evaluate it again (skip_test in pf_route)
                 if self.is_own(packet.to.ip()) {
                     return self.deliver(packet, trip);
                 }
@@ -306,8 +307,7 @@ impl World {
                     return trip.lost("sent elsewhere too often");
                 }
                 if is_loopback(on) {
-                    trip.run.gave_up =
-                        Some(format!("what becomes of a packet that is sent out by {on} is not known here"));
+                    trip.run.gave_up = Some(format!("what becomes of a packet that is sent out by {on} is unknown"));
                     return trip.lost("sent to loopback");
                 }
                 if !tested {
@@ -343,12 +343,12 @@ impl World {
                 other => return self.elsewhere(other, trip),
             };
         }
-        // the jail takes no packet from the wire that claims to be from itself
+        // a jail drops a packet from the wire with its own address as source
         if jail.has(packet.from.ip()) {
             return trip.lost(&format!("jail {} gets a packet from its own address", jail.name));
         }
         if !jail.has(packet.to.ip()) {
-            return trip.lost("translated at the bridge member, behind the last hop");
+            return trip.lost("translated at the bridge member, after the last hop");
         }
         trip.delivered(Party::Jail(jail.name.clone()), packet)
     }

@@ -1,4 +1,4 @@
-//! The host around pf: who is where, and which rules are loaded. How a packet gets through is in `way`.
+//! The host around pf: addresses, jails, and the loaded rules. The path of a packet is in `way`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,15 +18,15 @@ use crate::pfconf::Conf;
 use crate::pfconf::path::Called;
 use crate::rule;
 
-/// Where a jail is on the network: one for each interface of the host behind which it has addresses.
+/// Where a jail is on the network: one for each interface of the host behind which the jail has addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// Its name.
     pub name: String,
-    /// The host's interface at which the jail's packets are seen: its bridge, or the host's end of its epair. `None`
-    /// for a jail that uses the host's stack; its addresses are the host's then.
+    /// The host's interface at which the jail's packets appear: its bridge, or the host's end of its epair. `None` for
+    /// a jail that uses the host's stack; its addresses are then the host's.
     pub behind: Option<Interface>,
-    /// The host's end of its epair, where that is a member of the bridge.
+    /// The host's end of its epair, if that is a member of the bridge.
     pub member: Option<Interface>,
     /// Its addresses, each with its network.
     pub addresses: Vec<IpNet>,
@@ -43,9 +43,9 @@ impl Attachment {
 pub struct World {
     pub(super) lookup: Lookup,
     pub(super) pf: Pf,
-    /// The rulesets that each load has made, by the path that it was for.
+    /// The rulesets that each load has created, by the path that was loaded.
     loaded: BTreeMap<String, Vec<String>>,
-    /// What has to be told beside a trace: what is loaded and not looked at.
+    /// Notes for the user of a trace: what is loaded but not evaluated.
     notes: Vec<String>,
     /// The jails.
     pub jails: Vec<Attachment>,
@@ -82,9 +82,9 @@ impl World {
         }
     }
 
-    /// The host that is asked: its interfaces, jails, default routes and sysctls, with pf enabled and no rules yet. A
-    /// jail on several networks is there once for each. Which member of a bridge is whose is not known, so that what
-    /// pf does at members is left out.
+    /// The given host: its interfaces, jails, default routes and sysctls, with pf enabled and no rules yet. A jail on
+    /// several networks is there once for each. Which jail has which member of a bridge is unknown, so what pf does at
+    /// members is left out.
     pub fn of_host(host: &dyn Host, release: Release) -> Result<World> {
         let mut world = World::new(release, host.interfaces()?);
         for family in Family::ALL {
@@ -96,11 +96,11 @@ impl World {
             *world.forwarding.of_mut(family) = host.sysctl(sysctl)?.is_none_or(|value| value != 0);
         }
         world.filter_local = host.sysctl("net.pf.filter_local")?.is_some_and(|value| value != 0);
-        // a host that cannot say is one whose sockets are not known
+        // if the host cannot list its sockets, they are unknown
         world.lookup.listeners = host.listeners().ok();
         for jail in host.jails()?.jails.iter().filter(|jail| !jail.dying) {
             let addresses = match jail.vnet {
-                // one that keeps its addresses back hides nobody but itself
+                // a jail that hides its addresses hides only itself
                 true => host.vnet_addresses(jail, ANSWER_TIME).or_else(|error| match error.kind() {
                     Kind::Unavailable => Ok(vec![]),
                     _ => Err(error),
@@ -114,8 +114,8 @@ impl World {
         Ok(world)
     }
 
-    /// The host that is asked, with the rules and tables that pf has now. What cannot be read in them is an error of
-    /// [`Kind::Unsupported`] that shows the line; a condition that is not known is one that cannot be decided.
+    /// The given host, with the rules and tables that pf has now. A rule that cannot be read is an error of
+    /// [`Kind::Unsupported`] that shows the line; an unknown condition cannot be decided.
     pub fn of_pf(host: &dyn Host, firewall: &dyn Firewall, release: Release) -> Result<World> {
         let mut world = World::of_host(host, release)?;
         world.enable(firewall.status()?.enabled);
@@ -136,7 +136,7 @@ impl World {
         let Ok(network) = IpNet::new(address, connected.map_or(host.prefix_len(), |(_, on)| on.prefix_len())) else {
             return;
         };
-        // a network that the host is not on: the jail cannot be told from what is behind the gateway
+        // a network without an interface of the host: the jail looks like a host behind the gateway
         if vnet && behind.is_none() {
             return;
         }
@@ -154,18 +154,19 @@ impl World {
         Ok(())
     }
 
-    /// Loads kport's rules into the anchor `path`, as all that it has: the text that pf would get, by the way of any other.
+    /// Loads kport's rules into the anchor `path`, in place of its rules. They are read from the text that pf would
+    /// get.
     pub fn load(&mut self, path: &str, rules: &[rule::Rule]) -> Result<()> {
         self.load_text(path, &rule::text(rules))
     }
 
-    /// Loads pf.conf(5) text into the anchor `path`, as all that it has.
+    /// Loads pf.conf(5) text into the anchor `path`, in place of its rules.
     pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
         self.load_conf(path, &text.parse()?);
         Ok(())
     }
 
-    /// Loads what was read into the anchor `path`, the empty one for the main ruleset, as all that it has.
+    /// Loads rules into the anchor `path`, the empty one for the main ruleset, in place of its rules.
     pub fn load_conf(&mut self, path: &str, conf: &Conf) {
         for old in self.loaded.remove(path).unwrap_or_default() {
             self.pf.rulesets.remove(&old);
@@ -192,24 +193,24 @@ impl World {
                     } else {
                         String::new()
                     };
-                    format!("rules about Ethernet frames are not looked at: {rule}{more}")
+                    format!("rules about Ethernet frames are not evaluated: {rule}{more}")
                 })
                 .into_iter()
                 .collect();
         }
     }
 
-    /// What is loaded and not looked at, a line each.
+    /// What is loaded but not evaluated, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The sockets that wait for traffic on the host and in jails on its stack; `None` where they are not known.
+    /// The listening sockets of the host and of jails on its stack; `None` if they are unknown.
     pub fn listeners(&mut self) -> &mut Option<Vec<Listener>> {
         &mut self.lookup.listeners
     }
 
-    /// Networks that are reached by an interface and a gateway behind it, beside the default route.
+    /// Networks that are reached through a gateway behind an interface, besides the default route.
     pub fn routes(&mut self) -> &mut Vec<(IpNet, Interface)> {
         &mut self.lookup.routes
     }
@@ -224,7 +225,7 @@ impl World {
         &mut self.lookup.interfaces
     }
 
-    /// Who has `address`: the host, a jail, or somebody behind the interface that leads there.
+    /// The owner of `address`: the host, a jail, or the network behind the interface that leads there.
     pub fn party(&self, address: IpAddr) -> Result<Party> {
         if let Some(jail) = self.jails.iter().find(|jail| jail.has(address)) {
             return Ok(Party::Jail(jail.name.clone()));
@@ -233,12 +234,12 @@ impl World {
             return Ok(Party::Host);
         }
         self.route(address).map(Party::Network).ok_or_else(|| {
-            Error::new(Kind::Unavailable, format!("no route leads to {address}; say where it comes from with --on"))
+            Error::new(Kind::Unavailable, format!("no route leads to {address}; give the interface with --on"))
         })
     }
 
-    /// Who sends a packet with this source that comes in on `on`: a jail that is behind that interface, or anybody
-    /// else there. Without an interface, whoever has the address.
+    /// The sender of a packet with this source that comes in on `on`: a jail behind that interface, or else another
+    /// host there. Without an interface, the owner of the address.
     pub fn sender(&self, source: IpAddr, on: Option<Interface>) -> Result<Party> {
         let Some(on) = on else { return self.party(source) };
         if !self.lookup.interfaces.iter().any(|interface| interface.name == on) {
@@ -250,7 +251,7 @@ impl World {
 
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
         let networks = || self.lookup.interfaces.iter().flat_map(|interface| &interface.addresses);
-        // all of 127/8 is the host's
+        // all of 127/8 belongs to the host
         networks().any(|own| own.addr() == address || own.addr().is_loopback() && own.contains(&address))
     }
 
@@ -263,7 +264,8 @@ impl World {
         owner.map(|owner| owner.name).filter(|name| is_loopback(*name)).or_else(|| self.lo0())
     }
 
-    /// The interface that leads to an address that is not the host's: by the longest network, else the default route.
+    /// The interface that leads to an address that is not the host's: by the longest network, else by the default
+    /// route.
     pub(super) fn route(&self, address: IpAddr) -> Option<Interface> {
         let connected = self.lookup.longest(address).map(|(_, name)| name);
         connected.or(*self.gateway.of(Family::of(address)))

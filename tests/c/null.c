@@ -74,7 +74,7 @@ main(void)
 #ifdef __FreeBSD__
 	CHECK(kport_gc(&options, NULL) == KPORT_OK);
 #else
-	/* no jails, so nobody tells which of them are gone */
+	/* no jails, so it is unknown which of them are gone */
 	CHECK(kport_gc(&options, NULL) == KPORT_ERR_UNSUPPORTED);
 #endif
 

@@ -392,7 +392,7 @@ fn pools() {
     check("nat on em0 -> (em0) round-robin", &[("web tcp 10.0.0.2 203.0.113.9:80", "answered em0 203.0.113.9:80")]);
 }
 
-/// pf leaves the ports of sctp as they are: pf_get_transaddr in sys/netpfil/pf/pf_lb.c.
+/// pf does not change the ports of sctp: pf_get_transaddr in sys/netpfil/pf/pf_lb.c.
 #[test]
 fn the_ports_of_sctp_stay() {
     check(
@@ -474,7 +474,7 @@ fn routing() {
         &of(Release::V15, "pass in on bridge1 reply-to (bridge1 10.1.0.9)"),
         "bridge1 tcp 198.51.100.9 10.0.0.2:80",
     );
-    assert!(trace.to_string().contains("sent out by bridge1, past the routes"), "{trace}");
+    assert!(trace.to_string().contains("sent out by bridge1, regardless of the routes"), "{trace}");
     let trace = ask(&of(Release::V15, "pass in on em0 dup-to (bridge1 10.1.0.2)"), WEB);
     assert!(told(&trace) == REACHED && trace.to_string().contains("a copy is sent out by bridge1"), "{trace}");
     // the routes of other tables are not known; for the host's own addresses none is needed
@@ -553,7 +553,7 @@ fn without_effect_on_arrival() {
     check("block in all fragment", &[(WEB, REACHED)]);
     check("block in once proto udp\npass in once", &[(WEB, REACHED)]);
     let world = of(Release::V15, "ether block in on em0 from 00:01:02:03:04:05/24 l3 all\npass");
-    assert!(world.notes()[0].starts_with("rules about Ethernet frames are not looked at: ether block in on em0"));
+    assert!(world.notes()[0].starts_with("rules about Ethernet frames are not evaluated: ether block in on em0"));
     check_with(&world, "", &[(WEB, REACHED)]);
 }
 

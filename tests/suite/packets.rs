@@ -117,7 +117,7 @@ fn build(
         // no two publications overlap: kport refuses that before it makes rules
         let spec = |(m, (place, protocol, count, shift)): (usize, &(u8, Protocol, u16, u16))| {
             let host = 8000 + 100 * n as u16 + 10 * m as u16;
-            // pf leaves the ports of sctp as they are, and kport refuses what would need it
+            // pf does not change the ports of sctp, and kport refuses what would need it
             let inside = if *shift == 0 || *protocol == Protocol::Sctp { host } else { 80 + 10 * m as u16 };
             let place = match place {
                 0 | 1 => "em0:",

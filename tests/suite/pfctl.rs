@@ -254,7 +254,7 @@ fn refusals() {
         ),
         (1, "usage: pfctl [-AdeghMmNnOPqRSrvz]\n", Kind::Unsupported, "FreeBSD 14"),
         (1, "pfctl: what nobody ever saw\n", Kind::System, "what nobody ever saw"),
-        (1, "", Kind::System, "exit status 1 and said nothing"),
+        (1, "", Kind::System, "exited with status 1 and printed nothing"),
         (0, "pfctl: what nobody ever saw\n", Kind::System, "holds what it held"),
         (0, "pfctl: DIOCXCOMMIT: Operation not permitted\n", Kind::Permission, "holds what it held"),
     ];
@@ -376,7 +376,7 @@ fn loads_that_end_strangely() {
     let standin = standin::Pfctl::new();
     standin.fault("", Fault::Abort);
     let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
-    assert!(error.message().contains("what the anchor holds now is not known"), "{error}");
+    assert!(error.message().contains("what the anchor holds now is unknown"), "{error}");
     // emptied, and died before it could say so
     let standin = standin::Pfctl::new();
     pfctl(&standin).replace(&web(), &some("1:1")).unwrap();

@@ -176,9 +176,9 @@ fn the_rules_that_pfctl_shows() {
     assert_eq!(kport.trace(&ssh).0, Some(5));
     pf.set_skip("em0");
     let (status, out, _) = kport.trace(&ssh);
-    assert!(status == Some(0) && out.contains("set skip: not looked at\n  delivered to the host at"), "{out}");
+    assert!(status == Some(0) && out.contains("set skip: not evaluated\n  delivered to the host at"), "{out}");
     // where nothing listens that is what is said, whatever pf does
-    for (pass, port) in [("set skip: not looked at", "23"), ("set skip: not looked at", "8081")] {
+    for (pass, port) in [("set skip: not evaluated", "23"), ("set skip: not evaluated", "8081")] {
         let (status, out, err) = kport.trace(&["tcp", "192.0.2.7", &format!("192.0.2.1:{port}")]);
         assert!(status == Some(5) && out.contains(pass) && out.ends_with("nothing listens there\n"), "{out}");
         assert_eq!(err, "kport: the packet arrives, but nothing listens there\n");
@@ -197,7 +197,7 @@ fn the_rules_that_pfctl_shows() {
     assert_eq!(kport.trace(&["udp", "192.0.2.7", "192.0.2.1:22"]).0, Some(8), "what follows is not known either");
     pf.disable();
     let (status, out, _) = kport.trace(&ssh);
-    assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
+    assert!(status == Some(0) && out.contains("pf is disabled: not evaluated"), "{out}");
     // and what cannot be read is said, with where it is
     pf.put("", "block in log all\nreroute out from (\n");
     let (status, out, err) = kport.trace(&ssh);

@@ -1,7 +1,7 @@
-//! Numbers at offsets of what the kernel answers.
+//! Numbers at offsets in the kernel's results.
 //!
-//! The offsets are those of the 64-bit structs of FreeBSD 14 and 15; `tests/host/layout.c` asserts them with FreeBSD's own
-//! headers. No byte is trusted: a buffer of another shape is an error, never a panic, never a wrong fact.
+//! The offsets are those of the 64-bit structs of FreeBSD 14 and 15; `tests/host/layout.c` asserts them with FreeBSD's
+//! own headers. No byte is trusted: a buffer with another layout is an error, never a panic, never a wrong fact.
 
 use crate::error::{Error, Kind};
 
@@ -26,7 +26,7 @@ pub fn u64_at(buffer: &[u8], offset: usize) -> Option<u64> {
     bytes(buffer, offset).map(u64::from_ne_bytes)
 }
 
-/// The error for an answer of another shape.
+/// The error for a result with another layout.
 pub fn malformed(what: &str) -> Error {
     Error::new(
         Kind::Unsupported,

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::host::HostInterface;
 use crate::net::{Family, Interface, is_link_local6};
 
-/// struct if_msghdrl and struct ifa_msghdrl begin alike, and say where the addresses start.
+/// struct if_msghdrl and struct ifa_msghdrl have the same start, which contains the offset of the addresses.
 const IFM_ADDRS: usize = 4;
 const IFM_FLAGS: usize = 8;
 const IFM_INDEX: usize = 12;
@@ -25,7 +25,7 @@ const IFF_LOOPBACK: u32 = 0x8;
 #[cfg(target_os = "freebsd")]
 pub const LIST: [libc::c_int; 6] = [libc::CTL_NET, libc::PF_ROUTE, 0, libc::AF_UNSPEC, libc::NET_RT_IFLISTL, 0];
 
-/// Every interface of the host whose name a pf rule of kport can hold.
+/// Every interface of the host whose name a pf rule of kport can contain.
 #[cfg(target_os = "freebsd")]
 pub fn all() -> Result<Vec<HostInterface>> {
     use super::{group, sysctl};
@@ -33,7 +33,7 @@ pub fn all() -> Result<Vec<HostInterface>> {
     let socket = group::socket()?;
     let mut found = Vec::new();
     for link in links(&answer)? {
-        // one that is gone by now is none of the host's
+        // an interface that was removed meanwhile is not the host's
         if let Some(groups) = group::of(&socket, &link.name)? {
             found.extend(link.with_groups(groups));
         }
@@ -41,26 +41,26 @@ pub fn all() -> Result<Vec<HostInterface>> {
     Ok(found)
 }
 
-/// An interface as NET_RT_IFLISTL tells it, without its groups.
+/// An interface in the result of NET_RT_IFLISTL, without its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     index: u16,
     flags: u32,
-    /// Its name, whatever characters it has.
+    /// Its name, with any characters.
     pub name: String,
     /// Its addresses, each with its network, in the kernel's order.
     pub addresses: Vec<IpNet>,
 }
 
 impl Link {
-    /// This interface with its `groups`. `None` where it has a name that pf rules of kport cannot hold.
+    /// This interface with its `groups`. `None` if pf rules of kport cannot contain its name.
     pub fn with_groups(self, groups: Vec<Interface>) -> Option<HostInterface> {
         let name = self.name.parse().ok()?;
         Some(HostInterface { name, groups, addresses: self.addresses, up: self.flags & IFF_UP != 0 })
     }
 }
 
-/// The interfaces and their addresses in the answer to NET_RT_IFLISTL.
+/// The interfaces and their addresses in the result of NET_RT_IFLISTL.
 pub fn links(buffer: &[u8]) -> Result<Vec<Link>> {
     read_links(buffer).ok_or_else(|| malformed("interface list"))
 }
@@ -76,7 +76,7 @@ fn read_links(buffer: &[u8]) -> Option<Vec<Link>> {
         let start = usize::from(u16_at(message, IFM_LEN)?);
         let addresses = sockaddrs(message, start, u32_at(message, IFM_ADDRS)?)?;
         if kind == RTM_IFINFO {
-            // root of a jail names its interfaces as it likes
+            // root of a jail chooses the names of its interfaces
             let name = String::from_utf8_lossy(link_name(addresses[RTAX_IFP])?).into_owned();
             links.push(Link { index, flags: u32_at(message, IFM_FLAGS)?, name, addresses: Vec::new() });
             continue;
@@ -91,9 +91,9 @@ fn read_links(buffer: &[u8]) -> Option<Vec<Link>> {
     Some(links)
 }
 
-/// The addresses at which a jail with a network stack of its own can be reached, in the order of `links`: not those of
-/// loopback, not link-local ones, not the 0.0.0.0 that dhclient(8) sets while it waits, and none of an interface that is
-/// down: nobody is reached there.
+/// The addresses at which a jail with its own network stack can be reached, in the order of `links`: without loopback
+/// and link-local addresses, without the 0.0.0.0 that dhclient(8) sets while it waits, and without those of an
+/// interface that is down.
 pub fn reachable(links: &[Link]) -> Vec<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(v4) => !(v4.is_link_local() || v4.is_unspecified()),
@@ -166,9 +166,9 @@ mod tests {
         assert_eq!(reachable(&links(IFLISTL).unwrap()), expected);
     }
 
-    /// Root of a jail does not hide its addresses by that.
+    /// Root of a jail cannot hide its addresses in this way.
     #[test]
-    fn an_interface_with_a_name_that_is_no_text() {
+    fn an_interface_with_a_name_that_is_not_text() {
         let at = IFLISTL.windows(7).position(|bytes| bytes == b"bridge0").unwrap();
         let mut buffer = IFLISTL.to_vec();
         buffer[at] = 0xff;
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(odd.with_groups(vec![]), None);
     }
 
-    /// The recording, as it would be with one interface down.
+    /// The recording, with one interface down.
     #[test]
     fn an_interface_that_is_down_has_no_reachable_address() {
         let before = links(IFLISTL).unwrap();

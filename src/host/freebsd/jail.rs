@@ -1,4 +1,4 @@
-//! Jails, by their parameters (jail(8)), which jail_get(2) tells.
+//! Jails, by their parameters (jail(8)), from jail_get(2).
 
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
@@ -17,25 +17,25 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{Jail, Jails, SkippedJail};
 use crate::net::{Family, PerFamily};
 
-/// A parameter of jail(8) and room for its value.
+/// A parameter of jail(8), and a buffer for its value.
 pub type Parameter = (&'static CStr, Vec<u8>);
 
-/// jail_get(2), or what plays it: fills the values of the parameters, the first of which selects the jail, and answers the
-/// jail's number; `None` where there is no such jail.
+/// jail_get(2), or a substitute in tests: fills the values of the parameters, the first of which selects the jail, and
+/// returns the jid; `None` if there is no such jail.
 pub type JailGet = dyn Fn(&mut Vec<Parameter>) -> Result<Option<i32>>;
 
-/// MAXHOSTNAMELEN, the longest name with its NUL, and what the kernel has for an error message.
+/// MAXHOSTNAMELEN: the size of the longest name with its NUL, and of an error message of the kernel.
 const TEXT: usize = 256;
-/// Eight times what `security.jail.jail_max_af_ips` allows by default. With the rest it stays below the 64 KiB that the
-/// kernel takes (VFS_MOUNTARG_SIZE_MAX).
+/// Eight times the default of `security.jail.jail_max_af_ips`. Together with the rest it is below the 64 KiB that the
+/// kernel accepts (VFS_MOUNTARG_SIZE_MAX).
 const MOST_ADDRESSES: usize = 2048;
-/// Jails nest less deep than this (children.max counts them all).
+/// Jails are nested less deeply than this (children.max counts them all).
 const DEEPEST: usize = 1024;
 /// sys/jail.h
 const JAIL_SYS_NEW: i32 = 1;
 const JAIL_SYS_INHERIT: i32 = 2;
 
-/// What the kernel was built with. It refuses a question for a parameter that it does not have.
+/// The options that the kernel was built with. It refuses a parameter that it does not have.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
     families: PerFamily<bool>,
@@ -52,9 +52,9 @@ impl Features {
     }
 }
 
-/// The jail with this name or number, a dying one too.
+/// The jail with this name or jid, even if it is dying.
 pub fn named(get: &JailGet, features: Features, name: &str) -> Result<Option<Jail>> {
-    // as jail_getid(3): a name is no number, unless it is its own
+    // as in jail_getid(3): a number is a jid first
     let jid = match name.parse::<i32>() {
         Ok(jid) if jid > 0 && jid.to_string() == name => Some(jid),
         _ if name.is_empty() || name.contains('\0') || name.len() >= TEXT => None,
@@ -65,9 +65,9 @@ pub fn named(get: &JailGet, features: Features, name: &str) -> Result<Option<Jai
     read(get, features, &parameters).map(Some)
 }
 
-/// Every jail below the one that the caller is in, in the order of their numbers, dying ones included. Root of a jail
-/// chooses the names and addresses of the jails in it, so one that cannot be read is left out, and said, instead of hiding
-/// the others.
+/// Every jail below that of the caller, in the order of their jids, including dying ones. Root of a jail chooses the
+/// names and addresses of the jails in it, so a jail that cannot be read is skipped and reported, and does not hide the
+/// others.
 pub fn all(get: &JailGet, features: Features) -> Result<Jails> {
     let mut found = Jails::default();
     let mut last = 0;
@@ -78,7 +78,7 @@ pub fn all(get: &JailGet, features: Features) -> Result<Jails> {
                 let jail = read(get, features, &parameters);
                 (parameters, jail)
             }
-            // the same jail with less asked of it; where that fails too, it is not about the jail
+            // the same jail with fewer parameters; if that fails, too, the jail is not the cause
             Err(error) => {
                 let mut values = vec![(c"lastjid", last.to_ne_bytes().to_vec()), (c"name", vec![0; TEXT])];
                 let Some(jid) = get(&mut values)? else { return Ok(found) };
@@ -96,7 +96,7 @@ pub fn all(get: &JailGet, features: Features) -> Result<Jails> {
     }
 }
 
-/// What the kernel told of a jail.
+/// What the kernel returned for a jail.
 struct Parameters {
     jid: i32,
     values: Vec<Parameter>,
@@ -115,7 +115,7 @@ impl Parameters {
         })
     }
 
-    /// `None` where the kernel does not have the parameter.
+    /// `None` if the kernel does not have the parameter.
     fn number(&self, name: &CStr) -> Option<i32> {
         self.value(name).try_into().ok().map(i32::from_ne_bytes)
     }
@@ -150,7 +150,7 @@ fn read(get: &JailGet, features: Features, parameters: &Parameters) -> Result<Ja
     Ok(Jail { jid, name: name.to_owned(), vnet, inherits, addresses, dying })
 }
 
-/// Whether jail `jid`, or one above it, has a network stack of its own.
+/// Whether the jail with this jid, or one above it, has its own network stack.
 fn above_is_vnet(get: &JailGet, features: Features, mut jid: i32) -> Result<bool> {
     for _ in 0..DEEPEST {
         if jid == 0 || !features.vimage {
@@ -180,8 +180,8 @@ pub fn addresses(ip4: &[u8], ip6: &[u8]) -> Result<Vec<IpAddr>> {
 }
 
 /// Whether a jail uses the host's addresses: from its parameters `ip4` and `ip6`, as far as the kernel has them. The
-/// kernel says "inherit" for a VNET jail too, and for one that inherits the addresses of the jail above it, which it then
-/// lists.
+/// kernel also returns "inherit" for a VNET jail, and for a jail that inherits the addresses of the jail above it;
+/// these it lists.
 fn inherits(vnet: bool, jailsys: PerFamily<Option<i32>>, addresses: &[IpAddr]) -> PerFamily<bool> {
     let own = |family| addresses.iter().any(|address| Family::of(*address) == family);
     PerFamily::each(|family| !vnet && !own(family) && *jailsys.of(family) == Some(JAIL_SYS_INHERIT))

@@ -1,4 +1,4 @@
-//! Which process has a socket: `kern.file`, the table of all open files, and `kern.proc`, as sockstat(1) asks them.
+//! The processes that have a socket: from `kern.file`, the table of all open files, and `kern.proc`, as in sockstat(1).
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub fn udp_holders(port: u16) -> Result<Vec<crate::host::Process>> {
     Ok(found)
 }
 
-/// Whether somebody has stopped a process (SIGSTOP). One that cannot be asked about is not stopped.
+/// Whether a process is stopped (SIGSTOP). One that cannot be read counts as not stopped.
 #[cfg(target_os = "freebsd")]
 pub fn is_stopped(pid: i32) -> bool {
     let mib = [libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PID, pid];
@@ -50,7 +50,8 @@ const KI_JID: usize = 592;
 /// sys/proc.h
 const SSTOP: u8 = 4;
 
-/// The processes in the answer to `kern.file` that have one of these sockets open: a record a file, each with its length.
+/// The processes in the result of `kern.file` that have one of these sockets open: one record for each file, with its
+/// length.
 fn owners(answer: &[u8], sockets: &[u64]) -> Result<BTreeSet<i32>> {
     let read = || {
         let (records, rest) = answer.as_chunks::<XFILE>();
@@ -71,12 +72,12 @@ fn owners(answer: &[u8], sockets: &[u64]) -> Result<BTreeSet<i32>> {
     read().ok_or_else(|| malformed("list of open files"))
 }
 
-/// The jail in the answer to `kern.proc.pid`; 0 for none.
+/// The jid in the result of `kern.proc.pid`; 0 for none.
 fn jid(answer: &[u8]) -> Result<i32> {
     Ok(i32::from_ne_bytes(of_process(answer, KI_JID)?))
 }
 
-/// What the process in the answer to `kern.proc.pid` does.
+/// The state in the result of `kern.proc.pid`.
 fn state(answer: &[u8]) -> Result<u8> {
     of_process::<1>(answer, KI_STAT).map(|[state]| state)
 }
@@ -86,7 +87,7 @@ fn of_process<const N: usize>(answer: &[u8], offset: usize) -> Result<[u8; N]> {
     bytes(answer, offset).filter(|_| whole).ok_or_else(|| malformed("record of a process"))
 }
 
-/// The arguments in the answer to `kern.proc.args`, each with its NUL.
+/// The arguments in the result of `kern.proc.args`, each with its NUL.
 fn arguments(answer: &[u8]) -> Vec<String> {
     let text = answer.strip_suffix(&[0]).unwrap_or(answer);
     if text.is_empty() {

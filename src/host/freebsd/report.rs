@@ -1,7 +1,7 @@
-//! What a child process reports over a stream of AF_UNIX: three words, and bytes, or a descriptor.
+//! The report of a child process over a stream of AF_UNIX: three words, and bytes or a descriptor.
 //!
-//! The head says how long the report is, so the reader does not depend on the end of the file: another thread of the
-//! caller may have forked meanwhile and hold the child's end open.
+//! The head contains the length of the report, so the reader does not depend on the end of the file: another thread of
+//! the caller may have forked meanwhile, and that process would hold the child's end open.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -17,19 +17,19 @@ use rustix::net::{
 
 use crate::error::{Error, Kind, Result};
 
-/// The bytes before the report: `step` and `errno`, 32 bits each, and the 64-bit length of what follows.
+/// The size of the head: `step` and `errno`, 32 bits each, and the 64-bit length of what follows.
 pub const HEAD: usize = 16;
 
-/// What a child did.
+/// The result of a child.
 #[derive(Debug)]
 pub enum Answer {
-    /// It came to its end, and sent this, and the last descriptor that it passed.
+    /// It finished: the bytes that it sent, and the last descriptor that it passed.
     Done(Vec<u8>, Option<OwnedFd>),
-    /// Its step of this number failed with this errno.
+    /// The step with this number failed with this errno.
     Failed(u32, i32),
 }
 
-/// The head of a report. Called in a child after a fork: it only moves bytes.
+/// The head of a report. Called in a child after a fork: it only copies bytes.
 pub fn head(step: u32, errno: i32, length: usize) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     head[..4].copy_from_slice(&step.to_ne_bytes());
@@ -38,21 +38,22 @@ pub fn head(step: u32, errno: i32, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// Sends a report that is a descriptor and no bytes. Called in a child after a fork: it makes a system call and nothing else.
+/// Sends a report that is a descriptor without bytes. Called in a child after a fork: it only makes a system call.
 pub fn pass(stream: BorrowedFd<'_>, step: u32, descriptor: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor];
-    // there is room for one
+    // there is space for one
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
     sendmsg(stream, &[IoSlice::new(&head(step, 0, 0))], &mut control, SendFlags::empty()).map(|_| ())
 }
 
-/// How long a child may be stopped. What asks a jail can be stopped by the jail's root, and no continued one takes so long.
+/// How long a child may be stopped. The jail's root can stop a child in the jail; one that is continued does not take
+/// this long.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 
-/// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it. A child that was killed, or that
-/// `is_stopped`, is [`Kind::Unavailable`].
+/// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it. [`Kind::Unavailable`] means that
+/// the child was killed, or that it `is_stopped`.
 pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<Answer> {
     let mut received = Vec::new();
     let mut passed = None;
@@ -81,7 +82,9 @@ pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: 
             }
         }
         match message.map(|message| message.bytes) {
-            Ok(0) => return Err(Error::new(Kind::Unavailable, "the process that asks was killed; what kills it?")),
+            Ok(0) => {
+                return Err(Error::new(Kind::Unavailable, "the helper process was killed; find out what kills it"));
+            }
             Ok(count) => received.extend_from_slice(&chunk[..count]),
             Err(rustix::io::Errno::INTR) => (),
             Err(errno) => return Err(Error::io("read a child's report", &errno.into())),
@@ -89,17 +92,17 @@ pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: 
     }
 }
 
-/// Until there is something to read.
+/// Waits until there is something to read.
 fn wait(stream: BorrowedFd<'_>, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left == Duration::ZERO {
-            return Err(Error::new(Kind::Busy, "the process that asks did not report in time"));
+            return Err(Error::new(Kind::Busy, "the helper process did not report in time"));
         }
         let timeout = Timespec::try_from(left.min(STOP_CHECK)).ok();
         match poll(&mut [PollFd::new(&stream, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) if is_stopped() => {
-                return Err(Error::new(Kind::Unavailable, "the process that asks was stopped; what stops it?"));
+                return Err(Error::new(Kind::Unavailable, "the helper process was stopped; find out what stops it"));
             }
             Ok(0) | Err(rustix::io::Errno::INTR) => (),
             Ok(_) => return Ok(()),
@@ -116,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads what `parts` send, a pause between them; the other end stays open.
+    /// Reads what `parts` send, with a pause between them; the other end stays open.
     fn read_parts(parts: &[&[u8]], most: usize, time: Duration) -> Result<Answer> {
         let (reader, mut writer) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {
@@ -133,7 +136,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_report_comes_in_pieces_and_needs_no_end_of_file() {
+    fn a_report_may_come_in_pieces_without_an_end_of_file() {
         let whole = [head(3, 0, 5).as_slice(), b"abcde"].concat();
         for cut in 0..whole.len() {
             let (a, b) = whole.split_at(cut);
@@ -151,7 +154,7 @@ mod tests {
         let answer = read(reader.as_fd(), 0, Instant::now() + LONG, &|| false);
         let Ok(Answer::Done(bytes, Some(passed))) = answer else { panic!("{answer:?}") };
         assert!(bytes.is_empty());
-        // it is the other end, and nothing that this process runs inherits it
+        // it is the other end, and no program that this process runs inherits it
         assert!(rustix::io::fcntl_getfd(&passed).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
         here.write_all(b"x").unwrap();
         assert_eq!(rustix::io::read(&passed, &mut [0; 2]), Ok(1));
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_not_believed() {
+    fn a_length_is_checked() {
         for (length, most) in [(6, 5), (usize::MAX, 5)] {
             let error = read_parts(&[&head(0, 0, length)], most, LONG).unwrap_err();
             assert_eq!(error.kind(), Kind::Internal);

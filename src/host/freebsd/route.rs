@@ -23,7 +23,7 @@ pub fn gateway(family: Family) -> Result<Option<Interface>> {
         Family::Inet => AF_INET,
         Family::Inet6 => AF_INET6,
     };
-    // without a seventh number the kernel answers for the FIB of the process (sysctl_rtsock() of net/rtsock.c)
+    // without a seventh number the kernel uses the FIB of the process (sysctl_rtsock() of net/rtsock.c)
     match super::sysctl::fetch(&[CTL_NET, PF_ROUTE, 0, domain, NET_RT_DUMP, 0]) {
         Ok(routes) => default_route(&routes, family)?.map(named).transpose(),
         // a kernel without this family
@@ -35,13 +35,13 @@ pub fn gateway(family: Family) -> Result<Option<Interface>> {
 fn named(name: &str) -> Result<Interface> {
     name.parse().map_err(|_| {
         let name = quoted(name);
-        let text = format!("the default route's interface {name} has a name that pf rules cannot hold: rename it");
+        let text = format!("the default route's interface {name} has a name that pf rules cannot contain: rename it");
         Error::new(Kind::Unsupported, text)
     })
 }
 
-/// The name of the interface of the first default route of `family` in the answer to NET_RT_DUMP; `None` without one.
-/// A default route that only refuses (`-reject`, `-blackhole`) is none.
+/// The name of the interface of the first default route of `family` in the result of NET_RT_DUMP; `None` without one. A
+/// default route that only rejects (`-reject`, `-blackhole`) does not count.
 pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
     let wrong = || malformed("routing table");
     for message in messages(buffer) {
@@ -57,7 +57,7 @@ pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
             && destination.is_unspecified()
             && prefix(addresses[RTAX_NETMASK], family) == 0
         {
-            // an interface that is going away has no RTAX_IFP any more: sysctl_dumpnhop() of net/rtsock.c
+            // an interface that is being removed has no RTAX_IFP: sysctl_dumpnhop() of net/rtsock.c
             match link_name(addresses[RTAX_IFP]).and_then(|name| std::str::from_utf8(name).ok()) {
                 Some(name) => return Ok(Some(name)),
                 None => continue,
@@ -72,7 +72,7 @@ mod tests {
     use super::super::tests::{NETSTAT_RN, ROUTE_INET, ROUTE_INET6};
     use super::*;
 
-    /// The Netif column of the default route in the part of netstat(1) that begins with `heading`.
+    /// The Netif column of the default route in the part of netstat(1) that starts with `heading`.
     fn netif(heading: &str) -> &'static str {
         let mut lines = NETSTAT_RN.lines().skip_while(|line| *line != heading);
         let line = lines.find(|line| line.starts_with("default")).unwrap();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_pf_cannot_name_is_told() {
+    fn an_interface_that_pf_cannot_name_is_reported() {
         assert_eq!(named("em0").unwrap().as_str(), "em0");
         assert!(named("em 0").unwrap_err().message().contains("rename it"));
     }

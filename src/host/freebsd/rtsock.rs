@@ -1,4 +1,4 @@
-//! The messages of route(4), in which the kernel tells routes and interfaces, each followed by socket addresses.
+//! The messages of route(4) about routes and interfaces, each followed by socket addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -41,7 +41,7 @@ pub fn messages(buffer: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     })
 }
 
-/// The socket addresses at `offset` of a message, by their RTAX index; `None` where `mask` names one that is not there.
+/// The socket addresses at `offset` of a message, by their RTAX index; `None` if `mask` names one that is missing.
 pub fn sockaddrs(message: &[u8], offset: usize, mask: u32) -> Option<[&[u8]; RTAX_MAX]> {
     let mut found = [[].as_slice(); RTAX_MAX];
     let mut rest = message.get(offset..)?;
@@ -49,7 +49,7 @@ pub fn sockaddrs(message: &[u8], offset: usize, mask: u32) -> Option<[&[u8]; RTA
         if mask & 1 << index != 0 {
             let length = usize::from(*rest.first()?);
             *place = rest.get(..length)?;
-            // SA_SIZE of net/route.h: in steps of a long, an empty one takes a long too
+            // SA_SIZE of net/route.h: in steps of a long; an empty one also takes a long
             rest = rest.get(length.next_multiple_of(8).max(8)..).unwrap_or(&[]);
         }
     }
@@ -73,8 +73,8 @@ pub fn address(sockaddr: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The length of the prefix that a netmask tells for `family`. The kernel may cut a mask's trailing zeros, and even its
-/// family, so it is read by the family of the address.
+/// The prefix length of a netmask for `family`. The kernel may cut a mask's trailing zeros, and even its family, so the
+/// family of the address decides.
 pub fn prefix(mask: &[u8], family: Family) -> u8 {
     let (start, size) = match family {
         Family::Inet => (4, 4),

@@ -1,4 +1,4 @@
-//! The sockets that wait for traffic, of the host and of the jails on its network stack: the `pcblist` sysctls, and
+//! The listening sockets of the host and of the jails on its network stack: the `pcblist` sysctls, and
 //! `net.inet.sctp.assoclist`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,7 +17,7 @@ pub fn listeners() -> Result<Vec<Listener>> {
     let lists: [(&str, Read); 3] = [
         ("net.inet.tcp.pcblist", tcp_listeners),
         ("net.inet.udp.pcblist", udp_listeners),
-        // known once sctp(4) is loaded
+        // exists when sctp(4) is loaded
         ("net.inet.sctp.assoclist", sctp_listeners),
     ];
     for (name, read) in lists {
@@ -28,18 +28,18 @@ pub fn listeners() -> Result<Vec<Listener>> {
     Ok(found)
 }
 
-// ---- pcblist: a struct xinpgen, one record a socket, a struct xinpgen
+// ---- pcblist: a struct xinpgen, one record for each socket, a struct xinpgen
 
 /// sizeof (struct xinpgen)
 pub const XINPGEN: usize = 64;
 /// sizeof (struct xinpcb), netinet/in_pcb.h
 pub const XINPCB: usize = 400;
-/// offsetof (struct xinpcb, inp_inc.inc_ie), and in there struct in_endpoints
+/// offsetof (struct xinpcb, inp_inc.inc_ie), and the offsets in struct in_endpoints there
 const IN_ENDPOINTS: usize = 252;
 const IE_FPORT: usize = IN_ENDPOINTS;
 const IE_LPORT: usize = IN_ENDPOINTS + 2;
 const IE_LADDR: usize = IN_ENDPOINTS + 20;
-/// an IPv4 address stands in the last 4 of the 16 bytes (struct in_addr_4in6)
+/// an IPv4 address is in the last 4 of the 16 bytes (struct in_addr_4in6)
 const IE_LADDR4: usize = IE_LADDR + 12;
 /// offsetof (struct xinpcb, xi_socket.xso_so)
 const XSO_SO: usize = 16;
@@ -56,7 +56,7 @@ const T_STATE: usize = 568;
 /// netinet/tcp_fsm.h
 const TCPS_LISTEN: u32 = 1;
 
-/// The records of a pcblist, each of `size` bytes. Every struct in it begins with its own length.
+/// The records of a pcblist, each of `size` bytes. Every struct in it starts with its own length.
 fn records(buffer: &[u8], size: usize) -> Option<Vec<&[u8]>> {
     let length = |rest| u64_at(rest, 0).and_then(|length| usize::try_from(length).ok());
     if length(buffer)? != XINPGEN {
@@ -75,13 +75,13 @@ fn records(buffer: &[u8], size: usize) -> Option<Vec<&[u8]>> {
     rest.get(..XINPGEN).map(|_| found)
 }
 
-/// The local end of a struct xinpcb; `None` where it is bound to no port.
+/// The local end of a struct xinpcb; `None` if it is bound to no port.
 fn listener(xinpcb: &[u8], protocol: Protocol) -> Option<Option<Listener>> {
     let vflag = u8_at(xinpcb, INP_VFLAG)?;
     let port = u16::from_be_bytes(bytes(xinpcb, IE_LPORT)?);
     let families = PerFamily { inet: vflag & INP_IPV4 != 0, inet6: vflag & INP_IPV6 != 0 };
     let address: IpAddr = match families {
-        // a socket of both families has an IPv6 address: all of ::, or it would be of one family
+        // a socket of both families has an IPv6 address: it must be ::, or the socket would be of one family
         PerFamily { inet6: true, .. } => Ipv6Addr::from(bytes::<16>(xinpcb, IE_LADDR)?).into(),
         PerFamily { inet: true, .. } => Ipv4Addr::from(bytes::<4>(xinpcb, IE_LADDR4)?).into(),
         // the kernel clears both while it tears a socket down
@@ -97,7 +97,7 @@ fn listening(protocol: Protocol, families: PerFamily<bool>, address: IpAddr, por
     Listener { protocol, families: PerFamily::only(Family::of(address)), address: Some(address), port }
 }
 
-/// The sockets in TCPS_LISTEN in the answer to `net.inet.tcp.pcblist`.
+/// The sockets in TCPS_LISTEN in the result of `net.inet.tcp.pcblist`.
 pub fn tcp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
     let read = || {
         let mut found = Vec::new();
@@ -111,8 +111,8 @@ pub fn tcp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
     read().ok_or_else(|| malformed("list of tcp sockets"))
 }
 
-/// The sockets that are bound and not connected in the answer to `net.inet.udp.pcblist`. One whose port the kernel chose is a
-/// client's: nobody could know where to ask it.
+/// The bound, unconnected sockets in the result of `net.inet.udp.pcblist`. A socket with a port that the kernel chose
+/// is a client's: nothing else knows the port.
 pub fn udp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
     let read = || {
         let mut found = Vec::new();
@@ -140,7 +140,8 @@ pub fn udp_sockets_at(buffer: &[u8], port: u16) -> Result<Vec<u64>> {
     read().ok_or_else(|| malformed("list of udp sockets"))
 }
 
-// ---- net.inet.sctp.assoclist: endpoints, each with its addresses and associations, each list closed by a `last` record
+// ---- net.inet.sctp.assoclist: endpoints, each with its addresses and associations, each list terminated by a `last`
+// record
 
 /// sizeof of netinet/sctp_uio.h
 const XSCTP_INPCB: usize = 160;
@@ -151,13 +152,13 @@ const XSCTP_RADDR: usize = 204;
 const XSCTP_LAST: usize = 0;
 const XSCTP_FLAGS: usize = 4;
 const XSCTP_LOCAL_PORT: usize = 32;
-/// the other three begin with a 28-byte socket address, then `last`
+/// the other three start with a 28-byte socket address, then `last`
 const XSCTP_OTHER_LAST: usize = 28;
 /// netinet/sctp.h
 const SCTP_PCB_FLAGS_BOUNDALL: u32 = 0x4;
 const SCTP_PCB_FLAGS_ACCEPTING: u32 = 0x8;
 
-/// The records up to the `last` one, which `rest` is left behind.
+/// The records up to the `last` one; `rest` becomes what follows.
 fn until_last<'a>(rest: &mut &'a [u8], size: usize) -> Option<Vec<&'a [u8]>> {
     let mut found = Vec::new();
     loop {
@@ -170,8 +171,8 @@ fn until_last<'a>(rest: &mut &'a [u8], size: usize) -> Option<Vec<&'a [u8]>> {
     }
 }
 
-/// The listening sockets in the answer to `net.inet.sctp.assoclist` (sctp_sysctl.c). An endpoint that is bound to every
-/// address still lists them one by one, and so tells its families.
+/// The listening sockets in the result of `net.inet.sctp.assoclist` (sctp_sysctl.c). An endpoint that is bound to every
+/// address still lists them one by one, which shows its families.
 pub fn sctp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
     read_sctp(buffer).ok_or_else(|| malformed("list of sctp sockets"))
 }
@@ -188,7 +189,7 @@ fn read_sctp(buffer: &[u8]) -> Option<Vec<Listener>> {
         let flags = u32_at(endpoint, XSCTP_FLAGS)?;
         let port = u16_at(endpoint, XSCTP_LOCAL_PORT)?;
         let addresses: Vec<IpAddr> = until_last(&mut rest, XSCTP_LADDR)?.into_iter().filter_map(address).collect();
-        // each association: itself, its local addresses, its remote ones; the `last` one stands alone
+        // each association: itself, its local addresses, its remote ones; the `last` one has no addresses
         loop {
             let (association, after) = rest.split_at_checked(XSCTP_TCB)?;
             rest = after;
@@ -219,7 +220,7 @@ mod tests {
 
     const BOTH: PerFamily<bool> = PerFamily { inet: true, inet6: true };
 
-    /// What netstat(1) printed: protocol and local end of what waits for traffic.
+    /// The output of netstat(1): protocol and local end of the listening sockets.
     fn netstat() -> Vec<(Protocol, PerFamily<bool>, String)> {
         let mut found = Vec::new();
         for line in NETSTAT_AN.lines().skip(2) {
@@ -260,18 +261,19 @@ mod tests {
         list[vflag] |= INP_IPV4;
         let both = udp_listeners(&list).unwrap()[1];
         assert_eq!(both, Listener { protocol: Protocol::Udp, families: BOTH, address: None, port: 123 });
-        // a client that has asked somebody, and is not connected: the kernel chose its port
+        // a client that is not connected: the kernel chose its port
         let mut asking = list.clone();
         asking[XINPGEN + XINPCB + INP_FLAGS] |= 0x40;
         assert_eq!(udp_listeners(&asking).unwrap().len(), 1);
-        // connected: no listener
+        // connected: not listening
         list[XINPGEN + XINPCB + IE_FPORT] = 1;
         assert_eq!(udp_listeners(&list).unwrap().len(), 1);
     }
 
-    /// In the recording one tcp socket is a client's, connected from port 45348; the others chose their ports.
+    /// In the recording one tcp socket is a client's, connected from port 45348; the processes chose the ports of the
+    /// others.
     #[test]
-    fn who_chose_the_port_is_told() {
+    fn the_kernel_chose_the_port_of_a_client() {
         let ports: Vec<(u16, bool)> = records(TCP_PCBLIST, XTCPCB)
             .unwrap()
             .iter()
@@ -295,7 +297,7 @@ mod tests {
         assert!(udp_listeners(TCP_PCBLIST).is_err());
     }
 
-    /// An answer of sctp_sysctl_handle_assoclist(), put together by the order in which it writes.
+    /// A result of sctp_sysctl_handle_assoclist(), in the order in which it writes.
     #[derive(Default)]
     struct Assoclist(Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! The host that runs.
+//! The running host.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use crate::net::{Family, Interface};
 
-// what is read by offsets, as far as the libc crate knows the structs
+// the structs that are read by offsets, as far as the libc crate has them
 const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(size_of::<libc::c_long>() == 8, "kport reads the structs of 64-bit kernels");
@@ -33,7 +33,7 @@ const _: () = {
     assert!(offset_of!(libc::kinfo_proc, ki_jid) == 592);
 };
 
-/// The host that runs.
+/// The running host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 

@@ -1,5 +1,5 @@
-//! The parsers against recordings of FreeBSD 15.1 (tests/host), compared with what its own tools printed of the same
-//! moment, and against anything else.
+//! The parsers with recordings of FreeBSD 15.1 (tests/host), compared with what its own tools printed at the same
+//! moment, and with arbitrary input.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub const NETSTAT_AN: &str = include_str!("../../../tests/host/netstat-an.txt");
 pub const IFCONFIG_A: &str = include_str!("../../../tests/host/ifconfig-a.txt");
 pub const JLS: &str = include_str!("../../../tests/host/jls.txt");
 
-/// Every parser on `buffer`: what they answer does not matter, only that they do.
+/// Runs every parser on `buffer`: the results do not matter, only that there are results.
 fn parse_all(buffer: &[u8]) {
     for family in Family::ALL {
         let _ = default_route(buffer, family);
@@ -42,7 +42,7 @@ fn recording() -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(all.map(<[u8]>::to_vec).to_vec())
 }
 
-/// The head of a record: bytes that make the parsers go on, so that arbitrary ones follow.
+/// The head of a record: bytes that the parsers accept, so that they read the arbitrary ones after it.
 fn head() -> impl Strategy<Value = Vec<u8>> {
     let message = (0u16..600, prop::sample::select(vec![RTM_GET, RTM_NEWADDR, RTM_IFINFO]))
         .prop_map(|(length, kind)| [length.to_ne_bytes().as_slice(), &[RTM_VERSION, kind]].concat());
@@ -76,7 +76,7 @@ proptest! {
         parse_all(&buffer);
     }
 
-    /// A cut answer is an error or tells less; it never tells something else.
+    /// A truncated answer is an error or gives fewer facts, never wrong ones.
     #[test]
     fn a_cut_answer_invents_nothing(cut in any::<prop::sample::Index>()) {
         let part = &IFLISTL[..cut.index(IFLISTL.len())];

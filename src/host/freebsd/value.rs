@@ -1,16 +1,16 @@
-//! What single sysctls say: numbers, and which boot this is.
+//! Single sysctls: numbers, and the id of this boot.
 
 use super::buffer::{bytes, malformed};
 use crate::error::{Error, Kind, Result};
 
-/// An integer by its name; `None` where the kernel does not know it.
+/// An integer by its name; `None` if the kernel does not have it.
 #[cfg(target_os = "freebsd")]
 pub fn number(name: &str) -> Result<Option<i64>> {
     let Some(answer) = super::sysctl::named(name)? else { return Ok(None) };
     integer(name, &answer).map(Some)
 }
 
-/// A text that is another one after each boot.
+/// A string that differs after each boot.
 #[cfg(target_os = "freebsd")]
 pub fn boot_id() -> Result<String> {
     match super::sysctl::named("kern.boot_id")? {
@@ -19,13 +19,13 @@ pub fn boot_id() -> Result<String> {
     }
 }
 
-/// `kern.boot_id`: random, made once in each boot (sysctl_bootid() of kern/kern_mib.c).
+/// `kern.boot_id`: random, generated once for each boot (sysctl_bootid() of kern/kern_mib.c).
 fn random_id(answer: &[u8]) -> String {
     answer.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The struct timeval of `kern.boottime`: seconds and microseconds since 1970. It moves when the clock is set, and is for
-/// kernels that do not know the other.
+/// The struct timeval of `kern.boottime`: seconds and microseconds since 1970. It changes when the clock is set; it is
+/// for kernels without `kern.boot_id`.
 pub fn time_of_boot(answer: &[u8]) -> Result<String> {
     match (answer.len(), bytes(answer, 0), bytes(answer, 8)) {
         (16, Some(seconds), Some(micros)) => {
@@ -35,7 +35,7 @@ pub fn time_of_boot(answer: &[u8]) -> Result<String> {
     }
 }
 
-/// The number in the answer to an integer sysctl. Those of 32 and 64 bits are signed (`kern.securelevel` is -1).
+/// The number in the result of an integer sysctl. Those of 32 and 64 bits are signed (`kern.securelevel` is -1).
 pub fn integer(name: &str, answer: &[u8]) -> Result<i64> {
     match *answer {
         [a] => Ok(i64::from(a)),
@@ -44,7 +44,7 @@ pub fn integer(name: &str, answer: &[u8]) -> Result<i64> {
         _ => answer
             .try_into()
             .map(i64::from_ne_bytes)
-            .map_err(|_| Error::new(Kind::Argument, format!("sysctl {name} is no integer"))),
+            .map_err(|_| Error::new(Kind::Argument, format!("sysctl {name} is not an integer"))),
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn which_boot() {
-        // sysctl(8) said { sec = 1795387109, usec = 318318 }
+        // sysctl(8) printed { sec = 1795387109, usec = 318318 }
         assert_eq!(time_of_boot(BOOTTIME).unwrap(), "1795387109.318318");
         assert!(time_of_boot(&BOOTTIME[..8]).is_err());
         assert_eq!(random_id(&[0, 0xa1]), "00a1");
@@ -69,6 +69,6 @@ mod tests {
         assert_eq!(integer(&[1]), Ok(1));
         assert_eq!(integer(&0xffffu16.to_ne_bytes()), Ok(0xffff));
         assert_eq!(integer(b"").unwrap_err().kind(), Kind::Argument);
-        assert_eq!(integer(b"amd64").unwrap_err().message(), "sysctl kern.one is no integer");
+        assert_eq!(integer(b"amd64").unwrap_err().message(), "sysctl kern.one is not an integer");
     }
 }

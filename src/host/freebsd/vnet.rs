@@ -1,20 +1,20 @@
-//! The interface list of a jail that has a network stack of its own, and a routing socket of that stack.
+//! The interface list of a jail with its own network stack, and a routing socket of that stack.
 //!
-//! Only a process inside the jail can ask for them, and a process cannot leave a jail, so a child goes in, asks, reports
-//! over a socket and ends. A program started inside the jail would be the jail's own (or missing, in a jail without a
-//! userland), and its answer would be text; ifconfig(8) has `-j` but prints text too. So the child is a fork, and what
-//! makes a fork dangerous in a library is met like this:
+//! Only a process in the jail can read them, and a process cannot leave a jail, so a child enters the jail, reads,
+//! reports over a socket and exits. A program started in the jail would be the jail's own (or missing, in a jail
+//! without a userland), and its output would be text; ifconfig(8) has `-j` but also prints text. So the child is a
+//! fork. A fork is dangerous in a library; the dangers are handled as follows:
 //!
-//! * other threads may hold any lock at that moment: the child makes system calls and nothing else, and what it writes
-//!   to was allocated before (the lock of rtld(1) is no concern where symbols are bound at load time, as rustc has it;
-//!   in a C program that binds libkport.a lazily the time-out would end the child);
+//! * other threads may hold any lock at that moment: the child makes system calls only, and writes only to memory that
+//!   was allocated before (the lock of rtld(1) does not matter if symbols are bound at load time, as rustc does; in a C
+//!   program that binds libkport.a lazily the time-out would end the child);
 //! * the caller's signal handlers must not run in the child: every signal is blocked before the fork;
-//! * the caller may wait for any child, or ignore SIGCHLD: pdfork(2) makes a child that raises no SIGCHLD and that
-//!   wait(2) for any child does not see, and closing its descriptor reaps it;
-//! * root of the jail may debug what runs in the jail, and the child has the caller's memory and descriptors: before it
-//!   goes in it closes every descriptor but the socket, and forbids tracing itself (PROC_TRACE_CTL of procctl(2); lifting
-//!   that takes PRIV_DEBUG_DENIED, which no jail has);
-//! * root of the jail may stop or kill it: a stopped one is not waited for, and the wait is bounded.
+//! * the caller may wait for any child, or ignore SIGCHLD: pdfork(2) creates a child that raises no SIGCHLD and that
+//!   wait(2) for any child does not return, and closing its descriptor reaps it;
+//! * root of the jail may debug any process in the jail, and the child has the caller's memory and descriptors: before
+//!   it enters, it closes every descriptor but the socket, and forbids tracing (PROC_TRACE_CTL of procctl(2); undoing
+//!   that needs PRIV_DEBUG_DENIED, which no jail has);
+//! * root of the jail may stop or kill it: a stopped child is not waited for, and the wait has a limit.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -35,11 +35,11 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{Taken, above_stdio};
 use crate::host::{Jail, Watch};
 
-/// The room for the answer at first, and at most: about a hundred interfaces with an address, and some thousands.
+/// The initial and the maximum size of the answer: about a hundred interfaces with an address, and some thousands.
 const FIRST: usize = 64 << 10;
 const MOST: usize = 4 << 20;
 
-/// What the child does, in this order, and then one or the other.
+/// The steps of the child, in this order; the last two are alternatives.
 const STEPS: [&str; 6] = [
     "pass on the socket",
     "close descriptors",
@@ -52,20 +52,20 @@ const ATTACH: c_uint = 3;
 const READ_LIST: c_uint = 4;
 const OPEN_SOCKET: c_uint = 5;
 
-/// What the child is to do inside.
+/// The task of the child.
 enum Task {
-    /// Report the interface list, with so many bytes of room.
+    /// Report the interface list, with a buffer of this size.
     List(usize),
     /// Pass a routing socket.
     Socket,
 }
 
-/// The addresses that a jail with a network stack of its own has.
+/// The addresses of a jail with its own network stack.
 pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
     Ok(reachable(&links(&interface_list(jail, within)?)?))
 }
 
-/// The answer to NET_RT_IFLISTL inside `jail`.
+/// The result of NET_RT_IFLISTL in `jail`.
 fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
     let deadline = Instant::now() + within;
     let who = format!("addresses of jail {}", quoted(&jail.name));
@@ -74,7 +74,7 @@ fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
         match ask(jail.jid, Task::List(room), deadline).map_err(|error| error.context(&who))? {
             Answer::Done(list, _) => return Ok(list),
             Answer::Failed(READ_LIST, libc::ENOMEM) if room < MOST => room *= 4,
-            // root of the jail makes interfaces as it likes
+            // root of the jail may create any number of interfaces
             Answer::Failed(READ_LIST, libc::ENOMEM) => {
                 return Err(Error::new(Kind::Unavailable, format!("{who}: it has more interfaces than kport reads")));
             }
@@ -83,9 +83,10 @@ fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
     }
 }
 
-/// A routing socket of the jail's network stack (route(4)). A socket is for ever of the stack that it was made in, whoever has it
-/// (so_vnet, socreate() of kern/uipc_socket.c), so it tells the host what happens in the jail. Its credential keeps the jail
-/// from being freed: one that is removed is dying, and its name free, but its interfaces come back only when this is closed.
+/// A routing socket of the jail's network stack (route(4)). A socket always belongs to the stack in which it was
+/// created, whichever process has it (so_vnet, socreate() of kern/uipc_socket.c), so it reports to the host what
+/// happens in the jail. Its credential keeps the jail from being freed: a removed jail is dying, with its name free,
+/// but its interfaces return only when this is closed.
 pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
     let who = format!("routing socket of jail {}", quoted(&jail.name));
     let answer = ask(jail.jid, Task::Socket, Instant::now() + within).map_err(|error| error.context(&who))?;
@@ -98,11 +99,11 @@ pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
     }
 }
 
-/// A step of a child that failed.
+/// The error of a step of the child.
 fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     // jail_attach(2)
     if (step, errno) == (ATTACH, libc::EINVAL) {
-        return Error::new(Kind::Unavailable, format!("jail {} is gone or going", jail.jid));
+        return Error::new(Kind::Unavailable, format!("jail {} is gone or dying", jail.jid));
     }
     let step = usize::try_from(step).ok().and_then(|step| STEPS.get(step)).unwrap_or(&"child process");
     let error = Error::io(step, &io::Error::from_raw_os_error(errno));
@@ -110,9 +111,9 @@ fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     if error.kind() == Kind::Permission { error.and(hint) } else { error }
 }
 
-/// One child.
+/// Runs one child.
 fn ask(jid: i32, task: Task, deadline: Instant) -> Result<Answer> {
-    // also for the descriptor of the child, and what it passes
+    // also for the descriptor of the child, and the one that it passes
     let _taken = Taken::standard();
     let (reader, writer) = UnixStream::pair().map_err(|e| Error::io("socketpair", &e))?;
     let lift = |stream: UnixStream| above_stdio(|| Ok(stream)).map_err(|e| Error::io("socketpair", &e));
@@ -129,9 +130,9 @@ fn ask(jid: i32, task: Task, deadline: Instant) -> Result<Answer> {
         // returns.
         match unsafe { libc::pdfork(&raw mut fd, libc::PD_CLOEXEC) } {
             -1 => return Err(Error::io("pdfork", &io::Error::last_os_error())),
-            // SAFETY: this is the child; `answer` has the room of the task, and `writer` is an open socket.
+            // SAFETY: this is the child; `answer` has the size of the task, and `writer` is an open socket.
             0 => unsafe { send(jid, writer.as_raw_fd(), &task, answer.as_mut_ptr()) },
-            // SAFETY: the descriptor is new and nobody else has it.
+            // SAFETY: the descriptor is new and has no other owner.
             pid => Child { pid, descriptor: unsafe { OwnedFd::from_raw_fd(fd) } },
         }
     };
@@ -147,25 +148,25 @@ fn ask(jid: i32, task: Task, deadline: Instant) -> Result<Answer> {
     }
 }
 
-/// A child process. Its number is its own until the descriptor is closed.
+/// A child process. Its pid is not reused until the descriptor is closed.
 struct Child {
     pid: pid_t,
     descriptor: OwnedFd,
 }
 
 impl Drop for Child {
-    /// Ends it, if it has not come to its end, and waits until it has: then the close that follows reaps it. The close
-    /// of one that still runs would leave it to its reaper, and that may be the caller (PROC_REAP_ACQUIRE).
+    /// Kills it, unless it has ended, and waits until it has: then the close that follows reaps it. Closing the
+    /// descriptor of a running child would leave it to its reaper, which may be the caller (PROC_REAP_ACQUIRE).
     fn drop(&mut self) {
-        // SAFETY: no memory is involved. An error says that it has ended.
+        // SAFETY: no memory is involved. An error means that it has ended.
         unsafe { libc::pdkill(self.descriptor.as_raw_fd(), libc::SIGKILL) };
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-        // POLLHUP, which needs not be asked for, says that it has ended; there is nothing to do if it has not
+        // POLLHUP, which is always reported, means that it has ended; if it has not, there is nothing to do
         let _ = poll(&mut [PollFd::new(&self.descriptor, PollFlags::empty())], Some(&second));
     }
 }
 
-/// Every signal of this thread blocked, until it is dropped.
+/// Blocks every signal of this thread, until it is dropped.
 struct Blocked(sigset_t);
 
 impl Blocked {
@@ -192,12 +193,12 @@ impl Drop for Blocked {
     }
 }
 
-/// Goes into the jail, does its task and reports to `stream`.
+/// Enters the jail, does its task and reports to `stream`.
 ///
 /// # Safety
-/// Only in a child that was just forked. `answer` must have the room of a [`Task::List`].
+/// Only in a child that was just forked. `answer` must have the size of a [`Task::List`].
 unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
-    // SAFETY: system calls on the memory of this frame and on `answer`, which the caller vouches for.
+    // SAFETY: system calls on the memory of this frame and on `answer`, which the caller guarantees.
     unsafe {
         let mut size = 0;
         let done = enter(jid, stream).and_then(|()| match *task {
@@ -224,15 +225,15 @@ unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
     }
 }
 
-/// A step, with its errno where it failed.
+/// The result of a step: its number and errno, if it failed.
 type Step = std::result::Result<(), (c_uint, c_int)>;
 
 fn step(number: c_uint, done: bool) -> Step {
-    // SAFETY: no memory but this thread's errno.
+    // SAFETY: only this thread's errno is read.
     if done { Ok(()) } else { Err((number, unsafe { *libc::__error() })) }
 }
 
-/// The steps up to the jail. Then the stream is descriptor 0, and there is no other.
+/// The steps up to the jail. Afterwards the stream is descriptor 0, and there are no others.
 ///
 /// # Safety
 /// As [`send`].
@@ -248,19 +249,19 @@ unsafe fn enter(jid: i32, stream: c_int) -> Step {
     }
 }
 
-/// Opens a routing socket, which gets every message of its network stack, and passes it.
+/// Opens a routing socket, which receives every message of its network stack, and passes it.
 fn pass_socket() -> Step {
     let errno = |errno: rustix::io::Errno| (OPEN_SOCKET, errno.raw_os_error());
     // lossless: 17
     let family = AddressFamily::from_raw(libc::PF_ROUTE as u16);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::RAW, flags, None).map_err(errno)?;
-    // SAFETY: the child has it until it ends.
+    // SAFETY: the child has it until it exits.
     let stream = unsafe { BorrowedFd::borrow_raw(0) };
     report::pass(stream, OPEN_SOCKET, socket.as_fd()).map_err(errno)
 }
 
-/// Writes all of it, or gives up: then the report is short, which the reader sees.
+/// Writes all of it, or gives up: then the report is too short, which the reader detects.
 ///
 /// # Safety
 /// As [`send`], with `bytes` of `size` bytes.

@@ -1,6 +1,6 @@
-//! Anchors without a name: pfctl(8) shows their rules in braces after the call, and not what they are called (print_rule and
-//! pfctl_show_rules in sbin/pfctl). pf has them below the caller as `_1`, `_2` and so on (pfa_anchor in sbin/pfctl/parse.y), and what
-//! is called in the braces is below them.
+//! Anchors without a name: pfctl(8) prints their rules in braces after the call, without their names (print_rule and
+//! pfctl_show_rules in sbin/pfctl). pf holds them below the caller as `_1`, `_2` and so on (pfa_anchor in
+//! sbin/pfctl/parse.y); what is called in the braces is below them.
 
 use super::Pfctl;
 use crate::error::Result;
@@ -9,14 +9,15 @@ use crate::pfconf::Conf;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{Action, RuleKind};
 
-/// A ruleset: where pf has it, and where it is for whoever reads the texts, which do not show the numbers of anchors without a name.
+/// A ruleset: its path in pf, and its path in pfctl's output, which does not print the numbers of anchors without a
+/// name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     pub(super) path: String,
     pub(super) read_as: String,
 }
 
-/// What a ruleset calls, likewise.
+/// An anchor that a ruleset calls, likewise.
 pub(super) struct Call {
     pub(super) called: Called,
     pub(super) read_as: Called,
@@ -33,12 +34,12 @@ impl Place {
 }
 
 impl Pfctl {
-    /// What the ruleset `at` calls, from within the braces of anchors without a name as well. `shown` is what pfctl shows of it.
+    /// The anchors that the ruleset `at` calls, also from within braces. `shown` is pfctl's output for it.
     pub(super) fn calls(&self, at: &Place, shown: &Conf, kinds: &[RuleKind]) -> Result<Vec<Call>> {
         self.calls_in(at, shown, "", kinds)
     }
 
-    /// The same in the braces that are `inside`, which pf has at `at`.
+    /// The anchors that are called in the braces `inside`, which pf holds at `at`.
     fn calls_in(&self, at: &Place, shown: &Conf, inside: &str, kinds: &[RuleKind]) -> Result<Vec<Call>> {
         let mut found = vec![];
         let mut unnamed = vec![];
@@ -54,7 +55,7 @@ impl Pfctl {
         if unnamed.is_empty() {
             return Ok(found);
         }
-        // pf may have more of them: what an earlier pf.conf has left. The numbers rise with the text
+        // pf may have more of them, left by an earlier pf.conf. The numbers rise in the order of the file
         let numbers = self.numbers(&at.path)?;
         let mut left = &numbers[..];
         for (read_as, name) in unnamed {
@@ -67,7 +68,7 @@ impl Pfctl {
                     break;
                 }
             }
-            // if none holds what is shown, it may be any: what is called must not be overlooked
+            // if none has the printed rules, it may be any: no called anchor must be overlooked
             for number in names {
                 found.extend(self.calls_in(&at.below(number, read_as), shown, &name, kinds)?);
             }
@@ -85,7 +86,7 @@ impl Pfctl {
     }
 }
 
-/// Whether the braces `inside` call anything that does not stand in braces itself.
+/// Whether the braces `inside` call an anchor that is not itself in braces.
 fn calls_out(shown: &Conf, inside: &str, kinds: &[RuleKind]) -> bool {
     shown.rulesets.get(inside).into_iter().flatten().any(|rule| match &rule.action {
         Action::Call(kind, call) => match path::join(inside, call) {

@@ -1,4 +1,4 @@
-//! What `-v` shows of a run of pfctl(8).
+//! One run of pfctl(8), as `-v` prints it.
 
 use std::fmt;
 use std::io;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::child::{End, Output};
 
-/// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for each
-/// line of input (`<`), output (`>`) and standard error (`!`).
+/// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for
+/// each line of input (`<`), output (`>`) and standard error (`!`).
 pub struct Run<'a> {
     pub(super) program: &'a Path,
     pub(super) arguments: &'a [&'a str],
@@ -30,7 +30,7 @@ impl fmt::Display for Run<'_> {
                 End::Exit(status) => write!(f, "exit status {status}")?,
                 End::Signal(signal) => write!(f, "killed by signal {signal}")?,
                 End::Unknown => f.write_str("exit status unknown")?,
-                End::TimedOut => f.write_str("not done in time, killed")?,
+                End::TimedOut => f.write_str("not finished in time, killed")?,
                 End::TooMuch => f.write_str("too much output, killed")?,
             },
         }
@@ -38,7 +38,7 @@ impl fmt::Display for Run<'_> {
         let texts = [(self.input.as_bytes(), '<'), (stdout, '>'), (stderr, '!')];
         for (text, mark) in texts {
             for line in String::from_utf8_lossy(text).lines() {
-                // an anchor or a label may hold anything; a terminal must not act on it
+                // an anchor or a label may contain anything; a terminal must not interpret it
                 write!(f, "\n  {mark} {}", line.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'"))?;
             }
         }

@@ -11,7 +11,7 @@ fn an_address_that_is_none_of_the_hosts() {
     let wanted = request("db", "8.8.8.8:53:53/udp");
     let error = rig.publish(&wanted).unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
-    assert!(error.message().contains("8.8.8.8 is no address of this host"), "{error}");
+    assert!(error.message().contains("8.8.8.8 is not an address of this host"), "{error}");
     assert!(rig.loaded().is_empty());
     let done = rig.publish(&Request { force: true, ..wanted }).unwrap();
     assert!(done.notes[0].starts_with("forced: udp 53 on 8.8.8.8 -> 10.0.0.3:53: 8.8.8.8 is no address"), "{done:?}");

@@ -66,7 +66,7 @@ fn set_skip_where_it_is_published() {
     assert_eq!(
         notes,
         [
-            "set skip on em0: pf does not look at em0, where jail \"web\" is published; take em0 out of the set skip line in \
+            "set skip on em0: pf does not filter em0, on which jail \"web\" is published; remove em0 from the set skip line in \
           /etc/pf.conf, then: service pf reload"
         ]
     );

@@ -1,4 +1,4 @@
-//! The simulator, with something done before or after some of its calls: what is slow, fails, counts, or kills the process.
+//! The simulator, with hooks around its calls: to make them slow or fail, to count them, or to kill the process.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use kport::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use kport::pfconf::Conf;
 use kport::rule::Rule;
 
-/// A call, with what tests look at.
+/// A call, with what tests check.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
     SetDeadline(Instant),
@@ -20,20 +20,20 @@ pub enum Call<'a> {
     Status,
     ForeignRedirects,
     HasTable,
-    /// Those that nobody has asked to be told apart.
+    /// The other calls.
     Other,
 }
 
-/// Which side of a call.
+/// Before or after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// An error here is the call's, and it has no effect.
+    /// An error here is returned by the call, which has no effect.
     Before,
-    /// An error here is the call's, which had its effect.
+    /// An error here is returned by the call, which had its effect.
     After,
 }
 
-/// Every call is the simulator's, between two of `around`.
+/// Calls the simulator, and `around` before and after each call.
 pub struct Around<F> {
     pub sim: Sim,
     pub around: F,

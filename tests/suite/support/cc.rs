@@ -1,4 +1,4 @@
-//! Builds programs against the shared library that cargo built for these tests, and runs them.
+//! Builds programs with the shared library that cargo built for these tests, and runs them.
 
 use std::env;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// What every C and C++ program here has to pass.
+/// The warnings that every C and C++ program here must compile without.
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
 /// The root of the package.
@@ -15,7 +15,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The shared library that belongs to this test program. `cargo test` leaves it next to the test programs.
+/// The shared library of this test program. `cargo test` leaves it next to the test programs.
 pub fn shared_library() -> PathBuf {
     let deps = env::current_exe().unwrap().parent().unwrap().to_owned();
     let path = deps.join(format!("{}kport{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX));
@@ -23,7 +23,7 @@ pub fn shared_library() -> PathBuf {
     path
 }
 
-/// The name by which the loader looks for the library. Before 1.0 each minor version is an ABI of its own.
+/// The name by which the loader finds the library. Before 1.0 each minor version is an ABI of its own.
 pub fn soname() -> String {
     match env!("CARGO_PKG_VERSION_MAJOR") {
         "0" => concat!("libkport.so.0.", env!("CARGO_PKG_VERSION_MINOR")).to_owned(),
@@ -31,14 +31,14 @@ pub fn soname() -> String {
     }
 }
 
-/// A directory of this test program's own, empty at its start.
+/// A directory of this test program, empty at its start.
 pub fn work_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let exe = env::current_exe().unwrap();
         let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join(exe.file_name().unwrap());
         fs::create_dir_all(&all).unwrap();
-        // those of runs that are over
+        // those of finished runs
         for old in fs::read_dir(&all).unwrap().flatten() {
             if !Path::new("/proc").join(old.file_name()).exists() {
                 _ = fs::remove_dir_all(old.path());
@@ -50,7 +50,7 @@ pub fn work_dir() -> &'static Path {
     })
 }
 
-/// A directory that has the library under the name for the linker and under the one for the loader.
+/// A directory with the library under its names for the linker and for the loader.
 pub fn library_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
@@ -63,8 +63,8 @@ pub fn library_dir() -> &'static Path {
     })
 }
 
-/// Whether a program that the tests can do without is there. On a machine that promises to have all of them
-/// (KPORT_TEST_ALL=1, as CI does) its absence is a failure.
+/// Whether an optional program is installed. On a machine that promises to have all of them (KPORT_TEST_ALL=1, as CI
+/// does) a missing one is a failure.
 pub fn has(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).any(|dir| dir.join(program).is_file());
@@ -75,7 +75,7 @@ pub fn has(program: &str) -> bool {
     found
 }
 
-/// A compiler, the dialect it is given, and what else it needs.
+/// A compiler, its dialect, and further arguments.
 #[derive(Clone, Copy)]
 pub struct Compiler<'a> {
     /// `cc`, `clang++`
@@ -92,9 +92,9 @@ pub const C99: Compiler<'static> = Compiler { program: "cc", dialect: "c99", fla
 pub const CXX11: Compiler<'static> = Compiler { program: "c++", dialect: "c++11", flags: &[] };
 
 impl Compiler<'_> {
-    /// Compiles and links one source, named from the package's root, against the shared library.
+    /// Compiles and links one source, relative to the package's root, with the shared library.
     pub fn build(&self, source: &str) -> PathBuf {
-        // tests run at the same time, and a program that runs cannot be written
+        // tests run in parallel, and a running program cannot be written
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let stem = source.replace(['/', '.'], "-");
@@ -117,7 +117,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Runs a command that has to succeed.
+/// Runs a command that must succeed.
 pub fn done(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(
@@ -135,7 +135,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// `program` with an empty state directory of its own, to be simulated.
+/// `program` with its own empty state directory and the simulator.
 pub fn command(program: &Path) -> (Command, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(program);
@@ -143,7 +143,7 @@ pub fn command(program: &Path) -> (Command, tempfile::TempDir) {
     (command, dir)
 }
 
-/// `program` under valgrind(1), which makes each error and each leak exit status 9; `None` where it is not installed.
+/// `program` under valgrind(1), which turns each error and each leak into exit status 9; `None` if it is not installed.
 pub fn memcheck(program: &Path) -> Option<(Command, tempfile::TempDir)> {
     let valgrind = env::var("VALGRIND").unwrap_or_else(|_| "valgrind".to_owned());
     if !valgrind.contains('/') && !has(&valgrind) {
@@ -155,13 +155,13 @@ pub fn memcheck(program: &Path) -> Option<(Command, tempfile::TempDir)> {
     Some((command, dir))
 }
 
-/// `text` without the lines by which the simulator says that it is one.
+/// `text` without the notice of the simulator.
 pub fn without_notice(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(kport::pf::files::NOTICE)).collect()
 }
 
-/// Runs a program twice, alone and under valgrind: both times it has to succeed and print nothing to standard error but what
-/// the simulator says. Returns what it printed.
+/// Runs a program twice, alone and under valgrind: both times it must succeed, and print only the simulator's notice to
+/// standard error. Returns its output.
 pub fn run(program: &Path, args: &[&str]) -> String {
     let (mut alone, _dir) = command(program);
     let alone = done(alone.args(args));

@@ -1,8 +1,8 @@
-//! A kernel for tests: it answers as pf_ioctl.c of FreeBSD 15.1 does, checks everything that the real one checks (tickets,
-//! order, types of keys, what must be zero), and can be told to fail any call with any errno.
+//! A kernel for tests: it answers like pf_ioctl.c of FreeBSD 15.1, checks everything that the real one checks (tickets,
+//! order, types of keys, what must be zero), and can fail any call with any errno.
 //!
 //! It reads the structs by the offsets that a compiler printed on FreeBSD, not by the library's own types, so that a
-//! field in a wrong place shows.
+//! field at a wrong offset is found.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,12 +12,12 @@ use kport::pf::native::layout::PfiocTransE;
 use kport::pf::native::nv::{List, Value};
 use zerocopy::IntoBytes;
 
-/// Where struct pf_rule is in struct pfioc_rule.
+/// The offset of struct pf_rule in struct pfioc_rule.
 pub const RULE: usize = 2064;
-/// Where struct pf_addr_wrap is in struct pfioc_pooladdr.
+/// The offset of struct pf_addr_wrap in struct pfioc_pooladdr.
 pub const POOL_ADDR: usize = 1048;
 
-/// A rule as it was handed over.
+/// A rule as it was passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// struct pfioc_rule
@@ -30,14 +30,14 @@ pub struct Stored {
     pub counters: [u64; 6],
 }
 
-/// A state, as far as it is told from others.
+/// A state, with what the tests need of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// the label of its rule
     pub label: String,
     /// IPPROTO_*
     pub protocol: u8,
-    /// where it came to, before it was redirected
+    /// its destination before the redirect
     pub port: u16,
 }
 
@@ -48,7 +48,7 @@ struct Set {
     inactive: Vec<Stored>,
     inactive_ticket: u32,
     open: bool,
-    /// somebody began once (pf_begin_rules allocates the tree)
+    /// a transaction has begun once (pf_begin_rules allocates the tree)
     begun: bool,
 }
 
@@ -68,17 +68,17 @@ struct Pf {
     interfaces: Vec<(String, bool, u32)>,
     /// struct pfi_kif has another size
     other_kif: bool,
-    /// how many calls were made
+    /// the number of calls
     calls: usize,
-    /// the names of the calls, where asked for
+    /// the names of the calls, if requested
     log: Option<Vec<&'static str>>,
     /// fail this call with that errno
     fail: Option<(usize, i32)>,
-    /// fail every call of this name so often with that errno
+    /// fail this number of calls of this name with that errno
     refuse: Option<(&'static str, usize, i32)>,
     /// fail every call that changes something with this errno
     read_only: Option<i32>,
-    /// bytes by which the status is longer
+    /// additional bytes of the status
     padding: usize,
 }
 
@@ -98,8 +98,8 @@ fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
 
 pub fn text_at(bytes: &[u8], at: usize, size: usize) -> String {
     let field = &bytes[at..at + size];
-    let end = field.iter().position(|b| *b == 0).expect("a text must be ended by a NUL");
-    assert!(field[end..].iter().all(|b| *b == 0), "garbage behind a text");
+    let end = field.iter().position(|b| *b == 0).expect("a string must end with a NUL");
+    assert!(field[end..].iter().all(|b| *b == 0), "garbage after a string");
     String::from_utf8(field[..end].to_vec()).unwrap()
 }
 
@@ -142,7 +142,7 @@ impl Fake {
         self.state.borrow_mut().anchors.entry(path).or_default();
     }
 
-    /// Puts a rule into an anchor's active ruleset, as another program would.
+    /// Adds a rule to an anchor's active ruleset, as another program would.
     pub fn hold(&self, anchor: &str, stored: Stored) {
         let number = ruleset_number(stored.bytes[RULE + 904]);
         let mut state = self.state.borrow_mut();
@@ -156,7 +156,7 @@ impl Fake {
         set.active_ticket += 1;
     }
 
-    /// The rules that a ruleset holds.
+    /// The rules of a ruleset.
     pub fn active(&self, anchor: &str, number: i32) -> Vec<Stored> {
         let state = self.state.borrow();
         state.anchors.get(anchor).and_then(|sets| sets.get(&number)).map(|set| set.active.clone()).unwrap_or_default()
@@ -166,7 +166,7 @@ impl Fake {
         self.state.borrow().anchors.contains_key(anchor)
     }
 
-    /// Whether a transaction was left open, with rules in it.
+    /// Whether a transaction with rules was left open.
     pub fn left_open(&self, anchor: &str) -> bool {
         let state = self.state.borrow();
         state.anchors.get(anchor).is_some_and(|sets| sets.values().any(|set| set.open || !set.inactive.is_empty()))
@@ -193,7 +193,7 @@ impl Fake {
         self.state.borrow_mut().since = since;
     }
 
-    /// Makes the status longer by so many bytes.
+    /// Makes the status longer by this number of bytes.
     pub fn set_padding(&self, padding: usize) {
         self.state.borrow_mut().padding = padding;
     }
@@ -210,7 +210,7 @@ impl Fake {
         self.state.borrow_mut().states.extend_from_slice(states);
     }
 
-    /// The states that are left.
+    /// The remaining states.
     pub fn states(&self) -> Vec<State> {
         self.state.borrow().states.clone()
     }
@@ -230,7 +230,7 @@ impl Fake {
         state.calls = 0;
     }
 
-    /// Fails the calls of this name so many times.
+    /// Fails this number of calls of this name.
     pub fn refuse(&self, name: &'static str, times: usize, errno: i32) {
         self.state.borrow_mut().refuse = Some((name, times, errno));
     }
@@ -353,7 +353,7 @@ impl Pf {
         }
     }
 
-    /// DIOCRGETADDRS: with room for fewer addresses than there are, only their number is told.
+    /// DIOCRGETADDRS: if the buffer is too small for the addresses, only their number is returned.
     fn get_table(&self, bytes: &mut [u8]) -> Served {
         assert_eq!(bytes.len(), 1104);
         zero(bytes, &[(0, 1024), (1056, 1072), (1076, 1104)]);
@@ -365,7 +365,7 @@ impl Pf {
         Ok(())
     }
 
-    /// DIOCIGETIFACES (pfi_get_ifaces): as many as there is room for, and the number counts one more.
+    /// DIOCIGETIFACES (pfi_get_ifaces): as many as the buffer can hold, and the number is one more.
     fn get_interfaces(&self, bytes: &mut [u8], count: &mut usize) -> Served {
         if self.other_kif {
             return Err(libc::ENODEV);
@@ -417,7 +417,7 @@ impl Pf {
             self.set(element).ok_or(libc::EBUSY)?;
         }
         for element in rulesets {
-            let set = self.set(element).expect("looked at above");
+            let set = self.set(element).expect("checked above");
             set.active = std::mem::take(&mut set.inactive);
             set.active_ticket = set.inactive_ticket;
             set.open = false;
@@ -426,7 +426,8 @@ impl Pf {
         Ok(())
     }
 
-    /// pf_remove_if_empty_kruleset: an anchor goes with its last rule, its parents too unless a rule calls them.
+    /// pf_remove_if_empty_kruleset: an anchor is removed with its last rule, and so are its parents unless a rule calls
+    /// them.
     fn collect(&mut self, anchor: &str) {
         let called: Vec<String> = self.anchors[""]
             .values()
@@ -479,7 +480,7 @@ impl Pf {
             return Err(libc::EINVAL);
         }
         check_rule(bytes);
-        let end = bytes[16..1040].iter().position(|byte| *byte == 0).expect("an anchor must be ended by a NUL");
+        let end = bytes[16..1040].iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
         let anchor = std::str::from_utf8(&bytes[16..16 + end]).unwrap();
         let sets = self.anchors.get_mut(anchor).ok_or(libc::EINVAL)?;
         let set = sets.get_mut(&ruleset_number(rule[904])).ok_or(libc::EINVAL)?;
@@ -493,7 +494,7 @@ impl Pf {
             return Err(libc::EINVAL);
         }
         let mut bytes = bytes.to_vec();
-        // tickets differ between transactions and are no part of the rule
+        // tickets differ between transactions and are not part of the rule
         bytes[4..12].fill(0);
         let pool = std::mem::take(&mut self.pool)
             .into_iter()
@@ -540,7 +541,7 @@ impl Pf {
 
     /// pf_get_kpool: the redirect addresses of an active rule.
     fn pooled(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
-        let end = bytes[19..1043].iter().position(|byte| *byte == 0).expect("an anchor must be ended by a NUL");
+        let end = bytes[19..1043].iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
         let anchor = std::str::from_utf8(&bytes[19..19 + end]).unwrap();
         let sets = self.anchors.get(anchor).ok_or(libc::EBUSY)?;
         let set = sets.get(&ruleset_number(bytes[16])).ok_or(libc::EBUSY)?;
@@ -627,14 +628,14 @@ fn zero(bytes: &[u8], ranges: &[(usize, usize)]) {
     }
 }
 
-/// pf_check_rule_addr, and what a wrong one would do to the kernel.
+/// pf_check_rule_addr, and errors that would harm the kernel.
 fn check_address(wrap: &[u8]) {
     zero(wrap, &[(32, 40), (42, 48)]);
     match wrap[40] {
         0 => assert_eq!(wrap[41], 0, "flags of an address"),
         2 => {
             assert!(wrap[0] != 0 && wrap[15] == 0, "a name of an interface");
-            // another mask makes networks of the addresses
+            // another mask would turn the addresses into networks
             assert_eq!(wrap[16..32], [0xff; 16], "mask of an interface's address");
         }
         3 => assert!(wrap[0] != 0 && wrap[31] == 0, "a name of a table"),
@@ -642,7 +643,7 @@ fn check_address(wrap: &[u8]) {
     }
 }
 
-/// Everything that must be zero or in range in a rule of kport's.
+/// Everything that must be zero or in range in a rule of kport.
 fn check_rule(bytes: &[u8]) {
     let rule = &bytes[RULE..];
     check_address(&rule[0..48]);
@@ -671,7 +672,7 @@ fn check_rule(bytes: &[u8]) {
     assert_eq!(u32_at(rule, 700) as i32, -1, "rtableid");
     assert!([2, 28].contains(&rule[913]), "family {}", rule[913]);
     for (at, size) in [(176, 64), (240, 16), (384, 64), (448, 64), (512, 32)] {
-        assert_eq!(rule[at + size - 1], 0, "a text at {at} is not ended");
+        assert_eq!(rule[at + size - 1], 0, "a string at {at} does not end with a NUL");
     }
     if rule[904] == 0 {
         check_limits(rule);
@@ -688,7 +689,7 @@ fn check_rule(bytes: &[u8]) {
     }
 }
 
-/// What pfctl(8) makes of the options behind `keep state`: rules of pfrule in sbin/pfctl/parse.y.
+/// What pfctl(8) computes from the options of `keep state`: rules of pfrule in sbin/pfctl/parse.y.
 fn check_limits(rule: &[u8]) {
     let [adaptive_start, adaptive_end, src_node] = [768, 772, 776].map(|at| u32_at(rule, at));
     let [max, max_src_states, max_src_conn, rate, seconds] = [784, 792, 796, 800, 804].map(|at| u32_at(rule, at));
@@ -699,11 +700,11 @@ fn check_limits(rule: &[u8]) {
     // PFRULE_SRCTRACK and PFRULE_RULESRCTRACK
     let tracked = max_src_states != 0 || max_src_conn != 0 || rate != 0;
     assert_eq!(u32_at(rule, 900), if tracked { 0x60 } else { 0 }, "rule_flag");
-    // pf counts connections only where it sees handshakes
+    // pf counts connections only if it sees handshakes
     assert!(rule[914] == 6 || (max_src_conn, rate) == (0, 0), "tcp only");
 }
 
-/// pf_krule_to_nvrule, as far as anything reads it, with some of the rest.
+/// pf_krule_to_nvrule, with what is read and some of the rest.
 pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
     let rule = &stored.bytes[RULE..];
     let number = |value: u8| Value::Number(u64::from(value));

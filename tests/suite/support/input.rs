@@ -13,7 +13,7 @@ use kport::publication::{Publication, Targets, redirects};
 use kport::rule::Rule;
 use kport::rules::rules;
 
-/// Each file and its text, sorted.
+/// Each file and its contents, sorted.
 pub fn all() -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rules");
     let mut paths: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -23,7 +23,7 @@ pub fn all() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// What stands in an .in file: a word, then its values.
+/// The contents of an .in file: a word, then its values.
 #[derive(Default)]
 struct Input {
     jail: String,
@@ -73,7 +73,7 @@ fn read(input: &str) -> Result<Input> {
     Ok(read)
 }
 
-/// The rules of a publication, or why it is refused.
+/// The rules of a publication, or the error.
 pub fn made(input: &str) -> Result<Vec<Rule>> {
     let input = read(input)?;
     let jail: JailName = input.jail.parse()?;
@@ -86,7 +86,7 @@ pub fn made(input: &str) -> Result<Vec<Rule>> {
         let known = input.inner.get(&address);
         known.copied().ok_or_else(|| Error::new(Kind::Unavailable, format!("no network with {address}")))
     })?;
-    // what is on disk is what is loaded
+    // what is stored is what is loaded
     let json = serde_json::to_string(&publication).unwrap();
     assert_eq!(serde_json::from_str::<Publication>(&json).unwrap(), publication, "{json}");
     Ok(rules(&publication))

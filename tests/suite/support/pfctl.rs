@@ -1,10 +1,11 @@
-//! A pfctl(8) that plays: it answers as the one of FreeBSD 15.1 was seen to, and fails when it is told to.
+//! A stand-in for pfctl(8): it prints what the one of FreeBSD 15.1 was seen to print, and fails on demand.
 //!
-//! One file, std only: `tests/common/standin.rs` compiles it with rustc and says how it is driven. Everything it knows is in
-//! the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded), `states`,
-//! `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `anchor-limit`, `disabled`, `release`, `faults`, `replay`, `calls` (what it was asked), all under `lock`.
+//! One file, std only: `tests/suite/support/standin.rs` compiles it with rustc and documents its use. All its state is
+//! in the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded),
+//! `states`, `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `anchor-limit`, `disabled`, `release`,
+//! `faults`, `replay`, `calls` (the arguments of each call), all under `lock`.
 
-// a fault leaves a child behind on purpose
+// a fault leaves a child on purpose
 #![allow(clippy::print_stdout, clippy::exit, clippy::zombie_processes)]
 
 use std::collections::BTreeSet;
@@ -43,7 +44,7 @@ struct Answer {
 
 impl Answer {
     fn give(&self) -> ! {
-        // a reader that is gone is no reason to panic
+        // a reader that is gone is not a reason to panic
         _ = io::stdout().write_all(self.stdout.as_bytes());
         _ = io::stderr().write_all(self.stderr.as_bytes());
         exit(self.status);
@@ -54,7 +55,7 @@ impl Answer {
     }
 }
 
-/// What is on the command line.
+/// The command line.
 #[derive(Default)]
 struct Options {
     quiet: bool,
@@ -119,14 +120,14 @@ impl State {
         file
     }
 
-    /// The recording with these arguments, of those whose names are in `replay`; a second one for the same arguments has to
-    /// have the same input too.
+    /// The recording with these arguments, among those whose names are in `replay`; if two have the same arguments, the
+    /// one with the same input.
     fn replay(&self, arguments: &[String]) -> Option<Answer> {
         let listed = self.read("replay")?;
         let mut lines = listed.lines();
         let recordings = Path::new(lines.next()?);
         let names: Vec<&str> = lines.collect();
-        // what every load of kport's has and the recordings do not
+        // kport adds this to every load; the recordings do not have it
         let asked = format!("pfctl {}", arguments.join(" ")).replace(" -o none", "");
         let get = |name: &str, what: &str| {
             fs::read_to_string(recordings.join(format!("{name}.{what}")))
@@ -149,7 +150,7 @@ impl State {
         Some(Answer { stdout: get(found, "stdout"), stderr: get(found, "stderr"), status })
     }
 
-    /// Notes the call, and does what a fault says is to be done before the work. What is returned is done after it.
+    /// Records the call, and does what a fault requires before the work. The result is run after it.
     fn before(&self, arguments: &[String]) -> Box<dyn FnOnce(&Answer)> {
         let asked = arguments.join(" ");
         let lock = self.lock();
@@ -180,7 +181,7 @@ impl State {
             std::thread::sleep(Duration::from_secs(3600));
         };
         match what.as_str() {
-            // with this on standard error, and this exit status, and nothing done, standard input not read
+            // print this on standard error, exit with this status, do nothing, do not read standard input
             "say" => {
                 let (status, text) = detail.split_once(' ').expect("status and text");
                 let status = status.parse().expect("a number");
@@ -221,7 +222,7 @@ impl State {
                 }
                 Answer { stderr, status: 1, ..Answer::default() }.give();
             }
-            // leaves a child of its own behind that keeps both outputs open
+            // leaves a child of its own that keeps both outputs open
             "orphan" => {
                 _ = std::process::Command::new("/bin/sleep").arg(&detail).spawn().expect("run sleep");
             }
@@ -270,7 +271,7 @@ impl State {
         self.read(&format!("anchors/{}", encode(anchor)))
     }
 
-    /// Every anchor that there is: with rules, above one with rules, or called from the main ruleset.
+    /// All anchors: with rules, above one with rules, or called from the main ruleset.
     fn anchors(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         let mut add = |path: &str| {
@@ -291,7 +292,7 @@ impl State {
         all
     }
 
-    /// `-a '*'`: the main ruleset, and in braces the rules of what is called, at whatever depth.
+    /// `-a '*'`: the main ruleset, and in braces the rules of what is called, at any depth.
     fn nested(&self, what: &str, path: &str, depth: usize, options: &Options) -> String {
         let indent = if options.verbose { String::new() } else { "  ".repeat(depth) };
         let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());
@@ -347,7 +348,7 @@ impl State {
                     "Status: {word} for 0 days 00:00:42           Debug: Urgent\n\nState Table                          Total\n"
                 )
             }
-            // its pfctl(8) has words for EINVAL, its kernel says ENOENT
+            // its pfctl(8) has a message for EINVAL, its kernel returns ENOENT
             "A" if !there && old => return Answer::error("DIOCGETRULESETS: No such file or directory"),
             "A" if !there => return Answer::error("Anchor does not exist."),
             "A" => {
@@ -360,13 +361,13 @@ impl State {
                 };
                 self.anchors().iter().filter(|path| shown(path)).map(|path| format!("  {path}\n")).collect()
             }
-            // the exit status is 0 all the same
+            // the exit status is 0 nevertheless
             "n" | "r" | "l" if !there => {
                 let words =
                     if what == "n" || old { "DIOCGETRULES: Invalid argument" } else { "Anchor does not exist." };
                 return Answer { status: 0, ..Answer::error(words) };
             }
-            // a line each: the name, then the addresses; -v is not what kport asks for here
+            // one line each: the name, then the addresses; kport does not use -v here
             "T" => self.tables(anchor).map(|(name, _)| name + "\n").collect(),
             "table show" => match self.tables(anchor).find(|(name, _)| *name == options.table) {
                 Some((_, held)) => held.split(' ').filter(|a| !a.is_empty()).map(|a| format!("   {a}\n")).collect(),
@@ -487,7 +488,7 @@ fn decode(name: &str) -> String {
     if name == "%" { String::new() } else { name.replace("%2F", "/").replace("%25", "%") }
 }
 
-/// Whether `-sn` shows the rule; the others are `-sr`'s.
+/// Whether `-sn` prints the rule; `-sr` prints the others.
 fn translates(line: &str) -> bool {
     ["nat", "rdr", "binat", "no nat", "no rdr", "no binat"].iter().any(|word| {
         line.strip_prefix(word)
@@ -510,8 +511,8 @@ fn labels(printed: &str) -> Option<String> {
     (!labels.is_empty()).then(|| labels.join(" "))
 }
 
-/// A rule as it is printed: one line for each member of its lists, without quotes, numbers of ports with `=`, flags for tcp,
-/// the tag behind the labels. What is printed already stays.
+/// A rule as it is printed: one line for each member of its lists, without quotes, port numbers with `=`, flags for
+/// tcp, the tag after the labels. A rule in the printed form stays unchanged.
 fn print(line: &str) -> Vec<String> {
     if let Some((before, rest)) = line.split_once("{ ")
         && let Some((members, after)) = rest.split_once(" }")
@@ -569,7 +570,7 @@ fn print(line: &str) -> Vec<String> {
     text = computed(text);
     if let Some(target) = target {
         let target = target.replace('"', "");
-        // port 9000:* is as long as the range that it is for
+        // port 9000:* has as many ports as the range that it is for
         let target = match (target.strip_suffix(":*").and_then(|t| t.rsplit_once(' ')), range) {
             (Some((before, first)), Some((from, to))) => {
                 let number = |text: &str| text.parse::<u32>().expect("a port");

@@ -1,4 +1,4 @@
-//! What several tests share: a host, a state directory, and publishers over the simulator.
+//! What several tests use: a host, a state directory, and publishers with the simulator.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,12 +42,12 @@ pub fn host() -> Fixed {
     .unwrap()
 }
 
-/// A request for `jail`, with the host asked for everything else.
+/// A request for `jail`; everything else is read from the host.
 pub fn request(jail: &str, spec: &str) -> Request {
     Request::new(jail.parse().unwrap(), spec.parse().unwrap())
 }
 
-/// A state directory of its own, and a host.
+/// A state directory and a host.
 pub struct Rig {
     pub dir: tempfile::TempDir,
     pub host: Fixed,
@@ -70,7 +70,7 @@ impl Rig {
         Sim::new(self.path())
     }
 
-    /// Runs `act` with a publisher over `firewall`.
+    /// Runs `act` with a publisher and `firewall`.
     pub fn with<T>(
         &self,
         firewall: &dyn Firewall,
@@ -107,7 +107,7 @@ impl Rig {
     }
 }
 
-/// Runs `act` with a publisher over a state directory.
+/// Runs `act` with a publisher and a state directory.
 pub fn run<T>(
     dir: &Path,
     host: &Fixed,
@@ -119,7 +119,7 @@ pub fn run<T>(
     act(&Publisher::new(host, firewall, Store::open(dir).unwrap(), deadline, observer))
 }
 
-/// Files under a directory, by path below it, sorted.
+/// The files under a directory, by their paths below it, sorted.
 pub fn files(dir: &Path) -> Vec<String> {
     fn walk(dir: &Path, top: &Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(dir).into_iter().flatten() {

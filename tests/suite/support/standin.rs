@@ -1,7 +1,7 @@
-//! A stand-in for pfctl(8), with rules and states of its own: one for each test, any number of processes at once.
+//! A stand-in for pfctl(8), with its own rules and states: one for each test, for any number of processes at once.
 //!
-//! Its source is `tests/suite/support/pfctl.rs`. cargo builds no program for tests that it does not also release, so rustc makes
-//! it, once for each text of the source.
+//! Its source is `tests/suite/support/pfctl.rs`. cargo builds no program for tests that it does not also install, so
+//! rustc compiles it, once for each version of the source.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,10 +12,10 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// What the real one writes when somebody else has begun a load.
+/// What the real one prints when another load has begun.
 pub const BUSY: &str = "pfctl: DIOCADDRULE: Device busy\n";
 
-/// The main ruleset that the README asks for.
+/// The main ruleset of the README.
 pub const MAIN: &str = "\
 nat-anchor \"kport/*\"
 rdr-anchor \"kport/*\"
@@ -24,38 +24,38 @@ pass out all
 anchor \"kport/*\"
 ";
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault<'a> {
-    /// It does nothing, does not even read its input, says this on standard error, and leaves with this status.
+    /// It does nothing, does not read its input, prints this on standard error, and exits with this status.
     Say(i32, &'a str),
-    /// It does its work, and says this on standard error.
+    /// It does its work, and prints this on standard error.
     Warn(&'a str),
     /// It does its work this many milliseconds later.
     Slow(u64),
-    /// It does nothing, and stays.
+    /// It does nothing, and does not exit.
     Hang,
-    /// It does its work, and stays.
+    /// It does its work, and does not exit.
     HangLate,
     /// It reads its input, and dies by SIGABRT before its work.
     Abort,
-    /// It does its work, and dies by SIGABRT before it can say so.
+    /// It does its work, and dies by SIGABRT before it prints anything.
     AbortLate,
-    /// It writes without end.
+    /// It prints without end.
     Huge,
-    /// It does its work, and leaves a process behind, for this many seconds, that keeps its outputs open.
+    /// It does its work, and leaves a process, for this many seconds, that keeps its outputs open.
     Orphan(u64),
-    /// It says on standard error what it was given: directory, environment, descriptors (Linux); and leaves with 1.
+    /// It prints on standard error what it was given: directory, environment, descriptors (Linux); and exits with 1.
     Describe,
 }
 
-/// A stand-in, and what it knows. Gone with the value.
+/// A stand-in and its state, which is removed with the value.
 pub struct Pfctl {
     dir: TempDir,
 }
 
 impl Pfctl {
-    /// One that has [`MAIN`] loaded, and pf enabled.
+    /// A stand-in with [`MAIN`] loaded, and pf enabled.
     pub fn new() -> Pfctl {
         let made = Pfctl { dir: tempfile::tempdir().expect("a directory") };
         symlink(compiled(), made.program()).expect("link the stand-in");
@@ -64,7 +64,7 @@ impl Pfctl {
         made
     }
 
-    /// One that answers with recordings of the real one, these, and with nothing else.
+    /// A stand-in that only prints these recordings of the real one.
     pub fn replay(recordings: &[&str]) -> Pfctl {
         let made = Pfctl::new();
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin/recordings");
@@ -77,12 +77,12 @@ impl Pfctl {
         self.dir.path().join("pfctl")
     }
 
-    /// A fault at each call whose arguments, with a blank between them, contain `part` (`-f -` is a load).
+    /// A fault at each call whose arguments, joined by blanks, contain `part` (`-f -` is a load).
     pub fn fault(&self, part: &str, fault: Fault<'_>) {
         self.faults(part, u64::MAX, 100, fault);
     }
 
-    /// The same for the first `times` calls, and for `percent` of them. Earlier faults come first.
+    /// A fault at the first `times` of these calls, and at `percent` of them. Earlier faults come first.
     pub fn faults(&self, part: &str, times: u64, percent: u64, fault: Fault<'_>) {
         let (what, detail) = match fault {
             Fault::Say(status, text) => ("say", format!("{status} {text}")),
@@ -101,72 +101,72 @@ impl Pfctl {
         self.write("faults", &(before + &line));
     }
 
-    /// No more faults.
+    /// Removes the faults.
     pub fn heal(&self) {
         _ = fs::remove_file(self.dir.path().join("faults"));
     }
 
-    /// What an anchor holds, as it was loaded; `""` is the main ruleset.
+    /// The rules of an anchor, as they were loaded; `""` is the main ruleset.
     pub fn rules(&self, anchor: &str) -> Option<String> {
         self.read(&format!("anchors/{}", encode(anchor)))
     }
 
-    /// Puts rules there, as another program would, as they are loaded or as they are printed.
+    /// Adds rules, as another program would, in the form for loading or for printing.
     pub fn put(&self, anchor: &str, rules: &str) {
         self.write(&format!("anchors/{}", encode(anchor)), rules);
     }
 
-    /// Takes them away.
+    /// Removes an anchor's rules.
     pub fn remove(&self, anchor: &str) {
         _ = fs::remove_file(self.dir.path().join(format!("anchors/{}", encode(anchor))));
     }
 
-    /// The states that there are: the labels of each, with a blank between them.
+    /// Sets the states: the labels of each, joined by blanks.
     pub fn set_states(&self, states: &[&str]) {
         self.write("states", &states.iter().map(|labels| format!("{labels}\n")).collect::<String>());
     }
 
-    /// The states that are left.
+    /// The remaining states.
     pub fn states(&self) -> Vec<String> {
         self.read("states").unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// The eight numbers that `-sl` shows for each rule with a label.
+    /// Sets the eight numbers that `-sl` prints for each rule with a label.
     pub fn set_counters(&self, counters: &str) {
         self.write("counters", counters);
     }
 
-    /// The tables of the main ruleset: a line each, the name and what it holds.
+    /// Sets the tables of the main ruleset: one line each, the name and its contents.
     pub fn set_tables(&self, tables: &str) {
         self.write("tables", tables);
     }
 
-    /// The tables of an anchor, likewise.
+    /// Sets the tables of an anchor, likewise.
     pub fn set_tables_of(&self, anchor: &str, tables: &str) {
         self.write(&format!("tables-{}", encode(anchor)), tables);
     }
 
-    /// The interfaces that are skipped, with a blank between them.
+    /// Sets the skipped interfaces, joined by blanks.
     pub fn set_skip(&self, interfaces: &str) {
         self.write("skip", interfaces);
     }
 
-    /// How many anchors there may be.
+    /// Sets the maximum number of anchors.
     pub fn set_anchor_limit(&self, limit: usize) {
         self.write("anchor-limit", &limit.to_string());
     }
 
-    /// pf is off.
+    /// Disables pf.
     pub fn disable(&self) {
         self.write("disabled", "");
     }
 
-    /// Answers as FreeBSD 14 does.
+    /// Prints as FreeBSD 14 does.
     pub fn old(&self) {
         self.write("release", "14");
     }
 
-    /// The arguments of every call so far, with a blank between them.
+    /// The arguments of every call so far, joined by blanks.
     pub fn calls(&self) -> Vec<String> {
         self.read("calls").unwrap_or_default().lines().map(str::to_owned).collect()
     }
@@ -191,7 +191,7 @@ fn compiled() -> &'static Path {
         include_str!("pfctl.rs").hash(&mut hasher);
         let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("pfctl-{:016x}", hasher.finish()));
         if !made.exists() {
-            // other test programs may be at it as well
+            // other test programs may compile it at the same time
             let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
             let new = dir.path().join("pfctl");
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/support/pfctl.rs");

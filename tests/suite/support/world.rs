@@ -1,4 +1,4 @@
-//! The host of the recordings, as a world of the simulator.
+//! The host of the recordings, as a world of the evaluator.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use kport::rule::Rule;
 use kport::rules;
 use kport::trace::{Attachment, Party, Release, World};
 
-/// The three calls, behind what blocks, and what IPv6 needs to find its neighbours.
+/// The three calls, and what IPv6 needs for neighbour discovery.
 pub const ANCHORS: &str =
     "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\npass quick inet6 proto ipv6-icmp\nanchor \"kport/*\"\n";
 
@@ -24,7 +24,7 @@ pub fn reads<T: std::str::FromStr<Err = Error>>(texts: &[&str]) -> Vec<T> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// The jail of that name, `host`, or what is behind the interface of that name.
+/// The jail with that name, `host`, or the network behind the interface with that name.
 pub fn party(name: &str) -> Party {
     match name {
         "host" => Party::Host,

@@ -8,7 +8,7 @@ use libc::{JAIL_DYING, c_uint, iovec};
 use super::{Parameter, TEXT};
 use crate::error::{Error, Result, quoted};
 
-/// Fills the values of `parameters`; the first one selects the jail. Answers its number, `None` where there is none.
+/// Fills the values of `parameters`; the first one selects the jail. Returns its jid, `None` if there is none.
 pub fn jail_get(parameters: &mut Vec<Parameter>) -> Result<Option<i32>> {
     parameters.push((c"errmsg", vec![0; TEXT]));
     let mut list: Vec<iovec> = Vec::with_capacity(2 * parameters.len());
@@ -20,7 +20,7 @@ pub fn jail_get(parameters: &mut Vec<Parameter>) -> Result<Option<i32>> {
     // lossless: a few
     let count = list.len() as c_uint;
     // SAFETY: `list` has `count` entries; each points to memory of its length that outlives the call and is not used
-    // otherwise meanwhile. The kernel writes no value longer than its room, and stores the length of each in `list`.
+    // otherwise meanwhile. The kernel writes no value longer than its buffer, and stores the length of each in `list`.
     let jid = unsafe { libc::jail_get(list.as_mut_ptr(), count, JAIL_DYING) };
     let error = io::Error::last_os_error();
     let message = parameters.pop().map(|(_, value)| value).unwrap_or_default();

@@ -16,7 +16,7 @@ fn addresses_of_a_jail() {
 
 #[test]
 fn a_jail_inherits_the_host_s_addresses() {
-    // as jls(8) printed them: four with vnet=new ip4=inherit ip6=inherit, one with ip4.addr=10.9.0.2
+    // as printed by jls(8): four with vnet=new ip4=inherit ip6=inherit, one with ip4.addr=10.9.0.2
     let mut seen = Vec::new();
     for line in JLS.lines() {
         let parameters: BTreeMap<&str, &str> = line.split(' ').filter_map(|word| word.split_once('=')).collect();
@@ -34,14 +34,14 @@ fn a_jail_inherits_the_host_s_addresses() {
     assert_eq!(inherits(false, jailsys(inherit, Some(0)), &[]), PerFamily::only(Family::Inet));
     // a kernel without IPv6
     assert_eq!(inherits(false, jailsys(inherit, None), &[]), PerFamily::only(Family::Inet));
-    // a jail in flat, which inherits what flat has
+    // a jail in flat that inherits the addresses of flat
     assert_eq!(
         inherits(false, jailsys(inherit, inherit), &["10.9.0.2".parse().unwrap()]),
         PerFamily::only(Family::Inet6)
     );
 }
 
-/// A jail as jail_get(2) has it: jid, name, parent, vnet, ip4, its IPv4 addresses.
+/// A jail of jail_get(2): jid, name, parent, vnet, ip4, its IPv4 addresses.
 #[derive(Clone)]
 struct Played {
     jid: i32,
@@ -117,7 +117,7 @@ fn jails_in_jails() {
 }
 
 #[test]
-fn a_jail_that_cannot_be_read_hides_no_other() {
+fn a_jail_that_cannot_be_read_does_not_hide_others() {
     let too_many = vec![[10, 0, 0, 1]; MOST_ADDRESSES + 1];
     let jails = kernel(vec![
         Played::new(1, b"a"),
@@ -136,7 +136,7 @@ fn a_jail_that_cannot_be_read_hides_no_other() {
             (3, Some("many"), "jail_get: Invalid argument"),
         ]
     );
-    // who asks for that one hears it
+    // a lookup of that jail reports the error
     assert_eq!(named(&jails, FEATURES, "2").unwrap_err().kind(), Kind::Unsupported);
     assert!(named(&jails, FEATURES, "d").unwrap().is_some());
 }
