@@ -1,25 +1,86 @@
-//! What is the helper's alone: its arguments, and how it shows what the library says.
+//! kport(8), the helper for shell hooks and for people: its arguments, and how it prints what the library returns.
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
 //! (publish, unpublish, restore, gc), `inspect` (parse, rules, list, help,
 //! completions), `metrics`, `diagnose` (doctor), `trace`, `setup`, `import`, `container` (cni, oci-hook). All
 //! of them find the firewall by `session`, print by `output`, and lay out what they print by `show`.
 
-pub mod args;
-pub mod change;
-pub mod container;
-pub mod diagnose;
-pub mod flags;
-pub mod help;
-pub mod hook;
-pub mod import;
-pub mod inspect;
-pub mod metrics;
-pub mod output;
-pub mod request;
-pub mod session;
-pub mod setup;
-pub mod show;
-pub mod trace;
-pub mod traffic;
-pub mod watch;
+mod args;
+mod change;
+mod container;
+mod diagnose;
+mod flags;
+mod help;
+mod hook;
+mod import;
+mod inspect;
+mod metrics;
+mod output;
+mod request;
+mod session;
+mod setup;
+mod show;
+mod trace;
+mod traffic;
+mod watch;
+
+use std::process::ExitCode;
+
+use crate::error::{Error, Kind, Result};
+use clap::Parser;
+
+use args::{Cli, Command, USAGE};
+
+/// Runs the helper with the arguments of the process. The value is its exit status.
+pub(crate) fn main() -> ExitCode {
+    if let Err(error) = session::refuse_borrowed_rights() {
+        return failed(&error);
+    }
+    let cli = match Cli::try_parse_from(container::command_line()).and_then(Cli::checked) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let is_answer = !error.use_stderr();
+            let text = output::usage(error);
+            let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+            return match is_answer {
+                true => ExitCode::SUCCESS,
+                false if hook::is_stop(arguments) => {
+                    hook::log(&text.replace('\n', " "));
+                    ExitCode::SUCCESS
+                }
+                false => ExitCode::from(USAGE),
+            };
+        }
+    };
+    run(cli).unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &Error) -> ExitCode {
+    output::complain(error);
+    ExitCode::from(u8::try_from(error.kind().number()).unwrap_or(u8::MAX))
+}
+
+fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
+    let done = match command {
+        // has statuses of its own
+        Command::Cni => return Ok(container::cni(&global)),
+        Command::Parse(args) => inspect::parse(&args),
+        Command::Rules(args) => inspect::rules(&global, &args),
+        Command::Publish(args) => change::publish(&global, &args),
+        Command::Unpublish(args) => change::unpublish(&global, &args),
+        Command::List(args) => inspect::list(&global, &args),
+        Command::Trace(question) => trace::run(&global, &question),
+        Command::Restore(args) => change::restore(&global, &args),
+        Command::Import(args) => import::run(&global, &args),
+        Command::Setup(args) => setup::run(&global, &args),
+        Command::Doctor(args) => diagnose::run(&global, &args),
+        Command::OciHook => container::oci_hook(&global),
+        Command::Gc(args) => change::gc(&global, &args),
+        Command::Metrics => metrics::run(&global),
+        Command::Completions { shell } => inspect::completions(shell),
+        Command::Help { word } => inspect::help(word.as_deref()),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+const _: () = assert!(Kind::Internal as i32 <= u8::MAX as i32);

@@ -34,11 +34,21 @@
 //!
 //! `docs/architecture.md` describes the path of a publish through them, and where something new belongs.
 
+// what only tests use is dead without them, and so is the native backend off FreeBSD
+#![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
+
 mod child;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(not(feature = "internals"))]
+mod conflict;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod conflict;
 pub mod container;
 pub mod doctor;
 pub mod error;
+#[doc(hidden)]
 pub mod ffi;
 mod files;
 pub mod host;
@@ -46,14 +56,52 @@ pub mod managers;
 pub mod name;
 pub mod net;
 pub mod options;
+#[cfg(not(feature = "internals"))]
+mod pf;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod pf;
+#[cfg(not(feature = "internals"))]
+mod pfconf;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod pfconf;
 pub mod publication;
 pub mod publisher;
+#[cfg(not(feature = "internals"))]
+mod readiness;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod readiness;
+#[cfg(not(feature = "internals"))]
+mod rule;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod rule;
+#[cfg(not(feature = "internals"))]
+mod rules;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod rules;
 pub mod session;
 pub mod spec;
+#[cfg(not(feature = "internals"))]
+mod store;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod store;
+#[cfg(not(feature = "internals"))]
+mod trace;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod trace;
+
+#[cfg(feature = "cli")]
+extern crate self as kport;
+
+/// Runs the helper kport(8) with the arguments of the process. The value is its exit status.
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub fn cli() -> std::process::ExitCode {
+    cli::main()
+}

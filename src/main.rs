@@ -1,64 +1,7 @@
-//! kport(8): the helper for shell hooks and for people. Arguments in, Rust API, exit status out.
-
-mod cli;
+//! kport(8). All of it is in the library, which alone sees its own modules.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kport::error::{Error, Kind, Result};
-
-use cli::args::{Cli, Command, USAGE};
-use cli::{change, container, diagnose, hook, import, inspect, metrics, output, session, setup, trace};
-
 fn main() -> ExitCode {
-    if let Err(error) = session::refuse_borrowed_rights() {
-        return failed(&error);
-    }
-    let cli = match Cli::try_parse_from(container::command_line()).and_then(Cli::checked) {
-        Ok(cli) => cli,
-        Err(error) => {
-            let is_answer = !error.use_stderr();
-            let text = output::usage(error);
-            let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-            return match is_answer {
-                true => ExitCode::SUCCESS,
-                false if hook::is_stop(arguments) => {
-                    hook::log(&text.replace('\n', " "));
-                    ExitCode::SUCCESS
-                }
-                false => ExitCode::from(USAGE),
-            };
-        }
-    };
-    run(cli).unwrap_or_else(|error| failed(&error))
+    kport::cli()
 }
-
-fn failed(error: &Error) -> ExitCode {
-    output::complain(error);
-    ExitCode::from(u8::try_from(error.kind().number()).unwrap_or(u8::MAX))
-}
-
-fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
-    let done = match command {
-        // has statuses of its own
-        Command::Cni => return Ok(container::cni(&global)),
-        Command::Parse(args) => inspect::parse(&args),
-        Command::Rules(args) => inspect::rules(&global, &args),
-        Command::Publish(args) => change::publish(&global, &args),
-        Command::Unpublish(args) => change::unpublish(&global, &args),
-        Command::List(args) => inspect::list(&global, &args),
-        Command::Trace(question) => trace::run(&global, &question),
-        Command::Restore(args) => change::restore(&global, &args),
-        Command::Import(args) => import::run(&global, &args),
-        Command::Setup(args) => setup::run(&global, &args),
-        Command::Doctor(args) => diagnose::run(&global, &args),
-        Command::OciHook => container::oci_hook(&global),
-        Command::Gc(args) => change::gc(&global, &args),
-        Command::Metrics => metrics::run(&global),
-        Command::Completions { shell } => inspect::completions(shell),
-        Command::Help { word } => inspect::help(word.as_deref()),
-    };
-    done.map(|()| ExitCode::SUCCESS)
-}
-
-const _: () = assert!(Kind::Internal as i32 <= u8::MAX as i32);
