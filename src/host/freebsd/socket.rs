@@ -140,8 +140,7 @@ pub fn udp_sockets_at(buffer: &[u8], port: u16) -> Result<Vec<u64>> {
     read().ok_or_else(|| malformed("list of udp sockets"))
 }
 
-// ---- net.inet.sctp.assoclist: endpoints, each with its addresses and associations, each list terminated by a `last`
-// record
+// ---- net.inet.sctp.assoclist: endpoints, each with its addresses and associations; each list ends with `last`
 
 /// sizeof of netinet/sctp_uio.h
 const XSCTP_INPCB: usize = 160;
