@@ -21,7 +21,7 @@ pub mod nv;
 mod read;
 pub mod transaction;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
-use self::memory::{CacheFile, Learnt};
+use self::memory::{CacheFile, Learnt, Run};
 use super::pfctl::{self, Pfctl};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::error::{Error, Kind, Result};
@@ -56,7 +56,7 @@ pub struct Native<K = Device> {
     /// where the memory outlives the process
     cache: Option<CacheFile>,
     /// the run of pf that the memory is about, as the last status said
-    since: Cell<Option<u64>>,
+    run: RefCell<Option<Run>>,
     /// the stamps of the main rulesets at the last look
     main_stamps: Cell<[Option<(u32, u32)>; 4]>,
 }
@@ -76,7 +76,7 @@ impl Native {
             pfctl: Pfctl::new(pfctl::PROGRAM, deadline),
             memory,
             cache: None,
-            since: Cell::new(None),
+            run: RefCell::new(None),
             main_stamps: Cell::default(),
         })
     }
@@ -118,7 +118,7 @@ impl<K: Kernel> Native<K> {
             pfctl: Pfctl::new(pfctl::PROGRAM, deadline),
             memory: Memory::default(),
             cache: None,
-            since: Cell::new(None),
+            run: RefCell::new(None),
             main_stamps: Cell::default(),
         }
     }
@@ -159,39 +159,39 @@ impl<K: Kernel> Native<K> {
 
     /// Whether pf is enabled.
     fn enabled(&self) -> std::result::Result<bool, Failure> {
-        let (enabled, since) = read::status(&self.kernel)?;
-        self.since.set(Some(since));
+        let (enabled, hostid, checksum) = read::status(&self.kernel)?;
+        self.run.replace(Some(Run { hostid, checksum }));
         Ok(enabled)
     }
 
     /// The run of pf, asked for once.
-    fn since(&self) -> std::result::Result<u64, Failure> {
-        if self.since.get().is_none() {
+    fn run(&self) -> std::result::Result<Run, Failure> {
+        if self.run.borrow().is_none() {
             self.enabled()?;
         }
-        Ok(self.since.get().unwrap_or(0))
+        Ok(self.run.borrow().clone().unwrap_or_default())
     }
 
     /// What a main ruleset says that concerns kport: read only where it is not the one that was read before.
     fn main(&self, ruleset: Ruleset) -> std::result::Result<Vec<Found>, Failure> {
-        let since = self.since()?;
+        let run = self.run()?;
         let stamp = read::count(&self.kernel, "", ruleset)?;
         let mut stamps = self.main_stamps.get();
         stamps[ruleset as usize] = Some(stamp);
         self.main_stamps.set(stamps);
-        if let Some(found) = self.memory.main(since, ruleset, stamp) {
+        if let Some(found) = self.memory.main(&run, ruleset, stamp) {
             return Ok(found);
         }
         if let Some(cache) = &self.cache {
-            self.memory.read(since, cache);
-            if let Some(found) = self.memory.main(since, ruleset, stamp) {
+            self.memory.read(&run, cache);
+            if let Some(found) = self.memory.main(&run, ruleset, stamp) {
                 return Ok(found);
             }
         }
         let found = foreign::read(&self.kernel, "", ruleset, stamp)?;
-        self.memory.learn(since, ruleset, Learnt { stamp, found: found.clone() });
+        self.memory.learn(&run, ruleset, Learnt { stamp, found: found.clone() });
         if let Some(cache) = &self.cache {
-            self.memory.write(since, cache);
+            self.memory.write(&run, cache);
         }
         Ok(found)
     }
@@ -285,8 +285,8 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         let stamps = self.retry_while_busy(|| transaction::load(&self.kernel, anchor, rules))?;
-        if let Some(since) = self.since.get() {
-            self.memory.loaded(since, anchor.path(), stamps, rules);
+        if let Some(run) = &*self.run.borrow() {
+            self.memory.loaded(run, anchor.path(), stamps, rules);
         }
         Ok(())
     }
@@ -325,14 +325,14 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         self.retry_while_busy(|| {
-            let since = self.since()?;
+            let run = self.run()?;
             let stamps = read::stamps(&self.kernel, anchor.path())?;
-            if self.memory.holds(since, anchor.path(), &stamps, rules) {
+            if self.memory.holds(&run, anchor.path(), &stamps, rules) {
                 return Ok(true);
             }
             let holds = compare::holds(&self.kernel, anchor.path(), &stamps, rules)?;
             if holds {
-                self.memory.loaded(since, anchor.path(), stamps, rules);
+                self.memory.loaded(&run, anchor.path(), stamps, rules);
             }
             Ok(holds)
         })
@@ -382,15 +382,15 @@ impl<K: Kernel> Firewall for Native<K> {
     /// Written by pfctl(8), once for each ruleset that was loaded. What it does not have is what was loaded by another means than
     /// `pfctl -f`: an interface that was skipped since.
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
-        let (since, stamps) = self.retry_while_busy(|| Ok((self.since()?, self.main_stamps()?)))?;
-        if let Some(text) = self.memory.text(since, &stamps) {
+        let (run, stamps) = self.retry_while_busy(|| Ok((self.run()?, self.main_stamps()?)))?;
+        if let Some(text) = self.memory.text(&run, &stamps) {
             return Ok(Arc::new(Conf::of_output(&text)));
         }
         // a host without pfctl(8) works by this backend as well
         let text = self.pfctl.main_ruleset().map_err(|error| Error::new(Kind::Unsupported, error.to_string()))?;
-        self.memory.learn_text(since, stamps, text.to_string());
+        self.memory.learn_text(&run, stamps, text.to_string());
         if let Some(cache) = &self.cache {
-            self.memory.write(since, cache);
+            self.memory.write(&run, cache);
         }
         Ok(text)
     }

@@ -644,7 +644,7 @@ proptest! {
             prop_assert_eq!(&again, &conf, "{}\n{}", text, printed);
             for release in [Release::V14, Release::V15] {
                 let mut world = host(release);
-                world.load_conf("", conf.clone());
+                world.load_conf("", &conf);
                 for question in [WEB, "em0 udp 192.0.2.100 192.0.2.1:53", "web icmp 10.0.0.2 203.0.113.9", "host tcp 192.0.2.1 192.0.2.1:80"] {
                     let trace = ask(&world, question);
                     prop_assert_eq!(told(&trace), told(&ask(&world, question)));

@@ -46,7 +46,7 @@ fn the_outputs_of_pfctls_own_tests() {
         let mut depends = vec![];
         for release in [Release::V14, Release::V15] {
             let mut world: World = host(release);
-            world.load_conf("", conf.clone());
+            world.load_conf("", &conf);
             for (who, protocol, from, to) in QUESTIONS {
                 let trace = world.clone().trace(&party(who), protocol, from.parse().unwrap(), to.parse().unwrap());
                 questions += 1;

@@ -184,10 +184,12 @@ pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Fail
     Ok(names)
 }
 
-/// Whether pf is enabled, and since when it is so or not, in seconds since 1970; 0 for a pf that was just loaded.
-pub fn status<K: Kernel>(kernel: &K) -> Result<(bool, u64), Failure> {
+/// Whether pf is enabled, and its `hostid`: a random number that each attach of pf takes (pf_attach_vnet in
+/// sys/netpfil/pf/pf_ioctl.c), or what `set hostid` has put in its place; with the checksum of the main ruleset, which each load
+/// of it computes (pf_setup_pfsync_matching).
+pub fn status<K: Kernel>(kernel: &K) -> Result<(bool, u64, Vec<u8>), Failure> {
     let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new())?;
-    let read = || Ok((status.bool("running")?, status.number("since")?));
+    let read = || Ok((status.bool("running")?, status.number("hostid")?, status.binary("chksum")?.to_vec()));
     read().map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kport::pf::native::kernel::{Call, Failure, Kernel, Nv};
 use kport::pf::native::layout::PfiocTransE;
@@ -58,7 +59,12 @@ struct Pf {
     pool: Vec<Vec<u8>>,
     pool_ticket: u32,
     running: bool,
-    since: u64,
+    /// a random number of each attach
+    hostid: u32,
+    /// a number that stands for the checksum of the main ruleset
+    checksum: u64,
+    /// time_second and time_uptime, which tick at different moments, in halves of a second; each status is one of them later
+    clocks: [u64; 2],
     /// the inbound halves
     states: Vec<State>,
     anchor_limit: Option<u32>,
@@ -122,7 +128,7 @@ impl Fake {
         {
             let mut state = fake.state.borrow_mut();
             state.running = true;
-            state.since = 1;
+            state.hostid = 0x1234_5678;
             state.anchor_limit = Some(512);
             state.anchors.insert(String::new(), BTreeMap::new());
         }
@@ -153,7 +159,22 @@ impl Fake {
         }
         let set = state.anchors.entry(anchor.to_owned()).or_default().entry(number).or_default();
         set.active.push(stored);
-        set.active_ticket += 1;
+        set.inactive_ticket += 1;
+        set.active_ticket = set.inactive_ticket;
+        if anchor.is_empty() {
+            state.checksum_main();
+        }
+    }
+
+    /// `pfctl -f`: another first rule in the main ruleset.
+    pub fn reload_main(&self, stored: Stored) {
+        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let mut state = self.state.borrow_mut();
+        let set = state.anchors.get_mut("").unwrap().get_mut(&number).unwrap();
+        set.active[0] = stored;
+        set.inactive_ticket += 1;
+        set.active_ticket = set.inactive_ticket;
+        state.checksum_main();
     }
 
     /// The rules that a ruleset holds.
@@ -188,9 +209,18 @@ impl Fake {
         self.state.borrow_mut().other_kif = true;
     }
 
-    /// When pf was enabled.
-    pub fn set_since(&self, since: u64) {
-        self.state.borrow_mut().since = since;
+    /// `kldunload pf; kldload pf`, as far as the status tells, or `set hostid` in pf.conf.
+    pub fn set_hostid(&self, hostid: u32) {
+        self.state.borrow_mut().hostid = hostid;
+    }
+
+    /// DIOCCHANGERULE: the first rule of a ruleset is replaced, and only the active ticket counts it.
+    pub fn change_rule(&self, anchor: &str, stored: Stored) {
+        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let mut state = self.state.borrow_mut();
+        let set = state.anchors.get_mut(anchor).unwrap().get_mut(&number).unwrap();
+        set.active[0] = stored;
+        set.active_ticket += 1;
     }
 
     /// Makes the status longer by so many bytes.
@@ -288,6 +318,15 @@ impl Kernel for Fake {
 type Served = Result<(), i32>;
 
 impl Pf {
+    /// pf_setup_pfsync_matching, at each load of a main ruleset.
+    fn checksum_main(&mut self) {
+        let mut hasher = DefaultHasher::new();
+        for set in self.anchors[""].values() {
+            set.active.iter().for_each(|stored| (&stored.bytes, &stored.anchor_call).hash(&mut hasher));
+        }
+        self.checksum = hasher.finish();
+    }
+
     fn serve(&mut self, call: Call<'_>) -> Served {
         match call {
             Call::XBegin(rulesets) => self.begin(rulesets),
@@ -332,10 +371,17 @@ impl Pf {
                 let counters = List::new()
                     .with("counters", Value::Numbers(vec![1, 2]))
                     .with("names", Value::Strings(vec!["match".to_owned(), "bad-offset".to_owned()]));
+                // pf_getstatus: time_second - (time_uptime - since)
+                let [second, uptime] = &mut self.clocks;
+                (*second, *uptime) = (*second + 1, *uptime + 1);
+                let since = 1_800_000_000 + second.div_ceil(2) - *uptime / 2;
+                let checksum = [self.checksum.to_ne_bytes(); 2].concat();
                 let status = List::new()
                     .with("padding", Value::Binary(vec![7; self.padding]))
                     .with("running", Value::Bool(self.running))
-                    .with("since", Value::Number(self.since))
+                    .with("since", Value::Number(since))
+                    .with("hostid", Value::Number(u64::from(self.hostid)))
+                    .with("chksum", Value::Binary(checksum))
                     .with("counters", Value::List(counters))
                     .with("ifname", Value::String(String::new()));
                 reply(nv, &status)
