@@ -3,12 +3,14 @@
 use std::iter;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::address::{Compared, Pool, Side};
 use crate::net::Direction;
 use crate::net::Family;
 
 /// The rulesets of an anchor, by what looks at them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RuleKind {
     Nat,
     Rdr,
@@ -17,7 +19,7 @@ pub(crate) enum RuleKind {
 }
 
 /// What a rule does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Action {
     Pass,
     Block,
@@ -56,7 +58,7 @@ impl Action {
 }
 
 /// `keep state` and its options, as far as they decide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Keep {
     pub synproxy: bool,
     pub if_bound: bool,
@@ -76,7 +78,7 @@ impl Keep {
 }
 
 /// Where a rule sends a packet, past the routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RouteKind {
     /// `route-to`
     Packets,
@@ -87,7 +89,7 @@ pub(crate) enum RouteKind {
 }
 
 /// What pass and match rules do besides.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Effects {
     pub keep: Option<Keep>,
     pub nat_to: Option<Pool>,
@@ -102,7 +104,7 @@ pub(crate) struct Effects {
 }
 
 /// `user` and `group`: their operator with numbers, or the names of which the numbers are not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Owner {
     Number(Compared<u32>),
     /// `unknown`, where no socket has the packet: equal, or not.
@@ -113,14 +115,14 @@ pub(crate) enum Owner {
 }
 
 /// An interface or group, and whether it is any other (`! em0`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct On {
     pub not: bool,
     pub name: String,
 }
 
 /// Which packets a rule is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conditions {
     pub direction: Option<Direction>,
     pub on: Option<On>,
@@ -165,8 +167,9 @@ impl PartialEq for Origin {
 impl Eq for Origin {}
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rule {
+    #[serde(skip)]
     pub origin: Origin,
     pub action: Action,
     pub quick: bool,
@@ -191,6 +194,12 @@ impl Rule {
         let af_to = af_to.iter().flat_map(|(_, source, target)| iter::once(source).chain(target));
         let route = route.iter().map(|(_, pool)| pool);
         translation.into_iter().chain(nat_to).chain(rdr_to).chain(af_to).chain(route)
+    }
+
+    /// The rule, with its own text as where it comes from.
+    pub(crate) fn named(mut self) -> Rule {
+        self.origin.text = self.to_string().into();
+        self
     }
 
     /// A rule that takes every packet.
