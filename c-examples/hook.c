@@ -4,8 +4,8 @@
  *	hook start web 7 "10.0.0.2 fd00::2" "8080:80 8443:443"
  *	hook stop web 7
  *
- * 7 is the jail's number. A stop that comes after the next start already, as
- * in a restart, then leaves that one's ports alone.
+ * 7 is the jid. With it, a stop that comes after the next start, as in a
+ * restart, does not remove the new ports.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 
 static struct kport_options options = KPORT_OPTIONS_INIT;
 
-/* Tells the admin what failed and what to do. Takes the error. */
+/* Prints what failed and what to do. Frees the error. */
 static kport_status
 report(const char *jail, const char *text, struct kport_error *error)
 {
@@ -29,10 +29,10 @@ report(const char *jail, const char *text, struct kport_error *error)
 		fprintf(stderr, "\t%s\n\t%*s^\n", text, (int)offset, "");
 	switch (status) {
 	case KPORT_ERR_BUSY:
-		fprintf(stderr, "jail %s: trying again may help\n", jail);
+		fprintf(stderr, "jail %s: try again\n", jail);
 		break;
 	case KPORT_ERR_INTERNAL:
-		fprintf(stderr, "jail %s: this is a defect in kport %s\n",
+		fprintf(stderr, "jail %s: this is a bug in kport %s\n",
 		    jail, kport_version());
 		break;
 	default:
@@ -42,7 +42,7 @@ report(const char *jail, const char *text, struct kport_error *error)
 	return (status);
 }
 
-/* What did not fail, but the admin should hear. */
+/* Prints the notes of a call that succeeded. */
 static void
 tell(const struct kport_outcome *outcome)
 {
@@ -73,7 +73,7 @@ start(const char *jail, const char *text)
 	return (KPORT_OK);
 }
 
-/* The jail is gone in any case: what is left of its ports is told, no more. */
+/* The jail is gone in any case, so a failure is only reported. */
 static kport_status
 stop(const char *jail)
 {

@@ -1,13 +1,13 @@
 defmodule Kport do
   @moduledoc """
-  Publishes ports of FreeBSD jails: the functions of kport(3), over the NIF of `kport_nif.c`, which is next to this file.
+  Publishes ports of FreeBSD jails: the functions of kport(3), through the NIF in `kport_nif.c`.
 
-  Options are a map. Texts: `backend`, `state_dir`, `addresses`, `gateway`, `reach`, `sources`. Numbers: `timeout_ms`, `wait_ms`,
+  Options are a map. Strings: `backend`, `state_dir`, `addresses`, `gateway`, `reach`, `sources`. Numbers: `timeout_ms`, `wait_ms`,
   `max_connections`, `max_connections_per_source`, `rate_connections`, `rate_seconds`, `jid`, `auto_first`, `auto_last`. Flags,
-  true or false: `force`, `allow_inert`, `hairpin`, `host_access`, `log`, `no_quick`, `add`. An option that is none of these, or
-  has another kind of value, is an ArgumentError.
+  true or false: `force`, `allow_inert`, `hairpin`, `host_access`, `log`, `no_quick`, `add`. An unknown option, or a value of
+  another type, is an ArgumentError.
 
-  Calls wait for locks and for pf, for `timeout_ms` at most, on dirty I/O schedulers: other processes go on meanwhile.
+  Calls can wait for locks and for pf, up to `timeout_ms`. They run on dirty I/O schedulers and do not block other processes.
   """
   @on_load :load
 
@@ -40,43 +40,43 @@ defmodule Kport do
     :erlang.load_nif(:os.getenv(~c"KPORT_NIF", ~c"./kport_nif"), 0)
   end
 
-  @doc "Checks specs, and writes them out."
+  @doc "Checks specs, and returns them with every field."
   @spec check(String.t()) :: {:ok, String.t()} | failure
   def check(_specs), do: :erlang.nif_error(:not_loaded)
 
-  @doc "The same for Kleene's records, JSON."
+  @doc "Checks Kleene's records, JSON, like `check/1`."
   @spec check_kleene(String.t()) :: {:ok, String.t()} | failure
   def check_kleene(_json), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Publishes all of a jail's ports, or none; replaces what it had published."
+  @doc "Publishes all ports of a jail, or none. They replace those that it had published."
   @spec publish(String.t(), String.t(), map) :: {:ok, outcome} | failure
   def publish(_jail, _specs, _options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "The same by Kleene's records, JSON; their addresses are the jail's unless `addresses` is given."
+  @doc "Publishes Kleene's records, JSON, like `publish/3`; their addresses are the jail's unless `addresses` is given."
   @spec publish_kleene(String.t(), String.t(), map) :: {:ok, outcome} | failure
   def publish_kleene(_jail, _json, _options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Removes everything that a jail has published; nothing published is fine."
+  @doc "Removes all ports of a jail. It is not an error if there are none."
   @spec unpublish(String.t(), map) :: {:ok, outcome} | failure
   def unpublish(_jail, _options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Removes these of the mappings that a jail has published."
+  @doc "Removes these mappings of a jail."
   @spec unpublish_some(String.t(), String.t(), map) :: {:ok, outcome} | failure
   def unpublish_some(_jail, _specs, _options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Loads again what a flush of kport's anchors lost."
+  @doc "Loads the rules that a flush of kport's anchors removed."
   @spec restore(map) :: {:ok, outcome} | failure
   def restore(_options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Drops what belongs to jails that are gone."
+  @doc "Removes the ports of jails that are gone."
   @spec gc(map) :: {:ok, outcome} | failure
   def gc(_options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "The rules that would be loaded, as pf.conf(5) text."
+  @doc "Returns the rules that would be loaded, as pf.conf(5) text."
   @spec rules(String.t(), String.t(), map) :: {:ok, String.t()} | failure
   def rules(_jail, _specs, _options), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Every published redirect, of one jail or (nil) of all."
+  @doc "Returns the published redirects of one jail, or of all (nil)."
   @spec list(String.t() | nil, map) :: {:ok, [port_entry]} | failure
   def list(_jail, _options), do: :erlang.nif_error(:not_loaded)
 end

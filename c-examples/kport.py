@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""kport from Python, through ctypes and nothing else, as iocage could call it.
+"""kport from Python, through ctypes, as iocage could call it.
 
     ./kport.py web 10.0.0.2 em0:8080:80 em0:5353:53/udp
 """
@@ -56,7 +56,7 @@ for name, result, *arguments in [
 
 
 def call(function, *arguments):
-    """Calls a function whose last argument is err; a failure is raised."""
+    """Calls a function whose last argument is err; raises KportError if it fails."""
     error = c_void_p()
     status = function(*arguments, byref(error))
     if status != 0:
@@ -66,7 +66,7 @@ def call(function, *arguments):
 
 
 def change(function, *arguments, options):
-    """Calls a function that changes something, and returns what the admin should hear, a line each."""
+    """Calls a function that changes something, and returns its notes."""
     outcome = c_void_p()
     options.outcome = pointer(outcome)
     try:
@@ -78,7 +78,7 @@ def change(function, *arguments, options):
 
 
 def publish(jail, specs, options):
-    """Publishes, and returns the specs written out, and notes."""
+    """Publishes, and returns the specs with every field, and the notes."""
     spec = c_void_p()
     call(lib.kport_parse, specs.encode(), byref(spec))
     try:

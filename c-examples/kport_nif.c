@@ -1,14 +1,14 @@
 /*
- * kport for Erlang and Elixir, a NIF; kport.ex is its module. Calls wait for
- * locks and for pf, so they run on dirty I/O schedulers.
+ * A NIF of kport for Erlang and Elixir; kport.ex is its module. Calls can wait
+ * for locks and for pf, so they run on dirty I/O schedulers.
  *
  *	cc -shared -fPIC kport_nif.c -I "$ERL_ROOT/usr/include" \
  *	    $(pkg-config --cflags --libs kport) -o kport_nif.so
  *
- * Texts are binaries in both directions. A failure is
- * {error, {Status, Message}}, Status being the name of a KPORT_ERR_ constant.
- * A change is {ok, #{changed, ended, notes, ports}}: whether pf was changed,
- * how many states were ended, what to hear, and the redirects of the call.
+ * Strings are binaries in both directions. A failure is
+ * {error, {Status, Message}}, where Status is the name of a KPORT_ERR_
+ * constant. A change is {ok, #{changed, ended, notes, ports}}: whether pf was
+ * changed, how many states were ended, the notes, and the redirects.
  */
 #include <netinet/in.h>
 #include <stddef.h>
@@ -37,7 +37,7 @@ binary(ErlNifEnv *env, const char *text)
 	return (term);
 }
 
-/* A binary as a text, to be freed with enif_free(); NULL if it is none. */
+/* A copy of a binary as a string, to be freed with enif_free(), or NULL. */
 static char *
 text(ErlNifEnv *env, ERL_NIF_TERM term)
 {
@@ -53,7 +53,7 @@ text(ErlNifEnv *env, ERL_NIF_TERM term)
 	return (copy);
 }
 
-/* Takes the error. */
+/* Frees the error. */
 static ERL_NIF_TERM
 failed(ErlNifEnv *env, struct kport_error *error)
 {
@@ -74,8 +74,8 @@ failed(ErlNifEnv *env, struct kport_error *error)
 }
 
 /*
- * A map of options: texts, numbers, and flags that are true or false. A key
- * that is not known is a mistake of the caller's, not an option to leave out.
+ * A map of options: strings, numbers, and flags that are true or false. An
+ * unknown key is an error, and is not ignored.
  */
 struct settings {
 	struct kport_options options;
@@ -129,7 +129,7 @@ settings_free(struct settings *settings)
 	kport_outcome_free(settings->outcome);
 }
 
-/* One option; 0 where it is none, or has no such value. */
+/* One option; 0 if it is unknown or has a wrong value. */
 static int
 setting(ErlNifEnv *env, struct settings *settings, const char *key,
     ERL_NIF_TERM value)
@@ -241,7 +241,7 @@ port(ErlNifEnv *env, const struct kport_entry *entry)
 	return (map);
 }
 
-/* What a call did, as a term; takes the error, and frees the settings. */
+/* The outcome of a call as a term; frees the error and the settings. */
 static ERL_NIF_TERM
 done(ErlNifEnv *env, struct settings *settings, kport_status status,
     struct kport_error *error)
@@ -281,7 +281,7 @@ done(ErlNifEnv *env, struct settings *settings, kport_status status,
 typedef kport_status (*parser)(const char *, struct kport_spec **,
     struct kport_error **);
 
-/* A text that is parsed, to be freed with kport_spec_free(). */
+/* A parsed spec, to be freed with kport_spec_free(). */
 static kport_status
 parsed(ErlNifEnv *env, ERL_NIF_TERM term, parser parse,
     struct kport_spec **spec, struct kport_error **error, int *bad)

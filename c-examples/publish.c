@@ -1,11 +1,12 @@
 /*
- * Publishes ports of a jail, shows what is published, and takes it back.
+ * Publishes ports of a jail, lists them, and unpublishes them.
  *
  *	cc publish.c $(pkg-config --cflags --libs kport) -o publish
  *	./publish web 10.0.0.2 "8080:80 em0:5353:53/udp"
  *
- * The library reads no environment; this program lets KPORT_BACKEND and
- * KPORT_STATE_DIR choose, as kport(8) does.
+ * The library does not read the environment. Like kport(8), this program
+ * takes the backend and the state directory from KPORT_BACKEND and
+ * KPORT_STATE_DIR.
  */
 #include <netinet/in.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /*
- * The same from C++: objects that free themselves, and errors that are thrown.
+ * publish.c in C++: objects that free themselves, and errors as exceptions.
  *
  *	c++ publish.cpp $(pkg-config --cflags --libs kport) -o publish
  *	./publish web 10.0.0.2 "em0:8080:80"
@@ -29,7 +29,7 @@ public:
 	const kport_status status;
 };
 
-/* By reference: e may be looked at before the call that sets it is made. */
+/* By reference: e may be evaluated before the call that sets it. */
 static void
 check(kport_status status, kport_error *const &e)
 {
@@ -47,7 +47,7 @@ parse(const std::string &text)
 	return owned<kport_spec>(spec);
 }
 
-/* A jail's ports, published as long as the object lives. */
+/* The ports of a jail, published while the object exists. */
 class publication {
 public:
 	publication(std::string jail, const kport_spec *spec,
@@ -59,7 +59,7 @@ public:
 	}
 	~publication()
 	{
-		/* a destructor has nobody to tell; kport gc removes the rest */
+		/* a destructor must not throw; kport gc removes the rest */
 		if (kport_unpublish(jail.c_str(), &options, nullptr) !=
 		    KPORT_OK)
 			std::cerr << jail << " is still published\n";

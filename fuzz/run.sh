@@ -1,9 +1,9 @@
 #!/bin/sh
-# run.sh SECONDS [TARGET]: fuzzes each target, or one, for so long. A crash leaves its input in fuzz/artifacts and fails.
-# run.sh --keep TARGET: adds to the committed corpus what the last runs found, without what adds no coverage.
+# run.sh SECONDS [TARGET]: fuzzes each target, or one, for this time. If it crashes, it fails and leaves the input in fuzz/artifacts.
+# run.sh --keep TARGET: adds inputs of the last runs that increase coverage to the committed corpus.
 #
-# Stable Rust has no sanitizers, but it does have LLVM's coverage pass, which is all that libFuzzer needs. The target is named
-# so that build scripts go without.
+# Stable Rust has no sanitizers, but it has LLVM's coverage pass, which is all that libFuzzer needs. `--target` is given so that
+# build scripts are not instrumented.
 set -eu
 cd "$(dirname "$0")"
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -24,7 +24,7 @@ for target in ${2:-spec abi pf_conf kleene cni}; do
 	mkdir -p "found/$target" "corpus/$target"
 	words=''
 	if [ "$target" = spec ]; then words=-dict=spec.dict; fi
-	# what is found goes to the first directory; the committed corpus stays as it is
+	# new inputs go to the first directory; the committed corpus does not change
 	"$bin/$target" "found/$target" "corpus/$target" -max_total_time="$seconds" -timeout=10 -max_len=2048 \
 		-print_final_stats=1 -artifact_prefix="artifacts/$target-" ${words:+"$words"}
 done

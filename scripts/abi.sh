@@ -1,11 +1,10 @@
 #!/bin/sh
-# abi.sh check: is the C ABI still the one in abi/kport.abi.xml?
-# abi.sh bless: it has changed on purpose; say so in CHANGELOG.md.
+# abi.sh check: compares the C ABI with abi/kport.abi.xml.
+# abi.sh bless: updates abi/kport.abi.xml after an intended change; add a line to CHANGELOG.md.
 #
-# abidw(1) reads debugging information. That of the Rust library names every type that the compiler and the standard library
-# keep to themselves, and differs with each version of them. So the header is compiled by the C compiler, its prototypes
-# turned into functions that do nothing: what a C program is built against, and nothing else. That the real library exports
-# these functions and that the header is the one of src/ffi.rs is what tests/suite/abi.rs and tests/suite/header.rs are for.
+# abidw(1) reads debugging information. That of the Rust library has private types of the compiler and the standard library,
+# and differs with their versions. So this compiles the header alone, with each prototype turned into an empty function.
+# tests/suite/abi.rs checks that the library exports these functions, tests/suite/header.rs that src/ffi.rs generates the header.
 set -eu
 cd "$(dirname "$0")/.."
 baseline=abi/kport.abi.xml
@@ -13,7 +12,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 sed '/^ \*/!s/);$/) { __builtin_trap(); }/' include/kport.h >"$work/kport.c"
-# no function names the enums: their numbers are in int32_t
+# no function uses the enums: their values are passed as int32_t
 cat >>"$work/kport.c" <<'END'
 enum kport_status kport_statuses;
 enum kport_state kport_states;
@@ -29,7 +28,7 @@ abidw --no-corpus-path --no-comp-dir-path --no-show-locs --no-architecture --out
 case ${1-} in
 check)
 	if ! abidiff "$baseline" "$work/now.xml"; then
-		echo "the C ABI has changed; where that is meant: scripts/abi.sh bless, and a line in CHANGELOG.md" >&2
+		echo "the C ABI has changed; if this is intended, run scripts/abi.sh bless and add a line to CHANGELOG.md" >&2
 		exit 1
 	fi
 	;;

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# freebsd-build.sh - build and check kport for FreeBSD, on a machine that is none
+# freebsd-build.sh - build and check kport for FreeBSD on another system
 #
 #   scripts/freebsd-build.sh [TARGET...]    without an argument: x86_64-unknown-freebsd aarch64-unknown-freebsd
 #
-# For each target: FreeBSD's headers against the layouts that kport reads by, clippy with warnings as errors, a full
-# link of the shared library, the static library, the helper and the C examples, and a look at every ELF file
-# (interpreter, needed libraries, symbol versions that FreeBSD 14 has). Nothing is run: that takes a FreeBSD. The tests are
-# linked for amd64 only: clippy has compiled them for both, and they need nothing that the helper does not.
+# For each target, this compares kport's struct layouts with FreeBSD's headers, runs clippy with warnings as errors, links the
+# shared library, the static library, the helper and the C examples, and checks every ELF file (interpreter, needed libraries,
+# symbol versions that FreeBSD 14 has). Nothing is run. The tests are linked for amd64 only: clippy compiles them for both, and
+# they need no libraries that the helper does not need.
 #
-# PROFILE=release builds what is shipped; dev, the default, is quicker. The results are in target/freebsd/TARGET.
-# The tools are those of freebsd-cross.sh, which installs what it needs at the first run.
+# PROFILE=release builds what is shipped; dev, the default, is faster. The results are in target/freebsd/TARGET.
+# freebsd-cross.sh installs the tools at the first run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset CARGO_TARGET_DIR
 cross=scripts/freebsd-cross.sh
 profile=${PROFILE:-dev}
-folder=$profile; [ "$profile" != dev ] || folder=debug   # as cargo names it
-# what rustc --print native-static-libs names for FreeBSD; the linker takes those that are used
+folder=$profile; [ "$profile" != dev ] || folder=debug   # the name of cargo
+# the libraries of rustc --print native-static-libs for FreeBSD; the linker keeps those that are used
 system_libraries=('-Wl,--as-needed' -lexecinfo -lthr -lgcc_s -lm -lrt -lkvm -lmemstat -lprocstat -ldevstat -lutil)
 [ $# -gt 0 ] || set -- x86_64-unknown-freebsd aarch64-unknown-freebsd
 shopt -s nullglob
@@ -37,7 +37,7 @@ for target; do
 	elf=("$out/libkport.so" "$out/kport")
 
 	step "static library"
-	# all of it, with nothing undefined, so that a C program can link it whichever functions it calls
+	# the whole archive without undefined symbols: a C program can link it whichever functions it calls
 	$cross cc -shared -o "$out/libkport-static.so" -Wl,-z,defs \
 		-Wl,--whole-archive "$out/libkport.a" -Wl,--no-whole-archive "${system_libraries[@]}"
 	elf+=("$out/libkport-static.so")
@@ -51,7 +51,7 @@ for target; do
 	fi
 
 	for example in c-examples/*.c benches/kernel.c; do
-		# needs Erlang's headers
+		# this one needs Erlang's headers
 		[ "$example" != c-examples/kport_nif.c ] || continue
 		step "$example"
 		program=$out/example-$(basename "$example" .c)

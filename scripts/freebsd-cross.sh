@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # freebsd-cross.sh - check, lint and build kport (or any Rust crate) for FreeBSD on Debian 12, using nothing but
-# apt (bookworm-security), PyPI and crates.io. freebsd-build.sh calls it for everything that CI wants.
+# apt (bookworm-security), PyPI and crates.io. freebsd-build.sh calls it for all that CI checks.
 #
 #   freebsd-cross.sh check  DIR [cargo args]   cargo check  for the target (cheap: no linker, no zig)
 #   freebsd-cross.sh clippy DIR [cargo args]   cargo clippy for the target (cheap as well)
@@ -8,19 +8,19 @@
 #   freebsd-cross.sh test   DIR [cargo args]   cargo test --no-run: builds the test programs, runs nothing
 #   freebsd-cross.sh cargo  DIR SUBCOMMAND ... any other cargo subcommand, with --target already set
 #   freebsd-cross.sh cc     ARGS...            C compiler and linker for the target (clang + lld)
-#   freebsd-cross.sh verify FILE...            does this ELF file fit the FreeBSD base system?
+#   freebsd-cross.sh verify FILE...            checks that an ELF file fits the FreeBSD base system
 #   freebsd-cross.sh env                       prints the environment (for `eval` or for other build tools)
-#   freebsd-cross.sh setup  check|clippy|build installs and builds what that command needs, and stops
+#   freebsd-cross.sh setup  check|clippy|build installs and builds what that command needs
 #
-# How: Debian's rustc-web/cargo-web/rust-web-src are a compiler with its own library source. The script
-# compiles `std` for the target once, into a private sysroot under $FREEBSD_CROSS_HOME, and from then on
-# runs plain stable `cargo --target` with a rustc wrapper that adds `--sysroot`. So RUSTC_BOOTSTRAP is set
-# only while std itself is built: build scripts of dependencies do not take the compiler for a nightly.
+# How: Debian's rustc-web, cargo-web and rust-web-src are a compiler with the source of its library. The script
+# compiles `std` for the target once, into a private sysroot under $FREEBSD_CROSS_HOME. After that it runs
+# stable `cargo --target` with a rustc wrapper that adds `--sysroot`. RUSTC_BOOTSTRAP is set only while std
+# is built, so build scripts of dependencies do not mistake the compiler for a nightly.
 # Linking: PyPI's `ziglang` holds clang, lld, FreeBSD's headers, the sources of its crt*.o and the symbol
-# lists (with versions) of its libc family. From them the script makes an ordinary FreeBSD sysroot; what
-# zig does not have (libgcc_s, libkvm, libprocstat, libmemstat, libdevstat, libjail) it adds as stubs.
+# lists (with versions) of its libc family. From them the script makes a FreeBSD sysroot; libraries that
+# zig does not have (libgcc_s, libkvm, libprocstat, libmemstat, libdevstat, libjail) are added as stubs.
 #
-# It leaves alone: rustup, ~/.cargo/config.toml, the crate's own target/debug and target/release, and the
+# It does not change rustup, ~/.cargo/config.toml, the crate's own target/debug and target/release, and the
 # sources. It adds: apt packages (as root), $FREEBSD_CROSS_HOME, and <target dir>/freebsd*/.
 #
 # Settings (environment):
@@ -32,7 +32,7 @@
 #   CARGO_TARGET_DIR       if set, used as it is
 set -euo pipefail
 
-RECIPE=2   # raise it when the way in which sysroots are made changes
+RECIPE=2   # raise it if sysroots are made differently
 TARGET=${FREEBSD_CROSS_TARGET:-x86_64-unknown-freebsd}
 RELEASE=${FREEBSD_CROSS_RELEASE:-14.0}
 ROOT=${FREEBSD_CROSS_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/freebsd-cross}
@@ -50,17 +50,17 @@ aarch64-unknown-freebsd) ARCH=aarch64 CSU=aarch64 EMU=aarch64elf ;;
 *) die "unknown FREEBSD_CROSS_TARGET $TARGET" ;;
 esac
 [[ $RELEASE =~ ^1[4-9]\.[0-9]$ ]] || die "FREEBSD_CROSS_RELEASE must look like 14.0, not $RELEASE"
-# __FreeBSD_version of X.Y, the lowest that a release of that name has
+# the lowest __FreeBSD_version of release X.Y
 case $RELEASE in
 14.0) OSREL=1400097 ;; 15.0) OSREL=1500068 ;;
 *) OSREL=$(( ${RELEASE%.*} * 100000 + ${RELEASE#*.} * 1000 )) ;;
 esac
 
 mkdir -p "$ROOT"
-lock() { exec 9>"$ROOT/lock.$1"; flock 9; }   # one at a time; `unlock` or the end of the process lets go
+lock() { exec 9>"$ROOT/lock.$1"; flock 9; }   # one at a time, until `unlock` or the end of the process
 unlock() { exec 9>&-; }
 
-# ---------------------------------------------------------------- what apt brings
+# ---------------------------------------------------------------- Debian packages
 need_apt() {
 	local p miss=()
 	for p; do
@@ -84,12 +84,12 @@ need_rust() {
 	[ -f "$LIBSRC/Cargo.lock" ] || die "no library source at $LIBSRC (rust-web-src of another version?)"
 }
 
-# Debian's cargo, out of reach of rustup and of a cargo that may have called this script.
+# Debian's cargo, without the environment of rustup or of a cargo that called this script.
 clean() {
 	env -u RUSTC -u RUSTDOC -u RUSTC_WRAPPER -u RUSTC_WORKSPACE_WRAPPER -u RUSTUP_TOOLCHAIN -u RUSTC_BOOTSTRAP \
 	    -u CARGO -u CARGO_BUILD_TARGET -u SYSROOT PATH="/usr/bin:/bin:$PATH" "$@"
 }
-# The same, for std: none of the caller's flags or profile settings either.
+# For std, also without the caller's flags and profile settings.
 cleanstd() {
 	local v u=()
 	for v in $(compgen -e | grep -E '^(CARGO_(PROFILE|BUILD|TARGET|UNSTABLE)_|(CARGO_ENCODED_)?RUSTFLAGS$)'); do u+=(-u "$v"); done
@@ -171,7 +171,7 @@ need_zig() {
 }
 
 # Exported symbols of the base libraries that zig has no stubs for (those that the libc crate or its users
-# may link). One line a library version: "name soname version symbols", "-" for an unversioned library;
+# may link). One line for each library version: "name soname version symbols", "-" for an unversioned library;
 # NAME=SIZE is a data object. Sonames and versions as in FreeBSD 14 and 15.
 stub_table() {
 	cat <<'T'
@@ -200,7 +200,7 @@ need_sysroot() {
 	say "making a FreeBSD $RELEASE $ARCH sysroot, once"
 	local t0=$SECONDS log=$ROOT/sysroot-$ARCH.log
 	rm -rf "$SR"
-	# (not `_make_sysroot || ...`: that would switch off its `set -e`)
+	# (not `_make_sysroot || ...`, which would disable its `set -e`)
 	local rc; set +e; _make_sysroot >"$log" 2>&1; rc=$?; set -e
 	[ $rc = 0 ] || { tail -30 "$log" >&2; die "sysroot failed, see $log"; }
 	touch "$SR/.done"
@@ -235,7 +235,7 @@ _make_sysroot() (
 	cp "$s" "$lib/libcompiler_rt.a"
 	# clang puts -lgcc before -lc: a linker script that asks libc first, so memcpy and the like stay libc's
 	echo 'INPUT(-lc -lcompiler_rt)' >"$lib/libgcc.a"
-	# 3. the compiler driver: clang and lld as they are in zig, without zig's own front end
+	# 3. the compiler driver: the clang and lld of zig, without zig's own front end
 	cat >"$SR/bin/ld.lld" <<-E
 		#!/bin/sh
 		exec "$ZIG" ld.lld "\$@"
@@ -307,7 +307,7 @@ crate_dir() {
 	DIR=$(cd "$1" && pwd)
 }
 
-# kind decides the target folder: meta and full are different std builds and must not share artifacts
+# kind selects the target directory: meta and full are different std builds and must not share artifacts
 cargo_env() {
 	local kind=$1 up=${TARGET//-/_}
 	ENV=(RUSTC="$SYS/bin/rustc" RUSTDOC="$SYS/bin/rustdoc" CARGO="$CARGO" SYSROOT="$SYS" PATH="/usr/bin:/bin:$PATH")
@@ -321,7 +321,7 @@ cargo_env() {
 		td=$(dirname "$root")/target/freebsd; if [ "$kind" = meta ]; then td+=-check; fi
 		ENV+=(CARGO_TARGET_DIR="$td")
 	fi
-	# cargo does not see that std was made anew (another recipe): then nothing in there is of use
+	# cargo does not notice that std was rebuilt (another recipe), which makes the old artifacts useless
 	local stamp=$td/$TARGET/.freebsd-cross
 	if [ -f "$stamp" ] && [ "$(cat "$stamp")" != "$KEY" ]; then rm -rf "${td:?}/$TARGET"; fi
 	mkdir -p "$td/$TARGET"; echo "$KEY" >"$stamp"

@@ -1,17 +1,21 @@
 #!/bin/sh
-# Installs what "cargo build --release" has made: the shared library under its versioned name, the static one, the header,
-# kport.pc, the manual pages, the helper and its completions for bash, fish and zsh. For whoever has cargo-c, "cargo cinstall"
-# does the same but for the last three. With --uninstall and the same options it takes the files away again.
+# Installs what "cargo build --release" has built: the shared library under its versioned name, the static library, the
+# header, kport.pc, the manual pages, the helper, and its completions for bash, fish and zsh. "cargo cinstall" of cargo-c
+# installs all but the last three. With --uninstall and the same options, the files are removed.
 #
 #	cargo build --release && scripts/install.sh --prefix=/usr/local
 #
-# Options are those of autoconf's configure; DESTDIR in the environment stands in front of every path, but in no file.
+# The options are those of autoconf's configure. DESTDIR in the environment is put before every path, but not into any file.
+#
+# The helper and the shared library are installed without symbols and line tables, since every hook maps the helper. The files
+# in target/release keep them: keep that directory to read a backtrace or a core (addr2line -e, lldb -c).
+# STRIP in the environment names the strip(1) to run, such as llvm-strip for files of another machine; empty: nothing is stripped.
 set -eu
 cd "$(dirname "$0")/.."
 
 usage() {
 	cat >&2 <<'END'
-usage: [DESTDIR=DIR] install.sh [--prefix=DIR] [--libdir=DIR] [--includedir=DIR]
+usage: [DESTDIR=DIR] [STRIP=PROGRAM] install.sh [--prefix=DIR] [--libdir=DIR] [--includedir=DIR]
            [--pkgconfigdir=DIR] [--mandir=DIR] [--bindir=DIR] [--datadir=DIR]
            [--from=DIR] [--uninstall]
 END
@@ -36,14 +40,14 @@ while [ $# -gt 0 ]; do
 	--mandir) mandir=$value ;;
 	--bindir) bindir=$value ;;
 	--datadir) datadir=$value ;;
-	--from) from=$value ;; # where cargo has left the files
+	--from) from=$value ;; # where cargo put the files
 	*) usage ;;
 	esac
 done
 : "${libdir:=$prefix/lib}" "${includedir:=$prefix/include}" "${mandir:=$prefix/share/man}" "${bindir:=$prefix/bin}"
 : "${datadir:=$prefix/share}"
 if [ -z "$pkgconfigdir" ]; then
-	# where ports(7) has it
+	# the directory of ports(7)
 	case $(uname -s) in
 	FreeBSD) pkgconfigdir=$prefix/libdata/pkgconfig ;;
 	*) pkgconfigdir=$libdir/pkgconfig ;;
@@ -52,11 +56,11 @@ fi
 
 version=$(sed -n 's/^#define KPORT_VERSION "\(.*\)"$/\1/p' include/kport.h)
 case $version in
-0.*) abi=${version%.*} ;; # before 1.0 each minor version is an ABI of its own
+0.*) abi=${version%.*} ;; # before 1.0, each minor version has its own ABI
 *) abi=${version%%.*} ;;
 esac
 
-# where the completions of a shell are, below datadir, as the ports of FreeBSD and most others have it
+# SHELL:FILE of each completion, below datadir, where FreeBSD's ports and most other systems put it
 completions='bash:bash-completion/completions/kport fish:fish/vendor_completions.d/kport.fish zsh:zsh/site-functions/_kport'
 
 if [ "$uninstall" ]; then
@@ -75,14 +79,22 @@ for file in libkport.so libkport.a kport; do
 	fi
 done
 
-# What the static library needs besides itself differs with the system and the compiler, so the compiler is asked. All of it
-# comes with Rust's standard library: an empty static library needs the same.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+: "${STRIP=strip}"
+for file in libkport.so kport; do
+	[ "$STRIP" ] && "$STRIP" -o "$work/$file" "$from/$file" 2>/dev/null && continue
+	[ -z "$STRIP" ] || echo "install.sh: $STRIP cannot strip $from/$file; it is installed with its symbols" >&2
+	cp "$from/$file" "$work/$file"
+done
+
+# The libraries that the static library needs depend on the system and the compiler, so ask the compiler. Rust's standard
+# library needs all of them, so an empty static library needs the same.
 private=$(: | "${RUSTC:-rustc}" --crate-name empty --crate-type staticlib --print native-static-libs -o "$work/empty.a" - 2>&1 |
 	sed -n 's/^note: native-static-libs: //p')
 if [ -z "$private" ]; then
-	echo "install.sh: rustc does not say what a static library needs" >&2
+	echo "install.sh: rustc does not print the libraries that a static library needs" >&2
 	exit 1
 fi
 
@@ -90,7 +102,7 @@ put() { # mode file directory [name]
 	install -d "${DESTDIR-}$3"
 	install -m "$1" "$2" "${DESTDIR-}$3/${4:-$(basename "$2")}"
 }
-put 755 "$from/libkport.so" "$libdir" "libkport.so.$version"
+put 755 "$work/libkport.so" "$libdir" "libkport.so.$version"
 ln -sf "libkport.so.$version" "${DESTDIR-}$libdir/libkport.so.$abi"
 ln -sf "libkport.so.$abi" "${DESTDIR-}$libdir/libkport.so"
 put 644 "$from/libkport.a" "$libdir"
@@ -98,12 +110,12 @@ put 644 include/kport.h "$includedir"
 put 644 man/kport.3 "$mandir/man3"
 put 644 man/kport.8 "$mandir/man8"
 put 644 man/kport-cni.8 "$mandir/man8"
-put 755 "$from/kport" "$bindir"
+put 755 "$work/kport" "$bindir"
 sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
 	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"
 put 644 "$work/kport.pc" "$pkgconfigdir"
 
-# one that was built for another machine does not run here
+# a helper that was built for another machine does not run here
 if "$from/kport" --version >/dev/null 2>&1; then
 	for completion in $completions; do
 		name=${completion#*:}
@@ -111,5 +123,5 @@ if "$from/kport" --version >/dev/null 2>&1; then
 		put 644 "$work/completion" "$datadir/${name%/*}" "${name##*/}"
 	done
 else
-	echo "install.sh: $from/kport does not run here: no completions were installed" >&2
+	echo "install.sh: $from/kport does not run here; no completions were installed" >&2
 fi

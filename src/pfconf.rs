@@ -8,6 +8,7 @@ mod lex;
 pub(crate) mod names;
 pub(crate) mod nested;
 mod operands;
+mod outline;
 pub(crate) mod path;
 mod print;
 pub(crate) mod rule;
@@ -26,7 +27,7 @@ use crate::name;
 use crate::net::Interface;
 use address::Operand;
 use path::Called;
-use rule::{Action, Rule, RuleKind};
+use rule::{Action, Rule};
 use table::Table;
 
 /// Rules and settings, read from text.
@@ -46,20 +47,24 @@ pub struct Conf {
 
 /// How a text is read.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct How<'a> {
+struct How<'a> {
     /// The name of the file, for messages; empty for "pf.conf".
-    pub name: &'a str,
-    pub files: lex::Files<'a>,
+    name: &'a str,
+    files: lex::Files<'a>,
 }
 
 impl Conf {
     /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are of the
     /// working directory. Names of hosts are not looked up.
     pub fn of_file(path: &Path) -> Result<Conf> {
-        let read = |name: &str| std::fs::read_to_string(name).map_err(|error| format!("read {name}: {error}"));
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
+        let text = outline::read_file(path)?;
         let name = path.display().to_string();
-        Conf::read(&text, How { name: &name, files: Some(&read) })
+        Conf::read(&text, How { name: &name, files: outline::FROM_DISK })
+    }
+
+    /// Reads pf.conf(5) text. Files are not read. Bytes that are not UTF-8 are possible in comments and in quotes, as in pfctl(8).
+    pub fn of_text(text: &[u8]) -> Result<Conf> {
+        Conf::read(text, How::default())
     }
 
     /// Reads what pfctl(8) prints of a ruleset. What is not known of a rule becomes a condition that cannot be decided, and a
@@ -73,7 +78,7 @@ impl Conf {
         &self.unread
     }
 
-    fn read(text: &str, how: How<'_>) -> Result<Conf> {
+    fn read(text: &[u8], how: How<'_>) -> Result<Conf> {
         statements::read(text, how).map_err(|failure| Error::new(Kind::Unsupported, shown(failure)))
     }
 
@@ -174,7 +179,7 @@ impl Conf {
 }
 
 /// "pf.conf line 3: why: the statement"
-fn shown((file, line, why, text): statements::Failure) -> String {
+fn shown((file, line, why, text): lex::Failure) -> String {
     let text = if text.is_empty() { text } else { format!(": {}", quoted(&text)) };
     format!("{file} line {line}: {why}{text}")
 }
@@ -184,13 +189,16 @@ impl FromStr for Conf {
 
     /// Reads pf.conf(5) text, or what pfctl(8) prints. Files are not read.
     fn from_str(text: &str) -> Result<Conf> {
-        Conf::read(text, How::default())
+        Conf::of_text(text.as_bytes())
     }
 }
 
+pub use lex::Statement;
 pub use names::icmp_type;
+pub use outline::{Broken, Outline, StatementKind};
+pub use rule::RuleKind;
 
-/// The network that an operand is, where it is one.
+/// The network that an operand is, if it is one.
 fn as_network(operand: &Operand) -> Option<IpNet> {
     match operand {
         Operand::Network(network) => Some(*network),

@@ -4,7 +4,7 @@
 
 use kport::host::HostInterface;
 use kport::net::Protocol;
-use kport::pfconf::Conf;
+use kport::pfconf::{Conf, Outline};
 use kport::trace::{Party, Release, Verdict, World};
 use libfuzzer_sys::fuzz_target;
 
@@ -23,12 +23,20 @@ fn world(release: Release) -> World {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok(conf) = text.parse::<Conf>() else {
+    // its statements have their places, whether they are read or not
+    let outline = Outline::of_text(bytes);
+    let mut end = 0;
+    for statement in &outline.statements {
+        assert!(end <= statement.bytes.start && statement.bytes.start < statement.bytes.end);
+        end = statement.bytes.end;
+    }
+    assert!(end <= bytes.len());
+    let Ok(conf) = Conf::of_text(bytes) else {
         // what pfctl prints may have words that are not known
-        _ = Conf::of_output(text);
+        _ = Conf::of_output(&String::from_utf8_lossy(bytes));
         return;
     };
+    assert_eq!(outline.broken, None);
     let printed = conf.to_string();
     let again = printed.parse::<Conf>().expect("what is printed can be read");
     assert_eq!(again, conf, "{printed}");

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Writes Makefile.crates from Cargo.lock, as "make cargo-crates" of the ports tree does; with --distinfo DIR distinfo as well, from the
-# archives in DIR and below it.
+# Writes Makefile.crates from Cargo.lock, like "make cargo-crates" of the ports tree. With --distinfo DIR, also writes distinfo
+# from the archives in and below DIR.
 set -eu
 cd "$(dirname "$0")"
 lock=../../Cargo.lock
 
-# crates: NAME VERSION CHECKSUM of each that comes from the registry
+# prints NAME VERSION CHECKSUM of each crate from the registry
 crates() {
 	awk -F '"' '
 		/^\[\[package\]\]/ { name = version = "" }
@@ -30,11 +30,11 @@ archives=$2
 	crates | while read -r name version sum; do
 		file=$(find "$archives" -name "$name-$version.crate" | head -n 1)
 		if [ -z "$file" ]; then
-			echo "crates.sh: $name-$version.crate is not below $archives; cargo fetch" >&2
+			echo "crates.sh: $name-$version.crate is not below $archives; run cargo fetch" >&2
 			exit 1
 		fi
 		if [ "$(sha256sum "$file" 2>/dev/null | cut -d ' ' -f 1 || sha256 -q "$file")" != "$sum" ]; then
-			echo "crates.sh: $file has not the sum of Cargo.lock" >&2
+			echo "crates.sh: $file does not have the checksum in Cargo.lock" >&2
 			exit 1
 		fi
 		echo "SHA256 (rust/crates/$name-$version.crate) = $sum"

@@ -3,6 +3,7 @@
 //! sysrc(8) is FreeBSD's word for a line in rc.conf. It writes in place and one variable at a time, and what it changed it does not
 //! know later. Here all files change together or none does, and each line that was added is known by its mark.
 
+mod marks;
 mod plan;
 mod replace;
 mod settings;
@@ -58,7 +59,7 @@ struct Part<'a> {
     shown: String,
     by_hand: Vec<String>,
     /// What it is to hold.
-    made: String,
+    made: Vec<u8>,
 }
 
 impl<'a> Setup<'a> {
@@ -129,9 +130,9 @@ impl<'a> Setup<'a> {
             read_later(&conf.path, "rc.conf.d/pf", &["pf_enable"])?,
             read_later(&conf.path, "rc.conf.d/routing", &["gateway_enable", "ipv6_gateway_enable"])?,
         ];
-        let wanted = self.rc_conf(&conf.text)?;
+        let wanted = self.rc_conf(&conf.shown())?;
         let mut part = self.settings(Format::Rc, conf, ours, &wanted, later.into_iter().flatten().collect());
-        let rules = settings::value(Format::Rc, &part.conf.text, "pf_rules");
+        let rules = settings::value(Format::Rc, &part.conf.shown(), "pf_rules");
         if let Some(rules) = rules.filter(|rules| Path::new(rules) != self.args.pf_conf) {
             _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
         }
@@ -144,7 +145,7 @@ impl<'a> Setup<'a> {
             Conf::none(conf.path.with_file_name(OF_PF))
         };
         let later = read_later(&conf.path, "sysctl.conf.local", &[])?.into_iter().collect();
-        let wanted = self.sysctl_conf(&conf.text)?;
+        let wanted = self.sysctl_conf(&conf.shown())?;
         parts.push(self.settings(Format::Sysctl, conf, ours, &wanted, later));
         if self.args.host_access || self.args.undo {
             let wanted = [Setting::new("net.pf.filter_local", "1")];
@@ -154,7 +155,7 @@ impl<'a> Setup<'a> {
     }
 
     fn settings(&self, format: Format, conf: Conf, ours: bool, wanted: &[Setting], later: Vec<Later>) -> Part<'a> {
-        let plan = settings::plan(format, &conf.text, wanted, &later);
+        let plan = settings::plan(format, &conf.shown(), wanted, &later);
         let made = if self.args.undo { settings::undone(format, &conf.text) } else { plan.applied(&conf.text) };
         let checker: Option<Checker<'a>> = match format {
             Format::Rc => Some((Path::new(SH), &["-n"])),
@@ -310,8 +311,11 @@ fn file_of(named: Option<&Path>, default: &str) -> Result<(Conf, bool)> {
 /// A file beside another that is read behind it, where there is one.
 fn read_later(path: &Path, name: &str, only: &'static [&'static str]) -> Result<Option<Later>> {
     let path = path.with_file_name(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(Later { path: path.display().to_string(), text, only })),
+    match fs::read(&path) {
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            Ok(Some(Later { path: path.display().to_string(), text, only }))
+        }
         // rc.conf.d/NAME may be a directory
         Err(error)
             if matches!(

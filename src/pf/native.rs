@@ -171,10 +171,13 @@ impl<K: Kernel> Native<K> {
                 let mut stamps = vec![];
                 let rulesets = rulesets::with_braces(&self.kernel, "", &mut stamps)?;
                 let main = Arc::new(Conf { rulesets, ..Conf::default() });
-                if let Some(cache) = &self.cache {
-                    memory::leave(cache, &run, &stamps, &main);
+                // other rules under the same checksum are not those of a load
+                if self.memory.main(&run).is_none_or(|(_, before)| before.rulesets == main.rulesets) {
+                    if let Some(cache) = &self.cache {
+                        memory::leave(cache, &run, &stamps, &main);
+                    }
+                    self.memory.learn(&run, stamps, Arc::clone(&main));
                 }
-                self.memory.learn(&run, stamps, Arc::clone(&main));
                 main
             }
         };

@@ -446,8 +446,13 @@ impl Firewall for Pfctl {
     fn status(&self) -> Result<Status> {
         let enabled = self.seen.borrow_mut().enabled.take();
         let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
-        let [nat_anchor, rdr_anchor, _] = self.translations("")?.calls_kport();
-        let [.., anchor] = self.filter()?.calls_kport();
+        let (translations, filter) = {
+            let seen = self.seen.borrow();
+            (seen.translations.get("").cloned(), seen.filter.clone())
+        };
+        let shown = |what: &str| Ok::<_, Error>(Arc::new(Conf::of_output(&self.show("", &[what])?)));
+        let [nat_anchor, rdr_anchor, _] = translations.map_or_else(|| shown("-sn"), Ok)?.calls_kport();
+        let [.., anchor] = filter.map_or_else(|| shown("-sr"), Ok)?.calls_kport();
         Ok(Status { enabled, nat_anchor, rdr_anchor, anchor })
     }
 

@@ -2,10 +2,11 @@
 //! sbin/pfctl/parse.y).
 
 use super::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
-use super::lex::{MOST, Read, Token};
+use super::lex::{MOST, Read};
 use super::names;
 use super::operands::{self, PROXY_PORTS, PoolFor, PoolPorts, binary, pool, unary};
-use super::rule::{Action, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
+use super::print::written;
+use super::rule::{Action, Conditions, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
 use super::words::{Words, end};
 use crate::error::quoted;
 use crate::net::Direction;
@@ -50,7 +51,7 @@ struct Said {
     flags: bool,
     /// Options of the state are given: those of `set state-defaults` do not count then.
     options: bool,
-    /// `if-bound` or `floating`, where one of them is said.
+    /// `if-bound` or `floating`, if one of them is given.
     bound: Option<bool>,
     nat_to: Option<(Pool, PoolPorts)>,
     rdr_to: Option<(Pool, PoolPorts)>,
@@ -60,7 +61,8 @@ struct Said {
 /// The rules that a statement stands for.
 pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) -> Read<Vec<Rule>> {
     let no = words.take("no");
-    let action = words.text()?;
+    let first = words.next()?;
+    let action = first.bare();
     let translation = |kind, pass| Action::Translate { kind, pool: None, pass };
     let kind = match action {
         "pass" | "block" | "match" if no => return Err(format!("no {action} is not known")),
@@ -85,17 +87,17 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
         "nat" => RuleKind::Nat,
         "rdr" => RuleKind::Rdr,
         "binat" => RuleKind::Binat,
-        word => return Err(format!("{} is not known", quoted(word))),
+        _ => return Err(format!("{} is not known", quoted(&first.shown()))),
     };
     let pass = words.take("pass");
     if pass && no {
-        return Err(format!("no {action} pass is not known"));
+        return Err(format!("no {action} has no pass").into());
     }
     let at = words.0.iter().position(|token| token.bare() == "->");
     let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
     let made = conditions_and(head, Rule::new(origin.clone(), translation(kind, pass)), defaults)?;
     if no {
-        return if at.is_none() { expand(made.0, made.1) } else { Err(format!("no {action} has no ->")) };
+        return if at.is_none() { expand(made.0, made.1) } else { Err(format!("no {action} has no ->").into()) };
     }
     let what = match kind {
         RuleKind::Nat => PoolFor::Source,
@@ -112,7 +114,7 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     let (pool, ports) = match leads_to() {
         Err(_) if defaults.output => {
             let unknown = rule.when.unknown.take().unwrap_or_default();
-            rule.when.unknown = Some(format!("{unknown} {}", shown(Words(&words.0[at.unwrap_or(words.0.len())..]))));
+            rule.when.unknown = Some(format!("{unknown} {}", written(&words.0[at.unwrap_or(words.0.len())..])));
             Default::default()
         }
         read => read?,
@@ -123,7 +125,7 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
         let to = rule.when.to.ports;
         if let Action::Translate { pool: of, .. } = &mut rule.action {
             let mut pool = pool.clone();
-            pool.ports = if kind == RuleKind::Nat { source_ports(&pool, ports) } else { target_ports(ports, to) };
+            pool.ports = if kind == RuleKind::Nat { source_ports(&pool, ports) } else { target_ports(ports, to)? };
             *of = Some(pool);
         }
     }
@@ -143,15 +145,11 @@ pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
         _ => return None,
     };
     let mut rule = Rule::new(origin.clone(), action);
-    rule.when.unknown = Some(shown(words));
+    rule.when.unknown = Some(written(words.0));
     Some(rule)
 }
 
-fn shown(words: Words<'_>) -> String {
-    words.0.iter().map(Token::shown).collect::<Vec<_>>().join(" ")
-}
-
-/// A rule without a family has that of the addresses it leads to, where they are of one (natrule in parse.y).
+/// A rule without a family has that of the addresses it leads to, if they are of one (natrule in parse.y).
 fn settle_family(rule: &mut Rule, lists: &Lists, pool: &Pool) {
     let families = |all: &[(bool, Operand)]| all.iter().find_map(|(_, operand)| operand.family());
     if rule.when.family.is_none() {
@@ -164,21 +162,28 @@ fn settle_family(rule: &mut Rule, lists: &Lists, pool: &Pool) {
 fn source_ports(pool: &Pool, ports: PoolPorts) -> (u16, u16) {
     match (pool.static_port, ports.first, ports.last) {
         (true, ..) => (0, 0),
-        (false, 0, _) => PROXY_PORTS,
+        (false, 0, 0) => PROXY_PORTS,
         (false, first, 0) => (first, first),
         (false, first, last) => (first, last),
     }
 }
 
 /// apply_rdr_ports: `a:*` is as many as the rule is about.
-fn target_ports(ports: PoolPorts, to: Option<Ports>) -> (u16, u16) {
-    match (ports.open, to) {
-        (true, Some(to)) => (ports.first, ports.first.wrapping_add(to.b.wrapping_sub(to.a))),
-        _ => (ports.first, ports.last),
+fn target_ports(ports: PoolPorts, to: Option<Ports>) -> Read<(u16, u16)> {
+    let first = ports.first;
+    let Some(Compared { operator, a, b }) = to.filter(|_| ports.open) else { return Ok((first, ports.last)) };
+    match operator {
+        // pf counts from the rule's port, and it has one
+        Operator::Equal => Ok((first, 0)),
+        Operator::Range | Operator::Between | Operator::Outside => {
+            let last = first.checked_add(b - a);
+            last.map(|last| (first, last)).ok_or_else(|| format!("ports {first}:* end after 65535").into())
+        }
+        _ => Err(format!("ports {first}:* need one port or a range in to").into()),
     }
 }
 
-/// What stands behind the action of a rule, or the name of an anchor.
+/// What comes after the action of a rule, or the name of an anchor.
 pub(super) fn conditions(words: Words<'_>, rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
     let (rule, said) = conditions_and(words, rule, defaults)?;
     expand(rule, said)
@@ -189,11 +194,11 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
     while !words.is_empty() {
         let before = words;
         if let Err(why) = condition(&mut rule, &mut said, &mut words) {
-            // another release's pfctl may know it; what it means for a packet cannot be told
+            // another release's pfctl may know it; what it means for a packet is unknown
             if !defaults.output {
                 return Err(why);
             }
-            rule.when.unknown = Some(shown(before));
+            rule.when.unknown = Some(written(before.0));
             break;
         }
     }
@@ -267,7 +272,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             lists.protocols = words.list(&mut |words| {
                 let name = words.text()?;
                 names::protocol(name)
-                    .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)))
+                    .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)).into())
             })?;
         }
         "from" => (lists.from, lists.from_ports) = sides(words)?,
@@ -287,13 +292,15 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         "tos" => {
             let text = words.text()?;
             when.tos =
-                Some(names::tos(text).ok_or_else(|| format!("tos {} is none", quoted(text)))?).filter(|tos| *tos > 0);
+                Some(names::tos(text).ok_or_else(|| format!("{} is not a tos", quoted(text)))?).filter(|tos| *tos > 0);
         }
         "prio" => when.prio = Some(words.number()?),
         "probability" => {
-            let text = words.text()?.to_owned();
-            // the sign of percent may stand alone
-            when.probability = Some(text);
+            let text = words.text()?;
+            if text.strip_suffix('%').unwrap_or(text).parse::<f64>().is_err() {
+                return Err(format!("{} is not a probability", quoted(text)).into());
+            }
+            when.probability = Some(text.to_owned());
         }
         "fragment" => when.fragment = true,
         "max-pkt-rate" => when.max_pkt_rate = Some(rate(words)?),
@@ -338,17 +345,17 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             said.binat_to = true;
         }
         "af-to" => {
-            let family = match words.text()? {
+            let family = match words.next()?.bare() {
                 "inet" => Family::Inet,
                 "inet6" => Family::Inet6,
-                word => return Err(format!("{} is no address family", quoted(word))),
+                word => return Err(format!("{} is not an address family", quoted(word)).into()),
             };
             words.expect("from")?;
             let (mut source, ports) = pool(words, PoolFor::Source)?;
             source.ports = source_ports(&source, ports);
             let target = if words.take("to") {
                 let (mut target, ports) = pool(words, PoolFor::Destination)?;
-                target.ports = target_ports(ports, None);
+                target.ports = target_ports(ports, None)?;
                 Some(target)
             } else {
                 None
@@ -368,13 +375,13 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             }
             said.keep = Some(Some(keep));
         }
-        "" => return Err("a string in quotes is not expected".to_owned()),
+        "" => return Err("a string in quotes is not expected".into()),
         word => return Err(format!("{} is not known", quoted(word))),
     }
     Ok(())
 }
 
-fn route(when: &mut super::rule::Conditions, words: &mut Words<'_>) -> Read<Pool> {
+fn route(when: &mut Conditions, words: &mut Words<'_>) -> Read<Pool> {
     let (pool, _) = pool(words, PoolFor::Route)?;
     if when.family.is_none() && !pool.prefer_ipv6_nexthop {
         when.family = pool.addresses.iter().find_map(|address| address.address.as_ref()?.family());
@@ -382,14 +389,14 @@ fn route(when: &mut super::rule::Conditions, words: &mut Words<'_>) -> Read<Pool
     Ok(pool)
 }
 
-/// The options of a state, up to the bracket or to the end; whether it is bound to its interface, where that is said.
+/// The options of a state, up to the bracket or to the end; whether it is bound to its interface, if that is given.
 pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: bool) -> Read<Option<bool>> {
     let mut bound = None;
     while !(words.is_empty() || bracketed && words.peek() == ")") {
         if words.take(",") {
             continue;
         }
-        match words.text()? {
+        match words.next()?.bare() {
             "max" => keep.max = words.number()?,
             "max-src-states" => keep.max_src_states = words.number()?,
             "max-src-conn" => keep.max_src_conn = words.number()?,
@@ -442,7 +449,7 @@ fn flags(words: &mut Words<'_>) -> Read<Option<(u16, u16)>> {
     }
     let bits = |words: &mut Words<'_>| {
         let text = words.text()?;
-        names::flags(text).ok_or_else(|| format!("{} are no tcp flags", quoted(text)))
+        names::flags(text).ok_or_else(|| format!("{} are not tcp flags", quoted(text)))
     };
     let set = if words.peek() == "/" { 0 } else { bits(words)? };
     words.expect("/")?;
@@ -451,12 +458,12 @@ fn flags(words: &mut Words<'_>) -> Read<Option<(u16, u16)>> {
 
 fn icmp(words: &mut Words<'_>, inet6: bool) -> Read<(u8, Option<u8>)> {
     let text = words.text()?;
-    let kind = names::icmp_type(text, inet6).ok_or_else(|| format!("{} is no ICMP type", quoted(text)))?;
+    let kind = names::icmp_type(text, inet6).ok_or_else(|| format!("{} is not an ICMP type", quoted(text)))?;
     if !words.take("code") {
         return Ok((kind, None));
     }
     let text = words.text()?;
-    let code = names::icmp_code(kind, text, inet6).ok_or_else(|| format!("{} is no code of it", quoted(text)))?;
+    let code = names::icmp_code(kind, text, inet6).ok_or_else(|| format!("{} is not a code of it", quoted(text)))?;
     Ok((kind, Some(code)))
 }
 
@@ -468,23 +475,29 @@ fn owner(words: &mut Words<'_>) -> Read<Owner> {
         return match operator {
             None | Some(Operator::Equal) => Ok(Owner::Unknown { not: false }),
             Some(Operator::NotEqual) => Ok(Owner::Unknown { not: true }),
-            Some(_) => Err("unknown is compared with = and != only".to_owned()),
+            Some(_) => Err("unknown is compared with = and != only".into()),
         };
     }
-    let Ok(a) = text.parse() else {
-        let operator = if operator == Some(Operator::NotEqual) { "!= " } else { "" };
-        return Ok(Owner::Named(format!("{operator}{text}")));
-    };
+    let one = operator.unwrap_or(Operator::Equal);
+    let Ok(a) = text.parse() else { return Ok(Owner::Named { operator: one, name: text.to_owned() }) };
     match (operator, binary(words)) {
         (None, Some(operator)) => Ok(Owner::Number(Compared { operator, a, b: words.number()? })),
-        (Some(_), Some(_)) => Err("two operators for one number".to_owned()),
-        (operator, None) => Ok(Owner::Number(Compared { operator: operator.unwrap_or(Operator::Equal), a, b: 0 })),
+        (Some(_), Some(_)) => Err("two operators for one number".into()),
+        (_, None) => Ok(Owner::Number(Compared { operator: one, a, b: 0 })),
     }
 }
 
-/// Each member of a list, or one `None` for an empty one.
-fn each<T>(list: &[T]) -> Vec<Option<&T>> {
-    if list.is_empty() { vec![None] } else { list.iter().map(Some).collect() }
+/// The places of one member of each list, for every combination: the last list goes round first, as the innermost of pfctl's
+/// loops does. An empty list has one place, at which nothing is.
+fn combinations<const N: usize>(sizes: [usize; N]) -> impl Iterator<Item = [usize; N]> {
+    let sizes = sizes.map(|size| size.max(1));
+    (0..sizes.iter().product()).map(move |mut number: usize| {
+        let mut places = [0; N];
+        for (place, size) in places.iter_mut().zip(sizes).rev() {
+            (*place, number) = (number % size, number / size);
+        }
+        places
+    })
 }
 
 /// Every combination, in pfctl's order; those that fit no packet are left out.
@@ -503,48 +516,31 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
         lists.group.len(),
     ];
     if sizes.iter().fold(1_usize, |product, size| product.saturating_mul((*size).max(1))) > MOST {
-        return Err(format!("its lists stand for more than {MOST} rules"));
+        return Err(format!("its lists are more than {MOST} rules").into());
     }
     let mut made = vec![];
-    for on in each(&lists.on) {
-        for protocol in each(&lists.protocols) {
-            for icmp in each(&lists.icmp) {
-                for from in each(&lists.from) {
-                    for to in each(&lists.to) {
-                        let Some(family) = family(rule.when.family, from, to) else { continue };
-                        for from_ports in each(&lists.from_ports) {
-                            for to_ports in each(&lists.to_ports) {
-                                for os in each(&lists.os) {
-                                    for user in each(&lists.user) {
-                                        for group in each(&lists.group) {
-                                            let mut one = rule.clone();
-                                            let when = &mut one.when;
-                                            when.on = on.cloned();
-                                            when.protocol = protocol.copied();
-                                            when.icmp = icmp.copied();
-                                            when.family = family;
-                                            when.from = side(from, from_ports);
-                                            when.to = side(to, to_ports);
-                                            when.os = os.cloned();
-                                            when.user = user.cloned();
-                                            when.group = group.cloned();
-                                            finish(&mut one, &said);
-                                            made.push(one);
-                                        }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
+    for [on, protocol, icmp, from, to, from_port, to_port, os, user, group] in combinations(sizes) {
+        let (from, to) = (lists.from.get(from), lists.to.get(to));
+        let Some(family) = family(rule.when.family, from, to) else { continue };
+        let mut one = rule.clone();
+        let when = &mut one.when;
+        when.on = lists.on.get(on).cloned();
+        when.protocol = lists.protocols.get(protocol).copied();
+        when.icmp = lists.icmp.get(icmp).copied();
+        when.family = family;
+        when.from = side(from, lists.from_ports.get(from_port));
+        when.to = side(to, lists.to_ports.get(to_port));
+        when.os = lists.os.get(os).cloned();
+        when.user = lists.user.get(user).cloned();
+        when.group = lists.group.get(group).cloned();
+        finish(&mut one, &said)?;
+        made.push(one);
     }
     if made.iter().any(|rule| rule.when.icmp.is_some() && !matches!(rule.when.protocol, Some(ICMP | ICMP6))) {
-        return Err("an icmp-type needs proto icmp, an icmp6-type proto icmp6".to_owned());
+        return Err("an icmp-type needs proto icmp, an icmp6-type proto icmp6".into());
     }
     if made.is_empty() {
-        return Err("it is about no packet: its addresses are of different families".to_owned());
+        return Err("it is about no packet: its addresses are of different families".into());
     }
     if said.binat_to {
         let certain = |rule: &Rule| {
@@ -555,8 +551,9 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
             address(&rule.when.from.address) && outside.is_some_and(address) && rule.when.direction.is_none()
         };
         if !made.iter().all(certain) {
-            return Err("binat-to needs one address in from and behind it, (em0:0) of an interface, and no direction"
-                .to_owned());
+            return Err(
+                "binat-to needs one address in from and after it, (em0:0) of an interface, and no direction".into()
+            );
         }
         made = made.into_iter().flat_map(both_ways).collect();
     }
@@ -582,7 +579,7 @@ fn side(address: Option<&(bool, Operand)>, ports: Option<&Ports>) -> Side {
 }
 
 /// What follows from the members that the lists have given to this rule.
-fn finish(rule: &mut Rule, said: &Said) {
+fn finish(rule: &mut Rule, said: &Said) -> Read<()> {
     let tcp = rule.when.protocol.is_none_or(|protocol| protocol == TCP);
     if !tcp {
         rule.when.flags = None;
@@ -595,7 +592,7 @@ fn finish(rule: &mut Rule, said: &Said) {
         rule.effects.nat_to = Some(Pool { ports, ..pool.clone() });
     }
     if let Some((pool, ports)) = &said.rdr_to {
-        let ports = target_ports(*ports, rule.when.to.ports);
+        let ports = target_ports(*ports, rule.when.to.ports)?;
         rule.effects.rdr_to = Some(Pool { ports, ..pool.clone() });
     }
     if rule.effects.af_to.is_none() {
@@ -603,21 +600,40 @@ fn finish(rule: &mut Rule, said: &Said) {
         let of_pool = pools.flat_map(|pool| &pool.addresses).find_map(|a| a.address.as_ref()?.family());
         rule.when.family = rule.when.family.or(of_pool);
     }
-    // pfctl puts what the rule is about into tags as well as into labels
-    let shown = |side: &Side| super::print::address(side.not, &side.address);
-    let replaced = |tag: &str| {
-        let when = &rule.when;
-        let protocol = when.protocol.map_or_else(|| "ip".to_owned(), names::protocol_name);
-        tag.replace("$if", when.on.as_ref().map_or("any", |on| &on.name))
-            .replace("$srcaddr", &shown(&when.from))
-            .replace("$dstaddr", &shown(&when.to))
-            .replace("$proto", &protocol)
+    if let Some(tag) = &rule.tag {
+        rule.tag = Some(with_values(tag, &rule.when)?);
+    }
+    if let Some((not, tag)) = &rule.when.tagged {
+        rule.when.tagged = Some((*not, with_values(tag, &rule.when)?));
+    }
+    Ok(())
+}
+
+/// pfctl puts what the rule is about into tags as well as into labels (expand_label in parse.y). What it prints has none of these
+/// names; a tag that would still have one cannot be written.
+fn with_values(tag: &str, when: &Conditions) -> Read<String> {
+    if !tag.contains('$') {
+        return Ok(tag.to_owned());
+    }
+    let address = |side: &Side| super::print::address(side.not, &side.address);
+    // expand_label_port leaves out ranges
+    let ports = |side: &Side| match side.ports {
+        None | Some(Compared { operator: Operator::Range, .. }) => String::new(),
+        Some(Compared { operator: Operator::Equal, a, .. }) => a.to_string(),
+        Some(ports) => super::print::compared(&ports).replace(' ', ""),
     };
-    let with_names = |tag: &Option<String>| tag.as_ref().filter(|tag| tag.contains('$')).map(|tag| replaced(tag));
-    let (tag, tagged) = (with_names(&rule.tag), with_names(&rule.when.tagged.as_ref().map(|(_, tag)| tag.clone())));
-    rule.tag = tag.or(rule.tag.take());
-    if let (Some((_, old)), Some(new)) = (&mut rule.when.tagged, tagged) {
-        *old = new;
+    let values = [
+        ("$if", when.on.as_ref().map_or_else(|| "any".to_owned(), |on| on.name.clone())),
+        ("$srcaddr", address(&when.from)),
+        ("$dstaddr", address(&when.to)),
+        ("$srcport", ports(&when.from)),
+        ("$dstport", ports(&when.to)),
+        ("$proto", when.protocol.map_or_else(|| "ip".to_owned(), names::protocol_name)),
+    ];
+    let made = values.iter().fold(tag.to_owned(), |made, (name, value)| made.replace(name, value));
+    match values.iter().map(|(name, _)| *name).chain(["$nr"]).find(|name| made.contains(name)) {
+        Some(name) => Err(format!("tag {} has {name} in the end", quoted(tag)).into()),
+        None => Ok(made),
     }
 }
 

@@ -101,3 +101,68 @@ fn keep(state: &StateOptions) -> Keep {
         ..Keep::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Direction;
+    use crate::pfconf::Conf;
+
+    /// The text of a rule reads as the same values.
+    #[test]
+    fn they_are_what_their_text_says() {
+        let matches = |protocol, ports: &str| Match {
+            on: vec!["em0".parse().unwrap(), "wan".parse().unwrap()],
+            family: crate::net::Family::Inet,
+            protocol,
+            from: vec![
+                Address::Any,
+                Address::Host("192.0.2.9".parse().unwrap()),
+                Address::Network("10.0.0.0/8".parse().unwrap()),
+                Address::Table("friends".parse().unwrap()),
+                Address::InterfaceNetwork("bridge0".parse().unwrap()),
+            ],
+            to: vec![Address::Own, Address::Interface("em0".parse().unwrap())],
+            ports: ports.parse().unwrap(),
+        };
+        let state = StateOptions {
+            max: std::num::NonZeroU32::new(9),
+            max_src_conn: std::num::NonZeroU32::new(4),
+            max_src_conn_rate: rule::Rate::new(15, 5).ok(),
+            ..StateOptions::default()
+        };
+        let pass = |protocol, direction, state| rule::Rule::Pass {
+            direction,
+            log: direction.is_some(),
+            quick: direction.is_none(),
+            matches: matches(protocol, "80-90"),
+            tagged: Some("kport:web".parse().unwrap()),
+            state,
+            labels: ["kport:web".parse().unwrap(), "kport:web:tcp:80-90".parse().unwrap()],
+        };
+        let rules = [
+            rule::Rule::Nat { matches: matches(Protocol::Tcp, "80"), address_of: "bridge0".parse().unwrap() },
+            rule::Rule::Rdr {
+                matches: matches(Protocol::Udp, "80"),
+                tag: "kport:web".parse().unwrap(),
+                target: "10.0.0.2".parse().unwrap(),
+                ports: "8080".parse().unwrap(),
+            },
+            rule::Rule::Rdr {
+                matches: matches(Protocol::Sctp, "80-90"),
+                tag: "kport:web".parse().unwrap(),
+                target: "10.0.0.2".parse().unwrap(),
+                ports: "8080-8090".parse().unwrap(),
+            },
+            pass(Protocol::Tcp, Some(Direction::In), state),
+            pass(Protocol::Udp, None, StateOptions::default()),
+        ];
+        // pf.conf(5) takes no list with any beside other addresses
+        for rule in rules.iter().flat_map(rule::Rule::expand) {
+            let conf: Conf = rule.to_string().parse().unwrap();
+            assert_eq!(flat(&[rule]), conf.rules());
+        }
+        let none = Address::Network("0.0.0.0/0".parse().unwrap());
+        assert_eq!(operand(Some(&none)), Operand::Any);
+    }
+}

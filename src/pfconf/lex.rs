@@ -1,13 +1,18 @@
-//! The words of pf.conf(5), as pfctl's lexer takes them from the characters (yylex in sbin/pfctl/parse.y): macros are put in as
-//! text, so that `$if:network` is one word, and are not looked for inside one another.
+//! The words of pf.conf(5), as pfctl's lexer takes them from the bytes (yylex in sbin/pfctl/parse.y): macros are put in as text,
+//! so that `$if:network` is one word, and are not looked for inside one another.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
-/// Why a statement was not read.
+/// What was read, or why it was not.
 pub(super) type Read<T> = Result<T, String>;
 
+/// The file, the line, why, and the text of the statement, if there is one.
+pub(super) type Failure = (String, usize, String, String);
+
 /// How files are read: `include`, `load anchor`, and the files of tables.
-pub(super) type Files<'a> = Option<&'a dyn Fn(&str) -> Read<String>>;
+pub(super) type Files<'a> = Option<&'a dyn Fn(&str) -> Read<Vec<u8>>>;
 
 /// The most characters that a macro may stand for, the most words of a statement, and the most rules of a ruleset: more is a
 /// mistake, or malice.
@@ -48,15 +53,26 @@ impl Token {
     }
 }
 
-/// A statement: its words, where it starts, and its text without comments.
-#[derive(Debug)]
-pub(super) struct Statement {
-    pub tokens: Vec<Token>,
-    pub file: String,
+/// A statement of pf.conf(5), and where it is.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    pub(super) tokens: Vec<Token>,
+    /// The file that it is in: the one that is read, or one that it includes.
+    pub file: Arc<str>,
+    /// The line on which it starts, from 1.
     pub line: usize,
-    pub text: String,
-    /// It ends with a brace behind which an anchor's rules follow.
+    /// Its bytes in the file: from its first token to the end of the line on which it ends, the newline included if there is one.
+    pub bytes: Range<usize>,
+    /// What is written there on one line, without comments.
+    pub(super) text: String,
+    /// It ends with a brace after which an anchor's rules follow.
     pub opens: bool,
+    /// In how many anchors it is whose rules are in braces; their closing brace is outside.
+    pub depth: usize,
+    /// The path of the ruleset that it adds rules to.
+    pub(super) path: String,
+    /// Why it was not read, if it was not.
+    pub refused: Option<String>,
 }
 
 /// A character, or a mark where the text of a macro ends.
@@ -67,11 +83,14 @@ enum Char {
 }
 
 struct Source {
-    name: String,
+    name: Arc<str>,
     text: Vec<u8>,
     at: usize,
     line: usize,
 }
+
+/// Where a word starts: the file, the line, the byte.
+type Start = (Arc<str>, usize, usize);
 
 /// The statements of a file, and of those that it includes.
 pub(super) struct Lexer<'a> {
@@ -84,7 +103,7 @@ pub(super) struct Lexer<'a> {
     raw: Vec<u8>,
     in_comment: bool,
     /// Where the word starts that was read last.
-    start: (String, usize),
+    start: Start,
 }
 
 enum Next {
@@ -99,13 +118,31 @@ fn sign(byte: u8) -> Option<&'static str> {
     SIGNS.iter().find(|sign| sign.as_bytes() == [byte]).copied()
 }
 
+fn starts_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b':' || byte == b'_'
+}
+
 fn in_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || byte.is_ascii_punctuation() && !b"(){}<>!=/#,".contains(&byte)
+    byte.is_ascii_alphanumeric() || byte.is_ascii_punctuation() && !b"(){}<>!=/#,".contains(&byte)
+}
+
+/// Whether a text that is written without quotes is read as one word, and as this one.
+pub(super) fn is_word(text: &str) -> bool {
+    text.bytes().next().is_some_and(starts_word) && text.bytes().all(|byte| in_word(byte) && byte != b'\\')
+}
+
+/// What a string or a word holds. Bytes that are not UTF-8 are U+FFFD in it.
+fn held(bytes: &[u8]) -> Read<String> {
+    match bytes.last() {
+        Some(b'\\') => Err("a string that ends with a backslash cannot be quoted".into()),
+        _ => Ok(String::from_utf8_lossy(bytes).into_owned()),
+    }
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(name: &str, text: &str, files: Files<'a>) -> Lexer<'a> {
-        let source = Source { name: name.to_owned(), text: text.into(), at: 0, line: 1 };
+    pub(super) fn new(name: &str, text: &[u8], files: Files<'a>) -> Lexer<'a> {
+        let source = Source { name: name.into(), text: text.into(), at: 0, line: 1 };
+        let start = (source.name.clone(), 1, 0);
         Lexer {
             sources: vec![source],
             pushed: vec![],
@@ -114,37 +151,40 @@ impl<'a> Lexer<'a> {
             files,
             raw: vec![],
             in_comment: false,
-            start: (name.to_owned(), 1),
+            start,
         }
     }
 
-    /// The file and the line that are read.
-    pub(super) fn place(&self) -> (String, usize) {
-        self.sources.last().map_or_else(Default::default, |source| (source.name.clone(), source.line))
+    /// Where the byte is that was read last.
+    fn place(&self) -> Start {
+        self.sources.last().map_or_else(Default::default, |source| {
+            let at = source.at.saturating_sub(1);
+            (source.name.clone(), source.line - usize::from(source.text.get(at) == Some(&b'\n')), at)
+        })
     }
 
     /// `include "file"`: what follows is read from there, then from here again.
     pub(super) fn include(&mut self, name: &str) -> Read<()> {
         if self.sources.len() >= DEEPEST {
-            return Err(format!("more than {DEEPEST} files include one another"));
+            return Err(format!("more than {DEEPEST} files include one another").into());
         }
         let text = self.read(name)?;
-        self.sources.push(Source { name: name.to_owned(), text: text.into(), at: 0, line: 1 });
+        self.sources.push(Source { name: name.into(), text, at: 0, line: 1 });
         Ok(())
     }
 
     /// The text of a file.
-    pub(super) fn read(&self, name: &str) -> Read<String> {
+    pub(super) fn read(&self, name: &str) -> Read<Vec<u8>> {
         match self.files {
             Some(read) => read(name),
-            None => Err(format!("file {name} is not read here")),
+            None => Err(format!("file {name} is not read here").into()),
         }
     }
 
     /// `name = value`
     pub(super) fn define(&mut self, name: &str, value: String) -> Read<()> {
         if value.len() > MOST {
-            return Err(format!("macro {name} stands for more than {MOST} characters"));
+            return Err(format!("macro {name} stands for more than {MOST} characters").into());
         }
         self.macros.insert(name.to_owned(), value);
         Ok(())
@@ -190,38 +230,42 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next statement; `None` at the end.
-    pub(super) fn statement(&mut self) -> Option<Result<Statement, (String, usize, String)>> {
+    pub(super) fn statement(&mut self) -> Option<Result<Statement, Failure>> {
         self.raw.clear();
-        let (mut file, mut line) = self.place();
-        self.start = (file.clone(), line);
         let mut tokens: Vec<Token> = vec![];
         let mut depth = 0_usize;
-        let mut ended = false;
+        let mut start = self.start.clone();
+        let fail = |(file, line, _): &Start, why: String| Some(Err((file.to_string(), *line, why, String::new())));
         loop {
             let next = match self.token() {
                 Ok(next) => next,
                 Err(why) => {
                     self.skip_line();
-                    return Some(Err((file, line, why)));
+                    return fail(if tokens.is_empty() { &self.start } else { &start }, why);
                 }
             };
             if tokens.is_empty() {
                 // what comes first says where the statement starts
-                (file, line) = self.start.clone();
+                start = self.start.clone();
             }
             match next {
                 Next::End => {
-                    ended = self.sources.pop().is_none_or(|_| self.sources.is_empty());
-                    break;
+                    let ended = self.sources.pop()?;
+                    if depth > 0 {
+                        return fail(&start, "a { is not closed".into());
+                    }
+                    if !tokens.is_empty() {
+                        return Some(Ok(self.made(start, tokens, ended.at, false)));
+                    }
                 }
                 Next::Newline if tokens.is_empty() => self.raw.clear(),
-                Next::Newline if depth == 0 => break,
-                Next::Newline if depth == 1 && self::opens(&tokens) => {
-                    let text = self.text();
-                    tokens.pop();
-                    return Some(Ok(Statement { tokens, file, line, text, opens: true }));
+                Next::Newline => {
+                    let opens = depth == 1 && self::opens(&tokens);
+                    if depth == 0 || opens {
+                        let end = self.sources.last().map_or(start.2, |source| source.at);
+                        return Some(Ok(self.made(start, tokens, end, opens)));
+                    }
                 }
-                Next::Newline => {}
                 Next::Token(token) => {
                     match token.bare() {
                         "{" => depth += 1,
@@ -233,17 +277,18 @@ impl<'a> Lexer<'a> {
                 }
             }
             if tokens.len() > MOST {
-                return Some(Err((file, line, format!("more than {MOST} words"))));
+                return fail(&start, format!("more than {MOST} words").into());
             }
         }
-        if depth > 0 {
-            return Some(Err((file, line, "a { is not closed".to_owned())));
-        }
-        if tokens.is_empty() && ended {
-            return None;
+    }
+
+    fn made(&mut self, (file, line, start): Start, mut tokens: Vec<Token>, end: usize, opens: bool) -> Statement {
+        if opens {
+            tokens.pop();
         }
         let text = self.text();
-        Some(Ok(Statement { tokens, file, line, text, opens: false }))
+        let path = String::new();
+        Statement { tokens, file, line, bytes: start..end, text, opens, depth: 0, path, refused: None }
     }
 
     /// What was read, on one line.
@@ -303,7 +348,7 @@ impl<'a> Lexer<'a> {
         if let Some(sign) = sign(byte) {
             return Ok(Next::Token(Token::Sign(sign)));
         }
-        if !(byte.is_ascii_alphanumeric() || byte >= 0x80 || byte == b':' || byte == b'_') {
+        if !starts_word(byte) {
             return Ok(Next::Token(Token::Stray(char::from(byte))));
         }
         let mut word = vec![byte];
@@ -313,7 +358,7 @@ impl<'a> Lexer<'a> {
             next = self.char();
         }
         self.push(next);
-        Ok(Next::Token(Token::Word(String::from_utf8_lossy(&word).into_owned())))
+        Ok(Next::Token(Token::Word(held(&word)?)))
     }
 
     /// The first character that is neither blank nor in a comment.
@@ -343,7 +388,7 @@ impl<'a> Lexer<'a> {
         let mut text = vec![];
         loop {
             match self.byte() {
-                None => return Err("a quote is not closed".to_owned()),
+                None => return Err("a quote is not closed".into()),
                 Some(b'\n') => {}
                 Some(b'\\') => match self.byte() {
                     Some(next) if next == quote || next == b' ' || next == b'\t' => text.push(next),
@@ -353,15 +398,16 @@ impl<'a> Lexer<'a> {
                         self.push(next);
                     }
                 },
-                Some(0) => return Err("a quoted string has a zero byte".to_owned()),
-                Some(byte) if byte == quote => return Ok(String::from_utf8_lossy(&text).into_owned()),
+                // a zero ends a string, 1 and 2 mark the text of macros
+                Some(byte @ 0..3) => return Err(format!("a quoted string has a byte {byte}").into()),
+                Some(byte) if byte == quote => return held(&text),
                 Some(byte) => text.push(byte),
             }
         }
     }
 }
 
-/// Whether the brace that these words end with opens an anchor: in front of a list there is a word that takes one.
+/// Whether the brace that these words end with opens an anchor: before a list there is a word that takes one.
 fn opens(tokens: &[Token]) -> bool {
     const TAKE_LISTS: [&str; 10] =
         ["on", "proto", "from", "to", "port", "user", "group", "icmp-type", "icmp6-type", "os"];

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports};
-use super::lex::{Read, Token};
+use super::lex::Read;
 use super::names;
 use super::words::Words;
 use crate::error::quoted;
@@ -13,14 +13,14 @@ use crate::error::quoted;
 /// The ports that `nat` takes where none are given (PF_NAT_PROXY_PORT_LOW and _HIGH in sys/net/pfvar.h).
 pub(super) const PROXY_PORTS: (u16, u16) = (50_001, 65_535);
 
-/// A number between `<` and `>`, for tables: `<name>`, also as `pfctl -v` shows it, with how many addresses it holds.
+/// The name of a table between `<` and `>`, also as `pfctl -v` prints it, with the number of its addresses: `<name:3>`.
 pub(super) fn table(words: &mut Words<'_>) -> Read<String> {
     words.expect("<")?;
     let name = words.text()?;
     words.expect(">")?;
     let name = name.split(':').next().unwrap_or(name);
     if name.is_empty() || name.len() > 31 {
-        return Err(format!("the name of table {} is empty, or longer than 31 bytes", quoted(name)));
+        return Err(format!("the name of table {} is empty, or longer than 31 bytes", quoted(name)).into());
     }
     Ok(name.to_owned())
 }
@@ -58,16 +58,16 @@ pub(super) fn host(words: &mut Words<'_>) -> Read<Operand> {
         let bits: u8 = words.number()?;
         return match network(plain, bits) {
             Some(network) => Ok(Operand::Network(network)),
-            None if plain.parse::<IpAddr>().is_ok() => Err(format!("{word}/{bits} is no network")),
+            None if plain.parse::<IpAddr>().is_ok() => Err(format!("{word}/{bits} is not a network").into()),
             None => of_interface(word, false, Some(bits)),
         };
     }
     if let Ok(first) = plain.parse::<IpAddr>() {
         if words.take("-") {
             let last = words.text()?;
-            let last: IpAddr = last.parse().map_err(|_| format!("{} is no address", quoted(last)))?;
+            let last: IpAddr = last.parse().map_err(|_| format!("{} is not an address", quoted(last)))?;
             if first.is_ipv4() != last.is_ipv4() {
-                return Err(format!("{first} and {last} are of different families"));
+                return Err(format!("{first} and {last} are of different families").into());
             }
             return Ok(Operand::Range(first, last));
         }
@@ -89,7 +89,7 @@ pub(super) fn network(address: &str, bits: u8) -> Option<IpNet> {
 }
 
 /// `em0`, `em0:network:0`. A name with a dot and no digit at its end is that of a host.
-fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<Operand> {
+pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<Operand> {
     let mut name = text;
     let (mut part, mut first) = (Part::Address, false);
     while let Some((head, modifier)) = name.rsplit_once(':') {
@@ -98,19 +98,19 @@ fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<Operand> {
             "broadcast" => part = Part::Broadcast,
             "peer" => part = Part::Peer,
             "0" => first = true,
-            _ => return Err(format!("{} is no address, and no part of an interface's", quoted(text))),
+            _ => return Err(format!("{} is not an address, nor a part of an interface's", quoted(text)).into()),
         }
         name = head;
     }
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-+".contains(&b));
     if name.is_empty() || !plain {
-        return Err(format!("{} is no address", quoted(text)));
+        return Err(format!("{} is not an address", quoted(text)).into());
     }
     if !dynamic && part == Part::Address && name.contains('.') && !name.ends_with(|c: char| c.is_ascii_digit()) {
         return Ok(Operand::Named(name.to_owned()));
     }
     if dynamic && !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.len() > 63 {
-        return Err(format!("{} is no interface", quoted(name)));
+        return Err(format!("{} is not an interface", quoted(name)).into());
     }
     Ok(Operand::Interface(OfInterface { name: name.to_owned(), part, first, dynamic, bits }))
 }
@@ -120,10 +120,11 @@ fn port(text: &str) -> Read<u16> {
     let table = || std::fs::read_to_string("/etc/services").ok();
     let number = names::number(text).and_then(|number| u16::try_from(number).ok());
     let found = number.or_else(|| names::service(text, table).filter(|_| !text.is_empty()));
-    found.ok_or_else(|| format!("port {}, neither a number nor a service of services(5), is not known", quoted(text)))
+    let unknown = || format!("port {}, neither a number nor a service of services(5), is not known", quoted(text));
+    found.ok_or_else(|| unknown())
 }
 
-/// The operator in front of a number.
+/// The operator before a number.
 pub(super) fn unary(words: &mut Words<'_>) -> Option<Operator> {
     let operators = [
         ("=", Operator::Equal),
@@ -148,21 +149,26 @@ pub(super) fn ports(words: &mut Words<'_>) -> Read<Ports> {
         return Ok(Compared { operator, a: port(words.text()?)?, b: 0 });
     }
     let text = words.text()?;
-    if let Some((a, b)) = text.split_once(':') {
+    let (operator, a, b) = if let Some((a, b)) = text.split_once(':') {
         let (a, b) = (port(a)?, port(b)?);
-        if a > b {
-            return Err(format!("ports {a}:{b} count down"));
+        if a == b { (Operator::Equal, a, 0) } else { (Operator::Range, a, b) }
+    } else {
+        let a = port(text)?;
+        match binary(words) {
+            Some(operator) => (operator, a, port(words.text()?)?),
+            None => (Operator::Equal, a, 0),
         }
-        return Ok(match a == b {
-            true => Compared { operator: Operator::Equal, a, b: 0 },
-            false => Compared { operator: Operator::Range, a, b },
-        });
+    };
+    // validate_range of parse.y
+    let empty = match operator {
+        Operator::Range | Operator::Outside => a > b,
+        Operator::Between => a >= b,
+        _ => false,
+    };
+    match empty {
+        true => Err(format!("ports {a} and {b} count down").into()),
+        false => Ok(Compared { operator, a, b }),
     }
-    let a = port(text)?;
-    Ok(match binary(words) {
-        Some(operator) => Compared { operator, a, b: port(words.text()?)? },
-        None => Compared { operator: Operator::Equal, a, b: 0 },
-    })
 }
 
 /// Which translation a pool is for: they differ in what the ports mean.
@@ -175,7 +181,7 @@ pub(super) enum PoolFor {
     Route,
 }
 
-/// A port behind a pool, `a:b` or `a:*`, before the rule's own ports are known.
+/// The port of a pool, `a`, `a:b` or `a:*`, before the rule's own ports are known. No port is 0, and so is the last one of `a`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PoolPorts {
     pub first: u16,
@@ -197,25 +203,28 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         let text = words.text()?;
         given = match text.split_once(':') {
             Some((a, "*")) => PoolPorts { first: port(a)?, last: 0, open: true },
-            Some((a, b)) => PoolPorts { first: port(a)?, last: port(b)?, open: false },
+            Some((a, b)) => match (port(a)?, port(b)?) {
+                (first, last) if last < first => return Err(format!("ports {first}:{last} count down").into()),
+                (first, last) if first == last => PoolPorts { first, last: 0, open: false },
+                (first, last) => PoolPorts { first, last, open: false },
+            },
             None => PoolPorts { first: port(text)?, last: 0, open: false },
         };
-        if given.last == given.first {
-            given.last = 0;
-        }
-        if given.last > 0 && given.last < given.first {
-            return Err(format!("ports {}:{} count down", given.first, given.last));
-        }
     }
-    while options(words, &mut pool)? {}
-    // apply_rdr_ports in parse.y; a binat rule has no options at all
-    if matches!(what, PoolFor::Destination | PoolFor::Both) {
-        if pool.static_port {
-            return Err("static-port is for nat alone".to_owned());
+    // binat_redirspec of parse.y has none
+    while what != PoolFor::Both && options(words, &mut pool)? {}
+    match what {
+        // apply_nat_ports of parse.y
+        PoolFor::Source if pool.static_port && given != PoolPorts::default() => {
+            return Err("static-port is not possible with ports".into());
         }
-        if pool.portset.is_some() {
-            return Err("map-e-portset is for nat alone".to_owned());
-        }
+        PoolFor::Source | PoolFor::Both => {}
+        // apply_rdr_ports of parse.y
+        PoolFor::Destination if pool.static_port => return Err("static-port is for nat alone".into()),
+        PoolFor::Destination if pool.portset.is_some() => return Err("map-e-portset is for nat alone".into()),
+        PoolFor::Destination => {}
+        // expand_rule of parse.y passes over them
+        PoolFor::Route => (pool.static_port, pool.portset) = (false, None),
     }
     let several = |address: &PoolAddress| address.address.as_ref().is_some_and(Operand::is_several);
     // as apply_redirspec has it
@@ -269,9 +278,9 @@ fn gateway(words: &mut Words<'_>) -> Read<PoolAddress> {
 /// An interface or group, or any other one.
 pub(super) fn on(words: &mut Words<'_>) -> Read<super::rule::On> {
     let not = words.take("!");
-    let name = match words.next()? {
-        Token::Word(name) | Token::Quoted(name) if !name.is_empty() && name.len() < 64 => name.clone(),
-        other => return Err(format!("{} is no interface", quoted(&other.shown()))),
-    };
-    Ok(super::rule::On { not, name })
+    let name = if words.take("any") { "any" } else { words.text()? };
+    if name.is_empty() || name.len() > 63 {
+        return Err(format!("{} is not an interface", quoted(name)).into());
+    }
+    Ok(super::rule::On { not, name: name.to_owned() })
 }

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::Conf;
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolKind, Side};
+use super::lex::{Token, is_word};
 use super::names;
 use super::operands::PROXY_PORTS;
 use super::path::Called;
@@ -22,9 +23,9 @@ impl Conf {
             text += &format!("set skip on {}\n", string(name));
         }
         for (name, table) in &self.tables {
-            text += &format!("table <{name}> {{");
+            text += &format!("table <{}> {{", word(name));
             for (not, network) in table.networks() {
-                text += &format!(" {}{network}", if not { "! " } else { "" });
+                text += &format!(" {}", address(not, &Operand::Network(network)));
             }
             for (not, operand) in &table.others {
                 text += &format!(" {}", address(*not, operand));
@@ -62,11 +63,11 @@ impl Conf {
                 writeln!(f, "{rule}")?;
                 continue;
             };
-            let below = Called::resolve(path, called).path;
+            let Called { path: below, children } = Called::resolve(path, called);
             match self.rulesets.get_key_value(&below) {
-                // the rules in braces stand with the first call
-                Some((below, _)) if depth < 64 && !called.contains('/') && printed.insert(below) => {
-                    let name = if called.starts_with('_') { String::new() } else { format!(" \"{called}\"") };
+                // the rules in braces are printed with the first call
+                Some((below, _)) if depth < 64 && !children && !called.contains('/') && printed.insert(below) => {
+                    let name = if called.starts_with('_') { String::new() } else { format!(" {}", quoted(called)) };
                     writeln!(f, "anchor{name}{} {{", Rest(rule))?;
                     self.ruleset(f, below, depth + 1, printed)?;
                     writeln!(f, "{:1$}}}", "", 2 * depth)?;
@@ -86,6 +87,14 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// The rule, with its own text as where it was read.
+    pub(crate) fn named(mut self) -> Rule {
+        self.origin.text = self.to_string().into();
+        self
+    }
+}
+
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.action {
@@ -93,17 +102,17 @@ impl Display for Rule {
             Action::Block => f.write_str("block")?,
             Action::Match => f.write_str("match")?,
             Action::Translate { kind, pool, pass } => {
-                let word = word(*kind);
+                let word = translation(*kind);
                 let no = if pool.is_none() { "no " } else { "" };
                 write!(f, "{no}{word}{}", if *pass { " pass" } else { "" })?;
             }
-            Action::Call(kind, called) => write!(f, "{} \"{called}\"", kind.call())?,
+            Action::Call(kind, called) => write!(f, "{} {}", kind.call(), quoted(called))?,
         }
         write!(f, "{}", Rest(self))
     }
 }
 
-fn word(kind: RuleKind) -> &'static str {
+fn translation(kind: RuleKind) -> &'static str {
     match kind {
         RuleKind::Nat => "nat",
         RuleKind::Rdr => "rdr",
@@ -112,7 +121,7 @@ fn word(kind: RuleKind) -> &'static str {
     }
 }
 
-/// A rule behind its action.
+/// A rule without its action.
 struct Rest<'a>(&'a Rule);
 
 impl Display for Rest<'_> {
@@ -159,7 +168,7 @@ impl Display for Rest<'_> {
             match owner {
                 Some(Owner::Number(compared)) => write!(f, " {word}{}", self::compared(compared))?,
                 Some(Owner::Unknown { not }) => write!(f, " {word} {} unknown", if *not { "!=" } else { "=" })?,
-                Some(Owner::Named(name)) => write!(f, " {word} {name}")?,
+                Some(Owner::Named { operator, name }) => write!(f, " {word}{}{}", sign(*operator), self::word(name))?,
                 None => {}
             }
         }
@@ -195,7 +204,7 @@ impl Display for Rest<'_> {
             None => {}
         }
         if let Some(probability) = &when.probability {
-            write!(f, " probability {probability}")?;
+            write!(f, " probability {}", word(probability))?;
         }
         if when.fragment {
             f.write_str(" fragment")?;
@@ -240,20 +249,40 @@ impl Display for Rest<'_> {
     }
 }
 
-/// A word as it is, anything else in quotes.
+/// A text without quotes if it has letters, digits and `_` alone and is not a keyword.
 fn string(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if !text.is_empty() && text.bytes().all(plain) && !names::is_keyword(text) {
-        return text.to_owned();
-    }
+    if text.bytes().all(plain) { word(text) } else { quoted(text) }
+}
+
+/// A text without quotes if it is read as one string that way.
+fn word(text: &str) -> String {
+    if is_word(text) && !names::is_keyword(text) { text.to_owned() } else { quoted(text) }
+}
+
+/// A text in quotes. A backslash is one of its characters, except before a quote and a blank, which it makes characters.
+fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
+    let mut last = '"';
     for c in text.chars() {
-        if c == '"' {
+        if c == '"' || last == '\\' && matches!(c, ' ' | '\t') {
             quoted.push('\\');
         }
         quoted.push(c);
+        last = c;
     }
     quoted + "\""
+}
+
+/// Words and signs, as they can be read again.
+pub(super) fn written(tokens: &[Token]) -> String {
+    let one = |token: &Token| match token {
+        Token::Word(word) if is_word(word) => word.clone(),
+        Token::Word(text) | Token::Quoted(text) => quoted(text),
+        Token::Sign(sign) => (*sign).to_owned(),
+        Token::Stray(c) => c.to_string(),
+    };
+    tokens.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 fn interface(on: &On) -> String {
@@ -271,10 +300,10 @@ pub(super) fn address(not: bool, operand: &Operand) -> String {
         Operand::Network(network) => write!(text, "{network}"),
         Operand::Range(first, last) => write!(text, "{first} - {last}"),
         Operand::Interface(of) => write!(text, "{}", of_interface(of)),
-        Operand::Table(name) => write!(text, "<{name}>"),
+        Operand::Table(name) => write!(text, "<{}>", word(name)),
         Operand::NoRoute => write!(text, "no-route"),
         Operand::UrpfFailed => write!(text, "urpf-failed"),
-        Operand::Named(name) => write!(text, "{name}"),
+        Operand::Named(name) => write!(text, "{}", word(name)),
     };
     text
 }
@@ -286,7 +315,7 @@ fn of_interface(of: &OfInterface) -> String {
         Part::Broadcast => ":broadcast",
         Part::Peer => ":peer",
     };
-    let name = format!("{}{part}{}", of.name, if of.first { ":0" } else { "" });
+    let name = word(&format!("{}{part}{}", of.name, if of.first { ":0" } else { "" }));
     let bits = of.bits.map_or_else(String::new, |bits| format!("/{bits}"));
     if of.dynamic { format!("({name}){bits}") } else { format!("{name}{bits}") }
 }
@@ -296,18 +325,27 @@ fn side(side: &Side) -> String {
     format!("{}{ports}", address(side.not, &side.address))
 }
 
-fn compared<N: Display + Copy>(compared: &Compared<N>) -> String {
-    let (a, b) = (compared.a, compared.b);
-    match compared.operator {
-        Operator::Between => format!(" {a} >< {b}"),
-        Operator::Outside => format!(" {a} <> {b}"),
-        Operator::Range => format!(" {a}:{b}"),
-        Operator::Equal => format!(" = {a}"),
-        Operator::NotEqual => format!(" != {a}"),
-        Operator::Less => format!(" < {a}"),
-        Operator::AtMost => format!(" <= {a}"),
-        Operator::Greater => format!(" > {a}"),
-        Operator::AtLeast => format!(" >= {a}"),
+pub(super) fn compared<N: Display + Copy>(compared: &Compared<N>) -> String {
+    let Compared { operator, a, b } = compared;
+    let sign = sign(*operator);
+    match operator {
+        Operator::Between | Operator::Outside | Operator::Range => format!(" {a}{sign}{b}"),
+        _ => format!("{sign}{a}"),
+    }
+}
+
+/// An operator, with the blanks that it needs.
+fn sign(operator: Operator) -> &'static str {
+    match operator {
+        Operator::Between => " >< ",
+        Operator::Outside => " <> ",
+        Operator::Range => ":",
+        Operator::Equal => " = ",
+        Operator::NotEqual => " != ",
+        Operator::Less => " < ",
+        Operator::AtMost => " <= ",
+        Operator::Greater => " > ",
+        Operator::AtLeast => " >= ",
     }
 }
 
@@ -374,4 +412,273 @@ fn pool(pool: &Pool, source: bool) -> String {
         text += " prefer-ipv6-nexthop";
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use ipnet::IpNet;
+    use proptest::prelude::*;
+
+    use super::super::address::{PoolAddress, Ports};
+    use super::super::rule::Origin;
+    use super::*;
+    use crate::net::{Direction, Family};
+
+    #[test]
+    fn strings_are_quoted() {
+        for (text, shown) in [
+            ("a_1", "a_1"),
+            ("port", "\"port\""),
+            ("", "\"\""),
+            ("a-b", "\"a-b\""),
+            ("a\"b", "\"a\\\"b\""),
+            ("a\\\"b", "\"a\\\\\"b\""),
+            ("\\ \\\t\\x '$x # {", "\"\\\\ \\\\\t\\x '$x # {\""),
+            ("é", "\"é\""),
+        ] {
+            assert_eq!(string(text), shown);
+            let conf: Conf = format!("pass label {shown}").parse().unwrap();
+            assert_eq!(conf.rules()[0].labels, [text]);
+        }
+        assert_eq!(word("a-b.c:0"), "a-b.c:0");
+        assert_eq!((word("-a"), word("a\\b"), word("in")), ("\"-a\"".into(), "\"a\\b\"".into(), "\"in\"".into()));
+        // it would escape the quote
+        assert!("pass label \"a\\\\\n\"".parse::<Conf>().is_err());
+    }
+
+    /// Any string that can be written: no newline, no backslash at its end.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ -~\té]{0,8}",
+            prop::sample::select(vec![
+                "port", "any", "all", "from", "no", "a\\\\ b", "$if\"", "'", "#", "0", "self", "on"
+            ])
+            .prop_map(str::to_owned),
+        ]
+        .prop_filter("a backslash at its end", |text| !text.ends_with('\\'))
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z][a-z0-9_.+-]{0,6}[0-9]",
+            prop::sample::select(vec!["port", "any", "self", "em0"]).prop_map(str::to_owned)
+        ]
+    }
+
+    fn address(family: Family) -> impl Strategy<Value = IpAddr> {
+        any::<u128>().prop_map(move |bits| match family {
+            Family::Inet => IpAddr::from(Ipv4Addr::from(bits as u32)),
+            Family::Inet6 => IpAddr::from(Ipv6Addr::from(bits)),
+        })
+    }
+
+    /// An address of a rule of this family, but not `any`.
+    fn operand(family: Family) -> impl Strategy<Value = Operand> {
+        let part = prop::sample::select(vec![Part::Address, Part::Network, Part::Broadcast, Part::Peer]);
+        let bits = prop::option::of(0..=32_u8);
+        prop_oneof![
+            (address(family), 0..=32_u8)
+                .prop_map(|(address, bits)| Operand::Network(IpNet::new(address, bits).unwrap())),
+            address(family).prop_map(|address| Operand::Network(IpNet::from(address))),
+            (address(family), address(family)).prop_map(|(first, last)| Operand::Range(first, last)),
+            (name(), part, any::<bool>(), any::<bool>(), bits).prop_map(|(name, part, first, dynamic, bits)| {
+                Operand::Interface(OfInterface { name, part, first, dynamic, bits })
+            }),
+            text()
+                .prop_filter("the name of a table", |name| (1..32).contains(&name.len()) && !name.contains(':'))
+                .prop_map(Operand::Table),
+            "[a-z]{1,4}\\.[a-z]{2,3}".prop_map(Operand::Named),
+        ]
+    }
+
+    fn number<N: Copy + std::fmt::Debug + PartialOrd + Arbitrary>() -> impl Strategy<Value = (Operator, N, N)> {
+        let operators = [
+            Operator::Between,
+            Operator::Outside,
+            Operator::Equal,
+            Operator::NotEqual,
+            Operator::Less,
+            Operator::AtMost,
+            Operator::Greater,
+            Operator::AtLeast,
+        ];
+        (prop::sample::select(operators.to_vec()), any::<N>(), any::<N>())
+    }
+
+    fn ports() -> impl Strategy<Value = Ports> {
+        (number::<u16>(), any::<bool>()).prop_map(|((operator, a, b), range)| {
+            let (low, high) = (a.min(b), a.max(b));
+            match operator {
+                Operator::Between | Operator::Outside if low < high => {
+                    Compared { operator: if range { Operator::Range } else { operator }, a: low, b: high }
+                }
+                Operator::Between | Operator::Outside => Compared { operator: Operator::Equal, a, b: 0 },
+                _ => Compared { operator, a, b: 0 },
+            }
+        })
+    }
+
+    fn owner() -> impl Strategy<Value = Owner> {
+        let operators = vec![Operator::Equal, Operator::NotEqual, Operator::Less, Operator::AtLeast];
+        prop_oneof![
+            number::<u32>().prop_map(|(operator, a, b)| {
+                let two = matches!(operator, Operator::Between | Operator::Outside);
+                Owner::Number(Compared { operator, a, b: if two { b } else { 0 } })
+            }),
+            any::<bool>().prop_map(|not| Owner::Unknown { not }),
+            (prop::sample::select(operators), text()).prop_filter_map("a name", |(operator, name)| {
+                let named = name != "unknown" && name.parse::<u32>().is_err();
+                named.then_some(Owner::Named { operator, name })
+            }),
+        ]
+    }
+
+    fn side(family: Family) -> impl Strategy<Value = Side> {
+        let special = prop::sample::select(vec![Operand::NoRoute, Operand::UrpfFailed]);
+        let address = prop_oneof![operand(family), special];
+        (prop::option::of((any::<bool>(), address)), prop::option::of(ports())).prop_map(|(address, ports)| {
+            let (not, address) = address.unwrap_or((false, Operand::Any));
+            Side { not, address, ports }
+        })
+    }
+
+    fn a_pool(family: Family, ports: BoxedStrategy<(u16, u16)>) -> impl Strategy<Value = Pool> {
+        let one = operand(family).prop_map(|address| PoolAddress { interface: None, address: Some(address) });
+        let kinds = prop_oneof![
+            prop::sample::select(vec![PoolKind::Single, PoolKind::Bitmask, PoolKind::Random, PoolKind::RoundRobin]),
+            text().prop_map(PoolKind::SourceHash),
+        ];
+        (prop::collection::vec(one, 1..3), ports, kinds, any::<[bool; 3]>()).prop_map(
+            |(addresses, ports, kind, [sticky, endpoint_independent, prefer_ipv6_nexthop])| {
+                let several = |at: &PoolAddress| at.address.as_ref().is_some_and(Operand::is_several);
+                let kind = match kind {
+                    PoolKind::Single if addresses.len() > 1 || addresses.iter().any(several) => PoolKind::RoundRobin,
+                    kind => kind,
+                };
+                Pool { addresses, ports, kind, sticky, endpoint_independent, prefer_ipv6_nexthop, ..Pool::default() }
+            },
+        )
+    }
+
+    /// Pools that change the source, and pools that change the destination.
+    fn sources(family: Family) -> impl Strategy<Value = Pool> {
+        let ports =
+            prop_oneof![Just(PROXY_PORTS), (1..=u16::MAX).prop_map(|port| (port, port)), (0..9_u16, 9..=u16::MAX),];
+        let statically = a_pool(family, Just((0, 0)).boxed()).prop_map(|pool| Pool { static_port: true, ..pool });
+        prop_oneof![a_pool(family, ports.boxed()), statically]
+    }
+
+    fn targets(family: Family) -> impl Strategy<Value = Pool> {
+        a_pool(family, prop_oneof![any::<u16>().prop_map(|port| (port, 0)), (0..9_u16, 9..=u16::MAX)].boxed())
+    }
+
+    /// What a rule of translation may have.
+    fn translation(family: Family) -> impl Strategy<Value = Rule> {
+        let kinds = prop_oneof![
+            sources(family).prop_map(|pool| (RuleKind::Nat, Some(pool))),
+            targets(family).prop_map(|pool| (RuleKind::Rdr, Some(pool))),
+            prop::sample::select(vec![RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat]).prop_map(|kind| (kind, None)),
+        ];
+        let actions = prop_oneof![
+            (kinds, any::<bool>()).prop_map(|((kind, pool), pass)| {
+                let pass = pass && pool.is_some();
+                Action::Translate { kind, pool, pass }
+            }),
+            (prop::sample::select(vec![RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat]), text())
+                .prop_map(|(kind, called)| Action::Call(kind, called)),
+        ];
+        let on = prop::option::of((any::<bool>(), text().prop_filter("a name", |name| !name.is_empty())));
+        let protocols = prop::option::of(1..=u8::MAX);
+        (actions, on, protocols, side(family), side(family), prop::option::of(text()), any::<bool>()).prop_map(
+            move |(action, on, protocol, from, to, tag, log)| {
+                let mut rule = Rule::new(Origin::default(), action);
+                (rule.log, rule.tag) = (log, tag.filter(|tag| !tag.contains('$')));
+                rule.when.on = on.map(|(not, name)| On { not, name });
+                (rule.when.family, rule.when.protocol) = (Some(family), protocol);
+                (rule.when.from, rule.when.to) = (from, to);
+                rule
+            },
+        )
+    }
+
+    /// What a filter rule may have.
+    fn filter(family: Family) -> impl Strategy<Value = Rule> {
+        let actions = prop_oneof![
+            Just(Action::Pass),
+            Just(Action::Block),
+            Just(Action::Match),
+            "[a-z\"][ -~]{0,5}/x".prop_map(|called| Action::Call(RuleKind::Filter, called)),
+        ];
+        let keep = (any::<[bool; 3]>(), any::<[u32; 4]>()).prop_map(|([some, synproxy, if_bound], numbers)| {
+            let [max, max_src_states, max_src_conn, max_src_nodes] = numbers;
+            // no rate is none in no time
+            let max_src_conn_rate = if max > 0 { (max, max_src_nodes) } else { (0, 0) };
+            let keep = Keep { synproxy, if_bound, max, max_src_states, max_src_conn, max_src_nodes, max_src_conn_rate };
+            some.then_some(keep)
+        });
+        let flags = prop::option::of((0..0x200_u16, 1..0x200_u16));
+        let icmp = prop::option::of((any::<u8>(), prop::option::of(any::<u8>())));
+        let direction = prop::option::of(prop::sample::select(vec![Direction::In, Direction::Out]));
+        let received = prop::option::of((any::<bool>(), text().prop_filter("a name", |name| !name.is_empty())));
+        let owners = (prop::option::of(owner()), prop::option::of(owner()));
+        let others = (prop::option::of(text()), prop::option::of(1..=u8::MAX), prop::option::of(any::<u8>()));
+        let texts = (prop::collection::vec(text(), 0..3), prop::option::of((any::<bool>(), text())));
+        let route = prop::option::of((prop::sample::select(vec![RouteKind::Packets, RouteKind::Replies]), text()));
+        let pools = (prop::option::of(sources(family)), prop::option::of(targets(family)), route);
+        let chance = prop::option::of(prop::sample::select(vec!["5%", ".5%", "0.25", "1e-3", "-1"]));
+        let numbers =
+            (any::<u16>(), prop::option::of(any::<u32>()), prop::option::of(any::<u16>()), any::<[bool; 3]>());
+        (
+            (translation(family), actions, direction, keep, flags, icmp),
+            (received, owners, others, texts, pools, chance),
+            numbers,
+        )
+            .prop_map(|((rule, action, direction, keep, flags, icmp), more, numbers)| {
+                let (received, owners, (os, tos, prio), (labels, tagged), (nat_to, rdr_to, route), chance) = more;
+                let (max_pkt_size, rtable, divert, [quick, fragment, once]) = numbers;
+                let mut rule = Rule { action, labels, quick, once, ..rule };
+                let when = &mut rule.when;
+                (when.direction, when.fragment, when.os, when.tos, when.prio) = (direction, fragment, os, tos, prio);
+                (when.user, when.group) = owners;
+                when.received_on = received.map(|(not, name)| On { not, name });
+                when.tagged = tagged.filter(|(_, tag)| !tag.contains('$'));
+                when.probability = chance.map(str::to_owned);
+                let tcp = when.protocol.is_none_or(|protocol| protocol == 6);
+                when.flags = flags.filter(|_| tcp);
+                when.icmp = icmp.filter(|_| matches!(when.protocol, Some(1 | 58)));
+                let effects = &mut *rule.effects;
+                (effects.max_pkt_size, effects.rtable) = (max_pkt_size, rtable);
+                if !matches!(rule.action, Action::Call(..)) {
+                    let keep = keep.map(|keep| Keep { synproxy: keep.synproxy && tcp, ..keep });
+                    effects.keep = keep.filter(|_| rule.action == Action::Pass);
+                    (effects.nat_to, effects.rdr_to, effects.divert) = (nat_to, rdr_to, divert);
+                    effects.route = route.map(|(kind, interface)| {
+                        let addresses = vec![PoolAddress { interface: Some(interface), address: None }];
+                        (kind, Pool { addresses, ..Pool::default() })
+                    });
+                } else {
+                    rule.once = false;
+                }
+                rule
+            })
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        let families = prop::sample::select(vec![Family::Inet, Family::Inet6]);
+        families.prop_flat_map(|family| prop_oneof![translation(family), filter(family)])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..Default::default() })]
+
+        /// Whatever a rule is about: what is printed reads as the same rule, and as no other.
+        #[test]
+        fn a_rule_is_read_as_it_is_printed(rule in rule()) {
+            let shown = rule.to_string();
+            let conf: Conf = shown.parse().unwrap_or_else(|error| panic!("{error}\n{rule:?}"));
+            prop_assert_eq!(conf.rules(), &[rule][..], "{}", shown);
+        }
+    }
 }

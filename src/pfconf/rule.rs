@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::address::{Compared, Pool, Side};
+use super::address::{Compared, Operator, Pool, Side};
 use crate::net::Direction;
 use crate::net::Family;
 
-/// The rulesets of an anchor, by what looks at them.
+/// The rulesets of an anchor, by what evaluates them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum RuleKind {
+pub enum RuleKind {
+    /// `nat`
     Nat,
+    /// `rdr`
     Rdr,
+    /// `binat`
     Binat,
+    /// `pass`, `block`, `match`
     Filter,
 }
 
@@ -103,15 +107,18 @@ pub(crate) struct Effects {
     pub max_pkt_size: u16,
 }
 
-/// `user` and `group`: their operator with numbers, or the names of which the numbers are not known.
+/// `user` and `group`: their operator with numbers, or with a name whose number is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Owner {
     Number(Compared<u32>),
-    /// `unknown`, where no socket has the packet: equal, or not.
+    /// `unknown`, if no socket has the packet: equal, or not.
     Unknown {
         not: bool,
     },
-    Named(String),
+    Named {
+        operator: Operator,
+        name: String,
+    },
 }
 
 /// An interface or group, and whether it is any other (`! em0`).
@@ -143,7 +150,7 @@ pub(crate) struct Conditions {
     pub prio: Option<u8>,
     /// Packets in seconds.
     pub max_pkt_rate: Option<(u32, u32)>,
-    /// As it was written.
+    /// As it is written.
     pub probability: Option<String>,
     pub fragment: bool,
     pub tagged: Option<(bool, String)>,
@@ -151,11 +158,16 @@ pub(crate) struct Conditions {
     pub unknown: Option<String>,
 }
 
-/// Where a rule stands, for messages. It is no part of what the rule is.
+/// Where a rule was read, for messages and for what edits the file. It is not a part of what the rule is: two rules that differ in
+/// it alone are equal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin {
-    /// As it was written.
+    /// What is written there, without comments.
     pub text: Arc<str>,
+    /// Empty if it was not read from a file.
+    pub file: Arc<str>,
+    /// From 1; 0 if it was not read from a text.
+    pub line: usize,
 }
 
 impl PartialEq for Origin {
@@ -177,7 +189,7 @@ pub(crate) struct Rule {
     pub log: bool,
     pub labels: Vec<String>,
     pub tag: Option<String>,
-    /// Not unless it has any: most rules do not.
+    /// In a box, since most rules have none and are smaller without.
     pub effects: Box<Effects>,
     /// Loaded to match one packet, and then to go (pf.conf(5) of OpenBSD).
     pub once: bool,
@@ -194,12 +206,6 @@ impl Rule {
         let af_to = af_to.iter().flat_map(|(_, source, target)| iter::once(source).chain(target));
         let route = route.iter().map(|(_, pool)| pool);
         translation.into_iter().chain(nat_to).chain(rdr_to).chain(af_to).chain(route)
-    }
-
-    /// The rule, with its own text as where it comes from.
-    pub(crate) fn named(mut self) -> Rule {
-        self.origin.text = self.to_string().into();
-        self
     }
 
     /// A rule that takes every packet.

@@ -1,20 +1,19 @@
-//! The statements of a file, one after the other: settings, tables, macros, anchors in braces; rules are read in `rule`.
+//! The statements of a file, one after the other: settings, tables, macros, anchors in braces; rules are read in `conditions`.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::address::{OfInterface, Operand, Part};
 use super::conditions::{self, Defaults};
-use super::lex::{Lexer, MOST, Read, Statement, Token};
+use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
 use super::operands::{self, host};
+use super::outline::{Broken, Outline, StatementKind};
 use super::path::Called;
 use super::rule::{Action, Keep, Origin, Rule, RuleKind};
 use super::table::Table;
 use super::words::{Words, end};
 use super::{Conf, How, as_network};
 use crate::error::quoted;
-
-/// Where, why, and the text of the statement.
-pub(super) type Failure = (String, usize, String, String);
 
 /// The most anchors in anchors (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
@@ -29,23 +28,25 @@ struct Reader<'a> {
     braces: usize,
     named: HashSet<String>,
     rules: usize,
-    /// `load anchor`: the path, the file, and where it stands.
-    loads: Vec<(String, String, String, usize)>,
+    /// Where the last statement is.
+    last: (Arc<str>, usize),
+    /// `load anchor`: the path, the file, and where it is loaded.
+    loads: Vec<(String, String, Arc<str>, usize)>,
 }
 
-pub(super) fn read(text: &str, how: How<'_>) -> Result<Conf, Failure> {
+pub(super) fn read(text: &[u8], how: How<'_>) -> Result<Conf, Failure> {
     read_below(text, how, 0)
 }
 
 /// What pfctl(8) has printed: a rule is a line, whatever stands in its quotes.
 pub(super) fn read_output(text: &str) -> Conf {
-    let mut reader = Reader::new(Lexer::new("", "", None), true);
+    let mut reader = Reader::new(b"", How::default(), true);
     for (number, line) in (1..).zip(text.lines()) {
-        reader.lexer = Lexer::new("", &format!("{line}\n"), None);
+        reader.lexer = Lexer::new("", format!("{line}\n").as_bytes(), None);
         while let Some(next) = reader.lexer.statement() {
             let read = match next {
-                Ok(statement) => reader.statement(&statement),
-                Err((_, _, why)) => match reader.unknown(line) {
+                Ok(mut statement) => reader.next(&mut statement),
+                Err((_, _, why, _)) => match reader.unknown(line) {
                     Some(rule) => reader.add(vec![rule]),
                     None => Err(why),
                 },
@@ -59,23 +60,49 @@ pub(super) fn read_output(text: &str) -> Conf {
     reader.made
 }
 
-fn read_below(text: &str, how: How<'_>, depth: usize) -> Result<Conf, Failure> {
-    let name = if how.name.is_empty() { "pf.conf" } else { how.name };
-    let mut reader = Reader::new(Lexer::new(name, text, how.files), false);
-    let mut last = (name.to_owned(), 1);
+/// The statements with their places. One that is refused is passed over, unless what is a statement after it is unknown then.
+pub(super) fn outline(text: &[u8], how: How<'_>) -> Outline {
+    let mut reader = Reader::new(text, how, false);
+    let mut statements = vec![];
+    let mut broken = None;
     while let Some(next) = reader.lexer.statement() {
-        let statement = next.map_err(|(file, line, why)| (file, line, why, String::new()))?;
-        last = (statement.file.clone(), statement.line);
-        let read = reader.statement(&statement);
-        read.map_err(|why| (statement.file.clone(), statement.line, why, statement.text.clone()))?;
+        let mut statement = match next {
+            Ok(statement) => statement,
+            Err(failure) => {
+                broken = Some(failure);
+                break;
+            }
+        };
+        if let Err(why) = reader.next(&mut statement) {
+            statement.refused = Some(why.to_string());
+            match statement.kind() {
+                StatementKind::Close => broken = Some((statement.file.to_string(), statement.line, why, String::new())),
+                _ if statement.opens => reader.open.push(None),
+                _ => {}
+            }
+        }
+        statements.push(statement);
+        if broken.is_some() {
+            break;
+        }
     }
-    if !reader.open.is_empty() {
-        return Err((last.0, last.1, "the } of an anchor is missing".to_owned(), String::new()));
+    let broken =
+        broken.or_else(|| reader.end().err()).map(|(file, line, why, _)| Broken { file, line, why: why.to_string() });
+    Outline { statements, broken, conf: reader.made }
+}
+
+fn read_below(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> {
+    let mut reader = Reader::new(text, how, false);
+    while let Some(next) = reader.lexer.statement() {
+        let mut statement = next?;
+        let read = reader.next(&mut statement);
+        read.map_err(|why| (statement.file.to_string(), statement.line, why, statement.text.clone()))?;
     }
+    reader.end()?;
     for (path, file, from, line) in std::mem::take(&mut reader.loads) {
-        let fail = |why: String| (from.clone(), line, why, format!("load anchor {path} from {file}"));
+        let fail = |why: String| (from.to_string(), line, why, format!("load anchor {path} from {file}"));
         if depth > 8 {
-            return Err(fail("files load one another".to_owned()));
+            return Err(fail("files load one another".into()));
         }
         let text = reader.lexer.read(&file).map_err(fail)?;
         let loaded = read_below(&text, How { name: &file, ..how }, depth + 1)?;
@@ -89,9 +116,10 @@ fn read_below(text: &str, how: How<'_>, depth: usize) -> Result<Conf, Failure> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(lexer: Lexer<'a>, output: bool) -> Reader<'a> {
+    fn new(text: &[u8], how: How<'a>, output: bool) -> Reader<'a> {
+        let name = if how.name.is_empty() { "pf.conf" } else { how.name };
         Reader {
-            lexer,
+            lexer: Lexer::new(name, text, how.files),
             made: Conf::default(),
             defaults: Defaults { output, ..Defaults::default() },
             open: vec![],
@@ -99,57 +127,68 @@ impl<'a> Reader<'a> {
             named: HashSet::new(),
             rules: 0,
             loads: vec![],
+            last: (name.into(), 1),
         }
     }
 
     /// The rule that a line is of which no more is known than how it begins.
     fn unknown(&self, line: &str) -> Option<Rule> {
         let tokens: Vec<Token> = line.split_whitespace().map(|word| Token::Word(word.to_owned())).collect();
-        conditions::unknown(Words(&tokens), &Origin { text: line.trim().into() })
+        conditions::unknown(Words(&tokens), &Origin { text: line.trim().into(), ..Origin::default() })
+    }
+
+    /// Reads a statement, and notes in which anchor it is.
+    fn next(&mut self, statement: &mut Statement) -> Read<()> {
+        self.last = (statement.file.clone(), statement.line);
+        statement.depth = self.open.len().saturating_sub(usize::from(statement.kind() == StatementKind::Close));
+        statement.path = self.path();
+        self.statement(statement)
+    }
+
+    fn end(&self) -> Result<(), Failure> {
+        let (file, line) = &self.last;
+        match self.open.is_empty() {
+            true => Ok(()),
+            false => Err((file.to_string(), *line, "the } of an anchor is missing".into(), String::new())),
+        }
     }
 
     fn statement(&mut self, statement: &Statement) -> Read<()> {
         let mut words = Words(&statement.tokens);
-        if let [Token::Word(name) | Token::Quoted(name), Token::Sign("="), value @ ..] = &statement.tokens[..]
-            && !self.defaults.output
-        {
-            return self.macro_of(name, value);
-        }
-        if words.is_empty() {
-            return Ok(());
-        }
-        if words.take("}") {
+        let kind = statement.kind();
+        if kind == StatementKind::Close {
+            words.next()?;
             self.open.pop().ok_or("there is no { that this } closes")?;
             return end(&words);
         }
-        if self.open.last() == Some(&None) {
+        if self.open.last() == Some(&None) && kind != StatementKind::Macro {
             if statement.opens {
                 self.open.push(None);
             }
             return Ok(());
         }
-        match words.peek() {
-            "include" => {
+        match kind {
+            StatementKind::Macro => self.macro_of(&statement.tokens),
+            StatementKind::Include => {
                 words.next()?;
                 let file = words.text()?.to_owned();
                 end(&words)?;
                 self.lexer.include(&file)
             }
-            "set" => self.set(words),
-            "table" => self.table(words),
-            "load" => self.load(words, statement),
-            "antispoof" => self.antispoof(words, statement),
-            "ether" => {
+            StatementKind::Option => self.set(words),
+            StatementKind::Table => self.table(words),
+            StatementKind::LoadAnchor => self.load(words, statement),
+            StatementKind::Antispoof => self.antispoof(words, statement),
+            StatementKind::Ether => {
                 if statement.opens {
                     self.open.push(None);
                 }
-                self.made.ether.push(statement.text.clone());
+                self.made.ether.push(super::print::written(&statement.tokens));
                 Ok(())
             }
             // they change neither address nor verdict
-            "scrub" | "altq" | "queue" => Ok(()),
-            "no" if matches!(&statement.tokens[..], [_, second, ..] if second.bare() == "scrub") => Ok(()),
-            "anchor" => self.anchor(statement),
+            StatementKind::Normalization | StatementKind::Queueing => Ok(()),
+            StatementKind::Call(RuleKind::Filter) => self.anchor(statement),
             _ => {
                 let origin = origin(statement);
                 let read = conditions::rules(words, &origin, &self.defaults);
@@ -170,16 +209,19 @@ impl<'a> Reader<'a> {
     fn add(&mut self, rules: Vec<Rule>) -> Read<()> {
         self.rules += rules.len();
         if self.rules > MOST {
-            return Err(format!("more than {MOST} rules"));
+            return Err(format!("more than {MOST} rules").into());
         }
         self.made.rulesets.entry(self.path()).or_default().extend(rules);
         Ok(())
     }
 
-    fn macro_of(&mut self, name: &str, value: &[Token]) -> Read<()> {
+    fn macro_of(&mut self, tokens: &[Token]) -> Read<()> {
+        let [Token::Word(name) | Token::Quoted(name), _, value @ ..] = tokens else {
+            return Err("a macro has a name".into());
+        };
         let mut text = String::new();
         for token in value {
-            // words next to one another have a blank between; signs stand where they stood
+            // varstring of parse.y
             if !text.is_empty() {
                 text.push(' ');
             }
@@ -190,21 +232,22 @@ impl<'a> Reader<'a> {
 
     fn set(&mut self, mut words: Words<'_>) -> Read<()> {
         words.next()?;
-        match words.text()? {
+        let option = words.next()?;
+        match option.bare() {
             "skip" => {
                 words.expect("on")?;
                 let names = words.list(&mut operands::on)?;
                 if let Some(on) = names.iter().find(|on| on.not) {
-                    return Err(format!("skip on ! {} is not supported by pfctl(8)", on.name));
+                    return Err(format!("skip on ! {} is not supported by pfctl(8)", on.name).into());
                 }
                 self.made.skip.extend(names.into_iter().map(|on| on.name).filter(|name| name != "none"));
                 end(&words)
             }
             "state-policy" => {
-                self.defaults.if_bound = match words.text()? {
+                self.defaults.if_bound = match words.next()?.bare() {
                     "if-bound" => true,
                     "floating" => false,
-                    other => return Err(format!("{} is no state-policy", quoted(other))),
+                    other => return Err(format!("{} is not a state-policy", quoted(other)).into()),
                 };
                 end(&words)
             }
@@ -233,7 +276,7 @@ impl<'a> Reader<'a> {
             | "fingerprints"
             | "keepcounters"
             | "require-order" => Ok(()),
-            word => Err(format!("set {word} is not known")),
+            _ => Err(format!("set {} is not known", option.shown())),
         }
     }
 
@@ -242,10 +285,11 @@ impl<'a> Reader<'a> {
         let name = operands::table(&mut words)?;
         let mut table = Table::default();
         while !words.is_empty() {
-            match words.next()?.shown().as_str() {
-                "persist" | "const" | "counters" => {}
+            let option = words.next()?;
+            match option.bare() {
                 "file" => {
                     let text = self.lexer.read(words.text()?)?;
+                    let text = String::from_utf8_lossy(&text);
                     for entry in entries(&text) {
                         table_entry(&mut table, entry)?;
                     }
@@ -257,7 +301,10 @@ impl<'a> Reader<'a> {
                         while words.take(",") {}
                     }
                 }
-                word => return Err(format!("{word} of a table is not known")),
+                _ => match &*option.shown() {
+                    "persist" | "const" | "counters" => {}
+                    word => return Err(format!("{word} of a table is not known")),
+                },
             }
         }
         self.made.tables.insert(name, table);
@@ -284,22 +331,22 @@ impl<'a> Reader<'a> {
         let name = if words.has_string() { Some(words.text()?.to_owned()) } else { None };
         let (called, path) = if statement.opens {
             if self.open.len() >= DEEPEST {
-                return Err(format!("more than {DEEPEST} anchors in anchors"));
+                return Err(format!("more than {DEEPEST} anchors in anchors").into());
             }
             self.braces += 1;
-            if name.as_ref().is_some_and(|name| name.contains('/')) {
-                return Err("the name of an anchor in braces has no /".to_owned());
+            if name.as_ref().is_some_and(|name| name.contains('/') || name == "*") {
+                return Err("the name of an anchor in braces has no / and no *".into());
             }
             let called = name.unwrap_or_else(|| format!("_{}", self.braces));
             let path = below_of(&self.path(), &called);
             if !self.named.insert(path.clone()) {
-                return Err(format!("anchor {} in braces is there already", quoted(&path)));
+                return Err(format!("anchor {} in braces is there already", quoted(&path)).into());
             }
             (called, Some(path))
         } else {
             match name {
                 Some(name) if !name.is_empty() => (name, None),
-                _ => return Err("an anchor without rules in braces has a name".to_owned()),
+                _ => return Err("an anchor without rules in braces has a name".into()),
             }
         };
         let call = Rule::new(origin(statement), Action::Call(RuleKind::Filter, called));
@@ -326,11 +373,16 @@ impl<'a> Reader<'a> {
                 "for" => {
                     interfaces = words.list(&mut |words| {
                         let dynamic = words.take("(");
-                        let name = words.text()?.to_owned();
+                        let name = words.text()?;
                         if dynamic {
                             words.expect(")")?;
                         }
-                        Ok((name, dynamic))
+                        match operands::of_interface(name, dynamic, None)? {
+                            Operand::Interface(OfInterface { part: Part::Address, first: false, .. }) => {
+                                Ok((name.to_owned(), dynamic))
+                            }
+                            _ => Err(format!("{} is not an interface", quoted(name)).into()),
+                        }
                     })?;
                 }
                 "inet" => block.when.family = Some(crate::net::Family::Inet),
@@ -340,7 +392,7 @@ impl<'a> Reader<'a> {
             }
         }
         if interfaces.is_empty() {
-            return Err("expected for and an interface".to_owned());
+            return Err("expected for and an interface".into());
         }
         let of = |name: &str, part, dynamic| {
             Operand::Interface(OfInterface { name: name.to_owned(), part, first: false, dynamic, bits: None })
@@ -364,7 +416,8 @@ fn below_of(path: &str, name: &str) -> String {
 }
 
 fn origin(statement: &Statement) -> Origin {
-    Origin { text: statement.text.trim_end_matches('{').trim_end().into() }
+    let text = statement.text.trim_end_matches('{').trim_end().into();
+    Origin { text, file: statement.file.clone(), line: statement.line }
 }
 
 /// What stands in a table's file, and what `pfctl -T show` prints.
@@ -401,12 +454,18 @@ fn table_entry(table: &mut Table, text: &str) -> Read<()> {
 }
 
 fn enter(table: &mut Table, not: bool, operand: Operand) -> Read<()> {
-    match &operand {
-        Operand::Any | Operand::NoRoute | Operand::UrpfFailed | Operand::Range(..) => {
-            return Err("a table holds addresses and networks".to_owned());
-        }
-        Operand::Interface(of) if of.dynamic => return Err("a table holds no address in brackets".to_owned()),
-        _ => {}
+    // in pfctl's words (table_opt in parse.y)
+    let what = match &operand {
+        Operand::Any => "any is",
+        Operand::NoRoute => "\"no-route\" is",
+        Operand::UrpfFailed => "\"urpf-failed\" is",
+        Operand::Range(..) => "address ranges are",
+        Operand::Interface(of) if of.dynamic => "dynamic addresses are",
+        Operand::Table(_) => return Err("tables cannot contain tables".into()),
+        Operand::Network(_) | Operand::Interface(_) | Operand::Named(_) => "",
+    };
+    if !what.is_empty() {
+        return Err(format!("{what} not permitted inside tables").into());
     }
     match as_network(&operand) {
         Some(network) => table.insert(network, not),

@@ -33,7 +33,7 @@ impl<'a> Words<'a> {
     }
 
     pub(super) fn expect(&mut self, word: &str) -> Read<()> {
-        if self.take(word) { Ok(()) } else { Err(format!("expected {word} instead of {}", self.shown())) }
+        if self.take(word) { Ok(()) } else { Err(format!("expected {word} instead of {}", self.shown()).into()) }
     }
 
     /// The next word, for messages.
@@ -41,15 +41,16 @@ impl<'a> Words<'a> {
         self.0.first().map_or("the end".to_owned(), |token| quoted(&token.shown()))
     }
 
-    /// A word that is no sign: a name, a number, or what stands in quotes.
+    /// A string or a number: what is in quotes, or a word that is not a keyword (STRING and NUMBER in parse.y).
     pub(super) fn text(&mut self) -> Read<&'a str> {
         match self.next()? {
-            Token::Word(text) | Token::Quoted(text) => Ok(text),
-            other => Err(format!("{} is not expected", quoted(&other.shown()))),
+            Token::Quoted(text) => Ok(text),
+            Token::Word(text) if !names::is_keyword(text) => Ok(text),
+            other => Err(format!("{} is not expected", quoted(&other.shown())).into()),
         }
     }
 
-    /// Whether a string follows: what stands in quotes, or a word that is none of the language's own.
+    /// Whether a string follows: what is in quotes, or a word that is not a keyword.
     pub(super) fn has_string(&self) -> bool {
         match self.0.first() {
             Some(Token::Quoted(_)) => true,
@@ -71,7 +72,7 @@ impl<'a> Words<'a> {
     pub(super) fn number<N: TryFrom<u64>>(&mut self) -> Read<N> {
         let text = self.text()?;
         let number = names::number(text).and_then(|number| N::try_from(number).ok());
-        number.ok_or_else(|| format!("{} is no number that is possible here", quoted(text)))
+        number.ok_or_else(|| format!("{} is not a number that is possible here", quoted(text)).into())
     }
 
     /// One thing, or several in braces, with or without commas.
@@ -81,7 +82,7 @@ impl<'a> Words<'a> {
 
     fn nested<T>(&mut self, one: &mut dyn FnMut(&mut Self) -> Read<T>, depth: usize) -> Read<Vec<T>> {
         if depth > 8 {
-            return Err("lists in lists in lists".to_owned());
+            return Err("lists in lists in lists".into());
         }
         if !self.take("{") {
             return Ok(vec![one(self)?]);
@@ -91,7 +92,7 @@ impl<'a> Words<'a> {
             all.append(&mut self.nested(one, depth + 1)?);
             while self.take(",") {}
         }
-        if all.is_empty() { Err("an empty list".to_owned()) } else { Ok(all) }
+        if all.is_empty() { Err("an empty list".into()) } else { Ok(all) }
     }
 
     /// Passes over what stands in round brackets, if anything does.
@@ -110,5 +111,5 @@ impl<'a> Words<'a> {
 
 /// Nothing is left.
 pub(super) fn end(words: &Words<'_>) -> Read<()> {
-    if words.is_empty() { Ok(()) } else { Err(format!("{} is not expected", words.shown())) }
+    if words.is_empty() { Ok(()) } else { Err(format!("{} is not expected", words.shown()).into()) }
 }

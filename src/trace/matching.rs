@@ -5,7 +5,7 @@ use super::lookup::{Lookup, Truth};
 use super::packet::{IpProtocol, Packet};
 use crate::net::Direction;
 use crate::net::{Interface, Protocol};
-use crate::pfconf::address::{Operand, Side};
+use crate::pfconf::address::{Compared, Operand, Operator, Side};
 use crate::pfconf::rule::{Action, Conditions, On, Owner, Rule, RuleKind};
 
 /// Where pf looks at a packet.
@@ -106,10 +106,9 @@ impl Conditions {
             match (owner, socket) {
                 // where there is none its owner is unknown, which equals nothing else
                 (Owner::Unknown { not }, Some(there)) => Truth::of(there == *not),
-                (Owner::Number(compared), Some(false)) => {
-                    Truth::of(compared.operator == crate::pfconf::address::Operator::NotEqual)
+                (Owner::Number(Compared { operator, .. }) | Owner::Named { operator, .. }, Some(false)) => {
+                    Truth::of(*operator == Operator::NotEqual)
                 }
-                (Owner::Named(name), Some(false)) => Truth::of(name.starts_with("!=")),
                 _ => Truth::Maybe(format!("the {word} of the socket {protocol} {local}")),
             }
         };

@@ -599,9 +599,53 @@ fn pf_conf_as_people_write_it() {
     assert!(error.message().starts_with(&format!("{} line 3: \"frob\" is not known", at("included"))), "{error}");
     write("included", &format!("include \"{}\"\n", at("included")));
     assert!(Conf::of_file(&dir.path().join("pf.conf")).unwrap_err().message().contains("include one another"));
+    // bytes that are not UTF-8 are possible in comments and in strings, as in pfctl(8), and nowhere else
+    std::fs::write(dir.path().join("included"), b"block in # \xe9\n").unwrap();
+    std::fs::write(dir.path().join("addresses"), b"# caf\xe9\n192.0.2.96/28\n").unwrap();
+    std::fs::write(dir.path().join("pf.conf"), [b"# \xff\xe9\npass label \"\xe9\"\n", text.as_bytes()].concat())
+        .unwrap();
+    assert!(Conf::of_file(&dir.path().join("pf.conf")).is_ok());
+    assert!(Conf::of_text(b"pass label \"\xe9\" # \xe9\n").is_ok());
+    assert!(Conf::of_text(b"pass label \xe9\n").is_err());
     write("pf.conf", "pass\ntable <t> file \"/nonexistent\"\n");
     let error = Conf::of_file(&dir.path().join("pf.conf")).unwrap_err();
     assert!(error.message().contains("pf.conf line 2: read /nonexistent"), "{error}");
+}
+
+/// What pfctl(8) refuses is not evaluated: a table in itself would have no end.
+#[test]
+fn tables_that_pfctl_refuses() {
+    for (text, why) in [
+        ("table <t> { <t> }\nblock in from <t>", "tables cannot contain tables"),
+        ("table <t> { <u> }\ntable <u> { <t> }", "tables cannot contain tables"),
+        ("table <t> { 10.0.0.1 - 10.0.0.9 }", "address ranges are not permitted inside tables"),
+        ("table <t> { (em0) }", "dynamic addresses are not permitted inside tables"),
+        ("table <t> { no-route }", "\"no-route\" is not permitted inside tables"),
+    ] {
+        let error = text.parse::<Conf>().unwrap_err();
+        assert!(error.message().contains(why), "{text}: {error}");
+    }
+}
+
+/// The ports of a rule, as pfctl(8) checks them, and as it counts `a:*`.
+#[test]
+fn ports_that_count() {
+    for (text, why) in [
+        ("pass proto tcp to port 90:80", "90 and 80 count down"),
+        ("pass proto tcp to port 90 >< 90", "90 and 90 count down"),
+        ("pass proto tcp to port 90 <> 80", "90 and 80 count down"),
+        ("rdr proto tcp to port 80 -> 10.0.0.2 port 90:80", "90:80 count down"),
+        ("rdr proto tcp to port 80:90 -> 10.0.0.2 port 65530:*", "65530:* end after 65535"),
+        ("rdr proto tcp to port > 80 -> 10.0.0.2 port 9000:*", "9000:* need one port or a range"),
+    ] {
+        let error = text.parse::<Conf>().unwrap_err();
+        assert!(error.message().contains(why), "{text}: {error}");
+    }
+    for (ports, asked, expected) in [("80:90", 85, 9005), ("80", 80, 9000), ("{ 80 90 }", 90, 9000)] {
+        let main = format!("rdr on em0 proto tcp to 192.0.2.1 port {ports} -> 10.0.0.2 port 9000:*");
+        let question = format!("em0 tcp 192.0.2.100 192.0.2.1:{asked}");
+        check(&main, &[(question.as_str(), format!("answered web 10.0.0.2:{expected}").as_str())]);
+    }
 }
 
 /// What pf looks at grows with the published jails, a rule for each call and those of each anchor.
@@ -614,7 +658,7 @@ fn what_is_looked_at_is_counted() {
     let after = ask(&world, "em0 tcp 192.0.2.100 192.0.2.1:9").looked;
     assert_eq!(after.anchors, 2, "one for rdr, one for the filter");
     assert!(after.rules > before.rules);
-    // the table of docs/architecture.md: two anchors a jail, and five rules
+    // the table of docs/decisions/anchors.md: two anchors and five rules for each jail
     let mut world = of(
         Release::V15,
         "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in all\npass out all\nanchor \"kport/*\"",
@@ -633,6 +677,22 @@ fn what_is_looked_at_is_counted() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever is between the quotes of a string, and wherever a string is.
+    #[test]
+    fn strings_are_printed_as_they_are_read(
+        parts in prop::collection::vec((prop::sample::select(vec![
+            "pass label", "pass tag", "pass tagged", "anchor", "rdr-anchor", "pass on", "pass user", "pass from", "pass os", "set skip on",
+            "pass proto tcp to port 80 nat-to 192.0.2.7 source-hash", "antispoof for", "ether pass on", "match probability", "pass route-to",
+        ]), prop::sample::select(vec!["\"", "'", ""]), "[ -~é]{0,6}"), 1..5)
+    ) {
+        let lines: Vec<String> = parts.iter().map(|(start, quote, text)| format!("{start} {quote}{text}{quote}\n")).collect();
+        if let Ok(conf) = lines.concat().parse::<Conf>() {
+            let printed = conf.to_string();
+            let again = printed.parse::<Conf>().unwrap_or_else(|error| panic!("{error}\n{lines:?}\n{printed}"));
+            prop_assert_eq!(&again, &conf, "{:?}\n{}", lines, printed);
+        }
+    }
 
     /// Whatever is read: printed and read again it is the same, a packet through it ends, and it is the same the next time.
     #[test]
@@ -705,6 +765,41 @@ fn line() -> impl Strategy<Value = String> {
         "-> (em0) static-port",
         "{",
         "binat-to 192.0.2.7",
+        // words of the language, signs and quotes where a name is expected
+        "from \"port\"",
+        "from { <t> \"any\" }",
+        "to <\"a $b\">",
+        "to (\"all:network\")",
+        "from \"-a\"",
+        "on \"any\"",
+        "on ! \"a\\\"b\"",
+        "user \"a b\"",
+        "user > root",
+        "group { != \"$x\" 7 >< 2 }",
+        "os \"a\\b\"",
+        "label \"a\\\\\" b\"",
+        "label 'a\"\\ '",
+        "label a\\\\b",
+        "tag \"$proto-$if-$dstport\"",
+        "tag \"$i$if\"",
+        "tagged \"$$proto\"",
+        "tag port",
+        // ports that count down, or are 0
+        "to port 0",
+        "to port 9:0",
+        "to port 90 >< 80",
+        "to port 9 <> 10",
+        "to port { 80:90 7 > 5 }",
+        "-> 10.0.0.2 port 9000:*",
+        "-> 10.0.0.2 port 65530:*",
+        "-> 10.0.0.2 port 0:5",
+        "-> 10.0.0.2 port 5:0",
+        "nat-to 192.0.2.7 port 0",
+        "nat-to 192.0.2.7 port 0:5 source-hash \"in\"",
+        "rdr-to { 10.0.0.2 <t> } port 9:9 source-hash 5",
+        "route-to { (em0 192.0.2.1) em1 } static-port",
+        "probability \".5%\"",
+        "probability 2e-1",
     ]);
     let start = prop::sample::select(vec![
         "pass",
@@ -724,7 +819,20 @@ fn line() -> impl Strategy<Value = String> {
         "anchor \"a\" {",
         "anchor {",
         "x = \"em0\"",
+        "x = \"'$x \\\" #\"",
         "pass on $x",
+        "pass label $x",
+        "ether pass on $x",
+        "ether anchor \"e\" {",
+        "anchor \"*\"",
+        "anchor \"a\\\"b\" {",
+        "nat-anchor \"a\\\"b\" c",
+        "anchor \"_1\"",
+        "table <\"a $b\"> { em0 \"in\" <t> }",
+        "table <t> { ! \"port:network\" www.example.org }",
+        "set skip on { \"any\" \"a\\\"b\" }",
+        "antispoof quick for { \"port\" (em1) }",
+        "\"pass\"",
     ]);
     (start, prop::collection::vec(words, 0..5)).prop_map(|(start, words)| format!("{start} {}", words.join(" ")))
 }

@@ -1,4 +1,4 @@
-//! scripts/install.sh puts in place what a C program is built with: shared and static, by way of pkg-config.
+//! scripts/install.sh installs what a C program is built with, shared and static, through pkg-config.
 
 use crate::support::cc;
 use crate::support::rig::files;
@@ -10,8 +10,17 @@ use std::process::Command;
 const ARGUMENTS: [&str; 3] = ["web", "10.0.0.2", "em0:8080:80"];
 const PRINTED: &str = "published em0:8080:80/tcp\nweb: tcp port 8080 on em0 -> 10.0.0.2 port 80\nunpublished web\n";
 
-/// Installs into a directory of its own.
-fn install(name: &str, options: &[&str]) -> PathBuf {
+/// Installs into a directory of its own, and returns it.
+pub fn install(name: &str, options: &[&str]) -> PathBuf {
+    let dest = cc::work_dir().join(name);
+    let mut sh = Command::new("sh");
+    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from(name)).args(options).env("DESTDIR", &dest);
+    cc::done(&mut sh);
+    dest
+}
+
+/// A directory with the files that cargo builds.
+fn from(name: &str) -> PathBuf {
     let from = cc::work_dir().join(format!("{name}-from"));
     fs::create_dir(&from).unwrap();
     let deps = cc::shared_library();
@@ -22,11 +31,25 @@ fn install(name: &str, options: &[&str]) -> PathBuf {
     ] {
         std::os::unix::fs::symlink(path, from.join(file)).unwrap();
     }
-    let dest = cc::work_dir().join(name);
+    from
+}
+
+/// How many sections of a file hold symbols or line tables.
+fn symbols(file: &Path) -> usize {
+    let sections = cc::text(&cc::done(Command::new("readelf").arg("-SW").arg(file)).stdout);
+    assert!(sections.contains(" .text "), "{sections}");
+    sections.lines().filter(|line| line.contains(" .debug_line ") || line.contains(" .symtab ")).count()
+}
+
+#[test]
+fn symbols_are_kept_if_asked_for_and_in_what_cargo_built() {
+    assert!(symbols(Path::new(env!("CARGO_BIN_EXE_kport"))) > 0);
+    let from = from("unstripped");
+    let dest = cc::work_dir().join("unstripped");
     let mut sh = Command::new("sh");
-    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from).args(options).env("DESTDIR", &dest);
-    cc::done(&mut sh);
-    dest
+    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from).env("DESTDIR", &dest).env("STRIP", "");
+    assert_eq!(cc::text(&cc::done(&mut sh).stderr), "");
+    assert!(symbols(&dest.join("usr/local/bin/kport")) > 0);
 }
 
 fn pkg_config(dest: &Path, arguments: &[&str]) -> Vec<String> {
@@ -72,6 +95,9 @@ fn a_program_is_built_and_run_with_the_shared_library() {
     }
     let version = cc::done(Command::new(dest.join("opt/kport/bin/kport")).arg("--version"));
     assert_eq!(cc::text(&version.stdout), concat!("kport ", env!("CARGO_PKG_VERSION"), "\n"));
+    for file in ["bin/kport", "lib64/libkport.so"] {
+        assert_eq!(symbols(&dest.join("opt/kport").join(file)), 0, "{file} is not stripped");
+    }
     let pc = fs::read_to_string(dest.join("pc/kport.pc")).unwrap();
     assert!(!pc.contains(cc::work_dir().to_str().unwrap()) && !pc.contains('@'), "{pc}");
 }
@@ -82,7 +108,7 @@ fn a_program_is_built_and_run_with_the_static_library() {
         return;
     }
     let dest = install("static", &["--prefix=/opt/kport", "--pkgconfigdir=/pc"]);
-    // the linker would take the shared one
+    // the linker would use the shared one
     fs::remove_file(dest.join("opt/kport/lib/libkport.so")).unwrap();
     let program = compile(&dest, &pkg_config(&dest, &["--cflags", "--libs", "--static"]));
     let needed = cc::text(&cc::done(Command::new("readelf").arg("-d").arg(&program)).stdout);
@@ -92,7 +118,7 @@ fn a_program_is_built_and_run_with_the_static_library() {
 }
 
 #[test]
-fn wrong_words_and_missing_files_are_told() {
+fn wrong_options_and_missing_files_are_errors() {
     let script = cc::root().join("scripts/install.sh");
     let output = Command::new("sh").arg(&script).arg("--prefux=/x").output().unwrap();
     assert_eq!(output.status.code(), Some(64));
@@ -116,7 +142,7 @@ fn what_was_installed_is_uninstalled_and_nothing_else() {
 }
 
 #[test]
-fn a_helper_for_another_machine_is_installed_without_completions() {
+fn a_helper_for_another_machine_is_installed_unstripped_without_completions() {
     let from = cc::work_dir().join("foreign-from");
     fs::create_dir(&from).unwrap();
     for file in ["libkport.so", "libkport.a", "kport"] {
@@ -127,5 +153,6 @@ fn a_helper_for_another_machine_is_installed_without_completions() {
     sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from).env("DESTDIR", &dest);
     let said = cc::text(&cc::done(&mut sh).stderr);
     assert!(said.contains("no completions were installed"), "{said}");
+    assert!(said.contains("strip cannot strip") && said.contains("with its symbols"), "{said}");
     assert!(dest.join("usr/local/bin/kport").is_file() && !dest.join("usr/local/share/zsh").exists());
 }

@@ -32,7 +32,7 @@ fn installed() -> String {
         let (_, rest) = script.split_once(from).unwrap_or_else(|| panic!("{from}: not in install.sh"));
         rest.split_once(to).unwrap().0.to_owned()
     };
-    assert!(script.contains("\nput 755 \"$from/kport\" \"$bindir\"\n"));
+    assert!(script.contains("\nput 755 \"$work/kport\" \"$bindir\"\n"));
     let prefix = value("\nprefix=", " ");
     value("\"${bindir:=", "}").replace("$prefix", &prefix) + "/kport"
 }

@@ -1,7 +1,10 @@
-//! What packagers get: the FreeBSD port's files are held to the sources, and its scripts are run.
+//! The FreeBSD port: its files agree with the sources and with scripts/install.sh, and its scripts are run.
 
+use crate::install::install;
 use crate::support::cc;
+use crate::support::rig::files;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ fn text(file: &str) -> String {
 
 #[test]
 fn the_crates_are_those_of_cargo_lock() {
-    // a copy, so that the tree is left as it is
+    // in a copy: the script writes into its directory
     let dir = tempfile::tempdir().unwrap();
     let there = dir.path().join("packaging/freebsd");
     fs::create_dir_all(&there).unwrap();
@@ -29,12 +32,12 @@ fn the_crates_are_those_of_cargo_lock() {
     if std::env::var_os("KPORT_BLESS").is_some() {
         fs::write(port("Makefile.crates"), &made).unwrap();
     }
-    assert_eq!(made, text("Makefile.crates"), "renew it: packaging/freebsd/crates.sh");
+    assert_eq!(made, text("Makefile.crates"), "update it: packaging/freebsd/crates.sh");
     assert!(made.contains("\tclap-4.") && !made.contains("kport-"), "{made}");
 }
 
 #[test]
-fn distinfo_takes_the_sums_of_the_lock_and_no_other() {
+fn distinfo_takes_the_sums_of_cargo_lock_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let there = dir.path().join("packaging/freebsd");
     fs::create_dir_all(&there).unwrap();
@@ -62,7 +65,11 @@ fn distinfo_takes_the_sums_of_the_lock_and_no_other() {
     );
     lock(&sum.replace('e', "f"));
     let other = run();
-    assert!(!other.status.success() && cc::text(&other.stderr).contains("not the sum"), "{}", cc::text(&other.stderr));
+    assert!(
+        !other.status.success() && cc::text(&other.stderr).contains("does not have the checksum"),
+        "{}",
+        cc::text(&other.stderr)
+    );
 }
 
 #[test]
@@ -73,16 +80,32 @@ fn the_port_is_of_this_version_and_installs_what_it_lists() {
         let name = line.rsplit('/').next().unwrap().trim_end_matches(".gz");
         // cinstall puts the library, the header and kport.pc
         let by_cargo_c = name.starts_with("libkport") || ["kport.h", "kport.pc"].contains(&name);
-        assert!(by_cargo_c || makefile.contains(name), "{line} is listed, and not installed");
+        assert!(by_cargo_c || makefile.contains(name), "{line} is listed, but not installed");
     }
     for example in ["examples/pf.conf", "examples/jail.conf"] {
         assert!(makefile.contains(example) && cc::root().join(example).is_file());
     }
+    // INSTALL_PROGRAM strips
+    assert!(makefile.contains("\t${INSTALL_PROGRAM} ${CARGO_TARGET_DIR}/*/release/kport "));
+    assert!(makefile.contains("\t${STRIP_CMD} ${STAGEDIR}${PREFIX}/lib/libkport.so.${DISTVERSION}\n"));
     let message = text("files/pkg-message.in");
     assert!(message.contains("kport setup") && message.contains("%%PREFIX%%/bin/kport publish --hook"), "{message}");
 }
 
-/// A file of the port as the ports tree makes it, with kport's place in a directory.
+#[test]
+fn the_port_installs_what_the_installer_does() {
+    let dest = install("port", &["--prefix=/usr/local", "--pkgconfigdir=/usr/local/libdata/pkgconfig"]);
+    let installed: BTreeSet<String> = files(&dest.join("usr/local")).into_iter().collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let (abi, _) = version.rsplit_once('.').unwrap();
+    let plist = text("pkg-plist").replace("%%ABI%%", abi).replace("%%VERSION%%", version);
+    // the periodic script and the examples belong to the port alone
+    let listed = plist.lines().filter(|line| !line.starts_with("etc/") && !line.starts_with("%%EXAMPLESDIR%%"));
+    let listed: BTreeSet<String> = listed.map(|line| line.trim_end_matches(".gz").to_owned()).collect();
+    assert_eq!(listed, installed);
+}
+
+/// A file of the port after the ports tree has filled in its variables; kport is installed in a directory.
 fn made(dir: &Path, file: &str) -> PathBuf {
     let path = dir.join(file.trim_end_matches(".in"));
     let text = text(&format!("files/{file}")).replace("%%PREFIX%%", dir.to_str().unwrap());
@@ -91,17 +114,17 @@ fn made(dir: &Path, file: &str) -> PathBuf {
     path
 }
 
-/// A program in place of kport that says what it is called with, and fails where there is a file "fail".
+/// A program in place of kport that prints its arguments, and fails if there is a file "fail".
 fn stand_in(dir: &Path) {
     fs::create_dir_all(dir.join("bin")).unwrap();
     let script = "#!/bin/sh\nhere=$(dirname \"$0\")\necho \"kport $*\"\n[ ! -e \"$here/fail\" ]\n";
-    // by a shell that is gone before anybody runs it
+    // a shell writes it and exits, so no descriptor is open for writing when it is run (ETXTBSY)
     let write = "printf '%s' \"$1\" >\"$2\"; chmod 755 \"$2\"";
     cc::done(Command::new("sh").args(["-c", write, "sh", script]).arg(dir.join("bin/kport")));
 }
 
 #[test]
-fn the_rc_script_restores_and_collects_and_never_fails_the_boot() {
+fn the_rc_script_restores_and_collects_and_never_fails() {
     let dir = tempfile::tempdir().unwrap();
     stand_in(dir.path());
     let script = made(dir.path(), "kport.in");
@@ -109,7 +132,7 @@ fn the_rc_script_restores_and_collects_and_never_fails_the_boot() {
     for line in ["# PROVIDE: kport", "# REQUIRE: pf", "# BEFORE: jail", "# KEYWORD: nojail"] {
         assert!(text.lines().any(|l| l == line), "{line}");
     }
-    // as much of rc.subr(8) as it takes
+    // the part of rc.subr(8) that the script uses
     let subr = dir.path().join("rc.subr");
     let played =
         "load_rc_config() { :; }\nwarn() { echo \"warn $*\"; }\nrun_rc_command() { eval \"\\${${1}_cmd}\"; }\n";
@@ -127,14 +150,14 @@ fn the_rc_script_restores_and_collects_and_never_fails_the_boot() {
     assert!(
         status == 0
             && said.contains("warn published ports were not restored")
-            && said.contains("warn nothing was collected"),
+            && said.contains("warn stale ports were not removed"),
         "{said}"
     );
     assert_eq!(run("gc").0, 1);
 }
 
 #[test]
-fn the_periodic_script_collects_where_it_is_enabled() {
+fn the_periodic_script_collects_if_enabled() {
     let dir = tempfile::tempdir().unwrap();
     stand_in(dir.path());
     let script = made(dir.path(), "410.kport-gc.in");
@@ -157,7 +180,7 @@ fn the_scripts_of_the_port_are_sound() {
         cc::done(Command::new("sh").arg("-n").arg(file));
     }
     if cc::has("shellcheck") {
-        // rc.subr(8) and periodic.conf(5) are FreeBSD's, and rc.subr reads the variables
+        // rc.subr(8) and periodic.conf(5) are not here, and rc.subr reads the variables
         let mut shellcheck = Command::new("shellcheck");
         let output = shellcheck.args(["-s", "sh", "-e", "SC1091,SC2034"]).args(&files).output().unwrap();
         assert!(output.status.success(), "{}", cc::text(&output.stdout));
@@ -165,7 +188,7 @@ fn the_scripts_of_the_port_are_sound() {
     assert_eq!(fs::metadata(port("crates.sh")).unwrap().permissions().mode() & 0o111, 0o111);
 }
 
-/// What is published on the registry has all that its tests read.
+/// The package on crates.io has every file that its tests read.
 #[test]
 fn the_package_has_what_the_tests_need() {
     let manifest = fs::read_to_string(cc::root().join("Cargo.toml")).unwrap();

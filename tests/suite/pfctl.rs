@@ -851,7 +851,7 @@ fn anchors_that_are_called_in_braces() {
     let read = pfctl(&standin).rulesets().unwrap();
     let held: Vec<(&str, String)> =
         read[1..].iter().map(|(path, conf)| (path.as_str(), conf.to_string().trim_end().to_owned())).collect();
-    let redirect = "pass in on em0 inet proto tcp from <bad> to any port = 9 rdr-to 10.0.0.9";
+    let redirect = "pass in on em0 inet proto tcp from <bad> to any port = 9 flags S/SA keep state rdr-to 10.0.0.9";
     // as the simulator counts them, which reads the text
     assert_eq!(held, [("_2/x", redirect.to_owned()), ("_2/_3/y/z", "block out all".to_owned())]);
     // and the redirect in it is somebody's

@@ -370,3 +370,39 @@ fn what_a_killed_run_has_left_is_in_nobodys_way() {
     assert!(status == 6 && said.contains("another kport setup"), "{status} {said}");
     assert!(etc.text() == "block all\n" && etc.file("rc.conf.kport-new").exists());
 }
+
+/// Latin-1 in comments and in strings, lines that end with CR and LF, a last line without a newline.
+#[test]
+fn no_byte_of_a_file_is_lost() {
+    let files: [(&str, &[u8]); 3] = [
+        ("pf.conf", b"# caf\xe9 \xff\r\nblock in all label \"\xe9\" # \xe9\npass out # \xe9"),
+        ("rc.conf", b"# caf\xe9\r\nhostname=\"\xe9\" # \xff"),
+        ("sysctl.conf", b"# caf\xe9\nkern.corefile=\xe9"),
+    ];
+    let etc = Etc::new("");
+    for (name, bytes) in files {
+        fs::write(etc.file(name), bytes).unwrap();
+    }
+    let (status, said) = etc.all(&["--write", "--host-access"]);
+    assert_eq!(status, 0, "{said}");
+    for (name, bytes) in files {
+        let written = fs::read(etc.file(name)).unwrap();
+        assert_eq!(fs::read(etc.file(&format!("{name}.before-kport"))).unwrap(), bytes);
+        assert!(written.len() > bytes.len() && String::from_utf8_lossy(&written).contains("# kport setup"), "{name}");
+    }
+    let written = fs::read(etc.file("pf.conf")).unwrap();
+    assert!(
+        written.starts_with(b"# caf\xe9 \xff\r\nnat-anchor") && written.ends_with(b"\npass out # \xe9"),
+        "{written:?}"
+    );
+    assert!(fs::read(etc.file("rc.conf")).unwrap().starts_with(files[1].1));
+    let (status, said) = etc.all(&["--write", "--host-access"]);
+    assert!(
+        status == 0 && said.matches("has what it needs").count() >= 2 && said.contains("has kport's lines"),
+        "{said}"
+    );
+    assert_eq!(etc.all(&["--undo"]).0, 0);
+    for (name, bytes) in files {
+        assert_eq!(fs::read(etc.file(name)).unwrap(), bytes, "{name}");
+    }
+}

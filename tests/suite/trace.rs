@@ -199,14 +199,14 @@ fn the_rules_that_pfctl_shows() {
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("pf is disabled: not looked at"), "{out}");
     // and what cannot be read is said, with where it is
-    pf.put("", "block in log all\npass out from (\n");
+    pf.put("", "block in log all\nreroute out from (\n");
     let (status, out, err) = kport.trace(&ssh);
     assert_eq!((status, out.as_str()), (Some(8), ""));
-    assert!(err.starts_with("kport: main ruleset: pf.conf line 2: ") && err.contains("pass out from"), "{err}");
+    assert!(err.starts_with("kport: main ruleset: pfctl line 2: ") && err.contains("reroute out from"), "{err}");
     pf.put("", "rdr-anchor \"rdr/*\"\n");
-    pf.put("rdr/db", "rdr on em0 inet proto tcp from any to any port = -> 10.1.0.2\n");
+    pf.put("rdr/db", "reroute on em0\n");
     let (status, _, err) = kport.trace(&ssh);
-    assert!(status == Some(8) && err.starts_with("kport: anchor rdr/db: pf.conf line 1: "), "{err}");
+    assert!(status == Some(8) && err.starts_with("kport: anchor rdr/db: pfctl line 1: "), "{err}");
 }
 
 #[test]

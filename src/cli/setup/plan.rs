@@ -1,26 +1,30 @@
-//! Where kport's lines belong in a pf.conf: text in, plan out.
+//! Where kport's lines belong in a pf.conf: bytes in, plan out.
 //!
 //! pf.conf(5) wants options, normalization, queueing, translation and filter rules in this order. Among the translation rules
-//! the first one that matches wins, so that kport's come behind those of the admin and of other managers. Among the filter rules
-//! the last one wins, or the first with `quick`; kport's own are quick, so that its line has to stand before any rule that ends
-//! the matter for everybody, and stands behind the rules that block where that is possible, for the sake of --no-quick.
+//! the first one that matches wins, so that kport's come after those of the admin and of other managers. Among the filter rules
+//! the last one wins, or the first with `quick`; kport's own are quick, so that its line has to come before any rule that ends
+//! the evaluation for everybody, and comes after the rules that block if that is possible, for the sake of --no-quick.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-/// What marks a line as one that kport has put there.
-pub const MARK: &str = "# kport setup";
+use kport::pfconf::{Outline, RuleKind, Statement, StatementKind};
 
-/// The calls of the main ruleset, in the order in which they must stand.
+use super::marks;
+
+/// The calls of the main ruleset, in the order in which they must be.
 const NAT: &str = "nat-anchor \"kport/*\"";
 const RDR: &str = "rdr-anchor \"kport/*\"";
 const FILTER: &str = "anchor \"kport/*\"";
+const CALLS: [(RuleKind, &str); 3] = [(RuleKind::Nat, NAT), (RuleKind::Rdr, RDR), (RuleKind::Filter, FILTER)];
 
-/// Lines that go behind one line of a file.
+/// Lines that go after one line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Insertion {
-    /// The number of the line that they go behind; 0 for the top of the file.
+    /// The number of the line that they go after; 0 for the top of the file.
     pub after: usize,
-    /// That line.
+    /// The bytes of the file that are before them.
+    at: usize,
+    /// The line that they go after.
     pub beside: String,
     /// What to put there, a line each.
     pub lines: Vec<&'static str>,
@@ -29,20 +33,13 @@ pub struct Insertion {
 /// What a file needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What goes where, from the top down; nothing where the lines are there, and where they have to be put by hand.
+    /// What goes where, from the top down; nothing if the lines are there, or have to be added by hand.
     pub insertions: Vec<Insertion>,
-    /// Why nobody but the admin can tell the right place.
+    /// Why only the admin knows the right place.
     pub by_hand: Vec<String>,
     /// What to know about the file.
     pub notes: Vec<String>,
     missing: Vec<&'static str>,
-}
-
-/// One statement of pf.conf(5).
-struct Statement {
-    first: usize,
-    last: usize,
-    words: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,124 +53,65 @@ enum Section {
     Unknown,
 }
 
-impl Statement {
-    fn word(&self, at: usize) -> &str {
-        self.words.get(at).map_or("", String::as_str)
-    }
+/// A statement of the main ruleset, with the rules in its braces if it has any.
+struct Top<'a> {
+    statement: &'a Statement,
+    kind: StatementKind,
+    /// The byte after it.
+    end: usize,
+}
 
-    fn has(&self, word: &str) -> bool {
-        self.words.iter().any(|w| w == word)
-    }
-
+impl Top<'_> {
     fn section(&self) -> Section {
-        if self.word(1) == "=" || self.word(0).contains('=') {
-            return Section::Anywhere;
-        }
-        match self.word(0) {
-            "table" | "load" => Section::Anywhere,
-            "set" | "ether" | "scrub" | "altq" | "queue" => Section::Before,
-            "nat" | "rdr" | "binat" | "nat-anchor" | "rdr-anchor" | "binat-anchor" | "no" => Section::Translation,
-            "pass" | "block" | "match" | "antispoof" | "anchor" => Section::Filter,
-            _ => Section::Unknown,
-        }
-    }
-
-    /// Whether it is one of kport's calls.
-    fn is(&self, line: &str) -> bool {
-        line.split_once(' ').is_some_and(|(call, path)| self.word(0) == call && self.word(1) == path.trim_matches('"'))
-    }
-
-    /// Whether a packet from anywhere to a published port may never be looked at behind this rule.
-    fn is_final(&self) -> bool {
-        let restricted = |word: &str| {
-            let mut rest = self.words.iter().skip_while(|w| *w != word).skip(1);
-            rest.next().is_some_and(|next| next != "any")
-        };
-        let limited = restricted("from") || restricted("to") || self.has("proto") || self.has("port");
-        self.has("quick")
-            && match self.word(0) {
-                "block" => !self.has("out") && !limited,
-                "pass" => !self.has("out") && !limited && !self.has("on"),
-                // not the rules that stand inside of it
-                "anchor" => self.words.iter().take_while(|w| *w != "{").any(|w| w == "quick"),
-                _ => false,
+        match self.kind {
+            StatementKind::Macro | StatementKind::Table | StatementKind::LoadAnchor => Section::Anywhere,
+            StatementKind::Option | StatementKind::Ether | StatementKind::Normalization | StatementKind::Queueing => {
+                Section::Before
             }
+            StatementKind::Call(RuleKind::Filter)
+            | StatementKind::Antispoof
+            | StatementKind::Block
+            | StatementKind::Pass
+            | StatementKind::Match => Section::Filter,
+            StatementKind::Translation | StatementKind::Call(_) => Section::Translation,
+            StatementKind::Include | StatementKind::Close | StatementKind::Unknown => Section::Unknown,
+        }
+    }
+
+    /// Whether kport's filter rules come after it: rules that block, and the anchors of others.
+    fn settles(&self) -> bool {
+        match self.kind {
+            StatementKind::Block => !self.statement.is_quick(),
+            kind => matches!(kind, StatementKind::Call(RuleKind::Filter) | StatementKind::Antispoof),
+        }
     }
 }
 
-/// Splits a file into statements: to the end of the line, unless a brace or a quote is open or a backslash joins the next one.
-fn statements(text: &str) -> Result<Vec<Statement>, String> {
-    let mut found: Vec<Statement> = vec![];
-    let mut words: Vec<String> = vec![];
-    let (mut word, mut depth, mut quote, mut comment) = (String::new(), 0usize, None, false);
-    let (mut line, mut first) = (1, 1);
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        if c == '\\' && quote.is_none() && characters.peek() == Some(&'\n') {
-            // a comment goes on as well (lgetc() of sbin/pfctl/parse.y)
-            characters.next();
-            line += 1;
-            continue;
-        }
-        let ends = quote.is_none() && (c.is_whitespace() || matches!(c, '{' | '}' | ',' | '=' | '(' | ')'));
-        if !comment && (ends || (c == '#' && quote.is_none())) && !word.is_empty() {
-            words.push(std::mem::take(&mut word));
-        }
-        match c {
-            '\n' => {
-                comment = false;
-                if depth == 0 && quote.is_none() && !words.is_empty() {
-                    found.push(Statement { first, last: line, words: std::mem::take(&mut words) });
-                }
-                line += 1;
-                if words.is_empty() && quote.is_none() {
-                    first = line;
-                }
-            }
-            _ if comment => {}
-            '"' | '\'' if quote.is_none() => quote = Some((c, line)),
-            _ if quote.is_some_and(|(open, _)| open == c) => {
-                quote = None;
-                words.push(std::mem::take(&mut word));
-            }
-            _ if quote.is_some() => word.push(c),
-            '#' => comment = true,
-            '{' => {
-                depth += 1;
-                words.push("{".to_owned());
-            }
-            '}' => depth = depth.checked_sub(1).ok_or(format!("line {line}: a brace is closed and none is open"))?,
-            '=' => words.push("=".to_owned()),
-            _ if ends => {}
-            _ => word.push(c),
+/// The statements of the main ruleset.
+fn tops(outline: &Outline) -> Vec<Top<'_>> {
+    let mut tops: Vec<Top<'_>> = vec![];
+    for statement in outline.statements.iter().filter(|statement| statement.depth == 0) {
+        match (statement.kind(), tops.last_mut()) {
+            (StatementKind::Close, Some(opened)) => opened.end = statement.bytes.end,
+            (kind, _) => tops.push(Top { statement, kind, end: statement.bytes.end }),
         }
     }
-    if let Some((_, open)) = quote {
-        return Err(format!("line {open}: a quote is not closed"));
-    }
-    if depth > 0 {
-        return Err(format!("line {first}: a brace is not closed"));
-    }
-    words.extend(Some(word).filter(|word| !word.is_empty()));
-    if !words.is_empty() {
-        found.push(Statement { first, last: line, words });
-    }
-    Ok(found)
+    tops
 }
 
 /// What `text` needs.
-pub fn plan(text: &str) -> Plan {
+pub fn plan(text: &[u8]) -> Plan {
     let mut plan = Plan::default();
-    let all = match statements(text) {
-        Ok(all) => all,
-        Err(why) => {
-            plan.missing = vec![NAT, RDR, FILTER];
-            plan.by_hand.push(why);
-            return plan;
-        }
-    };
-    plan.missing = [NAT, RDR, FILTER].into_iter().filter(|line| !all.iter().any(|s| s.is(line))).collect();
-    plan.notes = notes(&all);
+    let outline = Outline::of_text(text);
+    if let Some(broken) = &outline.broken {
+        plan.missing = CALLS.iter().map(|(_, line)| *line).collect();
+        plan.by_hand.push(broken.to_string());
+        return plan;
+    }
+    let all = tops(&outline);
+    let is_there = |kind| all.iter().any(|top| top.statement.calls_kport(kind));
+    plan.missing = CALLS.iter().filter(|(kind, _)| !is_there(*kind)).map(|(_, line)| *line).collect();
+    plan.notes = notes(&outline, &all);
     if plan.missing.is_empty() {
         return plan;
     }
@@ -181,31 +119,45 @@ pub fn plan(text: &str) -> Plan {
     if !plan.by_hand.is_empty() {
         return plan;
     }
-    let lines: Vec<&str> = text.lines().collect();
     let (translation, filter): (Vec<&str>, Vec<&str>) = plan.missing.iter().partition(|line| **line != FILTER);
-    let places = [(after_translation(&all, lines.len()), translation), (after_filter(&all, lines.len()), filter)];
-    for (after, missing) in places.into_iter().filter(|(_, missing)| !missing.is_empty()) {
-        let beside = after.checked_sub(1).and_then(|at| lines.get(at)).map_or("", |line| line.trim()).to_owned();
-        match plan.insertions.iter_mut().find(|insertion| insertion.after == after) {
+    let places = [(after_translation(&all, text), translation), (after_filter(&outline, &all, text), filter)];
+    for (at, missing) in places.into_iter().filter(|(_, missing)| !missing.is_empty()) {
+        match plan.insertions.iter_mut().find(|insertion| insertion.at == at) {
             Some(same) => same.lines.extend(missing),
-            None => plan.insertions.push(Insertion { after, beside, lines: missing }),
+            None => plan.insertions.push(Insertion { lines: missing, ..Insertion::at(at, text) }),
         }
+    }
+    let goes_on = text.ends_with(b"\\") || text.ends_with(b"\\\n");
+    if let Some(last) = plan.insertions.pop_if(|insertion| goes_on && insertion.at == text.len()) {
+        plan.insertions.clear();
+        plan.by_hand.push(format!("line {}: the backslash at its end joins what comes next to this line", last.after));
     }
     plan
 }
 
-fn by_hand(all: &[Statement]) -> Vec<String> {
+impl Insertion {
+    /// Nothing yet, after the line that ends at a byte.
+    fn at(at: usize, text: &[u8]) -> Insertion {
+        let lines = text[..at].split_inclusive(|byte| *byte == b'\n');
+        let beside = String::from_utf8_lossy(lines.clone().next_back().unwrap_or_default()).trim().to_owned();
+        Insertion { after: lines.count(), at, beside, lines: vec![] }
+    }
+}
+
+fn by_hand(all: &[Top<'_>]) -> Vec<String> {
     let mut why = vec![];
-    let first_filter = all.iter().position(|s| s.section() == Section::Filter).unwrap_or(all.len());
-    for (at, statement) in all.iter().enumerate() {
-        let (line, word) = (statement.first, statement.word(0));
-        match statement.section() {
-            Section::Unknown if word == "include" => {
+    let first_filter = all.iter().position(|top| top.section() == Section::Filter).unwrap_or(all.len());
+    for (at, top) in all.iter().enumerate() {
+        let line = top.statement.line;
+        match top.section() {
+            Section::Unknown if top.kind == StatementKind::Include => {
                 why.push(format!("line {line}: what it includes may have rules of any kind"))
             }
-            Section::Unknown => why.push(format!("line {line}: {word:?} is not known to kport setup")),
+            Section::Unknown => {
+                why.push(format!("line {line}: {:?} is not known to kport setup", top.statement.first()));
+            }
             Section::Translation if at > first_filter => {
-                why.push(format!("line {line}: a translation rule behind the filter rules"));
+                why.push(format!("line {line}: a translation rule after the filter rules"));
             }
             _ => {}
         }
@@ -213,84 +165,80 @@ fn by_hand(all: &[Statement]) -> Vec<String> {
     why
 }
 
-fn notes(all: &[Statement]) -> Vec<String> {
+fn notes(outline: &Outline, all: &[Top<'_>]) -> Vec<String> {
     let mut notes = vec![];
-    for skip in all.iter().filter(|s| s.word(0) == "set" && s.word(1) == "skip") {
-        let skipped: Vec<&str> = skip.words.iter().skip(3).map(String::as_str).filter(|word| *word != "{").collect();
-        for name in skipped {
+    for top in all {
+        let line = top.statement.line;
+        for name in top.statement.skipped() {
             notes.push(if name.starts_with("lo") {
-                format!("line {}: pf skips {name}, so that --host-access has no effect", skip.first)
+                format!("line {line}: pf skips {name}, so that --host-access has no effect")
             } else {
                 format!(
-                    "line {}: pf skips {name}: no port is published there, and jails behind it are not protected",
-                    skip.first
+                    "line {line}: pf skips {name}: no port is published there, and jails behind it are not protected"
                 )
             });
         }
     }
-    let filters = || all.iter().filter(|s| s.section() == Section::Filter);
-    let ours = filters().find(|s| s.is(FILTER));
+    let filters = || all.iter().filter(|top| top.section() == Section::Filter);
+    let before = filters().take_while(|top| !top.statement.calls_kport(RuleKind::Filter));
+    let ours = filters().find(|top| top.statement.calls_kport(RuleKind::Filter));
     if let Some(ours) = ours
-        && let Some(last) = filters().take_while(|s| s.first < ours.first).find(|s| s.is_final())
+        && let Some(last) = before.into_iter().find(|top| outline.ends_evaluation(top.statement))
     {
         notes.push(format!(
-            "line {}: {FILTER} is never reached by what line {} decides; move it in front of that",
-            ours.first, last.first
+            "line {}: {FILTER} is never evaluated for what line {} decides; move it before that line",
+            ours.statement.line, last.statement.line
         ));
     }
     notes
 }
 
-/// The line that the translation lines go behind.
-fn after_translation(all: &[Statement], end: usize) -> usize {
-    let first_filter = all.iter().position(|s| s.section() == Section::Filter);
-    if let Some(last) = all.iter().rfind(|s| s.section() == Section::Translation) {
-        return last.last;
+/// Where the line starts that a byte is in.
+fn line_start(text: &[u8], at: usize) -> usize {
+    text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1)
+}
+
+/// The byte at which the translation lines go.
+fn after_translation(all: &[Top<'_>], text: &[u8]) -> usize {
+    if let Some(last) = all.iter().rfind(|top| top.section() == Section::Translation) {
+        return last.end;
     }
-    match first_filter {
-        None => end,
-        Some(0) => all[0].first - 1,
-        Some(at) => all[at - 1].last,
+    match all.iter().position(|top| top.section() == Section::Filter) {
+        None => text.len(),
+        Some(0) => line_start(text, all[0].statement.bytes.start),
+        Some(at) => all[at - 1].end,
     }
 }
 
-/// The line that the filter line goes behind.
-fn after_filter(all: &[Statement], end: usize) -> usize {
-    let filters: Vec<&Statement> = all.iter().filter(|s| s.section() == Section::Filter).collect();
-    let open = filters.iter().position(|s| s.is_final()).unwrap_or(filters.len());
-    let settles =
-        |s: &&&Statement| (s.word(0) == "block" && !s.has("quick")) || matches!(s.word(0), "anchor" | "antispoof");
-    match (filters[..open].iter().rfind(settles), filters.first()) {
-        (Some(last), _) => last.last,
-        (None, Some(first)) => after_translation(all, end).max(first.first - 1),
-        (None, None) => after_translation(all, end),
+/// The byte at which the filter line goes.
+fn after_filter(outline: &Outline, all: &[Top<'_>], text: &[u8]) -> usize {
+    let filters: Vec<&Top<'_>> = all.iter().filter(|top| top.section() == Section::Filter).collect();
+    let open = filters.iter().position(|top| outline.ends_evaluation(top.statement)).unwrap_or(filters.len());
+    match (filters[..open].iter().rfind(|top| top.settles()), filters.first()) {
+        (Some(last), _) => last.end,
+        (None, Some(first)) => after_translation(all, text).max(line_start(text, first.statement.bytes.start)),
+        (None, None) => after_translation(all, text),
     }
 }
 
 impl Plan {
     /// The file with the lines in it.
-    pub fn applied(&self, text: &str) -> String {
-        let mut made = String::new();
-        let put = |made: &mut String, after: usize| {
-            for insertion in self.insertions.iter().filter(|insertion| insertion.after == after) {
-                for line in &insertion.lines {
-                    _ = writeln!(made, "{line} {MARK}");
-                }
-            }
-        };
-        put(&mut made, 0);
-        for (number, line) in (1..).zip(text.lines()) {
-            _ = writeln!(made, "{line}");
-            put(&mut made, number);
+    pub fn applied(&self, text: &[u8]) -> Vec<u8> {
+        let mut made = vec![];
+        let mut from = 0;
+        for insertion in &self.insertions {
+            made.extend(&text[from..insertion.at]);
+            marks::add(&mut made, insertion.lines.iter().copied());
+            from = insertion.at;
         }
+        made.extend(&text[from..]);
         made
     }
 }
 
-/// The file without the lines that [`Plan::applied`] has put there.
-pub fn undone(text: &str) -> String {
-    let ours = |line: &str| line.strip_suffix(MARK).is_some_and(|line| [NAT, RDR, FILTER].contains(&line.trim_end()));
-    text.split_inclusive('\n').filter(|line| !ours(line.trim_end())).collect()
+/// The file without the lines that [`Plan::applied`] has added.
+pub fn undone(text: &[u8]) -> Vec<u8> {
+    marks::removed(text, |line| CALLS.iter().any(|(_, call)| *call == line))
 }
 
 impl fmt::Display for Plan {
@@ -301,23 +249,23 @@ impl fmt::Display for Plan {
         for insertion in &self.insertions {
             match insertion.after {
                 0 => writeln!(f, "  at the top:")?,
-                after if insertion.beside.is_empty() => writeln!(f, "  behind line {after}:")?,
-                after => writeln!(f, "  behind line {after}, {}", insertion.beside)?,
+                after if insertion.beside.is_empty() => writeln!(f, "  after line {after}:")?,
+                after => writeln!(f, "  after line {after}, {}", insertion.beside)?,
             }
             for line in &insertion.lines {
                 writeln!(f, "    {line}")?;
             }
         }
         if !self.by_hand.is_empty() {
-            writeln!(f, "  kport cannot tell the right place:")?;
+            writeln!(f, "  kport does not know the right place:")?;
             for why in &self.by_hand {
                 writeln!(f, "    {why}")?;
             }
-            writeln!(f, "  put these lines there by hand:")?;
+            writeln!(f, "  add these lines by hand:")?;
             for line in &self.missing {
                 let place = match *line {
-                    FILTER => "behind your block rules, before any quick rule that would block the traffic",
-                    _ => "behind the last nat or rdr line, before the first filter rule",
+                    FILTER => "after your block rules, before any quick rule that would block the traffic",
+                    _ => "after the last nat or rdr line, before the first filter rule",
                 };
                 writeln!(f, "    {line}    {place}")?;
             }
@@ -333,14 +281,14 @@ impl fmt::Display for Plan {
 mod tests {
     use super::*;
 
-    /// The numbers of the lines that the two groups go behind.
+    /// The numbers of the lines that the two groups go after.
     fn places(text: &str) -> Vec<usize> {
-        plan(text).insertions.iter().map(|insertion| insertion.after).collect()
+        plan(text.as_bytes()).insertions.iter().map(|insertion| insertion.after).collect()
     }
 
     #[test]
     fn an_empty_file_gets_all_three() {
-        for text in ["", "# nothing\n", "\n\n"] {
+        for text in [&b""[..], b"# nothing\n", b"\n\n", b"# no newline", b"# caf\xe9 \xff\r\n"] {
             let plan = plan(text);
             assert_eq!(plan.insertions.len(), 1, "{text:?}");
             assert_eq!(plan.insertions[0].lines, [NAT, RDR, FILTER]);
@@ -350,16 +298,19 @@ mod tests {
 
     #[test]
     fn again_changes_nothing() {
-        let text = "set skip on lo\nblock in all\npass out quick\n";
+        let text = b"set skip on lo\nblock in all\npass out quick\n";
         let once = plan(text).applied(text);
         let again = plan(&once);
         assert!(again.missing.is_empty() && again.insertions.is_empty());
         assert_eq!(again.applied(&once), once);
         assert_eq!(undone(&once), text);
-        // a file whose last line does not end
-        assert_eq!(plan("block all").applied("block all").lines().count(), 4);
+        // a file whose last line has no newline
+        let once = plan(b"block all").applied(b"block all");
+        assert_eq!(once.iter().filter(|byte| **byte == b'\n').count(), 4);
+        assert!(plan(&once).missing.is_empty());
+        assert_eq!(undone(&once), b"block all");
         // lines that somebody else has written stay
-        let theirs = "rdr-anchor \"kport/*\"\nnat-anchor \"kport/*\" # mine\nanchor 'kport/*'\n";
+        let theirs = b"rdr-anchor \"kport/*\"\nnat-anchor \"kport/*\" # mine\nanchor 'kport/*'\n";
         assert!(plan(theirs).missing.is_empty());
         assert_eq!(undone(theirs), theirs);
     }
@@ -377,7 +328,7 @@ mod tests {
         );
         assert_eq!(places("# one \\\nblock quick all\nblock all\n"), [2, 3]);
         // a line that is there
-        let plan = plan("rdr-anchor \"kport/*\"\nblock all\n");
+        let plan = plan(b"rdr-anchor \"kport/*\"\nblock all\n");
         assert_eq!(plan.insertions[0].lines, [NAT]);
         assert_eq!(plan.insertions[1].lines, [FILTER]);
     }
@@ -390,7 +341,7 @@ mod tests {
         assert_eq!(places("block all\nanchor \"a\"\nanchor quick \"b\"\nblock all\n"), [0, 2]);
         assert_eq!(places("block all\npass quick all\nanchor \"a\"\n"), [0, 1]);
         assert_eq!(places("block in quick from any to any\n"), [0]);
-        let late = plan("nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock quick all\nanchor \"kport/*\"\n");
+        let late = plan(b"nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock quick all\nanchor \"kport/*\"\n");
         assert!(late.notes[0].contains("line 4") && late.notes[0].contains("line 3"), "{:?}", late.notes);
     }
 
@@ -398,27 +349,68 @@ mod tests {
     fn what_it_cannot_tell() {
         for (text, why) in [
             ("include \"/etc/pf.d/a\"\nblock all\n", "includes"),
-            ("block all\nnat on em0 -> (em0)\n", "behind the filter rules"),
+            ("block all\nnat on em0 -> (em0)\n", "after the filter rules"),
             ("blokc all\n", "\"blokc\""),
             ("x = \"a\nblock all\n", "a quote is not closed"),
-            ("block in from { 10.0.0.1\n", "a brace is not closed"),
-            ("block in from 10.0.0.1 }\n", "none is open"),
+            ("block in from { 10.0.0.1\n", "a { is not closed"),
+            ("pass \\\n", "line 1: the backslash"),
+            ("nat on em0 -> em0\n# \\", "line 2: the backslash"),
+            ("block in from 10.0.0.1 }\n", "no { that this } closes"),
         ] {
-            let plan = plan(text);
+            let plan = plan(text.as_bytes());
             assert!(plan.insertions.is_empty() && plan.by_hand[0].contains(why), "{text}: {plan:?}");
             let shown = plan.to_string();
             assert!([NAT, RDR, FILTER, "by hand"].iter().all(|line| shown.contains(line)), "{shown}");
-            assert_eq!(plan.applied(text).trim_end(), text.trim_end());
+            assert_eq!(plan.applied(text.as_bytes()), text.as_bytes());
         }
     }
 
     #[test]
     fn interfaces_that_pf_skips() {
-        let plan = plan("set skip on { lo0 bridge }\n");
+        let plan = plan(b"set skip on { lo0 bridge }\n");
         assert!(
             plan.notes[0].contains("--host-access") && plan.notes[1].contains("pf skips bridge"),
             "{:?}",
             plan.notes
         );
+    }
+
+    /// Whatever bytes are in comments and in quotes, and however lines end: they stay, and undo gives back the same file.
+    #[test]
+    fn no_byte_is_lost() {
+        let text =
+            b"# caf\xe9 \xe2\x82\r\next = \"em\xe90\" # \xff \\\n goes on\n\t block in all label \"\xe9 \\\" \" # \r\n\
+            anchor \"a\" { # \xe9\n pass in\n} # \xe9\npass out";
+        let plan = plan(text);
+        assert_eq!(plan.insertions.iter().map(|insertion| insertion.after).collect::<Vec<_>>(), [3, 7], "{plan:?}");
+        let once = plan.applied(text);
+        assert_eq!(
+            once.len(),
+            text.len() + CALLS.iter().map(|(_, line)| line.len() + 2 + marks::MARK.len()).sum::<usize>()
+        );
+        assert_eq!(undone(&once), text);
+        let lines: Vec<&[u8]> = once.split_inclusive(|byte| *byte == b'\n').collect();
+        assert_eq!(
+            [lines[3], lines[4], lines[9]].concat(),
+            format!("{NAT} {0}\n{RDR} {0}\n{FILTER} {0}\n", marks::MARK).as_bytes()
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn undo_gives_back_any_bytes(
+            parts in proptest::collection::vec(proptest::sample::select(vec![
+                &b"block all\n"[..], b"pass quick", b"\n", b"\r\n", b"# \xe9", b"\"", b" \\\n", b"anchor {\n", b"}\n", b"nat on em0 -> em0\n",
+                b"x = 1\n", b"\xff", b"set skip on lo\n", b"anchor \"kport/*\"\n", b"\t", b"$x", b"block all",
+            ]), 0..12),
+        ) {
+            let text = parts.concat();
+            let plan = plan(&text);
+            let once = plan.applied(&text);
+            proptest::prop_assert_eq!(undone(&once), &text[..], "{:?}", once);
+            if !plan.insertions.is_empty() {
+                proptest::prop_assert!(super::plan(&once).missing.is_empty(), "{:?}", once);
+            }
+        }
     }
 }

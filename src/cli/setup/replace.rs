@@ -1,5 +1,6 @@
 //! Files that are replaced together: each is written beside its place and checked, and only then all are put in place.
 
+use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -15,8 +16,8 @@ const MOST_BACKUPS: u32 = 100;
 pub struct Conf {
     /// Where it is, behind links.
     pub path: PathBuf,
-    /// What stands in it; nothing where there is none.
-    pub text: String,
+    /// Its bytes; none if there is no such file.
+    pub text: Vec<u8>,
     /// Whether there is one.
     exists: bool,
 }
@@ -30,7 +31,7 @@ impl Conf {
             Err(error) if is_link => return Err(Error::io(format_args!("read {}", path.display()), &error)),
             Err(_) => path.to_owned(),
         };
-        match fs::read_to_string(&path) {
+        match fs::read(&path) {
             Ok(text) => Ok(Conf { path, text, exists: true }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Conf::none(path)),
             Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
@@ -39,7 +40,12 @@ impl Conf {
 
     /// A file that is not there.
     pub fn none(path: PathBuf) -> Conf {
-        Conf { path, text: String::new(), exists: false }
+        Conf { path, text: vec![], exists: false }
+    }
+
+    /// What can be read of it as text. Bytes that are not UTF-8 are U+FFFD in it, so that it is for reading alone.
+    pub fn shown(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.text)
     }
 }
 
@@ -54,7 +60,7 @@ pub struct Change<'a> {
     /// As it was read.
     pub conf: &'a Conf,
     /// What it is to hold.
-    pub text: &'a str,
+    pub text: &'a [u8],
 }
 
 /// A file beside its place. It goes with this, and the backup with it, unless it was put in place.
@@ -125,14 +131,14 @@ impl<'a> Prepared<'a> {
             }
             Err(error) => return Err(error),
         }
-        file.write_all(self.change.text.as_bytes())?;
+        file.write_all(self.change.text)?;
         file.sync_all()
     }
 
     /// An editor may have been quicker.
     fn is_unchanged(&self) -> Result<()> {
         let Conf { path, text, exists } = self.change.conf;
-        let same = match fs::read_to_string(path) {
+        let same = match fs::read(path) {
             Ok(now) => *exists && now == *text,
             Err(error) => !exists && error.kind() == io::ErrorKind::NotFound,
         };
@@ -237,7 +243,7 @@ mod tests {
         fs::set_permissions(file("a"), fs::Permissions::from_mode(0o640)).unwrap();
         fs::write(file("c"), "old").unwrap();
         let confs = ["a", "b", "c"].map(|name| Conf::read(&file(name)).unwrap());
-        let changes = confs.each_ref().map(|conf| Change { checker: None, conf, text: "new" });
+        let changes = confs.each_ref().map(|conf| Change { checker: None, conf, text: b"new\xe9" });
         // what is beside the last one goes when everything was looked at
         let check = |change: &Change<'_>, new: &Path| {
             if change.conf.path.ends_with("c") {
@@ -254,7 +260,7 @@ mod tests {
 
         let said = replace(&changes, &|_, _| Ok(String::new())).unwrap();
         assert_eq!(said.lines().count(), 3);
-        assert!(["a", "b", "c"].iter().all(|name| fs::read_to_string(file(name)).unwrap() == "new"));
+        assert!(["a", "b", "c"].iter().all(|name| fs::read(file(name)).unwrap() == b"new\xe9"));
         // who was quicker wins
         let error = replace(&changes, &|_, _| Ok(String::new())).unwrap_err();
         assert!(error.kind() == Kind::Busy && error.message().contains("changed meanwhile"), "{error}");

@@ -1,11 +1,11 @@
 //! The lines that rc.conf(5) and sysctl.conf(5) need: text in, plan out. They go to the end of the file, where the last
 //! assignment wins, so that a line of the admin's is left as it is and counts again when kport's is taken out.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use kport::net::Interface;
 
-use super::plan::MARK;
+use super::marks;
 use super::shell::{self, Script};
 
 /// Which of the two a file is.
@@ -172,35 +172,25 @@ pub fn value(format: Format, text: &str, name: &str) -> Option<String> {
 
 impl Plan {
     /// The file with the lines in it.
-    pub fn applied(&self, text: &str) -> String {
+    pub fn applied(&self, text: &[u8]) -> Vec<u8> {
         let mut made = text.to_owned();
-        if !self.lines.is_empty() && !made.is_empty() && !made.ends_with('\n') {
-            made.push('\n');
-        }
-        for line in &self.lines {
-            _ = writeln!(made, "{line} {MARK}");
-        }
+        marks::add(&mut made, self.lines.iter().map(String::as_str));
         made
     }
 }
 
-/// The file without the lines that [`Plan::applied`] has put there. A line whose value somebody has changed is theirs.
-pub fn undone(format: Format, text: &str) -> String {
-    let ours = |line: &str| {
-        let Some(line) = line.trim_end().strip_suffix(MARK) else { return false };
-        let line = line.trim_end();
-        match format {
-            Format::Rc => {
-                RC.iter().any(|name| line == Setting::new(*name, "YES").line(format))
-                    || line
-                        .strip_prefix(WAN)
-                        .and_then(|rest| rest.strip_prefix("=\"")?.strip_suffix('"'))
-                        .is_some_and(|name| name.parse::<Interface>().is_ok())
-            }
-            Format::Sysctl => SYSCTL.iter().any(|(name, value)| line == Setting::new(*name, *value).line(format)),
+/// The file without the lines that [`Plan::applied`] has added. A line whose value somebody has changed is theirs.
+pub fn undone(format: Format, text: &[u8]) -> Vec<u8> {
+    marks::removed(text, |line| match format {
+        Format::Rc => {
+            RC.iter().any(|name| line == Setting::new(*name, "YES").line(format))
+                || line
+                    .strip_prefix(WAN)
+                    .and_then(|rest| rest.strip_prefix("=\"")?.strip_suffix('"'))
+                    .is_some_and(|name| name.parse::<Interface>().is_ok())
         }
-    };
-    text.split_inclusive('\n').filter(|line| !ours(line)).collect()
+        Format::Sysctl => SYSCTL.iter().any(|(name, value)| line == Setting::new(*name, *value).line(format)),
+    })
 }
 
 /// The variables of rc.conf(5) that kport sets to YES.
@@ -261,27 +251,30 @@ mod tests {
         for text in ["", "hostname=a\n", "pf_enable=\"NO\"\n", "#pf_enable=YES\n"] {
             let plan = rc(text);
             assert_eq!(plan.lines, BOTH, "{text}");
-            let once = plan.applied(text);
-            assert_eq!(rc(&once), Plan { notes: vec![], ..Plan::default() }, "{once}");
-            assert_eq!(undone(Format::Rc, &once), text);
+            let once = plan.applied(text.as_bytes());
+            let shown = std::str::from_utf8(&once).unwrap();
+            assert_eq!(rc(shown), Plan { notes: vec![], ..Plan::default() }, "{shown}");
+            assert_eq!(undone(Format::Rc, &once), text.as_bytes());
         }
         assert_eq!(rc("pf_enable=NO\n").notes, ["line 1: pf_enable is \"NO\"; the last line wins"]);
         assert_eq!(rc("pf_enable=yes gateway_enable='On'\n"), Plan::default());
         assert_eq!(rc("pf_enable=YES\npf_enable=NO\n").lines, BOTH);
-        assert_eq!(
-            rc("a=b").applied("a=b"),
-            "a=b\npf_enable=\"YES\" # kport setup\ngateway_enable=\"YES\" # kport setup\n"
-        );
+        // bytes that are not UTF-8, and a last line without a newline
+        let text = b"# caf\xe9\na=\"\xff\"";
+        let once = rc(&String::from_utf8_lossy(text)).applied(text);
+        assert!(once.starts_with(text) && once.ends_with(b"\ngateway_enable=\"YES\" # kport setup\n"), "{once:?}");
+        assert_eq!(rc(&String::from_utf8_lossy(&once)), Plan::default());
+        assert_eq!(undone(Format::Rc, &once), text);
     }
 
     #[test]
     fn what_is_changed_afterwards_is_not_undone() {
         let theirs =
-            "pf_enable=\"NO\" # kport setup\nother=\"YES\" # kport setup\n ipv6_cpe_wanif=\"em0\" # kport setup\n";
+            b"pf_enable=\"NO\" # kport setup\nother=\"YES\" # kport setup\n ipv6_cpe_wanif=\"em0\" # kport setup\n";
         assert_eq!(undone(Format::Rc, theirs), theirs);
         assert_eq!(
-            undone(Format::Rc, "ipv6_cpe_wanif=\"em0\" # kport setup\nipv6_cpe_wanif=\"em0\"\n"),
-            "ipv6_cpe_wanif=\"em0\"\n"
+            undone(Format::Rc, b"ipv6_cpe_wanif=\"em0\" # kport setup\nipv6_cpe_wanif=\"em0\"\n"),
+            b"ipv6_cpe_wanif=\"em0\"\n"
         );
     }
 
@@ -319,10 +312,11 @@ mod tests {
         for text in
             ["", "# net.pf.filter_local=1\n", "net.pf.filter_local=1\nnet.pf.filter_local: 0 # no\n", "nonsense\n"]
         {
-            let made = of(text).applied(text);
-            assert!(made.ends_with("net.pf.filter_local=1 # kport setup\n"), "{made}");
-            assert_eq!(of(&made), Plan::default());
-            assert_eq!(undone(Format::Sysctl, &made), text);
+            let made = of(text).applied(text.as_bytes());
+            let shown = std::str::from_utf8(&made).unwrap();
+            assert!(shown.ends_with("net.pf.filter_local=1 # kport setup\n"), "{shown}");
+            assert_eq!(of(shown), Plan::default());
+            assert_eq!(undone(Format::Sysctl, &made), text.as_bytes());
         }
         for text in ["net.pf.filter_local=1\n", " net.pf.filter_local : \"1\"  # yes\n"] {
             assert_eq!(of(text), Plan::default(), "{text}");

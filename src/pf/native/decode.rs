@@ -140,6 +140,7 @@ pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Op
             *rule.effects = effects(loaded, &rule.action, rule_flag, addresses, &mut unknown)?;
         }
     }
+    rule.effects.max_pkt_size = later("max_pkt_size") as u16;
     rule.effects.rtable = u32::try_from(number("rtableid")? as u32 as i32).ok();
     if let Ok(what) = loaded.string("unknown") {
         unknown.add(what.to_owned());
@@ -176,7 +177,6 @@ fn effects(
         keep: Some(keep).filter(|_| *action == Action::Pass && keep_state != 0),
         // the number is the field's bytes, which are in network order
         divert: Some(u16::from_be(divert as u16)).filter(|port| *port != 0),
-        max_pkt_size: later("max_pkt_size") as u16,
         ..Effects::default()
     };
     // before 15 a rule had one pool

@@ -7,9 +7,11 @@
 //!
 //! A run of pf, after whose end tickets start anew, is known by the boot and by `hostid`, a random number that each attach of pf
 //! takes; not by `since`, which is the difference of two clocks that tick apart. With `set hostid` every run has the same number,
-//! and DIOCCHANGERULE raises only the ticket of the active ruleset, which the next load may then give once more. Against both,
-//! the checksum of the main ruleset has to be the same as well. One case is left: under a set `hostid` pf is unloaded and loaded
-//! within one boot, and then another process gives one of kport's own anchors as many loads and rules as it had from this one.
+//! so the checksum of the main ruleset, which pf computes at each load, has to be the same as well. DIOCCHANGERULE raises only the
+//! ticket of the active ruleset, which the next load may then give once more, and leaves the checksum alone: rules that differ
+//! under one checksum are not remembered. Two cases are left. The first is that the rules are read for the first time between such
+//! a change and a load of the same file. The other is that under a set `hostid` pf is unloaded and loaded within one boot, and
+//! then another process gives one of kport's own anchors as many loads and rules as it had from this one.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

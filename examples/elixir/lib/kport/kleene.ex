@@ -1,15 +1,15 @@
 defmodule Kport.Kleene do
   @moduledoc """
-  What Kleene's daemon calls in place of its own rules for published ports.
+  What Kleene's daemon calls instead of its own rules for published ports.
 
   * `start/3` after a container's network is set up and before `jail -c`, and again when a network is connected or disconnected while
     it runs: the set is replaced in one transaction;
-  * `stop/2` in `Container.cleanup_container/1`, which a stop and the end of the process both reach;
+  * `stop/2` in `Container.cleanup_container/1`, which runs after a stop and after the end of the process;
   * `boot/1` when the daemon starts;
-  * `check/1` where `validate_pubports/1` is.
+  * `check/1` in place of `validate_pubports/1`.
 
-  Ports are `PublishedPort` structs or maps, as they are. A call returns within 4 s, below the 5 s of `GenServer.call`, unless the
-  options say another `timeout_ms`.
+  Ports are `PublishedPort` structs or maps, unchanged. A call returns within 4 s, less than the 5 s of `GenServer.call`, unless the
+  options have another `timeout_ms`.
   """
 
   @fields [:interfaces, :host_port, :container_port, :protocol, :ip_address, :ip_address6]
@@ -17,7 +17,7 @@ defmodule Kport.Kleene do
 
   @type ports :: [map]
 
-  @doc "Publishes a container's ports, all of them or none. Without ports, what it had published goes."
+  @doc "Publishes all ports of a container, or none. An empty list unpublishes."
   @spec start(String.t(), ports, map) :: :ok | {:error, String.t()}
   def start(container_id, ports, options \\ %{})
 
@@ -27,17 +27,17 @@ defmodule Kport.Kleene do
     Kport.publish_kleene(container_id, encode(ports), below_call(options)) |> answer()
   end
 
-  @doc "Takes a container's ports away; a container that has none is fine."
+  @doc "Unpublishes the ports of a container. It is not an error if there are none."
   @spec stop(String.t(), map) :: :ok | {:error, String.t()}
   def stop(container_id, options \\ %{}), do: Kport.unpublish(container_id, below_call(options)) |> answer()
 
-  @doc "Loads what pf lost, and drops what belongs to containers that are gone."
+  @doc "Loads rules that pf has lost, and removes the ports of containers that are gone."
   @spec boot(map) :: :ok | {:error, String.t()}
   def boot(options \\ %{}) do
     with :ok <- Kport.restore(below_call(options)) |> answer(), do: Kport.gc(below_call(options)) |> answer()
   end
 
-  @doc "Whether ports can be published, before a container is made."
+  @doc "Checks ports before a container is created."
   @spec check(ports) :: :ok | {:error, String.t()}
   def check([]), do: :ok
   def check(ports), do: Kport.check_kleene(encode(ports)) |> answer()
@@ -47,7 +47,7 @@ defmodule Kport.Kleene do
   defp answer({:ok, _}), do: :ok
   defp answer({:error, {_status, message}}), do: {:error, message}
 
-  @doc "The records as JSON; texts, lists of texts and nothing else is in them."
+  @doc "The records as JSON. They hold only strings and lists of strings."
   @spec encode(ports) :: String.t()
   def encode(ports), do: "[" <> Enum.map_join(ports, ",", &record/1) <> "]"
 

@@ -88,7 +88,7 @@ fn owner_of(owner: Option<&Owner>) -> Value {
         None => (0, [0, 0]),
         Some(Owner::Number(compared)) => (op(compared.operator), [compared.a, compared.b]),
         Some(Owner::Unknown { not }) => (if *not { 3 } else { 2 }, [u32::MAX, 0]),
-        Some(Owner::Named(name)) => panic!("{name} is not what a kernel has"),
+        Some(Owner::Named { name, .. }) => panic!("{name} is not what a kernel has"),
     };
     Value::List(List::new().with("uid", Value::Numbers(ids.map(u64::from).to_vec())).with("op", number(op)))
 }

@@ -1,0 +1,59 @@
+//! The lines that kport setup adds to a file, and how they are found again. Every other byte of the file stays.
+
+/// The end of a line that kport has added.
+pub const MARK: &str = "# kport setup";
+
+/// The end of the first of them, if the line before it had no newline: it gets one, and loses it again with kport's lines.
+const MARK_AND_NEWLINE: &str = "# kport setup (and the newline before)";
+
+/// Adds lines to what there is of a file.
+pub fn add<'a>(text: &mut Vec<u8>, lines: impl IntoIterator<Item = &'a str>) {
+    let mut mark = MARK;
+    for line in lines {
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+            mark = MARK_AND_NEWLINE;
+        }
+        text.extend(format!("{line} {mark}\n").bytes());
+        mark = MARK;
+    }
+}
+
+/// The file without kport's lines: those with the mark, if they are still `ours` without it.
+pub fn removed(text: &[u8], ours: impl Fn(&str) -> bool) -> Vec<u8> {
+    let mut left = vec![];
+    let mut joined = None;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let words = std::str::from_utf8(line).unwrap_or_default().trim_end();
+        let of = |mark: &str| words.strip_suffix(mark).is_some_and(|line| ours(line.trim_end()));
+        if of(MARK_AND_NEWLINE) {
+            joined = Some(left.len());
+        } else if !of(MARK) {
+            left.extend(line);
+        }
+    }
+    // what somebody has added since starts on a line of its own
+    if joined == Some(left.len()) && left.ends_with(b"\n") {
+        left.pop();
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_is_removed() {
+        for text in [&b""[..], b"a\n", b"a", b"\n", b"caf\xe9 # \xff\r\n", b"\r\n\xe9"] {
+            let mut made = text.to_owned();
+            add(&mut made, ["x", "y"]);
+            assert!(made.ends_with(b"\ny # kport setup\n") && made.starts_with(text), "{made:?}");
+            assert_eq!(removed(&made, |line| line == "x" || line == "y"), text);
+            made.extend(b"more");
+            let ends = if text.is_empty() || text.ends_with(b"\n") { &b""[..] } else { b"\n" };
+            assert_eq!(removed(&made, |line| line == "x" || line == "y"), [text, ends, b"more"].concat());
+        }
+        assert_eq!(removed(b"z # kport setup\nx\n", |line| line == "x"), b"z # kport setup\nx\n");
+    }
+}
