@@ -17,9 +17,9 @@ use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::ptr;
 
+use crate::container::kleene;
 use crate::error::Error;
 use crate::host;
-use crate::kleene;
 use crate::publisher::{self, Unobserved};
 use crate::spec::{self, Spec};
 

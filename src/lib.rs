@@ -23,26 +23,26 @@
 //! The modules are storeys: each uses those before it.
 //!
 //! 1. [`error`]; [`net`] and [`name`]: words that may stand in a rule.
-//! 2. [`spec`]: the grammar; [`kleene`]: the records of Kleene. [`options`] and [`publication`]: how, and what, is published.
+//! 2. [`spec`]: the grammar. [`options`] and [`publication`]: how, and what, is published.
 //! 3. [`rule`]: a typed rule of pf. [`rules`]: all rules of a publication, decided in one place.
 //! 4. [`host`]: what the system knows, behind the trait [`Host`](host::Host). [`pfconf`]: the text of pf.conf(5).
 //! 5. [`pf`]: the firewall, behind the trait [`Firewall`](pf::Firewall). [`trace`]: packets sent through rules.
 //! 6. [`conflict`], [`readiness`] and [`store`]: who else has a port, whether pf looks at it, what is recorded.
-//! 7. [`publisher`]: the transactions. [`doctor`]: why a published port could be dead.
-//! 8. [`session`]: which firewall, which directory, how long.
+//! 7. [`publisher`]: the transactions. [`managers`]: what each jail manager does. [`doctor`]: why a published port could be dead.
+//! 8. [`session`]: which firewall, which directory, how long. [`container`]: CNI, OCI and Kleene's records.
 //! 9. [`ffi`], the C ABI, and the helper `kport`: nothing uses them.
 //!
 //! `docs/architecture.md` has the way of a publish through them, and where something new goes.
 
 mod child;
 pub mod conflict;
+pub mod container;
 pub mod doctor;
 pub mod error;
 pub mod ffi;
-#[doc(hidden)]
-pub mod files;
+mod files;
 pub mod host;
-pub mod kleene;
+pub mod managers;
 pub mod name;
 pub mod net;
 pub mod options;

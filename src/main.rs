@@ -8,13 +8,13 @@ use clap::Parser;
 use kport::error::{Error, Kind, Result};
 
 use cli::args::{Cli, Command, USAGE};
-use cli::{change, cni, diagnose, hook, import, inspect, metrics, oci, output, session, setup, trace};
+use cli::{change, container, diagnose, hook, import, inspect, metrics, output, session, setup, trace};
 
 fn main() -> ExitCode {
     if let Err(error) = session::refuse_borrowed_rights() {
         return failed(&error);
     }
-    let cli = match Cli::try_parse_from(cni::command_line()).and_then(Cli::checked) {
+    let cli = match Cli::try_parse_from(container::command_line()).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => {
             let is_answer = !error.use_stderr();
@@ -30,14 +30,7 @@ fn main() -> ExitCode {
             };
         }
     };
-    if let Command::Cni = cli.command {
-        // its errors are for a program, which reads them from standard output
-        return cni::run(&cli.global);
-    }
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
+    run(cli).unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &Error) -> ExitCode {
@@ -45,8 +38,10 @@ fn failed(error: &Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.kind().number()).unwrap_or(u8::MAX))
 }
 
-fn run(Cli { global, command }: Cli) -> Result<()> {
-    match command {
+fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
+    let done = match command {
+        // has statuses of its own
+        Command::Cni => return Ok(container::cni(&global)),
         Command::Parse(args) => inspect::parse(&args),
         Command::Rules(args) => inspect::rules(&global, &args),
         Command::Publish(args) => change::publish(&global, &args),
@@ -57,13 +52,13 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::Import(args) => import::run(&global, &args),
         Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
-        Command::OciHook => oci::run(&global),
-        Command::Cni => unreachable!("answered in main"),
+        Command::OciHook => container::oci_hook(&global),
         Command::Gc(args) => change::gc(&global, &args),
         Command::Metrics => metrics::run(&global),
         Command::Completions { shell } => inspect::completions(shell),
         Command::Help { word } => inspect::help(word.as_deref()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 const _: () = assert!(Kind::Internal as i32 <= u8::MAX as i32);

@@ -9,6 +9,7 @@
 //! targets/10.0.0.2/NAME       NAME's record has redirects that lead to 10.0.0.2
 //! jids/7/NAME                 NAME's record is of jail number 7
 //! damaged/                    records that could not be read, kept for the admin
+//! cni/NAME.json, cni/lock     documents of a room above (the attachments of the CNI plugin), and their lock
 //! ```
 //!
 //! One file for each jail, not one for all: what a publish costs does not grow with the number of jails, and a damaged
@@ -17,6 +18,7 @@
 //! boot (it carries the boot's id), and what the kernel lost in a crash it need not remember either.
 
 mod dir;
+mod documents;
 mod entries;
 mod lock;
 mod records;
@@ -32,6 +34,7 @@ use crate::files::{make_dir, names_in, replace_file, touch};
 use crate::name::{Anchor, JailName};
 use crate::publication::{Publication, Redirect};
 
+pub use documents::Documents;
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;

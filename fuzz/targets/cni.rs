@@ -1,52 +1,72 @@
-//! Any bytes as what a container runtime says on standard input: read or refused, field by field. The readers are the helper's, not
-//! the library's; they are built in here from where they are, without the command line.
+//! Any bytes as what a container runtime gives the CNI plugin on standard input, through each command, with the simulator: each is
+//! answered or refused, and `DEL` removes what `ADD` has published.
 
 #![no_main]
-#![allow(dead_code)]
 
-use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
-use kport::spec;
+use kport::container::cni;
+use kport::container::{Overrides, Program};
+use kport::error::Result;
+use kport::host::Fixed;
+use kport::managers::Environment;
+use kport::publisher::{Observer, Outcome, Unobserved};
+use kport::session::{Backend, Session, Settings};
 use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
 
-#[path = "../../src/cli"]
-mod cli {
-    pub mod args {
-        /// What of the command line a configuration may say otherwise.
-        #[derive(Clone)]
-        pub struct Global {
-            pub backend: Option<kport::session::Backend>,
-            pub state_dir: Option<std::path::PathBuf>,
-            pub timeout: std::time::Duration,
-        }
+static STATE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+
+/// A host of its own, whatever state directory and backend the document has.
+struct Runtime;
+
+impl Program for Runtime {
+    fn session(&self, _: Overrides) -> Result<Session> {
+        let host: Fixed = r#"{
+            "gateway": { "inet": "em0", "inet6": "em0" },
+            "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24", "2001:db8::1/64" ] } ],
+            "jails": [ { "jid": 7, "name": "blue", "vnet": true } ],
+            "sysctls": { "net.inet.ip.forwarding": 1, "net.inet6.ip6.forwarding": 1 },
+            "boot_id": "first"
+        }"#
+        .parse()?;
+        let state_dir = Some(STATE.path().to_owned());
+        Session::new(&Settings { backend: Backend::Sim, state_dir, ..Settings::default() }, Box::new(host))
     }
-    pub mod cni {
-        pub mod code;
-        pub mod environment;
-        pub mod fields;
-        pub mod mapping;
-        pub mod network;
-        pub mod previous;
+
+    fn observer(&self) -> &dyn Observer {
+        &Unobserved
     }
+
+    fn report(&self, _: &Session, _: &Outcome) {}
 }
 
-use cli::cni::network::{Network, Version};
-use cli::cni::{mapping, previous};
+fn run(command: &str, bytes: &[u8]) -> std::result::Result<Option<Value>, Value> {
+    let variables = |name: &str| match name {
+        "CNI_COMMAND" => Some(command.to_owned()),
+        "CNI_CONTAINERID" => Some("c0ffee".to_owned()),
+        "CNI_IFNAME" => Some("eth0".to_owned()),
+        "CNI_NETNS" => Some("blue".to_owned()),
+        _ => None,
+    };
+    let answer = cni::answer(&Environment(&variables), &|_| Ok(bytes.to_vec()), &Runtime);
+    if let Err(error) = &answer {
+        let details = error["details"].as_str().expect("an error has details");
+        assert!(!details.is_empty() && !details.contains(char::is_control), "{error}");
+        assert_ne!(error["code"], 999, "{error}");
+    }
+    answer
+}
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(network) = Network::read(bytes) else { return };
-    _ = network.overrides();
-    _ = network.valid_attachments();
-    if let Some(result) = network.previous() {
-        _ = previous::addresses(result, "eth0");
-        for version in Version::ALL {
-            _ = previous::as_version(result, version).to_string();
-        }
+    _ = run("VERSION", bytes);
+    let added = run("ADD", bytes);
+    for command in ["CHECK", "STATUS", "GC"] {
+        _ = run(command, bytes);
     }
-    let Ok(publishing) = network.publishing() else { return };
-    let Ok(mappings) = network.mappings(publishing.place) else { return };
-    let mappings: BTreeSet<_> = mappings.into_iter().collect();
-    if let Ok(Some(made)) = mapping::spec(&mappings) {
-        assert_eq!(spec::parse(&made.to_string()).expect("what is written out can be read"), made);
-    }
+    let Ok(result) = added else { return };
+    assert!(result.is_some_and(|result| result["cniVersion"].is_string()));
+    assert_eq!(run("DEL", bytes), Ok(None));
+    let session = Runtime.session(Overrides::default()).unwrap();
+    assert_eq!(session.publisher(&Unobserved).unwrap().list(None).unwrap(), []);
 });

@@ -3,7 +3,7 @@
 #![no_main]
 
 use kport::error::Kind;
-use kport::kleene;
+use kport::container::kleene;
 use kport::spec;
 use libfuzzer_sys::fuzz_target;
 

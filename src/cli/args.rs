@@ -5,9 +5,11 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use kport::managers::{self, Exports};
 use kport::name::JailName;
 use kport::net::{Interface, PortRange, Protocol};
 use kport::options::Source;
@@ -212,21 +214,6 @@ pub struct SetupArgs {
     pub sysctl: PathBuf,
 }
 
-/// A manager that publishes ports itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Manager {
-    /// rdr.conf of a jail
-    Bastille,
-    /// The directories of conf/boot/expose of a jail
-    Appjail,
-    /// pot.conf of a pot
-    Pot,
-    /// config.json of a jail
-    Iocage,
-    /// ~cbsd/etc/pfrdr.conf
-    Cbsd,
-}
-
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// Publish them, each jail's in one transaction, instead of printing
@@ -235,8 +222,8 @@ pub struct ImportArgs {
     /// The jail [default: the one that the path or the file names]
     #[arg(short, long, value_name = "JAIL")]
     pub jail: Option<JailName>,
-    #[arg(value_name = "MANAGER")]
-    pub manager: Manager,
+    #[arg(value_name = "MANAGER", value_parser = exports())]
+    pub manager: Exports,
     /// Its files; - for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -388,6 +375,15 @@ impl Cli {
         };
         Err(Cli::command().error(kind, text))
     }
+}
+
+/// The managers that publish ports by themselves, by their words.
+fn exports() -> impl TypedValueParser<Value = Exports> {
+    let known = || managers::ALL.into_iter().filter_map(|manager| Some((manager.name(), manager.exports()?)));
+    let words = known().map(|(name, exports)| PossibleValue::new(name).help(exports.files));
+    PossibleValuesParser::new(words).try_map(move |word| {
+        known().find(|(name, _)| *name == word).map(|(_, exports)| exports).ok_or("unknown manager")
+    })
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

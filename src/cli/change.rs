@@ -3,12 +3,11 @@
 use kport::error::{Error, Kind, Result};
 use kport::name::JailName;
 use kport::publisher::{Outcome, Publisher, Request};
-
 use kport::spec::{self, HostPorts};
 
 use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
 use super::hook;
-use super::output::{Shown, complain, document, print};
+use super::output::{self, Shown, complain, document, print};
 use super::request::{of_kleene, request};
 use super::session::{host, session};
 use super::show;
@@ -40,7 +39,7 @@ pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
 fn hook_request(global: &Global, args: &PublishArgs) -> Result<Request> {
     let host = host(global)?;
     let (name, specs) = hook::words(args.request.words());
-    let caller = hook::Caller::of_process((name, args.jid), &*host)?;
+    let caller = hook::caller((name, args.jid), &*host)?;
     caller.check_started(&*host)?;
     let mut of_caller = RequestArgs { jail: caller.jail.clone(), ..args.request.clone() };
     of_caller.specs = specs.into_iter().map(str::to_owned).collect();
@@ -83,7 +82,7 @@ fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<
     let words = jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
     let stopped = || -> Result<()> {
         let (name, specs) = hook::words(words);
-        let caller = hook::Caller::of_process((name, jid), &*host(global)?)?;
+        let caller = hook::caller((name, jid), &*host(global)?)?;
         if !specs.is_empty() {
             let spec = spec::parse(&specs.join(" "))?;
             return change(global, Report::Nothing, |publisher| {
@@ -118,14 +117,7 @@ fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> R
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     let outcome = act(&session.publisher(&observer)?)?;
-    if outcome.changed && !session.firewall.redirects_packets() {
-        complain(&kport::pf::files::NOTICE);
-    }
-    if !global.quiet {
-        for note in &outcome.notes {
-            complain(note);
-        }
-    }
+    output::outcome(&*session.firewall, &outcome, global.quiet);
     match report {
         Report::Nothing => Ok(()),
         Report::Ports => print(&show::redirects(&outcome.redirects)),

@@ -7,11 +7,21 @@ use std::time::Instant;
 
 use clap::error::ContextValue;
 use kport::error::{Error, Result, printable};
-use kport::publisher::{Observer, Phase};
+use kport::pf::Firewall;
+use kport::pf::files::NOTICE;
+use kport::publisher::{Observer, Outcome, Phase};
 
 /// A line on standard error.
 pub fn complain(what: &dyn Display) {
     _ = writeln!(io::stderr(), "kport: {}", lines(&what.to_string()));
+}
+
+/// The notes of a change, and that no packet is redirected, if that is so.
+pub fn outcome(firewall: &dyn Firewall, outcome: &Outcome, quiet: bool) {
+    if outcome.changed && !firewall.redirects_packets() {
+        complain(&NOTICE);
+    }
+    outcome.notes.iter().filter(|_| !quiet).for_each(|note| complain(note));
 }
 
 /// What clap says: help and version on standard output, errors on standard error. Returns the text.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use kport::container::kleene;
 use kport::error::{Error, Result};
-use kport::kleene;
 use kport::options::{Limits, Options};
 use kport::publication;
 use kport::publisher::Request;

@@ -27,10 +27,8 @@ pub(super) enum Token {
     Word(String),
     /// What stood in quotes; it is never a keyword.
     Quoted(String),
-    /// `{`, `!=`, `->` and the like.
+    /// `{`, `!=`, `->` and the others.
     Sign(&'static str),
-    /// A character that has no meaning.
-    Stray(char),
 }
 
 impl Token {
@@ -39,7 +37,7 @@ impl Token {
         match self {
             Token::Word(word) => word,
             Token::Sign(sign) => sign,
-            Token::Quoted(_) | Token::Stray(_) => "",
+            Token::Quoted(_) => "",
         }
     }
 
@@ -48,7 +46,6 @@ impl Token {
         match self {
             Token::Word(text) | Token::Quoted(text) => text.clone(),
             Token::Sign(sign) => (*sign).to_owned(),
-            Token::Stray(c) => c.to_string(),
         }
     }
 }
@@ -269,8 +266,12 @@ impl<'a> Lexer<'a> {
                 Next::Token(token) => {
                     match token.bare() {
                         "{" => depth += 1,
-                        // one that closes nothing ends an anchor's rules
-                        "}" => depth = depth.saturating_sub(1),
+                        "}" if depth > 0 => depth -= 1,
+                        // one that is alone ends an anchor's rules
+                        "}" if !tokens.is_empty() => {
+                            self.skip_line();
+                            return fail(&start, "there is no { that this } closes".into());
+                        }
                         _ => {}
                     }
                     tokens.push(token);
@@ -349,7 +350,7 @@ impl<'a> Lexer<'a> {
             return Ok(Next::Token(Token::Sign(sign)));
         }
         if !starts_word(byte) {
-            return Ok(Next::Token(Token::Stray(char::from(byte))));
+            return Err(format!("the character {:?} has no meaning here", char::from(byte)).into());
         }
         let mut word = vec![byte];
         let mut next = self.char();

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::lex::{Files, Read, Statement, Token};
 use super::rule::{Action, Rule, RuleKind};
 use super::words::Words;
-use super::{Conf, How, operands, path::Called, statements};
+use super::{Conf, operands, path::Called};
 use crate::error::{Error, Result};
 
 /// What a statement is, by its first words.
@@ -138,23 +138,8 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Reads a text by itself: a file that it includes is not read.
-    pub fn of_text(text: &[u8]) -> Outline {
-        statements::outline(text, How::default())
-    }
-
-    /// Reads a file, and those that it includes, as [`Conf::of_file`] does.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be read.
-    pub fn of_file(path: &Path) -> Result<Outline> {
-        let text = read_file(path)?;
-        Ok(statements::outline(&text, How { name: &path.display().to_string(), files: FROM_DISK }))
-    }
-
     /// The rules that come of a statement; none if it was not read.
-    fn rules<'a>(&'a self, statement: &'a Statement) -> impl Iterator<Item = &'a Rule> {
+    pub(super) fn rules<'a>(&'a self, statement: &'a Statement) -> impl Iterator<Item = &'a Rule> {
         let ruleset = self.conf.rulesets.get(&statement.path).into_iter().flatten();
         ruleset.filter(|rule| rule.origin.line == statement.line && rule.origin.file == statement.file)
     }
@@ -194,108 +179,4 @@ fn read_named(name: &str) -> Read<Vec<u8>> {
 /// A file as it is.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| Error::io(format_args!("read {}", path.display()), &error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outline(text: &[u8]) -> Outline {
-        Outline::of_text(text)
-    }
-
-    /// What each statement is, and its bytes.
-    fn parts(text: &[u8]) -> Vec<(StatementKind, usize, usize, &[u8])> {
-        let outline = outline(text);
-        assert_eq!(outline.broken, None);
-        outline.statements.iter().map(|s| (s.kind(), s.line, s.depth, &text[s.bytes.clone()])).collect()
-    }
-
-    #[test]
-    fn statements_have_their_bytes() {
-        use StatementKind::*;
-        let text = b"# caf\xe9\nx = \"{ 1 \\\n 2 }\"\n\n  set skip on lo0 # \xff\r\n\\\nscrub in\nnat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n\
-            rdr-anchor \"kport/*\"\nanchor \"a\" {\n  block in quick\n anchor in {\n}\n}\n$x \nantispoof for em0\nfrob\npass label \"\xe9\"";
-        assert_eq!(
-            parts(text),
-            [
-                (Macro, 2, 0, &b"x = \"{ 1 \\\n 2 }\"\n"[..]),
-                (Option, 5, 0, b"set skip on lo0 # \xff\r\n"),
-                (Normalization, 7, 0, b"scrub in\n"),
-                (Translation, 8, 0, b"nat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n"),
-                (Call(RuleKind::Rdr), 11, 0, b"rdr-anchor \"kport/*\"\n"),
-                (Call(RuleKind::Filter), 12, 0, b"anchor \"a\" {\n"),
-                (Block, 13, 1, b"block in quick\n"),
-                (Call(RuleKind::Filter), 14, 1, b"anchor in {\n"),
-                (Close, 15, 1, b"}\n"),
-                (Close, 16, 0, b"}\n"),
-                (Unknown, 17, 0, b"$x \n"),
-                (Antispoof, 18, 0, b"antispoof for em0\n"),
-                (Unknown, 19, 0, b"frob\n"),
-                (Pass, 20, 0, b"pass label \"\xe9\""),
-            ]
-        );
-        let outline = outline(text);
-        let refused: Vec<bool> = outline.statements.iter().map(|s| s.refused.is_some()).collect();
-        assert_eq!(refused.iter().filter(|refused| **refused).count(), 2, "{outline:?}");
-        assert!(refused[10] && refused[12]);
-        assert_eq!(outline.statements[1].skipped(), ["lo0"]);
-        assert!(outline.statements[4].calls_kport(RuleKind::Rdr) && !outline.statements[4].calls_kport(RuleKind::Nat));
-        // the rules that came of them, and where they say that they are
-        let rules: Vec<usize> = outline.statements.iter().map(|s| outline.rules(s).count()).collect();
-        assert_eq!(rules, [0, 0, 0, 2, 1, 1, 1, 1, 0, 0, 0, 2, 0, 1]);
-        for statement in &outline.statements {
-            for rule in outline.rules(statement) {
-                let origin = &rule.origin;
-                assert_eq!((&*origin.file, origin.line), (&*statement.file, statement.line));
-                assert!(!origin.text.is_empty());
-            }
-        }
-    }
-
-    #[test]
-    fn an_included_file_has_its_own_name() {
-        let read = |name: &str| -> Read<Vec<u8>> {
-            match name {
-                "a" => Ok(b"x = em1\n\nblock in \\\n on $x".to_vec()),
-                _ => Err("there is none".into()),
-            }
-        };
-        let text = b"pass\ninclude \"a\" # \xe9\ninclude \"b\"\npass on $x\n";
-        let outline = statements::outline(text, How { name: "main", files: Some(&read) });
-        let found: Vec<_> = outline.statements.iter().map(|s| (&*s.file, s.line, s.bytes.clone())).collect();
-        assert_eq!(
-            found,
-            [
-                ("main", 1, 0..5),
-                ("main", 2, 5..21),
-                ("a", 1, 0..8),
-                ("a", 3, 9..26),
-                ("main", 3, 21..33),
-                ("main", 4, 33..44)
-            ]
-        );
-        assert!(outline.statements[4].refused.as_ref().is_some_and(|why| why == "there is none"));
-        let rules: Vec<_> = outline.conf.rules().iter().map(|rule| (&*rule.origin.file, rule.origin.line)).collect();
-        assert_eq!(rules, [("main", 1), ("a", 3), ("main", 4)]);
-    }
-
-    #[test]
-    fn what_breaks_a_text() {
-        for (text, line, why) in [
-            ("pass\nblock label \"a\nb\n", 2, "a quote is not closed"),
-            ("pass\npass in from { 10.0.0.1\n", 2, "a { is not closed"),
-            ("pass\n\npass on $x\npass\n", 3, "macro x is not defined"),
-            ("anchor {\npass\n", 2, "the } of an anchor is missing"),
-            ("pass\n}\npass\n", 2, "there is no { that this } closes"),
-        ] {
-            let broken = outline(text.as_bytes()).broken.unwrap();
-            assert_eq!((broken.line, &*broken.why), (line, why), "{text}");
-        }
-        // an anchor whose own line is not understood has its rules all the same
-        let outline = outline(b"anchor frob frob {\n block quick\n}\nblock quick\n");
-        assert_eq!(outline.broken, None);
-        let ends: Vec<bool> = outline.statements.iter().map(|s| outline.ends_evaluation(s)).collect();
-        assert_eq!(ends, [false, false, false, true]);
-    }
 }

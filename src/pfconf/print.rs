@@ -280,7 +280,6 @@ pub(super) fn written(tokens: &[Token]) -> String {
         Token::Word(word) if is_word(word) => word.clone(),
         Token::Word(text) | Token::Quoted(text) => quoted(text),
         Token::Sign(sign) => (*sign).to_owned(),
-        Token::Stray(c) => c.to_string(),
     };
     tokens.iter().map(one).collect::<Vec<_>>().join(" ")
 }
@@ -449,7 +448,7 @@ mod tests {
     }
 
     /// Any string that can be written: no newline, no backslash at its end.
-    fn text() -> impl Strategy<Value = String> {
+    fn text() -> BoxedStrategy<String> {
         prop_oneof![
             "[ -~\té]{0,8}",
             prop::sample::select(vec![
@@ -458,24 +457,28 @@ mod tests {
             .prop_map(str::to_owned),
         ]
         .prop_filter("a backslash at its end", |text| !text.ends_with('\\'))
+        .boxed()
     }
 
-    fn name() -> impl Strategy<Value = String> {
+    fn name() -> BoxedStrategy<String> {
         prop_oneof![
             "[a-z][a-z0-9_.+-]{0,6}[0-9]",
             prop::sample::select(vec!["port", "any", "self", "em0"]).prop_map(str::to_owned)
         ]
+        .boxed()
     }
 
-    fn address(family: Family) -> impl Strategy<Value = IpAddr> {
-        any::<u128>().prop_map(move |bits| match family {
-            Family::Inet => IpAddr::from(Ipv4Addr::from(bits as u32)),
-            Family::Inet6 => IpAddr::from(Ipv6Addr::from(bits)),
-        })
+    fn address(family: Family) -> BoxedStrategy<IpAddr> {
+        any::<u128>()
+            .prop_map(move |bits| match family {
+                Family::Inet => IpAddr::from(Ipv4Addr::from(bits as u32)),
+                Family::Inet6 => IpAddr::from(Ipv6Addr::from(bits)),
+            })
+            .boxed()
     }
 
     /// An address of a rule of this family, but not `any`.
-    fn operand(family: Family) -> impl Strategy<Value = Operand> {
+    fn operand(family: Family) -> BoxedStrategy<Operand> {
         let part = prop::sample::select(vec![Part::Address, Part::Network, Part::Broadcast, Part::Peer]);
         let bits = prop::option::of(0..=32_u8);
         prop_oneof![
@@ -491,9 +494,10 @@ mod tests {
                 .prop_map(Operand::Table),
             "[a-z]{1,4}\\.[a-z]{2,3}".prop_map(Operand::Named),
         ]
+        .boxed()
     }
 
-    fn number<N: Copy + std::fmt::Debug + PartialOrd + Arbitrary>() -> impl Strategy<Value = (Operator, N, N)> {
+    fn number<N: Copy + Arbitrary<Strategy: 'static> + 'static>() -> BoxedStrategy<(Operator, N, N)> {
         let operators = [
             Operator::Between,
             Operator::Outside,
@@ -504,23 +508,25 @@ mod tests {
             Operator::Greater,
             Operator::AtLeast,
         ];
-        (prop::sample::select(operators.to_vec()), any::<N>(), any::<N>())
+        (prop::sample::select(operators.to_vec()), any::<N>(), any::<N>()).boxed()
     }
 
-    fn ports() -> impl Strategy<Value = Ports> {
-        (number::<u16>(), any::<bool>()).prop_map(|((operator, a, b), range)| {
-            let (low, high) = (a.min(b), a.max(b));
-            match operator {
-                Operator::Between | Operator::Outside if low < high => {
-                    Compared { operator: if range { Operator::Range } else { operator }, a: low, b: high }
+    fn ports() -> BoxedStrategy<Ports> {
+        (number::<u16>(), any::<bool>())
+            .prop_map(|((operator, a, b), range)| {
+                let (low, high) = (a.min(b), a.max(b));
+                match operator {
+                    Operator::Between | Operator::Outside if low < high => {
+                        Compared { operator: if range { Operator::Range } else { operator }, a: low, b: high }
+                    }
+                    Operator::Between | Operator::Outside => Compared { operator: Operator::Equal, a, b: 0 },
+                    _ => Compared { operator, a, b: 0 },
                 }
-                Operator::Between | Operator::Outside => Compared { operator: Operator::Equal, a, b: 0 },
-                _ => Compared { operator, a, b: 0 },
-            }
-        })
+            })
+            .boxed()
     }
 
-    fn owner() -> impl Strategy<Value = Owner> {
+    fn owner() -> BoxedStrategy<Owner> {
         let operators = vec![Operator::Equal, Operator::NotEqual, Operator::Less, Operator::AtLeast];
         prop_oneof![
             number::<u32>().prop_map(|(operator, a, b)| {
@@ -533,49 +539,52 @@ mod tests {
                 named.then_some(Owner::Named { operator, name })
             }),
         ]
+        .boxed()
     }
 
-    fn side(family: Family) -> impl Strategy<Value = Side> {
+    fn side(family: Family) -> BoxedStrategy<Side> {
         let special = prop::sample::select(vec![Operand::NoRoute, Operand::UrpfFailed]);
         let address = prop_oneof![operand(family), special];
-        (prop::option::of((any::<bool>(), address)), prop::option::of(ports())).prop_map(|(address, ports)| {
-            let (not, address) = address.unwrap_or((false, Operand::Any));
-            Side { not, address, ports }
-        })
+        (prop::option::of((any::<bool>(), address)), prop::option::of(ports()))
+            .prop_map(|(address, ports)| {
+                let (not, address) = address.unwrap_or((false, Operand::Any));
+                Side { not, address, ports }
+            })
+            .boxed()
     }
 
-    fn a_pool(family: Family, ports: BoxedStrategy<(u16, u16)>) -> impl Strategy<Value = Pool> {
+    fn a_pool(family: Family, ports: BoxedStrategy<(u16, u16)>) -> BoxedStrategy<Pool> {
         let one = operand(family).prop_map(|address| PoolAddress { interface: None, address: Some(address) });
         let kinds = prop_oneof![
             prop::sample::select(vec![PoolKind::Single, PoolKind::Bitmask, PoolKind::Random, PoolKind::RoundRobin]),
             text().prop_map(PoolKind::SourceHash),
         ];
-        (prop::collection::vec(one, 1..3), ports, kinds, any::<[bool; 3]>()).prop_map(
-            |(addresses, ports, kind, [sticky, endpoint_independent, prefer_ipv6_nexthop])| {
+        (prop::collection::vec(one, 1..3), ports, kinds, any::<[bool; 3]>())
+            .prop_map(|(addresses, ports, kind, [sticky, endpoint_independent, prefer_ipv6_nexthop])| {
                 let several = |at: &PoolAddress| at.address.as_ref().is_some_and(Operand::is_several);
                 let kind = match kind {
                     PoolKind::Single if addresses.len() > 1 || addresses.iter().any(several) => PoolKind::RoundRobin,
                     kind => kind,
                 };
                 Pool { addresses, ports, kind, sticky, endpoint_independent, prefer_ipv6_nexthop, ..Pool::default() }
-            },
-        )
+            })
+            .boxed()
     }
 
     /// Pools that change the source, and pools that change the destination.
-    fn sources(family: Family) -> impl Strategy<Value = Pool> {
+    fn sources(family: Family) -> BoxedStrategy<Pool> {
         let ports =
             prop_oneof![Just(PROXY_PORTS), (1..=u16::MAX).prop_map(|port| (port, port)), (0..9_u16, 9..=u16::MAX),];
         let statically = a_pool(family, Just((0, 0)).boxed()).prop_map(|pool| Pool { static_port: true, ..pool });
-        prop_oneof![a_pool(family, ports.boxed()), statically]
+        prop_oneof![a_pool(family, ports.boxed()), statically].boxed()
     }
 
-    fn targets(family: Family) -> impl Strategy<Value = Pool> {
-        a_pool(family, prop_oneof![any::<u16>().prop_map(|port| (port, 0)), (0..9_u16, 9..=u16::MAX)].boxed())
+    fn targets(family: Family) -> BoxedStrategy<Pool> {
+        a_pool(family, prop_oneof![any::<u16>().prop_map(|port| (port, 0)), (0..9_u16, 9..=u16::MAX)].boxed()).boxed()
     }
 
     /// What a rule of translation may have.
-    fn translation(family: Family) -> impl Strategy<Value = Rule> {
+    fn translation(family: Family) -> BoxedStrategy<Rule> {
         let kinds = prop_oneof![
             sources(family).prop_map(|pool| (RuleKind::Nat, Some(pool))),
             targets(family).prop_map(|pool| (RuleKind::Rdr, Some(pool))),
@@ -591,20 +600,20 @@ mod tests {
         ];
         let on = prop::option::of((any::<bool>(), text().prop_filter("a name", |name| !name.is_empty())));
         let protocols = prop::option::of(1..=u8::MAX);
-        (actions, on, protocols, side(family), side(family), prop::option::of(text()), any::<bool>()).prop_map(
-            move |(action, on, protocol, from, to, tag, log)| {
+        (actions, on, protocols, side(family), side(family), prop::option::of(text()), any::<bool>())
+            .prop_map(move |(action, on, protocol, from, to, tag, log)| {
                 let mut rule = Rule::new(Origin::default(), action);
                 (rule.log, rule.tag) = (log, tag.filter(|tag| !tag.contains('$')));
                 rule.when.on = on.map(|(not, name)| On { not, name });
                 (rule.when.family, rule.when.protocol) = (Some(family), protocol);
                 (rule.when.from, rule.when.to) = (from, to);
                 rule
-            },
-        )
+            })
+            .boxed()
     }
 
     /// What a filter rule may have.
-    fn filter(family: Family) -> impl Strategy<Value = Rule> {
+    fn filter(family: Family) -> BoxedStrategy<Rule> {
         let actions = prop_oneof![
             Just(Action::Pass),
             Just(Action::Block),
@@ -663,11 +672,12 @@ mod tests {
                 }
                 rule
             })
+            .boxed()
     }
 
-    fn rule() -> impl Strategy<Value = Rule> {
+    fn rule() -> BoxedStrategy<Rule> {
         let families = prop::sample::select(vec![Family::Inet, Family::Inet6]);
-        families.prop_flat_map(|family| prop_oneof![translation(family), filter(family)])
+        families.prop_flat_map(|family| prop_oneof![translation(family), filter(family)]).boxed()
     }
 
     proptest! {

@@ -1,19 +1,20 @@
 //! The statements of a file, one after the other: settings, tables, macros, anchors in braces; rules are read in `conditions`.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::address::{OfInterface, Operand, Part};
 use super::conditions::{self, Defaults};
 use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
 use super::operands::{self, host};
-use super::outline::{Broken, Outline, StatementKind};
+use super::outline::{Broken, FROM_DISK, Outline, StatementKind, read_file};
 use super::path::Called;
 use super::rule::{Action, Keep, Origin, Rule, RuleKind};
 use super::table::Table;
 use super::words::{Words, end};
 use super::{Conf, How, as_network};
-use crate::error::quoted;
+use crate::error::{Result as Outcome, quoted};
 
 /// The most anchors in anchors (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
@@ -60,8 +61,25 @@ pub(super) fn read_output(text: &str) -> Conf {
     reader.made
 }
 
+impl Outline {
+    /// Reads a text by itself: a file that it includes is not read.
+    pub fn of_text(text: &[u8]) -> Outline {
+        outline(text, How::default())
+    }
+
+    /// Reads a file, and those that it includes, as [`Conf::of_file`] does.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn of_file(path: &Path) -> Outcome<Outline> {
+        let text = read_file(path)?;
+        Ok(outline(&text, How { name: &path.display().to_string(), files: FROM_DISK }))
+    }
+}
+
 /// The statements with their places. One that is refused is passed over, unless what is a statement after it is unknown then.
-pub(super) fn outline(text: &[u8], how: How<'_>) -> Outline {
+fn outline(text: &[u8], how: How<'_>) -> Outline {
     let mut reader = Reader::new(text, how, false);
     let mut statements = vec![];
     let mut broken = None;
@@ -472,4 +490,108 @@ fn enter(table: &mut Table, not: bool, operand: Operand) -> Read<()> {
         None => table.others.push((not, operand)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outline(text: &[u8]) -> Outline {
+        Outline::of_text(text)
+    }
+
+    /// What each statement is, and its bytes.
+    fn parts(text: &[u8]) -> Vec<(StatementKind, usize, usize, &[u8])> {
+        let outline = outline(text);
+        assert_eq!(outline.broken, None);
+        outline.statements.iter().map(|s| (s.kind(), s.line, s.depth, &text[s.bytes.clone()])).collect()
+    }
+
+    #[test]
+    fn statements_have_their_bytes() {
+        use StatementKind::*;
+        let text = b"# caf\xe9\nx = \"{ 1 \\\n 2 }\"\n\n  set skip on lo0 # \xff\r\n\\\nscrub in\nnat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n\
+            rdr-anchor \"kport/*\"\nanchor \"a\" {\n  block in quick\n anchor in {\n}\n}\n$x \nantispoof for em0\nfrob\npass label \"\xe9\"";
+        assert_eq!(
+            parts(text),
+            [
+                (Macro, 2, 0, &b"x = \"{ 1 \\\n 2 }\"\n"[..]),
+                (Option, 5, 0, b"set skip on lo0 # \xff\r\n"),
+                (Normalization, 7, 0, b"scrub in\n"),
+                (Translation, 8, 0, b"nat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n"),
+                (Call(RuleKind::Rdr), 11, 0, b"rdr-anchor \"kport/*\"\n"),
+                (Call(RuleKind::Filter), 12, 0, b"anchor \"a\" {\n"),
+                (Block, 13, 1, b"block in quick\n"),
+                (Call(RuleKind::Filter), 14, 1, b"anchor in {\n"),
+                (Close, 15, 1, b"}\n"),
+                (Close, 16, 0, b"}\n"),
+                (Unknown, 17, 0, b"$x \n"),
+                (Antispoof, 18, 0, b"antispoof for em0\n"),
+                (Unknown, 19, 0, b"frob\n"),
+                (Pass, 20, 0, b"pass label \"\xe9\""),
+            ]
+        );
+        let outline = outline(text);
+        let refused: Vec<bool> = outline.statements.iter().map(|s| s.refused.is_some()).collect();
+        assert_eq!(refused.iter().filter(|refused| **refused).count(), 2, "{outline:?}");
+        assert!(refused[10] && refused[12]);
+        assert_eq!(outline.statements[1].skipped(), ["lo0"]);
+        assert!(outline.statements[4].calls_kport(RuleKind::Rdr) && !outline.statements[4].calls_kport(RuleKind::Nat));
+        // the rules that came of them, and where they say that they are
+        let rules: Vec<usize> = outline.statements.iter().map(|s| outline.rules(s).count()).collect();
+        assert_eq!(rules, [0, 0, 0, 2, 1, 1, 1, 1, 0, 0, 0, 2, 0, 1]);
+        for statement in &outline.statements {
+            for rule in outline.rules(statement) {
+                let origin = &rule.origin;
+                assert_eq!((&*origin.file, origin.line), (&*statement.file, statement.line));
+                assert!(!origin.text.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn an_included_file_has_its_own_name() {
+        let read = |name: &str| -> Read<Vec<u8>> {
+            match name {
+                "a" => Ok(b"x = em1\n\nblock in \\\n on $x".to_vec()),
+                _ => Err("there is none".into()),
+            }
+        };
+        let text = b"pass\ninclude \"a\" # \xe9\ninclude \"b\"\npass on $x\n";
+        let outline = super::outline(text, How { name: "main", files: Some(&read) });
+        let found: Vec<_> = outline.statements.iter().map(|s| (&*s.file, s.line, s.bytes.clone())).collect();
+        assert_eq!(
+            found,
+            [
+                ("main", 1, 0..5),
+                ("main", 2, 5..21),
+                ("a", 1, 0..8),
+                ("a", 3, 9..26),
+                ("main", 3, 21..33),
+                ("main", 4, 33..44)
+            ]
+        );
+        assert!(outline.statements[4].refused.as_ref().is_some_and(|why| why == "there is none"));
+        let rules: Vec<_> = outline.conf.rules().iter().map(|rule| (&*rule.origin.file, rule.origin.line)).collect();
+        assert_eq!(rules, [("main", 1), ("a", 3), ("main", 4)]);
+    }
+
+    #[test]
+    fn what_breaks_a_text() {
+        for (text, line, why) in [
+            ("pass\nblock label \"a\nb\n", 2, "a quote is not closed"),
+            ("pass\npass in from { 10.0.0.1\n", 2, "a { is not closed"),
+            ("pass\n\npass on $x\npass\n", 3, "macro x is not defined"),
+            ("anchor {\npass\n", 2, "the } of an anchor is missing"),
+            ("pass\n}\npass\n", 2, "there is no { that this } closes"),
+        ] {
+            let broken = outline(text.as_bytes()).broken.unwrap();
+            assert_eq!((broken.line, &*broken.why), (line, why), "{text}");
+        }
+        // an anchor whose own line is not understood has its rules all the same
+        let outline = outline(b"anchor frob frob {\n block quick\n}\nblock quick\n");
+        assert_eq!(outline.broken, None);
+        let ends: Vec<bool> = outline.statements.iter().map(|s| outline.ends_evaluation(s)).collect();
+        assert_eq!(ends, [false, false, false, true]);
+    }
 }

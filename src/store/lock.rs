@@ -44,7 +44,14 @@ impl AsFd for Lock {
 impl Store {
     /// Takes the host-wide lock. Waits until `deadline`, then fails with [`Kind::Busy`] and says who has it.
     pub fn lock(&self, deadline: Instant) -> Result<Lock> {
-        let path = self.dir.join("lock");
+        Lock::take(&self.dir, deadline)
+    }
+}
+
+impl Lock {
+    /// The lock of a directory.
+    pub(super) fn take(dir: &Path, deadline: Instant) -> Result<Lock> {
+        let path = dir.join("lock");
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
             let mut file = files::open(&path, flags, Mode::RUSR | Mode::WUSR)
@@ -60,9 +67,7 @@ impl Store {
             }
         }
     }
-}
 
-impl Lock {
     /// Writes who has the lock, for the message of those who wait. A failure to say so is no reason to fail.
     fn sign(&self) {
         self.write(&self.boot());

@@ -143,7 +143,7 @@ rdr pass proto tcp from {any} to 192.0.2.1 port 80 -> 10.0.0.5 port 80 # // Setu
 ";
     let file = kport.file("pfrdr.conf", lines);
     let (status, printed, said) = kport.import("cbsd", std::slice::from_ref(&file), &[]);
-    assert_eq!((status, said.as_str()), (8, "kport: one port cannot be said, see above\n"));
+    assert_eq!((status, said.as_str()), (8, "kport: one port cannot be published, see above\n"));
     assert!(
         printed.contains(":1: all ports of an address") && printed.ends_with("kport publish web 192.0.2.1:80:80\n")
     );

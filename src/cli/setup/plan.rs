@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(places("block in all\npass out quick\npass in proto tcp to port 22\n"), [0, 1]);
         assert_eq!(places("block in quick from <bad>\npass in quick on lo0\nblock all\nblock quick all\n"), [0, 3]);
         assert_eq!(places("pass in proto tcp to port 22\nblock in quick on em0\nblock all\n"), [0]);
-        assert_eq!(places("block all\nanchor \"a\"\nanchor quick \"b\"\nblock all\n"), [0, 2]);
+        assert_eq!(places("block all\nanchor \"a\"\nanchor \"b\" quick\nblock all\n"), [0, 2]);
         assert_eq!(places("block all\npass quick all\nanchor \"a\"\n"), [0, 1]);
         assert_eq!(places("block in quick from any to any\n"), [0]);
         let late = plan(b"nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock quick all\nanchor \"kport/*\"\n");
@@ -353,8 +353,8 @@ mod tests {
             ("blokc all\n", "\"blokc\""),
             ("x = \"a\nblock all\n", "a quote is not closed"),
             ("block in from { 10.0.0.1\n", "a { is not closed"),
-            ("pass \\\n", "line 1: the backslash"),
-            ("nat on em0 -> em0\n# \\", "line 2: the backslash"),
+            ("block all \\\n", "line 1: the backslash"),
+            ("x = 1\n# \\", "line 2: the backslash"),
             ("block in from 10.0.0.1 }\n", "no { that this } closes"),
         ] {
             let plan = plan(text.as_bytes());

@@ -1,15 +1,15 @@
-//! What can go wrong, by the numbers of the CNI specification: below 100 they are its own, from 100 on kport's.
+//! What can go wrong, by the numbers of the CNI specification: those below 100 are its own, those from 100 on are kport's.
 
 use std::fmt;
 
-use kport::error::{Error, Kind};
+use crate::error::{Error, Kind};
 
 /// The code of an error. The numbers never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The configuration has a version that kport does not speak, or that does not have the command.
     Version,
-    /// A field that is understood, and cannot be done.
+    /// A field that is understood, but cannot be done.
     Unsupported,
     /// No such attachment was added.
     Unknown,
@@ -19,7 +19,7 @@ pub enum Code {
     Io,
     /// What came in is not JSON, or a field has the wrong type.
     Decode,
-    /// A field has a value that cannot be.
+    /// A field has an impossible value.
     Config,
     /// Try again later.
     Busy,
@@ -132,9 +132,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub fn new(code: Code, details: impl Into<String>) -> Failure {
-        // one line, whatever stood in the input
-        Failure { code, details: Error::new(Kind::Argument, details.into()).message().to_owned() }
+    pub fn new(code: Code, details: impl AsRef<str>) -> Failure {
+        // one line, whatever the input holds
+        Failure { code, details: Error::new(Kind::Argument, details).message().to_owned() }
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
     /// The table of kport-cni(8).
     #[test]
     fn the_manual_has_each_code() {
-        let page = include_str!("../../../man/kport-cni.8");
+        let page = include_str!("../../man/kport-cni.8");
         let table = page.split("\n.\\\" code table").nth(1).unwrap().split("\n.El").next().unwrap();
         let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix(".It ")).collect();
         let expected: Vec<String> =

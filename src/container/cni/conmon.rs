@@ -1,16 +1,16 @@
 //! podman has conmon(8) hold the ports that it publishes, with sockets that nobody reads, so that no other program takes them. For
-//! tcp they do not listen, which kport sees by itself. A udp socket looks like any other: who has it tells.
+//! tcp they do not listen, which kport sees by itself. A udp socket looks like any other, so its process is asked for.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use kport::error::Result;
-use kport::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
-use kport::net::{Family, Interface, Protocol};
+use crate::error::Result;
+use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
+use crate::net::{Family, Interface, Protocol};
 
-/// A host, less the udp sockets that one container's conmon has on the container's own ports.
+/// A host without the udp sockets that one container's conmon has on the container's own ports.
 pub struct WithoutConmon {
     host: Box<dyn Host>,
     container: String,
@@ -22,7 +22,7 @@ impl WithoutConmon {
         WithoutConmon { host, container, ports }
     }
 
-    /// Only where all of a port's sockets are the container's conmon's, and the system says so: one that cannot be told
+    /// Only if all of a port's sockets belong to the container's conmon, and the system says so: one whose process is not known
     /// stays in the way.
     fn is_conmons(&self, port: u16) -> bool {
         self.host
@@ -30,7 +30,7 @@ impl WithoutConmon {
             .is_ok_and(|holders| !holders.is_empty() && holders.iter().all(|holder| self.is_conmon(holder)))
     }
 
-    /// conmon(8) of this container: `conmon ... -c ID`, on the host. What runs in a jail may call itself as it likes.
+    /// conmon(8) of this container: `conmon ... -c ID`, on the host. A process in a jail may give itself any name.
     fn is_conmon(&self, process: &Process) -> bool {
         let Some((program, arguments)) = process.arguments.split_first() else { return false };
         let named = Path::new(program).file_name().is_some_and(|name| name == "conmon");
@@ -94,7 +94,7 @@ mod tests {
     const ID: &str = "c0ffee";
 
     fn left(holders: &[Process]) -> usize {
-        let mut host: kport::host::Fixed = r#"{ "listeners": [
+        let mut host: crate::host::Fixed = r#"{ "listeners": [
             { "protocol": "udp", "families": { "inet": true, "inet6": false }, "port": 53 },
             { "protocol": "udp", "families": { "inet": true, "inet6": false }, "port": 54 },
             { "protocol": "tcp", "families": { "inet": true, "inet6": false }, "port": 53 }
@@ -128,7 +128,7 @@ mod tests {
             assert_eq!(left(std::slice::from_ref(&other)), 3, "{other:?}");
             assert_eq!(left(&[conmon.clone(), other]), 3);
         }
-        // the system does not tell
+        // the system does not know
         assert_eq!(left(&[]), 3);
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use kport::error::quoted;
-use kport::net::{Family, Place, Protocol};
-use kport::spec::{self, Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::code::{Code, Failure};
-use super::fields::{field, text};
+use super::super::code::{Code, Failure};
+use super::super::fields::{field, text};
+use crate::error::quoted;
+use crate::net::{Family, Place, Protocol};
+use crate::spec::{self, Spec};
 
 /// One port of the host, and where it leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,13 +54,13 @@ fn address_of(text: &str) -> Result<Place, Failure> {
     Place::address(address).map_err(refuse)
 }
 
-/// The specs of a set of mappings: ports in a row are one range. `None` for no mappings.
+/// The specs of a set of mappings: consecutive ports are one range. `None` for no mappings.
 pub fn spec(mappings: &BTreeSet<PortMapping>) -> Result<Option<Spec>, Failure> {
     let mut text = String::new();
     let mut rest = mappings.iter().copied().peekable();
     while let Some(first) = rest.next() {
         let mut last = first;
-        // the order of the set brings what can be joined together
+        // the set is sorted: what can be joined is adjacent
         while let Some(next) = rest.next_if(|next| is_next(last, *next)) {
             last = next;
         }
@@ -77,7 +77,7 @@ fn is_next(last: PortMapping, next: PortMapping) -> bool {
         && Some(next.jail) == last.jail.checked_add(1)
 }
 
-/// Whether a mapping can be served where the container has addresses of these families.
+/// Whether a mapping can be served by these addresses of the container.
 pub fn served(mapping: &PortMapping, addresses: &[IpAddr]) -> bool {
     addresses.iter().any(|address| mapping.place.has_family(Family::of(*address)))
 }
@@ -151,7 +151,7 @@ mod tests {
                 .collect();
             let mut found = vec![];
             for mapping in spec(&set).unwrap().iter().flat_map(Spec::mappings) {
-                let kport::spec::HostPorts::Fixed(host) = mapping.host else { panic!("{mapping}") };
+                let spec::HostPorts::Fixed(host) = mapping.host else { panic!("{mapping}") };
                 let (place, protocol) = (mapping.place.unwrap(), mapping.protocol);
                 let pairs = (host.first()..=host.last()).zip(mapping.jail.first()..=mapping.jail.last());
                 found.extend(pairs.map(|(host, jail)| PortMapping { place, protocol, host, jail }));

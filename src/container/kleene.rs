@@ -2,7 +2,7 @@
 //! list of them.
 //!
 //! ```
-//! # use kport::kleene;
+//! # use kport::container::kleene;
 //! let records = r#"[ { "interfaces": [], "host_port": "8080", "container_port": "80", "protocol": "tcp",
 //!                      "ip_address": "10.0.0.2", "ip_address6": "" } ]"#;
 //! let ports = kleene::parse(records)?;
@@ -11,9 +11,9 @@
 //! # Ok::<(), kport::error::Error>(())
 //! ```
 //!
-//! Kleened takes more than it can publish: port 0, a range from high to low, a range onto one port. Here these are errors that
-//! name the record, and so are a field that is not known and records that name different addresses: a container's redirects
-//! lead to one address of each family.
+//! Kleened accepts more than it can publish: port 0, a range from high to low, a range onto one port. Here these are errors that
+//! name the record, and so are an unknown field and records that name different addresses: a container's redirects lead to one
+//! address of each family.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub const MAX_TEXT: usize = spec::MAX_TEXT;
 pub struct Ports {
     /// The mappings.
     pub spec: Spec,
-    /// The container's addresses, IPv4 first; empty where the records name none: the host is asked then.
+    /// The container's addresses, IPv4 first; empty if the records name none: then the host is asked.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Record {
 ///
 /// # Errors
 ///
-/// [`Kind::Argument`] for what is no JSON, or no record; [`Kind::Spec`] for ports, protocols and interfaces that cannot be
+/// [`Kind::Argument`] for what is not JSON, or not a record; [`Kind::Spec`] for ports, protocols and interfaces that cannot be
 /// published. Each names the record by its number, from 1 on.
 pub fn parse(json: &str) -> Result<Ports> {
     if json.len() > MAX_TEXT {
@@ -85,7 +85,7 @@ pub fn parse(json: &str) -> Result<Ports> {
         Records::One(one) => vec![one],
     };
     if records.is_empty() {
-        return Err(bad(&"there is none; unpublish a container that publishes nothing"));
+        return Err(bad(&"no records; use unpublish for a container without ports"));
     }
     let mut specs = vec![];
     let mut addresses: [Option<IpAddr>; 2] = [None; 2];
@@ -104,7 +104,7 @@ pub fn parse(json: &str) -> Result<Ports> {
             }
         }
     }
-    // the same port twice is told as for any spec
+    // the same port twice is an error as in any spec
     let spec = spec::parse(&specs.join(" ")).map_err(|error| error.context("Kleene's records"))?;
     Ok(Ports { spec, addresses: addresses.into_iter().flatten().collect() })
 }
@@ -152,14 +152,14 @@ fn range(field: &str, text: &str) -> Result<PortRange> {
         let digits =
             !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         let port = text.parse::<u16>().ok().filter(|_| digits);
-        port.ok_or_else(|| refuse(&format!("{} is no port from 1 to 65535", quoted(text))))
+        port.ok_or_else(|| refuse(&format!("{} is not a port from 1 to 65535", quoted(text))))
     };
     let (first, last) = match text.split_once(':') {
         Some((first, last)) => (port(first)?, port(last)?),
         None => (port(text)?, port(text)?),
     };
     PortRange::new(first, last)
-        .ok_or_else(|| refuse(&format!("the range goes from {first} down to {last}; turn it round")))
+        .ok_or_else(|| refuse(&format!("the range goes from {first} down to {last}; swap the two")))
 }
 
 fn address(field: &str, text: Option<&str>) -> Result<Option<IpAddr>> {
@@ -168,7 +168,7 @@ fn address(field: &str, text: Option<&str>) -> Result<Option<IpAddr>> {
     let right = address.filter(|address| address.is_ipv6() == (field == "ip_address6"));
     right
         .map(Some)
-        .ok_or_else(|| Error::new(Kind::Argument, format!("{field}: {} is no address of its family", quoted(text))))
+        .ok_or_else(|| Error::new(Kind::Argument, format!("{field}: {} is not an address of its family", quoted(text))))
 }
 
 #[cfg(test)]
@@ -209,7 +209,7 @@ mod tests {
             (second("8010:8000", "9000:*", ""), Kind::Spec, "from 8010 down to 8000"),
             (second("8000:8010", "80", ""), Kind::Spec, "11 ports on the host and 1 in the container"),
             (second("8000:8010", "9000:9001", ""), Kind::Spec, "write container_port \"9000:*\""),
-            (second("0", "80", ""), Kind::Spec, "\"0\" is no port"),
+            (second("0", "80", ""), Kind::Spec, "\"0\" is not a port"),
             (second("65536", "80", ""), Kind::Spec, "65536"),
             (second("080", "80", ""), Kind::Spec, "080"),
             (second("8000:8001:8002", "80", ""), Kind::Spec, "8001:8002"),

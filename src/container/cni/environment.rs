@@ -1,18 +1,24 @@
 //! The `CNI_` variables of the environment.
 
-use kport::error::quoted;
-use kport::name::JailName;
+use super::super::code::{Code, Failure};
+use crate::error::{Error, quoted};
+use crate::managers::Environment;
+use crate::name::JailName;
 
-use super::code::{Code, Failure};
-
-/// What the runtime wants.
+/// The commands of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// Publish the ports of an attachment.
     Add,
+    /// Remove what an attachment has published.
     Del,
+    /// Whether an attachment is published as it was added.
     Check,
+    /// Remove the attachments that are not valid any more.
     Gc,
+    /// Whether something could be published now.
     Status,
+    /// Which versions of the specification are spoken.
     Version,
 }
 
@@ -27,9 +33,9 @@ impl Operation {
     ];
 
     /// `CNI_COMMAND`.
-    pub fn asked(get: impl Fn(&str) -> Option<String>) -> Result<Operation, Failure> {
+    pub(super) fn asked(environment: &Environment<'_>) -> Result<Operation, Failure> {
         let known = || Operation::ALL.map(|(name, _)| name).join(", ");
-        match get("CNI_COMMAND") {
+        match environment.get("CNI_COMMAND") {
             None => Err(refuse(format!(
                 "CNI_COMMAND is not set: a container runtime sets it to one of {}, and gives the network configuration \
                  on standard input",
@@ -53,44 +59,37 @@ pub struct Attached {
 }
 
 impl Attached {
-    pub fn of(get: impl Fn(&str) -> Option<String>) -> Result<Attached, Failure> {
-        let container = required(&get, "CNI_CONTAINERID")?;
+    pub fn of(environment: &Environment<'_>) -> Result<Attached, Failure> {
+        let container = required(environment, "CNI_CONTAINERID")?;
         if !is_identifier(&container) {
             return Err(refuse(format!(
                 "CNI_CONTAINERID is {}: a letter or digit, then letters, digits, _, . and -",
                 quoted(&container)
             )));
         }
-        let interface = required(&get, "CNI_IFNAME")?;
+        let interface = required(environment, "CNI_IFNAME")?;
         let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
         // IFNAMSIZ less its NUL
         if interface.len() > 15 || interface.contains(odd) || matches!(interface.as_str(), "." | "..") {
-            return Err(refuse(format!("CNI_IFNAME is {}, which is no name of an interface", quoted(&interface))));
+            return Err(refuse(format!("CNI_IFNAME is {}, which is not the name of an interface", quoted(&interface))));
         }
         Ok(Attached { container, interface })
     }
 }
 
-/// The jail that `CNI_NETNS` names: the last part of a path, since what calls it a path on Linux has one there.
-pub fn jail(get: impl Fn(&str) -> Option<String>) -> Result<JailName, Failure> {
-    let path = required(&get, "CNI_NETNS")?;
+/// The jail that `CNI_NETNS` names: the last part of a path, since a runtime for Linux gives a path.
+pub fn jail(environment: &Environment<'_>) -> Result<JailName, Failure> {
+    let path = required(environment, "CNI_NETNS")?;
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    name.parse().map_err(|e: kport::error::Error| refuse(format!("CNI_NETNS is {}: {e}", quoted(&path))))
+    name.parse().map_err(|e: Error| refuse(format!("CNI_NETNS is {}: {e}", quoted(&path))))
 }
 
-fn required(get: &impl Fn(&str) -> Option<String>, name: &str) -> Result<String, Failure> {
-    get(name).ok_or_else(|| refuse(format!("{name} is not set")))
+fn required(environment: &Environment<'_>, name: &str) -> Result<String, Failure> {
+    environment.get(name).ok_or_else(|| refuse(format!("{name} is not set")))
 }
 
 fn refuse(details: String) -> Failure {
     Failure::new(Code::Environment, details)
-}
-
-/// A variable of this process: `None` where it is not set, or empty.
-pub fn variable(name: &str) -> Option<String> {
-    let value = std::env::var_os(name)?;
-    // what is not UTF-8 keeps a character that no check lets through
-    Some(value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
 }
 
 /// A letter or digit, then letters, digits, `_`, `.` and `-`: a container or a network.
@@ -104,10 +103,7 @@ mod tests {
     use super::*;
 
     fn attached(container: &str, interface: &str) -> Result<Attached, Failure> {
-        Attached::of(|name| {
-            let value = if name == "CNI_IFNAME" { interface } else { container };
-            Some(value.to_owned()).filter(|v| !v.is_empty())
-        })
+        Attached::of(&Environment(&|name| Some(if name == "CNI_IFNAME" { interface } else { container }.to_owned())))
     }
 
     #[test]
@@ -129,7 +125,7 @@ mod tests {
             assert!(failure.details.starts_with(variable), "{failure}");
         }
         for (command, says) in [("", "CNI_COMMAND is not set"), ("add", "\"add\"; there are ADD, DEL")] {
-            let failure = Operation::asked(|_| Some(command.to_owned()).filter(|c| !c.is_empty())).unwrap_err();
+            let failure = Operation::asked(&Environment(&|_| Some(command.to_owned()))).unwrap_err();
             assert!(failure.details.contains(says), "{failure}");
         }
     }
@@ -137,10 +133,10 @@ mod tests {
     #[test]
     fn a_jail_is_the_last_part_of_a_path() {
         for (netns, name) in [("web", "web"), ("/var/run/netns/blue", "blue"), ("/run/x/", "x"), ("a.b", "a.b")] {
-            assert_eq!(jail(|_| Some(netns.to_owned())).unwrap().as_str(), name);
+            assert_eq!(jail(&Environment(&|_| Some(netns.to_owned()))).unwrap().as_str(), name);
         }
         for bad in ["/", "a\nb", &"x".repeat(256)] {
-            assert_eq!(jail(|_| Some(bad.to_owned())).unwrap_err().code, Code::Environment);
+            assert_eq!(jail(&Environment(&|_| Some(bad.to_owned()))).unwrap_err().code, Code::Environment);
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use kport::error::Error;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::code::{Code, Failure};
+use crate::error::Error;
 
-/// A field with its type; `None` where it is missing or null.
+/// A field with its type; `None` if it is missing or null.
 pub fn field<T: DeserializeOwned>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -19,12 +19,12 @@ pub fn field<T: DeserializeOwned>(fields: &Map<String, Value>, key: &str) -> Res
     }
 }
 
-/// A text; an empty one is none.
+/// A text; `None` if it is empty.
 pub fn text(fields: &Map<String, Value>, key: &str) -> Result<Option<String>, Failure> {
     Ok(field::<String>(fields, key)?.filter(|text| !text.is_empty()))
 }
 
-/// The value of a field as the specification wants it in a message, cut where it is long.
+/// The value of a field as the specification wants it in a message, cut if it is long.
 pub fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(200) {

@@ -1,0 +1,111 @@
+//! `kport cni` and `kport oci-hook`: what container runtimes call.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use kport::container::cni::{self, MAX_INPUT, Operation};
+use kport::container::oci::{self, State};
+use kport::container::{Overrides, Program};
+use kport::error::{Error, Kind, Result};
+use kport::managers::Environment;
+use kport::publisher::{Observer, Outcome};
+use kport::session::Session;
+
+use super::args::Global;
+use super::hook;
+use super::output::{self, Shown, complain};
+use super::session::session;
+
+/// The names by which a runtime may call the program, each with its command. A plugin is looked for by its `type`; a hook has
+/// the first of its `args` as its name, but for ocijail, which hands that on as the first argument.
+const NAMES: [(&str, &str); 3] = [("portmap", "cni"), ("kport-cni", "cni"), ("kport-oci-hook", "oci-hook")];
+
+/// The command line of the process, with the command that the name of the program stands for: a container runtime gives its plugins
+/// no arguments.
+pub fn command_line() -> Vec<OsString> {
+    let mut line: Vec<OsString> = std::env::args_os().collect();
+    let name = line.first().and_then(|program| Path::new(program).file_name()?.to_str());
+    if let Some((_, command)) = NAMES.into_iter().find(|known| Some(known.0) == name) {
+        line.insert(1, command.into());
+    }
+    line
+}
+
+/// The helper, by its options.
+struct Helper<'a> {
+    global: &'a Global,
+    observer: Shown,
+}
+
+impl Helper<'_> {
+    fn new(global: &Global) -> Helper<'_> {
+        Helper { global, observer: Shown::new(global.verbose) }
+    }
+}
+
+impl Program for Helper<'_> {
+    fn session(&self, overrides: Overrides) -> Result<Session> {
+        let mut global = self.global.clone();
+        global.backend = overrides.backend.or(global.backend);
+        global.state_dir = overrides.state_dir.or(global.state_dir);
+        global.timeout = overrides.timeout.unwrap_or(global.timeout);
+        session(&global)
+    }
+
+    fn observer(&self) -> &dyn Observer {
+        &self.observer
+    }
+
+    fn report(&self, session: &Session, outcome: &Outcome) {
+        output::outcome(&*session.firewall, outcome, self.global.quiet);
+    }
+}
+
+/// `kport cni`. Its errors are for a program, which reads them from standard output.
+pub fn cni(global: &Global) -> ExitCode {
+    let (document, status) = match cni::answer(&Environment(&hook::variable), &configuration, &Helper::new(global)) {
+        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Some(result)) => (result, ExitCode::SUCCESS),
+        Err(error) => (error, ExitCode::FAILURE),
+    };
+    match output::print(&format!("{document}\n")) {
+        Ok(()) => status,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Standard input to its end. For `VERSION` it may be missing.
+fn configuration(operation: Operation) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    let mut input = io::stdin().lock();
+    if operation == Operation::Version && input.is_terminal() {
+        return Ok(bytes);
+    }
+    let read = Read::by_ref(&mut input).take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io("read the network configuration from standard input", &e))?;
+    Ok(bytes)
+}
+
+/// `kport oci-hook`. Fails if ports of a container that starts could not be published; one that stops must stop.
+pub fn oci_hook(global: &Global) -> Result<()> {
+    let Some(text) = hook::read_state(&io::stdin())? else {
+        let why = "no OCI state on standard input: oci-hook is for the configuration of a container runtime";
+        return Err(Error::new(Kind::Argument, why));
+    };
+    let state = State::parse(&text)?;
+    let helper = Helper::new(global);
+    if !state.has_stopped() {
+        return oci::start(&state, &helper);
+    }
+    if let Err(error) = oci::stop(&state, &helper) {
+        let line = format!("{error}; the container stops all the same, and kport gc removes what is left");
+        complain(&line);
+        hook::log(&line);
+    }
+    Ok(())
+}

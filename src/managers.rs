@@ -1,0 +1,72 @@
+//! Jail managers: what kport knows of each, in a file of its own.
+//!
+//! A [`Manager`] says for which jail one of its hooks is called, which ports it has published by itself, and what it does that
+//! keeps a port of kport's from working. [`ALL`] has all of them: `kport --hook`, `kport import` and the doctor go through it, and
+//! name none.
+//!
+//! Nomad's pot driver has nothing of its own: its tasks are pots.
+
+mod appjail;
+mod bastille;
+mod caller;
+mod cbsd;
+mod environment;
+mod hooks;
+mod import;
+mod iocage;
+mod jail;
+mod kleene;
+mod ports;
+mod pot;
+mod root;
+
+use std::fmt;
+
+use crate::error::{Problem, Result};
+
+pub use caller::{Caller, Identity};
+pub use environment::Environment;
+pub(crate) use environment::jid;
+pub use hooks::{HookFile, Statement};
+pub use import::{Command, Imported, by_jail};
+pub use ports::{Exports, Port, TextOf};
+pub use root::Root;
+
+/// What kport knows of a jail manager.
+pub trait Manager: fmt::Debug + Send + Sync {
+    /// Its word on the command line.
+    fn name(&self) -> &'static str;
+
+    /// The variable of its hooks that names the jail.
+    fn variable(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The jail that a hook is called for; `None` if the variables of this manager are not set.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Argument`](crate::error::Kind::Argument) for a number that a jail cannot have.
+    fn identity(&self, _environment: &Environment<'_>) -> Result<Option<Identity>> {
+        Ok(None)
+    }
+
+    /// Where it keeps the ports that it has published by itself.
+    fn exports(&self) -> Option<Exports> {
+        None
+    }
+
+    /// The files in which its jails have hooks, as far as they can be read.
+    fn hook_files(&self, _root: &Root<'_>) -> Vec<HookFile> {
+        vec![]
+    }
+
+    /// How it loads a main ruleset without kport's lines, and what to do about it; `None` if it does not.
+    fn replaces_ruleset(&self, _root: &Root<'_>) -> Option<Problem> {
+        None
+    }
+}
+
+/// Every manager.
+pub static ALL: [&dyn Manager; 7] =
+    [&jail::Jail, &bastille::Bastille, &iocage::Iocage, &appjail::AppJail, &cbsd::Cbsd, &kleene::Kleene, &pot::Pot];

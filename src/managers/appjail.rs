@@ -1,0 +1,74 @@
+//! AppJail: a directory for each published port, and its jails' templates.
+
+use std::path::Path;
+
+use super::hooks::list;
+use super::ports::{jail_of, range, wrong};
+use super::{Exports, HookFile, Manager, Port, Root, Statement, TextOf};
+use crate::error::Result;
+
+#[derive(Debug)]
+pub(super) struct AppJail;
+
+impl Manager for AppJail {
+    fn name(&self) -> &'static str {
+        "appjail"
+    }
+
+    fn exports(&self) -> Option<Exports> {
+        Some(Exports { files: "The directories of conf/boot/expose of a jail", read: expose })
+    }
+
+    fn hook_files(&self, root: &Root<'_>) -> Vec<HookFile> {
+        let of_jail = |jail: &Path| {
+            let path = jail.join("conf/template.conf");
+            let statements = template(&root.text(&path)?, &jail.file_name()?.to_string_lossy());
+            Some(HookFile { path, statements })
+        };
+        root.children("/usr/local/appjail/jails").iter().filter_map(|jail| of_jail(jail)).collect()
+    }
+}
+
+/// The files `enabled`, `hport`, `jport`, `protocol`, `on_if`, `ext_ip` and so on of one port (cmd/expose).
+fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
+    // most of them may be missing
+    let first_line = |name: &str| {
+        let text = text(&path.join(name)).unwrap_or_default();
+        text.lines().next().unwrap_or_default().trim().to_owned()
+    };
+    let from = path.display().to_string();
+    if first_line("hport").is_empty() {
+        return Err(wrong(from, "not a directory of AppJail's expose: there is no hport in it"));
+    }
+    if first_line("enabled") != "1" {
+        return Ok(vec![]);
+    }
+    let (on, outside, address) = (first_line("on_if"), first_line("ext_if"), first_line("ext_ip"));
+    let mut port = Port { from, jail: jail_of(path), host: range(&first_line("hport")), ..Port::default() };
+    port.ports = Some(first_line("jport")).filter(|p| !p.is_empty()).map_or(port.host.clone(), |p| range(&p));
+    port.protocols = vec![Some(first_line("protocol")).filter(|p| !p.is_empty()).unwrap_or("tcp".to_owned())];
+    port.places = [address.clone(), on.clone()].into_iter().find(|place| !place.is_empty()).into_iter().collect();
+    if address.is_empty() && !outside.is_empty() {
+        port.notes.push(match on == outside {
+            true => format!("AppJail takes the first address of {outside} alone; kport takes each"),
+            false => format!(
+                "AppJail takes what comes in on {on} for the first address of {outside}; kport takes what is for {on}"
+            ),
+        });
+    }
+    port.log = first_line("pf-rule").contains(" log ");
+    Ok(vec![port])
+}
+
+/// The hooks of a jail's template: `exec.poststart: "..."`, with `+:` to append, a statement a line.
+fn template(text: &str, jail: &str) -> Vec<Statement> {
+    let mut found = vec![];
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_start();
+        let Some((parameter, value)) = line.split_once(':').filter(|_| line.starts_with("exec.")) else { continue };
+        let appends = parameter.ends_with('+');
+        let parameter = parameter.trim_end_matches('+').trim().to_owned();
+        found.push(Statement { line: number, jail: Some(jail.to_owned()), parameter, appends, values: list(value) });
+    }
+    found
+}

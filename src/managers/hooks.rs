@@ -1,0 +1,201 @@
+//! The hooks that are written in files.
+
+use std::path::PathBuf;
+
+use super::Root;
+
+/// A file with hooks of jails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookFile {
+    /// Its path on the host.
+    pub path: PathBuf,
+    /// The statements about hooks, in the order of the file.
+    pub statements: Vec<Statement>,
+}
+
+impl HookFile {
+    /// A file of jail.conf(5), if it can be read.
+    pub(super) fn jail_conf(root: &Root<'_>, path: PathBuf) -> Option<HookFile> {
+        let statements = jail_conf(&root.text(&path)?);
+        Some(HookFile { path, statements })
+    }
+}
+
+/// One statement about a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The line on which it begins, from 1 on.
+    pub line: usize,
+    /// Whose it is; `None` for those outside of any jail's block, and of `*`.
+    pub jail: Option<String>,
+    /// `exec.poststart`
+    pub parameter: String,
+    /// Whether it adds to the statements before it: `+=`.
+    pub appends: bool,
+    /// The commands, without their quotes.
+    pub values: Vec<String>,
+}
+
+/// The hooks of jail.conf(5) text. A jail's `name` counts, if it has no variable.
+fn jail_conf(text: &str) -> Vec<Statement> {
+    let mut found = vec![];
+    let mut block: Option<String> = None;
+    let mut names: Vec<(Option<String>, String)> = vec![];
+    let mut chars = text.chars().peekable();
+    let (mut line, mut start) = (1, 1);
+    let mut statement = String::new();
+    let mut quote = None;
+    while let Some(c) = chars.next() {
+        if c == '\n' {
+            line += 1;
+        }
+        match (c, quote) {
+            (_, Some(end)) => {
+                statement.push(c);
+                match c {
+                    '\\' => statement.extend(chars.next()),
+                    _ if c == end => quote = None,
+                    _ => {}
+                }
+            }
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                statement.push(c);
+            }
+            ('#', None) => while chars.next_if(|c| *c != '\n').is_some() {},
+            ('/', None) if chars.peek() == Some(&'/') => while chars.next_if(|c| *c != '\n').is_some() {},
+            ('/', None) if chars.peek() == Some(&'*') => {
+                let mut last = ' ';
+                for c in chars.by_ref() {
+                    line += usize::from(c == '\n');
+                    if last == '*' && c == '/' {
+                        break;
+                    }
+                    last = c;
+                }
+            }
+            // ${name}
+            ('{', None) if statement.ends_with('$') => {
+                statement.push(c);
+                while let Some(c) = chars.next_if(|c| *c != '}') {
+                    statement.push(c);
+                }
+                statement.extend(chars.next());
+            }
+            ('{', None) => {
+                let name = unquoted(statement.trim());
+                block = Some(name).filter(|name| name != "*");
+                statement.clear();
+            }
+            ('}', None) => {
+                block = None;
+                statement.clear();
+            }
+            (';', None) => {
+                let made = std::mem::take(&mut statement);
+                if let Some((parameter, appends, values)) = parameter(&made) {
+                    if parameter == "name" {
+                        names.extend(values.into_iter().map(|name| (block.clone(), name)));
+                    } else if parameter.starts_with("exec.") {
+                        found.push(Statement { line: start, jail: block.clone(), parameter, appends, values });
+                    }
+                }
+            }
+            _ => {
+                if statement.is_empty() {
+                    if c.is_whitespace() {
+                        continue;
+                    }
+                    start = line;
+                }
+                statement.push(c);
+            }
+        }
+    }
+    for statement in &mut found {
+        if let Some((_, name)) = names.iter().find(|(block, name)| *block == statement.jail && !name.contains('$')) {
+            statement.jail = Some(name.clone());
+        }
+    }
+    found
+}
+
+/// `exec.poststart += "a", "b"`
+fn parameter(statement: &str) -> Option<(String, bool, Vec<String>)> {
+    let (head, value) = statement.split_once('=')?;
+    let appends = head.ends_with('+');
+    let head = head.trim_end_matches('+').trim();
+    head.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "._$*".contains(c))
+        .then(|| (head.to_owned(), appends, list(value)))
+}
+
+/// Values between commas, without their quotes.
+pub(super) fn list(text: &str) -> Vec<String> {
+    let (mut all, mut one, mut quote) = (vec![], String::new(), None);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', Some('"')) => one.extend(chars.next()),
+            (_, Some(end)) if c == end => quote = None,
+            ('"' | '\'', None) => quote = Some(c),
+            (',', None) => all.push(std::mem::take(&mut one).trim().to_owned()),
+            _ => one.push(c),
+        }
+    }
+    all.push(one.trim().to_owned());
+    all
+}
+
+fn unquoted(text: &str) -> String {
+    text.trim_matches(['"', '\'']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jail_conf_as_people_write_it() {
+        let text = "\
+# exec.poststart = \"kport publish no\";
+exec.start = \"/bin/sh /etc/rc\"; // and so on
+path = \"/jails/$name\"; /* exec.stop = \"x\";
+*/
+exec.poststart = '/usr/local/bin/kport publish --hook 8080:80';
+* { exec.prestop = \"kport unpublish web\"; }
+\"web\" {
+	host.hostname = ${name}.example;
+	exec.poststart += \"a, \\\"b\\\"\", \"kport publish db 80\";
+}
+www { name = \"web\"; exec.clean; exec.poststop = \"kport unpublish web\"; }
+";
+        let found = jail_conf(text);
+        let shown: Vec<String> = found
+            .iter()
+            .map(|s| format!("{} {:?} {} {} {:?}", s.line, s.jail, s.parameter, s.appends, s.values))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "2 None exec.start false [\"/bin/sh /etc/rc\"]",
+                "5 None exec.poststart false [\"/usr/local/bin/kport publish --hook 8080:80\"]",
+                "6 None exec.prestop false [\"kport unpublish web\"]",
+                "9 Some(\"web\") exec.poststart true [\"a, \\\"b\\\"\", \"kport publish db 80\"]",
+                "11 Some(\"web\") exec.poststop false [\"kport unpublish web\"]",
+            ]
+        );
+    }
+
+    proptest::proptest! {
+        /// Whatever a file holds, it is read to its end: nothing panics, and no line is beyond it.
+        #[test]
+        fn anything_is_read(text in ".*", parts in proptest::collection::vec(proptest::sample::select(vec![
+            "exec.poststart", "=", "+=", ";", "{", "}", "\"", "'", "#", "//", "/*", "*/", "$", "${", "kport publish", "\\", "\n", ",",
+        ]), 0..40)) {
+            for text in [text, parts.join("")] {
+                proptest::prop_assert!(jail_conf(&text).iter().all(|found| (1..=text.split('\n').count()).contains(&found.line)));
+            }
+        }
+    }
+}

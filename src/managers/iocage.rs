@@ -1,0 +1,60 @@
+//! iocage: config.json of a jail. It leaves its hooks' variables to [jail(8)](super::jail).
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::ports::{jail_of, wrong};
+use super::{Exports, Manager, Port, Root, TextOf};
+use crate::error::{Problem, Result};
+
+#[derive(Debug)]
+pub(super) struct Iocage;
+
+impl Manager for Iocage {
+    fn name(&self) -> &'static str {
+        "iocage"
+    }
+
+    fn exports(&self) -> Option<Exports> {
+        Some(Exports { files: "config.json of a jail", read: config_json })
+    }
+
+    /// ioc_start.py: `pfctl -f`.
+    fn replaces_ruleset(&self, root: &Root<'_>) -> Option<Problem> {
+        const RULES: &str = "/tmp/iocage_nat_pf.conf";
+        root.lacks_calls(RULES).then(|| Problem {
+            seen: format!("iocage has made {RULES}: a jail with nat=1 replaces the main ruleset by it"),
+            remedy: "iocage set nat=0 JAIL, with the nat rule in /etc/pf.conf, then: service pf reload".to_owned(),
+        })
+    }
+}
+
+/// `nat_forwards` as `PROTO(JAIL[:HOST]),...`, PROTO `tcp`, `udp` or `tcp/udp`, or a bare port (ioc_json.py).
+fn config_json(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
+    let from = path.display().to_string();
+    let config: Value =
+        serde_json::from_str(&text(path)?).map_err(|e| wrong(&from, format_args!("not a config.json: {e}")))?;
+    let forwards = config["nat_forwards"].as_str().unwrap_or("none");
+    let name = config["host_hostuuid"].as_str().map_or_else(|| jail_of(path), str::to_owned);
+    let jail = Some(name)
+        .filter(|name| !name.is_empty())
+        .map_or(String::new(), |name| format!("ioc-{}", name.replace('.', "_")));
+    let mut found = vec![];
+    for forward in forwards.split(',').filter(|_| forwards != "none" && !forwards.is_empty()) {
+        let (protocol, ports) = match forward.strip_suffix(')').and_then(|f| f.split_once('(')) {
+            Some(parts) => parts,
+            None => ("tcp", forward),
+        };
+        let (to, host) = ports.split_once(':').unwrap_or((ports, ports));
+        found.push(Port {
+            from: format!("{from}: {forward}"),
+            jail: jail.clone(),
+            host: host.to_owned(),
+            ports: to.to_owned(),
+            protocols: protocol.split('/').map(str::to_owned).collect(),
+            ..Port::default()
+        });
+    }
+    Ok(found)
+}

@@ -1,0 +1,82 @@
+//! pot, and with it Nomad's pot driver: pot.conf of a pot, and pot's own.
+
+use std::path::Path;
+
+use super::ports::{jail_of, lines, words};
+use super::root::add_calls;
+use super::{Environment, Exports, Identity, Manager, Port, Root, TextOf};
+use crate::error::{Problem, Result};
+
+/// The most addresses of one pot that are looked for: `_POT_IP_0` to this number.
+const ADDRESSES: usize = 64;
+
+/// The variable with the jail's name.
+const NAME: &str = "_POT_NAME";
+
+#[derive(Debug)]
+pub(super) struct Pot;
+
+impl Manager for Pot {
+    fn name(&self) -> &'static str {
+        "pot"
+    }
+
+    fn variable(&self) -> Option<&'static str> {
+        Some(NAME)
+    }
+
+    /// `_POT_NAME`, `_POT_JID` while the pot runs, `_POT_IP` and `_POT_IP_0` and so on (share/pot/info.sh).
+    fn identity(&self, environment: &Environment<'_>) -> Result<Option<Identity>> {
+        let Some(name) = environment.get(NAME) else { return Ok(None) };
+        let numbered = (0..ADDRESSES).map(|n| format!("_POT_IP_{n}"));
+        let all = std::iter::once("_POT_IP".to_owned()).chain(numbered);
+        let mut addresses: Vec<String> = vec![];
+        for address in all.filter_map(|name| environment.get(&name)) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let jid = environment.jid("_POT_JID")?;
+        Ok(Some(Identity { name: Some(name), jid, addresses, ..Identity::by("pot's _POT_NAME") }))
+    }
+
+    fn exports(&self) -> Option<Exports> {
+        Some(Exports { files: "pot.conf of a pot", read: pot_conf })
+    }
+
+    fn replaces_ruleset(&self, root: &Root<'_>) -> Option<Problem> {
+        const PF_CONF: &str = "/etc/pf.conf";
+        let replaces = root.has("/usr/local/etc/pot/pot.conf") && root.lacks_calls(PF_CONF);
+        replaces.then(|| Problem {
+            seen: format!(
+                "pot loads {PF_CONF} again where its own anchors are missing from the main ruleset, and that file does not \
+                 call kport's anchors"
+            ),
+            remedy: add_calls(PF_CONF.as_ref()),
+        })
+    }
+}
+
+/// `pot.export.ports=[udp:]POT[:HOST] ...`, without a host port any free one (start.sh).
+fn pot_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
+    let mut found = vec![];
+    for (number, line) in lines(&text(path)?) {
+        let Some(value) = line.trim().strip_prefix("pot.export.ports=") else { continue };
+        for word in words(value) {
+            let (protocol, ports) = match word.split_once(':') {
+                Some((protocol @ ("tcp" | "udp"), ports)) => (protocol, ports),
+                _ => ("tcp", word),
+            };
+            let (to, host) = ports.split_once(':').unwrap_or((ports, "auto"));
+            found.push(Port {
+                from: format!("{}:{number}", path.display()),
+                jail: jail_of(path),
+                host: host.to_owned(),
+                ports: to.to_owned(),
+                protocols: vec![protocol.to_owned()],
+                ..Port::default()
+            });
+        }
+    }
+    Ok(found)
+}

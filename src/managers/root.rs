@@ -1,0 +1,67 @@
+//! The files of a host on which managers are looked for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// No file that is looked at is longer, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// The root directory of a host. Each path is absolute, as the host has it; nothing is run, and a variable that a shell would
+/// expand is not guessed.
+#[derive(Clone, Copy, Debug)]
+pub struct Root<'a>(&'a Path);
+
+impl<'a> Root<'a> {
+    /// The host whose root directory is `root`.
+    pub fn new(root: &'a Path) -> Root<'a> {
+        Root(root)
+    }
+
+    fn below(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The text of a regular file; `None` if it cannot be read, or is anything else, which a jail may have made.
+    pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        let path = self.below(path.as_ref());
+        let about = fs::metadata(&path).ok()?;
+        if !about.is_file() || about.len() > MAX_FILE {
+            return None;
+        }
+        Some(String::from_utf8_lossy(&fs::read(&path).ok()?).into_owned())
+    }
+
+    /// Whether there is something at a path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.below(path.as_ref()).exists()
+    }
+
+    /// The paths of what is in a directory, sorted.
+    pub(super) fn children(&self, dir: impl AsRef<Path>) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.below(dir.as_ref())).into_iter().flatten().flatten();
+        let mut all: Vec<PathBuf> = entries.map(|entry| dir.as_ref().join(entry.file_name())).collect();
+        all.sort();
+        all
+    }
+
+    /// The value of `name="value"` or `name: value` in a file, if it is an absolute path.
+    pub(super) fn path_setting(&self, file: &str, name: &str) -> Option<PathBuf> {
+        let text = self.text(file)?;
+        let value = text.lines().find_map(|line| {
+            let rest = line.trim().strip_prefix(name)?.trim_start();
+            rest.strip_prefix(['=', ':']).map(str::trim)
+        })?;
+        let value = value.split(" #").next()?.trim().trim_matches(['"', '\'']);
+        (value.starts_with('/') && !value.contains('$')).then(|| value.into())
+    }
+
+    /// Whether there is a file of rules that does not call kport's anchors.
+    pub(super) fn lacks_calls(&self, path: impl AsRef<Path>) -> bool {
+        self.text(path).is_some_and(|text| !text.contains("kport/*"))
+    }
+}
+
+/// What to do about a file of rules that does not call kport's anchors.
+pub(super) fn add_calls(path: &Path) -> String {
+    format!("kport's lines belong there as well: kport setup --pf-conf {} --write", path.display())
+}
