@@ -3,6 +3,7 @@
 
 pub(crate) mod address;
 mod conditions;
+pub(crate) mod flat;
 mod lex;
 pub(crate) mod names;
 pub(crate) mod nested;

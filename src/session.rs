@@ -110,8 +110,7 @@ impl Session {
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
         let pfctl = pfctl.skips_from(Box::new(native::skipped));
-        let over = |native: Native, pfctl| {
-            let native = native.with_pfctl(pfctl);
+        let over = |native: Native| {
             Box::new(match host.boot_id() {
                 Ok(boot) => native.with_cache(state_dir.join(CACHE), boot),
                 Err(_) => native,
@@ -120,14 +119,12 @@ impl Session {
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {
-            Backend::Auto if cfg!(target_os = "freebsd") => {
-                native_or(Native::probe(deadline).map(|native| |pfctl| over(native, pfctl)), pfctl)
-            }
+            Backend::Auto if cfg!(target_os = "freebsd") => native_or(Native::probe(deadline).map(over), pfctl),
             #[cfg(target_os = "macos")]
             Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
             #[cfg(not(target_os = "macos"))]
             Backend::Auto => (sim(), format!("{} has no pf", std::env::consts::OS)),
-            Backend::Native => named(over(Native::probe(deadline)?, pfctl)),
+            Backend::Native => named(over(Native::probe(deadline)?)),
             Backend::Pfctl => named(Box::new(pfctl)),
             Backend::Sim => named(sim()),
         };
@@ -156,9 +153,9 @@ impl Session {
 }
 
 /// What auto is on FreeBSD, and why.
-fn native_or(native: Result<impl FnOnce(Pfctl) -> Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
+fn native_or(native: Result<Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
     match native {
-        Ok(native) => (native(pfctl), "the kernel has all that it needs".to_owned()),
+        Ok(native) => (native, "the kernel has all that it needs".to_owned()),
         Err(error) => (Box::new(pfctl), format!("native does not do here: {error}")),
     }
 }
@@ -196,11 +193,11 @@ mod tests {
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
         let pfctl = || Pfctl::new("/nonexistent", Instant::now());
         // any firewall that is not pfctl stands for native
-        let sim = |_| Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
+        let sim = Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
         let (firewall, why) = native_or(Ok(sim), pfctl());
         assert_eq!((firewall.name(), why.as_str()), ("sim", "the kernel has all that it needs"));
         let refused = Error::new(Kind::Permission, "open /dev/pf: Permission denied; be root");
-        let (firewall, why) = native_or(Err(refused).map(|()| sim), pfctl());
+        let (firewall, why) = native_or(Err(refused), pfctl());
         assert_eq!(firewall.name(), "pfctl");
         assert_eq!(why, "native does not do here: open /dev/pf: Permission denied; be root");
     }

@@ -3,26 +3,27 @@
 //! Rules go in as structs (DIOCADDRULE, which FreeBSD 14 and 15 both take), everything for which 15 left no struct as
 //! nvlists. All of it but [`ioctl`] is ordinary code that any system can run against a stand-in for the kernel.
 //!
-//! What loads, clears, lists and ends states starts no child process. What needs rules of others as text does:
-//! [`Firewall::rulesets`] and [`Firewall::anchors_of_all`], for `kport trace` and `kport doctor`, and
-//! [`Firewall::main_ruleset`], once for each main ruleset that was loaded, run pfctl(8), which knows how to write the rules of
-//! its kernel.
+//! It starts no child process: the rules of others are made from what the kernel says as well, by nvlist, and on 15 by
+//! [netlink], which says more.
 
 mod compare;
+mod decode;
 pub mod descriptor;
 pub mod encode;
-mod foreign;
 #[allow(unsafe_code)]
 pub mod ioctl;
 pub mod kernel;
 pub mod layout;
 mod memory;
+pub mod netlink;
 pub mod nv;
 mod read;
+mod rulesets;
+pub mod session;
 pub mod transaction;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,34 +32,30 @@ use once_cell::sync::OnceCell;
 use zerocopy::FromZeros;
 
 use self::encode::Ruleset;
-use self::foreign::Found;
 use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
-use self::memory::{CacheFile, Learnt};
-use super::pfctl::{self, Pfctl};
+use self::memory::{CacheFile, Run};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
 use crate::pfconf::Conf;
-use crate::pfconf::path::Called;
-use crate::pfconf::rule::{Action, Origin, RuleKind};
+use crate::pfconf::path::{self, Called};
+use crate::pfconf::rule::{self, Action, RuleKind};
 use crate::rule::Rule;
 
 /// pf by its device, or by whatever stands in for it.
 pub struct Native<K = Device> {
     kernel: K,
     deadline: Cell<Instant>,
-    /// who writes rules as text
-    pfctl: Pfctl,
     memory: Memory,
     /// where the memory outlives the process
     cache: Option<CacheFile>,
     /// the run of pf that the memory is about, as the last status said
-    since: Cell<Option<u64>>,
-    /// the stamps of the main rulesets at the last look
-    main_stamps: Cell<[Option<(u32, u32)>; 4]>,
+    run: RefCell<Option<Run>>,
+    /// the main ruleset at the last look
+    main: RefCell<Option<Arc<Conf>>>,
 }
 
 impl Native {
@@ -73,11 +70,10 @@ impl Native {
         Ok(Native {
             kernel,
             deadline: Cell::new(deadline),
-            pfctl: Pfctl::new(pfctl::PROGRAM, deadline),
             memory,
             cache: None,
-            since: Cell::new(None),
-            main_stamps: Cell::default(),
+            run: RefCell::new(None),
+            main: RefCell::new(None),
         })
     }
 }
@@ -115,18 +111,11 @@ impl<K: Kernel> Native<K> {
         Native {
             kernel,
             deadline: Cell::new(deadline),
-            pfctl: Pfctl::new(pfctl::PROGRAM, deadline),
             memory: Memory::default(),
             cache: None,
-            since: Cell::new(None),
-            main_stamps: Cell::default(),
+            run: RefCell::new(None),
+            main: RefCell::new(None),
         }
-    }
-
-    /// The same, and this is the pfctl(8) to run where rules are needed as text.
-    #[must_use]
-    pub fn with_pfctl(self, pfctl: Pfctl) -> Native<K> {
-        Native { pfctl, ..self }
     }
 
     /// The same, with the memory of another one in this process.
@@ -159,49 +148,97 @@ impl<K: Kernel> Native<K> {
 
     /// Whether pf is enabled.
     fn enabled(&self) -> std::result::Result<bool, Failure> {
-        let (enabled, since) = read::status(&self.kernel)?;
-        self.since.set(Some(since));
-        Ok(enabled)
+        let status = read::status(&self.kernel)?;
+        self.run.replace(Some(Run { hostid: status.hostid, checksum: status.checksum }));
+        Ok(status.enabled)
     }
 
     /// The run of pf, asked for once.
-    fn since(&self) -> std::result::Result<u64, Failure> {
-        if self.since.get().is_none() {
+    fn run(&self) -> std::result::Result<Run, Failure> {
+        if self.run.borrow().is_none() {
             self.enabled()?;
         }
-        Ok(self.since.get().unwrap_or(0))
+        Ok(self.run.borrow().clone().unwrap_or_default())
     }
 
-    /// What a main ruleset says that concerns kport: read only where it is not the one that was read before.
-    fn main(&self, ruleset: Ruleset) -> std::result::Result<Vec<Found>, Failure> {
-        let since = self.since()?;
-        let stamp = read::count(&self.kernel, "", ruleset)?;
-        let mut stamps = self.main_stamps.get();
-        stamps[ruleset as usize] = Some(stamp);
-        self.main_stamps.set(stamps);
-        if let Some(found) = self.memory.main(since, ruleset, stamp) {
-            return Ok(found);
-        }
-        if let Some(cache) = &self.cache {
-            self.memory.read(since, cache);
-            if let Some(found) = self.memory.main(since, ruleset, stamp) {
-                return Ok(found);
+    /// The main ruleset with the anchors in its braces: read only if it is not the one that was read before. Its settings are
+    /// those of that time.
+    fn main(&self) -> std::result::Result<Arc<Conf>, Failure> {
+        let run = self.run()?;
+        let main = match self.remembered(&run)? {
+            Some(main) => main,
+            None => {
+                let mut stamps = vec![];
+                let rulesets = rulesets::with_braces(&self.kernel, "", &mut stamps)?;
+                let main = Arc::new(Conf { rulesets, ..Conf::default() });
+                // other rules under the same checksum are not those of a load
+                if self.memory.main(&run).is_none_or(|(_, before)| before.rulesets == main.rulesets) {
+                    if let Some(cache) = &self.cache {
+                        memory::leave(cache, &run, &stamps, &main);
+                    }
+                    self.memory.learn(&run, stamps, Arc::clone(&main));
+                }
+                main
+            }
+        };
+        self.main.replace(Some(Arc::clone(&main)));
+        Ok(main)
+    }
+
+    /// What this process remembers of the main ruleset, or an earlier one, if that is what pf has now.
+    fn remembered(&self, run: &Run) -> std::result::Result<Option<Arc<Conf>>, Failure> {
+        for file in [None, self.cache.as_ref()] {
+            if let Some(file) = file {
+                self.memory.read(run, file);
+            }
+            let Some((stamps, main)) = self.memory.main(run) else { continue };
+            let mut same = true;
+            for (path, stamps) in stamps {
+                same = same && read::every_stamp(&self.kernel, &path)? == stamps;
+            }
+            if same {
+                return Ok(Some(main));
             }
         }
-        let found = foreign::read(&self.kernel, "", ruleset, stamp)?;
-        self.memory.learn(since, ruleset, Learnt { stamp, found: found.clone() });
-        if let Some(cache) = &self.cache {
-            self.memory.write(since, cache);
-        }
-        Ok(found)
+        Ok(None)
     }
 
-    /// The stamps of the main rulesets, as this transaction has seen them last.
-    fn main_stamps(&self) -> std::result::Result<[(u32, u32); 3], Failure> {
-        match self.main_stamps.get() {
-            [Some(nat), Some(rdr), Some(filter), _] => Ok([nat, rdr, filter]),
-            _ => read::stamps(&self.kernel, ""),
+    /// `main` with the settings that pf has now, which have no ticket.
+    fn settled(&self, main: Arc<Conf>) -> std::result::Result<Arc<Conf>, Failure> {
+        let syncookies = read::syncookies(&self.kernel)?;
+        let (skip, unread) = match read::skipped(&self.kernel)? {
+            Some(skip) => (skip, vec![]),
+            None => (vec![], vec!["set skip: this kernel's struct pfi_kif is another one".to_owned()]),
+        };
+        if (main.syncookies, &main.skip, &main.unread) == (syncookies, &skip, &unread) {
+            return Ok(main);
         }
+        let settled = Arc::new(Conf { rulesets: main.rulesets.clone(), skip, syncookies, unread, ..Conf::default() });
+        self.memory.settle(&self.run()?, &main, Arc::clone(&settled));
+        self.main.replace(Some(Arc::clone(&settled)));
+        Ok(settled)
+    }
+
+    /// The anchors that rules of `anchor` call.
+    fn called(&self, anchor: &str, rules: &[rule::Rule]) -> std::result::Result<Vec<String>, Failure> {
+        let mut called = vec![];
+        for rule in rules {
+            if let Action::Call(_, call) = &rule.action {
+                let call = Called::resolve(anchor, call);
+                called.extend(call.anchors(|parent| read::children(&self.kernel, parent))?);
+            }
+        }
+        Ok(called)
+    }
+
+    /// The tables of an anchor that these names are of.
+    fn add_tables(&self, anchor: &str, names: &BTreeSet<String>, conf: &mut Conf) -> std::result::Result<(), Failure> {
+        for name in names {
+            if let Some(table) = read::table(&self.kernel, anchor, name)? {
+                conf.tables.insert(name.clone(), table);
+            }
+        }
+        Ok(())
     }
 
     /// What each anchor of kport's that holds something holds, as far as its rulesets' numbers of rules tell.
@@ -230,41 +267,34 @@ impl<K: Kernel> Native<K> {
 }
 
 /// What the search for redirects asks of the kernel.
-struct Asked<'n, K>(&'n Native<K>);
+struct Asked<'n, K> {
+    native: &'n Native<K>,
+    main: Arc<Conf>,
+}
 
 impl<K: Kernel> super::foreign::Reader for Asked<'_, K> {
     type Error = Failure;
 
+    /// EBUSY if a ruleset was loaded anew meanwhile. Other anchors than those in the main ruleset's braces are read each time: the
+    /// tickets of one that was removed and made again start anew.
     fn each(
         &self,
         anchor: &str,
         kind: RuleKind,
-        show: &mut dyn FnMut(&crate::pfconf::rule::Rule),
+        show: &mut dyn FnMut(&rule::Rule),
     ) -> std::result::Result<(), Failure> {
-        let ruleset = match kind {
-            RuleKind::Rdr => Ruleset::Rdr,
-            RuleKind::Nat => Ruleset::Nat,
-            RuleKind::Binat => Ruleset::Binat,
-            RuleKind::Filter => Ruleset::Filter,
-        };
-        let found = if anchor.is_empty() {
-            self.0.main(ruleset)?
-        } else {
-            foreign::read(&self.0.kernel, anchor, ruleset, read::count(&self.0.kernel, anchor, ruleset)?)?
-        };
-        for found in found {
-            match found {
-                Found::Call(call) => {
-                    show(&crate::pfconf::rule::Rule::new(Origin::default(), Action::Call(kind, call)));
-                }
-                Found::Redirect(redirect) => Conf::of_output(&redirect.text).rules().iter().for_each(&mut *show),
-            }
+        if let Some(rules) = self.main.rulesets.get(anchor) {
+            rules.iter().filter(|rule| rule.action.kind() == kind).for_each(show);
+            return Ok(());
         }
+        let (kernel, ruleset) = (&self.native.kernel, Ruleset::from(kind));
+        let rules = rulesets::rules(kernel, anchor, ruleset, read::count(kernel, anchor, ruleset)?)?;
+        rules.iter().for_each(show);
         Ok(())
     }
 
     fn children(&self, anchor: &str) -> std::result::Result<Vec<String>, Failure> {
-        read::children(&self.0.kernel, anchor)
+        read::children(&self.native.kernel, anchor)
     }
 }
 
@@ -280,13 +310,12 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn set_deadline(&self, deadline: Instant) {
         self.deadline.set(deadline);
-        self.pfctl.set_deadline(deadline);
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         let stamps = self.retry_while_busy(|| transaction::load(&self.kernel, anchor, rules))?;
-        if let Some(since) = self.since.get() {
-            self.memory.loaded(since, anchor.path(), stamps, rules);
+        if let Some(run) = &*self.run.borrow() {
+            self.memory.loaded(run, anchor.path(), stamps, rules);
         }
         Ok(())
     }
@@ -325,14 +354,14 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         self.retry_while_busy(|| {
-            let since = self.since()?;
+            let run = self.run()?;
             let stamps = read::stamps(&self.kernel, anchor.path())?;
-            if self.memory.holds(since, anchor.path(), &stamps, rules) {
+            if self.memory.holds(&run, anchor.path(), &stamps, rules) {
                 return Ok(true);
             }
             let holds = compare::holds(&self.kernel, anchor.path(), &stamps, rules)?;
             if holds {
-                self.memory.loaded(since, anchor.path(), stamps, rules);
+                self.memory.loaded(&run, anchor.path(), stamps, rules);
             }
             Ok(holds)
         })
@@ -351,52 +380,76 @@ impl<K: Kernel> Firewall for Native<K> {
     fn status(&self) -> Result<Status> {
         self.retry_while_busy(|| {
             let enabled = self.enabled()?;
-            let calls = |ruleset| -> std::result::Result<bool, Failure> {
-                let is_kport = |found: &Found| match found {
-                    Found::Call(call) => Called::resolve("", call).is_kport(),
-                    Found::Redirect(_) => false,
-                };
-                Ok(self.main(ruleset)?.iter().any(is_kport))
-            };
-            Ok(Status {
-                enabled,
-                nat_anchor: calls(Ruleset::Nat)?,
-                rdr_anchor: calls(Ruleset::Rdr)?,
-                anchor: calls(Ruleset::Filter)?,
-            })
+            let [nat_anchor, rdr_anchor, anchor] = self.main()?.calls_kport();
+            Ok(Status { enabled, nat_anchor, rdr_anchor, anchor })
         })
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.retry_while_busy(|| super::foreign::redirects(&Asked(self)))
+        self.retry_while_busy(|| super::foreign::redirects(&Asked { native: self, main: self.main()? }))
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
         Ok(read::has_table(&self.kernel, table.as_str())?)
     }
 
+    /// Of anchors that are called, those in braces are there by their own paths as well, since they may have tables.
     fn rulesets(&self) -> Result<Rulesets> {
-        self.pfctl.rulesets()
+        let main = self.retry_while_busy(|| self.settled(self.main()?))?;
+        let mut found: Vec<(String, Conf)> = vec![];
+        let mut seen = BTreeSet::from([String::new()]);
+        let mut waiting = VecDeque::from([String::new()]);
+        while let Some(path) = waiting.pop_front() {
+            if !found.is_empty() && Instant::now() >= self.deadline.get() {
+                let why = format!("the time-out is over after the rules of {} anchors", found.len() - 1);
+                return Err(Error::new(Kind::Busy, why));
+            }
+            let (conf, called) = self.retry_while_busy(|| {
+                let rules = match main.rulesets.get(&path) {
+                    Some(rules) => rules.clone(),
+                    None => rulesets::rules_of_all(&self.kernel, &path)?,
+                };
+                let called = self.called(&path, &rules)?;
+                let rulesets = BTreeMap::from([(String::new(), rules)]);
+                let mut conf = Conf { rulesets, ..Conf::default() };
+                // kport's rules name those of the main ruleset
+                if !path.is_empty() && !path::is_own(&path) {
+                    let names = conf.named_tables().into_iter().map(str::to_owned).collect();
+                    self.add_tables(&path, &names, &mut conf)?;
+                }
+                Ok((conf, called))
+            })?;
+            waiting.extend(called.into_iter().filter(|path| seen.insert(path.clone())));
+            found.push((path, conf));
+        }
+        let named = found.iter().flat_map(|(_, conf)| conf.named_tables()).map(str::to_owned).collect();
+        let main = self.retry_while_busy(|| {
+            let mut main = (*main).clone();
+            self.add_tables("", &named, &mut main)?;
+            main.ether = match read::ether_rules(&self.kernel)? {
+                0 => vec![],
+                1 => vec!["one rule".to_owned()],
+                many => vec![format!("{many} rules")],
+            };
+            Ok(main)
+        })?;
+        if let Some((_, first)) = found.first_mut() {
+            *first = main;
+        }
+        Ok(found.into_iter().map(|(path, conf)| (path, Arc::new(conf))).collect())
     }
 
-    /// Written by pfctl(8), once for each ruleset that was loaded. What it does not have is what was loaded by another means than
-    /// `pfctl -f`: an interface that was skipped since.
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
-        let (since, stamps) = self.retry_while_busy(|| Ok((self.since()?, self.main_stamps()?)))?;
-        if let Some(text) = self.memory.text(since, &stamps) {
-            return Ok(Arc::new(Conf::of_output(&text)));
-        }
-        // a host without pfctl(8) works by this backend as well
-        let text = self.pfctl.main_ruleset().map_err(|error| Error::new(Kind::Unsupported, error.to_string()))?;
-        self.memory.learn_text(since, stamps, text.to_string());
-        if let Some(cache) = &self.cache {
-            self.memory.write(since, cache);
-        }
-        Ok(text)
+        self.retry_while_busy(|| {
+            let seen = self.main.borrow().clone();
+            self.settled(seen.map_or_else(|| self.main(), Ok)?)
+        })
     }
 
     fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
-        self.pfctl.anchors_of_all()
+        let anchors = self.retry_while_busy(|| rulesets::anchors_below(&self.kernel, ""))?;
+        let limit = self.anchor_limit()?.filter(|limit| *limit > 0).and_then(|limit| usize::try_from(limit).ok());
+        Ok((anchors.len(), limit))
     }
 }
 

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::net::Family;
 
 /// An address of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Operand {
     Any,
     Network(IpNet),
@@ -23,7 +24,7 @@ pub(crate) enum Operand {
 }
 
 /// `(em0:network)`, `em0`, `(self)`: the addresses of an interface, of a group's interfaces, or of them all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OfInterface {
     /// `self` is every interface.
     pub name: String,
@@ -37,7 +38,7 @@ pub(crate) struct OfInterface {
 }
 
 /// Which part of an interface's addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Part {
     Address,
     Network,
@@ -67,7 +68,7 @@ impl Operand {
 }
 
 /// An operator of ports and of users, with its two numbers (pf_match in sys/netpfil/pf/pf.c).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Compared<N> {
     pub operator: Operator,
     pub a: N,
@@ -75,7 +76,7 @@ pub(crate) struct Compared<N> {
     pub b: N,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Operator {
     /// `a >< b`, both left out
     Between,
@@ -112,7 +113,7 @@ impl<N: Copy + PartialOrd> Compared<N> {
 }
 
 /// `from` or `to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Side {
     pub not: bool,
     pub address: Operand,
@@ -126,7 +127,7 @@ impl Side {
 }
 
 /// How a pool goes round its addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PoolKind {
     /// One address.
     #[default]
@@ -140,7 +141,7 @@ pub(crate) enum PoolKind {
 }
 
 /// One place to translate to, or to route by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PoolAddress {
     /// `(em0 192.0.2.254)` of route-to and the like.
     pub interface: Option<String>,
@@ -149,7 +150,7 @@ pub(crate) struct PoolAddress {
 }
 
 /// The addresses behind `->`, `nat-to`, `rdr-to`, `af-to`, `route-to`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pool {
     pub addresses: Vec<PoolAddress>,
     /// `port a:b`: 0, 0 where none is given (proxy_port).

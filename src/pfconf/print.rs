@@ -87,6 +87,14 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// The rule, with its own text as where it was read.
+    pub(crate) fn named(mut self) -> Rule {
+        self.origin.text = self.to_string().into();
+        self
+    }
+}
+
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.action {

@@ -3,12 +3,14 @@
 use std::iter;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::address::{Compared, Operator, Pool, Side};
 use crate::net::Direction;
 use crate::net::Family;
 
 /// The rulesets of an anchor, by what evaluates them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RuleKind {
     /// `nat`
     Nat,
@@ -21,7 +23,7 @@ pub enum RuleKind {
 }
 
 /// What a rule does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Action {
     Pass,
     Block,
@@ -60,7 +62,7 @@ impl Action {
 }
 
 /// `keep state` and its options, as far as they decide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Keep {
     pub synproxy: bool,
     pub if_bound: bool,
@@ -80,7 +82,7 @@ impl Keep {
 }
 
 /// Where a rule sends a packet, past the routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RouteKind {
     /// `route-to`
     Packets,
@@ -91,7 +93,7 @@ pub(crate) enum RouteKind {
 }
 
 /// What pass and match rules do besides.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Effects {
     pub keep: Option<Keep>,
     pub nat_to: Option<Pool>,
@@ -106,7 +108,7 @@ pub(crate) struct Effects {
 }
 
 /// `user` and `group`: their operator with numbers, or with a name whose number is not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Owner {
     Number(Compared<u32>),
     /// `unknown`, if no socket has the packet: equal, or not.
@@ -120,14 +122,14 @@ pub(crate) enum Owner {
 }
 
 /// An interface or group, and whether it is any other (`! em0`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct On {
     pub not: bool,
     pub name: String,
 }
 
 /// Which packets a rule is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conditions {
     pub direction: Option<Direction>,
     pub on: Option<On>,
@@ -177,8 +179,9 @@ impl PartialEq for Origin {
 impl Eq for Origin {}
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rule {
+    #[serde(skip)]
     pub origin: Origin,
     pub action: Action,
     pub quick: bool,

@@ -2,15 +2,16 @@
 
 #![allow(unsafe_code)]
 
-use crate::support::{input, standin};
+use crate::support::input;
+use crate::support::rig::{Rig, request};
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kport::doctor::{self, Level};
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::Direction;
@@ -21,15 +22,18 @@ use kport::pf::native::kernel::{Call, Failure, Kernel};
 use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Transaction;
-use kport::pf::native::{Native, encode, probe};
-use kport::pf::pfctl::{Pfctl, Run};
+use kport::pf::native::{Memory, Native, encode, probe};
 use kport::pf::{Counters, Firewall, ForeignRedirect, States, Status};
+use kport::pfconf::Conf;
 use kport::publication::{Publication, Redirect};
+use kport::publisher::{Liveness, Request, Unobserved};
 use kport::rule::{Address, Match, Rate, Rule, StateOptions};
 use kport::rules::rules;
+use kport::store::Store;
+use kport::trace::{Party, Release, World};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::support::fake_kernel::{Fake, POOL_ADDR, RULE, State, Stored, text_at, u32_at};
+use crate::support::fake_kernel::{Fake, POOL_ADDR, RULE, State, Stored, blank, text_at, u32_at};
 
 const FILTER: i32 = 1;
 const NAT: i32 = 2;
@@ -840,9 +844,7 @@ fn called(anchor_call: &str) -> Stored {
 }
 
 fn calling(action: u8, anchor_call: &str) -> Stored {
-    let mut bytes = vec![0; 3040];
-    bytes[RULE + 904] = action;
-    Stored { bytes, pool: vec![], anchor_call: anchor_call.to_owned(), counters: [0; 6] }
+    Stored { anchor_call: anchor_call.to_owned(), ..blank(action) }
 }
 
 /// The places of those whose text starts so.
@@ -900,7 +902,8 @@ fn redirects_of_others_are_found_wherever_they_are() {
     fake.hold("mine/deeper/a", called("/mine"));
 
     let found = native(&fake).foreign_redirects().unwrap();
-    // a kernel that does not tell the addresses: the rdr rules are found all the same
+    // a kernel that does not say the addresses, and knows no rdr-to: the rdr rules are found all the same
+    fake.set_14();
     fake.refuse("DIOCGETADDRS", usize::MAX, libc::ENODEV);
     let without = native(&fake).foreign_redirects().unwrap();
     assert_eq!(places(&without, "rdr "), places(&found, "rdr "));
@@ -908,7 +911,7 @@ fn redirects_of_others_are_found_wherever_they_are() {
     let em0 = "em0".parse::<Place>().unwrap();
     assert_eq!(places(&without, "binat "), [em0, em0]);
     assert_eq!(without.len(), 6);
-    assert!(without.iter().all(|one| !one.text.contains("->")), "{without:?}");
+    assert!(without.iter().all(|one| one.text.contains("-> \"?\"")), "{without:?}");
     fake.heal();
     let expected = |anchor: &str, protocol, place: &str, ports: &str, text: &str| ForeignRedirect {
         anchor: anchor.to_owned(),
@@ -926,7 +929,7 @@ fn redirects_of_others_are_found_wherever_they_are() {
         place: place.parse().unwrap(),
         any_address: false,
         ports: None,
-        text: format!("binat on em0 inet from 10.9.9.9 to any -> {place}"),
+        text: format!("binat on em0 inet from 10.9.9.9 to any tag \"kport:x\" -> {place}"),
     };
     assert_eq!(
         found,
@@ -937,21 +940,21 @@ fn redirects_of_others_are_found_wherever_they_are() {
                 Protocol::Tcp,
                 "em0",
                 "80",
-                "rdr on em0 inet proto tcp from any to (em0) port = 80 -> 10.9.9.9 port 80"
+                "rdr on em0 inet proto tcp from any to (em0) port = 80 tag \"kport:x\" -> 10.9.9.9 port 80"
             ),
             expected(
                 "appjail-rdr/jail",
                 Protocol::Sctp,
                 "em1",
                 "9",
-                "rdr on em1 inet proto sctp from any to (em1) port = 9 -> 10.9.9.9 port 9"
+                "rdr on em1 inet proto sctp from any to (em1) port = 9 tag \"kport:x\" -> 10.9.9.9 port 9"
             ),
             expected(
                 "filters",
                 Protocol::Tcp,
                 "em0",
                 "443",
-                "pass on em0 inet proto tcp from any to (em0) port = 443 rdr-to 10.9.9.9 port 443"
+                "pass on em0 inet proto tcp from any to (em0) port = 443 no state tag \"kport:x\" rdr-to 10.9.9.9 port 443"
             ),
             binat("given", "192.0.2.8"),
             expected(
@@ -959,14 +962,14 @@ fn redirects_of_others_are_found_wherever_they_are() {
                 Protocol::Udp,
                 "192.0.2.1",
                 "53",
-                "rdr inet proto udp from any to 192.0.2.1 port = 53 -> 10.9.9.9 port 53"
+                "rdr inet proto udp from any to 192.0.2.1 port = 53 tag \"kport:x\" -> 10.9.9.9 port 53"
             ),
             expected(
                 "mine/deeper/a",
                 Protocol::Tcp,
                 "*",
                 "8000-8010",
-                "rdr inet proto tcp from any to (self) port 8000:8010 -> 10.9.9.9 port 8000:8010"
+                "rdr inet proto tcp from any to (self) port 8000:8010 tag \"kport:x\" -> 10.9.9.9 port 8000:8010"
             ),
         ]
     );
@@ -987,11 +990,11 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         (rule[911], rule[913], rule[914]) = (1, 0, 0);
     });
     assert_eq!((all.family, all.protocol, all.place, all.ports), (None, None, Place::Any, None));
-    assert_eq!(all.text, "rdr pass from any to any -> 10.9.9.9 port 80");
+    assert_eq!(all.text, "rdr pass all tag \"kport:x\" -> 10.9.9.9 port 80");
     // to ! 192.0.2.1
     let not = place(|rule| rule[108] = 1);
     assert_eq!((not.family, not.place), (Some(Family::Inet), Place::Any));
-    assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80 -> 10.9.9.9 port 80");
+    assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80 tag \"kport:x\" -> 10.9.9.9 port 80");
     // on ! em0
     let elsewhere = place(|rule| {
         rule[56..104].fill(0);
@@ -999,7 +1002,10 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         rule[909] = 1;
     });
     assert_eq!(elsewhere.place, Place::Any);
-    assert_eq!(elsewhere.text, "rdr on ! em0 inet proto tcp from any to any port = 80 -> 10.9.9.9 port 80");
+    assert_eq!(
+        elsewhere.text,
+        "rdr on ! em0 inet proto tcp from any to any port = 80 tag \"kport:x\" -> 10.9.9.9 port 80"
+    );
     // a network, without a family
     let network = place(|rule| {
         rule[72..88].fill(0);
@@ -1007,8 +1013,8 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
         rule[56 + 3] = 0;
         rule[913] = 0;
     });
-    assert_eq!((network.family, network.place), (Some(Family::Inet), Place::Any));
-    assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80 -> 10.9.9.9 port 80");
+    assert_eq!((network.family, network.place), (None, Place::Any));
+    assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80 tag \"kport:x\" -> 10.9.9.9 port 80");
     assert_eq!(native(&fake).foreign_redirects().unwrap(), []);
 }
 
@@ -1072,6 +1078,7 @@ fn a_ticket_is_no_part_of_a_stored_rule() {
 fn skipped_interfaces() {
     let fake = Fake::new();
     let skipped = || native(&fake).skipped().unwrap();
+    fake.set_interfaces(&[]);
     // an answer without the group of all interfaces is another kernel's
     assert_eq!(skipped(), None);
     fake.set_interfaces(&[("all", false, false), ("lo0", false, true)]);
@@ -1093,8 +1100,9 @@ fn tables() {
     let fake = Fake::new();
     let has = |name: &str| native(&fake).has_table(&name.parse().unwrap());
     assert!(!has("friends").unwrap());
-    fake.set_table("friends", 3);
-    fake.set_table("empty", 0);
+    fake.set_table("", "friends", &["10.0.0.0/8", "!10.1.0.0/16", "fd00::1/128"]);
+    fake.set_table("", "empty", &[]);
+    fake.set_table("kport/web", "friend", &[]);
     assert!(has("friends").unwrap() && has("empty").unwrap() && !has("friend").unwrap());
     fake.refuse("DIOCRGETADDRS", 1, libc::EACCES);
     let error = has("friends").unwrap_err();
@@ -1102,23 +1110,148 @@ fn tables() {
     assert!(error.message().contains("table <friends>"), "{error}");
 }
 
-/// Rules as text are pfctl's, the one that was configured, and it is traced.
+/// Whatever needs rules of others: the kernel alone is asked for them.
 #[test]
-fn rulesets_are_read_by_the_configured_pfctl() {
+fn publish_list_doctor_and_trace_ask_the_kernel_alone() {
     let fake = Fake::new();
-    let standin = standin::Pfctl::new();
-    let runs = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&runs);
-    let count = move |_: &Run<'_>| _ = counted.fetch_add(1, Ordering::Relaxed);
-    let pfctl = Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60)).traced(Box::new(count));
-    let native = native(&fake).with_pfctl(pfctl);
-    let calls = fake.calls_of(|| {
-        assert_eq!(native.rulesets().unwrap()[0].0, "");
-        assert_eq!(native.anchors_of_all().unwrap(), (1, None));
-    });
-    assert_eq!(calls, [""; 0]);
-    assert_eq!(runs.load(Ordering::Relaxed), standin.calls().len());
-    assert!(!standin.calls().is_empty());
+    fake.set_interfaces(&[("all", true, false), ("em0", false, false), ("lo", true, true)]);
+    let mut rig = Rig::new();
+    rig.host.sysctls.insert("kern.osreldate".to_owned(), 1_501_502);
+    let web = Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("web", "8080:80") };
+    let outcome = rig.with(&native(&fake), &Unobserved, |p| p.publish(&web)).unwrap();
+    assert!(outcome.changed && outcome.notes.is_empty(), "{outcome:?}");
+    let list = rig.with(&native(&fake), &Unobserved, |p| p.list(None)).unwrap();
+    assert!(list.len() == 1 && list[0].liveness == Liveness::Live, "{list:?}");
+    let findings = doctor::examine(&rig.host, &native(&fake), Store::open(rig.path()), None);
+    let problems: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Problem).collect();
+    assert!(problems.is_empty(), "{problems:?}");
+    let mut world = World::of_pf(&rig.host, &native(&fake), Release::V15).unwrap();
+    let client = Party::Network("em0".parse().unwrap());
+    let (from, to) = ("203.0.113.9:4000".parse().unwrap(), "192.0.2.1:8080".parse().unwrap());
+    let trace = world.trace(&client, Protocol::Tcp, from, to);
+    assert_eq!(trace.delivered_to, Some((Party::Jail("web".to_owned()), "10.0.0.2:80".parse().unwrap())));
+}
+
+/// There is nothing in the backend that could start a program.
+#[test]
+fn native_names_no_program() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pf");
+    let files = std::fs::read_dir(src.join("native")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.is_file()).chain([src.join("native.rs")]).collect();
+    assert!(files.len() > 10);
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in ["process::Command", "crate::child", "Pfctl", "super::pfctl"] {
+            assert!(!text.contains(word), "{} in {}", word, path.display());
+        }
+    }
+}
+
+/// The rulesets as they are handed out: every anchor that is called, each with its tables.
+#[test]
+fn rulesets_are_read_with_their_tables() {
+    let fake = Fake::new();
+    native(&fake).replace(&anchor("web"), &web()).unwrap();
+    let table = |from: usize, name: &'static str| {
+        move |rule: &mut [u8]| {
+            rule[from..from + 48].fill(0);
+            rule[from..from + name.len()].copy_from_slice(name.as_bytes());
+            rule[from + 40] = 3;
+        }
+    };
+    let rule = || web().remove(0);
+    // an anchor in braces, one that is called from there, one that nothing calls; a circle
+    fake.hold("", calling(0, "_1"));
+    fake.hold("_1", calling(0, "../deep/*"));
+    fake.hold("deep/a", called("/deep/a"));
+    fake.hold("deep/a", foreign(&rule(), table(0, "good")));
+    fake.hold("deep/b", foreign(&rule(), table(0, "main")));
+    fake.hold("alone", foreign(&rule(), |_| {}));
+    fake.set_table("deep/a", "good", &["10.0.0.0/8", "!10.1.0.0/16", "fd00::1/128"]);
+    fake.set_table("", "main", &["192.0.2.1/32"]);
+    fake.set_table("", "unused", &["192.0.2.2/32"]);
+    fake.set_interfaces(&[("all", true, false), ("em0", false, false), ("lo", true, true)]);
+    fake.set_syncookies(true);
+    fake.set_ether_rules(3);
+    let shown = |fake: &Fake| -> Vec<(String, String)> {
+        let rulesets = native(fake).rulesets().unwrap();
+        rulesets.into_iter().map(|(path, conf)| (path, conf.to_string())).collect()
+    };
+    let found = shown(&fake);
+    let of = |path: &str| &found.iter().find(|(known, _)| known == path).expect(path).1;
+    assert_eq!(found[0].0, "");
+    let mut paths: Vec<_> = found[1..].iter().map(|(path, _)| path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["_1", "deep/a", "deep/b", "kport/web"]);
+    assert_eq!(
+        of(""),
+        "set syncookies always\nset skip on lo\ntable <main> { 192.0.2.1 }\n3 rules\nnat-anchor \"kport/*\" all\n\
+         rdr-anchor \"kport/*\" all\nanchor \"kport/*\" all\nanchor all {\n  anchor \"../deep/*\" all\n}\n"
+    );
+    assert!(
+        of("deep/a").starts_with("table <good> { 10.0.0.0/8 ! 10.1.0.0/16 fd00::1 }\nrdr-anchor \"/deep/a\" all\n")
+    );
+    assert!(of("deep/b").starts_with("rdr on em0 inet proto tcp from <main> to (em0) port = 8080"));
+    // as the publication has them, but for the second label, which a struct has no room for
+    let expected: Conf = web().iter().flat_map(expanded).collect::<Vec<_>>().join("\n").parse().unwrap();
+    assert_eq!(of("kport/web"), &expected.to_string());
+    // 14 says the same
+    fake.set_14();
+    assert_eq!(shown(&fake), found);
+    // every anchor counts, whoever made it: kport, kport/web, _1, deep, deep/a, deep/b, alone
+    assert_eq!(native(&fake).anchors_of_all().unwrap(), (7, Some(512)));
+    fake.set_anchor_limit(Some(0));
+    assert_eq!(native(&fake).anchors_of_all().unwrap(), (7, None));
+}
+
+/// A table that the kernel does not give, because of net.pf.request_maxcount, is one of which nothing is known.
+#[test]
+fn a_table_that_is_too_large_cannot_be_decided() {
+    let fake = Fake::new();
+    let from = |rule: &mut [u8]| {
+        rule[..3].copy_from_slice(b"big");
+        (rule[40], rule[904], rule[912]) = (3, 1, 0);
+    };
+    let mut block = foreign(&web()[1], from);
+    block.pool.clear();
+    fake.hold("", block);
+    fake.set_table("", "big", &["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"]);
+    let main = |fake: &Fake| native(fake).rulesets().unwrap()[0].1.to_string();
+    assert!(main(&fake).contains("table <big> { 10.0.0.1 10.0.0.2 10.0.0.3 }"));
+    fake.set_most(2);
+    assert!(main(&fake).contains("table <big> { \"table <big>, which has 3 addresses,\" }"));
+}
+
+/// The settings have no ticket: `pfctl -f` of the same rules, and what changed them alone, is seen.
+#[test]
+fn settings_are_read_each_time() {
+    let fake = Fake::new();
+    let memory = Memory::default();
+    let native = || Native::over(&fake, soon()).with_memory(&memory);
+    let main = || native().main_ruleset().unwrap();
+    assert_eq!(main().skipped(), []);
+    fake.set_interfaces(&[("all", true, false), ("lo", true, true)]);
+    assert_eq!(main().skipped(), ["lo".parse().unwrap()]);
+    let calls = fake.calls_of(|| assert!(Arc::ptr_eq(&main(), &main())));
+    assert!(!calls.iter().any(|call| call.contains("RULENV") || call.starts_with("PFNL")), "{calls:?}");
+    fake.set_other_kif();
+    assert_eq!(main().unread().len(), 1);
+}
+
+/// An anchor in braces can be loaded by itself: it has tickets of its own.
+#[test]
+fn a_call_in_braces_is_seen() {
+    let fake = Fake::default();
+    fake.call_anchor(8, "kport/*");
+    fake.call_anchor(4, "kport/*");
+    fake.hold("", calling(0, "_1"));
+    let memory = Memory::default();
+    let status = || Native::over(&fake, soon()).with_memory(&memory).status().unwrap();
+    assert!(!status().anchor);
+    fake.hold("_1", calling(0, "../kport/*"));
+    assert!(status().anchor);
+    fake.hold("_1", calling(0, "../other"));
+    assert!(status().anchor);
 }
 
 /// A host that closes by number: the descriptor is opened anew, and what has its number now is left alone.

@@ -9,9 +9,10 @@ use zerocopy::FromZeros;
 
 use super::layout::*;
 use crate::net::{Direction, Family, Interface, PortRange, Protocol};
+use crate::pfconf::rule::RuleKind;
 use crate::rule::{Address, Match, Member, Rule, StateOptions};
 
-/// The three rulesets of an anchor that kport writes.
+/// The rulesets of an anchor that decide where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruleset {
     /// nat rules
@@ -27,6 +28,9 @@ pub enum Ruleset {
 impl Ruleset {
     /// Those that kport loads, in the order in which a transaction names them.
     pub const ALL: [Ruleset; 3] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Filter];
+
+    /// Every one, in the order in which pfctl(8) shows them.
+    pub const EVERY: [Ruleset; 4] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Binat, Ruleset::Filter];
 
     /// The ruleset that a rule belongs to.
     pub fn of(rule: &Rule) -> Ruleset {
@@ -54,6 +58,17 @@ impl Ruleset {
             Ruleset::Rdr => PF_RDR,
             Ruleset::Filter => PF_PASS,
             Ruleset::Binat => PF_BINAT,
+        }
+    }
+}
+
+impl From<RuleKind> for Ruleset {
+    fn from(kind: RuleKind) -> Ruleset {
+        match kind {
+            RuleKind::Nat => Ruleset::Nat,
+            RuleKind::Rdr => Ruleset::Rdr,
+            RuleKind::Binat => Ruleset::Binat,
+            RuleKind::Filter => Ruleset::Filter,
         }
     }
 }

@@ -37,24 +37,60 @@ mod elsewhere {
 mod freebsd {
     use std::ffi::c_int;
     use std::io;
+    use std::num::NonZeroU32;
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::path::Path;
     use std::sync::Arc;
+    use std::time::Duration;
+
+    use once_cell::unsync::OnceCell;
+    use rustix::io::Errno;
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
+    use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 
     use crate::error::Result;
     use crate::pf::native::descriptor::Descriptor;
     use crate::pf::native::kernel::{Call, Failure, Kernel, Nv, OPEN};
-    use crate::pf::native::layout::{PfiKif, PfiocTransE};
+    use crate::pf::native::layout::{PfiKif, PfiocTransE, PfrAddr};
+    use crate::pf::native::netlink::{Attributes, Command};
+    use crate::pf::native::session::{AF_NETLINK, NETLINK_GENERIC, Session};
 
-    /// A handle to this process's one descriptor of /dev/pf.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Device(());
+    /// A handle to this process's one descriptor of /dev/pf, with a netlink socket of its own.
+    #[derive(Debug)]
+    pub struct Device {
+        /// opened by the first request; `None` if the kernel has no such family
+        session: OnceCell<Option<Session>>,
+    }
 
     impl Device {
         /// Opens the device, or finds it open.
         pub fn open() -> Result<Device> {
             descriptor()?;
-            Ok(Device(()))
+            Ok(Device { session: OnceCell::new() })
+        }
+    }
+
+    /// Longer than the kernel takes for any answer.
+    const ANSWER: Duration = Duration::from_secs(10);
+
+    /// `None` if pf has no family in netlink(4) (before 15), or the kernel has no netlink.
+    fn session() -> std::result::Result<Option<Session>, Failure> {
+        let open = || -> rustix::io::Result<OwnedFd> {
+            let family = AddressFamily::from_raw(AF_NETLINK);
+            let protocol = NonZeroU32::new(NETLINK_GENERIC).map(Protocol::from_raw);
+            let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+            set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER))?;
+            Ok(socket)
+        };
+        let socket = match open() {
+            Ok(socket) => socket,
+            Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => return Ok(None),
+            Err(errno) => return Err(Failure::new("netlink socket", errno.raw_os_error())),
+        };
+        match Session::over(socket) {
+            Ok(session) => Ok(Some(session)),
+            Err(failure) if failure.errno == libc::ENOENT => Ok(None),
+            Err(failure) => Err(failure),
         }
     }
 
@@ -120,13 +156,21 @@ mod freebsd {
                 | Call::GetAddrs(address)
                 | Call::GetAddr(address) => ioctl(name, number, address),
                 Call::AddRule(rule) | Call::GetRules(rule) => ioctl(name, number, rule),
-                Call::GetRule(nv) | Call::GetStatus(nv) | Call::KillStates(nv) => nvlist(nv),
+                Call::GetRule(nv)
+                | Call::GetStatus(nv)
+                | Call::KillStates(nv)
+                | Call::GetSyncookies(nv)
+                | Call::GetEtherRules(nv) => nvlist(nv),
                 Call::GetRulesets(ruleset) | Call::GetRuleset(ruleset) => ioctl(name, number, ruleset),
                 Call::GetLimit(limit) => ioctl(name, number, limit),
-                Call::GetTable(table) => {
-                    // the kernel would write as many addresses to wherever it says
-                    (table.buffer, table.size) = (0, 0);
-                    ioctl(name, number, table)
+                Call::GetTable(table, room) => {
+                    let size = c_int::try_from(room.len()).map_err(|_| Failure::new(name, libc::EINVAL))?;
+                    // the kernel writes as many addresses as there is room for to where it is told
+                    table.buffer = room.as_mut_ptr().expose_provenance() as u64;
+                    (table.esize, table.size) = (size_of::<PfrAddr>() as c_int, size);
+                    let done = ioctl(name, number, table);
+                    table.buffer = 0;
+                    done
                 }
                 Call::GetInterfaces(room, count) => {
                     let mut io = PfiocIface {
@@ -143,6 +187,13 @@ mod freebsd {
                 }
             }
         }
+
+        fn ask(&self, command: Command, request: &Attributes) -> std::result::Result<Vec<u8>, Failure> {
+            match self.session.get_or_try_init(session)? {
+                Some(session) => session.ask(command, request),
+                None => Err(Failure::new(command.name(), libc::EOPNOTSUPP)),
+            }
+        }
     }
 
     fn ioctl<T>(name: &'static str, number: u64, argument: &mut T) -> std::result::Result<(), Failure> {
@@ -152,8 +203,8 @@ mod freebsd {
         // SAFETY: the descriptor is open for the length of the call. The kernel reads and writes the number of bytes
         // that is part of the call's number, which is the size of `argument` (asserted above). What `argument` points
         // to, if anything, is a live array that nobody else uses, with its true length beside it: the rulesets of a
-        // transaction, the interfaces, and the buffer of an nvlist, of which the kernel writes at most `size` elements
-        // or bytes. Any bytes are a value of the types it writes to.
+        // transaction, the interfaces, the addresses of a table, and the buffer of an nvlist, of which the kernel writes
+        // at most `size` elements or bytes. Any bytes are a value of the types it writes to.
         let result = unsafe { libc::ioctl(device.as_raw_fd(), number as libc::c_ulong, std::ptr::from_mut(argument)) };
         if result == -1 { Err(failure(name, &io::Error::last_os_error())) } else { Ok(()) }
     }

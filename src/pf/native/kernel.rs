@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::layout::*;
+use super::netlink::{Attributes, Command};
 use crate::error::{Error, Kind};
 
 /// One ioctl on /dev/pf. A call can only be made with the struct that the kernel expects for it.
@@ -39,11 +40,15 @@ pub enum Call<'a> {
     KillStates(&'a mut Nv),
     /// DIOCGETLIMIT
     GetLimit(&'a mut PfiocLimit),
-    /// DIOCRGETADDRS, with room for nothing: whether a table is there, and how many addresses it has.
-    GetTable(&'a mut PfiocTable),
+    /// DIOCRGETADDRS: the addresses of a table; no more than their number if there is not room for all of them.
+    GetTable(&'a mut PfiocTable, &'a mut [PfrAddr]),
     /// DIOCIGETIFACES: the interfaces and groups that pf knows, as far as there is room; fills in how many there are, of which
     /// it counts one that has no room.
     GetInterfaces(&'a mut [PfiKif], &'a mut usize),
+    /// DIOCGETSYNCOOKIES
+    GetSyncookies(&'a mut Nv),
+    /// DIOCGETETHRULES: the number of rules about Ethernet frames.
+    GetEtherRules(&'a mut Nv),
 }
 
 impl Call<'_> {
@@ -65,8 +70,10 @@ impl Call<'_> {
             Call::GetStatus(_) => "DIOCGETSTATUSNV",
             Call::KillStates(_) => "DIOCKILLSTATESNV",
             Call::GetLimit(_) => "DIOCGETLIMIT",
-            Call::GetTable(_) => "DIOCRGETADDRS",
+            Call::GetTable(..) => "DIOCRGETADDRS",
             Call::GetInterfaces(..) => "DIOCIGETIFACES",
+            Call::GetSyncookies(_) => "DIOCGETSYNCOOKIES",
+            Call::GetEtherRules(_) => "DIOCGETETHRULES",
         }
     }
 
@@ -88,8 +95,10 @@ impl Call<'_> {
             Call::GetStatus(_) => iowr(21, 24),
             Call::KillStates(_) => iowr(41, 24),
             Call::GetLimit(_) => iowr(39, size_of::<PfiocLimit>()),
-            Call::GetTable(_) => iowr(70, size_of::<PfiocTable>()),
+            Call::GetTable(..) => iowr(70, size_of::<PfiocTable>()),
             Call::GetInterfaces(..) => iowr(87, 40),
+            Call::GetSyncookies(_) => iowr(94, 24),
+            Call::GetEtherRules(_) => iowr(99, 24),
         }
     }
 }
@@ -112,11 +121,21 @@ pub struct Nv {
 pub trait Kernel {
     /// Makes one call.
     fn call(&self, call: Call<'_>) -> Result<(), Failure>;
+
+    /// Makes a request of the netlink family `pfctl`, and gives the attributes of the reply. EOPNOTSUPP if the kernel has no such
+    /// family or command (before 15).
+    fn ask(&self, command: Command, _request: &Attributes) -> Result<Vec<u8>, Failure> {
+        Err(Failure::new(command.name(), libc::EOPNOTSUPP))
+    }
 }
 
 impl<K: Kernel + ?Sized> Kernel for &K {
     fn call(&self, call: Call<'_>) -> Result<(), Failure> {
         (**self).call(call)
+    }
+
+    fn ask(&self, command: Command, request: &Attributes) -> Result<Vec<u8>, Failure> {
+        (**self).ask(command, request)
     }
 }
 
@@ -213,7 +232,9 @@ mod tests {
         assert_eq!(Call::GetStatus(&mut nv).number(), 0xc018_4415);
         assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
         assert_eq!(Call::GetLimit(&mut limit).number(), 0xc008_4427);
-        assert_eq!(Call::GetTable(&mut table).number(), 0xc450_4446);
+        assert_eq!(Call::GetTable(&mut table, &mut []).number(), 0xc450_4446);
+        assert_eq!(Call::GetSyncookies(&mut nv).number(), 0xc018_445e);
+        assert_eq!(Call::GetEtherRules(&mut nv).number(), 0xc018_4463);
         assert_eq!(Call::GetInterfaces(&mut [], &mut 0).number(), 0xc028_4457);
     }
 

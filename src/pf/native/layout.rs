@@ -25,14 +25,28 @@ pub const AF_INET6: u8 = 28;
 
 /// PF_PASS
 pub const PF_PASS: u8 = 0;
+/// PF_DROP
+pub const PF_DROP: u8 = 1;
+/// PF_SCRUB
+pub const PF_SCRUB: u8 = 2;
+/// PF_NOSCRUB
+pub const PF_NOSCRUB: u8 = 3;
 /// PF_NAT
 pub const PF_NAT: u8 = 4;
+/// PF_NONAT
+pub const PF_NONAT: u8 = 5;
 /// PF_BINAT
 pub const PF_BINAT: u8 = 6;
-/// PF_MATCH
-pub const PF_MATCH: u8 = 12;
+/// PF_NOBINAT
+pub const PF_NOBINAT: u8 = 7;
 /// PF_RDR
 pub const PF_RDR: u8 = 8;
+/// PF_NORDR
+pub const PF_NORDR: u8 = 9;
+/// PF_MATCH
+pub const PF_MATCH: u8 = 12;
+/// PF_RT: the pool of route-to (netlink)
+pub const PF_RT: u8 = 14;
 
 /// PF_RULESET_FILTER
 pub const PF_RULESET_FILTER: i32 = 1;
@@ -45,17 +59,31 @@ pub const PF_RULESET_RDR: i32 = 4;
 
 /// PF_ADDR_ADDRMASK: an address and a mask
 pub const PF_ADDR_ADDRMASK: u8 = 0;
+/// PF_ADDR_NOROUTE
+pub const PF_ADDR_NOROUTE: u8 = 1;
 /// PF_ADDR_DYNIFTL: the addresses of an interface
 pub const PF_ADDR_DYNIFTL: u8 = 2;
 /// PF_ADDR_TABLE
 pub const PF_ADDR_TABLE: u8 = 3;
+/// PF_ADDR_URPFFAILED
+pub const PF_ADDR_URPFFAILED: u8 = 4;
+/// PF_ADDR_RANGE: the first address, and the last in place of the mask
+pub const PF_ADDR_RANGE: u8 = 5;
 /// PFI_AFLAG_NETWORK: `(em0:network)`
 pub const PFI_AFLAG_NETWORK: u8 = 1;
+/// PFI_AFLAG_BROADCAST: `(em0:broadcast)`
+pub const PFI_AFLAG_BROADCAST: u8 = 2;
+/// PFI_AFLAG_PEER: `(em0:peer)`
+pub const PFI_AFLAG_PEER: u8 = 4;
+/// PFI_AFLAG_NOALIAS: `(em0:0)`
+pub const PFI_AFLAG_NOALIAS: u8 = 8;
 
 /// PF_OP_IRG: `><`
 pub const PF_OP_IRG: u8 = 1;
 /// PF_OP_EQ: `=`
 pub const PF_OP_EQ: u8 = 2;
+/// PF_OP_NE: `!=`
+pub const PF_OP_NE: u8 = 3;
 /// PF_OP_LT: `<`
 pub const PF_OP_LT: u8 = 4;
 /// PF_OP_LE: `<=`
@@ -64,15 +92,29 @@ pub const PF_OP_LE: u8 = 5;
 pub const PF_OP_GT: u8 = 6;
 /// PF_OP_GE: `>=`
 pub const PF_OP_GE: u8 = 7;
+/// PF_OP_XRG: `<>`
+pub const PF_OP_XRG: u8 = 8;
 /// PF_OP_RRG: `:`
 pub const PF_OP_RRG: u8 = 9;
 
+/// PF_POOL_TYPEMASK
+pub const PF_POOL_TYPEMASK: u8 = 0x0f;
+/// PF_POOL_STICKYADDR
+pub const PF_POOL_STICKYADDR: u8 = 0x20;
+/// PF_POOL_ENDPI: `endpoint-independent`
+pub const PF_POOL_ENDPI: u8 = 0x40;
+/// PF_POOL_IPV6NH: `prefer-ipv6-nexthop`
+pub const PF_POOL_IPV6NH: u8 = 0x80;
 /// PF_POOL_ROUNDROBIN
 pub const PF_POOL_ROUNDROBIN: u8 = 4;
 /// PF_NAT_PROXY_PORT_LOW and PF_NAT_PROXY_PORT_HIGH of pfctl_parser.h: the ports of translated sources
 pub const PF_NAT_PROXY_PORT: [u16; 2] = [50001, 65535];
 /// PF_STATE_NORMAL: `keep state`
 pub const PF_STATE_NORMAL: u8 = 1;
+/// PF_STATE_SYNPROXY
+pub const PF_STATE_SYNPROXY: u32 = 3;
+/// PF_PRIO_ZERO: `prio 0`
+pub const PF_PRIO_ZERO: u8 = 0xff;
 /// TH_SYN
 pub const TH_SYN: u8 = 0x02;
 /// TH_SYN and TH_ACK
@@ -89,6 +131,14 @@ pub const PF_LOG: u8 = 1;
 pub const PFRULE_SRCTRACK: u32 = 0x20;
 /// `source-track rule`
 pub const PFRULE_RULESRCTRACK: u32 = 0x40;
+/// `fragment`
+pub const PFRULE_FRAGMENT: u64 = 0x02;
+/// `if-bound`
+pub const PFRULE_IFBOUND: u64 = 0x0001_0000;
+/// `af-to`
+pub const PFRULE_AFTO: u64 = 0x0020_0000;
+/// Every PFRULE_* of 14 and 15; those that are not above say how a packet is refused, scrubbed, or counted.
+pub const KNOWN_FLAGS: u64 = 0x002f_3bff;
 /// index of `adaptive.start` in the timeouts
 pub const PFTM_ADAPTIVE_START: usize = 16;
 /// index of `adaptive.end` in the timeouts
@@ -363,7 +413,7 @@ pub struct PfiocTable {
     pub fback: u8,
     /// padding
     pub pad: [u8; 3],
-    /// a pointer to room for the answer; zero here, where there is none
+    /// a pointer to room for the answer: [`ioctl`](super::ioctl) puts it in
     pub buffer: u64,
     /// the size of an element of the answer
     pub esize: i32,
@@ -410,8 +460,21 @@ pub const PFIK_GROUP: u64 = 0xfeed_c0de;
 /// PFI_IFLAG_SKIP: `set skip on`
 pub const PFI_IFLAG_SKIP: u32 = 0x0100;
 
-/// The size of struct pfr_addr.
-pub const PFR_ADDR_SIZE: i32 = 20;
+/// struct pfr_addr: an address of a table
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfrAddr {
+    /// the address
+    pub addr: [u8; 16],
+    /// the family
+    pub af: u8,
+    /// the length of its prefix
+    pub net: u8,
+    /// `!`
+    pub not: u8,
+    /// feedback
+    pub fback: u8,
+}
 
 macro_rules! offsets {
     ($($type:ty: $size:literal { $($($field:ident).+ $offset:literal),* $(,)? })*) => {$(
@@ -445,5 +508,6 @@ offsets! {
     PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
     PfiocLimit: 8 { index 0, limit 4 }
     PfiKif: 216 { name 0, tree 16, packets 40, bytes 104, tzero 168, flags 172, ifp 176, group 184, rulerefs 192, dynaddrs 200 }
+    PfrAddr: 20 { addr 0, af 16, net 17, not 18, fback 19 }
     PfiocTable: 1104 { anchor 0, name 1024, table_flags 1056, fback 1060, buffer 1064, esize 1072, size 1076, flags 1096, ticket 1100 }
 }

@@ -1,9 +1,17 @@
 //! What was learnt of pf's rulesets, so that a publish does not read what has not changed.
 //!
-//! Each load and each flush of a ruleset gives it another ticket (pf_commit_rules in sys/netpfil/pf/pf_ioctl.c), and pf tells the
-//! tickets and the number of rules for next to nothing. A main ruleset that has the ticket and the number that it had, under the
+//! Each load and each flush of a ruleset gives it another ticket (pf_commit_rules in sys/netpfil/pf/pf_ioctl.c), and pf says the
+//! tickets and the number of rules for next to nothing. A main ruleset that has the tickets and the numbers that it had, under the
 //! same run of pf, is the one that was read. A process remembers for itself; the helper, which is a new one each time, in a small
 //! file of the state directory. That file is never more than a memory: whoever cannot be sure of it reads pf.
+//!
+//! A run of pf, after whose end tickets start anew, is known by the boot and by `hostid`, a random number that each attach of pf
+//! takes; not by `since`, which is the difference of two clocks that tick apart. With `set hostid` every run has the same number,
+//! so the checksum of the main ruleset, which pf computes at each load, has to be the same as well. DIOCCHANGERULE raises only the
+//! ticket of the active ruleset, which the next load may then give once more, and leaves the checksum alone: rules that differ
+//! under one checksum are not remembered. Two cases are left. The first is that the rules are read for the first time between such
+//! a change and a load of the same file. The other is that under a set `hostid` pf is unloaded and loaded within one boot, and
+//! then another process gives one of kport's own anchors as many loads and rules as it had from this one.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,43 +23,44 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::encode::Ruleset;
-use super::foreign::Found;
+use super::read::Stamp;
+use super::rulesets::{ByPath, ReadAt};
 use crate::files;
+use crate::pfconf::Conf;
 use crate::rule::Rule;
 
-/// A ruleset at one moment: its number of rules and its ticket.
-pub(super) type Stamp = (u32, u32);
+/// The number of the form of [`Left`] in a file.
+const VERSION: u32 = 4;
 
-/// The number of the form of [`Main`] in a file.
-const VERSION: u32 = 2;
+/// The longest file that is read, in bytes: a rule takes about 700.
+const MAX_FILE: usize = 1 << 24;
 
-/// The longest file that is read, in bytes.
-const MAX_FILE: usize = 1 << 20;
-
-/// What a main ruleset says that concerns kport.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Learnt {
-    /// When.
-    pub(super) stamp: Stamp,
-    /// Its calls, and its redirects.
-    pub(super) found: Vec<Found>,
-}
-
-/// What was learnt of the main rulesets in one run of pf.
+/// A run of pf, and the main ruleset that it had when it was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Run {
+    pub(super) hostid: u64,
+    pub(super) checksum: Vec<u8>,
+}
+
+/// What a main ruleset was at one moment.
+#[derive(Clone, Debug)]
 struct Main {
+    checksum: Vec<u8>,
+    /// Its own, and those of the anchors in its braces, by path.
+    stamps: ReadAt,
+    conf: Arc<Conf>,
+}
+
+/// What is left in a file of a main ruleset.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Left {
     version: u32,
-    /// The boot; empty in a process, which does not outlive one.
     boot: String,
-    /// When pf was enabled, in seconds since 1970. Without a pf that was unloaded and loaded, tickets do not start anew.
-    since: u64,
-    /// By [`Ruleset`].
-    rulesets: [Option<Learnt>; 4],
-    /// All as text, and when those of [`Ruleset::ALL`] were read: a load of nat rules is one of binat rules as well.
-    text: Option<([Stamp; 3], String)>,
+    run: Run,
+    stamps: ReadAt,
+    rulesets: ByPath,
 }
 
 /// What one of kport's own anchors holds.
@@ -63,7 +72,8 @@ struct Content {
 
 #[derive(Debug, Default)]
 struct Known {
-    main: Main,
+    hostid: u64,
+    main: Option<Main>,
     /// by path, of this process's own loads
     anchors: HashMap<String, Content>,
 }
@@ -80,43 +90,39 @@ pub(super) struct CacheFile {
 pub struct Memory(Arc<Mutex<Known>>);
 
 impl Memory {
-    /// What is known of a main ruleset that has this stamp now, in this run of pf.
-    pub(super) fn main(&self, since: u64, ruleset: Ruleset, stamp: Stamp) -> Option<Vec<Found>> {
-        self.with(since, |known| {
-            let learnt = known.main.rulesets[ruleset as usize].as_ref()?;
-            (learnt.stamp == stamp).then(|| learnt.found.clone())
+    /// The main ruleset that was learnt in this run of pf, and the stamps that it had.
+    pub(super) fn main(&self, run: &Run) -> Option<(ReadAt, Arc<Conf>)> {
+        self.with(run, |known| {
+            let main = known.main.as_ref().filter(|main| main.checksum == run.checksum)?;
+            Some((main.stamps.clone(), Arc::clone(&main.conf)))
         })?
     }
 
-    /// Takes note of a main ruleset.
-    pub(super) fn learn(&self, since: u64, ruleset: Ruleset, learnt: Learnt) {
-        _ = self.with(since, |known| known.main.rulesets[ruleset as usize] = Some(learnt));
+    /// Takes note of the main ruleset.
+    pub(super) fn learn(&self, run: &Run, stamps: ReadAt, conf: Arc<Conf>) {
+        _ = self.with(run, |known| known.main = Some(Main { checksum: run.checksum.clone(), stamps, conf }));
     }
 
-    /// The text of the main rulesets that have these stamps now.
-    pub(super) fn text(&self, since: u64, stamps: &[Stamp; 3]) -> Option<String> {
-        self.with(since, |known| {
-            let (read, text) = known.main.text.as_ref()?;
-            (read == stamps).then(|| text.clone())
-        })?
-    }
-
-    /// Takes note of the text of the main rulesets.
-    pub(super) fn learn_text(&self, since: u64, stamps: [Stamp; 3], text: String) {
-        _ = self.with(since, |known| known.main.text = Some((stamps, text)));
+    /// Takes note that the main ruleset, if it is still this one, has other settings.
+    pub(super) fn settle(&self, run: &Run, known: &Arc<Conf>, settled: Arc<Conf>) {
+        _ = self.with(run, |all| {
+            if let Some(main) = all.main.as_mut().filter(|main| Arc::ptr_eq(&main.conf, known)) {
+                main.conf = settled;
+            }
+        });
     }
 
     /// Whether an anchor that has these stamps now is known to hold these rules.
-    pub(super) fn holds(&self, since: u64, anchor: &str, stamps: &[Stamp; 3], rules: &[Rule]) -> bool {
+    pub(super) fn holds(&self, run: &Run, anchor: &str, stamps: &[Stamp; 3], rules: &[Rule]) -> bool {
         let holds = |known: &mut Known| {
             known.anchors.get(anchor).is_some_and(|it| it.stamps == *stamps && it.digest == digest(rules))
         };
-        self.with(since, holds).unwrap_or(false)
+        self.with(run, holds).unwrap_or(false)
     }
 
     /// Takes note of what an anchor holds; nothing is known of one without rules.
-    pub(super) fn loaded(&self, since: u64, anchor: &str, stamps: [Stamp; 3], rules: &[Rule]) {
-        _ = self.with(since, |known| match rules {
+    pub(super) fn loaded(&self, run: &Run, anchor: &str, stamps: [Stamp; 3], rules: &[Rule]) {
+        _ = self.with(run, |known| match rules {
             [] => _ = known.anchors.remove(anchor),
             _ => _ = known.anchors.insert(anchor.to_owned(), Content { stamps, digest: digest(rules) }),
         });
@@ -124,41 +130,41 @@ impl Memory {
 
     /// Of another run of pf nothing is known. A lock that another thread had when this process was forked is never given back:
     /// then there is no memory.
-    fn with<T>(&self, since: u64, act: impl FnOnce(&mut Known) -> T) -> Option<T> {
-        // a pf that was never enabled does not tell its runs apart
-        if since == 0 {
-            return None;
-        }
+    fn with<T>(&self, run: &Run, act: impl FnOnce(&mut Known) -> T) -> Option<T> {
         let mut known = self.0.try_lock().ok()?;
-        if known.main.since != since {
-            *known = Known { main: Main { since, ..Main::default() }, anchors: HashMap::new() };
+        if known.hostid != run.hostid {
+            *known = Known { hostid: run.hostid, ..Known::default() };
         }
         Some(act(&mut known))
     }
 
-    /// Takes over what an earlier process has left in a file about main rulesets of this boot and this run of pf, as far as
-    /// nothing is known here. What is damaged, or not of this user alone, is nothing.
-    pub(super) fn read(&self, since: u64, file: &CacheFile) {
-        let Some(left) = read(file).filter(|left| left.since == since) else { return };
-        _ = self.with(since, |known| {
-            for (mine, theirs) in known.main.rulesets.iter_mut().zip(left.rulesets) {
-                *mine = mine.take().or(theirs);
-            }
-            known.main.text = known.main.text.take().or(left.text);
+    /// Takes over what an earlier process has left in a file about the main ruleset of this boot and this run of pf. What is
+    /// damaged, or not of this user alone, is nothing.
+    pub(super) fn read(&self, run: &Run, file: &CacheFile) {
+        let Some(left) = read(file).filter(|left| left.run == *run) else { return };
+        let rulesets = left.rulesets.into_iter().map(|(path, rules)| {
+            let named = rules.into_iter().map(crate::pfconf::rule::Rule::named);
+            (path, named.collect())
         });
-    }
-
-    /// Leaves what is known of the main rulesets to later processes. A file that cannot be written costs them time, and is no
-    /// error.
-    pub(super) fn write(&self, since: u64, file: &CacheFile) {
-        let main = self.with(since, |known| Main { version: VERSION, boot: file.boot.clone(), ..known.main.clone() });
-        if let Some(bytes) = main.and_then(|main| serde_json::to_vec(&main).ok()).filter(|b| b.len() <= MAX_FILE) {
-            _ = files::replace_file(&file.path, &bytes);
-        }
+        self.learn(run, left.stamps, Arc::new(Conf { rulesets: rulesets.collect(), ..Conf::default() }));
     }
 }
 
-fn read(cache: &CacheFile) -> Option<Main> {
+/// Leaves a main ruleset to later processes. A file that cannot be written costs them time, and is no error.
+pub(super) fn leave(file: &CacheFile, run: &Run, stamps: &ReadAt, conf: &Conf) {
+    let left = Left {
+        version: VERSION,
+        boot: file.boot.clone(),
+        run: run.clone(),
+        stamps: stamps.clone(),
+        rulesets: conf.rulesets.clone(),
+    };
+    if let Some(bytes) = serde_json::to_vec(&left).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
+        _ = files::replace_file(&file.path, &bytes);
+    }
+}
+
+fn read(cache: &CacheFile) -> Option<Left> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = files::open(&cache.path, flags, Mode::empty()).ok()?;
     let is = file.metadata().ok()?;
@@ -168,8 +174,8 @@ fn read(cache: &CacheFile) -> Option<Main> {
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE as u64).read_to_end(&mut bytes).ok()?;
-    let main: Main = serde_json::from_slice(&bytes).ok()?;
-    (main.version == VERSION && main.boot == cache.boot).then_some(main)
+    let left: Left = serde_json::from_slice(&bytes).ok()?;
+    (left.version == VERSION && left.boot == cache.boot).then_some(left)
 }
 
 /// Whoever would make two sets of rules with one digest is root already, and has easier ways.

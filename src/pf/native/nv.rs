@@ -80,7 +80,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-fn malformed<T>(what: impl Into<String>) -> Result<T, Malformed> {
+pub(super) fn malformed<T>(what: impl Into<String>) -> Result<T, Malformed> {
     Err(Malformed(what.into()))
 }
 

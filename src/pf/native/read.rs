@@ -1,7 +1,8 @@
-//! What pf holds: rules, anchors, status, and how it is asked to end states.
+//! What pf holds: rules, anchors, tables, status, and how it is asked to end states.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use zerocopy::FromZeros;
 
 use super::encode::Ruleset;
@@ -10,6 +11,8 @@ use super::layout::*;
 use super::nv::{List, Malformed, Value};
 use crate::net::PortRange;
 use crate::pf::States;
+use crate::pfconf::address::Operand;
+use crate::pfconf::table::Table;
 
 /// Room for the reply of a call: a rule takes about 4000 bytes, the status 6000.
 const REPLY: usize = 16 * 1024;
@@ -17,6 +20,9 @@ const REPLY: usize = 16 * 1024;
 const MOST_INTERFACES: usize = 65_536;
 /// No reply is longer.
 const LONGEST_REPLY: usize = 1024 * 1024;
+
+/// A ruleset at one moment: its number of rules and its ticket.
+pub type Stamp = (u32, u32);
 
 /// A rule that pf holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +64,7 @@ pub fn unreadable(call: &'static str, malformed: &Malformed) -> Failure {
 }
 
 /// The number of rules of a ruleset and its ticket; none where there is no such anchor (pf_ioctl_getrules: EINVAL).
-pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<(u32, u32), Failure> {
+pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Stamp, Failure> {
     let mut request = PfiocRule::new_zeroed();
     request.anchor = field(anchor);
     request.rule.action = ruleset.action();
@@ -70,9 +76,15 @@ pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<(u
 }
 
 /// [`count`] of the three rulesets of an anchor, in the order of [`Ruleset::ALL`].
-pub fn stamps<K: Kernel>(kernel: &K, anchor: &str) -> Result<[(u32, u32); 3], Failure> {
+pub fn stamps<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 3], Failure> {
     let [nat, rdr, filter] = Ruleset::ALL.map(|ruleset| count(kernel, anchor, ruleset));
     Ok([nat?, rdr?, filter?])
+}
+
+/// [`count`] of every ruleset of an anchor, in the order of [`Ruleset::EVERY`].
+pub fn every_stamp<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 4], Failure> {
+    let [nat, rdr, binat, filter] = Ruleset::EVERY.map(|ruleset| count(kernel, anchor, ruleset));
+    Ok([nat?, rdr?, binat?, filter?])
 }
 
 /// The rules of a ruleset. EBUSY where it was loaded anew meanwhile.
@@ -85,7 +97,7 @@ pub fn rules_at<K: Kernel>(
     kernel: &K,
     anchor: &str,
     ruleset: Ruleset,
-    (count, ticket): (u32, u32),
+    (count, ticket): Stamp,
 ) -> Result<Vec<LoadedRule>, Failure> {
     (0..count).map(|nr| rule(kernel, anchor, ruleset, ticket, nr)).collect()
 }
@@ -114,39 +126,6 @@ pub fn rule<K: Kernel>(
         Ok(LoadedRule { anchor_call, rule, ticket, nr })
     };
     read().map_err(|malformed| unreadable("DIOCGETRULENV", &malformed))
-}
-
-/// The addresses that a rule redirects to; none where the kernel does not tell. EBUSY where the ruleset was loaded anew
-/// meanwhile. 14 has one list of addresses for each rule, which is that of route-to in a filter rule; 15 has several, and
-/// this call gives those of rdr-to (pf_ioctl_get_addrs).
-pub fn targets<K: Kernel>(
-    kernel: &K,
-    anchor: &str,
-    ruleset: Ruleset,
-    loaded: &LoadedRule,
-) -> Result<Vec<Address>, Failure> {
-    let mut request = PfiocPooladdr::new_zeroed();
-    (request.ticket, request.r_action, request.r_num) = (loaded.ticket, ruleset.action(), loaded.nr);
-    request.anchor = field(anchor);
-    match kernel.call(Call::GetAddrs(&mut request)) {
-        Ok(()) => {}
-        Err(failure) if failure.errno == libc::EBUSY => return Err(failure),
-        // what is asked for is only for the message, mostly
-        Err(_) => return Ok(vec![]),
-    }
-    let mut targets = Vec::new();
-    for nr in 0..request.nr {
-        request.nr = nr;
-        kernel.call(Call::GetAddr(&mut request))?;
-        let wrap = &request.addr;
-        targets.push(match wrap.kind {
-            PF_ADDR_DYNIFTL => Address::Interface(text(&wrap.addr), modifiers(u64::from(wrap.iflags))),
-            PF_ADDR_TABLE => Address::Table(text(&[wrap.addr, wrap.mask].concat())),
-            PF_ADDR_ADDRMASK => masked(wrap.addr, wrap.mask, u64::from(request.af)),
-            _ => Address::Other,
-        });
-    }
-    Ok(targets)
 }
 
 /// The names of the anchors directly below `anchor`; none where there is no such anchor.
@@ -184,11 +163,39 @@ pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Fail
     Ok(names)
 }
 
-/// Whether pf is enabled, and since when it is so or not, in seconds since 1970; 0 for a pf that was just loaded.
-pub fn status<K: Kernel>(kernel: &K) -> Result<(bool, u64), Failure> {
+/// What pf says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PfStatus {
+    /// Whether it is enabled.
+    pub enabled: bool,
+    /// A random number that each attach of pf takes (pf_attach_vnet), or what `set hostid` has put in its place.
+    pub hostid: u64,
+    /// The checksum of the main ruleset, as of its last load (pf_setup_pfsync_matching).
+    pub checksum: Vec<u8>,
+}
+
+/// DIOCGETSTATUSNV.
+pub fn status<K: Kernel>(kernel: &K) -> Result<PfStatus, Failure> {
     let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new())?;
-    let read = || Ok((status.bool("running")?, status.number("since")?));
+    let read = || {
+        let (enabled, hostid) = (status.bool("running")?, status.number("hostid")?);
+        Ok(PfStatus { enabled, hostid, checksum: status.binary("chksum")?.to_vec() })
+    };
     read().map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
+}
+
+/// Whether `set syncookies always` holds.
+pub fn syncookies<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
+    let reply = exchange(kernel, |nv| Call::GetSyncookies(nv), &List::new())?;
+    let read = || Ok(reply.bool("enabled")? && !reply.bool("adaptive")?);
+    read().map_err(|malformed| unreadable("DIOCGETSYNCOOKIES", &malformed))
+}
+
+/// The number of rules about Ethernet frames in the main ruleset.
+pub fn ether_rules<K: Kernel>(kernel: &K) -> Result<u64, Failure> {
+    let request = List::new().with("anchor", Value::String(String::new()));
+    let reply = exchange(kernel, |nv| Call::GetEtherRules(nv), &request)?;
+    reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
 }
 
 /// Ends states, and says how many. Every key is one that the kernel insists on (pf_nvstate_kill_to_kstate_kill in
@@ -250,17 +257,54 @@ pub fn anchor_limit<K: Kernel>(kernel: &K) -> Result<Option<u32>, Failure> {
     }
 }
 
-/// Whether the main ruleset has an active table of this name: one with a rule, with `persist`, or made by hand
-/// (pfr_get_addrs in sys/netpfil/pf/pf_table.c).
-pub fn has_table<K: Kernel>(kernel: &K, table: &str) -> Result<bool, Failure> {
+/// How many addresses an active table has: one with a rule, with `persist`, or made by hand (pfr_get_addrs in
+/// sys/netpfil/pf/pf_table.c); as many of them as there is room for, if it is for all. `None` if there is no such table.
+fn addresses<K: Kernel>(kernel: &K, anchor: &str, table: &str, room: &mut [PfrAddr]) -> Result<Option<usize>, Failure> {
     let mut request = PfiocTable::new_zeroed();
+    request.anchor = field(anchor);
     request.name = field(table);
-    request.esize = PFR_ADDR_SIZE;
-    match kernel.call(Call::GetTable(&mut request)) {
-        Ok(()) => Ok(true),
-        Err(failure) if failure.errno == libc::ESRCH => Ok(false),
+    match kernel.call(Call::GetTable(&mut request, room)) {
+        Ok(()) => Ok(Some(usize::try_from(request.size).unwrap_or(0))),
+        Err(failure) if failure.errno == libc::ESRCH => Ok(None),
         Err(failure) => Err(failure.about(format_args!("table <{table}>"))),
     }
+}
+
+/// Whether the main ruleset has an active table of this name.
+pub fn has_table<K: Kernel>(kernel: &K, table: &str) -> Result<bool, Failure> {
+    Ok(addresses(kernel, "", table, &mut [])?.is_some())
+}
+
+/// What an active table of an anchor holds; `None` if there is no such table. Of one with more addresses than the kernel gives
+/// (net.pf.request_maxcount) nothing is known.
+pub(crate) fn table<K: Kernel>(kernel: &K, anchor: &str, name: &str) -> Result<Option<Table>, Failure> {
+    let mut room = vec![];
+    let held = loop {
+        match addresses(kernel, anchor, name, &mut room) {
+            // more room than it gives
+            Err(failure) if failure.errno == libc::EINVAL && !room.is_empty() => {
+                let unknown = Operand::Named(format!("table <{name}>, which has {} addresses,", room.len()));
+                let mut table = Table::default();
+                table.others.push((false, unknown));
+                return Ok(Some(table));
+            }
+            Err(failure) => return Err(failure),
+            Ok(None) => return Ok(None),
+            Ok(Some(count)) if count > room.len() => room = vec![PfrAddr::new_zeroed(); count],
+            Ok(Some(count)) => break room.get(..count).unwrap_or_default(),
+        }
+    };
+    let mut table = Table::default();
+    for entry in held {
+        let address = match entry.af {
+            AF_INET6 => IpAddr::from(entry.addr),
+            _ => IpAddr::from([entry.addr[0], entry.addr[1], entry.addr[2], entry.addr[3]]),
+        };
+        let network = IpNet::new(address, entry.net)
+            .map_err(|_| Failure::new("DIOCRGETADDRS", libc::EBADMSG).about(format_args!("table <{name}>")))?;
+        table.insert(network, entry.not != 0);
+    }
+    Ok(Some(table))
 }
 
 /// The interfaces and groups that pf does not look at (`set skip on`). `None` where this kernel's answer cannot be read: its
@@ -287,82 +331,4 @@ pub fn skipped<K: Kernel>(kernel: &K) -> Result<Option<Vec<String>>, Failure> {
     let all = room.iter().any(|kif| text(&kif.name) == "all" && kif.group == PFIK_GROUP);
     let skipped = room.iter().filter(|kif| kif.flags & PFI_IFLAG_SKIP != 0);
     Ok(all.then(|| skipped.map(|kif| text(&kif.name)).collect()))
-}
-
-/// An address of a rule, as DIOCGETRULENV gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// `any`
-    Any,
-    /// one address
-    Host(IpAddr),
-    /// an address and the length of its prefix
-    Network(IpAddr, u32),
-    /// `(em0)`, `(self)`, and with what follows the name: `(em0:network)`
-    Interface(String, String),
-    /// `<name>`
-    Table(String),
-    /// anything else: a range, `urpf-failed`, `no-route`
-    Other,
-}
-
-/// The address in `src` or `dst` of a rule of family `af` (0 for both).
-pub fn address(rule_addr: &List, af: u64) -> Result<Address, Malformed> {
-    let wrap = rule_addr.list("addr")?;
-    let kind = wrap.number("type")?;
-    if kind == u64::from(PF_ADDR_DYNIFTL) {
-        return Ok(Address::Interface(wrap.string("ifname")?.to_owned(), modifiers(wrap.number("iflags")?)));
-    }
-    if kind == u64::from(PF_ADDR_TABLE) {
-        return Ok(Address::Table(wrap.string("tblname")?.to_owned()));
-    }
-    if kind != u64::from(PF_ADDR_ADDRMASK) {
-        return Ok(Address::Other);
-    }
-    let bytes = |name: &str| -> Result<[u8; 16], Malformed> {
-        let mut bytes = [0; 16];
-        let given = wrap.list(name)?.binary("addr")?;
-        let length = given.len().min(16);
-        bytes[..length].copy_from_slice(&given[..length]);
-        Ok(bytes)
-    };
-    Ok(masked(bytes("addr")?, bytes("mask")?, af))
-}
-
-/// What follows the name of an interface: PFI_AFLAG_*.
-fn modifiers(flags: u64) -> String {
-    let words = [(1, ":network"), (2, ":broadcast"), (4, ":peer"), (8, ":0")];
-    words.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, word)| *word).collect()
-}
-
-/// An address and its mask, of family `af`.
-fn masked(address: [u8; 16], mask: [u8; 16], af: u64) -> Address {
-    let prefix = mask.iter().map(|byte| byte.count_ones()).sum::<u32>();
-    if prefix == 0 {
-        return Address::Any;
-    }
-    // no family: what is behind the first four bytes tells
-    let v4 = af == u64::from(AF_INET) || af == 0 && address[4..] == [0; 12] && mask[4..] == [0; 12];
-    let [a, b, c, d, ..] = address;
-    let (address, whole) = if v4 { (IpAddr::from([a, b, c, d]), 32) } else { (IpAddr::from(address), 128) };
-    if prefix >= whole { Address::Host(address) } else { Address::Network(address, prefix) }
-}
-
-/// The ports in `src` or `dst` of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ports {
-    /// PF_OP_*; 0 for any port
-    pub op: u8,
-    /// what it compares with
-    pub ports: [u16; 2],
-}
-
-impl Ports {
-    /// Reads them.
-    pub fn read(rule_addr: &List) -> Result<Ports, Malformed> {
-        // the numbers are the bytes of the struct's field: network order
-        let port = |number: Option<&u64>| number.map_or(0, |number| u16::from_be(*number as u16));
-        let numbers = rule_addr.numbers("port")?;
-        Ok(Ports { op: rule_addr.number("port_op")? as u8, ports: [port(numbers.first()), port(numbers.get(1))] })
-    }
 }

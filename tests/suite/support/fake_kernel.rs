@@ -6,9 +6,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kport::pf::native::kernel::{Call, Failure, Kernel, Nv};
 use kport::pf::native::layout::PfiocTransE;
+use kport::pf::native::netlink::{Attributes, Command, attributes};
 use kport::pf::native::nv::{List, Value};
 use zerocopy::IntoBytes;
 
@@ -22,7 +24,7 @@ pub const POOL_ADDR: usize = 1048;
 pub struct Stored {
     /// struct pfioc_rule
     pub bytes: Vec<u8>,
-    /// struct pfioc_pooladdr, one for each redirect address
+    /// struct pfioc_pooladdr, one for each redirect address; of a filter rule with route-to those of that
     pub pool: Vec<Vec<u8>>,
     /// the anchor that it calls
     pub anchor_call: String,
@@ -58,12 +60,25 @@ struct Pf {
     pool: Vec<Vec<u8>>,
     pool_ticket: u32,
     running: bool,
-    since: u64,
+    /// a random number of each attach
+    hostid: u32,
+    /// a number that stands for the checksum of the main ruleset
+    checksum: u64,
+    /// time_second and time_uptime, which tick at different moments, in halves of a second; each status is one of them later
+    clocks: [u64; 2],
     /// the inbound halves
     states: Vec<State>,
     anchor_limit: Option<u32>,
-    /// the active tables of the main ruleset, each with the number of its addresses
-    tables: BTreeMap<String, i32>,
+    /// the active tables by anchor and name, with struct pfr_addr for each address
+    tables: BTreeMap<(String, String), Vec<[u8; 20]>>,
+    /// `set syncookies always`
+    syncookies: bool,
+    /// rules about Ethernet frames
+    ether_rules: u64,
+    /// whether there is no netlink family, and a rule has one pool
+    is_14: bool,
+    /// net.pf.request_maxcount
+    most: usize,
     /// interfaces and groups: the name, whether it is a group, PFI_IFLAG_*
     interfaces: Vec<(String, bool, u32)>,
     /// struct pfi_kif has another size
@@ -96,6 +111,15 @@ fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
 }
 
+/// A rule about every packet, with this action.
+pub fn blank(action: u8) -> Stored {
+    let mut bytes = vec![0; 3040];
+    bytes[RULE + 904] = action;
+    // no routing table
+    bytes[RULE + 700..RULE + 704].fill(0xff);
+    Stored { bytes, pool: vec![], anchor_call: String::new(), counters: [0; 6] }
+}
+
 pub fn text_at(bytes: &[u8], at: usize, size: usize) -> String {
     let field = &bytes[at..at + size];
     let end = field.iter().position(|b| *b == 0).expect("a string must end with a NUL");
@@ -122,8 +146,10 @@ impl Fake {
         {
             let mut state = fake.state.borrow_mut();
             state.running = true;
-            state.since = 1;
+            state.hostid = 0x1234_5678;
             state.anchor_limit = Some(512);
+            state.most = 65_535;
+            state.interfaces = vec![("all".to_owned(), true, 1)];
             state.anchors.insert(String::new(), BTreeMap::new());
         }
         for action in [4, 8, 0] {
@@ -134,9 +160,7 @@ impl Fake {
 
     /// Adds an anchor rule to the main ruleset.
     pub fn call_anchor(&self, action: u8, call: &str) {
-        let mut bytes = vec![0; 3040];
-        bytes[RULE + 904] = action;
-        self.hold("", Stored { bytes, pool: vec![], anchor_call: call.to_owned(), counters: [0; 6] });
+        self.hold("", Stored { anchor_call: call.to_owned(), ..blank(action) });
         // pf_kanchor_setup creates what is called
         let path = call.trim_start_matches('/').trim_end_matches("/*").to_owned();
         self.state.borrow_mut().anchors.entry(path).or_default();
@@ -153,7 +177,22 @@ impl Fake {
         }
         let set = state.anchors.entry(anchor.to_owned()).or_default().entry(number).or_default();
         set.active.push(stored);
-        set.active_ticket += 1;
+        set.inactive_ticket += 1;
+        set.active_ticket = set.inactive_ticket;
+        if anchor.is_empty() {
+            state.checksum_main();
+        }
+    }
+
+    /// `pfctl -f`: another last rule in the main ruleset.
+    pub fn reload_main(&self, stored: Stored) {
+        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let mut state = self.state.borrow_mut();
+        let set = state.anchors.get_mut("").unwrap().get_mut(&number).unwrap();
+        *set.active.last_mut().unwrap() = stored;
+        set.inactive_ticket += 1;
+        set.active_ticket = set.inactive_ticket;
+        state.checksum_main();
     }
 
     /// The rules of a ruleset.
@@ -188,9 +227,18 @@ impl Fake {
         self.state.borrow_mut().other_kif = true;
     }
 
-    /// When pf was enabled.
-    pub fn set_since(&self, since: u64) {
-        self.state.borrow_mut().since = since;
+    /// `kldunload pf; kldload pf`, as far as the status tells, or `set hostid` in pf.conf.
+    pub fn set_hostid(&self, hostid: u32) {
+        self.state.borrow_mut().hostid = hostid;
+    }
+
+    /// DIOCCHANGERULE: the last rule of a ruleset is replaced, and only the active ticket counts it.
+    pub fn change_rule(&self, anchor: &str, stored: Stored) {
+        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let mut state = self.state.borrow_mut();
+        let set = state.anchors.get_mut(anchor).unwrap().get_mut(&number).unwrap();
+        *set.active.last_mut().unwrap() = stored;
+        set.active_ticket += 1;
     }
 
     /// Makes the status longer by this number of bytes.
@@ -215,8 +263,40 @@ impl Fake {
         self.state.borrow().states.clone()
     }
 
-    pub fn set_table(&self, name: &str, addresses: i32) {
-        self.state.borrow_mut().tables.insert(name.to_owned(), addresses);
+    /// A kernel without a netlink family of pf's.
+    pub fn set_14(&self) {
+        self.state.borrow_mut().is_14 = true;
+    }
+
+    pub fn set_syncookies(&self, always: bool) {
+        self.state.borrow_mut().syncookies = always;
+    }
+
+    pub fn set_ether_rules(&self, rules: u64) {
+        self.state.borrow_mut().ether_rules = rules;
+    }
+
+    /// An active table of an anchor: networks, with `!` in front of those that are excepted.
+    pub fn set_table(&self, anchor: &str, name: &str, networks: &[&str]) {
+        let one = |text: &&str| {
+            let (not, text) = text.strip_prefix('!').map_or((0, *text), |text| (1, text));
+            let network: ipnet::IpNet = text.parse().unwrap();
+            let mut entry = [0; 20];
+            match network.addr() {
+                std::net::IpAddr::V4(v4) => entry[..4].copy_from_slice(&v4.octets()),
+                std::net::IpAddr::V6(v6) => entry[..16].copy_from_slice(&v6.octets()),
+            }
+            (entry[16], entry[17]) = (if network.addr().is_ipv4() { 2 } else { 28 }, network.prefix_len());
+            entry[18] = not;
+            entry
+        };
+        let key = (anchor.to_owned(), name.to_owned());
+        self.state.borrow_mut().tables.insert(key, networks.iter().map(one).collect());
+    }
+
+    /// `sysctl net.pf.request_maxcount`
+    pub fn set_most(&self, most: usize) {
+        self.state.borrow_mut().most = most;
     }
 
     pub fn set_anchor_limit(&self, limit: Option<u32>) {
@@ -255,9 +335,9 @@ impl Fake {
     }
 }
 
-impl Kernel for Fake {
-    fn call(&self, call: Call<'_>) -> Result<(), Failure> {
-        let name = call.name();
+impl Fake {
+    /// What happens to a call of this name before it is served.
+    fn admit(&self, name: &'static str) -> Result<(), Failure> {
         let mut state = self.state.borrow_mut();
         let number = state.calls;
         state.calls += 1;
@@ -277,17 +357,44 @@ impl Kernel for Fake {
             return Err(Failure::new(name, *errno));
         }
         if let Some(errno) = state.read_only
-            && !(name.starts_with("DIOCGET") || name == "DIOCRGETADDRS")
+            && !(name.starts_with("DIOCGET") || name == "DIOCRGETADDRS" || name.starts_with("PFNL_CMD_GET"))
         {
             return Err(Failure::new(name, errno));
         }
-        state.serve(call).map_err(|errno| Failure::new(name, errno))
+        Ok(())
+    }
+}
+
+impl Kernel for Fake {
+    fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+        let name = call.name();
+        self.admit(name)?;
+        self.state.borrow_mut().serve(call).map_err(|errno| Failure::new(name, errno))
+    }
+
+    fn ask(&self, command: Command, request: &Attributes) -> Result<Vec<u8>, Failure> {
+        let name = command.name();
+        if self.state.borrow().is_14 {
+            return Err(Failure::new(name, libc::EOPNOTSUPP));
+        }
+        self.admit(name)?;
+        let answer = self.state.borrow().answer(command, request).map_err(|errno| Failure::new(name, errno))?;
+        Ok(answer.as_bytes().to_vec())
     }
 }
 
 type Served = Result<(), i32>;
 
 impl Pf {
+    /// pf_setup_pfsync_matching, at each load of a main ruleset.
+    fn checksum_main(&mut self) {
+        let mut hasher = DefaultHasher::new();
+        for set in self.anchors[""].values() {
+            set.active.iter().for_each(|stored| (&stored.bytes, &stored.anchor_call).hash(&mut hasher));
+        }
+        self.checksum = hasher.finish();
+    }
+
     fn serve(&mut self, call: Call<'_>) -> Served {
         match call {
             Call::XBegin(rulesets) => self.begin(rulesets),
@@ -313,6 +420,7 @@ impl Pf {
                 let one = pool.get(u32_at(address.as_bytes(), 8) as usize).ok_or(libc::EBUSY)?;
                 address.as_mut_bytes()[18] = one[18];
                 address.as_mut_bytes()[POOL_ADDR..POOL_ADDR + 48].copy_from_slice(&one[POOL_ADDR..POOL_ADDR + 48]);
+                address.as_mut_bytes()[1112..1128].copy_from_slice(&one[1112..1128]);
                 Ok(())
             }
             Call::GetRulesets(ruleset) => {
@@ -332,10 +440,17 @@ impl Pf {
                 let counters = List::new()
                     .with("counters", Value::Numbers(vec![1, 2]))
                     .with("names", Value::Strings(vec!["match".to_owned(), "bad-offset".to_owned()]));
+                // pf_getstatus: time_second - (time_uptime - since)
+                let [second, uptime] = &mut self.clocks;
+                (*second, *uptime) = (*second + 1, *uptime + 1);
+                let since = 1_800_000_000 + second.div_ceil(2) - *uptime / 2;
+                let checksum = [self.checksum.to_ne_bytes(); 2].concat();
                 let status = List::new()
                     .with("padding", Value::Binary(vec![7; self.padding]))
                     .with("running", Value::Bool(self.running))
-                    .with("since", Value::Number(self.since))
+                    .with("since", Value::Number(since))
+                    .with("hostid", Value::Number(u64::from(self.hostid)))
+                    .with("chksum", Value::Binary(checksum))
                     .with("counters", Value::List(counters))
                     .with("ifname", Value::String(String::new()));
                 reply(nv, &status)
@@ -348,20 +463,35 @@ impl Pf {
                 }
                 _ => Err(libc::EINVAL),
             },
-            Call::GetTable(table) => self.get_table(table.as_mut_bytes()),
+            Call::GetTable(table, room) => self.get_table(table.as_mut_bytes(), room.as_mut_bytes()),
+            Call::GetSyncookies(nv) => {
+                let adaptive = List::new().with("adaptive", Value::Bool(false));
+                reply(nv, &adaptive.with("enabled", Value::Bool(self.syncookies)))
+            }
+            Call::GetEtherRules(nv) => {
+                let request = List::decode(&nv.buffer[..nv.length]).map_err(|_| libc::EBADMSG)?;
+                assert_eq!(request.string("anchor"), Ok(""));
+                reply(nv, &List::new().with("ticket", Value::Number(1)).with("nr", Value::Number(self.ether_rules)))
+            }
             Call::GetInterfaces(room, count) => self.get_interfaces(room.as_mut_bytes(), count),
         }
     }
 
-    /// DIOCRGETADDRS: if the buffer is too small for the addresses, only their number is returned.
-    fn get_table(&self, bytes: &mut [u8]) -> Served {
+    /// DIOCRGETADDRS: with room for fewer addresses than there are, only their number is given.
+    fn get_table(&self, bytes: &mut [u8], room: &mut [u8]) -> Served {
         assert_eq!(bytes.len(), 1104);
-        zero(bytes, &[(0, 1024), (1056, 1072), (1076, 1104)]);
-        if u32_at(bytes, 1072) != 20 {
-            return Err(libc::ENODEV);
+        zero(bytes, &[(1056, 1072), (1076, 1104)]);
+        if room.len() / 20 > self.most {
+            return Err(libc::EINVAL);
         }
-        let held = self.tables.get(&text_at(bytes, 1024, 32)).ok_or(libc::ESRCH)?;
-        put_u32(bytes, 1076, *held as u32);
+        let key = (text_at(bytes, 0, 1024), text_at(bytes, 1024, 32));
+        let held = self.tables.get(&key).ok_or(libc::ESRCH)?;
+        if held.len() <= room.len() / 20 {
+            for (into, entry) in room.chunks_mut(20).zip(held) {
+                into.copy_from_slice(entry);
+            }
+        }
+        put_u32(bytes, 1076, held.len() as u32);
         Ok(())
     }
 
@@ -526,12 +656,7 @@ impl Pf {
         let anchor = request.string("anchor").map_err(|_| libc::EBADMSG)?;
         let number = |name| request.number(name).map_err(|_| libc::EBADMSG);
         let (action, ticket, nr) = (number("ruleset")?, number("ticket")?, number("nr")?);
-        let sets = self.anchors.get(anchor).ok_or(libc::ENOENT)?;
-        let set = sets.get(&ruleset_number(action as u8)).ok_or(libc::EBUSY)?;
-        if ticket != u64::from(set.active_ticket) {
-            return Err(libc::EBUSY);
-        }
-        let stored = set.active.get(nr as usize).ok_or(libc::EBUSY)?;
+        let stored = self.rule_at(anchor, action as u8, ticket as u32, nr as u32)?;
         let answer = List::new()
             .with("nr", Value::Number(nr))
             .with("rule", Value::List(as_nvlist(stored, nr)))
@@ -539,17 +664,48 @@ impl Pf {
         reply(nv, &answer)
     }
 
-    /// pf_get_kpool: the redirect addresses of an active rule.
+    /// pf_get_kpool, for DIOCGETADDRS: the pool of 14, and of 15 the one that is not route-to's.
     fn pooled(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
         let end = bytes[19..1043].iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
         let anchor = std::str::from_utf8(&bytes[19..19 + end]).unwrap();
-        let sets = self.anchors.get(anchor).ok_or(libc::EBUSY)?;
-        let set = sets.get(&ruleset_number(bytes[16])).ok_or(libc::EBUSY)?;
-        if u32_at(bytes, 4) != set.active_ticket {
+        let stored = self.rule_at(anchor, bytes[16], u32_at(bytes, 4), u32_at(bytes, 12)).map_err(|_| libc::EBUSY)?;
+        Ok(if self.is_14 || stored.bytes[RULE + 921] == 0 { stored.pool.clone() } else { vec![] })
+    }
+
+    /// A rule of an active ruleset.
+    fn rule_at(&self, anchor: &str, action: u8, ticket: u32, nr: u32) -> Result<&Stored, i32> {
+        let sets = self.anchors.get(anchor).ok_or(libc::ENOENT)?;
+        let set = sets.get(&ruleset_number(action)).ok_or(libc::EBUSY)?;
+        if ticket != set.active_ticket {
             return Err(libc::EBUSY);
         }
-        let stored = set.active.get(u32_at(bytes, 12) as usize).ok_or(libc::EBUSY)?;
-        Ok(stored.pool.clone())
+        set.active.get(nr as usize).ok_or(libc::EBUSY)
+    }
+
+    /// A request of the netlink family (sys/netpfil/pf/pf_nl.c).
+    fn answer(&self, command: Command, request: &Attributes) -> Result<Attributes, i32> {
+        let given = attributes(request.as_bytes()).unwrap();
+        let get =
+            |kind: u16| given.iter().find(|(found, _)| *found == kind).expect("an attribute that pfctl(8) sends").1;
+        let number = |kind| u32::from_le_bytes(get(kind).try_into().unwrap());
+        let text = |kind| text_at(get(kind), 0, get(kind).len());
+        if command == Command::GetRule {
+            let stored = self.rule_at(&text(1), get(2)[0], number(4), number(3))?;
+            let rule = as_attributes(&as_nvlist(stored, u64::from(number(3))), RULE_ATTRIBUTES);
+            return Ok(rule.text(72, &stored.anchor_call));
+        }
+        let stored = self.rule_at(&text(8), get(5)[0], number(2), number(4)).map_err(|_| libc::EBUSY)?;
+        // PF_RT for route-to, PF_RDR for all others; what is handed over by struct has no pool of nat-to
+        let which = if stored.bytes[RULE + 921] == 0 { 8 } else { 14 };
+        assert!([4, 8, 14].contains(&number(10)), "PF_AA_WHICH");
+        let pool = if number(10) == which { stored.pool.as_slice() } else { &[] };
+        if command == Command::GetAddrs {
+            return Ok(Attributes::default().number(3, pool.len() as u32));
+        }
+        let one = pool.get(number(3) as usize).ok_or(libc::EBUSY)?;
+        let wrap = as_attributes(&wrap_as_nvlist(&one[POOL_ADDR..POOL_ADDR + 48]), ADDRESS_ATTRIBUTES);
+        let pooled = Attributes::default().with(1, wrap.as_bytes()).text(2, &text_at(one, 1112, 16));
+        Ok(Attributes::default().with(7, &one[18..19]).with(9, pooled.as_bytes()))
     }
 
     fn children(&self, anchor: &str) -> Result<Vec<String>, i32> {
@@ -704,68 +860,232 @@ fn check_limits(rule: &[u8]) {
     assert!(rule[914] == 6 || (max_src_conn, rate) == (0, 0), "tcp only");
 }
 
-/// pf_krule_to_nvrule, with what is read and some of the rest.
+/// pf_addr_wrap_to_nvaddr_wrap
+fn wrap_as_nvlist(wrap: &[u8]) -> List {
+    let number = |value: u8| Value::Number(u64::from(value));
+    let blob = |from: usize| Value::List(List::new().with("addr", Value::Binary(wrap[from..from + 16].to_vec())));
+    let mut list = List::new().with("type", number(wrap[40])).with("iflags", number(wrap[41]));
+    match wrap[40] {
+        2 => {
+            list.add("ifname", Value::String(text_at(wrap, 0, 16)));
+            list.add("dyncnt", Value::Number(1));
+        }
+        3 => {
+            list.add("tblname", Value::String(text_at(wrap, 0, 32)));
+            list.add("tblcnt", Value::Number(0));
+        }
+        _ => {}
+    }
+    list.with("addr", blob(0)).with("mask", blob(16))
+}
+
+/// pf_krule_to_nvrule, without what decides nothing.
 pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
     let rule = &stored.bytes[RULE..];
     let number = |value: u8| Value::Number(u64::from(value));
     let native = |at: usize| u64::from(u16::from_ne_bytes([rule[at], rule[at + 1]]));
-    let rule_addr = |at: usize| {
-        let wrap = &rule[at..at + 48];
-        let blob = |from: usize| Value::List(List::new().with("addr", Value::Binary(wrap[from..from + 16].to_vec())));
-        let mut list = List::new().with("type", number(wrap[40])).with("iflags", number(wrap[41]));
-        match wrap[40] {
-            2 => {
-                list.add("ifname", Value::String(text_at(wrap, 0, 16)));
-                list.add("dyncnt", Value::Number(1));
-            }
-            3 => {
-                list.add("tblname", Value::String(text_at(wrap, 0, 32)));
-                list.add("tblcnt", Value::Number(0));
-            }
-            _ => {}
-        }
-        let list = list.with("addr", blob(0)).with("mask", blob(16));
+    let word = |at: usize| u64::from(u32_at(rule, at));
+    let side = |at: usize| {
         Value::List(
             List::new()
-                .with("addr", Value::List(list))
+                .with("addr", Value::List(wrap_as_nvlist(&rule[at..at + 48])))
                 .with("port", Value::Numbers(vec![native(at + 48), native(at + 50)]))
                 .with("neg", number(rule[at + 52]))
                 .with("port_op", number(rule[at + 53])),
         )
     };
+    let owner = |at: usize| {
+        let ids = Value::Numbers(vec![word(at), word(at + 4)]);
+        Value::List(List::new().with("uid", ids).with("op", number(rule[at + 8])))
+    };
+    let mape = List::new().with("offset", number(0)).with("psidlen", number(0)).with("psid", Value::Number(0));
+    let pool = List::new()
+        .with("key", Value::Binary(rule[584..600].to_vec()))
+        .with("tblidx", Value::Number(0))
+        .with("proxy_port", Value::Numbers(vec![native(620), native(622)]))
+        .with("opts", number(rule[624]))
+        .with("mape", Value::List(mape));
+    let divert = List::new()
+        .with("addr", Value::List(List::new().with("addr", Value::Binary(rule[932..948].to_vec()))))
+        .with("port", Value::Number(native(948)));
     let label = text_at(rule, 176, 64);
     let mut labels = vec![String::new(); 5];
     labels[0].clone_from(&label);
     let [evaluations, packets_in, packets_out, bytes_in, bytes_out, states] = stored.counters;
-    List::new()
+    let mut list = List::new()
         .with("nr", Value::Number(nr))
-        .with("src", rule_addr(0))
-        .with("dst", rule_addr(56))
+        .with("src", side(0))
+        .with("dst", side(56))
         .with("skip", Value::Numbers(vec![u64::MAX; 8]))
         .with("labels", Value::Strings(labels))
         .with("label", Value::String(label))
-        .with("ifname", Value::String(text_at(rule, 240, 16)))
-        .with("tagname", Value::String(text_at(rule, 384, 64)))
-        .with("match_tagname", Value::String(text_at(rule, 448, 64)))
+        .with("rpool", Value::List(pool))
         .with("evaluations", Value::Number(evaluations))
         .with("packets", Value::Numbers(vec![packets_in, packets_out]))
         .with("bytes", Value::Numbers(vec![bytes_in, bytes_out]))
-        .with("rtableid", Value::Number(u64::MAX))
-        .with("states_cur", Value::Number(0))
         .with("states_tot", Value::Number(states))
-        .with("action", number(rule[904]))
-        .with("direction", number(rule[905]))
-        .with("log", number(rule[906]))
-        .with("quick", number(rule[908]))
-        .with("max_states", Value::Number(u64::from(u32_at(rule, 784))))
-        .with("max_src_states", Value::Number(u64::from(u32_at(rule, 792))))
-        .with("max_src_conn", Value::Number(u64::from(u32_at(rule, 796))))
-        .with("max_src_conn_rate.limit", Value::Number(u64::from(u32_at(rule, 800))))
-        .with("max_src_conn_rate.seconds", Value::Number(u64::from(u32_at(rule, 804))))
-        .with("ifnot", number(rule[909]))
-        .with("natpass", number(rule[911]))
-        .with("af", number(rule[913]))
-        .with("proto", number(rule[914]))
-        .with("rt", number(rule[921]))
-        .with("rpool", Value::List(List::new().with("proxy_port", Value::Numbers(vec![native(620), native(622)]))))
+        .with("rtableid", Value::Number(i64::from(u32_at(rule, 700) as i32) as u64))
+        .with("uid", owner(876))
+        .with("gid", owner(888))
+        .with("divert", Value::List(divert));
+    for (name, at, size) in
+        [("ifname", 240, 16), ("tagname", 384, 64), ("match_tagname", 448, 64), ("overload_tblname", 512, 32)]
+    {
+        list.add(name, Value::String(text_at(rule, at, size)));
+    }
+    for (name, at) in [
+        ("os_fingerprint", 696),
+        ("max_states", 784),
+        ("max_src_nodes", 788),
+        ("max_src_states", 792),
+        ("max_src_conn", 796),
+        ("max_src_conn_rate.limit", 800),
+        ("max_src_conn_rate.seconds", 804),
+        ("prob", 824),
+        ("rule_flag", 900),
+    ] {
+        list.add(name, Value::Number(word(at)));
+    }
+    for (name, at) in [
+        ("action", 904),
+        ("direction", 905),
+        ("log", 906),
+        ("quick", 908),
+        ("ifnot", 909),
+        ("match_tag_not", 910),
+        ("natpass", 911),
+        ("keep_state", 912),
+        ("af", 913),
+        ("proto", 914),
+        ("type", 915),
+        ("code", 916),
+        ("flags", 917),
+        ("flagset", 918),
+        ("rt", 921),
+        ("tos", 923),
+        ("prio", 928),
+    ] {
+        list.add(name, number(rule[at]));
+    }
+    list
+}
+
+/// How long a number of the netlink form is, and what else a value can be.
+enum Form {
+    Number(usize),
+    /// the member of an array with this number, of so many bytes
+    Item(usize, usize),
+    Text,
+    Bytes,
+    /// the bytes in a list of their own
+    Blob,
+    Texts,
+    List(&'static [(u16, &'static str, Form)]),
+}
+
+/// enum pf_addr_type_t of sys/netpfil/pf/pf_nl.h
+const ADDRESS_ATTRIBUTES: &[(u16, &str, Form)] = &[
+    (1, "addr", Form::Blob),
+    (2, "mask", Form::Blob),
+    (3, "ifname", Form::Text),
+    (4, "tblname", Form::Text),
+    (5, "type", Form::Number(1)),
+    (6, "iflags", Form::Number(1)),
+];
+const SIDE_ATTRIBUTES: &[(u16, &str, Form)] = &[
+    (1, "addr", Form::List(ADDRESS_ATTRIBUTES)),
+    (2, "port", Form::Item(0, 2)),
+    (3, "port", Form::Item(1, 2)),
+    (4, "neg", Form::Number(1)),
+    (5, "port_op", Form::Number(1)),
+];
+const POOL_ATTRIBUTES: &[(u16, &str, Form)] = &[
+    (1, "key", Form::Bytes),
+    (3, "tblidx", Form::Number(4)),
+    (4, "proxy_port", Form::Item(0, 2)),
+    (5, "proxy_port", Form::Item(1, 2)),
+    (6, "opts", Form::Number(1)),
+    (
+        7,
+        "mape",
+        Form::List(&[(1, "offset", Form::Number(1)), (2, "psidlen", Form::Number(1)), (3, "psid", Form::Number(2))]),
+    ),
+];
+const OWNER_ATTRIBUTES: &[(u16, &str, Form)] =
+    &[(1, "uid", Form::Item(0, 4)), (2, "uid", Form::Item(1, 4)), (3, "op", Form::Number(1))];
+/// enum pf_rule_type_t
+const RULE_ATTRIBUTES: &[(u16, &str, Form)] = &[
+    (1, "src", Form::List(SIDE_ATTRIBUTES)),
+    (2, "dst", Form::List(SIDE_ATTRIBUTES)),
+    (4, "labels", Form::Texts),
+    (5, "ifname", Form::Text),
+    (8, "tagname", Form::Text),
+    (9, "match_tagname", Form::Text),
+    (10, "overload_tblname", Form::Text),
+    (11, "rpool", Form::List(POOL_ATTRIBUTES)),
+    (75, "rpool", Form::List(POOL_ATTRIBUTES)),
+    (77, "rpool", Form::List(POOL_ATTRIBUTES)),
+    (12, "os_fingerprint", Form::Number(4)),
+    (13, "rtableid", Form::Number(4)),
+    (15, "max_states", Form::Number(4)),
+    (16, "max_src_nodes", Form::Number(4)),
+    (17, "max_src_states", Form::Number(4)),
+    (74, "max_src_conn", Form::Number(4)),
+    (18, "max_src_conn_rate.limit", Form::Number(4)),
+    (19, "max_src_conn_rate.seconds", Form::Number(4)),
+    (23, "nr", Form::Number(4)),
+    (24, "prob", Form::Number(4)),
+    (31, "uid", Form::List(OWNER_ATTRIBUTES)),
+    (32, "gid", Form::List(OWNER_ATTRIBUTES)),
+    (33, "rule_flag", Form::Number(4)),
+    (34, "action", Form::Number(1)),
+    (35, "direction", Form::Number(1)),
+    (36, "log", Form::Number(1)),
+    (38, "quick", Form::Number(1)),
+    (39, "ifnot", Form::Number(1)),
+    (40, "match_tag_not", Form::Number(1)),
+    (41, "natpass", Form::Number(1)),
+    (42, "keep_state", Form::Number(1)),
+    (43, "af", Form::Number(1)),
+    (44, "proto", Form::Number(1)),
+    (45, "type", Form::Number(1)),
+    (46, "code", Form::Number(1)),
+    (84, "type", Form::Number(2)),
+    (85, "code", Form::Number(2)),
+    (47, "flags", Form::Number(1)),
+    (48, "flagset", Form::Number(1)),
+    (51, "rt", Form::Number(1)),
+    (53, "tos", Form::Number(1)),
+    (58, "prio", Form::Number(1)),
+    (70, "states_tot", Form::Number(8)),
+];
+
+/// What pf_nl.c makes of the rule that pf_nv.c has made this of.
+fn as_attributes(list: &List, table: &[(u16, &str, Form)]) -> Attributes {
+    let mut made = Attributes::default();
+    for (kind, name, form) in table {
+        let bytes = match form {
+            _ if list.get(name).is_none() => continue,
+            Form::Number(size) => list.number(name).unwrap().to_le_bytes()[..*size].to_vec(),
+            Form::Item(at, size) => list.numbers(name).unwrap()[*at].to_le_bytes()[..*size].to_vec(),
+            Form::Text => [list.string(name).unwrap().as_bytes(), &[0]].concat(),
+            Form::Bytes => list.binary(name).unwrap().to_vec(),
+            Form::Blob => list.list(name).unwrap().binary("addr").unwrap().to_vec(),
+            Form::List(table) => as_attributes(list.list(name).unwrap(), table).as_bytes().to_vec(),
+            Form::Texts => {
+                let texts = list.strings(name).unwrap().iter().take_while(|text| !text.is_empty());
+                texts.fold(Attributes::default(), |made, text| made.text(1, text)).as_bytes().to_vec()
+            }
+        };
+        made = made.with(*kind, &bytes);
+    }
+    // PF_RT_TIMEOUT, whose members have its own number; PF_RT_DIVERT_PORT; PF_RT_RCV_IFNAME, PF_RT_MAX_PKT_SIZE and what else a
+    // struct has no room for
+    if let Ok(divert) = list.list("divert") {
+        let port = divert.number("port").unwrap().to_le_bytes();
+        let timeouts = (0..25).fold(Attributes::default(), |made, _| made.number(14, 0));
+        made = made.with(14, timeouts.as_bytes()).with(62, &port[..2]).text(73, "").with(78, &[0]);
+        made = made.with(82, Attributes::default().number(1, 0).number(2, 0).as_bytes()).with(83, &[0, 0]);
+    }
+    made
 }

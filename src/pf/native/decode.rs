@@ -1,0 +1,429 @@
+//! From what pf says of a rule to the rule: DIOCGETRULENV's nvlist (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c), with what
+//! 15 gives by [netlink](super::netlink) beside it.
+//!
+//! What is not understood becomes a [condition that cannot be decided](crate::pfconf::rule::Conditions::unknown). What decides
+//! nothing (queues, scrub options, time-outs) is passed over.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::layout::*;
+use super::nv::{List, Malformed, malformed};
+use crate::net::{Direction, Family};
+use crate::pfconf::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Side};
+use crate::pfconf::rule::{Action, Effects, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
+
+/// The addresses of a rule's pools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    /// Those of a translation rule, and of `rdr-to`.
+    pub rdr: Vec<PoolAddress>,
+    /// Those of `nat-to`.
+    pub nat: Vec<PoolAddress>,
+    /// Those of `route-to`, `reply-to`, `dup-to`.
+    pub route: Vec<PoolAddress>,
+}
+
+/// What is not understood of a rule.
+#[derive(Default)]
+struct Unknown(Vec<String>);
+
+impl Unknown {
+    fn add(&mut self, what: String) {
+        self.0.push(what);
+    }
+}
+
+/// The ruleset that a rule with this action belongs to, and the action; `None` for scrub rules, which decide nothing.
+fn action(loaded: &List, call: &str) -> Result<Option<Action>, Malformed> {
+    let translation = |kind, no| match (call.is_empty(), no) {
+        (false, _) => Action::Call(kind, call.to_owned()),
+        (true, true) => Action::Translate { kind, pool: None, pass: false },
+        (true, false) => Action::Translate { kind, pool: Some(Pool::default()), pass: false },
+    };
+    Ok(Some(match u8::try_from(loaded.number("action")?).unwrap_or(u8::MAX) {
+        PF_PASS | PF_DROP | PF_MATCH if !call.is_empty() => Action::Call(RuleKind::Filter, call.to_owned()),
+        PF_PASS => Action::Pass,
+        PF_DROP => Action::Block,
+        PF_MATCH => Action::Match,
+        PF_SCRUB | PF_NOSCRUB => return Ok(None),
+        PF_NAT => translation(RuleKind::Nat, false),
+        PF_NONAT => translation(RuleKind::Nat, true),
+        PF_BINAT => translation(RuleKind::Binat, false),
+        PF_NOBINAT => translation(RuleKind::Binat, true),
+        PF_RDR => translation(RuleKind::Rdr, false),
+        PF_NORDR => translation(RuleKind::Rdr, true),
+        other => return malformed(format!("action {other} is not known")),
+    }))
+}
+
+/// The rule; `None` for a scrub rule. `call` is the anchor that it calls, empty for none.
+pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Option<Rule>, Malformed> {
+    let Some(action) = action(loaded, call)? else { return Ok(None) };
+    let mut unknown = Unknown::default();
+    let mut rule = Rule::new(Origin::default(), action);
+    let number = |name| loaded.number(name);
+    let later = |name: &str| loaded.number(name).unwrap_or(0);
+    let flag = |name| Ok::<_, Malformed>(loaded.number(name)? != 0);
+    let text = |name| Ok::<_, Malformed>(Some(loaded.string(name)?.to_owned()).filter(|text| !text.is_empty()));
+    let rule_flag = number("rule_flag")?;
+    if rule_flag & !KNOWN_FLAGS != 0 {
+        unknown.add(format!("rule_flag {:#x}", rule_flag & !KNOWN_FLAGS));
+    }
+    let family = family(number("af")?, &mut unknown);
+
+    let when = &mut rule.when;
+    when.direction = match u8::try_from(number("direction")?) {
+        Ok(0) => None,
+        Ok(PF_IN) => Some(Direction::In),
+        Ok(PF_OUT) => Some(Direction::Out),
+        other => {
+            unknown.add(format!("direction {other:?}"));
+            None
+        }
+    };
+    when.on = text("ifname")?.map(|name| Ok(On { not: flag("ifnot")?, name })).transpose()?;
+    when.family = family;
+    when.protocol = u8::try_from(number("proto")?).ok().filter(|protocol| *protocol != 0);
+    when.from = side(loaded.list("src")?, family, &mut unknown)?;
+    when.to = side(loaded.list("dst")?, family, &mut unknown)?;
+    // pfctl(8) has the name of the number in pf.os(5); which system it is cannot be decided here in any case
+    when.os = Some(number("os_fingerprint")?).filter(|os| *os != 0).map(|os| format!("fingerprint {os:#x}"));
+    let received_on = loaded.string("rcv_ifname").unwrap_or_default();
+    when.received_on = Some(received_on)
+        .filter(|name| !name.is_empty())
+        .map(|name| On { not: later("rcv_ifnot") != 0, name: name.to_owned() });
+    when.user = owner(loaded.list("uid")?, &mut unknown)?;
+    when.group = owner(loaded.list("gid")?, &mut unknown)?;
+    when.flags = match (number("flags")? as u16, number("flagset")? as u16) {
+        (0, 0) => None,
+        flags => Some(flags),
+    };
+    // one more than the number; 0 for any
+    let icmp = |name| Ok::<_, Malformed>(number(name)?.checked_sub(1).map(|number| number as u8));
+    when.icmp = match icmp("type")? {
+        Some(kind) => Some((kind, icmp("code")?)),
+        None => None,
+    };
+    when.tos = Some(number("tos")? as u8).filter(|tos| *tos != 0);
+    when.prio = match number("prio")? as u8 {
+        0 => None,
+        PF_PRIO_ZERO => Some(0),
+        prio => Some(prio),
+    };
+    when.max_pkt_rate = loaded
+        .list("pktrate")
+        .ok()
+        .map(|rate| Ok::<_, Malformed>((rate.number("limit")? as u32, rate.number("seconds")? as u32)))
+        .transpose()?
+        .filter(|(limit, _)| *limit != 0);
+    when.probability = probability(number("prob")? as u32);
+    when.fragment = rule_flag & PFRULE_FRAGMENT != 0;
+    when.tagged = text("match_tagname")?.map(|tag| Ok((flag("match_tag_not")?, tag))).transpose()?;
+
+    rule.log = flag("log")?;
+    rule.quick = flag("quick")?;
+    rule.tag = text("tagname")?;
+    let labels = loaded.strings("labels").unwrap_or_default();
+    rule.labels = labels.iter().filter(|label| !label.is_empty()).cloned().collect();
+    match &mut rule.action {
+        Action::Translate { kind, pool: Some(into), pass } => {
+            *pass = flag("natpass")?;
+            *into = pool(loaded.list("rpool")?, addresses.rdr, *kind == RuleKind::Nat, &mut unknown)?;
+        }
+        Action::Translate { pool: None, .. } | Action::Call(..) => {}
+        Action::Pass | Action::Block | Action::Match => {
+            *rule.effects = effects(loaded, &rule.action, rule_flag, addresses, &mut unknown)?;
+        }
+    }
+    rule.effects.max_pkt_size = later("max_pkt_size") as u16;
+    rule.effects.rtable = u32::try_from(number("rtableid")? as u32 as i32).ok();
+    if let Ok(what) = loaded.string("unknown") {
+        unknown.add(what.to_owned());
+    }
+    rule.when.unknown = Some(unknown.0.join(", ")).filter(|what| !what.is_empty());
+    Ok(Some(rule))
+}
+
+/// What a filter rule does besides.
+fn effects(
+    loaded: &List,
+    action: &Action,
+    rule_flag: u64,
+    addresses: Addresses,
+    unknown: &mut Unknown,
+) -> Result<Effects, Malformed> {
+    let number = |name| Ok::<_, Malformed>(loaded.number(name)? as u32);
+    let later = |name: &str| loaded.number(name).unwrap_or(0);
+    let keep_state = number("keep_state")?;
+    let keep = Keep {
+        synproxy: keep_state == PF_STATE_SYNPROXY,
+        if_bound: rule_flag & PFRULE_IFBOUND != 0,
+        max: number("max_states")?,
+        max_src_states: number("max_src_states")?,
+        max_src_conn: number("max_src_conn")?,
+        max_src_conn_rate: (number("max_src_conn_rate.limit")?, number("max_src_conn_rate.seconds")?),
+        max_src_nodes: number("max_src_nodes")?,
+    };
+    let divert = match loaded.list("divert") {
+        Ok(divert) => divert.number("port")?,
+        Err(_) => later("divert_port"),
+    };
+    let mut effects = Effects {
+        keep: Some(keep).filter(|_| *action == Action::Pass && keep_state != 0),
+        // the number is the field's bytes, which are in network order
+        divert: Some(u16::from_be(divert as u16)).filter(|port| *port != 0),
+        ..Effects::default()
+    };
+    // before 15 a rule had one pool
+    let route = |unknown: &mut Unknown| {
+        let list = loaded.list("route").or_else(|_| loaded.list("rpool"))?;
+        pool(list, addresses.route, false, unknown)
+    };
+    match number("rt")? {
+        // fastroute, which changes nothing
+        0 | 1 => {}
+        2 => effects.route = Some((RouteKind::Packets, route(unknown)?)),
+        3 => effects.route = Some((RouteKind::Copies, route(unknown)?)),
+        4 => effects.route = Some((RouteKind::Replies, route(unknown)?)),
+        other => unknown.add(format!("rt {other}")),
+    }
+    let nat = match addresses.nat.is_empty() {
+        true => None,
+        false => Some(pool(loaded.list("nat")?, addresses.nat, true, unknown)?),
+    };
+    let rdr = match addresses.rdr.is_empty() {
+        true => None,
+        false => Some(pool(loaded.list("rpool")?, addresses.rdr, false, unknown)?),
+    };
+    if rule_flag & PFRULE_AFTO == 0 {
+        (effects.nat_to, effects.rdr_to) = (nat, rdr);
+        return Ok(effects);
+    }
+    match (family(later("naf"), unknown), nat) {
+        (Some(family), Some(source)) => effects.af_to = Some((family, source, rdr)),
+        _ => unknown.add("af-to".to_owned()),
+    }
+    Ok(effects)
+}
+
+fn family(af: u64, unknown: &mut Unknown) -> Option<Family> {
+    match u8::try_from(af) {
+        Ok(AF_INET) => return Some(Family::Inet),
+        Ok(AF_INET6) => return Some(Family::Inet6),
+        Ok(0) => {}
+        _ => unknown.add(format!("af {af}")),
+    }
+    None
+}
+
+/// `src` or `dst` of a rule.
+fn side(side: &List, family: Option<Family>, unknown: &mut Unknown) -> Result<Side, Malformed> {
+    let wrap = side.list("addr")?;
+    // the numbers are the bytes of the struct's field: network order
+    let port = |number: u64| u64::from(u16::from_be(number as u16));
+    let numbers: Vec<u64> = side.numbers("port")?.iter().copied().map(port).collect();
+    let ports = compared(side.number("port_op")?, &numbers, "port", unknown);
+    Ok(Side {
+        not: side.number("neg")? != 0,
+        address: address(&Wrap::of_list(wrap)?, family, unknown),
+        ports: ports.map(|Compared { operator, a, b }| Compared { operator, a: a as u16, b: b as u16 }),
+    })
+}
+
+/// An operator with its numbers: PF_OP_*.
+fn compared(op: u64, numbers: &[u64], what: &str, unknown: &mut Unknown) -> Option<Compared<u32>> {
+    let [a, b] = [0, 1].map(|at| numbers.get(at).map_or(0, |number| *number as u32));
+    let operator = match u8::try_from(op).unwrap_or(u8::MAX) {
+        0 => return None,
+        PF_OP_IRG => Operator::Between,
+        PF_OP_EQ => Operator::Equal,
+        PF_OP_NE => Operator::NotEqual,
+        PF_OP_LT => Operator::Less,
+        PF_OP_LE => Operator::AtMost,
+        PF_OP_GT => Operator::Greater,
+        PF_OP_GE => Operator::AtLeast,
+        PF_OP_XRG => Operator::Outside,
+        PF_OP_RRG => Operator::Range,
+        _ => {
+            unknown.add(format!("{what} op {op} {a} {b}"));
+            return None;
+        }
+    };
+    let two = matches!(operator, Operator::Between | Operator::Outside | Operator::Range);
+    Some(Compared { operator, a, b: if two { b } else { 0 } })
+}
+
+/// `uid` or `gid` of a rule.
+fn owner(owner: &List, unknown: &mut Unknown) -> Result<Option<Owner>, Malformed> {
+    // both have this key
+    let compared = compared(owner.number("op")?, owner.numbers("uid")?, "user", unknown);
+    Ok(compared.map(|compared| match (compared.operator, compared.a) {
+        (Operator::Equal, u32::MAX) => Owner::Unknown { not: false },
+        (Operator::NotEqual, u32::MAX) => Owner::Unknown { not: true },
+        _ => Owner::Number(compared),
+    }))
+}
+
+/// As pfctl(8) prints it, with as many digits as there are.
+fn probability(prob: u32) -> Option<String> {
+    let percent = format!("{:.6}", f64::from(prob) * 100.0 / 4_294_967_296.0);
+    (prob != 0).then(|| format!("{}%", percent.trim_end_matches('0').trim_end_matches('.')))
+}
+
+/// struct pf_addr_wrap, in whichever form it was given.
+pub(super) struct Wrap {
+    kind: u8,
+    iflags: u8,
+    addr: [u8; 16],
+    mask: [u8; 16],
+    /// Of an interface or a table.
+    name: String,
+}
+
+impl Wrap {
+    pub(super) fn of_list(wrap: &List) -> Result<Wrap, Malformed> {
+        let bytes = |name: &str| {
+            let mut bytes = [0; 16];
+            let given = wrap.list(name)?.binary("addr")?;
+            let length = given.len().min(16);
+            bytes[..length].copy_from_slice(&given[..length]);
+            Ok::<_, Malformed>(bytes)
+        };
+        let kind = u8::try_from(wrap.number("type")?).unwrap_or(u8::MAX);
+        let name = match kind {
+            PF_ADDR_DYNIFTL => wrap.string("ifname")?,
+            PF_ADDR_TABLE => wrap.string("tblname")?,
+            _ => "",
+        };
+        let iflags = wrap.number("iflags")? as u8;
+        Ok(Wrap { kind, iflags, addr: bytes("addr")?, mask: bytes("mask")?, name: name.to_owned() })
+    }
+
+    pub(super) fn of_struct(wrap: &PfAddrWrap) -> Wrap {
+        let name = match wrap.kind {
+            PF_ADDR_DYNIFTL => text(&wrap.addr),
+            PF_ADDR_TABLE => text(&[wrap.addr, wrap.mask].concat()),
+            _ => String::new(),
+        };
+        Wrap { kind: wrap.kind, iflags: wrap.iflags, addr: wrap.addr, mask: wrap.mask, name }
+    }
+}
+
+/// An address of a pool, and the interface that stands with it.
+pub(super) fn pool_address(wrap: &Wrap, af: u64, ifname: &str) -> PoolAddress {
+    let interface = Some(ifname.to_owned()).filter(|name| !name.is_empty());
+    let mut unknown = Unknown::default();
+    // an interface alone has an address of zeros, with whatever mask
+    let alone = interface.is_some() && wrap.kind == PF_ADDR_ADDRMASK && wrap.addr == [0; 16];
+    let address = (!alone).then(|| address(wrap, family(af, &mut unknown), &mut unknown));
+    match unknown.0.is_empty() {
+        true => PoolAddress { interface, address },
+        // one that nobody can look up
+        false => PoolAddress { interface, address: Some(Operand::Named(unknown.0.join(", "))) },
+    }
+}
+
+/// An address of a rule of this family.
+fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operand {
+    let (addr, mask) = (wrap.addr, wrap.mask);
+    // no family: what is after the first four bytes tells
+    let v4 = family == Some(Family::Inet) || family.is_none() && addr[4..] == [0; 12] && mask[4..] == [0; 12];
+    let ip = |bytes: [u8; 16]| match bytes {
+        [a, b, c, d, ..] if v4 => IpAddr::from([a, b, c, d]),
+        _ => IpAddr::from(bytes),
+    };
+    match wrap.kind {
+        PF_ADDR_ADDRMASK => {
+            let mask = &mask[..if v4 { 4 } else { 16 }];
+            let prefix = mask.iter().map(|byte| byte.count_ones()).sum::<u32>() as u8;
+            let leading = mask.iter().fold((0, true), |(sum, whole), byte| {
+                (sum + if whole { byte.leading_ones() } else { 0 }, whole && *byte == 0xff)
+            });
+            match IpNet::new(ip(addr), prefix) {
+                Ok(_) if prefix == 0 => Operand::Any,
+                Ok(network) if leading.0 == u32::from(prefix) => Operand::Network(network),
+                _ => {
+                    unknown.add(format!("mask {}", ip(wrap.mask)));
+                    Operand::Any
+                }
+            }
+        }
+        PF_ADDR_NOROUTE => Operand::NoRoute,
+        PF_ADDR_DYNIFTL => {
+            let part = match wrap.iflags & (PFI_AFLAG_NETWORK | PFI_AFLAG_BROADCAST | PFI_AFLAG_PEER) {
+                0 => Part::Address,
+                PFI_AFLAG_NETWORK => Part::Network,
+                PFI_AFLAG_BROADCAST => Part::Broadcast,
+                PFI_AFLAG_PEER => Part::Peer,
+                other => {
+                    unknown.add(format!("iflags {other:#x} of {}", wrap.name));
+                    Part::Address
+                }
+            };
+            // those of 128 are for both families
+            let bits = mask.iter().map(|byte| byte.count_ones()).sum::<u32>() as u8;
+            let whole = if family == Some(Family::Inet) { 32 } else { 128 };
+            Operand::Interface(OfInterface {
+                name: wrap.name.clone(),
+                part,
+                first: wrap.iflags & PFI_AFLAG_NOALIAS != 0,
+                dynamic: true,
+                bits: Some(bits).filter(|bits| *bits < whole),
+            })
+        }
+        PF_ADDR_TABLE => Operand::Table(wrap.name.clone()),
+        PF_ADDR_URPFFAILED => Operand::UrpfFailed,
+        PF_ADDR_RANGE => Operand::Range(ip(addr), ip(mask)),
+        other => {
+            unknown.add(format!("address of type {other}"));
+            Operand::Any
+        }
+    }
+}
+
+/// struct pf_pool with its addresses. The ports of `source` are those that translated packets come from.
+fn pool(list: &List, addresses: Vec<PoolAddress>, source: bool, unknown: &mut Unknown) -> Result<Pool, Malformed> {
+    let opts = list.number("opts")? as u8;
+    let ports = match list.numbers("proxy_port")? {
+        [first, last, ..] => (*first as u16, *last as u16),
+        _ => (0, 0),
+    };
+    let kind = match opts & PF_POOL_TYPEMASK {
+        0 => PoolKind::Single,
+        1 => PoolKind::Bitmask,
+        2 => PoolKind::Random,
+        3 => PoolKind::SourceHash(hash_key(list.binary("key")?)),
+        PF_POOL_ROUNDROBIN => PoolKind::RoundRobin,
+        other => {
+            unknown.add(format!("pool opts {other}"));
+            PoolKind::Single
+        }
+    };
+    let mape = list.list("mape")?;
+    let portset = match mape.number("offset")? as u8 {
+        0 => None,
+        offset => Some((offset, mape.number("psidlen")? as u8, mape.number("psid")? as u16)),
+    };
+    Ok(Pool {
+        addresses,
+        ports,
+        kind,
+        sticky: opts & PF_POOL_STICKYADDR != 0,
+        static_port: source && ports == (0, 0),
+        endpoint_independent: opts & PF_POOL_ENDPI != 0,
+        portset,
+        prefer_ipv6_nexthop: opts & PF_POOL_IPV6NH != 0,
+    })
+}
+
+/// Four numbers, as pfctl(8) prints them.
+fn hash_key(key: &[u8]) -> String {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0u32, |sum, byte| sum << 8 | u32::from(*byte));
+    let words: String = key.chunks(4).map(|bytes| format!("{:08x}", word(bytes))).collect();
+    format!("0x{words}")
+}

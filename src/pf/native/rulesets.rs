@@ -1,0 +1,217 @@
+//! Rulesets as values, with all that this kernel says of their rules.
+
+use std::collections::BTreeMap;
+
+use zerocopy::FromZeros;
+
+use super::decode::{self, Addresses, Wrap};
+use super::encode::Ruleset;
+use super::kernel::{Call, Failure, Kernel};
+use super::layout::*;
+use super::netlink::{self, Attributes, Command};
+use super::nv::{List, Malformed};
+use super::read::{self, Stamp};
+use crate::pfconf::address::{Operand, PoolAddress};
+use crate::pfconf::path::{self, Called};
+use crate::pfconf::rule::{Action, Rule};
+
+/// Rules by the path of their anchor.
+pub(super) type ByPath = BTreeMap<String, Vec<Rule>>;
+
+/// The stamps of the rulesets of an anchor, in the order of [`Ruleset::EVERY`].
+pub(super) type Stamps = [Stamp; 4];
+
+/// What rulesets were read at, by the path of their anchor.
+pub(super) type ReadAt = Vec<(String, Stamps)>;
+
+/// The rules of an anchor, and of those that stand in braces in it. What they were read at is added to `stamps`, so that it
+/// can be asked whether it is still so. EBUSY if one was loaded anew meanwhile.
+pub(super) fn with_braces<K: Kernel>(kernel: &K, anchor: &str, stamps: &mut ReadAt) -> Result<ByPath, Failure> {
+    let mut read = ByPath::new();
+    let mut waiting = vec![anchor.to_owned()];
+    while let Some(at) = waiting.pop() {
+        if read.contains_key(&at) {
+            continue;
+        }
+        let every = read::every_stamp(kernel, &at)?;
+        stamps.push((at.clone(), every));
+        let rules = rules_at(kernel, &at, every)?;
+        waiting.extend(rules.iter().filter_map(|rule| in_braces(&at, rule)));
+        read.insert(at, rules);
+    }
+    Ok(read)
+}
+
+/// The path of the anchor in braces that a rule calls: pfctl(8) gives each a name that begins with `_`.
+fn in_braces(caller: &str, rule: &Rule) -> Option<String> {
+    let Action::Call(_, called) = &rule.action else { return None };
+    let called = Called::resolve(caller, called);
+    let below = called.path.strip_prefix(caller)?.trim_start_matches('/');
+    (!called.children && below.starts_with('_')).then_some(called.path)
+}
+
+/// The rules of an anchor. EBUSY if it was loaded anew meanwhile.
+pub(super) fn rules_of_all<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<Rule>, Failure> {
+    rules_at(kernel, anchor, read::every_stamp(kernel, anchor)?)
+}
+
+fn rules_at<K: Kernel>(kernel: &K, anchor: &str, stamps: Stamps) -> Result<Vec<Rule>, Failure> {
+    let mut all = vec![];
+    for (ruleset, stamp) in Ruleset::EVERY.into_iter().zip(stamps) {
+        all.append(&mut rules(kernel, anchor, ruleset, stamp)?);
+    }
+    Ok(all)
+}
+
+/// The rules of one ruleset that has this number of rules and this ticket. EBUSY if it was loaded anew meanwhile.
+pub(super) fn rules<K: Kernel>(
+    kernel: &K,
+    anchor: &str,
+    ruleset: Ruleset,
+    (count, ticket): Stamp,
+) -> Result<Vec<Rule>, Failure> {
+    let mut rules = vec![];
+    for nr in 0..count {
+        let at = At { anchor, ruleset, ticket, nr };
+        let (list, call, by_netlink) = whole(kernel, &at)?;
+        let which = pools(&list, &call, by_netlink).map_err(|malformed| at.unreadable(&malformed))?;
+        let mut addresses = Addresses::default();
+        for pool in which {
+            let into = match pool {
+                PF_NAT => &mut addresses.nat,
+                PF_RT => &mut addresses.route,
+                _ => &mut addresses.rdr,
+            };
+            *into = match by_netlink {
+                true => asked(kernel, &at, pool)?,
+                // a pool of which nothing is known
+                false => pooled(kernel, &at)?.unwrap_or_else(|| {
+                    vec![PoolAddress { interface: None, address: Some(Operand::Named("?".to_owned())) }]
+                }),
+            };
+        }
+        let rule = decode::rule(&list, &call, addresses).map_err(|malformed| at.unreadable(&malformed))?;
+        rules.extend(rule.map(Rule::named));
+    }
+    Ok(rules)
+}
+
+/// Where a rule is.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub anchor: &'a str,
+    pub ruleset: Ruleset,
+    pub ticket: u32,
+    pub nr: u32,
+}
+
+impl At<'_> {
+    fn unreadable(&self, malformed: &Malformed) -> Failure {
+        let At { anchor, nr, .. } = self;
+        read::unreadable("DIOCGETRULENV", malformed)
+            .about(format_args!("rule {nr} of anchor \"{anchor}\": {malformed}"))
+    }
+
+    /// The anchor went away between the calls.
+    fn failed(&self, failure: Failure) -> Failure {
+        let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
+        Failure { errno, ..failure }.about(format_args!("rule {} of anchor \"{}\"", self.nr, self.anchor))
+    }
+}
+
+/// A rule, the anchor that it calls, and whether it is said by netlink, which says all of it. Before 15 DIOCGETRULENV does.
+fn whole<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<(List, String, bool), Failure> {
+    // PF_GR_ANCHOR, without which the kernel follows a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
+    let request =
+        Attributes::default().text(1, at.anchor).with(2, &[at.ruleset.action()]).number(3, at.nr).number(4, at.ticket);
+    match kernel.ask(Command::GetRule, &request) {
+        Ok(reply) => {
+            let (list, call) = netlink::rule(&reply).map_err(|malformed| at.unreadable(&malformed))?;
+            Ok((list, call, true))
+        }
+        Err(failure) if failure.errno == libc::EOPNOTSUPP => {
+            let loaded = read::rule(kernel, at.anchor, at.ruleset, at.ticket, at.nr)?;
+            Ok((loaded.rule, loaded.anchor_call, false))
+        }
+        Err(failure) => Err(at.failed(failure)),
+    }
+}
+
+/// The pools that a rule may have: PF_RDR, also for nat and binat rules, PF_NAT for nat-to, PF_RT for route-to. Before 15 a rule
+/// had one.
+fn pools(list: &List, call: &str, by_netlink: bool) -> Result<Vec<u8>, Malformed> {
+    let routes = list.number("rt")? != 0;
+    Ok(match u8::try_from(list.number("action")?).unwrap_or(u8::MAX) {
+        _ if !call.is_empty() => vec![],
+        PF_NAT | PF_BINAT | PF_RDR => vec![PF_RDR],
+        PF_PASS | PF_DROP | PF_MATCH if !by_netlink => {
+            if routes {
+                vec![PF_RT]
+            } else {
+                vec![]
+            }
+        }
+        PF_PASS | PF_MATCH if routes => vec![PF_NAT, PF_RDR, PF_RT],
+        PF_PASS | PF_MATCH => vec![PF_NAT, PF_RDR],
+        PF_DROP if routes => vec![PF_RT],
+        _ => vec![],
+    })
+}
+
+/// The addresses of one pool of a rule, by netlink. EBUSY if the ruleset was loaded anew meanwhile.
+fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8) -> Result<Vec<PoolAddress>, Failure> {
+    // PF_AA_TICKET, PF_AA_NR, PF_AA_R_NUM, PF_AA_R_ACTION, PF_AA_ANCHOR, PF_AA_WHICH
+    let request = |nr: u32| {
+        let request = Attributes::default().number(2, at.ticket).number(3, nr).number(4, at.nr);
+        request.with(5, &[at.ruleset.action()]).text(8, at.anchor).number(10, u32::from(which))
+    };
+    let unreadable = |malformed| at.unreadable(&malformed);
+    let reply = kernel.ask(Command::GetAddrs, &request(0)).map_err(|failure| at.failed(failure))?;
+    let count = netlink::count(&reply).map_err(unreadable)?;
+    let one = |nr| {
+        let reply = kernel.ask(Command::GetAddr, &request(nr)).map_err(|failure| at.failed(failure))?;
+        let read = || {
+            let reply = netlink::pool_address(&reply)?;
+            let pooled = reply.list("addr")?;
+            let wrap = Wrap::of_list(pooled.list("addr")?)?;
+            Ok(decode::pool_address(&wrap, reply.number("af")?, pooled.string("ifname")?))
+        };
+        read().map_err(unreadable)
+    };
+    (0..count).map(one).collect()
+}
+
+/// The addresses of a rule's pool by DIOCGETADDRS: of a filter rule before 15 those of route-to. `None` if the kernel does not
+/// say. EBUSY if the ruleset was loaded anew meanwhile.
+pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<Option<Vec<PoolAddress>>, Failure> {
+    let mut request = PfiocPooladdr::new_zeroed();
+    (request.ticket, request.r_action, request.r_num) = (at.ticket, at.ruleset.action(), at.nr);
+    request.anchor = field(at.anchor);
+    match kernel.call(Call::GetAddrs(&mut request)) {
+        Ok(()) => {}
+        Err(failure) if failure.errno == libc::EBUSY => return Err(failure),
+        Err(_) => return Ok(None),
+    }
+    let mut found = vec![];
+    for nr in 0..request.nr {
+        request.nr = nr;
+        kernel.call(Call::GetAddr(&mut request))?;
+        let wrap = Wrap::of_struct(&request.addr);
+        found.push(decode::pool_address(&wrap, u64::from(request.af), &text(&request.ifname)));
+    }
+    Ok(Some(found))
+}
+
+/// The path of each anchor below `anchor`, whoever made it.
+pub(super) fn anchors_below<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
+    let mut found = vec![];
+    let mut waiting = vec![anchor.to_owned()];
+    while let Some(at) = waiting.pop() {
+        for child in read::children(kernel, &at)? {
+            let path = path::join(&at, &child);
+            waiting.push(path.clone());
+            found.push(path);
+        }
+    }
+    Ok(found)
+}

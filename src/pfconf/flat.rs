@@ -1,0 +1,168 @@
+//! kport's own rules as pf holds them: one for each member of a rule's lists, with what pfctl(8) adds.
+
+use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports, Side};
+use super::operands::PROXY_PORTS;
+use super::rule::{Action, Effects, Keep, On, Origin, Rule, RuleKind};
+use crate::net::{Interface, PortRange, Protocol};
+use crate::rule::{self, Address, Match, Member, StateOptions};
+
+/// `rules` one by one, in the order in which pf evaluates those of one ruleset.
+pub(crate) fn flat(rules: &[rule::Rule]) -> Vec<Rule> {
+    rules.iter().flat_map(|rule| rule.matches().members().map(move |member| one(rule, member))).collect()
+}
+
+fn one(rule: &rule::Rule, member: Member<'_>) -> Rule {
+    let action = match rule {
+        rule::Rule::Nat { matches: _, address_of } => {
+            let pool = Pool {
+                addresses: vec![to(interface(*address_of, Part::Address))],
+                ports: PROXY_PORTS,
+                // the interface may have several addresses
+                kind: PoolKind::RoundRobin,
+                ..Pool::default()
+            };
+            Action::Translate { kind: RuleKind::Nat, pool: Some(pool), pass: false }
+        }
+        rule::Rule::Rdr { target, ports, .. } => {
+            let last = if ports.count() == 1 { 0 } else { ports.last() };
+            let addresses = vec![to(Operand::Network((*target).into()))];
+            let pool = Pool { addresses, ports: (ports.first(), last), ..Pool::default() };
+            Action::Translate { kind: RuleKind::Rdr, pool: Some(pool), pass: false }
+        }
+        rule::Rule::Pass { .. } => Action::Pass,
+    };
+    let mut made = Rule::new(Origin::default(), action);
+    // `on`, `from` and `to` are the member's
+    let Match { on: _, family, protocol, from: _, to: _, ports } = rule.matches();
+    made.when.on = member.on.map(|on| On { not: false, name: on.as_str().to_owned() });
+    made.when.family = Some(*family);
+    made.when.protocol = Some(protocol.number());
+    made.when.from.address = operand(member.from);
+    made.when.to = Side { not: false, address: operand(member.to), ports: Some(compared(*ports)) };
+    match rule {
+        rule::Rule::Nat { .. } => {}
+        rule::Rule::Rdr { tag, .. } => made.tag = Some(tag.as_str().to_owned()),
+        rule::Rule::Pass { direction, log, quick, matches: _, tagged, state, labels } => {
+            made.when.direction = *direction;
+            (made.log, made.quick) = (*log, *quick);
+            made.when.tagged = tagged.as_ref().map(|tag| (false, tag.as_str().to_owned()));
+            // flags S/SA
+            made.when.flags = (*protocol == Protocol::Tcp).then_some((0x02, 0x12));
+            made.labels = labels.iter().map(|label| label.as_str().to_owned()).collect();
+            made.effects = Box::new(Effects { keep: Some(keep(state)), ..Effects::default() });
+        }
+    }
+    made.named()
+}
+
+fn to(address: Operand) -> PoolAddress {
+    PoolAddress { interface: None, address: Some(address) }
+}
+
+fn interface(name: Interface, part: Part) -> Operand {
+    Operand::Interface(OfInterface { name: name.as_str().to_owned(), part, first: false, dynamic: true, bits: None })
+}
+
+fn operand(address: Option<&Address>) -> Operand {
+    match address {
+        None | Some(Address::Any) => Operand::Any,
+        Some(Address::Host(host)) => Operand::Network((*host).into()),
+        // a mask of zeros is that of `any`
+        Some(Address::Network(network)) if network.prefix_len() == 0 => Operand::Any,
+        Some(Address::Network(network)) => Operand::Network(network.trunc()),
+        Some(Address::Interface(name)) => interface(*name, Part::Address),
+        Some(Address::InterfaceNetwork(name)) => interface(*name, Part::Network),
+        Some(Address::Own) => Operand::Interface(OfInterface {
+            name: "self".to_owned(),
+            part: Part::Address,
+            first: false,
+            dynamic: true,
+            bits: None,
+        }),
+        Some(Address::Table(table)) => Operand::Table(table.as_str().to_owned()),
+    }
+}
+
+fn compared(ports: PortRange) -> Ports {
+    match ports.count() {
+        1 => Compared { operator: Operator::Equal, a: ports.first(), b: 0 },
+        _ => Compared { operator: Operator::Range, a: ports.first(), b: ports.last() },
+    }
+}
+
+fn keep(state: &StateOptions) -> Keep {
+    let StateOptions { max, max_src_states, max_src_conn, max_src_conn_rate } = *state;
+    let number = |n: Option<std::num::NonZeroU32>| n.map_or(0, std::num::NonZeroU32::get);
+    Keep {
+        max: number(max),
+        max_src_states: number(max_src_states),
+        max_src_conn: number(max_src_conn),
+        max_src_conn_rate: max_src_conn_rate.map_or((0, 0), |rate| (rate.connections(), rate.seconds())),
+        ..Keep::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Direction;
+    use crate::pfconf::Conf;
+
+    /// The text of a rule reads as the same values.
+    #[test]
+    fn they_are_what_their_text_says() {
+        let matches = |protocol, ports: &str| Match {
+            on: vec!["em0".parse().unwrap(), "wan".parse().unwrap()],
+            family: crate::net::Family::Inet,
+            protocol,
+            from: vec![
+                Address::Any,
+                Address::Host("192.0.2.9".parse().unwrap()),
+                Address::Network("10.0.0.0/8".parse().unwrap()),
+                Address::Table("friends".parse().unwrap()),
+                Address::InterfaceNetwork("bridge0".parse().unwrap()),
+            ],
+            to: vec![Address::Own, Address::Interface("em0".parse().unwrap())],
+            ports: ports.parse().unwrap(),
+        };
+        let state = StateOptions {
+            max: std::num::NonZeroU32::new(9),
+            max_src_conn: std::num::NonZeroU32::new(4),
+            max_src_conn_rate: rule::Rate::new(15, 5).ok(),
+            ..StateOptions::default()
+        };
+        let pass = |protocol, direction, state| rule::Rule::Pass {
+            direction,
+            log: direction.is_some(),
+            quick: direction.is_none(),
+            matches: matches(protocol, "80-90"),
+            tagged: Some("kport:web".parse().unwrap()),
+            state,
+            labels: ["kport:web".parse().unwrap(), "kport:web:tcp:80-90".parse().unwrap()],
+        };
+        let rules = [
+            rule::Rule::Nat { matches: matches(Protocol::Tcp, "80"), address_of: "bridge0".parse().unwrap() },
+            rule::Rule::Rdr {
+                matches: matches(Protocol::Udp, "80"),
+                tag: "kport:web".parse().unwrap(),
+                target: "10.0.0.2".parse().unwrap(),
+                ports: "8080".parse().unwrap(),
+            },
+            rule::Rule::Rdr {
+                matches: matches(Protocol::Sctp, "80-90"),
+                tag: "kport:web".parse().unwrap(),
+                target: "10.0.0.2".parse().unwrap(),
+                ports: "8080-8090".parse().unwrap(),
+            },
+            pass(Protocol::Tcp, Some(Direction::In), state),
+            pass(Protocol::Udp, None, StateOptions::default()),
+        ];
+        // pf.conf(5) takes no list with any beside other addresses
+        for rule in rules.iter().flat_map(rule::Rule::expand) {
+            let conf: Conf = rule.to_string().parse().unwrap();
+            assert_eq!(flat(&[rule]), conf.rules());
+        }
+        let none = Address::Network("0.0.0.0/0".parse().unwrap());
+        assert_eq!(operand(Some(&none)), Operand::Any);
+    }
+}
