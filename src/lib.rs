@@ -22,7 +22,7 @@
 //!
 //! The modules are storeys: each uses those before it.
 //!
-//! 1. [`error`]; [`net`] and [`name`]: words that may stand in a rule.
+//! 1. [`error`] and [`deadline`]; [`net`] and [`name`]: words that may stand in a rule.
 //! 2. [`spec`]: the grammar; [`kleene`]: the records of Kleene. [`options`] and [`publication`]: how, and what, is published.
 //! 3. [`rule`]: a typed rule of pf. [`rules`]: all rules of a publication, decided in one place.
 //! 4. [`host`]: what the system knows, behind the trait [`Host`](host::Host).
@@ -36,6 +36,7 @@
 
 mod child;
 pub mod conflict;
+pub mod deadline;
 pub mod doctor;
 pub mod error;
 pub mod ffi;

@@ -19,8 +19,9 @@ mod unpublish;
 mod wait;
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, Interfaces};
 use crate::name::{Anchor, JailName};
@@ -220,7 +221,7 @@ pub struct Publisher<'a> {
     host: &'a dyn Host,
     firewall: &'a dyn Firewall,
     store: Store,
-    deadline: Instant,
+    deadline: Deadline,
     observer: &'a dyn Observer,
 }
 
@@ -231,7 +232,7 @@ impl<'a> Publisher<'a> {
         host: &'a dyn Host,
         firewall: &'a dyn Firewall,
         store: Store,
-        deadline: Instant,
+        deadline: Deadline,
         observer: &'a dyn Observer,
     ) -> Publisher<'a> {
         Publisher { host, firewall, store, deadline, observer }

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::pf::Firewall;
@@ -93,7 +94,7 @@ pub struct Session {
     pub firewall: Box<dyn Firewall>,
     why: String,
     state_dir: PathBuf,
-    deadline: Instant,
+    deadline: Deadline,
 }
 
 impl Session {
@@ -105,10 +106,9 @@ impl Session {
 
     /// The same, and `trace` sees every run of pfctl(8).
     pub fn traced(settings: &Settings, host: Box<dyn Host>, trace: Option<Box<pfctl::Trace>>) -> Result<Session> {
-        // a time-out so long that the clock cannot hold it is as good as a year
-        let deadline = Instant::now() + settings.timeout.min(Duration::from_secs(365 * 24 * 3600));
+        let deadline = Deadline::after(settings.timeout);
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
-        let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
+        let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline.instant()), Pfctl::traced);
         let pfctl = pfctl.skips_from(Box::new(native::skipped));
         let over = |native: Native, pfctl| {
             let native = native.with_pfctl(pfctl);
@@ -121,13 +121,13 @@ impl Session {
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {
             Backend::Auto if cfg!(target_os = "freebsd") => {
-                native_or(Native::probe(deadline).map(|native| |pfctl| over(native, pfctl)), pfctl)
+                native_or(Native::probe(deadline.instant()).map(|native| |pfctl| over(native, pfctl)), pfctl)
             }
             #[cfg(target_os = "macos")]
             Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
             #[cfg(not(target_os = "macos"))]
             Backend::Auto => (sim(), format!("{} has no pf", std::env::consts::OS)),
-            Backend::Native => named(over(Native::probe(deadline)?, pfctl)),
+            Backend::Native => named(over(Native::probe(deadline.instant())?, pfctl)),
             Backend::Pfctl => named(Box::new(pfctl)),
             Backend::Sim => named(sim()),
         };
@@ -135,7 +135,7 @@ impl Session {
     }
 
     /// When the call must be done.
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Deadline {
         self.deadline
     }
 
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
-        let pfctl = || Pfctl::new("/nonexistent", Instant::now());
+        let pfctl = || Pfctl::new("/nonexistent", Deadline::after(Duration::ZERO).instant());
         // any firewall that is not pfctl stands for native
         let sim = |_| Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
         let (firewall, why) = native_or(Ok(sim), pfctl());

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::child::{self, End};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
@@ -118,7 +119,7 @@ fn publisher<'a>(
     dir: &Path,
     observer: &'a dyn Observer,
 ) -> Result<Publisher<'a>> {
-    Ok(Publisher::new(host, firewall, Store::open(dir)?, Instant::now() + TIME, observer))
+    Ok(Publisher::new(host, firewall, Store::open(dir)?, Deadline::after(TIME), observer))
 }
 
 /// Not what should be.

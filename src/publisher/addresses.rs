@@ -3,10 +3,10 @@
 //! host's port leads.
 
 use std::net::IpAddr;
-use std::time::Instant;
 
 use super::Request;
 use super::transaction::Transaction;
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, Host, Jail};
 use crate::name::{Anchor, JailName};
@@ -142,7 +142,7 @@ pub(super) fn reported(
     host: &dyn Host,
     name: &JailName,
     jail: Option<&Jail>,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Vec<IpAddr>> {
     let Some(jail) = jail else {
         return Err(Error::new(
@@ -151,8 +151,7 @@ pub(super) fn reported(
         ));
     };
     if jail.vnet {
-        let left = deadline.saturating_duration_since(Instant::now());
-        return host.vnet_addresses(jail, left.min(ANSWER_TIME));
+        return host.vnet_addresses(jail, deadline.sooner(ANSWER_TIME).remaining());
     }
     if jail.addresses.is_empty() && jail.inherits.any() {
         return Err(host_network(name));

@@ -1,7 +1,7 @@
 //! From one record to the next one: record, load, verify, end states, settle; or the way back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Phase;
 use super::transaction::{Transaction, is_half_over};
@@ -51,14 +51,13 @@ impl Transaction<'_> {
             return Err(error);
         }
 
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        self.firewall.set_deadline(self.deadline - RESERVED.min(left / 3));
+        self.firewall.set_deadline(self.deadline.reserving(RESERVED, 3).instant());
         let loaded = self
             .observer
             .phase(Phase::Load)
             .and_then(|()| self.firewall.replace(&anchor, &wanted))
             .map_err(|error| (error, false));
-        self.firewall.set_deadline(self.deadline);
+        self.firewall.set_deadline(self.deadline.instant());
         let loaded = loaded.and_then(|()| {
             self.observer
                 .phase(Phase::Verify)
@@ -176,7 +175,7 @@ impl Transaction<'_> {
         error: Error,
         after_load: bool,
     ) -> Error {
-        self.firewall.set_deadline(self.deadline.max(Instant::now() + GRACE));
+        self.firewall.set_deadline(self.deadline.later(GRACE).instant());
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
         // see Firewall::replace
         let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);

@@ -1,11 +1,12 @@
 //! What the host and pf say, asked for once in a transaction.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use once_cell::unsync::OnceCell;
 
 use super::{Observer, gateway};
+use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 use crate::host::{Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::net::{Family, Interface, PerFamily};
@@ -34,11 +35,11 @@ pub(super) struct HostFacts<'a> {
     gateways: PerFamily<OnceCell<Interface>>,
     jails: OnceCell<Jails>,
     other_jails: OnceCell<OtherJails>,
-    deadline: Instant,
+    deadline: Deadline,
 }
 
 impl<'a> HostFacts<'a> {
-    pub(super) fn new(host: &'a dyn Host, firewall: &'a dyn Firewall, deadline: Instant) -> HostFacts<'a> {
+    pub(super) fn new(host: &'a dyn Host, firewall: &'a dyn Firewall, deadline: Deadline) -> HostFacts<'a> {
         HostFacts {
             host,
             firewall,
@@ -86,7 +87,7 @@ impl<'a> HostFacts<'a> {
     /// up what others publish. What fails otherwise fails here, as nobody can say then that an address is free.
     pub(super) fn other_jails(&self, but: &Jail) -> Result<&OtherJails> {
         self.other_jails.get_or_try_init(|| {
-            let end = self.deadline.min(Instant::now() + OTHERS_TIME);
+            let end = self.deadline.sooner(OTHERS_TIME);
             let mut others: Vec<&Jail> =
                 self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid).collect();
             // whoever shares a network stack with it may have its address
@@ -100,8 +101,7 @@ impl<'a> HostFacts<'a> {
                 } else if found.silent.iter().any(|silent| top(silent) == top(jail)) {
                     found.silent.push(jail.clone());
                 } else {
-                    let left = end.saturating_duration_since(Instant::now());
-                    match self.host.vnet_addresses(jail, left.min(OTHER_TIME)) {
+                    match self.host.vnet_addresses(jail, end.sooner(OTHER_TIME).remaining()) {
                         Ok(addresses) => found.known.push((jail.clone(), addresses)),
                         Err(error) if error.kind() == Kind::Unavailable => {
                             if self.is_there(jail)? {

@@ -1,9 +1,9 @@
 //! The record against what pf has.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::{Listed, Liveness};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, Jail};
 use crate::name::{Anchor, JailName, Label};
@@ -19,7 +19,7 @@ pub(super) fn list(
     store: &Store,
     jail: Option<&JailName>,
     counters: bool,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
     let one = match jail {
@@ -42,7 +42,7 @@ pub(super) fn list(
     // both are sorted
     let mut in_pf = in_pf.into_iter().peekable();
     for (done, anchor) in recorded.into_iter().enumerate() {
-        if Instant::now() >= deadline {
+        if deadline.passed() {
             let what = format!("the time is up after {done} of {all} anchors; list again, with more time (--timeout)");
             return Err(Error::new(Kind::Busy, what));
         }

@@ -1,11 +1,12 @@
 //! One transaction: the host-wide lock, and what is known and done while it is held.
 
 use std::os::fd::AsFd;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::facts::HostFacts;
 use super::others::Others;
 use super::{Observer, Outcome, Phase};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::name::{Anchor, JailName};
@@ -24,7 +25,7 @@ pub(super) struct Transaction<'a> {
     pub(super) boot: String,
     pub(super) facts: HostFacts<'a>,
     pub(super) others: Others<'a>,
-    pub(super) deadline: Instant,
+    pub(super) deadline: Deadline,
     pub(super) outcome: Outcome,
 }
 
@@ -34,7 +35,7 @@ impl<'a> Transaction<'a> {
         host: &'a dyn Host,
         firewall: &'a dyn Firewall,
         store: &'a Store,
-        deadline: Instant,
+        deadline: Deadline,
         observer: &'a dyn Observer,
     ) -> Result<Transaction<'a>> {
         observer.phase(Phase::Lock)?;
@@ -49,7 +50,7 @@ impl<'a> Transaction<'a> {
     }
 
     pub(super) fn is_time_up(&self) -> bool {
-        Instant::now() >= self.deadline
+        self.deadline.passed()
     }
 
     /// What a loop over anchors that change one by one says when it ends before its last one: each is as it is to be, or as it

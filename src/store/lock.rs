@@ -5,11 +5,12 @@ use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::Store;
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 
@@ -43,7 +44,7 @@ impl AsFd for Lock {
 
 impl Store {
     /// Takes the host-wide lock. Waits until `deadline`, then fails with [`Kind::Busy`] and says who has it.
-    pub fn lock(&self, deadline: Instant) -> Result<Lock> {
+    pub fn lock(&self, deadline: Deadline) -> Result<Lock> {
         let path = self.dir.join("lock");
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
@@ -115,7 +116,7 @@ fn close_on_fork(file: &File) {
 fn close_on_fork(_: &File) {}
 
 /// Locks the file, or fails at the deadline.
-fn wait(file: &mut File, path: &Path, deadline: Instant) -> Result<()> {
+fn wait(file: &mut File, path: &Path, deadline: Deadline) -> Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
         match file.try_lock() {
@@ -124,7 +125,7 @@ fn wait(file: &mut File, path: &Path, deadline: Instant) -> Result<()> {
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(e)) => return Err(Error::io(format_args!("lock {}", path.display()), &e)),
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.remaining();
         if left.is_zero() {
             let mut holder = String::new();
             // the text is only for the message; an unreadable one says nothing
@@ -161,8 +162,12 @@ mod tests {
 
     use super::*;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
+    }
+
+    fn now() -> Deadline {
+        Deadline::after(Duration::ZERO)
     }
 
     /// A shorter text leaves nothing of a longer one.
@@ -197,11 +202,11 @@ mod tests {
         assert!(lock.file.as_raw_fd() > 2);
         // what a forked child has
         let copy = lock.file.try_clone().unwrap();
-        let error = store.lock(Instant::now()).unwrap_err();
+        let error = store.lock(now()).unwrap_err();
         assert_eq!(error.kind(), Kind::Busy);
         assert!(error.message().contains(&format!("process {}", std::process::id())), "{error}");
         drop(lock);
-        drop(store.lock(Instant::now()).unwrap());
+        drop(store.lock(now()).unwrap());
         drop(copy);
     }
 
@@ -220,7 +225,7 @@ mod tests {
             drop(first);
             let second = waiting.join().unwrap();
             assert!(is_at(&second.file, &path).unwrap());
-            assert_eq!(store.lock(Instant::now()).unwrap_err().kind(), Kind::Busy);
+            assert_eq!(store.lock(now()).unwrap_err().kind(), Kind::Busy);
         });
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::rig::{Rig, request};
 use crate::support::standin::{self, Fault};
+use kport::deadline::Deadline;
 use kport::doctor::{self, Finding, IDS, Level};
 use kport::name::Anchor;
 use kport::net::Family;
@@ -263,7 +264,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 let store = Store::open(&p.state).unwrap();
                 let mut record = store.get(&Anchor::from_child("web").unwrap()).unwrap().unwrap();
                 record.replaces = record.publications.clone();
-                store.put(&store.lock(Instant::now() + Duration::from_secs(60)).unwrap(), &record).unwrap();
+                store.put(&store.lock(Deadline::after(Duration::from_secs(60))).unwrap(), &record).unwrap();
             }),
         ),
         (

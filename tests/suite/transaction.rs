@@ -12,6 +12,7 @@ use std::process::Command;
 use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, files, request, run};
 use crate::support::{rig, standin};
+use kport::deadline::Deadline;
 use kport::error::{Error, Kind, Result};
 use kport::name::JailName;
 use kport::pf::Firewall;
@@ -455,11 +456,11 @@ fn sixty_four_at_once_while_pf_is_busy() {
 /// The lock is let go by a process that dies, and a wait for it ends in time with the name of its holder.
 #[test]
 fn the_lock() {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
     let rig = Rig::new();
     let store = kport::store::Store::open(rig.path()).unwrap();
-    let held = store.lock(Instant::now()).unwrap();
-    let error = store.lock(Instant::now() + Duration::from_millis(50)).unwrap_err();
+    let held = store.lock(Deadline::after(Duration::ZERO)).unwrap();
+    let error = store.lock(Deadline::after(Duration::from_millis(50))).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy);
     assert!(error.message().contains(&format!("held by process {}", std::process::id())), "{error}");
     drop(held);
@@ -472,7 +473,7 @@ fn the_lock() {
         .output()
         .unwrap();
     assert!(!child.status.success());
-    drop(store.lock(Instant::now()).unwrap());
+    drop(store.lock(Deadline::after(Duration::ZERO)).unwrap());
 }
 
 /// Redirects of other tools and of the admin are refused, before anything is loaded, unless forced.

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libc::{c_int, c_uint, c_void, pid_t, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +31,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::interface::{LIST, links, reachable};
 use super::process;
 use super::report::{self, Answer, HEAD};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{Taken, above_stdio};
 use crate::host::{Jail, Watch};
@@ -67,7 +68,7 @@ pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
 
 /// The answer to NET_RT_IFLISTL inside `jail`.
 fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
-    let deadline = Instant::now() + within;
+    let deadline = Deadline::after(within);
     let who = format!("addresses of jail {}", quoted(&jail.name));
     let mut room = FIRST;
     loop {
@@ -88,7 +89,7 @@ fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
 /// from being freed: one that is removed is dying, and its name free, but its interfaces come back only when this is closed.
 pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
     let who = format!("routing socket of jail {}", quoted(&jail.name));
-    let answer = ask(jail.jid, Task::Socket, Instant::now() + within).map_err(|error| error.context(&who))?;
+    let answer = ask(jail.jid, Task::Socket, Deadline::after(within)).map_err(|error| error.context(&who))?;
     match answer {
         Answer::Done(_, Some(socket)) => Ok(Watch::new(socket)),
         Answer::Done(_, None) => {
@@ -111,7 +112,7 @@ fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
 }
 
 /// One child.
-fn ask(jid: i32, task: Task, deadline: Instant) -> Result<Answer> {
+fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
     // also for the descriptor of the child, and what it passes
     let _taken = Taken::standard();
     let (reader, writer) = UnixStream::pair().map_err(|e| Error::io("socketpair", &e))?;

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::error::{Error, Kind, Result};
 use kport::host::{Fixed, Host, HostInterface, Jail, Jails, Listener};
 use kport::net::{Family, Interface};
@@ -151,7 +152,7 @@ impl Silent {
     }
 
     fn publish(&self, rig: &Rig) -> Result<Outcome> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Deadline::after(Duration::from_secs(60));
         let sim = rig.sim();
         let publisher = Publisher::new(self, &sim, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
         publisher.publish(&request("web", "2222:22"))

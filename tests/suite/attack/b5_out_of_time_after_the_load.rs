@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use kport::deadline::Deadline;
 use kport::error::{Error, Kind};
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Liveness, Publisher, Request, Unobserved};
@@ -15,8 +16,8 @@ use crate::support::standin::{self, Fault};
 /// Publishes wide over what is there, with this much time, on a firewall whose clock stands at the deadline once it has loaded
 /// something: whoever gives it no more time gets none; with `for_ever` the way back fails, too. Says which deadline each load had.
 fn too_late(rig: &Rig, time: Duration, for_ever: bool) -> (Error, Instant, Vec<Instant>) {
-    let deadline = Instant::now() + time;
-    let now = Cell::new(deadline);
+    let deadline = Deadline::after(time);
+    let now = Cell::new(deadline.instant());
     let loads = RefCell::new(Vec::new());
     let around = |call: Call<'_>, moment| {
         match call {
@@ -37,7 +38,7 @@ fn too_late(rig: &Rig, time: Duration, for_ever: bool) -> (Error, Instant, Vec<I
     let firewall = Around { sim: rig.sim(), around };
     let publisher = Publisher::new(&rig.host, &firewall, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
     let error = publisher.publish(&request("web", "8080:80")).unwrap_err();
-    (error, deadline, loads.into_inner())
+    (error, deadline.instant(), loads.into_inner())
 }
 
 fn narrow() -> Request {
@@ -120,8 +121,8 @@ fn a_pfctl_that_hangs_behind_its_commit() {
             if let Some((call, fault)) = then {
                 standin.faults(call, 1, 100, fault);
             }
-            let deadline = Instant::now() + Duration::from_secs(8);
-            let pfctl = Pfctl::new(standin.program(), deadline);
+            let deadline = Deadline::after(Duration::from_secs(8));
+            let pfctl = Pfctl::new(standin.program(), deadline.instant());
             let publisher = Publisher::new(&rig.host, &pfctl, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
             let done = publisher.publish(&request("web", "8080:80"));
             let listed = rig.with(&ample(), &Unobserved, |p| p.list(None)).unwrap();
@@ -158,8 +159,8 @@ fn forty_jails_at_boot() {
                 let mut request = request(&format!("jail{number}"), &format!("{}:80", 8000 + number));
                 request.addresses = vec![format!("10.0.0.{}", 100 + number).parse().unwrap()];
                 request.jid = Some(100 + i32::try_from(number).unwrap());
-                let deadline = Instant::now() + Duration::from_secs(120);
-                let pfctl = Pfctl::new(standin.program(), deadline);
+                let deadline = Deadline::after(Duration::from_secs(120));
+                let pfctl = Pfctl::new(standin.program(), deadline.instant());
                 let store = Store::open(rig.path()).unwrap();
                 let publisher = Publisher::new(&rig.host, &pfctl, store, deadline, &Unobserved);
                 let done = publisher.publish(&request).unwrap();
