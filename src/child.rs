@@ -16,12 +16,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 
+use crate::deadline::Deadline;
 use crate::files::{self, Taken};
 
 /// The most that is kept of each output, in bytes. The labels of an anchor with a rule for every port fit.
@@ -66,7 +67,7 @@ pub(crate) fn run(
     arguments: &[&str],
     input: &[u8],
     keep: Option<BorrowedFd<'_>>,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> io::Result<Output> {
     // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are put in place, one of
     // these by the other, and whatever std opens for it, too
@@ -93,14 +94,13 @@ pub(crate) fn run(
 }
 
 /// Reads both pipes until the child has ended. `Err` is the reason why it must be killed.
-fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Instant) -> Result<End, End> {
+fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Deadline) -> Result<End, End> {
     let mut nap = Duration::from_micros(50);
     loop {
-        let now = Instant::now();
-        if now >= deadline {
+        let left = deadline.remaining();
+        if left.is_zero() {
             return Err(End::TimedOut);
         }
-        let left = deadline - now;
         if pipes.iter().any(|pipe| pipe.open.is_some()) {
             if Capture::read(pipes, left.min(POLL_INTERVAL))? {
                 continue;
@@ -182,9 +182,9 @@ fn kill(child: &mut Watched, why: End) -> End {
     }
     // an error here means that it is gone
     _ = child.child.kill();
-    let last = Instant::now() + KILL_TIME;
+    let last = Deadline::after(KILL_TIME);
     let mut nap = Duration::from_micros(50);
-    while child.ended().is_none() && Instant::now() < last {
+    while child.ended().is_none() && !last.passed() {
         sleep(nap);
         nap = (nap * 2).min(Duration::from_millis(10));
     }

@@ -25,11 +25,6 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
-    /// The same as the system's type.
-    pub fn instant(self) -> Instant {
-        self.0
-    }
-
     /// This one, or `time` from now if that is sooner.
     #[must_use]
     pub fn sooner(self, time: Duration) -> Deadline {

@@ -8,10 +8,10 @@ pub mod pfctl;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
@@ -175,9 +175,9 @@ pub trait Firewall {
         true
     }
 
-    /// From now on calls may last until `deadline`, be it sooner or later than before: so that a load leaves time for what comes
-    /// behind it, and a way back has time of its own.
-    fn set_deadline(&self, _deadline: Instant) {}
+    /// From now on calls may last until `deadline`, which may be sooner or later than the one before: a load leaves time for what
+    /// comes after it, and a way back has time of its own.
+    fn set_deadline(&self, _deadline: Deadline) {}
 
     /// Called once the host-wide lock is held, with its descriptor. A backend that starts a program gives it a copy: where the
     /// caller is killed, the lock lives as long as the program, so that its load cannot come after somebody else's change.

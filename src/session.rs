@@ -108,7 +108,7 @@ impl Session {
     pub fn traced(settings: &Settings, host: Box<dyn Host>, trace: Option<Box<pfctl::Trace>>) -> Result<Session> {
         let deadline = Deadline::after(settings.timeout);
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
-        let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline.instant()), Pfctl::traced);
+        let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
         let pfctl = pfctl.skips_from(Box::new(native::skipped));
         let over = |native: Native, pfctl| {
             let native = native.with_pfctl(pfctl);
@@ -121,13 +121,13 @@ impl Session {
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
         let (firewall, why) = match settings.backend {
             Backend::Auto if cfg!(target_os = "freebsd") => {
-                native_or(Native::probe(deadline.instant()).map(|native| |pfctl| over(native, pfctl)), pfctl)
+                native_or(Native::probe(deadline).map(|native| |pfctl| over(native, pfctl)), pfctl)
             }
             #[cfg(target_os = "macos")]
             Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
             #[cfg(not(target_os = "macos"))]
             Backend::Auto => (sim(), format!("{} has no pf", std::env::consts::OS)),
-            Backend::Native => named(over(Native::probe(deadline.instant())?, pfctl)),
+            Backend::Native => named(over(Native::probe(deadline)?, pfctl)),
             Backend::Pfctl => named(Box::new(pfctl)),
             Backend::Sim => named(sim()),
         };
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
-        let pfctl = || Pfctl::new("/nonexistent", Deadline::after(Duration::ZERO).instant());
+        let pfctl = || Pfctl::new("/nonexistent", Deadline::after(Duration::ZERO));
         // any firewall that is not pfctl stands for native
         let sim = |_| Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
         let (firewall, why) = native_or(Ok(sim), pfctl());

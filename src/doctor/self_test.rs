@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::child::{self, End};
 use crate::deadline::Deadline;
@@ -235,7 +235,7 @@ struct Real<'a> {
 }
 
 /// Runs a program with arguments and input, up to a point in time.
-type Run<'a> = dyn Fn(&str, &[&str], &str, Instant) -> Result<child::Output> + Sync + 'a;
+type Run<'a> = dyn Fn(&str, &[&str], &str, Deadline) -> Result<child::Output> + Sync + 'a;
 
 const JAIL: &str = "/usr/sbin/jail";
 const JEXEC: &str = "/usr/sbin/jexec";
@@ -275,7 +275,7 @@ impl<'a> Real<'a> {
 impl Real<'_> {
     /// Standard output of a program that must succeed.
     fn command(&self, name: &str, arguments: &[&str]) -> Result<String> {
-        let output = (self.run)(name, arguments, "", Instant::now() + TIME)?;
+        let output = (self.run)(name, arguments, "", Deadline::after(TIME))?;
         if output.end == End::Exit(0) {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -299,7 +299,7 @@ impl Ground for Real<'_> {
     }
 
     fn connects(&self) -> Result<bool> {
-        let until = Instant::now() + CONNECT_TIMEOUT;
+        let until = Deadline::after(CONNECT_TIMEOUT);
         let host = address(CLIENT_NET[0])?.to_string();
         let (listen, ask) = (JAIL_PORT.to_string(), HOST_PORT.to_string());
         std::thread::scope(|scope| {
@@ -307,7 +307,7 @@ impl Ground for Real<'_> {
             let server =
                 scope.spawn(|| (self.run)(JEXEC, &[SERVER, NC, "-4", "-n", "-l", "-N", &listen], GREETING, until));
             let mut answered = false;
-            while !answered && Instant::now() < until {
+            while !answered && !until.passed() {
                 // it may not listen yet
                 std::thread::sleep(Duration::from_millis(200));
                 let client = (self.run)(JEXEC, &[CLIENT, NC, "-4", "-n", "-d", "-w", "1", &host, &ask], "", until)?;
@@ -338,7 +338,7 @@ impl Ground for Real<'_> {
     }
 }
 
-fn program(program: &str, arguments: &[&str], input: &str, until: Instant) -> Result<child::Output> {
+fn program(program: &str, arguments: &[&str], input: &str, until: Deadline) -> Result<child::Output> {
     child::run(Path::new(program), arguments, input.as_bytes(), None, until)
         .map_err(|error| Error::io(format_args!("run {program}"), &error))
 }
@@ -453,7 +453,7 @@ mod tests {
         // two jails, six commands for each
         for fails_at in 0..=12 {
             let base = Base { fails_at, ..Base::default() };
-            let run = |name: &str, arguments: &[&str], _: &str, _: Instant| Ok(base.run(name, arguments));
+            let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
             let host = Fixed::default();
             let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
             let made = ground.set_up();
@@ -467,7 +467,7 @@ mod tests {
         }
         // one that stays does not keep the others
         let base = Base { fails_at: 13, ..Base::default() };
-        let run = |name: &str, arguments: &[&str], _: &str, _: Instant| Ok(base.run(name, arguments));
+        let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
         let host = Fixed::default();
         let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
         ground.set_up().unwrap();

@@ -24,7 +24,6 @@ pub mod transaction;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 use zerocopy::FromZeros;
@@ -38,6 +37,7 @@ use self::memory::{CacheFile, Learnt};
 use super::foreign::{Called, Found};
 use super::pfctl::{self, Pfctl};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, States, Status};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
 use crate::rule::Rule;
@@ -45,7 +45,7 @@ use crate::rule::Rule;
 /// pf by its device, or by whatever stands in for it.
 pub struct Native<K = Device> {
     kernel: K,
-    deadline: Cell<Instant>,
+    deadline: Cell<Deadline>,
     /// who writes rules as text
     pfctl: Pfctl,
     memory: Memory,
@@ -60,7 +60,7 @@ pub struct Native<K = Device> {
 impl Native {
     /// The backend, where this kernel has all that it needs; otherwise the reason, for `-v` and for an explicit
     /// `--backend native`. The kernel is asked once for each process. `deadline` bounds every operation.
-    pub fn probe(deadline: Instant) -> Result<Native> {
+    pub fn probe(deadline: Deadline) -> Result<Native> {
         static PROBED: OnceCell<()> = OnceCell::new();
         static MEMORY: OnceCell<Memory> = OnceCell::new();
         let kernel = Device::open()?;
@@ -107,7 +107,7 @@ pub fn probe<K: Kernel>(kernel: &K) -> Result<()> {
 
 impl<K: Kernel> Native<K> {
     /// The backend over a kernel that need not be probed, with a memory of its own.
-    pub fn over(kernel: K, deadline: Instant) -> Native<K> {
+    pub fn over(kernel: K, deadline: Deadline) -> Native<K> {
         Native {
             kernel,
             deadline: Cell::new(deadline),
@@ -260,7 +260,7 @@ impl<K: Kernel> Firewall for Native<K> {
         false
     }
 
-    fn set_deadline(&self, deadline: Instant) {
+    fn set_deadline(&self, deadline: Deadline) {
         self.deadline.set(deadline);
         self.pfctl.set_deadline(deadline);
     }

@@ -22,6 +22,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::child::{self, End, Output};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
 use crate::name::{Anchor, Label, PARENT, Table};
@@ -46,7 +47,7 @@ const VERIFY_TIME: Duration = Duration::from_secs(1);
 /// The program pfctl(8).
 pub struct Pfctl {
     program: PathBuf,
-    deadline: Cell<Instant>,
+    deadline: Cell<Deadline>,
     seen: RefCell<Seen>,
     trace: Option<Box<Trace>>,
     skips: Option<Box<Skips>>,
@@ -72,7 +73,7 @@ pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
 
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] unless a test knows better; no call lasts longer than to `deadline`.
-    pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
+    pub fn new(program: impl Into<PathBuf>, deadline: Deadline) -> Pfctl {
         Pfctl {
             program: program.into(),
             deadline: Cell::new(deadline),
@@ -97,7 +98,7 @@ impl Pfctl {
         self
     }
 
-    fn run(&self, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
+    fn run(&self, arguments: &[&str], input: &str, deadline: Deadline) -> Result<Output> {
         if !self.program.is_absolute() {
             return Err(Error::new(Kind::Argument, format!("{} is no absolute path", self.program.display())));
         }
@@ -125,14 +126,14 @@ impl Pfctl {
     }
 
     /// Runs pfctl, again and again while another program holds pf or takes away what it looks at, up to `deadline`.
-    fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
+    fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Deadline) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
         let mut took = Duration::ZERO;
         loop {
             let start = Instant::now();
             // no try that can only be cut off
-            if start + took >= deadline {
+            if deadline.remaining() <= took {
                 let why = match tries {
                     0 => "the time is up".to_owned(),
                     _ => format!(
@@ -154,7 +155,7 @@ impl Pfctl {
             }
             tries += 1;
             took = start.elapsed();
-            sleep(pause.mul_f64(0.25 + 0.75 * fastrand::f64()).min(deadline.saturating_duration_since(Instant::now())));
+            sleep(pause.mul_f64(0.25 + 0.75 * fastrand::f64()).min(deadline.remaining()));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -299,7 +300,7 @@ impl Firewall for Pfctl {
         false
     }
 
-    fn set_deadline(&self, deadline: Instant) {
+    fn set_deadline(&self, deadline: Deadline) {
         self.deadline.set(deadline);
     }
 
@@ -319,8 +320,7 @@ impl Firewall for Pfctl {
             arguments.extend(["-s", "info"]);
         }
         arguments.extend(["-f", "-"]);
-        let left = self.deadline.get().saturating_duration_since(Instant::now());
-        let output = self.call(&doing, &arguments, &text, self.deadline.get() - VERIFY_TIME.min(left / 4))?;
+        let output = self.call(&doing, &arguments, &text, self.deadline.get().reserving(VERIFY_TIME, 4))?;
         self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),

@@ -51,13 +51,13 @@ impl Transaction<'_> {
             return Err(error);
         }
 
-        self.firewall.set_deadline(self.deadline.reserving(RESERVED, 3).instant());
+        self.firewall.set_deadline(self.deadline.reserving(RESERVED, 3));
         let loaded = self
             .observer
             .phase(Phase::Load)
             .and_then(|()| self.firewall.replace(&anchor, &wanted))
             .map_err(|error| (error, false));
-        self.firewall.set_deadline(self.deadline.instant());
+        self.firewall.set_deadline(self.deadline);
         let loaded = loaded.and_then(|()| {
             self.observer
                 .phase(Phase::Verify)
@@ -175,7 +175,7 @@ impl Transaction<'_> {
         error: Error,
         after_load: bool,
     ) -> Error {
-        self.firewall.set_deadline(self.deadline.later(GRACE).instant());
+        self.firewall.set_deadline(self.deadline.later(GRACE));
         let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
         // see Firewall::replace
         let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);

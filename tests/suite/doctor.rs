@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::rig::{Rig, request};
 use crate::support::standin::{self, Fault};
@@ -55,7 +55,7 @@ impl Patient {
 
     fn firewall(&self) -> Box<dyn Firewall> {
         if self.by_pfctl {
-            Box::new(Pfctl::new(&self.program, Instant::now() + Duration::from_secs(60)))
+            Box::new(Pfctl::new(&self.program, Deadline::after(Duration::from_secs(60))))
         } else {
             Box::new(Sim::new(self.rig.path()))
         }

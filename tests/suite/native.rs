@@ -9,8 +9,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, Protocol};
@@ -34,8 +35,8 @@ const FILTER: i32 = 1;
 const NAT: i32 = 2;
 const RDR: i32 = 4;
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(5)
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(5))
 }
 
 fn native(fake: &Fake) -> Native<&Fake> {
@@ -576,15 +577,15 @@ fn a_busy_pf_is_waited_for_until_the_deadline() {
     assert_eq!(held(&fake, &anchor("web")), web().iter().flat_map(expanded).collect::<Vec<_>>());
 
     fake.refuse("DIOCXCOMMIT", usize::MAX, libc::EBUSY);
-    let deadline = Instant::now() + Duration::from_millis(20);
+    let deadline = Deadline::after(Duration::from_millis(20));
     let error = Native::over(&fake, deadline).replace(&anchor("web"), &[]).unwrap_err();
-    assert!(Instant::now() >= deadline);
+    assert!(deadline.passed());
     assert_eq!((error.kind(), error.errno()), (Kind::Busy, Some(libc::EBUSY)));
     assert_eq!(held(&fake, &anchor("web")).len(), 5);
 
     // a deadline that is over still gives one try
     fake.heal();
-    Native::over(&fake, Instant::now()).replace(&anchor("web"), &[]).unwrap();
+    Native::over(&fake, Deadline::after(Duration::ZERO)).replace(&anchor("web"), &[]).unwrap();
     assert!(!fake.exists("kport/web"));
 }
 
@@ -1109,7 +1110,7 @@ fn rulesets_are_read_by_the_configured_pfctl() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
     let count = move |_: &Run<'_>| _ = counted.fetch_add(1, Ordering::Relaxed);
-    let pfctl = Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60)).traced(Box::new(count));
+    let pfctl = Pfctl::new(standin.program(), Deadline::after(Duration::from_secs(60))).traced(Box::new(count));
     let native = native(&fake).with_pfctl(pfctl);
     let calls = fake.calls_of(|| {
         assert_eq!(native.rulesets().unwrap()[0].0, "");

@@ -283,13 +283,13 @@ fn restore_after_a_change_that_only_moved_the_address() {
 /// An anchor that cannot be cleared is still published: unpublish fails, and the record stays.
 #[test]
 fn unpublish_that_cannot_clear_the_anchor() {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
     for (call, said) in
         [("-f -", "pfctl: pfctl_rules\n"), ("-sr", "pfctl: DIOCGETRULES: Inappropriate ioctl for device\n")]
     {
         let pf = standin::Pfctl::new();
         let rig = Rig::new();
-        let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+        let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
         rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", "8080:80"))).unwrap();
         let before = files(rig.path());
         pf.fault(call, standin::Fault::Say(1, said));
@@ -303,7 +303,7 @@ fn unpublish_that_cannot_clear_the_anchor() {
 /// Through pfctl: what pf loses or refuses at each run, the set stays whole.
 #[test]
 fn pfctl_that_fails_in_the_middle() {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
     for fault in [
         standin::Fault::Abort,
         standin::Fault::AbortLate,
@@ -313,7 +313,7 @@ fn pfctl_that_fails_in_the_middle() {
         let pf = standin::Pfctl::new();
         let rig = Rig::new();
         let publish = |spec: &str| {
-            let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+            let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
             rig.with(&pfctl, &Unobserved, |p| {
                 let done = p.publish(&request("db", spec));
                 (done, p.list(None).unwrap())
@@ -337,11 +337,11 @@ fn pfctl_that_fails_in_the_middle() {
 /// Busy to the end of the time: pf and the record are as they were, and the error says who may hold pf.
 #[test]
 fn busy_until_the_time_is_up() {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
     let pf = standin::Pfctl::new();
     let rig = Rig::new();
     let publish = |spec: &str, time: Duration| {
-        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + time);
+        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Deadline::after(time));
         rig.with(&pfctl, &Unobserved, |p| p.publish(&request("db", spec)))
     };
     publish("8080:80", Duration::from_secs(60)).unwrap();
@@ -356,18 +356,18 @@ fn busy_until_the_time_is_up() {
 /// Changing a set ends the states of what went away, and of nothing else.
 #[test]
 fn states_of_what_went_away() {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
     let pf = standin::Pfctl::new();
     let rig = Rig::new();
     let publish = |spec: &str| {
-        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+        let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
         rig.with(&pfctl, &Unobserved, |p| p.publish(&request("db", spec))).unwrap()
     };
     publish("8080:80 8081:81");
     pf.set_states(&["kport:db kport:db:tcp:8080", "kport:db kport:db:tcp:8081", "kport:web kport:web:tcp:1"]);
     assert_eq!(publish("8081:81").killed, 1);
     assert_eq!(pf.states(), ["kport:db kport:db:tcp:8081", "kport:web kport:web:tcp:1"]);
-    let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+    let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
     rig.with(&pfctl, &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
     assert_eq!(pf.states(), ["kport:web kport:web:tcp:1"]);
 }
@@ -376,10 +376,10 @@ fn states_of_what_went_away() {
 /// them, ends them all when one of the mappings goes.
 #[test]
 fn states_of_another_backend() {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
     let pf = standin::Pfctl::new();
     let rig = Rig::new();
-    let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+    let pfctl = || kport::pf::pfctl::Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
     let publish = |spec: &str| rig.with(&pfctl(), &Unobserved, |p| p.publish(&request("db", spec))).unwrap();
     publish("8080:80");
     let record = std::fs::read_to_string(rig.state("jails/db.json")).unwrap();
@@ -479,7 +479,7 @@ fn the_lock() {
 /// Redirects of other tools and of the admin are refused, before anything is loaded, unless forced.
 #[test]
 fn redirects_of_other_tools() {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
     for (anchor, name) in [
         ("", "the main ruleset"),
         ("rdr/old", "anchor rdr/old"),
@@ -500,7 +500,7 @@ fn redirects_of_other_tools() {
         }
         let rig = Rig::new();
         let publish = |request: &Request| {
-            let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+            let pfctl = kport::pf::pfctl::Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
             rig.with(&pfctl, &Unobserved, |p| p.publish(request))
         };
         let mut wish = request("db", "8080:80");

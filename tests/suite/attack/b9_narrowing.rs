@@ -1,7 +1,8 @@
 //! B9: publishing a narrower set ends nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::options::{Limits, Options};
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Request, Unobserved};
@@ -14,7 +15,7 @@ fn ended(wide: &Options, narrow: &Options) -> (u64, u64) {
     let pf = standin::Pfctl::new();
     let rig = Rig::new();
     let publish = |options: &Options| {
-        let pfctl = Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+        let pfctl = Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
         let request = Request { options: options.clone(), ..request("db", "8080:80 8081:81") };
         rig.with(&pfctl, &Unobserved, |p| p.publish(&request)).unwrap()
     };
@@ -49,7 +50,7 @@ fn the_other_mappings_of_the_jail_go_on() {
     let pf = standin::Pfctl::new();
     let rig = Rig::new();
     let publish = |request: &Request| {
-        let pfctl = Pfctl::new(pf.program(), Instant::now() + Duration::from_secs(60));
+        let pfctl = Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
         rig.with(&pfctl, &Unobserved, |p| p.publish(request)).unwrap()
     };
     publish(&request("db", "8080:80 8081:81"));

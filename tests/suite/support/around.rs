@@ -1,7 +1,6 @@
 //! The simulator, with something done before or after some of its calls: what is slow, fails, counts, or kills the process.
 
-use std::time::Instant;
-
+use kport::deadline::Deadline;
 use kport::error::Result;
 use kport::name::{Anchor, Table};
 use kport::pf::{Firewall, ForeignRedirect, Loaded, States, Status};
@@ -11,7 +10,7 @@ use kport::sim::Sim;
 /// A call, with what tests look at.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
-    SetDeadline(Instant),
+    SetDeadline(Deadline),
     Replace,
     Loaded(&'a Anchor),
     KillStates(&'a [States]),
@@ -53,7 +52,7 @@ impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
     fn redirects_packets(&self) -> bool {
         self.sim.redirects_packets()
     }
-    fn set_deadline(&self, deadline: Instant) {
+    fn set_deadline(&self, deadline: Deadline) {
         let set = |sim: &Sim| {
             sim.set_deadline(deadline);
             Ok(())
