@@ -49,12 +49,12 @@ pub struct Step {
     pub result: Result<()>,
 }
 
-/// Takes the steps; the ones behind a failed step are left out, except for tidying up. An error means that nothing was
+/// Takes the steps; those after a failed step are left out, except for tidying up. An error means that nothing was
 /// done: the test would have disturbed something, or cannot run here.
 pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
     refuse(host, firewall, dir)?;
     let mut ground: Box<dyn Ground> = match firewall.redirects_packets() {
-        false => Box::new(Played::new(dir)),
+        false => Box::new(Simulated::new(dir)),
         true => Box::new(Real::check(host)?),
     };
     let mut steps = Steps(vec![]);
@@ -72,7 +72,7 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
     Ok(steps.0)
 }
 
-/// What is here already must not be disturbed, and a host that is not ready is told so.
+/// What is here already must not be disturbed, and a host that is not ready is refused with the reason.
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
@@ -221,21 +221,21 @@ trait Ground {
     /// Whether connections leave states in pf.
     fn has_states(&self) -> bool;
 
-    /// Removes what [`Ground::set_up`] has made, also where that came to no end.
+    /// Removes what [`Ground::set_up`] has made, also if that came to no end.
     fn take_down(&mut self) -> Result<()>;
 }
 
 /// The jails of a host that runs FreeBSD, by the programs of its base system.
 struct Real<'a> {
     host: &'a dyn Host,
-    run: &'a Run<'a>,
+    run: &'a Runner<'a>,
     jails: Vec<&'static str>,
     /// The host's ends of the epairs: the server's, the client's.
     epairs: Vec<String>,
 }
 
 /// Runs a program with arguments and input, up to a point in time.
-type Run<'a> = dyn Fn(&str, &[&str], &str, Deadline) -> Result<child::Output> + Sync + 'a;
+type Runner<'a> = dyn Fn(&str, &[&str], &str, Deadline) -> Result<child::Output> + Sync + 'a;
 
 const JAIL: &str = "/usr/sbin/jail";
 const JEXEC: &str = "/usr/sbin/jexec";
@@ -334,7 +334,7 @@ impl Ground for Real<'_> {
         for epair in std::mem::take(&mut self.epairs).into_iter().rev() {
             errors.extend(self.command(IFCONFIG, &[&epair, "destroy"]).err());
         }
-        errors.into_iter().reduce(|first, next| first.and(next)).map_or(Ok(()), Err)
+        Error::all(errors)
     }
 }
 
@@ -343,19 +343,19 @@ fn program(program: &str, arguments: &[&str], input: &str, until: Deadline) -> R
         .map_err(|error| Error::io(format_args!("run {program}"), &error))
 }
 
-/// The jails of a host that is played: packets go through the simulator.
-struct Played {
+/// Jails that are a value: packets go through the simulator.
+struct Simulated {
     host: Fixed,
     sim: Sim,
 }
 
-impl Played {
-    fn new(dir: &Path) -> Played {
-        Played { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir) }
+impl Simulated {
+    fn new(dir: &Path) -> Simulated {
+        Simulated { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir) }
     }
 }
 
-impl Ground for Played {
+impl Ground for Simulated {
     fn host(&self) -> &dyn Host {
         &self.host
     }

@@ -11,10 +11,10 @@ use crate::publication::Targets;
 
 /// How often the host is asked, and how it sleeps in between.
 struct Pace<'a> {
-    /// Where nothing tells of a change: that a jail is made, and that jail_set(2) gives an address to a jail on the host's network
-    /// stack, no routing socket says. Asking is two system calls for such a jail.
+    /// If nothing reports a change: no routing socket reports that a jail is made, or that jail_set(2) gives an address to a jail on
+    /// the host's network stack. Asking is two system calls for such a jail.
     poll: Duration,
-    /// The longest time between two questions where the system tells of changes: it may have missed to. It is also how long a
+    /// The longest time between two questions if the system reports changes: it may have missed one. It is also how long a
     /// jail that has gone meanwhile stays a dying one for the sake of the socket.
     longest: Duration,
     /// From a change to the question: an address, its routes and the flags of its interface come together, and a network that
@@ -30,7 +30,7 @@ const PACE: Pace<'_> = Pace {
     sleep: &std::thread::sleep,
 };
 
-/// Comes back when the jail has an address, at once where one is given or no waiting was asked for.
+/// Comes back when the jail has an address, at once if one is given or no waiting was asked for.
 ///
 /// # Errors
 ///
@@ -88,7 +88,7 @@ fn at_pace(
 /// A jail whose network is looked at.
 struct Watched {
     jid: i32,
-    /// `None` where the system does not tell, or has ceased to.
+    /// `None` if the system does not report changes, or not any more.
     watch: Option<Watch>,
     interval: Duration,
 }
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(host.wait(LONG), vec![SETTLE; 48]);
     }
 
-    /// A change that was not told is found, and ever more slowly asked for.
+    /// A change that was not reported is found, though the question comes ever more slowly.
     #[test]
     fn a_watch_that_tells_nothing() {
         let host = Late::new(6, 1, |_, _| {});

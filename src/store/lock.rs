@@ -20,7 +20,7 @@ const MOST: u64 = 400;
 /// The lock of a state directory: flock(2). Dropping it, or the end of the process, releases it.
 ///
 /// A child that the host forks meanwhile has the descriptor as well, and the lock belongs to what both refer to. So it is
-/// released by name, not by the last close; and where the kernel can, a fork leaves the descriptor out, so that the lock of a
+/// released by name, not by the last close; and if the kernel can, a fork leaves the descriptor out, so that the lock of a
 /// host that was killed does not live on in the host's children.
 #[derive(Debug)]
 #[must_use = "the lock is held as long as this value lives"]
@@ -83,7 +83,7 @@ impl Lock {
         self.text().lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
     }
 
-    /// What stands in it; nothing where that cannot be read.
+    /// What stands in it; nothing if that cannot be read.
     fn text(&self) -> String {
         let mut text = String::new();
         _ = (&self.file).rewind().and_then(|()| Read::by_ref(&mut &self.file).take(MOST).read_to_string(&mut text));
@@ -159,6 +159,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
+    use std::sync::Barrier;
 
     use super::*;
 
@@ -212,20 +213,26 @@ mod tests {
 
     /// Whoever waits for a lock file that is removed meanwhile would have a lock that nobody else sees.
     #[test]
-    fn a_lock_file_that_was_removed_is_no_lock() {
+    fn a_lock_file_that_was_removed_is_not_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let path = dir.path().join("lock");
-        let first = store.lock(soon()).unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| store.lock(soon()).unwrap());
-            // open() of the waiting one comes first, or after: both must end with the file that is there
-            std::thread::sleep(Duration::from_millis(20));
-            std::fs::remove_file(&path).unwrap();
-            drop(first);
-            let second = waiting.join().unwrap();
-            assert!(is_at(&second.file, &path).unwrap());
-            assert_eq!(store.lock(now()).unwrap_err().kind(), Kind::Busy);
-        });
+        // open() of the waiting one comes before the removal or after it: both must end with the file that is there
+        for _ in 0..50 {
+            let first = store.lock(soon()).unwrap();
+            let begun = Barrier::new(2);
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| {
+                    begun.wait();
+                    store.lock(soon()).unwrap()
+                });
+                begun.wait();
+                std::fs::remove_file(&path).unwrap();
+                drop(first);
+                let second = waiting.join().unwrap();
+                assert!(is_at(&second.file, &path).unwrap());
+                assert_eq!(store.lock(now()).unwrap_err().kind(), Kind::Busy);
+            });
+        }
     }
 }
