@@ -349,7 +349,9 @@ fn busy_until_the_time_is_up() {
     pf.fault("-f -", standin::Fault::Say(1, standin::BUSY));
     let error = publish("8081:81", Duration::from_secs(2)).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
-    assert!(error.message().contains("another program loads pf rules"), "{error}");
+    // the last try may be the one that the deadline cuts off
+    let words = ["another program loads pf rules", "not done when the time was up"];
+    assert!(words.iter().any(|part| error.message().contains(part)), "{error}");
     assert_eq!((files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db")), before);
 }
 

@@ -1,4 +1,4 @@
-//! C18: cost under the lock.
+//! What is done under the lock is bounded.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A1: root of a vnet jail decides where the host's port leads.
+//! Root of a vnet jail does not decide where the host's port leads.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ fn another_jails_address() {
     rig.publish(&db).unwrap();
     web_says(&mut rig, &["10.1.0.3"]);
     let error = rig.publish(&request("web", "2222:22")).unwrap_err();
-    assert!(error.message().contains("is where redirects of jail \"db\" lead"), "{error}");
+    assert!(error.message().contains("is already the target of redirects of jail \"db\""), "{error}");
     rig.unpublish("db").unwrap();
     rig.publish(&request("web", "2222:22")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Read-only commands need no right to write.
+//! Commands that only read need no right to write.
 
 use std::time::Duration;
 

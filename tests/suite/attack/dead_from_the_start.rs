@@ -1,4 +1,4 @@
-//! C12: publish accepts what is dead without a word.
+//! A publication that nobody reaches from the start is noted.
 
 use std::fs;
 

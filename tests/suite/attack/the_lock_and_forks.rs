@@ -1,7 +1,7 @@
-//! B6: the lock leaks into children that the host forks.
+//! A child that the host forks does not keep the lock.
 //!
-//! That dropping the lock releases it whoever else has its descriptor, and that a lock file that was removed is none, is tested
-//! beside it, in src/store/lock.rs.
+//! Dropping the lock releases it whoever else has its descriptor, and a lock file that was removed is not a lock: src/store/lock.rs
+//! tests that.
 
 use std::process::Command;
 use std::thread::sleep;

@@ -1,4 +1,4 @@
-//! B5: a publish that runs out of time after its load.
+//! A publish that runs out of time after its load.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
