@@ -15,17 +15,17 @@ use crate::sim::Sim;
 use crate::store::Store;
 
 /// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with the three runs of
-/// pfctl(8) that a first publish takes, is through in a quarter of it where a run takes 0.12 s (an emulated FreeBSD 15.1), and
-/// in less than half of it where one takes 0.19 s.
+/// pfctl(8) that a first publish takes, is through in a quarter of it if a run takes 0.12 s (an emulated FreeBSD 15.1), and
+/// in less than half of it if one takes 0.19 s.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the native backend leaves to the processes behind it, in the state directory.
+/// What the native backend leaves to later processes, in the state directory.
 const CACHE: &str = "pf-rulesets.json";
 
 /// A way to drive pf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The best that this host has. FreeBSD: `Native` where the kernel has all that it needs, else `Pfctl`. macOS: Apple's
+    /// The best that this host has. FreeBSD: `Native` if the kernel has all that it needs, else `Pfctl`. macOS: Apple's
     /// pf, by a backend that no other word names. Elsewhere: `Sim`.
     #[default]
     Auto,
@@ -139,17 +139,17 @@ impl Session {
         self.deadline
     }
 
-    /// Why it is this firewall, for `-v`: `backend pfctl: native does not do here: ...`.
+    /// Why it is this firewall, for `-v`: `backend pfctl: native is not usable here: ...`.
     pub fn why(&self) -> String {
         format!("backend {}: {}", self.firewall.name(), self.why)
     }
 
-    /// A publisher; makes the state directory where it is missing.
+    /// A publisher; makes the state directory if it is missing.
     pub fn publisher<'a>(&'a self, observer: &'a dyn Observer) -> Result<Publisher<'a>> {
         Ok(Publisher::new(&*self.host, &*self.firewall, self.store()?, self.deadline, observer))
     }
 
-    /// The record; makes the state directory where it is missing.
+    /// The record; makes the state directory if it is missing.
     pub fn store(&self) -> Result<Store> {
         Store::open(&self.state_dir)
     }
@@ -159,7 +159,7 @@ impl Session {
 fn native_or(native: Result<impl FnOnce(Pfctl) -> Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
     match native {
         Ok(native) => (native(pfctl), "the kernel has all that it needs".to_owned()),
-        Err(error) => (Box::new(pfctl), format!("native does not do here: {error}")),
+        Err(error) => (Box::new(pfctl), format!("native is not usable here: {error}")),
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
         }
         let error = "macos".parse::<Backend>().unwrap_err();
         assert_eq!(error.kind(), Kind::Argument);
-        assert_eq!(error.message(), "backend \"macos\" is unknown; there are auto, native, pfctl, sim");
+        assert!(Backend::NAMES.iter().all(|name| error.message().contains(name)), "{error}");
     }
 
     #[test]
@@ -197,12 +197,12 @@ mod tests {
         let pfctl = || Pfctl::new("/nonexistent", Deadline::after(Duration::ZERO));
         // any firewall that is not pfctl stands for native
         let sim = |_| Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
-        let (firewall, why) = native_or(Ok(sim), pfctl());
-        assert_eq!((firewall.name(), why.as_str()), ("sim", "the kernel has all that it needs"));
+        assert_eq!(native_or(Ok(sim), pfctl()).0.name(), "sim");
         let refused = Error::new(Kind::Permission, "open /dev/pf: Permission denied; be root");
         let (firewall, why) = native_or(Err(refused).map(|()| sim), pfctl());
         assert_eq!(firewall.name(), "pfctl");
-        assert_eq!(why, "native does not do here: open /dev/pf: Permission denied; be root");
+        // what native said is the reason
+        assert!(why.ends_with("open /dev/pf: Permission denied; be root"), "{why}");
     }
 
     #[cfg(target_os = "linux")]

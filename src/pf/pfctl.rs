@@ -616,6 +616,11 @@ fn explain(doing: &str, output: &Output, rules: &str) -> Error {
     Error::new(kind, format!("{doing}: {why}"))
 }
 
+/// Whether pfctl(8) printed that there is no /dev/pf: pf.ko is not loaded, or devfs(5) hides the device.
+pub fn is_without_device(printed: &str) -> bool {
+    printed.contains("/dev/pf: No such file")
+}
+
 /// What the words of pfctl(8) mean, and what to do.
 fn reason(output: &Output, rules: &str) -> (Kind, String) {
     let lines = complaints(output);
@@ -633,7 +638,7 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
     if let Some(line) = lines.iter().find(|line| line.starts_with("stdin:")) {
         return (Kind::Internal, refused(line, rules));
     }
-    let (kind, remedy) = if has("/dev/pf: No such file") {
+    let (kind, remedy) = if lines.iter().any(|line| is_without_device(line)) {
         (Kind::Unavailable, "pf is not loaded: `kldload pf`; inside a jail: it needs vnet and a devfs rule for /dev/pf")
     } else if has("/dev/pf: Permission denied") || has("/dev/pf: Operation not permitted") {
         (Kind::Permission, "only root may use pf: run this as root")
