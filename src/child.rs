@@ -49,7 +49,7 @@ pub(crate) enum End {
     TooMuch,
 }
 
-/// What a child left behind.
+/// How a child ended, and what it wrote.
 #[derive(Debug)]
 pub(crate) struct Output {
     /// How it ended.
@@ -86,7 +86,7 @@ pub(crate) fn run(
     drop(kept);
     drop(taken);
 
-    let mut child = Watched::new(child);
+    let mut child = Running::new(child);
     let mut pipes = [Capture::new(out), Capture::new(err)];
     let end = watch(&mut child, &mut pipes, deadline).unwrap_or_else(|end| kill(&mut child, end));
     let [stdout, stderr] = pipes.map(|pipe| pipe.text);
@@ -94,7 +94,7 @@ pub(crate) fn run(
 }
 
 /// Reads both pipes until the child has ended. `Err` is the reason why it must be killed.
-fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Deadline) -> Result<End, End> {
+fn watch(child: &mut Running, pipes: &mut [Capture; 2], deadline: Deadline) -> Result<End, End> {
     let mut nap = Duration::from_micros(50);
     loop {
         let left = deadline.remaining();
@@ -118,18 +118,18 @@ fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Deadline) -> R
     }
 }
 
-/// A child, and who tells how it ended where wait(2) does not.
-struct Watched {
+/// A child, and what reports how it ended if wait(2) does not.
+struct Running {
     child: Child,
     #[cfg(target_os = "freebsd")]
-    exit: Option<exit::Watch>,
+    exit: Option<exit::Queue>,
 }
 
-impl Watched {
-    fn new(child: Child) -> Watched {
-        Watched {
+impl Running {
+    fn new(child: Child) -> Running {
+        Running {
             #[cfg(target_os = "freebsd")]
-            exit: exit::Watch::new(child.id()),
+            exit: exit::Queue::new(child.id()),
             child,
         }
     }
@@ -167,7 +167,7 @@ impl End {
 }
 
 /// A copy of a descriptor that a program started next inherits. So does one that another thread of the host starts in the
-/// same moment: what it holds must be released by other means than a close where that matters.
+/// same moment: what it holds must be released by other means than a close if that matters.
 fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?;
     rustix::io::fcntl_setfd(&copy, FdFlags::empty())?;
@@ -175,8 +175,8 @@ fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// Kills the child, unless it has just gone by itself, and waits for it.
-fn kill(child: &mut Watched, why: End) -> End {
-    // a child that is waited for has a number that may be another's by now
+fn kill(child: &mut Running, why: End) -> End {
+    // after wait(2) the pid may have been reused
     if child.ended().is_some() {
         return why;
     }
@@ -202,7 +202,7 @@ impl Capture {
         Capture { open: Some(File::from(end)), text: Vec::new() }
     }
 
-    /// Waits up to `timeout` for output, and reads what is there. `Ok(false)` where nothing came.
+    /// Waits up to `timeout` for output, and reads what is there. `Ok(false)` if nothing came.
     fn read(pipes: &mut [Capture; 2], timeout: Duration) -> Result<bool, End> {
         let mut open: Vec<&mut Capture> = pipes.iter_mut().filter(|pipe| pipe.open.is_some()).collect();
         let mut fds: Vec<PollFd<'_>> =

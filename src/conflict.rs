@@ -115,7 +115,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
     ))
 }
 
-/// Refuses a redirect of an address that is none of the host's: pf would take the packets that the host only forwards.
+/// Refuses a redirect of an address that is not the host's: pf would take the packets that the host only forwards.
 pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
     match redirect.place {
         Place::Address(address) if !interfaces.is_own(address) => Err(Error::new(

@@ -75,7 +75,7 @@ pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What a file holds, read to at most `most` bytes and one more; `None` where there is none. Neither a symbolic link nor a
+/// What a file holds, read to at most `most` bytes and one more; `None` if there is none. Neither a symbolic link nor a
 /// pipe is followed or waited for.
 pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![];
@@ -85,7 +85,7 @@ pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>>
 
 const TO_READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
-/// Reads into `bytes`, in the place of what was there; false where there is no file.
+/// Reads into `bytes`, in the place of what was there; false if there is no file.
 fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
     bytes.clear();
     let file = match file {
@@ -114,7 +114,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// `None` where there is no such directory.
+    /// `None` if there is no such directory.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Folder>> {
         let _taken = Taken::standard();
         match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
@@ -137,7 +137,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// [`read_file`] of a file in it, into `bytes`; false where there is none.
+    /// [`read_file`] of a file in it, into `bytes`; false if there is none.
     pub(crate) fn read(&self, name: &str, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
         read_into(self.open_in(name, TO_READ), most, bytes)
     }
@@ -192,7 +192,7 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }
 
-/// The names in a directory, as `Folder::names` has them; none where there is no such directory.
+/// The names in a directory, as `Folder::names` has them; none if there is no such directory.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     let names = || Folder::open(dir)?.map_or(Ok(vec![]), |folder| folder.names());
     names().map_err(|e| Error::io(format_args!("read {}", dir.display()), &e))

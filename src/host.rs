@@ -8,7 +8,7 @@ mod freebsd;
 mod interfaces;
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
+#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 mod other;
 mod played;
 mod rights;
@@ -65,7 +65,7 @@ pub struct Jail {
     /// [`Host::vnet_addresses`].
     #[serde(default)]
     pub vnet: bool,
-    /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family; never where `vnet` is set, though
+    /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family; never if `vnet` is set, though
     /// the kernel calls a VNET jail `ip4=inherit` too.
     #[serde(default)]
     pub inherits: PerFamily<bool>,
@@ -127,7 +127,7 @@ pub struct Process {
     pub arguments: Vec<String>,
 }
 
-/// How long a jail may take to tell its addresses where nobody else waits meanwhile. It takes a millisecond, and a loaded
+/// How long a jail may take to answer with its addresses if nobody else waits meanwhile. It takes a millisecond, and a loaded
 /// machine many.
 pub const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -139,7 +139,7 @@ pub trait Host {
     /// Every interface whose name a pf rule of kport can hold.
     fn interfaces(&self) -> Result<Vec<HostInterface>>;
 
-    /// The jail with this name, or with this number where `name` is one; `None` where there is none. A dying jail is
+    /// The jail with this name, or with this number if `name` is one; `None` if there is none. A dying jail is
     /// found too.
     fn jail(&self, name: &str) -> Result<Option<Jail>>;
 
@@ -147,13 +147,13 @@ pub trait Host {
     fn jails(&self) -> Result<Jails>;
 
     /// The addresses that a jail with `vnet` has, in the order of its interfaces; loopback, link-local and unspecified
-    /// ones left out, and those of interfaces that are down. What is told is the word of the jail's root, who can keep it back
-    /// too: that is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that has gone. No answer `within` that
+    /// ones left out, and those of interfaces that are down. The answer comes from the jail's root, who may lie or not
+    /// answer: that is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that has gone. No answer `within` that
     /// time is [`Kind::Busy`](crate::error::Kind::Busy), and every other error is not of the jail's making.
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>>;
 
-    /// What tells of changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` where the system does not
-    /// tell. It may take as long as `within`, and fails as [`Host::vnet_addresses`] does. To be dropped soon: a jail that is
+    /// What reports changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` if the system does not
+    /// report them. It may take as long as `within`, and fails as [`Host::vnet_addresses`] does. To be dropped soon: a jail that is
     /// removed meanwhile is dying until then.
     fn watch(&self, _jail: &Jail, _within: Duration) -> Result<Option<Watch>> {
         Ok(None)
@@ -163,13 +163,13 @@ pub trait Host {
     /// of the host and of the jails that share its network stack. A udp socket whose port the kernel chose is a client's.
     fn listeners(&self) -> Result<Vec<Listener>>;
 
-    /// The processes that have a udp socket which is bound to `port` and not connected; none where the system does not tell.
-    /// Each of them is looked at, so that this is no question for every publication.
+    /// The processes that have a udp socket which is bound to `port` and not connected; none if the system does not say.
+    /// Each of them is looked at, so this is not a question for every publication.
     fn udp_holders(&self, _port: u16) -> Result<Vec<Process>> {
         Ok(vec![])
     }
 
-    /// An integer sysctl(8) by name; `None` where the kernel does not know it.
+    /// An integer sysctl(8) by name; `None` if the kernel does not know it.
     fn sysctl(&self, name: &str) -> Result<Option<i64>>;
 
     /// A text that is another one after each boot.

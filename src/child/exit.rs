@@ -1,4 +1,4 @@
-//! How a child ended, from kqueue(2): a host that ignores SIGCHLD, or waits for any child, leaves wait(2) nothing to tell.
+//! How a child ended, from kqueue(2): a host that ignores SIGCHLD, or waits for any child, leaves wait(2) nothing to report.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -12,19 +12,19 @@ use rustix::process::Pid;
 
 use crate::files;
 
-/// Hears of the end of one process.
-pub(super) struct Watch(OwnedFd);
+/// A kqueue(2) that gets the end of one process.
+pub(super) struct Queue(OwnedFd);
 
-impl Watch {
-    /// `None` where the process has gone already, or nothing can be watched.
-    pub(super) fn new(process: u32) -> Option<Watch> {
+impl Queue {
+    /// `None` if the process has gone already, or nothing can be watched.
+    pub(super) fn new(process: u32) -> Option<Queue> {
         let pid = Pid::from_raw(i32::try_from(process).ok()?)?;
         let queue = files::above_stdio(|| Ok(kqueue()?)).ok()?;
         let filter = EventFilter::Proc { pid, flags: ProcessEvents::EXIT };
         let event = Event::new(filter, EventFlags::ADD | EventFlags::ONESHOT, ptr::null_mut());
         // SAFETY: the event refers to a process, and to no descriptor that could be closed meanwhile.
         unsafe { kevent(&queue, &[event], &mut [] as &mut [Event], Some(Duration::ZERO)) }.ok()?;
-        Some(Watch(queue))
+        Some(Queue(queue))
     }
 
     /// The status as wait(2) has it (filt_proc() of kern/kern_event.c), once the process has ended.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::evidence::Evidence;
 use super::hooks::{self, Statement};
-use super::{Finding, Found, Level, problem, warning};
+use super::{Checked, Finding, Level, problem, warning};
 use crate::error::quoted;
 
 /// No file of hooks is longer.
@@ -59,7 +59,7 @@ pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
 }
 
 /// Hooks that call kport for another jail, and those that discard another hook or are discarded.
-pub(super) fn hooks(evidence: &Evidence<'_>) -> Found {
+pub(super) fn hooks(evidence: &Evidence<'_>) -> Checked {
     let Some(root) = &evidence.root else { return Ok(Some(vec![])) };
     let mut found = vec![];
     for (path, kind) in files(root) {

@@ -11,6 +11,8 @@ mod group;
 mod interface;
 mod jail;
 mod process;
+#[cfg(test)]
+mod recordings;
 mod report;
 mod route;
 mod rtsock;

@@ -58,7 +58,7 @@ impl<'a> Interfaces<'a> {
     }
 
     /// The interface on the longest network that holds `address`, and that network; the first of several that are as long.
-    /// One that is down leads there only where none that is up does: the kernel takes its routes away, and it may be up by the
+    /// One that is down leads there only if none that is up does: the kernel takes its routes away, and it may be up by the
     /// time that the jail is there.
     pub fn connected(&self, address: IpAddr) -> Option<(Interface, IpNet)> {
         let networks = self.0.iter().flat_map(|i| i.addresses.iter().map(move |network| (i, *network)));
@@ -74,7 +74,7 @@ impl<'a> Interfaces<'a> {
         self.holder(address).is_some()
     }
 
-    /// The interface through which the host reaches `address`: the one with the longest network that holds it. `None` where
+    /// The interface through which the host reaches `address`: the one with the longest network that holds it. `None` if
     /// the address is the host's own, as that of a jail without a network stack of its own is.
     pub fn leads_to(&self, address: IpAddr) -> Result<Option<Interface>> {
         if self.is_own(address) {

@@ -94,7 +94,7 @@ impl Host for System {
         }
         let processes = procfs::process::all_processes();
         let processes = processes.map_err(|e| Error::new(Kind::System, format!("read /proc: {e}")))?;
-        // one that ends meanwhile, or that is another user's, has no socket that could be told
+        // one that ends meanwhile, or that is another user's, has no socket that could be found
         let has = |process: &procfs::process::Process| {
             let mut files = process.fd().into_iter().flatten().flatten();
             files.any(|file| matches!(file.target, FDTarget::Socket(inode) if sockets.contains(&inode)))
@@ -131,7 +131,7 @@ fn unreadable(file: &str) -> Error {
     Error::new(Kind::Unavailable, format!("{file} does not say what it should; is /proc mounted?"))
 }
 
-/// The text of a file; `None` where there is none, as with a kernel without IPv6.
+/// The text of a file; `None` if there is none, as with a kernel without IPv6.
 fn text(file: &str) -> Result<Option<String>> {
     let _taken = Taken::standard();
     match fs::read_to_string(file) {

@@ -133,9 +133,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cli::trace", &["main"]),
 ];
 
-/// The modules directly inside a room, from the lowest up: each may use those before it. In a room that is not listed they
-/// may all use each other, but never what is inside of one of them.
+/// The modules directly inside a room, from the lowest up: each may use those before it, but never what is inside of one of them.
 const ORDER: &[(&str, &[&str])] = &[
+    ("child", &["exit"]),
     (
         "cli",
         &[
@@ -144,28 +144,61 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli::cni", &["code", "conmon", "environment", "fields", "mapping", "network", "previous", "attachments"]),
-    ("doctor", &["hooks", "evidence", "managers", "record", "pf", "host", "packets", "self_test"]),
+    ("cli::import", &["formats"]),
+    ("doctor", &["hooks", "evidence", "managers", "record", "firewall", "network", "main_ruleset", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
+    ("host", &["rights", "watch", "interfaces", "fixed", "played", "freebsd", "linux", "other"]),
+    (
+        "host::freebsd",
+        &[
+            "recordings",
+            "buffer",
+            "sysctl",
+            "value",
+            "group",
+            "rtsock",
+            "interface",
+            "route",
+            "socket",
+            "jail",
+            "process",
+            "report",
+            "vnet",
+            "system",
+            "tests",
+        ],
+    ),
+    ("host::freebsd::jail", &["get", "tests"]),
     ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     ("pf", &["foreign", "pfctl", "native", "macos"]),
     (
         "publisher",
         &[
+            "progress",
+            "starting",
+            "states",
+            "renamed",
+            "list",
             "facts",
             "others",
-            "transaction",
-            "list",
-            "taken",
+            "survey",
             "addresses",
-            "resolve",
             "wait",
+            "taken",
+            "resolve",
             "check",
+            "verify",
+            "locked",
+            "writer",
             "change",
             "unpublish",
             "restore",
             "gc",
+            "transaction",
         ],
     ),
+    ("rule", &["text"]),
+    ("store", &["dir", "lock", "entries", "records"]),
     (
         "pf::native",
         &[
@@ -183,6 +216,9 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
 ];
+
+/// Rooms whose modules still use each other.
+const UNORDERED: &[&str] = &["cli::setup", "pf::pfctl", "sim", "sim::conf"];
 
 /// The only files that may hold `unsafe`.
 const UNSAFE: &[&str] = &[
@@ -252,7 +288,7 @@ fn paths(text: &str) -> Vec<Module> {
     found
 }
 
-/// Reads `a::b::{c, d::*}`, and returns what is behind it.
+/// Reads `a::b::{c, d::*}`, and returns what comes after it.
 fn tree<'a>(mut text: &'a str, before: &Module, found: &mut Vec<Module>) -> &'a str {
     let mut path = before.clone();
     loop {
@@ -390,8 +426,9 @@ fn the_tables_are_about_the_modules_that_there_are() {
         let (name, room) = module.split_last().unwrap();
         members.entry(room.join("::")).or_default().insert(name);
     }
-    for (room, order) in ORDER {
-        for name in members[*room].iter().filter(|name| !order.contains(name)) {
+    for (room, names) in &members {
+        let order = listed(ORDER, room).unwrap_or_default();
+        for name in names.iter().filter(|name| !order.contains(name) && !UNORDERED.contains(&room.as_str())) {
             wrong.push(format!("{SAY} where {name} stands in {room}"));
         }
     }
@@ -472,7 +509,7 @@ fn the_check_sees_an_edge() {
         ("pf::native::kernel", "pf::native::read", false),
         ("pf::native::kernel", "pf::foreign", true),
         ("pf::native::kernel", "net", true),
-        ("doctor::record", "doctor::packets", false),
+        ("doctor::record", "doctor::network", false),
         ("cli::show", "conflict", false),
         ("main", "ffi", false),
     ] {

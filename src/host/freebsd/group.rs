@@ -46,7 +46,7 @@ pub fn socket() -> Result<OwnedFd> {
     above_stdio(open).map_err(|e| Error::io("socket", &e))
 }
 
-/// The groups that the interface is in, without `all` and what else is no name of a group in pf.conf(5); `None` where
+/// The groups that the interface is in, without `all` and what else is no name of a group in pf.conf(5); `None` if
 /// there is no such interface.
 pub fn of(socket: &OwnedFd, interface: &str) -> Result<Option<Vec<Interface>>> {
     let mut request = GroupRequest { name: [0; IFNAMSIZ], length: 0, groups: ptr::null_mut(), rest: [0; IFNAMSIZ - 8] };

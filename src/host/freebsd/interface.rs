@@ -53,7 +53,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// This interface with its `groups`. `None` where it has a name that pf rules of kport cannot hold.
+    /// This interface with its `groups`. `None` if it has a name that pf rules of kport cannot hold.
     pub fn with_groups(self, groups: Vec<Interface>) -> Option<HostInterface> {
         let name = self.name.parse().ok()?;
         Some(HostInterface { name, groups, addresses: self.addresses, up: self.flags & IFF_UP != 0 })
@@ -107,7 +107,7 @@ pub fn reachable(links: &[Link]) -> Vec<IpAddr> {
 mod tests {
     use ipnet::{Ipv4Net, Ipv6Net};
 
-    use super::super::tests::{IFCONFIG_A, IFLISTL};
+    use super::super::recordings::{IFCONFIG_A, IFLISTL};
     use super::*;
 
     /// name, up, addresses of each interface that ifconfig(8) printed

@@ -21,7 +21,7 @@ use crate::net::{Family, PerFamily};
 pub type Parameter = (&'static CStr, Vec<u8>);
 
 /// jail_get(2), or what plays it: fills the values of the parameters, the first of which selects the jail, and answers the
-/// jail's number; `None` where there is no such jail.
+/// jail's number; `None` if there is no such jail.
 pub type JailGet = dyn Fn(&mut Vec<Parameter>) -> Result<Option<i32>>;
 
 /// MAXHOSTNAMELEN, the longest name with its NUL, and what the kernel has for an error message.
@@ -78,7 +78,7 @@ pub fn all(get: &JailGet, features: Features) -> Result<Jails> {
                 let jail = read(get, features, &parameters);
                 (parameters, jail)
             }
-            // the same jail with less asked of it; where that fails too, it is not about the jail
+            // the same jail with less asked of it; if that fails too, it is not about the jail
             Err(error) => {
                 let mut values = vec![(c"lastjid", last.to_ne_bytes().to_vec()), (c"name", vec![0; TEXT])];
                 let Some(jid) = get(&mut values)? else { return Ok(found) };
@@ -96,7 +96,7 @@ pub fn all(get: &JailGet, features: Features) -> Result<Jails> {
     }
 }
 
-/// What the kernel told of a jail.
+/// What the kernel answered about a jail.
 struct Parameters {
     jid: i32,
     values: Vec<Parameter>,
@@ -115,7 +115,7 @@ impl Parameters {
         })
     }
 
-    /// `None` where the kernel does not have the parameter.
+    /// `None` if the kernel does not have the parameter.
     fn number(&self, name: &CStr) -> Option<i32> {
         self.value(name).try_into().ok().map(i32::from_ne_bytes)
     }

@@ -82,7 +82,9 @@ pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Deadline, is_stopped:
             }
         }
         match message.map(|message| message.bytes) {
-            Ok(0) => return Err(Error::new(Kind::Unavailable, "the process that asks was killed; what kills it?")),
+            Ok(0) => {
+                return Err(Error::new(Kind::Unavailable, "the helper process was killed; find out what kills it"));
+            }
             Ok(count) => received.extend_from_slice(&chunk[..count]),
             Err(rustix::io::Errno::INTR) => (),
             Err(errno) => return Err(Error::io("read a child's report", &errno.into())),
@@ -100,7 +102,7 @@ fn wait(stream: BorrowedFd<'_>, deadline: Deadline, is_stopped: &dyn Fn() -> boo
         let timeout = Timespec::try_from(left.min(STOP_CHECK)).ok();
         match poll(&mut [PollFd::new(&stream, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) if is_stopped() => {
-                return Err(Error::new(Kind::Unavailable, "the process that asks was stopped; what stops it?"));
+                return Err(Error::new(Kind::Unavailable, "the helper process was stopped; find out what stops it"));
             }
             Ok(0) | Err(rustix::io::Errno::INTR) => (),
             Ok(_) => return Ok(()),

@@ -41,7 +41,7 @@ pub fn messages(buffer: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     })
 }
 
-/// The socket addresses at `offset` of a message, by their RTAX index; `None` where `mask` names one that is not there.
+/// The socket addresses at `offset` of a message, by their RTAX index; `None` if `mask` names one that is not there.
 pub fn sockaddrs(message: &[u8], offset: usize, mask: u32) -> Option<[&[u8]; RTAX_MAX]> {
     let mut found = [[].as_slice(); RTAX_MAX];
     let mut rest = message.get(offset..)?;

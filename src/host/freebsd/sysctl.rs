@@ -37,7 +37,7 @@ pub fn fetch(mib: &[c_int]) -> io::Result<Vec<u8>> {
     Err(io::Error::from_raw_os_error(libc::ENOMEM))
 }
 
-/// The value of the sysctl with this name; `None` where the kernel knows none.
+/// The value of the sysctl with this name; `None` if the kernel knows none.
 pub fn named(name: &str) -> Result<Option<Vec<u8>>> {
     let Ok(text) = CString::new(name) else { return Ok(None) };
     let mut mib = [0; libc::CTL_MAXNAME as usize];

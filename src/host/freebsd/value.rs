@@ -3,7 +3,7 @@
 use super::buffer::{bytes, malformed};
 use crate::error::{Error, Kind, Result};
 
-/// An integer by its name; `None` where the kernel does not know it.
+/// An integer by its name; `None` if the kernel does not know it.
 #[cfg(target_os = "freebsd")]
 pub fn number(name: &str) -> Result<Option<i64>> {
     let Some(answer) = super::sysctl::named(name)? else { return Ok(None) };
@@ -50,7 +50,7 @@ pub fn integer(name: &str, answer: &[u8]) -> Result<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::BOOTTIME;
+    use super::super::recordings::BOOTTIME;
     use super::*;
 
     #[test]

@@ -225,10 +225,10 @@ unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
     }
 }
 
-/// A step, with its errno where it failed.
-type Step = std::result::Result<(), (c_uint, c_int)>;
+/// A step, with its errno if it failed.
+type StepResult = std::result::Result<(), (c_uint, c_int)>;
 
-fn step(number: c_uint, done: bool) -> Step {
+fn step(number: c_uint, done: bool) -> StepResult {
     // SAFETY: no memory but this thread's errno.
     if done { Ok(()) } else { Err((number, unsafe { *libc::__error() })) }
 }
@@ -237,7 +237,7 @@ fn step(number: c_uint, done: bool) -> Step {
 ///
 /// # Safety
 /// As [`send`].
-unsafe fn enter(jid: i32, stream: c_int) -> Step {
+unsafe fn enter(jid: i32, stream: c_int) -> StepResult {
     // SAFETY: as in `send`.
     unsafe {
         step(0, libc::dup2(stream, 0) == 0)?;
@@ -250,7 +250,7 @@ unsafe fn enter(jid: i32, stream: c_int) -> Step {
 }
 
 /// Opens a routing socket, which gets every message of its network stack, and passes it.
-fn pass_socket() -> Step {
+fn pass_socket() -> StepResult {
     let errno = |errno: rustix::io::Errno| (OPEN_SOCKET, errno.raw_os_error());
     // lossless: 17
     let family = AddressFamily::from_raw(libc::PF_ROUTE as u16);

@@ -8,7 +8,7 @@ use libc::{JAIL_DYING, c_uint, iovec};
 use super::{Parameter, TEXT};
 use crate::error::{Error, Result, quoted};
 
-/// Fills the values of `parameters`; the first one selects the jail. Answers its number, `None` where there is none.
+/// Fills the values of `parameters`; the first one selects the jail. Answers its number, `None` if there is none.
 pub fn jail_get(parameters: &mut Vec<Parameter>) -> Result<Option<i32>> {
     parameters.push((c"errmsg", vec![0; TEXT]));
     let mut list: Vec<iovec> = Vec::with_capacity(2 * parameters.len());
