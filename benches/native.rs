@@ -11,9 +11,10 @@
 
 use std::cell::Cell;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use divan::{AllocProfiler, Bencher, black_box};
+use kport::deadline::Deadline;
 use kport::net::{PortRange, Protocol};
 use kport::options::Options;
 use kport::pf::Firewall;
@@ -69,7 +70,7 @@ fn publication(mappings: u16) -> Publication {
 }
 
 fn native(kernel: &Willing) -> Native<&Willing> {
-    Native::over(kernel, Instant::now() + Duration::from_secs(3600))
+    Native::over(kernel, Deadline::after(Duration::from_secs(3600)))
 }
 
 /// From typed rules to the commit: the number of allocations must not grow with the mappings.

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use kport::deadline::Deadline;
 use kport::error::Result;
 use kport::host::Fixed;
 use kport::name::{Anchor, Table};
@@ -90,7 +91,7 @@ impl Host {
 
     fn run_on<T>(&self, firewall: &dyn Firewall, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
         let store = Store::open(self.dir.path()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(600);
+        let deadline = Deadline::after(Duration::from_secs(600));
         act(&Publisher::new(&self.host, firewall, store, deadline, &Unobserved))
     }
 

@@ -16,12 +16,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 
+use crate::deadline::Deadline;
 use crate::files::{self, Taken};
 
 /// The maximum size of each output, in bytes. The labels of an anchor with a rule for every port fit.
@@ -68,7 +69,7 @@ pub(crate) fn run(
     arguments: &[&str],
     input: &[u8],
     keep: Option<BorrowedFd<'_>>,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> io::Result<Output> {
     // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are set up: one of
     // these by the other, and any that std opens for it
@@ -87,7 +88,7 @@ pub(crate) fn run(
     drop(kept);
     drop(taken);
 
-    let mut child = Watched::new(child);
+    let mut child = Running::new(child);
     let mut pipes = [Capture::new(out), Capture::new(err)];
     let end = watch(&mut child, &mut pipes, deadline).unwrap_or_else(|end| kill(&mut child, end));
     let [stdout, stderr] = pipes.map(|pipe| pipe.text);
@@ -95,14 +96,13 @@ pub(crate) fn run(
 }
 
 /// Reads both pipes until the child has ended. `Err` is the reason why it must be killed.
-fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Instant) -> Result<End, End> {
+fn watch(child: &mut Running, pipes: &mut [Capture; 2], deadline: Deadline) -> Result<End, End> {
     let mut nap = Duration::from_micros(50);
     loop {
-        let now = Instant::now();
-        if now >= deadline {
+        let left = deadline.remaining();
+        if left.is_zero() {
             return Err(End::TimedOut);
         }
-        let left = deadline - now;
         if pipes.iter().any(|pipe| pipe.open.is_some()) {
             if Capture::read(pipes, left.min(POLL_INTERVAL))? {
                 continue;
@@ -120,18 +120,18 @@ fn watch(child: &mut Watched, pipes: &mut [Capture; 2], deadline: Instant) -> Re
     }
 }
 
-/// A child, and a second source of its status if wait(2) has none.
-struct Watched {
+/// A child, and what reports how it ended if wait(2) does not.
+struct Running {
     child: Child,
     #[cfg(target_os = "freebsd")]
-    exit: Option<exit::Watch>,
+    exit: Option<exit::Queue>,
 }
 
-impl Watched {
-    fn new(child: Child) -> Watched {
-        Watched {
+impl Running {
+    fn new(child: Child) -> Running {
+        Running {
             #[cfg(target_os = "freebsd")]
-            exit: exit::Watch::new(child.id()),
+            exit: exit::Queue::new(child.id()),
             child,
         }
     }
@@ -176,17 +176,17 @@ fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
-/// Kills the child, unless it has just ended, and waits for it.
-fn kill(child: &mut Watched, why: End) -> End {
+/// Kills the child, unless it has just gone by itself, and waits for it.
+fn kill(child: &mut Running, why: End) -> End {
     // after wait(2) the pid may have been reused
     if child.ended().is_some() {
         return why;
     }
     // an error means that it has ended
     _ = child.child.kill();
-    let last = Instant::now() + KILL_TIME;
+    let last = Deadline::after(KILL_TIME);
     let mut nap = Duration::from_micros(50);
-    while child.ended().is_none() && Instant::now() < last {
+    while child.ended().is_none() && !last.passed() {
         sleep(nap);
         nap = (nap * 2).min(Duration::from_millis(10));
     }

@@ -5,11 +5,11 @@
 //! what the admin wants.
 
 mod evidence;
+mod firewall;
 mod hooks;
-mod host;
+mod main_ruleset;
 mod managers;
-mod packets;
-mod pf;
+mod network;
 mod record;
 pub mod self_test;
 
@@ -54,7 +54,7 @@ pub struct Finding {
     pub level: Level,
     /// What was seen, and what it means.
     pub seen: String,
-    /// The line or the command against it; empty where nothing is to be done.
+    /// The line or the command against it; empty if nothing is to be done.
     pub remedy: String,
 }
 
@@ -67,37 +67,37 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a check found: nothing wrong is an empty list, and `None` means that another finding is the reason not to look.
-type Found = Result<Option<Vec<Finding>>>;
+/// What comes of a check: nothing wrong is an empty list, and `None` means that another finding is the reason not to look.
+type Checked = Result<Option<Vec<Finding>>>;
 
-/// A check: its name, what is said where it finds nothing, and the check.
-type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Found);
+/// A check: its name, the text if it finds nothing, and the check.
+type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Checked);
 
 const CHECKS: [Check; 20] = [
     ("state", "the records can be read", record::state),
-    ("pf", "pf answers", pf::pf),
-    ("securelevel", "pf's rules may be changed", pf::securelevel),
-    ("enabled", "pf is enabled", pf::enabled),
-    ("anchors-called", "pf's main ruleset calls kport's anchors", pf::anchors_called),
+    ("pf", "pf answers", firewall::pf),
+    ("securelevel", "pf's rules may be changed", firewall::securelevel),
+    ("enabled", "pf is enabled", firewall::enabled),
+    ("anchors-called", "pf's main ruleset calls kport's anchors", firewall::anchors_called),
     (
         "anchors-order",
         "kport's anchors are called for every packet, and before rules that are final",
-        pf::anchors_order,
+        firewall::anchors_order,
     ),
-    ("forwarding", "the host forwards what is published", host::forwarding),
-    ("interfaces", "the interfaces and addresses that are published on are there", host::interfaces),
-    ("skip", "no interface that is needed has set skip", packets::skip),
-    ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", packets::neighbour_discovery),
-    ("main-ruleset", "the main ruleset lets through what is published", packets::main_ruleset),
+    ("forwarding", "the host forwards what is published", network::forwarding),
+    ("interfaces", "the interfaces and addresses that are published on are there", network::interfaces),
+    ("skip", "no interface that is needed has set skip", main_ruleset::skip),
+    ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", main_ruleset::neighbour_discovery),
+    ("main-ruleset", "the main ruleset lets through what is published", main_ruleset::main_ruleset),
     ("anchors-loaded", "pf has what is recorded, and nothing else", record::anchors_loaded),
     ("jails", "the jails run, with the addresses that are published", record::jails),
     ("overlaps", "no two jails take the same packets", record::overlaps),
-    ("host-access", "the host itself gets where it should", host::host_access),
-    ("bridge-members", "pf does not look at bridge members", host::bridge_members),
-    ("reach", "nobody outside reaches a jail's own address", host::reach),
-    ("other-redirects", "no other redirect takes a published port", pf::other_redirects),
+    ("host-access", "the host itself gets where it should", network::host_access),
+    ("bridge-members", "pf does not look at bridge members", network::bridge_members),
+    ("reach", "nobody outside reaches a jail's own address", network::reach),
+    ("other-redirects", "no other redirect takes a published port", firewall::other_redirects),
     ("hooks", "no hook of a jail calls kport for another jail, or is discarded", managers::hooks),
-    ("anchors-limit", "pf has room for more anchors", pf::anchors_limit),
+    ("anchors-limit", "pf has room for more anchors", firewall::anchors_limit),
 ];
 
 /// The names of all checks, in the order of the findings.
@@ -162,7 +162,7 @@ impl From<Problem> for Finding {
     }
 }
 
-fn found(problem: Option<Problem>) -> Found {
+fn found(problem: Option<Problem>) -> Checked {
     Ok(Some(problem.into_iter().map(Finding::from).collect()))
 }
 

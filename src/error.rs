@@ -24,7 +24,7 @@ pub enum Kind {
     Unavailable = 5,
     /// The lock, or pf itself, stayed busy until the time-out: try again.
     Busy = 6,
-    /// A system call or pfctl(8) failed; [`Error::errno`] where there is one.
+    /// A system call or pfctl(8) failed; [`Error::errno`] if there is one.
     System = 7,
     /// Not possible for this jail, or not known to this version.
     Unsupported = 8,
@@ -77,6 +77,14 @@ struct Inner {
     message: String,
     offset: Option<usize>,
     errno: Option<i32>,
+    cause: Option<Cause>,
+}
+
+/// What some callers do more about than the [`Kind`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The file of a record is not a record of that jail: it may be set aside.
+    DamagedRecord,
 }
 
 /// The result of everything in kport that can fail.
@@ -86,7 +94,7 @@ impl Error {
     /// An error of `kind`. Characters of `message` that do not print are shown escaped, so that the text stays one
     /// line whatever a caller, a file or pfctl(8) put into it.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
-        Error(Box::new(Inner { kind, message: one_line(message.as_ref()), offset: None, errno: None }))
+        Error(Box::new(Inner { kind, message: one_line(message.as_ref()), offset: None, errno: None, cause: None }))
     }
 
     /// A failed system call: `doing` names the act and its object ("open /var/run/kport/lock"). EACCES,
@@ -115,6 +123,13 @@ impl Error {
         self
     }
 
+    /// The same error with a cause.
+    #[must_use]
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.0.cause = Some(cause);
+        self
+    }
+
     /// The same error with `before` and ": " in front of its text.
     #[must_use]
     pub fn context(mut self, before: impl fmt::Display) -> Self {
@@ -122,11 +137,16 @@ impl Error {
         self
     }
 
-    /// The same error with "; " and `after` behind its text.
+    /// The same error with "; " and `after` at the end of its text.
     #[must_use]
     pub fn and(mut self, after: impl fmt::Display) -> Self {
         self.0.message = one_line(&format!("{}; {after}", self.0.message));
         self
+    }
+
+    /// Nothing, or all the errors as one: the kind of the first, the text of all.
+    pub fn all(errors: impl IntoIterator<Item = Error>) -> Result<()> {
+        errors.into_iter().reduce(|first, next| first.and(next)).map_or(Ok(()), Err)
     }
 
     /// What the caller can do about it.
@@ -147,6 +167,11 @@ impl Error {
     /// The errno of the system call that failed, if it was one.
     pub fn errno(&self) -> Option<i32> {
         self.0.errno
+    }
+
+    /// The cause, if there is more to do about it than its kind says.
+    pub fn cause(&self) -> Option<Cause> {
+        self.0.cause
     }
 }
 

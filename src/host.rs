@@ -9,7 +9,7 @@ mod freebsd;
 mod interfaces;
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(any(test, not(any(target_os = "freebsd", target_os = "linux"))))]
+#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 mod other;
 mod played;
 mod rights;

@@ -46,6 +46,7 @@ mod conflict;
 #[doc(hidden)]
 pub mod conflict;
 pub mod container;
+pub mod deadline;
 pub mod doctor;
 pub mod error;
 #[doc(hidden)]

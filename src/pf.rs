@@ -11,10 +11,10 @@ mod with_conf;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
@@ -160,7 +160,7 @@ pub trait Firewall {
 
     /// Sets the deadline of later calls, earlier or later than before: so that a load leaves time for the steps after
     /// it, and undoing has time of its own.
-    fn set_deadline(&self, _deadline: Instant) {}
+    fn set_deadline(&self, _deadline: Deadline) {}
 
     /// Called when the host-wide lock is taken, with its descriptor. A backend that runs a program passes it a copy: if
     /// the caller is killed, the lock is held as long as the program runs, so that its load cannot come after a later

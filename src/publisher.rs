@@ -1,8 +1,9 @@
 //! Publish, unpublish, list, restore, gc: each one transaction over the record, the host and the firewall.
 //!
-//! A `Transaction` holds the lock and what was learnt under it. Publishing enters each phase once:
-//! `resolve` (from the request to redirects, by what the host says), `check` (who else has the ports), `change` (record, load,
-//! verify, end states, settle; or the way back).
+//! A `Transaction` has two sides. The `Survey` asks: the `Facts` of the host and of pf, and what `Others` have published. The
+//! `Writer` changes pf and the record, whose lock it holds. Publishing enters each phase once: `resolve` (from the request to
+//! redirects) and `check` (who else has the ports) by the survey, then `change` by the writer (record, load, verify, end states,
+//! settle; or the way back).
 
 mod addresses;
 mod change;
@@ -10,18 +11,27 @@ mod check;
 mod facts;
 mod gc;
 mod list;
+mod locked;
 mod others;
+mod progress;
+mod renamed;
 mod request;
 mod resolve;
 mod restore;
+mod starting;
+mod states;
+mod survey;
 mod taken;
 mod transaction;
 mod unpublish;
+mod verify;
 mod wait;
+mod writer;
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, Interfaces};
 use crate::name::{Anchor, JailName};
@@ -32,10 +42,13 @@ use crate::publication::{self, Publication, Redirect, Targets};
 use crate::rule::Rule;
 use crate::rules;
 use crate::spec::Spec;
-use crate::store::Store;
+use crate::store::{Record, Store};
 
 pub(crate) use facts::are_related;
+use progress::Progress;
+use resolve::Resolved;
 use transaction::Transaction;
+use verify::Verification;
 
 /// The phases of a transaction, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +136,7 @@ pub struct Request {
     pub gateway: Option<Interface>,
     /// The jail's number. `None`: the host is asked.
     pub jid: Option<i32>,
-    /// How long to wait for the jail to have an address that can be published, where none is given. The deadline of the
+    /// How long to wait for the jail to have an address that can be published, if none is given. The deadline of the
     /// publisher holds all the same.
     pub wait: Duration,
     /// How.
@@ -166,7 +179,7 @@ pub struct Outcome {
     pub redirects: Vec<Redirect>,
     /// How many states were ended.
     pub killed: u64,
-    /// What the caller should hear, a line each.
+    /// What the caller should know, a line each.
     pub notes: Vec<String>,
 }
 
@@ -205,7 +218,7 @@ pub struct Listed {
     pub since: Option<u64>,
     /// Record against pf.
     pub liveness: Liveness,
-    /// The redirects, each with what its rules have counted, where that was asked for and the backend tells.
+    /// The redirects, each with what its rules have counted, if that was asked for and the backend has it.
     pub redirects: Vec<(Redirect, Counters)>,
     /// What is wrong with the record, if something is.
     pub problem: Option<String>,
@@ -213,15 +226,15 @@ pub struct Listed {
 
 /// Publishes on one host, through one firewall, with one state directory.
 ///
-/// Every method fails with [`Kind::Permission`] where the caller may not change pf or the state directory, with
-/// [`Kind::Busy`] where the lock or pf stayed busy until the deadline, with [`Kind::System`] where a system call or pfctl(8)
+/// Every method fails with [`Kind::Permission`] if the caller may not change pf or the state directory, with
+/// [`Kind::Busy`] if the lock or pf stayed busy until the deadline, with [`Kind::System`] if a system call or pfctl(8)
 /// failed, and with [`Kind::Internal`] on a defect of kport's own. What else each may fail with stands beside it. The text of an
 /// error ends with what would have been notes.
 pub struct Publisher<'a> {
     host: &'a dyn Host,
     firewall: &'a dyn Firewall,
     store: Store,
-    deadline: Instant,
+    deadline: Deadline,
     observer: &'a dyn Observer,
 }
 
@@ -232,16 +245,16 @@ impl<'a> Publisher<'a> {
         host: &'a dyn Host,
         firewall: &'a dyn Firewall,
         store: Store,
-        deadline: Instant,
+        deadline: Deadline,
         observer: &'a dyn Observer,
     ) -> Publisher<'a> {
         Publisher { host, firewall, store, deadline, observer }
     }
 
     /// Publishes the whole set of a jail: all of it or nothing. It replaces what the jail had published, unless the
-    /// request adds to that; the same again changes nothing and succeeds.
+    /// request adds to that; publishing the same set again changes nothing and succeeds.
     ///
-    /// On an error pf and the record are as they were; where even that was impossible, the message says so, and the next
+    /// On an error pf and the record are as they were; if even that was impossible, the message says so, and the next
     /// call sets it right.
     ///
     /// # Errors
@@ -256,7 +269,7 @@ impl<'a> Publisher<'a> {
 
     /// Publishes what several requests of one jail say, each with options of its own, in one transaction: all of it or
     /// nothing. Whether that replaces what the jail had published says the first one; the others add to it, whatever they
-    /// say. Conflicts yield, and what has no effect may be published, where each request allows it.
+    /// say. Conflicts yield, and what has no effect may be published, if each request allows it.
     ///
     /// # Errors
     ///
@@ -274,11 +287,16 @@ impl<'a> Publisher<'a> {
         for request in requests {
             wait::for_address(self.host, request, self.deadline, self.observer)?;
         }
-        self.run(|transaction| {
-            let old = transaction.record(&jail.anchor())?;
-            let resolved = transaction.resolve(requests, old.as_ref())?;
-            let record = transaction.check(requests, old.as_ref(), resolved)?;
-            transaction.change(old.as_ref(), record, requests.iter().all(|request| request.allow_inert))
+        let allow_inert = requests.iter().all(|request| request.allow_inert);
+        self.run(|Transaction { survey, writer }| {
+            let facts = &survey.facts;
+            let old = writer.record(&jail.anchor(), facts)?;
+            let notes = &mut writer.outcome.notes;
+            let resolved = resolve::resolve(survey, requests, old.as_ref(), notes)?;
+            check::check(survey, requests, old.as_ref(), &resolved, notes)?;
+            let Resolved { jid, earlier_jid, publications, .. } = resolved;
+            let record = Record { earlier_jid, ..writer.record_of(jail, jid, publications) };
+            change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert })
         })
     }
 
@@ -291,17 +309,17 @@ impl<'a> Publisher<'a> {
     /// They are gathered: what can be undone is undone, and the record stays until all of it is. The kind is that of the
     /// first.
     pub fn unpublish(&self, jail: &JailName, jid: Option<i32>) -> Result<Outcome> {
-        self.run(|transaction| transaction.unpublish(jail, jid))
+        self.run(|Transaction { survey, writer }| unpublish::unpublish(writer, &survey.facts, jail, jid))
     }
 
     /// Removes single mappings of a jail, in one transaction, and leaves its others. A mapping that is not published is
-    /// noted, and is no error. `auto` stands for any host port.
+    /// noted, and is not an error. `auto` stands for any host port.
     ///
     /// # Errors
     ///
     /// As of [`Publisher::unpublish`]; on an error the mappings are all there, or none is and the message says what is left.
     pub fn unpublish_some(&self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<Outcome> {
-        self.run(|transaction| transaction.unpublish_some(jail, jid, spec))
+        self.run(|Transaction { survey, writer }| unpublish::unpublish_some(writer, &survey.facts, jail, jid, spec))
     }
 
     /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded.
@@ -311,7 +329,7 @@ impl<'a> Publisher<'a> {
     ///
     /// [`Kind::Unavailable`] if pf is not there. Those of one jail do not stop the others; the kind is that of the first.
     pub fn restore(&self) -> Result<Outcome> {
-        self.run(|transaction| transaction.restore())
+        self.run(|Transaction { survey, writer }| restore::restore(writer, &survey.facts))
     }
 
     /// Drops what belongs to jails that are gone, and anchors that no record knows.
@@ -320,7 +338,7 @@ impl<'a> Publisher<'a> {
     ///
     /// [`Kind::Unavailable`] if pf is not there. Those of one jail do not stop the others; the kind is that of the first.
     pub fn gc(&self) -> Result<Outcome> {
-        self.run(|transaction| transaction.gc())
+        self.run(|Transaction { survey, writer }| gc::gc(writer, &survey.facts))
     }
 
     /// What is published: of one jail, or of all, sorted by anchor, and anchors of kport's that no record knows. Changes
@@ -343,7 +361,8 @@ impl<'a> Publisher<'a> {
     }
 
     fn run(&self, act: impl FnOnce(&mut Transaction<'_>) -> Result<()>) -> Result<Outcome> {
-        let mut transaction = Transaction::begin(self.host, self.firewall, &self.store, self.deadline, self.observer)?;
+        let progress = Progress::new(self.observer, self.deadline);
+        let mut transaction = Transaction::begin(self.host, self.firewall, &self.store, progress)?;
         let result = act(&mut transaction);
         transaction.finish(result)
     }
@@ -381,9 +400,4 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
         Interfaces(&host.interfaces()?).leads_to(target)
     })?;
     Ok(rules::rules(&publication))
-}
-
-/// The value, or all the errors as one: the kind of the first, the text of all.
-fn all_or<T>(errors: Vec<Error>, value: T) -> Result<T> {
-    errors.into_iter().reduce(|first, next| first.and(next)).map_or(Ok(value), Err)
 }

@@ -70,7 +70,7 @@ pub struct Record {
     /// Whether every state that may live has its mapping's label: [`Firewall::labels_mappings`](crate::pf::Firewall) of each
     /// backend that has loaded rules for the jail since it was unpublished.
     pub mapping_labels: bool,
-    /// What is to be in pf: one publication, or several with different options. All of the same jail. None where a first
+    /// What is to be in pf: one publication, or several with different options. All of the same jail. None if a first
     /// change failed and could not be undone.
     pub publications: Vec<Publication>,
     /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds the old or the new.
@@ -118,7 +118,7 @@ impl Store {
         PathBuf::from(format!("/tmp/kport-{}", uid.as_raw()))
     }
 
-    /// Uses `dir`, which must be an absolute path, and makes it where it is missing (mode 0700). Whoever writes there decides
+    /// Uses `dir`, which must be an absolute path, and makes it if it is missing (mode 0700). Whoever writes there decides
     /// what is loaded into pf: a directory that others may write to or replace, or that belongs to another user, is refused
     /// with [`Kind::Permission`].
     pub fn open(dir: &Path) -> Result<Store> {
@@ -161,13 +161,13 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a file that is no record out of the way, where the admin finds it, and says where.
+    /// Moves a file that is not a record to where the admin finds it, and returns the path.
     pub fn move_damaged(&self, _lock: &Lock, anchor: &Anchor) -> Result<PathBuf> {
         let from = self.record_path(anchor);
         let dir = self.dir.join("damaged");
         make_dir(&dir).map_err(|e| Error::io(format_args!("make {}", dir.display()), &e))?;
         let named = |n: usize| dir.join(format!("{}.{n}", anchor.child()));
-        // where so many are kept, the last one gives way: what is unreadable must not keep a port open
+        // if so many are kept, the last one gives way: what is unreadable must not keep a port open
         let to = (1..MAX_DAMAGED).map(named).find(|to| fs::symlink_metadata(to).is_err());
         let to = to.unwrap_or_else(|| named(MAX_DAMAGED));
         fs::rename(&from, &to).map_err(|e| Error::io(format_args!("move {}", from.display()), &e))?;

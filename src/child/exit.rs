@@ -13,19 +13,19 @@ use rustix::process::Pid;
 
 use crate::files;
 
-/// Receives the end of one process.
-pub(super) struct Watch(OwnedFd);
+/// A kqueue(2) that gets the end of one process.
+pub(super) struct Queue(OwnedFd);
 
-impl Watch {
-    /// `None` if the process has already ended, or nothing can be watched.
-    pub(super) fn new(process: u32) -> Option<Watch> {
+impl Queue {
+    /// `None` if the process has gone already, or nothing can be watched.
+    pub(super) fn new(process: u32) -> Option<Queue> {
         let pid = Pid::from_raw(i32::try_from(process).ok()?)?;
         let queue = files::above_stdio(|| Ok(kqueue()?)).ok()?;
         let filter = EventFilter::Proc { pid, flags: ProcessEvents::EXIT };
         let event = Event::new(filter, EventFlags::ADD | EventFlags::ONESHOT, ptr::null_mut());
         // SAFETY: the event is about a process, not about a descriptor that could be closed meanwhile.
         unsafe { kevent(&queue, &[event], &mut [] as &mut [Event], Some(Duration::ZERO)) }.ok()?;
-        Some(Watch(queue))
+        Some(Queue(queue))
     }
 
     /// The status as in wait(2) (filt_proc() of kern/kern_event.c), when the process has ended.

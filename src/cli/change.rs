@@ -72,8 +72,8 @@ pub fn gc(global: &Global, args: &JsonArgs) -> Result<()> {
     change(global, Report::json(args), |publisher| publisher.gc())
 }
 
-/// `unpublish --hook`: a jail must stop, whatever happens here. What went wrong is said to whoever looks at the console, and to
-/// syslogd(8), since a manager may throw away what its hooks say.
+/// `unpublish --hook`: a jail must stop, whatever happens here. What went wrong is printed, and sent to syslogd(8), since a
+/// manager may throw away what its hooks print.
 fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<i32>) {
     let words = jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
     let stopped = || -> Result<()> {

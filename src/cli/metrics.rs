@@ -22,10 +22,10 @@ pub fn run(global: &Global) -> Result<()> {
     print(&text(&session.publisher(&observer)?.list_with_counters(None)?))
 }
 
-/// A family of counters: its name without `_total`, its unit if it has one, what it says, and where it stands.
-type Family = (&'static str, Option<&'static str>, &'static str, fn(&Counters) -> u64);
+/// A family of counters: its name without `_total`, its unit if it has one, its help, and how it is read.
+type MetricFamily = (&'static str, Option<&'static str>, &'static str, fn(&Counters) -> u64);
 
-const COUNTED: [Family; 3] = [
+const COUNTED: [MetricFamily; 3] = [
     ("kport_mapping_packets", None, "Packets through a mapping, both directions.", |c| c.packets),
     ("kport_mapping_bytes", Some("bytes"), "Bytes through a mapping, both directions.", |c| c.bytes),
     ("kport_mapping_states", None, "States that a mapping has made.", |c| c.states),

@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use kport::error::{Error, Kind, Result};
 use kport::host::Host;
 use kport::net::Family;
+use kport::pf::pfctl::is_without_device;
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};
@@ -234,7 +235,7 @@ impl<'a> Setup<'a> {
                 Some(Err(why)) => {
                     // without pf.ko there is no device
                     let start =
-                        if why.contains("/dev/pf") { "; start pf, which loads it: service pf onestart" } else { "" };
+                        if is_without_device(&why) { "; start pf, which loads it: service pf onestart" } else { "" };
                     return Err(Error::new(Kind::Unavailable, format!("pfctl -f {path}: {why}{start}")));
                 }
             }

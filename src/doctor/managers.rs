@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::evidence::Evidence;
 use super::hooks;
-use super::{Finding, Found, Level, ManagerFiles, problem, warning};
+use super::{Checked, Finding, Level, ManagerFiles, problem, warning};
 use crate::error::{Problem, quoted};
 use crate::managers::{self, Root, Statement};
 
@@ -17,7 +17,7 @@ pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
 }
 
 /// Hooks that call kport for another jail, and those that discard another hook or are discarded.
-pub(super) fn hooks(evidence: &Evidence<'_>) -> Found {
+pub(super) fn hooks(evidence: &Evidence<'_>) -> Checked {
     let Some(ManagerFiles { root, with_values }) = evidence.files else { return Ok(Some(vec![])) };
     let root = Root::new(root);
     let mut found = vec![];

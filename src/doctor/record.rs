@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::evidence::Evidence;
-use super::{Finding, Found, problem, warning};
+use super::{Checked, Finding, problem, warning};
 use crate::conflict;
 use crate::error::{Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, Interfaces, Jail, Jails};
@@ -13,7 +13,7 @@ use crate::publication::Redirect;
 use crate::publisher;
 use crate::rules;
 
-pub(super) fn state(evidence: &Evidence<'_>) -> Found {
+pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
     let store = match &evidence.store {
         Ok(store) => store,
         Err(error) => {
@@ -42,7 +42,7 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Found {
     Ok(Some(all))
 }
 
-pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Found {
+pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     let (Ok(_), Ok(store)) = (&evidence.status, &evidence.store) else { return Ok(None) };
     let mut all = vec![];
     let mut known = BTreeSet::new();
@@ -73,7 +73,7 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Found {
     Ok(Some(all))
 }
 
-pub(super) fn jails(evidence: &Evidence<'_>) -> Found {
+pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
     let mut all = vec![];
     if evidence.records.is_empty() {
         return Ok(Some(all));
@@ -152,7 +152,7 @@ fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr)
 }
 
 /// Two jails that a packet could be for: each was published when it was alone there.
-pub(super) fn overlaps(evidence: &Evidence<'_>) -> Found {
+pub(super) fn overlaps(evidence: &Evidence<'_>) -> Checked {
     let claims: Vec<(&JailName, Redirect)> = evidence
         .records
         .iter()

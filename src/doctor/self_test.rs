@@ -6,9 +6,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::child::{self, End};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
@@ -48,12 +49,12 @@ pub struct Step {
     pub result: Result<()>,
 }
 
-/// Takes the steps; the ones behind a failed step are left out, except for tidying up. An error means that nothing was
+/// Takes the steps; those after a failed step are left out, except for tidying up. An error means that nothing was
 /// done: the test would have disturbed something, or cannot run here.
 pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
     refuse(host, firewall, dir)?;
     let mut ground: Box<dyn Ground> = match firewall.redirects_packets() {
-        false => Box::new(Played::new(dir)),
+        false => Box::new(Simulated::new(dir)),
         true => Box::new(Real::check(host)?),
     };
     let mut steps = Steps(vec![]);
@@ -71,7 +72,7 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
     Ok(steps.0)
 }
 
-/// What is here already must not be disturbed, and a host that is not ready is told so.
+/// What is here already must not be disturbed, and a host that is not ready is refused with the reason.
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
@@ -118,7 +119,7 @@ fn publisher<'a>(
     dir: &Path,
     observer: &'a dyn Observer,
 ) -> Result<Publisher<'a>> {
-    Ok(Publisher::new(host, firewall, Store::open(dir)?, Instant::now() + TIME, observer))
+    Ok(Publisher::new(host, firewall, Store::open(dir)?, Deadline::after(TIME), observer))
 }
 
 /// Not what should be.
@@ -220,21 +221,21 @@ trait Ground {
     /// Whether connections leave states in pf.
     fn has_states(&self) -> bool;
 
-    /// Removes what [`Ground::set_up`] has made, also where that came to no end.
+    /// Removes what [`Ground::set_up`] has made, also if that came to no end.
     fn take_down(&mut self) -> Result<()>;
 }
 
 /// The jails of a host that runs FreeBSD, by the programs of its base system.
 struct Real<'a> {
     host: &'a dyn Host,
-    run: &'a Run<'a>,
+    run: &'a Runner<'a>,
     jails: Vec<&'static str>,
     /// The host's ends of the epairs: the server's, the client's.
     epairs: Vec<String>,
 }
 
 /// Runs a program with arguments and input, up to a point in time.
-type Run<'a> = dyn Fn(&str, &[&str], &str, Instant) -> Result<child::Output> + Sync + 'a;
+type Runner<'a> = dyn Fn(&str, &[&str], &str, Deadline) -> Result<child::Output> + Sync + 'a;
 
 const JAIL: &str = "/usr/sbin/jail";
 const JEXEC: &str = "/usr/sbin/jexec";
@@ -274,7 +275,7 @@ impl<'a> Real<'a> {
 impl Real<'_> {
     /// Standard output of a program that must succeed.
     fn command(&self, name: &str, arguments: &[&str]) -> Result<String> {
-        let output = (self.run)(name, arguments, "", Instant::now() + TIME)?;
+        let output = (self.run)(name, arguments, "", Deadline::after(TIME))?;
         if output.end == End::Exit(0) {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -298,7 +299,7 @@ impl Ground for Real<'_> {
     }
 
     fn connects(&self) -> Result<bool> {
-        let until = Instant::now() + CONNECT_TIMEOUT;
+        let until = Deadline::after(CONNECT_TIMEOUT);
         let host = address(CLIENT_NET[0])?.to_string();
         let (listen, ask) = (JAIL_PORT.to_string(), HOST_PORT.to_string());
         std::thread::scope(|scope| {
@@ -306,7 +307,7 @@ impl Ground for Real<'_> {
             let server =
                 scope.spawn(|| (self.run)(JEXEC, &[SERVER, NC, "-4", "-n", "-l", "-N", &listen], GREETING, until));
             let mut answered = false;
-            while !answered && Instant::now() < until {
+            while !answered && !until.passed() {
                 // it may not listen yet
                 std::thread::sleep(Duration::from_millis(200));
                 let client = (self.run)(JEXEC, &[CLIENT, NC, "-4", "-n", "-d", "-w", "1", &host, &ask], "", until)?;
@@ -333,28 +334,28 @@ impl Ground for Real<'_> {
         for epair in std::mem::take(&mut self.epairs).into_iter().rev() {
             errors.extend(self.command(IFCONFIG, &[&epair, "destroy"]).err());
         }
-        errors.into_iter().reduce(|first, next| first.and(next)).map_or(Ok(()), Err)
+        Error::all(errors)
     }
 }
 
-fn program(program: &str, arguments: &[&str], input: &str, until: Instant) -> Result<child::Output> {
+fn program(program: &str, arguments: &[&str], input: &str, until: Deadline) -> Result<child::Output> {
     child::run(Path::new(program), arguments, input.as_bytes(), None, until)
         .map_err(|error| Error::io(format_args!("run {program}"), &error))
 }
 
-/// The jails of a host that is played: packets go through the simulator.
-struct Played {
+/// Jails that are a value: packets go through the simulator.
+struct Simulated {
     host: Fixed,
     sim: Sim,
 }
 
-impl Played {
-    fn new(dir: &Path) -> Played {
-        Played { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir) }
+impl Simulated {
+    fn new(dir: &Path) -> Simulated {
+        Simulated { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir) }
     }
 }
 
-impl Ground for Played {
+impl Ground for Simulated {
     fn host(&self) -> &dyn Host {
         &self.host
     }
@@ -452,7 +453,7 @@ mod tests {
         // two jails, six commands for each
         for fails_at in 0..=12 {
             let base = Base { fails_at, ..Base::default() };
-            let run = |name: &str, arguments: &[&str], _: &str, _: Instant| Ok(base.run(name, arguments));
+            let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
             let host = Fixed::default();
             let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
             let made = ground.set_up();
@@ -466,7 +467,7 @@ mod tests {
         }
         // one that stays does not keep the others
         let base = Base { fails_at: 13, ..Base::default() };
-        let run = |name: &str, arguments: &[&str], _: &str, _: Instant| Ok(base.run(name, arguments));
+        let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
         let host = Fixed::default();
         let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
         ground.set_up().unwrap();

@@ -10,6 +10,8 @@ mod group;
 mod interface;
 mod jail;
 mod process;
+#[cfg(test)]
+mod recordings;
 mod report;
 mod route;
 mod rtsock;

@@ -51,32 +51,3 @@ impl Host for System {
         unsupported()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::PerFamily;
-
-    #[test]
-    fn every_call_is_unsupported() {
-        let jail = Jail {
-            jid: 1,
-            name: "web".to_owned(),
-            vnet: true,
-            inherits: PerFamily::default(),
-            addresses: Vec::new(),
-            dying: false,
-        };
-        let errors = [
-            System.gateway(Family::Inet).err(),
-            System.interfaces().err(),
-            System.jail("web").err(),
-            System.jails().err(),
-            System.vnet_addresses(&jail, Duration::ZERO).err(),
-            System.listeners().err(),
-            System.sysctl("kern.securelevel").err(),
-            System.boot_id().err(),
-        ];
-        assert!(errors.iter().all(|e| e.as_ref().is_some_and(|e| e.kind() == Kind::Unsupported)), "{errors:?}");
-    }
-}

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+
+use crate::deadline::Deadline;
 
 /// How many messages are discarded at once: that many are a change in any case.
 const MOST_MESSAGES: usize = 256;
@@ -24,10 +26,9 @@ impl Watch {
 
     /// Waits until something has arrived since the last call; `false` after `time` without it. An error is permanent.
     pub fn wait(&self, time: Duration) -> io::Result<bool> {
-        let end = Instant::now().checked_add(time);
+        let end = Deadline::after(time);
         loop {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let timeout = Timespec::try_from(end.remaining()).ok();
             match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], timeout.as_ref()) {
                 Ok(0) => return Ok(false),
                 Ok(_) => return self.drain().map(|()| true),

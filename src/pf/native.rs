@@ -26,7 +26,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 use zerocopy::FromZeros;
@@ -38,6 +37,7 @@ use self::layout::PfiocRule;
 pub use self::memory::Memory;
 use self::memory::{CacheFile, Run};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
 use crate::pfconf::Conf;
@@ -48,7 +48,7 @@ use crate::rule::Rule;
 /// pf by its device, or by whatever stands in for it.
 pub struct Native<K = Device> {
     kernel: K,
-    deadline: Cell<Instant>,
+    deadline: Cell<Deadline>,
     memory: Memory,
     /// where the memory outlives the process
     cache: Option<CacheFile>,
@@ -61,7 +61,7 @@ pub struct Native<K = Device> {
 impl Native {
     /// The backend, where this kernel has all that it needs; otherwise the reason, for `-v` and for an explicit
     /// `--backend native`. The kernel is asked once for each process. `deadline` bounds every operation.
-    pub fn probe(deadline: Instant) -> Result<Native> {
+    pub fn probe(deadline: Deadline) -> Result<Native> {
         static PROBED: OnceCell<()> = OnceCell::new();
         static MEMORY: OnceCell<Memory> = OnceCell::new();
         let kernel = Device::open()?;
@@ -107,7 +107,7 @@ pub fn probe<K: Kernel>(kernel: &K) -> Result<()> {
 
 impl<K: Kernel> Native<K> {
     /// The backend over a kernel that need not be probed, with a memory of its own.
-    pub fn over(kernel: K, deadline: Instant) -> Native<K> {
+    pub fn over(kernel: K, deadline: Deadline) -> Native<K> {
         Native {
             kernel,
             deadline: Cell::new(deadline),
@@ -308,7 +308,7 @@ impl<K: Kernel> Firewall for Native<K> {
         false
     }
 
-    fn set_deadline(&self, deadline: Instant) {
+    fn set_deadline(&self, deadline: Deadline) {
         self.deadline.set(deadline);
     }
 
@@ -400,7 +400,7 @@ impl<K: Kernel> Firewall for Native<K> {
         let mut seen = BTreeSet::from([String::new()]);
         let mut waiting = VecDeque::from([String::new()]);
         while let Some(path) = waiting.pop_front() {
-            if !found.is_empty() && Instant::now() >= self.deadline.get() {
+            if !found.is_empty() && self.deadline.get().passed() {
                 let why = format!("the time-out is over after the rules of {} anchors", found.len() - 1);
                 return Err(Error::new(Kind::Busy, why));
             }

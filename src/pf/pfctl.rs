@@ -23,6 +23,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::child::{self, End, Output};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
 use crate::name::{Anchor, Label, PARENT, Table};
@@ -49,7 +50,7 @@ const VERIFY_TIME: Duration = Duration::from_secs(1);
 /// The program pfctl(8).
 pub struct Pfctl {
     program: PathBuf,
-    deadline: Cell<Instant>,
+    deadline: Cell<Deadline>,
     seen: RefCell<Seen>,
     trace: Option<Box<Trace>>,
     skips: Option<Box<Skips>>,
@@ -75,7 +76,7 @@ pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
 
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] except in tests; no call lasts longer than `deadline`.
-    pub fn new(program: impl Into<PathBuf>, deadline: Instant) -> Pfctl {
+    pub fn new(program: impl Into<PathBuf>, deadline: Deadline) -> Pfctl {
         Pfctl {
             program: program.into(),
             deadline: Cell::new(deadline),
@@ -100,7 +101,7 @@ impl Pfctl {
         self
     }
 
-    fn run(&self, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
+    fn run(&self, arguments: &[&str], input: &str, deadline: Deadline) -> Result<Output> {
         if !self.program.is_absolute() {
             return Err(Error::new(Kind::Argument, format!("{} is not an absolute path", self.program.display())));
         }
@@ -128,14 +129,14 @@ impl Pfctl {
     }
 
     /// Runs pfctl until `deadline`, again while another program holds pf or removes what it reads.
-    fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Instant) -> Result<Output> {
+    fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Deadline) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
         let mut took = Duration::ZERO;
         loop {
             let start = Instant::now();
             // no run that can only be cut off
-            if start + took >= deadline {
+            if deadline.remaining() <= took {
                 let why = match tries {
                     0 => "the time is up".to_owned(),
                     _ => format!(
@@ -157,7 +158,7 @@ impl Pfctl {
             }
             tries += 1;
             took = start.elapsed();
-            sleep(pause.mul_f64(0.25 + 0.75 * fastrand::f64()).min(deadline.saturating_duration_since(Instant::now())));
+            sleep(pause.mul_f64(0.25 + 0.75 * fastrand::f64()).min(deadline.remaining()));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -314,7 +315,7 @@ impl Firewall for Pfctl {
         false
     }
 
-    fn set_deadline(&self, deadline: Instant) {
+    fn set_deadline(&self, deadline: Deadline) {
         self.deadline.set(deadline);
     }
 
@@ -334,8 +335,7 @@ impl Firewall for Pfctl {
             arguments.extend(["-s", "info"]);
         }
         arguments.extend(["-f", "-"]);
-        let left = self.deadline.get().saturating_duration_since(Instant::now());
-        let output = self.call(&doing, &arguments, &text, self.deadline.get() - VERIFY_TIME.min(left / 4))?;
+        let output = self.call(&doing, &arguments, &text, self.deadline.get().reserving(VERIFY_TIME, 4))?;
         self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
@@ -602,6 +602,11 @@ fn explain(doing: &str, output: &Output, rules: &str) -> Error {
     Error::new(kind, format!("{doing}: {why}"))
 }
 
+/// Whether pfctl(8) printed that there is no /dev/pf: pf.ko is not loaded, or devfs(5) hides the device.
+pub fn is_without_device(printed: &str) -> bool {
+    printed.contains("/dev/pf: No such file")
+}
+
 /// The meaning of pfctl(8)'s messages, and what to do.
 fn reason(output: &Output, rules: &str) -> (Kind, String) {
     let lines = complaints(output);
@@ -619,7 +624,7 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
     if let Some(line) = lines.iter().find(|line| line.starts_with("stdin:")) {
         return (Kind::Internal, refused(line, rules));
     }
-    let (kind, remedy) = if has("/dev/pf: No such file") {
+    let (kind, remedy) = if lines.iter().any(|line| is_without_device(line)) {
         (Kind::Unavailable, "pf is not loaded: `kldload pf`; inside a jail: it needs vnet and a devfs rule for /dev/pf")
     } else if has("/dev/pf: Permission denied") || has("/dev/pf: Operation not permitted") {
         (Kind::Permission, "only root may use pf: run this as root")

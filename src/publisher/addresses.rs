@@ -1,140 +1,142 @@
 //! Whose an address is. Root of a jail with a network stack of its own decides which addresses the jail has, so what such a
-//! jail says of itself is only believed where the host can see that it is so: otherwise a jail would decide where the
+//! jail says of itself is only believed if the host can see that it is so: otherwise a jail would decide where the
 //! host's port leads.
 
 use std::net::IpAddr;
-use std::time::Instant;
 
 use super::Request;
-use super::transaction::Transaction;
+use super::facts::Facts;
+use super::survey::Survey;
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, Host, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface};
 use crate::publication::{host_network, unusable};
 
-/// The groups of the interfaces behind which jails with a network stack of their own are: bridge(4), epair(4).
+/// The groups of the interfaces that lead to jails with a network stack of their own: bridge(4), epair(4).
 const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
 
-impl Transaction<'_> {
-    /// The addresses that the jail's redirects may lead to, in order of preference: those of the request, or those that the
-    /// host finds.
-    pub(super) fn addresses(&mut self, request: &Request, jail: Option<&Jail>) -> Result<Vec<IpAddr>> {
-        let Some(jail) = jail.filter(|jail| jail.vnet) else {
-            let given = !request.addresses.is_empty();
-            return if given {
-                Ok(request.addresses.clone())
-            } else {
-                reported(self.host, &request.jail, jail, self.deadline)
-            };
+/// The addresses that the jail's redirects may lead to, in order of preference: those of the request, or those that the
+/// host finds.
+pub(super) fn addresses(
+    survey: &Survey<'_>,
+    request: &Request,
+    jail: Option<&Jail>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<IpAddr>> {
+    let facts = &survey.facts;
+    let ask = |jail| reported(facts.host, &request.jail, jail, facts.progress.deadline);
+    let Some(jail) = jail.filter(|jail| jail.vnet) else {
+        let given = !request.addresses.is_empty();
+        return if given { Ok(request.addresses.clone()) } else { ask(jail) };
+    };
+    if !request.addresses.is_empty() {
+        let places = facts.places()?;
+        return match request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
+            None => Ok(request.addresses.clone()),
+            Some(own) => Err(Error::new(
+                Kind::Argument,
+                format!(
+                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would lead \
+                     to the host; give an address of the jail with -a",
+                    quoted(&jail.name)
+                ),
+            )),
         };
-        if !request.addresses.is_empty() {
-            let places = self.facts.places()?;
-            return match request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
-                None => Ok(request.addresses.clone()),
-                Some(own) => Err(Error::new(
-                    Kind::Argument,
-                    format!(
-                        "{own} is an address of the host, and jail {} has a network stack of its own: redirects would lead \
-                         to the host; give an address of the jail with -a",
-                        quoted(&jail.name)
-                    ),
-                )),
-            };
-        }
-        let found = reported(self.host, &request.jail, Some(jail), self.deadline)?;
-        let mut believed: Vec<IpAddr> = vec![];
-        let mut doubts = vec![];
-        for address in found.iter().copied() {
-            // redirects lead to the first one of each family
-            if unusable(address).is_some() || believed.iter().any(|b| Family::of(*b) == Family::of(address)) {
-                continue;
-            }
-            match self.doubt(&request.jail.anchor(), jail, address)? {
-                None => believed.push(address),
-                Some(why) => doubts.push((address, why)),
-            }
-        }
-        self.note_silent(jail, &believed)?;
-        let lost = |address: &IpAddr| !believed.iter().any(|b| Family::of(*b) == Family::of(*address));
-        let shown: Vec<String> =
-            doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
-        if shown.is_empty() {
-            // an address that no redirect can lead to is refused as such
-            return Ok(if believed.is_empty() { found } else { believed });
-        }
-        let what = format!(
-            "jail {} says that it has {}; what a jail says of itself is not enough: give its address with -a",
-            quoted(&jail.name),
-            shown.join(", and ")
-        );
-        if believed.is_empty() {
-            return Err(Error::new(Kind::Unavailable, what));
-        }
-        self.note(format!("not published by that address: {what}"));
-        Ok(believed)
     }
+    let found = ask(Some(jail))?;
+    let mut believed: Vec<IpAddr> = vec![];
+    let mut doubts = vec![];
+    for address in found.iter().copied() {
+        // redirects lead to the first one of each family
+        if unusable(address).is_some() || believed.iter().any(|b| Family::of(*b) == Family::of(address)) {
+            continue;
+        }
+        match doubt(survey, &request.jail.anchor(), jail, address)? {
+            None => believed.push(address),
+            Some(why) => doubts.push((address, why)),
+        }
+    }
+    note_silent(facts, jail, &believed, notes)?;
+    let lost = |address: &IpAddr| !believed.iter().any(|b| Family::of(*b) == Family::of(*address));
+    let shown: Vec<String> =
+        doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
+    if shown.is_empty() {
+        // an address that no redirect can lead to is refused as such
+        return Ok(if believed.is_empty() { found } else { believed });
+    }
+    let what = format!(
+        "jail {} says that it has {}; what a jail says of itself is not enough: give its address with -a",
+        quoted(&jail.name),
+        shown.join(", and ")
+    );
+    if believed.is_empty() {
+        return Err(Error::new(Kind::Unavailable, what));
+    }
+    notes.push(format!("not published by that address: {what}"));
+    Ok(believed)
+}
 
-    /// Why an address that a jail reports is not believed to be its own.
-    fn doubt(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<String>> {
-        let interfaces = self.facts.places()?;
-        let Some(interface) = interfaces.leads_to(address).unwrap_or(None) else {
-            let why = if interfaces.is_own(address) { "is the host's own" } else { "is on no network of the host" };
-            return Ok(Some(why.to_owned()));
-        };
-        if interfaces.0.iter().any(|known| known.name == interface && !known.up) {
-            return Ok(Some(format!("is on the network of {interface}, which is down")));
-        }
-        if !self.leads_to_jails(interface)? {
-            return Ok(Some(format!(
-                "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and not \
-                 the gateway interface)"
-            )));
-        }
-        if let Some(other) = self.others.leading_to(own, address)? {
-            return Ok(Some(format!(
-                "is where redirects of {} lead (kport gc forgets it, if it is gone)",
-                other.mention()
-            )));
-        }
-        let others = self.facts.other_jails(jail).map_err(|error| {
-            error.and(format_args!(
-                "so whether {address} is the address of jail {} alone is not known; try again, or give its address with -a",
-                quoted(&jail.name)
-            ))
-        })?;
-        let has = others.known.iter().find(|(_, theirs)| theirs.contains(&address));
-        Ok(has.map(|(other, _)| format!("jail {} has as well", quoted(&other.name))))
+/// Why an address that a jail reports is not believed to be its own.
+fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<String>> {
+    let facts = &survey.facts;
+    let interfaces = facts.places()?;
+    let Some(interface) = interfaces.leads_to(address).unwrap_or(None) else {
+        let why = if interfaces.is_own(address) { "is the host's own" } else { "is on no network of the host" };
+        return Ok(Some(why.to_owned()));
+    };
+    if interfaces.0.iter().any(|known| known.name == interface && !known.up) {
+        return Ok(Some(format!("is on the network of {interface}, which is down")));
     }
+    if !leads_to_jails(facts, interface)? {
+        return Ok(Some(format!(
+            "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and not \
+             the gateway interface)"
+        )));
+    }
+    if let Some(other) = survey.others.leading_to(own, address)? {
+        return Ok(Some(format!(
+            "is already the target of redirects of {} (if that jail is gone, run kport gc)",
+            other.mention()
+        )));
+    }
+    let others = facts.other_jails(jail).map_err(|error| {
+        error.and(format_args!(
+            "so whether {address} is the address of jail {} alone is not known; try again, or give its address with -a",
+            quoted(&jail.name)
+        ))
+    })?;
+    let has = others.known.iter().find(|(_, theirs)| theirs.contains(&address));
+    Ok(has.map(|(other, _)| format!("jail {} has as well", quoted(&other.name))))
+}
 
-    /// Says which jails may have what is believed to be this one's.
-    fn note_silent(&mut self, jail: &Jail, believed: &[IpAddr]) -> Result<()> {
-        if believed.is_empty() {
-            return Ok(());
-        }
-        let silent: Vec<String> =
-            self.facts.other_jails(jail)?.silent.iter().map(|other| quoted(&other.name)).collect();
-        if !silent.is_empty() {
-            self.note(format!(
-                "the processes that ask jail {} for its addresses are stopped or killed there: look at what runs in it; \
-                 whether it has {} as well is not known",
-                silent.join(", "),
-                believed.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or "),
-            ));
-        }
-        Ok(())
+/// Says which jails may have what is believed to be this one's.
+fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut Vec<String>) -> Result<()> {
+    if believed.is_empty() {
+        return Ok(());
     }
+    let silent: Vec<String> = facts.other_jails(jail)?.silent.iter().map(|other| quoted(&other.name)).collect();
+    if !silent.is_empty() {
+        notes.push(format!(
+            "the processes that ask jail {} for its addresses are stopped or killed there: look at what runs in it; \
+             whether it has {} as well is not known",
+            silent.join(", "),
+            believed.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or "),
+        ));
+    }
+    Ok(())
+}
 
-    /// Whether jails are behind an interface, and not the rest of the world.
-    fn leads_to_jails(&self, interface: Interface) -> Result<bool> {
-        for family in Family::ALL {
-            if self.host.gateway(family)? == Some(interface) {
-                return Ok(false);
-            }
+/// Whether an interface leads to jails, and not to the rest of the world.
+fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<bool> {
+    for family in Family::ALL {
+        if facts.host.gateway(family)? == Some(interface) {
+            return Ok(false);
         }
-        let known = self.facts.interfaces()?.iter().find(|known| known.name == interface);
-        Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
     }
+    let known = facts.interfaces()?.iter().find(|known| known.name == interface);
+    Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
 }
 
 /// The addresses that a jail has, by its own word or, without a network stack of its own, by the host's.
@@ -142,7 +144,7 @@ pub(super) fn reported(
     host: &dyn Host,
     name: &JailName,
     jail: Option<&Jail>,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Vec<IpAddr>> {
     let Some(jail) = jail else {
         return Err(Error::new(
@@ -151,8 +153,7 @@ pub(super) fn reported(
         ));
     };
     if jail.vnet {
-        let left = deadline.saturating_duration_since(Instant::now());
-        return host.vnet_addresses(jail, left.min(ANSWER_TIME));
+        return host.vnet_addresses(jail, deadline.sooner(ANSWER_TIME).remaining());
     }
     if jail.addresses.is_empty() && jail.inherits.any() {
         return Err(host_network(name));

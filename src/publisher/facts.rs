@@ -1,13 +1,15 @@
 //! What the host and pf say, asked for once in a transaction.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use once_cell::unsync::OnceCell;
 
-use super::{Observer, gateway};
+use super::gateway;
+use super::progress::Progress;
 use crate::error::{Kind, Result};
 use crate::host::{Host, HostInterface, Interfaces, Jail, Jails, Listener};
+use crate::name::Table;
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::{Firewall, ForeignRedirect};
 
@@ -24,9 +26,12 @@ pub(super) struct OtherJails {
 }
 
 /// Facts that are asked for at most once in a transaction, and only when a question needs them.
-pub(super) struct HostFacts<'a> {
-    host: &'a dyn Host,
-    firewall: &'a dyn Firewall,
+pub(super) struct Facts<'a> {
+    /// For questions that are about this moment: a sysctl, one jail.
+    pub(super) host: &'a dyn Host,
+    /// Only to read.
+    pub(super) firewall: &'a dyn Firewall,
+    pub(super) progress: Progress<'a>,
     interfaces: OnceCell<Vec<HostInterface>>,
     listeners: OnceCell<Vec<Listener>>,
     foreign: OnceCell<Vec<ForeignRedirect>>,
@@ -34,31 +39,30 @@ pub(super) struct HostFacts<'a> {
     gateways: PerFamily<OnceCell<Interface>>,
     jails: OnceCell<Jails>,
     other_jails: OnceCell<OtherJails>,
-    deadline: Instant,
 }
 
-impl<'a> HostFacts<'a> {
-    pub(super) fn new(host: &'a dyn Host, firewall: &'a dyn Firewall, deadline: Instant) -> HostFacts<'a> {
-        HostFacts {
+impl<'a> Facts<'a> {
+    pub(super) fn new(host: &'a dyn Host, firewall: &'a dyn Firewall, progress: Progress<'a>) -> Facts<'a> {
+        Facts {
             host,
             firewall,
+            progress,
             interfaces: OnceCell::new(),
             listeners: OnceCell::new(),
             foreign: OnceCell::new(),
             gateways: PerFamily::default(),
             jails: OnceCell::new(),
             other_jails: OnceCell::new(),
-            deadline,
         }
     }
 
     /// Asked for each mapping without a place, and for each port that `auto` tries: the routing table is read once.
-    pub(super) fn gateway(&self, family: Family, observer: &dyn Observer) -> Result<Interface> {
+    pub(super) fn gateway(&self, family: Family) -> Result<Interface> {
         self.gateways
             .of(family)
             .get_or_try_init(|| {
                 let interface = gateway(self.host, family)?;
-                observer.detail(&format!("gateway interface for {family}: {interface}"));
+                self.progress.detail(&format!("gateway interface for {family}: {interface}"));
                 Ok(interface)
             })
             .copied()
@@ -76,6 +80,11 @@ impl<'a> HostFacts<'a> {
         self.listeners.get_or_try_init(|| self.host.listeners()).map(Vec::as_slice)
     }
 
+    /// One jail, by name or number; a dying one is found too.
+    pub(super) fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        self.host.jail(name)
+    }
+
     /// Every jail, dying ones included.
     pub(super) fn jails(&self) -> Result<&Jails> {
         self.jails.get_or_try_init(|| self.host.jails())
@@ -86,7 +95,7 @@ impl<'a> HostFacts<'a> {
     /// up what others publish. What fails otherwise fails here, as nobody can say then that an address is free.
     pub(super) fn other_jails(&self, but: &Jail) -> Result<&OtherJails> {
         self.other_jails.get_or_try_init(|| {
-            let end = self.deadline.min(Instant::now() + OTHERS_TIME);
+            let end = self.progress.deadline.sooner(OTHERS_TIME);
             let mut others: Vec<&Jail> =
                 self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid).collect();
             // whoever shares a network stack with it may have its address
@@ -100,8 +109,7 @@ impl<'a> HostFacts<'a> {
                 } else if found.silent.iter().any(|silent| top(silent) == top(jail)) {
                     found.silent.push(jail.clone());
                 } else {
-                    let left = end.saturating_duration_since(Instant::now());
-                    match self.host.vnet_addresses(jail, left.min(OTHER_TIME)) {
+                    match self.host.vnet_addresses(jail, end.sooner(OTHER_TIME).remaining()) {
                         Ok(addresses) => found.known.push((jail.clone(), addresses)),
                         Err(error) if error.kind() == Kind::Unavailable => {
                             if self.is_there(jail)? {
@@ -118,11 +126,15 @@ impl<'a> HostFacts<'a> {
 
     /// Whether a jail is there that was a moment ago.
     fn is_there(&self, jail: &Jail) -> Result<bool> {
-        Ok(self.host.jail(&jail.jid.to_string())?.is_some_and(|now| !now.dying && now.name == jail.name))
+        Ok(self.jail(&jail.jid.to_string())?.is_some_and(|now| !now.dying && now.name == jail.name))
     }
 
     pub(super) fn foreign(&self) -> Result<&[ForeignRedirect]> {
         self.foreign.get_or_try_init(|| self.firewall.foreign_redirects()).map(Vec::as_slice)
+    }
+
+    pub(super) fn has_table(&self, table: &Table) -> Result<bool> {
+        self.firewall.has_table(table)
     }
 }
 

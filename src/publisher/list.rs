@@ -1,11 +1,12 @@
 //! The record against what pf has.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
+use super::renamed::earlier_name;
 use super::{Listed, Liveness};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, Jail};
+use crate::host::Host;
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Counters, Firewall, Loaded};
 use crate::rule::Rule;
@@ -19,7 +20,7 @@ pub(super) fn list(
     store: &Store,
     jail: Option<&JailName>,
     counters: bool,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Vec<Listed>> {
     let boot = host.boot_id()?;
     let one = match jail {
@@ -42,7 +43,7 @@ pub(super) fn list(
     // both are sorted
     let mut in_pf = in_pf.into_iter().peekable();
     for (done, anchor) in recorded.into_iter().enumerate() {
-        if Instant::now() >= deadline {
+        if deadline.passed() {
             let what = format!("the time is up after {done} of {all} anchors; list again, with more time (--timeout)");
             return Err(Error::new(Kind::Busy, what));
         }
@@ -62,39 +63,6 @@ pub(super) fn list(
     }
     listed.extend(in_pf.filter_map(unknown));
     Ok(listed)
-}
-
-/// The name by which a jail has published, if that is another one than `jail`: jail(8) can rename one that runs, and the
-/// record has its number. `jid` is the number that the caller knows, of a jail that is gone by now maybe. None for a jail with
-/// a record by its name.
-pub(super) fn earlier_name(
-    host: &dyn Host,
-    store: &Store,
-    boot: &str,
-    jail: &JailName,
-    jid: Option<i32>,
-) -> Result<Option<JailName>> {
-    // what is wrong with a record that is there is for others to say
-    if !matches!(store.get(&jail.anchor()), Ok(None)) {
-        return Ok(None);
-    }
-    let running = |name: &str| -> Result<Option<Jail>> { Ok(host.jail(name)?.filter(|there| !there.dying)) };
-    let number = match (running(jail.as_str())?.filter(|there| there.name == jail.as_str()), jid) {
-        (Some(there), _) => there.jid,
-        // a jail of another name has the number now
-        (None, Some(jid)) if running(&jid.to_string())?.is_some() => return Ok(None),
-        (None, Some(jid)) => jid,
-        (None, None) => return Ok(None),
-    };
-    for anchor in store.of_jid(number)? {
-        if let Ok(Some(record)) = store.get(&anchor)
-            && record.boot == boot
-            && record.jid == Some(number)
-        {
-            return Ok(Some(record.jail));
-        }
-    }
-    Ok(None)
 }
 
 /// A jail's part.
@@ -136,7 +104,7 @@ fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> L
     }
 }
 
-/// What the rules of each mapping have counted, by its label. Rules are told by their position: pf keeps their order, and not
+/// What the rules of each mapping have counted, by its label. Rules are recognized by their position: pf keeps their order, and not
 /// every backend gives a mapping's rules a label of their own.
 fn counted(rules: &[Rule], filters: Vec<Counters>) -> BTreeMap<Label, Counters> {
     let passes = rules.iter().filter_map(|rule| match rule {

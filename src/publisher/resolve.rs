@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
-use super::taken::without_target;
-use super::transaction::Transaction;
+use super::addresses::addresses;
+use super::facts::Facts;
+use super::survey::Survey;
+use super::taken::{is_free, without_target};
 use super::{Phase, Request};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::{Interfaces, Jail};
@@ -27,128 +29,138 @@ pub(super) struct Resolved {
     pub(super) publications: Vec<Publication>,
 }
 
-impl Transaction<'_> {
-    /// Requests of one jail, each added to those before it; `old` is what the jail has published.
-    pub(super) fn resolve(&mut self, requests: &[Request], old: Option<&Record>) -> Result<Resolved> {
-        self.observer.phase(Phase::Resolve)?;
-        let mut resolved = Resolved { jid: None, earlier_jid: None, adds: false, publications: vec![] };
-        for (number, request) in requests.iter().enumerate() {
-            let before = (number > 0).then_some(resolved);
-            resolved = self.resolve_one(request, old, before)?;
-        }
-        Ok(resolved)
+/// Requests of one jail, each added to those before it; `old` is what the jail has published.
+pub(super) fn resolve(
+    survey: &Survey<'_>,
+    requests: &[Request],
+    old: Option<&Record>,
+    notes: &mut Vec<String>,
+) -> Result<Resolved> {
+    survey.facts.progress.phase(Phase::Resolve)?;
+    let mut resolved = Resolved { jid: None, earlier_jid: None, adds: false, publications: vec![] };
+    for (number, request) in requests.iter().enumerate() {
+        let before = (number > 0).then_some(resolved);
+        resolved = resolve_one(survey, request, old, before, notes)?;
     }
+    Ok(resolved)
+}
 
-    /// A request, behind those that were resolved before it.
-    fn resolve_one(&mut self, request: &Request, old: Option<&Record>, before: Option<Resolved>) -> Result<Resolved> {
-        let jail = &request.jail;
-        let found =
-            if request.addresses.is_empty() || request.jid.is_none() { self.host.jail(jail.as_str())? } else { None };
-        // one that is being torn down is not the one whose ports these are: that one is still to come
-        let (found, dying) = match found {
-            Some(jail) if jail.dying => (None, Some(jail.jid)),
-            found => (found, None),
-        };
-        if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
-            // later, when the jail is gone, nothing could tell whose the publication was
-            return Err(Error::new(
-                Kind::Argument,
-                format!("{} is the number of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
-            ));
-        }
-        let jid = request.jid.or(found.as_ref().map(|j| j.jid));
-        let adds = match (&before, old.filter(|_| request.add)) {
-            // the first one decides
-            (Some(before), _) => before.adds,
-            (None, Some(old)) => self.is_same_start(old, jid)?,
-            (None, None) => false,
-        };
-        let kept = match before {
-            Some(before) => before.publications,
-            None => old.filter(|_| adds).map(|old| old.publications.clone()).unwrap_or_default(),
-        };
-        // what is added belongs to the start that is known
-        let jid = jid.or(old.filter(|_| adds).and_then(|old| old.jid));
-        let earlier_jid = match jid {
-            Some(_) => None,
-            None => dying.or(old.and_then(|old| old.jid.or(old.earlier_jid))),
-        };
-        match &found {
-            Some(j) => self.observer.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
-            None => self.observer.detail(&format!("{}: not asked for, or not running", jail.mention())),
-        }
-        let addresses = self.addresses(request, found.as_ref())?;
-        let targets = Targets::choose(jail, &addresses)?;
-        let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
-        self.observer.detail(&format!(
-            "addresses: {}; redirects lead to {}",
-            shown(&mut addresses.iter().copied()),
-            shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
+/// A request, after those that were resolved before it.
+fn resolve_one(
+    survey: &Survey<'_>,
+    request: &Request,
+    old: Option<&Record>,
+    before: Option<Resolved>,
+    notes: &mut Vec<String>,
+) -> Result<Resolved> {
+    let facts = &survey.facts;
+    let progress = facts.progress;
+    let jail = &request.jail;
+    let found = if request.addresses.is_empty() || request.jid.is_none() { facts.jail(jail.as_str())? } else { None };
+    // one that is being torn down is not the one whose ports these are: that one is still to come
+    let (found, dying) = match found {
+        Some(jail) if jail.dying => (None, Some(jail.jid)),
+        found => (found, None),
+    };
+    if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
+        // later, when the jail is gone, nothing could tell whose the publication was
+        return Err(Error::new(
+            Kind::Argument,
+            format!("{} is the number of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
         ));
-        let redirects_of = |spec: &Spec| {
-            publication::redirects(jail, spec, &targets, |family| match request.gateway {
-                Some(interface) => Ok(interface),
-                None => self.facts.gateway(family, self.observer),
-            })
-        };
-        let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
-        let redirects = if request.spec.mappings().iter().any(is_auto) {
-            // ports that are given first: a port that is chosen keeps clear of them
-            let mut made: Vec<Redirect> = vec![];
-            let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
-            let kept: Vec<Redirect> = kept.iter().flat_map(Publication::claims).collect();
-            for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
-                made.extend(redirects_of(&Spec::one(*mapping))?);
-            }
-            for mapping in request.spec.mappings().iter().filter(|m| is_auto(m)) {
-                let at = |first| {
-                    let host = PortRange::starting_at(first, mapping.jail.count())?;
-                    Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
-                };
-                let mut chosen = None;
-                for (first, fresh) in candidates(request, old, mapping, &targets) {
-                    self.in_time()?;
-                    let Some(fixed) = at(first) else { continue };
-                    let redirects = redirects_of(&Spec::one(fixed))?;
-                    // a port that the jail has at another place is not this mapping's
-                    if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
-                        continue;
-                    }
-                    if self.is_free(request, jid, &redirects, &made, &kept)? {
-                        chosen = Some(redirects);
-                        break;
-                    }
-                }
-                let Some(redirects) = chosen else {
-                    return Err(Error::new(
-                        Kind::Conflict,
-                        format!("{mapping}: no port from {} is free; give another --auto-range", request.auto_range),
-                    ));
-                };
-                made.extend(redirects);
-            }
-            made
-        } else {
-            redirects_of(&request.spec)?
-        };
-        let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
-            Interfaces(self.facts.interfaces()?).leads_to(target)
-        })?;
-        Ok(Resolved { jid, earlier_jid, adds, publications: joined(kept, publication) })
     }
-
-    /// Whether what is recorded was published for the start of the jail with this number, or may have been.
-    fn is_same_start(&self, old: &Record, jid: Option<i32>) -> Result<bool> {
-        match (old.jid, jid) {
-            (Some(before), Some(now)) => Ok(before == now),
-            // the jail is still to come: that other one is another start of it
-            (Some(before), None) => {
-                let jails = self.facts.jails()?;
-                let runs = jails.jails.iter().any(|jail| jail.jid == before && !jail.dying);
-                Ok(runs || jails.skipped.iter().any(|jail| jail.jid == before))
-            }
-            (None, _) => Ok(true),
+    let jid = request.jid.or(found.as_ref().map(|j| j.jid));
+    let adds = match (&before, old.filter(|_| request.add)) {
+        // the first one decides
+        (Some(before), _) => before.adds,
+        (None, Some(old)) => is_same_start(facts, old, jid)?,
+        (None, None) => false,
+    };
+    let kept = match before {
+        Some(before) => before.publications,
+        None => old.filter(|_| adds).map(|old| old.publications.clone()).unwrap_or_default(),
+    };
+    // what is added belongs to the start that is known
+    let jid = jid.or(old.filter(|_| adds).and_then(|old| old.jid));
+    let earlier_jid = match jid {
+        Some(_) => None,
+        None => dying.or(old.and_then(|old| old.jid.or(old.earlier_jid))),
+    };
+    match &found {
+        Some(j) => progress.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
+        None => progress.detail(&format!("{}: not asked for, or not running", jail.mention())),
+    }
+    let addresses = addresses(survey, request, found.as_ref(), notes)?;
+    let targets = Targets::choose(jail, &addresses)?;
+    let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
+    progress.detail(&format!(
+        "addresses: {}; redirects lead to {}",
+        shown(&mut addresses.iter().copied()),
+        shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
+    ));
+    let redirects_of = |spec: &Spec| {
+        publication::redirects(jail, spec, &targets, |family| match request.gateway {
+            Some(interface) => Ok(interface),
+            None => facts.gateway(family),
+        })
+    };
+    let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
+    let redirects = if request.spec.mappings().iter().any(is_auto) {
+        // ports that are given first: a port that is chosen keeps clear of them
+        let mut made: Vec<Redirect> = vec![];
+        let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
+        let kept: Vec<Redirect> = kept.iter().flat_map(Publication::claims).collect();
+        for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
+            made.extend(redirects_of(&Spec::one(*mapping))?);
         }
+        for mapping in request.spec.mappings().iter().filter(|m| is_auto(m)) {
+            let at = |first| {
+                let host = PortRange::starting_at(first, mapping.jail.count())?;
+                Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
+            };
+            let mut chosen = None;
+            for (first, fresh) in candidates(request, old, mapping, &targets) {
+                progress.in_time()?;
+                let Some(fixed) = at(first) else { continue };
+                let redirects = redirects_of(&Spec::one(fixed))?;
+                // a port that the jail has at another place is not this mapping's
+                if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
+                    continue;
+                }
+                if is_free(survey, request, jid, &redirects, &made, &kept)? {
+                    chosen = Some(redirects);
+                    break;
+                }
+            }
+            let Some(redirects) = chosen else {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("{mapping}: no port from {} is free; give another --auto-range", request.auto_range),
+                ));
+            };
+            made.extend(redirects);
+        }
+        made
+    } else {
+        redirects_of(&request.spec)?
+    };
+    let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
+        Interfaces(facts.interfaces()?).leads_to(target)
+    })?;
+    Ok(Resolved { jid, earlier_jid, adds, publications: joined(kept, publication) })
+}
+
+/// Whether what is recorded was published for the start of the jail with this number, or may have been.
+fn is_same_start(facts: &Facts<'_>, old: &Record, jid: Option<i32>) -> Result<bool> {
+    match (old.jid, jid) {
+        (Some(before), Some(now)) => Ok(before == now),
+        // the jail is still to come: that other one is another start of it
+        (Some(before), None) => {
+            let jails = facts.jails()?;
+            let runs = jails.jails.iter().any(|jail| jail.jid == before && !jail.dying);
+            Ok(runs || jails.skipped.iter().any(|jail| jail.jid == before))
+        }
+        (None, _) => Ok(true),
     }
 }
 

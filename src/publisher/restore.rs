@@ -1,52 +1,53 @@
 //! What pf lost is loaded again.
 
-use super::change::gone;
-use super::transaction::Transaction;
-use super::{Phase, all_or};
-use crate::error::Result;
+use super::Phase;
+use super::facts::Facts;
+use super::states;
+use super::writer::Writer;
+use crate::error::{Error, Result};
 use crate::name::Anchor;
 use crate::rules;
 
-impl Transaction<'_> {
-    /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded.
-    /// Says which jails; an error of one does not stop the others.
-    pub(super) fn restore(&mut self) -> Result<()> {
-        let mut errors = vec![];
-        let anchors = self.store.anchors()?;
-        for (done, anchor) in anchors.iter().enumerate() {
-            if self.is_time_up() {
-                errors.push(self.cut_short(format_args!("{done} of {} records", anchors.len()), "kport restore"));
-                return all_or(errors, ());
-            }
-            if let Err(error) = self.restore_one(anchor) {
-                errors.push(error.context(anchor));
-            }
+/// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded.
+/// Says which jails; an error of one does not stop the others.
+pub(super) fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
+    let mut errors = vec![];
+    let anchors = writer.store.anchors()?;
+    for (done, anchor) in anchors.iter().enumerate() {
+        let of = format_args!("{done} of {} records", anchors.len());
+        if let Some(error) = writer.progress.cut_short(of, "kport restore") {
+            errors.push(error);
+            return Error::all(errors);
         }
-        self.sweep();
-        all_or(errors, ())
+        if let Err(error) = restore_one(writer, facts, anchor) {
+            errors.push(error.context(anchor));
+        }
     }
+    writer.store.sweep(writer.firewall);
+    Error::all(errors)
+}
 
-    fn restore_one(&mut self, anchor: &Anchor) -> Result<()> {
-        let Some(mut record) = self.record(anchor)? else { return Ok(()) };
-        if record.publications.is_empty() {
-            // a first change that failed and was not undone
-            self.drop_anchor(anchor, record.jail.label(), Some(&record))?;
-            self.note(format!("{}: what could not be published was taken away", record.jail.mention()));
-            return Ok(());
-        }
-        let wanted = rules::of_all(&record.publications);
-        // after an interrupted change pf may hold the set before, and that may look the same
-        if !record.replaces.is_empty() || !self.firewall.holds(anchor, &wanted)? {
-            self.observer.phase(Phase::Load)?;
-            self.firewall.replace(anchor, &wanted)?;
-            self.outcome.changed = true;
-            self.note(format!("{}: loaded again", record.jail.mention()));
-        }
-        if !record.replaces.is_empty() {
-            self.outcome.killed += self.firewall.kill_states(&gone(&record, self.firewall))?;
-            self.settle(&mut record)?;
-        }
-        self.outcome.redirects.extend(record.redirects());
-        Ok(())
+fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> Result<()> {
+    let Some(mut record) = writer.record(anchor, facts)? else { return Ok(()) };
+    if record.publications.is_empty() {
+        // a first change that failed and was not undone
+        writer.drop_anchor(anchor, record.jail.label(), Some(&record))?;
+        writer.note(format!("{}: what could not be published was taken away", record.jail.mention()));
+        return Ok(());
     }
+    let wanted = rules::of_all(&record.publications);
+    // after an interrupted change pf may hold the set before, and that may look the same
+    if !record.replaces.is_empty() || !writer.firewall.holds(anchor, &wanted)? {
+        writer.progress.phase(Phase::Load)?;
+        writer.firewall.replace(anchor, &wanted)?;
+        writer.outcome.changed = true;
+        writer.note(format!("{}: loaded again", record.jail.mention()));
+    }
+    if !record.replaces.is_empty() {
+        let ended = states::to_end(&record, writer.firewall.labels_mappings());
+        writer.outcome.killed += writer.firewall.kill_states(&ended)?;
+        writer.store.settle(&mut record)?;
+    }
+    writer.outcome.redirects.extend(record.redirects());
+    Ok(())
 }

@@ -4,53 +4,56 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Request;
-use super::transaction::Transaction;
+use super::facts::Facts;
+use super::survey::Survey;
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
 use crate::net::Family;
 use crate::publication::{self, Redirect};
 
-impl Transaction<'_> {
-    /// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps for other mappings, nor
-    /// anybody else.
-    pub(super) fn is_free(
-        &self,
-        request: &Request,
-        jid: Option<i32>,
-        redirects: &[Redirect],
-        made: &[Redirect],
-        kept: &[Redirect],
-    ) -> Result<bool> {
-        let places = self.facts.places()?;
-        let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
-        let (wanted, made) = (claims(redirects), claims(made));
-        let own: HashSet<Redirect> = wanted.iter().map(without_target).collect();
-        let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&without_target(r))));
-        if wanted.iter().any(|r| others().any(|other| conflict::overlap(r, other, places))) {
-            return Ok(false);
-        }
-        let own = request.jail.anchor();
-        let found = wanted.iter().try_for_each(|r| {
-            self.others.check(&own, jid, r, places)?;
-            self.check_host(r, &mut |error| Err(error))
-        });
-        match found {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == Kind::Conflict => Ok(false),
-            Err(error) => Err(error),
-        }
+/// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps for other mappings, nor
+/// anybody else.
+pub(super) fn is_free(
+    survey: &Survey<'_>,
+    request: &Request,
+    jid: Option<i32>,
+    redirects: &[Redirect],
+    made: &[Redirect],
+    kept: &[Redirect],
+) -> Result<bool> {
+    let places = survey.facts.places()?;
+    let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
+    let (wanted, made) = (claims(redirects), claims(made));
+    let own: HashSet<Redirect> = wanted.iter().map(without_target).collect();
+    let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&without_target(r))));
+    if wanted.iter().any(|r| others().any(|other| conflict::overlap(r, other, places))) {
+        return Ok(false);
     }
+    let own = request.jail.anchor();
+    let found = wanted.iter().try_for_each(|r| {
+        survey.others.check(&own, jid, r, places)?;
+        held_by_host(&survey.facts, r, &mut |error| Err(error))
+    });
+    match found {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == Kind::Conflict => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
-    /// Sockets of the host, the admin's rules and other tools' rules; `yielding` decides what a conflict means.
-    pub(super) fn check_host(&self, redirect: &Redirect, yielding: &mut dyn FnMut(Error) -> Result<()>) -> Result<()> {
-        for listener in self.facts.listeners()?.iter().filter(|l| redirect.host.contains(l.port)) {
-            conflict::with_listener(redirect, listener, self.facts.places()?).or_else(&mut *yielding)?;
-        }
-        for foreign in self.facts.foreign()? {
-            conflict::with_foreign(redirect, foreign, self.facts.places()?).or_else(&mut *yielding)?;
-        }
-        Ok(())
+/// Refuses what a socket of the host, a rule of the admin's or another tool's rule has; `yielding` decides what a conflict means.
+pub(super) fn held_by_host(
+    facts: &Facts<'_>,
+    redirect: &Redirect,
+    yielding: &mut dyn FnMut(Error) -> Result<()>,
+) -> Result<()> {
+    for listener in facts.listeners()?.iter().filter(|l| redirect.host.contains(l.port)) {
+        conflict::with_listener(redirect, listener, facts.places()?).or_else(&mut *yielding)?;
     }
+    for foreign in facts.foreign()? {
+        conflict::with_foreign(redirect, foreign, facts.places()?).or_else(&mut *yielding)?;
+    }
+    Ok(())
 }
 
 /// A redirect as its mapping says it: whichever address the jail has.

@@ -1,19 +1,20 @@
 //! Waits until a jail has an address that can be published: DHCP, SLAAC, a manager that sets it while its hooks run.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::addresses::reported;
 use super::{Observer, Request};
+use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 use crate::host::{Host, Jail, Watch};
 use crate::publication::Targets;
 
 /// How often the host is asked, and how it sleeps in between.
 struct Pace<'a> {
-    /// Where nothing tells of a change: that a jail is made, and that jail_set(2) gives an address to a jail on the host's network
-    /// stack, no routing socket says. Asking is two system calls for such a jail.
+    /// If nothing reports a change: no routing socket reports that a jail is made, or that jail_set(2) gives an address to a jail on
+    /// the host's network stack. Asking is two system calls for such a jail.
     poll: Duration,
-    /// The longest time between two questions where the system tells of changes: it may have missed to. It is also how long a
+    /// The longest time between two questions if the system reports changes: it may have missed one. It is also how long a
     /// jail that has gone meanwhile stays a dying one for the sake of the socket.
     longest: Duration,
     /// From a change to the question: an address, its routes and the flags of its interface come together, and a network that
@@ -29,7 +30,7 @@ const PACE: Pace<'_> = Pace {
     sleep: &std::thread::sleep,
 };
 
-/// Comes back when the jail has an address, at once where one is given or no waiting was asked for.
+/// Comes back when the jail has an address, at once if one is given or no waiting was asked for.
 ///
 /// # Errors
 ///
@@ -37,7 +38,7 @@ const PACE: Pace<'_> = Pace {
 pub(super) fn for_address(
     host: &dyn Host,
     request: &Request,
-    deadline: Instant,
+    deadline: Deadline,
     observer: &dyn Observer,
 ) -> Result<()> {
     at_pace(host, request, deadline, observer, &PACE)
@@ -46,16 +47,15 @@ pub(super) fn for_address(
 fn at_pace(
     host: &dyn Host,
     request: &Request,
-    deadline: Instant,
+    deadline: Deadline,
     observer: &dyn Observer,
     pace: &Pace<'_>,
 ) -> Result<()> {
     if request.wait.is_zero() || !request.addresses.is_empty() {
         return Ok(());
     }
-    let start = Instant::now();
-    let end = start.checked_add(request.wait).unwrap_or(deadline).min(deadline);
-    let left = || end.saturating_duration_since(Instant::now());
+    let end = deadline.sooner(request.wait);
+    let whole = end.remaining();
     let mut watched: Option<Watched> = None;
     loop {
         let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
@@ -64,24 +64,23 @@ fn at_pace(
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument | Kind::Busy) => error,
             other => return other,
         };
-        if left().is_zero() {
-            let waited = (end - start).as_secs_f64();
-            return Err(error.and(format_args!("waited {waited:.0} s for it")));
+        if end.passed() {
+            return Err(error.and(format_args!("waited {:.0} s for it", whole.as_secs_f64())));
         }
         observer.detail(&format!("waiting: {error}"));
         // the socket of a jail that has gone must go, too
         watched = watched.filter(|watched| jail.as_ref().is_some_and(|jail| jail.jid == watched.jid));
         match (&mut watched, jail.filter(|jail| jail.vnet)) {
             (None, Some(jail)) => {
-                let mut new = Watched::new(host, &jail, left(), observer, pace);
+                let mut new = Watched::new(host, &jail, end.remaining(), observer, pace);
                 // it does not tell what came before it was there, so that the next question comes at once
                 if new.watch.is_none() {
-                    new.wait(left(), observer, pace);
+                    new.wait(end.remaining(), observer, pace);
                 }
                 watched = Some(new);
             }
-            (Some(watched), _) => watched.wait(left(), observer, pace),
-            (None, None) => (pace.sleep)(left().min(pace.poll)),
+            (Some(watched), _) => watched.wait(end.remaining(), observer, pace),
+            (None, None) => (pace.sleep)(end.remaining().min(pace.poll)),
         }
     }
 }
@@ -89,7 +88,7 @@ fn at_pace(
 /// A jail whose network is looked at.
 struct Watched {
     jid: i32,
-    /// `None` where the system does not tell, or has ceased to.
+    /// `None` if the system does not report changes, or not any more.
     watch: Option<Watch>,
     interval: Duration,
 }
@@ -177,7 +176,7 @@ mod tests {
             let pace = Pace { poll, longest: LONG, settle: SETTLE, sleep: &|time| slept.borrow_mut().push(time) };
             let mut request = Request::new("web".parse().unwrap(), "8080:80".parse().unwrap());
             request.wait = LONG;
-            at_pace(self, &request, Instant::now() + LONG, &Unobserved, &pace).unwrap();
+            at_pace(self, &request, Deadline::after(LONG), &Unobserved, &pace).unwrap();
             slept.into_inner()
         }
     }
@@ -259,7 +258,7 @@ mod tests {
         assert_eq!(host.wait(LONG), vec![SETTLE; 48]);
     }
 
-    /// A change that was not told is found, and ever more slowly asked for.
+    /// A change that was not reported is found, though the question comes ever more slowly.
     #[test]
     fn a_watch_that_tells_nothing() {
         let host = Late::new(6, 1, |_, _| {});
@@ -321,15 +320,15 @@ mod tests {
     fn what_no_waiting_changes_and_the_end() {
         let mut request = Request::new("web".parse().unwrap(), "8080:80".parse().unwrap());
         let host = Late::new(usize::MAX, 1, |_, _| {});
-        for_address(&host, &request, Instant::now(), &Unobserved).unwrap();
+        for_address(&host, &request, Deadline::after(Duration::ZERO), &Unobserved).unwrap();
         assert_eq!(host.asked.get(), 0);
         request.wait = Duration::from_millis(1);
-        let error = for_address(&host, &request, Instant::now() + LONG, &Unobserved).unwrap_err();
+        let error = for_address(&host, &request, Deadline::after(LONG), &Unobserved).unwrap_err();
         assert!(error.kind() == Kind::Unavailable && error.message().ends_with("waited 0 s for it"), "{error}");
         request.wait = LONG;
         host.host.borrow_mut().jails[0].vnet = false;
         host.host.borrow_mut().jails[0].inherits.inet = true;
-        let error: Error = for_address(&host, &request, Instant::now() + LONG, &Unobserved).unwrap_err();
+        let error: Error = for_address(&host, &request, Deadline::after(LONG), &Unobserved).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
     }
 }

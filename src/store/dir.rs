@@ -14,7 +14,7 @@ const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const MOST_LINKS: usize = 40;
 
-/// `dir` as it is used, made where it is missing.
+/// `dir` as it is used, made if it is missing.
 pub(super) fn own(dir: &Path) -> Result<PathBuf> {
     let shown = dir.display();
     if !dir.is_absolute() {

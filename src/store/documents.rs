@@ -3,9 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::{Lock, Store, dir, file_name};
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::files::{names_in, read_file, replace_file};
 use crate::name::Anchor;
@@ -23,7 +23,7 @@ pub struct Documents {
 impl Store {
     /// The documents of a folder, which is made if it is missing. Waits for the folder's lock until `deadline`, then fails with
     /// [`Kind::Busy`](crate::error::Kind::Busy). This lock is taken before the store's own, never after it.
-    pub fn documents(&self, folder: &str, deadline: Instant) -> Result<Documents> {
+    pub fn documents(&self, folder: &str, deadline: Deadline) -> Result<Documents> {
         let dir = dir::own(&self.dir.join(folder))?;
         Ok(Documents { _lock: Lock::take(&dir, deadline)?, dir })
     }
@@ -80,19 +80,19 @@ mod tests {
     fn a_folder_has_a_lock_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let documents = store.documents("cni", Instant::now()).unwrap();
-        assert_eq!(store.documents("cni", Instant::now()).unwrap_err().kind(), Kind::Busy);
-        drop(store.lock(Instant::now()).unwrap());
-        drop(store.documents("other", Instant::now()).unwrap());
+        let documents = store.documents("cni", Deadline::after(std::time::Duration::ZERO)).unwrap();
+        assert_eq!(store.documents("cni", Deadline::after(std::time::Duration::ZERO)).unwrap_err().kind(), Kind::Busy);
+        drop(store.lock(Deadline::after(std::time::Duration::ZERO)).unwrap());
+        drop(store.documents("other", Deadline::after(std::time::Duration::ZERO)).unwrap());
         drop(documents);
-        drop(store.documents("cni", Instant::now()).unwrap());
+        drop(store.documents("cni", Deadline::after(std::time::Duration::ZERO)).unwrap());
     }
 
     #[test]
     fn documents_are_by_anchor_and_nothing_else_is_one() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let documents = store.documents("cni", Instant::now()).unwrap();
+        let documents = store.documents("cni", Deadline::after(std::time::Duration::ZERO)).unwrap();
         let anchor = |name: &str| name.parse::<JailName>().unwrap().anchor();
         for name in ["web", "db"] {
             documents.put(&anchor(name), name.as_bytes()).unwrap();

@@ -22,7 +22,7 @@ pub struct Claim {
 }
 
 impl Store {
-    /// Drops what leads to the record `gone` and not to `kept`, of the same jail. An entry that stays behind costs a look
+    /// Drops what leads to the record `gone` and not to `kept`, of the same jail. An entry that stays costs a look
     /// at a record, no more, so failures are not reported.
     pub fn release(&self, _lock: &Lock, gone: &Record, kept: Option<&Record>) {
         let kept = kept.map(entries).unwrap_or_default();
@@ -68,7 +68,7 @@ impl Store {
                 _ = fs::remove_file(jails.join(name));
             }
         }
-        // the entries that an anchor's record explains; `None` where all of them stay
+        // the entries that an anchor's record explains; `None` if all of them stay
         let mut explained = |anchor: &Anchor| match self.get(anchor) {
             Ok(Some(record)) if record.boot == boot => Some(entries(&record)),
             Ok(old) => {

@@ -5,11 +5,12 @@ use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::Store;
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 
@@ -19,7 +20,7 @@ const MOST: u64 = 400;
 /// The lock of a state directory: flock(2). Dropping it, or the end of the process, releases it.
 ///
 /// A child that the host forks meanwhile has the descriptor as well, and the lock belongs to what both refer to. So it is
-/// released by name, not by the last close; and where the kernel can, a fork leaves the descriptor out, so that the lock of a
+/// released by name, not by the last close; and if the kernel can, a fork leaves the descriptor out, so that the lock of a
 /// host that was killed does not live on in the host's children.
 #[derive(Debug)]
 #[must_use = "the lock is held as long as this value lives"]
@@ -43,14 +44,14 @@ impl AsFd for Lock {
 
 impl Store {
     /// Takes the host-wide lock. Waits until `deadline`, then fails with [`Kind::Busy`] and says who has it.
-    pub fn lock(&self, deadline: Instant) -> Result<Lock> {
+    pub fn lock(&self, deadline: Deadline) -> Result<Lock> {
         Lock::take(&self.dir, deadline)
     }
 }
 
 impl Lock {
     /// The lock of a directory.
-    pub(super) fn take(dir: &Path, deadline: Instant) -> Result<Lock> {
+    pub(super) fn take(dir: &Path, deadline: Deadline) -> Result<Lock> {
         let path = dir.join("lock");
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
@@ -87,7 +88,7 @@ impl Lock {
         self.text().lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
     }
 
-    /// What stands in it; nothing where that cannot be read.
+    /// What stands in it; nothing if that cannot be read.
     fn text(&self) -> String {
         let mut text = String::new();
         _ = (&self.file).rewind().and_then(|()| Read::by_ref(&mut &self.file).take(MOST).read_to_string(&mut text));
@@ -120,7 +121,7 @@ fn close_on_fork(file: &File) {
 fn close_on_fork(_: &File) {}
 
 /// Locks the file, or fails at the deadline.
-fn wait(file: &mut File, path: &Path, deadline: Instant) -> Result<()> {
+fn wait(file: &mut File, path: &Path, deadline: Deadline) -> Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
         match file.try_lock() {
@@ -129,7 +130,7 @@ fn wait(file: &mut File, path: &Path, deadline: Instant) -> Result<()> {
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(e)) => return Err(Error::io(format_args!("lock {}", path.display()), &e)),
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.remaining();
         if left.is_zero() {
             let mut holder = String::new();
             // the text is only for the message; an unreadable one says nothing
@@ -163,11 +164,16 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
+    use std::sync::Barrier;
 
     use super::*;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
+    }
+
+    fn now() -> Deadline {
+        Deadline::after(Duration::ZERO)
     }
 
     /// A shorter text leaves nothing of a longer one.
@@ -202,30 +208,36 @@ mod tests {
         assert!(lock.file.as_raw_fd() > 2);
         // what a forked child has
         let copy = lock.file.try_clone().unwrap();
-        let error = store.lock(Instant::now()).unwrap_err();
+        let error = store.lock(now()).unwrap_err();
         assert_eq!(error.kind(), Kind::Busy);
         assert!(error.message().contains(&format!("process {}", std::process::id())), "{error}");
         drop(lock);
-        drop(store.lock(Instant::now()).unwrap());
+        drop(store.lock(now()).unwrap());
         drop(copy);
     }
 
     /// Whoever waits for a lock file that is removed meanwhile would have a lock that nobody else sees.
     #[test]
-    fn a_lock_file_that_was_removed_is_no_lock() {
+    fn a_lock_file_that_was_removed_is_not_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let path = dir.path().join("lock");
-        let first = store.lock(soon()).unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| store.lock(soon()).unwrap());
-            // open() of the waiting one comes first, or after: both must end with the file that is there
-            std::thread::sleep(Duration::from_millis(20));
-            std::fs::remove_file(&path).unwrap();
-            drop(first);
-            let second = waiting.join().unwrap();
-            assert!(is_at(&second.file, &path).unwrap());
-            assert_eq!(store.lock(Instant::now()).unwrap_err().kind(), Kind::Busy);
-        });
+        // open() of the waiting one comes before the removal or after it: both must end with the file that is there
+        for _ in 0..50 {
+            let first = store.lock(soon()).unwrap();
+            let begun = Barrier::new(2);
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| {
+                    begun.wait();
+                    store.lock(soon()).unwrap()
+                });
+                begun.wait();
+                std::fs::remove_file(&path).unwrap();
+                drop(first);
+                let second = waiting.join().unwrap();
+                assert!(is_at(&second.file, &path).unwrap());
+                assert_eq!(store.lock(now()).unwrap_err().kind(), Kind::Busy);
+            });
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use serde::Deserialize;
 
 use super::{JAILS, Record, Store, file_name};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Cause, Error, Kind, Result};
 use crate::files::{Folder, read_file};
 use crate::name::Anchor;
 
@@ -22,9 +22,9 @@ pub struct Records<'a> {
 }
 
 impl Store {
-    /// The record of an anchor; `None` where there is none. A file that is no record of this anchor is an error of
-    /// [`Kind::System`] without errno; see [`Store::move_damaged`]. A record of a version that this code does not know is one
-    /// of [`Kind::Unsupported`].
+    /// The record of an anchor; `None` if there is none. A file that is not a record of this anchor is an error of
+    /// [`Kind::System`] because of [`Cause::DamagedRecord`]; see [`Store::move_damaged`]. A record of a version that this code does
+    /// not know is one of [`Kind::Unsupported`].
     pub fn get(&self, anchor: &Anchor) -> Result<Option<Record>> {
         match read_file(&self.record_path(anchor), MAX_RECORD) {
             Ok(None) => Ok(None),
@@ -48,14 +48,14 @@ impl Store {
     /// What a file says, if it is this anchor's record.
     fn record(&self, anchor: &Anchor, bytes: &[u8]) -> Result<Record> {
         if bytes.len() > MAX_RECORD {
-            return Err(self.no_record(anchor, "it is too large"));
+            return Err(self.not_a_record(anchor, "it is too large"));
         }
-        let text = str::from_utf8(bytes).map_err(|error| self.no_record(anchor, error))?;
+        let text = str::from_utf8(bytes).map_err(|error| self.not_a_record(anchor, error))?;
         let read: serde_json::Result<Record> = serde_json::from_str(text);
         // a record of another version may have any form but for that
         let version = match &read {
             Ok(record) => record.version,
-            Err(error) => serde_json::from_str::<Form>(text).map_err(|_| self.no_record(anchor, error))?.version,
+            Err(error) => serde_json::from_str::<Form>(text).map_err(|_| self.not_a_record(anchor, error))?.version,
         };
         if version != Record::VERSION {
             // not damaged: another kport can read it, and its rules are in pf
@@ -69,23 +69,24 @@ impl Store {
                 ),
             ));
         }
-        let record = read.map_err(|error| self.no_record(anchor, error))?;
+        let record = read.map_err(|error| self.not_a_record(anchor, error))?;
         if !anchor.is_of(&record.jail) || record.possible().any(|p| p.jail != record.jail) {
-            return Err(self.no_record(anchor, format_args!("it is of {}", record.jail.mention())));
+            return Err(self.not_a_record(anchor, format_args!("it is of {}", record.jail.mention())));
         }
         Ok(record)
     }
 
-    fn no_record(&self, anchor: &Anchor, why: impl Display) -> Error {
+    fn not_a_record(&self, anchor: &Anchor, why: impl Display) -> Error {
         let path = self.record_path(anchor);
-        Error::new(Kind::System, format!("{} is not a record of kport's: {why}", path.display()))
+        let what = format!("{} is not a record of kport's: {why}", path.display());
+        Error::new(Kind::System, what).because(Cause::DamagedRecord)
     }
 
     fn unreadable(&self, anchor: &Anchor, error: &io::Error) -> Error {
         match error.raw_os_error() {
             // EMLINK on FreeBSD, ELOOP elsewhere
-            Some(libc::ELOOP | libc::EMLINK) => self.no_record(anchor, "it is a symbolic link"),
-            Some(libc::EISDIR | libc::EAGAIN) => self.no_record(anchor, "it is not a file"),
+            Some(libc::ELOOP | libc::EMLINK) => self.not_a_record(anchor, "it is a symbolic link"),
+            Some(libc::EISDIR | libc::EAGAIN) => self.not_a_record(anchor, "it is not a file"),
             _ => Error::io(format_args!("read {}", self.record_path(anchor).display()), error),
         }
     }

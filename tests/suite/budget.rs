@@ -3,8 +3,9 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::pf::native::{Memory, Native};
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Liveness, Outcome, Publisher, Unobserved};
@@ -13,8 +14,8 @@ use crate::support::fake_kernel::{Fake, RULE, State, blank};
 use crate::support::rig::{Rig, request};
 use crate::support::standin;
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
 }
 
 /// A host with a kernel.

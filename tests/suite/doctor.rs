@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::rig::{Rig, request};
 use crate::support::standin::{self, Fault};
+use kport::deadline::Deadline;
 use kport::doctor::{self, Finding, IDS, Level, ManagerFiles};
 use kport::name::Anchor;
 use kport::net::Family;
@@ -54,7 +55,7 @@ impl Patient {
 
     fn firewall(&self) -> Box<dyn Firewall> {
         if self.by_pfctl {
-            Box::new(Pfctl::new(&self.program, Instant::now() + Duration::from_secs(60)))
+            Box::new(Pfctl::new(&self.program, Deadline::after(Duration::from_secs(60))))
         } else {
             Box::new(Sim::new(self.rig.path()))
         }
@@ -265,7 +266,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 let store = Store::open(&p.state).unwrap();
                 let mut record = store.get(&Anchor::from_child("web").unwrap()).unwrap().unwrap();
                 record.replaces = record.publications.clone();
-                store.put(&store.lock(Instant::now() + Duration::from_secs(60)).unwrap(), &record).unwrap();
+                store.put(&store.lock(Deadline::after(Duration::from_secs(60))).unwrap(), &record).unwrap();
             }),
         ),
         (

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::doctor::{self, Level};
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
@@ -34,13 +35,14 @@ use kport::trace::{Party, Release, World};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::support::fake_kernel::{Fake, POOL_ADDR, RULE, State, Stored, blank, text_at, u32_at};
+use crate::support::offsets as at;
 
 const FILTER: i32 = 1;
 const NAT: i32 = 2;
 const RDR: i32 = 4;
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(5)
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(5))
 }
 
 fn native(fake: &Fake) -> Native<&Fake> {
@@ -160,7 +162,7 @@ fn expanded(rule: &Rule) -> Vec<String> {
 /// A rule of the kernel's as pf.conf(5) text, read from the bytes by the offsets that were printed on FreeBSD.
 fn shown(stored: &Stored) -> String {
     let rule = &stored.bytes[RULE..];
-    let v6 = match rule[913] {
+    let v6 = match rule[at::AF] {
         2 => false,
         28 => true,
         other => panic!("family {other}"),
@@ -172,86 +174,97 @@ fn shown(stored: &Stored) -> String {
         assert_eq!(bytes[4..], [0; 12]);
         <[u8; 4]>::try_from(&bytes[..4]).unwrap().into()
     };
-    let address = |wrap: &[u8]| match (wrap[40], wrap[41]) {
-        (0, 0) if wrap[16..32] == [0; 16] => {
+    let address = |wrap: &[u8]| match (wrap[at::TYPE], wrap[at::IFLAGS]) {
+        (0, 0) if wrap[at::MASK..][..16] == [0; 16] => {
             assert_eq!(wrap[..16], [0; 16]);
             "any".to_owned()
         }
-        (0, 0) if wrap[16..32] == [0xff; 16] => ip(&wrap[..16]).to_string(),
+        (0, 0) if wrap[at::MASK..][..16] == [0xff; 16] => ip(&wrap[..16]).to_string(),
         (0, 0) => {
-            let bits: u32 = wrap[16..32].iter().map(|byte| byte.count_ones()).sum();
+            let bits: u32 = wrap[at::MASK..][..16].iter().map(|byte| byte.count_ones()).sum();
             format!("{}/{bits}", ip(&wrap[..16]))
         }
-        (2, 0) if text_at(wrap, 0, 16) == "self" => "(self)".to_owned(),
-        (2, 0) => format!("(\"{}\")", text_at(wrap, 0, 16)),
-        (2, 1) => format!("(\"{}:network\")", text_at(wrap, 0, 16)),
-        (3, 0) => format!("<{}>", text_at(wrap, 0, 32)),
+        (2, 0) if text_at(wrap, at::ADDR, at::IFNAMSIZ) == "self" => "(self)".to_owned(),
+        (2, 0) => format!("(\"{}\")", text_at(wrap, at::ADDR, at::IFNAMSIZ)),
+        (2, 1) => format!("(\"{}:network\")", text_at(wrap, at::ADDR, at::IFNAMSIZ)),
+        (3, 0) => format!("<{}>", text_at(wrap, at::ADDR, at::TABLE_NAME_SIZE)),
         other => panic!("address {other:?}"),
     };
     let range = |first: u16, last: u16| if last == 0 { first.to_string() } else { format!("{first}:{last}") };
-    let network = |at: usize| u16::from_be_bytes([rule[at], rule[at + 1]]);
-    let host = |at: usize| u16::from_ne_bytes([rule[at], rule[at + 1]]);
-    let (flags, keep_state) = ((rule[917], rule[918]), rule[912]);
+    let network = |offset: usize| u16::from_be_bytes([rule[offset], rule[offset + 1]]);
+    let host = |offset: usize| u16::from_ne_bytes([rule[offset], rule[offset + 1]]);
+    let (flags, keep_state) = ((rule[at::FLAGS], rule[at::FLAGSET]), rule[at::KEEP_STATE]);
 
-    let ifname = text_at(rule, 240, 16);
+    let ifname = text_at(rule, at::IFNAME, at::IFNAMSIZ);
     let mut text = if ifname.is_empty() { String::new() } else { format!(" on \"{ifname}\"") };
-    let protocol = match rule[914] {
+    let protocol = match rule[at::PROTO] {
         6 => "tcp",
         17 => "udp",
         132 => "sctp",
         other => panic!("protocol {other}"),
     };
-    assert_eq!(rule[53], 0, "a source port");
-    assert!(matches!((rule[109], network(106)), (2, 0) | (9, 1..)), "port_op {}", rule[109]);
+    assert_eq!(rule[at::SRC + at::PORT_OP], 0, "a source port");
+    let (first, last) = (network(at::DST + at::PORT), network(at::DST + at::LAST_PORT));
+    let op = rule[at::DST + at::PORT_OP];
+    assert!(matches!((op, last), (2, 0) | (9, 1..)), "port_op {op}");
     text.push_str(&format!(
         " {} proto {protocol} from {} to {} port {}",
         if v6 { "inet6" } else { "inet" },
-        address(&rule[..48]),
-        address(&rule[56..104]),
-        range(network(104), network(106)),
+        address(&rule[at::SRC..][..at::WRAP]),
+        address(&rule[at::DST..][..at::WRAP]),
+        range(first, last),
     ));
     let pool: Vec<String> = stored
         .pool
         .iter()
         .map(|pooled| {
-            assert_eq!(pooled[18], rule[913], "the family of the redirect address");
-            address(&pooled[POOL_ADDR..POOL_ADDR + 48])
+            assert_eq!(pooled[at::POOLADDR_AF], rule[at::AF], "the family of the redirect address");
+            address(&pooled[POOL_ADDR..][..at::WRAP])
         })
         .collect();
-    let (tag, tagged, label) = (text_at(rule, 384, 64), text_at(rule, 448, 64), text_at(rule, 176, 64));
+    let tag = text_at(rule, at::TAGNAME, at::TAG_NAME_SIZE);
+    let tagged = text_at(rule, at::MATCH_TAGNAME, at::TAG_NAME_SIZE);
+    let label = text_at(rule, at::LABEL, at::LABEL_SIZE);
     let word = |tag: &str| if tag == "kport" { tag.to_owned() } else { format!("\"{tag}\"") };
-    match rule[904] {
+    match rule[at::ACTION] {
         4 => {
             assert_eq!((keep_state, flags), (0, (0, 0)));
-            assert_eq!((host(620), host(622), rule[624]), (50001, 65535, 4));
+            assert_eq!((host(at::PROXY_PORT), host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS]), (50001, 65535, 4));
             assert_eq!((tag.as_str(), tagged.as_str(), label.as_str()), ("", "", ""));
             format!("nat{text} -> {}", pool.join(" "))
         }
         8 => {
-            assert_eq!((keep_state, flags, rule[624]), (0, (0, 0), 0));
+            assert_eq!((keep_state, flags, rule[at::POOL_OPTS]), (0, (0, 0), 0));
             assert_eq!((tagged.as_str(), label.as_str()), ("", ""));
-            format!("rdr{text} tag {} -> {} port {}", word(&tag), pool.join(" "), range(host(620), host(622)))
+            format!(
+                "rdr{text} tag {} -> {} port {}",
+                word(&tag),
+                pool.join(" "),
+                range(host(at::PROXY_PORT), host(at::LAST_PROXY_PORT))
+            )
         }
         0 => {
             assert_eq!(keep_state, 1);
             assert_eq!(flags, if protocol == "tcp" { (0x02, 0x12) } else { (0, 0) });
-            assert_eq!((host(620), host(622), rule[624]), (0, 0, 0));
+            assert_eq!((host(at::PROXY_PORT), host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS]), (0, 0, 0));
             assert_eq!((tag.as_str(), pool.len()), ("", 0));
             let tagged = if tagged.is_empty() { tagged } else { format!(" tagged {}", word(&tagged)) };
-            let direction = ["", " in", " out"][usize::from(rule[905])];
-            let (log, quick) = (["", " log"][usize::from(rule[906])], ["", " quick"][usize::from(rule[908])]);
+            let direction = ["", " in", " out"][usize::from(rule[at::DIRECTION])];
+            let (log, quick) = (["", " log"][usize::from(rule[at::LOG])], ["", " quick"][usize::from(rule[at::QUICK])]);
             format!("pass{direction}{log}{quick}{text}{tagged} keep state{} label \"{label}\"", limits(rule))
         }
         other => panic!("action {other}"),
     }
 }
 
-/// What stands in the brackets behind `keep state`.
+/// What stands in the brackets after `keep state`.
 fn limits(rule: &[u8]) -> String {
-    let [max, max_src_states, max_src_conn, rate, seconds] = [784, 792, 796, 800, 804].map(|at| u32_at(rule, at));
+    let [max, max_src_states, max_src_conn, rate, seconds] =
+        [at::MAX_STATES, at::MAX_SRC_STATES, at::MAX_SRC_CONN, at::MAX_SRC_CONN_RATE, at::MAX_SRC_CONN_SECONDS]
+            .map(|offset| u32_at(rule, offset));
     let words = [
         (max != 0).then(|| format!("max {max}")),
-        (u32_at(rule, 900) & 0x40 != 0).then(|| "source-track rule".to_owned()),
+        (u32_at(rule, at::RULE_FLAG) & 0x40 != 0).then(|| "source-track rule".to_owned()),
         (max_src_states != 0).then(|| format!("max-src-states {max_src_states}")),
         (max_src_conn != 0).then(|| format!("max-src-conn {max_src_conn}")),
         (rate != 0).then(|| format!("max-src-conn-rate {rate}/{seconds}")),
@@ -294,8 +307,8 @@ fn requests_that_a_kernel_accepted_byte_for_byte() {
 /// A request with the tag of the recordings, which were made when every jail had the same.
 fn recorded_tag(request: &[u8]) -> Vec<u8> {
     let mut request = request.to_vec();
-    for at in [384, 448] {
-        let field = &mut request[RULE + at..][..64];
+    for name in [at::TAGNAME, at::MATCH_TAGNAME] {
+        let field = &mut request[RULE + name..][..at::TAG_NAME_SIZE];
         if field[0] != 0 {
             assert_eq!(&field[..10], b"kport:web\0");
             field.fill(0);
@@ -318,19 +331,19 @@ fn nvlists_that_a_kernel_accepted_byte_for_byte() {
 #[test]
 fn struct_and_nvlist_of_one_rule_agree() {
     let scalars = [
-        ("action", 904),
-        ("direction", 905),
-        ("log", 906),
-        ("quick", 908),
-        ("ifnot", 909),
-        ("match_tag_not", 910),
-        ("natpass", 911),
-        ("keep_state", 912),
-        ("af", 913),
-        ("proto", 914),
-        ("flags", 917),
-        ("flagset", 918),
-        ("prio", 928),
+        ("action", at::ACTION),
+        ("direction", at::DIRECTION),
+        ("log", at::LOG),
+        ("quick", at::QUICK),
+        ("ifnot", at::IFNOT),
+        ("match_tag_not", at::MATCH_TAG_NOT),
+        ("natpass", at::NATPASS),
+        ("keep_state", at::KEEP_STATE),
+        ("af", at::AF),
+        ("proto", at::PROTO),
+        ("flags", at::FLAGS),
+        ("flagset", at::FLAGSET),
+        ("prio", at::PRIO),
     ];
     let [rdr, pass, ..] = &web()[..] else { panic!() };
     for (rule, bytes) in
@@ -340,24 +353,33 @@ fn struct_and_nvlist_of_one_rule_agree() {
         let bytes_of = &recorded_tag(packed.as_bytes())[RULE..];
         let request = List::decode(bytes).unwrap();
         let list = request.list("rule").unwrap();
-        for (name, at) in scalars {
-            assert_eq!(list.number(name), Ok(u64::from(bytes_of[at])), "{name} of {rule}");
+        for (name, offset) in scalars {
+            assert_eq!(list.number(name), Ok(u64::from(bytes_of[offset])), "{name} of {rule}");
         }
-        for (name, at, size) in [("ifname", 240, 16), ("tagname", 384, 64), ("match_tagname", 448, 64)] {
-            assert_eq!(list.string(name), Ok(text_at(bytes_of, at, size).as_str()), "{name} of {rule}");
+        let names = [
+            ("ifname", at::IFNAME, at::IFNAMSIZ),
+            ("tagname", at::TAGNAME, at::TAG_NAME_SIZE),
+            ("match_tagname", at::MATCH_TAGNAME, at::TAG_NAME_SIZE),
+        ];
+        for (name, offset, size) in names {
+            assert_eq!(list.string(name), Ok(text_at(bytes_of, offset, size).as_str()), "{name} of {rule}");
         }
-        let native = |at: usize| u64::from(u16::from_ne_bytes([bytes_of[at], bytes_of[at + 1]]));
-        for (name, at) in [("src", 0), ("dst", 56)] {
+        let native = |offset: usize| u64::from(u16::from_ne_bytes([bytes_of[offset], bytes_of[offset + 1]]));
+        for (name, offset) in [("src", at::SRC), ("dst", at::DST)] {
+            let bytes_of = &bytes_of[offset..];
             let side = list.list(name).unwrap();
             let wrap = side.list("addr").unwrap();
-            assert_eq!(wrap.number("type"), Ok(u64::from(bytes_of[at + 40])));
-            assert_eq!(wrap.list("addr").unwrap().binary("addr"), Ok(&bytes_of[at..at + 16]));
-            assert_eq!(wrap.list("mask").unwrap().binary("addr"), Ok(&bytes_of[at + 16..at + 32]));
-            assert_eq!(side.numbers("port"), Ok([native(at + 48), native(at + 50)].as_slice()));
-            assert_eq!(side.number("port_op"), Ok(u64::from(bytes_of[at + 53])));
+            assert_eq!(wrap.number("type"), Ok(u64::from(bytes_of[at::TYPE])));
+            assert_eq!(wrap.list("addr").unwrap().binary("addr"), Ok(&bytes_of[at::ADDR..][..16]));
+            assert_eq!(wrap.list("mask").unwrap().binary("addr"), Ok(&bytes_of[at::MASK..][..16]));
+            assert_eq!(
+                side.numbers("port"),
+                Ok([native(offset + at::PORT), native(offset + at::LAST_PORT)].as_slice())
+            );
+            assert_eq!(side.number("port_op"), Ok(u64::from(bytes_of[at::PORT_OP])));
         }
         let pool = list.list("rpool").unwrap();
-        assert_eq!(pool.numbers("proxy_port"), Ok([native(620), native(622)].as_slice()));
+        assert_eq!(pool.numbers("proxy_port"), Ok([native(at::PROXY_PORT), native(at::LAST_PROXY_PORT)].as_slice()));
     }
 }
 
@@ -445,18 +467,48 @@ fn limits_as_pfctl_sends_them() {
     let number = NonZeroU32::new;
     for (max, start, end) in [(1, 0, 0), (9, 0, 0), (10, 6, 12), (99, 54, 108), (1_000_000, 600_000, 1_200_000)] {
         let rule = pass(StateOptions { max: number(max), ..StateOptions::default() });
-        assert_eq!([768, 772, 776, 784, 900].map(|at| u32_at(&rule, at)), [start, end, 0, max, 0]);
+        assert_eq!(
+            [at::ADAPTIVE_START, at::ADAPTIVE_END, at::SRC_NODE, at::MAX_STATES, at::RULE_FLAG]
+                .map(|offset| u32_at(&rule, offset)),
+            [start, end, 0, max, 0]
+        );
     }
     // u_int32_t all the way: 429496729 * 12 wraps
     let rule = pass(StateOptions { max: number(u32::MAX), ..StateOptions::default() });
-    assert_eq!([768, 772].map(|at| u32_at(&rule, at)), [2_576_980_374, 858_993_452]);
+    assert_eq!(
+        [at::ADAPTIVE_START, at::ADAPTIVE_END].map(|offset| u32_at(&rule, offset)),
+        [2_576_980_374, 858_993_452]
+    );
     let rate = Rate::new(15, 5).ok();
     let rule = pass(StateOptions { max_src_conn_rate: rate, max_src_conn: number(7), ..StateOptions::default() });
-    assert_eq!([768, 776, 792, 796, 800, 804, 900].map(|at| u32_at(&rule, at)), [0, 5, 0, 7, 15, 5, 0x60]);
+    assert_eq!(
+        [
+            at::ADAPTIVE_START,
+            at::SRC_NODE,
+            at::MAX_SRC_STATES,
+            at::MAX_SRC_CONN,
+            at::MAX_SRC_CONN_RATE,
+            at::MAX_SRC_CONN_SECONDS,
+            at::RULE_FLAG
+        ]
+        .map(|offset| u32_at(&rule, offset)),
+        [0, 5, 0, 7, 15, 5, 0x60]
+    );
     let rule = pass(StateOptions { max_src_states: number(3), ..StateOptions::default() });
-    assert_eq!([776, 792, 796, 800, 804, 900].map(|at| u32_at(&rule, at)), [0, 3, 0, 0, 0, 0x60]);
+    assert_eq!(
+        [
+            at::SRC_NODE,
+            at::MAX_SRC_STATES,
+            at::MAX_SRC_CONN,
+            at::MAX_SRC_CONN_RATE,
+            at::MAX_SRC_CONN_SECONDS,
+            at::RULE_FLAG
+        ]
+        .map(|offset| u32_at(&rule, offset)),
+        [0, 3, 0, 0, 0, 0x60]
+    );
     // direction, log, quick
-    assert_eq!((rule[905], rule[906], rule[907], rule[908]), (1, 1, 0, 0));
+    assert_eq!((rule[at::DIRECTION], rule[at::LOG], rule[at::LOGIF], rule[at::QUICK]), (1, 1, 0, 0));
 }
 
 #[test]
@@ -468,7 +520,7 @@ fn the_longest_names_fit() {
     let anchor = jail.parse::<JailName>().unwrap().anchor();
     native(&fake).replace(&anchor, &rules).unwrap();
     assert_eq!(held(&fake, &anchor), rules.iter().flat_map(expanded).collect::<Vec<_>>());
-    let label = text_at(&fake.active(anchor.path(), FILTER)[0].bytes[RULE..], 176, 64);
+    let label = text_at(&fake.active(anchor.path(), FILTER)[0].bytes[RULE..], at::LABEL, at::LABEL_SIZE);
     let Rule::Pass { labels: [jail, _], .. } = &rules[1] else { panic!() };
     assert_eq!(label, jail.as_str());
 }
@@ -581,15 +633,15 @@ fn a_busy_pf_is_waited_for_until_the_deadline() {
     assert_eq!(held(&fake, &anchor("web")), web().iter().flat_map(expanded).collect::<Vec<_>>());
 
     fake.refuse("DIOCXCOMMIT", usize::MAX, libc::EBUSY);
-    let deadline = Instant::now() + Duration::from_millis(20);
+    let deadline = Deadline::after(Duration::from_millis(20));
     let error = Native::over(&fake, deadline).replace(&anchor("web"), &[]).unwrap_err();
-    assert!(Instant::now() >= deadline);
+    assert!(deadline.passed());
     assert_eq!((error.kind(), error.errno()), (Kind::Busy, Some(libc::EBUSY)));
     assert_eq!(held(&fake, &anchor("web")).len(), 5);
 
     // a deadline that is over still gives one try
     fake.heal();
-    Native::over(&fake, Instant::now()).replace(&anchor("web"), &[]).unwrap();
+    Native::over(&fake, Deadline::after(Duration::ZERO)).replace(&anchor("web"), &[]).unwrap();
     assert!(!fake.exists("kport/web"));
 }
 
@@ -862,8 +914,8 @@ fn redirects_of_others_are_found_wherever_they_are() {
     let plain = |rule: Rule| foreign(&rule, |_| {});
     fake.hold("", plain(rule("em0", Protocol::Tcp, "80")));
     // no rdr, icmp: nothing that could be in the way
-    fake.hold("", foreign(&rule("em0", Protocol::Tcp, "81"), |rule| rule[904] = 9));
-    fake.hold("", foreign(&rule("em0", Protocol::Tcp, "82"), |rule| rule[914] = 1));
+    fake.hold("", foreign(&rule("em0", Protocol::Tcp, "81"), |rule| rule[at::ACTION] = 9));
+    fake.hold("", foreign(&rule("em0", Protocol::Tcp, "82"), |rule| rule[at::PROTO] = 1));
     // called by name and by wildcard, nested; and a tool's anchor that nothing calls, or that is called for filter rules only
     fake.hold("", called("mine"));
     fake.hold("mine", plain(rule("192.0.2.1", Protocol::Udp, "53")));
@@ -877,20 +929,20 @@ fn redirects_of_others_are_found_wherever_they_are() {
     fake.hold("filters", plain(rule("em1", Protocol::Tcp, "10")));
     // rdr-to, of 15; and route-to, whose addresses 14 gives instead
     let pass = |tcp_port: &str, route| {
-        foreign(&rule("em0", Protocol::Tcp, tcp_port), |rule| (rule[904], rule[921]) = (0, route))
+        foreign(&rule("em0", Protocol::Tcp, tcp_port), |rule| (rule[at::ACTION], rule[at::RT]) = (0, route))
     };
     fake.hold("filters", pass("443", 0));
     fake.hold("filters", pass("444", 2));
     // an address that another machine has; a binat without an address would be a later release's
     let given = |place: &str| {
         let mut stored = foreign(&rule("em0", Protocol::Tcp, "80"), |rule| {
-            (rule[904], rule[914]) = (6, 0);
+            (rule[at::ACTION], rule[at::PROTO]) = (6, 0);
             // from 10.9.9.9 to any
-            rule[..112].fill(0);
-            rule[..4].copy_from_slice(&[10, 9, 9, 9]);
-            rule[16..32].fill(0xff);
+            rule[..at::DST_END].fill(0);
+            rule[at::SRC + at::ADDR..][..4].copy_from_slice(&[10, 9, 9, 9]);
+            rule[at::SRC + at::MASK..][..16].fill(0xff);
             // no port
-            rule[60 + 560..64 + 560].fill(0);
+            rule[at::PROXY_PORT..][..4].fill(0);
         });
         stored.pool = foreign(&published("x", vec![redirect("em0", Protocol::Tcp, "80", place, "80")])[0], |_| {}).pool;
         stored
@@ -986,20 +1038,20 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
     };
     // rdr pass all
     let all = place(|rule| {
-        rule[56..112].fill(0);
-        (rule[911], rule[913], rule[914]) = (1, 0, 0);
+        rule[at::DST..at::DST_END].fill(0);
+        (rule[at::NATPASS], rule[at::AF], rule[at::PROTO]) = (1, 0, 0);
     });
     assert_eq!((all.family, all.protocol, all.place, all.ports), (None, None, Place::Any, None));
     assert_eq!(all.text, "rdr pass all tag \"kport:x\" -> 10.9.9.9 port 80");
     // to ! 192.0.2.1
-    let not = place(|rule| rule[108] = 1);
+    let not = place(|rule| rule[at::DST + at::NEG] = 1);
     assert_eq!((not.family, not.place), (Some(Family::Inet), Place::Any));
     assert_eq!(not.text, "rdr inet proto tcp from any to ! 192.0.2.1 port = 80 tag \"kport:x\" -> 10.9.9.9 port 80");
     // on ! em0
     let elsewhere = place(|rule| {
-        rule[56..104].fill(0);
-        rule[240..243].copy_from_slice(b"em0");
-        rule[909] = 1;
+        rule[at::DST..][..at::WRAP].fill(0);
+        rule[at::IFNAME..][..3].copy_from_slice(b"em0");
+        rule[at::IFNOT] = 1;
     });
     assert_eq!(elsewhere.place, Place::Any);
     assert_eq!(
@@ -1008,10 +1060,10 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
     );
     // a network, without a family
     let network = place(|rule| {
-        rule[72..88].fill(0);
-        rule[72..75].fill(0xff);
-        rule[56 + 3] = 0;
-        rule[913] = 0;
+        rule[at::DST + at::MASK..][..16].fill(0);
+        rule[at::DST + at::MASK..][..3].fill(0xff);
+        rule[at::DST + at::ADDR + 3] = 0;
+        rule[at::AF] = 0;
     });
     assert_eq!((network.family, network.place), (None, Place::Any));
     assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80 tag \"kport:x\" -> 10.9.9.9 port 80");

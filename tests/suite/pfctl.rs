@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::standin::{BUSY, Fault};
+use kport::deadline::Deadline;
 use kport::error::Kind;
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
@@ -30,7 +31,7 @@ fn pfctl(standin: &standin::Pfctl) -> Pfctl {
 }
 
 fn within(standin: &standin::Pfctl, time: Duration) -> Pfctl {
-    Pfctl::new(standin.program(), Instant::now() + time)
+    Pfctl::new(standin.program(), Deadline::after(time))
 }
 
 fn jail() -> JailName {
@@ -327,7 +328,7 @@ fn questions_that_fail() {
 #[test]
 fn no_program() {
     let dir = tempfile::tempdir().unwrap();
-    let deadline = Instant::now() + AMPLE;
+    let deadline = Deadline::after(AMPLE);
     let error = Pfctl::new(dir.path().join("pfctl"), deadline).status().unwrap_err();
     assert_eq!(error.kind(), Kind::Argument, "{error}");
     let error = Pfctl::new(dir.path(), deadline).status().unwrap_err();
@@ -685,7 +686,7 @@ fn a_host_without_standard_descriptors() {
                 standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"));
                 let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
                 assert_eq!(error.kind(), Kind::Permission, "{error}");
-                let missing = Pfctl::new("/no/such/program", Instant::now() + AMPLE).status().unwrap_err();
+                let missing = Pfctl::new("/no/such/program", Deadline::after(AMPLE)).status().unwrap_err();
                 assert_eq!(missing.kind(), Kind::Argument, "{missing}");
                 assert!(pfctl(&standin).status().unwrap().enabled);
                 pfctl(&standin).replace(&web(), &[]).unwrap();
@@ -740,7 +741,7 @@ fn nothing_is_left_behind() {
             pfctl(&standin).loaded(&web()).unwrap();
             assert_eq!(descriptors(), before, "{fault:?}");
         }
-        _ = Pfctl::new("/no/such/program", Instant::now() + AMPLE).status().unwrap_err();
+        _ = Pfctl::new("/no/such/program", Deadline::after(AMPLE)).status().unwrap_err();
         assert_eq!(descriptors(), before);
         // ECHILD: not one child, alive or dead
         let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG);

@@ -5,6 +5,7 @@ pub mod around;
 pub mod cc;
 pub mod fake_kernel;
 pub mod input;
+pub mod offsets;
 pub mod pfctl;
 pub mod rig;
 pub mod standin;

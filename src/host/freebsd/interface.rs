@@ -107,7 +107,7 @@ pub fn reachable(links: &[Link]) -> Vec<IpAddr> {
 mod tests {
     use ipnet::{Ipv4Net, Ipv6Net};
 
-    use super::super::tests::{IFCONFIG_A, IFLISTL};
+    use super::super::recordings::{IFCONFIG_A, IFLISTL};
     use super::*;
 
     /// name, up, addresses of each interface that ifconfig(8) printed

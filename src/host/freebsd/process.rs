@@ -98,8 +98,8 @@ fn arguments(answer: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recordings::UDP_PCBLIST;
     use super::super::socket::{XINPCB, XINPGEN, udp_sockets_at};
-    use super::super::tests::UDP_PCBLIST;
     use super::*;
     use crate::error::Kind;
 

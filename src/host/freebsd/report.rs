@@ -6,7 +6,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +15,7 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 
 /// The size of the head: `step` and `errno`, 32 bits each, and the 64-bit length of what follows.
@@ -54,7 +55,7 @@ const STOP_CHECK: Duration = Duration::from_millis(100);
 
 /// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it. [`Kind::Unavailable`] means that
 /// the child was killed, or that it `is_stopped`.
-pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<Answer> {
+pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Deadline, is_stopped: &dyn Fn() -> bool) -> Result<Answer> {
     let mut received = Vec::new();
     let mut passed = None;
     let mut chunk = [0; 16 * 1024];
@@ -93,9 +94,9 @@ pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Instant, is_stopped: 
 }
 
 /// Waits until there is something to read.
-fn wait(stream: BorrowedFd<'_>, deadline: Instant, is_stopped: &dyn Fn() -> bool) -> Result<()> {
+fn wait(stream: BorrowedFd<'_>, deadline: Deadline, is_stopped: &dyn Fn() -> bool) -> Result<()> {
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.remaining();
         if left == Duration::ZERO {
             return Err(Error::new(Kind::Busy, "the helper process did not report in time"));
         }
@@ -129,7 +130,7 @@ mod tests {
                     std::thread::yield_now();
                 }
             });
-            read(reader.as_fd(), most, Instant::now() + time, &|| false)
+            read(reader.as_fd(), most, Deadline::after(time), &|| false)
         })
     }
 
@@ -151,7 +152,7 @@ mod tests {
         let (mut here, there) = UnixStream::pair().unwrap();
         pass(writer.as_fd(), 5, there.as_fd()).unwrap();
         drop(there);
-        let answer = read(reader.as_fd(), 0, Instant::now() + LONG, &|| false);
+        let answer = read(reader.as_fd(), 0, Deadline::after(LONG), &|| false);
         let Ok(Answer::Done(bytes, Some(passed))) = answer else { panic!("{answer:?}") };
         assert!(bytes.is_empty());
         // it is the other end, and no program that this process runs inherits it
@@ -181,7 +182,7 @@ mod tests {
         let (reader, mut writer) = UnixStream::pair().unwrap();
         writer.write_all(&head(0, 0, 5)).unwrap();
         let until = |time, is_stopped: &dyn Fn() -> bool| {
-            read(reader.as_fd(), 5, Instant::now() + time, is_stopped).unwrap_err().kind()
+            read(reader.as_fd(), 5, Deadline::after(time), is_stopped).unwrap_err().kind()
         };
         assert_eq!(until(Duration::ZERO, &|| false), Kind::Busy);
         // root of the jail has stopped it

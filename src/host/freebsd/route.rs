@@ -69,7 +69,7 @@ pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NETSTAT_RN, ROUTE_INET, ROUTE_INET6};
+    use super::super::recordings::{NETSTAT_RN, ROUTE_INET, ROUTE_INET6};
     use super::*;
 
     /// The Netif column of the default route in the part of netstat(1) that starts with `heading`.

@@ -13,8 +13,8 @@ use crate::net::{Family, PerFamily, Protocol};
 #[cfg(target_os = "freebsd")]
 pub fn listeners() -> Result<Vec<Listener>> {
     let mut found = Vec::new();
-    type Read = fn(&[u8]) -> Result<Vec<Listener>>;
-    let lists: [(&str, Read); 3] = [
+    type Reading = fn(&[u8]) -> Result<Vec<Listener>>;
+    let lists: [(&str, Reading); 3] = [
         ("net.inet.tcp.pcblist", tcp_listeners),
         ("net.inet.udp.pcblist", udp_listeners),
         // exists when sctp(4) is loaded
@@ -212,8 +212,8 @@ fn read_sctp(buffer: &[u8]) -> Option<Vec<Listener>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recordings::{NETSTAT_AN, TCP_PCBLIST, UDP_PCBLIST};
     use super::super::rtsock::{AF_INET, AF_INET6};
-    use super::super::tests::{NETSTAT_AN, TCP_PCBLIST, UDP_PCBLIST};
     use super::*;
     use crate::error::Kind;
 

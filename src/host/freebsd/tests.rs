@@ -7,25 +7,14 @@ use proptest::prelude::*;
 
 use super::interface::{links, reachable};
 use super::jail;
+use super::recordings::{BOOTTIME, IFLISTL, ROUTE_INET, ROUTE_INET6, TCP_PCBLIST, UDP_PCBLIST};
 use super::route::default_route;
 use super::rtsock::{RTM_GET, RTM_IFINFO, RTM_NEWADDR, RTM_VERSION};
 use super::socket::{XINPCB, XINPGEN, XTCPCB, sctp_listeners, tcp_listeners, udp_listeners};
 use super::value::{integer, time_of_boot};
 use crate::net::Family;
 
-pub const ROUTE_INET: &[u8] = include_bytes!("../../../tests/host/route-inet.bin");
-pub const ROUTE_INET6: &[u8] = include_bytes!("../../../tests/host/route-inet6.bin");
-pub const IFLISTL: &[u8] = include_bytes!("../../../tests/host/iflistl.bin");
-pub const TCP_PCBLIST: &[u8] = include_bytes!("../../../tests/host/tcp-pcblist.bin");
-pub const UDP_PCBLIST: &[u8] = include_bytes!("../../../tests/host/udp-pcblist.bin");
-pub const BOOTTIME: &[u8] = include_bytes!("../../../tests/host/boottime.bin");
-
-pub const NETSTAT_RN: &str = include_str!("../../../tests/host/netstat-rn.txt");
-pub const NETSTAT_AN: &str = include_str!("../../../tests/host/netstat-an.txt");
-pub const IFCONFIG_A: &str = include_str!("../../../tests/host/ifconfig-a.txt");
-pub const JLS: &str = include_str!("../../../tests/host/jls.txt");
-
-/// Runs every parser on `buffer`: the results do not matter, only that there are results.
+/// Every parser on `buffer`: what they answer does not matter, only that they do.
 fn parse_all(buffer: &[u8]) {
     for family in Family::ALL {
         let _ = default_route(buffer, family);

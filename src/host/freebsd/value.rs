@@ -50,7 +50,7 @@ pub fn integer(name: &str, answer: &[u8]) -> Result<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::BOOTTIME;
+    use super::super::recordings::BOOTTIME;
     use super::*;
 
     #[test]

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libc::{c_int, c_uint, c_void, pid_t, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +31,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::interface::{LIST, links, reachable};
 use super::process;
 use super::report::{self, Answer, HEAD};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{Taken, above_stdio};
 use crate::host::{Jail, Watch};
@@ -67,7 +68,7 @@ pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
 
 /// The result of NET_RT_IFLISTL in `jail`.
 fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
-    let deadline = Instant::now() + within;
+    let deadline = Deadline::after(within);
     let who = format!("addresses of jail {}", quoted(&jail.name));
     let mut room = FIRST;
     loop {
@@ -89,7 +90,7 @@ fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
 /// but its interfaces return only when this is closed.
 pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
     let who = format!("routing socket of jail {}", quoted(&jail.name));
-    let answer = ask(jail.jid, Task::Socket, Instant::now() + within).map_err(|error| error.context(&who))?;
+    let answer = ask(jail.jid, Task::Socket, Deadline::after(within)).map_err(|error| error.context(&who))?;
     match answer {
         Answer::Done(_, Some(socket)) => Ok(Watch::new(socket)),
         Answer::Done(_, None) => {
@@ -111,9 +112,9 @@ fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     if error.kind() == Kind::Permission { error.and(hint) } else { error }
 }
 
-/// Runs one child.
-fn ask(jid: i32, task: Task, deadline: Instant) -> Result<Answer> {
-    // also for the descriptor of the child, and the one that it passes
+/// One child.
+fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
+    // also for the descriptor of the child, and what it passes
     let _taken = Taken::standard();
     let (reader, writer) = UnixStream::pair().map_err(|e| Error::io("socketpair", &e))?;
     let lift = |stream: UnixStream| above_stdio(|| Ok(stream)).map_err(|e| Error::io("socketpair", &e));
@@ -225,11 +226,11 @@ unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
     }
 }
 
-/// The result of a step: its number and errno, if it failed.
-type Step = std::result::Result<(), (c_uint, c_int)>;
+/// A step, with its errno if it failed.
+type StepResult = std::result::Result<(), (c_uint, c_int)>;
 
-fn step(number: c_uint, done: bool) -> Step {
-    // SAFETY: only this thread's errno is read.
+fn step(number: c_uint, done: bool) -> StepResult {
+    // SAFETY: no memory but this thread's errno.
     if done { Ok(()) } else { Err((number, unsafe { *libc::__error() })) }
 }
 
@@ -237,7 +238,7 @@ fn step(number: c_uint, done: bool) -> Step {
 ///
 /// # Safety
 /// As [`send`].
-unsafe fn enter(jid: i32, stream: c_int) -> Step {
+unsafe fn enter(jid: i32, stream: c_int) -> StepResult {
     // SAFETY: as in `send`.
     unsafe {
         step(0, libc::dup2(stream, 0) == 0)?;
@@ -249,8 +250,8 @@ unsafe fn enter(jid: i32, stream: c_int) -> Step {
     }
 }
 
-/// Opens a routing socket, which receives every message of its network stack, and passes it.
-fn pass_socket() -> Step {
+/// Opens a routing socket, which gets every message of its network stack, and passes it.
+fn pass_socket() -> StepResult {
     let errno = |errno: rustix::io::Errno| (OPEN_SOCKET, errno.raw_os_error());
     // lossless: 17
     let family = AddressFamily::from_raw(libc::PF_ROUTE as u16);

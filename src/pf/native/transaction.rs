@@ -6,13 +6,14 @@
 //! copy of its rulesets is touched, and the next DIOCXBEGIN throws away what was left in it (pf_begin_rules).
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use zerocopy::FromZeros;
 
 use super::encode::{self, Ruleset};
 use super::kernel::{Call, Failure, Kernel};
 use super::layout::*;
+use crate::deadline::Deadline;
 use crate::name::Anchor;
 use crate::rule::{Member, Rule};
 
@@ -113,18 +114,17 @@ pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<[(
 /// Does `attempt` again as long as pf is busy, until the deadline. The buffer for redirect addresses is one for the
 /// whole host, so any program that loads rules at the same time makes EBUSY of this one's next call: the pause is
 /// short, grows, and is another one for each process.
-pub fn retry_while_busy<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+pub fn retry_while_busy<T>(deadline: Deadline, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     const LONGEST_PAUSE: u64 = 50_000;
     let mut most = 500;
     loop {
         match attempt() {
             Err(failure) if failure.errno == libc::EBUSY => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
+                if deadline.passed() {
                     return Err(failure);
                 }
                 let pause = Duration::from_micros(fastrand::u64(most / 4..=most));
-                thread::sleep(pause.min(left));
+                thread::sleep(pause.min(deadline.remaining()));
                 most = (most * 2).min(LONGEST_PAUSE);
             }
             done => return done,

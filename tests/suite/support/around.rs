@@ -1,8 +1,8 @@
 //! The simulator, with hooks around its calls: to make them slow or fail, to count them, or to kill the process.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use kport::deadline::Deadline;
 use kport::error::Result;
 use kport::name::{Anchor, Table};
 use kport::pf::files::Sim;
@@ -13,7 +13,7 @@ use kport::rule::Rule;
 /// A call, with what tests check.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
-    SetDeadline(Instant),
+    SetDeadline(Deadline),
     Replace,
     Loaded(&'a Anchor),
     KillStates(&'a [States]),
@@ -55,7 +55,7 @@ impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
     fn redirects_packets(&self) -> bool {
         self.sim.redirects_packets()
     }
-    fn set_deadline(&self, deadline: Instant) {
+    fn set_deadline(&self, deadline: Deadline) {
         let set = |sim: &Sim| {
             sim.set_deadline(deadline);
             Ok(())

@@ -1,8 +1,9 @@
 //! What several tests use: a host, a state directory, and publishers with the simulator.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::error::Result;
 use kport::host::Fixed;
 use kport::pf::Firewall;
@@ -115,7 +116,7 @@ pub fn run<T>(
     observer: &dyn Observer,
     act: impl FnOnce(&Publisher<'_>) -> T,
 ) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Deadline::after(Duration::from_secs(60));
     act(&Publisher::new(host, firewall, Store::open(dir).unwrap(), deadline, observer))
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
-use super::super::tests::JLS;
+use super::super::recordings::JLS;
 use super::*;
 
 const NONE: PerFamily<bool> = PerFamily { inet: false, inet6: false };
@@ -43,7 +43,7 @@ fn a_jail_inherits_the_host_s_addresses() {
 
 /// A jail of jail_get(2): jid, name, parent, vnet, ip4, its IPv4 addresses.
 #[derive(Clone)]
-struct Played {
+struct Recorded {
     jid: i32,
     name: &'static [u8],
     parent: i32,
@@ -51,14 +51,14 @@ struct Played {
     addresses: Vec<[u8; 4]>,
 }
 
-impl Played {
-    fn new(jid: i32, name: &'static [u8]) -> Played {
-        Played { jid, name, parent: 0, vnet: 0, addresses: vec![] }
+impl Recorded {
+    fn new(jid: i32, name: &'static [u8]) -> Recorded {
+        Recorded { jid, name, parent: 0, vnet: 0, addresses: vec![] }
     }
 }
 
 /// kern_jail_get() of kern/kern_jail.c, as far as it matters here.
-fn kernel(jails: Vec<Played>) -> impl Fn(&mut Vec<Parameter>) -> Result<Option<i32>> {
+fn kernel(jails: Vec<Recorded>) -> impl Fn(&mut Vec<Parameter>) -> Result<Option<i32>> {
     move |parameters| {
         let (key, value) = parameters[0].clone();
         let number = || i32::from_ne_bytes(value.as_slice().try_into().unwrap());
@@ -93,10 +93,10 @@ const FEATURES: Features = Features { families: PerFamily { inet: true, inet6: f
 #[test]
 fn jails_in_jails() {
     let kernel = kernel(vec![
-        Played { vnet: JAIL_SYS_NEW, ..Played::new(1, b"web") },
-        Played { parent: 1, ..Played::new(2, b"web.in") },
-        Played { addresses: vec![[10, 9, 0, 2]], ..Played::new(5, b"flat") },
-        Played::new(6, b"hosty"),
+        Recorded { vnet: JAIL_SYS_NEW, ..Recorded::new(1, b"web") },
+        Recorded { parent: 1, ..Recorded::new(2, b"web.in") },
+        Recorded { addresses: vec![[10, 9, 0, 2]], ..Recorded::new(5, b"flat") },
+        Recorded::new(6, b"hosty"),
     ]);
     let found = all(&kernel, FEATURES).unwrap();
     assert_eq!(found.skipped, []);
@@ -120,10 +120,10 @@ fn jails_in_jails() {
 fn a_jail_that_cannot_be_read_does_not_hide_others() {
     let too_many = vec![[10, 0, 0, 1]; MOST_ADDRESSES + 1];
     let jails = kernel(vec![
-        Played::new(1, b"a"),
-        Played::new(2, b"a.\xff\x1b"),
-        Played { addresses: too_many, ..Played::new(3, b"many") },
-        Played::new(4, b"d"),
+        Recorded::new(1, b"a"),
+        Recorded::new(2, b"a.\xff\x1b"),
+        Recorded { addresses: too_many, ..Recorded::new(3, b"many") },
+        Recorded::new(4, b"d"),
     ]);
     let found = all(&jails, FEATURES).unwrap();
     assert_eq!(found.jails.iter().map(|jail| jail.jid).collect::<Vec<_>>(), [1, 4]);

@@ -1,10 +1,10 @@
 //! Whether the main ruleset lets the packets through.
 
 use super::evidence::Evidence;
-use super::{Finding, Found, all};
+use super::{Checked, Finding, all};
 use crate::readiness;
 
-pub(super) fn skip(evidence: &Evidence<'_>) -> Found {
+pub(super) fn skip(evidence: &Evidence<'_>) -> Checked {
     if evidence.main().is_none() {
         return Ok(None);
     }
@@ -12,7 +12,7 @@ pub(super) fn skip(evidence: &Evidence<'_>) -> Found {
     Ok(Some(problems.into_iter().map(Finding::from).collect()))
 }
 
-pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Found {
+pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Checked {
     if !evidence.main_is_readable() {
         return Ok(None);
     }
@@ -20,7 +20,7 @@ pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Found {
     Ok(Some(problems.into_iter().map(Finding::from).collect()))
 }
 
-pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Found {
+pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Checked {
     let (Ok(status), Ok(_)) = (&evidence.status, &evidence.rulesets) else { return Ok(None) };
     let past = skip(evidence)?.is_some_and(|found| !found.is_empty());
     if !status.enabled || !status.rdr_anchor || !status.anchor || past {

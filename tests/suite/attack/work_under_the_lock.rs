@@ -1,8 +1,9 @@
-//! C18: cost under the lock.
+//! What is done under the lock is bounded.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::error::{Kind, Result};
 use kport::name::Anchor;
 use kport::pf::Firewall;
@@ -40,13 +41,13 @@ fn another_jails_record_is_looked_at_once() {
 /// Uses up the time at a phase.
 struct Slow {
     at: Phase,
-    deadline: Instant,
+    deadline: Deadline,
 }
 
 impl Observer for Slow {
     fn phase(&self, phase: Phase) -> Result<()> {
         if phase == self.at {
-            std::thread::sleep(self.deadline.saturating_duration_since(Instant::now()));
+            std::thread::sleep(self.deadline.remaining());
         }
         Ok(())
     }
@@ -56,7 +57,7 @@ impl Observer for Slow {
 fn a_loop_ends_when_the_time_is_up() {
     let rig = Rig::new();
     for (at, spec) in [(Phase::Check, "8080:80"), (Phase::Resolve, "auto:80")] {
-        let deadline = Instant::now() + Duration::from_millis(200);
+        let deadline = Deadline::after(Duration::from_millis(200));
         let (sim, slow) = (rig.sim(), Slow { at, deadline });
         let publisher = Publisher::new(&rig.host, &sim, Store::open(rig.path()).unwrap(), deadline, &slow);
         let error = publisher.publish(&request("db", spec)).unwrap_err();
@@ -76,7 +77,7 @@ fn gc_and_restore_say_how_far_they_came() {
         }
     };
     let cut_short = |rig: &Rig, act: &dyn Fn(&Publisher<'_>) -> Result<Outcome>| {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Deadline::after(Duration::from_secs(1));
         let (sim, slow) = (rig.sim(), Slow { at: Phase::Load, deadline });
         act(&Publisher::new(&rig.host, &sim, Store::open(rig.path()).unwrap(), deadline, &slow)).unwrap_err()
     };
@@ -122,7 +123,8 @@ fn a_list_ends_when_the_time_is_up() {
     let rig = Rig::new();
     rig.publish(&request("web", "8080:80")).unwrap();
     let sim = rig.sim();
-    let publisher = Publisher::new(&rig.host, &sim, Store::open(rig.path()).unwrap(), Instant::now(), &Unobserved);
+    let publisher =
+        Publisher::new(&rig.host, &sim, Store::open(rig.path()).unwrap(), Deadline::after(Duration::ZERO), &Unobserved);
     let error = publisher.list(None).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy);
     assert!(error.message().starts_with("the time is up after 0 of 1 anchors"), "{error}");

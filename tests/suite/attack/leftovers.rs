@@ -1,4 +1,4 @@
-//! C19: claims of earlier boots, characters that are not printable, state directories, interfaces that are down.
+//! What earlier boots and killed runs left, a state directory behind a link, an interface that is down.
 //!
 //! Which directory may be the state directory is tested in src/store/dir.rs, what a terminal gets to see in tests/suite/cli.rs, which
 //! interfaces of a jail count in src/host/freebsd/interface.rs.

@@ -1,4 +1,4 @@
-//! A3: addresses that are not the host's, `*`, a setuid helper (which tests/suite/cli.rs tries).
+//! Addresses that are not the host's, and `*`.
 
 use kport::error::Kind;
 use kport::publisher::Request;

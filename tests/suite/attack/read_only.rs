@@ -1,7 +1,8 @@
-//! Read-only commands need no right to write.
+//! Commands that only read need no right to write.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::error::Kind;
 use kport::pf::native::{Native, probe};
 use kport::publisher::{Liveness, Unobserved};
@@ -14,7 +15,7 @@ use crate::support::rig::{Rig, request};
 fn native_lists_and_looks_where_it_may_change_nothing() {
     let fake = Fake::new();
     let rig = Rig::new();
-    let native = || Native::over(&fake, Instant::now() + Duration::from_secs(60));
+    let native = || Native::over(&fake, Deadline::after(Duration::from_secs(60)));
     rig.with(&native(), &Unobserved, |p| p.publish(&request("db", "8080:80"))).unwrap();
     for errno in [libc::EACCES, libc::EPERM] {
         fake.refuse_changes(Some(errno));

@@ -1,16 +1,17 @@
-//! C12: publish accepts what is dead without a word.
+//! A publication that nobody reaches from the start is noted.
 
 use std::fs;
 
 use crate::support::rig::{Rig, request, run};
 use crate::support::standin;
+use kport::deadline::Deadline;
 use kport::doctor::{self, Level};
 use kport::error::Kind;
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Request, Unobserved};
 use kport::store::Store;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CALLS: &str =
     "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\npass quick inet6 proto ipv6-icmp\nanchor \"kport/*\"\n";
@@ -104,7 +105,7 @@ fn by_pfctl() {
     let rig = Rig::new();
     let pf = standin::Pfctl::new();
     pf.put("", &reordered(&format!("block drop in quick on em0 all\n{CALLS}")));
-    let deadline = || Instant::now() + Duration::from_secs(60);
+    let deadline = || Deadline::after(Duration::from_secs(60));
     let publish = |request: &Request| {
         let firewall = Pfctl::new(pf.program(), deadline());
         run(rig.path(), &rig.host, &firewall, &Unobserved, |publisher| publisher.publish(request)).unwrap().notes

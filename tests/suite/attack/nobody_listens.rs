@@ -1,4 +1,4 @@
-//! C17: trace tells whether somebody listens.
+//! trace shows whether somebody listens.
 
 use kport::host::Listener;
 use kport::net::{Family, PerFamily, Protocol};

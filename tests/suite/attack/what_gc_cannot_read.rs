@@ -1,8 +1,11 @@
-//! B10: gc unpublishes running jails whose record it cannot read; a damaged directory that is full blocks unpublishing.
+//! gc and records or jails that it cannot read.
+//!
+//! What jail_get(2) says of jails whose names are not UTF-8 is read and tested in src/host/freebsd/jail.rs.
 
 use std::fs;
 
 use kport::error::Kind;
+use kport::host::SkippedJail;
 use kport::publisher::Unobserved;
 
 use crate::support::rig::{Rig, request};
@@ -70,4 +73,40 @@ fn a_full_directory_of_damaged_records() {
     assert!(rig.loaded().is_empty() && !rig.state("jails/web.json").exists());
     // the first ones are kept
     assert_eq!(fs::read_to_string(rig.state("damaged/web.1")).unwrap(), "1");
+}
+
+/// A jail in jail web has a name of root of web's choice.
+fn rig_with_an_odd_name() -> Rig {
+    let mut rig = Rig::new();
+    let why = r#"the name of jail 9, "web.\xff", is not UTF-8: rename it"#.to_owned();
+    rig.host.skipped_jails.push(SkippedJail { jid: 9, name: None, why });
+    rig
+}
+
+#[test]
+fn gc_goes_on_and_says_which_jail_it_left_alone() {
+    let mut rig = rig_with_an_odd_name();
+    rig.publish(&request("web", "8080:80")).unwrap();
+    rig.publish(&request("db", "5432")).unwrap();
+    rig.host.jails.retain(|jail| jail.name != "db");
+    let outcome = rig.with(&rig.sim(), &Unobserved, |publisher| publisher.gc()).unwrap();
+    assert_eq!(
+        outcome.notes,
+        [
+            r#"jail 9 was left alone: the name of jail 9, "web.\xff", is not UTF-8: rename it"#,
+            "jail \"db\" is gone: unpublished",
+        ]
+    );
+    assert_eq!(rig.list().len(), 1);
+}
+
+/// Whoever is published under the number of a jail that cannot be read is not taken to be gone.
+#[test]
+fn gc_keeps_what_may_belong_to_the_jail() {
+    let mut rig = rig_with_an_odd_name();
+    rig.publish(&request("web", "8080:80")).unwrap();
+    let web = rig.host.jails.remove(0);
+    rig.host.skipped_jails[0].jid = web.jid;
+    rig.with(&rig.sim(), &Unobserved, |publisher| publisher.gc()).unwrap();
+    assert_eq!(rig.list().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! C14: records without a jid, late unpublish, gc before the jail exists, --add after a restart, renamed jails.
+//! A jail is published before it is there, unpublished late, started again, or renamed.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! C13: overlaps that come later.
+//! Overlaps that come after both jails have published.
 
 use kport::doctor::{self, Level};
 use kport::error::Kind;

@@ -2,7 +2,7 @@
 
 use super::evidence::Evidence;
 use super::managers;
-use super::{Finding, Found, Level, all, found, problem, warning};
+use super::{Checked, Finding, Level, all, found, problem, warning};
 use crate::conflict;
 use crate::error::{Kind, Problem};
 use crate::host::Interfaces;
@@ -11,7 +11,7 @@ use crate::readiness::{self, RELOAD};
 use crate::rule::Rule;
 use crate::rules;
 
-pub(super) fn pf(evidence: &Evidence<'_>) -> Found {
+pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
     let Err(error) = &evidence.status else {
         let seen = match evidence.firewall.redirects_packets() {
             false => "the simulator plays pf: no packet is redirected".to_owned(),
@@ -32,7 +32,7 @@ pub(super) fn pf(evidence: &Evidence<'_>) -> Found {
     Ok(Some(vec![problem(error.message(), remedy)]))
 }
 
-pub(super) fn securelevel(evidence: &Evidence<'_>) -> Found {
+pub(super) fn securelevel(evidence: &Evidence<'_>) -> Checked {
     let level = evidence.host.sysctl("kern.securelevel")?.unwrap_or(-1);
     let problem = (level >= 3).then(|| Problem {
         seen: format!("kern.securelevel is {level}: nobody can change pf's rules until the next boot"),
@@ -41,12 +41,12 @@ pub(super) fn securelevel(evidence: &Evidence<'_>) -> Found {
     found(problem)
 }
 
-pub(super) fn enabled(evidence: &Evidence<'_>) -> Found {
+pub(super) fn enabled(evidence: &Evidence<'_>) -> Checked {
     let Ok(status) = &evidence.status else { return Ok(None) };
     found(readiness::disabled(status))
 }
 
-pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Found {
+pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Checked {
     let Ok(status) = &evidence.status else { return Ok(None) };
     // the README asks for all three, so that an option given later works
     let Some(problem) = readiness::uncalled(status, true) else { return Ok(Some(vec![])) };
@@ -60,7 +60,7 @@ pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Found {
     Ok(Some(all))
 }
 
-pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Found {
+pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
     if evidence.status.is_err() {
         return Ok(None);
     }
@@ -73,7 +73,7 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Found {
     Ok(Some(all(readiness::calls(&evidence.surroundings()?, evidence.publications())?)))
 }
 
-pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Found {
+pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
     if evidence.status.is_err() {
         return Ok(None);
     }
@@ -88,7 +88,7 @@ pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Found {
     Ok(Some(all))
 }
 
-pub(super) fn anchors_limit(evidence: &Evidence<'_>) -> Found {
+pub(super) fn anchors_limit(evidence: &Evidence<'_>) -> Checked {
     if evidence.status.is_err() {
         return Ok(None);
     }

@@ -1,11 +1,13 @@
-//! B6: the lock leaks into children that the host forks.
+//! A child that the host forks does not keep the lock.
 //!
-//! That dropping the lock releases it whoever else has its descriptor, and that a lock file that was removed is none, is tested
-//! beside it, in src/store/lock.rs.
+//! Dropping the lock releases it whoever else has its descriptor, and a lock file that was removed is not a lock: src/store/lock.rs
+//! tests that.
 
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use kport::deadline::Deadline;
 
 use crate::support::cc::{self, C99};
 use crate::support::standin::{self, Fault};
@@ -31,9 +33,9 @@ fn what_a_killed_helper_started_loads_nothing_after_a_later_unpublish() {
     };
     pf.faults("-f -", 1, 100, Fault::Slow(1500));
     let mut killed = kport(&["publish", "web", "-a", "10.0.0.2", "em0:8080:80"]).spawn().unwrap();
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Deadline::after(Duration::from_secs(60));
     while !pf.calls().iter().any(|call| call.contains("-f -")) {
-        assert!(Instant::now() < end && killed.try_wait().unwrap().is_none(), "pfctl was not run: {:?}", pf.calls());
+        assert!(!end.passed() && killed.try_wait().unwrap().is_none(), "pfctl was not run: {:?}", pf.calls());
         sleep(Duration::from_millis(5));
     }
     killed.kill().unwrap();

@@ -1,8 +1,9 @@
-//! B5: a publish that runs out of time after its load.
+//! A publish that runs out of time after its load.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::error::{Error, Kind};
 use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Liveness, Publisher, Request, Unobserved};
@@ -14,8 +15,8 @@ use crate::support::standin::{self, Fault};
 
 /// Publishes wide over what is there, with this much time, on a firewall whose clock stands at the deadline once it has loaded
 /// something: whoever gives it no more time gets none; with `for_ever` the way back fails, too. Says which deadline each load had.
-fn too_late(rig: &Rig, time: Duration, for_ever: bool) -> (Error, Instant, Vec<Instant>) {
-    let deadline = Instant::now() + time;
+fn too_late(rig: &Rig, time: Duration, for_ever: bool) -> (Error, Deadline, Vec<Deadline>) {
+    let deadline = Deadline::after(time);
     let now = Cell::new(deadline);
     let loads = RefCell::new(Vec::new());
     let around = |call: Call<'_>, moment| {
@@ -57,7 +58,7 @@ fn there_is_time_for_the_way_back() {
         let (error, deadline, loads) = too_late(&rig, Duration::from_secs(60), false);
         assert_eq!(error.kind(), Kind::Busy);
         // the load leaves time for what comes behind it, and the way back is not bound by it
-        assert!(loads[0] + Duration::from_secs(4) < deadline, "{loads:?}");
+        assert!(loads[0] < deadline.reserving(Duration::from_secs(4), 1), "{loads:?}");
         let again = (rig.loaded(), crate::support::rig::files(rig.path()));
         assert_eq!(again.0, held.0, "{error}");
         assert!(before.is_none() || again.1 == held.1);
@@ -72,7 +73,7 @@ fn a_way_back_has_a_grace_of_its_own() {
     let held = rig.loaded();
     // no time at all is left when the load is done
     let (_, deadline, loads) = too_late(&rig, Duration::from_millis(300), false);
-    assert!(loads[1] > deadline + Duration::from_secs(5), "{loads:?}");
+    assert!(loads[1].reserving(Duration::from_secs(5), 1) > deadline, "{loads:?}");
     assert_eq!(rig.loaded(), held);
 }
 
@@ -111,7 +112,7 @@ fn a_pfctl_that_hangs_behind_its_commit() {
         for before in [None, Some(narrow())] {
             let rig = Rig::new();
             let standin = standin::Pfctl::new();
-            let ample = || Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60));
+            let ample = || Pfctl::new(standin.program(), Deadline::after(Duration::from_secs(60)));
             if let Some(before) = &before {
                 rig.with(&ample(), &Unobserved, |p| p.publish(before)).unwrap();
             }
@@ -120,7 +121,7 @@ fn a_pfctl_that_hangs_behind_its_commit() {
             if let Some((call, fault)) = then {
                 standin.faults(call, 1, 100, fault);
             }
-            let deadline = Instant::now() + Duration::from_secs(8);
+            let deadline = Deadline::after(Duration::from_secs(8));
             let pfctl = Pfctl::new(standin.program(), deadline);
             let publisher = Publisher::new(&rig.host, &pfctl, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
             let done = publisher.publish(&request("web", "8080:80"));
@@ -158,7 +159,7 @@ fn forty_jails_at_boot() {
                 let mut request = request(&format!("jail{number}"), &format!("{}:80", 8000 + number));
                 request.addresses = vec![format!("10.0.0.{}", 100 + number).parse().unwrap()];
                 request.jid = Some(100 + i32::try_from(number).unwrap());
-                let deadline = Instant::now() + Duration::from_secs(120);
+                let deadline = Deadline::after(Duration::from_secs(120));
                 let pfctl = Pfctl::new(standin.program(), deadline);
                 let store = Store::open(rig.path()).unwrap();
                 let publisher = Publisher::new(&rig.host, &pfctl, store, deadline, &Unobserved);
@@ -170,7 +171,7 @@ fn forty_jails_at_boot() {
     // what DEFAULT_TIMEOUT counts with
     assert_eq!(standin.calls().len(), JAILS * 4);
     standin.heal();
-    let pfctl = Pfctl::new(standin.program(), Instant::now() + Duration::from_secs(60));
+    let pfctl = Pfctl::new(standin.program(), Deadline::after(Duration::from_secs(60)));
     let listed = rig.with(&pfctl, &Unobserved, |p| p.list(None)).unwrap();
     assert_eq!(listed.len(), JAILS);
     assert!(listed.iter().all(|listed| listed.liveness == Liveness::Live && listed.problem.is_none()), "{listed:?}");

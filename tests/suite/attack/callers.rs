@@ -1,10 +1,12 @@
-//! B11: with SIGCHLD ignored, limits over pfctl always fail.
+//! kport in a program that ignores SIGCHLD, has closed its standard descriptors, or prints the notes.
 //!
-//! On FreeBSD kqueue(2) tells how pfctl(8) ended; here nothing does, and what the anchor holds decides.
+//! On FreeBSD kqueue(2) tells how pfctl(8) ended; here nothing does, and what the anchor holds decides. What each call of C hands out,
+//! beside what the Rust API returns, is tested in tests/suite/faces.rs, and with hostile arguments in tests/c/hostile.c.
 
 use std::process::Command;
 
 use crate::support::cc::{self, C99};
+use crate::support::rig::files;
 use crate::support::standin::{self, Fault};
 
 /// The helper, started by a program that ignores SIGCHLD: execve(2) keeps that.
@@ -46,4 +48,38 @@ fn what_was_not_loaded_is_not_taken_for_loaded() {
     let output = kport(&pf, &state, &arguments).output().unwrap();
     assert!(!output.status.success(), "{}", cc::text(&output.stderr));
     assert_eq!(pf.rules("kport/web"), None);
+}
+
+/// A program that closed descriptors 0 to 2.
+#[test]
+fn what_the_host_prints_is_in_no_file_of_kport_s() {
+    let (mut program, dir) = cc::command(&C99.build("tests/c/closed.c"));
+    cc::done(&mut program);
+    let mut records = 0;
+    for file in files(dir.path()) {
+        let text = std::fs::read_to_string(dir.path().join(&file)).unwrap();
+        assert!(!text.contains("the host's log"), "{file}: {text}");
+        records += usize::from(file.ends_with(".json") && text.starts_with(['{', '[']));
+    }
+    // the record, and the rules of the simulator
+    assert_eq!(records, 2);
+}
+
+/// A jail manager in C, which prints the notes.
+#[test]
+fn a_damaged_record_is_noted_to_a_program_in_c() {
+    let hook = C99.build("c-examples/hook.c");
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut hook = Command::new(&hook);
+        let output = hook.args(args).env("KPORT_BACKEND", "sim").env("KPORT_STATE_DIR", dir.path()).output().unwrap();
+        assert!(output.status.success());
+        cc::text(&output.stderr)
+    };
+    let start = ["start", "web", "7", "10.0.0.2", "em0:8080:80"];
+    assert_eq!(run(&start), "kport: simulator: the rules are kept in files, no packet is redirected\n");
+    assert_eq!(run(&start), "");
+    std::fs::write(dir.path().join("jails/web.json"), "{").unwrap();
+    let noted = run(&start);
+    assert!(noted.lines().any(|line| line.starts_with("kport: ") && line.contains("; kept as ")), "{noted}");
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::evidence::Evidence;
-use super::{Finding, Found, all, found, warning};
+use super::{Checked, Finding, all, found, warning};
 use crate::net::Family;
 use crate::publication::Publication;
 use crate::readiness;
 
-pub(super) fn forwarding(evidence: &Evidence<'_>) -> Found {
+pub(super) fn forwarding(evidence: &Evidence<'_>) -> Checked {
     let mut all = vec![];
     for family in Family::ALL {
         let redirects = evidence.redirects().map(|(_, redirect)| redirect);
@@ -18,11 +18,11 @@ pub(super) fn forwarding(evidence: &Evidence<'_>) -> Found {
     Ok(Some(all))
 }
 
-pub(super) fn interfaces(evidence: &Evidence<'_>) -> Found {
+pub(super) fn interfaces(evidence: &Evidence<'_>) -> Checked {
     Ok(Some(all(readiness::interfaces(&evidence.surroundings()?, evidence.publications())?)))
 }
 
-pub(super) fn host_access(evidence: &Evidence<'_>) -> Found {
+pub(super) fn host_access(evidence: &Evidence<'_>) -> Checked {
     let wanted = evidence.publications().find(|publication| publication.options.host_access);
     found(match wanted {
         Some(publication) => readiness::unfiltered(evidence.host, &publication.jail.mention())?,
@@ -30,7 +30,7 @@ pub(super) fn host_access(evidence: &Evidence<'_>) -> Found {
     })
 }
 
-pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Found {
+pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Checked {
     let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
     found(match evidence.publications().find(needs) {
         Some(publication) => readiness::bridge_members(evidence.host, &publication.jail.mention())?,
@@ -38,7 +38,7 @@ pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Found {
     })
 }
 
-pub(super) fn reach(evidence: &Evidence<'_>) -> Found {
+pub(super) fn reach(evidence: &Evidence<'_>) -> Checked {
     let around = evidence.surroundings()?;
     let mut all = BTreeMap::new();
     for (publication, redirect) in evidence.redirects().filter(|(_, r)| !r.place.is_loopback()) {

@@ -1,4 +1,4 @@
-//! A2: two jails on one address share tag, pass rules, limits, labels.
+//! Two jails on one address share no tag, pass rule, limit or label.
 
 use crate::support::world::{ANCHORS, host, party, publish};
 use kport::net::Protocol;

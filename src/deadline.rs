@@ -1,0 +1,80 @@
+//! When a call must be done: one value, made where the call begins, and passed down to whatever waits.
+
+use std::time::{Duration, Instant};
+
+/// The farthest that a deadline is away. A clock may not hold more, and nobody waits that long.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A point in time of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// After `time` from now; after a year if that is longer.
+    pub fn after(time: Duration) -> Deadline {
+        Deadline(Instant::now() + time.min(LONGEST))
+    }
+
+    /// The time until then; zero once it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the time is up.
+    pub fn passed(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// This one, or `time` from now if that is sooner.
+    #[must_use]
+    pub fn sooner(self, time: Duration) -> Deadline {
+        self.min(Deadline::after(time))
+    }
+
+    /// This one, or `time` from now if that is later.
+    #[must_use]
+    pub fn later(self, time: Duration) -> Deadline {
+        self.max(Deadline::after(time))
+    }
+
+    /// Sooner by `time`, which is kept for what comes afterwards, but by no more than this `part` of the remaining time: a third
+    /// for 3.
+    #[must_use]
+    pub fn reserving(self, time: Duration, part: u32) -> Deadline {
+        Deadline(self.0 - time.min(self.remaining() / part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn one_that_is_far_away() {
+        let deadline = Deadline::after(Duration::MAX);
+        assert!(!deadline.passed() && deadline.remaining() > LONGEST - HOUR);
+        let sooner = deadline.sooner(HOUR);
+        assert!(sooner < deadline && sooner.remaining() <= HOUR);
+        assert_eq!(sooner.sooner(2 * HOUR), sooner);
+        assert!(sooner.later(2 * HOUR).remaining() > HOUR);
+        assert_eq!(deadline.later(HOUR), deadline);
+    }
+
+    #[test]
+    fn what_is_reserved() {
+        let deadline = Deadline::after(HOUR);
+        assert_eq!(deadline.0 - deadline.reserving(HOUR / 10, 3).0, HOUR / 10);
+        let kept = deadline.0 - deadline.reserving(HOUR, 3).0;
+        assert!(kept > HOUR / 4 && kept <= HOUR / 3, "{kept:?}");
+    }
+
+    #[test]
+    fn one_that_has_passed() {
+        let deadline = Deadline::after(Duration::ZERO);
+        assert!(deadline.passed());
+        assert_eq!((deadline.remaining(), deadline.reserving(HOUR, 3)), (Duration::ZERO, deadline));
+        assert!(!deadline.later(HOUR).passed());
+    }
+}

@@ -1,0 +1,123 @@
+//! The record while the host-wide lock is held.
+
+use std::os::fd::AsFd;
+
+use super::facts::Facts;
+use super::renamed::earlier_name;
+use crate::deadline::Deadline;
+use crate::error::{Cause, Kind, Result};
+use crate::host::{Host, Jail};
+use crate::name::{Anchor, JailName};
+use crate::pf::Firewall;
+use crate::store::{Lock, Record, Store};
+
+/// The state directory, locked, in the boot of now: records of another boot count for nothing.
+pub(super) struct LockedStore<'a> {
+    store: &'a Store,
+    lock: Lock,
+    boot: String,
+}
+
+impl<'a> LockedStore<'a> {
+    /// Takes the lock, for which it waits until `deadline`. The first one of a boot removes what earlier boots have left.
+    pub(super) fn take(
+        store: &'a Store,
+        host: &dyn Host,
+        firewall: &dyn Firewall,
+        deadline: Deadline,
+    ) -> Result<LockedStore<'a>> {
+        let lock = store.lock(deadline)?;
+        firewall.locked(lock.as_fd());
+        let boot = host.boot_id()?;
+        store.sweep_after_boot(&lock, &boot, &mut held(firewall));
+        Ok(LockedStore { store, lock, boot })
+    }
+
+    pub(super) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// The record of this boot. A file that is not a record is set aside and noted: it must not stop its jail for good, and must
+    /// not vanish. A record that was made before its jail was there learns the jail's number.
+    pub(super) fn record(&self, anchor: &Anchor, facts: &Facts<'_>, notes: &mut Vec<String>) -> Result<Option<Record>> {
+        let mut record = match self.store.get(anchor) {
+            Ok(record) => record.filter(|r| r.boot == self.boot),
+            Err(error) if error.cause() == Some(Cause::DamagedRecord) => {
+                let kept = self.store.move_damaged(&self.lock, anchor)?;
+                notes.push(format!("{error}; kept as {}", kept.display()));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(record) = record.as_mut().filter(|record| record.jid.is_none())
+            && let Some(jail) = facts.jail(record.jail.as_str())?
+            && !jail.dying
+            && jail.name == record.jail.as_str()
+        {
+            (record.jid, record.earlier_jid) = (Some(jail.jid), None);
+            // what cannot be written is learnt again by the next call
+            _ = self.put(record);
+        }
+        Ok(record)
+    }
+
+    /// The anchors that have a record, of whatever boot, sorted.
+    pub(super) fn anchors(&self) -> Result<Vec<Anchor>> {
+        self.store.anchors()
+    }
+
+    /// Whether a jail has a record by its name and number of now.
+    pub(super) fn has(&self, jail: &Jail) -> Result<bool> {
+        let Ok(name) = jail.name.parse::<JailName>() else { return Ok(false) };
+        let record = self.store.get(&name.anchor())?;
+        Ok(record.is_some_and(|record| record.boot == self.boot && record.jid == Some(jail.jid)))
+    }
+
+    /// Whether a file of this anchor was set aside, and nobody has removed it.
+    pub(super) fn is_damaged(&self, anchor: &Anchor) -> Result<bool> {
+        self.store.is_damaged(anchor)
+    }
+
+    /// See [`earlier_name`].
+    pub(super) fn earlier_name(&self, host: &dyn Host, jail: &JailName, jid: Option<i32>) -> Result<Option<JailName>> {
+        earlier_name(host, self.store, &self.boot, jail, jid)
+    }
+
+    pub(super) fn put(&self, record: &Record) -> Result<()> {
+        self.store.put(&self.lock, record)
+    }
+
+    /// Records that the publication is all that pf has.
+    pub(super) fn settle(&self, record: &mut Record) -> Result<()> {
+        let settled = Record { replaces: vec![], ..record.clone() };
+        self.put(&settled)?;
+        self.release(record, Some(&settled));
+        *record = settled;
+        Ok(())
+    }
+
+    /// Drops the claims of `gone` that are not those of `kept`.
+    pub(super) fn release(&self, gone: &Record, kept: Option<&Record>) {
+        self.store.release(&self.lock, gone, kept);
+    }
+
+    /// Forgets an anchor; `record` is the one that was there.
+    pub(super) fn remove(&self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
+        self.store.remove(&self.lock, anchor, record)
+    }
+
+    /// Removes what earlier boots and killed runs have left in the state directory.
+    pub(super) fn sweep(&self, firewall: &dyn Firewall) {
+        self.store.sweep(&self.lock, &self.boot, &mut held(firewall));
+    }
+}
+
+/// Whether pf has something in an anchor; asked once, and only if there is an anchor to ask about.
+fn held(firewall: &dyn Firewall) -> impl FnMut(&Anchor) -> bool {
+    let mut anchors = None;
+    move |anchor| match anchors.get_or_insert_with(|| firewall.anchors()) {
+        Ok(anchors) => anchors.iter().any(|child| child == anchor.child()),
+        // pf that is not there holds nothing; else nobody can tell
+        Err(error) => error.kind() != Kind::Unavailable,
+    }
+}

@@ -1,0 +1,50 @@
+//! How far a transaction has come, and whether there is time to go on.
+
+use std::fmt::Arguments;
+
+use super::{Observer, Phase};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+
+/// Who looks on, and until when.
+#[derive(Clone, Copy)]
+pub(super) struct Progress<'a> {
+    observer: &'a dyn Observer,
+    pub(super) deadline: Deadline,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(observer: &'a dyn Observer, deadline: Deadline) -> Progress<'a> {
+        Progress { observer, deadline }
+    }
+
+    /// Before a phase; the observer's error is that of the phase.
+    pub(super) fn phase(self, phase: Phase) -> Result<()> {
+        self.observer.phase(phase)
+    }
+
+    pub(super) fn detail(self, text: &str) {
+        self.observer.detail(text);
+    }
+
+    /// Refuses to go on when the time is up: for loops before anything is changed.
+    pub(super) fn in_time(self) -> Result<()> {
+        if !self.deadline.passed() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again with more time (--timeout)"))
+    }
+
+    /// For loops over anchors that change one by one: once the time is up, the error that ends the loop. `of` is what was done by
+    /// then, `again` the command that does the rest.
+    pub(super) fn cut_short(self, of: Arguments<'_>, again: &str) -> Option<Error> {
+        self.deadline.passed().then(|| {
+            Error::new(
+                Kind::Busy,
+                format!(
+                    "the time is up after {of}; the others are as they were: {again} again, with more time (--timeout)"
+                ),
+            )
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! Which states end when a publication is replaced.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::options::Options;
+use crate::pf::States;
+use crate::publication::Redirect;
+use crate::store::Record;
+
+/// The states to end: of redirects that are not published any more, or not for everybody any more who could use them, and
+/// of what asked the jail's own address by the reach list. `labels_mappings` is what the backend says of itself
+/// ([`Firewall::labels_mappings`](crate::pf::Firewall::labels_mappings)).
+pub(super) fn to_end(record: &Record, labels_mappings: bool) -> Vec<States> {
+    let now = record.publications.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
+    let now: HashMap<&Redirect, &Options> = now.collect();
+    let before = record.replaces.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
+    let gone = before.filter(|(r, before)| !now.get(r).is_some_and(|now| now.allows_all_of(before)));
+    let jail = record.jail.label();
+    let none_stays = record.replaces.iter().flat_map(|p| &p.redirects).all(|r| !now.contains_key(r));
+    // one call for all of the jail's states if nothing of what was there stays; also if the backend finds the states of a mapping
+    // by its label, and there are states without one: rather all than one too few
+    let all = none_stays || labels_mappings && !record.mapping_labels;
+    // what asks the jail directly has the mapping's label, if there is one, and the jail's port
+    let direct = |r: &Redirect| (r.protocol, r.target, r.jail);
+    let reached: HashMap<_, &Options> = now.iter().map(|(r, options)| (direct(r), *options)).collect();
+    let mut states = BTreeSet::new();
+    for (r, before) in gone {
+        if all {
+            states.insert(States::Jail { label: jail.clone() });
+            continue;
+        }
+        let label = record.jail.mapping_label(r.protocol, r.host);
+        let mapping =
+            |ports| States::Mapping { jail: jail.clone(), label: label.clone(), protocol: r.protocol, host: ports };
+        states.insert(mapping(r.host));
+        let may = |now: &&Options| before.reach.iter().all(|interface| now.reach.contains(interface));
+        if !labels_mappings && !before.reach.is_empty() && !reached.get(&direct(r)).is_some_and(may) {
+            states.insert(mapping(r.jail));
+        }
+    }
+    states.into_iter().collect()
+}

@@ -1,0 +1,114 @@
+//! Which states a change ends, and that it can end them in time.
+
+use std::cell::Cell;
+use std::fs;
+use std::time::Duration;
+
+use kport::deadline::Deadline;
+use kport::error::{Error, Kind};
+use kport::options::{Limits, Options};
+use kport::pf::Firewall;
+use kport::pf::pfctl::Pfctl;
+use kport::publisher::{Request, Unobserved};
+
+use crate::support::around::{Around, Call, Moment};
+use crate::support::rig::{Rig, request};
+use crate::support::standin;
+
+/// Publishes wide, then narrow, then wide again; says how many states each of the two changes ended.
+fn ended(wide: &Options, narrow: &Options) -> (u64, u64) {
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let publish = |options: &Options| {
+        let pfctl = Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
+        let request = Request { options: options.clone(), ..request("db", "8080:80 8081:81") };
+        rig.with(&pfctl, &Unobserved, |p| p.publish(&request)).unwrap()
+    };
+    publish(wide);
+    let states = ["kport:db kport:db:tcp:8080", "kport:db kport:db:tcp:8081", "kport:web kport:web:tcp:1"];
+    pf.set_states(&states);
+    let first = publish(narrow).killed;
+    pf.set_states(&states);
+    let done = publish(wide);
+    assert!(done.changed);
+    (first, done.killed)
+}
+
+#[test]
+fn those_who_may_not_come_any_more_are_cut_off() {
+    let usual = Options::default;
+    let narrower = [
+        Options { sources: vec!["192.0.2.0/24".parse().unwrap()], ..usual() },
+        Options { reach: vec!["bridge".parse().unwrap()], ..usual() },
+        Options { limits: Limits { connections: 10.try_into().ok(), ..Limits::default() }, ..usual() },
+    ];
+    for narrow in narrower {
+        assert_eq!(ended(&usual(), &narrow), (2, 0), "{narrow:?}");
+    }
+    assert_eq!(ended(&Options { hairpin: true, ..usual() }, &usual()), (2, 0));
+    assert_eq!(ended(&usual(), &Options { log: true, ..usual() }), (0, 0));
+}
+
+/// Only the mappings that a call is about.
+#[test]
+fn the_other_mappings_of_the_jail_go_on() {
+    let pf = standin::Pfctl::new();
+    let rig = Rig::new();
+    let publish = |request: &Request| {
+        let pfctl = Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
+        rig.with(&pfctl, &Unobserved, |p| p.publish(request)).unwrap()
+    };
+    publish(&request("db", "8080:80 8081:81"));
+    pf.set_states(&["kport:db kport:db:tcp:8080", "kport:db kport:db:tcp:8081"]);
+    let mut narrow = Request { add: true, ..request("db", "8081:81") };
+    narrow.options.sources = vec!["192.0.2.0/24".parse().unwrap()];
+    assert_eq!(publish(&narrow).killed, 1);
+    assert_eq!(pf.states(), ["kport:db kport:db:tcp:8080"]);
+}
+
+/// A firewall on which only this many calls that end states have the time.
+fn slow(rig: &Rig, in_time: usize) -> impl Firewall {
+    let calls = Cell::new(0);
+    let around = move |call: Call<'_>, moment| {
+        if let (Call::KillStates(states), Moment::Before) = (call, moment) {
+            calls.set(calls.get() + states.len());
+            if calls.get() > in_time {
+                return Err(Error::new(Kind::Busy, "the time is up"));
+            }
+        }
+        Ok(())
+    };
+    Around { sim: rig.sim(), around }
+}
+
+fn mappings(first: u16) -> String {
+    (first..first + 60).map(|port| format!("{port}:80 ")).collect()
+}
+
+#[test]
+fn unpublish_ends_all_of_them_with_one_call() {
+    let rig = Rig::new();
+    rig.publish(&request("db", &mappings(8000))).unwrap();
+    rig.with(&slow(&rig, 1), &Unobserved, |p| p.unpublish(&"db".parse().unwrap(), None)).unwrap();
+    assert!(rig.loaded().is_empty() && rig.list().is_empty());
+}
+
+/// Each try that could not end what the one before left is recorded once.
+#[test]
+fn what_is_recorded_does_not_grow_with_each_try() {
+    let rig = Rig::new();
+    rig.publish(&request("db", &mappings(8000))).unwrap();
+    let mut sizes = vec![];
+    for n in 0..12 {
+        let spec = mappings(if n % 2 == 0 { 9000 } else { 8000 });
+        let done = rig.with(&slow(&rig, 0), &Unobserved, |p| p.publish(&request("db", &spec))).unwrap();
+        assert!(done.notes.iter().any(|note| note.contains("not allowed any more go on")), "{:?}", done.notes);
+        sizes.push(fs::metadata(rig.state("jails/db.json")).unwrap().len());
+    }
+    assert!(sizes[1..].iter().all(|size| size.abs_diff(sizes[1]) < 100), "{sizes:?}");
+    // and a call that has the time leaves nothing of it
+    let done = rig.publish(&request("db", &mappings(8000))).unwrap();
+    assert_eq!(done.notes, [""; 0]);
+    let record = fs::read_to_string(rig.state("jails/db.json")).unwrap();
+    assert!(record.contains("\"replaces\":[]"), "{record}");
+}
