@@ -23,14 +23,14 @@ fn publish_c_publishes_lists_and_unpublishes() {
     );
 }
 
-/// The benchmark of a FreeBSD host, with the simulator in the place of its kernel.
+/// The benchmark of a FreeBSD host, with the simulator in place of its kernel.
 #[test]
 fn kernel_c_measures_and_takes_everything_back() {
     let program = C99.build("benches/kernel.c");
     let mut command = Command::new(&program);
     let output = cc::done(command.args(["-b", "sim", "-n", "1", "-j", "20"]));
     let printed = text(&output.stdout);
-    for part in ["backend sim, 1 rounds", "|       50 |", "| as it is |", "\n| 20 | "] {
+    for part in ["backend sim, 1 rounds", "|       50 |", "| current |", "\n| 20 | "] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     assert_eq!(cc::without_notice(&text(&output.stderr)), "");

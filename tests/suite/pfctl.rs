@@ -349,7 +349,7 @@ fn loads_that_end_strangely() {
         (Fault::Slow(50), AMPLE, true, None),
         (Fault::Say(0, ""), AMPLE, false, None),
         (Fault::Abort, AMPLE, false, Some((Kind::System, "signal 6"))),
-        (Fault::Hang, short, false, Some((Kind::Busy, "not done when the time was up"))),
+        (Fault::Hang, short, false, Some((Kind::Busy, "did not finish in time"))),
         (Fault::Huge, AMPLE, false, Some((Kind::System, "16 MiB"))),
     ] {
         let standin = standin::Pfctl::new();
@@ -373,7 +373,7 @@ fn loads_that_end_strangely() {
             assert_eq!(held == text(&some("em1:8080:80 9-11:9-11/udp")), done, "{fault:?}");
         }
     }
-    // where the anchor cannot be read either, the error says that it is not known
+    // if the anchor cannot be read either, the error says that its contents are unknown
     let standin = standin::Pfctl::new();
     standin.fault("", Fault::Abort);
     let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
@@ -437,7 +437,7 @@ fn busy_is_tried_again_until_the_deadline() {
     let error = within(&standin, Duration::from_secs(1)).replace(&web(), &some("1:1")).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
     // the last try may be the one that the deadline cuts off
-    let words = ["another program", "not done when the time was up"];
+    let words = ["another program", "did not finish in time"];
     assert!(words.iter().any(|part| error.message().contains(part)), "{error}");
     assert!(start.elapsed() < AMPLE / 2);
     let error = within(&standin, Duration::ZERO).status().unwrap_err();

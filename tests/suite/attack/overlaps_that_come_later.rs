@@ -27,8 +27,8 @@ fn doctor_compares_the_jails_at_the_addresses_of_now() {
     assert_eq!(overlap.level, Level::Problem);
     assert_eq!(
         overlap.seen,
-        "tcp 8080 on em0 -> 10.0.0.3:80 of jail \"db\" and tcp 8080 on 192.0.2.7 -> 10.0.0.2:80 of jail \"web\" take the \
-         same packets by now, and which of them gets them differs between FreeBSD 14 and 15"
+        "tcp 8080 on em0 -> 10.0.0.3:80 of jail \"db\" and tcp 8080 on 192.0.2.7 -> 10.0.0.2:80 of jail \"web\" now \
+         match the same packets, and which one wins differs between FreeBSD 14 and 15"
     );
 }
 
