@@ -97,9 +97,6 @@ mod trace;
 #[doc(hidden)]
 pub mod trace;
 
-#[cfg(feature = "cli")]
-extern crate self as kport;
-
 /// Runs the helper kport(8) with the arguments of the process. The value is its exit status.
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -4,15 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::managers::{self, Exports};
+use crate::name::JailName;
+use crate::net::{Interface, Protocol};
+use crate::session::Backend;
+use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use kport::managers::{self, Exports};
-use kport::name::JailName;
-use kport::net::{Interface, Protocol};
-use kport::session::Backend;
-use kport::trace::{IpProtocol, Release};
 
 use super::flags::{Flags, heading};
 use super::{help, hook};
@@ -56,7 +56,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// The pfctl(8) to run
-    #[arg(long, global = true, value_name = "PROGRAM", default_value = kport::pf::pfctl::PROGRAM)]
+    #[arg(long, global = true, value_name = "PROGRAM", default_value = crate::pf::pfctl::PROGRAM)]
     pub pfctl: PathBuf,
     /// Play the host that this JSON file describes (changes need the backend sim)
     #[arg(long, global = true, value_name = "FILE")]

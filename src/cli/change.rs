@@ -1,9 +1,9 @@
 //! The commands that change something: publish, unpublish, restore, gc.
 
-use kport::error::{Error, Kind, Result};
-use kport::name::JailName;
-use kport::publisher::{Outcome, Publisher, Request};
-use kport::spec::{self, HostPorts};
+use crate::error::{Error, Kind, Result};
+use crate::name::JailName;
+use crate::publisher::{Outcome, Publisher, Request};
+use crate::spec::{self, HostPorts};
 
 use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
 use super::hook;

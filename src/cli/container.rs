@@ -5,13 +5,13 @@ use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
-use kport::container::cni::{self, MAX_INPUT, Operation};
-use kport::container::oci::{self, State};
-use kport::container::{Overrides, Program};
-use kport::error::{Error, Kind, Result};
-use kport::managers::Environment;
-use kport::publisher::{Observer, Outcome};
-use kport::session::Session;
+use crate::container::cni::{self, MAX_INPUT, Operation};
+use crate::container::oci::{self, State};
+use crate::container::{Overrides, Program};
+use crate::error::{Error, Kind, Result};
+use crate::managers::Environment;
+use crate::publisher::{Observer, Outcome};
+use crate::session::Session;
 
 use super::args::Global;
 use super::hook;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use kport::doctor::{self, Level, ManagerFiles, self_test};
-use kport::error::{Error, Kind, Result};
-use kport::pf::Firewall;
+use crate::doctor::{self, Level, ManagerFiles, self_test};
+use crate::error::{Error, Kind, Result};
+use crate::pf::Firewall;
 
 use super::args::{Cli, DoctorArgs, Global};
 use super::output::{Shown, complain, document, print};
@@ -22,7 +22,7 @@ fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     let with_conf;
     let firewall: &dyn Firewall = match &args.pf_conf {
         Some(file) => {
-            with_conf = kport::pf::WithConf::new(kport::pfconf::Conf::of_file(file)?, &*session.firewall);
+            with_conf = crate::pf::WithConf::new(crate::pfconf::Conf::of_file(file)?, &*session.firewall);
             &with_conf
         }
         None => &*session.firewall,
@@ -49,7 +49,7 @@ fn self_test(global: &Global) -> Result<()> {
     let (store, observer) = (session.store()?, Shown::new(global.verbose));
     let steps = self_test::run(&*session.host, &*session.firewall, store.dir(), &observer)?;
     if !session.firewall.redirects_packets() {
-        complain(&kport::pf::files::NOTICE);
+        complain(&crate::pf::files::NOTICE);
     }
     print(&show::steps(&steps))?;
     match steps.iter().filter(|step| step.result.is_err()).count() {
@@ -62,9 +62,9 @@ fn self_test(global: &Global) -> Result<()> {
 mod tests {
     use std::fs;
 
-    use kport::host::Fixed;
-    use kport::pf::files::Sim;
-    use kport::store::Store;
+    use crate::host::Fixed;
+    use crate::pf::files::Sim;
+    use crate::store::Store;
 
     use super::*;
 

@@ -1,9 +1,9 @@
 //! The flags of `publish` and `rules` that are options of a request: a row each, from which the parser, the help and the
 //! values by name are made. What a value may be is said where the option is read, in the library.
 
+use crate::options::{Given, Takes};
+use crate::publisher::Request;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use kport::options::{Given, Takes};
-use kport::publisher::Request;
 
 /// The headings of `publish --help`, in the order in which people need them.
 pub mod heading {

@@ -6,10 +6,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kport::container::oci::{MAX_STATE, State};
-use kport::error::{Error, Kind, Result};
-use kport::host::Host;
-use kport::managers::{Caller, Environment};
+use crate::container::oci::{MAX_STATE, State};
+use crate::error::{Error, Kind, Result};
+use crate::host::Host;
+use crate::managers::{Caller, Environment};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 

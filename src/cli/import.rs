@@ -5,10 +5,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use kport::error::{Error, Kind, Result};
-use kport::managers::{Imported, by_jail};
-use kport::name::JailName;
-use kport::options::Given;
+use crate::error::{Error, Kind, Result};
+use crate::managers::{Imported, by_jail};
+use crate::name::JailName;
+use crate::options::Given;
 
 use super::args::{Global, ImportArgs};
 use super::output::{self, Shown, print};

@@ -3,10 +3,10 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use kport::error::Result;
-use kport::publisher;
-use kport::rule;
-use kport::spec;
+use crate::error::Result;
+use crate::publisher;
+use crate::rule;
+use crate::spec;
 
 use super::args::{Cli, Global, ListArgs, ParseArgs, RequestArgs};
 use super::output::{Shown, document, print, raw};

@@ -5,10 +5,10 @@
 
 use std::fmt::Write as _;
 
-use kport::error::{Result, printable};
-use kport::net::{PortRange, Protocol};
-use kport::pf::Counters;
-use kport::publisher::{Listed, Liveness};
+use crate::error::{Result, printable};
+use crate::net::{PortRange, Protocol};
+use crate::pf::Counters;
+use crate::publisher::{Listed, Liveness};
 
 use super::args::Global;
 use super::output::{Shown, print};
@@ -90,8 +90,8 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kport::name::JailName;
-    use kport::publication::Redirect;
+    use crate::name::JailName;
+    use crate::publication::Redirect;
 
     fn listed(jail: &str, liveness: Liveness) -> Listed {
         let name: JailName = jail.parse().unwrap();

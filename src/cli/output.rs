@@ -5,11 +5,11 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
+use crate::error::{Error, Result, printable};
+use crate::pf::Firewall;
+use crate::pf::files::NOTICE;
+use crate::publisher::{Observer, Outcome, Phase};
 use clap::error::ContextValue;
-use kport::error::{Error, Result, printable};
-use kport::pf::Firewall;
-use kport::pf::files::NOTICE;
-use kport::publisher::{Observer, Outcome, Phase};
 
 /// A line on standard error.
 pub fn complain(what: &dyn Display) {

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use kport::container::kleene;
-use kport::error::{Error, Result};
-use kport::options::Given;
-use kport::publisher::Request;
-use kport::spec::{self, Spec};
+use crate::container::kleene;
+use crate::error::{Error, Result};
+use crate::options::Given;
+use crate::publisher::Request;
+use crate::spec::{self, Spec};
 
 use super::args::RequestArgs;
 

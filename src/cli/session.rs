@@ -1,9 +1,9 @@
 //! From the options of every command to a session: which firewall, which state directory, whose host.
 
-use kport::error::{Error, Kind, Result};
-use kport::host::{self, Host};
-use kport::pf::pfctl;
-use kport::session::{Backend, Session, Settings};
+use crate::error::{Error, Kind, Result};
+use crate::host::{self, Host};
+use crate::pf::pfctl;
+use crate::session::{Backend, Session, Settings};
 
 use super::args::Global;
 use super::output::{Shown, complain};

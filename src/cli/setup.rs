@@ -15,10 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kport::error::{Error, Kind, Result};
-use kport::host::Host;
-use kport::net::Family;
-use kport::pf::pfctl::is_without_device;
+use crate::error::{Error, Kind, Result};
+use crate::host::Host;
+use crate::net::Family;
+use crate::pf::pfctl::is_without_device;
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use kport::doctor::self_test::Step;
-use kport::doctor::{Finding, Level};
-use kport::error::printable;
-use kport::publication::Redirect;
-use kport::publisher::{Listed, Outcome};
-use kport::spec::{HostPorts, Mapping};
+use crate::doctor::self_test::Step;
+use crate::doctor::{Finding, Level};
+use crate::error::printable;
+use crate::publication::Redirect;
+use crate::publisher::{Listed, Outcome};
+use crate::spec::{HostPorts, Mapping};
 use serde_json::{Value, json};
 
 /// The version of every JSON document that the helper prints. Fields may be added; a change of their meaning raises it.

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use kport::error::{Error, Kind, Result, quoted};
-use kport::net::Family;
-use kport::pf::Firewall;
-use kport::session::Session;
+use crate::error::{Error, Kind, Result, quoted};
+use crate::net::Family;
+use crate::pf::Firewall;
+use crate::session::Session;
 
-use kport::pf::WithConf;
-use kport::pfconf::Conf;
-use kport::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
+use crate::pf::WithConf;
+use crate::pfconf::Conf;
+use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
 
 use super::args::{Destination, Global, Question};
@@ -70,7 +70,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
     let sender = world.sender(source.ip(), question.on)?;
     let mut notes = vec![];
     if !session.firewall.redirects_packets() {
-        notes.push(kport::pf::files::NOTICE.to_owned());
+        notes.push(crate::pf::files::NOTICE.to_owned());
     }
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
         notes.push("net.link.bridge.pfil_member is 1: what pf does at the members of bridges is left out".to_owned());
@@ -100,7 +100,7 @@ fn packet_of(question: &Question, from: SocketAddr, to: SocketAddr) -> Result<Pa
         Some(_) if question.protocol.with_ports().is_some() => {
             Err(Error::new(Kind::Argument, "--icmp-type is for icmp and icmp6"))
         }
-        Some(name) => match kport::pfconf::icmp_type(name, to.is_ipv6()) {
+        Some(name) => match crate::pfconf::icmp_type(name, to.is_ipv6()) {
             Some(kind) => Ok(Packet::icmp(kind, 0, from, to)),
             None => Err(Error::new(Kind::Argument, format!("{} is no ICMP type of pf.conf(5)", quoted(name)))),
         },

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kport::name::Anchor;
-use kport::net::{PortRange, Protocol};
-use kport::pf::Counters;
-use kport::publication::Redirect;
-use kport::publisher::Listed;
+use crate::name::Anchor;
+use crate::net::{PortRange, Protocol};
+use crate::pf::Counters;
+use crate::publication::Redirect;
+use crate::publisher::Listed;
 
 use super::show;
 
@@ -88,8 +88,8 @@ pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kport::name::JailName;
-    use kport::publisher::Liveness;
+    use crate::name::JailName;
+    use crate::publisher::Liveness;
 
     fn listed(jail: &str, ports: &[(&str, u16, &str, [u64; 3])]) -> Listed {
         let name: JailName = jail.parse().unwrap();

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kport::error::Result;
-use kport::name::JailName;
-use kport::publisher::Listed;
+use crate::error::Result;
+use crate::name::JailName;
+use crate::publisher::Listed;
 
 use super::args::Global;
 use super::output::{Shown, redraw};

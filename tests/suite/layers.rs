@@ -1,6 +1,6 @@
-//! Dependencies go one way: which module may name which other one, down to the files of a room, the helper's too.
+//! Dependencies go one way: which module may name which other one, down to the files of a module.
 //!
-//! What a file names is every path that begins with `crate::`, `self::`, `super::` or, in the helper, `kport::` or `cli::`.
+//! What a file names is every path that begins with `crate::`, `self::` or `super::`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -91,8 +91,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "ffi",
         &["container", "host", "name", "net", "options", "pf", "publication", "publisher", "rule", "session", "spec"],
     ),
-    // the helper: the Rust API, never the C one
-    ("main", &["cli"]),
+    // the helper: never the C ABI
     (
         "cli",
         &[
@@ -137,18 +136,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pf::pfctl", &["session", "cli"]),
     // the function of that name; the module is private
     ("rule::text", &["rules"]),
-    ("cli::args", &["main"]),
-    ("cli::change", &["main"]),
-    ("cli::container", &["main"]),
-    ("cli::diagnose", &["main"]),
-    ("cli::hook", &["main"]),
-    ("cli::import", &["main"]),
-    ("cli::inspect", &["main"]),
-    ("cli::metrics", &["main"]),
-    ("cli::output", &["main"]),
-    ("cli::session", &["main"]),
-    ("cli::setup", &["main"]),
-    ("cli::trace", &["main"]),
 ];
 
 /// The modules directly inside a room, from the lowest up: each may use those before it, but never what is inside of one of them.
@@ -288,7 +275,9 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("rule", &["text"]),
-    ("store", &["dir", "lock", "entries", "records"]),
+    ("options", &["named"]),
+    ("pf::native::decode", &["tests"]),
+    ("store", &["dir", "lock", "documents", "entries", "records"]),
     (
         "pf::native",
         &[
@@ -358,7 +347,7 @@ fn sources() -> Vec<Source> {
         let module = module_of(&file.trim_end_matches(".rs").replace('/', "::"));
         Source { file, module, text: fs::read_to_string(&path).unwrap() }
     };
-    paths.into_iter().map(source).filter(|source| source.file != "lib.rs").collect()
+    paths.into_iter().map(source).filter(|source| !matches!(&*source.file, "lib.rs" | "main.rs")).collect()
 }
 
 fn module_of(path: &str) -> Module {
@@ -370,7 +359,7 @@ fn paths(text: &str) -> Vec<Module> {
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut found = vec![];
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    for start in ["crate::", "self::", "super::", "kport::", "cli::"] {
+    for start in ["crate::", "self::", "super::"] {
         for (at, _) in code.match_indices(start) {
             // `$crate::` is one; the end of another word, or of another path, is not
             if !code[..at].ends_with(|c: char| is_word(c) || c == ':') {
@@ -420,22 +409,17 @@ fn uses(source: &Source, known: &BTreeSet<Module>) -> BTreeSet<Module> {
     // what stands in the tests is one deeper
     let (code, tests) = source.text.split_once("\nmod tests {").unwrap_or((&source.text, ""));
     let inside = |text: &str, here: Module| {
-        let helper = matches!(source.module[0].as_str(), "main" | "cli");
         let mut found = vec![];
         for path in paths(text) {
             let mut full = vec![];
             for (at, part) in path.iter().enumerate() {
                 match (at, part.as_str()) {
-                    (0, "crate" | "kport") => {}
+                    (0, "crate") => {}
                     (0, "self") => full = here.clone(),
                     (0, "super") => full = here[..here.len() - 1].to_vec(),
                     (_, "super") => _ = full.pop(),
                     _ => full.push(part.clone()),
                 }
-            }
-            // an item of the helper's root
-            if helper && path[0] != "kport" && full.first().is_none_or(|first| first != "cli") {
-                full = module_of("main");
             }
             while !full.is_empty() && !known.contains(&full) {
                 full.pop();
@@ -659,7 +643,7 @@ fn the_check_sees_an_edge() {
         "pf::native::read",
     ]
     .into_iter()
-    .chain(["main", "cli::show"])
+    .chain(["cli", "cli::show"])
     .map(module_of)
     .collect();
     let text = "\
@@ -671,12 +655,11 @@ fn the_check_sees_an_edge() {
     let found: Vec<String> =
         uses(&source("pf::native::kernel", text), &known).iter().map(|module| module.join("::")).collect();
     assert_eq!(found, ["ffi", "net", "pf", "pf::foreign", "pf::native::nv", "pf::native::read", "store"]);
-    let found: Vec<String> =
-        uses(&source("cli::args", "use kport::net::X; use super::show::V; use crate::complain;"), &known)
-            .iter()
-            .map(|module| module.join("::"))
-            .collect();
-    assert_eq!(found, ["cli::show", "main", "net"]);
+    let found: Vec<String> = uses(&source("cli::args", "use crate::net::X; use super::show::V;"), &known)
+        .iter()
+        .map(|module| module.join("::"))
+        .collect();
+    assert_eq!(found, ["cli::show", "net"]);
 
     let check = |user: &str, used: &str| refused(&module_of(user), &module_of(used)).is_none();
     for (user, used, allowed) in [
@@ -698,7 +681,7 @@ fn the_check_sees_an_edge() {
         ("pf::native::kernel", "net", true),
         ("doctor::record", "doctor::network", false),
         ("cli::show", "conflict", false),
-        ("main", "ffi", false),
+        ("cli", "ffi", false),
     ] {
         assert_eq!(check(user, used), allowed, "{user} uses {used}");
     }

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use kport::pfconf::{Outline, RuleKind, Statement, StatementKind};
+use crate::pfconf::{Outline, RuleKind, Statement, StatementKind};
 
 use super::marks;
 

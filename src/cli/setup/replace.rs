@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use kport::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, quoted};
 
 /// The most backups that are kept beside a file.
 const MOST_BACKUPS: u32 = 100;

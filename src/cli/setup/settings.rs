@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use kport::net::Interface;
+use crate::net::Interface;
 
 use super::marks;
 use super::shell::{self, Script};
