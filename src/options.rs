@@ -194,7 +194,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] for a value that the option cannot have; where it is an item of a list that was given as one text,
+    /// [`Kind::Argument`] for a value that the option cannot have; if it is an item of a list that was given as one text,
     /// [`Error::offset`] is that of the item. The message does not repeat the name. [`Kind::Unsupported`] for an unknown name.
     pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
         let unknown = || Err(Error::new(Kind::Unsupported, format!("{} is not an option of kport", quoted(name))));

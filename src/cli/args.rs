@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::flags::{Flags, heading};
+use super::flags::{PublishFlags, RuleFlags, heading};
 use super::{help, hook};
 
 /// What a SPEC is, in a line.
@@ -131,7 +131,7 @@ pub struct PublishArgs {
     #[command(flatten)]
     pub request: RequestArgs,
     #[command(flatten)]
-    pub options: Flags<true>,
+    pub options: PublishFlags,
     /// Kleene's records in place of SPEC: a JSON file, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "hook", help_heading = heading::PORTS)]
     pub kleene: Option<PathBuf>,
@@ -309,7 +309,7 @@ pub struct RequestArgs {
     #[arg(value_name = "SPEC", help = SPEC)]
     pub specs: Vec<String>,
     #[command(flatten)]
-    pub options: Flags<false>,
+    pub options: RuleFlags,
     /// An address of the jail, the preferred one first [default: from the kernel]
     #[arg(short, long = "address", value_name = "ADDRESS", help_heading = heading::JAIL)]
     pub addresses: Vec<String>,

@@ -1,5 +1,5 @@
 //! The flags of `publish` and `rules` that are options of a request: a row each, from which the parser, the help and the
-//! values by name are made. What a value may be is said where the option is read, in the library.
+//! values by name are made. A value is checked by the library, which reads the option.
 
 use crate::options::{Given, Takes};
 use crate::publisher::Request;
@@ -21,7 +21,7 @@ use heading::{JAIL, LIMITS, PORTS, WHO};
 struct Row {
     /// The name of the option.
     name: &'static str,
-    /// What stands for its value in the help; empty for one without.
+    /// The word for its value in the help; empty for a flag without one.
     value: &'static str,
     heading: &'static str,
     help: &'static str,
@@ -45,7 +45,7 @@ const RULES: &[Row] = &[
     row(LIMITS, "rate", "N/SECONDS", "New connections from one address in so many seconds (tcp)"),
 ];
 
-/// Those that are about the act of publishing.
+/// Those of the act of publishing.
 const PUBLISH: &[Row] = &[
     row(PORTS, "add", "", "Add to what is published; the options are those of the added ports"),
     row(PORTS, "auto-range", "LOW-HIGH", "The host ports from which auto chooses [default: 49152-65535]"),
@@ -54,7 +54,12 @@ const PUBLISH: &[Row] = &[
     row(JAIL, "wait", "SECONDS", "Wait for the jail to have an address (DHCP, SLAAC); added to --timeout"),
 ];
 
-/// The options that are given, each by its name: those of `rules`, or the others that `publish` has.
+/// The flags that `rules` and `publish` have.
+pub type RuleFlags = Flags<false>;
+/// Those that `publish` alone has.
+pub type PublishFlags = Flags<true>;
+
+/// The options that are given, each by its name.
 #[derive(Clone, Debug)]
 pub struct Flags<const ACT: bool>(Vec<(&'static str, Given)>);
 

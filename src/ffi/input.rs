@@ -115,7 +115,7 @@ impl CallerOptions {
         let fields = unsafe { fields(&raw) }?;
         // what addresses mean depends on the jail
         let mut others = fields.iter().filter(|field| field.option != "address");
-        others.try_for_each(|field| Request::check(field.option, &field.given).map_err(|error| field.told(error)))?;
+        others.try_for_each(|field| Request::check(field.option, &field.given).map_err(|error| field.named(error)))?;
         Ok(CallerOptions {
             settings,
             fields,
@@ -133,7 +133,7 @@ impl CallerOptions {
         request.addresses.clone_from(&spec.addresses);
         request.jid = self.jid;
         for field in &self.fields {
-            request.set(field.option, &field.given).map_err(|error| field.told(error))?;
+            request.set(field.option, &field.given).map_err(|error| field.named(error))?;
         }
         Ok(request)
     }
@@ -172,7 +172,7 @@ struct Field {
 
 impl Field {
     /// The error with the name of the field, and with the place in its text.
-    fn told(&self, error: Error) -> Error {
+    fn named(&self, error: Error) -> Error {
         match error.offset() {
             Some(offset) => error.context(format_args!("options->{} at byte {offset}", self.name)),
             None => error.context(format_args!("options->{}", self.name)),
