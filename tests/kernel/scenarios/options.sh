@@ -23,7 +23,7 @@ asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8080=web tcp,192.0.2.1,8080=-
 gives 0 publish web --max-connections-per-source 2 8081:80/udp
 asks outside udp,192.0.2.1,8081,192.0.2.100,41000=web udp,192.0.2.1,8081,192.0.2.100,41001=web udp,192.0.2.1,8081,192.0.2.100,41002=- \
 	udp,192.0.2.1,8081,192.0.2.101,41000=web
-gives 2 publish web --rate 5/10 8080:80/udp
+gives 8 publish web --rate 5/10 8080:80/udp
 
 # a narrower reach list
 gives 0 publish web --reach inner0 8080:80

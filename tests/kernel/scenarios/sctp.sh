@@ -9,9 +9,9 @@ fi
 network
 serve web sctp,9899
 gives 0 publish web 9899/sctp
-asks outside sctp,192.0.2.1,9899=web@192.0.2.100:9899 tcp,192.0.2.1,9899=-
+asks outside sctp,192.0.2.1,9899=web:9899@192.0.2.100 tcp,192.0.2.1,9899=-
 asks other sctp,10.0.0.2,9899=web
-gives 2 publish web 9899:80/sctp
+gives 8 publish web 9899:80/sctp
 held outside sctp,192.0.2.1,9899
 gives 0 publish web 9899/sctp
 lives "the same again"

@@ -10,18 +10,18 @@ none='tcp,192.0.2.1,8080=- udp,192.0.2.1,8080=-'
 asks outside $none
 
 gives 0 publish web 8080
-asks outside tcp,192.0.2.1,8080=web@192.0.2.100:8080 udp,192.0.2.1,8080=- tcp,192.0.2.1,8081=-
+asks outside tcp,192.0.2.1,8080=web:8080@192.0.2.100 udp,192.0.2.1,8080=- tcp,192.0.2.1,8081=-
 asks uplink tcp,203.0.113.1,8080=-
 
 gives 0 publish web 8080:80
-asks outside tcp,192.0.2.1,8080=web@192.0.2.100:80 tcp,2001:db8::1,8080=web@2001:db8::100:80
+asks outside tcp,192.0.2.1,8080=web:80@192.0.2.100 tcp,2001:db8::1,8080=web:80@2001:db8::100
 
 gives 0 publish web wan1:8080:80
-asks uplink tcp,203.0.113.1,8080=web@203.0.113.100:80
+asks uplink tcp,203.0.113.1,8080=web:80@203.0.113.100
 asks outside tcp,192.0.2.1,8080=-
 
 gives 0 publish web 8080:80/udp
-asks outside udp,192.0.2.1,8080=web@192.0.2.100:80 tcp,192.0.2.1,8080=-
+asks outside udp,192.0.2.1,8080=web:80@192.0.2.100 tcp,192.0.2.1,8080=-
 
 gives 0 publish web 8080:80/tcp 8080:80/udp
 asks outside udp,192.0.2.1,8080=web:80 tcp,192.0.2.1,8080=web:80 udp,2001:db8::1,8080=web:80
