@@ -309,9 +309,8 @@ main_rules() {
 	pfctl -q -f "$WORK/pf.conf"
 }
 
-forwarding() {
-	sysctl -q net.inet.ip.forwarding="$1" net.inet6.ip6.forwarding="$1"
-}
+set_sysctl() { sysctl -q "$@" >/dev/null; }
+forwarding() { set_sysctl net.inet.ip.forwarding="$1" net.inet6.ip6.forwarding="$1"; }
 
 default_routes() {
 	route -q delete default 2>/dev/null
@@ -329,7 +328,7 @@ host_network() {
 	bridge inner1 10.1.0 fd01
 	default_routes
 	forwarding 1
-	sysctl -q net.link.bridge.pfil_member=0
+	set_sysctl net.link.bridge.pfil_member=0
 	main_rules
 	pfctl -q -e 2>/dev/null
 }
@@ -357,9 +356,8 @@ host_look() {
 	jls name
 	netstat -rn | grep '^default'
 	pfctl -si 2>/dev/null | sed -n 's/^\(Status: [A-Za-z]*\).*/\1/p'
-	pfctl -sn 2>/dev/null
-	pfctl -sr 2>/dev/null
-	pfctl -v -sA 2>/dev/null
+	# an anchor that is empty may outlive its last call by the rules that the kernel has still to free
+	all_rules | grep -v '^\['
 	pfctl -sT 2>/dev/null
 	for name in $SYSCTLS; do sysctl "$name" 2>/dev/null; done
 	# shellcheck disable=SC2086 # words
@@ -380,7 +378,7 @@ host_save() {
 	{
 		pfctl -sn
 		pfctl -sr
-	} 2>/dev/null >"$WORK/saved/pf.conf"
+	} 2>/dev/null >"$WORK/main.rules"
 	for file in $FILES; do
 		[ ! -e "$file" ] || cp -Rp "$file" "$WORK/saved/"
 	done
@@ -411,13 +409,13 @@ host_restore() {
 	read -r gateway <"$WORK/saved/gateway" && route -q add default "$gateway"
 	read -r gateway <"$WORK/saved/gateway6" && route -q -6 add default "$gateway"
 	pfctl -q -d 2>/dev/null
-	for anchor in $(pfctl -v -sA 2>/dev/null); do
-		pfctl -q -a "$anchor" -F nat 2>/dev/null
-		pfctl -q -a "$anchor" -F rules 2>/dev/null
-		pfctl -q -a "$anchor" -F Tables 2>/dev/null
-	done
 	pfctl -q -F all 2>/dev/null
-	[ ! -s "$WORK/saved/pf.conf" ] || pfctl -q -f "$WORK/saved/pf.conf"
+	# what is empty and not called is gone, the inner ones first
+	for anchor in $(pfctl -v -sA 2>/dev/null | sort -r); do
+		pfctl -q -a "$anchor" -F Tables 2>/dev/null
+		pfctl -q -a "$anchor" -f /dev/null 2>/dev/null
+	done
+	[ ! -s "$WORK/main.rules" ] || pfctl -q -f "$WORK/main.rules"
 	xargs -n 1 sysctl -q <"$WORK/saved/sysctls" >/dev/null 2>&1
 	[ ! -f "$WORK/saved/pf_enabled" ] || pfctl -q -e
 	for file in $FILES; do
@@ -428,5 +426,5 @@ host_restore() {
 	[ ! -d "$WORK/saved/kport" ] || mv "$WORK/saved/kport" /var/run/kport
 	host_look >"$WORK/after"
 	is "the host is left as it was" "" "$(diff "$WORK/before" "$WORK/after")"
-	rm -rf "$WORK/saved" "$WORK/err"
+	rm -rf "$WORK/saved" "$WORK/main.rules" "$WORK/err"
 }

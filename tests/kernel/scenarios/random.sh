@@ -9,7 +9,7 @@ SEED=${KPORT_SEED:-$(date +%s)} PACKETS=${KPORT_RANDOM:-48}
 note "seed $SEED, $PACKETS packets"
 # host access counts from when pf is enabled
 pfctl -q -d
-sysctl -q net.pf.filter_local=1
+set_sysctl net.pf.filter_local=1
 pfctl -q -e
 
 # A plan: lines `main LINE`, `publish JAIL ARGUMENT...`, `ask WHO QUESTION`, `end`

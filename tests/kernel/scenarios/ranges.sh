@@ -35,7 +35,7 @@ serve host tcp,41000,192.0.2.1
 gives 0 publish four --auto-range 41000-41001 auto:80
 says 'tcp 41001 on wan0 -> 10.0.0.44:80'
 asks outside tcp,192.0.2.1,41001=four
-gives 3 publish six --auto-range 41000-41001 auto:80
+gives 3 publish app --auto-range 41000-41001 auto:80
 gives 0 publish four --auto-range 41000-41001 auto:81
 asks outside tcp,192.0.2.1,41001=four:81
 

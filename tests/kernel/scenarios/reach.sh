@@ -100,7 +100,7 @@ rows
 note "with hairpin and host access"
 # counts from when pf is enabled
 pfctl -q -d
-sysctl -q net.pf.filter_local=1
+set_sysctl net.pf.filter_local=1
 main_rules 'pass quick on lo0 no state'
 pfctl -q -e
 publish_all --hairpin --host-access

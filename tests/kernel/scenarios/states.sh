@@ -15,11 +15,11 @@ lives "one more" two
 lives "one more" three
 pfctl -q -f "$WORK/pf.conf"
 lives "pf.conf loaded again" one
-gives 0 publish web --sources 192.0.2.0/24 8080:80 8081:81 8082:82/udp
 gives 0 unpublish web 8081:81
 lives "another mapping unpublished" one
 died "unpublished" two
 lives "another mapping unpublished" three
+# a mapping with fewer sources ends all that it had
 gives 0 publish web --sources 203.0.113.0/24 8080:80 8082:82/udp
 died "other sources" one
 died "other sources" three
