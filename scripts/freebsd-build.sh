@@ -59,6 +59,11 @@ for target; do
 		elf+=("$program")
 	done
 
+	step tests/kernel/peer.c
+	# by itself: it runs in jails that know nothing of kport
+	$cross cc -std=c99 -Wall -Wextra -Werror -o "$out/peer" tests/kernel/peer.c
+	elf+=("$out/peer")
+
 	step "ELF files"
 	$cross verify "${elf[@]}"
 done

@@ -1,0 +1,123 @@
+#!/bin/sh
+# The three lines in jail.conf(5), by jail(8) and rc(8): start, stop, restart, a refused start, several at once, an address that comes late.
+# backends: native pfctl
+
+host_network
+near=$(ifconfig epair create)
+far=${near%a}b
+ifconfig "$near" up
+ifconfig inner0 addm "$near"
+loop=$(ifconfig lo create)
+ifconfig "$loop" up
+
+# hooks SPEC...: the lines
+hooks() {
+	cat <<END
+	exec.poststart += "$KPORT publish --hook --backend $BACKEND $*";
+	exec.prestop += "$KPORT unpublish --hook --backend $BACKEND";
+	exec.poststop += "$KPORT unpublish --hook --backend $BACKEND";
+END
+}
+# flat_jail NAME ADDRESS SPEC
+flat_jail() {
+	cat <<END
+$1 {
+	ip4.addr = "$loop|$2/32";
+	exec.start = "$PEER serve $1 tcp,80,$2";
+$(hooks "$3")
+}
+END
+}
+{
+	cat <<END
+path = "/";
+persist;
+exec.clean;
+mount.nodevfs;
+web {
+	vnet;
+	vnet.interface = "$far";
+	exec.start = "/sbin/ifconfig $far inet 10.0.0.2/24 up";
+	exec.start += "/sbin/route -q add default 10.0.0.1";
+	exec.start += "$PEER serve web tcp,80-89 udp,80-89";
+$(hooks 8080:80 8081:81/udp)
+}
+late {
+	vnet;
+	vnet.interface = "$far";
+	exec.start = "/sbin/ifconfig lo0 inet 127.0.0.1/8";
+	exec.start += "$PEER serve late tcp,80";
+	exec.start += "(sleep 3; /sbin/ifconfig $far inet 10.0.0.2/24 up; /sbin/route -q add default 10.0.0.1) >/dev/null 2>&1 &";
+$(hooks --wait 60 8080:80)
+}
+END
+	flat_jail f1 10.9.2.1 8201:80
+	flat_jail f2 10.9.2.2 8202:80
+	flat_jail f3 10.9.2.3 8203:80
+	flat_jail thief 10.9.2.9 8201:80
+} >/etc/jail.conf
+
+# rc VERB JAIL...: by service(8); what it prints is kept for a failure
+rc() { service jail "$@" >"$WORK/err" 2>&1; last="(none; service jail $*)"; }
+running() { jls -j "$1" jid >/dev/null 2>&1 && echo yes || echo no; }
+
+rc onestart web
+is "web runs" yes "$(running web)"
+asks outside tcp,192.0.2.1,8080=web:80@192.0.2.100 udp,192.0.2.1,8081=web:81
+gives 0 list --json web
+says "\"jid\": $(jls -j web jid)"
+rc onerestart web
+is "web runs again" yes "$(running web)"
+asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8081=web
+gives 0 gc
+asks outside tcp,192.0.2.1,8080=web
+held outside tcp,192.0.2.1,8080
+rc onestop web
+is "web is stopped" no "$(running web)"
+died "stopped"
+let_go
+is "nothing of web is left in pf" "" "$(anchors)"
+is "nor in the record" "" "$(records | grep web)"
+
+rc onestart f1 f2 f3
+asks outside tcp,192.0.2.1,8201=f1 tcp,192.0.2.1,8202=f2 tcp,192.0.2.1,8203=f3
+rc onestart thief
+is "a jail whose port is taken does not start" no "$(running thief)"
+asks outside tcp,192.0.2.1,8201=f1
+rc onestop f1
+rc onestart thief
+is "it starts when the port is free" yes "$(running thief)"
+asks outside tcp,192.0.2.1,8201=thief
+rc onestop thief f2 f3
+is "nothing is left in pf" "" "$(anchors)"
+
+# as at boot, at once
+for jail in f1 f2 f3; do
+	jail -q -c -f /etc/jail.conf $jail >"$WORK/start.$jail" 2>&1 &
+done
+wait
+is "three that are started at once run" "yes yes yes" "$(running f1) $(running f2) $(running f3)"
+asks outside tcp,192.0.2.1,8201=f1 tcp,192.0.2.1,8202=f2 tcp,192.0.2.1,8203=f3
+
+# pf is off: a jail does not start, and is not kept from stopping
+pfctl -q -d
+rc onestart web
+is "without pf a jail that publishes does not start" no "$(running web)"
+rc onestop f1
+is "without pf a jail stops" no "$(running f1)"
+pfctl -q -e
+
+# without its hooks
+jail -R f2
+asks outside tcp,192.0.2.1,8202=-
+gives 0 gc
+is "gc after jail -R" "" "$(pfctl -a kport/f2 -sn 2>/dev/null)"
+rc onestop f3
+is "the rest of it is gone" "" "$(anchors)"
+
+# the address is there three seconds after exec.start
+rc onestart late
+is "a jail whose address comes late runs" yes "$(running late)"
+asks outside tcp,192.0.2.1,8080=late
+rc onestop late
+is "and is gone" "" "$(anchors)"
