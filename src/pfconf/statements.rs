@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         match kind {
-            StatementKind::Macro => self.macro_of(&statement.tokens),
+            StatementKind::Macro if !self.defaults.output => self.macro_of(&statement.tokens),
             StatementKind::Include => {
                 words.next()?;
                 let file = words.text()?.to_owned();
