@@ -91,13 +91,13 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     };
     let pass = words.take("pass");
     if pass && no {
-        return Err(format!("no {action} has no pass").into());
+        return Err(format!("no {action} has no pass"));
     }
     let at = words.0.iter().position(|token| token.bare() == "->");
     let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
     let made = conditions_and(head, Rule::new(origin.clone(), translation(kind, pass)), defaults)?;
     if no {
-        return if at.is_none() { expand(made.0, made.1) } else { Err(format!("no {action} has no ->").into()) };
+        return if at.is_none() { expand(made.0, made.1) } else { Err(format!("no {action} has no ->")) };
     }
     let what = match kind {
         RuleKind::Nat => PoolFor::Source,
@@ -177,9 +177,9 @@ fn target_ports(ports: PoolPorts, to: Option<Ports>) -> Read<(u16, u16)> {
         Operator::Equal => Ok((first, 0)),
         Operator::Range | Operator::Between | Operator::Outside => {
             let last = first.checked_add(b - a);
-            last.map(|last| (first, last)).ok_or_else(|| format!("ports {first}:* end after 65535").into())
+            last.map(|last| (first, last)).ok_or_else(|| format!("ports {first}:* end after 65535"))
         }
-        _ => Err(format!("ports {first}:* need one port or a range in to").into()),
+        _ => Err(format!("ports {first}:* need one port or a range in to")),
     }
 }
 
@@ -272,7 +272,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             lists.protocols = words.list(&mut |words| {
                 let name = words.text()?;
                 names::protocol(name)
-                    .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)).into())
+                    .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)))
             })?;
         }
         "from" => (lists.from, lists.from_ports) = sides(words)?,
@@ -298,7 +298,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         "probability" => {
             let text = words.text()?;
             if text.strip_suffix('%').unwrap_or(text).parse::<f64>().is_err() {
-                return Err(format!("{} is not a probability", quoted(text)).into());
+                return Err(format!("{} is not a probability", quoted(text)));
             }
             when.probability = Some(text.to_owned());
         }
@@ -348,7 +348,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             let family = match words.next()?.bare() {
                 "inet" => Family::Inet,
                 "inet6" => Family::Inet6,
-                word => return Err(format!("{} is not an address family", quoted(word)).into()),
+                word => return Err(format!("{} is not an address family", quoted(word))),
             };
             words.expect("from")?;
             let (mut source, ports) = pool(words, PoolFor::Source)?;
@@ -516,7 +516,7 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
         lists.group.len(),
     ];
     if sizes.iter().fold(1_usize, |product, size| product.saturating_mul((*size).max(1))) > MOST {
-        return Err(format!("its lists are more than {MOST} rules").into());
+        return Err(format!("its lists are more than {MOST} rules"));
     }
     let mut made = vec![];
     for [on, protocol, icmp, from, to, from_port, to_port, os, user, group] in combinations(sizes) {
@@ -632,7 +632,7 @@ fn with_values(tag: &str, when: &Conditions) -> Read<String> {
     ];
     let made = values.iter().fold(tag.to_owned(), |made, (name, value)| made.replace(name, value));
     match values.iter().map(|(name, _)| *name).chain(["$nr"]).find(|name| made.contains(name)) {
-        Some(name) => Err(format!("tag {} has {name} in the end", quoted(tag)).into()),
+        Some(name) => Err(format!("tag {} has {name} in the end", quoted(tag))),
         None => Ok(made),
     }
 }

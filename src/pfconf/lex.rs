@@ -163,7 +163,7 @@ impl<'a> Lexer<'a> {
     /// `include "file"`: what follows is read from there, then from here again.
     pub(super) fn include(&mut self, name: &str) -> Read<()> {
         if self.sources.len() >= DEEPEST {
-            return Err(format!("more than {DEEPEST} files include one another").into());
+            return Err(format!("more than {DEEPEST} files include one another"));
         }
         let text = self.read(name)?;
         self.sources.push(Source { name: name.into(), text, at: 0, line: 1 });
@@ -174,14 +174,14 @@ impl<'a> Lexer<'a> {
     pub(super) fn read(&self, name: &str) -> Read<Vec<u8>> {
         match self.files {
             Some(read) => read(name),
-            None => Err(format!("file {name} is not read here").into()),
+            None => Err(format!("file {name} is not read here")),
         }
     }
 
     /// `name = value`
     pub(super) fn define(&mut self, name: &str, value: String) -> Read<()> {
         if value.len() > MOST {
-            return Err(format!("macro {name} stands for more than {MOST} characters").into());
+            return Err(format!("macro {name} stands for more than {MOST} characters"));
         }
         self.macros.insert(name.to_owned(), value);
         Ok(())
@@ -278,7 +278,7 @@ impl<'a> Lexer<'a> {
                 }
             }
             if tokens.len() > MOST {
-                return fail(&start, format!("more than {MOST} words").into());
+                return fail(&start, format!("more than {MOST} words"));
             }
         }
     }
@@ -350,7 +350,7 @@ impl<'a> Lexer<'a> {
             return Ok(Next::Token(Token::Sign(sign)));
         }
         if !starts_word(byte) {
-            return Err(format!("the character {:?} has no meaning here", char::from(byte)).into());
+            return Err(format!("the character {:?} has no meaning here", char::from(byte)));
         }
         let mut word = vec![byte];
         let mut next = self.char();
@@ -400,7 +400,7 @@ impl<'a> Lexer<'a> {
                     }
                 },
                 // a zero ends a string, 1 and 2 mark the text of macros
-                Some(byte @ 0..3) => return Err(format!("a quoted string has a byte {byte}").into()),
+                Some(byte @ 0..3) => return Err(format!("a quoted string has a byte {byte}")),
                 Some(byte) if byte == quote => return held(&text),
                 Some(byte) => text.push(byte),
             }

@@ -20,7 +20,7 @@ pub(super) fn table(words: &mut Words<'_>) -> Read<String> {
     words.expect(">")?;
     let name = name.split(':').next().unwrap_or(name);
     if name.is_empty() || name.len() > 31 {
-        return Err(format!("the name of table {} is empty, or longer than 31 bytes", quoted(name)).into());
+        return Err(format!("the name of table {} is empty, or longer than 31 bytes", quoted(name)));
     }
     Ok(name.to_owned())
 }
@@ -58,7 +58,7 @@ pub(super) fn host(words: &mut Words<'_>) -> Read<Operand> {
         let bits: u8 = words.number()?;
         return match network(plain, bits) {
             Some(network) => Ok(Operand::Network(network)),
-            None if plain.parse::<IpAddr>().is_ok() => Err(format!("{word}/{bits} is not a network").into()),
+            None if plain.parse::<IpAddr>().is_ok() => Err(format!("{word}/{bits} is not a network")),
             None => of_interface(word, false, Some(bits)),
         };
     }
@@ -67,7 +67,7 @@ pub(super) fn host(words: &mut Words<'_>) -> Read<Operand> {
             let last = words.text()?;
             let last: IpAddr = last.parse().map_err(|_| format!("{} is not an address", quoted(last)))?;
             if first.is_ipv4() != last.is_ipv4() {
-                return Err(format!("{first} and {last} are of different families").into());
+                return Err(format!("{first} and {last} are of different families"));
             }
             return Ok(Operand::Range(first, last));
         }
@@ -98,19 +98,19 @@ pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<
             "broadcast" => part = Part::Broadcast,
             "peer" => part = Part::Peer,
             "0" => first = true,
-            _ => return Err(format!("{} is not an address, nor a part of an interface's", quoted(text)).into()),
+            _ => return Err(format!("{} is not an address, nor a part of an interface's", quoted(text))),
         }
         name = head;
     }
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-+".contains(&b));
     if name.is_empty() || !plain {
-        return Err(format!("{} is not an address", quoted(text)).into());
+        return Err(format!("{} is not an address", quoted(text)));
     }
     if !dynamic && part == Part::Address && name.contains('.') && !name.ends_with(|c: char| c.is_ascii_digit()) {
         return Ok(Operand::Named(name.to_owned()));
     }
     if dynamic && !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.len() > 63 {
-        return Err(format!("{} is not an interface", quoted(name)).into());
+        return Err(format!("{} is not an interface", quoted(name)));
     }
     Ok(Operand::Interface(OfInterface { name: name.to_owned(), part, first, dynamic, bits }))
 }
@@ -121,7 +121,7 @@ fn port(text: &str) -> Read<u16> {
     let number = names::number(text).and_then(|number| u16::try_from(number).ok());
     let found = number.or_else(|| names::service(text, table).filter(|_| !text.is_empty()));
     let unknown = || format!("port {}, neither a number nor a service of services(5), is not known", quoted(text));
-    found.ok_or_else(|| unknown())
+    found.ok_or_else(unknown)
 }
 
 /// The operator before a number.
@@ -166,7 +166,7 @@ pub(super) fn ports(words: &mut Words<'_>) -> Read<Ports> {
         _ => false,
     };
     match empty {
-        true => Err(format!("ports {a} and {b} count down").into()),
+        true => Err(format!("ports {a} and {b} count down")),
         false => Ok(Compared { operator, a, b }),
     }
 }
@@ -204,7 +204,7 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         given = match text.split_once(':') {
             Some((a, "*")) => PoolPorts { first: port(a)?, last: 0, open: true },
             Some((a, b)) => match (port(a)?, port(b)?) {
-                (first, last) if last < first => return Err(format!("ports {first}:{last} count down").into()),
+                (first, last) if last < first => return Err(format!("ports {first}:{last} count down")),
                 (first, last) if first == last => PoolPorts { first, last: 0, open: false },
                 (first, last) => PoolPorts { first, last, open: false },
             },
@@ -280,7 +280,7 @@ pub(super) fn on(words: &mut Words<'_>) -> Read<super::rule::On> {
     let not = words.take("!");
     let name = if words.take("any") { "any" } else { words.text()? };
     if name.is_empty() || name.len() > 63 {
-        return Err(format!("{} is not an interface", quoted(name)).into());
+        return Err(format!("{} is not an interface", quoted(name)));
     }
     Ok(super::rule::On { not, name: name.to_owned() })
 }

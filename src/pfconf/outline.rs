@@ -173,7 +173,7 @@ fn ends_evaluation(rule: &Rule) -> bool {
 pub(super) const FROM_DISK: Files<'static> = Some(&|name| read_named(name));
 
 fn read_named(name: &str) -> Read<Vec<u8>> {
-    std::fs::read(name).map_err(|error| format!("read {name}: {error}").into())
+    std::fs::read(name).map_err(|error| format!("read {name}: {error}"))
 }
 
 /// A file as it is.

@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
     fn add(&mut self, rules: Vec<Rule>) -> Read<()> {
         self.rules += rules.len();
         if self.rules > MOST {
-            return Err(format!("more than {MOST} rules").into());
+            return Err(format!("more than {MOST} rules"));
         }
         self.made.rulesets.entry(self.path()).or_default().extend(rules);
         Ok(())
@@ -256,7 +256,7 @@ impl<'a> Reader<'a> {
                 words.expect("on")?;
                 let names = words.list(&mut operands::on)?;
                 if let Some(on) = names.iter().find(|on| on.not) {
-                    return Err(format!("skip on ! {} is not supported by pfctl(8)", on.name).into());
+                    return Err(format!("skip on ! {} is not supported by pfctl(8)", on.name));
                 }
                 self.made.skip.extend(names.into_iter().map(|on| on.name).filter(|name| name != "none"));
                 end(&words)
@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
                 self.defaults.if_bound = match words.next()?.bare() {
                     "if-bound" => true,
                     "floating" => false,
-                    other => return Err(format!("{} is not a state-policy", quoted(other)).into()),
+                    other => return Err(format!("{} is not a state-policy", quoted(other))),
                 };
                 end(&words)
             }
@@ -349,7 +349,7 @@ impl<'a> Reader<'a> {
         let name = if words.has_string() { Some(words.text()?.to_owned()) } else { None };
         let (called, path) = if statement.opens {
             if self.open.len() >= DEEPEST {
-                return Err(format!("more than {DEEPEST} anchors in anchors").into());
+                return Err(format!("more than {DEEPEST} anchors in anchors"));
             }
             self.braces += 1;
             if name.as_ref().is_some_and(|name| name.contains('/') || name == "*") {
@@ -358,7 +358,7 @@ impl<'a> Reader<'a> {
             let called = name.unwrap_or_else(|| format!("_{}", self.braces));
             let path = below_of(&self.path(), &called);
             if !self.named.insert(path.clone()) {
-                return Err(format!("anchor {} in braces is there already", quoted(&path)).into());
+                return Err(format!("anchor {} in braces is there already", quoted(&path)));
             }
             (called, Some(path))
         } else {
@@ -399,7 +399,7 @@ impl<'a> Reader<'a> {
                             Operand::Interface(OfInterface { part: Part::Address, first: false, .. }) => {
                                 Ok((name.to_owned(), dynamic))
                             }
-                            _ => Err(format!("{} is not an interface", quoted(name)).into()),
+                            _ => Err(format!("{} is not an interface", quoted(name))),
                         }
                     })?;
                 }
@@ -483,7 +483,7 @@ fn enter(table: &mut Table, not: bool, operand: Operand) -> Read<()> {
         Operand::Network(_) | Operand::Interface(_) | Operand::Named(_) => "",
     };
     if !what.is_empty() {
-        return Err(format!("{what} not permitted inside tables").into());
+        return Err(format!("{what} not permitted inside tables"));
     }
     match as_network(&operand) {
         Some(network) => table.insert(network, not),

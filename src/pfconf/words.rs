@@ -33,7 +33,7 @@ impl<'a> Words<'a> {
     }
 
     pub(super) fn expect(&mut self, word: &str) -> Read<()> {
-        if self.take(word) { Ok(()) } else { Err(format!("expected {word} instead of {}", self.shown()).into()) }
+        if self.take(word) { Ok(()) } else { Err(format!("expected {word} instead of {}", self.shown())) }
     }
 
     /// The next word, for messages.
@@ -46,7 +46,7 @@ impl<'a> Words<'a> {
         match self.next()? {
             Token::Quoted(text) => Ok(text),
             Token::Word(text) if !names::is_keyword(text) => Ok(text),
-            other => Err(format!("{} is not expected", quoted(&other.shown())).into()),
+            other => Err(format!("{} is not expected", quoted(&other.shown()))),
         }
     }
 
@@ -72,7 +72,7 @@ impl<'a> Words<'a> {
     pub(super) fn number<N: TryFrom<u64>>(&mut self) -> Read<N> {
         let text = self.text()?;
         let number = names::number(text).and_then(|number| N::try_from(number).ok());
-        number.ok_or_else(|| format!("{} is not a number that is possible here", quoted(text)).into())
+        number.ok_or_else(|| format!("{} is not a number that is possible here", quoted(text)))
     }
 
     /// One thing, or several in braces, with or without commas.
@@ -111,5 +111,5 @@ impl<'a> Words<'a> {
 
 /// Nothing is left.
 pub(super) fn end(words: &Words<'_>) -> Read<()> {
-    if words.is_empty() { Ok(()) } else { Err(format!("{} is not expected", words.shown()).into()) }
+    if words.is_empty() { Ok(()) } else { Err(format!("{} is not expected", words.shown())) }
 }
