@@ -14,7 +14,8 @@ pub fn refuse_borrowed_rights() -> Result<()> {
     if !host::has_borrowed_rights() {
         return Ok(());
     }
-    let why = "it runs setuid or setgid, with the rights of another user; remove that bit with chmod(1), and run it as root";
+    let why =
+        "it runs setuid or setgid, with the rights of another user; remove that bit with chmod(1), and run it as root";
     Err(Error::new(Kind::Permission, why))
 }
 

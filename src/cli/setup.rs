@@ -75,8 +75,11 @@ impl<'a> Setup<'a> {
         } else {
             for part in &parts {
                 let path = part.conf.path.display();
-                let other =
-                    if part.ours { "" } else { " (of FreeBSD; --write does not change it on this system unless it is named)" };
+                let other = if part.ours {
+                    ""
+                } else {
+                    " (of FreeBSD; --write does not change it on this system unless it is named)"
+                };
                 _ = write!(said, "{path}:{other}\n{}", part.shown);
             }
             if !self.args.write {
@@ -256,7 +259,9 @@ impl<'a> Setup<'a> {
             }
         }
         if values.iter().any(|value| value.starts_with("net.pf.filter_local")) {
-            said.push_str("  net.pf.filter_local takes effect when pf is enabled: service pf restart (ends connections)\n");
+            said.push_str(
+                "  net.pf.filter_local takes effect when pf is enabled: service pf restart (ends connections)\n",
+            );
         }
         Ok(())
     }

@@ -310,7 +310,7 @@ fn del(call: &Call<'_>) -> Result<(), Failure> {
     for other in &found.list {
         work.withdraw(&files, other, |attachment| attachment.is(&network.name, &attached))?;
     }
-    // which of its networks that was is not known any more
+    // it is no longer known which of its networks that was
     if let Ok(jail) = call.jail()
         && found.damaged.contains(&jail.anchor())
     {

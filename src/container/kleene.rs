@@ -98,8 +98,9 @@ pub fn parse(json: &str) -> Result<Ports> {
         for (slot, (field, text)) in addresses.iter_mut().zip(given) {
             let Some(address) = address(field, text.as_deref()).map_err(named)? else { continue };
             if let Some(before) = slot.replace(address).filter(|before| *before != address) {
-                let why =
-                    format!("{field} is {address}, but an earlier record has {before}; use one address for all ports of a container");
+                let why = format!(
+                    "{field} is {address}, but an earlier record has {before}; use one address for all ports of a container"
+                );
                 return Err(named(Error::new(Kind::Argument, why)));
             }
         }
@@ -117,9 +118,8 @@ fn texts(record: &Record) -> Result<Vec<String>> {
         // as many ports as on the host
         Some(first) => {
             let first = range("container_port", first)?.first();
-            PortRange::starting_at(first, host.count()).ok_or_else(|| {
-                refuse(format!("container_port: {} ports from {first} exceed 65535", host.count()))
-            })?
+            PortRange::starting_at(first, host.count())
+                .ok_or_else(|| refuse(format!("container_port: {} ports from {first} exceed 65535", host.count())))?
         }
         None => range("container_port", &record.container_port)?,
     };
@@ -208,13 +208,13 @@ mod tests {
         for (json, kind, word) in [
             (second("8010:8000", "9000:*", ""), Kind::Spec, "from 8010 down to 8000"),
             (second("8000:8010", "80", ""), Kind::Spec, "11 ports on the host and 1 in the container"),
-            (second("8000:8010", "9000:9001", ""), Kind::Spec, "write container_port \"9000:*\""),
+            (second("8000:8010", "9000:9001", ""), Kind::Spec, "use container_port \"9000:*\""),
             (second("0", "80", ""), Kind::Spec, "\"0\" is not a port"),
             (second("65536", "80", ""), Kind::Spec, "65536"),
             (second("080", "80", ""), Kind::Spec, "080"),
             (second("8000:8001:8002", "80", ""), Kind::Spec, "8001:8002"),
             (second("*", "80", ""), Kind::Spec, "\"*\""),
-            (second("60000:65535", "65000:*", ""), Kind::Spec, "past 65535"),
+            (second("60000:65535", "65000:*", ""), Kind::Spec, "exceed 65535"),
             (second("8080", "80", r#", "protocol": "icmp""#), Kind::Spec, "icmp"),
             (second("8080", "80", r#", "ip_address": "10.0.0.3""#), Kind::Argument, "10.0.0.2"),
             (second("8080", "80", r#", "ip_address": "fd00::2""#), Kind::Argument, "fd00::2"),

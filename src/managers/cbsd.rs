@@ -87,7 +87,8 @@ fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         match (&words[to + 2..arrow], &words[arrow + 2..]) {
             (["port", host], ["port", target]) => (port.host, port.ports) = (range(host), range(target)),
             ([], []) => {
-                port.unsupported = Some("all ports of an address: kport publishes single ports and ranges; name them".to_owned());
+                port.unsupported =
+                    Some("all ports of an address: kport publishes single ports and ranges; name them".to_owned());
             }
             _ => return Err(not_a_line()),
         }

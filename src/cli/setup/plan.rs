@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn what_it_cannot_tell() {
         for (text, why) in [
-            ("include \"/etc/pf.d/a\"\nblock all\n", "includes"),
+            ("include \"/etc/pf.d/a\"\nblock all\n", "included"),
             ("block all\nnat on em0 -> (em0)\n", "after the filter rules"),
             ("blokc all\n", "\"blokc\""),
             ("x = \"a\nblock all\n", "a quote is not closed"),

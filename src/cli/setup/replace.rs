@@ -144,7 +144,10 @@ impl<'a> Prepared<'a> {
         if same {
             return Ok(());
         }
-        Err(Error::new(Kind::Busy, format!("{} was changed meanwhile, and nothing was written; try again", path.display())))
+        Err(Error::new(
+            Kind::Busy,
+            format!("{} was changed meanwhile, and nothing was written; try again", path.display()),
+        ))
     }
 
     fn put(&mut self) -> Result<()> {

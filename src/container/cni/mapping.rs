@@ -49,7 +49,9 @@ fn address_of(text: &str) -> Result<Place, Failure> {
     let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
     let address = address.parse::<IpAddr>().map_err(|_| refuse("not an IPv4 or IPv6 address"))?;
     if zone.is_some() {
-        return Err(refuse("an address with a zone cannot be published; name the interface in the plugin's field place"));
+        return Err(refuse(
+            "an address with a zone cannot be published; name the interface in the plugin's field place",
+        ));
     }
     Place::address(address).map_err(refuse)
 }
