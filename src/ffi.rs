@@ -327,7 +327,8 @@ pub unsafe extern "C" fn kport_parse_kleene(
 /// The caller keeps the spec. options may be NULL. Fails with
 /// KPORT_ERR_CONFLICT if one of the ports is in use, KPORT_ERR_UNAVAILABLE if
 /// pf does not evaluate the rules or the jail's address is unknown,
-/// KPORT_ERR_UNSUPPORTED if the jail uses the host's network, KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
+/// KPORT_ERR_UNSUPPORTED if the jail uses the host's network,
+/// KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
 /// KPORT_ERR_ARGUMENT.
 #[must_use]
 #[unsafe(no_mangle)]

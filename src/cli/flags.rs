@@ -49,7 +49,7 @@ const RULES: &[Row] = &[
         WHO,
         "reach",
         "IF",
-        "Also let hosts on this interface or group use the jail's port [default: bridge, epair, lo]",
+        "Let hosts on this interface or group use the jail's own address [default: bridge, epair, lo]",
     ),
     row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
     row(
