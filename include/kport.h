@@ -68,48 +68,48 @@
 	0, 0 }
 
 /**
- * Publish although a socket of the host, or another tool's redirect, has the
- * port. Other jails' ports are refused all the same.
+ * Publish even if a socket of the host or another tool's redirect has the
+ * port. A port of another jail is still a conflict.
  */
 #define KPORT_FORCE 1
 
 /**
- * Publish although pf would not evaluate the rules for now.
+ * Publish even if pf does not evaluate the rules at present.
  */
 #define KPORT_ALLOW_INERT 2
 
 /**
- * The jails of the reach list, those on the jail's own bridge among them,
- * reach the published port at the host's address, too.
+ * Let the hosts of the reach list, including jails on the jail's own bridge,
+ * also use the published port at the host's address.
  */
 #define KPORT_HAIRPIN 4
 
 /**
- * The host itself, and the jails that share its network stack, reach the
+ * Let the host itself, and the jails that share its network stack, use the
  * published port, at the host's address and at 127.0.0.1 or ::1.
  */
 #define KPORT_HOST_ACCESS 8
 
 /**
- * Log the packet that starts a connection to pflog0.
+ * Log the first packet of each connection to pflog0.
  */
 #define KPORT_LOG 16
 
 /**
- * Let the rules behind kport's anchor decide, too: pass without quick.
+ * Do not use quick: rules after kport's anchor can still block the traffic.
  */
 #define KPORT_NO_QUICK 32
 
 /**
- * Add to what the jail has published, instead of taking its place. Each
- * call's options are those of its mappings.
+ * Add to the ports that the jail has published, instead of replacing them. The
+ * options of a call apply to its mappings.
  */
 #define KPORT_ADD 64
 
 /**
- * What a call returns: KPORT_OK or why it failed, sorted by what the caller
- * can do about it. The numbers never change, and are the exit statuses of
- * kport(8).
+ * The status that a call returns: KPORT_OK or the kind of failure, by what the
+ * caller can do about it. The numbers never change, and are the exit statuses
+ * of kport(8).
  */
 enum kport_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -125,24 +125,24 @@ enum kport_status
 	 */
 	KPORT_ERR_ARGUMENT = 1,
 	/**
-	 * The text does not follow the grammar; see kport_error_offset().
+	 * The string does not follow the grammar; see kport_error_offset().
 	 */
 	KPORT_ERR_SPEC = 2,
 	/**
-	 * A port is held by another jail, by the host, or by another tool.
+	 * A port is used by another jail, by the host, or by another tool.
 	 */
 	KPORT_ERR_CONFLICT = 3,
 	/**
-	 * The process may not change the firewall or the record.
+	 * The process may not change the firewall or the records.
 	 */
 	KPORT_ERR_PERMISSION = 4,
 	/**
-	 * pf is off or absent, or would not evaluate the rules, or a fact about
-	 * the host or the jail is missing.
+	 * pf is disabled or missing, or does not evaluate the rules, or a property
+	 * of the host or the jail is unknown.
 	 */
 	KPORT_ERR_UNAVAILABLE = 5,
 	/**
-	 * The lock or pf stayed busy until the time-out: try again.
+	 * The lock or pf was busy until the time-out: try again.
 	 */
 	KPORT_ERR_BUSY = 6,
 	/**
@@ -150,7 +150,7 @@ enum kport_status
 	 */
 	KPORT_ERR_SYSTEM = 7,
 	/**
-	 * Not possible for this jail, or not known to this version.
+	 * Not possible for this jail, or unknown to this version.
 	 */
 	KPORT_ERR_UNSUPPORTED = 8,
 	/**
@@ -175,11 +175,11 @@ enum kport_state
 #endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
  {
 	/**
-	 * pf has what the record says.
+	 * pf has what is recorded.
 	 */
 	KPORT_LIVE = 1,
 	/**
-	 * Recorded, but not, or not all, in pf: kport_restore() loads it.
+	 * Recorded, but missing or incomplete in pf: kport_restore() loads it.
 	 */
 	KPORT_MISSING = 2,
 	/**
@@ -207,7 +207,7 @@ struct kport_error;
 struct kport_listing;
 
 /**
- * What a call has changed, and what its caller should hear. Never changes:
+ * The outcome of a change, with notes for the administrator. Never changes:
  * threads may share it for reading.
  */
 struct kport_outcome;
@@ -223,10 +223,10 @@ struct kport_ruleset;
 struct kport_spec;
 
 /**
- * How to publish. Zero in a field means: the default. Start from
+ * Options of a call. Zero in a field selects the default. Start from
  * KPORT_OPTIONS_INIT, which sets size; the library copies what it needs.
- * Lists are texts with white space between the items. A call looks at the
- * fields that concern it, but refuses bad values in any.
+ * Lists are strings with white space between the items. A call uses only the
+ * fields that concern it, but an invalid value in any field is an error.
  */
 struct kport_options {
 	/**
@@ -234,20 +234,20 @@ struct kport_options {
 	 */
 	size_t size;
 	/**
-	 * "auto" (the default): on FreeBSD /dev/pf where the kernel has all that it
-	 * takes, else pfctl(8); where there is no pf, "sim". "native": /dev/pf, no
-	 * child process. "pfctl": pfctl(8). "sim": files, nothing is redirected.
-	 * One that is named is never replaced by another.
+	 * "auto" (the default): on FreeBSD /dev/pf if the kernel has all that is
+	 * needed, else pfctl(8); "sim" if the system has no pf. "native": /dev/pf,
+	 * without child processes. "pfctl": pfctl(8). "sim": files, nothing is
+	 * redirected. A named backend is never replaced with another.
 	 */
 	const char *backend;
 	/**
-	 * Where the lock and the record are; default: /var/run/kport.
+	 * The directory of the lock and the records; default: /var/run/kport.
 	 */
 	const char *state_dir;
 	/**
-	 * The jail's addresses, one for each network that it is connected to, the
-	 * preferred one first; default: the kernel is asked. "inherit": the jail
-	 * is on the host's network (nothing can be published then).
+	 * The jail's addresses, one for each network, the preferred one first;
+	 * default: read from the kernel. "inherit": the jail uses the host's
+	 * network (then nothing can be published).
 	 */
 	const char *addresses;
 	/**
@@ -255,43 +255,44 @@ struct kport_options {
 	 */
 	const char *gateway;
 	/**
-	 * Interfaces and groups whose hosts reach the jail's own address and
-	 * port; default: "bridge epair lo". "": none.
+	 * The reach list: interfaces and groups whose hosts may use the jail's own
+	 * address and port; default: "bridge epair lo". "": none.
 	 */
 	const char *reach;
 	/**
-	 * Who may use the ports from outside: networks, addresses and tables, as
-	 * in "192.0.2.0/24 2001:db8::1 <trusted>"; default: everybody. "" is
-	 * refused.
+	 * The sources that may use the ports from outside: networks, addresses and
+	 * tables, as in "192.0.2.0/24 2001:db8::1 <trusted>"; default: all. "" is
+	 * an error.
 	 */
 	const char *sources;
 	/**
-	 * Where a call that changes something puts what it did, which
-	 * kport_outcome_free() frees: *outcome is a new object on success, and
-	 * NULL on failure. Like *err it is written in any case (but for a bad
-	 * size) and never read, so what it held must be freed before, and threads
-	 * that share options have NULL here; default: nobody wants to know.
+	 * A variable for the outcome of a call that changes something: *outcome is
+	 * a new object on success, to be freed with kport_outcome_free(), and NULL
+	 * on failure. Like *err it is always written (except for a bad size) and
+	 * never read, so free an old object before the call, and set NULL in
+	 * options that threads share; default: the outcome is discarded.
 	 */
 	struct kport_outcome **outcome;
 	/**
-	 * How long a call may take, in milliseconds; default: 60000.
+	 * The maximum time of a call, in milliseconds; default: 60000.
 	 */
 	uint32_t timeout_ms;
 	/**
-	 * KPORT_FORCE and the like, or-ed.
+	 * The bitwise OR of KPORT_FORCE and the other flags.
 	 */
 	uint32_t flags;
 	/**
-	 * The most connections at a time through a mapping; default: no bound.
+	 * The maximum number of connections of a mapping at once; default: no
+	 * limit.
 	 */
 	uint32_t max_connections;
 	/**
-	 * The most of them from one address; default: no bound.
+	 * The maximum number of these from one address; default: no limit.
 	 */
 	uint32_t max_connections_per_source;
 	/**
-	 * The most new connections from one address in rate_seconds, tcp only.
-	 * Both or neither are set; default: no bound.
+	 * The maximum number of new connections from one address in rate_seconds,
+	 * tcp only. Set both or neither; default: no limit.
 	 */
 	uint32_t rate_connections;
 	/**
@@ -299,13 +300,13 @@ struct kport_options {
 	 */
 	uint32_t rate_seconds;
 	/**
-	 * The jail's number, so that a late stop hook of an earlier start cannot
-	 * undo a later one; default: the kernel is asked, or it does not matter.
+	 * The jid, so that a late stop hook of an earlier start cannot undo a later
+	 * one; default: read from the kernel to publish, any jid to unpublish.
 	 */
 	int32_t jid;
 	/**
-	 * The lowest and the highest of the ports of which one is chosen for
-	 * "auto"; default: 49152 and 65535. Both or neither are set.
+	 * The lowest and the highest port of the range from which "auto" chooses;
+	 * default: 49152 and 65535. Set both or neither.
 	 */
 	uint16_t auto_first;
 	/**
@@ -313,9 +314,9 @@ struct kport_options {
 	 */
 	uint16_t auto_last;
 	/**
-	 * How long kport_publish() waits for the jail to have an address, as one
-	 * that asks DHCP for it, in milliseconds; it comes on top of timeout_ms;
-	 * default: not at all.
+	 * The maximum time that kport_publish() waits until the jail has an address
+	 * (DHCP, SLAAC), in milliseconds; added to timeout_ms; default: does not
+	 * wait.
 	 */
 	uint32_t wait_ms;
 	/**
@@ -325,7 +326,7 @@ struct kport_options {
 };
 
 /**
- * One mapping of a spec. Pointers live as long as the spec.
+ * One mapping of a spec. Pointers are valid until the spec is freed.
  */
 struct kport_mapping {
 	/**
@@ -342,7 +343,7 @@ struct kport_mapping {
 	 */
 	uint16_t jail_port;
 	/**
-	 * How many ports in a row, on both sides.
+	 * The number of consecutive ports, on the host and in the jail.
 	 */
 	uint16_t count;
 	/**
@@ -356,13 +357,13 @@ struct kport_mapping {
 };
 
 /**
- * One published redirect, or a jail of which none is known. Pointers live as
- * long as the listing or outcome.
+ * One published redirect, or a jail without a known one. Pointers are valid
+ * until the listing or outcome is freed.
  */
 struct kport_entry {
 	/**
-	 * The jail; NULL where no record tells whose anchor it is, and in the
-	 * outcome of a call for all jails.
+	 * The jail; NULL if the anchor is not recorded, and in the outcome of a
+	 * call for all jails.
 	 */
 	const char *jail;
 	/**
@@ -371,7 +372,7 @@ struct kport_entry {
 	 */
 	const char *anchor;
 	/**
-	 * Where on the host, as in struct kport_mapping; NULL if count is 0.
+	 * The place on the host, as in struct kport_mapping; NULL if count is 0.
 	 */
 	const char *place;
 	/**
@@ -379,7 +380,8 @@ struct kport_entry {
 	 */
 	const char *address;
 	/**
-	 * Packets that the rules have passed since they were loaded, both ways.
+	 * Packets that the rules have passed since they were loaded, in both
+	 * directions.
 	 */
 	uint64_t packets;
 	/**
@@ -387,15 +389,15 @@ struct kport_entry {
 	 */
 	uint64_t bytes;
 	/**
-	 * States (connections) that the rules have made.
+	 * States (connections) that the rules have created.
 	 */
 	uint64_t states;
 	/**
-	 * When it was published, in seconds since 1970; 0: unknown.
+	 * The time of publication, in seconds since 1970; 0: unknown.
 	 */
 	int64_t since;
 	/**
-	 * The jail's number when it was published; 0: unknown.
+	 * The jid at the time of publication; 0: unknown.
 	 */
 	int32_t jid;
 	/**
@@ -411,7 +413,7 @@ struct kport_entry {
 	 */
 	uint16_t jail_port;
 	/**
-	 * How many ports in a row; 0: no redirect is known of this anchor.
+	 * The number of consecutive ports; 0: no redirect of this anchor is known.
 	 */
 	uint16_t count;
 	/**
@@ -432,10 +434,10 @@ extern "C" {
  * Reads port specs, such as "8080:80/udp em1:443:8443".
  *
  * On success *out is a new spec, to be freed with kport_spec_free(); on
- * failure it is NULL. Fails with KPORT_ERR_SPEC, and then
- * kport_error_offset() tells where; with KPORT_ERR_ARGUMENT if text or out
- * is NULL, or text is too long or not UTF-8. Touches nothing outside the
- * process.
+ * failure it is NULL. Fails with KPORT_ERR_SPEC if a spec is invalid, and
+ * then kport_error_offset() returns the place; with KPORT_ERR_ARGUMENT if
+ * text or out is NULL, or text is too long or not UTF-8. Uses nothing
+ * outside the process.
  */
 KPORT_MUST_USE
 kport_status kport_parse(const char *text,
@@ -443,15 +445,15 @@ kport_status kport_parse(const char *text,
 			 struct kport_error **err);
 
 /**
- * Reads ports as Kleene records them: a PublishedPort of Kleened's API, or a
+ * Reads the ports of Kleene's records: a PublishedPort of Kleened's API, or a
  * list of them, as JSON.
  *
- * The spec holds the addresses of the records as well: kport_publish() takes
- * them where options->addresses is NULL. On success *out is a new spec, to be
+ * The spec also holds the addresses of the records: kport_publish() uses them
+ * if options->addresses is NULL. On success *out is a new spec, to be
  * freed with kport_spec_free(); on failure it is NULL. Fails with
  * KPORT_ERR_SPEC for ports that cannot be published, such as a range from
  * high to low or ranges of different lengths, and with KPORT_ERR_ARGUMENT
- * for what is no record; the message names the record. Touches nothing
+ * if json is not a record; the message names the record. Uses nothing
  * outside the process.
  */
 KPORT_MUST_USE
@@ -460,15 +462,15 @@ kport_status kport_parse_kleene(const char *json,
 				struct kport_error **err);
 
 /**
- * Publishes all mappings of a spec for a jail, in place of what the jail had
- * published: all of them or, on any failure, none, and what was there stays.
- * The same again changes nothing and succeeds.
+ * Publishes all mappings of a spec for a jail. They replace the ports that the
+ * jail had published; on failure nothing is changed. Publishing the same ports
+ * again changes nothing and succeeds.
  *
- * The spec stays the caller's. options may be NULL. Fails with
- * KPORT_ERR_CONFLICT if somebody else has one of the ports,
- * KPORT_ERR_UNAVAILABLE if pf would not evaluate the rules or the jail's
- * address is unknown, KPORT_ERR_UNSUPPORTED if the jail is on the host's
- * network, KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
+ * The caller keeps the spec. options may be NULL. Fails with
+ * KPORT_ERR_CONFLICT if one of the ports is in use, KPORT_ERR_UNAVAILABLE if
+ * pf does not evaluate the rules or the jail's address is unknown,
+ * KPORT_ERR_UNSUPPORTED if the jail uses the host's network,
+ * KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
  * KPORT_ERR_ARGUMENT.
  */
 KPORT_MUST_USE
@@ -478,13 +480,13 @@ kport_status kport_publish(const char *jail,
 			   struct kport_error **err);
 
 /**
- * Removes everything that a jail has published, and ends the connections that
- * went through it. Nothing published is success.
+ * Removes all published ports of a jail, and ends their connections. It is not
+ * an error if there are none.
  *
- * With options->jid, what a later start of the jail has published stays.
- * options may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_BUSY,
- * KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT; as much as possible is removed all
- * the same, and the call can be repeated.
+ * With options->jid, ports of a later start of the jail stay. options may be
+ * NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
+ * KPORT_ERR_ARGUMENT; even then as much as possible is removed, and the call
+ * can be repeated.
  */
 KPORT_MUST_USE
 kport_status kport_unpublish(const char *jail,
@@ -492,14 +494,14 @@ kport_status kport_unpublish(const char *jail,
 			     struct kport_error **err);
 
 /**
- * Removes these of the mappings that a jail has published, and ends the
- * connections that went through them. The others stay.
+ * Removes the given mappings of a jail, and ends their connections. The other
+ * published ports stay.
  *
- * A mapping that names no place is that of the host's default route, "auto"
- * is any host port, and one that is not published is no error. With
- * options->jid, what a later start of the jail has published stays. options
- * may be NULL. Fails as kport_unpublish() does, and with
- * KPORT_ERR_UNAVAILABLE if pf is not there to load the others.
+ * A mapping without a place is that of the host's default route, and "auto"
+ * is any host port; it is not an error if a mapping is not published. With
+ * options->jid, ports of a later start of the jail stay. options may be NULL.
+ * Fails like kport_unpublish(), and with KPORT_ERR_UNAVAILABLE if there is no
+ * pf to load the other ports.
  */
 KPORT_MUST_USE
 kport_status kport_unpublish_some(const char *jail,
@@ -508,11 +510,11 @@ kport_status kport_unpublish_some(const char *jail,
 				  struct kport_error **err);
 
 /**
- * Lists what is published by a jail, or by all if jail is NULL: a row for
- * each redirect, sorted by anchor.
+ * Lists the published ports of a jail, or of all jails if jail is NULL: a row
+ * for each redirect, sorted by anchor.
  *
  * On success *out is a new listing, to be freed with kport_listing_free();
- * on failure it is NULL. Nothing published is success, with no rows. options
+ * on failure it is NULL. It is not an error if nothing is published. options
  * may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_UNAVAILABLE,
  * KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
  */
@@ -523,36 +525,36 @@ kport_status kport_list(const char *jail,
 			struct kport_error **err);
 
 /**
- * Loads again what is recorded and was lost from pf, for all jails, as after
- * "pfctl -F all". What pf has is not touched.
+ * Loads the recorded rules that are missing in pf, for all jails, as after
+ * "pfctl -F all". Rules that pf has are not changed.
  *
- * options may be NULL. Fails with KPORT_ERR_UNAVAILABLE if pf is not there,
+ * options may be NULL. Fails with KPORT_ERR_UNAVAILABLE if there is no pf,
  * KPORT_ERR_PERMISSION, KPORT_ERR_BUSY, KPORT_ERR_SYSTEM,
- * KPORT_ERR_ARGUMENT; one jail's failure does not stop the others, and the
- * call can be repeated.
+ * KPORT_ERR_ARGUMENT; a failure for one jail does not stop the others, and
+ * the call can be repeated.
  */
 KPORT_MUST_USE
 kport_status kport_restore(const struct kport_options *options,
 			   struct kport_error **err);
 
 /**
- * Removes what belongs to jails that are gone, and anchors of kport's that no
- * record knows.
+ * Removes the ports of jails that are gone, and anchors of kport that are not
+ * recorded.
  *
- * options may be NULL. Fails as kport_restore() does.
+ * options may be NULL. Fails like kport_restore().
  */
 KPORT_MUST_USE
 kport_status kport_gc(const struct kport_options *options,
 		      struct kport_error **err);
 
 /**
- * Makes the rules that kport_publish() would load, as pf.conf(5) text. Nothing
- * is loaded, and neither pf nor the record is asked.
+ * Creates the rules that kport_publish() would load, as pf.conf(5) text.
+ * Nothing is loaded, and neither pf nor the records are read.
  *
  * On success *out is a new object, to be freed with kport_ruleset_free(); on
  * failure it is NULL. Fails with KPORT_ERR_UNAVAILABLE if options->addresses
- * is NULL, or if a mapping names no place and the host has no default route;
- * with KPORT_ERR_UNSUPPORTED for a host port "auto", or if the jail is on the
+ * is NULL, or if a mapping has no place and the host has no default route;
+ * with KPORT_ERR_UNSUPPORTED for a host port "auto", or if the jail uses the
  * host's network; with KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
  */
 KPORT_MUST_USE
@@ -563,20 +565,20 @@ kport_status kport_rules(const char *jail,
 			 struct kport_error **err);
 
 /**
- * The spec written out: every field, one mapping for each protocol. The text
- * lives as long as the spec. NULL for NULL.
+ * Returns the spec with every field, one mapping for each protocol. The string
+ * is valid until the spec is freed. NULL for NULL.
  */
 const char *kport_spec_text(const struct kport_spec *spec);
 
 /**
- * The number of mappings. 0 for NULL.
+ * Returns the number of mappings. 0 for NULL.
  */
 size_t kport_spec_len(const struct kport_spec *spec);
 
 /**
  * Fills in a mapping; size is sizeof(struct kport_mapping) of the caller.
- * i counts from 0. Fails with KPORT_ERR_ARGUMENT, and leaves *out as it was,
- * if there is no mapping i, or spec or out is NULL, or size is 0.
+ * i counts from 0. Fails with KPORT_ERR_ARGUMENT, and does not write *out, if
+ * there is no mapping i, or spec or out is NULL, or size is 0.
  */
 KPORT_MUST_USE
 kport_status kport_spec_get(const struct kport_spec *spec,
@@ -585,19 +587,19 @@ kport_status kport_spec_get(const struct kport_spec *spec,
 			    size_t size);
 
 /**
- * Frees a spec. NULL is fine.
+ * Frees a spec. NULL is ignored.
  */
 void kport_spec_free(struct kport_spec *spec);
 
 /**
- * The number of rows. 0 for NULL.
+ * Returns the number of rows. 0 for NULL.
  */
 size_t kport_listing_len(const struct kport_listing *listing);
 
 /**
  * Fills in a row; size is sizeof(struct kport_entry) of the caller. i counts
- * from 0. Fails with KPORT_ERR_ARGUMENT, and leaves *out as it was, if there
- * is no row i, or listing or out is NULL, or size is 0.
+ * from 0. Fails with KPORT_ERR_ARGUMENT, and does not write *out, if there is
+ * no row i, or listing or out is NULL, or size is 0.
  */
 KPORT_MUST_USE
 kport_status kport_listing_get(const struct kport_listing *listing,
@@ -606,42 +608,44 @@ kport_status kport_listing_get(const struct kport_listing *listing,
 			       size_t size);
 
 /**
- * Frees a listing. NULL is fine.
+ * Frees a listing. NULL is ignored.
  */
 void kport_listing_free(struct kport_listing *listing);
 
 /**
- * 1 if the call has changed pf, 0 if all was as it should be. 0 for NULL.
+ * Returns 1 if the call has changed pf, 0 if no change was needed. 0 for NULL.
  */
 int kport_outcome_changed(const struct kport_outcome *outcome);
 
 /**
- * How many connections (states of pf) the call has ended. 0 for NULL.
+ * Returns the number of connections (states of pf) that the call has ended. 0
+ * for NULL.
  */
 uint64_t kport_outcome_ended(const struct kport_outcome *outcome);
 
 /**
- * The number of notes. 0 for NULL.
+ * Returns the number of notes. 0 for NULL.
  */
 size_t kport_outcome_notes(const struct kport_outcome *outcome);
 
 /**
- * A note, counted from 0: what the call did not fail for, but an admin should
- * hear, such as a conflict that was forced, connections that live on, or a
- * record that was damaged. One line without a newline, as kport(8) prints it;
- * it lives as long as the outcome. NULL if there is no note i.
+ * Returns note i, counted from 0. A note concerns the administrator, but is not
+ * a failure: a conflict that was overridden, connections that continue, or a
+ * damaged record. One line without a newline, as kport(8) prints it, valid
+ * until the outcome is freed. NULL if there is no note i.
  */
 const char *kport_outcome_note(const struct kport_outcome *outcome, size_t i);
 
 /**
- * The number of rows. 0 for NULL.
+ * Returns the number of rows. 0 for NULL.
  */
 size_t kport_outcome_len(const struct kport_outcome *outcome);
 
 /**
- * Fills in a row of what is published now, with the port that was chosen for
- * "auto"; size is sizeof(struct kport_entry) of the caller. i counts from 0.
- * Counters, since and jid are 0. Fails as kport_listing_get() does.
+ * Fills in a row of the ports that are now published, with the port that was
+ * chosen for "auto"; size is sizeof(struct kport_entry) of the caller. i
+ * counts from 0. Counters, since and jid are 0. Fails like
+ * kport_listing_get().
  */
 KPORT_MUST_USE
 kport_status kport_outcome_get(const struct kport_outcome *outcome,
@@ -650,57 +654,59 @@ kport_status kport_outcome_get(const struct kport_outcome *outcome,
 			       size_t size);
 
 /**
- * Frees an outcome. NULL is fine.
+ * Frees an outcome. NULL is ignored.
  */
 void kport_outcome_free(struct kport_outcome *outcome);
 
 /**
- * The rules, a line for each, as pfctl(8) would read them. The text lives as
- * long as the object. NULL for NULL.
+ * Returns the rules, one per line, as pfctl(8) reads them. The string is valid
+ * until the object is freed. NULL for NULL.
  */
 const char *kport_ruleset_text(const struct kport_ruleset *ruleset);
 
 /**
- * Frees the rules. NULL is fine.
+ * Frees the rules. NULL is ignored.
  */
 void kport_ruleset_free(struct kport_ruleset *ruleset);
 
 /**
- * The status that the failed call returned. KPORT_OK for NULL.
+ * Returns the status of the failed call. KPORT_OK for NULL.
  */
 kport_status kport_error_status(const struct kport_error *error);
 
 /**
- * What was seen and what to do, on one line without a newline. The text lives
- * as long as the error. "" for NULL.
+ * Returns what was found and what to do, on one line without a newline. The
+ * string is valid until the error is freed. "" for NULL.
  */
 const char *kport_error_message(const struct kport_error *error);
 
 /**
- * The errno of the system call that failed. 0: none did. 0 for NULL.
+ * Returns the errno of the system call that failed, or 0 if none failed. 0 for
+ * NULL.
  */
 int kport_error_errno(const struct kport_error *error);
 
 /**
- * The offset, in bytes from 0, of what was wrong in the text given to
- * kport_parse(), or in the text of options that the message names. SIZE_MAX:
- * the error is not about a place in a text. SIZE_MAX for NULL.
+ * Returns the offset of the error, in bytes from 0, in the string given to
+ * kport_parse(), or in the string of options that the message names. SIZE_MAX
+ * if the error does not concern a place in a string, and for NULL.
  */
 size_t kport_error_offset(const struct kport_error *error);
 
 /**
- * Frees an error. NULL is fine.
+ * Frees an error. NULL is ignored.
  */
 void kport_error_free(struct kport_error *error);
 
 /**
- * A few words for a status, or for any other number. Never NULL, never freed.
+ * Returns a short description of a status, or of any other number. Never NULL;
+ * must not be freed.
  */
 const char *kport_status_text(int32_t status);
 
 /**
- * The version of the running library, "0.1.0"; KPORT_VERSION is that of the
- * header. Never NULL, never freed.
+ * Returns the version of the running library, "0.1.0"; KPORT_VERSION is that of
+ * the header. Never NULL; must not be freed.
  */
 const char *kport_version(void);
 

@@ -1,9 +1,9 @@
-//! kport(8), the helper for shell hooks and for people: its arguments, and how it prints what the library returns.
+//! kport(8), the helper for shell hooks and administrators: its arguments, and how it prints the results of the library.
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
 //! (publish, unpublish, restore, gc), `inspect` (parse, rules, list, help,
 //! completions), `metrics`, `diagnose` (doctor), `trace`, `setup`, `import`, `container` (cni, oci-hook). All
-//! of them find the firewall by `session`, print by `output`, and lay out what they print by `show`.
+//! of them open the firewall with `session`, format results with `show`, and print them with `output`.
 
 mod args;
 mod change;
@@ -62,7 +62,7 @@ fn failed(error: &Error) -> ExitCode {
 
 fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
     let done = match command {
-        // has statuses of its own
+        // has its own exit statuses
         Command::Cni => return Ok(container::cni(&global)),
         Command::Parse(args) => inspect::parse(&args),
         Command::Rules(args) => inspect::rules(&global, &args),

@@ -1,9 +1,8 @@
-//! What container runtimes and Kleene give kport: a plugin of the Container Network Interface, a hook of the OCI runtime
+//! The interfaces for container runtimes and Kleene: a plugin of the Container Network Interface, a hook of the OCI runtime
 //! specification, and Kleene's records.
 //!
-//! The documents are read here, and from them follow the calls of a [`Publisher`](crate::publisher::Publisher). The program that a
-//! runtime has called stands behind the trait [`Program`]: it reads the environment and standard input, opens the session, and
-//! prints.
+//! The documents are read here, and turned into calls of a [`Publisher`](crate::publisher::Publisher). The trait [`Program`] is the
+//! program that the runtime has called: it reads the environment and standard input, opens the session, and prints.
 
 pub mod cni;
 mod code;
@@ -20,17 +19,17 @@ pub use settings::Overrides;
 
 /// The program that a runtime has called.
 pub trait Program {
-    /// The session of this call. The settings are the program's own, except for those that the runtime's document has.
+    /// Opens the session of this call. Settings in the runtime's document override those of the program.
     ///
     /// # Errors
     ///
     /// As of [`Session::new`].
     fn session(&self, overrides: Overrides) -> Result<Session>;
 
-    /// Who looks on while something is changed.
+    /// The observer of a change.
     fn observer(&self) -> &dyn Observer;
 
-    /// Called after each change, and for notes without one.
+    /// Reports the outcome of each change, and notes without one.
     fn report(&self, session: &Session, outcome: &Outcome);
 }
 
@@ -46,9 +45,9 @@ mod tests {
     /// A program on a host of its own, with the simulator.
     pub(super) struct Played {
         dir: tempfile::TempDir,
-        /// What the document has asked for last.
+        /// The overrides of the last document.
         pub(super) overrides: Cell<Overrides>,
-        /// What was reported.
+        /// The reported notes.
         pub(super) notes: RefCell<Vec<String>>,
     }
 

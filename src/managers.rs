@@ -1,10 +1,9 @@
-//! Jail managers: what kport knows of each, in a file of its own.
+//! Jail managers, each in a separate file.
 //!
-//! A [`Manager`] says for which jail one of its hooks is called, which ports it has published by itself, and what it does that
-//! keeps a port of kport's from working. [`ALL`] has all of them: `kport --hook`, `kport import` and the doctor go through it, and
-//! name none.
+//! A [`Manager`] finds the jail that one of its hooks is called for, reads the ports that it has published by itself, and reports
+//! settings that keep a port of kport from working. `kport --hook`, `kport import` and the doctor use the list [`ALL`].
 //!
-//! Nomad's pot driver has nothing of its own: its tasks are pots.
+//! Nomad's pot driver needs no file: its tasks are pots.
 
 mod appjail;
 mod bastille;
@@ -32,9 +31,9 @@ pub use import::{Command, Imported, by_jail};
 pub use ports::{Exports, Port, TextOf};
 pub use root::Root;
 
-/// What kport knows of a jail manager.
+/// A jail manager.
 pub trait Manager: fmt::Debug + Send + Sync {
-    /// Its word on the command line.
+    /// Its name on the command line.
     fn name(&self) -> &'static str;
 
     /// The variable of its hooks that names the jail.
@@ -46,12 +45,12 @@ pub trait Manager: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`](crate::error::Kind::Argument) for a number that a jail cannot have.
+    /// [`Kind::Argument`](crate::error::Kind::Argument) for an invalid jid.
     fn identity(&self, _environment: &Environment<'_>) -> Result<Option<Identity>> {
         Ok(None)
     }
 
-    /// Where it keeps the ports that it has published by itself.
+    /// The files with the ports that it has published by itself.
     fn exports(&self) -> Option<Exports> {
         None
     }

@@ -17,7 +17,7 @@ use clap_complete::Shell;
 use super::flags::{PublishFlags, RuleFlags, heading};
 use super::{help, hook};
 
-/// What a SPEC is, in a line.
+/// The help of SPEC.
 const SPEC: &str = "[WHERE:]HOST-PORT[:JAIL-PORT][/PROTOCOL]: 8080:80, em1:53:53/udp; see kport help spec";
 
 /// The exit status for wrong usage: EX_USAGE of sysexits(3).
@@ -34,7 +34,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// clap's own, among the other options of all commands.
+/// The flag of clap(3), listed with the other options of all commands.
 fn help_flag() -> Arg {
     let flag = Arg::new("help").short('h').long("help").action(ArgAction::Help).global(true);
     flag.help("Print the options of a command").help_heading(heading::ALL).display_order(usize::MAX)
@@ -52,60 +52,60 @@ pub struct Global {
     /// How to drive pf: auto, native (/dev/pf), pfctl or sim (redirects nothing) [default: auto]
     #[arg(long, global = true, value_name = "NAME")]
     pub backend: Option<Backend>,
-    /// Where the lock and the record are [default: /var/run/kport]
+    /// The directory of the lock and the records [default: /var/run/kport]
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// The pfctl(8) to run
     #[arg(long, global = true, value_name = "PROGRAM", default_value = crate::pf::pfctl::PROGRAM)]
     pub pfctl: PathBuf,
-    /// Play the host that this JSON file describes (changes need the backend sim)
+    /// Use the host that this JSON file describes (changes need --backend sim)
     #[arg(long, global = true, value_name = "FILE")]
     pub host: Option<PathBuf>,
-    /// How long a command may take
+    /// The maximum time that a command may take
     #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
-    /// Say what is done, and what pfctl(8) is given and answers; twice: the host, too
+    /// Report each step, and the input and output of pfctl(8); twice: also what was read from the host
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check port specs and print them written out
+    /// Check specs, and print them with every field
     Parse(ParseArgs),
-    /// Print the rules that would be loaded, as pf.conf(5) text; touch nothing
+    /// Print the rules that would be loaded, as pf.conf(5) text; change nothing
     Rules(RequestArgs),
-    /// Publish a jail's ports: all of them or none, in place of what it had published
+    /// Publish all ports of a jail, or none; they replace the ports that it had published
     Publish(PublishArgs),
-    /// Remove a jail's ports from pf and end their connections; nothing published is fine
+    /// Remove the ports of a jail and end their connections; it is not an error if there are none
     Unpublish(UnpublishArgs),
-    /// What is published, and whether pf has it
+    /// Show what is published, and whether pf has it
     List(ListArgs),
-    /// Print a packet's way through pf, rule by rule; status 5 if it does not arrive
+    /// Print the path of a packet through pf, rule by rule; status 5 if it does not arrive
     Trace(Question),
-    /// Load again what a flush of kport's anchors lost
+    /// Load the rules that a flush of kport's anchors removed
     Restore(JsonArgs),
-    /// Say why a published port could be dead, and what fixes it
+    /// Check each possible cause of a dead port, and print the line or command that fixes it
     Doctor(DoctorArgs),
-    /// Called by an OCI runtime: do what a container's annotations say
+    /// Run as a hook of an OCI runtime: publish what a container's annotations name
     #[command(alias = "kport-oci-hook")]
     OciHook,
-    /// Answer as a CNI plugin, in the place of portmap: for podman, see kport-cni(8)
+    /// Run as a CNI plugin, in place of portmap: for podman, see kport-cni(8)
     Cni,
-    /// Say which lines pf.conf, rc.conf and sysctl.conf need; --write puts them there
+    /// Print the lines that pf.conf, rc.conf and sysctl.conf need; --write adds them
     Setup(SetupArgs),
-    /// Print what another jail manager has published as kport's commands
+    /// Print the ports that another jail manager has published, as commands of kport
     Import(ImportArgs),
-    /// Drop what belongs to jails that are gone
+    /// Remove the ports of jails that are gone
     Gc(JsonArgs),
-    /// Print OpenMetrics text: what each mapping has carried, and whether it is live
+    /// Print OpenMetrics text: the traffic of each mapping, and whether it is live
     Metrics,
-    /// Print the completions of a shell
+    /// Print the completions for a shell
     Completions {
-        /// Which one
+        /// The shell
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
@@ -119,7 +119,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct ParseArgs {
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
     #[arg(required = true, value_name = "SPEC", help = SPEC)]
@@ -135,13 +135,13 @@ pub struct PublishArgs {
     /// Kleene's records in place of SPEC: a JSON file, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "hook", help_heading = heading::PORTS)]
     pub kleene: Option<PathBuf>,
-    /// Called as a hook: the manager says which jail, and JAIL may be left out
+    /// Run as a hook: the manager names the jail, and JAIL may be omitted
     #[arg(long, help_heading = heading::HOOK)]
     pub hook: bool,
-    /// The jail's number, so that a late stop hook of an earlier start cannot undo this
+    /// The jid, so that a late stop hook of an earlier start cannot undo this
     #[arg(long, value_name = "JID", help_heading = heading::HOOK)]
     pub jid: Option<i32>,
-    /// One JSON document: what is published, and which ports were chosen
+    /// Print one JSON document: what is published, and which ports were chosen
     #[arg(long, help_heading = heading::OUTPUT)]
     pub json: bool,
 }
@@ -151,13 +151,13 @@ pub struct UnpublishArgs {
     /// The jail's name, as for publish: web
     #[arg(value_name = "JAIL", required_unless_present = "hook")]
     pub jail: Option<JailName>,
-    /// Only these ports, as they were published: 8080:80 [default: all of the jail's]
+    /// Only these ports, as they were published: 8080:80 [default: all ports of the jail]
     #[arg(value_name = "SPEC")]
     pub specs: Vec<String>,
-    /// Only what the start of the jail with this number has published
+    /// Only the ports that were published for this jid
     #[arg(long, value_name = "JID", help_heading = heading::HOOK)]
     pub jid: Option<i32>,
-    /// Called as a hook: a failure is reported, to syslogd(8) too, with status 0
+    /// Run as a hook: a failure is reported, also to syslogd(8), and the status is 0
     #[arg(long, help_heading = heading::HOOK)]
     pub hook: bool,
 }
@@ -167,42 +167,42 @@ pub struct ListArgs {
     /// Only this jail: web [default: all]
     #[arg(value_name = "JAIL")]
     pub jail: Option<JailName>,
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Show what each mapping carries in a second, until it is interrupted
+    /// Print packets, bytes and new states per second of each mapping, until interrupted
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
-    /// How long --watch counts for each table
+    /// The time between two tables of --watch
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
     pub interval: Duration,
 }
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Make a jail, publish, connect, unpublish (FreeBSD: as root; else simulated)
+    /// Create a temporary jail, publish, connect, unpublish (FreeBSD: as root; else simulated)
     #[arg(long, conflicts_with = "json")]
     pub self_test: bool,
-    /// Take this pf.conf(5) for the main ruleset, not what pf has
+    /// Use this pf.conf(5) as the main ruleset, instead of the loaded one
     #[arg(long, value_name = "FILE", conflicts_with = "self_test")]
     pub pf_conf: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct SetupArgs {
-    /// Put the lines into the files, all or none, with copies beside them, checked by pfctl(8) and sh(1)
+    /// Add the lines to all files, or to none; keep copies, and check the files with pfctl(8) and sh(1)
     #[arg(long, conflicts_with = "undo")]
     pub write: bool,
-    /// Take the lines of --write out again
+    /// Remove the lines that --write has added
     #[arg(long)]
     pub undo: bool,
-    /// Load pf.conf afterwards, and set what sysctl(8) lacks; pf is not enabled by it
+    /// Load pf.conf afterwards, and set the missing sysctl(8) variables; does not enable pf
     #[arg(long)]
     pub load: bool,
-    /// Also what a publication with --host-access needs
+    /// Also the lines that --host-access of publish needs
     #[arg(long)]
     pub host_access: bool,
     /// The pf.conf(5)
@@ -211,7 +211,7 @@ pub struct SetupArgs {
     /// The rc.conf(5) [default: /etc/rc.conf on FreeBSD]
     #[arg(long, value_name = "FILE")]
     pub rc_conf: Option<PathBuf>,
-    /// The sysctl.conf(5), and beside it sysctl.kld.d/pf.conf [default: /etc/sysctl.conf on FreeBSD]
+    /// The sysctl.conf(5), with sysctl.kld.d/pf.conf in its directory [default: /etc/sysctl.conf on FreeBSD]
     #[arg(long, value_name = "FILE")]
     pub sysctl_conf: Option<PathBuf>,
     /// The sysctl(8) to run
@@ -221,54 +221,54 @@ pub struct SetupArgs {
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Publish them, each jail's in one transaction, instead of printing
+    /// Publish the ports, with one transaction for each jail, instead of printing
     #[arg(long)]
     pub publish: bool,
-    /// The jail [default: the one that the path or the file names]
+    /// The jail [default: from the path or the file]
     #[arg(short, long, value_name = "JAIL")]
     pub jail: Option<JailName>,
-    /// Whose files they are
+    /// The manager of the files
     #[arg(value_name = "MANAGER", value_parser = exports())]
     pub manager: Exports,
-    /// Its files; - for standard input
+    /// Files of the manager; - for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
 
-/// The arguments of a command that has no others.
+/// The arguments of a command without others.
 #[derive(Debug, Args)]
 pub struct JsonArgs {
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
 }
 
-/// Which packet to trace, and where.
+/// The packet to trace, and the ruleset.
 #[derive(Debug, Args)]
 pub struct Question {
-    /// The interface that the packet comes in on [default: the one that leads to SRC]
+    /// The interface on which the packet arrives [default: that of the route to SRC]
     // `--from` in previews of 0.1.0
     #[arg(long, alias = "from", value_name = "IF")]
     pub on: Option<Interface>,
-    /// Whose pf it is, 14 or 15 [default: this kernel's, or 15]
+    /// Evaluate like the pf of this release [default: that of this kernel, or 15]
     #[arg(long, value_name = "14|15", value_parser = release)]
     pub release: Option<Release>,
-    /// Take this pf.conf(5) for the main ruleset, not what pf has
+    /// Use this pf.conf(5) as the main ruleset, instead of the loaded one
     #[arg(long, value_name = "FILE")]
     pub pf_conf: Option<PathBuf>,
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
     /// tcp, udp, sctp, icmp or icmp6
     #[arg(value_name = "PROTO", value_parser = protocol)]
     pub protocol: IpProtocol,
-    /// Who sends it: 192.0.2.100, 192.0.2.100:40000, [2001:db8::7]:40000, or a jail
+    /// The source: 192.0.2.100, 192.0.2.100:40000, [2001:db8::7]:40000, or a jail
     #[arg(value_name = "SRC")]
     pub source: String,
-    /// Where it goes: 192.0.2.1:8080 or [2001:db8::1]:8080; of ICMP the address alone
+    /// The destination: 192.0.2.1:8080 or [2001:db8::1]:8080; for ICMP only the address
     #[arg(value_name = "DST", value_parser = destination)]
     pub destination: Destination,
-    /// The type of an ICMP packet, by the names of pf.conf(5) [default: echoreq]
+    /// The type of an ICMP packet, as named in pf.conf(5) [default: echoreq]
     #[arg(long, value_name = "TYPE")]
     pub icmp_type: Option<String>,
 }
@@ -280,7 +280,7 @@ fn protocol(text: &str) -> Result<IpProtocol, String> {
     known.ok_or_else(|| format!("there are {}, icmp, icmp6", Protocol::ALL.map(|protocol| protocol.name()).join(", ")))
 }
 
-/// Where a packet goes; ICMP has no ports.
+/// The destination of a packet; ICMP has no ports.
 #[derive(Clone, Copy, Debug)]
 pub enum Destination {
     /// An address with a port.
@@ -305,28 +305,28 @@ pub struct RequestArgs {
     /// The jail's name, as jls(8) prints it: web
     #[arg(value_name = "JAIL")]
     pub jail: JailName,
-    // needed, but clap counts the first one as JAIL if that is left out: see `Cli::checked`
+    // required, but clap takes the first one as JAIL if JAIL is omitted: see `Cli::checked`
     #[arg(value_name = "SPEC", help = SPEC)]
     pub specs: Vec<String>,
     #[command(flatten)]
     pub options: RuleFlags,
-    /// An address of the jail, the preferred one first [default: from the kernel]
+    /// An address of the jail; one for each network, the preferred one first [default: read from the kernel]
     #[arg(short, long = "address", value_name = "ADDRESS", help_heading = heading::JAIL)]
     pub addresses: Vec<String>,
 }
 
 impl RequestArgs {
-    /// Every word that is no option.
+    /// Every word that is not an option.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.jail.as_str()).chain(self.specs.iter().map(String::as_str))
     }
 }
 
 impl Cli {
-    /// The flags after which a value stands: `--rate`, `-a`.
+    /// The flags that take a value: `--rate`, `-a`.
     pub fn flags_with_values() -> Vec<String> {
         let mut all = Cli::command();
-        // global flags are handed down to the commands
+        // copies the global flags to the commands
         all.build();
         let arguments = all.get_subcommands().flat_map(clap::Command::get_arguments);
         let mut flags = vec![];
@@ -338,12 +338,12 @@ impl Cli {
         flags
     }
 
-    /// What clap cannot say: one spec is needed at least, also if a hook leaves the jail out; help has topics of its own.
+    /// Checks what clap cannot: at least one spec is required, even if a hook omits the jail; help has its own topics.
     pub fn checked(self) -> Result<Cli, clap::Error> {
         if let Command::Help { word } = &self.command {
             return match word.as_deref() {
                 Some(word) if help::topic(word).is_some() => Ok(self),
-                // clap's own answer, also to what is no command
+                // clap prints the help, or the error for an unknown command
                 Some(word) => Cli::try_parse_from(["kport", word, "--help"]),
                 None => Cli::try_parse_from(["kport", "--help"]),
             };
@@ -359,7 +359,7 @@ impl Cli {
         }
         let (kind, text) = match &self.command {
             Command::Publish(PublishArgs { kleene: Some(_), .. }) => {
-                (ErrorKind::ArgumentConflict, "with --kleene the ports are in the file: leave SPEC out")
+                (ErrorKind::ArgumentConflict, "--kleene reads the ports from the file; omit SPEC")
             }
             _ => {
                 let text = "the following required arguments were not provided:\n  <SPEC>...";
@@ -370,7 +370,7 @@ impl Cli {
     }
 }
 
-/// The managers that publish ports by themselves, by their words.
+/// The managers that publish ports by themselves, by name.
 fn exports() -> impl TypedValueParser<Value = Exports> {
     let known = || managers::ALL.into_iter().filter_map(|manager| Some((manager.name(), manager.exports()?)));
     let words = known().map(|(name, exports)| PossibleValue::new(name).help(exports.files));
@@ -381,7 +381,7 @@ fn exports() -> impl TypedValueParser<Value = Exports> {
 
 fn interval(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
-        Duration::ZERO => Err("it has to be longer than 0".to_owned()),
+        Duration::ZERO => Err("must be greater than 0".to_owned()),
         interval => Ok(interval),
     }
 }

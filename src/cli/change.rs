@@ -31,7 +31,7 @@ pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
     change(&global, report, |publisher| publisher.publish(&request))
 }
 
-/// `publish --hook`: the jail, its number and its addresses from whoever calls, as far as they are not given.
+/// `publish --hook`: takes the jail, its jid and its addresses from the manager, unless they are given.
 fn hook_request(global: &Global, args: &PublishArgs) -> Result<Request> {
     let host = host(global)?;
     let (name, specs) = hook::words(args.request.words());
@@ -72,8 +72,8 @@ pub fn gc(global: &Global, args: &JsonArgs) -> Result<()> {
     change(global, Report::json(args), |publisher| publisher.gc())
 }
 
-/// `unpublish --hook`: a jail must stop, whatever happens here. What went wrong is printed, and sent to syslogd(8), since a
-/// manager may throw away what its hooks print.
+/// `unpublish --hook`: an error here must not keep a jail from stopping. It is printed, and sent to syslogd(8), since a
+/// manager may discard the output of its hooks.
 fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<i32>) {
     let words = jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
     let stopped = || -> Result<()> {
@@ -88,16 +88,16 @@ fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<
         change(global, Report::Nothing, |publisher| publisher.unpublish(&caller.jail, caller.jid))
     };
     if let Err(error) = stopped() {
-        let line = format!("{error}; the jail stops all the same, and kport gc removes what is left");
+        let line = format!("{error}; the jail stops anyway, and kport gc removes the remaining ports");
         complain(&line);
         hook::log(&line);
     }
 }
 
-/// What a change prints on standard output.
+/// The output of a change on standard output.
 enum Report {
     Nothing,
-    /// The redirects, a line each: somebody chose ports that the caller does not know.
+    /// The redirects, a line each: the caller does not know the ports that were chosen.
     Ports,
     Json,
 }
@@ -108,7 +108,7 @@ impl Report {
     }
 }
 
-/// Runs one change, says what there is to say, and prints its outcome.
+/// Runs one change, reports its notes, and prints its outcome.
 fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
     let session = session(global)?;
     let observer = Shown::new(global.verbose);

@@ -1,4 +1,4 @@
-//! `kport cni` and `kport oci-hook`: what container runtimes call.
+//! `kport cni` and `kport oci-hook`: the commands for container runtimes.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
@@ -18,12 +18,12 @@ use super::hook;
 use super::output::{self, Shown, complain};
 use super::session::session;
 
-/// The names by which a runtime may call the program, each with its command. A plugin is looked for by its `type`; a hook has
-/// the first of its `args` as its name, but for ocijail, which hands that on as the first argument.
+/// The names by which a runtime may call the program, each with its command. A plugin is searched by its `type`; the name of a
+/// hook is the first of its `args`, except with ocijail, which passes that as the first argument.
 const NAMES: [(&str, &str); 3] = [("portmap", "cni"), ("kport-cni", "cni"), ("kport-oci-hook", "oci-hook")];
 
-/// The command line of the process, with the command that the name of the program stands for: a container runtime gives its plugins
-/// no arguments.
+/// The command line of the process, with the command that the name of the program selects: a container runtime passes no arguments
+/// to its plugins.
 pub fn command_line() -> Vec<OsString> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
     let name = line.first().and_then(|program| Path::new(program).file_name()?.to_str());
@@ -33,7 +33,7 @@ pub fn command_line() -> Vec<OsString> {
     line
 }
 
-/// The helper, by its options.
+/// The helper, with its options.
 struct Helper<'a> {
     global: &'a Global,
     observer: Shown,
@@ -63,7 +63,7 @@ impl Program for Helper<'_> {
     }
 }
 
-/// `kport cni`. Its errors are for a program, which reads them from standard output.
+/// `kport cni`. The runtime reads errors from standard output.
 pub fn cni(global: &Global) -> ExitCode {
     let (document, status) = match cni::answer(&Environment(&hook::variable), &configuration, &Helper::new(global)) {
         Ok(None) => return ExitCode::SUCCESS,
@@ -79,7 +79,7 @@ pub fn cni(global: &Global) -> ExitCode {
     }
 }
 
-/// Standard input to its end. For `VERSION` it may be missing.
+/// Reads standard input to its end. For `VERSION` it may be missing.
 fn configuration(operation: Operation) -> Result<Vec<u8>> {
     let mut bytes = vec![];
     let mut input = io::stdin().lock();
@@ -91,10 +91,10 @@ fn configuration(operation: Operation) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `kport oci-hook`. Fails if ports of a container that starts could not be published; one that stops must stop.
+/// `kport oci-hook`. Fails if the ports of a container that starts could not be published; an error must not keep one from stopping.
 pub fn oci_hook(global: &Global) -> Result<()> {
     let Some(text) = hook::read_state(&io::stdin())? else {
-        let why = "no OCI state on standard input: oci-hook is for the configuration of a container runtime";
+        let why = "no OCI state on standard input; use oci-hook only in the configuration of a container runtime";
         return Err(Error::new(Kind::Argument, why));
     };
     let state = State::parse(&text)?;
@@ -103,7 +103,7 @@ pub fn oci_hook(global: &Global) -> Result<()> {
         return oci::start(&state, &helper);
     }
     if let Err(error) = oci::stop(&state, &helper) {
-        let line = format!("{error}; the container stops all the same, and kport gc removes what is left");
+        let line = format!("{error}; the container stops anyway, and kport gc removes the remaining ports");
         complain(&line);
         hook::log(&line);
     }

@@ -1,4 +1,4 @@
-//! `kport doctor`: why a published port could be dead.
+//! `kport doctor`: the possible causes of a dead port.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub fn run(global: &Global, args: &DoctorArgs) -> Result<()> {
     if args.self_test { self_test(global) } else { doctor(global, args) }
 }
 
-/// Warnings may be what the admin wants, so that only problems make the exit status.
+/// Warnings may be intended by the administrator, so only problems set the exit status.
 fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     let session = session(global)?;
     let with_conf;

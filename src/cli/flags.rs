@@ -1,11 +1,11 @@
 //! The flags of `publish` and `rules` that are options of a request: a row each, from which the parser, the help and the
-//! values by name are made. A value is checked by the library, which reads the option.
+//! values by name are derived. The library checks the values.
 
 use crate::options::{Given, Takes};
 use crate::publisher::Request;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-/// The headings of `publish --help`, in the order in which people need them.
+/// The headings of `publish --help`, the most common options first.
 pub mod heading {
     pub const PORTS: &str = "Ports";
     pub const WHO: &str = "Who may connect";
@@ -31,35 +31,55 @@ const fn row(heading: &'static str, name: &'static str, value: &'static str, hel
     Row { name, value, heading, help }
 }
 
-/// Those that make the rules.
+/// The flags that determine the rules.
 const RULES: &[Row] = &[
-    row(PORTS, "gateway", "IF", "For specs that name no interface [default: that of the default route]"),
-    row(WHO, "sources", "SOURCE", "Only this network, address or pf table: 192.0.2.0/24, 192.0.2.1 or \"<name>\""),
-    row(WHO, "reach", "IF", "Jails on this interface or group, too [default: bridge, epair, lo]"),
-    row(WHO, "hairpin", "", "These jails, also at the host's address and port"),
-    row(WHO, "host-access", "", "The host itself, also at 127.0.0.1 and ::1 (needs net.pf.filter_local=1)"),
-    row(WHO, "no-quick", "", "Let rules after kport's anchor decide"),
+    row(
+        PORTS,
+        "gateway",
+        "IF",
+        "The gateway interface, for specs without a place [default: that of the default route]",
+    ),
+    row(
+        WHO,
+        "sources",
+        "SOURCE",
+        "Let only this network, address or pf table use the port from outside: 192.0.2.0/24, \"<name>\"",
+    ),
+    row(
+        WHO,
+        "reach",
+        "IF",
+        "Let hosts on this interface or group use the jail's own address [default: bridge, epair, lo]",
+    ),
+    row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
+    row(
+        WHO,
+        "host-access",
+        "",
+        "Let the host itself use the port, also at 127.0.0.1 and ::1 (needs net.pf.filter_local=1)",
+    ),
+    row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
     row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
-    row(LIMITS, "max-connections", "N", "Connections of a mapping at a time"),
-    row(LIMITS, "max-connections-per-source", "N", "Connections of a mapping at a time from one address"),
-    row(LIMITS, "rate", "N/SECONDS", "New connections from one address in so many seconds (tcp)"),
+    row(LIMITS, "max-connections", "N", "The maximum number of connections of a mapping at once"),
+    row(LIMITS, "max-connections-per-source", "N", "The maximum number of these from one address"),
+    row(LIMITS, "rate", "N/SECONDS", "The maximum number of new connections from one address in this time (tcp)"),
 ];
 
-/// Those of the act of publishing.
+/// The flags of publish only.
 const PUBLISH: &[Row] = &[
-    row(PORTS, "add", "", "Add to what is published; the options are those of the added ports"),
+    row(PORTS, "add", "", "Add to the published ports; the options apply to the added ones"),
     row(PORTS, "auto-range", "LOW-HIGH", "The host ports from which auto chooses [default: 49152-65535]"),
-    row(PORTS, "force", "", "Publish although a socket or another tool's redirect has the port"),
-    row(PORTS, "allow-inert", "", "Publish although pf would not evaluate the rules"),
-    row(JAIL, "wait", "SECONDS", "Wait for the jail to have an address (DHCP, SLAAC); added to --timeout"),
+    row(PORTS, "force", "", "Publish even if a socket of the host or another tool's redirect has the port"),
+    row(PORTS, "allow-inert", "", "Publish even if pf does not evaluate the rules at present"),
+    row(JAIL, "wait", "SECONDS", "Wait until the jail has an address (DHCP, SLAAC); added to --timeout"),
 ];
 
 /// The flags that `rules` and `publish` have.
 pub type RuleFlags = Flags<false>;
-/// Those that `publish` alone has.
+/// The flags that only `publish` has.
 pub type PublishFlags = Flags<true>;
 
-/// The options that are given, each by its name.
+/// The options that are given, by name.
 #[derive(Clone, Debug)]
 pub struct Flags<const ACT: bool>(Vec<(&'static str, Given)>);
 
@@ -73,7 +93,7 @@ impl<const ACT: bool> Flags<ACT> {
 
 impl Row {
     fn takes(&self) -> Takes {
-        // the test holds that there is such an option
+        // the test below checks that there is such an option
         Request::takes(self.name).unwrap_or(Takes::Word)
     }
 
@@ -134,7 +154,7 @@ impl<const ACT: bool> FromArgMatches for Flags<ACT> {
 mod tests {
     use super::*;
 
-    /// `--address` is a flag by itself: a hook and Kleene's records have addresses, too.
+    /// `--address` is a separate flag: a hook and Kleene's records also have addresses.
     #[test]
     fn every_option_has_a_flag() {
         let flags: Vec<&str> = RULES.iter().chain(PUBLISH).map(|row| row.name).collect();

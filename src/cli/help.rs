@@ -1,4 +1,4 @@
-//! `kport help spec`, `kport help pf`: what belongs to no single command.
+//! `kport help spec`, `kport help pf`: topics that concern several commands.
 
 /// The text of a topic.
 pub fn topic(word: &str) -> Option<&'static str> {
@@ -10,14 +10,14 @@ pub fn topic(word: &str) -> Option<&'static str> {
 }
 
 const SPEC: &str = "\
-A spec says which port of the host leads to which port of the jail:
+A spec maps a port of the host to a port of the jail:
 
   8080                      tcp port 8080 of the gateway interface, to port 8080 in the jail
-  8080:80                   the same, to port 80
-  em1:8080:80               of interface em1; a group of interfaces works, too
-  8080:80/udp               another protocol: tcp, udp or sctp
-  53:53/tcp,udp             several of them
-  auto:80                   a free host port; publish and list say which
+  8080:80                   to port 80 in the jail
+  em1:8080:80               of interface em1; may be an interface group
+  8080:80/udp               with another protocol: tcp, udp or sctp
+  53:53/tcp,udp             with several protocols
+  auto:80                   a free host port; publish and list print it
   em1:auto:80               a free host port of em1
   8000-8010:9000            a range, to 9000-9010
   192.0.2.7:8080:80         of one address of the host
@@ -37,29 +37,29 @@ In a shell, quote * and [ ]: '*:8080:80'. The grammar:
   port      = 1..65535, decimal digits only, no sign, no leading zero
   protocol  = \"tcp\" / \"udp\" / \"sctp\"
 
-auto needs jailports. kport parse SPEC... checks specs and prints them written out.
+auto needs jailports. kport parse SPEC... checks specs, and prints them with every field.
 ";
 
 const PF: &str = "\
-kport keeps the rules of each jail in an anchor of its own, kport/JAIL, and never changes the main ruleset. That has to call
-the anchors, by three lines of pf.conf(5):
+kport loads the rules of each jail into an anchor, kport/JAIL, and never changes the main ruleset. The main ruleset must call
+the anchors, with three lines of pf.conf(5):
 
   nat-anchor \"kport/*\"
   rdr-anchor \"kport/*\"
   anchor \"kport/*\"
 
-The first two stand among the translation rules, behind the nat and rdr rules that are there and before every filter rule:
-the first translation rule that matches a packet decides, so what stands before them goes first.
+The first two belong to the translation rules: after the other nat and rdr rules, and before the first filter rule. The first
+translation rule that matches a packet wins, so the rules before them take precedence.
 
-The third stands among the filter rules: behind those that block without quick, since the last rule that matches decides,
-and before every quick rule that would block the traffic, since such a rule ends the matter.
+The third belongs to the filter rules: after the rules that block without quick, since the last rule that matches wins, and
+before any quick rule that would block the traffic, since the first quick rule that matches wins.
 
-  kport setup           says which line of pf.conf goes where, and what rc.conf needs; --write puts them there
-  kport doctor          says whether pf evaluates them, and what else keeps a port from working
-  kport rules JAIL ...  prints what would be loaded into an anchor
+  kport setup           prints the lines that pf.conf and rc.conf need, with their places; --write adds them
+  kport doctor          checks that pf evaluates the anchors, and the other causes of a dead port
+  kport rules JAIL ...  prints the rules that would be loaded into an anchor
   pfctl -a kport/JAIL -s rules
-                        what pf has there; -s nat: its translation rules
+                        prints the filter rules that pf has there; -s nat: the translation rules
 
-Rules that are loaded with pfctl -f take the place of the main ruleset, the three lines with it, and leave the anchors; after
-a flush of these, kport restore loads them again.
+pfctl -f replaces the main ruleset, including the three lines, and keeps the anchors. After a flush of the anchors, kport restore
+loads their rules again.
 ";

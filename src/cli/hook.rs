@@ -1,4 +1,4 @@
-//! `--hook`: the environment, the words and the standard input that a hook is called with, and the log that it writes to.
+//! `--hook`: the environment, arguments and standard input of a hook, and the log that it writes to.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use crate::managers::{Caller, Environment};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
-/// How long a runtime may take to write its state. It is written before the hook is waited for.
+/// The maximum time for a runtime to write its state. It does that before it waits for the hook.
 const STATE_TIME: Duration = Duration::from_secs(5);
 
 /// The sockets of syslogd(8): for root, for everybody, and that of Linux.
@@ -24,18 +24,18 @@ const LOG_PRIORITY: u8 = 3 << 3 | 3;
 
 /// A variable of this process.
 pub fn variable(name: &str) -> Option<String> {
-    // what is not UTF-8 keeps a character that no check accepts
+    // bytes that are not UTF-8 become a character that no check accepts
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// The jail that this process is called for, with the name and the number of its command line.
+/// Finds the jail that this process is called for, with the name and the jid of its command line.
 pub fn caller(given: (Option<&str>, Option<i32>), host: &dyn Host) -> Result<Caller> {
     let mut state = || read_state(&io::stdin())?.map(|text| State::parse(&text)?.identity()).transpose();
     Caller::find(&Environment(&variable), &mut state, given, host)
 }
 
 /// Splits the words of a hook's command line: a first word that cannot be a spec is the jail's name. A name with a colon or a
-/// slash, or of digits alone, has to come from the manager.
+/// slash, or of digits only, must come from the manager.
 pub fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> (Option<&'a str>, Vec<&'a str>) {
     let mut words: Vec<&str> = words.into_iter().collect();
     let is_name = |word: &&str| !word.contains([':', '/']) && !word.chars().all(|c| c.is_ascii_digit() || c == '-');
@@ -46,8 +46,8 @@ pub fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> (Option<&'a str>, 
     (name, words)
 }
 
-/// One JSON document from a pipe, a socket or a file; `None` if there is none. It is read no further than to its end: the other
-/// end may stay open.
+/// Reads one JSON document from a pipe, a socket or a file; `None` if there is none. Reading stops at its end, since the writer
+/// may keep the pipe open.
 pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<String>> {
     let failed = |error: io::Error| Error::io("read standard input", &error);
     let fd = from.as_fd();
@@ -65,7 +65,7 @@ pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<String>> {
         if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&left)).map_err(|e| failed(e.into()))? == 0 {
             return Err(Error::new(
                 Kind::Unavailable,
-                "standard input stays open and has no OCI state; name the jail, or </dev/null",
+                "standard input stays open and has no OCI state; name the jail, or use </dev/null",
             ));
         }
         let count = file.read(&mut part).map_err(failed)?;
@@ -79,7 +79,7 @@ pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<String>> {
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
 
-/// Writes a line to syslogd(8), as syslog(3) does for the facility daemon. If nobody listens, there is nothing to be done.
+/// Writes a line to syslogd(8), as syslog(3) does for the facility daemon. Without a listener, the line is dropped.
 pub fn log(line: &str) {
     log_to(LOG_SOCKETS.map(Path::new), line);
 }
@@ -96,7 +96,7 @@ fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, line: &str) {
     }
 }
 
-/// Whether a command line that could not be read is that of a stop hook, which must not fail.
+/// Whether an invalid command line is that of a stop hook, which must not fail.
 pub fn is_stop(arguments: impl IntoIterator<Item = String>) -> bool {
     let arguments: Vec<String> = arguments.into_iter().collect();
     ["unpublish", "--hook"].iter().all(|word| arguments.iter().any(|argument| argument == word))

@@ -1,4 +1,4 @@
-//! `kport import`: what another manager has published, as kport's commands.
+//! `kport import`: prints the ports that another manager has published, as commands of kport.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,7 +36,7 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
     }
 }
 
-/// The text of a file, or of standard input.
+/// Reads a file, or standard input.
 fn text(file: &Path) -> Result<String> {
     let mut bytes = vec![];
     let read = if file == Path::new("-") {
@@ -48,7 +48,7 @@ fn text(file: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// As a shell reads it.
+/// Quotes a word for the shell.
 fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@%+=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -85,7 +85,7 @@ fn show(text: &mut String, jail: &JailName, of: &Imported) {
     }
 }
 
-/// One transaction, whatever options the jail's ports have.
+/// Publishes in one transaction, even if the jail's ports have different options.
 fn publish(global: &Global, jail: &JailName, of: &Imported) -> Result<()> {
     let about = |error: Error| error.context(format_args!("jail \"{jail}\""));
     if of.commands.is_empty() && of.unsupported.is_empty() {

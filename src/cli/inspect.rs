@@ -1,4 +1,4 @@
-//! The commands that only look: parse, rules, list, help, completions.
+//! The commands that only read: parse, rules, list, help, completions.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -25,7 +25,7 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
 
 /// `kport rules`
 pub fn rules(global: &Global, args: &RequestArgs) -> Result<()> {
-    // no firewall is asked, so that one which is not there is no reason to fail
+    // the firewall is not needed, so a missing one is not an error
     let host = if global.host.is_some() { session(global)?.host } else { host(global)? };
     print(&rule::text(&publisher::rules(&*host, &request(args)?)?))
 }
@@ -45,7 +45,7 @@ pub fn list(global: &Global, args: &ListArgs) -> Result<()> {
     })
 }
 
-/// `kport help spec`, `kport help pf`; what is about a command is clap's, see [`Cli::checked`]
+/// `kport help spec`, `kport help pf`; the help of a command comes from clap, see [`Cli::checked`]
 pub fn help(word: Option<&str>) -> Result<()> {
     print(word.and_then(topics::topic).unwrap_or_default())
 }
@@ -54,6 +54,6 @@ pub fn help(word: Option<&str>) -> Result<()> {
 pub fn completions(shell: Shell) -> Result<()> {
     let mut script = vec![];
     clap_complete::generate(shell, &mut Cli::command(), "kport", &mut script);
-    // nothing of it is anybody else's text, and a tab has to stay one
+    // all of it is kport's own text, and tabs must be kept
     raw(&script).map(|_| ())
 }

@@ -1,7 +1,7 @@
 //! `kport metrics`: what is published as OpenMetrics text, for the textfile collector of node_exporter.
 //!
-//! The collector reads an older form, Prometheus' text format: there `# EOF` is a comment, a type has to be one that it knows
-//! (`info` is not), and a counter whose name ends in `_total` is taken for one without a type, and kept.
+//! The collector reads an older form, Prometheus' text format: there `# EOF` is a comment, a type must be one that it
+//! knows (not `info`), and a counter whose name ends in `_total` counts as untyped, and is kept.
 
 use std::fmt::Write as _;
 
@@ -22,23 +22,23 @@ pub fn run(global: &Global) -> Result<()> {
     print(&text(&session.publisher(&observer)?.list_with_counters(None)?))
 }
 
-/// A family of counters: its name without `_total`, its unit if it has one, its help, and how it is read.
+/// A family of counters: its name without `_total`, its unit, its help, and the function that reads it.
 type MetricFamily = (&'static str, Option<&'static str>, &'static str, fn(&Counters) -> u64);
 
 const COUNTED: [MetricFamily; 3] = [
     ("kport_mapping_packets", None, "Packets through a mapping, both directions.", |c| c.packets),
     ("kport_mapping_bytes", Some("bytes"), "Bytes through a mapping, both directions.", |c| c.bytes),
-    ("kport_mapping_states", None, "States that a mapping has made.", |c| c.states),
+    ("kport_mapping_states", None, "States that a mapping has created.", |c| c.states),
 ];
 
 fn text(list: &[Listed]) -> String {
     let mut text = String::new();
-    head(&mut text, "kport_jail_live", "gauge", None, "1 where pf has what is recorded for a jail, 0 where not.");
+    head(&mut text, "kport_jail_live", "gauge", None, "1 if pf has what is recorded for a jail, 0 if not.");
     for l in list {
         let state = l.liveness.name();
         _ = writeln!(text, "kport_jail_live{{{},state=\"{state}\"}} {}", jail(l), live(l));
     }
-    head(&mut text, "kport_redirect_live", "gauge", None, "1 where pf has a redirect of a mapping, 0 where not.");
+    head(&mut text, "kport_redirect_live", "gauge", None, "1 if pf has a redirect of a mapping, 0 if not.");
     for l in list {
         for (redirect, _) in &l.redirects {
             let labels = mapping(l, redirect.protocol, redirect.host);
@@ -48,7 +48,7 @@ fn text(list: &[Listed]) -> String {
     }
     for (name, unit, help, count) in COUNTED {
         head(&mut text, name, "counter", unit, help);
-        // pf has no counters of rules that it has not
+        // rules that are not loaded have no counters
         for l in list.iter().filter(|l| l.liveness == Liveness::Live) {
             for m in traffic::mappings(l) {
                 _ = writeln!(text, "{name}_total{{{}}} {}", mapping(l, m.protocol, m.host), count(&m.counters));
@@ -71,7 +71,7 @@ fn live(l: &Listed) -> u8 {
     u8::from(l.liveness == Liveness::Live)
 }
 
-/// Names that do not print may look the same once escaped; the anchor is another one for each jail.
+/// Different names may look the same when escaped; the anchor is different for each jail.
 fn jail(l: &Listed) -> String {
     let name = l.jail.as_ref().map_or("", |jail| jail.as_str());
     format!("jail=\"{}\",anchor=\"{}\"", escaped(name), escaped(l.anchor.path()))
@@ -81,8 +81,7 @@ fn mapping(l: &Listed, protocol: Protocol, host: PortRange) -> String {
     format!("{},protocol=\"{}\",port=\"{host}\"", jail(l), protocol.name())
 }
 
-/// A label's value. What does not print is escaped first, as everywhere: `print` would make escapes of it that the format does not
-/// have.
+/// A label's value. Characters that do not print are escaped first: `print` would write escapes that the format does not have.
 fn escaped(value: &str) -> String {
     printable(value).replace('\\', "\\\\").replace('"', "\\\"")
 }
@@ -116,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_is_counted_once_and_each_redirect_is_said() {
+    fn a_mapping_is_counted_once_and_each_redirect_is_listed() {
         let expected = "\
 # TYPE kport_jail_live gauge
-# HELP kport_jail_live 1 where pf has what is recorded for a jail, 0 where not.
+# HELP kport_jail_live 1 if pf has what is recorded for a jail, 0 if not.
 kport_jail_live{jail=\"web\",anchor=\"kport/web\",state=\"live\"} 1
 # TYPE kport_redirect_live gauge
-# HELP kport_redirect_live 1 where pf has a redirect of a mapping, 0 where not.
+# HELP kport_redirect_live 1 if pf has a redirect of a mapping, 0 if not.
 kport_redirect_live{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\",on=\"em0\",to=\"10.0.0.2:80\"} 1
 kport_redirect_live{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\",on=\"em0\",to=\"[2001:db8::2]:80\"} 1
 # TYPE kport_mapping_packets counter
@@ -133,7 +132,7 @@ kport_mapping_packets_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",p
 # HELP kport_mapping_bytes Bytes through a mapping, both directions.
 kport_mapping_bytes_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 3400
 # TYPE kport_mapping_states counter
-# HELP kport_mapping_states States that a mapping has made.
+# HELP kport_mapping_states States that a mapping has created.
 kport_mapping_states_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 2
 # EOF
 ";

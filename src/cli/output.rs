@@ -1,5 +1,5 @@
-//! Where the helper writes: results to standard output, everything else to standard error. Nothing leaves here that a terminal
-//! would obey: names of jails, of files and the like may come from others.
+//! The output of the helper: results go to standard output, everything else to standard error. Control characters are escaped:
+//! names of jails and of files may come from others.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
@@ -16,7 +16,7 @@ pub fn complain(what: &dyn Display) {
     _ = writeln!(io::stderr(), "kport: {}", lines(&what.to_string()));
 }
 
-/// The notes of a change, and that no packet is redirected, if that is so.
+/// Prints the notes of a change, and a notice if no packet is redirected.
 pub fn outcome(firewall: &dyn Firewall, outcome: &Outcome, quiet: bool) {
     if outcome.changed && !firewall.redirects_packets() {
         complain(&NOTICE);
@@ -24,9 +24,9 @@ pub fn outcome(firewall: &dyn Firewall, outcome: &Outcome, quiet: bool) {
     outcome.notes.iter().filter(|_| !quiet).for_each(|note| complain(note));
 }
 
-/// What clap says: help and version on standard output, errors on standard error. Returns the text.
+/// Prints clap's help and version on standard output, and its errors on standard error. Returns the text.
 pub fn usage(mut error: clap::Error) -> String {
-    // words of the command line stand in it: a newline in one of them must not look like one of clap's
+    // it has words of the command line: a newline in one of them must not look like one of clap's
     let shown: Vec<_> = error
         .context()
         .filter_map(|(kind, value)| match value {
@@ -42,7 +42,7 @@ pub fn usage(mut error: clap::Error) -> String {
         error.insert(kind, value);
     }
     let text = lines(&error.render().to_string());
-    // what cannot be printed has nobody to read it
+    // there is no other place to report a failure
     _ = match error.use_stderr() {
         true => io::stderr().write_all(text.as_bytes()),
         false => io::stdout().write_all(text.as_bytes()),
@@ -50,7 +50,7 @@ pub fn usage(mut error: clap::Error) -> String {
     text
 }
 
-/// A JSON document. What does not print is escaped by JSON's own means, so that it reads back as what it is.
+/// A JSON document. Characters that do not print have JSON's escapes, so a reader gets the same value.
 pub fn document(value: &serde_json::Value) -> String {
     let mut text = String::new();
     for c in format!("{value:#}").chars() {
@@ -77,18 +77,18 @@ pub fn print(text: &str) -> Result<()> {
     raw(lines(text).as_bytes()).map(|_| ())
 }
 
-/// A table that takes the place of the one before, on a terminal; elsewhere it comes after it. Says whether somebody still reads.
+/// Prints a table: on a terminal it replaces the last one, else it follows it. Returns false if the reader is gone.
 pub fn redraw(text: &str) -> Result<bool> {
     // home, and clear
     let before = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
     raw(format!("{before}{}", lines(text)).as_bytes())
 }
 
-/// Standard output as it is: only for what is kport's own text. Says whether somebody still reads.
+/// Writes standard output unchanged: only for kport's own text. Returns false if the reader is gone.
 pub fn raw(bytes: &[u8]) -> Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        // whoever read it has seen enough
+        // the reader has closed the pipe
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(e) => Err(Error::io("write to standard output", &e)),
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! From the arguments of `publish` and `rules` to a request.
+//! Builds a request from the arguments of `publish` and `rules`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,12 +12,12 @@ use crate::spec::{self, Spec};
 
 use super::args::RequestArgs;
 
-/// What the arguments ask for.
+/// The request of the arguments.
 pub fn request(args: &RequestArgs) -> Result<Request> {
     with_spec(args, spec::parse(&args.specs.join(" "))?)
 }
 
-/// The same with the ports of Kleene's records, and with the addresses in them where no other ones are given.
+/// The request for the ports of Kleene's records, and for their addresses if no others are given.
 pub fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
     let mut json = String::new();
     let read = match file == Path::new("-") {
@@ -41,7 +41,7 @@ fn with_spec(args: &RequestArgs, spec: Spec) -> Result<Request> {
     Ok(request)
 }
 
-/// The options that flags give.
+/// Sets the options of flags.
 pub fn set<'a>(request: &mut Request, flags: impl IntoIterator<Item = (&'a str, &'a Given)>) -> Result<()> {
     let mut flags = flags.into_iter();
     flags.try_for_each(|(name, given)| request.set(name, given).map_err(|e| e.context(format_args!("--{name}"))))

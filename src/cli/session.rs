@@ -1,4 +1,4 @@
-//! From the options of every command to a session: which firewall, which state directory, whose host.
+//! Opens a session from the global options: the firewall, the state directory, the host.
 
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host};
@@ -8,21 +8,22 @@ use crate::session::{Backend, Session, Settings};
 use super::args::Global;
 use super::output::{Shown, complain};
 
-/// Who runs the helper decides which pfctl(8) it starts and which directory it writes to, so that a setuid bit on it would make
-/// everybody root.
+/// The user of the helper chooses the pfctl(8) that it runs and the directory that it writes to, so a setuid bit on it would make
+/// every user root.
 pub fn refuse_borrowed_rights() -> Result<()> {
     if !host::has_borrowed_rights() {
         return Ok(());
     }
-    let why = "it runs with the rights of another user than yours (setuid or setgid); take that bit away with chmod(1), and be root";
+    let why =
+        "it runs setuid or setgid, with the rights of another user; remove that bit with chmod(1), and run it as root";
     Err(Error::new(Kind::Permission, why))
 }
 
-/// The session of a command that may change something: what is published for a host that is played must not come to the pf of another.
+/// The session of a command that may change something: ports of a described host must not be published in the pf of this one.
 pub fn session(global: &Global) -> Result<Session> {
     let session = any_session(global)?;
     if global.host.is_some() && session.firewall.redirects_packets() {
-        return Err(Error::new(Kind::Argument, "--host plays a host: use it with --backend sim"));
+        return Err(Error::new(Kind::Argument, "--host describes another host; use it with --backend sim"));
     }
     Ok(session)
 }
@@ -52,7 +53,7 @@ pub fn any_session(global: &Global) -> Result<Session> {
     Ok(session)
 }
 
-/// The host that runs, or the one that `--host` describes.
+/// This host, or the one that `--host` describes.
 pub fn host(global: &Global) -> Result<Box<dyn Host>> {
     let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
     Ok(Box::new(host::Played::new(file)?))

@@ -1,7 +1,7 @@
-//! `kport setup`: what pf.conf(5), rc.conf(5) and sysctl.conf(5) need, said or written.
+//! `kport setup`: prints or writes the lines that pf.conf(5), rc.conf(5) and sysctl.conf(5) need.
 //!
-//! sysrc(8) is FreeBSD's word for a line in rc.conf. It writes in place and one variable at a time, and what it changed it does not
-//! know later. Here all files change together or none does, and each line that was added is known by its mark.
+//! sysrc(8), FreeBSD's tool for rc.conf, writes in place, one variable at a time, and cannot undo its changes. Here all files change
+//! or none does, and each added line has a mark.
 
 mod marks;
 mod plan;
@@ -31,15 +31,15 @@ const RC_CONF: &str = "/etc/rc.conf";
 const SYSCTL_CONF: &str = "/etc/sysctl.conf";
 /// sh(1), which checks rc.conf(5).
 const SH: &str = "/bin/sh";
-/// What is set when rc(8) has loaded pf, beside sysctl.conf: load_kld() of rc.subr(8). By sysctl.conf it would be set before
-/// pf is loaded, which is nothing, and once more when pf is enabled, which is too late.
+/// Variables that rc(8) sets when it has loaded pf, in the directory of sysctl.conf: load_kld() of rc.subr(8). sysctl.conf is read
+/// before pf is loaded, when they do not exist, and again after pf is enabled, which is too late.
 const OF_PF: &str = "sysctl.kld.d/pf.conf";
 
 /// `kport setup`
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
     let done = session::host(global).and_then(|host| Setup { args, pfctl: &global.pfctl, host: &*host }.run(&mut said));
-    // what was written is said, also where something failed later
+    // what was written is reported, even if a later step failed
     output::print(&said)?;
     done
 }
@@ -50,21 +50,21 @@ struct Setup<'a> {
     host: &'a dyn Host,
 }
 
-/// A file, and what comes of it.
+/// A file, and its plan.
 struct Part<'a> {
     checker: Option<Checker<'a>>,
     conf: Conf,
-    /// Whether it is written at all.
+    /// Whether it is written.
     ours: bool,
-    /// What there is to say of it.
+    /// The text to print about it.
     shown: String,
     by_hand: Vec<String>,
-    /// What it is to hold.
+    /// Its new contents.
     made: Vec<u8>,
 }
 
 impl<'a> Setup<'a> {
-    /// Does it; what there is to say goes into `said`.
+    /// Writes the files; adds the output to `said`.
     fn run(&self, said: &mut String) -> Result<()> {
         let parts = self.parts()?;
         let changed = |part: &&Part<'_>| part.ours && part.made != part.conf.text;
@@ -75,8 +75,11 @@ impl<'a> Setup<'a> {
         } else {
             for part in &parts {
                 let path = part.conf.path.display();
-                let other =
-                    if part.ours { "" } else { " (of FreeBSD; --write leaves it alone here unless it is named)" };
+                let other = if part.ours {
+                    ""
+                } else {
+                    " (of FreeBSD; --write does not change it on this system unless it is named)"
+                };
                 _ = write!(said, "{path}:{other}\n{}", part.shown);
             }
             if !self.args.write {
@@ -85,7 +88,7 @@ impl<'a> Setup<'a> {
                     _ = writeln!(said, "now:\n  sysctl {}", values.join(" "));
                 }
                 if !self.args.host_access {
-                    said.push_str("--host-access of a publication needs more: kport setup --host-access\n");
+                    said.push_str("for publish --host-access, run kport setup --host-access\n");
                 }
                 return Ok(());
             }
@@ -96,7 +99,7 @@ impl<'a> Setup<'a> {
                 .collect();
             if !by_hand.is_empty() {
                 let why = format!(
-                    "every file was left as it is, since not all can be written: {}; put the lines there by hand, then again",
+                    "no file was changed, since not all can be written: {}; add these lines by hand, and run it again",
                     by_hand.join("; ")
                 );
                 return Err(Error::new(Kind::Unavailable, why));
@@ -111,7 +114,7 @@ impl<'a> Setup<'a> {
         self.load(said)
     }
 
-    /// The files, and what each needs.
+    /// The files, each with its plan.
     fn parts(&self) -> Result<Vec<Part<'a>>> {
         let conf = Conf::read(&self.args.pf_conf)?;
         let plan = plan::plan(&conf.text);
@@ -165,7 +168,7 @@ impl<'a> Setup<'a> {
         Part { checker, conf, ours, shown: plan.to_string(), by_hand: plan.by_hand, made }
     }
 
-    /// What rc.conf(5) needs.
+    /// The plan for rc.conf(5).
     fn rc_conf(&self, text: &str) -> Result<Vec<Setting>> {
         let mut wanted = vec![Setting::new("pf_enable", "YES"), Setting::new("gateway_enable", "YES")];
         let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
@@ -173,13 +176,13 @@ impl<'a> Setup<'a> {
         let value = |name: &str| settings::value(Format::Rc, text, name).unwrap_or_default();
         let advertised = value(&format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_")));
         if advertised.contains("accept_rtadv") && matches!(value(WAN).to_ascii_lowercase().as_str(), "" | "no") {
-            // a router takes no default route from advertisements (nd6_ra_input() of netinet6/nd6_rtr.c), but from there
+            // a router accepts a default route from advertisements (nd6_ra_input() of netinet6/nd6_rtr.c) only on this interface
             wanted.push(Setting::new(WAN, gateway.as_str()));
         }
         Ok(wanted)
     }
 
-    /// What sysctl.conf(5) needs. That packets are forwarded says rc.conf(5); a line here that says otherwise would win.
+    /// The plan for sysctl.conf(5). rc.conf(5) enables forwarding; a line here that disables it would win.
     fn sysctl_conf(&self, text: &str) -> Result<Vec<Setting>> {
         let mut wanted = vec![];
         for (name, value) in SYSCTL {
@@ -199,7 +202,7 @@ impl<'a> Setup<'a> {
         Ok(wanted)
     }
 
-    /// The values that the kernel does not have.
+    /// The values that are not set in the kernel.
     fn missing_values(&self) -> Result<Vec<String>> {
         let mut missing = vec![];
         for (name, value) in SYSCTL {
@@ -215,7 +218,7 @@ impl<'a> Setup<'a> {
         Ok(missing)
     }
 
-    /// Makes it count now, or says what does.
+    /// Loads the rules and sets the variables, or prints the commands for it.
     fn load(&self, said: &mut String) -> Result<()> {
         let path = fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
         let path = path.display();
@@ -251,18 +254,20 @@ impl<'a> Setup<'a> {
             }
             let info = output_of(self.pfctl, &["-s", "info"], None)?;
             if !matches!(info, Some(Ok(info)) if info.contains("Status: Enabled")) {
-                // it is the admin's to say when, who may be here over the network
-                said.push_str("  pf is not enabled, and looks at no packet: service pf onestart\n");
+                // the administrator decides when, and may be connected over the network
+                said.push_str("  pf is not enabled, and evaluates no packet: service pf onestart\n");
             }
         }
         if values.iter().any(|value| value.starts_with("net.pf.filter_local")) {
-            said.push_str("  net.pf.filter_local counts when pf is enabled: service pf restart (connections end)\n");
+            said.push_str(
+                "  net.pf.filter_local takes effect when pf is enabled: service pf restart (ends connections)\n",
+            );
         }
         Ok(())
     }
 }
 
-/// A new file for the place of another: a word about it, or what is wrong with it.
+/// Checks a new file that is to replace another: a remark for the output, or the error.
 fn check(change: &Change<'_>, new: &Path) -> Result<String> {
     let Some((program, arguments)) = change.checker else { return Ok(String::new()) };
     match output_of(program, arguments, Some(new))? {
@@ -270,17 +275,17 @@ fn check(change: &Change<'_>, new: &Path) -> Result<String> {
         Some(Ok(_)) => Ok(", checked".to_owned()),
         Some(Err(said)) => {
             let was = match output_of(program, arguments, Some(&change.conf.path))? {
-                Some(Err(_)) => "it refuses the file as it is, too: correct that first",
+                Some(Err(_)) => "it also rejects the present file; correct that first",
                 _ => "nothing was changed",
             };
             let name = program.file_name().unwrap_or_default().display();
-            let why = format!("{name} {} refuses it: {said}; {was}", arguments.join(" "));
+            let why = format!("{name} {} rejects it: {said}; {was}", arguments.join(" "));
             Err(Error::new(Kind::Unavailable, why))
         }
     }
 }
 
-/// Runs a program, on a file where there is one: nothing where there is no such program, and what it said.
+/// Runs a program, on a file if one is given. `None` if there is no such program; else its output or its errors.
 fn output_of(
     program: &Path,
     arguments: &[&str],
@@ -300,7 +305,7 @@ fn output_of(
     }
 }
 
-/// A file that is named, or FreeBSD's; elsewhere FreeBSD's is neither read nor written.
+/// The given file, or FreeBSD's; on other systems FreeBSD's is neither read nor written.
 fn file_of(named: Option<&Path>, default: &str) -> Result<(Conf, bool)> {
     match named {
         Some(path) => Ok((Conf::read(path)?, true)),
@@ -309,7 +314,7 @@ fn file_of(named: Option<&Path>, default: &str) -> Result<(Conf, bool)> {
     }
 }
 
-/// A file beside another that is read behind it, where there is one.
+/// A file in the directory of another that is read after it, if there is one.
 fn read_later(path: &Path, name: &str, only: &'static [&'static str]) -> Result<Option<Later>> {
     let path = path.with_file_name(name);
     match fs::read(&path) {

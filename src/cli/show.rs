@@ -1,4 +1,4 @@
-//! What the helper prints: tables for people, JSON for programs.
+//! The formats of the helper's output: tables and JSON documents.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::publisher::{Listed, Outcome};
 use crate::spec::{HostPorts, Mapping};
 use serde_json::{Value, json};
 
-/// The version of every JSON document that the helper prints. Fields may be added; a change of their meaning raises it.
+/// The version of every JSON document that the helper prints. It is raised if the meaning of a field changes, not if one is added.
 pub const VERSION: u32 = 1;
 
 /// The mappings, a line each.
@@ -120,7 +120,7 @@ pub fn name(l: &Listed) -> String {
     l.jail.as_ref().map_or_else(|| format!("({})", l.anchor), |j| printable(j.as_str()).into_owned())
 }
 
-/// Rows with their cells one below the other.
+/// Rows with aligned cells.
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let mut widths = [0; COLUMNS];
     for row in rows {
@@ -140,7 +140,7 @@ pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     text
 }
 
-/// Where a redirect leads.
+/// The target of a redirect.
 pub fn target(r: &Redirect) -> String {
     match r.target {
         std::net::IpAddr::V4(v4) => format!("{v4}:{}", r.jail),
@@ -157,7 +157,7 @@ pub fn redirects(redirects: &[Redirect]) -> String {
     text
 }
 
-/// What a change did, as JSON.
+/// The outcome of a change, as JSON.
 pub fn outcome_json(outcome: &Outcome) -> Value {
     json!({
         "version": VERSION,

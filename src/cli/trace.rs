@@ -1,4 +1,4 @@
-//! `kport trace`: the way of a packet through the rules that are loaded.
+//! `kport trace`: the path of a packet through the loaded rules.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ use super::output::{complain, document, print};
 use super::session::any_session;
 use super::show::VERSION;
 
-/// The source port where none is given.
+/// The source port if none is given.
 const SOURCE_PORT: u16 = 40000;
 
 /// `kport trace`
@@ -35,16 +35,16 @@ pub fn run(global: &Global, question: &Question) -> Result<()> {
     verdict(&traced)
 }
 
-/// What was found out.
+/// The result of a trace.
 struct Traced {
-    /// The way.
+    /// The path.
     trace: Trace,
-    /// What the caller should know about it, a line each.
+    /// Notes for the caller, a line each.
     notes: Vec<String>,
     release: Release,
 }
 
-/// Sends the packet. Changes nothing: its states live as long as this call.
+/// Sends the packet. Changes nothing: its states exist only during this call.
 fn trace(question: &Question, session: &Session, global: &Global) -> Result<Traced> {
     let host = &*session.host;
     let release = match question.release {
@@ -73,22 +73,22 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
         notes.push(crate::pf::files::NOTICE.to_owned());
     }
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
-        notes.push("net.link.bridge.pfil_member is 1: what pf does at the members of bridges is left out".to_owned());
+        notes.push("net.link.bridge.pfil_member is 1: rules on the members of bridges are not evaluated".to_owned());
     }
     notes.extend_from_slice(world.notes());
     Ok(Traced { trace: world.trace_packet(&sender, &packet), notes, release })
 }
 
-/// Ports are where the protocol has them.
+/// Checks that ports are given if the protocol has them.
 fn destination(question: &Question) -> Result<SocketAddr> {
     let icmp = question.protocol.with_ports().is_none();
     let wrong = |why: &str| Err(Error::new(Kind::Argument, format!("{}: {why}", question.protocol)));
     match question.destination {
         Destination::Port(to) if !icmp => Ok(to),
-        Destination::Port(_) => wrong("it has no ports; give the address alone"),
-        Destination::Address(_) if !icmp => wrong("give the port too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
+        Destination::Port(_) => wrong("it has no ports; give only the address"),
+        Destination::Address(_) if !icmp => wrong("give the port, too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
         Destination::Address(to) if to.is_ipv6() != (question.protocol == IpProtocol::ICMP6) => {
-            wrong("icmp is IPv4's, icmp6 IPv6's")
+            wrong("use icmp for IPv4, icmp6 for IPv6")
         }
         Destination::Address(to) => Ok(SocketAddr::new(to, 0)),
     }
@@ -102,12 +102,12 @@ fn packet_of(question: &Question, from: SocketAddr, to: SocketAddr) -> Result<Pa
         }
         Some(name) => match crate::pfconf::icmp_type(name, to.is_ipv6()) {
             Some(kind) => Ok(Packet::icmp(kind, 0, from, to)),
-            None => Err(Error::new(Kind::Argument, format!("{} is no ICMP type of pf.conf(5)", quoted(name)))),
+            None => Err(Error::new(Kind::Argument, format!("{} is not an ICMP type of pf.conf(5)", quoted(name)))),
         },
     }
 }
 
-/// An address, an address with a port, or the address that a jail has in the family of where it goes.
+/// An address, an address with a port, or the address of a jail in the family of the destination.
 fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
     let given = text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, SOURCE_PORT)));
     let family = Family::of(to.ip());
@@ -121,20 +121,20 @@ fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
     let addresses = world.jails.iter().filter(|jail| jail.name == text).flat_map(|jail| &jail.addresses);
     let address = addresses.map(|network| network.addr()).find(|address| Family::of(*address) == family);
     address.map(|address| SocketAddr::new(address, SOURCE_PORT)).ok_or_else(|| {
-        let why = format!("{} is no address, and no jail here with an {family} address", quoted(text));
+        let why = format!("{} is not an address, nor a jail of this host with an {family} address", quoted(text));
         Error::new(Kind::Argument, why)
     })
 }
 
-/// Nothing where the connection comes about, or the error that is the exit status.
+/// Succeeds if the connection is established; else the error sets the exit status.
 fn verdict(traced: &Traced) -> Result<()> {
     let why = match traced.trace.verdict {
         Verdict::Answered | Verdict::Delivered => return Ok(()),
         Verdict::Refused => "the packet arrives, but nothing listens there",
-        Verdict::Unanswered => "the packet arrives, but the connection does not come about",
+        Verdict::Unanswered => "the packet arrives, but the connection is not established",
         Verdict::Lost => "the packet does not arrive",
         Verdict::Depends => {
-            let why = "whether the packet arrives depends on what kport cannot decide";
+            let why = "kport cannot decide whether the packet arrives";
             return Err(Error::new(Kind::Unsupported, why));
         }
     };

@@ -1,4 +1,4 @@
-//! What each mapping carries. pf's counters are of a mapping, so its redirects (by each interface, by IPv4 and IPv6) share them.
+//! The traffic of each mapping. pf counts for a mapping, so its redirects (each interface, IPv4 and IPv6) share the counters.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,9 +17,9 @@ pub struct Traffic {
     pub protocol: Protocol,
     /// The ports on the host.
     pub host: PortRange,
-    /// Where it listens and where it leads.
+    /// Its places and targets.
     pub redirects: Vec<Redirect>,
-    /// What its rules have counted.
+    /// The counters of its rules.
     pub counters: Counters,
 }
 
@@ -41,8 +41,8 @@ pub fn mappings(listed: &Listed) -> Vec<Traffic> {
 /// The first row of what [`rates`] returns.
 const HEAD: [&str; 8] = ["JAIL", "PROTO", "ON", "PORT", "PACKETS/S", "BYTES/S", "STATES/S", "STATE"];
 
-/// What each mapping of the second sample has carried in a second since the first, under a row with the names of the columns.
-/// A mapping that was not there has counted from nothing, as has one that counts less than before: its rules were loaded again.
+/// The traffic per second of each mapping of the second sample since the first, after a row with the names of the columns.
+/// A new mapping counts from 0, and so does one whose counters are lower than before: its rules were loaded again.
 pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[String; 8]> {
     let mut earlier: HashMap<(&Anchor, Protocol, PortRange), Counters> = HashMap::new();
     for listed in before {
@@ -62,7 +62,7 @@ pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[Str
         }
         for Traffic { protocol, host, redirects, counters } in mappings {
             let first = earlier.get(&(&listed.anchor, protocol, host)).copied().unwrap_or_default();
-            // rules that were loaded again start all of their counters
+            // all counters of rules that were loaded again start at 0
             let first = if counters.packets < first.packets { Counters::default() } else { first };
             let mut on: Vec<String> = vec![];
             for place in redirects.iter().map(|redirect| redirect.place.to_string()) {

@@ -1,4 +1,4 @@
-//! `kport list --watch`: a table that stays, until it is interrupted.
+//! `kport list --watch`: prints a table at intervals, until interrupted.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::output::{Shown, redraw};
 use super::session::session;
 use super::{show, traffic};
 
-/// Prints what each mapping carries, once each interval, until nobody reads any more. SIGINT ends the process, as it does by default.
+/// Prints the traffic of each mapping once per interval, until the reader is gone. SIGINT has its default action.
 pub fn run(global: &Global, jail: Option<&JailName>, interval: Duration) -> Result<()> {
     let mut before = sample(global, jail)?;
     loop {
@@ -25,7 +25,7 @@ pub fn run(global: &Global, jail: Option<&JailName>, interval: Duration) -> Resu
     }
 }
 
-/// The time-out is that of one look, so each has a session of its own.
+/// Takes one sample. The time-out is that of one sample, so each opens a session.
 fn sample(global: &Global, jail: Option<&JailName>) -> Result<(Instant, Vec<Listed>)> {
     let session = session(global)?;
     let observer = Shown::new(global.verbose);

@@ -1,7 +1,7 @@
-//! A plugin of the Container Network Interface, in the place of `portmap`, for podman and other runtimes that use it.
+//! A plugin of the Container Network Interface, in place of `portmap`, for podman and other runtimes that use it.
 //!
-//! The environment and a JSON document on standard input come in; a JSON document goes out: the result, or the error with its
-//! code.
+//! The input is the environment and a JSON document on standard input; the output is a JSON document: the result, or the error with
+//! its code.
 
 mod attachments;
 mod conmon;
@@ -37,7 +37,7 @@ use mapping::PortMapping;
 pub use network::MAX_INPUT;
 use network::{Network, Version};
 
-/// Does what the environment says, and returns the document to print, if there is one; on failure that of the error.
+/// Runs the operation that the environment names, and returns the document to print, if there is one; on failure that of the error.
 ///
 /// `input` reads standard input to its end, or to one byte more than [`MAX_INPUT`].
 pub fn answer(
@@ -45,7 +45,7 @@ pub fn answer(
     input: &dyn Fn(Operation) -> error::Result<Vec<u8>>,
     program: &dyn Program,
 ) -> Result<Option<Value>, Value> {
-    // the version of an answer is that of the question, if that could be read
+    // the answer has the version of the request, if that could be read
     let mut version = Version::NEWEST;
     act(environment, input, program, &mut version).map_err(|failure| {
         json!({
@@ -78,7 +78,7 @@ fn act(
     act(&Call { network, environment, program })
 }
 
-/// `VERSION`. The document says in which version the question is, but may be missing.
+/// `VERSION`. The document has the version of the request, but may be missing.
 fn versions(input: &[u8]) -> Value {
     let asked = serde_json::from_slice::<Value>(input).ok();
     let asked = asked.and_then(|value| Version::named(value.get("cniVersion")?.as_str()?));
@@ -138,14 +138,14 @@ impl Work<'_> {
         self.program.report(&self.session, outcome);
     }
 
-    /// What the files hold. Damaged ones are reported.
+    /// Reads the files. Damaged ones are reported.
     fn found(&self, files: &Files) -> Result<Found, Failure> {
         let mut found = files.all()?;
         self.report(&Outcome { notes: std::mem::take(&mut found.notes), ..Outcome::default() });
         Ok(found)
     }
 
-    /// Publishes what follows from the attachments. `force` and `allow_inert` are for what was published and checked before.
+    /// Publishes the ports of the attachments. `force` and `allow_inert` are for ports that were published and checked before.
     fn publish(&self, attachments: &Attachments, force: bool, allow_inert: bool) -> Result<(), Failure> {
         let Some(spec) = mapping::spec(&attachments.mappings())? else {
             self.report(&self.publisher()?.unpublish(&attachments.jail, attachments.jid)?);
@@ -161,8 +161,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Removes the attachments of a jail for which `gone` holds, from pf and then from the file. Those that stay were checked
-    /// when they were added, so that only pf itself can refuse them.
+    /// Removes the attachments of a jail for which `gone` is true, from pf and then from the file. Those that stay were checked
+    /// when they were added, so only pf itself can reject them.
     fn withdraw(
         &self,
         files: &Files,
@@ -174,9 +174,9 @@ impl Work<'_> {
         if after.list.len() == before.list.len() {
             return Ok(());
         }
-        // pf has lost those of another boot
+        // those of another boot are no longer in pf
         if self.host().boot_id()? == before.boot {
-            // one that had its address from the network that goes
+            // one whose address belongs to the removed network
             let addresses = after.addresses();
             for attachment in &mut after.list {
                 attachment.mappings.retain(|mapping| mapping::served(mapping, &addresses));
@@ -187,12 +187,12 @@ impl Work<'_> {
     }
 }
 
-/// All attachments have the same options ([`add`] sees to that).
+/// All attachments have the same options ([`add`] checks that).
 fn options_of(attachments: &Attachments) -> Options {
     attachments.list.first().map(|first| first.options.clone()).unwrap_or_default()
 }
 
-/// What an operation about one attachment is given.
+/// The input of an operation on one attachment.
 struct Asked {
     attached: Attached,
     jail: JailName,
@@ -210,7 +210,7 @@ impl Asked {
         let publishing = network.publishing()?;
         let mappings = network.mappings(publishing.place)?.into_iter().collect();
         let result = network.previous().ok_or_else(|| {
-            let why = "prevResult is missing: put kport after the plugin that makes the container's interface";
+            let why = "prevResult is missing: put kport after the plugin that creates the container's interface";
             Failure::new(Code::Config, why)
         })?;
         let addresses = previous::addresses(result, &attached.interface)?;
@@ -237,7 +237,7 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     let files = Files::lock(&work.session)?;
     let found = work.found(&files)?;
     if asked.mappings.is_empty() {
-        // an attachment of this name that had some was not removed before it came back
+        // an earlier attachment of this name that had ports was not removed
         for other in &found.list {
             work.withdraw(&files, other, |attachment| attachment.is(&network.name, &asked.attached))?;
         }
@@ -245,19 +245,19 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     }
     if asked.addresses.is_empty() {
         let why = format!(
-            "prevResult has no address of interface {} in the container, so that no port can be redirected to it",
+            "prevResult has no address of interface {} in the container, so no port can be redirected to it",
             asked.attached.interface
         );
         return Err(Failure::new(Code::Config, why));
     }
     let (jail, jid) = jail_of(work.host(), &asked)?;
     let boot = work.host().boot_id()?;
-    // the container came back as another jail, without having been removed
+    // the container was started again as another jail, without having been removed
     for other in found.list.iter().filter(|other| other.jail != jail) {
         work.withdraw(&files, other, |attachment| attachment.is(&network.name, &asked.attached))?;
     }
     let before = found.list.into_iter().find(|attachments| attachments.jail == jail);
-    // those of an earlier start of the jail went with it
+    // those of an earlier start of the jail are gone
     let current = before.clone().filter(|b| b.boot == boot && (b.jid.is_none() || jid.is_none() || b.jid == jid));
     let mut after = current.unwrap_or_else(|| Attachments::none(jail.clone(), jid, boot.clone()));
     after.jid = jid.or(after.jid);
@@ -268,8 +268,8 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     }
     if let Some(other) = after.list.iter().find(|attachment| attachment.options != asked.publishing.options) {
         let why = format!(
-            "network {} publishes with other options than network {} of the same container: a port is published once, \
-             so give both the same",
+            "networks {} and {} of the same container have different options: a port is published once, \
+             so give both networks the same",
             network.name, other.network
         );
         return Err(Failure::new(Code::Config, why));
@@ -288,8 +288,8 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     Ok(asked.result)
 }
 
-/// The jail that is meant, and its number: the one of `CNI_NETNS`, which podman sets, or the one with the name of the container;
-/// if neither is there, the first one without a number.
+/// The jail and its jid: the one of `CNI_NETNS`, which podman sets, or the one with the name of the container; if neither exists,
+/// the first one without a jid.
 fn jail_of(host: &dyn Host, asked: &Asked) -> Result<(JailName, Option<i32>), Failure> {
     for name in [Ok(asked.jail.clone()), asked.attached.container.parse()].into_iter().flatten() {
         if let Some(jail) = host.jail(name.as_str())?.filter(|jail| !jail.dying && jail.name == name.as_str()) {
@@ -299,8 +299,8 @@ fn jail_of(host: &dyn Host, asked: &Asked) -> Result<(JailName, Option<i32>), Fa
     Ok((asked.jail.clone(), None))
 }
 
-/// Needs only the names of the network, the container and the interface. A configuration that `ADD` would refuse is not a reason
-/// to keep the ports.
+/// Needs only the names of the network, the container and the interface. The ports are removed even if `ADD` would reject
+/// the configuration.
 fn del(call: &Call<'_>) -> Result<(), Failure> {
     let network = &call.network;
     let attached = call.attached()?;
@@ -310,7 +310,7 @@ fn del(call: &Call<'_>) -> Result<(), Failure> {
     for other in &found.list {
         work.withdraw(&files, other, |attachment| attachment.is(&network.name, &attached))?;
     }
-    // which of its networks that was is not known any more
+    // it is no longer known which of its networks that was
     if let Ok(jail) = call.jail()
         && found.damaged.contains(&jail.anchor())
     {
@@ -382,7 +382,7 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
         }
     }
     if listed.iter().any(|l| l.liveness != Liveness::Live) {
-        return differs(format!("pf does not have the rules of jail \"{jail}\"; kport restore loads them again"));
+        return differs(format!("pf does not have the rules of jail \"{jail}\"; run kport restore to load them"));
     }
     match problem(&work, &asked.publishing)? {
         Some(problem) => Err(Failure::new(Code::NotReady, problem)),
@@ -406,7 +406,7 @@ fn status(call: &Call<'_>) -> Result<(), Failure> {
     let problem = match problem(&work, &publishing) {
         Ok(None) => return Ok(()),
         Ok(Some(problem)) => problem,
-        // pf that does not answer is not ready either
+        // if pf cannot be read, it is not ready
         Err(failure) if matches!(failure.code, Code::NotReady | Code::Permission | Code::Io) => failure.details,
         Err(failure) => return Err(failure),
     };
@@ -418,7 +418,7 @@ fn status(call: &Call<'_>) -> Result<(), Failure> {
     Err(Failure::new(if suffers { Code::Dead } else { Code::Unavailable }, problem))
 }
 
-/// Why nothing could be published with these options now, and what to do about it.
+/// Why nothing could be published with these options at present, and what to do about it.
 fn problem(work: &Work<'_>, publishing: &Publishing) -> Result<Option<String>, Failure> {
     let status = work.session.firewall.status()?;
     let needs_nat = publishing.options.hairpin || publishing.options.host_access;
@@ -473,7 +473,7 @@ mod tests {
         run(&played, "ADD", &whole()).unwrap();
         let file = played.file("cni/blue.json");
         std::fs::write(&file, "{").unwrap();
-        // the jail of the damaged document publishes nothing that a DEL leaves
+        // DEL removes all ports of the jail of the damaged document
         assert_eq!(run(&played, "DEL", &whole()), Ok(None));
         assert_eq!(played.published(), [""; 0]);
         let notes = played.notes.take();
@@ -481,7 +481,7 @@ mod tests {
         assert!(!file.exists());
     }
 
-    /// The settings of a document are for the program, which decides.
+    /// The settings of a document are passed to the program.
     #[test]
     fn the_program_gets_the_overrides() {
         let played = Played::new();
@@ -511,7 +511,7 @@ mod tests {
         assert_eq!(versions["cniVersion"], "0.4.0");
     }
 
-    /// All that is read of a configuration.
+    /// Reads every field of a configuration.
     fn read(bytes: &[u8]) -> Result<(), Failure> {
         let network = Network::read(bytes)?;
         let answers = [
@@ -548,7 +548,7 @@ mod tests {
         })
     }
 
-    /// Every value of a document, by its path.
+    /// Every value of a document, with its path.
     fn pointers(value: &Value, path: &str, found: &mut Vec<String>) {
         found.push(path.to_owned());
         match value {
@@ -632,7 +632,7 @@ mod tests {
             if let Err(failure) = read(document.to_string().as_bytes()) {
                 names_the_reason(Err(failure))?;
             } else {
-                // fields that are the runtime's, or another plugin's
+                // fields of the runtime, or of another plugin
                 let known = ["cniVersions", "capabilities", "dns", "ipam", "ipMasq", "disableCheck", "disableGC", "plugins"];
                 let portmaps = ["conditionsV6", "masqAll", "markMasqBit", "externalSetMarkChain"];
                 proptest::prop_assert!(known.contains(&name.as_str()) || portmaps.contains(&name.as_str()), "{name}");

@@ -1,4 +1,4 @@
-//! What can go wrong, by the numbers of the CNI specification: those below 100 are its own, those from 100 on are kport's.
+//! Error codes of the CNI specification: those below 100 are its own, those from 100 on are kport's.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use crate::error::{Error, Kind};
 /// The code of an error. The numbers never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// The configuration has a version that kport does not speak, or that does not have the command.
+    /// The configuration has a version that is not supported, or that does not have the command.
     Version,
-    /// A field that is understood, but cannot be done.
+    /// A field has a value that is not supported.
     Unsupported,
     /// No such attachment was added.
     Unknown,
@@ -17,7 +17,7 @@ pub enum Code {
     Environment,
     /// A system call or pfctl(8) failed.
     Io,
-    /// What came in is not JSON, or a field has the wrong type.
+    /// The input is not JSON, or a field has the wrong type.
     Decode,
     /// A field has an impossible value.
     Config,
@@ -35,7 +35,7 @@ pub enum Code {
     NotReady,
     /// [`Kind::Unsupported`]
     NotPossible,
-    /// `CHECK`: what is published is not what was asked for.
+    /// `CHECK`: the published ports are not the requested ones.
     Differs,
     /// A defect in kport.
     Internal,
@@ -85,7 +85,7 @@ impl Code {
         }
     }
 
-    /// A few words, the same for every error with this code.
+    /// A short text, the same for every error with this code.
     pub const fn text(self) -> &'static str {
         match self {
             Code::Version => "incompatible CNI version",
@@ -127,13 +127,13 @@ impl From<Kind> for Code {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub code: Code,
-    /// What was seen and what to do: the `details` of the answer.
+    /// What was found and what to do: the `details` of the answer.
     pub details: String,
 }
 
 impl Failure {
     pub fn new(code: Code, details: impl AsRef<str>) -> Failure {
-        // one line, whatever the input holds
+        // always one line
         Failure { code, details: Error::new(Kind::Argument, details).message().to_owned() }
     }
 }

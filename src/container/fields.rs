@@ -19,12 +19,12 @@ pub fn field<T: DeserializeOwned>(fields: &Map<String, Value>, key: &str) -> Res
     }
 }
 
-/// A text; `None` if it is empty.
+/// A string; `None` if it is empty.
 pub fn text(fields: &Map<String, Value>, key: &str) -> Result<Option<String>, Failure> {
     Ok(field::<String>(fields, key)?.filter(|text| !text.is_empty()))
 }
 
-/// The value of a field as the specification wants it in a message, cut if it is long.
+/// The value of a field for a message, as the specification requires; cut if it is long.
 pub fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(200) {
@@ -33,7 +33,7 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// A field that is a word of kport's.
+/// A field with a keyword of kport.
 pub fn word<T: FromStr<Err = Error>>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
     let parsed = |word: String| word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("{key}: {e}")));
     text(fields, key)?.map(parsed).transpose()

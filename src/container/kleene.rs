@@ -11,8 +11,8 @@
 //! # Ok::<(), kport::error::Error>(())
 //! ```
 //!
-//! Kleened accepts more than it can publish: port 0, a range from high to low, a range onto one port. Here these are errors that
-//! name the record, and so are an unknown field and records that name different addresses: a container's redirects lead to one
+//! Kleened accepts more than it can publish: port 0, a range from high to low, a range to one port. Here these are errors that
+//! name the record, like an unknown field and records with different addresses: the redirects of a container have one target
 //! address of each family.
 
 use std::fmt;
@@ -24,19 +24,19 @@ use crate::error::{Error, Kind, Result, quoted};
 use crate::net::{Interface, PortRange, Protocol};
 use crate::spec::{self, Spec};
 
-/// The longest text that is read, in bytes.
+/// The maximum length of the records, in bytes.
 pub const MAX_TEXT: usize = spec::MAX_TEXT;
 
-/// What records ask for.
+/// The ports of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// The mappings.
     pub spec: Spec,
-    /// The container's addresses, IPv4 first; empty if the records name none: then the host is asked.
+    /// The container's addresses, IPv4 first; empty if the records have none: then they are read from the kernel.
     pub addresses: Vec<IpAddr>,
 }
 
-/// One record as it stands in the JSON.
+/// One record in the JSON.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -66,12 +66,12 @@ impl fmt::Display for Record {
     }
 }
 
-/// Reads records.
+/// Parses records.
 ///
 /// # Errors
 ///
 /// [`Kind::Argument`] for what is not JSON, or not a record; [`Kind::Spec`] for ports, protocols and interfaces that cannot be
-/// published. Each names the record by its number, from 1 on.
+/// published. Each has the number of the record, from 1.
 pub fn parse(json: &str) -> Result<Ports> {
     if json.len() > MAX_TEXT {
         return Err(Error::new(
@@ -98,8 +98,9 @@ pub fn parse(json: &str) -> Result<Ports> {
         for (slot, (field, text)) in addresses.iter_mut().zip(given) {
             let Some(address) = address(field, text.as_deref()).map_err(named)? else { continue };
             if let Some(before) = slot.replace(address).filter(|before| *before != address) {
-                let why =
-                    format!("{field} is {address}, and a record before has {before}: a container's ports lead to one");
+                let why = format!(
+                    "{field} is {address}, but an earlier record has {before}; use one address for all ports of a container"
+                );
                 return Err(named(Error::new(Kind::Argument, why)));
             }
         }
@@ -114,18 +115,17 @@ fn texts(record: &Record) -> Result<Vec<String>> {
     let refuse = |why: String| Error::new(Kind::Spec, why);
     let host = range("host_port", &record.host_port)?;
     let container = match record.container_port.strip_suffix(":*") {
-        // as long as the host's
+        // as many ports as on the host
         Some(first) => {
             let first = range("container_port", first)?.first();
-            PortRange::starting_at(first, host.count()).ok_or_else(|| {
-                refuse(format!("container_port: {} ports from {first} on go past 65535", host.count()))
-            })?
+            PortRange::starting_at(first, host.count())
+                .ok_or_else(|| refuse(format!("container_port: {} ports from {first} exceed 65535", host.count())))?
         }
         None => range("container_port", &record.container_port)?,
     };
     if host.count() != container.count() {
         return Err(refuse(format!(
-            "{} ports on the host and {} in the container: they have to be as many; write container_port \"{}:*\"",
+            "{} ports on the host and {} in the container must be equally many; use container_port \"{}:*\"",
             host.count(),
             container.count(),
             container.first()
@@ -133,7 +133,7 @@ fn texts(record: &Record) -> Result<Vec<String>> {
     }
     let protocol = record.protocol.as_deref().unwrap_or("tcp");
     let known = Protocol::ALL.into_iter().find(|known| known.name() == protocol);
-    let protocol = known.ok_or_else(|| refuse(format!("protocol {} is none of tcp, udp", quoted(protocol))))?;
+    let protocol = known.ok_or_else(|| refuse(format!("protocol {} is not tcp or udp", quoted(protocol))))?;
     let ports = format!("{host}:{container}/{protocol}");
     if record.interfaces.is_empty() {
         return Ok(vec![ports]);
@@ -159,7 +159,7 @@ fn range(field: &str, text: &str) -> Result<PortRange> {
         None => (port(text)?, port(text)?),
     };
     PortRange::new(first, last)
-        .ok_or_else(|| refuse(&format!("the range goes from {first} down to {last}; swap the two")))
+        .ok_or_else(|| refuse(&format!("the range is from {first} down to {last}; swap the two")))
 }
 
 fn address(field: &str, text: Option<&str>) -> Result<Option<IpAddr>> {
@@ -208,13 +208,13 @@ mod tests {
         for (json, kind, word) in [
             (second("8010:8000", "9000:*", ""), Kind::Spec, "from 8010 down to 8000"),
             (second("8000:8010", "80", ""), Kind::Spec, "11 ports on the host and 1 in the container"),
-            (second("8000:8010", "9000:9001", ""), Kind::Spec, "write container_port \"9000:*\""),
+            (second("8000:8010", "9000:9001", ""), Kind::Spec, "use container_port \"9000:*\""),
             (second("0", "80", ""), Kind::Spec, "\"0\" is not a port"),
             (second("65536", "80", ""), Kind::Spec, "65536"),
             (second("080", "80", ""), Kind::Spec, "080"),
             (second("8000:8001:8002", "80", ""), Kind::Spec, "8001:8002"),
             (second("*", "80", ""), Kind::Spec, "\"*\""),
-            (second("60000:65535", "65000:*", ""), Kind::Spec, "past 65535"),
+            (second("60000:65535", "65000:*", ""), Kind::Spec, "exceed 65535"),
             (second("8080", "80", r#", "protocol": "icmp""#), Kind::Spec, "icmp"),
             (second("8080", "80", r#", "ip_address": "10.0.0.3""#), Kind::Argument, "10.0.0.2"),
             (second("8080", "80", r#", "ip_address": "fd00::2""#), Kind::Argument, "fd00::2"),

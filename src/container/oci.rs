@@ -1,8 +1,8 @@
-//! A hook of an OCI runtime, such as ocijail. What is to be published stands in the container's annotations, so that one hook
-//! serves all containers.
+//! A hook of an OCI runtime, such as ocijail. The ports to publish are in the container's annotations, so one hook serves all
+//! containers.
 //!
-//! The runtime gives the container's state. A container that has stopped is unpublished, any other one is published, so that the
-//! same hook stands under `prestart` (or `createRuntime`) and under `poststop`.
+//! The runtime gives the container's state. The ports of a container that has stopped are removed, those of any other are
+//! published, so the same hook is used for `prestart` (or `createRuntime`) and for `poststop`.
 
 use serde_json::{Map, Value};
 
@@ -21,17 +21,17 @@ use crate::spec;
 const PUBLISH: &str = "io.kport.publish";
 /// A JSON object: `publish`, a list of specs, and the options that the CNI plugin has.
 const PUBLISH_JSON: &str = "io.kport.publish.json";
-/// The container's addresses, for a runtime whose jail has none yet when the hook runs.
+/// The container's addresses, for a runtime that runs the hook before the jail has any.
 const ADDRESS: &str = "io.kport.address";
-/// ocijail's: the jail in which the container's jail is (ocijail/create.cpp).
+/// Of ocijail: the parent of the container's jail (ocijail/create.cpp).
 const PARENT_JAIL: &str = "org.freebsd.parentJail";
-/// ocijail's: the number of the container's jail (ocijail/main.cpp).
+/// Of ocijail: the jid of the container's jail (ocijail/main.cpp).
 const JID: &str = "org.freebsd.jail.jid";
 
-/// The longest state that is read, in bytes: it has the annotations of a container, which are a few lines.
+/// The maximum length of a state, in bytes: it has the annotations of a container, which are a few lines.
 pub const MAX_STATE: usize = 1 << 20;
 
-/// The state of a container, as the runtime specification has it.
+/// The state of a container, as defined by the runtime specification.
 #[derive(Clone, Debug)]
 pub struct State(Value);
 
@@ -48,11 +48,11 @@ impl State {
         self.0["status"] == "stopped"
     }
 
-    /// Which jail the container is.
+    /// Returns the jail of the container.
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] without an id, and for a number that a jail cannot have.
+    /// [`Kind::Argument`] without an id, and for an invalid jid.
     pub fn identity(&self) -> Result<Identity> {
         let id = self.0["id"].as_str().ok_or_else(|| not_a_state("it has no id"))?;
         let name = match self.0["annotations"][PARENT_JAIL].as_str() {
@@ -78,7 +78,7 @@ fn not_a_state(why: &str) -> Error {
     Error::new(Kind::Argument, format!("standard input is not the state of an OCI runtime: {why}"))
 }
 
-/// Publishes what the annotations of a container ask for, if they do.
+/// Publishes the ports in the annotations of a container, if there are any.
 ///
 /// # Errors
 ///
@@ -95,7 +95,7 @@ pub fn start(state: &State, program: &dyn Program) -> Result<()> {
     change(program, wanted.overrides, |publisher| publisher.publish(&request))
 }
 
-/// Unpublishes a container that has annotations of kport's: what it did not publish by them is not this hook's to remove.
+/// Removes the ports of a container with annotations of kport; ports that were published otherwise stay.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub fn stop(state: &State, program: &dyn Program) -> Result<()> {
     if state.annotation(PUBLISH).is_none() && state.annotation(PUBLISH_JSON).is_none() {
         return Ok(());
     }
-    // options that nothing could be published with are not a reason to keep the ports
+    // the ports are removed even if the options are invalid
     let wanted = Wanted::read(&jail, state).ok().flatten();
     let overrides = wanted.map(|wanted| wanted.overrides).unwrap_or_default();
     change(program, overrides, |publisher| publisher.unpublish(&jail, jid))
@@ -122,7 +122,7 @@ fn change(
     Ok(())
 }
 
-/// What the annotations ask for.
+/// The request in the annotations.
 struct Wanted {
     specs: String,
     addresses: Vec<std::net::IpAddr>,
@@ -131,7 +131,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// `None` for a container without annotations of kport's.
+    /// `None` for a container without annotations of kport.
     fn read(jail: &JailName, state: &State) -> Result<Option<Wanted>> {
         let (text, json) = (state.annotation(PUBLISH), state.annotation(PUBLISH_JSON));
         if text.is_none() && json.is_none() {
@@ -146,7 +146,7 @@ impl Wanted {
         let mut specs: Vec<String> = text.map(str::to_owned).into_iter().collect();
         specs.extend(field::<Vec<String>>(&fields, "publish").map_err(failed)?.unwrap_or_default());
         if fields.contains_key("place") {
-            return Err(wrong("place: each spec names its own, such as em0:8080:80".to_owned()));
+            return Err(wrong("place: give it in each spec, as in em0:8080:80".to_owned()));
         }
         let publishing = Publishing::read(&fields, |key| key == "publish").map_err(failed)?;
         let addresses = state.annotation(ADDRESS).unwrap_or_default();
@@ -192,11 +192,11 @@ mod tests {
         start(&ports, &played).unwrap();
         let lines = ["blue tcp port 8080 of em0 -> 10.88.0.5 port 80", "blue udp port 53 of em0 -> 10.88.0.5 port 53"];
         assert_eq!(played.published(), lines);
-        // of a container without annotations nothing is known
+        // a container without annotations is ignored
         start(&state(json!({})), &played).unwrap();
         stop(&state(json!({})), &played).unwrap();
         assert_eq!(played.published(), lines);
-        // annotations that are not valid any more
+        // annotations that are no longer valid
         stop(&state(json!({ PUBLISH_JSON: "{" })), &played).unwrap();
         assert_eq!(played.published(), [""; 0]);
     }

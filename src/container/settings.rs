@@ -1,4 +1,4 @@
-//! How to publish, and where: the fields that the CNI plugin's configuration and a container's annotation have in common.
+//! Options and settings: the fields that the CNI plugin's configuration and a container's annotation have in common.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use crate::net::Place;
 use crate::options::{Given, Options, Takes};
 use crate::session::Backend;
 
-/// The object of the limits, whose keys are those of the document here: `limits.rate`.
+/// The object with the limits. Its keys are flattened: `limits.rate`.
 const LIMITS: &str = "limits";
 
-/// The options that JSON does not write as it writes the others, by their names.
+/// The options whose keys do not follow from their names.
 const KEYS: [(&str, &str); 3] = [
     ("max-connections", "limits.connections"),
     ("max-connections-per-source", "limits.connectionsPerSource"),
     ("rate", "limits.rate"),
 ];
 
-/// The keys that are not of [`Options`].
+/// The keys that do not belong to [`Options`].
 const OTHERS: [&str; 6] = ["place", "force", "allowInert", "backend", "stateDir", "timeout"];
 
-/// What a document says of where kport keeps its record and how it drives pf.
+/// The settings in a document: the backend, the state directory and the time-out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
-    /// How pf is driven.
+    /// The backend.
     pub backend: Option<Backend>,
-    /// Where the record is.
+    /// The state directory.
     pub state_dir: Option<PathBuf>,
-    /// How long the call may take.
+    /// The maximum time of the call.
     pub timeout: Option<Duration>,
 }
 
@@ -39,7 +39,7 @@ impl Overrides {
     /// Reads the fields `backend`, `stateDir` and `timeout`, a number of seconds.
     pub(super) fn read(fields: &Map<String, Value>) -> Result<Overrides, Failure> {
         let backend = text(fields, "backend")?.map(|name| name.parse()).transpose();
-        // portmap has a field of this name, with other words
+        // portmap has a field of this name, with other values
         let backend = backend.map_err(|_| {
             let why = format!("backend is {}; there are {}", shown(&fields["backend"]), Backend::NAMES.join(", "));
             Failure::new(Code::Unsupported, why)
@@ -56,7 +56,7 @@ impl Overrides {
     }
 }
 
-/// What a document says of how to publish.
+/// The options in a document.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Publishing {
     pub(super) options: Options,
@@ -67,8 +67,8 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    /// Reads the options. A field that is not one of these, and that `others` does not know, is refused: a misspelt option must
-    /// not open a port to everybody.
+    /// Reads the options. A field that is unknown here and to `others` is an error: a misspelt option must not open a port to
+    /// everybody.
     pub(super) fn read(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Result<Publishing, Failure> {
         let mut fields = fields.clone();
         for (key, value) in field::<Map<String, Value>>(&fields, LIMITS)?.unwrap_or_default() {
@@ -77,7 +77,7 @@ impl Publishing {
         fields.remove(LIMITS);
         check_names(&fields, others)?;
         let flag = |key: &str| field::<bool>(&fields, key).map(|on| on.unwrap_or(false));
-        // portmap's word for letting the host and the container's own network in by the host's address
+        // of portmap: lets the host and the container's own network use the host's address
         let snat = flag("snat")?;
         let mut options = Options { hairpin: snat, host_access: snat, ..Options::default() };
         for (name, takes) in Options::names() {
@@ -129,7 +129,7 @@ fn check_names(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Re
                 return refuse("the jail sees who connects; hairpin and hostAccess translate where needed");
             }
             "markMasqBit" | "externalSetMarkChain" if !empty => {
-                return refuse("of iptables, which is not here; leave it out");
+                return refuse("an option of iptables; omit it");
             }
             "conditionsV4" | "conditionsV6" | "masqAll" | "markMasqBit" | "externalSetMarkChain" => {}
             key if own.iter().any(|known| known == key) || others(key) => {}

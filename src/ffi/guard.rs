@@ -1,4 +1,4 @@
-//! The one way from a Rust result to a status: nothing unwinds into C, and nothing is printed.
+//! Turns a Rust result into a status: nothing unwinds into C, and nothing is printed.
 
 use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
@@ -9,10 +9,10 @@ use super::input::null;
 use super::{VERSION, kport_error, kport_status};
 use crate::error::{Error, Kind, Result};
 
-/// A variable of the caller's for a new object: NULL, or written in any case and never read.
+/// A variable of the caller for a new object: NULL, or always written and never read.
 pub(super) type Out<'a, T> = Option<&'a mut MaybeUninit<Option<Box<T>>>>;
 
-/// Runs `act` and hands out what it makes: `*out` is written in any case.
+/// Runs `act` and writes its result to `*out`, which is always written.
 pub(super) fn give<T>(out: Out<'_, T>, err: Out<'_, kport_error>, act: impl FnOnce() -> Result<T>) -> kport_status {
     let Some(out) = out else {
         return guard(err, || Err(null("out")));
@@ -25,12 +25,12 @@ pub(super) fn give<T>(out: Out<'_, T>, err: Out<'_, kport_error>, act: impl FnOn
 }
 
 thread_local! {
-    /// Whether this thread is inside [`guard`], where a panic is a status and not a text on standard error.
+    /// Whether this thread is inside [`guard`], which turns a panic into a status instead of a message on standard error.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Runs `act`: writes `*err` in any case, and turns a panic into KPORT_ERR_INTERNAL.
+/// Runs `act`: always writes `*err`, and turns a panic into KPORT_ERR_INTERNAL.
 pub(super) fn guard(err: Out<'_, kport_error>, act: impl FnOnce() -> Result<()>) -> kport_status {
     silence_panics();
     let before = GUARDED.replace(true);
@@ -50,7 +50,7 @@ pub(super) fn guard(err: Out<'_, kport_error>, act: impl FnOnce() -> Result<()>)
     status
 }
 
-/// The library prints nothing: a panic inside [`guard`] is kept for the error's message. Other panics go where they went.
+/// The library prints nothing: a panic inside [`guard`] is kept for the error's message. Other panics are not changed.
 fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -79,11 +79,11 @@ mod tests {
     fn a_panic_is_a_status() {
         let mut err = MaybeUninit::uninit();
         let status = guard(Some(&mut err), || panic!("port {} fell off", 8080));
-        // SAFETY: guard() writes it in any case.
+        // SAFETY: guard() always writes it.
         let error = unsafe { err.assume_init() };
         assert_eq!(status as i32, Kind::Internal.number());
         assert_eq!(kport_error_status(error.as_deref()) as i32, Kind::Internal.number());
-        // SAFETY: a text of an error that is still there.
+        // SAFETY: a string of an error that is not freed yet.
         let message = unsafe { CStr::from_ptr(kport_error_message(error.as_deref())) }.to_str().unwrap();
         assert!(message.contains("src/ffi/guard.rs:") && message.contains("port 8080 fell off"), "{message}");
         assert!(message.contains("report"), "{message}");
@@ -92,11 +92,11 @@ mod tests {
         let mut out: MaybeUninit<Option<Box<u8>>> = MaybeUninit::uninit();
         let status = give(Some(&mut out), None, || std::panic::panic_any(7));
         assert_eq!(status as i32, Kind::Internal.number());
-        // SAFETY: give() writes it in any case.
+        // SAFETY: give() always writes it.
         assert!(unsafe { out.assume_init() }.is_none());
     }
 
-    /// Not a test by itself: what the test below looks at from outside.
+    /// Not a test by itself: the test below runs it in another process.
     #[test]
     #[ignore = "run by a_panic_inside_prints_nothing_and_one_outside_does"]
     fn panics_inside_and_outside() {

@@ -1,4 +1,4 @@
-//! What comes from C, checked: texts, and the options, whatever version of the struct the caller has.
+//! Checks the input from C: strings, and the options with any version of the struct.
 
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
@@ -17,43 +17,43 @@ use crate::session::{Session, Settings};
 
 /// The size of struct kport_options in the first release.
 const OPTIONS_FIRST_SIZE: usize = size_of::<[usize; 8]>() + size_of::<[u32; 10]>();
-/// The longest text that is taken, but for specs, which have their own limit.
+/// The maximum length of a string, except for specs, which have their own limit.
 const MAX_TEXT: usize = 65536;
-/// The longest path: PATH_MAX of FreeBSD. Paths stand in error messages.
+/// The maximum length of a path: PATH_MAX of FreeBSD. Paths are quoted in error messages.
 const MAX_PATH: usize = 1024;
 
-// every byte is a field's
+// there is no padding
 const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE);
 
-/// A kport_options of the caller's, copied and checked.
+/// The caller's kport_options, copied and checked.
 pub(super) struct CallerOptions {
     settings: Settings,
     fields: Vec<Field>,
     pub(super) jid: Option<i32>,
-    /// Where the caller wants to have what a change did.
+    /// The caller's variable for the outcome of a change.
     outcome: Option<NonNull<*mut kport_outcome>>,
 }
 
 impl CallerOptions {
-    /// Those of a call that changes nothing: [`kport_options::outcome`] is left alone.
+    /// Reads the options of a call that changes nothing: [`kport_options::outcome`] is not written.
     ///
     /// # Safety
-    /// `options` is NULL, or points to as many bytes as its field `size` says, and its texts are NUL-terminated or NULL.
+    /// `options` is NULL, or points to as many bytes as its field `size` says, and its strings are NUL-terminated or NULL.
     pub(super) unsafe fn read(options: *const kport_options) -> Result<CallerOptions> {
         // SAFETY: as promised to this function.
         unsafe { CallerOptions::copy(options, false) }
     }
 
-    /// Those of a call that changes something: `*outcome` is NULL until [`CallerOptions::change`] succeeds.
+    /// Reads the options of a call that changes something: `*outcome` is NULL until [`CallerOptions::change`] succeeds.
     ///
     /// # Safety
-    /// As for [`CallerOptions::read`], and `outcome` is NULL or a variable that is there as long as what this returns.
+    /// As for [`CallerOptions::read`], and `outcome` is NULL or a variable that lives as long as the returned value.
     pub(super) unsafe fn of_change(options: *const kport_options) -> Result<CallerOptions> {
         // SAFETY: as promised to this function.
         unsafe { CallerOptions::copy(options, true) }
     }
 
-    /// Copies the caller's options, whatever version of the struct they have.
+    /// Copies the caller's options, with any version of the struct.
     ///
     /// # Safety
     /// As for [`CallerOptions::of_change`] if `changes`, else as for [`CallerOptions::read`].
@@ -61,7 +61,7 @@ impl CallerOptions {
         // SAFETY: all fields are integers and raw pointers, for which zero is a value.
         let mut raw: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
         if !options.is_null() {
-            // SAFETY: the caller promises a field `size`, at the start; no alignment is asked for.
+            // SAFETY: the caller promises a field `size`, at the start; alignment is not required.
             let size = unsafe { options.cast::<usize>().read_unaligned() };
             if !(OPTIONS_FIRST_SIZE..=STRUCT_MAX_SIZE).contains(&size) {
                 return Err(Error::new(
@@ -91,14 +91,14 @@ impl CallerOptions {
             return Err(Error::new(
                 Kind::Unsupported,
                 format!(
-                    "options->flags has {unknown:#x}, which libkport {VERSION} does not know; use a newer libkport"
+                    "options->flags has {unknown:#x}, which is unknown to libkport {VERSION}; use a newer libkport"
                 ),
             ));
         }
         if raw.reserved != 0 {
             return Err(Error::new(Kind::Unsupported, "options->reserved is not 0; start from KPORT_OPTIONS_INIT"));
         }
-        // SAFETY: the caller promises NUL-terminated texts or NULL.
+        // SAFETY: the caller promises NUL-terminated strings or NULL.
         let text = |text, name| unsafe { optional(text, name, MAX_TEXT) };
         let mut settings = Settings::default();
         if let Some(backend) = text(raw.backend, "options->backend")? {
@@ -113,7 +113,7 @@ impl CallerOptions {
         settings.timeout += Duration::from_millis(raw.wait_ms.into());
         // SAFETY: as above.
         let fields = unsafe { fields(&raw) }?;
-        // what addresses mean depends on the jail
+        // the check of addresses depends on the jail
         let mut others = fields.iter().filter(|field| field.option != "address");
         others.try_for_each(|field| Request::check(field.option, &field.given).map_err(|error| field.named(error)))?;
         Ok(CallerOptions {
@@ -122,7 +122,7 @@ impl CallerOptions {
             jid: match raw.jid {
                 0 => None,
                 jid if jid > 0 => Some(jid),
-                jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; jails count from 1"))),
+                jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; a jid is at least 1"))),
             },
             outcome: NonNull::new(raw.outcome).filter(|_| changes),
         })
@@ -142,7 +142,7 @@ impl CallerOptions {
         Session::new(&self.settings, Box::new(host::System))
     }
 
-    /// Runs a change of one jail, or of all, and hands out what it did.
+    /// Runs a change of one jail, or of all, and writes its outcome.
     pub(super) fn change(
         &self,
         jail: Option<&JailName>,
@@ -155,7 +155,7 @@ impl CallerOptions {
             done.notes.insert(0, crate::pf::files::NOTICE.to_owned());
         }
         let made = Box::new(kport_outcome::new(jail, done)?);
-        // SAFETY: the caller promised a variable for as long as `self` is there.
+        // SAFETY: the caller promised a variable that lives as long as `self`.
         unsafe { outcome.write(Box::into_raw(made)) };
         Ok(())
     }
@@ -163,15 +163,15 @@ impl CallerOptions {
 
 /// A field that is set.
 struct Field {
-    /// As C writes it.
+    /// Its name in C.
     name: &'static str,
-    /// As [`Request::set`] takes it.
+    /// Its name for [`Request::set`].
     option: &'static str,
     given: Given,
 }
 
 impl Field {
-    /// The error with the name of the field, and with the place in its text.
+    /// The error with the name of the field, and with the offset in its string.
     fn named(&self, error: Error) -> Error {
         match error.offset() {
             Some(offset) => error.context(format_args!("options->{} at byte {offset}", self.name)),
@@ -180,10 +180,10 @@ impl Field {
     }
 }
 
-/// What the caller has set of a request.
+/// The fields of a request that the caller has set.
 ///
 /// # Safety
-/// The texts are NULL or NUL-terminated.
+/// The strings are NULL or NUL-terminated.
 unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
     // SAFETY: as promised to this function.
     let text = |text, name| unsafe { optional(text, name, MAX_TEXT) };
@@ -212,7 +212,7 @@ pub(super) fn null(name: &str) -> Error {
     Error::new(Kind::Argument, format!("{name} is NULL"))
 }
 
-/// A text from C; NULL is an error.
+/// A string from C; NULL is an error.
 ///
 /// # Safety
 /// `text` is NULL or NUL-terminated, and lives for `'a`.
@@ -223,7 +223,7 @@ pub(super) unsafe fn required<'a>(text: *const c_char, name: &str, most: usize) 
     // SAFETY: not NULL, so NUL-terminated by the caller's promise.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
     if bytes.len() > most {
-        return Err(Error::new(Kind::Argument, format!("{name} has {} bytes; at most {most} are taken", bytes.len())));
+        return Err(Error::new(Kind::Argument, format!("{name} has {} bytes; the maximum is {most}", bytes.len())));
     }
     std::str::from_utf8(bytes).map_err(|e| {
         let shown = String::from_utf8_lossy(bytes);
@@ -231,7 +231,7 @@ pub(super) unsafe fn required<'a>(text: *const c_char, name: &str, most: usize) 
     })
 }
 
-/// A text from C; NULL is `None`.
+/// A string from C; NULL is `None`.
 ///
 /// # Safety
 /// As for [`required`].
@@ -250,8 +250,8 @@ pub(super) unsafe fn jail_name(text: *const c_char) -> Result<JailName> {
     unsafe { required(text, "jail", MAX_TEXT) }?.parse()
 }
 
-/// Copies the caller's struct of `size` bytes over `known`: of a shorter one the rest stays as it is, a longer one must be
-/// zero in the bytes that are not known here, or the answer is false.
+/// Copies the caller's struct of `size` bytes over `known`: with a shorter one the rest is unchanged. Returns false if
+/// a longer one is not zero in the bytes that are unknown here.
 ///
 /// # Safety
 /// `given` points to `size` readable bytes, and any bytes are a value of `T`.
@@ -300,7 +300,7 @@ mod tests {
             wait_ms: 1,
             reserved: 0,
         };
-        // SAFETY: the texts are NUL-terminated or NULL.
+        // SAFETY: the strings are NUL-terminated or NULL.
         let fields = unsafe { fields(&raw) }.unwrap();
         let mut names: Vec<&str> = fields.iter().map(|f| f.option.strip_prefix("no-").unwrap_or(f.option)).collect();
         let mut expected: Vec<&str> = Request::names().map(|(name, _)| name).collect();

@@ -1,4 +1,4 @@
-//! What goes to C: the objects with their texts, and structs of any version.
+//! The output for C: the objects with their strings, and structs of any version.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -16,7 +16,7 @@ use crate::publisher::{Listed, Liveness, Outcome};
 use crate::rule::{self, Rule};
 use crate::spec::{HostPorts, Mapping, Spec};
 
-/// No struct of ours will ever be larger: a size above is no size.
+/// The maximum size of any struct, also in later versions: a larger size is an error.
 pub(super) const STRUCT_MAX_SIZE: usize = 4096;
 
 impl From<Kind> for kport_status {
@@ -35,7 +35,7 @@ impl From<Kind> for kport_status {
     }
 }
 
-/// One row of a listing or outcome: a redirect of a jail, or a jail of which none is known.
+/// One row of a listing or outcome: a redirect of a jail, or a jail without a known one.
 #[derive(Clone)]
 pub(super) struct Row {
     jail: Option<CString>,
@@ -106,7 +106,7 @@ impl kport_listing {
 }
 
 impl kport_outcome {
-    /// Of a change of one jail, or of all.
+    /// The outcome of a change of one jail, or of all.
     pub(super) fn new(jail: Option<&JailName>, outcome: Outcome) -> Result<kport_outcome> {
         let row = Row {
             jail: jail.map(|jail| c_text(jail.as_str())).transpose()?,
@@ -143,7 +143,7 @@ impl RowRedirect {
 }
 
 impl Row {
-    /// What C sees; its pointers live as long as the row.
+    /// The entry for C; its pointers are valid as long as the row.
     pub(super) fn entry(&self) -> kport_entry {
         let mut entry = kport_entry {
             jail: self.jail.as_ref().map_or(ptr::null(), |jail| jail.as_ptr()),
@@ -193,8 +193,8 @@ pub(super) fn c_text(text: impl Into<Vec<u8>>) -> Result<CString> {
     CString::new(text).map_err(|_| Error::new(Kind::Internal, "a text has a NUL"))
 }
 
-/// Copies `value` to a caller whose struct has `size` bytes: a shorter one gets the fields that it knows, a longer one zeros
-/// in those that it does not.
+/// Copies `value` to a caller's struct of `size` bytes: a shorter one gets its own fields, a longer one zeros in the fields that
+/// are unknown here.
 ///
 /// # Safety
 /// `out` is NULL or has room for `size` bytes.
@@ -211,7 +211,7 @@ pub(super) unsafe fn fill<T: Copy>(out: *mut T, size: usize, value: T) -> kport_
     kport_status::KPORT_OK
 }
 
-/// A struct of which the first release had no `new`.
+/// A struct whose first release had no `new`.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(kport_status::KPORT_OK as i32, 0);
         for kind in Kind::ALL {
             assert_eq!(kport_status::from(kind) as i32, kind.number());
-            // SAFETY: a static text.
+            // SAFETY: a static string.
             let text = unsafe { CStr::from_ptr(kport_status_text(kind.number())) };
             assert_eq!(text.to_str(), Ok(kind.text()));
         }

@@ -29,7 +29,7 @@ impl Manager for AppJail {
     }
 }
 
-/// The files `enabled`, `hport`, `jport`, `protocol`, `on_if`, `ext_ip` and so on of one port (cmd/expose).
+/// The files `enabled`, `hport`, `jport`, `protocol`, `on_if`, `ext_ip` and others of one port (cmd/expose).
 fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     // most of them may be missing
     let first_line = |name: &str| {
@@ -38,7 +38,7 @@ fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     };
     let from = path.display().to_string();
     if first_line("hport").is_empty() {
-        return Err(wrong(from, "not a directory of AppJail's expose: there is no hport in it"));
+        return Err(wrong(from, "not a directory of AppJail's expose: it has no hport"));
     }
     if first_line("enabled") != "1" {
         return Ok(vec![]);
@@ -50,9 +50,9 @@ fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     port.places = [address.clone(), on.clone()].into_iter().find(|place| !place.is_empty()).into_iter().collect();
     if address.is_empty() && !outside.is_empty() {
         port.notes.push(match on == outside {
-            true => format!("AppJail takes the first address of {outside} alone; kport takes each"),
+            true => format!("AppJail uses only the first address of {outside}; kport uses all"),
             false => format!(
-                "AppJail takes what comes in on {on} for the first address of {outside}; kport takes what is for {on}"
+                "AppJail redirects packets that arrive on {on} for the first address of {outside}; kport those for the addresses of {on}"
             ),
         });
     }

@@ -38,9 +38,8 @@ fn rdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         let rest = match words[..] {
             [inet @ ("dual" | "ipv4" | "ipv6"), interfaces, source, destination, protocol, host, to, ref rest @ ..] => {
                 if inet != "dual" {
-                    port.notes.push(format!(
-                        "{inet} alone: kport publishes for each family of which the jail has an address"
-                    ));
+                    port.notes
+                        .push(format!("{inet} only: kport publishes for each family of which the jail has an address"));
                 }
                 port.places = interfaces.split(',').map(str::to_owned).collect();
                 if destination != "any" {

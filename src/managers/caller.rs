@@ -1,4 +1,4 @@
-//! Which jail a hook is called for.
+//! Finds the jail that a hook is called for.
 
 use super::environment::Environment;
 use crate::error::{Error, Kind, Result, quoted};
@@ -12,7 +12,7 @@ pub struct Identity {
     pub by: &'static str,
     /// The jail's name.
     pub name: Option<String>,
-    /// Its number.
+    /// Its jid.
     pub jid: Option<i32>,
     /// Its addresses.
     pub addresses: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// One that identifies nothing yet.
+    /// An identity with only a source.
     pub fn by(by: &'static str) -> Identity {
         Identity { by, name: None, jid: None, addresses: vec![], calls_after_failure: None }
     }
@@ -32,7 +32,7 @@ impl Identity {
 pub struct Caller {
     /// Its name.
     pub jail: JailName,
-    /// Its number, if the manager gives it.
+    /// Its jid, if the manager gives it.
     pub jid: Option<i32>,
     /// Its addresses, if the manager gives them.
     pub addresses: Vec<String>,
@@ -41,13 +41,13 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// From the environment, from `state` if no manager's variables are set, and from the name and number of the command line, each
-    /// of which may be missing.
+    /// Reads the environment, `state` if no manager's variables are set, and the name and jid of the command line; each may be
+    /// missing.
     ///
     /// # Errors
     ///
     /// [`Kind::Argument`] if nothing identifies the jail, or two sources name different jails: the ports of one must not be
-    /// published for the other. [`Kind::Unavailable`] if there is no jail of the given number.
+    /// published for the other. [`Kind::Unavailable`] if there is no jail with the given jid.
     pub fn find(
         environment: &Environment<'_>,
         state: &mut dyn FnMut() -> Result<Option<Identity>>,
@@ -78,8 +78,8 @@ impl Caller {
         Ok(Caller { jail: name.parse()?, jid, addresses: addresses.unwrap_or_default(), calls_after_failure })
     }
 
-    /// Checks that the jail runs if its manager does not: what is published for a jail that does not run leads nowhere, and no
-    /// stop hook would end it.
+    /// Checks that the jail runs if its manager does not: nothing uses the ports of a jail that does not run, and no stop hook
+    /// would remove them.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl Caller {
             return Ok(());
         }
         let jail = self.jail.mention();
-        let text = format!("{jail} did not start, and {manager} runs its hooks all the same: nothing is published");
+        let text = format!("{jail} did not start, but {manager} runs its hooks anyway: nothing is published");
         Err(Error::new(Kind::Unavailable, text))
     }
 }
@@ -120,7 +120,7 @@ fn name_of(jid: Option<i32>, host: &dyn Host) -> Result<String> {
     };
     host.jail(&jid.to_string())?
         .map(|jail| jail.name)
-        .ok_or_else(|| Error::new(Kind::Unavailable, format!("there is no jail {jid} any more; name the jail")))
+        .ok_or_else(|| Error::new(Kind::Unavailable, format!("there is no jail {jid}; name the jail")))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ impl Manager for Cbsd {
     /// `jname`, `ipv4_first`, `ipv6_first` (subr/jcreate.subr). Its hooks run also after a start that failed.
     fn identity(&self, environment: &Environment<'_>) -> Result<Option<Identity>> {
         let Some(name) = environment.get(NAME) else { return Ok(None) };
-        // "0", "DHCP" and the like are not addresses: then the host is asked
+        // "0" and "DHCP" are not addresses: then they are read from the kernel
         let address =
             |name: &str| environment.get(name).and_then(|text| text.split('/').next()?.parse::<IpAddr>().ok());
         let addresses = ["ipv4_first", "ipv6_first"].into_iter().filter_map(address).map(|a| a.to_string()).collect();
@@ -56,7 +56,7 @@ impl Manager for Cbsd {
 fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     let text = text(path)?;
     if text.starts_with("SQLite format") {
-        let why = "is a database; give ~cbsd/etc/pfrdr.conf, which has what is exposed of every jail";
+        let why = "is a database; give ~cbsd/etc/pfrdr.conf, which has the exposed ports of every jail";
         return Err(wrong(path.display(), why));
     }
     let mut found = vec![];
@@ -87,7 +87,8 @@ fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         match (&words[to + 2..arrow], &words[arrow + 2..]) {
             (["port", host], ["port", target]) => (port.host, port.ports) = (range(host), range(target)),
             ([], []) => {
-                port.unsupported = Some("all ports of an address: kport publishes ports, name them".to_owned());
+                port.unsupported =
+                    Some("all ports of an address: kport publishes single ports and ranges; name them".to_owned());
             }
             _ => return Err(not_a_line()),
         }

@@ -1,8 +1,8 @@
-//! The variables that a hook or a plugin is called with.
+//! The environment of a hook or a plugin.
 
 use crate::error::{Error, Kind, Result, quoted};
 
-/// The environment of a process, by a function that returns the value of a variable.
+/// The environment of a process: a function that returns the value of a variable.
 #[derive(Clone, Copy)]
 pub struct Environment<'a>(pub &'a dyn Fn(&str) -> Option<String>);
 
@@ -12,20 +12,20 @@ impl Environment<'_> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
 
-    /// A variable that holds the number of a jail.
+    /// A variable with a jid.
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] for a number that a jail cannot have.
+    /// [`Kind::Argument`] for an invalid jid.
     pub fn jid(&self, name: &str) -> Result<Option<i32>> {
         self.get(name).map(|text| jid(name, &text)).transpose()
     }
 }
 
-/// The number of a jail, from 1 on; `from` names the place where it stands.
+/// Parses a jid, which is at least 1; `from` names its source for messages.
 pub(crate) fn jid(from: &str, text: &str) -> Result<i32> {
     text.parse()
         .ok()
         .filter(|jid| *jid > 0)
-        .ok_or_else(|| Error::new(Kind::Argument, format!("{from}={} is not the number of a jail", quoted(text))))
+        .ok_or_else(|| Error::new(Kind::Argument, format!("{from}={} is not a jid", quoted(text))))
 }

@@ -1,4 +1,4 @@
-//! The hooks that are written in files.
+//! The hooks in configuration files.
 
 use std::path::PathBuf;
 
@@ -24,9 +24,9 @@ impl HookFile {
 /// One statement about a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// The line on which it begins, from 1 on.
+    /// The line on which it begins, from 1.
     pub line: usize,
-    /// Whose it is; `None` for those outside of any jail's block, and of `*`.
+    /// Its jail; `None` outside of any jail's block, and for `*`.
     pub jail: Option<String>,
     /// `exec.poststart`
     pub parameter: String,
@@ -36,7 +36,7 @@ pub struct Statement {
     pub values: Vec<String>,
 }
 
-/// The hooks of jail.conf(5) text. A jail's `name` counts, if it has no variable.
+/// The hooks of jail.conf(5) text. A jail's parameter `name` overrides that of the block, if it has no variable.
 fn jail_conf(text: &str) -> Vec<Statement> {
     let mut found = vec![];
     let mut block: Option<String> = None;
@@ -188,7 +188,7 @@ www { name = \"web\"; exec.clean; exec.poststop = \"kport unpublish web\"; }
     }
 
     proptest::proptest! {
-        /// Whatever a file holds, it is read to its end: nothing panics, and no line is beyond it.
+        /// Any text is read to its end without a panic, and no line number exceeds it.
         #[test]
         fn anything_is_read(text in ".*", parts in proptest::collection::vec(proptest::sample::select(vec![
             "exec.poststart", "=", "+=", ";", "{", "}", "\"", "'", "#", "//", "/*", "*/", "$", "${", "kport publish", "\\", "\n", ",",

@@ -1,4 +1,4 @@
-//! From the ports that a manager has published by itself to requests.
+//! Turns the ports that a manager has published by itself into requests.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +9,32 @@ use crate::options::Given;
 use crate::publisher::Request;
 use crate::spec;
 
-/// The ports of one jail that have the same options: one `kport publish`. All of it was checked.
+/// The ports of one jail that have the same options: one `kport publish`. All fields were checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The options that are not left at their defaults, each by its name.
+    /// The options without their default values, by name.
     pub options: Vec<(&'static str, Given)>,
     /// The specs.
     pub specs: Vec<String>,
 }
 
-/// What a manager has published of one jail.
+/// The ports that a manager has published for one jail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// What kport is to publish; each command but the first one adds to what those before it publish.
+    /// The commands; each except the first adds to the ports of those before it.
     pub commands: Vec<Command>,
-    /// What kport does in another way.
+    /// Differences between the manager and kport.
     pub notes: Vec<String>,
-    /// What it cannot publish.
+    /// Ports that kport cannot publish.
     pub unsupported: Vec<String>,
 }
 
 impl Imported {
-    /// The requests of one transaction for the jail; none if there is nothing to publish.
+    /// The requests of one transaction for the jail; empty if there is nothing to publish.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`] if kport cannot publish all of it.
+    /// [`Kind::Unsupported`] if kport cannot publish all ports.
     pub fn requests(&self, jail: &JailName) -> Result<Vec<Request>> {
         if let Some(why) = self.unsupported.first() {
             return Err(Error::new(Kind::Unsupported, format!("nothing was published: {why}")));
@@ -51,7 +51,7 @@ impl Command {
     }
 }
 
-/// Sorts ports by jail and by options; `jail` is in place of the jails that they name.
+/// Sorts ports by jail and by options; `jail` overrides the jails that they name.
 ///
 /// # Errors
 ///
@@ -155,7 +155,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever a file holds, it is read or refused, with its name, and what is read can be asked for.
+        /// Any file gives ports, or an error with its name, and the ports give requests.
         #[test]
         fn any_file_is_read_or_refused(parts in proptest::collection::vec(proptest::sample::select(vec![
             "dual", "ipv4", "em0", "em0,em1", "any", "tcp", "udp", "8080", "8000:8010", "80", "log", "(all)", "\n", "#", " ",

@@ -1,4 +1,4 @@
-//! iocage: config.json of a jail. It leaves its hooks' variables to [jail(8)](super::jail).
+//! iocage: config.json of a jail. The variables of its hooks are those of [jail(8)](super::jail).
 
 use std::path::Path;
 
@@ -24,7 +24,9 @@ impl Manager for Iocage {
     fn replaces_ruleset(&self, root: &Root<'_>) -> Option<Problem> {
         const RULES: &str = "/tmp/iocage_nat_pf.conf";
         root.lacks_calls(RULES).then(|| Problem {
-            seen: format!("iocage has made {RULES}: a jail with nat=1 replaces the main ruleset by it"),
+            seen: format!(
+                "iocage has created {RULES}: the start of a jail with nat=1 replaces the main ruleset with it"
+            ),
             remedy: "iocage set nat=0 JAIL, with the nat rule in /etc/pf.conf, then: service pf reload".to_owned(),
         })
     }

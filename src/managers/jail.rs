@@ -18,8 +18,8 @@ impl Manager for Jail {
         Some(NAME)
     }
 
-    /// `JNAME`, and `JID` in all hooks but prestart (run_command() of usr.sbin/jail/command.c; seen on 15.1). Bastille and AppJail
-    /// leave their hooks to jail(8), and iocage sets both for its poststart.
+    /// `JNAME`, and `JID` in all hooks except prestart (run_command() of usr.sbin/jail/command.c; seen on 15.1). Bastille and AppJail
+    /// use the hooks of jail(8), and iocage sets both for its poststart.
     fn identity(&self, environment: &Environment<'_>) -> Result<Option<Identity>> {
         let (name, jid) = (environment.get(NAME), environment.jid("JID")?);
         if name.is_none() && jid.is_none() {

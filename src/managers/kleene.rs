@@ -1,4 +1,4 @@
-//! Kleene. Its daemon calls kport by the C ABI, with the records of [`container::kleene`](crate::container::kleene).
+//! Kleene. Its daemon uses the C ABI of kport, with the records of [`container::kleene`](crate::container::kleene).
 
 use super::root::add_calls;
 use super::{Manager, Root};
@@ -16,7 +16,7 @@ impl Manager for Kleene {
         let template = root.path_setting("/usr/local/etc/kleened/config.yaml", "pf_config_template_path")?;
         root.lacks_calls(&template).then(|| Problem {
             seen: format!(
-                "Kleene makes the main ruleset from {}, which does not call kport's anchors",
+                "Kleene generates the main ruleset from {}, which does not call kport's anchors",
                 template.display()
             ),
             remedy: add_calls(&template),

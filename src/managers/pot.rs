@@ -1,4 +1,4 @@
-//! pot, and with it Nomad's pot driver: pot.conf of a pot, and pot's own.
+//! pot, including Nomad's pot driver: pot.conf of a pot, and that of pot itself.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::root::add_calls;
 use super::{Environment, Exports, Identity, Manager, Port, Root, TextOf};
 use crate::error::{Problem, Result};
 
-/// The most addresses of one pot that are looked for: `_POT_IP_0` to this number.
+/// The maximum number of addresses of one pot: `_POT_IP_0` and those after it.
 const ADDRESSES: usize = 64;
 
 /// The variable with the jail's name.
@@ -25,7 +25,7 @@ impl Manager for Pot {
         Some(NAME)
     }
 
-    /// `_POT_NAME`, `_POT_JID` while the pot runs, `_POT_IP` and `_POT_IP_0` and so on (share/pot/info.sh).
+    /// `_POT_NAME`, `_POT_JID` while the pot runs, `_POT_IP`, and `_POT_IP_0` and those after it (share/pot/info.sh).
     fn identity(&self, environment: &Environment<'_>) -> Result<Option<Identity>> {
         let Some(name) = environment.get(NAME) else { return Ok(None) };
         let numbered = (0..ADDRESSES).map(|n| format!("_POT_IP_{n}"));
@@ -49,7 +49,7 @@ impl Manager for Pot {
         let replaces = root.has("/usr/local/etc/pot/pot.conf") && root.lacks_calls(PF_CONF);
         replaces.then(|| Problem {
             seen: format!(
-                "pot loads {PF_CONF} again where its own anchors are missing from the main ruleset, and that file does not \
+                "pot loads {PF_CONF} again if its own anchors are missing from the main ruleset, and that file does not \
                  call kport's anchors"
             ),
             remedy: add_calls(PF_CONF.as_ref()),
@@ -57,7 +57,7 @@ impl Manager for Pot {
     }
 }
 
-/// `pot.export.ports=[udp:]POT[:HOST] ...`, without a host port any free one (start.sh).
+/// `pot.export.ports=[udp:]POT[:HOST] ...`, without a host port a free one (start.sh).
 fn pot_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     let mut found = vec![];
     for (number, line) in lines(&text(path)?) {

@@ -1,13 +1,13 @@
-//! The files of a host on which managers are looked for.
+//! The files of a host that managers use.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// No file that is looked at is longer, in bytes.
+/// The maximum length of a file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// The root directory of a host. Each path is absolute, as the host has it; nothing is run, and a variable that a shell would
-/// expand is not guessed.
+/// The root directory of a host. Each path is absolute, from that directory; nothing is run, and shell variables are not
+/// expanded.
 #[derive(Clone, Copy, Debug)]
 pub struct Root<'a>(&'a Path);
 
@@ -21,7 +21,7 @@ impl<'a> Root<'a> {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// The text of a regular file; `None` if it cannot be read, or is anything else, which a jail may have made.
+    /// The text of a regular file; `None` if it cannot be read, or is not a regular file: a jail may have created it.
     pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         let path = self.below(path.as_ref());
         let about = fs::metadata(&path).ok()?;
@@ -31,12 +31,12 @@ impl<'a> Root<'a> {
         Some(String::from_utf8_lossy(&fs::read(&path).ok()?).into_owned())
     }
 
-    /// Whether there is something at a path.
+    /// Whether a path exists.
     pub(super) fn has(&self, path: &str) -> bool {
         self.below(path.as_ref()).exists()
     }
 
-    /// The paths of what is in a directory, sorted.
+    /// The paths of the entries of a directory, sorted.
     pub(super) fn children(&self, dir: impl AsRef<Path>) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.below(dir.as_ref())).into_iter().flatten().flatten();
         let mut all: Vec<PathBuf> = entries.map(|entry| dir.as_ref().join(entry.file_name())).collect();
@@ -63,5 +63,5 @@ impl<'a> Root<'a> {
 
 /// What to do about a file of rules that does not call kport's anchors.
 pub(super) fn add_calls(path: &Path) -> String {
-    format!("kport's lines belong there as well: kport setup --pf-conf {} --write", path.display())
+    format!("add kport's lines there, too: kport setup --pf-conf {} --write", path.display())
 }

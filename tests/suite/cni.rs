@@ -309,7 +309,7 @@ fn networks_of_a_container_with_different_options_are_refused() {
     let other = with(network("inside", "10.89.0.5/16", &[mapping(8080, 80)]), "sources", json!(["192.0.2.0/24"]));
     let (code, details) = plugin.say_with("ADD", &[("CNI_IFNAME", "eth1")], &other).error();
     assert_eq!(code, 7);
-    assert!(details.contains("network inside publishes with other options than network podman"), "{details}");
+    assert!(details.contains("networks inside and podman of the same container have different options"), "{details}");
     assert_eq!(plugin.published(), [WEB]);
     plugin.say("DEL", &podman()).ok();
     plugin.is_clean();
@@ -497,8 +497,8 @@ fn what_is_refused() {
         ("prevResult", json!({ "ips": [ { "address": "10.88.0.5/99" } ] }), 6, "10.88.0.5/99"),
         ("prevResult", json!({ "ips": [] }), 7, "no address of interface eth0"),
         ("prevResult", json!({ "ips": [ { "address": "127.0.0.1/8" } ] }), 7, "loopback"),
-        ("cniVersion", json!("9.9.9"), 1, "cniVersion \"9.9.9\"; kport speaks 0.3.1, 0.4.0, 1.0.0, 1.1.0"),
-        ("cniVersion", json!("0.2.0"), 1, "kport speaks"),
+        ("cniVersion", json!("9.9.9"), 1, "cniVersion \"9.9.9\"; kport supports 0.3.1, 0.4.0, 1.0.0, 1.1.0"),
+        ("cniVersion", json!("0.2.0"), 1, "kport supports"),
         ("cniVersion", json!(1), 6, "cniVersion is 1"),
         ("cniVersion", Value::Null, 1, "no cniVersion"),
         ("name", Value::Null, 7, "no name"),
@@ -668,7 +668,7 @@ fn a_damaged_file_stops_nobody() {
     for damage in ["", "{", "{\"version\":9}", "[]"] {
         std::fs::write(&file, damage).unwrap();
         let answer = plugin.say("ADD", &podman());
-        assert!(answer.stderr.contains("was not one of kport's"), "{answer:?}");
+        assert!(answer.stderr.contains("is not a file of kport"), "{answer:?}");
         answer.ok();
         assert_eq!(plugin.published(), [WEB]);
     }

@@ -237,7 +237,7 @@ fn rc_conf_and_sysctl_conf_get_their_lines_too() {
     assert_eq!(etc.everything(), before, "only --write writes");
 
     let (status, said) = etc.all(&["--write"]);
-    assert!(status == 0 && said.contains("rc.conf: written, checked; what it was is"), "{said}");
+    assert!(status == 0 && said.contains("rc.conf: written, checked; the old file is"), "{said}");
     assert_eq!(etc.read("rc.conf"), RC.to_owned() + RC_LINES);
     assert_eq!(etc.read("rc.conf.before-kport"), RC);
     assert_eq!(etc.read("sysctl.conf"), "kern.coredump=0\n");
@@ -280,7 +280,7 @@ fn all_files_are_written_or_none() {
     type Breaks<'a> = (&'a dyn Fn(&Etc), &'a str);
     let broken: [Breaks<'_>; 4] = [
         (&refuse, "syntax error"),
-        (&program, "\"fi\" is no assignment"),
+        (&program, "\"fi\" is not an assignment"),
         (&local, "rc.conf.local line 1: gateway_enable is \"NO\" there"),
         (&hand, "includes"),
     ];

@@ -1,12 +1,12 @@
-//! The lines that kport setup adds to a file, and how they are found again. Every other byte of the file stays.
+//! Adds the lines of kport setup to a file, and finds them again by a mark. Every other byte of the file stays.
 
 /// The end of a line that kport has added.
 pub const MARK: &str = "# kport setup";
 
-/// The end of the first of them, if the line before it had no newline: it gets one, and loses it again with kport's lines.
+/// The end of the first of them, if the line before it had no newline: a newline is added, and removed with kport's lines.
 const MARK_AND_NEWLINE: &str = "# kport setup (and the newline before)";
 
-/// Adds lines to what there is of a file.
+/// Adds lines to a file.
 pub fn add<'a>(text: &mut Vec<u8>, lines: impl IntoIterator<Item = &'a str>) {
     let mut mark = MARK;
     for line in lines {
@@ -19,7 +19,7 @@ pub fn add<'a>(text: &mut Vec<u8>, lines: impl IntoIterator<Item = &'a str>) {
     }
 }
 
-/// The file without kport's lines: those with the mark, if they are still `ours` without it.
+/// The file without kport's lines: those with the mark that are `ours` without it.
 pub fn removed(text: &[u8], ours: impl Fn(&str) -> bool) -> Vec<u8> {
     let mut left = vec![];
     let mut joined = None;
@@ -32,7 +32,7 @@ pub fn removed(text: &[u8], ours: impl Fn(&str) -> bool) -> Vec<u8> {
             left.extend(line);
         }
     }
-    // what somebody has added since starts on a line of its own
+    // lines that were added since start on a new line
     if joined == Some(left.len()) && left.ends_with(b"\n") {
         left.pop();
     }

@@ -1,9 +1,9 @@
-//! Where kport's lines belong in a pf.conf: bytes in, plan out.
+//! Finds the places of kport's lines in a pf.conf: bytes in, plan out.
 //!
 //! pf.conf(5) wants options, normalization, queueing, translation and filter rules in this order. Among the translation rules
-//! the first one that matches wins, so that kport's come after those of the admin and of other managers. Among the filter rules
-//! the last one wins, or the first with `quick`; kport's own are quick, so that its line has to come before any rule that ends
-//! the evaluation for everybody, and comes after the rules that block if that is possible, for the sake of --no-quick.
+//! the first one that matches wins, so kport's come after those of the administrator and of other managers. Among the filter rules
+//! the last one wins, or the first with `quick`; kport's are quick, so its line must come before any quick rule that
+//! would match first, and after the rules that block if that is possible, for --no-quick.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::pfconf::{Outline, RuleKind, Statement, StatementKind};
 
 use super::marks;
 
-/// The calls of the main ruleset, in the order in which they must be.
+/// The calls of the main ruleset, in the required order.
 const NAT: &str = "nat-anchor \"kport/*\"";
 const RDR: &str = "rdr-anchor \"kport/*\"";
 const FILTER: &str = "anchor \"kport/*\"";
@@ -26,18 +26,18 @@ pub struct Insertion {
     at: usize,
     /// The line that they go after.
     pub beside: String,
-    /// What to put there, a line each.
+    /// The lines to add.
     pub lines: Vec<&'static str>,
 }
 
-/// What a file needs.
+/// The plan for a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What goes where, from the top down; nothing if the lines are there, or have to be added by hand.
+    /// The insertions, from the top down; empty if the lines are there, or must be added by hand.
     pub insertions: Vec<Insertion>,
-    /// Why only the admin knows the right place.
+    /// Why only the administrator can choose the place.
     pub by_hand: Vec<String>,
-    /// What to know about the file.
+    /// Notes about the file.
     pub notes: Vec<String>,
     missing: Vec<&'static str>,
 }
@@ -99,7 +99,7 @@ fn tops(outline: &Outline) -> Vec<Top<'_>> {
     tops
 }
 
-/// What `text` needs.
+/// The plan for `text`.
 pub fn plan(text: &[u8]) -> Plan {
     let mut plan = Plan::default();
     let outline = Outline::of_text(text);
@@ -130,13 +130,13 @@ pub fn plan(text: &[u8]) -> Plan {
     let goes_on = text.ends_with(b"\\") || text.ends_with(b"\\\n");
     if let Some(last) = plan.insertions.pop_if(|insertion| goes_on && insertion.at == text.len()) {
         plan.insertions.clear();
-        plan.by_hand.push(format!("line {}: the backslash at its end joins what comes next to this line", last.after));
+        plan.by_hand.push(format!("line {}: the backslash at its end joins the next line to it", last.after));
     }
     plan
 }
 
 impl Insertion {
-    /// Nothing yet, after the line that ends at a byte.
+    /// An empty insertion after the line that ends at a byte.
     fn at(at: usize, text: &[u8]) -> Insertion {
         let lines = text[..at].split_inclusive(|byte| *byte == b'\n');
         let beside = String::from_utf8_lossy(lines.clone().next_back().unwrap_or_default()).trim().to_owned();
@@ -151,10 +151,10 @@ fn by_hand(all: &[Top<'_>]) -> Vec<String> {
         let line = top.statement.line;
         match top.section() {
             Section::Unknown if top.kind == StatementKind::Include => {
-                why.push(format!("line {line}: what it includes may have rules of any kind"))
+                why.push(format!("line {line}: the included file may have rules of any kind"))
             }
             Section::Unknown => {
-                why.push(format!("line {line}: {:?} is not known to kport setup", top.statement.first()));
+                why.push(format!("line {line}: {:?} is unknown to kport setup", top.statement.first()));
             }
             Section::Translation if at > first_filter => {
                 why.push(format!("line {line}: a translation rule after the filter rules"));
@@ -171,7 +171,7 @@ fn notes(outline: &Outline, all: &[Top<'_>]) -> Vec<String> {
         let line = top.statement.line;
         for name in top.statement.skipped() {
             notes.push(if name.starts_with("lo") {
-                format!("line {line}: pf skips {name}, so that --host-access has no effect")
+                format!("line {line}: pf skips {name}, so --host-access has no effect")
             } else {
                 format!(
                     "line {line}: pf skips {name}: no port is published there, and jails behind it are not protected"
@@ -186,19 +186,19 @@ fn notes(outline: &Outline, all: &[Top<'_>]) -> Vec<String> {
         && let Some(last) = before.into_iter().find(|top| outline.ends_evaluation(top.statement))
     {
         notes.push(format!(
-            "line {}: {FILTER} is never evaluated for what line {} decides; move it before that line",
+            "line {}: {FILTER} is never evaluated for traffic that line {} matches; move it before that line",
             ours.statement.line, last.statement.line
         ));
     }
     notes
 }
 
-/// Where the line starts that a byte is in.
+/// The start of the line that has a byte.
 fn line_start(text: &[u8], at: usize) -> usize {
     text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1)
 }
 
-/// The byte at which the translation lines go.
+/// The byte after which the translation lines are added.
 fn after_translation(all: &[Top<'_>], text: &[u8]) -> usize {
     if let Some(last) = all.iter().rfind(|top| top.section() == Section::Translation) {
         return last.end;
@@ -210,7 +210,7 @@ fn after_translation(all: &[Top<'_>], text: &[u8]) -> usize {
     }
 }
 
-/// The byte at which the filter line goes.
+/// The byte after which the filter line is added.
 fn after_filter(outline: &Outline, all: &[Top<'_>], text: &[u8]) -> usize {
     let filters: Vec<&Top<'_>> = all.iter().filter(|top| top.section() == Section::Filter).collect();
     let open = filters.iter().position(|top| outline.ends_evaluation(top.statement)).unwrap_or(filters.len());
@@ -257,7 +257,7 @@ impl fmt::Display for Plan {
             }
         }
         if !self.by_hand.is_empty() {
-            writeln!(f, "  kport does not know the right place:")?;
+            writeln!(f, "  kport cannot choose the place:")?;
             for why in &self.by_hand {
                 writeln!(f, "    {why}")?;
             }
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn what_it_cannot_tell() {
         for (text, why) in [
-            ("include \"/etc/pf.d/a\"\nblock all\n", "includes"),
+            ("include \"/etc/pf.d/a\"\nblock all\n", "included"),
             ("block all\nnat on em0 -> (em0)\n", "after the filter rules"),
             ("blokc all\n", "\"blokc\""),
             ("x = \"a\nblock all\n", "a quote is not closed"),
@@ -375,7 +375,7 @@ mod tests {
         );
     }
 
-    /// Whatever bytes are in comments and in quotes, and however lines end: they stay, and undo gives back the same file.
+    /// Any bytes in comments and in quotes, and any line ends, are kept, and undo restores the same file.
     #[test]
     fn no_byte_is_lost() {
         let text =

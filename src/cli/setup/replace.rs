@@ -1,4 +1,4 @@
-//! Files that are replaced together: each is written beside its place and checked, and only then all are put in place.
+//! Replaces several files together: each is written to a new file in its directory and checked, and then all are renamed.
 
 use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result, quoted};
 
-/// The most backups that are kept beside a file.
+/// The maximum number of backups of a file.
 const MOST_BACKUPS: u32 = 100;
 
 /// A file of the system.
 #[derive(Debug)]
 pub struct Conf {
-    /// Where it is, behind links.
+    /// Its path, with links resolved.
     pub path: PathBuf,
-    /// Its bytes; none if there is no such file.
+    /// Its bytes; empty if there is no such file.
     pub text: Vec<u8>,
     /// Whether there is one.
     exists: bool,
@@ -38,12 +38,12 @@ impl Conf {
         }
     }
 
-    /// A file that is not there.
+    /// A file that does not exist.
     pub fn none(path: PathBuf) -> Conf {
         Conf { path, text: vec![], exists: false }
     }
 
-    /// What can be read of it as text. Bytes that are not UTF-8 are U+FFFD in it, so that it is for reading alone.
+    /// The file as text, for reading only: bytes that are not UTF-8 are U+FFFD.
     pub fn shown(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.text)
     }
@@ -52,31 +52,30 @@ impl Conf {
 /// A program and its arguments.
 pub type Checker<'a> = (&'a Path, &'static [&'static str]);
 
-/// A file that is to hold something else.
+/// A change of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
-    /// What checks it: a program, and what comes before the file among its arguments.
+    /// The program that checks it, and its arguments before the file.
     pub checker: Option<Checker<'a>>,
-    /// As it was read.
+    /// The file as read.
     pub conf: &'a Conf,
-    /// What it is to hold.
+    /// Its new contents.
     pub text: &'a [u8],
 }
 
-/// A file beside its place. It goes with this, and the backup with it, unless it was put in place.
+/// A new file in the directory of the old one. Dropping this removes it and the backup, unless it was renamed.
 struct Prepared<'a> {
     change: Change<'a>,
     new: PathBuf,
-    /// Locked as long as this lives: two of us do not write into one file. A lock of who was killed is gone.
+    /// Locked while this lives, so two processes do not write one file. The lock of a killed process is released.
     file: File,
-    /// What the check says.
+    /// The remark of the check.
     checked: String,
     backup: Option<PathBuf>,
     done: bool,
 }
 
-/// Replaces all of them, or leaves them as they are. `check` looks at a new file for the one whose place it takes, and
-/// has a word about it.
+/// Replaces all files, or changes none. `check` checks a new file that is to replace another, and returns a remark.
 pub fn replace(changes: &[Change<'_>], check: &dyn Fn(&Change<'_>, &Path) -> Result<String>) -> Result<String> {
     let mut prepared = vec![];
     for change in changes {
@@ -95,7 +94,7 @@ pub fn replace(changes: &[Change<'_>], check: &dyn Fn(&Change<'_>, &Path) -> Res
         if let Err(error) = prepared[at].put() {
             return Err(prepared[..at].iter_mut().fold(error, |error, file| match file.take_back() {
                 Ok(()) => error,
-                Err(again) => error.and(format_args!("{} stays written ({again})", file.change.conf.path.display())),
+                Err(again) => error.and(format_args!("{} stays changed ({again})", file.change.conf.path.display())),
             }));
         }
     }
@@ -135,7 +134,7 @@ impl<'a> Prepared<'a> {
         file.sync_all()
     }
 
-    /// An editor may have been quicker.
+    /// Fails if an editor has changed the file meanwhile.
     fn is_unchanged(&self) -> Result<()> {
         let Conf { path, text, exists } = self.change.conf;
         let same = match fs::read(path) {
@@ -145,7 +144,10 @@ impl<'a> Prepared<'a> {
         if same {
             return Ok(());
         }
-        Err(Error::new(Kind::Busy, format!("{} was changed meanwhile, and nothing was written; again", path.display())))
+        Err(Error::new(
+            Kind::Busy,
+            format!("{} was changed meanwhile, and nothing was written; try again", path.display()),
+        ))
     }
 
     fn put(&mut self) -> Result<()> {
@@ -155,7 +157,7 @@ impl<'a> Prepared<'a> {
         Ok(())
     }
 
-    /// What was there before, again.
+    /// Restores the old file.
     fn take_back(&mut self) -> Result<()> {
         let conf = self.change.conf;
         if !conf.exists {
@@ -166,7 +168,7 @@ impl<'a> Prepared<'a> {
     }
 
     fn told(&self) -> String {
-        let kept = self.backup.as_ref().map_or(String::new(), |b| format!("; what it was is {}", b.display()));
+        let kept = self.backup.as_ref().map_or(String::new(), |b| format!("; the old file is {}", b.display()));
         format!("{}: written{}{kept}\n", self.change.conf.path.display(), self.checked)
     }
 }
@@ -174,14 +176,14 @@ impl<'a> Prepared<'a> {
 impl Drop for Prepared<'_> {
     fn drop(&mut self) {
         if !self.done {
-            // what is not there need not be removed
+            // a missing file need not be removed
             _ = fs::remove_file(&self.new);
             _ = self.backup.take().map(fs::remove_file);
         }
     }
 }
 
-/// Opens a new file, or one that somebody who was killed has left, and locks it; nothing where somebody has it.
+/// Opens and locks a new file, or one that a killed process has left; `None` if another process has locked it.
 fn locked(path: &Path) -> io::Result<Option<File>> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
@@ -192,13 +194,13 @@ fn locked(path: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    // who had it may have put it in place, or removed it, just now
+    // the process that had it may have renamed or removed it meanwhile
     let (own, named) = (file.metadata()?, fs::symlink_metadata(path));
     let same = |named: fs::Metadata| named.ino() == own.ino() && named.dev() == own.dev();
     Ok(named.is_ok_and(same).then_some(file))
 }
 
-/// A name beside a file.
+/// A name in the directory of a file.
 fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");
@@ -206,7 +208,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Copies the file to a name beside it that nobody has; nothing where there is no file.
+/// Copies the file to an unused name in its directory; `None` if there is no file.
 fn backup(path: &Path) -> Result<Option<PathBuf>> {
     let failed = |error: io::Error| Error::io(format_args!("copy {}", path.display()), &error);
     let mut from = match File::open(path) {
@@ -244,7 +246,7 @@ mod tests {
         fs::write(file("c"), "old").unwrap();
         let confs = ["a", "b", "c"].map(|name| Conf::read(&file(name)).unwrap());
         let changes = confs.each_ref().map(|conf| Change { checker: None, conf, text: b"new\xe9" });
-        // what is beside the last one goes when everything was looked at
+        // the last one fails after all files were checked
         let check = |change: &Change<'_>, new: &Path| {
             if change.conf.path.ends_with("c") {
                 fs::remove_file(new).unwrap();
@@ -262,7 +264,7 @@ mod tests {
         let said = replace(&changes, &|_, _| Ok(String::new())).unwrap();
         assert_eq!(said.lines().count(), 3);
         assert!(["a", "b", "c"].iter().all(|name| fs::read(file(name)).unwrap() == b"new\xe9"));
-        // who was quicker wins
+        // a change that was made meanwhile is kept
         let error = replace(&changes, &|_, _| Ok(String::new())).unwrap_err();
         assert!(error.kind() == Kind::Busy && error.message().contains("changed meanwhile"), "{error}");
     }

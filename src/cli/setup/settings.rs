@@ -1,5 +1,5 @@
-//! The lines that rc.conf(5) and sysctl.conf(5) need: text in, plan out. They go to the end of the file, where the last
-//! assignment wins, so that a line of the admin's is left as it is and counts again when kport's is taken out.
+//! The lines that rc.conf(5) and sysctl.conf(5) need: text in, plan out. They are added to the end of the file, since the
+//! last assignment wins: lines of the administrator stay, and count again when kport's are removed.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::net::Interface;
 use super::marks;
 use super::shell::{self, Script};
 
-/// Which of the two a file is.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// rc.conf(5): variables of sh(1).
@@ -17,7 +17,7 @@ pub enum Format {
     Sysctl,
 }
 
-/// A variable that has to have a value.
+/// A variable and its required value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The variable.
@@ -38,7 +38,7 @@ impl Setting {
         }
     }
 
-    /// Whether `value` comes to the same.
+    /// Whether `value` is equivalent.
     fn is(&self, value: &str) -> bool {
         // checkyesno() of rc.subr(8)
         let yes = ["yes", "true", "on", "1"].iter().any(|yes| yes.eq_ignore_ascii_case(value));
@@ -46,36 +46,36 @@ impl Setting {
     }
 }
 
-/// A file that is read behind the one that is written, and wins over it.
+/// A file that is read after the one that is written, and overrides it.
 #[derive(Clone, Debug)]
 pub struct Later {
     /// Its path, for messages.
     pub path: String,
-    /// What stands in it.
+    /// Its text.
     pub text: String,
-    /// The variables that it counts for; all of them where there is none.
+    /// The variables that it is read for; empty for all.
     pub only: &'static [&'static str],
 }
 
-/// What a file needs.
+/// The plan for a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The lines for its end.
     pub lines: Vec<String>,
-    /// Why they have to be put by hand.
+    /// Why they must be added by hand.
     pub by_hand: Vec<String>,
-    /// What to know about the file.
+    /// Notes about the file.
     pub notes: Vec<String>,
 }
 
-/// What is known of a variable.
+/// The value of a variable, as far as it is known.
 enum Known {
     Absent,
     Is {
         line: usize,
         value: String,
     },
-    /// Nobody can tell, and why.
+    /// It is unknown, and why.
     Open(String),
 }
 
@@ -100,12 +100,12 @@ impl Values {
                 let last = script.last(name);
                 match (&script.other, last) {
                     (Some((line, word)), last) if last.is_none_or(|last| last.line <= *line) => Known::Open(format!(
-                        "line {line}: {word:?} is no assignment; what {name} is behind it cannot be told"
+                        "line {line}: {word:?} is not an assignment; the value of {name} after it is unknown"
                     )),
                     (_, None) => Known::Absent,
                     (_, Some(last)) => match &last.value {
                         Some(value) => Known::Is { line: last.line, value: value.clone() },
-                        None => Known::Open(format!("line {}: sh(1) makes {name} of other variables", last.line)),
+                        None => Known::Open(format!("line {}: {name} depends on other variables", last.line)),
                     },
                 }
             }
@@ -117,14 +117,14 @@ impl Values {
     }
 }
 
-/// A line of sysctl.conf(5), as parsefile() and parse() of sysctl(8) take it apart.
+/// A line of sysctl.conf(5), read like parsefile() and parse() of sysctl(8).
 fn sysctl((number, line): (usize, &str)) -> Option<(usize, String, String)> {
     let line = line.split('#').next()?;
     let (name, value) = line.split_once(['=', ':'])?;
     Some((number, name.trim().to_owned(), value.trim().trim_matches(['"', '\'']).to_owned()))
 }
 
-/// What `text` needs for `settings`; `later` are the files that win over it.
+/// The plan for `text` and `settings`; `later` are the files that override it.
 pub fn plan(format: Format, text: &str, settings: &[Setting], later: &[Later]) -> Plan {
     let mut plan = Plan::default();
     let values = Values::read(format, text);
@@ -141,7 +141,7 @@ pub fn plan(format: Format, text: &str, settings: &[Setting], later: &[Later]) -
             (Some((_, _, value)), _) if setting.is(&value) => {}
             (Some((later, number, value)), _) => {
                 plan.by_hand.push(format!(
-                    "{} line {number}: {name} is {value:?} there, which wins; make it {line}",
+                    "{} line {number}: {name} is {value:?}, which wins; change it to {line}",
                     later.path
                 ));
             }
@@ -162,7 +162,7 @@ pub fn plan(format: Format, text: &str, settings: &[Setting], later: &[Later]) -
     plan
 }
 
-/// The value of a variable, where that can be told.
+/// The value of a variable, if it is known.
 pub fn value(format: Format, text: &str, name: &str) -> Option<String> {
     match Values::read(format, text).of(name) {
         Known::Is { value, .. } => Some(value),
@@ -179,7 +179,7 @@ impl Plan {
     }
 }
 
-/// The file without the lines that [`Plan::applied`] has added. A line whose value somebody has changed is theirs.
+/// The file without the lines that [`Plan::applied`] has added. A line whose value was changed stays.
 pub fn undone(format: Format, text: &[u8]) -> Vec<u8> {
     marks::removed(text, |line| match format {
         Format::Rc => {
@@ -199,7 +199,7 @@ pub const RC: [&str; 3] = ["pf_enable", "gateway_enable", "ipv6_gateway_enable"]
 /// The interface from which a router takes advertisements, rc.conf(5).
 pub const WAN: &str = "ipv6_cpe_wanif";
 
-/// The variables of the kernel that kport sets, and to what.
+/// The variables of the kernel that kport sets, with their values.
 pub const SYSCTL: [(&str, &str); 4] = [
     ("net.inet.ip.forwarding", "1"),
     ("net.inet6.ip6.forwarding", "1"),
@@ -219,7 +219,7 @@ impl fmt::Display for Plan {
             }
         }
         if !self.lines.is_empty() {
-            let how = if self.by_hand.is_empty() { "at the end" } else { "put these lines there by hand" };
+            let how = if self.by_hand.is_empty() { "at the end" } else { "add these lines by hand" };
             writeln!(f, "  {how}:")?;
             for line in &self.lines {
                 writeln!(f, "    {line}")?;
@@ -282,11 +282,11 @@ mod tests {
     fn an_rc_conf_that_is_a_program() {
         let by_hand = rc("a=b\nif x; then\npf_enable=YES\nfi\n");
         assert_eq!(by_hand.lines, BOTH);
-        assert!(by_hand.by_hand[0].starts_with("line 4: \"fi\" is no assignment"), "{by_hand:?}");
+        assert!(by_hand.by_hand[0].starts_with("line 4: \"fi\" is not an assignment"), "{by_hand:?}");
         let shown = by_hand.to_string();
         assert!(shown.contains("by hand:\n    pf_enable=\"YES\"\n"), "{shown}");
         assert_eq!(rc(". /x\npf_enable=YES\ngateway_enable=YES\n"), Plan::default());
-        assert_eq!(rc("x=$(date)\n").by_hand, ["line 1: what sh(1) makes of it cannot be told"]);
+        assert_eq!(rc("x=$(date)\n").by_hand, ["line 1: the result of this expansion is unknown"]);
         assert_eq!(rc("pf_enable=$x\ngateway_enable=YES\n").lines, ["pf_enable=\"YES\""]);
         assert!(!rc("pf_enable=$x\ngateway_enable=YES\n").by_hand.is_empty());
     }
@@ -299,7 +299,7 @@ mod tests {
         let no = of("x=y\npf_enable=NO\n", &["pf_enable"]);
         assert_eq!(
             no.by_hand,
-            ["rc.conf.local line 2: pf_enable is \"NO\" there, which wins; make it pf_enable=\"YES\""]
+            ["rc.conf.local line 2: pf_enable is \"NO\", which wins; change it to pf_enable=\"YES\""]
         );
         assert_eq!(of("pf_enable=NO\n", &["gateway_enable"]).lines, BOTH);
         assert_eq!(of("x=`y`\n", &[]).lines, BOTH);

@@ -1,4 +1,4 @@
-//! The assignments of an rc.conf(5), which is a program of sh(1): what can be told of it without running it.
+//! The assignments of an rc.conf(5), a script of sh(1), as far as they are known without running it.
 
 /// A variable that is assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,24 +7,24 @@ pub struct Assignment {
     pub line: usize,
     /// The variable.
     pub name: String,
-    /// Its value; `None` where sh has to make it, of other variables.
+    /// Its value; `None` if it depends on other variables.
     pub value: Option<String>,
 }
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
-    /// In their order.
+    /// In the order of the file.
     pub assignments: Vec<Assignment>,
-    /// The last line that does anything else, with its first word: what is assigned before it may be otherwise behind it.
+    /// The last line that is not an assignment, with its first word: values that are assigned before it may change there.
     pub other: Option<(usize, String)>,
 }
 
-/// A word of a command, as far as it is read.
+/// A word of a command, as far as it was read.
 #[derive(Default)]
 struct Word {
     text: String,
-    /// Where its first `=` is, if nothing before it was quoted.
+    /// The offset of its first `=`, if nothing before it was quoted.
     equals: Option<usize>,
     quoted: bool,
     made_by_sh: bool,
@@ -62,7 +62,7 @@ impl Word {
 ///
 /// # Errors
 ///
-/// Why it cannot be told what is a command of it, and what is text.
+/// Why its commands cannot be separated from quoted text.
 pub fn read(text: &str) -> Result<Script, String> {
     let mut script = Script::default();
     let mut words: Vec<(usize, Word)> = vec![];
@@ -86,7 +86,7 @@ pub fn read(text: &str) -> Result<Script, String> {
                     word.quote();
                     word.push(c);
                 }
-                _ => return Err(format!("line {line}: a backslash at the end joins what comes next to this line")),
+                _ => return Err(format!("line {line}: the backslash at its end joins the next line to it")),
             },
             '\'' => {
                 let open = line;
@@ -154,9 +154,9 @@ pub fn read(text: &str) -> Result<Script, String> {
     Ok(script)
 }
 
-/// Refuses what sh makes of other commands and of other words: there may be quotes in it that are none of the file's.
+/// Rejects expansions of commands and of words: they may have quotes that do not belong to the file.
 fn expansion(c: char, mut rest: impl Iterator<Item = char>, line: usize) -> Result<(), String> {
-    let refuse = || Err(format!("line {line}: what sh(1) makes of it cannot be told"));
+    let refuse = || Err(format!("line {line}: the result of this expansion is unknown"));
     match (c, rest.next()) {
         ('`', _) | ('$', Some('(' | '\'' | '"')) => refuse(),
         ('$', Some('{')) => {
@@ -173,7 +173,7 @@ fn expansion(c: char, mut rest: impl Iterator<Item = char>, line: usize) -> Resu
 impl Script {
     fn command(&mut self, words: Vec<(usize, Word)>) {
         let assignments: Vec<Option<Assignment>> = words.iter().map(|(line, word)| word.assignment(*line)).collect();
-        // behind an assignment, a command has it to itself
+        // an assignment before a command applies only to that command
         match words.iter().zip(&assignments).find(|(_, assignment)| assignment.is_none()) {
             Some(((line, word), _)) => self.other = Some((*line, word.text.clone())),
             None => self.assignments.extend(assignments.into_iter().flatten()),

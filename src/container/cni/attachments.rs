@@ -1,9 +1,9 @@
-//! Which attachments of which networks a jail's publication is made of.
+//! The attachments of a jail to networks, from which its publication follows.
 //!
 //! A runtime adds and removes one network of a container at a time, and gives each the same mappings; kport publishes a
-//! jail's ports once. So the attachments are kept, a [document](Documents) for each jail, and what is published follows from it.
-//! It is written before a publication, and cleaned up after its end: a kill in between leaves an attachment too many, which the
-//! runtime's `DEL` removes. A `DEL` without `CNI_NETNS` finds its jail there.
+//! jail's ports once. So the attachments are stored, in a [document](Documents) for each jail, and determine what is
+//! published. It is written before a publication, and cleaned up afterwards: a kill in between leaves an extra attachment, which
+//! the runtime's `DEL` removes. A `DEL` without `CNI_NETNS` finds its jail there.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::session::Session;
 use crate::store::Documents;
 
-/// The folder of the documents.
+/// The directory of the documents.
 const FOLDER: &str = "cni";
 
 /// One network of a container.
@@ -27,14 +27,14 @@ pub struct Attachment {
     pub network: String,
     pub container: String,
     pub interface: String,
-    /// Those that the container has on this network.
+    /// The addresses of the container on this network.
     pub addresses: Vec<IpAddr>,
     pub mappings: BTreeSet<PortMapping>,
     pub options: Options,
 }
 
 impl Attachment {
-    /// Whether this is what the runtime means by a container, an interface and a network.
+    /// Whether this is the attachment of a container, an interface and a network.
     pub fn is(&self, network: &str, attached: &Attached) -> bool {
         self.network == network && self.container == attached.container && self.interface == attached.interface
     }
@@ -44,10 +44,10 @@ impl Attachment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachments {
     version: u32,
-    /// As in the record: those of another boot do not count.
+    /// As in the records: those of another boot do not count.
     pub boot: String,
     pub jail: JailName,
-    /// The number of the jail when one was added, if it was known.
+    /// The jid when one was added, if it was known.
     pub jid: Option<i32>,
     pub list: Vec<Attachment>,
 }
@@ -70,13 +70,13 @@ impl Attachments {
     }
 }
 
-/// What the documents hold.
+/// The contents of the documents.
 #[derive(Debug, Default)]
 pub struct Found {
     pub list: Vec<Attachments>,
-    /// Whose documents could not be read; they are removed now.
+    /// The jails whose documents could not be read, and were removed.
     pub damaged: Vec<Anchor>,
-    /// The same for a person.
+    /// Notes about these for the user.
     pub notes: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ pub struct Found {
 pub struct Files(Documents);
 
 impl Files {
-    /// Waits for the lock until the session's time is up.
+    /// Waits for the lock until the time-out of the session.
     pub fn lock(session: &Session) -> Result<Files> {
         Ok(Files(session.store()?.documents(FOLDER, session.deadline())?))
     }
@@ -100,10 +100,10 @@ impl Files {
                 }
                 other => {
                     let why = other.err().map_or_else(|| "of another jail or version".to_owned(), |e| e.to_string());
-                    // its ports are still in pf and in the record: kport list, kport gc
+                    // its ports are still in pf and in the records: kport list, kport gc
                     self.0.remove(&anchor)?;
                     let path = self.0.path(&anchor);
-                    found.notes.push(format!("{} was not one of kport's ({why}): removed", path.display()));
+                    found.notes.push(format!("{} is not a file of kport ({why}) and was removed", path.display()));
                     found.damaged.push(anchor);
                 }
             }
@@ -111,7 +111,7 @@ impl Files {
         Ok(found)
     }
 
-    /// Writes the attachments of a jail as a whole or not at all; no attachments are no document.
+    /// Writes the attachments of a jail as a whole or not at all; without attachments the document is removed.
     pub fn put(&self, attachments: &Attachments) -> Result<()> {
         let anchor = attachments.jail.anchor();
         if attachments.list.is_empty() {

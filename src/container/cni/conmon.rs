@@ -1,5 +1,5 @@
-//! podman has conmon(8) hold the ports that it publishes, with sockets that nobody reads, so that no other program takes them. For
-//! tcp they do not listen, which kport sees by itself. A udp socket looks like any other, so its process is asked for.
+//! podman lets conmon(8) hold the ports that it publishes, with sockets that are never read, so that no other program binds them.
+//! For tcp they do not listen, so kport ignores them. A udp socket looks like any other, so its process is checked.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,15 +22,15 @@ impl WithoutConmon {
         WithoutConmon { host, container, ports }
     }
 
-    /// Only if all of a port's sockets belong to the container's conmon, and the system says so: one whose process is not known
-    /// stays in the way.
+    /// Only if all sockets of a port are known to belong to the container's conmon: one whose process is unknown is still a
+    /// conflict.
     fn is_conmons(&self, port: u16) -> bool {
         self.host
             .udp_holders(port)
             .is_ok_and(|holders| !holders.is_empty() && holders.iter().all(|holder| self.is_conmon(holder)))
     }
 
-    /// conmon(8) of this container: `conmon ... -c ID`, on the host. A process in a jail may give itself any name.
+    /// conmon(8) of this container: `conmon ... -c ID`, on the host. A process in a jail may use any name.
     fn is_conmon(&self, process: &Process) -> bool {
         let Some((program, arguments)) = process.arguments.split_first() else { return false };
         let named = Path::new(program).file_name().is_some_and(|name| name == "conmon");
@@ -128,7 +128,7 @@ mod tests {
             assert_eq!(left(std::slice::from_ref(&other)), 3, "{other:?}");
             assert_eq!(left(&[conmon.clone(), other]), 3);
         }
-        // the system does not know
+        // the process is unknown
         assert_eq!(left(&[]), 3);
     }
 }

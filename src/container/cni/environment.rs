@@ -10,15 +10,15 @@ use crate::name::JailName;
 pub enum Operation {
     /// Publish the ports of an attachment.
     Add,
-    /// Remove what an attachment has published.
+    /// Remove the ports of an attachment.
     Del,
-    /// Whether an attachment is published as it was added.
+    /// Check that an attachment is published as it was added.
     Check,
-    /// Remove the attachments that are not valid any more.
+    /// Remove the attachments that are no longer valid.
     Gc,
-    /// Whether something could be published now.
+    /// Check that ports could be published now.
     Status,
-    /// Which versions of the specification are spoken.
+    /// Report the supported versions of the specification.
     Version,
 }
 
@@ -49,7 +49,7 @@ impl Operation {
     }
 }
 
-/// Which interface of which container.
+/// An interface of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// `CNI_CONTAINERID`

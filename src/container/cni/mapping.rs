@@ -1,4 +1,4 @@
-//! `portMappings`: from the runtime's list to kport's specs.
+//! `portMappings`: turns the runtime's list into specs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::error::quoted;
 use crate::net::{Family, Place, Protocol};
 use crate::spec::{self, Spec};
 
-/// One port of the host, and where it leads.
+/// One port of the host, and its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortMapping {
     pub place: Place,
@@ -49,7 +49,9 @@ fn address_of(text: &str) -> Result<Place, Failure> {
     let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
     let address = address.parse::<IpAddr>().map_err(|_| refuse("not an IPv4 or IPv6 address"))?;
     if zone.is_some() {
-        return Err(refuse("an address with a zone is not published; name the interface in the plugin's place"));
+        return Err(refuse(
+            "an address with a zone cannot be published; name the interface in the plugin's field place",
+        ));
     }
     Place::address(address).map_err(refuse)
 }

@@ -12,10 +12,10 @@ use super::mapping::{self, PortMapping};
 use crate::error::quoted;
 use crate::net::Place;
 
-/// The most that is read of a configuration, in bytes.
+/// The maximum length of a configuration, in bytes.
 pub const MAX_INPUT: usize = 16 << 20;
 
-/// A version of the specification, by its own words.
+/// A version of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     V0_3_1,
@@ -56,7 +56,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A configuration with a version that kport speaks, and a name. Its other fields are checked when they are used.
+/// A configuration with a supported version and a name. Its other fields are checked when they are used.
 #[derive(Clone, Debug)]
 pub struct Network {
     pub version: Version,
@@ -64,7 +64,7 @@ pub struct Network {
     fields: Map<String, Value>,
 }
 
-/// Fields of the specification that are the runtime's business, or another plugin's.
+/// Fields of the specification for the runtime, or for other plugins.
 const OTHERS: [&str; 11] = [
     "cniVersion",
     "cniVersions",
@@ -93,14 +93,14 @@ impl Network {
         };
         let spoken = || Version::ALL.map(Version::name).join(", ");
         let version = match text(&fields, "cniVersion")? {
-            None => Err(format!("the configuration names no cniVersion; kport speaks {}", spoken())),
+            None => Err(format!("the configuration has no cniVersion; kport supports {}", spoken())),
             Some(named) => Version::named(&named).ok_or_else(|| {
-                format!("the configuration has cniVersion {}; kport speaks {}", quoted(&named), spoken())
+                format!("the configuration has cniVersion {}; kport supports {}", quoted(&named), spoken())
             }),
         };
         let version = version.map_err(|why| Failure::new(Code::Version, why))?;
         let name = text(&fields, "name")?
-            .ok_or_else(|| Failure::new(Code::Config, "the configuration has no name of the network"))?;
+            .ok_or_else(|| Failure::new(Code::Config, "the configuration has no name for the network"))?;
         if !is_identifier(&name) {
             let why = "a letter or digit, then letters, digits, _, . and -";
             return Err(Failure::new(Code::Config, format!("name {}: {why}", quoted(&name))));
@@ -125,7 +125,7 @@ impl Network {
         listed.iter().map(|entry| mapping::read(entry, place)).collect()
     }
 
-    /// `prevResult`, as it came.
+    /// `prevResult`, unchanged.
     pub fn previous(&self) -> Option<&Value> {
         self.fields.get("prevResult").filter(|value| !value.is_null())
     }
@@ -133,9 +133,9 @@ impl Network {
     /// `cni.dev/valid-attachments`, each the container and the interface.
     pub fn valid_attachments(&self) -> Result<Vec<(String, String)>, Failure> {
         const KEY: &str = "cni.dev/valid-attachments";
-        // a runtime that has none may write null; without the field it is not known which are meant
+        // a runtime without attachments may write null; without the field they are unknown
         if !self.fields.contains_key(KEY) {
-            let why = format!("GC needs {KEY}, the attachments that are still there");
+            let why = format!("GC needs {KEY}, the attachments that still exist");
             return Err(Failure::new(Code::Config, why));
         }
         let listed: Vec<Map<String, Value>> = field(&self.fields, KEY)?.unwrap_or_default();

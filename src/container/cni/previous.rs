@@ -1,4 +1,4 @@
-//! `prevResult`: what the plugin before kport has made. It names the container's addresses, and is the answer as well.
+//! `prevResult`: the result of the plugin before kport. It has the container's addresses, and is also kport's result.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::super::fields::{field, text};
 use super::network::Version;
 
 /// The addresses of the container on this network, in the order of the result: those of the interface `ifname` in a container,
-/// and those of no interface. Addresses of the host are left out.
+/// and those without an interface. Addresses of the host are omitted.
 pub fn addresses(result: &Value, ifname: &str) -> Result<Vec<IpAddr>, Failure> {
     let Value::Object(result) = result else {
         return Err(Failure::new(Code::Decode, "prevResult is not a JSON object"));
@@ -45,7 +45,7 @@ fn list(result: &Map<String, Value>, key: &str) -> Result<Vec<Map<String, Value>
         .map_err(|e| Failure::new(e.code, format!("prevResult.{}", e.details)))
 }
 
-/// The result in the form of `version`: unchanged, unless it came in another one. Before 1.0.0 an address has a field for its
+/// The result in the form of `version`: unchanged, unless it has another version. Before 1.0.0 an address has a field for its
 /// family.
 pub fn as_version(result: &Value, version: Version) -> Value {
     let mut result = result.clone();
