@@ -12,20 +12,20 @@ const TYPE_MASK: u16 = 0x3fff;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// PFNL_CMD_GETRULE: one rule.
-    GetRule = 7,
+    Rule = 7,
     /// PFNL_CMD_GET_ADDRS: how many addresses a pool of a rule has.
-    GetAddrs = 21,
+    Addrs = 21,
     /// PFNL_CMD_GET_ADDR: one of them.
-    GetAddr = 22,
+    Addr = 22,
 }
 
 impl Command {
     /// Its name in sys/netpfil/pf/pf_nl.h.
     pub fn name(self) -> &'static str {
         match self {
-            Command::GetRule => "PFNL_CMD_GETRULE",
-            Command::GetAddrs => "PFNL_CMD_GET_ADDRS",
-            Command::GetAddr => "PFNL_CMD_GET_ADDR",
+            Command::Rule => "PFNL_CMD_GETRULE",
+            Command::Addrs => "PFNL_CMD_GET_ADDRS",
+            Command::Addr => "PFNL_CMD_GET_ADDR",
         }
     }
 }
@@ -195,13 +195,13 @@ pub fn family(reply: &[u8]) -> Result<u16, Malformed> {
     u16::try_from(id).or_else(|_| malformed(format!("family {id}")))
 }
 
-/// PF_AA_NR of a reply to [`Command::GetAddrs`].
+/// PF_AA_NR of a reply to [`Command::Addrs`].
 pub fn count(reply: &[u8]) -> Result<u32, Malformed> {
     let count = list(&attributes(reply)?, &[(3, "nr", Form::Number)])?.number("nr")?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// A reply to [`Command::GetAddr`]: the family, the interface, and the address in the form of DIOCGETRULENV.
+/// A reply to [`Command::Addr`]: the family, the interface, and the address in the form of DIOCGETRULENV.
 pub fn pool_address(reply: &[u8]) -> Result<List, Malformed> {
     const POOLED: &[Attribute] = &[(1, "addr", Form::List(ADDRESS)), (2, "ifname", Form::Text)];
     list(&attributes(reply)?, &[(7, "af", Form::Number), (9, "addr", Form::List(POOLED))])

@@ -124,7 +124,7 @@ fn whole<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<(List, String, bool), Fai
     // PF_GR_ANCHOR, without which the kernel follows a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
     let request =
         Attributes::default().text(1, at.anchor).with(2, &[at.ruleset.action()]).number(3, at.nr).number(4, at.ticket);
-    match kernel.ask(Command::GetRule, &request) {
+    match kernel.ask(Command::Rule, &request) {
         Ok(reply) => {
             let (list, call) = netlink::rule(&reply).map_err(|malformed| at.unreadable(&malformed))?;
             Ok((list, call, true))
@@ -166,10 +166,10 @@ fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8) -> Result<Vec<PoolAddres
         request.with(5, &[at.ruleset.action()]).text(8, at.anchor).number(10, u32::from(which))
     };
     let unreadable = |malformed| at.unreadable(&malformed);
-    let reply = kernel.ask(Command::GetAddrs, &request(0)).map_err(|failure| at.failed(failure))?;
+    let reply = kernel.ask(Command::Addrs, &request(0)).map_err(|failure| at.failed(failure))?;
     let count = netlink::count(&reply).map_err(unreadable)?;
     let one = |nr| {
-        let reply = kernel.ask(Command::GetAddr, &request(nr)).map_err(|failure| at.failed(failure))?;
+        let reply = kernel.ask(Command::Addr, &request(nr)).map_err(|failure| at.failed(failure))?;
         let read = || {
             let reply = netlink::pool_address(&reply)?;
             let pooled = reply.list("addr")?;

@@ -169,10 +169,10 @@ mod tests {
         with_kernel(answer, |socket| {
             let session = Session::over(socket).unwrap();
             let none = Attributes::default();
-            assert_eq!(netlink::count(&session.ask(Command::GetAddrs, &none).unwrap()), Ok(7));
-            let failure = session.ask(Command::GetAddr, &none).unwrap_err();
+            assert_eq!(netlink::count(&session.ask(Command::Addrs, &none).unwrap()), Ok(7));
+            let failure = session.ask(Command::Addr, &none).unwrap_err();
             assert_eq!((failure.call, failure.errno), ("PFNL_CMD_GET_ADDR", libc::EBUSY));
-            assert_eq!(session.ask(Command::GetRule, &none).unwrap_err().errno, libc::EBADMSG);
+            assert_eq!(session.ask(Command::Rule, &none).unwrap_err().errno, libc::EBADMSG);
         });
         for (errno, expected) in [(libc::ENOENT, libc::ENOENT), (-libc::ENOENT, libc::ENOENT)] {
             let failure = with_kernel(move |_, _, sequence| vec![error(sequence, errno)], Session::over).unwrap_err();

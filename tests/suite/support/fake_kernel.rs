@@ -689,7 +689,7 @@ impl Pf {
             |kind: u16| given.iter().find(|(found, _)| *found == kind).expect("an attribute that pfctl(8) sends").1;
         let number = |kind| u32::from_le_bytes(get(kind).try_into().unwrap());
         let text = |kind| text_at(get(kind), 0, get(kind).len());
-        if command == Command::GetRule {
+        if command == Command::Rule {
             let stored = self.rule_at(&text(1), get(2)[0], number(4), number(3))?;
             let rule = as_attributes(&as_nvlist(stored, u64::from(number(3))), RULE_ATTRIBUTES);
             return Ok(rule.text(72, &stored.anchor_call));
@@ -699,7 +699,7 @@ impl Pf {
         let which = if stored.bytes[RULE + 921] == 0 { 8 } else { 14 };
         assert!([4, 8, 14].contains(&number(10)), "PF_AA_WHICH");
         let pool = if number(10) == which { stored.pool.as_slice() } else { &[] };
-        if command == Command::GetAddrs {
+        if command == Command::Addrs {
             return Ok(Attributes::default().number(3, pool.len() as u32));
         }
         let one = pool.get(number(3) as usize).ok_or(libc::EBUSY)?;
