@@ -35,7 +35,7 @@ const fn row(heading: &'static str, name: &'static str, value: &'static str, hel
 const RULES: &[Row] = &[
     row(PORTS, "gateway", "IF", "For specs without a place [default: the interface of the default route]"),
     row(WHO, "sources", "SOURCE", "Let in only this network, address or pf table: 192.0.2.0/24, \"<name>\""),
-    row(WHO, "reach", "IF", "Interface or group whose hosts may use the jail's address [default: bridge, epair, lo]"),
+    row(WHO, "reach", "IF", "Let in hosts on this interface or group [default: bridge, epair, lo]"),
     row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
     row(WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
     row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
