@@ -223,7 +223,7 @@ struct kport_ruleset;
 struct kport_spec;
 
 /**
- * Options of a call. Zero in a field selects the default. Start from
+ * Settings of a call. Zero in a field selects the default. Start from
  * KPORT_OPTIONS_INIT, which sets size; the library copies what it needs.
  * Lists are strings with white space between the items. A call uses only the
  * fields that concern it, but an invalid value in any field is an error.

@@ -64,7 +64,7 @@ pub struct Global {
     /// The maximum time that a command may take
     #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
-    /// Report each step, and the input and output of pfctl(8); twice: also what was read from the host
+    /// Report each step, and pfctl(8)'s input and output; twice: also the host
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Print errors only
@@ -78,24 +78,24 @@ pub enum Command {
     Parse(ParseArgs),
     /// Print the rules that would be loaded, as pf.conf(5) text; change nothing
     Rules(RequestArgs),
-    /// Publish all ports of a jail, or none; they replace the ports that it had published
+    /// Publish all ports of a jail, or none; they replace those published before
     Publish(PublishArgs),
-    /// Remove the ports of a jail and end their connections; it is not an error if there are none
+    /// Remove the ports of a jail, if it has any, and end their connections
     Unpublish(UnpublishArgs),
     /// Show what is published, and whether pf has it
     List(ListArgs),
-    /// Print the path of a packet through pf, rule by rule; status 5 if it does not arrive
+    /// Print a packet's path through pf, rule by rule; status 5 if it does not arrive
     Trace(Question),
     /// Load the rules that a flush of kport's anchors removed
     Restore(JsonArgs),
-    /// Check each possible cause of a dead port, and print the line or command that fixes it
+    /// Check the possible causes of a dead port, and print what fixes them
     Doctor(DoctorArgs),
-    /// Run as a hook of an OCI runtime: publish what a container's annotations name
+    /// Run as a hook of an OCI runtime: publish the ports in the annotations
     #[command(alias = "kport-oci-hook")]
     OciHook,
     /// Run as a CNI plugin, in place of portmap: for podman, see kport-cni(8)
     Cni,
-    /// Print the lines that pf.conf, rc.conf and sysctl.conf need; --write adds them
+    /// Print the lines that pf.conf, rc.conf, sysctl.conf need; --write adds them
     Setup(SetupArgs),
     /// Print the ports that another jail manager has published, as commands of kport
     Import(ImportArgs),
@@ -170,7 +170,7 @@ pub struct ListArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Print packets, bytes and new states per second of each mapping, until interrupted
+    /// Print the traffic per second of each mapping, until interrupted
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
     /// The time between two tables of --watch
@@ -183,7 +183,7 @@ pub struct DoctorArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Create a temporary jail, publish, connect, unpublish (FreeBSD: as root; else simulated)
+    /// Create a jail, publish, connect, unpublish (FreeBSD: as root; else simulated)
     #[arg(long, conflicts_with = "json")]
     pub self_test: bool,
     /// Use this pf.conf(5) as the main ruleset, instead of the loaded one
@@ -310,7 +310,7 @@ pub struct RequestArgs {
     pub specs: Vec<String>,
     #[command(flatten)]
     pub options: RuleFlags,
-    /// An address of the jail; one for each network, the preferred one first [default: read from the kernel]
+    /// An address of the jail, the preferred one first [default: from the kernel]
     #[arg(short, long = "address", value_name = "ADDRESS", help_heading = heading::JAIL)]
     pub addresses: Vec<String>,
 }

@@ -33,36 +33,16 @@ const fn row(heading: &'static str, name: &'static str, value: &'static str, hel
 
 /// The flags that determine the rules.
 const RULES: &[Row] = &[
-    row(
-        PORTS,
-        "gateway",
-        "IF",
-        "The gateway interface, for specs without a place [default: that of the default route]",
-    ),
-    row(
-        WHO,
-        "sources",
-        "SOURCE",
-        "Let only this network, address or pf table use the port from outside: 192.0.2.0/24, \"<name>\"",
-    ),
-    row(
-        WHO,
-        "reach",
-        "IF",
-        "Let hosts on this interface or group use the jail's own address [default: bridge, epair, lo]",
-    ),
+    row(PORTS, "gateway", "IF", "For specs without a place [default: the interface of the default route]"),
+    row(WHO, "sources", "SOURCE", "Let in only this network, address or pf table: 192.0.2.0/24, \"<name>\""),
+    row(WHO, "reach", "IF", "Let in hosts on this interface or group [default: bridge, epair, lo]"),
     row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
-    row(
-        WHO,
-        "host-access",
-        "",
-        "Let the host itself use the port, also at 127.0.0.1 and ::1 (needs net.pf.filter_local=1)",
-    ),
+    row(WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
     row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
     row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
-    row(LIMITS, "max-connections", "N", "The maximum number of connections of a mapping at once"),
-    row(LIMITS, "max-connections-per-source", "N", "The maximum number of these from one address"),
-    row(LIMITS, "rate", "N/SECONDS", "The maximum number of new connections from one address in this time (tcp)"),
+    row(LIMITS, "max-connections", "N", "Maximum number of connections of a mapping at once"),
+    row(LIMITS, "max-connections-per-source", "N", "Maximum number of these from one address"),
+    row(LIMITS, "rate", "N/SECONDS", "Maximum number of new connections from one address (tcp)"),
 ];
 
 /// The flags of publish only.
