@@ -133,7 +133,7 @@ fn addresses(evidence: &Evidence<'_>, jail: &Jail) -> Result<Vec<IpAddr>> {
 /// The new owner of the address of a jail with its own network stack, if it is not that jail.
 fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr) -> Result<Option<String>> {
     if Interfaces(evidence.interfaces()?).is_own(target) {
-        return Ok(Some("the host's own".to_owned()));
+        return Ok(Some("an address of the host".to_owned()));
     }
     for other in running.iter().filter(|other| !other.dying && other.jid != jail.jid) {
         if publisher::are_related(&other.name, &jail.name) {
@@ -145,7 +145,7 @@ fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr)
             other => other?,
         };
         if theirs.contains(&target) {
-            return Ok(Some(format!("that of jail {}", quoted(&other.name))));
+            return Ok(Some(format!("the address of jail {}", quoted(&other.name))));
         }
     }
     Ok(None)

@@ -37,7 +37,7 @@ pub(super) fn addresses(
             Some(own) => Err(Error::new(
                 Kind::Argument,
                 format!(
-                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would lead \
+                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would go \
                      to the host; give an address of the jail with -a",
                     quoted(&jail.name)
                 ),
@@ -66,14 +66,14 @@ pub(super) fn addresses(
         return Ok(if believed.is_empty() { found } else { believed });
     }
     let what = format!(
-        "jail {} says that it has {}; what a jail says of itself is not enough: give its address with -a",
+        "jail {} reports {}; the report of a jail is not enough: give its address with -a",
         quoted(&jail.name),
         shown.join(", and ")
     );
     if believed.is_empty() {
         return Err(Error::new(Kind::Unavailable, what));
     }
-    notes.push(format!("not published by that address: {what}"));
+    notes.push(format!("not published with that address: {what}"));
     Ok(believed)
 }
 
@@ -102,12 +102,12 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
     }
     let others = facts.other_jails(jail).map_err(|error| {
         error.and(format_args!(
-            "so whether {address} is the address of jail {} alone is not known; try again, or give its address with -a",
+            "so it is unknown whether only jail {} has {address}; try again, or give its address with -a",
             quoted(&jail.name)
         ))
     })?;
     let has = others.known.iter().find(|(_, theirs)| theirs.contains(&address));
-    Ok(has.map(|(other, _)| format!("jail {} has as well", quoted(&other.name))))
+    Ok(has.map(|(other, _)| format!("jail {} also has", quoted(&other.name))))
 }
 
 /// Notes which jails may also have the address that is accepted as this one's.
@@ -118,8 +118,8 @@ fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut 
     let silent: Vec<String> = facts.other_jails(jail)?.silent.iter().map(|other| quoted(&other.name)).collect();
     if !silent.is_empty() {
         notes.push(format!(
-            "the processes that ask jail {} for its addresses are stopped or killed there: look at what runs in it; \
-             whether it has {} as well is not known",
+            "the processes that read the addresses of jail {} are stopped or killed in it: check what runs there; \
+             it is unknown whether it also has {}",
             silent.join(", "),
             believed.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or "),
         ));
@@ -148,7 +148,7 @@ pub(super) fn reported(
     let Some(jail) = jail else {
         return Err(Error::new(
             Kind::Unavailable,
-            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
+            format!("{} is not running here, so its address is unknown; give it with -a", name.mention()),
         ));
     };
     if jail.vnet {

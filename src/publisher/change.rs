@@ -79,7 +79,7 @@ pub(super) fn change(
         Ok(killed) => writer.outcome.killed = killed,
         Err(error) => {
             writer.note(format!(
-                "published, but connections that are not allowed any more go on ({error}); publish again to end them"
+                "published, but connections that are no longer allowed continue ({error}); publish again to end them"
             ));
             return Ok(());
         }
@@ -92,7 +92,7 @@ pub(super) fn change(
         }
         if let Err(error) = settled {
             writer.note(format!(
-                "published, but the record still names the set before, too ({error}); publish again to set that right"
+                "published, but the record still has the previous set as well ({error}); publish again to correct that"
             ));
         }
     }
@@ -124,8 +124,8 @@ fn roll_back(
         _ = store.put(&back);
         if let Err(again) = firewall.replace(anchor, &before) {
             return error.and(format!(
-                "and {anchor} could not be brought back to what it held ({again}): it holds the old or the new set; \
-                 kport restore brings the old one back, or publish again, or unpublish"
+                "and {anchor} could not be restored ({again}): it has the old or the new set; \
+                 run kport restore for the old one, or publish again, or unpublish"
             ));
         }
     }
@@ -134,7 +134,7 @@ fn roll_back(
         None => store.remove(anchor, Some(record)),
     };
     if let Err(again) = restored {
-        return error.and(format!("and the record could not be brought back ({again}); publish again, or unpublish"));
+        return error.and(format!("and the record could not be restored ({again}); publish again, or unpublish"));
     }
     store.release(record, old);
     error
