@@ -497,7 +497,7 @@ fn self_test_by_the_simulator() {
         let kport = Kport::new();
         let program = pf.program();
         let with = ["--backend", "pfctl", "--pfctl", program.to_str().unwrap(), "doctor", "--self-test"];
-        assert!(kport.fails(&with, 8).contains("makes jails of FreeBSD"));
+        assert!(kport.fails(&with, 8).contains("creates FreeBSD jails"));
     }
 }
 
