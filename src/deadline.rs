@@ -1,8 +1,8 @@
-//! When a call must be done: one value, made where the call begins, and passed down to whatever waits.
+//! When a call must be done: one value, created when the call begins, and passed down to everything that waits.
 
 use std::time::{Duration, Instant};
 
-/// The farthest that a deadline is away. A clock may not hold more, and nobody waits that long.
+/// The latest deadline: a clock may be unable to represent more, and nobody waits that long.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A point in time of the monotonic clock.
@@ -10,17 +10,17 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// After `time` from now; after a year if that is longer.
+    /// After `time` from now; after a year if `time` is longer.
     pub fn after(time: Duration) -> Deadline {
         Deadline(Instant::now() + time.min(LONGEST))
     }
 
-    /// The time until then; zero once it has passed.
+    /// The remaining time; zero once the deadline has passed.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether the time is up.
+    /// Whether the deadline has passed.
     pub fn passed(self) -> bool {
         self.remaining().is_zero()
     }
@@ -37,8 +37,8 @@ impl Deadline {
         self.max(Deadline::after(time))
     }
 
-    /// Sooner by `time`, which is kept for what comes afterwards, but by no more than this `part` of the remaining time: a third
-    /// for 3.
+    /// Earlier by `time`, which is reserved for what follows, but at most by this `part` of the remaining time: a third for
+    /// 3.
     #[must_use]
     pub fn reserving(self, time: Duration, part: u32) -> Deadline {
         Deadline(self.0 - time.min(self.remaining() / part))

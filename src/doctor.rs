@@ -1,8 +1,7 @@
-//! Why a published port could be dead: findings from what the host, pf and the record say.
+//! Why a published port may be dead: findings from the host, pf and the records.
 //!
-//! [`examine`] asks and changes nothing. Each finding has a name that stays, what was seen, and the line or the command
-//! that remedies it. A problem makes a published port dead, or leaves one open that nobody published; a warning may be just
-//! what the admin wants.
+//! [`examine`] only reads. Each finding has a stable name, what was found, and the line or the command that fixes it. A
+//! problem makes a published port dead, or leaves one open that is not published; a warning may be intended.
 
 mod evidence;
 mod firewall;
@@ -26,16 +25,16 @@ use crate::store::Store;
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It may be meant so, or could not be looked at.
+    /// It may be intended, or could not be checked.
     Warning,
-    /// A published port is dead, or open without being published.
+    /// A published port is dead, or a port is open without being published.
     Problem,
 }
 
 impl Level {
-    /// The word for it.
+    /// Its name in the output.
     pub const fn name(self) -> &'static str {
         match self {
             Level::Ok => "ok",
@@ -45,16 +44,16 @@ impl Level {
     }
 }
 
-/// One thing that was looked at.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which: one of [`IDS`].
+    /// The check: one of [`IDS`].
     pub id: &'static str,
     /// How bad it is.
     pub level: Level,
-    /// What was seen, and what it means.
+    /// What was found, and what it means.
     pub seen: String,
-    /// The line or the command against it; empty if nothing is to be done.
+    /// The line or the command that fixes it; empty if nothing needs to be done.
     pub remedy: String,
 }
 
@@ -67,10 +66,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What comes of a check: nothing wrong is an empty list, and `None` means that another finding is the reason not to look.
+/// The result of a check: an empty list if nothing is wrong, and `None` if another finding makes the check pointless.
 type Checked = Result<Option<Vec<Finding>>>;
 
-/// A check: its name, the text if it finds nothing, and the check.
+/// A check: its name, the text if nothing is wrong, and the function.
 type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Checked);
 
 const CHECKS: [Check; 20] = [
@@ -85,15 +84,15 @@ const CHECKS: [Check; 20] = [
         firewall::anchors_order,
     ),
     ("forwarding", "the host forwards what is published", network::forwarding),
-    ("interfaces", "the interfaces and addresses that are published on are there", network::interfaces),
+    ("interfaces", "the interfaces and addresses of published ports exist", network::interfaces),
     ("skip", "no interface that is needed has set skip", main_ruleset::skip),
     ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", main_ruleset::neighbour_discovery),
-    ("main-ruleset", "the main ruleset lets through what is published", main_ruleset::main_ruleset),
-    ("anchors-loaded", "pf has what is recorded, and nothing else", record::anchors_loaded),
+    ("main-ruleset", "the main ruleset passes what is published", main_ruleset::main_ruleset),
+    ("anchors-loaded", "pf has exactly what is recorded", record::anchors_loaded),
     ("jails", "the jails run, with the addresses that are published", record::jails),
     ("overlaps", "no two jails take the same packets", record::overlaps),
-    ("host-access", "the host itself gets where it should", network::host_access),
-    ("bridge-members", "pf does not look at bridge members", network::bridge_members),
+    ("host-access", "the host itself can use the ports of --host-access", network::host_access),
+    ("bridge-members", "pf does not filter on bridge members", network::bridge_members),
     ("reach", "nobody outside reaches a jail's own address", network::reach),
     ("other-redirects", "no other redirect takes a published port", firewall::other_redirects),
     ("hooks", "no hook of a jail calls kport for another jail, or is discarded", managers::hooks),
@@ -111,19 +110,19 @@ pub const IDS: [&str; CHECKS.len()] = {
     ids
 };
 
-/// Where the files of jail managers are, and how the command lines of kport(8) in them are read.
+/// The files of jail managers, and how the command lines of kport(8) in them are read.
 #[derive(Clone, Copy, Debug)]
 pub struct ManagerFiles<'a> {
-    /// Where they are looked for: `/`.
+    /// The directory that they are in: `/`.
     pub root: &'a Path,
-    /// The flags of the helper after which a value stands: `--rate`, `-a`.
+    /// The flags of the helper that take a value: `--rate`, `-a`.
     pub with_values: &'a [String],
 }
 
-/// Looks at everything; at least one finding for each check that could be made. `store` is an error where the state
+/// Makes all checks; returns at least one finding for each check that could be made. `store` is an error if the state
 /// directory cannot be used: that is a finding too.
 ///
-/// `files` is `None` for a host that is played: it has none.
+/// `files` is `None` for a host from a file: it has none.
 pub fn examine(
     host: &dyn Host,
     firewall: &dyn Firewall,
@@ -138,9 +137,9 @@ pub fn examine(
             Ok(None) => {}
             Ok(Some(found)) if found.is_empty() => findings.push(plain(Level::Ok, fine.to_owned())),
             Ok(Some(found)) => findings.extend(found.into_iter().map(|finding| Finding { id, ..finding })),
-            // a system that has no such thing cannot have it wrong
+            // a system without the facility cannot have it misconfigured
             Err(error) if error.kind() == Kind::Unsupported => {
-                findings.push(plain(Level::Ok, format!("not looked at: {error}")));
+                findings.push(plain(Level::Ok, format!("not checked: {error}")));
             }
             Err(error) => findings.push(plain(Level::Problem, error.message().to_owned())),
         }

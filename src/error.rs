@@ -1,7 +1,7 @@
-//! What can go wrong, sorted by what the caller can do about it.
+//! Errors, sorted by what the caller can do about them.
 //!
-//! Every error is one [`Kind`] and one line of text that says what was seen and what to do. The number
-//! of a kind is the status of the C ABI and the exit status of the helper; numbers never change.
+//! Every error is one [`Kind`] and one line of text: what was found, and what to do. The number of a kind is the status of
+//! the C ABI and the exit status of the helper; numbers never change.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,19 +14,19 @@ use std::io;
 pub enum Kind {
     /// An argument is unusable (empty, too long, not UTF-8): a mistake in the caller.
     Argument = 1,
-    /// The text does not follow the grammar; [`Error::offset`] says where.
+    /// The text does not follow the grammar; [`Error::offset`] is the position.
     Spec = 2,
-    /// A port is held by another jail, by the host, or by another tool's rules.
+    /// A port is in use by another jail, by the host, or by another tool's rules.
     Conflict = 3,
-    /// The caller may not change the firewall or the record.
+    /// The caller may not change the firewall or the records.
     Permission = 4,
-    /// pf is off or absent, its rules would not be evaluated, or a fact that is needed is missing.
+    /// pf is disabled or missing, its rules would not be evaluated, or a fact that is needed is missing.
     Unavailable = 5,
-    /// The lock, or pf itself, stayed busy until the time-out: try again.
+    /// The lock, or pf itself, was busy until the time-out: try again.
     Busy = 6,
     /// A system call or pfctl(8) failed; [`Error::errno`] if there is one.
     System = 7,
-    /// Not possible for this jail, or not known to this version.
+    /// Not possible for this jail, or not supported by this version.
     Unsupported = 8,
     /// A defect in kport.
     Internal = 9,
@@ -51,7 +51,7 @@ impl Kind {
         self as i32
     }
 
-    /// A few words, the same for every error of this kind.
+    /// A few words, identical for every error of this kind.
     pub const fn text(self) -> &'static str {
         match self {
             Kind::Argument => "bad argument",
@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// Why a call failed: one line for a person, and numbers for a program.
+/// Why a call failed: one line for the user, and numbers for programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(Box<Inner>);
 
@@ -80,10 +80,10 @@ struct Inner {
     cause: Option<Cause>,
 }
 
-/// What some callers do more about than the [`Kind`] says.
+/// What some callers need in addition to the [`Kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The file of a record is not a record of that jail: it may be set aside.
+    /// The file of a record is not a record of that jail: it may be moved aside.
     DamagedRecord,
 }
 
@@ -91,14 +91,13 @@ pub enum Cause {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error of `kind`. Characters of `message` that do not print are shown escaped, so that the text stays one
-    /// line whatever a caller, a file or pfctl(8) put into it.
+    /// An error of `kind`. Characters of `message` that cannot be printed are escaped, so that the text is always one line.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
         Error(Box::new(Inner { kind, message: one_line(message.as_ref()), offset: None, errno: None, cause: None }))
     }
 
-    /// A failed system call: `doing` names the act and its object ("open /var/run/kport/lock"). EACCES,
-    /// EPERM and EROFS are [`Kind::Permission`], everything else is [`Kind::System`].
+    /// A failed system call: `doing` names the operation and its object ("open /var/run/kport/lock"). EACCES, EPERM and EROFS
+    /// are [`Kind::Permission`], everything else is [`Kind::System`].
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let kind = match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Permission,
@@ -109,42 +108,42 @@ impl Error {
         made
     }
 
-    /// The same error at a byte offset of the text that was parsed.
+    /// The error with a byte offset in the text that was parsed.
     #[must_use]
     pub fn at(mut self, offset: usize) -> Self {
         self.0.offset = Some(offset);
         self
     }
 
-    /// The same error with an errno.
+    /// The error with an errno.
     #[must_use]
     pub fn with_errno(mut self, errno: i32) -> Self {
         self.0.errno = Some(errno);
         self
     }
 
-    /// The same error with a cause.
+    /// The error with a cause.
     #[must_use]
     pub fn because(mut self, cause: Cause) -> Self {
         self.0.cause = Some(cause);
         self
     }
 
-    /// The same error with `before` and ": " in front of its text.
+    /// The error with `before` and ": " before its text.
     #[must_use]
     pub fn context(mut self, before: impl fmt::Display) -> Self {
         self.0.message = one_line(&format!("{before}: {}", self.0.message));
         self
     }
 
-    /// The same error with "; " and `after` at the end of its text.
+    /// The error with "; " and `after` after its text.
     #[must_use]
     pub fn and(mut self, after: impl fmt::Display) -> Self {
         self.0.message = one_line(&format!("{}; {after}", self.0.message));
         self
     }
 
-    /// Nothing, or all the errors as one: the kind of the first, the text of all.
+    /// No error, or all errors as one: the kind of the first, the text of all.
     pub fn all(errors: impl IntoIterator<Item = Error>) -> Result<()> {
         errors.into_iter().reduce(|first, next| first.and(next)).map_or(Ok(()), Err)
     }
@@ -169,23 +168,23 @@ impl Error {
         self.0.errno
     }
 
-    /// The cause, if there is more to do about it than its kind says.
+    /// The cause, if there is one in addition to the kind.
     pub fn cause(&self) -> Option<Cause> {
         self.0.cause
     }
 }
 
-/// Something that is wrong, and what to do about it: the two lines of a finding of `kport doctor`, or one line of an [`Error`].
+/// A problem, and what to do about it: the two lines of a finding of `kport doctor`, or one line of an [`Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What was seen, and what it means.
+    /// What was found, and what it means.
     pub seen: String,
-    /// The line or the command against it.
+    /// The line or the command that fixes it.
     pub remedy: String,
 }
 
 impl Problem {
-    /// The same as an error.
+    /// The finding as an error.
     pub fn error(&self, kind: Kind) -> Error {
         Error::new(kind, self.to_string())
     }
@@ -205,21 +204,21 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// `text` as one line of characters that print, the others escaped: a NUL cannot reach a C string, a newline cannot forge a
+/// `text` as one line of printable characters, the others escaped: a NUL cannot be in a C string, a newline cannot forge a
 /// second log line, and neither ESC nor U+202E can change what a terminal shows of the rest.
 fn one_line(text: &str) -> String {
     printable(text.trim_end_matches('\n')).into_owned()
 }
 
-/// `text` with every character that does not print escaped, newlines too. Everything that others may have written goes
-/// through here before it comes to a terminal.
+/// `text` with every character that cannot be printed escaped, including newlines. Everything that others may have written
+/// passes through here before it is printed.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.into();
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        // escape_debug knows which characters print, and escapes these as well, for the sake of Rust's literals
+        // escape_debug knows which characters can be printed, and also escapes these, as in Rust's literals
         if matches!(c, '\'' | '"' | '\\') { shown.push(c) } else { shown.extend(c.escape_debug()) }
     }
     shown.into()
@@ -230,7 +229,7 @@ pub fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut shown = String::new();
     for c in text.chars().take(LONGEST) {
-        // escape_debug would escape it, for the sake of Rust's character literals
+        // escape_debug would escape it, as in Rust's character literals
         if c == '\'' { shown.push(c) } else { shown.extend(c.escape_debug()) }
     }
     if text.chars().nth(LONGEST).is_some() {

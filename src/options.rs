@@ -1,4 +1,4 @@
-//! How a jail's ports are published: who may come, from where, how many.
+//! How a jail's ports are published: who may connect, from where, how often.
 
 pub(crate) mod named;
 
@@ -29,7 +29,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether every address of `other` is one of this. What is in a table is not known.
+    /// Whether every address of `other` is also in this one. The contents of a table are unknown.
     fn holds(&self, other: &Source) -> bool {
         match (self, other) {
             (Source::Network(all), Source::Network(part)) => all.contains(part),
@@ -37,7 +37,7 @@ impl Source {
         }
     }
 
-    /// As it stands in a rule of `family`; `None` where the rule can never see such an address.
+    /// Its text in a rule of `family`; `None` if the rule can never match such an address.
     pub(crate) fn address(&self, family: Family) -> Option<Address> {
         match self {
             Source::Table(table) => Some(Address::Table(table.clone())),
@@ -77,13 +77,13 @@ impl FromStr for Source {
             },
         };
         if network.addr() != network.network() {
-            return refuse(&format!("has bits behind its prefix; write {} or {}", network.trunc(), network.addr()));
+            return refuse(&format!("has bits set after its prefix; write {} or {}", network.trunc(), network.addr()));
         }
         match network.addr() {
             IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
                 refuse("an IPv4-mapped address, which is not on the wire; write the IPv4 address itself")
             }
-            address if address.is_multicast() => refuse("a multicast address is no source"),
+            address if address.is_multicast() => refuse("a multicast address cannot be a source"),
             _ => Ok(Source::Network(network)),
         }
     }
@@ -91,22 +91,22 @@ impl FromStr for Source {
 
 as_text!(Source);
 
-/// How much of a mapping may be used at a time. pf counts for each rule: what comes from outside together, and what
-/// comes from each interface or group of the reach list by itself. A connection counts once, on its way in.
+/// Limits of a mapping. pf counts for each rule: all traffic from outside together, and that from each interface or group of
+/// the reach list separately. A connection counts once, when it comes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Connections at a time, of everybody together: `max`.
+    /// The maximum number of connections at once, from all sources together: `max`.
     pub connections: Option<NonZeroU32>,
-    /// Connections at a time of one source address: `max-src-conn`, which counts finished handshakes; for udp and
-    /// sctp, whose connections pf does not see, `max-src-states`.
+    /// The maximum number of connections at once from one source address: `max-src-conn`, which counts finished handshakes;
+    /// for udp and sctp, whose connections pf does not track, `max-src-states`.
     pub connections_per_source: Option<NonZeroU32>,
-    /// New connections of one source address, tcp only: `max-src-conn-rate`.
+    /// The maximum rate of new connections from one source address, tcp only: `max-src-conn-rate`.
     pub rate: Option<Rate>,
 }
 
 impl Limits {
-    /// Whether each limit is as wide as that of `before`.
+    /// Whether each limit is at least as wide as that of `before`.
     fn allow_all_of(&self, before: &Limits) -> bool {
         let number = |now: Option<NonZeroU32>, before: Option<NonZeroU32>| match (now, before) {
             (None, _) => true,
@@ -118,7 +118,7 @@ impl Limits {
             && (self.rate.is_none() || self.rate == before.rate)
     }
 
-    /// What a pass rule says of it.
+    /// The state options of a pass rule.
     pub(crate) fn state(&self, protocol: Protocol) -> StateOptions {
         let tcp = protocol == Protocol::Tcp;
         StateOptions {
@@ -132,29 +132,29 @@ impl Limits {
 
 /// How a jail's ports are published: the same for all of them.
 ///
-/// Three lists say who gets in, and none narrows another. [`Options::sources`] is about the host's places as outsiders use
-/// them; [`Options::reach`] opens the jail's own address, and with [`Options::hairpin`] the host's, to jails;
+/// Three lists decide who may connect, and none restricts another. [`Options::sources`] applies to the host's places, for
+/// traffic from outside; [`Options::reach`] opens the jail's own address, and with [`Options::hairpin`] the host's, to jails;
 /// [`Options::host_access`] is for the host's own programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
-    /// The interfaces and groups from which the jail's own address and published ports are reached (`--reach`).
+    /// The interfaces and groups whose hosts may connect to the jail's own address and published ports (`--reach`).
     pub reach: Vec<Interface>,
-    /// The reach list's jails, those on the published jail's own bridge among them, reach the host's address and
-    /// published port (`--hairpin`). A loopback interface in the reach list is left to [`Options::host_access`].
+    /// Let the jails of the reach list, including those on the published jail's own bridge, also use the published port at
+    /// the host's address (`--hairpin`). Loopback interfaces in the reach list are not included: see
+    /// [`Options::host_access`].
     pub hairpin: bool,
-    /// The host itself, and the jails that share its stack, reach its own address and 127.0.0.1 or ::1 on the
-    /// published port (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip`
-    /// on lo.
+    /// Let the host itself, and the jails that share its stack, use the published port at its own address and at 127.0.0.1 or
+    /// ::1 (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip` on lo.
     pub host_access: bool,
-    /// Only these may use the publication from outside (`--sources`); empty for everybody. A redirect of a family of
-    /// which no source is listed serves nobody from outside.
+    /// Only these sources may use the publication from outside (`--sources`); if empty, all may. If no source of a redirect's
+    /// family is listed, nobody outside can use that redirect.
     pub sources: Vec<Source>,
-    /// How much of each mapping may be used at a time (`--max-connections`, `--max-connections-per-source`, `--rate`).
+    /// The limits of each mapping (`--max-connections`, `--max-connections-per-source`, `--rate`).
     pub limits: Limits,
-    /// The packet that starts a connection is logged to pflog0, once, on its way in (`--log`).
+    /// Log the packet that starts a connection to pflog0, once, when it comes in (`--log`).
     pub log: bool,
-    /// The pass rules end the evaluation, whatever stands behind kport's anchor (`--no-quick` turns it off).
+    /// The pass rules end the evaluation, whatever rules follow kport's anchor (`--no-quick` turns it off).
     pub quick: bool,
 }
 
@@ -171,21 +171,21 @@ const NAMED: Named<Options> = Named(&[
     ("quick", Reader::Flag(|options, on| options.quick = on)),
 ]);
 
-/// A list that was given and is empty has been lost: it must not admit everybody.
+/// An empty list is a mistake of the caller: it must not admit everybody.
 fn somebody(sources: Vec<Source>) -> Result<Vec<Source>> {
     match sources.is_empty() {
-        true => Err(Error::new(Kind::Argument, "an empty list would admit nobody; leave it out to admit everybody")),
+        true => Err(Error::new(Kind::Argument, "an empty list would admit nobody; omit it to admit everybody")),
         false => Ok(sources),
     }
 }
 
 impl Options {
-    /// The name of each option, as [`Options::set`] takes it, and what kind of value it has.
+    /// The name of each option, as for [`Options::set`], and the kind of its value.
     pub fn names() -> impl Iterator<Item = (&'static str, Takes)> {
         NAMED.names()
     }
 
-    /// What kind of value the option with this name has; `None` if there is none.
+    /// The kind of value of the option with this name; `None` if there is none.
     pub fn takes(name: &str) -> Option<Takes> {
         NAMED.takes(name)
     }
@@ -194,19 +194,20 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] for a value that the option cannot have; if it is an item of a list that was given as one text,
-    /// [`Error::offset`] is that of the item. The message does not repeat the name. [`Kind::Unsupported`] for an unknown name.
+    /// [`Kind::Argument`] for a value that the option cannot have; if it is an item of a list that was given as one string,
+    /// [`Error::offset`] is that of the item. The message does not repeat the name. [`Kind::Unsupported`] for an unknown
+    /// name.
     pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
         let unknown = || Err(Error::new(Kind::Unsupported, format!("{} is not an option of kport", quoted(name))));
         NAMED.set(self, name, given).unwrap_or_else(unknown)
     }
 
-    /// The most sources, and the most interfaces to reach from: each is a rule of its own for each mapping. A table
-    /// holds any number of addresses.
+    /// The maximum number of sources, and of interfaces in the reach list: each is a rule of its own for each mapping. A
+    /// table has any number of addresses.
     pub const MOST: usize = 64;
 
-    /// Whether everybody whom `before` let in may still come, and as much of it at a time: otherwise connections that were
-    /// made before must end. Where it is not plain that a change is none to the worse, it is one.
+    /// Whether everybody that `before` admitted is still admitted, and with no lower limits: otherwise connections that were
+    /// created before must end. When in doubt, a change counts as a restriction.
     pub(crate) fn allows_all_of(&self, before: &Options) -> bool {
         let sources = self.sources.is_empty()
             || !before.sources.is_empty()
@@ -220,7 +221,7 @@ impl Options {
             && self.limits.allow_all_of(&before.limits)
     }
 
-    /// Whether the options can hold together, whatever is published.
+    /// Whether the options are consistent, independent of the ports.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |why: String| Err(Error::new(Kind::Argument, why));
         let most = Options::MOST;
@@ -237,7 +238,7 @@ impl Options {
             ));
         }
         if self.hairpin && self.reach.iter().all(|interface| Place::Interface(*interface).is_loopback()) {
-            return refuse("hairpin serves the reach list, which names no interface or group of jails".to_owned());
+            return refuse("hairpin needs an interface or group of jails in the reach list".to_owned());
         }
         Ok(())
     }
@@ -269,7 +270,7 @@ mod tests {
             |sources: &[&str]| Options { sources: sources.iter().map(|s| s.parse().unwrap()).collect(), ..usual() };
         let most = |n: u32| Limits { connections: n.try_into().ok(), ..Limits::default() };
         let rate = |rate: &str| Options { limits: Limits { rate: rate.parse().ok(), ..most(0) }, ..usual() };
-        // one way is narrower, and back is wider
+        // this direction is narrower, the other is wider
         for (wide, narrow) in [
             (usual(), from(&["192.0.2.0/24"])),
             (from(&["192.0.2.0/24", "<a>"]), from(&["192.0.2.0/25", "<a>"])),
@@ -284,14 +285,14 @@ mod tests {
             assert!(wide.allows_all_of(&narrow) && !narrow.allows_all_of(&wide), "{wide:?} {narrow:?}");
             assert!(wide.allows_all_of(&wide) && narrow.allows_all_of(&narrow));
         }
-        // not plain, so an end both ways
+        // in doubt, so connections end in both directions
         assert!(!rate("5/1").allows_all_of(&rate("10/2")) && !rate("10/2").allows_all_of(&rate("5/1")));
         assert!(!from(&["<a>"]).allows_all_of(&from(&["192.0.2.1"])));
         let other = Options { log: true, quick: false, ..usual() };
         assert!(other.allows_all_of(&usual()) && usual().allows_all_of(&other));
     }
 
-    /// One value of each option that is not its default.
+    /// For each option a value that is not its default.
     fn each_by_name() -> Options {
         let mut options = Options::default();
         for (name, takes) in Options::names() {

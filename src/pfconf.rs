@@ -1,5 +1,5 @@
-//! pf.conf(5) text to rules: what pfctl(8) prints, and what people write. Lists are multiplied out, macros put in, files read
-//! where the caller allows it; what does not decide where a packet goes is passed over.
+//! pf.conf(5) text to rules: the output of pfctl(8), and files. Lists are expanded, macros replaced, files read if the caller
+//! allows it; what does not decide where a packet goes is skipped.
 
 pub(crate) mod address;
 mod conditions;
@@ -33,7 +33,7 @@ use table::Table;
 /// Rules and settings, read from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conf {
-    /// By path below the ruleset that the text is for, whose own is empty.
+    /// By path below the ruleset of the text, whose own path is empty.
     pub(crate) rulesets: BTreeMap<String, Vec<Rule>>,
     pub(crate) skip: Vec<String>,
     pub(crate) tables: BTreeMap<String, Table>,
@@ -41,11 +41,11 @@ pub struct Conf {
     pub(crate) ether: Vec<String>,
     /// `set syncookies always`
     pub(crate) syncookies: bool,
-    /// What pfctl(8) has printed and nobody here knows: where it stands, and why it was not read.
+    /// What pfctl(8) has printed and is unknown here: its position, and why it was not read.
     pub(crate) unread: Vec<String>,
 }
 
-/// How a text is read.
+/// How to read a text.
 #[derive(Clone, Copy, Default)]
 struct How<'a> {
     /// The name of the file, for messages; empty for "pf.conf".
@@ -54,26 +54,27 @@ struct How<'a> {
 }
 
 impl Conf {
-    /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are of the
-    /// working directory. Names of hosts are not looked up.
+    /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are relative
+    /// to the working directory. Host names are not looked up.
     pub fn of_file(path: &Path) -> Result<Conf> {
         let text = outline::read_file(path)?;
         let name = path.display().to_string();
         Conf::read(&text, How { name: &name, files: outline::FROM_DISK })
     }
 
-    /// Reads pf.conf(5) text. Files are not read. Bytes that are not UTF-8 are possible in comments and in quotes, as in pfctl(8).
+    /// Reads pf.conf(5) text. Files are not read. Comments and quoted strings may have bytes that are not UTF-8, as in
+    /// pfctl(8).
     pub fn of_text(text: &[u8]) -> Result<Conf> {
         Conf::read(text, How::default())
     }
 
-    /// Reads what pfctl(8) prints of a ruleset. What is not known of a rule becomes a condition that cannot be decided, and a
-    /// statement that is not known is [kept](Conf::unread) and passed over.
+    /// Reads the output of pfctl(8) for a ruleset. What is unknown in a rule becomes a condition that cannot be decided, and
+    /// an unknown statement is [kept](Conf::unread) and skipped.
     pub fn of_output(text: &str) -> Conf {
         statements::read_output(text)
     }
 
-    /// What of pfctl's output could not be read, a line each.
+    /// The parts of pfctl's output that could not be read, one line each.
     pub fn unread(&self) -> &[String] {
         &self.unread
     }
@@ -82,7 +83,7 @@ impl Conf {
         statements::read(text, how).map_err(|failure| Error::new(Kind::Unsupported, shown(failure)))
     }
 
-    /// The main ruleset, or that of the anchor which the text is for.
+    /// The main ruleset, or that of the anchor of the text.
     pub(crate) fn rules(&self) -> &[Rule] {
         self.rulesets.get("").map_or(&[], Vec::as_slice)
     }
@@ -92,8 +93,8 @@ impl Conf {
         self.tables.contains_key(table.as_str())
     }
 
-    /// The calls of kport's anchors, in the order of evaluation: those of the ruleset itself, and those that stand in the braces
-    /// of anchors.
+    /// The calls of kport's anchors, in the order of evaluation: those of the ruleset itself, and those in the braces of
+    /// anchors.
     pub(crate) fn calls_of_kport(&self, kind: RuleKind) -> Vec<&Rule> {
         let mut found = vec![];
         self.find_calls("", kind, &mut found);
@@ -112,7 +113,7 @@ impl Conf {
         }
     }
 
-    /// The filter rules that are evaluated before the first call of kport's anchors; none if nothing calls them.
+    /// The filter rules that are evaluated before the first call of kport's anchors; none if there is no call.
     pub(crate) fn before_kport(&self) -> Vec<&Rule> {
         let mut before = vec![];
         if self.find_before("", &mut before) { before } else { vec![] }
@@ -132,7 +133,7 @@ impl Conf {
         false
     }
 
-    /// Whether what is called stands in braces below the caller.
+    /// Whether the called anchor is in braces below the caller.
     fn in_braces(&self, caller: &str, called: &Called) -> bool {
         !called.children && called.path.len() > caller.len() && self.rulesets.contains_key(&called.path)
     }
@@ -142,7 +143,7 @@ impl Conf {
         [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| !self.calls_of_kport(kind).is_empty())
     }
 
-    /// What stands in the braces of an anchor, as a ruleset of its own.
+    /// The rules in the braces of an anchor, as a ruleset of its own.
     pub(crate) fn below(&self, anchor: &str) -> Conf {
         let below = |path: &String| Some(path.strip_prefix(anchor)?.trim_start_matches('/').to_owned());
         let inside =
@@ -187,7 +188,7 @@ fn shown((file, line, why, text): lex::Failure) -> String {
 impl FromStr for Conf {
     type Err = Error;
 
-    /// Reads pf.conf(5) text, or what pfctl(8) prints. Files are not read.
+    /// Reads pf.conf(5) text, or the output of pfctl(8). Files are not read.
     fn from_str(text: &str) -> Result<Conf> {
         Conf::of_text(text.as_bytes())
     }
@@ -198,7 +199,7 @@ pub use names::icmp_type;
 pub use outline::{Broken, Outline, StatementKind};
 pub use rule::RuleKind;
 
-/// The network that an operand is, if it is one.
+/// The network of an operand, if it is one.
 fn as_network(operand: &Operand) -> Option<IpNet> {
     match operand {
         Operand::Network(network) => Some(*network),

@@ -1,9 +1,9 @@
-//! Publish, unpublish, list, restore, gc: each one transaction over the record, the host and the firewall.
+//! Publish, unpublish, list, restore, gc: each one transaction over the records, the host and the firewall.
 //!
-//! A `Transaction` has two sides. The `Survey` asks: the `Facts` of the host and of pf, and what `Others` have published. The
-//! `Writer` changes pf and the record, whose lock it holds. Publishing enters each phase once: `resolve` (from the request to
-//! redirects) and `check` (who else has the ports) by the survey, then `change` by the writer (record, load, verify, end states,
-//! settle; or the way back).
+//! A `Transaction` has two sides. The `Survey` reads: the `Facts` of the host and of pf, and what `Others` have published.
+//! The `Writer` changes pf and the records, whose lock it holds. Publishing enters each phase once: `resolve` (from the
+//! request to redirects) and `check` (who else has the ports) by the survey, then `change` by the writer (record, load,
+//! verify, end states, settle; on an error it undoes the change).
 
 mod addresses;
 mod change;
@@ -55,7 +55,7 @@ use verify::Verification;
 pub enum Phase {
     /// Take the host-wide lock.
     Lock,
-    /// Ask the host: the jail's addresses, the gateway interface.
+    /// Read from the host: the jail's addresses, the gateway interface.
     Resolve,
     /// Look for conflicts.
     Check,
@@ -63,11 +63,11 @@ pub enum Phase {
     Record,
     /// Change the anchor.
     Load,
-    /// See that the rules are evaluated.
+    /// Check that pf evaluates the rules.
     Verify,
-    /// End the states of what is not published any more.
+    /// End the states of what is no longer published.
     Kill,
-    /// Record that it is what pf has.
+    /// Record that pf has it.
     Settle,
 }
 
@@ -99,14 +99,14 @@ impl Phase {
     }
 }
 
-/// Looks on while a transaction runs: `kport -v`, and the tests that make each phase fail.
+/// Observes a transaction: `kport -v`, and the tests that make each phase fail.
 pub trait Observer {
-    /// Called before a phase. An error makes the transaction fail there, and is undone like any other.
+    /// Called before a phase. An error makes the transaction fail in this phase; it is undone like any other error.
     fn phase(&self, _phase: Phase) -> Result<()> {
         Ok(())
     }
 
-    /// A detail for whoever wants to know exactly.
+    /// A detail, for `kport -vv`.
     fn detail(&self, _text: &str) {}
 }
 
@@ -116,8 +116,8 @@ pub struct Unobserved;
 
 impl Observer for Unobserved {}
 
-/// The ports that `auto` chooses from unless the caller says otherwise: the dynamic ports of RFC 6335, which are those of
-/// `net.inet.ip.portrange.hifirst` and `hilast`, too.
+/// The ports that `auto` chooses from by default: the dynamic ports of RFC 6335, which are also those of
+/// `net.inet.ip.portrange.hifirst` and `hilast`.
 pub const AUTO_RANGE: PortRange = match PortRange::new(49152, 65535) {
     Some(range) => range,
     None => unreachable!(),
@@ -126,33 +126,34 @@ pub const AUTO_RANGE: PortRange = match PortRange::new(49152, 65535) {
 /// What to publish.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Whose ports.
+    /// The jail.
     pub jail: JailName,
-    /// Which ports.
+    /// The ports.
     pub spec: Spec,
-    /// The jail's addresses in order of preference: one for each network it is connected to. Empty: the host is asked.
+    /// The jail's addresses in order of preference: one for each network it is connected to. If empty, they are read from the
+    /// host.
     pub addresses: Vec<IpAddr>,
-    /// The gateway interface, for mappings that name no place. `None`: the host's default route decides.
+    /// The gateway interface, for mappings without a place. `None`: that of the host's default route.
     pub gateway: Option<Interface>,
-    /// The jail's number. `None`: the host is asked.
+    /// The jid. `None`: it is read from the host.
     pub jid: Option<i32>,
-    /// How long to wait for the jail to have an address that can be published, if none is given. The deadline of the
-    /// publisher holds all the same.
+    /// How long to wait until the jail has an address that can be published, if none is given. The deadline of the publisher
+    /// applies as well.
     pub wait: Duration,
-    /// How.
+    /// The options.
     pub options: Options,
-    /// The host ports to choose from for `auto`.
+    /// The host ports that `auto` chooses from.
     pub auto_range: PortRange,
-    /// Add to what the jail has published, instead of taking its place. Each call's options are those of its mappings.
+    /// Add to what the jail has published instead of replacing it. The options apply to the mappings of this call.
     pub add: bool,
-    /// Publish although a socket of the host or another tool's redirect has the port.
+    /// Publish even if a socket of the host or another tool's redirect has the port.
     pub force: bool,
-    /// Publish although pf would not evaluate the rules.
+    /// Publish even if pf does not evaluate the rules at present.
     pub allow_inert: bool,
 }
 
 impl Request {
-    /// A request with nothing but defaults.
+    /// A request with the default options.
     pub fn new(jail: JailName, spec: Spec) -> Request {
         Request {
             jail,
@@ -179,23 +180,23 @@ pub struct Outcome {
     pub redirects: Vec<Redirect>,
     /// How many states were ended.
     pub killed: u64,
-    /// What the caller should know, a line each.
+    /// Notes for the caller, one line each.
     pub notes: Vec<String>,
 }
 
-/// Whether what is recorded is what pf has.
+/// Whether pf has what is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     /// pf has what the record says.
     Live,
-    /// The record says it, but pf has not, or only a part of it: `kport restore` loads it again.
+    /// It is recorded, but pf does not have it, or only a part of it: `kport restore` loads it again.
     Missing,
-    /// pf has it, but no record says so: `kport gc` removes it.
+    /// pf has it, but it is not recorded: `kport gc` removes it.
     Stale,
 }
 
 impl Liveness {
-    /// The word for it.
+    /// Its name in the output.
     pub const fn name(self) -> &'static str {
         match self {
             Liveness::Live => "live",
@@ -208,28 +209,28 @@ impl Liveness {
 /// One jail's part of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Where its rules are.
+    /// The anchor with its rules.
     pub anchor: Anchor,
     /// The jail; `None` for an anchor without a record.
     pub jail: Option<JailName>,
-    /// Its number when it was published, if that was known.
+    /// The jid when it was published, if it was known.
     pub jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: Option<u64>,
-    /// Record against pf.
+    /// Whether pf has what is recorded.
     pub liveness: Liveness,
-    /// The redirects, each with what its rules have counted, if that was asked for and the backend has it.
+    /// The redirects, each with the counters of its rules if requested and if the backend has them.
     pub redirects: Vec<(Redirect, Counters)>,
-    /// What is wrong with the record, if something is.
+    /// What is wrong with the record, if anything.
     pub problem: Option<String>,
 }
 
 /// Publishes on one host, through one firewall, with one state directory.
 ///
-/// Every method fails with [`Kind::Permission`] if the caller may not change pf or the state directory, with
-/// [`Kind::Busy`] if the lock or pf stayed busy until the deadline, with [`Kind::System`] if a system call or pfctl(8)
-/// failed, and with [`Kind::Internal`] on a defect of kport's own. What else each may fail with stands beside it. The text of an
-/// error ends with what would have been notes.
+/// Every method fails with [`Kind::Permission`] if the caller may not change pf or the state directory, with [`Kind::Busy`]
+/// if the lock or pf stayed busy until the deadline, with [`Kind::System`] if a system call or pfctl(8) failed, and with
+/// [`Kind::Internal`] on a defect of kport. The other kinds are listed with each method. The text of an error ends with the
+/// notes.
 pub struct Publisher<'a> {
     host: &'a dyn Host,
     firewall: &'a dyn Firewall,
@@ -239,7 +240,7 @@ pub struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    /// Everything is given, so that tests can play any host and any firewall. Waiting for the lock ends at `deadline`, and so does
+    /// Host and firewall are parameters, so that tests can use any. Waiting for the lock ends at `deadline`, and so does
     /// every loop over what is published.
     pub fn new(
         host: &'a dyn Host,
@@ -251,29 +252,29 @@ impl<'a> Publisher<'a> {
         Publisher { host, firewall, store, deadline, observer }
     }
 
-    /// Publishes the whole set of a jail: all of it or nothing. It replaces what the jail had published, unless the
-    /// request adds to that; publishing the same set again changes nothing and succeeds.
+    /// Publishes all ports of a jail, or none. They replace the ports that the jail had published, unless the request adds to
+    /// them. Publishing the same ports again changes nothing and succeeds.
     ///
-    /// On an error pf and the record are as they were; if even that was impossible, the message says so, and the next
-    /// call sets it right.
+    /// On an error pf and the record are unchanged; if that was impossible, the message says so, and the next call corrects
+    /// it.
     ///
     /// # Errors
     ///
-    /// [`Kind::Conflict`] if somebody else has one of the ports, or no port is free for `auto`; [`Kind::Unavailable`] if pf
-    /// would not evaluate the rules, or the jail's address or the gateway interface is unknown; [`Kind::Unsupported`] if the
-    /// jail is on the host's network, or an option does not go with a protocol; [`Kind::Argument`] for an address that no
-    /// redirect can lead to, and for options that cannot hold together.
+    /// [`Kind::Conflict`] if one of the ports is in use, or no port is free for `auto`; [`Kind::Unavailable`] if pf would not
+    /// evaluate the rules, or the jail's address or the gateway interface is unknown; [`Kind::Unsupported`] if the jail is on
+    /// the host's network, or an option cannot be used with a protocol; [`Kind::Argument`] for an address that cannot be the
+    /// target of a redirect, and for options that contradict each other.
     pub fn publish(&self, request: &Request) -> Result<Outcome> {
         self.publish_all(std::slice::from_ref(request))
     }
 
-    /// Publishes what several requests of one jail say, each with options of its own, in one transaction: all of it or
-    /// nothing. Whether that replaces what the jail had published says the first one; the others add to it, whatever they
-    /// say. Conflicts yield, and what has no effect may be published, if each request allows it.
+    /// Publishes several requests of one jail, each with its own options, in one transaction: all of it or nothing. The first
+    /// request decides whether that replaces what the jail had published; the others add to it. A conflict is overridden, and
+    /// rules without effect are published, only if each request allows it.
     ///
     /// # Errors
     ///
-    /// As of [`Publisher::publish`]; [`Kind::Argument`] for no request, and for requests of several jails.
+    /// As for [`Publisher::publish`]; [`Kind::Argument`] if there is no request, and for requests of several jails.
     pub fn publish_all(&self, requests: &[Request]) -> Result<Outcome> {
         let jail = match requests {
             [] => return Err(Error::new(Kind::Argument, "there is nothing to publish; unpublish the jail instead")),
@@ -283,7 +284,7 @@ impl<'a> Publisher<'a> {
             let why = format!("{} and {} are two jails: publish each by itself", jail.mention(), other.jail.mention());
             return Err(Error::new(Kind::Argument, why));
         }
-        // others have the lock meanwhile
+        // other processes have the lock meanwhile
         for request in requests {
             wait::for_address(self.host, request, self.deadline, self.observer)?;
         }
@@ -300,62 +301,65 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    /// Removes everything of a jail from pf, ends its states, and forgets it. Nothing published is success. With a `jid`,
-    /// a publication by another start of the jail is left alone: a stop hook that comes late must not tear down what
-    /// the next start has published.
+    /// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is
+    /// published. With a `jid`, what another start of the jail has published is not changed: a stop hook that runs late must
+    /// not remove what the next start has published.
     ///
     /// # Errors
     ///
-    /// They are gathered: what can be undone is undone, and the record stays until all of it is. The kind is that of the
+    /// They are collected: what can be undone is undone, and the record stays until all of it is. The kind is that of the
     /// first.
     pub fn unpublish(&self, jail: &JailName, jid: Option<i32>) -> Result<Outcome> {
         self.run(|Transaction { survey, writer }| unpublish::unpublish(writer, &survey.facts, jail, jid))
     }
 
-    /// Removes single mappings of a jail, in one transaction, and leaves its others. A mapping that is not published is
-    /// noted, and is not an error. `auto` stands for any host port.
+    /// Removes single mappings of a jail, in one transaction, and keeps the others. A mapping that is not published is noted,
+    /// and is not an error. `auto` stands for any host port.
     ///
     /// # Errors
     ///
-    /// As of [`Publisher::unpublish`]; on an error the mappings are all there, or none is and the message says what is left.
+    /// As for [`Publisher::unpublish`]; on an error either all mappings are still published, or the message lists what is
+    /// left.
     pub fn unpublish_some(&self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<Outcome> {
         self.run(|Transaction { survey, writer }| unpublish::unpublish_some(writer, &survey.facts, jail, jid, spec))
     }
 
-    /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded.
-    /// Says which jails.
+    /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded. Reports
+    /// the jails.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not there. Those of one jail do not stop the others; the kind is that of the first.
+    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is that of the
+    /// first.
     pub fn restore(&self) -> Result<Outcome> {
         self.run(|Transaction { survey, writer }| restore::restore(writer, &survey.facts))
     }
 
-    /// Drops what belongs to jails that are gone, and anchors that no record knows.
+    /// Removes the ports of jails that are gone, and anchors without a record.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not there. Those of one jail do not stop the others; the kind is that of the first.
+    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is that of the
+    /// first.
     pub fn gc(&self) -> Result<Outcome> {
         self.run(|Transaction { survey, writer }| gc::gc(writer, &survey.facts))
     }
 
-    /// What is published: of one jail, or of all, sorted by anchor, and anchors of kport's that no record knows. Changes
-    /// nothing and takes no lock.
+    /// Returns what is published by one jail, or by all, sorted by anchor, and kport's anchors without a record. Changes
+    /// nothing and does not take the lock.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not there. A record that cannot be read is none: see [`Listed::problem`].
+    /// [`Kind::Unavailable`] if pf is not available. A record that cannot be read is not an error: see [`Listed::problem`].
     pub fn list(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
         list::list(self.host, self.firewall, &self.store, jail, false, self.deadline)
     }
 
-    /// The same, and what the rules of each redirect have counted, which costs reading each of them.
+    /// Like [`Publisher::list`], with the counters of each redirect, which requires reading each rule.
     ///
     /// # Errors
     ///
-    /// As of [`Publisher::list`].
+    /// As for [`Publisher::list`].
     pub fn list_with_counters(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
         list::list(self.host, self.firewall, &self.store, jail, true, self.deadline)
     }
@@ -368,8 +372,8 @@ impl<'a> Publisher<'a> {
     }
 }
 
-/// The interface of the default route; for a family without one, that of the other family: "the gateway interface of the
-/// host".
+/// The interface of the default route. A family without a default route has that of the other family: "the gateway interface
+/// of the host".
 pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
     for family in [family, family.other()] {
         if let Some(interface) = host.gateway(family)? {
@@ -383,13 +387,13 @@ pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
     ))
 }
 
-/// The rules that [`Publisher::publish`] would load for a request that gives the jail's addresses, without asking the firewall,
-/// the record or anybody for the ports.
+/// Returns the rules that [`Publisher::publish`] would load for a request that gives the jail's addresses, without checking
+/// pf, the records or the ports.
 ///
 /// # Errors
 ///
-/// As of [`Publisher::publish`], as far as the request and the host's interfaces tell; [`Kind::Unsupported`] for `auto`, whose
-/// port is chosen when it is published.
+/// As for [`Publisher::publish`], as far as they follow from the request and the host's interfaces; [`Kind::Unsupported`] for
+/// `auto`, whose port is chosen when it is published.
 pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
     let targets = Targets::choose(&request.jail, &request.addresses)?;
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {

@@ -14,22 +14,22 @@ use crate::pf::pfctl::{self, Pfctl};
 use crate::publisher::{Observer, Publisher};
 use crate::store::Store;
 
-/// How long a call may take unless the caller says otherwise: a boot that starts forty jails at once, each with the three runs of
-/// pfctl(8) that a first publish takes, is through in a quarter of it if a run takes 0.12 s (an emulated FreeBSD 15.1), and
-/// in less than half of it if one takes 0.19 s.
+/// The default time limit of a call: a boot that starts forty jails at once, each with the three runs of pfctl(8) that a
+/// first publish needs, is done in a quarter of it if a run takes 0.12 s (an emulated FreeBSD 15.1), and in less than half of
+/// it if a run takes 0.19 s.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the native backend leaves to later processes, in the state directory.
+/// The file in the state directory that the native backend leaves for later processes.
 const CACHE: &str = "pf-rulesets.json";
 
 /// A way to drive pf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The best that this host has. FreeBSD: `Native` if the kernel has all that it needs, else `Pfctl`. macOS: Apple's
-    /// pf, by a backend that no other word names. Elsewhere: `Sim`.
+    /// The best that this host has. FreeBSD: `Native` if the kernel has all that it needs, else `Pfctl`. macOS: Apple's pf,
+    /// by a backend without a name of its own. Elsewhere: `Sim`.
     #[default]
     Auto,
-    /// pf(4) by its device: FreeBSD only. pfctl(8) is run only for [`Firewall::rulesets`] and [`Firewall::anchors_of_all`].
+    /// pf(4) through its device: FreeBSD only. It does not run pfctl(8).
     Native,
     /// pfctl(8)
     Pfctl,
@@ -38,11 +38,11 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Every backend, with its word.
+    /// Every backend, with its name.
     const ALL: [(&str, Backend); 4] =
         [("auto", Backend::Auto), ("native", Backend::Native), ("pfctl", Backend::Pfctl), ("sim", Backend::Sim)];
 
-    /// Every word for a backend.
+    /// Every name of a backend.
     pub const NAMES: [&str; 4] = {
         let [(auto, _), (native, _), (pfctl, _), (sim, _)] = Backend::ALL;
         [auto, native, pfctl, sim]
@@ -62,14 +62,14 @@ impl FromStr for Backend {
     }
 }
 
-/// What a caller may choose.
+/// The settings of a caller.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which firewall.
+    /// The firewall.
     pub backend: Backend,
     /// The state directory; `None` for [`Store::default_dir`].
     pub state_dir: Option<PathBuf>,
-    /// How long a call may take.
+    /// The time limit of a call.
     pub timeout: Duration,
     /// The pfctl(8) to run.
     pub pfctl: PathBuf,
@@ -88,9 +88,9 @@ impl Default for Settings {
 
 /// A host and a firewall for one call.
 pub struct Session {
-    /// Who answers for the host.
+    /// The host.
     pub host: Box<dyn Host>,
-    /// Who drives pf.
+    /// The firewall.
     pub firewall: Box<dyn Firewall>,
     why: String,
     state_dir: PathBuf,
@@ -98,13 +98,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Chooses the firewall. Nothing is changed or made yet. [`Backend::Auto`] always finds one; a backend that was asked
-    /// for by name is that one or an error: [`Kind::Unsupported`] for native where there is no FreeBSD pf.
+    /// Chooses the firewall. Nothing is changed or created yet. [`Backend::Auto`] always finds one; a backend that was
+    /// requested by name is used or an error: [`Kind::Unsupported`] for native if there is no FreeBSD pf.
     pub fn new(settings: &Settings, host: Box<dyn Host>) -> Result<Session> {
         Session::traced(settings, host, None)
     }
 
-    /// The same, and `trace` sees every run of pfctl(8).
+    /// Like [`Session::new`], with `trace` called for every run of pfctl(8).
     pub fn traced(settings: &Settings, host: Box<dyn Host>, trace: Option<Box<pfctl::Trace>>) -> Result<Session> {
         let deadline = Deadline::after(settings.timeout);
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
@@ -117,7 +117,7 @@ impl Session {
             }) as Box<dyn Firewall>
         };
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
-        let named = |firewall: Box<dyn Firewall>| (firewall, "it was asked for".to_owned());
+        let named = |firewall: Box<dyn Firewall>| (firewall, "it was requested".to_owned());
         let (firewall, why) = match settings.backend {
             Backend::Auto if cfg!(target_os = "freebsd") => native_or(Native::probe(deadline).map(over), pfctl),
             #[cfg(target_os = "macos")]
@@ -136,23 +136,23 @@ impl Session {
         self.deadline
     }
 
-    /// Why it is this firewall, for `-v`: `backend pfctl: native is not usable here: ...`.
+    /// Why this firewall was chosen, for `-v`: `backend pfctl: native is not usable here: ...`.
     pub fn why(&self) -> String {
         format!("backend {}: {}", self.firewall.name(), self.why)
     }
 
-    /// A publisher; makes the state directory if it is missing.
+    /// A publisher; creates the state directory if it is missing.
     pub fn publisher<'a>(&'a self, observer: &'a dyn Observer) -> Result<Publisher<'a>> {
         Ok(Publisher::new(&*self.host, &*self.firewall, self.store()?, self.deadline, observer))
     }
 
-    /// The record; makes the state directory if it is missing.
+    /// The records; creates the state directory if it is missing.
     pub fn store(&self) -> Result<Store> {
         Store::open(&self.state_dir)
     }
 }
 
-/// What auto is on FreeBSD, and why.
+/// The backend that auto chooses on FreeBSD, and why.
 fn native_or(native: Result<Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
     match native {
         Ok(native) => (native, "the kernel has all that it needs".to_owned()),
@@ -185,20 +185,20 @@ mod tests {
         for backend in [Backend::Pfctl, Backend::Sim] {
             let session = session(backend).unwrap();
             assert_eq!(session.firewall.name().parse(), Ok(backend));
-            assert_eq!(session.why(), format!("backend {}: it was asked for", session.firewall.name()));
+            assert_eq!(session.why(), format!("backend {}: it was requested", session.firewall.name()));
         }
     }
 
     #[test]
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
         let pfctl = || Pfctl::new("/nonexistent", Deadline::after(Duration::ZERO));
-        // any firewall that is not pfctl stands for native
+        // any firewall other than pfctl stands for native
         let sim = Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
         assert_eq!(native_or(Ok(sim), pfctl()).0.name(), "sim");
         let refused = Error::new(Kind::Permission, "open /dev/pf: Permission denied; be root");
         let (firewall, why) = native_or(Err(refused), pfctl());
         assert_eq!(firewall.name(), "pfctl");
-        // what native said is the reason
+        // the error of native is the reason
         assert!(why.ends_with("open /dev/pf: Permission denied; be root"), "{why}");
     }
 

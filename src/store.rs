@@ -1,21 +1,21 @@
-//! What is published, on disk: the lock and the record.
+//! What is published, on disk: the lock and the records.
 //!
 //! ```text
-//! lock                        flock(2): one change at a time on the host; says who has it, and in which boot the directory
+//! lock                        flock(2): one change at a time on the host; names the holder, and the boot in which the directory
 //!                             was last swept
 //! jails/NAME.json             the record of one jail, NAME being its anchor's name
 //! ports/tcp/126/8080-8080@em0@NAME   a claim: NAME's record has tcp ports in block 126 (64 ports each)
 //! ports/tcp/wide/...          the claims over more than 16 blocks
-//! targets/10.0.0.2/NAME       NAME's record has redirects that lead to 10.0.0.2
-//! jids/7/NAME                 NAME's record is of jail number 7
-//! damaged/                    records that could not be read, kept for the admin
-//! cni/NAME.json, cni/lock     documents of a room above (the attachments of the CNI plugin), and their lock
+//! targets/10.0.0.2/NAME       NAME's record has 10.0.0.2 as a target of redirects
+//! jids/7/NAME                 NAME's record is of the jail with jid 7
+//! damaged/                    records that could not be read, kept for the administrator
+//! cni/NAME.json, cni/lock     documents of a higher module (the attachments of the CNI plugin), and their lock
 //! ```
 //!
-//! One file for each jail, not one for all: what a publish costs does not grow with the number of jails, and a damaged
-//! file is one jail's problem. Claims, targets and numbers only say which records to look at: they are made before the record
-//! and go after it, so a kill in between leaves one too many, never one too few. Nothing is synced to disk: the record is of this
-//! boot (it carries the boot's id), and what the kernel lost in a crash it need not remember either.
+//! There is one file for each jail, not one for all: the cost of a publish does not grow with the number of jails, and a
+//! damaged file affects only one jail. Claims, targets and jids only tell which records to read: they are written before the
+//! record and removed after it, so a kill in between leaves one too many, never one too few. Nothing is synced to disk: a
+//! record is valid only in the boot whose id it has, and a crash also removes the rules from the kernel.
 
 mod dir;
 mod documents;
@@ -40,7 +40,7 @@ pub use entries::{Block, Claim};
 pub use lock::Lock;
 pub use records::Records;
 
-/// Where the record is unless the caller says otherwise.
+/// The default state directory.
 pub const DEFAULT_DIR: &str = "/var/run/kport";
 
 /// The folder of the records.
@@ -51,29 +51,29 @@ fn file_name(anchor: &Anchor) -> String {
     [anchor.child(), ".json"].concat()
 }
 
-/// What is recorded of one jail.
+/// The record of one jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The form of the file: [`Record::VERSION`].
+    /// The version of the format: [`Record::VERSION`].
     pub version: u32,
-    /// The boot during which it was written (`Host::boot_id`): pf forgets its rules at a boot.
+    /// The boot in which it was written (`Host::boot_id`): pf loses its rules at a boot.
     pub boot: String,
-    /// Whose ports.
+    /// The jail.
     pub jail: JailName,
-    /// The number that the jail had, if it was known: another number is another start of the jail.
+    /// The jid, if it was known: another jid is another start of the jail.
     pub jid: Option<i32>,
-    /// While the number is not known: that of an earlier start, which may still ask to unpublish.
+    /// While the jid is unknown: that of an earlier start, which may still call unpublish.
     #[serde(default)]
     pub earlier_jid: Option<i32>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
-    /// Whether every state that may live has its mapping's label: [`Firewall::labels_mappings`](crate::pf::Firewall) of each
-    /// backend that has loaded rules for the jail since it was unpublished.
+    /// Whether every state that may exist has the label of its mapping: [`Firewall::labels_mappings`](crate::pf::Firewall) of
+    /// each backend that has loaded rules for the jail since it was last unpublished.
     pub mapping_labels: bool,
-    /// What is to be in pf: one publication, or several with different options. All of the same jail. None if a first
-    /// change failed and could not be undone.
+    /// What pf should have: one publication, or several with different options, all of the same jail. None if a first change
+    /// failed and could not be undone.
     pub publications: Vec<Publication>,
-    /// What may be in pf instead, while it is being replaced. Still there after a crash: then pf holds the old or the new.
+    /// What pf may still have while it is being replaced. If it remains after a crash, pf has the old or the new set.
     pub replaces: Vec<Publication>,
 }
 
@@ -81,12 +81,12 @@ impl Record {
     /// The version that this code writes.
     pub const VERSION: u32 = 1;
 
-    /// Everything that may be in pf.
+    /// Everything that pf may have.
     pub fn possible(&self) -> impl Iterator<Item = &Publication> {
         self.publications.iter().chain(&self.replaces)
     }
 
-    /// What is to be published.
+    /// What should be published.
     pub fn redirects(&self) -> impl Iterator<Item = &Redirect> {
         self.publications.iter().flat_map(|p| &p.redirects)
     }
@@ -104,8 +104,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The directory to use when the caller names none: [`DEFAULT_DIR`] for root and on FreeBSD, else one of the user's
-    /// own.
+    /// The directory to use if the caller names none: [`DEFAULT_DIR`] for root and on FreeBSD, else one of the user's own.
     pub fn default_dir() -> PathBuf {
         let uid = rustix::process::geteuid();
         if uid.is_root() || cfg!(target_os = "freebsd") {
@@ -118,7 +117,7 @@ impl Store {
         PathBuf::from(format!("/tmp/kport-{}", uid.as_raw()))
     }
 
-    /// Uses `dir`, which must be an absolute path, and makes it if it is missing (mode 0700). Whoever writes there decides
+    /// Uses `dir`, which must be an absolute path, and creates it if it is missing (mode 0700). Write access to it decides
     /// what is loaded into pf: a directory that others may write to or replace, or that belongs to another user, is refused
     /// with [`Kind::Permission`].
     pub fn open(dir: &Path) -> Result<Store> {
@@ -134,19 +133,20 @@ impl Store {
         self.dir.join(JAILS).join(file_name(anchor))
     }
 
-    /// Writes the record of its jail, in whole or not at all, and what leads to it before it.
+    /// Writes the record of its jail, as a whole or not at all, and before it the entries that point to it.
     pub fn put(&self, _lock: &Lock, record: &Record) -> Result<()> {
         let anchor = record.jail.anchor();
         for entry in entries(record) {
             let path = self.dir.join(&entry.dir).join(entry.file);
-            touch(&path).map_err(|e| Error::io(format_args!("make {}", path.display()), &e))?;
+            touch(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
         }
         let path = self.record_path(&anchor);
         let bytes = serde_json::to_vec(record).map_err(|e| Error::new(Kind::Internal, format!("record: {e}")))?;
         replace_file(&path, &bytes)
     }
 
-    /// Removes the record of an anchor, if there is one, and then what leads to it; `record` is the one that was there.
+    /// Removes the record of an anchor, if there is one, and then the entries that point to it; `record` is the one that was
+    /// there.
     pub fn remove(&self, lock: &Lock, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
         let path = self.record_path(anchor);
         match fs::remove_file(&path) {
@@ -161,26 +161,26 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a file that is not a record to where the admin finds it, and returns the path.
+    /// Moves a file that is not a record to `damaged`, and returns the path.
     pub fn move_damaged(&self, _lock: &Lock, anchor: &Anchor) -> Result<PathBuf> {
         let from = self.record_path(anchor);
         let dir = self.dir.join("damaged");
-        make_dir(&dir).map_err(|e| Error::io(format_args!("make {}", dir.display()), &e))?;
+        make_dir(&dir).map_err(|e| Error::io(format_args!("create {}", dir.display()), &e))?;
         let named = |n: usize| dir.join(format!("{}.{n}", anchor.child()));
-        // if so many are kept, the last one gives way: what is unreadable must not keep a port open
+        // if there are too many, the last one is replaced: unreadable files must not keep a port open
         let to = (1..MAX_DAMAGED).map(named).find(|to| fs::symlink_metadata(to).is_err());
         let to = to.unwrap_or_else(|| named(MAX_DAMAGED));
         fs::rename(&from, &to).map_err(|e| Error::io(format_args!("move {}", from.display()), &e))?;
         Ok(to)
     }
 
-    /// Whether a file of this anchor was [moved there](Store::move_damaged), and nobody has removed it.
+    /// Whether a file of this anchor was [moved there](Store::move_damaged), and has not been removed.
     pub fn is_damaged(&self, anchor: &Anchor) -> Result<bool> {
         let names = names_in(&self.dir.join("damaged"))?;
         Ok(names.iter().any(|name| name.rsplit_once('.').is_some_and(|(child, _)| child == anchor.child())))
     }
 
-    /// Files among the records that kport did not put there.
+    /// Files among the records that kport did not write.
     pub fn foreign_files(&self) -> Result<Vec<PathBuf>> {
         let dir = self.dir.join(JAILS);
         let foreign = |name: &String| {
@@ -190,7 +190,7 @@ impl Store {
         Ok(names_in(&dir)?.into_iter().filter(foreign).map(|name| dir.join(name)).collect())
     }
 
-    /// The records that [`Store::move_damaged`] has moved out of the way, sorted.
+    /// The records that [`Store::move_damaged`] has moved aside, sorted.
     pub fn damaged(&self) -> Result<Vec<PathBuf>> {
         let dir = self.dir.join("damaged");
         let mut found: Vec<PathBuf> = names_in(&dir)?.into_iter().map(|name| dir.join(name)).collect();
@@ -199,5 +199,5 @@ impl Store {
     }
 }
 
-/// The most files of one anchor that are kept in `damaged`.
+/// The maximum number of files of one anchor in `damaged`.
 const MAX_DAMAGED: usize = 100;

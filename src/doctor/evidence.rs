@@ -1,4 +1,4 @@
-//! What the checks ask: each fact of the host, of pf and of the record once.
+//! The facts of the host, of pf and of the records, each read once.
 
 use super::ManagerFiles;
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::publication::{Publication, Redirect};
 use crate::readiness::Surroundings;
 use crate::store::{Record, Store};
 
-/// What is asked once.
+/// What is read once.
 pub(super) struct Evidence<'a> {
     pub(super) host: &'a dyn Host,
     pub(super) firewall: &'a dyn Firewall,
@@ -18,9 +18,9 @@ pub(super) struct Evidence<'a> {
     pub(super) status: Result<Status>,
     /// By path; the main ruleset's is empty.
     pub(super) rulesets: Result<Rulesets>,
-    /// `None` for a host that is played.
+    /// `None` for a host from a file.
     pub(super) files: Option<ManagerFiles<'a>>,
-    /// What is published; records of an earlier boot and those that cannot be read are left out.
+    /// What is published; records of an earlier boot and those that cannot be read are omitted.
     pub(super) records: Vec<Record>,
 }
 

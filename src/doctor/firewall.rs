@@ -1,4 +1,4 @@
-//! Whether pf runs, may be changed, calls kport's anchors where they count, and has no redirect of somebody else's.
+//! Whether pf is enabled, can be changed, calls kport's anchors at the right place, and has no redirect of another tool.
 
 use super::evidence::Evidence;
 use super::managers;
@@ -14,8 +14,8 @@ use crate::rules;
 pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
     let Err(error) = &evidence.status else {
         let seen = match evidence.firewall.redirects_packets() {
-            false => "the simulator plays pf: no packet is redirected".to_owned(),
-            true => format!("pf answers, by backend {}", evidence.firewall.name()),
+            false => "the simulator stands in for pf: no packet is redirected".to_owned(),
+            true => format!("pf answers (backend {})", evidence.firewall.name()),
         };
         return Ok(Some(vec![Finding { level: Level::Ok, ..problem(seen, "") }]));
     };
@@ -27,7 +27,7 @@ pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
         Kind::Unavailable => "load pf: kldload pf (and at boot: sysrc pf_enable=YES)",
         Kind::Argument => "--pfctl /sbin/pfctl",
         Kind::Busy => "try again",
-        _ => "see dmesg(8), and what pfctl -s Running says",
+        _ => "see dmesg(8), and the output of pfctl -s Running",
     };
     Ok(Some(vec![problem(error.message(), remedy)]))
 }
@@ -35,7 +35,7 @@ pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
 pub(super) fn securelevel(evidence: &Evidence<'_>) -> Checked {
     let level = evidence.host.sysctl("kern.securelevel")?.unwrap_or(-1);
     let problem = (level >= 3).then(|| Problem {
-        seen: format!("kern.securelevel is {level}: nobody can change pf's rules until the next boot"),
+        seen: format!("kern.securelevel is {level}: pf's rules cannot be changed until the next boot"),
         remedy: "allow it from the next boot on: sysrc kern_securelevel=2, then reboot".to_owned(),
     });
     found(problem)
@@ -48,14 +48,14 @@ pub(super) fn enabled(evidence: &Evidence<'_>) -> Checked {
 
 pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Checked {
     let Ok(status) = &evidence.status else { return Ok(None) };
-    // the README asks for all three, so that an option given later works
+    // the README needs all three, so that an option given later works
     let Some(problem) = readiness::uncalled(status, true) else { return Ok(Some(vec![])) };
     let nat =
         evidence.records.iter().flat_map(|r| rules::of_all(&r.publications)).any(|r| matches!(r, Rule::Nat { .. }));
     let only_nat = readiness::uncalled(status, false).is_none() && !nat;
     let finding = Finding::from(problem);
     let mut all = vec![if only_nat { Finding { level: Level::Warning, ..finding } } else { finding }];
-    // who has loaded it without kport's lines, and will again
+    // the manager that has loaded it without kport's lines, and will do so again
     all.extend(evidence.files.into_iter().flat_map(|files| managers::rewriters(files.root)));
     Ok(Some(all))
 }
@@ -65,7 +65,7 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
         return Ok(None);
     }
     if let Err(error) = &evidence.rulesets {
-        return Ok(Some(vec![warning(format!("not looked at: {error}"), "")]));
+        return Ok(Some(vec![warning(format!("not checked: {error}"), "")]));
     }
     if evidence.main().is_none() {
         return Ok(None);
@@ -93,7 +93,7 @@ pub(super) fn anchors_limit(evidence: &Evidence<'_>) -> Checked {
         return Ok(None);
     }
     let (anchors, Some(limit)) = evidence.firewall.anchors_of_all()? else { return Ok(Some(vec![])) };
-    let seen = format!("pf has {anchors} anchors, and its limit is {limit}: a jail needs one");
+    let seen = format!("pf has {anchors} anchors, and its limit is {limit}: each jail needs one");
     let remedy = format!("add to /etc/pf.conf: set limit anchors {}, {RELOAD}", limit.saturating_mul(2));
     Ok(Some(match anchors {
         n if n >= limit => vec![problem(seen, remedy)],

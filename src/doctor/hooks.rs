@@ -7,7 +7,7 @@ pub(super) fn calls_kport(statement: &Statement) -> bool {
     statement.values.iter().any(|value| call(value).is_some())
 }
 
-/// What stands behind `publish` or `unpublish` in a command that calls kport.
+/// The arguments after `publish` or `unpublish` in a command that calls kport.
 fn call(command: &str) -> Option<Vec<&str>> {
     let mut words = command.split_ascii_whitespace().map(|word| word.trim_matches(['"', '\'']));
     words.find(|word| *word == "kport" || word.ends_with("/kport"))?;
@@ -15,8 +15,8 @@ fn call(command: &str) -> Option<Vec<&str>> {
     Some(words.take_while(|word| !matches!(*word, "||" | "&&" | "|" | ";" | "&")).collect())
 }
 
-/// The jail that a command calls kport for, if it says so by a name that no shell and no jail(8) expands. `with_values` are the
-/// flags of the helper after which a value stands.
+/// The jail that a command calls kport for, if its name is given literally, without expansion by a shell or jail(8).
+/// `with_values` are the flags of the helper that take a value.
 pub(super) fn jail_of<'a>(command: &'a str, with_values: &[String]) -> Option<&'a str> {
     let words = call(command)?;
     if words.contains(&"--hook") {
@@ -58,7 +58,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever a command is, it is read to its end.
+        /// Any command is read to its end.
         #[test]
         fn any_command_is_read(text in ".*") {
             _ = jail_of(&text, &[]);

@@ -1,4 +1,4 @@
-//! Whether the main ruleset lets the packets through.
+//! Whether the main ruleset passes the packets.
 
 use super::evidence::Evidence;
 use super::{Checked, Finding, all};

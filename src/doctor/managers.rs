@@ -1,5 +1,5 @@
-//! What jail managers do that keeps published ports from working: hooks that name another jail or are discarded, and main
-//! rulesets that a manager loads without kport's lines.
+//! Settings of jail managers that prevent published ports from working: hooks that name another jail or are discarded, and
+//! main rulesets that a manager loads without kport's lines.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn other_jails(path: &Path, statements: &[Statement], with_values: &[String]) ->
                     statement.parameter,
                     quoted(named)
                 ),
-                "let the hook say which jail it is: --hook in place of the name",
+                "let the hook give the name of the jail: use --hook instead of the name",
             ));
         }
     }
@@ -56,17 +56,17 @@ fn other_jails(path: &Path, statements: &[Statement], with_values: &[String]) ->
 fn discarded(path: &Path, statements: &[Statement]) -> Vec<Finding> {
     let mut found = vec![];
     for (at, later) in statements.iter().enumerate().filter(|(_, statement)| !statement.appends) {
-        // of the same jail, or of every one
+        // of the same jail, or of all jails
         let before = statements[..at].iter().filter(|earlier| {
             earlier.parameter == later.parameter && (earlier.jail == later.jail || earlier.jail.is_none())
         });
         for earlier in before.filter(|earlier| hooks::calls_kport(earlier) || hooks::calls_kport(later)) {
-            // one call of kport in place of another is a jail with ports of its own
+            // a call of kport that replaces another is a jail with ports of its own
             if hooks::calls_kport(earlier) && hooks::calls_kport(later) {
                 continue;
             }
             let lost = if hooks::calls_kport(earlier) { "kport's hook" } else { "the hook" };
-            // a jail may be meant to differ from a statement about every jail
+            // a jail may be meant to differ from a statement about all jails
             let level = if earlier.jail == later.jail { Level::Problem } else { Level::Warning };
             let finding = problem(
                 format!(

@@ -1,4 +1,4 @@
-//! Whether the host has what is published, and lets it through: interfaces, addresses, sysctls.
+//! Whether the host has what the published ports need, and forwards the packets: interfaces, addresses, sysctls.
 
 use std::collections::BTreeMap;
 
@@ -47,13 +47,13 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> Checked {
             let group = if *by == interface.name { String::new() } else { format!(" (by its group {by})") };
             all.entry((&publication.jail, interface.name)).or_insert(warning(
                 format!(
-                    "{}{group} is in the reach list of {}: whoever is behind it reaches {} port {} directly",
+                    "{}{group} is in the reach list of {}: the hosts behind it reach {} port {} directly",
                     interface.name,
                     publication.jail.mention(),
                     redirect.target,
                     redirect.jail
                 ),
-                "if that is not meant, publish with a reach list of its own, such as --reach bridge0",
+                "if that is not intended, publish with a reach list of its own, such as --reach bridge0",
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! What the record says against what pf holds and which jails run.
+//! Compares the records with what pf has and which jails run.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,19 +24,19 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
     let mut all = vec![];
     for anchor in store.anchors()? {
         if let Err(error) = store.get(&anchor) {
-            all.push(problem(error.message(), "publish or unpublish its jail again: the file is set aside then"));
+            all.push(problem(error.message(), "publish or unpublish its jail again: the file is moved aside then"));
         }
     }
     for path in store.foreign_files()? {
         all.push(warning(
             format!("{} is not one of kport's files", path.display()),
-            format!("see what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
+            format!("check what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
         ));
     }
     for path in store.damaged()? {
         all.push(warning(
             format!("{} was a record that could not be read", path.display()),
-            format!("see what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
+            format!("check what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
         ));
     }
     Ok(Some(all))
@@ -61,9 +61,9 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     for child in evidence.firewall.anchors()?.into_iter().filter(|child| !known.contains(child)) {
         let path = format!("{PARENT}/{child}");
         all.push(match Anchor::from_child(&child) {
-            // its record is there, and cannot be read: a finding of its own
+            // its record exists, and cannot be read: a separate finding
             Some(anchor) if store.get(&anchor).is_err() => continue,
-            Some(_) => problem(format!("anchor {path} has rules that no record knows"), "kport gc"),
+            Some(_) => problem(format!("anchor {path} has rules but no record"), "kport gc"),
             None => warning(
                 format!("anchor {} is not one of kport's", quoted(&path)),
                 format!("if nobody needs it: pfctl -a {} -F rules -F nat", quoted(&path)),
@@ -83,7 +83,7 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
         let (name, shown) = (record.jail.as_str(), quoted(record.jail.as_str()));
         let known = running.iter().find(|jail| !jail.dying && jail.name == name);
         let jail = match (known, record.jid) {
-            // it runs, and no more is known of it
+            // it runs, and nothing else is known about it
             (None, Some(jid)) if skipped.iter().any(|jail| jail.jid == jid) => continue,
             (None, _) => {
                 all.push(problem(format!("jail {shown} is published, but does not run"), "kport gc"));
@@ -92,7 +92,7 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
             (Some(jail), Some(jid)) if jid != jail.jid => {
                 all.push(problem(
                     format!("jail {shown} was published as jid {jid}, and was started again since as jid {}", jail.jid),
-                    "publish it again; what its last start has left: kport gc",
+                    "publish it again; to remove what its last start has left: kport gc",
                 ));
                 continue;
             }
@@ -100,7 +100,7 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
         };
         let addresses = match addresses(evidence, jail) {
             Err(error) if error.kind() == Kind::Unavailable => {
-                all.push(problem(format!("jail {shown} is published, and {error}"), "see what runs in that jail"));
+                all.push(problem(format!("jail {shown} is published, and {error}"), "check what runs in that jail"));
                 continue;
             }
             other => other?,
@@ -108,16 +108,16 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
         let targets: BTreeSet<IpAddr> = record.redirects().map(|r| r.target).collect();
         for target in targets.iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
             all.push(problem(
-                format!("jail {shown} does not have the address {target}, to which its ports lead"),
+                format!("jail {shown} does not have the address {target}, the target of its ports"),
                 "publish it again",
             ));
         }
-        // what a jail without vnet has is the host's own, and may be that of another one
+        // the address of a jail without vnet is the host's own, and may be that of another jail
         if jail.vnet {
             for target in &targets {
                 let Some(owner) = owner(evidence, &running, jail, *target)? else { continue };
                 all.push(problem(
-                    format!("the ports of jail {shown} lead to {target}, which is {owner} by now"),
+                    format!("the target of the ports of jail {shown} is {target}, which is now {owner}"),
                     "give the address back, or publish the jail again with its address: -a ADDRESS",
                 ));
             }
@@ -130,28 +130,28 @@ fn addresses(evidence: &Evidence<'_>, jail: &Jail) -> Result<Vec<IpAddr>> {
     if jail.vnet { evidence.host.vnet_addresses(jail, ANSWER_TIME) } else { Ok(jail.addresses.clone()) }
 }
 
-/// Whose the address of a jail with a network stack of its own has become, if somebody else's.
+/// The new owner of the address of a jail with its own network stack, if it is not that jail.
 fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr) -> Result<Option<String>> {
     if Interfaces(evidence.interfaces()?).is_own(target) {
-        return Ok(Some("the host's own".to_owned()));
+        return Ok(Some("an address of the host".to_owned()));
     }
     for other in running.iter().filter(|other| !other.dying && other.jid != jail.jid) {
         if publisher::are_related(&other.name, &jail.name) {
             continue;
         }
         let theirs = match addresses(evidence, other) {
-            // one that keeps its addresses back hides nobody but itself
+            // a jail that does not report its addresses only affects itself
             Err(error) if error.kind() == Kind::Unavailable => continue,
             other => other?,
         };
         if theirs.contains(&target) {
-            return Ok(Some(format!("that of jail {}", quoted(&other.name))));
+            return Ok(Some(format!("the address of jail {}", quoted(&other.name))));
         }
     }
     Ok(None)
 }
 
-/// Two jails that a packet could be for: each was published when it was alone there.
+/// Two jails that a packet could be for: each was published when there was no conflict.
 pub(super) fn overlaps(evidence: &Evidence<'_>) -> Checked {
     let claims: Vec<(&JailName, Redirect)> = evidence
         .records

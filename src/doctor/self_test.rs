@@ -1,8 +1,8 @@
-//! `kport doctor --self-test`: publishes a port of a throw-away jail through the real code, connects to it, unpublishes it, and
-//! looks whether anything is left.
+//! `kport doctor --self-test`: publishes a port of a temporary jail, connects to it, unpublishes it, and checks that nothing
+//! is left.
 //!
-//! On FreeBSD that takes two jails with a network stack of their own, each at the other end of an epair(4): one has the port,
-//! the other is the outsider. With the simulator the same steps are taken, and the packet evaluator says what arrives.
+//! On FreeBSD this needs two jails with their own network stack, each at the other end of an epair(4): one has the port, the
+//! other is the client outside. With the simulator the steps are the same, and the packet evaluator reports what arrives.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -24,33 +24,33 @@ use crate::trace::{Party, Release, World};
 
 /// The jail that has the port.
 const SERVER: &str = "kport-selftest-server";
-/// The jail that plays the network outside.
+/// The jail that stands for the network outside.
 const CLIENT: &str = "kport-selftest-client";
-/// The networks of both: each the host's address, and the jail's. Of RFC 2544, which no network uses.
+/// The networks of both: the host's address, and the jail's. From RFC 2544, which no network should use.
 const SERVER_NET: [&str; 2] = ["198.18.77.1/30", "198.18.77.2/30"];
 const CLIENT_NET: [&str; 2] = ["198.18.78.1/30", "198.18.78.2/30"];
-/// The port that is published, and where it leads to.
+/// The published port, and its target port.
 const HOST_PORT: u16 = 18080;
 const JAIL_PORT: u16 = 8080;
-/// What the server says.
+/// The greeting of the server.
 const GREETING: &str = "kport\n";
 
-/// How long each command and each change may take.
+/// The time limit of each command and of each change.
 const TIME: Duration = Duration::from_secs(30);
-/// How long a connection is tried.
+/// The time limit of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A step, and whether it went as it should.
+/// A step, and its result.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What was tried.
+    /// What the step does.
     pub what: &'static str,
-    /// How it went.
+    /// Its result.
     pub result: Result<()>,
 }
 
-/// Takes the steps; those after a failed step are left out, except for tidying up. An error means that nothing was
-/// done: the test would have disturbed something, or cannot run here.
+/// Runs the steps; those after a failed step are skipped, except for tidying up. An error means that nothing was done: the
+/// test would have changed something that exists, or cannot run here.
 pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
     refuse(host, firewall, dir)?;
     let mut ground: Box<dyn Ground> = match firewall.redirects_packets() {
@@ -58,7 +58,7 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
         true => Box::new(Real::check(host)?),
     };
     let mut steps = Steps(vec![]);
-    // whoever stops at an error has taken note of it
+    // a caller that stops at an error has noted it
     _ = take(&mut *ground, firewall, dir, observer, &mut steps);
     _ = steps.take("tidy up", || {
         let unpublished = publisher(ground.host(), firewall, dir, observer)
@@ -72,7 +72,7 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
     Ok(steps.0)
 }
 
-/// What is here already must not be disturbed, and a host that is not ready is refused with the reason.
+/// What exists already must not be changed, and a host that is not ready is an error with the reason.
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
@@ -81,15 +81,15 @@ fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
     }
     if let Some(anchor) = firewall.anchors()?.first() {
         return refuse(format!(
-            "something is published (anchor kport/{anchor}); run it where nothing is, or unpublish first"
+            "something is published (anchor kport/{anchor}); run the test on a host without published ports, or unpublish first"
         ));
     }
     if let Some(anchor) = Store::open(dir)?.anchors()?.first() {
-        return refuse(format!("there is a record of {anchor}; kport restore or kport gc settles it"));
+        return refuse(format!("there is a record of {anchor}; run kport restore or kport gc"));
     }
     for name in [SERVER, CLIENT] {
         if host.jail(name)?.is_some_and(|jail| !jail.dying) {
-            return refuse(format!("there is a jail {name}, maybe of a self-test that was killed: jail -r {name}"));
+            return refuse(format!("there is a jail {name}, perhaps from a self-test that was killed: jail -r {name}"));
         }
     }
     let ours = [SERVER_NET[0], CLIENT_NET[0]].map(|text| text.parse::<ipnet::IpNet>());
@@ -122,7 +122,7 @@ fn publisher<'a>(
     Ok(Publisher::new(host, firewall, Store::open(dir)?, Deadline::after(TIME), observer))
 }
 
-/// Not what should be.
+/// The error of an unexpected result.
 fn wrong(why: impl AsRef<str>) -> Error {
     Error::new(Kind::System, why)
 }
@@ -140,43 +140,43 @@ fn take(
 ) -> Result<()> {
     let jail: JailName = SERVER.parse()?;
     let anchor = jail.anchor();
-    steps.take("make two jails with a network each", || ground.set_up())?;
+    steps.take("create two jails with a network each", || ground.set_up())?;
     let request = steps.take("find the jail and its address", || {
-        let known = ground.host().jail(SERVER)?.ok_or_else(|| wrong("the host does not know the jail"))?;
+        let known = ground.host().jail(SERVER)?.ok_or_else(|| wrong("the host does not report the jail"))?;
         let address: IpAddr = address(SERVER_NET[1])?;
         let found = ground.host().vnet_addresses(&known, ANSWER_TIME)?;
-        ensure(found == [address], &format!("the jail has {address}, and the host says {found:?}"))?;
+        ensure(found == [address], &format!("the jail has {address}, and the host reports {found:?}"))?;
         let mut request = Request::new(jail.clone(), Spec::one(mapping(ground.outer()?)?));
         request.jid = Some(known.jid);
         Ok(request)
     })?;
     steps.take("a port that is not published is not reached", || {
-        ensure(!ground.connects()?, "the connection came about before the port was published")
+        ensure(!ground.connects()?, "there was a connection before the port was published")
     })?;
     steps.take("publish", || {
         let outcome = publisher(ground.host(), firewall, dir, observer)?.publish(&request)?;
         ensure(outcome.changed && outcome.redirects.len() == 1, "nothing was loaded")
     })?;
-    steps.take("publish the same again: nothing changes", || {
+    steps.take("publish the same ports again: nothing changes", || {
         let outcome = publisher(ground.host(), firewall, dir, observer)?.publish(&request)?;
         ensure(!outcome.changed, "it was loaded again")
     })?;
-    steps.take("list says that pf has it", || {
+    steps.take("list shows that pf has it", || {
         let list = publisher(ground.host(), firewall, dir, observer)?.list(Some(&jail))?;
         let live = |listed: &&crate::publisher::Listed| listed.liveness == Liveness::Live;
         ensure(list.iter().filter(live).count() == 1, "it does not")
     })?;
     steps.take("an outsider connects to the host's port, and the jail answers", || {
-        ensure(ground.connects()?, "no answer of the jail came: see what the main ruleset blocks (kport doctor)")
+        ensure(ground.connects()?, "no answer from the jail: check what the main ruleset blocks (kport doctor)")
     })?;
-    steps.take("unpublish, which ends the connection's states", || {
+    steps.take("unpublish: the connection's states end", || {
         let outcome = publisher(ground.host(), firewall, dir, observer)?.unpublish(&jail, request.jid)?;
         ensure(outcome.changed, "there was nothing to remove")?;
         ensure(outcome.killed > 0 || !ground.has_states(), "there were no states to end")
     })?;
     steps.take("nothing is left in pf or in the record", || {
         ensure(firewall.loaded(&anchor)?.is_empty(), "the anchor holds rules")?;
-        ensure(firewall.anchors()?.is_empty(), "there is an anchor of kport's")?;
+        ensure(firewall.anchors()?.is_empty(), "kport has an anchor")?;
         ensure(Store::open(dir)?.get(&anchor)?.is_none(), "there is a record")?;
         let host = PortRange::new(HOST_PORT, HOST_PORT).ok_or_else(|| wrong("no port"))?;
         let label = jail.mapping_label(Protocol::Tcp, host);
@@ -185,7 +185,7 @@ fn take(
         ensure(firewall.kill_states(&states)? == 0, "there were states")
     })?;
     steps.take("the port is not reached any more", || {
-        ensure(!ground.connects()?, "the connection comes about though the port is not published")
+        ensure(!ground.connects()?, "there is a connection, but the port is not published")
     })
 }
 
@@ -204,12 +204,12 @@ fn mapping(outer: Interface) -> Result<Mapping> {
     })
 }
 
-/// Two jails, and what is between them.
+/// Two jails, and the network between them.
 trait Ground {
-    /// Who knows the jails.
+    /// The host with the jails.
     fn host(&self) -> &dyn Host;
 
-    /// Makes them.
+    /// Creates them.
     fn set_up(&mut self) -> Result<()>;
 
     /// The host's interface towards the client.
@@ -221,11 +221,11 @@ trait Ground {
     /// Whether connections leave states in pf.
     fn has_states(&self) -> bool;
 
-    /// Removes what [`Ground::set_up`] has made, also if that came to no end.
+    /// Removes what [`Ground::set_up`] has created, even if that failed.
     fn take_down(&mut self) -> Result<()>;
 }
 
-/// The jails of a host that runs FreeBSD, by the programs of its base system.
+/// The jails of a FreeBSD host, created by the programs of its base system.
 struct Real<'a> {
     host: &'a dyn Host,
     run: &'a Runner<'a>,
@@ -234,7 +234,7 @@ struct Real<'a> {
     epairs: Vec<String>,
 }
 
-/// Runs a program with arguments and input, up to a point in time.
+/// Runs a program with arguments and input, until a deadline.
 type Runner<'a> = dyn Fn(&str, &[&str], &str, Deadline) -> Result<child::Output> + Sync + 'a;
 
 const JAIL: &str = "/usr/sbin/jail";
@@ -246,20 +246,22 @@ const NC: &str = "/usr/bin/nc";
 impl<'a> Real<'a> {
     fn check(host: &'a dyn Host) -> Result<Real<'a>> {
         if !cfg!(target_os = "freebsd") {
-            let why = "self-test not run: it makes jails of FreeBSD; elsewhere use --backend sim";
+            let why = "self-test not run: it creates FreeBSD jails; on other systems use --backend sim";
             return Err(Error::new(Kind::Unsupported, why));
         }
         if !rustix::process::geteuid().is_root() {
-            return Err(Error::new(Kind::Permission, "self-test not run: only root may make jails"));
+            return Err(Error::new(Kind::Permission, "self-test not run: only root can create jails"));
         }
         Ok(Real { host, run: &program, jails: vec![], epairs: vec![] })
     }
 
     fn add(&mut self, jail: &'static str, [outside, inside]: [&str; 2]) -> Result<()> {
-        // names its end of the pair: epair0a; the other one is epair0b
+        // prints its end of the pair: epair0a; the other one is epair0b
         let end = self.command(IFCONFIG, &["epair", "create"])?.trim().to_owned();
         let Some(other) = end.strip_suffix('a').map(|stem| format!("{stem}b")) else {
-            return Err(wrong(format!("ifconfig epair create made {end:?}, which is no epair's first end")));
+            return Err(wrong(format!(
+                "ifconfig epair create returned {end:?}, which is not the first end of an epair"
+            )));
         };
         self.epairs.push(end.clone());
         self.command(IFCONFIG, &[&end, "inet", outside, "up"])?;
@@ -303,7 +305,7 @@ impl Ground for Real<'_> {
         let host = address(CLIENT_NET[0])?.to_string();
         let (listen, ask) = (JAIL_PORT.to_string(), HOST_PORT.to_string());
         std::thread::scope(|scope| {
-            // takes one connection, says its greeting, and goes; without one it is killed when the time is up
+            // accepts one connection, sends its greeting, and exits; without a connection it is killed when the time is up
             let server =
                 scope.spawn(|| (self.run)(JEXEC, &[SERVER, NC, "-4", "-n", "-l", "-N", &listen], GREETING, until));
             let mut answered = false;
@@ -343,7 +345,7 @@ fn program(program: &str, arguments: &[&str], input: &str, until: Deadline) -> R
         .map_err(|error| Error::io(format_args!("run {program}"), &error))
 }
 
-/// Jails that are a value: packets go through the simulator.
+/// Jails that are a value: packets are evaluated by the simulator.
 struct Simulated {
     host: Fixed,
     sim: Sim,
@@ -404,7 +406,7 @@ impl Ground for Simulated {
     }
 
     fn take_down(&mut self) -> Result<()> {
-        // there is nothing but this value
+        // there is only this value
         self.host = Fixed { boot_id: self.host.boot_id.clone(), ..Fixed::default() };
         Ok(())
     }
@@ -465,7 +467,7 @@ mod tests {
             ground.take_down().unwrap();
             assert!(base.made.lock().unwrap().is_empty(), "{fails_at}: {:?}", base.commands.lock().unwrap());
         }
-        // one that stays does not keep the others
+        // one that cannot be removed does not prevent removing the others
         let base = Base { fails_at: 13, ..Base::default() };
         let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
         let host = Fixed::default();

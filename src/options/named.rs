@@ -1,8 +1,8 @@
-//! Options by name: from what somebody gave to a checked value.
+//! Options by name: from the given strings to a checked value.
 //!
-//! The names are those of the flags of kport(8), such as `max-connections`. A flag of the helper, a field of the C struct and a
-//! key of JSON are all turned into such a name, so that an option is read and checked in one place: its row in a [`Table`].
-//! Whoever asks for an option puts the name that the user wrote before the error: `--rate`, `options->rate_seconds`,
+//! The names are those of the flags of kport(8), such as `max-connections`. A flag of the helper, a field of the C struct and
+//! a key of JSON are all converted to such a name, so that an option is read and checked in one place: its row in a
+//! [`Table`]. The caller puts the name that the user wrote before the error: `--rate`, `options->rate_seconds`,
 //! `limits.rate`.
 
 use std::num::NonZeroU32;
@@ -10,21 +10,21 @@ use std::str::FromStr;
 
 use crate::error::{Error, Kind, Result, quoted};
 
-/// The value of an option, as it is given.
+/// The value of an option, as given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given {
     /// On or off.
     Flag(bool),
-    /// One text; for an option that takes a list, the items with white space between them.
+    /// One string; for an option that takes a list, the items separated by white space.
     Text(String),
-    /// A list, a text for each item.
+    /// A list, a string for each item.
     List(Vec<String>),
 }
 
 /// The kind of value that an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// None: it is on or off, and `no-NAME` is its opposite.
+    /// None: the option is on or off, and `no-NAME` is its opposite.
     Flag,
     /// A number from 1 to 4294967295.
     Number,
@@ -34,7 +34,7 @@ pub enum Takes {
     Words,
 }
 
-/// How an option of a `T` is read from its texts.
+/// How an option of a `T` is read from its strings.
 pub(crate) enum Reader<T> {
     Flag(fn(&mut T, bool)),
     Number(fn(&mut T, NonZeroU32)),
@@ -73,7 +73,7 @@ impl<T> Reader<T> {
     }
 }
 
-/// Puts a value in its place, if it is one.
+/// Stores a value, unless it is an error.
 pub(crate) fn put<V>(place: &mut V, value: Result<V>) -> Result<()> {
     *place = value?;
     Ok(())
@@ -86,7 +86,7 @@ fn number(text: &str) -> Result<NonZeroU32> {
 
 /// The items of a list.
 pub(crate) struct Words<'a> {
-    /// Each with its offset in the text that all are from, if they are from one.
+    /// Each with its offset in the common string, if there is one.
     items: Vec<(Option<usize>, &'a str)>,
 }
 
@@ -100,7 +100,7 @@ impl<'a> Words<'a> {
         Words { items: items.iter().map(|item| (None, item.as_str())).collect() }
     }
 
-    /// Each item by `read`; an error says at which byte the item is, if all are from one text.
+    /// Reads each item with `read`; an error has the offset of the item, if all are from one string.
     pub(crate) fn each<V>(&self, read: impl Fn(&str) -> Result<V>) -> Result<Vec<V>> {
         let one = |(offset, word): &(Option<usize>, &str)| {
             read(word).map_err(|error| offset.iter().fold(error, |error, offset| error.at(*offset)))
@@ -108,7 +108,7 @@ impl<'a> Words<'a> {
         self.items.iter().map(one).collect()
     }
 
-    /// Each item as it is written.
+    /// Each item as written.
     pub(crate) fn parse<V: FromStr<Err = Error>>(&self) -> Result<Vec<V>> {
         self.each(str::parse)
     }
@@ -118,12 +118,12 @@ impl<'a> Words<'a> {
 pub(crate) struct Table<T: 'static>(pub(crate) &'static [(&'static str, Reader<T>)]);
 
 impl<T> Table<T> {
-    /// Every name, and what the option takes.
+    /// Every name, and the kind of its value.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, Takes)> {
         self.0.iter().map(|(name, reader)| (*name, reader.takes()))
     }
 
-    /// What the option with this name takes.
+    /// The kind of value of the option with this name.
     pub(crate) fn takes(&self, name: &str) -> Option<Takes> {
         self.reader(name).map(|(reader, _)| reader.takes())
     }

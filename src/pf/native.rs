@@ -1,10 +1,10 @@
-//! The native backend: pf(4) by its device.
+//! The native backend: pf(4) through its device.
 //!
-//! Rules go in as structs (DIOCADDRULE, which FreeBSD 14 and 15 both take), everything for which 15 left no struct as
-//! nvlists. All of it but [`ioctl`] is ordinary code that any system can run against a stand-in for the kernel.
+//! Rules are written as structs (DIOCADDRULE, which FreeBSD 14 and 15 both accept), everything for which 15 has no struct as
+//! nvlists. All of it except [`ioctl`] is ordinary code that runs on any system with a stand-in for the kernel.
 //!
-//! It starts no child process: the rules of others are made from what the kernel says as well, by nvlist, and on 15 by
-//! [netlink], which says more.
+//! It does not start a child process: the rules of others are also decoded from the kernel's reply, by nvlist, and on 15 by
+//! [netlink], which has more fields.
 
 mod compare;
 mod decode;
@@ -45,22 +45,22 @@ use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{self, Action, RuleKind};
 use crate::rule::Rule;
 
-/// pf by its device, or by whatever stands in for it.
+/// pf through its device, or through a stand-in for it.
 pub struct Native<K = Device> {
     kernel: K,
     deadline: Cell<Deadline>,
     memory: Memory,
-    /// where the memory outlives the process
+    /// where the memory is kept for later processes
     cache: Option<CacheFile>,
-    /// the run of pf that the memory is about, as the last status said
+    /// the run of pf that the memory is about, from the last status
     run: RefCell<Option<Run>>,
-    /// the main ruleset at the last look
+    /// the main ruleset when it was last read
     main: RefCell<Option<Arc<Conf>>>,
 }
 
 impl Native {
-    /// The backend, where this kernel has all that it needs; otherwise the reason, for `-v` and for an explicit
-    /// `--backend native`. The kernel is asked once for each process. `deadline` bounds every operation.
+    /// The backend, if this kernel has all that it needs; otherwise the reason, for `-v` and for an explicit `--backend
+    /// native`. The kernel is probed once for each process. `deadline` limits every operation.
     pub fn probe(deadline: Deadline) -> Result<Native> {
         static PROBED: OnceCell<()> = OnceCell::new();
         static MEMORY: OnceCell<Memory> = OnceCell::new();
@@ -78,27 +78,28 @@ impl Native {
     }
 }
 
-/// The interfaces and groups that pf does not look at (`set skip on`), by its device; `None` where this system's kernel does not
-/// tell, and pfctl(8) may. It costs far less than a run of pfctl(8), and goes through all interfaces of the host as that does.
+/// The interfaces and groups that pf skips (`set skip on`), read through its device; `None` if this system's kernel does not
+/// report them, but pfctl(8) may. It costs far less than a run of pfctl(8), and reads all interfaces of the host as that
+/// does.
 pub fn skipped() -> Option<Vec<String>> {
     read::skipped(&Device::open().ok()?).ok()?
 }
 
-/// Whether the kernel knows the calls that differ between releases. Changes nothing. Whoever may only read pf learns that a
-/// change is refused when he makes one.
+/// Whether the kernel has the calls that differ between releases. Changes nothing. A caller that may only read pf gets the
+/// error when it tries to change something.
 pub fn probe<K: Kernel>(kernel: &K) -> Result<()> {
-    // no room for a reply: only its length is told (pf_getstatus in sys/netpfil/pf/pf_ioctl.c)
+    // no room for a reply: only its length is returned (pf_getstatus in sys/netpfil/pf/pf_ioctl.c)
     let mut status = Nv { buffer: vec![], length: 0 };
     kernel.call(Call::GetStatus(&mut status))?;
-    // a rule that no release takes: the type of its address and the ICMP type of its answer do not exist. It is looked
-    // at before its ticket is, and refused with EINVAL (pf_check_rule_addr, pf_ioctl_addrule); a kernel that does not
-    // know the struct says ENODEV
+    // a rule that no release accepts: the type of its address and the ICMP type of its answer do not exist. It is checked
+    // before its ticket is, and rejected with EINVAL (pf_check_rule_addr, pf_ioctl_addrule); a kernel without the struct
+    // returns ENODEV
     let mut rule = PfiocRule::new_zeroed();
     rule.rule.src.addr.kind = u8::MAX;
     rule.rule.return_icmp = u16::MAX;
     match kernel.call(Call::AddRule(&mut rule)) {
         Err(Failure { errno: libc::EINVAL, .. }) => Ok(()),
-        // a descriptor for reading, kern.securelevel 3: looked at before the call itself is (pfioctl)
+        // a descriptor for reading, kern.securelevel 3: checked before the call itself is (pfioctl)
         Err(Failure { errno: libc::EACCES | libc::EPERM, .. }) => Ok(()),
         Err(failure) => Err(failure.into()),
         Ok(()) => Err(Error::new(Kind::Unsupported, "DIOCADDRULE: this kernel takes a rule that is none")),
@@ -118,20 +119,20 @@ impl<K: Kernel> Native<K> {
         }
     }
 
-    /// The same, with the memory of another one in this process.
+    /// The same, with the memory of another backend in this process.
     #[must_use]
     pub fn with_memory(self, memory: &Memory) -> Native<K> {
         Native { memory: memory.clone(), ..self }
     }
 
-    /// The same, and what it learns of the main rulesets is left in a file for the processes behind it; `boot` is the boot of
-    /// now, as [`Host::boot_id`](crate::host::Host::boot_id) says it.
+    /// The same, and what it learns of the main rulesets is left in a file for later processes; `boot` is the current boot,
+    /// from [`Host::boot_id`](crate::host::Host::boot_id).
     #[must_use]
     pub fn with_cache(self, path: PathBuf, boot: String) -> Native<K> {
         Native { cache: Some(CacheFile { path, boot }), ..self }
     }
 
-    /// The interfaces and groups that pf does not look at, like [`skipped`].
+    /// The interfaces and groups that pf skips, like [`skipped`].
     pub fn skipped(&self) -> Result<Option<Vec<String>>> {
         Ok(read::skipped(&self.kernel)?)
     }
@@ -141,7 +142,7 @@ impl<K: Kernel> Native<K> {
         Ok(read::anchor_limit(&self.kernel)?)
     }
 
-    /// An operation that is done again while pf is busy.
+    /// An operation that is repeated while pf is busy.
     fn retry_while_busy<T>(&self, attempt: impl FnMut() -> std::result::Result<T, Failure>) -> Result<T> {
         Ok(transaction::retry_while_busy(self.deadline.get(), attempt)?)
     }
@@ -153,7 +154,7 @@ impl<K: Kernel> Native<K> {
         Ok(status.enabled)
     }
 
-    /// The run of pf, asked for once.
+    /// The run of pf, read once.
     fn run(&self) -> std::result::Result<Run, Failure> {
         if self.run.borrow().is_none() {
             self.enabled()?;
@@ -171,7 +172,7 @@ impl<K: Kernel> Native<K> {
                 let mut stamps = vec![];
                 let rulesets = rulesets::with_braces(&self.kernel, "", &mut stamps)?;
                 let main = Arc::new(Conf { rulesets, ..Conf::default() });
-                // other rules under the same checksum are not those of a load
+                // different rules with the same checksum are not from a load
                 if self.memory.main(&run).is_none_or(|(_, before)| before.rulesets == main.rulesets) {
                     if let Some(cache) = &self.cache {
                         memory::leave(cache, &run, &stamps, &main);
@@ -185,7 +186,7 @@ impl<K: Kernel> Native<K> {
         Ok(main)
     }
 
-    /// What this process remembers of the main ruleset, or an earlier one, if that is what pf has now.
+    /// The main ruleset that this process, or an earlier one, remembers, if pf still has it.
     fn remembered(&self, run: &Run) -> std::result::Result<Option<Arc<Conf>>, Failure> {
         for file in [None, self.cache.as_ref()] {
             if let Some(file) = file {
@@ -203,12 +204,12 @@ impl<K: Kernel> Native<K> {
         Ok(None)
     }
 
-    /// `main` with the settings that pf has now, which have no ticket.
+    /// `main` with the current settings of pf, which have no ticket.
     fn settled(&self, main: Arc<Conf>) -> std::result::Result<Arc<Conf>, Failure> {
         let syncookies = read::syncookies(&self.kernel)?;
         let (skip, unread) = match read::skipped(&self.kernel)? {
             Some(skip) => (skip, vec![]),
-            None => (vec![], vec!["set skip: this kernel's struct pfi_kif is another one".to_owned()]),
+            None => (vec![], vec!["set skip: this kernel's struct pfi_kif differs".to_owned()]),
         };
         if (main.syncookies, &main.skip, &main.unread) == (syncookies, &skip, &unread) {
             return Ok(main);
@@ -231,7 +232,7 @@ impl<K: Kernel> Native<K> {
         Ok(called)
     }
 
-    /// The tables of an anchor that these names are of.
+    /// The tables of an anchor with these names.
     fn add_tables(&self, anchor: &str, names: &BTreeSet<String>, conf: &mut Conf) -> std::result::Result<(), Failure> {
         for name in names {
             if let Some(table) = read::table(&self.kernel, anchor, name)? {
@@ -241,12 +242,12 @@ impl<K: Kernel> Native<K> {
         Ok(())
     }
 
-    /// What each anchor of kport's that holds something holds, as far as its rulesets' numbers of rules tell.
+    /// The rules of each anchor of kport that is not empty, as far as the number of rules in its rulesets shows.
     fn counts(&self) -> std::result::Result<Vec<(String, [u32; 3])>, Failure> {
         let mut found = Vec::new();
         for child in read::children(&self.kernel, PARENT)? {
             let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
-            // one that was rolled back stays, empty, until the next load
+            // one that was rolled back remains, empty, until the next load
             if counts != [0; 3] {
                 found.push((child, counts));
             }
@@ -266,7 +267,7 @@ impl<K: Kernel> Native<K> {
     }
 }
 
-/// What the search for redirects asks of the kernel.
+/// What the search for redirects reads from the kernel.
 struct Asked<'n, K> {
     native: &'n Native<K>,
     main: Arc<Conf>,
@@ -275,8 +276,8 @@ struct Asked<'n, K> {
 impl<K: Kernel> super::foreign::Reader for Asked<'_, K> {
     type Error = Failure;
 
-    /// EBUSY if a ruleset was loaded anew meanwhile. Other anchors than those in the main ruleset's braces are read each time: the
-    /// tickets of one that was removed and made again start anew.
+    /// EBUSY if a ruleset was loaded again meanwhile. Anchors other than those in the main ruleset's braces are read each
+    /// time: the tickets of one that was removed and created again start at the beginning.
     fn each(
         &self,
         anchor: &str,
@@ -368,7 +369,7 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        // the status first: it says which run of pf it is
+        // the status first: it tells which run of pf it is
         let status = self.status()?;
         Ok(self.holds(anchor, rules)?.then_some(status))
     }
@@ -393,7 +394,7 @@ impl<K: Kernel> Firewall for Native<K> {
         Ok(read::has_table(&self.kernel, table.as_str())?)
     }
 
-    /// Of anchors that are called, those in braces are there by their own paths as well, since they may have tables.
+    /// If an anchor is called, those in its braces are also listed by their own paths, since they may have tables.
     fn rulesets(&self) -> Result<Rulesets> {
         let main = self.retry_while_busy(|| self.settled(self.main()?))?;
         let mut found: Vec<(String, Conf)> = vec![];
@@ -401,7 +402,7 @@ impl<K: Kernel> Firewall for Native<K> {
         let mut waiting = VecDeque::from([String::new()]);
         while let Some(path) = waiting.pop_front() {
             if !found.is_empty() && self.deadline.get().passed() {
-                let why = format!("the time-out is over after the rules of {} anchors", found.len() - 1);
+                let why = format!("the time is up after the rules of {} anchors", found.len() - 1);
                 return Err(Error::new(Kind::Busy, why));
             }
             let (conf, called) = self.retry_while_busy(|| {
@@ -453,7 +454,7 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 }
 
-/// What a rule has counted (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
+/// The counters of a rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
 fn counters(rule: &nv::List) -> std::result::Result<Counters, nv::Malformed> {
     let sum = |name| rule.numbers(name).map(|both| both.iter().fold(0u64, |sum, one| sum.saturating_add(*one)));
     Ok(Counters {

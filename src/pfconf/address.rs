@@ -1,4 +1,4 @@
-//! What a rule says of addresses and ports: `from`, `to`, and the pools that translation and routing take addresses from.
+//! Addresses and ports of a rule: `from`, `to`, and the pools for translation and routing.
 
 use std::net::IpAddr;
 
@@ -19,11 +19,11 @@ pub(crate) enum Operand {
     Table(String),
     NoRoute,
     UrpfFailed,
-    /// The name of a host, which pfctl looks up when it loads the rule.
+    /// A host name, which pfctl looks up when it loads the rule.
     Named(String),
 }
 
-/// `(em0:network)`, `em0`, `(self)`: the addresses of an interface, of a group's interfaces, or of them all.
+/// `(em0:network)`, `em0`, `(self)`: the addresses of an interface, of a group's interfaces, or of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OfInterface {
     /// `self` is every interface.
@@ -31,9 +31,9 @@ pub(crate) struct OfInterface {
     pub part: Part,
     /// `:0`: without aliases.
     pub first: bool,
-    /// In brackets: the addresses of the moment. Without, pfctl makes a rule of each address when it loads.
+    /// In brackets: the current addresses. Without brackets, pfctl creates a rule for each address when it loads.
     pub dynamic: bool,
-    /// `/24` behind it.
+    /// `/24` after it.
     pub bits: Option<u8>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Part {
 }
 
 impl Operand {
-    /// The family that it is of, where that can be seen.
+    /// Its family, if that is known.
     pub(crate) fn family(&self) -> Option<Family> {
         match self {
             Operand::Network(network) => Some(Family::of(network.addr())),
@@ -56,7 +56,8 @@ impl Operand {
         }
     }
 
-    /// Whether pf holds it for several addresses, whatever it has at the moment (DYNIF_MULTIADDR in sbin/pfctl/parse.y, and
+    /// Whether pf treats it as several addresses, whatever addresses it has at present (DYNIF_MULTIADDR in
+    /// sbin/pfctl/parse.y, and tables).
     /// tables).
     pub(crate) fn is_several(&self) -> bool {
         match self {
@@ -78,7 +79,7 @@ pub(crate) struct Compared<N> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Operator {
-    /// `a >< b`, both left out
+    /// `a >< b`, without a and b
     Between,
     /// `a <> b`
     Outside,
@@ -126,38 +127,38 @@ impl Side {
     }
 }
 
-/// How a pool goes round its addresses.
+/// How a pool chooses an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PoolKind {
     /// One address.
     #[default]
     Single,
-    /// The network of the pool, the rest of the address that is there.
+    /// The network of the pool, the rest from the original address.
     Bitmask,
     Random,
-    /// With its key, as it was written.
+    /// With its key, as written.
     SourceHash(String),
     RoundRobin,
 }
 
-/// One place to translate to, or to route by.
+/// One target of translation or routing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PoolAddress {
-    /// `(em0 192.0.2.254)` of route-to and the like.
+    /// `(em0 192.0.2.254)` of route-to, reply-to and dup-to.
     pub interface: Option<String>,
     /// `None` for an interface alone.
     pub address: Option<Operand>,
 }
 
-/// The addresses behind `->`, `nat-to`, `rdr-to`, `af-to`, `route-to`.
+/// The addresses after `->`, `nat-to`, `rdr-to`, `af-to`, `route-to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pool {
     pub addresses: Vec<PoolAddress>,
-    /// `port a:b`: 0, 0 where none is given (proxy_port).
+    /// `port a:b`: 0, 0 if none is given (proxy_port).
     pub ports: (u16, u16),
     pub kind: PoolKind,
     pub sticky: bool,
-    /// The source port stays.
+    /// The source port is kept.
     pub static_port: bool,
     pub endpoint_independent: bool,
     /// `map-e-portset`

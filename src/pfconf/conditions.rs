@@ -1,4 +1,4 @@
-//! Rules: filter, translation, and the calls of anchors, with their lists multiplied out as pfctl does (expand_rule in
+//! Rules: filter, translation, and the calls of anchors, with their lists expanded as pfctl does (expand_rule in
 //! sbin/pfctl/parse.y).
 
 use super::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
@@ -16,7 +16,7 @@ const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const TCP: u8 = 6;
 
-/// What has been set for the rules that follow.
+/// Defaults for the rules that follow.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Defaults {
     pub if_bound: bool,
@@ -24,7 +24,7 @@ pub(super) struct Defaults {
     pub output: bool,
 }
 
-/// Each address, and whether it is any other one.
+/// Each address, and whether it is negated.
 type Addresses = Vec<(bool, Operand)>;
 
 /// The lists of a rule; an empty one stands for anything.
@@ -42,14 +42,14 @@ struct Lists {
     group: Vec<Owner>,
 }
 
-/// What a statement says beside its conditions, before the lists are multiplied out.
+/// What a statement has besides its conditions, before the lists are expanded.
 #[derive(Default)]
 struct Said {
     lists: Lists,
-    /// `keep state` and the like, or `no state`.
+    /// `keep state`, `modulate state` and `synproxy state`, or `no state`.
     keep: Option<Option<Keep>>,
     flags: bool,
-    /// Options of the state are given: those of `set state-defaults` do not count then.
+    /// State options are given: then those of `set state-defaults` do not apply.
     options: bool,
     /// `if-bound` or `floating`, if one of them is given.
     bound: Option<bool>,
@@ -58,7 +58,7 @@ struct Said {
     binat_to: bool,
 }
 
-/// The rules that a statement stands for.
+/// The rules that a statement expands to.
 pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) -> Read<Vec<Rule>> {
     let no = words.take("no");
     let first = words.next()?;
@@ -132,7 +132,7 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     Ok(all)
 }
 
-/// A rule of which nothing is known but what it does; `None` if not even that is.
+/// A rule of which only the action is known; `None` if not even that is.
 pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
     let translation = |kind| Action::Translate { kind, pool: Some(Pool::default()), pass: false };
     let action = match words.next().ok()?.bare() {
@@ -149,7 +149,7 @@ pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
     Some(rule)
 }
 
-/// A rule without a family has that of the addresses it leads to, if they are of one (natrule in parse.y).
+/// A rule without a family has that of its target addresses, if they have a common one (natrule in parse.y).
 fn settle_family(rule: &mut Rule, lists: &Lists, pool: &Pool) {
     let families = |all: &[(bool, Operand)]| all.iter().find_map(|(_, operand)| operand.family());
     if rule.when.family.is_none() {
@@ -158,7 +158,7 @@ fn settle_family(rule: &mut Rule, lists: &Lists, pool: &Pool) {
     }
 }
 
-/// apply_nat_ports: no ports are the usual ones, and 0, 0 is the port that is there.
+/// apply_nat_ports: without ports the default range is used, and 0, 0 is the original port.
 fn source_ports(pool: &Pool, ports: PoolPorts) -> (u16, u16) {
     match (pool.static_port, ports.first, ports.last) {
         (true, ..) => (0, 0),
@@ -168,12 +168,12 @@ fn source_ports(pool: &Pool, ports: PoolPorts) -> (u16, u16) {
     }
 }
 
-/// apply_rdr_ports: `a:*` is as many as the rule is about.
+/// apply_rdr_ports: `a:*` is as many ports as the rule matches.
 fn target_ports(ports: PoolPorts, to: Option<Ports>) -> Read<(u16, u16)> {
     let first = ports.first;
     let Some(Compared { operator, a, b }) = to.filter(|_| ports.open) else { return Ok((first, ports.last)) };
     match operator {
-        // pf counts from the rule's port, and it has one
+        // pf counts from the rule's port, so there must be one
         Operator::Equal => Ok((first, 0)),
         Operator::Range | Operator::Between | Operator::Outside => {
             let last = first.checked_add(b - a);
@@ -183,7 +183,7 @@ fn target_ports(ports: PoolPorts, to: Option<Ports>) -> Read<(u16, u16)> {
     }
 }
 
-/// What comes after the action of a rule, or the name of an anchor.
+/// What follows the action of a rule, or the name of an anchor.
 pub(super) fn conditions(words: Words<'_>, rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
     let (rule, said) = conditions_and(words, rule, defaults)?;
     expand(rule, said)
@@ -194,7 +194,7 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
     while !words.is_empty() {
         let before = words;
         if let Err(why) = condition(&mut rule, &mut said, &mut words) {
-            // another release's pfctl may know it; what it means for a packet is unknown
+            // pfctl of another release may know it; its effect on a packet is unknown
             if !defaults.output {
                 return Err(why);
             }
@@ -207,7 +207,7 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
         Some(keep) => keep.filter(|_| stateful),
         None => stateful.then(|| defaults.keep.unwrap_or(Keep { if_bound: defaults.if_bound, ..Keep::default() })),
     };
-    // what pfctl prints says so itself, but kport's own text and people's does not
+    // the output of pfctl has it explicitly, but kport's own text and files do not
     if stateful && rule.effects.keep.is_some() && !said.flags && !rule.when.fragment {
         rule.when.flags = Some((names::flags("S").unwrap_or(0), names::flags("SA").unwrap_or(0)));
     }
@@ -220,7 +220,7 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
     Ok((rule, said))
 }
 
-/// Whether the grammar has this word in a rule of this kind.
+/// Whether this word is allowed in a rule of this kind.
 fn fits(action: &Action, word: &str) -> bool {
     const STATES_AND_TARGETS: &[&str] = &[
         "no",
@@ -389,7 +389,7 @@ fn route(when: &mut Conditions, words: &mut Words<'_>) -> Read<Pool> {
     Ok(pool)
 }
 
-/// The options of a state, up to the bracket or to the end; whether it is bound to its interface, if that is given.
+/// The state options, up to the bracket or to the end; whether the state is bound to its interface, if that is given.
 pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: bool) -> Read<Option<bool>> {
     let mut bound = None;
     while !(words.is_empty() || bracketed && words.peek() == ")") {
@@ -435,7 +435,7 @@ fn rate(words: &mut Words<'_>) -> Read<(u32, u32)> {
 /// `any`, `{ a, ! b } port { 80, 443 }`
 fn sides(words: &mut Words<'_>) -> Read<(Addresses, Vec<Ports>)> {
     let mut addresses = if words.peek() == "port" { vec![] } else { words.list(&mut operands::side)? };
-    // any in a list is any alone
+    // any in a list is equal to any alone
     if addresses.iter().any(|(_, operand)| *operand == Operand::Any) {
         addresses.clear();
     }
@@ -487,8 +487,8 @@ fn owner(words: &mut Words<'_>) -> Read<Owner> {
     }
 }
 
-/// The places of one member of each list, for every combination: the last list goes round first, as the innermost of pfctl's
-/// loops does. An empty list has one place, at which nothing is.
+/// The indices into the lists, for every combination: the last list changes fastest, like the innermost of pfctl's loops. An
+/// empty list has one index, without a member.
 fn combinations<const N: usize>(sizes: [usize; N]) -> impl Iterator<Item = [usize; N]> {
     let sizes = sizes.map(|size| size.max(1));
     (0..sizes.iter().product()).map(move |mut number: usize| {
@@ -500,7 +500,7 @@ fn combinations<const N: usize>(sizes: [usize; N]) -> impl Iterator<Item = [usiz
     })
 }
 
-/// Every combination, in pfctl's order; those that fit no packet are left out.
+/// Every combination, in pfctl's order; those that match no packet are omitted.
 fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
     let lists = &said.lists;
     let sizes = [
@@ -516,7 +516,7 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
         lists.group.len(),
     ];
     if sizes.iter().fold(1_usize, |product, size| product.saturating_mul((*size).max(1))) > MOST {
-        return Err(format!("its lists are more than {MOST} rules"));
+        return Err(format!("its lists expand to more than {MOST} rules"));
     }
     let mut made = vec![];
     for [on, protocol, icmp, from, to, from_port, to_port, os, user, group] in combinations(sizes) {
@@ -540,7 +540,7 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
         return Err("an icmp-type needs proto icmp, an icmp6-type proto icmp6".into());
     }
     if made.is_empty() {
-        return Err("it is about no packet: its addresses are of different families".into());
+        return Err("it matches no packet: its addresses are of different families".into());
     }
     if said.binat_to {
         let certain = |rule: &Rule| {
@@ -560,7 +560,7 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
     Ok(made)
 }
 
-/// The family of a combination; `None` for one that fits no packet.
+/// The family of a combination; `None` if it matches no packet.
 #[allow(clippy::option_option)]
 fn family(
     given: Option<Family>,
@@ -578,7 +578,7 @@ fn side(address: Option<&(bool, Operand)>, ports: Option<&Ports>) -> Side {
     Side { not, address, ports: ports.copied() }
 }
 
-/// What follows from the members that the lists have given to this rule.
+/// What follows from the list members of this rule.
 fn finish(rule: &mut Rule, said: &Said) -> Read<()> {
     let tcp = rule.when.protocol.is_none_or(|protocol| protocol == TCP);
     if !tcp {
@@ -609,14 +609,14 @@ fn finish(rule: &mut Rule, said: &Said) -> Read<()> {
     Ok(())
 }
 
-/// pfctl puts what the rule is about into tags as well as into labels (expand_label in parse.y). What it prints has none of these
-/// names; a tag that would still have one cannot be written.
+/// pfctl replaces macros in tags as well as in labels (expand_label in parse.y). Its output does not have these names; a tag
+/// that would still have one cannot be written.
 fn with_values(tag: &str, when: &Conditions) -> Read<String> {
     if !tag.contains('$') {
         return Ok(tag.to_owned());
     }
     let address = |side: &Side| super::print::address(side.not, &side.address);
-    // expand_label_port leaves out ranges
+    // expand_label_port omits ranges
     let ports = |side: &Side| match side.ports {
         None | Some(Compared { operator: Operator::Range, .. }) => String::new(),
         Some(Compared { operator: Operator::Equal, a, .. }) => a.to_string(),
@@ -637,7 +637,7 @@ fn with_values(tag: &str, when: &Conditions) -> Read<String> {
     }
 }
 
-/// `binat-to`: the rule for what goes out, and the one for what comes in to the address it had there.
+/// `binat-to`: the rule for outgoing packets, and the one for incoming packets to the translated address.
 fn both_ways(rule: Rule) -> Vec<Rule> {
     let mut out = rule;
     let mut back = out.clone();

@@ -1,4 +1,4 @@
-//! kport's own rules as pf holds them: one for each member of a rule's lists, with what pfctl(8) adds.
+//! kport's own rules in the form of pf: one for each member of a rule's lists, with what pfctl(8) adds.
 
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports, Side};
 use super::operands::PROXY_PORTS;
@@ -6,7 +6,7 @@ use super::rule::{Action, Effects, Keep, On, Origin, Rule, RuleKind};
 use crate::net::{Interface, PortRange, Protocol};
 use crate::rule::{self, Address, Match, Member, StateOptions};
 
-/// `rules` one by one, in the order in which pf evaluates those of one ruleset.
+/// `rules` expanded, in the order in which pf evaluates those of one ruleset.
 pub(crate) fn flat(rules: &[rule::Rule]) -> Vec<Rule> {
     rules.iter().flat_map(|rule| rule.matches().members().map(move |member| one(rule, member))).collect()
 }
@@ -67,7 +67,7 @@ fn operand(address: Option<&Address>) -> Operand {
     match address {
         None | Some(Address::Any) => Operand::Any,
         Some(Address::Host(host)) => Operand::Network((*host).into()),
-        // a mask of zeros is that of `any`
+        // a mask of zeros is equal to `any`
         Some(Address::Network(network)) if network.prefix_len() == 0 => Operand::Any,
         Some(Address::Network(network)) => Operand::Network(network.trunc()),
         Some(Address::Interface(name)) => interface(*name, Part::Address),
@@ -157,7 +157,7 @@ mod tests {
             pass(Protocol::Tcp, Some(Direction::In), state),
             pass(Protocol::Udp, None, StateOptions::default()),
         ];
-        // pf.conf(5) takes no list with any beside other addresses
+        // pf.conf(5) does not allow any in a list with other addresses
         for rule in rules.iter().flat_map(rule::Rule::expand) {
             let conf: Conf = rule.to_string().parse().unwrap();
             assert_eq!(flat(&[rule]), conf.rules());

@@ -1,11 +1,11 @@
-//! The words of pf.conf(5), as pfctl's lexer takes them from the bytes (yylex in sbin/pfctl/parse.y): macros are put in as text,
-//! so that `$if:network` is one word, and are not looked for inside one another.
+//! The words of pf.conf(5), as pfctl's lexer reads them from the bytes (yylex in sbin/pfctl/parse.y): macros are replaced as
+//! text, so that `$if:network` is one word, and are not replaced inside one another.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What was read, or why it was not.
+/// The result of reading, or why it failed.
 pub(super) type Read<T> = Result<T, String>;
 
 /// The file, the line, why, and the text of the statement, if there is one.
@@ -14,25 +14,25 @@ pub(super) type Failure = (String, usize, String, String);
 /// How files are read: `include`, `load anchor`, and the files of tables.
 pub(super) type Files<'a> = Option<&'a dyn Fn(&str) -> Read<Vec<u8>>>;
 
-/// The most characters that a macro may stand for, the most words of a statement, and the most rules of a ruleset: more is a
-/// mistake, or malice.
+/// The maximum number of characters of a macro, of words of a statement, and of rules of a ruleset: more is a mistake, or
+/// malice.
 pub(super) const MOST: usize = 1 << 18;
 
-/// The most files that may include one another.
+/// The maximum depth of files that include one another.
 const DEEPEST: usize = 16;
 
 /// One word or sign of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     Word(String),
-    /// What stood in quotes; it is never a keyword.
+    /// A quoted string; it is never a keyword.
     Quoted(String),
     /// `{`, `!=`, `->` and the others.
     Sign(&'static str),
 }
 
 impl Token {
-    /// The word or the sign; empty for what stood in quotes.
+    /// The word or the sign; empty for a quoted string.
     pub(super) fn bare(&self) -> &str {
         match self {
             Token::Word(word) => word,
@@ -50,29 +50,29 @@ impl Token {
     }
 }
 
-/// A statement of pf.conf(5), and where it is.
+/// A statement of pf.conf(5), and its position.
 #[derive(Clone, Debug)]
 pub struct Statement {
     pub(super) tokens: Vec<Token>,
-    /// The file that it is in: the one that is read, or one that it includes.
+    /// Its file: the one that is read, or one that it includes.
     pub file: Arc<str>,
     /// The line on which it starts, from 1.
     pub line: usize,
     /// Its bytes in the file: from its first token to the end of the line on which it ends, the newline included if there is one.
     pub bytes: Range<usize>,
-    /// What is written there on one line, without comments.
+    /// Its text on one line, without comments.
     pub(super) text: String,
     /// It ends with a brace after which an anchor's rules follow.
     pub opens: bool,
-    /// In how many anchors it is whose rules are in braces; their closing brace is outside.
+    /// The number of anchors in braces around it; their closing brace is outside.
     pub depth: usize,
     /// The path of the ruleset that it adds rules to.
     pub(super) path: String,
-    /// Why it was not read, if it was not.
+    /// Why it was not read, if so.
     pub refused: Option<String>,
 }
 
-/// A character, or a mark where the text of a macro ends.
+/// A character, or a mark at the end of a macro's text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Char {
     Byte(u8),
@@ -86,20 +86,20 @@ struct Source {
     line: usize,
 }
 
-/// Where a word starts: the file, the line, the byte.
+/// The start of a word: the file, the line, the byte.
 type Start = (Arc<str>, usize, usize);
 
 /// The statements of a file, and of those that it includes.
 pub(super) struct Lexer<'a> {
     sources: Vec<Source>,
-    /// Read again before the source: in reverse.
+    /// Characters to read before the source, in reverse.
     pushed: Vec<Char>,
     expanding: bool,
     macros: HashMap<String, String>,
     files: Files<'a>,
     raw: Vec<u8>,
     in_comment: bool,
-    /// Where the word starts that was read last.
+    /// The start of the last word that was read.
     start: Start,
 }
 
@@ -109,7 +109,7 @@ enum Next {
     End,
 }
 
-/// A sign that is one character.
+/// A sign of one character.
 fn sign(byte: u8) -> Option<&'static str> {
     const SIGNS: &[&str] = &["{", "}", "(", ")", ",", "/", "!", "=", "<", ">", "-"];
     SIGNS.iter().find(|sign| sign.as_bytes() == [byte]).copied()
@@ -123,12 +123,12 @@ fn in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte.is_ascii_punctuation() && !b"(){}<>!=/#,".contains(&byte)
 }
 
-/// Whether a text that is written without quotes is read as one word, and as this one.
+/// Whether a text without quotes is read as one word, and as this word.
 pub(super) fn is_word(text: &str) -> bool {
     text.bytes().next().is_some_and(starts_word) && text.bytes().all(|byte| in_word(byte) && byte != b'\\')
 }
 
-/// What a string or a word holds. Bytes that are not UTF-8 are U+FFFD in it.
+/// The contents of a string or a word. Bytes that are not UTF-8 are replaced by U+FFFD.
 fn held(bytes: &[u8]) -> Read<String> {
     match bytes.last() {
         Some(b'\\') => Err("a string that ends with a backslash cannot be quoted".into()),
@@ -152,7 +152,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Where the byte is that was read last.
+    /// The position of the last byte that was read.
     fn place(&self) -> Start {
         self.sources.last().map_or_else(Default::default, |source| {
             let at = source.at.saturating_sub(1);
@@ -160,7 +160,7 @@ impl<'a> Lexer<'a> {
         })
     }
 
-    /// `include "file"`: what follows is read from there, then from here again.
+    /// `include "file"`: reading continues there, and then here.
     pub(super) fn include(&mut self, name: &str) -> Read<()> {
         if self.sources.len() >= DEEPEST {
             return Err(format!("more than {DEEPEST} files include one another"));
@@ -187,7 +187,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// A character, without regard to what it means; `None` at the end of the last file.
+    /// A character, without regard to its meaning; `None` at the end of the last file.
     fn byte(&mut self) -> Option<u8> {
         while let Some(char) = self.pushed.pop() {
             match char {
@@ -207,7 +207,7 @@ impl<'a> Lexer<'a> {
         Some(byte)
     }
 
-    /// A character; a line that ends with `\` goes on (lgetc).
+    /// A character; a line that ends with `\` continues (lgetc).
     fn char(&mut self) -> Option<u8> {
         loop {
             let byte = self.byte()?;
@@ -242,7 +242,7 @@ impl<'a> Lexer<'a> {
                 }
             };
             if tokens.is_empty() {
-                // what comes first says where the statement starts
+                // the first word is the start of the statement
                 start = self.start.clone();
             }
             match next {
@@ -267,10 +267,10 @@ impl<'a> Lexer<'a> {
                     match token.bare() {
                         "{" => depth += 1,
                         "}" if depth > 0 => depth -= 1,
-                        // one that is alone ends an anchor's rules
+                        // a brace alone ends an anchor's rules
                         "}" if !tokens.is_empty() => {
                             self.skip_line();
-                            return fail(&start, "there is no { that this } closes".into());
+                            return fail(&start, "there is no { for this }".into());
                         }
                         _ => {}
                     }
@@ -362,7 +362,7 @@ impl<'a> Lexer<'a> {
         Ok(Next::Token(Token::Word(held(&word)?)))
     }
 
-    /// The first character that is neither blank nor in a comment.
+    /// The first character that is neither blank nor part of a comment.
     fn blank(&mut self) -> Option<u8> {
         loop {
             match self.char()? {
@@ -408,7 +408,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Whether the brace that these words end with opens an anchor: before a list there is a word that takes one.
+/// Whether the brace at the end of these words opens an anchor: before a list there is a word that takes one.
 fn opens(tokens: &[Token]) -> bool {
     const TAKE_LISTS: [&str; 10] =
         ["on", "proto", "from", "to", "port", "user", "group", "icmp-type", "icmp6-type", "os"];

@@ -1,7 +1,7 @@
-//! Names for numbers: protocols(5), services(5), ICMP types and codes, types of service, tcp flags; and the words that pf.conf(5)
-//! keeps for itself.
+//! Names for numbers: protocols(5), services(5), ICMP types and codes, types of service, tcp flags; and the keywords of
+//! pf.conf(5).
 
-/// protocols(5), those that a firewall meets.
+/// The entries of protocols(5) that are common on a firewall.
 const PROTOCOLS: &[(&str, u8)] = &[
     ("icmp", 1),
     ("igmp", 2),
@@ -48,7 +48,7 @@ pub(crate) fn protocol_name(number: u8) -> String {
     PROTOCOLS.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
-/// The services(5) that rules name most. /etc/services is asked for others.
+/// The services(5) that are most common in rules. The others are read from /etc/services.
 const SERVICES: &[(&str, u16)] = &[
     ("tcpmux", 1),
     ("compressnet", 2),
@@ -157,7 +157,7 @@ pub(crate) fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// The port of a service; `table` is the text of services(5), where it can be read.
+/// The port of a service; `table` is the text of services(5), if it can be read.
 pub(crate) fn service(name: &str, table: impl FnOnce() -> Option<String>) -> Option<u16> {
     let known = SERVICES.iter().find(|(service, _)| *service == name).map(|(_, port)| *port);
     known.or_else(|| {
@@ -334,7 +334,7 @@ pub(crate) fn tos(text: &str) -> Option<u8> {
 /// The letters of `flags`, in the order of their bits.
 const FLAGS: &str = "FSRPAUEWe";
 
-/// `S`, `SA`, `FSRPAUEW`: the bits of tcp flags. No letters are every flag (parse_flags).
+/// `S`, `SA`, `FSRPAUEW`: the bits of tcp flags. No letters are all flags (parse_flags).
 pub(crate) fn flags(text: &str) -> Option<u16> {
     let bits = text.chars().try_fold(0, |bits, letter| FLAGS.find(letter).map(|bit| bits | 1_u16 << bit))?;
     Some(if bits == 0 { 0x1ff } else { bits })
@@ -345,7 +345,7 @@ pub(crate) fn flag_letters(bits: u16) -> String {
     FLAGS.chars().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, letter)| letter).collect()
 }
 
-/// The words that are no strings (lookup in parse.y).
+/// The words that are not strings (lookup in parse.y).
 const KEYWORDS: &[&str] = &[
     "af-to",
     "all",
@@ -496,7 +496,7 @@ const KEYWORDS: &[&str] = &[
     "user",
 ];
 
-/// Whether a word is one of the language's own.
+/// Whether a word is a keyword.
 pub(crate) fn is_keyword(word: &str) -> bool {
     KEYWORDS.binary_search(&word).is_ok()
 }

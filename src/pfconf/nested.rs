@@ -1,9 +1,9 @@
-//! What pfctl(8) prints of all anchors in one run: `-a '*'`, each call with the rules of what it calls in braces
+//! What pfctl(8) prints of all anchors in one run: `-a '*'`, each call with the rules of the called anchor in braces
 //! (pfctl_show_rules and pfctl_show_nat in sbin/pfctl/pfctl.c).
 
 use crate::name::PARENT;
 
-/// What pf counts for a rule, in the words of `pfctl -v`.
+/// The counters of a rule, in the words of `pfctl -v`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
     pub(crate) evaluations: u64,
@@ -12,11 +12,11 @@ pub(crate) struct Counted {
     pub(crate) states: u64,
 }
 
-/// The rules of each anchor that the first call of kport's anchors leads to, by the anchor's name, in the order in which they are
-/// printed. `None` where nothing calls them, or this pfctl(8) does not print what is called.
+/// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output.
+/// `None` if there is no call, or if this pfctl(8) does not print the called anchors.
 pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counted>)>> {
     let mut found: Option<Vec<(String, Vec<Counted>)>> = None;
-    // the calls that the line is in
+    // the calls around the line
     let mut calls: Vec<&str> = Vec::new();
     for line in shown.lines().map(str::trim) {
         if line == "}" {
@@ -55,16 +55,16 @@ pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counted>)>> {
             }
         }
     }
-    // a call whose braces are not closed is the answer of a pfctl(8) that was cut off
+    // a call whose braces are not closed is from a pfctl(8) that was cut off
     None
 }
 
-/// 14 leaves out the `/*` in front of braces.
+/// 14 omits the `/*` before braces.
 fn is_kport(called: &str) -> bool {
     called.trim_start_matches('/').trim_end_matches("/*") == PARENT
 }
 
-/// The anchor that a line calls whose rules stand behind it.
+/// The anchor that a line calls if its rules follow the line.
 fn opened(line: &str) -> Option<&str> {
     let (keyword, rest) = line.strip_suffix(" {")?.split_once(" \"")?;
     let (called, _) = rest.split_once('"')?;

@@ -10,10 +10,10 @@ use super::names;
 use super::words::Words;
 use crate::error::quoted;
 
-/// The ports that `nat` takes where none are given (PF_NAT_PROXY_PORT_LOW and _HIGH in sys/net/pfvar.h).
+/// The ports of `nat` if none are given (PF_NAT_PROXY_PORT_LOW and _HIGH in sys/net/pfvar.h).
 pub(super) const PROXY_PORTS: (u16, u16) = (50_001, 65_535);
 
-/// The name of a table between `<` and `>`, also as `pfctl -v` prints it, with the number of its addresses: `<name:3>`.
+/// The name of a table between `<` and `>`, also in the output of `pfctl -v`, with the number of its addresses: `<name:3>`.
 pub(super) fn table(words: &mut Words<'_>) -> Read<String> {
     words.expect("<")?;
     let name = words.text()?;
@@ -52,7 +52,7 @@ pub(super) fn host(words: &mut Words<'_>) -> Read<Operand> {
         return of_interface(name, true, bits);
     }
     let word = words.text()?;
-    // the scope of a link-local address says on which interface it is
+    // the scope of a link-local address is its interface
     let plain = word.split('%').next().unwrap_or(word);
     if words.take("/") {
         let bits: u8 = words.number()?;
@@ -88,7 +88,7 @@ pub(super) fn network(address: &str, bits: u8) -> Option<IpNet> {
     IpNet::new(Ipv4Addr::from(all).into(), bits).ok()
 }
 
-/// `em0`, `em0:network:0`. A name with a dot and no digit at its end is that of a host.
+/// `em0`, `em0:network:0`. A name with a dot and without a digit at its end is a host name.
 pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<Operand> {
     let mut name = text;
     let (mut part, mut first) = (Part::Address, false);
@@ -115,7 +115,7 @@ pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<
     Ok(Operand::Interface(OfInterface { name: name.to_owned(), part, first, dynamic, bits }))
 }
 
-/// A port by number or name; services(5) is read where that can be.
+/// A port by number or name; services(5) is read if possible.
 fn port(text: &str) -> Read<u16> {
     let table = || std::fs::read_to_string("/etc/services").ok();
     let number = names::number(text).and_then(|number| u16::try_from(number).ok());
@@ -166,22 +166,23 @@ pub(super) fn ports(words: &mut Words<'_>) -> Read<Ports> {
         _ => false,
     };
     match empty {
-        true => Err(format!("ports {a} and {b} count down")),
+        true => Err(format!("the range of ports {a} to {b} is empty")),
         false => Ok(Compared { operator, a, b }),
     }
 }
 
-/// Which translation a pool is for: they differ in what the ports mean.
+/// The translation of a pool: the ports have different meanings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoolFor {
     Source,
-    /// With the ports that the rule is about, for `port 9000:*`.
+    /// With the ports of the rule, for `port 9000:*`.
     Destination,
     Both,
     Route,
 }
 
-/// The port of a pool, `a`, `a:b` or `a:*`, before the rule's own ports are known. No port is 0, and so is the last one of `a`.
+/// The port of a pool, `a`, `a:b` or `a:*`, before the rule's own ports are known. Without a port it is 0, and so is the last
+/// one of `a`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PoolPorts {
     pub first: u16,
@@ -204,7 +205,9 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         given = match text.split_once(':') {
             Some((a, "*")) => PoolPorts { first: port(a)?, last: 0, open: true },
             Some((a, b)) => match (port(a)?, port(b)?) {
-                (first, last) if last < first => return Err(format!("ports {first}:{last} count down")),
+                (first, last) if last < first => {
+                    return Err(format!("the range of ports {first}:{last} is empty"));
+                }
                 (first, last) if first == last => PoolPorts { first, last: 0, open: false },
                 (first, last) => PoolPorts { first, last, open: false },
             },
@@ -220,14 +223,14 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         }
         PoolFor::Source | PoolFor::Both => {}
         // apply_rdr_ports of parse.y
-        PoolFor::Destination if pool.static_port => return Err("static-port is for nat alone".into()),
-        PoolFor::Destination if pool.portset.is_some() => return Err("map-e-portset is for nat alone".into()),
+        PoolFor::Destination if pool.static_port => return Err("static-port is for nat only".into()),
+        PoolFor::Destination if pool.portset.is_some() => return Err("map-e-portset is for nat only".into()),
         PoolFor::Destination => {}
-        // expand_rule of parse.y passes over them
+        // expand_rule of parse.y ignores them
         PoolFor::Route => (pool.static_port, pool.portset) = (false, None),
     }
     let several = |address: &PoolAddress| address.address.as_ref().is_some_and(Operand::is_several);
-    // as apply_redirspec has it
+    // like apply_redirspec
     if pool.kind == PoolKind::Single && (pool.addresses.len() > 1 || pool.addresses.iter().any(several)) {
         pool.kind = PoolKind::RoundRobin;
     }
@@ -275,7 +278,7 @@ fn gateway(words: &mut Words<'_>) -> Read<PoolAddress> {
     Ok(PoolAddress { interface: Some(interface), address: Some(address) })
 }
 
-/// An interface or group, or any other one.
+/// An interface or group, possibly negated.
 pub(super) fn on(words: &mut Words<'_>) -> Read<super::rule::On> {
     let not = words.take("!");
     let name = if words.take("any") { "any" } else { words.text()? };

@@ -1,4 +1,4 @@
-//! What a pf.conf(5) consists of: its statements, of which kind each is, and where. What edits a file edits it by these places.
+//! The statements of a pf.conf(5): the kind of each, and its position. An editor edits the file at these positions.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::words::Words;
 use super::{Conf, operands, path::Called};
 use crate::error::{Error, Result};
 
-/// What a statement is, by its first words.
+/// The kind of a statement, by its first words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatementKind {
     /// `name = value`
@@ -42,12 +42,12 @@ pub enum StatementKind {
     LoadAnchor,
     /// The brace that closes the rules of an anchor.
     Close,
-    /// None of these.
+    /// Any other statement.
     Unknown,
 }
 
 impl Statement {
-    /// What it is.
+    /// Its kind.
     pub fn kind(&self) -> StatementKind {
         if let [Token::Word(_) | Token::Quoted(_), Token::Sign("="), ..] = &self.tokens[..] {
             return StatementKind::Macro;
@@ -89,7 +89,7 @@ impl Statement {
         self.tokens.iter().any(|token| token.bare() == "quick")
     }
 
-    /// The interfaces and groups of `set skip on`; none of another statement.
+    /// The interfaces and groups of `set skip on`; none for another statement.
     pub fn skipped(&self) -> Vec<String> {
         let names = match &self.tokens[..] {
             [set, skip, on, names @ ..] if [set.bare(), skip.bare(), on.bare()] == ["set", "skip", "on"] => names,
@@ -99,7 +99,7 @@ impl Statement {
         listed.into_iter().map(|on| on.name).collect()
     }
 
-    /// Whether it calls kport's anchors from where it is, for the rules of this kind.
+    /// Whether it calls kport's anchors from its position, for the rules of this kind.
     pub fn calls_kport(&self, kind: RuleKind) -> bool {
         let path = match &self.tokens[..] {
             [_, Token::Word(path) | Token::Quoted(path), ..] if self.kind() == StatementKind::Call(kind) => path,
@@ -109,7 +109,7 @@ impl Statement {
     }
 }
 
-/// Where a text cannot be read any further, and why.
+/// Where and why a text cannot be read any further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// The file.
@@ -126,8 +126,8 @@ impl fmt::Display for Broken {
     }
 }
 
-/// The statements of a pf.conf(5) in their order, those of included files among them. One that cannot be read has its place all the
-/// same, and [says why](Statement::refused).
+/// The statements of a pf.conf(5) in their order, including those of included files. One that cannot be read is listed as
+/// well, [with the reason](Statement::refused).
 #[derive(Debug, Default)]
 pub struct Outline {
     /// The statements.
@@ -138,14 +138,14 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// The rules that come of a statement; none if it was not read.
+    /// The rules of a statement; none if it was not read.
     pub(super) fn rules<'a>(&'a self, statement: &'a Statement) -> impl Iterator<Item = &'a Rule> {
         let ruleset = self.conf.rulesets.get(&statement.path).into_iter().flatten();
         ruleset.filter(|rule| rule.origin.line == statement.line && rule.origin.file == statement.file)
     }
 
-    /// Whether a packet from anywhere to any port may end here: pf evaluates nothing after a quick rule that matches. Interfaces
-    /// count for a pass rule alone; the rules in the braces of an anchor do not.
+    /// Whether evaluation of a packet from anywhere to any port may end here: pf evaluates nothing after a quick rule that
+    /// matches. Interfaces are considered only for a pass rule; the rules in the braces of an anchor are not.
     pub fn ends_evaluation(&self, statement: &Statement) -> bool {
         statement.is_quick()
             && statement.kind() != StatementKind::Antispoof
@@ -169,14 +169,14 @@ fn ends_evaluation(rule: &Rule) -> bool {
         }
 }
 
-/// Files by name, from the working directory as pfctl(8) has them.
+/// Files by name, relative to the working directory like in pfctl(8).
 pub(super) const FROM_DISK: Files<'static> = Some(&|name| read_named(name));
 
 fn read_named(name: &str) -> Read<Vec<u8>> {
     std::fs::read(name).map_err(|error| format!("read {name}: {error}"))
 }
 
-/// A file as it is.
+/// The contents of a file.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| Error::io(format_args!("read {}", path.display()), &error))
 }

@@ -1,21 +1,21 @@
-//! Paths of anchors: what a call leads to, and what is below what.
+//! Paths of anchors: what a call refers to, and which anchor is below which.
 
 use std::fmt;
 
 use crate::name::PARENT;
 
-/// What a call leads to.
+/// The target of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Called {
     /// The path of the anchor, from the root.
     pub(crate) path: String,
-    /// Its children are meant, not itself: `rdr/*`.
+    /// Its children, not itself: `rdr/*`.
     pub(crate) children: bool,
 }
 
 impl Called {
-    /// What the ruleset of anchor `caller` calls as `call`: below itself; above it for each `../` in front, and nowhere else,
-    /// since pf takes any later `..` for a name; from the root with a `/` in front (pf_kanchor_setup in
+    /// The target of `call` in the ruleset of anchor `caller`: below the caller; above it for each leading `../`, but not
+    /// otherwise, since pf treats any later `..` as a name; from the root with a leading `/` (pf_kanchor_setup in
     /// sys/netpfil/pf/pf_ruleset.c).
     pub(crate) fn resolve(caller: &str, call: &str) -> Called {
         let (mut base, mut rest) = match call.strip_prefix('/') {
@@ -24,7 +24,7 @@ impl Called {
         };
         while let Some(above) = rest.strip_prefix("../").filter(|_| !call.starts_with('/')) {
             base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
-            // the children of one above are told as "..//*" (pf_kanchor_copyout)
+            // the children of one above are returned as "..//*" (pf_kanchor_copyout)
             rest = above.trim_start_matches('/');
         }
         match rest.strip_suffix('*').filter(|parent| parent.is_empty() || parent.ends_with('/')) {
@@ -33,12 +33,12 @@ impl Called {
         }
     }
 
-    /// Whether it is kport's anchors that are called.
+    /// Whether kport's anchors are called.
     pub(crate) fn is_kport(&self) -> bool {
         self.children && self.path == PARENT
     }
 
-    /// The anchors that it leads to; `children` lists those directly below one.
+    /// The anchors that are called; `children` lists those directly below one.
     pub(crate) fn anchors<E>(self, children: impl FnOnce(&str) -> Result<Vec<String>, E>) -> Result<Vec<String>, E> {
         if !self.children {
             return Ok(vec![self.path]);
@@ -48,7 +48,7 @@ impl Called {
 }
 
 impl fmt::Display for Called {
-    /// As it is called from the main ruleset.
+    /// The path as called from the main ruleset.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.children {
             true => f.write_str(&join(&self.path, "*")),
@@ -65,7 +65,7 @@ pub(crate) fn join(anchor: &str, child: &str) -> String {
     }
 }
 
-/// Whether an anchor is kport's own, or the one above those.
+/// Whether an anchor is kport's own, or their parent.
 pub(crate) fn is_own(path: &str) -> bool {
     path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

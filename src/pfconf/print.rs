@@ -1,4 +1,4 @@
-//! Rules as pfctl(8) prints them (print_rule in sbin/pfctl/pfctl_parser.c), as far as they are kept: what is printed reads as the
+//! Rules as pfctl(8) prints them (print_rule in sbin/pfctl/pfctl_parser.c), as far as they are kept: the output reads as the
 //! same rules.
 
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use super::path::Called;
 use super::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
 
 impl Conf {
-    /// What holds for all rules.
+    /// The settings for all rules.
     pub(super) fn settings(&self) -> String {
         let mut text = String::new();
         if self.syncookies {
@@ -80,7 +80,7 @@ impl Conf {
 }
 
 impl Rule {
-    /// Its conditions; empty if it is about every packet.
+    /// Its conditions; empty if it matches every packet.
     pub(crate) fn conditions(&self) -> String {
         let text = Rest(self).to_string();
         text.split(' ').filter(|word| !word.is_empty() && *word != "all").collect::<Vec<_>>().join(" ")
@@ -88,7 +88,7 @@ impl Rule {
 }
 
 impl Rule {
-    /// The rule, with its own text as where it was read.
+    /// The rule, with its own text as its position.
     pub(crate) fn named(mut self) -> Rule {
         self.origin.text = self.to_string().into();
         self
@@ -249,18 +249,18 @@ impl Display for Rest<'_> {
     }
 }
 
-/// A text without quotes if it has letters, digits and `_` alone and is not a keyword.
+/// A text without quotes if it has only letters, digits and `_`, and is not a keyword.
 fn string(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     if text.bytes().all(plain) { word(text) } else { quoted(text) }
 }
 
-/// A text without quotes if it is read as one string that way.
+/// A text without quotes if it is read as one string without them.
 fn word(text: &str) -> String {
     if is_word(text) && !names::is_keyword(text) { text.to_owned() } else { quoted(text) }
 }
 
-/// A text in quotes. A backslash is one of its characters, except before a quote and a blank, which it makes characters.
+/// A text in quotes. A backslash is an ordinary character, except before a quote or a blank, which it escapes.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     let mut last = '"';
@@ -274,7 +274,7 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// Words and signs, as they can be read again.
+/// Words and signs, in a form that can be read again.
 pub(super) fn written(tokens: &[Token]) -> String {
     let one = |token: &Token| match token {
         Token::Word(word) if is_word(word) => word.clone(),
@@ -583,7 +583,7 @@ mod tests {
         a_pool(family, prop_oneof![any::<u16>().prop_map(|port| (port, 0)), (0..9_u16, 9..=u16::MAX)].boxed()).boxed()
     }
 
-    /// What a rule of translation may have.
+    /// The parts of a translation rule.
     fn translation(family: Family) -> BoxedStrategy<Rule> {
         let kinds = prop_oneof![
             sources(family).prop_map(|pool| (RuleKind::Nat, Some(pool))),
@@ -612,7 +612,7 @@ mod tests {
             .boxed()
     }
 
-    /// What a filter rule may have.
+    /// The parts of a filter rule.
     fn filter(family: Family) -> BoxedStrategy<Rule> {
         let actions = prop_oneof![
             Just(Action::Pass),
@@ -622,7 +622,7 @@ mod tests {
         ];
         let keep = (any::<[bool; 3]>(), any::<[u32; 4]>()).prop_map(|([some, synproxy, if_bound], numbers)| {
             let [max, max_src_states, max_src_conn, max_src_nodes] = numbers;
-            // no rate is none in no time
+            // a rate of 0 in 0 seconds is no rate
             let max_src_conn_rate = if max > 0 { (max, max_src_nodes) } else { (0, 0) };
             let keep = Keep { synproxy, if_bound, max, max_src_states, max_src_conn, max_src_nodes, max_src_conn_rate };
             some.then_some(keep)
@@ -683,7 +683,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..Default::default() })]
 
-        /// Whatever a rule is about: what is printed reads as the same rule, and as no other.
+        /// For any rule: the printed text reads as the same rule, and only that rule.
         #[test]
         fn a_rule_is_read_as_it_is_printed(rule in rule()) {
             let shown = rule.to_string();

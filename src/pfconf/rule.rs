@@ -1,4 +1,5 @@
-//! One rule as pf evaluates it: no lists, no macros. Of what does not decide where a packet goes only labels and `log` are kept.
+//! One rule as pf evaluates it, without lists and macros. Of what does not decide where a packet goes only labels and `log`
+//! are kept.
 
 use std::iter;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use super::address::{Compared, Operator, Pool, Side};
 use crate::net::Direction;
 use crate::net::Family;
 
-/// The rulesets of an anchor, by what evaluates them.
+/// The rulesets of an anchor, by the kind of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RuleKind {
     /// `nat`
@@ -22,26 +23,26 @@ pub enum RuleKind {
     Filter,
 }
 
-/// What a rule does.
+/// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Action {
     Pass,
     Block,
-    /// Does not decide; its effects hold for the packet from here on.
+    /// Does not decide; its effects apply to the packet from here on.
     Match,
     /// `nat`, `rdr`, `binat`. Without a pool: `no nat` and so on.
     Translate {
         kind: RuleKind,
         pool: Option<Pool>,
-        /// `rdr pass`: the filter rules are not asked.
+        /// `rdr pass`: the filter rules are not evaluated.
         pass: bool,
     },
-    /// An anchor call: the path as it is written, or that of rules in braces, which are below the caller.
+    /// An anchor call: the path as written, or that of rules in braces, which are below the caller.
     Call(RuleKind, String),
 }
 
 impl RuleKind {
-    /// The word that calls anchors for it.
+    /// The keyword of its anchor calls.
     pub(crate) fn call(self) -> &'static str {
         match self {
             RuleKind::Nat => "nat-anchor",
@@ -61,7 +62,7 @@ impl Action {
     }
 }
 
-/// `keep state` and its options, as far as they decide.
+/// `keep state` and its options, as far as they matter for a decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Keep {
     pub synproxy: bool,
@@ -81,7 +82,7 @@ impl Keep {
     }
 }
 
-/// Where a rule sends a packet, past the routes.
+/// Where a rule sends a packet, instead of the routing table's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RouteKind {
     /// `route-to`
@@ -92,13 +93,13 @@ pub(crate) enum RouteKind {
     Copies,
 }
 
-/// What pass and match rules do besides.
+/// The other effects of pass and match rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Effects {
     pub keep: Option<Keep>,
     pub nat_to: Option<Pool>,
     pub rdr_to: Option<Pool>,
-    /// The family that a packet becomes one of, its source, and its destination where one is given.
+    /// The new address family of a packet, its source, and its destination if one is given.
     pub af_to: Option<(Family, Pool, Option<Pool>)>,
     pub route: Option<(RouteKind, Pool)>,
     pub divert: Option<u16>,
@@ -107,7 +108,7 @@ pub(crate) struct Effects {
     pub max_pkt_size: u16,
 }
 
-/// `user` and `group`: their operator with numbers, or with a name whose number is not known.
+/// `user` and `group`: their operator with numbers, or with a name whose number is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Owner {
     Number(Compared<u32>),
@@ -121,14 +122,14 @@ pub(crate) enum Owner {
     },
 }
 
-/// An interface or group, and whether it is any other (`! em0`).
+/// An interface or group, and whether it is negated (`! em0`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct On {
     pub not: bool,
     pub name: String,
 }
 
-/// Which packets a rule is about.
+/// The packets that a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conditions {
     pub direction: Option<Direction>,
@@ -142,7 +143,7 @@ pub(crate) struct Conditions {
     pub received_on: Option<On>,
     pub user: Option<Owner>,
     pub group: Option<Owner>,
-    /// Which flags are set, of which. `flags any` is none of none.
+    /// The flags that must be set, and the flags that are checked. `flags any` checks none.
     pub flags: Option<(u16, u16)>,
     /// Type and code.
     pub icmp: Option<(u8, Option<u8>)>,
@@ -150,19 +151,19 @@ pub(crate) struct Conditions {
     pub prio: Option<u8>,
     /// Packets in seconds.
     pub max_pkt_rate: Option<(u32, u32)>,
-    /// As it is written.
+    /// As written.
     pub probability: Option<String>,
     pub fragment: bool,
     pub tagged: Option<(bool, String)>,
-    /// What was not understood of the rule.
+    /// What is unknown in the rule.
     pub unknown: Option<String>,
 }
 
-/// Where a rule was read, for messages and for what edits the file. It is not a part of what the rule is: two rules that differ in
-/// it alone are equal.
+/// Where a rule was read, for messages and for editing the file. It is not part of the rule: two rules that differ only in it
+/// are equal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin {
-    /// What is written there, without comments.
+    /// Its text, without comments.
     pub text: Arc<str>,
     /// Empty if it was not read from a file.
     pub file: Arc<str>,
@@ -191,12 +192,12 @@ pub(crate) struct Rule {
     pub tag: Option<String>,
     /// In a box, since most rules have none and are smaller without.
     pub effects: Box<Effects>,
-    /// Loaded to match one packet, and then to go (pf.conf(5) of OpenBSD).
+    /// Matches one packet, and is then removed (pf.conf(5) of OpenBSD).
     pub once: bool,
 }
 
 impl Rule {
-    /// The addresses that it translates to or routes by.
+    /// The addresses of its translation or routing.
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
         let translation = match &self.action {
             Action::Translate { pool, .. } => pool.as_ref(),
@@ -208,7 +209,7 @@ impl Rule {
         translation.into_iter().chain(nat_to).chain(rdr_to).chain(af_to).chain(route)
     }
 
-    /// A rule that takes every packet.
+    /// A rule that matches every packet.
     pub(crate) fn new(origin: Origin, action: Action) -> Rule {
         Rule {
             origin,

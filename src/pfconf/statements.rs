@@ -1,4 +1,4 @@
-//! The statements of a file, one after the other: settings, tables, macros, anchors in braces; rules are read in `conditions`.
+//! The statements of a file, in order: settings, tables, macros, anchors in braces; rules are read in `conditions`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,22 +16,22 @@ use super::words::{Words, end};
 use super::{Conf, How, as_network};
 use crate::error::{Result as Outcome, quoted};
 
-/// The most anchors in anchors (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
+/// The maximum depth of anchors in braces (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
 
 struct Reader<'a> {
     lexer: Lexer<'a>,
     made: Conf,
     defaults: Defaults,
-    /// The paths of the anchors that are open; `None` for one whose rules are passed over.
+    /// The paths of the anchors that are open; `None` for one whose rules are skipped.
     open: Vec<Option<String>>,
-    /// How many anchors in braces there were: they have numbers for names.
+    /// The number of anchors in braces so far: their names are numbers.
     braces: usize,
     named: HashSet<String>,
     rules: usize,
-    /// Where the last statement is.
+    /// The position of the last statement.
     last: (Arc<str>, usize),
-    /// `load anchor`: the path, the file, and where it is loaded.
+    /// `load anchor`: the path, the file, and the position of the statement.
     loads: Vec<(String, String, Arc<str>, usize)>,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn read(text: &[u8], how: How<'_>) -> Result<Conf, Failure> {
     read_below(text, how, 0)
 }
 
-/// What pfctl(8) has printed: a rule is a line, whatever stands in its quotes.
+/// The output of pfctl(8): a rule is a line, whatever its quotes contain.
 pub(super) fn read_output(text: &str) -> Conf {
     let mut reader = Reader::new(b"", How::default(), true);
     for (number, line) in (1..).zip(text.lines()) {
@@ -53,7 +53,7 @@ pub(super) fn read_output(text: &str) -> Conf {
                 },
             };
             if let Err(why) = read {
-                // there is more to the text than one line that another release knows
+                // the text has more than one line that another release knows
                 reader.made.unread.push(super::shown(("pfctl".to_owned(), number, why, line.trim().to_owned())));
             }
         }
@@ -62,23 +62,24 @@ pub(super) fn read_output(text: &str) -> Conf {
 }
 
 impl Outline {
-    /// Reads a text by itself: a file that it includes is not read.
+    /// Reads a single text: a file that it includes is not read.
     pub fn of_text(text: &[u8]) -> Outline {
         outline(text, How::default())
     }
 
-    /// Reads a file, and those that it includes, as [`Conf::of_file`] does.
+    /// Reads a file, and those that it includes, like [`Conf::of_file`].
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn of_file(path: &Path) -> Outcome<Outline> {
         let text = read_file(path)?;
         Ok(outline(&text, How { name: &path.display().to_string(), files: FROM_DISK }))
     }
 }
 
-/// The statements with their places. One that is refused is passed over, unless what is a statement after it is unknown then.
+/// The statements with their positions. One that is refused is skipped, unless the boundaries of the following ones are
+/// unknown then.
 fn outline(text: &[u8], how: How<'_>) -> Outline {
     let mut reader = Reader::new(text, how, false);
     let mut statements = vec![];
@@ -149,13 +150,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The rule that a line is of which no more is known than how it begins.
+    /// The rule of a line of which only the beginning is known.
     fn unknown(&self, line: &str) -> Option<Rule> {
         let tokens: Vec<Token> = line.split_whitespace().map(|word| Token::Word(word.to_owned())).collect();
         conditions::unknown(Words(&tokens), &Origin { text: line.trim().into(), ..Origin::default() })
     }
 
-    /// Reads a statement, and notes in which anchor it is.
+    /// Reads a statement, and notes its anchor.
     fn next(&mut self, statement: &mut Statement) -> Read<()> {
         self.last = (statement.file.clone(), statement.line);
         statement.depth = self.open.len().saturating_sub(usize::from(statement.kind() == StatementKind::Close));
@@ -176,7 +177,7 @@ impl<'a> Reader<'a> {
         let kind = statement.kind();
         if kind == StatementKind::Close {
             words.next()?;
-            self.open.pop().ok_or("there is no { that this } closes")?;
+            self.open.pop().ok_or("there is no { for this }")?;
             return end(&words);
         }
         if self.open.last() == Some(&None) && kind != StatementKind::Macro {
@@ -219,7 +220,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The path of the ruleset that rules go to.
+    /// The path of the current ruleset.
     fn path(&self) -> String {
         self.open.last().cloned().flatten().unwrap_or_default()
     }
@@ -235,7 +236,7 @@ impl<'a> Reader<'a> {
 
     fn macro_of(&mut self, tokens: &[Token]) -> Read<()> {
         let [Token::Word(name) | Token::Quoted(name), _, value @ ..] = tokens else {
-            return Err("a macro has a name".into());
+            return Err("a macro needs a name".into());
         };
         let mut text = String::new();
         for token in value {
@@ -280,7 +281,7 @@ impl<'a> Reader<'a> {
                 self.made.syncookies = words.text()? == "always";
                 Ok(())
             }
-            // these decide about no packet of a trace
+            // these do not decide about a packet of a trace
             "ruleset-optimization"
             | "limit"
             | "timeout"
@@ -342,7 +343,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// `anchor "name" in on em0 { ... }`, or the call of one that is elsewhere.
+    /// `anchor "name" in on em0 { ... }`, or a call of an anchor elsewhere.
     fn anchor(&mut self, statement: &Statement) -> Read<()> {
         let mut words = Words(&statement.tokens);
         words.next()?;
@@ -353,18 +354,18 @@ impl<'a> Reader<'a> {
             }
             self.braces += 1;
             if name.as_ref().is_some_and(|name| name.contains('/') || name == "*") {
-                return Err("the name of an anchor in braces has no / and no *".into());
+                return Err("the name of an anchor in braces must not have / or *".into());
             }
             let called = name.unwrap_or_else(|| format!("_{}", self.braces));
             let path = below_of(&self.path(), &called);
             if !self.named.insert(path.clone()) {
-                return Err(format!("anchor {} in braces is there already", quoted(&path)));
+                return Err(format!("anchor {} in braces exists already", quoted(&path)));
             }
             (called, Some(path))
         } else {
             match name {
                 Some(name) if !name.is_empty() => (name, None),
-                _ => return Err("an anchor without rules in braces has a name".into()),
+                _ => return Err("an anchor without rules in braces needs a name".into()),
             }
         };
         let call = Rule::new(origin(statement), Action::Call(RuleKind::Filter, called));
@@ -377,8 +378,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Two rules for an interface: its networks come from nowhere else, and its addresses from nowhere at all; the second not
-    /// for loopback (antispoof in parse.y).
+    /// Two rules for an interface: its networks may not arrive on other interfaces, and its addresses not at all; without the
+    /// second for loopback (antispoof in parse.y).
     fn antispoof(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
         words.next()?;
         let mut block = Rule::new(origin(statement), Action::Block);
@@ -438,17 +439,17 @@ fn origin(statement: &Statement) -> Origin {
     Origin { text, file: statement.file.clone(), line: statement.line }
 }
 
-/// What stands in a table's file, and what `pfctl -T show` prints.
+/// The contents of a table's file, and the output of `pfctl -T show`.
 fn entries(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split(['#', ';']).next()).flat_map(str::split_whitespace)
 }
 
 impl Table {
-    /// Reads what `pfctl -T show` prints. What is not known is passed over.
+    /// Reads the output of `pfctl -T show`. What is unknown is skipped.
     pub(crate) fn of_output(text: &str) -> Table {
         let mut table = Table::default();
         for entry in entries(text) {
-            // nothing is entered that was not read
+            // the table lists only what was read
             _ = table_entry(&mut table, entry);
         }
         table
@@ -500,7 +501,7 @@ mod tests {
         Outline::of_text(text)
     }
 
-    /// What each statement is, and its bytes.
+    /// The kind of each statement, and its bytes.
     fn parts(text: &[u8]) -> Vec<(StatementKind, usize, usize, &[u8])> {
         let outline = outline(text);
         assert_eq!(outline.broken, None);
@@ -537,7 +538,7 @@ mod tests {
         assert!(refused[10] && refused[12]);
         assert_eq!(outline.statements[1].skipped(), ["lo0"]);
         assert!(outline.statements[4].calls_kport(RuleKind::Rdr) && !outline.statements[4].calls_kport(RuleKind::Nat));
-        // the rules that came of them, and where they say that they are
+        // the rules of the statements, and their positions
         let rules: Vec<usize> = outline.statements.iter().map(|s| outline.rules(s).count()).collect();
         assert_eq!(rules, [0, 0, 0, 2, 1, 1, 1, 1, 0, 0, 0, 2, 0, 1]);
         for statement in &outline.statements {
@@ -583,12 +584,12 @@ mod tests {
             ("pass\npass in from { 10.0.0.1\n", 2, "a { is not closed"),
             ("pass\n\npass on $x\npass\n", 3, "macro x is not defined"),
             ("anchor {\npass\n", 2, "the } of an anchor is missing"),
-            ("pass\n}\npass\n", 2, "there is no { that this } closes"),
+            ("pass\n}\npass\n", 2, "there is no { for this }"),
         ] {
             let broken = outline(text.as_bytes()).broken.unwrap();
             assert_eq!((broken.line, &*broken.why), (line, why), "{text}");
         }
-        // an anchor whose own line is not understood has its rules all the same
+        // an anchor whose own line is unknown has its rules anyway
         let outline = outline(b"anchor frob frob {\n block quick\n}\nblock quick\n");
         assert_eq!(outline.broken, None);
         let ends: Vec<bool> = outline.statements.iter().map(|s| outline.ends_evaluation(s)).collect();

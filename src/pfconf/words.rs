@@ -1,10 +1,10 @@
-//! What is left of a statement, word by word.
+//! The rest of a statement, word by word.
 
 use super::lex::{Read, Token};
 use super::names;
 use crate::error::quoted;
 
-/// The words that are left.
+/// The remaining words.
 #[derive(Clone, Copy)]
 pub(super) struct Words<'a>(pub &'a [Token]);
 
@@ -41,7 +41,7 @@ impl<'a> Words<'a> {
         self.0.first().map_or("the end".to_owned(), |token| quoted(&token.shown()))
     }
 
-    /// A string or a number: what is in quotes, or a word that is not a keyword (STRING and NUMBER in parse.y).
+    /// A string or a number: a quoted string, or a word that is not a keyword (STRING and NUMBER in parse.y).
     pub(super) fn text(&mut self) -> Read<&'a str> {
         match self.next()? {
             Token::Quoted(text) => Ok(text),
@@ -50,7 +50,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Whether a string follows: what is in quotes, or a word that is not a keyword.
+    /// Whether a string follows: a quoted string, or a word that is not a keyword.
     pub(super) fn has_string(&self) -> bool {
         match self.0.first() {
             Some(Token::Quoted(_)) => true,
@@ -59,7 +59,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Strings in a row, as one with blanks between (string in parse.y).
+    /// Consecutive strings, as one with blanks between (string in parse.y).
     pub(super) fn strings(&mut self) -> Read<String> {
         let mut all = self.text()?.to_owned();
         while self.has_string() {
@@ -75,7 +75,7 @@ impl<'a> Words<'a> {
         number.ok_or_else(|| format!("{} is not a number that is possible here", quoted(text)))
     }
 
-    /// One thing, or several in braces, with or without commas.
+    /// One item, or several in braces, with or without commas.
     pub(super) fn list<T>(&mut self, one: &mut dyn FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
         self.nested(one, 0)
     }
@@ -95,7 +95,7 @@ impl<'a> Words<'a> {
         if all.is_empty() { Err("an empty list".into()) } else { Ok(all) }
     }
 
-    /// Passes over what stands in round brackets, if anything does.
+    /// Skips round brackets and their contents, if they follow.
     pub(super) fn skip_brackets(&mut self) -> Read<()> {
         let mut depth = 0_usize;
         while depth > 0 || self.peek() == "(" {
@@ -109,7 +109,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Nothing is left.
+/// Fails if words remain.
 pub(super) fn end(words: &Words<'_>) -> Read<()> {
     if words.is_empty() { Ok(()) } else { Err(format!("{} is not expected", words.shown())) }
 }

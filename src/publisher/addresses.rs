@@ -1,6 +1,5 @@
-//! Whose an address is. Root of a jail with a network stack of its own decides which addresses the jail has, so what such a
-//! jail says of itself is only believed if the host can see that it is so: otherwise a jail would decide where the
-//! host's port leads.
+//! Who has an address. The root of a jail with its own network stack decides which addresses the jail has. So what such a
+//! jail reports is used only if the host can verify it: otherwise a jail could decide where the host's port is redirected to.
 
 use std::net::IpAddr;
 
@@ -14,11 +13,11 @@ use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface};
 use crate::publication::{host_network, unusable};
 
-/// The groups of the interfaces that lead to jails with a network stack of their own: bridge(4), epair(4).
+/// The groups of the interfaces that connect jails with their own network stack: bridge(4), epair(4).
 const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
 
-/// The addresses that the jail's redirects may lead to, in order of preference: those of the request, or those that the
-/// host finds.
+/// The addresses that may be targets of the jail's redirects, in order of preference: those of the request, or those read
+/// from the host.
 pub(super) fn addresses(
     survey: &Survey<'_>,
     request: &Request,
@@ -38,7 +37,7 @@ pub(super) fn addresses(
             Some(own) => Err(Error::new(
                 Kind::Argument,
                 format!(
-                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would lead \
+                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would go \
                      to the host; give an address of the jail with -a",
                     quoted(&jail.name)
                 ),
@@ -49,7 +48,7 @@ pub(super) fn addresses(
     let mut believed: Vec<IpAddr> = vec![];
     let mut doubts = vec![];
     for address in found.iter().copied() {
-        // redirects lead to the first one of each family
+        // the first one of each family is the target of redirects
         if unusable(address).is_some() || believed.iter().any(|b| Family::of(*b) == Family::of(address)) {
             continue;
         }
@@ -63,22 +62,22 @@ pub(super) fn addresses(
     let shown: Vec<String> =
         doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
     if shown.is_empty() {
-        // an address that no redirect can lead to is refused as such
+        // an address that cannot be a target is an error by itself
         return Ok(if believed.is_empty() { found } else { believed });
     }
     let what = format!(
-        "jail {} says that it has {}; what a jail says of itself is not enough: give its address with -a",
+        "jail {} reports {}; the report of a jail is not enough: give its address with -a",
         quoted(&jail.name),
         shown.join(", and ")
     );
     if believed.is_empty() {
         return Err(Error::new(Kind::Unavailable, what));
     }
-    notes.push(format!("not published by that address: {what}"));
+    notes.push(format!("not published with that address: {what}"));
     Ok(believed)
 }
 
-/// Why an address that a jail reports is not believed to be its own.
+/// Why an address that a jail reports is not accepted as its own.
 fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<String>> {
     let facts = &survey.facts;
     let interfaces = facts.places()?;
@@ -103,15 +102,15 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
     }
     let others = facts.other_jails(jail).map_err(|error| {
         error.and(format_args!(
-            "so whether {address} is the address of jail {} alone is not known; try again, or give its address with -a",
+            "so it is unknown whether only jail {} has {address}; try again, or give its address with -a",
             quoted(&jail.name)
         ))
     })?;
     let has = others.known.iter().find(|(_, theirs)| theirs.contains(&address));
-    Ok(has.map(|(other, _)| format!("jail {} has as well", quoted(&other.name))))
+    Ok(has.map(|(other, _)| format!("jail {} also has", quoted(&other.name))))
 }
 
-/// Says which jails may have what is believed to be this one's.
+/// Notes which jails may also have the address that is accepted as this one's.
 fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut Vec<String>) -> Result<()> {
     if believed.is_empty() {
         return Ok(());
@@ -119,8 +118,8 @@ fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut 
     let silent: Vec<String> = facts.other_jails(jail)?.silent.iter().map(|other| quoted(&other.name)).collect();
     if !silent.is_empty() {
         notes.push(format!(
-            "the processes that ask jail {} for its addresses are stopped or killed there: look at what runs in it; \
-             whether it has {} as well is not known",
+            "the processes that read the addresses of jail {} are stopped or killed in it: check what runs there; \
+             it is unknown whether it also has {}",
             silent.join(", "),
             believed.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or "),
         ));
@@ -128,7 +127,7 @@ fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut 
     Ok(())
 }
 
-/// Whether an interface leads to jails, and not to the rest of the world.
+/// Whether an interface connects jails, and not the outside.
 fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<bool> {
     for family in Family::ALL {
         if facts.host.gateway(family)? == Some(interface) {
@@ -139,7 +138,7 @@ fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<bool> {
     Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
 }
 
-/// The addresses that a jail has, by its own word or, without a network stack of its own, by the host's.
+/// The addresses that a jail has, as it reports them or, without its own network stack, as the host does.
 pub(super) fn reported(
     host: &dyn Host,
     name: &JailName,
@@ -149,7 +148,7 @@ pub(super) fn reported(
     let Some(jail) = jail else {
         return Err(Error::new(
             Kind::Unavailable,
-            format!("no {} is running here to ask for its address; give it with -a", name.mention()),
+            format!("{} is not running here, so its address is unknown; give it with -a", name.mention()),
         ));
     };
     if jail.vnet {

@@ -1,4 +1,4 @@
-//! From one record to the next one: record, load, verify, end states, settle; or the way back.
+//! From one record to the next one: record, load, verify, end states, settle; on an error, undo.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::publication::{Publication, Redirect};
 use crate::rules;
 use crate::store::Record;
 
-/// What is kept for looking at the result of a load, but no more than a third of the remaining time.
+/// What is reserved for checking the result of a load, but at most a third of the remaining time.
 const RESERVED: Duration = Duration::from_secs(5);
 
-/// What a way back may take, though the time is up: what failed must not stay open.
+/// The time for undoing after the deadline: a port of a failed change must not stay open.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// From one record to the next one: record the wish, load the anchor, verify, end states, settle.
+/// From one record to the next one: record the change, load the anchor, verify, end states, settle.
 pub(super) fn change(
     writer: &mut Writer<'_>,
     old: Option<&Record>,
@@ -31,7 +31,7 @@ pub(super) fn change(
     let anchor = record.jail.anchor();
     writer.outcome.redirects = record.redirects().copied().collect();
     let wanted = rules::of_all(&record.publications);
-    // states outlive their rules
+    // states remain when their rules are removed
     record.mapping_labels &= old.is_none_or(|old| old.mapping_labels);
     if let Some(old) = old
         && old.replaces.is_empty()
@@ -40,7 +40,7 @@ pub(super) fn change(
         && let Some(status) = firewall.unchanged(&anchor, &wanted)?
     {
         if record.jid.is_none() && (is_half_over(old) || old.earlier_jid != record.earlier_jid) {
-            // another start of the jail may be to come, and counts from now
+            // another start of the jail may follow, and its time starts now
             writer.store.put(&record)?;
         }
         let all = firewall.remembers();
@@ -50,7 +50,7 @@ pub(super) fn change(
     progress.phase(Phase::Record)?;
     record.replaces = old.map(replaced).unwrap_or_default();
     if let Err(error) = writer.store.put(&record) {
-        // the claims may stand already; the record does not
+        // the claims may be written already; the record is not
         writer.store.release(&record, old);
         return Err(error);
     }
@@ -70,7 +70,7 @@ pub(super) fn change(
     }
     writer.outcome.changed = true;
 
-    // From here on the jail is published: what fails now is noted, not undone. The record names the old set until its
+    // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
     let gone = states::to_end(&record, firewall.labels_mappings());
     let ended =
@@ -79,7 +79,7 @@ pub(super) fn change(
         Ok(killed) => writer.outcome.killed = killed,
         Err(error) => {
             writer.note(format!(
-                "published, but connections that are not allowed any more go on ({error}); publish again to end them"
+                "published, but connections that are no longer allowed continue ({error}); publish again to end them"
             ));
             return Ok(());
         }
@@ -87,19 +87,19 @@ pub(super) fn change(
     if !record.replaces.is_empty() {
         let settled = progress.phase(Phase::Settle).and_then(|()| writer.store.settle(&mut record));
         if let (Ok(()), Some(old)) = (&settled, old) {
-            // its number, which may be that of an earlier start
+            // its jid, which may be that of an earlier start
             writer.store.release(old, Some(&record));
         }
         if let Err(error) = settled {
             writer.note(format!(
-                "published, but the record still names the set before, too ({error}); publish again to set that right"
+                "published, but the record still has the previous set as well ({error}); publish again to correct that"
             ));
         }
     }
     Ok(())
 }
 
-/// After a failed load or verification: pf and the record as they were, or an error that says what is left.
+/// After a failed load or verification: restores pf and the record, or returns an error that says what is left.
 fn roll_back(
     writer: &Writer<'_>,
     anchor: &Anchor,
@@ -119,14 +119,13 @@ fn roll_back(
             && firewall.holds(anchor, &before).is_ok_and(|holds| holds)
     };
     if !sure && !untouched() {
-        // from here on it is the old set that is to be in pf, whatever happens on the way: what failed is not made
-        // good later
+        // from here on pf is to have the old set, whatever fails next: the new set is not loaded later
         let back = way_back(record, old);
         _ = store.put(&back);
         if let Err(again) = firewall.replace(anchor, &before) {
             return error.and(format!(
-                "and {anchor} could not be brought back to what it held ({again}): it holds the old or the new set; \
-                 kport restore brings the old one back, or publish again, or unpublish"
+                "and {anchor} could not be restored ({again}): it has the old or the new set; \
+                 run kport restore for the old one, or publish again, or unpublish"
             ));
         }
     }
@@ -135,21 +134,21 @@ fn roll_back(
         None => store.remove(anchor, Some(record)),
     };
     if let Err(again) = restored {
-        return error.and(format!("and the record could not be brought back ({again}); publish again, or unpublish"));
+        return error.and(format!("and the record could not be restored ({again}); publish again, or unpublish"));
     }
     store.release(record, old);
     error
 }
 
-/// The record of a change that is being undone: what was published is to be in pf, and what failed may be there.
+/// The record of a change that is being undone: pf is to have what was published, and may have what failed.
 fn way_back(record: &Record, old: Option<&Record>) -> Record {
     let (publications, before) = old.map(|old| (old.publications.clone(), replaced(old))).unwrap_or_default();
     let replaces = replaced(&Record { replaces: before, ..record.clone() });
     Record { publications, replaces, mapping_labels: record.mapping_labels, ..old.unwrap_or(record).clone() }
 }
 
-/// What may be in pf, or live on in states, when `old` is replaced. Each redirect with its options once, however often a
-/// change was cut off: what is recorded must not grow with each try.
+/// What pf, or the states, may still have when `old` is replaced. Each redirect with its options is listed once, even if a
+/// change was interrupted several times: the record must not grow with each attempt.
 fn replaced(old: &Record) -> Vec<Publication> {
     let mut all = old.publications.clone();
     for publication in &old.replaces {

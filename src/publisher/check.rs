@@ -1,4 +1,4 @@
-//! Whether requests may be: what they overlap, and the tables that they name.
+//! Whether requests can be published: overlaps, and the tables that they name.
 
 use std::collections::HashSet;
 
@@ -14,8 +14,8 @@ use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::store::Record;
 
-/// Refuses what somebody else has. Other jails are final; sockets and other tools' rules yield to `force`.
-/// `old` is the record of what is published now.
+/// Refuses ports that are in use. Those of other jails are never overridden; sockets and other tools' rules are, with
+/// `force`. `old` is the record of what is published now.
 pub(super) fn check(
     survey: &Survey<'_>,
     requests: &[Request],
@@ -29,7 +29,7 @@ pub(super) fn check(
     requests.iter().try_for_each(|request| check_tables(&survey.facts, request, notes))
 }
 
-/// What of it was forced, and what overlaps all the same.
+/// What was overridden, and what overlaps anyway.
 fn check_ports(
     survey: &Survey<'_>,
     requests: &[Request],
@@ -45,16 +45,16 @@ fn check_ports(
     let own = requests[0].jail.anchor();
     let force = requests.iter().all(|request| request.force);
     let mut forced = vec![];
-    // what stays was looked at when it was published, and may have been forced then
+    // what stays was checked when it was published, and may have been forced then
     let stays = old.filter(|old| *adds || is_same(old, publications));
     let kept: HashSet<Redirect> = stays.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
     let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
     for redirect in &claims {
         facts.progress.in_time()?;
         match survey.others.check(&own, *jid, redirect, facts.places()?) {
-            // an address of the host has moved since it was published: the neighbour is no newer than this one
+            // an address of the host has moved since it was published: the neighbour is not newer than this one
             Err(error) if error.kind() == Kind::Conflict && published.contains(redirect) => {
-                forced.push(format!("published already, though {error}"));
+                forced.push(format!("already published, even though {error}"));
             }
             other => other?,
         }
@@ -74,7 +74,7 @@ fn check_ports(
     Ok(forced)
 }
 
-/// What is on every address is on those toward jails, too.
+/// A redirect on every address also applies on the interfaces toward jails.
 fn everywhere(publications: &[Publication]) -> Option<String> {
     let mut all =
         publications.iter().flat_map(|p| &p.redirects).filter(|r| matches!(r.place, Place::Any | Place::AnyOf(_)));
@@ -84,13 +84,13 @@ fn everywhere(publications: &[Publication]) -> Option<String> {
         more => format!(" (and {more} more)"),
     };
     Some(format!(
-        "{redirect}{more}: {} takes what comes in by any interface for any address of the host, also from jails, and those of \
+        "{redirect}{more}: {} takes what arrives on any interface for any address of the host, also from jails, and those of \
          jails on the host's stack; name an interface or address to leave the others alone",
         redirect.place
     ))
 }
 
-/// The tables that the request names have to be there: by a table that is not, pf lets nobody in.
+/// The tables that the request names must exist: pf matches nothing in a table that is missing.
 fn check_tables(facts: &Facts<'_>, request: &Request, notes: &mut Vec<String>) -> Result<()> {
     for source in &request.options.sources {
         let Source::Table(table) = source else { continue };
@@ -100,19 +100,19 @@ fn check_tables(facts: &Facts<'_>, request: &Request, notes: &mut Vec<String>) -
         let error = Error::new(
             Kind::Unavailable,
             format!(
-                "pf has no table <{table}>, so nobody could come in by it; add to /etc/pf.conf: \
+                "pf has no table <{table}>, so no traffic would be passed; add to /etc/pf.conf: \
                  table <{table}> persist, then: service pf reload"
             ),
         );
         if !request.allow_inert {
             return Err(error);
         }
-        notes.push(format!("without effect for now: {error}"));
+        notes.push(format!("without effect at present: {error}"));
     }
     Ok(())
 }
 
-/// Whether just this is published.
+/// Whether exactly this is published.
 fn is_same(old: &Record, publications: &[Publication]) -> bool {
     old.replaces.is_empty() && old.publications == publications
 }

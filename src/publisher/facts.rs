@@ -1,4 +1,4 @@
-//! What the host and pf say, asked for once in a transaction.
+//! What the host and pf report, read once in a transaction.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use crate::name::Table;
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::{Firewall, ForeignRedirect};
 
-/// How long other jails are asked for their addresses, together, and how long one of them.
+/// How long it may take to read the addresses of other jails, of all together and of one.
 const OTHERS_TIME: Duration = Duration::from_secs(5);
 const OTHER_TIME: Duration = Duration::from_secs(1);
 
-/// What other jails say of themselves.
+/// What other jails report of themselves.
 pub(super) struct OtherJails {
     /// The running jails, each with the addresses that it has.
     pub(super) known: Vec<(Jail, Vec<IpAddr>)>,
-    /// Those whose root keeps kport from asking.
+    /// Those whose root prevents reading them.
     pub(super) silent: Vec<Jail>,
 }
 
-/// Facts that are asked for at most once in a transaction, and only when a question needs them.
+/// Facts that are read at most once in a transaction, and only when needed.
 pub(super) struct Facts<'a> {
-    /// For questions that are about this moment: a sysctl, one jail.
+    /// For facts that must be current: a sysctl, one jail.
     pub(super) host: &'a dyn Host,
-    /// Only to read.
+    /// Read only.
     pub(super) firewall: &'a dyn Firewall,
     pub(super) progress: Progress<'a>,
     interfaces: OnceCell<Vec<HostInterface>>,
@@ -56,7 +56,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Asked for each mapping without a place, and for each port that `auto` tries: the routing table is read once.
+    /// Needed for each mapping without a place, and for each port that `auto` tries: the routing table is read once.
     pub(super) fn gateway(&self, family: Family) -> Result<Interface> {
         self.gateways
             .of(family)
@@ -90,17 +90,18 @@ impl<'a> Facts<'a> {
         self.jails.get_or_try_init(|| self.host.jails())
     }
 
-    /// The running jails but for one. Root of a jail can stop what asks it, or kill it. That costs this jail alone: it is passed
-    /// over, and so are those inside of it, or of the jail above that the host itself has made, so that no crowd of jails holds
-    /// up what others publish. What fails otherwise fails here, as nobody can say then that an address is free.
+    /// The running jails except one. The root of a jail can stop or kill the process that reads the jail's addresses. That
+    /// affects only this jail: it is skipped, and so are those inside it, or inside the jail above that the host itself has
+    /// created, so that no number of jails delays what others publish. Any other failure is an error, since it is then
+    /// unknown whether an address is free.
     pub(super) fn other_jails(&self, but: &Jail) -> Result<&OtherJails> {
         self.other_jails.get_or_try_init(|| {
             let end = self.progress.deadline.sooner(OTHERS_TIME);
             let mut others: Vec<&Jail> =
                 self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid).collect();
-            // whoever shares a network stack with it may have its address
+            // a jail that shares a network stack with it may have its address
             others.retain(|jail| !are_related(&jail.name, &but.name));
-            // those of the host first, whatever the others do
+            // those of the host first, whatever happens to the others
             others.sort_by_key(|jail| jail.name.matches('.').count());
             let mut found = OtherJails { known: vec![], silent: vec![] };
             for jail in others {
@@ -124,7 +125,7 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Whether a jail is there that was a moment ago.
+    /// Whether a jail that was there a moment ago still is.
     fn is_there(&self, jail: &Jail) -> Result<bool> {
         Ok(self.jail(&jail.jid.to_string())?.is_some_and(|now| !now.dying && now.name == jail.name))
     }
@@ -138,12 +139,12 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The name of the jail directly below the host that a jail is, or is inside of.
+/// The name of the jail directly below the host that a jail is, or is inside.
 fn top(jail: &Jail) -> &str {
     jail.name.split_once('.').map_or(&jail.name, |(top, _)| top)
 }
 
-/// Whether one jail is inside the other: those may share a network stack.
+/// Whether one jail is inside the other: they may share a network stack.
 pub(crate) fn are_related(a: &str, b: &str) -> bool {
     let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
     inside(a, b) || inside(b, a)

@@ -1,4 +1,4 @@
-//! What belongs to jails that are gone is dropped.
+//! Removes the ports of jails that are gone.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use crate::error::{Error, Result, quoted};
 use crate::host::{Jail, Jails};
 use crate::name::{Anchor, JailName, Label, PARENT};
 
-/// Drops what belongs to jails that are gone, and anchors that no record knows.
+/// Removes the ports of jails that are gone, and anchors without a record.
 pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     let jails = facts.jails()?;
     for jail in &jails.skipped {
-        writer.note(format!("jail {} was left alone: {}", jail.jid, jail.why));
+        writer.note(format!("jail {} was not changed: {}", jail.jid, jail.why));
     }
     let mut errors = vec![];
     let mut known = BTreeSet::new();
@@ -21,7 +21,7 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     for (done, anchor) in anchors.iter().enumerate() {
         if let Some(error) = writer.progress.cut_short(format_args!("{done} of {} records", anchors.len()), "kport gc")
         {
-            // what was not looked at must not pass for unknown below
+            // a record that was not checked must not count as missing below
             errors.push(error);
             return Error::all(errors);
         }
@@ -46,7 +46,7 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
         }
         let Some(anchor) = Anchor::from_child(child) else {
             let path = quoted(&format!("{PARENT}/{child}"));
-            writer.note(format!("anchor {path} is not one of kport's: left alone"));
+            writer.note(format!("anchor {path} is not one of kport's: not changed"));
             continue;
         };
         let published = |jail: &&Jail| jail.name.parse::<JailName>().is_ok_and(|name| name.anchor() == anchor);
@@ -55,7 +55,7 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
         {
             let jail = quoted(&jail.name);
             writer.note(format!(
-                "anchor {anchor} has no record but a damaged one, and jail {jail} is running: left alone; publish its \
+                "anchor {anchor} has no record but a damaged one, and jail {jail} is running: not changed; publish its \
                  ports again, or unpublish it"
             ));
             continue;
@@ -70,13 +70,13 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     Error::all(errors)
 }
 
-/// Drops a record's anchor unless its jail runs or is starting; says whether that is so.
+/// Clears a record's anchor unless its jail runs or is starting; returns whether it was cleared.
 fn gc_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor, jails: &Jails) -> Result<bool> {
     let Some(record) = writer.record(anchor, facts)? else { return Ok(false) };
     let jail = &record.jail;
     let runs = match record.jid {
         Some(jid) => match jails.jails.iter().find(|j| !j.dying && j.jid == jid) {
-            // a jail that was renamed, unless one that took over the number has a record of its own
+            // a jail that was renamed, unless one that reused the jid has a record of its own
             Some(there) => there.name == jail.as_str() || !writer.store.has(there)?,
             None => false,
         },

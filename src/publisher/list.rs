@@ -1,4 +1,4 @@
-//! The record against what pf has.
+//! Compares the records with what pf has.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::rule::Rule;
 use crate::rules;
 use crate::store::{Record, Store};
 
-/// What is published: of one jail, or of all; see [`super::Publisher::list`].
+/// What is published by one jail, or by all; see [`super::Publisher::list`].
 pub(super) fn list(
     host: &dyn Host,
     firewall: &dyn Firewall,
@@ -27,7 +27,7 @@ pub(super) fn list(
         Some(jail) => Some(earlier_name(host, store, &boot, jail, None)?.as_ref().unwrap_or(jail).anchor()),
         None => None,
     };
-    // by the names below kport/. First pf, then the records: what is published has its record before it is in pf
+    // by the names below kport/. First pf, then the records: a jail's record is written before its rules are loaded
     let in_pf = match &one {
         Some(anchor) => BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor)?)]),
         None => firewall.loaded_all(counters)?,
@@ -67,7 +67,7 @@ pub(super) fn list(
 
 /// A jail's part.
 fn recorded_as(anchor: Anchor, record: Record, loaded: Loaded, counters: bool) -> Listed {
-    // after an interrupted change pf may hold the set before, and that may look the same
+    // after an interrupted change pf may have the previous set, and that may look the same
     let before = !record.replaces.is_empty() && loaded.is_as_many(rules::count(&record.replaces));
     let live = !before && loaded.is_as_many(rules::count(&record.publications));
     let counted = match counters && live {
@@ -91,7 +91,7 @@ fn recorded_as(anchor: Anchor, record: Record, loaded: Loaded, counters: bool) -
     }
 }
 
-/// The part of an anchor without a record that can be read.
+/// The part of an anchor without a readable record.
 fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> Listed {
     Listed {
         anchor,
@@ -104,8 +104,8 @@ fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> L
     }
 }
 
-/// What the rules of each mapping have counted, by its label. Rules are recognized by their position: pf keeps their order, and not
-/// every backend gives a mapping's rules a label of their own.
+/// The counters of each mapping's rules, by its label. Rules are recognized by their position: pf keeps their order, and not
+/// every backend gives the rules of a mapping a label of their own.
 fn counted(rules: &[Rule], filters: Vec<Counters>) -> BTreeMap<Label, Counters> {
     let passes = rules.iter().filter_map(|rule| match rule {
         Rule::Pass { matches, labels: [_, mapping], .. } => Some((mapping, matches.members().count())),

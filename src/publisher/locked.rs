@@ -1,4 +1,4 @@
-//! The record while the host-wide lock is held.
+//! The records while the host-wide lock is held.
 
 use std::os::fd::AsFd;
 
@@ -11,7 +11,7 @@ use crate::name::{Anchor, JailName};
 use crate::pf::Firewall;
 use crate::store::{Lock, Record, Store};
 
-/// The state directory, locked, in the boot of now: records of another boot count for nothing.
+/// The state directory, locked, in the current boot: records of another boot are ignored.
 pub(super) struct LockedStore<'a> {
     store: &'a Store,
     lock: Lock,
@@ -19,7 +19,7 @@ pub(super) struct LockedStore<'a> {
 }
 
 impl<'a> LockedStore<'a> {
-    /// Takes the lock, for which it waits until `deadline`. The first one of a boot removes what earlier boots have left.
+    /// Takes the lock; waits for it until `deadline`. The first call after a boot removes what earlier boots have left.
     pub(super) fn take(
         store: &'a Store,
         host: &dyn Host,
@@ -37,8 +37,8 @@ impl<'a> LockedStore<'a> {
         &self.boot
     }
 
-    /// The record of this boot. A file that is not a record is set aside and noted: it must not stop its jail for good, and must
-    /// not vanish. A record that was made before its jail was there learns the jail's number.
+    /// The record of this boot. A file that is not a record is moved aside and noted: it must neither block its jail for good
+    /// nor disappear. If the jail was missing when its record was written, the jid is added.
     pub(super) fn record(&self, anchor: &Anchor, facts: &Facts<'_>, notes: &mut Vec<String>) -> Result<Option<Record>> {
         let mut record = match self.store.get(anchor) {
             Ok(record) => record.filter(|r| r.boot == self.boot),
@@ -55,25 +55,25 @@ impl<'a> LockedStore<'a> {
             && jail.name == record.jail.as_str()
         {
             (record.jid, record.earlier_jid) = (Some(jail.jid), None);
-            // what cannot be written is learnt again by the next call
+            // if it cannot be written, the next call tries again
             _ = self.put(record);
         }
         Ok(record)
     }
 
-    /// The anchors that have a record, of whatever boot, sorted.
+    /// The anchors that have a record, of any boot, sorted.
     pub(super) fn anchors(&self) -> Result<Vec<Anchor>> {
         self.store.anchors()
     }
 
-    /// Whether a jail has a record by its name and number of now.
+    /// Whether a jail has a record by its current name and jid.
     pub(super) fn has(&self, jail: &Jail) -> Result<bool> {
         let Ok(name) = jail.name.parse::<JailName>() else { return Ok(false) };
         let record = self.store.get(&name.anchor())?;
         Ok(record.is_some_and(|record| record.boot == self.boot && record.jid == Some(jail.jid)))
     }
 
-    /// Whether a file of this anchor was set aside, and nobody has removed it.
+    /// Whether a file of this anchor was moved aside, and has not been removed.
     pub(super) fn is_damaged(&self, anchor: &Anchor) -> Result<bool> {
         self.store.is_damaged(anchor)
     }
@@ -96,28 +96,28 @@ impl<'a> LockedStore<'a> {
         Ok(())
     }
 
-    /// Drops the claims of `gone` that are not those of `kept`.
+    /// Removes the claims of `gone` that are not those of `kept`.
     pub(super) fn release(&self, gone: &Record, kept: Option<&Record>) {
         self.store.release(&self.lock, gone, kept);
     }
 
-    /// Forgets an anchor; `record` is the one that was there.
+    /// Removes the record of an anchor; `record` is the one that was there.
     pub(super) fn remove(&self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
         self.store.remove(&self.lock, anchor, record)
     }
 
-    /// Removes what earlier boots and killed runs have left in the state directory.
+    /// Removes what earlier boots and killed processes have left in the state directory.
     pub(super) fn sweep(&self, firewall: &dyn Firewall) {
         self.store.sweep(&self.lock, &self.boot, &mut held(firewall));
     }
 }
 
-/// Whether pf has something in an anchor; asked once, and only if there is an anchor to ask about.
+/// Whether pf has rules in an anchor; read once, and only if there is an anchor to check.
 fn held(firewall: &dyn Firewall) -> impl FnMut(&Anchor) -> bool {
     let mut anchors = None;
     move |anchor| match anchors.get_or_insert_with(|| firewall.anchors()) {
         Ok(anchors) => anchors.iter().any(|child| child == anchor.child()),
-        // pf that is not there holds nothing; else nobody can tell
+        // if pf is not available it has none; otherwise the answer is unknown
         Err(error) => error.kind() != Kind::Unavailable,
     }
 }

@@ -14,11 +14,11 @@ use crate::pf::Firewall;
 use crate::publication::Redirect;
 use crate::store::{Block, Claim, Record, Store};
 
-/// The records of other jails, as far as they were needed.
+/// The records of other jails, as far as needed.
 pub(super) struct Others<'a> {
     firewall: &'a dyn Firewall,
     store: &'a Store,
-    /// The boot of now: records of another one count for nothing.
+    /// The current boot: records of another one are ignored.
     boot: String,
     blocks: RefCell<HashMap<Block, Rc<[Claim]>>>,
     owners: RefCell<HashMap<Anchor, Rc<Owner>>>,
@@ -28,7 +28,7 @@ pub(super) struct Others<'a> {
 enum Owner {
     /// A jail, by its record.
     Jail(Neighbour),
-    /// Nobody any more: the claim outlived its record, and pf has nothing in the anchor.
+    /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
     Nobody,
     /// There is no record, but pf has rules in the anchor.
     Unrecorded,
@@ -76,7 +76,7 @@ impl<'a> Others<'a> {
         Others { firewall, store, boot: boot.to_owned(), blocks, owners }
     }
 
-    /// Refuses a redirect of the jail `own`, with this number, that takes what another jail has published.
+    /// Refuses a redirect of the jail `own`, with this jid, that takes what another jail has published.
     pub(super) fn check(
         &self,
         own: &Anchor,
@@ -113,7 +113,7 @@ impl<'a> Others<'a> {
                         ));
                     }
                     Owner::Unreadable(error) => {
-                        return Err(error.clone().and("publish or unpublish its jail again to set that right"));
+                        return Err(error.clone().and("publish or unpublish its jail again to correct that"));
                     }
                 }
             }
@@ -121,7 +121,7 @@ impl<'a> Others<'a> {
         Ok(())
     }
 
-    /// Another jail whose redirects lead to `address`.
+    /// Another jail that has `address` as a target of its redirects.
     pub(super) fn leading_to(&self, own: &Anchor, address: IpAddr) -> Result<Option<JailName>> {
         for anchor in self.store.leading_to(address)? {
             if anchor == *own {

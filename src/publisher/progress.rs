@@ -1,4 +1,4 @@
-//! How far a transaction has come, and whether there is time to go on.
+//! How far a transaction is, and whether there is time to continue.
 
 use std::fmt::Arguments;
 
@@ -6,7 +6,7 @@ use super::{Observer, Phase};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 
-/// Who looks on, and until when.
+/// The observer, and the deadline.
 #[derive(Clone, Copy)]
 pub(super) struct Progress<'a> {
     observer: &'a dyn Observer,
@@ -27,7 +27,7 @@ impl<'a> Progress<'a> {
         self.observer.detail(text);
     }
 
-    /// Refuses to go on when the time is up: for loops before anything is changed.
+    /// Fails when the time is up: for loops before anything is changed.
     pub(super) fn in_time(self) -> Result<()> {
         if !self.deadline.passed() {
             return Ok(());
@@ -35,14 +35,14 @@ impl<'a> Progress<'a> {
         Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again with more time (--timeout)"))
     }
 
-    /// For loops over anchors that change one by one: once the time is up, the error that ends the loop. `of` is what was done by
-    /// then, `again` the command that does the rest.
+    /// For loops over anchors that change one by one: when the time is up, the error that ends the loop. `of` is what was
+    /// done until then, `again` the command that does the rest.
     pub(super) fn cut_short(self, of: Arguments<'_>, again: &str) -> Option<Error> {
         self.deadline.passed().then(|| {
             Error::new(
                 Kind::Busy,
                 format!(
-                    "the time is up after {of}; the others are as they were: {again} again, with more time (--timeout)"
+                    "the time is up after {of}; the others are unchanged: {again} again, with more time (--timeout)"
                 ),
             )
         })

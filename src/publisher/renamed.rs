@@ -5,9 +5,9 @@ use crate::host::{Host, Jail};
 use crate::name::JailName;
 use crate::store::Store;
 
-/// The name by which a jail has published, if that is another one than `jail`: jail(8) can rename one that runs, and the
-/// record has its number. `jid` is the number that the caller knows, of a jail that is gone by now maybe. None for a jail with
-/// a record by its name.
+/// The name by which a jail has published, if it differs from `jail`: jail(8) can rename a running jail, and the record has
+/// its jid. `jid` is the jid that the caller knows, possibly of a jail that is gone. `None` for a jail with a record by its
+/// name.
 pub(super) fn earlier_name(
     host: &dyn Host,
     store: &Store,
@@ -15,14 +15,14 @@ pub(super) fn earlier_name(
     jail: &JailName,
     jid: Option<i32>,
 ) -> Result<Option<JailName>> {
-    // what is wrong with a record that is there is for others to say
+    // what is wrong with an existing record is reported elsewhere
     if !matches!(store.get(&jail.anchor()), Ok(None)) {
         return Ok(None);
     }
     let running = |name: &str| -> Result<Option<Jail>> { Ok(host.jail(name)?.filter(|there| !there.dying)) };
     let number = match (running(jail.as_str())?.filter(|there| there.name == jail.as_str()), jid) {
         (Some(there), _) => there.jid,
-        // a jail of another name has the number now
+        // a jail of another name has the jid now
         (None, Some(jid)) if running(&jid.to_string())?.is_some() => return Ok(None),
         (None, Some(jid)) => jid,
         (None, None) => return Ok(None),

@@ -1,4 +1,4 @@
-//! What a request says besides the jail and its ports, by name.
+//! The options of a request besides the jail and its ports, by name.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::options::named::{Reader, Table, put};
 use crate::options::{Given, Options, Takes};
 use crate::publication;
 
-/// Those that are not of [`Options`].
+/// Those that are not part of [`Options`].
 const NAMED: Table<Request> = Table(&[
     (
         "address",
@@ -25,12 +25,12 @@ const NAMED: Table<Request> = Table(&[
 ]);
 
 impl Request {
-    /// The name of each option that a request can have, as [`Request::set`] takes it, and what kind of value it has.
+    /// The name of each option of a request, as for [`Request::set`], and the kind of its value.
     pub fn names() -> impl Iterator<Item = (&'static str, Takes)> {
         NAMED.names().chain(Options::names())
     }
 
-    /// What kind of value the option with this name has; `None` if there is none.
+    /// The kind of value of the option with this name; `None` if there is none.
     pub fn takes(name: &str) -> Option<Takes> {
         NAMED.takes(name).or_else(|| Options::takes(name))
     }
@@ -39,16 +39,16 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// As [`Options::set`]; for `address` also [`Kind::Unsupported`] if the jail is on the host's network.
+    /// As for [`Options::set`]; for `address` also [`Kind::Unsupported`] if the jail is on the host's network.
     pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
         NAMED.set(self, name, given).unwrap_or_else(|| self.options.set(name, given))
     }
 
-    /// Whether an option can have this value, whatever is published with it.
+    /// Whether an option can have this value, independent of the ports.
     ///
     /// # Errors
     ///
-    /// As [`Request::set`].
+    /// As for [`Request::set`].
     pub fn check(name: &str, given: &Given) -> Result<()> {
         Request::new("jail".parse()?, "1".parse()?).set(name, given)
     }

@@ -1,4 +1,4 @@
-//! From a request to redirects: the jail's number and addresses, the gateway interface for each family, free ports for `auto`.
+//! From a request to redirects: the jid and addresses, the gateway interface for each family, free ports for `auto`.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -17,15 +17,15 @@ use crate::publication::{self, Publication, Redirect, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
-/// What requests are on this host.
+/// What requests resolve to on this host.
 pub(super) struct Resolved {
-    /// The jail's number, if it is known.
+    /// The jid, if it is known.
     pub(super) jid: Option<i32>,
-    /// While it is not: that of an earlier start.
+    /// If it is not: that of an earlier start.
     pub(super) earlier_jid: Option<i32>,
     /// Whether they are added to what the jail has published: what an earlier start left is not adopted.
     pub(super) adds: bool,
-    /// All that is published then.
+    /// Everything that is published then.
     pub(super) publications: Vec<Publication>,
 }
 
@@ -57,16 +57,16 @@ fn resolve_one(
     let progress = facts.progress;
     let jail = &request.jail;
     let found = if request.addresses.is_empty() || request.jid.is_none() { facts.jail(jail.as_str())? } else { None };
-    // one that is being torn down is not the one whose ports these are: that one is still to come
+    // a jail that is being removed is not the one that is published: that one has not started yet
     let (found, dying) = match found {
         Some(jail) if jail.dying => (None, Some(jail.jid)),
         found => (found, None),
     };
     if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
-        // later, when the jail is gone, nothing could tell whose the publication was
+        // later, when the jail is gone, it would be unknown which jail had published
         return Err(Error::new(
             Kind::Argument,
-            format!("{} is the number of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
+            format!("{} is the jid of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
         ));
     }
     let jid = request.jid.or(found.as_ref().map(|j| j.jid));
@@ -88,13 +88,13 @@ fn resolve_one(
     };
     match &found {
         Some(j) => progress.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
-        None => progress.detail(&format!("{}: not asked for, or not running", jail.mention())),
+        None => progress.detail(&format!("{}: not requested, or not running", jail.mention())),
     }
     let addresses = addresses(survey, request, found.as_ref(), notes)?;
     let targets = Targets::choose(jail, &addresses)?;
     let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
     progress.detail(&format!(
-        "addresses: {}; redirects lead to {}",
+        "addresses: {}; the targets of redirects are {}",
         shown(&mut addresses.iter().copied()),
         shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
     ));
@@ -106,7 +106,7 @@ fn resolve_one(
     };
     let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
     let redirects = if request.spec.mappings().iter().any(is_auto) {
-        // ports that are given first: a port that is chosen keeps clear of them
+        // ports that are given come first: a chosen port must not overlap them
         let mut made: Vec<Redirect> = vec![];
         let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
         let kept: Vec<Redirect> = kept.iter().flat_map(Publication::claims).collect();
@@ -123,7 +123,7 @@ fn resolve_one(
                 progress.in_time()?;
                 let Some(fixed) = at(first) else { continue };
                 let redirects = redirects_of(&Spec::one(fixed))?;
-                // a port that the jail has at another place is not this mapping's
+                // a port that the jail has at another place does not belong to this mapping
                 if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
                     continue;
                 }
@@ -150,11 +150,11 @@ fn resolve_one(
     Ok(Resolved { jid, earlier_jid, adds, publications: joined(kept, publication) })
 }
 
-/// Whether what is recorded was published for the start of the jail with this number, or may have been.
+/// Whether the record was published for the start of the jail with this jid, or may have been.
 fn is_same_start(facts: &Facts<'_>, old: &Record, jid: Option<i32>) -> Result<bool> {
     match (old.jid, jid) {
         (Some(before), Some(now)) => Ok(before == now),
-        // the jail is still to come: that other one is another start of it
+        // the jail has not started yet: the other one is another start of it
         (Some(before), None) => {
             let jails = facts.jails()?;
             let runs = jails.jails.iter().any(|jail| jail.jid == before && !jail.dying);
@@ -164,9 +164,9 @@ fn is_same_start(facts: &Facts<'_>, old: &Record, jid: Option<i32>) -> Result<bo
     }
 }
 
-/// The first ports to try for a mapping with `auto`, best first, each with whether the jail does not have it yet: what it
-/// may have for the mapping now, then from a port that follows from its name on, so that a jail comes to the same port at
-/// every start, and different jails to different ones.
+/// The first ports to try for a mapping with `auto`, best first, each with whether the jail still needs it: what the jail may
+/// have for the mapping now, then from a port derived from its name, so that a jail gets the same port at every start, and
+/// different jails get different ones.
 fn candidates(
     request: &Request,
     old: Option<&Record>,
@@ -183,14 +183,14 @@ fn candidates(
         .filter(|(_, r)| range.contains(r.host.first()) && range.contains(r.host.last()))
         .map(|(same, r)| (same && targets.of(r.family()) == Some(r.target), r.host.first()))
         .collect();
-    // what is just as the request has it comes first, or the same request would move another port each time
+    // what exactly matches the request comes first, or the same request would move another port each time
     current.sort_by_key(|(same, _)| !same);
     let digest = Sha256::digest(format!("{mapping}\n{}", request.jail).as_bytes());
     let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
     let last = range.last().saturating_sub(mapping.jail.count() - 1);
     let span = if last < range.first() { 0 } else { u32::from(last - range.first()) + 1 };
     let fresh = (0..span).map(move |i| {
-        // below span, which is at most 65535
+        // less than span, which is at most 65535
         let offset = (seed % span + i) % span;
         range.first() + u16::try_from(offset).unwrap_or(0)
     });
@@ -201,8 +201,8 @@ fn vnet_word(jail: &Jail) -> &'static str {
     if jail.vnet { ", with a network stack of its own" } else { ", on the host's network stack" }
 }
 
-/// What is published, and one publication more. Mappings that were there with other options, or to an address that the
-/// jail had, are those of the new one.
+/// What is published, and one more publication. Mappings that were there with other options, or to a former address of the
+/// jail, move to the new one.
 fn joined(mut all: Vec<Publication>, added: Publication) -> Vec<Publication> {
     let new: HashSet<&Redirect> = added.redirects.iter().collect();
     let mappings: HashSet<Redirect> = added.redirects.iter().map(without_target).collect();

@@ -1,4 +1,4 @@
-//! What pf lost is loaded again.
+//! Loads again what pf lost.
 
 use super::Phase;
 use super::facts::Facts;
@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::name::Anchor;
 use crate::rules;
 
-/// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded.
-/// Says which jails; an error of one does not stop the others.
+/// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded. Reports the
+/// jails; an error of one does not stop the others.
 pub(super) fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     let mut errors = vec![];
     let anchors = writer.store.anchors()?;
@@ -32,11 +32,11 @@ fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> R
     if record.publications.is_empty() {
         // a first change that failed and was not undone
         writer.drop_anchor(anchor, record.jail.label(), Some(&record))?;
-        writer.note(format!("{}: what could not be published was taken away", record.jail.mention()));
+        writer.note(format!("{}: what could not be published was removed", record.jail.mention()));
         return Ok(());
     }
     let wanted = rules::of_all(&record.publications);
-    // after an interrupted change pf may hold the set before, and that may look the same
+    // after an interrupted change pf may have the previous set, and that may look the same
     if !record.replaces.is_empty() || !writer.firewall.holds(anchor, &wanted)? {
         writer.progress.phase(Phase::Load)?;
         writer.firewall.replace(anchor, &wanted)?;

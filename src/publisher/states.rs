@@ -7,8 +7,8 @@ use crate::pf::States;
 use crate::publication::Redirect;
 use crate::store::Record;
 
-/// The states to end: of redirects that are not published any more, or not for everybody any more who could use them, and
-/// of what asked the jail's own address by the reach list. `labels_mappings` is what the backend says of itself
+/// The states to end: of redirects that are no longer published, or no longer for everyone who could use them, and of
+/// connections to the jail's own address through the reach list. `labels_mappings` is what the backend reports
 /// ([`Firewall::labels_mappings`](crate::pf::Firewall::labels_mappings)).
 pub(super) fn to_end(record: &Record, labels_mappings: bool) -> Vec<States> {
     let now = record.publications.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
@@ -17,10 +17,10 @@ pub(super) fn to_end(record: &Record, labels_mappings: bool) -> Vec<States> {
     let gone = before.filter(|(r, before)| !now.get(r).is_some_and(|now| now.allows_all_of(before)));
     let jail = record.jail.label();
     let none_stays = record.replaces.iter().flat_map(|p| &p.redirects).all(|r| !now.contains_key(r));
-    // one call for all of the jail's states if nothing of what was there stays; also if the backend finds the states of a mapping
-    // by its label, and there are states without one: rather all than one too few
+    // one call for all of the jail's states if nothing of the old set stays; also if the backend finds the states of a
+    // mapping by its label, and there are states without one: rather all than one too few
     let all = none_stays || labels_mappings && !record.mapping_labels;
-    // what asks the jail directly has the mapping's label, if there is one, and the jail's port
+    // a connection to the jail itself has the mapping's label, if there is one, and the jail's port
     let direct = |r: &Redirect| (r.protocol, r.target, r.jail);
     let reached: HashMap<_, &Options> = now.iter().map(|(r, options)| (direct(r), *options)).collect();
     let mut states = BTreeSet::new();

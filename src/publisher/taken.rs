@@ -11,8 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::net::Family;
 use crate::publication::{self, Redirect};
 
-/// Whether nobody has these ports: neither what is chosen already, nor what the jail keeps for other mappings, nor
-/// anybody else.
+/// Whether these ports are free: not chosen already, not kept by the jail for other mappings, and not in use by others.
 pub(super) fn is_free(
     survey: &Survey<'_>,
     request: &Request,
@@ -41,7 +40,8 @@ pub(super) fn is_free(
     }
 }
 
-/// Refuses what a socket of the host, a rule of the admin's or another tool's rule has; `yielding` decides what a conflict means.
+/// Refuses what a socket of the host, a rule of the administrator or another tool's rule has; `yielding` decides what happens
+/// on a conflict.
 pub(super) fn held_by_host(
     facts: &Facts<'_>,
     redirect: &Redirect,
@@ -56,7 +56,7 @@ pub(super) fn held_by_host(
     Ok(())
 }
 
-/// A redirect as its mapping says it: whichever address the jail has.
+/// A redirect by its mapping, with any address of the jail.
 pub(super) fn without_target(redirect: &Redirect) -> Redirect {
     let target = match redirect.family() {
         Family::Inet => Ipv4Addr::UNSPECIFIED.into(),

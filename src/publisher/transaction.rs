@@ -1,4 +1,4 @@
-//! One transaction: what is known and done while the host-wide lock is held.
+//! One transaction: what is read and changed while the host-wide lock is held.
 
 use super::facts::Facts;
 use super::locked::LockedStore;
@@ -35,8 +35,8 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// What comes of it. An error has no notes, and they may also be about other jails, or about a file that was set aside: they
-    /// are added to its text.
+    /// The outcome. An error has no notes, but they may also concern other jails, or a file that was moved aside: they are
+    /// added to its text.
     pub(super) fn finish(self, result: Result<()>) -> Result<Outcome> {
         let outcome = self.writer.outcome;
         match (result, &outcome.notes[..]) {

@@ -1,4 +1,4 @@
-//! Takes away what a jail has published: all of it, or single mappings.
+//! Removes what a jail has published: all of it, or single mappings.
 
 use std::collections::HashSet;
 
@@ -15,11 +15,11 @@ use crate::publication::{Publication, Redirect};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
-/// Removes everything of a jail from pf, ends its states, and forgets it. Nothing published is success. With a `jid`,
-/// a publication by another start of the jail is left alone: a stop hook that comes late must not tear down what
+/// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is published.
+/// With a `jid`, what another start of the jail has published is not changed: a stop hook that runs late must not remove what
 /// the next start has published.
 ///
-/// Errors are gathered: what can be undone is undone, and the record stays until all of it is.
+/// Errors are collected: what can be undone is undone, and the record stays until all of it is.
 pub(super) fn unpublish(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailName, jid: Option<i32>) -> Result<()> {
     let jail = &published_as(writer, facts, jail, jid)?;
     let anchor = jail.anchor();
@@ -30,8 +30,8 @@ pub(super) fn unpublish(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailN
     writer.drop_anchor(&anchor, jail.label(), record.as_ref())
 }
 
-/// Removes single mappings of a jail, in one transaction, and leaves its others. A mapping that is not published is
-/// noted, and is not an error. `auto` stands for any host port.
+/// Removes single mappings of a jail, in one transaction, and keeps the others. A mapping that is not published is noted, and
+/// is not an error. `auto` stands for any host port.
 pub(super) fn unpublish_some(
     writer: &mut Writer<'_>,
     facts: &Facts<'_>,
@@ -68,7 +68,7 @@ pub(super) fn unpublish_some(
     change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true })
 }
 
-/// The name by which a jail has published: a jail that was renamed meanwhile is known by its number.
+/// The name by which a jail has published: a jail that was renamed since is found by its jid.
 fn published_as(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailName, jid: Option<i32>) -> Result<JailName> {
     match writer.store.earlier_name(facts.host, jail, jid)? {
         None => Ok(jail.clone()),
@@ -79,8 +79,8 @@ fn published_as(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailName, jid
     }
 }
 
-/// Whether an unpublish came too late: the jail was started again, and has published as another number, or for a start
-/// that is still to come.
+/// Whether an unpublish is too late: the jail was started again, and has published with another jid, or for a start that has
+/// not happened yet.
 fn is_late(
     writer: &mut Writer<'_>,
     facts: &Facts<'_>,
@@ -93,34 +93,34 @@ fn is_late(
         Some(theirs) if theirs == jid => return Ok(false),
         Some(theirs) => format!("as jid {theirs}"),
         None if record.earlier_jid != Some(jid) => {
-            // not there yet when it was published, and there now: it is the one
+            // it did not exist when it was published, and does now: it is the same start
             let came = facts.jail(&jid.to_string())?.is_some_and(|there| there.name == jail.as_str());
             if came || !is_starting(record) {
                 return Ok(false);
             }
-            "for a start that is still to come".to_owned()
+            "for a start that has not happened yet".to_owned()
         }
-        None => "for a start that is still to come".to_owned(),
+        None => "for a start that has not happened yet".to_owned(),
     };
-    writer.note(format!("{} was published again {by}; nothing of that was touched for jid {jid}", jail.mention()));
+    writer.note(format!("{} was published again {by}; that was not changed for jid {jid}", jail.mention()));
     Ok(true)
 }
 
-/// Where the redirects of a mapping are: in its place or, if it names none, on the gateway interface. That may be
-/// another one by now, or another one was given when the mapping was published: then where else its ports are, if that
-/// is one place.
+/// The places with the redirects of a mapping: its own place or, if it has none, the gateway interface. The gateway interface
+/// may have changed, or another one was given when the mapping was published: then the other place with these ports, if there
+/// is exactly one.
 fn places_of(facts: &Facts<'_>, mapping: &Mapping, publications: &[Publication]) -> HashSet<Place> {
     if let Some(place) = mapping.place {
         return HashSet::from([place]);
     }
-    // never an address, nor *: only who names one publishes there
+    // never an address or *: only a mapping that names one is published there
     let with_ports: HashSet<Place> = publications
         .iter()
         .flat_map(|p| &p.redirects)
         .filter(|r| has_ports(mapping, r) && matches!(r.place, Place::Interface(_)))
         .map(|r| r.place)
         .collect();
-    // a host without a default route has no gateway interface, which is no reason to keep a mapping
+    // without a default route there is no gateway interface, but the mapping can still be removed
     let gateways = Family::ALL.into_iter().filter_map(|family| facts.gateway(family).ok());
     let there: HashSet<Place> = gateways.map(Place::Interface).filter(|place| with_ports.contains(place)).collect();
     match (there.is_empty(), with_ports.len()) {

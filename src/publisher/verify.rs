@@ -9,16 +9,16 @@ use crate::readiness::{self, Surroundings};
 use crate::rule::Rule;
 use crate::store::Record;
 
-/// What a publication needs besides its rules.
+/// What a publication needs in addition to its rules.
 pub(super) struct Verification<'a> {
     pub(super) facts: &'a Facts<'a>,
-    /// Whether rules without effect are noted, not refused.
+    /// Whether rules without effect are noted, not an error.
     pub(super) allow_inert: bool,
 }
 
 impl Verification<'_> {
-    /// Refuses rules that pf will not evaluate: it must run, its main ruleset must call our anchors, and packets must be forwarded.
-    /// With `all`, what nobody reaches all the same is noted as well.
+    /// Fails if pf will not evaluate the rules: it must be enabled, its main ruleset must call kport's anchors, and packets
+    /// must be forwarded. With `all`, ports that cannot be reached anyway are noted as well.
     pub(super) fn verify(
         &self,
         record: &Record,
@@ -29,15 +29,15 @@ impl Verification<'_> {
     ) -> Result<()> {
         match self.strictly(record, wanted, status) {
             Err(error) if self.allow_inert && error.kind() == Kind::Unavailable => {
-                notes.push(format!("loaded, but without effect for now: {error}"));
+                notes.push(format!("loaded, but without effect at present: {error}"));
                 Ok(())
             }
             Ok(()) if all => {
                 match self.dead(&record.publications) {
                     Ok(problems) => notes.extend(problems.iter().map(Problem::to_string)),
-                    // the ports are published all the same
+                    // the ports are published anyway
                     Err(error) => {
-                        self.facts.progress.detail(&format!("whether anything arrives is not known: {error}"));
+                        self.facts.progress.detail(&format!("it is unknown whether packets arrive: {error}"));
                     }
                 }
                 Ok(())
@@ -61,10 +61,10 @@ impl Verification<'_> {
         problem.map_or(Ok(()), |problem| Err(problem.error(Kind::Unavailable)))
     }
 
-    /// What nobody reaches, though pf evaluates the rules.
+    /// Ports that cannot be reached, although pf evaluates the rules.
     fn dead(&self, publications: &[Publication]) -> Result<Vec<Problem>> {
         let Facts { host, firewall, .. } = *self.facts;
-        // if no packet is redirected anyway, as on a Linux that somebody tries kport out on, em0 need not be there
+        // without a real firewall, such as a Linux host for trying kport, em0 need not exist
         if !firewall.redirects_packets() && !host.is_played() {
             return Ok(vec![]);
         }

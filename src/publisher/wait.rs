@@ -9,16 +9,16 @@ use crate::error::{Kind, Result};
 use crate::host::{Host, Jail, Watch};
 use crate::publication::Targets;
 
-/// How often the host is asked, and how it sleeps in between.
+/// How often the host is read, and how to sleep in between.
 struct Pace<'a> {
-    /// If nothing reports a change: no routing socket reports that a jail is made, or that jail_set(2) gives an address to a jail on
-    /// the host's network stack. Asking is two system calls for such a jail.
+    /// If nothing reports a change: a routing socket does not report that a jail is created, or that jail_set(2) gives an
+    /// address to a jail on the host's network stack. Reading is two system calls for such a jail.
     poll: Duration,
-    /// The longest time between two questions if the system reports changes: it may have missed one. It is also how long a
-    /// jail that has gone meanwhile stays a dying one for the sake of the socket.
+    /// The longest time between two reads if the system reports changes: it may have missed one. It is also how long the
+    /// socket keeps a jail that has been removed dying.
     longest: Duration,
-    /// From a change to the question: an address, its routes and the flags of its interface come together, and a network that
-    /// changes all the time must not keep kport busy.
+    /// From a change to the next read: an address, its routes and the flags of its interface change together, and a network
+    /// that changes all the time must not keep kport busy.
     settle: Duration,
     sleep: &'a dyn Fn(Duration),
 }
@@ -30,11 +30,11 @@ const PACE: Pace<'_> = Pace {
     sleep: &std::thread::sleep,
 };
 
-/// Comes back when the jail has an address, at once if one is given or no waiting was asked for.
+/// Returns when the jail has an address, at once if one is given or no waiting was requested.
 ///
 /// # Errors
 ///
-/// Why there is none yet, after `request.wait` or at the deadline, and at once what no waiting changes.
+/// The reason that there is none yet, after `request.wait` or at the deadline; at once if waiting cannot help.
 pub(super) fn for_address(
     host: &dyn Host,
     request: &Request,
@@ -68,12 +68,12 @@ fn at_pace(
             return Err(error.and(format_args!("waited {:.0} s for it", whole.as_secs_f64())));
         }
         observer.detail(&format!("waiting: {error}"));
-        // the socket of a jail that has gone must go, too
+        // the socket of a jail that is gone must be closed, too
         watched = watched.filter(|watched| jail.as_ref().is_some_and(|jail| jail.jid == watched.jid));
         match (&mut watched, jail.filter(|jail| jail.vnet)) {
             (None, Some(jail)) => {
                 let mut new = Watched::new(host, &jail, end.remaining(), observer, pace);
-                // it does not tell what came before it was there, so that the next question comes at once
+                // it does not report what happened before it was opened, so read again at once
                 if new.watch.is_none() {
                     new.wait(end.remaining(), observer, pace);
                 }
@@ -85,10 +85,10 @@ fn at_pace(
     }
 }
 
-/// A jail whose network is looked at.
+/// A jail whose network is watched.
 struct Watched {
     jid: i32,
-    /// `None` if the system does not report changes, or not any more.
+    /// `None` if the system does not report changes, or no longer does.
     watch: Option<Watch>,
     interval: Duration,
 }
@@ -96,13 +96,13 @@ struct Watched {
 impl Watched {
     fn new(host: &dyn Host, jail: &Jail, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) -> Watched {
         let watch = host.watch(jail, left).unwrap_or_else(|error| {
-            observer.detail(&format!("asking every {} ms: {error}", pace.poll.as_millis()));
+            observer.detail(&format!("reading every {} ms: {error}", pace.poll.as_millis()));
             None
         });
         Watched { jid: jail.jid, watch, interval: pace.poll }
     }
 
-    /// Until it is time to ask again.
+    /// Waits until it is time to read again.
     fn wait(&mut self, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) {
         let Some(watch) = &self.watch else { return (pace.sleep)(left.min(pace.poll)) };
         match watch.wait(left.min(self.interval)) {
@@ -112,7 +112,7 @@ impl Watched {
             }
             Ok(false) => self.interval = (2 * self.interval).min(pace.longest),
             Err(error) => {
-                observer.detail(&format!("asking every {} ms: the routing socket: {error}", pace.poll.as_millis()));
+                observer.detail(&format!("reading every {} ms: the routing socket: {error}", pace.poll.as_millis()));
                 self.watch = None;
                 (pace.sleep)(left.min(pace.poll));
             }
@@ -137,14 +137,14 @@ mod tests {
 
     type Event = dyn Fn(&Late, usize);
 
-    /// A host with a jail that has its address at the question of this number.
+    /// A host with a jail that has its address at the read with this number.
     struct Late {
         host: RefCell<Fixed>,
         answers_at: usize,
         asked: Cell<usize>,
-        /// What happens at each question for addresses.
+        /// What happens at each read of addresses.
         event: Box<Event>,
-        /// How many watches may be had, and the other ends of those that were.
+        /// How many watches are available, and the other ends of those in use.
         watches: Cell<usize>,
         opened: RefCell<Vec<(i32, UnixStream)>>,
     }
@@ -165,7 +165,7 @@ mod tests {
         /// A change of the jail's network.
         fn tell(&self) {
             for (_, there) in self.opened.borrow().iter() {
-                // one that is not looked at any more is closed
+                // a watch that is no longer used is closed
                 _ = (&*there).write(&[0]);
             }
         }
@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Of lengths that tell them apart.
+    /// With distinct lengths.
     const POLL: Duration = Duration::from_millis(2);
     const SETTLE: Duration = Duration::from_millis(1);
 
@@ -231,8 +231,7 @@ mod tests {
         }
     }
 
-    /// With hours between two questions it is the change that ends the wait. The second question is for what came before the
-    /// watch was there.
+    /// With hours between two reads the change ends the wait. The second read is for what happened before the watch existed.
     #[test]
     fn a_change_wakes_up() {
         let host = Late::new(3, 1, |host, asked| {
@@ -242,12 +241,12 @@ mod tests {
         });
         let slept = host.wait(LONG);
         assert_eq!((host.asked.get(), slept), (3, vec![SETTLE]));
-        // what came between the first question and the watch costs nothing
+        // what happened between the first read and the watch does not delay it
         let host = Late::new(2, 1, |_, _| {});
         assert_eq!(host.wait(LONG), [Duration::ZERO; 0]);
     }
 
-    /// However much changes, there is a pause before each question.
+    /// There is a pause before each read, however often something changes.
     #[test]
     fn a_network_that_changes_all_the_time() {
         let host = Late::new(50, 1, |host, _| {
@@ -258,7 +257,7 @@ mod tests {
         assert_eq!(host.wait(LONG), vec![SETTLE; 48]);
     }
 
-    /// A change that was not reported is found, though the question comes ever more slowly.
+    /// A change that was not reported is found, even if the reads become less frequent.
     #[test]
     fn a_watch_that_tells_nothing() {
         let host = Late::new(6, 1, |_, _| {});
@@ -280,7 +279,7 @@ mod tests {
         Late::new(0, 0, |_, _| {}).jail("web").unwrap().unwrap()
     }
 
-    /// Without a watch, and with one that breaks, it is asked every so often, and no second one is opened.
+    /// Without a watch, and with one that fails, it is read at intervals, and no second one is opened.
     #[test]
     fn no_watch_and_one_that_breaks() {
         let host = Late::new(4, 0, |_, _| {});
@@ -294,7 +293,7 @@ mod tests {
         assert_eq!((host.asked.get(), host.watches.get()), (6, 1));
     }
 
-    /// A jail that is started again has another network, and the socket of the one that has gone is closed at once.
+    /// A jail that is started again has another network, and the socket of the old one is closed at once.
     #[test]
     fn a_jail_that_is_started_again() {
         let host = Late::new(5, 2, |host, asked| {

@@ -1,4 +1,4 @@
-//! What changes pf and the record, and what came of it.
+//! Changes pf and the records, and collects the outcome.
 
 use super::facts::Facts;
 use super::locked::LockedStore;
@@ -20,7 +20,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Something that the caller should know.
+    /// Adds a note for the caller.
     pub(super) fn note(&mut self, text: String) {
         self.outcome.notes.push(text);
     }
@@ -30,7 +30,7 @@ impl Writer<'_> {
         self.store.record(anchor, facts, &mut self.outcome.notes)
     }
 
-    /// A record of now.
+    /// A record with the current time and boot.
     pub(super) fn record_of(&self, jail: &JailName, jid: Option<i32>, publications: Vec<Publication>) -> Record {
         Record {
             version: Record::VERSION,
@@ -45,9 +45,9 @@ impl Writer<'_> {
         }
     }
 
-    /// Clears an anchor, ends its states, and only then forgets it.
+    /// Clears an anchor, ends its states, and only then removes its record.
     pub(super) fn drop_anchor(&mut self, anchor: &Anchor, label: Label, record: Option<&Record>) -> Result<()> {
-        // pf that is not there holds nothing
+        // if pf is not available, it has no rules
         let absent = |error: &Error| error.kind() == Kind::Unavailable;
         let mut errors = vec![];
         match self.progress.phase(Phase::Load).and_then(|()| self.firewall.clear(anchor)) {

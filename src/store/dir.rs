@@ -1,5 +1,5 @@
-//! Which directory may be the state directory: whoever can write there, or put another in its place, decides what is loaded
-//! into pf.
+//! Which directory can be the state directory: write access to it, or the ability to replace it, decides what is loaded into
+//! pf.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Kind, Result};
 use crate::files::make_dir;
 
-/// S_ISVTX: in such a directory only the owner of a file renames or removes it (sticky(7)).
+/// S_ISVTX: in such a directory only the owner of a file can rename or remove it (sticky(7)).
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const MOST_LINKS: usize = 40;
 
-/// `dir` as it is used, made if it is missing.
+/// Returns the path of `dir` to use; creates it if it is missing.
 pub(super) fn own(dir: &Path) -> Result<PathBuf> {
     let shown = dir.display();
     if !dir.is_absolute() {
         return Err(Error::new(Kind::Argument, format!("state directory {shown}: give an absolute path")));
     }
-    // a slash at its end would lead through a symbolic link
+    // a slash at the end would follow a symbolic link
     let dir: PathBuf = dir.components().collect();
     let owner = rustix::process::geteuid().as_raw();
     let there = fs::symlink_metadata(&dir);
     if !there.as_ref().is_ok_and(|meta| meta.is_dir() || meta.is_symlink()) {
         if there.is_err() {
-            // nothing is made in a place that is refused
+            // nothing is created in a directory that is refused
             above(&dir, owner)?;
         }
-        make_dir(&dir).map_err(|e| Error::io(format_args!("make the state directory {shown}"), &e))?;
+        make_dir(&dir).map_err(|e| Error::io(format_args!("create the state directory {shown}"), &e))?;
     }
     let meta = look_at(&dir)?;
     if !meta.is_dir() || meta.uid() != owner || meta.mode() & WRITABLE_BY_OTHERS != 0 {
@@ -49,11 +49,11 @@ pub(super) fn own(dir: &Path) -> Result<PathBuf> {
 }
 
 fn look_at(path: &Path) -> Result<Metadata> {
-    fs::symlink_metadata(path).map_err(|e| Error::io(format_args!("look at {}", path.display()), &e))
+    fs::symlink_metadata(path).map_err(|e| Error::io(format_args!("stat {}", path.display()), &e))
 }
 
-/// Refuses a directory that somebody other than root and `user` can move away: one below a directory that others may write to,
-/// unless that is sticky. Symbolic links on the way are those of root or of `user`, and what they lead to is looked at as well.
+/// Refuses a directory that someone other than root and `user` can move: one below a directory that others may write to,
+/// unless that is sticky. Symbolic links on the path must belong to root or `user`, and their targets are checked as well.
 fn above(dir: &Path, user: u32) -> Result<()> {
     let refused = |path: &Path, meta: &Metadata| {
         Err(Error::new(
@@ -70,14 +70,14 @@ fn above(dir: &Path, user: u32) -> Result<()> {
     };
     let trusted = |meta: &Metadata| meta.uid() == 0 || meta.uid() == user;
     let mut ways: Vec<PathBuf> = dir.parent().map(Path::to_owned).into_iter().collect();
-    // the kernel follows no more links than these (ELOOP), so that the directory could not have been made
+    // the kernel does not follow more links than these (ELOOP), so that the directory could not have been created
     for _ in 0..MOST_LINKS {
         let Some(way) = ways.pop() else { return Ok(()) };
         for path in way.ancestors() {
-            let failed = |e: io::Error| Error::io(format_args!("look at {}", path.display()), &e);
+            let failed = |e: io::Error| Error::io(format_args!("stat {}", path.display()), &e);
             let meta = match fs::symlink_metadata(path) {
                 Ok(meta) => meta,
-                // what is not there yet is made by kport
+                // what is missing is created by kport
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(failed(e)),
             };
@@ -85,7 +85,7 @@ fn above(dir: &Path, user: u32) -> Result<()> {
                 let target = fs::read_link(path).map_err(failed)?;
                 ways.push(path.parent().unwrap_or(path).join(target));
             }
-            // the mode of a link says nothing; what is in a sticky directory belongs to somebody, and that is looked at, too
+            // the mode of a link has no meaning; its owner, and that of an entry of a sticky directory, is checked
             let open = !meta.is_symlink() && meta.mode() & WRITABLE_BY_OTHERS != 0 && meta.mode() & STICKY == 0;
             if open || !trusted(&meta) {
                 return refused(path, &meta);
@@ -139,10 +139,10 @@ mod tests {
             assert_eq!(error.kind(), Kind::Permission, "{end}");
             assert!(error.message().contains("a symbolic link"), "{error}");
         }
-        // on the way there, as /tmp of macOS, it is whose it is
+        // in the path, like /tmp of macOS, the owner of the link matters
         let found = own(&top.path().join("link/state/")).unwrap();
         assert_eq!(found, top.path().join("link/state"));
-        // and what it leads to counts
+        // and its target is checked
         mode(&real, 0o777);
         assert!(own(&top.path().join("link/state")).is_err());
         mode(&real, 0o755);

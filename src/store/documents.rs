@@ -1,4 +1,4 @@
-//! Documents beside the records: what else is to be known of a jail while it is published, a file for each jail.
+//! Documents beside the records: other data of a jail while it is published, a file for each jail.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::{names_in, read_file, replace_file};
 use crate::name::Anchor;
 
-/// The most that is read of a document, in bytes.
+/// The maximum that is read of a document, in bytes.
 const MAX_DOCUMENT: usize = 64 << 20;
 
 /// The documents of one folder of the state directory, and the lock over them.
@@ -21,8 +21,8 @@ pub struct Documents {
 }
 
 impl Store {
-    /// The documents of a folder, which is made if it is missing. Waits for the folder's lock until `deadline`, then fails with
-    /// [`Kind::Busy`](crate::error::Kind::Busy). This lock is taken before the store's own, never after it.
+    /// The documents of a folder, which is created if it is missing. Waits for the folder's lock until `deadline`, then fails
+    /// with [`Kind::Busy`](crate::error::Kind::Busy). This lock is taken before the store's own, never after it.
     pub fn documents(&self, folder: &str, deadline: Deadline) -> Result<Documents> {
         let dir = dir::own(&self.dir.join(folder))?;
         Ok(Documents { _lock: Lock::take(&dir, deadline)?, dir })
@@ -44,14 +44,14 @@ impl Documents {
         Ok(anchors)
     }
 
-    /// What an anchor's document holds; empty if there is none.
+    /// The contents of an anchor's document; empty if there is none.
     pub fn get(&self, anchor: &Anchor) -> Result<Vec<u8>> {
         let path = self.path(anchor);
         let read = read_file(&path, MAX_DOCUMENT).map_err(|e| failed("read", &path, &e))?;
         Ok(read.unwrap_or_default())
     }
 
-    /// Writes the document of an anchor as a whole or not at all.
+    /// Writes the document of an anchor, as a whole or not at all.
     pub fn put(&self, anchor: &Anchor, bytes: &[u8]) -> Result<()> {
         replace_file(&self.path(anchor), bytes)
     }

@@ -1,4 +1,4 @@
-//! What leads to a record: empty files whose names say all, by port (claims), by target, by number of the jail.
+//! Index entries of the records: empty files whose names have all data, by port (claims), by target, by jid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,38 +13,38 @@ use crate::net::{Place, PortRange, Protocol};
 /// A claim of another jail that may overlap a redirect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
-    /// The anchor that made it.
+    /// The anchor that has it.
     pub anchor: Anchor,
     /// The ports.
     pub ports: PortRange,
-    /// Where.
+    /// The place.
     pub place: Place,
 }
 
 impl Store {
-    /// Drops what leads to the record `gone` and not to `kept`, of the same jail. An entry that stays costs a look
-    /// at a record, no more, so failures are not reported.
+    /// Removes the entries of the record `gone` that are not those of `kept`, of the same jail. A left-over entry only costs
+    /// reading a record, so failures are not reported.
     pub fn release(&self, _lock: &Lock, gone: &Record, kept: Option<&Record>) {
         let kept = kept.map(entries).unwrap_or_default();
         for entry in entries(gone).difference(&kept) {
             let dir = self.dir.join(&entry.dir);
             _ = fs::remove_file(dir.join(&entry.file));
-            // only an empty one goes
+            // only an empty one is removed
             _ = fs::remove_dir(dir);
         }
     }
 
-    /// The claims on ports of a block. One may be out of date; its record tells.
+    /// The claims on ports of a block. One may be out of date; check its record.
     pub fn claims(&self, block: Block) -> Result<Vec<Claim>> {
         Ok(names_in(&self.dir.join(block.dir()))?.iter().filter_map(|name| Claim::read(name)).collect())
     }
 
-    /// The anchors whose records may have redirects that lead to `address`.
+    /// The anchors whose records may have `address` as a target of redirects.
     pub fn leading_to(&self, address: IpAddr) -> Result<Vec<Anchor>> {
         self.anchors_in(&target_dir(address))
     }
 
-    /// The anchors whose records may be of the jail with this number.
+    /// The anchors whose records may be of the jail with this jid.
     pub fn of_jid(&self, jid: i32) -> Result<Vec<Anchor>> {
         self.anchors_in(&jid_dir(jid))
     }
@@ -56,11 +56,11 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes what earlier boots and killed runs have left: records of another boot than `boot`, files half written, and
-    /// entries that no record explains. Those of an anchor of which `holds` says that pf has something in it stay: they tell
-    /// who has the ports.
+    /// Removes what earlier boots and killed processes have left: records of another boot than `boot`, partly written files,
+    /// and entries without a record. Entries of an anchor stay if `holds` reports that pf has something in it: they show who
+    /// has the ports.
     ///
-    /// What cannot be removed costs a look at a record, no more, so failures are not reported.
+    /// What cannot be removed only costs reading a record, so failures are not reported.
     pub fn sweep(&self, _lock: &Lock, boot: &str, holds: &mut dyn FnMut(&Anchor) -> bool) {
         let jails = self.dir.join("jails");
         for name in names_in(&jails).unwrap_or_default() {
@@ -68,7 +68,7 @@ impl Store {
                 _ = fs::remove_file(jails.join(name));
             }
         }
-        // the entries that an anchor's record explains; `None` if all of them stay
+        // the entries of an anchor's record; `None` if all of them stay
         let mut explained = |anchor: &Anchor| match self.get(anchor) {
             Ok(Some(record)) if record.boot == boot => Some(entries(&record)),
             Ok(old) => {
@@ -89,7 +89,7 @@ impl Store {
             for folder in names_in(&self.dir.join(&base)).unwrap_or_default() {
                 let dir = format!("{base}/{folder}");
                 for file in names_in(&self.dir.join(&dir)).unwrap_or_default() {
-                    // a claim ends with its anchor, the others are one
+                    // a claim ends with its anchor, the other entries are the anchor
                     let child = file.splitn(3, '@').last().unwrap_or_default();
                     let Some(anchor) = Anchor::from_child(child) else { continue };
                     let wanted = known.entry(anchor.clone()).or_insert_with(|| explained(&anchor));
@@ -98,7 +98,7 @@ impl Store {
                         _ = fs::remove_file(self.dir.join(&dir).join(entry.file));
                     }
                 }
-                // only an empty one goes
+                // only an empty one is removed
                 _ = fs::remove_dir(self.dir.join(dir));
             }
         }
@@ -117,7 +117,7 @@ impl Store {
 const WIDE: &str = "wide";
 /// 2^6 ports are a block.
 const BLOCK_BITS: u16 = 6;
-/// A claim is written into each of its blocks, unless there are more than these.
+/// A claim is written to each of its blocks, unless there are more than these.
 const WIDE_BLOCKS: usize = 16;
 
 /// A folder of claims: those on one block of ports, or those over more than `WIDE_BLOCKS` blocks.
@@ -156,7 +156,7 @@ impl Claim {
     }
 }
 
-/// An empty file that leads to a record.
+/// An empty file that points to a record.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) dir: String,
@@ -171,7 +171,7 @@ fn jid_dir(jid: i32) -> String {
     format!("jids/{jid}")
 }
 
-/// All that leads to a record.
+/// All entries of a record.
 pub(super) fn entries(record: &Record) -> BTreeSet<Entry> {
     let anchor = record.jail.anchor();
     let mut made = BTreeSet::new();

@@ -14,14 +14,14 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 
-/// The most that is read of what the lock file says.
+/// The maximum that is read of the lock file.
 const MOST: u64 = 400;
 
 /// The lock of a state directory: flock(2). Dropping it, or the end of the process, releases it.
 ///
-/// A child that the host forks meanwhile has the descriptor as well, and the lock belongs to what both refer to. So it is
-/// released by name, not by the last close; and if the kernel can, a fork leaves the descriptor out, so that the lock of a
-/// host that was killed does not live on in the host's children.
+/// A child that the host forks meanwhile has the descriptor as well, and the lock belongs to the open file of both. So it is
+/// released explicitly, not by the last close; and if the kernel supports it, a fork does not pass the descriptor on, so that
+/// the lock of a host that was killed does not remain with its children.
 #[derive(Debug)]
 #[must_use = "the lock is held as long as this value lives"]
 pub struct Lock {
@@ -30,12 +30,12 @@ pub struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // an error has no remedy; the close that follows releases what no child holds
+        // an error cannot be handled; the close that follows releases the lock unless a child has it
         _ = self.file.unlock();
     }
 }
 
-/// A program that is given this descriptor holds the lock, too, until it ends or the lock is dropped.
+/// A program that is given this descriptor also holds the lock, until it ends or the lock is dropped.
 impl AsFd for Lock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -43,7 +43,7 @@ impl AsFd for Lock {
 }
 
 impl Store {
-    /// Takes the host-wide lock. Waits until `deadline`, then fails with [`Kind::Busy`] and says who has it.
+    /// Takes the host-wide lock. Waits until `deadline`, then fails with [`Kind::Busy`] and names the holder.
     pub fn lock(&self, deadline: Deadline) -> Result<Lock> {
         Lock::take(&self.dir, deadline)
     }
@@ -59,17 +59,17 @@ impl Lock {
                 .map_err(|e| Error::io(format_args!("open {}", path.display()), &e))?;
             close_on_fork(&file);
             wait(&mut file, &path, deadline)?;
-            // from here on it is unlocked when it is dropped
+            // from here on dropping it unlocks the file
             let lock = Lock { file };
-            // somebody may have removed the file, or put another in its place: then others lock that one
-            if is_at(&lock.file, &path).map_err(|e| Error::io(format_args!("look at {}", path.display()), &e))? {
+            // the file may have been removed or replaced: other processes lock the new one
+            if is_at(&lock.file, &path).map_err(|e| Error::io(format_args!("stat {}", path.display()), &e))? {
                 lock.sign();
                 return Ok(lock);
             }
         }
     }
 
-    /// Writes who has the lock, for the message of those who wait. A failure to say so is no reason to fail.
+    /// Writes who has the lock, for the message of those that wait. A failure to write it is ignored.
     fn sign(&self) {
         self.write(&self.boot());
     }
@@ -79,7 +79,7 @@ impl Lock {
         self.boot() == boot
     }
 
-    /// Notes that it was. Where that fails, the next transaction sweeps again.
+    /// Notes that it was. If that fails, the next transaction sweeps again.
     pub(super) fn set_boot(&self, boot: &str) {
         self.write(boot);
     }
@@ -88,7 +88,7 @@ impl Lock {
         self.text().lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
     }
 
-    /// What stands in it; nothing if that cannot be read.
+    /// The contents of the file; empty if it cannot be read.
     fn text(&self) -> String {
         let mut text = String::new();
         _ = (&self.file).rewind().and_then(|()| Read::by_ref(&mut &self.file).take(MOST).read_to_string(&mut text));
@@ -100,20 +100,20 @@ impl Lock {
         if self.text() == text {
             return;
         }
-        // over the old text, then the end of it: a file system that gives the block back and takes it again costs a transaction
-        // more than all else that it does. A kill in between leaves more lines than two, of which nobody reads the third
+        // overwrite the old text, then truncate: a file system that frees the block and allocates it again costs more than
+        // the rest of a transaction. A kill in between leaves more than two lines, and the third is never read
         let length = text.len() as u64;
         let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.metadata());
         _ = written.and_then(|is| if is.len() > length { self.file.set_len(length) } else { Ok(()) });
     }
 }
 
-/// FD_CLOFORK, new in FreeBSD 15; 14 knows no flag here but FD_CLOEXEC, and ignores others (fcntl(2)).
+/// FD_CLOFORK, new in FreeBSD 15; 14 has only FD_CLOEXEC here, and ignores other flags (fcntl(2)).
 #[cfg(target_os = "freebsd")]
 fn close_on_fork(file: &File) {
     use rustix::io::FdFlags;
     const FD_CLOFORK: u32 = 4;
-    // without it the lock is released all the same, unless the host is killed
+    // without it the lock is released anyway, unless the host is killed
     _ = rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC | FdFlags::from_bits_retain(FD_CLOFORK));
 }
 
@@ -133,7 +133,7 @@ fn wait(file: &mut File, path: &Path, deadline: Deadline) -> Result<()> {
         let left = deadline.remaining();
         if left.is_zero() {
             let mut holder = String::new();
-            // the text is only for the message; an unreadable one says nothing
+            // the text is only for the message, so one that cannot be read is ignored
             _ = file.rewind().and_then(|()| Read::by_ref(file).take(MOST).read_to_string(&mut holder));
             let holder = holder.lines().next().unwrap_or_default();
             let holder = if holder.is_empty() { "another process" } else { holder };
@@ -176,7 +176,7 @@ mod tests {
         Deadline::after(Duration::ZERO)
     }
 
-    /// A shorter text leaves nothing of a longer one.
+    /// A shorter text removes all of a longer one.
     #[test]
     fn it_says_who_has_it_and_the_boot() {
         let dir = tempfile::tempdir().unwrap();
@@ -192,7 +192,7 @@ mod tests {
             assert!(lock.is_of_boot(boot));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text(boot));
         }
-        // what somebody else has left
+        // what another program has left
         for (byte, length) in [(b'x', 300), (b'x', 3000), (0xff, 300)] {
             std::fs::write(&path, vec![byte; length]).unwrap();
             store.lock(soon()).unwrap().set_boot("c");
@@ -216,13 +216,13 @@ mod tests {
         drop(copy);
     }
 
-    /// Whoever waits for a lock file that is removed meanwhile would have a lock that nobody else sees.
+    /// A process that waits for a lock file that is removed meanwhile would get a lock that no other process sees.
     #[test]
     fn a_lock_file_that_was_removed_is_not_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let path = dir.path().join("lock");
-        // open() of the waiting one comes before the removal or after it: both must end with the file that is there
+        // open() of the waiting process is before the removal or after it: both must end with the new file
         for _ in 0..50 {
             let first = store.lock(soon()).unwrap();
             let begun = Barrier::new(2);

@@ -1,4 +1,4 @@
-//! The records as they are read.
+//! Reading the records.
 
 use std::fmt::Display;
 use std::io;
@@ -10,21 +10,21 @@ use crate::error::{Cause, Error, Kind, Result};
 use crate::files::{Folder, read_file};
 use crate::name::Anchor;
 
-/// The largest record that is read: a thousand redirects take about 150 kB.
+/// The largest record that is read: a thousand redirects need about 150 kB.
 const MAX_RECORD: usize = 64 << 20;
 
 /// The records of a state directory, for reading many of them.
 pub struct Records<'a> {
     store: &'a Store,
-    /// `None` as long as nothing was ever published.
+    /// `None` if nothing was ever published.
     folder: Option<Folder>,
     bytes: Vec<u8>,
 }
 
 impl Store {
     /// The record of an anchor; `None` if there is none. A file that is not a record of this anchor is an error of
-    /// [`Kind::System`] because of [`Cause::DamagedRecord`]; see [`Store::move_damaged`]. A record of a version that this code does
-    /// not know is one of [`Kind::Unsupported`].
+    /// [`Kind::System`] with [`Cause::DamagedRecord`]; see [`Store::move_damaged`]. A record of an unknown version is an
+    /// error of [`Kind::Unsupported`].
     pub fn get(&self, anchor: &Anchor) -> Result<Option<Record>> {
         match read_file(&self.record_path(anchor), MAX_RECORD) {
             Ok(None) => Ok(None),
@@ -45,24 +45,24 @@ impl Store {
         self.records()?.anchors()
     }
 
-    /// What a file says, if it is this anchor's record.
+    /// The record in a file, if it is this anchor's.
     fn record(&self, anchor: &Anchor, bytes: &[u8]) -> Result<Record> {
         if bytes.len() > MAX_RECORD {
             return Err(self.not_a_record(anchor, "it is too large"));
         }
         let text = str::from_utf8(bytes).map_err(|error| self.not_a_record(anchor, error))?;
         let read: serde_json::Result<Record> = serde_json::from_str(text);
-        // a record of another version may have any form but for that
+        // a record of another version may have any other fields
         let version = match &read {
             Ok(record) => record.version,
             Err(error) => serde_json::from_str::<Form>(text).map_err(|_| self.not_a_record(anchor, error))?.version,
         };
         if version != Record::VERSION {
-            // not damaged: another kport can read it, and its rules are in pf
+            // not damaged: another version of kport can read it, and its rules are in pf
             return Err(Error::new(
                 Kind::Unsupported,
                 format!(
-                    "{} is a record of version {version}, and this kport knows version {} only: use the kport that wrote \
+                    "{} is a record of version {version}, and this kport supports only version {}: use the kport that wrote \
                      it, or unpublish with that one first",
                     self.record_path(anchor).display(),
                     Record::VERSION
@@ -78,7 +78,7 @@ impl Store {
 
     fn not_a_record(&self, anchor: &Anchor, why: impl Display) -> Error {
         let path = self.record_path(anchor);
-        let what = format!("{} is not a record of kport's: {why}", path.display());
+        let what = format!("{} is not a record of kport: {why}", path.display());
         Error::new(Kind::System, what).because(Cause::DamagedRecord)
     }
 
@@ -103,7 +103,7 @@ impl Records<'_> {
         Ok(anchors)
     }
 
-    /// As [`Store::get`].
+    /// As for [`Store::get`].
     pub fn get(&mut self, anchor: &Anchor) -> Result<Option<Record>> {
         let Some(folder) = &self.folder else { return Ok(None) };
         match folder.read(&file_name(anchor), MAX_RECORD, &mut self.bytes) {

@@ -211,10 +211,10 @@ no_sources(const struct kport_spec *spec, const struct kport_options *defaults)
 
 	options.sources = "";
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
-	    KPORT_ERR_ARGUMENT, "leave it out to admit everybody");
+	    KPORT_ERR_ARGUMENT, "omit it to admit everybody");
 	options.sources = " \t";
 	CHECK_FAILED(kport_publish("web", spec, &options, err_),
-	    KPORT_ERR_ARGUMENT, "leave it out to admit everybody");
+	    KPORT_ERR_ARGUMENT, "omit it to admit everybody");
 }
 
 static void

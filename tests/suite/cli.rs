@@ -176,7 +176,7 @@ fn exit_statuses() {
         (vec!["publish", "db", "-a", "::1", "--gateway", "em0", "80"], 1, "::1 is a loopback address"),
         (vec!["parse", "80/TCP"], 2, "at byte 3: found \"TCP\""),
         ([&db[..], &["8000-9000"]].concat(), 3, "tcp 8080 on em0 is published by jail \"web\""),
-        (vec!["publish", "db", "80"], 5, "no jail \"db\" is running here"),
+        (vec!["publish", "db", "80"], 5, "jail \"db\" is not running here"),
         (vec!["publish", "db", "-a", "inherit", "80"], 8, "host's network"),
         (vec!["gc"], 8, "Linux has no jails"),
         (vec!["--backend", "pfctl", "--pfctl", "/nonexistent/pfctl", "list"], 1, "/nonexistent/pfctl"),
@@ -313,7 +313,7 @@ fn verbose_shows_the_steps() {
     assert_eq!(steps, ["lock", "resolve", "check", "record", "load", "verify"]);
     // and why it is this backend: the library itself prints nothing
     let why = |arguments: &[&str]| text(&kport.run(&[arguments, &["list"]].concat()).stderr);
-    assert_eq!(why(&["-v", "--backend", "sim"]).lines().next(), Some("kport: backend sim: it was asked for"));
+    assert_eq!(why(&["-v", "--backend", "sim"]).lines().next(), Some("kport: backend sim: it was requested"));
     assert_eq!(why(&["--backend", "sim"]), "");
 }
 
@@ -426,14 +426,14 @@ fn self_test_by_the_simulator() {
     let passed = kport.ok(&["--backend", "sim", "doctor", "--self-test"], NOTICE);
     assert_eq!(
         passed,
-        " 1  passed  make two jails with a network each
+        " 1  passed  create two jails with a network each
  2  passed  find the jail and its address
  3  passed  a port that is not published is not reached
  4  passed  publish
- 5  passed  publish the same again: nothing changes
- 6  passed  list says that pf has it
+ 5  passed  publish the same ports again: nothing changes
+ 6  passed  list shows that pf has it
  7  passed  an outsider connects to the host's port, and the jail answers
- 8  passed  unpublish, which ends the connection's states
+ 8  passed  unpublish: the connection's states end
  9  passed  nothing is left in pf or in the record
 10  passed  the port is not reached any more
 11  passed  tidy up
@@ -497,7 +497,7 @@ fn self_test_by_the_simulator() {
         let kport = Kport::new();
         let program = pf.program();
         let with = ["--backend", "pfctl", "--pfctl", program.to_str().unwrap(), "doctor", "--self-test"];
-        assert!(kport.fails(&with, 8).contains("makes jails of FreeBSD"));
+        assert!(kport.fails(&with, 8).contains("creates FreeBSD jails"));
     }
 }
 
@@ -521,7 +521,7 @@ fn verbose_shows_steps_facts_and_pfctl() {
     for part in [
         "gateway interface for inet: em0",
         "jail \"web\": jid 2, with a network stack",
-        "redirects lead to 10.0.0.2 fd00::2",
+        "the targets of redirects are 10.0.0.2 fd00::2",
     ] {
         assert!(twice.contains(part), "{part}: {twice}");
     }

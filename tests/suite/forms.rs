@@ -631,10 +631,10 @@ fn tables_that_pfctl_refuses() {
 #[test]
 fn ports_that_count() {
     for (text, why) in [
-        ("pass proto tcp to port 90:80", "90 and 80 count down"),
-        ("pass proto tcp to port 90 >< 90", "90 and 90 count down"),
-        ("pass proto tcp to port 90 <> 80", "90 and 80 count down"),
-        ("rdr proto tcp to port 80 -> 10.0.0.2 port 90:80", "90:80 count down"),
+        ("pass proto tcp to port 90:80", "the range of ports 90 to 80 is empty"),
+        ("pass proto tcp to port 90 >< 90", "the range of ports 90 to 90 is empty"),
+        ("pass proto tcp to port 90 <> 80", "the range of ports 90 to 80 is empty"),
+        ("rdr proto tcp to port 80 -> 10.0.0.2 port 90:80", "the range of ports 90:80 is empty"),
         ("rdr proto tcp to port 80:90 -> 10.0.0.2 port 65530:*", "65530:* end after 65535"),
         ("rdr proto tcp to port > 80 -> 10.0.0.2 port 9000:*", "9000:* need one port or a range"),
     ] {

@@ -521,7 +521,7 @@ fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
     assert_eq!(files(&rig.state("jails")), [""; 0]);
     friends.allow_inert = true;
     let done = rig.publish(&friends).unwrap();
-    assert!(done.notes[0].starts_with("without effect for now: pf has no table <friends>"), "{:?}", done.notes);
+    assert!(done.notes[0].starts_with("without effect at present: pf has no table <friends>"), "{:?}", done.notes);
     // the other note: nothing calls kport's anchors there
     assert!(done.notes[1].contains("rdr-anchor \"kport/*\" and anchor \"kport/*\""), "{:?}", done.notes);
     let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
@@ -538,7 +538,7 @@ fn a_jail_is_published_by_its_name() {
     let rig = Rig::new();
     let error = rig.publish(&request("2", "8080:80")).unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
-    assert!(error.message().contains("\"2\" is the number of jail \"web\""), "{error}");
+    assert!(error.message().contains("\"2\" is the jid of jail \"web\""), "{error}");
 }
 
 #[test]

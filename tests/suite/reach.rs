@@ -458,7 +458,7 @@ fn what_the_simulator_does_not_read_is_refused() {
         ("table <a> file \"/x\"", "file"),
         ("set skip", "on"),
         ("pass keep state (soggy)", "soggy"),
-        ("rdr proto tcp to port 9:1 -> 10.0.0.2 port 5:*", "count down"),
+        ("rdr proto tcp to port 9:1 -> 10.0.0.2 port 5:*", "is empty"),
         ("anchor \"x\" {\npass\n", "} of an anchor is missing"),
         ("}", "no {"),
         ("pass from 10.0.0.1 to fd00::1", "different families"),

@@ -355,7 +355,7 @@ mod tests {
             ("block in from { 10.0.0.1\n", "a { is not closed"),
             ("block all \\\n", "line 1: the backslash"),
             ("x = 1\n# \\", "line 2: the backslash"),
-            ("block in from 10.0.0.1 }\n", "no { that this } closes"),
+            ("block in from 10.0.0.1 }\n", "no { for this }"),
         ] {
             let plan = plan(text.as_bytes());
             assert!(plan.insertions.is_empty() && plan.by_hand[0].contains(why), "{text}: {plan:?}");

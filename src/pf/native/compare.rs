@@ -1,4 +1,4 @@
-//! Whether an anchor holds just the rules that it was given: rule by rule, as DIOCGETRULENV gives them.
+//! Whether an anchor has exactly the rules that it was given: rule by rule, as DIOCGETRULENV returns them.
 
 use super::decode::{self, Addresses};
 use super::encode::Ruleset;
@@ -9,10 +9,10 @@ use crate::pfconf::flat::flat;
 use crate::pfconf::rule::{Action, Rule};
 use crate::rule;
 
-/// Whether `anchor` holds these rules and no others, in their order, whichever backend loaded them. `stamps` are what
-/// [`read::stamps`] has said; EBUSY if the anchor was loaded anew meanwhile.
+/// Whether `anchor` has exactly these rules, in this order, whichever backend loaded them. `stamps` are from
+/// [`read::stamps`]; EBUSY if the anchor was loaded again meanwhile.
 ///
-/// What 15 says of a rule by netlink alone is not asked for: to read a rule so stops all packets for as long.
+/// What 15 returns of a rule only by netlink is not read: reading a rule that way stops all packets for as long.
 pub(super) fn holds<K: Kernel>(
     kernel: &K,
     anchor: &str,
@@ -36,7 +36,7 @@ pub(super) fn holds<K: Kernel>(
 
 fn is<K: Kernel>(kernel: &K, at: &At<'_>, wanted: &Rule) -> Result<bool, Failure> {
     let loaded = read::rule(kernel, at.anchor, at.ruleset, at.ticket, at.nr)?;
-    // a kernel that does not say where a redirect leads is believed: the pass rules have the same address
+    // if a kernel does not return the target of a redirect, it is assumed: the pass rules have the same address
     let rdr = match &wanted.action {
         Action::Translate { pool: Some(pool), .. } => pooled(kernel, at)?.unwrap_or_else(|| pool.addresses.clone()),
         _ => vec![],

@@ -1,8 +1,8 @@
-//! From what pf says of a rule to the rule: DIOCGETRULENV's nvlist (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c), with what
-//! 15 gives by [netlink](super::netlink) beside it.
+//! From the kernel's reply to the rule: DIOCGETRULENV's nvlist (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c), with what 15
+//! adds by [netlink](super::netlink).
 //!
-//! What is not understood becomes a [condition that cannot be decided](crate::pfconf::rule::Conditions::unknown). What decides
-//! nothing (queues, scrub options, time-outs) is passed over.
+//! What is unknown becomes a [condition that cannot be decided](crate::pfconf::rule::Conditions::unknown). What decides
+//! nothing (queues, scrub options, time-outs) is skipped.
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ pub(super) struct Addresses {
     pub route: Vec<PoolAddress>,
 }
 
-/// What is not understood of a rule.
+/// What is unknown in a rule.
 #[derive(Default)]
 struct Unknown(Vec<String>);
 
@@ -91,7 +91,7 @@ pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Op
     when.protocol = u8::try_from(number("proto")?).ok().filter(|protocol| *protocol != 0);
     when.from = side(loaded.list("src")?, family, &mut unknown)?;
     when.to = side(loaded.list("dst")?, family, &mut unknown)?;
-    // pfctl(8) has the name of the number in pf.os(5); which system it is cannot be decided here in any case
+    // pfctl(8) has the name of the number from pf.os(5); the system cannot be decided here in any case
     when.os = Some(number("os_fingerprint")?).filter(|os| *os != 0).map(|os| format!("fingerprint {os:#x}"));
     let received_on = loaded.string("rcv_ifname").unwrap_or_default();
     when.received_on = Some(received_on)
@@ -149,7 +149,7 @@ pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Op
     Ok(Some(rule))
 }
 
-/// What a filter rule does besides.
+/// The other effects of a filter rule.
 fn effects(
     loaded: &List,
     action: &Action,
@@ -269,13 +269,13 @@ fn owner(owner: &List, unknown: &mut Unknown) -> Result<Option<Owner>, Malformed
     }))
 }
 
-/// As pfctl(8) prints it, with as many digits as there are.
+/// As pfctl(8) prints it, with all digits.
 fn probability(prob: u32) -> Option<String> {
     let percent = format!("{:.6}", f64::from(prob) * 100.0 / 4_294_967_296.0);
     (prob != 0).then(|| format!("{}%", percent.trim_end_matches('0').trim_end_matches('.')))
 }
 
-/// struct pf_addr_wrap, in whichever form it was given.
+/// struct pf_addr_wrap, in either form.
 pub(super) struct Wrap {
     kind: u8,
     iflags: u8,
@@ -314,16 +314,16 @@ impl Wrap {
     }
 }
 
-/// An address of a pool, and the interface that stands with it.
+/// An address of a pool, and the interface with it.
 pub(super) fn pool_address(wrap: &Wrap, af: u64, ifname: &str) -> PoolAddress {
     let interface = Some(ifname.to_owned()).filter(|name| !name.is_empty());
     let mut unknown = Unknown::default();
-    // an interface alone has an address of zeros, with whatever mask
+    // an interface alone has an address of zeros, with any mask
     let alone = interface.is_some() && wrap.kind == PF_ADDR_ADDRMASK && wrap.addr == [0; 16];
     let address = (!alone).then(|| address(wrap, family(af, &mut unknown), &mut unknown));
     match unknown.0.is_empty() {
         true => PoolAddress { interface, address },
-        // one that nobody can look up
+        // an interface that cannot be looked up
         false => PoolAddress { interface, address: Some(Operand::Named(unknown.0.join(", "))) },
     }
 }
@@ -331,7 +331,7 @@ pub(super) fn pool_address(wrap: &Wrap, af: u64, ifname: &str) -> PoolAddress {
 /// An address of a rule of this family.
 fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operand {
     let (addr, mask) = (wrap.addr, wrap.mask);
-    // no family: what is after the first four bytes tells
+    // no family: the bytes after the first four tell
     let v4 = family == Some(Family::Inet) || family.is_none() && addr[4..] == [0; 12] && mask[4..] == [0; 12];
     let ip = |bytes: [u8; 16]| match bytes {
         [a, b, c, d, ..] if v4 => IpAddr::from([a, b, c, d]),

@@ -1,4 +1,5 @@
-//! A process's one descriptor of a device, in a host that may fork, and that may close descriptors which are not its own.
+//! The one descriptor of a device in a process, in a host that may fork, and that may close descriptors which are not its
+//! own.
 
 use std::io;
 use std::mem;
@@ -11,7 +12,7 @@ use rustix::fs::{Mode, OFlags, fstat};
 
 use crate::files;
 
-/// What tells a descriptor's file from any other: its device and number, and which device it is.
+/// What distinguishes a descriptor's file from any other: its device and number, and the device that it is.
 type Identity = (libc::dev_t, libc::ino_t, libc::dev_t);
 
 #[derive(Debug)]
@@ -21,7 +22,7 @@ struct Opened {
     identity: Identity,
 }
 
-/// The descriptor, once it is open.
+/// The descriptor, if it is open.
 #[derive(Debug)]
 pub struct Descriptor(Mutex<Option<Opened>>);
 
@@ -31,10 +32,10 @@ impl Descriptor {
         Descriptor(Mutex::new(None))
     }
 
-    /// A descriptor of `path`: close-on-exec, never a standard one, for reading and writing, or for reading where that is all
-    /// that the process may. It is opened at the first call, after a fork, and where its number has become something else's.
+    /// A descriptor of `path`: close-on-exec, never a standard one, for reading and writing, or for reading if the process
+    /// may not do more. It is opened at the first call, after a fork, and if its number belongs to another file.
     pub fn get(&self, path: &Path) -> io::Result<Arc<OwnedFd>> {
-        // held for the length of an open(2): a child forked in that time has a lock that nobody will give back
+        // held for the length of an open(2): a child forked in that time has a lock that is never released
         let Ok(mut kept) = self.0.try_lock() else { return open(path).map(Arc::new) };
         if let Some(opened) = kept.take() {
             if identity(&*opened.file).is_ok_and(|now| now == opened.identity) {
@@ -42,7 +43,7 @@ impl Descriptor {
                     return Ok(Arc::clone(&kept.insert(opened).file));
                 }
             } else {
-                // the host has closed it, and the number is whoever's it is now: not ours to close
+                // the host has closed it, and the number belongs to another file: do not close it
                 mem::forget(opened);
             }
         }

@@ -1,6 +1,6 @@
-//! From typed rules to what DIOCADDRULE and DIOCADDADDR take: field by field what pfctl(8) sends for the same text
-//! (expand_rule in sbin/pfctl/parse.y), with one difference: the struct carries one label, and it is the jail's. A mapping's states are told by
-//! their protocol and port as well (`read::kill_states`).
+//! From typed rules to what DIOCADDRULE and DIOCADDADDR need: field by field what pfctl(8) sends for the same text
+//! (expand_rule in sbin/pfctl/parse.y), with one difference: the struct has one label, which is the jail's. The states of a
+//! mapping are also matched by their protocol and port (`read::kill_states`).
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -21,15 +21,15 @@ pub enum Ruleset {
     Rdr,
     /// pass rules
     Filter,
-    /// binat rules, of others only
+    /// binat rules, only of others
     Binat,
 }
 
 impl Ruleset {
-    /// Those that kport loads, in the order in which a transaction names them.
+    /// Those that kport loads, in the order of a transaction.
     pub const ALL: [Ruleset; 3] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Filter];
 
-    /// Every one, in the order in which pfctl(8) shows them.
+    /// All of them, in the order in which pfctl(8) shows them.
     pub const EVERY: [Ruleset; 4] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Binat, Ruleset::Filter];
 
     /// The ruleset that a rule belongs to.
@@ -41,7 +41,7 @@ impl Ruleset {
         }
     }
 
-    /// The number that a transaction has for it.
+    /// Its number in a transaction.
     pub fn number(self) -> i32 {
         match self {
             Ruleset::Nat => PF_RULESET_NAT,
@@ -51,7 +51,7 @@ impl Ruleset {
         }
     }
 
-    /// The action that its rules have; DIOCGETRULES and DIOCGETRULENV name a ruleset by it.
+    /// The action of its rules; DIOCGETRULES and DIOCGETRULENV name a ruleset by it.
     pub fn action(self) -> u8 {
         match self {
             Ruleset::Nat => PF_NAT,
@@ -81,12 +81,12 @@ pub fn af(family: Family) -> u8 {
     }
 }
 
-/// The rule that `rule` is for one member of its lists.
+/// The rule of `rule` for one member of its lists.
 pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
     into.zero();
-    // no routing table of its own
+    // without a routing table of its own
     into.rtableid = -1;
-    // `on`, `from` and `to` are the member's; nothing else of a match may be left out
+    // `on`, `from` and `to` are the member's; the other fields of a match must all be used
     let Match { on: _, family, protocol, from: _, to: _, ports: to_ports } = rule.matches();
     into.af = af(*family);
     into.proto = protocol.number();
@@ -130,7 +130,7 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
     }
 }
 
-/// What stands behind `keep state`, with what pfctl(8) adds to it (rules of pfrule in sbin/pfctl/parse.y): states of a rule
+/// The options of `keep state`, with what pfctl(8) adds to them (rules of pfrule in sbin/pfctl/parse.y): states of a rule
 /// with a limit expire sooner from 60% of it on, and sources are remembered as long as their rate is counted.
 fn limits(state: &StateOptions, into: &mut PfRule) {
     let StateOptions { max, max_src_states, max_src_conn, max_src_conn_rate } = *state;
@@ -152,14 +152,14 @@ fn limits(state: &StateOptions, into: &mut PfRule) {
     }
 }
 
-/// The address that `rule` translates to, and whether it does.
+/// The target address of `rule`, and whether it translates.
 pub fn target(rule: &Rule, into: &mut PfiocPooladdr) -> bool {
     let to = match rule {
         Rule::Nat { address_of, .. } => &Address::Interface(*address_of),
         Rule::Rdr { target, .. } => &Address::Host(*target),
         Rule::Pass { .. } => return false,
     };
-    // 15 holds the family of the address against the packet's (pf_map_addr in sys/netpfil/pf/pf_lb.c)
+    // 15 compares the family of the address with the packet's (pf_map_addr in sys/netpfil/pf/pf_lb.c)
     into.af = af(rule.matches().family);
     address(Some(to), &mut into.addr);
     true
@@ -188,7 +188,7 @@ fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
         }
         Some(Address::Interface(interface)) => dynamic(into, interface.padded(), 0),
         Some(Address::InterfaceNetwork(interface)) => dynamic(into, interface.padded(), PFI_AFLAG_NETWORK),
-        // the kernel knows the name and takes the addresses of every interface (pfi_dynaddr_setup)
+        // the kernel resolves the name to the addresses of every interface (pfi_dynaddr_setup)
         Some(Address::Own) => dynamic(into, &field("self"), 0),
         Some(Address::Table(table)) => {
             into.kind = PF_ADDR_TABLE;

@@ -12,7 +12,7 @@ mod elsewhere {
     use crate::error::{Error, Kind, Result};
     use crate::pf::native::kernel::{Call, Failure, Kernel};
 
-    /// There is no FreeBSD pf here, and so never one of these.
+    /// A value of this type does not exist without FreeBSD's pf.
     #[derive(Clone, Copy, Debug)]
     pub enum Device {}
 
@@ -58,19 +58,19 @@ mod freebsd {
     /// A handle to this process's one descriptor of /dev/pf, with a netlink socket of its own.
     #[derive(Debug)]
     pub struct Device {
-        /// opened by the first request; `None` if the kernel has no such family
+        /// opened by the first request; `None` if the kernel does not have the family
         session: OnceCell<Option<Session>>,
     }
 
     impl Device {
-        /// Opens the device, or finds it open.
+        /// Opens the device, or uses the open one.
         pub fn open() -> Result<Device> {
             descriptor()?;
             Ok(Device { session: OnceCell::new() })
         }
     }
 
-    /// Longer than the kernel takes for any answer.
+    /// Longer than the kernel needs for any answer.
     const ANSWER: Duration = Duration::from_secs(10);
 
     /// `None` if pf has no family in netlink(4) (before 15), or the kernel has no netlink.
@@ -165,7 +165,7 @@ mod freebsd {
                 Call::GetLimit(limit) => ioctl(name, number, limit),
                 Call::GetTable(table, room) => {
                     let size = c_int::try_from(room.len()).map_err(|_| Failure::new(name, libc::EINVAL))?;
-                    // the kernel writes as many addresses as there is room for to where it is told
+                    // the kernel writes as many addresses as fit, to the given pointer
                     table.buffer = room.as_mut_ptr().expose_provenance() as u64;
                     (table.esize, table.size) = (size_of::<PfrAddr>() as c_int, size);
                     let done = ioctl(name, number, table);

@@ -1,4 +1,4 @@
-//! What pf(4) is asked, each call with the struct that belongs to it, and what can go wrong.
+//! The calls of pf(4), each with its struct, and their errors.
 
 use std::fmt;
 use std::io;
@@ -7,20 +7,20 @@ use super::layout::*;
 use super::netlink::{Attributes, Command};
 use crate::error::{Error, Kind};
 
-/// One ioctl on /dev/pf. A call can only be made with the struct that the kernel expects for it.
+/// One ioctl on /dev/pf. A call can only be created with the struct that the kernel expects for it.
 #[derive(Debug)]
 pub enum Call<'a> {
     /// DIOCXBEGIN: opens the inactive copy of each ruleset; fills in the tickets.
     XBegin(&'a mut [PfiocTransE; 3]),
     /// DIOCXCOMMIT: makes the inactive copies the active ones, all at once.
     XCommit(&'a mut [PfiocTransE; 3]),
-    /// DIOCXROLLBACK: throws the inactive copies away.
+    /// DIOCXROLLBACK: discards the inactive copies.
     XRollback(&'a mut [PfiocTransE; 3]),
     /// DIOCBEGINADDRS: empties the host's one buffer for redirect addresses; fills in its ticket.
     BeginAddrs(&'a mut PfiocPooladdr),
-    /// DIOCADDADDR: puts an address into the buffer.
+    /// DIOCADDADDR: adds an address to the buffer.
     AddAddr(&'a mut PfiocPooladdr),
-    /// DIOCADDRULE: adds a rule, with what is in the buffer.
+    /// DIOCADDRULE: adds a rule, with the contents of the buffer.
     AddRule(&'a mut PfiocRule),
     /// DIOCGETRULES: the number of rules and the ticket of an active ruleset.
     GetRules(&'a mut PfiocRule),
@@ -40,10 +40,10 @@ pub enum Call<'a> {
     KillStates(&'a mut Nv),
     /// DIOCGETLIMIT
     GetLimit(&'a mut PfiocLimit),
-    /// DIOCRGETADDRS: the addresses of a table; no more than their number if there is not room for all of them.
+    /// DIOCRGETADDRS: the addresses of a table; only their number if there is not enough room.
     GetTable(&'a mut PfiocTable, &'a mut [PfrAddr]),
-    /// DIOCIGETIFACES: the interfaces and groups that pf knows, as far as there is room; fills in how many there are, of which
-    /// it counts one that has no room.
+    /// DIOCIGETIFACES: the interfaces and groups that pf knows, as many as fit; fills in how many there are, at most one more
+    /// than fit.
     GetInterfaces(&'a mut [PfiKif], &'a mut usize),
     /// DIOCGETSYNCOOKIES
     GetSyncookies(&'a mut Nv),
@@ -108,10 +108,10 @@ const fn iowr(n: u8, size: usize) -> u64 {
     0xc000_0000 | (size as u64 & 0x1fff) << 16 | (b'D' as u64) << 8 | n as u64
 }
 
-/// The buffer of a call that takes and gives a packed nvlist: what struct pfioc_nv points to.
+/// The buffer of a call with a packed nvlist in both directions: what struct pfioc_nv points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nv {
-    /// Room for the reply; the request stands at its start.
+    /// Room for the reply; the request is at its start.
     pub buffer: Vec<u8>,
     /// The length of the request, then of the reply.
     pub length: usize,
@@ -122,8 +122,8 @@ pub trait Kernel {
     /// Makes one call.
     fn call(&self, call: Call<'_>) -> Result<(), Failure>;
 
-    /// Makes a request of the netlink family `pfctl`, and gives the attributes of the reply. EOPNOTSUPP if the kernel has no such
-    /// family or command (before 15).
+    /// Sends a request to the netlink family `pfctl`, and returns the attributes of the reply. EOPNOTSUPP if the kernel does
+    /// not have the family or command (before 15).
     fn ask(&self, command: Command, _request: &Attributes) -> Result<Vec<u8>, Failure> {
         Err(Failure::new(command.name(), libc::EOPNOTSUPP))
     }
@@ -139,7 +139,7 @@ impl<K: Kernel + ?Sized> Kernel for &K {
     }
 }
 
-/// The word for opening the device in [`Failure::call`].
+/// The name in [`Failure::call`] for opening the device.
 pub const OPEN: &str = "open /dev/pf";
 
 /// A call that failed.
@@ -149,7 +149,7 @@ pub struct Failure {
     pub call: &'static str,
     /// The errno.
     pub errno: i32,
-    /// What it was about: a rule, an anchor; empty for nothing in particular.
+    /// What it was about: a rule, an anchor; empty if nothing in particular.
     pub about: String,
 }
 
@@ -166,7 +166,7 @@ impl Failure {
         self
     }
 
-    /// What the caller can do, and the words for it.
+    /// What the caller can do, as a kind and in words.
     fn remedy(&self) -> (Kind, &'static str) {
         match (self.errno, self.call) {
             (libc::ENOENT | libc::ENXIO, OPEN) => (
@@ -180,15 +180,15 @@ impl Failure {
             ),
             (libc::EBUSY, _) => (
                 Kind::Busy,
-                "another program loads rules all the time: try again, or look for pfctl, ftp-proxy and the like",
+                "another program loads rules all the time: try again, or look for pfctl(8) or ftp-proxy(8)",
             ),
             (libc::ENODEV | libc::ENOTTY | libc::EOPNOTSUPP, _) => {
-                (Kind::Unsupported, "this kernel's pf does not know the call: use --backend pfctl")
+                (Kind::Unsupported, "this kernel's pf does not have the call: use --backend pfctl")
             }
             (libc::EINVAL, "DIOCXBEGIN") => {
                 (Kind::System, "the limit of anchors may be reached: see pfctl -sm, and set limit anchors in pf.conf")
             }
-            (libc::ENOMEM, _) => (Kind::System, "pf has no memory for it: see pfctl -sm and vmstat -z"),
+            (libc::ENOMEM, _) => (Kind::System, "pf is out of memory: see pfctl -sm and vmstat -z"),
             _ => (Kind::System, "--backend pfctl may say more"),
         }
     }

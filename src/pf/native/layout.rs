@@ -1,4 +1,4 @@
-//! The structs of pf(4) as FreeBSD 14 and 15 lay them out on LP64, and the numbers that go into them.
+//! The structs of pf(4) with the layout of FreeBSD 14 and 15 on LP64, and their constants.
 //!
 //! Sizes and offsets are those of sys/net/pfvar.h and sys/netpfil/pf/pf.h of 15.1, printed by a compiler on a running
 //! system, and asserted below; 14 has the same text. Fields that the kernel fills in for itself (pointers,
@@ -137,7 +137,7 @@ pub const PFRULE_FRAGMENT: u64 = 0x02;
 pub const PFRULE_IFBOUND: u64 = 0x0001_0000;
 /// `af-to`
 pub const PFRULE_AFTO: u64 = 0x0020_0000;
-/// Every PFRULE_* of 14 and 15; those that are not above say how a packet is refused, scrubbed, or counted.
+/// Every PFRULE_* of 14 and 15; those that are not above control how a packet is rejected, scrubbed, or counted.
 pub const KNOWN_FLAGS: u64 = 0x002f_3bff;
 /// index of `adaptive.start` in the timeouts
 pub const PFTM_ADAPTIVE_START: usize = 16;
@@ -146,8 +146,8 @@ pub const PFTM_ADAPTIVE_END: usize = 17;
 /// index of `src.track` in the timeouts
 pub const PFTM_SRC_NODE: usize = 18;
 
-/// `text` in a field of the kernel's, padded with NULs. Everything that is put into one is bounded by its type
-/// (name.rs, net.rs) or came out of such a field; the last byte stays NUL in any case.
+/// `text` in a field of the kernel's, padded with NULs. Every string for such a field is limited by its type (name.rs,
+/// net.rs) or comes from such a field; the last byte is always NUL.
 pub fn field<const N: usize>(text: &str) -> [u8; N] {
     let mut field = [0; N];
     let length = text.len().min(N - 1);
@@ -155,7 +155,7 @@ pub fn field<const N: usize>(text: &str) -> [u8; N] {
     field
 }
 
-/// What a field of the kernel's holds; what is not UTF-8 is replaced.
+/// The contents of a field of the kernel's; what is not UTF-8 is replaced.
 pub fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(field.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
@@ -327,7 +327,7 @@ pub struct PfiocRule {
     pub nr: u32,
     /// the anchor
     pub anchor: [u8; MAXPATHLEN],
-    /// the anchor that the rule calls; always ended by a NUL here, since DIOCADDRULE does not see to that
+    /// the anchor that the rule calls; always NUL-terminated here, since DIOCADDRULE does not check that
     pub anchor_call: [u8; MAXPATHLEN],
     /// the rule
     pub rule: PfRule,
@@ -413,11 +413,11 @@ pub struct PfiocTable {
     pub fback: u8,
     /// padding
     pub pad: [u8; 3],
-    /// a pointer to room for the answer: [`ioctl`](super::ioctl) puts it in
+    /// a pointer to room for the answer: [`ioctl`](super::ioctl) sets it
     pub buffer: u64,
     /// the size of an element of the answer
     pub esize: i32,
-    /// for how many there is room, then how many there are
+    /// the number of elements that fit, then the number that exist
     pub size: i32,
     /// counts of other calls
     pub counts: [i32; 4],
@@ -455,7 +455,7 @@ pub struct PfiKif {
     pub dynaddrs: [u64; 2],
 }
 
-/// What stands for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
+/// The value for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
 pub const PFIK_GROUP: u64 = 0xfeed_c0de;
 /// PFI_IFLAG_SKIP: `set skip on`
 pub const PFI_IFLAG_SKIP: u32 = 0x0100;

@@ -1,17 +1,18 @@
-//! What was learnt of pf's rulesets, so that a publish does not read what has not changed.
+//! A cache of pf's rulesets, so that a publish does not read what has not changed.
 //!
-//! Each load and each flush of a ruleset gives it another ticket (pf_commit_rules in sys/netpfil/pf/pf_ioctl.c), and pf says the
-//! tickets and the number of rules for next to nothing. A main ruleset that has the tickets and the numbers that it had, under the
-//! same run of pf, is the one that was read. A process remembers for itself; the helper, which is a new one each time, in a small
-//! file of the state directory. That file is never more than a memory: whoever cannot be sure of it reads pf.
+//! Each load and each flush of a ruleset gives it another ticket (pf_commit_rules in sys/netpfil/pf/pf_ioctl.c), and reading
+//! the tickets and the number of rules is cheap. If a main ruleset has the same tickets and numbers under the same run of pf,
+//! it is the one that was read. A process keeps them in memory; the helper, which is a new process each time, in a small file
+//! of the state directory. That file is only a cache: if it cannot be trusted, pf is read.
 //!
-//! A run of pf, after whose end tickets start anew, is known by the boot and by `hostid`, a random number that each attach of pf
-//! takes; not by `since`, which is the difference of two clocks that tick apart. With `set hostid` every run has the same number,
-//! so the checksum of the main ruleset, which pf computes at each load, has to be the same as well. DIOCCHANGERULE raises only the
-//! ticket of the active ruleset, which the next load may then give once more, and leaves the checksum alone: rules that differ
-//! under one checksum are not remembered. Two cases are left. The first is that the rules are read for the first time between such
-//! a change and a load of the same file. The other is that under a set `hostid` pf is unloaded and loaded within one boot, and
-//! then another process gives one of kport's own anchors as many loads and rules as it had from this one.
+//! A run of pf, after which tickets start again, is identified by the boot and by `hostid`, a random number that each attach
+//! of pf chooses; not by `since`, which is the difference of two clocks that tick separately. With `set hostid` every run has
+//! the same number, so the checksum of the main ruleset, which pf computes at each load, must match as well. DIOCCHANGERULE
+//! raises only the ticket of the active ruleset, which the next load may then use again, and does not change the checksum:
+//! different rules with the same checksum are not remembered. Two cases remain. The first is that the rules are read for the
+//! first time between such a change and a load of the same file. The other is that with `set hostid` pf is unloaded and
+//! loaded within one boot, and then another process gives one of kport's own anchors as many loads and rules as it had from
+//! this one.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,13 +30,13 @@ use crate::files;
 use crate::pfconf::Conf;
 use crate::rule::Rule;
 
-/// The number of the form of [`Left`] in a file.
+/// The version of the format of [`Left`] in a file.
 const VERSION: u32 = 4;
 
-/// The longest file that is read, in bytes: a rule takes about 700.
+/// The longest file that is read, in bytes: a rule needs about 700.
 const MAX_FILE: usize = 1 << 24;
 
-/// A run of pf, and the main ruleset that it had when it was asked.
+/// A run of pf, and the main ruleset that it had when it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Run {
@@ -43,7 +44,7 @@ pub(super) struct Run {
     pub(super) checksum: Vec<u8>,
 }
 
-/// What a main ruleset was at one moment.
+/// A main ruleset at one moment.
 #[derive(Clone, Debug)]
 struct Main {
     checksum: Vec<u8>,
@@ -52,7 +53,7 @@ struct Main {
     conf: Arc<Conf>,
 }
 
-/// What is left in a file of a main ruleset.
+/// What a file has of a main ruleset.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Left {
@@ -63,7 +64,7 @@ struct Left {
     rulesets: ByPath,
 }
 
-/// What one of kport's own anchors holds.
+/// The rules of one of kport's own anchors.
 #[derive(Debug)]
 struct Content {
     stamps: [Stamp; 3],
@@ -78,7 +79,7 @@ struct Known {
     anchors: HashMap<String, Content>,
 }
 
-/// A file to remember in, and the boot of now.
+/// A file for the memory, and the current boot.
 #[derive(Debug)]
 pub(super) struct CacheFile {
     pub(super) path: PathBuf,
@@ -90,7 +91,7 @@ pub(super) struct CacheFile {
 pub struct Memory(Arc<Mutex<Known>>);
 
 impl Memory {
-    /// The main ruleset that was learnt in this run of pf, and the stamps that it had.
+    /// The main ruleset that was read in this run of pf, and the stamps that it had.
     pub(super) fn main(&self, run: &Run) -> Option<(ReadAt, Arc<Conf>)> {
         self.with(run, |known| {
             let main = known.main.as_ref().filter(|main| main.checksum == run.checksum)?;
@@ -98,12 +99,12 @@ impl Memory {
         })?
     }
 
-    /// Takes note of the main ruleset.
+    /// Remembers the main ruleset.
     pub(super) fn learn(&self, run: &Run, stamps: ReadAt, conf: Arc<Conf>) {
         _ = self.with(run, |known| known.main = Some(Main { checksum: run.checksum.clone(), stamps, conf }));
     }
 
-    /// Takes note that the main ruleset, if it is still this one, has other settings.
+    /// Remembers that the main ruleset, if it is still this one, has other settings.
     pub(super) fn settle(&self, run: &Run, known: &Arc<Conf>, settled: Arc<Conf>) {
         _ = self.with(run, |all| {
             if let Some(main) = all.main.as_mut().filter(|main| Arc::ptr_eq(&main.conf, known)) {
@@ -120,7 +121,7 @@ impl Memory {
         self.with(run, holds).unwrap_or(false)
     }
 
-    /// Takes note of what an anchor holds; nothing is known of one without rules.
+    /// Remembers the rules of an anchor; an anchor without rules is forgotten.
     pub(super) fn loaded(&self, run: &Run, anchor: &str, stamps: [Stamp; 3], rules: &[Rule]) {
         _ = self.with(run, |known| match rules {
             [] => _ = known.anchors.remove(anchor),
@@ -128,7 +129,7 @@ impl Memory {
         });
     }
 
-    /// Of another run of pf nothing is known. A lock that another thread had when this process was forked is never given back:
+    /// Nothing is known of another run of pf. A lock that another thread had when this process was forked is never released:
     /// then there is no memory.
     fn with<T>(&self, run: &Run, act: impl FnOnce(&mut Known) -> T) -> Option<T> {
         let mut known = self.0.try_lock().ok()?;
@@ -138,8 +139,8 @@ impl Memory {
         Some(act(&mut known))
     }
 
-    /// Takes over what an earlier process has left in a file about the main ruleset of this boot and this run of pf. What is
-    /// damaged, or not of this user alone, is nothing.
+    /// Uses what an earlier process has left in a file about the main ruleset of this boot and this run of pf. A file that is
+    /// damaged, or that others may write to, is ignored.
     pub(super) fn read(&self, run: &Run, file: &CacheFile) {
         let Some(left) = read(file).filter(|left| left.run == *run) else { return };
         let rulesets = left.rulesets.into_iter().map(|(path, rules)| {
@@ -150,7 +151,7 @@ impl Memory {
     }
 }
 
-/// Leaves a main ruleset to later processes. A file that cannot be written costs them time, and is no error.
+/// Leaves a main ruleset to later processes. If the file cannot be written, they only lose time, so it is not an error.
 pub(super) fn leave(file: &CacheFile, run: &Run, stamps: &ReadAt, conf: &Conf) {
     let left = Left {
         version: VERSION,
@@ -178,7 +179,7 @@ fn read(cache: &CacheFile) -> Option<Left> {
     (left.version == VERSION && left.boot == cache.boot).then_some(left)
 }
 
-/// Whoever would make two sets of rules with one digest is root already, and has easier ways.
+/// An attacker who could create two sets of rules with one digest is root already, and has easier ways.
 fn digest(rules: &[Rule]) -> u64 {
     let mut hasher = DefaultHasher::new();
     rules.hash(&mut hasher);

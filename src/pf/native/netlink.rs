@@ -1,8 +1,8 @@
-//! The generic netlink family `pfctl` of FreeBSD 15, by which pf gives what DIOCGETRULENV and DIOCGETADDR have no room for
-//! there: `received-on`, `max-pkt-rate`, `max-pkt-size`, and the addresses of nat-to, af-to and route-to.
+//! The generic netlink family `pfctl` of FreeBSD 15, which returns what DIOCGETRULENV and DIOCGETADDR do not: `received-on`,
+//! `max-pkt-rate`, `max-pkt-size`, and the addresses of nat-to, af-to and route-to.
 //!
-//! A rule is turned into the form of DIOCGETRULENV, so that one decoder serves both. The numbers are those of
-//! sys/netpfil/pf/pf_nl.h, which only grow.
+//! A rule is converted to the form of DIOCGETRULENV, so that one decoder serves both. The numbers are those of
+//! sys/netpfil/pf/pf_nl.h; releases only add to them.
 
 use super::nv::{List, Malformed, Value, malformed};
 
@@ -35,7 +35,7 @@ impl Command {
 pub struct Attributes(Vec<u8>);
 
 impl Attributes {
-    /// These and one more; what does not fit into an attribute's length is left out.
+    /// These and one more; what does not fit into an attribute's length is omitted.
     #[must_use]
     pub fn with(mut self, kind: u16, value: &[u8]) -> Attributes {
         if let Ok(length) = u16::try_from(value.len() + 4) {
@@ -47,7 +47,7 @@ impl Attributes {
         self
     }
 
-    /// These and a text with its NUL.
+    /// These and a string with its NUL.
     #[must_use]
     pub fn text(self, kind: u16, text: &str) -> Attributes {
         self.with(kind, &[text.as_bytes(), &[0]].concat())
@@ -80,7 +80,7 @@ pub fn attributes(mut bytes: &[u8]) -> Result<Vec<(u16, &[u8])>, Malformed> {
     if bytes.is_empty() { Ok(found) } else { malformed(format!("{} bytes after the last attribute", bytes.len())) }
 }
 
-/// What an attribute becomes in the form of DIOCGETRULENV.
+/// The form of an attribute in DIOCGETRULENV.
 enum Form {
     Number,
     /// One of several attributes that are one array there.
@@ -120,7 +120,7 @@ const POOL: &[Attribute] = &[
 ];
 const OWNER: &[Attribute] = &[(1, "uid", Form::Item), (2, "uid", Form::Item), (3, "op", Form::Number)];
 const THRESHOLD: &[Attribute] = &[(1, "limit", Form::Number), (2, "seconds", Form::Number)];
-/// PF_RT_*: what a [decoder](super::decode) asks for.
+/// PF_RT_*: what a [decoder](super::decode) needs.
 const RULE: &[Attribute] = &[
     (1, "src", Form::List(SIDE)),
     (2, "dst", Form::List(SIDE)),
@@ -150,7 +150,7 @@ const RULE: &[Attribute] = &[
     (42, "keep_state", Form::Number),
     (43, "af", Form::Number),
     (44, "proto", Form::Number),
-    // of 16 bits; 45 and 46 have cut them to 8
+    // of 16 bits; 45 and 46 truncate them to 8
     (84, "type", Form::Number),
     (45, "type", Form::Number),
     (85, "code", Form::Number),
@@ -175,7 +175,7 @@ const ANCHOR_CALL: u16 = 72;
 /// PF_RT_CODE_2, the last number of 15.1.
 const LAST: u16 = 85;
 
-/// A rule in the form of DIOCGETRULENV, and the anchor that it calls. What a later release says of it beside that is put into
+/// A rule in the form of DIOCGETRULENV, and the anchor that it calls. The attributes that a later release adds are put into
 /// the key `unknown`.
 pub fn rule(reply: &[u8]) -> Result<(List, String), Malformed> {
     let all = attributes(reply)?;
@@ -212,7 +212,7 @@ fn list(all: &[(u16, &[u8])], table: &[Attribute]) -> Result<List, Malformed> {
     let mut items: Vec<(&str, Vec<u64>)> = vec![];
     for (kind, name, form) in table {
         let Some((_, value)) = all.iter().find(|(found, _)| found == kind) else { continue };
-        // of two attributes for one key the first is the better one
+        // of two attributes for one key the first is preferred
         _ = match form {
             Form::Number => made.add(name, Value::Number(number(value)?)),
             Form::Text => made.add(name, Value::String(text(value)?)),

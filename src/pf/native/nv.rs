@@ -1,8 +1,8 @@
-//! nvlist(9) in libnv's packed form: what pf takes and gives where FreeBSD 15 left no struct.
+//! nvlist(9) in libnv's packed form: what pf uses for calls without a struct in FreeBSD 15.
 //!
 //! The form, from sys/contrib/libnv/{nvlist,bsd_nvpair}.c: a list is a header of 19 bytes (magic, version, flags,
-//! descriptors, size), then its pairs, each a header of 19 bytes (type, length of the name, of the data, number of items), the
-//! name with its NUL, and the data. Two habits of libnv are part of the form:
+//! descriptors, size), then its pairs, each a header of 19 bytes (type, length of the name, of the data, number of items),
+//! the name with its NUL, and the data. Two peculiarities of libnv are part of the form:
 //!
 //! * the size in the header of an inner list is what is left of the whole buffer, not the list's own length, and
 //!   the reader insists on it;
@@ -37,7 +37,7 @@ const NVLIST_ARRAY: u8 = 11;
 const ARRAY_NEXT: u8 = 254;
 const UP: u8 = 255;
 
-/// A value of a pair. Arrays and binaries that hold nothing are not of the form: [`List::add`] leaves such a pair out.
+/// A value of a pair. Empty arrays and binaries are not part of the form: [`List::add`] omits such a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Nothing.
@@ -46,7 +46,7 @@ pub enum Value {
     Bool(bool),
     /// A number; a negative one in two's complement.
     Number(u64),
-    /// A text; what follows a NUL is not written.
+    /// A string; what follows a NUL is not written.
     String(String),
     /// An inner list.
     List(List),
@@ -56,7 +56,7 @@ pub enum Value {
     Bools(Vec<bool>),
     /// Numbers.
     Numbers(Vec<u64>),
-    /// Texts.
+    /// Strings.
     Strings(Vec<String>),
     /// Inner lists.
     Lists(Vec<List>),
@@ -68,7 +68,7 @@ pub struct List {
     pairs: Vec<(String, Value)>,
 }
 
-/// What is wrong with bytes that should have been an nvlist, or with a key of one.
+/// An error in bytes that should have been an nvlist, or in a key of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed(String);
 
@@ -90,15 +90,15 @@ impl List {
         List::default()
     }
 
-    /// The list with one more pair. A value that cannot be written (an empty array or binary) and a name that is there
-    /// already, is empty, too long or has a NUL leave it as it is.
+    /// The list with one more pair. It is unchanged if the value cannot be written (an empty array or binary), or if the name
+    /// exists already, is empty, is too long or has a NUL.
     #[must_use]
     pub fn with(mut self, name: &str, value: Value) -> List {
         self.add(name, value);
         self
     }
 
-    /// Adds a pair, as [`List::with`]; says whether it did.
+    /// Adds a pair, like [`List::with`]; returns whether it did.
     pub fn add(&mut self, name: &str, value: Value) -> bool {
         let empty = match &value {
             Value::Binary(items) => items.is_empty(),
@@ -136,7 +136,7 @@ impl List {
         self.typed(name, "a truth value", |value| if let Value::Bool(bool) = value { Some(*bool) } else { None })
     }
 
-    /// A text that must be there.
+    /// A string that must be there.
     pub fn string(&self, name: &str) -> Result<&str, Malformed> {
         self.typed(name, "a text", |value| if let Value::String(text) = value { Some(text.as_str()) } else { None })
     }
@@ -162,7 +162,7 @@ impl List {
         )
     }
 
-    /// Texts that must be there.
+    /// Strings that must be there.
     pub fn strings(&self, name: &str) -> Result<&[String], Malformed> {
         self.typed(name, "texts", |value| if let Value::Strings(texts) = value { Some(texts.as_slice()) } else { None })
     }
@@ -183,12 +183,12 @@ impl List {
         into
     }
 
-    /// Header and pairs, without the marker behind an inner list.
+    /// Header and pairs, without the marker after an inner list.
     fn length(&self) -> usize {
         HEADER + self.pairs.iter().map(|(name, value)| HEADER + name.len() + 1 + value.length()).sum::<usize>()
     }
 
-    /// `total`: how long the whole buffer will be.
+    /// `total`: the length of the whole buffer.
     fn write(&self, into: &mut Vec<u8>, total: usize) {
         into.extend_from_slice(&[MAGIC, 0, 0]);
         into.extend_from_slice(&0u64.to_le_bytes());
@@ -206,7 +206,7 @@ impl List {
         let (list, end) = reader.pairs(0)?;
         match end {
             End::Data => Ok(list),
-            End::Up | End::Next => malformed("a list ends that never began"),
+            End::Up | End::Next => malformed("the end of a list that was not begun"),
         }
     }
 }
@@ -227,7 +227,7 @@ impl Value {
         }
     }
 
-    /// Bytes behind the name, markers included.
+    /// The number of bytes after the name, markers included.
     fn length(&self) -> usize {
         const MARKER: usize = HEADER + 1;
         match self {
@@ -237,7 +237,7 @@ impl Value {
         }
     }
 
-    /// The length that the pair's header states.
+    /// The length in the pair's header.
     fn stated(&self) -> usize {
         match self {
             Value::Null | Value::Lists(_) => 0,
@@ -459,7 +459,7 @@ fn truth(byte: u8) -> Result<bool, Malformed> {
     }
 }
 
-/// A text with its NUL.
+/// A string with its NUL.
 fn text(bytes: &[u8]) -> Result<String, Malformed> {
     match bytes.split_last() {
         Some((0, text)) if !text.contains(&0) => Ok(lossy(text)),
@@ -467,7 +467,7 @@ fn text(bytes: &[u8]) -> Result<String, Malformed> {
     }
 }
 
-/// A label of another program's rule need not be UTF-8, and must not hide that rule.
+/// A label of another program's rule need not be UTF-8, but its rule must be visible.
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -522,7 +522,7 @@ mod tests {
             }
         }
 
-        /// What is nearly right reaches further into the reader than what is random.
+        /// Almost valid input reaches further into the reader than random input.
         #[test]
         fn a_changed_byte_is_read_or_refused(list in list(3), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let mut bytes = list.encode();

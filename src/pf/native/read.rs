@@ -1,4 +1,4 @@
-//! What pf holds: rules, anchors, tables, status, and how it is asked to end states.
+//! Reads what pf has: rules, anchors, tables, status; and ends states.
 
 use std::net::IpAddr;
 
@@ -14,9 +14,9 @@ use crate::pf::States;
 use crate::pfconf::address::Operand;
 use crate::pfconf::table::Table;
 
-/// Room for the reply of a call: a rule takes about 4000 bytes, the status 6000.
+/// Room for the reply of a call: a rule needs about 4000 bytes, the status 6000.
 const REPLY: usize = 16 * 1024;
-/// For more interfaces pf_ioctl.c makes no room (net.pf.request_maxcount).
+/// pf_ioctl.c does not allocate room for more interfaces (net.pf.request_maxcount).
 const MOST_INTERFACES: usize = 65_536;
 /// No reply is longer.
 const LONGEST_REPLY: usize = 1024 * 1024;
@@ -24,7 +24,7 @@ const LONGEST_REPLY: usize = 1024 * 1024;
 /// A ruleset at one moment: its number of rules and its ticket.
 pub type Stamp = (u32, u32);
 
-/// A rule that pf holds.
+/// A rule of pf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedRule {
     /// The anchor that it calls; empty for an ordinary rule.
@@ -33,7 +33,7 @@ pub struct LoadedRule {
     pub rule: List,
     /// The ticket of its ruleset.
     pub ticket: u32,
-    /// Its number there.
+    /// Its number in the ruleset.
     pub nr: u32,
 }
 
@@ -58,12 +58,12 @@ fn exchange<K: Kernel>(kernel: &K, call: fn(&mut Nv) -> Call<'_>, request: &List
     }
 }
 
-/// A reply that does not follow the form: EBADMSG, which is also what the kernel says of such a request.
+/// A reply with an invalid form: EBADMSG, which the kernel also returns for such a request.
 pub fn unreadable(call: &'static str, malformed: &Malformed) -> Failure {
     Failure::new(call, libc::EBADMSG).about(malformed)
 }
 
-/// The number of rules of a ruleset and its ticket; none where there is no such anchor (pf_ioctl_getrules: EINVAL).
+/// The number of rules of a ruleset and its ticket; none if the anchor does not exist (pf_ioctl_getrules: EINVAL).
 pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Stamp, Failure> {
     let mut request = PfiocRule::new_zeroed();
     request.anchor = field(anchor);
@@ -87,12 +87,12 @@ pub fn every_stamp<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 4], Fa
     Ok([nat?, rdr?, binat?, filter?])
 }
 
-/// The rules of a ruleset. EBUSY where it was loaded anew meanwhile.
+/// The rules of a ruleset. EBUSY if it was loaded again meanwhile.
 pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Vec<LoadedRule>, Failure> {
     rules_at(kernel, anchor, ruleset, count(kernel, anchor, ruleset)?)
 }
 
-/// The rules of a ruleset that has this number of rules and this ticket. EBUSY where it was loaded anew meanwhile.
+/// The rules of a ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
 pub fn rules_at<K: Kernel>(
     kernel: &K,
     anchor: &str,
@@ -102,7 +102,7 @@ pub fn rules_at<K: Kernel>(
     (0..count).map(|nr| rule(kernel, anchor, ruleset, ticket, nr)).collect()
 }
 
-/// One rule of a ruleset, if that has this ticket still: EBUSY where it was loaded anew.
+/// One rule of a ruleset, if it still has this ticket: EBUSY if it was loaded again.
 pub fn rule<K: Kernel>(
     kernel: &K,
     anchor: &str,
@@ -116,7 +116,7 @@ pub fn rule<K: Kernel>(
         .with("ticket", Value::Number(u64::from(ticket)))
         .with("nr", Value::Number(u64::from(nr)));
     let reply = match exchange(kernel, |nv| Call::GetRule(nv), &request) {
-        // the anchor went away between the calls
+        // the anchor was removed between the calls
         Err(failure) if failure.errno == libc::ENOENT => Err(Failure { errno: libc::EBUSY, ..failure }),
         other => other,
     }
@@ -128,7 +128,7 @@ pub fn rule<K: Kernel>(
     read().map_err(|malformed| unreadable("DIOCGETRULENV", &malformed))
 }
 
-/// The names of the anchors directly below `anchor`; none where there is no such anchor.
+/// The names of the anchors directly below `anchor`; none if that anchor does not exist.
 pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
     let total = |kernel: &K| -> Result<u32, Failure> {
         let mut request = PfiocRuleset::new_zeroed();
@@ -148,13 +148,13 @@ pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Fail
         match kernel.call(Call::GetRuleset(&mut request)) {
             Ok(()) => names.push(text(&request.name)),
             Err(failure) => {
-                // the anchor itself went away between the calls
+                // the anchor itself was removed between the calls
                 let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
                 return Err(Failure { errno, ..failure }.about(format_args!("anchor \"{anchor}\"")));
             }
         }
     }
-    // nothing holds the list still: an anchor that came or went has moved the numbers of the others
+    // the list is not locked: an anchor that was added or removed has changed the numbers of the others
     if total(kernel)? != before {
         return Err(Failure::new("DIOCGETRULESET", libc::EBUSY).about(format_args!("anchor \"{anchor}\"")));
     }
@@ -163,12 +163,12 @@ pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Fail
     Ok(names)
 }
 
-/// What pf says of itself.
+/// The status of pf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PfStatus {
     /// Whether it is enabled.
     pub enabled: bool,
-    /// A random number that each attach of pf takes (pf_attach_vnet), or what `set hostid` has put in its place.
+    /// A random number that each attach of pf chooses (pf_attach_vnet), or the number of `set hostid`.
     pub hostid: u64,
     /// The checksum of the main ruleset, as of its last load (pf_setup_pfsync_matching).
     pub checksum: Vec<u8>,
@@ -184,7 +184,7 @@ pub fn status<K: Kernel>(kernel: &K) -> Result<PfStatus, Failure> {
     read().map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
 }
 
-/// Whether `set syncookies always` holds.
+/// Whether `set syncookies always` is in effect.
 pub fn syncookies<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
     let reply = exchange(kernel, |nv| Call::GetSyncookies(nv), &List::new())?;
     let read = || Ok(reply.bool("enabled")? && !reply.bool("adaptive")?);
@@ -198,7 +198,7 @@ pub fn ether_rules<K: Kernel>(kernel: &K) -> Result<u64, Failure> {
     reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
 }
 
-/// Ends states, and says how many. Every key is one that the kernel insists on (pf_nvstate_kill_to_kstate_kill in
+/// Ends states, and returns how many. The kernel requires every key (pf_nvstate_kill_to_kstate_kill in
 /// sys/netpfil/pf/pf_nv.c); an empty one matches everything. The destination is that of the packet on the wire, before it is
 /// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): the port of the host.
 pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
@@ -247,7 +247,7 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
 }
 
-/// The limit of anchors (0 is none); `None` where the kernel has no such limit (before 15).
+/// The limit of anchors (0: no limit); `None` if the kernel does not have such a limit (before 15).
 pub fn anchor_limit<K: Kernel>(kernel: &K) -> Result<Option<u32>, Failure> {
     let mut request = PfiocLimit { index: PF_LIMIT_ANCHORS, limit: 0 };
     match kernel.call(Call::GetLimit(&mut request)) {
@@ -257,8 +257,8 @@ pub fn anchor_limit<K: Kernel>(kernel: &K) -> Result<Option<u32>, Failure> {
     }
 }
 
-/// How many addresses an active table has: one with a rule, with `persist`, or made by hand (pfr_get_addrs in
-/// sys/netpfil/pf/pf_table.c); as many of them as there is room for, if it is for all. `None` if there is no such table.
+/// How many addresses an active table has: one that a rule uses, with `persist`, or created by hand (pfr_get_addrs in
+/// sys/netpfil/pf/pf_table.c); they are read if there is room for all. `None` if the table does not exist.
 fn addresses<K: Kernel>(kernel: &K, anchor: &str, table: &str, room: &mut [PfrAddr]) -> Result<Option<usize>, Failure> {
     let mut request = PfiocTable::new_zeroed();
     request.anchor = field(anchor);
@@ -275,13 +275,13 @@ pub fn has_table<K: Kernel>(kernel: &K, table: &str) -> Result<bool, Failure> {
     Ok(addresses(kernel, "", table, &mut [])?.is_some())
 }
 
-/// What an active table of an anchor holds; `None` if there is no such table. Of one with more addresses than the kernel gives
-/// (net.pf.request_maxcount) nothing is known.
+/// The contents of an active table of an anchor; `None` if the table does not exist. If it has more addresses than the kernel
+/// returns (net.pf.request_maxcount), they are unknown.
 pub(crate) fn table<K: Kernel>(kernel: &K, anchor: &str, name: &str) -> Result<Option<Table>, Failure> {
     let mut room = vec![];
     let held = loop {
         match addresses(kernel, anchor, name, &mut room) {
-            // more room than it gives
+            // more room than the kernel accepts
             Err(failure) if failure.errno == libc::EINVAL && !room.is_empty() => {
                 let unknown = Operand::Named(format!("table <{name}>, which has {} addresses,", room.len()));
                 let mut table = Table::default();
@@ -307,8 +307,8 @@ pub(crate) fn table<K: Kernel>(kernel: &K, anchor: &str, name: &str) -> Result<O
     Ok(Some(table))
 }
 
-/// The interfaces and groups that pf does not look at (`set skip on`). `None` where this kernel's answer cannot be read: its
-/// struct pfi_kif is another one.
+/// The interfaces and groups that pf skips (`set skip on`). `None` if this kernel's answer cannot be read: its struct pfi_kif
+/// differs.
 pub fn skipped<K: Kernel>(kernel: &K) -> Result<Option<Vec<String>>, Failure> {
     let mut room = vec![PfiKif::new_zeroed(); 64];
     loop {
@@ -317,7 +317,7 @@ pub fn skipped<K: Kernel>(kernel: &K) -> Result<Option<Vec<String>>, Failure> {
             // by the size of an element (pfioctl)
             Err(failure) if failure.errno == libc::ENODEV => return Ok(None),
             Err(failure) => return Err(failure),
-            // an interface that came meanwhile is no reason to ask for ever
+            // do not repeat forever because interfaces are added
             Ok(()) if count > room.len() && room.len() < MOST_INTERFACES => {
                 room.resize(2 * room.len(), PfiKif::new_zeroed());
             }
@@ -327,7 +327,7 @@ pub fn skipped<K: Kernel>(kernel: &K) -> Result<Option<Vec<String>>, Failure> {
             }
         }
     }
-    // the group of all interfaces is always there: it shows that the fields are where they are looked for
+    // the group of all interfaces always exists: it shows that the fields are at their expected offsets
     let all = room.iter().any(|kif| text(&kif.name) == "all" && kif.group == PFIK_GROUP);
     let skipped = room.iter().filter(|kif| kif.flags & PFI_IFLAG_SKIP != 0);
     Ok(all.then(|| skipped.map(|kif| text(&kif.name)).collect()))

@@ -1,4 +1,4 @@
-//! Rulesets as values, with all that this kernel says of their rules.
+//! Rulesets as values, with everything that this kernel returns of their rules.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,11 @@ pub(super) type ByPath = BTreeMap<String, Vec<Rule>>;
 /// The stamps of the rulesets of an anchor, in the order of [`Ruleset::EVERY`].
 pub(super) type Stamps = [Stamp; 4];
 
-/// What rulesets were read at, by the path of their anchor.
+/// The stamps at which rulesets were read, by the path of their anchor.
 pub(super) type ReadAt = Vec<(String, Stamps)>;
 
-/// The rules of an anchor, and of those that stand in braces in it. What they were read at is added to `stamps`, so that it
-/// can be asked whether it is still so. EBUSY if one was loaded anew meanwhile.
+/// The rules of an anchor, and of those in its braces. Their stamps are added to `stamps`, so that a later change can be
+/// detected. EBUSY if one was loaded again meanwhile.
 pub(super) fn with_braces<K: Kernel>(kernel: &K, anchor: &str, stamps: &mut ReadAt) -> Result<ByPath, Failure> {
     let mut read = ByPath::new();
     let mut waiting = vec![anchor.to_owned()];
@@ -42,7 +42,7 @@ pub(super) fn with_braces<K: Kernel>(kernel: &K, anchor: &str, stamps: &mut Read
     Ok(read)
 }
 
-/// The path of the anchor in braces that a rule calls: pfctl(8) gives each a name that begins with `_`.
+/// The path of the anchor in braces that a rule calls: pfctl(8) gives such an anchor a name that begins with `_`.
 fn in_braces(caller: &str, rule: &Rule) -> Option<String> {
     let Action::Call(_, called) = &rule.action else { return None };
     let called = Called::resolve(caller, called);
@@ -50,7 +50,7 @@ fn in_braces(caller: &str, rule: &Rule) -> Option<String> {
     (!called.children && below.starts_with('_')).then_some(called.path)
 }
 
-/// The rules of an anchor. EBUSY if it was loaded anew meanwhile.
+/// The rules of an anchor. EBUSY if it was loaded again meanwhile.
 pub(super) fn rules_of_all<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<Rule>, Failure> {
     rules_at(kernel, anchor, read::every_stamp(kernel, anchor)?)
 }
@@ -63,7 +63,7 @@ fn rules_at<K: Kernel>(kernel: &K, anchor: &str, stamps: Stamps) -> Result<Vec<R
     Ok(all)
 }
 
-/// The rules of one ruleset that has this number of rules and this ticket. EBUSY if it was loaded anew meanwhile.
+/// The rules of one ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
 pub(super) fn rules<K: Kernel>(
     kernel: &K,
     anchor: &str,
@@ -84,7 +84,7 @@ pub(super) fn rules<K: Kernel>(
             };
             *into = match by_netlink {
                 true => asked(kernel, &at, pool)?,
-                // a pool of which nothing is known
+                // a pool that cannot be read
                 false => pooled(kernel, &at)?.unwrap_or_else(|| {
                     vec![PoolAddress { interface: None, address: Some(Operand::Named("?".to_owned())) }]
                 }),
@@ -96,7 +96,7 @@ pub(super) fn rules<K: Kernel>(
     Ok(rules)
 }
 
-/// Where a rule is.
+/// The position of a rule.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
     pub anchor: &'a str,
@@ -112,16 +112,16 @@ impl At<'_> {
             .about(format_args!("rule {nr} of anchor \"{anchor}\": {malformed}"))
     }
 
-    /// The anchor went away between the calls.
+    /// The anchor was removed between the calls.
     fn failed(&self, failure: Failure) -> Failure {
         let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
         Failure { errno, ..failure }.about(format_args!("rule {} of anchor \"{}\"", self.nr, self.anchor))
     }
 }
 
-/// A rule, the anchor that it calls, and whether it is said by netlink, which says all of it. Before 15 DIOCGETRULENV does.
+/// A rule, the anchor that it calls, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does.
 fn whole<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<(List, String, bool), Failure> {
-    // PF_GR_ANCHOR, without which the kernel follows a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
+    // PF_GR_ANCHOR, without which the kernel dereferences a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
     let request =
         Attributes::default().text(1, at.anchor).with(2, &[at.ruleset.action()]).number(3, at.nr).number(4, at.ticket);
     match kernel.ask(Command::Rule, &request) {
@@ -158,7 +158,7 @@ fn pools(list: &List, call: &str, by_netlink: bool) -> Result<Vec<u8>, Malformed
     })
 }
 
-/// The addresses of one pool of a rule, by netlink. EBUSY if the ruleset was loaded anew meanwhile.
+/// The addresses of one pool of a rule, by netlink. EBUSY if the ruleset was loaded again meanwhile.
 fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8) -> Result<Vec<PoolAddress>, Failure> {
     // PF_AA_TICKET, PF_AA_NR, PF_AA_R_NUM, PF_AA_R_ACTION, PF_AA_ANCHOR, PF_AA_WHICH
     let request = |nr: u32| {
@@ -181,8 +181,8 @@ fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8) -> Result<Vec<PoolAddres
     (0..count).map(one).collect()
 }
 
-/// The addresses of a rule's pool by DIOCGETADDRS: of a filter rule before 15 those of route-to. `None` if the kernel does not
-/// say. EBUSY if the ruleset was loaded anew meanwhile.
+/// The addresses of a rule's pool by DIOCGETADDRS: for a filter rule before 15 those of route-to. `None` if the kernel does
+/// not return them. EBUSY if the ruleset was loaded again meanwhile.
 pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<Option<Vec<PoolAddress>>, Failure> {
     let mut request = PfiocPooladdr::new_zeroed();
     (request.ticket, request.r_action, request.r_num) = (at.ticket, at.ruleset.action(), at.nr);
@@ -202,7 +202,7 @@ pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<Option<Vec<Po
     Ok(Some(found))
 }
 
-/// The path of each anchor below `anchor`, whoever made it.
+/// The path of each anchor below `anchor`, of kport or not.
 pub(super) fn anchors_below<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
     let mut found = vec![];
     let mut waiting = vec![anchor.to_owned()];

@@ -14,7 +14,7 @@ pub const AF_NETLINK: u16 = 38;
 /// NETLINK_GENERIC
 pub const NETLINK_GENERIC: u32 = 16;
 
-/// GENL_ID_CTRL, the family that knows the numbers of the others, and its CTRL_CMD_GETFAMILY
+/// GENL_ID_CTRL, the family that has the numbers of the others, and its CTRL_CMD_GETFAMILY
 const CONTROL: (u16, u8) = (16, 3);
 const GETFAMILY: &str = "CTRL_CMD_GETFAMILY";
 /// NLMSG_ERROR
@@ -25,10 +25,10 @@ const REQUEST_AND_ACK: u16 = 0x5;
 const HEADER: usize = 16;
 /// struct nlmsghdr and struct genlmsghdr
 const HEADERS: usize = 20;
-/// A rule takes about 1,500 bytes.
+/// A rule needs about 1,500 bytes.
 const REPLY: usize = 32 * 1024;
 
-/// A socket to the family. Each request is answered before the next one is made.
+/// A socket to the family. Each request is answered before the next one is sent.
 #[derive(Debug)]
 pub struct Session {
     socket: OwnedFd,
@@ -37,7 +37,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session over a netlink socket. ENOENT if the kernel has no such family.
+    /// A session over a netlink socket. ENOENT if the kernel does not have the family.
     pub fn over(socket: OwnedFd) -> Result<Session, Failure> {
         let mut session = Session { socket, family: 0, sequence: Cell::new(0) };
         // CTRL_ATTR_FAMILY_NAME
@@ -48,7 +48,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Makes a request; the attributes of the reply.
+    /// Sends a request; returns the attributes of the reply.
     pub fn ask(&self, command: Command, request: &Attributes) -> Result<Vec<u8>, Failure> {
         self.exchange(command.name(), self.family, command as u8, request)
     }
@@ -74,7 +74,7 @@ impl Session {
                 let Some((kind, seq, body, after)) = split(rest) else { return Err(Failure::new(name, libc::EBADMSG)) };
                 rest = after;
                 match kind {
-                    // left over from a request that was given up
+                    // left over from a request that was abandoned
                     _ if seq != sequence => {}
                     ERROR => {
                         let errno = body.first_chunk().map_or(libc::EBADMSG, |errno| i32::from_le_bytes(*errno));
@@ -101,7 +101,7 @@ fn message(family: u16, sequence: u32, command: u8, request: &Attributes) -> Vec
     message
 }
 
-/// The first message: its type, sequence and body; and what is after it.
+/// The first message: its type, sequence and body; and the bytes after it.
 fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
     let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
     let body = bytes.get(HEADER..length)?;
@@ -117,8 +117,8 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::thread;
 
-    /// A session, and a thread that plays the kernel: it answers each request by `answer`, which is given the type and the
-    /// command.
+    /// A session, and a thread that stands in for the kernel: it answers each request with `answer`, which is given the type
+    /// and the command.
     fn with_kernel<T>(
         answer: impl Fn(u16, u8, u32) -> Vec<Vec<u8>> + Send + 'static,
         act: impl FnOnce(OwnedFd) -> T,

@@ -1,9 +1,9 @@
-//! The one way in which rules are put into an anchor.
+//! The only way to load rules into an anchor.
 //!
-//! The order is given by the types: rules can be added to a transaction that has begun, each is sent right
-//! behind the redirect address that belongs to it, a committed transaction is gone, and one that is dropped rolls back.
-//! Whatever goes wrong, and a kill at any instruction, leaves the anchor as it was: until the commit only the inactive
-//! copy of its rulesets is touched, and the next DIOCXBEGIN throws away what was left in it (pf_begin_rules).
+//! The order is enforced by the types: rules can be added to a transaction that has begun, each is sent right after the
+//! redirect address that belongs to it, a committed transaction no longer exists, and one that is dropped rolls back. On any
+//! error, and after a kill at any instruction, the anchor is unchanged: until the commit only the inactive copy of its
+//! rulesets is written, and the next DIOCXBEGIN discards what is left in it (pf_begin_rules).
 
 use std::thread;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Transaction<'k, K: Kernel> {
     /// how many rules were added to each
     counts: [u32; 3],
     open: bool,
-    // what each call takes, made once for all rules
+    // the arguments of each call, created once for all rules
     address: PfiocPooladdr,
     rule: PfiocRule,
 }
@@ -44,7 +44,7 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         Ok(Transaction { kernel, rulesets, counts: [0; 3], open: true, address: PfiocPooladdr::new_zeroed(), rule })
     }
 
-    /// Adds each of the rules that `rule` stands for. One that is there already is passed over, as pfctl(8) does.
+    /// Adds each of the rules that `rule` expands to. A duplicate is skipped, as pfctl(8) does.
     pub fn add(&mut self, rule: &Rule) -> Result<(), Failure> {
         // in the order of Ruleset::ALL, as they were begun
         let ruleset = Ruleset::of(rule) as usize;
@@ -56,7 +56,7 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         Ok(())
     }
 
-    /// Whether it was not there yet.
+    /// Whether it was new.
     fn send(&mut self, rule: &Rule, member: Member<'_>) -> Result<bool, Failure> {
         // also before a rule without an address: every rule takes what is in the buffer, and it is checked for all
         // (pf_ioctl_addrule)
@@ -69,8 +69,8 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         encode::rule(rule, member, &mut self.rule.rule);
         match self.kernel.call(Call::AddRule(&mut self.rule)) {
             Err(Failure { errno: libc::EEXIST, .. }) => Ok(false),
-            // so says the kernel of a bad rule, and also of an anchor that another program has cleared since DIOCXBEGIN:
-            // the commit of nothing took it away (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
+            // the kernel returns this for a bad rule, and also for an anchor that another program has cleared since
+            // DIOCXBEGIN: the commit of nothing removed it (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
             Err(failure) if failure.errno == libc::EINVAL && self.anchor_is_gone() => {
                 Err(Failure { errno: libc::EBUSY, ..failure })
             }
@@ -84,8 +84,8 @@ impl<'k, K: Kernel> Transaction<'k, K> {
         matches!(self.kernel.call(Call::GetRules(&mut request)), Err(Failure { errno: libc::EINVAL, .. }))
     }
 
-    /// DIOCXCOMMIT: the anchor holds these rules and no others, from one packet to the next. For each ruleset the number of
-    /// rules and the ticket that it has then (pf_commit_rules).
+    /// DIOCXCOMMIT: the anchor has exactly these rules, from one packet to the next. Returns for each ruleset the number of
+    /// rules and its new ticket (pf_commit_rules).
     pub fn commit(mut self) -> Result<[(u32, u32); 3], Failure> {
         self.kernel.call(Call::XCommit(&mut self.rulesets))?;
         self.open = false;
@@ -96,13 +96,13 @@ impl<'k, K: Kernel> Transaction<'k, K> {
 impl<K: Kernel> Drop for Transaction<'_, K> {
     fn drop(&mut self) {
         if self.open {
-            // what fails here stays in the inactive copy, which no packet meets and the next load throws away
+            // if this fails, the rest stays in the inactive copy, which is not evaluated and which the next load discards
             _ = self.kernel.call(Call::XRollback(&mut self.rulesets));
         }
     }
 }
 
-/// One try to make `rules` all that the anchor holds; see [`Transaction::commit`].
+/// One attempt to make `rules` the contents of the anchor; see [`Transaction::commit`].
 pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<[(u32, u32); 3], Failure> {
     let mut transaction = Transaction::begin(kernel, anchor)?;
     for rule in rules {
@@ -111,9 +111,9 @@ pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<[(
     transaction.commit()
 }
 
-/// Does `attempt` again as long as pf is busy, until the deadline. The buffer for redirect addresses is one for the
-/// whole host, so any program that loads rules at the same time makes EBUSY of this one's next call: the pause is
-/// short, grows, and is another one for each process.
+/// Repeats `attempt` as long as pf is busy, until the deadline. The buffer for redirect addresses is shared by the whole
+/// host, so any program that loads rules at the same time causes EBUSY in the next call here: the pause is short, grows, and
+/// differs for each process.
 pub fn retry_while_busy<T>(deadline: Deadline, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     const LONGEST_PAUSE: u64 = 50_000;
     let mut most = 500;

@@ -29,7 +29,7 @@ fn every_address_of_the_host() {
     let notes = |spec: &str| rig.publish(&request("db", spec)).unwrap().notes;
     let note = notes("*:8080:80 *:8081:81 8082:82").join("\n");
     assert!(
-        note.starts_with("tcp 8080 on * -> 10.0.0.3:80 (and 1 more): * takes what comes in by any interface"),
+        note.starts_with("tcp 8080 on * -> 10.0.0.3:80 (and 1 more): * takes what arrives on any interface"),
         "{note}"
     );
     assert_eq!(notes("8080:80"), [""; 0]);

@@ -79,7 +79,7 @@ fn a_late_unpublish_and_the_next_start() {
         }
         prestart(&rig, "8080:80");
         let late = unpublish(&rig, "web", Some(2));
-        assert!(!late.changed && late.notes[0].contains("for a start that is still to come"), "{late:?}");
+        assert!(!late.changed && late.notes[0].contains("for a start that has not happened yet"), "{late:?}");
         assert_eq!(rig.list().len(), 1);
         rig.host.jails.retain(|jail| jail.name != "web");
         (web.jid, web.dying) = (9, false);

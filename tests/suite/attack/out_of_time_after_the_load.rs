@@ -87,7 +87,7 @@ fn restore_goes_back() {
         }
         let held = rig.loaded();
         let (error, ..) = too_late(&rig, Duration::from_secs(60), true);
-        assert!(error.message().contains("kport restore brings the old one back"), "{error}");
+        assert!(error.message().contains("run kport restore for the old one"), "{error}");
         assert_ne!(rig.loaded(), held, "the failed set is there");
         assert!(rig.list()[0].problem.is_some());
         // its ports are nobody else's until then

@@ -40,7 +40,7 @@ fn the_same_again_is_not_refused_because_of_a_neighbour() {
         let done = rig.publish(request).unwrap();
         assert!(!done.changed);
         assert!(
-            done.notes[0].starts_with("published already, though tcp 8080")
+            done.notes[0].starts_with("already published, even though tcp 8080")
                 && done.notes[0].contains(&format!("is published by jail \"{neighbour}\"")),
             "{:?}",
             done.notes

@@ -102,7 +102,7 @@ fn what_is_recorded_does_not_grow_with_each_try() {
     for n in 0..12 {
         let spec = mappings(if n % 2 == 0 { 9000 } else { 8000 });
         let done = rig.with(&slow(&rig, 0), &Unobserved, |p| p.publish(&request("db", &spec))).unwrap();
-        assert!(done.notes.iter().any(|note| note.contains("not allowed any more go on")), "{:?}", done.notes);
+        assert!(done.notes.iter().any(|note| note.contains("no longer allowed continue")), "{:?}", done.notes);
         sizes.push(fs::metadata(rig.state("jails/db.json")).unwrap().len());
     }
     assert!(sizes[1..].iter().all(|size| size.abs_diff(sizes[1]) < 100), "{sizes:?}");

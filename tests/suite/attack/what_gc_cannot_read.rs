@@ -33,7 +33,10 @@ fn a_record_of_a_newer_kport() {
     for (call, done) in calls {
         let error = done.unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported, "{call}: {error}");
-        assert!(error.message().contains("is a record of version 2, and this kport knows version 1 only"), "{error}");
+        assert!(
+            error.message().contains("is a record of version 2, and this kport supports only version 1"),
+            "{error}"
+        );
     }
     assert_eq!(rig.loaded(), loaded);
     assert_eq!(fs::read_to_string(rig.state("jails/web.json")).unwrap(), newer);
@@ -49,7 +52,11 @@ fn a_damaged_record_of_a_jail_that_runs() {
     fs::write(rig.state("jails/web.json"), "{").unwrap();
     for _ in 0..2 {
         let done = gc(&rig).unwrap();
-        assert!(done.notes.iter().any(|note| note.contains("left alone; publish its ports again")), "{:?}", done.notes);
+        assert!(
+            done.notes.iter().any(|note| note.contains("not changed; publish its ports again")),
+            "{:?}",
+            done.notes
+        );
         assert_eq!(rig.loaded(), loaded);
     }
     // publishing again sets it right
@@ -93,7 +100,7 @@ fn gc_goes_on_and_says_which_jail_it_left_alone() {
     assert_eq!(
         outcome.notes,
         [
-            r#"jail 9 was left alone: the name of jail 9, "web.\xff", is not UTF-8: rename it"#,
+            r#"jail 9 was not changed: the name of jail 9, "web.\xff", is not UTF-8: rename it"#,
             "jail \"db\" is gone: unpublished",
         ]
     );

@@ -63,7 +63,7 @@ fn another_jails_address() {
     let mut rig = Rig::new();
     // db's own word, not published
     web_says(&mut rig, &["10.0.0.3"]);
-    refused(&rig, "jail \"db\" has as well");
+    refused(&rig, "jail \"db\" also has");
     // and where an admin has led db's ports
     let db = Request { addresses: vec!["10.1.0.3".parse().unwrap()], ..request("db", "8080:80") };
     rig.publish(&db).unwrap();
@@ -125,9 +125,15 @@ fn doctor_says_whose_a_target_has_become() {
     rig.publish(&request("web", "em1:2222:22")).unwrap();
     assert_eq!(seen(&rig), [""; 0]);
     rig.host.vnet_addresses.insert("db".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
-    assert_eq!(seen(&rig), ["the ports of jail \"web\" lead to 10.0.0.2, which is that of jail \"db\" by now"]);
+    assert_eq!(
+        seen(&rig),
+        ["the target of the ports of jail \"web\" is 10.0.0.2, which is now the address of jail \"db\""]
+    );
     rig.host.interfaces[2].addresses.push("10.0.0.2/24".parse().unwrap());
-    assert_eq!(seen(&rig), ["the ports of jail \"web\" lead to 10.0.0.2, which is the host's own by now"]);
+    assert_eq!(
+        seen(&rig),
+        ["the target of the ports of jail \"web\" is 10.0.0.2, which is now an address of the host"]
+    );
 }
 
 /// The rig's host, with jails that do not answer.
@@ -224,7 +230,7 @@ fn a_jail_that_keeps_its_addresses_back() {
     let mut host = Silent::new(&rig, &[("evil", Kind::Unavailable)]);
     host.host.vnet_addresses.insert("web".to_owned(), vec!["10.0.0.3".parse().unwrap()]);
     let error = host.publish(&rig).unwrap_err();
-    assert!(error.message().contains("jail \"db\" has as well"), "{error}");
+    assert!(error.message().contains("jail \"db\" also has"), "{error}");
 }
 
 /// A jail that went meanwhile has nothing, and is no riddle.
