@@ -58,9 +58,13 @@ cp "$built/kport" "$disk/bin/"
 for pair in peer:peer example-publish:example example-kernel:bench; do
 	[ ! -f "$built/${pair%%:*}" ] || cp "$built/${pair%%:*}" "$disk/bin/${pair#*:}"
 done
-[ ! -f "$built/libkport.so" ] || cp "$built/libkport.so" "$disk/lib/"
+if [ -f "$built/libkport.so" ]; then
+	cp "$built/libkport.so" "$disk/lib/"
+	soname=$(grep -aoE 'libkport\.so(\.[0-9]+)+' "$built/libkport.so" | head -n 1)
+	ln -s libkport.so "$disk/lib/$soname"
+fi
 # without the names of its own lines it is a fifth of the size
-if command -v llvm-strip >/dev/null; then llvm-strip "$disk"/bin/* "$disk"/lib/* 2>/dev/null || true; fi
+if command -v llvm-strip >/dev/null; then llvm-strip "$disk"/bin/* "$disk/lib/libkport.so" 2>/dev/null || true; fi
 mkdir -p "$disk/kport/docs" "$disk/kport/packaging/freebsd"
 mkdir "$disk/kport/tests"
 cp -R tests/kernel "$disk/kport/tests/"

@@ -205,8 +205,8 @@ over() {
 	said "$1" "$lines"
 }
 # lives TEXT [KEY], died TEXT [KEY]
-lives() { is "$1: the connection ${2:-} lives" alive "$(over "${2:-one}")"; }
-died() { is "$1: the connection ${2:-} is dead" dead "$(over "${2:-one}")"; }
+lives() { is "$1: the connection${2:+ $2} lives" alive "$(over "${2:-one}")"; }
+died() { is "$1: the connection${2:+ $2} is dead" dead "$(over "${2:-one}")"; }
 let_go() {
 	exec 4>&- 5>&- 6>&-
 	rm -f "$WORK"/in.* "$WORK"/held.*
@@ -215,7 +215,7 @@ let_go() {
 # ---------------------------------------------------------------- the network
 
 # As in docs/who-can-reach-what.md: `outside` behind wan0, the gateway interface; `uplink` behind wan1; web and app on inner0, other on
-# inner1, each with a stack of its own; flat on the host's stack. All of them serve the ports of PORTS.
+# inner1, each with a stack of its own; flat on the host's stack. They serve the ports of PORTS, flat 80 to 89.
 PORTS='tcp,80-89 tcp,8080 tcp,9000-9010 udp,53 udp,80-89 udp,8080 udp,9000-9010'
 
 # epair HOST-END JAIL: a cable between the host and a jail; the jail's end is $far
@@ -340,7 +340,9 @@ network() {
 	inside app inner0 10.0.0 fd00 3
 	inside other inner1 10.1.0 fd01 2
 	shared flat 10.9.0.2
-	for jail in web app other flat; do serve $jail; done
+	for jail in web app other; do serve $jail; done
+	# what listens in flat is in the way of `*`
+	serve flat tcp,80-89 udp,80-89
 }
 
 # ---------------------------------------------------------------- the host, before and after

@@ -52,14 +52,13 @@ asks outside tcp,192.0.2.1,8080=web
 gives 0 gc
 is "gc leaves running jails alone" live "$(state web)"
 jail -R app
-gives 0 list
-says stale
 gives 0 gc
 is "the anchor of a jail that is gone" "" "$(pfctl -a kport/app -sn 2>/dev/null)"
 is "its record" "" "$(records | grep app)"
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8100=flat tcp,192.0.2.1,8081=-
 # an anchor without a record
 echo 'rdr on wan0 inet proto tcp from any to any port 8181 -> 10.0.0.9 port 80' | pfctl -q -a kport/nobody -f -
+is "list of an anchor without a record" stale "$(state nobody)"
 gives 0 gc
 is "an anchor without a record" "" "$(pfctl -a kport/nobody -sn 2>/dev/null)"
 # the jail comes again

@@ -3,10 +3,15 @@
 # backends: native pfctl
 
 host_network
-near=$(ifconfig epair create)
-far=${near%a}b
-ifconfig "$near" up
-ifconfig inner0 addm "$near"
+# the jail end of a cable to inner0, which jail(8) moves; one a jail, as that of a jail whose start failed may come back late
+end() {
+	near=$(ifconfig epair create)
+	ifconfig "$near" up
+	ifconfig inner0 addm "$near"
+	echo "${near%a}b"
+}
+web_end=$(end)
+late_end=$(end)
 loop=$(ifconfig lo create)
 ifconfig "$loop" up
 
@@ -36,18 +41,18 @@ exec.clean;
 mount.nodevfs;
 web {
 	vnet;
-	vnet.interface = "$far";
-	exec.start = "/sbin/ifconfig $far inet 10.0.0.2/24 up";
+	vnet.interface = "$web_end";
+	exec.start = "/sbin/ifconfig $web_end inet 10.0.0.2/24 up";
 	exec.start += "/sbin/route -q add default 10.0.0.1";
 	exec.start += "$PEER serve web tcp,80-89 udp,80-89";
 $(hooks 8080:80 8081:81/udp)
 }
 late {
 	vnet;
-	vnet.interface = "$far";
+	vnet.interface = "$late_end";
 	exec.start = "/sbin/ifconfig lo0 inet 127.0.0.1/8";
 	exec.start += "$PEER serve late tcp,80";
-	exec.start += "(sleep 3; /sbin/ifconfig $far inet 10.0.0.2/24 up; /sbin/route -q add default 10.0.0.1) >/dev/null 2>&1 &";
+	exec.start += "(sleep 3; /sbin/ifconfig $late_end inet 10.0.0.2/24 up; /sbin/route -q add default 10.0.0.1) >/dev/null 2>&1 &";
 $(hooks --wait 60 8080:80)
 }
 END

@@ -44,14 +44,14 @@ rdr-anchor "tool/*"
 main_rules
 echo 'rdr pass on wan0 inet proto tcp from any to 192.0.2.1 port 7002 -> 10.0.0.3 port 80' | pfctl -q -a tool/app -f -
 refused 3 7001 publish app 7001:80
-refused 3 7002 publish app 7000-7010:9000
+refused 3 7002 publish app 7002-7010:9000
 TRANSLATION=$TOOLS
 main_rules
 pfctl -q -a tool/app -F nat
 
 # pf does not evaluate the rules
 pfctl -q -d
-refused 5 'pfctl -e' publish app 7003:80
+refused 5 'pf is disabled' publish app 7003:80
 gives 0 publish --allow-inert app 7003:80
 pfctl -q -e
 asks outside tcp,192.0.2.1,7003=app
