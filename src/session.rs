@@ -67,7 +67,7 @@ impl FromStr for Backend {
 pub struct Settings {
     /// The firewall.
     pub backend: Backend,
-    /// The state directory; `None` for [`Store::default_dir`].
+    /// The state directory; `None` for `Store::default_dir`.
     pub state_dir: Option<PathBuf>,
     /// The time limit of a call.
     pub timeout: Duration,

@@ -229,7 +229,7 @@ fn a_dying_jail_is_not_the_one_that_starts() {
     let mut rig = Rig::new();
     rig.host.jails = vec![Jail { dying: true, ..rig.host.jails[0].clone() }];
     let error = rig.publish(&request("web", "8080:80")).unwrap_err();
-    assert!(error.message().contains("no jail \"web\" is running"), "{error}");
+    assert!(error.message().contains("jail \"web\" is not running"), "{error}");
     // published by the hook that runs before the next start
     let early = Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("web", "8080:80") };
     rig.publish(&early).unwrap();
