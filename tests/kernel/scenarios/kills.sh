@@ -11,9 +11,9 @@ before='8080:80 8081:81' after='8080:82 9001-9005:9001 8090:80/udp'
 rules_of() { pfctl -a "kport/$1" -sn -P 2>/dev/null; pfctl -a "kport/$1" -sr -P 2>/dev/null; }
 # shellcheck disable=SC2086 # words
 gives 0 publish web $after
-rules_of web >"$WORK/after"
+rules_of web >"$WORK/new"
 began=$("$PEER" run "$KPORT" publish web 8080:80 8081:81)
-rules_of web >"$WORK/before.rules"
+rules_of web >"$WORK/old"
 long=${began%% *}
 note "a publish takes $long ms"
 gives 0 publish app 8200:80
@@ -35,21 +35,21 @@ while [ $turn -lt "$KILLS" ]; do
 	at=$((long * (2 * turn + 1) / (2 * KILLS)))
 	# shellcheck disable=SC2086 # words
 	ended=$("$PEER" run -k $at "$KPORT" publish web $after)
-	one_of "publish, SIGKILL after $at ms ($ended)" before.rules after
+	one_of "publish, SIGKILL after $at ms ($ended)" old new
 	case $((turn % 4)) in
 	0)
 		# shellcheck disable=SC2086
 		gives 0 publish web $after
-		one_of "published again" after
+		one_of "published again" new
 		;;
 	1)
 		gives 0 restore
-		one_of "restored" before.rules after
+		one_of "restored" old new
 		is "and list says" "" "$("$KPORT" -q list web | awk 'NR > 1 && $NF != "live"')"
 		;;
 	2)
 		gives 0 gc
-		one_of "collected" before.rules after
+		one_of "collected" old new
 		;;
 	3)
 		gives 0 unpublish web
@@ -58,7 +58,7 @@ while [ $turn -lt "$KILLS" ]; do
 	esac
 	# shellcheck disable=SC2086
 	gives 0 publish web $before
-	one_of "published as before" before.rules
+	one_of "published as before" old
 	turn=$((turn + 1))
 done
 asks outside tcp,192.0.2.1,8080=web:80 tcp,192.0.2.1,8200=app
@@ -67,12 +67,12 @@ turn=0
 while [ $turn -lt $((KILLS / 2)) ]; do
 	at=$((long * (2 * turn + 1) / KILLS))
 	ended=$("$PEER" run -k $at "$KPORT" unpublish web)
-	one_of "unpublish, SIGKILL after $at ms ($ended)" before.rules none
+	one_of "unpublish, SIGKILL after $at ms ($ended)" old none
 	gives 0 unpublish web
 	one_of "unpublished again" none
 	# shellcheck disable=SC2086
 	gives 0 publish web $before
-	one_of "published" before.rules
+	one_of "published" old
 	turn=$((turn + 1))
 done
 asks outside tcp,192.0.2.1,8080=web:80 tcp,192.0.2.1,8200=app

@@ -17,15 +17,29 @@ awk -v seed="$SEED" -v packets="$PACKETS" '
 function one(list,   all, n) { n = split(list, all, "|"); return all[1 + int(rand() * n)] }
 function chance(p) { return rand() < p }
 function host_port() { return 7000 + int(rand() * 24) }
-function spec(   place, from, to, length_, protocol) {
+function address(jail, six) {
+	if (six) return jail == "web" ? "fd00::2" : jail == "app" ? "fd00::3" : "fd01::2"
+	return jail == "web" ? "10.0.0.2" : jail == "app" ? "10.0.0.3" : jail == "flat" ? "10.9.0.2" : "10.1.0.2"
+}
+# a spec, which is remembered: to what is published most packets are sent
+function spec(jail,   place, from, to, length_, protocol) {
 	place = one("||||wan0:|wan1:|uplinks:|inner1:|192.0.2.1:|192.0.2.7:|[2001:db8::1]:|*:|0.0.0.0:|[::]:")
 	protocol = one("||/udp|/tcp,udp")
 	from = host_port()
-	if (chance(0.3)) {
+	known_jail[known] = jail
+	known_place[known] = substr(place, 1, length(place) - 1)
+	known_protocol[known] = protocol == "/udp" ? "udp" : protocol == "" ? "tcp" : one("tcp|udp")
+	if (jail != "flat" && chance(0.3)) {
 		length_ = 1 + int(rand() * 6)
-		return place from "-" (from + length_) ":" (9000 + int(rand() * 4)) protocol
+		to = 9000 + int(rand() * 4)
+		n_th = int(rand() * (length_ + 1))
+		known_from[known] = from + n_th
+		known_to[known++] = to + n_th
+		return place from "-" (from + length_) ":" to protocol
 	}
 	to = 80 + int(rand() * 10)
+	known_from[known] = from
+	known_to[known++] = to
 	return place from ":" to protocol
 }
 function options(   text) {
@@ -39,28 +53,43 @@ function options(   text) {
 	return text
 }
 function source(who, six) {
-	if (six) return who == "outside" ? "2001:db8::100" : who == "uplink" ? "2001:db8:1::100" : who == "web" ? "fd00::2" : who == "app" ? "fd00::3" : "fd01::2"
-	return who == "outside" ? "192.0.2.100" : who == "uplink" ? "203.0.113.100" : who == "web" ? "10.0.0.2" : who == "app" ? "10.0.0.3" : "10.1.0.2"
+	if (six) return who == "outside" ? "2001:db8::100" : who == "uplink" ? "2001:db8:1::100" : address(who, 1)
+	return who == "outside" ? "192.0.2.100" : who == "uplink" ? "203.0.113.100" : address(who, 0)
 }
-function ask(   who, to, port, from, six) {
+function ask(   who, to, port, from, six, aimed, protocol, at_jail) {
 	who = one("outside|outside|outside|uplink|uplink|other|other|app|web|host")
 	six = chance(0.3)
-	if (six) to = one("2001:db8::1|2001:db8::1|2001:db8:1::1|fd00::1|fd01::1|fd00::2|fd00::3")
-	else to = one("192.0.2.1|192.0.2.1|192.0.2.1|192.0.2.7|203.0.113.1|203.0.113.1|10.0.0.1|10.1.0.1|10.0.0.2|10.0.0.3|10.1.0.2|10.9.0.2")
+	aimed = known && chance(0.8) ? int(rand() * known) : -1
+	at_jail = chance(aimed < 0 ? 0.4 : 0.25)
+	if (six) to = one("2001:db8::1|2001:db8::1|2001:db8:1::1|fd00::1|fd01::1")
+	else to = one("192.0.2.1|192.0.2.1|192.0.2.1|192.0.2.7|203.0.113.1|203.0.113.1|10.0.0.1|10.1.0.1")
+	if (aimed >= 0 && chance(0.7)) {
+		if (known_place[aimed] ~ /^([0-9]+\.|\[2)/ && known_place[aimed] != "0.0.0.0") {
+			to = known_place[aimed]
+			gsub(/[][]/, "", to)
+			six = to ~ /:/
+		} else if (known_place[aimed] == "wan1" || (who == "uplink" && known_place[aimed] !~ /^$|wan0/))
+			to = six ? "2001:db8:1::1" : "203.0.113.1"
+		else to = six ? "2001:db8::1" : "192.0.2.1"
+	}
+	if (at_jail) to = address(aimed < 0 ? one("web|app|other|flat") : known_jail[aimed], six)
 	if (who == "host") {
-		if (!six && chance(0.3)) to = "127.0.0.1"
+		if (!six && !at_jail && chance(0.3)) to = "127.0.0.1"
 		from = to
 		if (to == "10.0.0.2" || to == "10.0.0.3") from = "10.0.0.1"
 		if (to == "10.1.0.2") from = "10.1.0.1"
 		if (to == "fd00::2" || to == "fd00::3") from = "fd00::1"
+		if (to == "fd01::2") from = "fd01::1"
 	} else
 		from = source(who, six)
-	if (to ~ /^(10\.0\.0\.[23]|10\.1\.0\.2|10\.9\.0\.2|fd00::[23])$/ && chance(0.8)) port = chance(0.5) ? 80 + int(rand() * 10) : 9000 + int(rand() * 10)
-	else port = host_port()
-	print "ask", who, one("tcp|tcp|udp") "," to "," port "," from
+	if (aimed >= 0) port = at_jail ? known_to[aimed] : known_from[aimed]
+	else port = at_jail ? 80 + int(rand() * 10) : host_port()
+	protocol = aimed >= 0 && chance(0.9) ? known_protocol[aimed] : one("tcp|udp")
+	print "ask", who, protocol "," to "," port "," from
 }
 BEGIN {
 	srand(seed)
+	split("web app other flat", jails, " ")
 	while (done < packets) {
 		if (chance(0.3)) print "main", "pass out quick on wan0"
 		if (chance(0.2)) print "main", "block in quick on wan1 inet proto udp"
@@ -69,10 +98,11 @@ BEGIN {
 		if (chance(0.2)) print "main", "antispoof for wan0"
 		if (chance(0.2)) print "main", "pass in on wan0 inet proto udp"
 		if (chance(0.5)) print "main", "pass quick on lo0 no state"
-		for (jail = 0; jail < 4; jail++)
-			if (chance(0.6)) {
-				printf "publish %s%s", one("web|app|other|flat"), options()
-				for (n = 1 + int(rand() * 3); n > 0; n--) printf " %s", spec()
+		known = 0
+		for (jail = 1; jail <= 4; jail++)
+			if (chance(0.7)) {
+				printf "publish %s%s", jails[jail], options()
+				for (n = 1 + int(rand() * 3); n > 0; n--) printf " %s", spec(jails[jail])
 				printf "\n"
 			}
 		for (n = 0; n < 8 && done < packets; n++) { ask(); done++ }
