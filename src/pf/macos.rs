@@ -16,11 +16,11 @@ use pfctl::{
     TcpFlag, TcpFlags,
 };
 
-use super::{Firewall, ForeignRedirect, Loaded, States, Status};
+use super::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
-use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rule::{self, Address, Match, Member, Rule, StateOptions};
+use crate::net::{self, Family, Interface, PortRange, Protocol};
+use crate::rule::{Address, Match, Member, Rule, StateOptions};
 
 /// Apple's pf.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +89,7 @@ impl Firewall for MacOs {
         Err(unsupported("a table"))
     }
 
-    fn rulesets(&self) -> Result<Vec<(String, String)>> {
+    fn rulesets(&self) -> Result<Rulesets> {
         Err(unsupported("reading rulesets"))
     }
 }
@@ -123,8 +123,8 @@ fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<Fi
     builder.action(FilterRuleAction::Pass).quick(*quick).af(family(matches)).proto(protocol(matches)?);
     builder.direction(match direction {
         None => Direction::Any,
-        Some(rule::Direction::In) => Direction::In,
-        Some(rule::Direction::Out) => Direction::Out,
+        Some(net::Direction::In) => Direction::In,
+        Some(net::Direction::Out) => Direction::Out,
     });
     if *log {
         builder.log(RuleLog::ExcludeMatchingState);

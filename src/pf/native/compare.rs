@@ -36,13 +36,15 @@ pub(super) fn holds<K: Kernel>(
 
 fn is<K: Kernel>(kernel: &K, at: &At<'_>, wanted: &Rule) -> Result<bool, Failure> {
     let loaded = read::rule(kernel, at.anchor, at.ruleset, at.ticket, at.nr)?;
+    let unreadable = |malformed| read::unreadable("DIOCGETRULENV", &malformed);
+    let af = loaded.rule.number("af").map_err(unreadable)?;
     // if a kernel does not return the target of a redirect, it is assumed: the pass rules have the same address
     let rdr = match &wanted.action {
-        Action::Translate { pool: Some(pool), .. } => pooled(kernel, at)?.unwrap_or_else(|| pool.addresses.clone()),
+        Action::Translate { pool: Some(pool), .. } => pooled(kernel, at, af)?.unwrap_or_else(|| pool.addresses.clone()),
         _ => vec![],
     };
-    let decoded = decode::rule(&loaded.rule, &loaded.anchor_call, Addresses { rdr, ..Addresses::default() })
-        .map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))?;
+    let addresses = Addresses { rdr, ..Addresses::default() };
+    let decoded = decode::rule(&loaded.rule, &loaded.anchor_call, addresses).map_err(unreadable)?;
     let Some(mut decoded) = decoded else { return Ok(false) };
     // the struct of DIOCADDRULE has room for one label
     let mut wanted = wanted.clone();

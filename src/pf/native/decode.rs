@@ -77,12 +77,12 @@ pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Op
     let family = family(number("af")?, &mut unknown);
 
     let when = &mut rule.when;
-    when.direction = match u8::try_from(number("direction")?) {
-        Ok(0) => None,
-        Ok(PF_IN) => Some(Direction::In),
-        Ok(PF_OUT) => Some(Direction::Out),
+    when.direction = match number("direction")? {
+        0 => None,
+        1 => Some(Direction::In),
+        2 => Some(Direction::Out),
         other => {
-            unknown.add(format!("direction {other:?}"));
+            unknown.add(format!("direction {other}"));
             None
         }
     };
@@ -314,12 +314,15 @@ impl Wrap {
     }
 }
 
-/// An address of a pool, and the interface with it.
-pub(super) fn pool_address(wrap: &Wrap, af: u64, ifname: &str) -> PoolAddress {
+/// An address of a pool, and the interface with it. The addresses of an interface have the family of the rule (pf_addr_setup in
+/// sys/netpfil/pf/pf_ioctl.c).
+pub(super) fn pool_address(wrap: &Wrap, af: u64, of_rule: u64, ifname: &str) -> PoolAddress {
+    let af = if af == 0 { of_rule } else { af };
     let interface = Some(ifname.to_owned()).filter(|name| !name.is_empty());
     let mut unknown = Unknown::default();
-    // an interface alone has an address of zeros, with any mask
-    let alone = interface.is_some() && wrap.kind == PF_ADDR_ADDRMASK && wrap.addr == [0; 16];
+    // an interface alone has an address of zeros, with any mask, and in 15 no address
+    let zeros = wrap.kind == PF_ADDR_ADDRMASK && wrap.addr == [0; 16];
+    let alone = interface.is_some() && (zeros || wrap.kind == PF_ADDR_NONE);
     let address = (!alone).then(|| address(wrap, family(af, &mut unknown), &mut unknown));
     match unknown.0.is_empty() {
         true => PoolAddress { interface, address },

@@ -69,6 +69,8 @@ pub const PF_ADDR_TABLE: u8 = 3;
 pub const PF_ADDR_URPFFAILED: u8 = 4;
 /// PF_ADDR_RANGE: the first address, and the last in place of the mask
 pub const PF_ADDR_RANGE: u8 = 5;
+/// PF_ADDR_NONE: the address of an interface alone in a pool (15 only)
+pub const PF_ADDR_NONE: u8 = 6;
 /// PFI_AFLAG_NETWORK: `(em0:network)`
 pub const PFI_AFLAG_NETWORK: u8 = 1;
 /// PFI_AFLAG_BROADCAST: `(em0:broadcast)`

@@ -74,7 +74,8 @@ pub(super) fn rules<K: Kernel>(
     for nr in 0..count {
         let at = At { anchor, ruleset, ticket, nr };
         let (list, call, by_netlink) = whole(kernel, &at)?;
-        let which = pools(&list, &call, by_netlink).map_err(|malformed| at.unreadable(&malformed))?;
+        let read = || Ok((pools(&list, &call, by_netlink)?, list.number("af")?));
+        let (which, af) = read().map_err(|malformed| at.unreadable(&malformed))?;
         let mut addresses = Addresses::default();
         for pool in which {
             let into = match pool {
@@ -83,9 +84,9 @@ pub(super) fn rules<K: Kernel>(
                 _ => &mut addresses.rdr,
             };
             *into = match by_netlink {
-                true => asked(kernel, &at, pool)?,
+                true => asked(kernel, &at, pool, af)?,
                 // a pool that cannot be read
-                false => pooled(kernel, &at)?.unwrap_or_else(|| {
+                false => pooled(kernel, &at, af)?.unwrap_or_else(|| {
                     vec![PoolAddress { interface: None, address: Some(Operand::Named("?".to_owned())) }]
                 }),
             };
@@ -119,7 +120,8 @@ impl At<'_> {
     }
 }
 
-/// A rule, the anchor that it calls, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does.
+/// A rule, the anchor that it calls, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does; pf
+/// of 15 always has netlink (MODULE_DEPEND in sys/netpfil/pf/pf_ioctl.c).
 fn whole<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<(List, String, bool), Failure> {
     // PF_GR_ANCHOR, without which the kernel dereferences a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
     let request =
@@ -158,8 +160,8 @@ fn pools(list: &List, call: &str, by_netlink: bool) -> Result<Vec<u8>, Malformed
     })
 }
 
-/// The addresses of one pool of a rule, by netlink. EBUSY if the ruleset was loaded again meanwhile.
-fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8) -> Result<Vec<PoolAddress>, Failure> {
+/// The addresses of one pool of a rule of this family, by netlink. EBUSY if the ruleset was loaded again meanwhile.
+fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8, af: u64) -> Result<Vec<PoolAddress>, Failure> {
     // PF_AA_TICKET, PF_AA_NR, PF_AA_R_NUM, PF_AA_R_ACTION, PF_AA_ANCHOR, PF_AA_WHICH
     let request = |nr: u32| {
         let request = Attributes::default().number(2, at.ticket).number(3, nr).number(4, at.nr);
@@ -174,16 +176,16 @@ fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8) -> Result<Vec<PoolAddres
             let reply = netlink::pool_address(&reply)?;
             let pooled = reply.list("addr")?;
             let wrap = Wrap::of_list(pooled.list("addr")?)?;
-            Ok(decode::pool_address(&wrap, reply.number("af")?, pooled.string("ifname")?))
+            Ok(decode::pool_address(&wrap, reply.number("af")?, af, pooled.string("ifname")?))
         };
         read().map_err(unreadable)
     };
     (0..count).map(one).collect()
 }
 
-/// The addresses of a rule's pool by DIOCGETADDRS: for a filter rule before 15 those of route-to. `None` if the kernel does
-/// not return them. EBUSY if the ruleset was loaded again meanwhile.
-pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<Option<Vec<PoolAddress>>, Failure> {
+/// The addresses of the pool of a rule of this family by DIOCGETADDRS: for a filter rule before 15 those of route-to. `None` if
+/// the kernel does not return them. EBUSY if the ruleset was loaded again meanwhile.
+pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>, af: u64) -> Result<Option<Vec<PoolAddress>>, Failure> {
     let mut request = PfiocPooladdr::new_zeroed();
     (request.ticket, request.r_action, request.r_num) = (at.ticket, at.ruleset.action(), at.nr);
     request.anchor = field(at.anchor);
@@ -197,7 +199,7 @@ pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<Option<Vec<Po
         request.nr = nr;
         kernel.call(Call::GetAddr(&mut request))?;
         let wrap = Wrap::of_struct(&request.addr);
-        found.push(decode::pool_address(&wrap, u64::from(request.af), &text(&request.ifname)));
+        found.push(decode::pool_address(&wrap, u64::from(request.af), af, &text(&request.ifname)));
     }
     Ok(Some(found))
 }

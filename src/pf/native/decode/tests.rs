@@ -29,7 +29,7 @@ fn ones(bits: u8) -> [u8; 16] {
 }
 
 /// pf_addr_wrap_to_nvaddr_wrap
-fn wrap(operand: &Operand) -> List {
+fn wrap(operand: &Operand, family: Option<Family>) -> List {
     let (kind, iflags, addr, mask) = match operand {
         Operand::Any => (0, 0, [0; 16], [0; 16]),
         Operand::Network(network) => (0, 0, octets(network.addr()), octets(network.netmask())),
@@ -44,7 +44,8 @@ fn wrap(operand: &Operand) -> List {
                 Part::Broadcast => 2,
                 Part::Peer => 4,
             };
-            (2, part | if of.first { 8 } else { 0 }, [7; 16], ones(of.bits.unwrap_or(128)))
+            let whole = if family == Some(Family::Inet) { 32 } else { 128 };
+            (2, part | if of.first { 8 } else { 0 }, [7; 16], ones(of.bits.unwrap_or(whole)))
         }
         Operand::Named(name) => panic!("{name} is not what a kernel has"),
     };
@@ -71,12 +72,12 @@ fn op(operator: Operator) -> u8 {
     }
 }
 
-fn side_of(side: &Side) -> Value {
+fn side_of(side: &Side, family: Option<Family>) -> Value {
     let network = |port: u16| u64::from(port.to_be());
     let (op, ports) = side.ports.map_or((0, [0, 0]), |p| (op(p.operator), [network(p.a), network(p.b)]));
     Value::List(
         List::new()
-            .with("addr", Value::List(wrap(&side.address)))
+            .with("addr", Value::List(wrap(&side.address, family)))
             .with("port", Value::Numbers(ports.to_vec()))
             .with("neg", number(u8::from(side.not)))
             .with("port_op", number(op)),
@@ -182,8 +183,8 @@ fn said(rule: &Rule) -> (List, String, Addresses) {
     let (limit, seconds) = when.max_pkt_rate.unwrap_or_default();
     let divert = List::new().with("addr", blob([0; 16])).with("port", number(effects.divert.unwrap_or(0).to_be()));
     let list = List::new()
-        .with("src", side_of(&when.from))
-        .with("dst", side_of(&when.to))
+        .with("src", side_of(&when.from, when.family))
+        .with("dst", side_of(&when.to, when.family))
         .with("labels", Value::Strings(labels))
         .with("ifname", text(on.map(|on| on.name.as_str())))
         .with("ifnot", number(u8::from(on.is_some_and(|on| on.not))))
@@ -228,19 +229,21 @@ fn said(rule: &Rule) -> (List, String, Addresses) {
         .with("max_pkt_size", number(effects.max_pkt_size));
     let of = |pool: Option<&Pool>| {
         let all = pool.map(|pool| pool.addresses.clone()).unwrap_or_default();
-        let family = |at: &PoolAddress| at.address.as_ref().and_then(Operand::family).or(when.family);
+        // that of af-to is the other one
+        let of_rule = effects.af_to.as_ref().map_or(when.family, |(family, ..)| Some(*family));
         let read = |at: &PoolAddress| {
+            let family = at.address.as_ref().and_then(Operand::family);
             let wrap = match &at.address {
-                Some(operand) => wrap(operand),
+                Some(operand) => wrap(operand, of_rule),
                 // route_host in sbin/pfctl/parse.y
                 None => List::new()
-                    .with("type", number(0u8))
+                    .with("type", number(6u8))
                     .with("iflags", number(0u8))
                     .with("addr", blob([0; 16]))
                     .with("mask", blob([0xff; 16])),
             };
             let interface = at.interface.clone().unwrap_or_default();
-            pool_address(&Wrap::of_list(&wrap).unwrap(), u64::from(af(family(at))), &interface)
+            pool_address(&Wrap::of_list(&wrap).unwrap(), af(family).into(), af(of_rule).into(), &interface)
         };
         all.iter().map(read).collect()
     };
@@ -422,7 +425,7 @@ fn what_is_not_understood_cannot_be_decided() {
     assert_eq!(with("rule_flag", number(0x000e_3bf1u32)), Ok(None));
     assert_eq!(with("rt", number(5u8)), Ok(Some("rt 5".to_owned())));
     assert_eq!(with("rt", number(1u8)), Ok(None));
-    assert!(with("direction", number(3u8)).unwrap().is_some());
+    assert_eq!(with("direction", number(3u8)), Ok(Some("direction 3".to_owned())));
     assert_eq!(with("af", number(7u8)), Ok(Some("af 7".to_owned())));
     assert_eq!(
         with("unknown", Value::String("netlink attribute 90".to_owned())),
@@ -443,11 +446,16 @@ fn what_is_not_understood_cannot_be_decided() {
         )
     };
     assert_eq!(with("src", of(side, 0)), Ok(Some("address of type 6".to_owned())));
-    assert_eq!(with("src", of(wrap(&Operand::Any), 10)), Ok(Some("port op 10 256 512".to_owned())));
+    assert_eq!(with("src", of(wrap(&Operand::Any, None), 10)), Ok(Some("port op 10 256 512".to_owned())));
     let odd = List::new().with("type", number(0u8)).with("iflags", number(0u8));
     let odd =
         odd.with("addr", blob([10; 16])).with("mask", blob([0xff, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
     assert_eq!(with("dst", of(odd, 0)), Ok(Some("mask 255.0.255.0".to_owned())));
+    // before 15 an interface alone has an address of zeros
+    let zeros = List::new().with("type", number(0u8)).with("iflags", number(0u8));
+    let zeros = Wrap::of_list(&zeros.with("addr", blob([0; 16])).with("mask", blob([0xff; 16]))).unwrap();
+    let alone = PoolAddress { interface: Some("em1".to_owned()), address: None };
+    assert_eq!(pool_address(&zeros, 2, 2, "em1"), alone);
     // another action is no rule that could be shown
     assert!(with("action", number(13u8)).is_err());
     for scrub in [2u8, 3] {
