@@ -7,7 +7,7 @@
 # who needs no password. It is not written to. What is built by `PROFILE=release scripts/freebsd-build.sh` (or without PROFILE) goes in by a second disk, which holds a
 # tar(5) archive; the output comes by the serial console. The status is that of tests/kernel/run.sh.
 #
-# CI images put the console on the serial line themselves. The others have a menu of loader(8), which is told to.
+# CI images put the console on the serial line themselves. In the others loader(8) waits in its menu, and is told to.
 #
 # Settings (environment):
 #   KPORT_VM_BUILT     where kport, libkport.so and peer are; default: target/freebsd/x86_64-unknown-freebsd, release or debug
