@@ -7,15 +7,17 @@
 # who needs no password. It is not written to. What is built by `PROFILE=release scripts/freebsd-build.sh` (or without PROFILE) goes in by a second disk, which holds a
 # tar(5) archive; the output comes by the serial console. The status is that of tests/kernel/run.sh.
 #
-# CI images put the console on the serial line themselves. The others have a menu of loader(8), which is told to.
+# CI images put the console on the serial line themselves. In the others loader(8) waits in its menu, and is told to.
 #
 # Settings (environment):
 #   KPORT_VM_BUILT     where kport, libkport.so and peer are; default: target/freebsd/x86_64-unknown-freebsd, release or debug
 #   KPORT_VM_MEMORY    MB, 2048
 #   KPORT_VM_CPUS      2
+#   KPORT_VM_ACCEL     kvm if there is /dev/kvm, else tcg, which emulates
+#   KPORT_VM_CPU       its model: host, or max where it is emulated
 #   KPORT_VM_BOOT      seconds until login, 900 (an emulated machine takes some minutes)
 #   KPORT_VM_LIMIT     seconds for the suite, 14400
-#   KPORT_VM_QEMU      more arguments of qemu-system-x86_64, such as "-kernel ..." for a disk without loader(8)
+#   KPORT_VM_QEMU      more arguments of qemu-system-x86_64, as words of a shell: -kernel and -append for a disk without loader(8)
 #   KPORT_VM_LOG       the whole console goes here, too
 #   KPORT_BACKENDS, KPORT_PATIENCE, KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_LIMIT: see tests/kernel/run.sh
 set -euo pipefail
@@ -26,9 +28,7 @@ die() { printf 'freebsd-vm: %s\n' "$*" >&2; exit 2; }
 image=$1
 shift
 [ -f "$image" ] || die "there is no $image"
-for tool in qemu-system-x86_64 qemu-img tar; do
-	command -v "$tool" >/dev/null || die "no $tool (Debian: qemu-system-x86 qemu-utils)"
-done
+command -v qemu-system-x86_64 >/dev/null || die "no qemu-system-x86_64 (Debian: qemu-system-x86)"
 for scenario; do
 	[ -f "tests/kernel/scenarios/$scenario.sh" ] || die "there is no scenario $scenario"
 done
@@ -79,6 +79,7 @@ cp -R packaging/freebsd/files "$disk/kport/packaging/freebsd/"
 		[ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
 	done
 	printf 'sh kport/tests/kernel/run.sh %s\n' "$*"
+	# it is the last line, and the status of it is 0
 	echo 'echo "kport-vm: status $?"'
 } >"$disk/go.sh"
 tar -C "$disk" -cf "$work/disk.tar" .
@@ -86,18 +87,19 @@ tar -C "$disk" -cf "$work/disk.tar" .
 truncate -s %1M "$work/disk.tar"
 
 # ---------------------------------------------------------------- the machine
-format=$(qemu-img info "$image" | sed -n 's/^file format: //p')
-accelerator=tcg
-if [ -w /dev/kvm ] && qemu-system-x86_64 -accel kvm -machine none -display none -monitor none -serial none -S -daemonize \
-	-pidfile "$work/probe" >/dev/null 2>&1; then
-	kill "$(cat "$work/probe")"
-	accelerator=kvm
+format=raw
+[ "$(head -c 3 "$image" | tr -d '\0')" != QFI ] || format=qcow2
+accelerator=${KPORT_VM_ACCEL:-}
+if [ -z "$accelerator" ]; then
+	accelerator=tcg
+	[ ! -w /dev/kvm ] || accelerator=kvm
 fi
 model=max
-[ $accelerator != kvm ] || model=host
-read -ra more <<<"${KPORT_VM_QEMU:-}"
+[ "$accelerator" != kvm ] || model=host
+declare -a more
+eval "more=(${KPORT_VM_QEMU:-})"
 mkfifo "$work/in" "$work/out"
-qemu-system-x86_64 -accel $accelerator -cpu $model -smp "${KPORT_VM_CPUS:-2}" -m "${KPORT_VM_MEMORY:-2048}" -no-reboot -nographic -monitor none \
+qemu-system-x86_64 -accel "$accelerator" -cpu "${KPORT_VM_CPU:-$model}" -smp "${KPORT_VM_CPUS:-2}" -m "${KPORT_VM_MEMORY:-2048}" -no-reboot -nographic -monitor none \
 	-nic none -device virtio-rng-pci \
 	-drive "file=$image,format=$format,if=virtio,snapshot=on,cache=unsafe" \
 	-drive "file=$work/disk.tar,format=raw,if=virtio,readonly=on" \
@@ -146,11 +148,8 @@ if [ "$found" != login: ]; then
 fi
 send root
 await 120 '# '
-# no echo of ours, and lines as they are
-send 'stty -echo -opost; PS1=; export PS1; exec sh'
-send 'mkdir -p /tmp/kport-vm && tar -xf /dev/vtbd1 -C /tmp/kport-vm && echo kport-vm: "unpacked"'
-await 120 'kport-vm: unpacked'
-send 'sh /tmp/kport-vm/go.sh'
+# one line, as a shell that starts may throw away what was typed before; poweroff also when it fails
+send 'stty -echo -opost; mkdir -p /tmp/kport-vm && tar -xf /dev/vtbd1 -C /tmp/kport-vm && sh /tmp/kport-vm/go.sh || echo "kport-vm: "status 2; poweroff'
 
 # every line as it comes, until the last
 limit=$((SECONDS + ${KPORT_VM_LIMIT:-14400}))
@@ -167,11 +166,11 @@ while [ -z "$status" ]; do
 	line=${line//$'\r'/}
 	printf '%s\n' "$line" >>"$log"
 	case $line in
+	*'stty -echo'*) ;;
 	*'kport-vm: status '*) status=${line##*status } ;;
 	*) printf '%s\n' "$line" ;;
 	esac
 done
-send 'poweroff'
 for _ in $(seq 60); do
 	kill -0 "$machine" 2>/dev/null || break
 	sleep 1

@@ -87,13 +87,13 @@ says() {
 
 # Every rule that pf has, with the anchors; and what kport has written down. Of a refusal nothing of it may change.
 all_rules() {
-	local anchor
+	local anchor rules
 	pfctl -sn -P 2>/dev/null
 	pfctl -sr -P 2>/dev/null
+	# one that is empty may outlive its last call, by the rules that the kernel has still to free
 	for anchor in $(pfctl -v -sA 2>/dev/null); do
-		echo "[$anchor]"
-		pfctl -a "$anchor" -sn -P 2>/dev/null
-		pfctl -a "$anchor" -sr -P 2>/dev/null
+		rules=$(pfctl -a "$anchor" -sn -P 2>/dev/null; pfctl -a "$anchor" -sr -P 2>/dev/null)
+		[ -z "$rules" ] || printf '[%s]\n%s\n' "$anchor" "$rules"
 	done
 }
 records() {
@@ -358,8 +358,7 @@ host_look() {
 	jls name
 	netstat -rn | grep '^default'
 	pfctl -si 2>/dev/null | sed -n 's/^\(Status: [A-Za-z]*\).*/\1/p'
-	# an anchor that is empty may outlive its last call by the rules that the kernel has still to free
-	all_rules | grep -v '^\['
+	all_rules
 	pfctl -sT 2>/dev/null
 	for name in $SYSCTLS; do sysctl "$name" 2>/dev/null; done
 	# shellcheck disable=SC2086 # words

@@ -543,7 +543,7 @@ main(int argc, char *argv[])
 	argc--, argv++;
 	if (strcmp(verb, "serve") == 0)
 		serve(argc, argv);
-	/* a "+" for the getopt(3) that would look behind the command */
+	/* a "+" for the getopt(3) that would look after the command */
 	while ((ch = getopt(argc, argv, "+k:t:")) != -1)
 		switch (ch) {
 		case 'k':

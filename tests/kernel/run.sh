@@ -51,7 +51,7 @@ KPORT_LIB=${KPORT_LIB:-$prefix/lib} KPORT_INCLUDE=${KPORT_INCLUDE:-$prefix/inclu
 PATIENCE=${KPORT_PATIENCE:-4000} RESULTS=$WORK/results
 compiler=$(command -v cc)
 
-# build SOURCE PROGRAM [ARGUMENT...]: nothing where there is no compiler
+# build SOURCE PROGRAM [ARGUMENT...]: fails if there is no compiler
 build() {
 	source=$1 program=$2
 	shift 2
