@@ -41,10 +41,9 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             let is_answer = !error.use_stderr();
             let text = output::usage(error);
-            let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
             return match is_answer {
                 true => ExitCode::SUCCESS,
-                false if hook::is_stop(arguments) => {
+                false if args::is_stop(&container::command_line()) => {
                     hook::log(&text.replace('\n', " "));
                     ExitCode::SUCCESS
                 }

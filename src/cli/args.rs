@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,15 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Whether an invalid command line is that of a stop hook, which must not fail.
+pub fn is_stop(line: &[OsString]) -> bool {
+    let hook = line.iter().any(|word| word == "--hook");
+    // the first command; another one may have the word as an argument
+    let command =
+        line.iter().filter_map(|word| word.to_str()).find(|word| Cli::command().find_subcommand(word).is_some());
+    hook && command == Some("unpublish")
 }
 
 /// The flag of clap(3), listed with the other options of all commands.
@@ -389,4 +399,31 @@ fn interval(text: &str) -> Result<Duration, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_invalid_command_line_of_a_stop() {
+        let line = |text: &str| is_stop(&text.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for stop in [
+            "unpublish --hook --typo",
+            "--bogus unpublish --hook",
+            "-q unpublish --jid x --hook",
+            "unpublish --typo --hook",
+        ] {
+            assert!(line(&format!("kport {stop}")), "{stop}");
+        }
+        for other in [
+            "publish --hook unpublish 80 --typo",
+            "publish --hook 80 --typo",
+            "unpublish web --typo",
+            "--hook",
+            "list unpublish --hook",
+        ] {
+            assert!(!line(&format!("kport {other}")), "{other}");
+        }
+    }
 }

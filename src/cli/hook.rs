@@ -96,12 +96,6 @@ fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, line: &str) {
     }
 }
 
-/// Whether an invalid command line is that of a stop hook, which must not fail.
-pub fn is_stop(arguments: impl IntoIterator<Item = String>) -> bool {
-    let arguments: Vec<String> = arguments.into_iter().collect();
-    ["unpublish", "--hook"].iter().all(|word| arguments.iter().any(|argument| argument == word))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,12 +133,5 @@ mod tests {
         let expected = format!("<27>kport[{}]: jail web: pf is away", std::process::id());
         assert_eq!(std::str::from_utf8(&text[..count]), Ok(expected.as_str()));
         log_to([none.as_path()], "nobody");
-    }
-
-    #[test]
-    fn the_command_line_of_a_stop() {
-        let line = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert!(is_stop(line("kport -q unpublish --hook --typo")));
-        assert!(!is_stop(line("kport publish --hook 80")) && !is_stop(line("kport unpublish web")));
     }
 }
