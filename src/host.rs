@@ -55,13 +55,16 @@ pub struct HostInterface {
 }
 
 /// A jail, as jail_get(2) reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jail {
     /// The jid. It is not reused while a dying jail has it.
     pub jid: i32,
     /// Its name.
     pub name: String,
+    /// The directory that is its root, which cannot be changed while it runs; empty if it is unknown.
+    #[serde(default)]
+    pub path: String,
     /// Whether its network stack is not the host's: `vnet=new`, its own or of a jail above it. Its addresses are then
     /// [`Host::vnet_addresses`].
     #[serde(default)]

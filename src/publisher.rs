@@ -10,11 +10,11 @@ mod change;
 mod check;
 mod facts;
 mod gc;
+mod identity;
 mod list;
 mod locked;
 mod others;
 mod progress;
-mod renamed;
 mod request;
 mod resolve;
 mod restore;
@@ -295,8 +295,11 @@ impl<'a> Publisher<'a> {
             let notes = &mut writer.outcome.notes;
             let resolved = resolve::resolve(survey, requests, old.as_ref(), notes)?;
             check::check(survey, requests, old.as_ref(), &resolved, notes)?;
-            let Resolved { jid, earlier_jid, publications, .. } = resolved;
-            let record = Record { earlier_jid, ..writer.record_of(jail, jid, publications) };
+            for (anchor, outdated) in survey.others.outdated() {
+                writer.drop_outdated(&anchor, &outdated)?;
+            }
+            let Resolved { jid, path, earlier_jid, publications, .. } = resolved;
+            let record = Record { path, earlier_jid, ..writer.record_of(jail, jid, publications) };
             change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert })
         })
     }

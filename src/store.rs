@@ -8,6 +8,7 @@
 //! ports/tcp/wide/...          the claims over more than 16 blocks
 //! targets/10.0.0.2/NAME       NAME's record has 10.0.0.2 as a target of redirects
 //! jids/7/NAME                 NAME's record is of the jail with jid 7
+//! unrecorded/NAME             pf had rules in NAME's anchor without a record, at the first transaction
 //! damaged/                    records that could not be read, kept for the administrator
 //! cni/NAME.json, cni/lock     documents of a higher module (the attachments of the CNI plugin), and their lock
 //! ```
@@ -65,8 +66,14 @@ pub struct Record {
     /// While the jid is unknown: that of an earlier start, which may still call unpublish.
     #[serde(default)]
     pub earlier_jid: Option<i32>,
+    /// The path of the jail, if it was known: the jid may be another jail's by now.
+    #[serde(default)]
+    pub path: String,
     /// When it was published, in seconds since 1970.
     pub since: u64,
+    /// When it was published, in seconds since the boot.
+    #[serde(default)]
+    pub uptime: u64,
     /// Whether every state that may exist has the label of its mapping: [`Firewall::labels_mappings`](crate::pf::Firewall) of
     /// each backend that has loaded rules for the jail since it was last unpublished.
     pub mapping_labels: bool,

@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
-use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
+use crate::net::{Interface, Place, PortRange, Protocol};
 use crate::pf::files::Sim;
 use crate::pf::{Firewall, States};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
@@ -374,14 +374,7 @@ impl Ground for Simulated {
             });
             let name = name.to_owned();
             self.host.vnet_addresses.insert(name.clone(), vec![address(inside)?]);
-            self.host.jails.push(Jail {
-                jid,
-                name,
-                vnet: true,
-                inherits: PerFamily::default(),
-                addresses: vec![],
-                dying: false,
-            });
+            self.host.jails.push(Jail { jid, name, vnet: true, ..Jail::default() });
         }
         Ok(())
     }

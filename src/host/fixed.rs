@@ -118,6 +118,7 @@ mod tests {
             jails: vec![Jail {
                 jid: 7,
                 name: "flat".to_owned(),
+                path: "/jails/flat".to_owned(),
                 vnet: false,
                 inherits: PerFamily::only(Family::Inet6),
                 addresses: vec!["10.9.0.2".parse().unwrap()],

@@ -75,6 +75,11 @@ pub(crate) fn of_conf(conf: &Conf) -> Vec<ForeignRedirect> {
     redirects(conf).unwrap_or_else(|never| match never {})
 }
 
+/// The redirects of one of kport's own anchors.
+pub(crate) fn own(anchor: &str, conf: &Conf) -> Vec<ForeignRedirect> {
+    conf.rulesets.get("").into_iter().flatten().filter_map(|rule| redirect(anchor, rule)).collect()
+}
+
 /// The redirect of a rule, if it has one for a protocol with ports.
 pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
     let when = &rule.when;

@@ -14,8 +14,8 @@ use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::store::Record;
 
-/// Refuses ports that are in use. Those of other jails are never overridden; sockets and other tools' rules are, with
-/// `force`. `old` is the record of what is published now.
+/// Refuses ports that are in use. Those of other jails are never overridden; sockets, other tools' rules and anchors without
+/// a record are, with `force`. `old` is the record of what is published now.
 pub(super) fn check(
     survey: &Survey<'_>,
     requests: &[Request],
@@ -51,7 +51,7 @@ fn check_ports(
     let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
     for redirect in &claims {
         facts.progress.in_time()?;
-        match survey.others.check(&own, *jid, redirect, facts.places()?) {
+        match survey.others.check(&own, *jid, redirect, facts.places()?, force) {
             // an address of the host has moved since it was published: the neighbour is not newer than this one
             Err(error) if error.kind() == Kind::Conflict && published.contains(redirect) => {
                 forced.push(format!("already published, even though {error}"));

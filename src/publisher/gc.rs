@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::facts::Facts;
-use super::starting::is_starting;
+use super::others::Outdated;
 use super::writer::Writer;
 use crate::error::{Error, Result, quoted};
 use crate::host::{Jail, Jails};
-use crate::name::{Anchor, JailName, Label, PARENT};
+use crate::name::{Anchor, JailName, PARENT};
 
 /// Removes the ports of jails that are gone, and anchors without a record.
 pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
@@ -60,10 +60,8 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
             ));
             continue;
         }
-        let label = Label::of_anchor(&anchor);
-        match writer.drop_anchor(&anchor, label, None) {
-            Ok(()) => writer.note(format!("anchor {anchor} had no record: cleared")),
-            Err(error) => errors.push(error.context(&anchor)),
+        if let Err(error) = writer.drop_outdated(&anchor, &Outdated::Unrecorded) {
+            errors.push(error.context(&anchor));
         }
     }
     writer.store.sweep(writer.firewall);
@@ -74,22 +72,14 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
 fn gc_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor, jails: &Jails) -> Result<bool> {
     let Some(record) = writer.record(anchor, facts)? else { return Ok(false) };
     let jail = &record.jail;
-    let runs = match record.jid {
-        Some(jid) => match jails.jails.iter().find(|j| !j.dying && j.jid == jid) {
-            // a jail that was renamed, unless one that reused the jid has a record of its own
-            Some(there) => there.name == jail.as_str() || !writer.store.has(there)?,
-            None => false,
-        },
-        None => is_starting(&record),
-    };
     let may_run = jails.skipped.iter().any(|j| match record.jid {
         Some(jid) => jid == j.jid,
         None => j.name.as_deref() == Some(jail.as_str()),
     });
-    let alive = runs || may_run;
+    // not by the list, which is older: jails start meanwhile
+    let alive = may_run || !writer.store.is_gone(facts.host, &record)?;
     if !alive {
-        writer.drop_anchor(anchor, jail.label(), Some(&record))?;
-        writer.note(format!("{} is gone: unpublished", jail.mention()));
+        writer.drop_outdated(anchor, &Outdated::Gone(record))?;
     }
     Ok(alive)
 }

@@ -1,13 +1,41 @@
-//! A jail that was renamed since it published.
+//! Whether a jail that runs is the one of a record. A jid alone does not show it: root of a jail with `children.max` chooses
+//! the jids of the jails in it, and may take that of a jail that is gone.
 
+use super::starting::is_starting;
 use crate::error::Result;
 use crate::host::{Host, Jail};
 use crate::name::JailName;
-use crate::store::Store;
+use crate::store::{Record, Store};
 
-/// The name by which a jail has published, if it differs from `jail`: jail(8) can rename a running jail, and the record has
-/// its jid. `jid` is the jid that the caller knows, possibly of a jail that is gone. `None` for a jail with a record by its
-/// name.
+/// Whether a jail is the one that a record was published for, possibly renamed since (jail(8) can rename a running jail). A new
+/// name is at the same depth, and the path of a jail cannot be changed.
+pub(super) fn is_of(record: &Record, there: &Jail) -> bool {
+    let depth = |name: &str| name.matches('.').count();
+    let same_path = record.path.is_empty() || there.path.is_empty() || record.path == there.path;
+    !there.dying
+        && record.jid == Some(there.jid)
+        && (there.name == record.jail.as_str() || depth(&there.name) == depth(record.jail.as_str()) && same_path)
+}
+
+/// Whether the jail of a record is gone: it is not running, and not starting. Read from the host now, so that jails which
+/// start meanwhile are not missed.
+pub(super) fn is_gone(host: &dyn Host, store: &Store, record: &Record) -> Result<bool> {
+    let Some(jid) = record.jid else {
+        let there = host.jail(record.jail.as_str())?.filter(|there| !there.dying && there.name == record.jail.as_str());
+        return Ok(there.is_none() && !is_starting(record));
+    };
+    let Some(there) = host.jail(&jid.to_string())?.filter(|there| is_of(record, there)) else { return Ok(true) };
+    if there.name == record.jail.as_str() {
+        return Ok(false);
+    }
+    // a jail with a record by its name is not this one, renamed
+    let Ok(name) = there.name.parse::<JailName>() else { return Ok(false) };
+    let own = store.get(&name.anchor())?;
+    Ok(own.is_some_and(|own| own.boot == record.boot && own.jid == Some(jid)))
+}
+
+/// The name by which a jail has published, if it differs from `jail` because the jail was renamed. `jid` is the jid that the
+/// caller knows, possibly of a jail that is gone. `None` for a jail with a record by its name.
 pub(super) fn earlier_name(
     host: &dyn Host,
     store: &Store,
@@ -20,7 +48,8 @@ pub(super) fn earlier_name(
         return Ok(None);
     }
     let running = |name: &str| -> Result<Option<Jail>> { Ok(host.jail(name)?.filter(|there| !there.dying)) };
-    let number = match (running(jail.as_str())?.filter(|there| there.name == jail.as_str()), jid) {
+    let there = running(jail.as_str())?.filter(|there| there.name == jail.as_str());
+    let number = match (&there, jid) {
         (Some(there), _) => there.jid,
         // a jail of another name has the jid now
         (None, Some(jid)) if running(&jid.to_string())?.is_some() => return Ok(None),
@@ -31,6 +60,7 @@ pub(super) fn earlier_name(
         if let Ok(Some(record)) = store.get(&anchor)
             && record.boot == boot
             && record.jid == Some(number)
+            && there.as_ref().is_none_or(|there| is_of(&record, there))
         {
             return Ok(Some(record.jail));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::renamed::earlier_name;
+use super::identity::earlier_name;
 use super::{Listed, Liveness};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};

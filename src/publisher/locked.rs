@@ -3,10 +3,10 @@
 use std::os::fd::AsFd;
 
 use super::facts::Facts;
-use super::renamed::earlier_name;
+use super::identity::{earlier_name, is_gone};
 use crate::deadline::Deadline;
 use crate::error::{Cause, Kind, Result};
-use crate::host::{Host, Jail};
+use crate::host::Host;
 use crate::name::{Anchor, JailName};
 use crate::pf::Firewall;
 use crate::store::{Lock, Record, Store};
@@ -29,7 +29,7 @@ impl<'a> LockedStore<'a> {
         let lock = store.lock(deadline)?;
         firewall.locked(lock.as_fd());
         let boot = host.boot_id()?;
-        store.sweep_after_boot(&lock, &boot, &mut held(firewall));
+        store.sweep_after_boot(&lock, &boot, &mut held(firewall), || firewall.anchors())?;
         Ok(LockedStore { store, lock, boot })
     }
 
@@ -54,7 +54,7 @@ impl<'a> LockedStore<'a> {
             && !jail.dying
             && jail.name == record.jail.as_str()
         {
-            (record.jid, record.earlier_jid) = (Some(jail.jid), None);
+            (record.jid, record.earlier_jid, record.path) = (Some(jail.jid), None, jail.path);
             // if it cannot be written, the next call tries again
             _ = self.put(record);
         }
@@ -66,11 +66,9 @@ impl<'a> LockedStore<'a> {
         self.store.anchors()
     }
 
-    /// Whether a jail has a record by its current name and jid.
-    pub(super) fn has(&self, jail: &Jail) -> Result<bool> {
-        let Ok(name) = jail.name.parse::<JailName>() else { return Ok(false) };
-        let record = self.store.get(&name.anchor())?;
-        Ok(record.is_some_and(|record| record.boot == self.boot && record.jid == Some(jail.jid)))
+    /// See [`is_gone`].
+    pub(super) fn is_gone(&self, host: &dyn Host, record: &Record) -> Result<bool> {
+        is_gone(host, self.store, record)
     }
 
     /// Whether a file of this anchor was moved aside, and has not been removed.

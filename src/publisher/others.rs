@@ -1,27 +1,43 @@
 //! What other jails have published: each claim folder and each record is read at most once in a transaction.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use once_cell::unsync::OnceCell;
+
+use super::identity::is_gone;
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
-use crate::host::Interfaces;
+use crate::host::{Host, Interfaces};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Protocol};
-use crate::pf::Firewall;
+use crate::pf::{self, Firewall, ForeignRedirect};
 use crate::publication::Redirect;
 use crate::store::{Block, Claim, Record, Store};
 
 /// The records of other jails, as far as needed.
 pub(super) struct Others<'a> {
+    host: &'a dyn Host,
     firewall: &'a dyn Firewall,
     store: &'a Store,
     /// The current boot: records of another one are ignored.
     boot: String,
     blocks: RefCell<HashMap<Block, Rc<[Claim]>>>,
     owners: RefCell<HashMap<Anchor, Rc<Owner>>>,
+    /// What pf holds in kport's anchors that have no record.
+    unrecorded: OnceCell<Vec<(Anchor, ForeignRedirect)>>,
+    outdated: RefCell<BTreeMap<Anchor, Outdated>>,
+}
+
+/// What is in the way of a publication and has no owner: it is removed before the publication is loaded.
+#[derive(Clone)]
+pub(super) enum Outdated {
+    /// The record of a jail that is gone.
+    Gone(Record),
+    /// An anchor without a record.
+    Unrecorded,
 }
 
 /// Who made a claim.
@@ -37,16 +53,15 @@ enum Owner {
 }
 
 /// Another jail, and what it has published.
-pub(super) struct Neighbour {
-    pub(super) jail: JailName,
-    pub(super) jid: Option<i32>,
+struct Neighbour {
+    record: Record,
     targets: Vec<IpAddr>,
     /// Of each protocol and family, sorted by the first port, with the number of ports of the widest one.
     claims: HashMap<(Protocol, Family), (Vec<Redirect>, u16)>,
 }
 
 impl Neighbour {
-    fn new(record: &Record) -> Neighbour {
+    fn new(record: Record) -> Neighbour {
         let mut claims: HashMap<(Protocol, Family), (Vec<Redirect>, u16)> = HashMap::new();
         for claim in record.claims() {
             let (list, widest) = claims.entry((claim.protocol, claim.family())).or_default();
@@ -57,7 +72,7 @@ impl Neighbour {
             list.sort_by_key(|claim| claim.host.first());
         }
         let targets = record.possible().flat_map(|p| &p.redirects).map(|r| r.target).collect();
-        Neighbour { jail: record.jail.clone(), jid: record.jid, targets, claims }
+        Neighbour { record, targets, claims }
     }
 
     /// The claims that may overlap a redirect.
@@ -71,18 +86,25 @@ impl Neighbour {
 }
 
 impl<'a> Others<'a> {
-    pub(super) fn new(firewall: &'a dyn Firewall, store: &'a Store, boot: &str) -> Others<'a> {
-        let (blocks, owners) = Default::default();
-        Others { firewall, store, boot: boot.to_owned(), blocks, owners }
+    pub(super) fn new(host: &'a dyn Host, firewall: &'a dyn Firewall, store: &'a Store, boot: &str) -> Others<'a> {
+        let (blocks, owners, outdated) = Default::default();
+        Others { host, firewall, store, boot: boot.to_owned(), blocks, owners, unrecorded: OnceCell::new(), outdated }
     }
 
-    /// Refuses a redirect of the jail `own`, with this jid, that takes what another jail has published.
+    /// What was in the way, and is to be removed first.
+    pub(super) fn outdated(&self) -> BTreeMap<Anchor, Outdated> {
+        self.outdated.borrow().clone()
+    }
+
+    /// Refuses a redirect of the jail `own`, with this jid, that takes what another jail has published. What is left of a jail
+    /// that is gone is [outdated](Others::outdated), and so is an anchor without a record, with `force`.
     pub(super) fn check(
         &self,
         own: &Anchor,
         jid: Option<i32>,
         redirect: &Redirect,
         interfaces: Interfaces<'_>,
+        force: bool,
     ) -> Result<()> {
         for block in Block::of(redirect.protocol, redirect.host) {
             for claim in self.claims(block)?.iter() {
@@ -92,33 +114,77 @@ impl<'a> Others<'a> {
                 }
                 match &*self.owner(&claim.anchor)? {
                     Owner::Jail(neighbour) => {
-                        let owner = neighbour.jail.mention();
-                        for theirs in neighbour.near(redirect) {
-                            conflict::with_jail(redirect, &owner, theirs, interfaces).map_err(|error| {
-                                if jid.is_none() || neighbour.jid != jid {
-                                    return error;
+                        let owner = neighbour.record.jail.mention();
+                        let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
+                        let Some(error) = neighbour.near(redirect).iter().find_map(|theirs| with(theirs).err()) else {
+                            continue;
+                        };
+                        if !self.is_outdated(&neighbour.record)? {
+                            return Err(match neighbour.record.jid {
+                                None => {
+                                    error.and(format!("{owner} is not running; if it is not starting, run kport gc"))
                                 }
-                                error.and(format!("it is the same jail under an earlier name: unpublish {owner} first"))
-                            })?;
+                                theirs if theirs == jid => error
+                                    .and(format!("it is the same jail under an earlier name: unpublish {owner} first")),
+                                _ => error,
+                            });
                         }
                     }
                     Owner::Nobody => {}
-                    Owner::Unrecorded => {
-                        return Err(Error::new(
-                            Kind::Conflict,
-                            format!(
-                                "{} {} on {} is in anchor {}, which has no record; kport gc clears it",
-                                redirect.protocol, claim.ports, claim.place, claim.anchor
-                            ),
-                        ));
-                    }
+                    Owner::Unrecorded => self.take_over(&claim.anchor, redirect, force)?,
                     Owner::Unreadable(error) => {
                         return Err(error.clone().and("publish or unpublish its jail again to correct that"));
                     }
                 }
             }
         }
+        for (anchor, held) in self.unrecorded()? {
+            if anchor != own && conflict::with_foreign(redirect, held, interfaces).is_err() {
+                self.take_over(anchor, redirect, force)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the jail of a record is gone; then its ports are to be removed.
+    fn is_outdated(&self, record: &Record) -> Result<bool> {
+        let gone = is_gone(self.host, self.store, record)?;
+        if gone {
+            self.outdated.borrow_mut().insert(record.jail.anchor(), Outdated::Gone(record.clone()));
+        }
+        Ok(gone)
+    }
+
+    fn take_over(&self, anchor: &Anchor, redirect: &Redirect, force: bool) -> Result<()> {
+        if !force {
+            let Redirect { protocol, host, place, .. } = redirect;
+            let what = format!(
+                "{protocol} {host} on {place} is in anchor {anchor}, which has no record; kport gc clears it, and so does \
+                 --force"
+            );
+            return Err(Error::new(Kind::Conflict, what));
+        }
+        self.outdated.borrow_mut().insert(anchor.clone(), Outdated::Unrecorded);
+        Ok(())
+    }
+
+    fn unrecorded(&self) -> Result<&[(Anchor, ForeignRedirect)]> {
+        let read = || {
+            let mut anchors = self.store.unrecorded()?;
+            // those that were published since have one
+            anchors.retain(|anchor| matches!(self.store.get(anchor), Ok(None)));
+            if anchors.is_empty() {
+                return Ok(vec![]);
+            }
+            let rulesets = self.firewall.rulesets()?;
+            let held = |anchor: Anchor| {
+                let conf = rulesets.iter().find(|(path, _)| path == anchor.path()).map(|(_, conf)| conf);
+                let redirects = conf.map(|conf| pf::foreign::own(anchor.path(), conf)).unwrap_or_default();
+                redirects.into_iter().map(move |held| (anchor.clone(), held))
+            };
+            Ok(anchors.into_iter().flat_map(held).collect())
+        };
+        self.unrecorded.get_or_try_init(read).map(Vec::as_slice)
     }
 
     /// Another jail that has `address` as a target of its redirects.
@@ -129,8 +195,9 @@ impl<'a> Others<'a> {
             }
             if let Owner::Jail(neighbour) = &*self.owner(&anchor)?
                 && neighbour.targets.contains(&address)
+                && !self.is_outdated(&neighbour.record)?
             {
-                return Ok(Some(neighbour.jail.clone()));
+                return Ok(Some(neighbour.record.jail.clone()));
             }
         }
         Ok(None)
@@ -150,7 +217,7 @@ impl<'a> Others<'a> {
             return Ok(Rc::clone(known));
         }
         let owner = Rc::new(match self.store.get(anchor) {
-            Ok(Some(record)) if record.boot == self.boot => Owner::Jail(Neighbour::new(&record)),
+            Ok(Some(record)) if record.boot == self.boot => Owner::Jail(Neighbour::new(record)),
             Ok(_) if self.firewall.loaded(anchor)?.is_empty() => Owner::Nobody,
             Ok(_) => Owner::Unrecorded,
             Err(error) => Owner::Unreadable(error),

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::addresses::addresses;
 use super::facts::Facts;
+use super::identity::is_of;
 use super::survey::Survey;
 use super::taken::{is_free, without_target};
 use super::{Phase, Request};
@@ -21,7 +22,9 @@ use crate::store::Record;
 pub(super) struct Resolved {
     /// The jid, if it is known.
     pub(super) jid: Option<i32>,
-    /// If it is not: that of an earlier start.
+    /// The path of the jail; empty if it is unknown.
+    pub(super) path: String,
+    /// If the jid is unknown: that of an earlier start.
     pub(super) earlier_jid: Option<i32>,
     /// Whether they are added to what the jail has published: what an earlier start left is not adopted.
     pub(super) adds: bool,
@@ -37,7 +40,8 @@ pub(super) fn resolve(
     notes: &mut Vec<String>,
 ) -> Result<Resolved> {
     survey.facts.progress.phase(Phase::Resolve)?;
-    let mut resolved = Resolved { jid: None, earlier_jid: None, adds: false, publications: vec![] };
+    let mut resolved =
+        Resolved { jid: None, path: String::new(), earlier_jid: None, adds: false, publications: vec![] };
     for (number, request) in requests.iter().enumerate() {
         let before = (number > 0).then_some(resolved);
         resolved = resolve_one(survey, request, old, before, notes)?;
@@ -56,7 +60,7 @@ fn resolve_one(
     let facts = &survey.facts;
     let progress = facts.progress;
     let jail = &request.jail;
-    let found = if request.addresses.is_empty() || request.jid.is_none() { facts.jail(jail.as_str())? } else { None };
+    let found = facts.jail(jail.as_str())?;
     // a jail that is being removed is not the one that is published: that one has not started yet
     let (found, dying) = match found {
         Some(jail) if jail.dying => (None, Some(jail.jid)),
@@ -69,7 +73,8 @@ fn resolve_one(
             format!("{} is the jid of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
         ));
     }
-    let jid = request.jid.or(found.as_ref().map(|j| j.jid));
+    // the jail that runs now: the poststart hook of a restart (jail -rc) is given the jid of the earlier start
+    let jid = found.as_ref().map(|j| j.jid).or(request.jid);
     let adds = match (&before, old.filter(|_| request.add)) {
         // the first one decides
         (Some(before), _) => before.adds,
@@ -147,7 +152,8 @@ fn resolve_one(
     let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
         Interfaces(facts.interfaces()?).leads_to(target)
     })?;
-    Ok(Resolved { jid, earlier_jid, adds, publications: joined(kept, publication) })
+    let path = found.map(|jail| jail.path).unwrap_or_default();
+    Ok(Resolved { jid, path, earlier_jid, adds, publications: joined(kept, publication) })
 }
 
 /// Whether the record was published for the start of the jail with this jid, or may have been.
@@ -157,7 +163,7 @@ fn is_same_start(facts: &Facts<'_>, old: &Record, jid: Option<i32>) -> Result<bo
         // the jail has not started yet: the other one is another start of it
         (Some(before), None) => {
             let jails = facts.jails()?;
-            let runs = jails.jails.iter().any(|jail| jail.jid == before && !jail.dying);
+            let runs = jails.jails.iter().any(|jail| is_of(old, jail));
             Ok(runs || jails.skipped.iter().any(|jail| jail.jid == before))
         }
         (None, _) => Ok(true),

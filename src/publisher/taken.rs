@@ -30,7 +30,7 @@ pub(super) fn is_free(
     }
     let own = request.jail.anchor();
     let found = wanted.iter().try_for_each(|r| {
-        survey.others.check(&own, jid, r, places)?;
+        survey.others.check(&own, jid, r, places, false)?;
         held_by_host(&survey.facts, r, &mut |error| Err(error))
     });
     match found {

@@ -28,10 +28,10 @@ impl<'a> Transaction<'a> {
     ) -> Result<Transaction<'a>> {
         progress.phase(Phase::Lock)?;
         let locked = LockedStore::take(store, host, firewall, progress.deadline)?;
-        let others = Others::new(firewall, store, locked.boot());
+        let others = Others::new(host, firewall, store, locked.boot());
         Ok(Transaction {
             survey: Survey { facts: Facts::new(host, firewall, progress), others },
-            writer: Writer { firewall, store: locked, progress, outcome: Outcome::default() },
+            writer: Writer { host, firewall, store: locked, progress, outcome: Outcome::default() },
         })
     }
 

@@ -2,17 +2,23 @@
 
 use super::facts::Facts;
 use super::locked::LockedStore;
+use super::others::Outdated;
 use super::progress::Progress;
-use super::starting::now;
+use super::starting::{now, uptime};
 use super::{Outcome, Phase};
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Firewall, States};
 use crate::publication::Publication;
 use crate::store::Record;
 
+/// A sysctl that exists while pf(4) is loaded.
+const SYSCTL_OF_PF: &str = "net.pf.request_maxcount";
+
 /// The side of a transaction that changes something.
 pub(super) struct Writer<'a> {
+    pub(super) host: &'a dyn Host,
     pub(super) firewall: &'a dyn Firewall,
     pub(super) store: LockedStore<'a>,
     pub(super) progress: Progress<'a>,
@@ -38,21 +44,43 @@ impl Writer<'_> {
             jail: jail.clone(),
             jid,
             earlier_jid: None,
+            path: String::new(),
             since: now(),
+            uptime: uptime(),
             mapping_labels: self.firewall.labels_mappings(),
             publications,
             replaces: vec![],
         }
     }
 
+    /// Removes what is in the way of a publication, and notes it.
+    pub(super) fn drop_outdated(&mut self, anchor: &Anchor, outdated: &Outdated) -> Result<()> {
+        match outdated {
+            Outdated::Gone(record) => {
+                self.drop_anchor(anchor, record.jail.label(), Some(record))?;
+                self.note(format!("{} is gone: unpublished", record.jail.mention()));
+            }
+            Outdated::Unrecorded => {
+                self.drop_anchor(anchor, Label::of_anchor(anchor), None)?;
+                self.note(format!("anchor {anchor} had no record: cleared"));
+            }
+        }
+        Ok(())
+    }
+
     /// Clears an anchor, ends its states, and only then removes its record.
     pub(super) fn drop_anchor(&mut self, anchor: &Anchor, label: Label, record: Option<&Record>) -> Result<()> {
-        // if pf is not available, it has no rules
-        let absent = |error: &Error| error.kind() == Kind::Unavailable;
+        // if pf is not loaded, it has no rules; its device may be hidden although it is (devfs(8))
+        let absent =
+            |error: &Error| error.kind() == Kind::Unavailable && !matches!(self.host.sysctl(SYSCTL_OF_PF), Ok(Some(_)));
         let mut errors = vec![];
         match self.progress.phase(Phase::Load).and_then(|()| self.firewall.clear(anchor)) {
             Ok(cleared) => self.outcome.changed |= cleared,
             Err(error) if absent(&error) => self.note(format!("pf has nothing to clear: {error}")),
+            Err(error) if error.kind() == Kind::Unavailable => {
+                let why = "pf is loaded, so it may still have the rules: make /dev/pf visible here (devfs(8)), and unpublish again";
+                return Err(Error::new(Kind::Permission, error.to_string()).and(why));
+            }
             Err(error) => errors.push(error),
         }
         let all = [States::Jail { label }];

@@ -5,8 +5,8 @@ use std::fs;
 use std::net::IpAddr;
 
 use super::{Lock, Record, Store};
-use crate::error::Result;
-use crate::files::names_in;
+use crate::error::{Error, Result};
+use crate::files::{names_in, touch};
 use crate::name::Anchor;
 use crate::net::{Place, PortRange, Protocol};
 
@@ -47,6 +47,11 @@ impl Store {
     /// The anchors whose records may be of the jail with this jid.
     pub fn of_jid(&self, jid: i32) -> Result<Vec<Anchor>> {
         self.anchors_in(&jid_dir(jid))
+    }
+
+    /// The anchors without a record that pf had at the first transaction of this boot, or of a new state directory.
+    pub fn unrecorded(&self) -> Result<Vec<Anchor>> {
+        self.anchors_in(UNRECORDED)
     }
 
     fn anchors_in(&self, dir: &str) -> Result<Vec<Anchor>> {
@@ -102,17 +107,40 @@ impl Store {
                 _ = fs::remove_dir(self.dir.join(dir));
             }
         }
+        for anchor in self.unrecorded().unwrap_or_default() {
+            if !matches!(self.get(&anchor), Ok(None)) || !holds(&anchor) {
+                _ = fs::remove_file(self.dir.join(UNRECORDED).join(anchor.child()));
+            }
+        }
     }
 
-    /// [`Store::sweep`], in the first transaction of a boot.
-    pub fn sweep_after_boot(&self, lock: &Lock, boot: &str, holds: &mut dyn FnMut(&Anchor) -> bool) {
-        if !lock.is_of_boot(boot) {
-            self.sweep(lock, boot, holds);
-            lock.set_boot(boot);
+    /// [`Store::sweep`], in the first transaction of a boot or of a new state directory. `children` reads the names of kport's
+    /// anchors: those without a record are noted, since their ports are in use. If it fails, the next transaction tries again.
+    pub fn sweep_after_boot(
+        &self,
+        lock: &Lock,
+        boot: &str,
+        holds: &mut dyn FnMut(&Anchor) -> bool,
+        children: impl FnOnce() -> Result<Vec<String>>,
+    ) -> Result<()> {
+        if lock.is_of_boot(boot) {
+            return Ok(());
         }
+        self.sweep(lock, boot, holds);
+        let Ok(children) = children() else { return Ok(()) };
+        for anchor in children.iter().filter_map(|child| Anchor::from_child(child)) {
+            if matches!(self.get(&anchor), Ok(None)) {
+                let path = self.dir.join(UNRECORDED).join(anchor.child());
+                touch(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
+            }
+        }
+        lock.set_boot(boot);
+        Ok(())
     }
 }
 
+/// The folder of the names of anchors without a record.
+const UNRECORDED: &str = "unrecorded";
 /// The folder of the claims over more than [`WIDE_BLOCKS`] blocks.
 const WIDE: &str = "wide";
 /// 2^6 ports are a block.

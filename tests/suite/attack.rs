@@ -4,6 +4,7 @@ mod any_address;
 mod before_the_jail_is_there;
 mod callers;
 mod dead_from_the_start;
+mod jails_that_are_gone;
 mod leftovers;
 mod nobody_listens;
 mod out_of_time_after_the_load;

@@ -26,6 +26,8 @@ pub type JailGet = dyn Fn(&mut Vec<Parameter>) -> Result<Option<i32>>;
 
 /// MAXHOSTNAMELEN: the size of the longest name with its NUL, and of an error message of the kernel.
 const TEXT: usize = 256;
+/// MAXPATHLEN
+const PATH: usize = 1024;
 /// Eight times the default of `security.jail.jail_max_af_ips`. Together with the rest it is below the 64 KiB that the
 /// kernel accepts (VFS_MOUNTARG_SIZE_MAX).
 const MOST_ADDRESSES: usize = 2048;
@@ -124,8 +126,13 @@ impl Parameters {
 /// The parameters of the jail that `key` (`jid` or `lastjid`) selects.
 fn ask(get: &JailGet, features: Features, key: &'static CStr, jid: i32) -> Result<Option<Parameters>> {
     let number = || vec![0; size_of::<i32>()];
-    let mut values: Vec<Parameter> =
-        vec![(key, jid.to_ne_bytes().to_vec()), (c"name", vec![0; TEXT]), (c"parent", number()), (c"dying", number())];
+    let mut values: Vec<Parameter> = vec![
+        (key, jid.to_ne_bytes().to_vec()),
+        (c"name", vec![0; TEXT]),
+        (c"path", vec![0; PATH]),
+        (c"parent", number()),
+        (c"dying", number()),
+    ];
     if features.vimage {
         values.push((c"vnet", number()));
     }
@@ -141,13 +148,15 @@ fn ask(get: &JailGet, features: Features, key: &'static CStr, jid: i32) -> Resul
 fn read(get: &JailGet, features: Features, parameters: &Parameters) -> Result<Jail> {
     let jid = parameters.jid;
     let name = parameters.name()?;
+    let path = CStr::from_bytes_until_nul(parameters.value(c"path")).unwrap_or_default();
     let parent = parameters.number(c"parent").unwrap_or(0);
     let vnet = parameters.number(c"vnet") == Some(JAIL_SYS_NEW) || above_is_vnet(get, features, parent)?;
     let addresses = addresses(parameters.value(c"ip4.addr"), parameters.value(c"ip6.addr"))?;
     let jailsys = PerFamily { inet: parameters.number(c"ip4"), inet6: parameters.number(c"ip6") };
     let inherits = inherits(vnet, jailsys, &addresses);
     let dying = parameters.number(c"dying") == Some(1);
-    Ok(Jail { jid, name: name.to_owned(), vnet, inherits, addresses, dying })
+    let (name, path) = (name.to_owned(), path.to_string_lossy().into_owned());
+    Ok(Jail { jid, name, path, vnet, inherits, addresses, dying })
 }
 
 /// Whether the jail with this jid, or one above it, has its own network stack.

@@ -28,7 +28,7 @@ fn stop(rig: &mut Rig) -> kport::host::Jail {
 fn age(rig: &Rig, seconds: u64) {
     let path = rig.state("jails/web.json");
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    record["since"] = (record["since"].as_u64().unwrap() - seconds).into();
+    record["uptime"] = record["uptime"].as_u64().unwrap().saturating_sub(seconds).into();
     fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
 }
 

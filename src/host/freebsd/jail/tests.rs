@@ -72,6 +72,7 @@ fn kernel(jails: Vec<Recorded>) -> impl Fn(&mut Vec<Parameter>) -> Result<Option
         for (name, value) in parameters.iter_mut().skip(1) {
             let told = match name.to_str().unwrap() {
                 "name" => [jail.name, &[0]].concat(),
+                "path" => [b"/jails/", jail.name, &[0]].concat(),
                 "parent" => jail.parent.to_ne_bytes().to_vec(),
                 "dying" => 0_i32.to_ne_bytes().to_vec(),
                 "vnet" => jail.vnet.to_ne_bytes().to_vec(),
