@@ -69,6 +69,9 @@ pub struct Jail {
     /// [`Host::vnet_addresses`].
     #[serde(default)]
     pub vnet: bool,
+    /// The jid of the jail whose network stack it uses, if that is not the host's; 0 stands for its own.
+    #[serde(default)]
+    pub stack: i32,
     /// Whether it uses the host's addresses (`ip4=inherit`, `ip6=inherit`), by family; never if `vnet` is set, although
     /// the kernel reports `ip4=inherit` for a VNET jail, too.
     #[serde(default)]
@@ -79,6 +82,17 @@ pub struct Jail {
     /// Whether it is being torn down.
     #[serde(default)]
     pub dying: bool,
+}
+
+impl Jail {
+    /// Whether both may have the same addresses: one is inside the other, or they use one network stack that is not the host's.
+    pub(crate) fn shares_addresses_with(&self, other: &Jail) -> bool {
+        let inside = |inner: &Jail, outer: &Jail| {
+            inner.name.strip_prefix(outer.name.as_str()).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let stack = |jail: &Jail| if jail.stack == 0 { jail.jid } else { jail.stack };
+        inside(self, other) || inside(other, self) || self.vnet && other.vnet && stack(self) == stack(other)
+    }
 }
 
 /// The jails of a host.

@@ -44,7 +44,6 @@ use crate::rules;
 use crate::spec::Spec;
 use crate::store::{Record, Store};
 
-pub(crate) use facts::are_related;
 use progress::Progress;
 use resolve::Resolved;
 use transaction::Transaction;

@@ -10,7 +10,6 @@ use crate::error::{Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, Interfaces, Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 use crate::publication::Redirect;
-use crate::publisher;
 use crate::rules;
 
 pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
@@ -136,7 +135,7 @@ fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr)
         return Ok(Some("an address of the host".to_owned()));
     }
     for other in running.iter().filter(|other| !other.dying && other.jid != jail.jid) {
-        if publisher::are_related(&other.name, &jail.name) {
+        if other.shares_addresses_with(jail) {
             continue;
         }
         let theirs = match addresses(evidence, other) {

@@ -120,6 +120,7 @@ mod tests {
                 name: "flat".to_owned(),
                 path: "/jails/flat".to_owned(),
                 vnet: false,
+                stack: 0,
                 inherits: PerFamily::only(Family::Inet6),
                 addresses: vec!["10.9.0.2".parse().unwrap()],
                 dying: true,

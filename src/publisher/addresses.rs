@@ -94,7 +94,7 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
              the gateway interface)"
         )));
     }
-    if let Some(other) = survey.others.leading_to(own, address)? {
+    if let Some(other) = survey.others.leading_to(own, jail, address)? {
         return Ok(Some(format!(
             "is already the target of redirects of {} (if that jail is gone, run kport gc)",
             other.mention()
@@ -118,8 +118,7 @@ fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut 
     let silent: Vec<String> = facts.other_jails(jail)?.silent.iter().map(|other| quoted(&other.name)).collect();
     if !silent.is_empty() {
         notes.push(format!(
-            "the processes that read the addresses of jail {} are stopped or killed in it: check what runs there; \
-             it is unknown whether it also has {}",
+            "jail {} did not answer which addresses it has: check what runs there; it is unknown whether it also has {}",
             silent.join(", "),
             believed.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or "),
         ));

@@ -21,7 +21,7 @@ const OTHER_TIME: Duration = Duration::from_secs(1);
 pub(super) struct OtherJails {
     /// The running jails, each with the addresses that it has.
     pub(super) known: Vec<(Jail, Vec<IpAddr>)>,
-    /// Those whose root prevents reading them.
+    /// Those that did not answer.
     pub(super) silent: Vec<Jail>,
 }
 
@@ -90,8 +90,8 @@ impl<'a> Facts<'a> {
         self.jails.get_or_try_init(|| self.host.jails())
     }
 
-    /// The running jails except one. The root of a jail can stop or kill the process that reads the jail's addresses. That
-    /// affects only this jail: it is skipped, and so are those inside it, or inside the jail above that the host itself has
+    /// The running jails except one. The root of a jail can stop or kill the process that reads the jail's addresses, and a busy
+    /// host can delay it. That affects only this jail: it is skipped, and so are those inside it, or inside the jail above that the host itself has
     /// created, so that no number of jails delays what others publish. Any other failure is an error, since it is then
     /// unknown whether an address is free.
     pub(super) fn other_jails(&self, but: &Jail) -> Result<&OtherJails> {
@@ -99,8 +99,7 @@ impl<'a> Facts<'a> {
             let end = self.progress.deadline.sooner(OTHERS_TIME);
             let mut others: Vec<&Jail> =
                 self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid).collect();
-            // a jail that shares a network stack with it may have its address
-            others.retain(|jail| !are_related(&jail.name, &but.name));
+            others.retain(|jail| !jail.shares_addresses_with(but));
             // those of the host first, whatever happens to the others
             others.sort_by_key(|jail| jail.name.matches('.').count());
             let mut found = OtherJails { known: vec![], silent: vec![] };
@@ -112,7 +111,7 @@ impl<'a> Facts<'a> {
                 } else {
                     match self.host.vnet_addresses(jail, end.sooner(OTHER_TIME).remaining()) {
                         Ok(addresses) => found.known.push((jail.clone(), addresses)),
-                        Err(error) if error.kind() == Kind::Unavailable => {
+                        Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Busy) => {
                             if self.is_there(jail)? {
                                 found.silent.push(jail.clone());
                             }
@@ -142,10 +141,4 @@ impl<'a> Facts<'a> {
 /// The name of the jail directly below the host that a jail is, or is inside.
 fn top(jail: &Jail) -> &str {
     jail.name.split_once('.').map_or(&jail.name, |(top, _)| top)
-}
-
-/// Whether one jail is inside the other: they may share a network stack.
-pub(crate) fn are_related(a: &str, b: &str) -> bool {
-    let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
-    inside(a, b) || inside(b, a)
 }

@@ -10,7 +10,7 @@ use once_cell::unsync::OnceCell;
 use super::identity::is_gone;
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, Interfaces};
+use crate::host::{Host, Interfaces, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Protocol};
 use crate::pf::{self, Firewall, ForeignRedirect};
@@ -155,6 +155,12 @@ impl<'a> Others<'a> {
         Ok(gone)
     }
 
+    /// Whether the jail of a record may have the addresses of another one as well.
+    fn share(&self, record: &Record, jail: &Jail) -> Result<bool> {
+        let name = record.jid.map_or(record.jail.to_string(), |jid| jid.to_string());
+        Ok(self.host.jail(&name)?.is_some_and(|there| there.shares_addresses_with(jail)))
+    }
+
     fn take_over(&self, anchor: &Anchor, redirect: &Redirect, force: bool) -> Result<()> {
         if !force {
             let Redirect { protocol, host, place, .. } = redirect;
@@ -187,8 +193,8 @@ impl<'a> Others<'a> {
         self.unrecorded.get_or_try_init(read).map(Vec::as_slice)
     }
 
-    /// Another jail that has `address` as a target of its redirects.
-    pub(super) fn leading_to(&self, own: &Anchor, address: IpAddr) -> Result<Option<JailName>> {
+    /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`.
+    pub(super) fn leading_to(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<JailName>> {
         for anchor in self.store.leading_to(address)? {
             if anchor == *own {
                 continue;
@@ -196,6 +202,7 @@ impl<'a> Others<'a> {
             if let Owner::Jail(neighbour) = &*self.owner(&anchor)?
                 && neighbour.targets.contains(&address)
                 && !self.is_outdated(&neighbour.record)?
+                && !self.share(&neighbour.record, jail)?
             {
                 return Ok(Some(neighbour.record.jail.clone()));
             }

@@ -150,17 +150,21 @@ fn read(get: &JailGet, features: Features, parameters: &Parameters) -> Result<Ja
     let name = parameters.name()?;
     let path = CStr::from_bytes_until_nul(parameters.value(c"path")).unwrap_or_default();
     let parent = parameters.number(c"parent").unwrap_or(0);
-    let vnet = parameters.number(c"vnet") == Some(JAIL_SYS_NEW) || above_is_vnet(get, features, parent)?;
+    let stack = match parameters.number(c"vnet") {
+        Some(JAIL_SYS_NEW) => jid,
+        _ => stack_above(get, features, parent)?,
+    };
+    let vnet = stack != 0;
     let addresses = addresses(parameters.value(c"ip4.addr"), parameters.value(c"ip6.addr"))?;
     let jailsys = PerFamily { inet: parameters.number(c"ip4"), inet6: parameters.number(c"ip6") };
     let inherits = inherits(vnet, jailsys, &addresses);
     let dying = parameters.number(c"dying") == Some(1);
     let (name, path) = (name.to_owned(), path.to_string_lossy().into_owned());
-    Ok(Jail { jid, name, path, vnet, inherits, addresses, dying })
+    Ok(Jail { jid, name, path, vnet, stack, inherits, addresses, dying })
 }
 
-/// Whether the jail with this jid, or one above it, has its own network stack.
-fn above_is_vnet(get: &JailGet, features: Features, mut jid: i32) -> Result<bool> {
+/// The jail with this jid, or one above it, that has its own network stack; 0 if it is the host's.
+fn stack_above(get: &JailGet, features: Features, mut jid: i32) -> Result<i32> {
     for _ in 0..DEEPEST {
         if jid == 0 || !features.vimage {
             break;
@@ -170,11 +174,11 @@ fn above_is_vnet(get: &JailGet, features: Features, mut jid: i32) -> Result<bool
         let Some(found) = get(&mut values)? else { break };
         let above = Parameters { jid: found, values };
         if above.number(c"vnet") == Some(JAIL_SYS_NEW) {
-            return Ok(true);
+            return Ok(found);
         }
         jid = above.number(c"parent").unwrap_or(0);
     }
-    Ok(false)
+    Ok(0)
 }
 
 /// The addresses in `ip4.addr`, then those in `ip6.addr`.

@@ -242,11 +242,42 @@ fn a_jail_that_has_gone_meanwhile() {
     assert_eq!(host.publish(&rig).unwrap().notes, [""; 0]);
 }
 
+/// A busy host delays the answer of another jail: that is no reason to refuse this one.
+#[test]
+fn a_jail_that_does_not_answer_in_time() {
+    let rig = Rig::new();
+    let host = Silent::new(&rig, &[("db", Kind::Busy)]);
+    let done = host.publish(&rig).unwrap();
+    assert_eq!(done.redirects.len(), 2);
+    let [note] = &done.notes[..] else { panic!("{:?}", done.notes) };
+    assert!(note.contains(r#"jail "db" did not answer"#), "{note}");
+}
+
+/// Containers of one pod use the network stack of the jail above them, so each of them has its addresses.
+#[test]
+fn jails_on_one_network_stack() {
+    let mut rig = Rig::new();
+    let pod = rig.host.jails[0].clone();
+    let inside = |jid, name: &str| Jail { jid, name: name.to_owned(), stack: 2, ..pod.clone() };
+    rig.host.jails.extend([inside(20, "web.one"), inside(21, "web.two")]);
+    for name in ["web", "web.one", "web.two"] {
+        rig.host.vnet_addresses.insert(name.to_owned(), vec!["10.0.0.2".parse().unwrap()]);
+    }
+    rig.publish(&request("web.one", "8080:80")).unwrap();
+    rig.publish(&request("web.two", "8081:81")).unwrap();
+    rig.publish(&request("web", "8082:82")).unwrap();
+    assert_eq!(rig.loaded().len(), 3);
+    // a stack of its own inside the pod is another one
+    rig.host.jails.push(Jail { jid: 22, name: "other".to_owned(), ..pod });
+    rig.host.vnet_addresses.insert("other".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
+    assert!(rig.publish(&request("other", "8083:83")).unwrap_err().message().contains("jail \"web\""));
+}
+
 /// What is not the jail's doing leaves it open whose the address is, and what is open is closed.
 #[test]
 fn a_jail_that_could_not_be_asked() {
     let rig = Rig::new();
-    for kind in [Kind::Busy, Kind::System, Kind::Permission] {
+    for kind in [Kind::System, Kind::Permission] {
         let error = Silent::new(&rig, &[("db", kind)]).publish(&rig).unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(

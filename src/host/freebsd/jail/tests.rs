@@ -108,6 +108,8 @@ fn jails_in_jails() {
         seen,
         [(1, "web", true, NONE), (2, "web.in", true, NONE), (5, "flat", false, NONE), (6, "hosty", false, inherits)]
     );
+    assert_eq!(found.jails.iter().map(|jail| jail.stack).collect::<Vec<_>>(), [1, 1, 0, 0]);
+    assert_eq!(found.jails[0].path, "/jails/web");
     assert_eq!(found.jails[2].addresses, ["10.9.0.2".parse::<IpAddr>().unwrap()]);
     for name in ["flat", "5"] {
         assert_eq!(named(&kernel, FEATURES, name).unwrap().as_ref(), Some(&found.jails[2]));
