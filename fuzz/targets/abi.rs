@@ -1,5 +1,5 @@
 //! The C functions as a confused C program calls them: any texts, any sizes, any numbers, in any order. Pointers are sound, as
-//! the header asks; the firewall is the simulator.
+//! the header requires; the firewall is the simulator.
 
 #![no_main]
 
@@ -84,7 +84,7 @@ static STATE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir()
 /// The struct and its tail, aligned.
 struct Options(Vec<u64>);
 
-/// What a change hands out; what stands in the variable before is never read.
+/// The outcome of a change; the variable is never read before.
 struct Outcome(*mut kport_outcome);
 
 impl Outcome {
@@ -121,7 +121,7 @@ impl Outcome {
 impl Options {
     /// Whether the library can find its fields.
     fn has_size(&self) -> bool {
-        // SAFETY: the size is in front.
+        // SAFETY: the size is the first field.
         let size = unsafe { self.0.as_ptr().cast::<usize>().read() };
         (size_of::<kport_options>()..=4096).contains(&size)
     }
@@ -214,7 +214,7 @@ fn parse(texts: &mut Texts, specs: Text<'_>) -> Option<Box<kport_spec>> {
 
 fn list(texts: &mut Texts, jail: Text<'_>, options: *const kport_options) -> usize {
     let (mut out, mut err) = (Slot::uninit(), Slot::uninit());
-    // SAFETY: texts and options as the header asks.
+    // SAFETY: texts and options as the header requires.
     let status = unsafe { kport_list(texts.put(jail, JAILS), options, Some(&mut out), Some(&mut err)) };
     // SAFETY: the call writes it.
     let listing = unsafe { out.assume_init() };
@@ -260,7 +260,7 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
                 let mut outcome = Outcome::new();
                 let options = Options::new(given.as_ref().unwrap_or(&no_options), &mut texts).with(&mut outcome);
                 let jail = texts.put(jail, JAILS);
-                // SAFETY: texts and options as the header asks.
+                // SAFETY: texts and options as the header requires.
                 let status = unsafe { kport_publish(jail, spec.as_deref(), options.0.as_ptr().cast(), Some(&mut err)) };
                 let published = sound(status, err);
                 outcome.check(published, options.has_size());
