@@ -2,7 +2,7 @@
 
 use crate::support::cc;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -118,16 +118,44 @@ fn every_command_and_option_is_in_kport_8() {
     }
 }
 
+/// The options that a part of the synopsis names: each letter of a short one, and the long ones.
+fn named(part: &str) -> BTreeSet<String> {
+    let words: Vec<&str> = part.split_whitespace().collect();
+    let after_fl = words.windows(2).filter(|pair| pair[0].ends_with("Fl")).map(|pair| pair[1]);
+    let short = after_fl.filter(|word| !word.starts_with('-')).flat_map(|word| word.chars().map(String::from));
+    short.chain(words.iter().filter_map(|word| word.strip_prefix('-').map(str::to_owned))).collect()
+}
+
 #[test]
 fn the_synopsis_is_complete() {
     let page = page("kport.8");
     let (_, synopsis) = page.split_once("\n.Sh SYNOPSIS\n").unwrap();
     let (synopsis, rest) = synopsis.split_once("\n.Sh DESCRIPTION\n").unwrap();
-    for (key, long) in listed(rest) {
-        let in_it = synopsis.lines().any(|line| {
-            let mut words = line.trim_start_matches('.').split([' ', ',']).skip_while(|word| *word != "Fl").skip(1);
-            words.any(|word| word == format!("-{key}") || word == key || (key.len() == 1 && word.contains(key)))
-        });
-        assert!(in_it, "{key} {long:?} is not in the synopsis");
+    let (entries, of_rules) = synopsis.split_once("\n.Pp\nEach\n").unwrap();
+    let (global, entries) = entries.split_once("\n.Pp\n.Nm\n.Cm ").unwrap();
+    // the synopsis has the short form, if there is one
+    let items = listed(rest);
+    let keys = |command: &[&str]| -> BTreeSet<String> {
+        let key = |long: &String| items.iter().find(|(_, of)| *of == Some(long.as_str())).map(|(key, _)| *key);
+        let all = options(command);
+        all.iter().map(|long| key(long).unwrap_or_else(|| panic!("--{long} is not in the page")).to_owned()).collect()
+    };
+    let everywhere = keys(&["--help"]);
+    let (global, help) = global.split_once("\n.Nm\n").unwrap();
+    assert_eq!(help, ".Fl h | V");
+    assert_eq!(named(global), &everywhere - &BTreeSet::from(["h", "V"].map(str::to_owned)));
+
+    let mut commands: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for entry in entries.split("\n.Nm\n.Cm ") {
+        let (name, entry) = entry.split_once('\n').unwrap_or((entry, ""));
+        let of_command = commands.entry(name).or_default();
+        of_command.extend(named(entry));
+        if entry.contains(".Ar rule-option") {
+            of_command.extend(named(of_rules));
+        }
+    }
+    assert!(commands.len() > 10);
+    for (name, of_command) in commands.iter().filter(|(name, _)| **name != "help") {
+        assert_eq!(*of_command, &keys(&[name, "--help"]) - &everywhere, "{name}");
     }
 }
