@@ -120,10 +120,13 @@ fn every_command_and_option_is_in_kport_8() {
 
 /// The options that a part of the synopsis names: each letter of a short one, and the long ones.
 fn named(part: &str) -> BTreeSet<String> {
-    let words: Vec<&str> = part.split_whitespace().collect();
+    let lines = part.lines().filter(|line| line.starts_with(".Op") || line.starts_with(".Fl"));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
     let after_fl = words.windows(2).filter(|pair| pair[0].ends_with("Fl")).map(|pair| pair[1]);
     let short = after_fl.filter(|word| !word.starts_with('-')).flat_map(|word| word.chars().map(String::from));
-    short.chain(words.iter().filter_map(|word| word.strip_prefix('-').map(str::to_owned))).collect()
+    // a hyphen alone is that of a range
+    let long = words.iter().filter_map(|word| word.strip_prefix('-')).filter(|name| !name.is_empty());
+    short.chain(long.map(str::to_owned)).collect()
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn the_synopsis_is_complete() {
         let (name, entry) = entry.split_once('\n').unwrap_or((entry, ""));
         let of_command = commands.entry(name).or_default();
         of_command.extend(named(entry));
-        if entry.contains(".Ar rule-option") {
+        if entry.contains("Ar rule-option") {
             of_command.extend(named(of_rules));
         }
     }
