@@ -1,9 +1,10 @@
-//! The manual pages have no errors, and agree with the source.
+//! The manual pages have no errors, and agree with the source. The links of the other pages lead to files and headings.
 
 use crate::support::cc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kport::error::Kind;
@@ -161,4 +162,47 @@ fn the_synopsis_is_complete() {
     for (name, of_command) in commands.iter().filter(|(name, _)| **name != "help") {
         assert_eq!(*of_command, &keys(&[name, "--help"]) - &everywhere, "{name}");
     }
+}
+
+/// The pages in Markdown below a directory of the repository.
+fn markdown(dir: &Path, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            markdown(&path, found);
+        } else if path.extension().is_some_and(|end| end == "md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn links_lead_to_files_and_headings() {
+    // as GitHub makes it of a heading
+    let anchor = |heading: &str| -> String {
+        let kept = heading.trim_start_matches('#').trim().chars().filter(|c| c.is_alphanumeric() || "- _".contains(*c));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    let (mut pages, mut links) = (vec![], 0);
+    markdown(cc::root(), &mut pages);
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.clone() } else { page.with_file_name(path) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            let there = || {
+                fs::read_to_string(&target)
+                    .unwrap()
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line) == heading)
+            };
+            assert!(heading.is_empty() || there(), "{}: {link}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links > 40, "{links} links in {pages:?}");
 }
