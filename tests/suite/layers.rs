@@ -522,6 +522,27 @@ fn the_tables_are_about_the_modules_that_there_are() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The rows of the table are in the order of the layers, from the lowest up.
+#[test]
+fn the_architecture_has_every_room() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let page = fs::read_to_string(docs.join("architecture.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let all: BTreeSet<&str> = ALLOWED.iter().map(|(room, _)| *room).chain(["lib", "main"]).collect();
+    assert_eq!(rows.iter().copied().collect::<BTreeSet<&str>>(), all);
+    for (room, uses) in ALLOWED {
+        let place = |name: &str| rows.iter().position(|row| *row == name);
+        let above = uses.iter().find(|used| place(used) >= place(room));
+        assert_eq!(above, None, "the row of {room} comes before that of a room that it uses");
+    }
+    let drawing = fs::read_to_string(docs.join("architecture.svg")).unwrap();
+    // without the description, which names them, too
+    let (_, boxes) = drawing.split_once("</desc>").unwrap();
+    let drawn: BTreeSet<&str> = boxes.split(|c: char| !c.is_alphanumeric()).collect();
+    let missing: Vec<_> = ALLOWED.iter().filter(|(room, _)| !drawn.contains(room)).collect();
+    assert!(missing.is_empty(), "not in docs/architecture.svg: {missing:?}");
+}
+
 #[test]
 fn unsafe_stays_where_it_belongs() {
     let has = |source: &Source| {
