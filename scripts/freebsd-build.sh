@@ -60,7 +60,7 @@ for target; do
 	done
 
 	step tests/kernel/peer.c
-	# by itself: it runs in jails that know nothing of kport
+	# without libkport, which jails do not have
 	$cross cc -std=c99 -Wall -Wextra -Werror -o "$out/peer" tests/kernel/peer.c
 	elf+=("$out/peer")
 

@@ -29,7 +29,7 @@
 #   FREEBSD_CROSS_HOME     default ~/.cache/freebsd-cross
 #   FREEBSD_CROSS_ZIG      version of the ziglang package: 0.17.1 (default)
 #   FREEBSD_CROSS_JOBS     cargo -j, default nproc
-#   CARGO_TARGET_DIR       if set, used as it is
+#   CARGO_TARGET_DIR       if set, used unchanged
 set -euo pipefail
 
 RECIPE=2   # raise it if sysroots are made differently
@@ -233,7 +233,7 @@ _make_sysroot() (
 	ln -sf libthr.so.3 "$lib/libpthread.so"
 	s=$(find "$w/zig/o" -name libcompiler_rt.a | head -1); [ -n "$s" ]
 	cp "$s" "$lib/libcompiler_rt.a"
-	# clang puts -lgcc before -lc: a linker script that asks libc first, so memcpy and the like stay libc's
+	# clang puts -lgcc before -lc: a linker script that names libc first, so that memcpy and the others are libc's
 	echo 'INPUT(-lc -lcompiler_rt)' >"$lib/libgcc.a"
 	# 3. the compiler driver: the clang and lld of zig, without zig's own front end
 	cat >"$SR/bin/ld.lld" <<-E

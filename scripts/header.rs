@@ -23,14 +23,14 @@ pub fn header(root: &Path) -> Result<String, cbindgen::Error> {
     Ok(dress(&String::from_utf8_lossy(&text)))
 }
 
-/// What style(9) asks for and cbindgen has no setting for: tabs, no `//`, no two empty lines in a row.
+/// What style(9) requires and cbindgen has no setting for: tabs, no `//`, no two empty lines in a row.
 fn dress(text: &str) -> String {
     let mut dressed = String::with_capacity(text.len());
     let mut empty = false;
     for line in text.lines() {
         let stripped = line.trim_start_matches(' ');
         let blanks = line.len() - stripped.len();
-        // a comment's " * " is no indentation
+        // a comment's " * " is not indentation
         let indent = "\t".repeat(blanks / 8) + &" ".repeat(blanks % 8);
         let line = match stripped.split_once(" // ") {
             Some((code, comment)) => format!("{indent}{} /* {comment} */", code.trim_end()),

@@ -1,5 +1,5 @@
-//! The C functions as a confused C program calls them: any texts, any sizes, any numbers, in any order. Pointers are sound, as
-//! the header asks; the firewall is the simulator.
+//! The C functions with any strings, sizes and numbers, in any order. Pointers are valid, as the header requires; the firewall is
+//! the simulator.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
 struct Given<'a> {
-    /// Bytes beyond those of kport_options; what of them is in `size`.
+    /// Bytes after those of kport_options; `size` includes some of them.
     tail: &'a [u8],
     size: Size,
     addresses: Text<'a>,
@@ -27,7 +27,7 @@ struct Given<'a> {
     reserved: u32,
 }
 
-/// A text: one that is good in its place, so that a call gets deep, or any.
+/// A string: a valid one, so that a call gets far, or any.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Text<'a> {
     Null,
@@ -62,7 +62,7 @@ enum Call<'a> {
 
 type Slot<T> = MaybeUninit<Option<Box<T>>>;
 
-/// Texts up to their first NUL, as long as the calls that use them.
+/// Strings up to their first NUL, which live as long as the calls that use them.
 #[derive(Default)]
 struct Texts(Vec<CString>);
 
@@ -84,7 +84,7 @@ static STATE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir()
 /// The struct and its tail, aligned.
 struct Options(Vec<u64>);
 
-/// What a change hands out; what stands in the variable before is never read.
+/// The outcome of a change; the variable is never read before.
 struct Outcome(*mut kport_outcome);
 
 impl Outcome {
@@ -92,7 +92,7 @@ impl Outcome {
         Outcome(ptr::without_provenance_mut(8))
     }
 
-    /// Looks at all of it. Options that were no options leave the variable as it was.
+    /// Reads all of it. Invalid options leave the variable unchanged.
     fn check(self, succeeded: bool, size_was_one: bool) {
         if !size_was_one {
             assert_eq!(self.0, ptr::without_provenance_mut(8));
@@ -121,7 +121,7 @@ impl Outcome {
 impl Options {
     /// Whether the library can find its fields.
     fn has_size(&self) -> bool {
-        // SAFETY: the size is in front.
+        // SAFETY: the size is the first field.
         let size = unsafe { self.0.as_ptr().cast::<usize>().read() };
         (size_of::<kport_options>()..=4096).contains(&size)
     }
@@ -142,7 +142,7 @@ impl Options {
             size: match given.size {
                 Size::Right => known + tail.len(),
                 Size::Zero => 0,
-                // never one that promises more bytes than there are
+                // never a size with more bytes than there are
                 Size::Absurd(size) if size > 4096 || size < known => size,
                 Size::Absurd(_) => usize::MAX,
             },
@@ -180,7 +180,7 @@ fn pointer(options: &Option<Options>) -> *const kport_options {
     options.as_ref().map_or(ptr::null(), |options| options.0.as_ptr().cast())
 }
 
-/// What the header promises of every failure and of every success.
+/// What the header promises for every failure and every success.
 fn sound(status: kport_status, err: Slot<kport_error>) -> bool {
     // SAFETY: every call writes it.
     let error = unsafe { err.assume_init() };
@@ -214,7 +214,7 @@ fn parse(texts: &mut Texts, specs: Text<'_>) -> Option<Box<kport_spec>> {
 
 fn list(texts: &mut Texts, jail: Text<'_>, options: *const kport_options) -> usize {
     let (mut out, mut err) = (Slot::uninit(), Slot::uninit());
-    // SAFETY: texts and options as the header asks.
+    // SAFETY: texts and options as the header requires.
     let status = unsafe { kport_list(texts.put(jail, JAILS), options, Some(&mut out), Some(&mut err)) };
     // SAFETY: the call writes it.
     let listing = unsafe { out.assume_init() };
@@ -222,7 +222,7 @@ fn list(texts: &mut Texts, jail: Text<'_>, options: *const kport_options) -> usi
     let length = kport_listing_len(listing.as_deref());
     for i in 0..=length {
         let mut entry = MaybeUninit::<kport_entry>::uninit();
-        // SAFETY: the entry has that size, and is filled in where the call succeeds.
+        // SAFETY: the entry has that size, and is filled in if the call succeeds.
         unsafe {
             let status = kport_listing_get(listing.as_deref(), i, entry.as_mut_ptr(), size_of::<kport_entry>());
             assert_eq!(status as i32 == 0, i < length);
@@ -252,7 +252,7 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
     let defaults = Some(Options::new(&no_options, &mut texts));
     for call in calls.into_iter().take(8) {
         let mut err = Slot::uninit();
-        // NULL for options is this machine's own state directory
+        // with NULL for options, it would use the state directory of this machine
         let options = |given: Option<Given<'_>>, texts: &mut Texts| Some(Options::new(given.as_ref()?, texts));
         match call {
             Call::Publish { jail, specs, given } => {
@@ -260,7 +260,7 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
                 let mut outcome = Outcome::new();
                 let options = Options::new(given.as_ref().unwrap_or(&no_options), &mut texts).with(&mut outcome);
                 let jail = texts.put(jail, JAILS);
-                // SAFETY: texts and options as the header asks.
+                // SAFETY: texts and options as the header requires.
                 let status = unsafe { kport_publish(jail, spec.as_deref(), options.0.as_ptr().cast(), Some(&mut err)) };
                 let published = sound(status, err);
                 outcome.check(published, options.has_size());

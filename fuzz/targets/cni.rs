@@ -1,5 +1,5 @@
-//! Any bytes as what a container runtime gives the CNI plugin on standard input, through each command, with the simulator: each is
-//! answered or refused, and `DEL` removes what `ADD` has published.
+//! Any bytes on the standard input of the CNI plugin, with each command and the simulator: they are answered or refused, and `DEL`
+//! removes what `ADD` has published.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 static STATE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
-/// A host of its own, whatever state directory and backend the document has.
+/// A separate host, whatever state directory and backend the document has.
 struct Runtime;
 
 impl Program for Runtime {

@@ -1,4 +1,4 @@
-//! Any bytes as Kleene's records: read or refused; what is read is a spec that reads back, and addresses of a family each.
+//! Any bytes as Kleene's records: they are read or refused. The spec can be read back, and there is at most one address of each family.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes as pf.conf(5): read or refused; what is read prints as the same rules, and packets through them end.
+//! Any bytes as pf.conf(5): they are read or refused. The rules print as the same rules, and the path of each packet ends.
 
 #![no_main]
 
@@ -23,7 +23,7 @@ fn world(release: Release) -> World {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // its statements have their places, whether they are read or not
+    // its statements have places, whether they can be read or not
     let outline = Outline::of_text(bytes);
     let mut end = 0;
     for statement in &outline.statements {
@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert!(end <= bytes.len());
     let Ok(conf) = Conf::of_text(bytes) else {
-        // what pfctl prints may have words that are not known
+        // the output of pfctl may have unknown words
         _ = Conf::of_output(&String::from_utf8_lossy(bytes));
         return;
     };

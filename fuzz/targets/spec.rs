@@ -1,4 +1,4 @@
-//! Any bytes: parse, write out, parse again, and make rules of them.
+//! Any bytes as specs: parsed, printed with every field, parsed again, and made into rules.
 
 #![no_main]
 

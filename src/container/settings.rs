@@ -138,3 +138,20 @@ fn check_names(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_each_option() {
+        let page = include_str!("../../man/kport-cni.8");
+        let (_, options) = page.split_once("\n.Ss Options\n").unwrap();
+        let (options, _) = options.split_once("\n.El\n").unwrap();
+        let described: Vec<&str> = options.split_whitespace().collect();
+        let keys = Options::names().map(|(name, _)| key(name)).chain(OTHERS.map(str::to_owned));
+        for key in keys.chain(["snat".to_owned()]) {
+            assert!(key.split('.').all(|word| described.contains(&word)), "kport-cni(8) does not describe {key}");
+        }
+    }
+}

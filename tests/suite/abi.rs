@@ -1,4 +1,4 @@
-//! What the shared library shows to the loader: the functions of the header, and nothing else, under the right name.
+//! The shared library exports the functions of the header, no others, and has the right name.
 
 use crate::support::cc;
 
@@ -10,17 +10,22 @@ fn header() -> String {
     fs::read_to_string(cc::root().join("include/kport.h")).unwrap()
 }
 
-/// The functions that the header declares.
-fn declared() -> BTreeSet<String> {
+/// The header without its comments.
+fn code() -> String {
     let header = header();
-    // outside of comments, a name in front of a parenthesis at the start of a declaration
     let mut code = String::new();
     let mut rest = header.as_str();
     while let Some((before, after)) = rest.split_once("/*") {
         code.push_str(before);
         rest = after.split_once("*/").unwrap().1;
     }
-    code.push_str(rest);
+    code + rest
+}
+
+/// The functions that the header declares.
+fn declared() -> BTreeSet<String> {
+    let code = code();
+    // a name before a parenthesis at the start of a declaration
     let words = code.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '(')).map(str::trim);
     words
         .filter_map(|word| word.split_once('('))
@@ -54,6 +59,22 @@ fn every_function_is_in_the_manual() {
                 page.contains(&format!("KPORT_{name}")) || name == "MUST_USE" || name == "H",
                 "kport(3): KPORT_{name}"
             );
+        }
+    }
+}
+
+#[test]
+fn every_field_is_in_the_manual() {
+    let page = fs::read_to_string(cc::root().join("man/kport.3")).unwrap();
+    let lines = page.lines().filter_map(|line| line.strip_prefix(".It Va ").or(line.strip_prefix(".Va ")));
+    let described: BTreeSet<&str> = lines.flat_map(str::split_whitespace).collect();
+    let code = code();
+    for name in ["kport_options", "kport_mapping", "kport_entry"] {
+        let (_, fields) = code.split_once(&format!("struct {name} {{")).unwrap();
+        let fields = fields.split('}').next().unwrap().split(';');
+        let fields = fields.filter_map(|field| field.split(|c: char| c.is_whitespace() || c == '*').next_back());
+        for field in fields.filter(|field| !field.is_empty() && *field != "reserved") {
+            assert!(described.contains(field), "kport(3) does not describe {field} of {name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is parsed without an allocation. A program of its own: the allocator that counts is that of the whole program.
+//! Parsing without allocations. This is a separate program, because the allocator that counts is that of the whole program.
 
 #![allow(unsafe_code)]
 

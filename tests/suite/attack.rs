@@ -1,4 +1,4 @@
-//! What an attack on kport found: each test failed before its finding was closed.
+//! The findings of an attack on kport: each test failed before its finding was fixed.
 
 mod any_address;
 mod before_the_jail_is_there;

@@ -1,5 +1,5 @@
-//! What a publish asks of pf: calls of the kernel by the native backend, runs of pfctl(8) by the other one. Neither grows with
-//! the admin's pf.conf, nor with what other jails publish.
+//! The calls of pf in a publish: system calls of the native backend, runs of pfctl(8) of the other one. Neither grows with
+//! pf.conf or with the ports of other jails.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ struct Host {
 }
 
 impl Host {
-    /// With so many more rules in pf.conf, and so many jails that publish a port.
+    /// With this many more rules in pf.conf, and this many jails that publish a port.
     fn new(rules: usize, jails: u16) -> Host {
         let host = Host { rig: Rig::new(), fake: Fake::new(), memory: RefCell::default() };
         for _ in 0..rules {
@@ -47,7 +47,7 @@ impl Host {
         self.rig.with(&native, &Unobserved, act)
     }
 
-    /// Another process: all that is left is the file.
+    /// Another process, which has only the file.
     fn restart(&self) {
         *self.memory.borrow_mut() = Memory::default();
     }
@@ -104,7 +104,7 @@ fn native_asks_next_to_nothing_whatever_pf_conf_and_other_jails_have() {
 }
 
 #[test]
-fn native_reads_a_main_ruleset_anew_when_it_has_changed() {
+fn native_reads_a_main_ruleset_again_when_it_has_changed() {
     let host = Host::new(3, 1);
     let (calls, _) = host.publish("web", "8080:80");
     assert_eq!(reads(&calls), 0);
@@ -133,7 +133,7 @@ fn native_reads_a_main_ruleset_anew_when_it_has_changed() {
     assert_eq!(reads(&host.publish("web", "8087:87").0), 0);
 }
 
-/// The kernel answers `since` by two clocks that tick apart (pf_getstatus): it is no name for a run of pf.
+/// The kernel computes `since` from two clocks that tick separately (pf_getstatus), so it does not identify a run of pf.
 #[test]
 fn native_remembers_while_the_clocks_of_the_kernel_tick() {
     let host = Host::new(3, 1);
@@ -143,7 +143,7 @@ fn native_remembers_while_the_clocks_of_the_kernel_tick() {
     }
 }
 
-/// What is not kport's own file, whole and of this boot, is as good as none.
+/// A file that is not kport's own, complete and of this boot, is ignored.
 #[test]
 fn a_cache_that_cannot_be_trusted_is_a_miss() {
     use std::fs;
@@ -163,7 +163,7 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
     for bad in ["", "{}", &good[..good.len() / 2], &boot, &version, &long, "[1e999]", "\0"] {
         fs::write(&path, bad).unwrap();
         assert!(misses("8081:81"), "{bad:.60}");
-        // and is written anew
+        // and is written again
         assert!(!misses("8080:80"));
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -174,7 +174,7 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
     symlink(&elsewhere, &path).unwrap();
     assert!(misses("8080:80"));
     assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
-    // one that cannot be written costs time, and nothing else
+    // one that cannot be written only costs time
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     assert!(misses("8081:81") && misses("8080:80"));
@@ -190,7 +190,7 @@ fn native_unpublishes_and_lists_with_few_calls() {
         let list = host.with(|p| p.list(None)).unwrap();
         assert!(list.len() == 21 && list.iter().all(|listed| listed.liveness == Liveness::Live));
     });
-    // the names, and for each the numbers of rules
+    // the names, and for each of them the numbers of rules
     assert_eq!(calls.len(), 2 + 21 * (1 + 3), "{calls:?}");
     assert!(!calls.contains(&"DIOCGETRULENV"));
     host.fake.set_counters("kport/web", 1, [9, 3, 4, 300, 500, 2]);
@@ -208,12 +208,12 @@ fn native_unpublishes_and_lists_with_few_calls() {
     assert_eq!(host.fake.states(), [state("kport:other1", 20001)]);
 }
 
-/// A run of pfctl(8) costs more than anything that it does.
+/// The start of pfctl(8) costs more than its work.
 #[test]
 fn pfctl_runs() {
     let pf = standin::Pfctl::new();
     let rig = Arc::new(Rig::new());
-    // as a session makes it: /dev/pf says what set skip leaves out
+    // as a session creates it: the interfaces with set skip are read from /dev/pf
     let runs_of = |pfctl: Pfctl, act: &dyn Fn(&Publisher<'_>)| {
         let before = pf.calls().len();
         rig.with(&pfctl, &Unobserved, |p| act(p));
@@ -247,11 +247,11 @@ fn pfctl_runs() {
     assert_eq!(gone, ["-q -a kport/web -sr -f -", "-k label -k kport:web"]);
     let gone = runs(&|p| assert!(!p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
     assert_eq!(gone.len(), 2);
-    // a kernel that tells it in another way than this kport reads: one more, for the note
+    // a kernel with another struct for it: one more run, for the note
     let elsewhere = Pfctl::new(pf.program(), soon()).skips_from(Box::new(|| None));
     let first = runs_of(elsewhere, &|p| assert!(p.publish(&request("web", "8080:80")).unwrap().changed));
     assert_eq!(first[3..], ["-q -v -sI"]);
-    // nothing calls kport's anchors: they are looked at one by one
+    // nothing calls kport's anchors: they are read one by one
     pf.put("", "block in log all\n");
     let list = runs(&|p| assert_eq!(p.list(None).unwrap()[0].liveness, Liveness::Live));
     assert!(list.len() > 3, "{list:?}");

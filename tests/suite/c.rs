@@ -39,7 +39,7 @@ fn kernel_c_measures_and_takes_everything_back() {
 }
 
 #[test]
-fn publish_c_tells_why_it_failed() {
+fn publish_c_prints_why_it_failed() {
     let program = C99.build("c-examples/publish.c");
     let (mut command, _dir) = cc::command(&program);
     let output = command.args(["web", "10.0.0.2", "8080:80/TCP"]).output().unwrap();
@@ -52,7 +52,7 @@ fn publish_c_tells_why_it_failed() {
     );
 }
 
-/// Every dialect that the header promises, with every compiler that there is.
+/// Every dialect that the header supports, with every compiler that is installed.
 #[test]
 fn the_header_is_c99_to_c23_and_cxx11_to_cxx20() {
     let c = ["c99", "c11", "c17", "c2x"];
@@ -99,7 +99,7 @@ fn the_child_of_a_fork() {
     process("forked");
 }
 
-/// Without valgrind, which takes for leaks what the other thread, which the child does not have, was using.
+/// Without valgrind, which reports as leaks what the other thread was using, which the child does not have.
 #[test]
 fn the_child_of_a_fork_while_another_thread_is_in_the_library() {
     cc::done(cc::command(&C99.build("tests/c/process.c")).0.arg("forked-busy"));
@@ -180,7 +180,7 @@ fn hook_c_has_no_leak() {
     assert_eq!(cc::run(&program, &["stop", "web", "7"]), "");
 }
 
-/// The redirects that are published, as kport(8) says.
+/// The published redirects, as kport(8) prints them.
 fn published(state: &Path) -> Vec<String> {
     let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
     let list = kport.args(["list", "--backend", "sim", "--state-dir"]).arg(state);
@@ -239,7 +239,7 @@ fn the_nif_is_all_of_the_library_in_elixir() {
 
     let project = cc::root().join("examples/elixir");
     let (mut mix, _state) = cc::command(Path::new("mix"));
-    // nothing of it stays in the tree, and nothing is asked of the net
+    // it leaves nothing in the tree, and does not use the network
     mix.arg("test").current_dir(&project).env("MIX_BUILD_PATH", dir.path().join("build")).env("MIX_ENV", "test");
     mix.env("HOME", dir.path()).env("HEX_OFFLINE", "1").env("KPORT_NIF", dir.path().join("kport_nif"));
     let output = cc::done(&mut mix);
@@ -261,7 +261,7 @@ fn the_nif_is_all_of_the_library_in_elixir() {
     }
 }
 
-/// What stable Rust allows: the C side is instrumented, and every allocation of both sides is watched.
+/// As far as stable Rust allows: the C side is instrumented, and every allocation of both sides is checked.
 #[test]
 fn programs_with_address_sanitizer_are_clean() {
     let flags = &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
@@ -278,7 +278,7 @@ fn programs_with_address_sanitizer_are_clean() {
     }
 }
 
-/// The backend pfctl, with a stand-in for pfctl(8), in hosts that treat their children each in another way.
+/// The backend pfctl, with a stand-in for pfctl(8), in programs that each treat their children differently.
 #[test]
 fn a_child_is_run_in_every_kind_of_host() {
     let flags = &["-rdynamic"];

@@ -1,4 +1,4 @@
-//! The helper: arguments, exit statuses, what it prints and where.
+//! The helper: arguments, exit statuses, output.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -23,7 +23,7 @@ impl Kport {
             .unwrap()
     }
 
-    /// Standard output of a success; standard error says `err`.
+    /// Standard output of a success; standard error is `err`.
     #[track_caller]
     fn ok(&self, arguments: &[&str], err: &str) -> String {
         let output = self.run(arguments);
@@ -226,7 +226,7 @@ fn help_is_in_sections_and_fits() {
         for line in help.lines() {
             assert!(line.len() <= 100, "{command}: {} columns: {line}", line.len());
         }
-        // what is without a word is only its name
+        // a line without a description has only the name
         let bare = |line: &&str| line.starts_with("  <") || line.starts_with("  [");
         for argument in
             help.lines().filter(bare).filter(|line| !line.starts_with("  <MANAGER") && !line.contains("FILE"))
@@ -244,7 +244,7 @@ fn a_terminal_gets_only_what_prints() {
     let shown = "a\\u{202e}b\\u{200b}'\"\\";
     let list = kport.ok(&["list"], "");
     assert!(list.contains(&format!("\n{shown}  tcp ")), "{list}");
-    // JSON has its own way, and reads back as it was
+    // JSON has its own escapes, and reads back unchanged
     let list = kport.ok(&["list", "--json"], "");
     assert!(list.is_ascii(), "{list}");
     let document: serde_json::Value = serde_json::from_str(&list).unwrap();
@@ -263,17 +263,17 @@ fn a_terminal_gets_only_what_prints() {
     }
 }
 
-/// Everybody would be root: who runs the helper says which pfctl(8) it starts.
+/// With a setuid bit every user would be root: the caller names the pfctl(8) that it runs.
 #[test]
 fn a_helper_with_a_setuid_bit_refuses_to_run() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("kport");
-    // by a program that is gone before: what another test starts meanwhile would hold the file open for writing (ETXTBSY)
+    // by a program that ends before: a child of another test would hold the file open for writing (ETXTBSY)
     assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_kport")).arg(&program).status().unwrap().success());
     let run = || Command::new(&program).arg("--version").output().unwrap();
     assert_eq!(run().status.code(), Some(0));
-    // another user or group than the one who runs it: only root can give a file away
+    // another user or group than the caller's: only root can change the owner
     let (user, group) = (std::fs::metadata(&program).unwrap().uid(), std::fs::metadata(&program).unwrap().gid());
     let mut refused = 0;
     for (uid, gid, mode) in [(user + 1, group, 0o4755), (user, group + 1, 0o2755)] {
@@ -296,7 +296,7 @@ fn a_helper_with_a_setuid_bit_refuses_to_run() {
 }
 
 #[test]
-fn an_environment_that_is_wrong_is_told() {
+fn an_invalid_environment_is_an_error() {
     let output = Command::new(env!("CARGO_BIN_EXE_kport")).arg("list").env("KPORT_BACKEND", "ipfw").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("KPORT_BACKEND"), "{}", text(&output.stderr));
@@ -311,7 +311,7 @@ fn verbose_shows_the_steps() {
         .filter_map(|line| line.split_once(" ms  ").map(|(_, step)| step.to_owned()))
         .collect();
     assert_eq!(steps, ["lock", "resolve", "check", "record", "load", "verify"]);
-    // and why it is this backend: the library itself prints nothing
+    // and the reason for this backend: the library itself prints nothing
     let why = |arguments: &[&str]| text(&kport.run(&[arguments, &["list"]].concat()).stderr);
     assert_eq!(why(&["-v", "--backend", "sim"]).lines().next(), Some("kport: backend sim: it was requested"));
     assert_eq!(why(&["--backend", "sim"]), "");
@@ -382,7 +382,7 @@ fn pfctl_through_the_helper() {
     assert_eq!(pf.rules("kport/web"), None);
 }
 
-/// A host that is played: everything works without addresses and a gateway on the command line.
+/// With --host, everything works without addresses and a gateway on the command line.
 #[test]
 fn doctor_on_a_played_host() {
     let host = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/host.json");
@@ -441,7 +441,7 @@ fn self_test_by_the_simulator() {
     );
     assert_eq!(rig::files(kport.dir.path()), ["lock"]);
 
-    // what goes wrong is told, and nothing stays
+    // errors are reported, and nothing is left
     let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
     let main = kport.dir.path().join("sim/main.conf");
     std::fs::write(&main, calls.replacen('\n', "\nblock in quick proto tcp\n", 1)).unwrap();
@@ -454,13 +454,13 @@ fn self_test_by_the_simulator() {
         "{lines}"
     );
     assert_eq!(rig::files(kport.dir.path()), ["lock", "sim/main.conf"]);
-    // a port that is open before
+    // a port that is open already
     std::fs::write(&main, format!("rdr on epair inet proto tcp to port 18080 -> 198.18.77.2 port 8080\n{calls}"))
         .unwrap();
     let output = kport.run(&["--backend", "sim", "doctor", "--self-test"]);
     assert!(text(&output.stdout).contains("\n 3  FAILED  "), "{}", text(&output.stdout));
 
-    // where it would disturb, or cannot work, it does nothing
+    // if it would interfere, or cannot work, it does nothing
     std::fs::write(&main, "pass all\n").unwrap();
     assert!(
         kport
@@ -542,7 +542,7 @@ fn verbose_shows_steps_facts_and_pfctl() {
     }
 }
 
-/// Two processes at once, many times: one of them gets each port, and nothing is lost.
+/// Two processes at once, many times: one of them gets each port, and no record is lost.
 #[test]
 fn two_at_once() {
     let kport = Kport::new();
@@ -603,7 +603,7 @@ fn pages_show_the_examples_as_they_are() {
     };
     assert_eq!(block("README.md", "examples/pf.conf", ""), page("examples/pf.conf"));
     assert_eq!(block("docs/library.md", "c-examples/publish.c", "c"), page("c-examples/publish.c"));
-    // three lines of the whole
+    // three lines of the example
     let jail = page("examples/jail.conf");
     let lines: Vec<&str> = jail.lines().map(str::trim).filter(|line| line.contains("/kport ")).collect();
     assert_eq!(block("README.md", "examples/jail.conf", "").lines().collect::<Vec<_>>(), lines);

@@ -1,4 +1,4 @@
-//! `kport cni`: what a container runtime says to it, and what it answers.
+//! `kport cni`: the requests of a container runtime, and the answers.
 
 mod libcni;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{cc, rig};
 
-/// A host with a state directory, and a runtime's words to the plugin.
+/// A host with a state directory, and the request of a runtime.
 struct Plugin {
     dir: tempfile::TempDir,
 }
@@ -48,7 +48,7 @@ impl Plugin {
         plugin
     }
 
-    /// Changes the host that is played.
+    /// Changes the host.
     fn play(&self, change: impl FnOnce(&mut Value)) {
         let mut host: Value = serde_json::from_str(include_str!("../cni/host.json")).unwrap();
         change(&mut host);
@@ -81,7 +81,7 @@ impl Plugin {
         self.say_with(command, &[], input)
     }
 
-    /// The same, with other variables; an empty one is as good as none.
+    /// The same, with other variables; an empty one counts as missing.
     fn say_with(&self, command: &str, variables: &[(&str, &str)], input: &Value) -> Answer {
         let mut all = vec![
             ("CNI_CONTAINERID", "c0ffee"),
@@ -120,7 +120,7 @@ impl Plugin {
     fn is_clean(&self) {
         assert_eq!(self.published(), [""; 0]);
         let left: Vec<String> = rig::files(&self.state()).into_iter().filter(|f| !f.ends_with("lock")).collect();
-        // the number of an earlier start may stay: it says which record to look at, and there is none
+        // the index entry of an earlier jid may remain: it names a record that does not exist
         let left: Vec<&String> = left.iter().filter(|f| !f.starts_with("sim/") && !f.starts_with("jids/")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
@@ -135,7 +135,7 @@ fn feed(command: &mut Command, input: &[u8]) -> Answer {
 
 fn feed_raw(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // one that does not read all of it closes the pipe
+    // a program that does not read all of it closes the pipe
     _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -144,7 +144,7 @@ fn mapping(host: u16, jail: u16) -> Value {
     json!({ "hostPort": host, "containerPort": jail, "protocol": "tcp" })
 }
 
-/// A configuration with the result of a plugin before.
+/// A configuration with the result of the plugin before it.
 fn network(name: &str, address: &str, mappings: &[Value]) -> Value {
     json!({
         "cniVersion": "1.0.0",
@@ -257,7 +257,7 @@ fn every_command_twice_and_out_of_order() {
 }
 
 #[test]
-fn no_mappings_is_no_error_and_takes_back_what_was() {
+fn no_mappings_is_not_an_error_and_removes_earlier_ones() {
     let plugin = Plugin::new();
     for none in [json!({ "portMappings": [] }), json!({ "portMappings": null }), json!({}), Value::Null] {
         let config = with(podman(), "runtimeConfig", none);
@@ -281,19 +281,19 @@ fn two_networks_of_a_container_are_one_publication() {
     assert_eq!(plugin.published(), both);
     plugin.say("CHECK", &podman()).ok();
     plugin.say_with("CHECK", &eth1, &second).ok();
-    // a third one in the same family is one more way to the container, and changes nothing
+    // a third network with the same family changes nothing
     let third = network("more", "10.89.0.5/16", &[mapping(8080, 80)]);
     plugin.say_with("ADD", &[("CNI_IFNAME", "eth2")], &third).ok();
     assert_eq!(plugin.published(), both);
-    // the wrong names take nothing away
+    // wrong names remove nothing
     plugin.say_with("DEL", &eth1, &podman()).ok();
     plugin.say_with("DEL", &[("CNI_CONTAINERID", "other")], &podman()).ok();
     assert_eq!(plugin.published(), both);
-    // when the first goes, the third takes its place
+    // when the first is removed, the third takes its place
     plugin.say_with("DEL", &[("CNI_NETNS", "")], &podman()).ok();
     assert_eq!(plugin.published(), ["tcp 8080 on * -> 10.89.0.5:80", both[1]]);
     plugin.say_with("CHECK", &eth1, &second).ok();
-    // GC is about its own network
+    // GC concerns its own network only
     let gc = |name: &str| json!({ "cniVersion": "1.1.0", "name": name, "type": "portmap", "cni.dev/valid-attachments": null });
     plugin.say("GC", &gc("podman")).ok();
     plugin.say("GC", &gc("inside")).ok();
@@ -325,7 +325,7 @@ fn all_or_none() {
     assert_eq!(code, 103);
     assert!(details.contains("tcp 8080 on * is published by jail \"blue\""), "{details}");
     assert_eq!(plugin.published(), [WEB]);
-    // and nothing of it stays to be in the way
+    // and nothing of it remains that would be a conflict
     plugin.say_with("ADD", &green, &network("podman", "10.88.0.6/16", &[mapping(9000, 90)])).ok();
     plugin.say_with("DEL", &green, &taken).ok();
     let ssh = network("podman", "10.88.0.6/16", &[mapping(22, 22)]);
@@ -347,10 +347,10 @@ fn a_container_that_came_back_as_another_jail() {
     assert!(list.contains("\ngreen ") && !list.contains("blue"), "{list}");
     plugin.say_with("DEL", &[("CNI_NETNS", "blue")], &podman()).ok();
     plugin.is_clean();
-    // the jail of the container's own name, where CNI_NETNS names none
+    // the jail with the name of the container, if CNI_NETNS names none
     plugin.say_with("ADD", &[("CNI_NETNS", "nowhere"), ("CNI_CONTAINERID", "green")], &podman()).ok();
     assert!(cc::text(&plugin.kport(&["list"]).output().unwrap().stdout).contains("\ngreen "));
-    // a start of the jail that is over takes its networks along
+    // the networks of an earlier start of the jail do not count
     let second = network("inside", "10.89.0.5/16", &[mapping(9090, 90)]);
     let green = [("CNI_NETNS", "green"), ("CNI_CONTAINERID", "green")];
     plugin.play(|host| host["jails"][1]["jid"] = json!(9));
@@ -376,7 +376,7 @@ fn gc_of_kport_takes_a_jail_that_is_gone() {
 fn after_a_reboot() {
     let plugin = Plugin::new();
     plugin.say("ADD", &podman()).ok();
-    // the state directory outlived it, what pf had did not
+    // the state directory survived it, the rules in pf did not
     plugin.play(|host| host["boot_id"] = json!("second"));
     std::fs::remove_dir_all(plugin.state().join("sim")).unwrap();
     assert_eq!(plugin.say("CHECK", &podman()).error().0, 3);
@@ -399,7 +399,7 @@ fn check_sees_what_is_missing() {
         let (code, details) = plugin.say("CHECK", &other).error();
         assert!(code == 110 && details.contains("other ports, addresses or options"), "{details}");
     }
-    // somebody else withdrew it
+    // another program unpublished it
     cc::done(&mut plugin.kport(&["unpublish", "blue"]));
     assert_eq!(plugin.say("CHECK", &podman()).error().0, 110);
     plugin.say("ADD", &podman()).ok();
@@ -413,7 +413,7 @@ fn check_sees_what_is_missing() {
 }
 
 #[test]
-fn status_says_what_pf_lacks_and_who_suffers() {
+fn status_reports_what_pf_lacks_and_which_ports_are_dead() {
     let plugin = Plugin::new();
     let status = podman_bare("1.1.0");
     plugin.say("ADD", &podman()).ok();
@@ -431,7 +431,7 @@ fn status_says_what_pf_lacks_and_who_suffers() {
     plugin.say("DEL", &podman()).ok();
     std::fs::write(&main, "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n").unwrap();
     plugin.say("STATUS", &status).ok();
-    // only what needs it asks for it
+    // only what needs it requires it
     let hairpin = with(status.clone(), "hairpin", json!(true));
     assert!(plugin.say("STATUS", &hairpin).error().1.contains("nat-anchor"));
     std::fs::remove_file(&main).unwrap();
@@ -510,11 +510,11 @@ fn what_is_refused() {
         assert!(details.contains(says) && details.lines().count() == 1, "{key}: {details}");
     }
     plugin.is_clean();
-    // none of that keeps DEL from its work
+    // DEL works nevertheless
     plugin.say("ADD", &podman()).ok();
     plugin.say("DEL", &with(with(podman(), "sorces", json!([])), "backend", json!("nftables"))).ok();
     plugin.is_clean();
-    // GC has to know what is valid
+    // GC needs the list of valid attachments
     let (code, details) = plugin.say("GC", &podman_bare("1.1.0")).error();
     assert!(code == 7 && details.contains("cni.dev/valid-attachments"), "{details}");
     for odd in [json!({}), json!([{}]), json!([{ "containerID": 5 }]), json!("x")] {
@@ -536,7 +536,7 @@ fn host_addresses() {
         ("", vec![WEB.to_owned(), format!("tcp 8080 on * -> {inet6}")]),
         ("192.0.2.1", vec!["tcp 8080 on 192.0.2.1 -> 10.88.0.5:80".to_owned()]),
         ("2001:db8::1", vec![format!("tcp 8080 on [2001:db8::1] -> {inet6}")]),
-        // every address of the family, and of no other
+        // every address of this family only
         ("0.0.0.0", vec!["tcp 8080 on 0.0.0.0 -> 10.88.0.5:80".to_owned()]),
         ("::", vec![format!("tcp 8080 on [::] -> {inet6}")]),
     ] {
@@ -608,7 +608,7 @@ fn broken_and_large_input() {
             assert_eq!(raw(command, input).error().0, 6, "{command}");
         }
     }
-    // a megabyte, of it 20,000 mappings in no row
+    // a megabyte, with 20,000 mappings that are not consecutive
     let many: Vec<Value> = (0..20_000).map(|n| mapping(20_000 + 2 * n, 1 + n)).collect();
     let large = network("podman", "10.88.0.5/16", &many[..500]).to_string();
     raw("ADD", large.as_bytes()).ok();
@@ -638,7 +638,7 @@ fn killed_at_any_moment() {
         let mut command = plugin.command(if round % 3 == 2 { "DEL" } else { "ADD" }, &variables);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         _ = child.stdin.take().unwrap().write_all(config.as_bytes());
-        // somewhere in its few milliseconds; where it was is of no matter
+        // at some point in its few milliseconds; which one does not matter
         std::thread::sleep(std::time::Duration::from_micros(100 * (round % 40)));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -699,7 +699,7 @@ fn twenty_at_once() {
 }
 
 #[test]
-fn the_sockets_of_the_containers_conmon_are_no_conflict() {
+fn the_sockets_of_the_containers_conmon_are_not_a_conflict() {
     let plugin = Plugin::new();
     let dns = json!({ "hostPort": 8053, "containerPort": 53, "protocol": "udp" });
     let config = network("podman", "10.88.0.5/16", &[dns]);
@@ -721,19 +721,19 @@ fn the_sockets_of_the_containers_conmon_are_no_conflict() {
     plugin.is_clean();
 }
 
-/// The same on this host: a process that is called conmon, with the sockets that podman gives it.
+/// The same on this host: a process named conmon, with the sockets that podman passes to it.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_system_says_who_has_a_socket() {
+fn the_system_reports_who_has_a_socket() {
     use std::net::{TcpListener, UdpSocket};
     use std::os::fd::OwnedFd;
     use std::os::unix::process::CommandExt;
 
     let dir = tempfile::tempdir().unwrap();
-    // not one of the ports that the system gives to clients
+    // not a port that the system chooses for clients
     let udp = (21000..22000).find_map(|port| UdpSocket::bind(("0.0.0.0", port)).ok()).unwrap();
     let udp_port = udp.local_addr().unwrap().port();
-    // bound and not listening, as podman leaves it
+    // bound and not listening, as podman does it
     let tcp = {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
         use std::os::fd::AsRawFd;
@@ -753,14 +753,14 @@ fn the_system_says_who_has_a_socket() {
         kport.env("CNI_CONTAINERID", "c0ffee").env("CNI_NETNS", "blue").env("CNI_IFNAME", "eth0");
         feed(&mut kport, config.to_string().as_bytes())
     };
-    // the sockets are this program's so far
+    // at this point the sockets are this program's
     let (code, details) = say("ADD").error();
     assert!(code == 103 && details.contains(&format!("udp port {udp_port}")), "{details}");
     let mut conmon = Command::new("sh");
     conmon.arg0("/usr/bin/conmon").args(["-c", "read line", "-c", "c0ffee"]).stdin(Stdio::piped());
     conmon.stdout(Stdio::from(OwnedFd::from(udp))).stderr(Stdio::from(tcp.0));
     let mut child = conmon.spawn().unwrap();
-    // its copies of the sockets go with it; a child of another test may have some until it runs its own program
+    // its copies of the sockets are closed with it; a child of another test may have some until it runs its own program
     drop(conmon);
     let mut answer = say("ADD");
     for _ in 0..50 {
@@ -771,7 +771,7 @@ fn the_system_says_who_has_a_socket() {
         answer = say("ADD");
     }
     answer.ok();
-    // a listener is one, whoever has it
+    // a listening socket is a conflict in any program
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let taken = network("podman", "10.88.0.5/16", &[mapping(port, 80)]);

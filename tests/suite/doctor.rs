@@ -1,4 +1,4 @@
-//! Every finding of `kport doctor`, in the words that people read: `tests/doctor/*.ok`. `KPORT_BLESS=1` writes them anew.
+//! Every finding of `kport doctor`, as it is printed: `tests/doctor/*.ok`. `KPORT_BLESS=1` writes them again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,14 +18,14 @@ use kport::publisher::{Request, Unobserved};
 use kport::pf::files::Sim;
 use kport::store::Store;
 
-/// A host, a state directory, and a pfctl for what the simulator cannot play.
+/// A host, a state directory, and a pfctl for what the simulator does not have.
 struct Patient {
     rig: Rig,
     standin: standin::Pfctl,
     by_pfctl: bool,
     program: PathBuf,
     state: PathBuf,
-    /// Where files of jail managers are.
+    /// The directory with the files of jail managers.
     root: Option<PathBuf>,
 }
 
@@ -48,7 +48,7 @@ impl Patient {
         Patient { rig, standin, by_pfctl: false, program, state, root: None }
     }
 
-    /// The same, by the stand-in.
+    /// The same, with the stand-in.
     fn by_pfctl() -> Patient {
         Patient { by_pfctl: true, ..Patient::new() }
     }
@@ -141,7 +141,7 @@ copy {
 mail { exec.prestop = "logger bye"; }
 "#;
 
-/// `bastille config set` writes a line of its own, behind what an OCI jail starts its process with.
+/// `bastille config set` writes a line of its own, after the one with which an OCI jail starts its process.
 const BASTILLE: &str = r#"
 oci {
   exec.poststart = '/usr/local/bin/start-the-process';
@@ -164,7 +164,7 @@ fn main_with(before: &str, between: &str, behind: &str) -> String {
     format!("{before}nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\n{between}anchor \"kport/*\"\n{behind}")
 }
 
-/// Each with what is wrong.
+/// Each with its problem.
 fn patients() -> Vec<(&'static str, Patient)> {
     let new = Patient::new;
     let by_pfctl = Patient::by_pfctl;
@@ -179,7 +179,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
             "state-damaged",
             new().file("jails/web.json", "{").file("jails/notes.txt", "").file("damaged/db.1", "").web("8080:80").and(
                 |p| {
-                    // published anew by that, and damaged again
+                    // published again by that, and damaged again
                     fs::write(p.rig.state("jails/web.json"), "{").unwrap();
                 },
             ),
@@ -450,9 +450,9 @@ fn host_access_that_works() {
     assert_eq!(shown(&findings, &patient), "");
 }
 
-/// What `publish` refuses and what `doctor` says are the same words.
+/// An error of `publish` and a finding of `doctor` have the same text.
 #[test]
-fn publish_says_the_same() {
+fn publish_has_the_same_text() {
     let refused = |patient: &Patient| {
         let request = request("web", "8080:80");
         patient.rig.with(&*patient.firewall(), &Unobserved, |publisher| publisher.publish(&request)).unwrap_err()
@@ -471,12 +471,12 @@ fn publish_says_the_same() {
     }
 }
 
-/// A host that is asked in vain is told of, and is no reason to stop.
+/// Facts of the host that cannot be read are reported, and the other checks are made.
 #[test]
 fn hosts_without_jails() {
     let patient = Patient::new().web("em0:8080:80");
     let found = doctor::examine(&kport::host::System, &*patient.firewall(), Store::open(&patient.state), None);
-    // this host's boot is another one: nothing of the record counts
+    // the boot of this host is another one: the record is ignored
     assert!(found.iter().any(|finding| finding.id == "anchors-loaded" && finding.level == Level::Problem));
     assert_eq!(Family::ALL.len(), 2);
 }

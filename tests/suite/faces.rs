@@ -1,4 +1,4 @@
-//! One suite, two faces: what holds for the Rust API holds for the C functions, with the same numbers and the same words.
+//! One suite, two faces: the C functions do what the Rust API does, with the same numbers and the same texts.
 
 #![allow(unsafe_code)]
 
@@ -22,7 +22,7 @@ use kport::session::{Backend, Session, Settings};
 use kport::spec::{self};
 use tempfile::TempDir;
 
-/// Why a call failed, in the words of both faces.
+/// Why a call failed, for both faces.
 #[derive(Debug, PartialEq)]
 struct Fault {
     status: i32,
@@ -33,7 +33,7 @@ struct Fault {
 
 type Answer<T> = Result<T, Fault>;
 
-/// What is asked for besides the jail and its specs. `None` and zero: the default.
+/// The options of a call. `None` and zero: the default.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked<'a> {
     addresses: Option<&'a str>,
@@ -76,17 +76,17 @@ struct Line {
 struct Did {
     changed: bool,
     ended: u64,
-    /// What is published now, and of which jail, where the call was for one.
+    /// What is published now, and of which jail, if the call was for one.
     rows: Vec<Line>,
     notes: Vec<String>,
 }
 
-/// What the simulator says on every use.
+/// The notice of the simulator.
 const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
 
 trait Face {
     fn state_dir(&self) -> &Path;
-    /// The spec written out.
+    /// The spec with every field.
     fn parse(&self, text: &str) -> Answer<String>;
     fn publish(&self, jail: &str, specs: &str, asked: Asked<'_>) -> Answer<Did>;
     fn unpublish(&self, jail: &str, asked: Asked<'_>) -> Answer<Did>;
@@ -257,7 +257,7 @@ struct C(TempDir);
 
 type Slot<T> = MaybeUninit<Option<Box<T>>>;
 
-/// The texts that an options struct points to.
+/// The strings that an options struct points to.
 struct Texts(Vec<CString>);
 
 impl Texts {
@@ -455,7 +455,7 @@ fn entries(count: usize, get: impl Fn(usize, *mut ffi::kport_entry, usize) -> ff
     let line = |i| {
         let mut entry = MaybeUninit::<ffi::kport_entry>::uninit();
         assert_eq!(get(i, entry.as_mut_ptr(), size_of::<ffi::kport_entry>()) as i32, 0);
-        // SAFETY: it is filled in where the call succeeds.
+        // SAFETY: it is filled in if the call succeeds.
         let entry = unsafe { entry.assume_init() };
         Line {
             jail: own(entry.jail),
@@ -481,22 +481,22 @@ macro_rules! through_both {
 
 through_both! {
     a_spec_is_written_out
-    a_bad_spec_says_where
+    a_bad_spec_has_an_offset
     publish_list_unpublish
-    the_same_again_changes_nothing
+    publishing_again_changes_nothing
     publishing_replaces
     publishing_adds_and_some_are_unpublished
     auto_is_a_port_of_the_range
     a_port_of_another_jail_is_a_conflict_and_nothing_changes
-    a_change_says_what_it_did
-    what_does_not_fail_but_should_be_heard_is_a_note
+    a_change_returns_what_it_did
+    what_does_not_fail_but_concerns_the_administrator_is_a_note
     rules_are_made_and_nothing_is_touched
     a_late_stop_leaves_the_next_start_alone
     what_pf_lost_is_missing_and_is_restored
     an_anchor_without_record_is_stale_and_is_collected
     bad_options_are_refused
     a_jail_on_the_hosts_network_is_unsupported
-    a_state_directory_that_is_no_directory
+    a_state_directory_that_is_not_a_directory
 }
 
 fn a_spec_is_written_out(face: &dyn Face) {
@@ -504,7 +504,7 @@ fn a_spec_is_written_out(face: &dyn Face) {
     assert_eq!(face.parse(" em0:8080:80/udp,tcp  *:1-3:1 ").unwrap(), "em0:8080:80/tcp em0:8080:80/udp *:1-3:1-3/tcp");
 }
 
-fn a_bad_spec_says_where(face: &dyn Face) {
+fn a_bad_spec_has_an_offset(face: &dyn Face) {
     for (text, offset) in [("", 0), ("8080 443:", 9), ("70000", 0), ("8080:80/TCP", 8), ("8080;reboot", 4)] {
         let fault = face.parse(text).unwrap_err();
         assert_eq!((fault.status, fault.errno), (2, 0), "{text}: {fault:?}");
@@ -543,7 +543,7 @@ fn publish_list_unpublish(face: &dyn Face) {
     face.unpublish("web", Asked::default()).unwrap();
 }
 
-fn the_same_again_changes_nothing(face: &dyn Face) {
+fn publishing_again_changes_nothing(face: &dyn Face) {
     face.publish("web", "8080:80", WEB).unwrap();
     let before = files(face.state_dir());
     face.publish("web", "8080:80", WEB).unwrap();
@@ -597,7 +597,7 @@ fn a_port_of_another_jail_is_a_conflict_and_nothing_changes(face: &dyn Face) {
     assert_eq!(files(face.state_dir()), before);
 }
 
-fn a_change_says_what_it_did(face: &dyn Face) {
+fn a_change_returns_what_it_did(face: &dyn Face) {
     let asked = Asked { auto: (61000, 61000), ..WEB };
     let did = face.publish("web", "auto:80/udp", asked).unwrap();
     assert_eq!((did.changed, did.ended, &did.notes[..]), (true, 0, &[NOTICE.to_owned()][..]));
@@ -607,7 +607,7 @@ fn a_change_says_what_it_did(face: &dyn Face) {
         (Some("web"), Some("kport/web"), 0, 1)
     );
     assert_eq!(row.redirect, Some(("em0".to_owned(), 61000, "10.0.0.2".to_owned(), 80, 1, 17, 4)));
-    // all is as it should be
+    // nothing needs to be done
     let again = face.publish("web", "auto:80/udp", asked).unwrap();
     assert_eq!(again, Did { changed: false, notes: vec![], ..did });
     let restored = face.restore().unwrap();
@@ -618,11 +618,11 @@ fn a_change_says_what_it_did(face: &dyn Face) {
     assert!(!face.unpublish("web", Asked::default()).unwrap().changed);
 }
 
-fn what_does_not_fail_but_should_be_heard_is_a_note(face: &dyn Face) {
+fn what_does_not_fail_but_concerns_the_administrator_is_a_note(face: &dyn Face) {
     face.publish("web", "8080:80", WEB).unwrap();
     let did = face.unpublish_some("web", "443:443", WEB).unwrap();
     assert_eq!(did.notes, ["jail \"web\" has not published 443:443/tcp"]);
-    // a conflict that was forced: a socket of this machine's
+    // a conflict that was forced: with a socket of this machine
     let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = socket.local_addr().unwrap().port();
     let specs = format!("*:{port}:80");
@@ -680,7 +680,7 @@ fn an_anchor_without_record_is_stale_and_is_collected(face: &dyn Face) {
         face.gc().unwrap();
         assert_eq!(face.list(None).unwrap(), []);
     } else {
-        // nobody tells which jails are gone
+        // it is unknown which jails are gone
         assert_eq!(face.gc().unwrap_err().status, 8);
         assert_eq!(face.list(None).unwrap(), lines);
     }
@@ -713,7 +713,7 @@ fn a_jail_on_the_hosts_network_is_unsupported(face: &dyn Face) {
     assert!(fault.message.contains("host's network"), "{fault:?}");
 }
 
-fn a_state_directory_that_is_no_directory(face: &dyn Face) {
+fn a_state_directory_that_is_not_a_directory(face: &dyn Face) {
     let dir = face.state_dir();
     fs::remove_dir_all(dir).unwrap();
     fs::write(dir, "").unwrap();
@@ -729,7 +729,7 @@ fn a_state_directory_that_is_no_directory(face: &dyn Face) {
     fs::create_dir(dir).unwrap();
 }
 
-/// Every file under a directory, and what is in it.
+/// Every file under a directory, and its contents.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -769,7 +769,7 @@ fn c_names_the_field_and_the_byte() {
 }
 
 #[test]
-fn both_faces_load_the_same_rules_and_say_the_same_words() {
+fn both_faces_load_the_same_rules_and_return_the_same_texts() {
     let (rust, c) = (Rust(tempfile::tempdir().unwrap()), C(tempfile::tempdir().unwrap()));
     let flag = |flags| Asked { flags, ..WEB };
     let requests = [

@@ -1,4 +1,4 @@
-//! Each form that a rule of pf.conf(5) can have, and what arrives with it. The host is that of [`support::world`](crate::support::world).
+//! Each form that a rule of pf.conf(5) can have, and which packets arrive with it. The host is that of [`support::world`](crate::support::world).
 
 use kport::host::Listener;
 use kport::net::{Family, PerFamily, Protocol};
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::support::world::{ANCHORS, host, party, publish};
 
-/// `em0 tcp 192.0.2.100 10.0.0.2:80`: who, the protocol or an ICMP type, from, to.
+/// `em0 tcp 192.0.2.100 10.0.0.2:80`: the sender, the protocol or an ICMP type, from, to.
 fn ask(world: &World, question: &str) -> Trace {
     let [who, protocol, from, to] = question.split(' ').collect::<Vec<_>>()[..] else { panic!("{question}") };
     let from = match from.parse() {
@@ -39,7 +39,7 @@ fn told(trace: &Trace) -> String {
     verdict + &trace.possible.iter().map(at).collect::<String>()
 }
 
-/// What arrives, with 14 and 15 alike.
+/// What arrives, the same with 14 and 15.
 fn check(main: &str, questions: &[(&str, &str)]) {
     for release in [Release::V14, Release::V15] {
         check_with(&of(release, main), main, questions);
@@ -79,7 +79,7 @@ fn interfaces() {
         &[(WEB, REACHED), ("other tcp 10.1.0.2 10.0.0.2:80", "lost")],
     );
     check("block out on bridge0 ! received-on em0\n", &[(WEB, REACHED), ("other tcp 10.1.0.2 10.0.0.2:80", "lost")]);
-    // what the host sends was received nowhere
+    // what the host sends was not received on an interface
     check("block out received-on lo0\n", &[("host tcp 10.0.0.1 10.0.0.2:80", REACHED)]);
 }
 
@@ -191,7 +191,7 @@ fn antispoof() {
 
 #[test]
 fn flags_and_states() {
-    // only what starts a connection, and what belongs to it
+    // only the packet that starts a connection, and those of its state
     check("block all\npass in on em0 proto tcp flags S/SA\npass out", &[(WEB, REACHED)]);
     check("block all\npass in on em0 proto tcp flags S/FSRPAUEW\npass out", &[(WEB, REACHED)]);
     check("block all\npass in on em0 proto tcp flags A/A\npass out", &[(WEB, "lost")]);
@@ -224,15 +224,15 @@ fn tags() {
     let main = "block all\npass in on em0 tag outside\npass out tagged outside\n";
     check(main, &[(WEB, REACHED), ("host tcp 10.0.0.1 10.0.0.2:80", "lost")]);
     check("block out ! tagged outside\npass in on em0 tag \"outside\"\n", &[(WEB, REACHED)]);
-    // a tag holds though a later rule decides, and match gives one too
+    // a tag remains even if a later rule decides, and match sets one too
     check("block out on bridge0\nmatch in on em0 tag a\npass out tagged a", &[(WEB, REACHED)]);
-    // pfctl puts in what the rule is about
+    // pfctl replaces these by the values of the rule
     check("block all\npass in on em0 tag \"from $if\"\npass out tagged \"from em0\"", &[(WEB, REACHED)]);
 }
 
 #[test]
 fn what_cannot_be_decided() {
-    // both ways are followed, and only what makes a difference is a doubt
+    // both outcomes are followed, and only a difference makes the answer depend
     for condition in ["probability 20%", "prio 3", "tos lowdelay", "os \"Linux\"", "user 80", "group { 1 2 }"] {
         let proto = "proto tcp";
         let only = format!("block in on em0 {proto} all {condition}");
@@ -253,12 +253,12 @@ fn what_cannot_be_decided() {
     let trace = ask(&depends, WEB);
     assert_eq!(trace.verdict, Verdict::Depends);
     assert_eq!(trace.depends_on, ["whether the sender's operating system is Linux"], "{trace}");
-    // the same question has the same answer in every rule
+    // the same condition has the same answer in every rule
     let main = "block in on em0 proto tcp tos 0x10\npass in on em0 proto tcp tos 0x10\n";
     check(main, &[(WEB, REACHED)]);
-    // chance has not
+    // probability does not
     check("block in on em0 probability 10%\npass in on em0 probability 10%", &[(WEB, "depends web 10.0.0.2:80")]);
-    // many of them do not cost more than they differ
+    // many of them cost no more than their outcomes
     let many = "block in on em0 probability 1%\npass in on em0 probability 1%\n".repeat(200);
     check(&many, &[(WEB, "depends web 10.0.0.2:80")]);
     check(&format!("{many}block quick all"), &[(WEB, "lost")]);
@@ -300,7 +300,7 @@ fn icmp() {
         "block all\npass inet6 proto icmp6 all icmp6-type echoreq",
         &[("em0 icmp6 2001:db8::100 fd00::2", "answered web [fd00::2]:128"), (ping, "lost")],
     );
-    // an answer alone belongs to no state
+    // an answer without a connection belongs to no state
     check("block all\npass in proto icmp icmp-type echoreq", &[("em0 echorep 192.0.2.100 10.0.0.2", "lost")]);
     check("pass all", &[("em0 timex 192.0.2.100 10.0.0.2", "delivered web 10.0.0.2:11")]);
     // through nat by its id
@@ -362,7 +362,7 @@ fn translation() {
     seen("binat on em0 from 10.0.0.2 to any -> 192.0.2.7", "192.0.2.7:40000 ");
     seen("nat on em0 from any -> 192.0.2.7 map-e-portset 6/8/52", "192.0.2.7:1232 ");
     check("no nat on em0 from 10.0.0.2\nnat on em0 -> 192.0.2.7", &[(out, "answered em0 203.0.113.9:80")]);
-    // and the other way
+    // and in the other direction
     check("binat on em0 from 10.0.0.2 to any -> 192.0.2.7", &[("em0 tcp 192.0.2.100 192.0.2.7:80", REACHED)]);
     check("binat on em0 from 10.0.0.0/28 to any -> 192.0.2.0/28", &[("em0 tcp 192.0.2.100 192.0.2.2:80", REACHED)]);
     check(
@@ -371,7 +371,7 @@ fn translation() {
     );
 }
 
-/// Of a pool every address may be taken; the verdict stands where it is the same for all.
+/// Every address of a pool may be used; the verdict holds if it is the same for all.
 #[test]
 fn pools() {
     let to_host = "em0 tcp 192.0.2.100 192.0.2.1:80";
@@ -407,7 +407,7 @@ fn translation_in_filter_rules() {
     let only_15 = |main: &str, questions: &[(&str, &str)]| check_with(&of(Release::V15, main), main, questions);
     only_15("pass in on em0 proto tcp to port 8080 rdr-to 10.0.0.2 port 80", &[(to_host, REACHED)]);
     only_15("match in on em0 proto tcp to port 8080 rdr-to 10.0.0.2 port 80\npass", &[(to_host, REACHED)]);
-    // what comes behind a match sees the packet translated
+    // rules after a match rule see the translated packet
     only_15(
         "match in on em0 proto tcp to port 8080 rdr-to 10.0.0.2 port 80\nblock in to 10.0.0.2",
         &[(to_host, "lost")],
@@ -455,7 +455,7 @@ fn routing() {
         "pass in on em0 route-to (bridge1 10.1.0.2)",
         &[("em0 tcp 192.0.2.100 203.0.113.9:80", "answered bridge1 203.0.113.9:80")],
     );
-    // pf looks at the packet there too
+    // pf evaluates the packet there too
     check(
         "pass in on em0 route-to (bridge1 10.1.0.2)\nblock out on bridge1",
         &[("em0 tcp 192.0.2.100 203.0.113.9:80", "lost")],
@@ -469,7 +469,7 @@ fn routing() {
         &[("em0 tcp 192.0.2.100 203.0.113.9:80", "answered bridge0 203.0.113.9:80 bridge1 203.0.113.9:80")],
     );
     check("pass in on em0 route-to (em9 192.0.2.9)", &[(WEB, "depends web 10.0.0.2:80")]);
-    // the answers go back the way they came, not the way the routes say
+    // the answers return by the interface that the packet came in on, whatever the routes are
     let trace = ask(
         &of(Release::V15, "pass in on bridge1 reply-to (bridge1 10.1.0.9)"),
         "bridge1 tcp 198.51.100.9 10.0.0.2:80",
@@ -477,7 +477,7 @@ fn routing() {
     assert!(trace.to_string().contains("sent out by bridge1, regardless of the routes"), "{trace}");
     let trace = ask(&of(Release::V15, "pass in on em0 dup-to (bridge1 10.1.0.2)"), WEB);
     assert!(told(&trace) == REACHED && trace.to_string().contains("a copy is sent out by bridge1"), "{trace}");
-    // the routes of other tables are not known; for the host's own addresses none is needed
+    // the routes of other tables are unknown; the host's own addresses need none
     check(
         "pass in on em0 rtable 1",
         &[(WEB, "depends web 10.0.0.2:80"), ("em0 tcp 192.0.2.100 192.0.2.1:22", "answered host 192.0.2.1:22")],
@@ -490,7 +490,7 @@ fn routing() {
 
 #[test]
 fn anchors() {
-    // in braces, by conditions, in one another
+    // in braces, with conditions, nested
     check(
         "block all\nanchor in on em0 {\n  anchor \"x\" proto tcp {\n    pass tag t\n  }\n}\npass out tagged t",
         &[(WEB, REACHED), ("em0 udp 192.0.2.100 10.0.0.2:53", "lost")],
@@ -513,7 +513,7 @@ fn anchors() {
                 ("em0 tcp 192.0.2.100 10.0.0.2:83", "answered web 10.0.0.2:83"),
             ],
         );
-        // one that calls itself ends somewhere
+        // one that calls itself ends
         world.load_text("d", "anchor \"/d\"\npass in proto tcp to port 83").unwrap();
         let trace = ask(&world, "em0 tcp 192.0.2.100 10.0.0.2:83");
         assert!(trace.looked.anchors < 200, "{:?}", trace.looked);
@@ -533,7 +533,7 @@ fn anchors() {
     }
 }
 
-/// A quick anchor ends the evaluation: with 14 where a rule in it matches, with 15 always (test_status in pf_match_rule).
+/// A quick anchor ends the evaluation: with 14 if a rule in it matches, with 15 always (test_status in pf_match_rule).
 #[test]
 fn quick_anchors() {
     let main = "block all\nanchor quick {\n  pass in proto udp\n}\npass all";
@@ -593,7 +593,7 @@ fn pf_conf_as_people_write_it() {
         &text,
         &[(WEB, REACHED), ("em0 tcp 192.0.2.101 10.0.0.2:80", "lost"), ("em0 udp 192.0.2.100 10.0.0.2:53", "lost")],
     );
-    // what is wrong is told with the file and the line
+    // an error has the file and the line
     write("included", "\nblock in\npass frob\n");
     let error = Conf::of_file(&dir.path().join("pf.conf")).unwrap_err();
     assert!(error.message().starts_with(&format!("{} line 3: \"frob\" is not known", at("included"))), "{error}");
@@ -612,7 +612,7 @@ fn pf_conf_as_people_write_it() {
     assert!(error.message().contains("pf.conf line 2: read /nonexistent"), "{error}");
 }
 
-/// What pfctl(8) refuses is not evaluated: a table in itself would have no end.
+/// What pfctl(8) refuses is not evaluated: a table that contains itself would not end.
 #[test]
 fn tables_that_pfctl_refuses() {
     for (text, why) in [
@@ -648,7 +648,7 @@ fn ports_that_count() {
     }
 }
 
-/// What pf looks at grows with the published jails, a rule for each call and those of each anchor.
+/// The rules that pf evaluates grow with the published jails: one for each call, and those of each anchor.
 #[test]
 fn what_is_looked_at_is_counted() {
     let mut world = of(Release::V15, &format!("block log all\n{ANCHORS}"));
@@ -678,7 +678,7 @@ fn what_is_looked_at_is_counted() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
 
-    /// Whatever is between the quotes of a string, and wherever a string is.
+    /// Any characters between the quotes of a string, and in any place.
     #[test]
     fn strings_are_printed_as_they_are_read(
         parts in prop::collection::vec((prop::sample::select(vec![
@@ -694,7 +694,7 @@ proptest! {
         }
     }
 
-    /// Whatever is read: printed and read again it is the same, a packet through it ends, and it is the same the next time.
+    /// Any text that is read: printed and read again it is the same, the path of a packet ends, and is the same the next time.
     #[test]
     fn what_is_read_is_printed_and_evaluated(lines in prop::collection::vec(line(), 1..12)) {
         let text = lines.join("\n");
@@ -715,7 +715,7 @@ proptest! {
     }
 }
 
-/// A line that is often a rule.
+/// A line that is a rule in many cases.
 fn line() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "in",

@@ -1,11 +1,11 @@
-//! The grammar: what each spec means, what each mistake is told, and that nothing panics.
+//! The grammar: what each spec means, the message for each mistake, and that nothing panics.
 
 use kport::error::Kind;
 use kport::net::{Family, Interface, Place, PortRange, Protocol};
 use kport::spec::{HostPorts, Mapping, Spec, parse};
 use proptest::prelude::*;
 
-/// Text, and the same written out: place, host ports, jail ports and protocol of each mapping.
+/// Text, and the same with every field: place, host ports, jail ports and protocol of each mapping.
 const GOOD: &[(&str, &str)] = &[
     // the table of Kleene's "Publishing ports"
     ("8080", "8080:8080/tcp"),
@@ -43,7 +43,7 @@ const GOOD: &[(&str, &str)] = &[
     (" \t8080\n8081  ", "8080:8080/tcp 8081:8081/tcp"),
 ];
 
-/// Text, offset, and what the message must say.
+/// Text, offset, and what the message must contain.
 const BAD: &[(&str, usize, &str)] = &[
     ("", 0, "expected a port spec"),
     ("  ", 2, "expected a port spec"),

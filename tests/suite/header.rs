@@ -23,7 +23,7 @@ fn the_committed_header_is_the_generated_one() {
 }
 
 #[test]
-fn the_header_speaks_c() {
+fn the_header_is_plain_c() {
     let header = include_str!("../../include/kport.h");
     for rust in ["[`", "Option", "Result", "None", "Some(", "# Safety", "Box<"] {
         assert!(!header.contains(rust), "{rust:?} is in include/kport.h");

@@ -10,7 +10,7 @@ fn data(path: &str) -> PathBuf {
     cc::root().join("tests/import").join(path)
 }
 
-/// kport on the host of the recordings, with a state directory of its own.
+/// kport on the host of the recordings, with its own state directory.
 struct Kport {
     dir: tempfile::TempDir,
 }
@@ -67,7 +67,7 @@ fn every_manager_is_printed_as_commands_that_a_shell_can_run() {
         let expected = fs::read_to_string(data(&format!("{manager}.ok"))).unwrap();
         assert_eq!(named, expected, "{manager}");
 
-        // the lines themselves, by a shell
+        // the lines themselves, in a shell
         let state = kport.dir.path().display();
         let program = format!(
             "KPORT_BACKEND=sim KPORT_STATE_DIR={state} {} --host {}",
@@ -88,7 +88,7 @@ fn every_manager_is_printed_as_commands_that_a_shell_can_run() {
 }
 
 #[test]
-fn what_is_no_file_of_the_manager_is_an_error_that_names_the_line() {
+fn a_file_in_another_format_is_an_error_that_names_the_line() {
     let kport = Kport::new();
     for (manager, name, text, word) in [
         ("bastille", "rdr.conf", "tcp 80 80\nnonsense\n", ":2: not a line"),
@@ -113,7 +113,7 @@ fn what_is_no_file_of_the_manager_is_an_error_that_names_the_line() {
     assert!(status == 1 && said.contains("hport"), "{said}");
     let (status, _, said) = kport.import("pot", &[data("none")], &[]);
     assert!(status == 1 && said.contains("none"), "{said}");
-    // no line, nothing to say
+    // no line, no output
     for (manager, name, text) in [
         ("bastille", "rdr.conf", "\n# none\n"),
         ("pot", "pot.conf", "pot.level=1\n"),
@@ -135,7 +135,7 @@ fn the_jail_is_the_path_s_or_the_one_that_is_given() {
 }
 
 #[test]
-fn what_kport_cannot_say_is_said_and_not_published() {
+fn what_kport_cannot_publish_is_reported() {
     let kport = Kport::new();
     let lines = "\
 rdr pass proto {tcp, udp} from {any} to 192.0.2.1/32 -> 10.0.0.5/32 # // Setup by CBSD expose: tcp-0-web from IPs any
@@ -158,16 +158,16 @@ fn a_jail_is_published_whole_or_not_at_all() {
     let import = || kport.import("bastille", &[data("bastille/jails/web/rdr.conf")], &["--publish"]);
     assert_eq!(kport.run(&["publish", "name-server", "em0:8443:443"]).0, 0);
     let before = kport.run(&["list", "--json"]).1;
-    // a later line of the jail's meets the other one's port
+    // a later line of the jail has the port of another jail
     let (status, _, said) = import();
     assert!(status == 3 && said.contains("jail \"web\"") && said.contains("8443"), "{status} {said}");
     assert_eq!(kport.run(&["list", "--json"]).1, before);
-    // what the jail has published by then stays
+    // what the jail had published before remains
     assert_eq!(kport.run(&["publish", "web", "em0:9999:99"]).0, 0);
     let before = kport.run(&["list", "--json"]).1;
     assert_eq!(import().0, 3);
     assert_eq!(kport.run(&["list", "--json"]).1, before);
-    // the same again changes nothing
+    // publishing again changes nothing
     assert_eq!(kport.run(&["unpublish", "name-server"]).0, 0);
     assert_eq!(import().0, 0);
     let record = || fs::read(kport.dir.path().join("jails/web.json")).unwrap();

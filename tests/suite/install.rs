@@ -35,7 +35,7 @@ fn from(name: &str) -> PathBuf {
 }
 
 /// How many sections of a file hold symbols or line tables.
-fn symbols(file: &Path) -> usize {
+pub fn symbols(file: &Path) -> usize {
     let sections = cc::text(&cc::done(Command::new("readelf").arg("-SW").arg(file)).stdout);
     assert!(sections.contains(" .text "), "{sections}");
     sections.lines().filter(|line| line.contains(" .debug_line ") || line.contains(" .symtab ")).count()

@@ -1,4 +1,4 @@
-//! A list: how many rules are as many as was published, and what stands beside what.
+//! `list`: counting rules, and merging the records with what pf has.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ fn ports() -> impl Strategy<Value = PortRange> {
     (1_u16..5, 0_u16..3).prop_map(|(first, more)| PortRange::new(first, first + more).unwrap())
 }
 
-/// Of few words, so that redirects have much in common.
+/// Few different values, so that redirects have much in common.
 fn redirect() -> impl Strategy<Value = Redirect> {
     let places = select(vec!["em0", "em1", "lo0", "bridge", "192.0.2.1", "127.0.0.1", "*", "0.0.0.0"]);
     let targets = select(vec!["10.0.0.2", "10.0.0.3", "fd00::2"]);
@@ -62,7 +62,7 @@ fn publication() -> impl Strategy<Value = Publication> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
 
-    /// What is counted without making rules, what the rules are, one by one, and what a firewall says of them.
+    /// The count without making rules, the count of the rules themselves, and what a firewall reports are the same.
     #[test]
     fn as_many_rules_as_are_made(publications in prop::collection::vec(publication(), 0..3)) {
         let made = rules::of_all(&publications);
@@ -84,7 +84,7 @@ proptest! {
     }
 }
 
-/// Jails with a record, anchors without, records that cannot be read, in pf or not: each is told, in the order of the anchors.
+/// Jails with a record, anchors without, records that cannot be read, in pf or not: each is listed, in the order of the anchors.
 #[test]
 fn each_in_its_place() {
     let mut rig = Rig::new();
@@ -101,7 +101,7 @@ fn each_in_its_place() {
     fs::write(rig.state("sim/_foreign.json"), "[]").unwrap();
     fs::write(rig.state("jails/damaged.json"), b"{ \"version\": 1, \"boot\": \"\xff\" }").unwrap();
     fs::write(rig.state("jails/empty.json"), "").unwrap();
-    // another boot's, another jail's, and one that leads elsewhere
+    // of another boot, of another jail, and with another target
     fs::write(rig.state("jails/db.json"), earlier).unwrap();
     fs::copy(rig.state("jails/web.json"), rig.state("jails/mine.json")).unwrap();
     symlink(rig.state("jails/web.json"), rig.state("jails/link.json")).unwrap();
@@ -128,7 +128,7 @@ fn each_in_its_place() {
             "zoo stale ",
         ]
     );
-    // one at a time says the same
+    // one by one they are the same
     rig.with(&rig.sim(), &Unobserved, |publisher| {
         for l in rig.list() {
             let jail = l.anchor.child().parse().unwrap();

@@ -1,4 +1,4 @@
-//! The tests, one program: `cargo test --test suite NAME` runs those whose path has NAME in it, such as `publish::`.
+//! The tests, one program: `cargo test --test suite NAME` runs those with NAME in their path, such as `publish::`.
 
 mod abi;
 mod attack;

@@ -1,9 +1,10 @@
-//! The manual pages have no errors, and agree with the source.
+//! The manual pages have no errors, and agree with the source. The links of the other pages lead to files and headings.
 
 use crate::support::cc;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kport::error::Kind;
@@ -118,16 +119,90 @@ fn every_command_and_option_is_in_kport_8() {
     }
 }
 
+/// The options that a part of the synopsis names: each letter of a short one, and the long ones.
+fn named(part: &str) -> BTreeSet<String> {
+    let lines = part.lines().filter(|line| line.starts_with(".Op") || line.starts_with(".Fl"));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    let after_fl = words.windows(2).filter(|pair| pair[0].ends_with("Fl")).map(|pair| pair[1]);
+    let short = after_fl.filter(|word| !word.starts_with('-')).flat_map(|word| word.chars().map(String::from));
+    // a hyphen alone is that of a range
+    let long = words.iter().filter_map(|word| word.strip_prefix('-')).filter(|name| !name.is_empty());
+    short.chain(long.map(str::to_owned)).collect()
+}
+
 #[test]
 fn the_synopsis_is_complete() {
     let page = page("kport.8");
     let (_, synopsis) = page.split_once("\n.Sh SYNOPSIS\n").unwrap();
     let (synopsis, rest) = synopsis.split_once("\n.Sh DESCRIPTION\n").unwrap();
-    for (key, long) in listed(rest) {
-        let in_it = synopsis.lines().any(|line| {
-            let mut words = line.trim_start_matches('.').split([' ', ',']).skip_while(|word| *word != "Fl").skip(1);
-            words.any(|word| word == format!("-{key}") || word == key || (key.len() == 1 && word.contains(key)))
-        });
-        assert!(in_it, "{key} {long:?} is not in the synopsis");
+    let (entries, of_rules) = synopsis.split_once("\n.Pp\nEach\n").unwrap();
+    let (global, entries) = entries.split_once("\n.Pp\n.Nm\n.Cm ").unwrap();
+    // the synopsis has the short form, if there is one
+    let items = listed(rest);
+    let keys = |command: &[&str]| -> BTreeSet<String> {
+        let key = |long: &String| items.iter().find(|(_, of)| *of == Some(long.as_str())).map(|(key, _)| *key);
+        let all = options(command);
+        all.iter().map(|long| key(long).unwrap_or_else(|| panic!("--{long} is not in the page")).to_owned()).collect()
+    };
+    let everywhere = keys(&["--help"]);
+    let (global, help) = global.split_once("\n.Nm\n").unwrap();
+    assert_eq!(help, ".Fl h | V");
+    assert_eq!(named(global), &everywhere - &BTreeSet::from(["h", "V"].map(str::to_owned)));
+
+    let mut commands: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for entry in entries.split("\n.Nm\n.Cm ") {
+        let (name, entry) = entry.split_once('\n').unwrap_or((entry, ""));
+        let of_command = commands.entry(name).or_default();
+        of_command.extend(named(entry));
+        if entry.contains("Ar rule-option") {
+            of_command.extend(named(of_rules));
+        }
     }
+    assert!(commands.len() > 10);
+    for (name, of_command) in commands.iter().filter(|(name, _)| **name != "help") {
+        assert_eq!(*of_command, &keys(&[name, "--help"]) - &everywhere, "{name}");
+    }
+}
+
+/// The pages in Markdown below a directory of the repository.
+fn markdown(dir: &Path, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            markdown(&path, found);
+        } else if path.extension().is_some_and(|end| end == "md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn links_lead_to_files_and_headings() {
+    // as GitHub makes it of a heading
+    let anchor = |heading: &str| -> String {
+        let kept = heading.trim_start_matches('#').trim().chars().filter(|c| c.is_alphanumeric() || "- _".contains(*c));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    let (mut pages, mut links) = (vec![], 0);
+    markdown(cc::root(), &mut pages);
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.clone() } else { page.with_file_name(path) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            let there = || {
+                fs::read_to_string(&target)
+                    .unwrap()
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line) == heading)
+            };
+            assert!(heading.is_empty() || there(), "{}: {link}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links > 40, "{links} links in {pages:?}");
 }

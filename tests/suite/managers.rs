@@ -1,4 +1,4 @@
-//! What jail managers call: the lines of the documentation, at the place where the installer puts the program.
+//! The hooks of jail managers: the lines of the documentation, with the path where the installer puts the program.
 
 use crate::support::cc;
 
@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Every text that shows a way to call kport, by its path below the repository.
+/// Every text that shows how to call kport, by its path in the repository.
 fn texts() -> Vec<(String, String)> {
     fn walk(path: PathBuf, found: &mut Vec<(String, String)>) {
         if path.is_dir() {
@@ -25,7 +25,7 @@ fn texts() -> Vec<(String, String)> {
     found
 }
 
-/// Where scripts/install.sh puts the helper.
+/// The path at which scripts/install.sh installs the helper.
 fn installed() -> String {
     let script = fs::read_to_string(cc::root().join("scripts/install.sh")).unwrap();
     let value = |from: &str, to: &str| {
@@ -42,7 +42,7 @@ fn is_hook(line: &str) -> bool {
     ["exec.", "exec_", "_postcmd=", "_precmd="].iter().any(|key| line.contains(key))
 }
 
-/// The places of the program that a line names, and whether it names it without one.
+/// The paths of the program in a line, and whether it is named without one.
 fn calls(line: &str) -> (Vec<&str>, bool) {
     let words = line.split(|c: char| c.is_whitespace() || "\"'`=;()<>|&".contains(c));
     let mut absolute = vec![];
@@ -65,7 +65,7 @@ fn every_text_calls_kport_where_the_installer_puts_it() {
     assert_eq!(installed, "/usr/local/bin/kport");
     let mut seen = 0;
     for (path, text) in texts() {
-        // a script that a manager runs, in a page or a file of its own
+        // a script that a manager runs, in a page or in a file
         let mut script = false;
         for (number, line) in (1..).zip(text.lines()) {
             script = if line.starts_with("#!") { true } else { script && !line.starts_with("```") };
@@ -90,7 +90,7 @@ fn the_check_sees_a_wrong_place_and_none() {
     assert!(Path::new(&installed()).is_absolute());
 }
 
-/// A host that is played, and kport on it, called as a hook: with nothing in the environment but what the manager sets.
+/// A host from a file, and kport on it, called as a hook: with only what the manager sets in the environment.
 struct Hooks {
     dir: tempfile::TempDir,
 }
@@ -102,7 +102,7 @@ impl Hooks {
         hooks
     }
 
-    /// The jails that run: name, number, address (none where it is empty).
+    /// The running jails: name, jid, address (none if it is empty).
     fn jails(&self, jails: &[(&str, i32, &str)]) {
         let mut host: serde_json::Value = serde_json::from_str(include_str!("../../examples/host.json")).unwrap();
         host["jails"] = jails.iter().map(|j| serde_json::json!({ "jid": j.1, "name": j.0, "vnet": true })).collect();
@@ -123,7 +123,7 @@ impl Hooks {
         kport
     }
 
-    /// The exit status, and what was said but for the simulator's notice.
+    /// The exit status, and the output without the simulator's notice.
     fn run(&self, environment: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
         said(self.command(environment, arguments).output().unwrap())
     }
@@ -151,21 +151,21 @@ fn a_hook_knows_its_jail() {
     let hooks = Hooks::new();
     assert_eq!(hooks.run(WEB, START), DONE);
     assert_eq!(hooks.list(), ["web tcp em0 8080 10.0.0.2:80 live"]);
-    // the number is on record: a stop that belongs to another start changes nothing
+    // the jid is recorded: a stop of another start changes nothing
     let (status, text) = hooks.run(&[("JNAME", "web"), ("JID", "1")], STOP);
     assert!(status == 0 && text.contains("published again as jid 2"), "{text}");
     assert_eq!(hooks.list().len(), 1);
     assert_eq!(hooks.run(WEB, STOP), DONE);
     assert_eq!(hooks.run(WEB, STOP), DONE);
     assert_eq!(hooks.list(), [""; 0]);
-    // single mappings, and a name that says the same
+    // single mappings, and the name as well
     assert_eq!(hooks.run(WEB, &["publish", "--hook", "web", "8080:80", "8443:443"]), DONE);
     assert_eq!(hooks.run(WEB, &["unpublish", "--hook", "web", "8443:443"]), DONE);
     assert_eq!(hooks.list(), ["web tcp em0 8080 10.0.0.2:80 live"]);
 }
 
 #[test]
-fn a_hook_that_is_told_two_names_is_an_error() {
+fn a_hook_with_two_names_is_an_error() {
     let hooks = Hooks::new();
     let (status, text) = hooks.run(WEB, &["publish", "--hook", "db", "8080:80"]);
     assert!(status == 1 && text.contains("\"web\"") && text.contains("\"db\""), "{status} {text}");
@@ -196,7 +196,7 @@ fn a_stop_never_fails() {
     fs::write(hooks.dir.path().join("state"), "").unwrap();
     let (status, text) = hooks.run(WEB, STOP);
     assert!(status == 0 && text.contains("kport gc"), "{status} {text}");
-    // a start does fail
+    // a start fails
     assert_eq!(hooks.run(WEB, START).0, 7);
 }
 
@@ -204,19 +204,19 @@ fn a_stop_never_fails() {
 fn renames_clones_and_late_stops_follow_from_the_number() {
     let hooks = Hooks::new();
     assert_eq!(hooks.run(WEB, START), DONE);
-    // a clone has the same hooks, and its own name: an honest conflict, and its stop leaves the other alone
+    // a clone has the same hooks and its own name: a conflict, and its stop does not change the other
     hooks.jails(&[("web", 2, "10.0.0.2"), ("clone", 3, "10.0.0.3")]);
     let clone = &[("JNAME", "clone"), ("JID", "3")];
     let (status, text) = hooks.run(clone, START);
     assert!(status == 3 && text.contains("jail \"web\""), "{status} {text}");
     assert_eq!(hooks.run(clone, STOP), DONE);
     assert_eq!(hooks.list().len(), 1);
-    // renamed while it runs: the record has the old name and the number
+    // renamed while it runs: the record has the old name and the jid
     hooks.jails(&[("www", 2, "10.0.0.2")]);
     let (status, text) = hooks.run(&[("JNAME", "www"), ("JID", "2")], STOP);
     assert!(status == 0 && text.contains("jail \"www\" has published as jail \"web\""), "{status} {text}");
     assert_eq!(hooks.list(), [""; 0]);
-    // started again under the new name, and the stop of the first start comes late
+    // started again under the new name, and the stop of the first start arrives later
     hooks.jails(&[("www", 4, "10.0.0.2")]);
     assert_eq!(hooks.run(&[("JNAME", "www"), ("JID", "4")], START), DONE);
     for late in [&[("JNAME", "www"), ("JID", "2")], &[("JNAME", "web"), ("JID", "2")]] {
@@ -235,7 +235,7 @@ fn an_oci_state_comes_on_standard_input() {
         let mut child = hooks.command(&[], arguments).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(state.as_bytes()).unwrap();
-        // the pipe stays open until kport is through, as it may with a manager that forks
+        // the pipe stays open until kport ends, as it may with a manager that forks
         let output = child.wait_with_output().unwrap();
         drop(stdin);
         said(output)
@@ -254,13 +254,13 @@ fn a_jail_without_an_address_is_waited_for() {
     assert!(status == 5 && !text.contains("waited"), "{status} {text}");
     let (status, text) = hooks.run(WEB, &["publish", "--hook", "--wait", "1", "8080:80"]);
     assert!(status == 5 && text.contains("waited 1 s"), "{status} {text}");
-    // what waiting cannot change is said at once, and an address that is given is not waited for
+    // an error that waiting cannot change is reported at once, and an address that is given is not waited for
     assert_eq!(hooks.run(WEB, &["publish", "--hook", "--wait", "3600", "-a", "inherit", "8080:80"]).0, 8);
     assert_eq!(hooks.run(WEB, &["publish", "--hook", "--wait", "3600", "-a", "10.0.0.7", "8081:80"]), DONE);
 
     let mut waiting = hooks.command(WEB, &["publish", "--hook", "-vv", "--wait", "3600", "8080:80"]);
     let mut child = waiting.stderr(Stdio::piped()).spawn().unwrap();
-    // it says that it waits, and only then DHCP answers
+    // it reports that it waits, and only then DHCP answers
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("waiting: ")));
     hooks.jails(&[("web", 2, "10.0.0.2")]);
@@ -270,7 +270,7 @@ fn a_jail_without_an_address_is_waited_for() {
     assert_eq!(hooks.list(), ["web tcp em0 8080 10.0.0.2:80 live"]);
 }
 
-/// A page of docs/managers, and the manager that a script of tests/managers plays.
+/// A page of docs/managers, and a script of tests/managers in place of the manager.
 struct Played {
     dir: tempfile::TempDir,
     page: String,
@@ -286,7 +286,7 @@ impl Played {
         }
     }
 
-    /// The page's first lines that are meant for the manager.
+    /// The first lines of the page for the manager.
     fn lines(&self) -> String {
         let (_, block) = self.page.split_once("\n```").unwrap();
         let (_, block) = block.split_once('\n').unwrap();
@@ -300,7 +300,7 @@ impl Played {
         command
     }
 
-    /// What the manager does with these arguments: its status, and what was said.
+    /// Runs the manager with these arguments: its status and output.
     fn play(&self, arguments: &[&str]) -> (i32, String) {
         said(self.command(&self.player).args(arguments).output().unwrap())
     }
@@ -316,7 +316,7 @@ impl Played {
         assert_eq!(self.play(arguments), DONE, "{arguments:?}");
     }
 
-    /// Runs the page's lines by a shell that has the manager's programs: each calls the player with what stands beside it.
+    /// Runs the lines of the page in a shell with the manager's programs, each of which calls the script with its argument here.
     fn shell(&self, programs: &[(&str, &str)], lines: &str) {
         let mut script = "set -e\nmkdir -p bin\n".to_owned();
         for (program, call) in programs {
@@ -333,7 +333,7 @@ impl Played {
         (status, said)
     }
 
-    /// Who has published, with the address.
+    /// The jails that have published, with the address.
     fn list(&self) -> Vec<String> {
         let rows = self.kport(&["list"]).1;
         rows.lines()
@@ -374,7 +374,7 @@ fn jail_conf_s_lines() {
     assert_eq!(jail.list().len(), 3);
     assert_eq!(jail.kport(&["-q", "gc"]).0, 0);
     assert_eq!(jail.list(), NOBODY);
-    // a clone is refused, and does not start; the original is as it was
+    // a clone is refused, and does not start; the original is unchanged
     jail.fine(&start);
     jail_conf(&jail, "clone", &jail.lines());
     let (status, text) = jail.play(&["-c", &conf, "clone", "10.0.0.3"]);
@@ -390,14 +390,14 @@ fn jail_conf_s_lines() {
 #[test]
 fn jail_conf_with_a_later_hook_that_fails() {
     let jail = Played::new("jail.conf", "jail");
-    // lines of before stay, as they would not with "=", and one behind that fails leaves the ports until gc
+    // earlier lines remain, unlike with "="; and if a later one fails, the ports remain until gc
     let lines = "  exec.poststart += \"true\";\n".to_owned() + &jail.lines() + "\n  exec.poststart += \"false\";";
     let conf = jail_conf(&jail, "web", &lines);
     assert_eq!(jail.play(&["-c", &conf, "web", "10.0.0.2"]).0, 1);
     assert_eq!(jail.list().len(), 3);
     jail.kport(&["-q", "gc"]);
     assert_eq!(jail.list(), NOBODY);
-    // a firewall that is away does not keep a jail running
+    // a missing firewall does not keep a jail running
     let lines = jail.lines().replace("unpublish --hook", "unpublish --hook --backend pfctl --pfctl /nonexistent");
     let broken = Played::new("jail.conf", "jail");
     let conf = jail_conf(&broken, "web", &lines);
@@ -434,7 +434,7 @@ fn bastille_s_lines() {
     bastille.fine(&["stop", "web"]);
     assert_eq!(bastille.list(), NOBODY);
     assert!(bastille.is_there("unplugged") && bastille.is_there("destroyed"), "Bastille's own hooks run as well");
-    // forced: the lines are evaluated without JNAME
+    // forced: the lines run without JNAME
     bastille.fine(&["start", "web", "10.0.0.2"]);
     let (status, text) = bastille.play(&["stop", "-f", "web"]);
     assert!(status == 0 && text.contains("finds no jail"), "{text}");
@@ -460,7 +460,7 @@ fn bastille_s_oci_jails_keep_their_process() {
     bastille.play_with(&["edit", "app"], &bastille.lines());
     bastille.fine(&["start", "app", "10.0.0.2"]);
     assert!(bastille.is_there("application") && bastille.list() == ["app 10.0.0.2:80"]);
-    // what the page warns of
+    // what the page warns about
     let replaced = Played::new("bastille", "bastille");
     replaced.fine(&["create", "app", "oci"]);
     replaced.play_with(&["edit", "app"], &replaced.lines().replace("+=", "="));
@@ -495,7 +495,7 @@ fn iocage_s_lines() {
     assert_eq!(iocage.list(), ["ioc-web_db 10.0.0.4:80"]);
     iocage.fine(&["destroy", "-f", "web.db"]);
     assert_eq!(iocage.list(), NOBODY);
-    // renamed and cloned: the hooks name the one before, and the start is refused until they are set again
+    // renamed and cloned: the hooks name the old one, and the start is refused until they are set again
     iocage.fine(&["clone", "web", "clone"]);
     iocage.fine(&["rename", "web", "www"]);
     for name in ["clone", "www"] {
@@ -552,7 +552,7 @@ fn pot_s_lines() {
     pot.fine(&["rename", "web", "www"]);
     pot.fine(&["start", "www"]);
     assert_eq!(pot.list(), ["www 10.0.0.2:80"]);
-    // a clone runs without its ports, and its stop leaves the original's alone
+    // a clone runs without its ports, and its stop does not change those of the original
     pot.fine(&["clone", "www", "clone", "10.0.0.3"]);
     let (status, text) = pot.play(&["start", "clone"]);
     assert!(status == 0 && text.contains("jail \"www\"") && pot.is_there("jails/clone"), "{text}");
@@ -589,7 +589,7 @@ fn cbsd_s_lines() {
     assert_eq!(cbsd.list(), ["web 10.0.0.2:80"]);
     cbsd.fine(&["jstop", "fast", "web"]);
     assert_eq!(cbsd.list(), NOBODY);
-    // its hooks run for a start that failed
+    // its hooks also run after a start that failed
     let (status, text) = cbsd.play(&["jstart-that-fails", "web"]);
     assert!(status == 0 && text.contains("did not start"), "{text}");
     assert_eq!(cbsd.list(), NOBODY);
@@ -622,7 +622,7 @@ fn every_page_says_what_happens() {
     }
 }
 
-/// Every script of the repository: sound for sh(1), and shellcheck finds nothing.
+/// Every script of the repository: sh(1) reads it, and shellcheck finds nothing.
 #[test]
 fn scripts_are_sound() {
     let mut scripts = vec![];
@@ -634,7 +634,7 @@ fn scripts_are_sound() {
                 if path.is_dir() {
                     dirs.push(path);
                 } else if path.extension().is_some_and(|end| end == "in") {
-                    // the port's, which packaging.rs looks at as they are installed
+                    // those of the port, which packaging.rs checks in the form in which they are installed
                 } else if fs::read_to_string(&path).is_ok_and(|text| text.starts_with("#!/bin/sh"))
                     || path.ends_with("world.sh")
                 {
@@ -669,7 +669,7 @@ fn kleene_s_lines() {
         ])
         .to_string()
     };
-    // the jail is not there yet, and has no number
+    // the jail does not exist yet, and has no jid
     assert_eq!(play(&["start", "3f2a-77aa10", "10.0.0.2", &records("8000:8010", "9000:*", "10.0.0.2")]), DONE);
     let both = ["3f2a-77aa10 10.0.0.2:9000-9010", "3f2a-77aa10 10.0.0.2:53"];
     assert_eq!(kleene.list(), both);

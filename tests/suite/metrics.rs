@@ -1,4 +1,4 @@
-//! What is read at leisure: metrics, the table that stays, completions, the topics of help.
+//! Metrics, the table of list --watch, completions, the topics of help.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -22,7 +22,7 @@ fn publish(state: &Path, jail: &str, specs: &[&str]) {
 }
 
 #[test]
-fn metrics_say_what_is_published() {
+fn metrics_report_what_is_published() {
     let dir = tempfile::tempdir().unwrap();
     let empty = says(dir.path(), &["metrics"]);
     assert!(empty.lines().all(|line| line.starts_with("# ")) && empty.ends_with("\n# EOF\n"), "{empty}");
@@ -38,10 +38,10 @@ fn metrics_say_what_is_published() {
     ] {
         assert_eq!(text.matches(&line).count(), 1, "{line}{text}");
     }
-    // as the format has it: a backslash before a quote and a backslash, and nothing else
+    // as in the format: a backslash before a quote and a backslash only
     assert!(text.contains("{jail=\"a\\\"b\\\\\\\\u{202e}\",anchor=\"kport/"), "{text}");
     assert!(text.is_ascii() && text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
-    // each series once, behind the type of its family
+    // each series once, after the type of its family
     let mut seen = std::collections::HashSet::new();
     let mut family = "";
     for line in text.lines() {
@@ -65,9 +65,9 @@ fn the_table_that_stays_follows_itself_and_ends_with_its_reader() {
         BufReader::new(watch.stdout.take().unwrap()).lines().take(4).map(|line| line.unwrap()).collect();
     let head = "JAIL  PROTO  ON   PORT  PACKETS/S  BYTES/S  STATES/S  STATE";
     let row = "web   tcp    em0  8080  0.0        0.0      0.0       live";
-    // no terminal, so nothing is cleared
+    // not a terminal, so nothing is cleared
     assert_eq!(lines, [head, row, head, row]);
-    // the reader is gone
+    // the reader has closed the pipe
     assert_eq!(watch.wait().unwrap().code(), Some(0));
 }
 
@@ -100,7 +100,7 @@ fn each_shell_has_completions() {
         }
     }
     assert_eq!(kport(dir.path(), &["completions", "tcsh"]).output().unwrap().status.code(), Some(64));
-    // bash completes a command by them
+    // bash completes a command with them
     if cc::has("bash") {
         let script = ". \"$1\"; COMP_WORDS=(kport unp); COMP_CWORD=1; _kport kport unp kport; echo \"${COMPREPLY[@]}\"";
         let mut bash = Command::new("bash");

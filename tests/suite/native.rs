@@ -71,7 +71,7 @@ fn web() -> Vec<Rule> {
     published("web", vec![redirect("em0", Protocol::Tcp, "8080", "10.0.0.2", "80")])
 }
 
-/// Rules of every shape that kport makes.
+/// Rules of every form that kport makes.
 fn golden() -> Vec<Rule> {
     let mut golden = published(
         "web",
@@ -85,14 +85,14 @@ fn golden() -> Vec<Rule> {
             redirect("*", Protocol::Udp, "443", "fd00::2", "443"),
             redirect("192.0.2.1", Protocol::Tcp, "22", "10.0.0.2", "22"),
             redirect("[2001:db8::1]", Protocol::Tcp, "22", "fd00::2", "22"),
-            // two mappings to one port: tags of their own
+            // two mappings to one port: each has its own tag
             redirect("em0", Protocol::Tcp, "81", "10.0.0.2", "8000"),
             redirect("em1", Protocol::Tcp, "82", "10.0.0.2", "8000"),
             redirect("em0.10", Protocol::Tcp, "1-65535", "10.0.0.3", "1-65535"),
         ],
     );
     let matches = |rule: &Rule| rule.matches().clone();
-    // sources, as an allow list makes them
+    // sources
     let sources = vec![
         Address::Host("198.51.100.7".parse().unwrap()),
         Address::Network("198.51.100.0/24".parse().unwrap()),
@@ -150,7 +150,7 @@ fn golden() -> Vec<Rule> {
     golden
 }
 
-/// The text of each rule of the kernel's that `rule` stands for, with the one label that the struct carries.
+/// The text of each kernel rule that `rule` stands for, with the one label that the struct has.
 fn expanded(rule: &Rule) -> Vec<String> {
     let one_label = |one: &Rule| match one {
         Rule::Pass { labels: [_, mapping], .. } => one.to_string().replacen(&format!(" label \"{mapping}\""), "", 1),
@@ -159,7 +159,7 @@ fn expanded(rule: &Rule) -> Vec<String> {
     rule.expand().iter().map(one_label).collect()
 }
 
-/// A rule of the kernel's as pf.conf(5) text, read from the bytes by the offsets that were printed on FreeBSD.
+/// A kernel rule as pf.conf(5) text, read from the bytes with the offsets that were printed on FreeBSD.
 fn shown(stored: &Stored) -> String {
     let rule = &stored.bytes[RULE..];
     let v6 = match rule[at::AF] {
@@ -257,7 +257,7 @@ fn shown(stored: &Stored) -> String {
     }
 }
 
-/// What stands in the brackets after `keep state`.
+/// The options in brackets after `keep state`.
 fn limits(rule: &[u8]) -> String {
     let [max, max_src_states, max_src_conn, rate, seconds] =
         [at::MAX_STATES, at::MAX_SRC_STATES, at::MAX_SRC_CONN, at::MAX_SRC_CONN_RATE, at::MAX_SRC_CONN_SECONDS]
@@ -304,7 +304,7 @@ fn requests_that_a_kernel_accepted_byte_for_byte() {
     assert!(!encode::target(&rules[1], &mut address));
 }
 
-/// A request with the tag of the recordings, which were made when every jail had the same.
+/// A request with the tag of the recordings, from when every jail had the same.
 fn recorded_tag(request: &[u8]) -> Vec<u8> {
     let mut request = request.to_vec();
     for name in [at::TAGNAME, at::MATCH_TAGNAME] {
@@ -327,7 +327,7 @@ fn nvlists_that_a_kernel_accepted_byte_for_byte() {
     }
 }
 
-/// The kernel took the same two rules in both forms: they must say the same.
+/// The kernel accepted the same two rules in both forms: these must agree.
 #[test]
 fn struct_and_nvlist_of_one_rule_agree() {
     let scalars = [
@@ -383,7 +383,7 @@ fn struct_and_nvlist_of_one_rule_agree() {
     }
 }
 
-/// Made by FreeBSD's own libnv.
+/// Packed by FreeBSD's own libnv.
 #[test]
 fn the_packed_form_is_libnvs() {
     let rule = List::new()
@@ -418,7 +418,7 @@ fn text_and_struct_of_every_golden_rule_agree() {
     assert_eq!(held(&fake, &web), expected);
 }
 
-/// Every publication of tests/rules, with every option that there is.
+/// Every publication of tests/rules, with every option.
 #[test]
 fn text_and_struct_of_every_publication_agree() {
     let (mut publications, mut seen) = (0, String::new());
@@ -454,7 +454,7 @@ fn text_and_struct_of_every_publication_agree() {
     }
 }
 
-/// The numbers that pfctl(8) computes, of its own unsigned arithmetic.
+/// The numbers that pfctl(8) computes, with its unsigned arithmetic.
 #[test]
 fn limits_as_pfctl_sends_them() {
     let pass = |state: StateOptions| {
@@ -473,7 +473,7 @@ fn limits_as_pfctl_sends_them() {
             [start, end, 0, max, 0]
         );
     }
-    // u_int32_t all the way: 429496729 * 12 wraps
+    // all in u_int32_t: 429496729 * 12 wraps
     let rule = pass(StateOptions { max: number(u32::MAX), ..StateOptions::default() });
     assert_eq!(
         [at::ADAPTIVE_START, at::ADAPTIVE_END].map(|offset| u32_at(&rule, offset)),
@@ -526,7 +526,7 @@ fn the_longest_names_fit() {
 }
 
 #[test]
-fn a_rule_that_stands_twice_is_there_once() {
+fn a_rule_given_twice_is_loaded_once() {
     let fake = Fake::new();
     let rules = [web(), web()].concat();
     native(&fake).replace(&anchor("web"), &rules).unwrap();
@@ -565,7 +565,7 @@ fn replacing_leaves_nothing_of_what_was_and_clearing_removes_the_anchor() {
     assert!(!fake.exists("kport/web"));
 }
 
-/// Any call fails in any way: the anchor holds what it held, nothing stays open, the error says which call.
+/// Any call fails with any errno: the anchor is unchanged, nothing stays open, and the error names the call.
 #[test]
 fn each_call_fails_with_each_errno() {
     let before = published("web", vec![redirect("em1", Protocol::Udp, "53", "10.0.0.9", "53")]);
@@ -609,7 +609,7 @@ fn each_call_fails_with_each_errno() {
             assert_eq!(held(&fake, &anchor), was, "call {at} {name}");
             assert!(!fake.left_open(anchor.path()), "call {at} {name}");
         }
-        // busy once: done again from the start
+        // busy once: tried again from the start
         fake.fail(at, libc::EBUSY);
         native(&fake).replace(&anchor, &rules).unwrap();
         fake.heal();
@@ -639,7 +639,7 @@ fn a_busy_pf_is_waited_for_until_the_deadline() {
     assert_eq!((error.kind(), error.errno()), (Kind::Busy, Some(libc::EBUSY)));
     assert_eq!(held(&fake, &anchor("web")).len(), 5);
 
-    // a deadline that is over still gives one try
+    // after the deadline there is still one try
     fake.heal();
     Native::over(&fake, Deadline::after(Duration::ZERO)).replace(&anchor("web"), &[]).unwrap();
     assert!(!fake.exists("kport/web"));
@@ -669,14 +669,14 @@ fn a_transaction_that_is_dropped_rolls_back() {
     transaction.add(&web()[0]).unwrap();
     drop(transaction);
     assert!(!fake.left_open("kport/web"));
-    // it lingers, and is no publication
+    // it remains, and is not a publication
     assert!(fake.exists("kport/web"));
     assert_eq!(native(&fake).anchors().unwrap(), [""; 0]);
 }
 
-/// Another program between two of this one's calls, as pf sees it.
+/// Another program between two calls of this one.
 #[test]
-fn the_later_of_two_writers_wins_and_the_earlier_is_told() {
+fn the_later_of_two_writers_wins_and_the_earlier_gets_an_error() {
     let fake = Fake::new();
     let mut earlier = Transaction::begin(&fake, &anchor("web")).unwrap();
     earlier.add(&golden()[1]).unwrap();
@@ -688,7 +688,7 @@ fn the_later_of_two_writers_wins_and_the_earlier_is_told() {
 
 // ---- reading
 
-/// pfctl -a kport/web -F all between two of this one's calls: the anchor is no more.
+/// pfctl -a kport/web -F all between two calls of this one: the anchor is gone.
 #[test]
 fn an_anchor_that_is_cleared_meanwhile_is_busy_and_a_bad_rule_is_not() {
     let fake = Fake::new();
@@ -712,7 +712,7 @@ fn anchors_are_listed_by_name() {
             .unwrap();
     }
     assert_eq!(native.anchors().unwrap(), ["a.b", "db", "web"]);
-    // came or went meanwhile
+    // created or removed meanwhile
     for call in ["DIOCGETRULESETS", "DIOCGETRULESET"] {
         fake.refuse(call, 1, libc::EBUSY);
         assert_eq!(native.anchors().unwrap().len(), 3, "{call}");
@@ -726,7 +726,7 @@ fn pass_rules_come_back_with_counters() {
     native.replace(&anchor("web"), &web()).unwrap();
     fake.set_counters("kport/web", FILTER, [9, 3, 4, 300, 500, 2]);
     let counters = Counters { evaluations: 9, packets: 7, bytes: 800, states: 2 };
-    // loaded anew between the calls
+    // loaded again between the calls
     fake.refuse("DIOCGETRULENV", 1, libc::EBUSY);
     let loaded = native.loaded(&anchor("web")).unwrap();
     assert_eq!((loaded.translations, loaded.filters), (1, vec![counters; 4]));
@@ -745,7 +745,7 @@ fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     assert_eq!(native.kill_states(&[tcp("8080")]).unwrap(), 2);
     assert_eq!(native.kill_states(&[tcp("8080")]).unwrap(), 0);
     assert_eq!(native.kill_states(&[tcp("9000-9010"), tcp("1")]).unwrap(), 2);
-    // all that is left, in one walk of the table
+    // all that are left, with one search of the table
     let all = [States::Jail { label: "web".parse::<JailName>().unwrap().label() }];
     let calls = fake.calls_of(|| assert_eq!(native.kill_states(&all).unwrap(), 2));
     assert_eq!(calls, ["DIOCKILLSTATESNV"]);
@@ -756,9 +756,9 @@ fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     assert!(error.message().contains("label \"kport:web\", tcp 8080"), "{error}");
 }
 
-/// A set is known again by its rules, and no other is taken for it, though it be as many.
+/// A set is recognized by its rules, and no other set is, even with as many.
 #[test]
-fn what_is_loaded_is_known_again() {
+fn what_is_loaded_is_recognized() {
     let mut sets = vec![vec![], golden(), web()];
     for (_, input) in input::all() {
         sets.extend(input::made(&input));
@@ -806,20 +806,20 @@ fn what_is_loaded_is_known_again() {
         for wanted in &sets {
             assert_eq!(native.holds(&web, wanted).unwrap(), wanted == there, "{wanted:?} {there:?}");
         }
-        // another tool's call in it is none of these rules
+        // a call by another tool in it is not one of these rules
         fake.hold("kport/web", called("x"));
         assert!(!native.holds(&web, there).unwrap());
     }
 }
 
-/// A mapping's states.
+/// The states of a mapping.
 fn mapping(jail: &str, protocol: Protocol, host: &str) -> States {
     let (jail, host) = (jail.parse::<JailName>().unwrap(), host.parse().unwrap());
     States::Mapping { jail: jail.label(), label: jail.mapping_label(protocol, host), protocol, host }
 }
 
 #[test]
-fn status_tells_each_anchor_call() {
+fn status_reports_each_anchor_call() {
     let fake = Fake::new();
     let all = Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true };
     assert_eq!(native(&fake).status().unwrap(), all);
@@ -830,7 +830,7 @@ fn status_tells_each_anchor_call() {
     fake.set_padding(2_000_000);
     assert_eq!(native(&fake).status().unwrap_err().errno(), Some(libc::ENOSPC));
 
-    // an anchor call of another tool is not kport's
+    // an anchor call of another tool is not one of kport's
     let fake = Fake::default();
     assert_eq!(native(&fake).status().unwrap_err().errno(), Some(libc::EINVAL));
     fake.call_anchor(8, "rdr/*");
@@ -849,7 +849,7 @@ fn the_limit_of_anchors_is_of_15_only() {
 }
 
 #[test]
-fn a_reply_that_is_no_nvlist_is_an_error() {
+fn a_reply_that_is_not_an_nvlist_is_an_error() {
     struct Garbage(Vec<u8>);
     impl Kernel for Garbage {
         fn call(&self, call: Call<'_>) -> Result<(), Failure> {
@@ -868,7 +868,7 @@ fn a_reply_that_is_no_nvlist_is_an_error() {
         let error = Native::over(Garbage(reply), soon()).status().unwrap_err();
         assert!(error.message().starts_with("DIOCGETSTATUSNV"), "{error}");
     }
-    // a length beyond the buffer is the kernel's lie, not ours to follow
+    // a length beyond the buffer is not used
     struct Long;
     impl Kernel for Long {
         fn call(&self, call: Call<'_>) -> Result<(), Failure> {
@@ -899,7 +899,7 @@ fn calling(action: u8, anchor_call: &str) -> Stored {
     Stored { anchor_call: anchor_call.to_owned(), ..blank(action) }
 }
 
-/// The places of those whose text starts so.
+/// The places of those whose text has this start.
 fn places(found: &[ForeignRedirect], start: &str) -> Vec<Place> {
     found.iter().filter(|one| one.text.starts_with(start)).map(|one| one.place).collect()
 }
@@ -913,7 +913,7 @@ fn redirects_of_others_are_found_wherever_they_are() {
     };
     let plain = |rule: Rule| foreign(&rule, |_| {});
     fake.hold("", plain(rule("em0", Protocol::Tcp, "80")));
-    // no rdr, icmp: nothing that could be in the way
+    // no rdr, icmp: no conflict is possible
     fake.hold("", foreign(&rule("em0", Protocol::Tcp, "81"), |rule| rule[at::ACTION] = 9));
     fake.hold("", foreign(&rule("em0", Protocol::Tcp, "82"), |rule| rule[at::PROTO] = 1));
     // called by name and by wildcard, nested; and a tool's anchor that nothing calls, or that is called for filter rules only
@@ -927,13 +927,13 @@ fn redirects_of_others_are_found_wherever_they_are() {
     fake.hold("appjail-rdr/jail", plain(rule("em1", Protocol::Sctp, "9")));
     fake.hold("", calling(0, "filters"));
     fake.hold("filters", plain(rule("em1", Protocol::Tcp, "10")));
-    // rdr-to, of 15; and route-to, whose addresses 14 gives instead
+    // rdr-to, of 15; and route-to, whose addresses 14 returns instead
     let pass = |tcp_port: &str, route| {
         foreign(&rule("em0", Protocol::Tcp, tcp_port), |rule| (rule[at::ACTION], rule[at::RT]) = (0, route))
     };
     fake.hold("filters", pass("443", 0));
     fake.hold("filters", pass("444", 2));
-    // an address that another machine has; a binat without an address would be a later release's
+    // an address of another machine; a binat without an address could be of a later release
     let given = |place: &str| {
         let mut stored = foreign(&rule("em0", Protocol::Tcp, "80"), |rule| {
             (rule[at::ACTION], rule[at::PROTO]) = (6, 0);
@@ -954,12 +954,12 @@ fn redirects_of_others_are_found_wherever_they_are() {
     fake.hold("mine/deeper/a", called("/mine"));
 
     let found = native(&fake).foreign_redirects().unwrap();
-    // a kernel that does not say the addresses, and knows no rdr-to: the rdr rules are found all the same
+    // a kernel that does not return the addresses, and has no rdr-to: the rdr rules are found
     fake.set_14();
     fake.refuse("DIOCGETADDRS", usize::MAX, libc::ENODEV);
     let without = native(&fake).foreign_redirects().unwrap();
     assert_eq!(places(&without, "rdr "), places(&found, "rdr "));
-    // which address binat gives is not told: any that is reached by its interface
+    // the address of binat is unknown: any that is reached through its interface
     let em0 = "em0".parse::<Place>().unwrap();
     assert_eq!(places(&without, "binat "), [em0, em0]);
     assert_eq!(without.len(), 6);
@@ -1028,7 +1028,7 @@ fn redirects_of_others_are_found_wherever_they_are() {
 }
 
 #[test]
-fn a_foreign_redirect_that_says_little_is_taken_for_more() {
+fn a_foreign_redirect_with_unknown_parts_counts_as_wider() {
     let fake = Fake::new();
     let rule = &published("x", vec![redirect("192.0.2.1", Protocol::Tcp, "80", "10.9.9.9", "80")])[0];
     let place = |change: fn(&mut [u8])| {
@@ -1073,7 +1073,7 @@ fn a_foreign_redirect_that_says_little_is_taken_for_more() {
 // ---- the probe
 
 #[test]
-fn the_probe_changes_nothing_and_says_why_not() {
+fn the_probe_changes_nothing_and_reports_why_not() {
     let fake = Fake::new();
     native(&fake).replace(&anchor("web"), &web()).unwrap();
     let was = held(&fake, &anchor("web"));
@@ -1092,14 +1092,14 @@ fn the_probe_changes_nothing_and_says_why_not() {
         assert_eq!((error.kind(), error.errno()), (kind, Some(errno)));
         assert!(error.message().starts_with(call), "{error}");
     }
-    // who may only read pf, by his descriptor or by kern.securelevel, learns so when he changes something
+    // a process that may only read pf, by its descriptor or by kern.securelevel, gets the error when it changes something
     for errno in [libc::EACCES, libc::EPERM] {
         fake.refuse("DIOCADDRULE", 2, errno);
         probe(&fake).unwrap();
         assert_eq!(native(&fake).replace(&anchor("db"), &web()).unwrap_err().kind(), Kind::Permission);
         assert_eq!(native(&fake).anchors().unwrap(), ["web"]);
     }
-    // a kernel that takes anything is none to be trusted
+    // a kernel that accepts anything is not usable
     struct Yes;
     impl Kernel for Yes {
         fn call(&self, _: Call<'_>) -> Result<(), Failure> {
@@ -1118,7 +1118,7 @@ fn there_is_no_device_elsewhere() {
 }
 
 #[test]
-fn a_ticket_is_no_part_of_a_stored_rule() {
+fn a_ticket_is_not_part_of_a_stored_rule() {
     let fake = Fake::new();
     native(&fake).replace(&anchor("web"), &web()).unwrap();
     let stored = &fake.active("kport/web", RDR)[0];
@@ -1131,13 +1131,13 @@ fn skipped_interfaces() {
     let fake = Fake::new();
     let skipped = || native(&fake).skipped().unwrap();
     fake.set_interfaces(&[]);
-    // an answer without the group of all interfaces is another kernel's
+    // an answer without the group of all interfaces is from another kernel
     assert_eq!(skipped(), None);
     fake.set_interfaces(&[("all", false, false), ("lo0", false, true)]);
     assert_eq!(skipped(), None);
     fake.set_interfaces(&[("all", true, false), ("em0", false, false), ("lo", true, true), ("lo0", false, true)]);
     assert_eq!(skipped(), Some(vec!["lo".to_owned(), "lo0".to_owned()]));
-    // more than there is room for at first
+    // more than the first buffer has room for
     let names: Vec<String> = (0..300).map(|n| format!("epair{n}a")).collect();
     let mut many: Vec<_> = names.iter().map(|name| (name.as_str(), false, false)).collect();
     many.extend([("all", true, false), ("vnet0", false, true)]);
@@ -1162,7 +1162,7 @@ fn tables() {
     assert!(error.message().contains("table <friends>"), "{error}");
 }
 
-/// Whatever needs rules of others: the kernel alone is asked for them.
+/// Everything that needs rules of others reads them from the kernel.
 #[test]
 fn publish_list_doctor_and_trace_ask_the_kernel_alone() {
     let fake = Fake::new();
@@ -1184,7 +1184,7 @@ fn publish_list_doctor_and_trace_ask_the_kernel_alone() {
     assert_eq!(trace.delivered_to, Some((Party::Jail("web".to_owned()), "10.0.0.2:80".parse().unwrap())));
 }
 
-/// There is nothing in the backend that could start a program.
+/// The backend has no code that starts a program.
 #[test]
 fn native_names_no_program() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pf");
@@ -1199,7 +1199,7 @@ fn native_names_no_program() {
     }
 }
 
-/// The rulesets as they are handed out: every anchor that is called, each with its tables.
+/// The rulesets: every anchor that is called, each with its tables.
 #[test]
 fn rulesets_are_read_with_their_tables() {
     let fake = Fake::new();
@@ -1244,19 +1244,19 @@ fn rulesets_are_read_with_their_tables() {
         of("deep/a").starts_with("table <good> { 10.0.0.0/8 ! 10.1.0.0/16 fd00::1 }\nrdr-anchor \"/deep/a\" all\n")
     );
     assert!(of("deep/b").starts_with("rdr on em0 inet proto tcp from <main> to (em0) port = 8080"));
-    // as the publication has them, but for the second label, which a struct has no room for
+    // as in the publication, except for the second label, for which the struct has no room
     let expected: Conf = web().iter().flat_map(expanded).collect::<Vec<_>>().join("\n").parse().unwrap();
     assert_eq!(of("kport/web"), &expected.to_string());
-    // 14 says the same
+    // 14 returns the same
     fake.set_14();
     assert_eq!(shown(&fake), found);
-    // every anchor counts, whoever made it: kport, kport/web, _1, deep, deep/a, deep/b, alone
+    // every anchor counts, whichever program created it: kport, kport/web, _1, deep, deep/a, deep/b, alone
     assert_eq!(native(&fake).anchors_of_all().unwrap(), (7, Some(512)));
     fake.set_anchor_limit(Some(0));
     assert_eq!(native(&fake).anchors_of_all().unwrap(), (7, None));
 }
 
-/// A table that the kernel does not give, because of net.pf.request_maxcount, is one of which nothing is known.
+/// A table that the kernel does not return, because of net.pf.request_maxcount, is unknown.
 #[test]
 fn a_table_that_is_too_large_cannot_be_decided() {
     let fake = Fake::new();
@@ -1274,7 +1274,7 @@ fn a_table_that_is_too_large_cannot_be_decided() {
     assert!(main(&fake).contains("table <big> { \"table <big>, which has 3 addresses,\" }"));
 }
 
-/// The settings have no ticket: `pfctl -f` of the same rules, and what changed them alone, is seen.
+/// The settings have no ticket: a change of them alone is noticed, also with `pfctl -f` of the same rules.
 #[test]
 fn settings_are_read_each_time() {
     let fake = Fake::new();
@@ -1290,7 +1290,7 @@ fn settings_are_read_each_time() {
     assert_eq!(main().unread().len(), 1);
 }
 
-/// An anchor in braces can be loaded by itself: it has tickets of its own.
+/// An anchor in braces can be loaded by itself: it has its own tickets.
 #[test]
 fn a_call_in_braces_is_seen() {
     let fake = Fake::default();
@@ -1306,26 +1306,26 @@ fn a_call_in_braces_is_seen() {
     assert!(status().anchor);
 }
 
-/// A host that closes by number: the descriptor is opened anew, and what has its number now is left alone.
+/// A program that closes descriptors by number: the device is opened again, and the file that has the number now is not used.
 #[test]
-fn a_descriptor_that_is_somebody_elses_by_now() {
+fn a_descriptor_that_another_file_has_now() {
     use std::os::fd::AsRawFd;
     let (null, zero) = (Path::new("/dev/null"), std::fs::File::open("/dev/zero").unwrap());
     let descriptor = Descriptor::new();
     let first = descriptor.get(null).unwrap().as_raw_fd();
     assert!(first > 2);
     assert_eq!(descriptor.get(null).unwrap().as_raw_fd(), first);
-    // SAFETY: the number is one that nothing in this test uses as its own
+    // SAFETY: nothing else in this test uses the number
     assert_eq!(unsafe { libc::dup2(zero.as_raw_fd(), first) }, first);
     let second = descriptor.get(null).unwrap().as_raw_fd();
     assert_ne!(second, first);
     assert_eq!(descriptor.get(null).unwrap().as_raw_fd(), second);
-    // SAFETY: asks, and closes what dup2 made
+    // SAFETY: reads a flag, and closes the descriptor that dup2 created
     unsafe {
         assert_ne!(libc::fcntl(first, libc::F_GETFD), -1, "the host's was closed");
         libc::close(first);
     }
-    // who may only read
+    // a process that may only read
     let dir = tempfile::tempdir().unwrap();
     let missing = Descriptor::new().get(&dir.path().join("pf")).unwrap_err();
     assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);

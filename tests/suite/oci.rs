@@ -1,4 +1,4 @@
-//! `kport oci-hook`: the state of a container on standard input, and what is published then.
+//! `kport oci-hook`: the state of a container on standard input, and what is published.
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::cc;
 
-/// A host with one jail of a container on it.
+/// A host with the jail of one container.
 struct Host {
     dir: tempfile::TempDir,
 }
@@ -107,14 +107,14 @@ fn options_are_those_of_the_plugin() {
     let record = std::fs::read_to_string(host.dir.path().join("state/jails/pod.beef.json")).unwrap();
     assert!(record.contains(r#""sources":["192.0.2.0/24"]"#) && record.contains(r#""log":true"#), "{record}");
     beef["status"] = json!("stopped");
-    // options that are no good any more do not keep it from being taken back
+    // options that have become invalid do not prevent unpublishing
     beef["annotations"]["io.kport.publish.json"] = json!("{");
     host.ok(&beef);
     assert_eq!(host.list(), "");
 }
 
 #[test]
-fn a_start_says_what_is_wrong() {
+fn a_start_reports_what_is_wrong() {
     let host = Host::new();
     for (annotations, status, says) in [
         (json!({ "io.kport.publish": "80/tpc" }), 2, "found \"tpc\""),
@@ -143,7 +143,7 @@ fn a_stop_never_fails() {
     let host = Host::new();
     let ports = json!({ "io.kport.publish": "8080:80" });
     host.ok(&state("created", ports.clone()));
-    // the state directory is in the way
+    // the state directory cannot be used
     std::fs::remove_dir_all(host.dir.path().join("state")).unwrap();
     std::fs::write(host.dir.path().join("state"), "").unwrap();
     let output = host.hook(&state("stopped", ports).to_string());
@@ -153,7 +153,7 @@ fn a_stop_never_fails() {
     assert_eq!(host.hook(&broken.to_string()).status.code(), Some(0));
 }
 
-/// As the specification has it, and as ocijail does it: it puts the path in front of `args`.
+/// As in the specification, and as ocijail does it: the path comes before `args`.
 #[test]
 fn by_the_name_in_the_hook_file() {
     let page = std::fs::read_to_string(cc::root().join("docs/managers/podman.md")).unwrap();

@@ -1,6 +1,6 @@
 //! The FreeBSD port: its files agree with the sources and with scripts/install.sh, and its scripts are run.
 
-use crate::install::install;
+use crate::install::{install, symbols};
 use crate::support::cc;
 use crate::support::rig::files;
 
@@ -73,36 +73,115 @@ fn distinfo_takes_the_sums_of_cargo_lock_and_no_others() {
 }
 
 #[test]
-fn the_port_is_of_this_version_and_installs_what_it_lists() {
-    let makefile = text("Makefile");
-    assert!(makefile.contains(&format!("DISTVERSION=\t{}\n", env!("CARGO_PKG_VERSION"))));
-    for line in text("pkg-plist").lines() {
-        let name = line.rsplit('/').next().unwrap().trim_end_matches(".gz");
-        // cinstall puts the library, the header and kport.pc
-        let by_cargo_c = name.starts_with("libkport") || ["kport.h", "kport.pc"].contains(&name);
-        assert!(by_cargo_c || makefile.contains(name), "{line} is listed, but not installed");
-    }
-    for example in ["examples/pf.conf", "examples/jail.conf"] {
-        assert!(makefile.contains(example) && cc::root().join(example).is_file());
-    }
-    // INSTALL_PROGRAM strips
-    assert!(makefile.contains("\t${INSTALL_PROGRAM} ${CARGO_TARGET_DIR}/*/release/kport "));
-    assert!(makefile.contains("\t${STRIP_CMD} ${STAGEDIR}${PREFIX}/lib/libkport.so.${DISTVERSION}\n"));
+fn the_port_is_of_this_version() {
+    assert!(text("Makefile").contains(&format!("DISTVERSION=\t{}\n", env!("CARGO_PKG_VERSION"))));
     let message = text("files/pkg-message.in");
     assert!(message.contains("kport setup") && message.contains("%%PREFIX%%/bin/kport publish --hook"), "{message}");
+}
+
+/// The files that pkg-plist lists.
+fn listed() -> BTreeSet<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    let (abi, _) = version.rsplit_once('.').unwrap();
+    let plist = text("pkg-plist").replace("%%ABI%%", abi).replace("%%VERSION%%", version);
+    let plist = plist.replace("%%EXAMPLESDIR%%", "share/examples/kport");
+    plist.lines().map(|line| line.trim_end_matches(".gz").to_owned()).collect()
 }
 
 #[test]
 fn the_port_installs_what_the_installer_does() {
     let dest = install("port", &["--prefix=/usr/local", "--pkgconfigdir=/usr/local/libdata/pkgconfig"]);
     let installed: BTreeSet<String> = files(&dest.join("usr/local")).into_iter().collect();
-    let version = env!("CARGO_PKG_VERSION");
-    let (abi, _) = version.rsplit_once('.').unwrap();
-    let plist = text("pkg-plist").replace("%%ABI%%", abi).replace("%%VERSION%%", version);
+    let mut listed = listed();
     // the periodic script and the examples belong to the port alone
-    let listed = plist.lines().filter(|line| !line.starts_with("etc/") && !line.starts_with("%%EXAMPLESDIR%%"));
-    let listed: BTreeSet<String> = listed.map(|line| line.trim_end_matches(".gz").to_owned()).collect();
+    listed.retain(|file| !file.starts_with("etc/") && !file.starts_with("share/examples/"));
     assert_eq!(listed, installed);
+}
+
+/// Runs the commands of do-install in a shell, in place of make(1), after what cinstall of cargo-c does; `debug`: with
+/// WITH_DEBUG. Returns the directory below the prefix.
+fn staged(debug: bool) -> PathBuf {
+    let stage = cc::work_dir().join(if debug { "stage-debug" } else { "stage" });
+    let (target, prefix) = (stage.join("target"), stage.join("stage/usr/local"));
+    let work = stage.join("work");
+    let built = target.join("x86_64-unknown-freebsd").join(if debug { "debug" } else { "release" });
+    // mtree(8) creates the usual ones
+    for dir in ["bin", "share/man/man3", "share/man/man8"] {
+        fs::create_dir_all(prefix.join(dir)).unwrap();
+    }
+    for dir in [&built, &work] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kport"), built.join("kport")).unwrap();
+    for file in ["410.kport-gc", "pf"] {
+        fs::write(work.join(file), text(&format!("files/{file}.in"))).unwrap();
+    }
+    let library = format!("libkport.so.{}", env!("CARGO_PKG_VERSION"));
+    let by_cargo_c = |file: &String| {
+        let name = file.rsplit('/').next().unwrap();
+        name.starts_with("libkport") || ["kport.h", "kport.pc"].contains(&name)
+    };
+    for file in listed().into_iter().filter(by_cargo_c) {
+        let path = prefix.join(&file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if file.ends_with(&library) {
+            fs::copy(cc::shared_library(), &path).unwrap();
+        } else {
+            fs::write(&path, "").unwrap();
+        }
+    }
+
+    let makefile = text("Makefile").replace("\\\n", " ");
+    let variable = |name: &str| {
+        let line = makefile.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+        line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+    };
+    let (_, recipe) = makefile.split_once("\ndo-install:\n").unwrap();
+    let recipe = recipe.split("\n\n").next().unwrap();
+    let commands = recipe.lines().filter(|line| line.starts_with('\t') && !line.contains(" cinstall "));
+    let mut script: String = commands.map(|line| format!("{}\n", line.trim_start_matches(['\t', '@']))).collect();
+    let root = cc::root();
+    let (program, strip) = if debug { ("install -m 755", "true") } else { ("install -s -m 755", "strip") };
+    for (name, value) in [
+        ("${KPORT}", &*variable("KPORT")),
+        ("${WITH_DEBUG:Ddebug:Urelease}", if debug { "debug" } else { "release" }),
+        ("${CARGO_TARGET_DIR}", target.to_str().unwrap()),
+        ("${CARGO_BUILD_TARGET}", "x86_64-unknown-freebsd"),
+        ("${STAGEDIR}", stage.join("stage").to_str().unwrap()),
+        ("${EXAMPLESDIR}", "/usr/local/share/examples/kport"),
+        ("${PREFIX}", "/usr/local"),
+        ("${WRKSRC}", root.to_str().unwrap()),
+        ("${WRKDIR}", work.to_str().unwrap()),
+        ("${DISTVERSION}", env!("CARGO_PKG_VERSION")),
+        ("${MKDIR}", "mkdir -p"),
+        ("${INSTALL_PROGRAM}", program),
+        ("${STRIP_CMD}", strip),
+        ("${INSTALL_SCRIPT}", "install -m 755"),
+        ("${INSTALL_DATA}", "install -m 644"),
+        ("${INSTALL_MAN}", "install -m 644"),
+    ] {
+        script = script.replace(name, value);
+    }
+    assert!(!script.contains('$') && script.contains(&library), "{script}");
+    cc::done(Command::new("sh").arg("-ec").arg(script));
+    prefix
+}
+
+#[test]
+fn do_install_installs_what_is_listed_and_strips_it() {
+    let prefix = staged(false);
+    let found: BTreeSet<String> = files(&prefix).into_iter().collect();
+    assert_eq!(found, listed());
+    let library = format!("lib/libkport.so.{}", env!("CARGO_PKG_VERSION"));
+    for file in ["bin/kport", &library] {
+        assert_eq!(symbols(&prefix.join(file)), 0, "{file} is not stripped");
+    }
+}
+
+#[test]
+fn with_debug_the_symbols_are_installed() {
+    let prefix = staged(true);
+    assert!(symbols(&prefix.join("bin/kport")) > 0);
 }
 
 /// A file of the port after the ports tree has filled in its variables; kport is installed in a directory.

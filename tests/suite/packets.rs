@@ -1,4 +1,4 @@
-//! What publishing means, in packets: on random hosts, every packet that should arrive does, and no other does.
+//! Publishing, in packets: on random hosts, every packet arrives that should, and no other.
 //!
 //! The expectation is computed from the publications themselves, never from the rules.
 
@@ -17,18 +17,18 @@ use kport::trace::{Party, Release, World};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// A random host with what is published on it.
+/// A random host with publications.
 #[derive(Debug)]
 struct Case {
     world: World,
     interfaces: Vec<HostInterface>,
     publications: Vec<Publication>,
-    /// The main ruleset lets everything out.
+    /// The main ruleset passes everything out.
     passes_out: bool,
     text: String,
 }
 
-/// What a publication is made of.
+/// The parts of a publication.
 #[derive(Clone, Debug)]
 struct Wish {
     specs: Vec<(u8, Protocol, u16, u16)>,
@@ -158,15 +158,15 @@ fn rooted(publication: &Publication) -> bool {
     publication.redirects.iter().all(|redirect| matches!(redirect.place, Place::Interface(_)))
 }
 
-/// What should become of a packet.
+/// The expected result of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Expected {
-    /// The connection comes about with this jail, at this address.
+    /// The connection is established with this jail, at this address.
     Reaches(String, SocketAddr),
-    /// No jail gets anything.
+    /// No jail receives anything.
     Nothing,
-    /// The packet may get through but no connection comes about: a jail asks for a place that has no interface, without hairpin,
-    /// and the answer goes past the host; or the host itself does, without host access.
+    /// The packet may arrive, but no connection is established: a jail connects to a place without an interface, without hairpin,
+    /// and the answer does not return through the host; or the host itself does, without host access.
     OneWay(String, SocketAddr),
 }
 
@@ -184,7 +184,7 @@ impl Case {
         interface == name || self.interfaces.iter().any(|i| i.name == interface && i.groups.contains(&name))
     }
 
-    /// Whether the jail has another publication, whose address translation serves this one's packets too.
+    /// Whether the jail has another publication, whose address translation also applies to the packets of this one.
     fn shared(&self, publication: &Publication) -> bool {
         self.publications.iter().filter(|other| other.jail == publication.jail).count() > 1
     }
@@ -212,7 +212,7 @@ impl Case {
         self.direct(who, protocol, to)
     }
 
-    /// Through the host's address.
+    /// To the host's address.
     fn by_redirect(
         &self,
         publication: &Publication,
@@ -257,7 +257,7 @@ impl Case {
                 if *client == name && !self.shared(publication) {
                     Expected::Nothing
                 } else if bridge(client) == bridge(&name) {
-                    // the answer goes past the host
+                    // the answer does not return through the host
                     Expected::OneWay(name, at)
                 } else {
                     Expected::Reaches(name, at)
@@ -265,14 +265,14 @@ impl Case {
             }
             Party::Host => {
                 let covered = covered || (to.ip().is_loopback() && options.host_access);
-                // ip6_forward drops ::1, whatever pf would make of it
+                // ip6_forward drops ::1 before pf could translate it
                 if !covered || to.ip() == world::address("::1") {
                     return Expected::Nothing;
                 }
                 if options.host_access {
                     return Expected::Reaches(name, at);
                 }
-                // without an interface in the rule, lo0 is as good as any: what the main ruleset lets out over it gets in
+                // a rule without an interface also matches on lo0: what the main ruleset passes out there arrives
                 let let_out = self.passes_out || self.world.filter_local;
                 let open = !bound && allowed && let_out && !source.is_loopback();
                 if !open {
@@ -284,7 +284,7 @@ impl Case {
         }
     }
 
-    /// At the jail's own address.
+    /// To the jail's own address.
     fn direct(&self, who: &Party, protocol: Protocol, to: SocketAddr) -> Expected {
         let Some(target) = self.world.jails.iter().find(|jail| jail.addresses.iter().any(|net| net.addr() == to.ip()))
         else {
@@ -292,19 +292,19 @@ impl Case {
         };
         let Party::Jail(client) = who else { return Expected::Nothing };
         let client = self.world.jails.iter().find(|jail| jail.name == *client).unwrap();
-        // where bridge members are filtered, a list of the bridges alone lets nothing over them
+        // if bridge members are filtered, a list of the bridges alone passes nothing between members
         let reaches = |options: &Options| {
             if self.world.pfil_member { options.reach.len() > 1 } else { !options.reach.is_empty() }
         };
         let published = self.publications.iter().filter(|p| p.jail.as_str() == target.name && reaches(&p.options));
         let mut ports = published.flat_map(|p| &p.redirects).filter(|r| r.target == to.ip() && r.protocol == protocol);
         let open = ports.any(|redirect| redirect.jail.contains(to.port()));
-        // past the host on the same bridge, unless its members are filtered
+        // not through the host on the same bridge, unless its members are filtered
         let past = client.behind == target.behind && (!self.world.pfil_member || client.name == target.name);
         if past || open { Expected::Reaches(target.name.clone(), to) } else { Expected::Nothing }
     }
 
-    /// Who may send, from which address, by family.
+    /// The senders, with their addresses by family.
     fn senders(&self) -> Vec<(Party, IpAddr)> {
         let mut all = vec![];
         for (on, addresses) in [
@@ -331,14 +331,14 @@ impl Case {
         all
     }
 
-    /// Every address that there is, and one that there is not.
+    /// Every address that exists, and one that does not.
     fn addresses(&self) -> Vec<IpAddr> {
         let host = self.interfaces.iter().flat_map(|i| &i.addresses).filter(|net| !net.addr().is_loopback());
         let jails = self.world.jails.iter().flat_map(|jail| &jail.addresses);
         host.chain(jails).map(|net| net.addr()).chain(["203.0.113.77", "2001:db8:77::1"].map(world::address)).collect()
     }
 
-    /// Every port that means something, and its neighbours.
+    /// Every port that is used, and its neighbours.
     fn ports(&self) -> Vec<u16> {
         let ranges = self.publications.iter().flat_map(|p| &p.redirects).flat_map(|r| [r.host, r.jail]);
         let mut ports: Vec<u16> =
@@ -350,7 +350,7 @@ impl Case {
     }
 }
 
-/// Which packets the properties were asked about: a check that the cases are not all of one kind.
+/// Counts the packets of each kind: a check that the cases are not all of one kind.
 #[derive(Default, Debug)]
 struct Count {
     reached: u32,
@@ -410,7 +410,7 @@ fn what_should_arrive_does_and_nothing_else_does() {
             let to = SocketAddr::new(**address.get(&same), *port.get(&ports));
             check(&case, who, protocol, *source, to, &mut count)?;
         }
-        // and everybody at everything that is published, and beside it
+        // and from every sender to everything that is published, and to the ports beside it
         for redirect in case.publications.iter().flat_map(|publication| &publication.redirects) {
             for (who, source) in senders.iter().filter(|(_, source)| Family::of(*source) == redirect.family()) {
                 for address in addresses.iter().filter(|to| Family::of(**to) == redirect.family()) {
@@ -419,7 +419,7 @@ fn what_should_arrive_does_and_nothing_else_does() {
                     }
                 }
             }
-            // the host asks itself, from the address that it asks
+            // the host connects to itself, from the address that it connects to
             let own = case.interfaces.iter().flat_map(|i| &i.addresses).map(|net| net.addr());
             for address in own.filter(|address| Family::of(*address) == redirect.family()) {
                 let to = SocketAddr::new(address, redirect.host.first());

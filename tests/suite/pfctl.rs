@@ -1,5 +1,5 @@
-//! The pfctl(8) backend against a stand-in: every answer that the real one was seen to give or can give by its source, and
-//! every way in which a child or the host process can be awkward.
+//! The pfctl(8) backend against a stand-in: every answer that the real one has given, or can give by its source, and
+//! children and callers that behave in unusual ways.
 
 #![allow(unsafe_code)]
 
@@ -23,7 +23,7 @@ use kport::publication::{Publication, Targets, redirects};
 use kport::rule::{Rule, text};
 use kport::rules::rules;
 
-/// Long enough for any machine; nothing that works takes a part of it.
+/// Long enough for any machine; what works takes a small part of it.
 const AMPLE: Duration = Duration::from_secs(60);
 
 fn pfctl(standin: &standin::Pfctl) -> Pfctl {
@@ -42,12 +42,12 @@ fn web() -> Anchor {
     jail().anchor()
 }
 
-/// Every state of the jail's.
+/// All states of the jail.
 fn of_the_jail() -> [States; 1] {
     [States::Jail { label: jail().label() }]
 }
 
-/// The rules of jail web, 10.0.0.2 and fd00::2, behind em0.
+/// The rules of jail web, 10.0.0.2 and fd00::2, published on em0.
 fn some(spec: &str) -> Vec<Rule> {
     with(spec, Options::default())
 }
@@ -66,7 +66,7 @@ fn recording(name: &str, what: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The stand-in, asked what the real one was asked, in the same order, answers the same.
+/// With the same commands in the same order, the stand-in prints the same as the real one.
 #[test]
 fn the_stand_in_is_like_the_real_one() {
     let standin = standin::Pfctl::new();
@@ -216,7 +216,7 @@ fn states_are_killed_by_label() {
     assert_eq!(standin.states(), [""; 0]);
 }
 
-/// Every row of what pfctl(8) answers when it cannot: the kind, and words of the remedy.
+/// Every failure of pfctl(8): the kind, and words of the remedy.
 #[test]
 fn refusals() {
     let rows = [
@@ -272,7 +272,7 @@ fn refusals() {
     }
 }
 
-/// A question fails by what is on standard error, whatever the exit status.
+/// A run that only reads fails if there is text on standard error, whatever the exit status.
 #[test]
 fn questions_that_fail() {
     type Ask = fn(&Pfctl) -> kport::error::Result<()>;
@@ -302,13 +302,13 @@ fn questions_that_fail() {
             assert_eq!(error.kind(), kind, "{part} {fault:?}: {error}");
         }
     }
-    // the main ruleset is always there: then it is no answer
+    // the main ruleset always exists: then it is not an answer
     let standin = standin::Pfctl::new();
     standin.fault("-q -sn", Fault::Say(0, "pfctl: DIOCGETRULES: Invalid argument\n"));
     assert_eq!(pfctl(&standin).status().unwrap_err().kind(), Kind::System);
     assert_eq!(pfctl(&standin).foreign_redirects().unwrap_err().kind(), Kind::System);
     standin.heal();
-    // gone before or between the calls: EINVAL, ENOENT, or pfctl's own words
+    // removed before or between the calls: EINVAL, ENOENT, or pfctl's own message
     for gone in [
         "pfctl: Anchor does not exist.",
         "pfctl: DIOCGETRULES: Invalid argument",
@@ -337,7 +337,7 @@ fn no_program() {
     assert_eq!(error.kind(), Kind::Argument, "{error}");
 }
 
-/// When a load does not end as it should, what the anchor holds decides.
+/// If a load does not end normally, the contents of the anchor decide.
 #[test]
 fn loads_that_end_strangely() {
     let short = Duration::from_secs(4);
@@ -368,7 +368,7 @@ fn loads_that_end_strangely() {
             }
         }
         let held = standin.rules("kport/web").unwrap();
-        // (one that lies with exit 0 and silence is believed: the real one has no such way)
+        // (exit status 0 without output is accepted, even if false: the real one does not do that)
         if !matches!(fault, Fault::Huge) {
             assert_eq!(held == text(&some("em1:8080:80 9-11:9-11/udp")), done, "{fault:?}");
         }
@@ -378,7 +378,7 @@ fn loads_that_end_strangely() {
     standin.fault("", Fault::Abort);
     let error = pfctl(&standin).replace(&web(), &some("1:1")).unwrap_err();
     assert!(error.message().contains("what the anchor holds now is unknown"), "{error}");
-    // emptied, and died before it could say so
+    // cleared, and died before it could report it
     let standin = standin::Pfctl::new();
     pfctl(&standin).replace(&web(), &some("1:1")).unwrap();
     standin.fault("-f -", Fault::AbortLate);
@@ -386,9 +386,9 @@ fn loads_that_end_strangely() {
     assert_eq!(standin.rules("kport/web"), None);
 }
 
-/// A set is known again as it is printed, whatever is in it; and no other is taken for it.
+/// Any set is recognized when it is printed, and no other set is.
 #[test]
-fn what_is_loaded_is_known_again() {
+fn what_is_loaded_is_recognized() {
     let source = |text: &str| text.parse().unwrap();
     let plain = Options::default();
     let rich = Options {
@@ -400,7 +400,7 @@ fn what_is_loaded_is_known_again() {
         quick: false,
         ..Options::default()
     };
-    // two mappings to one port have tags of their own
+    // two mappings to one port have separate tags
     let spec = "8080:80 8081:80 *:9000-9010:9000-9010/udp 192.0.2.1:1:1/sctp";
     let mut fast = rich.clone();
     fast.limits.rate = Some("15/5".parse().unwrap());
@@ -436,7 +436,7 @@ fn busy_is_tried_again_until_the_deadline() {
     let start = Instant::now();
     let error = within(&standin, Duration::from_secs(1)).replace(&web(), &some("1:1")).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
-    // the last try may be the one that the deadline cuts off
+    // the deadline may end the last try
     let words = ["another program", "did not finish in time"];
     assert!(words.iter().any(|part| error.message().contains(part)), "{error}");
     assert!(start.elapsed() < AMPLE / 2);
@@ -445,9 +445,9 @@ fn busy_is_tried_again_until_the_deadline() {
     assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
 }
 
-/// An anchor that goes while pfctl walks through all of them ends the walk, and the others are still there.
+/// An anchor that is removed while pfctl reads all of them ends that run, and the others are still listed.
 #[test]
-fn half_a_list_is_no_list() {
+fn half_a_list_is_an_error() {
     for gone in ["pfctl: Anchor does not exist.", "pfctl: DIOCGETRULESETS: No such file or directory"] {
         let standin = standin::Pfctl::new();
         for jail in ["a", "b"] {
@@ -589,7 +589,7 @@ fn every_run_is_traced() {
     assert!(parts[4].ends_with(" ms, exit status 1\n  ! pfctl: oops\n"), "{seen}");
 }
 
-/// Runs a test in a process of its own: it changes what belongs to the whole process, or counts it.
+/// Runs a test in a process of its own: it changes or counts what belongs to the whole process.
 fn alone(test: &str, scenario: impl FnOnce()) {
     if std::env::var_os("KPORT_TEST_ALONE").is_some() {
         return scenario();
@@ -608,7 +608,7 @@ fn alone(test: &str, scenario: impl FnOnce()) {
     );
 }
 
-/// What a jail manager does with the backend, and what must come of it.
+/// What a jail manager does with the backend, and the expected results.
 fn whole_day(standin: &standin::Pfctl) {
     standin.set_states(&["kport:web kport:web:tcp:8080"]);
     pfctl(standin).replace(&web(), &some("8080:80")).unwrap();
@@ -645,13 +645,13 @@ fn whole_day(standin: &standin::Pfctl) {
 fn a_host_that_ignores_sigchld() {
     alone("a_host_that_ignores_sigchld", || {
         let standin = standin::Pfctl::new();
-        // SAFETY: no handler is installed, and this process has no other thread that cares
+        // SAFETY: no handler is installed, and no other thread of this process depends on it
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         whole_day(&standin);
     });
 }
 
-/// A supervisor waits for every child, and so takes ours as well.
+/// A supervisor waits for every child, and so also for ours.
 #[test]
 fn a_host_that_reaps_every_child() {
     alone("a_host_that_reaps_every_child", || {
@@ -673,11 +673,11 @@ fn a_host_without_standard_descriptors() {
         let standin = standin::Pfctl::new();
         for closed in [&[0][..], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]] {
             let standard = [0, 1, 2].map(|fd| {
-                // SAFETY: the three are open, as std makes sure at the start
+                // SAFETY: the three are open: std opens them at the start
                 unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) }
             });
             for fd in closed {
-                // SAFETY: nothing in this process uses it until it is put back
+                // SAFETY: nothing in this process uses it until it is restored
                 unsafe { libc::close(*fd) };
             }
             let result = std::panic::catch_unwind(|| {
@@ -692,12 +692,12 @@ fn a_host_without_standard_descriptors() {
                 pfctl(&standin).replace(&web(), &[]).unwrap();
                 // they are closed as before
                 closed.iter().all(|fd| {
-                    // SAFETY: only asks
+                    // SAFETY: only reads a flag
                     unsafe { libc::fcntl(*fd, libc::F_GETFD) == -1 }
                 })
             });
             for (fd, kept) in standard.into_iter().enumerate() {
-                // SAFETY: kept is the descriptor made above, fd one of the three
+                // SAFETY: kept is the descriptor from above, fd one of the three
                 unsafe {
                     libc::dup2(kept, fd as i32);
                     libc::close(kept);
@@ -713,7 +713,7 @@ fn a_host_without_standard_descriptors() {
 fn a_host_that_dies_by_sigpipe() {
     alone("a_host_that_dies_by_sigpipe", || {
         let standin = standin::Pfctl::new();
-        // SAFETY: the default action is no handler
+        // SAFETY: the default action is not a handler
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         let spec: Vec<String> = (1..2000).map(|port| format!("{port}:{port}")).collect();
         let rules = some(&spec.join(" "));
@@ -725,7 +725,7 @@ fn a_host_that_dies_by_sigpipe() {
     });
 }
 
-/// What is left in this process after runs of every kind: no descriptor, no child.
+/// Runs of every kind leave no descriptor and no child in this process.
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_is_left_behind() {
@@ -743,7 +743,7 @@ fn nothing_is_left_behind() {
         }
         _ = Pfctl::new("/no/such/program", Deadline::after(AMPLE)).status().unwrap_err();
         assert_eq!(descriptors(), before);
-        // ECHILD: not one child, alive or dead
+        // ECHILD: no child, alive or dead
         let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
         assert_eq!(left.unwrap_err(), rustix::io::Errno::CHILD);
     });
@@ -760,7 +760,7 @@ fn what_a_child_gets() {
     let pfctl = pfctl(&standin).traced(Box::new(move |run| *log.lock().unwrap() += &format!("{run}\n")));
     pfctl.replace(&web(), &some("1:1")).unwrap_err();
     let seen = seen.lock().unwrap().clone();
-    // what cargo's caller left open for every child is none of ours
+    // descriptors that cargo's caller left open for every child do not count
     let inherited = |fd: &str| {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or("0").trim().to_owned();
@@ -825,7 +825,7 @@ pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
     assert!(read.iter().all(|(_, conf)| conf.unread().is_empty()));
 }
 
-/// pf has an anchor without a name as `_1`, a number that `-sr` does not show, and what is called in its braces below that: the
+/// pf names an anchor without a name `_1`, a number that `-sr` does not show, and the anchors in its braces are below that. So the
 /// ruleset of an earlier pf.conf may be among those of this one.
 #[test]
 fn anchors_that_are_called_in_braces() {
@@ -853,12 +853,12 @@ fn anchors_that_are_called_in_braces() {
     let held: Vec<(&str, String)> =
         read[1..].iter().map(|(path, conf)| (path.as_str(), conf.to_string().trim_end().to_owned())).collect();
     let redirect = "pass in on em0 inet proto tcp from <bad> to any port = 9 flags S/SA keep state rdr-to 10.0.0.9";
-    // as the simulator counts them, which reads the text
+    // as counted by the simulator, which reads the text
     assert_eq!(held, [("_2/x", redirect.to_owned()), ("_2/_3/y/z", "block out all".to_owned())]);
-    // and the redirect in it is somebody's
+    // and the redirect in it is one of another tool
     let found = pfctl(&standin).foreign_redirects().unwrap();
     assert_eq!(found.iter().map(|found| found.anchor.as_str()).collect::<Vec<_>>(), ["_4/x"]);
-    // kport's anchors are not what `kport/*` calls there
+    // there `kport/*` does not call kport's anchors
     let called = |main: &str| {
         standin.put("", main);
         pfctl(&standin).status().unwrap().anchor
@@ -868,7 +868,7 @@ fn anchors_that_are_called_in_braces() {
     assert!(called("anchor all {\n  anchor \"/kport/*\" all\n}\n"));
     standin.put("", &main);
 
-    // what is loaded is another thing than what was shown: none of them is left out
+    // what is loaded differs from what is shown: none of them is omitted
     standin.put("_4", "block drop all\n");
     let found = pfctl(&standin).foreign_redirects().unwrap();
     assert_eq!(found.iter().map(|found| found.anchor.as_str()).collect::<Vec<_>>(), ["_4/x"]);

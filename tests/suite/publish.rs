@@ -1,4 +1,4 @@
-//! Publish, unpublish, list, restore and gc over the simulator: what they do, what they refuse, what they leave.
+//! Publish, unpublish, list, restore and gc with the simulator: what they do, what they refuse, what remains.
 
 use std::fs;
 
@@ -60,7 +60,7 @@ fn a_family_without_default_route_uses_the_gateway_interface_of_the_other() {
 }
 
 #[test]
-fn the_same_again_changes_nothing() {
+fn publishing_again_changes_nothing() {
     let rig = Rig::new();
     assert!(rig.publish(&request("web", "8080:80")).unwrap().changed);
     let before = fs::read(rig.state("jails/web.json")).unwrap();
@@ -76,7 +76,7 @@ fn publishing_replaces_the_set() {
     rig.publish(&request("db", "8080:80 8081:81")).unwrap();
     rig.publish(&request("db", "8081:81 8082:82")).unwrap();
     assert_eq!(rows(&rig), ["db tcp 8081 on em0 -> 10.0.0.3:81 live", "db tcp 8082 on em0 -> 10.0.0.3:82 live"]);
-    // and what it gave up is free
+    // and what it no longer publishes is free
     rig.publish(&request("web", "8080:80")).unwrap();
 }
 
@@ -138,7 +138,7 @@ fn two_specs_of_one_call_may_not_overlap() {
         let error = rig.publish(&request("web", spec)).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict, "{spec}");
     }
-    // the same twice is one
+    // the same twice is one mapping
     assert_eq!(rig.publish(&request("db", "8080:80 8080:80 em0:8080:80")).unwrap().redirects.len(), 1);
 }
 
@@ -170,7 +170,7 @@ fn where_the_address_comes_from() {
 fn a_late_stop_hook_does_not_undo_the_next_start() {
     let mut rig = Rig::new();
     rig.publish(&request("web", "8080:80")).unwrap();
-    // the jail stops, starts again with another number, publishes, and then the old stop hook comes
+    // the jail stops, starts again with another jid, publishes, and then the old stop hook runs
     rig.host.jails[0].jid = 9;
     rig.publish(&request("web", "8080:80")).unwrap();
     let web = "web".parse().unwrap();
@@ -203,7 +203,7 @@ fn gc_drops_what_belongs_to_jails_that_are_gone() {
     rig.publish(&request("web", "8080:80")).unwrap();
     rig.publish(&request("db", "8081:80")).unwrap();
     rig.publish(&request("flat", "8082:80")).unwrap();
-    // web is gone, db was started anew without publishing, and one anchor has no record
+    // web is gone, db was started again without publishing, and one anchor has no record
     rig.host.jails.retain(|j| j.name != "web");
     rig.host.jails.iter_mut().filter(|j| j.name == "db").for_each(|j| j.jid = 30);
     fs::copy(rig.state("sim/flat.json"), rig.state("sim/orphan.json")).unwrap();
@@ -254,7 +254,7 @@ fn the_record_of_an_earlier_boot_counts_for_nothing() {
 }
 
 #[test]
-fn forwarding_that_is_off_is_told() {
+fn forwarding_that_is_off_is_reported() {
     let mut rig = Rig::new();
     rig.host.sysctls.insert("net.inet.ip.forwarding".into(), 0);
     let mut request_db = request("db", "8080:80");
@@ -270,7 +270,7 @@ fn forwarding_that_is_off_is_told() {
 }
 
 #[test]
-fn a_file_that_is_no_record_is_told_and_kept() {
+fn a_file_that_is_not_a_record_is_reported_and_kept() {
     for content in ["", "{", "not json", "{\"version\":1}"] {
         let rig = Rig::new();
         rig.publish(&request("web", "8080:80")).unwrap();
@@ -278,7 +278,7 @@ fn a_file_that_is_no_record_is_told_and_kept() {
         let listed = rig.list();
         assert!(listed[0].problem.as_ref().unwrap().contains("web.json"), "{listed:?}");
         assert_eq!(listed[0].liveness, Liveness::Stale);
-        // its rules are still in pf: nobody else gets the port
+        // its rules are still in pf: no other jail gets the port
         let error = rig.publish(&request("db", "8080:80")).unwrap_err();
         assert!(error.message().contains("web.json"), "{error}");
         let done = rig.publish(&request("web", "8080:80")).unwrap();
@@ -365,7 +365,7 @@ fn links_in_the_state_directory_are_not_followed() {
     }
 }
 
-/// The host ports of what is published, in the order of the list.
+/// The published host ports, in the order of the list.
 fn ports(rig: &Rig) -> Vec<u16> {
     rig.list().iter().flat_map(|l| l.redirects.iter().map(|(r, _)| r.host.first()).collect::<Vec<_>>()).collect()
 }
@@ -383,7 +383,7 @@ fn auto_is_a_free_port_and_the_same_at_every_start() {
     rig.unpublish("db").unwrap();
     rig.publish(&request("db", "auto:80 auto:90-95 em1:auto:80")).unwrap();
     assert_eq!(ports(&rig), first);
-    // one more mapping does not move the others
+    // one more mapping does not change the ports of the others
     rig.publish(&request("db", "8080:80 auto:90-95 auto:80 em1:auto:80")).unwrap();
     let now = ports(&rig);
     assert_eq!([now[2], now[1], now[3]], first[..]);
@@ -443,7 +443,7 @@ fn several_calls_add_up() {
     let text = rig.loaded()[0].1.clone();
     assert!(text.contains("rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 "), "{text}");
     assert!(text.contains("rdr on \"em1\" inet proto tcp from 192.0.2.0/24 to (\"em1\") port 8443 "), "{text}");
-    // what overlaps is refused, also against what is there
+    // an overlap is refused, also with what was published before
     let mut third = request("db", "*:8080:81");
     third.add = true;
     assert_eq!(rig.publish(&third).unwrap_err().kind(), Kind::Conflict);
@@ -453,7 +453,7 @@ fn several_calls_add_up() {
     again.options.log = true;
     rig.publish(&again).unwrap();
     assert_eq!(rows(&rig).len(), 3);
-    // and without add, the set is what the call says
+    // and without add, the set is that of the call
     rig.publish(&request("db", "9000:90")).unwrap();
     assert_eq!(rows(&rig), ["db tcp 9000 on em0 -> 10.0.0.3:90 live"]);
 }
@@ -472,7 +472,7 @@ fn two_publications_to_the_same_port_of_the_jail_stay_apart() {
     let count = lines.len();
     lines.dedup();
     assert_eq!(lines.len(), count, "{text}");
-    // the source decides at the redirect, and the tag carries that to the pass rule
+    // the source is checked by the redirect, and the tag passes this on to the pass rule
     assert!(text.contains("from any to (\"em0\") port 8080 tag \"kport:db:tcp:8080\" ->"), "{text}");
     assert!(text.contains("from 192.0.2.0/24 to (\"em1\") port 8080 tag \"kport:db:tcp:8080:1\" ->"), "{text}");
     assert!(
@@ -503,11 +503,11 @@ fn single_mappings_are_removed() {
 }
 
 #[test]
-fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
+fn a_missing_table_is_reported_with_the_line_that_fixes_it() {
     let rig = Rig::new();
     let mut friends = request("db", "8080:80");
     friends.options.sources = vec!["<friends>".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
-    // nobody has told the simulator which tables there are
+    // the simulator does not know which tables exist
     rig.publish(&friends).unwrap();
     rig.unpublish("db").unwrap();
     fs::create_dir_all(rig.state("sim")).unwrap();
@@ -583,7 +583,7 @@ fn host_access_needs_pf_to_see_what_the_host_sends_itself() {
     assert!(!rig.publish(&wish).unwrap().changed);
 }
 
-/// The main ruleset of the simulator is written by people: `port 2222` is that port, and no other.
+/// The main ruleset of the simulator is written by hand: `port 2222` is that port only.
 #[test]
 fn a_redirect_of_the_admins_own_is_in_the_way_of_its_port_alone() {
     let rig = Rig::new();
@@ -597,7 +597,7 @@ fn a_redirect_of_the_admins_own_is_in_the_way_of_its_port_alone() {
     assert!(error.message().contains("to port 2222"), "{error}");
 }
 
-/// The line that a message names is that of the admin's file.
+/// The line in a message is that of the administrator's file.
 #[test]
 fn the_line_of_a_mistake() {
     let rig = Rig::new();
@@ -626,7 +626,7 @@ fn the_line_of_a_mistake() {
     }
 }
 
-/// pf would lead a packet of sctp to the port that it asks for, whatever the rule says.
+/// pf would redirect an sctp packet to the port that it was sent to, whatever the port in the rule.
 #[test]
 fn sctp_keeps_its_port() {
     let rig = Rig::new();

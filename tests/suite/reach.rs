@@ -1,6 +1,6 @@
-//! Who can reach what: the table that a FreeBSD 15.1 kernel answered, asked of the simulator.
+//! Who can reach what: the evaluator gives the answers of a FreeBSD 15.1 kernel.
 
-// the table is to be seen: cargo test --test suite reach:: -- --nocapture the_table
+// to see the table: cargo test --test suite reach:: -- --nocapture the_table
 #![allow(clippy::print_stdout)]
 
 use crate::support::world;
@@ -16,7 +16,7 @@ use kport::trace::{Party, Release, Trace, World};
 /// host's own stack. web publishes 8080:80 tcp and 5353:53 udp, flat 8100:80.
 fn observed(release: Release, hairpin: bool, host_access: bool) -> World {
     let mut world = host(release);
-    // the kernel's lo0 was passed only for host access
+    // in the run on the kernel, lo0 was passed only for host access
     let own = if host_access { "pass quick on lo0\n" } else { "" };
     world.load_main(&format!("block log all\n{own}{ANCHORS}")).unwrap();
     world.filter_local = host_access;
@@ -31,7 +31,7 @@ fn ask(world: &World, from: &Party, protocol: Protocol, source: &str, to: &str) 
     world.clone().trace(from, protocol, source, to.parse().unwrap())
 }
 
-/// A client and what it asks for: the name of the row, who, the protocol, its address, the target, and the jail that answers.
+/// A client and its packet: the name of the row, the sender, the protocol, its address, the target, and the jail that answers.
 type Row = (&'static str, &'static str, Protocol, &'static str, &'static str, &'static str, [bool; 3]);
 
 const ROWS: &[Row] = {
@@ -74,12 +74,12 @@ const ROWS: &[Row] = {
         ("host -> host address, tcp6", "host", Tcp, "2001:db8::1", "[2001:db8::1]:8080", "web", HOST),
         ("host -> 127.0.0.1", "host", Tcp, "127.0.0.1", "127.0.0.1:8080", "web", HOST),
         ("host -> 127.0.0.1, udp", "host", Udp, "127.0.0.1", "127.0.0.1:5353", "web", HOST),
-        // read in ip6_forward, not seen
+        // read in ip6_forward, not seen on a kernel
         ("host -> ::1", "host", Tcp, "::1", "[::1]:8080", "web", NEVER),
     ]
 };
 
-/// The page for people. The table in it is the one that the test makes; KPORT_BLESS=1 puts it in.
+/// The page. Its table is the one that the test makes; KPORT_BLESS=1 writes it.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/who-can-reach-what.md");
 
 #[test]
@@ -131,7 +131,7 @@ fn what_the_nat_of_host_access_is_for() {
     assert!(trace.touches("web") && !trace.reaches("web"), "{trace}");
 }
 
-/// Seen on 15.1: the recordings' other experiments with hand-written anchors.
+/// Seen on 15.1: the other experiments of the recordings, with anchors written by hand.
 #[test]
 fn the_experiments_of_the_recordings() {
     let rdr = "rdr on em0 inet proto tcp from any to (em0) port 8080 ";
@@ -148,7 +148,7 @@ fn the_experiments_of_the_recordings() {
     assert_eq!(trace.delivered_to, None, "{trace}");
     assert!(trace.to_string().contains("out on bridge0\n    pf.conf: block log all\n    blocked"), "{trace}");
 
-    // block in, pass out: it arrives, and the tag keeps the side door shut
+    // block in, pass out: it arrives, and the tag blocks packets to the jail's own address
     world.load_main(&format!("block in log all\npass out all\n{ANCHORS}")).unwrap();
     assert!(tcp(&world, &client, "192.0.2.100", "192.0.2.1:8080").reaches("web"));
     assert!(!tcp(&world, &client, "192.0.2.100", "10.0.0.2:80").touches("web"));
@@ -177,8 +177,8 @@ fn the_experiments_of_the_recordings() {
     assert!(trace.touches("web") && !trace.reaches("web"), "the answer goes straight back\n{trace}");
 }
 
-/// The host and a jail on its own stack: the last answer passes lo0 as a packet that no state knows, so the main ruleset's rule
-/// for lo0 must not ask for `flags S/SA`. Read in the sources, not seen on a kernel.
+/// The host and a jail on its own stack: the last answer passes lo0 as a packet without a state, so the main ruleset's rule for
+/// lo0 must not have `flags S/SA`. Read in the sources, not seen on a kernel.
 #[test]
 fn host_access_to_a_jail_on_the_hosts_stack() {
     for (rule, answered) in [("pass quick on lo0", false), ("pass quick on lo0 no state", true)] {
@@ -228,7 +228,7 @@ fn which_redirect_wins() {
     }
 }
 
-/// A later rule of the admin's loses to quick, and wins without it.
+/// A later rule of the main ruleset does not decide after quick, and does without it.
 #[test]
 fn quick_and_no_quick() {
     for (quick, arrives) in [(true, true), (false, false)] {
@@ -240,7 +240,7 @@ fn quick_and_no_quick() {
     }
 }
 
-/// What `from` lets in, and what it does not touch.
+/// What sources admit, and what they do not restrict.
 #[test]
 fn sources() {
     for release in [Release::V14, Release::V15] {
@@ -255,9 +255,9 @@ fn sources() {
             ("em0", "198.51.100.7", "192.0.2.1:8080", true),
             ("em0", "198.51.100.7", "192.0.2.1:8081", true),
             ("em0", "198.51.100.8", "192.0.2.1:8081", false),
-            // none of the sources is IPv6, but for the table, which has none
+            // none of the sources is IPv6, except for the table, which is empty
             ("em0", "2001:db8::100", "[2001:db8::1]:8080", false),
-            // the reach list is another list
+            // the reach list is a separate list
             ("other", "10.1.0.2", "192.0.2.1:8080", true),
             ("app", "10.0.0.3", "192.0.2.1:8081", true),
             ("other", "10.1.0.2", "10.0.0.2:80", true),
@@ -269,7 +269,7 @@ fn sources() {
     }
 }
 
-/// A connection counts once, and the limits are of the whole mapping and of each source.
+/// A connection counts once, and the limits are those of the whole mapping and of each source.
 #[test]
 fn limits() {
     let mut world = host(Release::V15);
@@ -286,17 +286,17 @@ fn limits() {
         let made = ["192.0.2.100", "192.0.2.100", "192.0.2.100", "192.0.2.101", "192.0.2.102"];
         let got: Vec<bool> = (0..).zip(made).map(|(number, source)| connect(source, number)).collect();
         assert_eq!(got, [true, true, false, true, false], "{protocol}");
-        // what is there goes on
+        // existing connections continue
         assert!(connect("192.0.2.100", 0));
     }
 }
 
-/// With `if-bound` a state of one interface lets nothing through another.
+/// With `if-bound`, a state of one interface passes nothing on another.
 #[test]
 fn floating_and_bound_states() {
     for (policy, arrives) in [("floating", true), ("if-bound", false)] {
         let mut world = host(Release::V15);
-        // the answer comes back in by bridge0, where no rule passes it
+        // the answer comes in on bridge0, where no rule passes it
         world
             .load_main(&format!(
                 "set state-policy {policy}\nblock all\npass in on em0 proto udp\npass out on bridge1 proto udp\n"
@@ -306,15 +306,15 @@ fn floating_and_bound_states() {
             world.trace(&party(who), Protocol::Udp, from.parse().unwrap(), to.parse().unwrap())
         };
         assert!(ask(&mut world, "em0", "192.0.2.100:40000", "10.1.0.2:53").reaches("other"));
-        // the same connection by another way in
+        // the same connection on another interface
         let trace = ask(&mut world, "bridge0", "192.0.2.100:40000", "10.1.0.2:53");
         assert_eq!(trace.touches("other"), arrives, "{trace}");
     }
 }
 
-/// `set skip`, pf disabled, no forwarding, the anchors not called: what stands in the way is said.
+/// `set skip`, pf disabled, no forwarding, the anchors not called: the cause is reported.
 #[test]
-fn what_stands_in_the_way() {
+fn the_cause_is_reported() {
     let published = |main: &str| {
         let mut world = host(Release::V15);
         world.load_main(main).unwrap();
@@ -347,7 +347,7 @@ impl TouchesHost for Trace {
     }
 }
 
-/// Bridge members that pf looks at as well (net.link.bridge.pfil_member=1): seen for clients of every kind.
+/// Bridge members that pf filters as well (net.link.bridge.pfil_member=1): seen for clients of every kind.
 #[test]
 fn with_bridge_members_filtered() {
     let mut world = observed(Release::V15, false, false);
@@ -363,7 +363,7 @@ fn with_bridge_members_filtered() {
 }
 
 /// Hairpin and host access with filtered bridge members: the answer is translated back at the member, before it is at the bridge,
-/// and is nobody's then. The page says so.
+/// and is lost. The page says so.
 #[test]
 fn hairpin_and_host_access_need_unfiltered_bridge_members() {
     let mut world = observed(Release::V15, true, true);
@@ -376,11 +376,11 @@ fn hairpin_and_host_access_need_unfiltered_bridge_members() {
         let trace = ask(&world, &party(who), Protocol::Tcp, source, to);
         assert!(trace.touches("web") && !trace.reaches("web"), "{trace}");
     }
-    // the rest is as it was
+    // the rest is unchanged
     assert!(ask(&world, &party("em0"), Protocol::Tcp, "192.0.2.100", "192.0.2.1:8080").reaches("web"));
 }
 
-/// The same host, as a host tells about itself.
+/// The same host, as the trait Host reports it.
 #[test]
 fn a_world_of_a_hosts_facts() {
     let mut facts = kport::host::Fixed {
@@ -495,7 +495,7 @@ fn what_the_simulator_does_not_read_is_refused() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
 
-    /// Whatever the text, it is read or refused.
+    /// Any text is read or refused.
     #[test]
     fn any_text_is_read_or_refused(words in proptest::collection::vec(proptest::sample::select(vec![
         "pass", "block", "rdr", "nat", "no", "in", "on", "em0", "from", "to", "port", "proto", "tcp", "{", "}", "(", ")", "!", "<t>", "<", ">", "=",
@@ -508,7 +508,7 @@ proptest::proptest! {
     }
 }
 
-/// The source of a packet that is translated is never a link-local address, in whatever order an interface has them.
+/// The translated source of a packet is never a link-local address, in whatever order an interface has its addresses.
 #[test]
 fn link_local_addresses_are_passed_over() {
     let mut world = observed(Release::V15, true, false);
@@ -518,7 +518,7 @@ fn link_local_addresses_are_passed_over() {
     assert!(trace.reaches("web") && trace.to_string().contains("now tcp [fd00::1]:50001 -> [fd00::2]:80"), "{trace}");
 }
 
-/// The text that pfctl gets means what the typed rules mean.
+/// The text for pfctl means the same as the typed rules.
 #[test]
 fn text_and_typed_rules_answer_alike() {
     let options = Options {

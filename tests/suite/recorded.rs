@@ -1,7 +1,7 @@
-//! What FreeBSD's own tests of pfctl(8) print: how much of it is read, and how much of that answers without "depends". The files
-//! are not kport's; KPORT_PFCTL_FILES names the directory (CONTRIBUTING.md). Without it there is nothing to do.
+//! The output of FreeBSD's own tests of pfctl(8): how much of it is read, and how much of that answers without "depends". The files
+//! are not part of kport; KPORT_PFCTL_FILES names the directory (CONTRIBUTING.md). Without it nothing is done.
 
-// the numbers are to be seen: cargo test --test suite recorded -- --ignored --nocapture
+// to see the numbers: cargo test --test suite recorded -- --ignored --nocapture
 #![allow(clippy::print_stdout)]
 
 use kport::net::Protocol;
@@ -30,7 +30,7 @@ fn the_outputs_of_pfctls_own_tests() {
     let (mut read, mut without, mut questions, mut answers) = (0, 0, 0, 0);
     let here = std::env::current_dir().unwrap();
     for path in &files {
-        // their tables name files beside them
+        // their tables name files in the same directory
         std::env::set_current_dir(&dir).unwrap();
         let conf = Conf::of_file(path);
         std::env::set_current_dir(&here).unwrap();
@@ -61,7 +61,7 @@ fn the_outputs_of_pfctls_own_tests() {
             println!("depends: {}: {}", path.file_name().unwrap().display(), depends.join("\n    "));
         }
     }
-    // and what they were made of, pf.conf(5) as people write it
+    // and their input, pf.conf(5) as it is written by hand
     let (mut sources, mut understood) = (0, 0);
     for path in files.iter().map(|path| path.with_extension("in")).filter(|path| path.exists()) {
         std::env::set_current_dir(&dir).unwrap();

@@ -1,5 +1,5 @@
 //! The rule text of publications, as files: tests/rules/NNNN-name.in is what is published, .ok the pf.conf(5) text or the
-//! refusal. KPORT_BLESS=1 writes the .ok files anew.
+//! refusal. KPORT_BLESS=1 writes the .ok files again.
 
 use crate::support::input;
 
@@ -45,7 +45,7 @@ fn check(rules: &[Rule], path: &Path) {
         assert!(!line.contains("{"), "{line}");
         assert!(seen.insert(line.clone()), "{}: twice: {line}", path.display());
     }
-    // another reader of pf.conf(5) takes the text
+    // the reader of pf.conf(5) accepts the text
     if let Err(error) = text(rules).parse::<kport::pfconf::Conf>() {
         panic!("{}: {error}", path.display());
     }

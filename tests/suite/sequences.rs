@@ -1,4 +1,4 @@
-//! Any calls in any order: what is recorded, what pf has, and the claims stay the same set.
+//! Any calls in any order: the records, the rules in pf, and the claims always agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,9 +32,9 @@ enum Call {
     },
     Unpublish(&'static str),
     Remove(&'static str, Vec<&'static str>),
-    /// Anchors are flushed behind kport's back, then restored.
+    /// Anchors are flushed without kport, then restored.
     Restore(Vec<&'static str>),
-    /// The jail starts again, with another number and another address.
+    /// The jail starts again, with another jid and another address.
     Restart(&'static str),
     /// A service starts to listen on every address of the host.
     Listen(u16),
@@ -42,7 +42,7 @@ enum Call {
 
 const JAILS: [&str; 3] = ["web", "db", "flat"];
 
-/// Few ports and few places, so that calls meet.
+/// Few ports and few places, so that calls conflict.
 const SPECS: [&str; 16] = [
     "8080:80",
     "8081:81",
@@ -62,7 +62,7 @@ const SPECS: [&str; 16] = [
     "8081:80",
 ];
 
-/// What `auto` chooses from: not enough for everybody.
+/// The range for `auto`: not enough for all jails.
 const AUTO: (u16, u16) = (8082, 8096);
 
 fn options() -> impl Strategy<Value = Options> {
@@ -80,7 +80,7 @@ fn options() -> impl Strategy<Value = Options> {
 fn call() -> impl Strategy<Value = Call> {
     let jail = || select(JAILS.to_vec());
     let specs = || prop::collection::vec(select(SPECS.to_vec()), 1..4);
-    // most calls have the usual options, so that sets join
+    // most calls have the default options, so that sets are joined
     let options = || prop_oneof![3 => Just(Options::default()), 2 => options()];
     prop_oneof![
         8 => (jail(), specs(), options(), any::<bool>(), any::<bool>())
@@ -119,14 +119,14 @@ fn mappings(rig: &Rig) -> BTreeMap<String, BTreeSet<Mapping>> {
         .collect()
 }
 
-/// What has to be true between any two calls.
+/// What must be true between any two calls.
 fn check(rig: &Rig) {
     let store = Store::open(rig.path()).unwrap();
     let interfaces = rig.host.interfaces().unwrap();
     let records: Vec<_> =
         store.anchors().unwrap().iter().map(|anchor| store.get(anchor).unwrap().expect("a record")).collect();
 
-    // pf has what is recorded, and nothing else
+    // pf has what is recorded, and no more
     let recorded: Vec<(String, String)> = records
         .iter()
         .map(|r| (r.jail.anchor().child().to_owned(), rule::text(&rules::of_all(&r.publications))))
@@ -151,7 +151,7 @@ fn check(rig: &Rig) {
         }
         claims.extend(record.claims().into_iter().map(|claim| (record.jail.to_string(), claim)));
     }
-    // no packet is meant by two
+    // no packet matches two
     for (n, (jail, a)) in claims.iter().enumerate() {
         for (other, b) in &claims[n + 1..] {
             assert!(!conflict::overlap(a, b, Interfaces(&interfaces)), "{jail}: {a}; {other}: {b}");
@@ -188,7 +188,7 @@ fn run(calls: &[Call]) {
         match call {
             Call::Publish { jail, specs, options, add, force } => {
                 let request = request(jail, specs, options, *add, *force);
-                // what an earlier start left is not added to
+                // nothing is added to what an earlier start left
                 let had = rig.list().into_iter().find(|l| l.jail.as_ref().unwrap().as_str() == *jail);
                 let now = rig.host.jails.iter().find(|j| j.name == *jail).map(|j| j.jid);
                 let adds = *add && had.is_none_or(|had| had.jid == now);
@@ -199,7 +199,7 @@ fn run(calls: &[Call]) {
                     }
                     Ok(done) => {
                         published(&rig, jail, &request, adds, &before.0, &done.redirects);
-                        // the same again is the same
+                        // publishing again changes nothing
                         let now = (mappings(&rig), rig.loaded());
                         let again = rig.publish(&request).unwrap();
                         assert_eq!((mappings(&rig), rig.loaded()), now);
@@ -242,8 +242,8 @@ fn run(calls: &[Call]) {
     assert!(fs::read_dir(rig.state("sim")).map_or(0, Iterator::count) == 0);
 }
 
-/// What a publish has to leave: the other jails as they were, the specs that say their ports, a port of the range that nobody
-/// listens on for each `auto`, and with `add` what was there.
+/// The result of a publish: the other jails unchanged, the ports in the specs, for each `auto` a port of the range on which
+/// nobody listens, and with `add` the earlier ports.
 fn published(
     rig: &Rig,
     jail: &str,
@@ -278,7 +278,7 @@ fn published(
             assert!(found.iter().any(|r| AUTO.0 <= r.host.first() && r.host.last() <= AUTO.1), "{asked} {found:?}");
         }
     }
-    // a port that was chosen is nobody's, --force or not
+    // a port that was chosen is free, with --force or without
     let chosen = told.iter().filter(|r| {
         let fixed = request.spec.mappings().iter().any(|m| m.host == kport::spec::HostPorts::Fixed(r.host));
         fresh.contains(&mapping(r)) && !fixed
@@ -307,7 +307,7 @@ fn removed(rig: &Rig, jail: &str, specs: &[&str], before: &BTreeMap<String, BTre
             r.1 == m.protocol.to_string() && host.as_ref().is_none_or(|host| *host == r.2) && r.3 == m.jail.to_string()
         };
         let mine = expected.entry(jail.to_owned()).or_default();
-        // without a place: the gateway interface, or else the one interface that has the ports
+        // without a place: the gateway interface, or otherwise the only interface that has the ports
         let interfaces: BTreeSet<String> = mine
             .iter()
             .filter(|r| alike(r) && matches!(r.0.parse(), Ok(Place::Interface(_))))
@@ -341,7 +341,7 @@ fn publish(jail: &'static str, specs: &[&'static str], options: Options, add: bo
     Call::Publish { jail, specs: specs.to_vec(), options, add, force: false }
 }
 
-/// What an auto mapping has is what it had, not what another place of the same port in the jail had.
+/// An auto mapping keeps its own port, not that of another place with the same port in the jail.
 #[test]
 fn auto_at_two_places_stays_at_both() {
     run(&[publish("db", &["em1:auto:80", "auto:80", "192.0.2.7:auto:80"], Options::default(), false)]);
@@ -369,13 +369,13 @@ fn auto_with_host_access_keeps_clear_of_loopback() {
     }
     let mut request = request("db", &["auto:80"], &Options { host_access: true, ..Options::default() }, false, false);
     assert_eq!(rig.publish(&request).unwrap().redirects[0].host.first(), AUTO.1);
-    // and * is one claim, not two that meet
+    // and * is one claim, not two that overlap
     request.spec = "*:9000:80".parse().unwrap();
     rig.publish(&request).unwrap();
     check(&rig);
 }
 
-/// A set to which something is added: what was forced stays.
+/// A set to which something is added: forced mappings remain.
 #[test]
 fn adding_after_a_restart_and_after_force() {
     let mut rig = Rig::new();
@@ -395,7 +395,7 @@ fn adding_after_a_restart_and_after_force() {
     });
     rig.publish(&request("db", &["8090:90"], &usual, true, false)).unwrap();
     assert_eq!(rig.list()[0].redirects.len(), 3);
-    // what is added is looked at
+    // the added mapping is checked
     let error = rig.publish(&request("db", &["em1:8081:81"], &usual, true, false)).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     check(&rig);

@@ -1,4 +1,4 @@
-//! `kport setup` on the pf.conf of each jail manager, and of admins: tests/setup/NAME.conf becomes NAME.ok, or is left as it is.
+//! `kport setup` on the pf.conf of each jail manager, and of administrators: tests/setup/NAME.conf becomes NAME.ok, or is not changed.
 //! To renew: `KPORT_BLESS=1 cargo test --test suite setup`.
 
 use crate::support::cc;
@@ -76,7 +76,7 @@ impl Etc {
         fs::read_to_string(self.file(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// Every file, by name, and what is in it.
+    /// Every file, by name, with its contents.
     fn everything(&self) -> Vec<(String, String)> {
         let names = fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap());
         let files = names.filter(|e| e.metadata().unwrap().is_file() && e.file_name() != "log");
@@ -86,7 +86,7 @@ impl Etc {
         all
     }
 
-    /// The exit status, and all that was said.
+    /// The exit status, and all output.
     fn setup(&self, arguments: &[&str]) -> (i32, String) {
         self.setup_with(Path::new("/nonexistent/pfctl"), arguments)
     }
@@ -143,7 +143,7 @@ fn every_template_gets_its_lines_where_they_belong() {
     }
 }
 
-/// What the places are for: from outside, the published port answers, and the jail's own address does not.
+/// The places are right: from outside, the published port answers, and the jail's own address does not.
 #[test]
 fn a_published_port_is_reached_under_every_template() {
     for (name, text) in templates().into_iter().filter(|(name, _)| !["include", "late"].contains(&name.as_str())) {
@@ -151,7 +151,7 @@ fn a_published_port_is_reached_under_every_template() {
         assert_eq!(etc.setup(&["--write"]).0, 0);
         fs::create_dir_all(etc.file("state/sim")).unwrap();
         fs::set_permissions(etc.file("state"), fs::Permissions::from_mode(0o700)).unwrap();
-        // a table of the admin's that holds nobody; antispoof drops what no client here sends, and is not modelled, nor is :0
+        // an empty table of the main ruleset; antispoof drops what no client here sends, and is not modelled, nor is :0
         let tables = if name == "final" { "table <refused> persist\n" } else { "" };
         let text =
             tables.to_owned() + &etc.text().replace("\nantispoof", "\n# antispoof").replace("($ext_if:0)", "($ext_if)");
@@ -192,7 +192,7 @@ fn pfctl_checks_it_first_and_loads_it_when_asked_to() {
     assert_eq!(fs::read_to_string(&log).unwrap(), expected);
     let (status, said) = etc.setup_with(&pfctl, &["--undo"]);
     assert!(status == 0 && said.contains("not loaded: pfctl -f"), "{said}");
-    // the copy of the first time stays
+    // the first copy remains
     assert_eq!(etc.names(), ["pf.conf", "pf.conf.before-kport", "pf.conf.before-kport.1"]);
 }
 
@@ -208,13 +208,13 @@ fn files_that_are_not_plain() {
     assert!(fs::symlink_metadata(etc.file("pf.conf")).unwrap().is_symlink());
     assert_eq!(fs::metadata(etc.file("real")).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(etc.text().contains("rdr-anchor"));
-    // none is made
+    // none is created
     let etc = Etc::new("");
     fs::remove_file(etc.file("pf.conf")).unwrap();
     assert_eq!(etc.setup(&["--write"]).0, 0);
     assert_eq!(etc.text().lines().count(), 3);
     assert_eq!(etc.names(), ["pf.conf"]);
-    // a directory, and options that cannot hold together
+    // a directory, and options that contradict each other
     fs::remove_file(etc.file("pf.conf")).unwrap();
     fs::create_dir(etc.file("pf.conf")).unwrap();
     assert_eq!(etc.setup(&["--write"]).0, 7);
@@ -329,7 +329,7 @@ fn load_sets_what_the_kernel_lacks_and_does_not_enable_pf() {
     assert!(!all(&["--write", "--load"]).1.contains("not enabled"));
     fs::write(etc.file("refuse-sysctl"), "").unwrap();
     let (status, said) = all(&["--write", "--load"]);
-    // what was done by then is said
+    // what was done before is reported
     assert!(status == 5 && said.contains("Operation not permitted") && said.contains(": loaded"), "{status} {said}");
 }
 
@@ -338,7 +338,7 @@ fn a_router_goes_on_taking_its_default_route_from_advertisements() {
     let etc = Etc::new("").with("ifconfig_em0_ipv6=\"inet6 accept_rtadv\"\n", "net.inet.ip.forwarding=0 # no router\n");
     assert_eq!(etc.all(&["--write"]).0, 0);
     assert!(etc.read("rc.conf").ends_with("ipv6_cpe_wanif=\"em0\" # kport setup\n"), "{}", etc.read("rc.conf"));
-    // sysctl.conf is read once more behind rc.conf
+    // sysctl.conf is read again after rc.conf
     assert!(etc.read("sysctl.conf").ends_with("net.inet.ip.forwarding=1 # kport setup\n"));
     let all = etc.everything();
     assert_eq!(etc.all(&["--write"]).0, 0);

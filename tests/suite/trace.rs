@@ -1,4 +1,4 @@
-//! `kport trace`: which rules it reads, what it prints, how it leaves.
+//! `kport trace`: which rules it reads, its output, its exit status.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -62,7 +62,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The example of docs/who-can-reach-what.md is what the helper prints; KPORT_BLESS=1 puts it in.
+/// The example of docs/who-can-reach-what.md is what the helper prints; KPORT_BLESS=1 writes it.
 #[test]
 fn the_example_of_who_can_reach_what() {
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/who-can-reach-what.md");
@@ -91,13 +91,13 @@ fn what_does_not_arrive_is_status_5() {
     let (status, _, err) = kport.trace(&["-q", "tcp", "192.0.2.7", "192.0.2.1:8080"]);
     assert_eq!((status, err.as_str()), (Some(5), LOST));
     assert_eq!(kport.trace(&["tcp", "192.0.2.100", "192.0.2.1:8080"]).0, Some(0));
-    // another port, another protocol, the jail's address straight from outside, and by the interface that is named
+    // another port, another protocol, the jail's own address from outside, and with the interface given
     for question in [
         &["tcp", "192.0.2.100", "192.0.2.1:8081"][..],
         &["udp", "192.0.2.100", "192.0.2.1:8080"],
         &["--on", "em0", "tcp", "192.0.2.100", "10.0.0.2:80"],
         &["--on", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
-        // the word for it in previews of 0.1.0
+        // its name in previews of 0.1.0
         &["--from", "bridge1", "tcp", "192.0.2.100", "192.0.2.1:8080"],
     ] {
         assert_eq!(kport.trace(question).0, Some(5), "{question:?}");
@@ -170,14 +170,14 @@ fn the_rules_that_pfctl_shows() {
     pf.put("tools/db/x", "rdr pass on em0 inet proto tcp from any to any port = 2222 -> 10.1.0.2 port 22\n");
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2223"]).0, Some(0));
     assert_eq!(kport.trace(&["tcp", "192.0.2.7", "192.0.2.1:2222"]).0, Some(5));
-    // what is skipped, and pf that is off
+    // skipped interfaces, and pf disabled
     pf.put("", "block in log all\n");
     let ssh = ["tcp", "192.0.2.7", "192.0.2.1:22"];
     assert_eq!(kport.trace(&ssh).0, Some(5));
     pf.set_skip("em0");
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("set skip: not evaluated\n  delivered to the host at"), "{out}");
-    // where nothing listens that is what is said, whatever pf does
+    // if nothing listens, this is reported, whatever pf does
     for (pass, port) in [("set skip: not evaluated", "23"), ("set skip: not evaluated", "8081")] {
         let (status, out, err) = kport.trace(&["tcp", "192.0.2.7", &format!("192.0.2.1:{port}")]);
         assert!(status == Some(5) && out.contains(pass) && out.ends_with("nothing listens there\n"), "{out}");
@@ -188,7 +188,7 @@ fn the_rules_that_pfctl_shows() {
     pf.set_tables("friends 192.0.2.96/28\n__automatic_a2508139_0 192.0.2.7 198.51.100.7\n");
     pf.put("", "block in log all\npass in quick from <__automatic_a2508139_0>\npass out all\n");
     assert_eq!((kport.trace(&ssh).0, kport.trace(&["tcp", "192.0.2.8", "192.0.2.1:22"]).0), (Some(0), Some(5)));
-    // what is not known of a rule is what the answer depends on, where the packet meets the rule
+    // the answer depends on what is unknown in a rule, if the packet reaches the rule
     pf.put("", "block in log all\npass in frobnicate on em0 proto tcp\n");
     let (status, out, err) = kport.trace(&ssh);
     assert_eq!(status, Some(8), "{out}");
@@ -198,7 +198,7 @@ fn the_rules_that_pfctl_shows() {
     pf.disable();
     let (status, out, _) = kport.trace(&ssh);
     assert!(status == Some(0) && out.contains("pf is disabled: not evaluated"), "{out}");
-    // and what cannot be read is said, with where it is
+    // and what cannot be read is reported, with its place
     pf.put("", "block in log all\nreroute out from (\n");
     let (status, out, err) = kport.trace(&ssh);
     assert_eq!((status, out.as_str()), (Some(8), ""));
@@ -236,7 +236,7 @@ fn questions_that_make_no_sense() {
     }
     let output = kport.run(&["trace", "--host", "/nonexistent", "tcp", "192.0.2.7", "192.0.2.1:80"]);
     assert!(text(&output.stderr).contains("read /nonexistent"), "{}", text(&output.stderr));
-    // a host without jails to ask for
+    // a host without jails
     if cfg!(target_os = "linux") {
         let output = kport.run(&["trace", "tcp", "192.0.2.7", "192.0.2.1:80"]);
         assert_eq!(output.status.code(), Some(8));
@@ -244,7 +244,7 @@ fn questions_that_make_no_sense() {
     }
 }
 
-/// `--pf-conf`: the file in the place of what pf has, with kport's anchors as they are; `trace` and `doctor` alike.
+/// `--pf-conf`: the file in place of the loaded main ruleset, with kport's anchors unchanged; for `trace` and `doctor`.
 #[test]
 fn a_pf_conf_that_is_not_loaded() {
     const CALLS: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
@@ -255,7 +255,7 @@ fn a_pf_conf_that_is_not_loaded() {
         let conf = ["--pf-conf", file.to_str().unwrap()];
         let question = ["tcp", "192.0.2.100", "192.0.2.1:8080"];
         let trace = || kport.trace(&[&conf[..], &question].concat());
-        // doctor plays a host with the simulator only
+        // doctor reads a host from a file with the simulator only
         let doctor = |expected: Option<i32>, part: &str| {
             if kport.pfctl.is_none() {
                 let output = kport.run(&[&["doctor", "--host", HOST], &conf[..]].concat());
@@ -280,9 +280,9 @@ fn a_pf_conf_that_is_not_loaded() {
         assert!(status == Some(5) && out.contains("pf.conf: block in quick on em0"), "{out}{err}");
         doctor(Some(5), "problem  anchors-called");
         write(&format!("{CALLS}block in log on em0\n"));
-        // what the simulator was given before is of another host
+        // the earlier rules of the simulator are of another host
         doctor(Some(5), "ok       anchors-called");
-        // what is wrong with the file: where, and nothing else is said
+        // an error in the file, with its place, and no other output
         write("pass all\n\nblock inn on em0\n");
         let line = format!("{} line 3: \"inn\" is not known", file.display());
         let (status, out, err) = trace();

@@ -1,5 +1,5 @@
 //! Publishing is a transaction: every step is made to fail, and the process is killed at every step. Afterwards pf holds
-//! the old or the new set, the record agrees or `list` says what is wrong, and the next call puts it right.
+//! the old or the new set, the record agrees or `list` reports the difference, and the next call corrects it.
 //!
 //! `cargo test --test suite transaction:: -- --nocapture matrix` prints the table.
 
@@ -19,18 +19,18 @@ use kport::pf::Firewall;
 use kport::pf::files::Sim;
 use kport::publisher::{Liveness, Observer, Outcome, Phase, Publisher, Request, Unobserved};
 
-/// What goes wrong at a step.
+/// A fault at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     /// The step fails before it does anything.
     Fails,
     /// The call to the firewall fails, without effect.
     CallFails,
-    /// The call to the firewall fails, but it had its effect: a time-out after the commit.
+    /// The call to the firewall fails after its effect: a time-out after the commit.
     CallFailsLate,
     /// The process is killed before the step.
     Killed,
-    /// The process is killed when the call to the firewall had its effect.
+    /// The process is killed after the effect of the call to the firewall.
     KilledLate,
 }
 
@@ -88,7 +88,7 @@ impl Observer for Breaker {
     }
 }
 
-/// What is being done when something goes wrong.
+/// What is being done at the fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Act {
     First,
@@ -125,7 +125,7 @@ impl Act {
 
 type Anchors = Vec<(String, String)>;
 
-/// A rig before the act, and what pf holds before and after one that works.
+/// A rig before the act, and the contents of pf before and after one that succeeds.
 fn before(act: Act) -> (Rig, Anchors, Anchors) {
     let prepared = || {
         let rig = Rig::new();
@@ -196,18 +196,18 @@ fn matrix() {
                 };
                 let what = format!("{} {} {}", act.name(), step.name(), fault.name());
 
-                // pf holds one of the two sets, and the other jail's is untouched
+                // pf has one of the two sets, and that of the other jail is unchanged
                 let holds = rig.loaded();
                 let set = match () {
                     () if holds == old => "old set",
                     () if holds == new => "new set",
                     () => panic!("{what}: pf holds neither set: {holds:?}"),
                 };
-                // who is told of success has the new set, who is told of failure the old one
+                // after a success pf has the new set, after a failure the old one
                 if let Some(outcome) = outcome {
                     match (&outcome, act) {
                         (Ok(_), _) => assert_eq!(set, "new set", "{what}"),
-                        // an unpublish goes as far as it can
+                        // an unpublish does as much as it can
                         (Err(_), Act::Unpublish) => {}
                         (Err(error), _) => {
                             assert_eq!(set, "old set", "{what}: {error}");
@@ -215,7 +215,7 @@ fn matrix() {
                         }
                     }
                 }
-                // the record agrees, or the list says that it does not
+                // the record agrees, or the list reports that it does not
                 let listed = rig.list();
                 let web = listed.iter().find(|l| l.anchor.child() == "web");
                 let in_pf = holds.iter().any(|(child, _)| child == "web");
@@ -235,7 +235,7 @@ fn matrix() {
                     let error = rig.publish(&request("flat", thief)).unwrap_err();
                     assert_eq!(error.kind(), Kind::Conflict, "{what}");
                 }
-                // the next call mends it, and leaves what a run without fault leaves
+                // the next call corrects it, and leaves what a run without a fault leaves
                 rig.with(&rig.sim(), &Unobserved, |p| act.run(p)).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(rig.loaded(), new, "{what}");
                 assert!(rig.list().iter().all(|l| l.liveness == Liveness::Live && l.problem.is_none()), "{what}");
@@ -244,7 +244,7 @@ fn matrix() {
                 assert_eq!(files(rig.path()), files(clean.path()), "{what}");
                 _ = writeln!(
                     table,
-                    "{:<10} {:<8} {:<21} {set:<9} {record:<30} mends",
+                    "{:<10} {:<8} {:<21} {set:<9} {record:<30} corrected",
                     act.name(),
                     step.name(),
                     fault.name()
@@ -258,7 +258,7 @@ fn matrix() {
     assert_eq!(rows, 63, "{table}");
 }
 
-/// A change that was cut off before the load, and whose two sets look alike in pf: restore loads the new one all the same.
+/// A change that was cut off before the load, and whose two sets have the same counts in pf: restore loads the new one.
 #[test]
 fn restore_after_a_change_that_only_moved_the_address() {
     let rig = Rig::new();
@@ -300,7 +300,7 @@ fn unpublish_that_cannot_clear_the_anchor() {
     }
 }
 
-/// Through pfctl: what pf loses or refuses at each run, the set stays whole.
+/// With pfctl: whatever pf loses or refuses at each run, the set stays complete.
 #[test]
 fn pfctl_that_fails_in_the_middle() {
     use std::time::Duration;
@@ -334,7 +334,7 @@ fn pfctl_that_fails_in_the_middle() {
     }
 }
 
-/// Busy to the end of the time: pf and the record are as they were, and the error says who may hold pf.
+/// Busy until the deadline: pf and the record are unchanged, and the error names the program that may use pf.
 #[test]
 fn busy_until_the_time_is_up() {
     use std::time::Duration;
@@ -349,15 +349,15 @@ fn busy_until_the_time_is_up() {
     pf.fault("-f -", standin::Fault::Say(1, standin::BUSY));
     let error = publish("8081:81", Duration::from_secs(2)).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
-    // the last try may be the one that the deadline cuts off
+    // the deadline may end the last try
     let words = ["another program loads pf rules", "not done when the time was up"];
     assert!(words.iter().any(|part| error.message().contains(part)), "{error}");
     assert_eq!((files(rig.path()), std::fs::read(rig.state("jails/db.json")).unwrap(), pf.rules("kport/db")), before);
 }
 
-/// Changing a set ends the states of what went away, and of nothing else.
+/// Changing a set ends the states of what was removed, and no others.
 #[test]
-fn states_of_what_went_away() {
+fn states_of_removed_mappings() {
     use std::time::Duration;
     let pf = standin::Pfctl::new();
     let rig = Rig::new();
@@ -374,8 +374,8 @@ fn states_of_what_went_away() {
     assert_eq!(pf.states(), ["kport:web kport:web:tcp:1"]);
 }
 
-/// The native backend's states have the jail's label alone, and outlive its rules: pfctl, which cannot tell a mapping's among
-/// them, ends them all when one of the mappings goes.
+/// The states of the native backend have the jail's label only, and outlive its rules: pfctl, which cannot find those of a mapping
+/// among them, ends all of them when one of the mappings is removed.
 #[test]
 fn states_of_another_backend() {
     use std::time::Duration;
@@ -393,7 +393,7 @@ fn states_of_another_backend() {
     assert_eq!(pf.states().len(), 2);
     publish("8081:81");
     assert_eq!(pf.states(), ["kport:web"]);
-    // those may live as long as the jail is published
+    // these may live as long as the jail is published
     pf.set_states(&["kport:db", "kport:db kport:db:tcp:8081"]);
     publish("8082:82");
     assert_eq!(pf.states(), [""; 0]);
@@ -455,7 +455,7 @@ fn sixty_four_at_once_while_pf_is_busy() {
     assert_eq!(states, BTreeMap::from([("live".to_owned(), 64)]));
 }
 
-/// The lock is let go by a process that dies, and a wait for it ends in time with the name of its holder.
+/// A process that dies releases the lock, and a wait for it ends in time with the name of its holder.
 #[test]
 fn the_lock() {
     use std::time::Duration;
@@ -478,7 +478,7 @@ fn the_lock() {
     drop(store.lock(Deadline::after(Duration::ZERO)).unwrap());
 }
 
-/// Redirects of other tools and of the admin are refused, before anything is loaded, unless forced.
+/// Redirects of other tools and of the administrator are conflicts, before anything is loaded, unless forced.
 #[test]
 fn redirects_of_other_tools() {
     use std::time::Duration;
@@ -540,14 +540,14 @@ fn several_requests_are_one_transaction() {
     let published = state(&rig);
     assert!(!all(&rig, &requests).unwrap().changed);
     assert_eq!(state(&rig), published);
-    // as one after the other
+    // as if one after the other
     let other = Rig::new();
     for (number, request) in requests.iter().enumerate() {
         other.publish(&Request { add: number > 0, ..request.clone() }).unwrap();
     }
     assert_eq!(rig.loaded(), other.loaded());
 
-    // what the last one cannot have: another jail's port, a socket's, one of the others' own, an address of another family
+    // what the last one cannot have: a port of another jail, of a socket, of the other requests, an address of another family
     rig.publish(&request("db", "em1:9000:90")).unwrap();
     let mut published = state(&rig);
     for (specs, kind) in [
@@ -559,7 +559,7 @@ fn several_requests_are_one_transaction() {
         assert_eq!(all(&rig, &several(specs)).unwrap_err().kind(), kind, "{specs:?}");
         assert_eq!(state(&rig), published, "{specs:?}");
     }
-    // each step of it that fails
+    // each of its steps fails
     let requests = several(["em0:7080:80", "em1:7081:81", "em1:7082:82"]);
     for at in [Phase::Lock, Phase::Resolve, Phase::Check, Phase::Record, Phase::Load, Phase::Verify] {
         for fault in [Fault::Fails, Fault::CallFails, Fault::CallFailsLate] {
@@ -578,7 +578,7 @@ fn several_requests_are_one_transaction() {
         }
     }
 
-    // whether it adds says the first one; requests of two jails, and none
+    // the first one decides whether they are added; requests of two jails, and none
     all(&rig, &several(["em0:8080:80", "em1:8081:81", "192.0.2.7:8082:82"])).unwrap();
     let mut more = several(["em0:6080:80", "em1:6081:81", "em1:6082:82"]);
     more[0].add = true;
@@ -587,10 +587,10 @@ fn several_requests_are_one_transaction() {
     assert_eq!(all(&rig, &[]).unwrap_err().kind(), Kind::Argument);
 }
 
-/// What is said about other jails comes out where one fails.
+/// Notes about other jails are reported if one fails.
 #[test]
 fn an_error_of_one_jail_takes_the_notes_of_the_others_along() {
-    /// Fails the second time that something is loaded.
+    /// Fails at the second load.
     struct Second(Cell<usize>);
     impl Observer for Second {
         fn phase(&self, phase: Phase) -> Result<()> {
@@ -620,7 +620,7 @@ fn an_error_of_one_jail_takes_the_notes_of_the_others_along() {
         error.message(),
         "kport/flat: made to fail; noted: jail \"db\" is gone: unpublished; jail \"web\" is gone: unpublished"
     );
-    // and a record that was set aside is not told a second time
+    // and a record that was moved aside is not reported again
     std::fs::write(rig.state("jails/flat.json"), "no record").unwrap();
     let error =
         rig.with(&rig.sim(), &Second(Cell::new(1)), |p| p.unpublish(&"flat".parse().unwrap(), None)).unwrap_err();

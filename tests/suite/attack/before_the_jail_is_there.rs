@@ -1,4 +1,4 @@
-//! A jail is published before it is there, unpublished late, started again, or renamed.
+//! A jail is published before it exists, unpublished late, started again, or renamed.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use kport::publisher::{Outcome, Request, Unobserved};
 
 use crate::support::rig::{Rig, request};
 
-/// What the hook publishes that runs before the jail is there.
+/// The publish of a hook that runs before the jail exists.
 fn prestart(rig: &Rig, spec: &str) -> Outcome {
     rig.publish(&Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("web", spec) }).unwrap()
 }
@@ -19,7 +19,7 @@ fn unpublish(rig: &Rig, jail: &str, jid: Option<i32>) -> Outcome {
     rig.with(&rig.sim(), &Unobserved, |p| p.unpublish(&jail.parse().unwrap(), jid)).unwrap()
 }
 
-/// Stops web; says its entry, to be started again.
+/// Stops web; returns its entry, to start it again.
 fn stop(rig: &mut Rig) -> kport::host::Jail {
     rig.host.jails.remove(0)
 }
@@ -38,20 +38,20 @@ fn gc_before_the_jail_is_there() {
     let web = stop(&mut rig);
     prestart(&rig, "8080:80");
     assert!(!gc(&rig).changed && rig.list().len() == 1);
-    // a start that never came
+    // a start that did not follow
     age(&rig, 61);
-    // the same again is for another start, which has as much time
+    // publishing again is for another start, which has the same time
     prestart(&rig, "8080:80");
     assert!(!gc(&rig).changed);
     age(&rig, 61);
     assert!(gc(&rig).changed && rig.list().is_empty());
-    // and the same again a moment later changes nothing
+    // and publishing again a moment later changes nothing
     prestart(&rig, "8080:80");
     age(&rig, 10);
     let before = fs::read(rig.state("jails/web.json")).unwrap();
     prestart(&rig, "8080:80");
     assert_eq!(fs::read(rig.state("jails/web.json")).unwrap(), before);
-    // one that came is known by its number from then on
+    // a start that followed is identified by its jid from then on
     prestart(&rig, "8080:80");
     rig.host.jails.push(web);
     assert!(!gc(&rig).changed);
@@ -65,7 +65,7 @@ fn gc_before_the_jail_is_there() {
 #[test]
 fn a_late_unpublish_and_the_next_start() {
     let mut rig = Rig::new();
-    // the first start is known by its number, also while it is being torn down, or not at all
+    // the first start is identified by its jid, also while it is dying, or not at all
     for (known, dying) in [(true, false), (false, true), (false, false)] {
         let mut web = stop(&mut rig);
         if known {
@@ -91,17 +91,17 @@ fn a_late_unpublish_and_the_next_start() {
     }
 }
 
-/// The start that it was published for may end before anybody has learnt its number.
+/// The start that it was published for may end before its jid is known.
 #[test]
 fn unpublish_of_the_start_itself() {
     let mut rig = Rig::new();
     let mut web = stop(&mut rig);
     prestart(&rig, "8080:80");
-    // it came, and is being torn down: the hook runs now
+    // it started, and is dying: the hook runs now
     web.dying = true;
     rig.host.jails.insert(0, web);
     assert!(unpublish(&rig, "web", Some(2)).changed);
-    // or is gone for good, after a while
+    // or is gone, after a while
     stop(&mut rig);
     prestart(&rig, "8080:80");
     age(&rig, 61);
@@ -120,9 +120,9 @@ fn what_an_earlier_start_left_is_not_added_to() {
     assert_eq!(add(&rig, "8081:81"), [8080, 8081]);
     rig.host.jails[0].jid = 9;
     assert_eq!(add(&rig, "8082:82"), [8082]);
-    // the port that it left is free
+    // the port that it no longer has is free
     rig.publish(&request("db", "8080:80")).unwrap();
-    // the hook before the next start, twice, and one when it is there
+    // the hook before the next start, twice, and one when it exists
     let web = stop(&mut rig);
     let early = |rig: &Rig, spec: &str| {
         let address = vec!["10.0.0.2".parse().unwrap()];
@@ -163,14 +163,14 @@ fn a_renamed_jail() {
     assert!(!unpublish(&rig, "www", Some(3)).changed && !unpublish(&rig, "www", None).changed);
     assert!(unpublish(&rig, "www", Some(2)).changed && rig.list().is_empty());
     rig.host.jails.insert(0, gone);
-    // publishing by the new name says where the port is
+    // publishing by the new name reports who has the port
     rig.publish(&request("web", "8080:80")).unwrap();
     rename(&mut rig, "www");
     rig.host.vnet_addresses.insert("www".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
     let again = Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("www", "8080:80") };
     let error = rig.publish(&again).unwrap_err();
     assert!(error.message().contains("the same jail under an earlier name: unpublish jail \"web\" first"), "{error}");
-    // another jail that took over the number is another jail
+    // another jail with the same jid is another jail
     rename(&mut rig, "other");
     let other = Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("other", "8090:80") };
     rig.publish(&other).unwrap();

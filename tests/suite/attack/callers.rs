@@ -1,7 +1,7 @@
 //! kport in a program that ignores SIGCHLD, has closed its standard descriptors, or prints the notes.
 //!
-//! On FreeBSD kqueue(2) tells how pfctl(8) ended; here nothing does, and what the anchor holds decides. What each call of C hands out,
-//! beside what the Rust API returns, is tested in tests/suite/faces.rs, and with hostile arguments in tests/c/hostile.c.
+//! On FreeBSD kqueue(2) reports how pfctl(8) ended; here nothing does, and the contents of the anchor decide. The results of each C
+//! function, compared with those of the Rust API, are tested in tests/suite/faces.rs, and with hostile arguments in tests/c/hostile.c.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ fn kport(pf: &standin::Pfctl, state: &tempfile::TempDir, arguments: &[&str]) -> 
 const LIMITS: [&str; 6] = ["--max-connections", "100", "--max-connections-per-source", "10", "--rate", "20/5"];
 
 #[test]
-fn limits_are_loaded_replaced_and_known_again() {
+fn limits_are_loaded_replaced_and_recognized() {
     let (pf, state) = (standin::Pfctl::new(), tempfile::tempdir().unwrap());
     let publish = |limits: &[&str]| {
         let arguments = [&["publish", "web", "-a", "10.0.0.2"], limits, &["em0:8080:80"]].concat();
@@ -39,7 +39,7 @@ fn limits_are_loaded_replaced_and_known_again() {
     assert_eq!(pf.rules("kport/web"), None);
 }
 
-/// A pfctl(8) that dies before its work, whose end nobody sees, has not published.
+/// A pfctl(8) that dies before its work, with an unknown status, has not published.
 #[test]
 fn what_was_not_loaded_is_not_taken_for_loaded() {
     let (pf, state) = (standin::Pfctl::new(), tempfile::tempdir().unwrap());

@@ -1,4 +1,4 @@
-//! A publication that nobody reaches from the start is noted.
+//! A publication that nobody can reach from the start is noted.
 
 use std::fs;
 
@@ -16,13 +16,13 @@ use std::time::Duration;
 const CALLS: &str =
     "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\npass quick inet6 proto ipv6-icmp\nanchor \"kport/*\"\n";
 
-/// What publish notes with this main ruleset, and that doctor's problems have the same words.
+/// The notes of publish with this main ruleset; doctor's problems have the same text.
 fn notes(main: &str, request: &Request) -> Vec<String> {
     let rig = Rig::new();
     fs::create_dir_all(rig.state("sim")).unwrap();
     fs::write(rig.state("sim/main.conf"), main).unwrap();
     let notes = rig.publish(request).unwrap().notes;
-    // the same again says it again
+    // publishing again notes it again
     assert_eq!(rig.publish(request).unwrap().notes, notes);
     let found = doctor::examine(&rig.host, &rig.sim(), Store::open(rig.path()), None);
     let problems: Vec<String> = found
@@ -86,7 +86,7 @@ fn a_rule_that_is_final_before_the_anchor() {
     }
 }
 
-/// Translation before filter, as pf.conf(5) wants it.
+/// Translation rules before filter rules, as pf.conf(5) requires.
 fn reordered(main: &str) -> String {
     let (filter, translation): (Vec<&str>, Vec<&str>) =
         main.lines().partition(|line| !line.starts_with("nat-anchor") && !line.starts_with("rdr-anchor"));
@@ -99,7 +99,7 @@ fn a_place_that_is_not_there() {
     assert!(notes[0].starts_with("there is no interface or group wg7, on which jail \"db\" is published"), "{notes:?}");
 }
 
-/// Also where pfctl(8) says what the main ruleset is, whose skipped interfaces are not among its rules.
+/// Also with pfctl(8), which does not print the skipped interfaces with the rules.
 #[test]
 fn by_pfctl() {
     let rig = Rig::new();
@@ -115,17 +115,17 @@ fn by_pfctl() {
     pf.put("", CALLS);
     assert_eq!(publish(&request("db", "8080:80")), [""; 0]);
     pf.set_skip("em0");
-    // the same again runs pfctl(8) twice, and no more for what was said
+    // publishing again runs pfctl(8) twice, also with the note
     assert_eq!(publish(&request("db", "8080:80")), [""; 0]);
     assert!(publish(&request("db", "8081:80"))[0].starts_with("set skip on em0"));
 }
 
-/// A redirect of everything that comes in through em0 takes packets to the address of em1 as well.
+/// A redirect of everything that comes in on em0 also takes packets to the address of em1.
 #[test]
 fn a_foreign_rule_is_in_the_way_wherever_its_packets_come_in() {
     let every = "rdr on em0 inet proto tcp from any to any port = 8080 -> 10.0.0.9 port 80\n";
     let one = "rdr on em0 inet proto tcp from any to 198.51.100.1 port = 8080 -> 10.0.0.9 port 80\n";
-    // rdr rules are asked before binat, and would take what belongs to the other machine
+    // rdr rules are evaluated before binat, and would take the packets of the other machine
     let binat = "binat on em0 inet from 10.0.0.9 to any -> 192.0.2.7\n";
     for (rdr, spec, conflict) in [
         (binat, "192.0.2.7:8080:80", true),
@@ -154,7 +154,7 @@ fn a_foreign_rule_is_in_the_way_wherever_its_packets_come_in() {
     }
 }
 
-/// A condition that all that is published fulfils is no problem, and may be meant so.
+/// A condition that every published port meets is not a problem, and may be intended.
 #[test]
 fn a_condition_that_is_fulfilled() {
     let main = CALLS.replace("rdr-anchor \"kport/*\"", "rdr-anchor \"kport/*\" on em0");

@@ -1,6 +1,6 @@
 //! What earlier boots and killed runs left, a state directory behind a link, an interface that is down.
 //!
-//! Which directory may be the state directory is tested in src/store/dir.rs, what a terminal gets to see in tests/suite/cli.rs, which
+//! Which directory can be the state directory is tested in src/store/dir.rs, the output to a terminal in tests/suite/cli.rs, which
 //! interfaces of a jail count in src/host/freebsd/interface.rs.
 
 use std::fs;
@@ -11,7 +11,7 @@ use kport::store::Store;
 
 use crate::support::rig::{Rig, files, request};
 
-/// What leads to records, by jail.
+/// The index entries of records, by jail.
 fn entries(rig: &Rig, child: &str) -> Vec<String> {
     let mut found = files(rig.path());
     found.retain(|file| !file.starts_with("jails/") && !file.starts_with("sim/") && file.ends_with(child));
@@ -23,7 +23,7 @@ fn an_earlier_boot_leaves_nothing() {
     let mut rig = Rig::new();
     rig.publish(&request("web", "8080:80 9000-9100:9000")).unwrap();
     assert!(!entries(&rig, "web").is_empty());
-    // pf has forgotten its rules as well
+    // pf has lost its rules as well
     fs::remove_dir_all(rig.state("sim")).unwrap();
     rig.host.boot_id = "second".to_owned();
     rig.publish(&request("db", "5432")).unwrap();
@@ -33,9 +33,9 @@ fn an_earlier_boot_leaves_nothing() {
     assert_eq!(rig.list().len(), 1);
 }
 
-/// A publish was killed between its claims and its record, another one while it wrote: `gc` and `restore` sweep.
+/// A publish was killed between its claims and its record, another one while it wrote: `gc` and `restore` remove the rest.
 #[test]
-fn killed_runs_leave_nothing_behind_gc_and_restore() {
+fn gc_and_restore_remove_what_killed_runs_left() {
     let rig = Rig::new();
     rig.publish(&request("db", "5432")).unwrap();
     let kept = entries(&rig, "db");
@@ -54,7 +54,7 @@ fn killed_runs_leave_nothing_behind_gc_and_restore() {
     }
 }
 
-/// An anchor without a record that pf still has rules in: who has the ports must not be forgotten.
+/// An anchor without a record in which pf still has rules: the owner of the ports must not be forgotten.
 #[test]
 fn what_pf_holds_is_not_forgotten() {
     let rig = Rig::new();
@@ -79,7 +79,7 @@ fn a_link_with_a_slash_is_a_link() {
     assert_eq!(error.kind(), Kind::Permission);
 }
 
-/// The kernel has no route by an interface that is down: what is sent to its network goes where the next route leads.
+/// The kernel has no route through an interface that is down: packets to its network take the next route.
 #[test]
 fn an_interface_that_is_down_leads_to_no_jail() {
     let mut rig = Rig::new();
@@ -88,7 +88,7 @@ fn an_interface_that_is_down_leads_to_no_jail() {
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.message().contains("10.0.0.2, which is on the network of bridge0, which is down"), "{error}");
     assert!(rig.loaded().is_empty() && rig.list().is_empty());
-    // a network that is up and as wide as the world is that of the gateway interface, and not of jails
+    // a network of every address is that of the gateway interface, not of jails
     rig.host.interfaces[0].addresses.push("10.2.0.1/8".parse().unwrap());
     let error = rig.publish(&request("web", "8080:80/tcp")).unwrap_err();
     assert!(error.message().contains("10.0.0.2, which is on the network of em0"), "{error}");

@@ -17,12 +17,12 @@ fn listener(protocol: Protocol, address: Option<&str>, port: u16) -> Listener {
     Listener { protocol, families: PerFamily::only(Family::Inet), address, port }
 }
 
-/// On a real kernel 92 of 108 questions agreed; the other 16 were "delivered to the host", where nothing listens.
+/// On a real kernel 92 of 108 answers agreed; the other 16 were "delivered to the host", where nothing listens.
 #[test]
 fn what_is_delivered_where_nothing_listens_is_refused() {
     let mut world = host(Release::V15);
     world.load_main(&format!("pass all\n{ANCHORS}")).unwrap();
-    // as long as nobody knows the sockets nothing is claimed of them
+    // if the sockets are unknown, nothing is reported about them
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:22"), Verdict::Answered);
     *world.listeners() = Some(vec![
         listener(Protocol::Tcp, None, 22),
@@ -37,7 +37,7 @@ fn what_is_delivered_where_nothing_listens_is_refused() {
         (Protocol::Udp, "192.0.2.1:53", Verdict::Refused),
         // the sockets of sctp are not listed
         (Protocol::Sctp, "192.0.2.1:9", Verdict::Answered),
-        // a jail on the host's stack, and one with its own, whose sockets nobody sees from here
+        // a jail on the host's stack, and one with its own, whose sockets the host cannot read
         (Protocol::Tcp, "10.9.0.2:80", Verdict::Answered),
         (Protocol::Tcp, "10.9.0.2:81", Verdict::Refused),
         (Protocol::Tcp, "10.0.0.2:81", Verdict::Answered),
@@ -58,7 +58,7 @@ fn through_a_publication_too() {
 }
 
 #[test]
-fn where_pf_does_not_look_it_is_said_as_well() {
+fn it_is_reported_also_if_pf_does_not_evaluate() {
     let mut world = host(Release::V15);
     world.load_main("set skip on em0\nblock all").unwrap();
     *world.listeners() = Some(vec![listener(Protocol::Tcp, None, 22)]);

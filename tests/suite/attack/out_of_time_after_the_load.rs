@@ -13,8 +13,8 @@ use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, request};
 use crate::support::standin::{self, Fault};
 
-/// Publishes wide over what is there, with this much time, on a firewall whose clock stands at the deadline once it has loaded
-/// something: whoever gives it no more time gets none; with `for_ever` the way back fails, too. Says which deadline each load had.
+/// Publishes without sources over what is published, with this much time, on a firewall that is at the deadline after its first
+/// load: only a later deadline gives it more time; with `for_ever` undoing fails, too. Returns the deadline of each load.
 fn too_late(rig: &Rig, time: Duration, for_ever: bool) -> (Error, Deadline, Vec<Deadline>) {
     let deadline = Deadline::after(time);
     let now = Cell::new(deadline);
@@ -48,7 +48,7 @@ fn narrow() -> Request {
 }
 
 #[test]
-fn there_is_time_for_the_way_back() {
+fn there_is_time_for_undoing() {
     for before in [None, Some(narrow())] {
         let rig = Rig::new();
         if let Some(before) = &before {
@@ -57,7 +57,7 @@ fn there_is_time_for_the_way_back() {
         let held = (rig.loaded(), crate::support::rig::files(rig.path()));
         let (error, deadline, loads) = too_late(&rig, Duration::from_secs(60), false);
         assert_eq!(error.kind(), Kind::Busy);
-        // the load leaves time for what comes behind it, and the way back is not bound by it
+        // the load leaves time for the steps after it, and undoing has time of its own
         assert!(loads[0] < deadline.reserving(Duration::from_secs(4), 1), "{loads:?}");
         let again = (rig.loaded(), crate::support::rig::files(rig.path()));
         assert_eq!(again.0, held.0, "{error}");
@@ -67,19 +67,19 @@ fn there_is_time_for_the_way_back() {
 }
 
 #[test]
-fn a_way_back_has_a_grace_of_its_own() {
+fn undoing_has_time_of_its_own() {
     let rig = Rig::new();
     rig.publish(&narrow()).unwrap();
     let held = rig.loaded();
-    // no time at all is left when the load is done
+    // no time is left after the load
     let (_, deadline, loads) = too_late(&rig, Duration::from_millis(300), false);
     assert!(loads[1].reserving(Duration::from_secs(5), 1) > deadline, "{loads:?}");
     assert_eq!(rig.loaded(), held);
 }
 
-/// Where even the way back fails, the record says which set is meant: restore does not make the failed one good.
+/// If undoing fails as well, the record has the intended set: restore does not load the failed one.
 #[test]
-fn restore_goes_back() {
+fn restore_loads_the_old_set() {
     for before in [None, Some(narrow())] {
         let rig = Rig::new();
         if let Some(before) = &before {
@@ -90,7 +90,7 @@ fn restore_goes_back() {
         assert!(error.message().contains("run kport restore for the old one"), "{error}");
         assert_ne!(rig.loaded(), held, "the failed set is there");
         assert!(rig.list()[0].problem.is_some());
-        // its ports are nobody else's until then
+        // no other jail gets its ports until then
         assert_eq!(rig.publish(&request("db", "8080:80")).unwrap_err().kind(), Kind::Conflict);
         rig.with(&rig.sim(), &Unobserved, |p| p.restore()).unwrap();
         assert_eq!(rig.loaded(), held);
@@ -99,13 +99,13 @@ fn restore_goes_back() {
     }
 }
 
-/// A pfctl(8) that does its work and never leaves is killed at the deadline: what the anchor holds then decides. Where that cannot be
-/// seen, or the rest fails, the way back is gone, though pfctl hangs behind it as well.
+/// A pfctl(8) that does its work and does not exit is killed at the deadline: the contents of the anchor then decide. If they
+/// cannot be read, or the rest fails, the change is undone, even if pfctl hangs then as well.
 #[test]
-fn a_pfctl_that_hangs_behind_its_commit() {
+fn a_pfctl_that_hangs_after_its_commit() {
     const LOOK: &str = "-a kport/web -sr";
     let denied = Fault::Say(1, "pfctl: /dev/pf: Permission denied\n");
-    // what goes wrong after the load, at which call, and how often a load hangs
+    // the fault after the load, its call, and how often a load hangs
     for (then, loads, published) in
         [(None, 1, true), (Some((LOOK, denied)), 1, false), (Some(("Running", denied)), 2, false)]
     {
@@ -144,8 +144,8 @@ fn a_pfctl_that_hangs_behind_its_commit() {
     }
 }
 
-/// A boot that starts forty jails at once, with a pfctl(8) that takes its time: 10 ms a run, and a time-out that is as many times
-/// wider than the work as on a slow machine it has to be.
+/// A boot that starts forty jails at once, with a slow pfctl(8): 10 ms for each run, and a time-out with the same ratio to the work
+/// as on a slow machine.
 #[test]
 fn forty_jails_at_boot() {
     const JAILS: usize = 40;
@@ -168,7 +168,7 @@ fn forty_jails_at_boot() {
             });
         }
     });
-    // what DEFAULT_TIMEOUT counts with; the first one of a boot lists kport's anchors as well
+    // the assumption of DEFAULT_TIMEOUT; the first one of a boot lists kport's anchors as well
     assert_eq!(standin.calls().len(), JAILS * 4 + 1);
     standin.heal();
     let pfctl = Pfctl::new(standin.program(), Deadline::after(Duration::from_secs(60)));

@@ -1,4 +1,4 @@
-//! Overlaps that come after both jails have published.
+//! Overlaps that arise after both jails have published.
 
 use kport::doctor::{self, Level};
 use kport::error::Kind;
@@ -7,7 +7,7 @@ use kport::store::Store;
 
 use crate::support::rig::{Rig, request};
 
-/// web has 192.0.2.7, which em0 lacks; db has em0; then the address comes to em0.
+/// web has 192.0.2.7, which em0 lacks; db has em0; then em0 gets the address.
 fn met() -> (Rig, Request, Request) {
     let mut rig = Rig::new();
     let seven = rig.host.interfaces[0].addresses.remove(1);
@@ -33,7 +33,7 @@ fn doctor_compares_the_jails_at_the_addresses_of_now() {
 }
 
 #[test]
-fn the_same_again_is_not_refused_because_of_a_neighbour() {
+fn publishing_again_is_not_refused_because_of_a_neighbour() {
     let (rig, web, db) = met();
     let before = rig.loaded();
     for (request, neighbour) in [(&web, "db"), (&db, "web")] {
@@ -46,7 +46,7 @@ fn the_same_again_is_not_refused_because_of_a_neighbour() {
             done.notes
         );
     }
-    // what is new there is refused as ever
+    // a new overlap is refused as before
     for new in [request("web", "192.0.2.7:8080-8081:80"), request("app", "em0:8080:80")] {
         let new = Request { addresses: vec!["10.0.0.9".parse().unwrap()], ..new };
         assert_eq!(rig.publish(&new).unwrap_err().kind(), Kind::Conflict);

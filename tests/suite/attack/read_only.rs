@@ -1,4 +1,4 @@
-//! Commands that only read need no right to write.
+//! Commands that only read do not need write access.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn native_lists_and_looks_where_it_may_change_nothing() {
         rig.with(&native(), &Unobserved, |p| {
             assert_eq!(p.list(None).unwrap()[0].liveness, Liveness::Live);
             assert_eq!(p.list_with_counters(None).unwrap().len(), 1);
-            // what changes something says why it cannot
+            // a change reports why it is not possible
             for error in [p.publish(&request("db", "9090:80")).err(), p.unpublish(&"db".parse().unwrap(), None).err()] {
                 assert_eq!(error.unwrap().kind(), Kind::Permission);
             }

@@ -1,4 +1,4 @@
-//! Which states a change ends, and that it can end them in time.
+//! Which states a change ends, and that it ends them in time.
 
 use std::cell::Cell;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::around::{Around, Call, Moment};
 use crate::support::rig::{Rig, request};
 use crate::support::standin;
 
-/// Publishes wide, then narrow, then wide again; says how many states each of the two changes ended.
+/// Publishes for everybody, then for one network, then for everybody again; returns how many states each of the two changes ended.
 fn ended(wide: &Options, narrow: &Options) -> (u64, u64) {
     let pf = standin::Pfctl::new();
     let rig = Rig::new();
@@ -49,7 +49,7 @@ fn those_who_may_not_come_any_more_are_cut_off() {
     assert_eq!(ended(&usual(), &Options { log: true, ..usual() }), (0, 0));
 }
 
-/// Only the mappings that a call is about.
+/// Only the mappings of a call.
 #[test]
 fn the_other_mappings_of_the_jail_go_on() {
     let pf = standin::Pfctl::new();
@@ -66,7 +66,7 @@ fn the_other_mappings_of_the_jail_go_on() {
     assert_eq!(pf.states(), ["kport:db kport:db:tcp:8080"]);
 }
 
-/// A firewall on which only this many calls that end states have the time.
+/// A firewall that has time for only this many calls that end states.
 fn slow(rig: &Rig, in_time: usize) -> impl Firewall {
     let calls = Cell::new(0);
     let around = move |call: Call<'_>, moment| {
@@ -93,7 +93,7 @@ fn unpublish_ends_all_of_them_with_one_call() {
     assert!(rig.loaded().is_empty() && rig.list().is_empty());
 }
 
-/// Each try that could not end what the one before left is recorded once.
+/// Each try that could not end the states that the one before left is recorded once.
 #[test]
 fn what_is_recorded_does_not_grow_with_each_try() {
     let rig = Rig::new();
@@ -106,7 +106,7 @@ fn what_is_recorded_does_not_grow_with_each_try() {
         sizes.push(fs::metadata(rig.state("jails/db.json")).unwrap().len());
     }
     assert!(sizes[1..].iter().all(|size| size.abs_diff(sizes[1]) < 100), "{sizes:?}");
-    // and a call that has the time leaves nothing of it
+    // and a call with enough time leaves none
     let done = rig.publish(&request("db", &mappings(8000))).unwrap();
     assert_eq!(done.notes, [""; 0]);
     let record = fs::read_to_string(rig.state("jails/db.json")).unwrap();

@@ -1,7 +1,7 @@
-//! A child that the host forks does not keep the lock.
+//! A child that the program forks does not keep the lock.
 //!
-//! Dropping the lock releases it whoever else has its descriptor, and a lock file that was removed is not a lock: src/store/lock.rs
-//! tests that.
+//! Dropping the lock releases it, even if another process has its descriptor; a lock file that was removed is not a lock: both are
+//! tested in src/store/lock.rs.
 
 use std::process::Command;
 use std::thread::sleep;
@@ -19,8 +19,8 @@ fn a_host_whose_other_thread_forks_all_the_time() {
     assert_eq!(cc::text(&output.stderr), "");
 }
 
-/// A helper is killed while its pfctl(8) is on the way to loading. An unpublish that comes then waits for that program: or the
-/// ports would be open after it.
+/// A helper is killed before its pfctl(8) has loaded. An unpublish that follows waits for that program: otherwise the ports would be
+/// open after it.
 #[test]
 fn what_a_killed_helper_started_loads_nothing_after_a_later_unpublish() {
     let pf = standin::Pfctl::new();
@@ -43,7 +43,7 @@ fn what_a_killed_helper_started_loads_nothing_after_a_later_unpublish() {
     let output = cc::done(&mut kport(&["unpublish", "web"]));
     assert_eq!(cc::text(&output.stderr), "");
     assert_eq!(pf.rules("kport/web"), None);
-    // nothing comes later, either
+    // and nothing is loaded later
     sleep(Duration::from_millis(2000));
     assert_eq!(pf.rules("kport/web"), None);
 }

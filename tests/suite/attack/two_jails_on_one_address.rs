@@ -5,7 +5,7 @@ use kport::net::Protocol;
 use kport::options::{Limits, Options};
 use kport::trace::{Release, Trace, World};
 
-/// Two jails that share 10.9.0.2, and lead to the same port of it.
+/// Two jails that share 10.9.0.2, and publish the same port of it.
 fn world(release: Release, aaa: &Options) -> World {
     let mut world = host(release);
     world.load_main(&format!("block log all\n{ANCHORS}")).unwrap();
@@ -40,7 +40,7 @@ fn each_redirect_meets_its_own_jails_rules() {
     }
 }
 
-/// The same where the port of the jail needs a tag for each mapping.
+/// The same if the port of the jail needs a tag for each mapping.
 #[test]
 fn mappings_to_one_port_as_well() {
     let mut world = host(Release::V15);

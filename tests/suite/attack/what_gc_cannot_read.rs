@@ -1,6 +1,6 @@
 //! gc and records or jails that it cannot read.
 //!
-//! What jail_get(2) says of jails whose names are not UTF-8 is read and tested in src/host/freebsd/jail.rs.
+//! Reading jails whose names are not UTF-8 from jail_get(2) is tested in src/host/freebsd/jail.rs.
 
 use std::fs;
 
@@ -59,7 +59,7 @@ fn a_damaged_record_of_a_jail_that_runs() {
         );
         assert_eq!(rig.loaded(), loaded);
     }
-    // publishing again sets it right
+    // publishing again corrects it
     rig.publish(&request("web", "8080:80")).unwrap();
     fs::write(rig.state("jails/web.json"), "{").unwrap();
     rig.host.jails.retain(|jail| jail.name != "web");
@@ -82,7 +82,7 @@ fn a_full_directory_of_damaged_records() {
     assert_eq!(fs::read_to_string(rig.state("damaged/web.1")).unwrap(), "1");
 }
 
-/// A jail in jail web has a name of root of web's choice.
+/// The root of web chooses the name of a jail in it.
 fn rig_with_an_odd_name() -> Rig {
     let mut rig = Rig::new();
     let why = r#"the name of jail 9, "web.\xff", is not UTF-8: rename it"#.to_owned();
@@ -91,7 +91,7 @@ fn rig_with_an_odd_name() -> Rig {
 }
 
 #[test]
-fn gc_goes_on_and_says_which_jail_it_left_alone() {
+fn gc_continues_and_reports_which_jail_it_skipped() {
     let mut rig = rig_with_an_odd_name();
     rig.publish(&request("web", "8080:80")).unwrap();
     rig.publish(&request("db", "5432")).unwrap();
@@ -107,7 +107,7 @@ fn gc_goes_on_and_says_which_jail_it_left_alone() {
     assert_eq!(rig.list().len(), 1);
 }
 
-/// Whoever is published under the number of a jail that cannot be read is not taken to be gone.
+/// A jail that is recorded with the jid of a jail that cannot be read does not count as gone.
 #[test]
 fn gc_keeps_what_may_belong_to_the_jail() {
     let mut rig = rig_with_an_odd_name();

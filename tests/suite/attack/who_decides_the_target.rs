@@ -1,4 +1,4 @@
-//! Root of a vnet jail does not decide where the host's port leads.
+//! The root of a vnet jail does not decide the target of the host's port.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -61,10 +61,10 @@ fn a_neighbour_on_an_outer_bridge() {
 #[test]
 fn another_jails_address() {
     let mut rig = Rig::new();
-    // db's own word, not published
+    // reported by db, not published
     web_says(&mut rig, &["10.0.0.3"]);
     refused(&rig, "jail \"db\" also has");
-    // and where an admin has led db's ports
+    // and the target that the administrator gave for db's ports
     let db = Request { addresses: vec!["10.1.0.3".parse().unwrap()], ..request("db", "8080:80") };
     rig.publish(&db).unwrap();
     web_says(&mut rig, &["10.1.0.3"]);
@@ -74,7 +74,7 @@ fn another_jails_address() {
     rig.publish(&request("web", "2222:22")).unwrap();
 }
 
-/// What is right is used, and what is not is noted where nothing of its family is left.
+/// Valid addresses are used; others are noted if their family has no valid one.
 #[test]
 fn among_right_ones() {
     let mut rig = Rig::new();
@@ -106,16 +106,16 @@ fn an_address_that_is_given() {
     let error = rig.publish(&given("web", "10.0.0.1")).unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
     assert!(error.message().contains("10.0.0.1 is an address of the host"), "{error}");
-    // the admin decides: also what is on no network of the host, behind a router of its own
+    // an address with -a is trusted, even one on no network of the host, behind a router
     rig.publish(&given("web", "10.77.0.2")).unwrap();
     rig.unpublish("web").unwrap();
-    // and a jail on the host's stack has no other
+    // and a jail on the host's stack has only such ones
     rig.publish(&given("flat", "10.9.0.2")).unwrap();
 }
 
-/// What was right when it was published, and is somebody else's by now.
+/// An address that was valid when it was published, and is another jail's now.
 #[test]
-fn doctor_says_whose_a_target_has_become() {
+fn doctor_reports_whose_a_target_is_now() {
     let seen = |rig: &Rig| {
         let found = kport::doctor::examine(&rig.host, &rig.sim(), kport::store::Store::open(rig.path()), None);
         let jails = found.into_iter().filter(|f| f.id == "jails" && f.level == kport::doctor::Level::Problem);
@@ -139,11 +139,11 @@ fn doctor_says_whose_a_target_has_become() {
 /// The rig's host, with jails that do not answer.
 struct Silent {
     host: Fixed,
-    /// What comes of asking these.
+    /// The results of reading from these.
     errors: BTreeMap<&'static str, Kind>,
-    /// Who was asked, and how long each would have been waited for.
+    /// The jails that were read from, with the time limit of each.
     asked: RefCell<Vec<(String, Duration)>>,
-    /// Whether these have gone by the time that they are asked.
+    /// Whether these are gone when they are read from.
     gone: bool,
 }
 
@@ -208,7 +208,7 @@ impl Host for Silent {
     }
 }
 
-/// Root of one jail stops what asks it: others publish all the same, and the admin hears who it is.
+/// The root of one jail stops the process that reads its addresses: others still publish, and a note names the jail.
 #[test]
 fn a_jail_that_keeps_its_addresses_back() {
     let rig = Rig::new();
@@ -220,10 +220,10 @@ fn a_jail_that_keeps_its_addresses_back() {
     assert_eq!(done.redirects.len(), 2);
     let [note] = &done.notes[..] else { panic!("{:?}", done.notes) };
     assert!(note.contains(r#"jail "evil", "evil.two", "evil.one""#) && note.contains("10.0.0.2 or fd00::2"), "{note}");
-    // those that the host has made first, and those inside of the silent one not at all
+    // first those that the host has created, and those inside the silent one not at all
     assert_eq!(host.names(), ["web", "evil", "db"]);
     assert!(host.asked.borrow()[1..].iter().all(|(_, within)| *within <= Duration::from_secs(1)));
-    // doctor says what it knows of the others
+    // doctor reports what it can about the others
     let found = kport::doctor::examine(&host, &rig.sim(), Store::open(rig.path()), None);
     assert!(found.iter().any(|f| f.id == "jails" && f.level == kport::doctor::Level::Ok), "{found:?}");
     // the others' addresses are still theirs
@@ -233,7 +233,7 @@ fn a_jail_that_keeps_its_addresses_back() {
     assert!(error.message().contains("jail \"db\" also has"), "{error}");
 }
 
-/// A jail that went meanwhile has nothing, and is no riddle.
+/// A jail that was removed meanwhile has no addresses, and is not noted.
 #[test]
 fn a_jail_that_has_gone_meanwhile() {
     let rig = Rig::new();
@@ -273,9 +273,9 @@ fn jails_on_one_network_stack() {
     assert!(rig.publish(&request("other", "8083:83")).unwrap_err().message().contains("jail \"web\""));
 }
 
-/// What is not the jail's doing leaves it open whose the address is, and what is open is closed.
+/// After any other failure it is unknown whose the address is, and the publication fails.
 #[test]
-fn a_jail_that_could_not_be_asked() {
+fn a_jail_that_could_not_be_read() {
     let rig = Rig::new();
     for kind in [Kind::System, Kind::Permission] {
         let error = Silent::new(&rig, &[("db", kind)]).publish(&rig).unwrap_err();

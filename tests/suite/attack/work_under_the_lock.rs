@@ -1,4 +1,4 @@
-//! What is done under the lock is bounded.
+//! The work under the lock is bounded.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,15 +17,15 @@ fn single_ports() -> String {
     (10_000..11_000).map(|port| format!("{port}:80 ")).collect()
 }
 
-/// A thousand claims of another jail lead to its record once. What is counted is the question that follows each look at a record
-/// that is gone.
+/// The record of another jail with a thousand claims is read once. The test counts the reads of the anchor, one for each read of a
+/// record that is gone.
 #[test]
 fn another_jails_record_is_looked_at_once() {
     let rig = Rig::new();
     rig.publish(&request("db", &single_ports())).unwrap();
     std::fs::remove_file(rig.state("jails/db.json")).unwrap();
     rig.sim().replace(&Anchor::from_child("db").unwrap(), &[]).unwrap();
-    // the questions after what the other jail's anchor holds
+    // the reads of the other jail's anchor
     let asked = Cell::new(0);
     let around = |call: Call<'_>, moment| {
         if let (Call::Loaded(anchor), Moment::Before) = (call, moment) {
@@ -67,9 +67,9 @@ fn a_loop_ends_when_the_time_is_up() {
     }
 }
 
-/// Some of them are done when the time is up: the error says so, and the next call does the others.
+/// Some of them are done when the time is up: the error reports it, and the next call does the others.
 #[test]
-fn gc_and_restore_say_how_far_they_came() {
+fn gc_and_restore_report_how_far_they_came() {
     let mut rig = Rig::new();
     let publish = |rig: &Rig| {
         for (jail, spec) in [("db", "5432"), ("web", "8080:80")] {
@@ -102,7 +102,7 @@ fn gc_and_restore_say_how_far_they_came() {
     assert_eq!(error.kind(), Kind::Busy);
     let said = ["after 1 of 2 records", "kport gc again", "noted: jail \"db\" is gone: unpublished"];
     assert!(said.iter().all(|part| error.message().contains(part)), "{error}");
-    // web has a record that was not looked at, and so rules that must not pass for nobody's
+    // web has a record that was not read, so its rules must not count as those of no jail
     assert_eq!(live(&rig), [Liveness::Live]);
     rig.with(&rig.sim(), &Unobserved, |p| p.gc()).unwrap();
     assert!(rig.loaded().is_empty() && rig.list().is_empty());

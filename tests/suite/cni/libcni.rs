@@ -1,5 +1,5 @@
-//! Code that nobody here wrote drives the plugin: the CNI project's library, which podman, buildah and nerdctl use, and its
-//! plugins, both as Debian builds them.
+//! The plugin with code that is not kport's: the CNI project's library, which podman, buildah and nerdctl use, and its plugins, both
+//! from Debian's packages.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use super::Plugin;
 use crate::support::cc;
 
-/// Where Debian has the library's source, and the plugins.
+/// Where Debian installs the source of the library, and the plugins.
 const SOURCES: &str = "/usr/share/gocode";
 const PLUGINS: &str = "/usr/lib/cni";
 
-/// Whether a directory of a Debian package that the tests can do without is there; see [`cc::has`].
+/// Whether a directory of an optional Debian package exists; see [`cc::has`].
 fn has_dir(dir: &str, package: &str) -> bool {
     let found = Path::new(dir).is_dir();
     if !found {
@@ -26,7 +26,7 @@ fn has_dir(dir: &str, package: &str) -> bool {
     found
 }
 
-/// tests/cni/runtime.go and the library's plugin `noop`, built; `None` where there is no Go or no library.
+/// tests/cni/runtime.go and the library's plugin `noop`, built; `None` if Go or the library is missing.
 fn programs() -> Option<(&'static Path, &'static Path)> {
     static PROGRAMS: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
     let built = PROGRAMS.get_or_init(|| {
@@ -37,7 +37,7 @@ fn programs() -> Option<(&'static Path, &'static Path)> {
         let build = |what: &str, name: &str| {
             let program = cc::work_dir().join(name);
             let mut go = Command::new("go");
-            // from the source that the package installed, and nothing else
+            // only from the source in the package
             go.env("GOPATH", SOURCES).env("GO111MODULE", "off").env("GOFLAGS", "").env("GOPROXY", "off");
             go.env("GOCACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("go")).env("CGO_ENABLED", "0");
             cc::done(go.current_dir(cc::root()).args(["build", "-o"]).arg(&program).arg(what));
@@ -49,7 +49,7 @@ fn programs() -> Option<(&'static Path, &'static Path)> {
     built.as_ref().map(|(runtime, noop)| (runtime.as_path(), noop.as_path()))
 }
 
-/// A runtime with networks, whose first plugin is `noop`, which says what it is told to.
+/// A runtime with networks, whose first plugin is `noop`, which prints what it is given.
 struct Runtime {
     plugin: Plugin,
     program: &'static Path,
@@ -63,7 +63,7 @@ impl Runtime {
             fs::create_dir(runtime.dir(dir)).unwrap();
         }
         symlink(noop, runtime.dir("bin/noop")).unwrap();
-        // by its name alone it would ask the host that runs
+        // by its name alone, it would be looked up on the running host
         let host = runtime.plugin.host();
         let script = format!("#!/bin/sh\nexec {} --host {} cni\n", env!("CARGO_BIN_EXE_kport"), host.display());
         write_program(&runtime.dir("bin/kport-cni"), &script);
@@ -74,7 +74,7 @@ impl Runtime {
         self.plugin.dir.path().join(name)
     }
 
-    /// A network whose container has these addresses; `after` is what stands behind kport in the list.
+    /// A network whose container has these addresses; `after` comes after kport in the list.
     fn network(&self, name: &str, version: &str, addresses: &[&str], after: &[Value]) {
         let mut ips: Vec<Value> = addresses.iter().map(|a| json!({ "address": a, "interface": 1 })).collect();
         if version < "1.0.0" {
@@ -96,7 +96,7 @@ impl Runtime {
         fs::write(self.dir(&format!("net.d/{name}.conflist")), list.to_string()).unwrap();
     }
 
-    /// What noop is told.
+    /// The result that noop prints.
     fn debug(&self, name: &str, what: &Value) -> PathBuf {
         let file = self.dir(&format!("{name}.debug"));
         fs::write(&file, what.to_string()).unwrap();
@@ -119,7 +119,7 @@ impl Runtime {
         (!output.stdout.is_empty()).then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
-    /// What the runtime heard of the plugin's error.
+    /// The error of the plugin, as the runtime prints it.
     #[track_caller]
     fn fails(&self, arguments: &[&str], variables: &[(&str, &str)]) -> String {
         let output = self.say(arguments, variables);
@@ -141,7 +141,7 @@ const PORTS: &str = r#"{"portMappings":[{"hostPort":8080,"containerPort":80,"pro
 fn libcni_adds_checks_and_deletes_in_every_version_that_it_has() {
     for version in ["0.3.1", "0.4.0", "1.0.0"] {
         let Some(runtime) = Runtime::new() else { return };
-        // behind kport, too, the result of the first is what counts
+        // after kport, too, the result of the first plugin is used
         let behind =
             json!({ "type": "noop", "debugFile": runtime.debug("behind", &json!({ "ReportResult": "PASSTHROUGH" })) });
         runtime.network("podman", version, &["10.88.0.5/16", "fd00:88::5/64"], &[behind]);
@@ -165,7 +165,7 @@ fn libcni_adds_checks_and_deletes_in_every_version_that_it_has() {
         } else {
             runtime.ok(&["check", "podman", "blue"], &[]);
         }
-        // the second time there is no result any more that noop could pass on
+        // the second time, noop has no result to pass on
         runtime.debug("behind", &json!({ "ReportResult": "{}" }));
         for _ in 0..2 {
             runtime.ok(&["del", "podman", "blue"], &[]);
@@ -187,13 +187,13 @@ fn libcni_hears_the_codes_and_words_of_errors() {
     let wrong = r#"{"portMappings":[{"hostPort":70000,"containerPort":22,"protocol":"tcp"}]}"#;
     let heard = runtime.fails(&["add", "podman", "blue"], &[("CAP_ARGS", wrong)]);
     assert!(heard.contains("code 7: ") && heard.contains("hostPort is 70000"), "{heard}");
-    // a runtime takes back what was added in part
+    // a runtime removes what was added in part
     runtime.ok(&["del", "podman", "blue"], &[]);
     runtime.plugin.is_clean();
 }
 
 #[test]
-fn a_plugin_behind_that_fails_leaves_nothing_after_del() {
+fn a_later_plugin_that_fails_leaves_nothing_after_del() {
     let Some(runtime) = Runtime::new() else { return };
     let debug = runtime.debug("broken", &json!({ "ReportError": "the end of the chain" }));
     runtime.network("podman", "1.0.0", &["10.88.0.5/16"], &[json!({ "type": "noop", "debugFile": debug })]);
@@ -240,7 +240,7 @@ fn block(mark: &str) -> String {
     block.split_once('\n').unwrap().1.split("```").next().unwrap().to_owned()
 }
 
-/// The conversation of docs/managers/podman.md, with Debian's bridge and all, in network namespaces in the place of jails.
+/// The commands of docs/managers/podman.md, with the bridge and the other plugins of Debian, in network namespaces in place of jails.
 #[test]
 fn the_conversation_of_the_page() {
     let Some((runtime, _)) = programs() else { return };
