@@ -21,11 +21,11 @@ pub(super) struct Others<'a> {
     /// The current boot: records of another one are ignored.
     boot: String,
     blocks: RefCell<HashMap<Block, Rc<[Claim]>>>,
-    owners: RefCell<HashMap<Anchor, Rc<Owner>>>,
+    owners: RefCell<HashMap<Anchor, Rc<Claimant>>>,
 }
 
 /// Who made a claim.
-enum Owner {
+enum Claimant {
     /// A jail, by its record.
     Jail(Neighbour),
     /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
@@ -91,7 +91,7 @@ impl<'a> Others<'a> {
                     continue;
                 }
                 match &*self.owner(&claim.anchor)? {
-                    Owner::Jail(neighbour) => {
+                    Claimant::Jail(neighbour) => {
                         let owner = neighbour.jail.mention();
                         for theirs in neighbour.near(redirect) {
                             conflict::with_jail(redirect, &owner, theirs, interfaces).map_err(|error| {
@@ -102,8 +102,8 @@ impl<'a> Others<'a> {
                             })?;
                         }
                     }
-                    Owner::Nobody => {}
-                    Owner::Unrecorded => {
+                    Claimant::Nobody => {}
+                    Claimant::Unrecorded => {
                         return Err(Error::new(
                             Kind::Conflict,
                             format!(
@@ -112,7 +112,7 @@ impl<'a> Others<'a> {
                             ),
                         ));
                     }
-                    Owner::Unreadable(error) => {
+                    Claimant::Unreadable(error) => {
                         return Err(error.clone().and("publish or unpublish its jail again to correct that"));
                     }
                 }
@@ -127,7 +127,7 @@ impl<'a> Others<'a> {
             if anchor == *own {
                 continue;
             }
-            if let Owner::Jail(neighbour) = &*self.owner(&anchor)?
+            if let Claimant::Jail(neighbour) = &*self.owner(&anchor)?
                 && neighbour.targets.contains(&address)
             {
                 return Ok(Some(neighbour.jail.clone()));
@@ -145,15 +145,15 @@ impl<'a> Others<'a> {
         Ok(read)
     }
 
-    fn owner(&self, anchor: &Anchor) -> Result<Rc<Owner>> {
+    fn owner(&self, anchor: &Anchor) -> Result<Rc<Claimant>> {
         if let Some(known) = self.owners.borrow().get(anchor) {
             return Ok(Rc::clone(known));
         }
         let owner = Rc::new(match self.store.get(anchor) {
-            Ok(Some(record)) if record.boot == self.boot => Owner::Jail(Neighbour::new(&record)),
-            Ok(_) if self.firewall.loaded(anchor)?.is_empty() => Owner::Nobody,
-            Ok(_) => Owner::Unrecorded,
-            Err(error) => Owner::Unreadable(error),
+            Ok(Some(record)) if record.boot == self.boot => Claimant::Jail(Neighbour::new(&record)),
+            Ok(_) if self.firewall.loaded(anchor)?.is_empty() => Claimant::Nobody,
+            Ok(_) => Claimant::Unrecorded,
+            Err(error) => Claimant::Unreadable(error),
         });
         self.owners.borrow_mut().insert(anchor.clone(), Rc::clone(&owner));
         Ok(owner)
