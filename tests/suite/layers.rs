@@ -123,7 +123,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("container::oci", &["cli"]),
     ("doctor::self_test", &["cli"]),
     ("options::named", &["publisher"]),
-    ("pf::files", &["session", "doctor", "ffi", "cli"]),
+    ("pf::files", &["session", "doctor", "cli"]),
     ("pfconf::address", &["managers", "pf", "trace", "readiness"]),
     ("pfconf::flat", &["pf"]),
     ("pfconf::names", &["managers", "trace"]),
