@@ -34,17 +34,9 @@
 //!
 //! `docs/architecture.md` describes the path of a publish through them, and where something new belongs.
 
-// what only tests use is dead without them, and so is the native backend off FreeBSD
-#![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
-
 mod child;
 #[cfg(feature = "cli")]
 mod cli;
-#[cfg(not(feature = "internals"))]
-mod conflict;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod conflict;
 pub mod container;
 pub mod deadline;
 pub mod doctor;
@@ -57,45 +49,28 @@ pub mod managers;
 pub mod name;
 pub mod net;
 pub mod options;
-#[cfg(not(feature = "internals"))]
-mod pf;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod pf;
-#[cfg(not(feature = "internals"))]
-mod pfconf;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod pfconf;
 pub mod publication;
 pub mod publisher;
-#[cfg(not(feature = "internals"))]
-mod readiness;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod readiness;
-#[cfg(not(feature = "internals"))]
-mod rule;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod rule;
-#[cfg(not(feature = "internals"))]
-mod rules;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod rules;
 pub mod session;
 pub mod spec;
+
+/// The modules that are not part of the Rust API.
+#[path = "."]
+mod internal {
+    pub mod conflict;
+    pub mod pf;
+    pub mod pfconf;
+    pub mod readiness;
+    pub mod rule;
+    pub mod rules;
+    pub mod store;
+    pub mod trace;
+}
 #[cfg(not(feature = "internals"))]
-mod store;
+use internal::*;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
-pub mod store;
-#[cfg(not(feature = "internals"))]
-mod trace;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod trace;
+pub use internal::*;
 
 /// Runs the helper kport(8) with the arguments of the process. The value is its exit status.
 #[cfg(feature = "cli")]

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::Table;
 use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, as_text};
-use crate::rule::{Address, Rate, StateOptions};
+pub use crate::rule::Rate;
+use crate::rule::{Address, StateOptions};
 
 pub use named::{Given, Takes};
 use named::{Reader, Table as Named, put};

@@ -4,6 +4,8 @@ pub mod files;
 pub(crate) mod foreign;
 #[cfg(target_os = "macos")]
 pub mod macos;
+// off FreeBSD, only tests call what drives the device
+#[cfg_attr(not(any(target_os = "freebsd", feature = "internals")), allow(dead_code))]
 pub mod native;
 pub mod pfctl;
 mod with_conf;
@@ -19,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Place, PortRange, Protocol};
 use crate::pfconf::Conf;
+pub use crate::rule::Counters;
 use crate::rule::{Count, Rule};
 pub use with_conf::WithConf;
 
@@ -41,32 +44,6 @@ impl Loaded {
     /// Whether it has this number of rules. [`Firewall::holds`] compares the rules themselves.
     pub fn is_as_many(&self, rules: Count) -> bool {
         (self.translations, self.filters.len()) == (rules.translations, rules.filters)
-    }
-}
-
-/// The counters of a rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// How often it was evaluated.
-    pub evaluations: u64,
-    /// Packets, both directions.
-    pub packets: u64,
-    /// Bytes, both directions.
-    pub bytes: u64,
-    /// States that it has created.
-    pub states: u64,
-}
-
-impl Counters {
-    /// The sum of both.
-    #[must_use]
-    pub fn plus(self, other: Counters) -> Counters {
-        Counters {
-            evaluations: self.evaluations.saturating_add(other.evaluations),
-            packets: self.packets.saturating_add(other.packets),
-            bytes: self.bytes.saturating_add(other.bytes),
-            states: self.states.saturating_add(other.states),
-        }
     }
 }
 

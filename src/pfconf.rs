@@ -196,7 +196,7 @@ impl FromStr for Conf {
 
 pub use lex::Statement;
 pub use names::icmp_type;
-pub use outline::{Broken, Outline, StatementKind};
+pub use outline::{Outline, StatementKind};
 pub use rule::RuleKind;
 
 /// The network of an operand, if it is one.

@@ -37,7 +37,8 @@ use crate::host::{Host, Interfaces};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PortRange};
 use crate::options::Options;
-use crate::pf::{Counters, Firewall};
+pub use crate::pf::Counters;
+use crate::pf::Firewall;
 use crate::publication::{self, Publication, Redirect, Targets};
 use crate::rule::Rule;
 use crate::rules;
@@ -241,6 +242,7 @@ pub struct Publisher<'a> {
 impl<'a> Publisher<'a> {
     /// Host and firewall are parameters, so that tests can use any. Waiting for the lock ends at `deadline`, and so does
     /// every loop over what is published.
+    #[doc(hidden)]
     pub fn new(
         host: &'a dyn Host,
         firewall: &'a dyn Firewall,
@@ -396,6 +398,7 @@ pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
 ///
 /// As for [`Publisher::publish`], as far as they follow from the request and the host's interfaces; [`Kind::Unsupported`] for
 /// `auto`, whose port is chosen when it is published.
+#[doc(hidden)]
 pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
     let targets = Targets::choose(&request.jail, &request.addresses)?;
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {

@@ -254,6 +254,32 @@ impl Rule {
     }
 }
 
+/// The counters of a rule in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// How often it was evaluated.
+    pub evaluations: u64,
+    /// Packets, both directions.
+    pub packets: u64,
+    /// Bytes, both directions.
+    pub bytes: u64,
+    /// States that it has created.
+    pub states: u64,
+}
+
+impl Counters {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Counters) -> Counters {
+        Counters {
+            evaluations: self.evaluations.saturating_add(other.evaluations),
+            packets: self.packets.saturating_add(other.packets),
+            bytes: self.bytes.saturating_add(other.bytes),
+            states: self.states.saturating_add(other.states),
+        }
+    }
+}
+
 /// The number of rules in the kernel: one for each of [`Match::members`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {

@@ -4,7 +4,6 @@
 //! only what pf.conf(5) of 14 and 15 have in common. Never `rdr pass` (it skips the administrator's filter rules and
 //! accepts no label), never `rdr-to` (unknown to 14).
 
-use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -14,7 +13,7 @@ use crate::name::Label;
 use crate::net::{Direction, Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::publication::{Publication, Redirect, distinct};
-use crate::rule::{Address, Count, Match, Rule, StateOptions, Tag};
+use crate::rule::{Address, Match, Rule, StateOptions, Tag};
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
 const LOOPBACK: &str = "lo";
@@ -31,7 +30,7 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     let tags = Tags::of(publications);
     let (mut nat, mut rdr, mut pass, mut direct) = (vec![], vec![], vec![], vec![]);
     for (n, publication) in publications.iter().enumerate() {
-        let [nats, rdrs, passes, directs] = kinds::<Vec<Rule>>(n, publication, &tags);
+        let [nats, rdrs, passes, directs] = kinds(n, publication, &tags);
         nat.extend(nats);
         rdr.extend(rdrs);
         pass.extend(passes);
@@ -49,61 +48,20 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     distinct(all.iter().flat_map(Rule::expand))
 }
 
-/// The number of rules that the kernel gets for [`of_all`]. Rules are only made if they cannot be counted otherwise.
-pub fn count(publications: &[Publication]) -> Count {
-    match publications {
-        [one] => {
-            let [nat, rdr, pass, direct] = kinds::<usize>(0, one, &Tags::of(publications));
-            Count { translations: nat + rdr, filters: pass + direct }
-        }
-        _ => Count::of(&of_all(publications)),
-    }
-}
-
-/// Where the rules go: into a list, or into the number of those that the kernel gets.
-trait Sink {
-    fn with_room(rules: usize) -> Self;
-
-    /// Adds a rule that stands for `members` rules of the kernel.
-    fn take(&mut self, members: usize, rule: impl FnOnce() -> Rule);
-}
-
-impl Sink for Vec<Rule> {
-    fn with_room(rules: usize) -> Vec<Rule> {
-        Vec::with_capacity(rules)
-    }
-
-    fn take(&mut self, _: usize, rule: impl FnOnce() -> Rule) {
-        self.push(rule());
-    }
-}
-
-impl Sink for usize {
-    fn with_room(_: usize) -> usize {
-        0
-    }
-
-    fn take(&mut self, members: usize, _: impl FnOnce() -> Rule) {
-        *self += members;
-    }
-}
-
 /// The nat, rdr, pass and reach rules of the publication with number `n`.
-fn kinds<S: Sink>(n: usize, publication: &Publication, tags: &Tags) -> [S; 4] {
+fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
     let Publication { jail, redirects, options, via } = publication;
-    let jail_label = LazyCell::new(|| jail.label());
+    let jail_label = jail.label();
     let reach = distinct(options.reach.iter().copied());
     let room = redirects.len();
     let (mut nat, mut rdr) = (Translation::with_room(0), Translation::with_room(room));
     let (mut pass, mut direct) = (Passes::new(options, &[], room), Passes::new(options, &reach, room));
     for redirect in redirects {
-        // names are only formatted if a rule is made
-        let labels = LazyCell::new(|| [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)]);
-        let has_own_tag = tags.has_own(redirect);
-        let tag = LazyCell::new(|| match has_own_tag {
+        let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
+        let tag = match tags.has_own(redirect) {
             true => Tag::of_mapping(jail, redirect.protocol, redirect.host, n),
             false => Tag::of_jail(jail),
-        });
+        };
         let base = Match {
             on: vec![],
             family: redirect.family(),
@@ -130,11 +88,10 @@ fn kinds<S: Sink>(n: usize, publication: &Publication, tags: &Tags) -> [S; 4] {
             }
         }
         if !reach.is_empty() {
-            direct.push(redirect, None, || (None, labels.clone()));
+            direct.push(redirect, None, labels.clone());
         }
         if entered {
-            let tagged = if has_own_tag { Tagged::AsMapping(redirect.host) } else { Tagged::AsJail };
-            pass.push(redirect, Some(tagged), || (Some(tag.clone()), labels.clone()));
+            pass.push(redirect, Some(tag), labels);
         }
     }
     [nat.rules, rdr.rules, pass.rules, direct.rules]
@@ -206,14 +163,14 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
 type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange);
 
 /// Translation rules, each for packets that no earlier one matches.
-struct Translation<S> {
+struct Translation {
     seen: HashSet<Single>,
-    rules: S,
+    rules: Vec<Rule>,
 }
 
-impl<S: Sink> Translation<S> {
-    fn with_room(rules: usize) -> Translation<S> {
-        Translation { seen: HashSet::with_capacity(rules), rules: S::with_room(rules) }
+impl Translation {
+    fn with_room(rules: usize) -> Translation {
+        Translation { seen: HashSet::with_capacity(rules), rules: Vec::with_capacity(rules) }
     }
 
     /// Adds a rule for `matches` without what an earlier rule matches. At most one of the lists has several members.
@@ -234,55 +191,43 @@ impl<S: Sink> Translation<S> {
             new(one_on, one_from, one_to)
         };
         if some {
-            self.rules.take(matches.members().count(), || rule(matches));
+            self.rules.push(rule(matches));
         }
     }
-}
-
-/// The tag of the packets of a pass rule.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Tagged {
-    AsJail,
-    /// The mapping of these ports of the host.
-    AsMapping(PortRange),
 }
 
 /// Pass rules, one for each match: a second one with the same match would never be reached.
-struct Passes<'a, S> {
+struct Passes<'a> {
     options: &'a Options,
     /// The interfaces of all these rules.
     on: &'a [Interface],
-    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Tagged>)>,
-    rules: S,
+    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Tag>)>,
+    rules: Vec<Rule>,
 }
 
-impl<S: Sink> Passes<'_, S> {
-    fn new<'a>(options: &'a Options, on: &'a [Interface], room: usize) -> Passes<'a, S> {
-        Passes { options, on, seen: HashSet::with_capacity(room), rules: S::with_room(room) }
+impl Passes<'_> {
+    fn new<'a>(options: &'a Options, on: &'a [Interface], room: usize) -> Passes<'a> {
+        Passes { options, on, seen: HashSet::with_capacity(room), rules: Vec::with_capacity(room) }
     }
 
-    /// Adds a rule for a redirect's target; `names` returns its tag and its labels.
-    fn push(&mut self, redirect: &Redirect, tagged: Option<Tagged>, names: impl Fn() -> (Option<Tag>, [Label; 2])) {
+    /// Adds a rule for a redirect's target.
+    fn push(&mut self, redirect: &Redirect, tagged: Option<Tag>, labels: [Label; 2]) {
         let Redirect { protocol, target, jail: ports, .. } = *redirect;
-        if !self.seen.insert((target, protocol, ports, tagged)) {
+        if !self.seen.insert((target, protocol, ports, tagged.clone())) {
             return;
         }
         let Options { log, quick, limits, .. } = *self.options;
-        let on = self.on;
-        let mut take = |direction, log, state| {
-            self.rules.take(on.len().max(1), || {
-                let (family, to) = (redirect.family(), vec![Address::Host(target)]);
-                let matches = Match { on: on.to_vec(), family, protocol, from: vec![], to, ports };
-                let (tagged, labels) = names();
-                Rule::Pass { direction, log, quick, matches, tagged, state, labels }
-            });
+        let (on, family, to) = (self.on.to_vec(), redirect.family(), vec![Address::Host(target)]);
+        let matches = Match { on, family, protocol, from: vec![], to, ports };
+        let rule = |direction, log, state| {
+            let (matches, tagged, labels) = (matches.clone(), tagged.clone(), labels.clone());
+            Rule::Pass { direction, log, quick, matches, tagged, state, labels }
         };
-        let state = limits.state(protocol);
-        if log || state != StateOptions::default() {
-            take(Some(Direction::In), log, state);
-            take(Some(Direction::Out), false, StateOptions::default());
+        let (state, none) = (limits.state(protocol), StateOptions::default());
+        if log || state != none {
+            self.rules.extend([rule(Some(Direction::In), log, state), rule(Some(Direction::Out), false, none)]);
         } else {
-            take(None, log, state);
+            self.rules.push(rule(None, log, state));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::pf::Firewall;
-use crate::pf::files::Sim;
+use crate::pf::files::{NOTICE, Sim};
 use crate::pf::native::{self, Native};
 use crate::pf::pfctl::{self, Pfctl};
 use crate::publisher::{Observer, Publisher};
@@ -88,10 +88,8 @@ impl Default for Settings {
 
 /// A host and a firewall for one call.
 pub struct Session {
-    /// The host.
-    pub host: Box<dyn Host>,
-    /// The firewall.
-    pub firewall: Box<dyn Firewall>,
+    pub(crate) host: Box<dyn Host>,
+    pub(crate) firewall: Box<dyn Firewall>,
     why: String,
     state_dir: PathBuf,
     deadline: Deadline,
@@ -105,7 +103,11 @@ impl Session {
     }
 
     /// Like [`Session::new`], with `trace` called for every run of pfctl(8).
-    pub fn traced(settings: &Settings, host: Box<dyn Host>, trace: Option<Box<pfctl::Trace>>) -> Result<Session> {
+    pub(crate) fn traced(
+        settings: &Settings,
+        host: Box<dyn Host>,
+        trace: Option<Box<pfctl::Trace>>,
+    ) -> Result<Session> {
         let deadline = Deadline::after(settings.timeout);
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
@@ -141,13 +143,23 @@ impl Session {
         format!("backend {}: {}", self.firewall.name(), self.why)
     }
 
+    /// Whether loaded rules redirect packets; false for the simulator.
+    pub fn redirects_packets(&self) -> bool {
+        self.firewall.redirects_packets()
+    }
+
+    /// The notice for the caller of a backend whose rules redirect no packet, such as after each change.
+    pub fn notice(&self) -> Option<&'static str> {
+        (!self.redirects_packets()).then_some(NOTICE)
+    }
+
     /// A publisher; creates the state directory if it is missing.
     pub fn publisher<'a>(&'a self, observer: &'a dyn Observer) -> Result<Publisher<'a>> {
         Ok(Publisher::new(&*self.host, &*self.firewall, self.store()?, self.deadline, observer))
     }
 
     /// The records; creates the state directory if it is missing.
-    pub fn store(&self) -> Result<Store> {
+    pub(crate) fn store(&self) -> Result<Store> {
         Store::open(&self.state_dir)
     }
 }

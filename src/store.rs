@@ -39,7 +39,6 @@ pub use documents::Documents;
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;
-pub use records::Records;
 
 /// The default state directory.
 pub const DEFAULT_DIR: &str = "/var/run/kport";

@@ -45,5 +45,7 @@ mod way;
 mod world;
 
 pub use packet::{IpProtocol, Packet, Party, Release};
-pub use steps::{Looked, Trace, TraceStep, Verdict};
-pub use world::{Attachment, World};
+pub use steps::{Trace, TraceStep, Verdict};
+pub use world::World;
+#[cfg(feature = "internals")]
+pub use {steps::Looked, world::Attachment};

@@ -113,10 +113,10 @@ fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> R
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     let outcome = act(&session.publisher(&observer)?)?;
-    output::outcome(&*session.firewall, &outcome, global.quiet);
+    output::outcome(&session, &outcome, global.quiet);
     match report {
         Report::Nothing => Ok(()),
-        Report::Ports => print(&show::redirects(&outcome.redirects)),
+        Report::Ports => print(&show::lines(&outcome.redirects)),
         Report::Json => print(&document(&show::outcome_json(&outcome))),
     }
 }

@@ -59,7 +59,7 @@ impl Program for Helper<'_> {
     }
 
     fn report(&self, session: &Session, outcome: &Outcome) {
-        output::outcome(&*session.firewall, outcome, self.global.quiet);
+        output::outcome(session, outcome, self.global.quiet);
     }
 }
 

@@ -35,7 +35,7 @@ fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     print(&if args.json {
         document(&show::findings_json(&findings))
     } else {
-        show::findings(findings.iter().filter(|f| !global.quiet || f.level > Level::Ok))
+        show::lines(findings.iter().filter(|f| !global.quiet || f.level > Level::Ok))
     })?;
     match problems {
         0 => Ok(()),
@@ -48,9 +48,7 @@ fn self_test(global: &Global) -> Result<()> {
     let session = session(global)?;
     let (store, observer) = (session.store()?, Shown::new(global.verbose));
     let steps = self_test::run(&*session.host, &*session.firewall, store.dir(), &observer)?;
-    if !session.firewall.redirects_packets() {
-        complain(&crate::pf::files::NOTICE);
-    }
+    session.notice().iter().for_each(|notice| complain(notice));
     print(&show::steps(&steps))?;
     match steps.iter().filter(|step| step.result.is_err()).count() {
         0 => Ok(()),

@@ -95,6 +95,6 @@ fn publish(global: &Global, jail: &JailName, of: &Imported) -> Result<()> {
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     let outcome = session.publisher(&observer)?.publish_all(&requests).map_err(about)?;
-    output::outcome(&*session.firewall, &outcome, global.quiet);
+    output::outcome(&session, &outcome, global.quiet);
     Ok(())
 }

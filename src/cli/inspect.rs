@@ -19,7 +19,7 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
     let spec = spec::parse(&args.specs.join(" "))?;
     print(&match args.json {
         true => document(&show::mappings_json(spec.mappings())),
-        false => show::mappings(spec.mappings()),
+        false => show::lines(spec.mappings()),
     })
 }
 

@@ -6,9 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use crate::error::{Error, Result, printable};
-use crate::pf::Firewall;
-use crate::pf::files::NOTICE;
 use crate::publisher::{Observer, Outcome, Phase};
+use crate::session::Session;
 use clap::error::ContextValue;
 
 /// A line on standard error.
@@ -17,9 +16,9 @@ pub fn complain(what: &dyn Display) {
 }
 
 /// Prints the notes of a change, and a notice if no packet is redirected.
-pub fn outcome(firewall: &dyn Firewall, outcome: &Outcome, quiet: bool) {
-    if outcome.changed && !firewall.redirects_packets() {
-        complain(&NOTICE);
+pub fn outcome(session: &Session, outcome: &Outcome, quiet: bool) {
+    if outcome.changed {
+        session.notice().iter().for_each(|notice| complain(notice));
     }
     outcome.notes.iter().filter(|_| !quiet).for_each(|note| complain(note));
 }

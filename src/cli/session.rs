@@ -22,7 +22,7 @@ pub fn refuse_borrowed_rights() -> Result<()> {
 /// The session of a command that may change something: ports of a described host must not be published in the pf of this one.
 pub fn session(global: &Global) -> Result<Session> {
     let session = any_session(global)?;
-    if global.host.is_some() && session.firewall.redirects_packets() {
+    if global.host.is_some() && session.redirects_packets() {
         return Err(Error::new(Kind::Argument, "--host describes another host; use it with --backend sim"));
     }
     Ok(session)

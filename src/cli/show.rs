@@ -1,6 +1,6 @@
 //! The formats of the helper's output: tables and JSON documents.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use crate::doctor::self_test::Step;
 use crate::doctor::{Finding, Level};
@@ -13,13 +13,9 @@ use serde_json::{Value, json};
 /// The version of every JSON document that the helper prints. It is raised if the meaning of a field changes, not if one is added.
 pub const VERSION: u32 = 1;
 
-/// The mappings, a line each.
-pub fn mappings(mappings: &[Mapping]) -> String {
-    let mut text = String::new();
-    for mapping in mappings {
-        _ = writeln!(text, "{mapping}");
-    }
-    text
+/// A line for each item.
+pub fn lines(items: impl IntoIterator<Item: Display>) -> String {
+    items.into_iter().map(|item| format!("{item}\n")).collect()
 }
 
 /// The mappings as JSON.
@@ -148,15 +144,6 @@ pub fn target(r: &Redirect) -> String {
     }
 }
 
-/// Redirects, a line each.
-pub fn redirects(redirects: &[Redirect]) -> String {
-    let mut text = String::new();
-    for redirect in redirects {
-        _ = writeln!(text, "{redirect}");
-    }
-    text
-}
-
 /// The outcome of a change, as JSON.
 pub fn outcome_json(outcome: &Outcome) -> Value {
     json!({
@@ -166,15 +153,6 @@ pub fn outcome_json(outcome: &Outcome) -> Value {
         "ports": outcome.redirects.iter().map(redirect_json).collect::<Vec<_>>(),
         "notes": outcome.notes,
     })
-}
-
-/// Findings, one or two lines each.
-pub fn findings<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> String {
-    let mut text = String::new();
-    for finding in findings {
-        _ = writeln!(text, "{finding}");
-    }
-    text
 }
 
 /// Findings as JSON.
@@ -196,12 +174,9 @@ pub fn findings_json(findings: &[Finding]) -> Value {
 
 /// The steps of a self-test, numbered.
 pub fn steps(steps: &[Step]) -> String {
-    let mut text = String::new();
-    for (number, step) in (1..).zip(steps) {
-        _ = match &step.result {
-            Ok(()) => writeln!(text, "{number:2}  passed  {}", step.what),
-            Err(error) => writeln!(text, "{number:2}  FAILED  {}: {error}", step.what),
-        };
-    }
-    text
+    let line = |(number, step): (usize, &Step)| match &step.result {
+        Ok(()) => format!("{number:2}  passed  {}", step.what),
+        Err(error) => format!("{number:2}  FAILED  {}: {error}", step.what),
+    };
+    lines((1..).zip(steps).map(line))
 }

@@ -68,10 +68,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
     let source = source(&question.source, destination, &world)?;
     let packet = packet_of(question, source, destination)?;
     let sender = world.sender(source.ip(), question.on)?;
-    let mut notes = vec![];
-    if !session.firewall.redirects_packets() {
-        notes.push(crate::pf::files::NOTICE.to_owned());
-    }
+    let mut notes: Vec<String> = session.notice().map(str::to_owned).into_iter().collect();
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
         notes.push("net.link.bridge.pfil_member is 1: rules on the members of bridges are not evaluated".to_owned());
     }

@@ -63,48 +63,35 @@ impl Code {
         Code::Internal,
     ];
 
-    pub const fn number(self) -> u16 {
+    /// Its number, and a short text, which is the same for every error with this code.
+    const fn row(self) -> (u16, &'static str) {
         match self {
-            Code::Version => 1,
-            Code::Unsupported => 2,
-            Code::Unknown => 3,
-            Code::Environment => 4,
-            Code::Io => 5,
-            Code::Decode => 6,
-            Code::Config => 7,
-            Code::Busy => 11,
-            Code::Unavailable => 50,
-            Code::Dead => 51,
+            Code::Version => (1, "incompatible CNI version"),
+            Code::Unsupported => (2, "unsupported field"),
+            Code::Unknown => (3, "unknown container"),
+            Code::Environment => (4, "bad environment variable"),
+            Code::Io => (5, "system error"),
+            Code::Decode => (6, "cannot decode"),
+            Code::Config => (7, "bad network configuration"),
+            Code::Busy => (11, "busy, try again"),
+            Code::Unavailable => (50, "pf is not ready"),
+            Code::Dead => (51, "pf is not ready, and published ports are dead"),
             // 100 and the number of the kind
-            Code::Conflict => 103,
-            Code::Permission => 104,
-            Code::NotReady => 105,
-            Code::NotPossible => 108,
-            Code::Differs => 110,
-            Code::Internal => 999,
+            Code::Conflict => (103, "port in use"),
+            Code::Permission => (104, "permission denied"),
+            Code::NotReady => (105, "firewall not ready"),
+            Code::NotPossible => (108, "not supported"),
+            Code::Differs => (110, "not published as asked for"),
+            Code::Internal => (999, "internal error in kport"),
         }
     }
 
-    /// A short text, the same for every error with this code.
+    pub const fn number(self) -> u16 {
+        self.row().0
+    }
+
     pub const fn text(self) -> &'static str {
-        match self {
-            Code::Version => "incompatible CNI version",
-            Code::Unsupported => "unsupported field",
-            Code::Unknown => "unknown container",
-            Code::Environment => "bad environment variable",
-            Code::Io => "system error",
-            Code::Decode => "cannot decode",
-            Code::Config => "bad network configuration",
-            Code::Busy => "busy, try again",
-            Code::Unavailable => "pf is not ready",
-            Code::Dead => "pf is not ready, and published ports are dead",
-            Code::Conflict => "port in use",
-            Code::Permission => "permission denied",
-            Code::NotReady => "firewall not ready",
-            Code::NotPossible => "not supported",
-            Code::Differs => "not published as asked for",
-            Code::Internal => "internal error in kport",
-        }
+        self.row().1
     }
 }
 

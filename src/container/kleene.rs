@@ -54,7 +54,7 @@ struct Record {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Records {
+enum OneOrMany {
     Many(Vec<serde_json::Value>),
     One(serde_json::Value),
 }
@@ -81,8 +81,8 @@ pub fn parse(json: &str) -> Result<Ports> {
     }
     let bad = |why: &dyn fmt::Display| Error::new(Kind::Argument, format!("Kleene's records: {why}"));
     let records = match serde_json::from_str(json).map_err(|e| bad(&e))? {
-        Records::Many(many) => many,
-        Records::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+        OneOrMany::One(one) => vec![one],
     };
     if records.is_empty() {
         return Err(bad(&"no records; use unpublish for a container without ports"));

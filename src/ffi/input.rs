@@ -151,8 +151,8 @@ impl CallerOptions {
         let session = self.session()?;
         let mut done = act(&session.publisher(&Unobserved)?)?;
         let Some(outcome) = self.outcome else { return Ok(()) };
-        if done.changed && !session.firewall.redirects_packets() {
-            done.notes.insert(0, crate::pf::files::NOTICE.to_owned());
+        if done.changed {
+            done.notes.splice(0..0, session.notice().map(str::to_owned));
         }
         let made = Box::new(kport_outcome::new(jail, done)?);
         // SAFETY: the caller promised a variable that lives as long as `self`.

@@ -3,10 +3,15 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::ports::{lines, range, words, wrong};
+use super::ports::{lines, wrong};
 use super::root::add_calls;
 use super::{Environment, Exports, Identity, Manager, Port, Root, TextOf};
 use crate::error::{Problem, Result};
+use crate::net::PortRange;
+use crate::pfconf::Conf;
+use crate::pfconf::address::Operand;
+use crate::pfconf::names::protocol_name;
+use crate::pfconf::rule::{Action, Rule, RuleKind};
 
 /// The variable with the jail's name.
 const NAME: &str = "jname";
@@ -71,28 +76,44 @@ fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
             .ok_or_else(not_a_line)?
             .0;
         let jail = about.splitn(3, '-').nth(2).ok_or_else(not_a_line)?.to_owned();
-        let spaced = rule.replace(['{', '}', ','], " ");
-        let words = words(&spaced);
-        let at = |word: &str| words.iter().position(|w| *w == word).ok_or_else(not_a_line);
-        let (proto, source, to, arrow) = (at("proto")?, at("from")?, at("to")?, at("->")?);
-        if !(proto < source && source < to && to < arrow) {
-            return Err(not_a_line());
-        }
-        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-        let mut port =
-            Port { from: from.clone(), jail, protocols: owned(&words[proto + 1..source]), ..Port::default() };
-        port.sources = owned(&words[source + 1..to]);
-        port.sources.retain(|source| source != "any");
-        port.places = owned(&words[to + 1..=to + 1]);
-        match (&words[to + 2..arrow], &words[arrow + 2..]) {
-            (["port", host], ["port", target]) => (port.host, port.ports) = (range(host), range(target)),
-            ([], []) => {
-                port.unsupported =
-                    Some("all ports of an address: kport publishes single ports and ranges; name them".to_owned());
-            }
-            _ => return Err(not_a_line()),
-        }
+        let conf = Conf::of_text(rule.as_bytes()).map_err(|_| not_a_line())?;
+        let mut port = Port { from: from.clone(), jail, ..Port::default() };
+        redirect(conf.rules(), &mut port).ok_or_else(not_a_line)?;
         found.push(port);
     }
     Ok(found)
+}
+
+/// The redirect that a line's rules make, one for each member of its lists; `None` if they make none that is known.
+fn redirect(rules: &[Rule], port: &mut Port) -> Option<()> {
+    let add = |list: &mut Vec<String>, word: String| {
+        if !list.contains(&word) {
+            list.push(word);
+        }
+    };
+    for rule in rules {
+        let Rule { action: Action::Translate { kind: RuleKind::Rdr, pool: Some(pool), .. }, when, .. } = rule else {
+            return None;
+        };
+        add(&mut port.protocols, protocol_name(when.protocol?));
+        if when.from.not || when.to.not {
+            return None;
+        }
+        if when.from.address != Operand::Any {
+            add(&mut port.sources, when.from.address.to_string());
+        }
+        add(&mut port.places, when.to.address.to_string());
+        match (when.to.ports, pool.ports) {
+            (Some(host), (first @ 1.., last)) => {
+                port.host = host.range()?.to_string();
+                port.ports = PortRange::new(first, first.max(last))?.to_string();
+            }
+            (None, (0, 0)) => {
+                port.unsupported =
+                    Some("all ports of an address: kport publishes single ports and ranges; name them".to_owned());
+            }
+            _ => return None,
+        }
+    }
+    Some(())
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::pfconf::Conf;
+
 /// The maximum length of a file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -55,9 +57,11 @@ impl<'a> Root<'a> {
         (value.starts_with('/') && !value.contains('$')).then(|| value.into())
     }
 
-    /// Whether there is a file of rules that does not call kport's anchors.
+    /// Whether there is a file of rules that does not call kport's anchors. It may be a template, so an unknown line is
+    /// skipped.
     pub(super) fn lacks_calls(&self, path: impl AsRef<Path>) -> bool {
-        self.text(path).is_some_and(|text| !text.contains("kport/*"))
+        let calls = self.text(path).map(|text| Conf::of_output(&text).calls_kport());
+        calls.is_some_and(|[_, rdr, filter]| !(rdr && filter))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::files::{Folder, names_in, read_file, replace_file};
 use crate::name::{Anchor, PARENT, Table};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::pfconf::Conf;
-use crate::rule::{self, Count, Rule};
+use crate::rule::{Count, Rule};
 
 /// The notice that is printed after each change by the simulator.
 pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is redirected";
@@ -163,8 +163,7 @@ impl Firewall for Sim {
         let mut all = vec![(String::new(), self.main_ruleset()?)];
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {
-                let rules: Conf = rule::text(&self.rules(&anchor)?).parse()?;
-                all.push((format!("{PARENT}/{child}"), Arc::new(rules)));
+                all.push((format!("{PARENT}/{child}"), Arc::new(Conf::of_rules(&self.rules(&anchor)?))));
             }
         }
         Ok(all)

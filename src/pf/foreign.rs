@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 
-use crate::net::{Place, PortRange, Protocol};
+use crate::net::{Place, Protocol};
 use crate::pf::ForeignRedirect;
 use crate::pfconf::Conf;
-use crate::pfconf::address::{Operand, Operator, Ports};
+use crate::pfconf::address::Operand;
 use crate::pfconf::path::{self, Called, is_own};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
@@ -108,7 +108,7 @@ pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
         protocol,
         place: to_place.or(on).unwrap_or(Place::Any),
         any_address: to_place.is_none(),
-        ports: to.and_then(|to| range(to.ports?)),
+        ports: to.and_then(|to| to.ports?.range()),
         text: rule.origin.text.to_string(),
     })
 }
@@ -122,21 +122,6 @@ fn bound(to: &Operand) -> Option<Place> {
         }
         Operand::Interface(of) if of.dynamic && of.name != "self" => of.name.parse().ok().map(Place::Interface),
         _ => None,
-    }
-}
-
-/// The ports as one range; `None` if they are not one.
-fn range(ports: Ports) -> Option<PortRange> {
-    let (a, b) = (ports.a, ports.b);
-    match ports.operator {
-        Operator::Equal => PortRange::new(a, a),
-        Operator::Greater => PortRange::new(a.checked_add(1)?, u16::MAX),
-        Operator::AtLeast => PortRange::new(a.max(1), u16::MAX),
-        Operator::Less => PortRange::new(1, a.checked_sub(1)?),
-        Operator::AtMost => PortRange::new(1, a),
-        Operator::Between => PortRange::new(a.checked_add(1)?, b.checked_sub(1)?),
-        Operator::Range => PortRange::new(a.max(1), b),
-        Operator::Outside | Operator::NotEqual => None,
     }
 }
 

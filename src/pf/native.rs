@@ -30,7 +30,6 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 use zerocopy::FromZeros;
 
-use self::encode::Ruleset;
 use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
@@ -61,20 +60,13 @@ pub struct Native<K = Device> {
 impl Native {
     /// The backend, if this kernel has all that it needs; otherwise the reason, for `-v` and for an explicit `--backend
     /// native`. The kernel is probed once for each process. `deadline` limits every operation.
+    #[cfg_attr(not(target_os = "freebsd"), allow(unreachable_code, reason = "there is no device"))]
     pub fn probe(deadline: Deadline) -> Result<Native> {
         static PROBED: OnceCell<()> = OnceCell::new();
         static MEMORY: OnceCell<Memory> = OnceCell::new();
         let kernel = Device::open()?;
         PROBED.get_or_try_init(|| probe(&kernel))?;
-        let memory = MEMORY.get_or_init(Memory::default).clone();
-        Ok(Native {
-            kernel,
-            deadline: Cell::new(deadline),
-            memory,
-            cache: None,
-            run: RefCell::new(None),
-            main: RefCell::new(None),
-        })
+        Ok(Native::over(kernel, deadline).with_memory(MEMORY.get_or_init(Memory::default)))
     }
 }
 
@@ -133,6 +125,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// The interfaces and groups that pf skips, like [`skipped`].
+    #[cfg(feature = "internals")]
     pub fn skipped(&self) -> Result<Option<Vec<String>>> {
         Ok(read::skipped(&self.kernel)?)
     }
@@ -257,10 +250,10 @@ impl<K: Kernel> Native<K> {
 
     fn loaded_once(&self, anchor: &str) -> std::result::Result<Loaded, Failure> {
         let mut translations = 0;
-        for ruleset in [Ruleset::Nat, Ruleset::Rdr] {
+        for ruleset in [RuleKind::Nat, RuleKind::Rdr] {
             translations += read::count(&self.kernel, anchor, ruleset)?.0 as usize;
         }
-        let rules = read::rules(&self.kernel, anchor, Ruleset::Filter)?;
+        let rules = read::rules(&self.kernel, anchor, RuleKind::Filter)?;
         let filters: std::result::Result<Vec<_>, _> = rules.iter().map(|rule| counters(&rule.rule)).collect();
         let filters = filters.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))?;
         Ok(Loaded { translations, filters })
@@ -288,8 +281,8 @@ impl<K: Kernel> super::foreign::Reader for Asked<'_, K> {
             rules.iter().filter(|rule| rule.action.kind() == kind).for_each(show);
             return Ok(());
         }
-        let (kernel, ruleset) = (&self.native.kernel, Ruleset::from(kind));
-        let rules = rulesets::rules(kernel, anchor, ruleset, read::count(kernel, anchor, ruleset)?)?;
+        let kernel = &self.native.kernel;
+        let rules = rulesets::rules(kernel, anchor, kind, read::count(kernel, anchor, kind)?)?;
         rules.iter().for_each(show);
         Ok(())
     }

@@ -15,7 +15,6 @@ mod run;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use crate::files;
 use crate::name::{Anchor, Label, PARENT, Table};
 use crate::pf::foreign;
 use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
-use crate::pfconf::address::Operand;
+use crate::pfconf::flat::flat;
 use crate::pfconf::rule::{Action, Origin, RuleKind};
 use crate::pfconf::{self, Conf, nested, path, table};
 use crate::rule::{self, Rule};
@@ -262,11 +261,12 @@ impl Pfctl {
     /// Whether an anchor has exactly the rules of these kinds that are in `rules`.
     fn shows(&self, anchor: &Anchor, what: &str, kinds: &[RuleKind], rules: &[Rule]) -> Result<bool> {
         let shown = self.rules(anchor.path(), what)?;
-        let wanted: Conf = rule::text(rules).parse()?;
-        let of = |conf: &Conf, kind| -> Vec<pfconf::rule::Rule> {
-            conf.rules().iter().filter(|rule| rule.action.kind() == kind).map(canonical).collect()
+        let wanted = flat(rules);
+        let same = |kind| {
+            let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
+            shown.rules().iter().filter(of_kind).eq(wanted.iter().filter(of_kind))
         };
-        Ok(shown.unread().is_empty() && kinds.iter().all(|kind| of(&shown, *kind) == of(&wanted, *kind)))
+        Ok(shown.unread().is_empty() && kinds.iter().all(|kind| same(*kind)))
     }
 }
 
@@ -424,14 +424,13 @@ impl Firewall for Pfctl {
             true => self.show("*", &["-sr", "-P", "-v"])?,
             false => self.show("*", &["-sr", "-P"])?,
         };
-        let Some(mut filters) = nested::children(&filters) else { return pf::one_by_one(self) };
+        let Some(filters) = nested::children(&filters) else { return pf::one_by_one(self) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, lines) in translations {
             all.entry(child).or_default().translations = lines.len();
         }
-        for (child, lines) in &mut filters {
-            all.entry(mem::take(child)).or_default().filters =
-                lines.iter().map(|counted| counters_of(*counted)).collect();
+        for (child, filters) in filters {
+            all.entry(child).or_default().filters = filters;
         }
         all.retain(|_, loaded| !loaded.is_empty());
         Ok(all)
@@ -561,22 +560,6 @@ fn counters(line: &str) -> Option<Counters> {
     let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
     let [evaluations, packets, bytes, .., states] = numbers[..] else { return None };
     (!labels.is_empty()).then_some(Counters { evaluations, packets, bytes, states })
-}
-
-fn counters_of(counted: nested::Counted) -> Counters {
-    let nested::Counted { evaluations, packets, bytes, states } = counted;
-    Counters { evaluations, packets, bytes, states }
-}
-
-/// A rule as the kernel holds it, and pfctl(8) prints it: a network of all addresses is any.
-fn canonical(rule: &pfconf::rule::Rule) -> pfconf::rule::Rule {
-    let mut rule = rule.clone();
-    for side in [&mut rule.when.from, &mut rule.when.to] {
-        if matches!(side.address, Operand::Network(network) if network.prefix_len() == 0) {
-            side.address = Operand::Any;
-        }
-    }
-    rule
 }
 
 /// The error of a run that failed. `rules` is its input.

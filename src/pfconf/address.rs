@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::net::Family;
+use crate::net::{Family, PortRange};
 
 /// An address of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +109,23 @@ impl<N: Copy + PartialOrd> Compared<N> {
             Operator::AtMost => number <= a,
             Operator::Greater => number > a,
             Operator::AtLeast => number >= a,
+        }
+    }
+}
+
+impl Ports {
+    /// The ports as one range; `None` if they are not one.
+    pub(crate) fn range(self) -> Option<PortRange> {
+        let (a, b) = (self.a, self.b);
+        match self.operator {
+            Operator::Equal => PortRange::new(a, a),
+            Operator::Greater => PortRange::new(a.checked_add(1)?, u16::MAX),
+            Operator::AtLeast => PortRange::new(a.max(1), u16::MAX),
+            Operator::Less => PortRange::new(1, a.checked_sub(1)?),
+            Operator::AtMost => PortRange::new(1, a),
+            Operator::Between => PortRange::new(a.checked_add(1)?, b.checked_sub(1)?),
+            Operator::Range => PortRange::new(a.max(1), b),
+            Operator::Outside | Operator::NotEqual => None,
         }
     }
 }

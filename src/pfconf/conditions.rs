@@ -481,9 +481,9 @@ fn owner(words: &mut Words<'_>) -> Read<Owner> {
     let one = operator.unwrap_or(Operator::Equal);
     let Ok(a) = text.parse() else { return Ok(Owner::Named { operator: one, name: text.to_owned() }) };
     match (operator, binary(words)) {
-        (None, Some(operator)) => Ok(Owner::Number(Compared { operator, a, b: words.number()? })),
+        (None, Some(operator)) => Ok(Owner::number(Compared { operator, a, b: words.number()? })),
         (Some(_), Some(_)) => Err("two operators for one number".into()),
-        (_, None) => Ok(Owner::Number(Compared { operator: one, a, b: 0 })),
+        (_, None) => Ok(Owner::number(Compared { operator: one, a, b: 0 })),
     }
 }
 

@@ -1,5 +1,6 @@
 //! kport's own rules in the form of pf: one for each member of a rule's lists, with what pfctl(8) adds.
 
+use super::Conf;
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports, Side};
 use super::operands::PROXY_PORTS;
 use super::rule::{Action, Effects, Keep, On, Origin, Rule, RuleKind};
@@ -8,10 +9,21 @@ use crate::rule::{self, Address, Match, Member, StateOptions};
 
 /// `rules` expanded, in the order in which pf evaluates those of one ruleset.
 pub(crate) fn flat(rules: &[rule::Rule]) -> Vec<Rule> {
-    rules.iter().flat_map(|rule| rule.matches().members().map(move |member| one(rule, member))).collect()
+    let all = |rule| {
+        let origin = Origin { text: rule::Rule::to_string(rule).into(), ..Origin::default() };
+        rule.matches().members().map(move |member| one(rule, member, origin.clone()))
+    };
+    rules.iter().flat_map(all).collect()
 }
 
-fn one(rule: &rule::Rule, member: Member<'_>) -> Rule {
+impl Conf {
+    /// The ruleset with kport's own rules.
+    pub(crate) fn of_rules(rules: &[rule::Rule]) -> Conf {
+        Conf { rulesets: [(String::new(), flat(rules))].into(), ..Conf::default() }
+    }
+}
+
+fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     let action = match rule {
         rule::Rule::Nat { matches: _, address_of } => {
             let pool = Pool {
@@ -31,7 +43,7 @@ fn one(rule: &rule::Rule, member: Member<'_>) -> Rule {
         }
         rule::Rule::Pass { .. } => Action::Pass,
     };
-    let mut made = Rule::new(Origin::default(), action);
+    let mut made = Rule::new(origin, action);
     // `on`, `from` and `to` are the member's
     let Match { on: _, family, protocol, from: _, to: _, ports } = rule.matches();
     made.when.on = member.on.map(|on| On { not: false, name: on.as_str().to_owned() });
@@ -52,7 +64,7 @@ fn one(rule: &rule::Rule, member: Member<'_>) -> Rule {
             made.effects = Box::new(Effects { keep: Some(keep(state)), ..Effects::default() });
         }
     }
-    made.named()
+    made
 }
 
 fn to(address: Operand) -> PoolAddress {
@@ -106,7 +118,6 @@ fn keep(state: &StateOptions) -> Keep {
 mod tests {
     use super::*;
     use crate::net::Direction;
-    use crate::pfconf::Conf;
 
     /// The text of a rule reads as the same values.
     #[test]

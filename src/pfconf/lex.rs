@@ -99,6 +99,8 @@ pub(super) struct Lexer<'a> {
     files: Files<'a>,
     raw: Vec<u8>,
     in_comment: bool,
+    /// The text is from pfctl(8), which prints `?` for an address that it cannot name.
+    output: bool,
     /// The start of the last word that was read.
     start: Start,
 }
@@ -148,8 +150,14 @@ impl<'a> Lexer<'a> {
             files,
             raw: vec![],
             in_comment: false,
+            output: false,
             start,
         }
+    }
+
+    /// A line of the output of pfctl(8).
+    pub(super) fn of_output(line: &str) -> Lexer<'a> {
+        Lexer { output: true, ..Lexer::new("", format!("{line}\n").as_bytes(), None) }
     }
 
     /// The position of the last byte that was read.
@@ -348,6 +356,9 @@ impl<'a> Lexer<'a> {
         self.push(next);
         if let Some(sign) = sign(byte) {
             return Ok(Next::Token(Token::Sign(sign)));
+        }
+        if self.output && byte == b'?' {
+            return Ok(Next::Token(Token::Sign("?")));
         }
         if !starts_word(byte) {
             return Err(format!("the character {:?} has no meaning here", char::from(byte)));

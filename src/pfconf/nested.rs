@@ -2,20 +2,12 @@
 //! (pfctl_show_rules and pfctl_show_nat in sbin/pfctl/pfctl.c).
 
 use crate::name::PARENT;
-
-/// The counters of a rule, in the words of `pfctl -v`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
-    pub(crate) evaluations: u64,
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
-    pub(crate) states: u64,
-}
+use crate::rule::Counters;
 
 /// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output.
 /// `None` if there is no call, or if this pfctl(8) does not print the called anchors.
-pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counted>)>> {
-    let mut found: Option<Vec<(String, Vec<Counted>)>> = None;
+pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counters>)>> {
+    let mut found: Option<Vec<(String, Vec<Counters>)>> = None;
     // the calls around the line
     let mut calls: Vec<&str> = Vec::new();
     for line in shown.lines().map(str::trim) {
@@ -47,7 +39,7 @@ pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counted>)>> {
             continue;
         }
         match line.strip_prefix("[ ") {
-            None => lines.push(Counted::default()),
+            None => lines.push(Counters::default()),
             Some(counted) => {
                 if let Some(last) = lines.last_mut() {
                     read(counted, last);
@@ -73,7 +65,7 @@ fn opened(line: &str) -> Option<&str> {
 
 /// `[ Evaluations: 1 Packets: 2 Bytes: 3 States: 4 ]`, `[ Inserted: uid 0 pid 5 State Creations: 6 ]`
 /// (pfctl_print_rule_counters).
-fn read(counted: &str, counters: &mut Counted) {
+fn read(counted: &str, counters: &mut Counters) {
     let number = |name: &str| counted.split_once(name)?.1.split_whitespace().next()?.parse::<u64>().ok();
     let values = [
         ("Evaluations:", &mut counters.evaluations),
@@ -156,8 +148,8 @@ pass on bridge inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep sta
 ";
         let found = children(shown).unwrap();
         let [(child, lines)] = &found[..] else { panic!("{found:?}") };
-        let first = Counted { evaluations: 3, packets: 7, bytes: 800, states: 2 };
-        assert_eq!((child.as_str(), &lines[..]), ("web", &[first, Counted::default(), Counted::default()][..]));
+        let first = Counters { evaluations: 3, packets: 7, bytes: 800, states: 2 };
+        assert_eq!((child.as_str(), &lines[..]), ("web", &[first, Counters::default(), Counters::default()][..]));
     }
 
     proptest::proptest! {

@@ -267,15 +267,15 @@ fn options(words: &mut Words<'_>, pool: &mut Pool) -> Read<bool> {
     Ok(true)
 }
 
-/// `em1`, `(em1 192.0.2.254)`
+/// `em1`, `(em1 192.0.2.254)`; pfctl(8) of 15 prints `(em1 ?)` for `em1` (PF_ADDR_NONE in print_addr of pfctl_parser.c)
 fn gateway(words: &mut Words<'_>) -> Read<PoolAddress> {
     if !words.take("(") {
         return Ok(PoolAddress { interface: Some(words.text()?.to_owned()), address: None });
     }
     let interface = words.text()?.to_owned();
-    let address = host(words)?;
+    let address = if words.take("?") { None } else { Some(host(words)?) };
     words.expect(")")?;
-    Ok(PoolAddress { interface: Some(interface), address: Some(address) })
+    Ok(PoolAddress { interface: Some(interface), address })
 }
 
 /// An interface or group, possibly negated.

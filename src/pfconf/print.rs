@@ -289,22 +289,23 @@ fn interface(on: &On) -> String {
 }
 
 pub(super) fn address(not: bool, operand: &Operand) -> String {
-    let mut text = if not { "! ".to_owned() } else { String::new() };
-    // writing to a string does not fail
-    _ = match operand {
-        Operand::Any => write!(text, "any"),
-        Operand::Network(network) if network.prefix_len() == network.max_prefix_len() => {
-            write!(text, "{}", network.addr())
+    format!("{}{operand}", if not { "! " } else { "" })
+}
+
+impl Display for Operand {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Operand::Any => f.write_str("any"),
+            Operand::Network(network) if network.prefix_len() == network.max_prefix_len() => network.addr().fmt(f),
+            Operand::Network(network) => network.fmt(f),
+            Operand::Range(first, last) => write!(f, "{first} - {last}"),
+            Operand::Interface(of) => f.write_str(&of_interface(of)),
+            Operand::Table(name) => write!(f, "<{}>", word(name)),
+            Operand::NoRoute => f.write_str("no-route"),
+            Operand::UrpfFailed => f.write_str("urpf-failed"),
+            Operand::Named(name) => f.write_str(&word(name)),
         }
-        Operand::Network(network) => write!(text, "{network}"),
-        Operand::Range(first, last) => write!(text, "{first} - {last}"),
-        Operand::Interface(of) => write!(text, "{}", of_interface(of)),
-        Operand::Table(name) => write!(text, "<{}>", word(name)),
-        Operand::NoRoute => write!(text, "no-route"),
-        Operand::UrpfFailed => write!(text, "urpf-failed"),
-        Operand::Named(name) => write!(text, "{}", word(name)),
-    };
-    text
+    }
 }
 
 fn of_interface(of: &OfInterface) -> String {
@@ -531,7 +532,7 @@ mod tests {
         prop_oneof![
             number::<u32>().prop_map(|(operator, a, b)| {
                 let two = matches!(operator, Operator::Between | Operator::Outside);
-                Owner::Number(Compared { operator, a, b: if two { b } else { 0 } })
+                Owner::number(Compared { operator, a, b: if two { b } else { 0 } })
             }),
             any::<bool>().prop_map(|not| Owner::Unknown { not }),
             (prop::sample::select(operators), text()).prop_filter_map("a name", |(operator, name)| {

@@ -122,6 +122,17 @@ pub(crate) enum Owner {
     },
 }
 
+impl Owner {
+    /// An owner by number; the last one is `unknown` (UID_MAX and GID_MAX in sbin/pfctl/parse.y).
+    pub(crate) fn number(compared: Compared<u32>) -> Owner {
+        match (compared.operator, compared.a) {
+            (Operator::Equal, u32::MAX) => Owner::Unknown { not: false },
+            (Operator::NotEqual, u32::MAX) => Owner::Unknown { not: true },
+            _ => Owner::Number(compared),
+        }
+    }
+}
+
 /// An interface or group, and whether it is negated (`! em0`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct On {

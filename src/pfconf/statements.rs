@@ -1,20 +1,19 @@
 //! The statements of a file, in order: settings, tables, macros, anchors in braces; rules are read in `conditions`.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::address::{OfInterface, Operand, Part};
 use super::conditions::{self, Defaults};
 use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
 use super::operands::{self, host};
-use super::outline::{Broken, FROM_DISK, Outline, StatementKind, read_file};
+use super::outline::{Broken, Outline, StatementKind};
 use super::path::Called;
 use super::rule::{Action, Keep, Origin, Rule, RuleKind};
 use super::table::Table;
 use super::words::{Words, end};
 use super::{Conf, How, as_network};
-use crate::error::{Result as Outcome, quoted};
+use crate::error::quoted;
 
 /// The maximum depth of anchors in braces (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
@@ -43,7 +42,7 @@ pub(super) fn read(text: &[u8], how: How<'_>) -> Result<Conf, Failure> {
 pub(super) fn read_output(text: &str) -> Conf {
     let mut reader = Reader::new(b"", How::default(), true);
     for (number, line) in (1..).zip(text.lines()) {
-        reader.lexer = Lexer::new("", format!("{line}\n").as_bytes(), None);
+        reader.lexer = Lexer::of_output(line);
         while let Some(next) = reader.lexer.statement() {
             let read = match next {
                 Ok(mut statement) => reader.next(&mut statement),
@@ -65,16 +64,6 @@ impl Outline {
     /// Reads a single text: a file that it includes is not read.
     pub fn of_text(text: &[u8]) -> Outline {
         outline(text, How::default())
-    }
-
-    /// Reads a file, and those that it includes, like [`Conf::of_file`].
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read.
-    pub fn of_file(path: &Path) -> Outcome<Outline> {
-        let text = read_file(path)?;
-        Ok(outline(&text, How { name: &path.display().to_string(), files: FROM_DISK }))
     }
 }
 
@@ -575,6 +564,19 @@ mod tests {
         assert!(outline.statements[4].refused.as_ref().is_some_and(|why| why == "there is none"));
         let rules: Vec<_> = outline.conf.rules().iter().map(|rule| (&*rule.origin.file, rule.origin.line)).collect();
         assert_eq!(rules, [("main", 1), ("a", 3), ("main", 4)]);
+    }
+
+    #[test]
+    fn what_only_pfctl_prints() {
+        let rule = |line: &str| Conf::of_output(line).rules()[0].clone();
+        for (printed, written) in [
+            ("pass in route-to (vtnet1 ?) inet all no state", "pass in route-to vtnet1 inet all no state"),
+            ("pass in proto tcp all user = 4294967295 no state", "pass in proto tcp user unknown no state"),
+            ("pass in proto udp all group != 4294967295 no state", "pass in proto udp group != unknown no state"),
+        ] {
+            assert_eq!(rule(printed), written.parse::<Conf>().unwrap().rules()[0]);
+        }
+        assert!("pass in route-to (vtnet1 ?) inet all".parse::<Conf>().is_err());
     }
 
     #[test]

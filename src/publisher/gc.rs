@@ -9,7 +9,7 @@ use crate::error::{Error, Result, quoted};
 use crate::host::{Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 
-/// Removes the ports of jails that are gone, and anchors without a record.
+/// See [`Publisher::gc`](super::Publisher::gc).
 pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     let jails = facts.jails()?;
     for jail in &jails.skipped {

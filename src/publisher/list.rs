@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Counters, Firewall, Loaded};
-use crate::rule::Rule;
+use crate::rule::{Count, Rule};
 use crate::rules;
 use crate::store::{Record, Store};
 
@@ -68,10 +68,11 @@ pub(super) fn list(
 /// A jail's part.
 fn recorded_as(anchor: Anchor, record: Record, loaded: Loaded, counters: bool) -> Listed {
     // after an interrupted change pf may have the previous set, and that may look the same
-    let before = !record.replaces.is_empty() && loaded.is_as_many(rules::count(&record.replaces));
-    let live = !before && loaded.is_as_many(rules::count(&record.publications));
+    let before = !record.replaces.is_empty() && loaded.is_as_many(Count::of(&rules::of_all(&record.replaces)));
+    let wanted = rules::of_all(&record.publications);
+    let live = !before && loaded.is_as_many(Count::of(&wanted));
     let counted = match counters && live {
-        true => counted(&rules::of_all(&record.publications), loaded.filters),
+        true => counted(&wanted, loaded.filters),
         false => BTreeMap::new(),
     };
     let redirects = record.redirects().map(|r| {

@@ -25,7 +25,7 @@ pub(super) struct Others<'a> {
     /// The current boot: records of another one are ignored.
     boot: String,
     blocks: RefCell<HashMap<Block, Rc<[Claim]>>>,
-    owners: RefCell<HashMap<Anchor, Rc<Owner>>>,
+    owners: RefCell<HashMap<Anchor, Rc<Claimant>>>,
     /// What pf holds in kport's anchors that have no record.
     unrecorded: OnceCell<Vec<(Anchor, ForeignRedirect)>>,
     outdated: RefCell<BTreeMap<Anchor, Outdated>>,
@@ -41,7 +41,7 @@ pub(super) enum Outdated {
 }
 
 /// Who made a claim.
-enum Owner {
+enum Claimant {
     /// A jail, by its record.
     Jail(Neighbour),
     /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
@@ -113,7 +113,7 @@ impl<'a> Others<'a> {
                     continue;
                 }
                 match &*self.owner(&claim.anchor)? {
-                    Owner::Jail(neighbour) => {
+                    Claimant::Jail(neighbour) => {
                         let owner = neighbour.record.jail.mention();
                         let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
                         let Some(error) = neighbour.near(redirect).iter().find_map(|theirs| with(theirs).err()) else {
@@ -130,9 +130,9 @@ impl<'a> Others<'a> {
                             });
                         }
                     }
-                    Owner::Nobody => {}
-                    Owner::Unrecorded => self.take_over(&claim.anchor, redirect, force)?,
-                    Owner::Unreadable(error) => {
+                    Claimant::Nobody => {}
+                    Claimant::Unrecorded => self.take_over(&claim.anchor, redirect, force)?,
+                    Claimant::Unreadable(error) => {
                         return Err(error.clone().and("publish or unpublish its jail again to correct that"));
                     }
                 }
@@ -199,7 +199,7 @@ impl<'a> Others<'a> {
             if anchor == *own {
                 continue;
             }
-            if let Owner::Jail(neighbour) = &*self.owner(&anchor)?
+            if let Claimant::Jail(neighbour) = &*self.owner(&anchor)?
                 && neighbour.targets.contains(&address)
                 && !self.is_outdated(&neighbour.record)?
                 && !self.share(&neighbour.record, jail)?
@@ -219,15 +219,15 @@ impl<'a> Others<'a> {
         Ok(read)
     }
 
-    fn owner(&self, anchor: &Anchor) -> Result<Rc<Owner>> {
+    fn owner(&self, anchor: &Anchor) -> Result<Rc<Claimant>> {
         if let Some(known) = self.owners.borrow().get(anchor) {
             return Ok(Rc::clone(known));
         }
         let owner = Rc::new(match self.store.get(anchor) {
-            Ok(Some(record)) if record.boot == self.boot => Owner::Jail(Neighbour::new(record)),
-            Ok(_) if self.firewall.loaded(anchor)?.is_empty() => Owner::Nobody,
-            Ok(_) => Owner::Unrecorded,
-            Err(error) => Owner::Unreadable(error),
+            Ok(Some(record)) if record.boot == self.boot => Claimant::Jail(Neighbour::new(record)),
+            Ok(_) if self.firewall.loaded(anchor)?.is_empty() => Claimant::Nobody,
+            Ok(_) => Claimant::Unrecorded,
+            Err(error) => Claimant::Unreadable(error),
         });
         self.owners.borrow_mut().insert(anchor.clone(), Rc::clone(&owner));
         Ok(owner)

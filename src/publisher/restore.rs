@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 use crate::name::Anchor;
 use crate::rules;
 
-/// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded. Reports the
-/// jails; an error of one does not stop the others.
+/// See [`Publisher::restore`](super::Publisher::restore).
 pub(super) fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     let mut errors = vec![];
     let anchors = writer.store.anchors()?;

@@ -15,11 +15,7 @@ use crate::publication::{Publication, Redirect};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
-/// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is published.
-/// With a `jid`, what another start of the jail has published is not changed: a stop hook that runs late must not remove what
-/// the next start has published.
-///
-/// Errors are collected: what can be undone is undone, and the record stays until all of it is.
+/// See [`Publisher::unpublish`](super::Publisher::unpublish).
 pub(super) fn unpublish(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailName, jid: Option<i32>) -> Result<()> {
     let jail = &published_as(writer, facts, jail, jid)?;
     let anchor = jail.anchor();
@@ -30,8 +26,7 @@ pub(super) fn unpublish(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailN
     writer.drop_anchor(&anchor, jail.label(), record.as_ref())
 }
 
-/// Removes single mappings of a jail, in one transaction, and keeps the others. A mapping that is not published is noted, and
-/// is not an error. `auto` stands for any host port.
+/// See [`Publisher::unpublish_some`](super::Publisher::unpublish_some).
 pub(super) fn unpublish_some(
     writer: &mut Writer<'_>,
     facts: &Facts<'_>,

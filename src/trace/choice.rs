@@ -50,7 +50,7 @@ impl Run {
 
 /// How a run ended.
 #[derive(Clone, Debug)]
-struct End {
+struct RunEnd {
     verdict: Verdict,
     delivered: Option<(Party, SocketAddr)>,
     assumed: Vec<Assumed>,
@@ -70,11 +70,11 @@ pub(super) struct Agreed<T> {
 
 /// Makes runs until each answer was taken. `run` returns what is shown, the verdict, and the receiver.
 pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(Party, SocketAddr)>)) -> Agreed<T> {
-    let mut ends: Vec<End> = vec![];
+    let mut ends: Vec<RunEnd> = vec![];
     let mut depends: BTreeSet<String> = BTreeSet::new();
     let mut next = Run::default();
     let (first, verdict, delivered) = run(&mut next);
-    ends.push(End { verdict, delivered: delivered.clone(), assumed: next.assumed.clone() });
+    ends.push(RunEnd { verdict, delivered: delivered.clone(), assumed: next.assumed.clone() });
     let looked = next.looked;
     depends.extend(next.gave_up.take());
     while let Some(mut this) = next.next() {
@@ -84,7 +84,7 @@ pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(
         }
         let (_, verdict, delivered) = run(&mut this);
         depends.extend(this.gave_up.take());
-        ends.push(End { verdict, delivered, assumed: this.assumed.clone() });
+        ends.push(RunEnd { verdict, delivered, assumed: this.assumed.clone() });
         next = this;
     }
     depends.extend(hangs_on(&ends, |end| end.verdict, |_| true));
@@ -98,8 +98,8 @@ pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(
 
 /// The assumptions that make a difference: different answers lead to different ends.
 fn hangs_on<V: PartialEq + Clone>(
-    ends: &[End],
-    what: impl Fn(&End) -> V,
+    ends: &[RunEnd],
+    what: impl Fn(&RunEnd) -> V,
     counts: impl Fn(&Assumed) -> bool,
 ) -> Vec<String> {
     let values: Vec<V> = ends.iter().map(&what).collect();

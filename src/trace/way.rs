@@ -95,12 +95,7 @@ impl World {
         first: &Packet,
         trip: &mut Trip<'_>,
     ) -> (Verdict, Option<(Party, SocketAddr)>) {
-        let on_stack = match sender {
-            Party::Host => true,
-            Party::Jail(name) => self.jails.iter().any(|jail| jail.name == *name && jail.behind.is_none()),
-            Party::Network(_) => false,
-        };
-        self.lookup.clients = if on_stack { vec![first.from] } else { vec![] };
+        self.lookup.clients = if self.is_on_stack(sender) { vec![first.from] } else { vec![] };
         let Way::Delivered(party, got) = self.send(sender, first.clone(), trip) else { return (Verdict::Lost, None) };
         let at = Some((party.clone(), got.to));
         // what the answer costs does not count
@@ -152,12 +147,16 @@ impl World {
 
     /// Whether a socket on the host's stack listens; `None` for others, whose sockets are unknown.
     fn listens(&self, party: &Party, protocol: Protocol, at: SocketAddr) -> Option<bool> {
-        let here = match party {
+        if self.is_on_stack(party) { self.lookup.socket(protocol, at) } else { None }
+    }
+
+    /// Whether it is the host, or a jail on the host's stack.
+    fn is_on_stack(&self, party: &Party) -> bool {
+        match party {
             Party::Host => true,
             Party::Jail(name) => self.jails.iter().any(|jail| jail.name == *name && jail.behind.is_none()),
             Party::Network(_) => false,
-        };
-        if here { self.lookup.socket(protocol, at) } else { None }
+        }
     }
 
     /// Whether the answer to what `party` received arrives at `sender`, from the address that `sender` used.

@@ -11,12 +11,12 @@ use super::lookup::{Lookup, is_loopback};
 use super::state::States;
 use super::{Party, Release};
 use crate::error::{Error, Kind, Result};
-use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Listener};
+use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::Firewall;
 use crate::pfconf::Conf;
 use crate::pfconf::path::Called;
-use crate::rule;
+use crate::rule::Rule;
 
 /// Where a jail is on the network: one for each interface of the host behind which the jail has addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,22 +148,9 @@ impl World {
         }
     }
 
-    /// Loads the main ruleset: pf.conf(5) text. States stay.
-    pub fn load_main(&mut self, text: &str) -> Result<()> {
-        self.load_conf("", &text.parse()?);
-        Ok(())
-    }
-
-    /// Loads kport's rules into the anchor `path`, in place of its rules. They are read from the text that pf would
-    /// get.
-    pub fn load(&mut self, path: &str, rules: &[rule::Rule]) -> Result<()> {
-        self.load_text(path, &rule::text(rules))
-    }
-
-    /// Loads pf.conf(5) text into the anchor `path`, in place of its rules.
-    pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
-        self.load_conf(path, &text.parse()?);
-        Ok(())
+    /// Loads kport's rules into the anchor `path`, in place of its rules.
+    pub fn load(&mut self, path: &str, rules: &[Rule]) {
+        self.load_conf(path, &Conf::of_rules(rules));
     }
 
     /// Loads rules into the anchor `path`, the empty one for the main ruleset, in place of its rules.
@@ -205,24 +192,9 @@ impl World {
         &self.notes
     }
 
-    /// The listening sockets of the host and of jails on its stack; `None` if they are unknown.
-    pub fn listeners(&mut self) -> &mut Option<Vec<Listener>> {
-        &mut self.lookup.listeners
-    }
-
-    /// Networks that are reached through a gateway behind an interface, besides the default route.
-    pub fn routes(&mut self) -> &mut Vec<(IpNet, Interface)> {
-        &mut self.lookup.routes
-    }
-
     /// `pfctl -e`, `pfctl -d`
     pub fn enable(&mut self, enabled: bool) {
         self.pf.enabled = enabled;
-    }
-
-    /// The interfaces, to change them as ifconfig(8) would.
-    pub fn interfaces(&mut self) -> &mut Vec<HostInterface> {
-        &mut self.lookup.interfaces
     }
 
     /// The owner of `address`: the host, a jail, or the network behind the interface that leads there.
@@ -269,5 +241,35 @@ impl World {
     pub(super) fn route(&self, address: IpAddr) -> Option<Interface> {
         let connected = self.lookup.longest(address).map(|(_, name)| name);
         connected.or(*self.gateway.of(Family::of(address)))
+    }
+}
+
+/// For tests and benches.
+#[cfg(feature = "internals")]
+impl World {
+    /// Loads the main ruleset: pf.conf(5) text. States stay.
+    pub fn load_main(&mut self, text: &str) -> Result<()> {
+        self.load_text("", text)
+    }
+
+    /// Loads pf.conf(5) text into the anchor `path`, in place of its rules.
+    pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
+        self.load_conf(path, &text.parse()?);
+        Ok(())
+    }
+
+    /// The listening sockets of the host and of jails on its stack; `None` if they are unknown.
+    pub fn listeners(&mut self) -> &mut Option<Vec<crate::host::Listener>> {
+        &mut self.lookup.listeners
+    }
+
+    /// Networks that are reached through a gateway behind an interface, besides the default route.
+    pub fn routes(&mut self) -> &mut Vec<(IpNet, Interface)> {
+        &mut self.lookup.routes
+    }
+
+    /// The interfaces, to change them as ifconfig(8) would.
+    pub fn interfaces(&mut self) -> &mut Vec<HostInterface> {
+        &mut self.lookup.interfaces
     }
 }

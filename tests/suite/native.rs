@@ -22,7 +22,7 @@ use kport::pf::native::descriptor::Descriptor;
 use kport::pf::native::kernel::{Call, Failure, Kernel};
 use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
 use kport::pf::native::nv::{List, Value};
-use kport::pf::native::transaction::Transaction;
+use kport::pf::native::transaction::Load;
 use kport::pf::native::{Memory, Native, encode, probe};
 use kport::pf::{Counters, Firewall, ForeignRedirect, States, Status};
 use kport::pfconf::Conf;
@@ -34,7 +34,7 @@ use kport::store::Store;
 use kport::trace::{Party, Release, World};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::support::fake_kernel::{Fake, POOL_ADDR, RULE, State, Stored, blank, text_at, u32_at};
+use crate::support::fake_kernel::{Fake, RULE, State, Stored, blank, text_at, u32_at};
 use crate::support::offsets as at;
 
 const FILTER: i32 = 1;
@@ -218,8 +218,8 @@ fn shown(stored: &Stored) -> String {
         .pool
         .iter()
         .map(|pooled| {
-            assert_eq!(pooled[at::POOLADDR_AF], rule[at::AF], "the family of the redirect address");
-            address(&pooled[POOL_ADDR..][..at::WRAP])
+            assert_eq!(pooled[at::pooladdr::AF], rule[at::AF], "the family of the redirect address");
+            address(&pooled[at::pooladdr::ADDR..][..at::WRAP])
         })
         .collect();
     let tag = text_at(rule, at::TAGNAME, at::TAG_NAME_SIZE);
@@ -411,8 +411,8 @@ fn text_and_struct_of_every_golden_rule_agree() {
     let web = anchor("web");
     native(&fake).replace(&web, &golden).unwrap();
     let mut expected = vec![];
-    for ruleset in [encode::Ruleset::Nat, encode::Ruleset::Rdr, encode::Ruleset::Filter] {
-        expected.extend(golden.iter().filter(|rule| encode::Ruleset::of(rule) == ruleset).flat_map(expanded));
+    for ruleset in 0..encode::LOADED.len() {
+        expected.extend(golden.iter().filter(|rule| encode::ruleset(rule) == ruleset).flat_map(expanded));
     }
     assert!(expected.len() > 60, "{}", expected.len());
     assert_eq!(held(&fake, &web), expected);
@@ -652,7 +652,7 @@ fn a_rollback_that_fails_does_no_harm() {
     let was = held(&fake, &anchor("web"));
     fake.refuse("DIOCXROLLBACK", 1, libc::ENODEV);
     {
-        let mut transaction = Transaction::begin(&fake, &anchor("web")).unwrap();
+        let mut transaction = Load::begin(&fake, &anchor("web")).unwrap();
         transaction.add(&golden()[1]).unwrap();
     }
     assert!(fake.left_open("kport/web"));
@@ -665,7 +665,7 @@ fn a_rollback_that_fails_does_no_harm() {
 #[test]
 fn a_transaction_that_is_dropped_rolls_back() {
     let fake = Fake::new();
-    let mut transaction = Transaction::begin(&fake, &anchor("web")).unwrap();
+    let mut transaction = Load::begin(&fake, &anchor("web")).unwrap();
     transaction.add(&web()[0]).unwrap();
     drop(transaction);
     assert!(!fake.left_open("kport/web"));
@@ -678,7 +678,7 @@ fn a_transaction_that_is_dropped_rolls_back() {
 #[test]
 fn the_later_of_two_writers_wins_and_the_earlier_gets_an_error() {
     let fake = Fake::new();
-    let mut earlier = Transaction::begin(&fake, &anchor("web")).unwrap();
+    let mut earlier = Load::begin(&fake, &anchor("web")).unwrap();
     earlier.add(&golden()[1]).unwrap();
     native(&fake).replace(&anchor("web"), &web()).unwrap();
     assert_eq!(earlier.add(&golden()[2]).unwrap_err().errno, libc::EBUSY);
@@ -692,12 +692,12 @@ fn the_later_of_two_writers_wins_and_the_earlier_gets_an_error() {
 #[test]
 fn an_anchor_that_is_cleared_meanwhile_is_busy_and_a_bad_rule_is_not() {
     let fake = Fake::new();
-    let mut earlier = Transaction::begin(&fake, &anchor("web")).unwrap();
+    let mut earlier = Load::begin(&fake, &anchor("web")).unwrap();
     native(&fake).replace(&anchor("web"), &[]).unwrap();
     assert!(!fake.exists("kport/web"));
     assert_eq!(earlier.add(&web()[0]).unwrap_err().errno, libc::EBUSY);
     drop(earlier);
-    let mut again = Transaction::begin(&fake, &anchor("web")).unwrap();
+    let mut again = Load::begin(&fake, &anchor("web")).unwrap();
     fake.refuse("DIOCADDRULE", 1, libc::EINVAL);
     assert_eq!(again.add(&web()[0]).unwrap_err().errno, libc::EINVAL);
 }
@@ -1311,7 +1311,7 @@ fn a_call_in_braces_is_seen() {
 fn a_descriptor_that_another_file_has_now() {
     use std::os::fd::AsRawFd;
     let (null, zero) = (Path::new("/dev/null"), std::fs::File::open("/dev/zero").unwrap());
-    let descriptor = Descriptor::new();
+    let descriptor = Descriptor::closed();
     let first = descriptor.get(null).unwrap().as_raw_fd();
     assert!(first > 2);
     assert_eq!(descriptor.get(null).unwrap().as_raw_fd(), first);
@@ -1327,6 +1327,6 @@ fn a_descriptor_that_another_file_has_now() {
     }
     // a process that may only read
     let dir = tempfile::tempdir().unwrap();
-    let missing = Descriptor::new().get(&dir.path().join("pf")).unwrap_err();
+    let missing = Descriptor::closed().get(&dir.path().join("pf")).unwrap_err();
     assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
 }

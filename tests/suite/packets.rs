@@ -148,7 +148,7 @@ fn build(
         let own: Vec<Publication> = publications.iter().filter(|p| p.jail.as_str() == jail.name).cloned().collect();
         let rules = rules::of_all(&own);
         text.push_str(&format!("# {}\n{}", jail.name, rule::text(&rules)));
-        world.load(&format!("kport/{}", jail.name), &rules).unwrap();
+        world.load(&format!("kport/{}", jail.name), &rules);
     }
     Case { world, interfaces, publications, passes_out, text }
 }

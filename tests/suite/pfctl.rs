@@ -17,7 +17,7 @@ use kport::error::Kind;
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
 use kport::options::{Limits, Options};
-use kport::pf::pfctl::Pfctl;
+use kport::pf::pfctl::{Pfctl, is_without_device};
 use kport::pf::{Counters, Firewall, Loaded, States, Status};
 use kport::publication::{Publication, Targets, redirects};
 use kport::rule::{Rule, text};
@@ -267,6 +267,7 @@ fn refusals() {
         assert_eq!(error.kind(), kind, "{stderr:?}: {error}");
         assert!(error.message().starts_with("load anchor kport/web: "), "{error}");
         assert!(error.message().contains(part), "{stderr:?}: {error}");
+        assert_eq!(is_without_device(stderr), part == "kldload pf", "{stderr:?}");
         assert!(!error.message().contains('\n'));
         assert_eq!(standin.rules("kport/web").unwrap(), text(&some("1:1")), "{stderr:?}");
     }

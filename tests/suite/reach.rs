@@ -121,7 +121,7 @@ fn what_the_nat_of_host_access_is_for() {
     let options = Options { hairpin: true, host_access: true, ..Options::default() };
     let mut rules = world::rules_of("web", &["10.0.0.2"], "8080:80", &options);
     rules.retain(|rule| !rule.to_string().starts_with("nat on \"bridge0\" inet proto tcp from { (\"lo0\")"));
-    world.load("kport/web", &rules).unwrap();
+    world.load("kport/web", &rules);
     assert!(ask(&world, &party("host"), Protocol::Tcp, "192.0.2.1", "192.0.2.1:8080").reaches("web"));
     assert!(!ask(&world, &party("host"), Protocol::Tcp, "127.0.0.1", "127.0.0.1:8080").reaches("web"));
     // and without filter_local the answer is not translated back
@@ -534,7 +534,7 @@ fn text_and_typed_rules_answer_alike() {
         world.load_main(&format!("block log all\npass quick on lo0\n{ANCHORS}")).unwrap();
         world.filter_local = true;
     }
-    typed.load("kport/web", &rules).unwrap();
+    typed.load("kport/web", &rules);
     text.load_text("kport/web", &kport::rule::text(&rules)).unwrap();
     let mut arrived = 0;
     for (who, source) in [

@@ -1,10 +1,10 @@
 //! Whether an anchor has exactly the rules that it was given: rule by rule, as DIOCGETRULENV returns them.
 
 use super::decode::{self, Addresses};
-use super::encode::Ruleset;
+use super::encode::LOADED;
 use super::kernel::{Failure, Kernel};
-use super::read::{self, Stamp};
-use super::rulesets::{At, pooled};
+use super::read::{self, At, Stamp};
+use super::rulesets::pooled;
 use crate::pfconf::flat::flat;
 use crate::pfconf::rule::{Action, Rule};
 use crate::rule;
@@ -20,8 +20,8 @@ pub(super) fn holds<K: Kernel>(
     rules: &[rule::Rule],
 ) -> Result<bool, Failure> {
     let wanted = flat(rules);
-    for (ruleset, (count, ticket)) in Ruleset::ALL.into_iter().zip(*stamps) {
-        let wanted: Vec<&Rule> = wanted.iter().filter(|rule| Ruleset::from(rule.action.kind()) == ruleset).collect();
+    for (ruleset, (count, ticket)) in LOADED.into_iter().zip(*stamps) {
+        let wanted: Vec<&Rule> = wanted.iter().filter(|rule| rule.action.kind() == ruleset).collect();
         if count as usize != wanted.len() {
             return Ok(false);
         }
@@ -35,8 +35,8 @@ pub(super) fn holds<K: Kernel>(
 }
 
 fn is<K: Kernel>(kernel: &K, at: &At<'_>, wanted: &Rule) -> Result<bool, Failure> {
-    let loaded = read::rule(kernel, at.anchor, at.ruleset, at.ticket, at.nr)?;
-    let unreadable = |malformed| read::unreadable("DIOCGETRULENV", &malformed);
+    let loaded = read::rule(kernel, at)?;
+    let unreadable = |malformed| at.unreadable(&malformed);
     let af = loaded.rule.number("af").map_err(unreadable)?;
     // if a kernel does not return the target of a redirect, it is assumed: the pass rules have the same address
     let rdr = match &wanted.action {

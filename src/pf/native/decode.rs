@@ -262,11 +262,7 @@ fn compared(op: u64, numbers: &[u64], what: &str, unknown: &mut Unknown) -> Opti
 fn owner(owner: &List, unknown: &mut Unknown) -> Result<Option<Owner>, Malformed> {
     // both have this key
     let compared = compared(owner.number("op")?, owner.numbers("uid")?, "user", unknown);
-    Ok(compared.map(|compared| match (compared.operator, compared.a) {
-        (Operator::Equal, u32::MAX) => Owner::Unknown { not: false },
-        (Operator::NotEqual, u32::MAX) => Owner::Unknown { not: true },
-        _ => Owner::Number(compared),
-    }))
+    Ok(compared.map(Owner::number))
 }
 
 /// As pfctl(8) prints it, with all digits.

@@ -28,7 +28,7 @@ pub struct Descriptor(Mutex<Option<Opened>>);
 
 impl Descriptor {
     /// Not open yet.
-    pub const fn new() -> Descriptor {
+    pub const fn closed() -> Descriptor {
         Descriptor(Mutex::new(None))
     }
 
@@ -50,12 +50,6 @@ impl Descriptor {
         let file = open(path)?;
         let identity = identity(&file)?;
         Ok(Arc::clone(&kept.insert(Opened { pid: process::id(), file: Arc::new(file), identity }).file))
-    }
-}
-
-impl Default for Descriptor {
-    fn default() -> Descriptor {
-        Descriptor::new()
     }
 }
 

@@ -12,64 +12,38 @@ use crate::net::{Direction, Family, Interface, PortRange, Protocol};
 use crate::pfconf::rule::RuleKind;
 use crate::rule::{Address, Match, Member, Rule, StateOptions};
 
-/// The rulesets of an anchor that decide where a packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ruleset {
-    /// nat rules
-    Nat,
-    /// rdr rules
-    Rdr,
-    /// pass rules
-    Filter,
-    /// binat rules, only of others
-    Binat,
-}
+/// The rulesets that kport loads, in the order of a transaction.
+pub const LOADED: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 
-impl Ruleset {
-    /// Those that kport loads, in the order of a transaction.
-    pub const ALL: [Ruleset; 3] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Filter];
+/// Every ruleset of an anchor, in the order in which pfctl(8) shows them.
+pub const EVERY: [RuleKind; 4] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat, RuleKind::Filter];
 
-    /// All of them, in the order in which pfctl(8) shows them.
-    pub const EVERY: [Ruleset; 4] = [Ruleset::Nat, Ruleset::Rdr, Ruleset::Binat, Ruleset::Filter];
-
-    /// The ruleset that a rule belongs to.
-    pub fn of(rule: &Rule) -> Ruleset {
-        match rule {
-            Rule::Nat { .. } => Ruleset::Nat,
-            Rule::Rdr { .. } => Ruleset::Rdr,
-            Rule::Pass { .. } => Ruleset::Filter,
-        }
-    }
-
-    /// Its number in a transaction.
-    pub fn number(self) -> i32 {
-        match self {
-            Ruleset::Nat => PF_RULESET_NAT,
-            Ruleset::Rdr => PF_RULESET_RDR,
-            Ruleset::Filter => PF_RULESET_FILTER,
-            Ruleset::Binat => PF_RULESET_BINAT,
-        }
-    }
-
-    /// The action of its rules; DIOCGETRULES and DIOCGETRULENV name a ruleset by it.
-    pub fn action(self) -> u8 {
-        match self {
-            Ruleset::Nat => PF_NAT,
-            Ruleset::Rdr => PF_RDR,
-            Ruleset::Filter => PF_PASS,
-            Ruleset::Binat => PF_BINAT,
-        }
+/// The ruleset of a rule, by its index in [`LOADED`].
+pub fn ruleset(rule: &Rule) -> usize {
+    match rule {
+        Rule::Nat { .. } => 0,
+        Rule::Rdr { .. } => 1,
+        Rule::Pass { .. } => 2,
     }
 }
 
-impl From<RuleKind> for Ruleset {
-    fn from(kind: RuleKind) -> Ruleset {
-        match kind {
-            RuleKind::Nat => Ruleset::Nat,
-            RuleKind::Rdr => Ruleset::Rdr,
-            RuleKind::Binat => Ruleset::Binat,
-            RuleKind::Filter => Ruleset::Filter,
-        }
+/// The number of a ruleset in a transaction.
+pub fn number(kind: RuleKind) -> i32 {
+    match kind {
+        RuleKind::Nat => PF_RULESET_NAT,
+        RuleKind::Rdr => PF_RULESET_RDR,
+        RuleKind::Binat => PF_RULESET_BINAT,
+        RuleKind::Filter => PF_RULESET_FILTER,
+    }
+}
+
+/// The action of the rules of a ruleset; DIOCGETRULES and DIOCGETRULENV name the ruleset by it.
+pub fn action(kind: RuleKind) -> u8 {
+    match kind {
+        RuleKind::Nat => PF_NAT,
+        RuleKind::Rdr => PF_RDR,
+        RuleKind::Binat => PF_BINAT,
+        RuleKind::Filter => PF_PASS,
     }
 }
 
@@ -96,7 +70,7 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
     address(member.from, &mut into.src.addr);
     address(member.to, &mut into.dst.addr);
     ports(*to_ports, &mut into.dst);
-    into.action = Ruleset::of(rule).action();
+    into.action = action(LOADED[ruleset(rule)]);
     match rule {
         Rule::Nat { matches: _, address_of: _ } => {
             into.rpool.proxy_port = PF_NAT_PROXY_PORT;

@@ -94,7 +94,7 @@ mod freebsd {
         }
     }
 
-    static DESCRIPTOR: Descriptor = Descriptor::new();
+    static DESCRIPTOR: Descriptor = Descriptor::closed();
 
     fn descriptor() -> std::result::Result<Arc<OwnedFd>, Failure> {
         DESCRIPTOR.get(Path::new("/dev/pf")).map_err(|error| failure(OPEN, &error))

@@ -52,60 +52,44 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
+    /// Its name and number in sys/net/pfvar.h, and the size of its struct.
+    fn definition(&self) -> (&'static str, u8, usize) {
+        const TRANSACTION: usize = 16;
+        const NV: usize = 24;
+        const INTERFACES: usize = 40;
+        match self {
+            Call::XBegin(_) => ("DIOCXBEGIN", 81, TRANSACTION),
+            Call::XCommit(_) => ("DIOCXCOMMIT", 82, TRANSACTION),
+            Call::XRollback(_) => ("DIOCXROLLBACK", 83, TRANSACTION),
+            Call::BeginAddrs(_) => ("DIOCBEGINADDRS", 51, size_of::<PfiocPooladdr>()),
+            Call::AddAddr(_) => ("DIOCADDADDR", 52, size_of::<PfiocPooladdr>()),
+            Call::AddRule(_) => ("DIOCADDRULE", 4, size_of::<PfiocRule>()),
+            Call::GetRules(_) => ("DIOCGETRULES", 6, size_of::<PfiocRule>()),
+            Call::GetRule(_) => ("DIOCGETRULENV", 7, NV),
+            Call::GetAddrs(_) => ("DIOCGETADDRS", 53, size_of::<PfiocPooladdr>()),
+            Call::GetAddr(_) => ("DIOCGETADDR", 54, size_of::<PfiocPooladdr>()),
+            Call::GetRulesets(_) => ("DIOCGETRULESETS", 58, size_of::<PfiocRuleset>()),
+            Call::GetRuleset(_) => ("DIOCGETRULESET", 59, size_of::<PfiocRuleset>()),
+            Call::GetStatus(_) => ("DIOCGETSTATUSNV", 21, NV),
+            Call::KillStates(_) => ("DIOCKILLSTATESNV", 41, NV),
+            Call::GetLimit(_) => ("DIOCGETLIMIT", 39, size_of::<PfiocLimit>()),
+            Call::GetTable(..) => ("DIOCRGETADDRS", 70, size_of::<PfiocTable>()),
+            Call::GetInterfaces(..) => ("DIOCIGETIFACES", 87, INTERFACES),
+            Call::GetSyncookies(_) => ("DIOCGETSYNCOOKIES", 94, NV),
+            Call::GetEtherRules(_) => ("DIOCGETETHRULES", 99, NV),
+        }
+    }
+
     /// Its name in sys/net/pfvar.h.
     pub fn name(&self) -> &'static str {
-        match self {
-            Call::XBegin(_) => "DIOCXBEGIN",
-            Call::XCommit(_) => "DIOCXCOMMIT",
-            Call::XRollback(_) => "DIOCXROLLBACK",
-            Call::BeginAddrs(_) => "DIOCBEGINADDRS",
-            Call::AddAddr(_) => "DIOCADDADDR",
-            Call::AddRule(_) => "DIOCADDRULE",
-            Call::GetRules(_) => "DIOCGETRULES",
-            Call::GetRule(_) => "DIOCGETRULENV",
-            Call::GetAddrs(_) => "DIOCGETADDRS",
-            Call::GetAddr(_) => "DIOCGETADDR",
-            Call::GetRulesets(_) => "DIOCGETRULESETS",
-            Call::GetRuleset(_) => "DIOCGETRULESET",
-            Call::GetStatus(_) => "DIOCGETSTATUSNV",
-            Call::KillStates(_) => "DIOCKILLSTATESNV",
-            Call::GetLimit(_) => "DIOCGETLIMIT",
-            Call::GetTable(..) => "DIOCRGETADDRS",
-            Call::GetInterfaces(..) => "DIOCIGETIFACES",
-            Call::GetSyncookies(_) => "DIOCGETSYNCOOKIES",
-            Call::GetEtherRules(_) => "DIOCGETETHRULES",
-        }
+        self.definition().0
     }
 
     /// Its number: `_IOWR('D', n, struct)` of sys/net/pfvar.h and sys/sys/ioccom.h.
     pub fn number(&self) -> u64 {
-        match self {
-            Call::XBegin(_) => iowr(81, 16),
-            Call::XCommit(_) => iowr(82, 16),
-            Call::XRollback(_) => iowr(83, 16),
-            Call::BeginAddrs(_) => iowr(51, size_of::<PfiocPooladdr>()),
-            Call::AddAddr(_) => iowr(52, size_of::<PfiocPooladdr>()),
-            Call::AddRule(_) => iowr(4, size_of::<PfiocRule>()),
-            Call::GetRules(_) => iowr(6, size_of::<PfiocRule>()),
-            Call::GetRule(_) => iowr(7, 24),
-            Call::GetAddrs(_) => iowr(53, size_of::<PfiocPooladdr>()),
-            Call::GetAddr(_) => iowr(54, size_of::<PfiocPooladdr>()),
-            Call::GetRulesets(_) => iowr(58, size_of::<PfiocRuleset>()),
-            Call::GetRuleset(_) => iowr(59, size_of::<PfiocRuleset>()),
-            Call::GetStatus(_) => iowr(21, 24),
-            Call::KillStates(_) => iowr(41, 24),
-            Call::GetLimit(_) => iowr(39, size_of::<PfiocLimit>()),
-            Call::GetTable(..) => iowr(70, size_of::<PfiocTable>()),
-            Call::GetInterfaces(..) => iowr(87, 40),
-            Call::GetSyncookies(_) => iowr(94, 24),
-            Call::GetEtherRules(_) => iowr(99, 24),
-        }
+        let (_, n, size) = self.definition();
+        0xc000_0000 | (size as u64 & 0x1fff) << 16 | u64::from(b'D') << 8 | u64::from(n)
     }
-}
-
-/// `_IOWR('D', n, size)`
-const fn iowr(n: u8, size: usize) -> u64 {
-    0xc000_0000 | (size as u64 & 0x1fff) << 16 | (b'D' as u64) << 8 | n as u64
 }
 
 /// The buffer of a call with a packed nvlist in both directions: what struct pfioc_nv points to.

@@ -4,6 +4,8 @@
 //! system, and asserted below; 14 has the same text. Fields that the kernel fills in for itself (pointers,
 //! counters, skip steps) are there for their place only and stay zero.
 
+#![allow(missing_docs, reason = "the names are those of sys/net/pfvar.h and sys/netpfil/pf/pf.h")]
+
 use std::mem::{offset_of, size_of};
 
 use zerocopy::network_endian::U16;
@@ -18,110 +20,86 @@ pub const NAME_SIZE: usize = 64;
 /// PF_TABLE_NAME_SIZE
 pub const TABLE_NAME_SIZE: usize = 32;
 
-/// AF_INET
 pub const AF_INET: u8 = 2;
 /// AF_INET6 of FreeBSD
 pub const AF_INET6: u8 = 28;
 
-/// PF_PASS
 pub const PF_PASS: u8 = 0;
-/// PF_DROP
 pub const PF_DROP: u8 = 1;
-/// PF_SCRUB
 pub const PF_SCRUB: u8 = 2;
-/// PF_NOSCRUB
 pub const PF_NOSCRUB: u8 = 3;
-/// PF_NAT
 pub const PF_NAT: u8 = 4;
-/// PF_NONAT
 pub const PF_NONAT: u8 = 5;
-/// PF_BINAT
 pub const PF_BINAT: u8 = 6;
-/// PF_NOBINAT
 pub const PF_NOBINAT: u8 = 7;
-/// PF_RDR
 pub const PF_RDR: u8 = 8;
-/// PF_NORDR
 pub const PF_NORDR: u8 = 9;
-/// PF_MATCH
 pub const PF_MATCH: u8 = 12;
-/// PF_RT: the pool of route-to (netlink)
+/// the pool of route-to (netlink)
 pub const PF_RT: u8 = 14;
 
-/// PF_RULESET_FILTER
 pub const PF_RULESET_FILTER: i32 = 1;
-/// PF_RULESET_NAT
 pub const PF_RULESET_NAT: i32 = 2;
-/// PF_RULESET_BINAT
 pub const PF_RULESET_BINAT: i32 = 3;
-/// PF_RULESET_RDR
 pub const PF_RULESET_RDR: i32 = 4;
 
-/// PF_ADDR_ADDRMASK: an address and a mask
+/// an address and a mask
 pub const PF_ADDR_ADDRMASK: u8 = 0;
-/// PF_ADDR_NOROUTE
 pub const PF_ADDR_NOROUTE: u8 = 1;
-/// PF_ADDR_DYNIFTL: the addresses of an interface
+/// the addresses of an interface
 pub const PF_ADDR_DYNIFTL: u8 = 2;
-/// PF_ADDR_TABLE
 pub const PF_ADDR_TABLE: u8 = 3;
-/// PF_ADDR_URPFFAILED
 pub const PF_ADDR_URPFFAILED: u8 = 4;
-/// PF_ADDR_RANGE: the first address, and the last in place of the mask
+/// the first address, and the last in place of the mask
 pub const PF_ADDR_RANGE: u8 = 5;
-/// PF_ADDR_NONE: the address of an interface alone in a pool (15 only)
+/// the address of an interface alone in a pool (15 only)
 pub const PF_ADDR_NONE: u8 = 6;
-/// PFI_AFLAG_NETWORK: `(em0:network)`
+/// `(em0:network)`
 pub const PFI_AFLAG_NETWORK: u8 = 1;
-/// PFI_AFLAG_BROADCAST: `(em0:broadcast)`
+/// `(em0:broadcast)`
 pub const PFI_AFLAG_BROADCAST: u8 = 2;
-/// PFI_AFLAG_PEER: `(em0:peer)`
+/// `(em0:peer)`
 pub const PFI_AFLAG_PEER: u8 = 4;
-/// PFI_AFLAG_NOALIAS: `(em0:0)`
+/// `(em0:0)`
 pub const PFI_AFLAG_NOALIAS: u8 = 8;
 
-/// PF_OP_IRG: `><`
+/// `><`
 pub const PF_OP_IRG: u8 = 1;
-/// PF_OP_EQ: `=`
+/// `=`
 pub const PF_OP_EQ: u8 = 2;
-/// PF_OP_NE: `!=`
+/// `!=`
 pub const PF_OP_NE: u8 = 3;
-/// PF_OP_LT: `<`
+/// `<`
 pub const PF_OP_LT: u8 = 4;
-/// PF_OP_LE: `<=`
+/// `<=`
 pub const PF_OP_LE: u8 = 5;
-/// PF_OP_GT: `>`
+/// `>`
 pub const PF_OP_GT: u8 = 6;
-/// PF_OP_GE: `>=`
+/// `>=`
 pub const PF_OP_GE: u8 = 7;
-/// PF_OP_XRG: `<>`
+/// `<>`
 pub const PF_OP_XRG: u8 = 8;
-/// PF_OP_RRG: `:`
+/// `:`
 pub const PF_OP_RRG: u8 = 9;
 
-/// PF_POOL_TYPEMASK
 pub const PF_POOL_TYPEMASK: u8 = 0x0f;
-/// PF_POOL_STICKYADDR
 pub const PF_POOL_STICKYADDR: u8 = 0x20;
-/// PF_POOL_ENDPI: `endpoint-independent`
+/// `endpoint-independent`
 pub const PF_POOL_ENDPI: u8 = 0x40;
-/// PF_POOL_IPV6NH: `prefer-ipv6-nexthop`
+/// `prefer-ipv6-nexthop`
 pub const PF_POOL_IPV6NH: u8 = 0x80;
-/// PF_POOL_ROUNDROBIN
 pub const PF_POOL_ROUNDROBIN: u8 = 4;
 /// PF_NAT_PROXY_PORT_LOW and PF_NAT_PROXY_PORT_HIGH of pfctl_parser.h: the ports of translated sources
 pub const PF_NAT_PROXY_PORT: [u16; 2] = [50001, 65535];
-/// PF_STATE_NORMAL: `keep state`
+/// `keep state`
 pub const PF_STATE_NORMAL: u8 = 1;
-/// PF_STATE_SYNPROXY
 pub const PF_STATE_SYNPROXY: u32 = 3;
-/// PF_PRIO_ZERO: `prio 0`
+/// `prio 0`
 pub const PF_PRIO_ZERO: u8 = 0xff;
-/// TH_SYN
 pub const TH_SYN: u8 = 0x02;
 /// TH_SYN and TH_ACK
 pub const TH_SYN_ACK: u8 = 0x12;
-/// PF_LIMIT_ANCHORS (15 only)
+/// 15 only
 pub const PF_LIMIT_ANCHORS: i32 = 4;
 /// packets in
 pub const PF_IN: u8 = 1;
@@ -172,11 +150,8 @@ pub struct PfAddrWrap {
     pub mask: [u8; 16],
     /// union p, a pointer of the kernel's
     pub p: u64,
-    /// PF_ADDR_*
     pub kind: u8,
-    /// PFI_AFLAG_*
     pub iflags: u8,
-    /// padding
     pub pad: [u8; 6],
 }
 
@@ -184,15 +159,11 @@ pub struct PfAddrWrap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfRuleAddr {
-    /// the address
     pub addr: PfAddrWrap,
     /// the ports, in network byte order
     pub port: [U16; 2],
-    /// `!`
     pub neg: u8,
-    /// PF_OP_*
     pub port_op: u8,
-    /// padding
     pub pad: [u8; 2],
 }
 
@@ -210,9 +181,7 @@ pub struct PfPool {
     pub tblidx: i32,
     /// the ports, in host byte order
     pub proxy_port: [u16; 2],
-    /// PF_POOL_*
     pub opts: u8,
-    /// padding
     pub pad: [u8; 7],
 }
 
@@ -220,18 +189,14 @@ pub struct PfPool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfRuleId {
-    /// the numbers
     pub id: [u32; 2],
-    /// PF_OP_*
     pub op: u8,
-    /// padding
     pub pad: [u8; 3],
 }
 
 /// struct pf_rule
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-#[allow(missing_docs, reason = "the names are those of sys/netpfil/pf/pf.h")]
 pub struct PfRule {
     pub src: PfRuleAddr,
     pub dst: PfRuleAddr,
@@ -327,11 +292,9 @@ pub struct PfiocRule {
     pub pool_ticket: u32,
     /// the number of rules (DIOCGETRULES)
     pub nr: u32,
-    /// the anchor
     pub anchor: [u8; MAXPATHLEN],
     /// the anchor that the rule calls; always NUL-terminated here, since DIOCADDRULE does not check that
     pub anchor_call: [u8; MAXPATHLEN],
-    /// the rule
     pub rule: PfRule,
 }
 
@@ -351,19 +314,14 @@ pub struct PfiocPooladdr {
     pub r_action: u8,
     /// (DIOCGETADDRS)
     pub r_last: u8,
-    /// the family
     pub af: u8,
     /// the anchor (DIOCGETADDRS)
     pub anchor: [u8; MAXPATHLEN],
-    /// padding
     pub pad: [u8; 5],
-    /// the address
     pub addr: PfAddrWrap,
-    /// pointers of the kernel's
     pub entries: [u64; 2],
     /// the interface (route-to)
     pub ifname: [u8; Interface::SIZE],
-    /// a pointer of the kernel's
     pub kif: u64,
 }
 
@@ -371,9 +329,7 @@ pub struct PfiocPooladdr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfiocTransE {
-    /// PF_RULESET_*
     pub rs_num: i32,
-    /// the anchor
     pub anchor: [u8; MAXPATHLEN],
     /// filled in by DIOCXBEGIN
     pub ticket: u32,
@@ -385,9 +341,7 @@ pub struct PfiocTransE {
 pub struct PfiocRuleset {
     /// how many (DIOCGETRULESETS), or which (DIOCGETRULESET)
     pub nr: u32,
-    /// the anchor
     pub path: [u8; MAXPATHLEN],
-    /// the child's name
     pub name: [u8; NAME_SIZE],
 }
 
@@ -395,7 +349,6 @@ pub struct PfiocRuleset {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfiocLimit {
-    /// PF_LIMIT_*
     pub index: i32,
     /// 0 is none
     pub limit: u32,
@@ -407,13 +360,9 @@ pub struct PfiocLimit {
 pub struct PfiocTable {
     /// the anchor; empty for the main ruleset
     pub anchor: [u8; MAXPATHLEN],
-    /// the table's name
     pub name: [u8; TABLE_NAME_SIZE],
-    /// PFR_TFLAG_*
     pub table_flags: u32,
-    /// feedback
     pub fback: u8,
-    /// padding
     pub pad: [u8; 3],
     /// a pointer to room for the answer: [`ioctl`](super::ioctl) sets it
     pub buffer: u64,
@@ -423,7 +372,6 @@ pub struct PfiocTable {
     pub size: i32,
     /// counts of other calls
     pub counts: [i32; 4],
-    /// PFR_FLAG_*
     pub flags: i32,
     /// the ticket of DIOCRINABEGIN
     pub ticket: u32,
@@ -433,17 +381,14 @@ pub struct PfiocTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfiKif {
-    /// its name
     pub name: [u8; 16],
     /// a node of the kernel's tree
     pub tree: [u64; 3],
     /// by family, direction, and whether they were passed
     pub packets: [u64; 8],
-    /// the same
     pub bytes: [u64; 8],
     /// when the counters began
     pub tzero: u32,
-    /// PFI_IFLAG_*
     pub flags: u32,
     /// nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
     pub ifp: u64,
@@ -451,7 +396,6 @@ pub struct PfiKif {
     pub group: u64,
     /// how many rules name it
     pub rulerefs: u32,
-    /// padding
     pub pad: u32,
     /// a list of the kernel's
     pub dynaddrs: [u64; 2],
@@ -459,22 +403,18 @@ pub struct PfiKif {
 
 /// The value for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
 pub const PFIK_GROUP: u64 = 0xfeed_c0de;
-/// PFI_IFLAG_SKIP: `set skip on`
+/// `set skip on`
 pub const PFI_IFLAG_SKIP: u32 = 0x0100;
 
 /// struct pfr_addr: an address of a table
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfrAddr {
-    /// the address
     pub addr: [u8; 16],
-    /// the family
     pub af: u8,
     /// the length of its prefix
     pub net: u8,
-    /// `!`
     pub not: u8,
-    /// feedback
     pub fback: u8,
 }
 

@@ -122,6 +122,7 @@ impl List {
     }
 
     /// The pairs, in order.
+    #[cfg(test)]
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.pairs.iter().map(|(name, value)| (name.as_str(), value))
     }
@@ -205,8 +206,8 @@ impl List {
         reader.header()?;
         let (list, end) = reader.pairs(0)?;
         match end {
-            End::Data => Ok(list),
-            End::Up | End::Next => malformed("the end of a list that was not begun"),
+            Marker::Data => Ok(list),
+            Marker::Up | Marker::Next => malformed("the end of a list that was not begun"),
         }
     }
 }
@@ -306,9 +307,9 @@ fn up_to_nul(text: &str) -> &str {
     text.split('\0').next().unwrap_or_default()
 }
 
-/// What ended a list.
+/// The marker that ended a list; none at the end of the data.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Marker {
     Data,
     Up,
     Next,
@@ -360,7 +361,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn pairs(&mut self, depth: usize) -> Result<(List, End), Malformed> {
+    fn pairs(&mut self, depth: usize) -> Result<(List, Marker), Malformed> {
         let mut list = List::new();
         while !self.rest.is_empty() {
             let [kind] = self.array()?;
@@ -372,8 +373,8 @@ impl<'a> Reader<'a> {
             }
             let name = text(self.take(u64::from(name_size))?)?;
             match kind {
-                UP => return Ok((list, End::Up)),
-                ARRAY_NEXT => return Ok((list, End::Next)),
+                UP => return Ok((list, Marker::Up)),
+                ARRAY_NEXT => return Ok((list, Marker::Next)),
                 _ => {}
             }
             let value = self.value(kind, length, items, depth)?;
@@ -381,7 +382,7 @@ impl<'a> Reader<'a> {
                 return malformed(format!("{name:?} twice, empty, or without a name"));
             }
         }
-        Ok((list, End::Data))
+        Ok((list, Marker::Data))
     }
 
     fn value(&mut self, kind: u8, length: u64, items: u64, depth: usize) -> Result<Value, Malformed> {
@@ -403,7 +404,7 @@ impl<'a> Reader<'a> {
                 Value::Number(self.u64()?)
             }
             STRING => Value::String(text(self.take(length)?)?),
-            NVLIST => Value::List(self.inner(depth, End::Up)?),
+            NVLIST => Value::List(self.inner(depth, Marker::Up)?),
             BINARY => Value::Binary(self.take(length)?.to_vec()),
             BOOL_ARRAY => {
                 fixed(items)?;
@@ -430,7 +431,7 @@ impl<'a> Reader<'a> {
             NVLIST_ARRAY => {
                 let mut lists = Vec::new();
                 for _ in 0..items {
-                    lists.push(self.inner(depth, End::Next)?);
+                    lists.push(self.inner(depth, Marker::Next)?);
                 }
                 Value::Lists(lists)
             }
@@ -439,7 +440,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn inner(&mut self, depth: usize, expected: End) -> Result<List, Malformed> {
+    fn inner(&mut self, depth: usize, expected: Marker) -> Result<List, Malformed> {
         if depth == MAX_DEPTH {
             return malformed("too many lists in lists");
         }

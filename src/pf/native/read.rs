@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use zerocopy::FromZeros;
 
-use super::encode::Ruleset;
+use super::encode::{self, EVERY, LOADED};
 use super::kernel::{Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
 use crate::net::PortRange;
 use crate::pf::States;
 use crate::pfconf::address::Operand;
+use crate::pfconf::rule::RuleKind;
 use crate::pfconf::table::Table;
 
 /// Room for the reply of a call: a rule needs about 4000 bytes, the status 6000.
@@ -31,10 +32,28 @@ pub struct LoadedRule {
     pub anchor_call: String,
     /// The rule.
     pub rule: List,
-    /// The ticket of its ruleset.
+}
+
+/// The position of a rule.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    pub anchor: &'a str,
+    pub ruleset: RuleKind,
     pub ticket: u32,
-    /// Its number in the ruleset.
     pub nr: u32,
+}
+
+impl At<'_> {
+    pub fn unreadable(&self, malformed: &Malformed) -> Failure {
+        let At { anchor, nr, .. } = self;
+        unreadable("DIOCGETRULENV", malformed).about(format_args!("rule {nr} of anchor \"{anchor}\": {malformed}"))
+    }
+
+    /// The anchor was removed between the calls.
+    pub fn failed(&self, failure: Failure) -> Failure {
+        let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
+        Failure { errno, ..failure }.about(format_args!("rule {} of anchor \"{}\"", self.nr, self.anchor))
+    }
 }
 
 /// Sends `request` and reads the reply.
@@ -64,10 +83,10 @@ pub fn unreadable(call: &'static str, malformed: &Malformed) -> Failure {
 }
 
 /// The number of rules of a ruleset and its ticket; none if the anchor does not exist (pf_ioctl_getrules: EINVAL).
-pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Stamp, Failure> {
+pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: RuleKind) -> Result<Stamp, Failure> {
     let mut request = PfiocRule::new_zeroed();
     request.anchor = field(anchor);
-    request.rule.action = ruleset.action();
+    request.rule.action = encode::action(ruleset);
     match kernel.call(Call::GetRules(&mut request)) {
         Ok(()) => Ok((request.nr, request.ticket)),
         Err(failure) if !anchor.is_empty() && matches!(failure.errno, libc::EINVAL | libc::ENOENT) => Ok((0, 0)),
@@ -75,57 +94,36 @@ pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<St
     }
 }
 
-/// [`count`] of the three rulesets of an anchor, in the order of [`Ruleset::ALL`].
+/// [`count`] of the three rulesets of an anchor, in the order of [`LOADED`].
 pub fn stamps<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 3], Failure> {
-    let [nat, rdr, filter] = Ruleset::ALL.map(|ruleset| count(kernel, anchor, ruleset));
+    let [nat, rdr, filter] = LOADED.map(|ruleset| count(kernel, anchor, ruleset));
     Ok([nat?, rdr?, filter?])
 }
 
-/// [`count`] of every ruleset of an anchor, in the order of [`Ruleset::EVERY`].
+/// [`count`] of every ruleset of an anchor, in the order of [`EVERY`].
 pub fn every_stamp<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 4], Failure> {
-    let [nat, rdr, binat, filter] = Ruleset::EVERY.map(|ruleset| count(kernel, anchor, ruleset));
+    let [nat, rdr, binat, filter] = EVERY.map(|ruleset| count(kernel, anchor, ruleset));
     Ok([nat?, rdr?, binat?, filter?])
 }
 
 /// The rules of a ruleset. EBUSY if it was loaded again meanwhile.
-pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: Ruleset) -> Result<Vec<LoadedRule>, Failure> {
-    rules_at(kernel, anchor, ruleset, count(kernel, anchor, ruleset)?)
-}
-
-/// The rules of a ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
-pub fn rules_at<K: Kernel>(
-    kernel: &K,
-    anchor: &str,
-    ruleset: Ruleset,
-    (count, ticket): Stamp,
-) -> Result<Vec<LoadedRule>, Failure> {
-    (0..count).map(|nr| rule(kernel, anchor, ruleset, ticket, nr)).collect()
+pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: RuleKind) -> Result<Vec<LoadedRule>, Failure> {
+    let (count, ticket) = count(kernel, anchor, ruleset)?;
+    (0..count).map(|nr| rule(kernel, &At { anchor, ruleset, ticket, nr })).collect()
 }
 
 /// One rule of a ruleset, if it still has this ticket: EBUSY if it was loaded again.
-pub fn rule<K: Kernel>(
-    kernel: &K,
-    anchor: &str,
-    ruleset: Ruleset,
-    ticket: u32,
-    nr: u32,
-) -> Result<LoadedRule, Failure> {
+pub fn rule<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<LoadedRule, Failure> {
+    let number = |number: u32| Value::Number(u64::from(number));
     let request = List::new()
-        .with("anchor", Value::String(anchor.to_owned()))
-        .with("ruleset", Value::Number(u64::from(ruleset.action())))
-        .with("ticket", Value::Number(u64::from(ticket)))
-        .with("nr", Value::Number(u64::from(nr)));
-    let reply = match exchange(kernel, |nv| Call::GetRule(nv), &request) {
-        // the anchor was removed between the calls
-        Err(failure) if failure.errno == libc::ENOENT => Err(Failure { errno: libc::EBUSY, ..failure }),
-        other => other,
-    }
-    .map_err(|failure| Failure { about: format!("rule {nr} of anchor \"{anchor}\""), ..failure })?;
-    let read = || -> Result<LoadedRule, Malformed> {
-        let (anchor_call, rule) = (reply.string("anchor_call")?.to_owned(), reply.list("rule")?.clone());
-        Ok(LoadedRule { anchor_call, rule, ticket, nr })
-    };
-    read().map_err(|malformed| unreadable("DIOCGETRULENV", &malformed))
+        .with("anchor", Value::String(at.anchor.to_owned()))
+        .with("ruleset", number(encode::action(at.ruleset).into()))
+        .with("ticket", number(at.ticket))
+        .with("nr", number(at.nr));
+    let reply = exchange(kernel, |nv| Call::GetRule(nv), &request).map_err(|failure| at.failed(failure))?;
+    let read =
+        || Ok(LoadedRule { anchor_call: reply.string("anchor_call")?.to_owned(), rule: reply.list("rule")?.clone() });
+    read().map_err(|malformed| at.unreadable(&malformed))
 }
 
 /// The names of the anchors directly below `anchor`; none if that anchor does not exist.

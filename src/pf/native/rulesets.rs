@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use zerocopy::FromZeros;
 
 use super::decode::{self, Addresses, Wrap};
-use super::encode::Ruleset;
+use super::encode::{self, EVERY};
 use super::kernel::{Call, Failure, Kernel};
 use super::layout::*;
 use super::netlink::{self, Attributes, Command};
 use super::nv::{List, Malformed};
-use super::read::{self, Stamp};
+use super::read::{self, At, Stamp};
 use crate::pfconf::address::{Operand, PoolAddress};
 use crate::pfconf::path::{self, Called};
-use crate::pfconf::rule::{Action, Rule};
+use crate::pfconf::rule::{Action, Rule, RuleKind};
 
 /// Rules by the path of their anchor.
 pub(super) type ByPath = BTreeMap<String, Vec<Rule>>;
 
-/// The stamps of the rulesets of an anchor, in the order of [`Ruleset::EVERY`].
+/// The stamps of the rulesets of an anchor, in the order of [`EVERY`].
 pub(super) type Stamps = [Stamp; 4];
 
 /// The stamps at which rulesets were read, by the path of their anchor.
@@ -57,7 +57,7 @@ pub(super) fn rules_of_all<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<Ru
 
 fn rules_at<K: Kernel>(kernel: &K, anchor: &str, stamps: Stamps) -> Result<Vec<Rule>, Failure> {
     let mut all = vec![];
-    for (ruleset, stamp) in Ruleset::EVERY.into_iter().zip(stamps) {
+    for (ruleset, stamp) in EVERY.into_iter().zip(stamps) {
         all.append(&mut rules(kernel, anchor, ruleset, stamp)?);
     }
     Ok(all)
@@ -67,7 +67,7 @@ fn rules_at<K: Kernel>(kernel: &K, anchor: &str, stamps: Stamps) -> Result<Vec<R
 pub(super) fn rules<K: Kernel>(
     kernel: &K,
     anchor: &str,
-    ruleset: Ruleset,
+    ruleset: RuleKind,
     (count, ticket): Stamp,
 ) -> Result<Vec<Rule>, Failure> {
     let mut rules = vec![];
@@ -97,42 +97,22 @@ pub(super) fn rules<K: Kernel>(
     Ok(rules)
 }
 
-/// The position of a rule.
-#[derive(Clone, Copy)]
-pub(super) struct At<'a> {
-    pub anchor: &'a str,
-    pub ruleset: Ruleset,
-    pub ticket: u32,
-    pub nr: u32,
-}
-
-impl At<'_> {
-    fn unreadable(&self, malformed: &Malformed) -> Failure {
-        let At { anchor, nr, .. } = self;
-        read::unreadable("DIOCGETRULENV", malformed)
-            .about(format_args!("rule {nr} of anchor \"{anchor}\": {malformed}"))
-    }
-
-    /// The anchor was removed between the calls.
-    fn failed(&self, failure: Failure) -> Failure {
-        let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
-        Failure { errno, ..failure }.about(format_args!("rule {} of anchor \"{}\"", self.nr, self.anchor))
-    }
-}
-
 /// A rule, the anchor that it calls, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does; pf
 /// of 15 always has netlink (MODULE_DEPEND in sys/netpfil/pf/pf_ioctl.c).
 fn whole<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<(List, String, bool), Failure> {
     // PF_GR_ANCHOR, without which the kernel dereferences a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
-    let request =
-        Attributes::default().text(1, at.anchor).with(2, &[at.ruleset.action()]).number(3, at.nr).number(4, at.ticket);
+    let request = Attributes::default()
+        .text(1, at.anchor)
+        .with(2, &[encode::action(at.ruleset)])
+        .number(3, at.nr)
+        .number(4, at.ticket);
     match kernel.ask(Command::Rule, &request) {
         Ok(reply) => {
             let (list, call) = netlink::rule(&reply).map_err(|malformed| at.unreadable(&malformed))?;
             Ok((list, call, true))
         }
         Err(failure) if failure.errno == libc::EOPNOTSUPP => {
-            let loaded = read::rule(kernel, at.anchor, at.ruleset, at.ticket, at.nr)?;
+            let loaded = read::rule(kernel, at)?;
             Ok((loaded.rule, loaded.anchor_call, false))
         }
         Err(failure) => Err(at.failed(failure)),
@@ -165,7 +145,7 @@ fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8, af: u64) -> Result<Vec<P
     // PF_AA_TICKET, PF_AA_NR, PF_AA_R_NUM, PF_AA_R_ACTION, PF_AA_ANCHOR, PF_AA_WHICH
     let request = |nr: u32| {
         let request = Attributes::default().number(2, at.ticket).number(3, nr).number(4, at.nr);
-        request.with(5, &[at.ruleset.action()]).text(8, at.anchor).number(10, u32::from(which))
+        request.with(5, &[encode::action(at.ruleset)]).text(8, at.anchor).number(10, u32::from(which))
     };
     let unreadable = |malformed| at.unreadable(&malformed);
     let reply = kernel.ask(Command::Addrs, &request(0)).map_err(|failure| at.failed(failure))?;
@@ -187,7 +167,7 @@ fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8, af: u64) -> Result<Vec<P
 /// the kernel does not return them. EBUSY if the ruleset was loaded again meanwhile.
 pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>, af: u64) -> Result<Option<Vec<PoolAddress>>, Failure> {
     let mut request = PfiocPooladdr::new_zeroed();
-    (request.ticket, request.r_action, request.r_num) = (at.ticket, at.ruleset.action(), at.nr);
+    (request.ticket, request.r_action, request.r_num) = (at.ticket, encode::action(at.ruleset), at.nr);
     request.anchor = field(at.anchor);
     match kernel.call(Call::GetAddrs(&mut request)) {
         Ok(()) => {}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use zerocopy::FromZeros;
 
-use super::encode::{self, Ruleset};
+use super::encode;
 use super::kernel::{Call, Failure, Kernel};
 use super::layout::*;
 use crate::deadline::Deadline;
@@ -19,7 +19,7 @@ use crate::rule::{Member, Rule};
 
 /// An open transaction over the nat, rdr and filter rulesets of one anchor.
 #[must_use = "a transaction that is not committed rolls back"]
-pub struct Transaction<'k, K: Kernel> {
+pub struct Load<'k, K: Kernel> {
     kernel: &'k K,
     rulesets: [PfiocTransE; 3],
     /// how many rules were added to each
@@ -30,24 +30,23 @@ pub struct Transaction<'k, K: Kernel> {
     rule: PfiocRule,
 }
 
-impl<'k, K: Kernel> Transaction<'k, K> {
+impl<'k, K: Kernel> Load<'k, K> {
     /// DIOCXBEGIN.
     pub fn begin(kernel: &'k K, anchor: &Anchor) -> Result<Self, Failure> {
-        let mut rulesets = Ruleset::ALL.map(|ruleset| PfiocTransE {
-            rs_num: ruleset.number(),
+        let mut rulesets = encode::LOADED.map(|kind| PfiocTransE {
+            rs_num: encode::number(kind),
             anchor: field(anchor.path()),
             ticket: 0,
         });
         kernel.call(Call::XBegin(&mut rulesets)).map_err(|failure| failure.about(anchor))?;
         let mut rule = PfiocRule::new_zeroed();
         rule.anchor = field(anchor.path());
-        Ok(Transaction { kernel, rulesets, counts: [0; 3], open: true, address: PfiocPooladdr::new_zeroed(), rule })
+        Ok(Load { kernel, rulesets, counts: [0; 3], open: true, address: PfiocPooladdr::new_zeroed(), rule })
     }
 
     /// Adds each of the rules that `rule` expands to. A duplicate is skipped, as pfctl(8) does.
     pub fn add(&mut self, rule: &Rule) -> Result<(), Failure> {
-        // in the order of Ruleset::ALL, as they were begun
-        let ruleset = Ruleset::of(rule) as usize;
+        let ruleset = encode::ruleset(rule);
         self.rule.ticket = self.rulesets[ruleset].ticket;
         for member in rule.matches().members() {
             let new = self.send(rule, member).map_err(|failure| failure.about(format_args!("rule: {rule}")))?;
@@ -93,7 +92,7 @@ impl<'k, K: Kernel> Transaction<'k, K> {
     }
 }
 
-impl<K: Kernel> Drop for Transaction<'_, K> {
+impl<K: Kernel> Drop for Load<'_, K> {
     fn drop(&mut self) {
         if self.open {
             // if this fails, the rest stays in the inactive copy, which is not evaluated and which the next load discards
@@ -102,9 +101,9 @@ impl<K: Kernel> Drop for Transaction<'_, K> {
     }
 }
 
-/// One attempt to make `rules` the contents of the anchor; see [`Transaction::commit`].
+/// One attempt to make `rules` the contents of the anchor; see [`Load::commit`].
 pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<[(u32, u32); 3], Failure> {
-    let mut transaction = Transaction::begin(kernel, anchor)?;
+    let mut transaction = Load::begin(kernel, anchor)?;
     for rule in rules {
         transaction.add(rule)?;
     }

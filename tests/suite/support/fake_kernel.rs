@@ -14,10 +14,9 @@ use kport::pf::native::netlink::{Attributes, Command, attributes};
 use kport::pf::native::nv::{List, Value};
 use zerocopy::IntoBytes;
 
-/// The offset of struct pf_rule in struct pfioc_rule.
-pub const RULE: usize = 2064;
-/// The offset of struct pf_addr_wrap in struct pfioc_pooladdr.
-pub const POOL_ADDR: usize = 1048;
+use super::offsets::{self as at, kif, pooladdr, ruleset, table, trans};
+
+pub use at::rule::RULE;
 
 /// A rule as it was passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,10 +112,10 @@ fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
 
 /// A rule about every packet, with this action.
 pub fn blank(action: u8) -> Stored {
-    let mut bytes = vec![0; 3040];
-    bytes[RULE + 904] = action;
+    let mut bytes = vec![0; at::rule::SIZE];
+    bytes[RULE + at::ACTION] = action;
     // no routing table
-    bytes[RULE + 700..RULE + 704].fill(0xff);
+    bytes[RULE + at::RTABLEID..RULE + at::RTABLEID + 4].fill(0xff);
     Stored { bytes, pool: vec![], anchor_call: String::new(), counters: [0; 6] }
 }
 
@@ -168,7 +167,7 @@ impl Fake {
 
     /// Adds a rule to an anchor's active ruleset, as another program would.
     pub fn hold(&self, anchor: &str, stored: Stored) {
-        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let number = ruleset_number(stored.bytes[RULE + at::ACTION]);
         let mut state = self.state.borrow_mut();
         let mut parent = anchor;
         while let Some((above, _)) = parent.rsplit_once('/') {
@@ -186,7 +185,7 @@ impl Fake {
 
     /// `pfctl -f`: another last rule in the main ruleset.
     pub fn reload_main(&self, stored: Stored) {
-        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let number = ruleset_number(stored.bytes[RULE + at::ACTION]);
         let mut state = self.state.borrow_mut();
         let set = state.anchors.get_mut("").unwrap().get_mut(&number).unwrap();
         *set.active.last_mut().unwrap() = stored;
@@ -234,7 +233,7 @@ impl Fake {
 
     /// DIOCCHANGERULE: the last rule of a ruleset is replaced, and only the active ticket counts it.
     pub fn change_rule(&self, anchor: &str, stored: Stored) {
-        let number = ruleset_number(stored.bytes[RULE + 904]);
+        let number = ruleset_number(stored.bytes[RULE + at::ACTION]);
         let mut state = self.state.borrow_mut();
         let set = state.anchors.get_mut(anchor).unwrap().get_mut(&number).unwrap();
         *set.active.last_mut().unwrap() = stored;
@@ -403,7 +402,7 @@ impl Pf {
             Call::BeginAddrs(address) => {
                 self.pool.clear();
                 self.pool_ticket += 1;
-                put_u32(address.as_mut_bytes(), 4, self.pool_ticket);
+                put_u32(address.as_mut_bytes(), pooladdr::TICKET, self.pool_ticket);
                 Ok(())
             }
             Call::AddAddr(address) => self.add_addr(address.as_bytes()),
@@ -412,28 +411,29 @@ impl Pf {
             Call::GetRule(nv) => self.get_rule(nv),
             Call::GetAddrs(address) => {
                 let count = self.pooled(address.as_bytes())?.len();
-                put_u32(address.as_mut_bytes(), 8, count as u32);
+                put_u32(address.as_mut_bytes(), pooladdr::NR, count as u32);
                 Ok(())
             }
             Call::GetAddr(address) => {
                 let pool = self.pooled(address.as_bytes())?;
-                let one = pool.get(u32_at(address.as_bytes(), 8) as usize).ok_or(libc::EBUSY)?;
-                address.as_mut_bytes()[18] = one[18];
-                address.as_mut_bytes()[POOL_ADDR..POOL_ADDR + 48].copy_from_slice(&one[POOL_ADDR..POOL_ADDR + 48]);
-                address.as_mut_bytes()[1112..1128].copy_from_slice(&one[1112..1128]);
+                let one = pool.get(u32_at(address.as_bytes(), pooladdr::NR) as usize).ok_or(libc::EBUSY)?;
+                address.as_mut_bytes()[pooladdr::AF] = one[pooladdr::AF];
+                for (from, size) in [(pooladdr::ADDR, at::WRAP), (pooladdr::IFNAME, at::IFNAMSIZ)] {
+                    address.as_mut_bytes()[from..from + size].copy_from_slice(&one[from..from + size]);
+                }
                 Ok(())
             }
             Call::GetRulesets(ruleset) => {
-                let count = self.children(&text_at(ruleset.as_bytes(), 4, 1024))?.len();
-                put_u32(ruleset.as_mut_bytes(), 0, count as u32);
+                let count = self.children(&text_at(ruleset.as_bytes(), ruleset::PATH, at::MAXPATHLEN))?.len();
+                put_u32(ruleset.as_mut_bytes(), ruleset::NR, count as u32);
                 Ok(())
             }
             Call::GetRuleset(ruleset) => {
                 let bytes = ruleset.as_mut_bytes();
-                let children = self.children(&text_at(bytes, 4, 1024))?;
-                let name = children.get(u32_at(bytes, 0) as usize).ok_or(libc::EBUSY)?;
-                bytes[1028..1092].fill(0);
-                bytes[1028..1028 + name.len()].copy_from_slice(name.as_bytes());
+                let children = self.children(&text_at(bytes, ruleset::PATH, at::MAXPATHLEN))?;
+                let name = children.get(u32_at(bytes, ruleset::NR) as usize).ok_or(libc::EBUSY)?;
+                bytes[ruleset::NAME..ruleset::SIZE].fill(0);
+                bytes[ruleset::NAME..ruleset::NAME + name.len()].copy_from_slice(name.as_bytes());
                 Ok(())
             }
             Call::GetStatus(nv) => {
@@ -479,19 +479,19 @@ impl Pf {
 
     /// DIOCRGETADDRS: with room for fewer addresses than there are, only their number is given.
     fn get_table(&self, bytes: &mut [u8], room: &mut [u8]) -> Served {
-        assert_eq!(bytes.len(), 1104);
-        zero(bytes, &[(1056, 1072), (1076, 1104)]);
-        if room.len() / 20 > self.most {
+        assert_eq!(bytes.len(), table::SIZE);
+        zero(bytes, &[(table::TABLE_FLAGS, table::ESIZE), (table::ENTRIES, table::SIZE)]);
+        if room.len() / table::ADDRESS > self.most {
             return Err(libc::EINVAL);
         }
-        let key = (text_at(bytes, 0, 1024), text_at(bytes, 1024, 32));
+        let key = (text_at(bytes, table::ANCHOR, at::MAXPATHLEN), text_at(bytes, table::NAME, at::TABLE_NAME_SIZE));
         let held = self.tables.get(&key).ok_or(libc::ESRCH)?;
-        if held.len() <= room.len() / 20 {
-            for (into, entry) in room.chunks_mut(20).zip(held) {
+        if held.len() <= room.len() / table::ADDRESS {
+            for (into, entry) in room.chunks_mut(table::ADDRESS).zip(held) {
                 into.copy_from_slice(entry);
             }
         }
-        put_u32(bytes, 1076, held.len() as u32);
+        put_u32(bytes, table::ENTRIES, held.len() as u32);
         Ok(())
     }
 
@@ -500,13 +500,13 @@ impl Pf {
         if self.other_kif {
             return Err(libc::ENODEV);
         }
-        let room = bytes.len() / 216;
-        assert_eq!(bytes.len(), 216 * room);
+        let room = bytes.len() / kif::SIZE;
+        assert_eq!(bytes.len(), kif::SIZE * room);
         bytes.fill(0);
-        for (kif, (name, group, flags)) in bytes.chunks_mut(216).zip(&self.interfaces) {
+        for (kif, (name, group, flags)) in bytes.chunks_mut(kif::SIZE).zip(&self.interfaces) {
             kif[..name.len()].copy_from_slice(name.as_bytes());
-            put_u32(kif, 172, *flags);
-            kif[184..192].copy_from_slice(&if *group { 0xfeed_c0de_u64 } else { 0 }.to_ne_bytes());
+            put_u32(kif, kif::FLAGS, *flags);
+            kif[kif::GROUP..kif::GROUP + 8].copy_from_slice(&if *group { 0xfeed_c0de_u64 } else { 0 }.to_ne_bytes());
         }
         *count = self.interfaces.len().min(room + 1);
         Ok(())
@@ -515,8 +515,8 @@ impl Pf {
     fn begin(&mut self, rulesets: &mut [PfiocTransE; 3]) -> Served {
         for element in rulesets {
             let bytes = element.as_mut_bytes();
-            let number = u32_at(bytes, 0) as i32;
-            let anchor = text_at(bytes, 4, 1024);
+            let number = u32_at(bytes, trans::RS_NUM) as i32;
+            let anchor = text_at(bytes, trans::ANCHOR, at::MAXPATHLEN);
             assert!((0..5).contains(&number), "ruleset {number}");
             assert!(anchor.split('/').all(|name| !name.is_empty() && name.len() < 64), "anchor {anchor}");
             let mut parent = anchor.as_str();
@@ -529,16 +529,16 @@ impl Pf {
             set.inactive_ticket += 1;
             set.open = true;
             set.begun = true;
-            put_u32(bytes, 1028, set.inactive_ticket);
+            put_u32(bytes, trans::TICKET, set.inactive_ticket);
         }
         Ok(())
     }
 
     fn set(&mut self, element: &PfiocTransE) -> Option<&mut Set> {
         let bytes = element.as_bytes();
-        let anchor = text_at(bytes, 4, 1024);
-        let ticket = u32_at(bytes, 1028);
-        let set = self.anchors.get_mut(&anchor)?.get_mut(&(u32_at(bytes, 0) as i32))?;
+        let anchor = text_at(bytes, trans::ANCHOR, at::MAXPATHLEN);
+        let ticket = u32_at(bytes, trans::TICKET);
+        let set = self.anchors.get_mut(&anchor)?.get_mut(&(u32_at(bytes, trans::RS_NUM) as i32))?;
         (set.open && set.inactive_ticket == ticket).then_some(set)
     }
 
@@ -551,7 +551,7 @@ impl Pf {
             set.active = std::mem::take(&mut set.inactive);
             set.active_ticket = set.inactive_ticket;
             set.open = false;
-            self.collect(&text_at(element.as_bytes(), 4, 1024));
+            self.collect(&text_at(element.as_bytes(), trans::ANCHOR, at::MAXPATHLEN));
         }
         Ok(())
     }
@@ -591,45 +591,52 @@ impl Pf {
     }
 
     fn add_addr(&mut self, bytes: &[u8]) -> Served {
-        assert_eq!(bytes.len(), 1136);
-        if u32_at(bytes, 4) != self.pool_ticket {
+        assert_eq!(bytes.len(), pooladdr::SIZE);
+        if u32_at(bytes, pooladdr::TICKET) != self.pool_ticket {
             return Err(libc::EBUSY);
         }
-        assert!([2, 28].contains(&bytes[18]), "family {} of a redirect address", bytes[18]);
-        check_address(&bytes[POOL_ADDR..POOL_ADDR + 48]);
-        zero(bytes, &[(0, 4), (8, 18), (19, 1048), (1096, 1136)]);
+        let family = bytes[pooladdr::AF];
+        assert!([2, 28].contains(&family), "family {family} of a redirect address");
+        let end = pooladdr::ADDR + at::WRAP;
+        check_address(&bytes[pooladdr::ADDR..end]);
+        let used = [pooladdr::TICKET, pooladdr::NR, pooladdr::AF, pooladdr::ANCHOR, pooladdr::ADDR];
+        let [ticket, nr, af, anchor, address] = used;
+        zero(bytes, &[(0, ticket), (nr, af), (anchor, address), (end, pooladdr::SIZE)]);
         self.pool.push(bytes.to_vec());
         Ok(())
     }
 
     fn add_rule(&mut self, bytes: &[u8]) -> Served {
-        assert_eq!(bytes.len(), 3040);
+        assert_eq!(bytes.len(), at::rule::SIZE);
         let rule = &bytes[RULE..];
         // pf_rule_to_krule, then pf_ioctl_addrule
-        if rule[40] > 5 || rule[96] > 5 || u16::from_ne_bytes([rule[864], rule[865]]) >> 8 > 40 {
+        let icmp = u16::from_ne_bytes([rule[at::RETURN_ICMP], rule[at::RETURN_ICMP + 1]]);
+        if rule[at::SRC + at::TYPE] > 5 || rule[at::DST + at::TYPE] > 5 || icmp >> 8 > 40 {
             return Err(libc::EINVAL);
         }
         check_rule(bytes);
-        let end = bytes[16..1040].iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
-        let anchor = std::str::from_utf8(&bytes[16..16 + end]).unwrap();
+        let anchor = &bytes[at::rule::ANCHOR..at::rule::ANCHOR_CALL];
+        let end = anchor.iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
+        let anchor = std::str::from_utf8(&anchor[..end]).unwrap();
         let sets = self.anchors.get_mut(anchor).ok_or(libc::EINVAL)?;
-        let set = sets.get_mut(&ruleset_number(rule[904])).ok_or(libc::EINVAL)?;
-        if u32_at(bytes, 4) != set.inactive_ticket || u32_at(bytes, 8) != self.pool_ticket {
+        let set = sets.get_mut(&ruleset_number(rule[at::ACTION])).ok_or(libc::EINVAL)?;
+        let tickets = (u32_at(bytes, at::rule::TICKET), u32_at(bytes, at::rule::POOL_TICKET));
+        if tickets != (set.inactive_ticket, self.pool_ticket) {
             return Err(libc::EBUSY);
         }
         if !set.begun {
             return Err(libc::EINVAL);
         }
-        if [4, 8].contains(&rule[904]) && self.pool.is_empty() {
+        if [4, 8].contains(&rule[at::ACTION]) && self.pool.is_empty() {
             return Err(libc::EINVAL);
         }
         let mut bytes = bytes.to_vec();
         // tickets differ between transactions and are not part of the rule
-        bytes[4..12].fill(0);
+        bytes[at::rule::TICKET..at::rule::NR].fill(0);
         let pool = std::mem::take(&mut self.pool)
             .into_iter()
             .map(|mut address| {
-                address[4..8].fill(0);
+                address[pooladdr::TICKET..pooladdr::NR].fill(0);
                 address
             })
             .collect();
@@ -642,12 +649,12 @@ impl Pf {
     }
 
     fn get_rules(&mut self, bytes: &mut [u8]) -> Served {
-        let anchor = text_at(bytes, 16, 1024);
-        let number = ruleset_number(bytes[RULE + 904]);
+        let anchor = text_at(bytes, at::rule::ANCHOR, at::MAXPATHLEN);
+        let number = ruleset_number(bytes[RULE + at::ACTION]);
         let sets = self.anchors.get(&anchor).ok_or(libc::EINVAL)?;
         let (count, ticket) = sets.get(&number).map_or((0, 0), |set| (set.active.len() as u32, set.active_ticket));
-        put_u32(bytes, 12, count);
-        put_u32(bytes, 4, ticket);
+        put_u32(bytes, at::rule::NR, count);
+        put_u32(bytes, at::rule::TICKET, ticket);
         Ok(())
     }
 
@@ -666,10 +673,12 @@ impl Pf {
 
     /// pf_get_kpool, for DIOCGETADDRS: the pool of 14, and of 15 the one that is not route-to's.
     fn pooled(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
-        let end = bytes[19..1043].iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
-        let anchor = std::str::from_utf8(&bytes[19..19 + end]).unwrap();
-        let stored = self.rule_at(anchor, bytes[16], u32_at(bytes, 4), u32_at(bytes, 12)).map_err(|_| libc::EBUSY)?;
-        Ok(if self.is_14 || stored.bytes[RULE + 921] == 0 { stored.pool.clone() } else { vec![] })
+        let anchor = &bytes[pooladdr::ANCHOR..pooladdr::ANCHOR + at::MAXPATHLEN];
+        let end = anchor.iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
+        let anchor = std::str::from_utf8(&anchor[..end]).unwrap();
+        let (ticket, nr) = (u32_at(bytes, pooladdr::TICKET), u32_at(bytes, pooladdr::R_NUM));
+        let stored = self.rule_at(anchor, bytes[pooladdr::R_ACTION], ticket, nr).map_err(|_| libc::EBUSY)?;
+        Ok(if self.is_14 || stored.bytes[RULE + at::RT] == 0 { stored.pool.clone() } else { vec![] })
     }
 
     /// A rule of an active ruleset.
@@ -696,16 +705,17 @@ impl Pf {
         }
         let stored = self.rule_at(&text(8), get(5)[0], number(2), number(4)).map_err(|_| libc::EBUSY)?;
         // PF_RT for route-to, PF_RDR for all others; what is handed over by struct has no pool of nat-to
-        let which = if stored.bytes[RULE + 921] == 0 { 8 } else { 14 };
+        let which = if stored.bytes[RULE + at::RT] == 0 { 8 } else { 14 };
         assert!([4, 8, 14].contains(&number(10)), "PF_AA_WHICH");
         let pool = if number(10) == which { stored.pool.as_slice() } else { &[] };
         if command == Command::Addrs {
             return Ok(Attributes::default().number(3, pool.len() as u32));
         }
         let one = pool.get(number(3) as usize).ok_or(libc::EBUSY)?;
-        let wrap = as_attributes(&wrap_as_nvlist(&one[POOL_ADDR..POOL_ADDR + 48]), ADDRESS_ATTRIBUTES);
-        let pooled = Attributes::default().with(1, wrap.as_bytes()).text(2, &text_at(one, 1112, 16));
-        Ok(Attributes::default().with(7, &one[18..19]).with(9, pooled.as_bytes()))
+        let wrap = as_attributes(&wrap_as_nvlist(&one[pooladdr::ADDR..pooladdr::ADDR + at::WRAP]), ADDRESS_ATTRIBUTES);
+        let pooled =
+            Attributes::default().with(1, wrap.as_bytes()).text(2, &text_at(one, pooladdr::IFNAME, at::IFNAMSIZ));
+        Ok(Attributes::default().with(7, &one[pooladdr::AF..=pooladdr::AF]).with(9, pooled.as_bytes()))
     }
 
     fn children(&self, anchor: &str) -> Result<Vec<String>, i32> {
@@ -786,15 +796,15 @@ fn zero(bytes: &[u8], ranges: &[(usize, usize)]) {
 
 /// pf_check_rule_addr, and errors that would harm the kernel.
 fn check_address(wrap: &[u8]) {
-    zero(wrap, &[(32, 40), (42, 48)]);
-    match wrap[40] {
-        0 => assert_eq!(wrap[41], 0, "flags of an address"),
+    zero(wrap, &[(32, at::TYPE), (42, at::WRAP)]);
+    match wrap[at::TYPE] {
+        0 => assert_eq!(wrap[at::IFLAGS], 0, "flags of an address"),
         2 => {
-            assert!(wrap[0] != 0 && wrap[15] == 0, "a name of an interface");
+            assert!(wrap[at::ADDR] != 0 && wrap[at::IFNAMSIZ - 1] == 0, "a name of an interface");
             // another mask would turn the addresses into networks
-            assert_eq!(wrap[16..32], [0xff; 16], "mask of an interface's address");
+            assert_eq!(wrap[at::MASK..at::MASK + 16], [0xff; 16], "mask of an interface's address");
         }
-        3 => assert!(wrap[0] != 0 && wrap[31] == 0, "a name of a table"),
+        3 => assert!(wrap[at::ADDR] != 0 && wrap[at::TABLE_NAME_SIZE - 1] == 0, "a name of a table"),
         other => panic!("address type {other}"),
     }
 }
@@ -802,81 +812,102 @@ fn check_address(wrap: &[u8]) {
 /// Everything that must be zero or in range in a rule of kport.
 fn check_rule(bytes: &[u8]) {
     let rule = &bytes[RULE..];
-    check_address(&rule[0..48]);
-    check_address(&rule[56..104]);
-    zero(bytes, &[(0, 4), (12, 16), (1040, 2064)]);
+    for side in [at::SRC, at::DST] {
+        check_address(&rule[side..side + at::WRAP]);
+    }
+    zero(bytes, &[(0, at::rule::TICKET), (at::rule::NR, at::rule::ANCHOR), (at::rule::ANCHOR_CALL, RULE)]);
     // pointers, counters, and what kport never sets
     zero(
         rule,
         &[
-            (54, 56),
-            (110, 176),
-            (256, 384),
-            (544, 620),
-            (625, 700),
-            (704, 768),
-            (780, 784),
-            (788, 792),
-            (808, 900),
-            (907, 908),
-            (909, 912),
-            (915, 917),
-            (919, 927),
-            (928, 976),
+            (at::SRC + at::PORT_OP + 1, at::DST),
+            (at::DST + at::PORT_OP + 1, at::LABEL),
+            (at::IFNAME + at::IFNAMSIZ, at::TAGNAME),
+            (at::OVERLOAD_TBLNAME + at::TABLE_NAME_SIZE, at::PROXY_PORT),
+            (at::POOL_OPTS + 1, at::RTABLEID),
+            (at::RTABLEID + 4, at::ADAPTIVE_START),
+            (at::SRC_NODE + 4, at::MAX_STATES),
+            (at::MAX_SRC_NODES, at::MAX_SRC_STATES),
+            (at::MAX_SRC_CONN_SECONDS + 4, at::RULE_FLAG),
+            (at::LOGIF, at::QUICK),
+            (at::IFNOT, at::KEEP_STATE),
+            (at::ICMP_TYPE, at::FLAGS),
+            (at::FLAGSET + 1, rule.len()),
         ],
     );
-    assert_eq!(u32_at(rule, 700) as i32, -1, "rtableid");
-    assert!([2, 28].contains(&rule[913]), "family {}", rule[913]);
-    for (at, size) in [(176, 64), (240, 16), (384, 64), (448, 64), (512, 32)] {
+    assert_eq!(u32_at(rule, at::RTABLEID) as i32, -1, "rtableid");
+    assert!([2, 28].contains(&rule[at::AF]), "family {}", rule[at::AF]);
+    for (at, size) in [
+        (at::LABEL, at::LABEL_SIZE),
+        (at::IFNAME, at::IFNAMSIZ),
+        (at::TAGNAME, at::TAG_NAME_SIZE),
+        (at::MATCH_TAGNAME, at::TAG_NAME_SIZE),
+        (at::OVERLOAD_TBLNAME, at::TABLE_NAME_SIZE),
+    ] {
         assert_eq!(rule[at + size - 1], 0, "a string at {at} does not end with a NUL");
     }
-    if rule[904] == 0 {
+    if rule[at::ACTION] == 0 {
         check_limits(rule);
-        assert!(rule[905] <= 2 && rule[906] <= 1 && rule[908] <= 1, "direction, log, quick: {:?}", &rule[905..909]);
+        assert!(
+            rule[at::DIRECTION] <= 2 && rule[at::LOG] <= 1 && rule[at::QUICK] <= 1,
+            "direction, log, quick: {:?}",
+            &rule[at::DIRECTION..=at::QUICK]
+        );
     } else {
         // timeouts and limits, rule_flag, direction, log and quick are for filter rules
-        zero(rule, &[(768, 808), (900, 904), (905, 909)]);
+        zero(
+            rule,
+            &[
+                (at::ADAPTIVE_START, at::MAX_SRC_CONN_SECONDS + 4),
+                (at::RULE_FLAG, at::ACTION),
+                (at::DIRECTION, at::IFNOT),
+            ],
+        );
     }
     let port = |at: usize| u16::from_be_bytes([rule[at], rule[at + 1]]);
-    match rule[56 + 53] {
-        2 => assert!(port(56 + 48) > 0 && port(56 + 50) == 0),
-        9 => assert!(port(56 + 48) < port(56 + 50)),
+    let (first, last) = (port(at::DST + at::PORT), port(at::DST + at::LAST_PORT));
+    match rule[at::DST + at::PORT_OP] {
+        2 => assert!(first > 0 && last == 0),
+        9 => assert!(first < last),
         other => panic!("port_op {other}"),
     }
 }
 
 /// What pfctl(8) computes from the options of `keep state`: rules of pfrule in sbin/pfctl/parse.y.
 fn check_limits(rule: &[u8]) {
-    let [adaptive_start, adaptive_end, src_node] = [768, 772, 776].map(|at| u32_at(rule, at));
-    let [max, max_src_states, max_src_conn, rate, seconds] = [784, 792, 796, 800, 804].map(|at| u32_at(rule, at));
+    let [adaptive_start, adaptive_end, src_node] =
+        [at::ADAPTIVE_START, at::ADAPTIVE_END, at::SRC_NODE].map(|at| u32_at(rule, at));
+    let [max, max_src_states, max_src_conn] =
+        [at::MAX_STATES, at::MAX_SRC_STATES, at::MAX_SRC_CONN].map(|at| u32_at(rule, at));
+    let [rate, seconds] = [at::MAX_SRC_CONN_RATE, at::MAX_SRC_CONN_SECONDS].map(|at| u32_at(rule, at));
     assert_eq!((adaptive_start, adaptive_end), (max / 10 * 6, (max / 10).wrapping_mul(12)), "adaptive timeouts");
     assert_eq!(rate == 0, seconds == 0, "a rate of {rate}/{seconds}");
     assert!(rate <= u32::MAX / 1000, "PF_THRESHOLD_MAX");
     assert_eq!(src_node, seconds, "sources are forgotten before their rate is");
     // PFRULE_SRCTRACK and PFRULE_RULESRCTRACK
     let tracked = max_src_states != 0 || max_src_conn != 0 || rate != 0;
-    assert_eq!(u32_at(rule, 900), if tracked { 0x60 } else { 0 }, "rule_flag");
+    assert_eq!(u32_at(rule, at::RULE_FLAG), if tracked { 0x60 } else { 0 }, "rule_flag");
     // pf counts connections only if it sees handshakes
-    assert!(rule[914] == 6 || (max_src_conn, rate) == (0, 0), "tcp only");
+    assert!(rule[at::PROTO] == 6 || (max_src_conn, rate) == (0, 0), "tcp only");
 }
 
 /// pf_addr_wrap_to_nvaddr_wrap
 fn wrap_as_nvlist(wrap: &[u8]) -> List {
     let number = |value: u8| Value::Number(u64::from(value));
     let blob = |from: usize| Value::List(List::new().with("addr", Value::Binary(wrap[from..from + 16].to_vec())));
-    let mut list = List::new().with("type", number(wrap[40])).with("iflags", number(wrap[41]));
-    match wrap[40] {
+    let mut list = List::new().with("type", number(wrap[at::TYPE])).with("iflags", number(wrap[at::IFLAGS]));
+    match wrap[at::TYPE] {
         2 => {
-            list.add("ifname", Value::String(text_at(wrap, 0, 16)));
+            list.add("ifname", Value::String(text_at(wrap, at::ADDR, at::IFNAMSIZ)));
             list.add("dyncnt", Value::Number(1));
         }
         3 => {
-            list.add("tblname", Value::String(text_at(wrap, 0, 32)));
+            list.add("tblname", Value::String(text_at(wrap, at::ADDR, at::TABLE_NAME_SIZE)));
             list.add("tblcnt", Value::Number(0));
         }
         _ => {}
     }
-    list.with("addr", blob(0)).with("mask", blob(16))
+    list.with("addr", blob(at::ADDR)).with("mask", blob(at::MASK))
 }
 
 /// pf_krule_to_nvrule, without what decides nothing.
@@ -885,13 +916,13 @@ pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
     let number = |value: u8| Value::Number(u64::from(value));
     let native = |at: usize| u64::from(u16::from_ne_bytes([rule[at], rule[at + 1]]));
     let word = |at: usize| u64::from(u32_at(rule, at));
-    let side = |at: usize| {
+    let side = |side: usize| {
         Value::List(
             List::new()
-                .with("addr", Value::List(wrap_as_nvlist(&rule[at..at + 48])))
-                .with("port", Value::Numbers(vec![native(at + 48), native(at + 50)]))
-                .with("neg", number(rule[at + 52]))
-                .with("port_op", number(rule[at + 53])),
+                .with("addr", Value::List(wrap_as_nvlist(&rule[side..side + at::WRAP])))
+                .with("port", Value::Numbers(vec![native(side + at::PORT), native(side + at::LAST_PORT)]))
+                .with("neg", number(rule[side + at::NEG]))
+                .with("port_op", number(rule[side + at::PORT_OP])),
         )
     };
     let owner = |at: usize| {
@@ -900,22 +931,25 @@ pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
     };
     let mape = List::new().with("offset", number(0)).with("psidlen", number(0)).with("psid", Value::Number(0));
     let pool = List::new()
-        .with("key", Value::Binary(rule[584..600].to_vec()))
+        .with("key", Value::Binary(rule[at::POOL_KEY..at::POOL_KEY + 16].to_vec()))
         .with("tblidx", Value::Number(0))
-        .with("proxy_port", Value::Numbers(vec![native(620), native(622)]))
-        .with("opts", number(rule[624]))
+        .with("proxy_port", Value::Numbers(vec![native(at::PROXY_PORT), native(at::LAST_PROXY_PORT)]))
+        .with("opts", number(rule[at::POOL_OPTS]))
         .with("mape", Value::List(mape));
     let divert = List::new()
-        .with("addr", Value::List(List::new().with("addr", Value::Binary(rule[932..948].to_vec()))))
-        .with("port", Value::Number(native(948)));
-    let label = text_at(rule, 176, 64);
+        .with(
+            "addr",
+            Value::List(List::new().with("addr", Value::Binary(rule[at::DIVERT_ADDR..at::DIVERT_PORT].to_vec()))),
+        )
+        .with("port", Value::Number(native(at::DIVERT_PORT)));
+    let label = text_at(rule, at::LABEL, at::LABEL_SIZE);
     let mut labels = vec![String::new(); 5];
     labels[0].clone_from(&label);
     let [evaluations, packets_in, packets_out, bytes_in, bytes_out, states] = stored.counters;
     let mut list = List::new()
         .with("nr", Value::Number(nr))
-        .with("src", side(0))
-        .with("dst", side(56))
+        .with("src", side(at::SRC))
+        .with("dst", side(at::DST))
         .with("skip", Value::Numbers(vec![u64::MAX; 8]))
         .with("labels", Value::Strings(labels))
         .with("label", Value::String(label))
@@ -924,46 +958,49 @@ pub fn as_nvlist(stored: &Stored, nr: u64) -> List {
         .with("packets", Value::Numbers(vec![packets_in, packets_out]))
         .with("bytes", Value::Numbers(vec![bytes_in, bytes_out]))
         .with("states_tot", Value::Number(states))
-        .with("rtableid", Value::Number(i64::from(u32_at(rule, 700) as i32) as u64))
-        .with("uid", owner(876))
-        .with("gid", owner(888))
+        .with("rtableid", Value::Number(i64::from(u32_at(rule, at::RTABLEID) as i32) as u64))
+        .with("uid", owner(at::UID))
+        .with("gid", owner(at::GID))
         .with("divert", Value::List(divert));
-    for (name, at, size) in
-        [("ifname", 240, 16), ("tagname", 384, 64), ("match_tagname", 448, 64), ("overload_tblname", 512, 32)]
-    {
+    for (name, at, size) in [
+        ("ifname", at::IFNAME, at::IFNAMSIZ),
+        ("tagname", at::TAGNAME, at::TAG_NAME_SIZE),
+        ("match_tagname", at::MATCH_TAGNAME, at::TAG_NAME_SIZE),
+        ("overload_tblname", at::OVERLOAD_TBLNAME, at::TABLE_NAME_SIZE),
+    ] {
         list.add(name, Value::String(text_at(rule, at, size)));
     }
     for (name, at) in [
-        ("os_fingerprint", 696),
-        ("max_states", 784),
-        ("max_src_nodes", 788),
-        ("max_src_states", 792),
-        ("max_src_conn", 796),
-        ("max_src_conn_rate.limit", 800),
-        ("max_src_conn_rate.seconds", 804),
-        ("prob", 824),
-        ("rule_flag", 900),
+        ("os_fingerprint", at::OS_FINGERPRINT),
+        ("max_states", at::MAX_STATES),
+        ("max_src_nodes", at::MAX_SRC_NODES),
+        ("max_src_states", at::MAX_SRC_STATES),
+        ("max_src_conn", at::MAX_SRC_CONN),
+        ("max_src_conn_rate.limit", at::MAX_SRC_CONN_RATE),
+        ("max_src_conn_rate.seconds", at::MAX_SRC_CONN_SECONDS),
+        ("prob", at::PROB),
+        ("rule_flag", at::RULE_FLAG),
     ] {
         list.add(name, Value::Number(word(at)));
     }
     for (name, at) in [
-        ("action", 904),
-        ("direction", 905),
-        ("log", 906),
-        ("quick", 908),
-        ("ifnot", 909),
-        ("match_tag_not", 910),
-        ("natpass", 911),
-        ("keep_state", 912),
-        ("af", 913),
-        ("proto", 914),
-        ("type", 915),
-        ("code", 916),
-        ("flags", 917),
-        ("flagset", 918),
-        ("rt", 921),
-        ("tos", 923),
-        ("prio", 928),
+        ("action", at::ACTION),
+        ("direction", at::DIRECTION),
+        ("log", at::LOG),
+        ("quick", at::QUICK),
+        ("ifnot", at::IFNOT),
+        ("match_tag_not", at::MATCH_TAG_NOT),
+        ("natpass", at::NATPASS),
+        ("keep_state", at::KEEP_STATE),
+        ("af", at::AF),
+        ("proto", at::PROTO),
+        ("type", at::ICMP_TYPE),
+        ("code", at::ICMP_CODE),
+        ("flags", at::FLAGS),
+        ("flagset", at::FLAGSET),
+        ("rt", at::RT),
+        ("tos", at::TOS),
+        ("prio", at::PRIO),
     ] {
         list.add(name, number(rule[at]));
     }

@@ -97,5 +97,5 @@ pub fn publication(
 }
 
 pub fn publish(world: &mut World, jail: &str, addresses: &[&str], spec: &str, options: &Options) {
-    world.load(&format!("kport/{jail}"), &rules_of(jail, addresses, spec, options)).unwrap();
+    world.load(&format!("kport/{jail}"), &rules_of(jail, addresses, spec, options));
 }
