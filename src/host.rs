@@ -194,6 +194,9 @@ pub trait Host {
     /// A string that differs after each boot.
     fn boot_id(&self) -> Result<String>;
 
+    /// The seconds since the boot: unlike the time of the day, nobody sets it.
+    fn uptime(&self) -> Result<u64>;
+
     /// Whether the facts come from a file, not from the running host.
     fn is_played(&self) -> bool {
         false
@@ -269,6 +272,8 @@ mod tests {
         let id = System.boot_id().unwrap();
         assert!(id.len() >= 16 && !id.contains(char::is_whitespace), "{id}");
         assert_eq!(id, System.boot_id().unwrap());
+        let before = System.uptime().unwrap();
+        assert!(before > 0 && System.uptime().unwrap() >= before);
     }
 
     #[test]

@@ -65,9 +65,10 @@ pub struct Record {
     /// While the jid is unknown: that of an earlier start, which may still call unpublish.
     #[serde(default)]
     pub earlier_jid: Option<i32>,
-    /// The path of the jail, if it was known: the jid may be another jail's by now.
+    /// The path of the jail, if the host had it when it was published; empty if the path was unknown. The jid may be another
+    /// jail's by now.
     #[serde(default)]
-    pub path: String,
+    pub path: Option<String>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
     /// When it was published, in seconds since the boot.

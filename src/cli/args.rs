@@ -151,6 +151,9 @@ pub struct PublishArgs {
     /// The jid, so that a late stop hook of an earlier start cannot undo this
     #[arg(long, value_name = "JID", help_heading = heading::HOOK)]
     pub jid: Option<i32>,
+    /// The state of a container of an OCI runtime, which names the jail: a JSON file, or - for standard input
+    #[arg(long, value_name = "FILE", requires = "hook", help_heading = heading::HOOK)]
+    pub state: Option<PathBuf>,
     /// Print one JSON document: what is published, and which ports were chosen
     #[arg(long, help_heading = heading::OUTPUT)]
     pub json: bool,
@@ -170,6 +173,9 @@ pub struct UnpublishArgs {
     /// Run as a hook: a failure is reported, also to syslogd(8), and the status is 0
     #[arg(long, help_heading = heading::HOOK)]
     pub hook: bool,
+    /// The state of a container of an OCI runtime, which names the jail: a JSON file, or - for standard input
+    #[arg(long, value_name = "FILE", requires = "hook", help_heading = heading::HOOK)]
+    pub state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

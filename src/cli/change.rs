@@ -14,6 +14,17 @@ use super::show;
 
 /// `kport publish`
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
+    let done = publish_now(global, args);
+    if args.hook
+        && let Err(error) = &done
+    {
+        // a manager may discard the output of its hooks
+        hook::log(&error.to_string());
+    }
+    done
+}
+
+fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
     let mut request = match &args.kleene {
         _ if args.hook => hook_request(global, args)?,
         Some(file) => of_kleene(&args.request, file)?,
@@ -35,7 +46,7 @@ pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
 fn hook_request(global: &Global, args: &PublishArgs) -> Result<Request> {
     let host = host(global)?;
     let (name, specs) = hook::words(args.request.words());
-    let caller = hook::caller((name, args.jid), &*host)?;
+    let caller = hook::caller((name, args.jid), args.state.as_deref(), &*host)?;
     caller.check_started(&*host)?;
     let mut of_caller = RequestArgs { jail: caller.jail.clone(), ..args.request.clone() };
     of_caller.specs = specs.into_iter().map(str::to_owned).collect();
@@ -49,9 +60,9 @@ fn hook_request(global: &Global, args: &PublishArgs) -> Result<Request> {
 
 /// `kport unpublish`
 pub fn unpublish(global: &Global, args: &UnpublishArgs) -> Result<()> {
-    let UnpublishArgs { jail, specs, jid, hook } = args;
+    let UnpublishArgs { jail, specs, jid, hook, state: _ } = args;
     if *hook {
-        stop(global, jail.as_ref(), specs, *jid);
+        stop(global, args);
         return Ok(());
     }
     let Some(jail) = jail else { return Err(Error::new(Kind::Argument, "name the jail")) };
@@ -74,11 +85,12 @@ pub fn gc(global: &Global, args: &JsonArgs) -> Result<()> {
 
 /// `unpublish --hook`: an error here must not keep a jail from stopping. It is printed, and sent to syslogd(8), since a
 /// manager may discard the output of its hooks.
-fn stop(global: &Global, jail: Option<&JailName>, specs: &[String], jid: Option<i32>) {
-    let words = jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
+fn stop(global: &Global, args: &UnpublishArgs) {
+    let UnpublishArgs { jail, specs, jid, state, .. } = args;
+    let words = jail.as_ref().map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
     let stopped = || -> Result<()> {
         let (name, specs) = hook::words(words);
-        let caller = hook::caller((name, jid), &*host(global)?)?;
+        let caller = hook::caller((name, *jid), state.as_deref(), &*host(global)?)?;
         if !specs.is_empty() {
             let spec = spec::parse(&specs.join(" "))?;
             return change(global, Report::Nothing, |publisher| {

@@ -1,5 +1,6 @@
 //! `--hook`: the environment, arguments and standard input of a hook, and the log that it writes to.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -28,10 +29,19 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Finds the jail that this process is called for, with the name and the jid of its command line.
-pub fn caller(given: (Option<&str>, Option<i32>), host: &dyn Host) -> Result<Caller> {
-    let mut state = || read_state(&io::stdin())?.map(|text| State::parse(&text)?.identity()).transpose();
-    Caller::find(&Environment(&variable), &mut state, given, host)
+/// Finds the jail that this process is called for, with the name and the jid of its command line. Standard input is read only
+/// if `state` is `-`: a manager's script may need it after the hook.
+pub fn caller(given: (Option<&str>, Option<i32>), state: Option<&Path>, host: &dyn Host) -> Result<Caller> {
+    let state = match state {
+        None => None,
+        Some(path) if path == Path::new("-") => read_state(&io::stdin())?,
+        Some(path) => {
+            let file = File::open(path).map_err(|error| Error::io(format_args!("open {}", path.display()), &error))?;
+            read_state(&file)?
+        }
+    };
+    let state = state.map(|text| State::parse(&text)?.identity()).transpose()?;
+    Caller::find(&Environment(&variable), state, given, host)
 }
 
 /// Splits the words of a hook's command line: a first word that cannot be a spec is the jail's name. A name with a colon or a
@@ -63,10 +73,7 @@ pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<String>> {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
         if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&left)).map_err(|e| failed(e.into()))? == 0 {
-            return Err(Error::new(
-                Kind::Unavailable,
-                "standard input stays open and has no OCI state; name the jail, or use </dev/null",
-            ));
+            return Err(Error::new(Kind::Unavailable, "standard input stays open and has no OCI state"));
         }
         let count = file.read(&mut part).map_err(failed)?;
         text.extend_from_slice(&part[..count]);

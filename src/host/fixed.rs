@@ -48,6 +48,8 @@ pub struct Fixed {
     pub sysctls: BTreeMap<String, i64>,
     /// The string that differs after each boot.
     pub boot_id: String,
+    /// The seconds since the boot.
+    pub uptime: u64,
 }
 
 impl FromStr for Fixed {
@@ -94,6 +96,10 @@ impl Host for Fixed {
 
     fn boot_id(&self) -> Result<String> {
         Ok(self.boot_id.clone())
+    }
+
+    fn uptime(&self) -> Result<u64> {
+        Ok(self.uptime)
     }
 
     fn is_played(&self) -> bool {

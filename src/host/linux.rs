@@ -115,6 +115,12 @@ impl Host for System {
         let text = text(file)?.ok_or_else(|| unreadable(file))?;
         Ok(text.trim().to_owned())
     }
+
+    fn uptime(&self) -> Result<u64> {
+        let file = "/proc/uptime";
+        let text = text(file)?.ok_or_else(|| unreadable(file))?;
+        text.split('.').next().and_then(|seconds| seconds.parse().ok()).ok_or_else(|| unreadable(file))
+    }
 }
 
 /// The ports that the kernel chooses from. Unlike FreeBSD, Linux does not report whether it chose a socket's port: all

@@ -50,4 +50,8 @@ impl Host for System {
     fn boot_id(&self) -> Result<String> {
         unsupported()
     }
+
+    fn uptime(&self) -> Result<u64> {
+        unsupported()
+    }
 }

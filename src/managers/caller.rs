@@ -41,8 +41,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Reads the environment, `state` if no manager's variables are set, and the name and jid of the command line; each may be
-    /// missing.
+    /// Reads the environment, or only `state`, and the name and jid of the command line; each may be missing.
     ///
     /// # Errors
     ///
@@ -50,16 +49,15 @@ impl Caller {
     /// published for the other. [`Kind::Unavailable`] if there is no jail with the given jid.
     pub fn find(
         environment: &Environment<'_>,
-        state: &mut dyn FnMut() -> Result<Option<Identity>>,
+        state: Option<Identity>,
         given: (Option<&str>, Option<i32>),
         host: &dyn Host,
     ) -> Result<Caller> {
-        let mut sources = vec![];
-        for manager in super::ALL {
-            sources.extend(manager.identity(environment)?);
-        }
+        let mut sources: Vec<Identity> = state.into_iter().collect();
         if sources.is_empty() {
-            sources.extend(state()?);
+            for manager in super::ALL {
+                sources.extend(manager.identity(environment)?);
+            }
         }
         let command_line =
             Identity { name: given.0.map(str::to_owned), jid: given.1, ..Identity::by("the command line") };
@@ -112,8 +110,8 @@ fn name_of(jid: Option<i32>, host: &dyn Host) -> Result<String> {
     let Some(jid) = jid else {
         let variables: Vec<&str> = super::ALL.iter().filter_map(|manager| manager.variable()).collect();
         let why = format!(
-            "--hook finds no jail: none of {} is in the environment, and there is no OCI state on standard input; name the \
-             jail",
+            "--hook finds no jail: none of {} is in the environment; name the jail, or read the state of a container with \
+             --state",
             variables.join(", ")
         );
         return Err(Error::new(Kind::Argument, why));
@@ -139,7 +137,7 @@ mod tests {
     ) -> Result<Caller> {
         let environment =
             |name: &str| variables.iter().find(|variable| variable.0 == name).map(|variable| variable.1.to_owned());
-        Caller::find(&Environment(&environment), &mut || Ok(state.clone()), given, &host())
+        Caller::find(&Environment(&environment), state, given, &host())
     }
 
     fn find(variables: &[(&str, &str)]) -> Result<Caller> {
@@ -170,12 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn a_state_counts_if_no_manager_s_variables_are_set() {
+    fn a_state_replaces_the_environment() {
         let state = Identity { name: Some("c0ffee".to_owned()), jid: Some(9), ..Identity::by("the OCI state") };
-        let none = (None, None);
-        assert_eq!(find_with(&[], Some(state.clone()), none), Ok(caller("c0ffee", Some(9), &[], None)));
         let variables = [("JNAME", "web")];
-        assert_eq!(find_with(&variables, Some(state), none), Ok(caller("web", None, &[], None)));
+        for variables in [&[][..], &variables] {
+            let found = find_with(variables, Some(state.clone()), (None, None));
+            assert_eq!(found, Ok(caller("c0ffee", Some(9), &[], None)));
+        }
+        assert!(find_with(&[], Some(state), (Some("web"), None)).unwrap_err().message().contains("the OCI state"));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::store::{Record, Store};
 /// name is at the same depth, and the path of a jail cannot be changed.
 pub(super) fn is_of(record: &Record, there: &Jail) -> bool {
     let depth = |name: &str| name.matches('.').count();
-    let same_path = record.path.is_empty() || there.path.is_empty() || record.path == there.path;
+    let known = record.path.as_deref().filter(|path| !path.is_empty() && !there.path.is_empty());
+    let same_path = known.is_none_or(|path| path == there.path);
     !there.dying
         && record.jid == Some(there.jid)
         && (there.name == record.jail.as_str() || depth(&there.name) == depth(record.jail.as_str()) && same_path)
@@ -22,7 +23,7 @@ pub(super) fn is_of(record: &Record, there: &Jail) -> bool {
 pub(super) fn is_gone(host: &dyn Host, store: &Store, record: &Record) -> Result<bool> {
     let Some(jid) = record.jid else {
         let there = host.jail(record.jail.as_str())?.filter(|there| !there.dying && there.name == record.jail.as_str());
-        return Ok(there.is_none() && !is_starting(record));
+        return Ok(there.is_none() && !is_starting(host, record)?);
     };
     let Some(there) = host.jail(&jid.to_string())?.filter(|there| is_of(record, there)) else { return Ok(true) };
     if there.name == record.jail.as_str() {

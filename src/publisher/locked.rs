@@ -54,7 +54,7 @@ impl<'a> LockedStore<'a> {
             && !jail.dying
             && jail.name == record.jail.as_str()
         {
-            (record.jid, record.earlier_jid, record.path) = (Some(jail.jid), None, jail.path);
+            (record.jid, record.earlier_jid, record.path) = (Some(jail.jid), None, Some(jail.path));
             // if it cannot be written, the next call tries again
             _ = self.put(record);
         }

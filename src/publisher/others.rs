@@ -121,11 +121,11 @@ impl<'a> Others<'a> {
                         };
                         if !self.is_outdated(&neighbour.record)? {
                             return Err(match neighbour.record.jid {
-                                None => {
+                                Some(theirs) if jid == Some(theirs) => error
+                                    .and(format!("it is the same jail under an earlier name: unpublish {owner} first")),
+                                _ if !self.runs(&neighbour.record)? => {
                                     error.and(format!("{owner} is not running; if it is not starting, run kport gc"))
                                 }
-                                theirs if theirs == jid => error
-                                    .and(format!("it is the same jail under an earlier name: unpublish {owner} first")),
                                 _ => error,
                             });
                         }
@@ -146,13 +146,20 @@ impl<'a> Others<'a> {
         Ok(())
     }
 
-    /// Whether the jail of a record is gone; then its ports are to be removed.
+    /// Whether a jail runs that a record was published for: this start or, about to publish, the next one.
+    fn runs(&self, record: &Record) -> Result<bool> {
+        let name = record.jail.as_str();
+        let restarted = self.host.jail(name)?.is_some_and(|there| there.name == name && !there.dying);
+        Ok(restarted || record.jid.is_some() && !is_gone(self.host, self.store, record)?)
+    }
+
+    /// Whether the jail of a record has run and is gone; then its ports are to be removed.
     fn is_outdated(&self, record: &Record) -> Result<bool> {
-        let gone = is_gone(self.host, self.store, record)?;
-        if gone {
+        let outdated = record.path.is_some() && !self.runs(record)?;
+        if outdated {
             self.outdated.borrow_mut().insert(record.jail.anchor(), Outdated::Gone(record.clone()));
         }
-        Ok(gone)
+        Ok(outdated)
     }
 
     /// Whether the jail of a record may have the addresses of another one as well.

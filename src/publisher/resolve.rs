@@ -22,8 +22,8 @@ use crate::store::Record;
 pub(super) struct Resolved {
     /// The jid, if it is known.
     pub(super) jid: Option<i32>,
-    /// The path of the jail; empty if it is unknown.
-    pub(super) path: String,
+    /// The path of the jail, if the host has it.
+    pub(super) path: Option<String>,
     /// If the jid is unknown: that of an earlier start.
     pub(super) earlier_jid: Option<i32>,
     /// Whether they are added to what the jail has published: what an earlier start left is not adopted.
@@ -40,8 +40,7 @@ pub(super) fn resolve(
     notes: &mut Vec<String>,
 ) -> Result<Resolved> {
     survey.facts.progress.phase(Phase::Resolve)?;
-    let mut resolved =
-        Resolved { jid: None, path: String::new(), earlier_jid: None, adds: false, publications: vec![] };
+    let mut resolved = Resolved { jid: None, path: None, earlier_jid: None, adds: false, publications: vec![] };
     for (number, request) in requests.iter().enumerate() {
         let before = (number > 0).then_some(resolved);
         resolved = resolve_one(survey, request, old, before, notes)?;
@@ -152,7 +151,7 @@ fn resolve_one(
     let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
         Interfaces(facts.interfaces()?).leads_to(target)
     })?;
-    let path = found.map(|jail| jail.path).unwrap_or_default();
+    let path = found.map(|jail| jail.path);
     Ok(Resolved { jid, path, earlier_jid, adds, publications: joined(kept, publication) })
 }
 

@@ -58,7 +58,7 @@ pub(super) fn unpublish_some(
     if publications.is_empty() {
         return writer.drop_anchor(&jail.anchor(), jail.label(), Some(&old));
     }
-    let wanted = Record { path: old.path.clone(), ..writer.record_of(jail, old.jid, publications) };
+    let wanted = Record { path: old.path.clone(), ..writer.record_of(jail, old.jid, publications)? };
     // what stays was verified when it was published
     change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true })
 }
@@ -90,7 +90,7 @@ fn is_late(
         None if record.earlier_jid != Some(jid) => {
             // it did not exist when it was published, and does now: it is the same start
             let came = facts.jail(&jid.to_string())?.is_some_and(|there| there.name == jail.as_str());
-            if came || !is_starting(record) {
+            if came || !is_starting(facts.host, record)? {
                 return Ok(false);
             }
             "for a start that has not happened yet".to_owned()

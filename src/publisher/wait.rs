@@ -229,6 +229,10 @@ mod tests {
         fn boot_id(&self) -> Result<String> {
             Ok(String::new())
         }
+
+        fn uptime(&self) -> Result<u64> {
+            Ok(0)
+        }
     }
 
     /// With hours between two reads the change ends the wait. The second read is for what happened before the watch existed.

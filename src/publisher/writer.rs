@@ -4,7 +4,7 @@ use super::facts::Facts;
 use super::locked::LockedStore;
 use super::others::Outdated;
 use super::progress::Progress;
-use super::starting::{now, uptime};
+use super::starting::now;
 use super::{Outcome, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
@@ -37,20 +37,25 @@ impl Writer<'_> {
     }
 
     /// A record with the current time and boot.
-    pub(super) fn record_of(&self, jail: &JailName, jid: Option<i32>, publications: Vec<Publication>) -> Record {
-        Record {
+    pub(super) fn record_of(
+        &self,
+        jail: &JailName,
+        jid: Option<i32>,
+        publications: Vec<Publication>,
+    ) -> Result<Record> {
+        Ok(Record {
             version: Record::VERSION,
             boot: self.store.boot().to_owned(),
             jail: jail.clone(),
             jid,
             earlier_jid: None,
-            path: String::new(),
+            path: None,
             since: now(),
-            uptime: uptime(),
+            uptime: self.host.uptime()?,
             mapping_labels: self.firewall.labels_mappings(),
             publications,
             replaces: vec![],
-        }
+        })
     }
 
     /// Removes what is in the way of a publication, and notes it.

@@ -231,8 +231,9 @@ fn an_oci_state_comes_on_standard_input() {
     hooks.jails(&[("pod.c0ffee", 9, "10.0.0.9")]);
     let state = r#"{"ociVersion":"1.0.2","id":"c0ffee","status":"created","pid":17,"bundle":"/b",
         "annotations":{"org.freebsd.parentJail":"pod","org.freebsd.jail.jid":"9"}}"#;
-    let with_state = |arguments: &[&str]| {
-        let mut child = hooks.command(&[], arguments).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let with_state = |words: &[&str]| {
+        let arguments = [words, &["--state", "-"]].concat();
+        let mut child = hooks.command(&[], &arguments).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(state.as_bytes()).unwrap();
         // the pipe stays open until kport ends, as it may with a manager that forks
@@ -244,6 +245,28 @@ fn an_oci_state_comes_on_standard_input() {
     assert_eq!(hooks.list(), ["pod.c0ffee tcp em0 8080 10.0.0.9:80 live"]);
     assert_eq!(with_state(STOP), DONE);
     assert_eq!(hooks.list(), [""; 0]);
+}
+
+/// `bastille stop -f` pipes the lines of its hooks into `while read`: what is on standard input belongs to the script.
+#[test]
+fn a_hook_leaves_standard_input_alone() {
+    let hooks = Hooks::new();
+    for (environment, words) in [(WEB, &[][..]), (&[], &["web"]), (&[("JNAME", "web")], &[]), (&[("JID", "2")], &[])] {
+        for line in [START, STOP] {
+            let arguments = [&line[..2], words, &line[2..]].concat();
+            let (mut reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(b"ifconfig epair0 destroy\n").unwrap();
+            // the writer stays open
+            let command = &mut hooks.command(environment, &arguments);
+            let output = command.stdin(reader.try_clone().unwrap()).output().unwrap();
+            assert_eq!(said(output), DONE, "{arguments:?}");
+            drop(writer);
+            let mut left = String::new();
+            std::io::Read::read_to_string(&mut reader, &mut left).unwrap();
+            assert_eq!(left, "ifconfig epair0 destroy\n");
+        }
+        assert_eq!(hooks.list(), [""; 0]);
+    }
 }
 
 #[test]

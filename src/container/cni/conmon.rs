@@ -85,6 +85,10 @@ impl Host for WithoutConmon {
     fn boot_id(&self) -> Result<String> {
         self.host.boot_id()
     }
+
+    fn uptime(&self) -> Result<u64> {
+        self.host.uptime()
+    }
 }
 
 #[cfg(test)]

@@ -77,4 +77,8 @@ impl Host for System {
     fn boot_id(&self) -> Result<String> {
         value::boot_id()
     }
+
+    fn uptime(&self) -> Result<u64> {
+        Ok(value::uptime())
+    }
 }

@@ -19,6 +19,12 @@ pub fn boot_id() -> Result<String> {
     }
 }
 
+/// The seconds since the boot (`CLOCK_MONOTONIC` of clock_gettime(2)).
+#[cfg(target_os = "freebsd")]
+pub fn uptime() -> u64 {
+    u64::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec).unwrap_or(0)
+}
+
 /// `kern.boot_id`: random, generated once for each boot (sysctl_bootid() of kern/kern_mib.c).
 fn random_id(answer: &[u8]) -> String {
     answer.iter().map(|byte| format!("{byte:02x}")).collect()

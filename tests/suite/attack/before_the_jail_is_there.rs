@@ -24,14 +24,6 @@ fn stop(rig: &mut Rig) -> kport::host::Jail {
     rig.host.jails.remove(0)
 }
 
-/// Makes the record of web older.
-fn age(rig: &Rig, seconds: u64) {
-    let path = rig.state("jails/web.json");
-    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    record["uptime"] = record["uptime"].as_u64().unwrap().saturating_sub(seconds).into();
-    fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
-}
-
 #[test]
 fn gc_before_the_jail_is_there() {
     let mut rig = Rig::new();
@@ -39,15 +31,15 @@ fn gc_before_the_jail_is_there() {
     prestart(&rig, "8080:80");
     assert!(!gc(&rig).changed && rig.list().len() == 1);
     // a start that did not follow
-    age(&rig, 61);
+    rig.host.uptime += 61;
     // publishing again is for another start, which has the same time
     prestart(&rig, "8080:80");
     assert!(!gc(&rig).changed);
-    age(&rig, 61);
+    rig.host.uptime += 61;
     assert!(gc(&rig).changed && rig.list().is_empty());
     // and publishing again a moment later changes nothing
     prestart(&rig, "8080:80");
-    age(&rig, 10);
+    rig.host.uptime += 10;
     let before = fs::read(rig.state("jails/web.json")).unwrap();
     prestart(&rig, "8080:80");
     assert_eq!(fs::read(rig.state("jails/web.json")).unwrap(), before);
@@ -56,7 +48,7 @@ fn gc_before_the_jail_is_there() {
     rig.host.jails.push(web);
     assert!(!gc(&rig).changed);
     assert_eq!(rig.list()[0].jid, Some(2));
-    age(&rig, 3600);
+    rig.host.uptime += 3600;
     assert!(!gc(&rig).changed);
     rig.host.jails.pop();
     assert!(gc(&rig).changed && rig.list().is_empty());
@@ -104,7 +96,7 @@ fn unpublish_of_the_start_itself() {
     // or is gone, after a while
     stop(&mut rig);
     prestart(&rig, "8080:80");
-    age(&rig, 61);
+    rig.host.uptime += 61;
     assert!(unpublish(&rig, "web", Some(2)).changed);
 }
 

@@ -54,6 +54,9 @@ impl Host for Earlier {
     fn boot_id(&self) -> Result<String> {
         self.now.boot_id()
     }
+    fn uptime(&self) -> Result<u64> {
+        self.now.uptime()
+    }
 }
 
 /// The list was read, and then the jails started: with a record of this start, or of one that had no jid yet.

@@ -206,6 +206,9 @@ impl Host for Silent {
     fn boot_id(&self) -> Result<String> {
         self.host.boot_id()
     }
+    fn uptime(&self) -> Result<u64> {
+        self.host.uptime()
+    }
 }
 
 /// The root of one jail stops the process that reads its addresses: others still publish, and a note names the jail.
