@@ -4,7 +4,7 @@
 use std::fmt::{self, Display};
 use std::num::NonZeroU32;
 
-use super::{Address, Match, Rate, Rule, StateOptions, Tag};
+use super::{Address, Match, Rate, Rule, StateOptions};
 use crate::net::{Interface, JAIL_GROUPS, PortRange};
 
 /// The rules as pf.conf(5) text, one line each.
@@ -85,12 +85,6 @@ impl Display for Address {
             Address::Own => f.write_str("(self)"),
             Address::Table(table) => write!(f, "<{table}>"),
         }
-    }
-}
-
-impl Display for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
