@@ -133,7 +133,7 @@ fn native_reads_a_main_ruleset_anew_when_it_has_changed() {
     assert_eq!(reads(&host.publish("web", "8087:87").0), 0);
 }
 
-/// The kernel answers `since` by two clocks that tick apart (pf_getstatus): it is no name for a run of pf.
+/// The kernel answers `since` by two clocks that tick separately (pf_getstatus): it does not identify a run of pf.
 #[test]
 fn native_remembers_while_the_clocks_of_the_kernel_tick() {
     let host = Host::new(3, 1);
@@ -245,7 +245,7 @@ fn pfctl_runs() {
     assert_eq!(gone, ["-q -a kport/web -sr -f -", "-k label -k kport:web"]);
     let gone = runs(&|p| assert!(!p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
     assert_eq!(gone.len(), 2);
-    // a kernel that tells it in another way than this kport reads: one more, for the note
+    // a kernel that reports it in a form that this kport does not read: one more, for the note
     let elsewhere = Pfctl::new(pf.program(), soon()).skips_from(Box::new(|| None));
     let first = runs_of(elsewhere, &|p| assert!(p.publish(&request("web", "8080:80")).unwrap().changed));
     assert_eq!(first[3..], ["-q -v -sI"]);

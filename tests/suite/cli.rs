@@ -441,7 +441,7 @@ fn self_test_by_the_simulator() {
     );
     assert_eq!(rig::files(kport.dir.path()), ["lock"]);
 
-    // what goes wrong is told, and nothing stays
+    // a failure is reported, and nothing remains
     let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
     let main = kport.dir.path().join("sim/main.conf");
     std::fs::write(&main, calls.replacen('\n', "\nblock in quick proto tcp\n", 1)).unwrap();

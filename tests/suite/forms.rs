@@ -407,7 +407,7 @@ fn translation_in_filter_rules() {
     let only_15 = |main: &str, questions: &[(&str, &str)]| check_with(&of(Release::V15, main), main, questions);
     only_15("pass in on em0 proto tcp to port 8080 rdr-to 10.0.0.2 port 80", &[(to_host, REACHED)]);
     only_15("match in on em0 proto tcp to port 8080 rdr-to 10.0.0.2 port 80\npass", &[(to_host, REACHED)]);
-    // what comes behind a match sees the packet translated
+    // rules after a match evaluate the translated packet
     only_15(
         "match in on em0 proto tcp to port 8080 rdr-to 10.0.0.2 port 80\nblock in to 10.0.0.2",
         &[(to_host, "lost")],
@@ -593,7 +593,7 @@ fn pf_conf_as_people_write_it() {
         &text,
         &[(WEB, REACHED), ("em0 tcp 192.0.2.101 10.0.0.2:80", "lost"), ("em0 udp 192.0.2.100 10.0.0.2:53", "lost")],
     );
-    // what is wrong is told with the file and the line
+    // an error names the file and the line
     write("included", "\nblock in\npass frob\n");
     let error = Conf::of_file(&dir.path().join("pf.conf")).unwrap_err();
     assert!(error.message().starts_with(&format!("{} line 3: \"frob\" is not known", at("included"))), "{error}");

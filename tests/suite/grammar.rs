@@ -1,4 +1,4 @@
-//! The grammar: what each spec means, what each mistake is told, and that nothing panics.
+//! The grammar: the meaning of each spec, the message for each mistake; and no input panics.
 
 use kport::error::Kind;
 use kport::net::{Family, Interface, Place, PortRange, Protocol};

@@ -167,7 +167,7 @@ fn a_jail_is_published_whole_or_not_at_all() {
     let before = kport.run(&["list", "--json"]).1;
     assert_eq!(import().0, 3);
     assert_eq!(kport.run(&["list", "--json"]).1, before);
-    // the same again changes nothing
+    // importing again changes nothing
     assert_eq!(kport.run(&["unpublish", "name-server"]).0, 0);
     assert_eq!(import().0, 0);
     let record = || fs::read(kport.dir.path().join("jails/web.json")).unwrap();

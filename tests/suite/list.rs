@@ -83,7 +83,7 @@ proptest! {
     }
 }
 
-/// Jails with a record, anchors without, records that cannot be read, in pf or not: each is told, in the order of the anchors.
+/// Jails with a record, anchors without one, records that cannot be read, in pf or not: each is listed, sorted by anchor.
 #[test]
 fn each_in_its_place() {
     let mut rig = Rig::new();

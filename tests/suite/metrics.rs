@@ -41,7 +41,7 @@ fn metrics_say_what_is_published() {
     // as the format has it: a backslash before a quote and a backslash, and nothing else
     assert!(text.contains("{jail=\"a\\\"b\\\\\\\\u{202e}\",anchor=\"kport/"), "{text}");
     assert!(text.is_ascii() && text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
-    // each series once, behind the type of its family
+    // each series once, after the type of its family
     let mut seen = std::collections::HashSet::new();
     let mut family = "";
     for line in text.lines() {

@@ -669,7 +669,7 @@ fn a_transaction_that_is_dropped_rolls_back() {
     transaction.add(&web()[0]).unwrap();
     drop(transaction);
     assert!(!fake.left_open("kport/web"));
-    // it lingers, and is no publication
+    // it remains, and is not a publication
     assert!(fake.exists("kport/web"));
     assert_eq!(native(&fake).anchors().unwrap(), [""; 0]);
 }
@@ -688,7 +688,7 @@ fn the_later_of_two_writers_wins_and_the_earlier_is_told() {
 
 // ---- reading
 
-/// pfctl -a kport/web -F all between two of this one's calls: the anchor is no more.
+/// pfctl -a kport/web -F all between two calls of this process: the anchor is gone.
 #[test]
 fn an_anchor_that_is_cleared_meanwhile_is_busy_and_a_bad_rule_is_not() {
     let fake = Fake::new();
@@ -959,7 +959,7 @@ fn redirects_of_others_are_found_wherever_they_are() {
     fake.refuse("DIOCGETADDRS", usize::MAX, libc::ENODEV);
     let without = native(&fake).foreign_redirects().unwrap();
     assert_eq!(places(&without, "rdr "), places(&found, "rdr "));
-    // which address binat gives is not told: any that is reached by its interface
+    // the kernel does not return the address of binat: any that its interface reaches
     let em0 = "em0".parse::<Place>().unwrap();
     assert_eq!(places(&without, "binat "), [em0, em0]);
     assert_eq!(without.len(), 6);

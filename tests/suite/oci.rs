@@ -107,7 +107,7 @@ fn options_are_those_of_the_plugin() {
     let record = std::fs::read_to_string(host.dir.path().join("state/jails/pod.beef.json")).unwrap();
     assert!(record.contains(r#""sources":["192.0.2.0/24"]"#) && record.contains(r#""log":true"#), "{record}");
     beef["status"] = json!("stopped");
-    // options that are no good any more do not keep it from being taken back
+    // options that are no longer valid do not prevent the removal
     beef["annotations"]["io.kport.publish.json"] = json!("{");
     host.ok(&beef);
     assert_eq!(host.list(), "");

@@ -303,7 +303,7 @@ fn questions_that_fail() {
             assert_eq!(error.kind(), kind, "{part} {fault:?}: {error}");
         }
     }
-    // the main ruleset is always there: then it is no answer
+    // the main ruleset always exists: then this is an error
     let standin = standin::Pfctl::new();
     standin.fault("-q -sn", Fault::Say(0, "pfctl: DIOCGETRULES: Invalid argument\n"));
     assert_eq!(pfctl(&standin).status().unwrap_err().kind(), Kind::System);
@@ -387,7 +387,7 @@ fn loads_that_end_strangely() {
     assert_eq!(standin.rules("kport/web"), None);
 }
 
-/// A set is known again as it is printed, whatever is in it; and no other is taken for it.
+/// Any set of rules is recognized in its printed form, and no other set is mistaken for it.
 #[test]
 fn what_is_loaded_is_known_again() {
     let source = |text: &str| text.parse().unwrap();
@@ -714,7 +714,7 @@ fn a_host_without_standard_descriptors() {
 fn a_host_that_dies_by_sigpipe() {
     alone("a_host_that_dies_by_sigpipe", || {
         let standin = standin::Pfctl::new();
-        // SAFETY: the default action is no handler
+        // SAFETY: the default action is not a handler
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         let spec: Vec<String> = (1..2000).map(|port| format!("{port}:{port}")).collect();
         let rules = some(&spec.join(" "));

@@ -507,7 +507,7 @@ fn a_table_that_is_not_there_is_told_with_the_line_that_mends_it() {
     let rig = Rig::new();
     let mut friends = request("db", "8080:80");
     friends.options.sources = vec!["<friends>".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
-    // nobody has told the simulator which tables there are
+    // the simulator does not know which tables exist
     rig.publish(&friends).unwrap();
     rig.unpublish("db").unwrap();
     fs::create_dir_all(rig.state("sim")).unwrap();

@@ -380,7 +380,7 @@ fn hairpin_and_host_access_need_unfiltered_bridge_members() {
     assert!(ask(&world, &party("em0"), Protocol::Tcp, "192.0.2.100", "192.0.2.1:8080").reaches("web"));
 }
 
-/// The same host, as a host tells about itself.
+/// The same host, from the facts that a host reports.
 #[test]
 fn a_world_of_a_hosts_facts() {
     let mut facts = kport::host::Fixed {

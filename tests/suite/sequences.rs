@@ -32,7 +32,7 @@ enum Call {
     },
     Unpublish(&'static str),
     Remove(&'static str, Vec<&'static str>),
-    /// Anchors are flushed behind kport's back, then restored.
+    /// Another program flushes the anchors; then they are restored.
     Restore(Vec<&'static str>),
     /// The jail starts again, with another number and another address.
     Restart(&'static str),
@@ -199,7 +199,7 @@ fn run(calls: &[Call]) {
                     }
                     Ok(done) => {
                         published(&rig, jail, &request, adds, &before.0, &done.redirects);
-                        // the same again is the same
+                        // publishing again changes nothing
                         let now = (mappings(&rig), rig.loaded());
                         let again = rig.publish(&request).unwrap();
                         assert_eq!((mappings(&rig), rig.loaded()), now);

@@ -203,7 +203,7 @@ fn matrix() {
                     () if holds == new => "new set",
                     () => panic!("{what}: pf holds neither set: {holds:?}"),
                 };
-                // who is told of success has the new set, who is told of failure the old one
+                // after a success pf has the new set, after a failure the old one
                 if let Some(outcome) = outcome {
                     match (&outcome, act) {
                         (Ok(_), _) => assert_eq!(set, "new set", "{what}"),
@@ -235,7 +235,7 @@ fn matrix() {
                     let error = rig.publish(&request("flat", thief)).unwrap_err();
                     assert_eq!(error.kind(), Kind::Conflict, "{what}");
                 }
-                // the next call mends it, and leaves what a run without fault leaves
+                // the next call corrects it, and leaves what a run without a fault leaves
                 rig.with(&rig.sim(), &Unobserved, |p| act.run(p)).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(rig.loaded(), new, "{what}");
                 assert!(rig.list().iter().all(|l| l.liveness == Liveness::Live && l.problem.is_none()), "{what}");
@@ -620,7 +620,7 @@ fn an_error_of_one_jail_takes_the_notes_of_the_others_along() {
         error.message(),
         "kport/flat: made to fail; noted: jail \"db\" is gone: unpublished; jail \"web\" is gone: unpublished"
     );
-    // and a record that was set aside is not told a second time
+    // and a record that was moved aside is not reported again
     std::fs::write(rig.state("jails/flat.json"), "no record").unwrap();
     let error =
         rig.with(&rig.sim(), &Second(Cell::new(1)), |p| p.unpublish(&"flat".parse().unwrap(), None)).unwrap_err();

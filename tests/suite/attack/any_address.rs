@@ -18,7 +18,7 @@ fn an_address_that_is_none_of_the_hosts() {
         done.notes[0].starts_with("forced: udp 53 on 8.8.8.8 -> 10.0.0.3:53: 8.8.8.8 is not an address"),
         "{done:?}"
     );
-    // those of the host are no news
+    // those of the host are known already
     let own = request("db", "192.0.2.7:8080:80 10.0.0.1:8080:80");
     assert_eq!(rig.publish(&own).unwrap().notes, [""; 0]);
 }

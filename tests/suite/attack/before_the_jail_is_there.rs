@@ -40,12 +40,12 @@ fn gc_before_the_jail_is_there() {
     assert!(!gc(&rig).changed && rig.list().len() == 1);
     // a start that never came
     age(&rig, 61);
-    // the same again is for another start, which has as much time
+    // publishing again is for another start, which has as much time
     prestart(&rig, "8080:80");
     assert!(!gc(&rig).changed);
     age(&rig, 61);
     assert!(gc(&rig).changed && rig.list().is_empty());
-    // and the same again a moment later changes nothing
+    // and publishing again a moment later changes nothing
     prestart(&rig, "8080:80");
     age(&rig, 10);
     let before = fs::read(rig.state("jails/web.json")).unwrap();

@@ -22,7 +22,7 @@ fn notes(main: &str, request: &Request) -> Vec<String> {
     fs::create_dir_all(rig.state("sim")).unwrap();
     fs::write(rig.state("sim/main.conf"), main).unwrap();
     let notes = rig.publish(request).unwrap().notes;
-    // the same again says it again
+    // publishing again reports it again
     assert_eq!(rig.publish(request).unwrap().notes, notes);
     let found = doctor::examine(&rig.host, &rig.sim(), Store::open(rig.path()), None);
     let problems: Vec<String> = found
@@ -115,7 +115,7 @@ fn by_pfctl() {
     pf.put("", CALLS);
     assert_eq!(publish(&request("db", "8080:80")), [""; 0]);
     pf.set_skip("em0");
-    // the same again runs pfctl(8) twice, and no more for what was said
+    // publishing again runs pfctl(8) twice, and not once more for the note
     assert_eq!(publish(&request("db", "8080:80")), [""; 0]);
     assert!(publish(&request("db", "8081:80"))[0].starts_with("set skip on em0"));
 }
@@ -154,7 +154,7 @@ fn a_foreign_rule_is_in_the_way_wherever_its_packets_come_in() {
     }
 }
 
-/// A condition that all that is published fulfils is no problem, and may be meant so.
+/// A condition that all published traffic fulfils is not a problem, and may be intended.
 #[test]
 fn a_condition_that_is_fulfilled() {
     let main = CALLS.replace("rdr-anchor \"kport/*\"", "rdr-anchor \"kport/*\" on em0");

@@ -57,7 +57,7 @@ fn there_is_time_for_the_way_back() {
         let held = (rig.loaded(), crate::support::rig::files(rig.path()));
         let (error, deadline, loads) = too_late(&rig, Duration::from_secs(60), false);
         assert_eq!(error.kind(), Kind::Busy);
-        // the load leaves time for what comes behind it, and the way back is not bound by it
+        // the load leaves time for the steps after it, and undoing is not limited by the deadline
         assert!(loads[0] < deadline.reserving(Duration::from_secs(4), 1), "{loads:?}");
         let again = (rig.loaded(), crate::support::rig::files(rig.path()));
         assert_eq!(again.0, held.0, "{error}");

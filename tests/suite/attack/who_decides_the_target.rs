@@ -106,7 +106,7 @@ fn an_address_that_is_given() {
     let error = rig.publish(&given("web", "10.0.0.1")).unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
     assert!(error.message().contains("10.0.0.1 is an address of the host"), "{error}");
-    // the admin decides: also what is on no network of the host, behind a router of its own
+    // the administrator decides: an address behind a router is on no network of the host
     rig.publish(&given("web", "10.77.0.2")).unwrap();
     rig.unpublish("web").unwrap();
     // and a jail on the host's stack has no other
@@ -233,7 +233,7 @@ fn a_jail_that_keeps_its_addresses_back() {
     assert!(error.message().contains("jail \"db\" also has"), "{error}");
 }
 
-/// A jail that went meanwhile has nothing, and is no riddle.
+/// A jail that ended meanwhile has no address, and is not reported.
 #[test]
 fn a_jail_that_has_gone_meanwhile() {
     let rig = Rig::new();
