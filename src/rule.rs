@@ -21,9 +21,7 @@ pub use text::text;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Address {
-    /// `any`
     Any,
-    /// One address.
     Host(IpAddr),
     /// `192.0.2.0/24`
     Network(IpNet),
@@ -40,15 +38,10 @@ pub enum Address {
 /// The packets that a rule matches. A list stands for one rule for each of its members; an empty list means any.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Match {
-    /// The interfaces or groups.
     pub on: Vec<Interface>,
-    /// The family.
     pub family: Family,
-    /// The protocol.
     pub protocol: Protocol,
-    /// The source addresses.
     pub from: Vec<Address>,
-    /// The destination addresses.
     pub to: Vec<Address>,
     /// The destination ports.
     pub ports: PortRange,
@@ -70,11 +63,8 @@ impl Match {
 /// One member of each list of a [`Match`]; `None` for any.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
-    /// The interface or group.
     pub on: Option<&'a Interface>,
-    /// The source address.
     pub from: Option<&'a Address>,
-    /// The destination address.
     pub to: Option<&'a Address>,
 }
 
@@ -165,7 +155,6 @@ pub enum Rule {
         matches: Match,
         /// The tag of the packets that this rule redirects.
         tag: Label,
-        /// The target address.
         target: IpAddr,
         /// The target ports: as many as `matches.ports`.
         ports: PortRange,
@@ -249,7 +238,6 @@ pub struct Count {
 }
 
 impl Count {
-    /// Counts rules.
     pub fn of(rules: &[Rule]) -> Count {
         let mut count = Count::default();
         for rule in rules {
