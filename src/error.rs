@@ -4,6 +4,7 @@
 //! the C ABI and the exit status of the helper; numbers never change.
 
 use std::borrow::Cow;
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
 
@@ -53,16 +54,24 @@ impl Kind {
 
     /// A few words, identical for every error of this kind.
     pub const fn text(self) -> &'static str {
+        match self.c_text().to_str() {
+            Ok(text) => text,
+            Err(_) => unreachable!(),
+        }
+    }
+
+    /// [`Kind::text`] for C.
+    pub(crate) const fn c_text(self) -> &'static CStr {
         match self {
-            Kind::Argument => "bad argument",
-            Kind::Spec => "bad port spec",
-            Kind::Conflict => "port in use",
-            Kind::Permission => "permission denied",
-            Kind::Unavailable => "firewall not ready",
-            Kind::Busy => "busy, try again",
-            Kind::System => "system error",
-            Kind::Unsupported => "not supported",
-            Kind::Internal => "internal error in kport",
+            Kind::Argument => c"bad argument",
+            Kind::Spec => c"bad port spec",
+            Kind::Conflict => c"port in use",
+            Kind::Permission => c"permission denied",
+            Kind::Unavailable => c"firewall not ready",
+            Kind::Busy => c"busy, try again",
+            Kind::System => c"system error",
+            Kind::Unsupported => c"not supported",
+            Kind::Internal => c"internal error in kport",
         }
     }
 }

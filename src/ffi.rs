@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::ptr;
 
 use crate::container::kleene;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::host;
 use crate::publisher::{self, Unobserved};
 use crate::spec::{self, Spec};
@@ -655,20 +655,9 @@ pub extern "C" fn kport_error_free(error: Option<Box<kport_error>>) {
 /// must not be freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_status_text(status: i32) -> *const c_char {
-    let text: &'static CStr = match status {
-        0 => c"done",
-        1 => c"bad argument",
-        2 => c"bad port spec",
-        3 => c"port in use",
-        4 => c"permission denied",
-        5 => c"firewall not ready",
-        6 => c"busy, try again",
-        7 => c"system error",
-        8 => c"not supported",
-        9 => c"internal error in kport",
-        _ => c"unknown status",
-    };
-    text.as_ptr()
+    let kind = Kind::ALL.into_iter().find(|kind| kind.number() == status);
+    let other = if status == 0 { c"done" } else { c"unknown status" };
+    kind.map_or(other, Kind::c_text).as_ptr()
 }
 
 /// Returns the version of the running library, "0.1.0"; KPORT_VERSION is that of

@@ -55,6 +55,7 @@ pub mod session;
 pub mod spec;
 
 /// The modules that are not part of the Rust API.
+#[allow(missing_docs, reason = "a comment that repeats the name helps nobody")]
 #[path = "."]
 mod internal {
     pub mod conflict;

@@ -64,8 +64,20 @@ impl JailName {
         Label(self.with_tail(format_args!(":{protocol}:{host}")))
     }
 
+    /// The tag of one mapping in one of the publications of the jail, counted from 0: `kport:web:tcp:8080`,
+    /// `kport:web:tcp:8080:1`. A packet carries it from an rdr rule to its pass rule: two jails may share an address, and then
+    /// only the tag tells their packets apart. The tag of a mapping that does not need its own is [`JailName::label`].
+    ///
+    /// pf keeps a number for each tag that a loaded rule has, at most 50,000 (TAGID_MAX of sys/netpfil/pf/pf_ioctl.c).
+    pub fn mapping_tag(&self, protocol: Protocol, host: PortRange, publication: usize) -> Label {
+        match publication {
+            0 => self.mapping_label(protocol, host),
+            n => Label(self.with_tail(format_args!(":{protocol}:{host}:{n}"))),
+        }
+    }
+
     /// `kport:`, as much of the name as there is room for, and `tail`.
-    pub(crate) fn with_tail(&self, tail: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
+    fn with_tail(&self, tail: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
         let tail = inline(tail);
         let whole = MAX_NAME - PARENT.len() - 1;
         let mut name = short(&self.0, whole);
@@ -142,7 +154,7 @@ impl fmt::Display for Anchor {
     }
 }
 
-/// A label of a filter rule, at most 63 bytes, without `"`, `$`, white space or control characters: pfctl(8) would
+/// A label of a filter rule, or a tag, at most 63 bytes, without `"`, `$`, white space or control characters: pfctl(8) would
 /// expand a `$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(ArrayString<MAX_NAME>);
@@ -228,7 +240,7 @@ fn short(name: &str, room: usize) -> Cow<'_, str> {
 }
 
 /// The text of a label or a tag, stored inline: a rule has three of them.
-pub(crate) fn inline(text: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
+fn inline(text: fmt::Arguments<'_>) -> ArrayString<MAX_NAME> {
     let mut made = ArrayString::new();
     made.write_fmt(text).expect("a label or a tag has at most MAX_NAME bytes by construction");
     made
@@ -305,10 +317,37 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_is_one_jails() {
+        let range = PortRange::new(10000, 65535).unwrap();
+        let long = "b".repeat(255);
+        let jails: Vec<JailName> =
+            ["web", "web:tcp:8080", "web.tcp", "_x", &"a".repeat(57), &long].map(|name| name.parse().unwrap()).into();
+        let mut seen = std::collections::HashSet::new();
+        for jail in &jails {
+            for tag in [
+                jail.label(),
+                jail.mapping_tag(Protocol::Sctp, range, 0),
+                jail.mapping_tag(Protocol::Tcp, PortRange::new(8080, 8080).unwrap(), 0),
+                jail.mapping_tag(Protocol::Sctp, range, 999_999),
+            ] {
+                assert_eq!(tag.as_str().parse::<Label>().unwrap(), tag);
+                assert!(seen.insert(tag.clone()), "{tag}");
+            }
+        }
+    }
+
+    #[test]
     fn names_that_are_refused() {
         for bad in ["", "a\nb", "a\0b", "\u{7f}", &"x".repeat(256)] {
             assert!(bad.parse::<JailName>().is_err());
         }
+        for good in ["kport:web", "kport:web:tcp:8080", "kport:web:udp:8000-8010:2"] {
+            assert_eq!(good.parse::<Label>().unwrap().as_str(), good);
+        }
+        for bad in ["", "kport", "admin", "kport:a b", "kport:a\"b", "kport:$nr", "kport:{", "a\nb", "\u{e4}"] {
+            assert!(bad.parse::<Label>().is_err(), "{bad}");
+        }
+        assert!("kport:x".repeat(10).parse::<Label>().is_err());
         for bad in ["", "a b", "-a", "_pf", "<a>", &"x".repeat(32)] {
             assert!(bad.parse::<Table>().is_err(), "{bad}");
         }

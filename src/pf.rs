@@ -88,21 +88,9 @@ pub type Rulesets = Vec<(String, Arc<Conf>)>;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum States {
     /// All states of the rules of a jail.
-    Jail {
-        /// The jail's label.
-        label: Label,
-    },
+    Jail { label: Label },
     /// The states of one mapping: of connections to these ports of the host.
-    Mapping {
-        /// The jail's label.
-        jail: Label,
-        /// The mapping's label.
-        label: Label,
-        /// The protocol.
-        protocol: Protocol,
-        /// The ports of the host.
-        host: PortRange,
-    },
+    Mapping { jail: Label, label: Label, protocol: Protocol, host: PortRange },
 }
 
 /// [`Firewall::loaded`] of each of kport's anchors.

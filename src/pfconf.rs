@@ -20,8 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::str::FromStr;
 
-use ipnet::IpNet;
-
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name;
 use crate::net::Interface;
@@ -198,11 +196,3 @@ pub use lex::Statement;
 pub use names::icmp_type;
 pub use outline::{Outline, StatementKind};
 pub use rule::RuleKind;
-
-/// The network of an operand, if it is one.
-fn as_network(operand: &Operand) -> Option<IpNet> {
-    match operand {
-        Operand::Network(network) => Some(*network),
-        _ => None,
-    }
-}

@@ -8,12 +8,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use arrayvec::ArrayString;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::name::{JailName, Label, MAX_NAME, Table, inline};
+use crate::name::{Label, Table};
 use crate::net::{Direction, Family, Interface, PortRange, Protocol, as_text};
 
 pub use text::text;
@@ -22,9 +21,7 @@ pub use text::text;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Address {
-    /// `any`
     Any,
-    /// One address.
     Host(IpAddr),
     /// `192.0.2.0/24`
     Network(IpNet),
@@ -41,15 +38,10 @@ pub enum Address {
 /// The packets that a rule matches. A list stands for one rule for each of its members; an empty list means any.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Match {
-    /// The interfaces or groups.
     pub on: Vec<Interface>,
-    /// The family.
     pub family: Family,
-    /// The protocol.
     pub protocol: Protocol,
-    /// The source addresses.
     pub from: Vec<Address>,
-    /// The destination addresses.
     pub to: Vec<Address>,
     /// The destination ports.
     pub ports: PortRange,
@@ -71,52 +63,9 @@ impl Match {
 /// One member of each list of a [`Match`]; `None` for any.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
-    /// The interface or group.
     pub on: Option<&'a Interface>,
-    /// The source address.
     pub from: Option<&'a Address>,
-    /// The destination address.
     pub to: Option<&'a Address>,
-}
-
-/// The mark that a packet carries from an rdr rule to its pass rule: the jail's name, or that of one of its mappings,
-/// as in the labels. Two jails may share an address; then only the tag tells their packets apart.
-///
-/// pf keeps a number for each tag that a loaded rule has, at most 50,000 (TAGID_MAX of sys/netpfil/pf/pf_ioctl.c).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Tag(ArrayString<MAX_NAME>);
-
-impl Tag {
-    /// The tag of every mapping of a jail that does not need its own: `kport:web`.
-    pub(crate) fn of_jail(jail: &JailName) -> Tag {
-        Tag(inline(format_args!("{}", jail.label())))
-    }
-
-    /// The tag of one mapping in one of the publications of a jail, counted from 0: `kport:web:tcp:8080`,
-    /// `kport:web:tcp:8080:1`.
-    pub(crate) fn of_mapping(jail: &JailName, protocol: Protocol, host: PortRange, publication: usize) -> Tag {
-        match publication {
-            0 => Tag(jail.with_tail(format_args!(":{protocol}:{host}"))),
-            n => Tag(jail.with_tail(format_args!(":{protocol}:{host}:{n}"))),
-        }
-    }
-
-    /// The tag, at most 63 bytes.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Tag {
-    type Err = Error;
-
-    /// Accepts only tags that kport could have made; these are made like its labels.
-    fn from_str(text: &str) -> Result<Tag> {
-        match Label::loaded(text) {
-            Some(_) => Ok(Tag(inline(format_args!("{text}")))),
-            None => Err(Error::new(Kind::Argument, format!("tag {} is not one of kport's", quoted(text)))),
-        }
-    }
 }
 
 /// The maximum rate of new connections from one source: connections in a number of seconds. Its text is `15/5`.
@@ -166,7 +115,7 @@ impl FromStr for Rate {
     }
 }
 
-as_text!(Rate, Tag);
+as_text!(Rate);
 
 /// The options of `keep state`, by the names of pf.conf(5). All but `max` need `source-track rule`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -205,8 +154,7 @@ pub enum Rule {
         /// The packets.
         matches: Match,
         /// The tag of the packets that this rule redirects.
-        tag: Tag,
-        /// The target address.
+        tag: Label,
         target: IpAddr,
         /// The target ports: as many as `matches.ports`.
         ports: PortRange,
@@ -224,7 +172,7 @@ pub enum Rule {
         /// The packets, after redirection.
         matches: Match,
         /// Only packets that an rdr rule gave this tag.
-        tagged: Option<Tag>,
+        tagged: Option<Label>,
         /// Limits.
         state: StateOptions,
         /// The jail's label and the mapping's.
@@ -290,7 +238,6 @@ pub struct Count {
 }
 
 impl Count {
-    /// Counts rules.
     pub fn of(rules: &[Rule]) -> Count {
         let mut count = Count::default();
         for rule in rules {
@@ -313,39 +260,6 @@ mod tests {
         assert_eq!("15/5".parse::<Rate>().unwrap(), Rate::new(15, 5).unwrap());
         for bad in ["", "15", "15/", "/5", "0/5", "15/0", "+15/5", "15/5/5", "4294968/1", "15/4294967296", "１５/5"] {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn names_in_rules_are_checked_when_they_are_read() {
-        for good in ["kport:web", "kport:web:tcp:8080", "kport:web:udp:8000-8010:2"] {
-            assert_eq!(good.parse::<Tag>().unwrap().as_str(), good);
-        }
-        for bad in ["", "kport", "admin", "kport:a b", "kport:a\"b", "kport:$nr", "kport:{", &"kport:x".repeat(10)] {
-            assert!(serde_json::from_value::<Tag>(bad.into()).is_err(), "{bad}");
-        }
-        for bad in ["", "a b", "$nr", "a\"b", "a\nb", "\u{e4}", &"x".repeat(64)] {
-            assert!(serde_json::from_value::<Label>(bad.into()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_tag_is_one_jails() {
-        let range = PortRange::new(10000, 65535).unwrap();
-        let long = "b".repeat(255);
-        let jails: Vec<JailName> =
-            ["web", "web:tcp:8080", "web.tcp", "_x", &"a".repeat(57), &long].map(|name| name.parse().unwrap()).into();
-        let mut seen = std::collections::HashSet::new();
-        for jail in &jails {
-            for tag in [
-                Tag::of_jail(jail),
-                Tag::of_mapping(jail, Protocol::Sctp, range, 0),
-                Tag::of_mapping(jail, Protocol::Tcp, PortRange::new(8080, 8080).unwrap(), 0),
-                Tag::of_mapping(jail, Protocol::Sctp, range, 999_999),
-            ] {
-                assert_eq!(tag.as_str().parse::<Tag>().unwrap(), tag);
-                assert!(seen.insert(tag.clone()), "{tag}");
-            }
         }
     }
 }

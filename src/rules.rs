@@ -13,7 +13,7 @@ use crate::name::Label;
 use crate::net::{Direction, Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::publication::{Publication, Redirect, distinct};
-use crate::rule::{Address, Match, Rule, StateOptions, Tag};
+use crate::rule::{Address, Match, Rule, StateOptions};
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
 const LOOPBACK: &str = "lo";
@@ -59,8 +59,8 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
         let tag = match tags.has_own(redirect) {
-            true => Tag::of_mapping(jail, redirect.protocol, redirect.host, n),
-            false => Tag::of_jail(jail),
+            true => jail.mapping_tag(redirect.protocol, redirect.host, n),
+            false => jail_label.clone(),
         };
         let base = Match {
             on: vec![],
@@ -201,7 +201,7 @@ struct Passes<'a> {
     options: &'a Options,
     /// The interfaces of all these rules.
     on: &'a [Interface],
-    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Tag>)>,
+    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Label>)>,
     rules: Vec<Rule>,
 }
 
@@ -211,7 +211,7 @@ impl Passes<'_> {
     }
 
     /// Adds a rule for a redirect's target.
-    fn push(&mut self, redirect: &Redirect, tagged: Option<Tag>, labels: [Label; 2]) {
+    fn push(&mut self, redirect: &Redirect, tagged: Option<Label>, labels: [Label; 2]) {
         let Redirect { protocol, target, jail: ports, .. } = *redirect;
         if !self.seen.insert((target, protocol, ports, tagged.clone())) {
             return;

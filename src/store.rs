@@ -58,7 +58,6 @@ pub struct Record {
     pub version: u32,
     /// The boot in which it was written (`Host::boot_id`): pf loses its rules at a boot.
     pub boot: String,
-    /// The jail.
     pub jail: JailName,
     /// The jid, if it was known: another jid is another start of the jail.
     pub jid: Option<i32>,
@@ -131,7 +130,6 @@ impl Store {
         Ok(Store { dir: dir::own(dir)? })
     }
 
-    /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::net::{Family, PortRange};
 
 /// An address of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Operand {
+    #[default]
     Any,
     Network(IpNet),
     /// `10.0.0.1 - 10.0.0.9`
@@ -130,8 +131,8 @@ impl Ports {
     }
 }
 
-/// `from` or `to`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `from` or `to`; the default is any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Side {
     pub not: bool,
     pub address: Operand,
@@ -140,7 +141,7 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn any() -> Side {
-        Side { not: false, address: Operand::Any, ports: None }
+        Side::default()
     }
 }
 

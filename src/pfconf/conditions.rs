@@ -62,42 +62,34 @@ struct Said {
 pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) -> Read<Vec<Rule>> {
     let no = words.take("no");
     let first = words.next()?;
-    let action = first.bare();
-    let translation = |kind, pass| Action::Translate { kind, pool: None, pass };
-    let kind = match action {
-        "pass" | "block" | "match" if no => return Err(format!("no {action} is not known")),
-        "pass" => return conditions(words, Rule::new(origin.clone(), Action::Pass), defaults),
-        "match" => return conditions(words, Rule::new(origin.clone(), Action::Match), defaults),
-        "block" => {
-            if matches!(words.peek(), "drop" | "return" | "return-rst" | "return-icmp" | "return-icmp6") {
-                words.next()?;
-                words.skip_brackets()?;
-            }
-            return conditions(words, Rule::new(origin.clone(), Action::Block), defaults);
+    let word = first.bare();
+    let made = |action| Rule::new(origin.clone(), action);
+    let calls = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
+    if let Some(kind) = calls.into_iter().find(|kind| kind.call() == word && !no) {
+        let called = words.strings()?;
+        return conditions(words, made(Action::Call(kind, called)), defaults);
+    }
+    let action = action(word).ok_or_else(|| format!("{} is not known", quoted(&first.shown())))?;
+    let Action::Translate { kind, .. } = action else {
+        if no {
+            return Err(format!("no {word} is not known"));
         }
-        "nat-anchor" | "rdr-anchor" | "binat-anchor" if !no => {
-            let kind = match action {
-                "nat-anchor" => RuleKind::Nat,
-                "rdr-anchor" => RuleKind::Rdr,
-                _ => RuleKind::Binat,
-            };
-            let called = words.strings()?;
-            return conditions(words, Rule::new(origin.clone(), Action::Call(kind, called)), defaults);
+        let answers = matches!(words.peek(), "drop" | "return" | "return-rst" | "return-icmp" | "return-icmp6");
+        if action == Action::Block && answers {
+            words.next()?;
+            words.skip_brackets()?;
         }
-        "nat" => RuleKind::Nat,
-        "rdr" => RuleKind::Rdr,
-        "binat" => RuleKind::Binat,
-        _ => return Err(format!("{} is not known", quoted(&first.shown()))),
+        return conditions(words, made(action), defaults);
     };
     let pass = words.take("pass");
     if pass && no {
-        return Err(format!("no {action} has no pass"));
+        return Err(format!("no {word} has no pass"));
     }
     let at = words.0.iter().position(|token| token.bare() == "->");
     let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
-    let made = conditions_and(head, Rule::new(origin.clone(), translation(kind, pass)), defaults)?;
+    let (mut rule, said) = conditions_and(head, made(Action::Translate { kind, pool: None, pass }), defaults)?;
     if no {
-        return if at.is_none() { expand(made.0, made.1) } else { Err(format!("no {action} has no ->")) };
+        return if at.is_none() { expand(rule, said) } else { Err(format!("no {word} has no ->")) };
     }
     let what = match kind {
         RuleKind::Nat => PoolFor::Source,
@@ -110,7 +102,6 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
         end(&tail)?;
         Ok(pool)
     };
-    let (mut rule, said) = made;
     let (pool, ports) = match leads_to() {
         Err(_) if defaults.output => {
             let unknown = rule.when.unknown.take().unwrap_or_default();
@@ -132,10 +123,10 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     Ok(all)
 }
 
-/// A rule of which only the action is known; `None` if not even that is.
-pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
+/// The action of a rule, by its first word; a translation gets its pool later.
+fn action(word: &str) -> Option<Action> {
     let translation = |kind| Action::Translate { kind, pool: Some(Pool::default()), pass: false };
-    let action = match words.next().ok()?.bare() {
+    Some(match word {
         "pass" => Action::Pass,
         "match" => Action::Match,
         "block" => Action::Block,
@@ -143,8 +134,12 @@ pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
         "rdr" => translation(RuleKind::Rdr),
         "binat" => translation(RuleKind::Binat),
         _ => return None,
-    };
-    let mut rule = Rule::new(origin.clone(), action);
+    })
+}
+
+/// A rule of which only the action is known; `None` if not even that is.
+pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
+    let mut rule = Rule::new(origin.clone(), action(words.next().ok()?.bare())?);
     rule.when.unknown = Some(written(words.0));
     Some(rule)
 }

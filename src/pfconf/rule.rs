@@ -140,8 +140,8 @@ pub(crate) struct On {
     pub name: String,
 }
 
-/// The packets that a rule matches.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The packets that a rule matches; the default is all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conditions {
     pub direction: Option<Direction>,
     pub on: Option<On>,
@@ -226,27 +226,7 @@ impl Rule {
             origin,
             action,
             quick: false,
-            when: Conditions {
-                direction: None,
-                on: None,
-                family: None,
-                protocol: None,
-                from: Side::any(),
-                to: Side::any(),
-                os: None,
-                received_on: None,
-                user: None,
-                group: None,
-                flags: None,
-                icmp: None,
-                tos: None,
-                prio: None,
-                max_pkt_rate: None,
-                probability: None,
-                fragment: false,
-                tagged: None,
-                unknown: None,
-            },
+            when: Conditions::default(),
             log: false,
             labels: vec![],
             tag: None,

@@ -12,7 +12,7 @@ use super::path::Called;
 use super::rule::{Action, Keep, Origin, Rule, RuleKind};
 use super::table::Table;
 use super::words::{Words, end};
-use super::{Conf, How, as_network};
+use super::{Conf, How};
 use crate::error::quoted;
 
 /// The maximum depth of anchors in braces (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
@@ -453,11 +453,10 @@ fn table_entry(table: &mut Table, text: &str) -> Read<()> {
         return Ok(());
     }
     let (address, bits) = plain.split_once('/').map_or((plain, None), |(address, bits)| (address, Some(bits)));
-    let tokens: Vec<Token> = [Some(Token::Word(address.to_owned()))]
-        .into_iter()
-        .chain(bits.map(|bits| [Token::Sign("/"), Token::Word(bits.to_owned())]).into_iter().flatten().map(Some))
-        .flatten()
-        .collect();
+    let mut tokens = vec![Token::Word(address.to_owned())];
+    if let Some(bits) = bits {
+        tokens.extend([Token::Sign("/"), Token::Word(bits.to_owned())]);
+    }
     enter(table, not, host(&mut Words(&tokens))?)
 }
 
@@ -475,9 +474,9 @@ fn enter(table: &mut Table, not: bool, operand: Operand) -> Read<()> {
     if !what.is_empty() {
         return Err(format!("{what} not permitted inside tables"));
     }
-    match as_network(&operand) {
-        Some(network) => table.insert(network, not),
-        None => table.others.push((not, operand)),
+    match operand {
+        Operand::Network(network) => table.insert(network, not),
+        other => table.others.push((not, other)),
     }
     Ok(())
 }

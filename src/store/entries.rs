@@ -13,11 +13,8 @@ use crate::net::{Place, PortRange, Protocol};
 /// A claim of another jail that may overlap a redirect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
-    /// The anchor that has it.
     pub anchor: Anchor,
-    /// The ports.
     pub ports: PortRange,
-    /// The place.
     pub place: Place,
 }
 

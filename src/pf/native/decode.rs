@@ -29,14 +29,7 @@ pub(super) struct Addresses {
 }
 
 /// What is unknown in a rule.
-#[derive(Default)]
-struct Unknown(Vec<String>);
-
-impl Unknown {
-    fn add(&mut self, what: String) {
-        self.0.push(what);
-    }
-}
+type Unknown = Vec<String>;
 
 /// The ruleset that a rule with this action belongs to, and the action; `None` for scrub rules, which decide nothing.
 fn action(loaded: &List, call: &str) -> Result<Option<Action>, Malformed> {
@@ -64,7 +57,7 @@ fn action(loaded: &List, call: &str) -> Result<Option<Action>, Malformed> {
 /// The rule; `None` for a scrub rule. `call` is the anchor that it calls, empty for none.
 pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Option<Rule>, Malformed> {
     let Some(action) = action(loaded, call)? else { return Ok(None) };
-    let mut unknown = Unknown::default();
+    let mut unknown = Unknown::new();
     let mut rule = Rule::new(Origin::default(), action);
     let number = |name| loaded.number(name);
     let later = |name: &str| loaded.number(name).unwrap_or(0);
@@ -72,7 +65,7 @@ pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Op
     let text = |name| Ok::<_, Malformed>(Some(loaded.string(name)?.to_owned()).filter(|text| !text.is_empty()));
     let rule_flag = number("rule_flag")?;
     if rule_flag & !KNOWN_FLAGS != 0 {
-        unknown.add(format!("rule_flag {:#x}", rule_flag & !KNOWN_FLAGS));
+        unknown.push(format!("rule_flag {:#x}", rule_flag & !KNOWN_FLAGS));
     }
     let family = family(number("af")?, &mut unknown);
 
@@ -82,7 +75,7 @@ pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Op
         1 => Some(Direction::In),
         2 => Some(Direction::Out),
         other => {
-            unknown.add(format!("direction {other}"));
+            unknown.push(format!("direction {other}"));
             None
         }
     };
@@ -143,9 +136,9 @@ pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Op
     rule.effects.max_pkt_size = later("max_pkt_size") as u16;
     rule.effects.rtable = u32::try_from(number("rtableid")? as u32 as i32).ok();
     if let Ok(what) = loaded.string("unknown") {
-        unknown.add(what.to_owned());
+        unknown.push(what.to_owned());
     }
-    rule.when.unknown = Some(unknown.0.join(", ")).filter(|what| !what.is_empty());
+    rule.when.unknown = Some(unknown.join(", ")).filter(|what| !what.is_empty());
     Ok(Some(rule))
 }
 
@@ -190,7 +183,7 @@ fn effects(
         2 => effects.route = Some((RouteKind::Packets, route(unknown)?)),
         3 => effects.route = Some((RouteKind::Copies, route(unknown)?)),
         4 => effects.route = Some((RouteKind::Replies, route(unknown)?)),
-        other => unknown.add(format!("rt {other}")),
+        other => unknown.push(format!("rt {other}")),
     }
     let nat = match addresses.nat.is_empty() {
         true => None,
@@ -206,7 +199,7 @@ fn effects(
     }
     match (family(later("naf"), unknown), nat) {
         (Some(family), Some(source)) => effects.af_to = Some((family, source, rdr)),
-        _ => unknown.add("af-to".to_owned()),
+        _ => unknown.push("af-to".to_owned()),
     }
     Ok(effects)
 }
@@ -216,7 +209,7 @@ fn family(af: u64, unknown: &mut Unknown) -> Option<Family> {
         Ok(AF_INET) => return Some(Family::Inet),
         Ok(AF_INET6) => return Some(Family::Inet6),
         Ok(0) => {}
-        _ => unknown.add(format!("af {af}")),
+        _ => unknown.push(format!("af {af}")),
     }
     None
 }
@@ -250,7 +243,7 @@ fn compared(op: u64, numbers: &[u64], what: &str, unknown: &mut Unknown) -> Opti
         PF_OP_XRG => Operator::Outside,
         PF_OP_RRG => Operator::Range,
         _ => {
-            unknown.add(format!("{what} op {op} {a} {b}"));
+            unknown.push(format!("{what} op {op} {a} {b}"));
             return None;
         }
     };
@@ -315,15 +308,15 @@ impl Wrap {
 pub(super) fn pool_address(wrap: &Wrap, af: u64, of_rule: u64, ifname: &str) -> PoolAddress {
     let af = if af == 0 { of_rule } else { af };
     let interface = Some(ifname.to_owned()).filter(|name| !name.is_empty());
-    let mut unknown = Unknown::default();
+    let mut unknown = Unknown::new();
     // an interface alone has an address of zeros, with any mask, and in 15 no address
     let zeros = wrap.kind == PF_ADDR_ADDRMASK && wrap.addr == [0; 16];
     let alone = interface.is_some() && (zeros || wrap.kind == PF_ADDR_NONE);
     let address = (!alone).then(|| address(wrap, family(af, &mut unknown), &mut unknown));
-    match unknown.0.is_empty() {
+    match unknown.is_empty() {
         true => PoolAddress { interface, address },
         // an interface that cannot be looked up
-        false => PoolAddress { interface, address: Some(Operand::Named(unknown.0.join(", "))) },
+        false => PoolAddress { interface, address: Some(Operand::Named(unknown.join(", "))) },
     }
 }
 
@@ -347,7 +340,7 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
                 Ok(_) if prefix == 0 => Operand::Any,
                 Ok(network) if leading.0 == u32::from(prefix) => Operand::Network(network),
                 _ => {
-                    unknown.add(format!("mask {}", ip(wrap.mask)));
+                    unknown.push(format!("mask {}", ip(wrap.mask)));
                     Operand::Any
                 }
             }
@@ -360,7 +353,7 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
                 PFI_AFLAG_BROADCAST => Part::Broadcast,
                 PFI_AFLAG_PEER => Part::Peer,
                 other => {
-                    unknown.add(format!("iflags {other:#x} of {}", wrap.name));
+                    unknown.push(format!("iflags {other:#x} of {}", wrap.name));
                     Part::Address
                 }
             };
@@ -379,7 +372,7 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
         PF_ADDR_URPFFAILED => Operand::UrpfFailed,
         PF_ADDR_RANGE => Operand::Range(ip(addr), ip(mask)),
         other => {
-            unknown.add(format!("address of type {other}"));
+            unknown.push(format!("address of type {other}"));
             Operand::Any
         }
     }
@@ -399,7 +392,7 @@ fn pool(list: &List, addresses: Vec<PoolAddress>, source: bool, unknown: &mut Un
         3 => PoolKind::SourceHash(hash_key(list.binary("key")?)),
         PF_POOL_ROUNDROBIN => PoolKind::RoundRobin,
         other => {
-            unknown.add(format!("pool opts {other}"));
+            unknown.push(format!("pool opts {other}"));
             PoolKind::Single
         }
     };

@@ -34,18 +34,14 @@ pub enum Call<'a> {
     GetRulesets(&'a mut PfiocRuleset),
     /// DIOCGETRULESET: the name of one.
     GetRuleset(&'a mut PfiocRuleset),
-    /// DIOCGETSTATUSNV
     GetStatus(&'a mut Nv),
-    /// DIOCKILLSTATESNV
     KillStates(&'a mut Nv),
-    /// DIOCGETLIMIT
     GetLimit(&'a mut PfiocLimit),
     /// DIOCRGETADDRS: the addresses of a table; only their number if there is not enough room.
     GetTable(&'a mut PfiocTable, &'a mut [PfrAddr]),
     /// DIOCIGETIFACES: the interfaces and groups that pf knows, as many as fit; fills in how many there are, at most one more
     /// than fit.
     GetInterfaces(&'a mut [PfiKif], &'a mut usize),
-    /// DIOCGETSYNCOOKIES
     GetSyncookies(&'a mut Nv),
     /// DIOCGETETHRULES: the number of rules about Ethernet frames.
     GetEtherRules(&'a mut Nv),

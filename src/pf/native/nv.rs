@@ -40,25 +40,17 @@ const UP: u8 = 255;
 /// A value of a pair. Empty arrays and binaries are not part of the form: [`List::add`] omits such a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Nothing.
     Null,
-    /// A truth value.
     Bool(bool),
     /// A number; a negative one in two's complement.
     Number(u64),
     /// A string; what follows a NUL is not written.
     String(String),
-    /// An inner list.
     List(List),
-    /// Bytes.
     Binary(Vec<u8>),
-    /// Truth values.
     Bools(Vec<bool>),
-    /// Numbers.
     Numbers(Vec<u64>),
-    /// Strings.
     Strings(Vec<String>),
-    /// Inner lists.
     Lists(Vec<List>),
 }
 
@@ -85,7 +77,6 @@ pub(super) fn malformed<T>(what: impl Into<String>) -> Result<T, Malformed> {
 }
 
 impl List {
-    /// An empty list.
     pub fn new() -> List {
         List::default()
     }

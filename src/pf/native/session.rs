@@ -9,9 +9,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::kernel::Failure;
 use super::netlink::{self, Attributes, Command};
 
-/// AF_NETLINK
 pub const AF_NETLINK: u16 = 38;
-/// NETLINK_GENERIC
 pub const NETLINK_GENERIC: u32 = 16;
 
 /// GENL_ID_CTRL, the family that has the numbers of the others, and its CTRL_CMD_GETFAMILY

@@ -1,4 +1,4 @@
-//! What earlier boots and killed runs left, a state directory behind a link, an interface that is down.
+//! What earlier boots and killed runs left, a state directory reached through a link, an interface that is down.
 //!
 //! Which directory can be the state directory is tested in src/store/dir.rs, the output to a terminal in tests/suite/cli.rs, which
 //! interfaces of a jail count in src/host/freebsd/interface.rs.

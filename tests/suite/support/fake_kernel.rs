@@ -226,7 +226,7 @@ impl Fake {
         self.state.borrow_mut().other_kif = true;
     }
 
-    /// `kldunload pf; kldload pf`, as far as the status tells, or `set hostid` in pf.conf.
+    /// `kldunload pf; kldload pf`, as far as the status shows it, or `set hostid` in pf.conf.
     pub fn set_hostid(&self, hostid: u32) {
         self.state.borrow_mut().hostid = hostid;
     }
