@@ -279,6 +279,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("pf::native::decode", &["tests"]),
     ("store", &["dir", "lock", "documents", "entries", "records"]),
     (
+    ("spec", &["meant"]),
         "pf::native",
         &[
             "layout",
