@@ -10,7 +10,7 @@ mod packets;
 mod surroundings;
 
 pub use calls::calls;
-pub use interfaces::interfaces;
+pub use interfaces::{everywhere, interfaces};
 pub use packets::{main_ruleset, neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
 

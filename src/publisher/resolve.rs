@@ -10,7 +10,7 @@ use super::facts::Facts;
 use super::survey::Survey;
 use super::taken::{is_free, without_target};
 use super::{Phase, Request};
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::host::{Interfaces, Jail};
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
@@ -133,10 +133,8 @@ fn resolve_one(
                 }
             }
             let Some(redirects) = chosen else {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    format!("{mapping}: no port from {} is free; give another --auto-range", request.auto_range),
-                ));
+                let why = format!("{mapping}: no port from {} is free", request.auto_range);
+                return Err(Error::new(Kind::Conflict, why).remedy("give others with", Setting::AutoRange));
             };
             made.extend(redirects);
         }

@@ -471,6 +471,49 @@ fn modules_use_only_what_is_below_them() {
     let sources = sources();
     let known: BTreeSet<Module> = sources.iter().map(|source| source.module.clone()).collect();
     let mut wrong = vec![];
+/// The rooms that every interface uses: none of them names an option of the helper, which the others do not have. A remedy names a
+/// `Setting`. A command that the administrator runs, such as `kport setup --write`, is the same for all.
+#[test]
+fn no_message_below_the_interfaces_names_an_option_of_the_helper() {
+    let rooms = [
+        "conflict",
+        "container",
+        "host",
+        "name",
+        "net",
+        "options",
+        "pf",
+        "publication",
+        "publisher",
+        "readiness",
+        "rules",
+        "session",
+        "spec",
+        "store",
+    ];
+    // pf::with_conf is for kport trace alone, the hook names its own arguments, and conmon is another program
+    let others = ["pf/with_conf.rs", "container/oci.rs", "container/cni/conmon.rs", "host/freebsd/process.rs"];
+    let sources = sources();
+    let mut literals = 0;
+    for source in
+        sources.iter().filter(|source| rooms.contains(&&*source.module[0]) && !others.contains(&&*source.file))
+    {
+        let code = source.text.split("\n#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            literals += line.matches('"').count();
+            let is_option = |at: usize, start: &str| {
+                let word: &str =
+                    line[at + start.len()..].split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap();
+                !word.is_empty() && !line[..at].contains("kport ")
+            };
+            let long = line.match_indices(" --").chain(line.match_indices("(--")).chain(line.match_indices("\"--"));
+            let found = long.filter(|(at, start)| is_option(*at, start)).count();
+            assert!(found == 0 && !line.contains("with -a"), "{}: {line}", source.file);
+        }
+    }
+    assert!(literals > 1000);
+}
+
     for source in &sources {
         if listed(ALLOWED, &source.module[0]).is_none() {
             wrong.push(format!("{}: {SAY} what {} may use", source.file, source.module[0]));
