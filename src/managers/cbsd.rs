@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::ports::{lines, range, words, wrong};
+use super::ports::{lines, words, wrong};
 use super::root::add_calls;
 use super::{Environment, Exports, Identity, Manager, Port, Root, TextOf};
 use crate::error::{Problem, Result};
@@ -59,40 +59,45 @@ fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         let why = "is a database; give ~cbsd/etc/pfrdr.conf, which has the exposed ports of every jail";
         return Err(wrong(path.display(), why));
     }
-    let mut found = vec![];
-    for (number, line) in lines(&text) {
+    let port = |(number, line): (usize, &str)| {
         let from = format!("{}:{number}", path.display());
-        let not_a_line = || wrong(&from, format_args!("not a line of CBSD's expose: {line}"));
-        let (rule, comment) = line.split_once('#').ok_or_else(not_a_line)?;
-        // "// Setup by CBSD expose: tcp-22-web from IPs any"
-        let about = comment
-            .split_once("CBSD expose: ")
-            .and_then(|(_, about)| about.split_once(" from IPs "))
-            .ok_or_else(not_a_line)?
-            .0;
-        let jail = about.splitn(3, '-').nth(2).ok_or_else(not_a_line)?.to_owned();
-        let spaced = rule.replace(['{', '}', ','], " ");
-        let words = words(&spaced);
-        let at = |word: &str| words.iter().position(|w| *w == word).ok_or_else(not_a_line);
-        let (proto, source, to, arrow) = (at("proto")?, at("from")?, at("to")?, at("->")?);
-        if !(proto < source && source < to && to < arrow) {
-            return Err(not_a_line());
+        let (rule, comment) = line.split_once('#').unwrap_or((line, ""));
+        let jail = jail_in(comment).unwrap_or_default();
+        match read_rule(rule).filter(|_| !jail.is_empty()) {
+            Some(port) => Port { from, jail: jail.to_owned(), ..port },
+            None => Port::unread(from, jail, format_args!("not a line of CBSD's expose: {line}")),
         }
-        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-        let mut port =
-            Port { from: from.clone(), jail, protocols: owned(&words[proto + 1..source]), ..Port::default() };
-        port.sources = owned(&words[source + 1..to]);
-        port.sources.retain(|source| source != "any");
-        port.places = owned(&words[to + 1..=to + 1]);
-        match (&words[to + 2..arrow], &words[arrow + 2..]) {
-            (["port", host], ["port", target]) => (port.host, port.ports) = (range(host), range(target)),
-            ([], []) => {
-                port.unsupported =
-                    Some("all ports of an address: kport publishes single ports and ranges; name them".to_owned());
-            }
-            _ => return Err(not_a_line()),
+    };
+    Ok(lines(&text).map(port).collect())
+}
+
+/// The jail in `// Setup by CBSD expose: tcp-22-web from IPs any`; before 13.0.12 without the addresses.
+fn jail_in(comment: &str) -> Option<&str> {
+    let about = comment.split_once("CBSD expose: ")?.1;
+    let about = about.split_once(" from IPs").map_or(about, |(about, _)| about);
+    about.trim().splitn(3, '-').nth(2)
+}
+
+/// `rdr pass proto tcp from {any} to A port N -> B port M`; before 13.0.12 `from any`. Without ports it is every port of an address.
+fn read_rule(rule: &str) -> Option<Port> {
+    let spaced = rule.replace(['{', '}', ','], " ");
+    let words = words(&spaced);
+    let at = |word: &str| words.iter().position(|w| *w == word);
+    let (proto, source, to, arrow) = (at("proto")?, at("from")?, at("to")?, at("->")?);
+    let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let mut port = Port { protocols: owned(words.get(proto + 1..source)?), ..Port::default() };
+    port.sources = owned(words.get(source + 1..to)?);
+    port.sources.retain(|source| source != "any");
+    match (words.get(to + 1..arrow)?, &words[arrow + 1..]) {
+        ([place, "port", host], [_, "port", target]) => {
+            port.places = vec![(*place).to_owned()];
+            (port.host, port.ports) = (host.replacen(':', "-", 1), target.replacen(':', "-", 1));
         }
-        found.push(port);
+        ([_], [_]) => {
+            port.unsupported =
+                Some("all ports of an address: kport publishes single ports and ranges; name them".to_owned());
+        }
+        _ => return None,
     }
-    Ok(found)
+    Some(port)
 }

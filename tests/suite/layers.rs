@@ -46,7 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("managers", &["host", "name", "options", "publisher", "spec"]),
+    ("managers", &["host", "name", "net", "options", "publisher", "spec"]),
     (
         "doctor",
         &[
