@@ -73,7 +73,7 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
         Command::Import(args) => import::run(&global, &args),
         Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
-        Command::OciHook => container::oci_hook(&global),
+        Command::OciHook(args) => container::oci_hook(&global, &args),
         Command::Gc(args) => change::gc(&global, &args),
         Command::Metrics => metrics::run(&global),
         Command::Completions { shell } => inspect::completions(shell),

@@ -3,7 +3,7 @@
 //! Pure: no host is read. pf itself would load every overlap, and one rule would win: the first one on FreeBSD 14, the
 //! last anchor on 15.1. So kport relies on no order, and refuses overlaps.
 
-use crate::error::{Error, Kind, Problem, Result};
+use crate::error::{Error, Kind, Problem, Result, Setting};
 use crate::host::{Interfaces, Listener};
 use crate::name::JailName;
 use crate::net::Place;
@@ -108,11 +108,12 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
     Err(Error::new(
         Kind::Conflict,
         format!(
-            "a socket of the host listens on {} port {} of {at}, and would not get traffic from {}; \
-             choose another host port, or publish with --force (to find it: sockstat -l -p {})",
+            "a socket of the host listens on {} port {} of {at}, and would not get traffic from {} \
+             (to find it: sockstat -l -p {}); choose another host port",
             redirect.protocol, listener.port, redirect.place, listener.port
         ),
-    ))
+    )
+    .remedy("to publish anyway, give", Setting::Force))
 }
 
 /// Refuses a redirect of an address that is not the host's: pf would take packets that the host only forwards.
@@ -122,17 +123,18 @@ pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<(
             Kind::Argument,
             format!(
                 "{redirect}: {address} is not an address of this host, so packets that the host forwards for others would \
-                 be redirected; give an address of the host or an interface, or publish with --force if the address \
-                 is added later"
+                 be redirected; give an address of the host or an interface"
             ),
-        )),
+        )
+        .remedy("if the address is added later, give", Setting::Force)),
         _ => Ok(()),
     }
 }
 
 /// Refuses a redirect that overlaps one of another tool or of the administrator.
 pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Result<()> {
-    self::foreign(redirect, foreign, interfaces).map_or(Ok(()), |problem| Err(problem.error(Kind::Conflict)))
+    self::foreign(redirect, foreign, interfaces)
+        .map_or(Ok(()), |problem| Err(problem.error(Kind::Conflict).remedy("to publish anyway, give", Setting::Force)))
 }
 
 /// The problem that [`with_foreign`] refuses, for `kport doctor`.
@@ -153,8 +155,7 @@ pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Inter
             redirect.place,
             foreign.text.trim()
         ),
-        remedy: "remove one of them, or publish with --force (which of them wins differs between FreeBSD 14 and 15)"
-            .to_owned(),
+        remedy: "remove one of them (which of them wins differs between FreeBSD 14 and 15)".to_owned(),
     })
 }
 

@@ -83,10 +83,78 @@ pub struct Error(Box<Inner>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Inner {
     kind: Kind,
+    /// The text, then what is in `more`, in the words of the helper.
     message: String,
+    /// The length of the text alone.
+    text: usize,
+    more: Vec<More>,
     offset: Option<usize>,
     errno: Option<i32>,
     cause: Option<Cause>,
+}
+
+/// What follows the text of an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum More {
+    Text(String),
+    /// What to do, up to the setting at its end.
+    Remedy(String, Setting),
+}
+
+/// A setting of a call that can be the remedy of an error. Each interface of kport has its own words for it, or does not have it:
+/// the text of an error never contains the name of an option, see [`Error::remedy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// The addresses of the jail.
+    Address,
+    /// The ports that `auto` chooses from.
+    AutoRange,
+    /// The backend pfctl.
+    Backend,
+    /// Publish even if something else has the port.
+    Force,
+    /// The gateway interface.
+    Gateway,
+    /// Let the host itself use the port.
+    HostAccess,
+    /// The maximum rate of new connections.
+    Rate,
+    /// The state directory.
+    StateDir,
+    /// The maximum time of the call.
+    Timeout,
+}
+
+impl Setting {
+    /// Every setting.
+    pub const ALL: [Setting; 9] = [
+        Setting::Address,
+        Setting::AutoRange,
+        Setting::Backend,
+        Setting::Force,
+        Setting::Gateway,
+        Setting::HostAccess,
+        Setting::Rate,
+        Setting::StateDir,
+        Setting::Timeout,
+    ];
+}
+
+/// The words of kport(8).
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Setting::Address => "-a",
+            Setting::AutoRange => "--auto-range",
+            Setting::Backend => "--backend pfctl",
+            Setting::Force => "--force",
+            Setting::Gateway => "--gateway",
+            Setting::HostAccess => "--host-access",
+            Setting::Rate => "--rate",
+            Setting::StateDir => "--state-dir",
+            Setting::Timeout => "--timeout",
+        })
+    }
 }
 
 /// What some callers need in addition to the [`Kind`].
@@ -102,7 +170,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `kind`. Characters of `message` that cannot be printed are escaped, so that the text is always one line.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
-        Error(Box::new(Inner { kind, message: one_line(message.as_ref()), offset: None, errno: None, cause: None }))
+        let message = one_line(message.as_ref());
+        let text = message.len();
+        Error(Box::new(Inner { kind, message, text, more: vec![], offset: None, errno: None, cause: None }))
     }
 
     /// A failed system call: `doing` names the operation and its object ("open /var/run/kport/lock"). EACCES, EPERM and EROFS
@@ -141,20 +211,55 @@ impl Error {
     /// The error with `before` and ": " before its text.
     #[must_use]
     pub fn context(mut self, before: impl fmt::Display) -> Self {
-        self.0.message = one_line(&format!("{before}: {}", self.0.message));
+        let before = one_line(&format!("{before}: "));
+        self.0.message.insert_str(0, &before);
+        self.0.text += before.len();
         self
     }
 
     /// The error with "; " and `after` after its text.
     #[must_use]
-    pub fn and(mut self, after: impl fmt::Display) -> Self {
-        self.0.message = one_line(&format!("{}; {after}", self.0.message));
+    pub fn and(self, after: impl fmt::Display) -> Self {
+        self.with(More::Text(one_line(&after.to_string())))
+    }
+
+    /// The error with "; ", `what` and the setting after its text: "give one with" and the address. Each interface prints the
+    /// setting in its own words, or omits the remedy: [`Error::in_words`].
+    #[must_use]
+    pub fn remedy(self, what: impl fmt::Display, setting: Setting) -> Self {
+        self.with(More::Remedy(one_line(&what.to_string()), setting))
+    }
+
+    fn with(mut self, more: More) -> Self {
+        more.write(&mut self.0.message, |setting| Some(setting.to_string()));
+        self.0.more.push(more);
         self
+    }
+
+    /// The error in the words that an interface has for the settings; remedies with a setting that it does not have are omitted.
+    #[must_use]
+    pub fn in_words(mut self, words: impl Fn(Setting) -> Option<String>) -> Self {
+        self.0.message.truncate(self.0.text);
+        for more in self.0.more.drain(..) {
+            more.write(&mut self.0.message, &words);
+        }
+        self.0.text = self.0.message.len();
+        self
+    }
+
+    /// What was found, without the remedies that are settings: for a note about something that was overridden.
+    pub fn found(&self) -> String {
+        self.clone().in_words(|_| None).0.message
     }
 
     /// No error, or all errors as one: the kind of the first, the text of all.
     pub fn all(errors: impl IntoIterator<Item = Error>) -> Result<()> {
-        errors.into_iter().reduce(|first, next| first.and(next)).map_or(Ok(()), Err)
+        let join = |mut first: Error, mut next: Error| {
+            let (text, more) = (next.0.message[..next.0.text].to_owned(), std::mem::take(&mut next.0.more));
+            first = first.and(text);
+            more.into_iter().fold(first, Error::with)
+        };
+        errors.into_iter().reduce(join).map_or(Ok(()), Err)
     }
 
     /// What the caller can do about it.
@@ -180,6 +285,24 @@ impl Error {
     /// The cause, if there is one in addition to the kind.
     pub fn cause(&self) -> Option<Cause> {
         self.0.cause
+    }
+}
+
+impl More {
+    fn write(&self, to: &mut String, words: impl Fn(Setting) -> Option<String>) {
+        let (text, setting) = match self {
+            More::Text(text) => (text, None),
+            More::Remedy(what, setting) => match words(*setting) {
+                Some(word) => (what, Some(word)),
+                None => return,
+            },
+        };
+        to.push_str("; ");
+        to.push_str(text);
+        if let Some(word) = setting {
+            to.push(' ');
+            to.push_str(&word);
+        }
     }
 }
 
@@ -263,6 +386,21 @@ mod tests {
         assert_eq!(error.message(), "a\\nb\\0c");
         assert_eq!(quoted("x\"\n"), "\"x\\\"\\n\"");
         assert_eq!(quoted(&"y".repeat(100)), format!("\"{}...\"", "y".repeat(80)));
+    }
+
+    #[test]
+    fn a_remedy_is_in_the_words_of_the_interface_or_omitted() {
+        let error = Error::new(Kind::Argument, "no address").remedy("give one with", Setting::Address).and("and\nmore");
+        let error = error.context("web");
+        assert_eq!(error.message(), "web: no address; give one with -a; and\\nmore");
+        assert_eq!(error.found(), "web: no address; and\\nmore");
+        let other = error.clone().in_words(|setting| Some(format!("<{setting:?}>")));
+        assert_eq!(other.message(), "web: no address; give one with <Address>; and\\nmore");
+        // words are chosen once
+        assert_eq!(other.clone().in_words(|_| None), other);
+        let both = Error::all([error.clone(), error]).unwrap_err();
+        assert_eq!(both.found(), "web: no address; and\\nmore; web: no address; and\\nmore");
+        assert_eq!(both.message().matches(" -a;").count(), 2);
     }
 
     #[test]

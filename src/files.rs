@@ -3,6 +3,8 @@
 //! A host may have closed its standard descriptors and still write to them. A file of kport that gets such a number
 //! receives what the host prints. So no descriptor of this module has a number below 3.
 
+pub(crate) mod flags;
+
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -81,6 +83,23 @@ pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>>
     let mut bytes = vec![];
     let there = read_into(open(path, TO_READ, Mode::empty()), most, &mut bytes)?;
     Ok(there.then_some(bytes))
+}
+
+/// Reads a regular file of at most `most` bytes; `None` if there is no file.
+pub(crate) fn read_regular(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = match open(path, TO_READ, Mode::empty()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = vec![];
+    read_into(Ok(file), most, &mut bytes)?;
+    if bytes.len() > most {
+        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    }
+    Ok(Some(bytes))
 }
 
 const TO_READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);

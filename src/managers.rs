@@ -27,7 +27,7 @@ pub use caller::{Caller, Identity};
 pub use environment::Environment;
 pub(crate) use environment::jid;
 pub use hooks::{HookFile, Statement};
-pub use import::{Command, Imported, by_jail};
+pub use import::{Command, Import, Imported, by_jail};
 pub use ports::{Exports, Port, TextOf};
 pub use root::Root;
 

@@ -301,6 +301,56 @@ impl fmt::Debug for Interface {
     }
 }
 
+/// A word that other tools and pf.conf(5) have before the ports, and that is not a place. Each could be the name of an interface,
+/// which nobody has, so that a port published there would be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misread {
+    /// A protocol.
+    Protocol(Protocol),
+    /// Another word for this place.
+    Place(Place),
+    /// A word for the gateway interface.
+    Gateway,
+}
+
+impl Misread {
+    /// `localhost` and `ip6-localhost` are of hosts(5), `egress` is a group of OpenBSD, `dual`, `ipv4` and `ipv6` are of Bastille's
+    /// rdr.conf, `ext_if` is the macro of most files of rules.
+    const WORDS: [(&str, Misread); 17] = [
+        ("tcp", Misread::Protocol(Protocol::Tcp)),
+        ("udp", Misread::Protocol(Protocol::Udp)),
+        ("sctp", Misread::Protocol(Protocol::Sctp)),
+        ("localhost", Misread::Place(Place::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)))),
+        ("localhost4", Misread::Place(Place::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)))),
+        ("localhost6", Misread::Place(Place::Address(IpAddr::V6(Ipv6Addr::LOCALHOST)))),
+        ("ip6-localhost", Misread::Place(Place::Address(IpAddr::V6(Ipv6Addr::LOCALHOST)))),
+        ("any", Misread::Place(Place::Any)),
+        ("all", Misread::Place(Place::Any)),
+        ("self", Misread::Place(Place::Any)),
+        ("dual", Misread::Place(Place::Any)),
+        ("inet", Misread::Place(Place::AnyOf(Family::Inet))),
+        ("ipv4", Misread::Place(Place::AnyOf(Family::Inet))),
+        ("inet6", Misread::Place(Place::AnyOf(Family::Inet6))),
+        ("ipv6", Misread::Place(Place::AnyOf(Family::Inet6))),
+        ("egress", Misread::Gateway),
+        ("ext_if", Misread::Gateway),
+    ];
+
+    /// The meaning of a word, in any case; `None` if it can be a place.
+    pub(crate) fn of(word: &str) -> Option<Misread> {
+        Misread::WORDS.iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, meaning)| *meaning)
+    }
+
+    /// What to write instead of it, if a place is to be named.
+    pub(crate) fn instead(self) -> String {
+        match self {
+            Misread::Protocol(_) => "a protocol, not an interface".to_owned(),
+            Misread::Place(place) => format!("not an interface; write {place}"),
+            Misread::Gateway => "not an interface; name that of the default route".to_owned(),
+        }
+    }
+}
+
 /// Where a publication listens on the host. Its text is `em0`, `192.0.2.1`, `[2001:db8::1]`, `*`, `0.0.0.0` or `[::]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
@@ -487,6 +537,7 @@ mod tests {
             "[192.0.2.1]",
             "[",
             "1.2.3",
+            "all",
         ] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }

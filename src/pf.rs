@@ -112,6 +112,11 @@ pub trait Firewall {
         true
     }
 
+    /// Whether pfctl(8) changes the rules.
+    fn runs_pfctl(&self) -> bool {
+        false
+    }
+
     /// Whether the states of its rules carry the mapping's label as well as the jail's.
     fn labels_mappings(&self) -> bool {
         true

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::name::JailName;
 use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
 use crate::options::Options;
@@ -37,13 +37,8 @@ impl Targets {
         }
         if targets == Targets::default() {
             let kind = if addresses.is_empty() { Kind::Unavailable } else { Kind::Argument };
-            return Err(Error::new(
-                kind,
-                format!(
-                    "{} has no address that a port can be redirected to{refused}; give one with -a",
-                    jail.mention()
-                ),
-            ));
+            let why = format!("{} has no address that a port can be redirected to{refused}", jail.mention());
+            return Err(Error::new(kind, why).remedy("give one with", Setting::Address));
         }
         Ok(targets)
     }
@@ -160,8 +155,8 @@ pub fn redirects(
         }
         if !served {
             let family = if targets.inet.is_some() { "IPv6" } else { "IPv4" };
-            let why = format!("{mapping}: {} has no {family} address; give one with -a", jail.mention());
-            return Err(Error::new(Kind::Argument, why));
+            let why = format!("{mapping}: {} has no {family} address", jail.mention());
+            return Err(Error::new(Kind::Argument, why).remedy("give one with", Setting::Address));
         }
     }
     Ok(made)
@@ -212,11 +207,11 @@ impl Publication {
                 return Err(Error::new(
                     Kind::Argument,
                     format!(
-                        "{redirect}: only the host itself reaches {}, which needs host access (--host-access); \
-                         to publish to others, give an outer interface or address",
+                        "{redirect}: only the host itself reaches {}; to publish to others, give an outer interface or address",
                         redirect.place
                     ),
-                ));
+                )
+                .remedy("to let the host use it, give", Setting::HostAccess));
             }
             if redirect.protocol == Protocol::Sctp && redirect.host != redirect.jail {
                 return Err(Error::new(
@@ -231,11 +226,9 @@ impl Publication {
             if self.options.limits.rate.is_some() && redirect.protocol != Protocol::Tcp {
                 return Err(Error::new(
                     Kind::Unsupported,
-                    format!(
-                        "{redirect}: pf counts the rate of tcp connections only; publish {} without --rate",
-                        redirect.protocol
-                    ),
-                ));
+                    format!("{redirect}: pf counts the rate of tcp connections only",),
+                )
+                .remedy(format_args!("publish {} without", redirect.protocol), Setting::Rate));
             }
         }
         Ok(())

@@ -32,7 +32,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Setting};
 use crate::host::{Host, Interfaces};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PortRange};
@@ -150,6 +150,8 @@ pub struct Request {
     pub force: bool,
     /// Publish even if pf does not evaluate the rules at present.
     pub allow_inert: bool,
+    /// Every address of the host is the default of the caller, and not the choice of a user: no note about it.
+    pub default_everywhere: bool,
 }
 
 impl Request {
@@ -167,6 +169,7 @@ impl Request {
             add: false,
             force: false,
             allow_inert: false,
+            default_everywhere: false,
         }
     }
 }
@@ -386,9 +389,9 @@ pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
     }
     Err(Error::new(
         Kind::Unavailable,
-        "the host has no default route, so it has no gateway interface; name one with --gateway, or in the spec: \
-         em0:8080:80",
-    ))
+        "the host has no default route, so it has no gateway interface; name one in the spec: em0:8080:80",
+    )
+    .remedy("or with", Setting::Gateway))
 }
 
 /// Returns the rules that [`Publisher::publish`] would load for a request that gives the jail's addresses, without checking

@@ -10,7 +10,7 @@ mod packets;
 mod surroundings;
 
 pub use calls::calls;
-pub use interfaces::interfaces;
+pub use interfaces::{everywhere, interfaces};
 pub use packets::{main_ruleset, neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
 
@@ -56,6 +56,24 @@ pub fn disabled(status: &Status) -> Option<Problem> {
         seen: "pf is disabled, so nothing would be redirected".to_owned(),
         remedy: "enable it: service pf onestart (and at boot: sysrc pf_enable=YES)".to_owned(),
     })
+}
+
+/// The kernel refuses to change pf: the calls of /dev/pf above kern.securelevel 2 (pfioctl() of sys/netpfil/pf/pf_ioctl.c), and since
+/// FreeBSD 15 those of pfctl(8), which are netlink's, from 2 on (cmd_securelevel of sys/netpfil/pf/pf_nl.c). `by_pfctl` is whether
+/// pfctl(8) is to change it.
+pub fn securelevel(host: &dyn Host, by_pfctl: bool) -> Result<Option<Problem>> {
+    let level = host.sysctl("kern.securelevel")?.unwrap_or(-1);
+    let by_netlink = host.sysctl("kern.osreldate")?.is_none_or(|date| date >= 1_500_000);
+    let most = if by_pfctl && by_netlink { 1 } else { 2 };
+    // what both backends can work with
+    let fine = if by_netlink { 1 } else { 2 };
+    let seen = match level {
+        _ if level <= most => return Ok(None),
+        2 => "kern.securelevel is 2: pfctl(8) cannot change pf, nor load /etc/pf.conf, until the next boot".to_owned(),
+        _ => format!("kern.securelevel is {level}: pf's rules cannot be changed until the next boot"),
+    };
+    let remedy = format!("allow it from the next boot on: sysrc kern_securelevel={fine}, then reboot");
+    Ok(Some(Problem { seen, remedy }))
 }
 
 /// The main ruleset does not call kport's anchors. `nat-anchor` only counts if a rule needs it.

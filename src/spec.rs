@@ -13,6 +13,8 @@
 //!
 //! `auto` needs jailports: it stands for as many consecutive free host ports.
 
+mod meant;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -23,7 +25,7 @@ use nom::bytes::complete::{take_while, take_while1};
 use nom::character::complete::{char, multispace0};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::net::{Interface, Place, PortRange, Protocol};
+use crate::net::{Interface, Misread, Place, PortRange, Protocol};
 
 /// The maximum length of a text, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
@@ -243,7 +245,12 @@ fn spec_and_space<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
     let (after, ()) = spec(start, made)?;
     let (rest, _) = multispace0.parse(after)?;
     if rest.len() == after.len() && !rest.is_empty() {
-        return fail(rest, "white space or the end", None);
+        let hint = match after.as_bytes()[0] {
+            b':' => Some("the protocol comes last: 8080:80/tcp".to_owned()),
+            b',' => Some("several specs are separated by white space: 80 443".to_owned()),
+            _ => None,
+        };
+        return fail(rest, "white space or the end", hint);
     }
     Ok((rest, ()))
 }
@@ -256,11 +263,15 @@ enum First {
 
 fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
     let (rest, first) = first(start)?;
+    let mut ports = start;
     let (rest, place, host) = match first {
         First::Host(host) => (rest, None, host),
         First::Place(place) => {
             let (rest, host) = match rest.strip_prefix(':') {
-                Some(rest) => host_ports(rest)?,
+                Some(rest) => {
+                    ports = rest;
+                    host_ports(rest, place)?
+                }
                 None => return fail(rest, "\":\" and a host port", needs_both(place, None)),
             };
             if !rest.starts_with(':') {
@@ -277,12 +288,15 @@ fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
         }
     };
     if rest.starts_with(':') {
-        let hint = match place {
+        let mut hint = match place {
             None => {
                 "the first of three fields is an interface, an address, [IPv6 address] or *: em0:8080:80".to_owned()
             }
             Some(_) => "a spec has at most three fields, and an IPv6 address in brackets".to_owned(),
         };
+        if let Some(meant) = meant::range(place, token(ports)) {
+            hint = format!("{hint}; a range has a dash: {meant}");
+        }
         return fail(rest, "\"/\", white space or the end", hint);
     }
     let (rest, protocols) = protocols(rest)?;
@@ -330,6 +344,9 @@ fn first(start: &str) -> Parsed<'_, First> {
             if word == "auto" && token(rest).bytes().filter(|b| *b == b':').count() < 2 {
                 return Ok((rest, First::Host(HostPorts::Auto)));
             }
+            if let Some(misread) = Misread::of(word) {
+                return fail(start, "a port or a place", meant::place(misread, rest));
+            }
             if rest.chars().next().is_some_and(|c| !matches!(c, ':' | '/') && !c.is_whitespace()) {
                 return fail(rest, "\":\"", "an interface name has letters, digits, _, . and - only".to_owned());
             }
@@ -338,7 +355,7 @@ fn first(start: &str) -> Parsed<'_, First> {
                 Err(error) => fail(start, "an interface", error.message().to_owned()),
             }
         }
-        Some(b':') => fail(start, "a port or a place", "host port missing".to_owned()),
+        Some(b':') => fail(start, "a port or a place", meant::host_port(None, start)),
         _ => fail(start, "a port, an interface, an address, [IPv6 address] or *", None),
     }
 }
@@ -379,14 +396,14 @@ fn checked(start: &str, address: IpAddr) -> Parsed<'_, Place> {
     }
 }
 
-fn host_ports(start: &str) -> Parsed<'_, HostPorts> {
+fn host_ports(start: &str, place: Place) -> Parsed<'_, HostPorts> {
     if let Some(rest) = start.strip_prefix("auto")
         && at_end_of_field(rest)
     {
         return Ok((rest, HostPorts::Auto));
     }
     if at_end_of_field(start) {
-        return fail(start, "a port", "host port missing".to_owned());
+        return fail(start, "a port", meant::host_port(Some(place), start));
     }
     ports(start, "a port").map(|(rest, range)| (rest, HostPorts::Fixed(range)))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::managers::{self, Exports};
 use crate::name::JailName;
-use crate::net::{Interface, Protocol};
+use crate::net::{Interface, Place, PortRange, Protocol};
 use crate::session::Backend;
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -102,7 +102,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Run as a hook of an OCI runtime: publish the ports in the annotations
     #[command(alias = "kport-oci-hook")]
-    OciHook,
+    OciHook(OciHookArgs),
     /// Run as a CNI plugin, in place of portmap: for podman, see kport-cni(8)
     Cni,
     /// Print the lines that pf.conf, rc.conf, sysctl.conf need; --write adds them
@@ -125,6 +125,16 @@ pub enum Command {
         #[arg(value_name = "COMMAND|spec|pf")]
         word: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct OciHookArgs {
+    /// Ports of the host that a container may have: those that need no privilege
+    #[arg(long, value_name = "LOW-HIGH", default_value = "1024-65535")]
+    pub allow_ports: Vec<PortRange>,
+    /// A place that a container may name: em1, 192.0.2.7 or "*" [default: none]
+    #[arg(long, value_name = "PLACE")]
+    pub allow_place: Vec<Place>,
 }
 
 #[derive(Debug, Args)]

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::container::cni::{self, MAX_INPUT, Operation};
-use crate::container::oci::{self, State};
+use crate::container::oci::{self, Allowed, State};
 use crate::container::{Overrides, Program};
 use crate::error::{Error, Kind, Result};
 use crate::managers::Environment;
 use crate::publisher::{Observer, Outcome};
 use crate::session::Session;
 
-use super::args::Global;
+use super::args::{Global, OciHookArgs};
 use super::hook;
 use super::output::{self, Shown, complain};
 use super::session::session;
@@ -92,7 +92,7 @@ fn configuration(operation: Operation) -> Result<Vec<u8>> {
 }
 
 /// `kport oci-hook`. Fails if the ports of a container that starts could not be published; an error must not keep one from stopping.
-pub fn oci_hook(global: &Global) -> Result<()> {
+pub fn oci_hook(global: &Global, args: &OciHookArgs) -> Result<()> {
     let Some(text) = hook::read_state(&io::stdin())? else {
         let why = "no OCI state on standard input; use oci-hook only in the configuration of a container runtime";
         return Err(Error::new(Kind::Argument, why));
@@ -100,7 +100,8 @@ pub fn oci_hook(global: &Global) -> Result<()> {
     let state = State::parse(&text)?;
     let helper = Helper::new(global);
     if !state.has_stopped() {
-        return oci::start(&state, &helper);
+        let allowed = Allowed { ports: args.allow_ports.clone(), places: args.allow_place.clone() };
+        return oci::start(&state, &allowed, &helper);
     }
     if let Err(error) = oci::stop(&state, &helper) {
         let line = format!("{error}; the container stops anyway, and kport gc removes the remaining ports");

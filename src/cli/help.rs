@@ -19,7 +19,7 @@ A spec maps a port of the host to a port of the jail:
   53:53/tcp,udp             with several protocols
   auto:80                   a free host port; publish and list print it
   em1:auto:80               a free host port of em1
-  8000-8010:9000            a range, to 9000-9010
+  8000-8010:9000            a range, to 9000-9010; 8080-8090:80 is to 80-90
   192.0.2.7:8080:80         of one address of the host
   [2001:db8::7]:8080:80     of one IPv6 address, in brackets
   *:8080:80                 of every address of the host

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, printable};
 use crate::managers::{Imported, by_jail};
 use crate::name::JailName;
 use crate::options::Given;
@@ -20,20 +20,28 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
     for file in &args.files {
         ports.extend((args.manager.read)(file, &text)?);
     }
-    let jails = by_jail(ports, args.jail.as_ref())?;
+    let import = by_jail(ports, args.jail.as_ref())?;
     if args.publish {
-        return jails.iter().try_for_each(|(jail, of)| publish(global, jail, of));
+        let unread = import.unread.iter().map(|why| Error::new(Kind::Unsupported, why));
+        let failed = import.jails.iter().filter_map(|(jail, of)| publish(global, jail, of).err());
+        return Error::all(failed.chain(unread));
     }
     let mut commands = String::new();
-    for (jail, of) in &jails {
+    import.unread.iter().for_each(|why| comment(&mut commands, why));
+    for (jail, of) in &import.jails {
         show(&mut commands, jail, of);
     }
     print(&commands)?;
-    match jails.values().map(|of| of.unsupported.len()).sum() {
+    match import.unpublished() {
         0 => Ok(()),
-        1 => Err(Error::new(Kind::Unsupported, "one port cannot be published, see above")),
-        n => Err(Error::new(Kind::Unsupported, format!("{n} ports cannot be published, see above"))),
+        1 => Err(Error::new(Kind::Unsupported, "one entry was not imported, see its comment")),
+        n => Err(Error::new(Kind::Unsupported, format!("{n} entries were not imported, see their comments"))),
     }
+}
+
+/// A comment of the script, on one line whatever it holds: names of files and lines of others are in it.
+fn comment(text: &mut String, why: &str) {
+    _ = writeln!(text, "# {}", printable(why));
 }
 
 /// Reads a file, or standard input.
@@ -59,12 +67,7 @@ fn word(text: &str) -> String {
 }
 
 fn show(text: &mut String, jail: &JailName, of: &Imported) {
-    for note in &of.notes {
-        _ = writeln!(text, "# {note}");
-    }
-    for why in &of.unsupported {
-        _ = writeln!(text, "# {why}");
-    }
+    of.notes.iter().chain(&of.unsupported).for_each(|why| comment(text, why));
     for (number, command) in of.commands.iter().enumerate() {
         text.push_str("kport publish");
         if number > 0 {
@@ -76,6 +79,9 @@ fn show(text: &mut String, jail: &JailName, of: &Imported) {
                 Given::Text(value) => _ = write!(text, " --{name} {}", word(value)),
                 Given::List(values) => values.iter().for_each(|value| _ = write!(text, " --{name} {}", word(value))),
             }
+        }
+        if jail.as_str().starts_with('-') {
+            text.push_str(" --");
         }
         _ = write!(text, " {}", word(jail.as_str()));
         for spec in &command.specs {

@@ -13,12 +13,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use crate::error::{Error, Kind, Result};
+use crate::child::{self, End};
+use crate::deadline::Deadline;
+use crate::error::{self, Error, Kind, Result};
 use crate::host::Host;
 use crate::net::Family;
 use crate::pf::pfctl::is_without_device;
+use crate::readiness;
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};
@@ -38,7 +40,9 @@ const OF_PF: &str = "sysctl.kld.d/pf.conf";
 /// `kport setup`
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
-    let done = session::host(global).and_then(|host| Setup { args, pfctl: &global.pfctl, host: &*host }.run(&mut said));
+    let deadline = Deadline::after(global.timeout);
+    let done = session::host(global)
+        .and_then(|host| Setup { args, pfctl: &global.pfctl, host: &*host, deadline }.run(&mut said));
     // what was written is reported, even if a later step failed
     output::print(&said)?;
     done
@@ -48,6 +52,7 @@ struct Setup<'a> {
     args: &'a SetupArgs,
     pfctl: &'a Path,
     host: &'a dyn Host,
+    deadline: Deadline,
 }
 
 /// A file, and its plan.
@@ -61,6 +66,18 @@ struct Part<'a> {
     by_hand: Vec<String>,
     /// Its new contents.
     made: Vec<u8>,
+}
+
+impl Part<'_> {
+    /// What the file is to have; `None` if kport has created it and nothing else is in it.
+    fn contents(&self, undo: bool) -> Option<&[u8]> {
+        (!undo || !self.made.is_empty() || !marks::has_file(&self.conf.text)).then_some(&self.made)
+    }
+}
+
+/// The new contents of a file with kport's lines.
+fn with_lines(conf: &Conf, made: Vec<u8>) -> Vec<u8> {
+    if conf.exists() { made } else { marks::with_file(made) }
 }
 
 impl<'a> Setup<'a> {
@@ -108,9 +125,9 @@ impl<'a> Setup<'a> {
         let changes: Vec<Change<'_>> = parts
             .iter()
             .filter(changed)
-            .map(|part| Change { checker: part.checker, conf: &part.conf, text: &part.made })
+            .map(|part| Change { checker: part.checker, conf: &part.conf, text: part.contents(self.args.undo) })
             .collect();
-        *said += &replace(&changes, &check)?;
+        *said += &replace(&changes, self.deadline, &|change, new| check(change, new, self.deadline))?;
         self.load(said)
     }
 
@@ -118,7 +135,7 @@ impl<'a> Setup<'a> {
     fn parts(&self) -> Result<Vec<Part<'a>>> {
         let conf = Conf::read(&self.args.pf_conf)?;
         let plan = plan::plan(&conf.text);
-        let made = if self.args.undo { plan::undone(&conf.text) } else { plan.applied(&conf.text) };
+        let made = if self.args.undo { plan::undone(&conf.text) } else { with_lines(&conf, plan.applied(&conf.text)) };
         let mut parts = vec![Part {
             checker: Some((self.pfctl, &["-n", "-f"])),
             conf,
@@ -160,7 +177,10 @@ impl<'a> Setup<'a> {
 
     fn settings(&self, format: Format, conf: Conf, ours: bool, wanted: &[Setting], later: Vec<Later>) -> Part<'a> {
         let plan = settings::plan(format, &conf.shown(), wanted, &later);
-        let made = if self.args.undo { settings::undone(format, &conf.text) } else { plan.applied(&conf.text) };
+        let made = match self.args.undo {
+            true => settings::undone(format, &conf.text),
+            false => with_lines(&conf, plan.applied(&conf.text)),
+        };
         let checker: Option<Checker<'a>> = match format {
             Format::Rc => Some((Path::new(SH), &["-n"])),
             Format::Sysctl => None,
@@ -229,7 +249,7 @@ impl<'a> Setup<'a> {
                 _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
             }
         } else {
-            match output_of(self.pfctl, &["-f"], Some(&self.args.pf_conf))? {
+            match output_of(self.pfctl, &["-f"], Some(&self.args.pf_conf), self.deadline)? {
                 None => {
                     let why = format!("there is no {} to load it with", self.pfctl.display());
                     return Err(Error::new(Kind::Unavailable, why));
@@ -239,11 +259,13 @@ impl<'a> Setup<'a> {
                     // without pf.ko there is no device
                     let start =
                         if is_without_device(&why) { "; start pf, which loads it: service pf onestart" } else { "" };
-                    return Err(Error::new(Kind::Unavailable, format!("pfctl -f {path}: {why}{start}")));
+                    let error = Error::new(Kind::Unavailable, format!("pfctl -f {path}: {why}{start}"));
+                    let level = readiness::securelevel(self.host, true)?;
+                    return Err(level.into_iter().fold(error, Error::and));
                 }
             }
             for value in &values {
-                match output_of(&self.args.sysctl, &[value], None)? {
+                match output_of(&self.args.sysctl, &[value], None, self.deadline)? {
                     Some(Ok(_)) => _ = writeln!(said, "{value}: set"),
                     Some(Err(why)) => return Err(Error::new(Kind::Unavailable, format!("sysctl {value}: {why}"))),
                     None => {
@@ -252,7 +274,7 @@ impl<'a> Setup<'a> {
                     }
                 }
             }
-            let info = output_of(self.pfctl, &["-s", "info"], None)?;
+            let info = output_of(self.pfctl, &["-s", "info"], None, self.deadline)?;
             if !matches!(info, Some(Ok(info)) if info.contains("Status: Enabled")) {
                 // the administrator decides when, and may be connected over the network
                 said.push_str("  pf is not enabled, and evaluates no packet: service pf onestart\n");
@@ -268,13 +290,13 @@ impl<'a> Setup<'a> {
 }
 
 /// Checks a new file that is to replace another: a remark for the output, or the error.
-fn check(change: &Change<'_>, new: &Path) -> Result<String> {
+fn check(change: &Change<'_>, new: &Path, deadline: Deadline) -> Result<String> {
     let Some((program, arguments)) = change.checker else { return Ok(String::new()) };
-    match output_of(program, arguments, Some(new))? {
+    match output_of(program, arguments, Some(new), deadline)? {
         None => Ok(format!(", not checked: there is no {}", program.display())),
         Some(Ok(_)) => Ok(", checked".to_owned()),
         Some(Err(said)) => {
-            let was = match output_of(program, arguments, Some(&change.conf.path))? {
+            let was = match output_of(program, arguments, Some(&change.conf.path), deadline)? {
                 Some(Err(_)) => "it also rejects the present file; correct that first",
                 _ => "nothing was changed",
             };
@@ -290,18 +312,34 @@ fn output_of(
     program: &Path,
     arguments: &[&str],
     file: Option<&Path>,
+    deadline: Deadline,
 ) -> Result<Option<std::result::Result<String, String>>> {
-    let mut command = Command::new(program);
-    command.args(arguments).args(file).env_clear().env("LC_ALL", "C").stdin(Stdio::null());
-    match command.output() {
-        Ok(output) if output.status.success() => Ok(Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let lines: Vec<&str> = said.lines().take(3).collect();
-            Ok(Some(Err(lines.join("; "))))
+    let failed = |error: io::Error| Error::io(format_args!("run {}", program.display()), &error);
+    // it runs in another directory
+    let file = file.map(std::path::absolute).transpose().map_err(failed)?;
+    let named = match file.as_ref().map(|file| file.to_str().ok_or(file)).transpose() {
+        Ok(named) => named,
+        Err(file) => return Err(Error::new(Kind::Argument, format!("{}: the name is not UTF-8", file.display()))),
+    };
+    let arguments: Vec<&str> = arguments.iter().copied().chain(named).collect();
+    let program = std::path::absolute(program).map_err(failed)?;
+    let output = match child::run(&program, &arguments, b"", None, deadline) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        output => output.map_err(failed)?,
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.lines().take(3).collect();
+    match output.end {
+        End::Exit(0) => Ok(Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))),
+        End::Exit(_) => Ok(Some(Err(lines.join("; ")))),
+        End::TimedOut => {
+            Err(Error::new(Kind::Busy, format!("{} was not done in time, and was killed", program.display()))
+                .remedy("give more time with", error::Setting::Timeout))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(format_args!("run {}", program.display()), &error)),
+        End::Signal(_) | End::Unknown | End::TooMuch => Err(Error::new(
+            Kind::System,
+            format!("{} ended with {:?}: {}", program.display(), output.end, lines.join("; ")),
+        )),
     }
 }
 
@@ -317,20 +355,10 @@ fn file_of(named: Option<&Path>, default: &str) -> Result<(Conf, bool)> {
 /// A file in the directory of another that is read after it, if there is one.
 fn read_later(path: &Path, name: &str, only: &'static [&'static str]) -> Result<Option<Later>> {
     let path = path.with_file_name(name);
-    match fs::read(&path) {
-        Ok(text) => {
-            let text = String::from_utf8_lossy(&text).into_owned();
-            Ok(Some(Later { path: path.display().to_string(), text, only }))
-        }
-        // rc.conf.d/NAME may be a directory
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
+    // rc.conf.d/NAME may be a directory
+    if !path.exists() || path.is_dir() {
+        return Ok(None);
     }
+    let conf = Conf::read(&path)?;
+    Ok(Some(Later { path: path.display().to_string(), text: conf.shown().into_owned(), only }))
 }

@@ -147,7 +147,8 @@ impl Work<'_> {
 
     /// Publishes the ports of the attachments. `force` and `allow_inert` are for ports that were published and checked before.
     fn publish(&self, attachments: &Attachments, force: bool, allow_inert: bool) -> Result<(), Failure> {
-        let Some(spec) = mapping::spec(&attachments.mappings())? else {
+        let (mappings, passed_over) = mapping::of_families(&attachments.mappings(), &attachments.addresses());
+        let Some(spec) = mapping::spec(&mappings)? else {
             self.report(&self.publisher()?.unpublish(&attachments.jail, attachments.jid)?);
             return Ok(());
         };
@@ -157,7 +158,21 @@ impl Work<'_> {
         request.jid = attachments.jid;
         request.force = force;
         request.allow_inert = allow_inert;
-        self.report(&self.publisher()?.publish(&request)?);
+        // the place of mappings without hostIP; kport doctor reports it
+        request.default_everywhere = true;
+        let mut outcome = self.publisher()?.publish(&request)?;
+        outcome.notes.extend(passed_over.first().map(|first| {
+            let more = match passed_over.len() {
+                1 => String::new(),
+                n => format!(" (and {} more)", n - 1),
+            };
+            let (PortMapping { place, protocol, host, .. }, jail) = (first, attachments.jail.mention());
+            format!(
+                "{protocol} {host} of {place}{more} is passed over: {jail} has no address of that family, and the port is \
+                 published at another address"
+            )
+        }));
+        self.report(&outcome);
         Ok(())
     }
 
@@ -392,8 +407,10 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
 
 /// The redirects of a jail's attachments.
 fn redirects(attachments: &Attachments) -> Result<Vec<Redirect>, Failure> {
-    let Some(spec) = mapping::spec(&attachments.mappings())? else { return Ok(vec![]) };
-    let targets = Targets::choose(&attachments.jail, &attachments.addresses())?;
+    let addresses = attachments.addresses();
+    let (mappings, _) = mapping::of_families(&attachments.mappings(), &addresses);
+    let Some(spec) = mapping::spec(&mappings)? else { return Ok(vec![]) };
+    let targets = Targets::choose(&attachments.jail, &addresses)?;
     let unplaced = |_| Err(Error::new(Kind::Internal, "a mapping without a place"));
     Ok(publication::redirects(&attachments.jail, &spec, &targets, unplaced)?)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Setting};
 
 /// The code of an error. The numbers never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +125,29 @@ impl Failure {
     }
 }
 
+/// The words of the plugin for a setting.
+fn in_configuration(setting: Setting) -> Option<String> {
+    Some(format!("{} in the network configuration", field_of(setting)?))
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure::new(error.kind().into(), error.message())
+        Failure::new(error.kind().into(), error.in_words(in_configuration).message())
     }
+}
+
+/// The field of a document for a setting, as in kport-cni(8). It has none for the addresses, which the runtime gives, and none for
+/// the places and ports of all mappings.
+pub fn field_of(setting: Setting) -> Option<&'static str> {
+    Some(match setting {
+        Setting::Address | Setting::AutoRange | Setting::Gateway => return None,
+        Setting::Backend => r#""backend": "pfctl""#,
+        Setting::Force => r#""force": true"#,
+        Setting::HostAccess => r#""hostAccess": true"#,
+        Setting::Rate => r#""limits": { "rate": ... }"#,
+        Setting::StateDir => r#""stateDir": "...""#,
+        Setting::Timeout => r#""timeout": SECONDS"#,
+    })
 }
 
 impl fmt::Display for Failure {

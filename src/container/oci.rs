@@ -1,28 +1,26 @@
 //! A hook of an OCI runtime, such as ocijail. The ports to publish are in the container's annotations, so one hook serves all
 //! containers.
 //!
+//! An image can carry annotations, and whoever starts a container chooses them: they ask for ports, and nothing else. Which ports and
+//! places a container may have is [`Allowed`] by the arguments of the hook, which the administrator writes.
+//!
 //! The runtime gives the container's state. The ports of a container that has stopped are removed, those of any other are
 //! published, so the same hook is used for `prestart` (or `createRuntime`) and for `poststop`.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::Program;
-use super::code::Failure;
-use super::fields::field;
-use super::settings::{Overrides, Publishing};
-use crate::error::{Error, Kind, Result};
+use super::{Overrides, Program};
+use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::managers::{Identity, jid};
 use crate::name::JailName;
-use crate::publication;
-use crate::publisher::{Outcome, Publisher, Request};
-use crate::spec;
+use crate::net::{Place, PortRange};
+use crate::publisher::{AUTO_RANGE, Outcome, Publisher, Request};
+use crate::spec::{self, HostPorts, Mapping, Spec};
 
 /// Specs, as on a command line.
 const PUBLISH: &str = "io.kport.publish";
-/// A JSON object: `publish`, a list of specs, and the options that the CNI plugin has.
-const PUBLISH_JSON: &str = "io.kport.publish.json";
-/// The container's addresses, for a runtime that runs the hook before the jail has any.
-const ADDRESS: &str = "io.kport.address";
+/// The prefix of kport's annotations.
+const OURS: &str = "io.kport.";
 /// Of ocijail: the parent of the container's jail (ocijail/create.cpp).
 const PARENT_JAIL: &str = "org.freebsd.parentJail";
 /// Of ocijail: the jid of the container's jail (ocijail/main.cpp).
@@ -68,9 +66,58 @@ impl State {
         Ok((identity.name.unwrap_or_default().parse()?, identity.jid))
     }
 
-    /// An annotation; `None` for an empty one.
-    fn annotation(&self, name: &str) -> Option<&str> {
-        self.0["annotations"][name].as_str().filter(|text| !text.trim().is_empty())
+    /// The names of kport's annotations.
+    fn ours(&self) -> impl Iterator<Item = &str> {
+        let all = self.0["annotations"].as_object().into_iter().flatten();
+        all.map(|(name, _)| name.as_str()).filter(|name| name.starts_with(OURS))
+    }
+
+    /// The ports that the container asks for; `None` if it has no annotation of kport.
+    fn wanted(&self) -> Result<Option<Spec>> {
+        if let Some(other) = self.ours().find(|name| *name != PUBLISH) {
+            let why = format!("annotation {}: a container can only ask for ports, with {PUBLISH}", quoted(other));
+            return Err(Error::new(Kind::Permission, why));
+        }
+        match &self.0["annotations"][PUBLISH] {
+            Value::Null => Ok(None),
+            Value::String(specs) if specs.trim().is_empty() => Ok(None),
+            Value::String(specs) => {
+                spec::parse(specs).map(Some).map_err(|error| error.context(format_args!("annotation {PUBLISH}")))
+            }
+            _ => Err(Error::new(Kind::Argument, format!("annotation {PUBLISH} is not a string"))),
+        }
+    }
+}
+
+/// What the annotations of a container may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The ports of the host.
+    pub ports: Vec<PortRange>,
+    /// The places, as written in a spec. A spec without a place, for the gateway interface, is always allowed.
+    pub places: Vec<Place>,
+}
+
+impl Allowed {
+    fn check(&self, mapping: &Mapping) -> Result<()> {
+        let refuse = |why: String| Err(Error::new(Kind::Permission, format!("annotation {PUBLISH}: {mapping}: {why}")));
+        let ports = match mapping.host {
+            HostPorts::Fixed(ports) => ports,
+            HostPorts::Auto => AUTO_RANGE,
+        };
+        if !self.ports.iter().any(|allowed| allowed.contains(ports.first()) && allowed.contains(ports.last())) {
+            let ranges: Vec<String> = self.ports.iter().map(PortRange::to_string).collect();
+            return refuse(format!(
+                "containers may have the ports {}; the administrator can add --allow-ports {ports} to the arguments of the hook",
+                ranges.join(", ")
+            ));
+        }
+        match mapping.place {
+            Some(place) if !self.places.contains(&place) => refuse(format!(
+                "containers may not name {place}; the administrator can add --allow-place {place} to the arguments of the hook"
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -78,21 +125,19 @@ fn not_a_state(why: &str) -> Error {
     Error::new(Kind::Argument, format!("standard input is not the state of an OCI runtime: {why}"))
 }
 
-/// Publishes the ports in the annotations of a container, if there are any.
+/// Publishes the ports in the annotations of a container, if there are any and all are allowed.
 ///
 /// # Errors
 ///
-/// [`Kind::Argument`] for annotations that cannot be read; those of [`Publisher::publish`].
-pub fn start(state: &State, program: &dyn Program) -> Result<()> {
+/// [`Kind::Spec`] for annotations that cannot be read, [`Kind::Permission`] for what is not allowed; those of
+/// [`Publisher::publish`].
+pub fn start(state: &State, allowed: &Allowed, program: &dyn Program) -> Result<()> {
     let (jail, jid) = state.jail()?;
-    let Some(wanted) = Wanted::read(&jail, state)? else { return Ok(()) };
-    let mut request = Request::new(jail, spec::parse(&wanted.specs)?);
+    let Some(spec) = state.wanted()? else { return Ok(()) };
+    spec.mappings().iter().try_for_each(|mapping| allowed.check(mapping))?;
+    let mut request = Request::new(jail, spec);
     request.jid = jid;
-    request.addresses = wanted.addresses;
-    request.force = wanted.publishing.force;
-    request.allow_inert = wanted.publishing.allow_inert;
-    request.options = wanted.publishing.options;
-    change(program, wanted.overrides, |publisher| publisher.publish(&request))
+    change(program, |publisher| publisher.publish(&request))
 }
 
 /// Removes the ports of a container with annotations of kport; ports that were published otherwise stay.
@@ -102,59 +147,30 @@ pub fn start(state: &State, program: &dyn Program) -> Result<()> {
 /// Those of [`Publisher::unpublish`].
 pub fn stop(state: &State, program: &dyn Program) -> Result<()> {
     let (jail, jid) = state.jail()?;
-    if state.annotation(PUBLISH).is_none() && state.annotation(PUBLISH_JSON).is_none() {
+    // the ports are removed even if the annotations are invalid
+    if state.ours().next().is_none() {
         return Ok(());
     }
-    // the ports are removed even if the options are invalid
-    let wanted = Wanted::read(&jail, state).ok().flatten();
-    let overrides = wanted.map(|wanted| wanted.overrides).unwrap_or_default();
-    change(program, overrides, |publisher| publisher.unpublish(&jail, jid))
+    change(program, |publisher| publisher.unpublish(&jail, jid))
 }
 
-fn change(
-    program: &dyn Program,
-    overrides: Overrides,
-    act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
-) -> Result<()> {
-    let session = program.session(overrides)?;
-    let outcome = act(&session.publisher(program.observer())?)?;
-    program.report(&session, &outcome);
-    Ok(())
+fn change(program: &dyn Program, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
+    let change = || {
+        let session = program.session(Overrides::default())?;
+        let outcome = act(&session.publisher(program.observer())?)?;
+        program.report(&session, &outcome);
+        Ok(())
+    };
+    change().map_err(|error: Error| error.in_words(in_arguments))
 }
 
-/// The request in the annotations.
-struct Wanted {
-    specs: String,
-    addresses: Vec<std::net::IpAddr>,
-    publishing: Publishing,
-    overrides: Overrides,
-}
-
-impl Wanted {
-    /// `None` for a container without annotations of kport.
-    fn read(jail: &JailName, state: &State) -> Result<Option<Wanted>> {
-        let (text, json) = (state.annotation(PUBLISH), state.annotation(PUBLISH_JSON));
-        if text.is_none() && json.is_none() {
-            return Ok(None);
+/// The words of the hook for a setting: its arguments have those of the helper itself, and none about the ports.
+fn in_arguments(setting: Setting) -> Option<String> {
+    match setting {
+        Setting::Backend | Setting::StateDir | Setting::Timeout => {
+            Some(format!("{setting} in the arguments of the hook"))
         }
-        let wrong = |why: String| Error::new(Kind::Argument, format!("annotation {PUBLISH_JSON}: {why}"));
-        let failed = |failure: Failure| wrong(failure.details);
-        let fields: Map<String, Value> = match json {
-            Some(json) => serde_json::from_str(json).map_err(|e| wrong(e.to_string()))?,
-            None => Map::new(),
-        };
-        let mut specs: Vec<String> = text.map(str::to_owned).into_iter().collect();
-        specs.extend(field::<Vec<String>>(&fields, "publish").map_err(failed)?.unwrap_or_default());
-        if fields.contains_key("place") {
-            return Err(wrong("place: give it in each spec, as in em0:8080:80".to_owned()));
-        }
-        let publishing = Publishing::read(&fields, |key| key == "publish").map_err(failed)?;
-        let addresses = state.annotation(ADDRESS).unwrap_or_default();
-        let addresses: Result<Vec<_>> =
-            addresses.split_whitespace().map(|word| publication::address(jail, word)).collect();
-        let addresses = addresses.map_err(|e| e.context(format_args!("annotation {ADDRESS}")))?;
-        let overrides = Overrides::read(&fields).unwrap_or_default();
-        Ok(Some(Wanted { specs: specs.join(" "), addresses, publishing, overrides }))
+        _ => None,
     }
 }
 
@@ -185,34 +201,75 @@ mod tests {
         }
     }
 
+    fn allowed() -> Allowed {
+        Allowed { ports: vec!["1024-65535".parse().unwrap()], places: vec![] }
+    }
+
+    fn start(state: &State, played: &Played) -> Result<()> {
+        super::start(state, &allowed(), played)
+    }
+
     #[test]
     fn from_start_to_stop() {
         let played = Played::new();
-        let ports = state(json!({ PUBLISH: "em0:8080:80", PUBLISH_JSON: r#"{ "publish": ["em0:53:53/udp"] }"# }));
+        let ports = state(json!({ PUBLISH: "8080:80 5353:53/udp" }));
         start(&ports, &played).unwrap();
-        let lines = ["blue tcp port 8080 of em0 -> 10.88.0.5 port 80", "blue udp port 53 of em0 -> 10.88.0.5 port 53"];
+        let lines =
+            ["blue tcp port 8080 of em0 -> 10.88.0.5 port 80", "blue udp port 5353 of em0 -> 10.88.0.5 port 53"];
         assert_eq!(played.published(), lines);
         // a container without annotations is ignored
         start(&state(json!({})), &played).unwrap();
         stop(&state(json!({})), &played).unwrap();
         assert_eq!(played.published(), lines);
-        // annotations that are no longer valid
-        stop(&state(json!({ PUBLISH_JSON: "{" })), &played).unwrap();
+        // annotations that are not valid
+        stop(&state(json!({ PUBLISH: "80/tpc" })), &played).unwrap();
         assert_eq!(played.published(), [""; 0]);
     }
 
     #[test]
-    fn a_start_fails_for_annotations_that_are_not_valid() {
+    fn annotations_ask_for_ports_and_for_nothing_else() {
         let played = Played::new();
         for (annotations, kind) in [
-            (json!({ PUBLISH: "80/tpc" }), Kind::Spec),
-            (json!({ PUBLISH_JSON: r#"{ "publish": ["80"], "sorces": [] }"# }), Kind::Argument),
-            (json!({ PUBLISH_JSON: r#"{ "publish": ["80"], "place": "em0" }"# }), Kind::Argument),
-            (json!({ PUBLISH: "80", ADDRESS: "nowhere" }), Kind::Argument),
-            (json!({ PUBLISH: "80", ADDRESS: "127.0.0.1" }), Kind::Argument),
+            (json!({ PUBLISH: "8080/tpc" }), Kind::Spec),
+            (json!({ PUBLISH: ["8080"] }), Kind::Argument),
+            // ports and places that are not allowed
+            (json!({ PUBLISH: "22" }), Kind::Permission),
+            (json!({ PUBLISH: "8080 1023:80" }), Kind::Permission),
+            (json!({ PUBLISH: "1000-1030:80" }), Kind::Permission),
+            (json!({ PUBLISH: "*:8080:80" }), Kind::Permission),
+            (json!({ PUBLISH: "em0:8080:80" }), Kind::Permission),
+            (json!({ PUBLISH: "127.0.0.1:8080:80" }), Kind::Permission),
+            (json!({ PUBLISH: "0.0.0.0:auto:80" }), Kind::Permission),
+            // what the administrator decides
+            (json!({ PUBLISH: "8080", "io.kport.address": "10.88.0.6" }), Kind::Permission),
+            (json!({ "io.kport.publish.json": r#"{ "publish": ["8080"], "force": true }"# }), Kind::Permission),
+            (json!({ PUBLISH: "8080", "io.kport.publish.json": "{}" }), Kind::Permission),
+            (json!({ PUBLISH: "8080", "io.kport.stateDir": "/tmp/x" }), Kind::Permission),
+            (json!({ PUBLISH: "8080", "io.kport.": "" }), Kind::Permission),
         ] {
             assert_eq!(start(&state(annotations.clone()), &played).unwrap_err().kind(), kind, "{annotations}");
+            assert_eq!(played.published(), [""; 0], "{annotations}");
+            assert_eq!(played.overrides.take(), Overrides::default());
         }
-        assert_eq!(played.published(), [""; 0]);
+    }
+
+    #[test]
+    fn the_hook_allows_ports_and_places() {
+        let ports = |text: &str| text.split(' ').map(|range| range.parse().unwrap()).collect();
+        let wide = Allowed { ports: ports("22 80-90 49152-65535"), places: vec!["em0".parse().unwrap(), Place::Any] };
+        for (specs, allowed) in [
+            ("22 80-85:1080 em0:90:1090 *:443-443:443", false),
+            ("22 80-85:1080 em0:90:1090", true),
+            ("*:22:22 auto:80", true),
+            ("79-90:80", false),
+            ("192.0.2.1:80:80", false),
+            ("0.0.0.0:80:80", false),
+        ] {
+            let mut mappings = spec::parse(specs).unwrap().mappings().to_vec().into_iter();
+            assert_eq!(mappings.all(|mapping| wide.check(&mapping).is_ok()), allowed, "{specs}");
+        }
+        let few = Allowed { ports: ports("8080"), places: vec![] };
+        let error = few.check(&spec::parse("auto:80").unwrap().mappings()[0]).unwrap_err();
+        assert!(error.message().contains("--allow-ports 49152-65535"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Options and settings: the fields that the CNI plugin's configuration and a container's annotation have in common.
+//! Options and settings: the fields of the CNI plugin's configuration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::code::{Code, Failure};
 use super::fields::{field, shown, text, word};
-use crate::net::Place;
+use crate::net::{Misread, Place};
 use crate::options::{Given, Options, Takes};
 use crate::session::Backend;
 
@@ -86,13 +86,17 @@ impl Publishing {
                 options.set(name, &given).map_err(|e| Failure::new(Code::Config, format!("{key}: {e}")))?;
             }
         }
-        Ok(Publishing {
-            options,
-            place: word::<Place>(&fields, "place")?.unwrap_or(Place::Any),
-            force: flag("force")?,
-            allow_inert: flag("allowInert")?,
-        })
+        Ok(Publishing { options, place: place(&fields)?, force: flag("force")?, allow_inert: flag("allowInert")? })
     }
+}
+
+/// `place`. A word of other tools is no more an interface here than in a spec.
+fn place(fields: &Map<String, Value>) -> Result<Place, Failure> {
+    if let Some(misread) = text(fields, "place")?.and_then(|word| Misread::of(&word)) {
+        let why = format!("place is {}: {}", shown(&fields["place"]), misread.instead());
+        return Err(Failure::new(Code::Config, why));
+    }
+    Ok(word(fields, "place")?.unwrap_or(Place::Any))
 }
 
 /// The value of an option; `None` if the document does not have it.
@@ -141,7 +145,9 @@ fn check_names(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::code::field_of;
     use super::*;
+    use crate::error::Setting;
 
     #[test]
     fn the_manual_has_each_option() {
@@ -153,5 +159,38 @@ mod tests {
         for key in keys.chain(["snat".to_owned()]) {
             assert!(key.split('.').all(|word| described.contains(&word)), "kport-cni(8) does not describe {key}");
         }
+    }
+
+    #[test]
+    fn a_place_is_not_a_word_of_another_tool() {
+        let read = |place: &str| {
+            let document: Map<String, Value> = serde_json::from_str(&format!("{{ \"place\": \"{place}\" }}")).unwrap();
+            Publishing::read(&document, |_| false)
+        };
+        for (place, says) in [
+            ("tcp", "a protocol"),
+            ("localhost", "write 127.0.0.1"),
+            ("any", "write *"),
+            ("egress", "that of the default route"),
+            ("em 0", "a name is a letter"),
+        ] {
+            let failure = read(place).unwrap_err();
+            assert!(failure.code == Code::Config && failure.details.contains(says), "{failure}");
+        }
+        assert_eq!(read("em0").unwrap().place.to_string(), "em0");
+    }
+
+    #[test]
+    fn the_field_of_a_remedy_is_one_that_is_read() {
+        let mut fields = 0;
+        for field in Setting::ALL.into_iter().filter_map(field_of) {
+            let json =
+                format!("{{ {} }}", field.replace("...\"", "/x\"").replace("...", "\"15/5\"").replace("SECONDS", "7"));
+            let document: Map<String, Value> = serde_json::from_str(&json).unwrap();
+            Publishing::read(&document, |_| false).unwrap_or_else(|e| panic!("{json}: {e}"));
+            Overrides::read(&document).unwrap_or_else(|e| panic!("{json}: {e}"));
+            fields += 1;
+        }
+        assert_eq!(fields, 6);
     }
 }

@@ -33,12 +33,14 @@ pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn securelevel(evidence: &Evidence<'_>) -> Checked {
-    let level = evidence.host.sysctl("kern.securelevel")?.unwrap_or(-1);
-    let problem = (level >= 3).then(|| Problem {
-        seen: format!("kern.securelevel is {level}: pf's rules cannot be changed until the next boot"),
-        remedy: "allow it from the next boot on: sysrc kern_securelevel=2, then reboot".to_owned(),
-    });
-    found(problem)
+    // the backend native still can, if only pfctl(8) cannot
+    let native = readiness::securelevel(evidence.host, false)?;
+    let Some(problem) = native.or(readiness::securelevel(evidence.host, evidence.firewall.runs_pfctl())?) else {
+        let of_pfctl = readiness::securelevel(evidence.host, true)?
+            .map(|Problem { seen, remedy }| warning(format!("{seen}; the backend native can"), remedy));
+        return Ok(Some(of_pfctl.into_iter().collect()));
+    };
+    found(Some(problem))
 }
 
 pub(super) fn enabled(evidence: &Evidence<'_>) -> Checked {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::evidence::Evidence;
-use super::{Checked, Finding, all, found, warning};
+use super::{Checked, Finding, Level, all, found, warning};
 use crate::net::Family;
 use crate::publication::Publication;
 use crate::readiness;
@@ -19,7 +19,12 @@ pub(super) fn forwarding(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn interfaces(evidence: &Evidence<'_>) -> Checked {
-    Ok(Some(all(readiness::interfaces(&evidence.surroundings()?, evidence.publications())?)))
+    let mut found = all(readiness::interfaces(&evidence.surroundings()?, evidence.publications())?);
+    if found.is_empty() {
+        let seen = readiness::everywhere(evidence.publications());
+        found.extend(seen.map(|seen| Finding { level: Level::Ok, ..warning(format!("they exist; {seen}"), "") }));
+    }
+    Ok(Some(found))
 }
 
 pub(super) fn host_access(evidence: &Evidence<'_>) -> Checked {

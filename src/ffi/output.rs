@@ -7,7 +7,7 @@ use super::{
     kport_entry, kport_error, kport_listing, kport_mapping, kport_outcome, kport_ruleset, kport_spec, kport_state,
     kport_status,
 };
-use crate::error::{Error, Kind, Result, printable};
+use crate::error::{Error, Kind, Result, Setting, printable};
 use crate::name::JailName;
 use crate::net::Family;
 use crate::pf::Counters;
@@ -183,10 +183,27 @@ impl Row {
 
 impl kport_error {
     pub(super) fn new(error: Error) -> kport_error {
+        let error = error.in_words(words);
         // messages have no control characters, so no NUL
         let message = c_text(error.message()).unwrap_or_default();
         kport_error { error, message }
     }
+}
+
+/// The words of kport(3) for a setting.
+fn words(setting: Setting) -> Option<String> {
+    let field = match setting {
+        Setting::Address => "options->addresses",
+        Setting::AutoRange => "options->auto_first and auto_last",
+        Setting::Backend => r#"options->backend "pfctl""#,
+        Setting::Force => "KPORT_FORCE in options->flags",
+        Setting::Gateway => "options->gateway",
+        Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
+        Setting::Rate => "options->rate_connections",
+        Setting::StateDir => "options->state_dir",
+        Setting::Timeout => "options->timeout_ms",
+    };
+    Some(field.to_owned())
 }
 
 pub(super) fn c_text(text: impl Into<Vec<u8>>) -> Result<CString> {
@@ -227,6 +244,19 @@ mod tests {
 
     use super::*;
     use crate::ffi::kport_status_text;
+
+    #[test]
+    fn a_remedy_names_what_the_header_has() {
+        let header = include_str!("../../include/kport.h");
+        for setting in crate::error::Setting::ALL {
+            let error = Error::new(Kind::Argument, "x").remedy("use", setting);
+            let message = kport_error::new(error).message.into_string().unwrap();
+            assert!(!message.contains(" -"), "{message}");
+            let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let names = message.split(|c| !name(c)).filter(|word| word.contains('_') || word.contains("options"));
+            assert!(names.clone().all(|name| header.contains(name)) && names.count() > 0, "{message}");
+        }
+    }
 
     #[test]
     fn a_struct_is_filled_as_far_as_the_caller_knows_it() {

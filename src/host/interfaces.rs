@@ -85,7 +85,7 @@ impl<'a> Interfaces<'a> {
             None => Err(Error::new(
                 Kind::Unavailable,
                 format!(
-                    "no interface of the host has a network with {address}: --hairpin and --host-access need the one that \
+                    "no interface of the host has a network with {address}: hairpin and host access need the one that \
                      leads to the jail; give the jail's bridge an address of the jail's network"
                 ),
             )),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::hooks::list;
-use super::ports::{jail_of, range, wrong};
+use super::ports::{jail_of, range};
 use super::{Exports, HookFile, Manager, Port, Root, Statement, TextOf};
 use crate::error::Result;
 
@@ -38,15 +38,17 @@ fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     };
     let from = path.display().to_string();
     if first_line("hport").is_empty() {
-        return Err(wrong(from, "not a directory of AppJail's expose: it has no hport"));
+        return Ok(vec![Port::unread(from, jail_of(path), "not a directory of AppJail's expose: it has no hport")]);
     }
     if first_line("enabled") != "1" {
         return Ok(vec![]);
     }
     let (on, outside, address) = (first_line("on_if"), first_line("ext_if"), first_line("ext_ip"));
+    let protocol = Some(first_line("protocol")).filter(|p| !p.is_empty()).unwrap_or("tcp".to_owned());
+    let range = |ports: &str| range(ports, &protocol, text);
     let mut port = Port { from, jail: jail_of(path), host: range(&first_line("hport")), ..Port::default() };
     port.ports = Some(first_line("jport")).filter(|p| !p.is_empty()).map_or(port.host.clone(), |p| range(&p));
-    port.protocols = vec![Some(first_line("protocol")).filter(|p| !p.is_empty()).unwrap_or("tcp".to_owned())];
+    port.protocols = vec![protocol];
     port.places = [address.clone(), on.clone()].into_iter().find(|place| !place.is_empty()).into_iter().collect();
     if address.is_empty() && !outside.is_empty() {
         port.notes.push(match on == outside {

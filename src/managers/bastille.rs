@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::ports::{jail_of, lines, range, words, wrong};
+use super::ports::{jail_of, lines, range, words};
 use super::{Exports, HookFile, Manager, Port, Root, TextOf};
 use crate::error::Result;
 
@@ -26,45 +26,58 @@ impl Manager for Bastille {
     }
 }
 
-/// `INET IF[,IF] SRC DST PROTO HOST JAIL [log ...]`, before 0.14 `PROTO HOST JAIL [log ...]` (rdr.sh).
+/// `INET IF[,IF] SRC DST PROTO HOST JAIL [log ...]`, before 0.14 `PROTO HOST JAIL [log ...]` (rdr.sh). `ext_if="{ em0 em1 }"` in
+/// pf.conf is written as two words.
 fn rdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     let jail = jail_of(path);
-    let mut found = vec![];
-    for (number, line) in lines(&text(path)?) {
+    let port = |(number, line): (usize, &str)| {
         let from = format!("{}:{number}", path.display());
-        let not_a_line = || wrong(&from, format_args!("not a line of rdr.conf: {line}"));
-        let mut port = Port { from: from.clone(), jail: jail.clone(), ..Port::default() };
-        let words = words(line);
-        let rest = match words[..] {
-            [inet @ ("dual" | "ipv4" | "ipv6"), interfaces, source, destination, protocol, host, to, ref rest @ ..] => {
-                if inet != "dual" {
-                    port.notes
-                        .push(format!("{inet} only: kport publishes for each family of which the jail has an address"));
-                }
-                port.places = interfaces.split(',').map(str::to_owned).collect();
-                if destination != "any" {
-                    port.places = vec![destination.to_owned()];
-                }
-                port.sources.extend(Some(source).filter(|s| *s != "any").map(str::to_owned));
-                (port.host, port.ports, port.protocols) = (range(host), range(to), vec![protocol.to_owned()]);
-                rest
+        read_line(line, text)
+            .map(|port| Port { from: from.clone(), jail: jail.clone(), ..port })
+            .unwrap_or_else(|| Port::unread(from, jail.clone(), format_args!("not a line of rdr.conf: {line}")))
+    };
+    Ok(lines(&text(path)?).map(port).collect())
+}
+
+fn read_line(line: &str, text: TextOf<'_>) -> Option<Port> {
+    let spaced = line.replace(['{', '}'], " ");
+    let all = words(&spaced);
+    let (inet, rest) = match all[..] {
+        [inet @ ("dual" | "ipv4" | "ipv6"), ref rest @ ..] => (Some(inet), rest),
+        _ => (None, &all[..]),
+    };
+    let (before, after) = rest.split_at(rest.iter().position(|word| matches!(*word, "tcp" | "udp"))?);
+    let [protocol, host, to, log @ ..] = after else { return None };
+    let mut port = Port {
+        host: range(host, protocol, text),
+        ports: range(to, protocol, text),
+        protocols: vec![(*protocol).to_owned()],
+        ..Port::default()
+    };
+    match (inet, before) {
+        (Some(inet), [interfaces @ .., source, destination]) if !interfaces.is_empty() => {
+            if inet != "dual" {
+                port.notes
+                    .push(format!("{inet} only: kport publishes for each family of which the jail has an address"));
             }
-            [protocol @ ("tcp" | "udp"), host, to, ref rest @ ..] => {
-                (port.host, port.ports, port.protocols) = (range(host), range(to), vec![protocol.to_owned()]);
-                rest
-            }
-            _ => return Err(not_a_line()),
-        };
-        match rest {
-            [] => {}
-            ["log"] => port.log = true,
-            ["log", options @ ..] => {
-                port.log = true;
-                port.notes.push(format!("{}: kport logs the packet that starts a connection", options.join(" ")));
-            }
-            _ => return Err(not_a_line()),
+            let names = interfaces.iter().flat_map(|word| word.split(',')).filter(|name| !name.is_empty());
+            port.places = match *destination {
+                "any" => names.map(str::to_owned).collect(),
+                address => vec![address.to_owned()],
+            };
+            port.sources.extend(Some(*source).filter(|source| *source != "any").map(str::to_owned));
         }
-        found.push(port);
+        (None, []) => {}
+        _ => return None,
     }
-    Ok(found)
+    match log {
+        [] => {}
+        ["log"] => port.log = true,
+        ["log", options @ ..] => {
+            port.log = true;
+            port.notes.push(format!("{}: kport logs the packet that starts a connection", options.join(" ")));
+        }
+        _ => return None,
+    }
+    Some(port)
 }

@@ -64,24 +64,32 @@ fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         let why = "is a database; give ~cbsd/etc/pfrdr.conf, which has the exposed ports of every jail";
         return Err(wrong(path.display(), why));
     }
-    let mut found = vec![];
-    for (number, line) in lines(&text) {
+    let port = |(number, line): (usize, &str)| {
         let from = format!("{}:{number}", path.display());
-        let not_a_line = || wrong(&from, format_args!("not a line of CBSD's expose: {line}"));
-        let (rule, comment) = line.split_once('#').ok_or_else(not_a_line)?;
-        // "// Setup by CBSD expose: tcp-22-web from IPs any"
-        let about = comment
-            .split_once("CBSD expose: ")
-            .and_then(|(_, about)| about.split_once(" from IPs "))
-            .ok_or_else(not_a_line)?
-            .0;
-        let jail = about.splitn(3, '-').nth(2).ok_or_else(not_a_line)?.to_owned();
-        let conf = Conf::of_text(rule.as_bytes()).map_err(|_| not_a_line())?;
-        let mut port = Port { from: from.clone(), jail, ..Port::default() };
-        redirect(conf.rules(), &mut port).ok_or_else(not_a_line)?;
-        found.push(port);
-    }
-    Ok(found)
+        let (rule, comment) = line.split_once('#').unwrap_or((line, ""));
+        let jail = jail_in(comment).unwrap_or_default();
+        match read_rule(rule).filter(|_| !jail.is_empty()) {
+            Some(port) => Port { from, jail: jail.to_owned(), ..port },
+            None => Port::unread(from, jail, format_args!("not a line of CBSD's expose: {line}")),
+        }
+    };
+    Ok(lines(&text).map(port).collect())
+}
+
+/// The jail in `// Setup by CBSD expose: tcp-22-web from IPs any`; before 13.0.12 without the addresses.
+fn jail_in(comment: &str) -> Option<&str> {
+    let about = comment.split_once("CBSD expose: ")?.1;
+    let about = about.split_once(" from IPs").map_or(about, |(about, _)| about);
+    about.trim().splitn(3, '-').nth(2)
+}
+
+/// `rdr pass proto tcp from {any} to A port N -> B port M`: one rule for each member of its lists. Without ports it is every port of
+/// an address.
+fn read_rule(rule: &str) -> Option<Port> {
+    let conf = Conf::of_text(rule.as_bytes()).ok()?;
+    let mut port = Port::default();
+    redirect(conf.rules(), &mut port)?;
+    (!port.protocols.is_empty()).then_some(port)
 }
 
 /// The redirect that a line's rules make, one for each member of its lists; `None` if they make none that is known.

@@ -43,7 +43,8 @@ fn config_json(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         .filter(|name| !name.is_empty())
         .map_or(String::new(), |name| format!("ioc-{}", name.replace('.', "_")));
     let mut found = vec![];
-    for forward in forwards.split(',').filter(|_| forwards != "none" && !forwards.is_empty()) {
+    let each = forwards.split(',').map(str::trim).filter(|forward| !forward.is_empty() && *forward != "none");
+    for forward in each {
         let (protocol, ports) = match forward.strip_suffix(')').and_then(|f| f.split_once('(')) {
             Some(parts) => parts,
             None => ("tcp", forward),
@@ -52,9 +53,9 @@ fn config_json(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         found.push(Port {
             from: format!("{from}: {forward}"),
             jail: jail.clone(),
-            host: host.to_owned(),
-            ports: to.to_owned(),
-            protocols: protocol.split('/').map(str::to_owned).collect(),
+            host: host.trim().to_owned(),
+            ports: to.trim().to_owned(),
+            protocols: protocol.split('/').map(|name| name.trim().to_owned()).collect(),
             ..Port::default()
         });
     }

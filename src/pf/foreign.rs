@@ -188,7 +188,7 @@ mod tests {
             ("rdr on wan+0 inet proto sctp from any to any port = 9 tag x -> 10.0.0.2", "inet sctp * 9"),
             ("rdr on em0 inet proto icmp from any to any -> 10.0.0.2", "none"),
             ("binat on em0 inet from 10.0.0.9 to any -> 192.0.2.7", "inet any 192.0.2.7 any"),
-            ("binat on em0 inet proto tcp from 10.0.0.9 to any -> (em1)", "inet tcp em1 any"),
+            ("binat on em0 inet proto tcp from 10.0.0.9 to any -> (em1:0)", "inet tcp em1 any"),
             ("binat on em0 inet from 10.0.0.9 to any", "inet any em0 any"),
             ("no binat on em0 inet from 10.0.0.9 to any", "none"),
             ("rdr to be understood by another release", "any any * any"),

@@ -311,6 +311,10 @@ impl Firewall for Pfctl {
         "pfctl"
     }
 
+    fn runs_pfctl(&self) -> bool {
+        true
+    }
+
     fn remembers(&self) -> bool {
         false
     }
@@ -614,7 +618,10 @@ fn reason(output: &Output, rules: &str) -> (Kind, String) {
     } else if has("Failed to open netlink") {
         (Kind::Unavailable, "pfctl cannot talk to the kernel: `kldload netlink`, or reboot after an upgrade")
     } else if has("Operation not permitted") || has("Permission denied") {
-        (Kind::Permission, "pf rules cannot be changed here: run as root, with kern.securelevel below 3")
+        (
+            Kind::Permission,
+            "pf rules cannot be changed here: run as root, with kern.securelevel below 2, before FreeBSD 15 below 3",
+        )
     } else if has("Inappropriate ioctl") || has("Operation not supported by device") {
         // not Unavailable: pf may be loaded and hold rules
         (Kind::System, "pfctl and the kernel are of different releases: finish the upgrade and reboot")

@@ -34,6 +34,10 @@ impl Firewall for WithConf<'_> {
         self.firewall.redirects_packets()
     }
 
+    fn runs_pfctl(&self) -> bool {
+        self.firewall.runs_pfctl()
+    }
+
     fn labels_mappings(&self) -> bool {
         self.firewall.labels_mappings()
     }

@@ -171,8 +171,9 @@ fn target_ports(ports: PoolPorts, to: Option<Ports>) -> Read<(u16, u16)> {
         // pf counts from the rule's port, so there must be one
         Operator::Equal => Ok((first, 0)),
         Operator::Range | Operator::Between | Operator::Outside => {
-            let last = first.checked_add(b - a);
-            last.map(|last| (first, last)).ok_or_else(|| format!("ports {first}:* end after 65535"))
+            let last = first.checked_add(b - a).ok_or_else(|| format!("ports {first}:* end after 65535"))?;
+            // a single port has no last one
+            Ok((first, if last == first { 0 } else { last }))
         }
         _ => Err(format!("ports {first}:* need one port or a range in to")),
     }
@@ -393,10 +394,14 @@ pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: b
         }
         match words.next()?.bare() {
             "max" => keep.max = words.number()?,
-            "max-src-states" => keep.max_src_states = words.number()?,
-            "max-src-conn" => keep.max_src_conn = words.number()?,
-            "max-src-nodes" => keep.max_src_nodes = words.number()?,
-            "max-src-conn-rate" => keep.max_src_conn_rate = rate(words)?,
+            "max-src-states" => keep.max_src_states = positive("max-src-states", words.number()?)?,
+            "max-src-conn" => keep.max_src_conn = positive("max-src-conn", words.number()?)?,
+            "max-src-nodes" => keep.max_src_nodes = positive("max-src-nodes", words.number()?)?,
+            "max-src-conn-rate" => {
+                keep.max_src_conn_rate = rate(words)?;
+                let (connections, seconds) = keep.max_src_conn_rate;
+                positive("max-src-conn-rate", connections.min(seconds))?;
+            }
             "overload" => {
                 operands::table(words)?;
                 if words.take("flush") {
@@ -419,6 +424,11 @@ pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: b
         words.expect(")")?;
     }
     Ok(bound)
+}
+
+/// filter_opts of parse.y refuses 0.
+fn positive(option: &str, number: u32) -> Read<u32> {
+    if number == 0 { Err(format!("{option} must be above 0")) } else { Ok(number) }
 }
 
 fn rate(words: &mut Words<'_>) -> Read<(u32, u32)> {
@@ -543,11 +553,17 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
             let address = |operand: &Operand| {
                 matches!(operand, Operand::Network(_) | Operand::Interface(_)) && !operand.is_several()
             };
-            address(&rule.when.from.address) && outside.is_some_and(address) && rule.when.direction.is_none()
+            let families = [rule.when.family, rule.when.from.address.family(), outside.and_then(Operand::family)];
+            let mut families = families.into_iter().flatten();
+            let first = families.next();
+            address(&rule.when.from.address)
+                && outside.is_some_and(address)
+                && families.all(|family| Some(family) == first)
+                && rule.when.direction.is_none()
         };
         if !made.iter().all(certain) {
             return Err(
-                "binat-to needs one address in from and after it, (em0:0) of an interface, and no direction".into()
+                "binat-to needs one address of the same family in from and after it, (em0:0) of an interface, and no direction".into()
             );
         }
         made = made.into_iter().flat_map(both_ways).collect();

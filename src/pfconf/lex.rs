@@ -360,6 +360,9 @@ impl<'a> Lexer<'a> {
         if self.output && byte == b'?' {
             return Ok(Next::Token(Token::Sign("?")));
         }
+        if byte == b'\r' {
+            return Err("a carriage return, which pfctl(8) refuses outside of comments and quotes".to_owned());
+        }
         if !starts_word(byte) {
             return Err(format!("the character {:?} has no meaning here", char::from(byte)));
         }
@@ -377,7 +380,7 @@ impl<'a> Lexer<'a> {
     fn blank(&mut self) -> Option<u8> {
         loop {
             match self.char()? {
-                b' ' | b'\t' | b'\r' | 0x0c => {}
+                b' ' | b'\t' | 0x0c => {}
                 b'#' if !self.expanding => {
                     self.in_comment = true;
                     self.raw.pop();

@@ -214,6 +214,7 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
             None => PoolPorts { first: port(text)?, last: 0, open: false },
         };
     }
+    let several = |address: &PoolAddress| address.address.as_ref().is_some_and(Operand::is_several);
     // binat_redirspec of parse.y has none
     while what != PoolFor::Both && options(words, &mut pool)? {}
     match what {
@@ -221,7 +222,12 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         PoolFor::Source if pool.static_port && given != PoolPorts::default() => {
             return Err("static-port is not possible with ports".into());
         }
-        PoolFor::Source | PoolFor::Both => {}
+        PoolFor::Source => {}
+        // binatrule of parse.y
+        PoolFor::Both if pool.addresses.len() != 1 || pool.addresses.iter().any(several) => {
+            return Err("binat leads to a single address: no list, no table, and (em0:0) for an interface".into());
+        }
+        PoolFor::Both => {}
         // apply_rdr_ports of parse.y
         PoolFor::Destination if pool.static_port => return Err("static-port is for nat only".into()),
         PoolFor::Destination if pool.portset.is_some() => return Err("map-e-portset is for nat only".into()),
@@ -229,7 +235,6 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         // expand_rule of parse.y ignores them
         PoolFor::Route => (pool.static_port, pool.portset) = (false, None),
     }
-    let several = |address: &PoolAddress| address.address.as_ref().is_some_and(Operand::is_several);
     // like apply_redirspec
     if pool.kind == PoolKind::Single && (pool.addresses.len() > 1 || pool.addresses.iter().any(several)) {
         pool.kind = PoolKind::RoundRobin;

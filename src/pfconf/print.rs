@@ -623,8 +623,8 @@ mod tests {
         ];
         let keep = (any::<[bool; 3]>(), any::<[u32; 4]>()).prop_map(|([some, synproxy, if_bound], numbers)| {
             let [max, max_src_states, max_src_conn, max_src_nodes] = numbers;
-            // a rate of 0 in 0 seconds is no rate
-            let max_src_conn_rate = if max > 0 { (max, max_src_nodes) } else { (0, 0) };
+            // pfctl refuses a rate of 0, and one in 0 seconds
+            let max_src_conn_rate = if max > 0 && max_src_nodes > 0 { (max, max_src_nodes) } else { (0, 0) };
             let keep = Keep { synproxy, if_bound, max, max_src_states, max_src_conn, max_src_nodes, max_src_conn_rate };
             some.then_some(keep)
         });
@@ -681,6 +681,96 @@ mod tests {
         families.prop_flat_map(|family| prop_oneof![translation(family), filter(family)]).boxed()
     }
 
+    /// One of these, and of `more` the parts of the text that are separated by " | ".
+    fn one_of(all: &'static str) -> BoxedStrategy<&'static str> {
+        let all: Vec<&str> = all.split(" | ").map(|one| if one == "~" { "" } else { one }).collect();
+        prop::sample::select(all).boxed()
+    }
+
+    /// A statement as people and programs write it, and as nobody does: what a lexer, a range and a name can be mistaken for.
+    fn statement() -> BoxedStrategy<String> {
+        const STRINGS: &str = r##"em0 | lo | "a\"b" | 'a"b' | "port" | port | any | "any" | self | "self" | "a b" | "$x" | $x | $y | "a\ b" | "\\x" | "$if" | "a$nr" | "$srcaddr:$dstport" | "'" | '"' | "\"" | "\"\"" | "a\\"b" | "\	" | "#" | "é" | "{" | "" | 0 | 10 | 1.2.3.4 | "1.2.3.4" | <t> | "<t>" | egress | a.b | a-b | a\\b | "in" | "all" | "0x1" | unknown | "unknown" | "port 0" | {} | "! em0" | ! em0 | "tagged" | "none" | none | "_1" | _a"##;
+        const ADDRESSES: &str = r##"any | 1.2.3.4 | 10/8 | 10.1/16 | 10.0.0.1/8 | 0/0 | 0.0.0.0/0 | ! 1.2.3.4 | 1.2.3.4/32 | 1.2.3.4 - 1.2.3.9 | 1.2.3.9 - 1.2.3.4 | ::1 - ::9 | em0 | (em0) | (em0:0) | em0:network | em0:0 | ! (em0) | (em0:network:0)/24 | em0/24 | em0:peer:0 | port | "port" | (port) | ("port") | "any" | "self" | self | (self) | self:network | <t> | ! <t> | <"port"> | <"a b"> | <"a\"b"> | <$x> | no-route | urpf-failed | ! no-route | ! any | ::1 | fe80::1%em0 | ::ffff:1.2.3.4 | ::/0 | 2001:db8::/32 | host.example | "host.example" | "a b" | { 1.2.3.4, ::1 } | { 1.2.3.4 ! 1.2.3.5 } | { em0 (em1) } | { any } | $x | "1.2.3.4" | "1.2.3.4/8" | "10"/8 | 5 | "" | "no-route" | all | "$nr" | -1 | a/b | to"##;
+        const PORTS: &str = r##"~ | ~ | port 80 | port http | port "http" | port "80" | port 80:90 | port 90:80 | port 80:80 | port 0 | port 0:0 | port 0:5 | port 5 >< 5 | port 9 >< 5 | port 5 >< 9 | port 5 >< 6 | port 5 <> 9 | port 9 <> 5 | port 5 <> 5 | port > 80 | port >= 0 | port != 0 | port < 1 | port = 80 | port { 80, 90:91 } | port {80 >< 90, != 5} | port 80:* | port * | port 65535 | port 65536 | port "80:90" | port port | port "port""##;
+        const MORE: &str = r##"~ | ~ | ~ | keep state | no state | keep state (max 0) | keep state (max 5, if-bound) | synproxy state | modulate state (max-src-conn-rate 0/5) | (max-src-conn-rate 5/0) | keep state (max-src-conn-rate 5/1, overload <t> flush) | keep state (max-src-nodes 1) | fragment | flags S/SA | flags any | flags /SA | flags /S | flags S/S | flags SA/S | tos 0x10 | tos 0 | tos lowdelay | prio 0 | prio 7 | probability 5% | probability 0 | probability .5 | rtable 0 | rtable 1 | divert-to 1.2.3.4 port 0 | divert-to 1.2.3.4 port 5 | max-pkt-size 0 | max-pkt-size 5 | max-pkt-rate 0/0 | max-pkt-rate 5/1 | icmp-type echoreq | icmp-type 8 code 0 | icmp-type 0 | icmp6-type 128 | user root | user 0 | user 5 >< 3 | user 3 >< 5 | user 5 <> 5 | user != 0 | user unknown | user != unknown | user "unknown" | user > unknown | user { 1, 2 } | group 5:3 | group wheel | group "a b" | once | os "Windows" | received-on em0 | ! received-on any | set prio 5 | set tos 5 | allow-opts | dup-to em1 | route-to em1 | route-to (em1 1.2.3.4) | reply-to (em1 1.2.3.4) | reply-to { em1, (em2 1.2.3.4) } round-robin | route-to ("port" em0:peer) | nat-to 1.2.3.4 | nat-to 1.2.3.4 port 0 | nat-to (em0) port 5:3 | nat-to em0 static-port | rdr-to 1.2.3.4 port 0 | rdr-to 1.2.3.4 port 80:* | rdr-to { 1.2.3.4, 1.2.3.5 } random sticky-address | rdr-to 1.2.3.0/24 bitmask | rdr-to 1.2.3.0/24 source-hash "a\"b" | rdr-to 1.2.3.0/24 source-hash 0x1 | binat-to 1.2.3.4 | af-to inet from 1.2.3.4 | af-to inet6 from ::1 to ::2"##;
+        const POOLS: &str = r##"~ | ~ | port 0 | port 0:0 | port 0:5 | port 80 | port 80:90 | port 90:80 | port 80:80 | port http | port 9000:* | port 0:* | static-port | bitmask | random | random sticky-address | source-hash | source-hash "a b" | source-hash port | round-robin | endpoint-independent | port 50001:65535 | port 1:0 | map-e-portset 6/8/0x34 | map-e-portset 0/0/0"##;
+        const ONLY: &str = r##"~ | in | out | log | quick | in quick | log (all, to pflog1) | log (user)"##;
+        const FAMILY: &str = r##"~ | ~ | inet | inet6 | proto tcp | inet proto udp | proto { tcp udp } | proto 0 | proto 255 | proto "tcp" | proto icmp | inet6 proto icmp6 | proto port | inet proto 58"##;
+        let on = prop_oneof![Just(String::new()), one_of(STRINGS).prop_map(|name| format!("on {name}"))];
+        let side = |word: &'static str| {
+            (one_of(ADDRESSES), one_of(PORTS)).prop_map(move |(address, ports)| format!("{word} {address} {ports}"))
+        };
+        let sides = prop_oneof![
+            Just("all".to_owned()),
+            Just(String::new()),
+            (side("from"), side("to")).prop_map(|(from, to)| format!("{from} {to}")),
+            side("to"),
+            side("from"),
+            one_of(PORTS).prop_map(|ports| format!("to {ports}")),
+        ];
+        let named = prop_oneof![
+            Just(String::new()),
+            (one_of("label | tag | tagged | ! tagged | ridentifier"), one_of(STRINGS))
+                .prop_map(|(word, text)| format!("{word} {text}")),
+        ];
+        let start = (one_of(ONLY), on, one_of(FAMILY), sides)
+            .prop_map(|(only, on, family, sides)| format!("{only} {on} {family} {sides}"));
+        let filter = (
+            one_of("pass | block | match | block return | block return-icmp(port-unr)"),
+            start.clone(),
+            named.clone(),
+            one_of(MORE),
+            named.clone(),
+        );
+        let filter =
+            filter.prop_map(|(action, start, first, more, last)| format!("{action} {start} {first} {more} {last}"));
+        let translation = (
+            one_of("nat | rdr | binat | no nat | no rdr | nat pass | rdr pass log"),
+            start.clone(),
+            named,
+            one_of(ADDRESSES),
+            one_of(POOLS),
+        );
+        let translation =
+            translation.prop_map(|(action, start, named, address, pool)| match action.starts_with("no") {
+                true => format!("{action} {start} {named}"),
+                false => format!("{action} {start} {named} -> {address} {pool}"),
+            });
+        let call = (
+            one_of("nat-anchor | rdr-anchor | binat-anchor | anchor"),
+            one_of(STRINGS),
+            one_of("~ | /* | /b"),
+            start.clone(),
+        );
+        let call = call.prop_map(|(word, name, below, start)| match name.strip_suffix('"') {
+            Some(name) => format!("{word} {name}{below}\" {start}"),
+            None => format!("{word} {name}{below} {start}"),
+        });
+        let braces = (one_of(STRINGS), start.clone(), filter.clone())
+            .prop_map(|(name, start, rule)| format!("anchor {name} {start} {{\n{rule}\n}}"));
+        let table = (one_of(STRINGS), one_of("~ | persist | const"), prop::collection::vec(one_of(ADDRESSES), 0..3));
+        let table =
+            table.prop_map(|(name, option, entries)| format!("table <{name}> {option} {{ {} }}", entries.join(" ")));
+        let option = prop_oneof![
+            one_of(STRINGS).prop_map(|name| format!("set skip on {name}")),
+            one_of(STRINGS).prop_map(|name| format!("set skip on {{ {name} lo }}")),
+            one_of("set syncookies always | set state-policy if-bound | set state-defaults no-sync | set state-defaults max 5, if-bound | x = \"1.2.3.4\" | y = \"port\" | x = \"{ 80, 90 }\" | antispoof for em0 inet | antispoof quick for { em0 (lo0) } | antispoof for \"port\" | scrub in all | ether pass in on em0 label \"a\\\"b\"").prop_map(str::to_owned),
+        ];
+        let antispoof = one_of(STRINGS).prop_map(|name| format!("antispoof for {name}"));
+        prop_oneof![6 => filter, 6 => translation, 2 => call, 1 => braces, 2 => table, 2 => option, 1 => antispoof]
+            .boxed()
+    }
+
+    /// A file that reads, of statements each of which does.
+    fn file() -> BoxedStrategy<String> {
+        let reads = |text: &String| format!("x = \"1.2.3.4\"\ny = \"a\"\n{text}\n").parse::<Conf>().is_ok();
+        let all = move |texts: Vec<String>| {
+            let read: Vec<String> = texts.into_iter().filter(|text| reads(text)).collect();
+            format!("x = \"1.2.3.4\"\ny = \"a\"\n{}\n", read.join("\n"))
+        };
+        prop::collection::vec(statement(), 1..6).prop_map(all).boxed()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..Default::default() })]
 
@@ -690,6 +780,15 @@ mod tests {
             let shown = rule.to_string();
             let conf: Conf = shown.parse().unwrap_or_else(|error| panic!("{error}\n{rule:?}"));
             prop_assert_eq!(conf.rules(), &[rule][..], "{}", shown);
+        }
+
+        /// And for any file: what is not refused is printed as the same rules, tables and settings.
+        #[test]
+        fn a_file_is_read_as_it_is_printed(text in file()) {
+            let Ok(conf) = text.parse::<Conf>() else { return Ok(()) };
+            let shown = conf.to_string();
+            let again: Conf = shown.parse().unwrap_or_else(|error| panic!("{error}\n{text}\n{shown}"));
+            prop_assert_eq!(&again, &conf, "{}\n{}", text, shown);
         }
     }
 }

@@ -337,13 +337,17 @@ impl<'a> Reader<'a> {
         let mut words = Words(&statement.tokens);
         words.next()?;
         let name = if words.has_string() { Some(words.text()?.to_owned()) } else { None };
+        // anchorname of parse.y
+        if name.as_ref().is_some_and(|name| name.starts_with('_') || name.contains("/_")) && !self.defaults.output {
+            return Err("names of anchors that begin with _ are reserved for internal use".into());
+        }
         let (called, path) = if statement.opens {
             if self.open.len() >= DEEPEST {
                 return Err(format!("more than {DEEPEST} anchors in anchors"));
             }
             self.braces += 1;
-            if name.as_ref().is_some_and(|name| name.contains('/') || name == "*") {
-                return Err("the name of an anchor in braces must not have / or *".into());
+            if name.as_ref().is_some_and(|name| name.contains('/') || name == "*" || name.is_empty()) {
+                return Err("the name of an anchor in braces must not be empty or *, or have a /".into());
             }
             let called = name.unwrap_or_else(|| format!("_{}", self.braces));
             let path = below_of(&self.path(), &called);
@@ -385,8 +389,11 @@ impl<'a> Reader<'a> {
                         if dynamic {
                             words.expect(")")?;
                         }
+                        let is_address = name.parse::<std::net::IpAddr>().is_ok();
                         match operands::of_interface(name, dynamic, None)? {
-                            Operand::Interface(OfInterface { part: Part::Address, first: false, .. }) => {
+                            Operand::Interface(OfInterface { part: Part::Address, first: false, .. })
+                                if !is_address =>
+                            {
                                 Ok((name.to_owned(), dynamic))
                             }
                             _ => Err(format!("{} is not an interface", quoted(name))),

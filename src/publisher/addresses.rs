@@ -7,7 +7,7 @@ use super::Request;
 use super::facts::Facts;
 use super::survey::Survey;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::host::{ANSWER_TIME, Host, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface};
@@ -37,11 +37,11 @@ pub(super) fn addresses(
             Some(own) => Err(Error::new(
                 Kind::Argument,
                 format!(
-                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would go \
-                     to the host; give an address of the jail with -a",
+                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would go to the host",
                     quoted(&jail.name)
                 ),
-            )),
+            )
+            .remedy("give an address of the jail with", Setting::Address)),
         };
     }
     let found = ask(Some(jail))?;
@@ -65,13 +65,10 @@ pub(super) fn addresses(
         // an address that cannot be a target is an error by itself
         return Ok(if believed.is_empty() { found } else { believed });
     }
-    let what = format!(
-        "jail {} reports {}; the report of a jail is not enough: give its address with -a",
-        quoted(&jail.name),
-        shown.join(", and ")
-    );
+    let what =
+        format!("jail {} reports {}; the report of a jail is not enough", quoted(&jail.name), shown.join(", and "));
     if believed.is_empty() {
-        return Err(Error::new(Kind::Unavailable, what));
+        return Err(Error::new(Kind::Unavailable, what).remedy("give its address with", Setting::Address));
     }
     notes.push(format!("not published with that address: {what}"));
     Ok(believed)
@@ -101,10 +98,8 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
         )));
     }
     let others = facts.other_jails(jail).map_err(|error| {
-        error.and(format_args!(
-            "so it is unknown whether only jail {} has {address}; try again, or give its address with -a",
-            quoted(&jail.name)
-        ))
+        let what = format!("so it is unknown whether only jail {} has {address}; try again", quoted(&jail.name));
+        error.and(what).remedy("or give its address with", Setting::Address)
     })?;
     let has = others.known.iter().find(|(_, theirs)| theirs.contains(&address));
     Ok(has.map(|(other, _)| format!("jail {} also has", quoted(&other.name))))
@@ -145,10 +140,8 @@ pub(super) fn reported(
     deadline: Deadline,
 ) -> Result<Vec<IpAddr>> {
     let Some(jail) = jail else {
-        return Err(Error::new(
-            Kind::Unavailable,
-            format!("{} is not running here, so its address is unknown; give it with -a", name.mention()),
-        ));
+        let why = format!("{} is not running here, so its address is unknown", name.mention());
+        return Err(Error::new(Kind::Unavailable, why).remedy("give it with", Setting::Address));
     };
     if jail.vnet {
         return host.vnet_addresses(jail, deadline.sooner(ANSWER_TIME).remaining());

@@ -9,9 +9,9 @@ use super::taken::held_by_host;
 use super::{Phase, Request};
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
-use crate::net::Place;
 use crate::options::Source;
 use crate::publication::{Publication, Redirect};
+use crate::readiness;
 use crate::store::Record;
 
 /// Refuses ports that are in use. Those of other jails are never overridden; sockets, other tools' rules and anchors without
@@ -25,7 +25,9 @@ pub(super) fn check(
 ) -> Result<()> {
     survey.facts.progress.phase(Phase::Check)?;
     notes.extend(check_ports(survey, requests, old, resolved)?);
-    notes.extend(everywhere(&resolved.publications));
+    if requests.iter().all(|request| !request.default_everywhere) {
+        notes.extend(readiness::everywhere(&resolved.publications));
+    }
     requests.iter().try_for_each(|request| check_tables(&survey.facts, request, notes))
 }
 
@@ -54,40 +56,24 @@ fn check_ports(
         match survey.others.check(&own, *jid, redirect, facts.places()?, force) {
             // an address of the host has moved since it was published: the neighbour is not newer than this one
             Err(error) if error.kind() == Kind::Conflict && published.contains(redirect) => {
-                forced.push(format!("already published, even though {error}"));
+                forced.push(format!("already published, even though {}", error.found()));
             }
             other => other?,
         }
         if kept.contains(redirect) {
             continue;
         }
-        let mut yielding = |error| {
+        let mut yielding = |error: Error| {
             if !force {
                 return Err(error);
             }
-            forced.push(format!("forced: {error}"));
+            forced.push(format!("forced: {}", error.found()));
             Ok(())
         };
         conflict::with_transit(redirect, facts.places()?).or_else(&mut yielding)?;
         held_by_host(facts, redirect, &mut yielding)?;
     }
     Ok(forced)
-}
-
-/// A redirect on every address also applies on the interfaces toward jails.
-fn everywhere(publications: &[Publication]) -> Option<String> {
-    let mut all =
-        publications.iter().flat_map(|p| &p.redirects).filter(|r| matches!(r.place, Place::Any | Place::AnyOf(_)));
-    let redirect = all.next()?;
-    let more = match all.count() {
-        0 => String::new(),
-        more => format!(" (and {more} more)"),
-    };
-    Some(format!(
-        "{redirect}{more}: {} takes what arrives on any interface for any address of the host, also from jails, and those of \
-         jails on the host's stack; name an interface or address to leave the others alone",
-        redirect.place
-    ))
 }
 
 /// The tables that the request names must exist: pf matches nothing in a table that is missing.

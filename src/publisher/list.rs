@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::identity::earlier_name;
 use super::{Listed, Liveness};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Setting};
 use crate::host::Host;
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Counters, Firewall, Loaded};
@@ -44,8 +44,8 @@ pub(super) fn list(
     let mut in_pf = in_pf.into_iter().peekable();
     for (done, anchor) in recorded.into_iter().enumerate() {
         if deadline.passed() {
-            let what = format!("the time is up after {done} of {all} anchors; list again, with more time (--timeout)");
-            return Err(Error::new(Kind::Busy, what));
+            let what = format!("the time is up after {done} of {all} anchors; list again");
+            return Err(Error::new(Kind::Busy, what).remedy("give more time with", Setting::Timeout));
         }
         while let Some(other) = in_pf.next_if(|(child, _)| child.as_str() < anchor.child()) {
             listed.extend(unknown(other));

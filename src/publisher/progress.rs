@@ -4,7 +4,7 @@ use std::fmt::Arguments;
 
 use super::{Observer, Phase};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Setting};
 
 /// The observer, and the deadline.
 #[derive(Clone, Copy)]
@@ -32,19 +32,16 @@ impl<'a> Progress<'a> {
         if !self.deadline.passed() {
             return Ok(());
         }
-        Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again with more time (--timeout)"))
+        Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again")
+            .remedy("give more time with", Setting::Timeout))
     }
 
     /// For loops over anchors that change one by one: when the time is up, the error that ends the loop. `of` is what was
     /// done until then, `again` the command that does the rest.
     pub(super) fn cut_short(self, of: Arguments<'_>, again: &str) -> Option<Error> {
         self.deadline.passed().then(|| {
-            Error::new(
-                Kind::Busy,
-                format!(
-                    "the time is up after {of}; the others are unchanged: {again} again, with more time (--timeout)"
-                ),
-            )
+            let why = format!("the time is up after {of}; the others are unchanged: {again} again");
+            Error::new(Kind::Busy, why).remedy("give more time with", Setting::Timeout)
         })
     }
 }

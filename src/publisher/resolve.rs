@@ -11,7 +11,7 @@ use super::identity::is_of;
 use super::survey::Survey;
 use super::taken::{is_free, without_target};
 use super::{Phase, Request};
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::host::{Interfaces, Jail};
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
@@ -137,10 +137,8 @@ fn resolve_one(
                 }
             }
             let Some(redirects) = chosen else {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    format!("{mapping}: no port from {} is free; give another --auto-range", request.auto_range),
-                ));
+                let why = format!("{mapping}: no port from {} is free", request.auto_range);
+                return Err(Error::new(Kind::Conflict, why).remedy("give others with", Setting::AutoRange));
             };
             made.extend(redirects);
         }

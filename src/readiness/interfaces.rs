@@ -7,6 +7,21 @@ use crate::error::{Problem, Result};
 use crate::net::{Family, Place};
 use crate::publication::{Publication, Redirect};
 
+/// A redirect on every address also applies on the interfaces toward jails.
+pub fn everywhere<'a>(publications: impl IntoIterator<Item = &'a Publication>) -> Option<String> {
+    let mut all = publications.into_iter().flat_map(|p| &p.redirects).filter(|r| r.place.is_any());
+    let redirect = all.next()?;
+    let more = match all.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(format!(
+        "{redirect}{more}: {} takes what arrives on any interface for any address of the host, also from jails, and those of \
+         jails on the host's stack; name an interface or address to leave the others alone",
+        redirect.place
+    ))
+}
+
 /// Interfaces that are missing, down or without an address, and addresses that the host does not have.
 pub fn interfaces<'a>(
     around: &Surroundings<'_>,

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Setting};
 use crate::files::make_dir;
 
 /// S_ISVTX: in such a directory only the owner of a file can rename or remove it (sticky(7)).
@@ -37,12 +37,13 @@ pub(super) fn own(dir: &Path) -> Result<PathBuf> {
             Kind::Permission,
             format!(
                 "state directory {shown} must be a directory of user {owner} that only its owner can write to \
-                 (it is {}owned by user {}, mode {:o}); run as its owner, or name another one with --state-dir",
+                 (it is {}owned by user {}, mode {:o}); run as its owner",
                 if meta.is_symlink() { "a symbolic link, " } else { "" },
                 meta.uid(),
                 meta.mode() & 0o7777
             ),
-        ));
+        )
+        .remedy("or name another one with", Setting::StateDir));
     }
     above(&dir, owner)?;
     Ok(dir)
@@ -60,13 +61,14 @@ fn above(dir: &Path, user: u32) -> Result<()> {
             Kind::Permission,
             format!(
                 "state directory {}: others may write to {} (it is owned by user {}, mode {:o}), and so decide what is \
-                 loaded into pf; name another directory with --state-dir",
+                 loaded into pf",
                 dir.display(),
                 path.display(),
                 meta.uid(),
                 meta.mode() & 0o7777
             ),
-        ))
+        )
+        .remedy("name another directory with", Setting::StateDir))
     };
     let trusted = |meta: &Metadata| meta.uid() == 0 || meta.uid() == user;
     let mut ways: Vec<PathBuf> = dir.parent().map(Path::to_owned).into_iter().collect();

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Stands in for pfctl(8) and sysctl(8) in tests/suite/setup.rs: says what it was called with in a file "log" in the working
-# directory, and refuses a pf.conf where there is a file "refuse", a value where there is a file "refuse-sysctl".
+# Stands in for pfctl(8) and sysctl(8) in tests/suite/setup.rs: writes its arguments to a file "log" in its own directory, and
+# refuses a pf.conf if there is a file "refuse", a value if there is a file "refuse-sysctl".
+cd "${0%/*}" || exit 1
 echo "$*" >>log
 case $* in
 *.conf*)

@@ -549,7 +549,7 @@ fn host_addresses() {
         ("fe80::1%em0", "zone"),
         ("fe80::1", "link-local"),
         ("169.254.0.1", "link-local"),
-        ("127.0.0.1", "host access"),
+        ("127.0.0.1", "\"hostAccess\": true"),
         ("2001:db8::1", "has no IPv6 address"),
         ("::", "has no IPv6 address"),
         ("::ffff:192.0.2.1", "IPv4-mapped"),
@@ -560,6 +560,77 @@ fn host_addresses() {
         assert!(code == 7 && details.contains(says), "{address}: {code} {details}");
     }
     plugin.is_clean();
+}
+
+/// Remedies are fields of the plugin's configuration, and there is none for what the runtime decides.
+#[test]
+fn errors_are_in_the_words_of_the_plugin() {
+    let plugin = Plugin::new();
+    let at = |address: &str, host: u16| with(mapping(host, 80), "hostIP", json!(address));
+    let udp = with(mapping(8080, 80), "protocol", json!("udp"));
+    let limited = with(network("front", "10.88.0.5/16", &[udp]), "limits", json!({ "rate": "5/1" }));
+    let of = |mapping: Value| network("front", "10.88.0.5/16", &[mapping]);
+    for (network, says) in [
+        (of(at("127.0.0.1", 8080)), r#"to let the host use it, give "hostAccess": true in the network configuration"#),
+        (of(mapping(22, 22)), r#"to publish anyway, give "force": true in the network configuration"#),
+        (of(at("203.0.113.99", 8080)), r#"give "force": true in the network configuration"#),
+        (limited, r#"publish udp without "limits": { "rate""#),
+        (of(at("::", 8080)), "has no IPv6 address"),
+        (of(at("2001:db8::99", 8080)), "has no IPv6 address"),
+    ] {
+        let (_, details) = plugin.say("ADD", &network).error();
+        assert!(details.contains(says), "{details}");
+        for word in [" -a", "--"] {
+            assert!(!details.contains(word), "{details}");
+        }
+    }
+    assert_eq!(plugin.published(), [""; 0]);
+}
+
+/// As `portmap` of the CNI project does it.
+#[test]
+fn a_mapping_of_a_family_that_the_container_does_not_have_is_passed_over() {
+    let plugin = Plugin::new();
+    let at = |address: &str, host: u16| with(mapping(host, 80), "hostIP", json!(address));
+    let both =
+        network("front", "10.88.0.5/16", &[at("0.0.0.0", 8080), at("::", 8080), at("0.0.0.0", 8081), at("::", 8081)]);
+    let answer = plugin.say("ADD", &both);
+    let note = answer.stderr.clone();
+    answer.ok();
+    assert!(note.contains("tcp 8080 of [::] (and 1 more) is passed over: jail \"blue\" has no address"), "{note}");
+    let lines = ["tcp 8080 on 0.0.0.0 -> 10.88.0.5:80", "tcp 8081 on 0.0.0.0 -> 10.88.0.5:80"];
+    assert_eq!(plugin.published(), lines);
+    plugin.say("CHECK", &both).ok();
+    plugin.say("DEL", &both).ok();
+    plugin.is_clean();
+    // nothing else serves that port
+    for alone in [&[at("::", 8080)][..], &[at("0.0.0.0", 8080), at("::", 9090)]] {
+        let (code, details) = plugin.say("ADD", &network("front", "10.88.0.5/16", alone)).error();
+        assert!(code == 7 && details.contains("has no IPv6 address"), "{code} {details}");
+        plugin.is_clean();
+    }
+    // a container with both families has both
+    let mut dual = network("front", "10.88.0.5/16", &[at("0.0.0.0", 8080), at("::", 8080)]);
+    dual["prevResult"]["ips"].as_array_mut().unwrap().push(json!({ "address": "fd00:88::5/64" }));
+    let answer = plugin.say("ADD", &dual);
+    assert!(!answer.stderr.contains("passed over"), "{answer:?}");
+    answer.ok();
+    assert_eq!(plugin.published().len(), 2);
+}
+
+#[test]
+fn the_place_of_every_mapping_is_no_news() {
+    let plugin = Plugin::new();
+    for network in
+        [network("front", "10.88.0.5/16", &[mapping(8080, 80)]), network("front", "10.88.0.5/16", &[mapping(8081, 80)])]
+    {
+        let answer = plugin.say("ADD", &network);
+        assert!(!answer.stderr.contains("takes what arrives"), "{answer:?}");
+        answer.ok();
+    }
+    // doctor reports it, once
+    let doctor = cc::text(&plugin.kport(&["doctor"]).output().unwrap().stdout);
+    assert_eq!(doctor.matches("takes what arrives on any interface").count(), 1, "{doctor}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::ptr;
 
-use kport::error::Error;
+use kport::error::{Error, Setting};
 use kport::ffi;
 use kport::name::JailName;
 use kport::net::{Family, PortRange};
@@ -134,7 +134,21 @@ impl Rust {
     }
 }
 
+/// The words of C for the settings that remedies name here.
+fn as_in_c(setting: Setting) -> Option<String> {
+    let word = match setting {
+        Setting::Address => "options->addresses",
+        Setting::Force => "KPORT_FORCE in options->flags",
+        Setting::Gateway => "options->gateway",
+        Setting::StateDir => "options->state_dir",
+        Setting::Timeout => "options->timeout_ms",
+        other => panic!("{other:?}"),
+    };
+    Some(word.to_owned())
+}
+
 fn fault(error: Error) -> Fault {
+    let error = error.in_words(as_in_c);
     Fault {
         status: error.kind().number(),
         message: error.message().to_owned(),

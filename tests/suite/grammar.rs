@@ -1,7 +1,7 @@
 //! The grammar: what each spec means, the message for each mistake, and that nothing panics.
 
 use kport::error::Kind;
-use kport::net::{Family, Interface, Place, PortRange, Protocol};
+use kport::net::{Family, Place, PortRange, Protocol};
 use kport::spec::{HostPorts, Mapping, Spec, parse};
 use proptest::prelude::*;
 
@@ -45,6 +45,45 @@ const GOOD: &[(&str, &str)] = &[
 
 /// Text, offset, and what the message must contain.
 const BAD: &[(&str, usize, &str)] = &[
+    // pot, iocage, Bastille
+    ("tcp:80:8080", 0, "comes last: 80:8080/tcp, or, if the jail's port was first as in pot: 8080:80/tcp"),
+    ("udp:53:53", 0, "the protocol comes last: 53:53/udp"),
+    ("TCP:80", 0, "the protocol comes last: 80/tcp"),
+    ("8080 sctp:7:7", 5, "the protocol comes last: 7:7/sctp"),
+    ("tcp(80:8080)", 0, "the jail's port after the host's: 8080:80/tcp"),
+    ("tcp/udp(53)", 0, "53/tcp,udp"),
+    ("udp 8080 80", 0, "the protocol comes last: 8080:80/udp"),
+    ("8080:80 tcp", 8, "the protocol comes last: 8080:80/tcp"),
+    ("tcp", 0, "the protocol comes last: 8080:80/tcp"),
+    ("8080/tcp:80/tcp", 8, "the protocol comes last: 8080:80/tcp"),
+    // Docker, podman
+    ("localhost:8080:80", 0, "host access, is written 127.0.0.1: 127.0.0.1:8080:80"),
+    ("Localhost:8080:80/udp", 0, "127.0.0.1:8080:80/udp"),
+    ("localhost:8000-8010:9000-9010", 0, "127.0.0.1:8000-8010:9000-9010"),
+    ("ip6-localhost:53", 0, "[::1]:53:53"),
+    ("localhost:8080:99999", 0, "127.0.0.1:8080:8080"),
+    ("127.0.0.1::80", 10, "auto is a free one: 127.0.0.1:auto:80"),
+    ("0.0.0.0::80/udp", 8, "auto is a free one: 0.0.0.0:auto:80/udp"),
+    ("[::]::80", 5, "auto is a free one: [::]:auto:80"),
+    ("*::80-90", 2, "auto is a free one: *:auto:80-90"),
+    (":80", 0, "auto is a free one: auto:80"),
+    (":80/udp", 0, "auto is a free one: auto:80/udp"),
+    ("em0::", 4, "auto is a free one: em0:auto:80"),
+    ("80,443", 2, "separated by white space"),
+    // pf, Bastille's rdr.conf
+    ("49152:65535:49152:65535", 11, "a range has a dash: 49152-65535:49152-65535"),
+    ("8000:8010:9000:9010/udp", 9, "a range has a dash: 8000-8010:9000-9010/udp"),
+    ("8000:8010:9000:*", 9, "a range has a dash: 8000-8010:9000"),
+    ("8000:8010:9000", 9, "*: em0:8080:80; a range has a dash: 8000-8010:9000"),
+    ("em0:8000:8010:9000:9010", 13, "a range has a dash: em0:8000-8010:9000-9010"),
+    ("[::]:8000:8010:9000:9010/tcp,udp", 14, "a range has a dash: [::]:8000-8010:9000-9010/tcp,udp"),
+    ("all:8080:80", 0, "every address of the host is written *: *:8080:80"),
+    ("any:80", 0, "every address of the host is written *: *:80:80"),
+    ("inet6:8080:80", 0, "[::]:8080:80"),
+    ("ipv4:8080:80", 0, "0.0.0.0:8080:80"),
+    ("dual:8080:80", 0, "*:8080:80"),
+    ("egress:8080:80/udp", 0, "the gateway interface is the default: 8080:80/udp"),
+    ("ext_if:8080:80", 0, "the gateway interface is the default: 8080:80"),
     ("", 0, "expected a port spec"),
     ("  ", 2, "expected a port spec"),
     ("443:", 4, "container port missing"),
@@ -148,12 +187,12 @@ fn range() -> impl Strategy<Value = PortRange> {
 }
 
 fn place() -> impl Strategy<Value = Option<Place>> {
-    let name = "[a-zA-Z][a-zA-Z0-9_.-]{0,14}".prop_filter_map("a word", |n| n.parse::<Interface>().ok());
+    let name = "[a-zA-Z][a-zA-Z0-9_.-]{0,14}".prop_filter("a word", |n| parse(&format!("{n}:1:1")).is_ok());
     prop_oneof![
         Just(None),
         Just(Some(Place::Any)),
         (0..2usize).prop_map(|family| Some(Place::AnyOf(Family::ALL[family]))),
-        name.prop_map(|n| Some(Place::Interface(n))),
+        name.prop_map(|n| Some(n.parse::<Place>().unwrap())),
         any::<std::net::IpAddr>().prop_filter_map("no address of a host", |a| Place::address(a).ok().map(Some)),
     ]
 }
@@ -186,6 +225,27 @@ proptest! {
     #[test]
     fn no_near_miss_panics(text in "[a-z0-9:./,*\\[\\]\\- %é\u{0}-]{0,40}") {
         check(&text)?;
+    }
+}
+
+proptest! {
+    /// The hint for a word of another tool ends with a spec.
+    #[test]
+    fn the_spec_that_was_meant_is_one(
+        word in prop::sample::select(vec!["tcp", "UDP", "sctp", "localhost", "any", "self", "inet6", "egress", "1.2.3.4:", ""]),
+        rest in prop::sample::select(vec![":", "(", " ", "/"]),
+        fields in prop::collection::vec(prop_oneof![Just(String::new()), "[0-9]{1,5}(-[0-9]{1,5})?", Just("*".to_owned())], 0..5),
+        end in prop::sample::select(vec!["", "/udp", "/tcp,udp", ")", "/icmp"]),
+    ) {
+        let text = format!("{word}{rest}{}{end}", fields.join(":"));
+        let Err(error) = parse(&text) else { return Ok(()) };
+        let said = error.message();
+        for mark in ["comes last: ", "is written", "is the default: ", "free one: ", "has a dash: ", "as in pot: "] {
+            if said.contains(mark) {
+                let meant = said.rsplit(": ").next().unwrap();
+                prop_assert!(parse(meant).is_ok(), "{}: {}", text, said);
+            }
+        }
     }
 }
 

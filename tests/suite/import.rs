@@ -88,29 +88,62 @@ fn every_manager_is_printed_as_commands_that_a_shell_can_run() {
 }
 
 #[test]
-fn a_file_in_another_format_is_an_error_that_names_the_line() {
+fn a_line_that_is_not_understood_is_a_comment() {
     let kport = Kport::new();
     for (manager, name, text, word) in [
         ("bastille", "rdr.conf", "tcp 80 80\nnonsense\n", ":2: not a line"),
-        ("bastille", "rdr.conf", "dual em0 any any tcp ssh 22\n", "ssh"),
-        ("bastille", "rdr.conf", "dual em0 any any tcp 80 80 lgo\n", "not a line"),
-        ("bastille", "rdr.conf", "dual em0 <a\x01b> any tcp 80 80\n", ":1:"),
-        ("bastille", "rdr.conf", "dual em0;reboot any any tcp 80 80\n", ":1:"),
-        ("bastille", "rdr.conf", "tcp 8010:8000 80\n", "8010"),
-        ("pot", "pot.conf", "pot.export.ports=80:70000\n", "70000"),
-        ("iocage", "config.json", "{ \"nat_forwards\": ", "not a config.json"),
-        ("iocage", "config.json", "{ \"nat_forwards\": \"icmp(80)\" }", "icmp"),
-        ("iocage", "config.json", "{ \"nat_forwards\": \"tcp(80\" }", "tcp(80"),
+        ("bastille", "rdr.conf", "tcp 80 80\ndual em0 any any tcp nosuchname 22\n", "nosuchname"),
+        ("bastille", "rdr.conf", "dual em0 any any tcp 80 80 lgo\ntcp 80 80\n", ":1: not a line"),
+        ("bastille", "rdr.conf", "dual em0 <a\x01b> any tcp 80 80\ntcp 80 80\n", ":1:"),
+        ("bastille", "rdr.conf", "dual em0;reboot any any tcp 80 80\ntcp 80 80\n", ":1:"),
+        ("bastille", "rdr.conf", "dual any any tcp 80 80\ntcp 80 80\n", ":1: not a line"),
+        ("bastille", "rdr.conf", "em0 any any tcp 80 80\ntcp 80 80\n", ":1: not a line"),
+        ("bastille", "rdr.conf", "tcp 8010:8000 80\ntcp 80 80\n", "8010"),
+        ("bastille", "rdr.conf", "tcp 80\ntcp 80 80\n", ":1: not a line"),
+        ("pot", "pot.conf", "pot.export.ports=80:70000 80:80\n", "70000"),
+        ("iocage", "config.json", "{ \"nat_forwards\": \"icmp(80), tcp(80)\" }", "icmp"),
+        ("iocage", "config.json", "{ \"nat_forwards\": \"tcp(80,80\" }", "tcp(80"),
         ("cbsd", "pfrdr.conf", "rdr pass on em0 from any to any -> 10.0.0.1\n", "not a line"),
-        ("cbsd", "expose.sqlite", "SQLite format 3\0", "pfrdr.conf"),
+        (
+            "cbsd",
+            "pfrdr.conf",
+            "rdr pass proto tcp from any to -> 10.0.0.1 # Setup by CBSD expose: tcp-1-web\n",
+            "not a line",
+        ),
+        ("cbsd", "pfrdr.conf", "-> to from proto # Setup by CBSD expose: tcp-1-web\n", "not a line"),
+        ("cbsd", "pfrdr.conf", "rdr pass proto tcp from any to any port 1 -> 10.0.0.1 port 1\n", "not a line"),
     ] {
         let file = kport.file(name, text);
-        let (status, printed, said) = kport.import(manager, &[file], &[]);
-        assert!((1..=2).contains(&status) && printed.is_empty(), "{manager} {text}: {status} {printed}");
+        let (status, printed, said) = kport.import(manager, std::slice::from_ref(&file), &[]);
+        assert_eq!((status, said.as_str()), (8, "kport: one entry was not imported, see its comment\n"), "{text}");
+        let (comments, commands): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("# "));
+        assert!(comments.len() == 1 && comments[0].contains(word), "{text}: {printed}");
+        assert!(!comments[0].contains(char::is_control), "{printed:?}");
+        let rest = if manager == "cbsd" { 0 } else { 1 };
+        assert_eq!(commands.len(), rest, "{text}: {printed}");
+        assert!(commands.iter().all(|command| command.ends_with(" 80:80")), "{printed}");
+        // and nothing is published of a jail without all of it
+        let (status, _, said) = kport.import(manager, &[file], &["--publish"]);
+        assert!(status == 8 && said.contains(word), "{text}: {said}");
+        assert_eq!(kport.run(&["list"]).1, "");
+    }
+    let stray = kport.file("stray", "80");
+    let (status, printed, _) = kport.import("appjail", &[stray, managers()[1].1[0].clone()], &[]);
+    assert_eq!(status, 8);
+    assert!(printed.contains("it has no hport") && printed.contains("kport publish web em0:8080:80"), "{printed}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_an_error() {
+    let kport = Kport::new();
+    for (manager, name, text, word) in [
+        ("iocage", "config.json", "{ \"nat_forwards\": ", "not a config.json"),
+        ("cbsd", "expose.sqlite", "SQLite format 3\0", "pfrdr.conf"),
+    ] {
+        let (status, printed, said) = kport.import(manager, &[kport.file(name, text)], &[]);
+        assert!(status == 1 && printed.is_empty(), "{manager} {text}: {status} {printed}");
         assert!(said.contains(word) && said.lines().count() == 1, "{text}: {said}");
     }
-    let (status, _, said) = kport.import("appjail", &[kport.file("hport", "80")], &[]);
-    assert!(status == 1 && said.contains("hport"), "{said}");
     let (status, _, said) = kport.import("pot", &[data("none")], &[]);
     assert!(status == 1 && said.contains("none"), "{said}");
     // no line, no output
@@ -121,6 +154,110 @@ fn a_file_in_another_format_is_an_error_that_names_the_line() {
     ] {
         assert_eq!(kport.import(manager, &[kport.file(name, text)], &[]), (0, String::new(), String::new()));
     }
+}
+
+#[test]
+fn the_forms_that_managers_write() {
+    let kport = Kport::new();
+    let local = "FILE:N: for access from the host itself, run kport setup --host-access";
+    for (manager, name, text, expected) in [
+        // ext_if="{ em0 em1 }", "{ em0, em1 }", "{em0,em1}"
+        ("bastille", "rdr.conf", "dual em0 em1 any any tcp 143 143\n", "kport publish web em0:143:143 em1:143:143\n"),
+        ("bastille", "rdr.conf", "dual em0, em1 any any udp 1 2\n", "kport publish web em0:1:2/udp em1:1:2/udp\n"),
+        ("bastille", "rdr.conf", "dual {em0,em1} any any tcp 1 2\n", "kport publish web em0:1:2 em1:1:2\n"),
+        (
+            "bastille",
+            "rdr.conf",
+            "dual em0 em1 <bad> any tcp 1 2 log\n",
+            "kport publish --sources '<bad>' --log web em0:1:2 em1:1:2\n",
+        ),
+        ("bastille", "rdr.conf", "tcp http http\n", "kport publish web 80:80\n"),
+        (
+            "bastille",
+            "rdr.conf",
+            "dual em0 any any tcp 8080 80\ndual lo0 any any tcp 8080 80\n",
+            "# LOCAL\nkport publish --host-access web em0:8080:80\n",
+        ),
+        (
+            "bastille",
+            "rdr.conf",
+            "dual lo0 em0 any any tcp 8080 80\n",
+            "# LOCAL\nkport publish --host-access web em0:8080:80\n",
+        ),
+        (
+            "bastille",
+            "rdr.conf",
+            "dual lo0 any any tcp 8080 80\n",
+            "# LOCAL\nkport publish --host-access web lo0:8080:80\n",
+        ),
+        (
+            "cbsd",
+            "pfrdr.conf",
+            "rdr pass proto tcp from any to 192.0.2.1 port 80 -> 10.0.0.5 port 80 # // Setup by CBSD expose: tcp-80-web\n",
+            "kport publish web 192.0.2.1:80:80\n",
+        ),
+        (
+            "cbsd",
+            "pfrdr.conf",
+            "rdr pass proto {tcp, udp} from any to 192.0.2.1/32 port 53 -> 10.0.0.5/32 port 53 # // Setup by CBSD expose: tcp-53-a-b\n",
+            "kport publish a-b 192.0.2.1:53:53/tcp,udp\n",
+        ),
+        (
+            "iocage",
+            "config.json",
+            "{ \"nat_forwards\": \"tcp(80:8080), udp(53), tcp/udp( 5060 )\" }",
+            "kport publish ioc-web 8080:80 53:53/udp 5060:5060/tcp,udp\n",
+        ),
+        ("iocage", "config.json", "{ \"nat_forwards\": \"tcp(80),\" }", "kport publish ioc-web 80:80\n"),
+    ] {
+        let (status, printed, said) = kport.import(manager, &[kport.file(name, text)], &[]);
+        assert_eq!((status, said.as_str()), (0, ""), "{text}");
+        let without = |line: &str| match line.strip_prefix("# ").filter(|_| line.ends_with("--host-access")) {
+            Some(_) => "# LOCAL".to_owned(),
+            None => line.to_owned(),
+        };
+        let shown: String = printed.lines().map(|line| without(line) + "\n").collect();
+        assert_eq!(shown, expected, "{text}: {local}");
+    }
+    // AppJail: a port by its name
+    let dir = kport.dir.path().join("jails/web/conf/boot/expose/0");
+    fs::create_dir_all(&dir).unwrap();
+    for (name, text) in [("enabled", "1"), ("hport", "http"), ("jport", "http"), ("protocol", "tcp"), ("on_if", "em0")]
+    {
+        fs::write(dir.join(name), format!("{text}\n")).unwrap();
+    }
+    assert_eq!(kport.import("appjail", &[dir], &[]), (0, "kport publish web em0:80:80\n".to_owned(), String::new()));
+}
+
+/// What the names of files and the lines in them hold gets into no command.
+#[test]
+fn nothing_but_commands_of_kport_gets_into_the_script() {
+    let kport = Kport::new();
+    for name in ["a\nreboot\n", "a\rreboot", "$(reboot)", "`reboot`", "a'; reboot #", "-x", "a b", "\u{202e}x", "a\\"] {
+        let dir = kport.dir.path().join(name).join("jails").join(name.replace('/', "_"));
+        fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("rdr.conf");
+        let lines =
+            "ipv4 em0 any any tcp 80 80\n$(reboot) `reboot`\ndual em0 $(reboot) any tcp 81 81\ntcp '80 80\n; reboot\n";
+        fs::write(&file, lines).unwrap();
+        let (status, printed, said) = kport.import("bastille", &[file], &[]);
+        assert_eq!(status, 8, "{name:?}: {said}");
+        for line in printed.lines() {
+            assert!(line.starts_with("# ") || line.starts_with("kport publish "), "{name:?}: {printed}");
+        }
+        // a shell calls kport alone
+        let script = format!("PATH=/nowhere\nkport() {{ echo \"$#\"; }}\n{printed}");
+        let output = Command::new("/bin/sh").arg("-c").arg(&script).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{name:?}: {}", cc::text(&output.stderr));
+        let commands = printed.lines().filter(|line| line.starts_with("kport ")).count();
+        assert_eq!(cc::text(&output.stdout).lines().count(), commands, "{name:?}");
+    }
+    // a jail whose name looks like an option
+    let file = kport.dir.path().join("rdr.conf");
+    fs::write(&file, "tcp 80 80\n").unwrap();
+    let (_, printed, _) = kport.import("bastille", &[file], &["--jail=-x"]);
+    assert_eq!(printed, "kport publish -- -x 80:80\n");
+    assert!(kport.run(&["publish", "--", "-x", "80:80"]).2.contains("jail \"-x\""));
 }
 
 #[test]
@@ -143,7 +280,7 @@ rdr pass proto tcp from {any} to 192.0.2.1 port 80 -> 10.0.0.5 port 80 # // Setu
 ";
     let file = kport.file("pfrdr.conf", lines);
     let (status, printed, said) = kport.import("cbsd", std::slice::from_ref(&file), &[]);
-    assert_eq!((status, said.as_str()), (8, "kport: one port cannot be published, see above\n"));
+    assert_eq!((status, said.as_str()), (8, "kport: one entry was not imported, see its comment\n"));
     assert!(
         printed.contains(":1: all ports of an address") && printed.ends_with("kport publish web 192.0.2.1:80:80\n")
     );

@@ -38,6 +38,10 @@ impl Host {
         kport
     }
 
+    fn hook_with(&self, arguments: &[&str], state: &Value) -> Output {
+        feed(&mut self.kport(&[&["oci-hook"], arguments].concat()), &state.to_string())
+    }
+
     fn hook(&self, state: &str) -> Output {
         feed(&mut self.kport(&["oci-hook"]), state)
     }
@@ -89,41 +93,50 @@ fn from_start_to_stop() {
 }
 
 #[test]
-fn options_are_those_of_the_plugin() {
+fn the_arguments_of_the_hook_decide() {
     let host = Host::new();
-    let document = json!({ "publish": ["8080:80", "192.0.2.1:8443:443"], "sources": ["192.0.2.0/24"], "log": true });
-    let annotations = json!({
-        "io.kport.publish": "9090:90/udp",
-        "io.kport.publish.json": document.to_string(),
-        "io.kport.address": "10.88.0.6",
-        "org.freebsd.parentJail": "pod",
-    });
+    let annotations = json!({ "io.kport.publish": "443:443 *:8443:443 auto:80", "org.freebsd.parentJail": "pod" });
     let mut beef = state("created", annotations);
     beef["id"] = json!("beef");
-    host.ok(&beef);
+    for (arguments, says) in [
+        (&[][..], "443:443/tcp: containers may have the ports 1024-65535"),
+        (&["--allow-ports", "443"], "*:8443:443/tcp: containers may have the ports 443;"),
+        (&["--allow-ports", "1-65535"], "containers may not name *; the administrator can add --allow-place *"),
+        (
+            &["--allow-ports", "443", "--allow-ports", "8000-9000", "--allow-place", "*"],
+            "add --allow-ports 49152-65535",
+        ),
+    ] {
+        let output = host.hook_with(arguments, &beef);
+        let said = cc::text(&output.stderr);
+        assert!(output.status.code() == Some(4) && said.contains(says), "{arguments:?}: {said}");
+        assert_eq!(host.list(), "");
+    }
+    let output = host.hook_with(&["--allow-ports", "1-65535", "--allow-place", "em0", "--allow-place", "*"], &beef);
+    assert_eq!(output.status.code(), Some(0), "{}", cc::text(&output.stderr));
     let list = host.list();
-    assert_eq!(list.lines().count(), 4, "{list}");
-    assert!(list.contains("pod.beef  tcp    192.0.2.1  8443  10.88.0.6:443  live"), "{list}");
-    let record = std::fs::read_to_string(host.dir.path().join("state/jails/pod.beef.json")).unwrap();
-    assert!(record.contains(r#""sources":["192.0.2.0/24"]"#) && record.contains(r#""log":true"#), "{record}");
+    assert!(list.lines().count() == 4 && list.contains("pod.beef  tcp    *    8443"), "{list}");
     beef["status"] = json!("stopped");
-    // options that have become invalid do not prevent unpublishing
-    beef["annotations"]["io.kport.publish.json"] = json!("{");
+    // what is no longer allowed or valid does not keep it from being removed
+    beef["annotations"]["io.kport.publish"] = json!("{");
     host.ok(&beef);
     assert_eq!(host.list(), "");
+    for wrong in [&["--allow-ports", "0"][..], &["--allow-ports", "9-8"], &["--allow-place", "all"], &["--force"]] {
+        assert_eq!(host.hook_with(wrong, &beef).status.code(), Some(64), "{wrong:?}");
+    }
 }
 
 #[test]
 fn a_start_reports_what_is_wrong() {
     let host = Host::new();
     for (annotations, status, says) in [
-        (json!({ "io.kport.publish": "80/tpc" }), 2, "found \"tpc\""),
-        (json!({ "io.kport.publish.json": "{" }), 1, "annotation io.kport.publish.json"),
-        (json!({ "io.kport.publish.json": "{\"publish\":[\"80\"],\"sorces\":[]}" }), 1, "sorces"),
-        (json!({ "io.kport.publish.json": "{\"publish\":[\"80\"],\"place\":\"em0\"}" }), 1, "place"),
-        (json!({ "io.kport.publish.json": "{\"publish\":\"80\"}" }), 1, "publish is"),
-        (json!({ "io.kport.publish.json": "{}" }), 2, "a port spec"),
-        (json!({ "io.kport.publish": "80", "io.kport.address": "nowhere" }), 1, "io.kport.address"),
+        (json!({ "io.kport.publish": "80/tpc" }), 2, "annotation io.kport.publish: at byte 3: found \"tpc\""),
+        (json!({ "io.kport.publish": "22" }), 4, "1024-65535"),
+        (json!({ "io.kport.publish": "em0:8080:80" }), 4, "may not name em0"),
+        (json!({ "io.kport.publish": 8080 }), 1, "not a string"),
+        (json!({ "io.kport.publish.json": "{\"publish\":[\"8080\"],\"force\":true}" }), 4, "can only ask for ports"),
+        (json!({ "io.kport.publish": "8080", "io.kport.address": "10.88.0.6" }), 4, "io.kport.address"),
+        (json!({ "io.kport.publish": "8080", "io.kport.stateDir": "/tmp" }), 4, "io.kport.stateDir"),
     ] {
         let output = host.hook(&state("created", annotations.clone()).to_string());
         let said = cc::text(&output.stderr);
@@ -131,6 +144,11 @@ fn a_start_reports_what_is_wrong() {
         assert!(said.contains(says), "{annotations}: {said}");
         host.ok(&state("stopped", annotations));
     }
+    // the words of the hook, not those of kport publish
+    let mut gone = state("created", json!({ "io.kport.publish": "8080" }));
+    gone["id"] = json!("gone");
+    let said = cc::text(&host.hook(&gone.to_string()).stderr);
+    assert!(said.contains("not running here") && !said.contains("-a"), "{said}");
     for text in ["", "nonsense", "{}", "[]", "{\"id\":7}", "\u{0}"] {
         assert_eq!(host.hook(text).status.code(), Some(1), "{text:?}");
     }

@@ -86,7 +86,7 @@ fn build(
     }
     let mut interfaces = vec![
         interface("lo0", &["lo"], &["127.0.0.1/8", "::1/128"]),
-        interface("em0", &["egress"], &outer),
+        interface("em0", &["outer"], &outer),
         interface("em1", &[], &["198.51.100.1/24", "2001:db8:1::1/64"]),
     ];
     for n in 0..bridges {
@@ -128,7 +128,7 @@ fn build(
                 6 => "[::]:",
                 _ => "*:",
             };
-            let place = if place.starts_with('[') && addresses.len() < 2 { "egress:" } else { place };
+            let place = if place.starts_with('[') && addresses.len() < 2 { "outer:" } else { place };
             format!("{place}{host}-{}:{inside}/{protocol}", host + count - 1)
         };
         let spec: Vec<String> = wish.specs.iter().enumerate().map(spec).collect();

@@ -31,7 +31,13 @@ impl Etc {
     fn new(text: &str) -> Etc {
         let etc = Etc { dir: tempfile::tempdir().unwrap() };
         fs::write(etc.file("pf.conf"), text).unwrap();
+        fs::copy(cc::root().join("tests/setup/pfctl.sh"), etc.standin()).unwrap();
         etc
+    }
+
+    /// A stand-in for pfctl(8) and sysctl(8).
+    fn standin(&self) -> PathBuf {
+        self.file("standin.sh")
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -67,9 +73,8 @@ impl Etc {
 
     fn all(&self, arguments: &[&str]) -> (i32, String) {
         let files = ["--rc-conf", "rc.conf", "--sysctl-conf", "sysctl.conf", "--sysctl"];
-        let standin = cc::root().join("tests/setup/pfctl.sh");
-        let standin = standin.to_str().unwrap();
-        self.setup_with(Path::new(standin), &[&files[..], &[standin], arguments].concat())
+        let standin = self.standin();
+        self.setup_with(&standin, &[&files[..], &[standin.to_str().unwrap()], arguments].concat())
     }
 
     fn read(&self, name: &str) -> String {
@@ -170,10 +175,9 @@ fn a_published_port_is_reached_under_every_template() {
 
 #[test]
 fn pfctl_checks_it_first_and_loads_it_when_asked_to() {
-    let pfctl = cc::root().join("tests/setup/pfctl.sh");
     let (_, bastille) = templates().into_iter().find(|(name, _)| name == "bastille").unwrap();
     let etc = Etc::new(&bastille);
-    let log = etc.file("log");
+    let (pfctl, log) = (etc.standin(), etc.file("log"));
     fs::write(etc.file("refuse"), "").unwrap();
     let (status, said) = etc.setup_with(&pfctl, &["--write", "--load"]);
     assert!(
@@ -252,7 +256,7 @@ fn rc_conf_and_sysctl_conf_get_their_lines_too() {
     let (_, said) = etc.all(&["--write", "--host-access"]);
     assert!(said.contains("sysctl net.pf.filter_local=1") && said.contains("service pf restart"), "{said}");
     assert_eq!(etc.read("sysctl.conf"), "kern.coredump=0\nnet.pf.filter_local=1 # kport setup\n");
-    assert_eq!(etc.read("sysctl.kld.d/pf.conf"), "net.pf.filter_local=1 # kport setup\n");
+    assert_eq!(etc.read("sysctl.kld.d/pf.conf"), "net.pf.filter_local=1 # kport setup (and the file)\n");
 
     // again changes nothing
     let all = etc.everything();
@@ -266,7 +270,7 @@ fn rc_conf_and_sysctl_conf_get_their_lines_too() {
     assert_eq!(status, 0, "{said}");
     assert_eq!(etc.read("rc.conf"), RC.to_owned() + "sshd_enable=YES\n");
     assert_eq!(etc.read("sysctl.conf"), "kern.coredump=0\n");
-    assert_eq!(etc.read("sysctl.kld.d/pf.conf"), "");
+    assert!(!etc.file("sysctl.kld.d/pf.conf").exists());
     assert_eq!(etc.text(), "block all\n");
 }
 
@@ -369,6 +373,142 @@ fn what_a_killed_run_has_left_is_in_nobodys_way() {
     let (status, said) = etc.all(&["--write"]);
     assert!(status == 6 && said.contains("another kport setup"), "{status} {said}");
     assert!(etc.text() == "block all\n" && etc.file("rc.conf.kport-new").exists());
+}
+
+#[test]
+fn undo_restores_what_was_there() {
+    use std::os::unix::fs::MetadataExt;
+    // an empty file stays one, and what did not exist is gone
+    for there in [true, false] {
+        let etc = Etc::new("");
+        let names = ["pf.conf", "rc.conf", "sysctl.conf"];
+        for name in names {
+            if there {
+                fs::write(etc.file(name), "").unwrap();
+                fs::set_permissions(etc.file(name), fs::Permissions::from_mode(0o640)).unwrap();
+            } else {
+                _ = fs::remove_file(etc.file(name));
+            }
+        }
+        for arguments in [&["--write"][..], &["--write", "--host-access"], &["--write"]] {
+            let (status, said) = etc.all(arguments);
+            assert_eq!(status, 0, "{said}");
+        }
+        assert!(etc.text().contains("rdr-anchor") && etc.read("sysctl.conf").contains("filter_local"));
+        let owner = fs::metadata(etc.file("pf.conf")).unwrap();
+        let (status, said) = etc.all(&["--undo"]);
+        assert_eq!(status, 0, "{said}");
+        for name in names {
+            assert_eq!(etc.file(name).exists(), there, "{name}: {said}");
+            if there {
+                let about = fs::metadata(etc.file(name)).unwrap();
+                assert_eq!((about.len(), about.mode() & 0o7777), (0, 0o640), "{name}");
+                assert_eq!((about.uid(), about.gid()), (owner.uid(), owner.gid()));
+            }
+        }
+        let (status, said) = etc.all(&["--undo"]);
+        assert!(status == 0 && said.matches("has no line of kport setup").count() == 4, "{said}");
+        assert!(etc.everything().iter().all(|(name, _)| !name.ends_with("-new")));
+    }
+    // what was added meanwhile stays, with its file
+    let etc = Etc::new("").with("", "");
+    fs::remove_file(etc.file("rc.conf")).unwrap();
+    assert_eq!(etc.all(&["--write"]).0, 0);
+    fs::write(etc.file("rc.conf"), etc.read("rc.conf") + "sshd_enable=YES\n").unwrap();
+    assert_eq!(etc.all(&["--undo"]).0, 0);
+    assert_eq!(etc.read("rc.conf"), "sshd_enable=YES\n");
+}
+
+#[test]
+fn a_carriage_return_in_a_rule_is_reported_and_kept() {
+    for text in ["block in all\r\npass out all\r\n", "block in all\n\r\n", "set skip on lo0\r\n", "block\rin\n"] {
+        let etc = Etc::new(text).with("", "");
+        let (status, said) = etc.all(&[]);
+        assert!(status == 0 && said.contains("carriage return"), "{text:?}: {status} {said}");
+        let (status, said) = etc.all(&["--write"]);
+        assert!(status == 5 && said.contains("carriage return"), "{text:?}: {status} {said}");
+        assert!(etc.text() == text && etc.names() == ["pf.conf"], "{text:?}");
+    }
+    // sh(1) takes it for a part of the value, and sysctl(8) for white space
+    let etc = Etc::new("block in all # here it may be\r\n").with("pf_enable=\"YES\"\r\n", "net.pf.filter_local=1\r\n");
+    let before = etc.everything();
+    let (status, said) = etc.all(&["--write", "--host-access"]);
+    assert!(status == 0 && said.contains("line 1: pf_enable is \"YES\\r\""), "{said}");
+    assert!(etc.read("rc.conf").starts_with("pf_enable=\"YES\"\r\npf_enable=\"YES\" # kport setup\n"));
+    assert_eq!(etc.read("sysctl.conf"), "net.pf.filter_local=1\r\n");
+    assert_eq!(etc.all(&["--undo"]).0, 0);
+    let after: Vec<_> = etc.everything().into_iter().filter(|(name, _)| !name.contains("before-kport")).collect();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn no_file_of_others_is_written() {
+    let unchanged = |etc: &Etc, word: &str| {
+        let before = etc.everything();
+        let (status, said) = etc.all(&["--write"]);
+        assert!(status == 4 && said.contains(word), "{status} {said}");
+        assert_eq!(etc.everything(), before);
+    };
+    // a hard link in the place of the new file
+    for name in ["pf.conf", "rc.conf"] {
+        let etc = Etc::new("block all\n").with(RC, "");
+        fs::write(etc.file("victim"), "mine").unwrap();
+        fs::hard_link(etc.file("victim"), etc.file(&format!("{name}.kport-new"))).unwrap();
+        unchanged(&etc, "with 2 links");
+        assert_eq!(etc.read("victim"), "mine");
+    }
+    // and other things there
+    let etc = Etc::new("block all\n").with(RC, "");
+    fs::create_dir(etc.file("rc.conf.kport-new")).unwrap();
+    unchanged(&etc, "not a regular file");
+    // a file that has another name as well
+    let etc = Etc::new("block all\n").with(RC, "");
+    fs::hard_link(etc.file("rc.conf"), etc.file("other")).unwrap();
+    unchanged(&etc, "it has 2 links");
+    // a directory that others can write to
+    for mode in [0o777, 0o770] {
+        let etc = Etc::new("block all\n").with(RC, "");
+        fs::set_permissions(etc.file(""), fs::Permissions::from_mode(mode)).unwrap();
+        unchanged(&etc, "others may rename files in");
+        // one above it
+        let etc = Etc::new("");
+        fs::create_dir_all(etc.file("above/etc")).unwrap();
+        fs::write(etc.file("above/etc/pf.conf"), "block all\n").unwrap();
+        fs::set_permissions(etc.file("above"), fs::Permissions::from_mode(mode)).unwrap();
+        let output = etc.kport(&["setup", "--write", "--pf-conf", "above/etc/pf.conf"]).output().unwrap();
+        assert!(
+            output.status.code() == Some(4) && cc::text(&output.stderr).contains("others may rename"),
+            "{output:?}"
+        );
+        assert_eq!(etc.read("above/etc/pf.conf"), "block all\n");
+    }
+}
+
+#[test]
+fn what_is_read_and_run_is_bounded() {
+    let fifo = |etc: &Etc, name: &str| {
+        _ = fs::remove_file(etc.file(name));
+        cc::done(Command::new("mkfifo").arg(etc.file(name)));
+    };
+    for name in ["pf.conf", "rc.conf", "sysctl.conf"] {
+        let etc = Etc::new("block all\n").with(RC, "");
+        fifo(&etc, name);
+        let (status, said) = etc.all(&["--write"]);
+        assert!(status == 7 && said.contains("not a regular file"), "{name}: {status} {said}");
+        let etc = Etc::new("block all\n").with(RC, "");
+        fs::File::create(etc.file(name)).unwrap().set_len(1 << 40).unwrap();
+        let (status, said) = etc.all(&["--write"]);
+        assert!(status == 7 && said.contains("bytes"), "{name}: {status} {said}");
+    }
+    // a pfctl(8) that does not end
+    let etc = Etc::new("block all\n").with(RC, "");
+    fifo(&etc, "never");
+    let program = etc.file("pfctl");
+    fs::write(&program, format!("#!/bin/sh\nexec cat {}\n", etc.file("never").display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let (status, said) = etc.setup_with(&program, &["--write", "--timeout", "0.2"]);
+    assert!(status == 6 && said.contains("in time") && said.contains("--timeout"), "{status} {said}");
+    assert!(etc.text() == "block all\n" && etc.names() == ["pf.conf"], "{:?}", etc.names());
 }
 
 /// Latin-1 in comments and in strings, lines that end with CR and LF, a last line without a newline.

@@ -6,6 +6,24 @@ pub const MARK: &str = "# kport setup";
 /// The end of the first of them, if the line before it had no newline: a newline is added, and removed with kport's lines.
 const MARK_AND_NEWLINE: &str = "# kport setup (and the newline before)";
 
+/// The end of the first of them, if there was no file: it is removed with kport's lines.
+const MARK_AND_FILE: &str = "# kport setup (and the file)";
+
+/// Marks the lines of a new file.
+pub fn with_file(mut text: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = text.iter().position(|byte| *byte == b'\n')
+        && text[..end].ends_with(MARK.as_bytes())
+    {
+        text.splice(end - MARK.len()..end, MARK_AND_FILE.bytes());
+    }
+    text
+}
+
+/// Whether kport has created the file.
+pub fn has_file(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| line.ends_with(MARK_AND_FILE.as_bytes()))
+}
+
 /// Adds lines to a file.
 pub fn add<'a>(text: &mut Vec<u8>, lines: impl IntoIterator<Item = &'a str>) {
     let mut mark = MARK;
@@ -28,7 +46,7 @@ pub fn removed(text: &[u8], ours: impl Fn(&str) -> bool) -> Vec<u8> {
         let of = |mark: &str| words.strip_suffix(mark).is_some_and(|line| ours(line.trim_end()));
         if of(MARK_AND_NEWLINE) {
             joined = Some(left.len());
-        } else if !of(MARK) {
+        } else if !of(MARK) && !of(MARK_AND_FILE) {
             left.extend(line);
         }
     }
@@ -54,6 +72,13 @@ mod tests {
             let ends = if text.is_empty() || text.ends_with(b"\n") { &b""[..] } else { b"\n" };
             assert_eq!(removed(&made, |line| line == "x" || line == "y"), [text, ends, b"more"].concat());
         }
+        let mut made = vec![];
+        add(&mut made, ["x", "y"]);
+        assert!(!has_file(&made));
+        let made = with_file(made);
+        assert_eq!(made, b"x # kport setup (and the file)\ny # kport setup\n");
+        assert!(has_file(&made) && removed(&made, |line| line == "x" || line == "y").is_empty());
+        assert_eq!(with_file(b"".to_vec()), b"");
         assert_eq!(removed(b"z # kport setup\nx\n", |line| line == "x"), b"z # kport setup\nx\n");
     }
 }

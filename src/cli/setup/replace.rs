@@ -6,8 +6,19 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result, Setting, quoted};
+use crate::files::flags::Flags;
+use crate::files::read_regular;
 
+/// The maximum length of a file that is read, in bytes.
+pub const MAX_FILE: usize = 16 << 20;
+/// The maximum number of attempts to create a new file, if others remove and create it.
+const ATTEMPTS: u32 = 8;
+/// S_IWGRP and S_IWOTH
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// S_ISVTX
+const STICKY: u32 = 0o1000;
 /// The maximum number of backups of a file.
 const MOST_BACKUPS: u32 = 100;
 
@@ -29,13 +40,23 @@ impl Conf {
         let path = match fs::canonicalize(path) {
             Ok(path) => path,
             Err(error) if is_link => return Err(Error::io(format_args!("read {}", path.display()), &error)),
-            Err(_) => path.to_owned(),
+            // the programs that read it run in another directory
+            Err(_) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                let dir = path.parent().and_then(|dir| fs::canonicalize(dir).ok());
+                dir.zip(path.file_name()).map(|(dir, name)| dir.join(name)).unwrap_or(path)
+            }
         };
-        match fs::read(&path) {
-            Ok(text) => Ok(Conf { path, text, exists: true }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Conf::none(path)),
+        match read_regular(&path, MAX_FILE) {
+            Ok(Some(text)) => Ok(Conf { path, text, exists: true }),
+            Ok(None) => Ok(Conf::none(path)),
             Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
         }
+    }
+
+    /// Whether there is one.
+    pub fn exists(&self) -> bool {
+        self.exists
     }
 
     /// A file that does not exist.
@@ -59,8 +80,8 @@ pub struct Change<'a> {
     pub checker: Option<Checker<'a>>,
     /// The file as read.
     pub conf: &'a Conf,
-    /// Its new contents.
-    pub text: &'a [u8],
+    /// Its new contents; `None` removes the file, which kport has created.
+    pub text: Option<&'a [u8]>,
 }
 
 /// A new file in the directory of the old one. Dropping this removes it and the backup, unless it was renamed.
@@ -76,13 +97,22 @@ struct Prepared<'a> {
 }
 
 /// Replaces all files, or changes none. `check` checks a new file that is to replace another, and returns a remark.
-pub fn replace(changes: &[Change<'_>], check: &dyn Fn(&Change<'_>, &Path) -> Result<String>) -> Result<String> {
+pub fn replace(
+    changes: &[Change<'_>],
+    deadline: Deadline,
+    check: &dyn Fn(&Change<'_>, &Path) -> Result<String>,
+) -> Result<String> {
+    changes.iter().try_for_each(|change| can_replace(&change.conf.path))?;
     let mut prepared = vec![];
     for change in changes {
         prepared.push(Prepared::write(*change)?);
     }
-    for file in &mut prepared {
+    for file in prepared.iter_mut().filter(|file| file.change.text.is_some()) {
         file.checked = check(&file.change, &file.new)?;
+    }
+    if deadline.passed() {
+        return Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again")
+            .remedy("give more time with", Setting::Timeout));
     }
     for file in &mut prepared {
         file.backup = backup(&file.change.conf.path)?;
@@ -108,9 +138,7 @@ impl<'a> Prepared<'a> {
         if let Some(dir) = change.conf.path.parent().filter(|dir| !change.conf.exists && !dir.as_os_str().is_empty()) {
             DirBuilder::new().mode(0o755).recursive(true).create(dir).map_err(failed)?;
         }
-        let file = locked(&new).map_err(failed)?.ok_or_else(|| {
-            Error::new(Kind::Busy, format!("{} is being written by another kport setup; try again", new.display()))
-        })?;
+        let file = create(&new)?;
         let mut prepared =
             Prepared { change, new: new.clone(), file, checked: String::new(), backup: None, done: false };
         prepared.fill().map_err(failed)?;
@@ -119,27 +147,28 @@ impl<'a> Prepared<'a> {
 
     fn fill(&mut self) -> io::Result<()> {
         let file = &mut self.file;
-        file.set_len(0)?;
+        file.write_all(self.change.text.unwrap_or_default())?;
         match fs::metadata(&self.change.conf.path) {
             Ok(old) => {
                 fchown(&*file, Some(old.uid()), Some(old.gid()))?;
                 file.set_permissions(old.permissions())?;
+                Flags::of(&old).copy_to(file)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 file.set_permissions(fs::Permissions::from_mode(0o644))?;
             }
             Err(error) => return Err(error),
         }
-        file.write_all(self.change.text)?;
         file.sync_all()
     }
 
     /// Fails if an editor has changed the file meanwhile.
     fn is_unchanged(&self) -> Result<()> {
         let Conf { path, text, exists } = self.change.conf;
-        let same = match fs::read(path) {
-            Ok(now) => *exists && now == *text,
-            Err(error) => !exists && error.kind() == io::ErrorKind::NotFound,
+        let same = match read_regular(path, MAX_FILE) {
+            Ok(Some(now)) => *exists && now == *text,
+            Ok(None) => !exists,
+            Err(_) => false,
         };
         if same {
             return Ok(());
@@ -151,8 +180,13 @@ impl<'a> Prepared<'a> {
     }
 
     fn put(&mut self) -> Result<()> {
-        fs::rename(&self.new, &self.change.conf.path)
-            .map_err(|e| Error::io(format_args!("rename {}", self.new.display()), &e))?;
+        let path = &self.change.conf.path;
+        if self.change.text.is_none() {
+            fs::remove_file(path).map_err(|e| Error::io(format_args!("remove {}", path.display()), &e))?;
+            _ = fs::remove_file(&self.new);
+        } else {
+            fs::rename(&self.new, path).map_err(|e| Error::io(format_args!("rename {}", self.new.display()), &e))?;
+        }
         self.done = true;
         Ok(())
     }
@@ -164,12 +198,13 @@ impl<'a> Prepared<'a> {
             return fs::remove_file(&conf.path)
                 .map_err(|e| Error::io(format_args!("remove {}", conf.path.display()), &e));
         }
-        Prepared::write(Change { text: &conf.text, ..self.change })?.put()
+        Prepared::write(Change { text: Some(&conf.text), ..self.change })?.put()
     }
 
     fn told(&self) -> String {
         let kept = self.backup.as_ref().map_or(String::new(), |b| format!("; the old file is {}", b.display()));
-        format!("{}: written{}{kept}\n", self.change.conf.path.display(), self.checked)
+        let done = if self.change.text.is_some() { "written" } else { "removed, as kport setup had created it" };
+        format!("{}: {done}{}{kept}\n", self.change.conf.path.display(), self.checked)
     }
 }
 
@@ -183,21 +218,103 @@ impl Drop for Prepared<'_> {
     }
 }
 
-/// Opens and locks a new file, or one that a killed process has left; `None` if another process has locked it.
-fn locked(path: &Path) -> io::Result<Option<File>> {
+/// Checks whether a file can be replaced, and only by this user: it has no flag against it and no other link, and nobody else can
+/// rename its directory or what is in it.
+fn can_replace(path: &Path) -> Result<()> {
+    let refuse = |why: String| Err(Error::new(Kind::Permission, format!("{} was not changed: {why}", path.display())));
+    if let Ok(file) = fs::symlink_metadata(path) {
+        if file.nlink() > 1 {
+            let links = file.nlink();
+            return refuse(format!("it has {links} links, and the others would keep the old contents; remove them"));
+        }
+        if let Some(flags) = Flags::of(&file).immutable() {
+            return refuse(by_flags(path, &flags));
+        }
+    }
+    let user = rustix::process::geteuid().as_raw();
+    for (number, dir) in path.ancestors().skip(1).enumerate() {
+        // one that is to be created has the owner and the mode of this process
+        let Ok(about) = fs::metadata(dir) else { continue };
+        if let Some(flags) = Flags::of(&about).immutable().filter(|_| number == 0) {
+            return refuse(by_flags(dir, &flags));
+        }
+        let others = about.mode() & WRITABLE_BY_OTHERS != 0 && about.mode() & STICKY == 0;
+        if ![0, user].contains(&about.uid()) || others {
+            return refuse(format!(
+                "others may rename files in {} (it is owned by user {}, mode {:o}); correct that with chown(8) and chmod(1)",
+                dir.display(),
+                about.uid(),
+                about.mode() & 0o7777
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The message for flags that keep a file.
+fn by_flags(path: &Path, flags: &str) -> String {
+    let path = path.display();
+    let off: Vec<String> = flags.split(',').map(|flag| format!("no{flag}")).collect();
+    let boot = if flags.split(',').any(|flag| flag.starts_with('s')) {
+        " (in single-user mode, if kern.securelevel is above 0)"
+    } else {
+        ""
+    };
+    format!(
+        "{path} has the flags {flags}; chflags {} {path}{boot}, and afterwards chflags {flags} {path}",
+        off.join(",")
+    )
+}
+
+/// Creates and locks a new file. One that a killed process has left is removed first.
+fn create(path: &Path) -> Result<File> {
     use rustix::fs::OFlags;
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)?;
+    let failed = |error: io::Error| Error::io(format_args!("write {}", path.display()), &error);
+    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+    let busy = || {
+        let why = format!("{} is being written by another kport setup; try again", path.display());
+        Err(Error::new(Kind::Busy, why))
+    };
+    for _ in 0..ATTEMPTS {
+        // O_EXCL: neither a link nor a file of others is opened
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(nofollow).open(path) {
+            Ok(file) => return if is_locked(&file, path).map_err(failed)? { Ok(file) } else { busy() },
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let about = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            about => about.map_err(failed)?,
+        };
+        let user = rustix::process::geteuid().as_raw();
+        if !about.is_file() || about.nlink() != 1 || ![0, user].contains(&about.uid()) {
+            let why = format!(
+                "{} is not a file that kport setup has left (it is {}owned by user {}, with {} links); remove it",
+                path.display(),
+                if about.is_file() { "" } else { "not a regular file, " },
+                about.uid(),
+                about.nlink()
+            );
+            return Err(Error::new(Kind::Permission, why));
+        }
+        let left = OpenOptions::new().write(true).custom_flags(nofollow).open(path).map_err(failed)?;
+        if !is_locked(&left, path).map_err(failed)? {
+            return busy();
+        }
+        fs::remove_file(path).map_err(failed)?;
+    }
+    busy()
+}
+
+/// Locks a file; false if another process has locked it, or has renamed or removed it meanwhile.
+fn is_locked(file: &File, path: &Path) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::WouldBlock) => return Ok(false),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    // the process that had it may have renamed or removed it meanwhile
     let (own, named) = (file.metadata()?, fs::symlink_metadata(path));
-    let same = |named: fs::Metadata| named.ino() == own.ino() && named.dev() == own.dev();
-    Ok(named.is_ok_and(same).then_some(file))
+    Ok(named.is_ok_and(|named| named.ino() == own.ino() && named.dev() == own.dev()))
 }
 
 /// A name in the directory of a file.
@@ -245,7 +362,8 @@ mod tests {
         fs::set_permissions(file("a"), fs::Permissions::from_mode(0o640)).unwrap();
         fs::write(file("c"), "old").unwrap();
         let confs = ["a", "b", "c"].map(|name| Conf::read(&file(name)).unwrap());
-        let changes = confs.each_ref().map(|conf| Change { checker: None, conf, text: b"new\xe9" });
+        let changes = confs.each_ref().map(|conf| Change { checker: None, conf, text: Some(b"new\xe9") });
+        let deadline = Deadline::after(std::time::Duration::from_secs(60));
         // the last one fails after all files were checked
         let check = |change: &Change<'_>, new: &Path| {
             if change.conf.path.ends_with("c") {
@@ -253,7 +371,7 @@ mod tests {
             }
             Ok(String::new())
         };
-        let error = replace(&changes, &check).unwrap_err();
+        let error = replace(&changes, deadline, &check).unwrap_err();
         assert!(error.message().contains("rename"), "{error}");
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         let names: Vec<String> = fs::read_dir(dir.path()).unwrap().map(name).collect();
@@ -261,11 +379,23 @@ mod tests {
         assert_eq!(fs::metadata(file("a")).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(!names.contains(&"b".to_owned()) && !names.iter().any(|name| name.ends_with("-new")), "{names:?}");
 
-        let said = replace(&changes, &|_, _| Ok(String::new())).unwrap();
+        let said = replace(&changes, deadline, &|_, _| Ok(String::new())).unwrap();
         assert_eq!(said.lines().count(), 3);
         assert!(["a", "b", "c"].iter().all(|name| fs::read(file(name)).unwrap() == b"new\xe9"));
         // a change that was made meanwhile is kept
-        let error = replace(&changes, &|_, _| Ok(String::new())).unwrap_err();
+        let error = replace(&changes, deadline, &|_, _| Ok(String::new())).unwrap_err();
         assert!(error.kind() == Kind::Busy && error.message().contains("changed meanwhile"), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_flags_needs_chflags() {
+        let said = by_flags(Path::new("/etc/pf.conf"), "schg,sunlnk");
+        assert!(
+            said.contains("chflags noschg,nosunlnk /etc/pf.conf") && said.contains("chflags schg,sunlnk"),
+            "{said}"
+        );
+        assert!(said.contains("single-user mode"), "{said}");
+        let said = by_flags(Path::new("/etc/pf.conf"), "uchg");
+        assert!(said.contains("chflags nouchg /etc/pf.conf, and afterwards chflags uchg"), "{said}");
     }
 }

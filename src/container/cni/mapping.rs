@@ -79,6 +79,19 @@ fn is_next(last: PortMapping, next: PortMapping) -> bool {
         && Some(next.jail) == last.jail.checked_add(1)
 }
 
+/// The mappings of a container with these addresses, and those that are passed over, as `portmap` of the CNI project does: they are of a
+/// family that the container does not have, and another mapping serves the same port.
+pub fn of_families(
+    mappings: &BTreeSet<PortMapping>,
+    addresses: &[IpAddr],
+) -> (BTreeSet<PortMapping>, Vec<PortMapping>) {
+    let port = |mapping: &PortMapping| (mapping.protocol, mapping.host, mapping.jail);
+    let ports: BTreeSet<_> = mappings.iter().filter(|mapping| served(mapping, addresses)).map(port).collect();
+    let (kept, passed): (Vec<_>, Vec<_>) =
+        mappings.iter().partition(|mapping| served(mapping, addresses) || !ports.contains(&port(mapping)));
+    (kept.into_iter().collect(), passed)
+}
+
 /// Whether a mapping can be served by these addresses of the container.
 pub fn served(mapping: &PortMapping, addresses: &[IpAddr]) -> bool {
     addresses.iter().any(|address| mapping.place.has_family(Family::of(*address)))
@@ -126,6 +139,24 @@ mod tests {
         let made = spec(&set).unwrap().unwrap().to_string();
         assert_eq!(made, "*:8000-8010:9000-9010/tcp *:8011:80/tcp *:65535:65535/tcp *:8012:81/udp");
         assert_eq!(spec(&BTreeSet::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_family_that_the_container_does_not_have_is_passed_over() {
+        let of = |place: &str, protocol, host| PortMapping { place: place.parse().unwrap(), protocol, host, jail: 80 };
+        let (inet, inet6) = (of("0.0.0.0", Protocol::Tcp, 8080), of("[::]", Protocol::Tcp, 8080));
+        let set = |mappings: &[PortMapping]| mappings.iter().copied().collect::<BTreeSet<_>>();
+        let v4: Vec<IpAddr> = vec!["10.0.0.2".parse().unwrap()];
+        let both: Vec<IpAddr> = vec![v4[0], "fd00::2".parse().unwrap()];
+        assert_eq!(of_families(&set(&[inet, inet6]), &v4), (set(&[inet]), vec![inet6]));
+        assert_eq!(of_families(&set(&[inet, inet6]), &both[1..]), (set(&[inet6]), vec![inet]));
+        assert_eq!(of_families(&set(&[inet, inet6]), &both), (set(&[inet, inet6]), vec![]));
+        // nothing else serves these: they stay, and publishing them is an error
+        for alone in [inet6, of("[::1]", Protocol::Tcp, 8080)] {
+            for other in [of("0.0.0.0", Protocol::Udp, 8080), of("0.0.0.0", Protocol::Tcp, 8081)] {
+                assert_eq!(of_families(&set(&[alone, other]), &v4), (set(&[alone, other]), vec![]));
+            }
+        }
     }
 
     #[test]

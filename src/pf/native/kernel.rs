@@ -5,7 +5,7 @@ use std::io;
 
 use super::layout::*;
 use super::netlink::{Attributes, Command};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Setting};
 
 /// One ioctl on /dev/pf. A call can only be created with the struct that the kernel expects for it.
 #[derive(Debug)]
@@ -163,13 +163,13 @@ impl Failure {
                 "another program loads rules all the time: try again, or look for pfctl(8) or ftp-proxy(8)",
             ),
             (libc::ENODEV | libc::ENOTTY | libc::EOPNOTSUPP, _) => {
-                (Kind::Unsupported, "this kernel's pf does not have the call: use --backend pfctl")
+                (Kind::Unsupported, "this kernel's pf does not have the call")
             }
             (libc::EINVAL, "DIOCXBEGIN") => {
                 (Kind::System, "the limit of anchors may be reached: see pfctl -sm, and set limit anchors in pf.conf")
             }
             (libc::ENOMEM, _) => (Kind::System, "pf is out of memory: see pfctl -sm and vmstat -z"),
-            _ => (Kind::System, "--backend pfctl may say more"),
+            _ => (Kind::System, "an unexpected answer of pf"),
         }
     }
 }
@@ -180,7 +180,12 @@ impl From<Failure> for Error {
         let errno = io::Error::from_raw_os_error(failure.errno);
         let Failure { call, about, .. } = &failure;
         let about = if about.is_empty() { String::new() } else { format!(", for {about}") };
-        Error::new(kind, format!("{call}: {errno}{about}; {remedy}")).with_errno(failure.errno)
+        let error = Error::new(kind, format!("{call}: {errno}{about}; {remedy}")).with_errno(failure.errno);
+        match kind {
+            Kind::Unsupported => error.remedy("use", Setting::Backend),
+            Kind::System => error.remedy("for what pfctl(8) says, use", Setting::Backend),
+            _ => error,
+        }
     }
 }
 

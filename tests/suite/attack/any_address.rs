@@ -33,4 +33,7 @@ fn every_address_of_the_host() {
         "{note}"
     );
     assert_eq!(notes("8080:80"), [""; 0]);
+    // a caller with this default, as the CNI plugin is one
+    let default = Request { default_everywhere: true, ..request("db", "*:8080:80") };
+    assert_eq!(rig.publish(&default).unwrap().notes, [""; 0]);
 }

@@ -89,7 +89,7 @@ fn gc_and_restore_report_how_far_they_came() {
     assert_eq!(error.kind(), Kind::Busy);
     assert_eq!(
         error.message(),
-        "the time is up after 1 of 2 records; the others are unchanged: kport restore again, with more time (--timeout); \
+        "the time is up after 1 of 2 records; the others are unchanged: kport restore again; give more time with --timeout; \
          noted: jail \"db\": loaded again"
     );
     let live = |rig: &Rig| rig.list().iter().map(|listed| listed.liveness).collect::<Vec<_>>();
