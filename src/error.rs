@@ -179,7 +179,7 @@ impl Error {
 pub struct Problem {
     /// What was found, and what it means.
     pub seen: String,
-    /// The line or the command that fixes it.
+    /// The line or the command that fixes it; empty if nothing needs to be done.
     pub remedy: String,
 }
 
@@ -192,7 +192,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.seen, self.remedy)
+        f.write_str(&self.seen)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
     }
 }
 

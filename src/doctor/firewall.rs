@@ -82,7 +82,7 @@ pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
     let mut all = vec![];
     for redirect in evidence.publications().flat_map(Publication::claims) {
         for foreign in &foreign {
-            all.extend(conflict::foreign(&redirect, foreign, places).map(Finding::from));
+            all.extend(conflict::with_foreign(&redirect, foreign, places).map(Finding::from));
         }
     }
     Ok(Some(all))

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::conflict;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Problem, Result};
 use crate::host::Interfaces;
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Protocol};
@@ -76,14 +76,14 @@ impl<'a> Others<'a> {
         Others { firewall, store, boot: boot.to_owned(), blocks, owners }
     }
 
-    /// Refuses a redirect of the jail `own`, with this jid, that takes what another jail has published.
+    /// Whether a redirect of the jail `own`, with this jid, takes what another jail has published.
     pub(super) fn check(
         &self,
         own: &Anchor,
         jid: Option<i32>,
         redirect: &Redirect,
         interfaces: Interfaces<'_>,
-    ) -> Result<()> {
+    ) -> Result<Option<Problem>> {
         for block in Block::of(redirect.protocol, redirect.host) {
             for claim in self.claims(block)?.iter() {
                 let near = claim.ports.overlaps(redirect.host) && claim.anchor != *own;
@@ -93,24 +93,29 @@ impl<'a> Others<'a> {
                 match &*self.owner(&claim.anchor)? {
                     Owner::Jail(neighbour) => {
                         let owner = neighbour.jail.mention();
-                        for theirs in neighbour.near(redirect) {
-                            conflict::with_jail(redirect, &owner, theirs, interfaces).map_err(|error| {
-                                if jid.is_none() || neighbour.jid != jid {
-                                    return error;
-                                }
-                                error.and(format!("it is the same jail under an earlier name: unpublish {owner} first"))
-                            })?;
-                        }
+                        let mut near = neighbour.near(redirect).iter();
+                        let Some(problem) =
+                            near.find_map(|theirs| conflict::with_jail(redirect, &owner, theirs, interfaces))
+                        else {
+                            continue;
+                        };
+                        let remedy = match jid {
+                            Some(_) if neighbour.jid == jid => {
+                                format!("it is the same jail under an earlier name: unpublish {owner} first")
+                            }
+                            _ => problem.remedy,
+                        };
+                        return Ok(Some(Problem { remedy, ..problem }));
                     }
                     Owner::Nobody => {}
                     Owner::Unrecorded => {
-                        return Err(Error::new(
-                            Kind::Conflict,
-                            format!(
-                                "{} {} on {} is in anchor {}, which has no record; kport gc clears it",
+                        return Ok(Some(Problem {
+                            seen: format!(
+                                "{} {} on {} is in anchor {}, which has no record",
                                 redirect.protocol, claim.ports, claim.place, claim.anchor
                             ),
-                        ));
+                            remedy: "kport gc clears it".to_owned(),
+                        }));
                     }
                     Owner::Unreadable(error) => {
                         return Err(error.clone().and("publish or unpublish its jail again to correct that"));
@@ -118,7 +123,7 @@ impl<'a> Others<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Another jail that has `address` as a target of its redirects.

@@ -56,7 +56,10 @@ fn resolve_one(
     let facts = &survey.facts;
     let progress = facts.progress;
     let jail = &request.jail;
-    let found = if request.addresses.is_empty() || request.jid.is_none() { facts.jail(jail.as_str())? } else { None };
+    // whether an address in 127/8 is the jail's own is known to the kernel only
+    let asks =
+        request.addresses.is_empty() || request.jid.is_none() || request.addresses.iter().any(IpAddr::is_loopback);
+    let found = if asks { facts.jail(jail.as_str())? } else { None };
     // a jail that is being removed is not the one that is published: that one has not started yet
     let (found, dying) = match found {
         Some(jail) if jail.dying => (None, Some(jail.jid)),
@@ -91,7 +94,8 @@ fn resolve_one(
         None => progress.detail(&format!("{}: not requested, or not running", jail.mention())),
     }
     let addresses = addresses(survey, request, found.as_ref(), notes)?;
-    let targets = Targets::choose(jail, &addresses)?;
+    let own = found.as_ref().filter(|found| !found.vnet).map_or(&[][..], |found| &found.addresses);
+    let targets = Targets::choose_of(jail, &addresses, own)?;
     let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
     progress.detail(&format!(
         "addresses: {}; the targets of redirects are {}",
