@@ -66,4 +66,8 @@ impl Host for Played {
     fn boot_id(&self) -> Result<String> {
         self.now()?.boot_id()
     }
+
+    fn is_played(&self) -> bool {
+        true
+    }
 }
