@@ -67,6 +67,11 @@ mod pfconf;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod pfconf;
+#[cfg(not(feature = "internals"))]
+mod proof;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod proof;
 pub mod publication;
 pub mod publisher;
 #[cfg(not(feature = "internals"))]

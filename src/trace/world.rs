@@ -71,6 +71,7 @@ impl World {
                 skip: vec![],
                 syncookies: false,
                 states: States::default(),
+                supposed: None,
             },
             loaded: BTreeMap::new(),
             notes: vec![],

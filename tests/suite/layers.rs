@@ -27,7 +27,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pf", &["child", "files", "name", "net", "pfconf", "rule"]),
     ("trace", &["host", "net", "pf", "pfconf", "rule"]),
     ("conflict", &["host", "name", "net", "pf", "publication"]),
-    ("readiness", &["host", "name", "net", "options", "pf", "pfconf", "publication", "rules", "trace"]),
+    ("proof", &["host", "name", "net", "options", "pfconf", "publication", "rules", "trace"]),
+    ("readiness", &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rules", "trace"]),
     ("store", &["files", "name", "net", "publication"]),
     (
         "publisher",
@@ -129,7 +130,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pfconf::names", &["trace"]),
     ("pfconf::nested", &["pf"]),
     ("pfconf::path", &["pf", "trace"]),
-    ("pfconf::rule", &["pf", "trace", "readiness"]),
+    ("pfconf::rule", &["pf", "trace", "proof", "readiness"]),
     ("pfconf::table", &["pf", "trace"]),
     ("pf::macos", &["session"]),
     ("pf::native", &["session"]),
@@ -208,6 +209,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("host::freebsd::jail", &["get", "tests"]),
+    ("proof", &["judge"]),
     ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
@@ -245,6 +247,8 @@ const ORDER: &[(&str, &[&str])] = &[
             "filter",
             "world",
             "way",
+            "classes",
+            "met",
         ],
     ),
     (
