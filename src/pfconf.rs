@@ -57,9 +57,12 @@ impl Conf {
     /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are relative
     /// to the working directory. Host names are not looked up.
     pub fn of_file(path: &Path) -> Result<Conf> {
-        let text = outline::read_file(path)?;
-        let name = path.display().to_string();
-        Conf::read(&text, How { name: &name, files: outline::FROM_DISK })
+        Conf::of_named(path, &outline::read_file(path)?)
+    }
+
+    /// The same for a text that is, or will be, in that file.
+    pub fn of_named(path: &Path, text: &[u8]) -> Result<Conf> {
+        Conf::read(text, How { name: &path.display().to_string(), files: outline::FROM_DISK })
     }
 
     /// Reads pf.conf(5) text. Files are not read. Comments and quoted strings may have bytes that are not UTF-8, as in

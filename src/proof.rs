@@ -15,6 +15,15 @@
 //! Interfaces, families, protocols and ports are those of the [`Entrance`] that is asked about. Rates, and limits of states, are not
 //! followed.
 
-mod judge;
+//!
+//! [`places`] looks for the positions of kport's calls, and [`prove`] judges a ruleset that has them.
 
+mod entrances;
+mod judge;
+mod place;
+mod sentences;
+
+pub use entrances::{Possible, entrances, judge};
 pub use judge::{Entrance, Judge, Outsider, Statement, Survey};
+pub use place::{Contradiction, Does, Need, Place, Positions, places};
+pub use sentences::{Proof, Unreached, prove, prove_with, publication};

@@ -12,16 +12,21 @@ mod shell;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
-use crate::net::Family;
+use crate::net::{Family, is_link_local6};
 use crate::pf::pfctl::is_without_device;
+use crate::readiness::{self, Surroundings};
+use crate::{pfconf, proof};
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};
+use plan::{Ground, Plan};
 use replace::{Change, Checker, Conf, replace};
 use settings::{Format, Later, SYSCTL, Setting, WAN};
 
@@ -38,7 +43,10 @@ const OF_PF: &str = "sysctl.kld.d/pf.conf";
 /// `kport setup`
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
-    let done = session::host(global).and_then(|host| Setup { args, pfctl: &global.pfctl, host: &*host }.run(&mut said));
+    let done = session::host(global).and_then(|host| {
+        let setup = Setup { args, global, pfctl: &global.pfctl, host: &*host };
+        if args.check { setup.check(&mut said) } else { setup.run(&mut said) }
+    });
     // what was written is reported, even if a later step failed
     output::print(&said)?;
     done
@@ -46,6 +54,7 @@ pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
 
 struct Setup<'a> {
     args: &'a SetupArgs,
+    global: &'a Global,
     pfctl: &'a Path,
     host: &'a dyn Host,
 }
@@ -84,7 +93,13 @@ impl<'a> Setup<'a> {
             }
             if !self.args.write {
                 let values = self.missing_values()?;
-                if !values.is_empty() {
+                // the files count at the next boot, or when they are loaded
+                if !self.is_loaded() {
+                    said.push_str("now:\n  pf has not loaded these lines\n");
+                    if !values.is_empty() {
+                        _ = writeln!(said, "  sysctl {}", values.join(" "));
+                    }
+                } else if !values.is_empty() {
                     _ = writeln!(said, "now:\n  sysctl {}", values.join(" "));
                 }
                 if !self.args.host_access {
@@ -111,13 +126,38 @@ impl<'a> Setup<'a> {
             .map(|part| Change { checker: part.checker, conf: &part.conf, text: &part.made })
             .collect();
         *said += &replace(&changes, &check)?;
-        self.load(said)
+        let is_pf_conf = |part: &Part<'_>| part.conf.path == parts[0].conf.path;
+        self.load(parts.iter().filter(changed).any(is_pf_conf), said)
+    }
+
+    /// Judges the pf.conf that is there.
+    fn check(&self, said: &mut String) -> Result<()> {
+        let conf = Conf::read(&self.args.pf_conf)?;
+        let path = conf.path.display();
+        let missing = plan::missing(&conf.path, &conf.text);
+        if !missing.is_empty() {
+            let why = format!("{path} does not have {}; run kport setup", missing.join(" and "));
+            return Err(Error::new(Kind::Unavailable, why));
+        }
+        let (no_quick, proof) = plan::check(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
+        _ = write!(said, "{path}:\n{}", plan::shown(&proof, no_quick.as_deref()));
+        match proof.failures().count() {
+            0 => Ok(()),
+            1 => Err(Error::new(Kind::Unavailable, format!("{path}: one of the three sentences fails"))),
+            n => Err(Error::new(Kind::Unavailable, format!("{path}: {n} of the three sentences fail"))),
+        }
     }
 
     /// The files, each with its plan.
     fn parts(&self) -> Result<Vec<Part<'a>>> {
         let conf = Conf::read(&self.args.pf_conf)?;
-        let plan = plan::plan(&conf.text);
+        let mut plan = match self.args.undo {
+            true => Plan::default(),
+            false => plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?,
+        };
+        if plan.proof.is_some() {
+            plan.notes.extend(self.neighbours(&conf, &plan)?);
+        }
         let made = if self.args.undo { plan::undone(&conf.text) } else { plan.applied(&conf.text) };
         let mut parts = vec![Part {
             checker: Some((self.pfctl, &["-n", "-f"])),
@@ -158,6 +198,30 @@ impl<'a> Setup<'a> {
         Ok(parts)
     }
 
+    /// Rules that block IPv6 neighbour discovery, of which publish will have a note.
+    fn neighbours(&self, conf: &Conf, plan: &Plan) -> Result<Vec<String>> {
+        let Some(proof) = &plan.proof else { return Ok(vec![]) };
+        let of_inet6 = proof.reached.iter().map(|(entrance, _)| entrance).filter(|e| e.family() == Family::Inet6);
+        let publications: Vec<_> =
+            of_inet6.map(|entrance| proof::publication(entrance, true)).collect::<Result<_>>()?;
+        let interfaces = self.host.interfaces()?;
+        let main = pfconf::Conf::of_named(&conf.path, &plan.applied(&conf.text))?;
+        let rulesets = [(String::new(), Arc::new(main))];
+        let around = Surroundings { host: self.host, interfaces: &interfaces, rulesets: &rulesets };
+        let problems = readiness::neighbour_discovery(&around, &publications)?;
+        Ok(problems.iter().map(ToString::to_string).collect())
+    }
+
+    /// Whether publish needs IPv6 forwarding: a jail gets an address of each family of its network.
+    fn has_inet6(&self) -> Result<bool> {
+        let usable = |network: &ipnet::IpNet| match network.addr() {
+            IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local6(v6),
+            IpAddr::V4(_) => false,
+        };
+        let network = self.host.interfaces()?.iter().flat_map(|interface| &interface.addresses).any(usable);
+        Ok(network || self.host.gateway(Family::Inet6)?.is_some())
+    }
+
     fn settings(&self, format: Format, conf: Conf, ours: bool, wanted: &[Setting], later: Vec<Later>) -> Part<'a> {
         let plan = settings::plan(format, &conf.shown(), wanted, &later);
         let made = if self.args.undo { settings::undone(format, &conf.text) } else { plan.applied(&conf.text) };
@@ -171,8 +235,11 @@ impl<'a> Setup<'a> {
     /// The plan for rc.conf(5).
     fn rc_conf(&self, text: &str) -> Result<Vec<Setting>> {
         let mut wanted = vec![Setting::new("pf_enable", "YES"), Setting::new("gateway_enable", "YES")];
-        let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
+        if !self.has_inet6()? {
+            return Ok(wanted);
+        }
         wanted.push(Setting::new("ipv6_gateway_enable", "YES"));
+        let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
         let value = |name: &str| settings::value(Format::Rc, text, name).unwrap_or_default();
         let advertised = value(&format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_")));
         if advertised.contains("accept_rtadv") && matches!(value(WAN).to_ascii_lowercase().as_str(), "" | "no") {
@@ -192,7 +259,7 @@ impl<'a> Setup<'a> {
                 "net.link.bridge.pfil_member" => {
                     self.args.host_access && (is_there || self.host.sysctl(name)?.is_some_and(|now| now != 0))
                 }
-                "net.inet6.ip6.forwarding" => is_there && self.host.gateway(Family::Inet6)?.is_some(),
+                "net.inet6.ip6.forwarding" => is_there && self.has_inet6()?,
                 _ => is_there,
             };
             if needs {
@@ -208,7 +275,7 @@ impl<'a> Setup<'a> {
         for (name, value) in SYSCTL {
             let needs = match name {
                 "net.inet.ip.forwarding" => self.host.gateway(Family::Inet)?.is_some(),
-                "net.inet6.ip6.forwarding" => self.host.gateway(Family::Inet6)?.is_some(),
+                "net.inet6.ip6.forwarding" => self.has_inet6()?,
                 _ => self.args.host_access,
             };
             if needs && self.host.sysctl(name)?.is_some_and(|now| now.to_string() != value) {
@@ -218,13 +285,21 @@ impl<'a> Setup<'a> {
         Ok(missing)
     }
 
+    /// Whether the loaded main ruleset calls kport's anchors; false if that is unknown.
+    fn is_loaded(&self) -> bool {
+        let status = session::any_session(self.global).and_then(|session| session.firewall.status());
+        status.is_ok_and(|status| status.nat_anchor && status.rdr_anchor && status.anchor)
+    }
+
     /// Loads the rules and sets the variables, or prints the commands for it.
-    fn load(&self, said: &mut String) -> Result<()> {
+    fn load(&self, rules_changed: bool, said: &mut String) -> Result<()> {
         let path = fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
         let path = path.display();
         let values = if self.args.undo { vec![] } else { self.missing_values()? };
         if !self.args.load {
-            _ = writeln!(said, "  not loaded: pfctl -f {path}");
+            if rules_changed || self.is_loaded() == self.args.undo {
+                _ = writeln!(said, "  not loaded: pfctl -f {path}");
+            }
             if !values.is_empty() {
                 _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
             }

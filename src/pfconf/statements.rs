@@ -8,13 +8,13 @@ use super::address::{OfInterface, Operand, Part};
 use super::conditions::{self, Defaults};
 use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
 use super::operands::{self, host};
-use super::outline::{Broken, FROM_DISK, Outline, StatementKind, read_file};
+use super::outline::{Broken, FROM_DISK, Outline, StatementKind};
 use super::path::Called;
 use super::rule::{Action, Keep, Origin, Rule, RuleKind};
 use super::table::Table;
 use super::words::{Words, end};
 use super::{Conf, How, as_network};
-use crate::error::{Result as Outcome, quoted};
+use crate::error::quoted;
 
 /// The maximum depth of anchors in braces (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
@@ -67,14 +67,9 @@ impl Outline {
         outline(text, How::default())
     }
 
-    /// Reads a file, and those that it includes, like [`Conf::of_file`].
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read.
-    pub fn of_file(path: &Path) -> Outcome<Outline> {
-        let text = read_file(path)?;
-        Ok(outline(&text, How { name: &path.display().to_string(), files: FROM_DISK }))
+    /// Reads the text of a file, and the files that it includes, like [`Conf::of_file`].
+    pub fn of_file(path: &Path, text: &[u8]) -> Outline {
+        outline(text, How { name: &path.display().to_string(), files: FROM_DISK })
     }
 }
 
@@ -100,6 +95,7 @@ fn outline(text: &[u8], how: How<'_>) -> Outline {
                 _ => {}
             }
         }
+        statement.rules = reader.made.rules().len();
         statements.push(statement);
         if broken.is_some() {
             break;
@@ -107,7 +103,7 @@ fn outline(text: &[u8], how: How<'_>) -> Outline {
     }
     let broken =
         broken.or_else(|| reader.end().err()).map(|(file, line, why, _)| Broken { file, line, why: why.to_string() });
-    Outline { statements, broken, conf: reader.made }
+    Outline { statements, broken }
 }
 
 fn read_below(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> {
@@ -538,16 +534,9 @@ mod tests {
         assert!(refused[10] && refused[12]);
         assert_eq!(outline.statements[1].skipped(), ["lo0"]);
         assert!(outline.statements[4].calls_kport(RuleKind::Rdr) && !outline.statements[4].calls_kport(RuleKind::Nat));
-        // the rules of the statements, and their positions
-        let rules: Vec<usize> = outline.statements.iter().map(|s| outline.rules(s).count()).collect();
-        assert_eq!(rules, [0, 0, 0, 2, 1, 1, 1, 1, 0, 0, 0, 2, 0, 1]);
-        for statement in &outline.statements {
-            for rule in outline.rules(statement) {
-                let origin = &rule.origin;
-                assert_eq!((&*origin.file, origin.line), (&*statement.file, statement.line));
-                assert!(!origin.text.is_empty());
-            }
-        }
+        // the rules of the main ruleset
+        let rules: Vec<usize> = outline.statements.iter().map(|s| s.rules).collect();
+        assert_eq!(rules, [0, 0, 0, 2, 3, 4, 4, 4, 4, 4, 4, 6, 6, 7]);
     }
 
     #[test]
@@ -573,8 +562,7 @@ mod tests {
             ]
         );
         assert!(outline.statements[4].refused.as_ref().is_some_and(|why| why == "there is none"));
-        let rules: Vec<_> = outline.conf.rules().iter().map(|rule| (&*rule.origin.file, rule.origin.line)).collect();
-        assert_eq!(rules, [("main", 1), ("a", 3), ("main", 4)]);
+        assert_eq!(outline.statements.iter().map(|s| s.rules).collect::<Vec<_>>(), [1, 1, 1, 2, 2, 3]);
     }
 
     #[test]
@@ -592,7 +580,6 @@ mod tests {
         // an anchor whose own line is unknown has its rules anyway
         let outline = outline(b"anchor frob frob {\n block quick\n}\nblock quick\n");
         assert_eq!(outline.broken, None);
-        let ends: Vec<bool> = outline.statements.iter().map(|s| outline.ends_evaluation(s)).collect();
-        assert_eq!(ends, [false, false, false, true]);
+        assert_eq!(outline.statements.last().map(|s| s.rules), Some(1));
     }
 }

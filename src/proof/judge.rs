@@ -12,7 +12,7 @@ use crate::pfconf::rule::{Rule, RuleKind};
 use crate::trace::{AddressClass, At, Met, Packet, World};
 
 /// The port of the senders.
-const SOURCE_PORT: u16 = 40_000;
+pub(super) const SOURCE_PORT: u16 = 40_000;
 /// How many addresses of a class are tried for one that is free.
 const MOST_FREE: u32 = 4096;
 
@@ -38,7 +38,7 @@ impl Entrance {
     }
 
     /// The interfaces at which pf evaluates a packet to it after the redirect.
-    fn hooks(&self) -> impl Iterator<Item = At> {
+    pub(super) fn hooks(&self) -> impl Iterator<Item = At> {
         let received_on = Some(self.on);
         let out = self.via.map(|on| At { direction: Direction::Out, on, received_on });
         std::iter::once(At { direction: Direction::In, on: self.on, received_on }).chain(out)
@@ -105,10 +105,9 @@ pub struct Judge {
 /// The rules that match the packets of each source at one [`Entrance`].
 pub struct Survey<'j> {
     judge: &'j Judge,
-    pub(super) entrance: Entrance,
-    pub(super) sources: Vec<Source>,
+    sources: Vec<Source>,
     /// By source and interface.
-    pub(super) trails: Vec<Vec<Vec<Met<'j>>>>,
+    trails: Vec<Vec<Vec<Met<'j>>>>,
     /// The ordinary outsider among the sources, and the statement that refuses most others.
     ordinary: Option<(usize, Option<Statement>)>,
 }
@@ -140,6 +139,11 @@ impl Judge {
         Judge { world, main: main.into(), sources }
     }
 
+    /// The sources of a family: the largest class of addresses first.
+    pub(super) fn sources(&self, family: Family) -> &[Source] {
+        self.sources.of(family)
+    }
+
     /// What becomes of every source at an entrance.
     ///
     /// # Errors
@@ -163,7 +167,7 @@ impl Judge {
             }
         }
         let ordinary = find_ordinary(&trails).map(|(at, most)| (at, most.map(|met| self.statement(&met))));
-        Ok(Survey { judge: self, entrance: *entrance, sources, trails, ordinary })
+        Ok(Survey { judge: self, sources, trails, ordinary })
     }
 
     /// The filter rules that match a packet of a source, by interface.
@@ -176,7 +180,7 @@ impl Judge {
         let packet = packet(entrance, source.address);
         let mut trail = vec![];
         for hook in entrance.hooks() {
-            let met = self.world.met(RuleKind::Filter, hook, &packet, source.holds.as_slice());
+            let met = self.world.met(RuleKind::Filter, hook, &packet, (None, source.holds.as_slice()));
             let (met, more) = met.map_err(unfollowed)?;
             undecided.extend(more);
             trail.push(met);
@@ -244,20 +248,39 @@ impl<'j> Survey<'j> {
     /// The sources that are refused because of their addresses, or because of what holds for their packets, each with the
     /// statement.
     pub fn refused(&self) -> impl Iterator<Item = (IpAddr, Statement)> {
+        self.refused_sources().map(|(source, met)| (source.address, self.judge.statement(&met)))
+    }
+
+    pub(super) fn refused_sources(&self) -> impl Iterator<Item = (&Source, Met<'j>)> {
         let all = self.sources.iter().zip(&self.trails);
-        all.filter_map(|(source, trail)| Some((source.address, self.judge.statement(&self.refused_by_source(trail)?))))
+        all.filter_map(|(source, trail)| Some((source, self.refused_by_source(trail)?)))
+    }
+
+    /// The rules that match their packets, by interface, and the one that refuses.
+    pub(super) fn all_refused(&self) -> impl Iterator<Item = (&[Vec<Met<'j>>], Met<'j>)> {
+        self.trails.iter().filter_map(|trail| Some((trail.as_slice(), self.refused_by_source(trail)?)))
+    }
+
+    /// The rules that match an ordinary outsider's packet, by interface.
+    pub(super) fn ordinary_trail(&self) -> Option<&[Vec<Met<'j>>]> {
+        Some(&self.trails[self.ordinary.as_ref()?.0])
     }
 
     /// The rule that refuses a source, unless an ordinary outsider is refused by it as well.
     pub(super) fn refused_by_source(&self, trail: &[Vec<Met<'j>>]) -> Option<Met<'j>> {
         let ordinary = &self.trails[self.ordinary.as_ref()?.0];
         let last = |(hook, met): (usize, &Vec<Met<'j>>)| {
-            let last = met.last().copied().filter(Met::blocks)?;
-            Some((last, ordinary[hook].last().is_some_and(|other| other.is(&last))))
+            let last = decision(met).filter(Met::blocks)?;
+            Some((last, decision(&ordinary[hook]).is_some_and(|other| other.is(&last))))
         };
         let (refused, as_others) = trail.iter().enumerate().find_map(last)?;
         (!as_others).then_some(refused)
     }
+}
+
+/// The rule that decides: the last one.
+pub(super) fn decision<'j>(met: &[Met<'j>]) -> Option<Met<'j>> {
+    met.iter().rfind(|met| met.decides).copied()
 }
 
 /// The ordinary outsider among sources, the largest class of those that are not refused, or by a rule that refuses every
@@ -266,7 +289,7 @@ fn find_ordinary<'j>(trails: &[Vec<Vec<Met<'j>>>]) -> Option<(usize, Option<Met<
     let mut most = None;
     for (source, hooks) in trails.iter().enumerate() {
         let refused = hooks.iter().enumerate().find_map(|(hook, met)| {
-            let last = met.last().copied().filter(Met::blocks)?;
+            let last = decision(met).filter(Met::blocks)?;
             (!refuses_all(trails, hook, &last)).then_some(last)
         });
         match refused {

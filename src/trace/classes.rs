@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::lookup::{Lookup, Truth};
+use super::packet::Release;
 use super::world::World;
-use crate::net::Family;
-use crate::pfconf::address::Operand;
+use crate::net::{Family, Interface};
+use crate::pfconf::address::{Operand, Ports};
 use crate::pfconf::path::Called;
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 use crate::pfconf::table::Table;
@@ -164,6 +165,64 @@ impl World {
         let of_hosts = own.chain(jails).flat_map(|network| [network.trunc(), IpNet::from(network.addr())]);
         let all = of_hosts.chain(self.lookup.routes.iter().map(|(network, _)| *network));
         all.filter(|network| Family::of(network.addr()) == family).collect()
+    }
+
+    /// A port of each class that rules can distinguish, the largest class first; `preferred` in its class.
+    fn port_classes(&self, preferred: u16) -> Vec<u16> {
+        let of_rule = |rule: &Rule| [rule.when.from.ports, rule.when.to.ports].into_iter().flatten();
+        let mut all: Vec<Ports> = vec![];
+        for ports in self.rules().flat_map(|(_, rule)| of_rule(rule)) {
+            if !all.contains(&ports) {
+                all.push(ports);
+            }
+        }
+        // where an operator may begin or cease to hold
+        let edges = |ports: &Ports| [ports.a, ports.b].into_iter().flat_map(|edge| [edge, edge.saturating_add(1)]);
+        let mut starts: Vec<u16> = all.iter().flat_map(edges).chain([1]).filter(|port| *port > 0).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let mut classes: HashMap<Vec<bool>, (u32, u16)> = HashMap::new();
+        for (at, start) in starts.iter().enumerate() {
+            let end = starts.get(at + 1).map_or(1 << 16, |next| u32::from(*next));
+            let held: Vec<bool> = all.iter().map(|ports| ports.holds(*start)).collect();
+            let class = classes.entry(held).or_insert((0, *start));
+            class.0 += end - u32::from(*start);
+            if (u32::from(*start)..end).contains(&preferred.into()) {
+                class.1 = preferred;
+            }
+        }
+        let mut classes: Vec<(u32, u16)> = classes.into_values().collect();
+        classes.sort_unstable_by_key(|(size, port)| (u32::MAX - size, *port));
+        classes.into_iter().map(|(_, port)| port).collect()
+    }
+
+    /// A port that no rule singles out: `preferred`, if it is one.
+    pub(crate) fn ordinary_port(&self, preferred: u16) -> u16 {
+        self.port_classes(preferred).first().copied().unwrap_or(preferred)
+    }
+
+    /// A port of each class that rules can distinguish.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.port_classes(0)
+    }
+
+    /// Whether pf skips an interface.
+    pub(crate) fn skips(&self, interface: Interface) -> bool {
+        self.pf.skip.iter().any(|name| self.lookup.is_in(interface, name))
+    }
+
+    /// The release of pf.
+    pub(crate) fn release(&self) -> Release {
+        self.pf.release
+    }
+
+    /// An address in a network of an interface that is neither the host's nor `other`.
+    pub(crate) fn other_host(&self, interface: Interface, other: IpAddr) -> Option<IpAddr> {
+        let of_family = |network: &&IpNet| Family::of(network.addr()) == Family::of(other);
+        let networks = self.lookup.interfaces.iter().filter(|known| known.name == interface);
+        let mut networks = networks.flat_map(|known| &known.addresses).filter(of_family);
+        networks
+            .find_map(|network| network.hosts().take(9).find(|address| *address != other && *address != network.addr()))
     }
 
     /// The tables that rules name in `from` and `to`, each with the anchor whose rules use it.

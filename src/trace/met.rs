@@ -54,7 +54,7 @@ impl World {
     }
 
     /// The rules of a kind that match a packet as the first of a connection, in the order of evaluation: of filter rules
-    /// the last one decides. None on an interface that pf skips. The conditions that cannot be decided hold if they are
+    /// the last one decides. None on an interface that pf skips. The packet has the `tag`. The conditions that cannot be decided hold if they are
     /// `held`, and else do not; they are returned, too. [`World::settle`] must be called before.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl World {
         kind: RuleKind,
         at: At,
         packet: &Packet,
-        held: &[String],
+        (tag, held): (Option<&str>, &[String]),
     ) -> Result<(Vec<Met<'_>>, BTreeSet<String>), String> {
         if self.pf.skip.iter().any(|name| self.lookup.is_in(at.on, name)) {
             return Ok(Default::default());
@@ -83,7 +83,7 @@ impl World {
             undecided: BTreeSet::new(),
         };
         let packet = Packet { received_on: at.received_on, ..packet.clone() };
-        let met = walk.one_by_one(Branch::new(packet, None, false));
+        let met = walk.one_by_one(Branch::new(packet, tag.map(str::to_owned), false));
         let undecided = walk.undecided;
         gave_up.map_or(Ok((met, undecided)), Err)
     }

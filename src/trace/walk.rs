@@ -59,6 +59,8 @@ pub(crate) struct Met<'a> {
     pub number: usize,
     /// The rule.
     pub rule: &'a Rule,
+    /// Whether it decides, unless a later one does. A quick call of an anchor may end the evaluation without that.
+    pub decides: bool,
     /// No later rule is evaluated.
     pub last: bool,
 }
@@ -72,6 +74,11 @@ impl Met<'_> {
     /// Whether it blocks.
     pub(crate) fn blocks(&self) -> bool {
         self.rule.action == Action::Block
+    }
+
+    /// Whether it translates the packet.
+    pub(crate) fn translates(&self) -> bool {
+        matches!(self.rule.action, Action::Translate { pool: Some(_), .. })
     }
 }
 
@@ -189,8 +196,14 @@ impl<'a> Walk<'a, '_> {
             self.rule(Found { anchor: path, number: at, rule }, branch, &mut next, 0);
             branch = next.swap_remove(0);
             let last = branch.flow != Flow::On;
-            if let Some(Found { anchor, number, rule }) = branch.found.take() {
-                met.push(Met { at, anchor, number, rule, last });
+            match branch.found.take() {
+                Some(Found { anchor, number, rule }) => met.push(Met { at, anchor, number, rule, decides: true, last }),
+                // `no rdr` finds no rule
+                None if last => {
+                    let decides = self.kind != RuleKind::Filter;
+                    met.push(Met { at, anchor: path, number: at, rule, decides, last });
+                }
+                None => {}
             }
             if last {
                 break;

@@ -27,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pf", &["child", "files", "name", "net", "pfconf", "rule"]),
     ("trace", &["host", "net", "pf", "pfconf", "rule"]),
     ("conflict", &["host", "name", "net", "pf", "publication"]),
-    ("proof", &["host", "name", "net", "options", "pfconf", "publication", "rules", "trace"]),
+    ("proof", &["host", "name", "net", "options", "pfconf", "publication", "rule", "rules", "trace"]),
     ("readiness", &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rules", "trace"]),
     ("store", &["files", "name", "net", "publication"]),
     (
@@ -104,6 +104,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "net",
             "options",
             "pf",
+            "proof",
             "publication",
             "publisher",
             "readiness",
@@ -209,7 +210,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("host::freebsd::jail", &["get", "tests"]),
-    ("proof", &["judge"]),
+    ("proof", &["judge", "entrances", "place", "sentences"]),
     ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
