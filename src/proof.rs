@@ -26,4 +26,4 @@ mod sentences;
 pub use entrances::{Possible, entrances, judge};
 pub use judge::{Entrance, Judge, Outsider, Statement, Survey};
 pub use place::{Contradiction, Does, Need, Place, Positions, places};
-pub use sentences::{Proof, Unreached, prove, prove_with, publication};
+pub use sentences::{Proof, Unreached, prove, publication};

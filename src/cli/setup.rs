@@ -139,8 +139,9 @@ impl<'a> Setup<'a> {
             let why = format!("{path} does not have {}; run kport setup", missing.join(" and "));
             return Err(Error::new(Kind::Unavailable, why));
         }
-        let (no_quick, proof) = plan::check(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
-        _ = write!(said, "{path}:\n{}", plan::shown(&proof, no_quick.as_deref()));
+        let checked = plan::check(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
+        let plan::Checked { proof, no_quick, better } = &checked;
+        _ = write!(said, "{path}:\n{}", plan::shown(proof, no_quick.as_deref(), better.as_deref()));
         match proof.failures().count() {
             0 => Ok(()),
             1 => Err(Error::new(Kind::Unavailable, format!("{path}: one of the three sentences fails"))),

@@ -138,6 +138,6 @@ fn made_up(world: &mut World, family: Family) -> Option<(IpAddr, Option<Interfac
             bridge
         }
     };
-    let jail = network.hosts().nth(1)?;
+    let jail = network.hosts().skip(1).find(|address| *address != network.addr())?;
     Some((jail, Some(name)))
 }

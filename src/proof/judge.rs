@@ -82,7 +82,18 @@ pub(super) struct Source {
     pub address: IpAddr,
     /// What cannot be decided, and holds for its packets.
     pub holds: Option<String>,
+    /// It is blocked in an anchor of a program that is not known to block anybody.
+    pub perhaps: bool,
 }
+
+impl Source {
+    fn of(address: IpAddr) -> Source {
+        Source { address, holds: None, perhaps: false }
+    }
+}
+
+/// Programs that block sources in an anchor of this name.
+const BLOCKERS: [&str; 6] = ["blacklistd", "blocklistd", "crowdsec", "f2b", "fail2ban", "sshguard"];
 
 /// An ordinary outsider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,8 +119,10 @@ pub struct Survey<'j> {
     sources: Vec<Source>,
     /// By source and interface.
     trails: Vec<Vec<Vec<Met<'j>>>>,
-    /// The ordinary outsider among the sources, and the statement that refuses most others.
-    ordinary: Option<(usize, Option<Statement>)>,
+    /// The ordinary outsider among the sources.
+    ordinary: Option<usize>,
+    /// The statement that refuses larger classes of sources, if there is one.
+    most: Option<Statement>,
 }
 
 impl Judge {
@@ -122,18 +135,19 @@ impl Judge {
         let (tables, anchors) = (world.tables(), world.open_anchors());
         for (family, classes) in families {
             let of = sources.of_mut(family);
-            of.extend(classes.iter().map(|class| Source { address: class.address, holds: None }));
+            of.extend(classes.iter().map(|class| Source::of(class.address)));
             let mut free = free(&classes);
             for table in &tables {
                 let Some(address) = free.next() else { continue };
                 world.add_to_table(table, address);
-                of.push(Source { address, holds: None });
+                of.push(Source::of(address));
             }
             for anchor in &anchors {
                 let Some(address) = free.next() else { continue };
                 // as fail2ban, blocklistd(8) and others load it
                 world.load_more(anchor, &Conf::of_output(&format!("block drop quick from {address}\n")));
-                of.push(Source { address, holds: None });
+                let perhaps = !anchor.split('/').any(|name| BLOCKERS.contains(&name));
+                of.push(Source { perhaps, ..Source::of(address) });
             }
         }
         Judge { world, main: main.into(), sources }
@@ -156,18 +170,18 @@ impl Judge {
         for source in &sources {
             trails.push(self.trail(entrance, source, &mut undecided)?);
         }
-        let ordinary = find_ordinary(&trails);
+        let (ordinary, _) = find_ordinary(&trails);
         // what cannot be decided differs for packets of one source
-        let address = ordinary.map_or(0, |(at, _)| at);
-        if let Some(address) = sources.get(address).map(|source| source.address) {
+        if let Some(address) = sources.get(ordinary.unwrap_or(0)).map(|source| source.address) {
             for what in std::mem::take(&mut undecided) {
-                let source = Source { address, holds: Some(what) };
+                let source = Source { holds: Some(what), ..Source::of(address) };
                 trails.push(self.trail(entrance, &source, &mut undecided)?);
                 sources.push(source);
             }
         }
-        let ordinary = find_ordinary(&trails).map(|(at, most)| (at, most.map(|met| self.statement(&met))));
-        Ok(Survey { judge: self, sources, trails, ordinary })
+        let (ordinary, most) = find_ordinary(&trails);
+        let most = most.map(|met| self.statement(&met));
+        Ok(Survey { judge: self, sources, trails, ordinary, most })
     }
 
     /// The filter rules that match a packet of a source, by interface.
@@ -198,7 +212,7 @@ impl Judge {
     /// it. `None` if the source is not refused, or refused as everybody is.
     pub fn refusal(&self, entrance: &Entrance, source: IpAddr) -> Result<Option<Statement>> {
         let survey = self.survey(entrance)?;
-        let source = Source { address: source, holds: None };
+        let source = Source::of(source);
         let trail = self.trail(entrance, &source, &mut BTreeSet::new())?;
         Ok(survey.refused_by_source(&trail).map(|met| self.statement(&met)))
     }
@@ -241,34 +255,39 @@ pub(super) fn unfollowed(why: String) -> Error {
 impl<'j> Survey<'j> {
     /// An ordinary outsider: see [`Judge::outsider`].
     pub fn outsider(&self) -> Option<Outsider> {
-        let (at, allowed_by) = self.ordinary.clone()?;
-        Some(Outsider { address: self.sources[at].address, allowed_by })
+        Some(Outsider { address: self.sources[self.ordinary?].address, allowed_by: self.most.clone() })
+    }
+
+    /// The statement that refuses most sources because of their addresses, if there is one.
+    pub(super) fn refuses_most(&self) -> Option<&Statement> {
+        self.most.as_ref()
     }
 
     /// The sources that are refused because of their addresses, or because of what holds for their packets, each with the
     /// statement.
     pub fn refused(&self) -> impl Iterator<Item = (IpAddr, Statement)> {
-        self.refused_sources().map(|(source, met)| (source.address, self.judge.statement(&met)))
+        let refused = self.refused_sources().filter(|(source, _)| !source.perhaps);
+        refused.map(|(source, met)| (source.address, self.judge.statement(&met)))
     }
 
     pub(super) fn refused_sources(&self) -> impl Iterator<Item = (&Source, Met<'j>)> {
-        let all = self.sources.iter().zip(&self.trails);
-        all.filter_map(|(source, trail)| Some((source, self.refused_by_source(trail)?)))
+        self.refused_trails().map(|(source, _, met)| (source, met))
     }
 
-    /// The rules that match their packets, by interface, and the one that refuses.
-    pub(super) fn all_refused(&self) -> impl Iterator<Item = (&[Vec<Met<'j>>], Met<'j>)> {
-        self.trails.iter().filter_map(|trail| Some((trail.as_slice(), self.refused_by_source(trail)?)))
+    /// The sources that are refused, the rules that match their packets, by interface, and the one that refuses.
+    pub(super) fn refused_trails(&self) -> impl Iterator<Item = (&Source, &[Vec<Met<'j>>], Met<'j>)> {
+        let all = self.sources.iter().zip(&self.trails);
+        all.filter_map(|(source, trail)| Some((source, trail.as_slice(), self.refused_by_source(trail)?)))
     }
 
     /// The rules that match an ordinary outsider's packet, by interface.
     pub(super) fn ordinary_trail(&self) -> Option<&[Vec<Met<'j>>]> {
-        Some(&self.trails[self.ordinary.as_ref()?.0])
+        Some(&self.trails[self.ordinary?])
     }
 
     /// The rule that refuses a source, unless an ordinary outsider is refused by it as well.
     pub(super) fn refused_by_source(&self, trail: &[Vec<Met<'j>>]) -> Option<Met<'j>> {
-        let ordinary = &self.trails[self.ordinary.as_ref()?.0];
+        let ordinary = &self.trails[self.ordinary?];
         let last = |(hook, met): (usize, &Vec<Met<'j>>)| {
             let last = decision(met).filter(Met::blocks)?;
             Some((last, decision(&ordinary[hook]).is_some_and(|other| other.is(&last))))
@@ -285,7 +304,7 @@ pub(super) fn decision<'j>(met: &[Met<'j>]) -> Option<Met<'j>> {
 
 /// The ordinary outsider among sources, the largest class of those that are not refused, or by a rule that refuses every
 /// source that reaches it; and the rule that refuses larger classes.
-fn find_ordinary<'j>(trails: &[Vec<Vec<Met<'j>>>]) -> Option<(usize, Option<Met<'j>>)> {
+fn find_ordinary<'j>(trails: &[Vec<Vec<Met<'j>>>]) -> (Option<usize>, Option<Met<'j>>) {
     let mut most = None;
     for (source, hooks) in trails.iter().enumerate() {
         let refused = hooks.iter().enumerate().find_map(|(hook, met)| {
@@ -293,11 +312,11 @@ fn find_ordinary<'j>(trails: &[Vec<Vec<Met<'j>>>]) -> Option<(usize, Option<Met<
             (!refuses_all(trails, hook, &last)).then_some(last)
         });
         match refused {
-            None => return Some((source, most)),
+            None => return (Some(source), most),
             Some(last) => _ = most.get_or_insert(last),
         }
     }
-    None
+    (None, most)
 }
 
 /// Whether a rule blocks every source that reaches it.

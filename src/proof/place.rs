@@ -71,7 +71,7 @@ type Fits = [Vec<bool>; 2];
 struct Constraint {
     fits: Fits,
     need: Need,
-    /// `None` if it must hold in any case.
+    /// Whether it is only satisfied if that is possible.
     optional: bool,
 }
 
@@ -137,13 +137,14 @@ pub fn places(
         let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
             [true, false].map(|quick| positions.filter.iter().map(|before| ok(*before, quick)).collect())
         };
-        for (trail, met) in survey.all_refused() {
+        for (source, trail, met) in survey.refused_trails() {
             let statement = judge.statement(&met);
             let stays =
                 |before: usize, quick: bool| trail.iter().any(|met| decided(met, &order, before, quick).blocks());
             let fits = fits(&stays);
-            if !lists.iter().any(|list| list.fits == fits) {
-                lists.push(Constraint { fits, need: Need { statement, does: Does::RefusesSource }, optional: false });
+            let optional = source.perhaps;
+            if !lists.iter().any(|list| list.fits == fits && list.optional <= optional) {
+                lists.push(Constraint { fits, need: Need { statement, does: Does::RefusesSource }, optional });
             }
         }
         let Some(trail) = survey.ordinary_trail() else { continue };
@@ -179,8 +180,9 @@ pub fn places(
 fn satisfied(lists: &[Constraint], outsiders: &[Constraint], count: usize) -> std::result::Result<Fits, Contradiction> {
     let mut fits: Fits = [vec![true; count], vec![true; count]];
     let mut taken: Vec<&Constraint> = vec![];
-    let (optional, required): (Vec<_>, Vec<_>) = outsiders.iter().partition(|constraint| constraint.optional);
-    for constraint in required.into_iter().chain(lists).chain(optional) {
+    let (optional, required): (Vec<_>, Vec<_>) =
+        outsiders.iter().chain(lists).partition(|constraint| constraint.optional);
+    for constraint in required.into_iter().chain(optional) {
         let both: Fits = [0, 1].map(|mode| and(&fits[mode], &constraint.fits[mode]));
         if both.iter().flatten().any(|fits| *fits) {
             fits = both;
@@ -324,5 +326,7 @@ fn translation(
             }
         }
     }
-    Ok(Ok((last(&fits), rdr)))
+    // both in one place, if possible
+    let together = fits.get(..=rdr).filter(|_| positions.nat == positions.rdr).map(last).filter(|at| fits[*at]);
+    Ok(Ok((together.unwrap_or_else(|| last(&fits)), rdr)))
 }

@@ -28,6 +28,8 @@ pub struct Proof {
     pub refusing: BTreeSet<Statement>,
     /// The statements that refuse sources, but not at published ports; with such a source, and an entrance.
     pub bypassed: BTreeMap<Statement, (IpAddr, Entrance)>,
+    /// The anchors of programs that may block sources, which would reach published ports.
+    pub overtaken: BTreeSet<Statement>,
     /// Where an ordinary outsider reaches a published port, and its address.
     pub reached: Vec<(Entrance, IpAddr)>,
     /// If only an allow-list lets anybody in: the statement that refuses all others.
@@ -71,6 +73,7 @@ impl Proof {
             statement
         };
         self.refusing = std::mem::take(&mut self.refusing).into_iter().map(new).collect();
+        self.overtaken = std::mem::take(&mut self.overtaken).into_iter().map(new).collect();
         self.bypassed = std::mem::take(&mut self.bypassed).into_iter().map(|(by, who)| (new(by), who)).collect();
         self.allowed_by = self.allowed_by.take().map(new);
         for unreached in &mut self.unreached {
@@ -133,6 +136,7 @@ impl Proof {
         let allowed = self.allowed_by.iter();
         let mut notes: Vec<String> =
             allowed.map(|by| format!("only sources that {by} allows reach published ports")).collect();
+        notes.extend(self.overtaken.iter().map(|call| format!("what {call} blocks reaches published ports")));
         let optional = self.unreached.iter().filter(|unreached| !unreached.required);
         notes.extend(optional.map(|unreached| format!("ports published on {unreached} are not reached")));
         notes
@@ -168,23 +172,12 @@ fn more(others: usize) -> String {
     if others == 0 { String::new() } else { format!(" (and {others} more)") }
 }
 
-/// Judges a main ruleset that calls kport's anchors: with kport's quick rules, or if these let in who is refused, with
-/// those of `--no-quick`.
+/// Judges a main ruleset that calls kport's anchors, with rules of kport that are quick, or not.
 ///
 /// # Errors
 ///
-/// [`Kind::Unsupported`](crate::error::Kind): the ruleset cannot be judged.
-pub fn prove(judge: &Judge, possible: &[Possible]) -> Result<Proof> {
-    let quick = prove_with(judge, possible, true)?;
-    if quick.holds() {
-        return Ok(quick);
-    }
-    let slow = prove_with(judge, possible, false)?;
-    Ok(if slow.holds() { slow } else { quick })
-}
-
-/// The same, with rules that are quick or not.
-pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof> {
+/// [`Kind::Unsupported`]: the ruleset cannot be judged.
+pub fn prove(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof> {
     let mut proof = Proof { quick, ..Proof::default() };
     let mut world = judge.world.clone();
     world.suppose(Some(vec![]));
@@ -206,7 +199,11 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
                 }
                 passes
             };
-            if passes {
+            if source.perhaps {
+                if passes {
+                    proof.overtaken.insert(statement);
+                }
+            } else if passes {
                 proof.refusing.remove(&statement);
                 proof.bypassed.entry(statement).or_insert((source.address, *entrance));
             } else if !proof.bypassed.contains_key(&statement) {
@@ -217,7 +214,7 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
             None => proof.unreached.push(Unreached {
                 entrance: *entrance,
                 required: *required,
-                statement: None,
+                statement: survey.refuses_most().cloned(),
                 why: "every source is refused".to_owned(),
             }),
             Some(outsider) => {

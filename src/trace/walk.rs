@@ -198,9 +198,9 @@ impl<'a> Walk<'a, '_> {
             let last = branch.flow != Flow::On;
             match branch.found.take() {
                 Some(Found { anchor, number, rule }) => met.push(Met { at, anchor, number, rule, decides: true, last }),
-                // `no rdr` finds no rule
+                // `no rdr` finds no rule; 15 keeps what an earlier anchor found
                 None if last => {
-                    let decides = self.kind != RuleKind::Filter;
+                    let decides = self.kind != RuleKind::Filter && !met.iter().any(|met: &Met<'_>| met.decides);
                     met.push(Met { at, anchor: path, number: at, rule, decides, last });
                 }
                 None => {}

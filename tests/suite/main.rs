@@ -23,6 +23,7 @@ mod oci;
 mod packaging;
 mod packets;
 mod pfctl;
+mod proof;
 mod publish;
 mod reach;
 mod recorded;

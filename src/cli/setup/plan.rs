@@ -46,6 +46,8 @@ pub struct Plan {
     pub proof: Option<Proof>,
     /// The statement that must decide after kport's rules, if these must not be quick.
     pub no_quick: Option<String>,
+    /// The line that the filter call belongs after, if it is in a wrong place and was not added by setup.
+    pub better: Option<String>,
     /// Whether the lines of an earlier setup are moved.
     pub moves: bool,
     missing: Vec<&'static str>,
@@ -173,26 +175,57 @@ pub struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    fn prove(&self, text: &[u8], quick: Option<bool>) -> Result<Proof> {
+    fn prove(&self, text: &[u8], quick: bool) -> Result<Proof> {
         let conf = Conf::of_named(self.name, text)?;
         let (judge, possible) = proof::judge(self.host, [("", &conf)], &self.name.display().to_string())?;
-        match quick {
-            Some(quick) => proof::prove_with(&judge, &possible, quick),
-            None => proof::prove(&judge, &possible),
-        }
+        proof::prove(&judge, &possible, quick)
     }
 }
 
-/// What holds of a file that has the lines: the statement that must decide after kport's rules, if these must not be quick, and the
-/// proof.
-pub fn check(ground: &Ground<'_>, text: &[u8]) -> Result<(Option<String>, Proof)> {
-    let proof = ground.prove(text, None)?;
-    let no_quick = if proof.quick {
-        None
-    } else {
-        ground.prove(text, Some(true))?.bypassed.keys().next().map(ToString::to_string)
-    };
-    Ok((no_quick, proof))
+/// What holds of a file that has the lines.
+pub struct Checked {
+    /// The sentences.
+    pub proof: Proof,
+    /// The statement that must decide after kport's rules, if these must not be quick.
+    pub no_quick: Option<String>,
+    /// The line that the filter call belongs after, if it is in a wrong place.
+    pub better: Option<String>,
+}
+
+/// Judges a file that has the lines. They are in a wrong place if kport's rules must not be quick there, but may be in
+/// another place.
+pub fn check(ground: &Ground<'_>, text: &[u8]) -> Result<Checked> {
+    let proof = ground.prove(text, true)?;
+    if proof.holds() {
+        return Ok(Checked { proof, no_quick: None, better: None });
+    }
+    let mut other = Plan { missing: CALLS.iter().map(|(_, line)| *line).collect(), ..Plan::default() };
+    other.place(ground, &without_calls(ground.name, text))?;
+    let better = other.insertions.iter().find(|insertion| insertion.lines.contains(&FILTER));
+    if other.no_quick.is_some() {
+        let slow = ground.prove(text, false)?;
+        if slow.holds() {
+            let no_quick = proof.bypassed.into_keys().next().map(|statement| statement.to_string());
+            return Ok(Checked { proof: slow, no_quick, better: None });
+        }
+    }
+    Ok(Checked { proof, no_quick: None, better: better.map(|insertion| insertion.beside.clone()) })
+}
+
+/// The file without its calls of kport's anchors.
+fn without_calls(name: &Path, text: &[u8]) -> Vec<u8> {
+    let outline = Outline::of_file(name, text);
+    let file = name.display().to_string();
+    let mut made = vec![];
+    let mut from = 0;
+    for statement in outline.statements.iter().filter(|statement| *statement.file == *file) {
+        if CALLS.iter().any(|(kind, _)| statement.calls_kport(*kind)) {
+            made.extend(&text[from..statement.bytes.start]);
+            from = statement.bytes.end;
+        }
+    }
+    made.extend(&text[from..]);
+    made
 }
 
 /// The kinds of calls that a text does not have.
@@ -215,7 +248,7 @@ pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
     plan.notes = notes(&tops(&outline, &name));
     let without = undone(text);
     if plan.missing.is_empty() {
-        let (no_quick, proof) = match check(ground, text) {
+        let Checked { proof, no_quick, better } = match check(ground, text) {
             Ok(checked) => checked,
             Err(error) => {
                 plan.notes.push(format!("not proved: {error}"));
@@ -223,12 +256,13 @@ pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
             }
         };
         let holds = proof.holds();
-        (plan.no_quick, plan.proof) = (no_quick, Some(proof));
+        (plan.no_quick, plan.proof, plan.better) = (no_quick, Some(proof), better);
         if holds || without == text {
             return Ok(plan);
         }
     }
     let there = std::mem::take(&mut plan.proof);
+    (plan.no_quick, plan.better) = (None, None);
     plan.moves = without != text;
     plan.missing = missing(ground.name, &without);
     plan.place(ground, &without)?;
@@ -352,10 +386,17 @@ impl Plan {
                 return Ok(());
             }
             let made = self.inserted(text);
-            let proof = ground.prove(&made, Some(quick))?;
+            let proof = match ground.prove(&made, quick) {
+                Ok(proof) => proof,
+                Err(error) => {
+                    self.insertions.clear();
+                    self.by_hand.push(error.to_string());
+                    return Ok(());
+                }
+            };
             if proof.holds() {
                 if !quick {
-                    let bypassed = ground.prove(&made, Some(true))?.bypassed;
+                    let bypassed = ground.prove(&made, true)?.bypassed;
                     self.no_quick = bypassed.into_keys().next().map(|statement| self.old(statement).to_string());
                 }
                 self.proof = Some(proof);
@@ -476,7 +517,7 @@ impl fmt::Display for Plan {
         if let Some(proof) = &self.proof {
             let mut proof = proof.clone();
             proof.renumber(&|line| self.old_line(line));
-            f.write_str(&shown(&proof, self.no_quick.as_deref()))?;
+            f.write_str(&shown(&proof, self.no_quick.as_deref(), self.better.as_deref()))?;
         }
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;
@@ -486,7 +527,7 @@ impl fmt::Display for Plan {
 }
 
 /// What is proved of a file, and what of it fails.
-pub fn shown(proof: &Proof, no_quick: Option<&str>) -> String {
+pub fn shown(proof: &Proof, no_quick: Option<&str>, better: Option<&str>) -> String {
     let mut text = String::from("  by evaluation of packets:\n");
     for (holds, sentence) in proof.sentences() {
         text += &format!("    {}: {sentence}\n", if holds { "holds" } else { "fails" });
@@ -495,7 +536,14 @@ pub fn shown(proof: &Proof, no_quick: Option<&str>) -> String {
         text += &format!("    note: {note}\n");
     }
     if let Some(statement) = no_quick {
-        text += &format!("  publish with --no-quick, so that {statement} decides after kport's rules\n");
+        text += &format!(
+            "  publish with --no-quick, so that {statement} decides after kport's rules; or make that line quick, and run \
+             kport setup again\n"
+        );
+    }
+    if let Some(line) = better {
+        let place = if line.is_empty() { "before the first filter rule".to_owned() } else { format!("after {line}") };
+        text += &format!("  move {FILTER} to the place {place}\n");
     }
     text
 }
@@ -503,6 +551,18 @@ pub fn shown(proof: &Proof, no_quick: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Fixed;
+
+    fn plan(text: &[u8]) -> Plan {
+        let host: Fixed = r#"{
+            "gateway": { "inet": "em0" },
+            "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] },
+                            { "name": "bridge0", "groups": [ "bridge" ], "up": true, "addresses": [ "10.0.0.1/24" ] } ]
+        }"#
+        .parse()
+        .unwrap();
+        super::plan(&Ground { host: &host, name: Path::new("pf.conf") }, text).unwrap()
+    }
 
     /// The numbers of the lines that the two groups go after.
     fn places(text: &str) -> Vec<usize> {
@@ -547,7 +607,7 @@ mod tests {
         // a list over several lines, an anchor with its rules, a comment that goes on
         assert_eq!(
             places("x = \"{ 1 \\\n 2 }\"\nblock all\nanchor \"a\" {\n  pass in\n  block in quick\n}\npass out\n"),
-            [2, 7]
+            [2, 3]
         );
         assert_eq!(places("# one \\\nblock quick all\nblock all\n"), [2, 3]);
         // a line that is there
@@ -565,13 +625,14 @@ mod tests {
         assert_eq!(places("block all\npass quick all\nanchor \"a\"\n"), [0, 1]);
         assert_eq!(places("block in quick from any to any\n"), [0]);
         let late = plan(b"nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock quick all\nanchor \"kport/*\"\n");
-        assert!(late.notes[0].contains("line 4") && late.notes[0].contains("line 3"), "{:?}", late.notes);
+        let failures: Vec<String> = late.proof.unwrap().failures().collect();
+        assert!(failures.len() == 1 && failures[0].contains("line 3, block quick all"), "{failures:?}");
     }
 
     #[test]
     fn what_it_cannot_tell() {
         for (text, why) in [
-            ("include \"/etc/pf.d/a\"\nblock all\n", "included"),
+            ("include \"/nonexistent/a\"\nblock all\n", "line 1: read /nonexistent/a"),
             ("block all\nnat on em0 -> (em0)\n", "after the filter rules"),
             ("blokc all\n", "\"blokc\""),
             ("x = \"a\nblock all\n", "a quote is not closed"),
@@ -628,11 +689,11 @@ mod tests {
             ]), 0..12),
         ) {
             let text = parts.concat();
-            let plan = plan(&text);
-            let once = plan.applied(&text);
+            let made = plan(&text);
+            let once = made.applied(&text);
             proptest::prop_assert_eq!(undone(&once), &text[..], "{:?}", once);
-            if !plan.insertions.is_empty() {
-                proptest::prop_assert!(super::plan(&once).missing.is_empty(), "{:?}", once);
+            if !made.insertions.is_empty() {
+                proptest::prop_assert!(plan(&once).missing.is_empty(), "{:?}", once);
             }
         }
     }
