@@ -129,7 +129,9 @@ pub fn narrower(redirect: &Redirect, interfaces: Interfaces<'_>) -> Vec<Redirect
     let family = redirect.family();
     let inner = |known: &HostInterface| known.groups.iter().any(|group| INNER.contains(&group.as_str()));
     let usable = |address: &IpAddr| {
-        Family::of(*address) == family && !address.is_loopback() && Place::address(*address) == Ok(Place::Address(*address))
+        Family::of(*address) == family
+            && !address.is_loopback()
+            && Place::address(*address) == Ok(Place::Address(*address))
     };
     let addresses = |known: &HostInterface| -> Vec<Place> {
         known.addresses.iter().map(IpNet::addr).filter(usable).map(Place::Address).collect()

@@ -8,9 +8,12 @@ mod lex;
 pub(crate) mod names;
 pub(crate) mod nested;
 mod operands;
+mod origins;
 mod outline;
 pub(crate) mod path;
+mod places;
 mod print;
+mod refused;
 pub(crate) mod rule;
 mod statements;
 pub(crate) mod table;
@@ -96,6 +99,11 @@ impl Conf {
         self.tables.contains_key(table.as_str())
     }
 
+    /// Whether a table that it defines has no address; `None` if it does not define it.
+    pub fn table_is_empty(&self, table: &name::Table) -> Option<bool> {
+        self.tables.get(table.as_str()).map(Table::is_empty)
+    }
+
     /// The calls of kport's anchors, in the order of evaluation: those of the ruleset itself, and those in the braces of
     /// anchors.
     pub(crate) fn calls_of_kport(&self, kind: RuleKind) -> Vec<&Rule> {
@@ -114,26 +122,6 @@ impl Conf {
                 self.find_calls(&called.path, kind, found);
             }
         }
-    }
-
-    /// The filter rules that are evaluated before the first call of kport's anchors; none if there is no call.
-    pub(crate) fn before_kport(&self) -> Vec<&Rule> {
-        let mut before = vec![];
-        if self.find_before("", &mut before) { before } else { vec![] }
-    }
-
-    fn find_before<'a>(&'a self, path: &str, before: &mut Vec<&'a Rule>) -> bool {
-        for rule in self.rulesets.get(path).into_iter().flatten() {
-            if let Action::Call(RuleKind::Filter, called) = &rule.action {
-                let called = Called::resolve(path, called);
-                if called.is_kport() || self.in_braces(path, &called) && self.find_before(&called.path, before) {
-                    return true;
-                }
-            } else if rule.action.kind() == RuleKind::Filter {
-                before.push(rule);
-            }
-        }
-        false
     }
 
     /// Whether the called anchor is in braces below the caller.

@@ -84,7 +84,7 @@ pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
         _ if address.is_unspecified() => Some("the unspecified address"),
         // pf.conf(5): a redirect to 127/8 would expose the host's own loopback services
         IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST) => {
-            Some("the loopback address, which is the host's own")
+            Some("a loopback address, which is the host's own")
         }
         _ if address.is_loopback() => Some("a loopback address that is not the jail's own (ip4.addr)"),
         _ if address.is_multicast() => Some("a multicast address"),
@@ -307,12 +307,15 @@ mod tests {
         let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
         let choose = |given: &[&str], own: &[&str]| Targets::choose_of(&jail, &addresses(given), &addresses(own));
         assert_eq!(choose(&["127.0.1.1"], &["127.0.1.1"]).unwrap().inet, Some(Ipv4Addr::new(127, 0, 1, 1)));
-        assert_eq!(choose(&["127.0.0.1", "127.9.0.1"], &["127.0.0.1", "127.9.0.1"]).unwrap().inet.unwrap().octets()[1], 9);
+        assert_eq!(
+            choose(&["127.0.0.1", "127.9.0.1"], &["127.0.0.1", "127.9.0.1"]).unwrap().inet.unwrap().octets()[1],
+            9
+        );
         for (given, own, why) in [
             (&["127.0.1.1"][..], &[][..], "127.0.1.1 is a loopback address that is not the jail's own (ip4.addr)"),
             (&["127.0.1.1"], &["127.0.1.2"], "not the jail's own"),
-            (&["127.0.0.1"], &["127.0.0.1"], "127.0.0.1 is the loopback address, which is the host's own"),
-            (&["::1"], &["::1"], "::1 is the loopback address, which is the host's own"),
+            (&["127.0.0.1"], &["127.0.0.1"], "127.0.0.1 is a loopback address, which is the host's own"),
+            (&["::1"], &["::1"], "::1 is a loopback address, which is the host's own"),
         ] {
             let error = choose(given, own).unwrap_err();
             assert_eq!(error.kind(), Kind::Argument);

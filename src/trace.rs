@@ -51,4 +51,4 @@ pub(crate) use met::At;
 pub use packet::{IpProtocol, Packet, Party, Release};
 pub use steps::{Looked, Trace, TraceStep, Verdict};
 pub(crate) use walk::Met;
-pub use world::{Attachment, World};
+pub use world::{Attachment, REFUSES, World};

@@ -40,6 +40,9 @@ const SH: &str = "/bin/sh";
 /// before pf is loaded, when they do not exist, and again after pf is enabled, which is too late.
 const OF_PF: &str = "sysctl.kld.d/pf.conf";
 
+/// Whether pf filters on the members of bridges (if_bridge(4)).
+const PFIL_MEMBER: &str = "net.link.bridge.pfil_member";
+
 /// `kport setup`
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
@@ -181,6 +184,9 @@ impl<'a> Setup<'a> {
         if let Some(rules) = rules.filter(|rules| Path::new(rules) != self.args.pf_conf) {
             _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
         }
+        for other in readiness::other_firewalls(|name| settings::value(Format::Rc, &part.conf.shown(), name)) {
+            _ = writeln!(part.shown, "  note: {other}");
+        }
         parts.push(part);
 
         let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
@@ -191,7 +197,13 @@ impl<'a> Setup<'a> {
         };
         let later = read_later(&conf.path, "sysctl.conf.local", &[])?.into_iter().collect();
         let wanted = self.sysctl_conf(&conf.shown())?;
-        parts.push(self.settings(Format::Sysctl, conf, ours, &wanted, later));
+        let member = settings::value(Format::Sysctl, &conf.shown(), PFIL_MEMBER);
+        let mut part = self.settings(Format::Sysctl, conf, ours, &wanted, later);
+        if !self.args.host_access && member.is_some_and(|value| value != "0") {
+            let why = "pf filters on members of bridges, where --hairpin and --host-access do not work";
+            _ = writeln!(part.shown, "  note: {PFIL_MEMBER} is not 0: {why}");
+        }
+        parts.push(part);
         if self.args.host_access || self.args.undo {
             let wanted = [Setting::new("net.pf.filter_local", "1")];
             parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
@@ -257,7 +269,7 @@ impl<'a> Setup<'a> {
             let is_there = settings::value(Format::Sysctl, text, name).is_some();
             let needs = match name {
                 "net.pf.filter_local" => self.args.host_access,
-                "net.link.bridge.pfil_member" => {
+                PFIL_MEMBER => {
                     self.args.host_access && (is_there || self.host.sysctl(name)?.is_some_and(|now| now != 0))
                 }
                 "net.inet6.ip6.forwarding" => is_there && self.has_inet6()?,

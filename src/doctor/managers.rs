@@ -78,7 +78,9 @@ fn of_statement(statement: &Statement, with_values: &[String]) -> Vec<Finding> {
 /// Why a hook of jail(8) is not the one in which kport is called.
 fn wrong_hook(parameter: &str, publishes: bool) -> Option<&'static str> {
     match parameter {
-        "exec.start" | "exec.command" | "exec.stop" => Some("it runs in the jail, which cannot change the pf of the host"),
+        "exec.start" | "exec.command" | "exec.stop" => {
+            Some("it runs in the jail, which cannot change the pf of the host")
+        }
         "exec.prepare" | "exec.prestart" | "exec.created" if publishes => {
             Some("it runs before the jail has its addresses")
         }

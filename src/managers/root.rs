@@ -52,7 +52,9 @@ impl<'a> Root<'a> {
             let name = name.to_string_lossy();
             found = if name.contains(['*', '?']) {
                 let children = found.iter().flat_map(|dir| self.children(dir));
-                children.filter(|path| path.file_name().is_some_and(|own| fits(&name, &own.to_string_lossy()))).collect()
+                children
+                    .filter(|path| path.file_name().is_some_and(|own| fits(&name, &own.to_string_lossy())))
+                    .collect()
             } else {
                 found.into_iter().map(|dir| dir.join(&*name)).collect()
             };

@@ -25,6 +25,11 @@ impl Table {
         self.networks.insert(network.trunc(), not);
     }
 
+    /// Whether it holds no address.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.networks.values().all(|not| *not) && self.others.iter().all(|(not, _)| *not)
+    }
+
     /// Its entries, in order.
     pub(crate) fn networks(&self) -> Vec<(bool, IpNet)> {
         let mut all: Vec<(bool, IpNet)> = self.networks.iter().map(|(network, not)| (*not, *network)).collect();

@@ -51,7 +51,8 @@ fn check_ports(
     let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
     for redirect in &claims {
         facts.progress.in_time()?;
-        let refused = |problem| Ok::<_, Error>(or_narrower(survey, &own, *jid, redirect, problem)?.error(Kind::Conflict));
+        let refused =
+            |problem| Ok::<_, Error>(or_narrower(survey, &own, *jid, redirect, problem)?.error(Kind::Conflict));
         match survey.others.check(&own, *jid, redirect, facts.places()?)? {
             // an address of the host has moved since it was published: the neighbour is not newer than this one
             Some(problem) if published.contains(redirect) => {

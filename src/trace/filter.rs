@@ -204,6 +204,11 @@ impl<'a> Test<'a, '_> {
             self.steps.push(TraceStep::Verdict("blocked".to_owned()));
             return None;
         }
+        if found.is_none() && pf.default_to_drop {
+            self.steps.push(TraceStep::DefaultRule);
+            self.steps.push(TraceStep::Verdict("blocked".to_owned()));
+            return None;
+        }
         let nothing = Effects::default();
         let effects = match found {
             Some(found) if passed_by.is_none() => &*found.rule.effects,

@@ -38,6 +38,8 @@ pub(super) struct Pf {
     pub rulesets: BTreeMap<String, Arc<Ruleset>>,
     pub skip: Vec<String>,
     pub syncookies: bool,
+    /// `net.pf.default_to_drop`: the default rule, which decides about a packet that no rule matches, blocks.
+    pub default_to_drop: bool,
     pub states: States,
     /// Which of the conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are
     /// followed.

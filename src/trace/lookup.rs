@@ -94,6 +94,24 @@ impl Lookup {
         name == "self" || self.interfaces.iter().any(|known| self.is_in(known.name, name))
     }
 
+    /// The addresses that pfctl(8) finds for a name when it loads a file.
+    pub(super) fn networks(&self, of: &OfInterface) -> Vec<IpNet> {
+        of.networks(self).collect()
+    }
+
+    /// The families of the addresses that pfctl(8) finds for a name when it loads a file; `None` if that is unknown, as for
+    /// the name of another host.
+    pub(super) fn families(&self, of: &OfInterface) -> Option<PerFamily<bool>> {
+        if of.part == Part::Peer || !self.knows(&of.name) && of.part == Part::Address && !of.first {
+            return None;
+        }
+        let mut has = PerFamily::default();
+        for network in of.networks(self) {
+            *has.of_mut(Family::of(network.addr())) = true;
+        }
+        Some(has)
+    }
+
     pub(super) fn table(&self, anchor: &str, name: &str) -> Option<&Table> {
         let of = |anchor: &str| self.tables.get(anchor)?.get(name);
         of(anchor).or_else(|| of(""))

@@ -59,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "net",
             "options",
             "pf",
+            "proof",
             "publication",
             "publisher",
             "readiness",
@@ -211,7 +212,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("host::freebsd::jail", &["get", "tests"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
-    ("readiness", &["surroundings", "interfaces", "packets", "calls"]),
+    ("readiness", &["surroundings", "interfaces", "packets", "outside", "calls"]),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
     (
@@ -227,6 +228,9 @@ const ORDER: &[(&str, &[&str])] = &[
             "operands",
             "outline",
             "print",
+            "origins",
+            "places",
+            "refused",
             "conditions",
             "statements",
             "nested",

@@ -27,6 +27,7 @@ mod proof;
 mod publish;
 mod reach;
 mod recorded;
+mod remedies;
 mod rules;
 mod sequences;
 mod setup;
