@@ -430,7 +430,7 @@ fn rules_that_refuse_no_outsider_are_not_blamed() {
         around("no rdr on em0 proto tcp to port 22\nno rdr on em1\n", "block in quick from 192.0.2.0/24\n", ""),
         // a bogon list has every address for documentation
         format!("table <bogons> const {BOGONS}\n{}", around("", "block in quick on em0 from <bogons>\n", "")),
-        format!("{}", around("", &format!("block in quick from {BOGONS}\nblock all\n"), "pass out\n")),
+        around("", &format!("block in quick from {BOGONS}\nblock all\n"), "pass out\n"),
         // later rules do not decide
         around("", "block all\n", "block in quick all\nblock in quick on em0\n"),
     ] {
