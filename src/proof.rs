@@ -16,7 +16,7 @@
 //! followed.
 
 //!
-//! [`places`] looks for the positions of kport's calls, and [`prove`] judges a ruleset that has them.
+//! [`places`] looks for the positions of kport's calls, and [`prove_with`] judges a ruleset that has them.
 
 mod entrances;
 mod judge;
@@ -26,4 +26,4 @@ mod sentences;
 pub use entrances::{Possible, entrances, judge};
 pub use judge::{Entrance, Judge, Outsider, Statement, Survey};
 pub use place::{Contradiction, Does, Need, Place, Positions, places};
-pub use sentences::{Proof, Unreached, prove, publication};
+pub use sentences::{Proof, Unreached, prove_with, publication};

@@ -3,6 +3,7 @@
 //! sysrc(8), FreeBSD's tool for rc.conf, writes in place, one variable at a time, and cannot undo its changes. Here all files change
 //! or none does, and each added line has a mark.
 
+mod immutable;
 mod marks;
 mod plan;
 mod replace;
@@ -96,14 +97,16 @@ impl<'a> Setup<'a> {
             }
             if !self.args.write {
                 let values = self.missing_values()?;
-                // the files count at the next boot, or when they are loaded
-                if !self.is_loaded() {
-                    said.push_str("now:\n  pf has not loaded these lines\n");
-                    if !values.is_empty() {
-                        _ = writeln!(said, "  sysctl {}", values.join(" "));
-                    }
-                } else if !values.is_empty() {
-                    _ = writeln!(said, "now:\n  sysctl {}", values.join(" "));
+                // the files count at the next boot
+                let mut now = vec![];
+                if parts[0].made == parts[0].conf.text && !self.is_loaded() {
+                    now.push(format!("pfctl -f {}", self.args.pf_conf.display()));
+                }
+                if !values.is_empty() {
+                    now.push(format!("sysctl {}", values.join(" ")));
+                }
+                if !now.is_empty() {
+                    _ = writeln!(said, "now:\n  {}", now.join("\n  "));
                 }
                 if !self.args.host_access {
                     said.push_str("for publish --host-access, run kport setup --host-access\n");
@@ -128,6 +131,9 @@ impl<'a> Setup<'a> {
             .filter(changed)
             .map(|part| Change { checker: part.checker, conf: &part.conf, text: &part.made })
             .collect();
+        if let Some(why) = changes.iter().find_map(|change| immutable::refused(&change.conf.path)) {
+            return Err(Error::new(Kind::Permission, format!("no file was changed: {why}")));
+        }
         *said += &replace(&changes, &check)?;
         let is_pf_conf = |part: &Part<'_>| part.conf.path == parts[0].conf.path;
         self.load(parts.iter().filter(changed).any(is_pf_conf), said)
@@ -217,6 +223,9 @@ impl<'a> Setup<'a> {
         let of_inet6 = proof.reached.iter().map(|(entrance, _)| entrance).filter(|e| e.family() == Family::Inet6);
         let publications: Vec<_> =
             of_inet6.map(|entrance| proof::publication(entrance, true)).collect::<Result<_>>()?;
+        if publications.is_empty() {
+            return Ok(vec![]);
+        }
         let interfaces = self.host.interfaces()?;
         let main = pfconf::Conf::of_named(&conf.path, &plan.applied(&conf.text))?;
         let rulesets = [(String::new(), Arc::new(main))];

@@ -31,6 +31,8 @@ struct Reader<'a> {
     rules: usize,
     /// The position of the last statement.
     last: (Arc<str>, usize),
+    /// Whether the files of tables are read.
+    fills_tables: bool,
     /// `load anchor`: the path, the file, and the position of the statement.
     loads: Vec<(String, String, Arc<str>, usize)>,
 }
@@ -77,6 +79,8 @@ impl Outline {
 /// unknown then.
 fn outline(text: &[u8], how: How<'_>) -> Outline {
     let mut reader = Reader::new(text, how, false);
+    // they have no statements, and may be large
+    reader.fills_tables = false;
     let mut statements = vec![];
     let mut broken = None;
     while let Some(next) = reader.lexer.statement() {
@@ -141,6 +145,7 @@ impl<'a> Reader<'a> {
             braces: 0,
             named: HashSet::new(),
             rules: 0,
+            fills_tables: true,
             loads: vec![],
             last: (name.into(), 1),
         }
@@ -302,6 +307,7 @@ impl<'a> Reader<'a> {
         while !words.is_empty() {
             let option = words.next()?;
             match option.bare() {
+                "file" if !self.fills_tables => _ = words.text()?,
                 "file" => {
                     let text = self.lexer.read(words.text()?)?;
                     let text = String::from_utf8_lossy(&text);

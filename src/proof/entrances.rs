@@ -47,7 +47,9 @@ pub fn judge<'a>(
         world.load_conf(path, conf);
     }
     let possible = entrances(&mut world);
-    Ok((Judge::new(world, main), possible))
+    let mut judge = Judge::new(world, main);
+    judge.refuses_at_ports_of(possible.iter().map(|possible| &possible.entrance));
+    Ok((judge, possible))
 }
 
 /// The entrances of a host: for each interface to other hosts and each of its families, tcp and udp to a jail. Adds a
@@ -109,7 +111,8 @@ fn jail_on(interface: &HostInterface, family: Family) -> Option<(IpAddr, Option<
     let of_family = |network: &&IpNet| Family::of(network.addr()) == family && !network.addr().is_loopback();
     let networks = interface.addresses.iter().filter(of_family);
     let mut usable = networks.filter(|network| !matches!(network.addr(), IpAddr::V6(v6) if is_link_local6(v6)));
-    if Place::Interface(interface.name).is_loopback() {
+    let loopback = "lo".parse().is_ok_and(|group| interface.is_in(group));
+    if loopback || Place::Interface(interface.name).is_loopback() {
         return usable.next().map(|network| (network.addr(), None));
     }
     let free = |network: &IpNet| network.hosts().skip(1).take(9).find(|address| !interface.has(*address));

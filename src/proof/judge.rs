@@ -13,6 +13,8 @@ use crate::trace::{AddressClass, At, Met, Packet, World};
 
 /// The port of the senders.
 pub(super) const SOURCE_PORT: u16 = 40_000;
+/// The maximum number of ports at which rules refuse sources.
+const MOST_PORTS: usize = 8;
 /// How many addresses of a class are tried for one that is free.
 const MOST_FREE: u32 = 4096;
 
@@ -111,6 +113,8 @@ pub struct Judge {
     /// The name of its file.
     main: Arc<str>,
     sources: PerFamily<Vec<Source>>,
+    /// Entrances to other ports of jails, at which rules refuse sources.
+    ports: Vec<Entrance>,
 }
 
 /// The rules that match the packets of each source at one [`Entrance`].
@@ -150,7 +154,23 @@ impl Judge {
                 of.push(Source { perhaps, ..Source::of(address) });
             }
         }
-        Judge { world, main: main.into(), sources }
+        Judge { world, main: main.into(), sources, ports: vec![] }
+    }
+
+    /// From now on also judges whether sources that are refused at other ports of the jails, those that rules name, stay
+    /// refused there.
+    pub(super) fn refuses_at_ports_of<'a>(&mut self, entrances: impl Iterator<Item = &'a Entrance>) {
+        let ports: Vec<u16> = self.world.refusing_ports().into_iter().take(MOST_PORTS).collect();
+        let other = |entrance: &Entrance| {
+            let (entrance, jail) = (*entrance, entrance.jail);
+            let ports = ports.clone().into_iter().filter(move |port| *port != jail.port());
+            ports.map(move |port| Entrance { jail: SocketAddr::new(jail.ip(), port), ..entrance })
+        };
+        self.ports = entrances.flat_map(other).collect();
+    }
+
+    pub(super) fn ports(&self) -> &[Entrance] {
+        &self.ports
     }
 
     /// The sources of a family: the largest class of addresses first.

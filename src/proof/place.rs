@@ -1,7 +1,7 @@
 //! Looks for the places in a main ruleset at which kport's anchors can be called.
 
 use super::entrances::Possible;
-use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, decision, unfollowed};
+use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, Survey, decision, unfollowed};
 use crate::error::Result;
 use crate::net::Direction;
 use crate::pfconf::Conf;
@@ -94,7 +94,8 @@ enum Decided<'j> {
 /// What decides at an interface if kport's anchors are called after `before` rules.
 fn decided<'j>(met: &[Met<'j>], order: &[usize], before: usize, quick: bool) -> Decided<'j> {
     let earlier = |met: &Met<'_>| order.get(met.at).is_some_and(|at| *at < before);
-    if met.iter().any(|met| met.last && earlier(met)) {
+    // with another tag than kport's the packet matches none of its rules
+    if met.iter().any(|met| (met.last || met.tags) && earlier(met)) {
         return Decided::Rule(decision(met));
     }
     let later = met.iter().rfind(|met| met.decides && !earlier(met));
@@ -132,21 +133,26 @@ pub fn places(
     let order = Order(conf).of(RuleKind::Filter);
     let mut lists: Vec<Constraint> = vec![];
     let (mut reached, mut passed) = (vec![], vec![]);
-    for possible in possible {
-        let survey = judge.survey(&possible.entrance)?;
-        let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
-            [true, false].map(|quick| positions.filter.iter().map(|before| ok(*before, quick)).collect())
-        };
+    let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
+        [true, false].map(|quick| positions.filter.iter().map(|before| ok(*before, quick)).collect())
+    };
+    let mut add = |survey: &Survey<'_>| {
         for (source, trail, met) in survey.refused_trails() {
-            let statement = judge.statement(&met);
             let stays =
                 |before: usize, quick: bool| trail.iter().any(|met| decided(met, &order, before, quick).blocks());
-            let fits = fits(&stays);
-            let optional = source.perhaps;
+            let (fits, optional) = (fits(&stays), source.perhaps);
             if !lists.iter().any(|list| list.fits == fits && list.optional <= optional) {
-                lists.push(Constraint { fits, need: Need { statement, does: Does::RefusesSource }, optional });
+                let need = Need { statement: judge.statement(&met), does: Does::RefusesSource };
+                lists.push(Constraint { fits, need, optional });
             }
         }
+    };
+    for entrance in judge.ports() {
+        add(&judge.survey(entrance)?);
+    }
+    for possible in possible {
+        let survey = judge.survey(&possible.entrance)?;
+        add(&survey);
         let Some(trail) = survey.ordinary_trail() else { continue };
         let by_kport = |before: usize, quick: bool| {
             let of_hook = |(hook, met): (usize, &Vec<Met<'_>>)| match decided(met, &order, before, quick) {
@@ -159,7 +165,9 @@ pub fn places(
         let arrives =
             |before: usize, quick: bool| trail.iter().all(|met| !decided(met, &order, before, quick).blocks());
         let blocking = trail.iter().find_map(|met| decision(met).filter(Met::blocks));
-        let statement = blocking.or_else(|| trail.iter().flatten().next().copied()).map(|met| judge.statement(&met));
+        let tagging = trail.iter().flatten().find(|met| met.tags).copied();
+        let statement = tagging.or(blocking).or_else(|| trail.iter().flatten().next().copied());
+        let statement = statement.map(|met| judge.statement(&met));
         let Some(statement) = statement else { continue };
         let need = Need { statement, does: Does::BlocksAll(possible.entrance) };
         let optional = !possible.required;

@@ -5,10 +5,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::entrances::Possible;
-use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, decision, packet, unfollowed};
+use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, Survey, decision, packet, unfollowed};
 use crate::error::{Error, Kind, Result};
 use crate::name::{JailName, PARENT};
-use crate::net::{Direction, Place, PortRange};
+use crate::net::{Direction, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::pfconf::rule::RuleKind;
 use crate::publication::{Publication, Redirect};
@@ -18,6 +18,9 @@ use crate::trace::{At, Attachment, Met, Packet, Party, TraceStep, Verdict, World
 
 /// The jail of the proof.
 const JAIL: &str = "kport-proof";
+
+/// How many statements are shown of those that refuse sources.
+const SHOWN: usize = 5;
 
 /// What was found of a main ruleset that calls kport's anchors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,19 +93,20 @@ impl Proof {
 impl Proof {
     /// The three sentences, each with whether it holds.
     pub fn sentences(&self) -> [(bool, String); 3] {
-        let listed = |statements: &mut dyn Iterator<Item = &Statement>| {
-            statements.map(Statement::to_string).collect::<Vec<_>>().join("; ")
-        };
         let refuses = match self.bypassed.iter().next() {
             Some((statement, (source, entrance))) => format!(
                 "{statement}{}: it refuses {source}, but not at ports published on {entrance}",
                 more(self.bypassed.len() - 1)
             ),
             None if self.refusing.is_empty() => "no rule refuses anybody because of the source".to_owned(),
-            None => format!(
-                "whom a rule refuses because of the source stays refused at published ports: {}",
-                listed(&mut self.refusing.iter())
-            ),
+            None => {
+                let shown: Vec<String> = self.refusing.iter().take(SHOWN).map(Statement::to_string).collect();
+                format!(
+                    "whom a rule refuses because of the source stays refused at published ports: {}{}",
+                    shown.join("; "),
+                    more(self.refusing.len() - shown.len())
+                )
+            }
         };
         let arrives = match self.unreached.iter().find(|unreached| unreached.required) {
             Some(unreached) => format!("an ordinary outsider does not reach a port published on {unreached}"),
@@ -177,39 +181,19 @@ fn more(others: usize) -> String {
 /// # Errors
 ///
 /// [`Kind::Unsupported`]: the ruleset cannot be judged.
-pub fn prove(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof> {
+pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof> {
     let mut proof = Proof { quick, ..Proof::default() };
     let mut world = judge.world.clone();
     world.suppose(Some(vec![]));
     let jail: JailName = JAIL.parse()?;
-    let tag = Tag::of_jail(&jail);
+    for entrance in judge.ports() {
+        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?))?;
+        proof.refusals(judge, &world, entrance, &judge.survey(entrance)?)?;
+    }
     for Possible { entrance, required } in possible {
         world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?))?;
         let survey = judge.survey(entrance)?;
-        for (source, met) in survey.refused_sources() {
-            let statement = judge.statement(&met);
-            let held = source.holds.as_slice();
-            let redirected = is_redirected(&world, entrance, source.address, held)?;
-            let passes = redirected && {
-                let packet = packet(entrance, source.address);
-                let mut passes = true;
-                for hook in entrance.hooks() {
-                    let met = world.met(RuleKind::Filter, hook, &packet, (Some(tag.as_str()), held));
-                    passes &= !decision(&met.map_err(unfollowed)?.0).is_some_and(|met| met.blocks());
-                }
-                passes
-            };
-            if source.perhaps {
-                if passes {
-                    proof.overtaken.insert(statement);
-                }
-            } else if passes {
-                proof.refusing.remove(&statement);
-                proof.bypassed.entry(statement).or_insert((source.address, *entrance));
-            } else if !proof.bypassed.contains_key(&statement) {
-                proof.refusing.insert(statement);
-            }
-        }
+        proof.refusals(judge, &world, entrance, &survey)?;
         match survey.outsider() {
             None => proof.unreached.push(Unreached {
                 entrance: *entrance,
@@ -227,9 +211,44 @@ pub fn prove(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof>
                 }
             }
         }
-        changed(judge, &world, entrance, &mut proof.changed)?;
+        // a call has no protocol
+        if entrance.protocol == Protocol::Tcp {
+            changed(judge, &world, entrance, &mut proof.changed)?;
+        }
     }
     Ok(proof)
+}
+
+impl Proof {
+    /// Adds the sources that are refused at an entrance, whose rules are loaded in `world`.
+    fn refusals(&mut self, judge: &Judge, world: &World, entrance: &Entrance, survey: &Survey<'_>) -> Result<()> {
+        let tag = Tag::of_jail(&JAIL.parse()?);
+        for (source, met) in survey.refused_sources() {
+            let statement = judge.statement(&met);
+            let held = source.holds.as_slice();
+            let redirected = is_redirected(world, entrance, source.address, held)?;
+            let passes = redirected && {
+                let packet = packet(entrance, source.address);
+                let mut passes = true;
+                for hook in entrance.hooks() {
+                    let met = world.met(RuleKind::Filter, hook, &packet, (Some(tag.as_str()), held));
+                    passes &= !decision(&met.map_err(unfollowed)?.0).is_some_and(|met| met.blocks());
+                }
+                passes
+            };
+            if source.perhaps {
+                if passes {
+                    self.overtaken.insert(statement);
+                }
+            } else if passes {
+                self.refusing.remove(&statement);
+                self.bypassed.entry(statement).or_insert((source.address, *entrance));
+            } else if !self.bypassed.contains_key(&statement) {
+                self.refusing.insert(statement);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A publication of one port at an entrance.
@@ -307,6 +326,10 @@ fn lost(
     for hook in entrance.hooks() {
         let met = world.met(RuleKind::Filter, hook, &packet(entrance, source), (Some(tag.as_str()), &[]));
         let met = met.map_err(unfollowed)?.0;
+        // with another tag than kport's
+        if let Some(tagging) = met.iter().find(|met| met.tags) {
+            return Ok(Some((Some(judge.statement(tagging)), why)));
+        }
         if let Some(met) = decision(&met).filter(Met::blocks) {
             return Ok(Some((Some(judge.statement(&met)), why)));
         }

@@ -201,6 +201,21 @@ impl World {
         self.port_classes(preferred).first().copied().unwrap_or(preferred)
     }
 
+    /// Ports to which some rule blocks only certain sources, one of each rule.
+    pub(crate) fn refusing_ports(&self) -> Vec<u16> {
+        let limited = |rule: &&Rule| rule.action == Action::Block && rule.when.from.address != Operand::Any;
+        let mut found: Vec<u16> = vec![];
+        for ports in self.rules().map(|(_, rule)| rule).filter(limited).filter_map(|rule| rule.when.to.ports) {
+            let port = [ports.a, ports.a.saturating_add(1), ports.b, 1]
+                .into_iter()
+                .find(|port| ports.holds(*port) && *port > 0);
+            if let Some(port) = port.filter(|port| !found.contains(port)) {
+                found.push(port);
+            }
+        }
+        found
+    }
+
     /// A port of each class that rules can distinguish.
     pub(crate) fn ports(&self) -> Vec<u16> {
         self.port_classes(0)

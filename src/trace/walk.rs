@@ -61,6 +61,8 @@ pub(crate) struct Met<'a> {
     pub rule: &'a Rule,
     /// Whether it decides, unless a later one does. A quick call of an anchor may end the evaluation without that.
     pub decides: bool,
+    /// Whether it gives the packet another tag.
+    pub tags: bool,
     /// No later rule is evaluated.
     pub last: bool,
 }
@@ -193,15 +195,18 @@ impl<'a> Walk<'a, '_> {
         let mut branch = start;
         for (at, rule) in main.of(self.kind).iter().enumerate() {
             let mut next = vec![];
+            let tag = branch.tag.clone();
             self.rule(Found { anchor: path, number: at, rule }, branch, &mut next, 0);
             branch = next.swap_remove(0);
-            let last = branch.flow != Flow::On;
+            let (tags, last) = (branch.tag != tag, branch.flow != Flow::On);
             match branch.found.take() {
-                Some(Found { anchor, number, rule }) => met.push(Met { at, anchor, number, rule, decides: true, last }),
+                Some(Found { anchor, number, rule }) => {
+                    met.push(Met { at, anchor, number, rule, decides: true, tags, last });
+                }
                 // `no rdr` finds no rule; 15 keeps what an earlier anchor found
-                None if last => {
+                None if last || tags => {
                     let decides = self.kind != RuleKind::Filter && !met.iter().any(|met: &Met<'_>| met.decides);
-                    met.push(Met { at, anchor: path, number: at, rule, decides, last });
+                    met.push(Met { at, anchor: path, number: at, rule, decides, tags, last });
                 }
                 None => {}
             }

@@ -168,6 +168,12 @@ fn who_is_refused_stays_refused() {
             "198.51.100.66",
             "block out quick on bridge0 from 198.51.100.66",
         ),
+        // at a port of the jail
+        (
+            "block all\npass out\nblock in quick proto tcp from 198.51.100.66 to any port 8080\npass in proto tcp to port 8080\nblock in quick proto udp from 198.51.100.66\n",
+            "198.51.100.66",
+            "block in quick proto udp from 198.51.100.66",
+        ),
         // everybody else has passed by then
         (
             "pass out quick\npass in quick inet6\npass in quick from ! 198.51.100.66\nblock quick all\n",
@@ -283,6 +289,26 @@ fn everybody_gets_in_before_what_blocks_everybody() {
         }
         assert!(reaches(&made, "em1", Protocol::Tcp, "192.168.7.9"), "{}", made.after);
     }
+}
+
+/// A tag of the admin's takes the place of kport's, so the call comes first.
+#[test]
+fn another_tag() {
+    let made = setup("block all\nmatch in on em0 tag EXT\npass out\n");
+    assert_eq!(made.status, 0, "{}", made.said);
+    assert!(reaches(&made, "em0", Protocol::Tcp, OUTSIDER), "{}", made.after);
+    let made = setup("pass in on em0 tag EXT\nblock all\nblock in quick from 198.51.100.66\npass out\n");
+    assert!(made.status == 5 && made.said.contains("line 1, pass in on em0 tag EXT"), "{}", made.said);
+}
+
+/// What a rule refuses at one port only.
+#[test]
+fn a_list_for_a_port_of_the_jail() {
+    let made = setup(
+        "table <ssh> persist\nblock all\npass out\nblock in quick proto tcp from <ssh> to any port 22\npass in\n",
+    );
+    assert!(made.status == 0 && made.said.contains("line 4, block in quick"), "{}", made.said);
+    assert_eq!(made.after_line(), "block in quick proto tcp from <ssh> to any port 22");
 }
 
 /// A redirect of the admin's for a source that is not redirected stays first.

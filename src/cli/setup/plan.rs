@@ -178,7 +178,7 @@ impl Ground<'_> {
     fn prove(&self, text: &[u8], quick: bool) -> Result<Proof> {
         let conf = Conf::of_named(self.name, text)?;
         let (judge, possible) = proof::judge(self.host, [("", &conf)], &self.name.display().to_string())?;
-        proof::prove(&judge, &possible, quick)
+        proof::prove_with(&judge, &possible, quick)
     }
 }
 
