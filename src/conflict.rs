@@ -3,10 +3,14 @@
 //! Pure: no host is read. pf itself would load every overlap, and one rule would win: the first one on FreeBSD 14, the
 //! last anchor on 15.1. So kport relies on no order, and refuses overlaps.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use crate::error::{Error, Kind, Problem, Result, Setting};
-use crate::host::{Interfaces, Listener};
+use crate::host::{HostInterface, Interfaces, Listener};
 use crate::name::JailName;
-use crate::net::Place;
+use crate::net::{Family, Place};
 use crate::pf::ForeignRedirect;
 use crate::publication::Redirect;
 
@@ -69,51 +73,82 @@ pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Ve
     found
 }
 
-/// Refuses a redirect of ports that another jail has published.
-pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
+/// A redirect of ports that another jail has published.
+pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces: Interfaces<'_>) -> Option<Problem> {
     if !overlap(redirect, theirs, interfaces) {
-        return Ok(());
+        return None;
     }
     let shown =
         if redirect.host.overlaps(theirs.host) && redirect.host.count() == 1 { redirect.host } else { theirs.host };
-    let mut what = format!("{} {shown} on {} is published by {owner}", redirect.protocol, theirs.place);
+    let mut seen = format!("{} {shown} on {} is published by {owner}", redirect.protocol, theirs.place);
     if theirs.host != shown {
-        what.push_str(&format!(" ({})", theirs.host));
+        seen.push_str(&format!(" ({})", theirs.host));
     }
     if theirs.place != redirect.place {
-        what.push_str(&format!(", and {} is also reached through {}", redirect.place, theirs.place));
+        seen.push_str(&format!(", and {} is also reached through {}", redirect.place, theirs.place));
     }
-    Err(Error::new(Kind::Conflict, format!("{what}; choose another host port, or unpublish that one")))
+    Some(Problem { seen, remedy: "choose another host port, or unpublish that one".to_owned() })
 }
 
-/// Refuses a redirect that would take the traffic of a socket: publishing port 22 must not lock the administrator out.
-pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Interfaces<'_>) -> Result<()> {
+/// A redirect that would take the traffic of a socket: publishing port 22 must not lock the administrator out.
+pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Interfaces<'_>) -> Option<Problem> {
     let accepts = *listener.families.of(redirect.family());
     if !accepts || listener.protocol != redirect.protocol || !redirect.host.contains(listener.port) {
-        return Ok(());
+        return None;
     }
     let place = match listener.address {
         None => Place::Any,
         // the jail's own service, at an address of the host that redirects lead to
-        Some(address) if address == redirect.target => return Ok(()),
+        Some(address) if address == redirect.target => return None,
         Some(address) => Place::Address(address),
     };
     if !interfaces.overlap(place, redirect.place) {
-        return Ok(());
+        return None;
     }
     let at = match place {
         Place::Any | Place::AnyOf(_) => "every address".to_owned(),
         place => place.to_string(),
     };
-    Err(Error::new(
-        Kind::Conflict,
-        format!(
-            "a socket of the host listens on {} port {} of {at}, and would not get traffic from {} \
-             (to find it: sockstat -l -p {}); choose another host port",
+    Some(Problem {
+        seen: format!(
+            "a socket of the host listens on {} port {} of {at}, and would not get traffic from {} (to find it: \
+             sockstat -l -p {})",
             redirect.protocol, listener.port, redirect.place, listener.port
         ),
-    )
-    .remedy("to publish anyway, give", Setting::Force))
+        remedy: "choose another host port".to_owned(),
+    })
+}
+
+/// The same redirect for a part of its place, each for one address or interface: the interfaces of the host for every
+/// address, then the addresses that the place has.
+pub fn narrower(redirect: &Redirect, interfaces: Interfaces<'_>) -> Vec<Redirect> {
+    /// The groups of the interfaces behind which jails are, not the outside.
+    const INNER: [&str; 2] = ["bridge", "epair"];
+    let family = redirect.family();
+    let inner = |known: &HostInterface| known.groups.iter().any(|group| INNER.contains(&group.as_str()));
+    let usable = |address: &IpAddr| {
+        Family::of(*address) == family
+            && !address.is_loopback()
+            && Place::address(*address) == Ok(Place::Address(*address))
+    };
+    let addresses = |known: &HostInterface| -> Vec<Place> {
+        known.addresses.iter().map(IpNet::addr).filter(usable).map(Place::Address).collect()
+    };
+    let has = |known: &&HostInterface| known.up && !addresses(known).is_empty();
+    let mut known: Vec<&HostInterface> = match redirect.place {
+        Place::Interface(name) => interfaces.members(name).filter(has).collect(),
+        Place::Any | Place::AnyOf(_) => interfaces.0.iter().filter(has).collect(),
+        Place::Address(_) => vec![],
+    };
+    known.sort_by_key(|known| inner(known));
+    let mut places: Vec<Place> = vec![];
+    // an interface has both families: it is not a part of the addresses of one
+    if !matches!(redirect.place, Place::AnyOf(_)) {
+        places.extend(known.iter().map(|known| Place::Interface(known.name)));
+    }
+    places.extend(known.iter().flat_map(|known| addresses(known)));
+    places.retain(|place| *place != redirect.place);
+    places.into_iter().map(|place| Redirect { place, ..*redirect }).collect()
 }
 
 /// Refuses a redirect of an address that is not the host's: pf would take packets that the host only forwards.
@@ -131,14 +166,8 @@ pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<(
     }
 }
 
-/// Refuses a redirect that overlaps one of another tool or of the administrator.
-pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Result<()> {
-    self::foreign(redirect, foreign, interfaces)
-        .map_or(Ok(()), |problem| Err(problem.error(Kind::Conflict).remedy("to publish anyway, give", Setting::Force)))
-}
-
-/// The problem that [`with_foreign`] refuses, for `kport doctor`.
-pub fn foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Option<Problem> {
+/// A redirect that overlaps one of another tool or of the administrator.
+pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Option<Problem> {
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
         && foreign.ports.is_none_or(|p| p.overlaps(redirect.host))
@@ -169,7 +198,7 @@ fn passes(foreign: &ForeignRedirect, place: Place) -> bool {
 mod tests {
     use super::*;
     use crate::host::fixture::host;
-    use crate::net::{Family, PerFamily, PortRange, Protocol};
+    use crate::net::{PerFamily, PortRange, Protocol};
 
     fn redirect(place: &str, ports: &str) -> Redirect {
         Redirect {
@@ -198,9 +227,9 @@ mod tests {
     fn messages_name_the_other_side() {
         let host = host();
         let interfaces = Interfaces(&host);
-        let error =
-            with_jail(&redirect("em0", "8080"), "jail \"db\"", &redirect("em0", "8000-8100"), interfaces).unwrap_err();
-        assert!(error.message().starts_with("tcp 8080 on em0 is published by jail \"db\" (8000-8100)"), "{error}");
+        let problem =
+            with_jail(&redirect("em0", "8080"), "jail \"db\"", &redirect("em0", "8000-8100"), interfaces).unwrap();
+        assert!(problem.seen.starts_with("tcp 8080 on em0 is published by jail \"db\" (8000-8100)"), "{problem}");
     }
 
     #[test]
@@ -225,8 +254,24 @@ mod tests {
             ("*", ssh(Some("192.0.2.1")), true),
         ] {
             let found = with_listener(&redirect(place, "20-30"), &listener, interfaces);
-            assert_eq!(found.is_err(), conflict, "{place} {listener:?}");
+            assert_eq!(found.is_some(), conflict, "{place} {listener:?}");
         }
-        with_listener(&redirect("em0", "23"), &ssh(None), interfaces).unwrap();
+        assert_eq!(with_listener(&redirect("em0", "23"), &ssh(None), interfaces), None);
+    }
+
+    #[test]
+    fn the_parts_of_a_place() {
+        let mut host = host();
+        let parts = |host: &[HostInterface], place: &str| -> Vec<String> {
+            narrower(&redirect(place, "80"), Interfaces(host)).iter().map(|r| r.place.to_string()).collect()
+        };
+        let all = ["em0", "em1", "bridge0", "192.0.2.1", "192.0.2.7", "198.51.100.1", "10.0.0.1"];
+        assert_eq!(parts(&host, "*"), all);
+        assert_eq!(parts(&host, "0.0.0.0"), all[3..]);
+        assert_eq!(parts(&host, "egress"), ["em0", "192.0.2.1", "192.0.2.7"]);
+        assert_eq!(parts(&host, "em0"), ["192.0.2.1", "192.0.2.7"]);
+        assert_eq!((parts(&host, "192.0.2.1").len(), parts(&host, "wg7").len()), (0, 0));
+        host[0].up = false;
+        assert_eq!(parts(&host, "*")[..2], ["em1", "bridge0"]);
     }
 }

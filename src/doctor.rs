@@ -72,7 +72,7 @@ type Checked = Result<Option<Vec<Finding>>>;
 /// A check: its name, the text if nothing is wrong, and the function.
 type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Checked);
 
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 21] = [
     ("state", "the records can be read", record::state),
     ("pf", "pf answers", firewall::pf),
     ("securelevel", "pf's rules may be changed", firewall::securelevel),
@@ -80,7 +80,7 @@ const CHECKS: [Check; 20] = [
     ("anchors-called", "pf's main ruleset calls kport's anchors", firewall::anchors_called),
     (
         "anchors-order",
-        "kport's anchors are called for every packet, and before rules that are final",
+        "kport's anchors are called for every packet, and after the rules that refuse sources",
         firewall::anchors_order,
     ),
     ("forwarding", "the host forwards what is published", network::forwarding),
@@ -94,8 +94,9 @@ const CHECKS: [Check; 20] = [
     ("host-access", "the host itself can use the ports of --host-access", network::host_access),
     ("bridge-members", "pf does not filter on bridge members", network::bridge_members),
     ("reach", "nobody outside reaches a jail's own address", network::reach),
+    ("sources", "the tables of --sources have addresses", network::sources),
     ("other-redirects", "no other redirect takes a published port", firewall::other_redirects),
-    ("hooks", "no hook of a jail calls kport for another jail, or is discarded", managers::hooks),
+    ("hooks", "the hooks of jails call kport as they should", managers::hooks),
     ("anchors-limit", "pf has room for more anchors", firewall::anchors_limit),
 ];
 

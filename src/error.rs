@@ -123,11 +123,13 @@ pub enum Setting {
     StateDir,
     /// The maximum time of the call.
     Timeout,
+    /// Wait until the jail has an address.
+    Wait,
 }
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Setting; 9] = [
+    pub const ALL: [Setting; 10] = [
         Setting::Address,
         Setting::AutoRange,
         Setting::Backend,
@@ -137,6 +139,7 @@ impl Setting {
         Setting::Rate,
         Setting::StateDir,
         Setting::Timeout,
+        Setting::Wait,
     ];
 }
 
@@ -153,6 +156,7 @@ impl fmt::Display for Setting {
             Setting::Rate => "--rate",
             Setting::StateDir => "--state-dir",
             Setting::Timeout => "--timeout",
+            Setting::Wait => "--wait",
         })
     }
 }
@@ -311,7 +315,7 @@ impl More {
 pub struct Problem {
     /// What was found, and what it means.
     pub seen: String,
-    /// The line or the command that fixes it.
+    /// The line or the command that fixes it; empty if nothing needs to be done.
     pub remedy: String,
 }
 
@@ -324,7 +328,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.seen, self.remedy)
+        f.write_str(&self.seen)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
     }
 }
 

@@ -61,6 +61,7 @@ mod internal {
     pub mod conflict;
     pub mod pf;
     pub mod pfconf;
+    pub mod proof;
     pub mod readiness;
     pub mod rule;
     pub mod rules;

@@ -61,6 +61,16 @@ impl fmt::Display for Source {
     }
 }
 
+impl Source {
+    /// The network; `None` for a table.
+    pub fn network(&self) -> Option<&IpNet> {
+        match self {
+            Source::Network(network) => Some(network),
+            Source::Table(_) => None,
+        }
+    }
+}
+
 impl FromStr for Source {
     type Err = Error;
 

@@ -8,9 +8,12 @@ mod lex;
 pub(crate) mod names;
 pub(crate) mod nested;
 mod operands;
+mod origins;
 mod outline;
 pub(crate) mod path;
+mod places;
 mod print;
+mod refused;
 pub(crate) mod rule;
 mod statements;
 pub(crate) mod table;
@@ -55,9 +58,12 @@ impl Conf {
     /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are relative
     /// to the working directory. Host names are not looked up.
     pub fn of_file(path: &Path) -> Result<Conf> {
-        let text = outline::read_file(path)?;
-        let name = path.display().to_string();
-        Conf::read(&text, How { name: &name, files: outline::FROM_DISK })
+        Conf::of_named(path, &outline::read_file(path)?)
+    }
+
+    /// The same for a text that is, or will be, in that file.
+    pub fn of_named(path: &Path, text: &[u8]) -> Result<Conf> {
+        Conf::read(text, How { name: &path.display().to_string(), files: outline::FROM_DISK })
     }
 
     /// Reads pf.conf(5) text. Files are not read. Comments and quoted strings may have bytes that are not UTF-8, as in
@@ -91,6 +97,11 @@ impl Conf {
         self.tables.contains_key(table.as_str())
     }
 
+    /// Whether a table that it defines has no address; `None` if it does not define it.
+    pub fn table_is_empty(&self, table: &name::Table) -> Option<bool> {
+        self.tables.get(table.as_str()).map(Table::is_empty)
+    }
+
     /// The calls of kport's anchors, in the order of evaluation: those of the ruleset itself, and those in the braces of
     /// anchors.
     pub(crate) fn calls_of_kport(&self, kind: RuleKind) -> Vec<&Rule> {
@@ -109,26 +120,6 @@ impl Conf {
                 self.find_calls(&called.path, kind, found);
             }
         }
-    }
-
-    /// The filter rules that are evaluated before the first call of kport's anchors; none if there is no call.
-    pub(crate) fn before_kport(&self) -> Vec<&Rule> {
-        let mut before = vec![];
-        if self.find_before("", &mut before) { before } else { vec![] }
-    }
-
-    fn find_before<'a>(&'a self, path: &str, before: &mut Vec<&'a Rule>) -> bool {
-        for rule in self.rulesets.get(path).into_iter().flatten() {
-            if let Action::Call(RuleKind::Filter, called) = &rule.action {
-                let called = Called::resolve(path, called);
-                if called.is_kport() || self.in_braces(path, &called) && self.find_before(&called.path, before) {
-                    return true;
-                }
-            } else if rule.action.kind() == RuleKind::Filter {
-                before.push(rule);
-            }
-        }
-        false
     }
 
     /// Whether the called anchor is in braces below the caller.

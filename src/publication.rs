@@ -26,21 +26,40 @@ impl Targets {
     /// Chooses the first usable address of each family, in the caller's order: the addresses of the jail on its
     /// networks. Fails if none is usable, with the reason for each.
     pub fn choose(jail: &JailName, addresses: &[IpAddr]) -> Result<Targets> {
+        Targets::choose_of(jail, addresses, &[])
+    }
+
+    /// Like [`Targets::choose`] for a jail that has the addresses `own` on the host's network stack (`ip4.addr`). One of
+    /// these may be in 127/8: pf translates to it after ip_input() has refused 127/8 from a network, and the answer back
+    /// before ip_output() does (sys/netinet/ip_input.c, ip_output.c). 127.0.0.1 is the host's own, whatever jail has it.
+    pub fn choose_of(jail: &JailName, addresses: &[IpAddr], own: &[IpAddr]) -> Result<Targets> {
         let mut targets = Targets::default();
         let mut refused = String::new();
+        let mut loopback = false;
         for address in addresses {
-            match (unusable(*address), address) {
-                (Some(why), _) => _ = write!(refused, "; {address} is {why}"),
+            let why = unusable(*address).filter(|_| !is_loopback_of_jail(*address, own));
+            match (why, address) {
+                (Some(why), _) => {
+                    _ = write!(refused, "; {address} is {why}");
+                    loopback |= address.is_loopback();
+                }
                 (None, IpAddr::V4(v4)) => _ = targets.inet.get_or_insert(*v4),
                 (None, IpAddr::V6(v6)) => _ = targets.inet6.get_or_insert(*v6),
             }
         }
-        if targets == Targets::default() {
-            let kind = if addresses.is_empty() { Kind::Unavailable } else { Kind::Argument };
-            let why = format!("{} has no address that a port can be redirected to{refused}", jail.mention());
-            return Err(Error::new(kind, why).remedy("give one with", Setting::Address));
+        if targets != Targets::default() {
+            return Ok(targets);
         }
-        Ok(targets)
+        let what = format!("{} has no address that a port can be redirected to{refused}", jail.mention());
+        Err(match addresses {
+            [] => Error::new(Kind::Unavailable, what)
+                .remedy("wait for one with", Setting::Wait)
+                .remedy("or give it with", Setting::Address),
+            _ if loopback => {
+                Error::new(Kind::Argument, what).and("give the jail an address outside of 127.0.0.0/8, and not ::1")
+            }
+            _ => Error::new(Kind::Argument, what).and("give the jail another address"),
+        })
     }
 
     /// The address of `family`.
@@ -67,7 +86,10 @@ pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("the unspecified address"),
         // pf.conf(5): a redirect to 127/8 would expose the host's own loopback services
-        _ if address.is_loopback() => Some("a loopback address, which is the host's own"),
+        IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+            Some("a loopback address, which is the host's own")
+        }
+        _ if address.is_loopback() => Some("a loopback address that is not the jail's own (ip4.addr)"),
         _ if address.is_multicast() => Some("a multicast address"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
         IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address, which is not routed"),
@@ -75,6 +97,11 @@ pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address, which is not on the wire"),
         _ => None,
     }
+}
+
+/// Whether an address in 127/8 is one of the jail's `own`, and not that of the host's services.
+fn is_loopback_of_jail(address: IpAddr, own: &[IpAddr]) -> bool {
+    address.is_loopback() && address != Family::of(address).loopback() && own.contains(&address)
 }
 
 /// The error for a jail that shares the host's network.
@@ -108,6 +135,12 @@ impl Redirect {
     /// The family of the traffic.
     pub fn family(&self) -> Family {
         Family::of(self.target)
+    }
+
+    /// A spec of it: `em0:8080:80`, `192.0.2.1:53:53/udp`.
+    pub fn spec(&self) -> String {
+        let protocol = if self.protocol == Protocol::Tcp { String::new() } else { format!("/{}", self.protocol) };
+        format!("{}:{}:{}{protocol}", self.place, self.host, self.jail)
     }
 }
 
@@ -267,6 +300,33 @@ mod tests {
         let old = r#"{"jail":"web","redirects":[],"options":{"reach":["bridge"]}}"#;
         let read: Publication = serde_json::from_str(old).unwrap();
         assert_eq!(read.options, Options { reach: vec!["bridge".parse().unwrap()], ..Options::default() });
+    }
+
+    #[test]
+    fn a_loopback_address_of_a_jail() {
+        let jail: JailName = "old".parse().unwrap();
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let choose = |given: &[&str], own: &[&str]| Targets::choose_of(&jail, &addresses(given), &addresses(own));
+        assert_eq!(choose(&["127.0.1.1"], &["127.0.1.1"]).unwrap().inet, Some(Ipv4Addr::new(127, 0, 1, 1)));
+        assert_eq!(
+            choose(&["127.0.0.1", "127.9.0.1"], &["127.0.0.1", "127.9.0.1"]).unwrap().inet.unwrap().octets()[1],
+            9
+        );
+        for (given, own, why) in [
+            (&["127.0.1.1"][..], &[][..], "127.0.1.1 is a loopback address that is not the jail's own (ip4.addr)"),
+            (&["127.0.1.1"], &["127.0.1.2"], "not the jail's own"),
+            (&["127.0.0.1"], &["127.0.0.1"], "127.0.0.1 is a loopback address, which is the host's own"),
+            (&["::1"], &["::1"], "::1 is a loopback address, which is the host's own"),
+        ] {
+            let error = choose(given, own).unwrap_err();
+            assert_eq!(error.kind(), Kind::Argument);
+            assert!(error.message().contains(why) && error.message().contains("outside of 127.0.0.0/8"), "{error}");
+            assert!(!error.message().contains("-a"), "{error}");
+        }
+        // an address of another kind has another reason
+        let error = choose(&["169.254.0.1"], &["169.254.0.1"]).unwrap_err();
+        assert!(error.message().ends_with("not routed; give the jail another address"), "{error}");
+        assert_eq!(choose(&[], &[]).unwrap_err().kind(), Kind::Unavailable);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting};
-use crate::host::{Host, Interfaces};
+use crate::host::{ANSWER_TIME, Host, Interfaces};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PortRange};
 use crate::options::Options;
@@ -394,8 +394,8 @@ pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
     .remedy("or with", Setting::Gateway))
 }
 
-/// Returns the rules that [`Publisher::publish`] would load for a request that gives the jail's addresses, without checking
-/// pf, the records or the ports.
+/// Returns the rules that [`Publisher::publish`] would load for a request, without checking pf, the records or the ports. If
+/// the request has no addresses, those that the jail reports are used.
 ///
 /// # Errors
 ///
@@ -403,7 +403,13 @@ pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
 /// `auto`, whose port is chosen when it is published.
 #[doc(hidden)]
 pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
-    let targets = Targets::choose(&request.jail, &request.addresses)?;
+    let running = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
+    let addresses = match request.addresses.is_empty() {
+        true => addresses::reported(host, &request.jail, running.as_ref(), Deadline::after(ANSWER_TIME))?,
+        false => request.addresses.clone(),
+    };
+    let own = running.as_ref().filter(|jail| !jail.vnet).map_or(&[][..], |jail| &jail.addresses);
+    let targets = Targets::choose_of(&request.jail, &addresses, own)?;
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {
         Some(interface) => Ok(interface),
         None => gateway(host, family),

@@ -6,12 +6,14 @@
 
 mod calls;
 mod interfaces;
+mod outside;
 mod packets;
 mod surroundings;
 
 pub use calls::calls;
 pub use interfaces::{everywhere, interfaces};
-pub use packets::{main_ruleset, neighbour_discovery, skip};
+pub use outside::{bypassed, main_ruleset};
+pub use packets::{neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
 
 use crate::error::{Problem, Result};
@@ -27,6 +29,8 @@ pub struct Findings {
     pub problems: Vec<Problem>,
     /// What may be intended.
     pub warnings: Vec<Problem>,
+    /// What limits a good result.
+    pub notes: Vec<String>,
 }
 
 /// What to do after a change of /etc/pf.conf.
@@ -102,6 +106,21 @@ pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
                  next boot: kport setup --host-access --write)"
                 .to_owned(),
     }))
+}
+
+/// The other packet filters that rc.conf(5) enables, by its variables; `value` returns the value of one.
+pub fn other_firewalls(value: impl Fn(&str) -> Option<String>) -> Vec<Problem> {
+    const FILTERS: [(&str, &str); 2] = [("firewall_enable", "ipfw(8)"), ("ipfilter_enable", "ipf(8)")];
+    let on = |name: &&(&str, &str)| {
+        let value = value(name.0).unwrap_or_default().to_ascii_lowercase();
+        // checkyesno() of rc.subr(8)
+        matches!(value.as_str(), "yes" | "true" | "on" | "1")
+    };
+    let found = FILTERS.iter().filter(on).map(|(name, filter)| Problem {
+        seen: format!("{name} is set, so {filter} filters the packets of published ports as well"),
+        remedy: format!("pass them there, too, or disable it: sysrc {name}=NO"),
+    });
+    found.collect()
 }
 
 /// pf filters at the members of bridges, where answers would be translated back. `who` publishes with hairpin or host

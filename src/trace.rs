@@ -32,10 +32,12 @@
 //! path of a packet through it.
 
 mod choice;
+mod classes;
 mod filter;
 mod loaded;
 mod lookup;
 mod matching;
+mod met;
 mod packet;
 mod state;
 mod steps;
@@ -44,8 +46,9 @@ mod walk;
 mod way;
 mod world;
 
+pub use classes::AddressClass;
+pub(crate) use met::At;
 pub use packet::{IpProtocol, Packet, Party, Release};
-pub use steps::{Trace, TraceStep, Verdict};
-pub use world::World;
-#[cfg(feature = "internals")]
-pub use {steps::Looked, world::Attachment};
+pub use steps::{Looked, Trace, TraceStep, Verdict};
+pub(crate) use walk::Met;
+pub use world::{Attachment, REFUSES, World};

@@ -225,6 +225,9 @@ pub struct SetupArgs {
     /// Remove the lines that --write has added
     #[arg(long)]
     pub undo: bool,
+    /// Judge the pf.conf that is there; status 5 if published ports open or change what they must not
+    #[arg(long, conflicts_with_all = ["write", "undo", "load"])]
+    pub check: bool,
     /// Load pf.conf afterwards, and set the missing sysctl(8) variables; does not enable pf
     #[arg(long)]
     pub load: bool,

@@ -77,7 +77,9 @@ mod tests {
             "--rate=5/10 --add --wait 5",
         ] {
             for (jail, level) in [("web", Level::Ok), ("db", Level::Problem)] {
-                let hook = format!("web {{ exec.poststart = \"kport publish {flags} {jail} 8080\"; }}\n");
+                let hook = format!(
+                    "web {{ exec.poststart = \"/x/kport publish {flags} {jail} 8080\";\nexec.poststop = \"/x/kport unpublish --hook\"; }}\n"
+                );
                 fs::write(dir.path().join("etc/jail.conf"), hook).unwrap();
                 let (host, firewall) = (Fixed::default(), Sim::new(dir.path()));
                 let with_values = Cli::flags_with_values();

@@ -12,18 +12,22 @@ mod shell;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::child::{self, End};
 use crate::deadline::Deadline;
 use crate::error::{self, Error, Kind, Result};
 use crate::host::Host;
-use crate::net::Family;
+use crate::net::{Family, is_link_local6};
 use crate::pf::pfctl::is_without_device;
-use crate::readiness;
+use crate::readiness::{self, Surroundings};
+use crate::{pfconf, proof};
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};
+use plan::{Ground, Plan};
 use replace::{Change, Checker, Conf, replace};
 use settings::{Format, Later, SYSCTL, Setting, WAN};
 
@@ -37,12 +41,17 @@ const SH: &str = "/bin/sh";
 /// before pf is loaded, when they do not exist, and again after pf is enabled, which is too late.
 const OF_PF: &str = "sysctl.kld.d/pf.conf";
 
+/// Whether pf filters on the members of bridges (if_bridge(4)).
+const PFIL_MEMBER: &str = "net.link.bridge.pfil_member";
+
 /// `kport setup`
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
     let deadline = Deadline::after(global.timeout);
-    let done = session::host(global)
-        .and_then(|host| Setup { args, pfctl: &global.pfctl, host: &*host, deadline }.run(&mut said));
+    let done = session::host(global).and_then(|host| {
+        let setup = Setup { args, global, pfctl: &global.pfctl, host: &*host, deadline };
+        if args.check { setup.check(&mut said) } else { setup.run(&mut said) }
+    });
     // what was written is reported, even if a later step failed
     output::print(&said)?;
     done
@@ -50,6 +59,7 @@ pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
 
 struct Setup<'a> {
     args: &'a SetupArgs,
+    global: &'a Global,
     pfctl: &'a Path,
     host: &'a dyn Host,
     deadline: Deadline,
@@ -101,8 +111,16 @@ impl<'a> Setup<'a> {
             }
             if !self.args.write {
                 let values = self.missing_values()?;
+                // the files count at the next boot
+                let mut now = vec![];
+                if parts[0].made == parts[0].conf.text && !self.is_loaded() {
+                    now.push(format!("pfctl -f {}", self.args.pf_conf.display()));
+                }
                 if !values.is_empty() {
-                    _ = writeln!(said, "now:\n  sysctl {}", values.join(" "));
+                    now.push(format!("sysctl {}", values.join(" ")));
+                }
+                if !now.is_empty() {
+                    _ = writeln!(said, "now:\n  {}", now.join("\n  "));
                 }
                 if !self.args.host_access {
                     said.push_str("for publish --host-access, run kport setup --host-access\n");
@@ -128,13 +146,39 @@ impl<'a> Setup<'a> {
             .map(|part| Change { checker: part.checker, conf: &part.conf, text: part.contents(self.args.undo) })
             .collect();
         *said += &replace(&changes, self.deadline, &|change, new| check(change, new, self.deadline))?;
-        self.load(said)
+        let is_pf_conf = |part: &Part<'_>| part.conf.path == parts[0].conf.path;
+        self.load(parts.iter().filter(changed).any(is_pf_conf), said)
+    }
+
+    /// Judges the pf.conf that is there.
+    fn check(&self, said: &mut String) -> Result<()> {
+        let conf = Conf::read(&self.args.pf_conf)?;
+        let path = conf.path.display();
+        let missing = plan::missing(&conf.path, &conf.text);
+        if !missing.is_empty() {
+            let why = format!("{path} does not have {}; run kport setup", missing.join(" and "));
+            return Err(Error::new(Kind::Unavailable, why));
+        }
+        let checked = plan::check(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
+        let plan::Checked { proof, no_quick, better } = &checked;
+        _ = write!(said, "{path}:\n{}", plan::shown(proof, no_quick.as_deref(), better.as_deref()));
+        match proof.failures().count() {
+            0 => Ok(()),
+            1 => Err(Error::new(Kind::Unavailable, format!("{path}: one of the three sentences fails"))),
+            n => Err(Error::new(Kind::Unavailable, format!("{path}: {n} of the three sentences fail"))),
+        }
     }
 
     /// The files, each with its plan.
     fn parts(&self) -> Result<Vec<Part<'a>>> {
         let conf = Conf::read(&self.args.pf_conf)?;
-        let plan = plan::plan(&conf.text);
+        let mut plan = match self.args.undo {
+            true => Plan::default(),
+            false => plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?,
+        };
+        if plan.proof.is_some() {
+            plan.notes.extend(self.neighbours(&conf, &plan)?);
+        }
         let made = if self.args.undo { plan::undone(&conf.text) } else { with_lines(&conf, plan.applied(&conf.text)) };
         let mut parts = vec![Part {
             checker: Some((self.pfctl, &["-n", "-f"])),
@@ -157,6 +201,9 @@ impl<'a> Setup<'a> {
         if let Some(rules) = rules.filter(|rules| Path::new(rules) != self.args.pf_conf) {
             _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
         }
+        for other in readiness::other_firewalls(|name| settings::value(Format::Rc, &part.conf.shown(), name)) {
+            _ = writeln!(part.shown, "  note: {other}");
+        }
         parts.push(part);
 
         let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
@@ -167,12 +214,45 @@ impl<'a> Setup<'a> {
         };
         let later = read_later(&conf.path, "sysctl.conf.local", &[])?.into_iter().collect();
         let wanted = self.sysctl_conf(&conf.shown())?;
-        parts.push(self.settings(Format::Sysctl, conf, ours, &wanted, later));
+        let member = settings::value(Format::Sysctl, &conf.shown(), PFIL_MEMBER);
+        let mut part = self.settings(Format::Sysctl, conf, ours, &wanted, later);
+        if !self.args.host_access && member.is_some_and(|value| value != "0") {
+            let why = "pf filters on members of bridges, where --hairpin and --host-access do not work";
+            _ = writeln!(part.shown, "  note: {PFIL_MEMBER} is not 0: {why}");
+        }
+        parts.push(part);
         if self.args.host_access || self.args.undo {
             let wanted = [Setting::new("net.pf.filter_local", "1")];
             parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
         }
         Ok(parts)
+    }
+
+    /// Rules that block IPv6 neighbour discovery, of which publish will have a note.
+    fn neighbours(&self, conf: &Conf, plan: &Plan) -> Result<Vec<String>> {
+        let Some(proof) = &plan.proof else { return Ok(vec![]) };
+        let of_inet6 = proof.reached.iter().map(|(entrance, _)| entrance).filter(|e| e.family() == Family::Inet6);
+        let publications: Vec<_> =
+            of_inet6.map(|entrance| proof::publication(entrance, true)).collect::<Result<_>>()?;
+        if publications.is_empty() {
+            return Ok(vec![]);
+        }
+        let interfaces = self.host.interfaces()?;
+        let main = pfconf::Conf::of_named(&conf.path, &plan.applied(&conf.text))?;
+        let rulesets = [(String::new(), Arc::new(main))];
+        let around = Surroundings { host: self.host, interfaces: &interfaces, rulesets: &rulesets };
+        let problems = readiness::neighbour_discovery(&around, &publications)?;
+        Ok(problems.iter().map(ToString::to_string).collect())
+    }
+
+    /// Whether publish needs IPv6 forwarding: a jail gets an address of each family of its network.
+    fn has_inet6(&self) -> Result<bool> {
+        let usable = |network: &ipnet::IpNet| match network.addr() {
+            IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local6(v6),
+            IpAddr::V4(_) => false,
+        };
+        let network = self.host.interfaces()?.iter().flat_map(|interface| &interface.addresses).any(usable);
+        Ok(network || self.host.gateway(Family::Inet6)?.is_some())
     }
 
     fn settings(&self, format: Format, conf: Conf, ours: bool, wanted: &[Setting], later: Vec<Later>) -> Part<'a> {
@@ -191,8 +271,11 @@ impl<'a> Setup<'a> {
     /// The plan for rc.conf(5).
     fn rc_conf(&self, text: &str) -> Result<Vec<Setting>> {
         let mut wanted = vec![Setting::new("pf_enable", "YES"), Setting::new("gateway_enable", "YES")];
-        let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
+        if !self.has_inet6()? {
+            return Ok(wanted);
+        }
         wanted.push(Setting::new("ipv6_gateway_enable", "YES"));
+        let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
         let value = |name: &str| settings::value(Format::Rc, text, name).unwrap_or_default();
         let advertised = value(&format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_")));
         if advertised.contains("accept_rtadv") && matches!(value(WAN).to_ascii_lowercase().as_str(), "" | "no") {
@@ -209,10 +292,10 @@ impl<'a> Setup<'a> {
             let is_there = settings::value(Format::Sysctl, text, name).is_some();
             let needs = match name {
                 "net.pf.filter_local" => self.args.host_access,
-                "net.link.bridge.pfil_member" => {
+                PFIL_MEMBER => {
                     self.args.host_access && (is_there || self.host.sysctl(name)?.is_some_and(|now| now != 0))
                 }
-                "net.inet6.ip6.forwarding" => is_there && self.host.gateway(Family::Inet6)?.is_some(),
+                "net.inet6.ip6.forwarding" => is_there && self.has_inet6()?,
                 _ => is_there,
             };
             if needs {
@@ -228,7 +311,7 @@ impl<'a> Setup<'a> {
         for (name, value) in SYSCTL {
             let needs = match name {
                 "net.inet.ip.forwarding" => self.host.gateway(Family::Inet)?.is_some(),
-                "net.inet6.ip6.forwarding" => self.host.gateway(Family::Inet6)?.is_some(),
+                "net.inet6.ip6.forwarding" => self.has_inet6()?,
                 _ => self.args.host_access,
             };
             if needs && self.host.sysctl(name)?.is_some_and(|now| now.to_string() != value) {
@@ -238,13 +321,21 @@ impl<'a> Setup<'a> {
         Ok(missing)
     }
 
+    /// Whether the loaded main ruleset calls kport's anchors; false if that is unknown.
+    fn is_loaded(&self) -> bool {
+        let status = session::any_session(self.global).and_then(|session| session.firewall.status());
+        status.is_ok_and(|status| status.nat_anchor && status.rdr_anchor && status.anchor)
+    }
+
     /// Loads the rules and sets the variables, or prints the commands for it.
-    fn load(&self, said: &mut String) -> Result<()> {
+    fn load(&self, rules_changed: bool, said: &mut String) -> Result<()> {
         let path = fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
         let path = path.display();
         let values = if self.args.undo { vec![] } else { self.missing_values()? };
         if !self.args.load {
-            _ = writeln!(said, "  not loaded: pfctl -f {path}");
+            if rules_changed || self.is_loaded() == self.args.undo {
+                _ = writeln!(said, "  not loaded: pfctl -f {path}");
+            }
             if !values.is_empty() {
                 _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
             }

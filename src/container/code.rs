@@ -140,7 +140,7 @@ impl From<Error> for Failure {
 /// the places and ports of all mappings.
 pub fn field_of(setting: Setting) -> Option<&'static str> {
     Some(match setting {
-        Setting::Address | Setting::AutoRange | Setting::Gateway => return None,
+        Setting::Address | Setting::AutoRange | Setting::Gateway | Setting::Wait => return None,
         Setting::Backend => r#""backend": "pfctl""#,
         Setting::Force => r#""force": true"#,
         Setting::HostAccess => r#""hostAccess": true"#,

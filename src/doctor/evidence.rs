@@ -1,5 +1,8 @@
 //! The facts of the host, of pf and of the records, each read once.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use super::ManagerFiles;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
@@ -8,6 +11,10 @@ use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
 use crate::readiness::Surroundings;
 use crate::store::{Record, Store};
+use crate::trace::{Release, World};
+
+/// pf.conf(5), below the root directory.
+const PF_CONF: &str = "etc/pf.conf";
 
 /// What is read once.
 pub(super) struct Evidence<'a> {
@@ -38,16 +45,11 @@ impl<'a> Evidence<'a> {
             records.retain(|record: &Record| record.boot == *boot);
         }
         let interfaces = host.interfaces();
-        Evidence {
-            host,
-            firewall,
-            store,
-            interfaces,
-            status: firewall.status(),
-            rulesets: firewall.rulesets(),
-            files,
-            records,
+        let mut rulesets = firewall.rulesets();
+        if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
+            name_by_file(rulesets, interfaces, &files.root.join(PF_CONF));
         }
+        Evidence { host, firewall, store, interfaces, status: firewall.status(), rulesets, files, records }
     }
 
     pub(super) fn publications(&self) -> impl Iterator<Item = &Publication> + Clone {
@@ -80,4 +82,13 @@ impl<'a> Evidence<'a> {
     pub(super) fn sysctl_is_on(&self, name: &str) -> Result<bool> {
         Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
     }
+}
+
+/// Names the rules of the main ruleset as the file has them that pfctl(8) has loaded, as far as they are the same.
+fn name_by_file(rulesets: &mut Rulesets, interfaces: &[HostInterface], file: &Path) {
+    let Some((_, main)) = rulesets.iter_mut().find(|(path, _)| path.is_empty()) else { return };
+    // the administrator's file may be another one, or not be readable
+    let Ok(file) = Conf::of_file(file) else { return };
+    let world = World::new(Release::default(), interfaces.to_vec());
+    *main = Arc::new(world.named_by(main, &file));
 }

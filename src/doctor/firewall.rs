@@ -69,10 +69,18 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
     if let Err(error) = &evidence.rulesets {
         return Ok(Some(vec![warning(format!("not checked: {error}"), "")]));
     }
-    if evidence.main().is_none() {
+    let Some(_) = evidence.main() else { return Ok(None) };
+    // a call that is missing has no place
+    if evidence.status.as_ref().is_ok_and(|status| readiness::uncalled(status, false).is_some()) {
         return Ok(None);
     }
-    Ok(Some(all(readiness::calls(&evidence.surroundings()?, evidence.publications())?)))
+    let around = evidence.surroundings()?;
+    let mut found = all(readiness::calls(&around, evidence.publications())?);
+    match readiness::bypassed(&around, evidence.publications()) {
+        Ok(problems) => found.extend(problems.into_iter().map(Finding::from)),
+        Err(error) => found.push(warning(format!("not checked: {error}"), "")),
+    }
+    Ok(Some(found))
 }
 
 pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
@@ -84,7 +92,7 @@ pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
     let mut all = vec![];
     for redirect in evidence.publications().flat_map(Publication::claims) {
         for foreign in &foreign {
-            all.extend(conflict::foreign(&redirect, foreign, places).map(Finding::from));
+            all.extend(conflict::with_foreign(&redirect, foreign, places).map(Finding::from));
         }
     }
     Ok(Some(all))

@@ -1,7 +1,7 @@
 //! Whether the main ruleset passes the packets.
 
 use super::evidence::Evidence;
-use super::{Checked, Finding, all};
+use super::{Checked, Finding, Level, all, problem};
 use crate::readiness;
 
 pub(super) fn skip(evidence: &Evidence<'_>) -> Checked {
@@ -31,5 +31,12 @@ pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Checked {
     if !readiness::calls(&around, evidence.publications())?.problems.is_empty() {
         return Ok(None);
     }
-    Ok(Some(all(readiness::main_ruleset(&around, evidence.publications())?)))
+    let found = readiness::main_ruleset(&around, evidence.publications())?;
+    let note = found.notes.join("; ");
+    let mut findings = all(found);
+    if findings.is_empty() && !note.is_empty() {
+        let seen = format!("the main ruleset passes what is published; {note}");
+        findings.push(Finding { level: Level::Ok, ..problem(seen, "") });
+    }
+    Ok(Some(findings))
 }

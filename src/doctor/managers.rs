@@ -1,6 +1,7 @@
 //! Settings of jail managers that prevent published ports from working: hooks that name another jail or are discarded, and
 //! main rulesets that a manager loads without kport's lines.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::evidence::Evidence;
@@ -16,36 +17,100 @@ pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
     problems.map(|Problem { seen, remedy }| warning(seen, remedy)).collect()
 }
 
-/// Hooks that call kport for another jail, and those that discard another hook or are discarded.
+/// Hooks that call kport for another jail, in the wrong hook or without its path; those that discard another hook or are
+/// discarded; and a publish without an unpublish.
 pub(super) fn hooks(evidence: &Evidence<'_>) -> Checked {
     let Some(ManagerFiles { root, with_values }) = evidence.files else { return Ok(Some(vec![])) };
     let root = Root::new(root);
     let mut found = vec![];
     for file in managers::ALL.iter().flat_map(|manager| manager.hook_files(&root)) {
-        found.extend(other_jails(&file.path, &file.statements, with_values));
-        found.extend(discarded(&file.path, &file.statements));
+        found.extend(file.statements.iter().flat_map(|statement| of_statement(statement, with_values)));
+        found.extend(discarded(&file.statements));
+        found.extend(never_unpublished(&file.statements));
     }
     Ok(Some(found))
 }
 
-fn other_jails(path: &Path, statements: &[Statement], with_values: &[String]) -> Vec<Finding> {
+/// `/etc/jail.conf line 3: exec.poststart`
+fn position(statement: &Statement) -> String {
+    format!("{} line {}: {}", statement.path.display(), statement.line, statement.parameter)
+}
+
+fn whose(statement: &Statement) -> String {
+    statement.jail.as_ref().map_or_else(|| "every jail".to_owned(), |jail| format!("jail {}", quoted(jail)))
+}
+
+fn of_statement(statement: &Statement, with_values: &[String]) -> Vec<Finding> {
     let mut found = vec![];
-    for statement in statements {
-        for named in statement.values.iter().filter_map(|value| hooks::jail_of(value, with_values)) {
-            let (whose, every) = match &statement.jail {
-                Some(jail) if jail == named => continue,
-                Some(jail) => (format!("jail {}", quoted(jail)), ""),
-                None => ("every jail".to_owned(), " of this file"),
-            };
+    for call in statement.values.iter().flat_map(|value| hooks::calls(value)) {
+        if let Some(named) = call.jail(with_values).filter(|named| statement.jail.as_deref() != Some(named)) {
+            let every = if statement.jail.is_none() { " of this file" } else { "" };
             found.push(problem(
                 format!(
-                    "{} line {}: {} of {whose}{every} calls kport for jail {}",
-                    path.display(),
-                    statement.line,
-                    statement.parameter,
+                    "{} of {}{every} calls kport for jail {}",
+                    position(statement),
+                    whose(statement),
                     quoted(named)
                 ),
                 "let the hook give the name of the jail: use --hook instead of the name",
+            ));
+        }
+        if call.by_path {
+            found.push(problem(
+                format!(
+                    "{} calls kport without its path, and rc(8) runs without /usr/local/bin in PATH: it fails at boot",
+                    position(statement)
+                ),
+                "write /usr/local/bin/kport",
+            ));
+        }
+        if let Some(why) = wrong_hook(&statement.parameter, call.publishes) {
+            let (does, right) = match call.publishes {
+                true => ("publishes", "publish in exec.poststart"),
+                false => ("unpublishes", "unpublish in exec.prestop and exec.poststop"),
+            };
+            found.push(problem(format!("{} {does}, and {why}", position(statement)), right));
+        }
+    }
+    found
+}
+
+/// Why a hook of jail(8) is not the one in which kport is called.
+fn wrong_hook(parameter: &str, publishes: bool) -> Option<&'static str> {
+    match parameter {
+        "exec.start" | "exec.command" | "exec.stop" => {
+            Some("it runs in the jail, which cannot change the pf of the host")
+        }
+        "exec.prepare" | "exec.prestart" | "exec.created" if publishes => {
+            Some("it runs before the jail has its addresses")
+        }
+        "exec.prestop" | "exec.poststop" | "exec.release" if publishes => Some("it runs when the jail stops"),
+        _ => None,
+    }
+}
+
+/// Jails that publish and have no hook that unpublishes when they stop, one finding each.
+fn never_unpublished(statements: &[Statement]) -> Vec<Finding> {
+    let calls = |statement: &Statement, publishes| {
+        statement.values.iter().flat_map(|value| hooks::calls(value)).any(|call| call.publishes == publishes)
+    };
+    let stops = |statement: &Statement| {
+        matches!(statement.parameter.as_str(), "exec.prestop" | "exec.poststop" | "exec.release")
+            && calls(statement, false)
+    };
+    let mut seen = BTreeSet::new();
+    let mut found = vec![];
+    for statement in statements.iter().filter(|statement| calls(statement, true)) {
+        // one that is in no jail's block may be for a single jail
+        let covers = |stop: &&Statement| stop.jail.is_none() || statement.jail.is_none() || stop.jail == statement.jail;
+        if seen.insert(&statement.jail) && statements.iter().filter(|other| stops(other)).all(|stop| !covers(&stop)) {
+            found.push(warning(
+                format!(
+                    "{} of {} publishes, and no hook unpublishes: the ports stay when the jail has stopped",
+                    position(statement),
+                    whose(statement)
+                ),
+                "add to exec.prestop and exec.poststop: /usr/local/bin/kport unpublish --hook",
             ));
         }
     }
@@ -53,7 +118,7 @@ fn other_jails(path: &Path, statements: &[Statement], with_values: &[String]) ->
 }
 
 /// A statement without `+` discards those before it (jail.conf(5)).
-fn discarded(path: &Path, statements: &[Statement]) -> Vec<Finding> {
+fn discarded(statements: &[Statement]) -> Vec<Finding> {
     let mut found = vec![];
     for (at, later) in statements.iter().enumerate().filter(|(_, statement)| !statement.appends) {
         // of the same jail, or of all jails
@@ -70,10 +135,9 @@ fn discarded(path: &Path, statements: &[Statement]) -> Vec<Finding> {
             let level = if earlier.jail == later.jail { Level::Problem } else { Level::Warning };
             let finding = problem(
                 format!(
-                    "{} line {}: {} without + discards {lost} of line {}",
-                    path.display(),
-                    later.line,
-                    later.parameter,
+                    "{} without + discards {lost} of {}line {}",
+                    position(later),
+                    if later.path == earlier.path { String::new() } else { format!("{} ", earlier.path.display()) },
                     earlier.line
                 ),
                 format!("write += in line {} (in AppJail's templates +:)", later.line),

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::child::{self, End};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -16,6 +18,7 @@ use crate::name::JailName;
 use crate::net::{Interface, Place, PortRange, Protocol};
 use crate::pf::files::Sim;
 use crate::pf::{Firewall, States};
+use crate::proof::{Entrance, Judge};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
 use crate::spec::{HostPorts, Mapping, Spec};
@@ -53,9 +56,11 @@ pub struct Step {
 /// test would have changed something that exists, or cannot run here.
 pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
     refuse(host, firewall, dir)?;
+    let client = client_net(host, firewall);
+    unused(host, [SERVER_NET.map(str::to_owned), client.clone()])?;
     let mut ground: Box<dyn Ground> = match firewall.redirects_packets() {
-        false => Box::new(Simulated::new(dir)),
-        true => Box::new(Real::check(host)?),
+        false => Box::new(Simulated::new(dir, client)),
+        true => Box::new(Real::check(host, client)?),
     };
     let mut steps = Steps(vec![]);
     // a caller that stops at an error has noted it
@@ -92,15 +97,60 @@ fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
             return refuse(format!("there is a jail {name}, perhaps from a self-test that was killed: jail -r {name}"));
         }
     }
-    let ours = [SERVER_NET[0], CLIENT_NET[0]].map(|text| text.parse::<ipnet::IpNet>());
-    for interface in host.interfaces()? {
-        for net in ours.iter().flatten() {
-            if interface.addresses.iter().any(|own| net.contains(&own.addr()) || own.contains(&net.addr())) {
-                return refuse(format!("{} has an address in {}, which it would use", interface.name, net.trunc()));
-            }
+    Ok(())
+}
+
+/// Refuses networks that the host has.
+fn unused(host: &dyn Host, nets: [[String; 2]; 2]) -> Result<()> {
+    let interfaces = host.interfaces()?;
+    for net in nets.iter().filter_map(|[outside, _]| outside.parse::<IpNet>().ok()) {
+        let has = |own: &IpNet| net.contains(&own.addr()) || own.contains(&net.addr());
+        if let Some(interface) = interfaces.iter().find(|interface| interface.addresses.iter().any(has)) {
+            let why = format!("{} has an address in {}, which it would use", interface.name, net.trunc());
+            return Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
         }
     }
     Ok(())
+}
+
+/// The client's network: another one if the main ruleset refuses the first because of its addresses, as a list of bogons
+/// does; then that of an ordinary outsider, which exists only on the epair of the test. If the ruleset cannot be judged, the
+/// test shows the result.
+fn client_net(host: &dyn Host, firewall: &dyn Firewall) -> [String; 2] {
+    let first = CLIENT_NET.map(str::to_owned);
+    let Ok(Some(outsider)) = refused_for(host, firewall, &first) else { return first };
+    let Ok(net) = IpNet::new(outsider, 30) else { return first };
+    let hosts: Vec<String> = net.hosts().map(|address| format!("{address}/30")).collect();
+    let [a, b] = &hosts[..] else { return first };
+    let choices = [[a.clone(), b.clone()], [b.clone(), a.clone()]];
+    choices.into_iter().find(|net| matches!(refused_for(host, firewall, net), Ok(None))).unwrap_or(first)
+}
+
+/// If a client with this network is refused because of its address: an outsider that is not.
+fn refused_for(host: &dyn Host, firewall: &dyn Firewall, net: &[String; 2]) -> Result<Option<IpAddr>> {
+    let release = host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default();
+    let mut world = World::of_host(host, release)?;
+    // units that no epair has
+    let (outer, inner): (Interface, Interface) = ("epair99998a".parse()?, "epair99999a".parse()?);
+    for (name, address) in [(outer, &net[0]), (inner, &SERVER_NET[0].to_owned())] {
+        let addresses = address.parse().into_iter().collect();
+        world.interfaces().push(HostInterface { name, groups: vec!["epair".parse()?], addresses, up: true });
+    }
+    for (path, conf) in firewall.rulesets()? {
+        world.load_conf(&path, &conf);
+    }
+    let judge = Judge::new(world, "");
+    let entrance = Entrance {
+        on: outer,
+        protocol: Protocol::Tcp,
+        host: SocketAddr::new(address(&net[0])?, HOST_PORT),
+        jail: SocketAddr::new(address(SERVER_NET[1])?, JAIL_PORT),
+        via: Some(inner),
+    };
+    match judge.refusal(&entrance, address(&net[1])?)? {
+        None => Ok(None),
+        Some(_) => Ok(judge.outsider(&entrance)?.map(|outsider| outsider.address)),
+    }
 }
 
 struct Steps(Vec<Step>);
@@ -190,7 +240,7 @@ fn take(
 }
 
 fn address(network: &str) -> Result<IpAddr> {
-    let network: ipnet::IpNet = network.parse().map_err(|e| Error::new(Kind::Internal, format!("{network}: {e}")))?;
+    let network: IpNet = network.parse().map_err(|e| Error::new(Kind::Internal, format!("{network}: {e}")))?;
     Ok(network.addr())
 }
 
@@ -229,6 +279,8 @@ trait Ground {
 struct Real<'a> {
     host: &'a dyn Host,
     run: &'a Runner<'a>,
+    /// The client's network: the host's address, and the jail's.
+    client: [String; 2],
     jails: Vec<&'static str>,
     /// The host's ends of the epairs: the server's, the client's.
     epairs: Vec<String>,
@@ -244,7 +296,7 @@ const ROUTE: &str = "/sbin/route";
 const NC: &str = "/usr/bin/nc";
 
 impl<'a> Real<'a> {
-    fn check(host: &'a dyn Host) -> Result<Real<'a>> {
+    fn check(host: &'a dyn Host, client: [String; 2]) -> Result<Real<'a>> {
         if !cfg!(target_os = "freebsd") {
             let why = "self-test not run: it creates FreeBSD jails; on other systems use --backend sim";
             return Err(Error::new(Kind::Unsupported, why));
@@ -252,7 +304,7 @@ impl<'a> Real<'a> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::new(Kind::Permission, "self-test not run: only root can create jails"));
         }
-        Ok(Real { host, run: &program, jails: vec![], epairs: vec![] })
+        Ok(Real { host, run: &program, client, jails: vec![], epairs: vec![] })
     }
 
     fn add(&mut self, jail: &'static str, [outside, inside]: [&str; 2]) -> Result<()> {
@@ -293,7 +345,8 @@ impl Ground for Real<'_> {
 
     fn set_up(&mut self) -> Result<()> {
         self.add(SERVER, SERVER_NET)?;
-        self.add(CLIENT, CLIENT_NET)
+        let [outside, inside] = self.client.clone();
+        self.add(CLIENT, [&outside, &inside])
     }
 
     fn outer(&self) -> Result<Interface> {
@@ -302,7 +355,7 @@ impl Ground for Real<'_> {
 
     fn connects(&self) -> Result<bool> {
         let until = Deadline::after(CONNECT_TIMEOUT);
-        let host = address(CLIENT_NET[0])?.to_string();
+        let host = address(&self.client[0])?.to_string();
         let (listen, ask) = (JAIL_PORT.to_string(), HOST_PORT.to_string());
         std::thread::scope(|scope| {
             // accepts one connection, sends its greeting, and exits; without a connection it is killed when the time is up
@@ -349,11 +402,12 @@ fn program(program: &str, arguments: &[&str], input: &str, until: Deadline) -> R
 struct Simulated {
     host: Fixed,
     sim: Sim,
+    client: [String; 2],
 }
 
 impl Simulated {
-    fn new(dir: &Path) -> Simulated {
-        Simulated { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir) }
+    fn new(dir: &Path, client: [String; 2]) -> Simulated {
+        Simulated { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir), client }
     }
 }
 
@@ -363,7 +417,8 @@ impl Ground for Simulated {
     }
 
     fn set_up(&mut self) -> Result<()> {
-        let jails = [("epair0a", SERVER, SERVER_NET), ("epair1a", CLIENT, CLIENT_NET)];
+        let client = self.client.clone();
+        let jails = [("epair0a", SERVER, SERVER_NET), ("epair1a", CLIENT, [&client[0], &client[1]])];
         for (jid, (interface, name, [outside, inside])) in (1..).zip(jails) {
             let network = outside.parse().map_err(|e| Error::new(Kind::Internal, format!("{outside}: {e}")))?;
             self.host.interfaces.push(HostInterface {
@@ -388,9 +443,9 @@ impl Ground for Simulated {
         for (path, conf) in self.sim.rulesets()? {
             world.load_conf(&path, &conf);
         }
-        let at = |network, port| Ok::<_, Error>(SocketAddr::new(address(network)?, port));
+        let at = |network: &str, port| Ok::<_, Error>(SocketAddr::new(address(network)?, port));
         let client = Party::Jail(CLIENT.to_owned());
-        let (from, to) = (at(CLIENT_NET[1], 40_000)?, at(CLIENT_NET[0], HOST_PORT)?);
+        let (from, to) = (at(&self.client[1], 40_000)?, at(&self.client[0], HOST_PORT)?);
         Ok(world.trace(&client, Protocol::Tcp, from, to).reaches(SERVER))
     }
 
@@ -450,7 +505,8 @@ mod tests {
             let base = Base { fails_at, ..Base::default() };
             let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
             let host = Fixed::default();
-            let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
+            let mut ground =
+                Real { host: &host, run: &run, client: CLIENT_NET.map(str::to_owned), jails: vec![], epairs: vec![] };
             let made = ground.set_up();
             assert_eq!(made.is_ok(), fails_at == 0, "{fails_at}");
             if made.is_ok() {
@@ -464,7 +520,8 @@ mod tests {
         let base = Base { fails_at: 13, ..Base::default() };
         let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
         let host = Fixed::default();
-        let mut ground = Real { host: &host, run: &run, jails: vec![], epairs: vec![] };
+        let mut ground =
+            Real { host: &host, run: &run, client: CLIENT_NET.map(str::to_owned), jails: vec![], epairs: vec![] };
         ground.set_up().unwrap();
         let error = ground.take_down().unwrap_err();
         assert!(error.message().contains("jail -r kport-selftest-client: Exit(1): no"), "{error}");

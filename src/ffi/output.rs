@@ -202,6 +202,7 @@ fn words(setting: Setting) -> Option<String> {
         Setting::Rate => "options->rate_connections",
         Setting::StateDir => "options->state_dir",
         Setting::Timeout => "options->timeout_ms",
+        Setting::Wait => "options->wait_ms",
     };
     Some(field.to_owned())
 }

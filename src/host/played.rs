@@ -70,4 +70,8 @@ impl Host for Played {
     fn uptime(&self) -> Result<u64> {
         self.now()?.uptime()
     }
+
+    fn is_played(&self) -> bool {
+        true
+    }
 }

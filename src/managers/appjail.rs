@@ -22,8 +22,8 @@ impl Manager for AppJail {
     fn hook_files(&self, root: &Root<'_>) -> Vec<HookFile> {
         let of_jail = |jail: &Path| {
             let path = jail.join("conf/template.conf");
-            let statements = template(&root.text(&path)?, &jail.file_name()?.to_string_lossy());
-            Some(HookFile { path, statements })
+            let statements = template(&path, &root.text(&path)?, &jail.file_name()?.to_string_lossy());
+            Some(HookFile { statements, includes: vec![] })
         };
         root.children("/usr/local/appjail/jails").iter().filter_map(|jail| of_jail(jail)).collect()
     }
@@ -63,14 +63,15 @@ fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
 }
 
 /// The hooks of a jail's template: `exec.poststart: "..."`, with `+:` to append, a statement a line.
-fn template(text: &str, jail: &str) -> Vec<Statement> {
+fn template(path: &Path, text: &str, jail: &str) -> Vec<Statement> {
     let mut found = vec![];
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start();
         let Some((parameter, value)) = line.split_once(':').filter(|_| line.starts_with("exec.")) else { continue };
         let appends = parameter.ends_with('+');
         let parameter = parameter.trim_end_matches('+').trim().to_owned();
-        found.push(Statement { line: number, jail: Some(jail.to_owned()), parameter, appends, values: list(value) });
+        let (path, jail, values) = (path.to_owned(), Some(jail.to_owned()), list(value));
+        found.push(Statement { path, line: number, jail, parameter, appends, values });
     }
     found
 }

@@ -22,7 +22,7 @@ impl Manager for Bastille {
         let prefix = root.path_setting("/usr/local/etc/bastille/bastille.conf", "bastille_prefix");
         let jails = prefix.unwrap_or_else(|| "/usr/local/bastille".into()).join("jails");
         let files = root.children(jails).into_iter().map(|jail| jail.join("jail.conf"));
-        files.filter_map(|path| HookFile::jail_conf(root, path)).collect()
+        files.filter_map(|path| HookFile::jail_conf(root, &path)).collect()
     }
 }
 

@@ -1,29 +1,55 @@
 //! The hooks in configuration files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Root;
 
-/// A file with hooks of jails.
+/// The deepest include that is read.
+const DEEPEST: usize = 8;
+
+/// A file with hooks of jails, with the files that it includes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookFile {
-    /// Its path on the host.
-    pub path: PathBuf,
-    /// The statements about hooks, in the order of the file.
+    /// The statements about hooks, in the order of evaluation.
     pub statements: Vec<Statement>,
+    /// The files that it includes.
+    pub includes: Vec<PathBuf>,
 }
 
 impl HookFile {
     /// A file of jail.conf(5), if it can be read.
-    pub(super) fn jail_conf(root: &Root<'_>, path: PathBuf) -> Option<HookFile> {
-        let statements = jail_conf(&root.text(&path)?);
-        Some(HookFile { path, statements })
+    pub(super) fn jail_conf(root: &Root<'_>, path: &Path) -> Option<HookFile> {
+        let mut includes = vec![];
+        let statements = read(root, path, &mut includes, 0)?;
+        Some(HookFile { statements, includes })
     }
+}
+
+/// The hooks of a file, with those of the files that it includes in their place.
+fn read(root: &Root<'_>, path: &Path, includes: &mut Vec<PathBuf>, depth: usize) -> Option<Vec<Statement>> {
+    let mut found = vec![];
+    for statement in jail_conf(path, &root.text(path)?) {
+        if statement.parameter != INCLUDE {
+            found.push(statement);
+            continue;
+        }
+        // a relative path is one of the directory of the file (usr.sbin/jail/config.c)
+        let base = path.parent().unwrap_or(Path::new("/"));
+        for included in statement.values.iter().flat_map(|pattern| root.matching(&base.join(pattern))) {
+            if depth < DEEPEST && !includes.contains(&included) {
+                includes.push(included.clone());
+                found.extend(read(root, &included, includes, depth + 1).unwrap_or_default());
+            }
+        }
+    }
+    Some(found)
 }
 
 /// One statement about a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
+    /// Its file.
+    pub path: PathBuf,
     /// The line on which it begins, from 1.
     pub line: usize,
     /// Its jail; `None` outside of any jail's block, and for `*`.
@@ -36,8 +62,11 @@ pub struct Statement {
     pub values: Vec<String>,
 }
 
+/// The word of a statement that includes files.
+const INCLUDE: &str = ".include";
+
 /// The hooks of jail.conf(5) text. A jail's parameter `name` overrides that of the block, if it has no variable.
-fn jail_conf(text: &str) -> Vec<Statement> {
+fn jail_conf(path: &Path, text: &str) -> Vec<Statement> {
     let mut found = vec![];
     let mut block: Option<String> = None;
     let mut names: Vec<(Option<String>, String)> = vec![];
@@ -93,11 +122,15 @@ fn jail_conf(text: &str) -> Vec<Statement> {
             }
             (';', None) => {
                 let made = std::mem::take(&mut statement);
-                if let Some((parameter, appends, values)) = parameter(&made) {
+                let path = path.to_owned();
+                if let Some(pattern) = made.trim().strip_prefix(INCLUDE) {
+                    let (parameter, values) = (INCLUDE.to_owned(), list(pattern));
+                    found.push(Statement { path, line: start, jail: block.clone(), parameter, appends: false, values });
+                } else if let Some((parameter, appends, values)) = parameter(&made) {
                     if parameter == "name" {
                         names.extend(values.into_iter().map(|name| (block.clone(), name)));
                     } else if parameter.starts_with("exec.") {
-                        found.push(Statement { line: start, jail: block.clone(), parameter, appends, values });
+                        found.push(Statement { path, line: start, jail: block.clone(), parameter, appends, values });
                     }
                 }
             }
@@ -169,8 +202,9 @@ exec.poststart = '/usr/local/bin/kport publish --hook 8080:80';
 	exec.poststart += \"a, \\\"b\\\"\", \"kport publish db 80\";
 }
 www { name = \"web\"; exec.clean; exec.poststop = \"kport unpublish web\"; }
+.include \"/etc/jail.conf.d/*.conf\";
 ";
-        let found = jail_conf(text);
+        let found = jail_conf(Path::new("/etc/jail.conf"), text);
         let shown: Vec<String> = found
             .iter()
             .map(|s| format!("{} {:?} {} {} {:?}", s.line, s.jail, s.parameter, s.appends, s.values))
@@ -183,6 +217,7 @@ www { name = \"web\"; exec.clean; exec.poststop = \"kport unpublish web\"; }
                 "6 None exec.prestop false [\"kport unpublish web\"]",
                 "9 Some(\"web\") exec.poststart true [\"a, \\\"b\\\"\", \"kport publish db 80\"]",
                 "11 Some(\"web\") exec.poststop false [\"kport unpublish web\"]",
+                "12 None .include false [\"/etc/jail.conf.d/*.conf\"]",
             ]
         );
     }
@@ -194,7 +229,7 @@ www { name = \"web\"; exec.clean; exec.poststop = \"kport unpublish web\"; }
             "exec.poststart", "=", "+=", ";", "{", "}", "\"", "'", "#", "//", "/*", "*/", "$", "${", "kport publish", "\\", "\n", ",",
         ]), 0..40)) {
             for text in [text, parts.join("")] {
-                proptest::prop_assert!(jail_conf(&text).iter().all(|found| (1..=text.split('\n').count()).contains(&found.line)));
+                proptest::prop_assert!(jail_conf(Path::new("x"), &text).iter().all(|found| (1..=text.split('\n').count()).contains(&found.line)));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! jail(8) and jail.conf(5).
 
+use std::path::Path;
+
 use super::{Environment, HookFile, Identity, Manager, Root};
 use crate::error::Result;
 
@@ -29,9 +31,10 @@ impl Manager for Jail {
     }
 
     fn hook_files(&self, root: &Root<'_>) -> Vec<HookFile> {
+        let main = HookFile::jail_conf(root, Path::new("/etc/jail.conf"));
+        let included = main.as_ref().map(|main| main.includes.clone()).unwrap_or_default();
         let mut paths = root.children("/etc/jail.conf.d");
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
-        paths.insert(0, "/etc/jail.conf".into());
-        paths.into_iter().filter_map(|path| HookFile::jail_conf(root, path)).collect()
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf") && !included.contains(path));
+        main.into_iter().chain(paths.iter().filter_map(|path| HookFile::jail_conf(root, path))).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The files of a host that managers use.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::pfconf::Conf;
 
@@ -46,6 +46,24 @@ impl<'a> Root<'a> {
         all
     }
 
+    /// The paths that a pattern of a shell matches: `*` and `?` in any part of an absolute path, sorted.
+    pub(super) fn matching(&self, pattern: &Path) -> Vec<PathBuf> {
+        let mut found = vec![PathBuf::from("/")];
+        for part in pattern.components() {
+            let Component::Normal(name) = part else { continue };
+            let name = name.to_string_lossy();
+            found = if name.contains(['*', '?']) {
+                let children = found.iter().flat_map(|dir| self.children(dir));
+                children
+                    .filter(|path| path.file_name().is_some_and(|own| fits(&name, &own.to_string_lossy())))
+                    .collect()
+            } else {
+                found.into_iter().map(|dir| dir.join(&*name)).collect()
+            };
+        }
+        found
+    }
+
     /// The value of `name="value"` or `name: value` in a file, if it is an absolute path.
     pub(super) fn path_setting(&self, file: &str, name: &str) -> Option<PathBuf> {
         let text = self.text(file)?;
@@ -65,7 +83,46 @@ impl<'a> Root<'a> {
     }
 }
 
+/// Whether a name matches a pattern with `*` and `?`; a leading dot only matches itself.
+fn fits(pattern: &str, name: &str) -> bool {
+    fn rest(pattern: &[char], name: &[char]) -> bool {
+        match (pattern, name) {
+            ([], []) => true,
+            (['*', pattern @ ..], _) => (0..=name.len()).any(|at| rest(pattern, &name[at..])),
+            (['?', pattern @ ..], [_, name @ ..]) => rest(pattern, name),
+            ([a, pattern @ ..], [b, name @ ..]) => a == b && rest(pattern, name),
+            _ => false,
+        }
+    }
+    let chars = |text: &str| text.chars().collect::<Vec<_>>();
+    (!name.starts_with('.') || pattern.starts_with('.')) && rest(&chars(pattern), &chars(name))
+}
+
 /// What to do about a file of rules that does not call kport's anchors.
 pub(super) fn add_calls(path: &Path) -> String {
     format!("add kport's lines there, too: kport setup --pf-conf {} --write", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/x.conf", "a/y.conf", "a/.z.conf", "b/x.conf.old", "b/x.conf"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = Root::new(dir.path());
+        let found = |pattern: &str| -> Vec<String> {
+            root.matching(Path::new(pattern)).iter().map(|path| path.display().to_string()).collect()
+        };
+        assert_eq!(found("/a/*.conf"), ["/a/x.conf", "/a/y.conf"]);
+        assert_eq!(found("/*/x.conf"), ["/a/x.conf", "/b/x.conf"]);
+        assert_eq!(found("/a/?.c*f"), ["/a/x.conf", "/a/y.conf"]);
+        assert_eq!(found("/a/x.conf"), ["/a/x.conf"]);
+        assert_eq!((found("/none/*").len(), found("/a/**z**").len()), (0, 0));
+    }
 }

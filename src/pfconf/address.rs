@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::net::{Family, PortRange};
 
 /// An address of a rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Operand {
     #[default]
     Any,
@@ -25,7 +25,7 @@ pub(crate) enum Operand {
 }
 
 /// `(em0:network)`, `em0`, `(self)`: the addresses of an interface, of a group's interfaces, or of all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct OfInterface {
     /// `self` is every interface.
     pub name: String,
@@ -39,7 +39,7 @@ pub(crate) struct OfInterface {
 }
 
 /// Which part of an interface's addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Part {
     Address,
     Network,

@@ -66,6 +66,8 @@ pub struct Statement {
     pub opens: bool,
     /// The number of anchors in braces around it; their closing brace is outside.
     pub depth: usize,
+    /// How many rules the main ruleset has after it.
+    pub rules: usize,
     /// The path of the ruleset that it adds rules to.
     pub(super) path: String,
     /// Why it was not read, if so.
@@ -297,7 +299,7 @@ impl<'a> Lexer<'a> {
         }
         let text = self.text();
         let path = String::new();
-        Statement { tokens, file, line, bytes: start..end, text, opens, depth: 0, path, refused: None }
+        Statement { tokens, file, line, bytes: start..end, text, opens, depth: 0, rules: 0, path, refused: None }
     }
 
     /// What was read, on one line.

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use super::lex::{Files, Read, Statement, Token};
-use super::rule::{Action, Rule, RuleKind};
+use super::rule::RuleKind;
 use super::words::Words;
-use super::{Conf, operands, path::Called};
+use super::{operands, path::Called};
 use crate::error::{Error, Result};
 
 /// The kind of a statement, by its first words.
@@ -84,11 +84,6 @@ impl Statement {
         self.tokens.first().map_or_else(String::new, Token::shown)
     }
 
-    /// Whether it is a rule with `quick`.
-    pub fn is_quick(&self) -> bool {
-        self.tokens.iter().any(|token| token.bare() == "quick")
-    }
-
     /// The interfaces and groups of `set skip on`; none for another statement.
     pub fn skipped(&self) -> Vec<String> {
         let names = match &self.tokens[..] {
@@ -134,39 +129,6 @@ pub struct Outline {
     pub statements: Vec<Statement>,
     /// Why there are no more of them: a quote or a brace that is not closed, a macro that is not defined.
     pub broken: Option<Broken>,
-    pub(super) conf: Conf,
-}
-
-impl Outline {
-    /// The rules of a statement; none if it was not read.
-    pub(super) fn rules<'a>(&'a self, statement: &'a Statement) -> impl Iterator<Item = &'a Rule> {
-        let ruleset = self.conf.rulesets.get(&statement.path).into_iter().flatten();
-        ruleset.filter(|rule| rule.origin.line == statement.line && rule.origin.file == statement.file)
-    }
-
-    /// Whether evaluation of a packet from anywhere to any port may end here: pf evaluates nothing after a quick rule that
-    /// matches. Interfaces are considered only for a pass rule; the rules in the braces of an anchor are not.
-    pub fn ends_evaluation(&self, statement: &Statement) -> bool {
-        statement.is_quick()
-            && statement.kind() != StatementKind::Antispoof
-            && self.rules(statement).any(ends_evaluation)
-    }
-}
-
-fn ends_evaluation(rule: &Rule) -> bool {
-    use super::address::Side;
-    let when = &rule.when;
-    let unlimited = when.direction != Some(crate::net::Direction::Out)
-        && when.from == Side::any()
-        && when.to == Side::any()
-        && when.protocol.is_none();
-    rule.quick
-        && match rule.action {
-            Action::Block => unlimited,
-            Action::Pass => unlimited && when.on.is_none() && when.received_on.is_none(),
-            Action::Call(..) => true,
-            Action::Match | Action::Translate { .. } => false,
-        }
 }
 
 /// Files by name, relative to the working directory like in pfctl(8).

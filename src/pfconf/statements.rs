@@ -1,13 +1,14 @@
 //! The statements of a file, in order: settings, tables, macros, anchors in braces; rules are read in `conditions`.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::address::{OfInterface, Operand, Part};
 use super::conditions::{self, Defaults};
 use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
 use super::operands::{self, host};
-use super::outline::{Broken, Outline, StatementKind};
+use super::outline::{Broken, FROM_DISK, Outline, StatementKind};
 use super::path::Called;
 use super::rule::{Action, Keep, Origin, Rule, RuleKind};
 use super::table::Table;
@@ -30,6 +31,8 @@ struct Reader<'a> {
     rules: usize,
     /// The position of the last statement.
     last: (Arc<str>, usize),
+    /// Whether the files of tables are read.
+    fills_tables: bool,
     /// `load anchor`: the path, the file, and the position of the statement.
     loads: Vec<(String, String, Arc<str>, usize)>,
 }
@@ -65,12 +68,19 @@ impl Outline {
     pub fn of_text(text: &[u8]) -> Outline {
         outline(text, How::default())
     }
+
+    /// Reads the text of a file, and the files that it includes, like [`Conf::of_file`].
+    pub fn of_file(path: &Path, text: &[u8]) -> Outline {
+        outline(text, How { name: &path.display().to_string(), files: FROM_DISK })
+    }
 }
 
 /// The statements with their positions. One that is refused is skipped, unless the boundaries of the following ones are
 /// unknown then.
 fn outline(text: &[u8], how: How<'_>) -> Outline {
     let mut reader = Reader::new(text, how, false);
+    // they have no statements, and may be large
+    reader.fills_tables = false;
     let mut statements = vec![];
     let mut broken = None;
     while let Some(next) = reader.lexer.statement() {
@@ -89,6 +99,7 @@ fn outline(text: &[u8], how: How<'_>) -> Outline {
                 _ => {}
             }
         }
+        statement.rules = reader.made.rules().len();
         statements.push(statement);
         if broken.is_some() {
             break;
@@ -96,7 +107,7 @@ fn outline(text: &[u8], how: How<'_>) -> Outline {
     }
     let broken =
         broken.or_else(|| reader.end().err()).map(|(file, line, why, _)| Broken { file, line, why: why.to_string() });
-    Outline { statements, broken, conf: reader.made }
+    Outline { statements, broken }
 }
 
 fn read_below(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> {
@@ -134,6 +145,7 @@ impl<'a> Reader<'a> {
             braces: 0,
             named: HashSet::new(),
             rules: 0,
+            fills_tables: true,
             loads: vec![],
             last: (name.into(), 1),
         }
@@ -295,6 +307,7 @@ impl<'a> Reader<'a> {
         while !words.is_empty() {
             let option = words.next()?;
             match option.bare() {
+                "file" if !self.fills_tables => _ = words.text()?,
                 "file" => {
                     let text = self.lexer.read(words.text()?)?;
                     let text = String::from_utf8_lossy(&text);
@@ -533,16 +546,9 @@ mod tests {
         assert!(refused[10] && refused[12]);
         assert_eq!(outline.statements[1].skipped(), ["lo0"]);
         assert!(outline.statements[4].calls_kport(RuleKind::Rdr) && !outline.statements[4].calls_kport(RuleKind::Nat));
-        // the rules of the statements, and their positions
-        let rules: Vec<usize> = outline.statements.iter().map(|s| outline.rules(s).count()).collect();
-        assert_eq!(rules, [0, 0, 0, 2, 1, 1, 1, 1, 0, 0, 0, 2, 0, 1]);
-        for statement in &outline.statements {
-            for rule in outline.rules(statement) {
-                let origin = &rule.origin;
-                assert_eq!((&*origin.file, origin.line), (&*statement.file, statement.line));
-                assert!(!origin.text.is_empty());
-            }
-        }
+        // the rules of the main ruleset
+        let rules: Vec<usize> = outline.statements.iter().map(|s| s.rules).collect();
+        assert_eq!(rules, [0, 0, 0, 2, 3, 4, 4, 4, 4, 4, 4, 6, 6, 7]);
     }
 
     #[test]
@@ -568,8 +574,7 @@ mod tests {
             ]
         );
         assert!(outline.statements[4].refused.as_ref().is_some_and(|why| why == "there is none"));
-        let rules: Vec<_> = outline.conf.rules().iter().map(|rule| (&*rule.origin.file, rule.origin.line)).collect();
-        assert_eq!(rules, [("main", 1), ("a", 3), ("main", 4)]);
+        assert_eq!(outline.statements.iter().map(|s| s.rules).collect::<Vec<_>>(), [1, 1, 1, 2, 2, 3]);
     }
 
     #[test]
@@ -600,7 +605,6 @@ mod tests {
         // an anchor whose own line is unknown has its rules anyway
         let outline = outline(b"anchor frob frob {\n block quick\n}\nblock quick\n");
         assert_eq!(outline.broken, None);
-        let ends: Vec<bool> = outline.statements.iter().map(|s| outline.ends_evaluation(s)).collect();
-        assert_eq!(ends, [false, false, false, true]);
+        assert_eq!(outline.statements.last().map(|s| s.rules), Some(1));
     }
 }

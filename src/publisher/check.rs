@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use super::facts::Facts;
 use super::resolve::Resolved;
 use super::survey::Survey;
-use super::taken::held_by_host;
+use super::taken::{held_by_host, or_narrower};
 use super::{Phase, Request};
 use crate::conflict;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Setting};
 use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::readiness;
@@ -53,25 +53,31 @@ fn check_ports(
     let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
     for redirect in &claims {
         facts.progress.in_time()?;
-        match survey.others.check(&own, *jid, redirect, facts.places()?, force) {
+        let refused =
+            |problem| Ok::<_, Error>(or_narrower(survey, &own, *jid, redirect, problem)?.error(Kind::Conflict));
+        match survey.others.check(&own, *jid, redirect, facts.places()?, force)? {
             // an address of the host has moved since it was published: the neighbour is not newer than this one
-            Err(error) if error.kind() == Kind::Conflict && published.contains(redirect) => {
-                forced.push(format!("already published, even though {}", error.found()));
+            Some(problem) if published.contains(redirect) => {
+                forced.push(format!("already published, even though {problem}"));
             }
-            other => other?,
+            Some(problem) => return Err(refused(problem)?),
+            None => {}
         }
         if kept.contains(redirect) {
             continue;
         }
-        let mut yielding = |error: Error| {
+        if let Err(error) = conflict::with_transit(redirect, facts.places()?) {
             if !force {
                 return Err(error);
             }
             forced.push(format!("forced: {}", error.found()));
-            Ok(())
-        };
-        conflict::with_transit(redirect, facts.places()?).or_else(&mut yielding)?;
-        held_by_host(facts, redirect, &mut yielding)?;
+        }
+        for problem in held_by_host(facts, redirect)? {
+            if !force {
+                return Err(refused(problem)?.remedy("to publish anyway, give", Setting::Force));
+            }
+            forced.push(format!("forced: {problem}"));
+        }
     }
     Ok(forced)
 }

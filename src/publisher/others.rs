@@ -9,7 +9,7 @@ use once_cell::unsync::OnceCell;
 
 use super::identity::is_gone;
 use crate::conflict;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Problem, Result};
 use crate::host::{Host, Interfaces, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Protocol};
@@ -96,7 +96,7 @@ impl<'a> Others<'a> {
         self.outdated.borrow().clone()
     }
 
-    /// Refuses a redirect of the jail `own`, with this jid, that takes what another jail has published. What is left of a jail
+    /// Whether a redirect of the jail `own`, with this jid, takes what another jail has published. What is left of a jail
     /// that is gone is [outdated](Others::outdated), and so is an anchor without a record, with `force`.
     pub(super) fn check(
         &self,
@@ -105,7 +105,7 @@ impl<'a> Others<'a> {
         redirect: &Redirect,
         interfaces: Interfaces<'_>,
         force: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Problem>> {
         for block in Block::of(redirect.protocol, redirect.host) {
             for claim in self.claims(block)?.iter() {
                 let near = claim.ports.overlaps(redirect.host) && claim.anchor != *own;
@@ -116,22 +116,29 @@ impl<'a> Others<'a> {
                     Claimant::Jail(neighbour) => {
                         let owner = neighbour.record.jail.mention();
                         let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
-                        let Some(error) = neighbour.near(redirect).iter().find_map(|theirs| with(theirs).err()) else {
+                        let Some(problem) = neighbour.near(redirect).iter().find_map(with) else { continue };
+                        if self.is_outdated(&neighbour.record)? {
                             continue;
-                        };
-                        if !self.is_outdated(&neighbour.record)? {
-                            return Err(match neighbour.record.jid {
-                                Some(theirs) if jid == Some(theirs) => error
-                                    .and(format!("it is the same jail under an earlier name: unpublish {owner} first")),
-                                _ if !self.runs(&neighbour.record)? => {
-                                    error.and(format!("{owner} is not running; if it is not starting, run kport gc"))
-                                }
-                                _ => error,
-                            });
                         }
+                        let remedy = match neighbour.record.jid {
+                            Some(theirs) if jid == Some(theirs) => {
+                                format!("it is the same jail under an earlier name: unpublish {owner} first")
+                            }
+                            _ if !self.runs(&neighbour.record)? => {
+                                format!(
+                                    "{}; {owner} is not running; if it is not starting, run kport gc",
+                                    problem.remedy
+                                )
+                            }
+                            _ => problem.remedy,
+                        };
+                        return Ok(Some(Problem { remedy, ..problem }));
                     }
                     Claimant::Nobody => {}
-                    Claimant::Unrecorded => self.take_over(&claim.anchor, redirect, force)?,
+                    Claimant::Unrecorded => match self.take_over(&claim.anchor, redirect, force) {
+                        None => {}
+                        problem => return Ok(problem),
+                    },
                     Claimant::Unreadable(error) => {
                         return Err(error.clone().and("publish or unpublish its jail again to correct that"));
                     }
@@ -139,11 +146,14 @@ impl<'a> Others<'a> {
             }
         }
         for (anchor, held) in self.unrecorded()? {
-            if anchor != own && conflict::with_foreign(redirect, held, interfaces).is_err() {
-                self.take_over(anchor, redirect, force)?;
+            if anchor != own && conflict::with_foreign(redirect, held, interfaces).is_some() {
+                match self.take_over(anchor, redirect, force) {
+                    None => {}
+                    problem => return Ok(problem),
+                }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether a jail runs that a record was published for: this start or, about to publish, the next one.
@@ -168,17 +178,16 @@ impl<'a> Others<'a> {
         Ok(self.host.jail(&name)?.is_some_and(|there| there.shares_addresses_with(jail)))
     }
 
-    fn take_over(&self, anchor: &Anchor, redirect: &Redirect, force: bool) -> Result<()> {
-        if !force {
-            let Redirect { protocol, host, place, .. } = redirect;
-            let what = format!(
-                "{protocol} {host} on {place} is in anchor {anchor}, which has no record; kport gc clears it, and so does \
-                 --force"
-            );
-            return Err(Error::new(Kind::Conflict, what));
+    fn take_over(&self, anchor: &Anchor, redirect: &Redirect, force: bool) -> Option<Problem> {
+        if force {
+            self.outdated.borrow_mut().insert(anchor.clone(), Outdated::Unrecorded);
+            return None;
         }
-        self.outdated.borrow_mut().insert(anchor.clone(), Outdated::Unrecorded);
-        Ok(())
+        let Redirect { protocol, host, place, .. } = redirect;
+        Some(Problem {
+            seen: format!("{protocol} {host} on {place} is in anchor {anchor}, which has no record"),
+            remedy: "kport gc clears it".to_owned(),
+        })
     }
 
     fn unrecorded(&self) -> Result<&[(Anchor, ForeignRedirect)]> {

@@ -95,7 +95,8 @@ fn resolve_one(
         None => progress.detail(&format!("{}: not requested, or not running", jail.mention())),
     }
     let addresses = addresses(survey, request, found.as_ref(), notes)?;
-    let targets = Targets::choose(jail, &addresses)?;
+    let own = found.as_ref().filter(|found| !found.vnet).map_or(&[][..], |found| &found.addresses);
+    let targets = Targets::choose_of(jail, &addresses, own)?;
     let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
     progress.detail(&format!(
         "addresses: {}; the targets of redirects are {}",

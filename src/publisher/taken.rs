@@ -7,7 +7,8 @@ use super::Request;
 use super::facts::Facts;
 use super::survey::Survey;
 use crate::conflict;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Problem, Result};
+use crate::name::Anchor;
 use crate::net::Family;
 use crate::publication::{self, Redirect};
 
@@ -29,31 +30,44 @@ pub(super) fn is_free(
         return Ok(false);
     }
     let own = request.jail.anchor();
-    let found = wanted.iter().try_for_each(|r| {
-        survey.others.check(&own, jid, r, places, false)?;
-        held_by_host(&survey.facts, r, &mut |error| Err(error))
-    });
-    match found {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == Kind::Conflict => Ok(false),
-        Err(error) => Err(error),
+    for redirect in &wanted {
+        if survey.others.check(&own, jid, redirect, places, false)?.is_some()
+            || !held_by_host(&survey.facts, redirect)?.is_empty()
+        {
+            return Ok(false);
+        }
     }
+    Ok(true)
 }
 
-/// Refuses what a socket of the host, a rule of the administrator or another tool's rule has; `yielding` decides what happens
-/// on a conflict.
-pub(super) fn held_by_host(
-    facts: &Facts<'_>,
+/// The sockets of the host, rules of the administrator and other tools' rules that have the ports of a redirect.
+pub(super) fn held_by_host(facts: &Facts<'_>, redirect: &Redirect) -> Result<Vec<Problem>> {
+    let places = facts.places()?;
+    let listeners = facts.listeners()?.iter().filter(|listener| redirect.host.contains(listener.port));
+    let sockets = listeners.filter_map(|listener| conflict::with_listener(redirect, listener, places));
+    let foreign = facts.foreign()?.iter().filter_map(|foreign| conflict::with_foreign(redirect, foreign, places));
+    Ok(sockets.chain(foreign).collect())
+}
+
+/// The problem of a redirect with a remedy in addition, if a part of its place is free: that one.
+pub(super) fn or_narrower(
+    survey: &Survey<'_>,
+    own: &Anchor,
+    jid: Option<i32>,
     redirect: &Redirect,
-    yielding: &mut dyn FnMut(Error) -> Result<()>,
-) -> Result<()> {
-    for listener in facts.listeners()?.iter().filter(|l| redirect.host.contains(l.port)) {
-        conflict::with_listener(redirect, listener, facts.places()?).or_else(&mut *yielding)?;
+    problem: Problem,
+) -> Result<Problem> {
+    let places = survey.facts.places()?;
+    for narrower in conflict::narrower(redirect, places) {
+        survey.facts.progress.in_time()?;
+        if survey.others.check(own, jid, &narrower, places, false)?.is_none()
+            && held_by_host(&survey.facts, &narrower)?.is_empty()
+        {
+            let instead = format!("publish on one interface or address of the host: {}", narrower.spec());
+            return Ok(Problem { remedy: format!("{instead}, or {}", problem.remedy), ..problem });
+        }
     }
-    for foreign in facts.foreign()? {
-        conflict::with_foreign(redirect, foreign, facts.places()?).or_else(&mut *yielding)?;
-    }
-    Ok(())
+    Ok(problem)
 }
 
 /// A redirect by its mapping, with any address of the jail.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::addresses::reported;
 use super::{Observer, Request};
 use crate::deadline::Deadline;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::{Host, Jail, Watch};
 use crate::publication::Targets;
 
@@ -60,7 +60,12 @@ fn at_pace(
     loop {
         let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
         let found = reported(host, &request.jail, jail.as_ref(), deadline);
-        let error = match found.and_then(|found| Targets::choose(&request.jail, &found).map(|_| ())) {
+        let own = jail.as_ref().filter(|jail| !jail.vnet).map_or(&[][..], |jail| &jail.addresses);
+        let chosen = found.and_then(|found| match found[..] {
+            [] => Err(Error::new(Kind::Unavailable, format!("{} has no address", request.jail.mention()))),
+            _ => Targets::choose_of(&request.jail, &found, own).map(|_| ()),
+        });
+        let error = match chosen {
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument | Kind::Busy) => error,
             other => return other,
         };
@@ -128,7 +133,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::error::Error;
     use crate::host::{Fixed, HostInterface, Jails, Listener};
     use crate::net::{Family, Interface};
     use crate::publisher::Unobserved;

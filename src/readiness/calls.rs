@@ -1,13 +1,12 @@
-//! Whether the main ruleset calls kport's anchors for every packet, and before a final rule.
+//! Whether the main ruleset calls kport's anchors for every packet.
 
-use super::packets::main_ruleset;
+use super::outside::main_ruleset;
 use super::{Findings, RELOAD, Surroundings};
-use crate::error::{Problem, Result, quoted};
-use crate::pfconf::rule::{Action, RuleKind};
+use crate::error::{Problem, Result};
+use crate::pfconf::rule::RuleKind;
 use crate::publication::Publication;
 
-/// A call with a condition is a problem if published ports do not arrive; otherwise it may be intended, as may a quick
-/// rule before the call.
+/// A call with a condition is a problem if published ports do not arrive; otherwise it may be intended.
 pub fn calls<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication> + Clone,
@@ -29,26 +28,10 @@ pub fn calls<'a>(
         })
         .collect();
     if !conditional.is_empty() {
-        let arrives = main_ruleset(around, publications)? == Findings::default();
+        let Findings { problems, warnings, .. } = main_ruleset(around, publications)?;
+        let arrives = problems.is_empty() && warnings.is_empty();
         let list = if arrives { &mut found.warnings } else { &mut found.problems };
         list.extend(conditional);
-    }
-    let mut last = "";
-    for rule in main.before_kport() {
-        let text = &*rule.origin.text;
-        // a rule with lists is one line of the file
-        if rule.action == Action::Block && rule.quick && text != last {
-            found.warnings.push(Problem {
-                seen: format!(
-                    "{} comes before anchor \"kport/*\", and is final for published ports as well",
-                    quoted(text)
-                ),
-                remedy: format!(
-                    "if that is not intended, move the line after the anchor line in /etc/pf.conf, {RELOAD}"
-                ),
-            });
-        }
-        last = text;
     }
     Ok(found)
 }

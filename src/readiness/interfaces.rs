@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Findings, Surroundings, address};
 use crate::error::{Problem, Result};
+use crate::host::HostInterface;
 use crate::net::{Family, Place};
 use crate::publication::{Publication, Redirect};
 
@@ -23,47 +24,25 @@ pub fn everywhere<'a>(publications: impl IntoIterator<Item = &'a Publication>) -
 }
 
 /// Interfaces that are missing, down or without an address, and addresses that the host does not have.
+/// The drivers of interfaces whose program sets the address when it is connected: ppp(8), mpd5, openvpn.
+const DIALLED: [&str; 3] = ["ng", "ppp", "tun"];
+
+/// Interfaces that are missing, down or without an address, and addresses that the host does not have: one for each jail,
+/// place and family.
 pub fn interfaces<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
 ) -> Result<Findings> {
-    let mut seen: BTreeMap<(Place, Family), (bool, Problem)> = BTreeMap::new();
-    let publications = publications.into_iter();
-    for (publication, redirect) in publications.flat_map(|p| p.redirects.iter().map(move |redirect| (p, redirect))) {
-        let (place, family) = (redirect.place, redirect.family());
-        let outer = around.outer(place, family)?;
-        let has = |family| outer.iter().any(|interface| address(interface, family).is_some());
-        let jail = publication.jail.mention();
-        let problem = |seen: String, remedy: String| (true, Problem { seen, remedy });
-        let found = match place {
-            Place::Any | Place::AnyOf(_) => continue,
-            Place::Address(address) if outer.is_empty() && !address.is_loopback() => problem(
-                format!("the host does not have the address {address}, on which {jail} is published"),
-                "add it to an interface, or publish on another address (to list them: ifconfig)".to_owned(),
-            ),
-            Place::Address(_) => continue,
-            Place::Interface(name) if outer.is_empty() => problem(
-                format!("there is no interface or group {name}, on which {jail} is published; its rules wait for it"),
-                format!(
-                    "create it, or publish on one of: {}",
-                    around.interfaces.iter().map(|i| i.name.to_string()).collect::<Vec<_>>().join(" ")
-                ),
-            ),
-            Place::Interface(name) if outer.iter().all(|interface| !interface.up) => problem(
-                format!("{name}, on which {jail} is published, is down"),
-                format!("ifconfig {} up", outer[0].name),
-            ),
-            Place::Interface(name) if !has(family) => {
-                let text = format!("{name}, on which {jail} is published, has no {family} address");
-                let remedy = format!("ifconfig {} {family} ADDRESS/PREFIX alias", outer[0].name);
-                let other = |r: &Redirect| r.place == place && r.family() == family.other();
-                // a jail with both families on a host with one cannot be reached better
-                let served = has(family.other()) && publication.redirects.iter().any(other);
-                (!served, Problem { seen: text, remedy })
+    let mut seen: BTreeMap<(Place, String, Family), (bool, Problem)> = BTreeMap::new();
+    for publication in publications {
+        for redirect in &publication.redirects {
+            let key = (redirect.place, publication.jail.mention(), redirect.family());
+            if !seen.contains_key(&key)
+                && let Some(found) = of_redirect(around, publication, redirect)?
+            {
+                seen.insert(key, found);
             }
-            Place::Interface(_) => continue,
-        };
-        seen.entry((place, family)).or_insert(found);
+        }
     }
     let mut found = Findings::default();
     for (dead, problem) in seen.into_values() {
@@ -74,4 +53,77 @@ pub fn interfaces<'a>(
         }
     }
     Ok(found)
+}
+
+/// The finding about a redirect, and whether its port is dead.
+fn of_redirect(
+    around: &Surroundings<'_>,
+    publication: &Publication,
+    redirect: &Redirect,
+) -> Result<Option<(bool, Problem)>> {
+    let (place, family) = (redirect.place, redirect.family());
+    let outer = around.outer(place, family)?;
+    let has = |family| outer.iter().any(|interface| address(interface, family).is_some());
+    let jail = publication.jail.mention();
+    let dead = |seen: String, remedy: String| Ok(Some((true, Problem { seen, remedy })));
+    match place {
+        Place::Address(address) if outer.is_empty() && !address.is_loopback() => dead(
+            format!("the host does not have the address {address}, on which {jail} is published"),
+            "add it to an interface, or publish on another address (to list them: ifconfig)".to_owned(),
+        ),
+        Place::Interface(name) if outer.is_empty() => dead(
+            format!("there is no interface or group {name}, on which {jail} is published; its rules wait for it"),
+            format!(
+                "create it, or publish on one of: {}",
+                around.interfaces.iter().map(|i| i.name.to_string()).collect::<Vec<_>>().join(" ")
+            ),
+        ),
+        Place::Interface(name) if outer.iter().all(|interface| !interface.up) => {
+            let up = format!("ifconfig {} up", outer[0].name);
+            let remedy = if is_dialled(outer[0]) { format!("start its program (ppp(8), mpd5), or: {up}") } else { up };
+            dead(format!("{name}, on which {jail} is published, is down"), remedy)
+        }
+        Place::Interface(name) if !has(family) => {
+            let seen = format!("{name}, on which {jail} is published, has no {family} address");
+            let other = |r: &Redirect| r.place == place && r.family() == family.other();
+            // a jail with both families on a host with one cannot be reached better
+            let served = has(family.other()) && publication.redirects.iter().any(other);
+            let only_other = has(family.other()) && around.host.gateway(family)?.is_none();
+            let remedy = match served {
+                true if only_other => String::new(),
+                _ => without_address(outer[0], family, only_other),
+            };
+            Ok(Some((!served, Problem { seen, remedy })))
+        }
+        Place::Any | Place::AnyOf(_) | Place::Address(_) | Place::Interface(_) => Ok(None),
+    }
+}
+
+/// What to do about an interface without an address of a family. With `only_other`, the host has the other family only.
+fn without_address(interface: &HostInterface, family: Family, only_other: bool) -> String {
+    let itself = match family {
+        Family::Inet => "DHCP",
+        Family::Inet6 => "router advertisements",
+    };
+    if only_other {
+        let other = family.other();
+        return format!(
+            "publish to an {other} address of the jail, since the host has no {family} default route, or wait for the \
+             {family} address of {}",
+            interface.name
+        );
+    }
+    if is_dialled(interface) {
+        return format!(
+            "wait until the program of {} (ppp(8), mpd5) is connected; the rules wait, too",
+            interface.name
+        );
+    }
+    format!("wait for it if {0} gets it by {itself}, else: ifconfig {0} {family} ADDRESS/PREFIX alias", interface.name)
+}
+
+/// Whether a program sets the address of an interface when it is connected; a renamed interface keeps its driver's group.
+fn is_dialled(interface: &HostInterface) -> bool {
+    let driver = |name: &str| DIALLED.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit()));
+    driver(interface.name.as_str()) || interface.groups.iter().any(|group| driver(group.as_str()))
 }

@@ -1,6 +1,7 @@
 //! What pf does with one packet at one interface: state, translation, filter (pf_test and pf_test_rule in
 //! sys/netpfil/pf/pf.c, pf_get_translation in pf_lb.c).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::choice::Run;
@@ -137,7 +138,17 @@ impl<'a> Test<'a, '_> {
     fn walk(&mut self, pf: &'a Pf, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
         let settled: Vec<Assumed> = self.run.assumed.iter().filter(|assumed| assumed.of_packet).cloned().collect();
         let Run { looked, gave_up, .. } = &mut *self.run;
-        let mut walk = Walk { pf, hook: self.hook, kind, known: self.known, settled: &settled, looked, gave_up };
+        let mut walk = Walk {
+            pf,
+            hook: self.hook,
+            kind,
+            known: self.known,
+            settled: &settled,
+            looked,
+            gave_up,
+            supposed: pf.supposed.as_deref(),
+            undecided: BTreeSet::new(),
+        };
         let all = walk.run(start);
         self.pick(all)
     }
@@ -190,6 +201,11 @@ impl<'a> Test<'a, '_> {
         }
         let found = passed_by.or(branch.found);
         if found.is_some_and(|found| found.rule.action == Action::Block) {
+            self.steps.push(TraceStep::Verdict("blocked".to_owned()));
+            return None;
+        }
+        if found.is_none() && pf.default_to_drop {
+            self.steps.push(TraceStep::DefaultRule);
             self.steps.push(TraceStep::Verdict("blocked".to_owned()));
             return None;
         }

@@ -20,6 +20,10 @@ impl Ruleset {
         made
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter().flatten()
+    }
+
     pub(super) fn of(&self, kind: RuleKind) -> &[Rule] {
         &self.0[kind as usize]
     }
@@ -34,5 +38,10 @@ pub(super) struct Pf {
     pub rulesets: BTreeMap<String, Arc<Ruleset>>,
     pub skip: Vec<String>,
     pub syncookies: bool,
+    /// `net.pf.default_to_drop`: the default rule, which decides about a packet that no rule matches, blocks.
+    pub default_to_drop: bool,
     pub states: States,
+    /// Which of the conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are
+    /// followed.
+    pub supposed: Option<Vec<String>>,
 }

@@ -49,11 +49,7 @@ impl Truth {
 
 impl Table {
     fn holds(&self, address: IpAddr, lookup: &Lookup) -> Truth {
-        let longest = (0..=IpNet::from(address).prefix_len()).rev().find_map(|length| {
-            let network = IpNet::new(address, length).ok()?.trunc();
-            self.network(network).map(|not| (length, !not))
-        });
-        let mut found = Truth::of(longest.is_some_and(|(_, holds)| holds));
+        let mut found = Truth::of(self.longest(address) == Some(false));
         for (not, operand) in &self.others {
             match (operand.holds(address, false, None, lookup), not) {
                 (Truth::Yes, not) => return Truth::of(!not),
@@ -98,7 +94,25 @@ impl Lookup {
         name == "self" || self.interfaces.iter().any(|known| self.is_in(known.name, name))
     }
 
-    fn table(&self, anchor: &str, name: &str) -> Option<&Table> {
+    /// The addresses that pfctl(8) finds for a name when it loads a file.
+    pub(super) fn networks(&self, of: &OfInterface) -> Vec<IpNet> {
+        of.networks(self).collect()
+    }
+
+    /// The families of the addresses that pfctl(8) finds for a name when it loads a file; `None` if that is unknown, as for
+    /// the name of another host.
+    pub(super) fn families(&self, of: &OfInterface) -> Option<PerFamily<bool>> {
+        if of.part == Part::Peer || !self.knows(&of.name) && of.part == Part::Address && !of.first {
+            return None;
+        }
+        let mut has = PerFamily::default();
+        for network in of.networks(self) {
+            *has.of_mut(Family::of(network.addr())) = true;
+        }
+        Some(has)
+    }
+
+    pub(super) fn table(&self, anchor: &str, name: &str) -> Option<&Table> {
         let of = |anchor: &str| self.tables.get(anchor)?.get(name);
         of(anchor).or_else(|| of(""))
     }
@@ -147,7 +161,7 @@ pub(super) fn link_local(address: IpAddr) -> bool {
 
 impl OfInterface {
     /// The addresses that it stands for, each with its network.
-    fn networks<'a>(&'a self, lookup: &'a Lookup) -> impl Iterator<Item = IpNet> + 'a {
+    pub(super) fn networks<'a>(&'a self, lookup: &'a Lookup) -> impl Iterator<Item = IpNet> + 'a {
         let of_interface = move |interface: &'a HostInterface| {
             // `:0` is the first address of each family, without link-local ones (pfi_instance_add in pf_if.c)
             let mut seen = [false; 2];

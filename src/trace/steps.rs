@@ -26,6 +26,8 @@ pub enum TraceStep {
         /// The rule.
         text: String,
     },
+    /// No rule matches, and the default rule blocks: `net.pf.default_to_drop`.
+    DefaultRule,
     /// The packet belongs to a state.
     State {
         /// The anchor of the rule that created it; empty for the main ruleset.
@@ -57,6 +59,7 @@ impl fmt::Display for TraceStep {
             TraceStep::Sent(party, packet) => write!(f, "{packet} from {party}"),
             TraceStep::Hook { direction, on } => write!(f, "  {direction} on {on}"),
             TraceStep::Rule { anchor, text } => write!(f, "    {}: {text}", named(anchor)),
+            TraceStep::DefaultRule => f.write_str("    the default rule: block (net.pf.default_to_drop)"),
             TraceStep::State { anchor, text } => write!(f, "    state of {}: {text}", named(anchor)),
             TraceStep::Translated(packet) => write!(f, "    now {packet}"),
             TraceStep::Undecided { what, taken } => {

@@ -2,6 +2,7 @@
 //! each is a [`Branch`]. Branches with the same end are merged, so that a rule that changes nothing does not make the
 //! result depend on it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::loaded::{Pf, Ruleset};
@@ -43,6 +44,43 @@ impl Found<'_> {
 
     fn is(&self, other: &Found<'_>) -> bool {
         self.number == other.number && self.anchor == other.anchor
+    }
+}
+
+/// A rule that matches a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Met<'a> {
+    /// The rule of the main ruleset by which it was reached, by its number among those of its kind: its own, or that of
+    /// the call of its anchor.
+    pub at: usize,
+    /// Its anchor; empty for the main ruleset.
+    pub anchor: &'a str,
+    /// Its number there.
+    pub number: usize,
+    /// The rule.
+    pub rule: &'a Rule,
+    /// Whether it decides, unless a later one does. A quick call of an anchor may end the evaluation without that.
+    pub decides: bool,
+    /// Whether it gives the packet another tag.
+    pub tags: bool,
+    /// No later rule is evaluated.
+    pub last: bool,
+}
+
+impl Met<'_> {
+    /// Whether it is the same rule.
+    pub(crate) fn is(&self, other: &Met<'_>) -> bool {
+        (self.at, self.anchor, self.number) == (other.at, other.anchor, other.number)
+    }
+
+    /// Whether it blocks.
+    pub(crate) fn blocks(&self) -> bool {
+        self.rule.action == Action::Block
+    }
+
+    /// Whether it translates the packet.
+    pub(crate) fn translates(&self) -> bool {
+        matches!(self.rule.action, Action::Translate { pool: Some(_), .. })
     }
 }
 
@@ -133,6 +171,11 @@ pub(super) struct Walk<'a, 'r> {
     pub looked: &'r mut Looked,
     /// Set if there is too much to follow.
     pub gave_up: &'r mut Option<String>,
+    /// Which of the conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are
+    /// followed.
+    pub supposed: Option<&'r [String]>,
+    /// What was supposed.
+    pub undecided: BTreeSet<String>,
 }
 
 impl<'a> Walk<'a, '_> {
@@ -142,6 +185,36 @@ impl<'a> Walk<'a, '_> {
             Some((path, main)) => self.ruleset(path, main, vec![start], 0),
             None => vec![start],
         }
+    }
+
+    /// The rules that match, one rule of the main ruleset after the other. What cannot be decided must be
+    /// [supposed](Walk::supposed), so that there is one branch; of the addresses of a pool the first one is used.
+    pub(super) fn one_by_one(&mut self, start: Branch<'a>) -> Vec<Met<'a>> {
+        let Some((path, main)) = self.pf.rulesets.get_key_value("") else { return vec![] };
+        let mut met = vec![];
+        let mut branch = start;
+        for (at, rule) in main.of(self.kind).iter().enumerate() {
+            let mut next = vec![];
+            let tag = branch.tag.clone();
+            self.rule(Found { anchor: path, number: at, rule }, branch, &mut next, 0);
+            branch = next.swap_remove(0);
+            let (tags, last) = (branch.tag != tag, branch.flow != Flow::On);
+            match branch.found.take() {
+                Some(Found { anchor, number, rule }) => {
+                    met.push(Met { at, anchor, number, rule, decides: true, tags, last });
+                }
+                // `no rdr` finds no rule; 15 keeps what an earlier anchor found
+                None if last || tags => {
+                    let decides = self.kind != RuleKind::Filter && !met.iter().any(|met: &Met<'_>| met.decides);
+                    met.push(Met { at, anchor: path, number: at, rule, decides, tags, last });
+                }
+                None => {}
+            }
+            if last {
+                break;
+            }
+        }
+        met
     }
 
     fn ruleset(
@@ -203,10 +276,15 @@ impl<'a> Walk<'a, '_> {
             Truth::Yes => self.apply(at, branch, next, depth),
             Truth::Maybe(why) => {
                 let what = if of_packet { why } else { place(&at, &why) };
-                let settled = branch.assumes(&what).or_else(|| {
-                    let of_packet = self.settled.iter().find(|assumed| assumed.of_packet && assumed.what == what);
-                    of_packet.map(|assumed| assumed.answer)
-                });
+                let of_packet_before = || {
+                    let before = self.settled.iter().find(|assumed| assumed.of_packet && assumed.what == what);
+                    before.map(|assumed| assumed.answer)
+                };
+                let supposed = || Some(usize::from(self.supposed?.contains(&what)));
+                let settled = branch.assumes(&what).or_else(of_packet_before).or_else(supposed);
+                if self.supposed.is_some() {
+                    self.undecided.insert(what.clone());
+                }
                 let mut takes = branch;
                 match settled {
                     Some(0) => return next.push(takes),

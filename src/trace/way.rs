@@ -9,7 +9,7 @@ use super::packet::{IpProtocol, Packet, Party};
 use super::steps::{Trace, TraceStep, Verdict};
 use super::world::{Attachment, World};
 use crate::net::Direction;
-use crate::net::{Family, Interface, PerFamily, Protocol};
+use crate::net::{Family, Interface, Protocol};
 
 /// How often pf routes a packet before it drops it (pf_route in sys/netpfil/pf/pf.c).
 const ROUTED: usize = 3;
@@ -60,7 +60,7 @@ impl World {
 
     /// Sends any packet, in the same way.
     pub fn trace_packet(&mut self, sender: &Party, first: &Packet) -> Trace {
-        self.lookup.gateways = PerFamily { inet: self.gateway.inet, inet6: self.gateway.inet6 };
+        self.settle();
         let before = self.pf.states.clone();
         let mut after = None;
         let known: Vec<IpAddr> = self

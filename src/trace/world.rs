@@ -18,6 +18,9 @@ use crate::pfconf::Conf;
 use crate::pfconf::path::Called;
 use crate::rule::Rule;
 
+/// The beginning of the message about a file that pfctl(8) would refuse.
+pub const REFUSES: &str = "pfctl(8) refuses the whole file on this host";
+
 /// Where a jail is on the network: one for each interface of the host behind which the jail has addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -70,7 +73,9 @@ impl World {
                 rulesets: BTreeMap::new(),
                 skip: vec![],
                 syncookies: false,
+                default_to_drop: false,
                 states: States::default(),
+                supposed: None,
             },
             loaded: BTreeMap::new(),
             notes: vec![],
@@ -96,6 +101,7 @@ impl World {
             *world.forwarding.of_mut(family) = host.sysctl(sysctl)?.is_none_or(|value| value != 0);
         }
         world.filter_local = host.sysctl("net.pf.filter_local")?.is_some_and(|value| value != 0);
+        world.default_to_drop(host.sysctl("net.pf.default_to_drop")?.is_some_and(|value| value != 0));
         // if the host cannot list its sockets, they are unknown
         world.lookup.listeners = host.listeners().ok();
         for jail in host.jails()?.jails.iter().filter(|jail| !jail.dying) {
@@ -115,7 +121,8 @@ impl World {
     }
 
     /// The given host, with the rules and tables that pf has now. A rule that cannot be read is an error of
-    /// [`Kind::Unsupported`] that shows the line; an unknown condition cannot be decided.
+    /// [`Kind::Unsupported`] that shows the line; an unknown condition cannot be decided. A file that pfctl(8) refuses
+    /// because of the host's addresses is an error of [`Kind::Unavailable`].
     pub fn of_pf(host: &dyn Host, firewall: &dyn Firewall, release: Release) -> Result<World> {
         let mut world = World::of_host(host, release)?;
         world.enable(firewall.status()?.enabled);
@@ -124,9 +131,26 @@ impl World {
                 let name = if path.is_empty() { "main ruleset".to_owned() } else { format!("anchor {path}") };
                 return Err(Error::new(Kind::Unsupported, unread.clone()).context(&name));
             }
+            if let Some(refused) = world.refused(&conf) {
+                return Err(Error::new(Kind::Unavailable, refused).context(REFUSES));
+            }
             world.load_conf(&path, &conf);
         }
         Ok(world)
+    }
+
+    /// The first statement that pfctl(8) would refuse on this host, and with it the whole file; `None` if there is none.
+    pub fn refused(&self, conf: &Conf) -> Option<String> {
+        // a host without interfaces is one of which they are unknown
+        if self.lookup.interfaces.is_empty() {
+            return None;
+        }
+        conf.refused(&|of| self.lookup.families(of))
+    }
+
+    /// The rules that pf has, each with its statement in the file from which pfctl(8) has loaded them.
+    pub fn named_by(&self, conf: &Conf, file: &Conf) -> Conf {
+        conf.named_by(file, &|of| self.lookup.networks(of))
     }
 
     fn add_address(&mut self, name: &str, address: IpAddr, vnet: bool) {
@@ -195,6 +219,16 @@ impl World {
     /// `pfctl -e`, `pfctl -d`
     pub fn enable(&mut self, enabled: bool) {
         self.pf.enabled = enabled;
+    }
+
+    /// The loader tunable `net.pf.default_to_drop` of 14 and later.
+    pub fn default_to_drop(&mut self, drop: bool) {
+        self.pf.default_to_drop = drop;
+    }
+
+    /// The interfaces, to change them as ifconfig(8) would.
+    pub fn interfaces(&mut self) -> &mut Vec<HostInterface> {
+        &mut self.lookup.interfaces
     }
 
     /// The owner of `address`: the host, a jail, or the network behind the interface that leads there.
@@ -266,10 +300,5 @@ impl World {
     /// Networks that are reached through a gateway behind an interface, besides the default route.
     pub fn routes(&mut self) -> &mut Vec<(IpNet, Interface)> {
         &mut self.lookup.routes
-    }
-
-    /// The interfaces, to change them as ifconfig(8) would.
-    pub fn interfaces(&mut self) -> &mut Vec<HostInterface> {
-        &mut self.lookup.interfaces
     }
 }

@@ -141,6 +141,15 @@ copy {
 mail { exec.prestop = "logger bye"; }
 "#;
 
+const WRONG_PLACES: &str = r#"
+a { exec.prestart = "/usr/local/bin/kport publish --hook 80"; exec.poststop = "/usr/local/bin/kport unpublish --hook"; }
+b { exec.created = "/usr/local/bin/kport publish --hook 81"; exec.poststop = "/usr/local/bin/kport unpublish --hook"; }
+c { exec.start = "/usr/local/bin/kport publish --hook 82"; exec.stop = "/usr/local/bin/kport unpublish --hook"; }
+d { exec.poststart = "kport publish --hook 83"; exec.poststop = "kport unpublish --hook || true"; }
+e { exec.poststart = "/usr/local/bin/kport publish --hook 84"; }
+f { exec.poststart = "PATH=/usr/local/bin:$PATH kport publish --hook 85"; exec.release = "/usr/local/bin/kport unpublish --hook"; }
+"#;
+
 /// `bastille config set` writes a line of its own, after the one with which an OCI jail starts its process.
 const BASTILLE: &str = r#"
 oci {
@@ -350,13 +359,64 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 .host_file(
                     "etc/jail.conf",
                     "exec.poststart = \"/usr/local/bin/kport publish --hook 8080:80\";\nweb { path = \"/x\"; }\n\
-                     db { exec.poststart = '/usr/local/bin/kport publish db 81'; exec.poststop += \"kport unpublish $name\"; }\n",
+                     db { exec.poststart = '/usr/local/bin/kport publish db 81'; \
+                     exec.poststop += \"/usr/local/bin/kport unpublish $name\"; }\n",
                 )
                 .host_file(
                     "usr/local/appjail/jails/app/conf/template.conf",
-                    "exec.poststart: \"appjail network assign app\"\nexec.poststart+: \"/usr/local/bin/kport publish --hook 80\"\n",
+                    "exec.poststart: \"appjail network assign app\"\nexec.poststart+: \"/usr/local/bin/kport publish --hook 80\"\n\
+                     exec.prestop+: \"/usr/local/bin/kport unpublish --hook\"\n",
                 ),
         ),
+        (
+            "hooks-at-the-wrong-place",
+            new()
+                .host_file("etc/jail.conf", WRONG_PLACES)
+                .host_file("usr/local/appjail/jails/app/conf/template.conf", "exec.poststart+: \"kport publish --hook 80\"\n"),
+        ),
+        (
+            "hooks-included",
+            new()
+                .host_file(
+                    "etc/jail.conf",
+                    "exec.prestop = \"/usr/local/bin/kport unpublish --hook\";\n.include \"/etc/jail.conf.d/*.conf\";\n\
+                     .include \"more/x.jail\";\n.include \"/etc/jail.conf\";\n",
+                )
+                // an unpublish of all jails is that of an included one as well
+                .host_file("etc/jail.conf.d/web.conf", "web { exec.poststart += \"/usr/local/bin/kport publish --hook 80\"; }\n")
+                .host_file("etc/jail.conf.d/db.conf", "db { exec.prestop = \"logger bye\"; }\n")
+                .host_file("etc/more/x.jail", "x { exec.poststart = \"kport publish --hook 81\"; }\n"),
+        ),
+        (
+            "interfaces-of-two-jails",
+            new()
+                .web("em1:8080:80")
+                .with("db", "em1:8081:80", |_| ())
+                .and(|p| p.rig.host.interfaces[1].addresses = vec!["2001:db8:1::1/64".parse().unwrap()]),
+        ),
+        (
+            "named-by-the-file",
+            by_pfctl()
+                .web("em1:8080:80")
+                .main(&main_with(
+                    "",
+                    "block drop out quick on bridge0 inet from any to 10.0.0.2\nblock drop out quick on bridge0 inet from any to 10.0.0.3\n",
+                    "block drop in quick on ! bridge1 inet from 10.1.0.0/24 to any\nblock drop in quick inet from 10.1.0.1 to any\n",
+                ))
+                .host_file(
+                    "etc/pf.conf",
+                    &main_with("", "block out quick on bridge0 to { 10.0.0.2 10.0.0.3 }\n", "antispoof quick for bridge1\n"),
+                ),
+        ),
+        (
+            "sources-empty",
+            new()
+                .main(&format!("table <friends> persist\n{}", main_with("", "pass quick inet6 proto icmp6\n", "")))
+                .with("web", "8080:80", |r| r.options.sources = vec!["<friends>".parse().unwrap()]),
+        ),
+        ("default-to-drop", new().web("em1:8080:80").main(&main_with("", "block out on em0\n", "")).sysctl("net.inet6.ip6.forwarding", 0).and(|p| {
+            p.rig.host.sysctls.insert("net.pf.default_to_drop".to_owned(), 1);
+        })),
         ("filter-local-off", new().with("web", "em1:8080:80", |r| r.options.host_access = true).main(CALLS)),
         (
             "lo0-blocked",

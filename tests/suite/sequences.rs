@@ -286,7 +286,7 @@ fn published(
     for redirect in chosen {
         for listener in &rig.host.listeners {
             let interfaces = rig.host.interfaces().unwrap();
-            conflict::with_listener(redirect, listener, Interfaces(&interfaces)).unwrap();
+            assert_eq!(conflict::with_listener(redirect, listener, Interfaces(&interfaces)), None);
         }
     }
 }

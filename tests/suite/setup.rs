@@ -286,7 +286,7 @@ fn all_files_are_written_or_none() {
         (&refuse, "syntax error"),
         (&program, "\"fi\" is not an assignment"),
         (&local, "rc.conf.local line 1: gateway_enable is \"NO\", which wins"),
-        (&hand, "included file"),
+        (&hand, "read x: "),
     ];
     for (breaks, word) in broken {
         let etc = Etc::new("block all\n").with(RC, "");

@@ -1,13 +1,16 @@
 //! Finds the places of kport's lines in a pf.conf: bytes in, plan out.
 //!
-//! pf.conf(5) wants options, normalization, queueing, translation and filter rules in this order. Among the translation rules
-//! the first one that matches wins, so kport's come after those of the administrator and of other managers. Among the filter rules
-//! the last one wins, or the first with `quick`; kport's are quick, so its line must come before any quick rule that
-//! would match first, and after the rules that block if that is possible, for --no-quick.
+//! pf.conf(5) wants options, normalization, queueing, translation and filter rules in this order. Where the lines may be
+//! is decided by this order; where they do what they are for, by [`proof`], which evaluates packets. A plan is made only if
+//! it is proved for the file with the lines.
 
 use std::fmt;
+use std::path::Path;
 
-use crate::pfconf::{Outline, RuleKind, Statement, StatementKind};
+use crate::error::Result;
+use crate::host::Host;
+use crate::pfconf::{Conf, Outline, RuleKind, Statement, StatementKind};
+use crate::proof::{self, Contradiction, Does, Need, Place, Positions, Proof};
 
 use super::marks;
 
@@ -39,6 +42,14 @@ pub struct Plan {
     pub by_hand: Vec<String>,
     /// Notes about the file.
     pub notes: Vec<String>,
+    /// What is proved of the file with the lines.
+    pub proof: Option<Proof>,
+    /// The statement that must decide after kport's rules, if these must not be quick.
+    pub no_quick: Option<String>,
+    /// The line that the filter call belongs after, if it is in a wrong place and was not added by setup.
+    pub better: Option<String>,
+    /// Whether the lines of an earlier setup are moved.
+    pub moves: bool,
     missing: Vec<&'static str>,
 }
 
@@ -53,86 +64,212 @@ enum Section {
     Unknown,
 }
 
-/// A statement of the main ruleset, with the rules in its braces if it has any.
+fn section(kind: StatementKind) -> Section {
+    match kind {
+        StatementKind::Macro | StatementKind::Table | StatementKind::LoadAnchor => Section::Anywhere,
+        StatementKind::Option | StatementKind::Ether | StatementKind::Normalization | StatementKind::Queueing => {
+            Section::Before
+        }
+        StatementKind::Call(RuleKind::Filter)
+        | StatementKind::Antispoof
+        | StatementKind::Block
+        | StatementKind::Pass
+        | StatementKind::Match => Section::Filter,
+        StatementKind::Translation | StatementKind::Call(_) => Section::Translation,
+        // the statements of the included file have their own sections
+        StatementKind::Include => Section::Anywhere,
+        StatementKind::Close | StatementKind::Unknown => Section::Unknown,
+    }
+}
+
+/// A statement of the file, with the rules in its braces if it has any, or with those of the file that it includes.
 struct Top<'a> {
     statement: &'a Statement,
-    kind: StatementKind,
     /// The byte after it.
     end: usize,
+    /// How many rules the main ruleset has after it.
+    rules: usize,
+    sections: Vec<Section>,
 }
 
 impl Top<'_> {
-    fn section(&self) -> Section {
-        match self.kind {
-            StatementKind::Macro | StatementKind::Table | StatementKind::LoadAnchor => Section::Anywhere,
-            StatementKind::Option | StatementKind::Ether | StatementKind::Normalization | StatementKind::Queueing => {
-                Section::Before
-            }
-            StatementKind::Call(RuleKind::Filter)
-            | StatementKind::Antispoof
-            | StatementKind::Block
-            | StatementKind::Pass
-            | StatementKind::Match => Section::Filter,
-            StatementKind::Translation | StatementKind::Call(_) => Section::Translation,
-            StatementKind::Include | StatementKind::Close | StatementKind::Unknown => Section::Unknown,
-        }
-    }
-
-    /// Whether kport's filter rules come after it: rules that block, and the anchors of others.
-    fn settles(&self) -> bool {
-        match self.kind {
-            StatementKind::Block => !self.statement.is_quick(),
-            kind => matches!(kind, StatementKind::Call(RuleKind::Filter) | StatementKind::Antispoof),
-        }
+    fn has(&self, section: Section) -> bool {
+        self.sections.contains(&section)
     }
 }
 
-/// The statements of the main ruleset.
-fn tops(outline: &Outline) -> Vec<Top<'_>> {
+/// The statements of the file itself.
+fn tops<'a>(outline: &'a Outline, name: &str) -> Vec<Top<'a>> {
     let mut tops: Vec<Top<'_>> = vec![];
-    for statement in outline.statements.iter().filter(|statement| statement.depth == 0) {
-        match (statement.kind(), tops.last_mut()) {
-            (StatementKind::Close, Some(opened)) => opened.end = statement.bytes.end,
-            (kind, _) => tops.push(Top { statement, kind, end: statement.bytes.end }),
+    for statement in &outline.statements {
+        let (kind, included) = (statement.kind(), *statement.file != *name);
+        match tops.last_mut() {
+            Some(last) if included || statement.depth > 0 || kind == StatementKind::Close => {
+                last.rules = statement.rules;
+                if statement.depth == 0 && kind != StatementKind::Close {
+                    last.sections.push(section(kind));
+                }
+                if !included {
+                    last.end = statement.bytes.end;
+                }
+            }
+            _ => tops.push(Top {
+                statement,
+                end: statement.bytes.end,
+                rules: statement.rules,
+                sections: vec![section(kind)],
+            }),
         }
     }
     tops
 }
 
-/// The plan for `text`.
-pub fn plan(text: &[u8]) -> Plan {
-    let mut plan = Plan::default();
-    let outline = Outline::of_text(text);
+/// A place for lines: the byte, and how many rules of the main ruleset come before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    at: usize,
+    rules: usize,
+}
+
+/// The places for a kind of calls: where one is, or the end of each statement of the section, and before the first one.
+fn candidates(all: &[Top<'_>], text: &[u8], kind: RuleKind) -> Vec<Candidate> {
+    if let Some(at) = all.iter().position(|top| top.statement.calls_kport(kind)) {
+        let rules = at.checked_sub(1).map_or(0, |before| all[before].rules);
+        return vec![Candidate { at: all[at].statement.bytes.start, rules }];
+    }
+    let of_filter = kind == RuleKind::Filter;
+    let own = if of_filter { Section::Filter } else { Section::Translation };
+    // the order of the sections
+    let first = all.iter().rposition(|top| top.has(Section::Before) || of_filter && top.has(Section::Translation));
+    let first = first.map_or(0, |last| last + 1);
+    let end =
+        if of_filter { all.len() } else { all.iter().position(|top| top.has(Section::Filter)).unwrap_or(all.len()) };
+    let after = |at: usize| Candidate { at: all[at].end, rules: all[at].rules };
+    let before = |at: usize| {
+        let rules = at.checked_sub(1).map_or(0, |before| all[before].rules);
+        match (at.checked_sub(1), all.get(at)) {
+            // filter lines are next to the filter rules
+            (_, Some(top)) if of_filter || at == 0 => {
+                Candidate { at: line_start(text, top.statement.bytes.start), rules }
+            }
+            (Some(before), Some(_)) => Candidate { at: all[before].end, rules },
+            (_, None) => Candidate { at: text.len(), rules },
+            (None, Some(_)) => Candidate { at: 0, rules },
+        }
+    };
+    let mut found = vec![];
+    let begins = (first..end).find(|at| all[*at].has(own)).unwrap_or(end);
+    if begins >= first {
+        found.push(before(begins));
+    }
+    found.extend((begins..end).filter(|at| all[*at].has(own)).map(after));
+    found
+}
+
+/// The file that is planned for, and the host that its packets are evaluated on.
+pub struct Ground<'a> {
+    /// The host.
+    pub host: &'a dyn Host,
+    /// The name of the file.
+    pub name: &'a Path,
+}
+
+impl Ground<'_> {
+    fn prove(&self, text: &[u8], quick: bool) -> Result<Proof> {
+        let conf = Conf::of_named(self.name, text)?;
+        let (judge, possible) = proof::judge(self.host, [("", &conf)], &self.name.display().to_string())?;
+        proof::prove_with(&judge, &possible, quick)
+    }
+}
+
+/// What holds of a file that has the lines.
+pub struct Checked {
+    /// The sentences.
+    pub proof: Proof,
+    /// The statement that must decide after kport's rules, if these must not be quick.
+    pub no_quick: Option<String>,
+    /// The line that the filter call belongs after, if it is in a wrong place.
+    pub better: Option<String>,
+}
+
+/// Judges a file that has the lines. They are in a wrong place if kport's rules must not be quick there, but may be in
+/// another place.
+pub fn check(ground: &Ground<'_>, text: &[u8]) -> Result<Checked> {
+    let proof = ground.prove(text, true)?;
+    if proof.holds() {
+        return Ok(Checked { proof, no_quick: None, better: None });
+    }
+    let mut other = Plan { missing: CALLS.iter().map(|(_, line)| *line).collect(), ..Plan::default() };
+    other.place(ground, &without_calls(ground.name, text))?;
+    let better = other.insertions.iter().find(|insertion| insertion.lines.contains(&FILTER));
+    if other.no_quick.is_some() {
+        let slow = ground.prove(text, false)?;
+        if slow.holds() {
+            let no_quick = proof.bypassed.into_keys().next().map(|statement| statement.to_string());
+            return Ok(Checked { proof: slow, no_quick, better: None });
+        }
+    }
+    Ok(Checked { proof, no_quick: None, better: better.map(|insertion| insertion.beside.clone()) })
+}
+
+/// The file without its calls of kport's anchors.
+fn without_calls(name: &Path, text: &[u8]) -> Vec<u8> {
+    let outline = Outline::of_file(name, text);
+    let file = name.display().to_string();
+    let mut made = vec![];
+    let mut from = 0;
+    for statement in outline.statements.iter().filter(|statement| *statement.file == *file) {
+        if CALLS.iter().any(|(kind, _)| statement.calls_kport(*kind)) {
+            made.extend(&text[from..statement.bytes.start]);
+            from = statement.bytes.end;
+        }
+    }
+    made.extend(&text[from..]);
+    made
+}
+
+/// The kinds of calls that a text does not have.
+pub fn missing(name: &Path, text: &[u8]) -> Vec<&'static str> {
+    let outline = Outline::of_file(name, text);
+    let is_there = |kind| outline.statements.iter().any(|statement| statement.calls_kport(kind));
+    CALLS.iter().filter(|(kind, _)| !is_there(*kind)).map(|(_, line)| *line).collect()
+}
+
+/// The plan for `text`: lines that are missing, and lines of an earlier setup that must move.
+pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
+    let mut plan = Plan { missing: missing(ground.name, text), ..Plan::default() };
+    let outline = Outline::of_file(ground.name, text);
     if let Some(broken) = &outline.broken {
         plan.missing = CALLS.iter().map(|(_, line)| *line).collect();
         plan.by_hand.push(broken.to_string());
-        return plan;
+        return Ok(plan);
     }
-    let all = tops(&outline);
-    let is_there = |kind| all.iter().any(|top| top.statement.calls_kport(kind));
-    plan.missing = CALLS.iter().filter(|(kind, _)| !is_there(*kind)).map(|(_, line)| *line).collect();
-    plan.notes = notes(&outline, &all);
+    let name = ground.name.display().to_string();
+    plan.notes = notes(&tops(&outline, &name));
+    let without = undone(text);
     if plan.missing.is_empty() {
-        return plan;
-    }
-    plan.by_hand = by_hand(&all);
-    if !plan.by_hand.is_empty() {
-        return plan;
-    }
-    let (translation, filter): (Vec<&str>, Vec<&str>) = plan.missing.iter().partition(|line| **line != FILTER);
-    let places = [(after_translation(&all, text), translation), (after_filter(&outline, &all, text), filter)];
-    for (at, missing) in places.into_iter().filter(|(_, missing)| !missing.is_empty()) {
-        match plan.insertions.iter_mut().find(|insertion| insertion.at == at) {
-            Some(same) => same.lines.extend(missing),
-            None => plan.insertions.push(Insertion { lines: missing, ..Insertion::at(at, text) }),
+        let Checked { proof, no_quick, better } = match check(ground, text) {
+            Ok(checked) => checked,
+            Err(error) => {
+                plan.notes.push(format!("not proved: {error}"));
+                return Ok(plan);
+            }
+        };
+        let holds = proof.holds();
+        (plan.no_quick, plan.proof, plan.better) = (no_quick, Some(proof), better);
+        if holds || without == text {
+            return Ok(plan);
         }
     }
-    let goes_on = text.ends_with(b"\\") || text.ends_with(b"\\\n");
-    if let Some(last) = plan.insertions.pop_if(|insertion| goes_on && insertion.at == text.len()) {
-        plan.insertions.clear();
-        plan.by_hand.push(format!("line {}: the backslash at its end joins the next line to it", last.after));
+    let there = std::mem::take(&mut plan.proof);
+    (plan.no_quick, plan.better) = (None, None);
+    plan.moves = without != text;
+    plan.missing = missing(ground.name, &without);
+    plan.place(ground, &without)?;
+    if !plan.by_hand.is_empty() {
+        plan.proof = plan.proof.or(there);
     }
-    plan
+    Ok(plan)
 }
 
 impl Insertion {
@@ -146,26 +283,19 @@ impl Insertion {
 
 fn by_hand(all: &[Top<'_>]) -> Vec<String> {
     let mut why = vec![];
-    let first_filter = all.iter().position(|top| top.section() == Section::Filter).unwrap_or(all.len());
+    let first_filter = all.iter().position(|top| top.has(Section::Filter)).unwrap_or(all.len());
     for (at, top) in all.iter().enumerate() {
         let line = top.statement.line;
-        match top.section() {
-            Section::Unknown if top.kind == StatementKind::Include => {
-                why.push(format!("line {line}: the included file may have rules of any kind"))
-            }
-            Section::Unknown => {
-                why.push(format!("line {line}: {:?} is unknown to kport setup", top.statement.first()));
-            }
-            Section::Translation if at > first_filter => {
-                why.push(format!("line {line}: a translation rule after the filter rules"));
-            }
-            _ => {}
+        if top.has(Section::Unknown) {
+            why.push(format!("line {line}: {:?} is unknown to kport setup", top.statement.first()));
+        } else if at > first_filter && top.has(Section::Translation) {
+            why.push(format!("line {line}: a translation rule after the filter rules"));
         }
     }
     why
 }
 
-fn notes(outline: &Outline, all: &[Top<'_>]) -> Vec<String> {
+fn notes(all: &[Top<'_>]) -> Vec<String> {
     let mut notes = vec![];
     for top in all {
         let line = top.statement.line;
@@ -179,17 +309,6 @@ fn notes(outline: &Outline, all: &[Top<'_>]) -> Vec<String> {
             });
         }
     }
-    let filters = || all.iter().filter(|top| top.section() == Section::Filter);
-    let before = filters().take_while(|top| !top.statement.calls_kport(RuleKind::Filter));
-    let ours = filters().find(|top| top.statement.calls_kport(RuleKind::Filter));
-    if let Some(ours) = ours
-        && let Some(last) = before.into_iter().find(|top| outline.ends_evaluation(top.statement))
-    {
-        notes.push(format!(
-            "line {}: {FILTER} is never evaluated for traffic that line {} matches; move it before that line",
-            ours.statement.line, last.statement.line
-        ));
-    }
     notes
 }
 
@@ -198,32 +317,152 @@ fn line_start(text: &[u8], at: usize) -> usize {
     text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1)
 }
 
-/// The byte after which the translation lines are added.
-fn after_translation(all: &[Top<'_>], text: &[u8]) -> usize {
-    if let Some(last) = all.iter().rfind(|top| top.section() == Section::Translation) {
-        return last.end;
-    }
-    match all.iter().position(|top| top.section() == Section::Filter) {
-        None => text.len(),
-        Some(0) => line_start(text, all[0].statement.bytes.start),
-        Some(at) => all[at - 1].end,
-    }
-}
-
-/// The byte after which the filter line is added.
-fn after_filter(outline: &Outline, all: &[Top<'_>], text: &[u8]) -> usize {
-    let filters: Vec<&Top<'_>> = all.iter().filter(|top| top.section() == Section::Filter).collect();
-    let open = filters.iter().position(|top| outline.ends_evaluation(top.statement)).unwrap_or(filters.len());
-    match (filters[..open].iter().rfind(|top| top.settles()), filters.first()) {
-        (Some(last), _) => last.end,
-        (None, Some(first)) => after_translation(all, text).max(line_start(text, first.statement.bytes.start)),
-        (None, None) => after_translation(all, text),
+/// Why a statement and another one do not allow any place.
+fn contradiction(found: &Contradiction) -> String {
+    let needs = |need: &Need| match &need.does {
+        Does::RefusesSource => format!("{} refuses some because of their source: it must come before", need.statement),
+        Does::BlocksAll(entrance) => {
+            format!("{} decides about everybody's packets on {entrance}: it must come after", need.statement)
+        }
+        Does::Translates(entrance) => {
+            format!(
+                "{} ends the translation of everybody's packets on {entrance}: it must go, or come after",
+                need.statement
+            )
+        }
+    };
+    match &found.second {
+        Some(second) => format!(
+            "no place does for kport's rules: {}; {}; change one of the two lines",
+            needs(&found.first),
+            needs(second)
+        ),
+        None => format!("no place does for kport's rules: {}", needs(&found.first)),
     }
 }
 
 impl Plan {
+    /// Finds the places of the missing lines in `text`, or why there are none.
+    fn place(&mut self, ground: &Ground<'_>, text: &[u8]) -> Result<()> {
+        let outline = Outline::of_file(ground.name, text);
+        let name = ground.name.display().to_string();
+        let all = tops(&outline, &name);
+        self.by_hand = by_hand(&all);
+        if !self.by_hand.is_empty() {
+            return Ok(());
+        }
+        let conf = match Conf::of_named(ground.name, text) {
+            Ok(conf) => conf,
+            Err(error) => {
+                self.by_hand.push(error.to_string());
+                return Ok(());
+            }
+        };
+        let [nat, rdr, filter] = CALLS.map(|(kind, _)| candidates(&all, text, kind));
+        let rules = |of: &[Candidate]| of.iter().map(|candidate| candidate.rules).collect();
+        let positions = Positions { nat: rules(&nat), rdr: rules(&rdr), filter: rules(&filter) };
+        let (judge, possible) = proof::judge(ground.host, [("", &conf)], &name)?;
+        let places = match proof::places(&judge, &conf, &possible, &positions) {
+            Ok(Ok(places)) => places,
+            Ok(Err(found)) => {
+                self.by_hand.push(contradiction(&found));
+                return Ok(());
+            }
+            Err(error) => {
+                self.by_hand.push(error.to_string());
+                return Ok(());
+            }
+        };
+        let mut failed = None;
+        for place in places {
+            let Place { nat: at_nat, rdr: at_rdr, filter: at_filter, quick } = place;
+            let (Some(nat), Some(rdr), Some(filter)) = (nat.get(at_nat), rdr.get(at_rdr), filter.get(at_filter)) else {
+                continue;
+            };
+            self.insertions = self.insertions_at([nat.at, rdr.at, filter.at], text);
+            if let Some(why) = self.goes_on(text) {
+                self.insertions.clear();
+                self.by_hand.push(why);
+                return Ok(());
+            }
+            let made = self.inserted(text);
+            let proof = match ground.prove(&made, quick) {
+                Ok(proof) => proof,
+                Err(error) => {
+                    self.insertions.clear();
+                    self.by_hand.push(error.to_string());
+                    return Ok(());
+                }
+            };
+            if proof.holds() {
+                if !quick {
+                    let bypassed = ground.prove(&made, true)?.bypassed;
+                    self.no_quick = bypassed.into_keys().next().map(|statement| self.old(statement).to_string());
+                }
+                self.proof = Some(proof);
+                return Ok(());
+            }
+            failed.get_or_insert(proof);
+        }
+        let mut proof = failed.unwrap_or_default();
+        proof.renumber(&|line| self.old_line(line));
+        self.insertions.clear();
+        self.by_hand.push("no place does for kport's rules".to_owned());
+        self.by_hand.extend(proof.failures());
+        Ok(())
+    }
+
+    fn insertions_at(&self, at: [usize; 3], text: &[u8]) -> Vec<Insertion> {
+        let mut insertions: Vec<Insertion> = vec![];
+        for ((_, line), at) in CALLS.iter().zip(at).filter(|((_, line), _)| self.missing.contains(line)) {
+            match insertions.iter_mut().find(|insertion| insertion.at == at) {
+                Some(same) => same.lines.push(line),
+                None => insertions.push(Insertion { lines: vec![line], ..Insertion::at(at, text) }),
+            }
+        }
+        insertions.sort_by_key(|insertion| insertion.at);
+        insertions
+    }
+
+    /// Why no line can be added at the end of a text.
+    fn goes_on(&self, text: &[u8]) -> Option<String> {
+        let goes_on = text.ends_with(b"\\") || text.ends_with(b"\\\n");
+        let last = self.insertions.iter().find(|insertion| goes_on && insertion.at == text.len())?;
+        Some(format!("line {}: the backslash at its end joins the next line to it", last.after))
+    }
+
+    /// The number that a line had before the lines were added.
+    fn old_line(&self, line: usize) -> usize {
+        let mut added = 0;
+        for insertion in &self.insertions {
+            let before = insertion.after + added;
+            if line <= before {
+                break;
+            }
+            if line <= before + insertion.lines.len() {
+                return insertion.after;
+            }
+            added += insertion.lines.len();
+        }
+        line - added
+    }
+
+    fn old(&self, mut statement: proof::Statement) -> proof::Statement {
+        if statement.line > 0 && statement.file.is_empty() {
+            statement.line = self.old_line(statement.line);
+        }
+        statement
+    }
+
     /// The file with the lines in it.
     pub fn applied(&self, text: &[u8]) -> Vec<u8> {
+        match self.moves && self.by_hand.is_empty() {
+            true => self.inserted(&undone(text)),
+            false => self.inserted(text),
+        }
+    }
+
+    fn inserted(&self, text: &[u8]) -> Vec<u8> {
         let mut made = vec![];
         let mut from = 0;
         for insertion in &self.insertions {
@@ -246,6 +485,9 @@ impl fmt::Display for Plan {
         if self.missing.is_empty() {
             writeln!(f, "  has kport's lines")?;
         }
+        if self.moves && !self.insertions.is_empty() {
+            writeln!(f, "  the lines of kport setup are in a wrong place; without them:")?;
+        }
         for insertion in &self.insertions {
             match insertion.after {
                 0 => writeln!(f, "  at the top:")?,
@@ -261,14 +503,21 @@ impl fmt::Display for Plan {
             for why in &self.by_hand {
                 writeln!(f, "    {why}")?;
             }
-            writeln!(f, "  add these lines by hand:")?;
+            if !self.missing.is_empty() {
+                writeln!(f, "  add these lines by hand:")?;
+            }
             for line in &self.missing {
                 let place = match *line {
-                    FILTER => "after your block rules, before any quick rule that would block the traffic",
+                    FILTER => "after the rules that refuse sources, before any quick rule that blocks everybody",
                     _ => "after the last nat or rdr line, before the first filter rule",
                 };
                 writeln!(f, "    {line}    {place}")?;
             }
+        }
+        if let Some(proof) = &self.proof {
+            let mut proof = proof.clone();
+            proof.renumber(&|line| self.old_line(line));
+            f.write_str(&shown(&proof, self.no_quick.as_deref(), self.better.as_deref()))?;
         }
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;
@@ -277,9 +526,43 @@ impl fmt::Display for Plan {
     }
 }
 
+/// What is proved of a file, and what of it fails.
+pub fn shown(proof: &Proof, no_quick: Option<&str>, better: Option<&str>) -> String {
+    let mut text = String::from("  by evaluation of packets:\n");
+    for (holds, sentence) in proof.sentences() {
+        text += &format!("    {}: {sentence}\n", if holds { "holds" } else { "fails" });
+    }
+    for note in proof.notes() {
+        text += &format!("    note: {note}\n");
+    }
+    if let Some(statement) = no_quick {
+        text += &format!(
+            "  publish with --no-quick, so that {statement} decides after kport's rules; or make that line quick, and run \
+             kport setup again\n"
+        );
+    }
+    if let Some(line) = better {
+        let place = if line.is_empty() { "before the first filter rule".to_owned() } else { format!("after {line}") };
+        text += &format!("  move {FILTER} to the place {place}\n");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Fixed;
+
+    fn plan(text: &[u8]) -> Plan {
+        let host: Fixed = r#"{
+            "gateway": { "inet": "em0" },
+            "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] },
+                            { "name": "bridge0", "groups": [ "bridge" ], "up": true, "addresses": [ "10.0.0.1/24" ] } ]
+        }"#
+        .parse()
+        .unwrap();
+        super::plan(&Ground { host: &host, name: Path::new("pf.conf") }, text).unwrap()
+    }
 
     /// The numbers of the lines that the two groups go after.
     fn places(text: &str) -> Vec<usize> {
@@ -324,7 +607,7 @@ mod tests {
         // a list over several lines, an anchor with its rules, a comment that goes on
         assert_eq!(
             places("x = \"{ 1 \\\n 2 }\"\nblock all\nanchor \"a\" {\n  pass in\n  block in quick\n}\npass out\n"),
-            [2, 7]
+            [2, 3]
         );
         assert_eq!(places("# one \\\nblock quick all\nblock all\n"), [2, 3]);
         // a line that is there
@@ -342,13 +625,14 @@ mod tests {
         assert_eq!(places("block all\npass quick all\nanchor \"a\"\n"), [0, 1]);
         assert_eq!(places("block in quick from any to any\n"), [0]);
         let late = plan(b"nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock quick all\nanchor \"kport/*\"\n");
-        assert!(late.notes[0].contains("line 4") && late.notes[0].contains("line 3"), "{:?}", late.notes);
+        let failures: Vec<String> = late.proof.unwrap().failures().collect();
+        assert!(failures.len() == 1 && failures[0].contains("line 3, block quick all"), "{failures:?}");
     }
 
     #[test]
     fn what_it_cannot_tell() {
         for (text, why) in [
-            ("include \"/etc/pf.d/a\"\nblock all\n", "included"),
+            ("include \"/nonexistent/a\"\nblock all\n", "line 1: read /nonexistent/a"),
             ("block all\nnat on em0 -> (em0)\n", "after the filter rules"),
             ("blokc all\n", "\"blokc\""),
             ("x = \"a\nblock all\n", "a quote is not closed"),
@@ -405,11 +689,11 @@ mod tests {
             ]), 0..12),
         ) {
             let text = parts.concat();
-            let plan = plan(&text);
-            let once = plan.applied(&text);
+            let made = plan(&text);
+            let once = made.applied(&text);
             proptest::prop_assert_eq!(undone(&once), &text[..], "{:?}", once);
-            if !plan.insertions.is_empty() {
-                proptest::prop_assert!(super::plan(&once).missing.is_empty(), "{:?}", once);
+            if !made.insertions.is_empty() {
+                proptest::prop_assert!(plan(&once).missing.is_empty(), "{:?}", once);
             }
         }
     }

@@ -76,7 +76,7 @@ fn set_skip_where_it_is_published() {
 #[test]
 fn a_rule_that_is_final_before_the_anchor() {
     for (main, reason) in [
-        (format!("block in quick on em0\n{CALLS}"), "blocked by \"block in quick on em0\" of the main ruleset"),
+        (format!("block in quick on em0\n{CALLS}"), "blocked (line 3, block in quick on em0)"),
         (format!("no rdr on em0 inet proto tcp from any to any port 8080\n{CALLS}"), "no rdr"),
     ] {
         let main = if main.starts_with("no rdr") { main } else { reordered(&main) };
@@ -111,7 +111,7 @@ fn by_pfctl() {
         run(rig.path(), &rig.host, &firewall, &Unobserved, |publisher| publisher.publish(request)).unwrap().notes
     };
     let notes = publish(&request("db", "8080:80"));
-    assert!(notes[0].contains("blocked by \"block drop in quick on em0 all\" of the main ruleset"), "{notes:?}");
+    assert!(notes[0].contains("blocked (\"block drop in quick on em0 all\" of the main ruleset)"), "{notes:?}");
     pf.put("", CALLS);
     assert_eq!(publish(&request("db", "8080:80")), [""; 0]);
     pf.set_skip("em0");

@@ -1,0 +1,340 @@
+//! Looks for the places in a main ruleset at which kport's anchors can be called.
+
+use super::entrances::Possible;
+use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, Survey, decision, unfollowed};
+use crate::error::Result;
+use crate::net::Direction;
+use crate::pfconf::Conf;
+use crate::pfconf::rule::{Action, RuleKind};
+use crate::trace::{At, Met, Packet, Release};
+use std::net::{IpAddr, SocketAddr};
+
+/// The maximum number of places to try.
+const MOST: usize = 12;
+
+/// Where calls may be added: how many rules of the main ruleset come before each place.
+#[derive(Clone, Debug, Default)]
+pub struct Positions {
+    /// For `nat-anchor`, in the order of the file.
+    pub nat: Vec<usize>,
+    /// For `rdr-anchor`.
+    pub rdr: Vec<usize>,
+    /// For `anchor`.
+    pub filter: Vec<usize>,
+}
+
+/// Where the three calls go: indexes of [`Positions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `nat-anchor`
+    pub nat: usize,
+    /// `rdr-anchor`
+    pub rdr: usize,
+    /// `anchor`
+    pub filter: usize,
+    /// Whether kport's rules may be quick there.
+    pub quick: bool,
+}
+
+/// Why there is no place: what each of two statements needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// What a statement needs.
+    pub first: Need,
+    /// What another one needs, unless the first alone is impossible.
+    pub second: Option<Need>,
+}
+
+/// What a statement needs of the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The statement.
+    pub statement: Statement,
+    /// What it does.
+    pub does: Does,
+}
+
+/// What a statement does to packets that are sent to published ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Does {
+    /// It refuses some because of their source, and must decide.
+    RefusesSource,
+    /// It blocks those of everybody, and must not decide.
+    BlocksAll(Entrance),
+    /// It is a translation rule that ends the evaluation.
+    Translates(Entrance),
+}
+
+/// Of each mode, with quick and without, whether a position satisfies something.
+type Fits = [Vec<bool>; 2];
+
+struct Constraint {
+    fits: Fits,
+    need: Need,
+    /// Whether it is only satisfied if that is possible.
+    optional: bool,
+}
+
+/// The rules of the main ruleset by kind: the number of each among all.
+struct Order<'a>(&'a Conf);
+
+impl Order<'_> {
+    fn of(&self, kind: RuleKind) -> Vec<usize> {
+        let all = self.0.rules().iter().enumerate();
+        all.filter(|(_, rule)| rule.action.kind() == kind).map(|(at, _)| at).collect()
+    }
+}
+
+/// What decides about a packet.
+enum Decided<'j> {
+    Kport,
+    Rule(Option<Met<'j>>),
+}
+
+/// What decides at an interface if kport's anchors are called after `before` rules.
+fn decided<'j>(met: &[Met<'j>], order: &[usize], before: usize, quick: bool) -> Decided<'j> {
+    let earlier = |met: &Met<'_>| order.get(met.at).is_some_and(|at| *at < before);
+    // with another tag than kport's the packet matches none of its rules
+    if met.iter().any(|met| (met.last || met.tags) && earlier(met)) {
+        return Decided::Rule(decision(met));
+    }
+    let later = met.iter().rfind(|met| met.decides && !earlier(met));
+    match later {
+        Some(later) if !quick => Decided::Rule(Some(*later)),
+        _ => Decided::Kport,
+    }
+}
+
+impl Decided<'_> {
+    fn blocks(&self) -> bool {
+        matches!(self, Decided::Rule(Some(met)) if met.blocks())
+    }
+}
+
+/// The places that keep whom the ruleset refuses because of his source, and let an ordinary outsider in; the best first.
+/// At each entrance that is not required the outsider is let in if that is possible, too.
+///
+/// The best place for filter rules is after the last rule that blocks and after the last anchor of others, so that the
+/// same place does with and without quick.
+///
+/// # Errors
+///
+/// [`Kind::Unsupported`](crate::error::Kind): the ruleset cannot be judged.
+pub fn places(
+    judge: &Judge,
+    conf: &Conf,
+    possible: &[Possible],
+    positions: &Positions,
+) -> Result<std::result::Result<Vec<Place>, Contradiction>> {
+    let translations = match translation(judge, conf, possible, positions)? {
+        Ok(found) => found,
+        Err(contradiction) => return Ok(Err(contradiction)),
+    };
+    let order = Order(conf).of(RuleKind::Filter);
+    let mut lists: Vec<Constraint> = vec![];
+    let (mut reached, mut passed) = (vec![], vec![]);
+    let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
+        [true, false].map(|quick| positions.filter.iter().map(|before| ok(*before, quick)).collect())
+    };
+    let mut add = |survey: &Survey<'_>| {
+        for (source, trail, met) in survey.refused_trails() {
+            let stays =
+                |before: usize, quick: bool| trail.iter().any(|met| decided(met, &order, before, quick).blocks());
+            let (fits, optional) = (fits(&stays), source.perhaps);
+            if !lists.iter().any(|list| list.fits == fits && list.optional <= optional) {
+                let need = Need { statement: judge.statement(&met), does: Does::RefusesSource };
+                lists.push(Constraint { fits, need, optional });
+            }
+        }
+    };
+    for entrance in judge.ports() {
+        add(&judge.survey(entrance)?);
+    }
+    for possible in possible {
+        let survey = judge.survey(&possible.entrance)?;
+        add(&survey);
+        let Some(trail) = survey.ordinary_trail() else { continue };
+        let by_kport = |before: usize, quick: bool| {
+            let of_hook = |(hook, met): (usize, &Vec<Met<'_>>)| match decided(met, &order, before, quick) {
+                Decided::Kport => true,
+                // after the first interface the packet has a tag and a state
+                rule => (!quick || hook > 0) && !rule.blocks(),
+            };
+            trail.iter().enumerate().all(of_hook)
+        };
+        let arrives =
+            |before: usize, quick: bool| trail.iter().all(|met| !decided(met, &order, before, quick).blocks());
+        let blocking = trail.iter().find_map(|met| decision(met).filter(Met::blocks));
+        let tagging = trail.iter().flatten().find(|met| met.tags).copied();
+        let statement = tagging.or(blocking).or_else(|| trail.iter().flatten().next().copied());
+        let statement = statement.map(|met| judge.statement(&met));
+        let Some(statement) = statement else { continue };
+        let need = Need { statement, does: Does::BlocksAll(possible.entrance) };
+        let optional = !possible.required;
+        reached.push(Constraint { fits: fits(&by_kport), need: need.clone(), optional });
+        passed.push(Constraint { fits: fits(&arrives), need, optional });
+    }
+    let mut contradiction = None;
+    for outsiders in [&reached, &passed] {
+        match satisfied(&lists, outsiders, positions.filter.len()) {
+            Ok(fits) => return Ok(Ok(ordered(conf, &fits, positions, translations))),
+            Err(found) => contradiction = Some(found),
+        }
+    }
+    Ok(contradiction.map_or(Ok(vec![]), Err))
+}
+
+/// The positions that satisfy all constraints, but for optional ones that cannot be satisfied.
+fn satisfied(lists: &[Constraint], outsiders: &[Constraint], count: usize) -> std::result::Result<Fits, Contradiction> {
+    let mut fits: Fits = [vec![true; count], vec![true; count]];
+    let mut taken: Vec<&Constraint> = vec![];
+    let (optional, required): (Vec<_>, Vec<_>) =
+        outsiders.iter().chain(lists).partition(|constraint| constraint.optional);
+    for constraint in required.into_iter().chain(optional) {
+        let both: Fits = [0, 1].map(|mode| and(&fits[mode], &constraint.fits[mode]));
+        if both.iter().flatten().any(|fits| *fits) {
+            fits = both;
+            taken.push(constraint);
+        } else if !constraint.optional {
+            let apart = |other: &&&Constraint| {
+                [0, 1].iter().all(|mode| and(&other.fits[*mode], &constraint.fits[*mode]).iter().all(|fits| !fits))
+            };
+            // three statements may contradict each other only together: then the first of them is shown
+            let other = taken.iter().find(apart).or_else(|| taken.iter().find(|other| partly(other)));
+            let second = other.map(|other| other.need.clone());
+            return Err(Contradiction { first: constraint.need.clone(), second });
+        }
+    }
+    Ok(fits)
+}
+
+fn partly(constraint: &Constraint) -> bool {
+    constraint.fits.iter().flatten().any(|fits| !fits)
+}
+
+fn and(a: &[bool], b: &[bool]) -> Vec<bool> {
+    a.iter().zip(b).map(|(a, b)| *a && *b).collect()
+}
+
+/// The best places first: those with and without quick, those with quick, those without.
+fn ordered(conf: &Conf, fits: &Fits, positions: &Positions, (nat, rdr): (usize, usize)) -> Vec<Place> {
+    let [quick, slow] = fits;
+    let both = and(quick, slow);
+    let mut found: Vec<Place> = vec![];
+    // the calls of others, and what blocks
+    let settles: Vec<usize> = conf
+        .rules()
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| matches!(rule.action, Action::Block | Action::Call(RuleKind::Filter, _)))
+        .map(|(at, _)| at)
+        .collect();
+    for (fits, quick) in [(&both, true), (quick, true), (slow, false)] {
+        let good: Vec<usize> = (0..fits.len()).filter(|at| fits[*at]).collect();
+        let Some(last) = good.last() else { continue };
+        let end = positions.filter[*last];
+        let settled = settles.iter().rfind(|at| **at < end).map_or(0, |at| at + 1);
+        let best = good.iter().find(|at| positions.filter[**at] >= settled);
+        for filter in best.into_iter().chain(&good) {
+            let place = Place { nat, rdr, filter: *filter, quick };
+            if found.len() < MOST && !found.contains(&place) {
+                found.push(place);
+            }
+        }
+    }
+    found
+}
+
+/// The positions of nat-anchor and rdr-anchor: the last ones that do.
+fn translation(
+    judge: &Judge,
+    conf: &Conf,
+    possible: &[Possible],
+    positions: &Positions,
+) -> Result<std::result::Result<(usize, usize), Contradiction>> {
+    let (rdr, nat) = (Order(conf).of(RuleKind::Rdr), Order(conf).of(RuleKind::Nat));
+    let v15 = judge.world.release() == Release::V15;
+    let mut fits = vec![true; positions.rdr.len()];
+    let mut needs: Vec<(Vec<bool>, Need)> = vec![];
+    let mut add = |fits: &mut Vec<bool>, new: Vec<bool>, need: Need, optional: bool| {
+        let both = and(fits, &new);
+        if both.contains(&true) {
+            *fits = both;
+            needs.push((new, need));
+            return None;
+        }
+        let other = needs.iter().find(|(other, _)| !and(other, &new).contains(&true)).map(|(_, need)| need.clone());
+        (!optional).then_some(Contradiction { first: need, second: other })
+    };
+    // of which position is the call evaluated
+    let called = |met: &Met<'_>, order: &[usize], positions: &[usize]| -> Vec<bool> {
+        let at = order[met.at];
+        positions
+            .iter()
+            .map(|before| match (met.last, v15) {
+                // 15: of the matches of several rulesets the last one wins
+                (true, true) if met.translates() && met.anchor.is_empty() => false,
+                (false, true) => *before > at,
+                _ => *before <= at,
+            })
+            .collect()
+    };
+    for possible in possible {
+        let entrance = &possible.entrance;
+        let at = At { direction: Direction::In, on: entrance.on, received_on: Some(entrance.on) };
+        let survey = judge.survey(entrance)?;
+        let Some(outsider) = survey.outsider() else { continue };
+        let met_by = |source: IpAddr, port: u16| -> Result<Option<Met<'_>>> {
+            let to = SocketAddr::new(entrance.host.ip(), port);
+            let packet = Packet::first(entrance.protocol, SocketAddr::new(source, SOURCE_PORT), to);
+            let met = judge.world.met(RuleKind::Rdr, at, &packet, (None, &[]));
+            Ok(decision(&met.map_err(unfollowed)?.0))
+        };
+        let ordinary = met_by(outsider.address, entrance.host.port())?;
+        if let Some(met) = &ordinary {
+            let need = Need { statement: judge.statement(met), does: Does::Translates(*entrance) };
+            if let Some(contradiction) = add(&mut fits, called(met, &rdr, &positions.rdr), need, !possible.required) {
+                return Ok(Err(contradiction));
+            }
+        }
+        // a source that is not redirected today
+        for source in judge.sources(entrance.family()) {
+            let Some(met) = met_by(source.address, entrance.host.port())? else { continue };
+            if met.translates() || ordinary.is_some_and(|other| other.is(&met)) {
+                continue;
+            }
+            let after = positions.rdr.iter().map(|before| *before > rdr[met.at]).collect();
+            let need = Need { statement: judge.statement(&met), does: Does::RefusesSource };
+            if let Some(contradiction) = add(&mut fits, after, need, false) {
+                return Ok(Err(contradiction));
+            }
+        }
+        // a port that is not redirected to anybody
+        for port in judge.world.ports() {
+            if let Some(met) = met_by(outsider.address, port)?.filter(|met| !met.translates()) {
+                let need = Need { statement: judge.statement(&met), does: Does::Translates(*entrance) };
+                add(&mut fits, called(&met, &rdr, &positions.rdr), need, true);
+            }
+        }
+    }
+    let last = |fits: &[bool]| fits.iter().rposition(|fits| *fits).unwrap_or(fits.len().saturating_sub(1));
+    let rdr = last(&fits);
+    // nat is for hairpin and host access: a jail to a port of its own network
+    let mut fits = vec![true; positions.nat.len()];
+    for Possible { entrance, .. } in possible {
+        let Some(via) = entrance.via else { continue };
+        let at = At { direction: Direction::Out, on: via, received_on: Some(via) };
+        let Some(neighbour) = judge.world.other_host(via, entrance.jail.ip()) else { continue };
+        let packet = Packet::first(entrance.protocol, SocketAddr::new(neighbour, SOURCE_PORT), entrance.jail);
+        let met = judge.world.met(RuleKind::Nat, at, &packet, (None, &[])).map_err(unfollowed)?.0;
+        if let Some(met) = decision(&met).filter(|met| !met.translates()) {
+            let both = and(&fits, &called(&met, &nat, &positions.nat));
+            if both.contains(&true) {
+                fits = both;
+            }
+        }
+    }
+    // both in one place, if possible
+    let together = fits.get(..=rdr).filter(|_| positions.nat == positions.rdr).map(last).filter(|at| fits[*at]);
+    Ok(Ok((together.unwrap_or_else(|| last(&fits)), rdr)))
+}

@@ -1,0 +1,378 @@
+//! The three sentences that setup, doctor and `kport setup --check` say of a main ruleset.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::entrances::Possible;
+use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, Survey, decision, packet, unfollowed};
+use crate::error::{Error, Kind, Result};
+use crate::name::{JailName, PARENT};
+use crate::net::{Direction, Place, PortRange, Protocol};
+use crate::options::Options;
+use crate::pfconf::rule::RuleKind;
+use crate::publication::{Publication, Redirect};
+use crate::rules;
+use crate::trace::{At, Attachment, Met, Packet, Party, TraceStep, Verdict, World};
+
+/// The jail of the proof.
+const JAIL: &str = "kport-proof";
+
+/// How many statements are shown of those that refuse sources.
+const SHOWN: usize = 5;
+
+/// What was found of a main ruleset that calls kport's anchors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Whether kport's rules may be quick; otherwise they must be published with `--no-quick`.
+    pub quick: bool,
+    /// The statements that refuse sources, and still do so at published ports.
+    pub refusing: BTreeSet<Statement>,
+    /// The statements that refuse sources, but not at published ports; with such a source, and an entrance.
+    pub bypassed: BTreeMap<Statement, (IpAddr, Entrance)>,
+    /// The anchors of programs that may block sources, which would reach published ports.
+    pub overtaken: BTreeSet<Statement>,
+    /// Where an ordinary outsider reaches a published port, and its address.
+    pub reached: Vec<(Entrance, IpAddr)>,
+    /// If only an allow-list lets anybody in: the statement that refuses all others.
+    pub allowed_by: Option<Statement>,
+    /// Where it does not, and why.
+    pub unreached: Vec<Unreached>,
+    /// Packets that are not to a published port, and are treated in another way.
+    pub changed: Vec<String>,
+}
+
+/// An entrance that an ordinary outsider does not get in by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreached {
+    /// The entrance.
+    pub entrance: Entrance,
+    /// Whether published ports must be reached there.
+    pub required: bool,
+    /// The statement that decides, if one does.
+    pub statement: Option<Statement>,
+    /// What happens to the packet.
+    pub why: String,
+}
+
+impl Proof {
+    /// Whether no source that the ruleset refuses reaches a published port.
+    pub fn refuses(&self) -> bool {
+        self.bypassed.is_empty()
+    }
+
+    /// Whether an ordinary outsider reaches a published port where that is required.
+    pub fn arrives(&self) -> bool {
+        self.unreached.iter().all(|unreached| !unreached.required)
+    }
+
+    /// Gives the lines of the main file other numbers, as those of a file before lines were added.
+    pub fn renumber(&mut self, number: &dyn Fn(usize) -> usize) {
+        let new = |mut statement: Statement| {
+            if statement.line > 0 && statement.file.is_empty() {
+                statement.line = number(statement.line);
+            }
+            statement
+        };
+        self.refusing = std::mem::take(&mut self.refusing).into_iter().map(new).collect();
+        self.overtaken = std::mem::take(&mut self.overtaken).into_iter().map(new).collect();
+        self.bypassed = std::mem::take(&mut self.bypassed).into_iter().map(|(by, who)| (new(by), who)).collect();
+        self.allowed_by = self.allowed_by.take().map(new);
+        for unreached in &mut self.unreached {
+            unreached.statement = unreached.statement.take().map(new);
+        }
+    }
+
+    /// Whether the three sentences hold.
+    pub fn holds(&self) -> bool {
+        self.refuses() && self.arrives() && self.changed.is_empty()
+    }
+}
+
+impl Proof {
+    /// The three sentences, each with whether it holds.
+    pub fn sentences(&self) -> [(bool, String); 3] {
+        let refuses = match self.bypassed.iter().next() {
+            Some((statement, (source, entrance))) => format!(
+                "{statement}{}: it refuses {source}, but not at ports published on {entrance}",
+                more(self.bypassed.len() - 1)
+            ),
+            None if self.refusing.is_empty() => "no rule refuses anybody because of the source".to_owned(),
+            None => {
+                let shown: Vec<String> = self.refusing.iter().take(SHOWN).map(Statement::to_string).collect();
+                format!(
+                    "whom a rule refuses because of the source stays refused at published ports: {}{}",
+                    shown.join("; "),
+                    more(self.refusing.len() - shown.len())
+                )
+            }
+        };
+        let arrives = match self.unreached.iter().find(|unreached| unreached.required) {
+            Some(unreached) => format!("an ordinary outsider does not reach a port published on {unreached}"),
+            None if self.reached.is_empty() => "there is no interface with an address to publish on".to_owned(),
+            None => {
+                let mut outsiders: Vec<String> = self.reached.iter().map(|(_, address)| address.to_string()).collect();
+                outsiders.dedup();
+                format!(
+                    "an ordinary outsider ({}) reaches a port published on {}",
+                    outsiders.join(", "),
+                    shown(&self.reached)
+                )
+            }
+        };
+        let others = match self.changed.first() {
+            Some(changed) => {
+                format!("other packets are treated in another way: {changed}{}", more(self.changed.len() - 1))
+            }
+            None => "nothing changes for packets that are not to a published port".to_owned(),
+        };
+        [(self.refuses(), refuses), (self.arrives(), arrives), (self.changed.is_empty(), others)]
+    }
+
+    /// The sentences that do not hold.
+    pub fn failures(&self) -> impl Iterator<Item = String> {
+        self.sentences().into_iter().filter(|(holds, _)| !holds).map(|(_, sentence)| sentence)
+    }
+
+    /// What must be known with the sentences.
+    pub fn notes(&self) -> Vec<String> {
+        let allowed = self.allowed_by.iter();
+        let mut notes: Vec<String> =
+            allowed.map(|by| format!("only sources that {by} allows reach published ports")).collect();
+        notes.extend(self.overtaken.iter().map(|call| format!("what {call} blocks reaches published ports")));
+        let optional = self.unreached.iter().filter(|unreached| !unreached.required);
+        notes.extend(optional.map(|unreached| format!("ports published on {unreached} are not reached")));
+        notes
+    }
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.statement {
+            Some(statement) => write!(f, "{} ({statement})", self.entrance),
+            None => write!(f, "{} ({})", self.entrance, self.why),
+        }
+    }
+}
+
+/// `em0 (inet tcp, inet udp), em1 (inet tcp)`
+fn shown(reached: &[(Entrance, IpAddr)]) -> String {
+    let mut by_interface: Vec<(String, Vec<String>)> = vec![];
+    for (entrance, _) in reached {
+        let on = entrance.on.to_string();
+        let what = format!("{} {}", entrance.family(), entrance.protocol);
+        match by_interface.iter_mut().find(|(name, _)| *name == on) {
+            Some((_, all)) if all.contains(&what) => {}
+            Some((_, all)) => all.push(what),
+            None => by_interface.push((on, vec![what])),
+        }
+    }
+    let all: Vec<String> = by_interface.iter().map(|(on, all)| format!("{on} ({})", all.join(", "))).collect();
+    all.join(", ")
+}
+
+fn more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" (and {others} more)") }
+}
+
+/// Judges a main ruleset that calls kport's anchors, with rules of kport that are quick, or not.
+///
+/// # Errors
+///
+/// [`Kind::Unsupported`]: the ruleset cannot be judged.
+pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof> {
+    let mut proof = Proof { quick, ..Proof::default() };
+    let mut world = judge.world.clone();
+    world.suppose(Some(vec![]));
+    let jail: JailName = JAIL.parse()?;
+    for entrance in judge.ports() {
+        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?));
+        proof.refusals(judge, &world, entrance, &judge.survey(entrance)?)?;
+    }
+    for Possible { entrance, required } in possible {
+        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?));
+        let survey = judge.survey(entrance)?;
+        proof.refusals(judge, &world, entrance, &survey)?;
+        match survey.outsider() {
+            None => proof.unreached.push(Unreached {
+                entrance: *entrance,
+                required: *required,
+                statement: survey.refuses_most().cloned(),
+                why: "every source is refused".to_owned(),
+            }),
+            Some(outsider) => {
+                proof.allowed_by = proof.allowed_by.or(outsider.allowed_by);
+                match lost(&mut world, judge, entrance, outsider.address)? {
+                    None => proof.reached.push((*entrance, outsider.address)),
+                    Some((statement, why)) => {
+                        proof.unreached.push(Unreached { entrance: *entrance, required: *required, statement, why });
+                    }
+                }
+            }
+        }
+        // a call has no protocol
+        if entrance.protocol == Protocol::Tcp {
+            changed(judge, &world, entrance, &mut proof.changed)?;
+        }
+    }
+    Ok(proof)
+}
+
+impl Proof {
+    /// Adds the sources that are refused at an entrance, whose rules are loaded in `world`.
+    fn refusals(&mut self, judge: &Judge, world: &World, entrance: &Entrance, survey: &Survey<'_>) -> Result<()> {
+        let tag = JAIL.parse::<JailName>()?.label();
+        for (source, met) in survey.refused_sources() {
+            let statement = judge.statement(&met);
+            let held = source.holds.as_slice();
+            let redirected = is_redirected(world, entrance, source.address, held)?;
+            let passes = redirected && {
+                let packet = packet(entrance, source.address);
+                let mut passes = true;
+                for hook in entrance.hooks() {
+                    let met = world.met(RuleKind::Filter, hook, &packet, (Some(tag.as_str()), held));
+                    passes &= !decision(&met.map_err(unfollowed)?.0).is_some_and(|met| met.blocks());
+                }
+                passes
+            };
+            if source.perhaps {
+                if passes {
+                    self.overtaken.insert(statement);
+                }
+            } else if passes {
+                self.refusing.remove(&statement);
+                self.bypassed.entry(statement).or_insert((source.address, *entrance));
+            } else if !self.bypassed.contains_key(&statement) {
+                self.refusing.insert(statement);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A publication of one port at an entrance.
+pub fn publication(entrance: &Entrance, quick: bool) -> Result<Publication> {
+    let ports = |port| {
+        PortRange::new(port, port).ok_or_else(|| Error::new(Kind::Internal, "the port of an entrance is 0".to_owned()))
+    };
+    let redirect = Redirect {
+        place: Place::Interface(entrance.on),
+        protocol: entrance.protocol,
+        host: ports(entrance.host.port())?,
+        target: entrance.jail.ip(),
+        jail: ports(entrance.jail.port())?,
+    };
+    let options = Options { quick, ..Options::default() };
+    Publication::new(JAIL.parse()?, vec![redirect], options, |_| Ok(None))
+}
+
+/// Whether kport's rule redirects a packet of a source.
+fn is_redirected(world: &World, entrance: &Entrance, source: IpAddr, held: &[String]) -> Result<bool> {
+    let at = At { direction: Direction::In, on: entrance.on, received_on: Some(entrance.on) };
+    let packet = Packet::first(entrance.protocol, SocketAddr::new(source, SOURCE_PORT), entrance.host);
+    let met = world.met(RuleKind::Rdr, at, &packet, (None, held)).map_err(unfollowed)?.0;
+    Ok(decision(&met).is_some_and(|met| is_kport(&met)))
+}
+
+fn is_kport(met: &Met<'_>) -> bool {
+    met.anchor.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Sends a connection of a source to an entrance; if it is not answered, the statement that decides, and what happens.
+fn lost(
+    world: &mut World,
+    judge: &Judge,
+    entrance: &Entrance,
+    source: IpAddr,
+) -> Result<Option<(Option<Statement>, String)>> {
+    let jail = Attachment {
+        name: JAIL.to_owned(),
+        behind: entrance.via,
+        member: None,
+        addresses: vec![entrance.jail.ip().into()],
+    };
+    world.jails = vec![jail];
+    world.forget();
+    let from = SocketAddr::new(source, SOURCE_PORT);
+    let trace = world.trace(&Party::Network(entrance.on), entrance.protocol, from, entrance.host);
+    world.jails.clear();
+    world.forget();
+    let arrives = matches!(trace.verdict, Verdict::Answered | Verdict::Delivered | Verdict::Refused)
+        && trace
+            .delivered_to
+            .as_ref()
+            .is_some_and(|(party, at)| *party == Party::Jail(JAIL.to_owned()) && *at == entrance.jail);
+    if arrives {
+        return Ok(None);
+    }
+    let why = match (&trace.delivered_to, trace.verdict) {
+        (Some((party, at)), _) if *at != entrance.jail => format!("it goes to {party} at {at}"),
+        (_, Verdict::Depends) => format!("cannot be decided: {}", trace.depends_on.join("; ")),
+        _ => match trace.steps.last() {
+            Some(TraceStep::Verdict(text) | TraceStep::Note(text)) => text.clone(),
+            _ => "it does not arrive".to_owned(),
+        },
+    };
+    // the rule that was met last, on the way that the packet went
+    let at = At { direction: Direction::In, on: entrance.on, received_on: Some(entrance.on) };
+    let packet_in = Packet::first(entrance.protocol, from, entrance.host);
+    let met = world.met(RuleKind::Rdr, at, &packet_in, (None, &[])).map_err(unfollowed)?.0;
+    let redirect = decision(&met);
+    if let Some(met) = redirect.filter(|met| !is_kport(met)) {
+        return Ok(Some((Some(judge.statement(&met)), why)));
+    }
+    let tag = JAIL.parse::<JailName>()?.label();
+    for hook in entrance.hooks() {
+        let met = world.met(RuleKind::Filter, hook, &packet(entrance, source), (Some(tag.as_str()), &[]));
+        let met = met.map_err(unfollowed)?.0;
+        // with another tag than kport's
+        if let Some(tagging) = met.iter().find(|met| met.tags) {
+            return Ok(Some((Some(judge.statement(tagging)), why)));
+        }
+        if let Some(met) = decision(&met).filter(Met::blocks) {
+            return Ok(Some((Some(judge.statement(&met)), why)));
+        }
+    }
+    Ok(Some((None, why)))
+}
+
+/// Adds packets that are not to a published port and that are treated in another way with kport's rules: from every source to
+/// another port, to every class of destinations, and to every port that rules distinguish. kport's rules match none
+/// of them; only a call can make a difference.
+fn changed(judge: &Judge, with: &World, entrance: &Entrance, found: &mut Vec<String>) -> Result<()> {
+    let family = entrance.family();
+    let Some(first) = judge.sources(family).first().map(|source| source.address) else { return Ok(()) };
+    let other = if entrance.host.port() == 1 { 2 } else { entrance.host.port() - 1 };
+    let (on, received_on) = (entrance.on, Some(entrance.on));
+    let into = At { direction: Direction::In, on, received_on };
+    let out = At { direction: Direction::Out, on, received_on: entrance.via };
+    let host = entrance.host.ip();
+    let mut packets: Vec<(At, SocketAddr, SocketAddr)> = vec![];
+    for source in judge.sources(family) {
+        let address = source.address;
+        let outside = SocketAddr::new(address, SOURCE_PORT);
+        packets.push((into, outside, SocketAddr::new(host, other)));
+        packets.push((out, SocketAddr::new(entrance.jail.ip(), SOURCE_PORT), SocketAddr::new(address, other)));
+        packets.push((into, SocketAddr::new(first, SOURCE_PORT), SocketAddr::new(address, other)));
+    }
+    for port in judge.world.ports().into_iter().filter(|port| *port != entrance.host.port()) {
+        packets.push((into, SocketAddr::new(first, SOURCE_PORT), SocketAddr::new(host, port)));
+    }
+    for (at, from, to) in packets {
+        let packet = Packet::first(entrance.protocol, from, to);
+        for kind in [RuleKind::Rdr, RuleKind::Nat, RuleKind::Filter] {
+            let before = judge.world.met(kind, at, &packet, (None, &[])).map_err(unfollowed)?.0;
+            let after = with.met(kind, at, &packet, (None, &[])).map_err(unfollowed)?.0;
+            let same = match (decision(&before), decision(&after)) {
+                (None, None) => true,
+                (Some(before), Some(after)) => before.is(&after),
+                _ => false,
+            };
+            let what = format!("{} {packet} on {}", at.direction, at.on);
+            if !same && !found.contains(&what) {
+                found.push(what);
+            }
+        }
+    }
+    Ok(())
+}
