@@ -134,15 +134,18 @@ impl Rust {
     }
 }
 
-/// The words of C for the settings that remedies name here.
+/// The words of C for a setting.
 fn as_in_c(setting: Setting) -> Option<String> {
     let word = match setting {
         Setting::Address => "options->addresses",
+        Setting::AutoRange => "options->auto_first and auto_last",
+        Setting::Backend => r#"options->backend "pfctl""#,
         Setting::Force => "KPORT_FORCE in options->flags",
         Setting::Gateway => "options->gateway",
+        Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
+        Setting::Rate => "options->rate_connections",
         Setting::StateDir => "options->state_dir",
         Setting::Timeout => "options->timeout_ms",
-        other => panic!("{other:?}"),
     };
     Some(word.to_owned())
 }
