@@ -31,7 +31,7 @@ pub struct Possible {
 ///
 /// # Errors
 ///
-/// What the host does not tell.
+/// The interfaces, default routes or sysctls of the host cannot be read.
 pub fn judge<'a>(
     host: &dyn Host,
     rulesets: impl IntoIterator<Item = (&'a str, &'a Conf)>,

@@ -9,14 +9,16 @@ use crate::error::{Error, Kind, Result};
 use crate::net::{Direction, Family, Interface, PerFamily, Protocol};
 use crate::pfconf::Conf;
 use crate::pfconf::rule::{Rule, RuleKind};
-use crate::trace::{AddressClass, At, Met, Packet, World};
+use crate::trace::{At, Met, Packet, World};
 
 /// The port of the senders.
 pub(super) const SOURCE_PORT: u16 = 40_000;
 /// The maximum number of ports at which rules refuse sources.
 const MOST_PORTS: usize = 8;
-/// How many addresses of a class are tried for one that is free.
+/// How many addresses of a class are taken for tables and anchors.
 const MOST_FREE: u32 = 4096;
+/// The number of classes from which addresses are added to tables and blocked in anchors.
+const MOST_CLASSES: usize = 4;
 
 /// A published port, as packets from outside use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,18 +142,21 @@ impl Judge {
         for (family, classes) in families {
             let of = sources.of_mut(family);
             of.extend(classes.iter().map(|class| Source::of(class.address)));
-            let mut free = free(&classes);
-            for table in &tables {
-                let Some(address) = free.next() else { continue };
-                world.add_to_table(table, address);
-                of.push(Source::of(address));
-            }
-            for anchor in &anchors {
-                let Some(address) = free.next() else { continue };
-                // as fail2ban, blocklistd(8) and others load it
-                world.load_more(anchor, &Conf::of_output(&format!("block drop quick from {address}\n")));
-                let perhaps = !anchor.split('/').any(|name| BLOCKERS.contains(&name));
-                of.push(Source { perhaps, ..Source::of(address) });
+            // of the largest ones, since an allow-list may refuse the first
+            for class in classes.iter().take(MOST_CLASSES) {
+                let mut free = (0..MOST_FREE).filter_map(|number| class.another(number));
+                for table in &tables {
+                    let Some(address) = free.next() else { break };
+                    world.add_to_table(table, address);
+                    of.push(Source::of(address));
+                }
+                for anchor in &anchors {
+                    let Some(address) = free.next() else { break };
+                    // as fail2ban, blocklistd(8) and others load it
+                    world.load_more(anchor, &Conf::of_output(&format!("block drop quick from {address}\n")));
+                    let perhaps = !anchor.split('/').any(|name| BLOCKERS.contains(&name));
+                    of.push(Source { perhaps, ..Source::of(address) });
+                }
             }
         }
         Judge { world, main: main.into(), sources, ports: vec![] }
@@ -190,7 +195,7 @@ impl Judge {
         for source in &sources {
             trails.push(self.trail(entrance, source, &mut undecided)?);
         }
-        let (ordinary, _) = find_ordinary(&trails);
+        let (ordinary, _) = self.find_ordinary(entrance, &sources, &trails);
         // what cannot be decided differs for packets of one source
         if let Some(address) = sources.get(ordinary.unwrap_or(0)).map(|source| source.address) {
             for what in std::mem::take(&mut undecided) {
@@ -199,9 +204,35 @@ impl Judge {
                 sources.push(source);
             }
         }
-        let (ordinary, most) = find_ordinary(&trails);
+        let (ordinary, most) = self.find_ordinary(entrance, &sources, &trails);
         let most = most.map(|met| self.statement(&met));
         Ok(Survey { judge: self, sources, trails, ordinary, most })
+    }
+
+    /// The ordinary outsider among sources, the largest class of those that are not refused, or by a rule that refuses
+    /// every source that reaches it; and the rule that refuses larger classes. Packets from its address come in on the interface
+    /// of the entrance, as the routes are.
+    fn find_ordinary<'j>(
+        &self,
+        entrance: &Entrance,
+        sources: &[Source],
+        trails: &[Vec<Vec<Met<'j>>>],
+    ) -> (Option<usize>, Option<Met<'j>>) {
+        let mut most = None;
+        for (at, hooks) in trails.iter().enumerate() {
+            if !self.world.is_behind(entrance.on, sources[at].address) {
+                continue;
+            }
+            let refused = hooks.iter().enumerate().find_map(|(hook, met)| {
+                let last = decision(met).filter(Met::blocks)?;
+                (!refuses_all(trails, hook, &last)).then_some(last)
+            });
+            match refused {
+                None => return (Some(at), most),
+                Some(last) => _ = most.get_or_insert(last),
+            }
+        }
+        (None, most)
     }
 
     /// The filter rules that match a packet of a source, by interface.
@@ -257,12 +288,6 @@ impl Judge {
     }
 }
 
-/// Addresses of the largest class, as long as there are any.
-fn free(classes: &[AddressClass]) -> impl Iterator<Item = IpAddr> {
-    let class = classes.first().cloned();
-    (0..MOST_FREE).filter_map(move |number| class.as_ref()?.another(number))
-}
-
 /// The packet of a source after the redirect.
 pub(super) fn packet(entrance: &Entrance, source: IpAddr) -> Packet {
     Packet::first(entrance.protocol, SocketAddr::new(source, SOURCE_PORT), entrance.jail)
@@ -305,12 +330,13 @@ impl<'j> Survey<'j> {
         Some(&self.trails[self.ordinary?])
     }
 
-    /// The rule that refuses a source, unless an ordinary outsider is refused by it as well.
+    /// The rule that refuses a source, unless there is an ordinary outsider that is refused by it as well.
     pub(super) fn refused_by_source(&self, trail: &[Vec<Met<'j>>]) -> Option<Met<'j>> {
-        let ordinary = &self.trails[self.ordinary?];
+        let ordinary = self.ordinary_trail();
         let last = |(hook, met): (usize, &Vec<Met<'j>>)| {
             let last = decision(met).filter(Met::blocks)?;
-            Some((last, decision(&ordinary[hook]).is_some_and(|other| other.is(&last))))
+            let other = ordinary.and_then(|hooks| decision(&hooks[hook]));
+            Some((last, other.is_some_and(|other| other.is(&last))))
         };
         let (refused, as_others) = trail.iter().enumerate().find_map(last)?;
         (!as_others).then_some(refused)
@@ -320,23 +346,6 @@ impl<'j> Survey<'j> {
 /// The rule that decides: the last one.
 pub(super) fn decision<'j>(met: &[Met<'j>]) -> Option<Met<'j>> {
     met.iter().rfind(|met| met.decides).copied()
-}
-
-/// The ordinary outsider among sources, the largest class of those that are not refused, or by a rule that refuses every
-/// source that reaches it; and the rule that refuses larger classes.
-fn find_ordinary<'j>(trails: &[Vec<Vec<Met<'j>>>]) -> (Option<usize>, Option<Met<'j>>) {
-    let mut most = None;
-    for (source, hooks) in trails.iter().enumerate() {
-        let refused = hooks.iter().enumerate().find_map(|(hook, met)| {
-            let last = decision(met).filter(Met::blocks)?;
-            (!refuses_all(trails, hook, &last)).then_some(last)
-        });
-        match refused {
-            None => return (Some(source), most),
-            Some(last) => _ = most.get_or_insert(last),
-        }
-    }
-    (None, most)
 }
 
 /// Whether a rule blocks every source that reaches it.

@@ -1,5 +1,7 @@
 //! Looks for the places in a main ruleset at which kport's anchors can be called.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::entrances::Possible;
 use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, Survey, decision, unfollowed};
 use crate::error::Result;
@@ -7,7 +9,6 @@ use crate::net::Direction;
 use crate::pfconf::Conf;
 use crate::pfconf::rule::{Action, RuleKind};
 use crate::trace::{At, Met, Packet, Release};
-use std::net::{IpAddr, SocketAddr};
 
 /// The maximum number of places to try.
 const MOST: usize = 12;
@@ -75,14 +76,10 @@ struct Constraint {
     optional: bool,
 }
 
-/// The rules of the main ruleset by kind: the number of each among all.
-struct Order<'a>(&'a Conf);
-
-impl Order<'_> {
-    fn of(&self, kind: RuleKind) -> Vec<usize> {
-        let all = self.0.rules().iter().enumerate();
-        all.filter(|(_, rule)| rule.action.kind() == kind).map(|(at, _)| at).collect()
-    }
+/// The rules of a kind in the main ruleset, by their numbers among all of its rules.
+fn order_of(conf: &Conf, kind: RuleKind) -> Vec<usize> {
+    let all = conf.rules().iter().enumerate();
+    all.filter(|(_, rule)| rule.action.kind() == kind).map(|(at, _)| at).collect()
 }
 
 /// What decides about a packet.
@@ -114,8 +111,8 @@ impl Decided<'_> {
 /// The places that keep whom the ruleset refuses because of his source, and let an ordinary outsider in; the best first.
 /// At each entrance that is not required the outsider is let in if that is possible, too.
 ///
-/// The best place for filter rules is after the last rule that blocks and after the last anchor of others, so that the
-/// same place does with and without quick.
+/// The best place for filter rules is one that is right with and without quick, after the last rule that blocks and the
+/// last anchor of others.
 ///
 /// # Errors
 ///
@@ -130,7 +127,7 @@ pub fn places(
         Ok(found) => found,
         Err(contradiction) => return Ok(Err(contradiction)),
     };
-    let order = Order(conf).of(RuleKind::Filter);
+    let order = order_of(conf, RuleKind::Filter);
     let mut lists: Vec<Constraint> = vec![];
     let (mut reached, mut passed) = (vec![], vec![]);
     let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
@@ -181,11 +178,15 @@ pub fn places(
             Err(found) => contradiction = Some(found),
         }
     }
-    Ok(contradiction.map_or(Ok(vec![]), Err))
+    Ok(contradiction.map_or(Ok(vec![]), |found| Err(*found)))
 }
 
 /// The positions that satisfy all constraints, but for optional ones that cannot be satisfied.
-fn satisfied(lists: &[Constraint], outsiders: &[Constraint], count: usize) -> std::result::Result<Fits, Contradiction> {
+fn satisfied(
+    lists: &[Constraint],
+    outsiders: &[Constraint],
+    count: usize,
+) -> std::result::Result<Fits, Box<Contradiction>> {
     let mut fits: Fits = [vec![true; count], vec![true; count]];
     let mut taken: Vec<&Constraint> = vec![];
     let (optional, required): (Vec<_>, Vec<_>) =
@@ -202,7 +203,7 @@ fn satisfied(lists: &[Constraint], outsiders: &[Constraint], count: usize) -> st
             // three statements may contradict each other only together: then the first of them is shown
             let other = taken.iter().find(apart).or_else(|| taken.iter().find(|other| partly(other)));
             let second = other.map(|other| other.need.clone());
-            return Err(Contradiction { first: constraint.need.clone(), second });
+            return Err(Box::new(Contradiction { first: constraint.need.clone(), second }));
         }
     }
     Ok(fits)
@@ -245,14 +246,14 @@ fn ordered(conf: &Conf, fits: &Fits, positions: &Positions, (nat, rdr): (usize, 
     found
 }
 
-/// The positions of nat-anchor and rdr-anchor: the last ones that do.
+/// The positions of nat-anchor and rdr-anchor: the last possible ones.
 fn translation(
     judge: &Judge,
     conf: &Conf,
     possible: &[Possible],
     positions: &Positions,
 ) -> Result<std::result::Result<(usize, usize), Contradiction>> {
-    let (rdr, nat) = (Order(conf).of(RuleKind::Rdr), Order(conf).of(RuleKind::Nat));
+    let (rdr, nat) = (order_of(conf, RuleKind::Rdr), order_of(conf, RuleKind::Nat));
     let v15 = judge.world.release() == Release::V15;
     let mut fits = vec![true; positions.rdr.len()];
     let mut needs: Vec<(Vec<bool>, Need)> = vec![];
@@ -266,7 +267,7 @@ fn translation(
         let other = needs.iter().find(|(other, _)| !and(other, &new).contains(&true)).map(|(_, need)| need.clone());
         (!optional).then_some(Contradiction { first: need, second: other })
     };
-    // of which position is the call evaluated
+    // the positions from which the call is evaluated
     let called = |met: &Met<'_>, order: &[usize], positions: &[usize]| -> Vec<bool> {
         let at = order[met.at];
         positions

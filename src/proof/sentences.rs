@@ -210,7 +210,7 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
                 }
             }
         }
-        // a call has no protocol
+        // kport's rules match none of these packets, whatever their protocol
         if entrance.protocol == Protocol::Tcp {
             changed(judge, &world, entrance, &mut proof.changed)?;
         }
@@ -252,9 +252,8 @@ impl Proof {
 
 /// A publication of one port at an entrance.
 pub fn publication(entrance: &Entrance, quick: bool) -> Result<Publication> {
-    let ports = |port| {
-        PortRange::new(port, port).ok_or_else(|| Error::new(Kind::Internal, "the port of an entrance is 0".to_owned()))
-    };
+    let ports =
+        |port| PortRange::new(port, port).ok_or_else(|| Error::new(Kind::Internal, "the port of an entrance is 0"));
     let redirect = Redirect {
         place: Place::Interface(entrance.on),
         protocol: entrance.protocol,

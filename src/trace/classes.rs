@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::lookup::{Lookup, Truth};
+use super::lookup::{Lookup, Truth, link_local};
 use super::packet::Release;
 use super::world::World;
 use crate::net::{Family, Interface};
@@ -219,6 +219,15 @@ impl World {
     /// A port of each class that rules can distinguish.
     pub(crate) fn ports(&self) -> Vec<u16> {
         self.port_classes(0)
+    }
+
+    /// Whether another host with this address can be behind an interface.
+    pub(crate) fn is_behind(&self, interface: Interface, address: IpAddr) -> bool {
+        let of_link = match address {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.octets()[0] == 0,
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || link_local(address),
+        };
+        !of_link && !self.is_own(address) && self.lookup.route(address) == Some(interface)
     }
 
     /// Whether pf skips an interface.

@@ -348,6 +348,15 @@ fn only_an_allow_list_lets_in() {
     assert!(made.status == 0 && made.said.contains("only sources that line 2"), "{}", made.said);
     assert!(reaches(&made, "em0", Protocol::Tcp, OUTSIDER) && !reaches(&made, "em0", Protocol::Tcp, "192.0.2.9"));
     // for nobody yet
+    // what a program blocks of those that the list allows
+    let made = setup(
+        "table <geo> { 198.51.100.0/24 2001:db8:99::/48 }\nblock all\npass out\nblock in quick on em0 from ! <geo>\nanchor \"f2b/*\"\nblock in quick proto udp\n",
+    );
+    assert!(made.status == 5 || made.after_line() == "anchor \"f2b/*\"", "{}", made.said);
+    assert!(made.said.contains("line 5, anchor \"f2b/*\""), "{}", made.said);
+    // nobody who is behind em0 is routed as this rule wants
+    let made = setup("block out quick on bridge0 from urpf-failed\nblock all\n");
+    assert!(made.status == 5 && made.said.contains("line 1, block out quick"), "{}", made.said);
     let made = setup("table <friends> persist\nblock in quick on em0 from ! <friends>\nblock all\n");
     assert!(made.status == 0 && made.said.contains("only sources that line 2"), "{}", made.said);
     assert_eq!(made.after_line(), "block all");
@@ -407,6 +416,17 @@ fn a_host_with_one_family_or_without_networks_for_jails() {
     // pf skips the only interface
     let made = setup("set skip on { em0 em1 }\nblock all\n");
     assert!(made.status == 0 && made.said.contains("no interface with an address"), "{}", made.said);
+}
+
+/// A jail with an IPv6 address is published on IPv6, too, whatever the default route is.
+#[test]
+fn forwarding_is_asked_for_in_each_family_that_jails_have() {
+    let four = HOST.replace(", \"inet6\": \"em0\"", "");
+    let made = kport(&four, "block all\n", &[]);
+    assert!(made.status == 0 && made.said.contains("ipv6_gateway_enable=\"YES\""), "{}", made.said);
+    let none = four.replace(", \"fd00::1/64\"", "").replace(", \"2001:db8:1::10/64\"", "");
+    let made = kport(&none, "block all\n", &[]);
+    assert!(made.status == 0 && !made.said.contains("ipv6_gateway_enable"), "{}", made.said);
 }
 
 /// A part of a ruleset.

@@ -1,8 +1,8 @@
 //! Finds the places of kport's lines in a pf.conf: bytes in, plan out.
 //!
 //! pf.conf(5) wants options, normalization, queueing, translation and filter rules in this order. Where the lines may be
-//! is decided by this order; where they do what they are for, by [`proof`], which evaluates packets. A plan is made only if
-//! it is proved for the file with the lines.
+//! is decided by this order, and which of these places is right by [`proof`], which evaluates packets. The file with the lines is
+//! proved before it is written.
 
 use std::fmt;
 use std::path::Path;
@@ -333,11 +333,11 @@ fn contradiction(found: &Contradiction) -> String {
     };
     match &found.second {
         Some(second) => format!(
-            "no place does for kport's rules: {}; {}; change one of the two lines",
+            "no place is right for kport's rules: {}; {}; change one of the two lines",
             needs(&found.first),
             needs(second)
         ),
-        None => format!("no place does for kport's rules: {}", needs(&found.first)),
+        None => format!("no place is right for kport's rules: {}", needs(&found.first)),
     }
 }
 
@@ -402,12 +402,13 @@ impl Plan {
                 self.proof = Some(proof);
                 return Ok(());
             }
+            let mut proof = proof;
+            proof.renumber(&|line| self.old_line(line));
             failed.get_or_insert(proof);
         }
-        let mut proof = failed.unwrap_or_default();
-        proof.renumber(&|line| self.old_line(line));
+        let proof = failed.unwrap_or_default();
         self.insertions.clear();
-        self.by_hand.push("no place does for kport's rules".to_owned());
+        self.by_hand.push("no place is right for kport's rules".to_owned());
         self.by_hand.extend(proof.failures());
         Ok(())
     }
