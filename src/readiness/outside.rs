@@ -86,7 +86,7 @@ pub fn bypassed<'a>(
             continue;
         };
         let quick = probe.publication.options.quick;
-        for (statement, (source, _)) in proof::prove(rulesets.judge(), &[possible], quick)?.bypassed {
+        for (statement, (source, _)) in proof::prove_with(rulesets.judge(), &[possible], quick)?.bypassed {
             seen.entry(statement).or_insert((source, probe));
         }
     }
@@ -309,7 +309,7 @@ impl<'a> Rulesets<'a> {
         if !options.sources.is_empty() {
             return Ok(self.other_arrives(&self.world, probe)?.then_some(Outcome::Arrives));
         }
-        let Ok(proof) = proof::prove(self.judge(), &[possible], options.quick) else { return Ok(None) };
+        let Ok(proof) = proof::prove_with(self.judge(), &[possible], options.quick) else { return Ok(None) };
         if let Some(unreached) = proof.unreached.first() {
             let lost = |statement| Outcome::Lost(format!("{} ({})", unreached.why, shown(statement)));
             return Ok(unreached.statement.as_ref().map(lost));
@@ -422,7 +422,7 @@ impl<'a> Rulesets<'a> {
             }
         }
         let judge = Judge::new(world.clone(), &self.file);
-        let holds = |quick| proof::prove(&judge, possible, quick).is_ok_and(|proof| proof.holds());
+        let holds = |quick| proof::prove_with(&judge, possible, quick).is_ok_and(|proof| proof.holds());
         Ok(modes.into_iter().all(holds))
     }
 
