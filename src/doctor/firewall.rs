@@ -69,7 +69,9 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
     if let Err(error) = &evidence.rulesets {
         return Ok(Some(vec![warning(format!("not checked: {error}"), "")]));
     }
-    let Some(_) = evidence.main() else { return Ok(None) };
+    if evidence.main().is_none() {
+        return Ok(None);
+    }
     // a call that is missing has no place
     if evidence.status.as_ref().is_ok_and(|status| readiness::uncalled(status, false).is_some()) {
         return Ok(None);
