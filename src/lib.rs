@@ -34,6 +34,9 @@
 //!
 //! `docs/architecture.md` describes the path of a publish through them, and where something new belongs.
 
+// what only the helper uses is dead in a build of the library alone
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+
 mod child;
 #[cfg(feature = "cli")]
 mod cli;
