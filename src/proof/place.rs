@@ -178,7 +178,10 @@ pub fn places(
             Err(found) => contradiction = Some(found),
         }
     }
-    Ok(contradiction.map_or(Ok(vec![]), |found| Err(*found)))
+    Ok(match contradiction {
+        Some(found) => Err(*found),
+        None => Ok(vec![]),
+    })
 }
 
 /// The positions that satisfy all constraints, but for optional ones that cannot be satisfied.
