@@ -23,7 +23,7 @@ mod judge;
 mod place;
 mod sentences;
 
-pub use entrances::{Possible, entrances, judge};
-pub use judge::{Entrance, Judge, Outsider, Statement, Survey};
+pub use entrances::{Possible, judge};
+pub use judge::{Entrance, Judge, Statement};
 pub use place::{Contradiction, Does, Need, Place, Positions, places};
-pub use sentences::{Proof, Unreached, prove_with, publication};
+pub use sentences::{Proof, prove_with, publication};

@@ -46,9 +46,10 @@ mod walk;
 mod way;
 mod world;
 
-pub use classes::AddressClass;
 pub(crate) use met::At;
 pub use packet::{IpProtocol, Packet, Party, Release};
-pub use steps::{Looked, Trace, TraceStep, Verdict};
+#[cfg(feature = "internals")]
+pub use steps::Looked;
+pub use steps::{Trace, TraceStep, Verdict};
 pub(crate) use walk::Met;
 pub use world::{Attachment, REFUSES, World};

@@ -64,7 +64,8 @@ pub(super) fn read_output(text: &str) -> Conf {
 }
 
 impl Outline {
-    /// Reads a single text: a file that it includes is not read.
+    /// Reads a single text: a file that it includes is not read. For tests.
+    #[cfg(any(test, feature = "internals"))]
     pub fn of_text(text: &[u8]) -> Outline {
         outline(text, How::default())
     }

@@ -121,7 +121,6 @@ pub struct Judge {
 
 /// The rules that match the packets of each source at one [`Entrance`].
 pub struct Survey<'j> {
-    judge: &'j Judge,
     sources: Vec<Source>,
     /// By source and interface.
     trails: Vec<Vec<Vec<Met<'j>>>>,
@@ -206,7 +205,7 @@ impl Judge {
         }
         let (ordinary, most) = self.find_ordinary(entrance, &sources, &trails);
         let most = most.map(|met| self.statement(&met));
-        Ok(Survey { judge: self, sources, trails, ordinary, most })
+        Ok(Survey { sources, trails, ordinary, most })
     }
 
     /// The ordinary outsider among sources, the largest class of those that are not refused, or by a rule that refuses
@@ -306,13 +305,6 @@ impl<'j> Survey<'j> {
     /// The statement that refuses most sources because of their addresses, if there is one.
     pub(super) fn refuses_most(&self) -> Option<&Statement> {
         self.most.as_ref()
-    }
-
-    /// The sources that are refused because of their addresses, or because of what holds for their packets, each with the
-    /// statement.
-    pub fn refused(&self) -> impl Iterator<Item = (IpAddr, Statement)> {
-        let refused = self.refused_sources().filter(|(source, _)| !source.perhaps);
-        refused.map(|(source, met)| (source.address, self.judge.statement(&met)))
     }
 
     pub(super) fn refused_sources(&self) -> impl Iterator<Item = (&Source, Met<'j>)> {
@@ -451,7 +443,11 @@ mod tests {
         let refused = |text: &str| {
             let judge = judge(text);
             let survey = judge.survey(&entrance()).unwrap();
-            let mut lines: Vec<usize> = survey.refused().map(|(_, statement)| statement.line).collect();
+            let mut lines: Vec<usize> = survey
+                .refused_sources()
+                .filter(|(source, _)| !source.perhaps)
+                .map(|(_, met)| judge.statement(&met).line)
+                .collect();
             lines.sort_unstable();
             lines.dedup();
             lines

@@ -146,6 +146,7 @@ fn as_in_c(setting: Setting) -> Option<String> {
         Setting::Rate => "options->rate_connections",
         Setting::StateDir => "options->state_dir",
         Setting::Timeout => "options->timeout_ms",
+        Setting::Wait => "options->wait_ms",
     };
     Some(word.to_owned())
 }
