@@ -43,7 +43,7 @@ mod tests {
     use crate::session::{Backend, Settings};
 
     /// A program on a host of its own, with the simulator.
-    pub(super) struct Played {
+    pub(super) struct Stage {
         dir: tempfile::TempDir,
         /// The overrides of the last document.
         pub(super) overrides: Cell<Overrides>,
@@ -51,10 +51,10 @@ mod tests {
         pub(super) notes: RefCell<Vec<String>>,
     }
 
-    impl Played {
-        pub(super) fn new() -> Played {
+    impl Stage {
+        pub(super) fn new() -> Stage {
             let dir = tempfile::tempdir().unwrap();
-            Played { dir, overrides: Cell::default(), notes: RefCell::default() }
+            Stage { dir, overrides: Cell::default(), notes: RefCell::default() }
         }
 
         /// A file of the state directory.
@@ -77,7 +77,7 @@ mod tests {
         }
     }
 
-    impl Program for Played {
+    impl Program for Stage {
         fn session(&self, overrides: Overrides) -> Result<Session> {
             self.overrides.set(overrides);
             let host: Fixed = r#"{

@@ -26,7 +26,7 @@ use crate::error::{Problem, Result};
 pub use caller::{Caller, Identity};
 pub use environment::Environment;
 pub(crate) use environment::jid;
-pub use hooks::{HookFile, Statement};
+pub use hooks::{ExecStatement, HookFile};
 pub use import::{Command, Import, Imported, by_jail};
 pub use ports::{Exports, Port, TextOf};
 pub use root::Root;

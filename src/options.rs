@@ -17,7 +17,7 @@ pub use crate::rule::Rate;
 use crate::rule::{Address, StateOptions};
 
 pub use named::{Given, Takes};
-use named::{Reader, Table as Named, put};
+use named::{Setter, Names, put};
 
 /// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
 /// `192.0.2.1` or `<name>`.
@@ -170,16 +170,16 @@ pub struct Options {
 }
 
 /// Each option by its name.
-const NAMED: Named<Options> = Named(&[
-    ("reach", Reader::Words(|options, words| put(&mut options.reach, words.parse()))),
-    ("hairpin", Reader::Flag(|options, on| options.hairpin = on)),
-    ("host-access", Reader::Flag(|options, on| options.host_access = on)),
-    ("sources", Reader::Words(|options, words| put(&mut options.sources, words.parse().and_then(somebody)))),
-    ("max-connections", Reader::Number(|options, most| options.limits.connections = Some(most))),
-    ("max-connections-per-source", Reader::Number(|options, most| options.limits.connections_per_source = Some(most))),
-    ("rate", Reader::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
-    ("log", Reader::Flag(|options, on| options.log = on)),
-    ("quick", Reader::Flag(|options, on| options.quick = on)),
+const NAMED: Names<Options> = Names(&[
+    ("reach", Setter::Words(|options, words| put(&mut options.reach, words.parse()))),
+    ("hairpin", Setter::Flag(|options, on| options.hairpin = on)),
+    ("host-access", Setter::Flag(|options, on| options.host_access = on)),
+    ("sources", Setter::Words(|options, words| put(&mut options.sources, words.parse().and_then(somebody)))),
+    ("max-connections", Setter::Number(|options, most| options.limits.connections = Some(most))),
+    ("max-connections-per-source", Setter::Number(|options, most| options.limits.connections_per_source = Some(most))),
+    ("rate", Setter::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
+    ("log", Setter::Flag(|options, on| options.log = on)),
+    ("quick", Setter::Flag(|options, on| options.quick = on)),
 ]);
 
 /// An empty list is a mistake of the caller: it must not admit everybody.

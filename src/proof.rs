@@ -24,6 +24,6 @@ mod place;
 mod sentences;
 
 pub use entrances::{Possible, judge};
-pub use judge::{Entrance, Judge, Statement};
-pub use place::{Contradiction, Does, Need, Place, Positions, places};
+pub use judge::{Cited, Entrance, Judge};
+pub use place::{CallPlace, Contradiction, Does, Need, Positions, places};
 pub use sentences::{Proof, prove_with, publication};

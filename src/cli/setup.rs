@@ -28,8 +28,8 @@ use crate::{pfconf, proof};
 use super::args::{Global, SetupArgs};
 use super::{output, session};
 use plan::{Ground, Plan};
-use replace::{Change, Checker, Conf, replace};
-use settings::{Format, Later, SYSCTL, Setting, WAN};
+use replace::{Change, Checker, ConfFile, replace};
+use settings::{Format, Later, SYSCTL, Variable, WAN};
 
 /// rc.conf(5), unless another is given.
 const RC_CONF: &str = "/etc/rc.conf";
@@ -68,7 +68,7 @@ struct Setup<'a> {
 /// A file, and its plan.
 struct Part<'a> {
     checker: Option<Checker<'a>>,
-    conf: Conf,
+    conf: ConfFile,
     /// Whether it is written.
     ours: bool,
     /// The text to print about it.
@@ -86,7 +86,7 @@ impl Part<'_> {
 }
 
 /// The new contents of a file with kport's lines.
-fn with_lines(conf: &Conf, made: Vec<u8>) -> Vec<u8> {
+fn with_lines(conf: &ConfFile, made: Vec<u8>) -> Vec<u8> {
     if conf.exists() { made } else { marks::with_file(made) }
 }
 
@@ -152,7 +152,7 @@ impl<'a> Setup<'a> {
 
     /// Judges the pf.conf that is there.
     fn check(&self, said: &mut String) -> Result<()> {
-        let conf = Conf::read(&self.args.pf_conf)?;
+        let conf = ConfFile::read(&self.args.pf_conf)?;
         let path = conf.path.display();
         let missing = plan::missing(&conf.path, &conf.text);
         if !missing.is_empty() {
@@ -171,7 +171,7 @@ impl<'a> Setup<'a> {
 
     /// The files, each with its plan.
     fn parts(&self) -> Result<Vec<Part<'a>>> {
-        let conf = Conf::read(&self.args.pf_conf)?;
+        let conf = ConfFile::read(&self.args.pf_conf)?;
         let mut plan = match self.args.undo {
             true => Plan::default(),
             false => plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?,
@@ -208,9 +208,9 @@ impl<'a> Setup<'a> {
 
         let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
         let of_pf = if ours {
-            Conf::read(&conf.path.with_file_name(OF_PF))?
+            ConfFile::read(&conf.path.with_file_name(OF_PF))?
         } else {
-            Conf::none(conf.path.with_file_name(OF_PF))
+            ConfFile::none(conf.path.with_file_name(OF_PF))
         };
         let later = read_later(&conf.path, "sysctl.conf.local", &[])?.into_iter().collect();
         let wanted = self.sysctl_conf(&conf.shown())?;
@@ -222,14 +222,14 @@ impl<'a> Setup<'a> {
         }
         parts.push(part);
         if self.args.host_access || self.args.undo {
-            let wanted = [Setting::new("net.pf.filter_local", "1")];
+            let wanted = [Variable::new("net.pf.filter_local", "1")];
             parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
         }
         Ok(parts)
     }
 
     /// Rules that block IPv6 neighbour discovery, of which publish will have a note.
-    fn neighbours(&self, conf: &Conf, plan: &Plan) -> Result<Vec<String>> {
+    fn neighbours(&self, conf: &ConfFile, plan: &Plan) -> Result<Vec<String>> {
         let Some(proof) = &plan.proof else { return Ok(vec![]) };
         let of_inet6 = proof.reached.iter().map(|(entrance, _)| entrance).filter(|e| e.family() == Family::Inet6);
         let publications: Vec<_> =
@@ -255,7 +255,7 @@ impl<'a> Setup<'a> {
         Ok(network || self.host.gateway(Family::Inet6)?.is_some())
     }
 
-    fn settings(&self, format: Format, conf: Conf, ours: bool, wanted: &[Setting], later: Vec<Later>) -> Part<'a> {
+    fn settings(&self, format: Format, conf: ConfFile, ours: bool, wanted: &[Variable], later: Vec<Later>) -> Part<'a> {
         let plan = settings::plan(format, &conf.shown(), wanted, &later);
         let made = match self.args.undo {
             true => settings::undone(format, &conf.text),
@@ -269,24 +269,24 @@ impl<'a> Setup<'a> {
     }
 
     /// The plan for rc.conf(5).
-    fn rc_conf(&self, text: &str) -> Result<Vec<Setting>> {
-        let mut wanted = vec![Setting::new("pf_enable", "YES"), Setting::new("gateway_enable", "YES")];
+    fn rc_conf(&self, text: &str) -> Result<Vec<Variable>> {
+        let mut wanted = vec![Variable::new("pf_enable", "YES"), Variable::new("gateway_enable", "YES")];
         if !self.has_inet6()? {
             return Ok(wanted);
         }
-        wanted.push(Setting::new("ipv6_gateway_enable", "YES"));
+        wanted.push(Variable::new("ipv6_gateway_enable", "YES"));
         let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
         let value = |name: &str| settings::value(Format::Rc, text, name).unwrap_or_default();
         let advertised = value(&format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_")));
         if advertised.contains("accept_rtadv") && matches!(value(WAN).to_ascii_lowercase().as_str(), "" | "no") {
             // a router accepts a default route from advertisements (nd6_ra_input() of netinet6/nd6_rtr.c) only on this interface
-            wanted.push(Setting::new(WAN, gateway.as_str()));
+            wanted.push(Variable::new(WAN, gateway.as_str()));
         }
         Ok(wanted)
     }
 
     /// The plan for sysctl.conf(5). rc.conf(5) enables forwarding; a line here that disables it would win.
-    fn sysctl_conf(&self, text: &str) -> Result<Vec<Setting>> {
+    fn sysctl_conf(&self, text: &str) -> Result<Vec<Variable>> {
         let mut wanted = vec![];
         for (name, value) in SYSCTL {
             let is_there = settings::value(Format::Sysctl, text, name).is_some();
@@ -299,7 +299,7 @@ impl<'a> Setup<'a> {
                 _ => is_there,
             };
             if needs {
-                wanted.push(Setting::new(name, value));
+                wanted.push(Variable::new(name, value));
             }
         }
         Ok(wanted)
@@ -435,11 +435,11 @@ fn output_of(
 }
 
 /// The given file, or FreeBSD's; on other systems FreeBSD's is neither read nor written.
-fn file_of(named: Option<&Path>, default: &str) -> Result<(Conf, bool)> {
+fn file_of(named: Option<&Path>, default: &str) -> Result<(ConfFile, bool)> {
     match named {
-        Some(path) => Ok((Conf::read(path)?, true)),
-        None if cfg!(target_os = "freebsd") => Ok((Conf::read(Path::new(default))?, true)),
-        None => Ok((Conf::none(PathBuf::from(default)), false)),
+        Some(path) => Ok((ConfFile::read(path)?, true)),
+        None if cfg!(target_os = "freebsd") => Ok((ConfFile::read(Path::new(default))?, true)),
+        None => Ok((ConfFile::none(PathBuf::from(default)), false)),
     }
 }
 
@@ -450,6 +450,6 @@ fn read_later(path: &Path, name: &str, only: &'static [&'static str]) -> Result<
     if !path.exists() || path.is_dir() {
         return Ok(None);
     }
-    let conf = Conf::read(&path)?;
+    let conf = ConfFile::read(&path)?;
     Ok(Some(Later { path: path.display().to_string(), text: conf.shown().into_owned(), only }))
 }

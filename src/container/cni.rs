@@ -29,7 +29,7 @@ use crate::publisher::{Liveness, Outcome, Publisher, Request};
 use crate::readiness;
 use crate::session::Session;
 
-use attachments::{Attachment, Attachments, Files, Found};
+use attachments::{Attachment, Attachments, Files, Stored};
 use conmon::WithoutConmon;
 use environment::Attached;
 pub use environment::Operation;
@@ -139,7 +139,7 @@ impl Work<'_> {
     }
 
     /// Reads the files. Damaged ones are reported.
-    fn found(&self, files: &Files) -> Result<Found, Failure> {
+    fn found(&self, files: &Files) -> Result<Stored, Failure> {
         let mut found = files.all()?;
         self.report(&Outcome { notes: std::mem::take(&mut found.notes), ..Outcome::default() });
         Ok(found)
@@ -450,11 +450,11 @@ fn problem(work: &Work<'_>, publishing: &Publishing) -> Result<Option<String>, F
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::Played;
+    use super::super::tests::Stage;
     use super::*;
 
     /// `command` with this document, for interface eth0 of container c0ffee in jail blue.
-    fn run(played: &Played, command: &str, document: &Value) -> Result<Option<Value>, Value> {
+    fn run(played: &Stage, command: &str, document: &Value) -> Result<Option<Value>, Value> {
         let variables = |name: &str| match name {
             "CNI_COMMAND" => Some(command.to_owned()),
             "CNI_CONTAINERID" => Some("c0ffee".to_owned()),
@@ -467,7 +467,7 @@ mod tests {
 
     #[test]
     fn from_add_to_del() {
-        let played = Played::new();
+        let played = Stage::new();
         let document = whole();
         for _ in 0..2 {
             assert_eq!(run(&played, "ADD", &document), Ok(Some(document["prevResult"].clone())));
@@ -486,7 +486,7 @@ mod tests {
 
     #[test]
     fn a_damaged_document_is_removed_and_reported() {
-        let played = Played::new();
+        let played = Stage::new();
         run(&played, "ADD", &whole()).unwrap();
         let file = played.file("cni/blue.json");
         std::fs::write(&file, "{").unwrap();
@@ -501,7 +501,7 @@ mod tests {
     /// The settings of a document are passed to the program.
     #[test]
     fn the_program_gets_the_overrides() {
-        let played = Played::new();
+        let played = Stage::new();
         run(&played, "ADD", &whole()).unwrap();
         let overrides = played.overrides.take();
         assert_eq!((overrides.state_dir, overrides.timeout), (Some("/x".into()), Some(Duration::from_secs(5))));
@@ -509,7 +509,7 @@ mod tests {
 
     #[test]
     fn an_error_has_the_version_of_the_question_and_reaches_no_session() {
-        let played = Played::new();
+        let played = Stage::new();
         for (command, key, value, version, code) in [
             ("ADD", "sorces", json!([]), "1.1.0", Code::Unsupported),
             ("ADD", "cniVersion", json!("9.9.9"), "1.1.0", Code::Version),

@@ -178,7 +178,7 @@ fn in_arguments(setting: Setting) -> Option<String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::Played;
+    use super::super::tests::Stage;
     use super::*;
 
     fn state(annotations: Value) -> State {
@@ -205,13 +205,13 @@ mod tests {
         Allowed { ports: vec!["1024-65535".parse().unwrap()], places: vec![] }
     }
 
-    fn start(state: &State, played: &Played) -> Result<()> {
+    fn start(state: &State, played: &Stage) -> Result<()> {
         super::start(state, &allowed(), played)
     }
 
     #[test]
     fn from_start_to_stop() {
-        let played = Played::new();
+        let played = Stage::new();
         let ports = state(json!({ PUBLISH: "8080:80 5353:53/udp" }));
         start(&ports, &played).unwrap();
         let lines =
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn annotations_ask_for_ports_and_for_nothing_else() {
-        let played = Played::new();
+        let played = Stage::new();
         for (annotations, kind) in [
             (json!({ PUBLISH: "8080/tpc" }), Kind::Spec),
             (json!({ PUBLISH: ["8080"] }), Kind::Argument),

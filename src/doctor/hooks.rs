@@ -1,6 +1,6 @@
 //! Reads the calls of kport in hooks.
 
-use crate::managers::Statement;
+use crate::managers::ExecStatement;
 
 /// A call of `kport publish` or `kport unpublish` in a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) fn calls(command: &str) -> Vec<Call<'_>> {
 }
 
 /// Whether a hook calls kport.
-pub(super) fn calls_kport(statement: &Statement) -> bool {
+pub(super) fn calls_kport(statement: &ExecStatement) -> bool {
     statement.values.iter().any(|value| !calls(value).is_empty())
 }
 

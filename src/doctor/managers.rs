@@ -8,7 +8,7 @@ use super::evidence::Evidence;
 use super::hooks;
 use super::{Checked, Finding, Level, ManagerFiles, problem, warning};
 use crate::error::{Problem, quoted};
-use crate::managers::{self, Root, Statement};
+use crate::managers::{self, ExecStatement, Root};
 
 /// The managers that load a main ruleset of their own, for a host whose main ruleset has lost kport's lines.
 pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
@@ -32,15 +32,15 @@ pub(super) fn hooks(evidence: &Evidence<'_>) -> Checked {
 }
 
 /// `/etc/jail.conf line 3: exec.poststart`
-fn position(statement: &Statement) -> String {
+fn position(statement: &ExecStatement) -> String {
     format!("{} line {}: {}", statement.path.display(), statement.line, statement.parameter)
 }
 
-fn whose(statement: &Statement) -> String {
+fn whose(statement: &ExecStatement) -> String {
     statement.jail.as_ref().map_or_else(|| "every jail".to_owned(), |jail| format!("jail {}", quoted(jail)))
 }
 
-fn of_statement(statement: &Statement, with_values: &[String]) -> Vec<Finding> {
+fn of_statement(statement: &ExecStatement, with_values: &[String]) -> Vec<Finding> {
     let mut found = vec![];
     for call in statement.values.iter().flat_map(|value| hooks::calls(value)) {
         if let Some(named) = call.jail(with_values).filter(|named| statement.jail.as_deref() != Some(named)) {
@@ -90,11 +90,11 @@ fn wrong_hook(parameter: &str, publishes: bool) -> Option<&'static str> {
 }
 
 /// Jails that publish and have no hook that unpublishes when they stop, one finding each.
-fn never_unpublished(statements: &[Statement]) -> Vec<Finding> {
-    let calls = |statement: &Statement, publishes| {
+fn never_unpublished(statements: &[ExecStatement]) -> Vec<Finding> {
+    let calls = |statement: &ExecStatement, publishes| {
         statement.values.iter().flat_map(|value| hooks::calls(value)).any(|call| call.publishes == publishes)
     };
-    let stops = |statement: &Statement| {
+    let stops = |statement: &ExecStatement| {
         matches!(statement.parameter.as_str(), "exec.prestop" | "exec.poststop" | "exec.release")
             && calls(statement, false)
     };
@@ -102,7 +102,8 @@ fn never_unpublished(statements: &[Statement]) -> Vec<Finding> {
     let mut found = vec![];
     for statement in statements.iter().filter(|statement| calls(statement, true)) {
         // one that is in no jail's block may be for a single jail
-        let covers = |stop: &&Statement| stop.jail.is_none() || statement.jail.is_none() || stop.jail == statement.jail;
+        let covers =
+            |stop: &&ExecStatement| stop.jail.is_none() || statement.jail.is_none() || stop.jail == statement.jail;
         if seen.insert(&statement.jail) && statements.iter().filter(|other| stops(other)).all(|stop| !covers(&stop)) {
             found.push(warning(
                 format!(
@@ -118,7 +119,7 @@ fn never_unpublished(statements: &[Statement]) -> Vec<Finding> {
 }
 
 /// A statement without `+` discards those before it (jail.conf(5)).
-fn discarded(statements: &[Statement]) -> Vec<Finding> {
+fn discarded(statements: &[ExecStatement]) -> Vec<Finding> {
     let mut found = vec![];
     for (at, later) in statements.iter().enumerate().filter(|(_, statement)| !statement.appends) {
         // of the same jail, or of all jails

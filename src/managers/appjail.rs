@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::hooks::list;
 use super::ports::{jail_of, range};
-use super::{Exports, HookFile, Manager, Port, Root, Statement, TextOf};
+use super::{ExecStatement, Exports, HookFile, Manager, Port, Root, TextOf};
 use crate::error::Result;
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
 }
 
 /// The hooks of a jail's template: `exec.poststart: "..."`, with `+:` to append, a statement a line.
-fn template(path: &Path, text: &str, jail: &str) -> Vec<Statement> {
+fn template(path: &Path, text: &str, jail: &str) -> Vec<ExecStatement> {
     let mut found = vec![];
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start();
@@ -71,7 +71,7 @@ fn template(path: &Path, text: &str, jail: &str) -> Vec<Statement> {
         let appends = parameter.ends_with('+');
         let parameter = parameter.trim_end_matches('+').trim().to_owned();
         let (path, jail, values) = (path.to_owned(), Some(jail.to_owned()), list(value));
-        found.push(Statement { path, line: number, jail, parameter, appends, values });
+        found.push(ExecStatement { path, line: number, jail, parameter, appends, values });
     }
     found
 }

@@ -11,7 +11,7 @@ const DEEPEST: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookFile {
     /// The statements about hooks, in the order of evaluation.
-    pub statements: Vec<Statement>,
+    pub statements: Vec<ExecStatement>,
     /// The files that it includes.
     pub includes: Vec<PathBuf>,
 }
@@ -26,7 +26,7 @@ impl HookFile {
 }
 
 /// The hooks of a file, with those of the files that it includes in their place.
-fn read(root: &Root<'_>, path: &Path, includes: &mut Vec<PathBuf>, depth: usize) -> Option<Vec<Statement>> {
+fn read(root: &Root<'_>, path: &Path, includes: &mut Vec<PathBuf>, depth: usize) -> Option<Vec<ExecStatement>> {
     let mut found = vec![];
     for statement in jail_conf(path, &root.text(path)?) {
         if statement.parameter != INCLUDE {
@@ -47,7 +47,7 @@ fn read(root: &Root<'_>, path: &Path, includes: &mut Vec<PathBuf>, depth: usize)
 
 /// One statement about a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statement {
+pub struct ExecStatement {
     /// Its file.
     pub path: PathBuf,
     /// The line on which it begins, from 1.
@@ -66,7 +66,7 @@ pub struct Statement {
 const INCLUDE: &str = ".include";
 
 /// The hooks of jail.conf(5) text. A jail's parameter `name` overrides that of the block, if it has no variable.
-fn jail_conf(path: &Path, text: &str) -> Vec<Statement> {
+fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
     let mut found = vec![];
     let mut block: Option<String> = None;
     let mut names: Vec<(Option<String>, String)> = vec![];
@@ -125,12 +125,26 @@ fn jail_conf(path: &Path, text: &str) -> Vec<Statement> {
                 let path = path.to_owned();
                 if let Some(pattern) = made.trim().strip_prefix(INCLUDE) {
                     let (parameter, values) = (INCLUDE.to_owned(), list(pattern));
-                    found.push(Statement { path, line: start, jail: block.clone(), parameter, appends: false, values });
+                    found.push(ExecStatement {
+                        path,
+                        line: start,
+                        jail: block.clone(),
+                        parameter,
+                        appends: false,
+                        values,
+                    });
                 } else if let Some((parameter, appends, values)) = parameter(&made) {
                     if parameter == "name" {
                         names.extend(values.into_iter().map(|name| (block.clone(), name)));
                     } else if parameter.starts_with("exec.") {
-                        found.push(Statement { path, line: start, jail: block.clone(), parameter, appends, values });
+                        found.push(ExecStatement {
+                            path,
+                            line: start,
+                            jail: block.clone(),
+                            parameter,
+                            appends,
+                            values,
+                        });
                     }
                 }
             }

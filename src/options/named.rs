@@ -2,7 +2,7 @@
 //!
 //! The names are those of the flags of kport(8), such as `max-connections`. A flag of the helper, a field of the C struct and
 //! a key of JSON are all converted to such a name, so that an option is read and checked in one place: its row in a
-//! [`Table`]. The caller puts the name that the user wrote before the error: `--rate`, `options->rate_seconds`,
+//! [`Names`]. The caller puts the name that the user wrote before the error: `--rate`, `options->rate_seconds`,
 //! `limits.rate`.
 
 use std::num::NonZeroU32;
@@ -35,30 +35,30 @@ pub enum Takes {
 }
 
 /// How an option of a `T` is read from its strings.
-pub(crate) enum Reader<T> {
+pub(crate) enum Setter<T> {
     Flag(fn(&mut T, bool)),
     Number(fn(&mut T, NonZeroU32)),
     Word(fn(&mut T, &str) -> Result<()>),
     Words(fn(&mut T, &Words<'_>) -> Result<()>),
 }
 
-impl<T> Reader<T> {
+impl<T> Setter<T> {
     fn takes(&self) -> Takes {
         match self {
-            Reader::Flag(_) => Takes::Flag,
-            Reader::Number(_) => Takes::Number,
-            Reader::Word(_) => Takes::Word,
-            Reader::Words(_) => Takes::Words,
+            Setter::Flag(_) => Takes::Flag,
+            Setter::Number(_) => Takes::Number,
+            Setter::Word(_) => Takes::Word,
+            Setter::Words(_) => Takes::Words,
         }
     }
 
     fn read(&self, to: &mut T, given: &Given) -> Result<()> {
         match (self, given) {
-            (Reader::Flag(set), Given::Flag(on)) => set(to, *on),
-            (Reader::Number(set), Given::Text(text)) => set(to, number(text)?),
-            (Reader::Word(set), Given::Text(text)) => set(to, text)?,
-            (Reader::Words(set), Given::Text(text)) => set(to, &Words::split(text))?,
-            (Reader::Words(set), Given::List(items)) => set(to, &Words::of(items))?,
+            (Setter::Flag(set), Given::Flag(on)) => set(to, *on),
+            (Setter::Number(set), Given::Text(text)) => set(to, number(text)?),
+            (Setter::Word(set), Given::Text(text)) => set(to, text)?,
+            (Setter::Words(set), Given::Text(text)) => set(to, &Words::split(text))?,
+            (Setter::Words(set), Given::List(items)) => set(to, &Words::of(items))?,
             _ => {
                 let wanted = match self.takes() {
                     Takes::Flag => "is on or off",
@@ -115,9 +115,9 @@ impl<'a> Words<'a> {
 }
 
 /// The options of a `T`.
-pub(crate) struct Table<T: 'static>(pub(crate) &'static [(&'static str, Reader<T>)]);
+pub(crate) struct Names<T: 'static>(pub(crate) &'static [(&'static str, Setter<T>)]);
 
-impl<T> Table<T> {
+impl<T> Names<T> {
     /// Every name, and the kind of its value.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, Takes)> {
         self.0.iter().map(|(name, reader)| (*name, reader.takes()))
@@ -138,7 +138,7 @@ impl<T> Table<T> {
     }
 
     /// The option with this name, and whether the name is that of its opposite.
-    fn reader(&self, name: &str) -> Option<(&Reader<T>, bool)> {
+    fn reader(&self, name: &str) -> Option<(&Setter<T>, bool)> {
         let named = |name: &str| self.0.iter().find(|(known, _)| *known == name).map(|(_, reader)| reader);
         let opposite = || named(name.strip_prefix("no-")?).filter(|reader| reader.takes() == Takes::Flag);
         named(name).map(|reader| (reader, false)).or_else(|| opposite().map(|reader| (reader, true)))

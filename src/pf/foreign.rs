@@ -15,7 +15,7 @@ use crate::pfconf::path::{self, Called, is_own};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
 /// Reads what pf holds.
-pub(crate) trait Reader {
+pub(crate) trait RulesetReader {
     /// The error of a read.
     type Error;
     /// Shows each rule of one kind in an anchor; none if there is no such anchor.
@@ -25,7 +25,7 @@ pub(crate) trait Reader {
 }
 
 /// A ruleset that was read from a file, with the anchors that are written in it.
-impl Reader for Conf {
+impl RulesetReader for Conf {
     type Error = Infallible;
 
     fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&Rule)) -> Result<(), Infallible> {
@@ -46,7 +46,7 @@ impl Reader for Conf {
 
 /// Every redirect that pf evaluates outside kport's anchors, in the main ruleset and in the anchors that it calls, at
 /// any depth. An anchor that is not called takes no packets, and is not read: so it conflicts with nothing.
-pub(crate) fn redirects<R: Reader + ?Sized>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
+pub(crate) fn redirects<R: RulesetReader + ?Sized>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
     let mut found = Vec::new();
     // filter rules of 15 have `rdr-to`; a binat rule redirects an address of the host to another machine
     for kind in [RuleKind::Rdr, RuleKind::Binat, RuleKind::Filter] {

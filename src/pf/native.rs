@@ -266,7 +266,7 @@ struct Asked<'n, K> {
     main: Arc<Conf>,
 }
 
-impl<K: Kernel> super::foreign::Reader for Asked<'_, K> {
+impl<K: Kernel> super::foreign::RulesetReader for Asked<'_, K> {
     type Error = Failure;
 
     /// EBUSY if a ruleset was loaded again meanwhile. Anchors other than those in the main ruleset's braces are read each

@@ -32,8 +32,8 @@ use crate::pfconf::flat::flat;
 use crate::pfconf::rule::{Action, Origin, RuleKind};
 use crate::pfconf::{self, Conf, nested, path, table};
 use crate::rule::{self, Rule};
-use braces::{Call, Place};
-pub use run::Run;
+use braces::{Call, RulesetPath};
+pub use run::Invocation;
 
 /// The path of pfctl(8) on FreeBSD.
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -68,7 +68,7 @@ struct Seen {
 }
 
 /// Called after each run of the program.
-pub type Trace = dyn Fn(&Run<'_>) + Send + Sync;
+pub type Trace = dyn Fn(&Invocation<'_>) + Send + Sync;
 
 /// Returns the interfaces and groups that pf skips (`set skip on`); `None` if it cannot.
 pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
@@ -109,7 +109,7 @@ impl Pfctl {
         let made = child::run(&self.program, arguments, input.as_bytes(), lock.as_ref().map(AsFd::as_fd), deadline);
         if let Some(trace) = &self.trace {
             let (output, took) = (made.as_ref(), start.elapsed());
-            trace(&Run { program: &self.program, arguments, input, output, took });
+            trace(&Invocation { program: &self.program, arguments, input, output, took });
         }
         made.map_err(|error| {
             let run = format!("run {}", self.program.display());
@@ -270,7 +270,7 @@ impl Pfctl {
     }
 }
 
-impl foreign::Reader for Pfctl {
+impl foreign::RulesetReader for Pfctl {
     type Error = Error;
 
     fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&pfconf::rule::Rule)) -> Result<()> {
@@ -282,7 +282,7 @@ impl foreign::Reader for Pfctl {
         rules
             .filter(|rule| rule.action.kind() == kind && !matches!(rule.action, Action::Call(..)))
             .for_each(&mut *show);
-        let at = Place { path: anchor.to_owned(), read_as: anchor.to_owned() };
+        let at = RulesetPath { path: anchor.to_owned(), read_as: anchor.to_owned() };
         for call in self.calls(&at, &shown, &[kind])? {
             let action = Action::Call(kind, format!("/{}", call.called));
             show(&pfconf::rule::Rule::new(Origin::default(), action));
@@ -474,17 +474,17 @@ impl Firewall for Pfctl {
         const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
         let mut read: Vec<(String, Conf)> = Vec::new();
         let mut seen = BTreeSet::from([String::new()]);
-        let mut todo = VecDeque::from([Place::default()]);
+        let mut todo = VecDeque::from([RulesetPath::default()]);
         while let Some(at) = todo.pop_front() {
             let mut conf = Conf::default();
             for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
                 let shown = self.rules(&at.path, what)?;
                 for Call { called, read_as } in self.calls(&at, &shown, kinds)? {
                     let children = match called.children {
-                        true => foreign::Reader::children(self, &called.path)?,
+                        true => foreign::RulesetReader::children(self, &called.path)?,
                         false => vec![String::new()],
                     };
-                    let at = Place { path: called.path, read_as: read_as.path };
+                    let at = RulesetPath { path: called.path, read_as: read_as.path };
                     let reached = children.iter().map(|child| at.below(child, child));
                     todo.extend(reached.filter(|at| seen.insert(at.read_as.clone())));
                 }

@@ -58,7 +58,7 @@ impl fmt::Display for Entrance {
 
 /// A statement of the ruleset, for messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Statement {
+pub struct Cited {
     /// The file, if it is not the main one; empty for a rule that was not read from a file.
     pub file: Arc<str>,
     /// The line, from 1; 0 if the rule was not read from a file.
@@ -68,7 +68,7 @@ pub struct Statement {
 }
 
 /// `line 5, block drop in quick from <bad> to any`
-impl fmt::Display for Statement {
+impl fmt::Display for Cited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.line == 0 {
             return f.write_str(&self.text);
@@ -105,7 +105,7 @@ pub struct Outsider {
     /// Its address.
     pub address: IpAddr,
     /// The statement that refuses most others: only those that it allows, as this one, get in.
-    pub allowed_by: Option<Statement>,
+    pub allowed_by: Option<Cited>,
 }
 
 /// A ruleset, and the sources that it can distinguish.
@@ -120,14 +120,14 @@ pub struct Judge {
 }
 
 /// The rules that match the packets of each source at one [`Entrance`].
-pub struct Survey<'j> {
+pub struct BySource<'j> {
     sources: Vec<Source>,
     /// By source and interface.
     trails: Vec<Vec<Vec<Met<'j>>>>,
     /// The ordinary outsider among the sources.
     ordinary: Option<usize>,
     /// The statement that refuses larger classes of sources, if there is one.
-    most: Option<Statement>,
+    most: Option<Cited>,
 }
 
 impl Judge {
@@ -187,7 +187,7 @@ impl Judge {
     /// # Errors
     ///
     /// [`Kind::Unsupported`]: the evaluation cannot be followed.
-    pub fn survey(&self, entrance: &Entrance) -> Result<Survey<'_>> {
+    pub fn survey(&self, entrance: &Entrance) -> Result<BySource<'_>> {
         let mut sources = self.sources.of(entrance.family()).clone();
         let mut undecided = BTreeSet::new();
         let mut trails = vec![];
@@ -205,7 +205,7 @@ impl Judge {
         }
         let (ordinary, most) = self.find_ordinary(entrance, &sources, &trails);
         let most = most.map(|met| self.statement(&met));
-        Ok(Survey { sources, trails, ordinary, most })
+        Ok(BySource { sources, trails, ordinary, most })
     }
 
     /// The ordinary outsider among sources, the largest class of those that are not refused, or by a rule that refuses
@@ -260,7 +260,7 @@ impl Judge {
 
     /// The statement that refuses a source at an entrance because of its address: an ordinary outsider is not refused by
     /// it. `None` if the source is not refused, or refused as everybody is.
-    pub fn refusal(&self, entrance: &Entrance, source: IpAddr) -> Result<Option<Statement>> {
+    pub fn refusal(&self, entrance: &Entrance, source: IpAddr) -> Result<Option<Cited>> {
         let survey = self.survey(entrance)?;
         let source = Source::of(source);
         let trail = self.trail(entrance, &source, &mut BTreeSet::new())?;
@@ -268,7 +268,7 @@ impl Judge {
     }
 
     /// The statement of a rule: that of the file.
-    pub(super) fn statement(&self, met: &Met<'_>) -> Statement {
+    pub(super) fn statement(&self, met: &Met<'_>) -> Cited {
         // rules that a program has loaded, or may load, are the call's
         let of_file = |rule: &&Rule| rule.origin.line > 0 && !rule.origin.file.is_empty();
         let main = self.world.main_rule(met.rule.action.kind(), met.at);
@@ -276,14 +276,14 @@ impl Judge {
         self.statement_of(rule)
     }
 
-    pub(super) fn statement_of(&self, rule: &Rule) -> Statement {
+    pub(super) fn statement_of(&self, rule: &Rule) -> Cited {
         let origin = &rule.origin;
         let (line, file) = match &*origin.file {
             "" => (0, "".into()),
             name if *name == *self.main => (origin.line, "".into()),
             _ => (origin.line, origin.file.clone()),
         };
-        Statement { file, line, text: origin.text.clone() }
+        Cited { file, line, text: origin.text.clone() }
     }
 }
 
@@ -296,14 +296,14 @@ pub(super) fn unfollowed(why: String) -> Error {
     Error::new(Kind::Unsupported, format!("the ruleset cannot be judged: {why}"))
 }
 
-impl<'j> Survey<'j> {
+impl<'j> BySource<'j> {
     /// An ordinary outsider: see [`Judge::outsider`].
     pub fn outsider(&self) -> Option<Outsider> {
         Some(Outsider { address: self.sources[self.ordinary?].address, allowed_by: self.most.clone() })
     }
 
     /// The statement that refuses most sources because of their addresses, if there is one.
-    pub(super) fn refuses_most(&self) -> Option<&Statement> {
+    pub(super) fn refuses_most(&self) -> Option<&Cited> {
         self.most.as_ref()
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::entrances::Possible;
-use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, Survey, decision, unfollowed};
+use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT, decision, unfollowed};
 use crate::error::Result;
 use crate::net::Direction;
 use crate::pfconf::Conf;
@@ -26,7 +26,7 @@ pub struct Positions {
 
 /// Where the three calls go: indexes of [`Positions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct CallPlace {
     /// `nat-anchor`
     pub nat: usize,
     /// `rdr-anchor`
@@ -50,7 +50,7 @@ pub struct Contradiction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
     /// The statement.
-    pub statement: Statement,
+    pub statement: Cited,
     /// What it does.
     pub does: Does,
 }
@@ -122,7 +122,7 @@ pub fn places(
     conf: &Conf,
     possible: &[Possible],
     positions: &Positions,
-) -> Result<std::result::Result<Vec<Place>, Contradiction>> {
+) -> Result<std::result::Result<Vec<CallPlace>, Contradiction>> {
     let translations = match translation(judge, conf, possible, positions)? {
         Ok(found) => found,
         Err(contradiction) => return Ok(Err(contradiction)),
@@ -133,7 +133,7 @@ pub fn places(
     let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
         [true, false].map(|quick| positions.filter.iter().map(|before| ok(*before, quick)).collect())
     };
-    let mut add = |survey: &Survey<'_>| {
+    let mut add = |survey: &BySource<'_>| {
         for (source, trail, met) in survey.refused_trails() {
             let stays =
                 |before: usize, quick: bool| trail.iter().any(|met| decided(met, &order, before, quick).blocks());
@@ -221,10 +221,10 @@ fn and(a: &[bool], b: &[bool]) -> Vec<bool> {
 }
 
 /// The best places first: those with and without quick, those with quick, those without.
-fn ordered(conf: &Conf, fits: &Fits, positions: &Positions, (nat, rdr): (usize, usize)) -> Vec<Place> {
+fn ordered(conf: &Conf, fits: &Fits, positions: &Positions, (nat, rdr): (usize, usize)) -> Vec<CallPlace> {
     let [quick, slow] = fits;
     let both = and(quick, slow);
-    let mut found: Vec<Place> = vec![];
+    let mut found: Vec<CallPlace> = vec![];
     // the calls of others, and what blocks
     let settles: Vec<usize> = conf
         .rules()
@@ -240,7 +240,7 @@ fn ordered(conf: &Conf, fits: &Fits, positions: &Positions, (nat, rdr): (usize, 
         let settled = settles.iter().rfind(|at| **at < end).map_or(0, |at| at + 1);
         let best = good.iter().find(|at| positions.filter[**at] >= settled);
         for filter in best.into_iter().chain(&good) {
-            let place = Place { nat, rdr, filter: *filter, quick };
+            let place = CallPlace { nat, rdr, filter: *filter, quick };
             if found.len() < MOST && !found.contains(&place) {
                 found.push(place);
             }

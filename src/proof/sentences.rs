@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::entrances::Possible;
-use super::judge::{Entrance, Judge, SOURCE_PORT, Statement, Survey, decision, packet, unfollowed};
+use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT, decision, packet, unfollowed};
 use crate::error::{Error, Kind, Result};
 use crate::name::{JailName, PARENT};
 use crate::net::{Direction, Place, PortRange, Protocol};
@@ -27,15 +27,15 @@ pub struct Proof {
     /// Whether kport's rules may be quick; otherwise they must be published with `--no-quick`.
     pub quick: bool,
     /// The statements that refuse sources, and still do so at published ports.
-    pub refusing: BTreeSet<Statement>,
+    pub refusing: BTreeSet<Cited>,
     /// The statements that refuse sources, but not at published ports; with such a source, and an entrance.
-    pub bypassed: BTreeMap<Statement, (IpAddr, Entrance)>,
+    pub bypassed: BTreeMap<Cited, (IpAddr, Entrance)>,
     /// The anchors of programs that may block sources, which would reach published ports.
-    pub overtaken: BTreeSet<Statement>,
+    pub overtaken: BTreeSet<Cited>,
     /// Where an ordinary outsider reaches a published port, and its address.
     pub reached: Vec<(Entrance, IpAddr)>,
     /// If only an allow-list lets anybody in: the statement that refuses all others.
-    pub allowed_by: Option<Statement>,
+    pub allowed_by: Option<Cited>,
     /// Where it does not, and why.
     pub unreached: Vec<Unreached>,
     /// Packets that are not to a published port, and are treated in another way.
@@ -50,7 +50,7 @@ pub struct Unreached {
     /// Whether published ports must be reached there.
     pub required: bool,
     /// The statement that decides, if one does.
-    pub statement: Option<Statement>,
+    pub statement: Option<Cited>,
     /// What happens to the packet.
     pub why: String,
 }
@@ -68,7 +68,7 @@ impl Proof {
 
     /// Gives the lines of the main file other numbers, as those of a file before lines were added.
     pub fn renumber(&mut self, number: &dyn Fn(usize) -> usize) {
-        let new = |mut statement: Statement| {
+        let new = |mut statement: Cited| {
             if statement.line > 0 && statement.file.is_empty() {
                 statement.line = number(statement.line);
             }
@@ -99,7 +99,7 @@ impl Proof {
             ),
             None if self.refusing.is_empty() => "no rule refuses anybody because of the source".to_owned(),
             None => {
-                let shown: Vec<String> = self.refusing.iter().take(SHOWN).map(Statement::to_string).collect();
+                let shown: Vec<String> = self.refusing.iter().take(SHOWN).map(Cited::to_string).collect();
                 format!(
                     "whom a rule refuses because of the source stays refused at published ports: {}{}",
                     shown.join("; "),
@@ -220,7 +220,7 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
 
 impl Proof {
     /// Adds the sources that are refused at an entrance, whose rules are loaded in `world`.
-    fn refusals(&mut self, judge: &Judge, world: &World, entrance: &Entrance, survey: &Survey<'_>) -> Result<()> {
+    fn refusals(&mut self, judge: &Judge, world: &World, entrance: &Entrance, survey: &BySource<'_>) -> Result<()> {
         let tag = JAIL.parse::<JailName>()?.label();
         for (source, met) in survey.refused_sources() {
             let statement = judge.statement(&met);
@@ -283,7 +283,7 @@ fn lost(
     judge: &Judge,
     entrance: &Entrance,
     source: IpAddr,
-) -> Result<Option<(Option<Statement>, String)>> {
+) -> Result<Option<(Option<Cited>, String)>> {
     let jail = Attachment {
         name: JAIL.to_owned(),
         behind: entrance.via,

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use super::Request;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::options::named::{Reader, Table, put};
+use crate::options::named::{Names, Setter, put};
 use crate::options::{Given, Options, Takes};
 use crate::publication;
 
 /// Those that are not part of [`Options`].
-const NAMED: Table<Request> = Table(&[
+const NAMED: Names<Request> = Names(&[
     (
         "address",
-        Reader::Words(|request, words| {
+        Setter::Words(|request, words| {
             put(&mut request.addresses, words.each(|word| publication::address(&request.jail, word)))
         }),
     ),
-    ("gateway", Reader::Word(|request, word| put(&mut request.gateway, word.parse().map(Some)))),
-    ("auto-range", Reader::Word(|request, word| put(&mut request.auto_range, word.parse()))),
-    ("wait", Reader::Word(|request, word| put(&mut request.wait, seconds(word)))),
-    ("add", Reader::Flag(|request, on| request.add = on)),
-    ("force", Reader::Flag(|request, on| request.force = on)),
-    ("allow-inert", Reader::Flag(|request, on| request.allow_inert = on)),
+    ("gateway", Setter::Word(|request, word| put(&mut request.gateway, word.parse().map(Some)))),
+    ("auto-range", Setter::Word(|request, word| put(&mut request.auto_range, word.parse()))),
+    ("wait", Setter::Word(|request, word| put(&mut request.wait, seconds(word)))),
+    ("add", Setter::Flag(|request, on| request.add = on)),
+    ("force", Setter::Flag(|request, on| request.force = on)),
+    ("allow-inert", Setter::Flag(|request, on| request.allow_inert = on)),
 ]);
 
 impl Request {

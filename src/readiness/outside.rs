@@ -14,7 +14,7 @@ use crate::net::{Family, Place, PortRange};
 use crate::options::{Options, Source};
 use crate::pfconf::Conf;
 use crate::pfconf::rule::{Rule, RuleKind};
-use crate::proof::{self, Entrance, Judge, Positions, Possible, Statement};
+use crate::proof::{self, Cited, Entrance, Judge, Positions, Possible};
 use crate::publication::{Publication, Redirect};
 use crate::rules;
 use crate::trace::{Party, REFUSES, Release, TraceStep, Verdict, World};
@@ -80,7 +80,7 @@ pub fn bypassed<'a>(
 ) -> Result<Vec<Problem>> {
     let Some(rulesets) = Rulesets::new(around, &mut Findings::default())? else { return Ok(vec![]) };
     let probes = rulesets.probes(publications)?;
-    let mut seen: BTreeMap<Statement, (IpAddr, &Probe)> = BTreeMap::new();
+    let mut seen: BTreeMap<Cited, (IpAddr, &Probe)> = BTreeMap::new();
     for (probe, _) in &probes {
         let Some(possible) = probe.possible().filter(|_| probe.publication.options.sources.is_empty()) else {
             continue;
@@ -95,7 +95,7 @@ pub fn bypassed<'a>(
     }
     let all: Vec<&Probe> = probes.iter().map(|(probe, _)| probe).collect();
     let remedy = rulesets.remedy(&all)?;
-    let problem = |(statement, (source, probe)): (Statement, (IpAddr, &Probe))| Problem {
+    let problem = |(statement, (source, probe)): (Cited, (IpAddr, &Probe))| Problem {
         seen: format!(
             "{} refuses {source}, but not at {} on {}, which {} publishes",
             shown(&statement),
@@ -460,7 +460,7 @@ impl<'a> Rulesets<'a> {
             return quoted(&origin.text);
         }
         let file = if origin.file == self.file { "".into() } else { origin.file.clone() };
-        Statement { file, line: origin.line, text: origin.text.clone() }.to_string()
+        Cited { file, line: origin.line, text: origin.text.clone() }.to_string()
     }
 }
 
@@ -482,7 +482,7 @@ fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
 }
 
 /// A statement as the file has it, or if it was not read from a file as pf prints it.
-fn shown(statement: &Statement) -> String {
+fn shown(statement: &Cited) -> String {
     match statement.line {
         0 => format!("{} of the main ruleset", quoted(&statement.text)),
         _ => statement.to_string(),

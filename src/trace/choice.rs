@@ -13,7 +13,7 @@ const MOST_RUNS: usize = 256;
 
 /// One run: the answers that it picks, and its assumptions.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(super) struct Choices {
     picks: Vec<usize>,
     /// The number of answers of each pick.
     of: Vec<usize>,
@@ -23,7 +23,7 @@ pub(super) struct Run {
     pub looked: Looked,
 }
 
-impl Run {
+impl Choices {
     /// Picks one of `answers`, by its number.
     pub(super) fn pick(&mut self, answers: usize) -> usize {
         let at = self.of.len();
@@ -35,13 +35,13 @@ impl Run {
     }
 
     /// The next run; `None` after the last one.
-    fn next(self) -> Option<Run> {
+    fn next(self) -> Option<Choices> {
         let mut picks = self.picks;
         picks.truncate(self.of.len());
         while let Some(pick) = picks.pop() {
             if pick + 1 < self.of[picks.len()] {
                 picks.push(pick + 1);
-                return Some(Run { picks, ..Run::default() });
+                return Some(Choices { picks, ..Choices::default() });
             }
         }
         None
@@ -69,10 +69,10 @@ pub(super) struct Agreed<T> {
 }
 
 /// Makes runs until each answer was taken. `run` returns what is shown, the verdict, and the receiver.
-pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Run) -> (T, Verdict, Option<(Party, SocketAddr)>)) -> Agreed<T> {
+pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Choices) -> (T, Verdict, Option<(Party, SocketAddr)>)) -> Agreed<T> {
     let mut ends: Vec<RunEnd> = vec![];
     let mut depends: BTreeSet<String> = BTreeSet::new();
-    let mut next = Run::default();
+    let mut next = Choices::default();
     let (first, verdict, delivered) = run(&mut next);
     ends.push(RunEnd { verdict, delivered: delivered.clone(), assumed: next.assumed.clone() });
     let looked = next.looked;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::choice::Run;
+use super::choice::Choices;
 use super::loaded::Pf;
 use super::lookup::Lookup;
 use super::matching::{Assumed, Hook};
@@ -36,7 +36,7 @@ pub(super) enum After {
 struct Test<'a, 'r> {
     hook: Hook<'a>,
     known: &'a [IpAddr],
-    run: &'r mut Run,
+    run: &'r mut Choices,
     steps: &'r mut Vec<TraceStep>,
 }
 
@@ -47,7 +47,7 @@ impl Pf {
         packet: Packet,
         (direction, on): (Direction, Interface),
         (lookup, known): (&Lookup, &[IpAddr]),
-        run: &mut Run,
+        run: &mut Choices,
         steps: &mut Vec<TraceStep>,
     ) -> After {
         steps.push(TraceStep::Hook { direction, on });
@@ -137,7 +137,7 @@ impl<'a> Test<'a, '_> {
 
     fn walk(&mut self, pf: &'a Pf, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
         let settled: Vec<Assumed> = self.run.assumed.iter().filter(|assumed| assumed.of_packet).cloned().collect();
-        let Run { looked, gave_up, .. } = &mut *self.run;
+        let Choices { looked, gave_up, .. } = &mut *self.run;
         let mut walk = Walk {
             pf,
             hook: self.hook,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::choice::Run;
+use super::choice::Choices;
 use super::loaded::Ruleset;
 use super::matching::Hook;
 use super::packet::Packet;
@@ -70,7 +70,7 @@ impl World {
         if self.pf.skip.iter().any(|name| self.lookup.is_in(at.on, name)) {
             return Ok(Default::default());
         }
-        let Run { mut looked, mut gave_up, .. } = Run::default();
+        let Choices { mut looked, mut gave_up, .. } = Choices::default();
         let mut walk = Walk {
             pf: &self.pf,
             hook: Hook { direction: at.direction, on: at.on, lookup: &self.lookup },

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::choice::{Run, all_runs};
+use super::choice::{Choices, all_runs};
 use super::filter::After;
 use super::lookup::is_loopback;
 use super::packet::{IpProtocol, Packet, Party};
@@ -22,7 +22,7 @@ enum Way {
 
 /// One run of a packet: its steps and its assumptions.
 struct Trip<'r> {
-    run: &'r mut Run,
+    run: &'r mut Choices,
     steps: Vec<TraceStep>,
     /// Addresses in use.
     known: Vec<IpAddr>,

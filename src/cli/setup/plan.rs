@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::host::Host;
 use crate::pfconf::{Conf, Outline, RuleKind, Statement, StatementKind};
-use crate::proof::{self, Contradiction, Does, Need, Place, Positions, Proof};
+use crate::proof::{self, CallPlace, Contradiction, Does, Need, Positions, Proof};
 
 use super::marks;
 
@@ -375,7 +375,7 @@ impl Plan {
         };
         let mut failed = None;
         for place in places {
-            let Place { nat: at_nat, rdr: at_rdr, filter: at_filter, quick } = place;
+            let CallPlace { nat: at_nat, rdr: at_rdr, filter: at_filter, quick } = place;
             let (Some(nat), Some(rdr), Some(filter)) = (nat.get(at_nat), rdr.get(at_rdr), filter.get(at_filter)) else {
                 continue;
             };
@@ -448,7 +448,7 @@ impl Plan {
         line - added
     }
 
-    fn old(&self, mut statement: proof::Statement) -> proof::Statement {
+    fn old(&self, mut statement: proof::Cited) -> proof::Cited {
         if statement.line > 0 && statement.file.is_empty() {
             statement.line = self.old_line(statement.line);
         }

@@ -24,7 +24,7 @@ const MOST_BACKUPS: u32 = 100;
 
 /// A file of the system.
 #[derive(Debug)]
-pub struct Conf {
+pub struct ConfFile {
     /// Its path, with links resolved.
     pub path: PathBuf,
     /// Its bytes; empty if there is no such file.
@@ -33,9 +33,9 @@ pub struct Conf {
     exists: bool,
 }
 
-impl Conf {
+impl ConfFile {
     /// Reads it.
-    pub fn read(path: &Path) -> Result<Conf> {
+    pub fn read(path: &Path) -> Result<ConfFile> {
         let is_link = fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
         let path = match fs::canonicalize(path) {
             Ok(path) => path,
@@ -48,8 +48,8 @@ impl Conf {
             }
         };
         match read_regular(&path, MAX_FILE) {
-            Ok(Some(text)) => Ok(Conf { path, text, exists: true }),
-            Ok(None) => Ok(Conf::none(path)),
+            Ok(Some(text)) => Ok(ConfFile { path, text, exists: true }),
+            Ok(None) => Ok(ConfFile::none(path)),
             Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
         }
     }
@@ -60,8 +60,8 @@ impl Conf {
     }
 
     /// A file that does not exist.
-    pub fn none(path: PathBuf) -> Conf {
-        Conf { path, text: vec![], exists: false }
+    pub fn none(path: PathBuf) -> ConfFile {
+        ConfFile { path, text: vec![], exists: false }
     }
 
     /// The file as text, for reading only: bytes that are not UTF-8 are U+FFFD.
@@ -79,7 +79,7 @@ pub struct Change<'a> {
     /// The program that checks it, and its arguments before the file.
     pub checker: Option<Checker<'a>>,
     /// The file as read.
-    pub conf: &'a Conf,
+    pub conf: &'a ConfFile,
     /// Its new contents; `None` removes the file, which kport has created.
     pub text: Option<&'a [u8]>,
 }
@@ -164,7 +164,7 @@ impl<'a> Prepared<'a> {
 
     /// Fails if an editor has changed the file meanwhile.
     fn is_unchanged(&self) -> Result<()> {
-        let Conf { path, text, exists } = self.change.conf;
+        let ConfFile { path, text, exists } = self.change.conf;
         let same = match read_regular(path, MAX_FILE) {
             Ok(Some(now)) => *exists && now == *text,
             Ok(None) => !exists,
@@ -361,7 +361,7 @@ mod tests {
         fs::write(file("a"), "old").unwrap();
         fs::set_permissions(file("a"), fs::Permissions::from_mode(0o640)).unwrap();
         fs::write(file("c"), "old").unwrap();
-        let confs = ["a", "b", "c"].map(|name| Conf::read(&file(name)).unwrap());
+        let confs = ["a", "b", "c"].map(|name| ConfFile::read(&file(name)).unwrap());
         let changes = confs.each_ref().map(|conf| Change { checker: None, conf, text: Some(b"new\xe9") });
         let deadline = Deadline::after(std::time::Duration::from_secs(60));
         // the last one fails after all files were checked

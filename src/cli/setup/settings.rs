@@ -19,16 +19,16 @@ pub enum Format {
 
 /// A variable and its required value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub struct Variable {
     /// The variable.
     pub name: String,
     /// The value.
     pub value: String,
 }
 
-impl Setting {
-    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Setting {
-        Setting { name: name.into(), value: value.into() }
+impl Variable {
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Variable {
+        Variable { name: name.into(), value: value.into() }
     }
 
     fn line(&self, format: Format) -> String {
@@ -59,7 +59,7 @@ pub struct Later {
 
 /// The plan for a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct Additions {
     /// The lines for its end.
     pub lines: Vec<String>,
     /// Why they must be added by hand.
@@ -125,8 +125,8 @@ fn sysctl((number, line): (usize, &str)) -> Option<(usize, String, String)> {
 }
 
 /// The plan for `text` and `settings`; `later` are the files that override it.
-pub fn plan(format: Format, text: &str, settings: &[Setting], later: &[Later]) -> Plan {
-    let mut plan = Plan::default();
+pub fn plan(format: Format, text: &str, settings: &[Variable], later: &[Later]) -> Additions {
+    let mut plan = Additions::default();
     let values = Values::read(format, text);
     for setting in settings {
         let (name, line) = (&setting.name, setting.line(format));
@@ -170,7 +170,7 @@ pub fn value(format: Format, text: &str, name: &str) -> Option<String> {
     }
 }
 
-impl Plan {
+impl Additions {
     /// The file with the lines in it.
     pub fn applied(&self, text: &[u8]) -> Vec<u8> {
         let mut made = text.to_owned();
@@ -179,17 +179,17 @@ impl Plan {
     }
 }
 
-/// The file without the lines that [`Plan::applied`] has added. A line whose value was changed stays.
+/// The file without the lines that [`Additions::applied`] has added. A line whose value was changed stays.
 pub fn undone(format: Format, text: &[u8]) -> Vec<u8> {
     marks::removed(text, |line| match format {
         Format::Rc => {
-            RC.iter().any(|name| line == Setting::new(*name, "YES").line(format))
+            RC.iter().any(|name| line == Variable::new(*name, "YES").line(format))
                 || line
                     .strip_prefix(WAN)
                     .and_then(|rest| rest.strip_prefix("=\"")?.strip_suffix('"'))
                     .is_some_and(|name| name.parse::<Interface>().is_ok())
         }
-        Format::Sysctl => SYSCTL.iter().any(|(name, value)| line == Setting::new(*name, *value).line(format)),
+        Format::Sysctl => SYSCTL.iter().any(|(name, value)| line == Variable::new(*name, *value).line(format)),
     })
 }
 
@@ -207,7 +207,7 @@ pub const SYSCTL: [(&str, &str); 4] = [
     ("net.link.bridge.pfil_member", "0"),
 ];
 
-impl fmt::Display for Plan {
+impl fmt::Display for Additions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.lines.is_empty() && self.by_hand.is_empty() {
             writeln!(f, "  has what it needs")?;
@@ -236,11 +236,11 @@ impl fmt::Display for Plan {
 mod tests {
     use super::*;
 
-    fn wanted() -> Vec<Setting> {
-        vec![Setting::new("pf_enable", "YES"), Setting::new("gateway_enable", "YES")]
+    fn wanted() -> Vec<Variable> {
+        vec![Variable::new("pf_enable", "YES"), Variable::new("gateway_enable", "YES")]
     }
 
-    fn rc(text: &str) -> Plan {
+    fn rc(text: &str) -> Additions {
         plan(Format::Rc, text, &wanted(), &[])
     }
 
@@ -253,17 +253,17 @@ mod tests {
             assert_eq!(plan.lines, BOTH, "{text}");
             let once = plan.applied(text.as_bytes());
             let shown = std::str::from_utf8(&once).unwrap();
-            assert_eq!(rc(shown), Plan { notes: vec![], ..Plan::default() }, "{shown}");
+            assert_eq!(rc(shown), Additions { notes: vec![], ..Additions::default() }, "{shown}");
             assert_eq!(undone(Format::Rc, &once), text.as_bytes());
         }
         assert_eq!(rc("pf_enable=NO\n").notes, ["line 1: pf_enable is \"NO\"; the last line wins"]);
-        assert_eq!(rc("pf_enable=yes gateway_enable='On'\n"), Plan::default());
+        assert_eq!(rc("pf_enable=yes gateway_enable='On'\n"), Additions::default());
         assert_eq!(rc("pf_enable=YES\npf_enable=NO\n").lines, BOTH);
         // bytes that are not UTF-8, and a last line without a newline
         let text = b"# caf\xe9\na=\"\xff\"";
         let once = rc(&String::from_utf8_lossy(text)).applied(text);
         assert!(once.starts_with(text) && once.ends_with(b"\ngateway_enable=\"YES\" # kport setup\n"), "{once:?}");
-        assert_eq!(rc(&String::from_utf8_lossy(&once)), Plan::default());
+        assert_eq!(rc(&String::from_utf8_lossy(&once)), Additions::default());
         assert_eq!(undone(Format::Rc, &once), text);
     }
 
@@ -285,7 +285,7 @@ mod tests {
         assert!(by_hand.by_hand[0].starts_with("line 4: \"fi\" is not an assignment"), "{by_hand:?}");
         let shown = by_hand.to_string();
         assert!(shown.contains("by hand:\n    pf_enable=\"YES\"\n"), "{shown}");
-        assert_eq!(rc(". /x\npf_enable=YES\ngateway_enable=YES\n"), Plan::default());
+        assert_eq!(rc(". /x\npf_enable=YES\ngateway_enable=YES\n"), Additions::default());
         assert_eq!(rc("x=$(date)\n").by_hand, ["line 1: the result of this expansion is unknown"]);
         assert_eq!(rc("pf_enable=$x\ngateway_enable=YES\n").lines, ["pf_enable=\"YES\""]);
         assert!(!rc("pf_enable=$x\ngateway_enable=YES\n").by_hand.is_empty());
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn sysctl_conf() {
-        let settings = [Setting::new("net.pf.filter_local", "1")];
+        let settings = [Variable::new("net.pf.filter_local", "1")];
         let of = |text: &str| plan(Format::Sysctl, text, &settings, &[]);
         for text in
             ["", "# net.pf.filter_local=1\n", "net.pf.filter_local=1\nnet.pf.filter_local: 0 # no\n", "nonsense\n"]
@@ -315,11 +315,11 @@ mod tests {
             let made = of(text).applied(text.as_bytes());
             let shown = std::str::from_utf8(&made).unwrap();
             assert!(shown.ends_with("net.pf.filter_local=1 # kport setup\n"), "{shown}");
-            assert_eq!(of(shown), Plan::default());
+            assert_eq!(of(shown), Additions::default());
             assert_eq!(undone(Format::Sysctl, &made), text.as_bytes());
         }
         for text in ["net.pf.filter_local=1\n", " net.pf.filter_local : \"1\"  # yes\n"] {
-            assert_eq!(of(text), Plan::default(), "{text}");
+            assert_eq!(of(text), Additions::default(), "{text}");
         }
     }
 }

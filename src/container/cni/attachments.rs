@@ -72,7 +72,7 @@ impl Attachments {
 
 /// The contents of the documents.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Stored {
     pub list: Vec<Attachments>,
     /// The jails whose documents could not be read, and were removed.
     pub damaged: Vec<Anchor>,
@@ -90,8 +90,8 @@ impl Files {
     }
 
     /// The attachments of every jail.
-    pub fn all(&self) -> Result<Found> {
-        let mut found = Found::default();
+    pub fn all(&self) -> Result<Stored> {
+        let mut found = Stored::default();
         for anchor in self.0.anchors()? {
             let read: serde_json::Result<Attachments> = serde_json::from_slice(&self.0.get(&anchor)?);
             match read {

@@ -3,7 +3,7 @@
 use super::decode::{self, Addresses};
 use super::encode::LOADED;
 use super::kernel::{Failure, Kernel};
-use super::read::{self, At, Stamp};
+use super::read::{self, RulesetAt, Stamp};
 use super::rulesets::pooled;
 use crate::pfconf::flat::flat;
 use crate::pfconf::rule::{Action, Rule};
@@ -26,7 +26,7 @@ pub(super) fn holds<K: Kernel>(
             return Ok(false);
         }
         for (nr, wanted) in (0..).zip(wanted) {
-            if !is(kernel, &At { anchor, ruleset, ticket, nr }, wanted)? {
+            if !is(kernel, &RulesetAt { anchor, ruleset, ticket, nr }, wanted)? {
                 return Ok(false);
             }
         }
@@ -34,7 +34,7 @@ pub(super) fn holds<K: Kernel>(
     Ok(true)
 }
 
-fn is<K: Kernel>(kernel: &K, at: &At<'_>, wanted: &Rule) -> Result<bool, Failure> {
+fn is<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, wanted: &Rule) -> Result<bool, Failure> {
     let loaded = read::rule(kernel, at)?;
     let unreadable = |malformed| at.unreadable(&malformed);
     let af = loaded.rule.number("af").map_err(unreadable)?;

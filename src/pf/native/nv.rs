@@ -193,7 +193,7 @@ impl List {
 
     /// Reads a packed list that fills `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<List, Malformed> {
-        let mut reader = Reader { rest: bytes };
+        let mut reader = Cursor { rest: bytes };
         reader.header()?;
         let (list, end) = reader.pairs(0)?;
         match end {
@@ -306,11 +306,11 @@ enum Marker {
     Next,
 }
 
-struct Reader<'a> {
+struct Cursor<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Cursor<'a> {
     fn take(&mut self, count: u64) -> Result<&'a [u8], Malformed> {
         match usize::try_from(count).ok().and_then(|count| self.rest.split_at_checked(count)) {
             Some((taken, rest)) => {

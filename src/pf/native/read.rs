@@ -36,16 +36,16 @@ pub struct LoadedRule {
 
 /// The position of a rule.
 #[derive(Clone, Copy)]
-pub struct At<'a> {
+pub struct RulesetAt<'a> {
     pub anchor: &'a str,
     pub ruleset: RuleKind,
     pub ticket: u32,
     pub nr: u32,
 }
 
-impl At<'_> {
+impl RulesetAt<'_> {
     pub fn unreadable(&self, malformed: &Malformed) -> Failure {
-        let At { anchor, nr, .. } = self;
+        let RulesetAt { anchor, nr, .. } = self;
         unreadable("DIOCGETRULENV", malformed).about(format_args!("rule {nr} of anchor \"{anchor}\": {malformed}"))
     }
 
@@ -109,11 +109,11 @@ pub fn every_stamp<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 4], Fa
 /// The rules of a ruleset. EBUSY if it was loaded again meanwhile.
 pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: RuleKind) -> Result<Vec<LoadedRule>, Failure> {
     let (count, ticket) = count(kernel, anchor, ruleset)?;
-    (0..count).map(|nr| rule(kernel, &At { anchor, ruleset, ticket, nr })).collect()
+    (0..count).map(|nr| rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })).collect()
 }
 
 /// One rule of a ruleset, if it still has this ticket: EBUSY if it was loaded again.
-pub fn rule<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<LoadedRule, Failure> {
+pub fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<LoadedRule, Failure> {
     let number = |number: u32| Value::Number(u64::from(number));
     let request = List::new()
         .with("anchor", Value::String(at.anchor.to_owned()))

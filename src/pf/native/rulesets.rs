@@ -10,7 +10,7 @@ use super::kernel::{Call, Failure, Kernel};
 use super::layout::*;
 use super::netlink::{self, Attributes, Command};
 use super::nv::{List, Malformed};
-use super::read::{self, At, Stamp};
+use super::read::{self, RulesetAt, Stamp};
 use crate::pfconf::address::{Operand, PoolAddress};
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
@@ -72,7 +72,7 @@ pub(super) fn rules<K: Kernel>(
 ) -> Result<Vec<Rule>, Failure> {
     let mut rules = vec![];
     for nr in 0..count {
-        let at = At { anchor, ruleset, ticket, nr };
+        let at = RulesetAt { anchor, ruleset, ticket, nr };
         let (list, call, by_netlink) = whole(kernel, &at)?;
         let read = || Ok((pools(&list, &call, by_netlink)?, list.number("af")?));
         let (which, af) = read().map_err(|malformed| at.unreadable(&malformed))?;
@@ -99,7 +99,7 @@ pub(super) fn rules<K: Kernel>(
 
 /// A rule, the anchor that it calls, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does; pf
 /// of 15 always has netlink (MODULE_DEPEND in sys/netpfil/pf/pf_ioctl.c).
-fn whole<K: Kernel>(kernel: &K, at: &At<'_>) -> Result<(List, String, bool), Failure> {
+fn whole<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<(List, String, bool), Failure> {
     // PF_GR_ANCHOR, without which the kernel dereferences a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
     let request = Attributes::default()
         .text(1, at.anchor)
@@ -141,7 +141,7 @@ fn pools(list: &List, call: &str, by_netlink: bool) -> Result<Vec<u8>, Malformed
 }
 
 /// The addresses of one pool of a rule of this family, by netlink. EBUSY if the ruleset was loaded again meanwhile.
-fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8, af: u64) -> Result<Vec<PoolAddress>, Failure> {
+fn asked<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, which: u8, af: u64) -> Result<Vec<PoolAddress>, Failure> {
     // PF_AA_TICKET, PF_AA_NR, PF_AA_R_NUM, PF_AA_R_ACTION, PF_AA_ANCHOR, PF_AA_WHICH
     let request = |nr: u32| {
         let request = Attributes::default().number(2, at.ticket).number(3, nr).number(4, at.nr);
@@ -165,7 +165,7 @@ fn asked<K: Kernel>(kernel: &K, at: &At<'_>, which: u8, af: u64) -> Result<Vec<P
 
 /// The addresses of the pool of a rule of this family by DIOCGETADDRS: for a filter rule before 15 those of route-to. `None` if
 /// the kernel does not return them. EBUSY if the ruleset was loaded again meanwhile.
-pub(super) fn pooled<K: Kernel>(kernel: &K, at: &At<'_>, af: u64) -> Result<Option<Vec<PoolAddress>>, Failure> {
+pub(super) fn pooled<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, af: u64) -> Result<Option<Vec<PoolAddress>>, Failure> {
     let mut request = PfiocPooladdr::new_zeroed();
     (request.ticket, request.r_action, request.r_num) = (at.ticket, encode::action(at.ruleset), at.nr);
     request.anchor = field(at.anchor);

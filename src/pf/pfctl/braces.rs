@@ -4,7 +4,7 @@
 
 use super::Pfctl;
 use crate::error::Result;
-use crate::pf::foreign::Reader;
+use crate::pf::foreign::RulesetReader;
 use crate::pfconf::Conf;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{Action, RuleKind};
@@ -12,7 +12,7 @@ use crate::pfconf::rule::{Action, RuleKind};
 /// A ruleset: its path in pf, and its path in pfctl's output, which does not print the numbers of anchors without a
 /// name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct RulesetPath {
     pub(super) path: String,
     pub(super) read_as: String,
 }
@@ -23,9 +23,9 @@ pub(super) struct Call {
     pub(super) read_as: Called,
 }
 
-impl Place {
-    pub(super) fn below(&self, name: &str, read_as: &str) -> Place {
-        Place { path: path::join(&self.path, name), read_as: path::join(&self.read_as, read_as) }
+impl RulesetPath {
+    pub(super) fn below(&self, name: &str, read_as: &str) -> RulesetPath {
+        RulesetPath { path: path::join(&self.path, name), read_as: path::join(&self.read_as, read_as) }
     }
 
     fn call(&self, call: &str) -> Call {
@@ -35,12 +35,12 @@ impl Place {
 
 impl Pfctl {
     /// The anchors that the ruleset `at` calls, also from within braces. `shown` is pfctl's output for it.
-    pub(super) fn calls(&self, at: &Place, shown: &Conf, kinds: &[RuleKind]) -> Result<Vec<Call>> {
+    pub(super) fn calls(&self, at: &RulesetPath, shown: &Conf, kinds: &[RuleKind]) -> Result<Vec<Call>> {
         self.calls_in(at, shown, "", kinds)
     }
 
     /// The anchors that are called in the braces `inside`, which pf holds at `at`.
-    fn calls_in(&self, at: &Place, shown: &Conf, inside: &str, kinds: &[RuleKind]) -> Result<Vec<Call>> {
+    fn calls_in(&self, at: &RulesetPath, shown: &Conf, inside: &str, kinds: &[RuleKind]) -> Result<Vec<Call>> {
         let mut found = vec![];
         let mut unnamed = vec![];
         for rule in shown.rulesets.get(inside).into_iter().flatten() {

@@ -9,7 +9,7 @@ use crate::child::{End, Output};
 
 /// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for
 /// each line of input (`<`), output (`>`) and standard error (`!`).
-pub struct Run<'a> {
+pub struct Invocation<'a> {
     pub(super) program: &'a Path,
     pub(super) arguments: &'a [&'a str],
     pub(super) input: &'a str,
@@ -17,7 +17,7 @@ pub struct Run<'a> {
     pub(super) took: Duration,
 }
 
-impl fmt::Display for Run<'_> {
+impl fmt::Display for Invocation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.program.display())?;
         for argument in self.arguments {
