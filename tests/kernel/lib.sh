@@ -119,8 +119,8 @@ on() {
 	if [ "$who" = host ]; then "$@"; else jexec "$who" "$@"; fi
 }
 
-# asks WHO QUESTION=ANSWER...: questions of peer.c, at the same time. An answer is NAME[:PORT][@SOURCE]: the jail that answers, the port at which
-# it was asked, and the source that it saw; `-` if nobody may answer.
+# asks WHO QUESTION=ANSWER...: questions of peer.c, at the same time. An answer is NAME[:PORT][@SOURCE]: the jail that answers, its
+# port, and the source that it saw; `-` if nobody may answer.
 asks() {
 	local asker pair questions question answer asked got
 	asker=$1
@@ -214,8 +214,8 @@ let_go() {
 
 # ---------------------------------------------------------------- the network
 
-# As in docs/who-can-reach-what.md: `outside` behind wan0, the gateway interface; `uplink` behind wan1; web and app on inner0, other on
-# inner1, each with a stack of its own; flat on the host's stack. They serve the ports of PORTS, flat 80 to 89.
+# As in docs/who-can-reach-what.md: `outside` behind wan0, the gateway interface; `uplink` behind wan1; web and app on inner0, other
+# on inner1, each with a stack of its own; flat on the host's stack. They serve the ports of PORTS, flat 80 to 89.
 PORTS='tcp,80-89 tcp,8080 tcp,9000-9010 udp,53 udp,80-89 udp,8080 udp,9000-9010'
 
 # epair HOST-END JAIL: a cable between the host and a jail; the jail's end is $far
