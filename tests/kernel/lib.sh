@@ -126,7 +126,12 @@ asks() {
 	asker=$1
 	shift
 	questions=
-	for pair; do questions="$questions ${pair%%=*}"; done
+	for pair; do
+		case $pair in
+		*=-) questions="$questions ${pair%%=*}" ;;
+		*) questions="$questions +${pair%%=*}" ;;
+		esac
+	done
 	# shellcheck disable=SC2086 # words
 	on "$asker" "$PEER" ask -t "$PATIENCE" $questions >"$WORK/answers" 2>"$WORK/peer.err"
 	exec 3<"$WORK/answers"
@@ -187,26 +192,27 @@ held() {
 said() {
 	local turns
 	turns=0
-	while [ "$(wc -l <"$WORK/held.$1")" -lt "$2" ] && [ $turns -lt 300 ]; do
+	while [ "$(wc -l <"$WORK/held.$1")" -lt "$2" ] && [ $turns -lt 600 ]; do
 		sleep 0.1
 		turns=$((turns + 1))
 	done
 	sed -n "$2p" "$WORK/held.$1"
 }
 
+# over KEY LINE: asks over a held connection
 over() {
 	local lines
 	lines=$(($(wc -l <"$WORK/held.$1") + 1))
 	case $1 in
-	one) echo again >&4 2>/dev/null ;;
-	two) echo again >&5 2>/dev/null ;;
-	three) echo again >&6 2>/dev/null ;;
+	one) echo "$2" >&4 2>/dev/null ;;
+	two) echo "$2" >&5 2>/dev/null ;;
+	three) echo "$2" >&6 2>/dev/null ;;
 	esac
 	said "$1" "$lines"
 }
 # lives TEXT [KEY], died TEXT [KEY]
-lives() { is "$1: the connection${2:+ $2} lives" alive "$(over "${2:-one}")"; }
-died() { is "$1: the connection${2:+ $2} is dead" dead "$(over "${2:-one}")"; }
+lives() { is "$1: the connection${2:+ $2} lives" alive "$(over "${2:-one}" +)"; }
+died() { is "$1: the connection${2:+ $2} is dead" dead "$(over "${2:-one}" -)"; }
 let_go() {
 	exec 4>&- 5>&- 6>&-
 	rm -f "$WORK"/in.* "$WORK"/held.*

@@ -17,7 +17,7 @@
 #	KPORT_EXAMPLE	c-examples/publish.c, ready made	built by cc(1) with KPORT_LIB, or skipped
 #	KPORT_BENCH	benches/kernel.c, ready made	likewise
 #	KPORT_BACKENDS	of those that a scenario names	native pfctl
-#	KPORT_PATIENCE	milliseconds until "nothing"	4000
+#	KPORT_PATIENCE	milliseconds until "nothing"	4000 (ten times as long if an answer is expected)
 #	KPORT_LIMIT	seconds that a scenario may take	1800
 #	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
 set -u
