@@ -3,11 +3,12 @@
 #
 #   scripts/freebsd-vm.sh IMAGE [SCENARIO...]
 #
-# IMAGE is a disk of FreeBSD 14 or 15 for amd64, as the project publishes them (VM-IMAGES, CI-IMAGES; unpack the .xz): qcow2 or raw, with a root
-# who needs no password. It is not written to. What is built by `PROFILE=release scripts/freebsd-build.sh` (or without PROFILE) goes in by a second disk, which holds a
-# tar(5) archive; the output comes by the serial console. The status is that of tests/kernel/run.sh.
+# IMAGE is a disk of FreeBSD 14 or 15 for amd64, as the project publishes them (VM-IMAGES, CI-IMAGES; unpack the .xz): qcow2 or raw,
+# with a root who needs no password. It is not written to. What `PROFILE=release scripts/freebsd-build.sh` (or without PROFILE) has
+# built goes in by a second disk, which holds a tar(5) archive; the output comes by the serial console. The status is that of
+# tests/kernel/run.sh.
 #
-# CI images put the console on the serial line themselves. In the others loader(8) waits in its menu, and is told to.
+# CI images put the console on the serial line themselves. In the others the script sets it at the prompt of loader(8).
 #
 # Settings (environment):
 #   KPORT_VM_BUILT     where kport, libkport.so and peer are; default: target/freebsd/x86_64-unknown-freebsd, release or debug
@@ -99,8 +100,8 @@ model=max
 declare -a more
 eval "more=(${KPORT_VM_QEMU:-})"
 mkfifo "$work/in" "$work/out"
-qemu-system-x86_64 -accel "$accelerator" -cpu "${KPORT_VM_CPU:-$model}" -smp "${KPORT_VM_CPUS:-2}" -m "${KPORT_VM_MEMORY:-2048}" -no-reboot -nographic -monitor none \
-	-nic none -device virtio-rng-pci \
+qemu-system-x86_64 -accel "$accelerator" -cpu "${KPORT_VM_CPU:-$model}" -smp "${KPORT_VM_CPUS:-2}" -m "${KPORT_VM_MEMORY:-2048}" \
+	-no-reboot -nographic -monitor none -nic none -device virtio-rng-pci \
 	-drive "file=$image,format=$format,if=virtio,snapshot=on,cache=unsafe" \
 	-drive "file=$work/disk.tar,format=raw,if=virtio,readonly=on" \
 	"${more[@]}" -serial stdio <"$work/in" >"$work/out" 2>"$work/qemu.err" &
@@ -111,8 +112,8 @@ log=${KPORT_VM_LOG:-$work/log}
 
 send() { printf '%s\r' "$1" >&3; }
 
-# await SECONDS WORD...: reads the console until one of the words is there; which one is $found. What was read is kept until then, as
-# a prompt has no end of line.
+# await SECONDS WORD...: reads the console until it has one of the words, which is then $found. A prompt has no end of line, so what was
+# read is kept until then.
 seen=''
 await() {
 	local end=$((SECONDS + $1)) part word
@@ -148,8 +149,9 @@ if [ "$found" != login: ]; then
 fi
 send root
 await 120 '# '
-# one line, as a shell that starts may throw away what was typed before; poweroff also when it fails
-send 'stty -echo -opost; mkdir -p /tmp/kport-vm && tar -xf /dev/vtbd1 -C /tmp/kport-vm && sh /tmp/kport-vm/go.sh || echo "kport-vm: "status 2; poweroff'
+# one line, as a shell that starts may throw away what was typed before; poweroff also if it fails
+unpack='mkdir -p /tmp/kport-vm && tar -xf /dev/vtbd1 -C /tmp/kport-vm'
+send "stty -echo -opost; $unpack && sh /tmp/kport-vm/go.sh || echo 'kport-vm: 'status 2; poweroff"
 
 # every line as it comes, until the last
 limit=$((SECONDS + ${KPORT_VM_LIMIT:-14400}))

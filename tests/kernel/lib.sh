@@ -119,14 +119,19 @@ on() {
 	if [ "$who" = host ]; then "$@"; else jexec "$who" "$@"; fi
 }
 
-# asks WHO QUESTION=ANSWER...: questions of peer.c, at the same time. An answer is NAME[:PORT][@SOURCE]: the jail that answers, the port at which
-# it was asked, and the source that it saw; `-` if nobody may answer.
+# asks WHO QUESTION=ANSWER...: questions of peer.c, at the same time. An answer is NAME[:PORT][@SOURCE]: the jail that answers, its
+# port, and the source that it saw; `-` if nobody may answer.
 asks() {
 	local asker pair questions question answer asked got
 	asker=$1
 	shift
 	questions=
-	for pair; do questions="$questions ${pair%%=*}"; done
+	for pair; do
+		case $pair in
+		*=-) questions="$questions ${pair%%=*}" ;;
+		*) questions="$questions +${pair%%=*}" ;;
+		esac
+	done
 	# shellcheck disable=SC2086 # words
 	on "$asker" "$PEER" ask -t "$PATIENCE" $questions >"$WORK/answers" 2>"$WORK/peer.err"
 	exec 3<"$WORK/answers"
@@ -187,26 +192,27 @@ held() {
 said() {
 	local turns
 	turns=0
-	while [ "$(wc -l <"$WORK/held.$1")" -lt "$2" ] && [ $turns -lt 300 ]; do
+	while [ "$(wc -l <"$WORK/held.$1")" -lt "$2" ] && [ $turns -lt 600 ]; do
 		sleep 0.1
 		turns=$((turns + 1))
 	done
 	sed -n "$2p" "$WORK/held.$1"
 }
 
+# over KEY LINE: asks over a held connection
 over() {
 	local lines
 	lines=$(($(wc -l <"$WORK/held.$1") + 1))
 	case $1 in
-	one) echo again >&4 2>/dev/null ;;
-	two) echo again >&5 2>/dev/null ;;
-	three) echo again >&6 2>/dev/null ;;
+	one) echo "$2" >&4 2>/dev/null ;;
+	two) echo "$2" >&5 2>/dev/null ;;
+	three) echo "$2" >&6 2>/dev/null ;;
 	esac
 	said "$1" "$lines"
 }
 # lives TEXT [KEY], died TEXT [KEY]
-lives() { is "$1: the connection${2:+ $2} lives" alive "$(over "${2:-one}")"; }
-died() { is "$1: the connection${2:+ $2} is dead" dead "$(over "${2:-one}")"; }
+lives() { is "$1: the connection${2:+ $2} lives" alive "$(over "${2:-one}" +)"; }
+died() { is "$1: the connection${2:+ $2} is dead" dead "$(over "${2:-one}" -)"; }
 let_go() {
 	exec 4>&- 5>&- 6>&-
 	rm -f "$WORK"/in.* "$WORK"/held.*
@@ -214,8 +220,8 @@ let_go() {
 
 # ---------------------------------------------------------------- the network
 
-# As in docs/who-can-reach-what.md: `outside` behind wan0, the gateway interface; `uplink` behind wan1; web and app on inner0, other on
-# inner1, each with a stack of its own; flat on the host's stack. They serve the ports of PORTS, flat 80 to 89.
+# As in docs/who-can-reach-what.md: `outside` behind wan0, the gateway interface; `uplink` behind wan1; web and app on inner0, other
+# on inner1, each with a stack of its own; flat on the host's stack. They serve the ports of PORTS, flat 80 to 89.
 PORTS='tcp,80-89 tcp,8080 tcp,9000-9010 udp,53 udp,80-89 udp,8080 udp,9000-9010'
 
 # epair HOST-END JAIL: a cable between the host and a jail; the jail's end is $far

@@ -6,7 +6,7 @@
  *	cc -O2 -o peer peer.c
  *
  *	peer serve NAME PROTOCOL,PORT[-PORT][,ADDRESS] ...
- *	peer ask [-t ms] PROTOCOL,ADDRESS,PORT[,SOURCE[,SOURCE-PORT]] ...
+ *	peer ask [-t ms] [+]PROTOCOL,ADDRESS,PORT[,SOURCE[,SOURCE-PORT]] ...
  *	peer hold [-t ms] PROTOCOL,ADDRESS,PORT[,SOURCE[,SOURCE-PORT]]
  *	peer run [-k ms] COMMAND [ARGUMENT ...]
  *
@@ -18,10 +18,13 @@
  * ask puts all of its questions at the same time, keeps each connection until
  * all are decided, and prints a line for each, in their order: the question
  * and the answer, or "refused", "nothing" (after -t milliseconds, 3000 unless
- * given) or "error" and the reason. The status is 0 if all were answered.
+ * given) or "error" and the reason. The status is 0 if all were answered. A
+ * "+" is for a question that should be answered: it has ten times as long, and
+ * the others are not given up before it, so that a slow machine does not fail.
  *
  * hold opens one connection, prints its answer, and asks again over it for
- * each line of standard input: it prints "alive" or "dead".
+ * each line of standard input: it prints "alive" or "dead". A line that begins
+ * with "+" has ten times as long.
  *
  * run prints the milliseconds that a command took and its status, or "killed":
  * with -k it gets a SIGKILL after so many milliseconds. Its output is dropped.
@@ -47,6 +50,8 @@
 
 #define MAX_SOCKETS 4096
 #define LINE 256
+/* times the patience, for an answer that is expected */
+#define PATIENT 10
 
 static const char *name;
 static long patience = 3000;
@@ -305,7 +310,7 @@ serve(int argc, char *argv[])
 struct question {
 	const char *text;
 	char answer[LINE];
-	int type, connected, decided;
+	int type, connected, decided, expected;
 };
 
 static void
@@ -411,25 +416,28 @@ static int
 ask(char *texts[], size_t questions)
 {
 	static struct question all[MAX_SOCKETS];
-	long end = now() + patience, again = now() + 500, wait;
-	size_t i, open;
+	long start = now(), again = start + 500, wait;
+	size_t i, open, expected;
 
 	if (questions == 0 || questions > MAX_SOCKETS)
 		usage();
 	for (i = 0; i < questions; i++) {
-		all[i].text = texts[i];
+		all[i].expected = texts[i][0] == '+';
+		all[i].text = texts[i] + all[i].expected;
 		sockets[i].fd = begin(&all[i]);
 		sockets[i].events = all[i].connected ? POLLIN : POLLOUT;
 		if (sockets[i].fd != -1 && all[i].connected)
 			put(&all[i], sockets[i].fd);
 	}
 	for (;;) {
-		for (open = 0, i = 0; i < questions; i++)
+		for (open = 0, expected = 0, i = 0; i < questions; i++)
 			if (all[i].decided)
 				sockets[i].events = 0;
-			else
+			else {
 				open++;
-		wait = end - now();
+				expected += (size_t)all[i].expected;
+			}
+		wait = start + (expected ? PATIENT : 1) * patience - now();
 		if (open == 0 || wait <= 0)
 			break;
 		/* a datagram may be lost while an address is resolved */
@@ -463,7 +471,7 @@ ask(char *texts[], size_t questions)
 static int
 once(struct question *q, struct pollfd *socket)
 {
-	long end = now() + patience;
+	long end = now() + (q->expected ? PATIENT : 1) * patience;
 
 	q->decided = 0;
 	socket->events = q->connected ? POLLIN : POLLOUT;
@@ -479,7 +487,7 @@ once(struct question *q, struct pollfd *socket)
 static int
 hold(char *text)
 {
-	struct question q = { .text = text };
+	struct question q = { .text = text, .expected = 1 };
 	struct pollfd socket;
 	char line[LINE];
 
@@ -490,8 +498,10 @@ hold(char *text)
 		return (1);
 	}
 	printf("%s\n", q.answer);
-	while (fgets(line, sizeof(line), stdin) != NULL)
+	while (fgets(line, sizeof(line), stdin) != NULL) {
+		q.expected = line[0] == '+';
 		printf("%s\n", once(&q, &socket) ? "alive" : "dead");
+	}
 	return (0);
 }
 

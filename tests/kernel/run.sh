@@ -1,13 +1,14 @@
 #!/bin/sh
 # run.sh - kport on a FreeBSD kernel: does the packet arrive?
 #
-#	sh tests/kernel/run.sh [SCENARIO...]		all of tests/kernel/scenarios, unless named
+#	sh tests/kernel/run.sh [SCENARIO...]		default: all of tests/kernel/scenarios
 #
-# For FreeBSD 14 or 15, as root, on a machine that may be spoilt: a virtual machine. It makes its own network (jails, epairs,
-# bridges), uses pf(4), and needs nothing from outside. What it changes (interfaces, jails, pf, sysctls, files in /etc,
-# /var/run/kport) is put back after each scenario, and compared; kernel modules stay loaded. See README.md beside it.
+# For FreeBSD 14 or 15, as root, in a virtual machine. It creates its own network (jails, epairs, bridges), uses pf(4), and needs
+# nothing from outside. What it changes (interfaces, jails, pf, sysctls, files in /etc, /var/run/kport) is restored after each
+# scenario, and compared; kernel modules stay loaded. See README.md.
 #
-# One line a check, `ok NAME: ...` or `not ok NAME: ...`; at the end `N passed, N failed, N skipped`. The status is 0 if no check failed.
+# Each check prints a line, `ok NAME: ...` or `not ok NAME: ...`; the last line is `N passed, N failed, N skipped`. The status is 0 if
+# no check failed.
 #
 #	KPORT		the helper			command -v kport
 #	KPORT_PEER	peer.c, ready made		built by cc(1) if there is one
@@ -16,7 +17,7 @@
 #	KPORT_EXAMPLE	c-examples/publish.c, ready made	built by cc(1) with KPORT_LIB, or skipped
 #	KPORT_BENCH	benches/kernel.c, ready made	likewise
 #	KPORT_BACKENDS	of those that a scenario names	native pfctl
-#	KPORT_PATIENCE	milliseconds until "nothing"	4000
+#	KPORT_PATIENCE	milliseconds until "nothing"	4000 (ten times as long if an answer is expected)
 #	KPORT_LIMIT	seconds that a scenario may take	1800
 #	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
 set -u

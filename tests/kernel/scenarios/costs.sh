@@ -47,10 +47,11 @@ echo "\$*" >>"$WORK/runs"
 exec /sbin/pfctl "\$@"
 END
 chmod 755 "$WORK/pfctl"
-# runs_of TEXT LIMIT ARGUMENT...
+# runs_of TEXT LIMIT ARGUMENT...: LIMIT is that of the backend pfctl; native runs none
 runs_of() {
 	text=$1 limit=$2
 	shift 2
+	[ "$BACKEND" = pfctl ] || limit=0
 	: >"$WORK/runs"
 	k "$@" --pfctl "$WORK/pfctl"
 	runs=$(wc -l <"$WORK/runs" | tr -d ' ')
@@ -60,6 +61,8 @@ runs_of() {
 runs_of publish 6 publish web 8080:80
 runs_of "publish the same" 4 publish web 8080:80
 runs_of list 4 list
+runs_of doctor 30 doctor
+runs_of trace 30 trace tcp 192.0.2.100 192.0.2.1:8080
 runs_of unpublish 4 unpublish web
 
 if [ -n "$BENCH" ] && [ -x "$BENCH" ]; then

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The three lines in jail.conf(5), by jail(8) and rc(8): start, stop, restart, a refused start, several at once, an address that comes late.
+# The three lines in jail.conf(5), by jail(8) and rc(8): start, stop, restart, a refused start, several at once, an address that is
+# added late.
 # backends: native pfctl
 
 host_network

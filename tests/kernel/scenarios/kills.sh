@@ -1,6 +1,6 @@
 #!/bin/sh
-# kport is killed (SIGKILL) at many points of a publish and of an unpublish: the rules are those from before or the new ones, and the next
-# command makes it whole. KPORT_KILLS: how many.
+# kport is killed (SIGKILL) at many points of a publish and of an unpublish: the rules are the old or the new ones, and the next
+# command completes or undoes the change. KPORT_KILLS: how many.
 # backends: native pfctl
 
 network

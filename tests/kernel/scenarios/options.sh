@@ -21,8 +21,8 @@ asks outside tcp,192.0.2.1,8080,192.0.2.100=web
 gives 0 publish web --max-connections 2 8080:80
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8080=web tcp,192.0.2.1,8080=-
 gives 0 publish web --max-connections-per-source 2 8081:80/udp
-asks outside udp,192.0.2.1,8081,192.0.2.100,41000=web udp,192.0.2.1,8081,192.0.2.100,41001=web udp,192.0.2.1,8081,192.0.2.100,41002=- \
-	udp,192.0.2.1,8081,192.0.2.101,41000=web
+asks outside udp,192.0.2.1,8081,192.0.2.100,41000=web udp,192.0.2.1,8081,192.0.2.100,41001=web \
+	udp,192.0.2.1,8081,192.0.2.100,41002=- udp,192.0.2.1,8081,192.0.2.101,41000=web
 gives 8 publish web --rate 5/10 8080:80/udp
 
 # a narrower reach list
@@ -32,8 +32,8 @@ asks other tcp,10.0.0.2,80=-
 asks outside tcp,192.0.2.1,8080=web
 
 # the last word is that of the rules after kport's
-printf '%s\n' "$TRANSLATION" 'block log all' 'pass quick inet6 proto ipv6-icmp' "$FILTER" 'block in on wan0 inet proto tcp from 192.0.2.101' |
-	pfctl -q -f -
+printf '%s\n' "$TRANSLATION" 'block log all' 'pass quick inet6 proto ipv6-icmp' "$FILTER" \
+	'block in on wan0 inet proto tcp from 192.0.2.101' | pfctl -q -f -
 gives 0 publish web 8080:80
 asks outside tcp,192.0.2.1,8080,192.0.2.101=web
 gives 0 publish web --no-quick 8080:80

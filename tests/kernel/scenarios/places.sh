@@ -1,12 +1,13 @@
 #!/bin/sh
-# Where a port is published: an interface, a group, an address, an alias, any address, an interface that is still to come, a tunnel.
+# Where a port is published: an interface, a group, an address, an alias, any address, an interface that is created later, a tunnel.
 # backends: native pfctl
 
 network
 ifconfig wan0 group uplinks
 ifconfig wan1 group uplinks
 
-gives 0 publish web wan1:9101:80 uplinks:9102:80 192.0.2.7:9103:80 '[2001:db8::1]:9104:80' '*:9105:80' 0.0.0.0:9106:80 '[::]:9107:80'
+gives 0 publish web wan1:9101:80 uplinks:9102:80 192.0.2.7:9103:80 '[2001:db8::1]:9104:80' '*:9105:80' 0.0.0.0:9106:80 \
+	'[::]:9107:80'
 asks outside tcp,192.0.2.1,9101=- tcp,203.0.113.1,9101=- \
 	tcp,192.0.2.1,9102=web tcp,2001:db8::1,9102=web \
 	tcp,192.0.2.7,9103=web tcp,192.0.2.1,9103=- tcp,2001:db8::1,9103=- \

@@ -110,24 +110,26 @@ BEGIN {
 	}
 }' >"$WORK/plan"
 
-# one packet, and what trace says of it
+# one packet, and the answer of trace
 packet() {
 	to=${2%,*} source=${2##*,}
 	protocol=${to%%,*} to=${to#*,}
 	port=${to##*,} to=${to%,*}
 	case $to in *:*) to="[$to]" ;; esac
-	got=$(on "$1" "$PEER" ask -t "$PATIENCE" "$2" 2>&1)
-	got=${got#* }
-	case $got in
-	refused | nothing | error*) got=nobody ;;
-	*) got=${got%% *} ;;
-	esac
 	k trace "$protocol" "$source" "$to:$port"
 	case $st in
 	0) traced=$(sed -n 's/^ *delivered to jail \([a-z]*\) .*/\1/p' "$WORK/out" | head -n 1) ;;
 	5) traced=nobody ;;
 	8) traced=depends ;;
 	*) traced="status $st" ;;
+	esac
+	expected=
+	[ "$st" != 0 ] || expected=+
+	got=$(on "$1" "$PEER" ask -t "$PATIENCE" "$expected$2" 2>&1)
+	got=${got#* }
+	case $got in
+	refused | nothing | error*) got=nobody ;;
+	*) got=${got%% *} ;;
 	esac
 	total=$((total + 1))
 	if [ "$traced" = "$got" ]; then
