@@ -17,7 +17,7 @@ pub use crate::rule::Rate;
 use crate::rule::{Address, StateOptions};
 
 pub use named::{Given, Takes};
-use named::{Setter, Names, put};
+use named::{Names, Setter, put};
 
 /// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
 /// `192.0.2.1` or `<name>`.

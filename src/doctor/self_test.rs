@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
-use crate::net::{Interface, Place, PortRange, Protocol};
+use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
 use crate::pf::files::Sim;
 use crate::pf::{Firewall, States};
 use crate::proof::{Entrance, Judge};
@@ -139,6 +139,8 @@ fn refused_for(host: &dyn Host, firewall: &dyn Firewall, net: &[String; 2]) -> R
     for (path, conf) in firewall.rulesets()? {
         world.load_conf(&path, &conf);
     }
+    // the client may have any address: the epair is the test's own
+    world.gateway = PerFamily::each(|_| Some(outer));
     let judge = Judge::new(world, "");
     let entrance = Entrance {
         on: outer,

@@ -448,7 +448,7 @@ impl<'a> Rulesets<'a> {
         }
         if !quick && probes.iter().any(|probe| probe.publication.options.quick) {
             let and = if remedy.is_empty() { "" } else { "; and " };
-            remedy = format!("{remedy}{and}publish with --no-quick");
+            remedy = format!("{remedy}{and}publish its ports with kport publish --no-quick");
         }
         remedy
     }

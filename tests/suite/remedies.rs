@@ -390,7 +390,7 @@ fn rules_reads_the_address_as_its_help_says() {
 fn a_jail_without_an_address_yet() {
     let played = Played::new().with("/vnet_addresses/web", json!([]));
     let (status, text) = played.kport(&["publish", "web", "8080:80"]);
-    assert!(status == 5 && text.contains("wait for one with --wait, or give it with -a"), "{text}");
+    assert!(status == 5 && text.contains("wait for one with --wait; or give it with -a"), "{text}");
     // as a hook, and after waiting
     let mut hook = played.command(&["publish", "--hook", "8080:80"]);
     let output = hook.env("JNAME", "web").env("JID", "1").output().unwrap();
