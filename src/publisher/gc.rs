@@ -79,7 +79,7 @@ fn gc_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor, jails: &J
     // not by the list, which is older: jails start meanwhile
     let alive = may_run || !writer.store.is_gone(facts.host, &record)?;
     if !alive {
-        writer.drop_outdated(anchor, &Outdated::Gone(record))?;
+        writer.drop_outdated(anchor, &Outdated::Gone(Box::new(record)))?;
     }
     Ok(alive)
 }

@@ -35,7 +35,7 @@ pub(super) struct Others<'a> {
 #[derive(Clone)]
 pub(super) enum Outdated {
     /// The record of a jail that is gone.
-    Gone(Record),
+    Gone(Box<Record>),
     /// An anchor without a record.
     Unrecorded,
 }
@@ -43,7 +43,7 @@ pub(super) enum Outdated {
 /// Who made a claim.
 enum Claimant {
     /// A jail, by its record.
-    Jail(Neighbour),
+    Jail(Box<Neighbour>),
     /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
     Nobody,
     /// There is no record, but pf has rules in the anchor.
@@ -167,7 +167,7 @@ impl<'a> Others<'a> {
     fn is_outdated(&self, record: &Record) -> Result<bool> {
         let outdated = record.path.is_some() && !self.runs(record)?;
         if outdated {
-            self.outdated.borrow_mut().insert(record.jail.anchor(), Outdated::Gone(record.clone()));
+            self.outdated.borrow_mut().insert(record.jail.anchor(), Outdated::Gone(Box::new(record.clone())));
         }
         Ok(outdated)
     }
@@ -240,7 +240,7 @@ impl<'a> Others<'a> {
             return Ok(Rc::clone(known));
         }
         let owner = Rc::new(match self.store.get(anchor) {
-            Ok(Some(record)) if record.boot == self.boot => Claimant::Jail(Neighbour::new(record)),
+            Ok(Some(record)) if record.boot == self.boot => Claimant::Jail(Box::new(Neighbour::new(record))),
             Ok(_) if self.firewall.loaded(anchor)?.is_empty() => Claimant::Nobody,
             Ok(_) => Claimant::Unrecorded,
             Err(error) => Claimant::Unreadable(error),

@@ -204,7 +204,7 @@ fn rules_without_a_record_are_in_use() {
     assert_eq!(rig.loaded().len(), 1);
     // the port is not in use by the anchor any more, also for the jail itself
     rig.publish(&request("web", "9000-9100:9000")).unwrap();
-    assert_eq!(rig.publish(&request("db", "9050:80")).unwrap_err().message().contains("jail \"web\""), true);
+    assert!(rig.publish(&request("db", "9050:80")).unwrap_err().message().contains("jail \"web\""));
     gc(&rig);
     assert!(!rig.state("unrecorded/web").exists());
 }
