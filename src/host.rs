@@ -85,6 +85,11 @@ pub struct Jail {
 }
 
 impl Jail {
+    /// The addresses that it has on the host's network stack.
+    pub(crate) fn on_host_stack(&self) -> &[IpAddr] {
+        if self.vnet { &[] } else { &self.addresses }
+    }
+
     /// Whether both may have the same addresses: one is inside the other, or they use one network stack that is not the host's.
     pub(crate) fn shares_addresses_with(&self, other: &Jail) -> bool {
         let inside = |inner: &Jail, outer: &Jail| {
@@ -159,6 +164,11 @@ pub trait Host {
 
     /// The jail with this name, or with this jid if `name` is a number; `None` if there is none. Includes dying jails.
     fn jail(&self, name: &str) -> Result<Option<Jail>>;
+
+    /// The jail with this name, if it runs.
+    fn running(&self, name: &str) -> Result<Option<Jail>> {
+        Ok(self.jail(name)?.filter(|jail| !jail.dying && jail.name == name))
+    }
 
     /// Every jail, including dying ones. A jail that cannot be read does not hide the others.
     fn jails(&self) -> Result<Jails>;

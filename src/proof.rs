@@ -14,7 +14,6 @@
 //!
 //! Interfaces, families, protocols and ports are those of the [`Entrance`] that is asked about. Rates, and limits of states, are not
 //! followed.
-
 //!
 //! [`places`] looks for the positions of kport's calls, and [`prove_with`] judges a ruleset that has them.
 

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting};
-use crate::host::{ANSWER_TIME, Host, Interfaces};
+use crate::host::{ANSWER_TIME, Host, Interfaces, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PortRange};
 use crate::options::Options;
@@ -408,7 +408,7 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
         true => addresses::reported(host, &request.jail, running.as_ref(), Deadline::after(ANSWER_TIME))?,
         false => request.addresses.clone(),
     };
-    let own = running.as_ref().filter(|jail| !jail.vnet).map_or(&[][..], |jail| &jail.addresses);
+    let own = running.as_ref().map_or(&[][..], Jail::on_host_stack);
     let targets = Targets::choose_of(&request.jail, &addresses, own)?;
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {
         Some(interface) => Ok(interface),

@@ -49,7 +49,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
     let host = &*session.host;
     let release = match question.release {
         Some(release) => release,
-        None => host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default(),
+        None => Release::of_host(host)?,
     };
     let with_conf;
     let firewall: &dyn Firewall = match &question.pf_conf {

@@ -307,7 +307,7 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
 /// the first one without a jid.
 fn jail_of(host: &dyn Host, asked: &Asked) -> Result<(JailName, Option<i32>), Failure> {
     for name in [Ok(asked.jail.clone()), asked.attached.container.parse()].into_iter().flatten() {
-        if let Some(jail) = host.jail(name.as_str())?.filter(|jail| !jail.dying && jail.name == name.as_str()) {
+        if let Some(jail) = host.running(name.as_str())? {
             return Ok((name, Some(jail.jid)));
         }
     }

@@ -128,7 +128,7 @@ fn client_net(host: &dyn Host, firewall: &dyn Firewall) -> [String; 2] {
 
 /// If a client with this network is refused because of its address: an outsider that is not.
 fn refused_for(host: &dyn Host, firewall: &dyn Firewall, net: &[String; 2]) -> Result<Option<IpAddr>> {
-    let release = host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default();
+    let release = Release::of_host(host)?;
     let mut world = World::of_host(host, release)?;
     // units that no epair has
     let (outer, inner): (Interface, Interface) = ("epair99998a".parse()?, "epair99999a".parse()?);

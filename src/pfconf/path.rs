@@ -67,5 +67,10 @@ pub(crate) fn join(anchor: &str, child: &str) -> String {
 
 /// Whether an anchor is kport's own, or their parent.
 pub(crate) fn is_own(path: &str) -> bool {
-    path.strip_prefix(PARENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path == PARENT || is_below_own(path)
+}
+
+/// Whether an anchor is below the parent of kport's own.
+pub(crate) fn is_below_own(path: &str) -> bool {
+    path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use super::judge::{Entrance, Judge};
 use crate::error::Result;
 use crate::host::{Host, HostInterface};
-use crate::name::PARENT;
 use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, is_link_local6};
 use crate::pfconf::Conf;
+use crate::pfconf::path::is_below_own;
 use crate::trace::{Release, World};
 
 /// Networks for a jail on a host that has none for jails yet.
@@ -37,13 +37,9 @@ pub fn judge<'a>(
     rulesets: impl IntoIterator<Item = (&'a str, &'a Conf)>,
     main: &str,
 ) -> Result<(Judge, Vec<Possible>)> {
-    let release = Release::of(host.sysctl("kern.osreldate")?.unwrap_or(i64::MAX));
-    let mut world = World::new(release, host.interfaces()?);
-    for family in Family::ALL {
-        *world.gateway.of_mut(family) = host.gateway(family)?;
-    }
-    let own = |path: &str| path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'));
-    for (path, conf) in rulesets.into_iter().filter(|(path, _)| !own(path)) {
+    let mut world = World::new(Release::of_host(host)?, host.interfaces()?);
+    world.set_gateways(host)?;
+    for (path, conf) in rulesets.into_iter().filter(|(path, _)| !is_below_own(path)) {
         world.load_conf(path, conf);
     }
     let possible = entrances(&mut world);

@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::entrances::Possible;
 use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT, decision, packet, unfollowed};
 use crate::error::{Error, Kind, Result};
-use crate::name::{JailName, PARENT};
+use crate::name::JailName;
 use crate::net::{Direction, Place, PortRange, Protocol};
 use crate::options::Options;
+use crate::pfconf::path::is_below_own;
 use crate::pfconf::rule::RuleKind;
 use crate::publication::{Publication, Redirect};
 use crate::rules;
@@ -274,7 +275,7 @@ fn is_redirected(world: &World, entrance: &Entrance, source: IpAddr, held: &[Str
 }
 
 fn is_kport(met: &Met<'_>) -> bool {
-    met.anchor.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'))
+    is_below_own(met.anchor)
 }
 
 /// Sends a connection of a source to an entrance; if it is not answered, the statement that decides, and what happens.

@@ -22,8 +22,7 @@ pub(super) fn is_of(record: &Record, there: &Jail) -> bool {
 /// start meanwhile are not missed.
 pub(super) fn is_gone(host: &dyn Host, store: &Store, record: &Record) -> Result<bool> {
     let Some(jid) = record.jid else {
-        let there = host.jail(record.jail.as_str())?.filter(|there| !there.dying && there.name == record.jail.as_str());
-        return Ok(there.is_none() && !is_starting(host, record)?);
+        return Ok(host.running(record.jail.as_str())?.is_none() && !is_starting(host, record)?);
     };
     let Some(there) = host.jail(&jid.to_string())?.filter(|there| is_of(record, there)) else { return Ok(true) };
     if there.name == record.jail.as_str() {
@@ -48,12 +47,11 @@ pub(super) fn earlier_name(
     if !matches!(store.get(&jail.anchor()), Ok(None)) {
         return Ok(None);
     }
-    let running = |name: &str| -> Result<Option<Jail>> { Ok(host.jail(name)?.filter(|there| !there.dying)) };
-    let there = running(jail.as_str())?.filter(|there| there.name == jail.as_str());
+    let there = host.running(jail.as_str())?;
     let number = match (&there, jid) {
         (Some(there), _) => there.jid,
         // a jail of another name has the jid now
-        (None, Some(jid)) if running(&jid.to_string())?.is_some() => return Ok(None),
+        (None, Some(jid)) if host.jail(&jid.to_string())?.is_some_and(|there| !there.dying) => return Ok(None),
         (None, Some(jid)) => jid,
         (None, None) => return Ok(None),
     };

@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use once_cell::unsync::OnceCell;
+
 use super::facts::Facts;
 use super::identity::{earlier_name, is_gone};
 use crate::deadline::Deadline;
@@ -29,7 +31,9 @@ impl<'a> LockedStore<'a> {
         let lock = store.lock(deadline)?;
         firewall.locked(lock.as_fd());
         let boot = host.boot_id()?;
-        store.sweep_after_boot(&lock, &boot, &mut held(firewall), || firewall.anchors())?;
+        let anchors = OnceCell::new();
+        let anchors = || anchors.get_or_init(|| firewall.anchors());
+        store.sweep_after_boot(&lock, &boot, &mut |anchor| is_held(anchors(), anchor), || anchors().clone())?;
         Ok(LockedStore { store, lock, boot })
     }
 
@@ -50,9 +54,7 @@ impl<'a> LockedStore<'a> {
             Err(error) => return Err(error),
         };
         if let Some(record) = record.as_mut().filter(|record| record.jid.is_none())
-            && let Some(jail) = facts.jail(record.jail.as_str())?
-            && !jail.dying
-            && jail.name == record.jail.as_str()
+            && let Some(jail) = facts.host.running(record.jail.as_str())?
         {
             (record.jid, record.earlier_jid, record.path) = (Some(jail.jid), None, Some(jail.path));
             // if it cannot be written, the next call tries again
@@ -106,14 +108,15 @@ impl<'a> LockedStore<'a> {
 
     /// Removes what earlier boots and killed processes have left in the state directory.
     pub(super) fn sweep(&self, firewall: &dyn Firewall) {
-        self.store.sweep(&self.lock, &self.boot, &mut held(firewall));
+        let anchors = OnceCell::new();
+        let mut held = |anchor: &Anchor| is_held(anchors.get_or_init(|| firewall.anchors()), anchor);
+        self.store.sweep(&self.lock, &self.boot, &mut held);
     }
 }
 
-/// Whether pf has rules in an anchor; read once, and only if there is an anchor to check.
-fn held(firewall: &dyn Firewall) -> impl FnMut(&Anchor) -> bool {
-    let mut anchors = None;
-    move |anchor| match anchors.get_or_insert_with(|| firewall.anchors()) {
+/// Whether pf has rules in an anchor, by [`Firewall::anchors`].
+fn is_held(anchors: &Result<Vec<String>>, anchor: &Anchor) -> bool {
+    match anchors {
         Ok(anchors) => anchors.iter().any(|child| child == anchor.child()),
         // if pf is not available it has none; otherwise the answer is unknown
         Err(error) => error.kind() != Kind::Unavailable,

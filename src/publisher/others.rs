@@ -158,8 +158,7 @@ impl<'a> Others<'a> {
 
     /// Whether a jail runs that a record was published for: this start or, about to publish, the next one.
     fn runs(&self, record: &Record) -> Result<bool> {
-        let name = record.jail.as_str();
-        let restarted = self.host.jail(name)?.is_some_and(|there| there.name == name && !there.dying);
+        let restarted = self.host.running(record.jail.as_str())?.is_some();
         Ok(restarted || record.jid.is_some() && !is_gone(self.host, self.store, record)?)
     }
 

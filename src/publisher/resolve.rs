@@ -95,7 +95,7 @@ fn resolve_one(
         None => progress.detail(&format!("{}: not requested, or not running", jail.mention())),
     }
     let addresses = addresses(survey, request, found.as_ref(), notes)?;
-    let own = found.as_ref().filter(|found| !found.vnet).map_or(&[][..], |found| &found.addresses);
+    let own = found.as_ref().map_or(&[][..], Jail::on_host_stack);
     let targets = Targets::choose_of(jail, &addresses, own)?;
     let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
     progress.detail(&format!(

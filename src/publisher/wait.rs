@@ -60,7 +60,7 @@ fn at_pace(
     loop {
         let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
         let found = reported(host, &request.jail, jail.as_ref(), deadline);
-        let own = jail.as_ref().filter(|jail| !jail.vnet).map_or(&[][..], |jail| &jail.addresses);
+        let own = jail.as_ref().map_or(&[][..], Jail::on_host_stack);
         let chosen = found.and_then(|found| match found[..] {
             [] => Err(Error::new(Kind::Unavailable, format!("{} has no address", request.jail.mention()))),
             _ => Targets::choose_of(&request.jail, &found, own).map(|_| ()),

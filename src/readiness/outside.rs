@@ -13,6 +13,7 @@ use crate::name::PARENT;
 use crate::net::{Family, Place, PortRange};
 use crate::options::{Options, Source};
 use crate::pfconf::Conf;
+use crate::pfconf::path::is_below_own;
 use crate::pfconf::rule::{Rule, RuleKind};
 use crate::proof::{self, Cited, Entrance, Judge, Positions, Possible};
 use crate::publication::{Publication, Redirect};
@@ -158,12 +159,12 @@ struct Rulesets<'a> {
 impl<'a> Rulesets<'a> {
     /// `None` if a ruleset cannot be evaluated, with the reason in `found`.
     fn new(around: &'a Surroundings<'_>, found: &mut Findings) -> Result<Option<Rulesets<'a>>> {
-        let release = Release::of(around.host.sysctl("kern.osreldate")?.unwrap_or(i64::MAX));
+        let release = Release::of_host(around.host)?;
         let Some(main) = around.rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| conf.clone()) else {
             return Ok(None);
         };
         let world = World::new(release, around.interfaces.to_vec());
-        for (path, conf) in around.rulesets.iter().filter(|(path, _)| !is_own(path)) {
+        for (path, conf) in around.rulesets.iter().filter(|(path, _)| !is_below_own(path)) {
             if let Some(unread) = conf.unread().first() {
                 let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
                 let seen = format!("not evaluated: {place}: {unread}");
@@ -180,7 +181,7 @@ impl<'a> Rulesets<'a> {
         let call = main.calls_of_kport(RuleKind::Filter).first().map(|rule| rule.origin.file.clone());
         let file = call.or_else(|| main.rules().first().map(|rule| rule.origin.file.clone())).unwrap_or_default();
         let edges = main.port_edges();
-        let has_chance = around.rulesets.iter().any(|(path, conf)| !is_own(path) && conf.has_chance());
+        let has_chance = around.rulesets.iter().any(|(path, conf)| !is_below_own(path) && conf.has_chance());
         let mut rulesets = Rulesets { around, release, main, file, world, edges, has_chance, judge: OnceCell::new() };
         rulesets.world = rulesets.world_with(&rulesets.main)?;
         Ok(Some(rulesets))
@@ -190,13 +191,11 @@ impl<'a> Rulesets<'a> {
     fn world_with(&self, main: &Conf) -> Result<World> {
         let around = self.around;
         let mut world = World::new(self.release, around.interfaces.to_vec());
-        for family in Family::ALL {
-            *world.gateway.of_mut(family) = around.host.gateway(family)?;
-        }
+        world.set_gateways(around.host)?;
         world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
         world.default_to_drop(around.sysctl_is_on("net.pf.default_to_drop")?);
         world.load_conf("", main);
-        for (path, conf) in around.rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_own(path)) {
+        for (path, conf) in around.rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_below_own(path)) {
             world.load_conf(path, conf);
         }
         Ok(world)
@@ -462,10 +461,6 @@ impl<'a> Rulesets<'a> {
         let file = if origin.file == self.file { "".into() } else { origin.file.clone() };
         Cited { file, line: origin.line, text: origin.text.clone() }.to_string()
     }
-}
-
-fn is_own(path: &str) -> bool {
-    path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The source to try first: a documentation address (RFC 5737, RFC 3849), or the first one that the publication lets in;

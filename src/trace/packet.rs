@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use crate::error::Result;
 use crate::error::{Error, Kind, quoted};
+use crate::host::Host;
 use crate::net::{Family, Interface, Protocol};
 use crate::pfconf::names;
 
@@ -23,6 +25,11 @@ impl Release {
     /// By `kern.osreldate`. 15.0 was not examined; it counts as 14.
     pub const fn of(osreldate: i64) -> Release {
         if osreldate < 1_501_000 { Release::V14 } else { Release::V15 }
+    }
+
+    /// That of a host; the newest if it is unknown.
+    pub fn of_host(host: &dyn Host) -> Result<Release> {
+        Ok(host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default())
     }
 
     /// Its major version.
@@ -63,7 +70,7 @@ impl From<Protocol> for IpProtocol {
 impl FromStr for IpProtocol {
     type Err = Error;
 
-    fn from_str(text: &str) -> Result<IpProtocol, Error> {
+    fn from_str(text: &str) -> Result<IpProtocol> {
         names::protocol(text).map(IpProtocol).ok_or_else(|| {
             Error::new(
                 Kind::Argument,

@@ -87,13 +87,21 @@ impl World {
         }
     }
 
+    /// The default routes of a host.
+    pub fn set_gateways(&mut self, host: &dyn Host) -> Result<()> {
+        for family in Family::ALL {
+            *self.gateway.of_mut(family) = host.gateway(family)?;
+        }
+        Ok(())
+    }
+
     /// The given host: its interfaces, jails, default routes and sysctls, with pf enabled and no rules yet. A jail on
     /// several networks is there once for each. Which jail has which member of a bridge is unknown, so what pf does at
     /// members is left out.
     pub fn of_host(host: &dyn Host, release: Release) -> Result<World> {
         let mut world = World::new(release, host.interfaces()?);
+        world.set_gateways(host)?;
         for family in Family::ALL {
-            *world.gateway.of_mut(family) = host.gateway(family)?;
             let sysctl = match family {
                 Family::Inet => "net.inet.ip.forwarding",
                 Family::Inet6 => "net.inet6.ip6.forwarding",

@@ -134,7 +134,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pfconf::flat", &["pf"]),
     ("pfconf::names", &["managers", "trace"]),
     ("pfconf::nested", &["pf"]),
-    ("pfconf::path", &["pf", "trace"]),
+    ("pfconf::path", &["pf", "trace", "proof", "readiness"]),
     ("pfconf::rule", &["managers", "pf", "trace", "proof", "readiness"]),
     ("pfconf::table", &["pf", "trace"]),
     ("pf::macos", &["session"]),
