@@ -8,6 +8,7 @@
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
 mod exit;
+mod output;
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -24,6 +25,8 @@ use rustix::io::FdFlags;
 
 use crate::deadline::Deadline;
 use crate::files::{self, Taken};
+
+pub(crate) use output::output_of;
 
 /// The maximum size of each output, in bytes. The labels of an anchor with a rule for every port fit.
 const MAX_OUTPUT: usize = 16 << 20;

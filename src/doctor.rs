@@ -118,6 +118,8 @@ pub struct ManagerFiles<'a> {
     pub root: &'a Path,
     /// The flags of the helper that take a value: `--rate`, `-a`.
     pub with_values: &'a [String],
+    /// The pfctl(8) that reads the file of the main ruleset.
+    pub pfctl: &'a Path,
 }
 
 /// Makes all checks; returns at least one finding for each check that could be made. `store` is an error if the state

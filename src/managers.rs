@@ -20,8 +20,10 @@ mod pot;
 mod root;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Problem, Result};
+use crate::pfconf::PF_CONF;
 
 pub use caller::{Caller, Identity};
 pub use environment::Environment;
@@ -30,6 +32,12 @@ pub use hooks::{ExecStatement, HookFile};
 pub use import::{Command, Import, Imported, by_jail};
 pub use ports::{Exports, Port, TextOf};
 pub use root::Root;
+
+/// The file of the main ruleset that rc(8) loads, on the host whose root directory is `root`.
+pub fn main_ruleset(root: &Path) -> PathBuf {
+    let rules = Root::new(root).path_setting("/etc/rc.conf", "pf_rules").unwrap_or_else(|| PF_CONF.into());
+    root.join(rules.strip_prefix("/").unwrap_or(&rules))
+}
 
 /// A jail manager.
 pub trait Manager: fmt::Debug + Send + Sync {

@@ -183,6 +183,9 @@ impl FromStr for Conf {
     }
 }
 
+/// The file of the main ruleset, unless rc.conf(5) names another one.
+pub const PF_CONF: &str = "/etc/pf.conf";
+
 pub use lex::Statement;
 pub use names::icmp_type;
 pub use outline::{Outline, StatementKind};

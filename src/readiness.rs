@@ -6,12 +6,14 @@
 
 mod calls;
 mod interfaces;
+mod lines;
 mod outside;
 mod packets;
 mod surroundings;
 
 pub use calls::calls;
 pub use interfaces::{everywhere, interfaces};
+pub use lines::{CALLS, missing, missing_in, pf_conf, uncalled};
 pub use outside::{bypassed, main_ruleset};
 pub use packets::{neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
@@ -78,23 +80,6 @@ pub fn securelevel(host: &dyn Host, by_pfctl: bool) -> Result<Option<Problem>> {
     };
     let remedy = format!("allow it from the next boot on: sysrc kern_securelevel={fine}, then reboot");
     Ok(Some(Problem { seen, remedy }))
-}
-
-/// The main ruleset does not call kport's anchors. `nat-anchor` only counts if a rule needs it.
-pub fn uncalled(status: &Status, needs_nat: bool) -> Option<Problem> {
-    let lines = [
-        (status.nat_anchor || !needs_nat, "nat-anchor \"kport/*\""),
-        (status.rdr_anchor, "rdr-anchor \"kport/*\""),
-        (status.anchor, "anchor \"kport/*\""),
-    ];
-    let missing: Vec<&str> = lines.into_iter().filter_map(|(there, line)| (!there).then_some(line)).collect();
-    (!missing.is_empty()).then(|| Problem {
-        seen: "pf's main ruleset does not call kport's anchors".to_owned(),
-        remedy: format!(
-            "add to /etc/pf.conf: {} (translation lines before filter lines), then: service pf reload",
-            missing.join(" and ")
-        ),
-    })
 }
 
 /// pf does not filter what the host sends to itself, which host access needs. `who` publishes with it.

@@ -28,7 +28,7 @@ fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
         None => &*session.firewall,
     };
     let with_values = Cli::flags_with_values();
-    let files = ManagerFiles { root: Path::new("/"), with_values: &with_values };
+    let files = ManagerFiles { root: Path::new("/"), with_values: &with_values, pfctl: &global.pfctl };
     let findings =
         doctor::examine(&*session.host, firewall, session.store(), (!session.host.is_played()).then_some(files));
     let problems = findings.iter().filter(|f| f.level == Level::Problem).count();
@@ -83,7 +83,8 @@ mod tests {
                 fs::write(dir.path().join("etc/jail.conf"), hook).unwrap();
                 let (host, firewall) = (Fixed::default(), Sim::new(dir.path()));
                 let with_values = Cli::flags_with_values();
-                let files = ManagerFiles { root: dir.path(), with_values: &with_values };
+                let files =
+                    ManagerFiles { root: dir.path(), with_values: &with_values, pfctl: Path::new("/nonexistent") };
                 let store = Store::open(&dir.path().join("state"));
                 let found = doctor::examine(&host, &firewall, store, Some(files));
                 let hooks: Vec<_> = found.iter().filter(|finding| finding.id == "hooks").collect();

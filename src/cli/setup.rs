@@ -11,14 +11,13 @@ mod shell;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::child::{self, End};
+use crate::child;
 use crate::deadline::Deadline;
-use crate::error::{self, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::net::{Family, is_link_local6};
 use crate::pf::pfctl::is_without_device;
@@ -109,6 +108,10 @@ impl<'a> Setup<'a> {
                 };
                 _ = write!(said, "{path}:{other}\n{}", part.shown);
             }
+            // what is to be loaded is checked by loading it
+            if parts[0].conf.exists() && !changed(&&parts[0]) && !self.args.load {
+                self.check_loads(&parts[0].conf.path)?;
+            }
             if !self.args.write {
                 let values = self.missing_values()?;
                 // the files count at the next boot
@@ -150,11 +153,22 @@ impl<'a> Setup<'a> {
         self.load(parts.iter().filter(changed).any(is_pf_conf), said)
     }
 
+    /// Fails if pfctl(8) rejects a file that has kport's lines.
+    fn check_loads(&self, path: &Path) -> Result<()> {
+        match child::output_of(self.pfctl, &["-n", "-f"], Some(path), self.deadline)? {
+            Some(Err(why)) if !is_without_device(&why) => {
+                let what = format!("pfctl -n -f {}: {why}; correct that first; nothing was changed", path.display());
+                Err(Error::new(Kind::Unavailable, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Judges the pf.conf that is there.
     fn check(&self, said: &mut String) -> Result<()> {
         let conf = ConfFile::read(&self.args.pf_conf)?;
         let path = conf.path.display();
-        let missing = plan::missing(&conf.path, &conf.text);
+        let missing = readiness::missing(&conf.path, &conf.text);
         if !missing.is_empty() {
             let why = format!("{path} does not have {}; run kport setup", missing.join(" and "));
             return Err(Error::new(Kind::Unavailable, why));
@@ -340,7 +354,7 @@ impl<'a> Setup<'a> {
                 _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
             }
         } else {
-            match output_of(self.pfctl, &["-f"], Some(&self.args.pf_conf), self.deadline)? {
+            match child::output_of(self.pfctl, &["-f"], Some(&self.args.pf_conf), self.deadline)? {
                 None => {
                     let why = format!("there is no {} to load it with", self.pfctl.display());
                     return Err(Error::new(Kind::Unavailable, why));
@@ -356,7 +370,7 @@ impl<'a> Setup<'a> {
                 }
             }
             for value in &values {
-                match output_of(&self.args.sysctl, &[value], None, self.deadline)? {
+                match child::output_of(&self.args.sysctl, &[value], None, self.deadline)? {
                     Some(Ok(_)) => _ = writeln!(said, "{value}: set"),
                     Some(Err(why)) => return Err(Error::new(Kind::Unavailable, format!("sysctl {value}: {why}"))),
                     None => {
@@ -365,7 +379,7 @@ impl<'a> Setup<'a> {
                     }
                 }
             }
-            let info = output_of(self.pfctl, &["-s", "info"], None, self.deadline)?;
+            let info = child::output_of(self.pfctl, &["-s", "info"], None, self.deadline)?;
             if !matches!(info, Some(Ok(info)) if info.contains("Status: Enabled")) {
                 // the administrator decides when, and may be connected over the network
                 said.push_str("  pf is not enabled, and evaluates no packet: service pf onestart\n");
@@ -383,11 +397,11 @@ impl<'a> Setup<'a> {
 /// Checks a new file that is to replace another: a remark for the output, or the error.
 fn check(change: &Change<'_>, new: &Path, deadline: Deadline) -> Result<String> {
     let Some((program, arguments)) = change.checker else { return Ok(String::new()) };
-    match output_of(program, arguments, Some(new), deadline)? {
+    match child::output_of(program, arguments, Some(new), deadline)? {
         None => Ok(format!(", not checked: there is no {}", program.display())),
         Some(Ok(_)) => Ok(", checked".to_owned()),
         Some(Err(said)) => {
-            let was = match output_of(program, arguments, Some(&change.conf.path), deadline)? {
+            let was = match child::output_of(program, arguments, Some(&change.conf.path), deadline)? {
                 Some(Err(_)) => "it also rejects the present file; correct that first",
                 _ => "nothing was changed",
             };
@@ -395,42 +409,6 @@ fn check(change: &Change<'_>, new: &Path, deadline: Deadline) -> Result<String> 
             let why = format!("{name} {} rejects it: {said}; {was}", arguments.join(" "));
             Err(Error::new(Kind::Unavailable, why))
         }
-    }
-}
-
-/// Runs a program, on a file if one is given. `None` if there is no such program; else its output or its errors.
-fn output_of(
-    program: &Path,
-    arguments: &[&str],
-    file: Option<&Path>,
-    deadline: Deadline,
-) -> Result<Option<std::result::Result<String, String>>> {
-    let failed = |error: io::Error| Error::io(format_args!("run {}", program.display()), &error);
-    // it runs in another directory
-    let file = file.map(std::path::absolute).transpose().map_err(failed)?;
-    let named = match file.as_ref().map(|file| file.to_str().ok_or(file)).transpose() {
-        Ok(named) => named,
-        Err(file) => return Err(Error::new(Kind::Argument, format!("{}: the name is not UTF-8", file.display()))),
-    };
-    let arguments: Vec<&str> = arguments.iter().copied().chain(named).collect();
-    let program = std::path::absolute(program).map_err(failed)?;
-    let output = match child::run(&program, &arguments, b"", None, deadline) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        output => output.map_err(failed)?,
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = said.lines().take(3).collect();
-    match output.end {
-        End::Exit(0) => Ok(Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))),
-        End::Exit(_) => Ok(Some(Err(lines.join("; ")))),
-        End::TimedOut => {
-            Err(Error::new(Kind::Busy, format!("{} was not done in time, and was killed", program.display()))
-                .remedy("give more time with", error::Setting::Timeout))
-        }
-        End::Signal(_) | End::Unknown | End::TooMuch => Err(Error::new(
-            Kind::System,
-            format!("{} ended with {:?}: {}", program.display(), output.end, lines.join("; ")),
-        )),
     }
 }
 

@@ -439,7 +439,8 @@ fn status(call: &Call<'_>) -> Result<(), Failure> {
 fn problem(work: &Work<'_>, publishing: &Publishing) -> Result<Option<String>, Failure> {
     let status = work.session.firewall.status()?;
     let needs_nat = publishing.options.hairpin || publishing.options.host_access;
-    let mut problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
+    let mut problem = readiness::disabled(&status)
+        .or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(work.host())));
     if problem.is_none() && publishing.options.host_access {
         problem = readiness::unfiltered(work.host(), "this network")?;
     }

@@ -6,15 +6,13 @@ use std::sync::Arc;
 use super::ManagerFiles;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
+use crate::managers;
 use crate::pf::{Firewall, Rulesets, Status};
 use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
 use crate::readiness::Surroundings;
 use crate::store::{Record, Store};
 use crate::trace::{Release, World};
-
-/// pf.conf(5), below the root directory.
-const PF_CONF: &str = "etc/pf.conf";
 
 /// What is read once.
 pub(super) struct Evidence<'a> {
@@ -47,7 +45,7 @@ impl<'a> Evidence<'a> {
         let interfaces = host.interfaces();
         let mut rulesets = firewall.rulesets();
         if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
-            name_by_file(rulesets, interfaces, &files.root.join(PF_CONF));
+            name_by_file(rulesets, interfaces, &managers::main_ruleset(files.root));
         }
         Evidence { host, firewall, store, interfaces, status: firewall.status(), rulesets, files, records }
     }

@@ -1,9 +1,14 @@
 //! Whether pf is enabled, can be changed, calls kport's anchors at the right place, and has no redirect of another tool.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::evidence::Evidence;
 use super::managers;
 use super::{Checked, Finding, Level, all, found, problem, warning};
+use crate::child;
 use crate::conflict;
+use crate::deadline::Deadline;
 use crate::error::{Kind, Problem};
 use crate::host::Interfaces;
 use crate::publication::Publication;
@@ -43,6 +48,9 @@ pub(super) fn securelevel(evidence: &Evidence<'_>) -> Checked {
     found(Some(problem))
 }
 
+/// The time for pfctl(8) to read a file.
+const CHECK_TIME: Duration = Duration::from_secs(10);
+
 pub(super) fn enabled(evidence: &Evidence<'_>) -> Checked {
     let Ok(status) = &evidence.status else { return Ok(None) };
     found(readiness::disabled(status))
@@ -50,16 +58,37 @@ pub(super) fn enabled(evidence: &Evidence<'_>) -> Checked {
 
 pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Checked {
     let Ok(status) = &evidence.status else { return Ok(None) };
+    let file = evidence.files.map(|files| crate::managers::main_ruleset(files.root));
+    let file = file.as_deref();
     // the README needs all three, so that an option given later works
-    let Some(problem) = readiness::uncalled(status, true) else { return Ok(Some(vec![])) };
+    let Some(problem) = readiness::uncalled(status, true, file) else {
+        return Ok(Some(file.and_then(unsaved).into_iter().collect()));
+    };
     let nat =
         evidence.records.iter().flat_map(|r| rules::of_all(&r.publications)).any(|r| matches!(r, Rule::Nat { .. }));
-    let only_nat = readiness::uncalled(status, false).is_none() && !nat;
+    let only_nat = readiness::uncalled(status, false, None).is_none() && !nat;
     let finding = Finding::from(problem);
     let mut all = vec![if only_nat { Finding { level: Level::Warning, ..finding } } else { finding }];
+    if let (Some(files), Some(file)) = (evidence.files, file) {
+        all.extend(rejected(files.pfctl, file));
+    }
     // the manager that has loaded it without kport's lines, and will do so again
     all.extend(evidence.files.into_iter().flat_map(|files| managers::rewriters(files.root)));
     Ok(Some(all))
+}
+
+/// kport's lines are loaded, but the file does not have them.
+fn unsaved(file: &Path) -> Option<Finding> {
+    let missing = readiness::missing_in(file).filter(|missing| !missing.is_empty())?;
+    let seen = format!("{} does not have {}, which pf has loaded", file.display(), missing.join(" and "));
+    Some(warning(seen, "the next reload removes them from pf: kport setup --write"))
+}
+
+/// pfctl(8) does not load the file.
+fn rejected(pfctl: &Path, file: &Path) -> Option<Finding> {
+    let said = child::output_of(pfctl, &["-n", "-f"], Some(file), Deadline::after(CHECK_TIME));
+    let why = said.ok()??.err().filter(|_| file.exists())?;
+    Some(problem(format!("pfctl(8) rejects {}: {why}", file.display()), format!("correct the line, {RELOAD}")))
 }
 
 pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
@@ -73,7 +102,7 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
         return Ok(None);
     }
     // a call that is missing has no place
-    if evidence.status.as_ref().is_ok_and(|status| readiness::uncalled(status, false).is_some()) {
+    if evidence.status.as_ref().is_ok_and(|status| readiness::uncalled(status, false, None).is_some()) {
         return Ok(None);
     }
     let around = evidence.surroundings()?;

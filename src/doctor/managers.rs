@@ -20,7 +20,7 @@ pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
 /// Hooks that call kport for another jail, in the wrong hook or without its path; those that discard another hook or are
 /// discarded; and a publish without an unpublish.
 pub(super) fn hooks(evidence: &Evidence<'_>) -> Checked {
-    let Some(ManagerFiles { root, with_values }) = evidence.files else { return Ok(Some(vec![])) };
+    let Some(ManagerFiles { root, with_values, .. }) = evidence.files else { return Ok(Some(vec![])) };
     let root = Root::new(root);
     let mut found = vec![];
     for file in managers::ALL.iter().flat_map(|manager| manager.hook_files(&root)) {

@@ -81,7 +81,9 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
-    if let Some(problem) = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false)) {
+    if let Some(problem) =
+        readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false, readiness::pf_conf(host)))
+    {
         return refuse(problem.to_string());
     }
     if let Some(anchor) = firewall.anchors()?.first() {

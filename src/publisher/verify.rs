@@ -49,7 +49,8 @@ impl Verification<'_> {
     fn strictly(&self, record: &Record, wanted: &[Rule], status: Status) -> Result<()> {
         let host = self.facts.host;
         let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
-        let mut problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat));
+        let mut problem =
+            readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(host)));
         for family in Family::ALL {
             if problem.is_none() {
                 problem = readiness::unforwarded(host, family, record.redirects(), || self.facts.interfaces())?;

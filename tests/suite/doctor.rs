@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -106,6 +107,13 @@ impl Patient {
         self
     }
 
+    /// A program of the host, in sh(1).
+    fn host_program(self, name: &str, text: &str) -> Patient {
+        let patient = self.host_file(name, &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(patient.rig.state("root").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        patient
+    }
+
     fn and(mut self, change: impl FnOnce(&mut Patient)) -> Patient {
         change(&mut self);
         self
@@ -113,7 +121,9 @@ impl Patient {
 
     fn examine(&self) -> Vec<Finding> {
         let with_values = ["-a".to_owned()];
-        let files = self.root.as_deref().map(|root| ManagerFiles { root, with_values: &with_values });
+        // the answer to -n -f; without it, there is no pfctl(8)
+        let pfctl = self.rig.state("root/checker");
+        let files = self.root.as_deref().map(|root| ManagerFiles { root, with_values: &with_values, pfctl: &pfctl });
         doctor::examine(&self.rig.host, &*self.firewall(), Store::open(&self.state), files)
     }
 }
@@ -343,6 +353,22 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 .host_file("usr/local/etc/pot/pot.conf", "")
                 .host_file("etc/pf.conf", CALLS),
         ),
+        (
+            "main-ruleset-rejected",
+            by_pfctl()
+                .main("pass all\n")
+                .host_file("etc/pf.conf", CALLS)
+                .host_program("checker", "echo \"$3:2: Rules must be in order\" >&2; exit 1"),
+        ),
+        (
+            "main-ruleset-elsewhere",
+            by_pfctl()
+                .main("pass all\n")
+                .host_file("etc/rc.conf", "pf_rules=\"/usr/local/etc/pf.conf\"\n")
+                .host_file("usr/local/etc/pf.conf", CALLS)
+                .host_program("checker", "exit 0"),
+        ),
+        ("main-ruleset-not-saved", by_pfctl().host_file("etc/pf.conf", "pass all\nanchor \"kport/*\"\n")),
         (
             "hooks",
             new()

@@ -146,7 +146,7 @@ const DOORS: &[(&str, &[&str])] = &[
 
 /// The modules directly inside a room, from the lowest up: each may use those before it, but nothing inside one of them.
 const ORDER: &[(&str, &[&str])] = &[
-    ("child", &["exit"]),
+    ("child", &["exit", "output"]),
     ("files", &["flags"]),
     (
         "cli",
@@ -217,7 +217,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("host::freebsd::jail", &["get", "tests"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
-    ("readiness", &["surroundings", "interfaces", "packets", "outside", "calls"]),
+    ("readiness", &["lines", "surroundings", "interfaces", "packets", "outside", "calls"]),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
     ("pf::pfctl", &["run", "braces"]),

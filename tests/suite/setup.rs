@@ -194,6 +194,13 @@ fn pfctl_checks_it_first_and_loads_it_when_asked_to() {
     let path = fs::canonicalize(etc.file("pf.conf")).unwrap();
     let expected = format!("-n -f {0}.kport-new\n-f {0}\n-s info\n", path.display());
     assert_eq!(fs::read_to_string(&log).unwrap(), expected);
+    // the lines are there, and pfctl(8) rejects the file
+    fs::write(etc.file("refuse"), "").unwrap();
+    for arguments in [&[][..], &["--write"], &["--write", "--load"]] {
+        let (status, said) = etc.setup_with(&pfctl, arguments);
+        assert!(status == 5 && said.contains("pf.conf:3: syntax error"), "{status} {said}");
+    }
+    fs::remove_file(etc.file("refuse")).unwrap();
     let (status, said) = etc.setup_with(&pfctl, &["--undo"]);
     assert!(status == 0 && said.contains("not loaded: pfctl -f"), "{said}");
     // the first copy remains

@@ -11,14 +11,12 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::pfconf::{Conf, Outline, RuleKind, Statement, StatementKind};
 use crate::proof::{self, CallPlace, Contradiction, Does, Need, Positions, Proof};
+use crate::readiness::{CALLS, missing};
 
 use super::marks;
 
-/// The calls of the main ruleset, in the required order.
-const NAT: &str = "nat-anchor \"kport/*\"";
-const RDR: &str = "rdr-anchor \"kport/*\"";
-const FILTER: &str = "anchor \"kport/*\"";
-const CALLS: [(RuleKind, &str); 3] = [(RuleKind::Nat, NAT), (RuleKind::Rdr, RDR), (RuleKind::Filter, FILTER)];
+/// The last of the calls.
+const FILTER: &str = CALLS[2].1;
 
 /// Lines that go after one line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,13 +224,6 @@ fn without_calls(name: &Path, text: &[u8]) -> Vec<u8> {
     }
     made.extend(&text[from..]);
     made
-}
-
-/// The kinds of calls that a text does not have.
-pub fn missing(name: &Path, text: &[u8]) -> Vec<&'static str> {
-    let outline = Outline::of_file(name, text);
-    let is_there = |kind| outline.statements.iter().any(|statement| statement.calls_kport(kind));
-    CALLS.iter().filter(|(kind, _)| !is_there(*kind)).map(|(_, line)| *line).collect()
 }
 
 /// The plan for `text`: lines that are missing, and lines of an earlier setup that must move.
@@ -552,6 +543,9 @@ pub fn shown(proof: &Proof, no_quick: Option<&str>, better: Option<&str>) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NAT: &str = CALLS[0].1;
+    const RDR: &str = CALLS[1].1;
     use crate::host::Fixed;
 
     fn plan(text: &[u8]) -> Plan {

@@ -1,0 +1,71 @@
+//! kport's lines in the main ruleset: those that are loaded, and those in its file.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::Problem;
+use crate::host::Host;
+use crate::pf::Status;
+use crate::pfconf::{Outline, PF_CONF, RuleKind};
+
+use super::RELOAD;
+
+/// The calls of kport's anchors, in the order that pf.conf(5) requires.
+pub const CALLS: [(RuleKind, &str); 3] = [
+    (RuleKind::Nat, "nat-anchor \"kport/*\""),
+    (RuleKind::Rdr, "rdr-anchor \"kport/*\""),
+    (RuleKind::Filter, "anchor \"kport/*\""),
+];
+
+/// The maximum size of a pf.conf(5) that is read to explain an error, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+/// The calls that a pf.conf(5) does not have. `name` is its name, which files that it includes are relative to.
+pub fn missing(name: &Path, text: &[u8]) -> Vec<&'static str> {
+    let outline = Outline::of_file(name, text);
+    let is_there = |kind| outline.statements.iter().any(|statement| statement.calls_kport(kind));
+    CALLS.iter().filter(|(kind, _)| !is_there(*kind)).map(|(_, line)| *line).collect()
+}
+
+/// The calls that the file of the main ruleset does not have; `None` if the file cannot be read.
+pub fn missing_in(file: &Path) -> Option<Vec<&'static str>> {
+    let mut text = vec![];
+    File::open(file).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    Some(missing(file, &text))
+}
+
+/// The file of the main ruleset on this host; `None` for a host from a file, which has none.
+pub fn pf_conf(host: &dyn Host) -> Option<&'static Path> {
+    (!host.is_played()).then_some(Path::new(PF_CONF))
+}
+
+/// The loaded main ruleset does not call kport's anchors. `nat-anchor` only counts if a rule needs it. `file` is that of the main
+/// ruleset, on a host that has one.
+pub fn uncalled(status: &Status, needs_nat: bool, file: Option<&Path>) -> Option<Problem> {
+    let loaded = |kind| match kind {
+        RuleKind::Nat => status.nat_anchor || !needs_nat,
+        RuleKind::Rdr => status.rdr_anchor,
+        _ => status.anchor,
+    };
+    let lines: Vec<&str> = CALLS.into_iter().filter(|(kind, _)| !loaded(*kind)).map(|(_, line)| line).collect();
+    if lines.is_empty() {
+        return None;
+    }
+    let seen = "pf's main ruleset does not call kport's anchors".to_owned();
+    let in_file =
+        file.filter(|file| missing_in(file).is_some_and(|missing| lines.iter().all(|line| !missing.contains(line))));
+    Some(match in_file {
+        Some(file) => Problem {
+            seen: format!("{seen}; {} does, but it is not what is loaded", file.display()),
+            remedy: "service pf reload; if that fails, correct the line that it names".to_owned(),
+        },
+        None => Problem {
+            seen,
+            remedy: format!(
+                "add to {PF_CONF}: {} (translation lines before filter lines), {RELOAD}",
+                lines.join(" and ")
+            ),
+        },
+    })
+}
