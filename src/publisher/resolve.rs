@@ -13,6 +13,7 @@ use super::taken::{is_free, without_target};
 use super::{Phase, Request};
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::host::{Interfaces, Jail};
+use crate::name::JailName;
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
 use crate::spec::{HostPorts, Mapping, Spec};
@@ -71,6 +72,9 @@ fn resolve_one(
             Kind::Argument,
             format!("{} is the jid of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
         ));
+    }
+    if let (None, Some(jid)) = (&found, request.jid) {
+        check_hidden(facts, jail, jid)?;
     }
     // the jail that runs now: the poststart hook of a restart (jail -rc) is given the jid of the earlier start
     let jid = found.as_ref().map(|j| j.jid).or(request.jid);
@@ -152,6 +156,21 @@ fn resolve_one(
     })?;
     let path = found.map(|jail| jail.path);
     Ok(Resolved { jid, path, earlier_jid, adds, publications: joined(kept, publication) })
+}
+
+/// The caller has the jid of a jail that the host does not show by its name. Fails unless it is one that cannot be read: jail(8)
+/// removes a jail whose hook takes longer than `exec.timeout`, but the hook goes on.
+fn check_hidden(facts: &Facts<'_>, jail: &JailName, jid: i32) -> Result<()> {
+    let jails = match facts.jails() {
+        // a system without jails, for trying kport
+        Err(error) if error.kind() == Kind::Unsupported => return Ok(()),
+        jails => jails?,
+    };
+    if jails.skipped.iter().any(|there| there.jid == jid) {
+        return Ok(());
+    }
+    let why = format!("{} (jid {jid}) is gone, so nothing was published", jail.mention());
+    Err(Error::new(Kind::Unavailable, why))
 }
 
 /// Whether the record was published for the start of the jail with this jid, or may have been.

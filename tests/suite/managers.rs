@@ -225,6 +225,40 @@ fn renames_clones_and_late_stops_follow_from_the_number() {
     assert_eq!(hooks.list(), ["www tcp em0 8080 10.0.0.2:80 live"]);
 }
 
+/// After `jail -m name=`, the stop of the old block (`service jail stop web`) finds no jail, and none of its hooks runs.
+#[test]
+fn a_rename_without_a_stop_hook() {
+    let hooks = Hooks::new();
+    assert_eq!(hooks.run(WEB, START), DONE);
+    hooks.jails(&[("www", 2, "10.0.0.2"), ("db", 3, "10.0.0.3")]);
+    // the jail runs, so its port is in use
+    assert_eq!(hooks.run(&[], &["gc"]), DONE);
+    let db = &[("JNAME", "db"), ("JID", "3")];
+    let (status, text) = hooks.run(db, START);
+    assert!(status == 3 && text.contains("jail \"web\""), "{status} {text}");
+    assert_eq!(hooks.list(), ["web tcp em0 8080 10.0.0.2:80 live"]);
+    // the jail is gone, and the next publish clears what it left
+    hooks.jails(&[("db", 3, "10.0.0.3")]);
+    let (status, text) = hooks.run(db, START);
+    assert!(status == 0 && text.contains("jail \"web\" is gone: unpublished"), "{status} {text}");
+    assert_eq!(hooks.list(), ["db tcp em0 8080 10.0.0.3:80 live"]);
+}
+
+/// jail(8) removes a jail whose hook takes longer than exec.timeout, but does not end the hook.
+#[test]
+fn a_hook_that_outlives_its_jail_publishes_nothing() {
+    let hooks = Hooks::new();
+    hooks.jails(&[]);
+    for arguments in [START, &["publish", "--hook", "-a", "10.0.0.2", "8080:80"]] {
+        let (status, text) = hooks.run(WEB, arguments);
+        assert!(status == 5 && text.contains("jail \"web\" (jid 2) is gone"), "{status} {text}");
+    }
+    // its jid is that of another jail now
+    hooks.jails(&[("other", 2, "10.0.0.9")]);
+    assert_eq!(hooks.run(WEB, &["publish", "--hook", "-a", "10.0.0.2", "8080:80"]).0, 5);
+    assert_eq!(hooks.list(), [""; 0]);
+}
+
 #[test]
 fn an_oci_state_comes_on_standard_input() {
     let hooks = Hooks::new();

@@ -149,7 +149,9 @@ fn a_pfctl_that_hangs_after_its_commit() {
 #[test]
 fn forty_jails_at_boot() {
     const JAILS: usize = 40;
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    let jail = |number: i32| serde_json::json!({ "jid": 100 + number, "name": format!("jail{number}") });
+    rig.host.jails = (0..40).map(|number| serde_json::from_value(jail(number)).unwrap()).collect();
     let standin = standin::Pfctl::new();
     standin.fault("", Fault::Slow(10));
     std::thread::scope(|scope| {
