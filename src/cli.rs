@@ -27,7 +27,6 @@ mod watch;
 use std::process::ExitCode;
 
 use crate::error::{Error, Kind, Result};
-use clap::Parser;
 
 use args::{Cli, Command, USAGE};
 
@@ -36,7 +35,7 @@ pub(crate) fn main() -> ExitCode {
     if let Err(error) = session::refuse_borrowed_rights() {
         return failed(&error);
     }
-    let cli = match Cli::try_parse_from(container::command_line()).and_then(Cli::checked) {
+    let cli = match args::parse(&container::command_line()) {
         Ok(cli) => cli,
         Err(error) => {
             let is_answer = !error.use_stderr();

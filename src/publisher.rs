@@ -8,6 +8,7 @@
 mod addresses;
 mod change;
 mod check;
+mod dry_run;
 mod facts;
 mod gc;
 mod identity;
@@ -306,6 +307,16 @@ impl<'a> Publisher<'a> {
             let record = Record { path, earlier_jid, ..writer.record_of(jail, jid, publications)? };
             change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert })
         })
+    }
+
+    /// Checks a request like [`Publisher::publish`], and changes nothing. The jail need not exist yet; without its address, the ports
+    /// are checked in each family in which the host has a network of jails. What it finds free may be in use later.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Publisher::publish`].
+    pub fn dry_run(&self, request: &Request) -> Result<Outcome> {
+        self.run(|transaction| dry_run::dry_run(transaction, request))
     }
 
     /// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is

@@ -37,11 +37,26 @@ pub struct Cli {
 
 /// Whether an invalid command line is that of a stop hook, which must not fail.
 pub fn is_stop(line: &[OsString]) -> bool {
+    is_hook(line, "unpublish")
+}
+
+fn is_hook(line: &[OsString], of: &str) -> bool {
     let hook = line.iter().any(|word| word == "--hook");
     // the first command; another one may have the word as an argument
     let command =
         line.iter().filter_map(|word| word.to_str()).find(|word| Cli::command().find_subcommand(word).is_some());
-    hook && command == Some("unpublish")
+    hook && command == Some(of)
+}
+
+/// Reads a command line.
+pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line).and_then(Cli::checked).map_err(|error| match error.kind() {
+        // in a hook, JAIL is not what is missing
+        ErrorKind::MissingRequiredArgument if is_hook(line, "publish") => {
+            Cli::command().error(ErrorKind::MissingRequiredArgument, "publish --hook needs the ports, such as 8080:80")
+        }
+        _ => error,
+    })
 }
 
 /// The flag of clap(3), listed with the other options of all commands.
@@ -164,6 +179,9 @@ pub struct PublishArgs {
     /// The state of a container of an OCI runtime, which names the jail: a JSON file, or - for standard input
     #[arg(long, value_name = "FILE", requires = "hook", help_heading = heading::HOOK)]
     pub state: Option<PathBuf>,
+    /// Check the ports and pf, and change nothing; the jail need not exist yet (exec.prepare)
+    #[arg(long, help_heading = heading::HOOK, conflicts_with = "json")]
+    pub dry_run: bool,
     /// Print one JSON document: what is published, and which ports were chosen
     #[arg(long, help_heading = heading::OUTPUT)]
     pub json: bool,

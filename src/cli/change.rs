@@ -14,14 +14,28 @@ use super::show;
 
 /// `kport publish`
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
-    let done = publish_now(global, args);
-    if args.hook
-        && let Err(error) = &done
-    {
+    publish_now(global, args).map_err(|error| {
+        if !args.hook {
+            return error;
+        }
+        let error = if args.dry_run { error } else { left_behind(global, error) };
         // a manager may discard the output of its hooks
         hook::log(&error.to_string());
+        error
+    })
+}
+
+/// After a poststart hook that fails, jail(8) removes the jail, but does not run its poststop lines, which would remove its
+/// interfaces.
+fn left_behind(global: &Global, error: Error) -> Error {
+    let Some(name) = hook::variable("JNAME") else { return error };
+    let jail = host(global).and_then(|host| host.running(&name)).ok().flatten();
+    match jail {
+        Some(jail) if jail.vnet => {
+            error.and(format!("if the jail's interfaces are left behind, run (FreeBSD 15): jail -rC {name}"))
+        }
+        _ => error,
     }
-    done
 }
 
 fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
@@ -32,6 +46,9 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
     };
     request.jid = request.jid.or(args.jid);
     set(&mut request, args.options.iter())?;
+    if args.dry_run {
+        return change(global, Report::Nothing, |publisher| publisher.dry_run(&request));
+    }
     let auto = request.spec.mappings().iter().any(|m| m.host == HostPorts::Auto);
     let report = match args.json {
         true => Report::Json,
@@ -47,7 +64,9 @@ fn hook_request(global: &Global, args: &PublishArgs) -> Result<Request> {
     let host = host(global)?;
     let (name, specs) = hook::words(args.request.words());
     let caller = hook::caller((name, args.jid), args.state.as_deref(), &*host)?;
-    caller.check_started(&*host)?;
+    if !args.dry_run {
+        caller.check_started(&*host)?;
+    }
     let mut of_caller = RequestArgs { jail: caller.jail.clone(), ..args.request.clone() };
     of_caller.specs = specs.into_iter().map(str::to_owned).collect();
     if of_caller.addresses.is_empty() {

@@ -122,7 +122,7 @@ fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut 
 }
 
 /// Whether an interface connects jails, and not the outside.
-fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<bool> {
+pub(super) fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<bool> {
     for family in Family::ALL {
         if facts.host.gateway(family)? == Some(interface) {
             return Ok(false);

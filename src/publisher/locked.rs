@@ -63,6 +63,11 @@ impl<'a> LockedStore<'a> {
         Ok(record)
     }
 
+    /// The record of this boot, if it can be read; changes nothing.
+    pub(super) fn readable(&self, anchor: &Anchor) -> Option<Record> {
+        self.store.get(anchor).ok()?.filter(|record| record.boot == self.boot)
+    }
+
     /// The anchors that have a record, of any boot, sorted.
     pub(super) fn anchors(&self) -> Result<Vec<Anchor>> {
         self.store.anchors()

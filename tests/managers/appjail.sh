@@ -43,14 +43,15 @@ stop)
 	fi
 	;;
 rename)
-	[ -z "$(jid "$2")" ] || exit 1
+	[ -z "$(jid "$2")" ] || exit 77
 	mv "$WORLD/appjail/$2" "$WORLD/appjail/$3"
 	;;
 clone)
 	cp -R "$WORLD/appjail/$2" "$WORLD/appjail/$3"
 	;;
 destroy)
-	"$0" stop "$3"
+	# EX_NOPERM
+	[ -z "$(jid "$3")" ] || exit 77
 	rm -r "$WORLD/appjail/$3"
 	;;
 *) exit 64 ;;

@@ -287,6 +287,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "restore",
             "gc",
             "transaction",
+            "dry_run",
         ],
     ),
     ("rule", &["text"]),

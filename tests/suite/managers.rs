@@ -176,6 +176,8 @@ fn a_hook_with_two_names_is_an_error() {
     {
         assert_eq!(hooks.run(WEB, arguments).0, status, "{arguments:?}");
     }
+    let (_, text) = hooks.run(WEB, &["publish", "--hook"]);
+    assert!(text.contains("needs the ports") && !text.contains("JAIL"), "{text}");
     assert_eq!(hooks.list(), [""; 0]);
 }
 
@@ -242,6 +244,38 @@ fn a_rename_without_a_stop_hook() {
     let (status, text) = hooks.run(db, START);
     assert!(status == 0 && text.contains("jail \"web\" is gone: unpublished"), "{status} {text}");
     assert_eq!(hooks.list(), ["db tcp em0 8080 10.0.0.3:80 live"]);
+}
+
+/// In exec.prepare, before anything is there that a refusal would leave behind.
+#[test]
+fn a_dry_run_refuses_before_the_jail_exists() {
+    let hooks = Hooks::new();
+    assert_eq!(hooks.run(WEB, START), DONE);
+    let early = |spec: &str| hooks.run(&[("JNAME", "db"), ("JID", "7")], &["publish", "--hook", "--dry-run", spec]);
+    let (status, text) = early("8080:80");
+    assert!(status == 3 && text.contains("jail \"web\"") && !text.contains("jail -rC"), "{status} {text}");
+    assert_eq!(early("8081:80"), DONE);
+    assert_eq!(early("auto:80"), DONE);
+    let (status, text) = early("nosuch0:8081:80");
+    assert!(status == 0 && text.is_empty(), "{status} {text}");
+    // a socket of the host
+    assert_eq!(early("22:22").0, 3);
+    // of the jail itself, which is published
+    assert_eq!(hooks.run(WEB, &["publish", "--hook", "--dry-run", "8080:80"]), DONE);
+    assert_eq!(hooks.list(), ["web tcp em0 8080 10.0.0.2:80 live"]);
+    fs::write(hooks.dir.path().join("state/sim/main.conf"), "pass all\n").unwrap();
+    let (status, text) = early("8081:80");
+    assert!(status == 5 && text.contains("does not call kport's anchors"), "{status} {text}");
+}
+
+/// After a poststart hook that fails, jail(8) does not run the poststop lines of the jail.
+#[test]
+fn a_refusal_of_a_vnet_jail_names_what_cleans_up() {
+    let hooks = Hooks::new();
+    assert_eq!(hooks.run(WEB, START), DONE);
+    hooks.jails(&[("web", 2, "10.0.0.2"), ("db", 3, "10.0.0.3")]);
+    let (status, text) = hooks.run(&[("JNAME", "db"), ("JID", "3")], START);
+    assert!(status == 3 && text.ends_with("jail -rC db"), "{status} {text}");
 }
 
 /// jail(8) removes a jail whose hook takes longer than exec.timeout, but does not end the hook.
@@ -589,6 +623,8 @@ fn appjail_s_lines() {
     appjail.fine(&["clone", "_web", "clone"]);
     let (status, text) = appjail.play(&["start", "clone", "10.0.0.3"]);
     assert!(status == 1 && text.contains("jail \"_web\""), "{text}");
+    assert_eq!(appjail.play(&["destroy", "-f", "_web"]).0, 77);
+    appjail.fine(&["stop", "_web"]);
     appjail.fine(&["destroy", "-f", "_web"]);
     assert_eq!(appjail.list(), NOBODY);
 }

@@ -127,3 +127,80 @@ is "a jail whose address comes late runs" yes "$(running late)"
 asks outside tcp,192.0.2.1,8080=late
 rc onestop late
 is "and is gone" "" "$(anchors)"
+
+# a restart by jail(8) gives the hook the jid of the earlier start
+jail -q -c -f /etc/jail.conf f1 >"$WORK/err" 2>&1
+jail -q -rc -f /etc/jail.conf f1 >"$WORK/err" 2>&1
+is "after jail -rc it runs" yes "$(running f1)"
+gives 0 gc
+asks outside tcp,192.0.2.1,8201=f1
+gives 0 list --json f1
+says "\"jid\": $(jls -j f1 jid)"
+
+# a rename while it runs: the hooks of the old name find no jail
+jail -m name=f9 jid="$(jls -j f1 jid)"
+rc onestop f1
+gives 0 gc
+asks outside tcp,192.0.2.1,8201=f1
+rc onestart thief
+is "the port of a renamed jail is in use" no "$(running thief)"
+jail -R f9
+rc onestart thief
+is "and free when that jail is gone" yes "$(running thief)"
+asks outside tcp,192.0.2.1,8201=thief
+rc onestop thief
+is "nothing is left of both" "" "$(anchors)"
+
+# a refusal before the jail is there, and after
+cable=epair77
+early_jail() {
+	cat <<END
+early {
+	path = "/";
+	persist;
+	mount.nodevfs;
+	vnet;
+	exec.prestart = "/sbin/ifconfig $cable create";
+	vnet.interface = "${cable}b";
+	exec.start = "/sbin/ifconfig ${cable}b inet 10.0.0.9/24 up";
+	exec.poststop = "/sbin/ifconfig ${cable}a destroy";
+$1
+$(hooks 8201:80)
+}
+END
+}
+jail -q -c -f /etc/jail.conf f1 >"$WORK/err" 2>&1
+early_jail "	exec.prepare = \"$KPORT publish --hook --backend $BACKEND --dry-run 8201:80\";" >"$WORK/early.conf"
+jail -q -c -f "$WORK/early.conf" early >"$WORK/err" 2>&1
+is "exec.prepare refuses" no "$(running early)"
+is "and leaves no interface behind" "" "$(ifconfig -l | tr ' ' '\n' | grep "^$cable")"
+early_jail "" >"$WORK/early.conf"
+jail -q -c -f "$WORK/early.conf" early >"$WORK/err" 2>&1
+is "exec.poststart refuses" no "$(running early)"
+is "and names what cleans up" 1 "$(grep -c 'jail -rC early' "$WORK/err")"
+jail -q -rC -f "$WORK/early.conf" early >/dev/null 2>&1
+is "which does" "" "$(ifconfig -l | tr ' ' '\n' | grep "^$cable")"
+jail -q -r -f /etc/jail.conf f1 >"$WORK/err" 2>&1
+early_jail "	exec.prepare = \"$KPORT publish --hook --backend $BACKEND --dry-run 8201:80\";" >"$WORK/early.conf"
+jail -q -c -f "$WORK/early.conf" early >"$WORK/err" 2>&1
+is "with a free port it starts" yes "$(running early)"
+jail -q -r -f "$WORK/early.conf" early >"$WORK/err" 2>&1
+is "nothing of it is left" "" "$(anchors)"
+
+# jail(8) does not wait for a hook for ever, and does not end it
+{
+	echo 'slow { path = "/"; persist; mount.nodevfs; exec.timeout = 2;'
+	echo "	ip4.addr = \"$loop|10.9.2.7/32\";"
+	echo "	exec.poststart = \"sleep 5; $KPORT publish --hook --backend $BACKEND -a 10.9.2.7 8207:80 2>$WORK/slow; echo \$? >>$WORK/slow\";"
+	echo '}'
+} >"$WORK/slow.conf"
+jail -q -c -f "$WORK/slow.conf" slow >"$WORK/err" 2>&1
+is "jail(8) gave up" no "$(running slow)"
+waited=0
+until grep -q '^[0-9]*$' "$WORK/slow" 2>/dev/null || [ $waited -ge 60 ]; do
+	sleep 1
+	waited=$((waited + 1))
+done
+is "the hook publishes nothing" 5 "$(tail -n 1 "$WORK/slow")"
+is "as the jail is gone" 1 "$(grep -c 'is gone' "$WORK/slow")"
+is "and nothing is in pf" "" "$(anchors)"
