@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what "cargo build --release" has built: the shared library under its versioned name, the static library, the
-# header, kport.pc, the manual pages, the helper, and its completions for bash, fish and zsh. "cargo cinstall" of cargo-c
-# installs all but the last three. With --uninstall and the same options, the files are removed.
+# header, kport.pc, the manual pages, the helper, and its completions for bash, fish and zsh; for FreeBSD also the scripts for
+# rc(8) and periodic(8). "cargo cinstall" of cargo-c installs the first four. With --uninstall and the same options, the files are
+# removed.
 #
 #	cargo build --release && scripts/install.sh --prefix=/usr/local
 #
@@ -17,12 +18,12 @@ usage() {
 	cat >&2 <<'END'
 usage: [DESTDIR=DIR] [STRIP=PROGRAM] install.sh [--prefix=DIR] [--libdir=DIR] [--includedir=DIR]
            [--pkgconfigdir=DIR] [--mandir=DIR] [--bindir=DIR] [--datadir=DIR]
-           [--from=DIR] [--uninstall]
+           [--sysconfdir=DIR] [--from=DIR] [--uninstall]
 END
 	exit 64
 }
 
-prefix=/usr/local libdir='' includedir='' pkgconfigdir='' mandir='' bindir='' datadir='' uninstall=''
+prefix=/usr/local libdir='' includedir='' pkgconfigdir='' mandir='' bindir='' datadir='' sysconfdir='' uninstall=''
 from=${CARGO_TARGET_DIR:-target}/release
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -40,19 +41,21 @@ while [ $# -gt 0 ]; do
 	--mandir) mandir=$value ;;
 	--bindir) bindir=$value ;;
 	--datadir) datadir=$value ;;
+	--sysconfdir) sysconfdir=$value ;; # of rc.d and periodic
 	--from) from=$value ;; # where cargo put the files
 	*) usage ;;
 	esac
 done
 : "${libdir:=$prefix/lib}" "${includedir:=$prefix/include}" "${mandir:=$prefix/share/man}" "${bindir:=$prefix/bin}"
 : "${datadir:=$prefix/share}"
-if [ -z "$pkgconfigdir" ]; then
-	# the directory of ports(7)
-	case $(uname -s) in
-	FreeBSD) pkgconfigdir=$prefix/libdata/pkgconfig ;;
-	*) pkgconfigdir=$libdir/pkgconfig ;;
-	esac
-fi
+# cargo puts what it builds for another system into a directory with the name of its target
+target=$(basename "$(dirname "$from")")
+case $target in *-*-*) ;; *) target='' ;; esac
+case ${target:-$(uname -s)} in
+FreeBSD | *-freebsd) # the directories of ports(7)
+	: "${pkgconfigdir:=$prefix/libdata/pkgconfig}" "${sysconfdir:=$prefix/etc}" ;;
+*) : "${pkgconfigdir:=$libdir/pkgconfig}" ;;
+esac
 
 version=$(sed -n 's/^#define KPORT_VERSION "\(.*\)"$/\1/p' include/kport.h)
 case $version in
@@ -68,6 +71,7 @@ if [ "$uninstall" ]; then
 		"${DESTDIR-}$libdir/libkport.a" "${DESTDIR-}$includedir/kport.h" "${DESTDIR-}$mandir/man3/kport.3" \
 		"${DESTDIR-}$mandir/man8/kport.8" "${DESTDIR-}$mandir/man8/kport-cni.8" "${DESTDIR-}$bindir/kport" \
 		"${DESTDIR-}$pkgconfigdir/kport.pc"
+	[ -z "$sysconfdir" ] || rm -f "${DESTDIR-}$sysconfdir/rc.d/kport" "${DESTDIR-}$sysconfdir/periodic/daily/410.kport-gc"
 	for completion in $completions; do rm -f "${DESTDIR-}$datadir/${completion#*:}"; done
 	exit
 fi
@@ -91,7 +95,7 @@ done
 
 # The libraries that the static library needs depend on the system and the compiler, so ask the compiler. Rust's standard
 # library needs all of them, so an empty static library needs the same.
-private=$(: | "${RUSTC:-rustc}" --crate-name empty --crate-type staticlib --print native-static-libs -o "$work/empty.a" - 2>&1 |
+private=$(: | "${RUSTC:-rustc}" --crate-name empty --crate-type staticlib ${target:+--target "$target"} --print native-static-libs -o "$work/empty.a" - 2>&1 |
 	sed -n 's/^note: native-static-libs: //p')
 if [ -z "$private" ]; then
 	echo "install.sh: rustc does not print the libraries that a static library needs" >&2
@@ -114,6 +118,13 @@ put 755 "$work/kport" "$bindir"
 sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
 	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"
 put 644 "$work/kport.pc" "$pkgconfigdir"
+
+if [ "$sysconfdir" ]; then
+	for script in rc.d/kport periodic/daily/410.kport-gc; do
+		sed "s|%%PREFIX%%/bin|$bindir|" "packaging/freebsd/files/${script##*/}.in" >"$work/script"
+		put 755 "$work/script" "$sysconfdir/${script%/*}" "${script##*/}"
+	done
+fi
 
 # a helper that was built for another machine does not run here
 if "$from/kport" --version >/dev/null 2>&1; then

@@ -129,7 +129,13 @@ fn wrong_options_and_missing_files_are_errors() {
 
 #[test]
 fn what_was_installed_is_uninstalled_and_nothing_else() {
-    let options = ["--prefix=/opt/kport", "--libdir=/opt/kport/lib64", "--pkgconfigdir=/pc", "--datadir=/opt/data"];
+    let options = [
+        "--prefix=/opt/kport",
+        "--libdir=/opt/kport/lib64",
+        "--pkgconfigdir=/pc",
+        "--datadir=/opt/data",
+        "--sysconfdir=/etc",
+    ];
     let dest = install("uninstall", &options);
     let zsh = dest.join("opt/data/zsh/site-functions/_kport");
     assert!(fs::read_to_string(&zsh).unwrap().starts_with("#compdef kport\n"));
@@ -143,15 +149,24 @@ fn what_was_installed_is_uninstalled_and_nothing_else() {
 
 #[test]
 fn a_helper_for_another_machine_is_installed_unstripped_without_completions() {
-    let from = cc::work_dir().join("foreign-from");
-    fs::create_dir(&from).unwrap();
+    let from = cc::work_dir().join("foreign-from/x86_64-unknown-freebsd/release");
+    fs::create_dir_all(&from).unwrap();
     for file in ["libkport.so", "libkport.a", "kport"] {
         fs::write(from.join(file), "\x7fELF of another machine").unwrap();
     }
+    // what a static library needs on that machine
+    let rustc = cc::work_dir().join("foreign-rustc");
+    let script = "#!/bin/sh\ncase \" $* \" in *\" --target x86_64-unknown-freebsd \"*) \
+                  echo 'note: native-static-libs: -lof_freebsd' >&2 ;; esac\n";
+    let write = "printf '%s' \"$1\" >\"$2\"; chmod 755 \"$2\"";
+    cc::done(Command::new("sh").args(["-c", write, "sh", script]).arg(&rustc));
     let dest = cc::work_dir().join("foreign");
     let mut sh = Command::new("sh");
-    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from).env("DESTDIR", &dest);
+    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from).env("DESTDIR", &dest).env("RUSTC", rustc);
     let said = cc::text(&cc::done(&mut sh).stderr);
+    let pc = fs::read_to_string(dest.join("usr/local/libdata/pkgconfig/kport.pc")).unwrap();
+    assert!(pc.contains("Libs.private: -lof_freebsd\n"), "{pc}");
+    assert!(dest.join("usr/local/etc/rc.d/kport").is_file());
     assert!(said.contains("no completions were installed"), "{said}");
     assert!(said.contains("strip cannot strip") && said.contains("with its symbols"), "{said}");
     assert!(dest.join("usr/local/bin/kport").is_file() && !dest.join("usr/local/share/zsh").exists());

@@ -90,12 +90,20 @@ fn listed() -> BTreeSet<String> {
 
 #[test]
 fn the_port_installs_what_the_installer_does() {
-    let dest = install("port", &["--prefix=/usr/local", "--pkgconfigdir=/usr/local/libdata/pkgconfig"]);
+    let freebsd = ["--pkgconfigdir=/usr/local/libdata/pkgconfig", "--sysconfdir=/usr/local/etc"];
+    let dest = install("port", &[&["--prefix=/usr/local"][..], &freebsd].concat());
     let installed: BTreeSet<String> = files(&dest.join("usr/local")).into_iter().collect();
     let mut listed = listed();
-    // the periodic script and the examples belong to the port alone
-    listed.retain(|file| !file.starts_with("etc/") && !file.starts_with("share/examples/"));
+    // the examples belong to the port alone; USE_RC_SUBR lists the rc script
+    listed.retain(|file| !file.starts_with("share/examples/"));
+    listed.insert("etc/rc.d/kport".to_owned());
     assert_eq!(listed, installed);
+    for script in ["etc/rc.d/kport", "etc/periodic/daily/410.kport-gc"] {
+        let path = dest.join("usr/local").join(script);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"/usr/local/bin/kport\"") && !text.contains("%%"), "{text}");
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o755);
+    }
 }
 
 /// Runs the commands of do-install in a shell, in place of make(1), after what cinstall of cargo-c does; `debug`: with
@@ -196,7 +204,7 @@ fn made(dir: &Path, file: &str) -> PathBuf {
 /// A program in place of kport that prints its arguments, and fails if there is a file "fail".
 fn stand_in(dir: &Path) {
     fs::create_dir_all(dir.join("bin")).unwrap();
-    let script = "#!/bin/sh\nhere=$(dirname \"$0\")\necho \"kport $*\"\n[ ! -e \"$here/fail\" ]\n";
+    let script = "#!/bin/sh\nhere=$(dirname \"$0\")\necho \"kport $*\"\n[ ! -e \"$here/fail\" ] || exit 5\n";
     // a shell writes it and exits, so no descriptor is open for writing when it is run (ETXTBSY)
     let write = "printf '%s' \"$1\" >\"$2\"; chmod 755 \"$2\"";
     cc::done(Command::new("sh").args(["-c", write, "sh", script]).arg(dir.join("bin/kport")));
@@ -213,8 +221,7 @@ fn the_rc_script_restores_and_collects_and_never_fails() {
     }
     // the part of rc.subr(8) that the script uses
     let subr = dir.path().join("rc.subr");
-    let played =
-        "load_rc_config() { :; }\nwarn() { echo \"warn $*\"; }\nrun_rc_command() { eval \"\\${${1}_cmd}\"; }\n";
+    let played = "load_rc_config() { :; }\nwarn() { echo \"warn $*\"; }\nrun_rc_command() { eval \"\\${${1}_cmd}\" || exit 1; }\n";
     fs::write(&subr, played).unwrap();
     fs::write(&script, text.replace("/etc/rc.subr", subr.to_str().unwrap())).unwrap();
     let run = |command: &str| {
@@ -223,6 +230,7 @@ fn the_rc_script_restores_and_collects_and_never_fails() {
     };
     assert_eq!(run("start"), (0, "kport restore\nkport gc\n".to_owned()));
     assert_eq!(run("doctor"), (0, "kport doctor\n".to_owned()));
+    assert_eq!(run("status"), (0, "kport doctor --quiet\n".to_owned()));
     assert_eq!(run("stop"), (0, String::new()));
     fs::write(dir.path().join("bin/fail"), "").unwrap();
     let (status, said) = run("start");
@@ -232,7 +240,9 @@ fn the_rc_script_restores_and_collects_and_never_fails() {
             && said.contains("warn stale ports were not removed"),
         "{said}"
     );
-    assert_eq!(run("gc").0, 1);
+    for command in ["gc", "doctor", "status", "restore"] {
+        assert_eq!(run(command).0, 5, "{command}");
+    }
 }
 
 #[test]
