@@ -275,7 +275,7 @@ fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
                 None => return fail(rest, "\":\" and a host port", needs_both(place, None)),
             };
             if !rest.starts_with(':') {
-                return fail(rest, "\":\" and a container port", needs_both(place, Some(host)));
+                return fail(rest, "\":\" and a jail port", needs_both(place, Some(host)));
             }
             (rest, Some(place), host)
         }
@@ -284,7 +284,7 @@ fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
         (Some(rest), _) => jail_ports(rest, host)?,
         (None, HostPorts::Fixed(range)) => (rest, range),
         (None, HostPorts::Auto) => {
-            return fail(rest, "\":\" and a container port", "auto needs one: auto:80".to_owned());
+            return fail(rest, "\":\" and a jail port", "auto needs one: auto:80".to_owned());
         }
     };
     if rest.starts_with(':') {
@@ -317,7 +317,7 @@ fn needs_both(place: Place, host: Option<HostPorts>) -> String {
         Some(HostPorts::Fixed(range)) => format!("{place}:{range}:{range}"),
         _ => format!("{place}:8080:80"),
     };
-    format!("{what} needs host and container port: {example}")
+    format!("{what} needs host and jail port: {example}")
 }
 
 fn first(start: &str) -> Parsed<'_, First> {
@@ -410,7 +410,7 @@ fn host_ports(start: &str, place: Place) -> Parsed<'_, HostPorts> {
 
 fn jail_ports(start: &str, host: HostPorts) -> Parsed<'_, PortRange> {
     if at_end_of_field(start) {
-        return fail(start, "a port", "container port missing".to_owned());
+        return fail(start, "a port", "jail port missing".to_owned());
     }
     let (rest, jail) = ports(start, "a port")?;
     let HostPorts::Fixed(host) = host else { return Ok((rest, jail)) };
@@ -420,13 +420,13 @@ fn jail_ports(start: &str, host: HostPorts) -> Parsed<'_, PortRange> {
     if jail.count() != 1 {
         let hint =
             format!("{host} is {} ports, {jail} is {}; give as many, or the first one", host.count(), jail.count());
-        return fail(start, "as many container ports as host ports", hint);
+        return fail(start, "as many jail ports as host ports", hint);
     }
     match PortRange::starting_at(jail.first(), host.count()) {
         Some(jail) => Ok((rest, jail)),
         None => {
             let hint = format!("{} ports from {} on would end above 65535", host.count(), jail.first());
-            fail(start, "a lower container port", hint)
+            fail(start, "a lower jail port", hint)
         }
     }
 }

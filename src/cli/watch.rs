@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::name::JailName;
 use crate::publisher::Listed;
 
@@ -15,6 +15,9 @@ use super::{show, traffic};
 /// Prints the traffic of each mapping once per interval, until the reader is gone. SIGINT has its default action.
 pub fn run(global: &Global, jail: Option<&JailName>, interval: Duration) -> Result<()> {
     let mut before = sample(global, jail)?;
+    if let Some(jail) = jail.filter(|_| before.1.is_empty()) {
+        return Err(Error::new(Kind::Argument, format!("{} has published nothing", jail.mention())));
+    }
     loop {
         thread::sleep(interval);
         let after = sample(global, jail)?;

@@ -122,16 +122,19 @@ fn resolve_one(
         for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
             made.extend(redirects_of(&Spec::one(*mapping))?);
         }
-        for mapping in request.spec.mappings().iter().filter(|m| is_auto(m)) {
-            let at = |first| {
-                let host = PortRange::starting_at(first, mapping.jail.count())?;
-                Some(Mapping { host: HostPorts::Fixed(host), ..*mapping })
-            };
+        let autos: Vec<&Mapping> = request.spec.mappings().iter().filter(|m| is_auto(m)).collect();
+        // auto:53/tcp,udp is one service, at one port
+        for group in autos.chunk_by(|a, b| (a.place, a.jail) == (b.place, b.jail) && a.protocol != b.protocol) {
+            let mapping = group[0];
             let mut chosen = None;
             for (first, fresh) in candidates(request, old, mapping, &targets) {
                 progress.in_time()?;
-                let Some(fixed) = at(first) else { continue };
-                let redirects = redirects_of(&Spec::one(fixed))?;
+                let Some(host) = PortRange::starting_at(first, mapping.jail.count()) else { continue };
+                let mut redirects = vec![];
+                for mapping in group {
+                    let fixed = Mapping { host: HostPorts::Fixed(host), ..**mapping };
+                    redirects.extend(redirects_of(&Spec::one(fixed))?);
+                }
                 // a port that the jail has at another place does not belong to this mapping
                 if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
                     continue;

@@ -389,6 +389,22 @@ fn auto_is_a_free_port_and_the_same_at_every_start() {
     assert_eq!([now[2], now[1], now[3]], first[..]);
 }
 
+/// One service, which a client uses at one port.
+#[test]
+fn auto_is_one_port_for_all_protocols() {
+    let rig = Rig::new();
+    let mut db = request("db", "auto:53/tcp,udp em1:auto:80-82/tcp,udp auto:90");
+    db.auto_range = "9000-9009".parse().unwrap();
+    // a port that is free for one protocol only
+    rig.publish(&request("web", "9000-9003:80/udp 9006:80/tcp")).unwrap();
+    let done = rig.publish(&db).unwrap();
+    let ports: Vec<_> = done.redirects.iter().map(|r| (r.protocol.name(), r.host.first())).collect();
+    assert!(ports[0].1 == ports[1].1 && ports[2].1 == ports[3].1 && ports.len() == 5, "{ports:?}");
+    assert_eq!(ports.iter().map(|port| port.0).collect::<Vec<_>>(), ["tcp", "udp", "tcp", "udp", "tcp"]);
+    assert!([4, 5, 7, 8, 9].contains(&(ports[0].1 - 9000)), "{ports:?}");
+    assert!(!rig.publish(&db).unwrap().changed);
+}
+
 #[test]
 fn auto_keeps_clear_of_everybody() {
     let mut rig = Rig::new();
