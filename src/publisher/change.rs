@@ -39,8 +39,10 @@ pub(super) fn change(
         && old.jid == record.jid
         && let Some(status) = firewall.unchanged(&anchor, &wanted)?
     {
-        if record.jid.is_none() && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid) {
-            // another start of the jail may follow, and its time starts now
+        let restarts =
+            record.jid.is_none() && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid);
+        // another start of the jail may follow, and its time starts now
+        if restarts || old.reported != record.reported {
             writer.store.put(&record)?;
         }
         let all = firewall.remembers();
