@@ -74,7 +74,7 @@ pub(super) fn change(
 
     // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
-    let gone = states::to_end(&record, firewall.labels_mappings());
+    let gone = states::to_end(&record, firewall.labels_mappings(), &|target| verification.facts.is_own(target));
     let ended =
         if gone.is_empty() { Ok(0) } else { progress.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)) };
     match ended {

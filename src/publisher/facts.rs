@@ -1,5 +1,7 @@
 //! What the host and pf report, read once in a transaction.
 
+use std::net::IpAddr;
+
 use once_cell::unsync::OnceCell;
 
 use super::gateway;
@@ -57,6 +59,11 @@ impl<'a> Facts<'a> {
 
     pub(super) fn places(&self) -> Result<Interfaces<'_>> {
         self.interfaces().map(Interfaces)
+    }
+
+    /// Whether an address is the host's own, or may be.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.places().map_or(true, |places| places.is_own(address))
     }
 
     pub(super) fn listeners(&self) -> Result<&[Listener]> {
