@@ -11,6 +11,7 @@ pub mod pfctl;
 mod with_conf;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -89,8 +90,19 @@ pub type Rulesets = Vec<(String, Arc<Conf>)>;
 pub enum States {
     /// All states of the rules of a jail.
     Jail { label: Label },
-    /// The states of one mapping: of connections to these ports of the host.
-    Mapping { jail: Label, label: Label, protocol: Protocol, host: PortRange },
+    /// The states of one mapping: of connections to these ports, as they were before the redirect.
+    Mapping { jail: Label, label: Label, protocol: Protocol, ports: PortRange, to: Destination },
+}
+
+/// The address that a connection is to, before the redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Destination {
+    /// Any address.
+    Any,
+    /// This one.
+    Only(IpAddr),
+    /// Any other one of the same family.
+    Except(IpAddr),
 }
 
 /// [`Firewall::loaded`] of each of kport's anchors.

@@ -303,8 +303,8 @@ impl<'a> Publisher<'a> {
             for (anchor, outdated) in survey.others.outdated() {
                 writer.drop_outdated(&anchor, &outdated)?;
             }
-            let Resolved { jid, path, earlier_jid, publications, .. } = resolved;
-            let record = Record { path, earlier_jid, ..writer.record_of(jail, jid, publications)? };
+            let Resolved { jid, path, earlier_jid, reported, publications, .. } = resolved;
+            let record = Record { path, earlier_jid, reported, ..writer.record_of(jail, jid, publications)? };
             change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert })
         })
     }

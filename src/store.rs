@@ -24,8 +24,10 @@ mod entries;
 mod lock;
 mod records;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,9 @@ pub struct Record {
     /// jail's by now.
     #[serde(default)]
     pub path: Option<String>,
+    /// The targets that are the jail's by its own report only, not given by the administrator.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reported: BTreeSet<IpAddr>,
     /// When it was published, in seconds since 1970.
     pub since: u64,
     /// When it was published, in seconds since the boot.

@@ -17,7 +17,7 @@ use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::JailName;
 use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
 use crate::pf::files::Sim;
-use crate::pf::{Firewall, States};
+use crate::pf::{Destination, Firewall, States};
 use crate::proof::{Entrance, Judge};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
@@ -234,7 +234,8 @@ fn take(
         ensure(Store::open(dir)?.get(&anchor)?.is_none(), "there is a record")?;
         let host = PortRange::new(HOST_PORT, HOST_PORT).ok_or_else(|| wrong("no port"))?;
         let label = jail.mapping_label(Protocol::Tcp, host);
-        let mapping = States::Mapping { jail: jail.label(), label, protocol: Protocol::Tcp, host };
+        let mapping =
+            States::Mapping { jail: jail.label(), label, protocol: Protocol::Tcp, ports: host, to: Destination::Any };
         let states = [States::Jail { label: jail.label() }, mapping];
         ensure(firewall.kill_states(&states)? == 0, "there were states")
     })?;

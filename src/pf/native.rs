@@ -26,8 +26,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use once_cell::sync::OnceCell;
+use once_cell::race::OnceBox;
 use zerocopy::FromZeros;
 
 use self::ioctl::Device;
@@ -62,11 +63,15 @@ impl Native {
     /// native`. The kernel is probed once for each process. `deadline` limits every operation.
     #[cfg_attr(not(target_os = "freebsd"), allow(unreachable_code, reason = "there is no device"))]
     pub fn probe(deadline: Deadline) -> Result<Native> {
-        static PROBED: OnceCell<()> = OnceCell::new();
-        static MEMORY: OnceCell<Memory> = OnceCell::new();
+        // nobody waits for another thread: a child that was forked meanwhile does not have it
+        static PROBED: AtomicBool = AtomicBool::new(false);
+        static MEMORY: OnceBox<Memory> = OnceBox::new();
         let kernel = Device::open()?;
-        PROBED.get_or_try_init(|| probe(&kernel))?;
-        Ok(Native::over(kernel, deadline).with_memory(MEMORY.get_or_init(Memory::default)))
+        if !PROBED.load(Ordering::Relaxed) {
+            probe(&kernel)?;
+            PROBED.store(true, Ordering::Relaxed);
+        }
+        Ok(Native::over(kernel, deadline).with_memory(MEMORY.get_or_init(Box::default)))
     }
 }
 

@@ -16,24 +16,32 @@ use crate::publication::{host_network, unusable};
 /// The groups of the interfaces that connect jails with their own network stack: bridge(4), epair(4).
 const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
 
-/// The addresses that may be targets of the jail's redirects, in order of preference: those of the request, or those read
-/// from the host.
+/// The addresses that may be targets of a jail's redirects.
+pub(super) struct Addresses {
+    /// In order of preference.
+    pub(super) all: Vec<IpAddr>,
+    /// Whether they are the jail's by its own report only. Otherwise they are those of the request, or by jail_get(2).
+    pub(super) reported: bool,
+}
+
+/// The addresses of the request, or those read from the host.
 pub(super) fn addresses(
     survey: &Survey<'_>,
     request: &Request,
     jail: Option<&Jail>,
     notes: &mut Vec<String>,
-) -> Result<Vec<IpAddr>> {
+) -> Result<Addresses> {
     let facts = &survey.facts;
     let ask = |jail| reported(facts.host, &request.jail, jail, facts.progress.deadline);
     let Some(jail) = jail.filter(|jail| jail.vnet) else {
         let given = !request.addresses.is_empty();
-        return if given { Ok(request.addresses.clone()) } else { ask(jail) };
+        let all = if given { request.addresses.clone() } else { ask(jail)? };
+        return Ok(Addresses { all, reported: false });
     };
     if !request.addresses.is_empty() {
         let places = facts.places()?;
         return match request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
-            None => Ok(request.addresses.clone()),
+            None => Ok(Addresses { all: request.addresses.clone(), reported: false }),
             Some(own) => Err(Error::new(
                 Kind::Argument,
                 format!(
@@ -57,13 +65,12 @@ pub(super) fn addresses(
             Some(why) => doubts.push((address, why)),
         }
     }
-    note_silent(facts, jail, &believed, notes)?;
     let lost = |address: &IpAddr| !believed.iter().any(|b| Family::of(*b) == Family::of(*address));
     let shown: Vec<String> =
         doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
     if shown.is_empty() {
         // an address that cannot be a target is an error by itself
-        return Ok(if believed.is_empty() { found } else { believed });
+        return Ok(Addresses { all: if believed.is_empty() { found } else { believed }, reported: true });
     }
     let what =
         format!("jail {} reports {}; the report of a jail is not enough", quoted(&jail.name), shown.join(", and "));
@@ -71,10 +78,11 @@ pub(super) fn addresses(
         return Err(Error::new(Kind::Unavailable, what).remedy("give its address with", Setting::Address));
     }
     notes.push(format!("not published with that address: {what}"));
-    Ok(believed)
+    Ok(Addresses { all: believed, reported: true })
 }
 
-/// Why an address that a jail reports is not accepted as its own.
+/// Why an address that a jail reports is not accepted as its own. What other jails report is not considered: a jail could
+/// then keep others from publishing.
 fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<String>> {
     let facts = &survey.facts;
     let interfaces = facts.places()?;
@@ -97,28 +105,8 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
             other.mention()
         )));
     }
-    let others = facts.other_jails(jail).map_err(|error| {
-        let what = format!("so it is unknown whether only jail {} has {address}; try again", quoted(&jail.name));
-        error.and(what).remedy("or give its address with", Setting::Address)
-    })?;
-    let has = others.known.iter().find(|(_, theirs)| theirs.contains(&address));
-    Ok(has.map(|(other, _)| format!("jail {} also has", quoted(&other.name))))
-}
-
-/// Notes which jails may also have the address that is accepted as this one's.
-fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut Vec<String>) -> Result<()> {
-    if believed.is_empty() {
-        return Ok(());
-    }
-    let silent: Vec<String> = facts.other_jails(jail)?.silent.iter().map(|other| quoted(&other.name)).collect();
-    if !silent.is_empty() {
-        notes.push(format!(
-            "jail {} did not answer which addresses it has: check what runs there; it is unknown whether it also has {}",
-            silent.join(", "),
-            believed.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or "),
-        ));
-    }
-    Ok(())
+    let has = |other: &&Jail| !other.dying && other.on_host_stack().contains(&address);
+    Ok(facts.jails()?.jails.iter().find(has).map(|other| format!("is an address of jail {}", quoted(&other.name))))
 }
 
 /// Whether an interface connects jails, and not the outside.

@@ -39,8 +39,10 @@ pub(super) fn change(
         && old.jid == record.jid
         && let Some(status) = firewall.unchanged(&anchor, &wanted)?
     {
-        if record.jid.is_none() && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid) {
-            // another start of the jail may follow, and its time starts now
+        let restarts =
+            record.jid.is_none() && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid);
+        // another start of the jail may follow, and its time starts now
+        if restarts || old.reported != record.reported {
             writer.store.put(&record)?;
         }
         let all = firewall.remembers();
@@ -72,7 +74,7 @@ pub(super) fn change(
 
     // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
-    let gone = states::to_end(&record, firewall.labels_mappings());
+    let gone = states::to_end(&record, firewall.labels_mappings(), &|target| verification.facts.is_own(target));
     let ended =
         if gone.is_empty() { Ok(0) } else { progress.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)) };
     match ended {

@@ -36,6 +36,8 @@ pub(super) struct Others<'a> {
 pub(super) enum Outdated {
     /// The record of a jail that is gone.
     Gone(Box<Record>),
+    /// The record of a jail that has published with this address, which is another one's.
+    Disproved(Box<Record>, IpAddr),
     /// An anchor without a record.
     Unrecorded,
 }
@@ -162,8 +164,11 @@ impl<'a> Others<'a> {
         Ok(restarted || record.jid.is_some() && !is_gone(self.host, self.store, record)?)
     }
 
-    /// Whether the jail of a record has run and is gone; then its ports are to be removed.
+    /// Whether the ports of a record are to be removed: those of a jail that has run and is gone, for one.
     fn is_outdated(&self, record: &Record) -> Result<bool> {
+        if self.outdated.borrow().contains_key(&record.jail.anchor()) {
+            return Ok(true);
+        }
         let outdated = record.path.is_some() && !self.runs(record)?;
         if outdated {
             self.outdated.borrow_mut().insert(record.jail.anchor(), Outdated::Gone(Box::new(record.clone())));
@@ -210,6 +215,31 @@ impl<'a> Others<'a> {
 
     /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`.
     pub(super) fn leading_to(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<JailName>> {
+        self.find_leading_to(own, jail, address, |record| Some(record.jail.clone()))
+    }
+
+    /// The administrator or the kernel says that `address` is that of the jail `own`: what others have published with it,
+    /// because they report it, is to be removed.
+    pub(super) fn disprove(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<()> {
+        let disproved = |record: &Record| {
+            if record.reported.contains(&address) {
+                let outdated = Outdated::Disproved(Box::new(record.clone()), address);
+                self.outdated.borrow_mut().insert(record.jail.anchor(), outdated);
+            }
+            None::<()>
+        };
+        self.find_leading_to(own, jail, address, disproved).map(|_| ())
+    }
+
+    /// Looks for a record of another jail that has `address` as a target of its redirects, and does not share it with the
+    /// jail `own`.
+    fn find_leading_to<T>(
+        &self,
+        own: &Anchor,
+        jail: &Jail,
+        address: IpAddr,
+        find: impl Fn(&Record) -> Option<T>,
+    ) -> Result<Option<T>> {
         for anchor in self.store.leading_to(address)? {
             if anchor == *own {
                 continue;
@@ -218,8 +248,9 @@ impl<'a> Others<'a> {
                 && neighbour.targets.contains(&address)
                 && !self.is_outdated(&neighbour.record)?
                 && !self.share(&neighbour.record, jail)?
+                && let Some(found) = find(&neighbour.record)
             {
-                return Ok(Some(neighbour.record.jail.clone()));
+                return Ok(Some(found));
             }
         }
         Ok(None)

@@ -1,11 +1,11 @@
 //! From a request to redirects: the jid and addresses, the gateway interface for each family, free ports for `auto`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
-use super::addresses::addresses;
+use super::addresses::{Addresses, addresses};
 use super::facts::Facts;
 use super::identity::is_of;
 use super::survey::Survey;
@@ -20,6 +20,7 @@ use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
 /// What requests resolve to on this host.
+#[derive(Default)]
 pub(super) struct Resolved {
     /// The jid, if it is known.
     pub(super) jid: Option<i32>,
@@ -29,6 +30,8 @@ pub(super) struct Resolved {
     pub(super) earlier_jid: Option<i32>,
     /// Whether they are added to what the jail has published: what an earlier start left is not adopted.
     pub(super) adds: bool,
+    /// See [`Record::reported`].
+    pub(super) reported: BTreeSet<IpAddr>,
     /// Everything that is published then.
     pub(super) publications: Vec<Publication>,
 }
@@ -41,7 +44,7 @@ pub(super) fn resolve(
     notes: &mut Vec<String>,
 ) -> Result<Resolved> {
     survey.facts.progress.phase(Phase::Resolve)?;
-    let mut resolved = Resolved { jid: None, path: None, earlier_jid: None, adds: false, publications: vec![] };
+    let mut resolved = Resolved::default();
     for (number, request) in requests.iter().enumerate() {
         let before = (number > 0).then_some(resolved);
         resolved = resolve_one(survey, request, old, before, notes)?;
@@ -84,9 +87,9 @@ fn resolve_one(
         (None, Some(old)) => is_same_start(facts, old, jid)?,
         (None, None) => false,
     };
-    let kept = match before {
-        Some(before) => before.publications,
-        None => old.filter(|_| adds).map(|old| old.publications.clone()).unwrap_or_default(),
+    let (kept, mut reported) = match before {
+        Some(before) => (before.publications, before.reported),
+        None => old.filter(|_| adds).map(|old| (old.publications.clone(), old.reported.clone())).unwrap_or_default(),
     };
     // what is added belongs to the start that is known
     let jid = jid.or(old.filter(|_| adds).and_then(|old| old.jid));
@@ -98,9 +101,19 @@ fn resolve_one(
         Some(j) => progress.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
         None => progress.detail(&format!("{}: not requested, or not running", jail.mention())),
     }
-    let addresses = addresses(survey, request, found.as_ref(), notes)?;
+    let Addresses { all: addresses, reported: only_reported } = addresses(survey, request, found.as_ref(), notes)?;
     let own = found.as_ref().map_or(&[][..], Jail::on_host_stack);
     let targets = Targets::choose_of(jail, &addresses, own)?;
+    for target in Family::ALL.into_iter().filter_map(|family| targets.of(family)) {
+        if only_reported {
+            if !kept.iter().flat_map(|p| &p.redirects).any(|r| r.target == target) {
+                reported.insert(target);
+            }
+        } else {
+            reported.remove(&target);
+            survey.others.disprove(&jail.anchor(), &there_or_above(facts, jail, found.as_ref())?, target)?;
+        }
+    }
     let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
     progress.detail(&format!(
         "addresses: {}; the targets of redirects are {}",
@@ -158,7 +171,18 @@ fn resolve_one(
         Interfaces(facts.interfaces()?).leads_to(target)
     })?;
     let path = found.map(|jail| jail.path);
-    Ok(Resolved { jid, path, earlier_jid, adds, publications: joined(kept, publication) })
+    let publications = joined(kept, publication);
+    reported.retain(|target| publications.iter().flat_map(|p| &p.redirects).any(|r| r.target == *target));
+    Ok(Resolved { jid, path, earlier_jid, adds, reported, publications })
+}
+
+/// A jail, or one that has not started yet, as far as it can be known: it may use the network stack of the jail above it.
+fn there_or_above(facts: &Facts<'_>, jail: &JailName, there: Option<&Jail>) -> Result<Jail> {
+    if let Some(there) = there {
+        return Ok(there.clone());
+    }
+    let above = jail.as_str().rsplit_once('.').map(|(above, _)| facts.jail(above)).transpose()?.flatten();
+    Ok(above.unwrap_or_else(|| Jail { name: jail.to_string(), ..Jail::default() }))
 }
 
 /// The caller has the jid of a jail that the host does not show by its name. Fails unless it is one that cannot be read: jail(8)

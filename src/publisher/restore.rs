@@ -43,7 +43,7 @@ fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> R
         writer.note(format!("{}: loaded again", record.jail.mention()));
     }
     if !record.replaces.is_empty() {
-        let ended = states::to_end(&record, writer.firewall.labels_mappings());
+        let ended = states::to_end(&record, writer.firewall.labels_mappings(), &|target| facts.is_own(target));
         writer.outcome.killed += writer.firewall.kill_states(&ended)?;
         writer.store.settle(&mut record)?;
     }

@@ -58,7 +58,11 @@ pub(super) fn unpublish_some(
     if publications.is_empty() {
         return writer.drop_anchor(&jail.anchor(), jail.label(), Some(&old));
     }
-    let wanted = Record { path: old.path.clone(), ..writer.record_of(jail, old.jid, publications)? };
+    let wanted = Record {
+        path: old.path.clone(),
+        reported: old.reported.clone(),
+        ..writer.record_of(jail, old.jid, publications)?
+    };
     // what stays was verified when it was published
     change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true })
 }

@@ -1,5 +1,7 @@
 //! Changes pf and the records, and collects the outcome.
 
+use std::collections::BTreeSet;
+
 use super::facts::Facts;
 use super::locked::LockedStore;
 use super::others::Outdated;
@@ -50,6 +52,7 @@ impl Writer<'_> {
             jid,
             earlier_jid: None,
             path: None,
+            reported: BTreeSet::new(),
             since: now(),
             uptime: self.host.uptime()?,
             mapping_labels: self.firewall.labels_mappings(),
@@ -64,6 +67,13 @@ impl Writer<'_> {
             Outdated::Gone(record) => {
                 self.drop_anchor(anchor, record.jail.label(), Some(record))?;
                 self.note(format!("{} is gone: unpublished", record.jail.mention()));
+            }
+            Outdated::Disproved(record, address) => {
+                self.drop_anchor(anchor, record.jail.label(), Some(record))?;
+                self.note(format!(
+                    "{} has reported {address}, which is not its address: unpublished",
+                    record.jail.mention()
+                ));
             }
             Outdated::Unrecorded => {
                 self.drop_anchor(anchor, Label::of_anchor(anchor), None)?;

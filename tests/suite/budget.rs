@@ -184,7 +184,8 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
 fn native_unpublishes_and_lists_with_few_calls() {
     let host = Host::new(50, 20);
     host.publish("web", "8080:80 8081:81 9000-9100:9000-9100");
-    let state = |label: &str, port| State { label: label.to_owned(), protocol: 6, port };
+    let state =
+        |label: &str, port| State { label: label.to_owned(), protocol: 6, address: "192.0.2.1".parse().unwrap(), port };
     host.fake.set_states(&[state("kport:web", 8080), state("kport:web", 9050), state("kport:other1", 20001)]);
     let calls = host.fake.calls_of(|| {
         let list = host.with(|p| p.list(None)).unwrap();

@@ -24,7 +24,7 @@ use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Load;
 use kport::pf::native::{Memory, Native, encode, probe};
-use kport::pf::{Counters, Firewall, ForeignRedirect, States, Status};
+use kport::pf::{Counters, Destination, Firewall, ForeignRedirect, States, Status};
 use kport::pfconf::Conf;
 use kport::publication::{Publication, Redirect};
 use kport::publisher::{Liveness, Request, Unobserved};
@@ -737,7 +737,8 @@ fn pass_rules_come_back_with_counters() {
 fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     let fake = Fake::new();
     let native = native(&fake);
-    let state = |protocol, port| State { label: "kport:web".to_owned(), protocol, port };
+    let address = "192.0.2.1".parse().unwrap();
+    let state = |protocol, port| State { label: "kport:web".to_owned(), protocol, address, port };
     let tcp = |ports: &str| mapping("web", Protocol::Tcp, ports);
     let states = [state(6, 8080), state(6, 8080), state(17, 8080), state(6, 9000), state(6, 9010), state(6, 9011)];
     fake.set_states(&states);
@@ -754,6 +755,48 @@ fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     let error = native.kill_states(&[tcp("8080")]).unwrap_err();
     assert_eq!(error.kind(), Kind::Permission);
     assert!(error.message().contains("label \"kport:web\", tcp 8080"), "{error}");
+}
+
+/// The destination of a state is that of the packet before the redirect. A port of the host is not one of the jail with the
+/// same number: what another mapping still allows goes on.
+#[test]
+fn the_ports_of_the_host_and_of_the_jail_are_told_apart() {
+    // jail, published, unpublished, the states that end and those that stay
+    let rows = [
+        ("web", "8080:80 80:8000", "8080:80", "192.0.2.1:8080 10.0.0.2:80", "192.0.2.1:80 10.0.0.2:8000"),
+        ("web", "8080:80 9090:8080", "8080:80", "192.0.2.1:8080 10.0.0.2:80", "192.0.2.1:9090 10.0.0.2:8080"),
+        ("web", "8080:80 9090:8080", "8080:80", "[2001:db8::1]:8080 [fd00::2]:80", "[fd00::2]:8080 [2001:db8::1]:9090"),
+        (
+            "web",
+            "8000-8009:100-109 100:8001",
+            "8000-8009:100-109",
+            "192.0.2.1:8001 10.0.0.2:105",
+            "192.0.2.1:100 10.0.0.2:8001",
+        ),
+        // it is another jail's port with udp
+        ("web", "8080:80 9090:8080/udp", "8080:80", "192.0.2.1:8080 10.0.0.2:8080", "192.0.2.1:9090"),
+        // an address of the host: packets to it may have been redirected
+        ("flat", "8080:81 9090:8080", "8080:81", "192.0.2.1:8080 10.9.0.2:8080 10.9.0.2:81", "192.0.2.1:9090"),
+        // another mapping to the same port: connections to the jail itself go on
+        ("web", "8080:80 81:80", "8080:80", "192.0.2.1:8080", "192.0.2.1:81 10.0.0.2:80"),
+    ];
+    for (jail, published, unpublished, end, stay) in rows {
+        let (fake, rig) = (Fake::new(), Rig::new());
+        let native = native(&fake);
+        rig.with(&native, &Unobserved, |p| p.publish(&request(jail, published))).unwrap();
+        let states = |addresses: &str| {
+            let addresses = addresses.split(' ').map(|address| address.parse::<std::net::SocketAddr>().unwrap());
+            let label = format!("kport:{jail}");
+            addresses
+                .map(|to| State { label: label.clone(), protocol: 6, address: to.ip(), port: to.port() })
+                .collect::<Vec<_>>()
+        };
+        fake.set_states(&states(end));
+        fake.set_states(&states(stay));
+        let spec = unpublished.parse().unwrap();
+        let done = rig.with(&native, &Unobserved, |p| p.unpublish_some(&jail.parse().unwrap(), None, &spec)).unwrap();
+        assert_eq!(fake.states(), states(stay), "{published}: {done:?}");
+    }
 }
 
 /// A set is recognized by its rules, and no other set is, even with as many.
@@ -815,7 +858,8 @@ fn what_is_loaded_is_recognized() {
 /// The states of a mapping.
 fn mapping(jail: &str, protocol: Protocol, host: &str) -> States {
     let (jail, host) = (jail.parse::<JailName>().unwrap(), host.parse().unwrap());
-    States::Mapping { jail: jail.label(), label: jail.mapping_label(protocol, host), protocol, host }
+    let label = jail.mapping_label(protocol, host);
+    States::Mapping { jail: jail.label(), label, protocol, ports: host, to: Destination::Any }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
 use kport::options::{Limits, Options};
 use kport::pf::pfctl::{Pfctl, is_without_device};
-use kport::pf::{Counters, Firewall, Loaded, States, Status};
+use kport::pf::{Counters, Destination, Firewall, Loaded, States, Status};
 use kport::publication::{Publication, Targets, redirects};
 use kport::rule::{Rule, text};
 use kport::rules::rules;
@@ -211,7 +211,8 @@ fn states_are_killed_by_label() {
     let other: JailName = "web2".parse().unwrap();
     let host = PortRange::new(80, 80).unwrap();
     let label = other.mapping_label(Protocol::Tcp, host);
-    let mapping = States::Mapping { jail: other.label(), label, protocol: Protocol::Tcp, host };
+    let to = Destination::Any;
+    let mapping = States::Mapping { jail: other.label(), label, protocol: Protocol::Tcp, ports: host, to };
     assert_eq!(pfctl(&standin).kill_states(&[mapping]).unwrap(), 1);
     assert_eq!(standin.states(), [""; 0]);
 }

@@ -9,8 +9,8 @@ use super::encode::{self, EVERY, LOADED};
 use super::kernel::{Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
-use crate::net::PortRange;
-use crate::pf::States;
+use crate::net::{Family, PortRange};
+use crate::pf::{Destination, States};
 use crate::pfconf::address::Operand;
 use crate::pfconf::rule::RuleKind;
 use crate::pfconf::table::Table;
@@ -198,16 +198,20 @@ pub fn ether_rules<K: Kernel>(kernel: &K) -> Result<u64, Failure> {
 
 /// Ends states, and returns how many. The kernel requires every key (pf_nvstate_kill_to_kstate_kill in
 /// sys/netpfil/pf/pf_nv.c); an empty one matches everything. The destination is that of the packet on the wire, before it is
-/// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): the port of the host.
+/// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): address and port of the host, or of the jail itself.
 pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
-    let (label, protocol, ports) = match states {
-        States::Jail { label } => (label, 0, None),
-        States::Mapping { jail, label: _, protocol, host } => (jail, protocol.number(), Some(*host)),
+    let (label, protocol, ports, to) = match states {
+        States::Jail { label } => (label, 0, None, Destination::Any),
+        States::Mapping { jail, label: _, protocol, ports, to } => (jail, protocol.number(), Some(*ports), *to),
     };
     let label = label.as_str();
     let number = Value::Number;
-    let side = |ports: Option<PortRange>| {
-        let zeros = || Value::List(List::new().with("addr", Value::Binary(vec![0; 16])));
+    let side = |ports: Option<PortRange>, to: Destination| {
+        let (address, mask) = match to {
+            Destination::Any => ([0; 16], [0; 16]),
+            Destination::Only(address) | Destination::Except(address) => (encode::octets(address), [u8::MAX; 16]),
+        };
+        let bytes = |bytes: [u8; 16]| Value::List(List::new().with("addr", Value::Binary(bytes.to_vec())));
         // as in a rule: the number is the field's bytes, which are in network order
         let port = |port: u16| u64::from(port.to_be());
         let (op, port) = match ports {
@@ -218,29 +222,34 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
         let wrap = List::new()
             .with("type", number(u64::from(PF_ADDR_ADDRMASK)))
             .with("iflags", number(0))
-            .with("addr", zeros())
-            .with("mask", zeros());
+            .with("addr", bytes(address))
+            .with("mask", bytes(mask));
         Value::List(
             List::new()
                 .with("addr", Value::List(wrap))
                 .with("port", Value::Numbers(port.to_vec()))
-                .with("neg", number(0))
+                .with("neg", number(u64::from(matches!(to, Destination::Except(_)))))
                 .with("port_op", number(u64::from(op))),
         )
+    };
+    // an address of one family would match some of the other one
+    let family = match to {
+        Destination::Any => 0,
+        Destination::Only(address) | Destination::Except(address) => encode::af(Family::of(address)),
     };
     let compare = List::new().with("id", number(0)).with("creatorid", number(0)).with("direction", number(0));
     let request = List::new()
         .with("cmp", Value::List(compare))
-        .with("af", number(0))
+        .with("af", number(u64::from(family)))
         .with("proto", number(u64::from(protocol)))
-        .with("src", side(None))
-        .with("dst", side(ports))
+        .with("src", side(None, Destination::Any))
+        .with("dst", side(ports, to))
         .with("ifname", Value::String(String::new()))
         .with("label", Value::String(label.to_owned()))
         .with("kill_match", Value::Bool(false));
     let reply = exchange(kernel, |nv| Call::KillStates(nv), &request).map_err(|failure| match states {
         States::Jail { .. } => failure.about(format_args!("label \"{label}\"")),
-        States::Mapping { protocol, host, .. } => failure.about(format_args!("label \"{label}\", {protocol} {host}")),
+        States::Mapping { protocol, ports, .. } => failure.about(format_args!("label \"{label}\", {protocol} {ports}")),
     })?;
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
 }

@@ -3,6 +3,8 @@
 //! Dropping the lock releases it, even if another process has its descriptor; a lock file that was removed is not a lock: both are
 //! tested in src/store/lock.rs.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use kport::deadline::Deadline;
 
 use crate::support::cc::{self, C99};
+use crate::support::rig::files;
 use crate::support::standin::{self, Fault};
 
 #[test]
@@ -17,6 +20,22 @@ fn a_host_whose_other_thread_forks_all_the_time() {
     let (mut program, _dir) = cc::command(&C99.build("tests/c/fork.c"));
     let output = cc::done(&mut program);
     assert_eq!(cc::text(&output.stderr), "");
+}
+
+/// A child that is forked while another thread initializes something does not have that thread, and would wait for it for
+/// ever: nothing in the library waits for another thread. Locks are tried.
+#[test]
+fn nothing_waits_for_a_thread_that_a_child_does_not_have() {
+    let waits =
+        ["::sync::Once", "Once::new", "OnceLock", "LazyLock", "once_cell::sync", "RwLock", "Condvar", "lazy_static"];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in files(&src) {
+        let text = fs::read_to_string(src.join(&file)).unwrap();
+        let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        for word in waits.iter().chain(code.contains("sync::Mutex").then_some(&".lock()")) {
+            assert!(!code.contains(word), "{file}: {word}");
+        }
+    }
 }
 
 /// A helper is killed before its pfctl(8) has loaded. An unpublish that follows waits for that program: otherwise the ports would be

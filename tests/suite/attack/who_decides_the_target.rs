@@ -1,15 +1,14 @@
 //! The root of a vnet jail does not decide the target of the host's port.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use kport::deadline::Deadline;
-use kport::error::{Error, Kind, Result};
+use kport::error::{Kind, Result};
 use kport::host::{Fixed, Host, HostInterface, Jail, Jails, Listener};
 use kport::net::{Family, Interface};
-use kport::publisher::{Outcome, Publisher, Request, Unobserved};
+use kport::publisher::{Publisher, Request, Unobserved};
 use kport::store::Store;
 
 use crate::support::rig::{Rig, request};
@@ -61,10 +60,7 @@ fn a_neighbour_on_an_outer_bridge() {
 #[test]
 fn another_jails_address() {
     let mut rig = Rig::new();
-    // reported by db, not published
-    web_says(&mut rig, &["10.0.0.3"]);
-    refused(&rig, "jail \"db\" also has");
-    // and the target that the administrator gave for db's ports
+    // the target that the administrator gave for db's ports
     let db = Request { addresses: vec!["10.1.0.3".parse().unwrap()], ..request("db", "8080:80") };
     rig.publish(&db).unwrap();
     web_says(&mut rig, &["10.1.0.3"]);
@@ -72,12 +68,18 @@ fn another_jails_address() {
     assert!(error.message().contains("is already the target of redirects of jail \"db\""), "{error}");
     rig.unpublish("db").unwrap();
     rig.publish(&request("web", "2222:22")).unwrap();
+    // that of a jail on the host's stack, which no interface has at present
+    rig.host.jails[2].addresses = vec!["10.0.0.9".parse().unwrap()];
+    web_says(&mut rig, &["10.0.0.9"]);
+    let error = rig.publish(&request("web", "2222:22")).unwrap_err();
+    assert!(error.message().contains("10.0.0.9, which is an address of jail \"flat\""), "{error}");
 }
 
 /// Valid addresses are used; others are noted if their family has no valid one.
 #[test]
 fn among_right_ones() {
     let mut rig = Rig::new();
+    rig.publish(&request("db", "3333:33")).unwrap();
     web_says(&mut rig, &["10.0.0.3", "10.0.0.1", "10.0.0.2"]);
     let done = rig.publish(&request("web", "2222:22")).unwrap();
     assert_eq!(done.redirects.iter().map(|r| r.target.to_string()).collect::<Vec<_>>(), ["10.0.0.2"]);
@@ -136,40 +138,13 @@ fn doctor_reports_whose_a_target_is_now() {
     );
 }
 
-/// The rig's host, with jails that do not answer.
-struct Silent {
+/// The rig's host, which records the jails that are asked for their addresses.
+struct Asked {
     host: Fixed,
-    /// The results of reading from these.
-    errors: BTreeMap<&'static str, Kind>,
-    /// The jails that were read from, with the time limit of each.
-    asked: RefCell<Vec<(String, Duration)>>,
-    /// Whether these are gone when they are read from.
-    gone: bool,
+    asked: RefCell<Vec<String>>,
 }
 
-impl Silent {
-    fn new(rig: &Rig, errors: &[(&'static str, Kind)]) -> Silent {
-        let mut host = rig.host.clone();
-        let web = host.jails[0].clone();
-        for (jid, (name, _)) in (20..).zip(errors).filter(|(_, (name, _))| *name != "db") {
-            host.jails.insert(0, Jail { jid, name: (*name).to_owned(), ..web.clone() });
-        }
-        Silent { host, errors: errors.iter().copied().collect(), asked: RefCell::default(), gone: false }
-    }
-
-    fn publish(&self, rig: &Rig) -> Result<Outcome> {
-        let deadline = Deadline::after(Duration::from_secs(60));
-        let sim = rig.sim();
-        let publisher = Publisher::new(self, &sim, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
-        publisher.publish(&request("web", "2222:22"))
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.asked.borrow().iter().map(|(name, _)| name.clone()).collect()
-    }
-}
-
-impl Host for Silent {
+impl Host for Asked {
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
         self.host.gateway(family)
     }
@@ -179,8 +154,7 @@ impl Host for Silent {
     }
 
     fn jail(&self, name: &str) -> Result<Option<Jail>> {
-        let gone = |jail: &Jail| self.gone && self.errors.contains_key(jail.name.as_str());
-        Ok(self.host.jail(name)?.filter(|jail| !gone(jail)))
+        self.host.jail(name)
     }
 
     fn jails(&self) -> Result<Jails> {
@@ -188,11 +162,8 @@ impl Host for Silent {
     }
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
-        self.asked.borrow_mut().push((jail.name.clone(), within));
-        match self.errors.get(jail.name.as_str()) {
-            Some(kind) => Err(Error::new(*kind, format!("addresses of jail {}: it does not say", jail.name))),
-            None => self.host.vnet_addresses(jail, within),
-        }
+        self.asked.borrow_mut().push(jail.name.clone());
+        self.host.vnet_addresses(jail, within)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {
@@ -206,54 +177,87 @@ impl Host for Silent {
     fn boot_id(&self) -> Result<String> {
         self.host.boot_id()
     }
+
     fn uptime(&self) -> Result<u64> {
         self.host.uptime()
     }
 }
 
-/// The root of one jail stops the process that reads its addresses: others still publish, and a note names the jail.
+/// Each question is a process that attaches to the jail: whatever other jails do, they neither delay nor refuse this one.
 #[test]
-fn a_jail_that_keeps_its_addresses_back() {
+fn only_the_jail_itself_is_asked_and_only_without_an_address() {
     let rig = Rig::new();
-    let host = Silent::new(
-        &rig,
-        &[("evil", Kind::Unavailable), ("evil.one", Kind::Unavailable), ("evil.two", Kind::Unavailable)],
-    );
-    let done = host.publish(&rig).unwrap();
-    assert_eq!(done.redirects.len(), 2);
-    let [note] = &done.notes[..] else { panic!("{:?}", done.notes) };
-    assert!(note.contains(r#"jail "evil", "evil.two", "evil.one""#) && note.contains("10.0.0.2 or fd00::2"), "{note}");
-    // first those that the host has created, and those inside the silent one not at all
-    assert_eq!(host.names(), ["web", "evil", "db"]);
-    assert!(host.asked.borrow()[1..].iter().all(|(_, within)| *within <= Duration::from_secs(1)));
-    // doctor reports what it can about the others
-    let found = kport::doctor::examine(&host, &rig.sim(), Store::open(rig.path()), None);
-    assert!(found.iter().any(|f| f.id == "jails" && f.level == kport::doctor::Level::Ok), "{found:?}");
-    // the others' addresses are still theirs
-    let mut host = Silent::new(&rig, &[("evil", Kind::Unavailable)]);
-    host.host.vnet_addresses.insert("web".to_owned(), vec!["10.0.0.3".parse().unwrap()]);
-    let error = host.publish(&rig).unwrap_err();
-    assert!(error.message().contains("jail \"db\" also has"), "{error}");
+    for (addresses, asked) in [(&[][..], &["web"][..]), (&["10.0.0.2"], &[])] {
+        let host = Asked { host: rig.host.clone(), asked: RefCell::default() };
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let sim = rig.sim();
+        let publisher = Publisher::new(&host, &sim, Store::open(rig.path()).unwrap(), deadline, &Unobserved);
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        publisher.publish(&Request { addresses, ..request("web", "2222:22") }).unwrap();
+        assert_eq!(*host.asked.borrow(), asked);
+    }
 }
 
-/// A jail that was removed meanwhile has no addresses, and is not noted.
-#[test]
-fn a_jail_that_has_gone_meanwhile() {
-    let rig = Rig::new();
-    let mut host = Silent::new(&rig, &[("db", Kind::Unavailable)]);
-    host.gone = true;
-    assert_eq!(host.publish(&rig).unwrap().notes, [""; 0]);
+/// The rig's host, where the jail db has assigned web's address as well.
+fn with_a_liar() -> Rig {
+    let mut rig = Rig::new();
+    for jail in ["web", "db"] {
+        rig.host.vnet_addresses.insert(jail.to_owned(), vec!["10.0.0.2".parse().unwrap()]);
+    }
+    rig
 }
 
-/// A busy host delays the answer of another jail: that is no reason to refuse this one.
 #[test]
-fn a_jail_that_does_not_answer_in_time() {
-    let rig = Rig::new();
-    let host = Silent::new(&rig, &[("db", Kind::Busy)]);
-    let done = host.publish(&rig).unwrap();
-    assert_eq!(done.redirects.len(), 2);
-    let [note] = &done.notes[..] else { panic!("{:?}", done.notes) };
-    assert!(note.contains(r#"jail "db" did not answer"#), "{note}");
+fn a_jail_that_publishes_nothing_is_in_nobodys_way() {
+    let rig = with_a_liar();
+    let done = rig.publish(&request("web", "2222:22")).unwrap();
+    assert_eq!((done.redirects.len(), &done.notes[..]), (1, &[][..]));
+    // and now it is too late to take the address by reporting it
+    let error = rig.publish(&request("db", "3333:33")).unwrap_err();
+    assert!(error.message().contains("is already the target of redirects of jail \"web\""), "{error}");
+}
+
+/// The administrator says whose an address is: what was published by a report of it is removed.
+#[test]
+fn an_address_that_is_given_is_no_longer_anothers_by_its_report() {
+    let web = || Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("web", "2222:22") };
+    let jails = |rig: &Rig| rig.loaded().into_iter().map(|(child, _)| child).collect::<Vec<_>>();
+    let note = "jail \"db\" has reported 10.0.0.2, which is not its address: unpublished";
+    // before web has started, and when it runs; even the same port
+    for spec in ["3333:33", "2222:22"] {
+        for runs in [true, false] {
+            let mut rig = with_a_liar();
+            rig.publish(&request("db", spec)).unwrap();
+            assert_eq!(rig.publish(&request("web", "2222:22")).unwrap_err().kind(), Kind::Unavailable);
+            if !runs {
+                rig.host.jails.remove(0);
+            }
+            assert_eq!(rig.publish(&web()).unwrap().notes, [note]);
+            assert_eq!(jails(&rig), ["web"]);
+            // it cannot come back by its report
+            assert_eq!(rig.publish(&request("db", "3333:33")).unwrap_err().kind(), Kind::Unavailable);
+        }
+    }
+    // the administrator has given it to both
+    let rig = with_a_liar();
+    let db = Request { jail: "db".parse().unwrap(), spec: "3333:33".parse().unwrap(), ..web() };
+    // what is added without an address does not make it less certain
+    for given in [db.clone(), Request { add: true, addresses: vec![], spec: "3334:33".parse().unwrap(), ..db.clone() }]
+    {
+        rig.publish(&given).unwrap();
+    }
+    assert_eq!(rig.publish(&web()).unwrap().notes, [""; 0]);
+    assert_eq!(jails(&rig), ["db", "web"]);
+    // or confirmed what it reported
+    let rig = with_a_liar();
+    rig.publish(&request("db", "3333:33")).unwrap();
+    assert!(!rig.publish(&db).unwrap().changed);
+    assert_eq!(rig.publish(&web()).unwrap().notes, [""; 0]);
+    // an address of a jail on the host's network stack is by the kernel's word
+    let mut rig = with_a_liar();
+    rig.publish(&request("db", "3333:33")).unwrap();
+    rig.host.jails[2].addresses = vec!["10.0.0.2".parse().unwrap()];
+    assert_eq!(rig.publish(&request("flat", "2222:22")).unwrap().notes, [note]);
 }
 
 /// Containers of one pod use the network stack of the jail above them, so each of them has its addresses.
@@ -269,24 +273,12 @@ fn jails_on_one_network_stack() {
     rig.publish(&request("web.one", "8080:80")).unwrap();
     rig.publish(&request("web.two", "8081:81")).unwrap();
     rig.publish(&request("web", "8082:82")).unwrap();
-    assert_eq!(rig.loaded().len(), 3);
+    // one that has not started yet
+    let three = Request { addresses: vec!["10.0.0.2".parse().unwrap()], ..request("web.three", "8084:84") };
+    assert_eq!(rig.publish(&three).unwrap().notes, [""; 0]);
+    assert_eq!(rig.loaded().len(), 4);
     // a stack of its own inside the pod is another one
     rig.host.jails.push(Jail { jid: 22, name: "other".to_owned(), ..pod });
     rig.host.vnet_addresses.insert("other".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
-    assert!(rig.publish(&request("other", "8083:83")).unwrap_err().message().contains("jail \"web\""));
-}
-
-/// After any other failure it is unknown whose the address is, and the publication fails.
-#[test]
-fn a_jail_that_could_not_be_read() {
-    let rig = Rig::new();
-    for kind in [Kind::System, Kind::Permission] {
-        let error = Silent::new(&rig, &[("db", kind)]).publish(&rig).unwrap_err();
-        assert_eq!(error.kind(), kind);
-        assert!(
-            error.message().contains("addresses of jail db") && error.message().ends_with("give its address with -a"),
-            "{error}"
-        );
-        assert!(rig.loaded().is_empty());
-    }
+    assert!(rig.publish(&request("other", "8083:83")).unwrap_err().message().contains("jail \"web"));
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 use kport::pf::native::kernel::{Call, Failure, Kernel, Nv};
 use kport::pf::native::layout::PfiocTransE;
@@ -39,6 +40,7 @@ pub struct State {
     /// IPPROTO_*
     pub protocol: u8,
     /// its destination before the redirect
+    pub address: IpAddr,
     pub port: u16,
 }
 
@@ -735,28 +737,36 @@ impl Pf {
             for name in ["id", "creatorid", "direction"] {
                 cmp.number(name)?;
             }
-            assert_eq!(request.number("af")?, 0, "both families");
+            let family = request.number("af")?;
             let protocol = request.number("proto")?;
             let mut ports = [[0; 2]; 2];
             let mut ops = [0; 2];
+            let (mut to, mut except) = (None, false);
             for (n, side) in ["src", "dst"].into_iter().enumerate() {
                 let side = request.list(side)?;
                 let wrap = side.list("addr")?;
                 assert_eq!((wrap.number("type")?, wrap.number("iflags")?), (0, 0));
-                for part in ["addr", "mask"] {
-                    assert_eq!(wrap.list(part)?.binary("addr")?, [0; 16], "must match every address");
-                }
+                let bytes = |part| -> Result<[u8; 16], _> { Ok(wrap.list(part)?.binary("addr")?.try_into().unwrap()) };
+                to = match (family, bytes("addr")?, bytes("mask")?) {
+                    (_, address, mask) if mask == [0; 16] && address == [0; 16] => None,
+                    (2, address, [255, 255, 255, 255, ..]) => Some(IpAddr::from(*address.first_chunk::<4>().unwrap())),
+                    (28, address, mask) if mask == [255; 16] => Some(IpAddr::from(address)),
+                    other => panic!("{other:?}: it would match a part of an address"),
+                };
+                assert!(to.is_none() || n == 1, "any source");
                 // in network order
                 ports[n] = [0, 1].map(|at| u16::from_be(side.numbers("port").unwrap()[at] as u16));
-                assert_eq!(side.number("neg")?, 0);
+                except = side.number("neg")? != 0;
+                assert!(!except || to.is_some());
                 ops[n] = side.number("port_op")?;
             }
             assert_eq!((ops[0], ports[0]), (0, [0, 0]), "any source");
             assert!(request.string("ifname")?.len() < 16);
             request.bool("kill_match")?;
-            Ok((request.string("label")?.to_owned(), protocol, ops[1], ports[1]))
+            Ok((request.string("label")?.to_owned(), protocol, ops[1], ports[1], to, except))
         };
-        let (label, protocol, op, ports) = checked().map_err(|_: kport::pf::native::nv::Malformed| libc::EINVAL)?;
+        let (label, protocol, op, ports, to, except) =
+            checked().map_err(|_: kport::pf::native::nv::Malformed| libc::EINVAL)?;
         if label.len() >= 64 {
             return Err(libc::EINVAL);
         }
@@ -769,7 +779,8 @@ impl Pf {
                 9 => (ports[0]..=ports[1]).contains(&state.port),
                 _ => panic!("port_op {op}"),
             };
-            !(state.label == label && [0, u64::from(state.protocol)].contains(&protocol) && port)
+            let there = to.is_none_or(|to| to.is_ipv4() == state.address.is_ipv4() && (to == state.address) != except);
+            !(state.label == label && [0, u64::from(state.protocol)].contains(&protocol) && port && there)
         });
         let killed = before - self.states.len();
         reply(nv, &List::new().with("killed", Value::Number(killed as u64)))
