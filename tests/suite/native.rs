@@ -737,7 +737,7 @@ fn pass_rules_come_back_with_counters() {
 fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     let fake = Fake::new();
     let native = native(&fake);
-    let state = |protocol, port| State { label: "kport:web".to_owned(), protocol, port };
+    let state = |protocol, port| State::new("kport:web", protocol, port);
     let tcp = |ports: &str| mapping("web", Protocol::Tcp, ports);
     let states = [state(6, 8080), state(6, 8080), state(17, 8080), state(6, 9000), state(6, 9010), state(6, 9011)];
     fake.set_states(&states);

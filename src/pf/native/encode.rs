@@ -173,7 +173,8 @@ fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
     }
 }
 
-fn octets(address: IpAddr) -> [u8; 16] {
+/// The address as struct pf_addr holds it.
+pub fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => {
             let mut octets = [0; 16];

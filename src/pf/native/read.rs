@@ -9,7 +9,7 @@ use super::encode::{self, EVERY, LOADED};
 use super::kernel::{Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
-use crate::net::PortRange;
+use crate::net::{Family, PortRange};
 use crate::pf::States;
 use crate::pfconf::address::Operand;
 use crate::pfconf::rule::RuleKind;
@@ -196,18 +196,26 @@ pub fn ether_rules<K: Kernel>(kernel: &K) -> Result<u64, Failure> {
     reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
 }
 
-/// Ends states, and returns how many. The kernel requires every key (pf_nvstate_kill_to_kstate_kill in
+/// Ends states, and returns how many. The kernel requires every key but `nat` (pf_nvstate_kill_to_kstate_kill in
 /// sys/netpfil/pf/pf_nv.c); an empty one matches everything. The destination is that of the packet on the wire, before it is
-/// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): the port of the host.
+/// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): the port of the host; with `nat`, which 15 has, that after the
+/// redirect.
 pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
     let (label, protocol, ports) = match states {
-        States::Jail { label } => (label, 0, None),
-        States::Mapping { jail, label: _, protocol, host } => (jail, protocol.number(), Some(*host)),
+        States::Jail { label } => (label.as_str(), 0, None),
+        States::Mapping { jail, label: _, protocol, host } => (jail.as_str(), protocol.number(), Some(*host)),
+        States::ToHost { protocol, ports, .. } => ("", protocol.number(), Some(*ports)),
     };
-    let label = label.as_str();
+    let (on, from, to) = match states {
+        States::ToHost { on, from, address, .. } => (*on, *from, Some(IpNet::from(*address))),
+        _ => (None, None, None),
+    };
     let number = Value::Number;
-    let side = |ports: Option<PortRange>| {
-        let zeros = || Value::List(List::new().with("addr", Value::Binary(vec![0; 16])));
+    let side = |network: Option<IpNet>, ports: Option<PortRange>| {
+        let bytes = |address: Option<IpAddr>| {
+            let octets = address.map_or([0; 16], encode::octets).to_vec();
+            Value::List(List::new().with("addr", Value::Binary(octets)))
+        };
         // as in a rule: the number is the field's bytes, which are in network order
         let port = |port: u16| u64::from(port.to_be());
         let (op, port) = match ports {
@@ -218,8 +226,8 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
         let wrap = List::new()
             .with("type", number(u64::from(PF_ADDR_ADDRMASK)))
             .with("iflags", number(0))
-            .with("addr", zeros())
-            .with("mask", zeros());
+            .with("addr", bytes(network.map(|network| network.addr())))
+            .with("mask", bytes(network.map(|network| network.netmask())));
         Value::List(
             List::new()
                 .with("addr", Value::List(wrap))
@@ -228,19 +236,22 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
                 .with("port_op", number(u64::from(op))),
         )
     };
+    let family = to.map_or(0, |to| encode::af(Family::of(to.addr())));
     let compare = List::new().with("id", number(0)).with("creatorid", number(0)).with("direction", number(0));
     let request = List::new()
         .with("cmp", Value::List(compare))
-        .with("af", number(0))
+        .with("af", number(u64::from(family)))
         .with("proto", number(u64::from(protocol)))
-        .with("src", side(None))
-        .with("dst", side(ports))
-        .with("ifname", Value::String(String::new()))
+        .with("src", side(from, None))
+        .with("dst", side(to, ports))
+        .with("ifname", Value::String(on.map(|on| on.to_string()).unwrap_or_default()))
         .with("label", Value::String(label.to_owned()))
-        .with("kill_match", Value::Bool(false));
+        .with("kill_match", Value::Bool(false))
+        .with("nat", Value::Bool(to.is_some()));
     let reply = exchange(kernel, |nv| Call::KillStates(nv), &request).map_err(|failure| match states {
         States::Jail { .. } => failure.about(format_args!("label \"{label}\"")),
         States::Mapping { protocol, host, .. } => failure.about(format_args!("label \"{label}\", {protocol} {host}")),
+        States::ToHost { protocol, address, ports, .. } => failure.about(format_args!("{protocol} {address} {ports}")),
     })?;
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
 }
