@@ -15,12 +15,13 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
-use crate::net::{Family, Place, PortRange, Protocol};
+use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::pfconf::Conf;
 pub use crate::rule::Counters;
 use crate::rule::{Count, Rule};
@@ -92,6 +93,10 @@ pub enum States {
     Jail { label: Label },
     /// The states of one mapping: of connections to these ports, as they were before the redirect.
     Mapping { jail: Label, label: Label, protocol: Protocol, ports: PortRange, to: Destination },
+    /// The states of connections to these ports of an address, as long as no rule has replaced this destination: not those of a
+    /// redirect, whoever has made it, and not those of the host's own connections to others. `on` is the interface where the
+    /// state was created, `from` the source; `None` for any.
+    ToHost { on: Option<Interface>, from: Option<IpNet>, protocol: Protocol, address: IpAddr, ports: PortRange },
 }
 
 /// The address that a connection is to, before the redirect.

@@ -150,9 +150,22 @@ impl Store {
             let path = self.dir.join(&entry.dir).join(entry.file);
             touch(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
         }
-        let path = self.record_path(&anchor);
+        self.write(&anchor, record)
+    }
+
+    fn write(&self, anchor: &Anchor, record: &Record) -> Result<()> {
         let bytes = serde_json::to_vec(record).map_err(|e| Error::new(Kind::Internal, format!("record: {e}")))?;
-        replace_file(&path, &bytes)
+        replace_file(&self.record_path(anchor), &bytes)
+    }
+
+    /// Records that the publication of `record` is all that pf has.
+    pub fn settle(&self, lock: &Lock, record: &mut Record) -> Result<()> {
+        let settled = Record { replaces: vec![], ..record.clone() };
+        // its entries are among those of `record`
+        self.write(&record.jail.anchor(), &settled)?;
+        self.release(lock, record, Some(&settled));
+        *record = settled;
+        Ok(())
     }
 
     /// Removes the record of an anchor, if there is one, and then the entries that point to it; `record` is the one that was

@@ -40,6 +40,7 @@ use super::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Statu
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
+use crate::net::Protocol;
 use crate::pfconf::Conf;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{self, Action, RuleKind};
@@ -373,7 +374,16 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {
-        states.iter().map(|states| Ok(read::kill_states(&self.kernel, states)?)).sum()
+        let kill = |states: &States| {
+            // before 15 the kernel compares the destination before the redirect only (its pf_killstates_row has no
+            // psk_nat): then only those of udp are ended, since its next packet makes a new state by the rules
+            let own = |protocol| Ok::<_, Error>(protocol == Protocol::Udp || self.anchor_limit()?.is_some());
+            match states {
+                States::ToHost { protocol, .. } if !own(*protocol)? => Ok(0),
+                _ => Ok(read::kill_states(&self.kernel, states)?),
+            }
+        };
+        states.iter().map(kill).sum()
     }
 
     fn status(&self) -> Result<Status> {

@@ -5,7 +5,8 @@
 //!
 //! Running it costs far more than what it does, so one run does as much as possible: pfctl(8) shows before it loads
 //! (main in sbin/pfctl/pfctl.c). Publishing takes three runs: the main ruleset's translation rules, its filter rules,
-//! and the load, which also shows whether pf is enabled. A fourth is needed if nothing else reports which interfaces
+//! and the load, which also shows whether pf is enabled; a fourth lists the states, if there are ports that were not
+//! published before. One more is needed if nothing else reports which interfaces
 //! are skipped ([`Pfctl::skips_from`]), since pfctl shows one thing for each run. Publishing the same ports again takes
 //! two, unpublishing two, a list of all jails two.
 
@@ -15,6 +16,7 @@ mod run;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +27,8 @@ use crate::child::{self, End, Output};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
-use crate::name::{Anchor, Label, PARENT, Table};
+use crate::name::{Anchor, PARENT, Table};
+use crate::net::Interface;
 use crate::pf::foreign;
 use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::pfconf::flat::flat;
@@ -191,11 +194,14 @@ impl Pfctl {
         }
     }
 
-    /// Kills the states with this label, and returns how many.
-    fn kill(&self, label: &Label) -> Result<u64> {
-        let doing = format!("kill the states of {label}");
+    /// Kills the states with this label, or the one with this key, and returns how many. `on`: only those created there.
+    fn kill(&self, on: Option<Interface>, what: &str, which: &str) -> Result<u64> {
+        let doing = format!("kill the states of {which}");
+        let on = on.map(|on| on.to_string());
+        let mut arguments: Vec<&str> = on.iter().flat_map(|on| ["-i", on.as_str()]).collect();
         // no -q: it also silences the number
-        let output = self.call(&doing, &["-k", "label", "-k", label.as_str()], "", self.deadline.get())?;
+        arguments.extend(["-k", what, "-k", which]);
+        let output = self.call(&doing, &arguments, "", self.deadline.get())?;
         match (output.end, complaints(&output).as_slice()) {
             (End::Exit(0) | End::Unknown, [line]) => {
                 line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
@@ -203,6 +209,31 @@ impl Pfctl {
             _ => None,
         }
         .ok_or_else(|| explain(&doing, &output, ""))
+    }
+
+    /// Kills states by their destination, which `-k` cannot: they are found in the list of all, and killed one by one.
+    fn kill_to_host(&self, states: &[&States]) -> Result<u64> {
+        if states.is_empty() {
+            return Ok(0);
+        }
+        let listed = self.show("", &["-ss"])?;
+        let mut killed = 0;
+        for state in listed.lines().filter_map(Untranslated::read) {
+            let matching = states.iter().find_map(|states| match states {
+                States::ToHost { on, from, protocol, address, ports }
+                    if (state.protocol, state.to.0) == (protocol.name(), *address)
+                        && ports.contains(state.to.1)
+                        && from.is_none_or(|from| from.contains(&state.from)) =>
+                {
+                    Some(*on)
+                }
+                _ => None,
+            });
+            if let Some(on) = matching {
+                killed += self.kill(on, "key", &state.key)?;
+            }
+        }
+        Ok(killed)
     }
 
     fn enabled(&self) -> Result<bool> {
@@ -441,10 +472,15 @@ impl Firewall for Pfctl {
     }
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {
-        let kill = |states: &States| match states {
-            States::Jail { label } | States::Mapping { label, .. } => self.kill(label),
-        };
-        states.iter().map(kill).sum()
+        let (to_host, labelled): (Vec<&States>, Vec<_>) =
+            states.iter().partition(|states| matches!(states, States::ToHost { .. }));
+        let mut killed = self.kill_to_host(&to_host)?;
+        for states in labelled {
+            if let States::Jail { label } | States::Mapping { label, .. } = states {
+                killed += self.kill(None, "label", label.as_str())?;
+            }
+        }
+        Ok(killed)
     }
 
     fn status(&self) -> Result<Status> {
@@ -520,6 +556,31 @@ impl Firewall for Pfctl {
             number.parse().ok().filter(|number| what == "anchors" && *number > 0)
         };
         Ok((anchors, limits.lines().find_map(limit)))
+    }
+}
+
+/// A state that came in from another host, and that no rule has translated.
+struct Untranslated<'a> {
+    protocol: &'a str,
+    to: (IpAddr, u16),
+    from: IpAddr,
+    /// For `-k key` (pfctl_key_kill_states in sbin/pfctl/pfctl.c).
+    key: String,
+}
+
+impl Untranslated<'_> {
+    /// Reads `all udp 192.0.2.1:53 <- 192.0.2.100:40000       MULTIPLE:SINGLE` (print_state in sbin/pfctl/pf_print_state.c); an
+    /// address before or after translation is in parentheses, after the other one.
+    fn read(line: &str) -> Option<Untranslated<'_>> {
+        let mut words = line.split_whitespace();
+        let [_, protocol, to, "<-", from] = [(); 5].map(|()| words.next().unwrap_or_default()) else { return None };
+        let host = |text: &str| {
+            let (address, port) = text.strip_suffix(']').map_or(text.rsplit_once(':'), |text| text.split_once('['))?;
+            Some((address.parse().ok()?, port.parse().ok()?))
+        };
+        let key = format!("{protocol} {to} <- {from}");
+        let plain = !words.next()?.starts_with('(');
+        plain.then_some(Untranslated { protocol, to: host(to)?, from: host(from)?.0, key })
     }
 }
 

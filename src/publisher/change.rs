@@ -1,6 +1,6 @@
 //! From one record to the next one: record, load, verify, end states, settle; on an error, undo.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::Phase;
@@ -10,6 +10,7 @@ use super::verify::Verification;
 use super::writer::Writer;
 use crate::error::{Error, Kind, Result};
 use crate::name::Anchor;
+use crate::options::Options;
 use crate::publication::{Publication, Redirect};
 use crate::rules;
 use crate::store::Record;
@@ -49,8 +50,16 @@ pub(super) fn change(
         return verification.verify(&record, &wanted, status, all, &mut writer.outcome.notes);
     }
 
+    // whose redirects pf certainly has
+    let known = old.filter(|old| old.replaces.is_empty() && old.publications != record.publications);
+    let before = states::from_before(&record, known, verification.facts)?;
     progress.phase(Phase::Record)?;
     record.replaces = old.map(replaced).unwrap_or_default();
+    if !before.is_empty() && record.replaces.is_empty() {
+        // nothing is replaced, but the next call is to end them if this one is killed
+        let (jail, options) = (record.jail.clone(), Options::default());
+        record.replaces.push(Publication { jail, options, redirects: vec![], via: BTreeMap::new() });
+    }
     if let Err(error) = writer.store.put(&record) {
         // the claims may be written already; the record is not
         writer.store.release(&record, old);
@@ -75,8 +84,10 @@ pub(super) fn change(
     // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
     let gone = states::to_end(&record, firewall.labels_mappings(), &|target| verification.facts.is_own(target));
-    let ended =
-        if gone.is_empty() { Ok(0) } else { progress.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)) };
+    let ended = match gone.is_empty() && before.is_empty() {
+        true => Ok(0),
+        false => progress.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)),
+    };
     match ended {
         Ok(killed) => writer.outcome.killed = killed,
         Err(error) => {
@@ -86,6 +97,7 @@ pub(super) fn change(
             return Ok(());
         }
     }
+    writer.end_from_before(&before);
     if !record.replaces.is_empty() {
         let settled = progress.phase(Phase::Settle).and_then(|()| writer.store.settle(&mut record));
         if let (Ok(()), Some(old)) = (&settled, old) {

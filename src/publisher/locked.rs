@@ -92,13 +92,9 @@ impl<'a> LockedStore<'a> {
         self.store.put(&self.lock, record)
     }
 
-    /// Records that the publication is all that pf has.
+    /// See [`Store::settle`].
     pub(super) fn settle(&self, record: &mut Record) -> Result<()> {
-        let settled = Record { replaces: vec![], ..record.clone() };
-        self.put(&settled)?;
-        self.release(record, Some(&settled));
-        *record = settled;
-        Ok(())
+        self.store.settle(&self.lock, record)
     }
 
     /// Removes the claims of `gone` that are not those of `kept`.

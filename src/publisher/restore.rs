@@ -35,13 +35,16 @@ fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> R
         return Ok(());
     }
     let wanted = rules::of_all(&record.publications);
+    let mut before = vec![];
     // after an interrupted change pf may have the previous set, and that may look the same
     if !record.replaces.is_empty() || !writer.firewall.holds(anchor, &wanted)? {
         writer.progress.phase(Phase::Load)?;
         writer.firewall.replace(anchor, &wanted)?;
         writer.outcome.changed = true;
         writer.note(format!("{}: loaded again", record.jail.mention()));
+        before = states::from_before(&record, None, facts)?;
     }
+    writer.end_from_before(&before);
     if !record.replaces.is_empty() {
         let ended = states::to_end(&record, writer.firewall.labels_mappings(), &|target| facts.is_own(target));
         writer.outcome.killed += writer.firewall.kill_states(&ended)?;

@@ -1,9 +1,15 @@
 //! Which states end when a publication is replaced.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::options::Options;
+use ipnet::IpNet;
+
+use super::facts::Facts;
+use super::taken::without_target;
+use crate::error::Result;
+use crate::net::{Family, Place, PortRange, is_link_local6};
+use crate::options::{Options, Source};
 use crate::pf::{Destination, States};
 use crate::publication::Redirect;
 use crate::store::Record;
@@ -58,4 +64,71 @@ fn host_of<'a>(
         Some(target) if !labels_mappings && targets.len() == 1 && !is_own(*target) => Destination::Except(*target),
         _ => Destination::Any,
     }
+}
+
+/// The states of connections with the host itself, from before its ports were redirected: pf looks at states first, so the
+/// packets of a udp peer that keeps sending never reach the rules. Only for redirects that were not in pf before: `known` is
+/// the record of those that were. Each range of ports is one element for each address of its place.
+pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Facts<'_>) -> Result<Vec<States>> {
+    let known = known.iter().flat_map(|known| &known.publications);
+    let known: Vec<(&Options, HashSet<Redirect>)> =
+        known.map(|p| (&p.options, p.claims().iter().map(without_target).collect())).collect();
+    let mut found: BTreeMap<_, BTreeSet<PortRange>> = BTreeMap::new();
+    for publication in &record.publications {
+        let options = &publication.options;
+        // others than those of the place's own interface and of the sources are redirected, too
+        let anywhere = options.hairpin || options.host_access;
+        let sources: Option<Vec<_>> = options.sources.iter().map(Source::network).collect();
+        let sources = match sources.filter(|sources| !anywhere && !sources.is_empty()) {
+            Some(sources) => sources.into_iter().copied().map(Some).collect(),
+            None => vec![None],
+        };
+        for claim in publication.claims() {
+            let mapping = without_target(&claim);
+            if known.iter().any(|(before, there)| *before == options && there.contains(&mapping)) {
+                continue;
+            }
+            let places = facts.places()?;
+            let mut on = None;
+            let addresses: Vec<IpAddr> = match claim.place {
+                Place::Address(address) => vec![address],
+                Place::Interface(name) => {
+                    on = places.0.iter().any(|known| known.name == name && !anywhere).then_some(name);
+                    places.members(name).flat_map(|member| &member.addresses).map(|own| own.addr()).collect()
+                }
+                Place::Any | Place::AnyOf(_) => {
+                    places.0.iter().flat_map(|interface| &interface.addresses).map(|own| own.addr()).collect()
+                }
+            };
+            for address in addresses {
+                let elsewhere = Family::of(address) != claim.family()
+                    || matches!(address, IpAddr::V6(v6) if is_link_local6(v6))
+                    // of a jail on the host's stack: connections with the jail itself
+                    || address == claim.target;
+                let of_family =
+                    |from: &Option<IpNet>| from.is_none_or(|from| Family::of(from.addr()) == claim.family());
+                for from in sources.iter().copied().filter(of_family).filter(|_| !elsewhere) {
+                    found.entry((on, from, claim.protocol, address)).or_default().insert(claim.host);
+                }
+            }
+        }
+    }
+    let one = |((on, from, protocol, address), ports)| {
+        let states = move |ports| States::ToHost { on, from, protocol, address, ports };
+        joined(ports).into_iter().map(states)
+    };
+    Ok(found.into_iter().flat_map(one).collect())
+}
+
+/// Ranges that are next to each other, or overlap, as one.
+fn joined(ranges: BTreeSet<PortRange>) -> Vec<PortRange> {
+    let mut all: Vec<PortRange> = vec![];
+    for next in ranges {
+        let joined = all.last().filter(|last| u32::from(next.first()) <= u32::from(last.last()) + 1);
+        match joined.and_then(|last| PortRange::new(last.first(), last.last().max(next.last()))) {
+            Some(joined) => _ = all.pop().map(|_| all.push(joined)),
+            None => all.push(next),
+        }
+    }
+    all
 }

@@ -83,6 +83,25 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Ends the states of [`states::from_before`](super::states::from_before), and notes how many. The ports are published
+    /// anyway.
+    pub(super) fn end_from_before(&mut self, states: &[States]) {
+        const THEY: &str = "that reached the host itself at these ports before they were redirected";
+        match if states.is_empty() { Ok(0) } else { self.firewall.kill_states(states) } {
+            Ok(0) => {}
+            // on macOS, whose pf does not end states by themselves
+            Err(error) if error.kind() == Kind::Unsupported => {}
+            Ok(ended) => {
+                self.outcome.killed += ended;
+                self.note(format!("ended the states of connections {THEY}: {ended}"));
+            }
+            Err(error) => self.note(format!(
+                "published, but connections {THEY} stay there as long as they last ({error}); unpublish and publish again to \
+                 end them"
+            )),
+        }
+    }
+
     /// Clears an anchor, ends its states, and only then removes its record.
     pub(super) fn drop_anchor(&mut self, anchor: &Anchor, label: Label, record: Option<&Record>) -> Result<()> {
         // if pf is not loaded, it has no rules; its device may be hidden although it is (devfs(8))

@@ -2,6 +2,7 @@
 
 mod abi;
 mod attack;
+mod before;
 mod budget;
 mod c;
 mod cli;

@@ -737,8 +737,7 @@ fn pass_rules_come_back_with_counters() {
 fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     let fake = Fake::new();
     let native = native(&fake);
-    let address = "192.0.2.1".parse().unwrap();
-    let state = |protocol, port| State { label: "kport:web".to_owned(), protocol, address, port };
+    let state = |protocol, port| State::new("kport:web", protocol, port);
     let tcp = |ports: &str| mapping("web", Protocol::Tcp, ports);
     let states = [state(6, 8080), state(6, 8080), state(17, 8080), state(6, 9000), state(6, 9010), state(6, 9011)];
     fake.set_states(&states);
@@ -788,7 +787,7 @@ fn the_ports_of_the_host_and_of_the_jail_are_told_apart() {
             let addresses = addresses.split(' ').map(|address| address.parse::<std::net::SocketAddr>().unwrap());
             let label = format!("kport:{jail}");
             addresses
-                .map(|to| State { label: label.clone(), protocol: 6, address: to.ip(), port: to.port() })
+                .map(|to| State { from: to.ip(), to: to.ip(), redirected: false, ..State::new(&label, 6, to.port()) })
                 .collect::<Vec<_>>()
         };
         fake.set_states(&states(end));

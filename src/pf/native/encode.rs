@@ -173,6 +173,7 @@ fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
     }
 }
 
+/// The address as struct pf_addr holds it.
 pub fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => {

@@ -196,22 +196,33 @@ pub fn ether_rules<K: Kernel>(kernel: &K) -> Result<u64, Failure> {
     reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
 }
 
-/// Ends states, and returns how many. The kernel requires every key (pf_nvstate_kill_to_kstate_kill in
+/// Ends states, and returns how many. The kernel requires every key but `nat` (pf_nvstate_kill_to_kstate_kill in
 /// sys/netpfil/pf/pf_nv.c); an empty one matches everything. The destination is that of the packet on the wire, before it is
-/// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): address and port of the host, or of the jail itself.
+/// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): address and port of the host, or of the jail itself; with `nat`,
+/// which 15 has, those after the redirect.
 pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
-    let (label, protocol, ports, to) = match states {
-        States::Jail { label } => (label, 0, None, Destination::Any),
-        States::Mapping { jail, label: _, protocol, ports, to } => (jail, protocol.number(), Some(*ports), *to),
+    let (label, protocol, ports) = match states {
+        States::Jail { label } => (label.as_str(), 0, None),
+        States::Mapping { jail, protocol, ports, .. } => (jail.as_str(), protocol.number(), Some(*ports)),
+        States::ToHost { protocol, ports, .. } => ("", protocol.number(), Some(*ports)),
     };
-    let label = label.as_str();
+    let of_host = matches!(states, States::ToHost { .. });
+    let (on, from, to) = match *states {
+        States::ToHost { on, from, address, .. } => (on, from, Destination::Only(address)),
+        States::Mapping { to, .. } => (None, None, to),
+        States::Jail { .. } => (None, None, Destination::Any),
+    };
+    let (to, except) = match to {
+        Destination::Any => (None, false),
+        Destination::Only(address) => (Some(IpNet::from(address)), false),
+        Destination::Except(address) => (Some(IpNet::from(address)), true),
+    };
     let number = Value::Number;
-    let side = |ports: Option<PortRange>, to: Destination| {
-        let (address, mask) = match to {
-            Destination::Any => ([0; 16], [0; 16]),
-            Destination::Only(address) | Destination::Except(address) => (encode::octets(address), [u8::MAX; 16]),
+    let side = |network: Option<IpNet>, ports: Option<PortRange>, except: bool| {
+        let bytes = |address: Option<IpAddr>| {
+            let octets = address.map_or([0; 16], encode::octets).to_vec();
+            Value::List(List::new().with("addr", Value::Binary(octets)))
         };
-        let bytes = |bytes: [u8; 16]| Value::List(List::new().with("addr", Value::Binary(bytes.to_vec())));
         // as in a rule: the number is the field's bytes, which are in network order
         let port = |port: u16| u64::from(port.to_be());
         let (op, port) = match ports {
@@ -222,34 +233,33 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
         let wrap = List::new()
             .with("type", number(u64::from(PF_ADDR_ADDRMASK)))
             .with("iflags", number(0))
-            .with("addr", bytes(address))
-            .with("mask", bytes(mask));
+            .with("addr", bytes(network.map(|network| network.addr())))
+            .with("mask", bytes(network.map(|network| network.netmask())));
         Value::List(
             List::new()
                 .with("addr", Value::List(wrap))
                 .with("port", Value::Numbers(port.to_vec()))
-                .with("neg", number(u64::from(matches!(to, Destination::Except(_)))))
+                .with("neg", number(u64::from(except)))
                 .with("port_op", number(u64::from(op))),
         )
     };
     // an address of one family would match some of the other one
-    let family = match to {
-        Destination::Any => 0,
-        Destination::Only(address) | Destination::Except(address) => encode::af(Family::of(address)),
-    };
+    let family = to.map_or(0, |to| encode::af(Family::of(to.addr())));
     let compare = List::new().with("id", number(0)).with("creatorid", number(0)).with("direction", number(0));
     let request = List::new()
         .with("cmp", Value::List(compare))
         .with("af", number(u64::from(family)))
         .with("proto", number(u64::from(protocol)))
-        .with("src", side(None, Destination::Any))
-        .with("dst", side(ports, to))
-        .with("ifname", Value::String(String::new()))
+        .with("src", side(from, None, false))
+        .with("dst", side(to, ports, except))
+        .with("ifname", Value::String(on.map(|on| on.to_string()).unwrap_or_default()))
         .with("label", Value::String(label.to_owned()))
-        .with("kill_match", Value::Bool(false));
+        .with("kill_match", Value::Bool(false))
+        .with("nat", Value::Bool(of_host));
     let reply = exchange(kernel, |nv| Call::KillStates(nv), &request).map_err(|failure| match states {
         States::Jail { .. } => failure.about(format_args!("label \"{label}\"")),
         States::Mapping { protocol, ports, .. } => failure.about(format_args!("label \"{label}\", {protocol} {ports}")),
+        States::ToHost { protocol, address, ports, .. } => failure.about(format_args!("{protocol} {address} {ports}")),
     })?;
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
 }

@@ -171,7 +171,7 @@ fn forty_jails_at_boot() {
         }
     });
     // the assumption of DEFAULT_TIMEOUT; the first one of a boot lists kport's anchors as well
-    assert_eq!(standin.calls().len(), JAILS * 4 + 1);
+    assert_eq!(standin.calls().len(), JAILS * 5 + 1);
     standin.heal();
     let pfctl = Pfctl::new(standin.program(), Deadline::after(Duration::from_secs(60)));
     let listed = rig.with(&pfctl, &Unobserved, |p| p.list(None)).unwrap();

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use kport::pf::native::kernel::{Call, Failure, Kernel, Nv};
 use kport::pf::native::layout::PfiocTransE;
 use kport::pf::native::netlink::{Attributes, Command, attributes};
-use kport::pf::native::nv::{List, Value};
+use kport::pf::native::nv::{List, Malformed, Value};
 use zerocopy::IntoBytes;
 
 use super::offsets::{self as at, kif, pooladdr, ruleset, table, trans};
@@ -37,11 +38,31 @@ pub struct Stored {
 pub struct State {
     /// the label of its rule
     pub label: String,
+    /// where it was created
+    pub on: &'static str,
     /// IPPROTO_*
     pub protocol: u8,
+    pub from: IpAddr,
     /// its destination before the redirect
-    pub address: IpAddr,
+    pub to: IpAddr,
     pub port: u16,
+    /// whether a redirect has replaced that
+    pub redirected: bool,
+}
+
+impl State {
+    /// A connection to a port of the host that was redirected.
+    pub fn new(label: &str, protocol: u8, port: u16) -> State {
+        State {
+            label: label.to_owned(),
+            on: "em0",
+            protocol,
+            from: [192, 0, 2, 100].into(),
+            to: [192, 0, 2, 1].into(),
+            port,
+            redirected: true,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -729,58 +750,79 @@ impl Pf {
         Ok(children.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect())
     }
 
-    /// pf_nvstate_kill_to_kstate_kill, then the states with that label.
+    /// pf_nvstate_kill_to_kstate_kill, then pf_killstates_row.
     fn kill(&mut self, nv: &mut Nv) -> Served {
+        struct Side {
+            family: Option<u64>,
+            network: Option<IpNet>,
+            except: bool,
+            op: u64,
+            ports: [u16; 2],
+        }
         let request = List::decode(&nv.buffer[..nv.length]).map_err(|_| libc::EBADMSG)?;
+        let family = request.number("af").map_err(|_| libc::EINVAL)?;
+        let side = |side: &str| {
+            let side = request.list(side)?;
+            let wrap = side.list("addr")?;
+            assert_eq!((wrap.number("type")?, wrap.number("iflags")?), (0, 0));
+            let except = side.number("neg")? != 0;
+            let bytes = |part: &str| -> Result<[u8; 16], Malformed> {
+                Ok(wrap.list(part)?.binary("addr")?.try_into().expect("sixteen bytes"))
+            };
+            let address = |bytes: [u8; 16]| match family {
+                2 => IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                28 => IpAddr::from(bytes),
+                _ => panic!("an address without a family"),
+            };
+            let mask = bytes("mask")?;
+            let network = match mask {
+                [0, ..] => None,
+                mask => Some(IpNet::with_netmask(address(bytes("addr")?), address(mask)).expect("a network")),
+            };
+            // in network order
+            let ports = [0, 1].map(|at| u16::from_be(side.numbers("port").unwrap()[at] as u16));
+            assert!(!except || network.is_some());
+            Ok(Side { family: Some(family).filter(|af| *af != 0), network, except, op: side.number("port_op")?, ports })
+        };
         let checked = || {
             let cmp = request.list("cmp")?;
             for name in ["id", "creatorid", "direction"] {
                 cmp.number(name)?;
             }
-            let family = request.number("af")?;
-            let protocol = request.number("proto")?;
-            let mut ports = [[0; 2]; 2];
-            let mut ops = [0; 2];
-            let (mut to, mut except) = (None, false);
-            for (n, side) in ["src", "dst"].into_iter().enumerate() {
-                let side = request.list(side)?;
-                let wrap = side.list("addr")?;
-                assert_eq!((wrap.number("type")?, wrap.number("iflags")?), (0, 0));
-                let bytes = |part| -> Result<[u8; 16], _> { Ok(wrap.list(part)?.binary("addr")?.try_into().unwrap()) };
-                to = match (family, bytes("addr")?, bytes("mask")?) {
-                    (_, address, mask) if mask == [0; 16] && address == [0; 16] => None,
-                    (2, address, [255, 255, 255, 255, ..]) => Some(IpAddr::from(*address.first_chunk::<4>().unwrap())),
-                    (28, address, mask) if mask == [255; 16] => Some(IpAddr::from(address)),
-                    other => panic!("{other:?}: it would match a part of an address"),
-                };
-                assert!(to.is_none() || n == 1, "any source");
-                // in network order
-                ports[n] = [0, 1].map(|at| u16::from_be(side.numbers("port").unwrap()[at] as u16));
-                except = side.number("neg")? != 0;
-                assert!(!except || to.is_some());
-                ops[n] = side.number("port_op")?;
-            }
-            assert_eq!((ops[0], ports[0]), (0, [0, 0]), "any source");
-            assert!(request.string("ifname")?.len() < 16);
             request.bool("kill_match")?;
-            Ok((request.string("label")?.to_owned(), protocol, ops[1], ports[1], to, except))
+            let (label, on) = (request.string("label")?.to_owned(), request.string("ifname")?.to_owned());
+            Ok((label, on, request.number("proto")?, side("src")?, side("dst")?))
         };
-        let (label, protocol, op, ports, to, except) =
-            checked().map_err(|_: kport::pf::native::nv::Malformed| libc::EINVAL)?;
-        if label.len() >= 64 {
+        let (label, on, protocol, from, to) = checked().map_err(|_: Malformed| libc::EINVAL)?;
+        if label.len() >= 64 || on.len() >= 16 {
             return Err(libc::EINVAL);
         }
-        assert!(!label.is_empty(), "no label matches every state of the host");
+        // the kernel of 14 does not look for it
+        let nat = self.anchor_limit.is_some() && request.bool("nat") == Ok(true);
+        assert!(!label.is_empty() || to.network.is_some(), "this matches the states of others");
+        assert_eq!((from.op, from.ports), (0, [0, 0]), "any source port");
         let before = self.states.len();
         self.states.retain(|state| {
-            let port = match op {
-                0 => true,
-                2 => state.port == ports[0],
-                9 => (ports[0]..=ports[1]).contains(&state.port),
-                _ => panic!("port_op {op}"),
+            let (address, port) = match nat && state.redirected {
+                true => ([10, 0, 0, 2].into(), 80),
+                false => (state.to, state.port),
             };
-            let there = to.is_none_or(|to| to.is_ipv4() == state.address.is_ipv4() && (to == state.address) != except);
-            !(state.label == label && [0, u64::from(state.protocol)].contains(&protocol) && port && there)
+            let in_ports = match to.op {
+                0 => true,
+                2 => port == to.ports[0],
+                9 => (to.ports[0]..=to.ports[1]).contains(&port),
+                op => panic!("port_op {op}"),
+            };
+            let of_family = |side: &Side, address: IpAddr| {
+                side.family.is_none_or(|af| (af == 2) == address.is_ipv4())
+                    && side.network.is_none_or(|network| network.contains(&address) != side.except)
+            };
+            !((label.is_empty() || state.label == label)
+                && (on.is_empty() || state.on == on)
+                && [0, u64::from(state.protocol)].contains(&protocol)
+                && of_family(&from, state.from)
+                && of_family(&to, address)
+                && in_ports)
         });
         let killed = before - self.states.len();
         reply(nv, &List::new().with("killed", Value::Number(killed as u64)))

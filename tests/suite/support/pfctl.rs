@@ -2,7 +2,7 @@
 //!
 //! One file, std only: `tests/suite/support/standin.rs` compiles it with rustc and documents its use. All its state is
 //! in the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded),
-//! `states`, `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `anchor-limit`, `disabled`, `release`,
+//! `states` (the labels of each, or `em0 udp 192.0.2.1:53 <- 192.0.2.100:40000 ...`), `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `anchor-limit`, `disabled`, `release`,
 //! `faults`, `replay`, `calls` (the arguments of each call), all under `lock`.
 
 // a fault leaves a child on purpose
@@ -64,6 +64,7 @@ struct Options {
     file: Option<String>,
     show: Option<String>,
     kill: Vec<String>,
+    interface: Option<String>,
     table: String,
 }
 
@@ -88,6 +89,7 @@ impl Options {
                     'f' => options.file = Some(value()?),
                     's' => options.show = Some(value()?),
                     'k' => options.kill.push(value()?),
+                    'i' => options.interface = Some(value()?),
                     't' => options.table = value()?,
                     'T' => options.show = Some(format!("table {}", value()?)),
                     _ => return None,
@@ -254,7 +256,15 @@ impl State {
         } else if let [what, label] = &options.kill[..]
             && what == "label"
         {
-            self.kill(label)
+            self.kill(|line| line.split(' ').any(|word| word == label))
+        } else if let [what, key] = &options.kill[..]
+            && what == "key"
+        {
+            self.kill(|line| {
+                line.split_once(' ').is_some_and(|(on, state)| {
+                    options.interface.as_ref().is_none_or(|wanted| wanted == on) && state.starts_with(key)
+                })
+            })
         } else {
             Answer::default()
         };
@@ -383,6 +393,13 @@ impl State {
             }
             "n" => self.printed(anchor).filter(|line| translates(line)).map(|line| line + "\n").collect(),
             "r" => self.printed(anchor).filter(|line| !translates(line)).map(|line| line + "\n").collect(),
+            // floating: they are bound to no interface
+            "s" => {
+                let states = self.read("states").unwrap_or_default();
+                let printed =
+                    states.lines().filter_map(|line| line.split_once(' ').filter(|(_, rest)| rest.contains("<-")));
+                printed.map(|(_, state)| format!("all {state}\n")).collect()
+            }
             "m" => {
                 let limit = self.read("anchor-limit").unwrap_or_else(|| "0".to_owned());
                 let anchors = if old { String::new() } else { format!("anchors       hard limit {limit:>8}\n") };
@@ -469,10 +486,9 @@ impl State {
         answer
     }
 
-    fn kill(&self, label: &str) -> Answer {
+    fn kill(&self, matches: impl Fn(&str) -> bool) -> Answer {
         let states = self.read("states").unwrap_or_default();
-        let (gone, kept): (Vec<&str>, Vec<&str>) =
-            states.lines().partition(|line| line.split(' ').any(|word| word == label));
+        let (gone, kept): (Vec<&str>, Vec<&str>) = states.lines().partition(|line| matches(line));
         if !gone.is_empty() {
             self.write("states", &kept.iter().map(|line| format!("{line}\n")).collect::<String>());
         }
