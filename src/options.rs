@@ -163,6 +163,10 @@ pub struct Options {
     pub sources: Vec<Source>,
     /// The limits of each mapping (`--max-connections`, `--max-connections-per-source`, `--rate`).
     pub limits: Limits,
+    /// The routers of the interfaces that are not the default route's, at most one of each family (`--reply-to`): what comes
+    /// in by one of these interfaces is answered through its router. `None`: those of the host's routes. An empty list:
+    /// never, the route to the client decides (`--reply-to none`).
+    pub reply_to: Option<Vec<IpAddr>>,
     /// Log the packet that starts a connection to pflog0, once, when it comes in (`--log`).
     pub log: bool,
     /// The pass rules end the evaluation, whatever rules follow kport's anchor (`--no-quick` turns it off).
@@ -178,6 +182,7 @@ const NAMED: Names<Options> = Names(&[
     ("max-connections", Setter::Number(|options, most| options.limits.connections = Some(most))),
     ("max-connections-per-source", Setter::Number(|options, most| options.limits.connections_per_source = Some(most))),
     ("rate", Setter::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
+    ("reply-to", Setter::Words(|options, words| put(&mut options.reply_to, words.parse().and_then(routers).map(Some)))),
     ("log", Setter::Flag(|options, on| options.log = on)),
     ("quick", Setter::Flag(|options, on| options.quick = on)),
 ]);
@@ -187,6 +192,48 @@ fn somebody(sources: Vec<Source>) -> Result<Vec<Source>> {
     match sources.is_empty() {
         true => Err(Error::new(Kind::Argument, "an empty list would admit nobody; omit it to admit everybody")),
         false => Ok(sources),
+    }
+}
+
+/// The routers in a list of addresses, of lists with commas, or of `none`.
+fn routers(given: Vec<Routers>) -> Result<Vec<IpAddr>> {
+    let refuse = |why: &str| Err(Error::new(Kind::Argument, why));
+    if given.is_empty() {
+        return refuse("an empty list; write none to leave the answers to the routes");
+    }
+    if given.len() > 1 && given.iter().any(|Routers(some)| some.is_empty()) {
+        return refuse("none cannot be in a list with routers");
+    }
+    let all: Vec<IpAddr> = given.into_iter().flat_map(|Routers(some)| some).collect();
+    match Family::ALL.into_iter().find(|family| all.iter().filter(|a| Family::of(**a) == *family).count() > 1) {
+        Some(family) => {
+            refuse(&format!("two {family} routers; publish the ports of each interface by themselves, with add"))
+        }
+        None => Ok(all),
+    }
+}
+
+/// One item of that list.
+struct Routers(Vec<IpAddr>);
+
+impl FromStr for Routers {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Routers> {
+        let router = |word: &str| {
+            let unusable = |address: &IpAddr| match address {
+                IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => true,
+                _ => address.is_unspecified() || address.is_loopback() || address.is_multicast(),
+            };
+            word.parse().ok().filter(|address| !unusable(address)).ok_or_else(|| {
+                let why = format!("{} is not the address of a router, nor none", quoted(word));
+                Error::new(Kind::Argument, why)
+            })
+        };
+        match text {
+            "none" => Ok(Routers(vec![])),
+            _ => text.split(',').map(router).collect::<Result<_>>().map(Routers),
+        }
     }
 }
 
@@ -264,6 +311,7 @@ impl Default for Options {
             host_access: false,
             sources: vec![],
             limits: Limits::default(),
+            reply_to: None,
             log: false,
             quick: true,
         }
@@ -311,6 +359,7 @@ mod tests {
                 "reach" => "bridge1 jails",
                 "sources" => "192.0.2.0/24 <friends>",
                 "rate" => "15/5",
+                "reply-to" => "192.0.2.254,fe80::1",
                 _ => "7",
             };
             let given = match takes {

@@ -4,13 +4,14 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Findings, RELOAD, Surroundings, address};
-use crate::error::{Problem, Result, quoted};
+use crate::error::{Error, Problem, Result, quoted};
+use crate::host::Interfaces;
 use crate::name::PARENT;
-use crate::net::{Family, Place, PortRange};
+use crate::net::{Family, Interface, Place, PortRange};
 use crate::options::{Options, Source};
 use crate::pfconf::Conf;
 use crate::pfconf::path::is_below_own;
@@ -18,12 +19,19 @@ use crate::pfconf::rule::{Rule, RuleKind};
 use crate::proof::{self, Cited, Entrance, Judge, Positions, Possible};
 use crate::publication::{Publication, Redirect};
 use crate::rules;
-use crate::trace::{Party, REFUSES, Release, TraceStep, Verdict, World};
+use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
 /// The kinds of rules for which the main ruleset calls kport's anchors.
 const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 /// The source ports of packets from outside and of those from the host.
 const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
+/// Clients of networks that are not the host's: documentation addresses (RFC 5737, RFC 3849).
+const BEYOND: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 77)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
+];
 /// The maximum number of ports of a redirect that are tried.
 const MOST_PORTS: usize = 64;
 /// The maximum number of sources of a list that are tried.
@@ -107,6 +115,71 @@ pub fn bypassed<'a>(
         remedy: remedy.clone(),
     };
     Ok(seen.into_iter().map(problem).collect())
+}
+
+/// The ports of which not everybody from outside is answered: the answer to a client beyond the interface's own network leaves
+/// by another interface, whoever wrote the rules. Only interfaces that are not the default route's are tried.
+pub fn unanswered<'a>(
+    around: &Surroundings<'_>,
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> Result<Vec<Problem>> {
+    let away = |redirect: &Redirect| {
+        let default = around.host.gateway(redirect.family())?;
+        let one_fib = around.interfaces.iter().all(|interface| interface.fib == 0);
+        let mut outer = around.outer(redirect.place, redirect.family())?.into_iter();
+        // without a default route no client is beyond
+        Ok::<_, Error>(default.is_some_and(|default| outer.any(|interface| interface.name != default || !one_fib)))
+    };
+    let mut tried = vec![];
+    for publication in publications.into_iter().filter(|p| p.options.reply_to.as_ref().is_none_or(|to| !to.is_empty()))
+    {
+        let mut redirects = vec![];
+        for redirect in &publication.redirects {
+            if away(redirect)? {
+                redirects.push(*redirect);
+            }
+        }
+        if !redirects.is_empty() {
+            tried.push(Publication { redirects, ..publication.clone() });
+        }
+    }
+    if tried.is_empty() {
+        return Ok(vec![]);
+    }
+    let Some(rulesets) = Rulesets::new(around, &mut Findings::default())? else { return Ok(vec![]) };
+    let mut seen: BTreeMap<(String, Interface, Family), Problem> = BTreeMap::new();
+    for (probe, _) in rulesets.probes(&tried)? {
+        let Party::Network(on) = probe.sender else { continue };
+        let publication = &probe.publication;
+        let key = (publication.jail.mention(), on, probe.redirect.family());
+        let beyond = |address: &IpAddr| Interfaces(around.interfaces).connected(*address).is_none();
+        let from = match publication.options.sources.is_empty() {
+            true => BEYOND.iter().find(|address| Family::of(**address) == key.2 && beyond(address)).copied(),
+            false => Some(probe.from.ip()),
+        };
+        let Some(from) = from.filter(|_| !seen.contains_key(&key)) else { continue };
+        let trace =
+            rulesets.traced(&rulesets.world, &Probe { from: SocketAddr::new(from, SOURCE_PORTS[0]), ..probe.clone() });
+        let arrives = trace.delivered_to.is_some_and(|(_, at)| at.ip() == probe.redirect.target);
+        if trace.verdict != Verdict::Unanswered || !arrives {
+            continue;
+        }
+        let seen_there = match trace.steps.last() {
+            Some(TraceStep::Note(note)) => note.clone(),
+            _ => "the answer does not arrive".to_owned(),
+        };
+        let jail = publication.jail.as_str();
+        let remedy = format!(
+            "kport publish --reply-to ROUTER, the router on {on}, or --reply-to none if only hosts on its network use them"
+        );
+        let seen_text = format!(
+            "{} from clients beyond the network of {on} to {}: {seen_there}, so they are not answered",
+            quoted(jail),
+            probe.redirect
+        );
+        seen.insert(key, Problem { seen: seen_text, remedy });
+    }
+    Ok(seen.into_values().collect())
 }
 
 /// A packet to try a redirect with.
@@ -251,6 +324,7 @@ impl<'a> Rulesets<'a> {
             redirects: vec![*redirect],
             options: publication.options.clone(),
             via: publication.via.clone(),
+            answers: publication.answers.clone(),
         };
         let probe = |sender, from, to, entrance| Probe {
             publication: alone.clone(),
@@ -287,11 +361,16 @@ impl<'a> Rulesets<'a> {
         Ok(made)
     }
 
-    /// What becomes of a packet, with the rules that should be there, so that missing rules are not a reason here.
-    fn outcome(&self, world: &World, probe: &Probe) -> Result<Outcome> {
+    /// The path of a packet, with the rules that should be there, so that missing rules are not a reason here.
+    fn traced(&self, world: &World, probe: &Probe) -> Trace {
         let mut loaded = world.clone();
         loaded.load(probe.publication.jail.anchor().path(), &rules::rules(&probe.publication));
-        let trace = loaded.trace(&probe.sender, probe.redirect.protocol, probe.from, probe.to);
+        loaded.trace(&probe.sender, probe.redirect.protocol, probe.from, probe.to)
+    }
+
+    /// What becomes of a packet.
+    fn outcome(&self, world: &World, probe: &Probe) -> Result<Outcome> {
+        let trace = self.traced(world, probe);
         Ok(match (trace.verdict, trace.delivered_to) {
             (Verdict::Depends, _) => Outcome::Depends(trace.depends_on.join("; ")),
             (_, Some((_, at))) if at.ip() == probe.redirect.target => Outcome::Arrives,
@@ -467,10 +546,7 @@ impl<'a> Rulesets<'a> {
 /// the addresses of a table are unknown here.
 fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
     if options.sources.is_empty() {
-        return Some(match family {
-            Family::Inet => IpAddr::from([203, 0, 113, 77]),
-            Family::Inet6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77]),
-        });
+        return BEYOND.into_iter().find(|address| Family::of(*address) == family);
     }
     let networks = options.sources.iter().filter_map(Source::network);
     networks.filter(|network| Family::of(network.addr()) == family).find_map(|network| network.hosts().next())
