@@ -102,8 +102,8 @@ impl FromStr for Source {
 
 as_text!(Source);
 
-/// Limits of a mapping. pf counts for each rule: all traffic from outside together, and that from each interface or group of
-/// the reach list separately. A connection counts once, when it comes in.
+/// Limits of a mapping. pf counts for each rule: all traffic from outside together, that with `reply-to` apart from it, and that
+/// from each interface or group of the reach list separately. A connection counts once, when it comes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -349,6 +349,30 @@ mod tests {
         assert!(!from(&["<a>"]).allows_all_of(&from(&["192.0.2.1"])));
         let other = Options { log: true, quick: false, ..usual() };
         assert!(other.allows_all_of(&usual()) && usual().allows_all_of(&other));
+    }
+
+    #[test]
+    fn routers_of_an_option() {
+        let set = |items: &[&str]| {
+            let mut options = Options::default();
+            let items = items.iter().map(|item| (*item).to_owned()).collect();
+            options.set("reply-to", &Given::List(items)).map(|()| options.reply_to.unwrap())
+        };
+        let both: Vec<IpAddr> = vec!["192.0.2.254".parse().unwrap(), "fe80::1".parse().unwrap()];
+        assert_eq!(set(&["192.0.2.254,fe80::1"]).unwrap(), both);
+        assert_eq!(set(&["192.0.2.254", "fe80::1"]).unwrap(), both);
+        assert_eq!(set(&["none"]).unwrap(), [] as [IpAddr; 0]);
+        for bad in [
+            &["192.0.2.254,192.0.2.253"][..],
+            &["none", "192.0.2.254"],
+            &["0.0.0.0"],
+            &["224.0.0.1"],
+            &["em0"],
+            &[""],
+            &[],
+        ] {
+            assert_eq!(set(bad).unwrap_err().kind(), Kind::Argument, "{bad:?}");
+        }
     }
 
     /// For each option a value that is not its default.

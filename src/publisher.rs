@@ -440,8 +440,8 @@ fn answered(publication: Publication, ways: &Ways<'_>) -> Result<Publication> {
     let given = publication.options.reply_to.iter().flatten();
     if let Some(router) = given.filter(needed).find(|router| !used(router)) {
         let places = distinct(publication.redirects.iter().map(|r| r.place.to_string())).join(" ");
-        let why = format!("router {router} is not on a network of an interface of {places}");
-        return Err(Error::new(Kind::Argument, why).remedy("correct", Setting::ReplyTo));
+        let why = format!("no interface of {places} has a network with the router {router}");
+        return Err(Error::new(Kind::Argument, why).remedy("give another with", Setting::ReplyTo));
     }
     Ok(Publication { answers, ..publication })
 }

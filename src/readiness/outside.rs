@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::answers::Ways;
 use super::{Findings, RELOAD, Surroundings, address};
 use crate::error::{Error, Problem, Result, quoted};
 use crate::host::Interfaces;
@@ -17,7 +18,7 @@ use crate::pfconf::Conf;
 use crate::pfconf::path::is_below_own;
 use crate::pfconf::rule::{Rule, RuleKind};
 use crate::proof::{self, Cited, Entrance, Judge, Positions, Possible};
-use crate::publication::{Publication, Redirect};
+use crate::publication::{Answer, Publication, Redirect};
 use crate::rules;
 use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
@@ -118,68 +119,79 @@ pub fn bypassed<'a>(
 }
 
 /// The ports of which not everybody from outside is answered: the answer to a client beyond the interface's own network leaves
-/// by another interface, whoever wrote the rules. Only interfaces that are not the default route's are tried.
+/// by another interface, whoever wrote the rules. Only interfaces that are not the default route's are tried. And those that
+/// are answered through a router that is not the interface's any more.
 pub fn unanswered<'a>(
     around: &Surroundings<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
 ) -> Result<Vec<Problem>> {
+    let Surroundings { host, interfaces, .. } = *around;
+    let ways = Ways { interfaces, default: &|family| host.gateway(family), gateways: &|| host.gateways(), jail_fib: 0 };
+    let one_fib = interfaces.iter().all(|interface| interface.fib == 0);
     let away = |redirect: &Redirect| {
-        let default = around.host.gateway(redirect.family())?;
-        let one_fib = around.interfaces.iter().all(|interface| interface.fib == 0);
-        let mut outer = around.outer(redirect.place, redirect.family())?.into_iter();
+        let outer = around.outer(redirect.place, redirect.family())?;
         // without a default route no client is beyond
-        Ok::<_, Error>(default.is_some_and(|default| outer.any(|interface| interface.name != default || !one_fib)))
+        let default = host.gateway(redirect.family())?;
+        Ok::<_, Error>(default.is_some_and(|default| outer.iter().any(|i| i.name != default || !one_fib)))
     };
-    let mut tried = vec![];
+    let mut found: BTreeMap<(String, Interface, Family), Problem> = BTreeMap::new();
+    let mut rulesets = None;
     for publication in publications.into_iter().filter(|p| p.options.reply_to.as_ref().is_none_or(|to| !to.is_empty()))
     {
+        let jail = publication.jail.mention();
         let mut redirects = vec![];
         for redirect in &publication.redirects {
             if away(redirect)? {
                 redirects.push(*redirect);
             }
         }
-        if !redirects.is_empty() {
-            tried.push(Publication { redirects, ..publication.clone() });
-        }
-    }
-    if tried.is_empty() {
-        return Ok(vec![]);
-    }
-    let Some(rulesets) = Rulesets::new(around, &mut Findings::default())? else { return Ok(vec![]) };
-    let mut seen: BTreeMap<(String, Interface, Family), Problem> = BTreeMap::new();
-    for (probe, _) in rulesets.probes(&tried)? {
-        let Party::Network(on) = probe.sender else { continue };
-        let publication = &probe.publication;
-        let key = (publication.jail.mention(), on, probe.redirect.family());
-        let beyond = |address: &IpAddr| Interfaces(around.interfaces).connected(*address).is_none();
-        let from = match publication.options.sources.is_empty() {
-            true => BEYOND.iter().find(|address| Family::of(**address) == key.2 && beyond(address)).copied(),
-            false => Some(probe.from.ip()),
-        };
-        let Some(from) = from.filter(|_| !seen.contains_key(&key)) else { continue };
-        let trace =
-            rulesets.traced(&rulesets.world, &Probe { from: SocketAddr::new(from, SOURCE_PORTS[0]), ..probe.clone() });
-        let arrives = trace.delivered_to.is_some_and(|(_, at)| at.ip() == probe.redirect.target);
-        if trace.verdict != Verdict::Unanswered || !arrives {
+        if redirects.is_empty() && publication.answers.is_empty() {
             continue;
         }
-        let seen_there = match trace.steps.last() {
-            Some(TraceStep::Note(note)) => note.clone(),
-            _ => "the answer does not arrive".to_owned(),
-        };
-        let jail = publication.jail.as_str();
-        let remedy = format!(
-            "kport publish --reply-to ROUTER, the router on {on}, or --reply-to none if only hosts on its network use them"
-        );
-        let seen_text = format!(
-            "{} from clients beyond the network of {on} to {}: {seen_there}, so they are not answered",
-            quoted(jail),
-            probe.redirect
-        );
-        seen.insert(key, Problem { seen: seen_text, remedy });
+        let now = ways.answers(publication)?;
+        for old in &publication.answers {
+            let is_of = |new: &&Answer| (new.place, new.target, new.on) == (old.place, old.target, old.on);
+            if let Some(new) = now.iter().find(is_of).filter(|new| new.routing != old.routing) {
+                let [was, is] = [old, new].map(|answer| answer.routing.to_string());
+                let seen =
+                    format!("{jail}: what comes in on {} is answered by{was}, and the routes now say{is}", old.on);
+                let problem = Problem { seen, remedy: "publish the ports again".to_owned() };
+                found.insert((jail.clone(), old.on, Family::of(old.target)), problem);
+            }
+        }
+        if rulesets.is_none() {
+            rulesets = Some(Rulesets::new(around, &mut Findings::default())?);
+        }
+        let Some(Some(rulesets)) = &rulesets else { continue };
+        for (probe, _) in rulesets.probes([&Publication { redirects, ..publication.clone() }])? {
+            let Party::Network(on) = probe.sender else { continue };
+            let key = (jail.clone(), on, probe.redirect.family());
+            let beyond = |address: &IpAddr| Interfaces(interfaces).connected(*address).is_none();
+            let from = match publication.options.sources.is_empty() {
+                true => BEYOND.into_iter().find(|address| Family::of(*address) == key.2 && beyond(address)),
+                false => Some(probe.from.ip()),
+            };
+            let Some(from) = from.filter(|_| !found.contains_key(&key)) else { continue };
+            let redirect = probe.redirect;
+            let probe = Probe { from: SocketAddr::new(from, SOURCE_PORTS[0]), ..probe };
+            let trace = rulesets.traced(&rulesets.world, &probe);
+            let arrives = trace.delivered_to.is_some_and(|(_, at)| at.ip() == redirect.target);
+            let Some(TraceStep::Note(why)) = trace.steps.last() else { continue };
+            if trace.verdict != Verdict::Unanswered || !arrives {
+                continue;
+            }
+            let known = now.iter().any(|answer| (answer.target, answer.on) == (redirect.target, on));
+            let remedy = match known {
+                true => "publish the ports again: the way back is known now".to_owned(),
+                false => format!(
+                    "give the router on {on}: kport publish --reply-to ROUTER, or --reply-to none if only its network uses them"
+                ),
+            };
+            let seen = format!("{jail}: clients beyond the network of {on} are not answered at {redirect}: {why}");
+            found.insert(key, Problem { seen, remedy });
+        }
     }
-    Ok(seen.into_values().collect())
+    Ok(found.into_values().collect())
 }
 
 /// A packet to try a redirect with.

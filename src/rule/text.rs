@@ -4,7 +4,7 @@
 use std::fmt::{self, Display};
 use std::num::NonZeroU32;
 
-use super::{Address, Match, NextHop, Rate, Rule, StateOptions};
+use super::{Address, Match, NextHop, Rate, Routing, Rule, StateOptions};
 use crate::net::{Interface, JAIL_GROUPS, PortRange};
 
 /// The rules as pf.conf(5) text, one line each.
@@ -28,16 +28,11 @@ impl Display for Rule {
                 f.write_str(if *log { " log" } else { "" })?;
                 f.write_str(if *quick { " quick" } else { "" })?;
                 matches.on(f)?;
-                if let Some(hop) = routing.reply_to {
-                    write!(f, " reply-to {hop}")?;
-                }
+                let Routing { reply_to, rtable } = routing;
+                reply_to.iter().try_for_each(|hop| write!(f, " reply-to {hop}"))?;
                 matches.packets(f)?;
-                if let Some(tag) = tagged {
-                    write!(f, " tagged \"{tag}\"")?;
-                }
-                if let Some(fib) = routing.rtable {
-                    write!(f, " rtable {fib}")?;
-                }
+                tagged.iter().try_for_each(|tag| write!(f, " tagged \"{tag}\""))?;
+                rtable.iter().try_for_each(|fib| write!(f, " rtable {fib}"))?;
                 write!(f, " keep state{state}")?;
                 labels.iter().try_for_each(|label| write!(f, " label \"{label}\""))
             }
@@ -71,6 +66,14 @@ impl Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.on(f)?;
         self.packets(f)
+    }
+}
+
+/// ` reply-to ("em1" 203.0.113.254) rtable 0`
+impl Display for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reply_to.iter().try_for_each(|hop| write!(f, " reply-to {hop}"))?;
+        self.rtable.iter().try_for_each(|fib| write!(f, " rtable {fib}"))
     }
 }
 

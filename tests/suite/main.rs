@@ -34,3 +34,4 @@ mod setup;
 mod support;
 mod trace;
 mod transaction;
+mod uplinks;
