@@ -66,6 +66,7 @@ fn publication(mappings: u16) -> Publication {
         redirects: (0..mappings).map(redirect).collect(),
         options: Options::default(),
         via: Default::default(),
+        answers: vec![],
     }
 }
 

@@ -57,11 +57,9 @@ fn rules(jail: usize) -> [String; 5] {
 }
 
 fn world(layout: Layout, jails: usize) -> World {
-    let interface = |name: &str, group: &str, addresses: &[&str]| HostInterface {
-        name: name.parse().unwrap(),
-        groups: vec![group.parse().unwrap()],
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-        up: true,
+    let interface = |name: &str, group: &str, addresses: &[&str]| {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        HostInterface::up(name.parse().unwrap(), vec![group.parse().unwrap()], addresses)
     };
     let interfaces = vec![
         interface("em0", "egress", &["192.0.2.1/24"]),

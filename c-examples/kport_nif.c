@@ -80,7 +80,7 @@ failed(ErlNifEnv *env, struct kport_error *error)
 struct settings {
 	struct kport_options options;
 	struct kport_outcome *outcome;
-	char *texts[6];
+	char *texts[7];
 };
 
 static const struct {
@@ -93,6 +93,7 @@ static const struct {
 	{ "gateway", offsetof(struct kport_options, gateway) },
 	{ "reach", offsetof(struct kport_options, reach) },
 	{ "sources", offsetof(struct kport_options, sources) },
+	{ "reply_to", offsetof(struct kport_options, reply_to) },
 }, numbers[] = {
 	{ "timeout_ms", offsetof(struct kport_options, timeout_ms) },
 	{ "wait_ms", offsetof(struct kport_options, wait_ms) },

@@ -65,7 +65,7 @@
  */
 #define KPORT_OPTIONS_INIT { sizeof(struct kport_options), \
 	NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-	0, 0 }
+	0, 0, NULL }
 
 /**
  * Publish even if a socket of the host or another tool's redirect has the
@@ -323,6 +323,13 @@ struct kport_options {
 	 * 0.
 	 */
 	uint32_t reserved;
+	/**
+	 * The routers through which connections are answered that come in on an
+	 * interface that is not the default route's, one of each family at most,
+	 * as in "203.0.113.254 fe80::1"; default: those of the host's routes.
+	 * "none": the route to the client decides.
+	 */
+	const char *reply_to;
 };
 
 /**

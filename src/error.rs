@@ -119,6 +119,8 @@ pub enum Setting {
     HostAccess,
     /// The maximum rate of new connections.
     Rate,
+    /// The routers through which connections are answered.
+    ReplyTo,
     /// The state directory.
     StateDir,
     /// The maximum time of the call.
@@ -129,7 +131,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Setting; 10] = [
+    pub const ALL: [Setting; 11] = [
         Setting::Address,
         Setting::AutoRange,
         Setting::Backend,
@@ -137,6 +139,7 @@ impl Setting {
         Setting::Gateway,
         Setting::HostAccess,
         Setting::Rate,
+        Setting::ReplyTo,
         Setting::StateDir,
         Setting::Timeout,
         Setting::Wait,
@@ -154,6 +157,7 @@ impl fmt::Display for Setting {
             Setting::Gateway => "--gateway",
             Setting::HostAccess => "--host-access",
             Setting::Rate => "--rate",
+            Setting::ReplyTo => "--reply-to",
             Setting::StateDir => "--state-dir",
             Setting::Timeout => "--timeout",
             Setting::Wait => "--wait",

@@ -269,6 +269,11 @@ pub struct kport_options {
     pub wait_ms: u32,
     /// 0.
     pub reserved: u32,
+    /// The routers through which connections are answered that come in on an
+    /// interface that is not the default route's, one of each family at most,
+    /// as in "203.0.113.254 fe80::1"; default: those of the host's routes.
+    /// "none": the route to the client decides.
+    pub reply_to: *const c_char,
 }
 
 /// The version, for messages.

@@ -52,6 +52,28 @@ pub struct HostInterface {
     pub addresses: Vec<IpNet>,
     /// Whether it is up.
     pub up: bool,
+    /// The FIB in which what comes in on it is looked up (ifconfig(8) `fib`).
+    #[serde(default)]
+    pub fib: u32,
+    /// Whether packets need no next hop on it: a tunnel (`IFF_POINTOPOINT`, and what has no broadcast, as wg(4)).
+    #[serde(default)]
+    pub point_to_point: bool,
+}
+
+/// A router next to the host, in one of its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// The interface that leads to it.
+    pub interface: Interface,
+    /// Its address; the unspecified one for a route to the interface itself.
+    pub address: IpAddr,
+    /// The FIB that has the route.
+    #[serde(default)]
+    pub fib: u32,
+    /// Whether the route is a default route.
+    #[serde(default)]
+    pub default: bool,
 }
 
 /// A jail, as jail_get(2) reports it.
@@ -76,6 +98,9 @@ pub struct Jail {
     /// the kernel reports `ip4=inherit` for a VNET jail, too.
     #[serde(default)]
     pub inherits: PerFamily<bool>,
+    /// The FIB of its processes (`exec.fib`), for a jail on the host's network stack.
+    #[serde(default)]
+    pub fib: u32,
     /// Its addresses, for a jail on the host's network stack: `ip4.addr`, then `ip6.addr`.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
@@ -158,6 +183,12 @@ pub const ANSWER_TIME: Duration = Duration::from_secs(5);
 pub trait Host {
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
     fn gateway(&self, family: Family) -> Result<Option<Interface>>;
+
+    /// The routers in the routes of every FIB, and the default routes to an interface itself; each once. Empty if the
+    /// system does not report them.
+    fn gateways(&self) -> Result<Vec<Gateway>> {
+        Ok(vec![])
+    }
 
     /// Every interface whose name a pf rule of kport can contain.
     fn interfaces(&self) -> Result<Vec<HostInterface>>;

@@ -42,6 +42,14 @@ impl Family {
         }
     }
 
+    /// The unspecified address.
+    pub fn unspecified(self) -> IpAddr {
+        match self {
+            Family::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
     /// The other one.
     pub fn other(self) -> Family {
         match self {

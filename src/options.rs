@@ -102,8 +102,8 @@ impl FromStr for Source {
 
 as_text!(Source);
 
-/// Limits of a mapping. pf counts for each rule: all traffic from outside together, and that from each interface or group of
-/// the reach list separately. A connection counts once, when it comes in.
+/// Limits of a mapping. pf counts for each rule: all traffic from outside together, that with `reply-to` apart from it, and that
+/// from each interface or group of the reach list separately. A connection counts once, when it comes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -163,6 +163,10 @@ pub struct Options {
     pub sources: Vec<Source>,
     /// The limits of each mapping (`--max-connections`, `--max-connections-per-source`, `--rate`).
     pub limits: Limits,
+    /// The routers of the interfaces that are not the default route's, at most one of each family (`--reply-to`): what comes
+    /// in by one of these interfaces is answered through its router. `None`: those of the host's routes. An empty list:
+    /// never, the route to the client decides (`--reply-to none`).
+    pub reply_to: Option<Vec<IpAddr>>,
     /// Log the packet that starts a connection to pflog0, once, when it comes in (`--log`).
     pub log: bool,
     /// The pass rules end the evaluation, whatever rules follow kport's anchor (`--no-quick` turns it off).
@@ -178,6 +182,7 @@ const NAMED: Names<Options> = Names(&[
     ("max-connections", Setter::Number(|options, most| options.limits.connections = Some(most))),
     ("max-connections-per-source", Setter::Number(|options, most| options.limits.connections_per_source = Some(most))),
     ("rate", Setter::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
+    ("reply-to", Setter::Words(|options, words| put(&mut options.reply_to, words.parse().and_then(routers).map(Some)))),
     ("log", Setter::Flag(|options, on| options.log = on)),
     ("quick", Setter::Flag(|options, on| options.quick = on)),
 ]);
@@ -187,6 +192,48 @@ fn somebody(sources: Vec<Source>) -> Result<Vec<Source>> {
     match sources.is_empty() {
         true => Err(Error::new(Kind::Argument, "an empty list would admit nobody; omit it to admit everybody")),
         false => Ok(sources),
+    }
+}
+
+/// The routers in a list of addresses, of lists with commas, or of `none`.
+fn routers(given: Vec<Routers>) -> Result<Vec<IpAddr>> {
+    let refuse = |why: &str| Err(Error::new(Kind::Argument, why));
+    if given.is_empty() {
+        return refuse("an empty list; write none to leave the answers to the routes");
+    }
+    if given.len() > 1 && given.iter().any(|Routers(some)| some.is_empty()) {
+        return refuse("none cannot be in a list with routers");
+    }
+    let all: Vec<IpAddr> = given.into_iter().flat_map(|Routers(some)| some).collect();
+    match Family::ALL.into_iter().find(|family| all.iter().filter(|a| Family::of(**a) == *family).count() > 1) {
+        Some(family) => {
+            refuse(&format!("two {family} routers; publish the ports of each interface by themselves, with add"))
+        }
+        None => Ok(all),
+    }
+}
+
+/// One item of that list.
+struct Routers(Vec<IpAddr>);
+
+impl FromStr for Routers {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Routers> {
+        let router = |word: &str| {
+            let unusable = |address: &IpAddr| match address {
+                IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => true,
+                _ => address.is_unspecified() || address.is_loopback() || address.is_multicast(),
+            };
+            word.parse().ok().filter(|address| !unusable(address)).ok_or_else(|| {
+                let why = format!("{} is not the address of a router, nor none", quoted(word));
+                Error::new(Kind::Argument, why)
+            })
+        };
+        match text {
+            "none" => Ok(Routers(vec![])),
+            _ => text.split(',').map(router).collect::<Result<_>>().map(Routers),
+        }
     }
 }
 
@@ -264,6 +311,7 @@ impl Default for Options {
             host_access: false,
             sources: vec![],
             limits: Limits::default(),
+            reply_to: None,
             log: false,
             quick: true,
         }
@@ -303,6 +351,30 @@ mod tests {
         assert!(other.allows_all_of(&usual()) && usual().allows_all_of(&other));
     }
 
+    #[test]
+    fn routers_of_an_option() {
+        let set = |items: &[&str]| {
+            let mut options = Options::default();
+            let items = items.iter().map(|item| (*item).to_owned()).collect();
+            options.set("reply-to", &Given::List(items)).map(|()| options.reply_to.unwrap())
+        };
+        let both: Vec<IpAddr> = vec!["192.0.2.254".parse().unwrap(), "fe80::1".parse().unwrap()];
+        assert_eq!(set(&["192.0.2.254,fe80::1"]).unwrap(), both);
+        assert_eq!(set(&["192.0.2.254", "fe80::1"]).unwrap(), both);
+        assert_eq!(set(&["none"]).unwrap(), [] as [IpAddr; 0]);
+        for bad in [
+            &["192.0.2.254,192.0.2.253"][..],
+            &["none", "192.0.2.254"],
+            &["0.0.0.0"],
+            &["224.0.0.1"],
+            &["em0"],
+            &[""],
+            &[],
+        ] {
+            assert_eq!(set(bad).unwrap_err().kind(), Kind::Argument, "{bad:?}");
+        }
+    }
+
     /// For each option a value that is not its default.
     fn each_by_name() -> Options {
         let mut options = Options::default();
@@ -311,6 +383,7 @@ mod tests {
                 "reach" => "bridge1 jails",
                 "sources" => "192.0.2.0/24 <friends>",
                 "rate" => "15/5",
+                "reply-to" => "192.0.2.254,fe80::1",
                 _ => "7",
             };
             let given = match takes {

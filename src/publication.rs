@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::name::JailName;
 use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
 use crate::options::Options;
+use crate::rule::Routing;
 use crate::spec::{HostPorts, Spec};
 
 /// The address of each family that is the target of redirects.
@@ -208,6 +209,24 @@ pub struct Publication {
     /// [`Options::host_access`] need it; a target that is the host's own address has none.
     #[serde(default)]
     pub via: BTreeMap<IpAddr, Interface>,
+    /// How connections are answered that come in where the route to the client would be another way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answer>,
+}
+
+/// How connections through a place that come in on one of its interfaces are answered, if not by the routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Answer {
+    /// The place.
+    pub place: Place,
+    /// The target.
+    pub target: IpAddr,
+    /// The interface.
+    pub on: Interface,
+    /// Whether the hosts of the interface's own network are left to the routes, which lead to them directly.
+    pub beyond: bool,
+    /// The way.
+    pub routing: Routing,
 }
 
 impl Publication {
@@ -219,7 +238,7 @@ impl Publication {
         options: Options,
         mut via: impl FnMut(IpAddr) -> Result<Option<Interface>>,
     ) -> Result<Publication> {
-        let mut made = Publication { jail, redirects, options, via: BTreeMap::new() };
+        let mut made = Publication { jail, redirects, options, via: BTreeMap::new(), answers: vec![] };
         made.check()?;
         if made.options.hairpin || made.options.host_access {
             for target in distinct(made.redirects.iter().map(|redirect| redirect.target)) {

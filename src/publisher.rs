@@ -40,7 +40,8 @@ use crate::net::{Family, Interface, PortRange};
 use crate::options::Options;
 pub use crate::pf::Counters;
 use crate::pf::Firewall;
-use crate::publication::{self, Publication, Redirect, Targets};
+use crate::publication::{self, Publication, Redirect, Targets, distinct};
+use crate::readiness::Ways;
 use crate::rule::Rule;
 use crate::rules;
 use crate::spec::Spec;
@@ -392,9 +393,9 @@ impl<'a> Publisher<'a> {
 
 /// The interface of the default route. A family without a default route has that of the other family: "the gateway interface
 /// of the host".
-pub fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
+fn gateway(default: &dyn Fn(Family) -> Result<Option<Interface>>, family: Family) -> Result<Interface> {
     for family in [family, family.other()] {
-        if let Some(interface) = host.gateway(family)? {
+        if let Some(interface) = default(family)? {
             return Ok(interface);
         }
     }
@@ -423,10 +424,35 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
     let targets = Targets::choose_of(&request.jail, &addresses, own)?;
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {
         Some(interface) => Ok(interface),
-        None => gateway(host, family),
+        None => gateway(&|family| host.gateway(family), family),
     })?;
+    let interfaces = match host.interfaces() {
+        Err(error) if error.kind() == Kind::Unsupported => vec![],
+        other => other?,
+    };
     let publication = Publication::new(request.jail.clone(), redirects, request.options.clone(), |target| {
-        Interfaces(&host.interfaces()?).leads_to(target)
+        Interfaces(&interfaces).leads_to(target)
     })?;
-    Ok(rules::rules(&publication))
+    let ways = Ways {
+        interfaces: &interfaces,
+        default: &|family| host.gateway(family),
+        gateways: &|| host.gateways(),
+        jail_fib: running.map_or(0, |jail| jail.fib),
+    };
+    Ok(rules::rules(&answered(publication, &ways)?))
+}
+
+/// A publication with the way of its answers. A router that was given must be next to the host.
+fn answered(publication: Publication, ways: &Ways<'_>) -> Result<Publication> {
+    let answers = ways.answers(&publication)?;
+    let needed = |router: &&IpAddr| publication.redirects.iter().any(|r| r.family() == Family::of(**router));
+    let used =
+        |router: &IpAddr| answers.iter().any(|a| a.routing.reply_to.is_some_and(|hop| hop.gateway == Some(*router)));
+    let given = publication.options.reply_to.iter().flatten();
+    if let Some(router) = given.filter(needed).find(|router| !used(router)) {
+        let places = distinct(publication.redirects.iter().map(|r| r.place.to_string())).join(" ");
+        let why = format!("no interface of {places} has a network with the router {router}");
+        return Err(Error::new(Kind::Argument, why).remedy("give another with", Setting::ReplyTo));
+    }
+    Ok(Publication { answers, ..publication })
 }

@@ -4,6 +4,7 @@
 //! If pf would not evaluate the rules at all ([`disabled`], [`uncalled`], [`unforwarded`], [`unfiltered`]), `publish`
 //! fails. What [`of_jail`] finds is a note: missing interfaces, and a main ruleset that blocks.
 
+mod answers;
 mod calls;
 mod interfaces;
 mod lines;
@@ -11,10 +12,11 @@ mod outside;
 mod packets;
 mod surroundings;
 
+pub use answers::Ways;
 pub use calls::calls;
 pub use interfaces::{everywhere, interfaces};
 pub use lines::{CALLS, missing, missing_in, pf_conf, uncalled};
-pub use outside::{bypassed, main_ruleset};
+pub use outside::{bypassed, main_ruleset, unanswered};
 pub use packets::{neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
 
@@ -49,6 +51,7 @@ pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Resul
         problems.extend(main_ruleset(around, publications)?.problems);
     }
     problems.extend(skipped);
+    problems.extend(unanswered(around, publications)?);
     let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
     if let Some(publication) = publications.iter().find(needs) {
         problems.extend(bridge_members(around.host, &publication.jail.mention())?);

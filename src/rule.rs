@@ -29,6 +29,8 @@ pub enum Address {
     Interface(Interface),
     /// `("bridge0:network")`: the networks that the interface currently has.
     InterfaceNetwork(Interface),
+    /// `! ("em1:network")`: every other address.
+    NotInterfaceNetwork(Interface),
     /// `(self)`: every address that the host currently has.
     Own,
     /// `<name>`
@@ -138,6 +140,24 @@ impl StateOptions {
     }
 }
 
+/// The way of the answers to what a pass rule passes, regardless of the routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Routing {
+    /// `reply-to`
+    pub reply_to: Option<NextHop>,
+    /// `rtable`: the FIB in which the target is looked up.
+    pub rtable: Option<u32>,
+}
+
+/// `(em1 203.0.113.254)`, or `wg0`, on which packets need no next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NextHop {
+    pub interface: Interface,
+    /// Its address; an IPv6 one may be link-local.
+    pub gateway: Option<IpAddr>,
+}
+
 /// A rule of an anchor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,6 +189,10 @@ pub enum Rule {
         log: bool,
         /// No rule after this one is evaluated.
         quick: bool,
+        /// The way of the answers. If it has `reply-to`, the rule must have a direction (pf_ioctl_addrule in
+        /// sys/netpfil/pf/pf_ioctl.c).
+        #[serde(default)]
+        routing: Routing,
         /// The packets, after redirection.
         matches: Match,
         /// Only packets that an rdr rule gave this tag.

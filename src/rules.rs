@@ -12,8 +12,8 @@ use arrayvec::ArrayVec;
 use crate::name::Label;
 use crate::net::{Direction, Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
-use crate::publication::{Publication, Redirect, distinct};
-use crate::rule::{Address, Match, Rule, StateOptions};
+use crate::publication::{Answer, Publication, Redirect, distinct};
+use crate::rule::{Address, Match, Routing, Rule, StateOptions};
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
 const LOOPBACK: &str = "lo";
@@ -28,19 +28,18 @@ pub fn rules(publication: &Publication) -> Vec<Rule> {
 /// pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
 pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     let tags = Tags::of(publications);
-    let (mut nat, mut rdr, mut pass, mut direct) = (vec![], vec![], vec![], vec![]);
+    let mut lists: [Vec<Rule>; 6] = Default::default();
     for (n, publication) in publications.iter().enumerate() {
-        let [nats, rdrs, passes, directs] = kinds(n, publication, &tags);
-        nat.extend(nats);
-        rdr.extend(rdrs);
-        pass.extend(passes);
-        direct.extend(directs);
+        let [nat, rdr, answers, pass, direct] = kinds(n, publication, &tags);
+        // the one for some packets decides: the first rule that is quick, else the last one
+        let [first, last] = if publication.options.quick { [answers, vec![]] } else { [vec![], answers] };
+        // the pass rule of each mapping before the one for the reach list: a published connection keeps the mapping's own
+        // rule
+        for (list, rules) in lists.iter_mut().zip([nat, rdr, first, pass, direct, last]) {
+            list.extend(rules);
+        }
     }
-    // the pass rule of each mapping before the one for the reach list: a published connection keeps the mapping's own
-    // rule
-    let mut all = nat;
-    all.reserve(rdr.len() + pass.len() + direct.len());
-    all.extend(rdr.into_iter().chain(pass).chain(direct));
+    let all = lists.concat();
     if publications.len() < 2 {
         return all;
     }
@@ -48,14 +47,15 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
     distinct(all.iter().flat_map(Rule::expand))
 }
 
-/// The nat, rdr, pass and reach rules of the publication with number `n`.
-fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
-    let Publication { jail, redirects, options, via } = publication;
+/// The nat, rdr, answer, pass and reach rules of the publication with number `n`.
+fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
+    let Publication { jail, redirects, options, via, answers } = publication;
     let jail_label = jail.label();
     let reach = distinct(options.reach.iter().copied());
     let room = redirects.len();
     let (mut nat, mut rdr) = (Translation::with_room(0), Translation::with_room(room));
     let (mut pass, mut direct) = (Passes::new(options, &[], room), Passes::new(options, &reach, room));
+    let mut back = Passes::new(options, &[], answers.len());
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
         let tag = match tags.has_own(redirect) {
@@ -91,10 +91,13 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 4] {
             direct.push(redirect, None, labels.clone());
         }
         if entered {
+            for answer in answers.iter().filter(|a| (a.place, a.target) == (redirect.place, redirect.target)) {
+                back.push_answer(redirect, answer, &tag, &labels);
+            }
             pass.push(redirect, Some(tag), labels);
         }
     }
-    [nat.rules, rdr.rules, pass.rules, direct.rules]
+    [nat.rules, rdr.rules, back.rules, pass.rules, direct.rules]
 }
 
 /// The packets that a redirect matches: those from outside, then the jails' to the host's address, then the host's own.
@@ -196,12 +199,15 @@ impl Translation {
     }
 }
 
+/// What tells two pass rules apart.
+type PassedBy = (Option<Interface>, IpAddr, Protocol, PortRange, Option<Label>);
+
 /// Pass rules, one for each match: a second one with the same match would never be reached.
 struct Passes<'a> {
     options: &'a Options,
     /// The interfaces of all these rules.
     on: &'a [Interface],
-    seen: HashSet<(IpAddr, Protocol, PortRange, Option<Label>)>,
+    seen: HashSet<PassedBy>,
     rules: Vec<Rule>,
 }
 
@@ -213,7 +219,7 @@ impl Passes<'_> {
     /// Adds a rule for a redirect's target.
     fn push(&mut self, redirect: &Redirect, tagged: Option<Label>, labels: [Label; 2]) {
         let Redirect { protocol, target, jail: ports, .. } = *redirect;
-        if !self.seen.insert((target, protocol, ports, tagged.clone())) {
+        if !self.seen.insert((None, target, protocol, ports, tagged.clone())) {
             return;
         }
         let Options { log, quick, limits, .. } = *self.options;
@@ -221,7 +227,7 @@ impl Passes<'_> {
         let matches = Match { on, family, protocol, from: vec![], to, ports };
         let rule = |direction, log, state| {
             let (matches, tagged, labels) = (matches.clone(), tagged.clone(), labels.clone());
-            Rule::Pass { direction, log, quick, matches, tagged, state, labels }
+            Rule::Pass { direction, log, quick, routing: Routing::default(), matches, tagged, state, labels }
         };
         let (state, none) = (limits.state(protocol), StateOptions::default());
         if log || state != none {
@@ -229,6 +235,27 @@ impl Passes<'_> {
         } else {
             self.rules.push(rule(None, log, state));
         }
+    }
+
+    /// Adds a rule for what comes in on an interface to a redirect's target: the answers do not follow the routes.
+    fn push_answer(&mut self, redirect: &Redirect, answer: &Answer, tag: &Label, labels: &[Label; 2]) {
+        let Redirect { protocol, target, jail: ports, .. } = *redirect;
+        if !self.seen.insert((Some(answer.on), target, protocol, ports, Some(tag.clone()))) {
+            return;
+        }
+        let from = answer.beyond.then_some(Address::NotInterfaceNetwork(answer.on)).into_iter().collect();
+        let (on, family, to) = (vec![answer.on], redirect.family(), vec![Address::Host(target)]);
+        let Options { log, quick, limits, .. } = *self.options;
+        self.rules.push(Rule::Pass {
+            direction: Some(Direction::In),
+            log,
+            quick,
+            routing: answer.routing,
+            matches: Match { on, family, protocol, from, to, ports },
+            tagged: Some(tag.clone()),
+            state: limits.state(protocol),
+            labels: labels.clone(),
+        });
     }
 }
 
@@ -273,7 +300,6 @@ mod tests {
     use super::*;
     use crate::publication::{Targets, redirects};
     use crate::rule::text;
-    use std::collections::BTreeMap;
 
     #[test]
     fn three_lines() {
@@ -281,7 +307,7 @@ mod tests {
         let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
         let spec = crate::spec::parse("8080:80").unwrap();
         let redirects = redirects(&jail, &spec, &targets, |_| "em0".parse()).unwrap();
-        let publication = Publication { jail, redirects, options: Options::default(), via: BTreeMap::new() };
+        let publication = Publication::new(jail, redirects, Options::default(), |_| Ok(None)).unwrap();
         assert_eq!(
             text(&rules(&publication)),
             "\

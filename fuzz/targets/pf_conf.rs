@@ -9,11 +9,9 @@ use kport::trace::{Party, Release, Verdict, World};
 use libfuzzer_sys::fuzz_target;
 
 fn world(release: Release) -> World {
-    let interface = |name: &str, addresses: &[&str]| HostInterface {
-        name: name.parse().unwrap(),
-        groups: vec![],
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-        up: true,
+    let interface = |name: &str, addresses: &[&str]| {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        HostInterface::up(name.parse().unwrap(), vec![], addresses)
     };
     let interfaces =
         vec![interface("lo0", &["127.0.0.1/8"]), interface("em0", &["192.0.2.1/24"]), interface("bridge0", &["10.0.0.1/24"])];

@@ -40,6 +40,7 @@ const RULES: &[Row] = &[
     row(WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
     row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
     row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
+    row(WHO, "reply-to", "ROUTER", "Answer on an interface without the default route through this router, or none"),
     row(LIMITS, "max-connections", "N", "Maximum number of connections of a mapping at once"),
     row(LIMITS, "max-connections-per-source", "N", "Maximum number of these from one address"),
     row(LIMITS, "rate", "N/SECONDS", "Maximum number of new connections from one address (tcp)"),

@@ -145,6 +145,7 @@ pub fn field_of(setting: Setting) -> Option<&'static str> {
         Setting::Force => r#""force": true"#,
         Setting::HostAccess => r#""hostAccess": true"#,
         Setting::Rate => r#""limits": { "rate": ... }"#,
+        Setting::ReplyTo => r#""replyTo": [ "ROUTER" ]"#,
         Setting::StateDir => r#""stateDir": "...""#,
         Setting::Timeout => r#""timeout": SECONDS"#,
     })

@@ -2,7 +2,8 @@
 
 use super::evidence::Evidence;
 use super::{Checked, Finding, Level, all, problem};
-use crate::readiness;
+use crate::error::Result;
+use crate::readiness::{self, Surroundings};
 
 pub(super) fn skip(evidence: &Evidence<'_>) -> Checked {
     if evidence.main().is_none() {
@@ -20,17 +21,26 @@ pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Checked {
     Ok(Some(problems.into_iter().map(Finding::from).collect()))
 }
 
-pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Checked {
+/// `None` if packets would not get to kport's rules: another finding is the reason then.
+fn evaluated<'a>(evidence: &'a Evidence<'_>) -> Result<Option<Surroundings<'a>>> {
     let (Ok(status), Ok(_)) = (&evidence.status, &evidence.rulesets) else { return Ok(None) };
     let past = skip(evidence)?.is_some_and(|found| !found.is_empty());
     if !status.enabled || !status.rdr_anchor || !status.anchor || past {
         return Ok(None);
     }
     let around = evidence.surroundings()?;
-    // a call with a condition is the reason then
-    if !readiness::calls(&around, evidence.publications())?.problems.is_empty() {
-        return Ok(None);
-    }
+    let called = readiness::calls(&around, evidence.publications())?.problems.is_empty();
+    Ok(called.then_some(around))
+}
+
+pub(super) fn answers(evidence: &Evidence<'_>) -> Checked {
+    let Some(around) = evaluated(evidence)? else { return Ok(None) };
+    let problems = readiness::unanswered(&around, evidence.publications())?;
+    Ok(Some(problems.into_iter().map(Finding::from).collect()))
+}
+
+pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Checked {
+    let Some(around) = evaluated(evidence)? else { return Ok(None) };
     let found = readiness::main_ruleset(&around, evidence.publications())?;
     let note = found.notes.join("; ");
     let mut findings = all(found);

@@ -136,7 +136,7 @@ fn refused_for(host: &dyn Host, firewall: &dyn Firewall, net: &[String; 2]) -> R
     let (outer, inner): (Interface, Interface) = ("epair99998a".parse()?, "epair99999a".parse()?);
     for (name, address) in [(outer, &net[0]), (inner, &SERVER_NET[0].to_owned())] {
         let addresses = address.parse().into_iter().collect();
-        world.interfaces().push(HostInterface { name, groups: vec!["epair".parse()?], addresses, up: true });
+        world.interfaces().push(HostInterface::up(name, vec!["epair".parse()?], addresses));
     }
     for (path, conf) in firewall.rulesets()? {
         world.load_conf(&path, &conf);
@@ -426,12 +426,8 @@ impl Ground for Simulated {
         let jails = [("epair0a", SERVER, SERVER_NET), ("epair1a", CLIENT, [&client[0], &client[1]])];
         for (jid, (interface, name, [outside, inside])) in (1..).zip(jails) {
             let network = outside.parse().map_err(|e| Error::new(Kind::Internal, format!("{outside}: {e}")))?;
-            self.host.interfaces.push(HostInterface {
-                name: interface.parse()?,
-                groups: vec!["epair".parse()?],
-                addresses: vec![network],
-                up: true,
-            });
+            let groups = vec!["epair".parse()?];
+            self.host.interfaces.push(HostInterface::up(interface.parse()?, groups, vec![network]));
             let name = name.to_owned();
             self.host.vnet_addresses.insert(name.clone(), vec![address(inside)?]);
             self.host.jails.push(Jail { jid, name, vnet: true, ..Jail::default() });

@@ -200,6 +200,7 @@ fn words(setting: Setting) -> Option<String> {
         Setting::Gateway => "options->gateway",
         Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
         Setting::Rate => "options->rate_connections",
+        Setting::ReplyTo => "options->reply_to",
         Setting::StateDir => "options->state_dir",
         Setting::Timeout => "options->timeout_ms",
         Setting::Wait => "options->wait_ms",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Host, HostInterface, Jail, Jails, Listener, Process, SkippedJail};
+use super::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, SkippedJail};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, PerFamily};
 
@@ -17,7 +17,10 @@ use crate::net::{Family, Interface, PerFamily};
 /// # use kport::host::{Fixed, Host};
 /// let host: Fixed = r#"{
 ///     "gateway": { "inet": "em0" },
-///     "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] } ],
+///     "gateways": [ { "interface": "em1", "address": "203.0.113.254", "fib": 1, "default": true } ],
+///     "interfaces": [ { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] },
+///                     { "name": "em1", "up": true, "addresses": [ "203.0.113.1/24" ], "fib": 1 },
+///                     { "name": "wg0", "up": true, "addresses": [ "10.99.0.2/24" ], "point_to_point": true } ],
 ///     "jails": [ { "jid": 2, "name": "web", "vnet": true } ],
 ///     "vnet_addresses": { "web": [ "10.0.0.2" ] },
 ///     "listeners": [ { "protocol": "tcp", "families": { "inet": true }, "port": 22 } ],
@@ -32,6 +35,8 @@ use crate::net::{Family, Interface, PerFamily};
 pub struct Fixed {
     /// The interface of the default route of each family that has one.
     pub gateway: PerFamily<Option<Interface>>,
+    /// The routers in the routes of every FIB.
+    pub gateways: Vec<Gateway>,
     /// Every interface.
     pub interfaces: Vec<HostInterface>,
     /// Every jail.
@@ -63,6 +68,10 @@ impl FromStr for Fixed {
 impl Host for Fixed {
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
         Ok(*self.gateway.of(family))
+    }
+
+    fn gateways(&self) -> Result<Vec<Gateway>> {
+        Ok(self.gateways.clone())
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
@@ -120,6 +129,8 @@ mod tests {
                 groups: vec!["bridge".parse().unwrap()],
                 addresses: vec!["fd00::1/64".parse().unwrap()],
                 up: true,
+                fib: 1,
+                point_to_point: true,
             }],
             jails: vec![Jail {
                 jid: 7,
@@ -127,9 +138,16 @@ mod tests {
                 path: "/jails/flat".to_owned(),
                 vnet: false,
                 stack: 0,
+                fib: 2,
                 inherits: PerFamily::only(Family::Inet6),
                 addresses: vec!["10.9.0.2".parse().unwrap()],
                 dying: true,
+            }],
+            gateways: vec![Gateway {
+                interface: "em1".parse().unwrap(),
+                address: "fe80::1".parse().unwrap(),
+                fib: 1,
+                default: true,
             }],
             ..Fixed::default()
         };

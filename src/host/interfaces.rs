@@ -14,6 +14,11 @@ use crate::net::{Family, Interface, Place};
 pub struct Interfaces<'a>(pub &'a [HostInterface]);
 
 impl HostInterface {
+    /// An interface that is up.
+    pub fn up(name: Interface, groups: Vec<Interface>, addresses: Vec<IpNet>) -> HostInterface {
+        HostInterface { name, groups, addresses, up: true, fib: 0, point_to_point: false }
+    }
+
     /// Whether `name` is its name, or that of one of its groups (pfi_kkif_match of pf_if.c).
     pub fn is_in(&self, name: Interface) -> bool {
         self.name == name || self.groups.contains(&name)
@@ -100,12 +105,8 @@ pub(crate) mod fixture {
 
     /// An interface that is up.
     pub(crate) fn interface(name: &str, groups: &[&str], addresses: &[&str]) -> HostInterface {
-        HostInterface {
-            name: name.parse().unwrap(),
-            groups: groups.iter().map(|g| g.parse().unwrap()).collect(),
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            up: true,
-        }
+        let groups = groups.iter().map(|g| g.parse().unwrap()).collect();
+        HostInterface::up(name.parse().unwrap(), groups, addresses.iter().map(|a| a.parse().unwrap()).collect())
     }
 
     /// Those of a host with two outer interfaces.

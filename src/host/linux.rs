@@ -49,7 +49,10 @@ impl Host for System {
             let Ok(name) = entry.interface_name.parse() else { continue };
             let at = found.iter().position(|interface| interface.name == name).unwrap_or_else(|| {
                 let up = entry.flags.contains(InterfaceFlags::IFF_UP);
-                found.push(HostInterface { name, groups: Vec::new(), addresses: Vec::new(), up });
+                let point_to_point =
+                    !entry.flags.intersects(InterfaceFlags::IFF_BROADCAST | InterfaceFlags::IFF_LOOPBACK);
+                let new = HostInterface::up(name, Vec::new(), Vec::new());
+                found.push(HostInterface { up, point_to_point, ..new });
                 found.len() - 1
             });
             found[at].addresses.extend(network(&entry));

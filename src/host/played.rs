@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Fixed, Host, HostInterface, Jail, Jails, Listener, Process};
+use super::{Fixed, Gateway, Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Result};
 use crate::net::{Family, Interface};
 
@@ -33,6 +33,10 @@ impl Played {
 impl Host for Played {
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
         self.now()?.gateway(family)
+    }
+
+    fn gateways(&self) -> Result<Vec<Gateway>> {
+        self.now()?.gateways()
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {

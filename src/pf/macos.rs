@@ -20,7 +20,7 @@ use super::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
 use crate::net::{self, Family, Interface, PortRange, Protocol};
-use crate::rule::{Address, Match, Member, Rule, StateOptions};
+use crate::rule::{Address, Match, Member, Routing, Rule, StateOptions};
 
 /// Apple's pf.
 #[derive(Clone, Debug, Default)]
@@ -113,11 +113,14 @@ fn redirect(matches: &Match, target: IpAddr, ports: PortRange) -> Result<Vec<Red
 
 /// The pass rule for one member of its lists.
 fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<FilterRule> {
-    let Rule::Pass { direction, log, quick, matches, tagged: _, state, labels: [_, label] } = rule else {
+    let Rule::Pass { direction, log, quick, routing, matches, tagged: _, state, labels: [_, label] } = rule else {
         return Err(Error::new(Kind::Internal, format!("no pass rule: {rule}")));
     };
     if *state != StateOptions::default() {
         return Err(unsupported("a limit of connections"));
+    }
+    if *routing != Routing::default() {
+        return Err(unsupported("reply-to"));
     }
     let mut builder = FilterRuleBuilder::default();
     builder.action(FilterRuleAction::Pass).quick(*quick).af(family(matches)).proto(protocol(matches)?);

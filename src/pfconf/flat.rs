@@ -3,7 +3,7 @@
 use super::Conf;
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports, Side};
 use super::operands::PROXY_PORTS;
-use super::rule::{Action, Effects, Keep, On, Origin, Rule, RuleKind};
+use super::rule::{Action, Effects, Keep, On, Origin, RouteKind, Rule, RuleKind};
 use crate::net::{Interface, PortRange, Protocol};
 use crate::rule::{self, Address, Match, Member, StateOptions};
 
@@ -49,19 +49,27 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     made.when.on = member.on.map(|on| On { not: false, name: on.as_str().to_owned() });
     made.when.family = Some(*family);
     made.when.protocol = Some(protocol.number());
-    made.when.from.address = operand(member.from);
+    let not = matches!(member.from, Some(Address::NotInterfaceNetwork(_)));
+    made.when.from = Side { not, address: operand(member.from), ports: None };
     made.when.to = Side { not: false, address: operand(member.to), ports: Some(compared(*ports)) };
     match rule {
         rule::Rule::Nat { .. } => {}
         rule::Rule::Rdr { tag, .. } => made.tag = Some(tag.as_str().to_owned()),
-        rule::Rule::Pass { direction, log, quick, matches: _, tagged, state, labels } => {
+        rule::Rule::Pass { direction, log, quick, routing, matches: _, tagged, state, labels } => {
             made.when.direction = *direction;
             (made.log, made.quick) = (*log, *quick);
             made.when.tagged = tagged.as_ref().map(|tag| (false, tag.as_str().to_owned()));
             // flags S/SA
             made.when.flags = (*protocol == Protocol::Tcp).then_some((0x02, 0x12));
             made.labels = labels.iter().map(|label| label.as_str().to_owned()).collect();
-            made.effects = Box::new(Effects { keep: Some(keep(state)), ..Effects::default() });
+            let route = routing.reply_to.map(|hop| {
+                let interface = Some(hop.interface.as_str().to_owned());
+                let address = hop.gateway.map(|gateway| Operand::Network(gateway.into()));
+                let addresses = vec![PoolAddress { interface, address }];
+                (RouteKind::Replies, Pool { addresses, ..Pool::default() })
+            });
+            let keep = Some(keep(state));
+            made.effects = Box::new(Effects { keep, route, rtable: routing.rtable, ..Effects::default() });
         }
     }
     made
@@ -83,7 +91,7 @@ fn operand(address: Option<&Address>) -> Operand {
         Some(Address::Network(network)) if network.prefix_len() == 0 => Operand::Any,
         Some(Address::Network(network)) => Operand::Network(network.trunc()),
         Some(Address::Interface(name)) => interface(*name, Part::Address),
-        Some(Address::InterfaceNetwork(name)) => interface(*name, Part::Network),
+        Some(Address::InterfaceNetwork(name) | Address::NotInterfaceNetwork(name)) => interface(*name, Part::Network),
         Some(Address::Own) => Operand::Interface(OfInterface {
             name: "self".to_owned(),
             part: Part::Address,
@@ -132,6 +140,7 @@ mod tests {
                 Address::Network("10.0.0.0/8".parse().unwrap()),
                 Address::Table("friends".parse().unwrap()),
                 Address::InterfaceNetwork("bridge0".parse().unwrap()),
+                Address::NotInterfaceNetwork("em1".parse().unwrap()),
             ],
             to: vec![Address::Own, Address::Interface("em0".parse().unwrap())],
             ports: ports.parse().unwrap(),
@@ -142,10 +151,16 @@ mod tests {
             max_src_conn_rate: rule::Rate::new(15, 5).ok(),
             ..StateOptions::default()
         };
-        let pass = |protocol, direction, state| rule::Rule::Pass {
-            direction,
-            log: direction.is_some(),
-            quick: direction.is_none(),
+        let hop = |gateway: Option<&str>| {
+            let gateway = gateway.map(|text| text.parse().unwrap());
+            let reply_to = Some(rule::NextHop { interface: "em1".parse().unwrap(), gateway });
+            rule::Routing { reply_to, rtable: gateway.map(|_| 1) }
+        };
+        let pass = |protocol, routing: rule::Routing, state| rule::Rule::Pass {
+            direction: routing.reply_to.map(|_| Direction::In),
+            log: routing.reply_to.is_some(),
+            quick: routing.reply_to.is_none(),
+            routing,
             matches: matches(protocol, "80-90"),
             tagged: Some("kport:web".parse().unwrap()),
             state,
@@ -165,8 +180,9 @@ mod tests {
                 target: "10.0.0.2".parse().unwrap(),
                 ports: "8080-8090".parse().unwrap(),
             },
-            pass(Protocol::Tcp, Some(Direction::In), state),
-            pass(Protocol::Udp, None, StateOptions::default()),
+            pass(Protocol::Tcp, hop(Some("192.0.2.254")), state),
+            pass(Protocol::Tcp, hop(None), StateOptions::default()),
+            pass(Protocol::Udp, rule::Routing::default(), StateOptions::default()),
         ];
         // pf.conf(5) does not allow any in a list with other addresses
         for rule in rules.iter().flat_map(rule::Rule::expand) {

@@ -133,7 +133,7 @@ fn made_up(world: &mut World, family: Family) -> Option<(IpAddr, Option<Interfac
             on.name
         }
         None => {
-            interfaces.push(HostInterface { name: bridge, groups: vec![group], addresses: vec![network], up: true });
+            interfaces.push(HostInterface::up(bridge, vec![group], vec![network]));
             bridge
         }
     };

@@ -355,11 +355,9 @@ mod tests {
     use crate::trace::Release;
 
     fn judge(text: &str) -> Judge {
-        let interface = |name: &str, group: &str, address: &str| HostInterface {
-            name: name.parse().unwrap(),
-            groups: vec![group.parse().unwrap()],
-            addresses: vec![address.parse().unwrap()],
-            up: true,
+        let interface = |name: &str, group: &str, address: &str| {
+            let groups = vec![group.parse().unwrap()];
+            HostInterface::up(name.parse().unwrap(), groups, vec![address.parse().unwrap()])
         };
         let interfaces =
             vec![interface("em0", "egress", "192.0.2.1/24"), interface("bridge0", "bridge", "10.0.0.1/24")];

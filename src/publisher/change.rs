@@ -58,7 +58,7 @@ pub(super) fn change(
     if !before.is_empty() && record.replaces.is_empty() {
         // nothing is replaced, but the next call is to end them if this one is killed
         let (jail, options) = (record.jail.clone(), Options::default());
-        record.replaces.push(Publication { jail, options, redirects: vec![], via: BTreeMap::new() });
+        record.replaces.push(Publication { jail, options, redirects: vec![], via: BTreeMap::new(), answers: vec![] });
     }
     if let Err(error) = writer.store.put(&record) {
         // the claims may be written already; the record is not

@@ -22,8 +22,8 @@ pub(super) struct Facts<'a> {
     interfaces: OnceCell<Vec<HostInterface>>,
     listeners: OnceCell<Vec<Listener>>,
     foreign: OnceCell<Vec<ForeignRedirect>>,
-    /// by family, as [`gateway`] finds them
-    gateways: PerFamily<OnceCell<Interface>>,
+    /// by family
+    defaults: PerFamily<OnceCell<Option<Interface>>>,
     jails: OnceCell<Jails>,
 }
 
@@ -36,21 +36,27 @@ impl<'a> Facts<'a> {
             interfaces: OnceCell::new(),
             listeners: OnceCell::new(),
             foreign: OnceCell::new(),
-            gateways: PerFamily::default(),
+            defaults: PerFamily::default(),
             jails: OnceCell::new(),
         }
     }
 
-    /// Needed for each mapping without a place, and for each port that `auto` tries: the routing table is read once.
-    pub(super) fn gateway(&self, family: Family) -> Result<Interface> {
-        self.gateways
-            .of(family)
-            .get_or_try_init(|| {
-                let interface = gateway(self.host, family)?;
+    /// The interface of the default route. Needed for each mapping without a place, and for each port that `auto` tries: the
+    /// routing table is read once.
+    pub(super) fn default_route(&self, family: Family) -> Result<Option<Interface>> {
+        let read = || {
+            let interface = self.host.gateway(family)?;
+            if let Some(interface) = interface {
                 self.progress.detail(&format!("gateway interface for {family}: {interface}"));
-                Ok(interface)
-            })
-            .copied()
+            }
+            Ok(interface)
+        };
+        self.defaults.of(family).get_or_try_init(read).copied()
+    }
+
+    /// The gateway interface.
+    pub(super) fn gateway(&self, family: Family) -> Result<Interface> {
+        gateway(&|family| self.default_route(family), family)
     }
 
     pub(super) fn interfaces(&self) -> Result<&[HostInterface]> {

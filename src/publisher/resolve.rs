@@ -10,12 +10,13 @@ use super::facts::Facts;
 use super::identity::is_of;
 use super::survey::Survey;
 use super::taken::{is_free, without_target};
-use super::{Phase, Request};
+use super::{Phase, Request, answered};
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::host::{Interfaces, Jail};
 use crate::name::JailName;
 use crate::net::{Family, PortRange};
 use crate::publication::{self, Publication, Redirect, Targets};
+use crate::readiness::Ways;
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
@@ -170,6 +171,13 @@ fn resolve_one(
     let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
         Interfaces(facts.interfaces()?).leads_to(target)
     })?;
+    let ways = Ways {
+        interfaces: facts.interfaces()?,
+        default: &|family| facts.default_route(family),
+        gateways: &|| facts.host.gateways(),
+        jail_fib: found.as_ref().map_or(0, |jail| jail.fib),
+    };
+    let publication = answered(publication, &ways)?;
     let path = found.map(|jail| jail.path);
     let publications = joined(kept, publication);
     reported.retain(|target| publications.iter().flat_map(|p| &p.redirects).any(|r| r.target == *target));
@@ -265,6 +273,8 @@ fn joined(mut all: Vec<Publication>, added: Publication) -> Vec<Publication> {
             let known: HashSet<Redirect> = same.redirects.iter().copied().collect();
             same.redirects.extend(added.redirects.iter().filter(|r| !known.contains(r)));
             same.via.extend(added.via);
+            same.answers.retain(|a| !added.redirects.iter().any(|r| (r.place, r.target) == (a.place, a.target)));
+            same.answers.extend(added.answers);
         }
         None => all.push(added),
     }

@@ -4,26 +4,35 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::answers::Ways;
 use super::{Findings, RELOAD, Surroundings, address};
-use crate::error::{Problem, Result, quoted};
+use crate::error::{Error, Problem, Result, quoted};
+use crate::host::Interfaces;
 use crate::name::PARENT;
-use crate::net::{Family, Place, PortRange};
+use crate::net::{Family, Interface, Place, PortRange};
 use crate::options::{Options, Source};
 use crate::pfconf::Conf;
 use crate::pfconf::path::is_below_own;
 use crate::pfconf::rule::{Rule, RuleKind};
 use crate::proof::{self, Cited, Entrance, Judge, Positions, Possible};
-use crate::publication::{Publication, Redirect};
+use crate::publication::{Answer, Publication, Redirect};
 use crate::rules;
-use crate::trace::{Party, REFUSES, Release, TraceStep, Verdict, World};
+use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
 /// The kinds of rules for which the main ruleset calls kport's anchors.
 const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 /// The source ports of packets from outside and of those from the host.
 const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
+/// Clients of networks that are not the host's: documentation addresses (RFC 5737, RFC 3849).
+const BEYOND: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 77)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
+];
 /// The maximum number of ports of a redirect that are tried.
 const MOST_PORTS: usize = 64;
 /// The maximum number of sources of a list that are tried.
@@ -107,6 +116,82 @@ pub fn bypassed<'a>(
         remedy: remedy.clone(),
     };
     Ok(seen.into_iter().map(problem).collect())
+}
+
+/// The ports of which not everybody from outside is answered: the answer to a client beyond the interface's own network leaves
+/// by another interface, whoever wrote the rules. Only interfaces that are not the default route's are tried. And those that
+/// are answered through a router that is not the interface's any more.
+pub fn unanswered<'a>(
+    around: &Surroundings<'_>,
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> Result<Vec<Problem>> {
+    let Surroundings { host, interfaces, .. } = *around;
+    let ways = Ways { interfaces, default: &|family| host.gateway(family), gateways: &|| host.gateways(), jail_fib: 0 };
+    let one_fib = interfaces.iter().all(|interface| interface.fib == 0);
+    let away = |redirect: &Redirect| {
+        let outer = around.outer(redirect.place, redirect.family())?;
+        // without a default route no client is beyond
+        let default = host.gateway(redirect.family())?;
+        Ok::<_, Error>(default.is_some_and(|default| outer.iter().any(|i| i.name != default || !one_fib)))
+    };
+    let mut found: BTreeMap<(String, Interface, Family), Problem> = BTreeMap::new();
+    let mut rulesets = None;
+    for publication in publications.into_iter().filter(|p| p.options.reply_to.as_ref().is_none_or(|to| !to.is_empty()))
+    {
+        let jail = publication.jail.mention();
+        let mut redirects = vec![];
+        for redirect in &publication.redirects {
+            if away(redirect)? {
+                redirects.push(*redirect);
+            }
+        }
+        if redirects.is_empty() && publication.answers.is_empty() {
+            continue;
+        }
+        let now = ways.answers(publication)?;
+        for old in &publication.answers {
+            let is_of = |new: &&Answer| (new.place, new.target, new.on) == (old.place, old.target, old.on);
+            if let Some(new) = now.iter().find(is_of).filter(|new| new.routing != old.routing) {
+                let [was, is] = [old, new].map(|answer| answer.routing.to_string());
+                let seen =
+                    format!("{jail}: what comes in on {} is answered by{was}, and the routes now say{is}", old.on);
+                let problem = Problem { seen, remedy: "publish the ports again".to_owned() };
+                found.insert((jail.clone(), old.on, Family::of(old.target)), problem);
+            }
+        }
+        if rulesets.is_none() {
+            rulesets = Some(Rulesets::new(around, &mut Findings::default())?);
+        }
+        let Some(Some(rulesets)) = &rulesets else { continue };
+        for (probe, _) in rulesets.probes([&Publication { redirects, ..publication.clone() }])? {
+            let Party::Network(on) = probe.sender else { continue };
+            let key = (jail.clone(), on, probe.redirect.family());
+            let beyond = |address: &IpAddr| Interfaces(interfaces).connected(*address).is_none();
+            let from = match publication.options.sources.is_empty() {
+                true => BEYOND.into_iter().find(|address| Family::of(*address) == key.2 && beyond(address)),
+                false => Some(probe.from.ip()),
+            };
+            let Some(from) = from.filter(|_| !found.contains_key(&key)) else { continue };
+            let redirect = probe.redirect;
+            let probe = Probe { from: SocketAddr::new(from, SOURCE_PORTS[0]), ..probe };
+            let trace = rulesets.traced(&rulesets.world, &probe);
+            let arrives = trace.delivered_to.is_some_and(|(_, at)| at.ip() == redirect.target);
+            let Some(TraceStep::Note(why)) = trace.steps.last() else { continue };
+            if trace.verdict != Verdict::Unanswered || !arrives {
+                continue;
+            }
+            let known = now.iter().any(|answer| (answer.target, answer.on) == (redirect.target, on));
+            let remedy = match known {
+                true => "publish the ports again: the way back is known now".to_owned(),
+                false => format!(
+                    "give the router on {on}: kport publish --reply-to ROUTER, or --reply-to none if only its network uses them"
+                ),
+            };
+            let seen = format!("{jail}: clients beyond the network of {on} are not answered at {redirect}: {why}");
+            found.insert(key, Problem { seen, remedy });
+        }
+    }
+    Ok(found.into_values().collect())
 }
 
 /// A packet to try a redirect with.
@@ -251,6 +336,7 @@ impl<'a> Rulesets<'a> {
             redirects: vec![*redirect],
             options: publication.options.clone(),
             via: publication.via.clone(),
+            answers: publication.answers.clone(),
         };
         let probe = |sender, from, to, entrance| Probe {
             publication: alone.clone(),
@@ -287,11 +373,16 @@ impl<'a> Rulesets<'a> {
         Ok(made)
     }
 
-    /// What becomes of a packet, with the rules that should be there, so that missing rules are not a reason here.
-    fn outcome(&self, world: &World, probe: &Probe) -> Result<Outcome> {
+    /// The path of a packet, with the rules that should be there, so that missing rules are not a reason here.
+    fn traced(&self, world: &World, probe: &Probe) -> Trace {
         let mut loaded = world.clone();
         loaded.load(probe.publication.jail.anchor().path(), &rules::rules(&probe.publication));
-        let trace = loaded.trace(&probe.sender, probe.redirect.protocol, probe.from, probe.to);
+        loaded.trace(&probe.sender, probe.redirect.protocol, probe.from, probe.to)
+    }
+
+    /// What becomes of a packet.
+    fn outcome(&self, world: &World, probe: &Probe) -> Result<Outcome> {
+        let trace = self.traced(world, probe);
         Ok(match (trace.verdict, trace.delivered_to) {
             (Verdict::Depends, _) => Outcome::Depends(trace.depends_on.join("; ")),
             (_, Some((_, at))) if at.ip() == probe.redirect.target => Outcome::Arrives,
@@ -467,10 +558,7 @@ impl<'a> Rulesets<'a> {
 /// the addresses of a table are unknown here.
 fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
     if options.sources.is_empty() {
-        return Some(match family {
-            Family::Inet => IpAddr::from([203, 0, 113, 77]),
-            Family::Inet6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77]),
-        });
+        return BEYOND.into_iter().find(|address| Family::of(*address) == family);
     }
     let networks = options.sources.iter().filter_map(Source::network);
     networks.filter(|network| Family::of(network.addr()) == family).find_map(|network| network.hosts().next())

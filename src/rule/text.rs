@@ -4,7 +4,7 @@
 use std::fmt::{self, Display};
 use std::num::NonZeroU32;
 
-use super::{Address, Match, Rate, Rule, StateOptions};
+use super::{Address, Match, NextHop, Rate, Routing, Rule, StateOptions};
 use crate::net::{Interface, JAIL_GROUPS, PortRange};
 
 /// The rules as pf.conf(5) text, one line each.
@@ -20,17 +20,19 @@ impl Display for Rule {
             Rule::Rdr { matches, tag, target, ports } => {
                 write!(f, "rdr{matches} tag \"{tag}\" -> {target} port {}", colon(*ports))
             }
-            Rule::Pass { direction, log, quick, matches, tagged, state, labels } => {
+            Rule::Pass { direction, log, quick, routing, matches, tagged, state, labels } => {
                 f.write_str("pass")?;
                 if let Some(direction) = direction {
                     write!(f, " {direction}")?;
                 }
                 f.write_str(if *log { " log" } else { "" })?;
                 f.write_str(if *quick { " quick" } else { "" })?;
-                matches.fmt(f)?;
-                if let Some(tag) = tagged {
-                    write!(f, " tagged \"{tag}\"")?;
-                }
+                matches.on(f)?;
+                let Routing { reply_to, rtable } = routing;
+                reply_to.iter().try_for_each(|hop| write!(f, " reply-to {hop}"))?;
+                matches.packets(f)?;
+                tagged.iter().try_for_each(|tag| write!(f, " tagged \"{tag}\""))?;
+                rtable.iter().try_for_each(|fib| write!(f, " rtable {fib}"))?;
                 write!(f, " keep state{state}")?;
                 labels.iter().try_for_each(|label| write!(f, " label \"{label}\""))
             }
@@ -38,13 +40,16 @@ impl Display for Rule {
     }
 }
 
-impl Display for Match {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Match {
+    fn on(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.on.as_slice() {
-            [] => {}
-            [one] => write!(f, " on \"{one}\"")?,
-            several => write!(f, " on {}", braces(several.iter().map(bare)))?,
+            [] => Ok(()),
+            [one] => write!(f, " on \"{one}\""),
+            several => write!(f, " on {}", braces(several.iter().map(bare))),
         }
+    }
+
+    fn packets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, " {} proto {}", self.family, self.protocol)?;
         for (word, addresses) in [("from", &self.from), ("to", &self.to)] {
             match addresses.as_slice() {
@@ -54,6 +59,30 @@ impl Display for Match {
             }
         }
         write!(f, " port {}", colon(self.ports))
+    }
+}
+
+impl Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.on(f)?;
+        self.packets(f)
+    }
+}
+
+/// ` reply-to ("em1" 203.0.113.254) rtable 0`
+impl Display for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reply_to.iter().try_for_each(|hop| write!(f, " reply-to {hop}"))?;
+        self.rtable.iter().try_for_each(|fib| write!(f, " rtable {fib}"))
+    }
+}
+
+impl Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gateway {
+            Some(gateway) => write!(f, "(\"{}\" {gateway})", self.interface),
+            None => write!(f, "\"{}\"", self.interface),
+        }
     }
 }
 
@@ -82,6 +111,7 @@ impl Display for Address {
             Address::Network(network) => network.fmt(f),
             Address::Interface(interface) => write!(f, "(\"{interface}\")"),
             Address::InterfaceNetwork(interface) => write!(f, "(\"{interface}:network\")"),
+            Address::NotInterfaceNetwork(interface) => write!(f, "! (\"{interface}:network\")"),
             Address::Own => f.write_str("(self)"),
             Address::Table(table) => write!(f, "<{table}>"),
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::host::{HostInterface, Interfaces, Listener};
+use crate::host::{Gateway, HostInterface, Interfaces, Listener};
 use crate::net::{Family, Interface, PerFamily, Protocol};
 use crate::pfconf::address::{OfInterface, Operand, Part};
 use crate::pfconf::table::Table;
@@ -75,6 +75,10 @@ pub(super) struct Lookup {
     pub routes: Vec<(IpNet, Interface)>,
     /// The interfaces of the default routes, IPv4 and IPv6.
     pub gateways: PerFamily<Option<Interface>>,
+    /// The routers of every FIB.
+    pub routers: Vec<Gateway>,
+    /// `net.add_addr_allfibs`: the network of an interface is in every FIB.
+    pub all_fibs: bool,
     /// The listening sockets of the host and of jails on its stack; `None` if they are unknown.
     pub listeners: Option<Vec<Listener>>,
     /// The local ends of connections that the host, or a jail on its stack, has started.
@@ -125,9 +129,32 @@ impl Lookup {
             .or(*self.gateways.of(Family::of(address)))
     }
 
+    /// The interface that leads to an address that is not the host's in another FIB than 0.
+    pub(super) fn route_of_fib(&self, fib: u32, address: IpAddr) -> Option<Interface> {
+        let default = |gateway: &&Gateway| {
+            gateway.default && gateway.fib == fib && gateway.address.is_ipv4() == address.is_ipv4()
+        };
+        let connected = self.connected(fib, address).map(|(name, _)| name);
+        connected.or_else(|| self.routers.iter().find(default).map(|gateway| gateway.interface))
+    }
+
+    fn connected(&self, fib: u32, address: IpAddr) -> Option<(Interface, IpNet)> {
+        let has_network = |interface: &&HostInterface| self.all_fibs || interface.fib == fib;
+        if self.interfaces.iter().all(|interface| has_network(&interface)) {
+            return Interfaces(&self.interfaces).connected(address);
+        }
+        Interfaces(&self.interfaces.iter().filter(has_network).cloned().collect::<Vec<_>>()).connected(address)
+    }
+
+    /// Whether something is known of the routes of a FIB.
+    pub(super) fn knows_fib(&self, fib: u32) -> bool {
+        let of_fib = |gateway: &Gateway| gateway.fib == fib;
+        fib == 0 || self.routers.iter().any(of_fib) || self.interfaces.iter().any(|interface| interface.fib == fib)
+    }
+
     /// The interface on the longest network that contains `address`, or of the route to it, and the length.
     pub(super) fn longest(&self, address: IpAddr) -> Option<(u8, Interface)> {
-        let connected = Interfaces(&self.interfaces).connected(address);
+        let connected = self.connected(0, address);
         let routes = self.routes.iter().filter(|(network, _)| network.contains(&address));
         let routes = routes.map(|(network, name)| (network.prefix_len(), *name));
         // a network of the host comes before a route of the same length

@@ -168,9 +168,9 @@ impl World {
         }
         match (&back, sender) {
             (Party::Network(out), Party::Network(came)) if out != came => {
-                // whether it arrives depends on the networks around the host
+                // a network remembers its connections, and drops the answer to what it has not seen
                 trip.note(format!("the answer leaves by {out}; the packet came in on {came}"));
-                true
+                false
             }
             _ => back == *sender,
         }
@@ -180,7 +180,7 @@ impl World {
         trip.steps.push(TraceStep::Sent(sender.clone(), packet.clone()));
         trip.routed = 0;
         let jail = match sender {
-            Party::Host => return self.originate(packet, trip),
+            Party::Host => return self.originate(sender, packet, trip),
             Party::Network(interface) => return self.arrive(packet, *interface, trip),
             Party::Jail(name) => {
                 let mut sides = self.jails.iter().filter(|jail| jail.name == *name);
@@ -191,7 +191,7 @@ impl World {
             }
         };
         let Some(jail) = jail else { return trip.lost("there is no such jail") };
-        let Some(behind) = jail.behind else { return self.originate(packet, trip) };
+        let Some(behind) = jail.behind else { return self.originate(sender, packet, trip) };
         let mut packet = packet;
         // the destination of the frame stays, whatever pf makes of the packet in it
         let on_link = jail.addresses.iter().any(|own| own.contains(&packet.to.ip()));
@@ -212,8 +212,8 @@ impl World {
     }
 
     /// Sends a packet of the host, or of a jail on its stack.
-    fn originate(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
-        let packet = Packet { received_on: None, ..packet };
+    fn originate(&mut self, sender: &Party, packet: Packet, trip: &mut Trip<'_>) -> Way {
+        let packet = Packet { received_on: None, fib: self.fib_of(sender), ..packet };
         if !self.is_own(packet.to.ip()) {
             return self.leave(packet, trip);
         }
@@ -231,7 +231,8 @@ impl World {
         if !is_loopback(on) && (packet.from.ip().is_loopback() || packet.to.ip().is_loopback()) {
             return trip.lost("a loopback address does not come from a network");
         }
-        let packet = Packet { received_on: Some(on), ..packet };
+        let fib = self.lookup.interfaces.iter().find(|known| known.name == on).map_or(0, |known| known.fib);
+        let packet = Packet { received_on: Some(on), fib, ..packet };
         let packet = match self.hook(packet, Direction::In, on, trip) {
             After::Goes(packet) => packet,
             other => return self.elsewhere(other, trip),
@@ -267,10 +268,14 @@ impl World {
 
     /// ip_output(9): sends a packet out by the interface that leads to its destination.
     fn leave(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
-        if packet.fib != 0 {
-            trip.run.gave_up = Some(format!("the routes of table {} (rtable) are unknown", packet.fib));
+        let fib = packet.fib;
+        if !self.lookup.knows_fib(fib) {
+            trip.run.gave_up = Some(format!("the routes of FIB {fib} are unknown"));
         }
-        let Some(out) = self.route(packet.to.ip()) else { return trip.lost("no route") };
+        let Some(out) = self.route_of_fib(fib, packet.to.ip()) else {
+            let table = if fib == 0 { String::new() } else { format!(" in FIB {fib}") };
+            return trip.lost(&format!("no route{table}"));
+        };
         let meant = packet.to.ip();
         let packet = match self.hook(packet, Direction::Out, out, trip) {
             After::Goes(packet) => packet,
@@ -279,7 +284,7 @@ impl World {
         if packet.from.ip().is_loopback() {
             return trip.lost("a loopback address does not go to a network");
         }
-        if packet.to.ip() != meant && self.route(packet.to.ip()) != Some(out) {
+        if packet.to.ip() != meant && self.route_of_fib(fib, packet.to.ip()) != Some(out) {
             return trip.lost("translated on the way out to an address behind another interface");
         }
         self.neighbour(packet, out, trip)
@@ -295,7 +300,7 @@ impl World {
                 if self.is_own(packet.to.ip()) {
                     return self.deliver(packet, trip);
                 }
-                match self.route(packet.to.ip()) {
+                match self.route_of_fib(packet.fib, packet.to.ip()) {
                     Some(out) => self.neighbour(packet, out, trip),
                     None => trip.lost("no route"),
                 }

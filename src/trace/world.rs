@@ -52,6 +52,8 @@ pub struct World {
     notes: Vec<String>,
     /// The jails.
     pub jails: Vec<Attachment>,
+    /// The FIBs of jails on the host's stack that are not 0.
+    jail_fibs: BTreeMap<String, u32>,
     /// The interface of the default route, IPv4 and IPv6.
     pub gateway: PerFamily<Option<Interface>>,
     /// `net.inet.ip.forwarding`, `net.inet6.ip6.forwarding`
@@ -80,6 +82,7 @@ impl World {
             loaded: BTreeMap::new(),
             notes: vec![],
             jails: vec![],
+            jail_fibs: BTreeMap::new(),
             gateway: PerFamily::default(),
             forwarding: PerFamily { inet: true, inet6: true },
             filter_local: false,
@@ -87,8 +90,12 @@ impl World {
         }
     }
 
-    /// The default routes of a host.
+    /// The default routes of a host, in every FIB.
     pub fn set_gateways(&mut self, host: &dyn Host) -> Result<()> {
+        if host.sysctl("net.fibs")?.is_none_or(|fibs| fibs > 1) {
+            self.lookup.routers = host.gateways()?;
+            self.lookup.all_fibs = host.sysctl("net.add_addr_allfibs")?.is_some_and(|value| value != 0);
+        }
         for family in Family::ALL {
             *self.gateway.of_mut(family) = host.gateway(family)?;
         }
@@ -121,6 +128,9 @@ impl World {
                 })?,
                 false => jail.addresses.clone(),
             };
+            if jail.fib != 0 && !jail.vnet {
+                world.jail_fibs.insert(jail.name.clone(), jail.fib);
+            }
             for address in addresses {
                 world.add_address(&jail.name, address, jail.vnet);
             }
@@ -278,9 +288,25 @@ impl World {
         owner.map(|owner| owner.name).filter(|name| is_loopback(*name)).or_else(|| self.lo0())
     }
 
+    /// The FIB of what a party on the host's stack sends.
+    pub(super) fn fib_of(&self, party: &Party) -> u32 {
+        match party {
+            Party::Jail(name) => self.jail_fibs.get(name).copied().unwrap_or(0),
+            Party::Host | Party::Network(_) => 0,
+        }
+    }
+
     /// The interface that leads to an address that is not the host's: by the longest network, else by the default
     /// route.
     pub(super) fn route(&self, address: IpAddr) -> Option<Interface> {
+        self.route_of_fib(0, address)
+    }
+
+    /// The same in a FIB.
+    pub(super) fn route_of_fib(&self, fib: u32, address: IpAddr) -> Option<Interface> {
+        if fib != 0 {
+            return self.lookup.route_of_fib(fib, address);
+        }
         let connected = self.lookup.longest(address).map(|(_, name)| name);
         connected.or(*self.gateway.of(Family::of(address)))
     }

@@ -10,7 +10,7 @@
 #define ASSERT(name, what) typedef char assert_##name[(what) ? 1 : -1]
 
 #if UINTPTR_MAX == UINT64_MAX
-ASSERT(options_size, sizeof(struct kport_options) == 104);
+ASSERT(options_size, sizeof(struct kport_options) == 112);
 ASSERT(options_backend, offsetof(struct kport_options, backend) == 8);
 ASSERT(options_state_dir, offsetof(struct kport_options, state_dir) == 16);
 ASSERT(options_addresses, offsetof(struct kport_options, addresses) == 24);
@@ -30,6 +30,7 @@ ASSERT(options_auto_first, offsetof(struct kport_options, auto_first) == 92);
 ASSERT(options_auto_last, offsetof(struct kport_options, auto_last) == 94);
 ASSERT(options_wait, offsetof(struct kport_options, wait_ms) == 96);
 ASSERT(options_reserved, offsetof(struct kport_options, reserved) == 100);
+ASSERT(options_reply_to, offsetof(struct kport_options, reply_to) == 104);
 
 ASSERT(mapping_size, sizeof(struct kport_mapping) == 16);
 ASSERT(mapping_host_port, offsetof(struct kport_mapping, host_port) == 8);

@@ -390,7 +390,7 @@ host_save() {
 		[ ! -e "$file" ] || cp -Rp "$file" "$WORK/saved/"
 	done
 	[ ! -d /var/run/kport ] || mv /var/run/kport "$WORK/saved/kport"
-	for name in outside uplink web app other flat; do
+	for name in outside uplink far web app other flat; do
 		! jls -j $name jid >/dev/null 2>&1 || { not_ok "this host has a jail $name"; exit 2; }
 	done
 }

@@ -255,6 +255,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
             )),
         ),
         ("main-not-readable", by_pfctl().web("8080:80").main(&main_with("", "reroute in on em0\n", ""))),
+        ("answers", new().and(|p| p.rig.host.gateways.clear()).web("em1:8080:80")),
         ("forwarding-inet", new().web("em1:8080:80").sysctl("net.inet.ip.forwarding", 0)),
         (
             "forwarding-both",

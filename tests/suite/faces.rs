@@ -40,6 +40,7 @@ struct Asked<'a> {
     gateway: Option<&'a str>,
     reach: Option<&'a str>,
     sources: Option<&'a str>,
+    reply_to: Option<&'a str>,
     flags: u32,
     max: u32,
     max_per_source: u32,
@@ -53,6 +54,7 @@ const WEB: Asked<'_> = Asked {
     gateway: Some("em0"),
     reach: None,
     sources: None,
+    reply_to: None,
     flags: 0,
     max: 0,
     max_per_source: 0,
@@ -144,6 +146,7 @@ fn as_in_c(setting: Setting) -> Option<String> {
         Setting::Gateway => "options->gateway",
         Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
         Setting::Rate => "options->rate_connections",
+        Setting::ReplyTo => "options->reply_to",
         Setting::StateDir => "options->state_dir",
         Setting::Timeout => "options->timeout_ms",
         Setting::Wait => "options->wait_ms",
@@ -188,6 +191,10 @@ fn request(jail: &str, specs: &str, asked: Asked<'_>) -> Result<Request, Error> 
             connections_per_source: NonZeroU32::new(asked.max_per_source),
             rate: if asked.rate == (0, 0) { None } else { Some(Rate::new(asked.rate.0, asked.rate.1)?) },
         },
+        reply_to: asked.reply_to.map(|text| match text {
+            "none" => vec![],
+            routers => routers.split(',').map(|router| router.parse().unwrap()).collect(),
+        }),
         hairpin: asked.flags & ffi::KPORT_HAIRPIN != 0,
         host_access: asked.flags & ffi::KPORT_HOST_ACCESS != 0,
         log: asked.flags & ffi::KPORT_LOG != 0,
@@ -353,6 +360,7 @@ impl C {
             auto_last: asked.auto.1,
             wait_ms: 0,
             reserved: 0,
+            reply_to: texts.put(asked.reply_to),
         };
         act(&raw const options, &mut texts)
     }
@@ -712,6 +720,8 @@ fn bad_options_are_refused(face: &dyn Face) {
         (1, Asked { reach: Some("bridge } pass quick all {"), ..WEB }),
         (1, Asked { sources: Some("192.0.2.1/24"), ..WEB }),
         (1, Asked { sources: Some("<bad"), ..WEB }),
+        (1, Asked { reply_to: Some("0.0.0.0"), ..WEB }),
+        (1, Asked { reply_to: Some("192.0.2.254"), ..WEB }),
         (1, Asked { rate: (5, 0), ..WEB }),
         (1, Asked { rate: (0, 5), ..WEB }),
         (1, Asked { reach: Some(""), flags: ffi::KPORT_HAIRPIN, ..WEB }),
@@ -776,6 +786,7 @@ fn c_names_the_field_and_the_byte() {
             Some(9),
         ),
         (Asked { sources: Some(" "), ..WEB }, "options->sources: an empty list ", None),
+        (Asked { reply_to: Some(" "), ..WEB }, "options->reply_to: an empty list", None),
         (Asked { gateway: Some("em0 em1"), ..WEB }, "options->gateway: interface \"em0 em1\": ", None),
         (Asked { rate: (5, 0), ..WEB }, "options->rate_connections and rate_seconds: rate \"5/0\" ", None),
         (Asked { auto: (9, 8), ..WEB }, "options->auto_first and auto_last: \"9-8\" is not ", None),
@@ -805,6 +816,7 @@ fn both_faces_load_the_same_rules_and_return_the_same_texts() {
         Asked { gateway: Some("igb0"), addresses: Some("fd00::2 10.0.0.2 10.0.0.3"), ..WEB },
         Asked { gateway: None, ..WEB },
         Asked { addresses: None, ..WEB },
+        Asked { reply_to: Some("none"), ..WEB },
     ];
     let mut rules = Vec::new();
     for (i, asked) in requests.into_iter().enumerate() {

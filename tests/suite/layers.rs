@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("spec", &["net"]),
     ("rule", &["name", "net"]),
     ("options", &["name", "net", "rule"]),
-    ("publication", &["name", "net", "options", "spec"]),
+    ("publication", &["name", "net", "options", "rule", "spec"]),
     ("rules", &["name", "net", "options", "publication", "rule", "spec"]),
     ("host", &["files", "net"]),
     ("pfconf", &["name", "net", "rule"]),
@@ -28,7 +28,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trace", &["host", "net", "pf", "pfconf", "rule"]),
     ("conflict", &["host", "name", "net", "pf", "publication"]),
     ("proof", &["host", "name", "net", "options", "pfconf", "publication", "rule", "rules", "trace"]),
-    ("readiness", &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rules", "trace"]),
+    (
+        "readiness",
+        &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rule", "rules", "trace"],
+    ),
     ("store", &["files", "name", "net", "publication"]),
     (
         "publisher",
@@ -217,7 +220,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("host::freebsd::jail", &["get", "tests"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
-    ("readiness", &["lines", "surroundings", "interfaces", "packets", "outside", "calls"]),
+    ("readiness", &["lines", "surroundings", "answers", "interfaces", "packets", "outside", "calls"]),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
     ("pf::pfctl", &["run", "braces"]),

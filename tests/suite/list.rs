@@ -8,9 +8,9 @@ use kport::net::{PortRange, Protocol};
 use kport::options::{Limits, Options};
 use kport::pf::Firewall;
 use kport::pf::files::Sim;
-use kport::publication::{Publication, Redirect};
+use kport::publication::{Answer, Publication, Redirect};
 use kport::publisher::{Liveness, Unobserved};
-use kport::rule::{Count, Rule};
+use kport::rule::{Count, NextHop, Routing, Rule};
 use kport::rules;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -40,6 +40,7 @@ fn options() -> impl Strategy<Value = Options> {
         |(reach, sources, [hairpin, host_access, log, quick], connections)| Options {
             reach: reach.iter().map(|word| word.parse().unwrap()).collect(),
             sources: sources.iter().map(|word| word.parse().unwrap()).collect(),
+            reply_to: None,
             hairpin,
             host_access,
             log,
@@ -51,11 +52,20 @@ fn options() -> impl Strategy<Value = Options> {
 
 fn publication() -> impl Strategy<Value = Publication> {
     let via = subsequence(vec![("10.0.0.2", "bridge0"), ("10.0.0.3", "bridge1"), ("fd00::2", "bridge0")], 0..=3);
-    (prop::collection::vec(redirect(), 0..6), options(), via).prop_map(|(redirects, options, via)| Publication {
-        jail: "web".parse().unwrap(),
-        redirects,
-        options,
-        via: via.iter().map(|(target, on)| (target.parse().unwrap(), on.parse().unwrap())).collect(),
+    let on = subsequence(vec!["em1", "wg0"], 0..=2);
+    (prop::collection::vec(redirect(), 0..6), options(), via, on).prop_map(|(redirects, options, via, on)| {
+        let answer = |redirect: &Redirect, on: &str| {
+            let on = on.parse().unwrap();
+            let routing = Routing { reply_to: Some(NextHop { interface: on, gateway: None }), rtable: None };
+            Answer { place: redirect.place, target: redirect.target, on, beyond: true, routing }
+        };
+        Publication {
+            jail: "web".parse().unwrap(),
+            answers: redirects.iter().flat_map(|redirect| on.iter().map(|on| answer(redirect, on))).collect(),
+            redirects,
+            options,
+            via: via.iter().map(|(target, on)| (target.parse().unwrap(), on.parse().unwrap())).collect(),
+        }
     })
 }
 

@@ -35,3 +35,4 @@ mod setup;
 mod support;
 mod trace;
 mod transaction;
+mod uplinks;

@@ -16,7 +16,7 @@ use kport::doctor::{self, Level};
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::Direction;
-use kport::net::{Family, Place, Protocol};
+use kport::net::{Family, Interface, Place, Protocol};
 use kport::options::Options;
 use kport::pf::native::descriptor::Descriptor;
 use kport::pf::native::kernel::{Call, Failure, Kernel};
@@ -26,9 +26,9 @@ use kport::pf::native::transaction::Load;
 use kport::pf::native::{Memory, Native, encode, probe};
 use kport::pf::{Counters, Destination, Firewall, ForeignRedirect, States, Status};
 use kport::pfconf::Conf;
-use kport::publication::{Publication, Redirect};
+use kport::publication::{Answer, Publication, Redirect};
 use kport::publisher::{Liveness, Request, Unobserved};
-use kport::rule::{Address, Match, Rate, Rule, StateOptions};
+use kport::rule::{Address, Match, NextHop, Rate, Routing, Rule, StateOptions};
 use kport::rules::rules;
 use kport::store::Store;
 use kport::trace::{Party, Release, World};
@@ -64,7 +64,34 @@ fn redirect(place: &str, protocol: Protocol, host: &str, target: &str, jail: &st
 }
 
 fn published(name: &str, redirects: Vec<Redirect>) -> Vec<Rule> {
-    rules(&Publication { jail: name.parse().unwrap(), redirects, options: Options::default(), via: Default::default() })
+    rules(&Publication::new(name.parse().unwrap(), redirects, Options::default(), |_| Ok(None)).unwrap())
+}
+
+/// With the way of the answers through em1 and a tunnel.
+fn answered(redirects: Vec<Redirect>) -> Vec<Rule> {
+    let answers = |redirects: &[Redirect]| {
+        let gateway = |text: &str| Some(text.parse().unwrap());
+        let one = |r: &Redirect, on: &str, gateway, rtable| {
+            let on: Interface = on.parse().unwrap();
+            let reply_to = Some(NextHop { interface: on, gateway });
+            Answer {
+                place: r.place,
+                target: r.target,
+                on,
+                beyond: gateway.is_some(),
+                routing: Routing { reply_to, rtable },
+            }
+        };
+        let of = |r: &Redirect| match (r.place.to_string().as_str(), r.family()) {
+            ("em1", Family::Inet) => vec![one(r, "em1", gateway("203.0.113.254"), Some(0))],
+            ("*", Family::Inet) => vec![one(r, "em1", gateway("203.0.113.254"), None), one(r, "wg0", None, None)],
+            ("*", Family::Inet6) => vec![one(r, "em1", gateway("fe80::1"), None), one(r, "wg0", None, None)],
+            _ => vec![],
+        };
+        redirects.iter().flat_map(of).collect()
+    };
+    let made = Publication::new("web".parse().unwrap(), redirects, Options::default(), |_| Ok(None)).unwrap();
+    rules(&Publication { answers: answers(&made.redirects), ..made })
 }
 
 fn web() -> Vec<Rule> {
@@ -73,24 +100,21 @@ fn web() -> Vec<Rule> {
 
 /// Rules of every form that kport makes.
 fn golden() -> Vec<Rule> {
-    let mut golden = published(
-        "web",
-        vec![
-            redirect("em0", Protocol::Tcp, "8080", "10.0.0.2", "80"),
-            redirect("em0", Protocol::Udp, "5353", "10.0.0.2", "53"),
-            redirect("wan", Protocol::Sctp, "7000", "10.0.0.2", "7000"),
-            redirect("em0", Protocol::Tcp, "8080", "fd00::2", "80"),
-            redirect("em0", Protocol::Tcp, "8000-8010", "10.0.0.2", "9000-9010"),
-            redirect("*", Protocol::Tcp, "443", "10.0.0.2", "443"),
-            redirect("*", Protocol::Udp, "443", "fd00::2", "443"),
-            redirect("192.0.2.1", Protocol::Tcp, "22", "10.0.0.2", "22"),
-            redirect("[2001:db8::1]", Protocol::Tcp, "22", "fd00::2", "22"),
-            // two mappings to one port: each has its own tag
-            redirect("em0", Protocol::Tcp, "81", "10.0.0.2", "8000"),
-            redirect("em1", Protocol::Tcp, "82", "10.0.0.2", "8000"),
-            redirect("em0.10", Protocol::Tcp, "1-65535", "10.0.0.3", "1-65535"),
-        ],
-    );
+    let mut golden = answered(vec![
+        redirect("em0", Protocol::Tcp, "8080", "10.0.0.2", "80"),
+        redirect("em0", Protocol::Udp, "5353", "10.0.0.2", "53"),
+        redirect("wan", Protocol::Sctp, "7000", "10.0.0.2", "7000"),
+        redirect("em0", Protocol::Tcp, "8080", "fd00::2", "80"),
+        redirect("em0", Protocol::Tcp, "8000-8010", "10.0.0.2", "9000-9010"),
+        redirect("*", Protocol::Tcp, "443", "10.0.0.2", "443"),
+        redirect("*", Protocol::Udp, "443", "fd00::2", "443"),
+        redirect("192.0.2.1", Protocol::Tcp, "22", "10.0.0.2", "22"),
+        redirect("[2001:db8::1]", Protocol::Tcp, "22", "fd00::2", "22"),
+        // two mappings to one port: each has its own tag
+        redirect("em0", Protocol::Tcp, "81", "10.0.0.2", "8000"),
+        redirect("em1", Protocol::Tcp, "82", "10.0.0.2", "8000"),
+        redirect("em0.10", Protocol::Tcp, "1-65535", "10.0.0.3", "1-65535"),
+    ]);
     let matches = |rule: &Rule| rule.matches().clone();
     // sources
     let sources = vec![
@@ -119,6 +143,7 @@ fn golden() -> Vec<Rule> {
         direction: None,
         log: false,
         quick: true,
+        routing: Routing::default(),
         state: Default::default(),
         matches: both,
         tagged,
@@ -207,9 +232,11 @@ fn shown(stored: &Stored) -> String {
     let (first, last) = (network(at::DST + at::PORT), network(at::DST + at::LAST_PORT));
     let op = rule[at::DST + at::PORT_OP];
     assert!(matches!((op, last), (2, 0) | (9, 1..)), "port_op {op}");
+    let on = std::mem::take(&mut text);
     text.push_str(&format!(
-        " {} proto {protocol} from {} to {} port {}",
+        " {} proto {protocol} from {}{} to {} port {}",
         if v6 { "inet6" } else { "inet" },
+        if rule[at::SRC + at::NEG] == 1 { "! " } else { "" },
         address(&rule[at::SRC..][..at::WRAP]),
         address(&rule[at::DST..][..at::WRAP]),
         range(first, last),
@@ -218,8 +245,14 @@ fn shown(stored: &Stored) -> String {
         .pool
         .iter()
         .map(|pooled| {
+            let name = text_at(pooled, at::pooladdr::IFNAME, at::IFNAMSIZ);
+            if pooled[at::pooladdr::AF] == 0 {
+                assert_eq!(pooled[at::pooladdr::ADDR..][..16], [0; 16], "an interface alone");
+                return format!("\"{name}\"");
+            }
             assert_eq!(pooled[at::pooladdr::AF], rule[at::AF], "the family of the redirect address");
-            address(&pooled[at::pooladdr::ADDR..][..at::WRAP])
+            let address = address(&pooled[at::pooladdr::ADDR..][..at::WRAP]);
+            if name.is_empty() { address } else { format!("(\"{name}\" {address})") }
         })
         .collect();
     let tag = text_at(rule, at::TAGNAME, at::TAG_NAME_SIZE);
@@ -231,13 +264,13 @@ fn shown(stored: &Stored) -> String {
             assert_eq!((keep_state, flags), (0, (0, 0)));
             assert_eq!((host(at::PROXY_PORT), host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS]), (50001, 65535, 4));
             assert_eq!((tag.as_str(), tagged.as_str(), label.as_str()), ("", "", ""));
-            format!("nat{text} -> {}", pool.join(" "))
+            format!("nat{on}{text} -> {}", pool.join(" "))
         }
         8 => {
             assert_eq!((keep_state, flags, rule[at::POOL_OPTS]), (0, (0, 0), 0));
             assert_eq!((tagged.as_str(), label.as_str()), ("", ""));
             format!(
-                "rdr{text} tag {} -> {} port {}",
+                "rdr{on}{text} tag {} -> {} port {}",
                 word(&tag),
                 pool.join(" "),
                 range(host(at::PROXY_PORT), host(at::LAST_PROXY_PORT))
@@ -247,11 +280,19 @@ fn shown(stored: &Stored) -> String {
             assert_eq!(keep_state, 1);
             assert_eq!(flags, if protocol == "tcp" { (0x02, 0x12) } else { (0, 0) });
             assert_eq!((host(at::PROXY_PORT), host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS]), (0, 0, 0));
-            assert_eq!((tag.as_str(), pool.len()), ("", 0));
+            assert_eq!((tag.as_str(), pool.len()), ("", usize::from(rule[at::RT] == 4)));
+            let route: String = pool.iter().map(|hop| format!(" reply-to {hop}")).collect();
+            let rtable = match u32_at(rule, at::RTABLEID) as i32 {
+                -1 => String::new(),
+                fib => format!(" rtable {fib}"),
+            };
             let tagged = if tagged.is_empty() { tagged } else { format!(" tagged {}", word(&tagged)) };
             let direction = ["", " in", " out"][usize::from(rule[at::DIRECTION])];
             let (log, quick) = (["", " log"][usize::from(rule[at::LOG])], ["", " quick"][usize::from(rule[at::QUICK])]);
-            format!("pass{direction}{log}{quick}{text}{tagged} keep state{} label \"{label}\"", limits(rule))
+            format!(
+                "pass{direction}{log}{quick}{on}{route}{text}{tagged}{rtable} keep state{} label \"{label}\"",
+                limits(rule)
+            )
         }
         other => panic!("action {other}"),
     }
@@ -460,8 +501,16 @@ fn limits_as_pfctl_sends_them() {
     let pass = |state: StateOptions| {
         let [_, Rule::Pass { matches, tagged, labels, .. }, ..] = &web()[..] else { panic!() };
         let (matches, tagged, labels) = (matches.clone(), tagged.clone(), labels.clone());
-        let rule =
-            Rule::Pass { direction: Some(Direction::In), log: true, quick: false, matches, tagged, state, labels };
+        let rule = Rule::Pass {
+            direction: Some(Direction::In),
+            log: true,
+            quick: false,
+            routing: Routing::default(),
+            matches,
+            tagged,
+            state,
+            labels,
+        };
         packed(&rule, 0, 0).as_bytes()[RULE..].to_vec()
     };
     let number = NonZeroU32::new;
@@ -824,11 +873,25 @@ fn what_is_loaded_is_recognized() {
     }
     let Rule::Pass { matches, tagged, labels, .. } = web()[1].clone() else { panic!() };
     let pass = |direction, log, quick, state, tagged| {
-        vec![Rule::Pass { direction, log, quick, matches: matches.clone(), tagged, state, labels: labels.clone() }]
+        let (routing, matches) = (Routing::default(), matches.clone());
+        vec![Rule::Pass { direction, log, quick, routing, matches, tagged, state, labels: labels.clone() }]
+    };
+    let answered = |on: &str, gateway: Option<&str>, rtable| {
+        let reply_to = NextHop { interface: on.parse().unwrap(), gateway: gateway.map(|text| text.parse().unwrap()) };
+        let mut rule = pass(Some(Direction::In), false, true, StateOptions::default(), tagged.clone());
+        let Rule::Pass { routing, .. } = &mut rule[0] else { panic!() };
+        *routing = Routing { reply_to: Some(reply_to), rtable };
+        rule
     };
     let number = NonZeroU32::new;
     let limited = |state| pass(Some(Direction::In), false, true, state, tagged.clone());
     sets.extend([
+        answered("em1", Some("203.0.113.254"), None),
+        answered("em1", Some("203.0.113.253"), None),
+        answered("em2", Some("203.0.113.254"), None),
+        answered("em1", None, None),
+        answered("em1", Some("203.0.113.254"), Some(0)),
+        answered("em1", Some("203.0.113.254"), Some(1)),
         pass(None, false, true, StateOptions::default(), tagged.clone()),
         pass(None, false, true, StateOptions::default(), None),
         pass(None, true, true, StateOptions::default(), tagged.clone()),

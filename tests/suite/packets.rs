@@ -10,8 +10,8 @@ use crate::support::world::{ANCHORS, interface, jail, publication, reads};
 use kport::host::HostInterface;
 use kport::net::{Family, Interface, PerFamily, Place, Protocol};
 use kport::options::{Options, Source};
-use kport::publication::{Publication, Redirect};
-use kport::rule;
+use kport::publication::{Answer, Publication, Redirect};
+use kport::rule::{self, NextHop, Routing};
 use kport::rules;
 use kport::trace::{Party, Release, World};
 use proptest::prelude::*;
@@ -64,10 +64,17 @@ fn wish() -> impl Strategy<Value = Wish> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let shape = (1usize..3, prop::collection::vec((0usize..2, any::<bool>()), 2..5), any::<[bool; 4]>());
+    let shape = (1usize..3, prop::collection::vec((0usize..2, any::<bool>()), 2..5), any::<[bool; 5]>());
     (shape, prop::collection::vec(wish(), 1..4)).prop_map(|((bridges, jails, bits), wishes)| {
-        let [v14, passes_out, aliases, members] = bits;
-        build(bridges, &jails, if v14 { Release::V14 } else { Release::V15 }, passes_out, aliases, members, &wishes)
+        let [v14, passes_out, aliases, members, routers] = bits;
+        build(
+            bridges,
+            &jails,
+            if v14 { Release::V14 } else { Release::V15 },
+            passes_out,
+            [aliases, members, routers],
+            &wishes,
+        )
     })
 }
 
@@ -76,8 +83,7 @@ fn build(
     jails: &[(usize, bool)],
     release: Release,
     passes_out: bool,
-    aliases: bool,
-    members: bool,
+    [aliases, members, routers]: [bool; 3],
     wishes: &[Wish],
 ) -> Case {
     let mut outer = vec!["192.0.2.1/24", "2001:db8::1/64"];
@@ -132,7 +138,9 @@ fn build(
             format!("{place}{host}-{}:{inside}/{protocol}", host + count - 1)
         };
         let spec: Vec<String> = wish.specs.iter().enumerate().map(spec).collect();
-        publications.push(publication(&interfaces, &jail.name, &addresses, &spec.join(" "), &wish.options));
+        let made = publication(&interfaces, &jail.name, &addresses, &spec.join(" "), &wish.options);
+        let answers = if routers { answers(&made) } else { vec![] };
+        publications.push(Publication { answers, ..made });
     }
     let host_access = publications.iter().any(|publication| publication.options.host_access);
     let policy = if passes_out { "block in log all\npass out all\n" } else { "block log all\n" };
@@ -151,6 +159,20 @@ fn build(
         world.load(&format!("kport/{}", jail.name), &rules);
     }
     Case { world, interfaces, publications, passes_out, text }
+}
+
+/// Through the routers behind em1.
+fn answers(publication: &Publication) -> Vec<Answer> {
+    let on: Interface = "em1".parse().unwrap();
+    let answer = |redirect: &Redirect| {
+        let gateway = Some(match redirect.family() {
+            Family::Inet => world::address("198.51.100.254"),
+            Family::Inet6 => world::address("fe80::1"),
+        });
+        let routing = Routing { reply_to: Some(NextHop { interface: on, gateway }), rtable: None };
+        Answer { place: redirect.place, target: redirect.target, on, beyond: true, routing }
+    };
+    publication.redirects.iter().map(answer).collect()
 }
 
 /// Whether every place of a publication is an interface.
@@ -174,6 +196,11 @@ impl Case {
     fn has(&self, interface: Interface, address: IpAddr) -> bool {
         let named = |i: &&HostInterface| i.name == interface || i.groups.contains(&interface);
         self.interfaces.iter().filter(named).any(|i| i.addresses.iter().any(|net| net.addr() == address))
+    }
+
+    fn is_next_to(&self, interface: Interface, address: IpAddr) -> bool {
+        let mut networks = self.interfaces.iter().filter(|i| i.name == interface).flat_map(|i| &i.addresses);
+        networks.any(|network| network.contains(&address))
     }
 
     fn is_own(&self, address: IpAddr) -> bool {
@@ -243,7 +270,13 @@ impl Case {
                     Place::Interface(interface) => self.is_in(*on, interface),
                     _ => true,
                 };
-                if covered && here && allowed { Expected::Reaches(name, at) } else { Expected::Nothing }
+                // the answer to a client of another network leaves by the default route, unless it is sent to the router
+                let home = on.as_str() == "em0" || self.is_next_to(*on, source) || !publication.answers.is_empty();
+                match covered && here && allowed {
+                    true if home => Expected::Reaches(name, at),
+                    true => Expected::OneWay(name, at),
+                    false => Expected::Nothing,
+                }
             }
             Party::Jail(client) => {
                 if covered && options.hairpin {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
+use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use crate::net::{Family, Interface, Protocol};
 
 /// A host without the udp sockets that one container's conmon has on the container's own ports.
@@ -42,6 +42,10 @@ impl WithoutConmon {
 impl Host for WithoutConmon {
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
         self.host.gateway(family)
+    }
+
+    fn gateways(&self) -> Result<Vec<Gateway>> {
+        self.host.gateways()
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {

@@ -1,4 +1,4 @@
-//! The groups of an interface: SIOCGIFGROUP, netintro(4).
+//! The groups of an interface, and its FIB: SIOCGIFGROUP, SIOCGIFFIB, netintro(4).
 
 use std::ffi::CStr;
 use std::io;
@@ -23,6 +23,20 @@ struct GroupRequest {
     /// the union has the size of a name
     rest: [u8; IFNAMSIZ - 8],
 }
+
+/// `_IOWR('i', 92, struct ifreq)` of sys/sockio.h.
+const SIOCGIFFIB: c_ulong = 0xc020_695c;
+
+/// struct ifreq of net/if.h, with the member of its union that SIOCGIFFIB uses.
+#[repr(C)]
+struct FibRequest {
+    name: [u8; IFNAMSIZ],
+    fib: c_uint,
+    /// the union has the size of a name
+    rest: [u8; IFNAMSIZ - 4],
+}
+
+const _: () = assert!(size_of::<FibRequest>() == 0x20 && std::mem::offset_of!(FibRequest, fib) == 16);
 
 /// struct ifg_req: a name.
 type Group = [u8; IFNAMSIZ];
@@ -49,11 +63,8 @@ pub fn socket() -> Result<OwnedFd> {
 /// The groups of the interface, without `all` and other names that are not groups in pf.conf(5); `None` if there is no
 /// such interface.
 pub fn of(socket: &OwnedFd, interface: &str) -> Result<Option<Vec<Interface>>> {
-    let mut request = GroupRequest { name: [0; IFNAMSIZ], length: 0, groups: ptr::null_mut(), rest: [0; IFNAMSIZ - 8] };
-    // the last byte stays NUL
-    for (to, from) in request.name[..IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
-        *to = from;
-    }
+    let rest = [0; IFNAMSIZ - 8];
+    let mut request = GroupRequest { name: padded(interface), length: 0, groups: ptr::null_mut(), rest };
     for _ in 0..TRIES {
         request.length = 0;
         request.groups = ptr::null_mut();
@@ -74,6 +85,28 @@ pub fn of(socket: &OwnedFd, interface: &str) -> Result<Option<Vec<Interface>>> {
         }
     }
     Err(Error::io(format!("read the groups of {interface}"), &io::Error::from_raw_os_error(libc::EAGAIN)))
+}
+
+/// The FIB of the interface; that of the host if there is no such interface.
+pub fn fib(socket: &OwnedFd, interface: &str) -> Result<u32> {
+    let mut request = FibRequest { name: padded(interface), fib: 0, rest: [0; IFNAMSIZ - 4] };
+    // SAFETY: the request has the size that its number encodes.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGIFFIB, ptr::from_mut(&mut request)) } {
+        0 => Ok(request.fib),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(0),
+            error => Err(Error::io(format!("read the FIB of {interface}"), &error)),
+        },
+    }
+}
+
+/// A name in a request; the last byte is NUL.
+fn padded(interface: &str) -> [u8; IFNAMSIZ] {
+    let mut name = [0; IFNAMSIZ];
+    for (to, from) in name[..IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
+        *to = from;
+    }
+    name
 }
 
 /// One SIOCGIFGROUP; `request.groups` must have `request.length` bytes.

@@ -19,6 +19,7 @@ const IFM_INDEX: usize = 12;
 const IFM_LEN: usize = 16;
 /// net/if.h
 const IFF_UP: u32 = 0x1;
+const IFF_BROADCAST: u32 = 0x2;
 const IFF_LOOPBACK: u32 = 0x8;
 
 /// net.route.0.0.iflist: the interfaces and addresses of the network stack that the caller is in.
@@ -31,11 +32,13 @@ pub fn all() -> Result<Vec<HostInterface>> {
     use super::{group, sysctl};
     let answer = sysctl::fetch(&LIST).map_err(|e| crate::error::Error::io("read the interface list", &e))?;
     let socket = group::socket()?;
+    let has_fibs = super::value::number("net.fibs")?.is_some_and(|fibs| fibs > 1);
     let mut found = Vec::new();
     for link in links(&answer)? {
         // an interface that was removed meanwhile is not the host's
         if let Some(groups) = group::of(&socket, &link.name)? {
-            found.extend(link.with_groups(groups));
+            let fib = if has_fibs { group::fib(&socket, &link.name)? } else { 0 };
+            found.extend(link.with_groups(groups).map(|interface| HostInterface { fib, ..interface }));
         }
     }
     Ok(found)
@@ -56,7 +59,8 @@ impl Link {
     /// This interface with its `groups`. `None` if pf rules of kport cannot contain its name.
     pub fn with_groups(self, groups: Vec<Interface>) -> Option<HostInterface> {
         let name = self.name.parse().ok()?;
-        Some(HostInterface { name, groups, addresses: self.addresses, up: self.flags & IFF_UP != 0 })
+        let (up, point_to_point) = (self.flags & IFF_UP != 0, self.flags & (IFF_BROADCAST | IFF_LOOPBACK) == 0);
+        Some(HostInterface { up, point_to_point, ..HostInterface::up(name, groups, self.addresses) })
     }
 }
 

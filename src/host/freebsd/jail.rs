@@ -160,7 +160,7 @@ fn read(get: &JailGet, features: Features, parameters: &Parameters) -> Result<Ja
     let inherits = inherits(vnet, jailsys, &addresses);
     let dying = parameters.number(c"dying") == Some(1);
     let (name, path) = (name.to_owned(), path.to_string_lossy().into_owned());
-    Ok(Jail { jid, name, path, vnet, stack, inherits, addresses, dying })
+    Ok(Jail { jid, name, path, vnet, stack, inherits, fib: 0, addresses, dying })
 }
 
 /// The jail with this jid, or one above it, that has its own network stack; 0 if it is the host's.

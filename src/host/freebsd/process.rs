@@ -1,6 +1,6 @@
 //! The processes that have a socket: from `kern.file`, the table of all open files, and `kern.proc`, as in sockstat(1).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::buffer::{bytes, malformed, u32_at, u64_at};
 use crate::error::Result;
@@ -32,6 +32,14 @@ pub fn udp_holders(port: u16) -> Result<Vec<crate::host::Process>> {
     Ok(found)
 }
 
+/// The FIB of most processes of each jail.
+#[cfg(target_os = "freebsd")]
+pub fn fibs() -> Result<BTreeMap<i32, u32>> {
+    use libc::{CTL_KERN, KERN_PROC, KERN_PROC_PROC};
+    let all = super::sysctl::fetch(&[CTL_KERN, KERN_PROC, KERN_PROC_PROC]);
+    fibs_of(&all.map_err(|e| crate::error::Error::io("read the processes", &e))?)
+}
+
 /// Whether a process is stopped (SIGSTOP). One that cannot be read counts as not stopped.
 #[cfg(target_os = "freebsd")]
 pub fn is_stopped(pid: i32) -> bool {
@@ -46,6 +54,7 @@ const XF_DATA: usize = 56;
 /// sizeof (struct kinfo_proc), sys/user.h, and offsets in it
 const KINFO_PROC: usize = 1088;
 const KI_STAT: usize = 388;
+const KI_FIBNUM: usize = 584;
 const KI_JID: usize = 592;
 /// sys/proc.h
 const SSTOP: u8 = 4;
@@ -70,6 +79,22 @@ fn owners(answer: &[u8], sockets: &[u64]) -> Result<BTreeSet<i32>> {
         Some(found)
     };
     read().ok_or_else(|| malformed("list of open files"))
+}
+
+/// The FIB of most processes of each jail in the result of `kern.proc.proc`; of two with as many processes the lower one.
+fn fibs_of(answer: &[u8]) -> Result<BTreeMap<i32, u32>> {
+    let mut processes: BTreeMap<(i32, u32), usize> = BTreeMap::new();
+    for process in answer.chunks(KINFO_PROC) {
+        *processes.entry((jid(process)?, u32::from_ne_bytes(of_process(process, KI_FIBNUM)?))).or_default() += 1;
+    }
+    let mut most: BTreeMap<i32, (usize, u32)> = BTreeMap::new();
+    for ((jid, fib), count) in processes {
+        let now = most.entry(jid).or_default();
+        if count > now.0 {
+            *now = (count, fib);
+        }
+    }
+    Ok(most.into_iter().map(|(jid, (_, fib))| (jid, fib)).collect())
 }
 
 /// The jid in the result of `kern.proc.pid`; 0 for none.
@@ -137,6 +162,20 @@ mod tests {
         process[KI_STAT] = SSTOP;
         assert_eq!((jid(&process).unwrap(), state(&process).unwrap()), (6, SSTOP));
         assert!(jid(&process[..1000]).is_err() && state(&process[..1000]).is_err() && jid(&[]).is_err());
+    }
+
+    #[test]
+    fn the_fib_of_a_jail_is_that_of_most_processes() {
+        let process = |jid: i32, fib: u32| {
+            let mut process = vec![0; KINFO_PROC];
+            process[..4].copy_from_slice(&(KINFO_PROC as u32).to_ne_bytes());
+            process[KI_JID..][..4].copy_from_slice(&jid.to_ne_bytes());
+            process[KI_FIBNUM..][..4].copy_from_slice(&fib.to_ne_bytes());
+            process
+        };
+        let all = [process(0, 0), process(6, 0), process(6, 1), process(6, 1), process(7, 2), process(7, 1)].concat();
+        assert_eq!(fibs_of(&all).unwrap(), [(0, 0), (6, 1), (7, 1)].into());
+        assert!(fibs_of(&all[..all.len() - 1]).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{interface, jail, process, route, socket, value, vnet};
 use crate::error::Result;
-use crate::host::{Host, HostInterface, Jail, Jails, Listener, Process, Watch};
+use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use crate::net::{Family, Interface};
 
 // the structs that are read by offsets, as far as the libc crate has them
@@ -30,6 +30,7 @@ const _: () = {
     assert!(size_of::<libc::timeval>() == 16);
     assert!(size_of::<libc::kinfo_proc>() == 1088);
     assert!(offset_of!(libc::kinfo_proc, ki_stat) == 388);
+    assert!(offset_of!(libc::kinfo_proc, ki_fibnum) == 584);
     assert!(offset_of!(libc::kinfo_proc, ki_jid) == 592);
 };
 
@@ -42,16 +43,24 @@ impl Host for System {
         route::gateway(family)
     }
 
+    fn gateways(&self) -> Result<Vec<Gateway>> {
+        route::gateways()
+    }
+
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
         interface::all()
     }
 
     fn jail(&self, name: &str) -> Result<Option<Jail>> {
-        jail::named(&jail::jail_get, jail::Features::of_kernel()?, name)
+        let mut found = jail::named(&jail::jail_get, jail::Features::of_kernel()?, name)?;
+        set_fibs(found.as_mut_slice())?;
+        Ok(found)
     }
 
     fn jails(&self) -> Result<Jails> {
-        jail::all(&jail::jail_get, jail::Features::of_kernel()?)
+        let mut found = jail::all(&jail::jail_get, jail::Features::of_kernel()?)?;
+        set_fibs(&mut found.jails)?;
+        Ok(found)
     }
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
@@ -81,4 +90,16 @@ impl Host for System {
     fn uptime(&self) -> Result<u64> {
         Ok(value::uptime())
     }
+}
+
+/// Sets the FIB of each jail on the host's network stack.
+fn set_fibs(jails: &mut [Jail]) -> Result<()> {
+    if jails.iter().all(|jail| jail.vnet) || value::number("net.fibs")?.is_none_or(|fibs| fibs < 2) {
+        return Ok(());
+    }
+    let fibs = process::fibs()?;
+    for jail in jails.iter_mut().filter(|jail| !jail.vnet) {
+        jail.fib = fibs.get(&jail.jid).copied().unwrap_or(0);
+    }
+    Ok(())
 }

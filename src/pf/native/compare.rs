@@ -4,7 +4,7 @@ use super::decode::{self, Addresses};
 use super::encode::LOADED;
 use super::kernel::{Failure, Kernel};
 use super::read::{self, RulesetAt, Stamp};
-use super::rulesets::pooled;
+use super::rulesets::{pooled, routed};
 use crate::pfconf::flat::flat;
 use crate::pfconf::rule::{Action, Rule};
 use crate::rule;
@@ -43,7 +43,8 @@ fn is<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, wanted: &Rule) -> Result<bool, 
         Action::Translate { pool: Some(pool), .. } => pooled(kernel, at, af)?.unwrap_or_else(|| pool.addresses.clone()),
         _ => vec![],
     };
-    let addresses = Addresses { rdr, ..Addresses::default() };
+    let route = if wanted.effects.route.is_some() { routed(kernel, at, af)? } else { vec![] };
+    let addresses = Addresses { rdr, route, ..Addresses::default() };
     let decoded = decode::rule(&loaded.rule, &loaded.anchor_call, addresses).map_err(unreadable)?;
     let Some(mut decoded) = decoded else { return Ok(false) };
     // the struct of DIOCADDRULE has room for one label

@@ -10,7 +10,7 @@ use zerocopy::FromZeros;
 use super::layout::*;
 use crate::net::{Direction, Family, Interface, PortRange, Protocol};
 use crate::pfconf::rule::RuleKind;
-use crate::rule::{Address, Match, Member, Rule, StateOptions};
+use crate::rule::{Address, Match, Member, NextHop, Rule, StateOptions};
 
 /// The rulesets that kport loads, in the order of a transaction.
 pub const LOADED: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
@@ -68,6 +68,7 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
         into.ifname = *interface.padded();
     }
     address(member.from, &mut into.src.addr);
+    into.src.neg = u8::from(matches!(member.from, Some(Address::NotInterfaceNetwork(_))));
     address(member.to, &mut into.dst.addr);
     ports(*to_ports, &mut into.dst);
     into.action = action(LOADED[ruleset(rule)]);
@@ -82,7 +83,7 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
             let last = if ports.count() == 1 { 0 } else { ports.last() };
             into.rpool.proxy_port = [ports.first(), last];
         }
-        Rule::Pass { matches: _, direction, log, quick, tagged, state, labels: [label, _] } => {
+        Rule::Pass { matches: _, direction, log, quick, routing, tagged, state, labels: [label, _] } => {
             into.direction = match direction {
                 None => 0,
                 Some(Direction::In) => PF_IN,
@@ -90,6 +91,9 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
             };
             into.log = if *log { PF_LOG } else { 0 };
             into.quick = u8::from(*quick);
+            into.rt = if routing.reply_to.is_some() { PF_REPLYTO } else { 0 };
+            // a FIB above net.fibs is refused, and the kernel has far fewer than 2^31
+            into.rtableid = routing.rtable.map_or(-1, u32::cast_signed);
             limits(state, into);
             into.keep_state = PF_STATE_NORMAL;
             if *protocol == Protocol::Tcp {
@@ -126,12 +130,25 @@ fn limits(state: &StateOptions, into: &mut PfRule) {
     }
 }
 
-/// The target address of `rule`, and whether it translates.
+/// The address in the pool of `rule`, and whether it has one. The struct has one pool: if the rule has `reply-to`, 15 also
+/// takes it for the one of that (pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
 pub fn target(rule: &Rule, into: &mut PfiocPooladdr) -> bool {
     let to = match rule {
         Rule::Nat { address_of, .. } => &Address::Interface(*address_of),
         Rule::Rdr { target, .. } => &Address::Host(*target),
-        Rule::Pass { .. } => return false,
+        Rule::Pass { routing, .. } => {
+            let Some(NextHop { interface, gateway }) = routing.reply_to else { return false };
+            into.ifname = *interface.padded();
+            match gateway {
+                Some(gateway) => &Address::Host(gateway),
+                None => {
+                    // as pfctl(8) for an interface alone (route_host in sbin/pfctl/parse.y): no family, no address
+                    into.addr.zero();
+                    into.addr.mask = HOST_MASK;
+                    return true;
+                }
+            }
+        }
     };
     // 15 compares the family of the address with the packet's (pf_map_addr in sys/netpfil/pf/pf_lb.c)
     into.af = af(rule.matches().family);
@@ -161,7 +178,9 @@ fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
             into.mask = octets(network.netmask());
         }
         Some(Address::Interface(interface)) => dynamic(into, interface.padded(), 0),
-        Some(Address::InterfaceNetwork(interface)) => dynamic(into, interface.padded(), PFI_AFLAG_NETWORK),
+        Some(Address::InterfaceNetwork(interface) | Address::NotInterfaceNetwork(interface)) => {
+            dynamic(into, interface.padded(), PFI_AFLAG_NETWORK);
+        }
         // the kernel resolves the name to the addresses of every interface (pfi_dynaddr_setup)
         Some(Address::Own) => dynamic(into, &field("self"), 0),
         Some(Address::Table(table)) => {

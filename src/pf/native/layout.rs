@@ -35,6 +35,8 @@ pub const PF_NOBINAT: u8 = 7;
 pub const PF_RDR: u8 = 8;
 pub const PF_NORDR: u8 = 9;
 pub const PF_MATCH: u8 = 12;
+/// `reply-to`, in the field `rt`
+pub const PF_REPLYTO: u8 = 4;
 /// the pool of route-to (netlink)
 pub const PF_RT: u8 = 14;
 

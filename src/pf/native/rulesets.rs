@@ -163,6 +163,15 @@ fn asked<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, which: u8, af: u64) -> Resul
     (0..count).map(one).collect()
 }
 
+/// The addresses of a filter rule's reply-to, on 15 by netlink; none if the kernel does not return them. EBUSY if the ruleset
+/// was loaded again meanwhile.
+pub(super) fn routed<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, af: u64) -> Result<Vec<PoolAddress>, Failure> {
+    match asked(kernel, at, PF_RT, af) {
+        Err(failure) if failure.errno == libc::EOPNOTSUPP => Ok(pooled(kernel, at, af)?.unwrap_or_default()),
+        other => other,
+    }
+}
+
 /// The addresses of the pool of a rule of this family by DIOCGETADDRS: for a filter rule before 15 those of route-to. `None` if
 /// the kernel does not return them. EBUSY if the ruleset was loaded again meanwhile.
 pub(super) fn pooled<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, af: u64) -> Result<Option<Vec<PoolAddress>>, Failure> {

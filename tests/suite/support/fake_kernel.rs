@@ -76,6 +76,9 @@ struct Set {
     begun: bool,
 }
 
+/// net.fibs
+const FIBS: i32 = 2;
+
 #[derive(Default)]
 struct Pf {
     anchors: BTreeMap<String, BTreeMap<i32, Set>>,
@@ -619,12 +622,15 @@ impl Pf {
             return Err(libc::EBUSY);
         }
         let family = bytes[pooladdr::AF];
-        assert!([2, 28].contains(&family), "family {family} of a redirect address");
         let end = pooladdr::ADDR + at::WRAP;
         check_address(&bytes[pooladdr::ADDR..end]);
+        let name = text_at(bytes, pooladdr::IFNAME, at::IFNAMSIZ);
+        // an interface alone has neither family nor address
+        assert!([2, 28].contains(&family) || family == 0 && !name.is_empty(), "family {family} of an address");
         let used = [pooladdr::TICKET, pooladdr::NR, pooladdr::AF, pooladdr::ANCHOR, pooladdr::ADDR];
         let [ticket, nr, af, anchor, address] = used;
-        zero(bytes, &[(0, ticket), (nr, af), (anchor, address), (end, pooladdr::SIZE)]);
+        let after = pooladdr::IFNAME + at::IFNAMSIZ;
+        zero(bytes, &[(0, ticket), (nr, af), (anchor, address), (end, pooladdr::IFNAME), (after, pooladdr::SIZE)]);
         self.pool.push(bytes.to_vec());
         Ok(())
     }
@@ -650,8 +656,14 @@ impl Pf {
         if !set.begun {
             return Err(libc::EINVAL);
         }
-        if [4, 8].contains(&rule[at::ACTION]) && self.pool.is_empty() {
+        if ([4, 8].contains(&rule[at::ACTION]) || rule[at::RT] > 1) && self.pool.is_empty() {
             return Err(libc::EINVAL);
+        }
+        if rule[at::RT] != 0 && rule[at::DIRECTION] == 0 {
+            return Err(libc::EINVAL);
+        }
+        if u32_at(rule, at::RTABLEID) as i32 >= FIBS {
+            return Err(libc::EBUSY);
         }
         let mut bytes = bytes.to_vec();
         // tickets differ between transactions and are not part of the rule
@@ -874,6 +886,7 @@ fn check_rule(bytes: &[u8]) {
         rule,
         &[
             (at::SRC + at::PORT_OP + 1, at::DST),
+            (at::DST + at::NEG, at::DST + at::PORT_OP),
             (at::DST + at::PORT_OP + 1, at::LABEL),
             (at::IFNAME + at::IFNAMSIZ, at::TAGNAME),
             (at::OVERLOAD_TBLNAME + at::TABLE_NAME_SIZE, at::PROXY_PORT),
@@ -885,10 +898,14 @@ fn check_rule(bytes: &[u8]) {
             (at::LOGIF, at::QUICK),
             (at::IFNOT, at::KEEP_STATE),
             (at::ICMP_TYPE, at::FLAGS),
-            (at::FLAGSET + 1, rule.len()),
+            (at::FLAGSET + 1, at::RT),
+            (at::RT + 1, rule.len()),
         ],
     );
-    assert_eq!(u32_at(rule, at::RTABLEID) as i32, -1, "rtableid");
+    // reply-to, of pass rules only; a source is negated if it is the network of an interface
+    assert!([0, 4].contains(&rule[at::RT]) && (rule[at::ACTION] == 0 || rule[at::RT] == 0), "rt {}", rule[at::RT]);
+    assert!(rule[at::ACTION] == 0 || u32_at(rule, at::RTABLEID) as i32 == -1, "rtableid");
+    assert!(rule[at::SRC + at::NEG] == 0 || (rule[at::SRC + at::TYPE], rule[at::SRC + at::IFLAGS]) == (2, 1), "neg");
     assert!([2, 28].contains(&rule[at::AF]), "family {}", rule[at::AF]);
     for (at, size) in [
         (at::LABEL, at::LABEL_SIZE),

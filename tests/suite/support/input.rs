@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use kport::error::{Error, Kind, Result};
 use kport::name::JailName;
-use kport::net::{Interface, PerFamily};
+use kport::net::{Family, Interface, PerFamily, Place};
 use kport::options::Options;
-use kport::publication::{Publication, Targets, redirects};
-use kport::rule::Rule;
+use kport::publication::{Answer, Publication, Targets, redirects};
+use kport::rule::{NextHop, Routing, Rule};
 use kport::rules::rules;
 
 /// Each file and its contents, sorted.
@@ -32,6 +32,8 @@ struct Input {
     inner: BTreeMap<IpAddr, Option<Interface>>,
     options: Options,
     specs: Vec<String>,
+    /// The interface, the router or `-`, the FIB or `-`.
+    answers: Vec<(Interface, Option<IpAddr>, Option<u32>)>,
 }
 
 fn parsed<T: std::str::FromStr<Err = Error>>(words: &[&str]) -> Result<Vec<T>> {
@@ -66,6 +68,10 @@ fn read(input: &str) -> Result<Input> {
             ("rate", [rate]) => read.options.limits.rate = Some(rate.parse()?),
             ("log", []) => read.options.log = true,
             ("no-quick", []) => read.options.quick = false,
+            ("answer", [on, router, fib]) => {
+                let router = Some(*router).filter(|word| *word != "-").map(|word| word.parse().unwrap());
+                read.answers.push((on.parse()?, router, fib.parse().ok()));
+            }
             ("spec", _) => read.specs.push(values.join(" ")),
             _ => panic!("{line}"),
         }
@@ -86,6 +92,21 @@ pub fn made(input: &str) -> Result<Vec<Rule>> {
         let known = input.inner.get(&address);
         known.copied().ok_or_else(|| Error::new(Kind::Unavailable, format!("no network with {address}")))
     })?;
+    let mut answers = vec![];
+    for redirect in &publication.redirects {
+        for (on, gateway, rtable) in &input.answers {
+            if gateway.is_none_or(|gateway| Family::of(gateway) == redirect.family())
+                && (redirect.place.is_any() || redirect.place == Place::Interface(*on))
+            {
+                let routing =
+                    Routing { reply_to: Some(NextHop { interface: *on, gateway: *gateway }), rtable: *rtable };
+                let beyond = gateway.is_some() && rtable.is_none();
+                let one = Answer { place: redirect.place, target: redirect.target, on: *on, beyond, routing };
+                answers.extend((!answers.contains(&one)).then_some(one));
+            }
+        }
+    }
+    let publication = Publication { answers, ..publication };
     // what is stored is what is loaded
     let json = serde_json::to_string(&publication).unwrap();
     assert_eq!(serde_json::from_str::<Publication>(&json).unwrap(), publication, "{json}");

@@ -16,6 +16,10 @@ use kport::store::Store;
 pub fn host() -> Fixed {
     r#"{
         "gateway": { "inet": "em0", "inet6": "em0" },
+        "gateways": [
+            { "interface": "em0", "address": "192.0.2.254", "default": true },
+            { "interface": "em1", "address": "198.51.100.254" }
+        ],
         "interfaces": [
             { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24", "192.0.2.7/32", "2001:db8::1/64" ] },
             { "name": "em1", "up": true, "addresses": [ "198.51.100.1/24" ] },

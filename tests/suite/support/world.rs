@@ -34,12 +34,8 @@ pub fn party(name: &str) -> Party {
 }
 
 pub fn interface(name: &str, groups: &[&str], addresses: &[&str]) -> HostInterface {
-    HostInterface {
-        name: name.parse().unwrap(),
-        groups: reads(groups),
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-        up: true,
-    }
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    HostInterface::up(name.parse().unwrap(), reads(groups), addresses)
 }
 
 pub fn jail(name: &str, behind: Option<&str>, member: Option<&str>, addresses: &[&str]) -> Attachment {
