@@ -35,13 +35,15 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Whether an invalid command line is that of a stop hook, which must not fail.
-pub fn is_stop(line: &[OsString]) -> bool {
-    let hook = line.iter().any(|word| word == "--hook");
+/// Whether an invalid command line is that of a stop hook, which must not fail. `has_stopped` reads the state of the container
+/// that `oci-hook` is called for.
+pub fn is_stop(line: &[OsString], has_stopped: impl FnOnce() -> bool) -> bool {
     // the first command; another one may have the word as an argument
-    let command =
-        line.iter().filter_map(|word| word.to_str()).find(|word| Cli::command().find_subcommand(word).is_some());
-    hook && command == Some("unpublish")
+    match line.iter().filter_map(|word| word.to_str()).find(|word| Cli::command().find_subcommand(word).is_some()) {
+        Some("unpublish") => line.iter().any(|word| word == "--hook"),
+        Some("oci-hook") => has_stopped(),
+        _ => false,
+    }
 }
 
 /// The flag of clap(3), listed with the other options of all commands.
@@ -426,7 +428,7 @@ mod tests {
 
     #[test]
     fn the_invalid_command_line_of_a_stop() {
-        let line = |text: &str| is_stop(&text.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let line = |text: &str| is_stop(&text.split(' ').map(OsString::from).collect::<Vec<_>>(), || false);
         for stop in [
             "unpublish --hook --typo",
             "--bogus unpublish --hook",
