@@ -42,7 +42,7 @@ pub(crate) fn main() -> ExitCode {
             let text = output::usage(error);
             return match is_answer {
                 true => ExitCode::SUCCESS,
-                false if args::is_stop(&container::command_line()) => {
+                false if args::is_stop(&container::command_line(), hook::is_stopped) => {
                     hook::log(&text.replace('\n', " "));
                     ExitCode::SUCCESS
                 }

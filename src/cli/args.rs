@@ -35,24 +35,30 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Whether an invalid command line is that of a stop hook, which must not fail.
-pub fn is_stop(line: &[OsString]) -> bool {
-    is_hook(line, "unpublish")
+/// Whether an invalid command line is that of a stop hook, which must not fail. `has_stopped` reads the state of the container
+/// that `oci-hook` is called for.
+pub fn is_stop(line: &[OsString], has_stopped: impl FnOnce() -> bool) -> bool {
+    match command(line) {
+        Some("unpublish") => is_hook(line),
+        Some("oci-hook") => has_stopped(),
+        _ => false,
+    }
 }
 
-fn is_hook(line: &[OsString], of: &str) -> bool {
-    let hook = line.iter().any(|word| word == "--hook");
-    // the first command; another one may have the word as an argument
-    let command =
-        line.iter().filter_map(|word| word.to_str()).find(|word| Cli::command().find_subcommand(word).is_some());
-    hook && command == Some(of)
+/// The first command of a line; another one may have the word as an argument.
+fn command(line: &[OsString]) -> Option<&str> {
+    line.iter().filter_map(|word| word.to_str()).find(|word| Cli::command().find_subcommand(word).is_some())
+}
+
+fn is_hook(line: &[OsString]) -> bool {
+    line.iter().any(|word| word == "--hook")
 }
 
 /// Reads a command line.
 pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line).and_then(Cli::checked).map_err(|error| match error.kind() {
         // in a hook, JAIL is not what is missing
-        ErrorKind::MissingRequiredArgument if is_hook(line, "publish") => {
+        ErrorKind::MissingRequiredArgument if command(line) == Some("publish") && is_hook(line) => {
             Cli::command().error(ErrorKind::MissingRequiredArgument, "publish --hook needs the ports, such as 8080:80")
         }
         _ => error,
@@ -444,7 +450,7 @@ mod tests {
 
     #[test]
     fn the_invalid_command_line_of_a_stop() {
-        let line = |text: &str| is_stop(&text.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let line = |text: &str| is_stop(&text.split(' ').map(OsString::from).collect::<Vec<_>>(), || false);
         for stop in [
             "unpublish --hook --typo",
             "--bogus unpublish --hook",

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::container::cni::{self, MAX_INPUT, Operation};
-use crate::container::oci::{self, Allowed, State};
+use crate::container::oci::{self, Allowed};
 use crate::container::{Overrides, Program};
 use crate::error::{Error, Kind, Result};
 use crate::managers::Environment;
@@ -93,11 +93,10 @@ fn configuration(operation: Operation) -> Result<Vec<u8>> {
 
 /// `kport oci-hook`. Fails if the ports of a container that starts could not be published; an error must not keep one from stopping.
 pub fn oci_hook(global: &Global, args: &OciHookArgs) -> Result<()> {
-    let Some(text) = hook::read_state(&io::stdin())? else {
+    let Some(state) = hook::read_state(&io::stdin())? else {
         let why = "no OCI state on standard input; use oci-hook only in the configuration of a container runtime";
         return Err(Error::new(Kind::Argument, why));
     };
-    let state = State::parse(&text)?;
     let helper = Helper::new(global);
     if !state.has_stopped() {
         let allowed = Allowed { ports: args.allow_ports.clone(), places: args.allow_place.clone() };

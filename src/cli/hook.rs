@@ -1,18 +1,18 @@
 //! `--hook`: the environment, arguments and standard input of a hook, and the log that it writes to.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::container::oci::{MAX_STATE, State};
-use crate::error::{Error, Kind, Result};
+use crate::container::oci::State;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::managers::{Caller, Environment};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::Value;
 
 /// The maximum time for a runtime to write its state. It does that before it waits for the hook.
 const STATE_TIME: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ pub fn caller(given: (Option<&str>, Option<i32>), state: Option<&Path>, host: &d
             read_state(&file)?
         }
     };
-    let state = state.map(|text| State::parse(&text)?.identity()).transpose()?;
+    let state = state.map(|state| state.identity()).transpose()?;
     Caller::find(&Environment(&variable), state, given, host)
 }
 
@@ -56,34 +56,37 @@ pub fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> (Option<&'a str>, 
     (name, words)
 }
 
-/// Reads one JSON document from a pipe, a socket or a file; `None` if there is none. Reading stops at its end, since the writer
-/// may keep the pipe open.
-pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<String>> {
-    let failed = |error: io::Error| Error::io("read standard input", &error);
+/// Reads the state of a container from a pipe, a socket or a file; `None` if there is none. Reading stops at its end, since the
+/// writer may keep the pipe open.
+pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<State>> {
     let fd = from.as_fd();
     if rustix::fs::fstat(fd).map_or(true, |stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device()) {
         // a terminal, /dev/null, or closed
         return Ok(None);
     }
-    let mut file = std::fs::File::from(fd.try_clone_to_owned().map_err(failed)?);
-    let deadline = Instant::now() + STATE_TIME;
-    let mut text = Vec::new();
-    let mut part = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
-        if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&left)).map_err(|e| failed(e.into()))? == 0 {
-            return Err(Error::new(Kind::Unavailable, "standard input stays open and has no OCI state"));
+    let file = fd.try_clone_to_owned().map_err(|error| Error::io("read standard input", &error))?.into();
+    Ok(State::read(BufReader::new(InTime { file, deadline: Deadline::after(STATE_TIME) })))
+}
+
+/// Whether standard input has the state of a container that has stopped.
+pub fn is_stopped() -> bool {
+    read_state(&io::stdin()).is_ok_and(|state| state.is_some_and(|state| state.has_stopped()))
+}
+
+/// A file that is read until a deadline.
+struct InTime {
+    file: File,
+    deadline: Deadline,
+}
+
+impl Read for InTime {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = Timespec::try_from(self.deadline.remaining()).ok();
+        if poll(&mut [PollFd::new(&self.file, PollFlags::IN)], left.as_ref())? == 0 {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it stays open, and there is no more"));
         }
-        let count = file.read(&mut part).map_err(failed)?;
-        text.extend_from_slice(&part[..count]);
-        let whole = serde_json::from_slice::<Value>(&text).is_ok();
-        if count == 0 || whole || text.len() > MAX_STATE {
-            break;
-        }
+        self.file.read(into)
     }
-    let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
 
 /// Writes a line to syslogd(8), as syslog(3) does for the facility daemon. Without a listener, the line is dropped.
@@ -123,10 +126,10 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(br#" {"id": "#).unwrap();
         writer.write_all(br#""web"}"#).unwrap();
-        assert_eq!(read_state(&reader).unwrap().as_deref(), Some(r#" {"id": "web"}"#));
+        assert_eq!(read_state(&reader).unwrap().unwrap().identity().unwrap().name.as_deref(), Some("web"));
         drop(writer);
-        assert_eq!(read_state(&reader), Ok(None));
-        assert_eq!(read_state(&std::fs::File::open("/dev/null").unwrap()), Ok(None));
+        assert!(read_state(&reader).unwrap().is_none());
+        assert!(read_state(&File::open("/dev/null").unwrap()).unwrap().is_none());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::settings::{Overrides, Publishing};
 use crate::error::{self, Error, Kind};
 use crate::host::Host;
 use crate::managers::Environment;
-use crate::name::JailName;
+use crate::name::{Anchor, JailName};
 use crate::net::Protocol;
 use crate::options::Options;
 use crate::publication::{self, Redirect, Targets};
@@ -100,8 +100,9 @@ impl Call<'_> {
         Attached::of(self.environment)
     }
 
-    fn jail(&self) -> Result<JailName, Failure> {
-        environment::jail(self.environment)
+    /// The names that the jail of a container may have: that of `CNI_NETNS`, which podman sets, or that of the container.
+    fn names(&self, attached: &Attached) -> Vec<JailName> {
+        environment::jail(self.environment).ok().into_iter().chain(attached.container.parse().ok()).collect()
     }
 
     fn work(&self, overrides: Overrides) -> Result<Work<'_>, Failure> {
@@ -138,10 +139,18 @@ impl Work<'_> {
         self.program.report(&self.session, outcome);
     }
 
-    /// Reads the files. Damaged ones are reported.
-    fn found(&self, files: &Files) -> Result<Stored, Failure> {
-        let mut found = files.all()?;
-        self.report(&Outcome { notes: std::mem::take(&mut found.notes), ..Outcome::default() });
+    /// Reads the files, and reports those that cannot be read. One of another version is an error if it is that of one of
+    /// these jails.
+    fn found(&self, files: &Files, jails: &[JailName]) -> Result<Stored, Failure> {
+        let found = files.all()?;
+        let is_own = |anchor: &Anchor| jails.iter().any(|jail| anchor.is_of(jail));
+        if let Some((_, error)) =
+            found.unread.iter().find(|(anchor, error)| error.kind() == Kind::Unsupported && is_own(anchor))
+        {
+            return Err(error.clone().into());
+        }
+        let notes = found.unread.iter().map(|(_, error)| error.to_string()).collect();
+        self.report(&Outcome { notes, ..Outcome::default() });
         Ok(found)
     }
 
@@ -210,7 +219,8 @@ fn options_of(attachments: &Attachments) -> Options {
 /// The input of an operation on one attachment.
 struct Asked {
     attached: Attached,
-    jail: JailName,
+    /// See [`Call::names`].
+    names: Vec<JailName>,
     publishing: Publishing,
     mappings: BTreeSet<PortMapping>,
     addresses: Vec<IpAddr>,
@@ -221,7 +231,9 @@ impl Asked {
     /// For `ADD` and `CHECK`.
     fn read(call: &Call<'_>) -> Result<Asked, Failure> {
         let network = &call.network;
-        let (attached, jail) = (call.attached()?, call.jail()?);
+        let attached = call.attached()?;
+        environment::jail(call.environment)?;
+        let names = call.names(&attached);
         let publishing = network.publishing()?;
         let mappings = network.mappings(publishing.place)?.into_iter().collect();
         let result = network.previous().ok_or_else(|| {
@@ -230,7 +242,7 @@ impl Asked {
         })?;
         let addresses = previous::addresses(result, &attached.interface)?;
         let result = previous::as_version(result, network.version);
-        Ok(Asked { attached, jail, publishing, mappings, addresses, result })
+        Ok(Asked { attached, names, publishing, mappings, addresses, result })
     }
 
     fn attachment(&self, network: &Network) -> Attachment {
@@ -250,7 +262,7 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     let asked = Asked::read(call)?;
     let work = call.work(network.overrides()?)?.without_conmon(&asked.attached.container, &asked.mappings);
     let files = Files::lock(&work.session)?;
-    let found = work.found(&files)?;
+    let found = work.found(&files, &asked.names)?;
     if asked.mappings.is_empty() {
         // an earlier attachment of this name that had ports was not removed
         for other in &found.list {
@@ -265,7 +277,7 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
         );
         return Err(Failure::new(Code::Config, why));
     }
-    let (jail, jid) = jail_of(work.host(), &asked)?;
+    let (jail, jid) = running(work.host(), &asked.names)?;
     let boot = work.host().boot_id()?;
     // the container was started again as another jail, without having been removed
     for other in found.list.iter().filter(|other| other.jail != jail) {
@@ -273,9 +285,9 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     }
     let before = found.list.into_iter().find(|attachments| attachments.jail == jail);
     // those of an earlier start of the jail are gone
-    let current = before.clone().filter(|b| b.boot == boot && (b.jid.is_none() || jid.is_none() || b.jid == jid));
-    let mut after = current.unwrap_or_else(|| Attachments::none(jail.clone(), jid, boot.clone()));
-    after.jid = jid.or(after.jid);
+    let current = before.clone().filter(|b| b.boot == boot && b.jid.is_none_or(|before| before == jid));
+    let mut after = current.unwrap_or_else(|| Attachments::none(jail.clone(), Some(jid), boot.clone()));
+    after.jid = Some(jid);
     let made = asked.attachment(network);
     match after.list.iter_mut().find(|attachment| attachment.is(&network.name, &asked.attached)) {
         Some(same) => *same = made,
@@ -293,7 +305,7 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     if let Err(failure) = work.publish(&after, asked.publishing.force, asked.publishing.allow_inert) {
         let restored = match &before {
             Some(before) => files.put(before),
-            None => files.put(&Attachments::none(jail, jid, boot)),
+            None => files.put(&Attachments::none(jail, Some(jid), boot)),
         };
         return Err(match restored {
             Ok(()) => failure,
@@ -303,15 +315,15 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     Ok(asked.result)
 }
 
-/// The jail and its jid: the one of `CNI_NETNS`, which podman sets, or the one with the name of the container; if neither exists,
-/// the first one without a jid.
-fn jail_of(host: &dyn Host, asked: &Asked) -> Result<(JailName, Option<i32>), Failure> {
-    for name in [Ok(asked.jail.clone()), asked.attached.container.parse()].into_iter().flatten() {
+/// The first of these jails that is running, with its jid. A runtime creates the jail before its network.
+fn running(host: &dyn Host, names: &[JailName]) -> Result<(JailName, i32), Failure> {
+    for name in names {
         if let Some(jail) = host.running(name.as_str())? {
-            return Ok((name, Some(jail.jid)));
+            return Ok((name.clone(), jail.jid));
         }
     }
-    Ok((asked.jail.clone(), None))
+    let names: Vec<String> = names.iter().map(JailName::mention).collect();
+    Err(Failure::new(Code::Unknown, format!("{} is not running", names.join(" or "))))
 }
 
 /// Needs only the names of the network, the container and the interface. The ports are removed even if `ADD` would reject
@@ -321,15 +333,18 @@ fn del(call: &Call<'_>) -> Result<(), Failure> {
     let attached = call.attached()?;
     let work = call.work(network.overrides().unwrap_or_default())?;
     let files = Files::lock(&work.session)?;
-    let found = work.found(&files)?;
+    let names = call.names(&attached);
+    let found = work.found(&files, &names)?;
     for other in &found.list {
         work.withdraw(&files, other, |attachment| attachment.is(&network.name, &attached))?;
     }
-    // it is no longer known which of its networks that was
-    if let Ok(jail) = call.jail()
-        && found.damaged.contains(&jail.anchor())
-    {
-        work.report(&work.publisher()?.unpublish(&jail, None)?);
+    for jail in names {
+        let anchor = jail.anchor();
+        // it is no longer known which of its networks that was
+        if found.unread.iter().any(|(unread, _)| *unread == anchor) {
+            work.report(&work.publisher()?.unpublish(&jail, None)?);
+            files.remove(&anchor)?;
+        }
     }
     Ok(())
 }
@@ -341,7 +356,7 @@ fn gc(call: &Call<'_>) -> Result<(), Failure> {
     let work = call.work(network.overrides().unwrap_or_default())?;
     let files = Files::lock(&work.session)?;
     let mut failures: Vec<Failure> = vec![];
-    for other in work.found(&files)?.list {
+    for other in work.found(&files, &[])?.list {
         let stale = |attachment: &Attachment| {
             let is = |(container, interface): &(String, String)| {
                 *container == attachment.container && *interface == attachment.interface
@@ -361,13 +376,13 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
     let network = &call.network;
     network.version.at_least(Version::V0_4_0, "CHECK")?;
     let attached = call.attached()?;
-    call.jail()?;
+    environment::jail(call.environment)?;
     if network.mappings(network.publishing()?.place)?.is_empty() {
         return Ok(());
     }
     let work = call.work(network.overrides()?)?;
     let files = Files::lock(&work.session)?;
-    let all = work.found(&files)?.list;
+    let all = work.found(&files, &call.names(&attached))?.list;
     let boot = work.host().boot_id()?;
     let has = |attachments: &&Attachments| {
         attachments.boot == boot && attachments.list.iter().any(|a| a.is(&network.name, &attached))
@@ -388,6 +403,11 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
         ));
     }
     let jail = &attachments.jail;
+    let (_, jid) = running(work.host(), std::slice::from_ref(jail))?;
+    if attachments.jid.is_some_and(|added| added != jid) {
+        let why = format!("{} was started again since its network was added", jail.mention());
+        return Err(Failure::new(Code::Unknown, why));
+    }
     let listed = work.publisher()?.list(Some(jail))?;
     let found: BTreeSet<String> =
         listed.iter().flat_map(|l| &l.redirects).map(|(redirect, _)| redirect.to_string()).collect();
@@ -428,7 +448,7 @@ fn status(call: &Call<'_>) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     };
     let files = Files::lock(&work.session)?;
-    let all = work.found(&files)?.list;
+    let all = work.found(&files, &[])?.list;
     let boot = work.host().boot_id()?;
     let mut living = all.iter().filter(|attachments| attachments.boot == boot).flat_map(|a| &a.list);
     let suffers = living.any(|attachment| attachment.network == network.name);

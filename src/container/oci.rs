@@ -7,12 +7,17 @@
 //! The runtime gives the container's state. The ports of a container that has stopped are removed, those of any other are
 //! published, so the same hook is used for `prestart` (or `createRuntime`) and for `poststop`.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{Overrides, Program};
-use crate::error::{Error, Kind, Result, Setting, quoted};
+use crate::error::{self, Error, Kind, Setting, quoted};
 use crate::managers::{Identity, jid};
-use crate::name::JailName;
 use crate::net::{Place, PortRange};
 use crate::publisher::{AUTO_RANGE, Outcome, Publisher, Request};
 use crate::spec::{self, HostPorts, Mapping, Spec};
@@ -26,66 +31,139 @@ const PARENT_JAIL: &str = "org.freebsd.parentJail";
 /// Of ocijail: the jid of the container's jail (ocijail/main.cpp).
 const JID: &str = "org.freebsd.jail.jid";
 
-/// The maximum length of a state, in bytes: it has the annotations of a container, which are a few lines.
-pub const MAX_STATE: usize = 1 << 20;
+/// The maximum length of a state that is read, in bytes. It has the annotations of a container.
+const MAX_STATE: u64 = 64 << 20;
 
 /// The state of a container, as defined by the runtime specification.
-#[derive(Clone, Debug)]
-pub struct State(Value);
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    id: Value,
+    status: Value,
+    /// Those that kport uses.
+    annotations: BTreeMap<String, Value>,
+    /// Why the document is not a state, or not all of one; the fields are then those before that point.
+    broken: Option<String>,
+}
 
 impl State {
-    /// # Errors
-    ///
-    /// [`Kind::Argument`] for what is not JSON.
-    pub fn parse(json: &str) -> Result<State> {
-        serde_json::from_str(json).map(State).map_err(|e| not_a_state(&e.to_string()))
+    /// Reads one JSON document, and nothing after it; `None` if there is none.
+    pub fn read(from: impl Read) -> Option<State> {
+        let mut state = None;
+        let mut from = serde_json::Deserializer::from_reader(from.take(MAX_STATE));
+        let read = from.deserialize_map(Fields(&mut state));
+        if let Err(error) = read
+            && (state.is_some() || !error.is_eof())
+        {
+            state.get_or_insert_default().broken = Some(error.to_string());
+        }
+        state
     }
 
     /// Whether the container has stopped.
     pub fn has_stopped(&self) -> bool {
-        self.0["status"] == "stopped"
+        self.status == "stopped"
     }
 
     /// Returns the jail of the container.
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] without an id, and for an invalid jid.
-    pub fn identity(&self) -> Result<Identity> {
-        let id = self.0["id"].as_str().ok_or_else(|| not_a_state("it has no id"))?;
-        let name = match self.0["annotations"][PARENT_JAIL].as_str() {
-            Some(parent) => format!("{parent}.{id}"),
-            None => id.to_owned(),
-        };
-        let number = self.0["annotations"][JID].as_str().map(|text| jid(JID, text)).transpose()?;
-        Ok(Identity { name: Some(name), jid: number, ..Identity::by("the OCI state") })
+    /// [`Kind::Argument`] for what is not a whole state, without an id, and for an invalid jid.
+    pub fn identity(&self) -> error::Result<Identity> {
+        self.whole()?;
+        let number = self.annotations.get(JID).and_then(Value::as_str).map(|text| jid(JID, text)).transpose()?;
+        Ok(Identity { name: Some(self.name()?), jid: number, ..Identity::by("the OCI state") })
     }
 
-    fn jail(&self) -> Result<(JailName, Option<i32>)> {
-        let identity = self.identity()?;
-        Ok((identity.name.unwrap_or_default().parse()?, identity.jid))
+    fn whole(&self) -> error::Result<()> {
+        self.broken.as_deref().map_or(Ok(()), |why| Err(not_a_state(why)))
+    }
+
+    fn name(&self) -> error::Result<String> {
+        let id = self.id.as_str().ok_or_else(|| not_a_state(self.broken.as_deref().unwrap_or("it has no id")))?;
+        Ok(match self.annotations.get(PARENT_JAIL).and_then(Value::as_str) {
+            Some(parent) => format!("{parent}.{id}"),
+            None => id.to_owned(),
+        })
     }
 
     /// The names of kport's annotations.
     fn ours(&self) -> impl Iterator<Item = &str> {
-        let all = self.0["annotations"].as_object().into_iter().flatten();
-        all.map(|(name, _)| name.as_str()).filter(|name| name.starts_with(OURS))
+        self.annotations.keys().map(String::as_str).filter(|name| name.starts_with(OURS))
     }
 
     /// The ports that the container asks for; `None` if it has no annotation of kport.
-    fn wanted(&self) -> Result<Option<Spec>> {
+    fn wanted(&self) -> error::Result<Option<Spec>> {
         if let Some(other) = self.ours().find(|name| *name != PUBLISH) {
             let why = format!("annotation {}: a container can only ask for ports, with {PUBLISH}", quoted(other));
             return Err(Error::new(Kind::Permission, why));
         }
-        match &self.0["annotations"][PUBLISH] {
-            Value::Null => Ok(None),
-            Value::String(specs) if specs.trim().is_empty() => Ok(None),
-            Value::String(specs) => {
+        match self.annotations.get(PUBLISH) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(specs)) if specs.trim().is_empty() => Ok(None),
+            Some(Value::String(specs)) => {
                 spec::parse(specs).map(Some).map_err(|error| error.context(format_args!("annotation {PUBLISH}")))
             }
-            _ => Err(Error::new(Kind::Argument, format!("annotation {PUBLISH} is not a string"))),
+            Some(_) => Err(Error::new(Kind::Argument, format!("annotation {PUBLISH} is not a string"))),
         }
+    }
+}
+
+/// Fills in the fields of a state as they come.
+struct Fields<'a>(&'a mut Option<State>);
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let state = self.0.insert(State::default());
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "id" => state.id = map.next_value()?,
+                "status" => state.status = map.next_value()?,
+                "annotations" => map.next_value_seed(Annotations(&mut state.annotations))?,
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fills in the annotations that kport uses. An image may have any number of others.
+struct Annotations<'a>(&'a mut BTreeMap<String, Value>);
+
+impl<'de> DeserializeSeed<'de> for Annotations<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Annotations<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key.starts_with(OURS) || [PARENT_JAIL, JID].contains(&key.as_str()) {
+                self.0.insert(key, map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -99,7 +177,7 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    fn check(&self, mapping: &Mapping) -> Result<()> {
+    fn check(&self, mapping: &Mapping) -> error::Result<()> {
         let refuse = |why: String| Err(Error::new(Kind::Permission, format!("annotation {PUBLISH}: {mapping}: {why}")));
         let ports = match mapping.host {
             HostPorts::Fixed(ports) => ports,
@@ -131,8 +209,9 @@ fn not_a_state(why: &str) -> Error {
 ///
 /// [`Kind::Spec`] for annotations that cannot be read, [`Kind::Permission`] for what is not allowed; those of
 /// [`Publisher::publish`].
-pub fn start(state: &State, allowed: &Allowed, program: &dyn Program) -> Result<()> {
-    let (jail, jid) = state.jail()?;
+pub fn start(state: &State, allowed: &Allowed, program: &dyn Program) -> error::Result<()> {
+    let Identity { name, jid, .. } = state.identity()?;
+    let jail = name.unwrap_or_default().parse()?;
     let Some(spec) = state.wanted()? else { return Ok(()) };
     spec.mappings().iter().try_for_each(|mapping| allowed.check(mapping))?;
     let mut request = Request::new(jail, spec);
@@ -140,21 +219,22 @@ pub fn start(state: &State, allowed: &Allowed, program: &dyn Program) -> Result<
     change(program, |publisher| publisher.publish(&request))
 }
 
-/// Removes the ports of a container with annotations of kport; ports that were published otherwise stay.
+/// Removes the ports of a container with annotations of kport; ports that were published otherwise stay. Nothing but the id must
+/// be valid, and the state may be cut: it is then unknown whether it has such annotations.
 ///
 /// # Errors
 ///
 /// Those of [`Publisher::unpublish`].
-pub fn stop(state: &State, program: &dyn Program) -> Result<()> {
-    let (jail, jid) = state.jail()?;
-    // the ports are removed even if the annotations are invalid
-    if state.ours().next().is_none() {
+pub fn stop(state: &State, program: &dyn Program) -> error::Result<()> {
+    if state.broken.is_none() && state.ours().next().is_none() {
         return Ok(());
     }
+    let jail = state.name()?.parse()?;
+    let jid = state.identity().ok().and_then(|identity| identity.jid);
     change(program, |publisher| publisher.unpublish(&jail, jid))
 }
 
-fn change(program: &dyn Program, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
+fn change(program: &dyn Program, act: impl FnOnce(&Publisher<'_>) -> error::Result<Outcome>) -> error::Result<()> {
     let change = || {
         let session = program.session(Overrides::default())?;
         let outcome = act(&session.publisher(program.observer())?)?;
@@ -182,30 +262,46 @@ mod tests {
     use super::*;
 
     fn state(annotations: Value) -> State {
-        State(json!({ "id": "blue", "status": "created", "annotations": annotations }))
+        read(&json!({ "id": "blue", "status": "created", "annotations": annotations }).to_string())
+    }
+
+    fn read(json: &str) -> State {
+        State::read(json.as_bytes()).unwrap()
     }
 
     #[test]
     fn the_jail_of_a_state() {
         let json = r#"{"ociVersion":"1.0.2","id":"c0ffee","status":"created","pid":17,"bundle":"/b",
             "annotations":{"org.freebsd.parentJail":"pod","org.freebsd.jail.jid":"9"}}"#;
-        let identity = State::parse(json).unwrap().identity().unwrap();
+        let identity = read(json).identity().unwrap();
         assert_eq!((identity.name.as_deref(), identity.jid), (Some("pod.c0ffee"), Some(9)));
-        let identity = State::parse(r#"{"id":"c0ffee"}"#).unwrap().identity().unwrap();
+        let identity = read(r#"{"id":"c0ffee","annotations":null}"#).identity().unwrap();
         assert_eq!((identity.name.as_deref(), identity.jid), (Some("c0ffee"), None));
-        for json in
-            ["nonsense", "", "{}", "[]", "7", r#"{"id":7}"#, r#"{"id":"a","annotations":{"org.freebsd.jail.jid":"x"}}"#]
-        {
-            let error = State::parse(json).and_then(|state| state.identity()).unwrap_err();
-            assert_eq!(error.kind(), Kind::Argument, "{json}");
+        for json in [
+            "nonsense",
+            "{",
+            "{}",
+            "[]",
+            "7",
+            r#"{"id":7}"#,
+            r#"{"id":"a","annotations":{"org.freebsd.jail.jid":"x"}}"#,
+        ] {
+            assert_eq!(read(json).identity().unwrap_err().kind(), Kind::Argument, "{json}");
         }
+        for none in ["", " ", "\n "] {
+            assert!(State::read(none.as_bytes()).is_none());
+        }
+        // nothing after it is read
+        let mut two = r#"{"id":"a"} {"id":"b"}"#.as_bytes();
+        assert_eq!(State::read(&mut two).unwrap().name().unwrap(), "a");
+        assert_eq!(two, br#" {"id":"b"}"#);
     }
 
     fn allowed() -> Allowed {
         Allowed { ports: vec!["1024-65535".parse().unwrap()], places: vec![] }
     }
 
-    fn start(state: &State, played: &Stage) -> Result<()> {
+    fn start(state: &State, played: &Stage) -> error::Result<()> {
         super::start(state, &allowed(), played)
     }
 

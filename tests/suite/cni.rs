@@ -367,7 +367,7 @@ fn gc_of_kport_takes_a_jail_that_is_gone() {
     plugin.play(|host| host["jails"] = json!([]));
     cc::done(&mut plugin.kport(&["gc"]));
     assert_eq!(plugin.published(), [""; 0]);
-    assert_eq!(plugin.say("CHECK", &podman()).error().0, 110);
+    assert_eq!(plugin.say("CHECK", &podman()).error().0, 3);
     plugin.say("DEL", &podman()).ok();
     plugin.is_clean();
 }
@@ -736,7 +736,7 @@ fn a_damaged_file_stops_nobody() {
     let plugin = Plugin::new();
     plugin.say("ADD", &podman()).ok();
     let file = plugin.state().join("cni/blue.json");
-    for damage in ["", "{", "{\"version\":9}", "[]"] {
+    for damage in ["", "{", "[]", "{\"version\":1}"] {
         std::fs::write(&file, damage).unwrap();
         let answer = plugin.say("ADD", &podman());
         assert!(answer.stderr.contains("is not a file of kport"), "{answer:?}");
@@ -744,6 +744,65 @@ fn a_damaged_file_stops_nobody() {
         assert_eq!(plugin.published(), [WEB]);
     }
     std::fs::write(&file, "{").unwrap();
+    // it is another container's, whatever is wrong with it: nobody but that one may change it
+    let green = [("CNI_NETNS", "green"), ("CNI_CONTAINERID", "beef")];
+    let other = network("podman", "10.88.0.6/16", &[mapping(8081, 80)]);
+    let gc = with(podman_bare("1.1.0"), "cni.dev/valid-attachments", json!([]));
+    for (command, config) in
+        [("ADD", &other), ("CHECK", &other), ("DEL", &other), ("GC", &gc), ("STATUS", &podman_bare("1.1.0"))]
+    {
+        plugin.say_with(command, &green, config).ok();
+        assert_eq!((std::fs::read_to_string(&file).unwrap().as_str(), plugin.published()[0].as_str()), ("{", WEB));
+    }
+    plugin.say("DEL", &podman()).ok();
+    plugin.is_clean();
+}
+
+/// What a newer kport has written is not damaged: it is refused, as a record is, and others work.
+#[test]
+fn a_file_of_another_version_is_refused() {
+    let plugin = Plugin::new();
+    plugin.say("ADD", &podman()).ok();
+    let file = plugin.state().join("cni/blue.json");
+    let newer = r#"{"version":9,"jail":"blue"}"#;
+    std::fs::write(&file, newer).unwrap();
+    for command in ["ADD", "CHECK", "DEL"] {
+        let (code, details) = plugin.say(command, &podman()).error();
+        assert!(code == 108 && details.contains("supports only version 1"), "{command}: {code} {details}");
+        assert_eq!(
+            (std::fs::read_to_string(&file).unwrap().as_str(), plugin.published()),
+            (newer, vec![WEB.to_owned()])
+        );
+    }
+    let green = [("CNI_NETNS", "green"), ("CNI_CONTAINERID", "beef")];
+    let other = network("podman", "10.88.0.6/16", &[mapping(8081, 80)]);
+    for command in ["ADD", "CHECK", "DEL"] {
+        let answer = plugin.say_with(command, &green, &other);
+        assert!(answer.stderr.contains("of version 9"), "{answer:?}");
+        answer.ok();
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), newer);
+}
+
+/// The runtime creates the jail before its network, and keeps it as long as that.
+#[test]
+fn a_jail_that_is_not_there_has_no_network() {
+    let plugin = Plugin::new();
+    plugin.say("ADD", &podman()).ok();
+    let nowhere = [("CNI_NETNS", "nowhere")];
+    let (code, details) =
+        plugin.say_with("ADD", &nowhere, &network("podman", "10.88.0.7/16", &[mapping(8081, 80)])).error();
+    assert!(code == 3 && details.contains(r#"jail "nowhere" or jail "c0ffee" is not running"#), "{code} {details}");
+    assert_eq!(plugin.published(), [WEB]);
+    for (jails, says) in [
+        (json!([]), r#"jail "blue" is not running"#),
+        (json!([{ "jid": 7, "name": "blue", "vnet": true, "dying": true }]), r#"jail "blue" is not running"#),
+        (json!([{ "jid": 9, "name": "blue", "vnet": true }]), r#"jail "blue" was started again"#),
+    ] {
+        plugin.play(|host| host["jails"] = jails);
+        let (code, details) = plugin.say("CHECK", &podman()).error();
+        assert!(code == 3 && details.contains(says), "{code} {details}");
+    }
     plugin.say("DEL", &podman()).ok();
     plugin.is_clean();
 }
@@ -751,6 +810,7 @@ fn a_damaged_file_stops_nobody() {
 #[test]
 fn twenty_at_once() {
     let plugin = Plugin::new();
+    plugin.play(|host| host["jails"] = (0..20).map(|n| json!({ "jid": n + 1, "name": format!("c{n}") })).collect());
     std::thread::scope(|scope| {
         for n in 0..20u16 {
             let plugin = &plugin;
@@ -792,7 +852,7 @@ fn the_sockets_of_the_containers_conmon_are_not_a_conflict() {
     plugin.is_clean();
 }
 
-/// The same on this host: a process named conmon, with the sockets that podman passes to it.
+/// The same with what this host reports: a process named conmon, with the sockets that podman passes to it.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_system_reports_who_has_a_socket() {
@@ -800,7 +860,9 @@ fn the_system_reports_who_has_a_socket() {
     use std::os::fd::OwnedFd;
     use std::os::unix::process::CommandExt;
 
-    let dir = tempfile::tempdir().unwrap();
+    use kport::host::{Host, System};
+
+    let plugin = Plugin::new();
     // not a port that the system chooses for clients
     let udp = (21000..22000).find_map(|port| UdpSocket::bind(("0.0.0.0", port)).ok()).unwrap();
     let udp_port = udp.local_addr().unwrap().port();
@@ -818,12 +880,14 @@ fn the_system_reports_who_has_a_socket() {
         "10.88.0.5/16",
         &[mapping(tcp.1, 80), json!({ "hostPort": udp_port, "containerPort": 53, "protocol": "udp" })],
     );
-    let say = |command: &str| {
-        let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
-        kport.arg("cni").env_clear().env("KPORT_STATE_DIR", dir.path().join("state")).env("CNI_COMMAND", command);
-        kport.env("CNI_CONTAINERID", "c0ffee").env("CNI_NETNS", "blue").env("CNI_IFNAME", "eth0");
-        feed(&mut kport, config.to_string().as_bytes())
+    let say_with = |command: &str, config: &Value| {
+        plugin.play(|host| {
+            host["listeners"] = json!(System.listeners().unwrap());
+            host["udp_holders"] = json!({ udp_port.to_string(): System.udp_holders(udp_port).unwrap() });
+        });
+        plugin.say(command, config)
     };
+    let say = |command: &str| say_with(command, &config);
     // at this point the sockets are this program's
     let (code, details) = say("ADD").error();
     assert!(code == 103 && details.contains(&format!("udp port {udp_port}")), "{details}");
@@ -846,10 +910,7 @@ fn the_system_reports_who_has_a_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let taken = network("podman", "10.88.0.5/16", &[mapping(port, 80)]);
-    let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
-    kport.arg("cni").env_clear().env("KPORT_STATE_DIR", dir.path().join("state")).env("CNI_COMMAND", "ADD");
-    kport.env("CNI_CONTAINERID", "c0ffee").env("CNI_NETNS", "blue").env("CNI_IFNAME", "eth0");
-    assert_eq!(feed(&mut kport, taken.to_string().as_bytes()).error().0, 103);
+    assert_eq!(say_with("ADD", &taken).error().0, 103);
     say("DEL").ok();
     drop(child.stdin.take());
     child.wait().unwrap();

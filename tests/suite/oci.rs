@@ -122,7 +122,12 @@ fn the_arguments_of_the_hook_decide() {
     host.ok(&beef);
     assert_eq!(host.list(), "");
     for wrong in [&["--allow-ports", "0"][..], &["--allow-ports", "9-8"], &["--allow-place", "all"], &["--force"]] {
+        beef["status"] = json!("created");
         assert_eq!(host.hook_with(wrong, &beef).status.code(), Some(64), "{wrong:?}");
+        // a stop must not fail
+        beef["status"] = json!("stopped");
+        let output = host.hook_with(wrong, &beef);
+        assert!(output.status.success() && !output.stderr.is_empty(), "{wrong:?}: {output:?}");
     }
 }
 
@@ -169,6 +174,32 @@ fn a_stop_never_fails() {
     assert!(cc::text(&output.stderr).contains("the container stops anyway"));
     let broken = json!({ "id": "a\nb", "status": "stopped", "annotations": { "io.kport.publish": "80" } });
     assert_eq!(host.hook(&broken.to_string()).status.code(), Some(0));
+}
+
+/// At a stop only the id must be valid: whatever an image has put into the annotations, the ports are removed. A start fails.
+#[test]
+fn a_stop_needs_nothing_but_the_id() {
+    let large = "x".repeat(3 << 20);
+    let whole = |status: &str| {
+        format!(
+            r#"{{"annotations":{{"x":"{large}","io.kport.publish":"8080:80"}},"bundle":"/b","id":"c0ffee","status":"{status}","pid":1}}"#
+        )
+    };
+    let cut = |status: &str| whole(status).trim_end_matches(r#","pid":1}"#).to_owned();
+    let nested = |status: &str| whole(status).replace(r#""pid":1"#, &format!(r#""pid":{}"#, "[".repeat(500)));
+    let number = |status: &str| whole(status).replace(r#""x":"#, r#""org.freebsd.jail.jid":"x","x":"#);
+    for (state, starts) in
+        [(&whole as &dyn Fn(&str) -> String, true), (&cut, false), (&nested, false), (&number, false)]
+    {
+        let host = Host::new();
+        let output = host.hook(&state("created"));
+        assert_eq!(output.status.success(), starts, "{}", cc::text(&output.stderr));
+        host.ok(&json!({ "id": "c0ffee", "status": "created", "annotations": { "io.kport.publish": "8080:80" } }));
+        assert_eq!(host.list(), TABLE);
+        let output = host.hook(&state("stopped"));
+        assert_eq!(output.status.code(), Some(0), "{}", cc::text(&output.stderr));
+        assert_eq!(host.list(), "");
+    }
 }
 
 /// As in the specification, and as ocijail does it: the path comes before `args`.

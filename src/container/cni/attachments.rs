@@ -74,10 +74,15 @@ impl Attachments {
 #[derive(Debug, Default)]
 pub struct Stored {
     pub list: Vec<Attachments>,
-    /// The jails whose documents could not be read, and were removed.
-    pub damaged: Vec<Anchor>,
-    /// Notes about these for the user.
-    pub notes: Vec<String>,
+    /// The documents that could not be read: [`Kind::Unsupported`] for one of another version, which another kport can read.
+    /// They are not changed.
+    pub unread: Vec<(Anchor, Error)>,
+}
+
+/// What every version of a document has.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
 }
 
 /// The attachments of every jail, and the lock over them.
@@ -93,22 +98,40 @@ impl Files {
     pub fn all(&self) -> Result<Stored> {
         let mut found = Stored::default();
         for anchor in self.0.anchors()? {
-            let read: serde_json::Result<Attachments> = serde_json::from_slice(&self.0.get(&anchor)?);
-            match read {
-                Ok(read) if read.version == Attachments::VERSION && read.jail.anchor() == anchor => {
-                    found.list.push(read);
-                }
-                other => {
-                    let why = other.err().map_or_else(|| "of another jail or version".to_owned(), |e| e.to_string());
-                    // its ports are still in pf and in the records: kport list, kport gc
-                    self.0.remove(&anchor)?;
-                    let path = self.0.path(&anchor);
-                    found.notes.push(format!("{} is not a file of kport ({why}) and was removed", path.display()));
-                    found.damaged.push(anchor);
-                }
+            match self.read(&anchor, &self.0.get(&anchor)?) {
+                Ok(read) => found.list.push(read),
+                Err(error) => found.unread.push((anchor, error)),
             }
         }
         Ok(found)
+    }
+
+    fn read(&self, anchor: &Anchor, bytes: &[u8]) -> Result<Attachments> {
+        let path = self.0.path(anchor);
+        let damaged = |why: &str| Error::new(Kind::System, format!("{} is not a file of kport: {why}", path.display()));
+        let read: serde_json::Result<Attachments> = serde_json::from_slice(bytes);
+        let version = match &read {
+            Ok(read) => read.version,
+            Err(error) => serde_json::from_slice::<Form>(bytes).map_err(|_| damaged(&error.to_string()))?.version,
+        };
+        if version != Attachments::VERSION {
+            let why = format!(
+                "{} is of version {version}, and this kport supports only version {}: use the kport that wrote it",
+                path.display(),
+                Attachments::VERSION
+            );
+            return Err(Error::new(Kind::Unsupported, why));
+        }
+        let read = read.map_err(|error| damaged(&error.to_string()))?;
+        if read.jail.anchor() != *anchor {
+            return Err(damaged(&format!("it is of {}", read.jail.mention())));
+        }
+        Ok(read)
+    }
+
+    /// Removes the document of a jail.
+    pub fn remove(&self, anchor: &Anchor) -> Result<()> {
+        self.0.remove(anchor)
     }
 
     /// Writes the attachments of a jail as a whole or not at all; without attachments the document is removed.

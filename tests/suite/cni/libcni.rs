@@ -255,7 +255,11 @@ fn the_conversation_of_the_page() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     fs::create_dir(path("bin")).unwrap();
-    symlink(env!("CARGO_BIN_EXE_kport"), path("bin/kport-cni")).unwrap();
+    // a host that has the jail
+    let host = json!({ "jails": [{ "jid": 1, "name": "blue", "vnet": true }], "boot_id": "first" });
+    fs::write(path("host.json"), host.to_string()).unwrap();
+    let kport = format!("'{}' --host '{}'", env!("CARGO_BIN_EXE_kport"), path("host.json"));
+    write_program(&dir.path().join("bin/kport-cni"), &format!("#!/bin/sh\nexec {kport} cni\n"));
     fs::create_dir(path("net.d")).unwrap();
     fs::write(path("net.d/87-podman.conflist"), block("conflist")).unwrap();
     let conversation = block("conversation");
@@ -265,11 +269,10 @@ fn the_conversation_of_the_page() {
         mount -t tmpfs none /run; mount -t tmpfs none /var/lib
         ip link set lo up
         cnitool() {{ '{}' \"$1\" \"$2\" /run/netns/\"$3\"; }}
-        kport() {{ '{}' \"$@\"; }}
+        kport() {{ {kport} \"$@\"; }}
         jail() {{ case $1 in -c) ip netns add \"${{2#name=}}\";; -r) ip netns del \"$2\";; esac; }}
         cd '{}'\n",
         runtime.display(),
-        env!("CARGO_BIN_EXE_kport"),
         dir.path().display()
     );
     let mut shown = String::new();
