@@ -25,6 +25,9 @@ pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
 }
 
 fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
+    if args.options.iter().any(|(name, _)| name == "no-jail") && (args.hook || args.kleene.is_some()) {
+        return Err(Error::new(Kind::Argument, "--no-jail cannot be used with --hook or --kleene, which name a jail"));
+    }
     let mut request = match &args.kleene {
         _ if args.hook => hook_request(global, args)?,
         Some(file) => of_kleene(&args.request, file)?,

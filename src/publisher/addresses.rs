@@ -25,6 +25,9 @@ pub(super) fn addresses(
     notes: &mut Vec<String>,
 ) -> Result<Vec<IpAddr>> {
     let facts = &survey.facts;
+    if request.no_jail {
+        return of_no_jail(survey, request, notes);
+    }
     let ask = |jail| reported(facts.host, &request.jail, jail, facts.progress.deadline);
     let Some(jail) = jail.filter(|jail| jail.vnet) else {
         let given = !request.addresses.is_empty();
@@ -57,7 +60,7 @@ pub(super) fn addresses(
             Some(why) => doubts.push((address, why)),
         }
     }
-    note_silent(facts, jail, &believed, notes)?;
+    note_silent(facts, Some(jail), &believed, notes)?;
     let lost = |address: &IpAddr| !believed.iter().any(|b| Family::of(*b) == Family::of(*address));
     let shown: Vec<String> =
         doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
@@ -72,6 +75,45 @@ pub(super) fn addresses(
     }
     notes.push(format!("not published with that address: {what}"));
     Ok(believed)
+}
+
+/// What a request of a target that is not a jail must have, whatever the host has; all of one transaction are like the first.
+pub(super) fn check_no_jail(request: &Request, first: bool) -> Result<()> {
+    let name = quoted(request.jail.as_str());
+    let refuse = |why: &str| Error::new(Kind::Argument, format!("{name} is given as a target that is not a jail{why}"));
+    match request {
+        _ if request.no_jail != first => Err(refuse(" in one request, and as a jail in another")),
+        Request { no_jail: false, .. } => Ok(()),
+        Request { jid: Some(jid), .. } => Err(refuse(&format!(", and has the jid {jid}; omit that"))),
+        _ if request.addresses.is_empty() => {
+            Err(refuse(", so its address is unknown").remedy("give it with", Setting::Address))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The given addresses of a target that is not a jail, unless they are those of the host or of a jail.
+fn of_no_jail(survey: &Survey<'_>, request: &Request, notes: &mut Vec<String>) -> Result<Vec<IpAddr>> {
+    let facts = &survey.facts;
+    let refuse = |address: IpAddr, whose: &str| {
+        let name = quoted(request.jail.as_str());
+        let what = format!("{address} is an address of {whose}, and {name} is given as a target that is not a jail");
+        Err(Error::new(Kind::Argument, what))
+    };
+    for address in request.addresses.iter().copied().filter(|address| unusable(*address).is_none()) {
+        if facts.places()?.is_own(address) {
+            return refuse(address, "the host, or of a jail on the host's network stack");
+        }
+        if let Some(other) = survey.others.leading_to(&request.jail.anchor(), None, address)? {
+            return refuse(address, &other);
+        }
+        let jails = &facts.other_jails(None)?.known;
+        if let Some((other, _)) = jails.iter().find(|(_, theirs)| theirs.contains(&address)) {
+            return refuse(address, &format!("jail {}", quoted(&other.name)));
+        }
+    }
+    note_silent(facts, None, &request.addresses, notes)?;
+    Ok(request.addresses.clone())
 }
 
 /// Why an address that a jail reports is not accepted as its own.
@@ -91,13 +133,13 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
              the gateway interface)"
         )));
     }
-    if let Some(other) = survey.others.leading_to(own, jail, address)? {
+    if let Some(other) = survey.others.leading_to(own, Some(jail), address)? {
         return Ok(Some(format!(
             "is already the target of redirects of {} (if that jail is gone, run kport gc)",
-            other.mention()
+            other
         )));
     }
-    let others = facts.other_jails(jail).map_err(|error| {
+    let others = facts.other_jails(Some(jail)).map_err(|error| {
         let what = format!("so it is unknown whether only jail {} has {address}; try again", quoted(&jail.name));
         error.and(what).remedy("or give its address with", Setting::Address)
     })?;
@@ -106,7 +148,7 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
 }
 
 /// Notes which jails may also have the address that is accepted as this one's.
-fn note_silent(facts: &Facts<'_>, jail: &Jail, believed: &[IpAddr], notes: &mut Vec<String>) -> Result<()> {
+fn note_silent(facts: &Facts<'_>, jail: Option<&Jail>, believed: &[IpAddr], notes: &mut Vec<String>) -> Result<()> {
     if believed.is_empty() {
         return Ok(());
     }

@@ -90,16 +90,20 @@ impl<'a> Facts<'a> {
         self.jails.get_or_try_init(|| self.host.jails())
     }
 
-    /// The running jails except one. The root of a jail can stop or kill the process that reads the jail's addresses, and a busy
+    /// The running jails except one, if `but` is a jail. The root of a jail can stop or kill the process that reads the jail's addresses, and a busy
     /// host can delay it. That affects only this jail: it is skipped, and so are those inside it, or inside the jail above that the host itself has
     /// created, so that no number of jails delays what others publish. Any other failure is an error, since it is then
     /// unknown whether an address is free.
-    pub(super) fn other_jails(&self, but: &Jail) -> Result<&OtherJails> {
+    pub(super) fn other_jails(&self, but: Option<&Jail>) -> Result<&OtherJails> {
         self.other_jails.get_or_try_init(|| {
             let end = self.progress.deadline.sooner(OTHERS_TIME);
-            let mut others: Vec<&Jail> =
-                self.jails()?.jails.iter().filter(|jail| !jail.dying && jail.jid != but.jid).collect();
-            others.retain(|jail| !jail.shares_addresses_with(but));
+            let mut others: Vec<&Jail> = self
+                .jails()?
+                .jails
+                .iter()
+                .filter(|jail| !jail.dying && but.is_none_or(|but| jail.jid != but.jid))
+                .collect();
+            others.retain(|jail| but.is_none_or(|but| !jail.shares_addresses_with(but)));
             // those of the host first, whatever happens to the others
             others.sort_by_key(|jail| jail.name.matches('.').count());
             let mut found = OtherJails { known: vec![], silent: vec![] };

@@ -11,7 +11,7 @@ use super::identity::is_gone;
 use crate::conflict;
 use crate::error::{Error, Problem, Result};
 use crate::host::{Host, Interfaces, Jail};
-use crate::name::{Anchor, JailName};
+use crate::name::Anchor;
 use crate::net::{Family, Protocol};
 use crate::pf::{self, Firewall, ForeignRedirect};
 use crate::publication::Redirect;
@@ -114,7 +114,7 @@ impl<'a> Others<'a> {
                 }
                 match &*self.owner(&claim.anchor)? {
                     Claimant::Jail(neighbour) => {
-                        let owner = neighbour.record.jail.mention();
+                        let owner = neighbour.record.mention();
                         let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
                         let Some(problem) = neighbour.near(redirect).iter().find_map(with) else { continue };
                         if self.is_outdated(&neighbour.record)? {
@@ -158,6 +158,9 @@ impl<'a> Others<'a> {
 
     /// Whether a jail runs that a record was published for: this start or, about to publish, the next one.
     fn runs(&self, record: &Record) -> Result<bool> {
+        if record.no_jail {
+            return Ok(true);
+        }
         let restarted = self.host.running(record.jail.as_str())?.is_some();
         Ok(restarted || record.jid.is_some() && !is_gone(self.host, self.store, record)?)
     }
@@ -208,18 +211,20 @@ impl<'a> Others<'a> {
         self.unrecorded.get_or_try_init(read).map(Vec::as_slice)
     }
 
-    /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`.
-    pub(super) fn leading_to(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<JailName>> {
+    /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`. For a target
+    /// that is not a jail, `jail` is `None`, and others of the kind do not count.
+    pub(super) fn leading_to(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<Option<String>> {
         for anchor in self.store.leading_to(address)? {
             if anchor == *own {
                 continue;
             }
             if let Claimant::Jail(neighbour) = &*self.owner(&anchor)?
                 && neighbour.targets.contains(&address)
+                && !(jail.is_none() && neighbour.record.no_jail)
                 && !self.is_outdated(&neighbour.record)?
-                && !self.share(&neighbour.record, jail)?
+                && !jail.map_or(Ok(false), |jail| self.share(&neighbour.record, jail))?
             {
-                return Ok(Some(neighbour.record.jail.clone()));
+                return Ok(Some(neighbour.record.mention()));
             }
         }
         Ok(None)

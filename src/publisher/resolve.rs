@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::addresses::addresses;
 use super::facts::Facts;
 use super::identity::is_of;
+use super::starting::is_starting;
 use super::survey::Survey;
 use super::taken::{is_free, without_target};
 use super::{Phase, Request};
@@ -72,6 +73,7 @@ fn resolve_one(
             format!("{} is the jid of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
         ));
     }
+    check_kind(facts, request, found.as_ref(), old)?;
     // the jail that runs now: the poststart hook of a restart (jail -rc) is given the jid of the earlier start
     let jid = found.as_ref().map(|j| j.jid).or(request.jid);
     let adds = match (&before, old.filter(|_| request.add)) {
@@ -152,6 +154,27 @@ fn resolve_one(
     })?;
     let path = found.map(|jail| jail.path);
     Ok(Resolved { jid, path, earlier_jid, adds, publications: joined(kept, publication) })
+}
+
+/// A name is that of a jail or of another target, and not both.
+fn check_kind(facts: &Facts<'_>, request: &Request, found: Option<&Jail>, old: Option<&Record>) -> Result<()> {
+    let name = request.jail.mention();
+    let why = match (request.no_jail, old) {
+        (true, _) if found.is_some() => {
+            format!("{name} is running; choose another name for a target that is not a jail")
+        }
+        (true, Some(old)) if !old.no_jail && is_starting(facts.host, old)? => {
+            format!("{name} is published, and may be starting; unpublish it first, or choose another name")
+        }
+        (false, Some(old)) if old.no_jail => {
+            format!(
+                "{} is published, but not as a jail; unpublish it first, or give the jail another name",
+                old.mention()
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::Conflict, why))
 }
 
 /// Whether the record was published for the start of the jail with this jid, or may have been.

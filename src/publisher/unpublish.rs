@@ -58,7 +58,8 @@ pub(super) fn unpublish_some(
     if publications.is_empty() {
         return writer.drop_anchor(&jail.anchor(), jail.label(), Some(&old));
     }
-    let wanted = Record { path: old.path.clone(), ..writer.record_of(jail, old.jid, publications)? };
+    let wanted =
+        Record { path: old.path.clone(), no_jail: old.no_jail, ..writer.record_of(jail, old.jid, publications)? };
     // what stays was verified when it was published
     change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true })
 }
@@ -84,6 +85,10 @@ fn is_late(
     record: Option<&Record>,
 ) -> Result<bool> {
     let (Some(jid), Some(record)) = (jid, record) else { return Ok(false) };
+    if record.no_jail {
+        writer.note(format!("{} is published, but not as a jail: not changed for jid {jid}", record.mention()));
+        return Ok(true);
+    }
     let by = match record.jid {
         Some(theirs) if theirs == jid => return Ok(false),
         Some(theirs) => format!("as jid {theirs}"),

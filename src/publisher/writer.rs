@@ -50,6 +50,7 @@ impl Writer<'_> {
             jid,
             earlier_jid: None,
             path: None,
+            no_jail: false,
             since: now(),
             uptime: self.host.uptime()?,
             mapping_labels: self.firewall.labels_mappings(),
@@ -63,7 +64,7 @@ impl Writer<'_> {
         match outdated {
             Outdated::Gone(record) => {
                 self.drop_anchor(anchor, record.jail.label(), Some(record))?;
-                self.note(format!("{} is gone: unpublished", record.jail.mention()));
+                self.note(format!("{} is gone: unpublished", record.mention()));
             }
             Outdated::Unrecorded => {
                 self.drop_anchor(anchor, Label::of_anchor(anchor), None)?;
