@@ -116,6 +116,7 @@ static const struct {
 	{ "log", KPORT_LOG },
 	{ "no_quick", KPORT_NO_QUICK },
 	{ "add", KPORT_ADD },
+	{ "no_jail", KPORT_NO_JAIL },
 };
 
 #define	COUNT(table)	(sizeof(table) / sizeof((table)[0]))

@@ -107,6 +107,12 @@
 #define KPORT_ADD 64
 
 /**
+ * The name is not that of a jail, but of another target: a guest of bhyve(8),
+ * a host of the LAN. Needs addresses, and no jid. kport_gc() leaves it alone.
+ */
+#define KPORT_NO_JAIL 128
+
+/**
  * The status that a call returns: KPORT_OK or the kind of failure, by what the
  * caller can do about it. The numbers never change, and are the exit statuses
  * of kport(8).

@@ -90,9 +90,12 @@ pub const KPORT_NO_QUICK: u32 = 32;
 /// Add to the ports that the jail has published, instead of replacing them. The
 /// options of a call apply to its mappings.
 pub const KPORT_ADD: u32 = 64;
+/// The name is not that of a jail, but of another target: a guest of bhyve(8),
+/// a host of the LAN. Needs addresses, and no jid. kport_gc() leaves it alone.
+pub const KPORT_NO_JAIL: u32 = 128;
 
 /// Every flag, and the name of its option: that of [`publisher::Request::set`].
-const FLAGS: [(u32, &str); 7] = [
+const FLAGS: [(u32, &str); 8] = [
     (KPORT_FORCE, "force"),
     (KPORT_ALLOW_INERT, "allow-inert"),
     (KPORT_HAIRPIN, "hairpin"),
@@ -100,6 +103,7 @@ const FLAGS: [(u32, &str); 7] = [
     (KPORT_LOG, "log"),
     (KPORT_NO_QUICK, "no-quick"),
     (KPORT_ADD, "add"),
+    (KPORT_NO_JAIL, "no-jail"),
 ];
 
 /// Port specs, parsed. Never changes: threads may share it for reading.

@@ -152,6 +152,9 @@ pub struct Request {
     pub force: bool,
     /// Publish even if pf does not evaluate the rules at present.
     pub allow_inert: bool,
+    /// The name is not that of a jail, but of another target of redirects: a guest of bhyve(8), a host of the LAN. It needs its
+    /// address, has no jid, and is published until it is unpublished.
+    pub no_jail: bool,
     /// Every address of the host is the default of the caller, and not the choice of a user: no note about it.
     pub default_everywhere: bool,
 }
@@ -171,6 +174,7 @@ impl Request {
             add: false,
             force: false,
             allow_inert: false,
+            no_jail: false,
             default_everywhere: false,
         }
     }
@@ -218,6 +222,8 @@ pub struct Listed {
     pub anchor: Anchor,
     /// The jail; `None` for an anchor without a record.
     pub jail: Option<JailName>,
+    /// Whether the name is that of another target, see [`Request::no_jail`].
+    pub no_jail: bool,
     /// The jid when it was published, if it was known.
     pub jid: Option<i32>,
     /// When it was published, in seconds since 1970.
@@ -290,6 +296,9 @@ impl<'a> Publisher<'a> {
             let why = format!("{} and {} are two jails: publish each by itself", jail.mention(), other.jail.mention());
             return Err(Error::new(Kind::Argument, why));
         }
+        for request in requests {
+            addresses::check_no_jail(request, requests[0].no_jail)?;
+        }
         // other processes have the lock meanwhile
         for request in requests {
             wait::for_address(self.host, request, self.deadline, self.observer)?;
@@ -305,7 +314,8 @@ impl<'a> Publisher<'a> {
                 writer.drop_outdated(&anchor, &outdated)?;
             }
             let Resolved { jid, path, earlier_jid, reported, publications, .. } = resolved;
-            let record = Record { path, earlier_jid, reported, ..writer.record_of(jail, jid, publications)? };
+            let no_jail = requests[0].no_jail;
+            let record = Record { path, earlier_jid, no_jail, reported, ..writer.record_of(jail, jid, publications)? };
             change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert })
         })
     }

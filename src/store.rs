@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{make_dir, names_in, replace_file, touch};
 use crate::name::{Anchor, JailName};
 use crate::publication::{Publication, Redirect};
@@ -73,6 +73,9 @@ pub struct Record {
     /// The targets that are the jail's by its own report only, not given by the administrator.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub reported: BTreeSet<IpAddr>,
+    /// Whether the name is not that of a jail, but of another target: it is not gone until it is unpublished.
+    #[serde(default)]
+    pub no_jail: bool,
     /// When it was published, in seconds since 1970.
     pub since: u64,
     /// When it was published, in seconds since the boot.
@@ -91,6 +94,11 @@ pub struct Record {
 impl Record {
     /// The version that this code writes.
     pub const VERSION: u32 = 1;
+
+    /// The name as messages have it: `jail "web"`.
+    pub fn mention(&self) -> String {
+        if self.no_jail { quoted(self.jail.as_str()) } else { self.jail.mention() }
+    }
 
     /// Everything that pf may have.
     pub fn possible(&self) -> impl Iterator<Item = &Publication> {

@@ -39,6 +39,9 @@ fn left_behind(global: &Global, error: Error) -> Error {
 }
 
 fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
+    if args.options.iter().any(|(name, _)| name == "no-jail") && (args.hook || args.kleene.is_some()) {
+        return Err(Error::new(Kind::Argument, "--no-jail cannot be used with --hook or --kleene, which name a jail"));
+    }
     let mut request = match &args.kleene {
         _ if args.hook => hook_request(global, args)?,
         Some(file) => of_kleene(&args.request, file)?,

@@ -52,6 +52,7 @@ const PUBLISH: &[Row] = &[
     row(PORTS, "auto-range", "LOW-HIGH", "The host ports from which auto chooses [default: 49152-65535]"),
     row(PORTS, "force", "", "Publish even if a socket of the host or another tool's redirect has the port"),
     row(PORTS, "allow-inert", "", "Publish even if pf does not evaluate the rules at present"),
+    row(JAIL, "no-jail", "", "The name is not that of a jail, but of a guest or host with the address -a"),
     row(JAIL, "wait", "SECONDS", "Wait until the jail has an address (DHCP, SLAAC); added to --timeout"),
 ];
 

@@ -74,7 +74,8 @@ fn live(l: &Listed) -> u8 {
 /// Different names may look the same when escaped; the anchor is different for each jail.
 fn jail(l: &Listed) -> String {
     let name = l.jail.as_ref().map_or("", |jail| jail.as_str());
-    format!("jail=\"{}\",anchor=\"{}\"", escaped(name), escaped(l.anchor.path()))
+    let kind = if l.no_jail { ",no_jail=\"true\"" } else { "" };
+    format!("jail=\"{}\",anchor=\"{}\"{kind}", escaped(name), escaped(l.anchor.path()))
 }
 
 fn mapping(l: &Listed, protocol: Protocol, host: PortRange) -> String {
@@ -106,6 +107,7 @@ mod tests {
         Listed {
             anchor: name.anchor(),
             jail: Some(name),
+            no_jail: false,
             jid: Some(1),
             since: None,
             liveness,
@@ -145,6 +147,9 @@ kport_mapping_states_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",po
         let said = text(&[listed("web", Liveness::Missing), stale]);
         assert!(said.contains("kport_jail_live{jail=\"web\",anchor=\"kport/web\",state=\"missing\"} 0\n"), "{said}");
         assert!(said.contains("kport_jail_live{jail=\"\",anchor=\"kport/old\",state=\"stale\"} 0\n"), "{said}");
+        let guest = text(&[Listed { no_jail: true, ..listed("guest", Liveness::Live) }]);
+        let counted = "kport_mapping_bytes_total{jail=\"guest\",anchor=\"kport/guest\",no_jail=\"true\",protocol";
+        assert!(guest.contains(counted), "{guest}");
         assert!(said.contains("to=\"10.0.0.2:80\"} 0\n") && !said.contains("_total"), "{said}");
     }
 

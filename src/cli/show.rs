@@ -63,6 +63,7 @@ pub fn list_json(list: &[Listed]) -> Value {
             .collect();
         json!({
             "jail": l.jail.as_ref().map(|j| j.as_str()),
+            "no_jail": l.no_jail,
             "anchor": l.anchor.path(),
             "jid": l.jid,
             "since": l.since,
@@ -78,7 +79,7 @@ pub fn list_json(list: &[Listed]) -> Value {
 pub fn list(list: &[Listed]) -> String {
     let mut rows: Vec<[String; 6]> = vec![];
     for l in list {
-        let jail = name(l);
+        let jail = if l.no_jail { format!("{} (no jail)", name(l)) } else { name(l) };
         let state = l.liveness.name().to_owned();
         if l.redirects.is_empty() {
             rows.push([jail.clone(), "-".into(), "-".into(), "-".into(), "-".into(), state.clone()]);

@@ -103,6 +103,7 @@ mod tests {
         Listed {
             anchor: name.anchor(),
             jail: Some(name),
+            no_jail: false,
             jid: None,
             since: None,
             liveness: Liveness::Live,

@@ -80,6 +80,21 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
     let Jails { jails: running, skipped } = evidence.host.jails()?;
     for record in &evidence.records {
         let (name, shown) = (record.jail.as_str(), quoted(record.jail.as_str()));
+        let targets: BTreeSet<IpAddr> = record.redirects().map(|r| r.target).collect();
+        if record.no_jail {
+            for target in &targets {
+                let Some(owner) = owner(evidence, &running, None, *target)? else { continue };
+                all.push(problem(
+                    format!(
+                        "the target of the ports of {shown}, which is not a jail, is {target}, which is now {owner}"
+                    ),
+                    format!(
+                        "unpublish it, or publish it again with its address: kport publish --no-jail {shown} -a ADDRESS"
+                    ),
+                ));
+            }
+            continue;
+        }
         let known = running.iter().find(|jail| !jail.dying && jail.name == name);
         let jail = match (known, record.jid) {
             // it runs, and nothing else is known about it
@@ -104,7 +119,6 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
             }
             other => other?,
         };
-        let targets: BTreeSet<IpAddr> = record.redirects().map(|r| r.target).collect();
         for target in targets.iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
             all.push(problem(
                 format!("jail {shown} does not have the address {target}, the target of its ports"),
@@ -114,7 +128,7 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
         // the address of a jail without vnet is the host's own, and may be that of another jail
         if jail.vnet {
             for target in &targets {
-                let Some(owner) = owner(evidence, &running, jail, *target)? else { continue };
+                let Some(owner) = owner(evidence, &running, Some(jail), *target)? else { continue };
                 all.push(problem(
                     format!("the target of the ports of jail {shown} is {target}, which is now {owner}"),
                     "give the address back, or publish the jail again with its address: -a ADDRESS",
@@ -129,13 +143,13 @@ fn addresses(evidence: &Evidence<'_>, jail: &Jail) -> Result<Vec<IpAddr>> {
     if jail.vnet { evidence.host.vnet_addresses(jail, ANSWER_TIME) } else { Ok(jail.addresses.clone()) }
 }
 
-/// The new owner of the address of a jail with its own network stack, if it is not that jail.
-fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: &Jail, target: IpAddr) -> Result<Option<String>> {
+/// The new owner of the address of a jail with its own network stack, or of a target that is not a jail, if it is another one.
+fn owner(evidence: &Evidence<'_>, running: &[Jail], jail: Option<&Jail>, target: IpAddr) -> Result<Option<String>> {
     if Interfaces(evidence.interfaces()?).is_own(target) {
         return Ok(Some("an address of the host".to_owned()));
     }
-    for other in running.iter().filter(|other| !other.dying && other.jid != jail.jid) {
-        if other.shares_addresses_with(jail) {
+    for other in running.iter().filter(|other| !other.dying) {
+        if jail.is_some_and(|jail| other.jid == jail.jid || other.shares_addresses_with(jail)) {
             continue;
         }
         let theirs = match addresses(evidence, other) {

@@ -32,6 +32,9 @@ pub(super) fn addresses(
     notes: &mut Vec<String>,
 ) -> Result<Addresses> {
     let facts = &survey.facts;
+    if request.no_jail {
+        return of_no_jail(survey, request);
+    }
     let ask = |jail| reported(facts.host, &request.jail, jail, facts.progress.deadline);
     let Some(jail) = jail.filter(|jail| jail.vnet) else {
         let given = !request.addresses.is_empty();
@@ -81,6 +84,40 @@ pub(super) fn addresses(
     Ok(Addresses { all: believed, reported: true })
 }
 
+/// What a request of a target that is not a jail must have, whatever the host has; all of one transaction are like the first.
+pub(super) fn check_no_jail(request: &Request, first: bool) -> Result<()> {
+    let name = quoted(request.jail.as_str());
+    let refuse = |why: &str| Error::new(Kind::Argument, format!("{name} is given as a target that is not a jail{why}"));
+    match request {
+        _ if request.no_jail != first => Err(refuse(" in one request, and as a jail in another")),
+        Request { no_jail: false, .. } => Ok(()),
+        Request { jid: Some(jid), .. } => Err(refuse(&format!(", and has the jid {jid}; omit that"))),
+        _ if request.addresses.is_empty() => {
+            Err(refuse(", so its address is unknown").remedy("give it with", Setting::Address))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The given addresses of a target that is not a jail, unless they are those of the host or of a jail.
+fn of_no_jail(survey: &Survey<'_>, request: &Request) -> Result<Addresses> {
+    let refuse = |address: IpAddr, whose: &str| {
+        let name = quoted(request.jail.as_str());
+        let what = format!("{address} is an address of {whose}, and {name} is given as a target that is not a jail");
+        Err(Error::new(Kind::Argument, what))
+    };
+    let own = request.jail.anchor();
+    for address in request.addresses.iter().copied().filter(|address| unusable(*address).is_none()) {
+        if survey.facts.places()?.is_own(address) {
+            return refuse(address, "the host, or of a jail on the host's network stack");
+        }
+        if let Some(other) = survey.others.leading_to(&own, None, address)? {
+            return refuse(address, &other);
+        }
+    }
+    Ok(Addresses { all: request.addresses.clone(), reported: false })
+}
+
 /// Why an address that a jail reports is not accepted as its own. What other jails report is not considered: a jail could
 /// then keep others from publishing.
 fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<String>> {
@@ -99,10 +136,10 @@ fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Res
              the gateway interface)"
         )));
     }
-    if let Some(other) = survey.others.leading_to(own, jail, address)? {
+    if let Some(other) = survey.others.leading_to(own, Some(jail), address)? {
         return Ok(Some(format!(
             "is already the target of redirects of {} (if that jail is gone, run kport gc)",
-            other.mention()
+            other
         )));
     }
     let has = |other: &&Jail| !other.dying && other.on_host_stack().contains(&address);

@@ -40,8 +40,9 @@ pub(super) fn change(
         && old.jid == record.jid
         && let Some(status) = firewall.unchanged(&anchor, &wanted)?
     {
-        let restarts =
-            record.jid.is_none() && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid);
+        let restarts = record.jid.is_none()
+            && !record.no_jail
+            && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid);
         // another start of the jail may follow, and its time starts now
         if restarts || old.reported != record.reported {
             writer.store.put(&record)?;

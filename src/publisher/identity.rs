@@ -22,7 +22,7 @@ pub(super) fn is_of(record: &Record, there: &Jail) -> bool {
 /// start meanwhile are not missed.
 pub(super) fn is_gone(host: &dyn Host, store: &Store, record: &Record) -> Result<bool> {
     let Some(jid) = record.jid else {
-        return Ok(host.running(record.jail.as_str())?.is_none() && !is_starting(host, record)?);
+        return Ok(!record.no_jail && host.running(record.jail.as_str())?.is_none() && !is_starting(host, record)?);
     };
     let Some(there) = host.jail(&jid.to_string())?.filter(|there| is_of(record, there)) else { return Ok(true) };
     if there.name == record.jail.as_str() {

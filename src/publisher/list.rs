@@ -83,6 +83,7 @@ fn recorded_as(anchor: Anchor, record: Record, loaded: Loaded, counters: bool) -
     Listed {
         redirects: redirects.collect(),
         anchor,
+        no_jail: record.no_jail,
         jid: record.jid,
         since: Some(record.since),
         liveness: if live { Liveness::Live } else { Liveness::Missing },
@@ -97,6 +98,7 @@ fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> L
     Listed {
         anchor,
         jail: None,
+        no_jail: false,
         jid: None,
         since: None,
         liveness: if loaded.is_empty() { Liveness::Missing } else { Liveness::Stale },

@@ -53,7 +53,7 @@ impl<'a> LockedStore<'a> {
             }
             Err(error) => return Err(error),
         };
-        if let Some(record) = record.as_mut().filter(|record| record.jid.is_none())
+        if let Some(record) = record.as_mut().filter(|record| record.jid.is_none() && !record.no_jail)
             && let Some(jail) = facts.host.running(record.jail.as_str())?
         {
             (record.jid, record.earlier_jid, record.path) = (Some(jail.jid), None, Some(jail.path));

@@ -11,7 +11,7 @@ use super::identity::is_gone;
 use crate::conflict;
 use crate::error::{Error, Problem, Result};
 use crate::host::{Host, Interfaces, Jail};
-use crate::name::{Anchor, JailName};
+use crate::name::Anchor;
 use crate::net::{Family, Protocol};
 use crate::pf::{self, Firewall, ForeignRedirect};
 use crate::publication::Redirect;
@@ -116,7 +116,7 @@ impl<'a> Others<'a> {
                 }
                 match &*self.owner(&claim.anchor)? {
                     Claimant::Jail(neighbour) => {
-                        let owner = neighbour.record.jail.mention();
+                        let owner = neighbour.record.mention();
                         let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
                         let Some(problem) = neighbour.near(redirect).iter().find_map(with) else { continue };
                         if self.is_outdated(&neighbour.record)? {
@@ -160,6 +160,9 @@ impl<'a> Others<'a> {
 
     /// Whether a jail runs that a record was published for: this start or, about to publish, the next one.
     fn runs(&self, record: &Record) -> Result<bool> {
+        if record.no_jail {
+            return Ok(true);
+        }
         let restarted = self.host.running(record.jail.as_str())?.is_some();
         Ok(restarted || record.jid.is_some() && !is_gone(self.host, self.store, record)?)
     }
@@ -213,14 +216,16 @@ impl<'a> Others<'a> {
         self.unrecorded.get_or_try_init(read).map(Vec::as_slice)
     }
 
-    /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`.
-    pub(super) fn leading_to(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<JailName>> {
-        self.find_leading_to(own, jail, address, |record| Some(record.jail.clone()))
+    /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`. For a target
+    /// that is not a jail, `jail` is `None`, and others of the kind do not count; nor do those that only report the address.
+    pub(super) fn leading_to(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<Option<String>> {
+        let counts = |record: &Record| jail.is_some() || !record.reported.contains(&address);
+        self.find_leading_to(own, jail, address, |record| counts(record).then(|| record.mention()))
     }
 
-    /// The administrator or the kernel says that `address` is that of the jail `own`: what others have published with it,
-    /// because they report it, is to be removed.
-    pub(super) fn disprove(&self, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<()> {
+    /// The administrator or the kernel says that `address` is that of `own`, which is `jail` or not a jail: what others have
+    /// published with it, because they report it, is to be removed.
+    pub(super) fn disprove(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<()> {
         let disproved = |record: &Record| {
             if record.reported.contains(&address) {
                 let outdated = Outdated::Disproved(Box::new(record.clone()), address);
@@ -236,7 +241,7 @@ impl<'a> Others<'a> {
     fn find_leading_to<T>(
         &self,
         own: &Anchor,
-        jail: &Jail,
+        jail: Option<&Jail>,
         address: IpAddr,
         find: impl Fn(&Record) -> Option<T>,
     ) -> Result<Option<T>> {
@@ -246,8 +251,9 @@ impl<'a> Others<'a> {
             }
             if let Claimant::Jail(neighbour) = &*self.owner(&anchor)?
                 && neighbour.targets.contains(&address)
+                && !(jail.is_none() && neighbour.record.no_jail)
                 && !self.is_outdated(&neighbour.record)?
-                && !self.share(&neighbour.record, jail)?
+                && !jail.map_or(Ok(false), |jail| self.share(&neighbour.record, jail))?
                 && let Some(found) = find(&neighbour.record)
             {
                 return Ok(Some(found));

@@ -20,6 +20,7 @@ const NAMED: Names<Request> = Names(&[
     ("auto-range", Setter::Word(|request, word| put(&mut request.auto_range, word.parse()))),
     ("wait", Setter::Word(|request, word| put(&mut request.wait, seconds(word)))),
     ("add", Setter::Flag(|request, on| request.add = on)),
+    ("jail", Setter::Flag(|request, on| request.no_jail = !on)),
     ("force", Setter::Flag(|request, on| request.force = on)),
     ("allow-inert", Setter::Flag(|request, on| request.allow_inert = on)),
 ]);

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::addresses::{Addresses, addresses};
 use super::facts::Facts;
 use super::identity::is_of;
+use super::starting::is_starting;
 use super::survey::Survey;
 use super::taken::{is_free, without_target};
 use super::{Phase, Request, answered};
@@ -80,6 +81,7 @@ fn resolve_one(
     if let (None, Some(jid)) = (&found, request.jid) {
         check_hidden(facts, jail, jid)?;
     }
+    check_kind(facts, request, found.as_ref(), old)?;
     // the jail that runs now: the poststart hook of a restart (jail -rc) is given the jid of the earlier start
     let jid = found.as_ref().map(|j| j.jid).or(request.jid);
     let adds = match (&before, old.filter(|_| request.add)) {
@@ -112,7 +114,8 @@ fn resolve_one(
             }
         } else {
             reported.remove(&target);
-            survey.others.disprove(&jail.anchor(), &there_or_above(facts, jail, found.as_ref())?, target)?;
+            let known = there_or_above(facts, jail, found.as_ref())?;
+            survey.others.disprove(&jail.anchor(), Some(&known).filter(|_| !request.no_jail), target)?;
         }
     }
     let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
@@ -206,6 +209,27 @@ fn check_hidden(facts: &Facts<'_>, jail: &JailName, jid: i32) -> Result<()> {
     }
     let why = format!("{} (jid {jid}) is gone, so nothing was published", jail.mention());
     Err(Error::new(Kind::Unavailable, why))
+}
+
+/// A name is that of a jail or of another target, and not both.
+fn check_kind(facts: &Facts<'_>, request: &Request, found: Option<&Jail>, old: Option<&Record>) -> Result<()> {
+    let name = request.jail.mention();
+    let why = match (request.no_jail, old) {
+        (true, _) if found.is_some() => {
+            format!("{name} is running; choose another name for a target that is not a jail")
+        }
+        (true, Some(old)) if !old.no_jail && is_starting(facts.host, old)? => {
+            format!("{name} is published, and may be starting; unpublish it first, or choose another name")
+        }
+        (false, Some(old)) if old.no_jail => {
+            format!(
+                "{} is published, but not as a jail; unpublish it first, or give the jail another name",
+                old.mention()
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::Conflict, why))
 }
 
 /// Whether the record was published for the start of the jail with this jid, or may have been.

@@ -31,7 +31,7 @@ fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> R
     if record.publications.is_empty() {
         // a first change that failed and was not undone
         writer.drop_anchor(anchor, record.jail.label(), Some(&record))?;
-        writer.note(format!("{}: what could not be published was removed", record.jail.mention()));
+        writer.note(format!("{}: what could not be published was removed", record.mention()));
         return Ok(());
     }
     let wanted = rules::of_all(&record.publications);
@@ -41,7 +41,7 @@ fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> R
         writer.progress.phase(Phase::Load)?;
         writer.firewall.replace(anchor, &wanted)?;
         writer.outcome.changed = true;
-        writer.note(format!("{}: loaded again", record.jail.mention()));
+        writer.note(format!("{}: loaded again", record.mention()));
         before = states::from_before(&record, None, facts)?;
     }
     writer.end_from_before(&before);

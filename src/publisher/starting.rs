@@ -12,7 +12,7 @@ const STARTING: u64 = 60;
 
 /// Whether the jail of a record may still be starting: it did not exist when it was published, just now.
 pub(super) fn is_starting(host: &dyn Host, record: &Record) -> Result<bool> {
-    Ok(record.jid.is_none() && age(host, record)? < STARTING)
+    Ok(record.jid.is_none() && !record.no_jail && age(host, record)? < STARTING)
 }
 
 /// Whether half of that time is over. Only then does publishing the same set again restart it, so that two calls in a row

@@ -60,6 +60,7 @@ pub(super) fn unpublish_some(
     }
     let wanted = Record {
         path: old.path.clone(),
+        no_jail: old.no_jail,
         reported: old.reported.clone(),
         ..writer.record_of(jail, old.jid, publications)?
     };
@@ -88,6 +89,10 @@ fn is_late(
     record: Option<&Record>,
 ) -> Result<bool> {
     let (Some(jid), Some(record)) = (jid, record) else { return Ok(false) };
+    if record.no_jail {
+        writer.note(format!("{} is published, but not as a jail: not changed for jid {jid}", record.mention()));
+        return Ok(true);
+    }
     let by = match record.jid {
         Some(theirs) if theirs == jid => return Ok(false),
         Some(theirs) => format!("as jid {theirs}"),

@@ -53,6 +53,7 @@ impl Writer<'_> {
             earlier_jid: None,
             path: None,
             reported: BTreeSet::new(),
+            no_jail: false,
             since: now(),
             uptime: self.host.uptime()?,
             mapping_labels: self.firewall.labels_mappings(),
@@ -66,7 +67,7 @@ impl Writer<'_> {
         match outdated {
             Outdated::Gone(record) => {
                 self.drop_anchor(anchor, record.jail.label(), Some(record))?;
-                self.note(format!("{} is gone: unpublished", record.jail.mention()));
+                self.note(format!("{} is gone: unpublished", record.mention()));
             }
             Outdated::Disproved(record, address) => {
                 self.drop_anchor(anchor, record.jail.label(), Some(record))?;

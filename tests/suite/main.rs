@@ -20,6 +20,7 @@ mod man;
 mod managers;
 mod metrics;
 mod native;
+mod no_jail;
 mod oci;
 mod packaging;
 mod packets;
