@@ -91,8 +91,13 @@ pub const KPORT_NO_QUICK: u32 = 32;
 /// options of a call apply to its mappings.
 pub const KPORT_ADD: u32 = 64;
 
+/// Replace the source of every connection to the ports with an address of the
+/// interface that leads to the jail, so that the answers return through the
+/// host whatever the jail's default route is.
+pub const KPORT_MASQUERADE: u32 = 128;
+
 /// Every flag, and the name of its option: that of [`publisher::Request::set`].
-const FLAGS: [(u32, &str); 7] = [
+const FLAGS: [(u32, &str); 8] = [
     (KPORT_FORCE, "force"),
     (KPORT_ALLOW_INERT, "allow-inert"),
     (KPORT_HAIRPIN, "hairpin"),
@@ -100,6 +105,7 @@ const FLAGS: [(u32, &str); 7] = [
     (KPORT_LOG, "log"),
     (KPORT_NO_QUICK, "no-quick"),
     (KPORT_ADD, "add"),
+    (KPORT_MASQUERADE, "masquerade"),
 ];
 
 /// Port specs, parsed. Never changes: threads may share it for reading.
@@ -269,6 +275,15 @@ pub struct kport_options {
     pub wait_ms: u32,
     /// 0.
     pub reserved: u32,
+    /// Networks, as in "192.168.1.0/24 2001:db8::/64", from which an address that
+    /// a jail with its own network stack reports is believed, besides those of
+    /// the host's bridges and epairs: the jail's address is one of the LAN, from
+    /// DHCP; default: none. A network in addresses means the same.
+    pub trust: *const c_char,
+    /// The families of the published ports: "inet", "inet6" or "inet inet6"; each
+    /// is waited for, and its absence is an error; default: those of the jail's
+    /// addresses.
+    pub families: *const c_char,
 }
 
 /// The version, for messages.

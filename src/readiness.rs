@@ -4,12 +4,14 @@
 //! If pf would not evaluate the rules at all ([`disabled`], [`uncalled`], [`unforwarded`], [`unfiltered`]), `publish`
 //! fails. What [`of_jail`] finds is a note: missing interfaces, and a main ruleset that blocks.
 
+mod answers;
 mod calls;
 mod interfaces;
 mod outside;
 mod packets;
 mod surroundings;
 
+pub use answers::answers;
 pub use calls::calls;
 pub use interfaces::{everywhere, interfaces};
 pub use outside::{bypassed, main_ruleset};
@@ -45,9 +47,11 @@ pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Resul
     if skipped.is_empty() && problems.is_empty() {
         problems.extend(neighbour_discovery(around, publications)?);
         problems.extend(main_ruleset(around, publications)?.problems);
+        let answers = answers(around, publications)?;
+        problems.extend(answers.problems.into_iter().chain(answers.warnings));
     }
     problems.extend(skipped);
-    let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
+    let needs = |publication: &&Publication| publication.options.translate_sources();
     if let Some(publication) = publications.iter().find(needs) {
         problems.extend(bridge_members(around.host, &publication.jail.mention())?);
     }
@@ -123,13 +127,13 @@ pub fn other_firewalls(value: impl Fn(&str) -> Option<String>) -> Vec<Problem> {
     found.collect()
 }
 
-/// pf filters at the members of bridges, where answers would be translated back. `who` publishes with hairpin or host
-/// access.
+/// pf filters at the members of bridges, where answers would be translated back. `who` publishes with an option that
+/// translates sources.
 pub fn bridge_members(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     let looks = host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0);
     Ok(looks.then(|| Problem {
         seen: format!(
-            "net.link.bridge.pfil_member is 1: answers are translated back too early for the hairpin and host access of {who}"
+            "net.link.bridge.pfil_member is 1: answers to what is translated for {who} are translated back too early"
         ),
         remedy: "sysctl net.link.bridge.pfil_member=0 (and in /etc/sysctl.conf)".to_owned(),
     }))

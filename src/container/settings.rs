@@ -184,13 +184,19 @@ mod tests {
     fn the_field_of_a_remedy_is_one_that_is_read() {
         let mut fields = 0;
         for field in Setting::ALL.into_iter().filter_map(field_of) {
-            let json =
-                format!("{{ {} }}", field.replace("...\"", "/x\"").replace("...", "\"15/5\"").replace("SECONDS", "7"));
+            let json = format!(
+                "{{ {} }}",
+                field
+                    .replace("...\"", "/x\"")
+                    .replace("[...]", "[\"inet\"]")
+                    .replace("...", "\"15/5\"")
+                    .replace("SECONDS", "7")
+            );
             let document: Map<String, Value> = serde_json::from_str(&json).unwrap();
             Publishing::read(&document, |_| false).unwrap_or_else(|e| panic!("{json}: {e}"));
             Overrides::read(&document).unwrap_or_else(|e| panic!("{json}: {e}"));
             fields += 1;
         }
-        assert_eq!(fields, 6);
+        assert_eq!(fields, 7);
     }
 }

@@ -23,7 +23,7 @@ const MAX_TEXT: usize = 65536;
 const MAX_PATH: usize = 1024;
 
 // there is no padding
-const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE);
+const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE + size_of::<[usize; 2]>());
 
 /// The caller's kport_options, copied and checked.
 pub(super) struct CallerOptions {
@@ -195,6 +195,8 @@ unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
         ("gateway", "gateway", text(raw.gateway, "options->gateway")?),
         ("reach", "reach", text(raw.reach, "options->reach")?),
         ("sources", "sources", text(raw.sources, "options->sources")?),
+        ("trust", "trust", text(raw.trust, "options->trust")?),
+        ("families", "family", text(raw.families, "options->families")?),
         ("max_connections", "max-connections", number(raw.max_connections)),
         ("max_connections_per_source", "max-connections-per-source", number(raw.max_connections_per_source)),
         ("rate_connections and rate_seconds", "rate", pair(raw.rate_connections, '/', raw.rate_seconds)),
@@ -299,6 +301,8 @@ mod tests {
             auto_last: 1,
             wait_ms: 1,
             reserved: 0,
+            trust: text,
+            families: text,
         };
         // SAFETY: the strings are NUL-terminated or NULL.
         let fields = unsafe { fields(&raw) }.unwrap();

@@ -228,7 +228,8 @@ growth(const struct kport_spec *spec, const struct kport_options *defaults)
 	struct kport_mapping mapping;
 	unsigned char bytes[sizeof(mapping) + 8];
 	size_t i;
-	static const size_t sizes[] = { 0, 1, 7, 8, sizeof(options) - 1, 4097,
+	static const size_t sizes[] = { 0, 1, 7, 8,
+	    offsetof(struct kport_options, trust) - 1, 4097,
 	    SIZE_MAX / 2, SIZE_MAX };
 
 	for (i = 0; i < COUNT(sizes); i++) {

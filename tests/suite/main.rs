@@ -32,5 +32,6 @@ mod rules;
 mod sequences;
 mod setup;
 mod support;
+mod topologies;
 mod trace;
 mod transaction;

@@ -1,8 +1,13 @@
 //! The gateway interface: the one of the default route, from the routing table.
 
+use std::net::IpAddr;
+
 use super::buffer::{malformed, u32_at};
-use super::rtsock::{RTAX_DST, RTAX_IFP, RTAX_NETMASK, RTM_GET, address, link_name, messages, prefix, sockaddrs};
+use super::rtsock::{
+    RTAX_DST, RTAX_GATEWAY, RTAX_IFP, RTAX_NETMASK, RTM_GET, address, link_name, messages, prefix, sockaddrs,
+};
 use crate::error::{Error, Kind, Result, quoted};
+use crate::host::Router;
 use crate::net::{Family, Interface};
 
 /// net/route.h
@@ -18,18 +23,31 @@ const RTM_ADDRS: usize = 12;
 /// The interface of the default route of `family`, of the calling process's FIB.
 #[cfg(target_os = "freebsd")]
 pub fn gateway(family: Family) -> Result<Option<Interface>> {
-    use libc::{AF_INET, AF_INET6, CTL_NET, NET_RT_DUMP, PF_ROUTE};
-    let domain = match family {
-        Family::Inet => AF_INET,
-        Family::Inet6 => AF_INET6,
-    };
-    // without a seventh number the kernel uses the FIB of the process (sysctl_rtsock() of net/rtsock.c)
-    match super::sysctl::fetch(&[CTL_NET, PF_ROUTE, 0, domain, NET_RT_DUMP, 0]) {
-        Ok(routes) => default_route(&routes, family)?.map(named).transpose(),
+    match super::sysctl::fetch(&table(family)) {
+        Ok(routes) => default_route(&routes, family)?.map(|(name, _)| named(name)).transpose(),
         // a kernel without this family
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
         Err(error) => Err(Error::io("read the routing table", &error)),
     }
+}
+
+/// net.route.0.FAMILY.dump: the routes of the network stack that the caller is in. Without a seventh number the kernel uses
+/// the FIB of the process (sysctl_rtsock() of net/rtsock.c).
+#[cfg(target_os = "freebsd")]
+pub const fn table(family: Family) -> [libc::c_int; 6] {
+    let domain = match family {
+        Family::Inet => libc::AF_INET,
+        Family::Inet6 => libc::AF_INET6,
+    };
+    [libc::CTL_NET, libc::PF_ROUTE, 0, domain, libc::NET_RT_DUMP, 0]
+}
+
+/// The default route of `family` in the result of NET_RT_DUMP. One without a gateway, by an interface, is not known.
+pub fn router(buffer: &[u8], family: Family) -> Result<Router> {
+    Ok(match default_route(buffer, family)? {
+        None => Router::Missing,
+        Some((_, gateway)) => gateway.map_or(Router::Unknown, Router::At),
+    })
 }
 
 fn named(name: &str) -> Result<Interface> {
@@ -40,9 +58,9 @@ fn named(name: &str) -> Result<Interface> {
     })
 }
 
-/// The name of the interface of the first default route of `family` in the result of NET_RT_DUMP; `None` without one. A
-/// default route that only rejects (`-reject`, `-blackhole`) does not count.
-pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
+/// The name of the interface of the first default route of `family` in the result of NET_RT_DUMP, and its gateway; `None`
+/// without one. A default route that only rejects (`-reject`, `-blackhole`) does not count.
+pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<(&str, Option<IpAddr>)>> {
     let wrong = || malformed("routing table");
     for message in messages(buffer) {
         let (RTM_GET, message) = message.ok_or_else(wrong)? else { continue };
@@ -59,7 +77,7 @@ pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
         {
             // an interface that is being removed has no RTAX_IFP: sysctl_dumpnhop() of net/rtsock.c
             match link_name(addresses[RTAX_IFP]).and_then(|name| std::str::from_utf8(name).ok()) {
-                Some(name) => return Ok(Some(name)),
+                Some(name) => return Ok(Some((name, address(addresses[RTAX_GATEWAY])))),
                 None => continue,
             }
         }
@@ -72,23 +90,32 @@ mod tests {
     use super::super::recordings::{NETSTAT_RN, ROUTE_INET, ROUTE_INET6};
     use super::*;
 
-    /// The Netif column of the default route in the part of netstat(1) that starts with `heading`.
-    fn netif(heading: &str) -> &'static str {
+    /// The Netif and Gateway columns of the default route in the part of netstat(1) that starts with `heading`.
+    fn netstat(heading: &str) -> Option<(&'static str, Option<IpAddr>)> {
         let mut lines = NETSTAT_RN.lines().skip_while(|line| *line != heading);
         let line = lines.find(|line| line.starts_with("default")).unwrap();
-        line.split_whitespace().nth(5).unwrap()
+        let mut columns = line.split_whitespace();
+        // a link-local address has its zone
+        let gateway = columns.nth(1).unwrap().split('%').next().unwrap().parse().ok();
+        columns.nth(3).map(|netif| (netif, gateway))
     }
 
     #[test]
     fn default_route_as_netstat_prints_it() {
-        assert_eq!(default_route(ROUTE_INET, Family::Inet).unwrap(), Some(netif("Internet:")));
-        assert_eq!(default_route(ROUTE_INET6, Family::Inet6).unwrap(), Some(netif("Internet6:")));
-        assert_eq!(netif("Internet:"), "em0");
+        for (table, family, heading) in
+            [(ROUTE_INET, Family::Inet, "Internet:"), (ROUTE_INET6, Family::Inet6, "Internet6:")]
+        {
+            let (netif, gateway) = netstat(heading).unwrap();
+            assert_eq!(default_route(table, family).unwrap(), Some((netif, gateway)));
+            assert_eq!(router(table, family).unwrap(), Router::At(gateway.unwrap()));
+        }
+        assert_eq!(netstat("Internet:").unwrap().0, "em0");
     }
 
     #[test]
     fn no_default_route() {
         assert_eq!(default_route(&[], Family::Inet).unwrap(), None);
+        assert_eq!(router(&[], Family::Inet).unwrap(), Router::Missing);
         // the other family's table
         assert_eq!(default_route(ROUTE_INET, Family::Inet6).unwrap(), None);
         // the first message is the default route: up, a gateway, static

@@ -15,6 +15,7 @@ pub const RTM_GET: u8 = 0x4;
 pub const RTM_NEWADDR: u8 = 0xc;
 pub const RTM_IFINFO: u8 = 0xe;
 pub const RTAX_DST: usize = 0;
+pub const RTAX_GATEWAY: usize = 1;
 pub const RTAX_NETMASK: usize = 2;
 pub const RTAX_IFP: usize = 4;
 pub const RTAX_IFA: usize = 5;
