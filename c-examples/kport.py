@@ -17,7 +17,7 @@ class Options(Structure):
                 ("timeout_ms", c_uint32), ("flags", c_uint32), ("max_connections", c_uint32),
                 ("max_connections_per_source", c_uint32), ("rate_connections", c_uint32), ("rate_seconds", c_uint32),
                 ("jid", c_int32), ("auto_first", c_uint16), ("auto_last", c_uint16), ("wait_ms", c_uint32),
-                ("reserved", c_uint32), ("reply_to", c_char_p)]
+                ("reserved", c_uint32), ("reply_to", c_char_p), ("trust", c_char_p), ("families", c_char_p)]
 
 
 class Entry(Structure):

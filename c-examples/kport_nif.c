@@ -73,16 +73,6 @@ failed(ErlNifEnv *env, struct kport_error *error)
 	return (term);
 }
 
-/*
- * A map of options: strings, numbers, and flags that are true or false. An
- * unknown key is an error, and is not ignored.
- */
-struct settings {
-	struct kport_options options;
-	struct kport_outcome *outcome;
-	char *texts[7];
-};
-
 static const struct {
 	const char *key;
 	size_t field;
@@ -94,6 +84,8 @@ static const struct {
 	{ "reach", offsetof(struct kport_options, reach) },
 	{ "sources", offsetof(struct kport_options, sources) },
 	{ "reply_to", offsetof(struct kport_options, reply_to) },
+	{ "trust", offsetof(struct kport_options, trust) },
+	{ "families", offsetof(struct kport_options, families) },
 }, numbers[] = {
 	{ "timeout_ms", offsetof(struct kport_options, timeout_ms) },
 	{ "wait_ms", offsetof(struct kport_options, wait_ms) },
@@ -117,9 +109,20 @@ static const struct {
 	{ "no_quick", KPORT_NO_QUICK },
 	{ "add", KPORT_ADD },
 	{ "no_jail", KPORT_NO_JAIL },
+	{ "masquerade", KPORT_MASQUERADE },
 };
 
 #define	COUNT(table)	(sizeof(table) / sizeof((table)[0]))
+
+/*
+ * A map of options: strings, numbers, and flags that are true or false. An
+ * unknown key is an error, and is not ignored.
+ */
+struct settings {
+	struct kport_options options;
+	struct kport_outcome *outcome;
+	char *texts[COUNT(texts)];
+};
 
 static void
 settings_free(struct settings *settings)

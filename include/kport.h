@@ -65,7 +65,7 @@
  */
 #define KPORT_OPTIONS_INIT { sizeof(struct kport_options), \
 	NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-	0, 0, NULL }
+	0, 0, NULL, NULL, NULL }
 
 /**
  * Publish even if a socket of the host or another tool's redirect has the
@@ -111,6 +111,11 @@
  * a host of the LAN. Needs addresses, and no jid. kport_gc() leaves it alone.
  */
 #define KPORT_NO_JAIL 128
+ * Replace the source of every connection to the ports with an address of the
+ * interface that leads to the jail, so that the answers return through the
+ * host whatever the jail's default route is.
+ */
+#define KPORT_MASQUERADE 256
 
 /**
  * The status that a call returns: KPORT_OK or the kind of failure, by what the
@@ -336,6 +341,18 @@ struct kport_options {
 	 * "none": the route to the client decides.
 	 */
 	const char *reply_to;
+	 * Networks, as in "192.168.1.0/24 2001:db8::/64", from which an address that
+	 * a jail with its own network stack reports is believed, besides those of
+	 * the host's bridges and epairs: the jail's address is one of the LAN, from
+	 * DHCP; default: none. A network in addresses means the same.
+	 */
+	const char *trust;
+	/**
+	 * The families of the published ports: "inet", "inet6" or "inet inet6"; each
+	 * is waited for, and its absence is an error; default: those of the jail's
+	 * addresses.
+	 */
+	const char *families;
 };
 
 /**

@@ -88,7 +88,7 @@ const CHECKS: [Check; 22] = [
     ("skip", "no interface that is needed has set skip", main_ruleset::skip),
     ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", main_ruleset::neighbour_discovery),
     ("main-ruleset", "the main ruleset passes what is published", main_ruleset::main_ruleset),
-    ("answers", "connections are answered by the interface that they came in on", main_ruleset::answers),
+    ("answers", "connections are answered, by the interface that they came in on", main_ruleset::answers),
     ("anchors-loaded", "pf has exactly what is recorded", record::anchors_loaded),
     ("jails", "the jails run, with the addresses that are published", record::jails),
     ("overlaps", "no two jails take the same packets", record::overlaps),

@@ -115,6 +115,8 @@ pub enum Setting {
     Force,
     /// The gateway interface.
     Gateway,
+    /// The families of the published ports.
+    Family,
     /// Let the host itself use the port.
     HostAccess,
     /// The maximum rate of new connections.
@@ -125,23 +127,27 @@ pub enum Setting {
     StateDir,
     /// The maximum time of the call.
     Timeout,
+    /// The networks from which the addresses that a jail reports are believed.
+    Trust,
     /// Wait until the jail has an address.
     Wait,
 }
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Setting; 11] = [
+    pub const ALL: [Setting; 13] = [
         Setting::Address,
         Setting::AutoRange,
         Setting::Backend,
         Setting::Force,
         Setting::Gateway,
+        Setting::Family,
         Setting::HostAccess,
         Setting::Rate,
         Setting::ReplyTo,
         Setting::StateDir,
         Setting::Timeout,
+        Setting::Trust,
         Setting::Wait,
     ];
 }
@@ -155,11 +161,13 @@ impl fmt::Display for Setting {
             Setting::Backend => "--backend pfctl",
             Setting::Force => "--force",
             Setting::Gateway => "--gateway",
+            Setting::Family => "--family",
             Setting::HostAccess => "--host-access",
             Setting::Rate => "--rate",
             Setting::ReplyTo => "--reply-to",
             Setting::StateDir => "--state-dir",
             Setting::Timeout => "--timeout",
+            Setting::Trust => "--trust",
             Setting::Wait => "--wait",
         })
     }

@@ -94,8 +94,13 @@ pub const KPORT_ADD: u32 = 64;
 /// a host of the LAN. Needs addresses, and no jid. kport_gc() leaves it alone.
 pub const KPORT_NO_JAIL: u32 = 128;
 
+/// Replace the source of every connection to the ports with an address of the
+/// interface that leads to the jail, so that the answers return through the
+/// host whatever the jail's default route is.
+pub const KPORT_MASQUERADE: u32 = 256;
+
 /// Every flag, and the name of its option: that of [`publisher::Request::set`].
-const FLAGS: [(u32, &str); 8] = [
+const FLAGS: [(u32, &str); 9] = [
     (KPORT_FORCE, "force"),
     (KPORT_ALLOW_INERT, "allow-inert"),
     (KPORT_HAIRPIN, "hairpin"),
@@ -104,6 +109,7 @@ const FLAGS: [(u32, &str); 8] = [
     (KPORT_NO_QUICK, "no-quick"),
     (KPORT_ADD, "add"),
     (KPORT_NO_JAIL, "no-jail"),
+    (KPORT_MASQUERADE, "masquerade"),
 ];
 
 /// Port specs, parsed. Never changes: threads may share it for reading.
@@ -278,6 +284,15 @@ pub struct kport_options {
     /// as in "203.0.113.254 fe80::1"; default: those of the host's routes.
     /// "none": the route to the client decides.
     pub reply_to: *const c_char,
+    /// Networks, as in "192.168.1.0/24 2001:db8::/64", from which an address that
+    /// a jail with its own network stack reports is believed, besides those of
+    /// the host's bridges and epairs: the jail's address is one of the LAN, from
+    /// DHCP; default: none. A network in addresses means the same.
+    pub trust: *const c_char,
+    /// The families of the published ports: "inet", "inet6" or "inet inet6"; each
+    /// is waited for, and its absence is an error; default: those of the jail's
+    /// addresses.
+    pub families: *const c_char,
 }
 
 /// The version, for messages.

@@ -147,6 +147,18 @@ pub struct SkippedJail {
     pub why: String,
 }
 
+/// Where a jail sends what is not for its own networks: its default route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Router {
+    /// It is not known.
+    #[default]
+    Unknown,
+    /// The jail has no default route.
+    Missing,
+    /// The gateway of the default route.
+    At(IpAddr),
+}
+
 /// A listening socket of the host, or of a jail without a network stack of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,6 +222,12 @@ pub trait Host {
     /// gone. No answer `within` the time is [`Kind::Busy`](crate::error::Kind::Busy); the jail cannot cause any other
     /// error.
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>>;
+
+    /// The default route of a jail with `vnet`. The answer comes from the jail's root; a jail that does not answer
+    /// `within` the time, or is gone, is [`Router::Unknown`].
+    fn router(&self, _jail: &Jail, _family: Family, _within: Duration) -> Router {
+        Router::Unknown
+    }
 
     /// Reports changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` if the system does
     /// not report them. It takes at most `within`, and fails as [`Host::vnet_addresses`] does. Drop it soon: until then

@@ -50,6 +50,21 @@ impl Family {
         }
     }
 
+    /// Families by their names, separated by commas.
+    pub(crate) fn list(names: &str) -> Result<Vec<Family>, Error> {
+        let known = |name: &str| Family::ALL.into_iter().find(|family| family.to_string() == name);
+        let unknown = |name| Error::new(Kind::Argument, format!("{} is not inet or inet6", quoted(name)));
+        names.split(',').map(|name| known(name).ok_or_else(|| unknown(name))).collect()
+    }
+
+    /// Its name among people.
+    pub(crate) const fn protocol(self) -> &'static str {
+        match self {
+            Family::Inet => "IPv4",
+            Family::Inet6 => "IPv6",
+        }
+    }
+
     /// The other one.
     pub fn other(self) -> Family {
         match self {

@@ -158,6 +158,12 @@ pub struct Options {
     /// Let the host itself, and the jails that share its stack, use the published port at its own address and at 127.0.0.1 or
     /// ::1 (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip` on lo.
     pub host_access: bool,
+    /// Replace the source of every connection to the published port with an address of the interface that leads to the jail
+    /// (`--masquerade`), so that the answer returns through the host whatever the jail's default route is. The jail sees the
+    /// host as the client; [`Options::sources`] applies to the client's own address.
+    pub masquerade: bool,
+    /// The families of the published ports (`--family`); if empty, those of the jail's addresses.
+    pub families: Vec<Family>,
     /// Only these sources may use the publication from outside (`--sources`); if empty, all may. If no source of a redirect's
     /// family is listed, nobody outside can use that redirect.
     pub sources: Vec<Source>,
@@ -178,6 +184,8 @@ const NAMED: Names<Options> = Names(&[
     ("reach", Setter::Words(|options, words| put(&mut options.reach, words.parse()))),
     ("hairpin", Setter::Flag(|options, on| options.hairpin = on)),
     ("host-access", Setter::Flag(|options, on| options.host_access = on)),
+    ("masquerade", Setter::Flag(|options, on| options.masquerade = on)),
+    ("family", Setter::Words(|options, words| put(&mut options.families, words.each(Family::list).map(flat)))),
     ("sources", Setter::Words(|options, words| put(&mut options.sources, words.parse().and_then(somebody)))),
     ("max-connections", Setter::Number(|options, most| options.limits.connections = Some(most))),
     ("max-connections-per-source", Setter::Number(|options, most| options.limits.connections_per_source = Some(most))),
@@ -186,6 +194,11 @@ const NAMED: Names<Options> = Names(&[
     ("log", Setter::Flag(|options, on| options.log = on)),
     ("quick", Setter::Flag(|options, on| options.quick = on)),
 ]);
+
+fn flat(lists: Vec<Vec<Family>>) -> Vec<Family> {
+    let given = lists.concat();
+    Family::ALL.into_iter().filter(|family| given.contains(family)).collect()
+}
 
 /// An empty list is a mistake of the caller: it must not admit everybody.
 fn somebody(sources: Vec<Source>) -> Result<Vec<Source>> {
@@ -264,6 +277,11 @@ impl Options {
     /// table has any number of addresses.
     pub const MOST: usize = 64;
 
+    /// Whether they need nat rules, at the interface that leads to the jail.
+    pub(crate) fn translate_sources(&self) -> bool {
+        self.hairpin || self.host_access || self.masquerade
+    }
+
     /// Whether everybody that `before` admitted is still admitted, and with no lower limits: otherwise connections that were
     /// created before must end. When in doubt, a change counts as a restriction.
     pub(crate) fn allows_all_of(&self, before: &Options) -> bool {
@@ -309,6 +327,8 @@ impl Default for Options {
             reach: JAIL_GROUPS.iter().filter_map(|name| name.parse().ok()).collect(),
             hairpin: false,
             host_access: false,
+            masquerade: false,
+            families: vec![],
             sources: vec![],
             limits: Limits::default(),
             reply_to: None,
@@ -382,6 +402,7 @@ mod tests {
             let text = match name {
                 "reach" => "bridge1 jails",
                 "sources" => "192.0.2.0/24 <friends>",
+                "family" => "inet6",
                 "rate" => "15/5",
                 "reply-to" => "192.0.2.254,fe80::1",
                 _ => "7",
@@ -424,6 +445,9 @@ mod tests {
         let text = |text: &str| Given::Text(text.to_owned());
         let list = |items: &[&str]| Given::List(items.iter().map(|item| (*item).to_owned()).collect());
         assert_eq!(set("reach", text(" ")).unwrap().reach, []);
+        for both in [text("inet6,inet"), text("inet inet6 inet"), list(&["inet6", "inet"])] {
+            assert_eq!(set("family", both).unwrap().families, Family::ALL);
+        }
         assert_eq!(set("reach", text(" lo\tbridge ")), set("reach", list(&["lo", "bridge"])));
         for (name, on, quick) in [("quick", true, true), ("no-quick", true, false), ("no-quick", false, true)] {
             assert_eq!(set(name, Given::Flag(on)).unwrap().quick, quick);
@@ -440,6 +464,8 @@ mod tests {
             ("max-connections", text("4294967296"), Kind::Argument, None),
             ("rate", text("5"), Kind::Argument, None),
             ("rate", list(&["5/1"]), Kind::Argument, None),
+            ("family", text("inet ipv6"), Kind::Argument, Some(5)),
+            ("family", text("inet,"), Kind::Argument, Some(0)),
             ("no-sources", text("<a>"), Kind::Unsupported, None),
             ("no-no-quick", Given::Flag(true), Kind::Unsupported, None),
             ("sorces", text("<a>"), Kind::Unsupported, None),

@@ -205,8 +205,8 @@ pub struct Publication {
     pub redirects: Vec<Redirect>,
     /// The options.
     pub options: Options,
-    /// The interface of the host through which each target is reached, usually a bridge. Only [`Options::hairpin`] and
-    /// [`Options::host_access`] need it; a target that is the host's own address has none.
+    /// The interface of the host through which each target is reached, usually a bridge. Only options that
+    /// translate sources need it; a target that is the host's own address has none.
     #[serde(default)]
     pub via: BTreeMap<IpAddr, Interface>,
     /// How connections are answered that come in where the route to the client would be another way.
@@ -240,7 +240,7 @@ impl Publication {
     ) -> Result<Publication> {
         let mut made = Publication { jail, redirects, options, via: BTreeMap::new(), answers: vec![] };
         made.check()?;
-        if made.options.hairpin || made.options.host_access {
+        if made.options.translate_sources() {
             for target in distinct(made.redirects.iter().map(|redirect| redirect.target)) {
                 if let Some(interface) = via(target)? {
                     made.via.insert(target, interface);

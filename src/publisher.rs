@@ -32,6 +32,8 @@ mod writer;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting};
 use crate::host::{ANSWER_TIME, Host, Interfaces, Jail};
@@ -47,10 +49,15 @@ use crate::rules;
 use crate::spec::Spec;
 use crate::store::{Record, Store};
 
+use facts::Facts;
+use others::Others;
 use progress::Progress;
 use resolve::Resolved;
+use survey::Survey;
 use transaction::Transaction;
 use verify::Verification;
+
+pub use wait::GRACE;
 
 /// The phases of a transaction, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +142,17 @@ pub struct Request {
     /// The jail's addresses in order of preference: one for each network it is connected to. If empty, they are read from the
     /// host.
     pub addresses: Vec<IpAddr>,
+    /// The networks from which the addresses that a jail with its own network stack reports are believed, besides those of
+    /// the bridges and epairs of the host: the jail's address is one of the LAN, from DHCP. The host's own addresses, and those
+    /// of other jails, are never believed.
+    pub trust: Vec<IpNet>,
     /// The gateway interface, for mappings without a place. `None`: that of the host's default route.
     pub gateway: Option<Interface>,
     /// The jid. `None`: it is read from the host.
     pub jid: Option<i32>,
-    /// How long to wait until the jail has an address that can be published, if none is given. The deadline of the publisher
-    /// applies as well.
+    /// How long to wait until the jail has an address that can be published, if none is given: one of each family of
+    /// [`Options::families`]; if none is named, one, and [`GRACE`] for one of the other family, if the host has a default route
+    /// of both. The deadline of the publisher applies as well.
     pub wait: Duration,
     /// The options.
     pub options: Options,
@@ -166,6 +178,7 @@ impl Request {
             jail,
             spec,
             addresses: vec![],
+            trust: vec![],
             gateway: None,
             jid: None,
             wait: Duration::ZERO,
@@ -301,7 +314,12 @@ impl<'a> Publisher<'a> {
         }
         // other processes have the lock meanwhile
         for request in requests {
-            wait::for_address(self.host, request, self.deadline, self.observer)?;
+            let is_complete = |jail: Option<&Jail>| {
+                let facts = Facts::new(self.host, self.firewall, Progress::new(self.observer, self.deadline));
+                let others = Others::new(self.host, self.firewall, &self.store, &self.host.boot_id()?);
+                addresses::are_complete(&Survey { facts, others }, request, jail)
+            };
+            wait::for_address(self.host, request, self.deadline, self.observer, &is_complete)?;
         }
         let allow_inert = requests.iter().all(|request| request.allow_inert);
         self.run(|Transaction { survey, writer }| {
@@ -430,6 +448,7 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
         true => addresses::reported(host, &request.jail, running.as_ref(), Deadline::after(ANSWER_TIME))?,
         false => request.addresses.clone(),
     };
+    let addresses = addresses::of_families(request, addresses)?;
     let own = running.as_ref().map_or(&[][..], Jail::on_host_stack);
     let targets = Targets::choose_of(&request.jail, &addresses, own)?;
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {

@@ -7,6 +7,7 @@
 mod answers;
 mod calls;
 mod interfaces;
+mod lan;
 mod lines;
 mod outside;
 mod packets;
@@ -15,6 +16,7 @@ mod surroundings;
 pub use answers::Ways;
 pub use calls::calls;
 pub use interfaces::{everywhere, interfaces};
+pub use lan::on_the_lan;
 pub use lines::{CALLS, missing, missing_in, pf_conf, uncalled};
 pub use outside::{bypassed, main_ruleset, unanswered};
 pub use packets::{neighbour_discovery, skip};
@@ -49,10 +51,12 @@ pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Resul
     if skipped.is_empty() && problems.is_empty() {
         problems.extend(neighbour_discovery(around, publications)?);
         problems.extend(main_ruleset(around, publications)?.problems);
+        let lan = on_the_lan(around, publications)?;
+        problems.extend(lan.problems.into_iter().chain(lan.warnings));
+        problems.extend(unanswered(around, publications)?);
     }
     problems.extend(skipped);
-    problems.extend(unanswered(around, publications)?);
-    let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
+    let needs = |publication: &&Publication| publication.options.translate_sources();
     if let Some(publication) = publications.iter().find(needs) {
         problems.extend(bridge_members(around.host, &publication.jail.mention())?);
     }
@@ -111,13 +115,13 @@ pub fn other_firewalls(value: impl Fn(&str) -> Option<String>) -> Vec<Problem> {
     found.collect()
 }
 
-/// pf filters at the members of bridges, where answers would be translated back. `who` publishes with hairpin or host
-/// access.
+/// pf filters at the members of bridges, where answers would be translated back. `who` publishes with an option that
+/// translates sources.
 pub fn bridge_members(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     let looks = host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0);
     Ok(looks.then(|| Problem {
         seen: format!(
-            "net.link.bridge.pfil_member is 1: answers are translated back too early for the hairpin and host access of {who}"
+            "net.link.bridge.pfil_member is 1: answers to what is translated for {who} are translated back too early"
         ),
         remedy: "sysctl net.link.bridge.pfil_member=0 (and in /etc/sysctl.conf)".to_owned(),
     }))

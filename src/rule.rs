@@ -27,6 +27,8 @@ pub enum Address {
     Network(IpNet),
     /// `("em0")`: every address that the interface, or the group, currently has, aliases included.
     Interface(Interface),
+    /// `("em0:0")`: the first address of the interface, without its aliases.
+    First(Interface),
     /// `("bridge0:network")`: the networks that the interface currently has.
     InterfaceNetwork(Interface),
     /// `! ("em1:network")`: every other address.
@@ -162,12 +164,14 @@ pub struct NextHop {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// `nat ... -> ("bridge0")`: replaces the source with an address of the interface.
+    /// `nat ... -> ("bridge0")`: replaces the source.
     Nat {
         /// The packets.
         matches: Match,
-        /// The interface whose address becomes the source.
-        address_of: Interface,
+        /// Only packets that an rdr rule gave this tag.
+        tagged: Option<Label>,
+        /// The new source: an address of an interface.
+        source: Address,
     },
     /// `rdr ... tag "kport:web" -> 10.0.0.2 port 80`
     Rdr {

@@ -73,7 +73,7 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
         let entrances = entrances(redirect, options, &reach, &base);
         let entered = !entrances.is_empty();
         for matches in entrances {
-            rdr.push(matches, |matches| Rule::Rdr {
+            rdr.push(matches, None, |matches, _| Rule::Rdr {
                 matches,
                 tag: tag.clone(),
                 target: redirect.target,
@@ -84,7 +84,18 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
             for from in returns(redirect, options, *interface) {
                 let to = vec![Address::Host(redirect.target)];
                 let matches = Match { on: vec![*interface], from, to, ports: redirect.jail, ..base.clone() };
-                nat.push(matches, |matches| Rule::Nat { matches, address_of: *interface });
+                nat.push(matches, None, |matches, tagged| Rule::Nat {
+                    matches,
+                    tagged,
+                    source: Address::Interface(*interface),
+                });
+            }
+            if options.masquerade && entered {
+                let to = vec![Address::Host(redirect.target)];
+                let matches = Match { on: vec![*interface], to, ports: redirect.jail, ..base.clone() };
+                // one address, on the network of the jail, which answers to it directly
+                let source = Address::First(*interface);
+                nat.push(matches, Some(tag.clone()), |matches, tagged| Rule::Nat { matches, tagged, source });
             }
         }
         if !reach.is_empty() {
@@ -163,7 +174,7 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
 }
 
 /// What one rule of the kernel matches: one member of each list of a [`Match`], and the rest of it.
-type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange);
+type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange, Option<Label>);
 
 /// Translation rules, each for packets that no earlier one matches.
 struct Translation {
@@ -177,9 +188,9 @@ impl Translation {
     }
 
     /// Adds a rule for `matches` without what an earlier rule matches. At most one of the lists has several members.
-    fn push(&mut self, mut matches: Match, rule: impl FnOnce(Match) -> Rule) {
+    fn push(&mut self, mut matches: Match, tagged: Option<Label>, rule: impl FnOnce(Match, Option<Label>) -> Rule) {
         let Match { on, family, protocol, from, to, ports } = &mut matches;
-        let mut new = |on, from, to| self.seen.insert((on, from, to, *family, *protocol, *ports));
+        let mut new = |on, from, to| self.seen.insert((on, from, to, *family, *protocol, *ports, tagged.clone()));
         let (one_on, one_from, one_to) = (on.first().copied(), from.first().cloned(), to.first().cloned());
         let some = if on.len() > 1 {
             on.retain(|on| new(Some(*on), one_from.clone(), one_to.clone()));
@@ -194,7 +205,7 @@ impl Translation {
             new(one_on, one_from, one_to)
         };
         if some {
-            self.rules.push(rule(matches));
+            self.rules.push(rule(matches, tagged));
         }
     }
 }

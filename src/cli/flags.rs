@@ -34,10 +34,12 @@ const fn row(heading: &'static str, name: &'static str, value: &'static str, hel
 /// The flags that determine the rules.
 const RULES: &[Row] = &[
     row(PORTS, "gateway", "IF", "For specs without a place [default: the interface of the default route]"),
+    row(PORTS, "family", "FAMILY", "Only these: inet, inet6, or inet,inet6 [default: those that the jail has]"),
     row(WHO, "sources", "SOURCE", "Let in only this network, address or pf table: 192.0.2.0/24, \"<name>\""),
     row(WHO, "reach", "IF", "Let in hosts on this interface or group [default: bridge, epair, lo]"),
     row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
     row(WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
+    row(WHO, "masquerade", "", "Let the jail answer every client through the host: it sees the host's address"),
     row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
     row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
     row(WHO, "reply-to", "ROUTER", "Answer on an interface without the default route through this router, or none"),
@@ -53,6 +55,7 @@ const PUBLISH: &[Row] = &[
     row(PORTS, "force", "", "Publish even if a socket of the host or another tool's redirect has the port"),
     row(PORTS, "allow-inert", "", "Publish even if pf does not evaluate the rules at present"),
     row(JAIL, "no-jail", "", "The name is not that of a jail, but of a guest or host with the address -a"),
+    row(JAIL, "trust", "NETWORK", "Believe the jail an address of this network, such as the LAN's (DHCP)"),
     row(JAIL, "wait", "SECONDS", "Wait until the jail has an address (DHCP, SLAAC); added to --timeout"),
 ];
 

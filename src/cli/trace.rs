@@ -130,6 +130,7 @@ fn verdict(traced: &Traced) -> Result<()> {
         Verdict::Refused => "the packet arrives, but nothing listens there",
         Verdict::Unanswered => "the packet arrives, but the connection is not established",
         Verdict::Lost => "the packet does not arrive",
+        Verdict::Depends if traced.trace.arrives => "the packet arrives; kport cannot decide whether it is answered",
         Verdict::Depends => {
             let why = "kport cannot decide whether the packet arrives";
             return Err(Error::new(Kind::Unsupported, why));

@@ -458,7 +458,7 @@ fn status(call: &Call<'_>) -> Result<(), Failure> {
 /// Why nothing could be published with these options at present, and what to do about it.
 fn problem(work: &Work<'_>, publishing: &Publishing) -> Result<Option<String>, Failure> {
     let status = work.session.firewall.status()?;
-    let needs_nat = publishing.options.hairpin || publishing.options.host_access;
+    let needs_nat = publishing.options.translate_sources();
     let mut problem = readiness::disabled(&status)
         .or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(work.host())));
     if problem.is_none() && publishing.options.host_access {

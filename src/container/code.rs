@@ -140,9 +140,10 @@ impl From<Error> for Failure {
 /// the places and ports of all mappings.
 pub fn field_of(setting: Setting) -> Option<&'static str> {
     Some(match setting {
-        Setting::Address | Setting::AutoRange | Setting::Gateway | Setting::Wait => return None,
+        Setting::Address | Setting::AutoRange | Setting::Gateway | Setting::Trust | Setting::Wait => return None,
         Setting::Backend => r#""backend": "pfctl""#,
         Setting::Force => r#""force": true"#,
+        Setting::Family => r#""family": [...]"#,
         Setting::HostAccess => r#""hostAccess": true"#,
         Setting::Rate => r#""limits": { "rate": ... }"#,
         Setting::ReplyTo => r#""replyTo": [ "ROUTER" ]"#,

@@ -184,7 +184,13 @@ mod tests {
     fn the_field_of_a_remedy_is_one_that_is_read() {
         let mut fields = 0;
         for field in Setting::ALL.into_iter().filter_map(field_of) {
-            let words = [("...\"", "/x\""), ("...", "\"15/5\""), ("SECONDS", "7"), ("ROUTER", "192.0.2.254")];
+            let words = [
+                ("...\"", "/x\""),
+                ("[...]", "[\"inet\"]"),
+                ("...", "\"15/5\""),
+                ("SECONDS", "7"),
+                ("ROUTER", "192.0.2.254"),
+            ];
             let field = words.iter().fold(field.to_owned(), |field, (word, value)| field.replace(word, value));
             let json = format!("{{ {field} }}");
             let document: Map<String, Value> = serde_json::from_str(&json).unwrap();

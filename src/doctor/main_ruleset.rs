@@ -35,8 +35,9 @@ fn evaluated<'a>(evidence: &'a Evidence<'_>) -> Result<Option<Surroundings<'a>>>
 
 pub(super) fn answers(evidence: &Evidence<'_>) -> Checked {
     let Some(around) = evaluated(evidence)? else { return Ok(None) };
-    let problems = readiness::unanswered(&around, evidence.publications())?;
-    Ok(Some(problems.into_iter().map(Finding::from).collect()))
+    let mut found = all(readiness::on_the_lan(&around, evidence.publications())?);
+    found.extend(readiness::unanswered(&around, evidence.publications())?.into_iter().map(Finding::from));
+    Ok(Some(found))
 }
 
 pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Checked {

@@ -51,7 +51,7 @@ pub(super) fn host_access(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Checked {
-    let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
+    let needs = |publication: &&Publication| publication.options.translate_sources();
     found(match evidence.publications().find(needs) {
         Some(publication) => readiness::bridge_members(evidence.host, &publication.jail.mention())?,
         None => None,

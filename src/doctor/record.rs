@@ -9,8 +9,11 @@ use crate::conflict;
 use crate::error::{Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, Interfaces, Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
-use crate::publication::Redirect;
+use crate::net::Family;
+use crate::publication::{Redirect, unusable};
+use crate::readiness;
 use crate::rules;
+use crate::store::Record;
 
 pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
     let store = match &evidence.store {
@@ -125,6 +128,7 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
                 "publish it again",
             ));
         }
+        all.extend(half_published(evidence, record, &addresses)?);
         // the address of a jail without vnet is the host's own, and may be that of another jail
         if jail.vnet {
             for target in &targets {
@@ -137,6 +141,40 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
         }
     }
     Ok(Some(all))
+}
+
+/// A jail that has addresses of both families now, and is published by one of them.
+fn half_published(evidence: &Evidence<'_>, record: &Record, addresses: &[IpAddr]) -> Result<Option<Finding>> {
+    let around = evidence.surroundings()?;
+    for publication in record.publications.iter().filter(|publication| publication.options.families.is_empty()) {
+        for redirect in &publication.redirects {
+            let family = redirect.family().other();
+            let is_same =
+                |r: &&Redirect| (r.protocol, r.host, r.jail) == (redirect.protocol, redirect.host, redirect.jail);
+            if !redirect.place.has_family(family)
+                || publication.redirects.iter().filter(is_same).any(|r| r.family() == family)
+            {
+                continue;
+            }
+            let mut outer = around.outer(redirect.place, family)?.into_iter();
+            let address = addresses.iter().find(|a| Family::of(**a) == family && unusable(**a).is_none());
+            if let (Some(address), Some(interface)) =
+                (address, outer.find(|interface| readiness::address(interface, family).is_some()))
+            {
+                return Ok(Some(warning(
+                    format!(
+                        "{} has {address} now, and {} has an {} address, but {redirect} is published by {} only",
+                        record.jail.mention(),
+                        interface.name,
+                        family.protocol(),
+                        family.other().protocol()
+                    ),
+                    format!("publish it again; if that is intended, with --family {}", family.other()),
+                )));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn addresses(evidence: &Evidence<'_>, jail: &Jail) -> Result<Vec<IpAddr>> {

@@ -23,7 +23,7 @@ const MAX_TEXT: usize = 65536;
 const MAX_PATH: usize = 1024;
 
 // there is no padding
-const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE + size_of::<usize>());
+const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE + size_of::<[usize; 3]>());
 
 /// The caller's kport_options, copied and checked.
 pub(super) struct CallerOptions {
@@ -196,6 +196,8 @@ unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
         ("reach", "reach", text(raw.reach, "options->reach")?),
         ("sources", "sources", text(raw.sources, "options->sources")?),
         ("reply_to", "reply-to", text(raw.reply_to, "options->reply_to")?),
+        ("trust", "trust", text(raw.trust, "options->trust")?),
+        ("families", "family", text(raw.families, "options->families")?),
         ("max_connections", "max-connections", number(raw.max_connections)),
         ("max_connections_per_source", "max-connections-per-source", number(raw.max_connections_per_source)),
         ("rate_connections and rate_seconds", "rate", pair(raw.rate_connections, '/', raw.rate_seconds)),
@@ -301,6 +303,8 @@ mod tests {
             wait_ms: 1,
             reserved: 0,
             reply_to: text,
+            trust: text,
+            families: text,
         };
         // SAFETY: the strings are NUL-terminated or NULL.
         let fields = unsafe { fields(&raw) }.unwrap();

@@ -198,11 +198,13 @@ fn words(setting: Setting) -> Option<String> {
         Setting::Backend => r#"options->backend "pfctl""#,
         Setting::Force => "KPORT_FORCE in options->flags",
         Setting::Gateway => "options->gateway",
+        Setting::Family => "options->families",
         Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
         Setting::Rate => "options->rate_connections",
         Setting::ReplyTo => "options->reply_to",
         Setting::StateDir => "options->state_dir",
         Setting::Timeout => "options->timeout_ms",
+        Setting::Trust => "options->trust",
         Setting::Wait => "options->wait_ms",
     };
     Some(field.to_owned())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, SkippedJail};
+use super::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, SkippedJail};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, PerFamily};
 
@@ -45,6 +45,9 @@ pub struct Fixed {
     pub skipped_jails: Vec<SkippedJail>,
     /// The addresses in the jails that have `vnet`, by the jail's name.
     pub vnet_addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// The gateways of the default routes in jails that have `vnet`, by the jail's name; those of a jail that is not here
+    /// are unknown.
+    pub default_routes: BTreeMap<String, PerFamily<Option<IpAddr>>>,
     /// Every listening socket.
     pub listeners: Vec<Listener>,
     /// The processes that have the bound udp sockets, by port.
@@ -89,6 +92,11 @@ impl Host for Fixed {
 
     fn vnet_addresses(&self, jail: &Jail, _: Duration) -> Result<Vec<IpAddr>> {
         Ok(self.vnet_addresses.get(&jail.name).cloned().unwrap_or_default())
+    }
+
+    fn router(&self, jail: &Jail, family: Family, _: Duration) -> Router {
+        let of = |routes: &PerFamily<Option<IpAddr>>| routes.of(family).map_or(Router::Missing, Router::At);
+        self.default_routes.get(&jail.name).map_or(Router::Unknown, of)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

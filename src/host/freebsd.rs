@@ -6,6 +6,9 @@
 mod buffer;
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
+mod flags6;
+#[cfg(target_os = "freebsd")]
+#[allow(unsafe_code)]
 mod group;
 mod interface;
 mod jail;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Fixed, Gateway, Host, HostInterface, Jail, Jails, Listener, Process};
+use super::{Fixed, Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router};
 use crate::error::{Error, Result};
 use crate::net::{Family, Interface};
 
@@ -53,6 +53,10 @@ impl Host for Played {
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         self.now()?.vnet_addresses(jail, within)
+    }
+
+    fn router(&self, jail: &Jail, family: Family, within: Duration) -> Router {
+        self.now().map_or(Router::Unknown, |now| now.router(jail, family, within))
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

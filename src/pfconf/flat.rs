@@ -4,7 +4,8 @@ use super::Conf;
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports, Side};
 use super::operands::PROXY_PORTS;
 use super::rule::{Action, Effects, Keep, On, Origin, RouteKind, Rule, RuleKind};
-use crate::net::{Interface, PortRange, Protocol};
+use crate::name::Label;
+use crate::net::{PortRange, Protocol};
 use crate::rule::{self, Address, Match, Member, StateOptions};
 
 /// `rules` expanded, in the order in which pf evaluates those of one ruleset.
@@ -25,14 +26,10 @@ impl Conf {
 
 fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     let action = match rule {
-        rule::Rule::Nat { matches: _, address_of } => {
-            let pool = Pool {
-                addresses: vec![to(interface(*address_of, Part::Address))],
-                ports: PROXY_PORTS,
-                // the interface may have several addresses
-                kind: PoolKind::RoundRobin,
-                ..Pool::default()
-            };
+        rule::Rule::Nat { matches: _, tagged: _, source } => {
+            let source = operand(Some(source));
+            let kind = if source.is_several() { PoolKind::RoundRobin } else { PoolKind::Single };
+            let pool = Pool { addresses: vec![to(source)], ports: PROXY_PORTS, kind, ..Pool::default() };
             Action::Translate { kind: RuleKind::Nat, pool: Some(pool), pass: false }
         }
         rule::Rule::Rdr { target, ports, .. } => {
@@ -53,12 +50,12 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     made.when.from = Side { not, address: operand(member.from), ports: None };
     made.when.to = Side { not: false, address: operand(member.to), ports: Some(compared(*ports)) };
     match rule {
-        rule::Rule::Nat { .. } => {}
+        rule::Rule::Nat { matches: _, tagged, source: _ } => made.when.tagged = tag(tagged.as_ref()),
         rule::Rule::Rdr { tag, .. } => made.tag = Some(tag.as_str().to_owned()),
         rule::Rule::Pass { direction, log, quick, routing, matches: _, tagged, state, labels } => {
             made.when.direction = *direction;
             (made.log, made.quick) = (*log, *quick);
-            made.when.tagged = tagged.as_ref().map(|tag| (false, tag.as_str().to_owned()));
+            made.when.tagged = tag(tagged.as_ref());
             // flags S/SA
             made.when.flags = (*protocol == Protocol::Tcp).then_some((0x02, 0x12));
             made.labels = labels.iter().map(|label| label.as_str().to_owned()).collect();
@@ -79,8 +76,12 @@ fn to(address: Operand) -> PoolAddress {
     PoolAddress { interface: None, address: Some(address) }
 }
 
-fn interface(name: Interface, part: Part) -> Operand {
-    Operand::Interface(OfInterface { name: name.as_str().to_owned(), part, first: false, dynamic: true, bits: None })
+fn tag(tag: Option<&Label>) -> Option<(bool, String)> {
+    tag.map(|tag| (false, tag.as_str().to_owned()))
+}
+
+fn interface(name: &str, part: Part, first: bool) -> Operand {
+    Operand::Interface(OfInterface { name: name.to_owned(), part, first, dynamic: true, bits: None })
 }
 
 fn operand(address: Option<&Address>) -> Operand {
@@ -90,15 +91,12 @@ fn operand(address: Option<&Address>) -> Operand {
         // a mask of zeros is equal to `any`
         Some(Address::Network(network)) if network.prefix_len() == 0 => Operand::Any,
         Some(Address::Network(network)) => Operand::Network(network.trunc()),
-        Some(Address::Interface(name)) => interface(*name, Part::Address),
-        Some(Address::InterfaceNetwork(name) | Address::NotInterfaceNetwork(name)) => interface(*name, Part::Network),
-        Some(Address::Own) => Operand::Interface(OfInterface {
-            name: "self".to_owned(),
-            part: Part::Address,
-            first: false,
-            dynamic: true,
-            bits: None,
-        }),
+        Some(Address::Interface(name)) => interface(name.as_str(), Part::Address, false),
+        Some(Address::First(name)) => interface(name.as_str(), Part::Address, true),
+        Some(Address::InterfaceNetwork(name) | Address::NotInterfaceNetwork(name)) => {
+            interface(name.as_str(), Part::Network, false)
+        }
+        Some(Address::Own) => interface("self", Part::Address, false),
         Some(Address::Table(table)) => Operand::Table(table.as_str().to_owned()),
     }
 }
@@ -166,8 +164,11 @@ mod tests {
             state,
             labels: ["kport:web".parse().unwrap(), "kport:web:tcp:80-90".parse().unwrap()],
         };
+        let nat = |tagged, source| rule::Rule::Nat { matches: matches(Protocol::Tcp, "80"), tagged, source };
         let rules = [
-            rule::Rule::Nat { matches: matches(Protocol::Tcp, "80"), address_of: "bridge0".parse().unwrap() },
+            nat(None, Address::Interface("bridge0".parse().unwrap())),
+            nat(Some("kport:web".parse().unwrap()), Address::First("em0".parse().unwrap())),
+            nat(None, Address::First("wan".parse().unwrap())),
             rule::Rule::Rdr {
                 matches: matches(Protocol::Udp, "80"),
                 tag: "kport:web".parse().unwrap(),

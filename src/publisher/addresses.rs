@@ -9,9 +9,9 @@ use super::survey::Survey;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::host::{ANSWER_TIME, Host, Jail};
-use crate::name::{Anchor, JailName};
+use crate::name::JailName;
 use crate::net::{Family, Interface};
-use crate::publication::{host_network, unusable};
+use crate::publication::{Targets, host_network, unusable};
 
 /// The groups of the interfaces that connect jails with their own network stack: bridge(4), epair(4).
 const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
@@ -31,6 +31,72 @@ pub(super) fn addresses(
     jail: Option<&Jail>,
     notes: &mut Vec<String>,
 ) -> Result<Addresses> {
+    let mut found = candidates(survey, request, jail)?;
+    found.all = of_families(request, found.all)?;
+    if request.waits()
+        && let Some(family) = missing(survey, request, &found.all)?
+    {
+        notes.push(format!(
+            "{} has no {} address, so its ports are published by {} only",
+            request.jail.mention(),
+            family.protocol(),
+            family.other().protocol()
+        ));
+    }
+    Ok(found)
+}
+
+/// Whether the jail has an address of each family that is to be published, as [`addresses`] reads them.
+pub(super) fn are_complete(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Result<bool> {
+    let found = of_families(request, candidates(survey, request, jail)?.all)?;
+    if found.is_empty() {
+        return Err(Error::new(Kind::Unavailable, format!("{} has no address", request.jail.mention())));
+    }
+    Targets::choose_of(&request.jail, &found, jail.map_or(&[][..], Jail::on_host_stack))?;
+    Ok(missing(survey, request, &found)?.is_none())
+}
+
+/// The addresses of the families that are requested; an error if one of these families is missing.
+pub(super) fn of_families(request: &Request, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>> {
+    let families = &request.options.families;
+    addresses.retain(|address| families.is_empty() || families.contains(&Family::of(*address)));
+    match families.iter().find(|family| !addresses.iter().any(|a| Family::of(*a) == **family)) {
+        None => Ok(addresses),
+        Some(family) => {
+            let what = format!("{} has no {} address", request.jail.mention(), family.protocol());
+            Err(Error::new(Kind::Unavailable, what)
+                .remedy("wait for one with", Setting::Wait)
+                .remedy("or give it with", Setting::Address))
+        }
+    }
+}
+
+/// A family that the jail has no address of yet, while the host has a default route of it, and the ports could be published
+/// by it.
+fn missing(survey: &Survey<'_>, request: &Request, found: &[IpAddr]) -> Result<Option<Family>> {
+    for family in Family::ALL.into_iter().filter(|family| request.can_have(*family)) {
+        if !found.iter().any(|address| Family::of(*address) == family) && survey.facts.host.gateway(family)?.is_some() {
+            return Ok(Some(family));
+        }
+    }
+    Ok(None)
+}
+
+impl Request {
+    /// Whether it waits for an address.
+    pub(super) fn waits(&self) -> bool {
+        !self.wait.is_zero() && self.addresses.is_empty()
+    }
+
+    /// Whether ports can be published by a family.
+    pub(super) fn can_have(&self, family: Family) -> bool {
+        (self.options.families.is_empty() || self.options.families.contains(&family))
+            && self.spec.mappings().iter().any(|mapping| mapping.place.is_none_or(|place| place.has_family(family)))
+    }
+}
+
+/// As [`addresses`], of both families.
+fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Result<Addresses> {
     let facts = &survey.facts;
     if request.no_jail {
         return of_no_jail(survey, request);
@@ -57,31 +123,36 @@ pub(super) fn addresses(
     }
     let found = ask(Some(jail))?;
     let mut believed: Vec<IpAddr> = vec![];
-    let mut doubts = vec![];
-    for address in found.iter().copied() {
-        // the first one of each family is the target of redirects
-        if unusable(address).is_some() || believed.iter().any(|b| Family::of(*b) == Family::of(address)) {
-            continue;
+    let mut doubts: Vec<(IpAddr, Doubt)> = vec![];
+    for family in Family::ALL.into_iter().filter(|family| request.can_have(*family)) {
+        // the first one is the target of redirects
+        let mut doubted = vec![];
+        for address in found.iter().copied().filter(|a| Family::of(*a) == family && unusable(*a).is_none()) {
+            let Some(doubt) = doubt(survey, request, jail, address)? else {
+                believed.push(address);
+                doubted.clear();
+                break;
+            };
+            doubted.push((address, doubt));
         }
-        match doubt(survey, &request.jail.anchor(), jail, address)? {
-            None => believed.push(address),
-            Some(why) => doubts.push((address, why)),
-        }
+        doubts.append(&mut doubted);
     }
-    let lost = |address: &IpAddr| !believed.iter().any(|b| Family::of(*b) == Family::of(*address));
-    let shown: Vec<String> =
-        doubts.iter().filter(|(address, _)| lost(address)).map(|(a, why)| format!("{a}, which {why}")).collect();
-    if shown.is_empty() {
+    if doubts.is_empty() {
         // an address that cannot be a target is an error by itself
         return Ok(Addresses { all: if believed.is_empty() { found } else { believed }, reported: true });
     }
+    let shown: Vec<String> = doubts.iter().map(|(address, doubt)| format!("{address}, which {}", doubt.why)).collect();
     let what =
         format!("jail {} reports {}; the report of a jail is not enough", quoted(&jail.name), shown.join(", and "));
-    if believed.is_empty() {
-        return Err(Error::new(Kind::Unavailable, what).remedy("give its address with", Setting::Address));
+    let mut error = Error::new(Kind::Unavailable, what).remedy("give its address with", Setting::Address);
+    if doubts.iter().any(|(_, doubt)| doubt.is_of_network) {
+        error = error.remedy("or name the network whose addresses are to be believed with", Setting::Trust);
     }
-    notes.push(format!("not published with that address: {what}"));
-    Ok(Addresses { all: believed, reported: true })
+    if let Some(other) = believed.first() {
+        let family = Family::of(*other).protocol();
+        error = error.remedy(format_args!("or publish by {family} only with"), Setting::Family);
+    }
+    Err(error)
 }
 
 /// What a request of a target that is not a jail must have, whatever the host has; all of one transaction are like the first.
@@ -118,32 +189,46 @@ fn of_no_jail(survey: &Survey<'_>, request: &Request) -> Result<Addresses> {
     Ok(Addresses { all: request.addresses.clone(), reported: false })
 }
 
-/// Why an address that a jail reports is not accepted as its own. What other jails report is not considered: a jail could
-/// then keep others from publishing.
-fn doubt(survey: &Survey<'_>, own: &Anchor, jail: &Jail, address: IpAddr) -> Result<Option<String>> {
+/// Why an address that a jail reports is not accepted as its own.
+struct Doubt {
+    why: String,
+    /// Because of its network, and not because somebody else has the address.
+    is_of_network: bool,
+}
+
+/// What other jails report is not considered: a jail could then keep others from publishing.
+fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -> Result<Option<Doubt>> {
     let facts = &survey.facts;
     let interfaces = facts.places()?;
-    let Some(interface) = interfaces.leads_to(address).unwrap_or(None) else {
-        let why = if interfaces.is_own(address) { "is the host's own" } else { "is on no network of the host" };
-        return Ok(Some(why.to_owned()));
-    };
-    if interfaces.0.iter().any(|known| known.name == interface && !known.up) {
-        return Ok(Some(format!("is on the network of {interface}, which is down")));
+    let because = |is_of_network, why: String| Ok(Some(Doubt { why, is_of_network }));
+    if interfaces.is_own(address) {
+        return because(false, "is the host's own".to_owned());
     }
-    if !leads_to_jails(facts, interface)? {
-        return Ok(Some(format!(
-            "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and not \
-             the gateway interface)"
-        )));
+    let interface = interfaces.leads_to(address).unwrap_or(None);
+    if let Some(down) = interfaces.0.iter().find(|known| Some(known.name) == interface && !known.up) {
+        return because(false, format!("is on the network of {}, which is down", down.name));
     }
-    if let Some(other) = survey.others.leading_to(own, Some(jail), address)? {
-        return Ok(Some(format!(
-            "is already the target of redirects of {} (if that jail is gone, run kport gc)",
-            other
-        )));
+    if !request.trust.iter().any(|network| network.contains(&address)) {
+        let Some(interface) = interface else { return because(true, "is on no network of the host".to_owned()) };
+        if !leads_to_jails(facts, interface)? {
+            let why = format!(
+                "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and \
+                 not the gateway interface)"
+            );
+            return because(true, why);
+        }
+    }
+    if let Some(other) = survey.others.leading_to(&request.jail.anchor(), Some(jail), address)? {
+        return because(
+            false,
+            format!("is already the target of redirects of {other} (if that jail is gone, run kport gc)"),
+        );
     }
     let has = |other: &&Jail| !other.dying && other.on_host_stack().contains(&address);
-    Ok(facts.jails()?.jails.iter().find(has).map(|other| format!("is an address of jail {}", quoted(&other.name))))
+    match facts.jails()?.jails.iter().find(has) {
+        Some(other) => because(false, format!("is an address of jail {}", quoted(&other.name))),
+        None => Ok(None),
+    }
 }
 
 /// Whether an interface connects jails, and not the outside.

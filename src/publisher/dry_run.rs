@@ -44,9 +44,12 @@ fn nobody(family: Family) -> IpAddr {
     }
 }
 
-/// The families in which the jail can be expected to have an address: those of the networks of jails, and those that the places
-/// of the request name. A host without such networks has jails on its own ones.
+/// The families in which the jail can be expected to have an address: those that are requested; else those of the networks of
+/// jails, and those that the places of the request name. A host without such networks has jails on its own ones.
 fn families(facts: &Facts<'_>, request: &Request) -> Result<Vec<Family>> {
+    if !request.options.families.is_empty() {
+        return Ok(request.options.families.clone());
+    }
     let mut of_jails = vec![];
     let mut of_host = vec![];
     for interface in facts.interfaces()? {
@@ -62,5 +65,5 @@ fn families(facts: &Facts<'_>, request: &Request) -> Result<Vec<Family>> {
         Some(Place::Address(address)) => Some(Family::of(address)),
         _ => None,
     }));
-    Ok(Family::ALL.into_iter().filter(|family| of_jails.contains(family)).collect())
+    Ok(Family::ALL.into_iter().filter(|family| of_jails.contains(family) && request.can_have(*family)).collect())
 }

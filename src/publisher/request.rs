@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::Request;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::options::named::{Names, Setter, put};
@@ -13,7 +15,20 @@ const NAMED: Names<Request> = Names(&[
     (
         "address",
         Setter::Words(|request, words| {
-            put(&mut request.addresses, words.each(|word| publication::address(&request.jail, word)))
+            let read = words.each(|word| match word.contains('/') {
+                true => network(word).map(|network| (Some(network), None)),
+                false => publication::address(&request.jail, word).map(|address| (None, Some(address))),
+            })?;
+            request.trust.extend(read.iter().filter_map(|(network, _)| *network));
+            request.addresses = read.iter().filter_map(|(_, address)| *address).collect();
+            Ok(())
+        }),
+    ),
+    (
+        "trust",
+        Setter::Words(|request, words| {
+            request.trust.extend(words.each(network)?);
+            Ok(())
         }),
     ),
     ("gateway", Setter::Word(|request, word| put(&mut request.gateway, word.parse().map(Some)))),
@@ -52,6 +67,18 @@ impl Request {
     /// As for [`Request::set`].
     pub fn check(name: &str, given: &Given) -> Result<()> {
         Request::new("jail".parse()?, "1".parse()?).set(name, given)
+    }
+}
+
+/// A network in which the jail's address is.
+fn network(word: &str) -> Result<IpNet> {
+    let refuse = |why: String| Err(Error::new(Kind::Argument, format!("{} {why}", quoted(word))));
+    match word.parse::<IpNet>() {
+        Ok(network) if network == network.trunc() => Ok(network),
+        Ok(network) => {
+            refuse(format!("has bits set after its prefix; write {} or {}", network.trunc(), network.addr()))
+        }
+        Err(_) => refuse("is not a network such as 192.168.1.0/24".to_owned()),
     }
 }
 

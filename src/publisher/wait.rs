@@ -1,13 +1,16 @@
 //! Waits until a jail has an address that can be published: DHCP, SLAAC, a manager that sets it while its hooks run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::addresses::reported;
 use super::{Observer, Request};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::host::{Host, Jail, Watch};
-use crate::publication::Targets;
+
+/// How long to wait for an address of the other family after the first one, at most as long as is waited at all. A router
+/// advertisement comes within a second of its solicitation, duplicate address detection takes another one, and
+/// dhclient(8) a moment.
+pub const GRACE: Duration = Duration::from_secs(3);
 
 /// How often the host is read, and how to sleep in between.
 struct Pace<'a> {
@@ -21,6 +24,7 @@ struct Pace<'a> {
     /// that changes all the time must not keep kport busy.
     settle: Duration,
     sleep: &'a dyn Fn(Duration),
+    now: &'a dyn Fn() -> Instant,
 }
 
 const PACE: Pace<'_> = Pace {
@@ -28,9 +32,13 @@ const PACE: Pace<'_> = Pace {
     longest: Duration::from_secs(2),
     settle: Duration::from_millis(50),
     sleep: &std::thread::sleep,
+    now: &Instant::now,
 };
 
-/// Returns when the jail has an address, at once if one is given or no waiting was requested.
+/// Whether the jail has every address that is waited for; an error if it has none.
+type IsComplete<'a> = dyn Fn(Option<&Jail>) -> Result<bool> + 'a;
+
+/// Returns when the jail has its addresses, at once if one is given or no waiting was requested.
 ///
 /// # Errors
 ///
@@ -40,8 +48,9 @@ pub(super) fn for_address(
     request: &Request,
     deadline: Deadline,
     observer: &dyn Observer,
+    is_complete: &IsComplete<'_>,
 ) -> Result<()> {
-    at_pace(host, request, deadline, observer, &PACE)
+    at_pace(host, request, deadline, observer, is_complete, &PACE)
 }
 
 fn at_pace(
@@ -49,43 +58,52 @@ fn at_pace(
     request: &Request,
     deadline: Deadline,
     observer: &dyn Observer,
+    is_complete: &IsComplete<'_>,
     pace: &Pace<'_>,
 ) -> Result<()> {
-    if request.wait.is_zero() || !request.addresses.is_empty() {
+    if !request.waits() {
         return Ok(());
     }
-    let end = deadline.sooner(request.wait);
-    let whole = end.remaining();
+    let whole = request.wait.min(deadline.remaining());
+    let left = |time: Duration, since: Instant| time.saturating_sub((pace.now)().duration_since(since));
+    let begin = (pace.now)();
+    // when the first family had an address
+    let mut first: Option<Instant> = None;
     let mut watched: Option<Watched> = None;
     loop {
         let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
-        let found = reported(host, &request.jail, jail.as_ref(), deadline);
-        let own = jail.as_ref().map_or(&[][..], Jail::on_host_stack);
-        let chosen = found.and_then(|found| match found[..] {
-            [] => Err(Error::new(Kind::Unavailable, format!("{} has no address", request.jail.mention()))),
-            _ => Targets::choose_of(&request.jail, &found, own).map(|_| ()),
-        });
-        let error = match chosen {
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument | Kind::Busy) => error,
-            other => return other,
-        };
-        if end.passed() {
-            return Err(error.and(format_args!("waited {:.0} s for it", whole.as_secs_f64())));
+        let mut rest = left(whole, begin);
+        match is_complete(jail.as_ref()) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                rest = rest.min(left(GRACE, *first.get_or_insert_with(pace.now)));
+                if rest.is_zero() {
+                    return Ok(());
+                }
+                observer.detail("waiting: an address of the other family");
+            }
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument | Kind::Busy) => {
+                if rest.is_zero() {
+                    return Err(error.and(format_args!("waited {:.0} s for it", whole.as_secs_f64())));
+                }
+                first = None;
+                observer.detail(&format!("waiting: {error}"));
+            }
+            Err(error) => return Err(error),
         }
-        observer.detail(&format!("waiting: {error}"));
         // the socket of a jail that is gone must be closed, too
         watched = watched.filter(|watched| jail.as_ref().is_some_and(|jail| jail.jid == watched.jid));
         match (&mut watched, jail.filter(|jail| jail.vnet)) {
             (None, Some(jail)) => {
-                let mut new = Watched::new(host, &jail, end.remaining(), observer, pace);
+                let mut new = Watched::new(host, &jail, rest, observer, pace);
                 // it does not report what happened before it was opened, so read again at once
                 if new.watch.is_none() {
-                    new.wait(end.remaining(), observer, pace);
+                    new.wait(rest, observer, pace);
                 }
                 watched = Some(new);
             }
-            (Some(watched), _) => watched.wait(end.remaining(), observer, pace),
-            (None, None) => (pace.sleep)(end.remaining().min(pace.poll)),
+            (Some(watched), _) => watched.wait(rest, observer, pace),
+            (None, None) => (pace.sleep)(rest.min(pace.poll)),
         }
     }
 }
@@ -133,9 +151,11 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::error::Error;
     use crate::host::{Fixed, HostInterface, Jails, Listener};
     use crate::net::{Family, Interface};
     use crate::publisher::Unobserved;
+    use crate::publisher::addresses::reported;
 
     const LONG: Duration = Duration::from_secs(3600);
 
@@ -177,11 +197,70 @@ mod tests {
         /// Waits, and returns the sleeps.
         fn wait(&self, poll: Duration) -> Vec<Duration> {
             let slept = RefCell::new(vec![]);
-            let pace = Pace { poll, longest: LONG, settle: SETTLE, sleep: &|time| slept.borrow_mut().push(time) };
+            let sleep = |time| slept.borrow_mut().push(time);
+            let pace = Pace { poll, longest: LONG, settle: SETTLE, sleep: &sleep, now: &Instant::now };
             let mut request = Request::new("web".parse().unwrap(), "8080:80".parse().unwrap());
             request.wait = LONG;
-            at_pace(self, &request, Deadline::after(LONG), &Unobserved, &pace).unwrap();
+            let has_one = |jail: Option<&Jail>| self.has_one(&request, jail);
+            at_pace(self, &request, Deadline::after(LONG), &Unobserved, &has_one, &pace).unwrap();
             slept.into_inner()
+        }
+
+        fn has_one(&self, request: &Request, jail: Option<&Jail>) -> Result<bool> {
+            match reported(self, &request.jail, jail, Deadline::after(LONG))?.is_empty() {
+                true => Err(Error::new(Kind::Unavailable, "no address")),
+                false => Ok(true),
+            }
+        }
+    }
+
+    /// What the jail has, by the seconds since the beginning.
+    type Having = fn(u64) -> Result<bool>;
+
+    /// With a clock that only sleeping moves.
+    #[test]
+    fn both_families_or_a_grace_after_the_first() {
+        fn no() -> Result<bool> {
+            Err(Error::new(Kind::Unavailable, "not believed"))
+        }
+        let grace = GRACE.as_secs();
+        for (name, wait, having, ends, done) in [
+            ("at once", 30, (|_| Ok(true)) as Having, 0, true),
+            ("the other family a second later", 30, |at| Ok(at >= 1), 1, true),
+            ("the other family never", 30, |_| Ok(false), grace, true),
+            (
+                "the first family later, the other never",
+                30,
+                |at| if at < 5 { no() } else { Ok(false) },
+                5 + grace,
+                true,
+            ),
+            ("the wait is shorter than the grace", 2, |_| Ok(false), 2, true),
+            ("one that is not believed, then another", 15, |at| if at < 3 { no() } else { Ok(true) }, 3, true),
+            ("one that is not believed, for ever", 15, |_| no(), 15, false),
+            ("the other family is not believed, for ever", 15, |at| if at < 1 { Ok(false) } else { no() }, 15, false),
+            (
+                "the first address goes, and comes again",
+                30,
+                |at| if at == 2 { no() } else { Ok(false) },
+                3 + grace,
+                true,
+            ),
+        ] {
+            let host = Late::new(0, 0, |_, _| {});
+            let (begin, slept) = (Instant::now(), Cell::new(Duration::ZERO));
+            let pace = Pace {
+                poll: Duration::from_secs(1),
+                longest: LONG,
+                settle: SETTLE,
+                sleep: &|time| slept.set(slept.get() + time),
+                now: &|| begin + slept.get(),
+            };
+            let mut request = Request::new("web".parse().unwrap(), "8080:80".parse().unwrap());
+            request.wait = Duration::from_secs(wait);
+            let having = |_: Option<&Jail>| having(slept.get().as_secs());
+            let result = at_pace(&host, &request, Deadline::after(LONG), &Unobserved, &having, &pace);
+            assert_eq!((result.is_ok(), slept.get().as_secs()), (done, ends), "{name}: {result:?}");
         }
     }
 
@@ -273,7 +352,8 @@ mod tests {
         let mut watched = Watched::new(&host, &jail(), LONG, &Unobserved, &PACE);
         let (here, _there) = UnixStream::pair().unwrap();
         watched.watch = Some(Watch::new(here.into()));
-        let pace = Pace { poll: POLL, longest: 3 * POLL, settle: SETTLE, sleep: &|_| unreachable!() };
+        let sleep = |_| unreachable!();
+        let pace = Pace { poll: POLL, longest: 3 * POLL, settle: SETTLE, sleep: &sleep, now: &Instant::now };
         watched.interval = POLL;
         let mut intervals = vec![];
         for _ in 0..3 {
@@ -327,15 +407,18 @@ mod tests {
     fn what_no_waiting_changes_and_the_end() {
         let mut request = Request::new("web".parse().unwrap(), "8080:80".parse().unwrap());
         let host = Late::new(usize::MAX, 1, |_, _| {});
-        for_address(&host, &request, Deadline::after(Duration::ZERO), &Unobserved).unwrap();
+        let wait = |request: &Request, deadline| {
+            for_address(&host, request, deadline, &Unobserved, &|jail| host.has_one(request, jail))
+        };
+        wait(&request, Deadline::after(Duration::ZERO)).unwrap();
         assert_eq!(host.asked.get(), 0);
         request.wait = Duration::from_millis(1);
-        let error = for_address(&host, &request, Deadline::after(LONG), &Unobserved).unwrap_err();
+        let error = wait(&request, Deadline::after(LONG)).unwrap_err();
         assert!(error.kind() == Kind::Unavailable && error.message().ends_with("waited 0 s for it"), "{error}");
         request.wait = LONG;
         host.host.borrow_mut().jails[0].vnet = false;
         host.host.borrow_mut().jails[0].inherits.inet = true;
-        let error: Error = for_address(&host, &request, Deadline::after(LONG), &Unobserved).unwrap_err();
+        let error: Error = wait(&request, Deadline::after(LONG)).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
     }
 }

@@ -25,7 +25,7 @@ use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 /// The kinds of rules for which the main ruleset calls kport's anchors.
 const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 /// The source ports of packets from outside and of those from the host.
-const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
+pub(super) const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
 /// Clients of networks that are not the host's: documentation addresses (RFC 5737, RFC 3849).
 const BEYOND: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
@@ -227,13 +227,13 @@ enum Outcome {
 }
 
 /// The rulesets of pf without kport's own.
-struct Rulesets<'a> {
+pub(super) struct Rulesets<'a> {
     around: &'a Surroundings<'a>,
     release: Release,
     main: Arc<Conf>,
     /// The file of the main ruleset; empty if it was not read from a file.
     file: Arc<str>,
-    world: World,
+    pub(super) world: World,
     /// The ports between which the rules of the main ruleset differ.
     edges: Vec<u16>,
     /// A rule has a part that holds for some packets of everybody, or is unknown.
@@ -243,7 +243,7 @@ struct Rulesets<'a> {
 
 impl<'a> Rulesets<'a> {
     /// `None` if a ruleset cannot be evaluated, with the reason in `found`.
-    fn new(around: &'a Surroundings<'_>, found: &mut Findings) -> Result<Option<Rulesets<'a>>> {
+    pub(super) fn new(around: &'a Surroundings<'_>, found: &mut Findings) -> Result<Option<Rulesets<'a>>> {
         let release = Release::of_host(around.host)?;
         let Some(main) = around.rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| conf.clone()) else {
             return Ok(None);
@@ -556,7 +556,7 @@ impl<'a> Rulesets<'a> {
 
 /// The source to try first: a documentation address (RFC 5737, RFC 3849), or the first one that the publication lets in;
 /// the addresses of a table are unknown here.
-fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
+pub(super) fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
     if options.sources.is_empty() {
         return BEYOND.into_iter().find(|address| Family::of(*address) == family);
     }

@@ -34,9 +34,9 @@ pub fn skip<'a>(
             need(interface, format!("on which {} is published", publication.jail.mention()));
         }
         let options = &publication.options;
-        if let Some(via) = around.via(redirect.target).filter(|_| options.hairpin || options.host_access) {
+        if let Some(via) = around.via(redirect.target).filter(|_| options.translate_sources()) {
             for interface in Interfaces(around.interfaces).members(via) {
-                need(interface, format!("which hairpin and host access to {} need", publication.jail.mention()));
+                need(interface, format!("where sources are translated for {}", publication.jail.mention()));
             }
         }
         if options.host_access {

@@ -15,7 +15,13 @@ pub fn text(rules: &[Rule]) -> String {
 impl Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Nat { matches, address_of } => write!(f, "nat{matches} -> (\"{address_of}\")"),
+            Rule::Nat { matches, tagged, source } => {
+                write!(f, "nat{matches}")?;
+                if let Some(tag) = tagged {
+                    write!(f, " tagged \"{tag}\"")?;
+                }
+                write!(f, " -> {source}")
+            }
             // in quotes, because ":" cannot be in an unquoted word of pfctl's lexer
             Rule::Rdr { matches, tag, target, ports } => {
                 write!(f, "rdr{matches} tag \"{tag}\" -> {target} port {}", colon(*ports))
@@ -110,6 +116,7 @@ impl Display for Address {
             Address::Host(address) => address.fmt(f),
             Address::Network(network) => network.fmt(f),
             Address::Interface(interface) => write!(f, "(\"{interface}\")"),
+            Address::First(interface) => write!(f, "(\"{interface}:0\")"),
             Address::InterfaceNetwork(interface) => write!(f, "(\"{interface}:network\")"),
             Address::NotInterfaceNetwork(interface) => write!(f, "! (\"{interface}:network\")"),
             Address::Own => f.write_str("(self)"),

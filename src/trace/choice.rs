@@ -34,6 +34,16 @@ impl Choices {
         self.picks[at].min(answers.saturating_sub(1))
     }
 
+    /// One of the `answers` to a question, the same whenever it is asked in this run.
+    pub(super) fn assume(&mut self, what: &str, answers: usize) -> usize {
+        if let Some(before) = self.assumed.iter().find(|assumed| assumed.what == what) {
+            return before.answer;
+        }
+        let answer = self.pick(answers);
+        self.assumed.push(Assumed { what: what.to_owned(), answer, pool: false, of_packet: false });
+        answer
+    }
+
     /// The next run; `None` after the last one.
     fn next(self) -> Option<Choices> {
         let mut picks = self.picks;
@@ -61,6 +71,8 @@ pub(super) struct Agreed<T> {
     /// Of the first run.
     pub first: T,
     pub verdict: Verdict,
+    /// Whether the packet was delivered in every run, to the same receiver.
+    pub arrives: bool,
     /// The receiver of the packet in the first run.
     pub delivered: Option<(Party, SocketAddr)>,
     pub possible: Vec<(Party, SocketAddr)>,
@@ -93,7 +105,8 @@ pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Choices) -> (T, Verdict, Opti
     let mut seen = HashSet::new();
     let possible = ends.iter().filter_map(|end| end.delivered.clone()).filter(|at| seen.insert(at.clone())).collect();
     let verdict = if depends.is_empty() { ends[0].verdict } else { Verdict::Depends };
-    Agreed { first, verdict, delivered, possible, depends_on: depends.into_iter().collect(), looked }
+    let arrives = ends.iter().all(|end| end.delivered.is_some() && end.delivered == delivered);
+    Agreed { first, verdict, arrives, delivered, possible, depends_on: depends.into_iter().collect(), looked }
 }
 
 /// The assumptions that make a difference: different answers lead to different ends.

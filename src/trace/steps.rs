@@ -107,6 +107,8 @@ pub struct Trace {
     pub steps: Vec<TraceStep>,
     /// The result.
     pub verdict: Verdict,
+    /// Whether the packet arrives at one receiver, whatever the verdict depends on.
+    pub arrives: bool,
     /// The receiver of the packet, and its address; if several are possible, the first.
     pub delivered_to: Option<(Party, SocketAddr)>,
     /// Each possible receiver: more than one if a pool has several addresses, or if the verdict depends.
@@ -145,11 +147,13 @@ impl fmt::Display for Trace {
             Verdict::Refused => "arrives, but nothing listens there",
             Verdict::Unanswered => "arrives, but the connection is not established",
             Verdict::Lost => "does not arrive",
+            Verdict::Depends if self.arrives => "arrives; whether it is answered depends on",
             Verdict::Depends => "depends on what cannot be decided here:",
         })?;
-        for what in &self.depends_on {
-            write!(f, "\n  {what}")?;
-        }
+        match (&self.depends_on[..], self.arrives) {
+            ([what], true) => write!(f, " {what}"),
+            (all, _) => all.iter().try_for_each(|what| write!(f, "\n  {what}")),
+        }?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use super::lookup::is_loopback;
 use super::packet::{IpProtocol, Packet, Party};
 use super::steps::{Trace, TraceStep, Verdict};
 use super::world::{Attachment, World};
+use crate::host::Router;
 use crate::net::Direction;
 use crate::net::{Family, Interface, Protocol};
 
@@ -83,6 +84,7 @@ impl World {
             delivered_to: agreed.delivered,
             steps: agreed.first,
             verdict: agreed.verdict,
+            arrives: agreed.arrives,
             possible: agreed.possible,
             depends_on: agreed.depends_on,
             looked: agreed.looked,
@@ -181,7 +183,14 @@ impl World {
         trip.routed = 0;
         let jail = match sender {
             Party::Host => return self.originate(sender, packet, trip),
-            Party::Network(interface) => return self.arrive(packet, *interface, trip),
+            Party::Network(interface) => {
+                let is_there = |jail: &Attachment| jail.behind == Some(*interface) && jail.has(packet.to.ip());
+                if self.jails.iter().any(is_there) {
+                    trip.note(format!("over {interface}, not through the host"));
+                    return self.neighbour(packet, *interface, trip);
+                }
+                return self.arrive(packet, *interface, trip);
+            }
             Party::Jail(name) => {
                 let mut sides = self.jails.iter().filter(|jail| jail.name == *name);
                 if sides.clone().any(|jail| jail.behind.is_some() && jail.has(packet.to.ip())) {
@@ -208,7 +217,34 @@ impl World {
             trip.note(format!("over {behind}, not through the host"));
             return self.neighbour(packet, behind, trip);
         }
+        if !on_link && let Some(way) = self.by_its_router(&packet, &jail, behind, trip) {
+            return way;
+        }
         self.arrive(packet, behind, trip)
+    }
+
+    /// The way of a packet that a jail sends to the router of its default route; `None` if that is the host.
+    fn by_its_router(&self, packet: &Packet, jail: &Attachment, behind: Interface, trip: &mut Trip<'_>) -> Option<Way> {
+        let name = &jail.name;
+        let route = format!("the default route of jail {name}");
+        match self.routers.get(name).map(|routers| *routers.of(packet.family())).unwrap_or_default() {
+            Router::Missing => return Some(trip.lost(&format!("jail {name} has no default route"))),
+            Router::At(router) if self.is_own(router) => return None,
+            Router::At(router) => match self.jails.iter().find(|other| other.has(router)) {
+                Some(other) => {
+                    trip.run.gave_up = Some(format!("what jail {}, the router of jail {name}, sends on", other.name));
+                    return Some(trip.lost("sent to another jail"));
+                }
+                None => trip.note(format!("over {behind} to the router {router}, not through the host")),
+            },
+            Router::Unknown if !self.is_outer(jail) => return None,
+            Router::Unknown if trip.run.assume(&route, 2) == 0 => {
+                trip.note(format!("assumed: {route} is the host"));
+                return None;
+            }
+            Router::Unknown => trip.note(format!("assumed: {route} is another router")),
+        }
+        Some(trip.delivered(Party::Network(behind), packet.clone()))
     }
 
     /// Sends a packet of the host, or of a jail on its stack.

@@ -11,7 +11,7 @@ use super::lookup::{Lookup, is_loopback};
 use super::state::States;
 use super::{Party, Release};
 use crate::error::{Error, Kind, Result};
-use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces};
+use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Router};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::Firewall;
 use crate::pfconf::Conf;
@@ -54,6 +54,9 @@ pub struct World {
     pub jails: Vec<Attachment>,
     /// The FIBs of jails on the host's stack that are not 0.
     jail_fibs: BTreeMap<String, u32>,
+    /// The default routes of jails with a network stack of their own, by name, as far as they are known and matter: those of
+    /// jails on the network of a default route of the host. The host is taken for the router of all others.
+    pub routers: BTreeMap<String, PerFamily<Router>>,
     /// The interface of the default route, IPv4 and IPv6.
     pub gateway: PerFamily<Option<Interface>>,
     /// `net.inet.ip.forwarding`, `net.inet6.ip6.forwarding`
@@ -83,6 +86,7 @@ impl World {
             notes: vec![],
             jails: vec![],
             jail_fibs: BTreeMap::new(),
+            routers: BTreeMap::new(),
             gateway: PerFamily::default(),
             forwarding: PerFamily { inet: true, inet6: true },
             filter_local: false,
@@ -134,8 +138,17 @@ impl World {
             for address in addresses {
                 world.add_address(&jail.name, address, jail.vnet);
             }
+            if world.jails.iter().any(|known| known.name == jail.name && world.is_outer(known)) {
+                let router = |family| host.router(jail, family, ANSWER_TIME);
+                world.routers.insert(jail.name.clone(), PerFamily::each(router));
+            }
         }
         Ok(world)
+    }
+
+    /// Whether a jail is on the network of a default route of the host, so that another router may be there.
+    pub(super) fn is_outer(&self, jail: &Attachment) -> bool {
+        jail.behind.is_some() && Family::ALL.iter().any(|family| *self.gateway.of(*family) == jail.behind)
     }
 
     /// The given host, with the rules and tables that pf has now. A rule that cannot be read is an error of

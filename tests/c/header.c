@@ -10,7 +10,7 @@
 #define ASSERT(name, what) typedef char assert_##name[(what) ? 1 : -1]
 
 #if UINTPTR_MAX == UINT64_MAX
-ASSERT(options_size, sizeof(struct kport_options) == 112);
+ASSERT(options_size, sizeof(struct kport_options) == 128);
 ASSERT(options_backend, offsetof(struct kport_options, backend) == 8);
 ASSERT(options_state_dir, offsetof(struct kport_options, state_dir) == 16);
 ASSERT(options_addresses, offsetof(struct kport_options, addresses) == 24);
@@ -31,6 +31,8 @@ ASSERT(options_auto_last, offsetof(struct kport_options, auto_last) == 94);
 ASSERT(options_wait, offsetof(struct kport_options, wait_ms) == 96);
 ASSERT(options_reserved, offsetof(struct kport_options, reserved) == 100);
 ASSERT(options_reply_to, offsetof(struct kport_options, reply_to) == 104);
+ASSERT(options_trust, offsetof(struct kport_options, trust) == 112);
+ASSERT(options_families, offsetof(struct kport_options, families) == 120);
 
 ASSERT(mapping_size, sizeof(struct kport_mapping) == 16);
 ASSERT(mapping_host_port, offsetof(struct kport_mapping, host_port) == 8);
@@ -81,6 +83,7 @@ ASSERT(log, KPORT_LOG == 16);
 ASSERT(no_quick, KPORT_NO_QUICK == 32);
 ASSERT(add, KPORT_ADD == 64);
 ASSERT(no_jail, KPORT_NO_JAIL == 128);
+ASSERT(masquerade, KPORT_MASQUERADE == 256);
 
 int
 main(void)

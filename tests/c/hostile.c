@@ -228,7 +228,6 @@ growth(const struct kport_spec *spec, const struct kport_options *defaults)
 	struct kport_mapping mapping;
 	unsigned char bytes[sizeof(mapping) + 8];
 	size_t i;
-	/* the first release had no reply_to */
 	static const size_t sizes[] = { 0, 1, 7, 8,
 	    offsetof(struct kport_options, reply_to) - 1, 4097, SIZE_MAX / 2,
 	    SIZE_MAX };

@@ -459,6 +459,19 @@ fn patients() -> Vec<(&'static str, Patient)> {
         ("reach-outside", new().web("8080:80").and(|p| p.rig.host.interfaces[0].groups.push("epair".parse().unwrap()))),
         ("reach-by-name", new().with("web", "em1:8080:80", |r| r.options.reach = vec!["em1".parse().unwrap()])),
         (
+            "answers-on-the-lan",
+            new()
+                .and(|p| p.rig.host.vnet_addresses.insert("web".to_owned(), vec!["192.0.2.50".parse().unwrap()]).map_or((), drop))
+                .with("web", "8080:80", |r| r.trust = vec!["192.0.2.0/24".parse().unwrap()]),
+        ),
+        (
+            "half-published",
+            new()
+                .and(|p| p.rig.host.vnet_addresses.insert("web".to_owned(), vec!["fd00::2".parse().unwrap()]).map_or((), drop))
+                .web("8080:80 [2001:db8::1]:53:53")
+                .and(|p| p.rig.host.vnet_addresses.entry("web".to_owned()).or_default().push("10.0.0.2".parse().unwrap())),
+        ),
+        (
             "other-tool",
             by_pfctl()
                 .web("8080:80")

@@ -14,7 +14,7 @@ use kport::error::{Error, Setting};
 use kport::ffi;
 use kport::name::JailName;
 use kport::net::{Family, PortRange};
-use kport::options::{Limits, Options};
+use kport::options::{Given, Limits, Options};
 use kport::publication::{self, Redirect};
 use kport::publisher::{self, Listed, Liveness, Outcome, Publisher, Request, Unobserved};
 use kport::rule::{self, Rate};
@@ -41,6 +41,8 @@ struct Asked<'a> {
     reach: Option<&'a str>,
     sources: Option<&'a str>,
     reply_to: Option<&'a str>,
+    trust: Option<&'a str>,
+    families: Option<&'a str>,
     flags: u32,
     max: u32,
     max_per_source: u32,
@@ -55,6 +57,8 @@ const WEB: Asked<'_> = Asked {
     reach: None,
     sources: None,
     reply_to: None,
+    trust: None,
+    families: None,
     flags: 0,
     max: 0,
     max_per_source: 0,
@@ -144,11 +148,13 @@ fn as_in_c(setting: Setting) -> Option<String> {
         Setting::Backend => r#"options->backend "pfctl""#,
         Setting::Force => "KPORT_FORCE in options->flags",
         Setting::Gateway => "options->gateway",
+        Setting::Family => "options->families",
         Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
         Setting::Rate => "options->rate_connections",
         Setting::ReplyTo => "options->reply_to",
         Setting::StateDir => "options->state_dir",
         Setting::Timeout => "options->timeout_ms",
+        Setting::Trust => "options->trust",
         Setting::Wait => "options->wait_ms",
     };
     Some(word.to_owned())
@@ -175,6 +181,9 @@ fn request(jail: &str, specs: &str, asked: Asked<'_>) -> Result<Request, Error> 
         let address = |word| publication::address(&request.jail, word);
         request.addresses = text.split_whitespace().map(address).collect::<Result<_, _>>()?;
     }
+    if let Some(text) = asked.trust {
+        request.set("trust", &Given::Text(text.to_owned()))?;
+    }
     request.gateway = asked.gateway.map(str::parse).transpose()?;
     request.jid = (asked.jid != 0).then_some(asked.jid);
     request.add = asked.flags & ffi::KPORT_ADD != 0;
@@ -197,9 +206,14 @@ fn request(jail: &str, specs: &str, asked: Asked<'_>) -> Result<Request, Error> 
         }),
         hairpin: asked.flags & ffi::KPORT_HAIRPIN != 0,
         host_access: asked.flags & ffi::KPORT_HOST_ACCESS != 0,
+        masquerade: asked.flags & ffi::KPORT_MASQUERADE != 0,
+        families: vec![],
         log: asked.flags & ffi::KPORT_LOG != 0,
         quick: asked.flags & ffi::KPORT_NO_QUICK == 0,
     };
+    if let Some(text) = asked.families {
+        request.set("family", &Given::Text(text.to_owned()))?;
+    }
     Ok(request)
 }
 
@@ -348,6 +362,8 @@ impl C {
             gateway: texts.put(asked.gateway),
             reach: texts.put(asked.reach),
             sources: texts.put(asked.sources),
+            trust: texts.put(asked.trust),
+            families: texts.put(asked.families),
             outcome,
             timeout_ms: 0,
             flags: asked.flags,
@@ -722,6 +738,9 @@ fn bad_options_are_refused(face: &dyn Face) {
         (1, Asked { sources: Some("<bad"), ..WEB }),
         (1, Asked { reply_to: Some("0.0.0.0"), ..WEB }),
         (1, Asked { reply_to: Some("192.0.2.254"), ..WEB }),
+        (1, Asked { trust: Some("192.168.1.0"), ..WEB }),
+        (1, Asked { trust: Some("192.168.1.50/24"), ..WEB }),
+        (1, Asked { families: Some("inet4"), ..WEB }),
         (1, Asked { rate: (5, 0), ..WEB }),
         (1, Asked { rate: (0, 5), ..WEB }),
         (1, Asked { reach: Some(""), flags: ffi::KPORT_HAIRPIN, ..WEB }),
@@ -817,12 +836,16 @@ fn both_faces_load_the_same_rules_and_return_the_same_texts() {
         Asked { gateway: None, ..WEB },
         Asked { addresses: None, ..WEB },
         Asked { reply_to: Some("none"), ..WEB },
+        flag(ffi::KPORT_MASQUERADE),
+        Asked { families: Some("inet"), addresses: Some("fd00::2 10.0.0.2"), ..WEB },
+        Asked { families: Some("inet inet6"), addresses: Some("fd00::2 10.0.0.2"), ..WEB },
+        Asked { families: Some("inet inet6"), ..WEB },
     ];
     let mut rules = Vec::new();
     for (i, asked) in requests.into_iter().enumerate() {
         let answers = [&rust as &dyn Face, &c].map(|face| face.publish("web", "8080:80 8443:443", asked));
         assert_eq!(answers[0], answers[1]);
-        assert!(answers[0].is_ok() || [4, 5, 11, 12].contains(&i), "asked {i}: {answers:?}");
+        assert!(answers[0].is_ok() || [4, 5, 11, 12, 13, 16].contains(&i), "asked {i}: {answers:?}");
         let loaded = [&rust as &dyn Face, &c].map(|face| fs::read(face.state_dir().join("sim/web.json")).unwrap());
         assert_eq!(loaded[0], loaded[1]);
         assert_eq!(rust.list(None), c.list(None));

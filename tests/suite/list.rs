@@ -36,13 +36,15 @@ fn redirect() -> impl Strategy<Value = Redirect> {
 fn options() -> impl Strategy<Value = Options> {
     let reach = subsequence(vec!["bridge", "epair", "lo", "em0", "bridge"], 0..=5);
     let sources = subsequence(vec!["192.0.2.0/24", "192.0.2.7", "fd00::/64", "<friends>", "<friends>"], 0..=5);
-    (reach, sources, any::<[bool; 4]>(), prop::option::of(1_u32..9)).prop_map(
-        |(reach, sources, [hairpin, host_access, log, quick], connections)| Options {
+    (reach, sources, any::<[bool; 5]>(), prop::option::of(1_u32..9)).prop_map(
+        |(reach, sources, [hairpin, host_access, masquerade, log, quick], connections)| Options {
             reach: reach.iter().map(|word| word.parse().unwrap()).collect(),
             sources: sources.iter().map(|word| word.parse().unwrap()).collect(),
             reply_to: None,
             hairpin,
             host_access,
+            masquerade,
+            families: vec![],
             log,
             quick,
             limits: Limits { connections: connections.map(|n| n.try_into().unwrap()), ..Limits::default() },

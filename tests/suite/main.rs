@@ -34,6 +34,7 @@ mod rules;
 mod sequences;
 mod setup;
 mod support;
+mod topologies;
 mod trace;
 mod transaction;
 mod uplinks;

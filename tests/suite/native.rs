@@ -159,7 +159,12 @@ fn golden() -> Vec<Rule> {
             to: vec![Address::Host(target.parse().unwrap())],
             ports: "80".parse().unwrap(),
         };
-        golden.push(Rule::Nat { matches, address_of: "bridge0".parse().unwrap() });
+        let nat = |tagged, source: fn(Interface) -> Address| {
+            let source = source("bridge0".parse().unwrap());
+            Rule::Nat { matches: matches.clone(), tagged, source }
+        };
+        golden.push(nat(None, Address::Interface));
+        golden.push(nat(Some("kport:web".parse().unwrap()), Address::First));
     }
     golden.push(Rule::Nat {
         matches: Match {
@@ -170,7 +175,8 @@ fn golden() -> Vec<Rule> {
             to: vec![],
             ports: "53-54".parse().unwrap(),
         },
-        address_of: "lo0".parse().unwrap(),
+        tagged: None,
+        source: Address::First("lo".parse().unwrap()),
     });
     golden
 }
@@ -212,6 +218,7 @@ fn shown(stored: &Stored) -> String {
         (2, 0) if text_at(wrap, at::ADDR, at::IFNAMSIZ) == "self" => "(self)".to_owned(),
         (2, 0) => format!("(\"{}\")", text_at(wrap, at::ADDR, at::IFNAMSIZ)),
         (2, 1) => format!("(\"{}:network\")", text_at(wrap, at::ADDR, at::IFNAMSIZ)),
+        (2, 8) => format!("(\"{}:0\")", text_at(wrap, at::ADDR, at::IFNAMSIZ)),
         (3, 0) => format!("<{}>", text_at(wrap, at::ADDR, at::TABLE_NAME_SIZE)),
         other => panic!("address {other:?}"),
     };
@@ -262,9 +269,13 @@ fn shown(stored: &Stored) -> String {
     match rule[at::ACTION] {
         4 => {
             assert_eq!((keep_state, flags), (0, (0, 0)));
-            assert_eq!((host(at::PROXY_PORT), host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS]), (50001, 65535, 4));
-            assert_eq!((tag.as_str(), tagged.as_str(), label.as_str()), ("", "", ""));
-            format!("nat{on}{text} -> {}", pool.join(" "))
+            // DYNIF_MULTIADDR in sbin/pfctl/parse.y
+            let several = !pool[0].ends_with("0:0\")");
+            let opts = if several { 4 } else { 0 };
+            assert_eq!((host(at::PROXY_PORT), host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS]), (50001, 65535, opts));
+            assert_eq!((tag.as_str(), label.as_str()), ("", ""));
+            let tagged = if tagged.is_empty() { String::new() } else { format!(" tagged {}", word(&tagged)) };
+            format!("nat{on}{text}{tagged} -> {}", pool.join(" "))
         }
         8 => {
             assert_eq!((keep_state, flags, rule[at::POOL_OPTS]), (0, (0, 0), 0));

@@ -396,6 +396,7 @@ fn what_is_loaded_is_recognized() {
     let rich = Options {
         hairpin: true,
         host_access: true,
+        masquerade: true,
         sources: ["192.0.2.0/24", "198.51.100.7/32", "198.51.100.8", "2001:db8::/32", "<friends>"].map(source).to_vec(),
         limits: Limits { connections: NonZeroU32::new(100), connections_per_source: NonZeroU32::new(10), rate: None },
         log: true,

@@ -524,6 +524,7 @@ fn text_and_typed_rules_answer_alike() {
     let options = Options {
         hairpin: true,
         host_access: true,
+        masquerade: true,
         sources: reads(&["192.0.2.0/24"]),
         log: true,
         ..Options::default()

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
+use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, Watch};
 use crate::net::{Family, Interface, Protocol};
 
 /// A host without the udp sockets that one container's conmon has on the container's own ports.
@@ -62,6 +62,10 @@ impl Host for WithoutConmon {
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         self.host.vnet_addresses(jail, within)
+    }
+
+    fn router(&self, jail: &Jail, family: Family, within: Duration) -> Router {
+        self.host.router(jail, family, within)
     }
 
     fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {

@@ -1,6 +1,6 @@
 //! The interfaces of a network stack, and their addresses.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -21,6 +21,12 @@ const IFM_LEN: usize = 16;
 const IFF_UP: u32 = 0x1;
 const IFF_BROADCAST: u32 = 0x2;
 const IFF_LOOPBACK: u32 = 0x8;
+/// netinet6/in6_var.h
+const IN6_IFF_TENTATIVE: u32 = 0x02;
+const IN6_IFF_DUPLICATED: u32 = 0x04;
+const IN6_IFF_DETACHED: u32 = 0x08;
+const IN6_IFF_DEPRECATED: u32 = 0x10;
+const IN6_IFF_TEMPORARY: u32 = 0x80;
 
 /// net.route.0.0.iflist: the interfaces and addresses of the network stack that the caller is in.
 #[cfg(target_os = "freebsd")]
@@ -97,14 +103,26 @@ fn read_links(buffer: &[u8]) -> Option<Vec<Link>> {
 
 /// The addresses at which a jail with its own network stack can be reached, in the order of `links`: without loopback
 /// and link-local addresses, without the 0.0.0.0 that dhclient(8) sets while it waits, and without those of an
-/// interface that is down.
-pub fn reachable(links: &[Link]) -> Vec<IpAddr> {
+/// interface that is down. `flags` returns the flags of an IPv6 address of an interface, netinet6/in6_var.h: temporary
+/// addresses follow the others, deprecated ones these, and the last are those that are not ready.
+pub fn reachable(links: &[Link], mut flags: impl FnMut(&str, Ipv6Addr) -> u32) -> Vec<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(v4) => !(v4.is_link_local() || v4.is_unspecified()),
         IpAddr::V6(v6) => !(is_link_local6(*v6) || v6.is_unspecified()),
     };
     let up = links.iter().filter(|link| link.flags & (IFF_UP | IFF_LOOPBACK) == IFF_UP);
-    up.flat_map(|link| &link.addresses).map(IpNet::addr).filter(usable).collect()
+    let own = up.flat_map(|link| link.addresses.iter().map(move |own| (link, own.addr())));
+    let mut found: Vec<(&Link, IpAddr)> = own.filter(|(_, address)| usable(address)).collect();
+    found.sort_by_cached_key(|(link, address)| match address {
+        IpAddr::V4(_) => 0,
+        IpAddr::V6(v6) => match flags(&link.name, *v6) {
+            set if set & (IN6_IFF_TENTATIVE | IN6_IFF_DUPLICATED | IN6_IFF_DETACHED) != 0 => 3,
+            set if set & IN6_IFF_DEPRECATED != 0 => 2,
+            set if set & IN6_IFF_TEMPORARY != 0 => 1,
+            _ => 0,
+        },
+    });
+    found.into_iter().map(|(_, address)| address).collect()
 }
 
 #[cfg(test)]
@@ -141,6 +159,11 @@ mod tests {
         found
     }
 
+    /// With addresses that have no flags.
+    fn usual(links: &[Link]) -> Vec<IpAddr> {
+        reachable(links, |_, _| 0)
+    }
+
     #[test]
     fn interfaces_as_ifconfig_prints_them() {
         let mut expected = ifconfig();
@@ -167,7 +190,34 @@ mod tests {
     fn reachable_addresses_are_neither_loopback_nor_link_local() {
         let expected = ["192.0.2.1", "2001:db8::1", "192.0.2.7", "10.0.0.1", "fd00::1", "10.1.0.1", "fd01::1"];
         let expected: Vec<IpAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
-        assert_eq!(reachable(&links(IFLISTL).unwrap()), expected);
+        assert_eq!(usual(&links(IFLISTL).unwrap()), expected);
+    }
+
+    /// fd00::1 and fd01::1 have flags.
+    #[test]
+    fn a_preferred_address_comes_first() {
+        let links = links(IFLISTL).unwrap();
+        let order = |first, second| {
+            let flags = |_: &str, address: Ipv6Addr| match address.to_string().as_str() {
+                "fd00::1" => first,
+                "fd01::1" => second,
+                _ => 0,
+            };
+            let found = reachable(&links, flags).into_iter().filter(IpAddr::is_ipv6);
+            found.map(|address| address.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(order(0, 0), "2001:db8::1 fd00::1 fd01::1");
+        for (before, after) in [
+            (0, IN6_IFF_TEMPORARY),
+            (IN6_IFF_TEMPORARY, IN6_IFF_DEPRECATED),
+            (IN6_IFF_TEMPORARY, IN6_IFF_TEMPORARY | IN6_IFF_DEPRECATED),
+            (IN6_IFF_DEPRECATED, IN6_IFF_TENTATIVE),
+            (IN6_IFF_DEPRECATED, IN6_IFF_DUPLICATED),
+            (IN6_IFF_DEPRECATED, IN6_IFF_DETACHED | IN6_IFF_DEPRECATED),
+        ] {
+            assert_eq!(order(before, after), "2001:db8::1 fd00::1 fd01::1", "{before} {after}");
+            assert_eq!(order(after, before), "2001:db8::1 fd01::1 fd00::1", "{before} {after}");
+        }
     }
 
     /// Root of a jail cannot hide its addresses in this way.
@@ -176,7 +226,7 @@ mod tests {
         let at = IFLISTL.windows(7).position(|bytes| bytes == b"bridge0").unwrap();
         let mut buffer = IFLISTL.to_vec();
         buffer[at] = 0xff;
-        assert_eq!(reachable(&links(&buffer).unwrap()), reachable(&links(IFLISTL).unwrap()));
+        assert_eq!(usual(&links(&buffer).unwrap()), usual(&links(IFLISTL).unwrap()));
         let odd = links(&buffer).unwrap().into_iter().find(|link| link.name.ends_with("ridge0")).unwrap();
         assert_eq!(odd.with_groups(vec![]), None);
     }
@@ -197,8 +247,8 @@ mod tests {
             at += message.len();
         }
         let expected: Vec<IpAddr> =
-            reachable(&before).into_iter().filter(|a| down.addresses.iter().all(|net| net.addr() != *a)).collect();
-        assert!(expected.len() < reachable(&before).len());
-        assert_eq!(reachable(&links(&buffer).unwrap()), expected);
+            usual(&before).into_iter().filter(|a| down.addresses.iter().all(|net| net.addr() != *a)).collect();
+        assert!(expected.len() < usual(&before).len());
+        assert_eq!(usual(&links(&buffer).unwrap()), expected);
     }
 }

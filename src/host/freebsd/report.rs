@@ -39,14 +39,15 @@ pub fn head(step: u32, errno: i32, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// Sends a report that is a descriptor without bytes. Called in a child after a fork: it only makes a system call.
-pub fn pass(stream: BorrowedFd<'_>, step: u32, descriptor: BorrowedFd<'_>) -> rustix::io::Result<()> {
+/// Sends the head of a report of `length` bytes, and a descriptor. Called in a child after a fork: it only makes a system
+/// call.
+pub fn pass(stream: BorrowedFd<'_>, step: u32, length: usize, descriptor: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor];
     // there is space for one
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(stream, &[IoSlice::new(&head(step, 0, 0))], &mut control, SendFlags::empty()).map(|_| ())
+    sendmsg(stream, &[IoSlice::new(&head(step, 0, length))], &mut control, SendFlags::empty()).map(|_| ())
 }
 
 /// How long a child may be stopped. The jail's root can stop a child in the jail; one that is continued does not take
@@ -150,7 +151,7 @@ mod tests {
     fn a_descriptor_is_passed() {
         let (reader, writer) = UnixStream::pair().unwrap();
         let (mut here, there) = UnixStream::pair().unwrap();
-        pass(writer.as_fd(), 5, there.as_fd()).unwrap();
+        pass(writer.as_fd(), 5, 0, there.as_fd()).unwrap();
         drop(there);
         let answer = read(reader.as_fd(), 0, Deadline::after(LONG), &|| false);
         let Ok(Answer::Done(bytes, Some(passed))) = answer else { panic!("{answer:?}") };

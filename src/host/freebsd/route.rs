@@ -7,7 +7,7 @@ use super::rtsock::{
     RTAX_DST, RTAX_GATEWAY, RTAX_IFP, RTAX_NETMASK, RTM_GET, address, link_name, messages, prefix, sockaddrs,
 };
 use crate::error::{Error, Kind, Result, quoted};
-use crate::host::Gateway;
+use crate::host::{Gateway, Router};
 use crate::net::{Family, Interface};
 
 /// net/route.h
@@ -24,8 +24,7 @@ const RTM_ADDRS: usize = 12;
 /// The interface of the default route of `family`, of the calling process's FIB.
 #[cfg(target_os = "freebsd")]
 pub fn gateway(family: Family) -> Result<Option<Interface>> {
-    // without a number the kernel uses the FIB of the process (sysctl_rtsock() of net/rtsock.c)
-    default_route(&table(family, &[])?, family)?.map(named).transpose()
+    default_route(&read(family, &[])?, family)?.map(|(name, _)| named(name)).transpose()
 }
 
 /// The routers of every FIB; see [`Host::gateways`](crate::host::Host::gateways).
@@ -34,25 +33,39 @@ pub fn gateways() -> Result<Vec<Gateway>> {
     let mut found = vec![];
     for fib in 0..u32::try_from(super::value::number("net.fibs")?.unwrap_or(1)).unwrap_or(1) {
         for family in Family::ALL {
-            add_gateways(&table(family, &[fib.cast_signed()])?, family, fib, &mut found)?;
+            add_gateways(&read(family, &[fib.cast_signed()])?, family, fib, &mut found)?;
         }
     }
     Ok(found)
 }
 
-/// The routing table of a family.
+/// The routing table of a family, and of a FIB if one is given.
 #[cfg(target_os = "freebsd")]
-fn table(family: Family, fib: &[libc::c_int]) -> Result<Vec<u8>> {
-    use libc::{AF_INET, AF_INET6, CTL_NET, NET_RT_DUMP, PF_ROUTE};
-    let domain = match family {
-        Family::Inet => AF_INET,
-        Family::Inet6 => AF_INET6,
-    };
-    match super::sysctl::fetch(&[&[CTL_NET, PF_ROUTE, 0, domain, NET_RT_DUMP, 0], fib].concat()) {
+fn read(family: Family, fib: &[libc::c_int]) -> Result<Vec<u8>> {
+    match super::sysctl::fetch(&[&table(family)[..], fib].concat()) {
         // a kernel without this family
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(vec![]),
         other => other.map_err(|e| Error::io("read the routing table", &e)),
     }
+}
+
+/// net.route.0.FAMILY.dump: the routes of the network stack that the caller is in. Without a seventh number the kernel uses
+/// the FIB of the process (sysctl_rtsock() of net/rtsock.c).
+#[cfg(target_os = "freebsd")]
+pub const fn table(family: Family) -> [libc::c_int; 6] {
+    let domain = match family {
+        Family::Inet => libc::AF_INET,
+        Family::Inet6 => libc::AF_INET6,
+    };
+    [libc::CTL_NET, libc::PF_ROUTE, 0, domain, libc::NET_RT_DUMP, 0]
+}
+
+/// The default route of `family` in the result of NET_RT_DUMP. One without a gateway, by an interface, is not known.
+pub fn router(buffer: &[u8], family: Family) -> Result<Router> {
+    Ok(match default_route(buffer, family)? {
+        None => Router::Missing,
+        Some((_, gateway)) => gateway.map_or(Router::Unknown, Router::At),
+    })
 }
 
 fn named(name: &str) -> Result<Interface> {
@@ -63,11 +76,12 @@ fn named(name: &str) -> Result<Interface> {
     })
 }
 
-/// The name of the interface of the first default route of `family` in the result of NET_RT_DUMP; `None` without one.
-pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<&str>> {
+/// The name of the interface of the first default route of `family` in the result of NET_RT_DUMP, and its gateway; `None`
+/// without one.
+pub fn default_route(buffer: &[u8], family: Family) -> Result<Option<(&str, Option<IpAddr>)>> {
     routes(buffer, family)
         .find(|route| route.as_ref().map_or(true, |route| route.default))
-        .map_or(Ok(None), |route| route.map(|route| Some(route.name)))
+        .map_or(Ok(None), |route| route.map(|route| Some((route.name, route.gateway))))
 }
 
 /// Adds the routers in the result of NET_RT_DUMP. An interface with a name that pf rules cannot contain is left out.
@@ -130,18 +144,26 @@ mod tests {
     use super::super::recordings::{NETSTAT_RN, ROUTE_INET, ROUTE_INET6};
     use super::*;
 
-    /// The Netif column of the default route in the part of netstat(1) that starts with `heading`.
-    fn netif(heading: &str) -> &'static str {
+    /// The Netif and Gateway columns of the default route in the part of netstat(1) that starts with `heading`.
+    fn netstat(heading: &str) -> Option<(&'static str, Option<IpAddr>)> {
         let mut lines = NETSTAT_RN.lines().skip_while(|line| *line != heading);
         let line = lines.find(|line| line.starts_with("default")).unwrap();
-        line.split_whitespace().nth(5).unwrap()
+        let mut columns = line.split_whitespace();
+        // a link-local address has its zone
+        let gateway = columns.nth(1).unwrap().split('%').next().unwrap().parse().ok();
+        columns.nth(3).map(|netif| (netif, gateway))
     }
 
     #[test]
     fn default_route_as_netstat_prints_it() {
-        assert_eq!(default_route(ROUTE_INET, Family::Inet).unwrap(), Some(netif("Internet:")));
-        assert_eq!(default_route(ROUTE_INET6, Family::Inet6).unwrap(), Some(netif("Internet6:")));
-        assert_eq!(netif("Internet:"), "em0");
+        for (table, family, heading) in
+            [(ROUTE_INET, Family::Inet, "Internet:"), (ROUTE_INET6, Family::Inet6, "Internet6:")]
+        {
+            let (netif, gateway) = netstat(heading).unwrap();
+            assert_eq!(default_route(table, family).unwrap(), Some((netif, gateway)));
+            assert_eq!(router(table, family).unwrap(), Router::At(gateway.unwrap()));
+        }
+        assert_eq!(netstat("Internet:").unwrap().0, "em0");
     }
 
     #[test]
@@ -161,6 +183,7 @@ mod tests {
     #[test]
     fn no_default_route() {
         assert_eq!(default_route(&[], Family::Inet).unwrap(), None);
+        assert_eq!(router(&[], Family::Inet).unwrap(), Router::Missing);
         // the other family's table
         assert_eq!(default_route(ROUTE_INET, Family::Inet6).unwrap(), None);
         // the first message is the default route: up, a gateway, static

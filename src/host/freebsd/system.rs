@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{interface, jail, process, route, socket, value, vnet};
 use crate::error::Result;
-use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
+use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, Watch};
 use crate::net::{Family, Interface};
 
 // the structs that are read by offsets, as far as the libc crate has them
@@ -65,6 +65,10 @@ impl Host for System {
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         vnet::addresses(jail, within)
+    }
+
+    fn router(&self, jail: &Jail, family: Family, within: Duration) -> Router {
+        vnet::router(jail, family, within).unwrap_or_default()
     }
 
     fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::interface::{links, reachable};
 use super::jail;
 use super::recordings::{BOOTTIME, IFLISTL, ROUTE_INET, ROUTE_INET6, TCP_PCBLIST, UDP_PCBLIST};
-use super::route::default_route;
+use super::route::{default_route, router};
 use super::rtsock::{RTM_GET, RTM_IFINFO, RTM_NEWADDR, RTM_VERSION};
 use super::socket::{XINPCB, XINPGEN, XTCPCB, sctp_listeners, tcp_listeners, udp_listeners};
 use super::value::{integer, time_of_boot};
@@ -17,10 +17,10 @@ use crate::net::Family;
 /// Every parser on `buffer`: what they answer does not matter, only that they do.
 fn parse_all(buffer: &[u8]) {
     for family in Family::ALL {
-        let _ = default_route(buffer, family);
+        let _ = router(buffer, family);
     }
     if let Ok(links) = links(buffer) {
-        let _ = reachable(&links);
+        let _ = reachable(&links, |_, _| 0);
     }
     let _ = (tcp_listeners(buffer), udp_listeners(buffer), sctp_listeners(buffer));
     let _ = (time_of_boot(buffer), integer("kern.any", buffer), jail::addresses(buffer, buffer));
@@ -80,6 +80,6 @@ proptest! {
         let part = &UDP_PCBLIST[..cut.index(UDP_PCBLIST.len())];
         prop_assert!(udp_listeners(part).is_err());
         let part = &ROUTE_INET[..cut.index(ROUTE_INET.len())];
-        prop_assert!(default_route(part, Family::Inet).map_or(true, |route| route.is_none_or(|name| name == "em0")));
+        prop_assert!(default_route(part, Family::Inet).map_or(true, |route| route.is_none_or(|(name, _)| name == "em0")));
     }
 }

@@ -1,4 +1,4 @@
-//! The interface list of a jail with its own network stack, and a routing socket of that stack.
+//! The interface list and the routing table of a jail with its own network stack, and a routing socket of that stack.
 //!
 //! Only a process in the jail can read them, and a process cannot leave a jail, so a child enters the jail, reads,
 //! reports over a socket and exits. A program started in the jail would be the jail's own (or missing, in a jail
@@ -29,12 +29,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::interface::{LIST, links, reachable};
-use super::process;
 use super::report::{self, Answer, HEAD};
+use super::{flags6, process, route};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{Taken, above_stdio};
-use crate::host::{Jail, Watch};
+use crate::host::{Jail, Router, Watch};
+use crate::net::Family;
 
 /// The initial and the maximum size of the answer: about a hundred interfaces with an address, and some thousands.
 const FIRST: usize = 64 << 10;
@@ -46,7 +47,7 @@ const STEPS: [&str; 6] = [
     "close descriptors",
     "procctl PROC_TRACE_CTL",
     "jail_attach",
-    "read the interface list",
+    "read the interfaces or routes",
     "open a routing socket",
 ];
 const ATTACH: c_uint = 3;
@@ -55,29 +56,38 @@ const OPEN_SOCKET: c_uint = 5;
 
 /// The task of the child.
 enum Task {
-    /// Report the interface list, with a buffer of this size.
-    List(usize),
+    /// Report the sysctl(3) with this MIB, with a buffer of this size, and pass a socket of AF_INET6 if the jail can have
+    /// one.
+    Read([c_int; 6], usize),
     /// Pass a routing socket.
     Socket,
 }
 
 /// The addresses of a jail with its own network stack.
 pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
-    Ok(reachable(&links(&interface_list(jail, within)?)?))
+    let (list, socket) = read(jail, LIST, "addresses", within)?;
+    // a socket belongs to the stack in which it was created, and so do its ioctls (soo_ioctl() of kern/sys_socket.c)
+    let flags = |name: &str, address| socket.as_ref().map_or(0, |socket| flags6::of(socket, name, address));
+    Ok(reachable(&links(&list)?, flags))
 }
 
-/// The result of NET_RT_IFLISTL in `jail`.
-fn interface_list(jail: &Jail, within: Duration) -> Result<Vec<u8>> {
+/// The default route of a jail with its own network stack.
+pub fn router(jail: &Jail, family: Family, within: Duration) -> Result<Router> {
+    route::router(&read(jail, route::table(family), "routes", within)?.0, family)
+}
+
+/// The value of a sysctl(3) in `jail`, and a socket of AF_INET6 of its stack. `what` is what the value is.
+fn read(jail: &Jail, mib: [c_int; 6], what: &str, within: Duration) -> Result<(Vec<u8>, Option<OwnedFd>)> {
     let deadline = Deadline::after(within);
-    let who = format!("addresses of jail {}", quoted(&jail.name));
+    let who = format!("{what} of jail {}", quoted(&jail.name));
     let mut room = FIRST;
     loop {
-        match ask(jail.jid, Task::List(room), deadline).map_err(|error| error.context(&who))? {
-            Answer::Done(list, _) => return Ok(list),
+        match ask(jail.jid, Task::Read(mib, room), deadline).map_err(|error| error.context(&who))? {
+            Answer::Done(value, socket) => return Ok((value, socket)),
             Answer::Failed(READ_LIST, libc::ENOMEM) if room < MOST => room *= 4,
             // root of the jail may create any number of interfaces
             Answer::Failed(READ_LIST, libc::ENOMEM) => {
-                return Err(Error::new(Kind::Unavailable, format!("{who}: it has more interfaces than kport reads")));
+                return Err(Error::new(Kind::Unavailable, format!("{who}: more than kport reads")));
             }
             Answer::Failed(step, errno) => return Err(failed(jail, step, errno).context(&who)),
         }
@@ -120,7 +130,7 @@ fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
     let lift = |stream: UnixStream| above_stdio(|| Ok(stream)).map_err(|e| Error::io("socketpair", &e));
     let (reader, writer) = (lift(reader)?, lift(writer)?);
     let room = match task {
-        Task::List(room) => room,
+        Task::Read(_, room) => room,
         Task::Socket => 0,
     };
     let mut answer = vec![0u8; room];
@@ -197,24 +207,27 @@ impl Drop for Blocked {
 /// Enters the jail, does its task and reports to `stream`.
 ///
 /// # Safety
-/// Only in a child that was just forked. `answer` must have the size of a [`Task::List`].
+/// Only in a child that was just forked. `answer` must have the size of a [`Task::Read`].
 unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
     // SAFETY: system calls on the memory of this frame and on `answer`, which the caller guarantees.
     unsafe {
         let mut size = 0;
         let done = enter(jid, stream).and_then(|()| match *task {
-            Task::List(room) => {
+            Task::Read(mib, room) => {
                 size = room;
-                let count = LIST.len() as c_uint;
-                let read = libc::sysctl(LIST.as_ptr(), count, answer.cast(), &raw mut size, ptr::null(), 0);
+                let count = mib.len() as c_uint;
+                let read = libc::sysctl(mib.as_ptr(), count, answer.cast(), &raw mut size, ptr::null(), 0);
                 step(READ_LIST, read == 0)
             }
-            Task::Socket => pass_socket(),
+            Task::Socket => pass_socket((libc::PF_ROUTE, SocketType::RAW), OPEN_SOCKET, 0),
         });
         match (done, task) {
             (Ok(()), Task::Socket) => {}
-            (Ok(()), Task::List(_)) => {
-                put(0, report::head(READ_LIST, 0, size).as_ptr(), HEAD);
+            (Ok(()), Task::Read(..)) => {
+                // a jail without IPv6 has no such socket
+                if pass_socket((libc::PF_INET6, SocketType::DGRAM), READ_LIST, size).is_err() {
+                    put(0, report::head(READ_LIST, 0, size).as_ptr(), HEAD);
+                }
                 put(0, answer, size);
             }
             (Err((failed, errno)), _) => {
@@ -250,16 +263,17 @@ unsafe fn enter(jid: i32, stream: c_int) -> StepResult {
     }
 }
 
-/// Opens a routing socket, which gets every message of its network stack, and passes it.
-fn pass_socket() -> StepResult {
-    let errno = |errno: rustix::io::Errno| (OPEN_SOCKET, errno.raw_os_error());
-    // lossless: 17
-    let family = AddressFamily::from_raw(libc::PF_ROUTE as u16);
+/// Opens a socket, and passes it with the head of a report of `length` bytes. A routing socket gets every message of its
+/// network stack.
+fn pass_socket((domain, kind): (c_int, SocketType), step: c_uint, length: usize) -> StepResult {
+    let errno = |errno: rustix::io::Errno| (step, errno.raw_os_error());
+    // lossless: 17 and 28
+    let family = AddressFamily::from_raw(domain as u16);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::RAW, flags, None).map_err(errno)?;
+    let socket = socket_with(family, kind, flags, None).map_err(errno)?;
     // SAFETY: the child has it until it exits.
     let stream = unsafe { BorrowedFd::borrow_raw(0) };
-    report::pass(stream, OPEN_SOCKET, socket.as_fd()).map_err(errno)
+    report::pass(stream, step, length, socket.as_fd()).map_err(errno)
 }
 
 /// Writes all of it, or gives up: then the report is too short, which the reader detects.

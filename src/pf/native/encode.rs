@@ -73,10 +73,15 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
     ports(*to_ports, &mut into.dst);
     into.action = action(LOADED[ruleset(rule)]);
     match rule {
-        Rule::Nat { matches: _, address_of: _ } => {
+        Rule::Nat { matches: _, tagged, source } => {
             into.rpool.proxy_port = PF_NAT_PROXY_PORT;
-            // an interface may have several addresses
-            into.rpool.opts = PF_POOL_ROUNDROBIN;
+            // DYNIF_MULTIADDR in sbin/pfctl/parse.y: an interface may have several addresses, a group has several first ones
+            let is_one = |name: &Interface| name.as_str().ends_with(|c: char| c.is_ascii_digit());
+            let is_single = matches!(source, Address::First(name) if is_one(name));
+            into.rpool.opts = if is_single { 0 } else { PF_POOL_ROUNDROBIN };
+            if let Some(tag) = tagged {
+                into.match_tagname = field(tag.as_str());
+            }
         }
         Rule::Rdr { matches: _, tag, target: _, ports } => {
             into.tagname = field(tag.as_str());
@@ -134,7 +139,7 @@ fn limits(state: &StateOptions, into: &mut PfRule) {
 /// takes it for the one of that (pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
 pub fn target(rule: &Rule, into: &mut PfiocPooladdr) -> bool {
     let to = match rule {
-        Rule::Nat { address_of, .. } => &Address::Interface(*address_of),
+        Rule::Nat { source, .. } => source,
         Rule::Rdr { target, .. } => &Address::Host(*target),
         Rule::Pass { routing, .. } => {
             let Some(NextHop { interface, gateway }) = routing.reply_to else { return false };
@@ -178,6 +183,7 @@ fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
             into.mask = octets(network.netmask());
         }
         Some(Address::Interface(interface)) => dynamic(into, interface.padded(), 0),
+        Some(Address::First(interface)) => dynamic(into, interface.padded(), PFI_AFLAG_NOALIAS),
         Some(Address::InterfaceNetwork(interface) | Address::NotInterfaceNetwork(interface)) => {
             dynamic(into, interface.padded(), PFI_AFLAG_NETWORK);
         }

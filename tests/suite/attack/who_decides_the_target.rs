@@ -21,7 +21,7 @@ fn web_says(rig: &mut Rig, addresses: &[&str]) {
 fn refused(rig: &Rig, word: &str) {
     let error = rig.publish(&request("web", "2222:22")).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
-    assert!(error.message().contains(word) && error.message().ends_with("give its address with -a"), "{error}");
+    assert!(error.message().contains(word) && error.message().contains("give its address with -a"), "{error}");
     assert!(rig.loaded().is_empty());
 }
 
@@ -85,9 +85,48 @@ fn among_right_ones() {
     assert_eq!(done.redirects.iter().map(|r| r.target.to_string()).collect::<Vec<_>>(), ["10.0.0.2"]);
     assert_eq!(done.notes, [""; 0]);
     web_says(&mut rig, &["10.0.0.2", "2001:db8::99"]);
-    let done = rig.publish(&request("web", "2222:22")).unwrap();
-    assert_eq!(done.redirects.len(), 1);
-    assert!(done.notes[0].contains("2001:db8::99, which is on the network of em0"), "{:?}", done.notes);
+    // both families or none
+    refused(&rig_with(&rig), "2001:db8::99, which is on the network of em0");
+    let mut request = request("web", "2222:22");
+    request.options.families = vec![Family::Inet];
+    assert_eq!(rig.publish(&request).unwrap().redirects.len(), 1);
+}
+
+/// The same host, with nothing published.
+fn rig_with(rig: &Rig) -> Rig {
+    Rig { host: rig.host.clone(), ..Rig::new() }
+}
+
+/// What is trusted is the network, and never an address that somebody else has.
+#[test]
+fn on_a_trusted_network() {
+    let trusting = |networks: &[&str]| {
+        let trust = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Request { trust, ..request("web", "2222:22") }
+    };
+    let mut rig = Rig::new();
+    for (address, network) in
+        [("192.0.2.99", "192.0.2.0/24"), ("203.0.113.9", "203.0.113.9/32"), ("2001:db8::9", "::/0")]
+    {
+        web_says(&mut rig, &[address]);
+        let done = rig.publish(&trusting(&["198.51.100.0/24", network])).unwrap();
+        assert_eq!(done.redirects[0].target, address.parse::<IpAddr>().unwrap());
+        let error = rig.publish(&trusting(&["198.51.100.0/24"])).unwrap_err();
+        assert!(error.message().contains("are to be believed with --trust"), "{error}");
+    }
+    rig.unpublish("web").unwrap();
+    let db = Request { addresses: vec!["192.0.2.98".parse().unwrap()], ..request("db", "8080:80") };
+    rig.publish(&db).unwrap();
+    rig.host.vnet_addresses.insert("db".to_owned(), vec!["192.0.2.97".parse().unwrap()]);
+    for (address, word) in [
+        ("192.0.2.1", "is the host's own"),
+        ("192.0.2.97", "jail \"db\" also has"),
+        ("192.0.2.98", "is already the target of redirects of jail \"db\""),
+    ] {
+        web_says(&mut rig, &[address]);
+        let error = rig.publish(&trusting(&["0.0.0.0/0"])).unwrap_err();
+        assert!(error.message().contains(word) && !error.message().contains("--trust"), "{error}");
+    }
 }
 
 /// A jail inside another one shares its network stack.

@@ -61,6 +61,7 @@ fn read(input: &str) -> Result<Input> {
             ("own", [address]) => _ = read.inner.insert(address.parse().unwrap(), None),
             ("reach", _) => read.options.reach = parsed(values)?,
             ("hairpin", []) => read.options.hairpin = true,
+            ("masquerade", []) => read.options.masquerade = true,
             ("host-access", []) => read.options.host_access = true,
             ("sources", _) => read.options.sources = parsed(values)?,
             ("max-connections", [n]) => read.options.limits.connections = n.parse().ok(),

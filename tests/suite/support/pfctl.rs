@@ -595,7 +595,9 @@ fn print(line: &str) -> Vec<String> {
             _ => target,
         };
         text += &format!(" -> {target}");
-        if text.starts_with("nat ") && target.starts_with('(') && !target.contains(' ') {
+        // DYNIF_MULTIADDR: the first address of an interface is one address
+        let is_one = target.ends_with("0:0)") || target.ends_with("0:0\")");
+        if text.starts_with("nat ") && target.starts_with('(') && !target.contains(' ') && !is_one {
             text += " round-robin";
         }
     }
