@@ -99,8 +99,6 @@ pub const PF_PRIO_ZERO: u8 = 0xff;
 pub const TH_SYN: u8 = 0x02;
 /// TH_SYN and TH_ACK
 pub const TH_SYN_ACK: u8 = 0x12;
-/// 15 only
-pub const PF_LIMIT_ANCHORS: i32 = 4;
 /// packets in
 pub const PF_IN: u8 = 1;
 /// packets out
@@ -345,15 +343,6 @@ pub struct PfiocRuleset {
     pub name: [u8; NAME_SIZE],
 }
 
-/// struct pfioc_limit
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiocLimit {
-    pub index: i32,
-    /// 0 is none
-    pub limit: u32,
-}
-
 /// struct pfioc_table, with struct pfr_table in it
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -448,7 +437,6 @@ offsets! {
     }
     PfiocTransE: 1032 { rs_num 0, anchor 4, ticket 1028 }
     PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
-    PfiocLimit: 8 { index 0, limit 4 }
     PfiKif: 216 { name 0, tree 16, packets 40, bytes 104, tzero 168, flags 172, ifp 176, group 184, rulerefs 192, dynaddrs 200 }
     PfrAddr: 20 { addr 0, af 16, net 17, not 18, fback 19 }
     PfiocTable: 1104 { anchor 0, name 1024, table_flags 1056, fback 1060, buffer 1064, esize 1072, size 1076, flags 1096, ticket 1100 }

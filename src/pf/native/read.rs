@@ -254,16 +254,6 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
 }
 
-/// The limit of anchors (0: no limit); `None` if the kernel does not have such a limit (before 15).
-pub fn anchor_limit<K: Kernel>(kernel: &K) -> Result<Option<u32>, Failure> {
-    let mut request = PfiocLimit { index: PF_LIMIT_ANCHORS, limit: 0 };
-    match kernel.call(Call::GetLimit(&mut request)) {
-        Ok(()) => Ok(Some(request.limit)),
-        Err(failure) if failure.errno == libc::EINVAL => Ok(None),
-        Err(failure) => Err(failure),
-    }
-}
-
 /// How many addresses an active table has: one that a rule uses, with `persist`, or created by hand (pfr_get_addrs in
 /// sys/netpfil/pf/pf_table.c); they are read if there is room for all. `None` if the table does not exist.
 fn addresses<K: Kernel>(kernel: &K, anchor: &str, table: &str, room: &mut [PfrAddr]) -> Result<Option<usize>, Failure> {

@@ -69,7 +69,7 @@ struct Pf {
     clocks: [u64; 2],
     /// the inbound halves
     states: Vec<State>,
-    anchor_limit: Option<u32>,
+    out_of_tags: bool,
     /// the active tables by anchor and name, with struct pfr_addr for each address
     tables: BTreeMap<(String, String), Vec<[u8; 20]>>,
     /// `set syncookies always`
@@ -148,7 +148,6 @@ impl Fake {
             let mut state = fake.state.borrow_mut();
             state.running = true;
             state.hostid = 0x1234_5678;
-            state.anchor_limit = Some(512);
             state.most = 65_535;
             state.interfaces = vec![("all".to_owned(), true, 1)];
             state.anchors.insert(String::new(), BTreeMap::new());
@@ -300,8 +299,9 @@ impl Fake {
         self.state.borrow_mut().most = most;
     }
 
-    pub fn set_anchor_limit(&self, limit: Option<u32>) {
-        self.state.borrow_mut().anchor_limit = limit;
+    /// Each of the 50000 numbers of tags is in use.
+    pub fn use_every_tag(&self) {
+        self.state.borrow_mut().out_of_tags = true;
     }
 
     /// Fails the call with this number, counted from 0, once.
@@ -458,13 +458,6 @@ impl Pf {
                 reply(nv, &status)
             }
             Call::KillStates(nv) => self.kill(nv),
-            Call::GetLimit(limit) => match (limit.index, self.anchor_limit) {
-                (4, Some(anchors)) => {
-                    limit.limit = anchors;
-                    Ok(())
-                }
-                _ => Err(libc::EINVAL),
-            },
             Call::GetTable(table, room) => self.get_table(table.as_mut_bytes(), room.as_mut_bytes()),
             Call::GetSyncookies(nv) => {
                 let adaptive = List::new().with("adaptive", Value::Bool(false));
@@ -628,6 +621,9 @@ impl Pf {
         }
         if !set.begun {
             return Err(libc::EINVAL);
+        }
+        if self.out_of_tags && [at::TAGNAME, at::MATCH_TAGNAME].iter().any(|tag| rule[*tag] != 0) {
+            return Err(libc::EBUSY);
         }
         if [4, 8].contains(&rule[at::ACTION]) && self.pool.is_empty() {
             return Err(libc::EINVAL);

@@ -2,7 +2,7 @@
 //!
 //! One file, std only: `tests/suite/support/standin.rs` compiles it with rustc and documents its use. All its state is
 //! in the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded),
-//! `states`, `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `anchor-limit`, `disabled`, `release`,
+//! `states`, `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `disabled`, `release`,
 //! `faults`, `replay`, `calls` (the arguments of each call), all under `lock`.
 
 // a fault leaves a child on purpose
@@ -383,11 +383,6 @@ impl State {
             }
             "n" => self.printed(anchor).filter(|line| translates(line)).map(|line| line + "\n").collect(),
             "r" => self.printed(anchor).filter(|line| !translates(line)).map(|line| line + "\n").collect(),
-            "m" => {
-                let limit = self.read("anchor-limit").unwrap_or_else(|| "0".to_owned());
-                let anchors = if old { String::new() } else { format!("anchors       hard limit {limit:>8}\n") };
-                format!("states        hard limit   100000\nsrc-nodes     hard limit    10000\n{anchors}")
-            }
             "l" => {
                 let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());
                 self.printed(anchor)
