@@ -20,7 +20,7 @@ if [ "${1-}" = --keep ]; then
 fi
 seconds=${1:?usage: run.sh SECONDS [TARGET]}
 mkdir -p artifacts
-for target in ${2:-spec abi pf_conf kleene cni}; do
+for target in ${2:-spec abi pf_conf kleene cni oci}; do
 	mkdir -p "found/$target" "corpus/$target"
 	words=''
 	if [ "$target" = spec ]; then words=-dict=spec.dict; fi

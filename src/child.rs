@@ -28,8 +28,8 @@ use crate::files::{self, Taken};
 
 pub(crate) use output::output_of;
 
-/// The maximum size of each output, in bytes. The labels of an anchor with a rule for every port fit.
-const MAX_OUTPUT: usize = 16 << 20;
+/// The maximum size of an output that is kept, in bytes. The rules of an anchor with a mapping for every port fit.
+const MAX_OUTPUT: usize = 64 << 20;
 
 /// The interval of checks whether a silent child has ended, in case another process holds its pipes open.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -58,7 +58,7 @@ pub(crate) enum End {
 pub(crate) struct Output {
     /// How it ended.
     pub(crate) end: End,
-    /// Its standard output, complete unless it was killed.
+    /// Its standard output, complete unless it was killed. If the lines were read as they came: the last one.
     pub(crate) stdout: Vec<u8>,
     /// Its standard error, complete unless it was killed.
     pub(crate) stderr: Vec<u8>,
@@ -66,12 +66,13 @@ pub(crate) struct Output {
 
 /// Runs `program`, an absolute path, with `arguments` and with `input` on its standard input, in `/`, with no
 /// environment but `LC_ALL=C`. The child also holds a copy of `keep` until it ends. An error means that it was not
-/// started.
+/// started. With `lines`, standard output has any size: each line is passed on when the next one begins.
 pub(crate) fn run(
     program: &Path,
     arguments: &[&str],
     input: &[u8],
     keep: Option<BorrowedFd<'_>>,
+    lines: Option<&mut Lines<'_>>,
     deadline: Deadline,
 ) -> io::Result<Output> {
     // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are set up: one of
@@ -92,14 +93,14 @@ pub(crate) fn run(
     drop(taken);
 
     let mut child = Running::new(child);
-    let mut pipes = [Capture::new(out), Capture::new(err)];
+    let mut pipes = [Capture::new(out, lines), Capture::new(err, None)];
     let end = watch(&mut child, &mut pipes, deadline).unwrap_or_else(|end| kill(&mut child, end));
     let [stdout, stderr] = pipes.map(|pipe| pipe.text);
     Ok(Output { end, stdout, stderr })
 }
 
 /// Reads both pipes until the child has ended. `Err` is the reason why it must be killed.
-fn watch(child: &mut Running, pipes: &mut [Capture; 2], deadline: Deadline) -> Result<End, End> {
+fn watch(child: &mut Running, pipes: &mut [Capture<'_, '_>; 2], deadline: Deadline) -> Result<End, End> {
     let mut nap = Duration::from_micros(50);
     loop {
         let left = deadline.remaining();
@@ -196,20 +197,34 @@ fn kill(child: &mut Running, why: End) -> End {
     why
 }
 
+/// Reads the lines of an output, each with its newline.
+pub(crate) type Lines<'a> = dyn FnMut(&[u8]) + 'a;
+
 /// One output of the child.
-struct Capture {
+struct Capture<'c, 'l> {
     open: Option<File>,
+    /// All of it, or what is not passed on yet.
     text: Vec<u8>,
+    lines: Option<&'c mut Lines<'l>>,
 }
 
-impl Capture {
-    fn new(end: OwnedFd) -> Capture {
-        Capture { open: Some(File::from(end)), text: Vec::new() }
+impl<'c, 'l> Capture<'c, 'l> {
+    fn new(end: OwnedFd, lines: Option<&'c mut Lines<'l>>) -> Self {
+        Capture { open: Some(File::from(end)), text: Vec::new(), lines }
+    }
+
+    /// Passes on each line that another one follows.
+    fn pass_on(&mut self) {
+        let Some(lines) = &mut self.lines else { return };
+        let all = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
+        let Some(last) = all.iter().rposition(|byte| *byte == b'\n') else { return };
+        self.text[..=last].split_inclusive(|byte| *byte == b'\n').for_each(lines);
+        self.text.drain(..=last);
     }
 
     /// Waits up to `timeout` for output, and reads what is there. `Ok(false)` if there was none.
-    fn read(pipes: &mut [Capture; 2], timeout: Duration) -> Result<bool, End> {
-        let mut open: Vec<&mut Capture> = pipes.iter_mut().filter(|pipe| pipe.open.is_some()).collect();
+    fn read(pipes: &mut [Self; 2], timeout: Duration) -> Result<bool, End> {
+        let mut open: Vec<&mut Self> = pipes.iter_mut().filter(|pipe| pipe.open.is_some()).collect();
         let mut fds: Vec<PollFd<'_>> =
             open.iter().filter_map(|pipe| pipe.open.as_ref()).map(|file| PollFd::new(file, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
@@ -227,6 +242,7 @@ impl Capture {
                 Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 _ => pipe.open = None,
             }
+            pipe.pass_on();
             if pipe.text.len() > MAX_OUTPUT {
                 pipe.text.truncate(MAX_OUTPUT);
                 return Err(End::TooMuch);

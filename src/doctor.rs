@@ -98,7 +98,7 @@ const CHECKS: [Check; 22] = [
     ("sources", "the tables of --sources have addresses", network::sources),
     ("other-redirects", "no other redirect takes a published port", firewall::other_redirects),
     ("hooks", "the hooks of jails call kport as they should", managers::hooks),
-    ("anchors-limit", "pf has room for more anchors", firewall::anchors_limit),
+    ("limits", "pf is below its limits", firewall::limits),
 ];
 
 /// The names of all checks, in the order of the findings.

@@ -67,9 +67,19 @@ fn lift(file: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(&file, 3)?)
 }
 
+/// Fails if a file of `bytes` is larger than RLIMIT_FSIZE of setrlimit(2): SIGXFSZ would end the calling program.
+pub(crate) fn fits(bytes: &[u8]) -> io::Result<()> {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    match most.is_some_and(|most| bytes.len() as u64 > most) {
+        true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+        false => Ok(()),
+    }
+}
+
 /// Writes all of `bytes` to a new file, and checks that it holds only them. The error for a file that holds more means
 /// that the host has written to a closed descriptor at the moment when kport got its number.
 pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+    fits(bytes)?;
     file.write_all(bytes)?;
     if rustix::fs::fstat(file)?.st_size.unsigned_abs() != bytes.len() as u64 {
         return Err(io::Error::other("the calling program writes to a descriptor that it has closed; try again"));

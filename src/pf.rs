@@ -217,11 +217,4 @@ pub trait Firewall {
         let why = format!("backend {} does not read the main ruleset", self.name());
         Err(Error::new(Kind::Unsupported, why))
     }
-
-    /// How many anchors pf has, including those of others, and the limit (`None` if there is none): for `kport doctor`,
-    /// not for a transaction.
-    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
-        let why = format!("backend {} has no limit of anchors", self.name());
-        Err(Error::new(Kind::Unsupported, why))
-    }
 }

@@ -56,11 +56,47 @@ pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Resul
         problems.extend(unanswered(around, publications)?);
     }
     problems.extend(skipped);
+    problems.extend(limits(around.host)?.problems);
     let needs = |publication: &&Publication| publication.options.translate_sources();
     if let Some(publication) = publications.iter().find(needs) {
         problems.extend(bridge_members(around.host, &publication.jail.mention())?);
     }
     Ok(problems)
+}
+
+/// The limits of pf that are reached, as problems, and those that are near, as warnings. The kernel allocates from zones (zone(9))
+/// with a maximum, which is INT_MAX without a limit (pf_ioctl_set_limit in sys/netpfil/pf/pf_ioctl.c).
+pub fn limits(host: &dyn Host) -> Result<Findings> {
+    // the name in pf.conf(5), that of the zone in sysctl(8), and what cannot be done at the limit
+    const LIMITS: [(&str, &str, &str); 4] = [
+        ("states", "pf_states", "a connection needs one, and new ones are refused"),
+        (
+            "src-nodes",
+            "pf_source_nodes",
+            "a new client of a port with a limit for each source needs one, and is refused",
+        ),
+        ("table-entries", "pf_table_entries", "no address can be added to a table"),
+        ("anchors", "pf_anchors", "a jail that publishes for the first time needs one"),
+    ];
+    let mut found = Findings::default();
+    // the zones of the host have these names
+    if host.sysctl("security.jail.jailed")?.is_some_and(|jailed| jailed != 0) {
+        return Ok(found);
+    }
+    for (name, zone, effect) in LIMITS {
+        let value = |of: &str| host.sysctl(&format!("vm.uma.{zone}.{of}"));
+        let (Some(used), Some(limit)) = (value("stats.current")?, value("limit.max_items")?) else { continue };
+        let problem = || Problem {
+            seen: format!("pf has {used} {name}, and its limit is {limit}: {effect}"),
+            remedy: format!("add to /etc/pf.conf: set limit {name} {}, {RELOAD}", 2 * used.max(limit)),
+        };
+        if used >= limit {
+            found.problems.push(problem());
+        } else if used >= limit - limit / 10 {
+            found.warnings.push(problem());
+        }
+    }
+    Ok(found)
 }
 
 /// pf is disabled.

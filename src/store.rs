@@ -147,6 +147,12 @@ impl Store {
         &self.dir
     }
 
+    /// Fails if the directory cannot be written to, as on a file system that is mounted read-only.
+    pub fn writable(&self) -> Result<()> {
+        let write = rustix::fs::access(&self.dir, rustix::fs::Access::WRITE_OK);
+        write.map_err(|e| Error::io(format_args!("write to {}", self.dir.display()), &e.into()))
+    }
+
     fn record_path(&self, anchor: &Anchor) -> PathBuf {
         self.dir.join(JAILS).join(file_name(anchor))
     }

@@ -23,7 +23,7 @@ pub(crate) fn output_of(
     };
     let arguments: Vec<&str> = arguments.iter().copied().chain(named).collect();
     let program = std::path::absolute(program).map_err(failed)?;
-    let output = match run(&program, &arguments, b"", None, deadline) {
+    let output = match run(&program, &arguments, b"", None, None, deadline) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         output => output.map_err(failed)?,
     };

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Problem, Result, quoted};
 use crate::net::Family;
 use crate::pf::Firewall;
 use crate::session::Session;
 
 use crate::pf::WithConf;
 use crate::pfconf::Conf;
+use crate::readiness;
 use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
 
@@ -72,6 +73,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
         notes.push("net.link.bridge.pfil_member is 1: rules on the members of bridges are not evaluated".to_owned());
     }
+    notes.extend(readiness::limits(host)?.problems.iter().map(Problem::to_string));
     notes.extend_from_slice(world.notes());
     Ok(Traced { trace: world.trace_packet(&sender, &packet), notes, release })
 }

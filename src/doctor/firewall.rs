@@ -129,17 +129,6 @@ pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
     Ok(Some(all))
 }
 
-pub(super) fn anchors_limit(evidence: &Evidence<'_>) -> Checked {
-    if evidence.status.is_err() {
-        return Ok(None);
-    }
-    let (anchors, Some(limit)) = evidence.firewall.anchors_of_all()? else { return Ok(Some(vec![])) };
-    let seen = format!("pf has {anchors} anchors, and its limit is {limit}: each jail needs one");
-    let remedy = format!("add to /etc/pf.conf: set limit anchors {}, {RELOAD}", limit.saturating_mul(2));
-    Ok(Some(match anchors {
-        n if n >= limit => vec![problem(seen, remedy)],
-        // nine tenths
-        n if n.saturating_mul(10) >= limit.saturating_mul(9) => vec![warning(seen, remedy)],
-        _ => vec![],
-    }))
+pub(super) fn limits(evidence: &Evidence<'_>) -> Checked {
+    Ok(Some(all(readiness::limits(evidence.host)?)))
 }

@@ -24,6 +24,11 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
         }
     };
     let mut all = vec![];
+    if let Err(error) = store.writable() {
+        let remedy =
+            "make it writable, such as a tmpfs(5) for /var/run; until then no port can be published or unpublished";
+        all.push(problem(error.message(), remedy));
+    }
     for anchor in store.anchors()? {
         if let Err(error) = store.get(&anchor) {
             all.push(problem(error.message(), "publish or unpublish its jail again: the file is moved aside then"));

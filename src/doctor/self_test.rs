@@ -399,7 +399,7 @@ impl Ground for Real<'_> {
 }
 
 fn program(program: &str, arguments: &[&str], input: &str, until: Deadline) -> Result<child::Output> {
-    child::run(Path::new(program), arguments, input.as_bytes(), None, until)
+    child::run(Path::new(program), arguments, input.as_bytes(), None, None, until)
         .map_err(|error| Error::io(format_args!("run {program}"), &error))
 }
 

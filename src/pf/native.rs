@@ -83,6 +83,11 @@ pub fn skipped() -> Option<Vec<String>> {
     read::skipped(&Device::open().ok()?).ok()?
 }
 
+/// The error of loading these rules if pf has no number left for one of their tags. Nothing is loaded.
+pub fn out_of_tags(anchor: &Anchor, rules: &[Rule]) -> Option<Error> {
+    transaction::out_of_tags(&Device::open().ok()?, anchor, rules).map(Error::from)
+}
+
 /// Whether the kernel has the calls that differ between releases. Changes nothing. A caller that may only read pf gets the
 /// error when it tries to change something.
 pub fn probe<K: Kernel>(kernel: &K) -> Result<()> {
@@ -134,11 +139,6 @@ impl<K: Kernel> Native<K> {
     #[cfg(feature = "internals")]
     pub fn skipped(&self) -> Result<Option<Vec<String>>> {
         Ok(read::skipped(&self.kernel)?)
-    }
-
-    /// pf's limit of anchors (0 is none); `None` where the kernel has no such limit (before 15).
-    pub fn anchor_limit(&self) -> Result<Option<u32>> {
-        Ok(read::anchor_limit(&self.kernel)?)
     }
 
     /// An operation that is repeated while pf is busy.
@@ -377,7 +377,7 @@ impl<K: Kernel> Firewall for Native<K> {
         let kill = |states: &States| {
             // before 15 the kernel compares the destination before the redirect only (its pf_killstates_row has no
             // psk_nat): then only those of udp are ended, since its next packet makes a new state by the rules
-            let own = |protocol| Ok::<_, Error>(protocol == Protocol::Udp || self.anchor_limit()?.is_some());
+            let own = |protocol| Ok::<_, Error>(protocol == Protocol::Udp || read::is_15(&self.kernel)?);
             match states {
                 States::ToHost { protocol, .. } if !own(*protocol)? => Ok(0),
                 _ => Ok(read::kill_states(&self.kernel, states)?),
@@ -453,12 +453,6 @@ impl<K: Kernel> Firewall for Native<K> {
             let seen = self.main.borrow().clone();
             self.settled(seen.map_or_else(|| self.main(), Ok)?)
         })
-    }
-
-    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
-        let anchors = self.retry_while_busy(|| rulesets::anchors_below(&self.kernel, ""))?;
-        let limit = self.anchor_limit()?.filter(|limit| *limit > 0).and_then(|limit| usize::try_from(limit).ok());
-        Ok((anchors.len(), limit))
     }
 }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::child::{self, End, Output};
+use crate::child::{self, End, Lines, Output};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
@@ -32,8 +32,9 @@ use crate::net::Interface;
 use crate::pf::foreign;
 use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::pfconf::flat::flat;
+use crate::pfconf::nested::Children;
 use crate::pfconf::rule::{Action, Origin, RuleKind};
-use crate::pfconf::{self, Conf, nested, path, table};
+use crate::pfconf::{self, Conf, path, table};
 use crate::rule::{self, Rule};
 use braces::{Call, RulesetPath};
 pub use run::Invocation;
@@ -56,6 +57,7 @@ pub struct Pfctl {
     seen: RefCell<Seen>,
     trace: Option<Box<Trace>>,
     skips: Option<Box<Skips>>,
+    out_of_tags: Option<Box<OutOfTags>>,
     /// A copy of the host-wide lock's descriptor.
     lock: RefCell<Option<OwnedFd>>,
 }
@@ -76,6 +78,9 @@ pub type Trace = dyn Fn(&Invocation<'_>) + Send + Sync;
 /// Returns the interfaces and groups that pf skips (`set skip on`); `None` if it cannot.
 pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
 
+/// Returns the error of loading rules into an anchor if pf has no number left for a tag.
+pub type OutOfTags = dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync;
+
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] except in tests; no call lasts longer than `deadline`.
     pub fn new(program: impl Into<PathBuf>, deadline: Deadline) -> Pfctl {
@@ -85,6 +90,7 @@ impl Pfctl {
             seen: RefCell::default(),
             trace: None,
             skips: None,
+            out_of_tags: None,
             lock: RefCell::new(None),
         }
     }
@@ -103,13 +109,27 @@ impl Pfctl {
         self
     }
 
-    fn run(&self, arguments: &[&str], input: &str, deadline: Deadline) -> Result<Output> {
+    /// After a load for which pf was busy, `out_of_tags` decides whether another try can help: pfctl prints the same for both.
+    #[must_use]
+    pub fn tags_from(mut self, out_of_tags: Box<OutOfTags>) -> Pfctl {
+        self.out_of_tags = Some(out_of_tags);
+        self
+    }
+
+    fn run(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        lines: Option<&mut Lines<'_>>,
+        deadline: Deadline,
+    ) -> Result<Output> {
         if !self.program.is_absolute() {
             return Err(Error::new(Kind::Argument, format!("{} is not an absolute path", self.program.display())));
         }
         let start = Instant::now();
         let lock = self.lock.borrow();
-        let made = child::run(&self.program, arguments, input.as_bytes(), lock.as_ref().map(AsFd::as_fd), deadline);
+        let keep = lock.as_ref().map(AsFd::as_fd);
+        let made = child::run(&self.program, arguments, input.as_bytes(), keep, lines, deadline);
         if let Some(trace) = &self.trace {
             let (output, took) = (made.as_ref(), start.elapsed());
             trace(&Invocation { program: &self.program, arguments, input, output, took });
@@ -132,6 +152,17 @@ impl Pfctl {
 
     /// Runs pfctl until `deadline`, again while another program holds pf or removes what it reads.
     fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Deadline) -> Result<Output> {
+        self.again(doing, deadline, || self.run(arguments, input, None, deadline), || None)
+    }
+
+    /// Repeats `run`, unless `vain` returns the error that every try would have.
+    fn again(
+        &self,
+        doing: &str,
+        deadline: Deadline,
+        mut run: impl FnMut() -> Result<Output>,
+        vain: impl Fn() -> Option<Error>,
+    ) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
         let mut took = Duration::ZERO;
@@ -148,7 +179,7 @@ impl Pfctl {
                 };
                 return Err(Error::new(Kind::Busy, format!("{doing}: {why}")));
             }
-            let output = self.run(arguments, input, deadline)?;
+            let output = run()?;
             let said = complaints(&output);
             // pf_ioctl.c: a ticket that is out of date, since another load has begun; rules of other anchors count too
             let busy = said.iter().any(|line| line.ends_with("Device busy"));
@@ -157,6 +188,9 @@ impl Pfctl {
             let cut = !output.stdout.is_empty() && !said.is_empty() && said.iter().all(|line| gone(line));
             if !busy && !cut {
                 return Ok(output);
+            }
+            if busy && let Some(error) = vain() {
+                return Err(error.context(doing));
             }
             tries += 1;
             took = start.elapsed();
@@ -167,6 +201,25 @@ impl Pfctl {
 
     /// The output of `pfctl -s`; empty for an anchor that does not exist.
     fn show(&self, anchor: &str, what: &[&str]) -> Result<String> {
+        let deadline = self.deadline.get();
+        self.shown(anchor, what, |arguments| self.run(arguments, "", None, deadline))
+    }
+
+    /// The same, for what is printed of all jails together, which has no limit: each line is read as it comes.
+    fn show_nested(&self, what: &[&str]) -> Result<Option<Vec<(String, Vec<Counters>)>>> {
+        let mut children = Children::default();
+        let last = self.shown("*", what, |arguments| {
+            // another try starts again
+            children = Children::default();
+            let line = &mut |line: &[u8]| children.line(&String::from_utf8_lossy(line));
+            self.run(arguments, "", Some(line), self.deadline.get())
+        })?;
+        children.line(&last);
+        Ok(children.finish())
+    }
+
+    /// What `run` leaves of the output of `pfctl -s`.
+    fn shown(&self, anchor: &str, what: &[&str], mut run: impl FnMut(&[&str]) -> Result<Output>) -> Result<String> {
         let mut arguments = vec!["-q"];
         if !anchor.is_empty() {
             arguments.extend(["-a", anchor]);
@@ -176,7 +229,7 @@ impl Pfctl {
             "" => format!("pfctl {}", what.join(" ")),
             _ => format!("pfctl {} in anchor {}", what.join(" "), quoted(anchor)),
         };
-        let output = self.call(&doing, &arguments, "", self.deadline.get())?;
+        let output = self.again(&doing, self.deadline.get(), || run(&arguments), || None)?;
         let complaints = complaints(&output);
         match output.end {
             End::Exit(_) | End::Unknown
@@ -370,7 +423,9 @@ impl Firewall for Pfctl {
             arguments.extend(["-s", "info"]);
         }
         arguments.extend(["-f", "-"]);
-        let output = self.call(&doing, &arguments, &text, self.deadline.get().reserving(VERIFY_TIME, 4))?;
+        let deadline = self.deadline.get().reserving(VERIFY_TIME, 4);
+        let vain = || self.out_of_tags.as_ref().and_then(|out_of_tags| out_of_tags(anchor, rules));
+        let output = self.again(&doing, deadline, || self.run(&arguments, &text, None, deadline), vain)?;
         self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
@@ -403,7 +458,10 @@ impl Firewall for Pfctl {
         let doing = format!("clear anchor {anchor}");
         // show the rules, then load nothing
         let arguments = ["-q", "-a", anchor.path(), "-sr", "-f", "-"];
-        let output = self.call(&doing, &arguments, "", self.deadline.get())?;
+        let deadline = self.deadline.get();
+        // it matters only whether there are rules
+        let run = || self.run(&arguments, "", Some(&mut |_| ()), deadline);
+        let output = self.again(&doing, deadline, run, || None)?;
         let complaints = complaints(&output);
         match output.end {
             End::Exit(0) if complaints.iter().all(|line| gone(line)) => {}
@@ -453,13 +511,10 @@ impl Firewall for Pfctl {
 
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let translations = self.show("*", &["-sn", "-P"])?;
-        let Some(translations) = nested::children(&translations) else { return pf::one_by_one(self) };
-        let filters = match counters {
-            true => self.show("*", &["-sr", "-P", "-v"])?,
-            false => self.show("*", &["-sr", "-P"])?,
-        };
-        let Some(filters) = nested::children(&filters) else { return pf::one_by_one(self) };
+        let Some(translations) = self.show_nested(&["-sn", "-P"])? else { return pf::one_by_one(self) };
+        let with_counters = if counters { &["-v"][..] } else { &[] };
+        let filters = self.show_nested(&[&["-sr", "-P"], with_counters].concat())?;
+        let Some(filters) = filters else { return pf::one_by_one(self) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, lines) in translations {
             all.entry(child).or_default().translations = lines.len();
@@ -545,17 +600,6 @@ impl Firewall for Pfctl {
         main.append(&*self.filter()?);
         main.skip = self.skipped()?;
         Ok(Arc::new(main))
-    }
-
-    fn anchors_of_all(&self) -> Result<(usize, Option<usize>)> {
-        let anchors = self.show("", &["-v", "-sA"])?.lines().count();
-        // "anchors       hard limit      512": new in 15, and 0 means no limit
-        let limits = self.show("", &["-sm"])?;
-        let limit = |line: &str| {
-            let [what, "hard", "limit", number] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
-            number.parse().ok().filter(|number| what == "anchors" && *number > 0)
-        };
-        Ok((anchors, limits.lines().find_map(limit)))
     }
 }
 
@@ -643,7 +687,7 @@ fn explain(doing: &str, output: &Output, rules: &str) -> Error {
             ),
         ),
         End::TooMuch => {
-            (Kind::System, "pfctl printed more than 16 MiB, and was killed; is it the real one?".to_owned())
+            (Kind::System, "pfctl printed more than 64 MiB, and was killed; is it the real one?".to_owned())
         }
         End::Exit(_) | End::Unknown => reason(output, rules),
     };

@@ -4,39 +4,48 @@
 use crate::name::PARENT;
 use crate::rule::Counters;
 
-/// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output.
-/// `None` if there is no call, or if this pfctl(8) does not print the called anchors.
-pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counters>)>> {
-    let mut found: Option<Vec<(String, Vec<Counters>)>> = None;
-    // the calls around the line
-    let mut calls: Vec<&str> = Vec::new();
-    for line in shown.lines().map(str::trim) {
-        if line == "}" {
-            calls.pop();
-            if calls.is_empty() && found.is_some() {
-                // nat-anchor shows the rdr rules of its anchors, too, and rdr-anchor shows all of them again
-                return found;
-            }
-            continue;
+/// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output, which is
+/// read line by line.
+#[derive(Default)]
+pub(crate) struct Children {
+    found: Option<Vec<(String, Vec<Counters>)>>,
+    /// the calls around the line
+    calls: Vec<String>,
+    /// The first call has ended: nat-anchor shows the rdr rules of its anchors, too, and rdr-anchor shows all of them again.
+    done: bool,
+}
+
+impl Children {
+    /// Reads the next line.
+    pub(crate) fn line(&mut self, line: &str) {
+        let line = line.trim();
+        if self.done {
+            return;
         }
-        if let Some(called) = opened(line) {
-            calls.push(called);
-            match calls[..] {
-                [parent] if is_kport(parent) => found = Some(found.unwrap_or_default()),
+        if line == "}" {
+            self.calls.pop();
+            self.done = self.calls.is_empty() && self.found.is_some();
+            return;
+        }
+        let opened = opened(line);
+        if let Some(called) = opened {
+            self.calls.push(called.to_owned());
+            match &self.calls[..] {
+                [parent] if is_kport(parent) => _ = self.found.get_or_insert_default(),
                 [parent, child] if is_kport(parent) => {
-                    found.get_or_insert_default().push((child.to_owned(), Vec::new()));
-                    continue;
+                    self.found.get_or_insert_default().push((child.clone(), Vec::new()));
+                    return;
                 }
                 _ => {}
             }
         }
         // at the level of the rules of one of kport's anchors; a call is a rule as well
-        let level = calls.len() - usize::from(opened(line).is_some());
-        let Some((_, lines)) = found.as_mut().and_then(|found| found.last_mut()).filter(|_| level == 2) else {
-            continue;
+        let level = self.calls.len() - usize::from(opened.is_some());
+        let Some((_, lines)) = self.found.as_mut().and_then(|found| found.last_mut()).filter(|_| level == 2) else {
+            return;
         };
-        if !is_kport(calls[0]) || line.is_empty() {
-            continue;
+        if !is_kport(&self.calls[0]) || line.is_empty() {
+            return;
         }
         match line.strip_prefix("[ ") {
             None => lines.push(Counters::default()),
@@ -47,8 +56,12 @@ pub(crate) fn children(shown: &str) -> Option<Vec<(String, Vec<Counters>)>> {
             }
         }
     }
-    // a call whose braces are not closed is from a pfctl(8) that was cut off
-    None
+
+    /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, or if it was cut off:
+    /// the braces of a call are not closed.
+    pub(crate) fn finish(self) -> Option<Vec<(String, Vec<Counters>)>> {
+        self.found.filter(|_| self.done)
+    }
 }
 
 /// 14 omits the `/*` before braces.
@@ -99,6 +112,12 @@ rdr-anchor \"kport/*\" all {
   }
 }
 ";
+
+    fn children(shown: &str) -> Option<Vec<(String, Vec<Counters>)>> {
+        let mut children = Children::default();
+        shown.lines().for_each(|line| children.line(line));
+        children.finish()
+    }
 
     fn counts(shown: &str) -> Option<Vec<(String, usize)>> {
         Some(children(shown)?.into_iter().map(|(child, lines)| (child, lines.len())).collect())

@@ -103,7 +103,9 @@ impl Lock {
         // overwrite the old text, then truncate: a file system that frees the block and allocates it again costs more than
         // the rest of a transaction. A kill in between leaves more than two lines, and the third is never read
         let length = text.len() as u64;
-        let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.metadata());
+        let written = files::fits(text.as_bytes())
+            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0))
+            .and_then(|()| self.file.metadata());
         _ = written.and_then(|is| if is.len() > length { self.file.set_len(length) } else { Ok(()) });
     }
 }

@@ -110,7 +110,7 @@ fn native_ends_states_of_before() {
 #[test]
 fn native_on_14_ends_those_of_udp() {
     let (rig, fake) = (Rig::new(), Fake::new());
-    fake.set_anchor_limit(None);
+    fake.set_14();
     fake.set_states(&[State::new("", 6, 8080), STATES[0].state()]);
     let native = Native::over(&fake, soon());
     let done = rig.with(&native, &Unobserved, |p| p.publish(&request("web", "8080:80/tcp,udp 5399:53/udp"))).unwrap();

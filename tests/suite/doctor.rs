@@ -79,6 +79,13 @@ impl Patient {
         self
     }
 
+    /// A zone of the kernel, with the items that it has and their maximum.
+    fn zone(mut self, name: &str, items: i64, max: i64) -> Patient {
+        let sysctls = [("stats.current", items), ("limit.max_items", max)];
+        self.rig.host.sysctls.extend(sysctls.map(|(of, value)| (format!("vm.uma.{name}.{of}"), value)));
+        self
+    }
+
     fn sysctl(mut self, name: &str, value: i64) -> Patient {
         assert!(self.rig.host.sysctls.insert(name.to_owned(), value).is_some(), "{name}");
         self
@@ -481,16 +488,10 @@ fn patients() -> Vec<(&'static str, Patient)> {
                         .put("rdr/db", "rdr on em0 inet proto tcp from any to any port = 8080 -> 10.0.0.3 port 80\n");
                 }),
         ),
-        (
-            "anchors-limit-near",
-            by_pfctl().web("8080:80").and(|p| {
-                p.standin.set_anchor_limit(10);
-                for name in ["a", "b", "c", "d", "e", "f"] {
-                    p.standin.put(&format!("others/{name}"), "pass all\n");
-                }
-            }),
-        ),
-        ("anchors-limit-reached", by_pfctl().web("8080:80").and(|p| p.standin.set_anchor_limit(2))),
+        ("limits-near", new().web("8080:80").zone("pf_anchors", 11, 12).zone("pf_table_entries", 180_000, 200_000)),
+        // more than the limit: it was lowered (63 of 12 anchors)
+        ("limits-reached", new().web("8080:80").zone("pf_anchors", 63, 12).zone("pf_states", 100_000, 100_000)),
+        ("limits-none", new().web("8080:80").zone("pf_anchors", 63, i32::MAX.into())),
     ]
 }
 

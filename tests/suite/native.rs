@@ -957,12 +957,27 @@ fn status_reports_each_anchor_call() {
     assert_eq!(status, Status { enabled: false, nat_anchor: false, rdr_anchor: false, anchor: true });
 }
 
+/// The kernel's answer is that of a program that loads at the same time, EBUSY, but waiting does not help.
 #[test]
-fn the_limit_of_anchors_is_of_15_only() {
+fn a_tag_for_which_there_is_no_number_is_reported_at_once() {
     let fake = Fake::new();
-    assert_eq!(native(&fake).anchor_limit().unwrap(), Some(512));
-    fake.set_anchor_limit(None);
-    assert_eq!(native(&fake).anchor_limit().unwrap(), None);
+    let native = native(&fake);
+    native.replace(&anchor("web"), &web()).unwrap();
+    fake.use_every_tag();
+    let calls = fake.calls_of(|| {
+        let error = native.replace(&anchor("db"), &web()).unwrap_err();
+        assert_eq!(error.kind(), Kind::System);
+        assert!(error.message().contains("TAGID_MAX") && !error.message().contains("another program"), "{error}");
+    });
+    assert_eq!(calls.iter().filter(|call| **call == "DIOCXBEGIN").count(), 1, "{calls:?}");
+    assert!(native.loaded(&anchor("db")).unwrap().is_empty());
+    // rules without a tag are loaded
+    let direct: Vec<Rule> = web().into_iter().filter(|rule| !rule.to_string().contains("tag")).collect();
+    assert!(!direct.is_empty());
+    native.replace(&anchor("db"), &direct).unwrap();
+    // another program is something else, and is waited for
+    fake.refuse("DIOCADDRULE", 1, libc::EBUSY);
+    native.replace(&anchor("db"), &direct).unwrap();
 }
 
 #[test]
@@ -1367,10 +1382,6 @@ fn rulesets_are_read_with_their_tables() {
     // 14 returns the same
     fake.set_14();
     assert_eq!(shown(&fake), found);
-    // every anchor counts, whichever program created it: kport, kport/web, _1, deep, deep/a, deep/b, alone
-    assert_eq!(native(&fake).anchors_of_all().unwrap(), (7, Some(512)));
-    fake.set_anchor_limit(Some(0));
-    assert_eq!(native(&fake).anchors_of_all().unwrap(), (7, None));
 }
 
 /// A table that the kernel does not return, because of net.pf.request_maxcount, is unknown.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::standin::{BUSY, Fault};
 use kport::deadline::Deadline;
-use kport::error::Kind;
+use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
 use kport::options::{Limits, Options};
@@ -274,6 +274,19 @@ fn refusals() {
     }
 }
 
+/// pfctl(8) prints the same for a load at the same time and for a tag for which pf has no number. The kernel is asked which.
+#[test]
+fn a_tag_for_which_there_is_no_number_is_reported_at_once() {
+    let standin = standin::Pfctl::new();
+    standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: DIOCADDRULE: Device busy\n"));
+    let why = |_: &Anchor, _: &[Rule]| Some(Error::new(Kind::System, "TAGID_MAX"));
+    let error = pfctl(&standin).tags_from(Box::new(why)).replace(&web(), &some("8080:80")).unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::System, "load anchor kport/web: TAGID_MAX"));
+    assert_eq!(standin.calls().len(), 1);
+    standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: DIOCADDRULE: Device busy\n"));
+    pfctl(&standin).tags_from(Box::new(|_, _| None)).replace(&web(), &some("8080:80")).unwrap();
+}
+
 /// A run that only reads fails if there is text on standard error, whatever the exit status.
 #[test]
 fn questions_that_fail() {
@@ -339,6 +352,28 @@ fn no_program() {
     assert_eq!(error.kind(), Kind::Argument, "{error}");
 }
 
+/// What pfctl(8) prints of all jails, or of the rules that a jail loses, is of any size.
+#[test]
+fn many_rules_of_one_jail_stop_nobody() {
+    let standin = standin::Pfctl::new();
+    let rules = |label: &str, count: usize| {
+        format!(
+            "pass quick inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep state label \"{label:.<250}\"\n"
+        )
+        .repeat(count)
+    };
+    // 70 MB
+    for anchor in ["kport/big", "kport/large"] {
+        standin.put(anchor, &rules(anchor, 100_000));
+    }
+    standin.put("kport/web", &rules("web", 2));
+    let loaded = pfctl(&standin).loaded_all(false).unwrap();
+    let counts: Vec<_> = loaded.iter().map(|(child, loaded)| (child.as_str(), loaded.filters.len())).collect();
+    assert_eq!(counts, [("big", 100_000), ("large", 100_000), ("web", 2)]);
+    assert!(pfctl(&standin).clear(&"big".parse::<JailName>().unwrap().anchor()).unwrap());
+    assert_eq!(standin.rules("kport/big").unwrap_or_default(), "");
+}
+
 /// If a load does not end normally, the contents of the anchor decide.
 #[test]
 fn loads_that_end_strangely() {
@@ -352,7 +387,7 @@ fn loads_that_end_strangely() {
         (Fault::Say(0, ""), AMPLE, false, None),
         (Fault::Abort, AMPLE, false, Some((Kind::System, "signal 6"))),
         (Fault::Hang, short, false, Some((Kind::Busy, "did not finish in time"))),
-        (Fault::Huge, AMPLE, false, Some((Kind::System, "16 MiB"))),
+        (Fault::Huge, AMPLE, false, Some((Kind::System, "64 MiB"))),
     ] {
         let standin = standin::Pfctl::new();
         pfctl(&standin).replace(&web(), &some("1:1")).unwrap();

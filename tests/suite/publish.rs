@@ -653,3 +653,26 @@ fn sctp_keeps_its_port() {
     }
     rig.publish(&request("web", "3868/sctp")).unwrap();
 }
+
+/// pf accepts the rules, but no packet arrives: each limit is named, with its line.
+#[test]
+fn a_limit_of_pf_that_is_reached_is_noted() {
+    for (name, zone) in
+        [("states", "pf_states"), ("src-nodes", "pf_source_nodes"), ("table-entries", "pf_table_entries")]
+    {
+        let mut rig = Rig::new();
+        let mut has = |items| {
+            let sysctls = [("stats.current", items), ("limit.max_items", 1000)];
+            rig.host.sysctls.extend(sysctls.map(|(of, value)| (format!("vm.uma.{zone}.{of}"), value)));
+            rig.publish(&request("web", &format!("{}:80", 8000 + items))).unwrap().notes
+        };
+        assert_eq!(has(999), [""; 0]);
+        let notes = has(1000);
+        assert!(
+            notes.len() == 1
+                && notes[0].contains(&format!("pf has 1000 {name}, and its limit is 1000"))
+                && notes[0].contains(&format!("set limit {name} 2000")),
+            "{notes:?}"
+        );
+    }
+}

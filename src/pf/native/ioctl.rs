@@ -161,8 +161,8 @@ mod freebsd {
                 | Call::KillStates(nv)
                 | Call::GetSyncookies(nv)
                 | Call::GetEtherRules(nv) => nvlist(nv),
-                Call::GetRulesets(ruleset) | Call::GetRuleset(ruleset) => ioctl(name, number, ruleset),
                 Call::GetLimit(limit) => ioctl(name, number, limit),
+                Call::GetRulesets(ruleset) | Call::GetRuleset(ruleset) => ioctl(name, number, ruleset),
                 Call::GetTable(table, room) => {
                     let size = c_int::try_from(room.len()).map_err(|_| Failure::new(name, libc::EINVAL))?;
                     // the kernel writes as many addresses as fit, to the given pointer

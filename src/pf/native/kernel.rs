@@ -122,6 +122,9 @@ impl<K: Kernel + ?Sized> Kernel for &K {
 /// The name in [`Failure::call`] for opening the device.
 pub const OPEN: &str = "open /dev/pf";
 
+/// The name in [`Failure::call`] for a rule with a tag that pf has no number for.
+pub const NEW_TAG: &str = "DIOCADDRULE with a new tag";
+
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -137,6 +140,11 @@ impl Failure {
     /// A failure about nothing in particular.
     pub fn new(call: &'static str, errno: i32) -> Failure {
         Failure { call, errno, about: String::new() }
+    }
+
+    /// Whether it may be over in a moment.
+    pub fn is_busy(&self) -> bool {
+        self.errno == libc::EBUSY && self.call != NEW_TAG
     }
 
     /// The same failure, about something.
@@ -158,6 +166,10 @@ impl Failure {
                 Kind::Permission,
                 "sysctl kern.securelevel is above 2, which only a reboot lowers, or this jail has no pf of its own",
             ),
+            (libc::EBUSY, NEW_TAG) => (
+                Kind::System,
+                "pf has a number for 50000 tags (TAGID_MAX), and each is in use: run kport gc, or publish ranges of ports instead of single ones",
+            ),
             (libc::EBUSY, _) => (
                 Kind::Busy,
                 "another program loads rules all the time: try again, or look for pfctl(8) or ftp-proxy(8)",
@@ -178,12 +190,12 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         let (kind, remedy) = failure.remedy();
         let errno = io::Error::from_raw_os_error(failure.errno);
-        let Failure { call, about, .. } = &failure;
+        let (call, about) = (failure.call, &failure.about);
         let about = if about.is_empty() { String::new() } else { format!(", for {about}") };
         let error = Error::new(kind, format!("{call}: {errno}{about}; {remedy}")).with_errno(failure.errno);
         match kind {
             Kind::Unsupported => error.remedy("use", Setting::Backend),
-            Kind::System => error.remedy("for what pfctl(8) says, use", Setting::Backend),
+            Kind::System if call != NEW_TAG => error.remedy("for what pfctl(8) says, use", Setting::Backend),
             _ => error,
         }
     }
@@ -201,7 +213,6 @@ mod tests {
         let mut rule = PfiocRule::new_zeroed();
         let mut address = PfiocPooladdr::new_zeroed();
         let mut ruleset = PfiocRuleset::new_zeroed();
-        let mut limit = PfiocLimit::new_zeroed();
         let mut table = PfiocTable::new_zeroed();
         let mut nv = Nv { buffer: vec![], length: 0 };
         assert_eq!(Call::XBegin(&mut trans).number(), 0xc010_4451);
@@ -216,7 +227,6 @@ mod tests {
         assert_eq!(Call::GetRuleset(&mut ruleset).number(), 0xc444_443b);
         assert_eq!(Call::GetStatus(&mut nv).number(), 0xc018_4415);
         assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
-        assert_eq!(Call::GetLimit(&mut limit).number(), 0xc008_4427);
         assert_eq!(Call::GetTable(&mut table, &mut []).number(), 0xc450_4446);
         assert_eq!(Call::GetSyncookies(&mut nv).number(), 0xc018_445e);
         assert_eq!(Call::GetEtherRules(&mut nv).number(), 0xc018_4463);

@@ -196,6 +196,15 @@ pub fn ether_rules<K: Kernel>(kernel: &K) -> Result<u64, Failure> {
     reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
 }
 
+/// Whether this is the pf of 15 or later: it has a limit of anchors.
+pub fn is_15<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
+    match kernel.call(Call::GetLimit(&mut PfiocLimit { index: PF_LIMIT_ANCHORS, limit: 0 })) {
+        Ok(()) => Ok(true),
+        Err(failure) if failure.errno == libc::EINVAL => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// Ends states, and returns how many. The kernel requires every key but `nat` (pf_nvstate_kill_to_kstate_kill in
 /// sys/netpfil/pf/pf_nv.c); an empty one matches everything. The destination is that of the packet on the wire, before it is
 /// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): address and port of the host, or of the jail itself; with `nat`,
@@ -262,16 +271,6 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
         States::ToHost { protocol, address, ports, .. } => failure.about(format_args!("{protocol} {address} {ports}")),
     })?;
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
-}
-
-/// The limit of anchors (0: no limit); `None` if the kernel does not have such a limit (before 15).
-pub fn anchor_limit<K: Kernel>(kernel: &K) -> Result<Option<u32>, Failure> {
-    let mut request = PfiocLimit { index: PF_LIMIT_ANCHORS, limit: 0 };
-    match kernel.call(Call::GetLimit(&mut request)) {
-        Ok(()) => Ok(Some(request.limit)),
-        Err(failure) if failure.errno == libc::EINVAL => Ok(None),
-        Err(failure) => Err(failure),
-    }
 }
 
 /// How many addresses an active table has: one that a rule uses, with `persist`, or created by hand (pfr_get_addrs in

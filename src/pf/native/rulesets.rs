@@ -12,7 +12,7 @@ use super::netlink::{self, Attributes, Command};
 use super::nv::{List, Malformed};
 use super::read::{self, RulesetAt, Stamp};
 use crate::pfconf::address::{Operand, PoolAddress};
-use crate::pfconf::path::{self, Called};
+use crate::pfconf::path::Called;
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
 /// Rules by the path of their anchor.
@@ -191,18 +191,4 @@ pub(super) fn pooled<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, af: u64) -> Resu
         found.push(decode::pool_address(&wrap, u64::from(request.af), af, &text(&request.ifname)));
     }
     Ok(Some(found))
-}
-
-/// The path of each anchor below `anchor`, of kport or not.
-pub(super) fn anchors_below<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
-    let mut found = vec![];
-    let mut waiting = vec![anchor.to_owned()];
-    while let Some(at) = waiting.pop() {
-        for child in read::children(kernel, &at)? {
-            let path = path::join(&at, &child);
-            waiting.push(path.clone());
-            found.push(path);
-        }
-    }
-    Ok(found)
 }

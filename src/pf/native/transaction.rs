@@ -11,7 +11,7 @@ use std::time::Duration;
 use zerocopy::FromZeros;
 
 use super::encode;
-use super::kernel::{Call, Failure, Kernel};
+use super::kernel::{Call, Failure, Kernel, NEW_TAG};
 use super::layout::*;
 use crate::deadline::Deadline;
 use crate::name::Anchor;
@@ -66,15 +66,32 @@ impl<'k, K: Kernel> Load<'k, K> {
             self.kernel.call(Call::AddAddr(&mut self.address))?;
         }
         encode::rule(rule, member, &mut self.rule.rule);
-        match self.kernel.call(Call::AddRule(&mut self.rule)) {
+        let mut added = self.kernel.call(Call::AddRule(&mut self.rule));
+        if added.as_ref().is_err_and(Failure::is_busy) {
+            // the memory for a tag may be short for a moment
+            added = self.kernel.call(Call::AddRule(&mut self.rule));
+        }
+        match added {
             Err(Failure { errno: libc::EEXIST, .. }) => Ok(false),
             // the kernel returns this for a bad rule, and also for an anchor that another program has cleared since
             // DIOCXBEGIN: the commit of nothing removed it (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
             Err(failure) if failure.errno == libc::EINVAL && self.anchor_is_gone() => {
                 Err(Failure { errno: libc::EBUSY, ..failure })
             }
+            Err(failure) if failure.is_busy() && self.lacks_only_a_tag() => Err(Failure { call: NEW_TAG, ..failure }),
             other => other.map(|()| true),
         }
+    }
+
+    /// The kernel returns EBUSY for tickets that are out of date and, after that check, for a tag without a number
+    /// (pf_ioctl_addrule, tagname2tag). Tickets only grow, so if the rule is accepted without its tag, they were right. The
+    /// rule is discarded with the transaction.
+    fn lacks_only_a_tag(&mut self) -> bool {
+        let PfRule { tagname, match_tagname, .. } = &mut self.rule.rule;
+        let tagged = *tagname != [0; NAME_SIZE] || *match_tagname != [0; NAME_SIZE];
+        (*tagname, *match_tagname) = ([0; NAME_SIZE], [0; NAME_SIZE]);
+        let taken = |result| matches!(result, Ok(()) | Err(Failure { errno: libc::EEXIST, .. }));
+        tagged && taken(self.kernel.call(Call::AddRule(&mut self.rule)))
     }
 
     fn anchor_is_gone(&self) -> bool {
@@ -110,6 +127,13 @@ pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<[(
     transaction.commit()
 }
 
+/// The failure of a load of these rules, if it is that pf has no number left for a tag. It is never committed.
+pub fn out_of_tags<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Option<Failure> {
+    let mut transaction = Load::begin(kernel, anchor).ok()?;
+    let failure = rules.iter().find_map(|rule| transaction.add(rule).err())?;
+    (failure.call == NEW_TAG).then_some(failure)
+}
+
 /// Repeats `attempt` as long as pf is busy, until the deadline. The buffer for redirect addresses is shared by the whole
 /// host, so any program that loads rules at the same time causes EBUSY in the next call here: the pause is short, grows, and
 /// differs for each process.
@@ -118,7 +142,7 @@ pub fn retry_while_busy<T>(deadline: Deadline, mut attempt: impl FnMut() -> Resu
     let mut most = 500;
     loop {
         match attempt() {
-            Err(failure) if failure.errno == libc::EBUSY => {
+            Err(failure) if failure.is_busy() => {
                 if deadline.passed() {
                     return Err(failure);
                 }

@@ -20,6 +20,21 @@ gives 0 publish evil 8666:80
 asks outside tcp,192.0.2.1,8666=evil
 gives 0 unpublish evil
 
+# evil has only web's address: it keeps web from nothing, and what it has published ends when web's address is given
+jexec evil ifconfig "$far" inet 10.1.0.66 -alias
+jexec evil ifconfig "$far" inet 10.0.0.2/32 alias
+gives 0 unpublish web
+gives 0 publish web 8080:80
+asks outside tcp,192.0.2.1,8080=web
+gives 0 unpublish web
+gives 0 publish evil 8666:80
+gives 0 publish web -a 10.0.0.2 8080:80
+says 'jail "evil" has reported 10.0.0.2'
+is "evil has no redirect any more" 0 "$(redirects evil | grep -c .)"
+asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8666=-
+jexec evil ifconfig "$far" inet 10.0.0.2 -alias
+jexec evil ifconfig "$far" inet 10.1.0.66/24 alias
+
 # two jails on one address: each has its own ports
 jail -c name=twin path=/ ip4.addr=10.9.0.2 ip6=disable persist >/dev/null
 serve twin tcp,90

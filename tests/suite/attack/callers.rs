@@ -3,6 +3,7 @@
 //! On FreeBSD kqueue(2) reports how pfctl(8) ended; here nothing does, and the contents of the anchor decide. The results of each C
 //! function, compared with those of the Rust API, are tested in tests/suite/faces.rs, and with hostile arguments in tests/c/hostile.c.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::support::cc::{self, C99};
@@ -82,4 +83,38 @@ fn a_damaged_record_is_noted_to_a_program_in_c() {
     std::fs::write(dir.path().join("jails/web.json"), "{").unwrap();
     let noted = run(&start);
     assert!(noted.lines().any(|line| line.starts_with("kport: ") && line.contains("; kept as ")), "{noted}");
+}
+
+/// The variables that sudo(8) (env_keep and env_check of `sudo -V`, sudo 1.9; and what it sets) and doas(1) (doas.conf(5) without
+/// keepenv) pass to a program by default. kport reads none of them: what a user of such a rule sets does not reach it.
+const KEPT: &str = "COLORS DISPLAY HOSTNAME KRB5CCNAME LS_COLORS PATH PS1 PS2 XAUTHORITY XAUTHORIZATION XDG_CURRENT_DESKTOP \
+    COLORTERM LANG LANGUAGE LC_ALL LC_CTYPE LINGUAS TERM TZ HOME LOGNAME MAIL SHELL USER \
+    SUDO_COMMAND SUDO_GID SUDO_HOME SUDO_PS1 SUDO_UID SUDO_USER DOAS_USER";
+
+#[test]
+fn what_sudo_and_doas_pass_on_decides_nothing() {
+    let kept: BTreeSet<&str> = KEPT.split_whitespace().collect();
+    let src = cc::root().join("src");
+    for file in files(&src) {
+        let text = std::fs::read_to_string(src.join(&file)).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        // the functions that read a variable
+        for (name, read) in kept.iter().flat_map(|name| ["var", "var_os", "get", "jid"].map(|read| (name, read))) {
+            assert!(!code.contains(&format!("{read}(\"{name}\"")), "{file} reads {name}");
+        }
+    }
+    // and the answer is the same, whatever they are
+    let answers: BTreeSet<_> = [None, Some("/nowhere"), Some("%s\u{1b}[31m"), Some("0")]
+        .into_iter()
+        .map(|value| {
+            let state = tempfile::tempdir().unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kport"));
+            command.env_clear().envs(value.into_iter().flat_map(|value| kept.iter().map(move |name| (*name, value))));
+            command.arg("--backend").arg("sim").arg("--state-dir").arg(state.path().join("state"));
+            let output = command.args(["publish", "web", "-a", "10.0.0.2", "em0:8080:80"]).output().unwrap();
+            (output.status.code(), cc::text(&output.stdout), cc::text(&output.stderr))
+        })
+        .collect();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(answers.first().unwrap().0, Some(0));
 }

@@ -93,7 +93,7 @@ struct Pf {
     clocks: [u64; 2],
     /// the inbound halves
     states: Vec<State>,
-    anchor_limit: Option<u32>,
+    out_of_tags: bool,
     /// the active tables by anchor and name, with struct pfr_addr for each address
     tables: BTreeMap<(String, String), Vec<[u8; 20]>>,
     /// `set syncookies always`
@@ -172,7 +172,6 @@ impl Fake {
             let mut state = fake.state.borrow_mut();
             state.running = true;
             state.hostid = 0x1234_5678;
-            state.anchor_limit = Some(512);
             state.most = 65_535;
             state.interfaces = vec![("all".to_owned(), true, 1)];
             state.anchors.insert(String::new(), BTreeMap::new());
@@ -324,8 +323,9 @@ impl Fake {
         self.state.borrow_mut().most = most;
     }
 
-    pub fn set_anchor_limit(&self, limit: Option<u32>) {
-        self.state.borrow_mut().anchor_limit = limit;
+    /// Each of the 50000 numbers of tags is in use.
+    pub fn use_every_tag(&self) {
+        self.state.borrow_mut().out_of_tags = true;
     }
 
     /// Fails the call with this number, counted from 0, once.
@@ -481,14 +481,9 @@ impl Pf {
                     .with("ifname", Value::String(String::new()));
                 reply(nv, &status)
             }
+            Call::GetLimit(limit) if limit.index == 4 && !self.is_14 => Ok(()),
+            Call::GetLimit(_) => Err(libc::EINVAL),
             Call::KillStates(nv) => self.kill(nv),
-            Call::GetLimit(limit) => match (limit.index, self.anchor_limit) {
-                (4, Some(anchors)) => {
-                    limit.limit = anchors;
-                    Ok(())
-                }
-                _ => Err(libc::EINVAL),
-            },
             Call::GetTable(table, room) => self.get_table(table.as_mut_bytes(), room.as_mut_bytes()),
             Call::GetSyncookies(nv) => {
                 let adaptive = List::new().with("adaptive", Value::Bool(false));
@@ -656,6 +651,9 @@ impl Pf {
         if !set.begun {
             return Err(libc::EINVAL);
         }
+        if self.out_of_tags && [at::TAGNAME, at::MATCH_TAGNAME].iter().any(|tag| rule[*tag] != 0) {
+            return Err(libc::EBUSY);
+        }
         if ([4, 8].contains(&rule[at::ACTION]) || rule[at::RT] > 1) && self.pool.is_empty() {
             return Err(libc::EINVAL);
         }
@@ -810,7 +808,7 @@ impl Pf {
             return Err(libc::EINVAL);
         }
         // the kernel of 14 does not look for it
-        let nat = self.anchor_limit.is_some() && request.bool("nat") == Ok(true);
+        let nat = !self.is_14 && request.bool("nat") == Ok(true);
         assert!(!label.is_empty() || to.network.is_some(), "this matches the states of others");
         assert_eq!((from.op, from.ports), (0, [0, 0]), "any source port");
         let before = self.states.len();

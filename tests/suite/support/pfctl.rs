@@ -2,7 +2,8 @@
 //!
 //! One file, std only: `tests/suite/support/standin.rs` compiles it with rustc and documents its use. All its state is
 //! in the directory from which it is started, since kport clears the environment: `anchors/` (rules as loaded),
-//! `states` (the labels of each, or `em0 udp 192.0.2.1:53 <- 192.0.2.100:40000 ...`), `counters`, `tables` (of an anchor: `tables-ANCHOR`), `skip`, `anchor-limit`, `disabled`, `release`,
+//! `states` (the labels of each, or `em0 udp 192.0.2.1:53 <- 192.0.2.100:40000 ...`), `counters`, `tables` (of an anchor:
+//! `tables-ANCHOR`), `skip`, `disabled`, `release`,
 //! `faults`, `replay`, `calls` (the arguments of each call), all under `lock`.
 
 // a fault leaves a child on purpose
@@ -399,11 +400,6 @@ impl State {
                 let printed =
                     states.lines().filter_map(|line| line.split_once(' ').filter(|(_, rest)| rest.contains("<-")));
                 printed.map(|(_, state)| format!("all {state}\n")).collect()
-            }
-            "m" => {
-                let limit = self.read("anchor-limit").unwrap_or_else(|| "0".to_owned());
-                let anchors = if old { String::new() } else { format!("anchors       hard limit {limit:>8}\n") };
-                format!("states        hard limit   100000\nsrc-nodes     hard limit    10000\n{anchors}")
             }
             "l" => {
                 let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());

@@ -151,11 +151,6 @@ impl Pfctl {
         self.write("skip", interfaces);
     }
 
-    /// Sets the maximum number of anchors.
-    pub fn set_anchor_limit(&self, limit: usize) {
-        self.write("anchor-limit", &limit.to_string());
-    }
-
     /// Disables pf.
     pub fn disable(&self) {
         self.write("disabled", "");
