@@ -116,6 +116,7 @@ static const struct {
 	{ "no_quick", KPORT_NO_QUICK },
 	{ "add", KPORT_ADD },
 	{ "no_jail", KPORT_NO_JAIL },
+	{ "af_to", KPORT_AF_TO },
 };
 
 #define	COUNT(table)	(sizeof(table) / sizeof((table)[0]))

@@ -93,9 +93,12 @@ pub const KPORT_ADD: u32 = 64;
 /// The name is not that of a jail, but of another target: a guest of bhyve(8),
 /// a host of the LAN. Needs addresses, and no jid. kport_gc() leaves it alone.
 pub const KPORT_NO_JAIL: u32 = 128;
+/// Let IPv6 clients use the ports of a jail that has an IPv4 address only: pf
+/// of FreeBSD 15 translates the packets.
+pub const KPORT_AF_TO: u32 = 256;
 
 /// Every flag, and the name of its option: that of [`publisher::Request::set`].
-const FLAGS: [(u32, &str); 8] = [
+const FLAGS: [(u32, &str); 9] = [
     (KPORT_FORCE, "force"),
     (KPORT_ALLOW_INERT, "allow-inert"),
     (KPORT_HAIRPIN, "hairpin"),
@@ -104,6 +107,7 @@ const FLAGS: [(u32, &str); 8] = [
     (KPORT_NO_QUICK, "no-quick"),
     (KPORT_ADD, "add"),
     (KPORT_NO_JAIL, "no-jail"),
+    (KPORT_AF_TO, "af-to"),
 ];
 
 /// Port specs, parsed. Never changes: threads may share it for reading.

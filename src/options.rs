@@ -158,6 +158,9 @@ pub struct Options {
     /// Let the host itself, and the jails that share its stack, use the published port at its own address and at 127.0.0.1 or
     /// ::1 (`--host-access`). Needs `net.pf.filter_local=1` from before pf was enabled, and no `set skip` on lo.
     pub host_access: bool,
+    /// Let IPv6 clients use the ports of a jail that has an IPv4 address only (`--af-to`): pf of 15 translates the packets. The
+    /// jail sees an address of the host as the source.
+    pub af_to: bool,
     /// Only these sources may use the publication from outside (`--sources`); if empty, all may. If no source of a redirect's
     /// family is listed, nobody outside can use that redirect.
     pub sources: Vec<Source>,
@@ -179,6 +182,7 @@ const NAMED: Names<Options> = Names(&[
     ("max-connections-per-source", Setter::Number(|options, most| options.limits.connections_per_source = Some(most))),
     ("rate", Setter::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
     ("log", Setter::Flag(|options, on| options.log = on)),
+    ("af-to", Setter::Flag(|options, on| options.af_to = on)),
     ("quick", Setter::Flag(|options, on| options.quick = on)),
 ]);
 
@@ -229,6 +233,7 @@ impl Options {
             && reach
             && stays(before.hairpin, self.hairpin)
             && stays(before.host_access, self.host_access)
+            && stays(before.af_to, self.af_to)
             && self.limits.allow_all_of(&before.limits)
     }
 
@@ -262,6 +267,7 @@ impl Default for Options {
             reach: JAIL_GROUPS.iter().filter_map(|name| name.parse().ok()).collect(),
             hairpin: false,
             host_access: false,
+            af_to: false,
             sources: vec![],
             limits: Limits::default(),
             log: false,
@@ -289,6 +295,7 @@ mod tests {
             (usual(), Options { reach: vec!["bridge".parse().unwrap()], ..usual() }),
             (Options { hairpin: true, ..usual() }, usual()),
             (Options { host_access: true, ..usual() }, usual()),
+            (Options { af_to: true, ..usual() }, usual()),
             (usual(), Options { limits: most(10), ..usual() }),
             (Options { limits: most(10), ..usual() }, Options { limits: most(9), ..usual() }),
             (usual(), rate("5/1")),

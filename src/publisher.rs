@@ -419,7 +419,7 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
         false => request.addresses.clone(),
     };
     let own = running.as_ref().map_or(&[][..], Jail::on_host_stack);
-    let targets = Targets::choose_of(&request.jail, &addresses, own)?;
+    let targets = Targets::choose_of(&request.jail, &addresses, own)?.with_af_to(request.options.af_to);
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {
         Some(interface) => Ok(interface),
         None => gateway(host, family),

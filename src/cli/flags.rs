@@ -38,6 +38,7 @@ const RULES: &[Row] = &[
     row(WHO, "reach", "IF", "Let in hosts on this interface or group [default: bridge, epair, lo]"),
     row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
     row(WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
+    row(WHO, "af-to", "", "Let IPv6 clients in if the jail has only an IPv4 address (FreeBSD 15)"),
     row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
     row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
     row(LIMITS, "max-connections", "N", "Maximum number of connections of a mapping at once"),

@@ -4,7 +4,8 @@ use super::Conf;
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports, Side};
 use super::operands::PROXY_PORTS;
 use super::rule::{Action, Effects, Keep, On, Origin, Rule, RuleKind};
-use crate::net::{Interface, PortRange, Protocol};
+use crate::name::Label;
+use crate::net::{Direction, Family, Interface, PortRange, Protocol};
 use crate::rule::{self, Address, Match, Member, StateOptions};
 
 /// `rules` expanded, in the order in which pf evaluates those of one ruleset.
@@ -26,14 +27,7 @@ impl Conf {
 fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     let action = match rule {
         rule::Rule::Nat { matches: _, address_of } => {
-            let pool = Pool {
-                addresses: vec![to(interface(*address_of, Part::Address))],
-                ports: PROXY_PORTS,
-                // the interface may have several addresses
-                kind: PoolKind::RoundRobin,
-                ..Pool::default()
-            };
-            Action::Translate { kind: RuleKind::Nat, pool: Some(pool), pass: false }
+            Action::Translate { kind: RuleKind::Nat, pool: Some(source(*address_of)), pass: false }
         }
         rule::Rule::Rdr { target, ports, .. } => {
             let last = if ports.count() == 1 { 0 } else { ports.last() };
@@ -41,7 +35,7 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
             let pool = Pool { addresses, ports: (ports.first(), last), ..Pool::default() };
             Action::Translate { kind: RuleKind::Rdr, pool: Some(pool), pass: false }
         }
-        rule::Rule::Pass { .. } => Action::Pass,
+        rule::Rule::AfTo { .. } | rule::Rule::Pass { .. } => Action::Pass,
     };
     let mut made = Rule::new(origin, action);
     // `on`, `from` and `to` are the member's
@@ -54,17 +48,39 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     match rule {
         rule::Rule::Nat { .. } => {}
         rule::Rule::Rdr { tag, .. } => made.tag = Some(tag.as_str().to_owned()),
+        rule::Rule::AfTo { log, quick, matches: _, address_of, target, port, state, labels } => {
+            let ports = (port.unwrap_or(0), 0);
+            let target = Pool { addresses: vec![to(Operand::Network((*target).into()))], ports, ..Pool::default() };
+            made.when.direction = Some(Direction::In);
+            passes(&mut made, (*log, *quick), state, labels);
+            made.effects.af_to = Some((Family::Inet, source(*address_of), Some(target)));
+        }
         rule::Rule::Pass { direction, log, quick, matches: _, tagged, state, labels } => {
             made.when.direction = *direction;
-            (made.log, made.quick) = (*log, *quick);
             made.when.tagged = tagged.as_ref().map(|tag| (false, tag.as_str().to_owned()));
-            // flags S/SA
-            made.when.flags = (*protocol == Protocol::Tcp).then_some((0x02, 0x12));
-            made.labels = labels.iter().map(|label| label.as_str().to_owned()).collect();
-            made.effects = Box::new(Effects { keep: Some(keep(state)), ..Effects::default() });
+            passes(&mut made, (*log, *quick), state, labels);
         }
     }
     made
+}
+
+fn passes(made: &mut Rule, (log, quick): (bool, bool), state: &StateOptions, labels: &[Label]) {
+    (made.log, made.quick) = (log, quick);
+    // flags S/SA
+    made.when.flags = (made.when.protocol == Some(Protocol::Tcp.number())).then_some((0x02, 0x12));
+    made.labels = labels.iter().map(|label| label.as_str().to_owned()).collect();
+    *made.effects = Effects { keep: Some(keep(state)), ..Effects::default() };
+}
+
+/// The addresses of an interface, one of which becomes the source.
+fn source(address_of: Interface) -> Pool {
+    Pool {
+        addresses: vec![to(interface(address_of, Part::Address))],
+        ports: PROXY_PORTS,
+        // the interface may have several addresses
+        kind: PoolKind::RoundRobin,
+        ..Pool::default()
+    }
 }
 
 fn to(address: Operand) -> PoolAddress {
@@ -117,7 +133,6 @@ fn keep(state: &StateOptions) -> Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Direction;
 
     /// The text of a rule reads as the same values.
     #[test]
@@ -168,6 +183,27 @@ mod tests {
             pass(Protocol::Tcp, Some(Direction::In), state),
             pass(Protocol::Udp, None, StateOptions::default()),
         ];
+        let af_to = |protocol, port: Option<u16>, state| rule::Rule::AfTo {
+            log: port == Some(80),
+            quick: port.is_none(),
+            matches: Match {
+                on: vec!["em0".parse().unwrap()],
+                family: Family::Inet6,
+                protocol,
+                from: vec![Address::Any, Address::Network("2001:db8::/32".parse().unwrap())],
+                to: vec![Address::Interface("em0".parse().unwrap())],
+                ports: "8080-8081".parse().unwrap(),
+            },
+            address_of: "bridge0".parse().unwrap(),
+            target: "10.0.0.2".parse().unwrap(),
+            port,
+            state,
+            labels: ["kport:web".parse().unwrap(), "kport:web:tcp:8080".parse().unwrap()],
+        };
+        let rules = rules
+            .into_iter()
+            .chain([af_to(Protocol::Tcp, Some(80), state), af_to(Protocol::Udp, None, StateOptions::default())]);
+        let rules: Vec<_> = rules.collect();
         // pf.conf(5) does not allow any in a list with other addresses
         for rule in rules.iter().flat_map(rule::Rule::expand) {
             let conf: Conf = rule.to_string().parse().unwrap();

@@ -80,6 +80,7 @@ ASSERT(log, KPORT_LOG == 16);
 ASSERT(no_quick, KPORT_NO_QUICK == 32);
 ASSERT(add, KPORT_ADD == 64);
 ASSERT(no_jail, KPORT_NO_JAIL == 128);
+ASSERT(af_to, KPORT_AF_TO == 256);
 
 int
 main(void)

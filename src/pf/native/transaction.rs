@@ -13,6 +13,7 @@ use zerocopy::FromZeros;
 use super::encode;
 use super::kernel::{Call, Failure, Kernel};
 use super::layout::*;
+use super::netlink::Command;
 use crate::deadline::Deadline;
 use crate::name::Anchor;
 use crate::rule::{Member, Rule};
@@ -66,7 +67,16 @@ impl<'k, K: Kernel> Load<'k, K> {
             self.kernel.call(Call::AddAddr(&mut self.address))?;
         }
         encode::rule(rule, member, &mut self.rule.rule);
-        match self.kernel.call(Call::AddRule(&mut self.rule)) {
+        let added = match rule {
+            // by netlink: a rule without a source would be a panic of the kernel, so it is added only after its source
+            Rule::AfTo { address_of, .. } => self
+                .kernel
+                .ask(Command::AddAddr, &encode::source(self.rule.pool_ticket, *address_of))
+                .and_then(|_| self.kernel.ask(Command::AddRule, &encode::af_to(&self.rule)))
+                .map(drop),
+            _ => self.kernel.call(Call::AddRule(&mut self.rule)),
+        };
+        match added {
             Err(Failure { errno: libc::EEXIST, .. }) => Ok(false),
             // the kernel returns this for a bad rule, and also for an anchor that another program has cleared since
             // DIOCXBEGIN: the commit of nothing removed it (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
