@@ -55,6 +55,7 @@ impl Kernel for Willing {
 
 fn publication(mappings: u16) -> Publication {
     let redirect = |n: u16| Redirect {
+        af_to: false,
         place: "em0".parse().unwrap(),
         protocol: Protocol::Tcp,
         host: PortRange::new(8000 + n, 8000 + n).unwrap(),

@@ -5,7 +5,7 @@ defmodule Kport do
   Options are a map. Strings: `backend`, `state_dir`, `addresses`, `gateway`, `reach`, `sources`, `reply_to`, `trust`, `families`.
   Numbers: `timeout_ms`, `wait_ms`, `max_connections`, `max_connections_per_source`, `rate_connections`, `rate_seconds`, `jid`,
   `auto_first`, `auto_last`. Flags, true or false: `force`, `allow_inert`, `hairpin`, `host_access`, `log`, `no_quick`, `add`,
-  `no_jail`, `masquerade`. An unknown option, or a value of
+  `no_jail`, `masquerade`, `af_to`. An unknown option, or a value of
   another type, is an ArgumentError.
 
   Calls can wait for locks and for pf, up to `timeout_ms`. They run on dirty I/O schedulers and do not block other processes.

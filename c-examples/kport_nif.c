@@ -110,6 +110,7 @@ static const struct {
 	{ "add", KPORT_ADD },
 	{ "no_jail", KPORT_NO_JAIL },
 	{ "masquerade", KPORT_MASQUERADE },
+	{ "af_to", KPORT_AF_TO },
 };
 
 #define	COUNT(table)	(sizeof(table) / sizeof((table)[0]))

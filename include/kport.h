@@ -118,6 +118,12 @@
 #define KPORT_MASQUERADE 256
 
 /**
+ * Let IPv6 clients use the ports of a jail that has an IPv4 address only: pf
+ * of FreeBSD 15 translates the packets.
+ */
+#define KPORT_AF_TO 256
+
+/**
  * The status that a call returns: KPORT_OK or the kind of failure, by what the
  * caller can do about it. The numbers never change, and are the exit statuses
  * of kport(8).

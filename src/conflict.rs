@@ -202,6 +202,7 @@ mod tests {
 
     fn redirect(place: &str, ports: &str) -> Redirect {
         Redirect {
+            af_to: false,
             place: place.parse().unwrap(),
             protocol: Protocol::Tcp,
             host: ports.parse().unwrap(),

@@ -93,6 +93,9 @@ pub const KPORT_ADD: u32 = 64;
 /// The name is not that of a jail, but of another target: a guest of bhyve(8),
 /// a host of the LAN. Needs addresses, and no jid. kport_gc() leaves it alone.
 pub const KPORT_NO_JAIL: u32 = 128;
+/// Let IPv6 clients use the ports of a jail that has an IPv4 address only: pf
+/// of FreeBSD 15 translates the packets.
+pub const KPORT_AF_TO: u32 = 512;
 
 /// Replace the source of every connection to the ports with an address of the
 /// interface that leads to the jail, so that the answers return through the
@@ -100,7 +103,7 @@ pub const KPORT_NO_JAIL: u32 = 128;
 pub const KPORT_MASQUERADE: u32 = 256;
 
 /// Every flag, and the name of its option: that of [`publisher::Request::set`].
-const FLAGS: [(u32, &str); 9] = [
+const FLAGS: [(u32, &str); 10] = [
     (KPORT_FORCE, "force"),
     (KPORT_ALLOW_INERT, "allow-inert"),
     (KPORT_HAIRPIN, "hairpin"),
@@ -110,6 +113,7 @@ const FLAGS: [(u32, &str); 9] = [
     (KPORT_ADD, "add"),
     (KPORT_NO_JAIL, "no-jail"),
     (KPORT_MASQUERADE, "masquerade"),
+    (KPORT_AF_TO, "af-to"),
 ];
 
 /// Port specs, parsed. Never changes: threads may share it for reading.

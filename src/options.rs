@@ -164,6 +164,9 @@ pub struct Options {
     pub masquerade: bool,
     /// The families of the published ports (`--family`); if empty, those of the jail's addresses.
     pub families: Vec<Family>,
+    /// Let IPv6 clients use the ports of a jail that has an IPv4 address only (`--af-to`): pf of 15 translates the packets. The
+    /// jail sees an address of the host as the source.
+    pub af_to: bool,
     /// Only these sources may use the publication from outside (`--sources`); if empty, all may. If no source of a redirect's
     /// family is listed, nobody outside can use that redirect.
     pub sources: Vec<Source>,
@@ -192,6 +195,7 @@ const NAMED: Names<Options> = Names(&[
     ("rate", Setter::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
     ("reply-to", Setter::Words(|options, words| put(&mut options.reply_to, words.parse().and_then(routers).map(Some)))),
     ("log", Setter::Flag(|options, on| options.log = on)),
+    ("af-to", Setter::Flag(|options, on| options.af_to = on)),
     ("quick", Setter::Flag(|options, on| options.quick = on)),
 ]);
 
@@ -294,6 +298,7 @@ impl Options {
             && reach
             && stays(before.hairpin, self.hairpin)
             && stays(before.host_access, self.host_access)
+            && stays(before.af_to, self.af_to)
             && self.limits.allow_all_of(&before.limits)
     }
 
@@ -329,6 +334,7 @@ impl Default for Options {
             host_access: false,
             masquerade: false,
             families: vec![],
+            af_to: false,
             sources: vec![],
             limits: Limits::default(),
             reply_to: None,
@@ -357,6 +363,7 @@ mod tests {
             (usual(), Options { reach: vec!["bridge".parse().unwrap()], ..usual() }),
             (Options { hairpin: true, ..usual() }, usual()),
             (Options { host_access: true, ..usual() }, usual()),
+            (Options { af_to: true, ..usual() }, usual()),
             (usual(), Options { limits: most(10), ..usual() }),
             (Options { limits: most(10), ..usual() }, Options { limits: most(9), ..usual() }),
             (usual(), rate("5/1")),

@@ -21,6 +21,8 @@ pub struct Targets {
     pub inet: Option<Ipv4Addr>,
     /// The IPv6 address, if the jail has a usable one.
     pub inet6: Option<Ipv6Addr>,
+    /// Whether the IPv4 address is also that of IPv6 clients, if the jail has no IPv6 address ([`Options::af_to`]).
+    pub af_to: bool,
 }
 
 impl Targets {
@@ -61,6 +63,12 @@ impl Targets {
             }
             _ => Error::new(Kind::Argument, what).and("give the jail another address"),
         })
+    }
+
+    /// These, with [`Targets::af_to`].
+    #[must_use]
+    pub fn with_af_to(self, af_to: bool) -> Targets {
+        Targets { af_to, ..self }
     }
 
     /// The address of `family`.
@@ -126,16 +134,19 @@ pub struct Redirect {
     pub protocol: Protocol,
     /// The ports on the host.
     pub host: PortRange,
-    /// The jail's address; its family is the family of the redirect.
+    /// The jail's address.
     pub target: IpAddr,
     /// The ports in the jail, as many as on the host.
     pub jail: PortRange,
+    /// Whether it is for IPv6 clients of an IPv4 target: pf translates from one family to the other (`af-to`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub af_to: bool,
 }
 
 impl Redirect {
-    /// The family of the traffic.
+    /// The family of the traffic at the host's place; that of the target, unless pf translates between them.
     pub fn family(&self) -> Family {
-        Family::of(self.target)
+        if self.af_to { Family::Inet6 } else { Family::of(self.target) }
     }
 
     /// A spec of it: `em0:8080:80`, `192.0.2.1:53:53/udp`.
@@ -152,7 +163,8 @@ impl fmt::Display for Redirect {
         match self.target {
             IpAddr::V4(v4) => write!(f, "{v4}:{}", self.jail),
             IpAddr::V6(v6) => write!(f, "[{v6}]:{}", self.jail),
-        }
+        }?;
+        f.write_str(if self.af_to { " by af-to" } else { "" })
     }
 }
 
@@ -174,14 +186,16 @@ pub fn redirects(
         };
         let mut served = false;
         for family in Family::ALL {
-            let Some(target) = targets.of(family) else { continue };
+            let own = targets.of(family);
+            let af_to = own.is_none() && family == Family::Inet6 && targets.af_to;
+            let Some(target) = own.or(targets.of(Family::Inet).filter(|_| af_to)) else { continue };
             let place = match mapping.place {
-                Some(place) if !place.has_family(family) => continue,
+                Some(place) if !place.has_family(family) || af_to && place.is_loopback() => continue,
                 Some(place) => place,
                 None => Place::Interface(gateway(family)?),
             };
             served = true;
-            let redirect = Redirect { place, protocol: mapping.protocol, host, target, jail: mapping.jail };
+            let redirect = Redirect { place, protocol: mapping.protocol, host, target, jail: mapping.jail, af_to };
             // the same spec twice is one redirect
             if seen.insert(redirect) {
                 made.push(redirect);
@@ -205,8 +219,8 @@ pub struct Publication {
     pub redirects: Vec<Redirect>,
     /// The options.
     pub options: Options,
-    /// The interface of the host through which each target is reached, usually a bridge. Only options that
-    /// translate sources need it; a target that is the host's own address has none.
+    /// The interface of the host through which each target is reached, usually a bridge. Only options that translate sources
+    /// need it; a target that is the host's own address has none.
     #[serde(default)]
     pub via: BTreeMap<IpAddr, Interface>,
     /// How connections are answered that come in where the route to the client would be another way.
@@ -240,14 +254,22 @@ impl Publication {
     ) -> Result<Publication> {
         let mut made = Publication { jail, redirects, options, via: BTreeMap::new(), answers: vec![] };
         made.check()?;
-        if made.options.translate_sources() {
-            for target in distinct(made.redirects.iter().map(|redirect| redirect.target)) {
-                if let Some(interface) = via(target)? {
-                    made.via.insert(target, interface);
-                }
+        let all = made.options.translate_sources();
+        for target in distinct(made.redirects.iter().filter(|r| all || r.af_to).map(|redirect| redirect.target)) {
+            if let Some(interface) = via(target)? {
+                made.via.insert(target, interface);
             }
         }
-        Ok(made)
+        match made.redirects.iter().find(|r| r.af_to && !made.via.contains_key(&r.target)) {
+            None => Ok(made),
+            Some(redirect) => {
+                let why = format!(
+                    "{redirect}: {} is an address of the host; af-to needs a jail with a network stack of its own",
+                    redirect.target
+                );
+                Err(Error::new(Kind::Unsupported, why))
+            }
+        }
     }
 
     /// Checks whether pf supports the redirects and the options. It does not change the ports of sctp:
@@ -275,6 +297,18 @@ impl Publication {
                     ),
                 ));
             }
+            if redirect.af_to && redirect.host != redirect.jail && redirect.host.count() > 1 {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!(
+                        "{redirect}: af-to changes all ports of a range to one port; publish {}:{}, or each port by itself",
+                        redirect.jail, redirect.jail
+                    ),
+                ));
+            }
+            if redirect.af_to && redirect.protocol == Protocol::Sctp {
+                return Err(Error::new(Kind::Unsupported, format!("{redirect}: af-to is for tcp and udp only")));
+            }
             if self.options.limits.rate.is_some() && redirect.protocol != Protocol::Tcp {
                 return Err(Error::new(
                     Kind::Unsupported,
@@ -298,7 +332,7 @@ pub fn claims(redirects: &[Redirect], options: &Options) -> Vec<Redirect> {
     let mut claims = redirects.to_vec();
     if options.host_access {
         // `*` is every address already, including the loopback one
-        let outer = redirects.iter().filter(|r| !r.place.is_loopback() && !r.place.is_any());
+        let outer = redirects.iter().filter(|r| !r.place.is_loopback() && !r.place.is_any() && !r.af_to);
         claims.extend(distinct(outer.map(|r| Redirect { place: Place::Address(r.family().loopback()), ..*r })));
     }
     claims

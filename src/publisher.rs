@@ -450,7 +450,7 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
     };
     let addresses = addresses::of_families(request, addresses)?;
     let own = running.as_ref().map_or(&[][..], Jail::on_host_stack);
-    let targets = Targets::choose_of(&request.jail, &addresses, own)?;
+    let targets = Targets::choose_of(&request.jail, &addresses, own)?.with_af_to(request.options.af_to);
     let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {
         Some(interface) => Ok(interface),
         None => gateway(&|family| host.gateway(family), family),

@@ -172,7 +172,7 @@ pub const fn forwarding(family: Family) -> (&'static str, &'static str) {
 }
 
 /// The host does not forward packets of a family that one of these redirects needs. A target that is the host's own
-/// address, as that of a jail without vnet is, needs no forwarding; `interfaces` is only called if it matters.
+/// address, as that of a jail without vnet is, needs no forwarding, and pf itself sends what af-to translates; `interfaces` is only called if it matters.
 pub fn unforwarded<'a>(
     host: &dyn Host,
     family: Family,
@@ -180,7 +180,7 @@ pub fn unforwarded<'a>(
     interfaces: impl Fn() -> Result<&'a [HostInterface]>,
 ) -> Result<Option<Problem>> {
     let (sysctl, variable) = forwarding(family);
-    let mut needed = redirects.into_iter().filter(|r| r.family() == family).peekable();
+    let mut needed = redirects.into_iter().filter(|r| r.family() == family && !r.af_to).peekable();
     if needed.peek().is_none() || host.sysctl(sysctl)? != Some(0) {
         return Ok(None);
     }

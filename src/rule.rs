@@ -183,6 +183,25 @@ pub enum Rule {
         /// The target ports: as many as `matches.ports`.
         ports: PortRange,
     },
+    /// `pass in quick ... af-to inet from ("bridge0") to 10.0.0.2 port 80 keep state`: makes an IPv4 packet of an IPv6 one. pf of 15
+    /// sends it by itself, so there is no second rule.
+    AfTo {
+        /// Log to pflog0.
+        log: bool,
+        /// No rule after this one is evaluated.
+        quick: bool,
+        /// The IPv6 packets.
+        matches: Match,
+        /// The interface whose IPv4 address becomes the source.
+        address_of: Interface,
+        target: IpAddr,
+        /// The target port; `None` keeps the port.
+        port: Option<u16>,
+        /// Limits.
+        state: StateOptions,
+        /// The jail's label and the mapping's.
+        labels: [Label; 2],
+    },
     /// `pass quick ... keep state`
     Pass {
         /// `None` for both: after `block log all` a packet must pass in on the outer interface and out towards the
@@ -212,7 +231,10 @@ impl Rule {
     /// The packets that the rule matches.
     pub fn matches(&self) -> &Match {
         match self {
-            Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. } => matches,
+            Rule::Nat { matches, .. }
+            | Rule::Rdr { matches, .. }
+            | Rule::AfTo { matches, .. }
+            | Rule::Pass { matches, .. } => matches,
         }
     }
 
@@ -220,7 +242,10 @@ impl Rule {
     pub fn expand(&self) -> Vec<Rule> {
         let single = |member: Member<'_>| {
             let mut rule = self.clone();
-            let (Rule::Nat { matches, .. } | Rule::Rdr { matches, .. } | Rule::Pass { matches, .. }) = &mut rule;
+            let (Rule::Nat { matches, .. }
+            | Rule::Rdr { matches, .. }
+            | Rule::AfTo { matches, .. }
+            | Rule::Pass { matches, .. }) = &mut rule;
             matches.on = member.on.into_iter().copied().collect();
             matches.from = member.from.into_iter().cloned().collect();
             matches.to = member.to.into_iter().cloned().collect();
@@ -272,7 +297,7 @@ impl Count {
             let members = rule.matches().members().count();
             match rule {
                 Rule::Nat { .. } | Rule::Rdr { .. } => count.translations += members,
-                Rule::Pass { .. } => count.filters += members,
+                Rule::AfTo { .. } | Rule::Pass { .. } => count.filters += members,
             }
         }
         count

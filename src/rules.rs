@@ -1,7 +1,7 @@
 //! Makes the rules of a jail's anchor from its publications: the one place that decides which rules go where.
 //!
 //! Pure: no host is read, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use
-//! only what pf.conf(5) of 14 and 15 have in common. Never `rdr pass` (it skips the administrator's filter rules and
+//! only what pf.conf(5) of 14 and 15 have in common, except `af-to`, an option for 15. Never `rdr pass` (it skips the administrator's filter rules and
 //! accepts no label), never `rdr-to` (unknown to 14).
 
 use std::collections::HashSet;
@@ -56,6 +56,7 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
     let (mut nat, mut rdr) = (Translation::with_room(0), Translation::with_room(room));
     let (mut pass, mut direct) = (Passes::new(options, &[], room), Passes::new(options, &reach, room));
     let mut back = Passes::new(options, &[], answers.len());
+    let mut af_to = Translation::with_room(0);
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
         let tag = match tags.has_own(redirect) {
@@ -70,6 +71,23 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
             to: vec![],
             ports: redirect.host,
         };
+        if redirect.af_to {
+            let Some(address_of) = via.get(&redirect.target).copied() else { continue };
+            let outside = Options { host_access: false, ..options.clone() };
+            for matches in entrances(redirect, &outside, &reach, &base) {
+                af_to.push(matches, None, |matches, _| Rule::AfTo {
+                    log: options.log,
+                    quick: options.quick,
+                    matches,
+                    address_of,
+                    target: redirect.target,
+                    port: (redirect.host != redirect.jail).then(|| redirect.jail.first()),
+                    state: options.limits.state(redirect.protocol),
+                    labels: labels.clone(),
+                });
+            }
+            continue;
+        }
         let entrances = entrances(redirect, options, &reach, &base);
         let entered = !entrances.is_empty();
         for matches in entrances {
@@ -108,6 +126,7 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
             pass.push(redirect, Some(tag), labels);
         }
     }
+    pass.rules.extend(af_to.rules);
     [nat.rules, rdr.rules, back.rules, pass.rules, direct.rules]
 }
 

@@ -40,6 +40,7 @@ const RULES: &[Row] = &[
     row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
     row(WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
     row(WHO, "masquerade", "", "Let the jail answer every client through the host: it sees the host's address"),
+    row(WHO, "af-to", "", "Let IPv6 clients in if the jail has only an IPv4 address (FreeBSD 15)"),
     row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
     row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
     row(WHO, "reply-to", "ROUTER", "Answer on an interface without the default route through this router, or none"),

@@ -97,6 +97,7 @@ mod tests {
         let name: JailName = jail.parse().unwrap();
         let port = |n| PortRange::new(n, n).unwrap();
         let redirect = |place: &str, target: &str| Redirect {
+            af_to: false,
             place: place.parse().unwrap(),
             protocol: Protocol::Tcp,
             host: port(8080),

@@ -44,6 +44,7 @@ fn redirect_json(redirect: &Redirect) -> Value {
         "address": redirect.target.to_string(),
         "jail_port": redirect.jail.first(),
         "count": redirect.host.count(),
+        "af_to": redirect.af_to,
     })
 }
 
@@ -90,7 +91,7 @@ pub fn list(list: &[Listed]) -> String {
                 r.protocol.to_string(),
                 r.place.to_string(),
                 r.host.to_string(),
-                target(r),
+                if r.af_to { format!("{} by af-to", target(r)) } else { target(r) },
                 state.clone(),
             ]);
         }

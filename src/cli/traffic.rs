@@ -97,7 +97,8 @@ mod tests {
         let redirect = |&(place, host, target, [packets, bytes, states]): &(&str, u16, &str, [u64; 3])| {
             let place = place.parse().unwrap();
             let target = target.parse().unwrap();
-            let redirect = Redirect { place, protocol: Protocol::Tcp, host: port(host), target, jail: port(80) };
+            let redirect =
+                Redirect { place, protocol: Protocol::Tcp, host: port(host), target, jail: port(80), af_to: false };
             (redirect, Counters { packets, bytes, states, ..Counters::default() })
         };
         Listed {

@@ -40,6 +40,7 @@ impl Firewall for MacOs {
         for rule in rules {
             match rule {
                 Rule::Nat { .. } => return Err(unsupported("a nat rule")),
+                Rule::AfTo { .. } => return Err(unsupported("af-to")),
                 Rule::Rdr { matches, tag: _, target, ports } => redirects.extend(redirect(matches, *target, *ports)?),
                 Rule::Pass { matches, .. } => {
                     for member in members(matches)? {

@@ -5,7 +5,7 @@ use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolA
 use super::operands::PROXY_PORTS;
 use super::rule::{Action, Effects, Keep, On, Origin, RouteKind, Rule, RuleKind};
 use crate::name::Label;
-use crate::net::{PortRange, Protocol};
+use crate::net::{Direction, Family, PortRange, Protocol};
 use crate::rule::{self, Address, Match, Member, StateOptions};
 
 /// `rules` expanded, in the order in which pf evaluates those of one ruleset.
@@ -26,11 +26,8 @@ impl Conf {
 
 fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     let action = match rule {
-        rule::Rule::Nat { matches: _, tagged: _, source } => {
-            let source = operand(Some(source));
-            let kind = if source.is_several() { PoolKind::RoundRobin } else { PoolKind::Single };
-            let pool = Pool { addresses: vec![to(source)], ports: PROXY_PORTS, kind, ..Pool::default() };
-            Action::Translate { kind: RuleKind::Nat, pool: Some(pool), pass: false }
+        rule::Rule::Nat { matches: _, tagged: _, source: address } => {
+            Action::Translate { kind: RuleKind::Nat, pool: Some(source(address)), pass: false }
         }
         rule::Rule::Rdr { target, ports, .. } => {
             let last = if ports.count() == 1 { 0 } else { ports.last() };
@@ -38,7 +35,7 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
             let pool = Pool { addresses, ports: (ports.first(), last), ..Pool::default() };
             Action::Translate { kind: RuleKind::Rdr, pool: Some(pool), pass: false }
         }
-        rule::Rule::Pass { .. } => Action::Pass,
+        rule::Rule::AfTo { .. } | rule::Rule::Pass { .. } => Action::Pass,
     };
     let mut made = Rule::new(origin, action);
     // `on`, `from` and `to` are the member's
@@ -52,24 +49,42 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
     match rule {
         rule::Rule::Nat { matches: _, tagged, source: _ } => made.when.tagged = tag(tagged.as_ref()),
         rule::Rule::Rdr { tag, .. } => made.tag = Some(tag.as_str().to_owned()),
+        rule::Rule::AfTo { log, quick, matches: _, address_of, target, port, state, labels } => {
+            let ports = (port.unwrap_or(0), 0);
+            let target = Pool { addresses: vec![to(Operand::Network((*target).into()))], ports, ..Pool::default() };
+            made.when.direction = Some(Direction::In);
+            passes(&mut made, (*log, *quick), state, labels);
+            made.effects.af_to = Some((Family::Inet, source(&Address::Interface(*address_of)), Some(target)));
+        }
         rule::Rule::Pass { direction, log, quick, routing, matches: _, tagged, state, labels } => {
             made.when.direction = *direction;
-            (made.log, made.quick) = (*log, *quick);
             made.when.tagged = tag(tagged.as_ref());
-            // flags S/SA
-            made.when.flags = (*protocol == Protocol::Tcp).then_some((0x02, 0x12));
-            made.labels = labels.iter().map(|label| label.as_str().to_owned()).collect();
-            let route = routing.reply_to.map(|hop| {
+            passes(&mut made, (*log, *quick), state, labels);
+            made.effects.rtable = routing.rtable;
+            made.effects.route = routing.reply_to.map(|hop| {
                 let interface = Some(hop.interface.as_str().to_owned());
                 let address = hop.gateway.map(|gateway| Operand::Network(gateway.into()));
                 let addresses = vec![PoolAddress { interface, address }];
                 (RouteKind::Replies, Pool { addresses, ..Pool::default() })
             });
-            let keep = Some(keep(state));
-            made.effects = Box::new(Effects { keep, route, rtable: routing.rtable, ..Effects::default() });
         }
     }
     made
+}
+
+fn passes(made: &mut Rule, (log, quick): (bool, bool), state: &StateOptions, labels: &[Label]) {
+    (made.log, made.quick) = (log, quick);
+    // flags S/SA
+    made.when.flags = (made.when.protocol == Some(Protocol::Tcp.number())).then_some((0x02, 0x12));
+    made.labels = labels.iter().map(|label| label.as_str().to_owned()).collect();
+    *made.effects = Effects { keep: Some(keep(state)), ..Effects::default() };
+}
+
+/// The address that becomes the source, or those of an interface, one of which does.
+fn source(address: &Address) -> Pool {
+    let source = operand(Some(address));
+    let kind = if source.is_several() { PoolKind::RoundRobin } else { PoolKind::Single };
+    Pool { addresses: vec![to(source)], ports: PROXY_PORTS, kind, ..Pool::default() }
 }
 
 fn to(address: Operand) -> PoolAddress {
@@ -123,7 +138,6 @@ fn keep(state: &StateOptions) -> Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Direction;
 
     /// The text of a rule reads as the same values.
     #[test]
@@ -185,6 +199,27 @@ mod tests {
             pass(Protocol::Tcp, hop(None), StateOptions::default()),
             pass(Protocol::Udp, rule::Routing::default(), StateOptions::default()),
         ];
+        let af_to = |protocol, port: Option<u16>, state| rule::Rule::AfTo {
+            log: port == Some(80),
+            quick: port.is_none(),
+            matches: Match {
+                on: vec!["em0".parse().unwrap()],
+                family: Family::Inet6,
+                protocol,
+                from: vec![Address::Any, Address::Network("2001:db8::/32".parse().unwrap())],
+                to: vec![Address::Interface("em0".parse().unwrap())],
+                ports: "8080-8081".parse().unwrap(),
+            },
+            address_of: "bridge0".parse().unwrap(),
+            target: "10.0.0.2".parse().unwrap(),
+            port,
+            state,
+            labels: ["kport:web".parse().unwrap(), "kport:web:tcp:8080".parse().unwrap()],
+        };
+        let rules = rules
+            .into_iter()
+            .chain([af_to(Protocol::Tcp, Some(80), state), af_to(Protocol::Udp, None, StateOptions::default())]);
+        let rules: Vec<_> = rules.collect();
         // pf.conf(5) does not allow any in a list with other addresses
         for rule in rules.iter().flat_map(rule::Rule::expand) {
             let conf: Conf = rule.to_string().parse().unwrap();

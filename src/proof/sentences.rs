@@ -256,6 +256,7 @@ pub fn publication(entrance: &Entrance, quick: bool) -> Result<Publication> {
     let ports =
         |port| PortRange::new(port, port).ok_or_else(|| Error::new(Kind::Internal, "the port of an entrance is 0"));
     let redirect = Redirect {
+        af_to: false,
         place: Place::Interface(entrance.on),
         protocol: entrance.protocol,
         host: ports(entrance.host.port())?,

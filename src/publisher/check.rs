@@ -40,6 +40,12 @@ fn check_ports(
 ) -> Result<Vec<String>> {
     let Resolved { jid, adds, publications, .. } = resolved;
     let facts = &survey.facts;
+    let af_to = publications.iter().flat_map(|p| &p.redirects).find(|r| r.af_to);
+    if let Some(redirect) = af_to
+        && facts.host.sysctl("kern.osreldate")?.is_some_and(|date| date < 1_500_000)
+    {
+        return Err(Error::new(Kind::Unsupported, format!("{redirect}: pf of FreeBSD 14 has no af-to, 15 does")));
+    }
     let claims: Vec<Redirect> = publications.iter().flat_map(Publication::claims).collect();
     if claims.len() > 1 {
         conflict::within(&claims, facts.places()?)?;

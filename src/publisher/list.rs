@@ -111,7 +111,9 @@ fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> L
 /// every backend gives the rules of a mapping a label of their own.
 fn counted(rules: &[Rule], filters: Vec<Counters>) -> BTreeMap<Label, Counters> {
     let passes = rules.iter().filter_map(|rule| match rule {
-        Rule::Pass { matches, labels: [_, mapping], .. } => Some((mapping, matches.members().count())),
+        Rule::AfTo { matches, labels: [_, mapping], .. } | Rule::Pass { matches, labels: [_, mapping], .. } => {
+            Some((mapping, matches.members().count()))
+        }
         Rule::Nat { .. } | Rule::Rdr { .. } => None,
     });
     let labels = passes.flat_map(|(label, rules)| std::iter::repeat_n(label, rules));

@@ -106,7 +106,7 @@ fn resolve_one(
     }
     let Addresses { all: addresses, reported: only_reported } = addresses(survey, request, found.as_ref(), notes)?;
     let own = found.as_ref().map_or(&[][..], Jail::on_host_stack);
-    let targets = Targets::choose_of(jail, &addresses, own)?;
+    let targets = Targets::choose_of(jail, &addresses, own)?.with_af_to(request.options.af_to);
     for target in Family::ALL.into_iter().filter_map(|family| targets.of(family)) {
         if only_reported {
             if !kept.iter().flat_map(|p| &p.redirects).any(|r| r.target == target) {
@@ -263,7 +263,7 @@ fn candidates(
         .filter(|(_, r)| r.jail == mapping.jail && r.protocol == mapping.protocol)
         .filter(|(_, r)| mapping.place.is_none_or(|place| place == r.place))
         .filter(|(_, r)| range.contains(r.host.first()) && range.contains(r.host.last()))
-        .map(|(same, r)| (same && targets.of(r.family()) == Some(r.target), r.host.first()))
+        .map(|(same, r)| (same && targets.of(Family::of(r.target)) == Some(r.target), r.host.first()))
         .collect();
     // what exactly matches the request comes first, or the same request would move another port each time
     current.sort_by_key(|(same, _)| !same);

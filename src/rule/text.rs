@@ -26,6 +26,14 @@ impl Display for Rule {
             Rule::Rdr { matches, tag, target, ports } => {
                 write!(f, "rdr{matches} tag \"{tag}\" -> {target} port {}", colon(*ports))
             }
+            Rule::AfTo { log, quick, matches, address_of, target, port, state, labels } => {
+                f.write_str(if *log { "pass in log" } else { "pass in" })?;
+                f.write_str(if *quick { " quick" } else { "" })?;
+                write!(f, "{matches} af-to inet from (\"{address_of}\") to {target}")?;
+                port.iter().try_for_each(|port| write!(f, " port {port}"))?;
+                write!(f, " keep state{state}")?;
+                labels.iter().try_for_each(|label| write!(f, " label \"{label}\""))
+            }
             Rule::Pass { direction, log, quick, routing, matches, tagged, state, labels } => {
                 f.write_str("pass")?;
                 if let Some(direction) = direction {

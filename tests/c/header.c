@@ -84,6 +84,7 @@ ASSERT(no_quick, KPORT_NO_QUICK == 32);
 ASSERT(add, KPORT_ADD == 64);
 ASSERT(no_jail, KPORT_NO_JAIL == 128);
 ASSERT(masquerade, KPORT_MASQUERADE == 256);
+ASSERT(af_to, KPORT_AF_TO == 512);
 
 int
 main(void)

@@ -193,6 +193,7 @@ fn request(jail: &str, specs: &str, asked: Asked<'_>) -> Result<Request, Error> 
     request.force = asked.flags & ffi::KPORT_FORCE != 0;
     request.allow_inert = asked.flags & ffi::KPORT_ALLOW_INERT != 0;
     request.options = Options {
+        af_to: asked.flags & ffi::KPORT_AF_TO != 0,
         reach: asked.reach.map(words).transpose()?.unwrap_or(default.reach),
         sources: asked.sources.map(words).transpose()?.unwrap_or(default.sources),
         limits: Limits {

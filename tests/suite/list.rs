@@ -28,7 +28,7 @@ fn redirect() -> impl Strategy<Value = Redirect> {
     (places, select(Protocol::ALL.to_vec()), ports(), targets, ports()).prop_map(
         |(place, protocol, host, target, jail)| {
             let (place, target) = (place.parse().unwrap(), target.parse().unwrap());
-            Redirect { place, protocol, host, target, jail }
+            Redirect { place, protocol, host, target, jail, af_to: false }
         },
     )
 }
@@ -38,6 +38,7 @@ fn options() -> impl Strategy<Value = Options> {
     let sources = subsequence(vec!["192.0.2.0/24", "192.0.2.7", "fd00::/64", "<friends>", "<friends>"], 0..=5);
     (reach, sources, any::<[bool; 5]>(), prop::option::of(1_u32..9)).prop_map(
         |(reach, sources, [hairpin, host_access, masquerade, log, quick], connections)| Options {
+            af_to: false,
             reach: reach.iter().map(|word| word.parse().unwrap()).collect(),
             sources: sources.iter().map(|word| word.parse().unwrap()).collect(),
             reply_to: None,

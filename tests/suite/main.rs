@@ -1,6 +1,7 @@
 //! The tests, one program: `cargo test --test suite NAME` runs those with NAME in their path, such as `publish::`.
 
 mod abi;
+mod af_to;
 mod attack;
 mod before;
 mod budget;

@@ -21,6 +21,7 @@ use kport::options::Options;
 use kport::pf::native::descriptor::Descriptor;
 use kport::pf::native::kernel::{Call, Failure, Kernel};
 use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
+use kport::pf::native::netlink::attributes;
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Load;
 use kport::pf::native::{Memory, Native, encode, probe};
@@ -55,6 +56,7 @@ fn anchor(name: &str) -> Anchor {
 
 fn redirect(place: &str, protocol: Protocol, host: &str, target: &str, jail: &str) -> Redirect {
     Redirect {
+        af_to: false,
         place: place.parse().unwrap(),
         protocol,
         host: host.parse().unwrap(),
@@ -184,7 +186,9 @@ fn golden() -> Vec<Rule> {
 /// The text of each kernel rule that `rule` stands for, with the one label that the struct has.
 fn expanded(rule: &Rule) -> Vec<String> {
     let one_label = |one: &Rule| match one {
-        Rule::Pass { labels: [_, mapping], .. } => one.to_string().replacen(&format!(" label \"{mapping}\""), "", 1),
+        Rule::AfTo { labels: [_, mapping], .. } | Rule::Pass { labels: [_, mapping], .. } => {
+            one.to_string().replacen(&format!(" label \"{mapping}\""), "", 1)
+        }
         Rule::Nat { .. } | Rule::Rdr { .. } => one.to_string(),
     };
     rule.expand().iter().map(one_label).collect()
@@ -257,7 +261,8 @@ fn shown(stored: &Stored) -> String {
                 assert_eq!(pooled[at::pooladdr::ADDR..][..16], [0; 16], "an interface alone");
                 return format!("\"{name}\"");
             }
-            assert_eq!(pooled[at::pooladdr::AF], rule[at::AF], "the family of the redirect address");
+            let family = if stored.nat.is_some() { 2 } else { rule[at::AF] };
+            assert_eq!(pooled[at::pooladdr::AF], family, "the family of the redirect address");
             let address = address(&pooled[at::pooladdr::ADDR..][..at::WRAP]);
             if name.is_empty() { address } else { format!("(\"{name}\" {address})") }
         })
@@ -290,13 +295,24 @@ fn shown(stored: &Stored) -> String {
         0 => {
             assert_eq!(keep_state, 1);
             assert_eq!(flags, if protocol == "tcp" { (0x02, 0x12) } else { (0, 0) });
-            assert_eq!((host(at::PROXY_PORT), host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS]), (0, 0, 0));
-            assert_eq!((tag.as_str(), pool.len()), ("", usize::from(rule[at::RT] == 4)));
-            let route: String = pool.iter().map(|hop| format!(" reply-to {hop}")).collect();
-            let rtable = match u32_at(rule, at::RTABLEID) as i32 {
-                -1 => String::new(),
-                fib => format!(" rtable {fib}"),
-            };
+            assert_eq!((host(at::LAST_PROXY_PORT), rule[at::POOL_OPTS], tag.as_str()), (0, 0, ""));
+            let (mut route, mut rtable) = (String::new(), String::new());
+            if let (Some((source, _)), [target]) = (&stored.nat, &stored.pool[..]) {
+                let source = attributes(source).unwrap();
+                let (_, name) = source.iter().find(|(kind, _)| *kind == 1).unwrap();
+                let name = text_at(name, 0, at::IFNAMSIZ);
+                let target = <[u8; 4]>::try_from(&target[at::pooladdr::ADDR..][..4]).unwrap();
+                text += &format!(" af-to inet from (\"{name}\") to {}", IpAddr::from(target));
+                if host(at::PROXY_PORT) != 0 {
+                    text += &format!(" port {}", host(at::PROXY_PORT));
+                }
+            } else {
+                assert_eq!((host(at::PROXY_PORT), pool.len()), (0, usize::from(rule[at::RT] == 4)));
+                route = pool.iter().map(|hop| format!(" reply-to {hop}")).collect();
+                if u32_at(rule, at::RTABLEID) as i32 >= 0 {
+                    rtable = format!(" rtable {}", u32_at(rule, at::RTABLEID));
+                }
+            }
             let tagged = if tagged.is_empty() { tagged } else { format!(" tagged {}", word(&tagged)) };
             let direction = ["", " in", " out"][usize::from(rule[at::DIRECTION])];
             let (log, quick) = (["", " log"][usize::from(rule[at::LOG])], ["", " quick"][usize::from(rule[at::QUICK])]);
@@ -1020,7 +1036,7 @@ fn foreign(rule: &Rule, change: impl FnOnce(&mut [u8])) -> Stored {
     change(&mut bytes[RULE..]);
     let mut address = PfiocPooladdr::new_zeroed();
     let pool = if encode::target(rule, &mut address) { vec![address.as_bytes().to_vec()] } else { vec![] };
-    Stored { bytes, pool, anchor_call: String::new(), counters: [0; 6] }
+    Stored { bytes, pool, nat: None, anchor_call: String::new(), counters: [0; 6] }
 }
 
 fn called(anchor_call: &str) -> Stored {

@@ -37,7 +37,7 @@ fn check(rules: &[Rule], path: &Path) {
     let order = |rule: &Rule| match rule {
         Rule::Nat { .. } => 0,
         Rule::Rdr { .. } => 1,
-        Rule::Pass { .. } => 2,
+        Rule::AfTo { .. } | Rule::Pass { .. } => 2,
     };
     assert!(rules.is_sorted_by_key(order), "{}: nat, rdr, pass", path.display());
     let mut seen = std::collections::HashSet::new();

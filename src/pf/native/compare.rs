@@ -4,7 +4,7 @@ use super::decode::{self, Addresses};
 use super::encode::LOADED;
 use super::kernel::{Failure, Kernel};
 use super::read::{self, RulesetAt, Stamp};
-use super::rulesets::{pooled, routed};
+use super::rulesets::{self, pooled, routed};
 use crate::pfconf::flat::flat;
 use crate::pfconf::rule::{Action, Rule};
 use crate::rule;
@@ -12,7 +12,8 @@ use crate::rule;
 /// Whether `anchor` has exactly these rules, in this order, whichever backend loaded them. `stamps` are from
 /// [`read::stamps`]; EBUSY if the anchor was loaded again meanwhile.
 ///
-/// What 15 returns of a rule only by netlink is not read: reading a rule that way stops all packets for as long.
+/// What 15 returns of a rule only by netlink is not read, except for af-to: reading a rule that way stops all packets for as
+/// long.
 pub(super) fn holds<K: Kernel>(
     kernel: &K,
     anchor: &str,
@@ -35,6 +36,18 @@ pub(super) fn holds<K: Kernel>(
 }
 
 fn is<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, wanted: &Rule) -> Result<bool, Failure> {
+    // the struct of DIOCADDRULE has room for one label
+    let mut wanted = wanted.clone();
+    wanted.labels.truncate(1);
+    let same = |decoded: Option<Rule>| {
+        decoded.is_some_and(|mut decoded| {
+            decoded.labels.truncate(1);
+            decoded == wanted
+        })
+    };
+    if wanted.effects.af_to.is_some() {
+        return rulesets::rule(kernel, at).map(same);
+    }
     let loaded = read::rule(kernel, at)?;
     let unreadable = |malformed| at.unreadable(&malformed);
     let af = loaded.rule.number("af").map_err(unreadable)?;
@@ -46,10 +59,5 @@ fn is<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, wanted: &Rule) -> Result<bool, 
     let route = if wanted.effects.route.is_some() { routed(kernel, at, af)? } else { vec![] };
     let addresses = Addresses { rdr, route, ..Addresses::default() };
     let decoded = decode::rule(&loaded.rule, &loaded.anchor_call, addresses).map_err(unreadable)?;
-    let Some(mut decoded) = decoded else { return Ok(false) };
-    // the struct of DIOCADDRULE has room for one label
-    let mut wanted = wanted.clone();
-    wanted.labels.truncate(1);
-    decoded.labels.truncate(1);
-    Ok(decoded == wanted)
+    Ok(same(decoded))
 }

@@ -8,6 +8,8 @@ use std::num::NonZeroU32;
 use zerocopy::FromZeros;
 
 use super::layout::*;
+use super::netlink::Attributes;
+use crate::name::Label;
 use crate::net::{Direction, Family, Interface, PortRange, Protocol};
 use crate::pfconf::rule::RuleKind;
 use crate::rule::{Address, Match, Member, NextHop, Rule, StateOptions};
@@ -23,7 +25,7 @@ pub fn ruleset(rule: &Rule) -> usize {
     match rule {
         Rule::Nat { .. } => 0,
         Rule::Rdr { .. } => 1,
-        Rule::Pass { .. } => 2,
+        Rule::AfTo { .. } | Rule::Pass { .. } => 2,
     }
 }
 
@@ -88,6 +90,14 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
             let last = if ports.count() == 1 { 0 } else { ports.last() };
             into.rpool.proxy_port = [ports.first(), last];
         }
+        Rule::AfTo { matches: _, log, quick, address_of: _, target: _, port, state, labels: [label, _] } => {
+            into.direction = PF_IN;
+            into.log = if *log { PF_LOG } else { 0 };
+            into.quick = u8::from(*quick);
+            into.rpool.proxy_port = [port.unwrap_or(0), 0];
+            passes(*protocol, state, label, into);
+            into.rule_flag |= PFRULE_AFTO as u32;
+        }
         Rule::Pass { matches: _, direction, log, quick, routing, tagged, state, labels: [label, _] } => {
             into.direction = match direction {
                 None => 0,
@@ -99,18 +109,23 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
             into.rt = if routing.reply_to.is_some() { PF_REPLYTO } else { 0 };
             // a FIB above net.fibs is refused, and the kernel has far fewer than 2^31
             into.rtableid = routing.rtable.map_or(-1, u32::cast_signed);
-            limits(state, into);
-            into.keep_state = PF_STATE_NORMAL;
-            if *protocol == Protocol::Tcp {
-                into.flags = TH_SYN;
-                into.flagset = TH_SYN_ACK;
-            }
             if let Some(tag) = tagged {
                 into.match_tagname = field(tag.as_str());
             }
-            into.label = field(label.as_str());
+            passes(*protocol, state, label, into);
         }
     }
+}
+
+/// `flags S/SA keep state label ...`
+fn passes(protocol: Protocol, state: &StateOptions, label: &Label, into: &mut PfRule) {
+    limits(state, into);
+    into.keep_state = PF_STATE_NORMAL;
+    if protocol == Protocol::Tcp {
+        into.flags = TH_SYN;
+        into.flagset = TH_SYN_ACK;
+    }
+    into.label = field(label.as_str());
 }
 
 /// The options of `keep state`, with what pfctl(8) adds to them (rules of pfrule in sbin/pfctl/parse.y): states of a rule
@@ -140,7 +155,7 @@ fn limits(state: &StateOptions, into: &mut PfRule) {
 pub fn target(rule: &Rule, into: &mut PfiocPooladdr) -> bool {
     let to = match rule {
         Rule::Nat { source, .. } => source,
-        Rule::Rdr { target, .. } => &Address::Host(*target),
+        Rule::Rdr { target, .. } | Rule::AfTo { target, .. } => &Address::Host(*target),
         Rule::Pass { routing, .. } => {
             let Some(NextHop { interface, gateway }) = routing.reply_to else { return false };
             into.ifname = *interface.padded();
@@ -156,9 +171,80 @@ pub fn target(rule: &Rule, into: &mut PfiocPooladdr) -> bool {
         }
     };
     // 15 compares the family of the address with the packet's (pf_map_addr in sys/netpfil/pf/pf_lb.c)
-    into.af = af(rule.matches().family);
+    into.af = match rule {
+        Rule::AfTo { .. } => AF_INET,
+        _ => af(rule.matches().family),
+    };
     address(Some(to), &mut into.addr);
     true
+}
+
+/// The request of PFNL_CMD_ADD_ADDR for the source addresses of `af-to`: those of an interface.
+pub fn source(ticket: u32, address_of: Interface) -> Attributes {
+    let mut wrap = PfAddrWrap::new_zeroed();
+    address(Some(&Address::Interface(address_of)), &mut wrap);
+    let pooled = Attributes::default().with(1, addresses(&wrap).as_bytes());
+    // PF_AA_TICKET, PF_AA_AF, PF_AA_ADDR, PF_AA_WHICH
+    let request = Attributes::default().number(2, ticket).with(7, &[AF_INET]);
+    request.with(9, pooled.as_bytes()).number(10, u32::from(PF_NAT))
+}
+
+/// The request of PFNL_CMD_ADDRULE for a rule with `af-to`: that of DIOCADDRULE, whose struct has neither the new family nor a
+/// pool for the source (pf_rule_to_krule in sys/netpfil/pf/pf_ioctl.c). An attribute that is missing is 0 in the kernel.
+pub fn af_to(request: &PfiocRule) -> Attributes {
+    let rule = &request.rule;
+    let pool = |ports: [u16; 2], opts: u8| {
+        let [first, last] = ports.map(u16::to_le_bytes);
+        Attributes::default().with(4, &first).with(5, &last).with(6, &[opts])
+    };
+    let side = |side: &PfRuleAddr| {
+        let [first, last] = side.port.map(|port| port.to_bytes());
+        let made = Attributes::default().with(1, addresses(&side.addr).as_bytes()).with(2, &first).with(3, &last);
+        made.with(4, &[side.neg]).with(5, &[side.port_op])
+    };
+    let timeouts = rule.timeout.iter().fold(Attributes::default(), |made, timeout| made.number(1, *timeout));
+    let mut made = Attributes::default()
+        .with(1, side(&rule.src).as_bytes())
+        .with(2, side(&rule.dst).as_bytes())
+        .with(4, Attributes::default().text(1, &text(&rule.label)).as_bytes())
+        .text(5, &text(&rule.ifname))
+        .with(11, pool(rule.rpool.proxy_port, rule.rpool.opts).as_bytes())
+        .with(14, timeouts.as_bytes())
+        .with(75, pool(PF_NAT_PROXY_PORT, PF_POOL_ROUNDROBIN).as_bytes())
+        .with(76, &[AF_INET]);
+    for (kind, value) in [
+        (13, rule.rtableid.cast_unsigned()),
+        (15, rule.max_states),
+        (17, rule.max_src_states),
+        (18, rule.max_src_conn_rate[0]),
+        (19, rule.max_src_conn_rate[1]),
+        (33, rule.rule_flag),
+        (74, rule.max_src_conn),
+    ] {
+        made = made.number(kind, value);
+    }
+    for (kind, value) in [
+        (34, rule.action),
+        (35, rule.direction),
+        (36, rule.log),
+        (38, rule.quick),
+        (42, rule.keep_state),
+        (43, rule.af),
+        (44, rule.proto),
+        (47, rule.flags),
+        (48, rule.flagset),
+    ] {
+        made = made.with(kind, &[value]);
+    }
+    // PF_ART_TICKET, PF_ART_POOL_TICKET, PF_ART_ANCHOR, PF_ART_ANCHOR_CALL (without which the kernel dereferences a null
+    // pointer), PF_ART_RULE
+    let request_of = Attributes::default().number(1, request.ticket).number(2, request.pool_ticket);
+    request_of.text(3, &text(&request.anchor)).text(4, "").with(5, made.as_bytes())
+}
+
+/// struct pf_addr_wrap: the union as it is, the type, the flags.
+fn addresses(wrap: &PfAddrWrap) -> Attributes {
+    Attributes::default().with(1, &wrap.addr).with(2, &wrap.mask).with(5, &[wrap.kind]).with(6, &[wrap.iflags])
 }
 
 const HOST_MASK: [u8; 16] = [0xff; 16];

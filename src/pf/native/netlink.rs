@@ -1,5 +1,6 @@
 //! The generic netlink family `pfctl` of FreeBSD 15, which returns what DIOCGETRULENV and DIOCGETADDR do not: `received-on`,
-//! `max-pkt-rate`, `max-pkt-size`, and the addresses of nat-to, af-to and route-to.
+//! `max-pkt-rate`, `max-pkt-size`, and the addresses of nat-to, af-to and route-to. And which takes rules with af-to, for which
+//! the struct of DIOCADDRULE has no room.
 //!
 //! A rule is converted to the form of DIOCGETRULENV, so that one decoder serves both. The numbers are those of
 //! sys/netpfil/pf/pf_nl.h; releases only add to them.
@@ -11,8 +12,12 @@ const TYPE_MASK: u16 = 0x3fff;
 /// A command of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// PFNL_CMD_ADDRULE: adds a rule, with the contents of the buffer of addresses.
+    AddRule = 5,
     /// PFNL_CMD_GETRULE: one rule.
     Rule = 7,
+    /// PFNL_CMD_ADD_ADDR: adds an address to the buffer.
+    AddAddr = 20,
     /// PFNL_CMD_GET_ADDRS: how many addresses a pool of a rule has.
     Addrs = 21,
     /// PFNL_CMD_GET_ADDR: one of them.
@@ -23,7 +28,9 @@ impl Command {
     /// Its name in sys/netpfil/pf/pf_nl.h.
     pub fn name(self) -> &'static str {
         match self {
+            Command::AddRule => "PFNL_CMD_ADDRULE",
             Command::Rule => "PFNL_CMD_GETRULE",
+            Command::AddAddr => "PFNL_CMD_ADD_ADDR",
             Command::Addrs => "PFNL_CMD_GET_ADDRS",
             Command::Addr => "PFNL_CMD_GET_ADDR",
         }

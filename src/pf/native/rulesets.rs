@@ -73,28 +73,32 @@ pub(super) fn rules<K: Kernel>(
     let mut rules = vec![];
     for nr in 0..count {
         let at = RulesetAt { anchor, ruleset, ticket, nr };
-        let (list, call, by_netlink) = whole(kernel, &at)?;
-        let read = || Ok((pools(&list, &call, by_netlink)?, list.number("af")?));
-        let (which, af) = read().map_err(|malformed| at.unreadable(&malformed))?;
-        let mut addresses = Addresses::default();
-        for pool in which {
-            let into = match pool {
-                PF_NAT => &mut addresses.nat,
-                PF_RT => &mut addresses.route,
-                _ => &mut addresses.rdr,
-            };
-            *into = match by_netlink {
-                true => asked(kernel, &at, pool, af)?,
-                // a pool that cannot be read
-                false => pooled(kernel, &at, af)?.unwrap_or_else(|| {
-                    vec![PoolAddress { interface: None, address: Some(Operand::Named("?".to_owned())) }]
-                }),
-            };
-        }
-        let rule = decode::rule(&list, &call, addresses).map_err(|malformed| at.unreadable(&malformed))?;
-        rules.extend(rule.map(Rule::named));
+        rules.extend(rule(kernel, &at)?.map(Rule::named));
     }
     Ok(rules)
+}
+
+/// One rule with its addresses; `None` for one that is not of packets.
+pub(super) fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<Option<Rule>, Failure> {
+    let (list, call, by_netlink) = whole(kernel, at)?;
+    let read = || Ok((pools(&list, &call, by_netlink)?, list.number("af")?));
+    let (which, af) = read().map_err(|malformed| at.unreadable(&malformed))?;
+    let mut addresses = Addresses::default();
+    for pool in which {
+        let into = match pool {
+            PF_NAT => &mut addresses.nat,
+            PF_RT => &mut addresses.route,
+            _ => &mut addresses.rdr,
+        };
+        *into = match by_netlink {
+            true => asked(kernel, at, pool, af)?,
+            // a pool that cannot be read
+            false => pooled(kernel, at, af)?.unwrap_or_else(|| {
+                vec![PoolAddress { interface: None, address: Some(Operand::Named("?".to_owned())) }]
+            }),
+        };
+    }
+    decode::rule(&list, &call, addresses).map_err(|malformed| at.unreadable(&malformed))
 }
 
 /// A rule, the anchor that it calls, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does; pf

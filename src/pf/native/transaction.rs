@@ -13,6 +13,7 @@ use zerocopy::FromZeros;
 use super::encode;
 use super::kernel::{Call, Failure, Kernel, NEW_TAG};
 use super::layout::*;
+use super::netlink::Command;
 use crate::deadline::Deadline;
 use crate::name::Anchor;
 use crate::rule::{Member, Rule};
@@ -66,10 +67,10 @@ impl<'k, K: Kernel> Load<'k, K> {
             self.kernel.call(Call::AddAddr(&mut self.address))?;
         }
         encode::rule(rule, member, &mut self.rule.rule);
-        let mut added = self.kernel.call(Call::AddRule(&mut self.rule));
+        let mut added = self.hand_over(rule);
         if added.as_ref().is_err_and(Failure::is_busy) {
             // the memory for a tag may be short for a moment
-            added = self.kernel.call(Call::AddRule(&mut self.rule));
+            added = self.hand_over(rule);
         }
         match added {
             Err(Failure { errno: libc::EEXIST, .. }) => Ok(false),
@@ -80,6 +81,19 @@ impl<'k, K: Kernel> Load<'k, K> {
             }
             Err(failure) if failure.is_busy() && self.lacks_only_a_tag() => Err(Failure { call: NEW_TAG, ..failure }),
             other => other.map(|()| true),
+        }
+    }
+
+    /// Adds the rule that is encoded.
+    fn hand_over(&mut self, rule: &Rule) -> Result<(), Failure> {
+        match rule {
+            // by netlink: a rule without a source would be a panic of the kernel, so it is added only after its source
+            Rule::AfTo { address_of, .. } => self
+                .kernel
+                .ask(Command::AddAddr, &encode::source(self.rule.pool_ticket, *address_of))
+                .and_then(|_| self.kernel.ask(Command::AddRule, &encode::af_to(&self.rule)))
+                .map(drop),
+            _ => self.kernel.call(Call::AddRule(&mut self.rule)),
         }
     }
 

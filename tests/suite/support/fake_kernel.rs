@@ -27,6 +27,8 @@ pub struct Stored {
     pub bytes: Vec<u8>,
     /// struct pfioc_pooladdr, one for each redirect address; of a filter rule with route-to those of that
     pub pool: Vec<Vec<u8>>,
+    /// of a rule with af-to: the address of the source as netlink has it, the attributes of the pool
+    pub nat: Option<(Vec<u8>, Vec<u8>)>,
     /// the anchor that it calls
     pub anchor_call: String,
     /// evaluations, packets in and out, bytes in and out, states
@@ -94,6 +96,8 @@ struct Pf {
     /// the inbound halves
     states: Vec<State>,
     out_of_tags: bool,
+    /// the source of af-to, added by netlink
+    source: Option<Vec<u8>>,
     /// the active tables by anchor and name, with struct pfr_addr for each address
     tables: BTreeMap<(String, String), Vec<[u8; 20]>>,
     /// `set syncookies always`
@@ -142,7 +146,7 @@ pub fn blank(action: u8) -> Stored {
     bytes[RULE + at::ACTION] = action;
     // no routing table
     bytes[RULE + at::RTABLEID..RULE + at::RTABLEID + 4].fill(0xff);
-    Stored { bytes, pool: vec![], anchor_call: String::new(), counters: [0; 6] }
+    Stored { bytes, pool: vec![], nat: None, anchor_call: String::new(), counters: [0; 6] }
 }
 
 pub fn text_at(bytes: &[u8], at: usize, size: usize) -> String {
@@ -403,10 +407,17 @@ impl Kernel for Fake {
             return Err(Failure::new(name, libc::EOPNOTSUPP));
         }
         self.admit(name)?;
+        let changed = self.state.borrow_mut().add_by_netlink(command, request);
+        if let Some(changed) = changed {
+            return changed.map(|()| vec![]).map_err(|errno| Failure::new(name, errno));
+        }
         let answer = self.state.borrow().answer(command, request).map_err(|errno| Failure::new(name, errno))?;
         Ok(answer.as_bytes().to_vec())
     }
 }
+
+/// PFRULE_AFTO
+const AFTO: u32 = 0x0020_0000;
 
 type Served = Result<(), i32>;
 
@@ -673,7 +684,7 @@ impl Pf {
                 address
             })
             .collect();
-        let stored = Stored { bytes, pool, anchor_call: String::new(), counters: [0; 6] };
+        let stored = Stored { bytes, pool, nat: None, anchor_call: String::new(), counters: [0; 6] };
         if set.inactive.contains(&stored) {
             return Err(libc::EEXIST);
         }
@@ -724,6 +735,89 @@ impl Pf {
         set.active.get(nr as usize).ok_or(libc::EBUSY)
     }
 
+    /// PFNL_CMD_ADD_ADDR of the source of af-to, and PFNL_CMD_ADDRULE (sys/netpfil/pf/pf_nl.c); `None` for another command.
+    fn add_by_netlink(&mut self, command: Command, request: &Attributes) -> Option<Served> {
+        let get = |from: &[u8], kind: u16| {
+            let found = attributes(from).unwrap().into_iter().find(|(found, _)| *found == kind);
+            found.map(|(_, value)| value.to_vec())
+        };
+        let one = |kind| get(request.as_bytes(), kind).expect("an attribute that pfctl(8) sends");
+        let number = |kind| u32::from_le_bytes(one(kind).try_into().unwrap());
+        if command == Command::AddAddr {
+            assert_eq!((number(10), one(7)), (4, vec![2]), "a source of IPv4");
+            if number(2) != self.pool_ticket {
+                return Some(Err(libc::EBUSY));
+            }
+            self.source = Some(get(&one(9), 1).unwrap());
+            return Some(Ok(()));
+        }
+        if command != Command::AddRule {
+            return None;
+        }
+        let mut bytes = vec![0; at::rule::SIZE];
+        let anchor = one(3);
+        bytes[at::rule::ANCHOR..at::rule::ANCHOR + anchor.len()].copy_from_slice(&anchor);
+        put_u32(&mut bytes, at::rule::TICKET, number(1));
+        put_u32(&mut bytes, at::rule::POOL_TICKET, number(2));
+        assert_eq!(one(4), [0], "without it the kernel dereferences a null pointer");
+        let rule = one(5);
+        let mut put = |from: &[u8], kinds: &[(u16, usize, usize)], base: usize| {
+            for (kind, at, size) in kinds {
+                let value = get(from, *kind).unwrap_or_else(|| panic!("attribute {kind}"));
+                assert!(value.len() <= *size, "attribute {kind}");
+                bytes[RULE + base + at..RULE + base + at + value.len()].copy_from_slice(&value);
+            }
+        };
+        for (kind, side) in [(1, at::SRC), (2, at::DST)] {
+            let from = get(&rule, kind).unwrap();
+            let ports = [(2, at::PORT, 2), (3, at::LAST_PORT, 2), (4, at::NEG, 1), (5, at::PORT_OP, 1)];
+            put(&from, &ports, side);
+            let wrap = [(1, at::ADDR, 16), (2, at::MASK, 16), (5, at::TYPE, 1), (6, at::IFLAGS, 1)];
+            put(&get(&from, 1).unwrap(), &wrap, side);
+        }
+        put(&get(&rule, 4).unwrap(), &[(1, at::LABEL, at::LABEL_SIZE)], 0);
+        let pool = [(4, at::PROXY_PORT, 2), (5, at::LAST_PROXY_PORT, 2), (6, at::POOL_OPTS, 1)];
+        put(&get(&rule, 11).unwrap(), &pool, 0);
+        let numbers = [
+            (5, at::IFNAME, at::IFNAMSIZ),
+            (13, at::RTABLEID, 4),
+            (15, at::MAX_STATES, 4),
+            (17, at::MAX_SRC_STATES, 4),
+            (18, at::MAX_SRC_CONN_RATE, 4),
+            (19, at::MAX_SRC_CONN_SECONDS, 4),
+            (33, at::RULE_FLAG, 4),
+            (34, at::ACTION, 1),
+            (35, at::DIRECTION, 1),
+            (36, at::LOG, 1),
+            (38, at::QUICK, 1),
+            (42, at::KEEP_STATE, 1),
+            (43, at::AF, 1),
+            (44, at::PROTO, 1),
+            (47, at::FLAGS, 1),
+            (48, at::FLAGSET, 1),
+            (74, at::MAX_SRC_CONN, 4),
+        ];
+        put(&rule, &numbers, 0);
+        let timeouts = get(&rule, 14).unwrap();
+        for (n, (_, value)) in attributes(&timeouts).unwrap().into_iter().enumerate() {
+            let at = RULE + at::ADAPTIVE_START + 4 * n - 4 * 16;
+            bytes[at..at + 4].copy_from_slice(value);
+        }
+        // pf_rule_checkaf; and pf_get_transaddr_af panics without a source
+        let flags = u32_at(&bytes, RULE + at::RULE_FLAG);
+        assert_eq!((flags & AFTO, bytes[RULE + at::AF], get(&rule, 76)), (AFTO, 28, Some(vec![2])));
+        put_u32(&mut bytes, RULE + at::RULE_FLAG, flags & !AFTO);
+        let source = self.source.take().expect("the kernel would panic");
+        let served = self.add_rule(&bytes);
+        if served.is_ok() {
+            let text = text_at(&bytes, at::rule::ANCHOR, at::MAXPATHLEN);
+            let stored = self.anchors.get_mut(&text).unwrap().get_mut(&1).unwrap().inactive.last_mut().unwrap();
+            put_u32(&mut stored.bytes, RULE + at::RULE_FLAG, flags);
+            stored.nat = Some((source, get(&rule, 75).unwrap()));
+        }
+        Some(served)
+    }
+
     /// A request of the netlink family (sys/netpfil/pf/pf_nl.c).
     fn answer(&self, command: Command, request: &Attributes) -> Result<Attributes, i32> {
         let given = attributes(request.as_bytes()).unwrap();
@@ -733,13 +827,40 @@ impl Pf {
         let text = |kind| text_at(get(kind), 0, get(kind).len());
         if command == Command::Rule {
             let stored = self.rule_at(&text(1), get(2)[0], number(4), number(3))?;
-            let rule = as_attributes(&as_nvlist(stored, u64::from(number(3))), RULE_ATTRIBUTES);
+            let list = as_nvlist(stored, u64::from(number(3)));
+            let rule = match &stored.nat {
+                Some((_, pool)) => {
+                    let mape = Attributes::default().with(1, &[0]).with(2, &[0]).with(3, &[0, 0]);
+                    let more = Attributes::default().with(1, &[0; 16]).with(7, mape.as_bytes());
+                    Attributes::default().with(75, &[pool, more.as_bytes()].concat()).with(76, &[2])
+                }
+                None => Attributes::default(),
+            };
+            // of two attributes the first one counts
+            let rest = as_attributes(&list, RULE_ATTRIBUTES);
+            let rule = attributes(rest.as_bytes())
+                .unwrap()
+                .into_iter()
+                .fold(rule, |made, (kind, value)| made.with(kind, value));
             return Ok(rule.text(72, &stored.anchor_call));
         }
         let stored = self.rule_at(&text(8), get(5)[0], number(2), number(4)).map_err(|_| libc::EBUSY)?;
         // PF_RT for route-to, PF_RDR for all others; what is handed over by struct has no pool of nat-to
         let which = if stored.bytes[RULE + at::RT] == 0 { 8 } else { 14 };
         assert!([4, 8, 14].contains(&number(10)), "PF_AA_WHICH");
+        if let (4, Some((source, _))) = (number(10), &stored.nat) {
+            return Ok(match command {
+                Command::Addrs => Attributes::default().number(3, 1),
+                _ => {
+                    // 15 has no address of an interface
+                    let named = attributes(source).unwrap().into_iter().find(|(kind, _)| *kind == 1).unwrap().1;
+                    let wrap = Attributes::default().with(1, &[0; 16]).with(2, &[0xff; 16]).with(3, named);
+                    let wrap = wrap.text(4, "").with(5, &[2]).with(6, &[0]);
+                    let pooled = Attributes::default().with(1, wrap.as_bytes()).text(2, "");
+                    Attributes::default().with(7, &[2]).with(9, pooled.as_bytes())
+                }
+            });
+        }
         let pool = if number(10) == which { stored.pool.as_slice() } else { &[] };
         if command == Command::Addrs {
             return Ok(Attributes::default().number(3, pool.len() as u32));

@@ -67,6 +67,7 @@ fn read(input: &str) -> Result<Input> {
             ("max-connections", [n]) => read.options.limits.connections = n.parse().ok(),
             ("max-connections-per-source", [n]) => read.options.limits.connections_per_source = n.parse().ok(),
             ("rate", [rate]) => read.options.limits.rate = Some(rate.parse()?),
+            ("af-to", []) => read.options.af_to = true,
             ("log", []) => read.options.log = true,
             ("no-quick", []) => read.options.quick = false,
             ("answer", [on, router, fib]) => {
@@ -85,7 +86,7 @@ pub fn made(input: &str) -> Result<Vec<Rule>> {
     let input = read(input)?;
     let jail: JailName = input.jail.parse()?;
     let spec = input.specs.join(" ").parse()?;
-    let targets = Targets::choose(&jail, &input.addresses)?;
+    let targets = Targets::choose(&jail, &input.addresses)?.with_af_to(input.options.af_to);
     let redirects = redirects(&jail, &spec, &targets, |family| {
         input.gateway.of(family).ok_or_else(|| Error::new(Kind::Unavailable, format!("no {family} default route")))
     })?;

@@ -526,6 +526,14 @@ fn labels(printed: &str) -> Option<String> {
 /// A rule as it is printed: one line for each member of its lists, without quotes, port numbers with `=`, flags for
 /// tcp, the tag after the labels. A rule in the printed form stays unchanged.
 fn print(line: &str) -> Vec<String> {
+    // print_rule has the pools of af-to at the end
+    if let Some((before, rest)) = line.split_once(" af-to ")
+        && let Some((pools, after)) = rest.split_once(" keep state")
+    {
+        let pools = pools.replace("(\"", "(").replace("\")", ") round-robin");
+        let rules = print(&format!("{before} keep state{after}"));
+        return rules.into_iter().map(|rule| format!("{rule} af-to {pools}")).collect();
+    }
     if let Some((before, rest)) = line.split_once("{ ")
         && let Some((members, after)) = rest.split_once(" }")
         && !before.contains("->")
