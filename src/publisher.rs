@@ -304,7 +304,7 @@ impl<'a> Publisher<'a> {
             }
             let Resolved { jid, path, earlier_jid, publications, .. } = resolved;
             let record = Record { path, earlier_jid, ..writer.record_of(jail, jid, publications)? };
-            change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert })
+            change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert, thorough: true })
         })
     }
 

@@ -5,14 +5,19 @@
 //! fails. What [`of_jail`] finds is a note: missing interfaces, and a main ruleset that blocks.
 
 mod calls;
+mod evaluator;
 mod interfaces;
+mod judged;
+mod neighbours;
 mod outside;
 mod packets;
+mod probe;
 mod surroundings;
 
 pub use calls::calls;
 pub use interfaces::{everywhere, interfaces};
-pub use outside::{bypassed, main_ruleset};
+pub use judged::MainRuleset;
+pub use outside::{bypassed, main_ruleset, remedy};
 pub use packets::{neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
 
@@ -37,19 +42,23 @@ pub struct Findings {
 pub const RELOAD: &str = "then: service pf reload";
 
 /// The problems of a jail's ports apart from pf not evaluating its rules. A main ruleset that cannot be read has none.
-pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
-    let mut problems = interfaces(around, publications)?.problems;
-    problems.extend(calls(around, publications)?.problems);
-    let skipped = skip(around, publications)?;
+pub fn of_jail(main: &MainRuleset<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
+    let mut problems = interfaces(&main.around, publications)?.problems;
+    problems.extend(calls(main, publications)?.problems);
+    let skipped = skip(main, publications)?;
     // a packet that pf skips needs no second reason
     if skipped.is_empty() && problems.is_empty() {
-        problems.extend(neighbour_discovery(around, publications)?);
-        problems.extend(main_ruleset(around, publications)?.problems);
+        problems.extend(neighbour_discovery(main, publications)?);
+        problems.extend(main_ruleset(main, publications)?.problems);
+        // not every ruleset can be judged
+        let bypassed = bypassed(main, publications).unwrap_or_default();
+        let remedy = "for a remedy, run kport doctor";
+        problems.extend(bypassed.into_iter().map(|problem| Problem { remedy: remedy.to_owned(), ..problem }));
     }
     problems.extend(skipped);
     let needs = |publication: &&Publication| publication.options.hairpin || publication.options.host_access;
     if let Some(publication) = publications.iter().find(needs) {
-        problems.extend(bridge_members(around.host, &publication.jail.mention())?);
+        problems.extend(bridge_members(main.around.host, &publication.jail.mention())?);
     }
     Ok(problems)
 }

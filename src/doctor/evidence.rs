@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use once_cell::unsync::OnceCell;
+
 use super::ManagerFiles;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
 use crate::pf::{Firewall, Rulesets, Status};
 use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
-use crate::readiness::Surroundings;
+use crate::readiness::{MainRuleset, Surroundings};
 use crate::store::{Record, Store};
 use crate::trace::{Release, World};
 
@@ -29,6 +31,7 @@ pub(super) struct Evidence<'a> {
     pub(super) files: Option<ManagerFiles<'a>>,
     /// What is published; records of an earlier boot and those that cannot be read are omitted.
     pub(super) records: Vec<Record>,
+    judged: OnceCell<MainRuleset<'a>>,
 }
 
 impl<'a> Evidence<'a> {
@@ -45,11 +48,21 @@ impl<'a> Evidence<'a> {
             records.retain(|record: &Record| record.boot == *boot);
         }
         let interfaces = host.interfaces();
-        let mut rulesets = firewall.rulesets();
+        let mut rulesets = firewall.rulesets(false);
         if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
             name_by_file(rulesets, interfaces, &files.root.join(PF_CONF));
         }
-        Evidence { host, firewall, store, interfaces, status: firewall.status(), rulesets, files, records }
+        Evidence {
+            host,
+            firewall,
+            store,
+            interfaces,
+            status: firewall.status(),
+            rulesets,
+            files,
+            records,
+            judged: OnceCell::new(),
+        }
     }
 
     pub(super) fn publications(&self) -> impl Iterator<Item = &Publication> + Clone {
@@ -64,9 +77,16 @@ impl<'a> Evidence<'a> {
         self.interfaces.as_deref().map_err(Error::clone)
     }
 
-    pub(super) fn surroundings(&self) -> Result<Surroundings<'_>> {
-        let rulesets = self.rulesets.as_deref().unwrap_or_default();
-        Ok(Surroundings { host: self.host, interfaces: self.interfaces()?, rulesets })
+    pub(super) fn surroundings(&self) -> Result<Surroundings<'a>> {
+        Ok(Surroundings { host: self.host, interfaces: self.interfaces()?.into() })
+    }
+
+    /// The main ruleset, judged once for each class of mappings, whichever checks ask.
+    pub(super) fn judged(&self) -> Result<&MainRuleset<'a>> {
+        self.judged.get_or_try_init(|| {
+            let rulesets = self.rulesets.clone().unwrap_or_default();
+            MainRuleset::new(self.surroundings()?, None, move || Ok(rulesets.clone()))
+        })
     }
 
     pub(super) fn main(&self) -> Option<&Conf> {

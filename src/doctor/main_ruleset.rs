@@ -8,7 +8,7 @@ pub(super) fn skip(evidence: &Evidence<'_>) -> Checked {
     if evidence.main().is_none() {
         return Ok(None);
     }
-    let problems = readiness::skip(&evidence.surroundings()?, evidence.publications())?;
+    let problems = readiness::skip(evidence.judged()?, evidence.publications())?;
     Ok(Some(problems.into_iter().map(Finding::from).collect()))
 }
 
@@ -16,7 +16,7 @@ pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Checked {
     if !evidence.main_is_readable() {
         return Ok(None);
     }
-    let problems = readiness::neighbour_discovery(&evidence.surroundings()?, evidence.publications())?;
+    let problems = readiness::neighbour_discovery(evidence.judged()?, evidence.publications())?;
     Ok(Some(problems.into_iter().map(Finding::from).collect()))
 }
 
@@ -26,12 +26,12 @@ pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Checked {
     if !status.enabled || !status.rdr_anchor || !status.anchor || past {
         return Ok(None);
     }
-    let around = evidence.surroundings()?;
+    let main = evidence.judged()?;
     // a call with a condition is the reason then
-    if !readiness::calls(&around, evidence.publications())?.problems.is_empty() {
+    if !readiness::calls(main, evidence.publications())?.problems.is_empty() {
         return Ok(None);
     }
-    let found = readiness::main_ruleset(&around, evidence.publications())?;
+    let found = readiness::main_ruleset(main, evidence.publications())?;
     let note = found.notes.join("; ");
     let mut findings = all(found);
     if findings.is_empty() && !note.is_empty() {

@@ -391,7 +391,7 @@ impl Firewall for Pfctl {
         Ok(!output.stdout.is_empty())
     }
 
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+    fn loaded(&self, anchor: &Anchor, _: bool) -> Result<Loaded> {
         let listed = self.show(anchor.path(), &["-sl"])?;
         let filters = listed
             .lines()
@@ -423,12 +423,12 @@ impl Firewall for Pfctl {
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let translations = self.show("*", &["-sn", "-P"])?;
-        let Some(translations) = nested::children(&translations) else { return pf::one_by_one(self) };
+        let Some(translations) = nested::children(&translations) else { return pf::one_by_one(self, counters) };
         let filters = match counters {
             true => self.show("*", &["-sr", "-P", "-v"])?,
             false => self.show("*", &["-sr", "-P"])?,
         };
-        let Some(filters) = nested::children(&filters) else { return pf::one_by_one(self) };
+        let Some(filters) = nested::children(&filters) else { return pf::one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, lines) in translations {
             all.entry(child).or_default().translations = lines.len();
@@ -470,7 +470,7 @@ impl Firewall for Pfctl {
         Ok(self.show("", &["-sT"])?.lines().any(|name| name == table.as_str()))
     }
 
-    fn rulesets(&self) -> Result<Rulesets> {
+    fn rulesets(&self, own: bool) -> Result<Rulesets> {
         const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
         let mut read: Vec<(String, Conf)> = Vec::new();
         let mut seen = BTreeSet::from([String::new()]);
@@ -480,6 +480,9 @@ impl Firewall for Pfctl {
             for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
                 let shown = self.rules(&at.path, what)?;
                 for Call { called, read_as } in self.calls(&at, &shown, kinds)? {
+                    if !own && path::is_own(&called.path) {
+                        continue;
+                    }
                     let children = match called.children {
                         true => foreign::RulesetReader::children(self, &called.path)?,
                         false => vec![String::new()],

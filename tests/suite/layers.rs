@@ -217,7 +217,10 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("host::freebsd::jail", &["get", "tests"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
-    ("readiness", &["surroundings", "interfaces", "packets", "outside", "calls"]),
+    (
+        "readiness",
+        &["surroundings", "interfaces", "neighbours", "probe", "evaluator", "judged", "packets", "outside", "calls"],
+    ),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
     ("pf::pfctl", &["run", "braces"]),
