@@ -198,7 +198,7 @@ impl Firewall for Answers {
         unreachable!()
     }
 
-    fn loaded(&self, _: &Anchor) -> Result<Loaded> {
+    fn loaded(&self, _: &Anchor, _: bool) -> Result<Loaded> {
         unreachable!()
     }
 
@@ -222,7 +222,7 @@ impl Firewall for Answers {
         unreachable!()
     }
 
-    fn rulesets(&self) -> Result<Rulesets> {
+    fn rulesets(&self, _: bool) -> Result<Rulesets> {
         unreachable!()
     }
 }

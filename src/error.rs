@@ -8,6 +8,8 @@ use std::ffi::CStr;
 use std::fmt;
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 /// What the caller can do about an error. The numbers are the status codes of the C ABI.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -323,7 +325,7 @@ impl More {
 }
 
 /// A problem, and what to do about it: the two lines of a finding of `kport doctor`, or one line of an [`Error`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// What was found, and what it means.
     pub seen: String,

@@ -111,9 +111,9 @@ pub enum Destination {
 }
 
 /// [`Firewall::loaded`] of each of kport's anchors.
-fn one_by_one<F: Firewall + ?Sized>(firewall: &F) -> Result<BTreeMap<String, Loaded>> {
+fn one_by_one<F: Firewall + ?Sized>(firewall: &F, counters: bool) -> Result<BTreeMap<String, Loaded>> {
     let one = |child: String| {
-        let loaded = Anchor::from_child(&child).map(|anchor| firewall.loaded(&anchor));
+        let loaded = Anchor::from_child(&child).map(|anchor| firewall.loaded(&anchor, counters));
         Ok((child, loaded.transpose()?.unwrap_or_default()))
     };
     firewall.anchors()?.into_iter().map(one).collect()
@@ -162,12 +162,12 @@ pub trait Firewall {
     /// The names below `kport/` of kport's anchors that are not empty, sorted.
     fn anchors(&self) -> Result<Vec<String>>;
 
-    /// The contents of an anchor; empty if there is no such anchor.
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded>;
+    /// The contents of an anchor; empty if there is no such anchor. Without `counters` these may be zeros.
+    fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded>;
 
     /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros.
-    fn loaded_all(&self, _counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        one_by_one(self)
+    fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
+        one_by_one(self, counters)
     }
 
     /// Whether an anchor holds exactly these rules.
@@ -183,7 +183,8 @@ pub trait Firewall {
     /// no rules.
     fn clear(&self, anchor: &Anchor) -> Result<bool> {
         // an anchor with unknown contents is cleared as well
-        let there = !self.loaded(anchor)?.is_empty() || self.anchors()?.iter().any(|child| child == anchor.child());
+        let there =
+            !self.loaded(anchor, false)?.is_empty() || self.anchors()?.iter().any(|child| child == anchor.child());
         if there {
             // pf is there: the anchor may still hold its rules
             self.replace(anchor, &[]).map_err(|error| match error.kind() {
@@ -208,8 +209,9 @@ pub trait Firewall {
     /// that does not exist; the rule then matches no packet.
     fn has_table(&self, table: &Table) -> Result<bool>;
 
-    /// The rulesets that pf evaluates, for [`World::of_pf`](crate::trace::World::of_pf).
-    fn rulesets(&self) -> Result<Rulesets>;
+    /// The rulesets that pf evaluates, for [`World::of_pf`](crate::trace::World::of_pf). If they are not needed, kport's `own`
+    /// anchors may be left out: they are many.
+    fn rulesets(&self, own: bool) -> Result<Rulesets>;
 
     /// The main ruleset: the skipped interfaces, translation and filter rules, without the tables. Each transaction
     /// uses it, so the result may come from an earlier call if the ruleset has not changed since.
@@ -217,4 +219,13 @@ pub trait Firewall {
         let why = format!("backend {} does not read the main ruleset", self.name());
         Err(Error::new(Kind::Unsupported, why))
     }
+
+    /// What [`Firewall::keep`] was given for the main ruleset and the settings that pf has now; `None` if they have changed
+    /// since, and for a backend that keeps nothing.
+    fn kept(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Keeps what was found about the main ruleset until it or its settings change. If that is impossible, it is found again.
+    fn keep(&self, _found: &str) {}
 }

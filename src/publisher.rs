@@ -334,7 +334,7 @@ impl<'a> Publisher<'a> {
             let Resolved { jid, path, earlier_jid, reported, publications, .. } = resolved;
             let no_jail = requests[0].no_jail;
             let record = Record { path, earlier_jid, no_jail, reported, ..writer.record_of(jail, jid, publications)? };
-            change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert })
+            change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert, thorough: true })
         })
     }
 

@@ -6,21 +6,28 @@
 
 mod answers;
 mod calls;
+mod evaluator;
 mod interfaces;
+mod judged;
 mod lan;
 mod lines;
+mod neighbours;
 mod outside;
 mod packets;
+mod probe;
 mod surroundings;
+mod unanswered;
 
 pub use answers::Ways;
 pub use calls::calls;
 pub use interfaces::{everywhere, interfaces};
+pub use judged::MainRuleset;
 pub use lan::on_the_lan;
 pub use lines::{CALLS, missing, missing_in, pf_conf, uncalled};
-pub use outside::{bypassed, main_ruleset, unanswered};
+pub use outside::{bypassed, main_ruleset, remedy};
 pub use packets::{neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
+pub use unanswered::unanswered;
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
@@ -43,23 +50,27 @@ pub struct Findings {
 pub const RELOAD: &str = "then: service pf reload";
 
 /// The problems of a jail's ports apart from pf not evaluating its rules. A main ruleset that cannot be read has none.
-pub fn of_jail(around: &Surroundings<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
-    let mut problems = interfaces(around, publications)?.problems;
-    problems.extend(calls(around, publications)?.problems);
-    let skipped = skip(around, publications)?;
+pub fn of_jail(main: &MainRuleset<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
+    let mut problems = interfaces(&main.around, publications)?.problems;
+    problems.extend(calls(main, publications)?.problems);
+    let skipped = skip(main, publications)?;
     // a packet that pf skips needs no second reason
     if skipped.is_empty() && problems.is_empty() {
-        problems.extend(neighbour_discovery(around, publications)?);
-        problems.extend(main_ruleset(around, publications)?.problems);
-        let lan = on_the_lan(around, publications)?;
+        problems.extend(neighbour_discovery(main, publications)?);
+        problems.extend(main_ruleset(main, publications)?.problems);
+        let lan = on_the_lan(main, publications)?;
         problems.extend(lan.problems.into_iter().chain(lan.warnings));
-        problems.extend(unanswered(around, publications)?);
+        problems.extend(unanswered(main, publications)?);
+        // not every ruleset can be judged
+        let bypassed = bypassed(main, publications).unwrap_or_default();
+        let remedy = "for a remedy, run kport doctor";
+        problems.extend(bypassed.into_iter().map(|problem| Problem { remedy: remedy.to_owned(), ..problem }));
     }
     problems.extend(skipped);
-    problems.extend(limits(around.host)?.problems);
+    problems.extend(limits(main.around.host)?.problems);
     let needs = |publication: &&Publication| publication.options.translate_sources();
     if let Some(publication) = publications.iter().find(needs) {
-        problems.extend(bridge_members(around.host, &publication.jail.mention())?);
+        problems.extend(bridge_members(main.around.host, &publication.jail.mention())?);
     }
     Ok(problems)
 }

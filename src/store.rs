@@ -9,6 +9,7 @@
 //! targets/10.0.0.2/NAME       NAME's record has 10.0.0.2 as a target of redirects
 //! jids/7/NAME                 NAME's record is of the jail with jid 7
 //! unrecorded/NAME             pf had rules in NAME's anchor without a record, at the first transaction
+//! loaded/NAME.json, pf-*.json  what the native backend remembers of pf (pf/native/memory.rs)
 //! damaged/                    records that could not be read, kept for the administrator
 //! cni/NAME.json, cni/lock     documents of a higher module (the attachments of the CNI plugin), and their lock
 //! ```

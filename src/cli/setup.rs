@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::net::{Family, is_link_local6};
 use crate::pf::pfctl::is_without_device;
-use crate::readiness::{self, Surroundings};
+use crate::readiness::{self, MainRuleset, Surroundings};
 use crate::{pfconf, proof};
 
 use super::args::{Global, SetupArgs};
@@ -253,9 +253,10 @@ impl<'a> Setup<'a> {
         }
         let interfaces = self.host.interfaces()?;
         let main = pfconf::Conf::of_named(&conf.path, &plan.applied(&conf.text))?;
-        let rulesets = [(String::new(), Arc::new(main))];
-        let around = Surroundings { host: self.host, interfaces: &interfaces, rulesets: &rulesets };
-        let problems = readiness::neighbour_discovery(&around, &publications)?;
+        let main = Arc::new(main);
+        let around = Surroundings { host: self.host, interfaces: interfaces.into() };
+        let main = MainRuleset::new(around, None, || Ok(vec![(String::new(), main.clone())]))?;
+        let problems = readiness::neighbour_discovery(&main, &publications)?;
         Ok(problems.iter().map(ToString::to_string).collect())
     }
 

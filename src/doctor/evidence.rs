@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use once_cell::unsync::OnceCell;
+
 use super::ManagerFiles;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
@@ -10,7 +12,7 @@ use crate::managers;
 use crate::pf::{Firewall, Rulesets, Status};
 use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
-use crate::readiness::Surroundings;
+use crate::readiness::{MainRuleset, Surroundings};
 use crate::store::{Record, Store};
 use crate::trace::{Release, World};
 
@@ -27,6 +29,7 @@ pub(super) struct Evidence<'a> {
     pub(super) files: Option<ManagerFiles<'a>>,
     /// What is published; records of an earlier boot and those that cannot be read are omitted.
     pub(super) records: Vec<Record>,
+    judged: OnceCell<MainRuleset<'a>>,
 }
 
 impl<'a> Evidence<'a> {
@@ -43,11 +46,21 @@ impl<'a> Evidence<'a> {
             records.retain(|record: &Record| record.boot == *boot);
         }
         let interfaces = host.interfaces();
-        let mut rulesets = firewall.rulesets();
+        let mut rulesets = firewall.rulesets(false);
         if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
             name_by_file(rulesets, interfaces, &managers::main_ruleset(files.root));
         }
-        Evidence { host, firewall, store, interfaces, status: firewall.status(), rulesets, files, records }
+        Evidence {
+            host,
+            firewall,
+            store,
+            interfaces,
+            status: firewall.status(),
+            rulesets,
+            files,
+            records,
+            judged: OnceCell::new(),
+        }
     }
 
     pub(super) fn publications(&self) -> impl Iterator<Item = &Publication> + Clone {
@@ -62,9 +75,16 @@ impl<'a> Evidence<'a> {
         self.interfaces.as_deref().map_err(Error::clone)
     }
 
-    pub(super) fn surroundings(&self) -> Result<Surroundings<'_>> {
-        let rulesets = self.rulesets.as_deref().unwrap_or_default();
-        Ok(Surroundings { host: self.host, interfaces: self.interfaces()?, rulesets })
+    pub(super) fn surroundings(&self) -> Result<Surroundings<'a>> {
+        Ok(Surroundings { host: self.host, interfaces: self.interfaces()?.into() })
+    }
+
+    /// The main ruleset, judged once for each class of mappings, whichever checks ask.
+    pub(super) fn judged(&self) -> Result<&MainRuleset<'a>> {
+        self.judged.get_or_try_init(|| {
+            let rulesets = self.rulesets.clone().unwrap_or_default();
+            MainRuleset::new(self.surroundings()?, None, move || Ok(rulesets.clone()))
+        })
     }
 
     pub(super) fn main(&self) -> Option<&Conf> {

@@ -105,10 +105,14 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
     if evidence.status.as_ref().is_ok_and(|status| readiness::uncalled(status, false, None).is_some()) {
         return Ok(None);
     }
-    let around = evidence.surroundings()?;
-    let mut found = all(readiness::calls(&around, evidence.publications())?);
-    match readiness::bypassed(&around, evidence.publications()) {
-        Ok(problems) => found.extend(problems.into_iter().map(Finding::from)),
+    let main = evidence.judged()?;
+    let mut found = all(readiness::calls(main, evidence.publications())?);
+    match readiness::bypassed(main, evidence.publications()) {
+        Ok(problems) if problems.is_empty() => {}
+        Ok(problems) => {
+            let remedy = readiness::remedy(main, evidence.publications())?;
+            found.extend(problems.into_iter().map(|found| problem(found.seen, remedy.clone())));
+        }
         Err(error) => found.push(warning(format!("not checked: {error}"), "")),
     }
     Ok(Some(found))

@@ -80,7 +80,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> Checked {
                 ),
                 format!(
                     "if that is not intended, publish with a reach list without it: {}",
-                    inner_reach(&publication.options.reach, &outer[&publication.jail], around.interfaces)
+                    inner_reach(&publication.options.reach, &outer[&publication.jail], &around.interfaces)
                 ),
             ));
         }

@@ -138,7 +138,7 @@ fn refused_for(host: &dyn Host, firewall: &dyn Firewall, net: &[String; 2]) -> R
         let addresses = address.parse().into_iter().collect();
         world.interfaces().push(HostInterface::up(name, vec!["epair".parse()?], addresses));
     }
-    for (path, conf) in firewall.rulesets()? {
+    for (path, conf) in firewall.rulesets(true)? {
         world.load_conf(&path, &conf);
     }
     // the client may have any address: the epair is the test's own
@@ -229,7 +229,7 @@ fn take(
         ensure(outcome.killed > 0 || !ground.has_states(), "there were no states to end")
     })?;
     steps.take("nothing is left in pf or in the record", || {
-        ensure(firewall.loaded(&anchor)?.is_empty(), "the anchor holds rules")?;
+        ensure(firewall.loaded(&anchor, false)?.is_empty(), "the anchor holds rules")?;
         ensure(firewall.anchors()?.is_empty(), "kport has an anchor")?;
         ensure(Store::open(dir)?.get(&anchor)?.is_none(), "there is a record")?;
         let host = PortRange::new(HOST_PORT, HOST_PORT).ok_or_else(|| wrong("no port"))?;
@@ -441,7 +441,7 @@ impl Ground for Simulated {
 
     fn connects(&self) -> Result<bool> {
         let mut world = World::of_host(&self.host, Release::V15)?;
-        for (path, conf) in self.sim.rulesets()? {
+        for (path, conf) in self.sim.rulesets(true)? {
             world.load_conf(&path, &conf);
         }
         let at = |network: &str, port| Ok::<_, Error>(SocketAddr::new(address(network)?, port));

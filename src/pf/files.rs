@@ -109,7 +109,7 @@ impl Firewall for Sim {
         Ok(found)
     }
 
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+    fn loaded(&self, anchor: &Anchor, _: bool) -> Result<Loaded> {
         Ok(loaded(&self.rules(anchor)?))
     }
 
@@ -159,7 +159,7 @@ impl Firewall for Sim {
         self.main().map(Arc::new)
     }
 
-    fn rulesets(&self) -> Result<Rulesets> {
+    fn rulesets(&self, _: bool) -> Result<Rulesets> {
         let mut all = vec![(String::new(), self.main_ruleset()?)];
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {

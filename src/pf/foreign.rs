@@ -75,6 +75,14 @@ pub(crate) fn of_conf(conf: &Conf) -> Vec<ForeignRedirect> {
     redirects(conf).unwrap_or_else(|never| match never {})
 }
 
+/// The rules of a main ruleset that [`redirects`] and [`Conf::calls_kport`] use.
+pub(crate) fn outline(conf: &Conf) -> Conf {
+    let needed = |rule: &&Rule| matches!(rule.action, Action::Call(..)) || redirect("", rule).is_some();
+    let of = |rules: &[Rule]| rules.iter().filter(needed).cloned().collect();
+    let rulesets = conf.rulesets.iter().map(|(path, rules)| (path.clone(), of(rules)));
+    Conf { rulesets: rulesets.collect(), ..Conf::default() }
+}
+
 /// The redirects of one of kport's own anchors.
 pub(crate) fn own(anchor: &str, conf: &Conf) -> Vec<ForeignRedirect> {
     conf.rulesets.get("").into_iter().flatten().filter_map(|rule| redirect(anchor, rule)).collect()

@@ -64,7 +64,7 @@ impl Firewall for MacOs {
         Err(unsupported("listing anchors"))
     }
 
-    fn loaded(&self, _: &Anchor) -> Result<Loaded> {
+    fn loaded(&self, _: &Anchor, _: bool) -> Result<Loaded> {
         Err(unsupported("reading rules back"))
     }
 

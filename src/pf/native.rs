@@ -35,7 +35,8 @@ use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
-use self::memory::{CacheFile, Run};
+use self::memory::{CacheFiles, Main, Run, Settings};
+use self::netlink::{Attributes, Command};
 use super::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -52,11 +53,12 @@ pub struct Native<K = Device> {
     deadline: Cell<Deadline>,
     memory: Memory,
     /// where the memory is kept for later processes
-    cache: Option<CacheFile>,
+    cache: Option<CacheFiles>,
     /// the run of pf that the memory is about, from the last status
     run: RefCell<Option<Run>>,
-    /// the main ruleset when it was last read
-    main: RefCell<Option<Arc<Conf>>>,
+    /// the main ruleset when its tickets were last read
+    main: RefCell<Option<Main>>,
+    settings: RefCell<Option<Settings>>,
 }
 
 impl Native {
@@ -119,6 +121,7 @@ impl<K: Kernel> Native<K> {
             cache: None,
             run: RefCell::new(None),
             main: RefCell::new(None),
+            settings: RefCell::new(None),
         }
     }
 
@@ -128,11 +131,11 @@ impl<K: Kernel> Native<K> {
         Native { memory: memory.clone(), ..self }
     }
 
-    /// The same, and what it learns of the main rulesets is left in a file for later processes; `boot` is the current boot,
-    /// from [`Host::boot_id`](crate::host::Host::boot_id).
+    /// The same, and what it learns of the main rulesets is left in a file, and another one beside it, for later processes;
+    /// `boot` is the current boot, from [`Host::boot_id`](crate::host::Host::boot_id).
     #[must_use]
     pub fn with_cache(self, path: PathBuf, boot: String) -> Native<K> {
-        Native { cache: Some(CacheFile { path, boot }), ..self }
+        Native { cache: Some(CacheFiles { path, boot }), ..self }
     }
 
     /// The interfaces and groups that pf skips, like [`skipped`].
@@ -142,7 +145,11 @@ impl<K: Kernel> Native<K> {
     }
 
     /// An operation that is repeated while pf is busy.
-    fn retry_while_busy<T>(&self, attempt: impl FnMut() -> std::result::Result<T, Failure>) -> Result<T> {
+    fn retry_while_busy<T>(&self, mut attempt: impl FnMut() -> std::result::Result<T, Failure>) -> Result<T> {
+        let attempt = || {
+            self.kernel.renew()?;
+            attempt()
+        };
         Ok(transaction::retry_while_busy(self.deadline.get(), attempt)?)
     }
 
@@ -161,40 +168,59 @@ impl<K: Kernel> Native<K> {
         Ok(self.run.borrow().clone().unwrap_or_default())
     }
 
-    /// The main ruleset with the anchors in its braces: read only if it is not the one that was read before. Its settings are
-    /// those of that time.
-    fn main(&self) -> std::result::Result<Arc<Conf>, Failure> {
+    /// The main ruleset with the anchors in its braces: read only if it is not the one that was read before.
+    fn main(&self) -> std::result::Result<Main, Failure> {
         let run = self.run()?;
         let main = match self.remembered(&run)? {
             Some(main) => main,
-            None => {
-                let mut stamps = vec![];
-                let rulesets = rulesets::with_braces(&self.kernel, "", &mut stamps)?;
-                let main = Arc::new(Conf { rulesets, ..Conf::default() });
-                // different rules with the same checksum are not from a load
-                if self.memory.main(&run).is_none_or(|(_, before)| before.rulesets == main.rulesets) {
-                    if let Some(cache) = &self.cache {
-                        memory::leave(cache, &run, &stamps, &main);
-                    }
-                    self.memory.learn(&run, stamps, Arc::clone(&main));
-                }
-                main
-            }
+            None => self.read_main(&run)?,
         };
-        self.main.replace(Some(Arc::clone(&main)));
+        self.main.replace(Some(main.clone()));
         Ok(main)
     }
 
-    /// The main ruleset that this process, or an earlier one, remembers, if pf still has it.
-    fn remembered(&self, run: &Run) -> std::result::Result<Option<Arc<Conf>>, Failure> {
-        for file in [None, self.cache.as_ref()] {
-            if let Some(file) = file {
-                self.memory.read(run, file);
+    fn read_main(&self, run: &Run) -> std::result::Result<Main, Failure> {
+        let mut stamps = vec![];
+        let rulesets = rulesets::with_braces(&self.timed(), "", &mut stamps)?;
+        let main = Main::new(run, stamps, Conf { rulesets, ..Conf::default() });
+        // different rules with the same checksum are not from a load
+        let before = self.memory.main(run);
+        if before.is_none_or(|before| before.is(&main) || self.known_rules(&before) == main.conf) {
+            if let Some(cache) = &self.cache {
+                memory::leave(cache, &main, true);
             }
-            let Some((stamps, main)) = self.memory.main(run) else { continue };
+            self.memory.learn(main.clone());
+        }
+        Ok(main)
+    }
+
+    /// All rules of a remembered main ruleset, if they are still known.
+    fn known_rules(&self, main: &Main) -> Option<Arc<Conf>> {
+        main.conf.clone().or_else(|| memory::rules(self.cache.as_ref()?, main))
+    }
+
+    /// All rules of the main ruleset.
+    fn rules_of_main(&self, main: Main) -> std::result::Result<Arc<Conf>, Failure> {
+        if let Some(rules) = self.known_rules(&main) {
+            self.memory.learn_rules(&main, &rules);
+            return Ok(rules);
+        }
+        // what is found about it from here on is about what is read now
+        let main = self.read_main(&self.run()?)?;
+        self.main.replace(Some(main.clone()));
+        Ok(main.conf.unwrap_or_default())
+    }
+
+    /// The main ruleset that this process, or an earlier one, remembers, if pf still has it.
+    fn remembered(&self, run: &Run) -> std::result::Result<Option<Main>, Failure> {
+        for files in [None, self.cache.as_ref()] {
+            if let Some(files) = files {
+                self.memory.read(run, files);
+            }
+            let Some(main) = self.memory.main(run) else { continue };
             let mut same = true;
-            for (path, stamps) in stamps {
-                same = same && read::every_stamp(&self.kernel, &path)? == stamps;
+            for (path, stamps) in &main.stamps {
+                same = same && read::every_stamp(&self.kernel, path)? == *stamps;
             }
             if same {
                 return Ok(Some(main));
@@ -203,28 +229,38 @@ impl<K: Kernel> Native<K> {
         Ok(None)
     }
 
-    /// `main` with the current settings of pf, which have no ticket.
-    fn settled(&self, main: Arc<Conf>) -> std::result::Result<Arc<Conf>, Failure> {
+    /// The current settings of pf, which have no ticket.
+    fn settings(&self) -> std::result::Result<Settings, Failure> {
         let syncookies = read::syncookies(&self.kernel)?;
         let (skip, unread) = match read::skipped(&self.kernel)? {
             Some(skip) => (skip, vec![]),
             None => (vec![], vec!["set skip: this kernel's struct pfi_kif differs".to_owned()]),
         };
-        if (main.syncookies, &main.skip, &main.unread) == (syncookies, &skip, &unread) {
-            return Ok(main);
-        }
-        let settled = Arc::new(Conf { rulesets: main.rulesets.clone(), skip, syncookies, unread, ..Conf::default() });
-        self.memory.settle(&self.run()?, &main, Arc::clone(&settled));
-        self.main.replace(Some(Arc::clone(&settled)));
-        Ok(settled)
+        Ok(Settings { skip, syncookies, unread })
+    }
+
+    /// All rules of the main ruleset, with settings.
+    fn settled(&self, main: Main, settings: Settings) -> std::result::Result<Arc<Conf>, Failure> {
+        let rules = self.rules_of_main(main)?;
+        let Settings { skip, syncookies, unread } = settings;
+        Ok(Arc::new(Conf { rulesets: rules.rulesets.clone(), skip, syncookies, unread, ..Conf::default() }))
+    }
+
+    /// The main ruleset whose tickets were last read.
+    fn seen(&self) -> std::result::Result<Main, Failure> {
+        let seen = self.main.borrow().clone();
+        seen.map_or_else(|| self.main(), Ok)
     }
 
     /// The anchors that rules of `anchor` call.
-    fn called(&self, anchor: &str, rules: &[rule::Rule]) -> std::result::Result<Vec<String>, Failure> {
+    fn called(&self, anchor: &str, rules: &[rule::Rule], own: bool) -> std::result::Result<Vec<String>, Failure> {
         let mut called = vec![];
         for rule in rules {
             if let Action::Call(_, call) = &rule.action {
                 let call = Called::resolve(anchor, call);
+                if !own && path::is_own(&call.path) {
+                    continue;
+                }
                 called.extend(call.anchors(|parent| read::children(&self.kernel, parent))?);
             }
         }
@@ -241,6 +277,27 @@ impl<K: Kernel> Native<K> {
         Ok(())
     }
 
+    fn holds_now(&self, anchor: &Anchor, rules: &[Rule], by_tickets: bool) -> Result<bool> {
+        self.retry_while_busy(|| {
+            let run = self.run()?;
+            let stamps = read::stamps(&self.kernel, anchor.path())?;
+            let known = |files| self.memory.holds(&run, anchor, &stamps, rules, files);
+            if known(self.cache.as_ref().filter(|_| by_tickets)) {
+                return Ok(true);
+            }
+            let holds = compare::holds(&self.timed(), anchor.path(), &stamps, rules)?;
+            if holds {
+                self.learn_anchor(&run, anchor, stamps, rules);
+            }
+            Ok(holds)
+        })
+    }
+
+    /// Remembers with which stamps an anchor got its rules.
+    fn learn_anchor(&self, run: &Run, anchor: &Anchor, stamps: [read::Stamp; 3], rules: &[Rule]) {
+        self.memory.loaded(run, anchor, stamps, rules, self.cache.as_ref());
+    }
+
     /// The rules of each anchor of kport that is not empty, as far as the number of rules in its rulesets shows.
     fn counts(&self) -> std::result::Result<Vec<(String, [u32; 3])>, Failure> {
         let mut found = Vec::new();
@@ -254,21 +311,54 @@ impl<K: Kernel> Native<K> {
         Ok(found)
     }
 
-    fn loaded_once(&self, anchor: &str) -> std::result::Result<Loaded, Failure> {
-        let mut translations = 0;
-        for ruleset in [RuleKind::Nat, RuleKind::Rdr] {
-            translations += read::count(&self.kernel, anchor, ruleset)?.0 as usize;
+    fn loaded_once(&self, anchor: &str, counters: bool) -> std::result::Result<Loaded, Failure> {
+        let [nat, rdr, filter] = read::stamps(&self.kernel, anchor)?;
+        let translations = (nat.0 + rdr.0) as usize;
+        if !counters {
+            return Ok(Loaded { translations, filters: vec![Counters::default(); filter.0 as usize] });
         }
-        let rules = read::rules(&self.kernel, anchor, RuleKind::Filter)?;
-        let filters: std::result::Result<Vec<_>, _> = rules.iter().map(|rule| counters(&rule.rule)).collect();
+        let rules = read::rules(&self.timed(), anchor, RuleKind::Filter, filter)?;
+        let filters: std::result::Result<Vec<_>, _> = rules.iter().map(|rule| counters_of(&rule.rule)).collect();
         let filters = filters.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))?;
         Ok(Loaded { translations, filters })
+    }
+
+    /// The kernel, until the deadline: for loops over rules.
+    fn timed(&self) -> Timed<'_, K> {
+        Timed { kernel: &self.kernel, deadline: self.deadline.get() }
+    }
+}
+
+/// The kernel until a deadline: after it, no rule is read.
+struct Timed<'k, K> {
+    kernel: &'k K,
+    deadline: Deadline,
+}
+
+impl<K> Timed<'_, K> {
+    fn in_time(&self, call: &'static str) -> std::result::Result<(), Failure> {
+        if self.deadline.passed() { Err(Failure::new(call, libc::ETIMEDOUT)) } else { Ok(()) }
+    }
+}
+
+impl<K: Kernel> Kernel for Timed<'_, K> {
+    fn call(&self, call: Call<'_>) -> std::result::Result<(), Failure> {
+        if matches!(call, Call::GetRule(_)) {
+            self.in_time(call.name())?;
+        }
+        self.kernel.call(call)
+    }
+
+    fn ask(&self, command: Command, request: &Attributes) -> std::result::Result<Vec<u8>, Failure> {
+        self.in_time(command.name())?;
+        self.kernel.ask(command, request)
     }
 }
 
 /// What the search for redirects reads from the kernel.
 struct Asked<'n, K> {
     native: &'n Native<K>,
+    /// what the search needs of the main ruleset
     main: Arc<Conf>,
 }
 
@@ -314,8 +404,10 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         let stamps = self.retry_while_busy(|| transaction::load(&self.kernel, anchor, rules))?;
-        if let Some(run) = &*self.run.borrow() {
-            self.memory.loaded(run, anchor.path(), stamps, rules);
+        if rules.is_empty() {
+            self.memory.cleared(anchor, self.cache.as_ref());
+        } else if let Some(run) = &*self.run.borrow() {
+            self.learn_anchor(run, anchor, stamps, rules);
         }
         Ok(())
     }
@@ -334,15 +426,15 @@ impl<K: Kernel> Firewall for Native<K> {
         Ok(counts.into_iter().map(|(child, _)| child).collect())
     }
 
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.retry_while_busy(|| self.loaded_once(anchor.path()))
+    fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
+        self.retry_while_busy(|| self.loaded_once(anchor.path(), counters))
     }
 
     fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let mut all = BTreeMap::new();
         for (child, [nat, rdr, filter]) in self.retry_while_busy(|| self.counts())? {
             let loaded = match counters {
-                true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}")))?,
+                true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}"), true))?,
                 false => {
                     Loaded { translations: (nat + rdr) as usize, filters: vec![Counters::default(); filter as usize] }
                 }
@@ -353,27 +445,18 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        self.retry_while_busy(|| {
-            let run = self.run()?;
-            let stamps = read::stamps(&self.kernel, anchor.path())?;
-            if self.memory.holds(&run, anchor.path(), &stamps, rules) {
-                return Ok(true);
-            }
-            let holds = compare::holds(&self.kernel, anchor.path(), &stamps, rules)?;
-            if holds {
-                self.memory.loaded(&run, anchor.path(), stamps, rules);
-            }
-            Ok(holds)
-        })
+        self.holds_now(anchor, rules, false)
     }
 
+    /// By the tickets and numbers of rules at its last load, if they are known: see [`memory`].
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
         // the status first: it tells which run of pf it is
         let status = self.status()?;
-        Ok(self.holds(anchor, rules)?.then_some(status))
+        Ok(self.holds_now(anchor, rules, true)?.then_some(status))
     }
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {
+        self.kernel.renew()?;
         let kill = |states: &States| {
             // before 15 the kernel compares the destination before the redirect only (its pf_killstates_row has no
             // psk_nat): then only those of udp are ended, since its next packet makes a new state by the rules
@@ -389,22 +472,23 @@ impl<K: Kernel> Firewall for Native<K> {
     fn status(&self) -> Result<Status> {
         self.retry_while_busy(|| {
             let enabled = self.enabled()?;
-            let [nat_anchor, rdr_anchor, anchor] = self.main()?.calls_kport();
+            let [nat_anchor, rdr_anchor, anchor] = self.main()?.outline.calls_kport();
             Ok(Status { enabled, nat_anchor, rdr_anchor, anchor })
         })
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.retry_while_busy(|| super::foreign::redirects(&Asked { native: self, main: self.main()? }))
+        self.retry_while_busy(|| super::foreign::redirects(&Asked { native: self, main: self.main()?.outline }))
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
+        self.kernel.renew()?;
         Ok(read::has_table(&self.kernel, table.as_str())?)
     }
 
     /// If an anchor is called, those in its braces are also listed by their own paths, since they may have tables.
-    fn rulesets(&self) -> Result<Rulesets> {
-        let main = self.retry_while_busy(|| self.settled(self.main()?))?;
+    fn rulesets(&self, own: bool) -> Result<Rulesets> {
+        let main = self.retry_while_busy(|| self.settled(self.main()?, self.settings()?))?;
         let mut found: Vec<(String, Conf)> = vec![];
         let mut seen = BTreeSet::from([String::new()]);
         let mut waiting = VecDeque::from([String::new()]);
@@ -416,9 +500,9 @@ impl<K: Kernel> Firewall for Native<K> {
             let (conf, called) = self.retry_while_busy(|| {
                 let rules = match main.rulesets.get(&path) {
                     Some(rules) => rules.clone(),
-                    None => rulesets::rules_of_all(&self.kernel, &path)?,
+                    None => rulesets::rules_of_all(&self.timed(), &path)?,
                 };
-                let called = self.called(&path, &rules)?;
+                let called = self.called(&path, &rules, own)?;
                 let rulesets = BTreeMap::from([(String::new(), rules)]);
                 let mut conf = Conf { rulesets, ..Conf::default() };
                 // kport's rules name those of the main ruleset
@@ -450,14 +534,29 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
         self.retry_while_busy(|| {
-            let seen = self.main.borrow().clone();
-            self.settled(seen.map_or_else(|| self.main(), Ok)?)
+            let known = self.settings.borrow().clone();
+            self.settled(self.seen()?, known.map_or_else(|| self.settings(), Ok)?)
         })
+    }
+
+    fn kept(&self) -> Result<Option<String>> {
+        let (main, settings) = self.retry_while_busy(|| Ok((self.seen()?, self.settings()?)))?;
+        self.settings.replace(Some(settings.clone()));
+        Ok(main.found.filter(|(with, _)| *with == settings).map(|(_, found)| found))
+    }
+
+    fn keep(&self, found: &str) {
+        let (main, settings) = (self.main.borrow(), self.settings.borrow());
+        let (Some(main), Some(settings)) = (&*main, &*settings) else { return };
+        let kept = self.memory.keep(main, (settings.clone(), found.to_owned()));
+        if let (Some(main), Some(cache)) = (kept, &self.cache) {
+            memory::leave(cache, &main, false);
+        }
     }
 }
 
 /// The counters of a rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
-fn counters(rule: &nv::List) -> std::result::Result<Counters, nv::Malformed> {
+fn counters_of(rule: &nv::List) -> std::result::Result<Counters, nv::Malformed> {
     let sum = |name| rule.numbers(name).map(|both| both.iter().fold(0u64, |sum, one| sum.saturating_add(*one)));
     Ok(Counters {
         evaluations: rule.number("evaluations")?,

@@ -480,7 +480,7 @@ impl Firewall for Pfctl {
         Ok(!output.stdout.is_empty())
     }
 
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
+    fn loaded(&self, anchor: &Anchor, _: bool) -> Result<Loaded> {
         let listed = self.show(anchor.path(), &["-sl"])?;
         let filters = listed
             .lines()
@@ -511,10 +511,10 @@ impl Firewall for Pfctl {
 
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let Some(translations) = self.show_nested(&["-sn", "-P"])? else { return pf::one_by_one(self) };
+        let Some(translations) = self.show_nested(&["-sn", "-P"])? else { return pf::one_by_one(self, counters) };
         let with_counters = if counters { &["-v"][..] } else { &[] };
         let filters = self.show_nested(&[&["-sr", "-P"], with_counters].concat())?;
-        let Some(filters) = filters else { return pf::one_by_one(self) };
+        let Some(filters) = filters else { return pf::one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, lines) in translations {
             all.entry(child).or_default().translations = lines.len();
@@ -561,7 +561,7 @@ impl Firewall for Pfctl {
         Ok(self.show("", &["-sT"])?.lines().any(|name| name == table.as_str()))
     }
 
-    fn rulesets(&self) -> Result<Rulesets> {
+    fn rulesets(&self, own: bool) -> Result<Rulesets> {
         const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
         let mut read: Vec<(String, Conf)> = Vec::new();
         let mut seen = BTreeSet::from([String::new()]);
@@ -571,6 +571,9 @@ impl Firewall for Pfctl {
             for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
                 let shown = self.rules(&at.path, what)?;
                 for Call { called, read_as } in self.calls(&at, &shown, kinds)? {
+                    if !own && path::is_own(&called.path) {
+                        continue;
+                    }
                     let children = match called.children {
                         true => foreign::RulesetReader::children(self, &called.path)?,
                         false => vec![String::new()],

@@ -50,8 +50,8 @@ impl Firewall for WithConf<'_> {
         self.firewall.anchors()
     }
 
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.firewall.loaded(anchor)
+    fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
+        self.firewall.loaded(anchor, counters)
     }
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
@@ -79,10 +79,12 @@ impl Firewall for WithConf<'_> {
         Ok(self.conf.clone())
     }
 
-    fn rulesets(&self) -> Result<Rulesets> {
+    fn rulesets(&self, own: bool) -> Result<Rulesets> {
         let ours = format!("{PARENT}/");
         let mut all = vec![(String::new(), self.conf.clone())];
-        all.extend(self.firewall.rulesets()?.into_iter().filter(|(path, _)| path.starts_with(&ours)));
+        if own {
+            all.extend(self.firewall.rulesets(own)?.into_iter().filter(|(path, _)| path.starts_with(&ours)));
+        }
         Ok(all)
     }
 }

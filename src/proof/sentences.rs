@@ -219,6 +219,21 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
     Ok(proof)
 }
 
+/// The statements that refuse sources which reach an entrance, with rules of kport that are quick, or not: the first
+/// sentence alone.
+///
+/// # Errors
+///
+/// [`Kind::Unsupported`]: the ruleset cannot be judged.
+pub fn bypassed(judge: &Judge, entrance: &Entrance, quick: bool) -> Result<BTreeSet<Cited>> {
+    let mut world = judge.world.clone();
+    world.suppose(Some(vec![]));
+    world.load(JAIL.parse::<JailName>()?.anchor().path(), &rules::rules(&publication(entrance, quick)?));
+    let mut proof = Proof { quick, ..Proof::default() };
+    proof.refusals(judge, &world, entrance, &judge.survey(entrance)?)?;
+    Ok(proof.bypassed.into_keys().collect())
+}
+
 impl Proof {
     /// Adds the sources that are refused at an entrance, whose rules are loaded in `world`.
     fn refusals(&mut self, judge: &Judge, world: &World, entrance: &Entrance, survey: &BySource<'_>) -> Result<()> {

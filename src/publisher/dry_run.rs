@@ -30,7 +30,7 @@ pub(super) fn dry_run(Transaction { survey, writer }: &mut Transaction<'_>, requ
     let Resolved { jid, publications, .. } = resolved;
     let record = writer.record_of(&request.jail, jid, publications)?;
     let wanted = crate::rules::of_all(&record.publications);
-    let verification = Verification { facts, allow_inert: request.allow_inert };
+    let verification = Verification { facts, allow_inert: request.allow_inert, thorough: false };
     let status = writer.firewall.status()?;
     verification.verify(&record, &wanted, status, false, &mut writer.outcome.notes)
 }

@@ -29,7 +29,7 @@ pub(super) fn list(
     };
     // by the names below kport/. First pf, then the records: a jail's record is written before its rules are loaded
     let in_pf = match &one {
-        Some(anchor) => BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor)?)]),
+        Some(anchor) => BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor, counters)?)]),
         None => firewall.loaded_all(counters)?,
     };
     let mut records = store.records()?;

@@ -205,7 +205,7 @@ impl<'a> Others<'a> {
             if anchors.is_empty() {
                 return Ok(vec![]);
             }
-            let rulesets = self.firewall.rulesets()?;
+            let rulesets = self.firewall.rulesets(true)?;
             let held = |anchor: Anchor| {
                 let conf = rulesets.iter().find(|(path, _)| path == anchor.path()).map(|(_, conf)| conf);
                 let redirects = conf.map(|conf| pf::foreign::own(anchor.path(), conf)).unwrap_or_default();
@@ -277,7 +277,7 @@ impl<'a> Others<'a> {
         }
         let owner = Rc::new(match self.store.get(anchor) {
             Ok(Some(record)) if record.boot == self.boot => Claimant::Jail(Box::new(Neighbour::new(record))),
-            Ok(_) if self.firewall.loaded(anchor)?.is_empty() => Claimant::Nobody,
+            Ok(_) if self.firewall.loaded(anchor, false)?.is_empty() => Claimant::Nobody,
             Ok(_) => Claimant::Unrecorded,
             Err(error) => Claimant::Unreadable(error),
         });

@@ -22,7 +22,6 @@ pub(super) fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> 
             errors.push(error.context(anchor));
         }
     }
-    writer.store.sweep(writer.firewall);
     Error::all(errors)
 }
 

@@ -65,7 +65,7 @@ pub(super) fn unpublish_some(
         ..writer.record_of(jail, old.jid, publications)?
     };
     // what stays was verified when it was published
-    change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true })
+    change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true, thorough: false })
 }
 
 /// The name by which a jail has published: a jail that was renamed since is found by its jid.

@@ -1,24 +1,36 @@
 //! Whether pf evaluates what was loaded, and packets arrive.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::facts::Facts;
 use crate::error::{Kind, Problem, Result};
 use crate::net::Family;
 use crate::pf::Status;
 use crate::publication::Publication;
-use crate::readiness::{self, Surroundings};
+use crate::readiness::{self, MainRuleset, Surroundings};
 use crate::rule::Rule;
 use crate::store::Record;
+
+/// How long a publish may judge a main ruleset that has changed.
+const JUDGING: Duration = Duration::from_secs(2);
+
+/// The administrator's file, from which messages have their words. It may be newer than what pf has: a rule that it does not have is
+/// shown as pf prints it.
+const PF_CONF: &str = "/etc/pf.conf";
 
 /// What a publication needs in addition to its rules.
 pub(super) struct Verification<'a> {
     pub(super) facts: &'a Facts<'a>,
     /// Whether rules without effect are noted, not an error.
     pub(super) allow_inert: bool,
+    /// Whether ports that cannot be reached anyway are noted as well.
+    pub(super) thorough: bool,
 }
 
 impl Verification<'_> {
     /// Fails if pf will not evaluate the rules: it must be enabled, its main ruleset must call kport's anchors, and packets
-    /// must be forwarded. With `all`, ports that cannot be reached anyway are noted as well.
+    /// must be forwarded. With `all`, it may be thorough.
     pub(super) fn verify(
         &self,
         record: &Record,
@@ -32,7 +44,7 @@ impl Verification<'_> {
                 notes.push(format!("loaded, but without effect at present: {error}"));
                 Ok(())
             }
-            Ok(()) if all => {
+            Ok(()) if all && self.thorough => {
                 match self.dead(&record.publications) {
                     Ok(problems) => notes.extend(problems.iter().map(Problem::to_string)),
                     // the ports are published anyway
@@ -69,12 +81,20 @@ impl Verification<'_> {
         if !firewall.redirects_packets() && !host.is_played() {
             return Ok(vec![]);
         }
-        let rulesets = match firewall.main_ruleset() {
-            Ok(main) => vec![(String::new(), main)],
-            Err(error) if error.kind() == Kind::Unsupported => vec![],
-            Err(error) => return Err(error),
+        let rulesets = || match firewall.main_ruleset() {
+            Ok(main) => Ok(vec![(String::new(), main)]),
+            Err(error) if error.kind() == Kind::Unsupported => Ok(vec![]),
+            Err(error) => Err(error),
         };
-        let around = Surroundings { host, interfaces: self.facts.interfaces()?, rulesets: &rulesets };
-        readiness::of_jail(&around, publications)
+        let around = Surroundings { host, interfaces: self.facts.interfaces()?.into() };
+        let deadline = self.facts.progress.deadline.sooner(JUDGING);
+        let main = MainRuleset::new(around, firewall.kept()?.as_deref(), rulesets)?.until(deadline);
+        let main = main.named_by(firewall.redirects_packets().then_some(Path::new(PF_CONF)));
+        let found = readiness::of_jail(&main, publications);
+        self.facts.progress.detail(&format!("main ruleset: {} evaluations", main.evaluations()));
+        if let Some(learned) = main.learned() {
+            firewall.keep(&learned);
+        }
+        found
     }
 }

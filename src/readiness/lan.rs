@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::outside::{Rulesets, SOURCE_PORTS, first_source};
+use super::judged::{MainRuleset, SOURCE_PORTS, first_source};
 use super::{Findings, Surroundings, address};
 use crate::error::{Problem, Result};
 use crate::host::{ANSWER_TIME, Interfaces, Router};
@@ -17,11 +17,11 @@ use crate::trace::{Attachment, Party, Verdict, World};
 
 /// Ports whose clients are not answered, as a problem, and those whose clients may not be, as a warning; the remedy was tried.
 pub fn on_the_lan<'a>(
-    around: &Surroundings<'_>,
+    main: &MainRuleset<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
 ) -> Result<Findings> {
+    let around = &main.around;
     let mut found = Findings::default();
-    let mut rulesets = None;
     let mut seen = BTreeSet::new();
     for publication in publications {
         for redirect in publication.redirects.iter().filter(|redirect| !redirect.place.is_loopback()) {
@@ -29,13 +29,10 @@ pub fn on_the_lan<'a>(
             if !seen.insert((publication.jail.clone(), redirect.place, redirect.target)) {
                 continue;
             }
-            if rulesets.is_none() {
-                rulesets = Rulesets::new(around, &mut Findings::default())?;
-            }
             // why it cannot be evaluated is a finding of another check
-            let Some(rulesets) = &rulesets else { return Ok(found) };
+            let Some(world) = main.world()? else { return Ok(found) };
             let case = Case { around, publication, redirect, via, network };
-            case.judge(rulesets.world.clone(), &mut found)?;
+            case.judge(world.clone(), &mut found)?;
         }
     }
     Ok(found)
@@ -43,7 +40,7 @@ pub fn on_the_lan<'a>(
 
 /// The interface that leads to `target`, and its network, if a default route of the host is by that interface.
 fn outer_network(around: &Surroundings<'_>, target: IpAddr) -> Result<Option<(Interface, IpNet)>> {
-    let all = Interfaces(around.interfaces);
+    let all = Interfaces(&around.interfaces);
     let Some((via, network)) = all.connected(target).filter(|_| !all.is_own(target)) else { return Ok(None) };
     for family in Family::ALL {
         if around.host.gateway(family)? == Some(via) {
@@ -141,7 +138,7 @@ impl Case<'_> {
         let taken = |address: &IpAddr| {
             *address == self.redirect.target
                 || router == Router::At(*address)
-                || Interfaces(self.around.interfaces).is_own(*address)
+                || Interfaces(&self.around.interfaces).is_own(*address)
         };
         self.network.hosts().take(MOST_HOSTS).find(|address| allowed(address) && !taken(address))
     }
@@ -157,7 +154,8 @@ impl Case<'_> {
     ) -> Result<Verdict> {
         let jail = self.publication.jail.clone();
         let anchor = jail.anchor();
-        let published = Publication::new(jail, vec![*self.redirect], options.clone(), |_| Ok(Some(self.via)))?;
+        let mut published = Publication::new(jail, vec![*self.redirect], options.clone(), |_| Ok(Some(self.via)))?;
+        published.answers.clone_from(&self.publication.answers);
         let mut world = world.clone();
         world.load(anchor.path(), &rules::rules(&published));
         let from = SocketAddr::new(from, SOURCE_PORTS[0]);

@@ -3,26 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{RELOAD, Surroundings};
-use crate::error::{Problem, Result, quoted};
+use super::{MainRuleset, RELOAD};
+use crate::error::{Problem, Result};
 use crate::host::{HostInterface, Interfaces};
 use crate::net::Direction;
 use crate::net::{Family, Interface, Place};
-use crate::pfconf::Conf;
-use crate::pfconf::address::Side;
-use crate::pfconf::rule::{Action, Rule};
 use crate::publication::{Publication, Redirect};
-
-/// The rule that decides if no other matches, on a host where it blocks.
-pub(super) const DEFAULT_RULE: &str = "the default rule (net.pf.default_to_drop)";
 
 /// `set skip` on an interface where pf must filter.
 pub fn skip<'a>(
-    around: &Surroundings<'_>,
+    main: &MainRuleset<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
 ) -> Result<Vec<Problem>> {
-    let Some(main) = around.main() else { return Ok(vec![]) };
-    let skipped = |i: &HostInterface| main.skipped().iter().copied().find(|name| i.is_in(*name));
+    let around = &main.around;
+    let names: Vec<Interface> = main.facts()?.skip.iter().filter_map(|name| name.parse().ok()).collect();
+    let skipped = |i: &HostInterface| names.iter().copied().find(|name| i.is_in(*name));
     let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
     let mut need = |interface: &HostInterface, why: String| {
         if let Some(name) = skipped(interface) {
@@ -35,7 +30,7 @@ pub fn skip<'a>(
         }
         let options = &publication.options;
         if let Some(via) = around.via(redirect.target).filter(|_| options.translate_sources()) {
-            for interface in Interfaces(around.interfaces).members(via) {
+            for interface in Interfaces(&around.interfaces).members(via) {
                 need(interface, format!("where sources are translated for {}", publication.jail.mention()));
             }
         }
@@ -58,21 +53,20 @@ pub fn skip<'a>(
 /// Rules that block IPv6 neighbour discovery, without which nothing arrives. A main ruleset that cannot be read has
 /// none: [`main_ruleset`] reports it.
 pub fn neighbour_discovery<'a>(
-    around: &Surroundings<'_>,
+    main: &MainRuleset<'_>,
     publications: impl IntoIterator<Item = &'a Publication>,
 ) -> Result<Vec<Problem>> {
-    let Some(main) = around.main().filter(|main| main.unread().is_empty()) else { return Ok(vec![]) };
-    let all = around.interfaces;
+    let around = &main.around;
+    let all = &around.interfaces;
     // by rule: the targets do not matter for the remedy, so the first one stands for all
     let mut blocked: BTreeMap<String, (IpAddr, BTreeSet<Interface>)> = BTreeMap::new();
-    let drop = around.sysctl_is_on("net.pf.default_to_drop")?;
     for (_, redirect) in
         redirects(publications).filter(|(_, r)| r.family() == Family::Inet6 && !Interfaces(all).is_own(r.target))
     {
         let outer = around.outer(redirect.place, Family::Inet6)?.into_iter().map(|interface| interface.name);
         for on in outer.chain(around.via(redirect.target)).filter(|on| !Place::Interface(*on).is_loopback()) {
             for direction in [Direction::In, Direction::Out] {
-                if let Some(rule) = blocks_neighbours(main, all, on, direction, drop) {
+                if let Some(rule) = main.blocks_neighbours(on, direction)? {
                     blocked.entry(rule).or_insert((redirect.target, BTreeSet::new())).1.insert(on);
                 }
             }
@@ -91,48 +85,6 @@ pub fn neighbour_discovery<'a>(
         }
     };
     Ok(blocked.into_iter().map(finding).collect())
-}
-
-/// The rule that blocks IPv6 neighbour discovery (icmp6) on an interface, if there is one. Its addresses are
-/// link-local, multicast and the target: a block of certain addresses is not taken to be meant for it; a pass of
-/// certain addresses is, if it names icmp6. With `drop` the default rule blocks.
-fn blocks_neighbours(
-    main: &Conf,
-    all: &[HostInterface],
-    on: Interface,
-    direction: Direction,
-    drop: bool,
-) -> Option<String> {
-    const ICMP6: u8 = 58;
-    let is_in = |name: &str| name.parse().is_ok_and(|name| Interfaces(all).is_in(on, name));
-    if main.skip.iter().any(|name| is_in(name)) {
-        return None;
-    }
-    let mut last: Option<&Rule> = None;
-    for rule in main.rules() {
-        let when = &rule.when;
-        let certain = when.from != Side::any() || when.to != Side::any() || when.tagged.is_some();
-        let meant = match rule.action {
-            Action::Block => !certain,
-            Action::Pass => !certain || when.protocol == Some(ICMP6),
-            Action::Match | Action::Translate { .. } | Action::Call(..) => false,
-        };
-        if meant
-            && when.on.as_ref().is_none_or(|on| is_in(&on.name) != on.not)
-            && when.direction.is_none_or(|wanted| wanted == direction)
-            && when.family != Some(Family::Inet)
-            && when.protocol.is_none_or(|number| number == ICMP6)
-        {
-            last = Some(rule);
-            if rule.quick {
-                break;
-            }
-        }
-    }
-    match last {
-        Some(rule) => (rule.action == Action::Block).then(|| quoted(&rule.origin.text)),
-        None => drop.then(|| DEFAULT_RULE.to_owned()),
-    }
 }
 
 fn redirects<'a>(

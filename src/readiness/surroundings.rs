@@ -1,33 +1,25 @@
-//! What the checks use: the host, and the rules of pf that are not kport's.
+//! The host, as the checks use it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::error::Result;
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::net::{Family, Interface, Place, is_link_local6};
-use crate::pfconf::Conf;
 
-/// The host and pf around kport's rules.
-#[derive(Clone, Copy)]
+/// The host and its interfaces, read once.
+#[derive(Clone)]
 pub struct Surroundings<'a> {
     /// The host.
     pub host: &'a dyn Host,
     /// Its interfaces.
-    pub interfaces: &'a [HostInterface],
-    /// pf's rulesets by path; the main one's path is empty. A missing ruleset is empty.
-    pub rulesets: &'a [(String, Arc<Conf>)],
+    pub interfaces: Rc<[HostInterface]>,
 }
 
-impl<'a> Surroundings<'a> {
-    /// The main ruleset, if it is known.
-    pub fn main(&self) -> Option<&'a Conf> {
-        self.rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| &**conf)
-    }
-
+impl Surroundings<'_> {
     /// The interfaces by which packets for a place come in; for every place, that of the default route.
-    pub fn outer(&self, place: Place, family: Family) -> Result<Vec<&'a HostInterface>> {
-        let all = Interfaces(self.interfaces);
+    pub fn outer(&self, place: Place, family: Family) -> Result<Vec<&HostInterface>> {
+        let all = Interfaces(&self.interfaces);
         Ok(match place {
             Place::Interface(name) => all.members(name).collect(),
             Place::Any | Place::AnyOf(_) => {
@@ -39,7 +31,7 @@ impl<'a> Surroundings<'a> {
 
     /// The interface that leads to a target; `None` for the host's own address, and if none is known.
     pub fn via(&self, target: IpAddr) -> Option<Interface> {
-        Interfaces(self.interfaces).leads_to(target).unwrap_or(None)
+        Interfaces(&self.interfaces).leads_to(target).unwrap_or(None)
     }
 
     /// Whether an integer sysctl exists, and is not 0.

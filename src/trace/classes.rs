@@ -1,6 +1,6 @@
 //! The addresses that the loaded rules can distinguish: instead of every address, one of each class is enough.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -97,10 +97,7 @@ impl World {
     /// in the same networks of the host, so that no-route and urpf-failed hold for both or for neither. What is not
     /// decided by the addresses at hand does not count: host names, and the address at the other end of an interface.
     pub fn classes(&self, family: Family) -> Vec<AddressClass> {
-        let own = self.networks(family);
-        let fixed: Vec<IpNet> =
-            NOT_PUBLIC.iter().filter_map(|text| text.parse().ok()).chain(own.iter().copied()).collect();
-        let fixed: Vec<Operand> = fixed.into_iter().map(Operand::Network).collect();
+        let fixed = self.fixed(family);
         let mut sets: Vec<Set<'_>> = fixed.iter().map(|operand| ("", operand)).collect();
         let not_public = sets.len();
         let mut seen = HashSet::new();
@@ -151,6 +148,35 @@ impl World {
         let mut classes: Vec<AddressClass> = sweep.classes.into_values().collect();
         classes.sort_by_key(|class| (u128::MAX - class.public, u128::MAX - class.size, class.largest));
         classes
+    }
+
+    /// The first addresses of the parts of a family between which the rules differ, their pools, and the networks of the host.
+    pub(crate) fn address_edges(&self, family: Family) -> Vec<IpAddr> {
+        let fixed = self.fixed(family);
+        let of_rules = self.rules().flat_map(|(path, rule)| {
+            let pooled = rule.pools().flat_map(|pool| &pool.addresses).filter_map(|at| at.address.as_ref());
+            operands(rule).chain(pooled).map(move |operand| (path, operand))
+        });
+        let all = fixed.iter().map(|operand| ("", operand)).chain(of_rules);
+        let spans = all.flat_map(|(path, operand)| self.lookup.spans(path, operand));
+        let edges: BTreeSet<u128> = spans
+            .filter(|(first, _)| Family::of(*first) == family)
+            .flat_map(|(first, last)| [Some(number(first)), number(last).checked_add(1)])
+            .flatten()
+            .filter(|edge| *edge <= highest(family))
+            .collect();
+        edges.into_iter().map(|edge| address(family, edge)).collect()
+    }
+
+    /// Whether a rule has `tagged`.
+    pub(crate) fn compares_tags(&self) -> bool {
+        self.rules().any(|(_, rule)| rule.when.tagged.is_some())
+    }
+
+    /// The networks that are not rules'.
+    fn fixed(&self, family: Family) -> Vec<Operand> {
+        let not_public = NOT_PUBLIC.iter().filter_map(|text| text.parse().ok());
+        not_public.chain(self.networks(family)).map(Operand::Network).collect()
     }
 
     /// The rules of every ruleset, each with its path.

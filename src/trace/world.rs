@@ -157,7 +157,7 @@ impl World {
     pub fn of_pf(host: &dyn Host, firewall: &dyn Firewall, release: Release) -> Result<World> {
         let mut world = World::of_host(host, release)?;
         world.enable(firewall.status()?.enabled);
-        for (path, conf) in firewall.rulesets()? {
+        for (path, conf) in firewall.rulesets(true)? {
             if let Some(unread) = conf.unread().first() {
                 let name = if path.is_empty() { "main ruleset".to_owned() } else { format!("anchor {path}") };
                 return Err(Error::new(Kind::Unsupported, unread.clone()).context(&name));

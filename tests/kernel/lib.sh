@@ -97,8 +97,8 @@ all_rules() {
 	done
 }
 records() {
-	# pf-rulesets.json is a memory that may go at any time; locks are held, not kept
-	(cd /var/run/kport 2>/dev/null && find . -type f ! -name pf-rulesets.json ! -name '*lock*' | sort | xargs cksum)
+	# pf-*.json and loaded are a memory that may go at any time; locks are held, not kept
+	(cd /var/run/kport 2>/dev/null && find . -type f ! -name 'pf-*.json' ! -path './loaded/*' ! -name '*lock*' | sort | xargs cksum)
 }
 everything() {
 	all_rules

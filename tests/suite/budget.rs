@@ -6,16 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kport::deadline::Deadline;
+use kport::doctor::{self, Level};
+use kport::error::Kind;
+use kport::pf::Firewall;
 use kport::pf::native::{Memory, Native};
 use kport::pf::pfctl::Pfctl;
-use kport::publisher::{Liveness, Outcome, Publisher, Unobserved};
+use kport::publisher::{Liveness, Observer, Outcome, Publisher, Unobserved};
+use kport::store::Store;
+use kport::trace::{Release, World};
 
 use crate::support::fake_kernel::{Fake, RULE, State, blank};
+use crate::support::offsets as at;
 use crate::support::rig::{Rig, request};
 use crate::support::standin;
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(60))
+}
+
+/// The details of a transaction.
+#[derive(Default)]
+struct Details(RefCell<Vec<String>>);
+
+impl Observer for Details {
+    fn detail(&self, text: &str) {
+        self.0.borrow_mut().push(text.to_owned());
+    }
 }
 
 /// A host with a kernel.
@@ -40,11 +56,14 @@ impl Host {
         host
     }
 
-    fn with<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
-        let native = Native::over(&self.fake, soon())
+    fn native(&self) -> Native<&Fake> {
+        Native::over(&self.fake, soon())
             .with_memory(&self.memory.borrow())
-            .with_cache(self.rig.state("pf-rulesets.json"), "first".to_owned());
-        self.rig.with(&native, &Unobserved, act)
+            .with_cache(self.rig.state("pf-rulesets.json"), "first".to_owned())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
+        self.rig.with(&self.native(), &Unobserved, act)
     }
 
     /// Another process, which has only the file.
@@ -54,11 +73,23 @@ impl Host {
 
     /// The calls of a publish.
     fn publish(&self, jail: &str, spec: &str) -> (Vec<&'static str>, Outcome) {
+        let (calls, _, outcome) = self.publish_to(jail, "10.0.0.2", spec);
+        (calls, outcome)
+    }
+
+    /// The calls of a publish, and how often the evaluator was asked.
+    fn publish_to(&self, jail: &str, address: &str, spec: &str) -> (Vec<&'static str>, usize, Outcome) {
         let mut request = request(jail, spec);
-        request.addresses = vec!["10.0.0.2".parse().unwrap()];
+        request.addresses = vec![address.parse().unwrap()];
+        let details = Details::default();
         let mut outcome = None;
-        let calls = self.fake.calls_of(|| outcome = Some(self.with(|p| p.publish(&request)).unwrap()));
-        (calls, outcome.unwrap())
+        let calls = self.fake.calls_of(|| {
+            outcome = Some(self.rig.with(&self.native(), &details, |p| p.publish(&request)).unwrap());
+        });
+        let details = details.0.into_inner();
+        let evaluations = details.iter().find_map(|text| text.strip_prefix("main ruleset: ")).unwrap();
+        let evaluations = evaluations.strip_suffix(" evaluations").unwrap().parse().unwrap();
+        (calls, evaluations, outcome.unwrap())
     }
 }
 
@@ -93,8 +124,8 @@ fn native_asks_next_to_nothing_whatever_pf_conf_and_other_jails_have() {
             let (again, outcome) = host.publish(jail, spec);
             assert!(!outcome.changed);
             assert!(again.len() <= 17, "{}: {again:?}", again.len());
-            // of its own anchor
-            assert_eq!(reads(&again), if cold { RULES } else { 0 }, "{again:?}");
+            // nor of its own anchor
+            assert_eq!(reads(&again), 0, "{again:?}");
             counts.push((cold, first.len(), again.len()));
         }
     }
@@ -150,35 +181,147 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     let host = Host::new(3, 1);
-    let path = host.rig.state("pf-rulesets.json");
-    let good = fs::read_to_string(&path).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let misses = |spec: &str| {
+    let (outline, rules) = (host.rig.state("pf-outline.json"), host.rig.state("pf-rulesets.json"));
+    // a publish needs all rules only to judge them
+    let publish = |spec: &str| {
         host.restart();
-        reads(&host.publish("web", spec).0) > 0
+        let (calls, evaluations, _) = host.publish_to("web", "10.0.0.2", spec);
+        (reads(&calls) > 0, evaluations > 0)
     };
-    assert!(!misses("8080:80"));
+    publish("8080:80");
+    let good = fs::read_to_string(&outline).unwrap();
+    for path in [&outline, &rules] {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
     let boot = good.replace("\"first\"", "\"second\"");
-    let version = good.replace("\"version\":4", "\"version\":3");
+    let version = good.replace("\"version\":5", "\"version\":4");
     let long = format!("{good}{}", " ".repeat(1 << 24));
     for bad in ["", "{}", &good[..good.len() / 2], &boot, &version, &long, "[1e999]", "\0"] {
-        fs::write(&path, bad).unwrap();
-        assert!(misses("8081:81"), "{bad:.60}");
+        assert_ne!(bad, good);
+        fs::write(&outline, bad).unwrap();
+        assert_eq!(publish("8081:81"), (true, true), "{bad:.60}");
         // and is written again
-        assert!(!misses("8080:80"));
+        assert_eq!(publish("8080:80"), (false, false));
     }
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(misses("8081:81"));
+    // what was found, of another version of kport or damaged
+    for (from, to) in [("\\\"version\\\":\\\"1 ", "\\\"version\\\":\\\"0 "), ("\\\"known\\\":true", "\\\"known\\\":1")]
+    {
+        let bad = fs::read_to_string(&outline).unwrap().replace(from, to);
+        assert!(bad.contains(to));
+        fs::write(&outline, bad).unwrap();
+        assert_eq!(publish("8081:81"), (false, true), "{to}");
+        assert_eq!(publish("8080:80"), (false, false));
+    }
+    // without the rules, what was found still holds
+    fs::write(&rules, "{}").unwrap();
+    assert_eq!(publish("8081:81"), (false, false));
+    assert_eq!(publish("em1:8081:81"), (true, true));
+    fs::set_permissions(&outline, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(publish("8081:81"), (true, true));
     let elsewhere = host.rig.state("elsewhere");
-    fs::write(&elsewhere, &good).unwrap();
-    fs::remove_file(&path).unwrap();
-    symlink(&elsewhere, &path).unwrap();
-    assert!(misses("8080:80"));
-    assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    fs::copy(&outline, &elsewhere).unwrap();
+    fs::remove_file(&outline).unwrap();
+    symlink(&elsewhere, &outline).unwrap();
+    assert_eq!(publish("8080:80"), (true, true));
+    assert!(!fs::symlink_metadata(&outline).unwrap().is_symlink());
     // one that cannot be written only costs time
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
-    assert!(misses("8081:81") && misses("8080:80"));
+    fs::remove_file(&outline).unwrap();
+    fs::create_dir(&outline).unwrap();
+    assert_eq!(publish("8081:81"), (true, true));
+    assert_eq!(publish("8080:80"), (true, true));
+}
+
+/// What was found about a main ruleset holds for all mappings that its rules do not distinguish, until the ruleset or the host
+/// changes.
+#[test]
+fn a_main_ruleset_is_judged_once_for_each_class_of_mappings() {
+    let mut host = Host::new(0, 0);
+    // block drop in quick proto tcp from any to any port = 25, on interfaces that do not matter here
+    let mut smtp = blank(1);
+    smtp.bytes[RULE + at::PROTO] = 6;
+    smtp.bytes[RULE + at::DST + at::PORT..][..2].copy_from_slice(&25u16.to_be_bytes());
+    smtp.bytes[RULE + at::DST + at::PORT_OP] = 2;
+    smtp.bytes[RULE + at::AF] = 2;
+    // and from one network
+    smtp.bytes[RULE..][..2].copy_from_slice(&[203, 0]);
+    smtp.bytes[RULE + 16..][..2].fill(0xff);
+    host.fake.hold("", smtp);
+    let evaluations = |host: &Host, (jail, address, spec): (&str, &str, &str)| {
+        host.restart();
+        host.publish_to(jail, address, spec).1
+    };
+    assert!(evaluations(&host, ("web", "10.0.0.2", "8080:80")) > 0);
+    for (same, mapping) in [
+        (true, ("web", "10.0.0.2", "8080:80")),
+        (true, ("web", "10.0.0.2", "8081:81")),
+        (true, ("db", "10.0.0.3", "9090:80")),
+        (true, ("db", "10.0.0.3", "9000-9010:9000")),
+        // the place, the protocol, the family, the interface to the jail, a port that a rule distinguishes
+        (false, ("web", "10.0.0.2", "em1:8080:80")),
+        (false, ("web", "10.0.0.2", "8080:80/udp")),
+        (false, ("web", "fd00::2", "8080:80")),
+        (false, ("web", "10.1.0.2", "8080:80")),
+        (false, ("web", "10.0.0.2", "8025:25")),
+        (false, ("web", "10.0.0.2", "8020-8029:20-29")),
+        (true, ("web", "10.0.0.2", "7020-7029:20-29")),
+    ] {
+        assert_eq!(evaluations(&host, mapping) == 0, same, "{mapping:?}");
+        assert_eq!(evaluations(&host, mapping), 0, "{mapping:?}");
+    }
+    let again = ("web", "10.0.0.2", "8082:80");
+    // an end of an epair is not part of it, and an address is
+    let mut interface = host.rig.host.interfaces[2].clone();
+    (interface.name, interface.groups) = ("epair5a".parse().unwrap(), vec!["epair".parse().unwrap()]);
+    interface.addresses.clear();
+    host.rig.host.interfaces.push(interface);
+    assert_eq!(evaluations(&host, again), 0);
+    host.rig.host.interfaces[2].addresses.push("10.2.0.1/24".parse().unwrap());
+    assert!(evaluations(&host, again) > 0);
+    assert_eq!(evaluations(&host, again), 0);
+    host.rig.host.gateway.inet = Some("em1".parse().unwrap());
+    assert!(evaluations(&host, ("web", "10.0.0.2", "em0:8082:80")) > 0);
+    assert_eq!(evaluations(&host, ("web", "10.0.0.2", "em0:8082:80")), 0);
+    // the settings, and the rules
+    host.fake.set_interfaces(&[("all", true, false), ("lo", true, true)]);
+    assert!(evaluations(&host, again) > 0);
+    assert_eq!(evaluations(&host, again), 0);
+    host.fake.hold("", blank(1));
+    assert!(evaluations(&host, again) > 0);
+    assert_eq!(evaluations(&host, again), 0);
+}
+
+/// A rule that refuses sources, after kport's anchor: a note of each publish, which costs nothing once it was found.
+#[test]
+fn a_bypassed_blocklist_is_a_note() {
+    let host = Host::new(0, 0);
+    let mut list = blank(1);
+    list.bytes[RULE..][..4].copy_from_slice(&[203, 0, 113, 0]);
+    list.bytes[RULE + 16..][..3].fill(0xff);
+    list.bytes[RULE + at::AF] = 2;
+    list.bytes[RULE + at::DIRECTION] = 1;
+    list.bytes[RULE + at::QUICK] = 1;
+    let mut more = list.clone();
+    more.bytes[RULE + 1] = 1;
+    host.fake.hold("", list);
+    let expected = "\"block in quick inet from 203.0.113.0/24 to any\" of the main ruleset refuses sources, but not at 8080 \
+                    on em0, which jail \"web\" publishes; for a remedy, run kport doctor";
+    let (_, evaluations, outcome) = host.publish_to("web", "10.0.0.2", "8080:80");
+    assert!(evaluations > 0);
+    assert_eq!(outcome.notes, [expected]);
+    for (jail, port) in [("web", "8080"), ("web", "8081"), ("db", "9090")] {
+        let (calls, evaluations, outcome) = host.publish_to(jail, "10.0.0.2", &format!("{port}:80"));
+        assert_eq!((reads(&calls), evaluations), (0, 0));
+        let expected = expected.replace("8080", port).replace("\"web\"", &format!("\"{jail}\""));
+        assert_eq!(outcome.notes, [expected]);
+    }
+    // several are one note
+    host.fake.hold("", more);
+    let (.., outcome) = host.publish_to("web", "10.0.0.2", "8080:80");
+    assert_eq!(outcome.notes, [expected.replace(" refuses", " (and 1 more) refuses")]);
+    // with rules that are not quick they decide
+    let mut request = request("web", "8080:80");
+    (request.addresses, request.options.quick) = (vec!["10.0.0.2".parse().unwrap()], false);
+    assert_eq!(host.with(|p| p.publish(&request)).unwrap().notes, [""; 0]);
 }
 
 #[test]
@@ -191,6 +334,9 @@ fn native_unpublishes_and_lists_with_few_calls() {
         let list = host.with(|p| p.list(None)).unwrap();
         assert!(list.len() == 21 && list.iter().all(|listed| listed.liveness == Liveness::Live));
     });
+    let jail = "web".parse().unwrap();
+    let one = host.fake.calls_of(|| assert_eq!(host.with(|p| p.list(Some(&jail))).unwrap().len(), 1));
+    assert_eq!(one, ["DIOCGETRULES"; 3]);
     // the names, and for each of them the numbers of rules
     assert_eq!(calls.len(), 2 + 21 * (1 + 3), "{calls:?}");
     assert!(!calls.contains(&"DIOCGETRULENV"));
@@ -200,6 +346,11 @@ fn native_unpublishes_and_lists_with_few_calls() {
     // three pass rules for each mapping would be counted together
     assert!(web.redirects.iter().all(|(_, counters)| counters.packets == 4 * 7), "{:?}", web.redirects);
 
+    // one mapping: the host's interfaces are not asked for, nor is the main ruleset judged
+    let details = Details::default();
+    let gone = host.rig.with(&host.native(), &details, |p| p.unpublish_some(&jail, None, &"8081:81".parse().unwrap()));
+    assert!(gone.unwrap().changed);
+    assert!(!details.0.borrow().iter().any(|text| text.starts_with("main ruleset")));
     let calls = host.fake.calls_of(|| {
         let done = host.with(|p| p.unpublish(&"web".parse().unwrap(), None)).unwrap();
         assert!(done.changed && done.killed == 2, "{done:?}");
@@ -207,6 +358,132 @@ fn native_unpublishes_and_lists_with_few_calls() {
     assert_eq!(calls.iter().filter(|call| **call == "DIOCKILLSTATESNV").count(), 1);
     assert!(calls.len() <= 8, "{calls:?}");
     assert_eq!(host.fake.states(), [state("kport:other1", 20001)]);
+}
+
+/// Whether an anchor is as it was loaded is decided by its tickets and numbers of rules, by a later process as well; if they are not
+/// known, its rules are read.
+#[test]
+fn the_same_ports_again_are_known_by_the_tickets() {
+    let host = Host::new(0, 0);
+    let ports = "8000:80 8001:81 8002:82 8003:83";
+    let again = || {
+        host.restart();
+        let (calls, outcome) = host.publish("web", ports);
+        (reads(&calls), outcome.changed)
+    };
+    let known = (0, false);
+    assert!(again().1);
+    assert_eq!(again(), known);
+    // what an earlier process has left is damaged, of another anchor, or of another run of pf
+    let path = host.rig.state("loaded/web.json");
+    let good = std::fs::read_to_string(&path).unwrap();
+    for bad in ["", "[]", &good[1..], &good.replace("first", "second"), &good.replace("hostid\":", "hostid\":1")] {
+        std::fs::write(&path, bad).unwrap();
+        assert_eq!(again(), (4 * RULES, false), "{bad}");
+        assert_eq!(again(), known);
+    }
+    // another program loads the same rules, a part of them, or changes one
+    let rules = host.fake.active("kport/web", 1);
+    host.fake.set_rules("kport/web", 1, rules.clone());
+    assert_eq!(again(), (4 * RULES, false));
+    assert_eq!(again(), known);
+    host.fake.set_rules("kport/web", 1, rules[1..].to_vec());
+    assert_eq!(again(), (0, true));
+    host.fake.change_rule("kport/web", blank(1));
+    assert!(again().1);
+    assert_eq!(again(), known);
+    // restore compares the rules
+    host.restart();
+    let calls = host.fake.calls_of(|| assert!(!host.with(|p| p.restore()).unwrap().changed));
+    assert_eq!(reads(&calls), 4 * RULES);
+    // they go with the rules
+    host.with(|p| p.unpublish(&"web".parse().unwrap(), None)).unwrap();
+    assert!(!path.exists());
+}
+
+/// Loops over rules end when the time is up.
+#[test]
+fn no_rule_is_read_after_the_deadline() {
+    let host = Host::new(3, 1);
+    let native = Native::over(&host.fake, Deadline::after(Duration::ZERO));
+    let anchor = kport::name::Anchor::from_child("other0").unwrap();
+    let asked: [(&str, &dyn Fn() -> kport::error::Result<()>); 4] = [
+        ("holds", &|| native.holds(&anchor, &[]).map(drop)),
+        ("counters", &|| native.loaded(&anchor, true).map(drop)),
+        ("status", &|| native.status().map(drop)),
+        ("rulesets", &|| native.rulesets(true).map(drop)),
+    ];
+    let mut refused = 0;
+    for (what, ask) in asked {
+        let calls = host.fake.calls_of(|| {
+            if let Err(error) = ask() {
+                assert_eq!(error.kind(), Kind::Busy, "{what}: {error}");
+                refused += 1;
+            }
+        });
+        assert_eq!(reads(&calls), 0, "{what}: {calls:?}");
+    }
+    // no rules are wanted of the first
+    assert_eq!(refused, 3);
+    assert!(native.loaded(&anchor, false).is_ok());
+}
+
+/// The descriptor of the device is checked before an operation, not before each call.
+#[test]
+fn the_descriptor_is_checked_once_for_each_operation() {
+    let host = Host::new(0, 0);
+    let checks = |spec: &str| {
+        host.fake.renewals.set(0);
+        host.publish("web", spec);
+        host.fake.renewals.get()
+    };
+    assert!(checks("8080:80") <= 8);
+    let one = checks("8081:80");
+    assert!(one <= 6, "{one}");
+    assert_eq!(checks("8080:80 9000:90 9001:91 9002:92"), one);
+}
+
+/// Doctor reads the rules of each jail once, and trace as well.
+#[test]
+fn doctor_and_trace_read_each_anchor_once() {
+    let counts = |jails: u16| {
+        let host = Host::new(2, jails);
+        host.restart();
+        std::fs::remove_file(host.rig.state("pf-rulesets.json")).unwrap();
+        std::fs::remove_file(host.rig.state("pf-outline.json")).unwrap();
+        let of_doctor = host.fake.calls_of(|| {
+            let findings = doctor::examine(&host.rig.host, &host.native(), Store::open(host.rig.path()), None);
+            assert!(findings.iter().all(|finding| finding.id != "pf" || finding.level == Level::Ok));
+        });
+        host.restart();
+        let of_trace = host.fake.calls_of(|| {
+            World::of_pf(&host.rig.host, &host.native(), Release::V15).unwrap();
+        });
+        // five of the main ruleset
+        assert_eq!(reads(&of_doctor), 5 + RULES * usize::from(jails));
+        assert_eq!(reads(&of_trace), RULES * usize::from(jails));
+        (of_doctor.len(), of_trace.len())
+    };
+    let [(a, x), (b, y), (c, z)] = [1, 5, 20].map(counts);
+    assert_eq!((c - b, z - y), (15 * (b - a) / 4, 15 * (y - x) / 4));
+}
+
+/// What could not be read is not taken for an empty ruleset.
+#[test]
+fn a_ruleset_that_cannot_be_read_has_no_notes() {
+    let host = Host::new(1, 0);
+    host.fake.set_other_kif();
+    let (_, evaluations, outcome) = host.publish_to("web", "10.0.0.2", "8080:80");
+    assert_eq!((evaluations, outcome.notes), (0, vec![]));
+    let host = Host::new(1, 0);
+    for errno in [libc::EPERM, libc::EACCES, libc::ENOMEM] {
+        host.fake.refuse("PFNL_CMD_GETRULE", usize::MAX, errno);
+        let mut request = request("web", "8080:80");
+        request.addresses = vec!["10.0.0.2".parse().unwrap()];
+        let error = host.with(|p| p.publish(&request)).unwrap_err();
+        assert!(error.message().contains("PFNL_CMD_GETRULE") && !error.message().contains("noted"), "{error}");
+        assert!(host.fake.active("kport/web", 1).is_empty());
+    }
 }
 
 /// The start of pfctl(8) costs more than its work.

@@ -87,7 +87,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let (sim, anchor) = (Sim::new(dir.path()), Anchor::from_child("web").unwrap());
         sim.replace(&anchor, &made).unwrap();
-        let loaded = sim.loaded(&anchor).unwrap();
+        let loaded = sim.loaded(&anchor, true).unwrap();
         prop_assert!(loaded.is_as_many(count));
         for other in [Count { filters: filters + 1, ..count }, Count { translations: count.translations + 1, ..count }] {
             prop_assert!(!loaded.is_as_many(other));

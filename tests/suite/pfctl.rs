@@ -144,7 +144,7 @@ fn recorded_answers() {
         "27-kill-label",
     ]);
     assert_eq!(pfctl(&recorded).anchors().unwrap(), ["web"]);
-    let loaded = pfctl(&recorded).loaded(&web()).unwrap();
+    let loaded = pfctl(&recorded).loaded(&web(), true).unwrap();
     assert_eq!((loaded.translations, loaded.filters.len()), (4, 4));
     assert_eq!(pfctl(&recorded).kill_states(&of_the_jail()).unwrap(), 0);
     assert_eq!(
@@ -168,9 +168,9 @@ fn recorded_answers() {
 
     // the texts of a missing anchor
     let standin = standin::Pfctl::new();
-    assert_eq!(pfctl(&standin).loaded(&none).unwrap(), Loaded::default());
+    assert_eq!(pfctl(&standin).loaded(&none, true).unwrap(), Loaded::default());
     standin.old();
-    assert_eq!(pfctl(&standin).loaded(&none).unwrap(), Loaded::default());
+    assert_eq!(pfctl(&standin).loaded(&none, true).unwrap(), Loaded::default());
     standin.put("", "block in log all\n");
     assert_eq!(pfctl(&standin).anchors().unwrap(), [""; 0]);
     assert_eq!(pfctl(&standin).status().unwrap(), Status { enabled: true, ..Status::default() });
@@ -181,7 +181,7 @@ fn an_anchor_holds_what_was_loaded_last() {
     let standin = standin::Pfctl::new();
     assert_eq!(pfctl(&standin).name(), "pfctl");
     assert_eq!(pfctl(&standin).anchors().unwrap(), [""; 0]);
-    assert_eq!(pfctl(&standin).loaded(&web()).unwrap(), Loaded::default());
+    assert_eq!(pfctl(&standin).loaded(&web(), true).unwrap(), Loaded::default());
     for spec in ["8080:80", "8080:80", "8080:80 em1:9000-9010:9000-9010/udp [fd00::1]:1:1"] {
         pfctl(&standin).replace(&web(), &some(spec)).unwrap();
         assert_eq!(standin.rules("kport/web").unwrap(), text(&some(spec)));
@@ -194,7 +194,7 @@ fn an_anchor_holds_what_was_loaded_last() {
     standin.set_counters("10 9 8 1 2 3 4 7");
     let counters = Counters { evaluations: 10, packets: 9, bytes: 8, states: 7 };
     // two families, and each time the redirected traffic and three groups
-    assert_eq!(pfctl(&standin).loaded(&app).unwrap(), Loaded { translations: 2, filters: vec![counters; 8] });
+    assert_eq!(pfctl(&standin).loaded(&app, true).unwrap(), Loaded { translations: 2, filters: vec![counters; 8] });
     pfctl(&standin).replace(&app, &[]).unwrap();
     assert_eq!(standin.rules("kport/app"), None);
     pfctl(&standin).replace(&app, &[]).unwrap();
@@ -293,7 +293,7 @@ fn questions_that_fail() {
     type Ask = fn(&Pfctl) -> kport::error::Result<()>;
     let asks: [(&str, Ask); 5] = [
         ("-sA", |p| p.anchors().map(drop)),
-        ("-sl", |p| p.loaded(&web()).map(drop)),
+        ("-sl", |p| p.loaded(&web(), true).map(drop)),
         ("-k label", |p| p.kill_states(&of_the_jail()).map(drop)),
         ("-s Running", |p| p.status().map(drop)),
         ("-sn", |p| p.foreign_redirects().map(drop)),
@@ -331,13 +331,13 @@ fn questions_that_fail() {
         "pfctl: DIOCGETRULENV: No such file or directory",
     ] {
         standin.fault("-sl", Fault::Warn(gone));
-        assert_eq!(pfctl(&standin).loaded(&web()).unwrap(), Loaded::default(), "{gone}");
+        assert_eq!(pfctl(&standin).loaded(&web(), true).unwrap(), Loaded::default(), "{gone}");
         standin.heal();
     }
     standin.put("kport/web", "pass all label \"a\"\n");
     standin.set_counters("1 2 3");
     standin.heal();
-    assert!(pfctl(&standin).loaded(&web()).unwrap_err().message().contains("a 1 2 3"));
+    assert!(pfctl(&standin).loaded(&web(), true).unwrap_err().message().contains("a 1 2 3"));
 }
 
 #[test]
@@ -468,7 +468,7 @@ fn busy_is_tried_again_until_the_deadline() {
     standin.faults("-sl", 1, 100, Fault::Say(0, "pfctl: DIOCGETRULE: Device busy\n"));
     pfctl(&standin).replace(&web(), &some("8080:80")).unwrap();
     assert_eq!(standin.calls().len(), 7);
-    assert_eq!(pfctl(&standin).loaded(&web()).unwrap().filters.len(), 8);
+    assert_eq!(pfctl(&standin).loaded(&web(), true).unwrap().filters.len(), 8);
 
     standin.fault("-f -", Fault::Say(1, BUSY));
     let start = Instant::now();
@@ -508,7 +508,7 @@ fn many_at_once_while_a_third_is_busy() {
                 let anchor = Anchor::from_child(&format!("jail{number}")).unwrap();
                 let rules = some(&format!("{}:80", 8000 + number));
                 pfctl(standin).replace(&anchor, &rules).unwrap();
-                assert_eq!(pfctl(standin).loaded(&anchor).unwrap().filters.len(), 8);
+                assert_eq!(pfctl(standin).loaded(&anchor, true).unwrap().filters.len(), 8);
             });
         }
     });
@@ -609,7 +609,7 @@ fn every_run_is_traced() {
     let pfctl = pfctl(&standin).traced(Box::new(move |run| *log.lock().unwrap() += &format!("{run}\n")));
     pfctl.replace(&web(), &some("192.0.2.1:8080:80")).unwrap();
     standin.put("kport/web", "pass all label \"\u{1b}[2J\"\n");
-    pfctl.loaded(&web()).unwrap();
+    pfctl.loaded(&web(), true).unwrap();
     standin.fault("-k", Fault::Say(1, "pfctl: oops\n"));
     pfctl.kill_states(&of_the_jail()).unwrap_err();
     let seen = seen.lock().unwrap().clone();
@@ -652,11 +652,11 @@ fn whole_day(standin: &standin::Pfctl) {
     pfctl(standin).replace(&web(), &some("8080:80")).unwrap();
     assert_eq!(standin.rules("kport/web").unwrap(), text(&some("8080:80")));
     assert_eq!(pfctl(standin).anchors().unwrap(), ["web"]);
-    assert_eq!(pfctl(standin).loaded(&web()).unwrap().filters.len(), 8);
+    assert_eq!(pfctl(standin).loaded(&web(), true).unwrap().filters.len(), 8);
     assert!(pfctl(standin).status().unwrap().enabled);
     assert_eq!(pfctl(standin).foreign_redirects().unwrap(), []);
     assert_eq!(pfctl(standin).kill_states(&of_the_jail()).unwrap(), 1);
-    assert_eq!(pfctl(standin).loaded(&Anchor::from_child("nosuch").unwrap()).unwrap(), Loaded::default());
+    assert_eq!(pfctl(standin).loaded(&Anchor::from_child("nosuch").unwrap(), true).unwrap(), Loaded::default());
     for (fault, kind) in [
         (Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"), Kind::Permission),
         (
@@ -759,7 +759,7 @@ fn a_host_that_dies_by_sigpipe() {
         standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: /dev/pf: Permission denied\n"));
         assert_eq!(pfctl(&standin).replace(&web(), &rules).unwrap_err().kind(), Kind::Permission);
         pfctl(&standin).replace(&web(), &rules).unwrap();
-        assert_eq!(pfctl(&standin).loaded(&web()).unwrap().filters.len(), 8 * 1999);
+        assert_eq!(pfctl(&standin).loaded(&web(), true).unwrap().filters.len(), 8 * 1999);
     });
 }
 
@@ -776,7 +776,7 @@ fn nothing_is_left_behind() {
             standin.faults("-f -", 1, 100, fault);
             let result = within(&standin, Duration::from_secs(2)).replace(&web(), &some("1:1"));
             assert_eq!(result.is_ok(), matches!(fault, Fault::Orphan(_)), "{fault:?} {result:?}");
-            pfctl(&standin).loaded(&web()).unwrap();
+            pfctl(&standin).loaded(&web(), true).unwrap();
             assert_eq!(descriptors(), before, "{fault:?}");
         }
         _ = Pfctl::new("/no/such/program", Deadline::after(AMPLE)).status().unwrap_err();
@@ -846,7 +846,7 @@ pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
     standin.put("never-called", "block drop all\n");
     standin.set_tables("friends 192.0.2.0/24 !192.0.2.9\nothers\nunnamed 10.0.0.1\n");
     standin.set_skip("lo lo0");
-    let read = pfctl(&standin).rulesets().unwrap();
+    let read = pfctl(&standin).rulesets(true).unwrap();
     let paths: Vec<&str> = read.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["", "kport/web", "rdr/db", "gone"]);
     let texts: Vec<String> = read.iter().map(|(_, conf)| conf.to_string()).collect();
@@ -887,7 +887,7 @@ fn anchors_that_are_called_in_braces() {
     standin.put("_4/_5/y/z", "block drop out all\n");
     standin.put("x", "block drop quick all\n");
     standin.put("_1/x", "block drop quick all\n");
-    let read = pfctl(&standin).rulesets().unwrap();
+    let read = pfctl(&standin).rulesets(true).unwrap();
     let held: Vec<(&str, String)> =
         read[1..].iter().map(|(path, conf)| (path.as_str(), conf.to_string().trim_end().to_owned())).collect();
     let redirect = "pass in on em0 inet proto tcp from <bad> to any port = 9 flags S/SA keep state rdr-to 10.0.0.9";
@@ -921,7 +921,7 @@ fn tables_of_anchors() {
     standin.put("f2b/sshd", &(rule("f2b-sshd") + &rule("friends") + &rule("both")));
     standin.set_tables("friends 192.0.2.0/24\nboth 198.51.100.1\n");
     standin.set_tables_of("f2b/sshd", "f2b-sshd 203.0.113.9\nboth 198.51.100.2\nunnamed 10.0.0.1\n");
-    let read = pfctl(&standin).rulesets().unwrap();
+    let read = pfctl(&standin).rulesets(true).unwrap();
     let [main, sshd] = [0, 1].map(|at| read[at].1.to_string());
     assert!(main.starts_with("table <both> { 198.51.100.1 }\ntable <friends> { 192.0.2.0/24 }\n"), "{main}");
     assert_eq!(read[1].0, "f2b/sshd");

@@ -488,7 +488,7 @@ fn what_decides_is_blamed_and_the_remedy_works() {
         // case 01: the blocklist does not hold at the published port
         (
             format!("{bad}{}", around("", "block drop log all\n", "block in quick from <bad>\npass out all\n")),
-            "problem anchors-order: line 6, block in quick from <bad> refuses 192.0.2.66, but not at 8080 on em0",
+            "problem anchors-order: line 6, block in quick from <bad> refuses sources, but not at 8080 on em0, which",
         ),
         (
             around("", "", "block in quick from 192.0.2.66\n"),

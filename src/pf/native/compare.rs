@@ -21,11 +21,12 @@ pub(super) fn holds<K: Kernel>(
     rules: &[rule::Rule],
 ) -> Result<bool, Failure> {
     let wanted = flat(rules);
-    for (ruleset, (count, ticket)) in LOADED.into_iter().zip(*stamps) {
-        let wanted: Vec<&Rule> = wanted.iter().filter(|rule| rule.action.kind() == ruleset).collect();
-        if count as usize != wanted.len() {
-            return Ok(false);
-        }
+    let wanted =
+        LOADED.map(|ruleset| wanted.iter().filter(move |rule| rule.action.kind() == ruleset).collect::<Vec<_>>());
+    if wanted.iter().zip(stamps).any(|(wanted, (count, _))| wanted.len() != *count as usize) {
+        return Ok(false);
+    }
+    for ((ruleset, (_, ticket)), wanted) in LOADED.into_iter().zip(*stamps).zip(wanted) {
         for (nr, wanted) in (0..).zip(wanted) {
             if !is(kernel, &RulesetAt { anchor, ruleset, ticket, nr }, wanted)? {
                 return Ok(false);

@@ -35,6 +35,7 @@ mod elsewhere {
 
 #[cfg(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little"))]
 mod freebsd {
+    use std::cell::RefCell;
     use std::ffi::c_int;
     use std::io;
     use std::num::NonZeroU32;
@@ -58,6 +59,7 @@ mod freebsd {
     /// A handle to this process's one descriptor of /dev/pf, with a netlink socket of its own.
     #[derive(Debug)]
     pub struct Device {
+        device: RefCell<Arc<OwnedFd>>,
         /// opened by the first request; `None` if the kernel does not have the family
         session: OnceCell<Option<Session>>,
     }
@@ -65,8 +67,22 @@ mod freebsd {
     impl Device {
         /// Opens the device, or uses the open one.
         pub fn open() -> Result<Device> {
-            descriptor()?;
-            Ok(Device { session: OnceCell::new() })
+            Ok(Device { device: RefCell::new(descriptor()?), session: OnceCell::new() })
+        }
+
+        fn ioctl<T>(&self, name: &'static str, number: u64, argument: &mut T) -> std::result::Result<(), Failure> {
+            // IOCPARM_LEN of sys/sys/ioccom.h: as many bytes as the kernel copies in and out
+            assert_eq!(number as usize >> 16 & 0x1fff, size_of::<T>(), "{name}");
+            let device = self.device.borrow();
+            // SAFETY: the descriptor is open for the length of the call, or the host has closed it: then its number may be that of
+            // another file, which refuses the call, since no other driver has one with this number (see `Kernel::renew`). The
+            // kernel reads and writes the number of bytes that is part of the call's number, which is the size of `argument`
+            // (asserted above). What `argument` points to, if anything, is a live array that nobody else uses, with its true
+            // length beside it: the rulesets of a transaction, the interfaces, the addresses of a table, and the buffer of an
+            // nvlist, of which the kernel writes at most `size` elements or bytes. Any bytes are a value of the types it writes to.
+            let result =
+                unsafe { libc::ioctl(device.as_raw_fd(), number as libc::c_ulong, std::ptr::from_mut(argument)) };
+            if result == -1 { Err(failure(name, &io::Error::last_os_error())) } else { Ok(()) }
         }
     }
 
@@ -138,7 +154,7 @@ mod freebsd {
             let (name, number) = (call.name(), call.number());
             let nvlist = |nv: &mut Nv| {
                 let mut io = PfiocNv { data: nv.buffer.as_mut_ptr(), len: nv.length, size: nv.buffer.len() };
-                ioctl(name, number, &mut io)?;
+                self.ioctl(name, number, &mut io)?;
                 nv.length = io.len;
                 Ok(())
             };
@@ -149,26 +165,26 @@ mod freebsd {
                         esize: size_of::<PfiocTransE>() as c_int,
                         array: rulesets.as_mut_ptr(),
                     };
-                    ioctl(name, number, &mut io)
+                    self.ioctl(name, number, &mut io)
                 }
                 Call::BeginAddrs(address)
                 | Call::AddAddr(address)
                 | Call::GetAddrs(address)
-                | Call::GetAddr(address) => ioctl(name, number, address),
-                Call::AddRule(rule) | Call::GetRules(rule) => ioctl(name, number, rule),
+                | Call::GetAddr(address) => self.ioctl(name, number, address),
+                Call::AddRule(rule) | Call::GetRules(rule) => self.ioctl(name, number, rule),
                 Call::GetRule(nv)
                 | Call::GetStatus(nv)
                 | Call::KillStates(nv)
                 | Call::GetSyncookies(nv)
                 | Call::GetEtherRules(nv) => nvlist(nv),
-                Call::GetLimit(limit) => ioctl(name, number, limit),
-                Call::GetRulesets(ruleset) | Call::GetRuleset(ruleset) => ioctl(name, number, ruleset),
+                Call::GetRulesets(ruleset) | Call::GetRuleset(ruleset) => self.ioctl(name, number, ruleset),
+                Call::GetLimit(limit) => self.ioctl(name, number, limit),
                 Call::GetTable(table, room) => {
                     let size = c_int::try_from(room.len()).map_err(|_| Failure::new(name, libc::EINVAL))?;
                     // the kernel writes as many addresses as fit, to the given pointer
                     table.buffer = room.as_mut_ptr().expose_provenance() as u64;
                     (table.esize, table.size) = (size_of::<PfrAddr>() as c_int, size);
-                    let done = ioctl(name, number, table);
+                    let done = self.ioctl(name, number, table);
                     table.buffer = 0;
                     done
                 }
@@ -181,11 +197,16 @@ mod freebsd {
                         nzero: 0,
                         flags: 0,
                     };
-                    ioctl(name, number, &mut io)?;
+                    self.ioctl(name, number, &mut io)?;
                     *count = usize::try_from(io.size).unwrap_or(0);
                     Ok(())
                 }
             }
+        }
+
+        fn renew(&self) -> std::result::Result<(), Failure> {
+            self.device.replace(descriptor()?);
+            Ok(())
         }
 
         fn ask(&self, command: Command, request: &Attributes) -> std::result::Result<Vec<u8>, Failure> {
@@ -194,18 +215,5 @@ mod freebsd {
                 None => Err(Failure::new(command.name(), libc::EOPNOTSUPP)),
             }
         }
-    }
-
-    fn ioctl<T>(name: &'static str, number: u64, argument: &mut T) -> std::result::Result<(), Failure> {
-        // IOCPARM_LEN of sys/sys/ioccom.h: as many bytes as the kernel copies in and out
-        assert_eq!(number as usize >> 16 & 0x1fff, size_of::<T>(), "{name}");
-        let device = descriptor()?;
-        // SAFETY: the descriptor is open for the length of the call. The kernel reads and writes the number of bytes
-        // that is part of the call's number, which is the size of `argument` (asserted above). What `argument` points
-        // to, if anything, is a live array that nobody else uses, with its true length beside it: the rulesets of a
-        // transaction, the interfaces, the addresses of a table, and the buffer of an nvlist, of which the kernel writes
-        // at most `size` elements or bytes. Any bytes are a value of the types it writes to.
-        let result = unsafe { libc::ioctl(device.as_raw_fd(), number as libc::c_ulong, std::ptr::from_mut(argument)) };
-        if result == -1 { Err(failure(name, &io::Error::last_os_error())) } else { Ok(()) }
     }
 }

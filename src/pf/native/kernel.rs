@@ -102,6 +102,14 @@ pub trait Kernel {
     /// Makes one call.
     fn call(&self, call: Call<'_>) -> Result<(), Failure>;
 
+    /// Makes sure, before the calls of an operation, that the descriptor of the device is still this process's own: the host may
+    /// have closed it, or forked. Not before each call, since that is two more system calls: in a descriptor that is closed
+    /// meanwhile, another file refuses the call. The numbers of pf have the size of a struct of pf in them, and no other driver has
+    /// one of them (group `D` in sys of the source tree: bus.h, sndstat.h, tdfx_io.h).
+    fn renew(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Sends a request to the netlink family `pfctl`, and returns the attributes of the reply. EOPNOTSUPP if the kernel does
     /// not have the family or command (before 15).
     fn ask(&self, command: Command, _request: &Attributes) -> Result<Vec<u8>, Failure> {
@@ -110,6 +118,10 @@ pub trait Kernel {
 }
 
 impl<K: Kernel + ?Sized> Kernel for &K {
+    fn renew(&self) -> Result<(), Failure> {
+        (**self).renew()
+    }
+
     fn call(&self, call: Call<'_>) -> Result<(), Failure> {
         (**self).call(call)
     }
@@ -174,6 +186,7 @@ impl Failure {
                 Kind::Busy,
                 "another program loads rules all the time: try again, or look for pfctl(8) or ftp-proxy(8)",
             ),
+            (libc::ETIMEDOUT, _) => (Kind::Busy, "the time is up"),
             (libc::ENODEV | libc::ENOTTY | libc::EOPNOTSUPP, _) => {
                 (Kind::Unsupported, "this kernel's pf does not have the call")
             }
@@ -194,6 +207,7 @@ impl From<Failure> for Error {
         let about = if about.is_empty() { String::new() } else { format!(", for {about}") };
         let error = Error::new(kind, format!("{call}: {errno}{about}; {remedy}")).with_errno(failure.errno);
         match kind {
+            Kind::Busy if failure.errno == libc::ETIMEDOUT => error.remedy("give more time with", Setting::Timeout),
             Kind::Unsupported => error.remedy("use", Setting::Backend),
             Kind::System if call != NEW_TAG => error.remedy("for what pfctl(8) says, use", Setting::Backend),
             _ => error,

@@ -2,36 +2,48 @@
 //!
 //! Each load and each flush of a ruleset gives it another ticket (pf_commit_rules in sys/netpfil/pf/pf_ioctl.c), and reading
 //! the tickets and the number of rules is cheap. If a main ruleset has the same tickets and numbers under the same run of pf,
-//! it is the one that was read. A process keeps them in memory; the helper, which is a new process each time, in a small file
-//! of the state directory. That file is only a cache: if it cannot be trusted, pf is read.
+//! it is the one that was read, and what was found about it ([`Firewall::keep`](crate::pf::Firewall::keep)) still holds. A
+//! process keeps both in memory; the helper, which is a new process each time, in two files of the state directory. One has what
+//! each publish needs: the calls of anchors, the redirects, and what was found. The other has all rules, and is read only for
+//! something that was not found yet. The files are only a cache: if they cannot be trusted, pf is read. The settings of pf have no
+//! ticket: they are read each time, and what was found with others is not used.
+//!
+//! With which tickets one of kport's own anchors got which rules is kept in the same way, in a file for each anchor. It is written
+//! after the load, so that after a kill it has other tickets, and the rules are read. What rests on it alone is that publishing the
+//! same again changes nothing; restore and doctor compare the rules.
 //!
 //! A run of pf, after which tickets start again, is identified by the boot and by `hostid`, a random number that each attach
 //! of pf chooses; not by `since`, which is the difference of two clocks that tick separately. With `set hostid` every run has
 //! the same number, so the checksum of the main ruleset, which pf computes at each load, must match as well. DIOCCHANGERULE
 //! raises only the ticket of the active ruleset, which the next load may then use again, and does not change the checksum:
-//! different rules with the same checksum are not remembered. Two cases remain. The first is that the rules are read for the
-//! first time between such a change and a load of the same file. The other is that with `set hostid` pf is unloaded and
+//! different rules with the same checksum are not remembered. Three cases remain. The first is that the rules are read for the
+//! first time between such a change and a load of the same file. The second is that with `set hostid` pf is unloaded and
 //! loaded within one boot, and then another process gives one of kport's own anchors as many loads and rules as it had from
-//! this one.
+//! kport. The third is that another program empties one of them, which removes it and its tickets (pf_remove_if_empty_kruleset),
+//! and then gives it as many loads and rules.
 
 use std::collections::HashMap;
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::read::Stamp;
 use super::rulesets::{ByPath, ReadAt};
 use crate::files;
+use crate::name::Anchor;
+use crate::pf::foreign;
 use crate::pfconf::Conf;
 use crate::rule::Rule;
 
 /// The version of the format of [`Left`] in a file.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// The longest file that is read, in bytes: a rule needs about 700.
 const MAX_FILE: usize = 1 << 24;
@@ -44,13 +56,41 @@ pub(super) struct Run {
     pub(super) checksum: Vec<u8>,
 }
 
+/// The settings of pf that decide where packets go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Settings {
+    pub(super) skip: Vec<String>,
+    pub(super) syncookies: bool,
+    /// Those that could not be read.
+    pub(super) unread: Vec<String>,
+}
+
 /// A main ruleset at one moment.
 #[derive(Clone, Debug)]
-struct Main {
-    checksum: Vec<u8>,
+pub(super) struct Main {
+    run: Run,
     /// Its own, and those of the anchors in its braces, by path.
-    stamps: ReadAt,
-    conf: Arc<Conf>,
+    pub(super) stamps: ReadAt,
+    /// See [`outline`](crate::pf::foreign::outline).
+    pub(super) outline: Arc<Conf>,
+    /// All rules, if they were read.
+    pub(super) conf: Option<Arc<Conf>>,
+    /// What was found about it with these settings.
+    pub(super) found: Option<(Settings, String)>,
+}
+
+impl Main {
+    /// One that was just read.
+    pub(super) fn new(run: &Run, stamps: ReadAt, conf: Conf) -> Main {
+        let outline = Arc::new(foreign::outline(&conf));
+        Main { run: run.clone(), stamps, outline, conf: Some(Arc::new(conf)), found: None }
+    }
+
+    /// Whether nothing was loaded between them.
+    pub(super) fn is(&self, other: &Main) -> bool {
+        self.run == other.run && self.stamps == other.stamps
+    }
 }
 
 /// What a file has of a main ruleset.
@@ -62,13 +102,31 @@ struct Left {
     run: Run,
     stamps: ReadAt,
     rulesets: ByPath,
+    found: Option<(Settings, String)>,
 }
 
 /// The rules of one of kport's own anchors.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Content {
     stamps: [Stamp; 3],
     digest: u64,
+}
+
+/// What a file has of one of kport's own anchors.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadedAnchor {
+    version: u32,
+    boot: String,
+    hostid: u64,
+    content: Content,
+}
+
+impl LoadedAnchor {
+    fn new(files: &CacheFiles, run: &Run, content: Content) -> LoadedAnchor {
+        LoadedAnchor { version: VERSION, boot: files.boot.clone(), hostid: run.hostid, content }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -79,11 +137,22 @@ struct Known {
     anchors: HashMap<String, Content>,
 }
 
-/// A file for the memory, and the current boot.
+/// The files for the memory, and the current boot.
 #[derive(Debug)]
-pub(super) struct CacheFile {
+pub(super) struct CacheFiles {
+    /// The one with all rules.
     pub(super) path: PathBuf,
     pub(super) boot: String,
+}
+
+impl CacheFiles {
+    fn outline(&self) -> PathBuf {
+        self.path.with_file_name("pf-outline.json")
+    }
+
+    fn anchor(&self, anchor: &Anchor) -> PathBuf {
+        self.path.with_file_name("loaded").join([anchor.child(), ".json"].concat())
+    }
 }
 
 /// The memory of a process; clones share it.
@@ -91,42 +160,78 @@ pub(super) struct CacheFile {
 pub struct Memory(Arc<Mutex<Known>>);
 
 impl Memory {
-    /// The main ruleset that was read in this run of pf, and the stamps that it had.
-    pub(super) fn main(&self, run: &Run) -> Option<(ReadAt, Arc<Conf>)> {
-        self.with(run, |known| {
-            let main = known.main.as_ref().filter(|main| main.checksum == run.checksum)?;
-            Some((main.stamps.clone(), Arc::clone(&main.conf)))
-        })?
+    /// The main ruleset that was read in this run of pf.
+    pub(super) fn main(&self, run: &Run) -> Option<Main> {
+        self.with(run, |known| known.main.clone().filter(|main| main.run == *run))?
     }
 
     /// Remembers the main ruleset.
-    pub(super) fn learn(&self, run: &Run, stamps: ReadAt, conf: Arc<Conf>) {
-        _ = self.with(run, |known| known.main = Some(Main { checksum: run.checksum.clone(), stamps, conf }));
+    pub(super) fn learn(&self, main: Main) {
+        let run = main.run.clone();
+        _ = self.with(&run, |known| known.main = Some(main));
     }
 
-    /// Remembers that the main ruleset, if it is still this one, has other settings.
-    pub(super) fn settle(&self, run: &Run, known: &Arc<Conf>, settled: Arc<Conf>) {
-        _ = self.with(run, |all| {
-            if let Some(main) = all.main.as_mut().filter(|main| Arc::ptr_eq(&main.conf, known)) {
-                main.conf = settled;
+    /// Remembers all rules of the remembered main ruleset.
+    pub(super) fn learn_rules(&self, of: &Main, rules: &Arc<Conf>) {
+        _ = self.with(&of.run, |known| {
+            if let Some(main) = known.main.as_mut().filter(|main| main.is(of)) {
+                main.conf = Some(Arc::clone(rules));
             }
         });
     }
 
-    /// Whether an anchor that has these stamps now is known to hold these rules.
-    pub(super) fn holds(&self, run: &Run, anchor: &str, stamps: &[Stamp; 3], rules: &[Rule]) -> bool {
-        let holds = |known: &mut Known| {
-            known.anchors.get(anchor).is_some_and(|it| it.stamps == *stamps && it.digest == digest(rules))
-        };
-        self.with(run, holds).unwrap_or(false)
+    /// Remembers what was found about a main ruleset, if it is the remembered one; returns that.
+    pub(super) fn keep(&self, about: &Main, found: (Settings, String)) -> Option<Main> {
+        self.with(&about.run, |known| {
+            let main = known.main.as_mut().filter(|main| main.is(about))?;
+            main.found = Some(found);
+            Some(main.clone())
+        })?
     }
 
-    /// Remembers the rules of an anchor; an anchor without rules is forgotten.
-    pub(super) fn loaded(&self, run: &Run, anchor: &str, stamps: [Stamp; 3], rules: &[Rule]) {
-        _ = self.with(run, |known| match rules {
-            [] => _ = known.anchors.remove(anchor),
-            _ => _ = known.anchors.insert(anchor.to_owned(), Content { stamps, digest: digest(rules) }),
-        });
+    /// Whether an anchor that has these stamps now is known to hold these rules: to this process, or from what an earlier one has
+    /// left in `files`.
+    pub(super) fn holds(
+        &self,
+        run: &Run,
+        anchor: &Anchor,
+        stamps: &[Stamp; 3],
+        rules: &[Rule],
+        files: Option<&CacheFiles>,
+    ) -> bool {
+        let now = Content { stamps: *stamps, digest: digest(rules) };
+        let known = self.with(run, |known| known.anchors.get(anchor.path()) == Some(&now)).unwrap_or(false);
+        known
+            || files.is_some_and(|files| {
+                let left: Option<LoadedAnchor> = read(&files.anchor(anchor));
+                left.is_some_and(|left| left == LoadedAnchor::new(files, run, now))
+            })
+    }
+
+    /// Remembers the rules of an anchor, also for later processes.
+    pub(super) fn loaded(
+        &self,
+        run: &Run,
+        anchor: &Anchor,
+        stamps: [Stamp; 3],
+        rules: &[Rule],
+        files: Option<&CacheFiles>,
+    ) {
+        let content = Content { stamps, digest: digest(rules) };
+        _ = self.with(run, |known| known.anchors.insert(anchor.path().to_owned(), content.clone()));
+        if let Some(files) = files {
+            write(&files.anchor(anchor), &LoadedAnchor::new(files, run, content));
+        }
+    }
+
+    /// Forgets the rules of an anchor.
+    pub(super) fn cleared(&self, anchor: &Anchor, files: Option<&CacheFiles>) {
+        if let Ok(mut known) = self.0.try_lock() {
+            known.anchors.remove(anchor.path());
+        }
+        if let Some(files) = files {
+            _ = fs::remove_file(files.anchor(anchor));
+        }
     }
 
     /// Nothing is known of another run of pf. A lock that another thread had when this process was forked is never released:
@@ -139,35 +244,62 @@ impl Memory {
         Some(act(&mut known))
     }
 
-    /// Uses what an earlier process has left in a file about the main ruleset of this boot and this run of pf. A file that is
-    /// damaged, or that others may write to, is ignored.
-    pub(super) fn read(&self, run: &Run, file: &CacheFile) {
-        let Some(left) = read(file).filter(|left| left.run == *run) else { return };
-        let rulesets = left.rulesets.into_iter().map(|(path, rules)| {
+    /// Uses what an earlier process has left about the main ruleset of this boot and this run of pf. A file that is damaged, or
+    /// that others may write to, is ignored.
+    pub(super) fn read(&self, run: &Run, files: &CacheFiles) {
+        let Some(left) = read_left(files, &files.outline()).filter(|left| left.run == *run) else { return };
+        let (stamps, found) = (left.stamps.clone(), left.found.clone());
+        self.learn(Main { run: run.clone(), stamps, outline: left.conf(), conf: None, found });
+    }
+}
+
+impl Left {
+    fn conf(self) -> Arc<Conf> {
+        let rulesets = self.rulesets.into_iter().map(|(path, rules)| {
             let named = rules.into_iter().map(crate::pfconf::rule::Rule::named);
             (path, named.collect())
         });
-        self.learn(run, left.stamps, Arc::new(Conf { rulesets: rulesets.collect(), ..Conf::default() }));
+        Arc::new(Conf { rulesets: rulesets.collect(), ..Conf::default() })
     }
 }
 
-/// Leaves a main ruleset to later processes. If the file cannot be written, they only lose time, so it is not an error.
-pub(super) fn leave(file: &CacheFile, run: &Run, stamps: &ReadAt, conf: &Conf) {
-    let left = Left {
+/// All rules of a main ruleset, from the file that an earlier process has left.
+pub(super) fn rules(files: &CacheFiles, main: &Main) -> Option<Arc<Conf>> {
+    let left = read_left(files, &files.path)?;
+    (left.run == main.run && left.stamps == main.stamps).then(|| left.conf())
+}
+
+/// Leaves a main ruleset to later processes: what each publish needs, and with `whole` all rules. If a file cannot be written,
+/// they only lose time, so it is not an error.
+pub(super) fn leave(files: &CacheFiles, main: &Main, whole: bool) {
+    let left = |conf: &Conf, found| Left {
         version: VERSION,
-        boot: file.boot.clone(),
-        run: run.clone(),
-        stamps: stamps.clone(),
+        boot: files.boot.clone(),
+        run: main.run.clone(),
+        stamps: main.stamps.clone(),
         rulesets: conf.rulesets.clone(),
+        found,
     };
-    if let Some(bytes) = serde_json::to_vec(&left).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
-        _ = files::replace_file(&file.path, &bytes);
+    let all = main.conf.as_ref().filter(|_| whole).map(|conf| (files.path.clone(), left(conf, None)));
+    for (path, left) in all.into_iter().chain([(files.outline(), left(&main.outline, main.found.clone()))]) {
+        write(&path, &left);
     }
 }
 
-fn read(cache: &CacheFile) -> Option<Left> {
+fn write(path: &Path, what: &impl Serialize) {
+    if let Some(bytes) = serde_json::to_vec(what).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
+        _ = files::replace_file(path, &bytes);
+    }
+}
+
+fn read_left(files: &CacheFiles, path: &Path) -> Option<Left> {
+    read(path).filter(|left: &Left| left.version == VERSION && left.boot == files.boot)
+}
+
+/// Reads a file that nobody else can have written.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = files::open(&cache.path, flags, Mode::empty()).ok()?;
+    let file = files::open(path, flags, Mode::empty()).ok()?;
     let is = file.metadata().ok()?;
     let own = is.is_file() && is.uid() == rustix::process::geteuid().as_raw() && is.mode() & 0o077 == 0;
     if !own || is.len() > MAX_FILE as u64 {
@@ -175,8 +307,7 @@ fn read(cache: &CacheFile) -> Option<Left> {
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE as u64).read_to_end(&mut bytes).ok()?;
-    let left: Left = serde_json::from_slice(&bytes).ok()?;
-    (left.version == VERSION && left.boot == cache.boot).then_some(left)
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// An attacker who could create two sets of rules with one digest is root already, and has easier ways.

@@ -106,9 +106,13 @@ pub fn every_stamp<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 4], Fa
     Ok([nat?, rdr?, binat?, filter?])
 }
 
-/// The rules of a ruleset. EBUSY if it was loaded again meanwhile.
-pub fn rules<K: Kernel>(kernel: &K, anchor: &str, ruleset: RuleKind) -> Result<Vec<LoadedRule>, Failure> {
-    let (count, ticket) = count(kernel, anchor, ruleset)?;
+/// The rules of a ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
+pub fn rules<K: Kernel>(
+    kernel: &K,
+    anchor: &str,
+    ruleset: RuleKind,
+    (count, ticket): Stamp,
+) -> Result<Vec<LoadedRule>, Failure> {
     (0..count).map(|nr| rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })).collect()
 }
 

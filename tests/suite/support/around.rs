@@ -68,8 +68,8 @@ impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
     fn anchors(&self) -> Result<Vec<String>> {
         self.call(Call::Other, Sim::anchors)
     }
-    fn loaded(&self, anchor: &Anchor) -> Result<Loaded> {
-        self.call(Call::Loaded(anchor), |sim| sim.loaded(anchor))
+    fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
+        self.call(Call::Loaded(anchor), |sim| sim.loaded(anchor, counters))
     }
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         self.call(Call::Other, |sim| sim.holds(anchor, rules))
@@ -86,8 +86,8 @@ impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
     fn has_table(&self, table: &Table) -> Result<bool> {
         self.call(Call::HasTable, |sim| sim.has_table(table))
     }
-    fn rulesets(&self) -> Result<Rulesets> {
-        self.call(Call::Other, Sim::rulesets)
+    fn rulesets(&self, own: bool) -> Result<Rulesets> {
+        self.call(Call::Other, |sim| sim.rulesets(own))
     }
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
         self.call(Call::Other, Sim::main_ruleset)

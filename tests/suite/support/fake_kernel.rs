@@ -4,7 +4,7 @@
 //! It reads the structs by the offsets that a compiler printed on FreeBSD, not by the library's own types, so that a
 //! field at a wrong offset is found.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -130,6 +130,8 @@ struct Pf {
 #[derive(Default)]
 pub struct Fake {
     state: RefCell<Pf>,
+    /// how often the descriptor was checked
+    pub renewals: Cell<usize>,
 }
 
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -221,6 +223,15 @@ impl Fake {
         set.inactive_ticket += 1;
         set.active_ticket = set.inactive_ticket;
         state.checksum_main();
+    }
+
+    /// A load of one ruleset of an anchor by another program.
+    pub fn set_rules(&self, anchor: &str, number: i32, rules: Vec<Stored>) {
+        let mut state = self.state.borrow_mut();
+        let set = state.anchors.get_mut(anchor).unwrap().get_mut(&number).unwrap();
+        set.active = rules;
+        set.inactive_ticket += 1;
+        set.active_ticket = set.inactive_ticket;
     }
 
     /// The rules of a ruleset.
@@ -395,6 +406,11 @@ impl Fake {
 }
 
 impl Kernel for Fake {
+    fn renew(&self) -> Result<(), Failure> {
+        self.renewals.set(self.renewals.get() + 1);
+        Ok(())
+    }
+
     fn call(&self, call: Call<'_>) -> Result<(), Failure> {
         let name = call.name();
         self.admit(name)?;

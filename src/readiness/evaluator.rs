@@ -1,0 +1,298 @@
+//! Sends packets to published ports through the evaluator, with the real main ruleset and the rules of the redirect: an ordinary
+//! outsider is chosen by the ruleset, the statement is named that decides, and a remedy is tried.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::neighbours::DEFAULT_RULE;
+use super::probe::{Judged, Outcome, Probe};
+use super::{RELOAD, Surroundings};
+use crate::error::{Problem, Result, quoted};
+use crate::name::PARENT;
+use crate::options::Source;
+use crate::pf::Rulesets;
+use crate::pfconf::Conf;
+use crate::pfconf::path::is_below_own;
+use crate::pfconf::rule::{Rule, RuleKind};
+use crate::proof::{self, Cited, Judge, Positions, Possible};
+use crate::trace::{REFUSES, Release, TraceStep, Verdict, World};
+
+/// The kinds of rules for which the main ruleset calls kport's anchors.
+const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
+/// The maximum number of sources of a list that are tried.
+const MOST_SOURCES: usize = 64;
+
+/// A problem if pfctl(8) would refuse a ruleset on this host, and a warning if one could not be read: then they are not
+/// evaluated.
+pub(super) fn unfit(around: &Surroundings<'_>, rulesets: &Rulesets) -> Result<(Option<Problem>, Option<Problem>)> {
+    let world = World::new(Release::of_host(around.host)?, around.interfaces.to_vec());
+    for (path, conf) in rulesets.iter().filter(|(path, _)| !is_below_own(path)) {
+        if let Some(unread) = conf.unread().first() {
+            let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
+            let seen = format!("not evaluated: {place}: {unread}");
+            return Ok((None, Some(Problem { seen, remedy: String::new() })));
+        }
+        if let Some(refused) = world.refused(conf) {
+            let remedy = format!("correct that line in the file, or give the interface an address, {RELOAD}");
+            return Ok((Some(Problem { seen: format!("{REFUSES}: {refused}"), remedy }), None));
+        }
+    }
+    Ok((None, None))
+}
+
+/// The rulesets of pf without kport's own, on a host.
+pub(super) struct Evaluator<'a> {
+    around: Surroundings<'a>,
+    release: Release,
+    rulesets: Rulesets,
+    main: Arc<Conf>,
+    /// The file of the main ruleset; empty if it was not read from a file.
+    file: Arc<str>,
+    pub(super) world: World,
+    /// A rule has a part that holds for some packets of everybody, or is unknown.
+    has_chance: bool,
+    judge: OnceCell<Judge>,
+}
+
+impl<'a> Evaluator<'a> {
+    /// Of rulesets by path, the main one's empty, that are not [`unfit`].
+    pub(super) fn new(around: Surroundings<'a>, rulesets: Rulesets) -> Result<Evaluator<'a>> {
+        let release = Release::of_host(around.host)?;
+        let world = World::new(release, vec![]);
+        let main = rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| conf.clone()).unwrap_or_default();
+        // the rules of an included file have another name
+        let call = main.calls_of_kport(RuleKind::Filter).first().map(|rule| rule.origin.file.clone());
+        let file = call.or_else(|| main.rules().first().map(|rule| rule.origin.file.clone())).unwrap_or_default();
+        let has_chance = rulesets.iter().any(|(path, conf)| !is_below_own(path) && conf.has_chance());
+        let judge = OnceCell::new();
+        let mut evaluator = Evaluator { around, release, rulesets, main, file, world, has_chance, judge };
+        evaluator.world = evaluator.world_with(&evaluator.main)?;
+        Ok(evaluator)
+    }
+
+    /// The host with another main ruleset.
+    fn world_with(&self, main: &Conf) -> Result<World> {
+        let around = &self.around;
+        let mut world = World::new(self.release, around.interfaces.to_vec());
+        world.set_gateways(around.host)?;
+        world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
+        world.default_to_drop(around.sysctl_is_on("net.pf.default_to_drop")?);
+        world.load_conf("", main);
+        for (path, conf) in self.rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_below_own(path)) {
+            world.load_conf(path, conf);
+        }
+        Ok(world)
+    }
+
+    fn judged(&self) -> &Judge {
+        self.judge.get_or_init(|| Judge::new(self.world.clone(), &self.file))
+    }
+
+    /// What becomes of the packets of a class.
+    pub(super) fn judge(&self, probes: &[Probe]) -> Result<Judged> {
+        let mut judged = Judged::default();
+        for probe in probes {
+            let outcome = match self.outcome(&self.world, probe)? {
+                Outcome::Arrives => Outcome::Arrives,
+                // a probability, and what is unknown, does not depend on the sender
+                Outcome::Depends(what) if self.has_chance => Outcome::Depends(what),
+                first => self.second_look(probe, &mut judged.notes)?.unwrap_or(first),
+            };
+            judged.outcomes.push(outcome);
+        }
+        Ok(judged)
+    }
+
+    /// The first statement that refuses sources which arrive, and how many more there are.
+    pub(super) fn bypassed(&self, probes: &[Probe]) -> Result<Option<(String, usize)>> {
+        let mut found = BTreeSet::new();
+        for probe in probes.iter().filter(|probe| probe.publication.options.sources.is_empty()) {
+            if let Some(entrance) = &probe.entrance {
+                found.extend(proof::bypassed(self.judged(), entrance, probe.publication.options.quick)?);
+            }
+        }
+        Ok(found.first().map(|first| (shown(first), found.len() - 1)))
+    }
+
+    /// What becomes of a packet.
+    fn outcome(&self, world: &World, probe: &Probe) -> Result<Outcome> {
+        let trace = probe.traced(world);
+        Ok(match (trace.verdict, trace.delivered_to) {
+            (Verdict::Depends, _) => Outcome::Depends(trace.depends_on.join("; ")),
+            (_, Some((_, at))) if at.ip() == probe.redirect.target => Outcome::Arrives,
+            (_, Some((party, at))) => Outcome::Lost(format!("it goes to {party} at {at} instead")),
+            (_, None) => Outcome::Lost(self.reason(&trace.steps)),
+        })
+    }
+
+    /// Tries an outsider that no rule singles out: the first address may be in a list of bogons, or not in a list of
+    /// those that are allowed. `None` if there is no such outsider, or the ruleset cannot be judged.
+    fn second_look(&self, probe: &Probe, notes: &mut Vec<String>) -> Result<Option<Outcome>> {
+        let Some(possible) = probe.possible() else { return Ok(None) };
+        let options = &probe.publication.options;
+        if !options.sources.is_empty() {
+            return Ok(self.other_arrives(&self.world, probe)?.then_some(Outcome::Arrives));
+        }
+        let Ok(proof) = proof::prove_with(self.judged(), &[possible], options.quick) else { return Ok(None) };
+        if let Some(unreached) = proof.unreached.first() {
+            let lost = |statement| Outcome::Lost(format!("{} ({})", unreached.why, shown(statement)));
+            return Ok(unreached.statement.as_ref().map(lost));
+        }
+        if let Some(statement) = proof.allowed_by {
+            let note = format!("only sources that {} allows get in", shown(&statement));
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        Ok(Some(Outcome::Arrives))
+    }
+
+    /// Whether a packet of another source that the publication lets in arrives; one of each class is tried.
+    fn other_arrives(&self, world: &World, probe: &Probe) -> Result<bool> {
+        let within = |address: &IpAddr| {
+            let mut networks = probe.publication.options.sources.iter().filter_map(Source::network);
+            networks.any(|network| network.contains(address))
+        };
+        let classes = world.classes(probe.redirect.family()).into_iter().map(|class| class.address);
+        for source in classes.filter(within).take(MOST_SOURCES) {
+            if matches!(self.outcome(world, &probe.sent_by(source))?, Outcome::Arrives) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The reason why a packet did not arrive.
+    fn reason(&self, steps: &[TraceStep]) -> String {
+        let deciding = steps.iter().rev().find_map(|step| match step {
+            TraceStep::Rule { anchor, text } => {
+                let place = if anchor.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {anchor}") };
+                Some(format!("{} of {place}", quoted(text)))
+            }
+            TraceStep::DefaultRule => Some(DEFAULT_RULE.to_owned()),
+            _ => None,
+        });
+        match (steps.last(), deciding) {
+            (Some(TraceStep::Verdict(verdict)), Some(rule)) => format!("{verdict} by {rule}"),
+            (Some(TraceStep::Note(note)), _) => note.clone(),
+            _ => "it does not arrive".to_owned(),
+        }
+    }
+
+    /// Another place of kport's calls with which the packets arrive, whoever is refused because of his source stays
+    /// refused, and nothing else changes. Empty if there is none.
+    pub(super) fn remedy(&self, probes: &[&Probe]) -> Result<String> {
+        let [nat, rdr, filter] = KINDS.map(|kind| self.main.kport_at(kind));
+        // a call in the braces of an anchor
+        let (Some(rdr), Some(filter_now)) = (rdr, filter) else { return Ok(String::new()) };
+        let now = [nat.unwrap_or(rdr), rdr];
+        let base = self.main.without_kport();
+        let mut possible: Vec<Possible> = vec![];
+        for one in probes.iter().filter_map(|probe| probe.possible()) {
+            if !possible.contains(&one) {
+                possible.push(one);
+            }
+        }
+        let judge = Judge::new(self.world_with(&base)?, &self.file);
+        let [translation, filter] = [&[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat][..], &[RuleKind::Filter]]
+            .map(|kinds| base.places_for(kinds));
+        let positions = Positions { nat: translation.clone(), rdr: translation, filter };
+        let contradiction = match proof::places(&judge, &base, &possible, &positions) {
+            Ok(Ok(mut places)) => {
+                // the least change first
+                places.sort_by_key(|place| (!place.quick, filter_now.abs_diff(positions.filter[place.filter])));
+                for place in places {
+                    let filter = positions.filter[place.filter];
+                    // the translation calls stay if that is enough
+                    for [nat, rdr] in [now, [positions.nat[place.nat], positions.rdr[place.rdr]]] {
+                        let world = self.world_with(&base.with_kport([nat, rdr, filter]))?;
+                        if self.is_right(&world, probes, &possible, place.quick)? {
+                            return Ok(self.moves(&base, [nat, rdr, filter], place.quick, probes));
+                        }
+                    }
+                }
+                return Ok(String::new());
+            }
+            Ok(Err(contradiction)) => contradiction,
+            // not every ruleset can be judged
+            Err(_) => return Ok(String::new()),
+        };
+        let first = shown(&contradiction.first.statement);
+        Ok(match &contradiction.second {
+            Some(second) => format!(
+                "no place of kport's lines is right, since {first} and {} contradict each other: change one of them",
+                shown(&second.statement)
+            ),
+            None => format!("no place of kport's lines is right for {first}: change it"),
+        })
+    }
+
+    /// Whether each packet arrives and the three sentences hold, with quick rules if those of the publication are.
+    fn is_right(&self, world: &World, probes: &[&Probe], possible: &[Possible], quick: bool) -> Result<bool> {
+        let mut modes = BTreeSet::new();
+        for probe in probes {
+            let mut probe = (*probe).clone();
+            probe.publication.options.quick &= quick;
+            modes.insert(probe.publication.options.quick);
+            // those of an ordinary outsider are judged below
+            if probe.entrance.is_some() && probe.publication.options.sources.is_empty() {
+                continue;
+            }
+            let arrives = matches!(self.outcome(world, &probe)?, Outcome::Arrives)
+                || probe.entrance.is_some() && self.other_arrives(world, &probe)?;
+            if !arrives {
+                return Ok(false);
+            }
+        }
+        let judge = Judge::new(world.clone(), &self.file);
+        let holds = |quick| proof::prove_with(&judge, possible, quick).is_ok_and(|proof| proof.holds());
+        Ok(modes.into_iter().all(holds))
+    }
+
+    /// The words for moving the calls to these positions of the ruleset without them.
+    fn moves(&self, base: &Conf, to: [usize; 3], quick: bool, probes: &[&Probe]) -> String {
+        let mut moves = vec![];
+        for (kind, to) in KINDS.into_iter().zip(to) {
+            let Some(now) = self.main.kport_at(kind) else { continue };
+            // statements of other kinds between two places make no difference
+            if base.order_of(kind, now) == base.order_of(kind, to) {
+                continue;
+            }
+            let at = match (base.next_of(kind, to), base.last_of(kind, to)) {
+                (Some(next), _) => format!(" before {}", self.shown_rule(next)),
+                (None, Some(last)) => format!(" after {}", self.shown_rule(last)),
+                (None, None) => String::new(),
+            };
+            moves.push(format!("move {} \"{PARENT}/*\"{at}", kind.call()));
+        }
+        let mut remedy = String::new();
+        if !moves.is_empty() {
+            remedy = format!("in /etc/pf.conf, {}, {RELOAD}", moves.join(" and "));
+        }
+        if !quick && probes.iter().any(|probe| probe.publication.options.quick) {
+            let and = if remedy.is_empty() { "" } else { "; and " };
+            remedy = format!("{remedy}{and}publish its ports with kport publish --no-quick");
+        }
+        remedy
+    }
+
+    /// A rule in a remedy.
+    fn shown_rule(&self, rule: &Rule) -> String {
+        let origin = &rule.origin;
+        if origin.file.is_empty() {
+            return quoted(&origin.text);
+        }
+        let file = if origin.file == self.file { "".into() } else { origin.file.clone() };
+        Cited { file, line: origin.line, text: origin.text.clone() }.to_string()
+    }
+}
+
+/// A statement as the file has it, or if it was not read from a file as pf prints it.
+fn shown(statement: &Cited) -> String {
+    match statement.line {
+        0 => format!("{} of the main ruleset", quoted(&statement.text)),
+        _ => statement.to_string(),
+    }
+}

@@ -1,0 +1,448 @@
+//! The main ruleset, judged for published ports: each class of mappings once, and what was found is kept.
+//!
+//! Two mappings are of one class if nothing that the evaluation uses tells them apart: the place, the family, the protocol, the
+//! options, the interface that leads to the jail, and the parts that the rules distinguish among ports and addresses, in which the
+//! ports and the jail's address are. The jail's name counts if a rule has `tagged`.
+//!
+//! What was found is valid for one main ruleset with its settings, which the backend makes sure of
+//! ([`Firewall::kept`](crate::pf::Firewall::kept)), on a host with the same addresses, interfaces, default routes and sysctls, and
+//! for one version of kport. An interface that a jail's epair adds without an address makes no difference. The contents of tables
+//! are not part of it: they have no ticket, and a publish does not read them. A rule with a table is judged by an address that is
+//! in no other list, as one that is added to the table later.
+
+use std::cell::{Cell, RefCell};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use once_cell::unsync::OnceCell;
+use serde::{Deserialize, Serialize};
+
+use super::evaluator::{self, Evaluator};
+use super::neighbours;
+use super::probe::{Judged, Probe};
+use super::{RELOAD, Surroundings, address};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Problem, Result};
+use crate::host::HostInterface;
+use crate::net::{Direction, Family, Interface, PerFamily, Place, PortRange};
+use crate::options::{Options, Source};
+use crate::pf::Rulesets;
+use crate::pfconf::Conf;
+use crate::pfconf::rule::RuleKind;
+use crate::proof::Entrance;
+use crate::publication::{Answer, Publication, Redirect};
+use crate::trace::{Party, World};
+
+/// The source ports of packets from outside and of those from the host.
+pub(super) const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
+/// Clients of networks that are not the host's: documentation addresses (RFC 5737, RFC 3849).
+pub(super) const BEYOND: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 77)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
+];
+/// The maximum number of ports of a redirect that are tried.
+const MOST_PORTS: usize = 64;
+/// The maximum number of classes that are kept.
+const MOST_KEPT: usize = 128;
+/// The format of [`Kept`], and the evaluator that has filled it.
+const VERSION: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
+
+/// Mappings between which nothing makes a difference, and the packets to try the first one with.
+pub(super) struct Class {
+    pub(super) probes: Vec<Probe>,
+    /// How many mappings it has.
+    pub(super) count: usize,
+    key: u64,
+    /// Of the first mapping alone.
+    exact: u64,
+}
+
+/// What does not depend on mappings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Facts {
+    /// Whether there is a main ruleset.
+    pub(super) known: bool,
+    /// Why the rulesets are not evaluated: pfctl(8) refuses one, or it could not be read.
+    pub(super) refused: Option<Problem>,
+    pub(super) unread: Option<Problem>,
+    /// `set skip`
+    pub(super) skip: Vec<String>,
+    /// Calls of kport's anchors that are made for some packets only.
+    pub(super) conditional: Vec<Problem>,
+    /// The first ports and addresses of the parts that rules distinguish.
+    ports: Vec<u16>,
+    addresses: PerFamily<Vec<IpAddr>>,
+    /// Whether a rule compares tags.
+    tagged: bool,
+}
+
+impl Facts {
+    pub(super) fn can_be_judged(&self) -> bool {
+        self.known && self.refused.is_none() && self.unread.is_none()
+    }
+}
+
+/// What was found about a main ruleset on a host.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    version: String,
+    /// A digest of what the evaluation uses of the host.
+    host: u64,
+    facts: Option<Facts>,
+    /// By class.
+    judged: BTreeMap<u64, Judged>,
+    bypassed: BTreeMap<u64, Option<(String, usize)>>,
+    /// By the classes together.
+    remedies: BTreeMap<u64, String>,
+    /// The rule that blocks IPv6 neighbour discovery, by interface and direction.
+    neighbours: BTreeMap<String, Option<String>>,
+}
+
+impl Kept {
+    /// From the text that [`MainRuleset::learned`] has returned; nothing if it is damaged, or of another host or version.
+    fn read(text: Option<&str>, host: u64) -> Kept {
+        let kept = text.and_then(|text| serde_json::from_str::<Kept>(text).ok());
+        let kept = kept.filter(|kept| kept.version == VERSION && kept.host == host);
+        kept.unwrap_or_else(|| Kept { version: VERSION.to_owned(), host, ..Kept::default() })
+    }
+}
+
+/// The main ruleset of pf on a host.
+pub struct MainRuleset<'a> {
+    pub(super) around: Surroundings<'a>,
+    read: Box<dyn Fn() -> Result<Rulesets> + 'a>,
+    file: Option<&'a Path>,
+    deadline: Option<Deadline>,
+    rulesets: OnceCell<Rulesets>,
+    facts: OnceCell<Facts>,
+    evaluator: OnceCell<Evaluator<'a>>,
+    /// The same in the words of the file.
+    named: OnceCell<Option<Evaluator<'a>>>,
+    kept: RefCell<Kept>,
+    evaluations: Cell<usize>,
+}
+
+impl<'a> MainRuleset<'a> {
+    /// `read` returns pf's rulesets by path, the main one's empty; it is called if something is not in `kept`. A missing ruleset is
+    /// empty, and without a main one nothing is found.
+    ///
+    /// # Errors
+    ///
+    /// The default routes or sysctls of the host cannot be read.
+    pub fn new(
+        around: Surroundings<'a>,
+        kept: Option<&str>,
+        read: impl Fn() -> Result<Rulesets> + 'a,
+    ) -> Result<MainRuleset<'a>> {
+        let kept = RefCell::new(Kept::read(kept, digest_of_host(&around)?));
+        let facts = OnceCell::new();
+        if let Some(known) = &kept.borrow().facts {
+            _ = facts.set(known.clone());
+        }
+        Ok(MainRuleset {
+            around,
+            read: Box::new(read),
+            file: None,
+            deadline: None,
+            rulesets: OnceCell::new(),
+            facts,
+            evaluator: OnceCell::new(),
+            named: OnceCell::new(),
+            kept,
+            evaluations: Cell::new(0),
+        })
+    }
+
+    /// Names statements as this pf.conf(5) has them, as far as it has the same rules: the file from which they were loaded.
+    #[must_use]
+    pub fn named_by(self, file: Option<&'a Path>) -> MainRuleset<'a> {
+        MainRuleset { file, ..self }
+    }
+
+    /// Evaluates nothing after `deadline`: it is a [`Kind::Busy`] then.
+    #[must_use]
+    pub fn until(self, deadline: Deadline) -> MainRuleset<'a> {
+        MainRuleset { deadline: Some(deadline), ..self }
+    }
+
+    /// How often the evaluator was asked.
+    pub fn evaluations(&self) -> usize {
+        self.evaluations.get()
+    }
+
+    /// What is to be kept, if anything new was found.
+    pub fn learned(&self) -> Option<String> {
+        let learned = self.evaluations.get() > 0 || self.rulesets.get().is_some();
+        learned.then(|| serde_json::to_string(&*self.kept.borrow()).ok())?
+    }
+
+    fn rulesets(&self) -> Result<&Rulesets> {
+        self.rulesets.get_or_try_init(&self.read)
+    }
+
+    fn main(&self) -> Result<Option<&Conf>> {
+        Ok(self.rulesets()?.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| &**conf))
+    }
+
+    pub(super) fn facts(&self) -> Result<&Facts> {
+        self.facts.get_or_try_init(|| {
+            let facts = self.find_facts()?;
+            self.kept.borrow_mut().facts = Some(facts.clone());
+            Ok(facts)
+        })
+    }
+
+    fn find_facts(&self) -> Result<Facts> {
+        let Some(main) = self.main()? else { return Ok(Facts::default()) };
+        let conditional = |kind: RuleKind| {
+            let calls = main.calls_of_kport(kind);
+            let conditions = calls.first()?.conditions();
+            let keyword = kind.call();
+            calls.iter().all(|call| !call.conditions().is_empty()).then(|| Problem {
+                seen: format!(
+                    "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is skipped for other packets"
+                ),
+                remedy: format!("write in /etc/pf.conf: {keyword} \"kport/*\", {RELOAD}"),
+            })
+        };
+        let conditional =
+            [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].into_iter().filter_map(conditional).collect();
+        let mut facts = Facts { known: true, skip: main.skip.clone(), conditional, ..Facts::default() };
+        (facts.refused, facts.unread) = evaluator::unfit(&self.around, self.rulesets()?)?;
+        if facts.refused.is_none() && facts.unread.is_none() {
+            facts.ports = main.port_edges();
+            let world = &self.evaluator()?.world;
+            facts.addresses = PerFamily::each(|family| world.address_edges(family));
+            facts.tagged = world.compares_tags();
+        }
+        Ok(facts)
+    }
+
+    /// The host with the main ruleset; `None` if that cannot be evaluated.
+    pub(super) fn world(&self) -> Result<Option<&World>> {
+        self.facts()?.can_be_judged().then(|| self.evaluator().map(|evaluator| &evaluator.world)).transpose()
+    }
+
+    fn evaluator(&self) -> Result<&Evaluator<'a>> {
+        self.evaluator.get_or_try_init(|| Evaluator::new(self.around.clone(), self.rulesets()?.clone()))
+    }
+
+    fn named(&self) -> Result<Option<&Evaluator<'a>>> {
+        let read = || {
+            let (Some(file), Some(main)) = (self.file, self.main()?) else { return Ok(None) };
+            // the administrator's file may be another one, or not be readable
+            let Ok(file) = Conf::of_file(file) else { return Ok(None) };
+            let named = self.evaluator()?.world.named_by(main, &file);
+            let mut rulesets = self.rulesets()?.clone();
+            rulesets.retain(|(path, _)| !path.is_empty());
+            rulesets.insert(0, (String::new(), Arc::new(named)));
+            Evaluator::new(self.around.clone(), rulesets).map(Some)
+        };
+        Ok(self.named.get_or_try_init(read)?.as_ref())
+    }
+
+    /// Asks the evaluator; in the words of the file, unless the answer has none.
+    fn ask<T>(&self, ask: impl Fn(&Evaluator<'a>) -> Result<T>, is_silent: impl Fn(&T) -> bool) -> Result<T> {
+        if self.deadline.is_some_and(Deadline::passed) {
+            return Err(Error::new(Kind::Busy, "there is no time to judge the main ruleset"));
+        }
+        self.evaluations.set(self.evaluations.get() + 1);
+        let answer = ask(self.evaluator()?)?;
+        match self.named()?.filter(|_| !is_silent(&answer)) {
+            Some(named) => ask(named),
+            None => Ok(answer),
+        }
+    }
+
+    /// What becomes of the packets of a class.
+    pub(super) fn judged(&self, class: &Class) -> Result<Judged> {
+        let keys = [class.exact, class.key];
+        let known = keys.iter().find_map(|key| self.kept.borrow().judged.get(key).cloned());
+        if let Some(known) = known.filter(|known| known.outcomes.len() == class.probes.len()) {
+            return Ok(known);
+        }
+        let judged = self.ask(|evaluator| evaluator.judge(&class.probes), Judged::is_silent)?;
+        let key = if class.probes.iter().any(|probe| judged.names(probe)) { class.exact } else { class.key };
+        keep(&mut self.kept.borrow_mut().judged, key, judged.clone());
+        Ok(judged)
+    }
+
+    /// The first statement that refuses sources which reach the ports of a class, and how many more there are.
+    pub(super) fn bypassed(&self, class: &Class) -> Result<Option<(String, usize)>> {
+        if let Some(known) = self.kept.borrow().bypassed.get(&class.key) {
+            return Ok(known.clone());
+        }
+        let found = self.ask(|evaluator| evaluator.bypassed(&class.probes), Option::is_none)?;
+        keep(&mut self.kept.borrow_mut().bypassed, class.key, found.clone());
+        Ok(found)
+    }
+
+    /// See [`Evaluator::remedy`].
+    pub(super) fn remedy(&self, classes: &[Class]) -> Result<String> {
+        let mut keys: Vec<u64> = classes.iter().map(|class| class.key).collect();
+        keys.sort_unstable();
+        let key = digest(&keys);
+        if let Some(known) = self.kept.borrow().remedies.get(&key) {
+            return Ok(known.clone());
+        }
+        let probes: Vec<&Probe> = classes.iter().flat_map(|class| &class.probes).collect();
+        let remedy = self.ask(|evaluator| evaluator.remedy(&probes), String::is_empty)?;
+        keep(&mut self.kept.borrow_mut().remedies, key, remedy.clone());
+        Ok(remedy)
+    }
+
+    /// The rule of the main ruleset that blocks IPv6 neighbour discovery on an interface; a ruleset that could not be read has none.
+    pub(super) fn blocks_neighbours(&self, on: Interface, direction: Direction) -> Result<Option<String>> {
+        let groups = self.around.interfaces.iter().filter(|interface| interface.name == on).map(|on| &on.groups);
+        let key = format!("{direction} {on} {:?}", groups.collect::<Vec<_>>());
+        if let Some(known) = self.kept.borrow().neighbours.get(&key) {
+            return Ok(known.clone());
+        }
+        let drop = self.around.sysctl_is_on("net.pf.default_to_drop")?;
+        let main = self.main()?.filter(|main| main.unread().is_empty());
+        let found = main.and_then(|main| neighbours::blocked(main, &self.around.interfaces, on, direction, drop));
+        keep(&mut self.kept.borrow_mut().neighbours, key, found.clone());
+        Ok(found)
+    }
+
+    /// The mappings by class. Those at an interface without an address have none.
+    pub(super) fn classes<'p>(&self, publications: impl IntoIterator<Item = &'p Publication>) -> Result<Vec<Class>> {
+        let facts = self.facts()?;
+        let filter_local = self.around.sysctl_is_on("net.pf.filter_local")?;
+        let mut made: Vec<Class> = vec![];
+        let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
+        for publication in publications {
+            let options = digest(&serde_json::to_string(&publication.options).unwrap_or_default());
+            for redirect in &publication.redirects {
+                let family = redirect.family();
+                let target = facts.addresses.of(family).partition_point(|edge| *edge <= redirect.target);
+                let via = (self.around.via(redirect.target), publication.via.get(&redirect.target));
+                let jail = facts.tagged.then_some(&publication.jail);
+                let is_of = |a: &&Answer| (a.place, a.target) == (redirect.place, redirect.target);
+                let answers = publication.answers.iter().filter(is_of).map(|a| (a.on, a.beyond, a.routing));
+                let way = (answers.collect::<Vec<_>>(), redirect.af_to);
+                let kind = (redirect.place, redirect.protocol, family, target, via, options, jail, way);
+                for (host, jail) in ports(facts, redirect) {
+                    let part = |port| facts.ports.partition_point(|edge| *edge <= port);
+                    let key = digest(&(&kind, part(host), part(jail)));
+                    match seen.entry(key) {
+                        Entry::Occupied(known) => made[*known.get()].count += 1,
+                        Entry::Vacant(new) => {
+                            let probes = self.probes(publication, redirect, host, jail, filter_local)?;
+                            if !probes.is_empty() {
+                                let exact = digest(&(&kind, redirect, &publication.jail, host, jail));
+                                new.insert(made.len());
+                                made.push(Class { probes, count: 1, key, exact });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// The packets to try a mapping with: from outside, and from the host if it has access.
+    fn probes(
+        &self,
+        publication: &Publication,
+        redirect: &Redirect,
+        host: u16,
+        jail: u16,
+        filter_local: bool,
+    ) -> Result<Vec<Probe>> {
+        let family = redirect.family();
+        let alone = Publication { redirects: vec![*redirect], ..publication.clone() };
+        let probe = |sender, from, to, entrance| Probe {
+            publication: alone.clone(),
+            redirect: *redirect,
+            sender,
+            from,
+            to,
+            entrance,
+        };
+        let mut made = vec![];
+        for interface in self.around.outer(redirect.place, family)? {
+            let Some(own) = address(interface, family) else { continue };
+            let to = match redirect.place {
+                Place::Address(address) => address,
+                Place::Interface(_) | Place::Any | Place::AnyOf(_) => own,
+            };
+            let to = SocketAddr::new(to, host);
+            let source = first_source(&publication.options, family);
+            if let Some(source) = source.filter(|_| !redirect.place.is_loopback()) {
+                let entrance = Entrance {
+                    on: interface.name,
+                    protocol: redirect.protocol,
+                    host: to,
+                    jail: SocketAddr::new(redirect.target, jail),
+                    via: self.around.via(redirect.target),
+                };
+                let from = SocketAddr::new(source, SOURCE_PORTS[0]);
+                made.push(probe(Party::Network(interface.name), from, to, Some(entrance)));
+            }
+            if publication.options.host_access && filter_local {
+                made.push(probe(Party::Host, SocketAddr::new(to.ip(), SOURCE_PORTS[1]), to, None));
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// The first port of a redirect, and further ones at which the rules of the main ruleset begin to differ, each with its
+/// port in the jail.
+fn ports(facts: &Facts, redirect: &Redirect) -> BTreeSet<(u16, u16)> {
+    let (host, jail) = (redirect.host, redirect.jail);
+    let within = |ports: PortRange| {
+        let edges = facts.ports.iter().filter(move |edge| ports.contains(**edge));
+        edges.map(move |edge| edge - ports.first())
+    };
+    let offsets = within(host).chain(within(jail)).take(MOST_PORTS);
+    std::iter::once(0).chain(offsets).map(|offset| (host.first() + offset, jail.first() + offset)).collect()
+}
+
+/// The source to try first: a documentation address (RFC 5737, RFC 3849), or the first one that the publication lets in;
+/// the addresses of a table are unknown here.
+pub(super) fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
+    if options.sources.is_empty() {
+        return BEYOND.into_iter().find(|address| Family::of(*address) == family);
+    }
+    let networks = options.sources.iter().filter_map(Source::network);
+    networks.filter(|network| Family::of(network.addr()) == family).find_map(|network| network.hosts().next())
+}
+
+/// A digest of what the evaluation uses of the host.
+fn digest_of_host(around: &Surroundings<'_>) -> Result<u64> {
+    let epair = "epair".parse().ok();
+    // not a link-local one either
+    let has_address = |i: &HostInterface| Family::ALL.into_iter().any(|family| address(i, family).is_some());
+    let matters = |i: &&HostInterface| has_address(i) || !epair.is_some_and(|epair| i.is_in(epair));
+    let interfaces: Vec<_> = around.interfaces.iter().filter(matters).collect();
+    let interfaces = serde_json::to_string(&interfaces).unwrap_or_default();
+    let [inet, inet6] = Family::ALL.map(|family| around.host.gateway(family));
+    let sysctls = ["kern.osreldate", "net.pf.filter_local", "net.pf.default_to_drop"];
+    let sysctls: Vec<_> = sysctls.iter().map(|name| around.host.sysctl(name)).collect::<Result<_>>()?;
+    Ok(digest(&(interfaces, inet?, inet6?, sysctls)))
+}
+
+fn digest(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Adds an answer; if there are too many, those before it are forgotten.
+fn keep<K: Ord, V>(kept: &mut BTreeMap<K, V>, key: K, answer: V) {
+    if kept.len() >= MOST_KEPT {
+        kept.clear();
+    }
+    kept.insert(key, answer);
+}
