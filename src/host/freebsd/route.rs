@@ -48,7 +48,7 @@ fn table(family: Family, fib: &[libc::c_int]) -> Result<Vec<u8>> {
         Family::Inet => AF_INET,
         Family::Inet6 => AF_INET6,
     };
-    match super::sysctl::fetch(&[&[CTL_NET, PF_ROUTE, 0, domain, NET_RT_DUMP, 0], fib].concat()) {
+    match super::sysctl::fetch(&[&[CTL_NET, PF_ROUTE, 0, domain, NET_RT_DUMP, 0][..], fib].concat()) {
         // a kernel without this family
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(vec![]),
         other => other.map_err(|e| Error::io("read the routing table", &e)),
