@@ -222,11 +222,23 @@ fn routers(given: Vec<Routers>) -> Result<Vec<IpAddr>> {
         return refuse("none cannot be in a list with routers");
     }
     let all: Vec<IpAddr> = given.into_iter().flat_map(|Routers(some)| some).collect();
-    match Family::ALL.into_iter().find(|family| all.iter().filter(|a| Family::of(**a) == *family).count() > 1) {
-        Some(family) => {
-            refuse(&format!("two {family} routers; publish the ports of each interface by themselves, with add"))
-        }
-        None => Ok(all),
+    check_routers(&all)?;
+    Ok(all)
+}
+
+/// Whether they can be routers, and are one of each family at most.
+fn check_routers(routers: &[IpAddr]) -> Result<()> {
+    let refuse = |why: String| Err(Error::new(Kind::Argument, why));
+    let unusable = |address: &&IpAddr| match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => true,
+        _ => address.is_unspecified() || address.is_loopback() || address.is_multicast(),
+    };
+    if let Some(address) = routers.iter().find(unusable) {
+        return refuse(format!("{address} is not the address of a router"));
+    }
+    match Family::ALL.into_iter().find(|family| routers.iter().filter(|a| Family::of(**a) == *family).count() > 1) {
+        Some(family) => refuse(format!("two {family} routers; publish the ports of each interface by themselves")),
+        None => Ok(()),
     }
 }
 
@@ -238,14 +250,8 @@ impl FromStr for Routers {
 
     fn from_str(text: &str) -> Result<Routers> {
         let router = |word: &str| {
-            let unusable = |address: &IpAddr| match address {
-                IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => true,
-                _ => address.is_unspecified() || address.is_loopback() || address.is_multicast(),
-            };
-            word.parse().ok().filter(|address| !unusable(address)).ok_or_else(|| {
-                let why = format!("{} is not the address of a router, nor none", quoted(word));
-                Error::new(Kind::Argument, why)
-            })
+            let why = || format!("{} is not the address of a router, nor none", quoted(word));
+            word.parse().map_err(|_| Error::new(Kind::Argument, why()))
         };
         match text {
             "none" => Ok(Routers(vec![])),
@@ -318,6 +324,7 @@ impl Options {
                 self.reach.len()
             ));
         }
+        check_routers(self.reply_to.as_deref().unwrap_or_default())?;
         if self.hairpin && self.reach.iter().all(|interface| Place::Interface(*interface).is_loopback()) {
             return refuse("hairpin needs an interface or group of jails in the reach list".to_owned());
         }

@@ -39,7 +39,7 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
             list.extend(rules);
         }
     }
-    let all = lists.concat();
+    let all: Vec<Rule> = lists.into_iter().flatten().collect();
     if publications.len() < 2 {
         return all;
     }

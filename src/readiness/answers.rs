@@ -47,16 +47,28 @@ impl Ways<'_> {
                 0 => (self.default)(family)?,
                 fib => default_of(gateways.get_or_try_init(|| (self.gateways)())?, family, fib),
             };
-            for interface in self.outer(place, family) {
+            let given = |fits: &dyn Fn(IpAddr) -> bool| {
+                let mut routers = publication.options.reply_to.iter().flatten().copied();
+                routers.find(|router| Family::of(*router) == family && fits(*router))
+            };
+            let outer = self.outer(place, family);
+            // the name of an interface that comes later, not of a group: those do not end in a digit
+            if let Place::Interface(on) = place
+                && outer.is_empty()
+                && on.as_str().ends_with(|last: char| last.is_ascii_digit())
+                && let gateway @ Some(_) = given(&|_| true)
+            {
+                let routing = Routing { reply_to: Some(NextHop { interface: on, gateway }), rtable: None };
+                made.push(Answer { place, target, on, beyond: true, routing });
+            }
+            for interface in outer {
                 if via == Some(interface.name) {
                     continue;
                 }
                 let by_route = default == Some(interface.name) && interface.fib == back;
                 let named = matches!(place, Place::Interface(name) if name == interface.name)
                     || matches!(place, Place::Address(_));
-                let given = publication.options.reply_to.iter().flatten().copied().find(|router| {
-                    Family::of(*router) == family && (is_next_to(interface, *router) || named && !by_route)
-                });
+                let given = given(&|router| is_next_to(interface, router) || named && !by_route);
                 let hop = |gateway| Some(NextHop { interface: interface.name, gateway });
                 let reply_to = match given {
                     Some(_) => hop(given),

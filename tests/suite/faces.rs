@@ -738,7 +738,7 @@ fn bad_options_are_refused(face: &dyn Face) {
         (1, Asked { sources: Some("192.0.2.1/24"), ..WEB }),
         (1, Asked { sources: Some("<bad"), ..WEB }),
         (1, Asked { reply_to: Some("0.0.0.0"), ..WEB }),
-        (1, Asked { reply_to: Some("192.0.2.254"), ..WEB }),
+        (1, Asked { reply_to: Some("192.0.2.254,192.0.2.253"), ..WEB }),
         (1, Asked { trust: Some("192.168.1.0"), ..WEB }),
         (1, Asked { trust: Some("192.168.1.50/24"), ..WEB }),
         (1, Asked { families: Some("inet4"), ..WEB }),

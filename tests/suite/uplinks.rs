@@ -212,6 +212,12 @@ fn the_router_behind_an_interface() {
     assert_eq!(publish(&rig), None);
     rig.host.gateways[0] = Gateway { fib: 3, default: true, ..other };
     assert_eq!(publish(&rig).as_deref(), Some("203.0.113.253"));
+    // an interface that comes later
+    let mut late = request("flat", "em9:8101:80");
+    late.options.reply_to = Some(vec!["198.18.0.254".parse().unwrap()]);
+    rig.publish(&late).unwrap();
+    assert!(rig.loaded()[0].1.contains("on \"em9\" reply-to (\"em9\" 198.18.0.254) inet"), "{:?}", rig.loaded());
+    rig.unpublish("flat").unwrap();
     rig.host.gateways[0].address = "203.0.113.252".parse().unwrap();
     let store = Store::open(rig.path());
     let found = doctor::examine(&rig.host, &rig.sim(), store, None).into_iter().find(|f| f.id == "answers").unwrap();
