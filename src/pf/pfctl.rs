@@ -32,7 +32,7 @@ use crate::net::Interface;
 use crate::pf::foreign;
 use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::pfconf::flat::flat;
-use crate::pfconf::nested::Children;
+use crate::pfconf::nested::{ByChild, Children};
 use crate::pfconf::rule::{Action, Origin, RuleKind};
 use crate::pfconf::{self, Conf, path, table};
 use crate::rule::{self, Rule};
@@ -206,7 +206,7 @@ impl Pfctl {
     }
 
     /// The same, for what is printed of all jails together, which has no limit: each line is read as it comes.
-    fn show_nested(&self, what: &[&str]) -> Result<Option<Vec<(String, Vec<Counters>)>>> {
+    fn show_nested(&self, what: &[&str]) -> Result<Option<ByChild>> {
         let mut children = Children::default();
         let last = self.shown("*", what, |arguments| {
             // another try starts again

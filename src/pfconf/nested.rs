@@ -4,11 +4,14 @@
 use crate::name::PARENT;
 use crate::rule::Counters;
 
+/// The counters of the rules of each anchor, with the anchor's name.
+pub(crate) type ByChild = Vec<(String, Vec<Counters>)>;
+
 /// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output, which is
 /// read line by line.
 #[derive(Default)]
 pub(crate) struct Children {
-    found: Option<Vec<(String, Vec<Counters>)>>,
+    found: Option<ByChild>,
     /// the calls around the line
     calls: Vec<String>,
     /// The first call has ended: nat-anchor shows the rdr rules of its anchors, too, and rdr-anchor shows all of them again.
@@ -59,7 +62,7 @@ impl Children {
 
     /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, or if it was cut off:
     /// the braces of a call are not closed.
-    pub(crate) fn finish(self) -> Option<Vec<(String, Vec<Counters>)>> {
+    pub(crate) fn finish(self) -> Option<ByChild> {
         self.found.filter(|_| self.done)
     }
 }
@@ -113,7 +116,7 @@ rdr-anchor \"kport/*\" all {
 }
 ";
 
-    fn children(shown: &str) -> Option<Vec<(String, Vec<Counters>)>> {
+    fn children(shown: &str) -> Option<ByChild> {
         let mut children = Children::default();
         shown.lines().for_each(|line| children.line(line));
         children.finish()
