@@ -111,17 +111,19 @@
  * a host of the LAN. Needs addresses, and no jid. kport_gc() leaves it alone.
  */
 #define KPORT_NO_JAIL 128
- * Replace the source of every connection to the ports with an address of the
- * interface that leads to the jail, so that the answers return through the
- * host whatever the jail's default route is.
- */
-#define KPORT_MASQUERADE 256
 
 /**
  * Let IPv6 clients use the ports of a jail that has an IPv4 address only: pf
  * of FreeBSD 15 translates the packets.
  */
-#define KPORT_AF_TO 256
+#define KPORT_AF_TO 512
+
+/**
+ * Replace the source of every connection to the ports with an address of the
+ * interface that leads to the jail, so that the answers return through the
+ * host whatever the jail's default route is.
+ */
+#define KPORT_MASQUERADE 256
 
 /**
  * The status that a call returns: KPORT_OK or the kind of failure, by what the
@@ -347,6 +349,7 @@ struct kport_options {
 	 * "none": the route to the client decides.
 	 */
 	const char *reply_to;
+	/**
 	 * Networks, as in "192.168.1.0/24 2001:db8::/64", from which an address that
 	 * a jail with its own network stack reports is believed, besides those of
 	 * the host's bridges and epairs: the jail's address is one of the LAN, from

@@ -43,12 +43,12 @@ fn by(backend: &dyn Firewall) {
     let listed = rig.with(backend, &Unobserved, |p| p.list_with_counters(None)).unwrap();
     assert_eq!(listed[0].liveness, Liveness::Live);
     assert_eq!(listed[0].redirects.iter().filter(|(r, _)| r.af_to).count(), 3);
-    let read = backend.rulesets().unwrap();
+    let read = backend.rulesets(true).unwrap();
     let (_, conf) = read.iter().find(|(path, _)| path == anchor.path()).unwrap();
     let read = format!("{conf:?}");
     assert_eq!(read.matches("af_to: Some((Inet,").count(), 3, "{read}");
     assert!(rig.with(backend, &Unobserved, |p| p.unpublish(&wish.jail, None)).unwrap().changed);
-    assert!(backend.loaded(&anchor).unwrap().is_empty());
+    assert!(backend.loaded(&anchor, false).unwrap().is_empty());
 }
 
 #[test]

@@ -985,7 +985,7 @@ fn a_tag_for_which_there_is_no_number_is_reported_at_once() {
         assert!(error.message().contains("TAGID_MAX") && !error.message().contains("another program"), "{error}");
     });
     assert_eq!(calls.iter().filter(|call| **call == "DIOCXBEGIN").count(), 1, "{calls:?}");
-    assert!(native.loaded(&anchor("db")).unwrap().is_empty());
+    assert!(native.loaded(&anchor("db"), false).unwrap().is_empty());
     // rules without a tag are loaded
     let direct: Vec<Rule> = web().into_iter().filter(|rule| !rule.to_string().contains("tag")).collect();
     assert!(!direct.is_empty());
