@@ -198,6 +198,6 @@ mod tests {
             Overrides::read(&document).unwrap_or_else(|e| panic!("{json}: {e}"));
             fields += 1;
         }
-        assert_eq!(fields, 7);
+        assert_eq!(fields, 8);
     }
 }

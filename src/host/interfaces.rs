@@ -90,7 +90,7 @@ impl<'a> Interfaces<'a> {
             None => Err(Error::new(
                 Kind::Unavailable,
                 format!(
-                    "no interface of the host has a network with {address}: hairpin, host access and af-to need the one \
+                    "no interface of the host has a network with {address}: hairpin, host access, masquerade and af-to need the one \
                      that leads to the jail; give the jail's bridge an address of the jail's network"
                 ),
             )),

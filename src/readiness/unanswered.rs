@@ -7,8 +7,8 @@ use super::answers::Ways;
 use super::judged::{BEYOND, MainRuleset, SOURCE_PORTS};
 use super::probe::Probe;
 use crate::error::{Error, Problem, Result};
-use crate::host::Interfaces;
-use crate::net::{Family, Interface};
+use crate::host::{HostInterface, Interfaces};
+use crate::net::{Family, Interface, JAIL_GROUPS};
 use crate::publication::{Answer, Publication, Redirect};
 use crate::trace::{Party, TraceStep, Verdict};
 
@@ -58,6 +58,12 @@ pub fn unanswered<'p>(
         let classes = main.classes([&Publication { redirects, ..publication.clone() }])?;
         for probe in classes.into_iter().flat_map(|class| class.probes) {
             let Party::Network(on) = probe.sender else { continue };
+            // the networks of jails have no clients beyond them
+            let of_jails =
+                |known: &HostInterface| JAIL_GROUPS.iter().any(|group| group.parse().is_ok_and(|g| known.is_in(g)));
+            if interfaces.iter().any(|known| known.name == on && of_jails(known)) {
+                continue;
+            }
             let key = (jail.clone(), on, probe.redirect.family());
             let beyond = |address: &IpAddr| Interfaces(interfaces).connected(*address).is_none();
             let from = match publication.options.sources.is_empty() {

@@ -480,7 +480,7 @@ fn routing() {
     // the routes of other tables are unknown; the host's own addresses need none
     check(
         "pass in on em0 rtable 1",
-        &[(WEB, "depends web 10.0.0.2:80"), ("em0 tcp 192.0.2.100 192.0.2.1:22", "answered host 192.0.2.1:22")],
+        &[(WEB, "depends"), ("em0 tcp 192.0.2.100 192.0.2.1:22", "answered host 192.0.2.1:22")],
     );
     check(
         "pass in on em0 proto tcp divert-to 8080",

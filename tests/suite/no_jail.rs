@@ -67,7 +67,6 @@ fn what_is_refused() {
         (at("192.0.2.7"), Kind::Argument, "192.0.2.7 is an address of the host"),
         // of a jail on the host's stack
         (at("10.9.0.2"), Kind::Argument, "10.9.0.2 is an address of the host"),
-        (at("10.0.0.3"), Kind::Argument, "10.0.0.3 is an address of jail \"db\""),
         (at("127.0.0.1"), Kind::Argument, "a loopback address"),
         (Request { jail: "web".parse().unwrap(), ..guest("8080:80") }, Kind::Conflict, "jail \"web\" is running"),
     ];
@@ -77,6 +76,11 @@ fn what_is_refused() {
         assert!(error.kind() == kind && error.message().contains(words), "{request:?}: {error}");
         assert!(rig.list().is_empty());
     }
+    // a jail to which the administrator has given the address
+    let rig = Rig::new();
+    rig.publish(&Request { addresses: vec!["10.0.0.3".parse().unwrap()], ..request("db", "9090:80") }).unwrap();
+    let error = rig.publish(&at("10.0.0.3")).unwrap_err();
+    assert!(error.message().contains("10.0.0.3 is an address of jail \"db\""), "{error}");
     // a jail that is published before it starts, and one that has the target's name or address
     let mut rig = Rig::new();
     rig.publish(&Request { no_jail: false, ..guest("8080:80") }).unwrap();

@@ -117,12 +117,9 @@ fn on_a_trusted_network() {
     rig.unpublish("web").unwrap();
     let db = Request { addresses: vec!["192.0.2.98".parse().unwrap()], ..request("db", "8080:80") };
     rig.publish(&db).unwrap();
-    rig.host.vnet_addresses.insert("db".to_owned(), vec!["192.0.2.97".parse().unwrap()]);
-    for (address, word) in [
-        ("192.0.2.1", "is the host's own"),
-        ("192.0.2.97", "jail \"db\" also has"),
-        ("192.0.2.98", "is already the target of redirects of jail \"db\""),
-    ] {
+    for (address, word) in
+        [("192.0.2.1", "is the host's own"), ("192.0.2.98", "is already the target of redirects of jail \"db\"")]
+    {
         web_says(&mut rig, &[address]);
         let error = rig.publish(&trusting(&["0.0.0.0/0"])).unwrap_err();
         assert!(error.message().contains(word) && !error.message().contains("--trust"), "{error}");
