@@ -72,7 +72,7 @@ type Checked = Result<Option<Vec<Finding>>>;
 /// A check: its name, the text if nothing is wrong, and the function.
 type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Checked);
 
-const CHECKS: [Check; 22] = [
+const CHECKS: [Check; 23] = [
     ("state", "the records can be read", record::state),
     ("pf", "pf answers", firewall::pf),
     ("securelevel", "pf's rules may be changed", firewall::securelevel),
@@ -95,6 +95,7 @@ const CHECKS: [Check; 22] = [
     ("host-access", "the host itself can use the ports of --host-access", network::host_access),
     ("bridge-members", "pf does not filter on bridge members", network::bridge_members),
     ("reach", "nobody outside reaches a jail's own address", network::reach),
+    ("checksums", "jails reach the ports of --af-to", network::checksums),
     ("sources", "the tables of --sources have addresses", network::sources),
     ("other-redirects", "no other redirect takes a published port", firewall::other_redirects),
     ("hooks", "the hooks of jails call kport as they should", managers::hooks),

@@ -202,6 +202,12 @@ pub trait Host {
         Ok(vec![])
     }
 
+    /// Whether an interface leaves the checksums of what is sent through it to the hardware (TXCSUM of ifconfig(8)); false if
+    /// the system does not report it.
+    fn leaves_checksums(&self, _interface: Interface) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Every interface whose name a pf rule of kport can contain.
     fn interfaces(&self) -> Result<Vec<HostInterface>>;
 

@@ -58,6 +58,26 @@ pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Checked {
     })
 }
 
+/// Jails and guests whose packets --af-to cannot translate: pf does not compute what is left to the hardware of a checksum.
+pub(super) fn checksums(evidence: &Evidence<'_>) -> Checked {
+    let translated = |p: &&Publication| p.options.hairpin && p.redirects.iter().any(|r| r.af_to && r.host != r.jail);
+    let Some(publication) = evidence.publications().find(translated) else { return Ok(Some(vec![])) };
+    let epair = "epair".parse().ok();
+    for interface in evidence.interfaces()?.iter().filter(|known| epair.is_some_and(|epair| known.is_in(epair))) {
+        if evidence.host.leaves_checksums(interface.name)? {
+            let name = interface.name;
+            let seen = format!(
+                "{name} leaves checksums to the hardware, so the jail behind it does not reach the IPv6 ports that {} publishes \
+                 with af-to",
+                publication.jail.mention()
+            );
+            let remedy = format!("ifconfig {name} -txcsum -txcsum6, and the same for its other end in the jail");
+            return Ok(Some(vec![warning(seen, remedy)]));
+        }
+    }
+    Ok(Some(vec![]))
+}
+
 pub(super) fn reach(evidence: &Evidence<'_>) -> Checked {
     let around = evidence.surroundings()?;
     let mut all = BTreeMap::new();

@@ -39,6 +39,8 @@ pub struct Fixed {
     pub gateways: Vec<Gateway>,
     /// Every interface.
     pub interfaces: Vec<HostInterface>,
+    /// The interfaces that leave checksums to the hardware.
+    pub txcsum: Vec<Interface>,
     /// Every jail.
     pub jails: Vec<Jail>,
     /// The jails that cannot be read.
@@ -75,6 +77,10 @@ impl Host for Fixed {
 
     fn gateways(&self) -> Result<Vec<Gateway>> {
         Ok(self.gateways.clone())
+    }
+
+    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
+        Ok(self.txcsum.contains(&interface))
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {

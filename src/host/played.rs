@@ -39,6 +39,10 @@ impl Host for Played {
         self.now()?.gateways()
     }
 
+    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
+        self.now()?.leaves_checksums(interface)
+    }
+
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
         self.now()?.interfaces()
     }

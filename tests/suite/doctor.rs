@@ -463,6 +463,17 @@ fn patients() -> Vec<(&'static str, Patient)> {
             "bridge-members",
             new().with("web", "8080:80", |r| r.options.hairpin = true).sysctl("net.link.bridge.pfil_member", 1),
         ),
+        (
+            "checksums",
+            new()
+                .and(|p| {
+                    p.rig.host.vnet_addresses.insert("web".to_owned(), vec!["10.0.0.2".parse().unwrap()]);
+                    let epair = serde_json::json!({ "name": "epair0a", "up": true, "groups": ["epair"] });
+                    p.rig.host.interfaces.push(serde_json::from_value(epair).unwrap());
+                    p.rig.host.txcsum = vec!["epair0a".parse().unwrap()];
+                })
+                .with("web", "8080:80", |r| (r.options.af_to, r.options.hairpin) = (true, true)),
+        ),
         ("reach-outside", new().web("8080:80").and(|p| p.rig.host.interfaces[0].groups.push("epair".parse().unwrap()))),
         ("reach-by-name", new().with("web", "em1:8080:80", |r| r.options.reach = vec!["em1".parse().unwrap()])),
         (

@@ -1,4 +1,4 @@
-//! The groups of an interface, and its FIB: SIOCGIFGROUP, SIOCGIFFIB, netintro(4).
+//! The groups of an interface, its FIB and its capabilities: SIOCGIFGROUP, SIOCGIFFIB, SIOCGIFCAP, netintro(4).
 
 use std::ffi::CStr;
 use std::io;
@@ -27,16 +27,23 @@ struct GroupRequest {
 /// `_IOWR('i', 92, struct ifreq)` of sys/sockio.h.
 const SIOCGIFFIB: c_ulong = 0xc020_695c;
 
-/// struct ifreq of net/if.h, with the member of its union that SIOCGIFFIB uses.
+/// `_IOWR('i', 31, struct ifreq)` of sys/sockio.h.
+const SIOCGIFCAP: c_ulong = 0xc020_691f;
+
+/// IFCAP_TXCSUM and IFCAP_TXCSUM_IPV6 of net/if.h.
+const TXCSUM: c_uint = 1 << 1 | 1 << 22;
+
+/// struct ifreq of net/if.h, with the numbers in its union: SIOCGIFFIB returns the FIB as the first, SIOCGIFCAP the enabled
+/// capabilities as the second.
 #[repr(C)]
-struct FibRequest {
+struct NumberRequest {
     name: [u8; IFNAMSIZ],
-    fib: c_uint,
+    numbers: [c_uint; 2],
     /// the union has the size of a name
-    rest: [u8; IFNAMSIZ - 4],
+    rest: [u8; IFNAMSIZ - 8],
 }
 
-const _: () = assert!(size_of::<FibRequest>() == 0x20 && std::mem::offset_of!(FibRequest, fib) == 16);
+const _: () = assert!(size_of::<NumberRequest>() == 0x20 && std::mem::offset_of!(NumberRequest, numbers) == 16);
 
 /// struct ifg_req: a name.
 type Group = [u8; IFNAMSIZ];
@@ -89,13 +96,23 @@ pub fn of(socket: &OwnedFd, interface: &str) -> Result<Option<Vec<Interface>>> {
 
 /// The FIB of the interface; that of the host if there is no such interface.
 pub fn fib(socket: &OwnedFd, interface: &str) -> Result<u32> {
-    let mut request = FibRequest { name: padded(interface), fib: 0, rest: [0; IFNAMSIZ - 4] };
+    Ok(numbers(socket, SIOCGIFFIB, interface)?[0])
+}
+
+/// Whether the interface leaves the checksums of some packets to the hardware.
+pub fn leaves_checksums(socket: &OwnedFd, interface: &str) -> Result<bool> {
+    Ok(numbers(socket, SIOCGIFCAP, interface)?[1] & TXCSUM != 0)
+}
+
+/// The numbers of a request; zeros if there is no such interface.
+fn numbers(socket: &OwnedFd, number: c_ulong, interface: &str) -> Result<[u32; 2]> {
+    let mut request = NumberRequest { name: padded(interface), numbers: [0; 2], rest: [0; IFNAMSIZ - 8] };
     // SAFETY: the request has the size that its number encodes.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGIFFIB, ptr::from_mut(&mut request)) } {
-        0 => Ok(request.fib),
+    match unsafe { libc::ioctl(socket.as_raw_fd(), number, ptr::from_mut(&mut request)) } {
+        0 => Ok(request.numbers),
         _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(0),
-            error => Err(Error::io(format!("read the FIB of {interface}"), &error)),
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok([0; 2]),
+            error => Err(Error::io(format!("read the options of {interface}"), &error)),
         },
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{interface, jail, process, route, socket, value, vnet};
+use super::{group, interface, jail, process, route, socket, value, vnet};
 use crate::error::Result;
 use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, Watch};
 use crate::net::{Family, Interface};
@@ -45,6 +45,10 @@ impl Host for System {
 
     fn gateways(&self) -> Result<Vec<Gateway>> {
         route::gateways()
+    }
+
+    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
+        group::leaves_checksums(&group::socket()?, interface.as_str())
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {

@@ -65,7 +65,8 @@ asks outside tcp,192.0.2.1,8080=-
 asks beyond tcp,192.0.2.1,8080=-
 gives 5 trace tcp 192.0.2.100 192.0.2.1:8080
 gives 5 trace tcp 198.51.100.100 192.0.2.1:8080
-says 'to the router 192.0.2.100, not through the host'
+# that is a jail of this machine here, of which trace does not know what it sends on
+says 'the router of jail web'
 k doctor
 says '--hairpin or --masquerade'
 
