@@ -20,8 +20,10 @@ const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
 pub(super) struct Addresses {
     /// In order of preference.
     pub(super) all: Vec<IpAddr>,
-    /// Whether they are the jail's by its own report only. Otherwise they are those of the request, or by jail_get(2).
-    pub(super) reported: bool,
+    /// Those that are the jail's by its own report only, and on no network that the administrator trusts.
+    pub(super) reported: Vec<IpAddr>,
+    /// Whether they are those of the request, or by jail_get(2): what others report does not count then.
+    pub(super) given: bool,
 }
 
 /// The addresses of the request, or those read from the host.
@@ -88,6 +90,11 @@ impl Request {
         !self.wait.is_zero() && self.addresses.is_empty()
     }
 
+    /// Whether an address that the jail reports is on a network that the administrator trusts.
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trust.iter().any(|network| network.contains(&address))
+    }
+
     /// Whether ports can be published by a family.
     pub(super) fn can_have(&self, family: Family) -> bool {
         (self.options.families.is_empty() || self.options.families.contains(&family))
@@ -105,12 +112,12 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
     let Some(jail) = jail.filter(|jail| jail.vnet) else {
         let given = !request.addresses.is_empty();
         let all = if given { request.addresses.clone() } else { ask(jail)? };
-        return Ok(Addresses { all, reported: false });
+        return Ok(Addresses { all, reported: vec![], given: true });
     };
     if !request.addresses.is_empty() {
         let places = facts.places()?;
         return match request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
-            None => Ok(Addresses { all: request.addresses.clone(), reported: false }),
+            None => Ok(Addresses { all: request.addresses.clone(), reported: vec![], given: true }),
             Some(own) => Err(Error::new(
                 Kind::Argument,
                 format!(
@@ -139,7 +146,9 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
     }
     if doubts.is_empty() {
         // an address that cannot be a target is an error by itself
-        return Ok(Addresses { all: if believed.is_empty() { found } else { believed }, reported: true });
+        let all = if believed.is_empty() { found } else { believed };
+        let reported = all.iter().copied().filter(|address| !request.trusts(*address)).collect();
+        return Ok(Addresses { all, reported, given: false });
     }
     let shown: Vec<String> = doubts.iter().map(|(address, doubt)| format!("{address}, which {}", doubt.why)).collect();
     let what =
@@ -182,11 +191,11 @@ fn of_no_jail(survey: &Survey<'_>, request: &Request) -> Result<Addresses> {
         if survey.facts.places()?.is_own(address) {
             return refuse(address, "the host, or of a jail on the host's network stack");
         }
-        if let Some(other) = survey.others.leading_to(&own, None, address)? {
+        if let Some(other) = survey.others.leading_to(&own, None, address, true)? {
             return refuse(address, &other);
         }
     }
-    Ok(Addresses { all: request.addresses.clone(), reported: false })
+    Ok(Addresses { all: request.addresses.clone(), reported: vec![], given: true })
 }
 
 /// Why an address that a jail reports is not accepted as its own.
@@ -208,7 +217,8 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
     if let Some(down) = interfaces.0.iter().find(|known| Some(known.name) == interface && !known.up) {
         return because(false, format!("is on the network of {}, which is down", down.name));
     }
-    if !request.trust.iter().any(|network| network.contains(&address)) {
+    let trusted = request.trusts(address);
+    if !trusted {
         let Some(interface) = interface else { return because(true, "is on no network of the host".to_owned()) };
         if !leads_to_jails(facts, interface)? {
             let why = format!(
@@ -218,7 +228,7 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
             return because(true, why);
         }
     }
-    if let Some(other) = survey.others.leading_to(&request.jail.anchor(), Some(jail), address)? {
+    if let Some(other) = survey.others.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {
         return because(
             false,
             format!("is already the target of redirects of {other} (if that jail is gone, run kport gc)"),

@@ -217,9 +217,16 @@ impl<'a> Others<'a> {
     }
 
     /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`. For a target
-    /// that is not a jail, `jail` is `None`, and others of the kind do not count; nor do those that only report the address.
-    pub(super) fn leading_to(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<Option<String>> {
-        let counts = |record: &Record| jail.is_some() || !record.reported.contains(&address);
+    /// that is not a jail, `jail` is `None`, and others of the kind do not count. If the administrator vouches for the
+    /// address, those that only report it do not count either.
+    pub(super) fn leading_to(
+        &self,
+        own: &Anchor,
+        jail: Option<&Jail>,
+        address: IpAddr,
+        vouched: bool,
+    ) -> Result<Option<String>> {
+        let counts = |record: &Record| !vouched || !record.reported.contains(&address);
         self.find_leading_to(own, jail, address, |record| counts(record).then(|| record.mention()))
     }
 

@@ -104,18 +104,21 @@ fn resolve_one(
         Some(j) => progress.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
         None => progress.detail(&format!("{}: not requested, or not running", jail.mention())),
     }
-    let Addresses { all: addresses, reported: only_reported } = addresses(survey, request, found.as_ref(), notes)?;
+    let Addresses { all: addresses, reported: only_reported, given } =
+        addresses(survey, request, found.as_ref(), notes)?;
     let own = found.as_ref().map_or(&[][..], Jail::on_host_stack);
     let targets = Targets::choose_of(jail, &addresses, own)?.with_af_to(request.options.af_to);
     for target in Family::ALL.into_iter().filter_map(|family| targets.of(family)) {
-        if only_reported {
+        if only_reported.contains(&target) {
             if !kept.iter().flat_map(|p| &p.redirects).any(|r| r.target == target) {
                 reported.insert(target);
             }
         } else {
             reported.remove(&target);
-            let known = there_or_above(facts, jail, found.as_ref())?;
-            survey.others.disprove(&jail.anchor(), Some(&known).filter(|_| !request.no_jail), target)?;
+            if given {
+                let known = there_or_above(facts, jail, found.as_ref())?;
+                survey.others.disprove(&jail.anchor(), Some(&known).filter(|_| !request.no_jail), target)?;
+            }
         }
     }
     let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");

@@ -36,7 +36,7 @@ everybody() {
 	gives 0 trace --on wan1 tcp 198.51.100.100 203.0.113.1:9101
 	k doctor
 	says 'pf has exactly what is recorded'
-	says 'connections are answered by the interface that they came in on'
+	says 'connections are answered, by the interface that they came in on'
 }
 # shellcheck disable=SC2086 # words
 gives 0 publish --reply-to $router,$router6 web $ports

@@ -126,6 +126,26 @@ fn on_a_trusted_network() {
     }
 }
 
+/// A jail that reports the address of a jail on a trusted network does not keep it from starting, and the other way round
+/// it is refused.
+#[test]
+fn a_trusted_address_is_not_vetoed() {
+    let mut rig = Rig::new();
+    let says = |rig: &mut Rig, jail: &str| {
+        rig.host.vnet_addresses.insert(jail.to_owned(), vec!["10.0.0.44".parse().unwrap()]);
+    };
+    says(&mut rig, "db");
+    rig.publish(&request("db", "9090:90")).unwrap();
+    says(&mut rig, "web");
+    let web = Request { trust: vec!["10.0.0.0/24".parse().unwrap()], ..request("web", "8080:80") };
+    rig.publish(&web).unwrap();
+    // db goes on: it is trusted by nobody, but no more than a report is against it
+    assert_eq!(rig.list().len(), 2);
+    rig.unpublish("db").unwrap();
+    let error = rig.publish(&request("db", "9090:90")).unwrap_err();
+    assert!(error.message().contains("is already the target of redirects of jail \"web\""), "{error}");
+}
+
 /// A jail inside another one shares its network stack.
 #[test]
 fn a_jail_in_a_jail() {
