@@ -343,9 +343,8 @@ impl Pfctl {
     }
 
     /// Whether an anchor has exactly the rules of these kinds that are in `rules`.
-    fn shows(&self, anchor: &Anchor, what: &str, kinds: &[RuleKind], rules: &[Rule]) -> Result<bool> {
+    fn shows(&self, anchor: &Anchor, what: &str, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> Result<bool> {
         let shown = self.rules(anchor.path(), what)?;
-        let wanted = flat(rules);
         let same = |kind| {
             let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
             shown.rules().iter().filter(of_kind).eq(wanted.iter().filter(of_kind))
@@ -496,14 +495,19 @@ impl Firewall for Pfctl {
     }
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
-        Ok(self.shows(anchor, "-sr", &[RuleKind::Filter], rules)?
-            && self.shows(anchor, "-sn", &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat], rules)?)
+        let own = flat(rules);
+        // native loads rules with the first label only
+        let mut by_native = own.clone();
+        by_native.iter_mut().for_each(|rule| rule.labels.truncate(1));
+        let filters = |wanted: &[pfconf::rule::Rule]| self.shows(anchor, "-sr", &[RuleKind::Filter], wanted);
+        Ok((filters(&own)? || filters(&by_native)?)
+            && self.shows(anchor, "-sn", &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat], &own)?)
     }
 
     /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none,
     /// and the main ruleset was read when the jail was published: `kport doctor` reads it again.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        if !self.shows(anchor, "-sr", &[RuleKind::Filter], rules)? {
+        if !self.shows(anchor, "-sr", &[RuleKind::Filter], &flat(rules))? {
             return Ok(None);
         }
         Ok(Some(Status { enabled: self.enabled()?, nat_anchor: true, rdr_anchor: true, anchor: true }))

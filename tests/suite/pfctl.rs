@@ -202,6 +202,22 @@ fn an_anchor_holds_what_was_loaded_last() {
     assert_eq!(standin.calls().iter().filter(|call| *call == load).count(), 3);
 }
 
+/// They have one label each. doctor by the other backend has nothing to say against them, and a publish loads them with both.
+#[test]
+fn the_rules_of_native_are_recognized() {
+    let standin = standin::Pfctl::new();
+    let rules = some("8080:80 9000-9010:9000-9010/udp");
+    let one_label = |line: &str| line.match_indices(" label ").nth(1).map_or(line.len(), |(at, _)| at);
+    let by_native: String = text(&rules).lines().map(|line| format!("{}\n", &line[..one_label(line)])).collect();
+    assert_ne!(by_native, text(&rules));
+    standin.put("kport/web", &by_native);
+    let found = pfctl(&standin);
+    assert!(found.holds(&web(), &rules).unwrap() && found.unchanged(&web(), &rules).unwrap().is_none());
+    assert!(!found.holds(&web(), &some("8080:80 9000-9009:9000-9009/udp")).unwrap());
+    found.replace(&web(), &rules).unwrap();
+    assert!(found.holds(&web(), &rules).unwrap() && found.unchanged(&web(), &rules).unwrap().is_some());
+}
+
 #[test]
 fn states_are_killed_by_label() {
     let standin = standin::Pfctl::new();

@@ -122,6 +122,10 @@ if [ "$(sysctl -n net.fibs)" -gt 1 ]; then
 	gives 0 trace --on wan1 tcp 198.51.100.100 203.0.113.1:9101
 	setfib 1 route -q delete default
 	setfib 1 route -q -6 delete default
+	# the routes of its networks go with the addresses
+	ifconfig wan1 inet 203.0.113.1/24 -alias
+	ifconfig wan1 inet6 2001:db8:1::1 -alias
+	ifconfig wan1 fib 0
 else
 	skip "net.fibs is 1: set it in loader.conf(5)"
 fi
