@@ -107,10 +107,10 @@ fi
 
 # wan1 in FIB 1, which does not have the networks of the jails
 if [ "$(sysctl -n net.fibs)" -gt 1 ]; then
-	ifconfig wan1 fib 1
-	# the network of the interface moves to its FIB with the address
+	# the routes to its networks come and go with the addresses, in the FIB of that moment
 	ifconfig wan1 inet 203.0.113.1/24 -alias
 	ifconfig wan1 inet6 2001:db8:1::1 -alias
+	ifconfig wan1 fib 1
 	ifconfig wan1 inet 203.0.113.1/24
 	ifconfig wan1 inet6 2001:db8:1::1/64 no_dad
 	setfib 1 route -q add default $router
@@ -122,7 +122,6 @@ if [ "$(sysctl -n net.fibs)" -gt 1 ]; then
 	gives 0 trace --on wan1 tcp 198.51.100.100 203.0.113.1:9101
 	setfib 1 route -q delete default
 	setfib 1 route -q -6 delete default
-	# the routes of its networks go with the addresses
 	ifconfig wan1 inet 203.0.113.1/24 -alias
 	ifconfig wan1 inet6 2001:db8:1::1 -alias
 	ifconfig wan1 fib 0
