@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use kport::error::Kind;
 use kport::container::kleene;
+use kport::error::Kind;
 use kport::spec;
 use libfuzzer_sys::fuzz_target;
 

@@ -60,7 +60,10 @@ fuzz_target!(|bytes: &[u8]| {
     for listed in list() {
         assert_eq!(listed.jail.unwrap().as_str(), "blue");
         for (redirect, _) in listed.redirects {
-            assert_eq!((redirect.target.to_string().as_str(), redirect.place.to_string().as_str()), ("10.88.0.5", "em0"));
+            assert_eq!(
+                (redirect.target.to_string().as_str(), redirect.place.to_string().as_str()),
+                ("10.88.0.5", "em0")
+            );
             assert!(redirect.host.first() >= 1024, "{redirect}");
         }
     }

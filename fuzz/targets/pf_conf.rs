@@ -13,8 +13,11 @@ fn world(release: Release) -> World {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         HostInterface::up(name.parse().unwrap(), vec![], addresses)
     };
-    let interfaces =
-        vec![interface("lo0", &["127.0.0.1/8"]), interface("em0", &["192.0.2.1/24"]), interface("bridge0", &["10.0.0.1/24"])];
+    let interfaces = vec![
+        interface("lo0", &["127.0.0.1/8"]),
+        interface("em0", &["192.0.2.1/24"]),
+        interface("bridge0", &["10.0.0.1/24"]),
+    ];
     let mut world = World::new(release, interfaces);
     world.gateway.inet = "em0".parse().ok();
     world

@@ -27,7 +27,11 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(again.to_string(), canonical);
 
     let jail = "web".parse().unwrap();
-    let targets = Targets { inet: Some([10, 0, 0, 2].into()), inet6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 2].into()) };
+    let targets = Targets {
+        inet: Some([10, 0, 0, 2].into()),
+        inet6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 2].into()),
+        ..Targets::default()
+    };
     let gateway = "em0".parse().unwrap();
     // "auto" has no port yet
     let Ok(redirects) = publication::redirects(&jail, &parsed, &targets, |_| Ok(gateway)) else { return };
