@@ -21,6 +21,9 @@ struct Given<'a> {
     gateway: Text<'a>,
     reach: Text<'a>,
     sources: Text<'a>,
+    reply_to: Text<'a>,
+    trust: Text<'a>,
+    families: Text<'a>,
     numbers: [u32; 6],
     jid: i32,
     auto: (u16, u16),
@@ -40,11 +43,19 @@ const SPECS: &[&str] = &["8080:80", "em0:1-100:1/udp 443", "*:auto:80", "[fd00::
 const ADDRESSES: &[&str] = &["10.0.0.2", "fd00::2 10.0.0.2", "inherit", ""];
 const INTERFACES: &[&str] = &["em0", "lo0", ""];
 const REACHES: &[&str] = &["", "bridge", "lo vm0 wg0"];
+const ROUTERS: &[&str] = &["none", "192.0.2.254 2001:db8::fe", ""];
+const NETWORKS: &[&str] = &["192.168.1.0/24 2001:db8::/64", ""];
+const FAMILIES: &[&str] = &["inet", "inet inet6", ""];
 const SOURCES: &[&str] = &["192.0.2.0/24", "<trusted> 2001:db8::1", ""];
+
+/// The size of the first version of kport_options.
+const FIRST_SIZE: usize = std::mem::offset_of!(kport_options, reply_to);
 
 #[derive(Arbitrary, Debug)]
 enum Size {
     Right,
+    /// That of the first version, which ended before `reply_to`.
+    First,
     Zero,
     Absurd(usize),
 }
@@ -123,7 +134,7 @@ impl Options {
     fn has_size(&self) -> bool {
         // SAFETY: the size is the first field.
         let size = unsafe { self.0.as_ptr().cast::<usize>().read() };
-        (size_of::<kport_options>()..=4096).contains(&size)
+        (FIRST_SIZE..=4096).contains(&size)
     }
 
     /// The same, with a variable for what a change did.
@@ -141,9 +152,10 @@ impl Options {
         let options = kport_options {
             size: match given.size {
                 Size::Right => known + tail.len(),
+                Size::First => FIRST_SIZE,
                 Size::Zero => 0,
                 // never a size with more bytes than there are
-                Size::Absurd(size) if size > 4096 || size < known => size,
+                Size::Absurd(size) if size > 4096 || size < FIRST_SIZE => size,
                 Size::Absurd(_) => usize::MAX,
             },
             backend: texts.put(Text::Any(b"sim"), &[]),
@@ -165,6 +177,9 @@ impl Options {
             // an address is given, or there is no jail to wait for: see WAIT
             wait_ms: 0,
             reserved: given.reserved,
+            reply_to: texts.put(given.reply_to, ROUTERS),
+            trust: texts.put(given.trust, NETWORKS),
+            families: texts.put(given.families, FAMILIES),
         };
         let mut memory = vec![0_u64; (known + tail.len()).div_ceil(8)];
         // SAFETY: the memory has room for both.
@@ -244,6 +259,9 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
         gateway: Text::Null,
         reach: Text::Null,
         sources: Text::Null,
+        reply_to: Text::Null,
+        trust: Text::Null,
+        families: Text::Null,
         numbers: [0; 6],
         jid: 0,
         auto: (0, 0),
