@@ -90,7 +90,7 @@ impl Firewall for MacOs {
         Err(unsupported("a table"))
     }
 
-    fn rulesets(&self) -> Result<Rulesets> {
+    fn rulesets(&self, _own: bool) -> Result<Rulesets> {
         Err(unsupported("reading rulesets"))
     }
 }
