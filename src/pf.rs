@@ -165,8 +165,9 @@ pub trait Firewall {
     /// The contents of an anchor; empty if there is no such anchor. Without `counters` these may be zeros.
     fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded>;
 
-    /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros.
-    fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
+    /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros. A backend
+    /// that has to find them one by one looks at those that are `recorded` first.
+    fn loaded_all(&self, _recorded: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
         one_by_one(self, counters)
     }
 

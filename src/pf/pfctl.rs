@@ -514,7 +514,7 @@ impl Firewall for Pfctl {
     }
 
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
-    fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
+    fn loaded_all(&self, _: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let Some(translations) = self.show_nested(&["-sn", "-P"])? else { return pf::one_by_one(self, counters) };
         let with_counters = if counters { &["-v"][..] } else { &[] };
         let filters = self.show_nested(&[&["-sr", "-P"], with_counters].concat())?;

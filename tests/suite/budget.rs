@@ -337,9 +337,15 @@ fn native_unpublishes_and_lists_with_few_calls() {
     let jail = "web".parse().unwrap();
     let one = host.fake.calls_of(|| assert_eq!(host.with(|p| p.list(Some(&jail))).unwrap().len(), 1));
     assert_eq!(one, ["DIOCGETRULES"; 3]);
-    // the names, and for each of them the numbers of rules
-    assert_eq!(calls.len(), 2 + 21 * (1 + 3), "{calls:?}");
-    assert!(!calls.contains(&"DIOCGETRULENV"));
+    // the number of anchors twice, and for each record the numbers of rules
+    assert_eq!(calls.len(), 2 + 21 * 3, "{calls:?}");
+    assert!(calls.iter().all(|call| matches!(*call, "DIOCGETRULES" | "DIOCGETRULESETS")), "{calls:?}");
+    // an anchor without a record: all are listed
+    host.fake.hold("kport/unknown", blank(1));
+    let list = host.with(|p| p.list(None)).unwrap();
+    let stale = list.iter().filter(|listed| listed.liveness == Liveness::Stale);
+    assert_eq!((list.len(), stale.map(|listed| listed.anchor.child()).collect()), (22, vec!["unknown"]));
+    host.fake.set_rules("kport/unknown", 1, vec![]);
     host.fake.set_counters("kport/web", 1, [9, 3, 4, 300, 500, 2]);
     let list = host.with(|p| p.list_with_counters(None)).unwrap();
     let web = list.iter().find(|listed| listed.anchor.child() == "web").unwrap();
