@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::files::{make_dir, names_in, replace_file, touch};
+use crate::files::{make_dir, mark, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::publication::{Publication, Redirect};
 
@@ -166,7 +166,7 @@ impl Store {
         let anchor = record.jail.anchor();
         for entry in entries(record) {
             let path = self.dir.join(&entry.dir).join(entry.file);
-            touch(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
+            mark(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
         }
         self.write(&anchor, record)
     }

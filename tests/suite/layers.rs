@@ -197,7 +197,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["hooks", "evidence", "managers", "record", "firewall", "network", "main_ruleset", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
-    ("host", &["rights", "watch", "interfaces", "fixed", "played", "freebsd", "linux", "other"]),
+    ("host", &["rights", "watch", "interfaces", "fixed", "played", "snapshot", "freebsd", "linux", "other"]),
     (
         "host::freebsd",
         &[
