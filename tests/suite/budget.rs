@@ -11,7 +11,7 @@ use kport::error::Kind;
 use kport::pf::Firewall;
 use kport::pf::native::{Memory, Native};
 use kport::pf::pfctl::Pfctl;
-use kport::publisher::{Liveness, Observer, Outcome, Publisher, Unobserved};
+use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Unobserved};
 use kport::store::Store;
 use kport::trace::{Release, World};
 
@@ -527,6 +527,21 @@ fn pfctl_runs() {
         assert!(web.redirects.iter().all(|(_, counters)| (counters.packets, counters.states) == (72, 56)));
     });
     assert_eq!(list, ["-q -a * -sn -P", "-q -a * -sr -P -v"]);
+    // one more jail is no more runs
+    for jail in ["", "more"] {
+        if !jail.is_empty() {
+            runs(&|p| {
+                _ = p.publish(&Request { addresses: vec![[10, 0, 0, 9].into()], ..request(jail, "7070:80") }).unwrap()
+            });
+        }
+        let pfctl = Pfctl::new(pf.program(), soon()).skips_from(Box::new(|| Some(vec![])));
+        let before = pf.calls().len();
+        let findings = doctor::examine(&rig.host, &pfctl, Store::open(rig.path()), None);
+        let is_fine = |id: &str| findings.iter().all(|finding| finding.id != id || finding.level == Level::Ok);
+        assert!(["pf", "anchors-loaded", "anchors-called", "other-redirects"].into_iter().all(is_fine), "{findings:?}");
+        let expected = ["-q -sn -P", "-q -sr -P", "-s Running", "-q -a * -sn -P", "-q -a * -sr -P"];
+        assert_eq!(pf.calls()[before..], expected);
+    }
     let gone = runs(&|p| assert!(p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
     assert_eq!(gone, ["-q -a kport/web -sr -f -", "-k label -k kport:web"]);
     let gone = runs(&|p| assert!(!p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
