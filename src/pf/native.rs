@@ -310,11 +310,11 @@ impl<K: Kernel> Native<K> {
             }
         }
         if all as usize != found.len() || all != read::number_of_children(&self.kernel, PARENT)? {
-            for child in read::children(&self.kernel, PARENT)? {
-                if !found.contains_key(&child) {
-                    let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
-                    found.insert(child, counts);
-                }
+            let mut others = read::children(&self.kernel, PARENT)?;
+            others.retain(|child| !found.contains_key(child));
+            for child in others {
+                let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
+                found.insert(child, counts);
             }
         }
         // one that was rolled back remains, empty, until the next load
