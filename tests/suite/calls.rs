@@ -33,6 +33,7 @@ impl Helper {
 
     /// The calls of a command beyond those of the start. Memory is not counted, nor the questions to the host, which are other
     /// calls on FreeBSD.
+    #[allow(clippy::zombie_processes, reason = "waitpid(2) waits for it")]
     fn calls(&self, command: &str) -> usize {
         let mut kport = Command::new(env!("CARGO_BIN_EXE_kport"));
         kport
