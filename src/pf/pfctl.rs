@@ -493,9 +493,10 @@ impl Firewall for Pfctl {
             End::Exit(0 | 1) | End::Unknown if !complaints.is_empty() => {
                 let error = explain(&doing, &output, "");
                 // DIOCXBEGIN failed, so pf is there, and the anchor may still hold its rules
-                return Err(match complaints.iter().any(|line| line.contains("pfctl_rules")) {
-                    true => Error::new(Kind::System, error.to_string()),
-                    false => error,
+                let is_there = complaints.iter().any(|line| line.contains("pfctl_rules"));
+                return Err(match error.kind() {
+                    Kind::Unavailable if is_there => Error::new(Kind::System, error.to_string()),
+                    _ => error,
                 });
             }
             // it may have committed or not
