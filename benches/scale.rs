@@ -186,7 +186,7 @@ impl Firewall for Answers {
         "answers"
     }
 
-    fn loaded_all(&self, _: bool) -> Result<BTreeMap<String, Loaded>> {
+    fn loaded_all(&self, _: &[Anchor], _: bool) -> Result<BTreeMap<String, Loaded>> {
         Ok(self.0.take())
     }
 
@@ -230,7 +230,7 @@ impl Firewall for Answers {
 /// The cost of a list without that of the firewall.
 fn list_with(bencher: Bencher<'_, '_>, jails: usize, list: impl Fn(&Publisher<'_>) -> Vec<Listed>) {
     let host = Host::with(jails);
-    let answer = Sim::new(host.dir.path()).loaded_all(true).unwrap();
+    let answer = Sim::new(host.dir.path()).loaded_all(&[], true).unwrap();
     let firewall = Answers::default();
     host.run_on(&firewall, |publisher| {
         bencher.with_inputs(|| firewall.0.set(answer.clone())).bench_local_values(|()| {

@@ -502,6 +502,7 @@ list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 		return (enif_make_badarg(env));
 	}
 	settings.options.outcome = NULL;
+	settings.options.flags |= KPORT_COUNTERS;
 	status = kport_list(jail, &settings.options, &listing, &error);
 	enif_free(jail);
 	settings_free(&settings);

@@ -126,6 +126,12 @@
 #define KPORT_MASQUERADE 256
 
 /**
+ * For kport_list(): count the packets, bytes and states of each mapping, which
+ * reads each rule. Other calls ignore it.
+ */
+#define KPORT_COUNTERS 1024
+
+/**
  * The status that a call returns: KPORT_OK or the kind of failure, by what the
  * caller can do about it. The numbers never change, and are the exit statuses
  * of kport(8).
@@ -553,8 +559,9 @@ kport_status kport_unpublish_some(const char *jail,
  * for each redirect, sorted by anchor.
  *
  * On success *out is a new listing, to be freed with kport_listing_free();
- * on failure it is NULL. It is not an error if nothing is published. options
- * may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_UNAVAILABLE,
+ * on failure it is NULL. It is not an error if nothing is published. Of the
+ * counters, packets, bytes and states are 0 unless options->flags has
+ * KPORT_COUNTERS. options may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_UNAVAILABLE,
  * KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
  */
 KPORT_MUST_USE

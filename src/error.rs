@@ -270,10 +270,14 @@ impl Error {
         self.clone().in_words(|_| None).0.message
     }
 
-    /// No error, or all errors as one: the kind of the first, the text of all.
+    /// No error, or all errors as one: the text of all, and the kind of the first; of [`Kind::System`], which tells the caller the
+    /// least, only if all are.
     pub fn all(errors: impl IntoIterator<Item = Error>) -> Result<()> {
         let join = |mut first: Error, mut next: Error| {
             let (text, more) = (next.0.message[..next.0.text].to_owned(), std::mem::take(&mut next.0.more));
+            if first.kind() == Kind::System {
+                first.0.kind = next.kind();
+            }
             first = first.and(text);
             more.into_iter().fold(first, Error::with)
         };
@@ -420,6 +424,14 @@ mod tests {
         let both = Error::all([error.clone(), error]).unwrap_err();
         assert_eq!(both.found(), "web: no address; and\\nmore; web: no address; and\\nmore");
         assert_eq!(both.message().matches(" -a;").count(), 2);
+    }
+
+    #[test]
+    fn several_errors_are_of_the_first_kind_that_tells_something() {
+        let of = |kinds: &[Kind]| Error::all(kinds.iter().map(|kind| Error::new(*kind, "a"))).unwrap_err().kind();
+        assert_eq!(of(&[Kind::System, Kind::Permission]), Kind::Permission);
+        assert_eq!(of(&[Kind::Permission, Kind::System, Kind::Busy]), Kind::Permission);
+        assert_eq!(of(&[Kind::System, Kind::System]), Kind::System);
     }
 
     #[test]

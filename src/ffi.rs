@@ -102,7 +102,11 @@ pub const KPORT_AF_TO: u32 = 512;
 /// host whatever the jail's default route is.
 pub const KPORT_MASQUERADE: u32 = 256;
 
-/// Every flag, and the name of its option: that of [`publisher::Request::set`].
+/// For kport_list(): count the packets, bytes and states of each mapping, which
+/// reads each rule. Other calls ignore it.
+pub const KPORT_COUNTERS: u32 = 1024;
+
+/// Every flag of a request, and the name of its option: that of [`publisher::Request::set`].
 const FLAGS: [(u32, &str); 10] = [
     (KPORT_FORCE, "force"),
     (KPORT_ALLOW_INERT, "allow-inert"),
@@ -424,8 +428,9 @@ pub unsafe extern "C" fn kport_unpublish_some(
 /// for each redirect, sorted by anchor.
 ///
 /// On success *out is a new listing, to be freed with kport_listing_free();
-/// on failure it is NULL. It is not an error if nothing is published. options
-/// may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_UNAVAILABLE,
+/// on failure it is NULL. It is not an error if nothing is published. Of the
+/// counters, packets, bytes and states are 0 unless options->flags has
+/// KPORT_COUNTERS. options may be NULL. Fails with KPORT_ERR_PERMISSION, KPORT_ERR_UNAVAILABLE,
 /// KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -442,8 +447,11 @@ pub unsafe extern "C" fn kport_list(
             (jail, CallerOptions::read(options)?)
         };
         let session = options.session()?;
-        let listed = session.publisher(&Unobserved)?.list_with_counters(jail.as_ref())?;
-        kport_listing::new(listed)
+        let publisher = session.publisher(&Unobserved)?;
+        kport_listing::new(match options.counters {
+            true => publisher.list_with_counters(jail.as_ref())?,
+            false => publisher.list(jail.as_ref())?,
+        })
     })
 }
 

@@ -1,17 +1,19 @@
 //! Descriptors, files that are written completely or not at all, and directories.
 //!
 //! A host may have closed its standard descriptors and still write to them. A file of kport that gets such a number
-//! receives what the host prints. So no descriptor of this module has a number below 3.
+//! receives what the host prints. So no descriptor of this module has a number below 3, and one that can be written to
+//! never had one. What is open for reading only cannot receive anything, and kport reads it at offsets of its own.
 
 pub(crate) mod flags;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -34,7 +36,11 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Opens a file or a directory, like [`above_stdio`].
 pub(crate) fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
-    Ok(above_stdio(|| Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, mode)?))?.into())
+    let open = || Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, mode)?);
+    match flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        true => Ok(above_stdio(open)?.into()),
+        false => Ok(lift(open()?)?.into()),
+    }
 }
 
 /// Occupies the closed ones of the numbers 0 to 2, until it is dropped: what is opened meanwhile does not get them.
@@ -46,15 +52,15 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn standard() -> Taken {
-        let closed = [
-            rustix::io::fcntl_getfd(io::stdin()).is_err(),
-            rustix::io::fcntl_getfd(io::stdout()).is_err(),
-            rustix::io::fcntl_getfd(io::stderr()).is_err(),
-        ];
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let asked = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let mut asked = asked.map(|standard| PollFd::from_borrowed_fd(standard, PollFlags::empty()));
+        let unknown = poll(&mut asked, Some(&Timespec::default())).is_err();
+        let closed = asked.iter().filter(|standard| unknown || standard.revents().contains(PollFlags::NVAL)).count();
         // a directory that always exists
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = || rustix::fs::open("/", flags, Mode::empty()).ok();
-        Taken { _descriptors: closed.into_iter().filter(|closed| *closed).filter_map(|_| root()).collect() }
+        let root = |_| rustix::fs::open("/", flags, Mode::empty()).ok();
+        Taken { _descriptors: (0..closed).filter_map(root).collect() }
     }
 }
 
@@ -125,8 +131,8 @@ fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Re
     bytes.reserve(4096);
     while bytes.len() <= most {
         bytes.reserve(1024);
-        let room = bytes.capacity() - bytes.len();
-        match rustix::io::read(&file, spare_capacity(bytes)) {
+        let (offset, room) = (bytes.len() as u64, bytes.capacity() - bytes.len());
+        match rustix::io::pread(&file, spare_capacity(bytes), offset) {
             // a regular file returns all that was asked for up to its end
             Ok(count) if count < room => break,
             Ok(_) | Err(Errno::INTR) => {}
@@ -136,34 +142,25 @@ fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Re
     Ok(true)
 }
 
-/// A directory of which many files are read: the path is resolved once, and the standard descriptors are checked once.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+
+/// A directory of which many files are read: the path is resolved once.
 pub(crate) struct Folder {
     dir: File,
-    _taken: Taken,
 }
 
 impl Folder {
     /// `None` if there is no such directory.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Folder>> {
-        let _taken = Taken::standard();
-        match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(dir) => Ok(Some(Folder { dir: lift(dir)?.into(), _taken })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
+        match open(path, DIRECTORY, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            dir => Ok(Some(Folder { dir: dir? })),
         }
     }
 
     /// The names in it. A name that is not UTF-8 is not kport's; it is returned with replacement characters.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = vec![];
-        for entry in Dir::new(self.open_in(c".", OFlags::RDONLY | OFlags::DIRECTORY)?)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy();
-            if name != "." && name != ".." {
-                names.push(name.into_owned());
-            }
-        }
-        Ok(names)
+        names(self.open_in(c".", DIRECTORY)?)
     }
 
     /// [`read_file`] of a file in it, into `bytes`; false if there is none.
@@ -174,6 +171,18 @@ impl Folder {
     fn open_in(&self, name: impl Arg, flags: OFlags) -> io::Result<File> {
         Ok(lift(rustix::fs::openat(&self.dir, name, flags | OFlags::CLOEXEC, Mode::empty())?)?.into())
     }
+}
+
+fn names(dir: File) -> io::Result<Vec<String>> {
+    let mut names = vec![];
+    for entry in Dir::new(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if name != "." && name != ".." {
+            names.push(name.into_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// Writes `bytes` to `path` so that a reader finds the old or the new content, even after a kill.
@@ -203,17 +212,20 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Creates an empty file, and its directory, if they do not exist.
-pub(crate) fn touch(path: &Path) -> io::Result<()> {
-    let make = || open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR);
-    match make() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            make_dir(path.parent().unwrap_or(Path::new("/")))?;
-            make()?
-        }
-        other => other?,
+/// Creates an entry of which only the name is needed, and its directory, if they do not exist. It is a symbolic link that leads
+/// nowhere: one call makes it, and no descriptor is open meanwhile.
+pub(crate) fn mark(path: &Path) -> io::Result<()> {
+    let make = || match rustix::fs::symlink("-", path) {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
     };
-    Ok(())
+    match make() {
+        Err(Errno::NOENT) => {
+            make_dir(path.parent().unwrap_or(Path::new("/")))?;
+            Ok(make()?)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Creates a directory, and those above it, for its owner only, if they do not exist.
@@ -223,6 +235,6 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
 
 /// The names in a directory, as in `Folder::names`; none if there is no such directory.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
-    let names = || Folder::open(dir)?.map_or(Ok(vec![]), |folder| folder.names());
+    let names = || Folder::open(dir)?.map_or(Ok(vec![]), |folder| names(folder.dir));
     names().map_err(|e| Error::io(format_args!("read {}", dir.display()), &e))
 }

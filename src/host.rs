@@ -13,6 +13,7 @@ mod linux;
 mod other;
 mod played;
 mod rights;
+mod snapshot;
 mod watch;
 
 use std::net::IpAddr;
@@ -33,6 +34,7 @@ pub use linux::System;
 pub use other::System;
 pub use played::Played;
 pub use rights::has_borrowed_rights;
+pub use snapshot::Snapshot;
 pub use watch::Watch;
 
 use crate::error::Result;

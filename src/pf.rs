@@ -25,6 +25,7 @@ use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::pfconf::Conf;
 pub use crate::rule::Counters;
 use crate::rule::{Count, Rule};
+pub use foreign::of_rulesets as redirects_of;
 pub use with_conf::WithConf;
 
 /// The contents of an anchor.
@@ -119,6 +120,21 @@ fn one_by_one<F: Firewall + ?Sized>(firewall: &F, counters: bool) -> Result<BTre
     firewall.anchors()?.into_iter().map(one).collect()
 }
 
+/// [`Firewall::holds`] of each anchor, and [`Firewall::anchors`].
+fn compare_one_by_one<F: Firewall + ?Sized>(firewall: &F, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
+    let holds = wanted.iter().map(|(anchor, rules)| firewall.holds(anchor, rules)).collect::<Result<_>>()?;
+    Ok(Compared { holds, anchors: firewall.anchors()? })
+}
+
+/// The result of [`Firewall::compare`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Whether each anchor holds exactly its rules.
+    pub holds: Vec<bool>,
+    /// The names below `kport/` of kport's anchors that are not empty, sorted.
+    pub anchors: Vec<String>,
+}
+
 /// A driver of pf. No call lasts longer than the deadline that the backend was created with.
 pub trait Firewall {
     /// The name of the backend in `--backend`: `sim`, `pfctl`, `native`.
@@ -165,13 +181,19 @@ pub trait Firewall {
     /// The contents of an anchor; empty if there is no such anchor. Without `counters` these may be zeros.
     fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded>;
 
-    /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros.
-    fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
+    /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros. A backend
+    /// that has to find them one by one looks at those that are `recorded` first.
+    fn loaded_all(&self, _recorded: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
         one_by_one(self, counters)
     }
 
     /// Whether an anchor holds exactly these rules.
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool>;
+
+    /// Whether each of these anchors holds exactly these rules, and which anchors there are.
+    fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
+        compare_one_by_one(self, wanted)
+    }
 
     /// Whether an anchor still holds the rules with which it was published; if so, whether pf still evaluates it. May
     /// check less than [`Firewall::holds`] and [`Firewall::status`] do.

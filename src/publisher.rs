@@ -354,8 +354,8 @@ impl<'a> Publisher<'a> {
     ///
     /// # Errors
     ///
-    /// They are collected: what can be undone is undone, and the record stays until all of it is. The kind is that of the
-    /// first.
+    /// They are collected: what can be undone is undone, and the record stays until all of it is. The kind is
+    /// that of [`Error::all`].
     pub fn unpublish(&self, jail: &JailName, jid: Option<i32>) -> Result<Outcome> {
         self.run(|Transaction { survey, writer }| unpublish::unpublish(writer, &survey.facts, jail, jid))
     }
@@ -376,8 +376,8 @@ impl<'a> Publisher<'a> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is that of the
-    /// first.
+    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is
+    /// that of [`Error::all`].
     pub fn restore(&self) -> Result<Outcome> {
         self.run(|Transaction { survey, writer }| restore::restore(writer, &survey.facts))
     }
@@ -386,8 +386,8 @@ impl<'a> Publisher<'a> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is that of the
-    /// first.
+    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is
+    /// that of [`Error::all`].
     pub fn gc(&self) -> Result<Outcome> {
         self.run(|Transaction { survey, writer }| gc::gc(writer, &survey.facts))
     }

@@ -31,7 +31,7 @@ pub use unanswered::unanswered;
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
-use crate::net::Family;
+use crate::net::{Family, Protocol};
 use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 
@@ -67,7 +67,11 @@ pub fn of_jail(main: &MainRuleset<'_>, publications: &[Publication]) -> Result<V
         problems.extend(bypassed.into_iter().map(|problem| Problem { remedy: remedy.to_owned(), ..problem }));
     }
     problems.extend(skipped);
-    problems.extend(limits(main.around.host)?.problems);
+    // of the limits those of what the rules need
+    let by_source =
+        publications.iter().any(|p| Protocol::ALL.iter().any(|proto| p.options.limits.state(*proto).tracks_sources()));
+    let needed = |limit: &str| matches!(limit, "states" | "anchors") || limit == "src-nodes" && by_source;
+    problems.extend(limits(main.around.host, needed)?.problems);
     let needs = |publication: &&Publication| publication.options.translate_sources();
     if let Some(publication) = publications.iter().find(needs) {
         problems.extend(bridge_members(main.around.host, &publication.jail.mention())?);
@@ -76,8 +80,9 @@ pub fn of_jail(main: &MainRuleset<'_>, publications: &[Publication]) -> Result<V
 }
 
 /// The limits of pf that are reached, as problems, and those that are near, as warnings. The kernel allocates from zones (zone(9))
-/// with a maximum, which is INT_MAX without a limit (pf_ioctl_set_limit in sys/netpfil/pf/pf_ioctl.c).
-pub fn limits(host: &dyn Host) -> Result<Findings> {
+/// with a maximum, which is INT_MAX without a limit (pf_ioctl_set_limit in sys/netpfil/pf/pf_ioctl.c). `which`: those whose name in
+/// pf.conf(5) it is true for.
+pub fn limits(host: &dyn Host, which: impl Fn(&str) -> bool) -> Result<Findings> {
     // the name in pf.conf(5), that of the zone in sysctl(8), and what cannot be done at the limit
     const LIMITS: [(&str, &str, &str); 4] = [
         ("states", "pf_states", "a connection needs one, and new ones are refused"),
@@ -94,7 +99,7 @@ pub fn limits(host: &dyn Host) -> Result<Findings> {
     if host.sysctl("security.jail.jailed")?.is_some_and(|jailed| jailed != 0) {
         return Ok(found);
     }
-    for (name, zone, effect) in LIMITS {
+    for (name, zone, effect) in LIMITS.into_iter().filter(|(name, ..)| which(name)) {
         let value = |of: &str| host.sysctl(&format!("vm.uma.{zone}.{of}"));
         let (Some(used), Some(limit)) = (value("stats.current")?, value("limit.max_items")?) else { continue };
         let problem = || Problem {

@@ -282,7 +282,7 @@ impl Counters {
 }
 
 /// The number of rules in the kernel: one for each of [`Match::members`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// Nat and rdr rules.
     pub translations: usize,

@@ -8,6 +8,7 @@
 //! ports/tcp/wide/...          the claims over more than 16 blocks
 //! targets/10.0.0.2/NAME       NAME's record has 10.0.0.2 as a target of redirects
 //! jids/7/NAME                 NAME's record is of the jail with jid 7
+//! summaries.json              what a list shows of the records, if they are many (summaries.rs)
 //! unrecorded/NAME             pf had rules in NAME's anchor without a record, at the first transaction
 //! loaded/NAME.json, pf-*.json  what the native backend remembers of pf (pf/native/memory.rs)
 //! damaged/                    records that could not be read, kept for the administrator
@@ -24,6 +25,7 @@ mod documents;
 mod entries;
 mod lock;
 mod records;
+mod summaries;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +36,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::files::{make_dir, names_in, replace_file, touch};
+use crate::files::{make_dir, mark, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::publication::{Publication, Redirect};
 
@@ -42,6 +44,7 @@ pub use documents::Documents;
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;
+pub use summaries::Summary;
 
 /// The default state directory.
 pub const DEFAULT_DIR: &str = "/var/run/kport";
@@ -163,7 +166,7 @@ impl Store {
         let anchor = record.jail.anchor();
         for entry in entries(record) {
             let path = self.dir.join(&entry.dir).join(entry.file);
-            touch(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
+            mark(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
         }
         self.write(&anchor, record)
     }

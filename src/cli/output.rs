@@ -10,9 +10,9 @@ use crate::publisher::{Observer, Outcome, Phase};
 use crate::session::Session;
 use clap::error::ContextValue;
 
-/// A line on standard error.
+/// A line on standard error, written by one call.
 pub fn complain(what: &dyn Display) {
-    _ = writeln!(io::stderr(), "kport: {}", lines(&what.to_string()));
+    _ = io::stderr().write_all(format!("kport: {}\n", lines(&what.to_string())).as_bytes());
 }
 
 /// Prints the notes of a change, and a notice if no packet is redirected.

@@ -9,8 +9,9 @@ use super::{Checked, Finding, Level, all, found, problem, warning};
 use crate::child;
 use crate::conflict;
 use crate::deadline::Deadline;
-use crate::error::{Kind, Problem};
+use crate::error::{Error, Kind, Problem};
 use crate::host::Interfaces;
+use crate::pf;
 use crate::publication::Publication;
 use crate::readiness::{self, RELOAD};
 use crate::rule::Rule;
@@ -122,7 +123,7 @@ pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
     if evidence.status.is_err() {
         return Ok(None);
     }
-    let foreign = evidence.firewall.foreign_redirects()?;
+    let foreign = pf::redirects_of(evidence.rulesets.as_ref().map_err(Error::clone)?);
     let places = Interfaces(evidence.interfaces()?);
     let mut all = vec![];
     for redirect in evidence.publications().flat_map(Publication::claims) {
@@ -134,5 +135,5 @@ pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn limits(evidence: &Evidence<'_>) -> Checked {
-    Ok(Some(all(readiness::limits(evidence.host)?)))
+    Ok(Some(all(readiness::limits(evidence.host, |_| true)?)))
 }

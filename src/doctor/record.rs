@@ -10,6 +10,7 @@ use crate::error::{Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, Interfaces, Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 use crate::net::Family;
+use crate::pf::Compared;
 use crate::publication::{Redirect, unusable};
 use crate::readiness;
 use crate::rules;
@@ -52,20 +53,23 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
 pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     let (Ok(_), Ok(store)) = (&evidence.status, &evidence.store) else { return Ok(None) };
     let mut all = vec![];
+    let wanted = |record: &Record| (record.jail.anchor(), rules::of_all(&record.publications));
+    let wanted: Vec<_> = evidence.records.iter().map(wanted).collect();
+    let Compared { holds, anchors } = evidence.firewall.compare(&wanted)?;
     let mut known = BTreeSet::new();
-    for record in &evidence.records {
-        let (anchor, jail) = (record.jail.anchor(), quoted(record.jail.as_str()));
+    for ((record, (anchor, _)), holds) in evidence.records.iter().zip(&wanted).zip(holds) {
+        let jail = quoted(record.jail.as_str());
         if !record.replaces.is_empty() {
             all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport restore"));
-        } else if !evidence.firewall.holds(&anchor, &rules::of_all(&record.publications))? {
+        } else if !holds {
             all.push(problem(
                 format!("pf does not have, in {anchor}, what jail {jail} has published"),
                 "kport restore",
             ));
         }
-        known.insert(anchor.child().to_owned());
+        known.insert(anchor.child());
     }
-    for child in evidence.firewall.anchors()?.into_iter().filter(|child| !known.contains(child)) {
+    for child in anchors.into_iter().filter(|child| !known.contains(&**child)) {
         let path = format!("{PARENT}/{child}");
         all.push(match Anchor::from_child(&child) {
             // its record exists, and cannot be read: a separate finding

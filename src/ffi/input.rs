@@ -7,7 +7,7 @@ use std::ptr::{self, NonNull};
 use std::time::Duration;
 
 use super::output::STRUCT_MAX_SIZE;
-use super::{FLAGS, VERSION, kport_options, kport_outcome, kport_spec};
+use super::{FLAGS, KPORT_COUNTERS, VERSION, kport_options, kport_outcome, kport_spec};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host;
 use crate::name::JailName;
@@ -30,6 +30,8 @@ pub(super) struct CallerOptions {
     settings: Settings,
     fields: Vec<Field>,
     pub(super) jid: Option<i32>,
+    /// Whether a list has counters.
+    pub(super) counters: bool,
     /// The caller's variable for the outcome of a change.
     outcome: Option<NonNull<*mut kport_outcome>>,
 }
@@ -86,7 +88,7 @@ impl CallerOptions {
                 ));
             }
         }
-        let unknown = FLAGS.iter().fold(raw.flags, |flags, (flag, _)| flags & !flag);
+        let unknown = FLAGS.iter().fold(raw.flags & !KPORT_COUNTERS, |flags, (flag, _)| flags & !flag);
         if unknown != 0 {
             return Err(Error::new(
                 Kind::Unsupported,
@@ -124,6 +126,7 @@ impl CallerOptions {
                 jid if jid > 0 => Some(jid),
                 jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; a jid is at least 1"))),
             },
+            counters: raw.flags & KPORT_COUNTERS != 0,
             outcome: NonNull::new(raw.outcome).filter(|_| changes),
         })
     }

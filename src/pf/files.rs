@@ -114,7 +114,7 @@ impl Firewall for Sim {
     }
 
     /// Opens the directory once.
-    fn loaded_all(&self, _: bool) -> Result<BTreeMap<String, Loaded>> {
+    fn loaded_all(&self, _: &[Anchor], _: bool) -> Result<BTreeMap<String, Loaded>> {
         let failed = |e: io::Error| Error::io(format_args!("read {}", self.dir.display()), &e);
         let mut all = BTreeMap::new();
         let Some(folder) = Folder::open(&self.dir).map_err(failed)? else { return Ok(all) };

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 
 use crate::net::{Place, Protocol};
-use crate::pf::ForeignRedirect;
+use crate::pf::{ForeignRedirect, Rulesets};
 use crate::pfconf::Conf;
 use crate::pfconf::address::Operand;
 use crate::pfconf::path::{self, Called, is_own};
@@ -73,6 +73,14 @@ pub(crate) fn redirects<R: RulesetReader + ?Sized>(reader: &R) -> Result<Vec<For
 /// The redirects of a ruleset that was read from a file.
 pub(crate) fn of_conf(conf: &Conf) -> Vec<ForeignRedirect> {
     redirects(conf).unwrap_or_else(|never| match never {})
+}
+
+/// The same of rulesets that were read from pf.
+pub fn of_rulesets(rulesets: &Rulesets) -> Vec<ForeignRedirect> {
+    let each = rulesets.iter().flat_map(|(path, conf)| {
+        conf.rulesets.iter().map(move |(inside, rules)| (path::join(path, inside), rules.clone()))
+    });
+    of_conf(&Conf { rulesets: each.collect(), ..Conf::default() })
 }
 
 /// The rules of a main ruleset that [`redirects`] and [`Conf::calls_kport`] use.

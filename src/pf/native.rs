@@ -298,16 +298,27 @@ impl<K: Kernel> Native<K> {
         self.memory.loaded(run, anchor, stamps, rules, self.cache.as_ref());
     }
 
-    /// The rules of each anchor of kport that is not empty, as far as the number of rules in its rulesets shows.
-    fn counts(&self) -> std::result::Result<Vec<(String, [u32; 3])>, Failure> {
-        let mut found = Vec::new();
-        for child in read::children(&self.kernel, PARENT)? {
-            let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
-            // one that was rolled back remains, empty, until the next load
-            if counts != [0; 3] {
-                found.push((child, counts));
+    /// The rules of each anchor of kport that is not empty, as far as the number of rules in its rulesets shows. The kernel walks
+    /// to each child that is asked for by its number, so they are only listed if there are others than those of `recorded`.
+    fn counts(&self, recorded: &[Anchor]) -> std::result::Result<BTreeMap<String, [u32; 3]>, Failure> {
+        let mut found = BTreeMap::new();
+        let all = read::number_of_children(&self.kernel, PARENT)?;
+        for anchor in recorded {
+            let stamps = read::stamps(&self.kernel, anchor.path())?;
+            if stamps != [(0, 0); 3] {
+                found.insert(anchor.child().to_owned(), stamps.map(|(count, _)| count));
             }
         }
+        if all as usize != found.len() || all != read::number_of_children(&self.kernel, PARENT)? {
+            let mut others = read::children(&self.kernel, PARENT)?;
+            others.retain(|child| !found.contains_key(child));
+            for child in others {
+                let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
+                found.insert(child, counts);
+            }
+        }
+        // one that was rolled back remains, empty, until the next load
+        found.retain(|_, counts| *counts != [0; 3]);
         Ok(found)
     }
 
@@ -422,17 +433,16 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn anchors(&self) -> Result<Vec<String>> {
-        let counts = self.retry_while_busy(|| self.counts())?;
-        Ok(counts.into_iter().map(|(child, _)| child).collect())
+        Ok(self.retry_while_busy(|| self.counts(&[]))?.into_keys().collect())
     }
 
     fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
         self.retry_while_busy(|| self.loaded_once(anchor.path(), counters))
     }
 
-    fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
+    fn loaded_all(&self, recorded: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let mut all = BTreeMap::new();
-        for (child, [nat, rdr, filter]) in self.retry_while_busy(|| self.counts())? {
+        for (child, [nat, rdr, filter]) in self.retry_while_busy(|| self.counts(recorded))? {
             let loaded = match counters {
                 true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}"), true))?,
                 false => {

@@ -30,7 +30,9 @@ use crate::files;
 use crate::name::{Anchor, PARENT, Table};
 use crate::net::Interface;
 use crate::pf::foreign;
-use crate::pf::{self, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use crate::pf::{
+    self, Compared, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, compare_one_by_one,
+};
 use crate::pfconf::flat::flat;
 use crate::pfconf::nested::{ByChild, Children};
 use crate::pfconf::rule::{Action, Origin, RuleKind};
@@ -206,11 +208,11 @@ impl Pfctl {
     }
 
     /// The same, for what is printed of all jails together, which has no limit: each line is read as it comes.
-    fn show_nested(&self, what: &[&str]) -> Result<Option<ByChild>> {
-        let mut children = Children::default();
+    fn show_nested(&self, what: &[&str], texts: bool) -> Result<Option<ByChild>> {
+        let mut children = Children::new(texts);
         let last = self.shown("*", what, |arguments| {
             // another try starts again
-            children = Children::default();
+            children = Children::new(texts);
             let line = &mut |line: &[u8]| children.line(&String::from_utf8_lossy(line));
             self.run(arguments, "", Some(line), self.deadline.get())
         })?;
@@ -316,6 +318,15 @@ impl Pfctl {
         known.map_or_else(|| self.rules("", "-sr").map(Arc::new), Ok)
     }
 
+    /// Keeps the rules of the main ruleset for [`Firewall::status`].
+    fn see(&self, what: &str, shown: &Conf) {
+        let (mut seen, shown) = (self.seen.borrow_mut(), Arc::new(shown.clone()));
+        match what {
+            "-sr" => seen.filter = Some(shown),
+            _ => _ = seen.translations.insert(String::new(), shown),
+        }
+    }
+
     /// `set skip on`, which `-sr` does not print.
     fn skipped(&self) -> Result<Vec<String>> {
         if let Some(names) = self.skips.as_ref().and_then(|skips| skips()) {
@@ -344,12 +355,27 @@ impl Pfctl {
 
     /// Whether an anchor has exactly the rules of these kinds that are in `rules`.
     fn shows(&self, anchor: &Anchor, what: &str, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> Result<bool> {
-        let shown = self.rules(anchor.path(), what)?;
-        let same = |kind| {
-            let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
-            shown.rules().iter().filter(of_kind).eq(wanted.iter().filter(of_kind))
-        };
-        Ok(shown.unread().is_empty() && kinds.iter().all(|kind| same(*kind)))
+        Ok(are(&self.rules(anchor.path(), what)?, kinds, wanted))
+    }
+}
+
+const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
+
+/// Whether these are exactly the rules of these kinds that are in `wanted`.
+fn are(shown: &Conf, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> bool {
+    let same = |kind| {
+        let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
+        shown.rules().iter().filter(of_kind).eq(wanted.iter().filter(of_kind))
+    };
+    shown.unread().is_empty() && kinds.iter().all(|kind| same(*kind))
+}
+
+/// Whether these are the filter rules of `wanted`, with the labels of either backend.
+fn are_filters(shown: &Conf, mut wanted: Vec<pfconf::rule::Rule>) -> bool {
+    are(shown, &[RuleKind::Filter], &wanted) || {
+        // native loads rules with the first label only
+        wanted.iter_mut().for_each(|rule| rule.labels.truncate(1));
+        are(shown, &[RuleKind::Filter], &wanted)
     }
 }
 
@@ -467,9 +493,10 @@ impl Firewall for Pfctl {
             End::Exit(0 | 1) | End::Unknown if !complaints.is_empty() => {
                 let error = explain(&doing, &output, "");
                 // DIOCXBEGIN failed, so pf is there, and the anchor may still hold its rules
-                return Err(match complaints.iter().any(|line| line.contains("pfctl_rules")) {
-                    true => Error::new(Kind::System, error.to_string()),
-                    false => error,
+                let is_there = complaints.iter().any(|line| line.contains("pfctl_rules"));
+                return Err(match error.kind() {
+                    Kind::Unavailable if is_there => Error::new(Kind::System, error.to_string()),
+                    _ => error,
                 });
             }
             // it may have committed or not
@@ -496,12 +523,31 @@ impl Firewall for Pfctl {
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         let own = flat(rules);
-        // native loads rules with the first label only
-        let mut by_native = own.clone();
-        by_native.iter_mut().for_each(|rule| rule.labels.truncate(1));
-        let filters = |wanted: &[pfconf::rule::Rule]| self.shows(anchor, "-sr", &[RuleKind::Filter], wanted);
-        Ok((filters(&own)? || filters(&by_native)?)
-            && self.shows(anchor, "-sn", &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat], &own)?)
+        Ok(are_filters(&self.rules(anchor.path(), "-sr")?, own.clone()) && self.shows(anchor, "-sn", OF_NAT, &own)?)
+    }
+
+    /// Two runs if the main ruleset calls kport's anchors.
+    fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
+        let Some(translations) = self.show_nested(&["-sn", "-P"], true)? else {
+            return compare_one_by_one(self, wanted);
+        };
+        let Some(filters) = self.show_nested(&["-sr", "-P"], true)? else { return compare_one_by_one(self, wanted) };
+        let of = |anchor: &Anchor, found: &ByChild| {
+            let rules = found.iter().find(|(child, _)| child == anchor.child()).map(|(_, rules)| rules.as_slice());
+            Conf::of_output(&rules.unwrap_or_default().iter().map(|(text, _)| format!("{text}\n")).collect::<String>())
+        };
+        let holds = wanted.iter().map(|(anchor, rules)| {
+            let own = flat(rules);
+            are(&of(anchor, &translations), OF_NAT, &own) && are_filters(&of(anchor, &filters), own)
+        });
+        let holds = holds.collect();
+        let anchors: BTreeSet<String> = translations
+            .into_iter()
+            .chain(filters)
+            .filter(|(_, rules)| !rules.is_empty())
+            .map(|(child, _)| child)
+            .collect();
+        Ok(Compared { holds, anchors: anchors.into_iter().collect() })
     }
 
     /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none,
@@ -514,17 +560,19 @@ impl Firewall for Pfctl {
     }
 
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
-    fn loaded_all(&self, counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let Some(translations) = self.show_nested(&["-sn", "-P"])? else { return pf::one_by_one(self, counters) };
+    fn loaded_all(&self, _: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
+        let Some(translations) = self.show_nested(&["-sn", "-P"], false)? else {
+            return pf::one_by_one(self, counters);
+        };
         let with_counters = if counters { &["-v"][..] } else { &[] };
-        let filters = self.show_nested(&[&["-sr", "-P"], with_counters].concat())?;
+        let filters = self.show_nested(&[&["-sr", "-P"], with_counters].concat(), false)?;
         let Some(filters) = filters else { return pf::one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, lines) in translations {
             all.entry(child).or_default().translations = lines.len();
         }
         for (child, filters) in filters {
-            all.entry(child).or_default().filters = filters;
+            all.entry(child).or_default().filters = filters.into_iter().map(|(_, counters)| counters).collect();
         }
         all.retain(|_, loaded| !loaded.is_empty());
         Ok(all)
@@ -566,7 +614,6 @@ impl Firewall for Pfctl {
     }
 
     fn rulesets(&self, own: bool) -> Result<Rulesets> {
-        const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
         let mut read: Vec<(String, Conf)> = Vec::new();
         let mut seen = BTreeSet::from([String::new()]);
         let mut todo = VecDeque::from([RulesetPath::default()]);
@@ -574,6 +621,9 @@ impl Firewall for Pfctl {
             let mut conf = Conf::default();
             for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
                 let shown = self.rules(&at.path, what)?;
+                if at.path.is_empty() {
+                    self.see(what, &shown);
+                }
                 for Call { called, read_as } in self.calls(&at, &shown, kinds)? {
                     if !own && path::is_own(&called.path) {
                         continue;

@@ -4,13 +4,15 @@
 use crate::name::PARENT;
 use crate::rule::Counters;
 
-/// The counters of the rules of each anchor, with the anchor's name.
-pub(crate) type ByChild = Vec<(String, Vec<Counters>)>;
+/// The rules of each anchor with their counters, with the anchor's name.
+pub(crate) type ByChild = Vec<(String, Vec<(String, Counters)>)>;
 
 /// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output, which is
 /// read line by line.
 #[derive(Default)]
 pub(crate) struct Children {
+    /// Whether the texts of the rules are needed; otherwise they are empty.
+    texts: bool,
     found: Option<ByChild>,
     /// the calls around the line
     calls: Vec<String>,
@@ -19,6 +21,10 @@ pub(crate) struct Children {
 }
 
 impl Children {
+    pub(crate) fn new(texts: bool) -> Children {
+        Children { texts, ..Children::default() }
+    }
+
     /// Reads the next line.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim();
@@ -51,9 +57,12 @@ impl Children {
             return;
         }
         match line.strip_prefix("[ ") {
-            None => lines.push(Counters::default()),
+            None => {
+                let text = if self.texts { line.to_owned() } else { String::new() };
+                lines.push((text, Counters::default()));
+            }
             Some(counted) => {
-                if let Some(last) = lines.last_mut() {
+                if let Some((_, last)) = lines.last_mut() {
                     read(counted, last);
                 }
             }
@@ -171,7 +180,13 @@ pass on bridge inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep sta
         let found = children(shown).unwrap();
         let [(child, lines)] = &found[..] else { panic!("{found:?}") };
         let first = Counters { evaluations: 3, packets: 7, bytes: 800, states: 2 };
-        assert_eq!((child.as_str(), &lines[..]), ("web", &[first, Counters::default(), Counters::default()][..]));
+        let counters: Vec<_> = lines.iter().map(|(_, counters)| *counters).collect();
+        assert_eq!((child.as_str(), &counters[..]), ("web", &[first, Counters::default(), Counters::default()][..]));
+        let mut with_texts = Children::new(true);
+        shown.lines().for_each(|line| with_texts.line(line));
+        let found = with_texts.finish().unwrap();
+        let texts = found[0].1.iter().map(|(text, _)| text.as_str());
+        assert!(texts.eq(shown.lines().filter(|line| line.contains("kport:web") || line.contains("of-an-admin"))));
     }
 
     proptest::proptest! {

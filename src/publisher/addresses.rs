@@ -244,7 +244,7 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
 /// Whether an interface connects jails, and not the outside.
 pub(super) fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<bool> {
     for family in Family::ALL {
-        if facts.host.gateway(family)? == Some(interface) {
+        if facts.default_route(family)? == Some(interface) {
             return Ok(false);
         }
     }

@@ -44,7 +44,7 @@ pub(super) fn earlier_name(
     jid: Option<i32>,
 ) -> Result<Option<JailName>> {
     // what is wrong with an existing record is reported elsewhere
-    if !matches!(store.get(&jail.anchor()), Ok(None)) {
+    if store.has(&jail.anchor()) {
         return Ok(None);
     }
     let there = host.running(jail.as_str())?;

@@ -1,5 +1,7 @@
 //! The records while the host-wide lock is held.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use once_cell::unsync::OnceCell;
@@ -18,6 +20,8 @@ pub(super) struct LockedStore<'a> {
     store: &'a Store,
     lock: Lock,
     boot: String,
+    /// Those that were read, and have not changed since.
+    read: RefCell<BTreeMap<Anchor, Record>>,
 }
 
 impl<'a> LockedStore<'a> {
@@ -34,7 +38,7 @@ impl<'a> LockedStore<'a> {
         let anchors = OnceCell::new();
         let anchors = || anchors.get_or_init(|| firewall.anchors());
         store.sweep_after_boot(&lock, &boot, &mut |anchor| is_held(anchors(), anchor), || anchors().clone())?;
-        Ok(LockedStore { store, lock, boot })
+        Ok(LockedStore { store, lock, boot, read: RefCell::default() })
     }
 
     pub(super) fn boot(&self) -> &str {
@@ -60,6 +64,7 @@ impl<'a> LockedStore<'a> {
             // if it cannot be written, the next call tries again
             _ = self.put(record);
         }
+        self.read.borrow_mut().extend(record.clone().map(|record| (anchor.clone(), record)));
         Ok(record)
     }
 
@@ -89,11 +94,13 @@ impl<'a> LockedStore<'a> {
     }
 
     pub(super) fn put(&self, record: &Record) -> Result<()> {
+        self.read.borrow_mut().remove(&record.jail.anchor());
         self.store.put(&self.lock, record)
     }
 
     /// See [`Store::settle`].
     pub(super) fn settle(&self, record: &mut Record) -> Result<()> {
+        self.read.borrow_mut().remove(&record.jail.anchor());
         self.store.settle(&self.lock, record)
     }
 
@@ -104,6 +111,7 @@ impl<'a> LockedStore<'a> {
 
     /// Removes the record of an anchor; `record` is the one that was there.
     pub(super) fn remove(&self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
+        self.read.borrow_mut().remove(anchor);
         self.store.remove(&self.lock, anchor, record)
     }
 
@@ -111,7 +119,7 @@ impl<'a> LockedStore<'a> {
     pub(super) fn sweep(&self, firewall: &dyn Firewall) {
         let anchors = OnceCell::new();
         let mut held = |anchor: &Anchor| is_held(anchors.get_or_init(|| firewall.anchors()), anchor);
-        self.store.sweep(&self.lock, &self.boot, &mut held);
+        self.store.sweep(&self.lock, &self.boot, &self.read.borrow(), &mut held);
     }
 }
 

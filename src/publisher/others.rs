@@ -201,7 +201,7 @@ impl<'a> Others<'a> {
         let read = || {
             let mut anchors = self.store.unrecorded()?;
             // those that were published since have one
-            anchors.retain(|anchor| matches!(self.store.get(anchor), Ok(None)));
+            anchors.retain(|anchor| !self.store.has(anchor));
             if anchors.is_empty() {
                 return Ok(vec![]);
             }

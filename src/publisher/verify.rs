@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::facts::Facts;
 use crate::error::{Kind, Problem, Result};
-use crate::net::Family;
+use crate::host::Snapshot;
+use crate::net::{Family, PerFamily};
 use crate::pf::Status;
 use crate::publication::Publication;
 use crate::readiness::{self, MainRuleset, Surroundings};
@@ -86,7 +87,9 @@ impl Verification<'_> {
             Err(error) if error.kind() == Kind::Unsupported => Ok(vec![]),
             Err(error) => Err(error),
         };
-        let around = Surroundings { host, interfaces: self.facts.interfaces()?.into() };
+        let [inet, inet6] = Family::ALL.map(|family| self.facts.default_route(family));
+        let host = Snapshot::new(host, PerFamily { inet: inet?, inet6: inet6? });
+        let around = Surroundings { host: &host, interfaces: self.facts.interfaces()?.into() };
         let deadline = self.facts.progress.deadline.sooner(JUDGING);
         let main = MainRuleset::new(around, firewall.kept()?.as_deref(), rulesets)?.until(deadline);
         let main = main.named_by(firewall.redirects_packets().then_some(Path::new(PF_CONF)));

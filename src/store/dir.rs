@@ -23,15 +23,16 @@ pub(super) fn own(dir: &Path) -> Result<PathBuf> {
     // a slash at the end would follow a symbolic link
     let dir: PathBuf = dir.components().collect();
     let owner = rustix::process::geteuid().as_raw();
-    let there = fs::symlink_metadata(&dir);
-    if !there.as_ref().is_ok_and(|meta| meta.is_dir() || meta.is_symlink()) {
-        if there.is_err() {
+    let there = fs::symlink_metadata(&dir).ok();
+    let meta = match there.filter(|meta| meta.is_dir() || meta.is_symlink()) {
+        Some(meta) => meta,
+        None => {
             // nothing is created in a directory that is refused
             above(&dir, owner)?;
+            make_dir(&dir).map_err(|e| Error::io(format_args!("create the state directory {shown}"), &e))?;
+            look_at(&dir)?
         }
-        make_dir(&dir).map_err(|e| Error::io(format_args!("create the state directory {shown}"), &e))?;
-    }
-    let meta = look_at(&dir)?;
+    };
     if !meta.is_dir() || meta.uid() != owner || meta.mode() & WRITABLE_BY_OTHERS != 0 {
         return Err(Error::new(
             Kind::Permission,

@@ -1,12 +1,12 @@
-//! Index entries of the records: empty files whose names have all data, by port (claims), by target, by jid.
+//! Index entries of the records: names that have all data, by port (claims), by target, by jid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 
-use super::{Lock, Record, Store};
+use super::{JAILS, Lock, Record, Store};
 use crate::error::{Error, Result};
-use crate::files::{names_in, touch};
+use crate::files::{mark, names_in};
 use crate::name::Anchor;
 use crate::net::{Place, PortRange, Protocol};
 
@@ -23,9 +23,13 @@ impl Store {
     /// reading a record, so failures are not reported.
     pub fn release(&self, _lock: &Lock, gone: &Record, kept: Option<&Record>) {
         let kept = kept.map(entries).unwrap_or_default();
+        let mut dirs = BTreeSet::new();
         for entry in entries(gone).difference(&kept) {
             let dir = self.dir.join(&entry.dir);
             _ = fs::remove_file(dir.join(&entry.file));
+            dirs.insert(dir);
+        }
+        for dir in dirs {
             // only an empty one is removed
             _ = fs::remove_dir(dir);
         }
@@ -63,15 +67,27 @@ impl Store {
     /// has the ports.
     ///
     /// What cannot be removed only costs reading a record, so failures are not reported.
-    pub fn sweep(&self, _lock: &Lock, boot: &str, holds: &mut dyn FnMut(&Anchor) -> bool) {
-        let jails = self.dir.join("jails");
+    ///
+    /// `records` is what the caller has read.
+    pub fn sweep(
+        &self,
+        _lock: &Lock,
+        boot: &str,
+        records: &BTreeMap<Anchor, Record>,
+        holds: &mut dyn FnMut(&Anchor) -> bool,
+    ) {
+        let jails = self.dir.join(JAILS);
+        let mut anchors = vec![];
         for name in names_in(&jails).unwrap_or_default() {
             if name.strip_suffix(".json.tmp").is_some_and(|child| Anchor::from_child(child).is_some()) {
-                _ = fs::remove_file(jails.join(name));
+                _ = fs::remove_file(jails.join(&name));
             }
+            anchors.extend(name.strip_suffix(".json").and_then(Anchor::from_child));
         }
+        let read =
+            |anchor: &Anchor| records.get(anchor).map_or_else(|| self.get(anchor), |known| Ok(Some(known.clone())));
         // the entries of an anchor's record; `None` if all of them stay
-        let mut explained = |anchor: &Anchor| match self.get(anchor) {
+        let mut explained = |anchor: &Anchor| match read(anchor) {
             Ok(Some(record)) if record.boot == boot => Some(entries(&record)),
             Ok(old) => {
                 if old.is_some() {
@@ -82,7 +98,7 @@ impl Store {
             Err(_) => None,
         };
         let mut known: BTreeMap<Anchor, Option<BTreeSet<Entry>>> = BTreeMap::new();
-        for anchor in self.anchors().unwrap_or_default() {
+        for anchor in anchors {
             let entries = explained(&anchor);
             known.insert(anchor, entries);
         }
@@ -90,22 +106,29 @@ impl Store {
         for base in ports.into_iter().chain(["targets".to_owned(), "jids".to_owned()]) {
             for folder in names_in(&self.dir.join(&base)).unwrap_or_default() {
                 let dir = format!("{base}/{folder}");
-                for file in names_in(&self.dir.join(&dir)).unwrap_or_default() {
+                let path = self.dir.join(&dir);
+                let mut empty = true;
+                for file in names_in(&path).unwrap_or_default() {
                     // a claim ends with its anchor, the other entries are the anchor
                     let child = file.splitn(3, '@').last().unwrap_or_default();
-                    let Some(anchor) = Anchor::from_child(child) else { continue };
+                    let Some(anchor) = Anchor::from_child(child) else {
+                        empty = false;
+                        continue;
+                    };
                     let wanted = known.entry(anchor.clone()).or_insert_with(|| explained(&anchor));
                     let entry = Entry { dir: dir.clone(), file };
-                    if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&entry)) {
-                        _ = fs::remove_file(self.dir.join(&dir).join(entry.file));
+                    match wanted.as_ref().is_some_and(|wanted| !wanted.contains(&entry)) {
+                        true => _ = fs::remove_file(path.join(entry.file)),
+                        false => empty = false,
                     }
                 }
-                // only an empty one is removed
-                _ = fs::remove_dir(self.dir.join(dir));
+                if empty {
+                    _ = fs::remove_dir(path);
+                }
             }
         }
         for anchor in self.unrecorded().unwrap_or_default() {
-            if !matches!(self.get(&anchor), Ok(None)) || !holds(&anchor) {
+            if self.has(&anchor) || !holds(&anchor) {
                 _ = fs::remove_file(self.dir.join(UNRECORDED).join(anchor.child()));
             }
         }
@@ -123,12 +146,12 @@ impl Store {
         if lock.is_of_boot(boot) {
             return Ok(());
         }
-        self.sweep(lock, boot, holds);
+        self.sweep(lock, boot, &BTreeMap::new(), holds);
         let Ok(children) = children() else { return Ok(()) };
         for anchor in children.iter().filter_map(|child| Anchor::from_child(child)) {
-            if matches!(self.get(&anchor), Ok(None)) {
+            if !self.has(&anchor) {
                 let path = self.dir.join(UNRECORDED).join(anchor.child());
-                touch(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
+                mark(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
             }
         }
         lock.set_boot(boot);
@@ -181,7 +204,7 @@ impl Claim {
     }
 }
 
-/// An empty file that points to a record.
+/// A name that points to a record.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) dir: String,

@@ -1,7 +1,8 @@
 //! The lock of a state directory.
 
+use std::cell::RefCell;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files;
 
 /// The maximum that is read of the lock file.
-const MOST: u64 = 400;
+const MOST: usize = 400;
 
 /// The lock of a state directory: flock(2). Dropping it, or the end of the process, releases it.
 ///
@@ -26,6 +27,8 @@ const MOST: u64 = 400;
 #[must_use = "the lock is held as long as this value lives"]
 pub struct Lock {
     file: File,
+    /// What the file has.
+    text: RefCell<Vec<u8>>,
 }
 
 impl Drop for Lock {
@@ -55,23 +58,20 @@ impl Lock {
         let path = dir.join("lock");
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
-            let mut file = files::open(&path, flags, Mode::RUSR | Mode::WUSR)
+            let file = files::open(&path, flags, Mode::RUSR | Mode::WUSR)
                 .map_err(|e| Error::io(format_args!("open {}", path.display()), &e))?;
             close_on_fork(&file);
-            wait(&mut file, &path, deadline)?;
+            wait(&file, &path, deadline)?;
             // from here on dropping it unlocks the file
-            let lock = Lock { file };
+            let lock = Lock { file, text: RefCell::default() };
             // the file may have been removed or replaced: other processes lock the new one
             if is_at(&lock.file, &path).map_err(|e| Error::io(format_args!("stat {}", path.display()), &e))? {
-                lock.sign();
+                lock.text.replace(text(&lock.file));
+                // who has the lock, for the message of those that wait. A failure to write it is ignored
+                lock.write(&lock.boot());
                 return Ok(lock);
             }
         }
-    }
-
-    /// Writes who has the lock, for the message of those that wait. A failure to write it is ignored.
-    fn sign(&self) {
-        self.write(&self.boot());
     }
 
     /// Whether the directory was swept in this boot.
@@ -85,29 +85,32 @@ impl Lock {
     }
 
     fn boot(&self) -> String {
-        self.text().lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
-    }
-
-    /// The contents of the file; empty if it cannot be read.
-    fn text(&self) -> String {
-        let mut text = String::new();
-        _ = (&self.file).rewind().and_then(|()| Read::by_ref(&mut &self.file).take(MOST).read_to_string(&mut text));
-        text
+        let text = self.text.borrow();
+        let text = str::from_utf8(&text).unwrap_or_default();
+        text.lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
     }
 
     fn write(&self, boot: &str) {
-        let text = format!("process {}\nboot {boot}\n", std::process::id());
-        if self.text() == text {
+        let text = format!("process {}\nboot {boot}\n", std::process::id()).into_bytes();
+        let before = self.text.replace(text.clone());
+        if before == text {
             return;
         }
         // overwrite the old text, then truncate: a file system that frees the block and allocates it again costs more than
         // the rest of a transaction. A kill in between leaves more than two lines, and the third is never read
-        let length = text.len() as u64;
-        let written = files::fits(text.as_bytes())
-            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0))
-            .and_then(|()| self.file.metadata());
-        _ = written.and_then(|is| if is.len() > length { self.file.set_len(length) } else { Ok(()) });
+        let written = files::fits(&text).and_then(|()| self.file.write_all_at(&text, 0));
+        if written.is_ok() && before.len() > text.len() {
+            _ = self.file.set_len(text.len() as u64);
+        }
     }
+}
+
+/// What a lock file has, as far as it is read; empty if it cannot be read.
+fn text(file: &File) -> Vec<u8> {
+    let mut text = vec![0; MOST];
+    let length = file.read_at(&mut text, 0).unwrap_or(0);
+    text.truncate(length);
+    text
 }
 
 /// FD_CLOFORK, new in FreeBSD 15; 14 has only FD_CLOEXEC here, and ignores other flags (fcntl(2)).
@@ -123,7 +126,7 @@ fn close_on_fork(file: &File) {
 fn close_on_fork(_: &File) {}
 
 /// Locks the file, or fails at the deadline.
-fn wait(file: &mut File, path: &Path, deadline: Deadline) -> Result<()> {
+fn wait(file: &File, path: &Path, deadline: Deadline) -> Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
         match file.try_lock() {
@@ -134,10 +137,9 @@ fn wait(file: &mut File, path: &Path, deadline: Deadline) -> Result<()> {
         }
         let left = deadline.remaining();
         if left.is_zero() {
-            let mut holder = String::new();
+            let holder = text(file);
             // the text is only for the message, so one that cannot be read is ignored
-            _ = file.rewind().and_then(|()| Read::by_ref(file).take(MOST).read_to_string(&mut holder));
-            let holder = holder.lines().next().unwrap_or_default();
+            let holder = str::from_utf8(&holder).ok().and_then(|holder| holder.lines().next()).unwrap_or_default();
             let holder = if holder.is_empty() { "another process" } else { holder };
             return Err(Error::new(
                 Kind::Busy,

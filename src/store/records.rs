@@ -1,6 +1,7 @@
 //! Reading the records.
 
 use std::fmt::Display;
+use std::fs;
 use std::io;
 
 use serde::Deserialize;
@@ -31,6 +32,12 @@ impl Store {
             Ok(Some(bytes)) => self.record(anchor, &bytes).map(Some),
             Err(error) => Err(self.unreadable(anchor, &error)),
         }
+    }
+
+    /// Whether an anchor has a record, or something else in its place.
+    pub fn has(&self, anchor: &Anchor) -> bool {
+        let there = fs::symlink_metadata(self.record_path(anchor));
+        there.map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
     }
 
     /// The records that are there now.
@@ -86,7 +93,7 @@ impl Store {
         match error.raw_os_error() {
             // EMLINK on FreeBSD, ELOOP elsewhere
             Some(libc::ELOOP | libc::EMLINK) => self.not_a_record(anchor, "it is a symbolic link"),
-            Some(libc::EISDIR | libc::EAGAIN) => self.not_a_record(anchor, "it is not a file"),
+            Some(libc::EISDIR | libc::EAGAIN | libc::ESPIPE) => self.not_a_record(anchor, "it is not a file"),
             _ => Error::io(format_args!("read {}", self.record_path(anchor).display()), error),
         }
     }

@@ -85,6 +85,7 @@ ASSERT(add, KPORT_ADD == 64);
 ASSERT(no_jail, KPORT_NO_JAIL == 128);
 ASSERT(masquerade, KPORT_MASQUERADE == 256);
 ASSERT(af_to, KPORT_AF_TO == 512);
+ASSERT(counters, KPORT_COUNTERS == 1024);
 
 int
 main(void)

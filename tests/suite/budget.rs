@@ -11,7 +11,7 @@ use kport::error::Kind;
 use kport::pf::Firewall;
 use kport::pf::native::{Memory, Native};
 use kport::pf::pfctl::Pfctl;
-use kport::publisher::{Liveness, Observer, Outcome, Publisher, Unobserved};
+use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Unobserved};
 use kport::store::Store;
 use kport::trace::{Release, World};
 
@@ -337,9 +337,15 @@ fn native_unpublishes_and_lists_with_few_calls() {
     let jail = "web".parse().unwrap();
     let one = host.fake.calls_of(|| assert_eq!(host.with(|p| p.list(Some(&jail))).unwrap().len(), 1));
     assert_eq!(one, ["DIOCGETRULES"; 3]);
-    // the names, and for each of them the numbers of rules
-    assert_eq!(calls.len(), 2 + 21 * (1 + 3), "{calls:?}");
-    assert!(!calls.contains(&"DIOCGETRULENV"));
+    // the number of anchors twice, and for each record the numbers of rules
+    assert_eq!(calls.len(), 2 + 21 * 3, "{calls:?}");
+    assert!(calls.iter().all(|call| matches!(*call, "DIOCGETRULES" | "DIOCGETRULESETS")), "{calls:?}");
+    // an anchor without a record: all are listed
+    host.fake.hold("kport/unknown", blank(1));
+    let list = host.with(|p| p.list(None)).unwrap();
+    let stale = list.iter().filter(|listed| listed.liveness == Liveness::Stale);
+    assert_eq!((list.len(), stale.map(|listed| listed.anchor.child()).collect()), (22, vec!["unknown"]));
+    host.fake.set_rules("kport/unknown", 1, vec![]);
     host.fake.set_counters("kport/web", 1, [9, 3, 4, 300, 500, 2]);
     let list = host.with(|p| p.list_with_counters(None)).unwrap();
     let web = list.iter().find(|listed| listed.anchor.child() == "web").unwrap();
@@ -521,6 +527,21 @@ fn pfctl_runs() {
         assert!(web.redirects.iter().all(|(_, counters)| (counters.packets, counters.states) == (72, 56)));
     });
     assert_eq!(list, ["-q -a * -sn -P", "-q -a * -sr -P -v"]);
+    // one more jail is no more runs
+    for jail in ["", "more"] {
+        if !jail.is_empty() {
+            runs(&|p| {
+                _ = p.publish(&Request { addresses: vec![[10, 0, 0, 9].into()], ..request(jail, "7070:80") }).unwrap()
+            });
+        }
+        let pfctl = Pfctl::new(pf.program(), soon()).skips_from(Box::new(|| Some(vec![])));
+        let before = pf.calls().len();
+        let findings = doctor::examine(&rig.host, &pfctl, Store::open(rig.path()), None);
+        let is_fine = |id: &str| findings.iter().all(|finding| finding.id != id || finding.level == Level::Ok);
+        assert!(["pf", "anchors-loaded", "anchors-called", "other-redirects"].into_iter().all(is_fine), "{findings:?}");
+        let expected = ["-q -sn -P", "-q -sr -P", "-s Running", "-q -a * -sn -P", "-q -a * -sr -P"];
+        assert_eq!(pf.calls()[before..], expected);
+    }
     let gone = runs(&|p| assert!(p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
     assert_eq!(gone, ["-q -a kport/web -sr -f -", "-k label -k kport:web"]);
     let gone = runs(&|p| assert!(!p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));

@@ -32,7 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "readiness",
         &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rule", "rules", "trace"],
     ),
-    ("store", &["files", "name", "net", "publication"]),
+    ("store", &["files", "name", "net", "publication", "rule"]),
     (
         "publisher",
         &[
@@ -197,7 +197,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["hooks", "evidence", "managers", "record", "firewall", "network", "main_ruleset", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
-    ("host", &["rights", "watch", "interfaces", "fixed", "played", "freebsd", "linux", "other"]),
+    ("host", &["rights", "watch", "interfaces", "fixed", "played", "snapshot", "freebsd", "linux", "other"]),
     (
         "host::freebsd",
         &[
@@ -317,7 +317,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
     ("pf::pfctl", &["run", "braces"]),
     ("pf::native::decode", &["tests"]),
-    ("store", &["dir", "lock", "documents", "entries", "records"]),
+    ("store", &["dir", "lock", "documents", "entries", "records", "summaries"]),
     (
         "pf::native",
         &[

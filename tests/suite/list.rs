@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
+use kport::deadline::Deadline;
 use kport::name::Anchor;
 use kport::net::{PortRange, Protocol};
 use kport::options::{Limits, Options};
@@ -12,6 +14,7 @@ use kport::publication::{Answer, Publication, Redirect};
 use kport::publisher::{Liveness, Unobserved};
 use kport::rule::{Count, NextHop, Routing, Rule};
 use kport::rules;
+use kport::store::Store;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -92,7 +95,7 @@ proptest! {
         for other in [Count { filters: filters + 1, ..count }, Count { translations: count.translations + 1, ..count }] {
             prop_assert!(!loaded.is_as_many(other));
         }
-        prop_assert_eq!(sim.loaded_all(true).unwrap().remove("web").unwrap_or_default(), loaded);
+        prop_assert_eq!(sim.loaded_all(&[], true).unwrap().remove("web").unwrap_or_default(), loaded);
     }
 }
 
@@ -148,4 +151,59 @@ fn each_in_its_place() {
         }
     });
     assert!(rig.list().iter().all(|l| (l.liveness == Liveness::Live) == (l.jail.is_some())));
+}
+
+/// A list of many jails reads the records that have changed, and for the others the summaries that an earlier one has left.
+#[test]
+fn a_summary_stands_for_a_record_that_has_not_changed() {
+    let mut rig = Rig::new();
+    let name = |n: u16| format!("jail{n:03}");
+    for n in 0..100 {
+        let mut one = request(&name(n), &format!("{}:80", 10_000 + n));
+        one.addresses = vec![[10, 0, 1, n as u8].into()];
+        rig.publish(&one).unwrap();
+    }
+    let summaries = rig.state("summaries.json");
+    let list = || (rig.list(), fs::read_to_string(&summaries).unwrap_or_default());
+    let (before, _) = list();
+    assert!(before.iter().all(|l| l.liveness == Liveness::Live && l.problem.is_none()));
+    // a record that was just written may change again within the precision of its times
+    std::thread::sleep(Duration::from_millis(3100));
+    _ = fs::remove_file(&summaries);
+    // nobody waits for the lock
+    let lock = Store::open(rig.path()).unwrap().lock(Deadline::after(Duration::ZERO)).unwrap();
+    assert!(list() == (before.clone(), String::new()));
+    drop(lock);
+    let (first, left) = list();
+    assert!(first == before && left.matches("\"child\"").count() == 100, "{left:.500}");
+    // they are used
+    fs::write(&summaries, left.replace("10007", "7")).unwrap();
+    assert_eq!(list().0[7].redirects[0].0.host.first(), 7);
+    fs::write(&summaries, &left).unwrap();
+    // a change in place, another file, none; and what pf has lost
+    let damaged =
+        fs::read_to_string(rig.state("jails/jail001.json")).unwrap().replace("\"version\":1", "\"version\":x");
+    fs::write(rig.state("jails/jail001.json"), damaged).unwrap();
+    fs::copy(rig.state("jails/jail002.json"), rig.state("jails/jail003.json")).unwrap();
+    rig.unpublish(&name(4)).unwrap();
+    let mut changed = request(&name(5), "20000:80");
+    changed.addresses = vec!["10.0.1.5".parse().unwrap()];
+    rig.publish(&changed).unwrap();
+    rig.sim().replace(&Anchor::from_child(&name(6)).unwrap(), &[]).unwrap();
+    let (now, _) = list();
+    let told = |n: &str| now.iter().find(|l| l.anchor.child() == n).map(|l| (l.liveness, l.problem.is_some()));
+    assert_eq!(told("jail001"), Some((Liveness::Stale, true)));
+    assert_eq!(told("jail003"), Some((Liveness::Stale, true)));
+    assert_eq!(told("jail004"), None);
+    assert_eq!(told("jail006"), Some((Liveness::Missing, false)));
+    assert_eq!(now[4].redirects[0].0.host.first(), 20000);
+    assert!(now[6..] == before[7..]);
+    // summaries of another version or boot, or none, are not used
+    let other = left.replace("\"version\":\"1 ", "\"version\":\"0 ").replace("10008", "8");
+    for bad in ["", "{}", &left[1..], &other, &left.replace("\"first\"", "\"second\"").replace("10008", "8")] {
+        fs::write(&summaries, bad).unwrap();
+        assert!(rig.list() == now, "{bad:.100}");
+    }
+    rig.host.boot_id = "second".into();
+    assert!(rig.list().iter().all(|l| l.liveness == Liveness::Stale && l.redirects.is_empty()));
 }

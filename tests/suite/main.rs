@@ -6,6 +6,7 @@ mod attack;
 mod before;
 mod budget;
 mod c;
+mod calls;
 mod cli;
 mod cni;
 mod doctor;

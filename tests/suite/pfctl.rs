@@ -383,7 +383,7 @@ fn many_rules_of_one_jail_stop_nobody() {
         standin.put(anchor, &rules(anchor, 100_000));
     }
     standin.put("kport/web", &rules("web", 2));
-    let loaded = pfctl(&standin).loaded_all(false).unwrap();
+    let loaded = pfctl(&standin).loaded_all(&[], false).unwrap();
     let counts: Vec<_> = loaded.iter().map(|(child, loaded)| (child.as_str(), loaded.filters.len())).collect();
     assert_eq!(counts, [("big", 100_000), ("large", 100_000), ("web", 2)]);
     assert!(pfctl(&standin).clear(&"big".parse::<JailName>().unwrap().anchor()).unwrap());

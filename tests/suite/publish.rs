@@ -654,20 +654,23 @@ fn sctp_keeps_its_port() {
     rig.publish(&request("web", "3868/sctp")).unwrap();
 }
 
-/// pf accepts the rules, but no packet arrives: each limit is named, with its line.
+/// pf accepts the rules, but no packet arrives: each limit that these rules need is named, with its line.
 #[test]
 fn a_limit_of_pf_that_is_reached_is_noted() {
-    for (name, zone) in
-        [("states", "pf_states"), ("src-nodes", "pf_source_nodes"), ("table-entries", "pf_table_entries")]
+    for (name, zone, by_source) in
+        [("states", "pf_states", false), ("src-nodes", "pf_source_nodes", true), ("anchors", "pf_anchors", false)]
     {
         let mut rig = Rig::new();
-        let mut has = |items| {
+        let mut has = |items, by_source: bool| {
             let sysctls = [("stats.current", items), ("limit.max_items", 1000)];
             rig.host.sysctls.extend(sysctls.map(|(of, value)| (format!("vm.uma.{zone}.{of}"), value)));
-            rig.publish(&request("web", &format!("{}:80", 8000 + items))).unwrap().notes
+            let mut request = request("web", &format!("{}:80", 8000 + items));
+            request.options.limits.connections_per_source = by_source.then(|| 9.try_into().unwrap());
+            rig.publish(&request).unwrap().notes
         };
-        assert_eq!(has(999), [""; 0]);
-        let notes = has(1000);
+        assert_eq!(has(999, by_source), [""; 0]);
+        assert_eq!(has(1000, false).is_empty(), by_source);
+        let notes = has(1000, by_source);
         assert!(
             notes.len() == 1
                 && notes[0].contains(&format!("pf has 1000 {name}, and its limit is 1000"))

@@ -51,8 +51,11 @@ type Group = [u8; IFNAMSIZ];
 // the size is part of the request's number
 const _: () = assert!(size_of::<GroupRequest>() == 0x28 && std::mem::offset_of!(GroupRequest, groups) == 24);
 
-/// How often the groups may change between reading their number and reading them.
-const TRIES: usize = 16;
+/// More groups than an interface has, usually: they are then read by one call.
+const USUAL: usize = 8;
+
+/// How often there may be more groups than room, which is doubled.
+const TRIES: usize = 8;
 
 /// A socket for the requests. It is of AF_LOCAL, as in ifconfig(8), because a kernel may lack any other family.
 pub fn socket() -> Result<OwnedFd> {
@@ -72,21 +75,18 @@ pub fn socket() -> Result<OwnedFd> {
 pub fn of(socket: &OwnedFd, interface: &str) -> Result<Option<Vec<Interface>>> {
     let rest = [0; IFNAMSIZ - 8];
     let mut request = GroupRequest { name: padded(interface), length: 0, groups: ptr::null_mut(), rest };
+    let mut groups: Vec<Group> = vec![[0; IFNAMSIZ]; USUAL];
     for _ in 0..TRIES {
-        request.length = 0;
-        request.groups = ptr::null_mut();
-        // a length of 0 requests the length (if_getgroup() of net/if.c)
-        match ask(socket, &mut request) {
-            Ok(()) => (),
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(None),
-            Err(error) => return Err(Error::io(format!("read the groups of {interface}"), &error)),
-        }
-        let mut groups: Vec<Group> = vec![[0; IFNAMSIZ]; request.length as usize / size_of::<Group>()];
+        // lossless: an interface has few groups
+        request.length = size_of_val(&*groups) as c_uint;
         request.groups = groups.as_mut_ptr();
         match ask(socket, &mut request) {
+            // the kernel writes as many as there are, and leaves the rest empty, which is not a name
             Ok(()) => return Ok(Some(groups.iter().filter_map(name).collect())),
-            // there are more groups now
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (),
+            // there is not enough room (if_getgroup() of net/if.c)
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                groups = vec![[0; IFNAMSIZ]; 2 * groups.len()];
+            }
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(None),
             Err(error) => return Err(Error::io(format!("read the groups of {interface}"), &error)),
         }

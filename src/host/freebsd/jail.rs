@@ -10,6 +10,9 @@ use std::ffi::CStr;
 use std::net::IpAddr;
 
 #[cfg(target_os = "freebsd")]
+use once_cell::race::OnceBox;
+
+#[cfg(target_os = "freebsd")]
 pub use get::jail_get;
 
 use super::buffer::malformed;
@@ -46,11 +49,16 @@ pub struct Features {
 
 #[cfg(target_os = "freebsd")]
 impl Features {
-    /// Those of the running kernel.
+    /// Those of the running kernel, which are read once.
     pub fn of_kernel() -> Result<Features> {
+        // a race of two threads stores the same value twice
+        static KNOWN: OnceBox<Features> = OnceBox::new();
         let has = |name| super::sysctl::named(name).map(|value| value.is_some());
-        let families = PerFamily { inet: has("kern.features.inet")?, inet6: has("kern.features.inet6")? };
-        Ok(Features { families, vimage: has("kern.features.vimage")? })
+        let read = || {
+            let families = PerFamily { inet: has("kern.features.inet")?, inet6: has("kern.features.inet6")? };
+            Ok(Box::new(Features { families, vimage: has("kern.features.vimage")? }))
+        };
+        KNOWN.get_or_try_init(read).copied()
     }
 }
 

@@ -130,18 +130,20 @@ pub fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<LoadedRule, Fai
     read().map_err(|malformed| at.unreadable(&malformed))
 }
 
+/// The number of the anchors directly below `anchor`; 0 if that anchor does not exist.
+pub fn number_of_children<K: Kernel>(kernel: &K, anchor: &str) -> Result<u32, Failure> {
+    let mut request = PfiocRuleset::new_zeroed();
+    request.path = field(anchor);
+    match kernel.call(Call::GetRulesets(&mut request)) {
+        Ok(()) => Ok(request.nr),
+        Err(failure) if matches!(failure.errno, libc::ENOENT | libc::EINVAL) => Ok(0),
+        Err(failure) => Err(failure.about(format_args!("anchor \"{anchor}\""))),
+    }
+}
+
 /// The names of the anchors directly below `anchor`; none if that anchor does not exist.
 pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
-    let total = |kernel: &K| -> Result<u32, Failure> {
-        let mut request = PfiocRuleset::new_zeroed();
-        request.path = field(anchor);
-        match kernel.call(Call::GetRulesets(&mut request)) {
-            Ok(()) => Ok(request.nr),
-            Err(failure) if matches!(failure.errno, libc::ENOENT | libc::EINVAL) => Ok(0),
-            Err(failure) => Err(failure.about(format_args!("anchor \"{anchor}\""))),
-        }
-    };
-    let before = total(kernel)?;
+    let before = number_of_children(kernel, anchor)?;
     let mut names = Vec::new();
     for nr in 0..before {
         let mut request = PfiocRuleset::new_zeroed();
@@ -157,7 +159,7 @@ pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Fail
         }
     }
     // the list is not locked: an anchor that was added or removed has changed the numbers of the others
-    if total(kernel)? != before {
+    if number_of_children(kernel, anchor)? != before {
         return Err(Failure::new("DIOCGETRULESET", libc::EBUSY).about(format_args!("anchor \"{anchor}\"")));
     }
     names.sort();

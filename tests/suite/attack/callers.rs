@@ -58,7 +58,12 @@ fn what_the_host_prints_is_in_no_file_of_kport_s() {
     cc::done(&mut program);
     let mut records = 0;
     for file in files(dir.path()) {
-        let text = std::fs::read_to_string(dir.path().join(&file)).unwrap();
+        let path = dir.path().join(&file);
+        // the entries
+        if path.is_symlink() {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
         assert!(!text.contains("the host's log"), "{file}: {text}");
         records += usize::from(file.ends_with(".json") && text.starts_with(['{', '[']));
     }
