@@ -5,35 +5,41 @@
 #![allow(clippy::print_stdout)]
 
 use divan::{Bencher, black_box};
+use kport::calls;
 use kport::host::HostInterface;
-use kport::net::Protocol;
+use kport::name::{Anchor, JailName};
+use kport::net::{Place, PortRange, Protocol};
+use kport::options::Options;
+use kport::pfconf::Conf;
+use kport::publication::{Publication, Redirect};
+use kport::rule::Rule;
+use kport::rules;
 use kport::trace::{Looked, Party, Release, World};
 
 const JAILS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
-const MAIN: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in log all\npass out all\n";
 
 /// How the jails' rules are laid out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Layout {
-    /// An anchor for each jail, called by a wildcard: kport's.
-    AnchorForEach,
+    /// An anchor for each jail, called by the tree in `kport`.
+    Tree,
+    /// The same anchors, called by a wildcard, as with the lines of earlier versions.
+    Wildcard,
     /// All rules in one anchor.
     OneAnchor,
-    /// An anchor for each jail, each called for its own port and address.
-    Called,
 }
 
 fn main() {
     println!(
         "a packet to a port that is not published, blocked in on em0; a packet to the last published port, up to its jail"
     );
-    println!("{:<16} {:>7} {:>9} {:>9} {:>9} {:>9}", "layout", "jails", "anchors", "rules", "anchors", "rules");
-    for layout in [Layout::AnchorForEach, Layout::OneAnchor, Layout::Called] {
+    println!("{:<10} {:>7} {:>9} {:>9} {:>9} {:>9}", "layout", "jails", "anchors", "rules", "anchors", "rules");
+    for layout in [Layout::Tree, Layout::Wildcard, Layout::OneAnchor] {
         for jails in JAILS {
             let world = world(layout, jails);
             let (no, yes) = (ask(&world, 9), ask(&world, port(jails - 1)));
             let name = format!("{layout:?}");
-            println!("{name:<16} {jails:>7} {:>9} {:>9} {:>9} {:>9}", no.anchors, no.rules, yes.anchors, yes.rules);
+            println!("{name:<10} {jails:>7} {:>9} {:>9} {:>9} {:>9}", no.anchors, no.rules, yes.anchors, yes.rules);
         }
     }
     divan::main();
@@ -44,16 +50,19 @@ fn port(jail: usize) -> u16 {
 }
 
 /// The rules of a jail with one mapping, as kport makes them.
-fn rules(jail: usize) -> [String; 5] {
-    let (port, address) = (port(jail), std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(jail).unwrap() + 2));
-    let pass = format!("inet proto tcp from any to {address} port 80");
-    [
-        format!("rdr on em0 inet proto tcp from any to (em0) port {port} tag \"kport:j{jail}\" -> {address} port 80"),
-        format!("pass quick {pass} tagged \"kport:j{jail}\""),
-        format!("pass quick on bridge {pass}"),
-        format!("pass quick on epair {pass}"),
-        format!("pass quick on lo {pass}"),
-    ]
+fn rules(jail: usize) -> (Anchor, Vec<Rule>) {
+    let name: JailName = format!("j{jail}").parse().unwrap();
+    let redirect = Redirect {
+        place: Place::Interface("em0".parse().unwrap()),
+        protocol: Protocol::Tcp,
+        host: PortRange::new(port(jail), port(jail)).unwrap(),
+        target: std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(jail).unwrap() + 2).into(),
+        jail: PortRange::new(80, 80).unwrap(),
+        af_to: false,
+    };
+    let anchor = name.anchor();
+    let publication = Publication::new(name, vec![redirect], Options::default(), |_| Ok(None)).unwrap();
+    (anchor, rules::rules(&publication))
 }
 
 fn world(layout: Layout, jails: usize) -> World {
@@ -68,31 +77,22 @@ fn world(layout: Layout, jails: usize) -> World {
     ];
     let mut world = World::new(Release::V15, interfaces);
     world.gateway.inet = "em0".parse().ok();
-    let called = |anchors: String| format!("{MAIN}{anchors}");
-    match layout {
-        Layout::AnchorForEach => {
-            for jail in 0..jails {
-                world.load_text(&format!("kport/j{jail}"), &rules(jail).join("\n")).unwrap();
-            }
-            world.load_main(&called("anchor \"kport/*\"\n".to_owned())).unwrap();
-        }
-        Layout::OneAnchor => {
-            let all: Vec<String> = (0..jails).flat_map(rules).collect();
-            world.load_text("kport/all", &all.join("\n")).unwrap();
-            world.load_main(&called("anchor \"kport/*\"\n".to_owned())).unwrap();
-        }
-        Layout::Called => {
-            let mut calls = String::new();
-            for jail in 0..jails {
-                let address = std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(jail).unwrap() + 2);
-                calls += &format!("rdr-anchor \"j{jail}\" inet proto tcp to port {}\n", port(jail));
-                calls += &format!("anchor \"j{jail}\" inet proto tcp to {address}\n");
-                world.load_text(&format!("kport/all/j{jail}"), &rules(jail).join("\n")).unwrap();
-            }
-            world.load_text("kport/all", &calls).unwrap();
-            world.load_main(&called("anchor \"kport/*\"\n".to_owned())).unwrap();
-        }
+    let call = if layout == Layout::Tree { "kport" } else { "kport/*" };
+    let main =
+        format!("nat-anchor \"{call}\"\nrdr-anchor \"{call}\"\nblock in log all\npass out all\nanchor \"{call}\"\n");
+    world.load_main(&main).unwrap();
+    let all: Vec<(Anchor, Vec<Rule>)> = (0..jails).map(rules).collect();
+    let text = |rules: &[Rule]| Conf::of_text(kport::rule::text(rules).as_bytes()).unwrap();
+    if layout == Layout::OneAnchor {
+        let rules: Vec<Rule> = all.into_iter().flat_map(|(_, rules)| rules).collect();
+        world.load_conf("kport/all", &text(&rules));
+        return world;
     }
+    for (anchor, rules) in &all {
+        world.load_conf(anchor.path(), &text(rules));
+    }
+    let entries: Vec<_> = all.iter().flat_map(|(anchor, rules)| calls::entries(anchor, rules)).collect();
+    world.call(&entries);
     world
 }
 
@@ -105,6 +105,6 @@ fn ask(world: &World, port: u16) -> Looked {
 /// The evaluator's own time, which is not the kernel's.
 #[divan::bench(args = JAILS)]
 fn a_packet_that_nobody_publishes(bencher: Bencher<'_, '_>, jails: usize) {
-    let world = world(Layout::AnchorForEach, jails);
+    let world = world(Layout::Tree, jails);
     bencher.bench_local(|| black_box(ask(&world, 9)));
 }

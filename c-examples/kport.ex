@@ -25,7 +25,7 @@ defmodule Kport do
           jail_port: non_neg_integer,
           count: non_neg_integer,
           jid: integer,
-          state: :live | :missing | :stale,
+          state: :live | :inert | :missing | :stale,
           packets: non_neg_integer,
           bytes: non_neg_integer,
           states: non_neg_integer

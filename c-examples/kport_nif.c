@@ -238,6 +238,7 @@ port(ErlNifEnv *env, const struct kport_entry *entry)
 	values[7] = enif_make_uint(env, entry->count);
 	values[8] = enif_make_int(env, entry->jid);
 	values[9] = atom(env, entry->state == KPORT_LIVE ? "live" :
+	    entry->state == KPORT_INERT ? "inert" :
 	    entry->state == KPORT_MISSING ? "missing" : "stale");
 	values[10] = enif_make_uint64(env, entry->packets);
 	values[11] = enif_make_uint64(env, entry->bytes);

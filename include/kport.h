@@ -200,7 +200,7 @@ enum kport_state
 #endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
  {
 	/**
-	 * pf has what is recorded.
+	 * pf has what is recorded, and evaluates it.
 	 */
 	KPORT_LIVE = 1,
 	/**
@@ -211,6 +211,11 @@ enum kport_state
 	 * In pf, but not recorded: kport_gc() removes it.
 	 */
 	KPORT_STALE = 3,
+	/**
+	 * pf has what is recorded, but is disabled, or its main ruleset does not
+	 * call kport's anchors.
+	 */
+	KPORT_INERT = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -64,12 +64,15 @@ pub enum kport_status {
 #[repr(i32)]
 #[derive(Clone, Copy)]
 pub enum kport_state {
-    /// pf has what is recorded.
+    /// pf has what is recorded, and evaluates it.
     KPORT_LIVE = 1,
     /// Recorded, but missing or incomplete in pf: kport_restore() loads it.
     KPORT_MISSING = 2,
     /// In pf, but not recorded: kport_gc() removes it.
     KPORT_STALE = 3,
+    /// pf has what is recorded, but is disabled, or its main ruleset does not
+    /// call kport's anchors.
+    KPORT_INERT = 4,
 }
 
 /// Publish even if a socket of the host or another tool's redirect has the

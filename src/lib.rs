@@ -26,7 +26,7 @@
 //! 2. [`spec`]: the grammar. [`options`] and [`publication`]: what is published, and how.
 //! 3. `rule`: a typed rule of pf. `rules`: all rules of a publication, decided in one place.
 //! 4. [`host`]: the facts of the system, with the trait [`Host`](host::Host). `pfconf`: the text of pf.conf(5).
-//! 5. `pf`: the firewall, with the trait `Firewall`. `trace`: evaluates packets.
+//! 5. `calls`: which jail's rules a packet is compared with. `pf`: the firewall, with the trait `Firewall`. `trace`: evaluates packets.
 //! 6. `conflict`, `readiness` and `store`: ports that are taken, causes of a dead port, records.
 //! 7. [`publisher`]: the transactions. [`managers`]: what each jail manager does. [`doctor`]: diagnosis of published ports.
 //! 8. [`session`]: which firewall, which directory, which time limit. [`container`]: CNI, OCI and Kleene's records.
@@ -61,6 +61,7 @@ pub mod spec;
 #[allow(missing_docs, reason = "a comment that repeats the name helps nobody")]
 #[path = "."]
 mod internal {
+    pub mod calls;
     pub mod conflict;
     pub mod pf;
     pub mod pfconf;

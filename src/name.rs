@@ -14,8 +14,13 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Kind, quoted};
 use crate::net::{PortRange, Protocol, as_text};
 
-/// The anchor that contains kport's own anchors. pf.conf(5) calls it as `"kport/*"`.
+/// The anchor that contains kport's own anchors. pf.conf(5) calls it as `"kport"`, or, with every anchor below it, as
+/// `"kport/*"`.
 pub const PARENT: &str = "kport";
+
+/// The anchor below [`PARENT`] whose children are the nodes of the [tree of calls](crate::calls): `kport/+calls/tcp.8080-8095`.
+/// No jail's anchor has this name ([`Anchor::from_child`]), and `"kport/*"` does not evaluate what is two levels below.
+pub const NODES: &str = "+calls";
 
 /// The longest anchor path that pfctl(8) can load, and the longest label and tag: PF_ANCHOR_NAME_SIZE,
 /// PF_RULE_LABEL_SIZE and PF_TAG_NAME_SIZE are 64 with the NUL (sys/netpfil/pf/pf.h).
@@ -101,6 +106,10 @@ impl FromStr for JailName {
         }
         if text.contains(char::is_control) {
             return refuse("has a control character");
+        }
+        // jail(8) takes any bytes; this is how a name with others is read
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            return refuse("is not UTF-8; rename the jail");
         }
         Ok(JailName(text.to_owned()))
     }
@@ -351,7 +360,7 @@ mod tests {
         for bad in ["", "a b", "-a", "_pf", "<a>", &"x".repeat(32)] {
             assert!(bad.parse::<Table>().is_err(), "{bad}");
         }
-        for bad in ["", "..", "_a", "a/b", "+", "a b", &"x".repeat(58)] {
+        for bad in ["", "..", "_a", "a/b", "+", "a b", NODES, &"x".repeat(58)] {
             assert!(Anchor::from_child(bad).is_none(), "{bad}");
         }
     }

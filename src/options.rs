@@ -118,7 +118,7 @@ pub struct Limits {
 
 impl Limits {
     /// Whether each limit is at least as wide as that of `before`.
-    fn allow_all_of(&self, before: &Limits) -> bool {
+    pub(crate) fn allow_all_of(&self, before: &Limits) -> bool {
         let number = |now: Option<NonZeroU32>, before: Option<NonZeroU32>| match (now, before) {
             (None, _) => true,
             (Some(now), Some(before)) => now >= before,
@@ -295,17 +295,21 @@ impl Options {
     /// Whether everybody that `before` admitted is still admitted, and with no lower limits: otherwise connections that were
     /// created before must end. When in doubt, a change counts as a restriction.
     pub(crate) fn allows_all_of(&self, before: &Options) -> bool {
-        let sources = self.sources.is_empty()
-            || !before.sources.is_empty()
-                && before.sources.iter().all(|old| self.sources.iter().any(|new| new.holds(old)));
         let reach = before.reach.iter().all(|interface| self.reach.contains(interface));
         let stays = |before: bool, now: bool| !before || now;
-        sources
+        self.sources_allow_all_of(before)
             && reach
             && stays(before.hairpin, self.hairpin)
             && stays(before.host_access, self.host_access)
             && stays(before.af_to, self.af_to)
             && self.limits.allow_all_of(&before.limits)
+    }
+
+    /// Whether every source that `before` admitted is still admitted.
+    pub(crate) fn sources_allow_all_of(&self, before: &Options) -> bool {
+        self.sources.is_empty()
+            || !before.sources.is_empty()
+                && before.sources.iter().all(|old| self.sources.iter().any(|new| new.holds(old)))
     }
 
     /// Whether the options are consistent, independent of the ports.

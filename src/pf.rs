@@ -18,6 +18,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::{Change, Entry};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, Label, Table};
@@ -31,22 +32,27 @@ pub use with_conf::WithConf;
 /// The contents of an anchor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// The number of nat and rdr rules.
-    pub translations: usize,
-    /// What each filter rule has counted since it was loaded, in pf's order: that of the rules given to
+    /// What each nat and rdr rule has counted since it was loaded, in pf's order: that of the rules given to
     /// [`Firewall::replace`], each [expanded](Rule::expand).
-    pub filters: Vec<Counters>,
+    pub translations: Vec<Counters>,
+    /// The number of filter rules; for what they have counted, see [`Firewall::filter_counters`].
+    pub filters: usize,
 }
 
 impl Loaded {
+    /// So many rules, whose counters were not read.
+    pub fn uncounted(rules: Count) -> Loaded {
+        Loaded { translations: vec![Counters::default(); rules.translations], filters: rules.filters }
+    }
+
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.translations == 0 && self.filters.is_empty()
+        self.translations.is_empty() && self.filters == 0
     }
 
     /// Whether it has this number of rules. [`Firewall::holds`] compares the rules themselves.
     pub fn is_as_many(&self, rules: Count) -> bool {
-        (self.translations, self.filters.len()) == (rules.translations, rules.filters)
+        (self.translations.len(), self.filters) == (rules.translations, rules.filters)
     }
 }
 
@@ -55,11 +61,11 @@ impl Loaded {
 pub struct Status {
     /// `pfctl -s Running`
     pub enabled: bool,
-    /// Whether it has `nat-anchor "kport/*"`.
+    /// Whether it has `nat-anchor "kport"`, or `"kport/*"`.
     pub nat_anchor: bool,
-    /// Whether it has `rdr-anchor "kport/*"`.
+    /// Whether it has `rdr-anchor "kport"`, or `"kport/*"`.
     pub rdr_anchor: bool,
-    /// Whether it has `anchor "kport/*"`.
+    /// Whether it has `anchor "kport"`, or `"kport/*"`.
     pub anchor: bool,
 }
 
@@ -94,6 +100,17 @@ pub enum States {
     Jail { label: Label },
     /// The states of one mapping: of connections to these ports, as they were before the redirect.
     Mapping { jail: Label, label: Label, protocol: Protocol, ports: PortRange, to: Destination },
+    /// Of the states of a mapping to `target`, or of connections to `target` itself, those that were created on this interface by
+    /// these sources. `to` is as for [`States::Mapping`].
+    Part {
+        jail: Label,
+        protocol: Protocol,
+        ports: PortRange,
+        to: Destination,
+        target: IpAddr,
+        on: Option<Interface>,
+        from: Sources,
+    },
     /// The states of connections to these ports of an address, as long as no rule has replaced this destination: not those of a
     /// redirect, whoever has made it, and not those of the host's own connections to others. `on` is the interface where the
     /// state was created, `from` the source; `None` for any.
@@ -109,6 +126,28 @@ pub enum Destination {
     Only(IpAddr),
     /// Any other one of the same family.
     Except(IpAddr),
+}
+
+/// Where connections come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sources {
+    /// Anywhere.
+    Any,
+    /// This network.
+    In(IpNet),
+    /// Anywhere else, with the same family.
+    Except(IpNet),
+}
+
+impl Sources {
+    /// Whether an address is one of them.
+    pub fn contain(&self, address: &IpAddr) -> bool {
+        match self {
+            Sources::Any => true,
+            Sources::In(network) => network.contains(address),
+            Sources::Except(network) => network.addr().is_ipv4() == address.is_ipv4() && !network.contains(address),
+        }
+    }
 }
 
 /// [`Firewall::loaded`] of each of kport's anchors.
@@ -134,6 +173,9 @@ pub struct Compared {
     /// The names below `kport/` of kport's anchors that are not empty, sorted.
     pub anchors: Vec<String>,
 }
+
+/// Returns what is to be called for all jails.
+pub type AllCalls<'a> = dyn FnMut() -> Result<Vec<Entry>> + 'a;
 
 /// A driver of pf. No call lasts longer than the deadline that the backend was created with.
 pub trait Firewall {
@@ -175,11 +217,27 @@ pub trait Firewall {
     /// An empty list clears the anchor.
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()>;
 
+    /// Changes what the anchor `kport` calls, and returns whether pf was changed. `all` returns what is to be called after the change;
+    /// it is asked if pf does not have what this driver has left there, and without a change, which makes pf's calls exactly those.
+    /// By default nothing is called, as for a driver without pf's anchors.
+    fn call(&self, _change: Option<&Change>, _all: &mut AllCalls<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// What the anchor `kport` calls, at least of the keys of `among`; `None` if that is always what its anchors need. Without
+    /// `thorough` it may be what this driver knows to be there.
+    fn called(&self, _among: Option<&[Entry]>, _thorough: bool) -> Result<Option<Vec<Entry>>> {
+        Ok(None)
+    }
+
     /// The names below `kport/` of kport's anchors that are not empty, sorted.
     fn anchors(&self) -> Result<Vec<String>>;
 
     /// The contents of an anchor; empty if there is no such anchor. Without `counters` these may be zeros.
     fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded>;
+
+    /// What each filter rule of an anchor has counted since it was loaded, in pf's order.
+    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>>;
 
     /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros. A backend
     /// that has to find them one by one looks at those that are `recorded` first.

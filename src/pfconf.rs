@@ -132,6 +132,13 @@ impl Conf {
         [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| !self.calls_of_kport(kind).is_empty())
     }
 
+    /// Whether each of kport's anchors is called by wildcard.
+    pub(crate) fn calls_by_wildcard(&self) -> bool {
+        let by_wildcard = |rule: &Rule| matches!(&rule.action, Action::Call(_, called) if called.ends_with("/*"));
+        let kinds = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
+        kinds.into_iter().flat_map(|kind| self.calls_of_kport(kind)).any(by_wildcard)
+    }
+
     /// The rules in the braces of an anchor, as a ruleset of its own.
     pub(crate) fn below(&self, anchor: &str) -> Conf {
         let below = |path: &String| Some(path.strip_prefix(anchor)?.trim_start_matches('/').to_owned());

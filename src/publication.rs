@@ -61,7 +61,11 @@ impl Targets {
             _ if loopback => {
                 Error::new(Kind::Argument, what).and("give the jail an address outside of 127.0.0.0/8, and not ::1")
             }
-            _ => Error::new(Kind::Argument, what).and("give the jail another address"),
+            _ => match addresses.iter().find_map(|address| embedded(*address)) {
+                Some(v4) => Error::new(Kind::Argument, what)
+                    .remedy(format_args!("give the IPv4 address {v4} with"), Setting::Address),
+                None => Error::new(Kind::Argument, what).and("give the jail another address"),
+            },
         })
     }
 
@@ -104,7 +108,22 @@ pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address, which is not routed"),
         IpAddr::V6(v6) if is_link_local6(v6) => Some("a link-local address, which is not routed"),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address, which is not on the wire"),
+        _ if embedded(address).is_some() => Some("how NAT64 shows an IPv4 address to IPv6 clients"),
         _ => None,
+    }
+}
+
+/// The IPv4 address in an IPv4-mapped address, and in one of 64:ff9b::/96 (RFC 6052).
+fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().or(match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+                Some(Ipv4Addr::new(a, b, c, d))
+            }
+            _ => None,
+        }),
+        IpAddr::V4(_) => None,
     }
 }
 
@@ -375,6 +394,10 @@ mod tests {
             assert_eq!(error.kind(), Kind::Argument);
             assert!(error.message().contains(why) && error.message().contains("outside of 127.0.0.0/8"), "{error}");
             assert!(!error.message().contains("-a"), "{error}");
+        }
+        for embedded in ["64:ff9b::a00:2", "::ffff:10.0.0.2"] {
+            let error = choose(&[embedded], &[]).unwrap_err();
+            assert!(error.message().contains("give the IPv4 address 10.0.0.2"), "{error}");
         }
         // an address of another kind has another reason
         let error = choose(&["169.254.0.1"], &["169.254.0.1"]).unwrap_err();

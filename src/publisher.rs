@@ -14,6 +14,7 @@ mod gc;
 mod identity;
 mod list;
 mod locked;
+mod narrower;
 mod others;
 mod progress;
 mod request;
@@ -115,6 +116,9 @@ pub trait Observer {
         Ok(())
     }
 
+    /// What a publish waits for, when that begins and when it changes.
+    fn waiting(&self, _why: &str) {}
+
     /// A detail, for `kport -vv`.
     fn detail(&self, _text: &str) {}
 }
@@ -209,8 +213,10 @@ pub struct Outcome {
 /// Whether pf has what is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
-    /// pf has what the record says.
+    /// pf has what the record says, and evaluates it.
     Live,
+    /// pf has what the record says, but does not evaluate it: it is disabled, or its main ruleset does not call kport's anchors.
+    Inert,
     /// It is recorded, but pf does not have it, or only a part of it: `kport restore` loads it again.
     Missing,
     /// pf has it, but it is not recorded: `kport gc` removes it.
@@ -222,6 +228,7 @@ impl Liveness {
     pub const fn name(self) -> &'static str {
         match self {
             Liveness::Live => "live",
+            Liveness::Inert => "inert",
             Liveness::Missing => "missing",
             Liveness::Stale => "stale",
         }
@@ -245,7 +252,7 @@ pub struct Listed {
     pub liveness: Liveness,
     /// The redirects, each with the counters of its rules if requested and if the backend has them.
     pub redirects: Vec<(Redirect, Counters)>,
-    /// What is wrong with the record, if anything.
+    /// What is wrong with the record, if anything, or why pf does not evaluate the rules.
     pub problem: Option<String>,
 }
 

@@ -17,6 +17,7 @@ mod packets;
 mod probe;
 mod surroundings;
 mod unanswered;
+mod wildcard;
 
 pub use answers::Ways;
 pub use calls::calls;
@@ -28,6 +29,7 @@ pub use outside::{bypassed, main_ruleset, remedy};
 pub use packets::{neighbour_discovery, skip};
 pub use surroundings::{Surroundings, address};
 pub use unanswered::unanswered;
+pub use wildcard::{Wildcard, can_be_turned, end_of_path, wildcards};
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};

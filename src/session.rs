@@ -112,6 +112,7 @@ impl Session {
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
         let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
         let pfctl = pfctl.skips_from(Box::new(native::skipped)).tags_from(Box::new(native::out_of_tags));
+        let pfctl = pfctl.called_from(Box::new(native::called));
         let over = |native: Native| {
             Box::new(match host.boot_id() {
                 Ok(boot) => native.with_cache(state_dir.join(CACHE), boot),

@@ -44,9 +44,9 @@ const PF: &str = "\
 kport loads the rules of each jail into an anchor, kport/JAIL, and never changes the main ruleset. The main ruleset must call
 the anchors, with three lines of pf.conf(5):
 
-  nat-anchor \"kport/*\"
-  rdr-anchor \"kport/*\"
-  anchor \"kport/*\"
+  nat-anchor \"kport\"
+  rdr-anchor \"kport\"
+  anchor \"kport\"
 
 The first two belong to the translation rules: after the other nat and rdr rules, and before the first filter rule. The first
 translation rule that matches a packet wins, so the rules before them take precedence.

@@ -28,17 +28,29 @@ type MetricFamily = (&'static str, Option<&'static str>, &'static str, fn(&Count
 const COUNTED: [MetricFamily; 3] = [
     ("kport_mapping_packets", None, "Packets through a mapping, both directions.", |c| c.packets),
     ("kport_mapping_bytes", Some("bytes"), "Bytes through a mapping, both directions.", |c| c.bytes),
-    ("kport_mapping_states", None, "States that a mapping has created.", |c| c.states),
+    ("kport_mapping_states", None, "Connections through a mapping.", |c| c.states),
 ];
 
 fn text(list: &[Listed]) -> String {
     let mut text = String::new();
-    head(&mut text, "kport_jail_live", "gauge", None, "1 if pf has what is recorded for a jail, 0 if not.");
+    head(
+        &mut text,
+        "kport_jail_live",
+        "gauge",
+        None,
+        "1 if pf has what is recorded for a jail and evaluates it, 0 if not.",
+    );
     for l in list {
         let state = l.liveness.name();
         _ = writeln!(text, "kport_jail_live{{{},state=\"{state}\"}} {}", jail(l), live(l));
     }
-    head(&mut text, "kport_redirect_live", "gauge", None, "1 if pf has a redirect of a mapping, 0 if not.");
+    head(
+        &mut text,
+        "kport_redirect_live",
+        "gauge",
+        None,
+        "1 if pf has a redirect of a mapping and evaluates it, 0 if not.",
+    );
     for l in list {
         for (redirect, _) in &l.redirects {
             let labels = mapping(l, redirect.protocol, redirect.host);
@@ -49,7 +61,7 @@ fn text(list: &[Listed]) -> String {
     for (name, unit, help, count) in COUNTED {
         head(&mut text, name, "counter", unit, help);
         // rules that are not loaded have no counters
-        for l in list.iter().filter(|l| l.liveness == Liveness::Live) {
+        for l in list.iter().filter(|l| matches!(l.liveness, Liveness::Live | Liveness::Inert)) {
             for m in traffic::mappings(l) {
                 _ = writeln!(text, "{name}_total{{{}}} {}", mapping(l, m.protocol, m.host), count(&m.counters));
             }
@@ -121,10 +133,10 @@ mod tests {
     fn a_mapping_is_counted_once_and_each_redirect_is_listed() {
         let expected = "\
 # TYPE kport_jail_live gauge
-# HELP kport_jail_live 1 if pf has what is recorded for a jail, 0 if not.
+# HELP kport_jail_live 1 if pf has what is recorded for a jail and evaluates it, 0 if not.
 kport_jail_live{jail=\"web\",anchor=\"kport/web\",state=\"live\"} 1
 # TYPE kport_redirect_live gauge
-# HELP kport_redirect_live 1 if pf has a redirect of a mapping, 0 if not.
+# HELP kport_redirect_live 1 if pf has a redirect of a mapping and evaluates it, 0 if not.
 kport_redirect_live{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\",on=\"em0\",to=\"10.0.0.2:80\"} 1
 kport_redirect_live{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\",on=\"em0\",to=\"[2001:db8::2]:80\"} 1
 # TYPE kport_mapping_packets counter
@@ -135,7 +147,7 @@ kport_mapping_packets_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",p
 # HELP kport_mapping_bytes Bytes through a mapping, both directions.
 kport_mapping_bytes_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 3400
 # TYPE kport_mapping_states counter
-# HELP kport_mapping_states States that a mapping has created.
+# HELP kport_mapping_states Connections through a mapping.
 kport_mapping_states_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 2
 # EOF
 ";
@@ -151,6 +163,8 @@ kport_mapping_states_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",po
         let guest = text(&[Listed { no_jail: true, ..listed("guest", Liveness::Live) }]);
         let counted = "kport_mapping_bytes_total{jail=\"guest\",anchor=\"kport/guest\",no_jail=\"true\",protocol";
         assert!(guest.contains(counted), "{guest}");
+        let inert = text(&[listed("web", Liveness::Inert)]);
+        assert!(inert.contains("state=\"inert\"} 0\n") && inert.contains("port=\"8080\"} 3400\n"), "{inert}");
         assert!(said.contains("to=\"10.0.0.2:80\"} 0\n") && !said.contains("_total"), "{said}");
     }
 

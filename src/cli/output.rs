@@ -118,6 +118,12 @@ impl Observer for Shown {
         Ok(())
     }
 
+    fn waiting(&self, why: &str) {
+        if self.verbose > 0 {
+            self.line(&format!("waiting: {why}"));
+        }
+    }
+
     fn detail(&self, text: &str) {
         if self.verbose > 1 {
             self.line(text);

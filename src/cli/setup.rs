@@ -9,6 +9,7 @@ mod replace;
 mod settings;
 mod shell;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ use crate::{pfconf, proof};
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};
-use plan::{Ground, Plan};
+use plan::{Ground, Plan, Turned};
 use replace::{Change, Checker, ConfFile, replace};
 use settings::{Format, Later, SYSCTL, Variable, WAN};
 
@@ -73,6 +74,8 @@ struct Part<'a> {
     /// The text to print about it.
     shown: String,
     by_hand: Vec<String>,
+    /// Whether pfctl(8) loads it: pf.conf, and what it includes.
+    loads: bool,
     /// Its new contents.
     made: Vec<u8>,
 }
@@ -149,8 +152,7 @@ impl<'a> Setup<'a> {
             .map(|part| Change { checker: part.checker, conf: &part.conf, text: part.contents(self.args.undo) })
             .collect();
         *said += &replace(&changes, self.deadline, &|change, new| check(change, new, self.deadline))?;
-        let is_pf_conf = |part: &Part<'_>| part.conf.path == parts[0].conf.path;
-        self.load(parts.iter().filter(changed).any(is_pf_conf), said)
+        self.load(parts.iter().filter(changed).any(|part| part.loads), said)
     }
 
     /// Fails if pfctl(8) rejects a file that has kport's lines.
@@ -176,6 +178,13 @@ impl<'a> Setup<'a> {
         let checked = plan::check(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
         let plan::Checked { proof, no_quick, better } = &checked;
         _ = write!(said, "{path}:\n{}", plan::shown(proof, no_quick.as_deref(), better.as_deref()));
+        for wildcard in readiness::wildcards(&conf.path, &conf.text) {
+            let readiness::Wildcard { file, line, .. } = wildcard;
+            _ = writeln!(
+                said,
+                "  note: {file}: line {line} calls \"kport/*\", so each new connection is compared with the rules of every jail: kport setup"
+            );
+        }
         match proof.failures().count() {
             0 => Ok(()),
             1 => Err(Error::new(Kind::Unavailable, format!("{path}: one of the three sentences fails"))),
@@ -200,8 +209,10 @@ impl<'a> Setup<'a> {
             ours: true,
             shown: plan.to_string(),
             by_hand: plan.by_hand,
+            loads: true,
             made,
         }];
+        parts.extend(self.included(&parts[0].conf)?);
 
         let (conf, ours) = file_of(self.args.rc_conf.as_deref(), RC_CONF)?;
         let later = [
@@ -280,7 +291,31 @@ impl<'a> Setup<'a> {
             Format::Rc => Some((Path::new(SH), &["-n"])),
             Format::Sysctl => None,
         };
-        Part { checker, conf, ours, shown: plan.to_string(), by_hand: plan.by_hand, made }
+        Part { checker, conf, ours, shown: plan.to_string(), by_hand: plan.by_hand, loads: false, made }
+    }
+
+    /// The files that pf.conf includes, and that have calls by wildcard, or had them before an earlier setup.
+    fn included(&self, main: &ConfFile) -> Result<Vec<Part<'a>>> {
+        let outline = pfconf::Outline::of_file(&main.path, &main.text);
+        let wildcards = readiness::wildcards(&main.path, &main.text);
+        let name = main.path.display().to_string();
+        let others: BTreeSet<&str> =
+            outline.statements.iter().map(|of| &*of.file).filter(|file| *file != name).collect();
+        let mut parts = vec![];
+        for file in others {
+            let conf = ConfFile::read(Path::new(file))?;
+            let (shown, made) = match Turned::new(file, &conf.text, &wildcards) {
+                _ if self.args.undo => (String::new(), marks::turned_back(&conf.text)),
+                None => continue,
+                Some(Ok(turned)) => (turned.to_string(), turned.text),
+                Some(Err(why)) => (format!("  note: {why}\n"), conf.text.clone()),
+            };
+            // an undo has nothing to say of a file that setup did not change
+            if !(self.args.undo && made == conf.text) {
+                parts.push(Part { checker: None, conf, ours: true, shown, by_hand: vec![], loads: true, made });
+            }
+        }
+        Ok(parts)
     }
 
     /// The plan for rc.conf(5).

@@ -1,12 +1,13 @@
 //! The formats of the helper's output: tables and JSON documents.
 
+use std::collections::HashSet;
 use std::fmt::{Display, Write as _};
 
 use crate::doctor::self_test::Step;
 use crate::doctor::{Finding, Level};
 use crate::error::printable;
 use crate::publication::Redirect;
-use crate::publisher::{Listed, Outcome};
+use crate::publisher::{Listed, Liveness, Outcome};
 use crate::spec::{HostPorts, Mapping};
 use serde_json::{Value, json};
 
@@ -101,13 +102,17 @@ pub fn list(list: &[Listed]) -> String {
     }
     rows.insert(0, ["JAIL", "PROTO", "ON", "PORT", "TO", "STATE"].map(str::to_owned));
     let mut text = table(&rows);
+    let mut told = HashSet::new();
     for l in list {
-        if let Some(problem) = &l.problem {
-            _ = writeln!(
-                text,
-                "{}: {problem}",
-                l.jail.as_ref().map_or_else(|| l.anchor.to_string(), |j| j.to_string())
-            );
+        match &l.problem {
+            // the same for each jail
+            Some(problem) if l.liveness == Liveness::Inert => {
+                if told.insert(problem) {
+                    _ = writeln!(text, "{problem}");
+                }
+            }
+            Some(problem) => _ = writeln!(text, "{}: {problem}", name(l)),
+            None => {}
         }
     }
     text

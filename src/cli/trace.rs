@@ -194,6 +194,7 @@ fn step(step: &TraceStep) -> Value {
             json!({ "step": "hook", "direction": direction.to_string(), "on": on.to_string() })
         }
         TraceStep::Rule { anchor, text } => json!({ "step": "rule", "anchor": anchor, "rule": text }),
+        TraceStep::Call { anchor, text } => json!({ "step": "call", "anchor": anchor, "rule": text }),
         TraceStep::DefaultRule => json!({ "step": "default", "rule": "block" }),
         TraceStep::State { anchor, text } => json!({ "step": "state", "anchor": anchor, "rule": text }),
         TraceStep::Translated(what) => json!({ "step": "translated", "packet": packet(what) }),

@@ -416,7 +416,8 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
             return differs(format!("jail \"{jail}\" does not have {redirect} published"));
         }
     }
-    if listed.iter().any(|l| l.liveness != Liveness::Live) {
+    // what pf does not evaluate is reported below
+    if listed.iter().any(|l| !matches!(l.liveness, Liveness::Live | Liveness::Inert)) {
         return differs(format!("pf does not have the rules of jail \"{jail}\"; run kport restore to load them"));
     }
     match problem(&work, &asked.publishing)? {

@@ -12,6 +12,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem};
 use crate::host::Interfaces;
 use crate::pf;
+use crate::name::PARENT;
 use crate::publication::Publication;
 use crate::readiness::{self, RELOAD};
 use crate::rule::Rule;
@@ -63,7 +64,9 @@ pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Checked {
     let file = file.as_deref();
     // the README needs all three, so that an option given later works
     let Some(problem) = readiness::uncalled(status, true, file) else {
-        return Ok(Some(file.and_then(unsaved).into_iter().collect()));
+        let by_wildcard = evidence.main().filter(|main| main.calls_by_wildcard());
+        let cost = by_wildcard.map(|_| by_wildcard_costs(file));
+        return Ok(Some(file.and_then(unsaved).into_iter().chain(cost).collect()));
     };
     let nat =
         evidence.records.iter().flat_map(|r| rules::of_all(&r.publications)).any(|r| matches!(r, Rule::Nat { .. }));
@@ -76,6 +79,19 @@ pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Checked {
     // the manager that has loaded it without kport's lines, and will do so again
     all.extend(evidence.files.into_iter().flat_map(|files| managers::rewriters(files.root)));
     Ok(Some(all))
+}
+
+/// The main ruleset calls the anchor of each jail.
+fn by_wildcard_costs(file: Option<&Path>) -> Finding {
+    let seen = format!(
+        "pf's main ruleset calls \"{PARENT}/*\": each new connection is compared with the rules of every jail, not only with those of \
+         the jail that it is for"
+    );
+    let remedy = match file.filter(|file| readiness::can_be_turned(file)) {
+        Some(_) => format!("kport setup --write, {RELOAD}"),
+        None => format!("write \"{PARENT}\" instead, {RELOAD}"),
+    };
+    warning(seen, remedy)
 }
 
 /// kport's lines are loaded, but the file does not have them.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::evidence::Evidence;
 use super::{Checked, Finding, problem, warning};
+use crate::calls;
 use crate::conflict;
 use crate::error::{Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, Interfaces, Jail, Jails};
@@ -57,7 +58,8 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     let wanted: Vec<_> = evidence.records.iter().map(wanted).collect();
     let Compared { holds, anchors } = evidence.firewall.compare(&wanted)?;
     let mut known = BTreeSet::new();
-    for ((record, (anchor, _)), holds) in evidence.records.iter().zip(&wanted).zip(holds) {
+    let called = evidence.firewall.called(None, true)?;
+    for ((record, (anchor, rules)), holds) in evidence.records.iter().zip(&wanted).zip(holds) {
         let jail = quoted(record.jail.as_str());
         if !record.replaces.is_empty() {
             all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport restore"));
@@ -66,6 +68,11 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
                 format!("pf does not have, in {anchor}, what jail {jail} has published"),
                 "kport restore",
             ));
+        } else if let Some(called) = &called
+            && !calls::entries(anchor, rules).iter().all(|entry| calls::covers(called, entry))
+        {
+            let seen = format!("anchor {PARENT} does not call {anchor} for all that jail {jail} has published");
+            all.push(problem(seen, "kport restore"));
         }
         known.insert(anchor.child());
     }
@@ -80,6 +87,13 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
                 format!("if nobody needs it: pfctl -a {} -F rules -F nat", quoted(&path)),
             ),
         });
+    }
+    let children: BTreeSet<&str> = called.iter().flatten().map(|entry| entry.child.as_str()).collect();
+    for child in children.into_iter().filter(|child| !known.contains(*child)) {
+        all.push(warning(
+            format!("anchor {PARENT} calls {PARENT}/{child}, which nothing has published"),
+            "kport restore",
+        ));
     }
     Ok(Some(all))
 }

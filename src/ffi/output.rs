@@ -88,6 +88,7 @@ impl kport_listing {
                 jid: jail.jid.unwrap_or(0),
                 state: match jail.liveness {
                     Liveness::Live => kport_state::KPORT_LIVE,
+                    Liveness::Inert => kport_state::KPORT_INERT,
                     Liveness::Missing => kport_state::KPORT_MISSING,
                     Liveness::Stale => kport_state::KPORT_STALE,
                 },

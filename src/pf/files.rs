@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::calls;
 use crate::error::{Error, Kind, Result};
 use crate::files::{Folder, names_in, read_file, replace_file};
-use crate::name::{Anchor, PARENT, Table};
+use crate::name::{Anchor, Table};
 use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::pfconf::Conf;
 use crate::rule::{Count, Rule};
@@ -22,12 +23,12 @@ pub const NOTICE: &str = "simulator: the rules are kept in files, no packet is r
 /// The main ruleset if there is no file: kport's calls, on a host that is closed from outside.
 pub const MAIN: &str = "\
 set skip on lo
-nat-anchor \"kport/*\"
-rdr-anchor \"kport/*\"
+nat-anchor \"kport\"
+rdr-anchor \"kport\"
 block in log all
 pass out all
 pass quick inet6 proto ipv6-icmp
-anchor \"kport/*\"
+anchor \"kport\"
 ";
 
 /// The main ruleset's file, beside those of the anchors. [`MAIN`] is used if it does not exist.
@@ -73,12 +74,6 @@ impl Sim {
     }
 }
 
-/// What pf would count for rules. There are no packets, so all counters are zeros.
-fn loaded(rules: &[Rule]) -> Loaded {
-    let Count { translations, filters } = Count::of(rules);
-    Loaded { translations, filters: vec![Counters::default(); filters] }
-}
-
 impl Firewall for Sim {
     fn name(&self) -> &'static str {
         "sim"
@@ -110,7 +105,12 @@ impl Firewall for Sim {
     }
 
     fn loaded(&self, anchor: &Anchor, _: bool) -> Result<Loaded> {
-        Ok(loaded(&self.rules(anchor)?))
+        Ok(Loaded::uncounted(Count::of(&self.rules(anchor)?)))
+    }
+
+    /// There are no packets.
+    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
+        Ok(vec![Counters::default(); self.loaded(anchor, false)?.filters])
     }
 
     /// Opens the directory once.
@@ -125,7 +125,7 @@ impl Firewall for Sim {
             if folder.read(&name, MOST, &mut bytes).map_err(failed)? {
                 let rules: Vec<Rule> = self.read(&anchor, &bytes)?;
                 name.truncate(anchor.child().len());
-                all.insert(name, loaded(&rules));
+                all.insert(name, Loaded::uncounted(Count::of(&rules)));
             }
         }
         Ok(all)
@@ -161,11 +161,16 @@ impl Firewall for Sim {
 
     fn rulesets(&self, _: bool) -> Result<Rulesets> {
         let mut all = vec![(String::new(), self.main_ruleset()?)];
+        let mut entries = vec![];
         for child in self.anchors()? {
             if let Some(anchor) = Anchor::from_child(&child) {
-                all.push((format!("{PARENT}/{child}"), Arc::new(Conf::of_rules(&self.rules(&anchor)?))));
+                let rules = self.rules(&anchor)?;
+                entries.extend(calls::entries(&anchor, &rules));
+                all.push((anchor.path().to_owned(), Arc::new(Conf::of_rules(&rules))));
             }
         }
+        let of_kport = calls::rulesets(&entries).into_iter().map(|(path, calls)| (path, Arc::new(calls)));
+        all.extend(of_kport);
         Ok(all)
     }
 }

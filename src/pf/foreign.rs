@@ -269,7 +269,7 @@ mod tests {
         ] {
             let called = Called::resolve(caller, call);
             assert_eq!(called, Called { path: path.to_owned(), children }, "{caller} {call}");
-            assert_eq!(called.is_kport(), path == "kport" && children);
+            assert_eq!(called.is_kport(), path == "kport");
         }
         for (path, own) in [("kport", true), ("kport/web", true), ("kportal", false), ("", false), ("x/kport", false)] {
             assert_eq!(is_own(path), own, "{path}");

@@ -68,6 +68,10 @@ impl Firewall for MacOs {
         Err(unsupported("reading rules back"))
     }
 
+    fn filter_counters(&self, _: &Anchor) -> Result<Vec<Counters>> {
+        Err(unsupported("reading rules back"))
+    }
+
     fn holds(&self, _: &Anchor, _: &[Rule]) -> Result<bool> {
         Err(unsupported("reading rules back"))
     }

@@ -6,6 +6,7 @@
 //! It does not start a child process: the rules of others are also decoded from the kernel's reply, by nvlist, and on 15 by
 //! [netlink], which has more fields.
 
+mod calls;
 mod compare;
 mod decode;
 pub mod descriptor;
@@ -31,21 +32,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 use zerocopy::FromZeros;
 
+use self::calls::Ruleset;
 use self::ioctl::Device;
 use self::kernel::{Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
 use self::memory::{CacheFiles, Main, Run, Settings};
 use self::netlink::{Attributes, Command};
-use super::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use crate::calls::{self as calling, Block, Change, Entry, Tree};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, PARENT, Table};
+use crate::name::{Anchor, NODES, PARENT, Table};
 use crate::net::Protocol;
 use crate::pfconf::Conf;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{self, Action, RuleKind};
-use crate::rule::Rule;
+use crate::rule::{Count, Rule};
 
 /// pf through its device, or through a stand-in for it.
 pub struct Native<K = Device> {
@@ -83,6 +86,12 @@ impl Native {
 /// does.
 pub fn skipped() -> Option<Vec<String>> {
     read::skipped(&Device::open().ok()?).ok()?
+}
+
+/// What the anchor `kport` calls ([`Firewall::called`]), read through this system's device; `None` if it cannot be read.
+pub fn called(among: Option<&[Entry]>) -> Option<Vec<Entry>> {
+    let device = Device::open().ok()?;
+    calling::led_to(among, &mut |path| calls::rules(&device, path)).ok()
 }
 
 /// The error of loading these rules if pf has no number left for one of their tags. Nothing is loaded.
@@ -298,6 +307,81 @@ impl<K: Kernel> Native<K> {
         self.memory.loaded(run, anchor, stamps, rules, self.cache.as_ref());
     }
 
+    /// Changes the tree of calls, if pf has what is remembered of the part that changes; otherwise `None`.
+    fn change_calls(&self, change: &Change) -> std::result::Result<Option<bool>, Failure> {
+        let run = self.run()?;
+        let mut seen = BTreeMap::new();
+        let mut load = |node: Option<&Block>| {
+            let path = calling::path(node);
+            let stamps = read::stamps(&self.kernel, &path).map_err(Some)?;
+            seen.insert(node.copied(), stamps);
+            self.memory.calling(&run, &path, &stamps, self.cache.as_ref()).ok_or(None)
+        };
+        let mut tree = Tree::new(&mut load);
+        match tree.change(&change.removed, &change.added) {
+            Ok(()) => {}
+            Err(None) => return Ok(None),
+            Err(Some(failure)) => return Err(failure),
+        }
+        let new = tree.finished();
+        let changed = new.into_iter().filter(|(_, old, new)| old != new).map(|(node, old, new)| {
+            let stamps = seen.get(&node).copied().unwrap_or_default();
+            Ruleset::new(calling::path(node.as_ref()), &old, &new, stamps)
+        });
+        let mut changed: Vec<Ruleset> = changed.collect();
+        // those without a difference first: if this is cut off, the tickets of another one are not those that are remembered
+        changed.sort_by_key(|ruleset| ruleset.differences() > 0);
+        let same = changed.partition_point(|ruleset| ruleset.differences() == 0);
+        let differs = same < changed.len();
+        if differs {
+            calls::change(&self.kernel, &mut changed[same..])?;
+        }
+        self.learn_calls(&run, &changed);
+        Ok(Some(differs))
+    }
+
+    fn learn_calls(&self, run: &Run, changed: &[Ruleset]) {
+        for Ruleset { path, stamps, items, .. } in changed {
+            self.memory.learn_calling(run, path, *stamps, items, self.cache.as_ref());
+        }
+    }
+
+    /// Makes the tree of calls that of these entries. Without `by_tickets`, the calls that pf has are read.
+    fn make_calls(&self, all: &[Entry], by_tickets: bool) -> std::result::Result<bool, Failure> {
+        let run = self.run()?;
+        let wanted = calling::whole(all);
+        let nodes = format!("{PARENT}/{NODES}");
+        let known: BTreeSet<String> = wanted.keys().flatten().map(Block::to_string).collect();
+        let mut changed = vec![];
+        for name in read::children(&self.kernel, &nodes)?.into_iter().filter(|name| !known.contains(name)) {
+            let path = format!("{nodes}/{name}");
+            let stamps = read::stamps(&self.kernel, &path)?;
+            if stamps.iter().any(|(count, _)| *count > 0) {
+                changed.push(Ruleset::new(path, &[], &[], stamps));
+            }
+        }
+        for (node, items) in wanted {
+            let path = calling::path(node.as_ref());
+            let stamps = read::stamps(&self.kernel, &path)?;
+            let known =
+                self.memory.calling(&run, &path, &stamps, self.cache.as_ref()).is_some_and(|known| known == items);
+            let same = match by_tickets && !items.is_empty() {
+                true => known,
+                false => calls::holds(&self.timed(), &path, &items, &stamps)?,
+            };
+            match same {
+                false => changed.push(Ruleset::new(path, &[], &items, stamps)),
+                true if known => {}
+                true => self.memory.learn_calling(&run, &path, stamps, &items, self.cache.as_ref()),
+            }
+        }
+        if !changed.is_empty() {
+            calls::load(&self.kernel, &mut changed)?;
+            self.learn_calls(&run, &changed);
+        }
+        Ok(!changed.is_empty())
+    }
+
     /// The rules of each anchor of kport that is not empty, as far as the number of rules in its rulesets shows. The kernel walks
     /// to each child that is asked for by its number, so they are only listed if there are others than those of `recorded`.
     fn counts(&self, recorded: &[Anchor]) -> std::result::Result<BTreeMap<String, [u32; 3]>, Failure> {
@@ -309,7 +393,9 @@ impl<K: Kernel> Native<K> {
                 found.insert(anchor.child().to_owned(), stamps.map(|(count, _)| count));
             }
         }
-        if all as usize != found.len() || all != read::number_of_children(&self.kernel, PARENT)? {
+        // the nodes' own parent holds no rules
+        let nodes = read::number_of_children(&self.kernel, &format!("{PARENT}/{NODES}"))?;
+        if all as usize != found.len() + usize::from(nodes > 0) || all != read::number_of_children(&self.kernel, PARENT)? {
             let mut others = read::children(&self.kernel, PARENT)?;
             others.retain(|child| !found.contains_key(child));
             for child in others {
@@ -323,15 +409,26 @@ impl<K: Kernel> Native<K> {
     }
 
     fn loaded_once(&self, anchor: &str, counters: bool) -> std::result::Result<Loaded, Failure> {
-        let [nat, rdr, filter] = read::stamps(&self.kernel, anchor)?;
-        let translations = (nat.0 + rdr.0) as usize;
+        let stamps = read::stamps(&self.kernel, anchor)?;
         if !counters {
-            return Ok(Loaded { translations, filters: vec![Counters::default(); filter.0 as usize] });
+            return Ok(Loaded::uncounted(count_of(stamps.map(|(count, _)| count))));
         }
-        let rules = read::rules(&self.timed(), anchor, RuleKind::Filter, filter)?;
-        let filters: std::result::Result<Vec<_>, _> = rules.iter().map(|rule| counters_of(&rule.rule)).collect();
-        let filters = filters.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))?;
-        Ok(Loaded { translations, filters })
+        let [nat, rdr, filter] = stamps;
+        // what nat rules count is not used
+        let mut translations = vec![Counters::default(); nat.0 as usize];
+        translations.append(&mut self.counters(anchor, RuleKind::Rdr, rdr)?);
+        Ok(Loaded { translations, filters: filter.0 as usize })
+    }
+
+    fn counters(
+        &self,
+        anchor: &str,
+        kind: RuleKind,
+        stamp: read::Stamp,
+    ) -> std::result::Result<Vec<Counters>, Failure> {
+        let rules = read::rules(&self.timed(), anchor, kind, stamp)?;
+        let counters: std::result::Result<_, _> = rules.iter().map(|rule| counters_of(&rule.rule)).collect();
+        counters.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))
     }
 
     /// The kernel, until the deadline: for loops over rules.
@@ -432,6 +529,31 @@ impl<K: Kernel> Firewall for Native<K> {
         Ok(there)
     }
 
+    fn call(&self, change: Option<&Change>, all: &mut AllCalls<'_>) -> Result<bool> {
+        if let Some(change) = change
+            && let Some(changed) = self.retry_while_busy(|| self.change_calls(change))?
+        {
+            return Ok(changed);
+        }
+        let all = all()?;
+        self.retry_while_busy(|| self.make_calls(&all, change.is_some()))
+    }
+
+    /// As remembered, if pf has the tickets of that; otherwise the calls are read.
+    fn called(&self, among: Option<&[Entry]>, thorough: bool) -> Result<Option<Vec<Entry>>> {
+        self.retry_while_busy(|| {
+            let run = self.run()?;
+            let mut read = |path: &str| {
+                let stamps = read::stamps(&self.kernel, path)?;
+                match self.memory.calling(&run, path, &stamps, self.cache.as_ref()).filter(|_| !thorough) {
+                    Some(items) => Ok(calling::calls(path != PARENT, &items)),
+                    None => calls::rules(&self.timed(), path),
+                }
+            };
+            calling::led_to(among, &mut read).map(Some)
+        })
+    }
+
     fn anchors(&self) -> Result<Vec<String>> {
         Ok(self.retry_while_busy(|| self.counts(&[]))?.into_keys().collect())
     }
@@ -440,14 +562,17 @@ impl<K: Kernel> Firewall for Native<K> {
         self.retry_while_busy(|| self.loaded_once(anchor.path(), counters))
     }
 
+    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
+        let (anchor, kind) = (anchor.path(), RuleKind::Filter);
+        self.retry_while_busy(|| self.counters(anchor, kind, read::count(&self.kernel, anchor, kind)?))
+    }
+
     fn loaded_all(&self, recorded: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let mut all = BTreeMap::new();
-        for (child, [nat, rdr, filter]) in self.retry_while_busy(|| self.counts(recorded))? {
+        for (child, counts) in self.retry_while_busy(|| self.counts(recorded))? {
             let loaded = match counters {
                 true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}"), true))?,
-                false => {
-                    Loaded { translations: (nat + rdr) as usize, filters: vec![Counters::default(); filter as usize] }
-                }
+                false => Loaded::uncounted(count_of(counts)),
             };
             all.insert(child, loaded);
         }
@@ -563,6 +688,11 @@ impl<K: Kernel> Firewall for Native<K> {
             memory::leave(cache, &main, false);
         }
     }
+}
+
+/// The rules of rulesets with these numbers, in the order of [`encode::LOADED`].
+fn count_of([nat, rdr, filter]: [u32; 3]) -> Count {
+    Count { translations: (nat + rdr) as usize, filters: filter as usize }
 }
 
 /// The counters of a rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).

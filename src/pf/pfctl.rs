@@ -11,6 +11,7 @@
 //! two, unpublishing two, a list of all jails two.
 
 mod braces;
+mod calls;
 mod run;
 
 use std::cell::{Cell, RefCell};
@@ -23,18 +24,20 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::calls::{Change, Entry};
 use crate::child::{self, End, Lines, Output};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
-use crate::name::{Anchor, PARENT, Table};
-use crate::net::Interface;
+use crate::name::{Anchor, NODES, PARENT, Table};
+use crate::net::{Interface, PortRange, Protocol};
 use crate::pf::foreign;
 use crate::pf::{
-    self, Compared, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, compare_one_by_one,
+    self, AllCalls, Compared, Counters, Destination, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status,
+    compare_one_by_one,
 };
 use crate::pfconf::flat::flat;
-use crate::pfconf::nested::{ByChild, Children};
+use crate::pfconf::nested::{self, ByChild, Children};
 use crate::pfconf::rule::{Action, Origin, RuleKind};
 use crate::pfconf::{self, Conf, path, table};
 use crate::rule::{self, Rule};
@@ -60,6 +63,7 @@ pub struct Pfctl {
     trace: Option<Box<Trace>>,
     skips: Option<Box<Skips>>,
     out_of_tags: Option<Box<OutOfTags>>,
+    called_from: Option<Box<CalledFrom>>,
     /// A copy of the host-wide lock's descriptor.
     lock: RefCell<Option<OwnedFd>>,
 }
@@ -72,6 +76,8 @@ struct Seen {
     translations: BTreeMap<String, Arc<Conf>>,
     filter: Option<Arc<Conf>>,
     enabled: Option<bool>,
+    /// The calls of kport's anchors in the main ruleset, from the list of all jails.
+    calls: String,
 }
 
 /// Called after each run of the program.
@@ -79,6 +85,9 @@ pub type Trace = dyn Fn(&Invocation<'_>) + Send + Sync;
 
 /// Returns the interfaces and groups that pf skips (`set skip on`); `None` if it cannot.
 pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
+
+/// Returns what the anchor `kport` calls ([`Firewall::called`]); `None` if it cannot.
+pub type CalledFrom = dyn Fn(Option<&[Entry]>) -> Option<Vec<Entry>> + Send + Sync;
 
 /// Returns the error of loading rules into an anchor if pf has no number left for a tag.
 pub type OutOfTags = dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync;
@@ -93,6 +102,7 @@ impl Pfctl {
             trace: None,
             skips: None,
             out_of_tags: None,
+            called_from: None,
             lock: RefCell::new(None),
         }
     }
@@ -108,6 +118,13 @@ impl Pfctl {
     #[must_use]
     pub fn skips_from(mut self, skips: Box<Skips>) -> Pfctl {
         self.skips = Some(skips);
+        self
+    }
+
+    /// Gets what `kport` calls from `called` rather than from runs of pfctl.
+    #[must_use]
+    pub fn called_from(mut self, called: Box<CalledFrom>) -> Pfctl {
+        self.called_from = Some(called);
         self
     }
 
@@ -217,6 +234,7 @@ impl Pfctl {
             self.run(arguments, "", Some(line), self.deadline.get())
         })?;
         children.line(&last);
+        self.seen.borrow_mut().calls += children.main();
         Ok(children.finish())
     }
 
@@ -266,25 +284,23 @@ impl Pfctl {
         .ok_or_else(|| explain(&doing, &output, ""))
     }
 
-    /// Kills states by their destination, which `-k` cannot: they are found in the list of all, and killed one by one.
-    fn kill_to_host(&self, states: &[&States]) -> Result<u64> {
+    /// Kills states by their addresses, which `-k` cannot: they are found in the list of all, and killed one by one.
+    fn kill_listed(&self, states: &[&States]) -> Result<u64> {
         if states.is_empty() {
             return Ok(0);
         }
-        let listed = self.show("", &["-ss"])?;
+        // with -vv also where a state was created
+        let parts = states.iter().any(|states| matches!(states, States::Part { .. }));
+        let mut found = vec![];
+        let last = self.shown("", if parts { &["-ss", "-vv"] } else { &["-ss"] }, |arguments| {
+            found.clear();
+            let line = &mut |line: &[u8]| Incoming::line(&mut found, &String::from_utf8_lossy(line));
+            self.run(arguments, "", Some(line), self.deadline.get())
+        })?;
+        Incoming::line(&mut found, &last);
         let mut killed = 0;
-        for state in listed.lines().filter_map(Untranslated::read) {
-            let matching = states.iter().find_map(|states| match states {
-                States::ToHost { on, from, protocol, address, ports }
-                    if (state.protocol, state.to.0) == (protocol.name(), *address)
-                        && ports.contains(state.to.1)
-                        && from.is_none_or(|from| from.contains(&state.from)) =>
-                {
-                    Some(*on)
-                }
-                _ => None,
-            });
-            if let Some(on) = matching {
+        for state in found {
+            if let Some(on) = states.iter().find_map(|states| state.is_of(states)) {
                 killed += self.kill(on, "key", &state.key)?;
             }
         }
@@ -469,13 +485,29 @@ impl Firewall for Pfctl {
         }
     }
 
+    fn call(&self, change: Option<&Change>, all: &mut AllCalls<'_>) -> Result<bool> {
+        // nothing was published
+        if change.is_some_and(|change| *change == Change::default()) {
+            return Ok(false);
+        }
+        let all = all()?;
+        if change.is_none() && crate::calls::same(&self.read_calls(None)?, &all) {
+            return Ok(false);
+        }
+        self.load_calls(&all).map(|()| true)
+    }
+
+    fn called(&self, among: Option<&[Entry]>, _: bool) -> Result<Option<Vec<Entry>>> {
+        self.read_calls(among).map(Some)
+    }
+
     /// An anchor whose load was cut off may be in the list although it is empty; loading or clearing it again corrects
     /// that.
     fn anchors(&self) -> Result<Vec<String>> {
         let listed = self.show(PARENT, &["-sA"])?;
         let children = listed.lines().filter_map(|line| line.trim_start().strip_prefix(PARENT)?.strip_prefix('/'));
         // 14 lists one level, 15 all levels
-        let made: BTreeSet<&str> = children.filter(|name| !name.contains('/')).collect();
+        let made: BTreeSet<&str> = children.filter(|name| !name.contains('/') && *name != NODES).collect();
         Ok(made.into_iter().map(str::to_owned).collect())
     }
 
@@ -493,10 +525,9 @@ impl Firewall for Pfctl {
             End::Exit(0 | 1) | End::Unknown if !complaints.is_empty() => {
                 let error = explain(&doing, &output, "");
                 // DIOCXBEGIN failed, so pf is there, and the anchor may still hold its rules
-                let is_there = complaints.iter().any(|line| line.contains("pfctl_rules"));
-                return Err(match error.kind() {
-                    Kind::Unavailable if is_there => Error::new(Kind::System, error.to_string()),
-                    _ => error,
+                return Err(match complaints.iter().any(|line| line.contains("pfctl_rules")) {
+                    true => Error::new(Kind::System, error.to_string()),
+                    false => error,
                 });
             }
             // it may have committed or not
@@ -506,19 +537,20 @@ impl Firewall for Pfctl {
         Ok(!output.stdout.is_empty())
     }
 
-    fn loaded(&self, anchor: &Anchor, _: bool) -> Result<Loaded> {
-        let listed = self.show(anchor.path(), &["-sl"])?;
-        let filters = listed
-            .lines()
-            .map(|line| {
-                counters(line).ok_or_else(|| {
-                    let why =
-                        format!("pfctl -sl in anchor {anchor}: {} is not a line of labels and counters", quoted(line));
-                    Error::new(Kind::System, why)
-                })
+    fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
+        let translations = self.show(anchor.path(), translations(counters))?;
+        Ok(Loaded { translations: nested::counters(&translations), filters: self.filter_counters(anchor)?.len() })
+    }
+
+    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
+        let counted = |line: &str| {
+            labelled(line).ok_or_else(|| {
+                let why =
+                    format!("pfctl -sl in anchor {anchor}: {} is not a line of labels and counters", quoted(line));
+                Error::new(Kind::System, why)
             })
-            .collect::<Result<_>>()?;
-        Ok(Loaded { translations: self.show(anchor.path(), &["-sn", "-P"])?.lines().count(), filters })
+        };
+        self.show(anchor.path(), &["-sl"])?.lines().map(counted).collect()
     }
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
@@ -561,27 +593,24 @@ impl Firewall for Pfctl {
 
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, _: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let Some(translations) = self.show_nested(&["-sn", "-P"], false)? else {
-            return pf::one_by_one(self, counters);
-        };
-        let with_counters = if counters { &["-v"][..] } else { &[] };
-        let filters = self.show_nested(&[&["-sr", "-P"], with_counters].concat(), false)?;
-        let Some(filters) = filters else { return pf::one_by_one(self, counters) };
+        let translations = self.show_nested(translations(counters), false)?;
+        let Some(translations) = translations else { return pf::one_by_one(self, counters) };
+        let Some(filters) = self.show_nested(&["-sr", "-P"], false)? else { return pf::one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
-        for (child, lines) in translations {
-            all.entry(child).or_default().translations = lines.len();
+        for (child, translations) in translations {
+            all.entry(child).or_default().translations = translations.into_iter().map(|(_, counters)| counters).collect();
         }
         for (child, filters) in filters {
-            all.entry(child).or_default().filters = filters.into_iter().map(|(_, counters)| counters).collect();
+            all.entry(child).or_default().filters = filters.len();
         }
         all.retain(|_, loaded| !loaded.is_empty());
         Ok(all)
     }
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {
-        let (to_host, labelled): (Vec<&States>, Vec<_>) =
-            states.iter().partition(|states| matches!(states, States::ToHost { .. }));
-        let mut killed = self.kill_to_host(&to_host)?;
+        let (listed, labelled): (Vec<&States>, Vec<_>) =
+            states.iter().partition(|states| matches!(states, States::ToHost { .. } | States::Part { .. }));
+        let mut killed = self.kill_listed(&listed)?;
         for states in labelled {
             if let States::Jail { label } | States::Mapping { label, .. } = states {
                 killed += self.kill(None, "label", label.as_str())?;
@@ -594,8 +623,13 @@ impl Firewall for Pfctl {
         let enabled = self.seen.borrow_mut().enabled.take();
         let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
         let (translations, filter) = {
-            let seen = self.seen.borrow();
-            (seen.translations.get("").cloned(), seen.filter.clone())
+            let mut seen = self.seen.borrow_mut();
+            if seen.calls.is_empty() {
+                (seen.translations.get("").cloned(), seen.filter.clone())
+            } else {
+                let calls = Arc::new(Conf::of_output(&std::mem::take(&mut seen.calls)));
+                (Some(Arc::clone(&calls)), Some(calls))
+            }
         };
         let shown = |what: &str| Ok::<_, Error>(Arc::new(Conf::of_output(&self.show("", &[what])?)));
         let [nat_anchor, rdr_anchor, _] = translations.map_or_else(|| shown("-sn"), Ok)?.calls_kport();
@@ -660,28 +694,74 @@ impl Firewall for Pfctl {
     }
 }
 
-/// A state that came in from another host, and that no rule has translated.
-struct Untranslated<'a> {
-    protocol: &'a str,
+/// A state that was created by a packet that came in.
+struct Incoming {
+    protocol: String,
+    /// Where it was created, if pfctl(8) has printed that.
+    on: Option<String>,
+    /// The destination on the wire.
     to: (IpAddr, u16),
+    /// What a rule has replaced it with.
+    target: Option<IpAddr>,
     from: IpAddr,
     /// For `-k key` (pfctl_key_kill_states in sbin/pfctl/pfctl.c).
     key: String,
 }
 
-impl Untranslated<'_> {
-    /// Reads `all udp 192.0.2.1:53 <- 192.0.2.100:40000       MULTIPLE:SINGLE` (print_state in sbin/pfctl/pf_print_state.c); an
-    /// address before or after translation is in parentheses, after the other one.
-    fn read(line: &str) -> Option<Untranslated<'_>> {
-        let mut words = line.split_whitespace();
-        let [_, protocol, to, "<-", from] = [(); 5].map(|()| words.next().unwrap_or_default()) else { return None };
-        let host = |text: &str| {
+impl Incoming {
+    /// Reads the next line: a state, or something about the last one.
+    fn line(found: &mut Vec<Incoming>, line: &str) {
+        match (line.strip_prefix("   origif: "), found.last_mut()) {
+            (Some(on), Some(last)) => last.on = Some(on.trim().to_owned()),
+            _ if line.starts_with(' ') => {}
+            _ => found.extend(Incoming::read(line)),
+        }
+    }
+
+    /// Reads `all udp 192.0.2.1:53 <- 192.0.2.100:40000       MULTIPLE:SINGLE`, or with a redirect `all tcp 10.0.0.2:80
+    /// (192.0.2.1:8080) <- ...` (print_state in sbin/pfctl/pf_print_state.c). Not one whose source was replaced.
+    fn read(line: &str) -> Option<Incoming> {
+        let mut words = line.split_whitespace().peekable();
+        let [on, protocol, mut to] = [(); 3].map(|()| words.next().unwrap_or_default());
+        let host = |text: &str| -> Option<(IpAddr, u16)> {
             let (address, port) = text.strip_suffix(']').map_or(text.rsplit_once(':'), |text| text.split_once('['))?;
             Some((address.parse().ok()?, port.parse().ok()?))
         };
+        let mut target = None;
+        if let Some(before) = words.next_if(|word| word.starts_with('(')) {
+            target = Some(host(to)?.0);
+            to = before.strip_prefix('(')?.strip_suffix(')')?;
+        }
+        let ["<-", from] = [(); 2].map(|()| words.next().unwrap_or_default()) else { return None };
         let key = format!("{protocol} {to} <- {from}");
         let plain = !words.next()?.starts_with('(');
-        plain.then_some(Untranslated { protocol, to: host(to)?, from: host(from)?.0, key })
+        // bound to an interface, or floating
+        let on = Some(on).filter(|on| *on != "all").map(str::to_owned);
+        let protocol = protocol.to_owned();
+        plain.then_some(Incoming { protocol, on, to: host(to)?, target, from: host(from)?.0, key })
+    }
+
+    /// Whether it is one of `states`, as far as pfctl(8) prints it; and the interface on which these were created.
+    fn is_of(&self, states: &States) -> Option<Option<Interface>> {
+        let (address, port) = self.to;
+        let same = |protocol: Protocol, ports: &PortRange| self.protocol == protocol.name() && ports.contains(port);
+        match states {
+            States::ToHost { on, from, protocol, address: to, ports } => {
+                let is = self.target.is_none() && same(*protocol, ports) && address == *to;
+                (is && from.is_none_or(|from| from.contains(&self.from))).then_some(*on)
+            }
+            States::Part { protocol, ports, to, target, on, from, .. } => {
+                let is_to = match to {
+                    Destination::Any => true,
+                    Destination::Only(only) => address == *only,
+                    Destination::Except(other) => address != *other,
+                };
+                let is = same(*protocol, ports) && is_to && self.target.unwrap_or(address) == *target;
+                let here = on.is_none_or(|on| self.on.as_ref().is_none_or(|own| *own == on.to_string()));
+                (is && here && from.contain(&self.from)).then_some(*on)
+            }
+            States::Jail { .. } | States::Mapping { .. } => None,
+        }
     }
 }
 
@@ -691,6 +771,11 @@ fn enabled(shown: &[u8]) -> Option<bool> {
     [(&b"Enabled"[..], true), (b"Disabled", false)]
         .into_iter()
         .find_map(|(word, is)| rest.starts_with(word).then_some(is))
+}
+
+/// How the translation rules are shown, with their counters or without.
+fn translations(counters: bool) -> &'static [&'static str] {
+    if counters { &["-sn", "-P", "-v"] } else { &["-sn", "-P"] }
 }
 
 /// The lines of standard error that matter.
@@ -719,7 +804,7 @@ fn gone(line: &str) -> bool {
 
 /// `kport:web kport:web:tcp:8080 0 0 0 0 0 0 0 0`: labels, then evaluations, packets, bytes, packets and bytes in, packets
 /// and bytes out, states created (pfctl_show_rules in sbin/pfctl/pfctl.c).
-fn counters(line: &str) -> Option<Counters> {
+fn labelled(line: &str) -> Option<Counters> {
     const NUMBERS: usize = 8;
     let words: Vec<&str> = line.split(' ').collect();
     let (labels, numbers) = words.split_at_checked(words.len().checked_sub(NUMBERS)?)?;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, PARENT, Table};
-use crate::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
-use crate::pfconf::Conf;
+use crate::name::{Anchor, Table};
+use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
+use crate::pfconf::{Conf, path};
 use crate::rule::Rule;
 
 /// The main ruleset of a file, with kport's anchors as another firewall holds them. It loads nothing.
@@ -54,6 +54,10 @@ impl Firewall for WithConf<'_> {
         self.firewall.loaded(anchor, counters)
     }
 
+    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
+        self.firewall.filter_counters(anchor)
+    }
+
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         self.firewall.holds(anchor, rules)
     }
@@ -80,10 +84,9 @@ impl Firewall for WithConf<'_> {
     }
 
     fn rulesets(&self, own: bool) -> Result<Rulesets> {
-        let ours = format!("{PARENT}/");
         let mut all = vec![(String::new(), self.conf.clone())];
         if own {
-            all.extend(self.firewall.rulesets(own)?.into_iter().filter(|(path, _)| path.starts_with(&ours)));
+            all.extend(self.firewall.rulesets(own)?.into_iter().filter(|(path, _)| path::is_own(path)));
         }
         Ok(all)
     }

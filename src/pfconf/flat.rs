@@ -116,7 +116,7 @@ fn operand(address: Option<&Address>) -> Operand {
     }
 }
 
-fn compared(ports: PortRange) -> Ports {
+pub(crate) fn compared(ports: PortRange) -> Ports {
     match ports.count() {
         1 => Compared { operator: Operator::Equal, a: ports.first(), b: 0 },
         _ => Compared { operator: Operator::Range, a: ports.first(), b: ports.last() },

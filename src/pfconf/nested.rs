@@ -18,6 +18,8 @@ pub(crate) struct Children {
     calls: Vec<String>,
     /// The first call has ended: nat-anchor shows the rdr rules of its anchors, too, and rdr-anchor shows all of them again.
     done: bool,
+    /// the calls of kport's anchors in the main ruleset, without what is in their braces
+    main: String,
 }
 
 impl Children {
@@ -28,15 +30,19 @@ impl Children {
     /// Reads the next line.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim();
-        if self.done {
-            return;
-        }
         if line == "}" {
             self.calls.pop();
-            self.done = self.calls.is_empty() && self.found.is_some();
+            self.done |= self.calls.is_empty() && self.found.is_some();
             return;
         }
         let opened = opened(line);
+        if self.calls.is_empty() && opened.is_some_and(is_kport) {
+            self.main += &format!("{}\n", line.trim_end_matches(" {"));
+        }
+        if self.done {
+            self.calls.extend(opened.map(str::to_owned));
+            return;
+        }
         if let Some(called) = opened {
             self.calls.push(called.to_owned());
             match &self.calls[..] {
@@ -56,23 +62,37 @@ impl Children {
         if !is_kport(&self.calls[0]) || line.is_empty() {
             return;
         }
-        match line.strip_prefix("[ ") {
-            None => {
-                let text = if self.texts { line.to_owned() } else { String::new() };
-                lines.push((text, Counters::default()));
-            }
-            Some(counted) => {
-                if let Some((_, last)) = lines.last_mut() {
-                    read(counted, last);
-                }
-            }
-        }
+        add(line, lines, self.texts);
+    }
+
+    /// The calls of kport's anchors in the main ruleset, as pfctl(8) prints them.
+    pub(crate) fn main(&self) -> &str {
+        &self.main
     }
 
     /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, or if it was cut off:
     /// the braces of a call are not closed.
     pub(crate) fn finish(self) -> Option<ByChild> {
         self.found.filter(|_| self.done)
+    }
+}
+
+/// The counters of each rule that pfctl(8) prints of one anchor.
+pub(crate) fn counters(shown: &str) -> Vec<Counters> {
+    let mut rules = vec![];
+    shown.lines().for_each(|line| add(line.trim(), &mut rules, false));
+    rules.into_iter().map(|(_, counters)| counters).collect()
+}
+
+/// Adds a rule, or with `-v` the counters of the last one.
+fn add(line: &str, rules: &mut Vec<(String, Counters)>, texts: bool) {
+    match line.strip_prefix("[ ") {
+        None => rules.push((if texts { line.to_owned() } else { String::new() }, Counters::default())),
+        Some(counted) => {
+            if let Some((_, last)) = rules.last_mut() {
+                read(counted, last);
+            }
+        }
     }
 }
 

@@ -96,11 +96,21 @@ impl Statement {
 
     /// Whether it calls kport's anchors from its position, for the rules of this kind.
     pub fn calls_kport(&self, kind: RuleKind) -> bool {
-        let path = match &self.tokens[..] {
-            [_, Token::Word(path) | Token::Quoted(path), ..] if self.kind() == StatementKind::Call(kind) => path,
-            _ => return false,
-        };
-        Called::resolve(&self.path, path).is_kport()
+        self.kind() == StatementKind::Call(kind) && self.called().is_some_and(|called| called.is_kport())
+    }
+
+    /// Whether it calls each of kport's anchors by wildcard.
+    pub fn calls_by_wildcard(&self) -> bool {
+        self.called().is_some_and(|called| called.is_kport() && called.children)
+    }
+
+    fn called(&self) -> Option<Called> {
+        match (&self.tokens[..], self.kind()) {
+            ([_, Token::Word(path) | Token::Quoted(path), ..], StatementKind::Call(_)) => {
+                Some(Called::resolve(&self.path, path))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -33,9 +33,9 @@ impl Called {
         }
     }
 
-    /// Whether kport's anchors are called.
+    /// Whether kport's anchors are called: by the calls in `kport`, or all of them by `kport/*`.
     pub(crate) fn is_kport(&self) -> bool {
-        self.children && self.path == PARENT
+        self.path == PARENT
     }
 
     /// The anchors that are called; `children` lists those directly below one.

@@ -45,8 +45,8 @@ impl Conf {
         let mut calls: Vec<(usize, RuleKind)> = at.into_iter().zip(kinds).collect();
         calls.sort_by_key(|(at, _)| *at);
         for (at, kind) in calls.into_iter().rev() {
-            let origin = Origin { text: format!("{} \"{PARENT}/*\"", kind.call()).into(), ..Origin::default() };
-            rules.insert(at.min(rules.len()), Rule::new(origin, Action::Call(kind, format!("{PARENT}/*"))));
+            let origin = Origin { text: format!("{} \"{PARENT}\"", kind.call()).into(), ..Origin::default() };
+            rules.insert(at.min(rules.len()), Rule::new(origin, Action::Call(kind, PARENT.to_owned())));
         }
         made
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::host::{Host, HostInterface};
 use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, is_link_local6};
 use crate::pfconf::Conf;
-use crate::pfconf::path::is_below_own;
+use crate::pfconf::path::is_own;
 use crate::trace::{Release, World};
 
 /// Networks for a jail on a host that has none for jails yet.
@@ -39,7 +39,7 @@ pub fn judge<'a>(
 ) -> Result<(Judge, Vec<Possible>)> {
     let mut world = World::new(Release::of_host(host)?, host.interfaces()?);
     world.set_gateways(host)?;
-    for (path, conf) in rulesets.into_iter().filter(|(path, _)| !is_below_own(path)) {
+    for (path, conf) in rulesets.into_iter().filter(|(path, _)| !is_own(path)) {
         world.load_conf(path, conf);
     }
     let possible = entrances(&mut world);

@@ -456,7 +456,7 @@ mod tests {
             refused("block all\nanchor \"f2b/*\"\nanchor \"blacklistd\" in on em0\nanchor \"x\" out on em0\n"),
             [2, 3]
         );
-        assert_eq!(refused("anchor \"kport/*\"\nanchor {\n block quick from 10.9.0.0/16\n}\n"), [3]);
+        assert_eq!(refused("anchor \"kport\"\nanchor {\n block quick from 10.9.0.0/16\n}\n"), [3]);
         assert_eq!(
             refused("block in quick proto tcp from any os \"Windows\"\nblock in quick from bad.example.org\n"),
             [1, 2]

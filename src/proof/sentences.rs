@@ -363,6 +363,7 @@ fn changed(judge: &Judge, with: &World, entrance: &Entrance, found: &mut Vec<Str
     let into = At { direction: Direction::In, on, received_on };
     let out = At { direction: Direction::Out, on, received_on: entrance.via };
     let host = entrance.host.ip();
+    let base = judge.world.without_quick_kport();
     let mut packets: Vec<(At, SocketAddr, SocketAddr)> = vec![];
     for source in judge.sources(family) {
         let address = source.address;
@@ -377,7 +378,7 @@ fn changed(judge: &Judge, with: &World, entrance: &Entrance, found: &mut Vec<Str
     for (at, from, to) in packets {
         let packet = Packet::first(entrance.protocol, from, to);
         for kind in [RuleKind::Rdr, RuleKind::Nat, RuleKind::Filter] {
-            let before = judge.world.met(kind, at, &packet, (None, &[])).map_err(unfollowed)?.0;
+            let before = base.met(kind, at, &packet, (None, &[])).map_err(unfollowed)?.0;
             let after = with.met(kind, at, &packet, (None, &[])).map_err(unfollowed)?.0;
             let same = match (decision(&before), decision(&after)) {
                 (None, None) => true,

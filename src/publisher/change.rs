@@ -8,6 +8,7 @@ use super::starting::is_half_over;
 use super::states;
 use super::verify::Verification;
 use super::writer::Writer;
+use crate::calls;
 use crate::error::{Error, Kind, Result};
 use crate::name::Anchor;
 use crate::options::Options;
@@ -47,6 +48,12 @@ pub(super) fn change(
         if restarts || old.reported != record.reported {
             writer.store.put(&record)?;
         }
+        // a change that was killed may have left out its calls, and a flush takes them
+        let entries = calls::entries(&anchor, &wanted);
+        let called = firewall.called(Some(&entries), false)?;
+        if called.is_some_and(|called| !entries.iter().all(|entry| calls::covers(&called, entry))) {
+            writer.outcome.changed |= writer.call(&anchor, &[], &wanted)?;
+        }
         let all = firewall.remembers();
         return verification.verify(&record, &wanted, status, all, &mut writer.outcome.notes);
     }
@@ -69,9 +76,13 @@ pub(super) fn change(
 
     firewall.set_deadline(progress.deadline.reserving(RESERVED, 3));
     let loaded = progress.phase(Phase::Load).and_then(|()| firewall.replace(&anchor, &wanted));
+    let before_rules = rules::of_all(&record.replaces);
+    let called = loaded.map(|()| writer.call(&anchor, &before_rules, &wanted));
     firewall.set_deadline(progress.deadline);
-    if let Err(error) = loaded {
-        return Err(roll_back(writer, &anchor, &record, old, error, false));
+    match called {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(roll_back(writer, &anchor, &record, old, error, true)),
+        Err(error) => return Err(roll_back(writer, &anchor, &record, old, error, false)),
     }
     let notes = &mut writer.outcome.notes;
     let verified = progress
@@ -84,7 +95,7 @@ pub(super) fn change(
 
     // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
-    let gone = states::to_end(&record, firewall.labels_mappings(), &|target| verification.facts.is_own(target));
+    let gone = states::to_end(&record, firewall.labels_mappings(), verification.facts);
     let ended = match gone.is_empty() && before.is_empty() {
         true => Ok(0),
         false => progress.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)),
@@ -137,7 +148,9 @@ fn roll_back(
         // from here on pf is to have the old set, whatever fails next: the new set is not loaded later
         let back = way_back(record, old);
         _ = store.put(&back);
-        if let Err(again) = firewall.replace(anchor, &before) {
+        let failed = rules::of_all(&record.publications);
+        let restored = firewall.replace(anchor, &before).and_then(|()| writer.call(anchor, &failed, &before));
+        if let Err(again) = restored {
             return error.and(format!(
                 "and {anchor} could not be restored ({again}): it has the old or the new set; \
                  run kport restore for the old one, or publish again, or unpublish"

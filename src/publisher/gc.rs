@@ -64,6 +64,7 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
             errors.push(error.context(&anchor));
         }
     }
+    errors.extend(writer.call_all().err());
     writer.store.sweep(writer.firewall);
     Error::all(errors)
 }

@@ -1,14 +1,16 @@
 //! Compares the records with what pf has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::identity::earlier_name;
 use super::{Listed, Liveness};
+use crate::calls::{self, Entry};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting};
 use crate::host::Host;
-use crate::name::{Anchor, JailName, Label};
+use crate::name::{Anchor, JailName};
 use crate::pf::{Counters, Firewall, Loaded};
+use crate::readiness;
 use crate::rule::{Count, Rule};
 use crate::rules;
 use crate::store::{Record, Store, Summary};
@@ -37,6 +39,7 @@ pub(super) fn list(
         Some(anchor) => BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor, counters)?)]),
         None => firewall.loaded_all(&recorded, counters)?,
     };
+    let called = if one.is_some() { None } else { firewall.called(None, false)?.map(by_child) };
     for anchor in recorded {
         all.entry(anchor.child().to_owned()).or_default();
     }
@@ -51,7 +54,7 @@ pub(super) fn list(
         }
         let Some(anchor) = Anchor::from_child(&child) else { continue };
         if let Some(summary) = summaries.as_mut().and_then(|summaries| summaries.get(&anchor)) {
-            listed.push(summarized(anchor, summary, &loaded));
+            listed.push(summarized(anchor, summary, &loaded, called.as_ref()));
             continue;
         }
         let (record, problem) = match records.get(&anchor) {
@@ -61,15 +64,20 @@ pub(super) fn list(
         match record {
             Some(record) => {
                 let wanted = rules::of_all(&record.publications);
+                let called_of_one = match one {
+                    Some(_) => firewall.called(Some(&calls::entries(&anchor, &wanted)), false)?.map(by_child),
+                    None => None,
+                };
                 let summary = Summary::new(&record, Count::of(&wanted));
-                let mut shown = summarized(anchor.clone(), &summary, &loaded);
+                let mut shown =
+                    summarized(anchor.clone(), &summary, &loaded, called_of_one.as_ref().or(called.as_ref()));
                 if !record.replaces.is_empty() {
                     interrupted(&mut shown, &record, &loaded);
                 } else if let Some(summaries) = &mut summaries {
                     summaries.add(&anchor, summary);
                 }
                 if counters && shown.liveness == Liveness::Live {
-                    count_traffic(&mut shown, &record.jail, &wanted, loaded.filters);
+                    count_traffic(&mut shown, &wanted, loaded.translations, || firewall.filter_counters(&anchor))?;
                 }
                 listed.push(shown);
             }
@@ -80,18 +88,56 @@ pub(super) fn list(
     if let Some(summaries) = summaries {
         summaries.leave();
     }
+    inert(host, firewall, &mut listed)?;
     Ok(listed)
 }
 
+/// Marks what pf has, but does not evaluate.
+fn inert(host: &dyn Host, firewall: &dyn Firewall, listed: &mut [Listed]) -> Result<()> {
+    let mut live = listed.iter_mut().filter(|listed| listed.liveness == Liveness::Live).peekable();
+    if live.peek().is_none() {
+        return Ok(());
+    }
+    let (status, file) = (firewall.status()?, readiness::pf_conf(host));
+    // the published ports themselves need no nat
+    let problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false, file));
+    if let Some(problem) = problem {
+        for listed in live {
+            listed.liveness = Liveness::Inert;
+            listed.problem.get_or_insert_with(|| problem.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Whether translation rules, and filter rules, of an anchor are called, by its name.
+type ByChild = HashMap<String, (bool, bool)>;
+
+fn by_child(called: Vec<Entry>) -> ByChild {
+    let mut all = ByChild::new();
+    for Entry { child, translates, filters, .. } in called {
+        let kinds = all.entry(child).or_default();
+        *kinds = (kinds.0 || translates, kinds.1 || filters);
+    }
+    all
+}
+
+/// Whether what an anchor has is called.
+fn is_called(called: &ByChild, anchor: &Anchor, loaded: &Loaded) -> bool {
+    let (translations, filters) = called.get(anchor.child()).copied().unwrap_or_default();
+    (translations || loaded.translations.is_empty()) && (filters || loaded.filters == 0)
+}
+
 /// A jail's part, without counters.
-fn summarized(anchor: Anchor, summary: &Summary, loaded: &Loaded) -> Listed {
+fn summarized(anchor: Anchor, summary: &Summary, loaded: &Loaded, called: Option<&ByChild>) -> Listed {
+    let live = loaded.is_as_many(summary.rules) && called.is_none_or(|called| is_called(called, &anchor, loaded));
     Listed {
         anchor,
         jail: Some(summary.jail.clone()),
         no_jail: summary.no_jail,
         jid: summary.jid,
         since: Some(summary.since),
-        liveness: if loaded.is_as_many(summary.rules) { Liveness::Live } else { Liveness::Missing },
+        liveness: if live { Liveness::Live } else { Liveness::Missing },
         redirects: summary.redirects.iter().map(|redirect| (*redirect, Counters::default())).collect(),
         problem: None,
     }
@@ -119,23 +165,36 @@ fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> L
     }
 }
 
-/// Sets the counters of each mapping: the sum of those of its rules, which have its label. Rules are recognized by their position:
-/// pf keeps their order, and not every backend gives the rules of a mapping a label of their own.
-fn count_traffic(listed: &mut Listed, jail: &JailName, rules: &[Rule], filters: Vec<Counters>) {
-    let passes = rules.iter().filter_map(|rule| match rule {
-        Rule::AfTo { matches, labels: [_, mapping], .. } | Rule::Pass { matches, labels: [_, mapping], .. } => {
-            Some((mapping, matches.members().count()))
+/// Sets the counters of each mapping: those of the rules that redirect its connections. For a connection to a jail with its own
+/// network stack a pass rule makes two states, one of them on the way out to the jail. Rules are recognized by their position,
+/// since pf keeps their order.
+fn count_traffic(
+    listed: &mut Listed,
+    rules: &[Rule],
+    translations: Vec<Counters>,
+    filters: impl FnOnce() -> Result<Vec<Counters>>,
+) -> Result<()> {
+    // which redirects without a translation rule
+    let af_to = rules.iter().any(|rule| matches!(rule, Rule::AfTo { .. }));
+    let (mut translations, mut filters) =
+        (translations.into_iter(), if af_to { filters()? } else { vec![] }.into_iter());
+    let mut counted: BTreeMap<_, Counters> = BTreeMap::new();
+    for rule in rules {
+        let (counters, redirects) = match rule {
+            Rule::Nat { .. } => (&mut translations, false),
+            Rule::Rdr { .. } => (&mut translations, true),
+            Rule::AfTo { .. } => (&mut filters, true),
+            Rule::Pass { .. } => (&mut filters, false),
+        };
+        let matches = rule.matches();
+        let sum = counters.take(matches.members().count()).fold(Counters::default(), Counters::plus);
+        if redirects {
+            let mapping = counted.entry((matches.protocol, matches.ports)).or_default();
+            *mapping = mapping.plus(sum);
         }
-        Rule::Nat { .. } | Rule::Rdr { .. } => None,
-    });
-    let labels = passes.flat_map(|(label, rules)| std::iter::repeat_n(label, rules));
-    let mut counted: BTreeMap<&Label, Counters> = BTreeMap::new();
-    for (label, counters) in labels.zip(filters) {
-        let sum = counted.entry(label).or_default();
-        *sum = sum.plus(counters);
     }
     for (redirect, counters) in &mut listed.redirects {
-        let label = jail.mapping_label(redirect.protocol, redirect.host);
-        *counters = counted.get(&label).copied().unwrap_or_default();
+        *counters = counted.get(&(redirect.protocol, redirect.host)).copied().unwrap_or_default();
     }
+    Ok(())
 }

@@ -1,18 +1,20 @@
 //! The records while the host-wide lock is held.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd;
 
 use once_cell::unsync::OnceCell;
 
 use super::facts::Facts;
 use super::identity::{earlier_name, is_gone};
+use crate::calls::{self, Entry};
 use crate::deadline::Deadline;
 use crate::error::{Cause, Kind, Result};
 use crate::host::Host;
 use crate::name::{Anchor, JailName};
 use crate::pf::Firewall;
+use crate::rules;
 use crate::store::{Lock, Record, Store};
 
 /// The state directory, locked, in the current boot: records of another boot are ignored.
@@ -68,6 +70,11 @@ impl<'a> LockedStore<'a> {
         Ok(record)
     }
 
+    /// See [`to_call`].
+    pub(super) fn to_call(&self, firewall: &dyn Firewall, but: Option<&Anchor>) -> Result<Vec<Entry>> {
+        to_call(firewall, self.store, &self.boot, but)
+    }
+
     /// The record of this boot, if it can be read; changes nothing.
     pub(super) fn readable(&self, anchor: &Anchor) -> Option<Record> {
         self.store.get(anchor).ok()?.filter(|record| record.boot == self.boot)
@@ -121,6 +128,43 @@ impl<'a> LockedStore<'a> {
         let mut held = |anchor: &Anchor| is_held(anchors.get_or_init(|| firewall.anchors()), anchor);
         self.store.sweep(&self.lock, &self.boot, &self.read.borrow(), &mut held);
     }
+}
+
+/// What `kport` is to call for all anchors, or for all but one: what their records say. Without a record that can be read, what it
+/// calls now, as long as the anchor has rules.
+pub(super) fn to_call(firewall: &dyn Firewall, store: &Store, boot: &str, but: Option<&Anchor>) -> Result<Vec<Entry>> {
+    let mut all = vec![];
+    let mut known: HashSet<String> = but.into_iter().map(|anchor| anchor.child().to_owned()).collect();
+    let mut records = store.records()?;
+    let mut unreadable = !store.damaged()?.is_empty();
+    for anchor in records.anchors()?.iter().filter(|anchor| Some(*anchor) != but) {
+        match records.get(anchor) {
+            Ok(Some(record)) if record.boot == boot => {
+                known.insert(anchor.child().to_owned());
+                for publications in [&record.publications, &record.replaces] {
+                    all.extend(calls::entries(anchor, &rules::of_all(publications)));
+                }
+            }
+            Ok(_) => {}
+            Err(_) => unreadable = true,
+        }
+    }
+    if !unreadable {
+        return Ok(all);
+    }
+    let mut held: HashMap<String, bool> = HashMap::new();
+    for entry in firewall.called(None, true)?.unwrap_or_default() {
+        let Some(anchor) = Anchor::from_child(&entry.child).filter(|anchor| !known.contains(anchor.child())) else {
+            continue;
+        };
+        if !held.contains_key(&entry.child) {
+            held.insert(entry.child.clone(), !firewall.loaded(&anchor, false)?.is_empty());
+        }
+        if held[&entry.child] {
+            all.push(entry);
+        }
+    }
+    Ok(all)
 }
 
 /// Whether pf has rules in an anchor, by [`Firewall::anchors`].

@@ -22,6 +22,7 @@ pub(super) fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> 
             errors.push(error.context(anchor));
         }
     }
+    errors.extend(writer.call_all().err());
     Error::all(errors)
 }
 
@@ -45,7 +46,7 @@ fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> R
     }
     writer.end_from_before(&before);
     if !record.replaces.is_empty() {
-        let ended = states::to_end(&record, writer.firewall.labels_mappings(), &|target| facts.is_own(target));
+        let ended = states::to_end(&record, writer.firewall.labels_mappings(), facts);
         writer.outcome.killed += writer.firewall.kill_states(&ended)?;
         writer.store.settle(&mut record)?;
     }

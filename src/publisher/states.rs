@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::facts::Facts;
+use super::narrower;
 use super::taken::without_target;
 use crate::error::Result;
 use crate::net::{Family, Place, PortRange, is_link_local6};
@@ -14,11 +15,14 @@ use crate::pf::{Destination, States};
 use crate::publication::Redirect;
 use crate::store::Record;
 
+/// The most calls of pf that end a part of a jail's connections: each searches the whole state table, or with pfctl(8) the list of
+/// it. Where more would be needed, those that are still allowed end as well.
+const MOST_PARTS: usize = 512;
+
 /// The states to end: of redirects that are no longer published, or no longer for everyone who could use them, and of
 /// connections to the jail's own address through the reach list. `labels_mappings` is what the backend reports
-/// ([`Firewall::labels_mappings`](crate::pf::Firewall::labels_mappings)); `is_own` reports whether an address is the host's
-/// own.
-pub(super) fn to_end(record: &Record, labels_mappings: bool, is_own: &dyn Fn(IpAddr) -> bool) -> Vec<States> {
+/// ([`Firewall::labels_mappings`](crate::pf::Firewall::labels_mappings)).
+pub(super) fn to_end(record: &Record, labels_mappings: bool, facts: &Facts<'_>) -> Vec<States> {
     let now = record.publications.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
     let now: HashMap<&Redirect, &Options> = now.collect();
     let before = record.replaces.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
@@ -31,37 +35,48 @@ pub(super) fn to_end(record: &Record, labels_mappings: bool, is_own: &dyn Fn(IpA
     // a connection to the jail itself has the mapping's label, if there is one, and the jail's port
     let direct = |r: &Redirect| (r.protocol, r.target, r.jail);
     let reached: HashMap<_, &Options> = now.iter().map(|(r, options)| (direct(r), *options)).collect();
-    let mut states = BTreeSet::new();
-    for (r, before) in gone {
+    let whole = |r: &Redirect, before: &Options| {
         if all {
-            states.insert(States::Jail { label: jail.clone() });
-            continue;
+            return vec![States::Jail { label: jail.clone() }];
         }
         let label = record.jail.mapping_label(r.protocol, r.host);
         let mapping =
             |ports, to| States::Mapping { jail: jail.clone(), label: label.clone(), protocol: r.protocol, ports, to };
-        states.insert(mapping(r.host, host_of(r, now.keys().copied(), labels_mappings, is_own)));
+        let to = if labels_mappings { Destination::Any } else { host_of(r, now.keys().copied(), facts) };
+        let mut states = vec![mapping(r.host, to)];
         let may = |now: &&Options| before.reach.iter().all(|interface| now.reach.contains(interface));
         if !labels_mappings && !before.reach.is_empty() && !reached.get(&direct(r)).is_some_and(may) {
-            states.insert(mapping(r.jail, Destination::Only(r.target)));
+            states.push(mapping(r.jail, Destination::Only(r.target)));
+        }
+        states
+    };
+    let (mut states, mut parts, mut instead) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (r, before) in gone {
+        let stays = now.get(r).and_then(|now| {
+            let to = host_of(r, [r].into_iter(), facts);
+            let reach = reached.get(&direct(r)).map_or(&[][..], |options| &options.reach);
+            narrower::states(&jail, r, to, [before, now], reach, facts)
+        });
+        match stays {
+            Some(some) => {
+                parts.extend(some);
+                instead.extend(whole(r, before));
+            }
+            None => states.extend(whole(r, before)),
         }
     }
+    states.extend(if parts.len() > MOST_PARTS { instead } else { parts });
     states.into_iter().collect()
 }
 
 /// Where connections to the host's ports of a redirect are to. If another mapping that stays leads to the same ports of the
 /// jail, connections to the jail are not among them. The address of a jail on the host's network stack may be that of
 /// both: rather one too many than one too few.
-fn host_of<'a>(
-    gone: &Redirect,
-    stay: impl Iterator<Item = &'a Redirect>,
-    labels_mappings: bool,
-    is_own: &dyn Fn(IpAddr) -> bool,
-) -> Destination {
+fn host_of<'a>(gone: &Redirect, stay: impl Iterator<Item = &'a Redirect>, facts: &Facts<'_>) -> Destination {
     let near = |r: &&Redirect| r.protocol == gone.protocol && r.family() == gone.family() && r.jail.overlaps(gone.host);
     let targets: BTreeSet<IpAddr> = stay.filter(near).map(|r| r.target).collect();
     match targets.first() {
-        Some(target) if !labels_mappings && targets.len() == 1 && !is_own(*target) => Destination::Except(*target),
+        Some(target) if targets.len() == 1 && !facts.is_own(*target) => Destination::Except(*target),
         _ => Destination::Any,
     }
 }

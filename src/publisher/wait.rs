@@ -70,6 +70,13 @@ fn at_pace(
     // when the first family had an address
     let mut first: Option<Instant> = None;
     let mut watched: Option<Watched> = None;
+    let mut told = String::new();
+    let mut tell = |why: String| {
+        if why != told {
+            observer.waiting(&why);
+            told = why;
+        }
+    };
     loop {
         let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
         let mut rest = left(whole, begin);
@@ -80,14 +87,15 @@ fn at_pace(
                 if rest.is_zero() {
                     return Ok(());
                 }
-                observer.detail("waiting: an address of the other family");
+                tell("an address of the other family".to_owned());
             }
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument | Kind::Busy) => {
                 if rest.is_zero() {
-                    return Err(error.and(format_args!("waited {:.0} s for it", whole.as_secs_f64())));
+                    let seconds = (whole.as_secs_f64() * 1e3).round() / 1e3;
+                    return Err(error.and(format_args!("waited {seconds} s for it")));
                 }
                 first = None;
-                observer.detail(&format!("waiting: {error}"));
+                tell(error.to_string());
             }
             Err(error) => return Err(error),
         }

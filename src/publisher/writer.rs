@@ -8,11 +8,14 @@ use super::others::Outdated;
 use super::progress::Progress;
 use super::starting::now;
 use super::{Outcome, Phase};
+use crate::calls::Change;
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Firewall, States};
 use crate::publication::Publication;
+use crate::rule::Rule;
+use crate::rules;
 use crate::store::Record;
 
 /// A sysctl that exists while pf(4) is loaded.
@@ -103,7 +106,26 @@ impl Writer<'_> {
         }
     }
 
-    /// Clears an anchor, ends its states, and only then removes its record.
+    /// Lets `kport` call an anchor for its new rules instead of the earlier ones; then, in any case, for those of its record.
+    pub(super) fn call(&self, anchor: &Anchor, before: &[Rule], after: &[Rule]) -> Result<bool> {
+        let change = Change::new(anchor, before, after);
+        self.firewall.call(Some(&change), &mut || {
+            let mut all = self.store.to_call(self.firewall, Some(anchor))?;
+            all.extend_from_slice(&change.added);
+            Ok(all)
+        })
+    }
+
+    /// Makes pf's calls those of all records.
+    pub(super) fn call_all(&mut self) -> Result<()> {
+        if self.firewall.call(None, &mut || self.store.to_call(self.firewall, None))? {
+            self.outcome.changed = true;
+            self.note("the calls of kport's anchors: loaded again".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Clears an anchor, ends its states, and only then removes its calls and its record.
     pub(super) fn drop_anchor(&mut self, anchor: &Anchor, label: Label, record: Option<&Record>) -> Result<()> {
         // if pf is not loaded, it has no rules; its device may be hidden although it is (devfs(8))
         let absent =
@@ -123,6 +145,13 @@ impl Writer<'_> {
             Ok(killed) => self.outcome.killed += killed,
             Err(error) if absent(&error) => {}
             Err(error) => errors.push(error.context("states were not ended")),
+        }
+        if errors.is_empty() {
+            let possible: Vec<Publication> = record.iter().flat_map(|record| record.possible()).cloned().collect();
+            match self.call(anchor, &rules::of_all(&possible), &[]) {
+                Err(error) if !absent(&error) => errors.push(error.context("the calls of its anchor remain")),
+                _ => {}
+            }
         }
         if errors.is_empty() {
             let forgotten = self.progress.phase(Phase::Settle).and_then(|()| self.store.remove(anchor, record));

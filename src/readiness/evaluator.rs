@@ -14,8 +14,8 @@ use crate::name::PARENT;
 use crate::options::Source;
 use crate::pf::Rulesets;
 use crate::pfconf::Conf;
-use crate::pfconf::path::is_below_own;
-use crate::pfconf::rule::{Rule, RuleKind};
+use crate::pfconf::path::is_own;
+use crate::pfconf::rule::{Action, Rule, RuleKind};
 use crate::proof::{self, Cited, Judge, Positions, Possible};
 use crate::trace::{REFUSES, Release, TraceStep, Verdict, World};
 
@@ -28,7 +28,7 @@ const MOST_SOURCES: usize = 64;
 /// evaluated.
 pub(super) fn unfit(around: &Surroundings<'_>, rulesets: &Rulesets) -> Result<(Option<Problem>, Option<Problem>)> {
     let world = World::new(Release::of_host(around.host)?, around.interfaces.to_vec());
-    for (path, conf) in rulesets.iter().filter(|(path, _)| !is_below_own(path)) {
+    for (path, conf) in rulesets.iter().filter(|(path, _)| !is_own(path)) {
         if let Some(unread) = conf.unread().first() {
             let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
             let seen = format!("not evaluated: {place}: {unread}");
@@ -65,7 +65,7 @@ impl<'a> Evaluator<'a> {
         // the rules of an included file have another name
         let call = main.calls_of_kport(RuleKind::Filter).first().map(|rule| rule.origin.file.clone());
         let file = call.or_else(|| main.rules().first().map(|rule| rule.origin.file.clone())).unwrap_or_default();
-        let has_chance = rulesets.iter().any(|(path, conf)| !is_below_own(path) && conf.has_chance());
+        let has_chance = rulesets.iter().any(|(path, conf)| !is_own(path) && conf.has_chance());
         let judge = OnceCell::new();
         let mut evaluator = Evaluator { around, release, rulesets, main, file, world, has_chance, judge };
         evaluator.world = evaluator.world_with(&evaluator.main)?;
@@ -80,7 +80,7 @@ impl<'a> Evaluator<'a> {
         world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
         world.default_to_drop(around.sysctl_is_on("net.pf.default_to_drop")?);
         world.load_conf("", main);
-        for (path, conf) in self.rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_below_own(path)) {
+        for (path, conf) in self.rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_own(path)) {
             world.load_conf(path, conf);
         }
         Ok(world)
@@ -265,7 +265,7 @@ impl<'a> Evaluator<'a> {
                 (None, Some(last)) => format!(" after {}", self.shown_rule(last)),
                 (None, None) => String::new(),
             };
-            moves.push(format!("move {} \"{PARENT}/*\"{at}", kind.call()));
+            moves.push(format!("move {}{at}", self.call(kind)));
         }
         let mut remedy = String::new();
         if !moves.is_empty() {
@@ -276,6 +276,14 @@ impl<'a> Evaluator<'a> {
             remedy = format!("{remedy}{and}publish its ports with kport publish --no-quick");
         }
         remedy
+    }
+
+    /// A call of kport's anchors as the file has it, without its conditions.
+    fn call(&self, kind: RuleKind) -> String {
+        let calls = self.main.calls_of_kport(kind);
+        let path =
+            calls.iter().find_map(|rule| if let Action::Call(_, path) = &rule.action { Some(path) } else { None });
+        format!("{} {}", kind.call(), quoted(path.map_or(PARENT, String::as_str)))
     }
 
     /// A rule in a remedy.

@@ -28,6 +28,7 @@ use super::{RELOAD, Surroundings, address};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::HostInterface;
+use crate::name::PARENT;
 use crate::net::{Direction, Family, Interface, PerFamily, Place, PortRange};
 use crate::options::{Options, Source};
 use crate::pf::Rulesets;
@@ -208,9 +209,9 @@ impl<'a> MainRuleset<'a> {
             let keyword = kind.call();
             calls.iter().all(|call| !call.conditions().is_empty()).then(|| Problem {
                 seen: format!(
-                    "{keyword} \"kport/*\" is called with a condition ({conditions}), so it is skipped for other packets"
+                    "{keyword} \"{PARENT}\" is called with a condition ({conditions}), so it is skipped for other packets"
                 ),
-                remedy: format!("write in /etc/pf.conf: {keyword} \"kport/*\", {RELOAD}"),
+                remedy: format!("write in /etc/pf.conf: {keyword} \"{PARENT}\", {RELOAD}"),
             })
         };
         let conditional =

@@ -13,9 +13,9 @@ use super::RELOAD;
 
 /// The calls of kport's anchors, in the order that pf.conf(5) requires.
 pub const CALLS: [(RuleKind, &str); 3] = [
-    (RuleKind::Nat, "nat-anchor \"kport/*\""),
-    (RuleKind::Rdr, "rdr-anchor \"kport/*\""),
-    (RuleKind::Filter, "anchor \"kport/*\""),
+    (RuleKind::Nat, "nat-anchor \"kport\""),
+    (RuleKind::Rdr, "rdr-anchor \"kport\""),
+    (RuleKind::Filter, "anchor \"kport\""),
 ];
 
 /// The maximum size of a pf.conf(5) that is read to explain an error, in bytes.

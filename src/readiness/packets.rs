@@ -79,9 +79,7 @@ pub fn neighbour_discovery<'a>(
                 "{rule} blocks IPv6 neighbour discovery on {}, so nothing arrives at {target}",
                 on.join(" and ")
             ),
-            remedy: format!(
-                "add to /etc/pf.conf, before anchor \"kport/*\": pass quick inet6 proto ipv6-icmp, {RELOAD}"
-            ),
+            remedy: format!("add to /etc/pf.conf, before anchor \"kport\": pass quick inet6 proto ipv6-icmp, {RELOAD}"),
         }
     };
     Ok(blocked.into_iter().map(finding).collect())

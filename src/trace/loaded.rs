@@ -24,6 +24,10 @@ impl Ruleset {
         self.0.iter().flatten()
     }
 
+    pub(super) fn of_mut(&mut self, kind: RuleKind) -> &mut [Rule] {
+        &mut self.0[kind as usize]
+    }
+
     pub(super) fn of(&self, kind: RuleKind) -> &[Rule] {
         &self.0[kind as usize]
     }

@@ -26,6 +26,13 @@ pub enum TraceStep {
         /// The rule.
         text: String,
     },
+    /// A rule of kport's calls an anchor.
+    Call {
+        /// The anchor that calls.
+        anchor: String,
+        /// The rule.
+        text: String,
+    },
     /// No rule matches, and the default rule blocks: `net.pf.default_to_drop`.
     DefaultRule,
     /// The packet belongs to a state.
@@ -58,7 +65,9 @@ impl fmt::Display for TraceStep {
         match self {
             TraceStep::Sent(party, packet) => write!(f, "{packet} from {party}"),
             TraceStep::Hook { direction, on } => write!(f, "  {direction} on {on}"),
-            TraceStep::Rule { anchor, text } => write!(f, "    {}: {text}", named(anchor)),
+            TraceStep::Rule { anchor, text } | TraceStep::Call { anchor, text } => {
+                write!(f, "    {}: {text}", named(anchor))
+            }
             TraceStep::DefaultRule => f.write_str("    the default rule: block (net.pf.default_to_drop)"),
             TraceStep::State { anchor, text } => write!(f, "    state of {}: {text}", named(anchor)),
             TraceStep::Translated(packet) => write!(f, "    now {packet}"),

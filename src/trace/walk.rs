@@ -10,7 +10,7 @@ use super::matching::{Assumed, Hook};
 use super::packet::{Packet, Release};
 use super::steps::{Looked, TraceStep};
 use super::translate::{self, Context, Untranslated};
-use crate::pfconf::path::Called;
+use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
 /// The maximum depth of anchors (PF_ANCHOR_STACK_MAX in sys/net/pfvar.h).
@@ -312,6 +312,10 @@ impl<'a> Walk<'a, '_> {
             branch.tag = Some(tag.clone());
         }
         if let Action::Call(_, called) = &rule.action {
+            if path::is_own(at.anchor) {
+                let (anchor, text) = (at.anchor.to_owned(), rule.origin.text.to_string());
+                branch.steps.push(TraceStep::Call { anchor, text });
+            }
             return self.call(at, called, branch, next, depth);
         }
         branch.steps.push(TraceStep::Rule { anchor: at.anchor.to_owned(), text: rule.origin.text.to_string() });

@@ -10,12 +10,15 @@ use super::loaded::{Pf, Ruleset};
 use super::lookup::{Lookup, is_loopback};
 use super::state::States;
 use super::{Party, Release};
+use crate::calls::{self, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Router};
+use crate::name::{Anchor, PARENT};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::Firewall;
 use crate::pfconf::Conf;
 use crate::pfconf::path::Called;
+use crate::pfconf::rule::{Action, RuleKind};
 use crate::rule::Rule;
 
 /// The beginning of the message about a file that pfctl(8) would refuse.
@@ -48,6 +51,8 @@ pub struct World {
     pub(super) pf: Pf,
     /// The rulesets that each load has created, by the path that was loaded.
     loaded: BTreeMap<String, Vec<String>>,
+    /// What `kport` calls, if that was not loaded.
+    called: Vec<Entry>,
     /// Notes for the user of a trace: what is loaded but not evaluated.
     notes: Vec<String>,
     /// The jails.
@@ -83,6 +88,7 @@ impl World {
                 supposed: None,
             },
             loaded: BTreeMap::new(),
+            called: vec![],
             notes: vec![],
             jails: vec![],
             jail_fibs: BTreeMap::new(),
@@ -204,8 +210,21 @@ impl World {
     }
 
     /// Loads kport's rules into the anchor `path`, in place of its rules.
+    /// Then `kport` calls the anchors that were loaded so.
     pub fn load(&mut self, path: &str, rules: &[Rule]) {
         self.load_conf(path, &Conf::of_rules(rules));
+        if let Some(anchor) = path.strip_prefix(PARENT).and_then(|rest| Anchor::from_child(rest.strip_prefix('/')?)) {
+            self.called.retain(|entry| entry.child != anchor.child());
+            self.called.extend(calls::entries(&anchor, rules));
+            self.call(&self.called.clone());
+        }
+    }
+
+    /// Loads the tree of calls of these entries into `kport`.
+    pub fn call(&mut self, entries: &[Entry]) {
+        for (path, calls) in calls::rulesets(entries) {
+            self.load_conf(&path, &calls);
+        }
     }
 
     /// Loads rules into the anchor `path`, the empty one for the main ruleset, in place of its rules.
@@ -240,6 +259,18 @@ impl World {
                 .into_iter()
                 .collect();
         }
+    }
+
+    /// The same with calls of kport's anchors that are not quick: those end the evaluation on 15 even if nothing is published.
+    pub(crate) fn without_quick_kport(&self) -> World {
+        let mut made = self.clone();
+        if let Some(main) = made.pf.rulesets.get_mut("") {
+            for rule in Arc::make_mut(main).of_mut(RuleKind::Filter) {
+                let is_kport = matches!(&rule.action, Action::Call(_, call) if Called::resolve("", call).is_kport());
+                rule.quick &= !is_kport;
+            }
+        }
+        made
     }
 
     /// What is loaded but not evaluated, one line each.

@@ -303,10 +303,13 @@ stop_servers() {
 	rm -f "$WORK/servers"
 }
 
-# What pf.conf(5) needs to call kport, and the rest of it. KPORT_CALLS is one place, for when that changes.
-TRANSLATION='nat-anchor "kport/*"
-rdr-anchor "kport/*"'
-FILTER='anchor "kport/*"'
+# What pf.conf(5) needs to call kport, and the rest of it
+lines() {
+	TRANSLATION="nat-anchor \"$1\"
+rdr-anchor \"$1\""
+	FILTER="anchor \"$1\""
+}
+lines kport
 
 # shellcheck disable=SC2120 # scenarios give lines
 # main_rules [LINE...]: block all, kport's lines, and these before the filter's

@@ -70,7 +70,9 @@ impl Row {
         let Row { on, protocol, from, to, port, redirected, .. } = self;
         let (to, port) = if *redirected { ("10.0.0.2", 53) } else { (*to, *port) };
         let before = if *redirected { format!(" ({}:{})", self.to, self.port) } else { String::new() };
-        format!("{on} {protocol} {to}:{port}{before} <- {from}:40000       MULTIPLE:SINGLE")
+        // no two states are of the same ports
+        let source = 40000 + u32::from(*redirected);
+        format!("{on} {protocol} {to}:{port}{before} <- {from}:{source}       MULTIPLE:SINGLE")
     }
 }
 

@@ -442,7 +442,7 @@ fn self_test_by_the_simulator() {
     assert_eq!(rig::files(kport.dir.path()), ["lock"]);
 
     // errors are reported, and nothing is left
-    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    let calls = "rdr-anchor \"kport\"\nanchor \"kport\"\n";
     let main = kport.dir.path().join("sim/main.conf");
     std::fs::write(&main, calls.replacen('\n', "\nblock in quick proto tcp\n", 1)).unwrap();
     let output = kport.run(&["--backend", "sim", "doctor", "--self-test"]);

@@ -421,7 +421,7 @@ fn status_reports_what_pf_lacks_and_which_ports_are_dead() {
     std::fs::write(&main, "pass all\n").unwrap();
     let (code, details) = plugin.say("STATUS", &status).error();
     assert_eq!(code, 51);
-    assert!(details.contains("rdr-anchor \"kport/*\"") && details.contains("/etc/pf.conf"), "{details}");
+    assert!(details.contains("rdr-anchor \"kport\"") && details.contains("/etc/pf.conf"), "{details}");
     assert_eq!(plugin.say("STATUS", &with(status.clone(), "name", json!("other"))).error().0, 50);
     assert_eq!(plugin.say("CHECK", &podman()).error().0, 105);
     plugin.say("DEL", &podman()).ok();
@@ -429,7 +429,7 @@ fn status_reports_what_pf_lacks_and_which_ports_are_dead() {
     assert_eq!(plugin.say("ADD", &podman()).error().0, 105);
     plugin.say("ADD", &with(podman(), "allowInert", json!(true))).ok();
     plugin.say("DEL", &podman()).ok();
-    std::fs::write(&main, "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n").unwrap();
+    std::fs::write(&main, "rdr-anchor \"kport\"\nanchor \"kport\"\n").unwrap();
     plugin.say("STATUS", &status).ok();
     // only what needs it requires it
     let hairpin = with(status.clone(), "hairpin", json!(true));

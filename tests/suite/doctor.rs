@@ -19,6 +19,9 @@ use kport::publisher::{Request, Unobserved};
 use kport::pf::files::Sim;
 use kport::store::Store;
 
+/// pf.conf(5) as it was before kport's anchors were called by a tree.
+const BY_WILDCARD: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in log all\npass out all\npass quick inet6 proto ipv6-icmp\nanchor \"kport/*\"\n";
+
 /// A host, a state directory, and a pfctl for what the simulator does not have.
 struct Patient {
     rig: Rig,
@@ -135,12 +138,12 @@ impl Patient {
     }
 }
 
-const CALLS: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+const CALLS: &str = "nat-anchor \"kport\"\nrdr-anchor \"kport\"\nanchor \"kport\"\n";
 
 const CONDITIONAL: &str = "\
-nat-anchor \"kport/*\" all
-rdr-anchor \"kport/*\" on em1 all
-anchor \"kport/*\" quick on em0 inet proto tcp all
+nat-anchor \"kport\" all
+rdr-anchor \"kport\" on em1 all
+anchor \"kport\" quick on em0 inet proto tcp all
 ";
 
 const JAIL_CONF: &str = r#"
@@ -187,7 +190,7 @@ exec.poststop+: "/usr/local/bin/kport unpublish ${name}"
 const ONE_WAY: &str = "block in on em0\npass in inet6 proto icmp6\nblock out on bridge\n";
 
 fn main_with(before: &str, between: &str, behind: &str) -> String {
-    format!("{before}nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\n{between}anchor \"kport/*\"\n{behind}")
+    format!("{before}nat-anchor \"kport\"\nrdr-anchor \"kport\"\n{between}anchor \"kport\"\n{behind}")
 }
 
 /// Each with its problem.
@@ -221,14 +224,16 @@ fn patients() -> Vec<(&'static str, Patient)> {
         ("securelevel-2-by-pfctl-14", by_pfctl().sysctl("kern.securelevel", 2).sysctl("kern.osreldate", 1_403_000)),
         ("pf-disabled", by_pfctl().web("8080:80").and(|p| p.standin.disable())),
         ("anchors-missing", by_pfctl().web("8080:80").main("block in log all\npass out all\n")),
-        ("anchors-missing-rdr", by_pfctl().web("8080:80").main("anchor \"kport/*\"\n")),
-        ("anchors-missing-nat", new().web("8080:80").main("rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n")),
+        ("anchors-missing-rdr", by_pfctl().web("8080:80").main("anchor \"kport\"\n")),
+        ("anchors-missing-nat", new().web("8080:80").main("rdr-anchor \"kport\"\nanchor \"kport\"\n")),
         (
             "anchors-missing-nat-needed",
             new()
                 .with("web", "8080:80", |r| r.options.hairpin = true)
-                .main("rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n"),
+                .main("rdr-anchor \"kport\"\nanchor \"kport\"\n"),
         ),
+        ("calls-by-wildcard", by_pfctl().web("8080:80").main(BY_WILDCARD)),
+        ("calls-by-wildcard-in-a-file", by_pfctl().web("8080:80").main(BY_WILDCARD).host_file("etc/pf.conf", BY_WILDCARD)),
         ("anchors-conditional", by_pfctl().web("em0:8080:80").main(CONDITIONAL)),
         (
             "block-quick-first",
@@ -376,7 +381,7 @@ fn patients() -> Vec<(&'static str, Patient)> {
                 .host_file("usr/local/etc/pf.conf", CALLS)
                 .host_program("checker", "exit 0"),
         ),
-        ("main-ruleset-not-saved", by_pfctl().host_file("etc/pf.conf", "pass all\nanchor \"kport/*\"\n")),
+        ("main-ruleset-not-saved", by_pfctl().host_file("etc/pf.conf", "pass all\nanchor \"kport\"\n")),
         (
             "hooks",
             new()
@@ -545,7 +550,7 @@ fn a_healthy_host() {
             .with("db", "em1:8080:80", |r| r.options.hairpin = true)
             .with("flat", "8100:80", |_| ());
         let findings = patient.examine();
-        assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.remedy.is_empty()));
+        assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.remedy.is_empty()), "{name}: {findings:#?}");
         assert_eq!(findings.iter().map(|finding| finding.id).collect::<Vec<_>>(), IDS);
         compare(name, &shown(&findings, &patient));
     }

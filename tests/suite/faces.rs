@@ -232,6 +232,7 @@ fn lines(listed: Vec<Listed>) -> Vec<Line> {
             anchor: Some(jail.anchor.path().to_owned()),
             jid: jail.jid.unwrap_or(0),
             state: match jail.liveness {
+                Liveness::Inert => 4,
                 Liveness::Live => 1,
                 Liveness::Missing => 2,
                 Liveness::Stale => 3,
@@ -785,9 +786,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         if path.is_dir() {
             found.extend(files(&path));
         } else if !path.ends_with("lock") {
-            // an entry is a link that leads nowhere
-            let text = if path.is_symlink() { vec![] } else { fs::read(&path).unwrap() };
-            found.insert(path.display().to_string(), text);
+            found.insert(path.display().to_string(), fs::read(&path).unwrap());
         }
     }
     found

@@ -656,9 +656,9 @@ fn what_is_looked_at_is_counted() {
     assert_eq!((before.anchors, before.rules), (0, 4), "the rdr call, and three filter rules");
     publish(&mut world, "web", &["10.0.0.2"], "8080:80", &kport::options::Options::default());
     let after = ask(&world, "em0 tcp 192.0.2.100 192.0.2.1:9").looked;
-    assert_eq!(after.anchors, 2, "one for rdr, one for the filter");
+    assert_eq!(after.anchors, 2, "kport for rdr, kport for the filter");
     assert!(after.rules > before.rules);
-    // the table of docs/decisions/anchors.md: two anchors and five rules for each jail
+    // by wildcard: two anchors and five rules for each jail
     let mut world = of(
         Release::V15,
         "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock in all\npass out all\nanchor \"kport/*\"",

@@ -24,8 +24,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("rules", &["name", "net", "options", "publication", "rule", "spec"]),
     ("host", &["files", "net"]),
     ("pfconf", &["name", "net", "rule"]),
-    ("pf", &["child", "files", "name", "net", "pfconf", "rule"]),
-    ("trace", &["host", "net", "pf", "pfconf", "rule"]),
+    ("calls", &["name", "net", "pfconf", "rule"]),
+    ("pf", &["calls", "child", "files", "name", "net", "pfconf", "rule"]),
+    ("trace", &["calls", "host", "name", "net", "pf", "pfconf", "rule"]),
     ("conflict", &["host", "name", "net", "pf", "publication"]),
     ("proof", &["host", "name", "net", "options", "pfconf", "publication", "rule", "rules", "trace"]),
     (
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "publisher",
         &[
+            "calls",
             "conflict",
             "host",
             "name",
@@ -54,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "doctor",
         &[
+            "calls",
             "child",
             "conflict",
             "host",
@@ -133,12 +136,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ("doctor::self_test", &["cli"]),
     ("options::named", &["publisher"]),
     ("pf::files", &["session", "doctor", "cli"]),
-    ("pfconf::address", &["managers", "pf", "trace", "readiness"]),
-    ("pfconf::flat", &["pf"]),
+    ("pfconf::address", &["calls", "managers", "pf", "trace", "readiness"]),
+    ("pfconf::flat", &["calls", "pf"]),
     ("pfconf::names", &["managers", "trace"]),
     ("pfconf::nested", &["pf"]),
-    ("pfconf::path", &["pf", "trace", "proof", "readiness"]),
-    ("pfconf::rule", &["managers", "pf", "trace", "proof", "readiness"]),
+    ("pfconf::path", &["calls", "pf", "trace", "proof", "readiness"]),
+    ("pfconf::rule", &["calls", "managers", "pf", "trace", "proof", "readiness"]),
     ("pfconf::table", &["pf", "trace"]),
     ("pf::macos", &["session"]),
     ("pf::native", &["session"]),
@@ -149,6 +152,7 @@ const DOORS: &[(&str, &[&str])] = &[
 
 /// The modules directly inside a room, from the lowest up: each may use those before it, but nothing inside one of them.
 const ORDER: &[(&str, &[&str])] = &[
+    ("calls", &["tree"]),
     ("child", &["exit", "output"]),
     ("files", &["flags"]),
     (
@@ -234,6 +238,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "judged",
             "packets",
             "outside",
+            "wildcard",
             "unanswered",
             "lan",
             "calls",
@@ -241,7 +246,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
-    ("pf::pfctl", &["run", "braces"]),
+    ("pf::pfctl", &["run", "braces", "calls"]),
     (
         "pfconf",
         &[
@@ -297,6 +302,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "addresses",
             "wait",
             "taken",
+            "narrower",
             "states",
             "resolve",
             "check",
@@ -315,7 +321,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("spec", &["meant"]),
     ("options", &["named"]),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
-    ("pf::pfctl", &["run", "braces"]),
+    ("pf::pfctl", &["run", "braces", "calls"]),
     ("pf::native::decode", &["tests"]),
     ("store", &["dir", "lock", "documents", "entries", "records", "summaries"]),
     (
@@ -334,6 +340,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "rulesets",
             "memory",
             "compare",
+            "calls",
             "transaction",
         ],
     ),

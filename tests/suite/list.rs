@@ -10,6 +10,8 @@ use kport::net::{PortRange, Protocol};
 use kport::options::{Limits, Options};
 use kport::pf::Firewall;
 use kport::pf::files::Sim;
+use kport::pf::native::Native;
+use kport::pf::pfctl::Pfctl;
 use kport::publication::{Answer, Publication, Redirect};
 use kport::publisher::{Liveness, Unobserved};
 use kport::rule::{Count, NextHop, Routing, Rule};
@@ -18,7 +20,13 @@ use kport::store::Store;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use crate::support::fake_kernel::Fake;
 use crate::support::rig::{Rig, request};
+use crate::support::standin;
+
+const FILTER: i32 = 1;
+const NAT: i32 = 2;
+const RDR: i32 = 4;
 
 fn ports() -> impl Strategy<Value = PortRange> {
     (1_u16..5, 0_u16..3).prop_map(|(first, more)| PortRange::new(first, first + more).unwrap())
@@ -206,4 +214,60 @@ fn a_summary_stands_for_a_record_that_has_not_changed() {
     }
     rig.host.boot_id = "second".into();
     assert!(rig.list().iter().all(|l| l.liveness == Liveness::Stale && l.redirects.is_empty()));
+}
+
+/// A connection to a jail with its own network stack has two states, both of a pass rule. One of them is of the rdr rule, too.
+#[test]
+fn a_connection_is_counted_once() {
+    let (rig, fake) = (Rig::new(), Fake::new());
+    let native = || Native::over(&fake, Deadline::after(Duration::from_secs(60)));
+    let mut hairpin = request("web", "8080:80 8081:81/udp");
+    hairpin.options.hairpin = true;
+    rig.with(&native(), &Unobserved, |p| p.publish(&hairpin)).unwrap();
+    let rdr = fake.active("kport/web", RDR).len() as u64 / 2;
+    for (ruleset, counters) in
+        [(NAT, [9, 1, 1, 10, 10, 1]), (RDR, [9, 3, 4, 300, 500, 2]), (FILTER, [9, 6, 8, 600, 900, 4])]
+    {
+        fake.set_counters("kport/web", ruleset, counters);
+    }
+    for jail in [None, Some(&hairpin.jail)] {
+        let listed = rig.with(&native(), &Unobserved, |p| p.list_with_counters(jail)).unwrap();
+        assert_eq!(listed[0].redirects.len(), 4);
+        for (redirect, counted) in &listed[0].redirects {
+            assert_eq!((counted.packets, counted.bytes, counted.states), (7 * rdr, 800 * rdr, 2 * rdr), "{redirect}");
+        }
+    }
+}
+
+/// Live means that a packet arrives: pf must be enabled, and its main ruleset must call kport's anchors.
+#[test]
+fn what_pf_does_not_evaluate_is_inert() {
+    let (rig, fake, standin) = (Rig::new(), Fake::new(), standin::Pfctl::new());
+    let soon = || Deadline::after(Duration::from_secs(60));
+    let firewalls = || -> [Box<dyn Firewall>; 2] {
+        [Box::new(Native::over(&fake, soon())), Box::new(Pfctl::new(standin.program(), soon()))]
+    };
+    let all = |liveness: Liveness, why: &str| {
+        for jail in [None, Some("web".parse().unwrap())] {
+            for firewall in firewalls() {
+                let listed = rig.with(&*firewall, &Unobserved, |p| p.list(jail.as_ref())).unwrap();
+                let [web] = &listed[..] else { panic!("{listed:?}") };
+                let problem = web.problem.as_deref().unwrap_or_default();
+                assert!(web.liveness == liveness && problem.contains(why), "{}: {web:?}", firewall.name());
+            }
+        }
+    };
+    for firewall in firewalls() {
+        rig.with(&*firewall, &Unobserved, |p| p.unpublish(&"web".parse().unwrap(), None)).unwrap();
+        rig.with(&*firewall, &Unobserved, |p| p.publish(&request("web", "8080:80"))).unwrap();
+    }
+    all(Liveness::Live, "");
+    fake.set_running(false);
+    standin.disable();
+    all(Liveness::Inert, "pf is disabled, so nothing would be redirected");
+    fake.set_running(true);
+    standin.enable();
+    fake.set_rules("", FILTER, vec![]);
+    standin.put("", "rdr-anchor \"kport/*\" all\nblock drop in log all\n");
+    all(Liveness::Inert, "does not call kport's anchors");
 }

@@ -795,16 +795,19 @@ fn anchors_are_listed_by_name() {
 }
 
 #[test]
-fn pass_rules_come_back_with_counters() {
+fn rules_come_back_with_counters() {
     let fake = Fake::new();
     let native = native(&fake);
     native.replace(&anchor("web"), &web()).unwrap();
-    fake.set_counters("kport/web", FILTER, [9, 3, 4, 300, 500, 2]);
+    fake.set_counters("kport/web", RDR, [9, 3, 4, 300, 500, 2]);
+    fake.set_counters("kport/web", FILTER, [9, 6, 8, 600, 1000, 4]);
     let counters = Counters { evaluations: 9, packets: 7, bytes: 800, states: 2 };
     // loaded again between the calls
     fake.refuse("DIOCGETRULENV", 1, libc::EBUSY);
     let loaded = native.loaded(&anchor("web"), true).unwrap();
-    assert_eq!((loaded.translations, loaded.filters), (1, vec![counters; 4]));
+    assert_eq!((loaded.translations, loaded.filters), (vec![counters], 4));
+    let counters = Counters { evaluations: 9, packets: 14, bytes: 1600, states: 4 };
+    assert_eq!(native.filter_counters(&anchor("web")).unwrap(), [counters; 4]);
     assert!(native.loaded(&anchor("gone"), true).unwrap().is_empty());
 }
 
@@ -967,9 +970,11 @@ fn status_reports_each_anchor_call() {
     assert_eq!(native(&fake).status().unwrap_err().errno(), Some(libc::EINVAL));
     fake.call_anchor(8, "rdr/*");
     fake.call_anchor(0, "/kport/*");
+    fake.call_anchor(4, "kport/web");
+    let status = || native(&fake).status().unwrap();
+    assert_eq!(status(), Status { enabled: false, nat_anchor: false, rdr_anchor: false, anchor: true });
     fake.call_anchor(4, "kport");
-    let status = native(&fake).status().unwrap();
-    assert_eq!(status, Status { enabled: false, nat_anchor: false, rdr_anchor: false, anchor: true });
+    assert_eq!(status(), Status { enabled: false, nat_anchor: true, rdr_anchor: false, anchor: true });
 }
 
 /// The kernel's answer is that of a program that loads at the same time, EBUSY, but waiting does not help.
@@ -1362,6 +1367,7 @@ fn rulesets_are_read_with_their_tables() {
     // an anchor in braces, one that is called from there, one that nothing calls; a circle
     fake.hold("", calling(0, "_1"));
     fake.hold("_1", calling(0, "../deep/*"));
+    fake.hold("kport", calling(0, "web"));
     fake.hold("deep/a", called("/deep/a"));
     fake.hold("deep/a", foreign(&rule(), table(0, "good")));
     fake.hold("deep/b", foreign(&rule(), table(0, "main")));
@@ -1381,11 +1387,11 @@ fn rulesets_are_read_with_their_tables() {
     assert_eq!(found[0].0, "");
     let mut paths: Vec<_> = found[1..].iter().map(|(path, _)| path.as_str()).collect();
     paths.sort_unstable();
-    assert_eq!(paths, ["_1", "deep/a", "deep/b", "kport/web"]);
+    assert_eq!(paths, ["_1", "deep/a", "deep/b", "kport", "kport/web"]);
     assert_eq!(
         of(""),
-        "set syncookies always\nset skip on lo\ntable <main> { 192.0.2.1 }\n3 rules\nnat-anchor \"kport/*\" all\n\
-         rdr-anchor \"kport/*\" all\nanchor \"kport/*\" all\nanchor all {\n  anchor \"../deep/*\" all\n}\n"
+        "set syncookies always\nset skip on lo\ntable <main> { 192.0.2.1 }\n3 rules\nnat-anchor \"kport\" all\n\
+         rdr-anchor \"kport\" all\nanchor \"kport\" all\nanchor all {\n  anchor \"../deep/*\" all\n}\n"
     );
     assert!(
         of("deep/a").starts_with("table <good> { 10.0.0.0/8 ! 10.1.0.0/16 fd00::1 }\nrdr-anchor \"/deep/a\" all\n")

@@ -47,7 +47,7 @@ impl Setup {
     /// The line of the anchor, by its text before.
     fn after_line(&self) -> &str {
         let lines: Vec<&str> = self.after.lines().collect();
-        let at = lines.iter().position(|line| line.starts_with("anchor \"kport/*\"")).expect(&self.said);
+        let at = lines.iter().position(|line| line.starts_with("anchor \"kport\"")).expect(&self.said);
         if at == 0 { "" } else { lines[at - 1] }
     }
 }
@@ -365,7 +365,7 @@ fn only_an_allow_list_lets_in() {
 /// Lines of an earlier setup that have come to be in a wrong place are moved; the admin's are judged.
 #[test]
 fn lines_that_are_there_are_judged() {
-    let wrong = "nat-anchor \"kport/*\" # kport setup\nrdr-anchor \"kport/*\" # kport setup\nblock all\nanchor \"kport/*\" # kport setup\nblock in quick from 198.51.100.66\n";
+    let wrong = "nat-anchor \"kport\" # kport setup\nrdr-anchor \"kport\" # kport setup\nblock all\nanchor \"kport\" # kport setup\nblock in quick from 198.51.100.66\n";
     let checked = kport(HOST, wrong, &["--check"]);
     assert!(
         checked.status == 5 && checked.said.contains("fails: line 5, block in quick from 198.51.100.66"),
@@ -382,7 +382,7 @@ fn lines_that_are_there_are_judged() {
     assert_eq!(checked.status, 5, "{}", checked.said);
     assert_eq!(kport(HOST, "block all\n", &["--check"]).status, 5);
     // a quick call ends the evaluation for everybody
-    let quick = "rdr-anchor \"kport/*\"\nnat-anchor \"kport/*\"\nanchor \"kport/*\" quick\npass in proto tcp to port 22\nblock in quick from 198.51.100.66\n";
+    let quick = "rdr-anchor \"kport\"\nnat-anchor \"kport\"\nanchor \"kport\" quick\npass in proto tcp to port 22\nblock in quick from 198.51.100.66\n";
     let checked = kport(HOST, quick, &["--check"]);
     assert!(checked.status == 5 && checked.said.contains("fails: other packets"), "{}", checked.said);
 }

@@ -539,8 +539,8 @@ fn a_missing_table_is_reported_with_the_line_that_fixes_it() {
     let done = rig.publish(&friends).unwrap();
     assert!(done.notes[0].starts_with("without effect at present: pf has no table <friends>"), "{:?}", done.notes);
     // the other note: nothing calls kport's anchors there
-    assert!(done.notes[1].contains("rdr-anchor \"kport/*\" and anchor \"kport/*\""), "{:?}", done.notes);
-    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    assert!(done.notes[1].contains("rdr-anchor \"kport\" and anchor \"kport\""), "{:?}", done.notes);
+    let calls = "rdr-anchor \"kport\"\nanchor \"kport\"\n";
     fs::write(rig.state("sim/main.conf"), format!("table <friends> persist\n{calls}")).unwrap();
     friends.allow_inert = false;
     assert_eq!(rig.publish(&friends).unwrap().notes, [""; 0]);
@@ -604,7 +604,7 @@ fn host_access_needs_pf_to_see_what_the_host_sends_itself() {
 fn a_redirect_of_the_admins_own_is_in_the_way_of_its_port_alone() {
     let rig = Rig::new();
     fs::create_dir_all(rig.state("sim")).unwrap();
-    let calls = "rdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+    let calls = "rdr-anchor \"kport\"\nanchor \"kport\"\n";
     fs::write(rig.state("sim/main.conf"), format!("rdr on em0 proto tcp to port 2222 -> 10.0.0.9 port 22\n{calls}"))
         .unwrap();
     rig.publish(&request("web", "8080:80 2222:22/udp em1:2222:22")).unwrap();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-const MAIN: &str = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nanchor \"kport/*\"\n";
+const MAIN: &str = "nat-anchor \"kport\"\nrdr-anchor \"kport\"\nanchor \"kport\"\n";
 
 /// A host in a file, and the helper that uses it.
 pub struct Played {
@@ -404,7 +404,7 @@ fn a_jail_without_an_address_yet() {
 
 /// kport's calls, with rules before the translation calls, between them and the filter call, and after it.
 fn around(translation: &str, before: &str, after: &str) -> String {
-    format!("{translation}nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\n{before}anchor \"kport/*\"\n{after}")
+    format!("{translation}nat-anchor \"kport\"\nrdr-anchor \"kport\"\n{before}anchor \"kport\"\n{after}")
 }
 
 const BOGONS: &str = "{ 0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 \
@@ -463,16 +463,16 @@ fn an_allow_list_is_named() {
     }
 }
 
-/// Moves the calls of a file as a remedy says: `move anchor "kport/*" before line 5, block ...`.
+/// Moves the calls of a file as a remedy says: `move anchor "kport" before line 5, block ...`.
 fn moved(main: &str, remedy: &str) -> String {
     let moves = remedy.strip_prefix("in /etc/pf.conf, ").unwrap_or_else(|| panic!("{main}{remedy}"));
     let moves = moves.split_once(", then: service pf reload").unwrap().0;
     let mut lines: Vec<(usize, String)> = (1..).zip(main.lines().map(str::to_owned)).collect();
     for one in moves.split("move ").filter(|one| !one.is_empty()) {
-        let (call, rest) = one.split_once(" \"kport/*\" ").unwrap();
+        let (call, rest) = one.split_once(" \"kport\" ").unwrap();
         let (side, rest) = rest.split_once(" line ").unwrap();
         let target: usize = rest.split_once(',').unwrap().0.parse().unwrap();
-        let from = lines.iter().position(|(_, line)| *line == format!("{call} \"kport/*\"")).unwrap();
+        let from = lines.iter().position(|(_, line)| *line == format!("{call} \"kport\"")).unwrap();
         let (_, line) = lines.remove(from);
         let at = lines.iter().position(|(number, _)| *number == target).unwrap();
         lines.insert(if side == "before" { at } else { at + 1 }, (0, line));
@@ -568,7 +568,7 @@ fn no_place_is_advised_if_none_is_right() {
 fn findings_that_would_contradict_each_other() {
     let (_, text) = Played::new().with_main("pass all\n").kport(&["doctor"]);
     assert!(text.contains("problem  anchors-called") && !text.contains("anchors-order"), "{text}");
-    let (_, text) = Played::new().with_main("nat-anchor \"kport/*\"\nanchor \"kport/*\"\n").kport(&["doctor"]);
+    let (_, text) = Played::new().with_main("nat-anchor \"kport\"\nanchor \"kport\"\n").kport(&["doctor"]);
     assert!(!text.contains("anchors-order"), "{text}");
     let off = Played::new().with("/sysctls/net.inet.ip.forwarding", json!(0));
     let (_, text) = off.kport(&["doctor"]);

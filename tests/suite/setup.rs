@@ -110,6 +110,44 @@ impl Etc {
     }
 }
 
+/// In whichever file they are; undo gives back each byte.
+#[test]
+fn calls_by_wildcard_are_turned_in_included_files() {
+    let own = "include \"INCLUDED\"\nblock in all\nanchor \"kport/*\" # mine\npass out";
+    let included = "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\" on em0 # x\r\n";
+    let etc = Etc::new("").with("", "");
+    let own = own.replace("INCLUDED", etc.file("nat.conf").to_str().unwrap());
+    fs::write(etc.file("pf.conf"), &own).unwrap();
+    fs::write(etc.file("nat.conf"), included).unwrap();
+    let (status, said) = etc.all(&[]);
+    assert_eq!(status, 0, "{said}");
+    for shown in ["anchor \"kport\" # mine", "nat-anchor \"kport\"", "rdr-anchor \"kport\" on em0", "has kport's lines"]
+    {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
+    assert_eq!((etc.text(), etc.read("nat.conf")), (own.clone(), included.to_owned()));
+    let (status, said) = etc.all(&["--write"]);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("not loaded: pfctl -f"), "{said}");
+    let mark = "# kport setup (was \"kport/*\")";
+    assert_eq!(etc.text(), own.replace("\"kport/*\" # mine", &format!("\"kport\" # mine {mark}")));
+    assert_eq!(
+        etc.read("nat.conf"),
+        format!("nat-anchor \"kport\" {mark}\nrdr-anchor \"kport\" on em0 # x {mark}\r\n")
+    );
+    let turned = (etc.text(), etc.read("nat.conf"));
+    let (status, said) = etc.all(&["--write"]);
+    assert!(status == 0 && !said.contains("wildcard"), "{said}");
+    assert_eq!((etc.text(), etc.read("nat.conf")), turned);
+    let (status, said) = etc.all(&["--check"]);
+    assert!(status == 0 && !said.contains("every jail"), "{said}");
+    let (status, said) = etc.all(&["--undo"]);
+    assert_eq!(status, 0, "{said}");
+    assert_eq!((etc.text(), etc.read("nat.conf")), (own, included.to_owned()));
+    let (_, said) = etc.all(&["--check"]);
+    assert!(said.contains("line 3 calls \"kport/*\"") && said.contains("nat.conf: line 2"), "{said}");
+}
+
 #[test]
 fn every_template_gets_its_lines_where_they_belong() {
     for (name, text) in templates() {
@@ -119,7 +157,7 @@ fn every_template_gets_its_lines_where_they_belong() {
         assert!(etc.text() == text && etc.names() == ["pf.conf"], "{name}: only --write writes");
         let golden = cc::root().join(format!("tests/setup/{name}.ok"));
         if ["include", "late"].contains(&name.as_str()) {
-            assert!(said.contains("by hand") && said.contains("rdr-anchor \"kport/*\""), "{name}: {said}");
+            assert!(said.contains("by hand") && said.contains("rdr-anchor \"kport\""), "{name}: {said}");
             let (status, said) = etc.setup(&["--write"]);
             assert!(status == 5 && said.contains("no file was changed"), "{name}: {status} {said}");
             assert!(etc.text() == text && etc.names() == ["pf.conf"] && !golden.exists(), "{name}");
@@ -365,7 +403,7 @@ fn what_a_killed_run_has_left_is_in_nobodys_way() {
         .unwrap();
     fs::write(etc.file("rc.conf.kport-new"), "").unwrap();
     assert_eq!(etc.all(&["--write"]).0, 0);
-    assert!(etc.text().ends_with("anchor \"kport/*\" # kport setup\n"), "{}", etc.text());
+    assert!(etc.text().ends_with("anchor \"kport\" # kport setup\n"), "{}", etc.text());
     assert!(!etc.file("pf.conf.kport-new").exists() && !etc.file("rc.conf.kport-new").exists());
     // a link there is not followed
     let etc = Etc::new("block all\n").with(RC, "");

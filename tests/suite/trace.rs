@@ -281,7 +281,7 @@ fn a_pf_conf_that_is_not_loaded() {
         doctor(Some(5), "problem  anchors-called");
         write(&format!("{CALLS}block in log on em0\n"));
         // the earlier rules of the simulator are of another host
-        doctor(Some(5), "ok       anchors-called");
+        doctor(Some(5), "warning  anchors-called");
         // an error in the file, with its place, and no other output
         write("pass all\n\nblock inn on em0\n");
         let line = format!("{} line 3: \"inn\" is not known", file.display());

@@ -11,7 +11,9 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::pfconf::{Conf, Outline, RuleKind, Statement, StatementKind};
 use crate::proof::{self, CallPlace, Contradiction, Does, Need, Positions, Proof};
-use crate::readiness::{CALLS, missing};
+use crate::readiness::{CALLS, Wildcard, missing, wildcards};
+
+use crate::name::PARENT;
 
 use super::marks;
 
@@ -48,7 +50,45 @@ pub struct Plan {
     pub better: Option<String>,
     /// Whether the lines of an earlier setup are moved.
     pub moves: bool,
+    /// The file without its calls by wildcard, if it had any.
+    turned: Option<Turned>,
     missing: Vec<&'static str>,
+}
+
+/// A file in which the calls of kport's anchors by wildcard are turned into calls of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// Its new contents.
+    pub text: Vec<u8>,
+    /// The numbers of the lines.
+    lines: Vec<usize>,
+}
+
+impl Turned {
+    /// The file `name` with contents `text`; `None` if none of `all` is in it.
+    ///
+    /// # Errors
+    ///
+    /// Why the administrator must do it.
+    pub fn new(name: &str, text: &[u8], all: &[Wildcard]) -> Option<std::result::Result<Turned, String>> {
+        let own: Vec<&Wildcard> = all.iter().filter(|wildcard| *wildcard.file == *name).collect();
+        let lines: Vec<usize> = own.iter().map(|wildcard| wildcard.line).collect();
+        let first = *lines.first()?;
+        let bytes: Option<Vec<_>> = own.iter().map(|wildcard| wildcard.in_text(text)).collect();
+        let made = bytes.map(|bytes| marks::turned(text, &bytes));
+        let by_hand = || format!("line {first} calls \"{PARENT}/*\": write \"{PARENT}\" instead");
+        Some(made.map(|text| Turned { text, lines }).ok_or_else(by_hand))
+    }
+}
+
+impl fmt::Display for Turned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.text.split(|byte| *byte == b'\n').enumerate();
+        for (at, line) in lines.filter(|(at, _)| self.lines.contains(&(at + 1))) {
+            writeln!(f, "  line {} without the wildcard:\n    {}", at + 1, String::from_utf8_lossy(line).trim())?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +277,14 @@ pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
     }
     let name = ground.name.display().to_string();
     plan.notes = notes(&tops(&outline, &name));
-    let without = undone(text);
+    match Turned::new(&name, text, &wildcards(ground.name, text)) {
+        None => {}
+        Some(Ok(turned)) => plan.turned = Some(turned),
+        Some(Err(why)) => plan.notes.push(why),
+    }
+    let turned = plan.turned.as_ref().map(|turned| turned.text.clone());
+    let text = turned.as_deref().unwrap_or(text);
+    let without = without_added(text);
     if plan.missing.is_empty() {
         let Checked { proof, no_quick, better } = match check(ground, text) {
             Ok(checked) => checked,
@@ -448,8 +495,9 @@ impl Plan {
 
     /// The file with the lines in it.
     pub fn applied(&self, text: &[u8]) -> Vec<u8> {
+        let text = self.turned.as_ref().map_or(text, |turned| &turned.text);
         match self.moves && self.by_hand.is_empty() {
-            true => self.inserted(&undone(text)),
+            true => self.inserted(&without_added(text)),
             false => self.inserted(text),
         }
     }
@@ -467,13 +515,23 @@ impl Plan {
     }
 }
 
-/// The file without the lines that [`Plan::applied`] has added.
+/// The file as it was before [`Plan::applied`].
 pub fn undone(text: &[u8]) -> Vec<u8> {
-    marks::removed(text, |line| CALLS.iter().any(|(_, call)| *call == line))
+    marks::turned_back(&without_added(text))
+}
+
+/// The file without the lines that [`Plan::applied`] has added. Earlier ones call by wildcard.
+fn without_added(text: &[u8]) -> Vec<u8> {
+    let by_wildcard = format!("\"{PARENT}/*\"");
+    let own = |line: &str| line.replace(&by_wildcard, &format!("\"{PARENT}\""));
+    marks::removed(text, |line| CALLS.iter().any(|(_, call)| *call == own(line)))
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(turned) = &self.turned {
+            turned.fmt(f)?;
+        }
         if self.missing.is_empty() {
             writeln!(f, "  has kport's lines")?;
         }
@@ -559,6 +617,10 @@ mod tests {
         super::plan(&Ground { host: &host, name: Path::new("pf.conf") }, text).unwrap()
     }
 
+    fn plan_of(text: &[u8]) -> Plan {
+        plan(text)
+    }
+
     /// The numbers of the lines that the two groups go after.
     fn places(text: &str) -> Vec<usize> {
         plan(text.as_bytes()).insertions.iter().map(|insertion| insertion.after).collect()
@@ -588,9 +650,36 @@ mod tests {
         assert!(plan(&once).missing.is_empty());
         assert_eq!(undone(&once), b"block all");
         // lines that somebody else has written stay
-        let theirs = b"rdr-anchor \"kport/*\"\nnat-anchor \"kport/*\" # mine\nanchor 'kport/*'\n";
+        let theirs = b"rdr-anchor \"kport\"\nnat-anchor \"kport\" # mine\nanchor 'kport'\n";
         assert!(plan(theirs).missing.is_empty());
         assert_eq!(undone(theirs), theirs);
+    }
+
+    #[test]
+    fn calls_by_wildcard_are_turned() {
+        let text =
+            b"nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\" # mine\nblock in all\nanchor \"kport/*\" # kport setup\n";
+        let plan = plan(text);
+        assert!(plan.missing.is_empty() && plan.insertions.is_empty(), "{plan:?}");
+        let made = plan.applied(text);
+        let mark = "# kport setup (was \"kport/*\")";
+        assert_eq!(
+            String::from_utf8(made.clone()).unwrap(),
+            format!("{NAT} {mark}\n{RDR} # mine {mark}\nblock in all\n{FILTER} # kport setup\n")
+        );
+        assert!(plan.to_string().contains("line 2 without the wildcard:\n    rdr-anchor \"kport\" # mine"), "{plan}");
+        // what the administrator wrote is as it was; what an earlier setup has added goes
+        assert_eq!(undone(&made), &text[..text.len() - 32]);
+        assert_eq!(plan_of(&made).applied(&made), made);
+        // with lines that are missing
+        let text = b"rdr-anchor \"kport/*\"\nblock all";
+        let made = plan_of(text).applied(text);
+        assert!(made.starts_with(format!("{RDR} {mark}\n{NAT} # kport setup\n").as_bytes()), "{made:?}");
+        assert_eq!(undone(&made), text);
+        for text in [&b"k = \"kport/*\"\nanchor $k\n"[..], b"anchor \"kport/*\" \\\n on em0\n"] {
+            let plan = plan_of(text);
+            assert!(plan.turned.is_none() && plan.notes[0].contains("write \"kport\" instead"), "{plan:?}");
+        }
     }
 
     #[test]
@@ -606,7 +695,7 @@ mod tests {
         );
         assert_eq!(places("# one \\\nblock quick all\nblock all\n"), [2, 3]);
         // a line that is there
-        let plan = plan(b"rdr-anchor \"kport/*\"\nblock all\n");
+        let plan = plan(b"rdr-anchor \"kport\"\nblock all\n");
         assert_eq!(plan.insertions[0].lines, [NAT]);
         assert_eq!(plan.insertions[1].lines, [FILTER]);
     }
@@ -619,7 +708,7 @@ mod tests {
         assert_eq!(places("block all\nanchor \"a\"\nanchor \"b\" quick\nblock all\n"), [0, 2]);
         assert_eq!(places("block all\npass quick all\nanchor \"a\"\n"), [0, 1]);
         assert_eq!(places("block in quick from any to any\n"), [0]);
-        let late = plan(b"nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\nblock quick all\nanchor \"kport/*\"\n");
+        let late = plan(b"nat-anchor \"kport\"\nrdr-anchor \"kport\"\nblock quick all\nanchor \"kport\"\n");
         let failures: Vec<String> = late.proof.unwrap().failures().collect();
         assert!(failures.len() == 1 && failures[0].contains("line 3, block quick all"), "{failures:?}");
     }
@@ -680,7 +769,7 @@ mod tests {
         fn undo_gives_back_any_bytes(
             parts in proptest::collection::vec(proptest::sample::select(vec![
                 &b"block all\n"[..], b"pass quick", b"\n", b"\r\n", b"# \xe9", b"\"", b" \\\n", b"anchor {\n", b"}\n", b"nat on em0 -> em0\n",
-                b"x = 1\n", b"\xff", b"set skip on lo\n", b"anchor \"kport/*\"\n", b"\t", b"$x", b"block all",
+                b"x = 1\n", b"\xff", b"set skip on lo\n", b"anchor \"kport\"\n", b"anchor \"kport/*\" # x\r\n", b"\t", b"$x", b"block all",
             ]), 0..12),
         ) {
             let text = parts.concat();

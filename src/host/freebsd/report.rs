@@ -104,7 +104,10 @@ fn wait(stream: BorrowedFd<'_>, deadline: Deadline, is_stopped: &dyn Fn() -> boo
         let timeout = Timespec::try_from(left.min(STOP_CHECK)).ok();
         match poll(&mut [PollFd::new(&stream, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) if is_stopped() => {
-                return Err(Error::new(Kind::Unavailable, "the helper process was stopped; find out what stops it"));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "the helper process was stopped; find out what stops it (truss -f?)",
+                ));
             }
             Ok(0) | Err(rustix::io::Errno::INTR) => (),
             Ok(_) => return Ok(()),

@@ -32,7 +32,7 @@ use super::interface::{LIST, links, reachable};
 use super::report::{self, Answer, HEAD};
 use super::{flags6, process, route};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::files::{Taken, above_stdio};
 use crate::host::{Jail, Router, Watch};
 use crate::net::Family;
@@ -50,6 +50,7 @@ const STEPS: [&str; 6] = [
     "read the interfaces or routes",
     "open a routing socket",
 ];
+const TRACE_CTL: c_uint = 2;
 const ATTACH: c_uint = 3;
 const READ_LIST: c_uint = 4;
 const OPEN_SOCKET: c_uint = 5;
@@ -115,6 +116,12 @@ fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     // jail_attach(2)
     if (step, errno) == (ATTACH, libc::EINVAL) {
         return Error::new(Kind::Unavailable, format!("jail {} is gone or dying", jail.jid));
+    }
+    // trace_ctl() in sys/kern/kern_procctl.c. What is traced must not enter: root of the jail could go on tracing it
+    if (step, errno) == (TRACE_CTL, libc::EBUSY) {
+        let why = "a process that is traced does not enter a jail; run truss(1) without -f and ktrace(1) without -i";
+        let error = Error::new(Kind::System, why).with_errno(errno);
+        return error.remedy("or give the addresses with", Setting::Address);
     }
     let step = usize::try_from(step).ok().and_then(|step| STEPS.get(step)).unwrap_or(&"child process");
     let error = Error::io(step, &io::Error::from_raw_os_error(errno));
@@ -258,7 +265,10 @@ unsafe fn enter(jid: i32, stream: c_int) -> StepResult {
         step(1, libc::close_range(1, c_uint::MAX, 0) == 0)?;
         let mut forbid = libc::PROC_TRACE_CTL_DISABLE;
         let this = libc::id_t::from(libc::getpid());
-        step(2, libc::procctl(libc::P_PID, this, libc::PROC_TRACE_CTL, (&raw mut forbid).cast::<c_void>()) == 0)?;
+        step(
+            TRACE_CTL,
+            libc::procctl(libc::P_PID, this, libc::PROC_TRACE_CTL, (&raw mut forbid).cast::<c_void>()) == 0,
+        )?;
         step(ATTACH, libc::jail_attach(jid) == 0)
     }
 }

@@ -11,6 +11,8 @@ use super::layout::*;
 use super::netlink::Attributes;
 use crate::name::Label;
 use crate::net::{Direction, Family, Interface, PortRange, Protocol};
+use crate::pfconf;
+use crate::pfconf::address::{Compared, Operand};
 use crate::pfconf::rule::RuleKind;
 use crate::rule::{Address, Match, Member, NextHop, Rule, StateOptions};
 
@@ -26,6 +28,21 @@ pub fn ruleset(rule: &Rule) -> usize {
         Rule::Nat { .. } => 0,
         Rule::Rdr { .. } => 1,
         Rule::AfTo { .. } | Rule::Pass { .. } => 2,
+    }
+}
+
+/// The rule of a call, without the path that it calls.
+pub(crate) fn call(rule: &pfconf::rule::Rule, into: &mut PfRule) {
+    into.zero();
+    into.rtableid = -1;
+    into.action = action(rule.action.kind());
+    into.af = rule.when.family.map_or(0, af);
+    into.proto = rule.when.protocol.unwrap_or(0);
+    if let Operand::Network(network) = rule.when.to.address {
+        address(Some(&Address::Network(network)), &mut into.dst.addr);
+    }
+    if let Some(range) = rule.when.to.ports.and_then(Compared::range) {
+        ports(range, &mut into.dst);
     }
 }
 

@@ -171,7 +171,7 @@ mod freebsd {
                 | Call::AddAddr(address)
                 | Call::GetAddrs(address)
                 | Call::GetAddr(address) => self.ioctl(name, number, address),
-                Call::AddRule(rule) | Call::GetRules(rule) => self.ioctl(name, number, rule),
+                Call::AddRule(rule) | Call::ChangeRule(rule) | Call::GetRules(rule) => self.ioctl(name, number, rule),
                 Call::GetRule(nv)
                 | Call::GetStatus(nv)
                 | Call::KillStates(nv)

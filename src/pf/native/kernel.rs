@@ -11,17 +11,20 @@ use crate::error::{Error, Kind, Setting};
 #[derive(Debug)]
 pub enum Call<'a> {
     /// DIOCXBEGIN: opens the inactive copy of each ruleset; fills in the tickets.
-    XBegin(&'a mut [PfiocTransE; 3]),
+    XBegin(&'a mut [PfiocTransE]),
     /// DIOCXCOMMIT: makes the inactive copies the active ones, all at once.
-    XCommit(&'a mut [PfiocTransE; 3]),
+    XCommit(&'a mut [PfiocTransE]),
     /// DIOCXROLLBACK: discards the inactive copies.
-    XRollback(&'a mut [PfiocTransE; 3]),
+    XRollback(&'a mut [PfiocTransE]),
     /// DIOCBEGINADDRS: empties the host's one buffer for redirect addresses; fills in its ticket.
     BeginAddrs(&'a mut PfiocPooladdr),
     /// DIOCADDADDR: adds an address to the buffer.
     AddAddr(&'a mut PfiocPooladdr),
     /// DIOCADDRULE: adds a rule, with the contents of the buffer.
     AddRule(&'a mut PfiocRule),
+    /// DIOCCHANGERULE: adds one rule to an active ruleset, or removes one, if the ruleset has the given ticket; then that is one
+    /// higher.
+    ChangeRule(&'a mut PfiocRule),
     /// DIOCGETRULES: the number of rules and the ticket of an active ruleset.
     GetRules(&'a mut PfiocRule),
     /// DIOCGETRULENV: one rule.
@@ -60,6 +63,7 @@ impl Call<'_> {
             Call::BeginAddrs(_) => ("DIOCBEGINADDRS", 51, size_of::<PfiocPooladdr>()),
             Call::AddAddr(_) => ("DIOCADDADDR", 52, size_of::<PfiocPooladdr>()),
             Call::AddRule(_) => ("DIOCADDRULE", 4, size_of::<PfiocRule>()),
+            Call::ChangeRule(_) => ("DIOCCHANGERULE", 26, size_of::<PfiocRule>()),
             Call::GetRules(_) => ("DIOCGETRULES", 6, size_of::<PfiocRule>()),
             Call::GetRule(_) => ("DIOCGETRULENV", 7, NV),
             Call::GetAddrs(_) => ("DIOCGETADDRS", 53, size_of::<PfiocPooladdr>()),
@@ -236,6 +240,7 @@ mod tests {
         assert_eq!(Call::AddAddr(&mut address).number(), 0xc470_4434);
         assert_eq!(Call::AddRule(&mut rule).number(), 0xcbe0_4404);
         assert_eq!(Call::GetRules(&mut rule).number(), 0xcbe0_4406);
+        assert_eq!(Call::ChangeRule(&mut rule).number(), 0xcbe0_441a);
         assert_eq!(Call::GetRule(&mut nv).number(), 0xc018_4407);
         assert_eq!(Call::GetRulesets(&mut ruleset).number(), 0xc444_443a);
         assert_eq!(Call::GetRuleset(&mut ruleset).number(), 0xc444_443b);

@@ -65,6 +65,13 @@ pub const PFI_AFLAG_PEER: u8 = 4;
 /// `(em0:0)`
 pub const PFI_AFLAG_NOALIAS: u8 = 8;
 
+/// the action of DIOCCHANGERULE: a new last rule
+pub const PF_CHANGE_ADD_TAIL: u32 = 2;
+/// a new rule before the one with this number
+pub const PF_CHANGE_ADD_BEFORE: u32 = 3;
+/// without the one with this number
+pub const PF_CHANGE_REMOVE: u32 = 5;
+
 /// `><`
 pub const PF_OP_IRG: u8 = 1;
 /// `=`

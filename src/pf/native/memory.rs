@@ -36,8 +36,9 @@ use serde::{Deserialize, Serialize};
 
 use super::read::Stamp;
 use super::rulesets::{ByPath, ReadAt};
+use crate::calls::Item;
 use crate::files;
-use crate::name::Anchor;
+use crate::name::{Anchor, PARENT};
 use crate::pf::foreign;
 use crate::pfconf::Conf;
 use crate::rule::Rule;
@@ -129,12 +130,25 @@ impl LoadedAnchor {
     }
 }
 
+/// What a ruleset of the tree of calls has, and in a file, which kport's lock protects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Calling {
+    version: u32,
+    boot: String,
+    hostid: u64,
+    stamps: [Stamp; 3],
+    items: Vec<Item>,
+}
+
 #[derive(Debug, Default)]
 struct Known {
     hostid: u64,
     main: Option<Main>,
     /// by path, of this process's own loads
     anchors: HashMap<String, Content>,
+    /// by path, without files
+    calling: HashMap<String, Calling>,
 }
 
 /// The files for the memory, and the current boot.
@@ -152,6 +166,12 @@ impl CacheFiles {
 
     fn anchor(&self, anchor: &Anchor) -> PathBuf {
         self.path.with_file_name("loaded").join([anchor.child(), ".json"].concat())
+    }
+
+    /// Of an anchor in the tree of calls.
+    fn calling(&self, path: &str) -> PathBuf {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        self.path.with_file_name("calls").join([name, ".json"].concat())
     }
 }
 
@@ -234,6 +254,40 @@ impl Memory {
         }
     }
 
+    /// What an anchor in the tree of calls has, if it still has these stamps.
+    pub(super) fn calling(
+        &self,
+        run: &Run,
+        path: &str,
+        stamps: &[Stamp; 3],
+        files: Option<&CacheFiles>,
+    ) -> Option<Vec<Item>> {
+        let known = match files {
+            Some(files) => read(&files.calling(path)).filter(|left: &Calling| left.boot == files.boot),
+            None => self.with(run, |known| known.calling.get(path).cloned())?,
+        };
+        let same = |known: &Calling| known.version == VERSION && known.hostid == run.hostid && known.stamps == *stamps;
+        known.filter(same).map(|known| known.items)
+    }
+
+    /// Remembers that; nothing about a node without items.
+    pub(super) fn learn_calling(
+        &self,
+        run: &Run,
+        path: &str,
+        stamps: [Stamp; 3],
+        items: &[Item],
+        files: Option<&CacheFiles>,
+    ) {
+        let boot = files.map(|files| files.boot.clone()).unwrap_or_default();
+        let calling = Calling { version: VERSION, boot, hostid: run.hostid, stamps, items: items.to_vec() };
+        match files {
+            Some(files) if items.is_empty() && path != PARENT => _ = fs::remove_file(files.calling(path)),
+            Some(files) => write(&files.calling(path), &calling),
+            None => _ = self.with(run, |known| known.calling.insert(path.to_owned(), calling)),
+        }
+    }
+
     /// Nothing is known of another run of pf. A lock that another thread had when this process was forked is never released:
     /// then there is no memory.
     fn with<T>(&self, run: &Run, act: impl FnOnce(&mut Known) -> T) -> Option<T> {
@@ -305,8 +359,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     if !own || is.len() > MAX_FILE as u64 {
         return None;
     }
-    // one more: the end is seen without another growth
-    let mut bytes = Vec::with_capacity(usize::try_from(is.len()).unwrap_or(0) + 1);
+    let mut bytes = Vec::new();
     file.take(MAX_FILE as u64).read_to_end(&mut bytes).ok()?;
     serde_json::from_slice(&bytes).ok()
 }

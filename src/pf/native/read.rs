@@ -10,7 +10,7 @@ use super::kernel::{Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
 use crate::net::{Family, PortRange};
-use crate::pf::{Destination, States};
+use crate::pf::{Destination, Sources, States};
 use crate::pfconf::address::Operand;
 use crate::pfconf::rule::RuleKind;
 use crate::pfconf::table::Table;
@@ -219,13 +219,22 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
     let (label, protocol, ports) = match states {
         States::Jail { label } => (label.as_str(), 0, None),
         States::Mapping { jail, protocol, ports, .. } => (jail.as_str(), protocol.number(), Some(*ports)),
+        States::Part { jail, protocol, ports, .. } => (jail.as_str(), protocol.number(), Some(*ports)),
         States::ToHost { protocol, ports, .. } => ("", protocol.number(), Some(*ports)),
     };
     let of_host = matches!(states, States::ToHost { .. });
     let (on, from, to) = match *states {
-        States::ToHost { on, from, address, .. } => (on, from, Destination::Only(address)),
-        States::Mapping { to, .. } => (None, None, to),
-        States::Jail { .. } => (None, None, Destination::Any),
+        States::ToHost { on, from, address, .. } => {
+            (on, from.map_or(Sources::Any, Sources::In), Destination::Only(address))
+        }
+        States::Part { on, from, to, .. } => (on, from, to),
+        States::Mapping { to, .. } => (None, Sources::Any, to),
+        States::Jail { .. } => (None, Sources::Any, Destination::Any),
+    };
+    let (from, others) = match from {
+        Sources::Any => (None, false),
+        Sources::In(network) => (Some(network), false),
+        Sources::Except(network) => (Some(network), true),
     };
     let (to, except) = match to {
         Destination::Any => (None, false),
@@ -259,13 +268,13 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
         )
     };
     // an address of one family would match some of the other one
-    let family = to.map_or(0, |to| encode::af(Family::of(to.addr())));
+    let family = to.or(from).map_or(0, |network| encode::af(Family::of(network.addr())));
     let compare = List::new().with("id", number(0)).with("creatorid", number(0)).with("direction", number(0));
     let request = List::new()
         .with("cmp", Value::List(compare))
         .with("af", number(u64::from(family)))
         .with("proto", number(u64::from(protocol)))
-        .with("src", side(from, None, false))
+        .with("src", side(from, None, others))
         .with("dst", side(to, ports, except))
         .with("ifname", Value::String(on.map(|on| on.to_string()).unwrap_or_default()))
         .with("label", Value::String(label.to_owned()))
@@ -273,7 +282,9 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
         .with("nat", Value::Bool(of_host));
     let reply = exchange(kernel, |nv| Call::KillStates(nv), &request).map_err(|failure| match states {
         States::Jail { .. } => failure.about(format_args!("label \"{label}\"")),
-        States::Mapping { protocol, ports, .. } => failure.about(format_args!("label \"{label}\", {protocol} {ports}")),
+        States::Mapping { protocol, ports, .. } | States::Part { protocol, ports, .. } => {
+            failure.about(format_args!("label \"{label}\", {protocol} {ports}"))
+        }
         States::ToHost { protocol, address, ports, .. } => failure.about(format_args!("{protocol} {address} {ports}")),
     })?;
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))

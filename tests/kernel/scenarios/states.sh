@@ -19,7 +19,10 @@ gives 0 unpublish web 8081:81
 lives "another mapping unpublished" one
 died "unpublished" two
 lives "another mapping unpublished" three
-# a mapping with fewer sources ends all that it had
+# fewer sources end the connections of others
+gives 0 publish web --sources 192.0.2.0/24 8080:80 8082:82/udp
+lives "sources that have it" one
+lives "sources that have it" three
 gives 0 publish web --sources 203.0.113.0/24 8080:80 8082:82/udp
 died "other sources" one
 died "other sources" three
@@ -38,9 +41,36 @@ main_rules 'pass quick inet proto tcp from 10.1.0.2 to 10.0.0.3 port 85'
 gives 0 publish web 8080:80
 held other tcp,10.0.0.2,80 one
 held other tcp,10.0.0.3,85 two
+held outside tcp,192.0.2.1,8080 three
 gives 0 publish web --reach inner0 8080:80
 died "a smaller reach list" one
 lives "a smaller reach list" two
+lives "a smaller reach list" three
+let_go
+
+# hairpin taken away
+gives 0 publish web --hairpin 8080:80
+held other tcp,192.0.2.1,8080 one
+held outside tcp,192.0.2.1,8080 two
+held other tcp,10.0.0.2,80 three
+gives 0 publish web 8080:80
+died "no hairpin" one
+lives "no hairpin" two
+lives "no hairpin" three
+let_go
+
+# a connection is counted once, whatever states it has, and what pf does not evaluate is not live
+gives 0 publish web 8080:80
+held outside tcp,192.0.2.1,8080 one
+held outside tcp,192.0.2.1,8080 two
+k metrics
+is "connections of a jail with its own network stack" 2 "$(sed -n 's/^kport_mapping_states_total{jail="web",.*} //p' "$WORK/out")"
+pfctl -qd
+k list web
+is "pf is disabled" inert "$(awk 'NR == 2 { print $NF }' "$WORK/out")"
+pfctl -qe
+k list web
+is "pf is enabled" live "$(awk 'NR == 2 { print $NF }' "$WORK/out")"
 let_go
 gives 0 publish web 8080:80
 gives 0 publish flat 8100:80

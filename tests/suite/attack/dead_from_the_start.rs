@@ -13,8 +13,7 @@ use kport::store::Store;
 
 use std::time::Duration;
 
-const CALLS: &str =
-    "nat-anchor \"kport/*\"\nrdr-anchor \"kport/*\"\npass quick inet6 proto ipv6-icmp\nanchor \"kport/*\"\n";
+const CALLS: &str = "nat-anchor \"kport\"\nrdr-anchor \"kport\"\npass quick inet6 proto ipv6-icmp\nanchor \"kport\"\n";
 
 /// The notes of publish with this main ruleset; doctor's problems have the same text.
 fn notes(main: &str, request: &Request) -> Vec<String> {
@@ -47,12 +46,12 @@ fn a_ruleset_that_lets_everything_through_has_no_notes() {
 fn a_call_with_a_condition() {
     for (main, seen) in [
         (
-            CALLS.replace("rdr-anchor \"kport/*\"", "rdr-anchor \"kport/*\" on bridge0"),
-            "rdr-anchor \"kport/*\" is called with a condition (on bridge0)",
+            CALLS.replace("rdr-anchor \"kport\"", "rdr-anchor \"kport\" on bridge0"),
+            "rdr-anchor \"kport\" is called with a condition (on bridge0)",
         ),
         (
-            CALLS.replace("\nanchor \"kport/*\"", "\nanchor \"kport/*\" in on em0"),
-            "anchor \"kport/*\" is called with a condition (in on em0)",
+            CALLS.replace("\nanchor \"kport\"", "\nanchor \"kport\" in on em0"),
+            "anchor \"kport\" is called with a condition (in on em0)",
         ),
     ] {
         let main = main.replace("pass quick", "block log all\npass quick");
@@ -157,7 +156,7 @@ fn a_foreign_rule_is_in_the_way_wherever_its_packets_come_in() {
 /// A condition that every published port meets is not a problem, and may be intended.
 #[test]
 fn a_condition_that_is_fulfilled() {
-    let main = CALLS.replace("rdr-anchor \"kport/*\"", "rdr-anchor \"kport/*\" on em0");
+    let main = CALLS.replace("rdr-anchor \"kport\"", "rdr-anchor \"kport\" on em0");
     assert_eq!(notes(&main, &request("db", "8080:80")), [""; 0]);
     assert_eq!(notes(&main, &request("db", "em1:8080:80")).len(), 1);
 }

@@ -6,7 +6,7 @@ use kport::deadline::Deadline;
 use kport::error::Result;
 use kport::name::{Anchor, Table};
 use kport::pf::files::Sim;
-use kport::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use kport::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use kport::pfconf::Conf;
 use kport::rule::Rule;
 
@@ -70,6 +70,9 @@ impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
     }
     fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
         self.call(Call::Loaded(anchor), |sim| sim.loaded(anchor, counters))
+    }
+    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
+        self.call(Call::Other, |sim| sim.filter_counters(anchor))
     }
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         self.call(Call::Other, |sim| sim.holds(anchor, rules))

@@ -102,6 +102,8 @@ struct Pf {
     tables: BTreeMap<(String, String), Vec<[u8; 20]>>,
     /// `set syncookies always`
     syncookies: bool,
+    /// a kernel without DIOCCHANGERULE
+    no_change_rule: bool,
     /// rules about Ethernet frames
     ether_rules: u64,
     /// whether there is no netlink family, and a rule has one pool
@@ -118,6 +120,8 @@ struct Pf {
     log: Option<Vec<&'static str>>,
     /// fail this call with that errno
     fail: Option<(usize, i32)>,
+    /// the process is killed before this call
+    kill: Option<usize>,
     /// fail this number of calls of this name with that errno
     refuse: Option<(&'static str, usize, i32)>,
     /// fail every call that changes something with this errno
@@ -183,7 +187,7 @@ impl Fake {
             state.anchors.insert(String::new(), BTreeMap::new());
         }
         for action in [4, 8, 0] {
-            fake.call_anchor(action, "kport/*");
+            fake.call_anchor(action, "kport");
         }
         fake
     }
@@ -307,6 +311,11 @@ impl Fake {
         self.state.borrow_mut().is_14 = true;
     }
 
+    /// A kernel without DIOCCHANGERULE.
+    pub fn refuse_change_rule(&self) {
+        self.state.borrow_mut().no_change_rule = true;
+    }
+
     pub fn set_syncookies(&self, always: bool) {
         self.state.borrow_mut().syncookies = always;
     }
@@ -350,6 +359,13 @@ impl Fake {
         state.calls = 0;
     }
 
+    /// Kills the process before the call with this number, counted from 0, or not any more: it unwinds.
+    pub fn kill_at(&self, call: Option<usize>) {
+        let mut state = self.state.borrow_mut();
+        state.kill = call;
+        state.calls = 0;
+    }
+
     /// Fails this number of calls of this name.
     pub fn refuse(&self, name: &'static str, times: usize, errno: i32) {
         self.state.borrow_mut().refuse = Some((name, times, errno));
@@ -358,6 +374,12 @@ impl Fake {
     /// Fails every call that changes something with this errno.
     pub fn refuse_changes(&self, errno: Option<i32>) {
         self.state.borrow_mut().read_only = errno;
+    }
+
+    /// Whether the call of [`Fake::fail`] was made.
+    pub fn failed(&self) -> bool {
+        let state = self.state.borrow();
+        state.fail.is_some_and(|(at, _)| state.calls > at)
     }
 
     pub fn heal(&self) {
@@ -383,6 +405,16 @@ impl Fake {
         state.calls += 1;
         if let Some(log) = &mut state.log {
             log.push(name);
+        }
+        if let Some(at) = state.kill
+            && number >= at
+        {
+            // what is dropped now may call, too
+            if std::thread::panicking() {
+                return Err(Failure::new(name, libc::EIO));
+            }
+            drop(state);
+            std::panic::resume_unwind(Box::new("killed"));
         }
         if let Some((at, errno)) = state.fail
             && at == number
@@ -432,6 +464,20 @@ impl Kernel for Fake {
     }
 }
 
+/// The path that a call leads to (pf_kanchor_setup).
+fn resolve(caller: &str, call: &str) -> String {
+    let call = call.trim_end_matches("/*");
+    let Some(relative) = (!call.starts_with('/')).then_some(call) else {
+        return call.trim_start_matches('/').to_owned();
+    };
+    let (mut base, mut rest) = (caller, relative);
+    while let Some(above) = rest.strip_prefix("../") {
+        base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
+        rest = above;
+    }
+    if base.is_empty() { rest.to_owned() } else { format!("{base}/{rest}") }
+}
+
 /// PFRULE_AFTO
 const AFTO: u32 = 0x0020_0000;
 
@@ -460,6 +506,7 @@ impl Pf {
             }
             Call::AddAddr(address) => self.add_addr(address.as_bytes()),
             Call::AddRule(rule) => self.add_rule(rule.as_bytes()),
+            Call::ChangeRule(rule) => self.change_rule(rule.as_bytes()),
             Call::GetRules(rule) => self.get_rules(rule.as_mut_bytes()),
             Call::GetRule(nv) => self.get_rule(nv),
             Call::GetAddrs(address) => {
@@ -560,7 +607,7 @@ impl Pf {
         Ok(())
     }
 
-    fn begin(&mut self, rulesets: &mut [PfiocTransE; 3]) -> Served {
+    fn begin(&mut self, rulesets: &mut [PfiocTransE]) -> Served {
         for element in rulesets {
             let bytes = element.as_mut_bytes();
             let number = u32_at(bytes, trans::RS_NUM) as i32;
@@ -590,7 +637,7 @@ impl Pf {
         (set.open && set.inactive_ticket == ticket).then_some(set)
     }
 
-    fn commit(&mut self, rulesets: &[PfiocTransE; 3]) -> Served {
+    fn commit(&mut self, rulesets: &[PfiocTransE]) -> Served {
         for element in rulesets {
             self.set(element).ok_or(libc::EBUSY)?;
         }
@@ -599,19 +646,18 @@ impl Pf {
             set.active = std::mem::take(&mut set.inactive);
             set.active_ticket = set.inactive_ticket;
             set.open = false;
+        }
+        for element in rulesets {
             self.collect(&text_at(element.as_bytes(), trans::ANCHOR, at::MAXPATHLEN));
         }
+        self.collect_uncalled();
         Ok(())
     }
 
     /// pf_remove_if_empty_kruleset: an anchor is removed with its last rule, and so are its parents unless a rule calls
     /// them.
     fn collect(&mut self, anchor: &str) {
-        let called: Vec<String> = self.anchors[""]
-            .values()
-            .flat_map(|set| &set.active)
-            .map(|stored| stored.anchor_call.trim_start_matches('/').trim_end_matches("/*").to_owned())
-            .collect();
+        let called = self.called();
         let mut anchor = anchor;
         while !anchor.is_empty() {
             let below = format!("{anchor}/");
@@ -628,7 +674,24 @@ impl Pf {
         }
     }
 
-    fn rollback(&mut self, rulesets: &[PfiocTransE; 3]) -> Served {
+    /// What is called by any rule, also of an inactive ruleset (refcnt of struct pf_kanchor).
+    fn called(&self) -> Vec<String> {
+        let of = |(caller, sets): (&String, &BTreeMap<i32, Set>)| {
+            let rules: Vec<&Stored> = sets.values().flat_map(|set| set.active.iter().chain(&set.inactive)).collect();
+            let calls = rules.into_iter().filter(|stored| !stored.anchor_call.is_empty());
+            calls.map(|stored| resolve(caller, &stored.anchor_call)).collect::<Vec<_>>()
+        };
+        self.anchors.iter().flat_map(of).collect()
+    }
+
+    /// An empty anchor that was called and is not called any more is removed when the rule is freed (pf_free_rule,
+    /// pf_kanchor_remove).
+    fn collect_uncalled(&mut self) {
+        let all: Vec<String> = self.anchors.keys().cloned().collect();
+        all.iter().rev().for_each(|anchor| self.collect(anchor));
+    }
+
+    fn rollback(&mut self, rulesets: &[PfiocTransE]) -> Served {
         for element in rulesets {
             if let Some(set) = self.set(element) {
                 set.inactive.clear();
@@ -666,6 +729,7 @@ impl Pf {
             return Err(libc::EINVAL);
         }
         check_rule(bytes);
+        let call = text_at(bytes, at::rule::ANCHOR_CALL, at::MAXPATHLEN);
         let anchor = &bytes[at::rule::ANCHOR..at::rule::ANCHOR_CALL];
         let end = anchor.iter().position(|byte| *byte == 0).expect("an anchor must end with a NUL");
         let anchor = std::str::from_utf8(&anchor[..end]).unwrap();
@@ -681,7 +745,7 @@ impl Pf {
         if self.out_of_tags && [at::TAGNAME, at::MATCH_TAGNAME].iter().any(|tag| rule[*tag] != 0) {
             return Err(libc::EBUSY);
         }
-        if ([4, 8].contains(&rule[at::ACTION]) || rule[at::RT] > 1) && self.pool.is_empty() {
+        if ([4, 8].contains(&rule[at::ACTION]) && call.is_empty() || rule[at::RT] > 1) && self.pool.is_empty() {
             return Err(libc::EINVAL);
         }
         if rule[at::RT] != 0 && rule[at::DIRECTION] == 0 {
@@ -700,11 +764,72 @@ impl Pf {
                 address
             })
             .collect();
-        let stored = Stored { bytes, pool, nat: None, anchor_call: String::new(), counters: [0; 6] };
+        let path = (!call.is_empty()).then(|| resolve(anchor, &call));
+        let stored = Stored { bytes, pool, nat: None, anchor_call: call, counters: [0; 6] };
         if set.inactive.contains(&stored) {
             return Err(libc::EEXIST);
         }
         set.inactive.push(stored);
+        self.create(path);
+        Ok(())
+    }
+
+    /// pf_kanchor_setup creates what is called.
+    fn create(&mut self, path: Option<String>) {
+        let mut path = path.as_deref();
+        while let Some(anchor) = path {
+            self.anchors.entry(anchor.to_owned()).or_default();
+            path = anchor.rsplit_once('/').map(|(parent, _)| parent);
+        }
+    }
+
+    /// DIOCCHANGERULE.
+    fn change_rule(&mut self, bytes: &[u8]) -> Served {
+        const TAIL: u32 = 2;
+        const BEFORE: u32 = 3;
+        const REMOVE: u32 = 5;
+        if self.no_change_rule {
+            return Err(libc::ENODEV);
+        }
+        let action = u32_at(bytes, 0);
+        assert!([TAIL, BEFORE, REMOVE].contains(&action), "action {action}");
+        if action != REMOVE && u32_at(bytes, at::rule::POOL_TICKET) != self.pool_ticket {
+            return Err(libc::EBUSY);
+        }
+        let anchor = text_at(bytes, at::rule::ANCHOR, at::MAXPATHLEN);
+        let call = text_at(bytes, at::rule::ANCHOR_CALL, at::MAXPATHLEN);
+        let number = ruleset_number(bytes[RULE + at::ACTION]);
+        let set = self.anchors.get_mut(&anchor).ok_or(libc::EINVAL)?.entry(number).or_default();
+        if u32_at(bytes, at::rule::TICKET) != set.active_ticket {
+            return Err(libc::EINVAL);
+        }
+        let at = u32_at(bytes, at::rule::NR) as usize;
+        let mut path = None;
+        if action == REMOVE {
+            if at >= set.active.len() {
+                return Err(libc::EINVAL);
+            }
+            set.active.remove(at);
+        } else {
+            assert!(!call.is_empty() && self.pool.is_empty(), "kport changes calls only");
+            path = Some(resolve(&anchor, &call));
+            let mut bytes = bytes.to_vec();
+            bytes[..at::rule::ANCHOR].fill(0);
+            check_rule(&bytes);
+            let stored = Stored { bytes, pool: vec![], nat: None, anchor_call: call, counters: [0; 6] };
+            if set.active.contains(&stored) {
+                return Err(libc::EEXIST);
+            }
+            let at = if action == TAIL { set.active.len() } else { at };
+            if action == BEFORE && at >= set.active.len() {
+                return Err(libc::EINVAL);
+            }
+            set.active.insert(at, stored);
+        }
+        set.active_ticket += 1;
+        self.create(path);
+        self.collect(&anchor);
+        self.collect_uncalled();
         Ok(())
     }
 
@@ -1015,7 +1140,8 @@ fn check_rule(bytes: &[u8]) {
     for side in [at::SRC, at::DST] {
         check_address(&rule[side..side + at::WRAP]);
     }
-    zero(bytes, &[(0, at::rule::TICKET), (at::rule::NR, at::rule::ANCHOR), (at::rule::ANCHOR_CALL, RULE)]);
+    zero(bytes, &[(0, at::rule::TICKET), (at::rule::NR, at::rule::ANCHOR)]);
+    let is_call = bytes[at::rule::ANCHOR_CALL] != 0;
     // pointers, counters, and what kport never sets
     zero(
         rule,
@@ -1041,7 +1167,8 @@ fn check_rule(bytes: &[u8]) {
     assert!([0, 4].contains(&rule[at::RT]) && (rule[at::ACTION] == 0 || rule[at::RT] == 0), "rt {}", rule[at::RT]);
     assert!(rule[at::ACTION] == 0 || u32_at(rule, at::RTABLEID) as i32 == -1, "rtableid");
     assert!(rule[at::SRC + at::NEG] == 0 || (rule[at::SRC + at::TYPE], rule[at::SRC + at::IFLAGS]) == (2, 1), "neg");
-    assert!([2, 28].contains(&rule[at::AF]), "family {}", rule[at::AF]);
+    // a call for ports is for both families
+    assert!([2, 28].contains(&rule[at::AF]) || is_call && rule[at::AF] == 0, "family {}", rule[at::AF]);
     for (at, size) in [
         (at::LABEL, at::LABEL_SIZE),
         (at::IFNAME, at::IFNAMSIZ),
@@ -1072,6 +1199,8 @@ fn check_rule(bytes: &[u8]) {
     let port = |at: usize| u16::from_be_bytes([rule[at], rule[at + 1]]);
     let (first, last) = (port(at::DST + at::PORT), port(at::DST + at::LAST_PORT));
     match rule[at::DST + at::PORT_OP] {
+        // a call for an address has none
+        0 if is_call => assert!(rule[at::PROTO] == 0 && (first, last) == (0, 0) && rule[at::AF] != 0),
         2 => assert!(first > 0 && last == 0),
         9 => assert!(first < last),
         other => panic!("port_op {other}"),

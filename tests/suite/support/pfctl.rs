@@ -263,7 +263,15 @@ impl State {
         {
             self.kill(|line| {
                 line.split_once(' ').is_some_and(|(on, state)| {
-                    options.interface.as_ref().is_none_or(|wanted| wanted == on) && state.starts_with(key)
+                    // as on the wire: without what has replaced the destination
+                    let wire = match state.split_once(" (").zip(state.split_once(") ")) {
+                        Some(((head, _), (before, rest))) => {
+                            let (protocol, to) = (head.split(' ').next(), before.split_once('(').map(|(_, to)| to));
+                            format!("{} {} {rest}", protocol.unwrap_or_default(), to.unwrap_or_default())
+                        }
+                        None => state.to_owned(),
+                    };
+                    options.interface.as_ref().is_none_or(|wanted| wanted == on) && wire.starts_with(key)
                 })
             })
         } else {
@@ -306,24 +314,21 @@ impl State {
     /// `-a '*'`: the main ruleset, and in braces the rules of what is called, at any depth.
     fn nested(&self, what: &str, path: &str, depth: usize, options: &Options) -> String {
         let indent = if options.verbose { String::new() } else { "  ".repeat(depth) };
-        let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());
-        let counters: Vec<&str> = counters.split_whitespace().collect();
         let mut text = String::new();
         for line in self.printed(path).filter(|line| translates(line) == (what == "n")) {
             text += &format!("{indent}{line}");
             let called =
                 line.split_once("anchor \"").and_then(|(_, rest)| rest.split_once('"')).map(|(called, _)| called);
             text += if called.is_some() { " {\n" } else { "\n" };
-            if options.verbose {
-                let [evaluations, packets, bytes, states] = [counters[0], counters[1], counters[2], counters[7]];
-                text += &format!(
-                    "  [ Evaluations: {evaluations:<8}  Packets: {packets:<8}  Bytes: {bytes:<10}  States: 0     ]\n  \
-                     [ Inserted: uid 0 pid 77 State Creations: {states:<6}]\n"
-                );
-            }
+            text += &self.counted(options);
             let Some(called) = called else { continue };
             let keyword = if what == "n" { "nat-anchor" } else { "anchor" };
-            let called = called.trim_start_matches('/');
+            // relative to the caller (pfctl_show_nat)
+            let called = match called.strip_prefix('/') {
+                Some(absolute) => absolute.to_owned(),
+                None if path.is_empty() => called.to_owned(),
+                None => format!("{path}/{called}"),
+            };
             match called.strip_suffix("/*") {
                 Some(parent) => {
                     let below = format!("{parent}/");
@@ -334,11 +339,25 @@ impl State {
                         text += &format!("{indent}}}\n");
                     }
                 }
-                None => text += &self.nested(what, called, depth + 1, options),
+                None => text += &self.nested(what, &called, depth + 1, options),
             }
             text += &format!("{indent}}}\n");
         }
         text
+    }
+
+    /// What `-v` prints below a rule.
+    fn counted(&self, options: &Options) -> String {
+        if !options.verbose {
+            return String::new();
+        }
+        let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());
+        let counters: Vec<&str> = counters.split_whitespace().collect();
+        let [evaluations, packets, bytes, states] = [counters[0], counters[1], counters[2], counters[7]];
+        format!(
+            "  [ Evaluations: {evaluations:<8}  Packets: {packets:<8}  Bytes: {bytes:<10}  States: 0     ]\n  \
+             [ Inserted: uid 0 pid 77 State Creations: {states:<6}]\n"
+        )
     }
 
     fn show(&self, what: &str, options: &Options) -> Answer {
@@ -392,14 +411,22 @@ impl State {
                     .map(|name| format!("{name}{}\n", if mark(name) { " (skip)" } else { "" }))
                     .collect()
             }
-            "n" => self.printed(anchor).filter(|line| translates(line)).map(|line| line + "\n").collect(),
-            "r" => self.printed(anchor).filter(|line| !translates(line)).map(|line| line + "\n").collect(),
+            "n" | "r" => {
+                let of_kind = self.printed(anchor).filter(|line| translates(line) == (what == "n"));
+                of_kind.map(|line| format!("{line}\n{}", self.counted(options))).collect()
+            }
             // floating: they are bound to no interface
             "s" => {
                 let states = self.read("states").unwrap_or_default();
                 let printed =
                     states.lines().filter_map(|line| line.split_once(' ').filter(|(_, rest)| rest.contains("<-")));
-                printed.map(|(_, state)| format!("all {state}\n")).collect()
+                let more = |on: &str| match options.verbose {
+                    true => format!(
+                        "   age 00:00:01, expires in 00:00:30, 1:1 pkts, 64:64 bytes\n   id: 0a\n   origif: {on}\n"
+                    ),
+                    false => String::new(),
+                };
+                printed.map(|(on, state)| format!("all {state}\n{}", more(on))).collect()
             }
             "l" => {
                 let counters = self.read("counters").unwrap_or_else(|| "0 0 0 0 0 0 0 0".to_owned());

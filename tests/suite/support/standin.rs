@@ -156,6 +156,11 @@ impl Pfctl {
         self.write("disabled", "");
     }
 
+    /// Enables it again.
+    pub fn enable(&self) {
+        std::fs::remove_file(self.dir.path().join("disabled")).expect("it was disabled");
+    }
+
     /// Prints as FreeBSD 14 does.
     pub fn old(&self) {
         self.write("release", "14");

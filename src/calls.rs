@@ -1,0 +1,308 @@
+//! The calls of the jails' anchors, which the ruleset of the anchor `kport` has, so that a packet is compared with the rules of
+//! the jail that it is for, not with those of every jail. Pure: nothing is read, nothing is loaded.
+//!
+//! A call has a condition that each packet fulfils which the rules of the jail's anchor can match: the protocol and the ports for
+//! rdr rules (and `af-to`, which sees the packet before the translation), the target's address for nat and pass rules. So a call
+//! never leaves out a packet, and the jail's rules decide, as they do if pf.conf(5) calls `"kport/*"`.
+//!
+//! If there are many calls, they are a [tree]: `kport` calls nodes, anchors below `kport/+calls` that contain calls themselves.
+
+mod tree;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Anchor, NODES, PARENT};
+use crate::net::{Family, PortRange, Protocol};
+use crate::pfconf::Conf;
+use crate::pfconf::address::{Compared, Operand, Operator};
+use crate::pfconf::flat;
+use crate::pfconf::path::Called;
+use crate::pfconf::rule::{Action, Origin, Rule, RuleKind};
+use crate::rule;
+pub use tree::{Block, Item, Tree, whole};
+
+/// What a call's condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
+    /// The destination before a redirect: ports of the host.
+    Ports(Protocol, PortRange),
+    /// The destination after it: a jail's address.
+    Address(IpAddr),
+}
+
+/// That an anchor is to be called for the packets of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub key: Key,
+    /// The anchor's name below `kport`.
+    pub child: String,
+    /// Whether it has translation rules for them: rdr rules for ports, nat rules for an address.
+    pub translates: bool,
+    /// Whether it has filter rules for them.
+    pub filters: bool,
+}
+
+impl Entry {
+    /// The rulesets in which it needs a call.
+    fn kinds(&self) -> Kinds {
+        Kinds { translates: self.translates, filters: self.filters }
+    }
+}
+
+/// Rulesets, apart from which of nat and rdr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Kinds {
+    translates: bool,
+    filters: bool,
+}
+
+/// A change of what is to be called. What is removed need not be called, and what is added may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    pub removed: Vec<Entry>,
+    pub added: Vec<Entry>,
+}
+
+impl Change {
+    /// That of an anchor that gets other rules.
+    pub fn new(anchor: &Anchor, before: &[rule::Rule], after: &[rule::Rule]) -> Change {
+        let (mut removed, added) = (entries(anchor, before), entries(anchor, after));
+        removed.retain(|entry| !added.iter().any(|other| other.key == entry.key));
+        Change { removed, added }
+    }
+}
+
+/// What is to be called for an anchor with these rules, sorted by key.
+pub fn entries(anchor: &Anchor, rules: &[rule::Rule]) -> Vec<Entry> {
+    let mut found: BTreeMap<Key, Kinds> = BTreeMap::new();
+    for rule in rules {
+        let rule::Match { protocol, to, ports, .. } = rule.matches();
+        let by_ports = matches!(rule, rule::Rule::Rdr { .. } | rule::Rule::AfTo { .. });
+        let translates = matches!(rule, rule::Rule::Rdr { .. } | rule::Rule::Nat { .. });
+        let hosts = to.iter().filter_map(|to| match to {
+            rule::Address::Host(host) => Some(Key::Address(*host)),
+            _ => None,
+        });
+        let keys: Vec<Key> = if by_ports { vec![Key::Ports(*protocol, *ports)] } else { hosts.collect() };
+        for key in keys {
+            let kinds = found.entry(key).or_default();
+            kinds.translates |= translates;
+            kinds.filters |= !translates;
+        }
+    }
+    let child = anchor.child();
+    let one = |(key, Kinds { translates, filters })| Entry { key, child: child.to_owned(), translates, filters };
+    found.into_iter().map(one).collect()
+}
+
+/// The path of the anchor of a node; `kport` without one.
+pub fn path(node: Option<&Block>) -> String {
+    node.map_or_else(|| PARENT.to_owned(), |block| format!("{PARENT}/{NODES}/{block}"))
+}
+
+/// The calls in the rulesets of a node, or else of `kport`: those of nat, rdr and filter rules, one after the other. They are relative:
+/// for each absolute path pfctl(8) shows the rules of the caller again (pfctl_show_rules in sbin/pfctl/pfctl.c, with `-a '*'`).
+pub(crate) fn calls(is_node: bool, items: &[Item]) -> Vec<Rule> {
+    let of_kind = |kind| items.iter().filter_map(move |item| call(is_node, item, kind));
+    [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].into_iter().flat_map(of_kind).collect()
+}
+
+/// The whole tree of these entries, by path.
+pub(crate) fn rulesets(entries: &[Entry]) -> Vec<(String, Conf)> {
+    let of = |(node, items): (Option<Block>, Vec<Item>)| {
+        let rulesets = [(String::new(), calls(node.is_some(), &items))].into();
+        (path(node.as_ref()), Conf { rulesets, ..Conf::default() })
+    };
+    whole(entries).into_iter().map(of).collect()
+}
+
+/// The call of an item in the ruleset of this kind.
+fn call(is_node: bool, item: &Item, kind: RuleKind) -> Option<Rule> {
+    let key = item.key();
+    let translation = if matches!(key, Key::Ports(..)) { RuleKind::Rdr } else { RuleKind::Nat };
+    let Kinds { translates, filters } = item.kinds();
+    if !(translates && kind == translation || filters && kind == RuleKind::Filter) {
+        return None;
+    }
+    let to_kport = if is_node { "../../" } else { "" };
+    let path = match item {
+        Item::Entry(entry) => format!("{to_kport}{}", entry.child),
+        Item::Node(node) => format!("{to_kport}{NODES}/{}", node.block),
+    };
+    let mut rule = Rule::new(Origin::default(), Action::Call(kind, path));
+    match key {
+        Key::Ports(protocol, ports) => {
+            // only af-to filters by the port
+            rule.when.family = (kind == RuleKind::Filter).then_some(Family::Inet6);
+            rule.when.protocol = Some(protocol.number());
+            rule.when.to.ports = Some(flat::compared(ports));
+        }
+        Key::Address(address) => {
+            let network = match item {
+                Item::Entry(_) => address.into(),
+                Item::Node(node) => node.block.network()?,
+            };
+            rule.when.family = Some(Family::of(address));
+            rule.when.to.address = Operand::Network(network);
+        }
+    }
+    rule.origin.text = rule.to_string().into();
+    Some(rule)
+}
+
+/// Each key and anchor once.
+fn distinct(entries: &[Entry]) -> Vec<Entry> {
+    let mut found: BTreeMap<(Key, &str), Kinds> = BTreeMap::new();
+    for Entry { key, child, translates, filters } in entries {
+        let kinds = found.entry((*key, child)).or_default();
+        kinds.translates |= translates;
+        kinds.filters |= filters;
+    }
+    let one = |((key, child), Kinds { translates, filters }): ((Key, &str), Kinds)| Entry {
+        key,
+        child: child.to_owned(),
+        translates,
+        filters,
+    };
+    found.into_iter().map(one).collect()
+}
+
+/// All calls in the ruleset of `kport`, without a tree, for pfctl(8): in a call of rdr rules it takes no range of ports, so a range
+/// has no condition on the port.
+pub(crate) fn flat(entries: &[Entry]) -> Vec<Rule> {
+    let mut items: Vec<Item> = distinct(entries).into_iter().map(Item::Entry).collect();
+    tree::sort(&mut items);
+    let mut made: Vec<Rule> = vec![];
+    for mut rule in calls(false, &items) {
+        if rule.when.to.ports.is_some_and(|ports| ports.operator == Operator::Range) {
+            rule.when.to.ports = None;
+            rule.origin.text = rule.to_string().into();
+        }
+        made.push(rule);
+    }
+    // the kernel refuses the same rule twice
+    let mut seen = HashSet::new();
+    made.retain(|rule| seen.insert(rule.origin.text.clone()));
+    made
+}
+
+/// What the rules of `kport`, and of the nodes that it calls, lead to; nodes without a key of `among` are left out. `read` returns
+/// the rules of an anchor.
+pub(crate) fn led_to<E>(
+    among: Option<&[Entry]>,
+    read: &mut dyn FnMut(&str) -> Result<Vec<Rule>, E>,
+) -> Result<Vec<Entry>, E> {
+    let mut found = vec![];
+    let mut known: HashMap<String, Rc<[Rule]>> = HashMap::new();
+    // the anchors to look at, each for one kind of rules with the condition of its call
+    let mut waiting: Vec<(String, Option<(RuleKind, Condition)>, u8)> = vec![(PARENT.to_owned(), None, 0)];
+    while let Some((caller, by, depth)) = waiting.pop() {
+        let rules = match known.get(&caller) {
+            Some(rules) => Rc::clone(rules),
+            None => read(&caller)?.into(),
+        };
+        known.insert(caller.clone(), Rc::clone(&rules));
+        for rule in rules.iter() {
+            let Action::Call(kind, call) = &rule.action else { continue };
+            let condition = Condition::of(rule);
+            if by.is_some_and(|(of, by)| of != *kind || !by.includes(condition)) {
+                continue;
+            }
+            let called = Called::resolve(&caller, call);
+            let Some(below) = called.path.strip_prefix(PARENT).and_then(|rest| rest.strip_prefix('/')) else {
+                continue;
+            };
+            if below.strip_prefix(NODES).is_some_and(|rest| rest.starts_with('/')) {
+                let leads = |entry: &Entry| condition.includes(Condition::from(entry.key));
+                // no deeper than kport's own: another program may have made a ring
+                if among.is_none_or(|among| among.iter().any(leads)) && depth < tree::DEEPEST {
+                    waiting.push((called.path, Some((*kind, condition)), depth + 1));
+                }
+            } else if let Some(key) = condition.key() {
+                let filters = *kind == RuleKind::Filter;
+                found.push(Entry { key, child: below.to_owned(), translates: !filters, filters });
+            }
+        }
+    }
+    Ok(distinct(&found))
+}
+
+/// Whether what is called is what is wanted.
+pub fn same(called: &[Entry], wanted: &[Entry]) -> bool {
+    let by_anchor = |entries: &[Entry]| {
+        let mut found: HashMap<String, Vec<Entry>> = HashMap::new();
+        for entry in entries {
+            found.entry(entry.child.clone()).or_default().push(entry.clone());
+        }
+        found
+    };
+    let (called, wanted) = (by_anchor(called), by_anchor(wanted));
+    called.keys().all(|child| wanted.contains_key(child))
+        && wanted.iter().all(|(child, wanted)| {
+            let called = called.get(child).map(Vec::as_slice).unwrap_or_default();
+            wanted.iter().all(|entry| covers(called, entry))
+        })
+}
+
+/// Whether what is called leads to all packets of an entry.
+pub fn covers(called: &[Entry], entry: &Entry) -> bool {
+    let wanted = Condition::from(entry.key);
+    let leads = |other: &&Entry| other.child == entry.child && Condition::from(other.key).includes(wanted);
+    let (mut translates, mut filters) = (!entry.translates, !entry.filters);
+    for other in called.iter().filter(leads) {
+        (translates, filters) = (translates || other.translates, filters || other.filters);
+    }
+    translates && filters
+}
+
+/// The condition of a call.
+#[derive(Clone, Copy)]
+struct Condition {
+    protocol: Option<u8>,
+    ports: PortRange,
+    to: Option<IpNet>,
+}
+
+impl Condition {
+    const ALL: PortRange = PortRange::new(1, u16::MAX).expect("they are all ports");
+
+    fn of(rule: &Rule) -> Condition {
+        let to = if let Operand::Network(network) = rule.when.to.address { Some(network) } else { None };
+        let ports = rule.when.to.ports.and_then(Compared::range).unwrap_or(Condition::ALL);
+        Condition { protocol: rule.when.protocol, ports, to }
+    }
+
+    /// Whether it holds for each packet for which the other one does.
+    fn includes(self, other: Condition) -> bool {
+        let to = self.to.is_none_or(|all| other.to.is_some_and(|some| all.contains(&some)));
+        let ports = self.ports.first() <= other.ports.first() && other.ports.last() <= self.ports.last();
+        to && ports && (self.protocol.is_none() || self.protocol == other.protocol)
+    }
+
+    fn key(self) -> Option<Key> {
+        match (self.protocol, self.to) {
+            (None, Some(to)) if to.prefix_len() == to.max_prefix_len() => Some(Key::Address(to.addr())),
+            (Some(number), None) => {
+                let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?;
+                Some(Key::Ports(protocol, self.ports))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<Key> for Condition {
+    fn from(key: Key) -> Condition {
+        match key {
+            Key::Ports(protocol, ports) => Condition { protocol: Some(protocol.number()), ports, to: None },
+            Key::Address(to) => Condition { protocol: None, ports: Condition::ALL, to: Some(to.into()) },
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! The tree of calls: a prefix tree over the ports of each protocol and over the addresses of each family.
+//!
+//! A ruleset with many entries is split by the next four bits after what all of its keys have in common; a part with more than a few
+//! entries becomes a node. Its shape is a function of the set of entries, so an entry more or less changes only the rulesets on its
+//! way, and sometimes splits one of them. A range that is in several parts stays where they are: ranges of one place do not overlap,
+//! so these are few.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Key, Kinds};
+use crate::net::{PortRange, Protocol};
+
+/// A ruleset has more entries than these before it is split.
+const MOST: u32 = 32;
+
+/// A part with more entries than these is a node.
+const FEW: u32 = 4;
+
+/// The deepest tree: pf follows 32 calls within each other (PF_ANCHOR_STACK_MAX in sys/net/pfvar.h), some of which may be the
+/// administrator's. Only addresses that are chosen for it, each with other bits than the one before, need more; then there is no tree.
+pub(super) const DEEPEST: u8 = 20;
+
+/// A place in the order of all keys: what they are about, then the bits from the left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Span {
+    about: u8,
+    first: u128,
+    last: u128,
+}
+
+impl Key {
+    fn span(self) -> Span {
+        let one = |about, bits| Span { about, first: bits, last: bits };
+        let port = |port: u16| u128::from(port) << 112;
+        match self {
+            Key::Ports(protocol, ports) => Span {
+                about: match protocol {
+                    Protocol::Tcp => 0,
+                    Protocol::Udp => 1,
+                    Protocol::Sctp => 2,
+                },
+                first: port(ports.first()),
+                last: port(ports.last()),
+            },
+            Key::Address(IpAddr::V4(v4)) => one(3, u128::from(v4.to_bits()) << 96),
+            Key::Address(IpAddr::V6(v6)) => one(4, v6.to_bits()),
+        }
+    }
+
+    /// The number of groups of four bits in it.
+    fn length(self) -> u8 {
+        match self {
+            Key::Ports(..) => 4,
+            Key::Address(IpAddr::V4(_)) => 8,
+            Key::Address(IpAddr::V6(_)) => 32,
+        }
+    }
+}
+
+/// The four bits at a place, counted from the left.
+fn nibble(bits: u128, at: u8) -> u128 {
+    bits >> (124 - 4 * u32::from(at)) & 0xf
+}
+
+/// The keys that have their first bits in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    /// Its ports, or its first address.
+    key: Key,
+    /// The number of groups of four bits that they have in common.
+    length: u8,
+}
+
+impl Block {
+    /// The one of this length that has the first bits of a key.
+    fn around(key: Key, length: u8) -> Block {
+        let bits = 4 * u32::from(length);
+        let key = match key {
+            Key::Ports(protocol, ports) => {
+                let others = u16::MAX.checked_shr(bits).unwrap_or(0);
+                let first = ports.first() & !others;
+                Key::Ports(protocol, PortRange::new(first.max(1), first | others).unwrap_or(ports))
+            }
+            Key::Address(IpAddr::V4(v4)) => {
+                let others = u32::MAX.checked_shr(bits).unwrap_or(0);
+                Key::Address(Ipv4Addr::from_bits(v4.to_bits() & !others).into())
+            }
+            Key::Address(IpAddr::V6(v6)) => {
+                let others = u128::MAX.checked_shr(bits).unwrap_or(0);
+                Key::Address(Ipv6Addr::from_bits(v6.to_bits() & !others).into())
+            }
+        };
+        Block { key, length }
+    }
+
+    /// Its addresses, if it has some.
+    pub(super) fn network(&self) -> Option<IpNet> {
+        match self.key {
+            Key::Ports(..) => None,
+            Key::Address(first) => IpNet::new(first, 4 * self.length).ok(),
+        }
+    }
+}
+
+impl fmt::Display for Block {
+    /// The name of its node: `tcp.8080-8095`, `10.0.0.0_28`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Key::Ports(protocol, ports) => write!(f, "{protocol}.{ports}"),
+            Key::Address(first) => write!(f, "{first}_{}", 4 * self.length),
+        }
+    }
+}
+
+/// What a call leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Item {
+    /// A jail's anchor.
+    Entry(Entry),
+    /// Another ruleset of the tree.
+    Node(Node),
+}
+
+/// A node as its caller knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    pub(super) block: Block,
+    /// The number of entries in it and below.
+    entries: u32,
+    /// The number of calls within each other below it.
+    height: u8,
+    kinds: Kinds,
+}
+
+impl Item {
+    pub(super) fn key(&self) -> Key {
+        match self {
+            Item::Entry(entry) => entry.key,
+            Item::Node(node) => node.block.key,
+        }
+    }
+
+    pub(super) fn kinds(&self) -> Kinds {
+        match self {
+            Item::Entry(entry) => entry.kinds(),
+            Item::Node(node) => node.kinds,
+        }
+    }
+
+    fn entries(&self) -> u32 {
+        match self {
+            Item::Entry(_) => 1,
+            Item::Node(node) => node.entries,
+        }
+    }
+
+    /// The place of all that is in it.
+    fn span(&self) -> Span {
+        self.key().span()
+    }
+}
+
+/// Sorts by key; anchors with the same key by name, as pf walks the anchors that a wildcard calls (pf_kanchor_compare).
+pub(super) fn sort(items: &mut [Item]) {
+    let child = |item: &Item| if let Item::Entry(entry) = item { entry.child.clone() } else { String::new() };
+    items.sort_by_cached_key(|item| (item.span(), child(item)));
+}
+
+fn total(items: &[Item]) -> u32 {
+    items.iter().map(Item::entries).sum()
+}
+
+fn height(items: &[Item]) -> u8 {
+    let below = |item: &Item| if let Item::Node(node) = item { node.height.saturating_add(1) } else { 0 };
+    items.iter().map(below).max().unwrap_or(0)
+}
+
+/// Where a ruleset is split, if it calls nodes.
+fn split_at(items: &[Item]) -> Option<u8> {
+    items.iter().find_map(|item| if let Item::Node(node) = item { Some(node.block.length - 1) } else { None })
+}
+
+/// Reads what a node has, or with `None` the anchor `kport`.
+pub type Load<'l, E> = dyn FnMut(Option<&Block>) -> Result<Vec<Item>, E> + 'l;
+
+/// The rulesets of a tree, as far as they are needed: each is read at most once.
+pub struct Tree<'l, E> {
+    load: &'l mut Load<'l, E>,
+    /// as they are
+    old: BTreeMap<Option<Block>, Vec<Item>>,
+    /// as they are to be
+    new: BTreeMap<Option<Block>, Vec<Item>>,
+}
+
+/// Every ruleset of the tree of these entries.
+pub fn whole(entries: &[Entry]) -> BTreeMap<Option<Block>, Vec<Item>> {
+    let mut load = |_: Option<&Block>| Ok::<_, Infallible>(vec![]);
+    let mut tree = Tree::new(&mut load);
+    let mut parts: BTreeMap<u8, Vec<Entry>> = BTreeMap::new();
+    for entry in super::distinct(entries) {
+        parts.entry(entry.key.span().about).or_default().push(entry);
+    }
+    let root = parts.into_values().flat_map(|part| tree.split(part)).collect();
+    tree.finish(root).unwrap_or_else(|never| match never {});
+    tree.new.retain(|block, items| block.is_none() || !items.is_empty());
+    tree.new
+}
+
+impl<'l, E> Tree<'l, E> {
+    pub fn new(load: &'l mut Load<'l, E>) -> Tree<'l, E> {
+        Tree { load, old: BTreeMap::new(), new: BTreeMap::new() }
+    }
+
+    /// Changes the set: what is removed need not be in it, and what is added may be.
+    pub fn change(&mut self, removed: &[Entry], added: &[Entry]) -> Result<(), E> {
+        let mut root = self.take(None)?;
+        for (entry, stays) in removed.iter().map(|entry| (entry, false)).chain(added.iter().map(|entry| (entry, true)))
+        {
+            // the trees of all protocols and families begin in one ruleset: they are skipped as fast as an entry
+            let about = entry.key.span().about;
+            let (part, mut rest): (Vec<_>, Vec<_>) = root.into_iter().partition(|item| item.span().about == about);
+            rest.extend(if stays { self.insert(part, entry)? } else { self.remove(part, entry)? });
+            root = rest;
+        }
+        self.finish(root)
+    }
+
+    fn finish(&mut self, mut root: Vec<Item>) -> Result<(), E> {
+        if height(&root) > DEEPEST {
+            root = self.collect(root)?.into_iter().map(Item::Entry).collect();
+        }
+        sort(&mut root);
+        self.put(None, root);
+        Ok(())
+    }
+
+    /// Every ruleset that was read or made: as it was, and as it is to be, empty for a node that is not needed.
+    pub fn finished(self) -> Vec<(Option<Block>, Vec<Item>, Vec<Item>)> {
+        let Tree { mut old, new, .. } = self;
+        new.into_iter().map(|(block, new)| (block, old.remove(&block).unwrap_or_default(), new)).collect()
+    }
+
+    fn take(&mut self, block: Option<Block>) -> Result<Vec<Item>, E> {
+        if let Some(known) = self.new.get(&block) {
+            return Ok(known.clone());
+        }
+        let items = (self.load)(block.as_ref())?;
+        self.old.insert(block, items.clone());
+        self.new.insert(block, items.clone());
+        Ok(items)
+    }
+
+    fn put(&mut self, block: Option<Block>, items: Vec<Item>) {
+        self.new.insert(block, items);
+    }
+
+    /// The node with these items.
+    fn node(&mut self, block: Block, items: Vec<Item>) -> Item {
+        let kinds = items.iter().map(Item::kinds).fold(Kinds::default(), |all, one| Kinds {
+            translates: all.translates || one.translates,
+            filters: all.filters || one.filters,
+        });
+        let node = Node { block, entries: total(&items), height: height(&items), kinds };
+        self.put(Some(block), items);
+        Item::Node(node)
+    }
+
+    /// The items of a ruleset with these entries. All are about the same.
+    fn split(&mut self, entries: Vec<Entry>) -> Vec<Item> {
+        let mut items: Vec<Item> = entries.into_iter().map(Item::Entry).collect();
+        sort(&mut items);
+        let (Some(first), Some(last)) = (items.first(), items.iter().map(|item| item.span().last).max()) else {
+            return items;
+        };
+        let key = first.key();
+        // groups of four bits that all have in common
+        let at = (key.span().first ^ last).leading_zeros() / 4;
+        let at = u8::try_from(at).unwrap_or(u8::MAX);
+        if total(&items) <= MOST || at >= key.length() {
+            return items;
+        }
+        let mut parts: BTreeMap<u128, Vec<Entry>> = BTreeMap::new();
+        let mut made = vec![];
+        for item in items {
+            let Span { first, last, .. } = item.span();
+            match item {
+                Item::Entry(entry) if nibble(first, at) == nibble(last, at) => {
+                    parts.entry(nibble(first, at)).or_default().push(entry);
+                }
+                across => made.push(across),
+            }
+        }
+        for part in parts.into_values() {
+            made.extend(self.part(at, part));
+        }
+        sort(&mut made);
+        made
+    }
+
+    /// The items that stand for a part of a ruleset that is split at `at`.
+    fn part(&mut self, at: u8, entries: Vec<Entry>) -> Vec<Item> {
+        match entries.first() {
+            Some(first) if entries.len() > FEW as usize => {
+                let block = Block::around(first.key, at + 1);
+                let items = self.split(entries);
+                vec![self.node(block, items)]
+            }
+            _ => entries.into_iter().map(Item::Entry).collect(),
+        }
+    }
+
+    /// All entries of these items; their nodes are not needed any more.
+    fn collect(&mut self, items: Vec<Item>) -> Result<Vec<Entry>, E> {
+        let mut all = vec![];
+        for item in items {
+            match item {
+                Item::Entry(entry) => all.push(entry),
+                Item::Node(node) => {
+                    let below = self.take(Some(node.block))?;
+                    self.put(Some(node.block), vec![]);
+                    all.extend(self.collect(below)?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// A ruleset with one more entry.
+    fn insert(&mut self, mut items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
+        let Some(at) = split_at(&items) else {
+            let mut entries = self.collect(items)?;
+            replace(&mut entries, entry);
+            return Ok(self.split(entries));
+        };
+        let span = entry.key.span();
+        // the nodes have the first bits of all items
+        let around = items.iter().find_map(|item| if let Item::Node(node) = item { Some(node.block) } else { None });
+        let around = around.map_or(0, |block| block.key.span().last) & !(u128::MAX >> (4 * u32::from(at)));
+        let common = ((span.first ^ around).leading_zeros() / 4).min((span.last ^ around).leading_zeros() / 4);
+        if common < u32::from(at) {
+            let block = Block::around(items[0].key(), u8::try_from(common).unwrap_or(0) + 1);
+            return Ok(vec![self.node(block, items), Item::Entry(entry.clone())]);
+        }
+        if nibble(span.first, at) != nibble(span.last, at) {
+            let mut entries = vec![];
+            let (across, mut rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.span() == span);
+            entries.extend(self.collect(across)?);
+            replace(&mut entries, entry);
+            rest.extend(entries.into_iter().map(Item::Entry));
+            return Ok(rest);
+        }
+        let block = Block::around(entry.key, at + 1);
+        let is_of = |item: &Item| match item {
+            Item::Node(node) => node.block == block,
+            Item::Entry(other) => {
+                let Span { first, last, .. } = other.key.span();
+                nibble(first, at) == nibble(span.first, at) && nibble(last, at) == nibble(span.first, at)
+            }
+        };
+        let (part, rest): (Vec<_>, Vec<_>) = items.drain(..).partition(is_of);
+        items = rest;
+        if let [Item::Node(node)] = part[..] {
+            let below = self.take(Some(node.block))?;
+            let below = self.insert(below, entry)?;
+            let below = sorted(below);
+            items.push(self.node(block, below));
+        } else {
+            let mut entries = self.collect(part)?;
+            replace(&mut entries, entry);
+            items.extend(self.part(at, entries));
+        }
+        Ok(sorted(items))
+    }
+
+    /// A ruleset without an entry.
+    fn remove(&mut self, mut items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
+        let is_it =
+            |item: &Item| matches!(item, Item::Entry(other) if (other.key, &other.child) == (entry.key, &entry.child));
+        if let Some(at) = items.iter().position(is_it) {
+            items.remove(at);
+        } else if let Some(at) = split_at(&items) {
+            let block = Block::around(entry.key, at + 1);
+            let place = items.iter().position(|item| matches!(item, Item::Node(node) if node.block == block));
+            let Some(place) = place else { return Ok(items) };
+            items.remove(place);
+            let below = self.take(Some(block))?;
+            let below = self.remove(below, entry)?;
+            if total(&below) <= FEW {
+                self.put(Some(block), vec![]);
+                items.extend(self.collect(below)?.into_iter().map(Item::Entry));
+            } else {
+                items.push(self.node(block, below));
+            }
+        } else {
+            return Ok(items);
+        }
+        match items[..] {
+            // what is left has more in common
+            [Item::Node(node)] if node.entries > MOST => {
+                let below = self.take(Some(node.block))?;
+                self.put(Some(node.block), vec![]);
+                Ok(below)
+            }
+            _ if split_at(&items).is_none() || total(&items) <= MOST => {
+                let entries = self.collect(items)?;
+                Ok(self.split(entries))
+            }
+            _ => Ok(sorted(items)),
+        }
+    }
+}
+
+fn sorted(mut items: Vec<Item>) -> Vec<Item> {
+    sort(&mut items);
+    items
+}
+
+/// Adds an entry, in place of the one with its key and anchor.
+fn replace(entries: &mut Vec<Entry>, entry: &Entry) {
+    entries.retain(|other| (other.key, &other.child) != (entry.key, &entry.child));
+    entries.push(entry.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn entry(key: Key, jail: usize) -> Entry {
+        Entry { key, child: format!("j{jail}"), translates: jail % 7 != 0, filters: jail % 3 == 0 }
+    }
+
+    fn key() -> impl Strategy<Value = Key> {
+        let protocol = prop::sample::select(&Protocol::ALL[..]);
+        let port = prop_oneof![1_u16.., 8000_u16..8300];
+        let ports = (protocol, port, prop_oneof![4 => Just(0_u16), 1 => 1_u16..60]);
+        prop_oneof![
+            4 => ports.prop_map(|(protocol, first, more)| {
+                Key::Ports(protocol, PortRange::new(first, first.saturating_add(more)).unwrap())
+            }),
+            2 => (0_u32..300).prop_map(|n| Key::Address(Ipv4Addr::from_bits(0x0a00_0000 + n).into())),
+            1 => any::<u32>().prop_map(|n| Key::Address(Ipv4Addr::from_bits(n).into())),
+            2 => any::<u64>().prop_map(|n| Key::Address(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(n)).into())),
+        ]
+    }
+
+    type Rulesets = BTreeMap<Option<Block>, Vec<Item>>;
+
+    fn change(held: &mut Rulesets, removed: &[Entry], added: &[Entry]) -> usize {
+        let before = held.clone();
+        let mut load =
+            |block: Option<&Block>| Ok::<_, Infallible>(before.get(&block.copied()).cloned().unwrap_or_default());
+        let mut tree = Tree::new(&mut load);
+        tree.change(removed, added).unwrap();
+        let mut differ = 0;
+        for (block, old, new) in tree.finished() {
+            assert_eq!(old, before.get(&block).cloned().unwrap_or_default());
+            differ += old.iter().filter(|item| !new.contains(item)).count();
+            differ += new.iter().filter(|item| !old.contains(item)).count();
+            held.insert(block, new);
+        }
+        held.retain(|block, items| block.is_none() || !items.is_empty());
+        differ
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever was added and removed before, the tree is that of the set.
+        #[test]
+        fn its_shape_is_a_function_of_the_set(
+            keys in prop::collection::vec(key(), 0..400),
+            steps in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..300),
+        ) {
+            let mut set: BTreeMap<(Key, String), Entry> = BTreeMap::new();
+            let mut held = Rulesets::new();
+            for (n, key) in keys.iter().enumerate() {
+                let new = entry(*key, n % 90);
+                set.insert((*key, new.child.clone()), new);
+            }
+            let all: Vec<Entry> = set.values().cloned().collect();
+            change(&mut held, &[], &all);
+            prop_assert_eq!(&held, &whole(&all));
+            for (at, stays) in steps {
+                if all.is_empty() {
+                    break;
+                }
+                let one = all[at.index(all.len())].clone();
+                let id = (one.key, one.child.clone());
+                if stays {
+                    change(&mut held, &[], std::slice::from_ref(&one));
+                    set.insert(id, one);
+                } else {
+                    change(&mut held, std::slice::from_ref(&one), &[]);
+                    set.remove(&id);
+                }
+            }
+            let now: Vec<Entry> = set.values().cloned().collect();
+            prop_assert_eq!(&held, &whole(&now));
+            let bound = MOST.max(16 * FEW) as usize;
+            for (block, items) in &held {
+                // apart from ranges that are in several parts, and several anchors of one key
+                let is_range = |key: &Key| matches!(key, Key::Ports(_, ports) if ports.count() > 1);
+                let keys: HashSet<Key> = items.iter().map(Item::key).filter(|key| !is_range(key)).collect();
+                let most = if block.is_none() { 5 * bound } else { bound };
+                prop_assert!(keys.len() <= most);
+            }
+        }
+
+        /// One more changes at most one ruleset's worth of calls.
+        #[test]
+        fn a_small_change_is_a_small_difference(count in 1_usize..2000, at in any::<u16>()) {
+            let all: Vec<Entry> = (0..count).map(|n| {
+                entry(Key::Address(Ipv4Addr::from_bits(0x0a00_0000 + n as u32).into()), n)
+            }).collect();
+            let mut held = whole(&all);
+            let new = [entry(Key::Address(Ipv4Addr::from_bits(u32::from(at) << 8 | 7).into()), count)];
+            prop_assert!(change(&mut held, &[], &new) <= 80);
+            prop_assert!(change(&mut held, &new, &[]) <= 80);
+            prop_assert_eq!(held, whole(&all));
+        }
+    }
+
+    #[test]
+    fn names_of_nodes() {
+        let port = Key::Ports(Protocol::Tcp, "8080".parse().unwrap());
+        let v6 = Key::Address("fd00::12:3".parse().unwrap());
+        for (key, length, name) in [
+            (port, 0, "tcp.1-65535"),
+            (port, 1, "tcp.4096-8191"),
+            (port, 3, "tcp.8080-8095"),
+            (port, 4, "tcp.8080"),
+            (Key::Address("10.0.0.77".parse().unwrap()), 7, "10.0.0.64_28"),
+            (v6, 0, "::_0"),
+            (v6, 31, "fd00::12:0_124"),
+            (v6, 32, "fd00::12:3_128"),
+        ] {
+            assert_eq!(Block::around(key, length).to_string(), name);
+        }
+    }
+
+    /// Each address has another bit than all before it: a tree of them would be as deep as an address is long.
+    #[test]
+    fn there_is_no_tree_that_is_too_deep_for_pf() {
+        let chain = (0..32).flat_map(|at| (1..=5_u128).map(move |n| n << (124 - 4 * at)));
+        let all: Vec<Entry> = chain
+            .chain(0..40)
+            .enumerate()
+            .map(|(n, bits)| entry(Key::Address(Ipv6Addr::from_bits(bits).into()), n))
+            .collect();
+        let mut held = whole(&all);
+        assert_eq!(held.len(), 1);
+        assert_eq!(held[&None].len(), all.len());
+        change(&mut held, &all[..100], &[]);
+        assert_eq!(held, whole(&all[100..]));
+        assert!(held.len() > 1);
+    }
+}
