@@ -61,6 +61,7 @@ pub mod spec;
 #[allow(missing_docs, reason = "a comment that repeats the name helps nobody")]
 #[path = "."]
 mod internal {
+    pub mod conf;
     pub mod conflict;
     pub mod pf;
     pub mod pfconf;
@@ -70,6 +71,7 @@ mod internal {
     pub mod rules;
     pub mod store;
     pub mod trace;
+    pub mod watch;
 }
 #[cfg(not(feature = "internals"))]
 use internal::*;

@@ -10,6 +10,7 @@
 //! jids/7/NAME                 NAME's record is of the jail with jid 7
 //! unrecorded/NAME             pf had rules in NAME's anchor without a record, at the first transaction
 //! loaded/NAME.json, pf-*.json  what the native backend remembers of pf (pf/native/memory.rs)
+//! watch.json                  what kport watch has counted (watch/counts.rs)
 //! damaged/                    records that could not be read, kept for the administrator
 //! cni/NAME.json, cni/lock     documents of a higher module (the attachments of the CNI plugin), and their lock
 //! ```
@@ -24,6 +25,7 @@ mod documents;
 mod entries;
 mod lock;
 mod records;
+mod requested;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,6 +44,7 @@ pub use documents::Documents;
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;
+pub use requested::Requested;
 
 /// The default state directory.
 pub const DEFAULT_DIR: &str = "/var/run/kport";
@@ -90,6 +93,10 @@ pub struct Record {
     pub publications: Vec<Publication>,
     /// What pf may still have while it is being replaced. If it remains after a crash, pf has the old or the new set.
     pub replaces: Vec<Publication>,
+    /// What was requested: from it the publications are made again when an address of the jail or an interface of the host has
+    /// changed. With it and without publications, the jail has lost its address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<Requested>,
 }
 
 impl Record {

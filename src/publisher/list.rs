@@ -86,9 +86,14 @@ fn recorded_as(anchor: Anchor, record: Record, loaded: Loaded, counters: bool) -
         no_jail: record.no_jail,
         jid: record.jid,
         since: Some(record.since),
-        liveness: if live { Liveness::Live } else { Liveness::Missing },
-        problem: (!record.replaces.is_empty())
-            .then(|| "a change was interrupted; publish again, or kport restore".to_owned()),
+        liveness: if live && !record.publications.is_empty() { Liveness::Live } else { Liveness::Missing },
+        problem: if !record.replaces.is_empty() {
+            Some("a change was interrupted; publish again, or kport restore".to_owned())
+        } else if record.publications.is_empty() {
+            Some("the jail has lost its address; kport apply publishes again when it has one".to_owned())
+        } else {
+            None
+        },
         jail: Some(record.jail),
     }
 }

@@ -32,7 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "readiness",
         &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rule", "rules", "trace"],
     ),
-    ("store", &["files", "name", "net", "publication"]),
+    ("store", &["files", "name", "net", "options", "publication"]),
     (
         "publisher",
         &[
@@ -51,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("managers", &["host", "name", "net", "options", "pfconf", "publisher", "spec"]),
+    ("conf", &["conflict", "files", "host", "name", "net", "options", "publication", "publisher", "spec"]),
     (
         "doctor",
         &[
@@ -75,6 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("session", &["host", "pf", "publisher", "store"]),
+    ("watch", &["conf", "files", "host", "name", "net", "pf", "publication", "publisher", "session", "store"]),
     (
         "container",
         &[
@@ -101,6 +103,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &[
             "child",
+            "conf",
             "container",
             "doctor",
             "files",
@@ -120,6 +123,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trace",
             "spec",
             "store",
+            "watch",
         ],
     ),
 ];
@@ -166,6 +170,8 @@ const ORDER: &[(&str, &[&str])] = &[
             "watch",
             "metrics",
             "change",
+            "apply",
+            "daemon",
             "diagnose",
             "inspect",
             "setup",
@@ -175,6 +181,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
+    ("conf", &["words", "line", "source", "check", "apply"]),
     ("container", &["kleene", "code", "fields", "settings", "cni", "oci"]),
     ("container::cni", &["conmon", "environment", "mapping", "network", "previous", "attachments"]),
     (
@@ -197,7 +204,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["hooks", "evidence", "managers", "record", "firewall", "network", "main_ruleset", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
-    ("host", &["rights", "watch", "interfaces", "fixed", "played", "freebsd", "linux", "other"]),
+    ("host", &["rights", "watch", "events", "interfaces", "fixed", "played", "freebsd", "linux", "other"]),
     (
         "host::freebsd",
         &[
@@ -215,11 +222,13 @@ const ORDER: &[(&str, &[&str])] = &[
             "process",
             "report",
             "vnet",
+            "events",
             "system",
             "tests",
         ],
     ),
     ("host::freebsd::jail", &["get", "tests"]),
+    ("host::linux", &["events"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
     (
         "readiness",
@@ -287,6 +296,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "publisher",
         &[
             "request",
+            "requested",
             "progress",
             "starting",
             "identity",
@@ -309,15 +319,17 @@ const ORDER: &[(&str, &[&str])] = &[
             "gc",
             "transaction",
             "dry_run",
+            "follow",
         ],
     ),
     ("rule", &["text"]),
     ("spec", &["meant"]),
     ("options", &["named"]),
+    ("watch", &["report", "counts", "schedule"]),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
     ("pf::pfctl", &["run", "braces"]),
     ("pf::native::decode", &["tests"]),
-    ("store", &["dir", "lock", "documents", "entries", "records"]),
+    ("store", &["dir", "lock", "requested", "documents", "entries", "records"]),
     (
         "pf::native",
         &[
@@ -347,6 +359,7 @@ const UNSAFE: &[&str] = &[
     "ffi/output.rs",
     "ffi.rs",
     "files/flags.rs",
+    "host/freebsd/events.rs",
     "host/freebsd/flags6.rs",
     "host/freebsd/group.rs",
     "host/freebsd/jail/get.rs",
