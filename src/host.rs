@@ -198,7 +198,7 @@ pub const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) on a system that is neither FreeBSD nor Linux.
-pub fn events() -> Result<Box<dyn Events>> {
+pub fn events() -> Result<Box<dyn Events + Send>> {
     #[cfg(target_os = "freebsd")]
     return Ok(Box::new(freebsd::Queue::new()?));
     #[cfg(target_os = "linux")]

@@ -35,7 +35,7 @@ const ANSWER: Duration = Duration::from_millis(300);
 const LASTING: u32 = 2;
 
 /// Opens a session, with the settings of the caller.
-pub type Open = Box<dyn Fn() -> Result<Session>>;
+pub type Open = Box<dyn Fn() -> Result<Session> + Send>;
 
 /// The host's gateway interface of each family, and its routers.
 type Routes = (PerFamily<Option<Interface>>, Vec<Gateway>);
@@ -43,8 +43,8 @@ type Routes = (PerFamily<Option<Interface>>, Vec<Gateway>);
 /// See the module.
 pub struct Watcher {
     open: Open,
-    events: Box<dyn Events>,
-    clock: Box<dyn Fn() -> Instant>,
+    events: Box<dyn Events + Send>,
+    clock: Box<dyn Fn() -> Instant + Send>,
     file: Option<PathBuf>,
     /// `None` as long as it could not be read: the lines are those that are recorded.
     conf: Option<Conf>,
@@ -67,7 +67,12 @@ pub struct Watcher {
 impl Watcher {
     /// A watcher of the host that the sessions of `open` have, with these events. `file` is that of [`Conf::read`]. The first
     /// [`Watcher::step`] makes everything true.
-    pub fn new(open: Open, events: Box<dyn Events>, clock: Box<dyn Fn() -> Instant>, file: Option<PathBuf>) -> Watcher {
+    pub fn new(
+        open: Open,
+        events: Box<dyn Events + Send>,
+        clock: Box<dyn Fn() -> Instant + Send>,
+        file: Option<PathBuf>,
+    ) -> Watcher {
         let now = clock();
         let schedule = Schedule::new(now);
         Watcher {
@@ -283,8 +288,8 @@ impl Watcher {
                     self.tell(Report { why: note, ..Report::new(What::Unpublished) });
                 }
             }
-            // the look at pf tells that
-            Err(error) if error.kind() == Kind::Unavailable => {}
+            // the look at pf tells that; or it is a system without jails, for trying kport
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unsupported) => {}
             Err(error) => self.tell(Report { error: Some(error.to_string()), ..Report::new(What::Failed) }),
         }
         let recorded = publisher.recorded()?;

@@ -1,7 +1,7 @@
 //! A line: whose it is, and the request that its words make.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use regex_lite::Regex;
 
@@ -33,7 +33,7 @@ pub struct Line {
     request: Request,
     /// The words after the jail, as written.
     words: Vec<String>,
-    file: Rc<str>,
+    file: Arc<str>,
     number: usize,
 }
 
@@ -84,7 +84,7 @@ impl Line {
 
 /// The lines of a text; `file` is its name for messages.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Line>> {
-    let file: Rc<str> = file.into();
+    let file: Arc<str> = file.into();
     let mut lines = vec![];
     for (number, text) in (1..).zip(text.lines()) {
         let line = line(&file, number, text).map_err(|error| error.context(format_args!("{file}:{number}")))?;
@@ -94,7 +94,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Line>> {
 }
 
 /// `None` for a line without words.
-fn line(file: &Rc<str>, number: usize, text: &str) -> Result<Option<Line>> {
+fn line(file: &Arc<str>, number: usize, text: &str) -> Result<Option<Line>> {
     let all = words(text)?;
     let Some((first, rest)) = all.split_first() else { return Ok(None) };
     let whose = whose(first)?;
@@ -122,7 +122,7 @@ fn line(file: &Rc<str>, number: usize, text: &str) -> Result<Option<Line>> {
         return Err(refused(first.at, "a pattern is for jails, and --no-jail names a target that is not one"));
     }
     let words = rest.iter().map(|word| word.text.to_owned()).collect();
-    Ok(Some(Line { whose, request, words, file: Rc::clone(file), number }))
+    Ok(Some(Line { whose, request, words, file: Arc::clone(file), number }))
 }
 
 fn whose(word: &Word<'_>) -> Result<Whose> {

@@ -96,7 +96,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "ffi",
-        &["container", "host", "name", "net", "options", "pf", "publication", "publisher", "rule", "session", "spec"],
+        &[
+            "container",
+            "host",
+            "name",
+            "net",
+            "options",
+            "pf",
+            "publication",
+            "publisher",
+            "rule",
+            "session",
+            "spec",
+            "watch",
+        ],
     ),
     // the helper: never the C ABI
     (

@@ -114,7 +114,7 @@ fn staged(debug: bool) -> PathBuf {
     let work = stage.join("work");
     let built = target.join("x86_64-unknown-freebsd").join(if debug { "debug" } else { "release" });
     // mtree(8) creates the usual ones
-    for dir in ["bin", "share/man/man3", "share/man/man8"] {
+    for dir in ["bin", "share/man/man3", "share/man/man5", "share/man/man8"] {
         fs::create_dir_all(prefix.join(dir)).unwrap();
     }
     for dir in [&built, &work] {

@@ -1,14 +1,13 @@
 //! `kport watch`: after any events, and however it is ended, what is published is what kport.conf, what was made by hand, and
 //! the running jails say.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::rig;
@@ -26,9 +25,9 @@ use proptest::sample::select;
 /// A source of events that a test fills.
 #[derive(Clone)]
 struct Fake {
-    told: Rc<RefCell<VecDeque<Event>>>,
+    told: Arc<Mutex<VecDeque<Event>>>,
     tells_jails: bool,
-    file: Rc<fs::File>,
+    file: Arc<fs::File>,
 }
 
 impl Events for Fake {
@@ -39,7 +38,7 @@ impl Events for Fake {
     fn add_network(&mut self, _: i32, _: Watch) {}
     fn remove_network(&mut self, _: i32) {}
     fn next(&mut self, _: Duration) -> Result<Vec<Event>> {
-        Ok(self.told.borrow_mut().drain(..).collect())
+        Ok(self.told.lock().unwrap().drain(..).collect())
     }
     fn wake(&mut self, _: Duration) {}
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -53,7 +52,7 @@ struct World {
     host: Fixed,
     conf: String,
     events: Fake,
-    now: Rc<Cell<Instant>>,
+    now: Arc<Mutex<Instant>>,
     watcher: Option<Watcher>,
     jid: i32,
 }
@@ -61,11 +60,11 @@ struct World {
 impl World {
     fn new(conf: &str, tells_jails: bool) -> World {
         let dir = tempfile::tempdir().unwrap();
-        let file = Rc::new(fs::File::open("/dev/null").unwrap());
+        let file = Arc::new(fs::File::open("/dev/null").unwrap());
         let mut host = rig::host();
         host.listeners.clear();
-        let events = Fake { told: Rc::default(), tells_jails, file };
-        let now = Rc::new(Cell::new(Instant::now()));
+        let events = Fake { told: Arc::default(), tells_jails, file };
+        let now = Arc::new(Mutex::new(Instant::now()));
         let mut world = World { dir, host, conf: conf.to_owned(), events, now, watcher: None, jid: 100 };
         world.save();
         world.start_watcher();
@@ -82,17 +81,17 @@ impl World {
     }
 
     fn start_watcher(&mut self) {
-        let (host, state, now) = (self.path("host.json"), self.path("state"), Rc::clone(&self.now));
+        let (host, state, now) = (self.path("host.json"), self.path("state"), Arc::clone(&self.now));
         let open = Box::new(move || {
             let settings = Settings { backend: Backend::Sim, state_dir: Some(state.clone()), ..Settings::default() };
             Session::new(&settings, Box::new(Played::new(&host)?))
         });
-        let clock = Box::new(move || now.get());
+        let clock = Box::new(move || *now.lock().unwrap());
         self.watcher = Some(Watcher::new(open, Box::new(self.events.clone()), clock, Some(self.path("kport.conf"))));
     }
 
     fn tell(&self, event: Event) {
-        self.events.told.borrow_mut().push_back(event);
+        self.events.told.lock().unwrap().push_back(event);
     }
 
     /// Steps until nothing is to be done at this moment.
@@ -109,11 +108,15 @@ impl World {
         reports
     }
 
+    fn time(&self) -> Instant {
+        *self.now.lock().unwrap()
+    }
+
     fn pass(&mut self, time: Duration) -> Vec<Report> {
-        let end = self.now.get() + time;
+        let end = self.time() + time;
         let mut reports = self.settle();
-        while self.now.get() < end {
-            self.now.set(self.now.get() + Duration::from_millis(500));
+        while self.time() < end {
+            *self.now.lock().unwrap() += Duration::from_millis(500);
             let watcher = self.watcher.as_mut().unwrap();
             for _ in 0..3 {
                 reports.extend(watcher.step(Duration::ZERO).unwrap());
