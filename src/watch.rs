@@ -18,7 +18,8 @@ use crate::conf::{self, Conf};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Events, Gateway, Host};
 use crate::name::JailName;
-use crate::net::{Interface, PerFamily};
+use crate::net::{Family, Interface, PerFamily};
+use crate::publication::Redirect;
 use crate::publisher::{Outcome, Publisher, Recorded, Unobserved};
 use crate::session::Session;
 
@@ -31,6 +32,8 @@ const SLICE: Duration = Duration::from_millis(20);
 /// How long opening the sockets of networks may take in one look, and one of them.
 const OPENING: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_millis(300);
+/// A jail that has nothing recorded may be about to stop: its hook has unpublished its ports. After this it is not.
+const STOPPING: Duration = Duration::from_secs(30);
 /// A failure that lasts is reported, and not one that passes: a jail that starts has no address for a moment.
 const LASTING: u32 = 2;
 
@@ -51,6 +54,8 @@ pub struct Watcher {
     schedule: Schedule,
     /// The jails with a record, at the last look.
     recorded: BTreeSet<JailName>,
+    /// Jails that run and have lines, but no record, and since when.
+    unpublished: BTreeMap<JailName, Instant>,
     /// The last one whose anchor was looked at.
     looked_at: Option<JailName>,
     /// The jids of the jails whose network is told about.
@@ -83,6 +88,7 @@ impl Watcher {
             conf: None,
             schedule,
             recorded: BTreeSet::new(),
+            unpublished: BTreeMap::new(),
             looked_at: None,
             networks: BTreeSet::new(),
             routes: None,
@@ -118,8 +124,12 @@ impl Watcher {
         told.into_iter().for_each(|event| self.schedule.tell(event, now));
         let often = !self.events.tells_jails() || !self.networks.is_empty();
         let looks = self.schedule.looks(now, often);
-        let done = self.act(looks);
-        self.failed(None, done.err());
+        match self.act(looks) {
+            Err(error) => self.failed(None, Some(error)),
+            // a full look
+            Ok(()) if looks.records => self.failed(None, None),
+            Ok(()) => {}
+        }
         self.events.wake(if self.reports.is_empty() { self.idle() } else { Duration::ZERO });
         Ok(self.reports.pop_front())
     }
@@ -215,12 +225,20 @@ impl Watcher {
             let running = self.schedule.jails().filter_map(|jail| jail.name.parse::<JailName>().ok());
             let mut jails: BTreeSet<JailName> = running.collect();
             jails.extend(conf.not_jails().into_iter().cloned());
+            let mut unpublished = BTreeMap::new();
             for jail in jails {
                 let record = recorded.iter().find(|record| record.jail == jail);
-                if conf.differs(&jail, record.map_or(&[], |record| &record.requests)) {
+                if !conf.differs(&jail, record.map_or(&[], |record| &record.requests)) {
+                    continue;
+                }
+                let since = self.unpublished.get(&jail).copied().unwrap_or(now);
+                if record.is_some() || now >= since + STOPPING {
                     self.schedule.want(jail, Why::Conf, now);
+                } else {
+                    unpublished.insert(jail, since);
                 }
             }
+            self.unpublished = unpublished;
         }
         // those whose addresses were found
         let finds = |record: &&Recorded| record.requests.iter().any(|request| request.addresses.is_empty());
@@ -311,7 +329,7 @@ impl Watcher {
         publisher: &Publisher<'_>,
         jail: &JailName,
         why: Why,
-        before: Vec<crate::publication::Redirect>,
+        before: Vec<Redirect>,
         result: Result<Outcome>,
     ) {
         self.schedule.done(jail, result.is_err(), (self.clock)());
@@ -364,7 +382,6 @@ impl Watcher {
 }
 
 fn routes(host: &dyn Host) -> Result<Routes> {
-    use crate::net::Family;
     let defaults = PerFamily { inet: host.gateway(Family::Inet)?, inet6: host.gateway(Family::Inet6)? };
     Ok((defaults, host.gateways()?))
 }

@@ -107,7 +107,12 @@ fn publish_lines(global: &Global, args: &PublishArgs, caller: &Caller) -> Result
     }
     let wait = requests.iter().map(|request| request.wait).max().unwrap_or_default();
     let report = Report::of_publish(global, args, &requests);
-    change(&waiting(global, wait), report, |publisher| publisher.follow(&caller.jail, Some(&requests)))
+    // before the jail exists: exec.prestart
+    let early = !requests.is_empty() && host(global)?.running(caller.jail.as_str())?.is_none();
+    change(&waiting(global, wait), report, |publisher| match early {
+        true => publisher.publish_all(&requests),
+        false => publisher.follow(&caller.jail, Some(&requests)),
+    })
 }
 
 /// `publish --hook`: takes the jail, its jid and its addresses from the manager, unless they are given.

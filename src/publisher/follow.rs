@@ -20,6 +20,7 @@ use crate::host::{ANSWER_TIME, Host, Jail};
 use crate::name::JailName;
 use crate::pf::Firewall;
 use crate::publication::Redirect;
+use crate::rules;
 use crate::store::{Record, Store};
 
 /// What is recorded for one jail.
@@ -69,7 +70,7 @@ pub(super) fn is_lost(host: &dyn Host, firewall: &dyn Firewall, store: &Store, j
     let Some(record) = current(host, store, jail)? else { return Ok(false) };
     // a change that is under way, or was interrupted, is not judged by its rules
     let interrupted = !record.replaces.is_empty();
-    let wanted = crate::rules::of_all(&record.publications);
+    let wanted = rules::of_all(&record.publications);
     Ok(interrupted || firewall.unchanged(&jail.anchor(), &wanted)?.is_none())
 }
 

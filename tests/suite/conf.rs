@@ -98,6 +98,18 @@ fn a_hook_without_ports_publishes_the_lines_of_its_jail() {
     assert_eq!(world.list(), [""; 0]);
 }
 
+/// exec.prestart, with the address in the file; an error without it, as with ports.
+#[test]
+fn a_hook_before_the_jail_exists() {
+    let mut world = World::new("db 5432 -a 10.0.0.3\n");
+    world.host.jails.retain(|jail| jail.name != "db");
+    world.ok_with(&["publish", "--hook"], &[("JNAME", "db")]);
+    assert_eq!(world.list(), ["db tcp em0 5432 10.0.0.3:5432 live"]);
+    world.write("db 5432\n");
+    let error = world.run(&["publish", "--hook"], &[("JNAME", "db")]);
+    assert!(!error.status.success() && String::from_utf8_lossy(&error.stderr).contains("is not running here"));
+}
+
 #[test]
 fn a_hook_without_ports_and_without_lines_does_nothing() {
     let world = World::new("web 8080:80\n");
