@@ -238,9 +238,10 @@ impl Schedule {
         self.times.records = now;
     }
 
-    /// The looks have taken this long: the next ones come later, so that they need no more than a hundredth of the time.
+    /// The looks have taken this long: the next ones come later, so that they need no more than a twentieth of the time; but not
+    /// later than [`FULL`].
     pub fn took(&mut self, now: Instant, looks: Looks, time: Duration) {
-        let later = now + time * 100;
+        let later = now + (time * 20).min(FULL);
         let Times { jails, records, pf, .. } = &mut self.times;
         for (looked, at) in [(looks.jails, jails), (looks.records, records), (looks.pf, pf)] {
             if looked {
@@ -411,11 +412,11 @@ mod tests {
     fn pf_is_news_when_it_changes_and_all_are_due_when_it_works_again() {
         let now = Instant::now();
         let jails: BTreeSet<JailName> = [name("web"), name("db")].into();
-        let on = Some(Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true });
+        let working = Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true };
+        let on = Some(working);
         let mut schedule = idle(now);
         assert!(!schedule.pf(on, &jails, now) && schedule.pf_works());
-        for off in [None, Some(Status { enabled: false, ..on.unwrap() }), Some(Status { anchor: false, ..on.unwrap() })]
-        {
+        for off in [None, Some(Status { enabled: false, ..working }), Some(Status { anchor: false, ..working })] {
             let at = after(now, 5000);
             assert!(schedule.pf(off, &jails, at) && !schedule.pf_works());
             assert!(!schedule.pf(off, &jails, at));
@@ -433,10 +434,11 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(now);
         let looks = schedule.looks(now, false);
-        schedule.took(now, looks, Duration::from_millis(500));
-        let next = schedule.looks(after(now, 49_999), false);
-        assert_eq!(next, Looks { routes: true, ..Looks::default() });
-        assert!(schedule.looks(after(now, 50_000), false).pf);
+        schedule.took(now, looks, Duration::from_millis(400));
+        assert!(!schedule.looks(after(now, 7999), false).any());
+        assert!(schedule.looks(after(now, 8000), false).pf);
+        schedule.took(after(now, 8000), looks, Duration::from_secs(9));
+        assert!(schedule.looks(after(now, 18_000), false).pf);
     }
 
     #[test]
