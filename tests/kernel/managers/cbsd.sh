@@ -1,0 +1,77 @@
+# CBSD: docs/managers/cbsd.md. The checkout is built as its Makefile does. Sourced by scenarios/managers.sh.
+# shellcheck shell=sh
+
+if [ ! -x "$KPORT_MANAGERS/cbsd/bin/cbsdsh/cbsd" ]; then
+	skip "cbsd is not built"
+	return
+fi
+if [ -e /usr/local/cbsd ] || id cbsd >/dev/null 2>&1; then
+	skip "this host has a CBSD"
+	return
+fi
+home=$place/cbsd
+made /usr/local/cbsd /usr/local/bin/cbsd /usr/local/etc/sudoers.d/10_cbsd_sudoers
+mkdir -p /usr/local/bin "$home" "$place/commands"
+cp -R "$KPORT_MANAGERS/cbsd" /usr/local/cbsd
+cp "$KPORT_MANAGERS/cbsd/bin/cbsdsh/cbsd" /usr/local/bin/cbsd
+pw useradd cbsd -u 150 -s /bin/sh -d "$home" -c CBSD
+# every command that it asks for has to be there: of those that the base system has not, jails need rsync(1), to copy
+cat >"$place/commands/rsync" <<'END'
+#!/bin/sh
+for word; do from=${to-} to=$word; done
+mkdir -p "$to" && cp -Rp "${from%/}/." "$to"
+END
+ln -s /usr/local/cbsd/misc/sqlcli "$place/commands/sqlite3"
+printf '#!/bin/sh\nexit 0\n' >"$place/commands/nothing"
+chmod 755 "$place/commands/rsync" "$place/commands/nothing"
+tr -cs 'a-z0-9_.-' '\n' </usr/local/cbsd/misc/cmdboot | sort -u | while read -r word; do
+	PATH=$place/commands:$PATH command -v "$word" >/dev/null || ln -s nothing "$place/commands/$word"
+done
+cat >"$place/initenv.conf" <<END
+nodename="host.test"
+nodeip="192.0.2.1"
+nodeip6="0"
+jnameserver="192.0.2.1"
+nodeippool="10.8.1.0/24"
+natip="192.0.2.1"
+nat_enable="pf"
+mdtmp="0"
+ipfw_enable="0"
+zfsfeat="0"
+hammerfeat="0"
+fbsdrepo="0"
+workdir="$home"
+jail_interface="wan0"
+parallel="5"
+stable="0"
+sqlreplica="0"
+statsd_bhyve_enable="0"
+statsd_jail_enable="0"
+statsd_hoster_enable="0"
+default_vs="0"
+END
+export NOINTER=1 NOCOLOR=1 workdir="$home"
+runs 0 env POST_CBSD_CMD_PATH="$place/commands" /usr/local/cbsd/sudoexec/initenv inter=0 "$place/initenv.conf"
+tree "$home/basejail/base_amd64_amd64_15.1"
+loop=$(ifconfig lo create)
+ifconfig "$loop" up
+
+# create NAME ADDRESS
+create() {
+	runs 0 cbsd jcreate jname="$1" host_hostname="$1" ip4_addr="$2" interface="$loop" ver=15.1 arch=amd64 baserw=1 vnet=0 \
+		pkg_bootstrap=0 etcupdate_init=0 applytpl=0 floatresolv=0 mount_ports=0 runasap=0 astart=0
+}
+# hooks NAME PORT: the page's lines
+hooks() {
+	page cbsd 1 | sed "s|jails-system/web|jails-system/$1|; s/8080:80/$2:80/" >"$place/hooks.sh"
+	ran sh -e "$place/hooks.sh"
+	is "the page's lines for $1" 0 "$st"
+	# one behind it, which a hook must not read away
+	printf '#!/bin/sh\necho "$jname" >>%s\n' "$place/others" >"$home/jails-system/$1/master_poststart.d/other"
+	chmod 755 "$home/jails-system/$1/master_poststart.d/other"
+}
+create web 10.8.1.2/24
+hooks web 8080
+runs 0 cbsd jstart jname=web
+asks outside tcp,192.0.2.1,8080=web:80@192.0.2.100
+is "and the script beside it runs" web "$(cat "$place/others")"
