@@ -14,7 +14,7 @@ made /usr/local/cbsd /usr/local/bin/cbsd /usr/local/etc/sudoers.d/10_cbsd_sudoer
 mkdir -p /usr/local/bin "$home" "$place/commands"
 cp -R "$KPORT_MANAGERS/cbsd" /usr/local/cbsd
 cp "$KPORT_MANAGERS/cbsd/bin/cbsdsh/cbsd" /usr/local/bin/cbsd
-pw useradd cbsd -u 150 -s /bin/sh -d "$home" -c CBSD
+pw useradd cbsd -u 150 -s /bin/sh -d "$home" -c CBSD && echo cbsd >"$place/user"
 # every command that it asks for has to be there: of those that the base system has not, jails need rsync(1), to copy
 cat >"$place/commands/rsync" <<'END'
 #!/bin/sh
@@ -75,3 +75,95 @@ hooks web 8080
 runs 0 cbsd jstart jname=web
 asks outside tcp,192.0.2.1,8080=web:80@192.0.2.100
 is "and the script beside it runs" web "$(cat "$place/others")"
+gives 0 list --json web
+says "\"jid\": $(jls -j web jid)"
+says 10.8.1.2
+held outside tcp,192.0.2.1,8080
+runs 0 cbsd jstop jname=web
+died "stopped"
+let_go
+is "web is stopped" no "$(running web)"
+is "nothing of web is left in pf" "" "$(anchors)"
+is "nor in the record" "" "$(records)"
+runs 0 cbsd jstart jname=web
+gives 0 gc
+asks outside tcp,192.0.2.1,8080=web
+runs 0 cbsd jstop jname=web fast=1
+is "fast=1 unpublishes" "" "$(anchors)"
+
+# a clone has the hooks of its original
+runs 0 cbsd jclone old=web new=app host_hostname=app ip4_addr=10.8.1.3/24
+runs 0 cbsd jstart jname=web
+runs 0 cbsd jstart jname=app
+printed 8080
+is "a clone runs" yes "$(running app)"
+is "without ports" 0 "$(published app)"
+asks outside tcp,192.0.2.1,8080=web
+runs 0 cbsd jstop jname=app
+asks outside tcp,192.0.2.1,8080=web
+hooks app 8081
+runs 0 cbsd jstart jname=app
+asks outside tcp,192.0.2.1,8081=app
+
+# renamed with its hooks
+runs 0 cbsd jrename old=app new=app2 host_hostname=app2 restart=1
+is "the renamed jail runs" yes "$(running app2)"
+asks outside tcp,192.0.2.1,8081=app2 tcp,192.0.2.1,8080=web
+is "the old name has no ports" 0 "$(published app)"
+
+# a start that fails: CBSD runs master_poststart.d and master_poststop.d
+runs 0 cbsd jstop jname=app2
+runs 0 cbsd jset jname=app2 exec_start=/nonexistent
+ran cbsd jstart jname=app2
+is "a jail that fails to start" no "$(running app2)"
+is "has no ports" 0 "$(published app2)"
+runs 0 cbsd jset jname=app2 exec_start='/bin/sh /etc/rc'
+
+# without its hooks
+jail -R web
+asks outside tcp,192.0.2.1,8080=-
+is "jail -R leaves its ports" 1 "$(published web)"
+gives 0 gc
+is "gc removes them" 0 "$(published web)"
+ran cbsd jstart jname=web
+asks outside tcp,192.0.2.1,8080=web
+
+# a jail with a network stack of its own
+bridge=$(ifconfig bridge create)
+ifconfig "$bridge" inet 10.8.2.1/24 up
+runs 0 cbsd jcreate jname=net host_hostname=net ip4_addr=10.8.2.2/24 interface="$bridge" ver=15.1 arch=amd64 baserw=1 vnet=1 \
+	ci_gw4=10.8.2.1 pkg_bootstrap=0 etcupdate_init=0 applytpl=0 floatresolv=0 mount_ports=0 runasap=0 astart=0
+hooks net 8082
+runs 0 cbsd jstart jname=net
+asks outside tcp,192.0.2.1,8082=net:80@192.0.2.100
+runs 0 cbsd jstop jname=net
+is "its ports are gone" 0 "$(published net)"
+
+# the rules that CBSD loads replace the main ruleset
+runs 0 cbsd naton
+is "naton without kport's lines removes them" 0 "$(pfctl -sn 2>/dev/null | grep -c '^rdr-anchor "kport/')"
+gives 1 doctor
+says "$home/etc/pf.conf"
+asks outside tcp,192.0.2.1,8080=-
+gives 0 setup --pf-conf "$home/etc/pf.conf" --write
+runs 0 cbsd naton
+asks outside tcp,192.0.2.1,8080=web
+runs 0 cbsd expose mode=add in=8090 out=80 jname=web
+asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8090=web
+gives 3 publish app2 -a 10.8.1.3 8090:80
+gives 0 import cbsd "$home/etc/pfrdr.conf"
+says 8090:80
+page cbsd 2 | sed 's/^# //' | grep -v import >"$place/over.sh"
+runs 0 sh -e "$place/over.sh"
+hooks web '8090:80 8080'
+runs 0 cbsd jstop jname=web
+runs 0 cbsd jstart jname=web
+asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8090=web
+
+runs 0 cbsd jremove jname=web
+is "jremove stops" no "$(running web)"
+is "and unpublishes" 0 "$(published web)"
+runs 0 cbsd jremove jname=app2
+runs 0 cbsd jremove jname=net
+unset workdir NOINTER NOCOLOR
+main_rules

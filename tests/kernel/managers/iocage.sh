@@ -102,7 +102,7 @@ gives 0 import iocage "$place/zroot/iocage/jails/web/config.json"
 says 8090:80
 says 81:81/udp
 ran iocage stop --force web
-page iocage 3 | sed 's/^# //' | grep -v import >"$place/over.sh"
+page iocage 2 | sed 's/^# //' | grep -v import >"$place/over.sh"
 runs 0 sh -e "$place/over.sh"
 runs 0 iocage set ip4_addr="$loop|10.9.7.2/32" web
 main_rules

@@ -16,6 +16,7 @@ managers_restore() {
 	for jail in $(jls name | new_of jails); do jail -R "$jail" 2>/dev/null; done
 	mount -p | awk -v place="$place/" 'index($2, place) == 1 { print $2 }' | sort -r | while read -r point; do umount -f "$point"; done
 	! mount -p | grep -q "$place/" || { not_ok "$place is unmounted"; return; }
+	[ ! -f "$place/user" ] || pw userdel "$(cat "$place/user")"
 	# shellcheck disable=SC2046 # words
 	[ ! -f "$place/made" ] || rm -rf $(cat "$place/made")
 	rm -rf "$place"
