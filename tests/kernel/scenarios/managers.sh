@@ -78,7 +78,7 @@ END
 copy_in() {
 	local library
 	cp "$2" "$1${3:-$2}"
-	for library in $(ldd -f '%p\n' "$2" 2>/dev/null); do
+	for library in $(ldd -f '%p\n' "$2" 2>/dev/null | grep '^/'); do
 		[ -e "$1$library" ] || { mkdir -p "$1$(dirname "$library")" && cp "$library" "$1$library"; }
 	done
 }
