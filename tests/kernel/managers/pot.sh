@@ -116,13 +116,17 @@ is "with its ports" 0 "$(published web)"
 runs 0 pot set-attribute -p web -A persistent -V YES
 runs 0 pot set-cmd -p web -c 'sh /etc/rc'
 
-# pot's anchors are missing from the main ruleset: pot loads /etc/pf.conf
+# pot's anchors are missing: pot loads /etc/pf.conf. An empty anchor outlives its last call for a time.
 with_pot=$TRANSLATION
 TRANSLATION=$plain
 main_rules
 TRANSLATION=$with_pot
+without_pot_rdr() { ! pfctl -sA 2>/dev/null | grep -q 'pot-rdr$'; }
+until_true without_pot_rdr
 runs 0 pot start web
+is "pot loads /etc/pf.conf" 1 "$(pfctl -sn 2>/dev/null | grep -c '^rdr-anchor "pot-rdr/')"
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app_2
+main_rules
 
 # from export-ports to kport
 runs 0 pot stop web

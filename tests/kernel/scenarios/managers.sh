@@ -54,6 +54,7 @@ tree() {
 	done
 	copy_in "$1" "$PEER" /bin/peer
 	cp /libexec/ld-elf.so.1 "$1/libexec/"
+	cp /etc/passwd /etc/master.passwd /etc/pwd.db /etc/spwd.db /etc/group /etc/login.conf /etc/hosts "$1/etc/"
 	cat >"$1/etc/rc" <<'END'
 #!/bin/sh
 export PATH=/sbin:/bin:/usr/sbin:/usr/bin
