@@ -24,7 +24,7 @@ END
 ln -s /usr/local/cbsd/misc/sqlcli "$place/commands/sqlite3"
 printf '#!/bin/sh\nexit 0\n' >"$place/commands/nothing"
 chmod 755 "$place/commands/rsync" "$place/commands/nothing"
-tr -cs 'a-z0-9_.-' '\n' </usr/local/cbsd/misc/cmdboot | sort -u | while read -r word; do
+tr -cs 'a-z0-9_.-' '\n' </usr/local/cbsd/misc/cmdboot | grep '^[a-z]' | sort -u | while read -r word; do
 	PATH=$place/commands:$PATH command -v "$word" >/dev/null || ln -s nothing "$place/commands/$word"
 done
 cat >"$place/initenv.conf" <<END

@@ -1,10 +1,8 @@
 # Nomad's pot driver: docs/managers/nomad.md. Nomad itself is not here; pot runs with the arguments of the driver's prepare.go and
-# pot.go, in its order. Sourced by scenarios/managers.sh after pot.sh, whose pot it uses.
+# pot.go, in its order. Sourced by scenarios/managers.sh.
 # shellcheck shell=sh
 
-PATH=$place/pot/bin:$here/managers:$PATH
-TRANSLATION=$with_pot
-main_rules
+. "$here/managers/pot-host.sh"
 mkdir -p "$place/images" "$place/task/local" "$place/task/secrets"
 
 # the image, by the page's lines

@@ -1,42 +1,7 @@
-# pot: docs/managers/pot.md. zfs(8) and potnet(1) are stand-ins of ours. Sourced by scenarios/managers.sh.
+# pot: docs/managers/pot.md. Sourced by scenarios/managers.sh.
 # shellcheck shell=sh
 
-cp -R "$KPORT_MANAGERS/pot" "$place/pot"
-pots=$place/pots
-export ZFS_STATE="$place/zfs"
-PATH=$place/pot/bin:$here/managers:$PATH
-cat >"$place/pot/etc/pot/pot.conf" <<END
-POT_ZFS_ROOT=zroot/pot
-POT_FS_ROOT=$pots
-POT_CACHE=$place/cache
-POT_TMP=$place/tmp
-POT_GROUP=wheel
-POT_NETWORK=10.8.0.0/24
-POT_NETMASK=255.255.255.0
-POT_GATEWAY=10.8.0.1
-POT_EXTIF=wan0
-END
-# the rules as in docs/managers/pot.md: in the file that pot loads, with its anchors and kport's
-plain=$TRANSLATION
-TRANSLATION="nat-anchor pot-nat
-rdr-anchor \"pot-rdr/*\"
-$TRANSLATION"
-main_rules
-cp "$WORK/pf.conf" /etc/pf.conf
-
-# the release from which it creates pots
-mkdir -p "$place/cache" "$place/tmp"
-tree "$place/base"
-tar -C "$place/base" -cf "$place/cache/15.1-RELEASE_base.txz" .
-manifests=/usr/local/share/freebsd/MANIFESTS
-made $manifests
-mkdir -p $manifests
-manifest=$manifests/$(sysctl -n hw.machine)-$(sysctl -n hw.machine_arch)-15.1-RELEASE
-made "$manifest"
-printf 'base.txz\t%s\t1\tbase\n' "$(sha256 -q "$place/cache/15.1-RELEASE_base.txz")" >"$manifest"
-touch /etc/resolv.conf
-
-runs 0 pot init -m
+. "$here/managers/pot-host.sh"
 runs 0 pot create -p web -t single -b 15.1 -N public-bridge -i auto
 # hooks POT [FROM TO]: the page's lines, with another port
 hooks() {
@@ -117,7 +82,6 @@ runs 0 pot set-attribute -p web -A persistent -V YES
 runs 0 pot set-cmd -p web -c 'sh /etc/rc'
 
 # pot's anchors are missing: pot loads /etc/pf.conf. An empty anchor outlives its last call for a time.
-with_pot=$TRANSLATION
 TRANSLATION=$plain
 main_rules
 TRANSLATION=$with_pot
@@ -150,3 +114,5 @@ asks outside tcp,192.0.2.1,8080=web
 runs 0 pot destroy -F -p web
 is "destroy -F stops" no "$(running web)"
 runs 0 pot destroy -F -p "app_2"
+TRANSLATION=$plain
+main_rules

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Jail managers by their own scripts, with the lines of their pages in docs/managers. KPORT_MANAGERS is a directory with a checkout of
-# each, by its name; one that is not there is skipped. See README.md.
+# each, by its name; one that is not there is skipped, and so are those that KPORT_MANAGER does not name. See README.md.
 # backends: native pfctl
 
 docs=$here/../../docs/managers
@@ -121,7 +121,7 @@ gone() { ! jls -j "$1" jid >/dev/null 2>&1; }
 
 host_network
 system_path=$PATH
-for manager in pot nomad cbsd iocage bastille appjail; do
+for manager in ${KPORT_MANAGER:-pot nomad cbsd iocage bastille appjail}; do
 	source=$KPORT_MANAGERS/$manager
 	[ $manager != nomad ] || source=$KPORT_MANAGERS/pot
 	if [ ! -d "$source" ]; then
