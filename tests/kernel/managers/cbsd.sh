@@ -1,4 +1,5 @@
-# CBSD: docs/managers/cbsd.md. The checkout is built as its Makefile does. Sourced by scenarios/managers.sh.
+# CBSD: docs/managers/cbsd.md, as far as it is about hooks and pf: the functions of CBSD that run master_*.d, in its own shell, around
+# jail(8) as sudoexec/jstart and jstop have them. Its database is not used. Sourced by scenarios/managers.sh.
 # shellcheck shell=sh
 
 if [ ! -x "$KPORT_MANAGERS/cbsd/bin/cbsdsh/cbsd" ]; then
@@ -10,160 +11,121 @@ if [ -e /usr/local/cbsd ] || id cbsd >/dev/null 2>&1; then
 	return
 fi
 home=$place/cbsd
-made /usr/local/cbsd /usr/local/bin/cbsd /usr/local/etc/sudoers.d/10_cbsd_sudoers
-mkdir -p /usr/local/bin "$home" "$place/commands"
+made /usr/local/cbsd /usr/local/bin/cbsd
+mkdir -p /usr/local/bin "$home/etc" "$home/tmp" "$home/ftmp" "$place/commands"
 cp -R "$KPORT_MANAGERS/cbsd" /usr/local/cbsd
 cp "$KPORT_MANAGERS/cbsd/bin/cbsdsh/cbsd" /usr/local/bin/cbsd
 pw useradd cbsd -u 150 -s /bin/sh -d "$home" -c CBSD && echo cbsd >"$place/user"
-# every command that it asks for has to be there: of those that the base system has not, jails need rsync(1), to copy
-cat >"$place/commands/rsync" <<'END'
-#!/bin/sh
-for word; do from=${to-} to=$word; done
-mkdir -p "$to" && cp -Rp "${from%/}/." "$to"
-END
-ln -s /usr/local/cbsd/misc/sqlcli "$place/commands/sqlite3"
+# it asks for many commands that hooks do not need
 printf '#!/bin/sh\nexit 0\n' >"$place/commands/nothing"
-chmod 755 "$place/commands/rsync" "$place/commands/nothing"
+chmod 755 "$place/commands/nothing"
 tr -cs 'a-z0-9_.-' '\n' </usr/local/cbsd/misc/cmdboot | grep '^[a-z]' | sort -u | while read -r word; do
 	PATH=$place/commands:$PATH command -v "$word" >/dev/null || ln -s nothing "$place/commands/$word"
 done
-cat >"$place/initenv.conf" <<END
-nodename="host.test"
-nodeip="192.0.2.1"
-nodeip6="0"
-jnameserver="192.0.2.1"
-nodeippool="10.8.1.0/24"
-natip="192.0.2.1"
-nat_enable="pf"
-mdtmp="0"
-ipfw_enable="0"
-zfsfeat="0"
-hammerfeat="0"
-fbsdrepo="0"
-workdir="$home"
-jail_interface="wan0"
-parallel="5"
-stable="0"
-sqlreplica="0"
-statsd_bhyve_enable="0"
-statsd_jail_enable="0"
-statsd_hoster_enable="0"
-default_vs="0"
-END
 export NOINTER=1 NOCOLOR=1 workdir="$home"
-runs 0 env POST_CBSD_CMD_PATH="$place/commands" /usr/local/cbsd/sudoexec/initenv inter=0 "$place/initenv.conf"
-tree "$home/basejail/base_amd64_amd64_15.1"
+runs 0 env POST_CBSD_CMD_PATH="$place/commands" /usr/local/cbsd/misc/cmdboot
 loop=$(ifconfig lo create)
 ifconfig "$loop" up
 
-# create NAME ADDRESS
-create() {
-	runs 0 cbsd jcreate jname="$1" host_hostname="$1" ip4_addr="$2" interface="$loop" ver=15.1 arch=amd64 baserw=1 vnet=0 \
-		pkg_bootstrap=0 etcupdate_init=0 applytpl=0 floatresolv=0 mount_ports=0 runasap=0 astart=0
+cat >"$place/around" <<'END'
+. ${subrdir}/nc.subr
+. ${subrdir}/tools.subr
+. ${subrdir}/jcreate.subr
+quiet=0 vnet=0 nic_address=0
+data="${workdir}/jails-data/${jname}-data"
+case "$1" in
+start | fails)
+	export_jail_data_for_external_hook
+	external_exec_master_script "master_prestart.d"
+	[ "$1" = fails ] || ${JAIL_CMD} -c name=${jname} persist path=${data} host.hostname=${jname} mount.devfs \
+		ip4.addr="${interface}|${ip4_addr%/*}" exec.clean exec.start="/bin/sh /etc/rc"
+	external_exec_master_script "master_poststart.d"
+	[ "$1" != fails ] || external_exec_master_script "master_poststop.d"
+	;;
+stop | fast)
+	geniplist ${ip4_addr}
+	export_jail_data_for_external_hook
+	external_exec_master_script "master_prestop.d"
+	if [ "$1" = fast ]; then ${JAIL_CMD} -rR ${jname}; else ${JAIL_CMD} -r ${jname}; fi
+	external_exec_master_script "master_poststop.d"
+	;;
+esac
+exit 0
+END
+# jcreate NAME PORT: the directories of a jail, and the page's lines
+jcreate() {
+	tree "$home/jails-data/$1-data"
+	mkdir -p "$home/jails-system/$1/master_prestart.d" "$home/jails-system/$1/master_poststart.d" \
+		"$home/jails-system/$1/master_prestop.d" "$home/jails-system/$1/master_poststop.d"
+	hooks "$1" "$2"
 }
-# hooks NAME PORT: the page's lines
 hooks() {
 	page cbsd 1 | sed "s|jails-system/web|jails-system/$1|; s/8080:80/$2:80/" >"$place/hooks.sh"
 	ran sh -e "$place/hooks.sh"
 	is "the page's lines for $1" 0 "$st"
-	# one behind it, which a hook must not read away
-	printf '#!/bin/sh\necho "$jname" >>%s\n' "$place/others" >"$home/jails-system/$1/master_poststart.d/other"
-	chmod 755 "$home/jails-system/$1/master_poststart.d/other"
+	# the names of all are the standard input of each
+	for other in a z; do
+		printf '#!/bin/sh\necho "$jname %s" >>%s\n' $other "$place/others" >"$home/jails-system/$1/master_poststart.d/$other"
+		chmod 755 "$home/jails-system/$1/master_poststart.d/$other"
+	done
 }
-create web 10.8.1.2/24
-hooks web 8080
-runs 0 cbsd jstart jname=web
+# around VERB NAME ADDRESS
+around() { runs 0 env jname="$2" ip4_addr="$3" interface="$loop" cbsd "$place/around" "$1"; }
+jcreate web 8080
+around start web 10.8.1.2/24
 asks outside tcp,192.0.2.1,8080=web:80@192.0.2.100
-is "and the script beside it runs" web "$(cat "$place/others")"
+is "and the scripts beside kport's run" "web a|web z" "$(sort "$place/others" | tr '\n' '|' | sed 's/|$//')"
 gives 0 list --json web
 says "\"jid\": $(jls -j web jid)"
-says 10.8.1.2
 held outside tcp,192.0.2.1,8080
-runs 0 cbsd jstop jname=web
+around stop web 10.8.1.2/24
 died "stopped"
 let_go
-is "web is stopped" no "$(running web)"
 is "nothing of web is left in pf" "" "$(anchors)"
 is "nor in the record" "" "$(records)"
-runs 0 cbsd jstart jname=web
+around start web 10.8.1.2/24
 gives 0 gc
 asks outside tcp,192.0.2.1,8080=web
-runs 0 cbsd jstop jname=web fast=1
+around fast web 10.8.1.2/24
 is "fast=1 unpublishes" "" "$(anchors)"
+around fails web 10.8.1.2/24
+printed 'did not start'
+is "after a start that failed there are no ports" 0 "$(published web)"
+around start web 10.8.1.2/24
 
-# a clone has the hooks of its original
-runs 0 cbsd jclone old=web new=app host_hostname=app ip4_addr=10.8.1.3/24
-runs 0 cbsd jstart jname=web
-runs 0 cbsd jstart jname=app
+# a clone is a copy of jails-system/NAME, a rename moves it
+jcreate app 8080
+around start app 10.8.1.3/24
 printed 8080
-is "a clone runs" yes "$(running app)"
+is "a jail whose port is taken runs" yes "$(running app)"
 is "without ports" 0 "$(published app)"
 asks outside tcp,192.0.2.1,8080=web
-runs 0 cbsd jstop jname=app
+around stop app 10.8.1.3/24
 asks outside tcp,192.0.2.1,8080=web
 hooks app 8081
-runs 0 cbsd jstart jname=app
-asks outside tcp,192.0.2.1,8081=app
-
-# renamed with its hooks
-runs 0 cbsd jrename old=app new=app2 host_hostname=app2 restart=1
-is "the renamed jail runs" yes "$(running app2)"
-asks outside tcp,192.0.2.1,8081=app2 tcp,192.0.2.1,8080=web
-is "the old name has no ports" 0 "$(published app)"
-
-# a start that fails: CBSD runs master_poststart.d and master_poststop.d
-runs 0 cbsd jstop jname=app2
-runs 0 cbsd jset jname=app2 exec_start=/nonexistent
-ran cbsd jstart jname=app2
-is "a jail that fails to start" no "$(running app2)"
-is "has no ports" 0 "$(published app2)"
-runs 0 cbsd jset jname=app2 exec_start='/bin/sh /etc/rc'
-
-# without its hooks
-jail -R web
-asks outside tcp,192.0.2.1,8080=-
-is "jail -R leaves its ports" 1 "$(published web)"
+mv "$home/jails-system/app" "$home/jails-system/a@b"
+mv "$home/jails-data/app-data" "$home/jails-data/a@b-data"
+around start a@b 10.8.1.3/24
+is "a name with @ has its port" 1 "$(published a@b)"
+asks outside tcp,192.0.2.1,8081=a@b
+jail -R a@b
 gives 0 gc
-is "gc removes them" 0 "$(published web)"
-ran cbsd jstart jname=web
-asks outside tcp,192.0.2.1,8080=web
+is "gc after jail -R" 0 "$(published a@b)"
 
-# a jail with a network stack of its own
-bridge=$(ifconfig bridge create)
-ifconfig "$bridge" inet 10.8.2.1/24 up
-runs 0 cbsd jcreate jname=net host_hostname=net ip4_addr=10.8.2.2/24 interface="$bridge" ver=15.1 arch=amd64 baserw=1 vnet=1 \
-	ci_gw4=10.8.2.1 pkg_bootstrap=0 etcupdate_init=0 applytpl=0 floatresolv=0 mount_ports=0 runasap=0 astart=0
-hooks net 8082
-runs 0 cbsd jstart jname=net
-asks outside tcp,192.0.2.1,8082=net:80@192.0.2.100
-runs 0 cbsd jstop jname=net
-is "its ports are gone" 0 "$(published net)"
-
-# the rules that CBSD loads replace the main ruleset
-runs 0 cbsd naton
-is "naton without kport's lines removes them" 0 "$(pfctl -sn 2>/dev/null | grep -c '^rdr-anchor "kport/')"
-gives 1 doctor
-says "$home/etc/pf.conf"
+# the main ruleset of `cbsd naton` is made of CBSD's own template, and of the lines that its expose writes
+sed "s:%%CBSD_WORKDIR%%:$home:g" /usr/local/cbsd/etc/defaults/pf.conf.tpl >"$home/etc/pf.conf"
+printf 'pass out quick on lo\nblock log all\npass quick inet6 proto ipv6-icmp\n' >>"$home/etc/pf.conf"
+echo 'nat on wan0 from 10.0.0.0/8 to ! 10.0.0.0/8 -> 192.0.2.1' >"$home/etc/pfnat.conf"
+echo 'rdr pass proto tcp from {any} to 192.0.2.1 port 8090 -> 10.8.1.2 port 80 # // Setup by CBSD expose: tcp-80-web from IPs any' \
+	>"$home/etc/pfrdr.conf"
+runs 0 pfctl -q -f "$home/etc/pf.conf"
 asks outside tcp,192.0.2.1,8080=-
 gives 0 setup --pf-conf "$home/etc/pf.conf" --write
-runs 0 cbsd naton
+runs 0 pfctl -q -f "$home/etc/pf.conf"
 asks outside tcp,192.0.2.1,8080=web
-runs 0 cbsd expose mode=add in=8090 out=80 jname=web
-asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8090=web
-gives 3 publish app2 -a 10.8.1.3 8090:80
+gives 3 publish web 8090:80
 gives 0 import cbsd "$home/etc/pfrdr.conf"
 says 8090:80
-page cbsd 2 | sed 's/^# //' | grep -v import >"$place/over.sh"
-runs 0 sh -e "$place/over.sh"
-hooks web '8090:80 8080'
-runs 0 cbsd jstop jname=web
-runs 0 cbsd jstart jname=web
-asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8090=web
-
-runs 0 cbsd jremove jname=web
-is "jremove stops" no "$(running web)"
-is "and unpublishes" 0 "$(published web)"
-runs 0 cbsd jremove jname=app2
-runs 0 cbsd jremove jname=net
+around stop web 10.8.1.2/24
 unset workdir NOINTER NOCOLOR
 main_rules
