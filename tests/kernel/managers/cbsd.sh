@@ -103,14 +103,14 @@ asks outside tcp,192.0.2.1,8080=web
 around stop app 10.8.1.3/24
 asks outside tcp,192.0.2.1,8080=web
 hooks app 8081
-mv "$home/jails-system/app" "$home/jails-system/a@b"
-mv "$home/jails-data/app-data" "$home/jails-data/a@b-data"
-around start a@b 10.8.1.3/24
-is "a name with @ has its port" 1 "$(published a@b)"
-asks outside tcp,192.0.2.1,8081=a@b
-jail -R a@b
+mv "$home/jails-system/app" "$home/jails-system/a%b"
+mv "$home/jails-data/app-data" "$home/jails-data/a%b-data"
+around start a%b 10.8.1.3/24
+is "a name with % has its port" 1 "$(published a%b)"
+asks outside tcp,192.0.2.1,8081=a%b
+jail -R a%b
 gives 0 gc
-is "gc after jail -R" 0 "$(published a@b)"
+is "gc after jail -R" 0 "$(published a%b)"
 
 # the main ruleset of `cbsd naton` is made of CBSD's own template, and of the lines that its expose writes
 sed "s:%%CBSD_WORKDIR%%:$home:g" /usr/local/cbsd/etc/defaults/pf.conf.tpl >"$home/etc/pf.conf"
