@@ -26,8 +26,9 @@ task() {
 	pot start "$pot" >"$place/start.$pot" 2>&1 </dev/null &
 	driver=$!
 	until_true grep -q 'post-start script' "$place/start.$pot"
-	until_true "$KPORT" list --json "$pot"
+	until_true has_port "$pot"
 }
+has_port() { [ "$(published "$1")" = 1 ]; }
 # port POT: the first that it has
 port() { "$KPORT" list --json "$1" | sed -n 's/.*"host_port": *"\{0,1\}\([0-9]*\).*/\1/p' | head -n 1; }
 
@@ -52,28 +53,6 @@ wait "$driver"
 is "a task that ends has no port" 0 "$(published "$second")"
 runs 0 pot last-run-stats -p "$second"
 runs 0 pot destroy -p "$second" -F
-
-# an image with a fixed port: one task on each host
-pot set-hook -p image_1_0 -S "$place/fixed.sh" >/dev/null 2>&1
-printf '#!/bin/sh\nexec %s publish --hook 8080:80\n' "$place/kport" >"$place/fixed.sh"
-chmod 755 "$place/fixed.sh"
-runs 0 pot set-hook -p image_1_0 -S "$place/fixed.sh"
-task web 5e6f7a8b $one
-first=$pot
-asks outside "tcp,192.0.2.1,8080=$first"
-task web 5e6f7a8b $two
-second=$pot
-is "the second task with a fixed port runs" yes "$(running "$second")"
-is "without it" 0 "$(published "$second")"
-asks outside "tcp,192.0.2.1,8080=$first"
-
-# no hook runs
-jail -R "$first"
-gives 0 gc
-is "gc after jail -R" 0 "$(published "$first")"
-runs 0 pot destroy -p "$first" -F
-runs 0 pot destroy -p "$second" -F
-wait
 runs 0 pot destroy -F -p image_1_0
 TRANSLATION=$plain
 main_rules
