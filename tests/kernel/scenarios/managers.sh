@@ -121,14 +121,16 @@ gone() { ! jls -j "$1" jid >/dev/null 2>&1; }
 
 host_network
 system_path=$PATH
-for manager in ${KPORT_MANAGER:-pot nomad cbsd iocage bastille appjail}; do
-	source=$KPORT_MANAGERS/$manager
-	[ $manager != nomad ] || source=$KPORT_MANAGERS/pot
+for manager in ${KPORT_MANAGER:-pot nomad cbsd iocage}; do
+	case $manager in
+	nomad) source=$KPORT_MANAGERS/pot ;;
+	iocage) source=$place ;;
+	*) source=$KPORT_MANAGERS/$manager ;;
+	esac
 	if [ ! -d "$source" ]; then
 		skip "$manager is not in KPORT_MANAGERS"
 		continue
 	fi
-	[ -f "$here/managers/$manager.sh" ] || continue
 	note "$manager"
 	# shellcheck source=/dev/null
 	. "$here/managers/$manager.sh"
