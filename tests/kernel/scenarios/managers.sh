@@ -121,10 +121,9 @@ gone() { ! jls -j "$1" jid >/dev/null 2>&1; }
 
 host_network
 system_path=$PATH
-for manager in ${KPORT_MANAGER:-pot nomad cbsd iocage}; do
+for manager in ${KPORT_MANAGER:-pot nomad cbsd}; do
 	case $manager in
 	nomad) source=$KPORT_MANAGERS/pot ;;
-	iocage) source=$place ;;
 	*) source=$KPORT_MANAGERS/$manager ;;
 	esac
 	if [ ! -d "$source" ]; then
