@@ -19,7 +19,7 @@ use kport::host::Fixed;
 use kport::name::{Anchor, Table};
 use kport::options::Options;
 use kport::pf::files::Sim;
-use kport::pf::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use kport::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use kport::publication::{self, Publication, Targets};
 use kport::publisher::{Listed, Liveness, Publisher, Request, Unobserved};
 use kport::rule::{self, Rule};
@@ -202,6 +202,10 @@ impl Firewall for Answers {
         unreachable!()
     }
 
+    fn filter_counters(&self, _: &Anchor) -> Result<Vec<Counters>> {
+        unreachable!()
+    }
+
     fn holds(&self, _: &Anchor, _: &[Rule]) -> Result<bool> {
         unreachable!()
     }
@@ -211,7 +215,7 @@ impl Firewall for Answers {
     }
 
     fn status(&self) -> Result<Status> {
-        unreachable!()
+        Ok(Status { enabled: true, nat_anchor: true, rdr_anchor: true, anchor: true })
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {

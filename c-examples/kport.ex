@@ -80,4 +80,26 @@ defmodule Kport do
   @doc "Returns the published redirects of one jail, or of all (nil)."
   @spec list(String.t() | nil, map) :: {:ok, [port_entry]} | failure
   def list(_jail, _options), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Begins to keep what is published true: `kport watch` in this process. `config` is the kport.conf(5), nil for the default. It ends
+  with this process, and leaves what is published.
+  """
+  @spec watch_open(String.t() | nil, map) :: {:ok, reference} | failure
+  def watch_open(_config, _options), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Does what there is to do, at most for one jail, and returns one report, a line of JSON. After nil, this process gets the message
+  `{:select, watch, :undefined, :ready_input}` when there is more.
+  """
+  @spec watch_next(reference) :: {:ok, String.t() | nil} | failure
+  def watch_next(_watch), do: :erlang.nif_error(:not_loaded)
+
+  @doc "The next `watch_next/1` reads kport.conf(5) again, and applies it."
+  @spec watch_reload(reference) :: :ok
+  def watch_reload(_watch), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Ends a watch."
+  @spec watch_close(reference) :: :ok
+  def watch_close(_watch), do: :erlang.nif_error(:not_loaded)
 end

@@ -519,6 +519,175 @@ list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 	return (enif_make_tuple2(env, atom(env, "ok"), rows));
 }
 
+/* A watch. One call at a time may use it. */
+struct watch {
+	struct kport_watch *watch;
+	ErlNifMutex *lock;
+	ErlNifMonitor owner;
+};
+
+static ErlNifResourceType *watches;
+
+/* The descriptor is not selected any more. */
+static void
+watch_stop(ErlNifEnv *env, void *object, ErlNifEvent event, int is_direct)
+{
+	struct watch *of = object;
+
+	(void)env, (void)event, (void)is_direct;
+	enif_mutex_lock(of->lock);
+	kport_watch_free(of->watch);
+	of->watch = NULL;
+	enif_mutex_unlock(of->lock);
+}
+
+static void
+watch_end(ErlNifEnv *env, struct watch *of)
+{
+	int descriptor;
+
+	enif_mutex_lock(of->lock);
+	descriptor = kport_watch_descriptor(of->watch);
+	enif_mutex_unlock(of->lock);
+	if (descriptor != -1)
+		(void)enif_select(env, (ErlNifEvent)descriptor,
+		    ERL_NIF_SELECT_STOP, of, NULL, atom(env, "undefined"));
+}
+
+/* The process that opened it has ended. */
+static void
+watch_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor)
+{
+	(void)pid, (void)monitor;
+	watch_end(env, object);
+}
+
+static void
+watch_free(ErlNifEnv *env, void *object)
+{
+	struct watch *of = object;
+
+	(void)env;
+	kport_watch_free(of->watch);
+	if (of->lock != NULL)
+		enif_mutex_destroy(of->lock);
+}
+
+/* watch_open(Config | nil, Options) -> {ok, Watch} | {error, ...} */
+static ERL_NIF_TERM
+watch_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+	struct settings settings;
+	struct kport_watch *watch;
+	struct kport_error *error;
+	struct watch *of;
+	kport_status status;
+	ErlNifPid self;
+	ERL_NIF_TERM answer;
+	char *config = NULL;
+
+	(void)argc;
+	if (!settings_read(env, argv[1], &settings))
+		return (enif_make_badarg(env));
+	if (!enif_is_identical(argv[0], atom(env, "nil")) &&
+	    (config = text(env, argv[0])) == NULL) {
+		settings_free(&settings);
+		return (enif_make_badarg(env));
+	}
+	settings.options.outcome = NULL;
+	status = kport_watch_open(config, &settings.options, &watch, &error);
+	enif_free(config);
+	settings_free(&settings);
+	if (status != KPORT_OK)
+		return (failed(env, error));
+	if ((of = enif_alloc_resource(watches, sizeof(*of))) == NULL) {
+		kport_watch_free(watch);
+		return (enif_make_badarg(env));
+	}
+	of->watch = watch;
+	of->lock = enif_mutex_create((char *)"kport_watch");
+	if (of->lock == NULL || enif_self(env, &self) == NULL ||
+	    enif_monitor_process(env, of, &self, &of->owner) != 0) {
+		enif_release_resource(of);
+		return (enif_make_badarg(env));
+	}
+	answer = enif_make_tuple2(env, atom(env, "ok"),
+	    enif_make_resource(env, of));
+	enif_release_resource(of);
+	return (answer);
+}
+
+/*
+ * watch_next(Watch) -> {ok, Json | nil} | {error, ...}. After nil, the process
+ * gets {select, Watch, undefined, ready_input} when there is more to do.
+ */
+static ERL_NIF_TERM
+watch_next(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+	struct kport_error *error;
+	struct watch *of;
+	const char *report;
+	ERL_NIF_TERM answer;
+
+	(void)argc;
+	if (!enif_get_resource(env, argv[0], watches, (void **)&of))
+		return (enif_make_badarg(env));
+	enif_mutex_lock(of->lock);
+	if (kport_watch_next(of->watch, &report, &error) != KPORT_OK)
+		answer = failed(env, error);
+	else {
+		answer = enif_make_tuple2(env, atom(env, "ok"),
+		    binary(env, report));
+		if (report == NULL)
+			(void)enif_select(env, (ErlNifEvent)
+			    kport_watch_descriptor(of->watch),
+			    ERL_NIF_SELECT_READ, of, NULL,
+			    atom(env, "undefined"));
+	}
+	enif_mutex_unlock(of->lock);
+	return (answer);
+}
+
+/* watch_reload(Watch) -> ok */
+static ERL_NIF_TERM
+watch_reload(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+	struct watch *of;
+
+	(void)argc;
+	if (!enif_get_resource(env, argv[0], watches, (void **)&of))
+		return (enif_make_badarg(env));
+	enif_mutex_lock(of->lock);
+	kport_watch_reload(of->watch);
+	enif_mutex_unlock(of->lock);
+	return (atom(env, "ok"));
+}
+
+/* watch_close(Watch) -> ok */
+static ERL_NIF_TERM
+watch_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+	struct watch *of;
+
+	(void)argc;
+	if (!enif_get_resource(env, argv[0], watches, (void **)&of))
+		return (enif_make_badarg(env));
+	watch_end(env, of);
+	return (atom(env, "ok"));
+}
+
+static int
+load(ErlNifEnv *env, void **data, ERL_NIF_TERM info)
+{
+	static const ErlNifResourceTypeInit callbacks = { watch_free,
+	    watch_stop, watch_down, 0, NULL };
+
+	(void)data, (void)info;
+	watches = enif_open_resource_type_x(env, "kport_watch", &callbacks,
+	    ERL_NIF_RT_CREATE, NULL);
+	return (watches == NULL);
+}
+
 static ErlNifFunc functions[] = {
 	{ "check", 1, check, 0 },
 	{ "check_kleene", 1, check_kleene, 0 },
@@ -530,6 +699,10 @@ static ErlNifFunc functions[] = {
 	{ "gc", 1, gc, ERL_NIF_DIRTY_JOB_IO_BOUND },
 	{ "rules", 3, rules, ERL_NIF_DIRTY_JOB_IO_BOUND },
 	{ "list", 2, list, ERL_NIF_DIRTY_JOB_IO_BOUND },
+	{ "watch_open", 2, watch_open, ERL_NIF_DIRTY_JOB_IO_BOUND },
+	{ "watch_next", 1, watch_next, ERL_NIF_DIRTY_JOB_IO_BOUND },
+	{ "watch_reload", 1, watch_reload, ERL_NIF_DIRTY_JOB_IO_BOUND },
+	{ "watch_close", 1, watch_close, ERL_NIF_DIRTY_JOB_IO_BOUND },
 };
 
-ERL_NIF_INIT(Elixir.Kport, functions, NULL, NULL, NULL, NULL)
+ERL_NIF_INIT(Elixir.Kport, functions, load, NULL, NULL, NULL)

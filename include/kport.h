@@ -23,8 +23,9 @@
  * an object answers as its page says.
  *
  * Threads. Every function may be called from any thread at any time, also in
- * the child of a fork(2). Objects never change: threads may share one, as long
- * as the one that frees it is the last to use it. There is no "last error",
+ * the child of a fork(2). Objects never change, except a kport_watch, which
+ * one thread may use at a time: threads may share one, as long as the one that
+ * frees it is the last to use it. There is no "last error",
  * and nothing to initialise.
  *
  * Processes. Changes are serialised by a lock file, host-wide; a call waits
@@ -251,6 +252,12 @@ struct kport_ruleset;
  * Port specs, parsed. Never changes: threads may share it for reading.
  */
 struct kport_spec;
+
+/**
+ * Keeps what is published true: kport watch of kport(8), in the program's own
+ * event loop. One thread may use it at a time.
+ */
+struct kport_watch;
 
 /**
  * Settings of a call. Zero in a field selects the default. Start from
@@ -614,6 +621,57 @@ kport_status kport_rules(const char *jail,
 			 const struct kport_options *options,
 			 struct kport_ruleset **out,
 			 struct kport_error **err);
+
+/**
+ * Begins to keep what is published true, as kport watch of kport(8) does:
+ * what kport.conf(5), the records and the running jails say.
+ *
+ * config is the kport.conf(5); NULL: /usr/local/etc/kport.conf, which need not
+ * exist. Of options, which may be NULL, backend, state_dir and timeout_ms are
+ * used; the time-out is that of one transaction. On success *out is a new
+ * watch, to be freed with kport_watch_free(); on failure it is NULL. Nothing is
+ * changed before the first kport_watch_next(). Fails with
+ * KPORT_ERR_PERMISSION, KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT, and with
+ * KPORT_ERR_UNSUPPORTED if the system reports no events.
+ */
+KPORT_MUST_USE
+kport_status kport_watch_open(const char *config,
+			      const struct kport_options *options,
+			      struct kport_watch **out,
+			      struct kport_error **err);
+
+/**
+ * Returns a descriptor for poll(2) or kqueue(2): it is readable when
+ * kport_watch_next() has something to do. It belongs to the watch: only wait
+ * for it. -1 for NULL.
+ */
+int kport_watch_descriptor(const struct kport_watch *watch);
+
+/**
+ * Does what there is to do now, at most for one jail, without waiting for
+ * events; it can wait for a lock and for pf.
+ *
+ * *report is one line of JSON about what was done, as kport watch --json
+ * prints it, valid until the next call; NULL if there is nothing to report:
+ * then wait for the descriptor. What fails for a jail is reported, and tried
+ * again. Fails with KPORT_ERR_SYSTEM if there will be no more events, and with
+ * KPORT_ERR_ARGUMENT if watch or report is NULL.
+ */
+KPORT_MUST_USE
+kport_status kport_watch_next(struct kport_watch *watch,
+			      const char **report,
+			      struct kport_error **err);
+
+/**
+ * Reads kport.conf(5) again, and applies it, by the next kport_watch_next().
+ * The descriptor does not tell. NULL is ignored.
+ */
+void kport_watch_reload(struct kport_watch *watch);
+
+/**
+ * Ends a watch, and leaves everything that is published. NULL is ignored.
+ */
+void kport_watch_free(struct kport_watch *watch);
 
 /**
  * Returns the spec with every field, one mapping for each protocol. The string

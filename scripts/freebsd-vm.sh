@@ -20,6 +20,7 @@
 #   KPORT_VM_LIMIT     seconds for the suite, 14400
 #   KPORT_VM_QEMU      more arguments of qemu-system-x86_64, as words of a shell: -kernel and -append for a disk without loader(8)
 #   KPORT_VM_LOG       the whole console goes here, too
+#   KPORT_MANAGERS     what the scenario managers runs
 #   KPORT_BACKENDS, KPORT_PATIENCE, KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_LIMIT: see tests/kernel/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -69,13 +70,15 @@ if command -v llvm-strip >/dev/null; then llvm-strip "$disk"/bin/* "$disk/lib/li
 mkdir -p "$disk/kport/docs" "$disk/kport/packaging/freebsd"
 mkdir "$disk/kport/tests"
 cp -R tests/kernel "$disk/kport/tests/"
-cp docs/who-can-reach-what.md "$disk/kport/docs/"
+cp -R docs/who-can-reach-what.md docs/managers "$disk/kport/docs/"
+[ -z "${KPORT_MANAGERS:-}" ] || cp -R "$KPORT_MANAGERS" "$disk/managers"
 cp -R packaging/freebsd/files "$disk/kport/packaging/freebsd/"
 {
 	echo 'cd /tmp/kport-vm || exit 2'
 	echo 'export KPORT=$PWD/bin/kport KPORT_PEER=$PWD/bin/peer KPORT_LIB=$PWD/lib'
 	echo '[ ! -x bin/example ] || export KPORT_EXAMPLE=$PWD/bin/example'
 	echo '[ ! -x bin/bench ] || export KPORT_BENCH=$PWD/bin/bench'
+	echo '[ ! -d managers ] || export KPORT_MANAGERS=$PWD/managers'
 	for name in KPORT_BACKENDS KPORT_PATIENCE KPORT_SEED KPORT_RANDOM KPORT_KILLS KPORT_LIMIT; do
 		[ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
 	done

@@ -69,6 +69,7 @@ completions='bash:bash-completion/completions/kport fish:fish/vendor_completions
 if [ "$uninstall" ]; then
 	rm -f "${DESTDIR-}$libdir/libkport.so.$version" "${DESTDIR-}$libdir/libkport.so.$abi" "${DESTDIR-}$libdir/libkport.so" \
 		"${DESTDIR-}$libdir/libkport.a" "${DESTDIR-}$includedir/kport.h" "${DESTDIR-}$mandir/man3/kport.3" \
+		"${DESTDIR-}$mandir/man5/kport.conf.5" \
 		"${DESTDIR-}$mandir/man8/kport.8" "${DESTDIR-}$mandir/man8/kport-cni.8" "${DESTDIR-}$bindir/kport" \
 		"${DESTDIR-}$pkgconfigdir/kport.pc"
 	[ -z "$sysconfdir" ] || rm -f "${DESTDIR-}$sysconfdir/rc.d/kport" "${DESTDIR-}$sysconfdir/periodic/daily/410.kport-gc"
@@ -114,6 +115,7 @@ put 644 include/kport.h "$includedir"
 put 644 man/kport.3 "$mandir/man3"
 put 644 man/kport.8 "$mandir/man8"
 put 644 man/kport-cni.8 "$mandir/man8"
+put 644 man/kport.conf.5 "$mandir/man5"
 put 755 "$work/kport" "$bindir"
 sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
 	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"

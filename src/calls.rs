@@ -193,6 +193,13 @@ pub(crate) fn flat(entries: &[Entry]) -> Vec<Rule> {
     made
 }
 
+/// An anchor whose calls are still to be read: those of one kind of rules, within the condition of the call that leads to it.
+struct Waiting {
+    caller: String,
+    by: Option<(RuleKind, Condition)>,
+    depth: u8,
+}
+
 /// What the rules of `kport`, and of the nodes that it calls, lead to; nodes without a key of `among` are left out. `read` returns
 /// the rules of an anchor.
 pub(crate) fn led_to<E>(
@@ -201,9 +208,8 @@ pub(crate) fn led_to<E>(
 ) -> Result<Vec<Entry>, E> {
     let mut found = vec![];
     let mut known: HashMap<String, Rc<[Rule]>> = HashMap::new();
-    // the anchors to look at, each for one kind of rules with the condition of its call
-    let mut waiting: Vec<(String, Option<(RuleKind, Condition)>, u8)> = vec![(PARENT.to_owned(), None, 0)];
-    while let Some((caller, by, depth)) = waiting.pop() {
+    let mut waiting = vec![Waiting { caller: PARENT.to_owned(), by: None, depth: 0 }];
+    while let Some(Waiting { caller, by, depth }) = waiting.pop() {
         let rules = match known.get(&caller) {
             Some(rules) => Rc::clone(rules),
             None => read(&caller)?.into(),
@@ -223,7 +229,7 @@ pub(crate) fn led_to<E>(
                 let leads = |entry: &Entry| condition.includes(Condition::from(entry.key));
                 // no deeper than kport's own: another program may have made a ring
                 if among.is_none_or(|among| among.iter().any(leads)) && depth < tree::DEEPEST {
-                    waiting.push((called.path, Some((*kind, condition)), depth + 1));
+                    waiting.push(Waiting { caller: called.path, by: Some((*kind, condition)), depth: depth + 1 });
                 }
             } else if let Some(key) = condition.key() {
                 let filters = *kind == RuleKind::Filter;

@@ -1,13 +1,15 @@
 //! kport(8), the helper for shell hooks and administrators: its arguments, and how it prints the results of the library.
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
-//! (publish, unpublish, restore, gc), `inspect` (parse, rules, list, help,
+//! (publish, unpublish, restore, gc), `apply` (apply, check), `daemon` (watch), `inspect` (parse, rules, list, help,
 //! completions), `metrics`, `diagnose` (doctor), `trace`, `setup`, `import`, `container` (cni, oci-hook). All
 //! of them open the firewall with `session`, format results with `show`, and print them with `output`.
 
+mod apply;
 mod args;
 mod change;
 mod container;
+mod daemon;
 mod diagnose;
 mod flags;
 mod help;
@@ -66,6 +68,8 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
         Command::Rules(args) => inspect::rules(&global, &args),
         Command::Publish(args) => change::publish(&global, &args),
         Command::Unpublish(args) => change::unpublish(&global, &args),
+        Command::Apply(args) => apply::apply(&global, &args),
+        Command::Check(args) => apply::check(&global, &args),
         Command::List(args) => inspect::list(&global, &args),
         Command::Trace(question) => trace::run(&global, &question),
         Command::Restore(args) => change::restore(&global, &args),
@@ -73,6 +77,7 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
         Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
         Command::OciHook(args) => container::oci_hook(&global, &args),
+        Command::Watch(args) => daemon::run(&global, &args),
         Command::Gc(args) => change::gc(&global, &args),
         Command::Metrics => metrics::run(&global),
         Command::Completions { shell } => inspect::completions(shell),

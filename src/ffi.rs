@@ -15,20 +15,24 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::ptr;
+use std::time::{Duration, Instant};
 
 use crate::container::kleene;
 use crate::error::{Error, Kind};
 use crate::host;
 use crate::publisher::{self, Unobserved};
+use crate::session::Session;
 use crate::spec::{self, Spec};
+use crate::watch::Watcher;
 
 mod guard;
 mod input;
 mod output;
 
 use guard::{give, guard};
-use input::{CallerOptions, jail_name, null, required};
+use input::{CallerOptions, jail_name, null, path, required};
 use output::{Row, fill, mapping_of};
 
 /// The status that a call returns: KPORT_OK or the kind of failure, by what the
@@ -152,6 +156,13 @@ pub struct kport_ruleset {
     text: CString,
 }
 
+/// Keeps what is published true: kport watch of kport(8), in the program's own
+/// event loop. One thread may use it at a time.
+pub struct kport_watch {
+    watcher: Watcher,
+    report: Option<CString>,
+}
+
 /// Why a call failed. Never changes: threads may share it for reading.
 pub struct kport_error {
     error: Error,
@@ -166,6 +177,8 @@ const _: () = {
     shared::<kport_outcome>();
     shared::<kport_ruleset>();
     shared::<kport_error>();
+    const fn passed_on<T: Send>() {}
+    passed_on::<kport_watch>();
 };
 
 /// One mapping of a spec. Pointers are valid until the spec is freed.
@@ -518,6 +531,84 @@ pub unsafe extern "C" fn kport_rules(
         let spec = spec.ok_or_else(|| null("spec"))?;
         kport_ruleset::new(&publisher::rules(&host::System, &options.request(jail, spec)?)?)
     })
+}
+
+/// Begins to keep what is published true, as kport watch of kport(8) does:
+/// what kport.conf(5), the records and the running jails say.
+///
+/// config is the kport.conf(5); NULL: /usr/local/etc/kport.conf, which need not
+/// exist. Of options, which may be NULL, backend, state_dir and timeout_ms are
+/// used; the time-out is that of one transaction. On success *out is a new
+/// watch, to be freed with kport_watch_free(); on failure it is NULL. Nothing is
+/// changed before the first kport_watch_next(). Fails with
+/// KPORT_ERR_PERMISSION, KPORT_ERR_SYSTEM, KPORT_ERR_ARGUMENT, and with
+/// KPORT_ERR_UNSUPPORTED if the system reports no events.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kport_watch_open(
+    config: *const c_char,
+    options: *const kport_options,
+    out: Option<&mut MaybeUninit<Option<Box<kport_watch>>>>,
+    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+) -> kport_status {
+    give(out, err, || {
+        // SAFETY: the caller promises a NUL-terminated string or NULL, and options as the header says.
+        let (config, options) = unsafe { (path(config, "config")?, CallerOptions::read(options)?) };
+        // what is wrong with the settings is an error now
+        options.session()?.publisher(&Unobserved)?;
+        let settings = options.settings();
+        let open = Box::new(move || Session::new(&settings, Box::new(host::System)));
+        let watcher = Watcher::new(open, host::events()?, Box::new(Instant::now), config);
+        Ok(kport_watch { watcher, report: None })
+    })
+}
+
+/// Returns a descriptor for poll(2) or kqueue(2): it is readable when
+/// kport_watch_next() has something to do. It belongs to the watch: only wait
+/// for it. -1 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_watch_descriptor(watch: Option<&kport_watch>) -> c_int {
+    watch.map_or(-1, |watch| watch.watcher.descriptor().as_raw_fd())
+}
+
+/// Does what there is to do now, at most for one jail, without waiting for
+/// events; it can wait for a lock and for pf.
+///
+/// *report is one line of JSON about what was done, as kport watch --json
+/// prints it, valid until the next call; NULL if there is nothing to report:
+/// then wait for the descriptor. What fails for a jail is reported, and tried
+/// again. Fails with KPORT_ERR_SYSTEM if there will be no more events, and with
+/// KPORT_ERR_ARGUMENT if watch or report is NULL.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kport_watch_next(
+    watch: Option<&mut kport_watch>,
+    report: Option<&mut MaybeUninit<*const c_char>>,
+    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+) -> kport_status {
+    let Some(report) = report else { return guard(err, || Err(null("report"))) };
+    let text = report.write(ptr::null());
+    guard(err, || {
+        let watch = watch.ok_or_else(|| null("watch"))?;
+        let done = watch.watcher.step(Duration::ZERO)?;
+        // JSON has no NUL
+        watch.report = done.and_then(|report| CString::new(report.json()).ok());
+        *text = watch.report.as_ref().map_or(ptr::null(), |report| report.as_ptr());
+        Ok(())
+    })
+}
+
+/// Reads kport.conf(5) again, and applies it, by the next kport_watch_next().
+/// The descriptor does not tell. NULL is ignored.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_watch_reload(watch: Option<&mut kport_watch>) {
+    watch.into_iter().for_each(|watch| watch.watcher.reload());
+}
+
+/// Ends a watch, and leaves everything that is published. NULL is ignored.
+#[unsafe(no_mangle)]
+pub extern "C" fn kport_watch_free(watch: Option<Box<kport_watch>>) {
+    drop(watch);
 }
 
 /// Returns the spec with every field, one mapping for each protocol. The string

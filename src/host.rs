@@ -3,6 +3,7 @@
 //!
 //! [`Host`] is a trait so that tests can use any host: [`System`] is the running one, [`Fixed`] one from a file.
 
+mod events;
 mod fixed;
 #[cfg(any(target_os = "freebsd", test))]
 mod freebsd;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use events::{Event, Events};
 pub use fixed::Fixed;
 #[cfg(target_os = "freebsd")]
 pub use freebsd::System;
@@ -192,6 +194,20 @@ pub struct Process {
 /// The time limit for reading the addresses of a jail while nothing else waits. It takes a millisecond, on a loaded
 /// machine many.
 pub const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// The events of the running host.
+///
+/// # Errors
+///
+/// [`Kind::Unsupported`](crate::error::Kind::Unsupported) on a system that is neither FreeBSD nor Linux.
+pub fn events() -> Result<Box<dyn Events + Send>> {
+    #[cfg(target_os = "freebsd")]
+    return Ok(Box::new(freebsd::Queue::new()?));
+    #[cfg(target_os = "linux")]
+    return Ok(Box::new(linux::Timer::new()?));
+    #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
+    return other::unsupported();
+}
 
 /// The facts that kport reads from the host. Each result is true at this moment only.
 pub trait Host {

@@ -62,6 +62,7 @@ pub mod spec;
 #[path = "."]
 mod internal {
     pub mod calls;
+    pub mod conf;
     pub mod conflict;
     pub mod pf;
     pub mod pfconf;
@@ -71,6 +72,7 @@ mod internal {
     pub mod rules;
     pub mod store;
     pub mod trace;
+    pub mod watch;
 }
 #[cfg(not(feature = "internals"))]
 use internal::*;

@@ -18,7 +18,7 @@ use crate::net::{PortRange, Protocol, as_text};
 /// `"kport/*"`.
 pub const PARENT: &str = "kport";
 
-/// The anchor below [`PARENT`] whose children are the nodes of the [tree of calls](crate::calls): `kport/+calls/tcp.8080-8095`.
+/// The anchor below [`PARENT`] whose children are the nodes of the tree of calls (`calls`): `kport/+calls/tcp.8080-8095`.
 /// No jail's anchor has this name ([`Anchor::from_child`]), and `"kport/*"` does not evaluate what is two levels below.
 pub const NODES: &str = "+calls";
 

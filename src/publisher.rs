@@ -10,6 +10,7 @@ mod change;
 mod check;
 mod dry_run;
 mod facts;
+mod follow;
 mod gc;
 mod identity;
 mod list;
@@ -18,6 +19,7 @@ mod narrower;
 mod others;
 mod progress;
 mod request;
+mod requested;
 mod resolve;
 mod restore;
 mod starting;
@@ -58,6 +60,7 @@ use survey::Survey;
 use transaction::Transaction;
 use verify::Verification;
 
+pub use follow::Recorded;
 pub use wait::GRACE;
 
 /// The phases of a transaction, in order.
@@ -173,6 +176,8 @@ pub struct Request {
     pub no_jail: bool,
     /// Every address of the host is the default of the caller, and not the choice of a user: no note about it.
     pub default_everywhere: bool,
+    /// It is a line of kport.conf(5): [`Publisher::follow`] unpublishes it when the line is gone.
+    pub configured: bool,
 }
 
 impl Request {
@@ -193,6 +198,7 @@ impl Request {
             allow_inert: false,
             no_jail: false,
             default_everywhere: false,
+            configured: false,
         }
     }
 }
@@ -319,15 +325,7 @@ impl<'a> Publisher<'a> {
         for request in requests {
             addresses::check_no_jail(request, requests[0].no_jail)?;
         }
-        // other processes have the lock meanwhile
-        for request in requests {
-            let is_complete = |jail: Option<&Jail>| {
-                let facts = Facts::new(self.host, self.firewall, Progress::new(self.observer, self.deadline));
-                let others = Others::new(self.host, self.firewall, &self.store, &self.host.boot_id()?);
-                addresses::are_complete(&Survey { facts, others }, request, jail)
-            };
-            wait::for_address(self.host, request, self.deadline, self.observer, &is_complete)?;
-        }
+        self.wait(requests)?;
         let allow_inert = requests.iter().all(|request| request.allow_inert);
         self.run(|Transaction { survey, writer }| {
             let facts = &survey.facts;
@@ -338,9 +336,17 @@ impl<'a> Publisher<'a> {
             for (anchor, outdated) in survey.others.outdated() {
                 writer.drop_outdated(&anchor, &outdated)?;
             }
+            let requested = requested::after(old.as_ref().filter(|_| resolved.adds), requests)?;
             let Resolved { jid, path, earlier_jid, reported, publications, .. } = resolved;
             let no_jail = requests[0].no_jail;
-            let record = Record { path, earlier_jid, no_jail, reported, ..writer.record_of(jail, jid, publications)? };
+            let record = Record {
+                path,
+                earlier_jid,
+                no_jail,
+                reported,
+                requested,
+                ..writer.record_of(jail, jid, publications)?
+            };
             change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert, thorough: true })
         })
     }
@@ -389,6 +395,53 @@ impl<'a> Publisher<'a> {
         self.run(|Transaction { survey, writer }| restore::restore(writer, &survey.facts))
     }
 
+    /// Makes what a jail has published what its requests say now: those that were made by hand, and the lines of kport.conf(5).
+    /// `configured` has the lines that the file has now; with `None`, those that are recorded. Addresses that were found and not
+    /// given, and the gateway interface, are read again; a jail that has no such address any more keeps its requests, and
+    /// nothing that is published. The ports of a jail that is gone are removed, and rules that pf has lost are loaded.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Publisher::publish_all`]. What is published stays then, unless it leads to an address that is not the jail's any
+    /// more.
+    pub fn follow(&self, jail: &JailName, configured: Option<&[Request]>) -> Result<Outcome> {
+        self.wait(configured.unwrap_or_default())?;
+        self.run(|transaction| follow::follow(transaction, jail, configured))
+    }
+
+    /// What is recorded for each jail. Does not take the lock.
+    ///
+    /// # Errors
+    ///
+    /// Only if the state directory cannot be read: a record that cannot be read is left out.
+    pub fn recorded(&self) -> Result<Vec<Recorded>> {
+        follow::recorded(self.host, &self.store)
+    }
+
+    /// What is recorded to be published for a jail; nothing if there is no record that can be read. Does not take the lock.
+    ///
+    /// # Errors
+    ///
+    /// Those of the host.
+    pub fn redirects(&self, jail: &JailName) -> Result<Vec<Redirect>> {
+        follow::redirects(self.host, &self.store, jail)
+    }
+
+    /// Those of the jails whose rules pf has lost: it does not have what is recorded. Does not take the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unavailable`] if pf is not available.
+    pub fn lost<'j>(&self, jails: impl IntoIterator<Item = &'j JailName>) -> Result<Vec<JailName>> {
+        let mut lost = vec![];
+        for jail in jails {
+            if follow::is_lost(self.host, self.firewall, &self.store, jail)? {
+                lost.push(jail.clone());
+            }
+        }
+        Ok(lost)
+    }
+
     /// Removes the ports of jails that are gone, and anchors without a record.
     ///
     /// # Errors
@@ -416,6 +469,19 @@ impl<'a> Publisher<'a> {
     /// As for [`Publisher::list`].
     pub fn list_with_counters(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
         list::list(self.host, self.firewall, &self.store, jail, true, self.deadline)
+    }
+
+    /// Waits until the jail has the addresses that the requests wait for. Other processes have the lock meanwhile.
+    fn wait(&self, requests: &[Request]) -> Result<()> {
+        for request in requests {
+            let is_complete = |jail: Option<&Jail>| {
+                let facts = Facts::new(self.host, self.firewall, Progress::new(self.observer, self.deadline));
+                let others = Others::new(self.host, self.firewall, &self.store, &self.host.boot_id()?);
+                addresses::are_complete(&Survey { facts, others }, request, jail)
+            };
+            wait::for_address(self.host, request, self.deadline, self.observer, &is_complete)?;
+        }
+        Ok(())
     }
 
     fn run(&self, act: impl FnOnce(&mut Transaction<'_>) -> Result<()>) -> Result<Outcome> {

@@ -11,6 +11,7 @@
 //! summaries.json              what a list shows of the records, if they are many (summaries.rs)
 //! unrecorded/NAME             pf had rules in NAME's anchor without a record, at the first transaction
 //! loaded/NAME.json, pf-*.json  what the native backend remembers of pf (pf/native/memory.rs)
+//! watch.json                  what kport watch has counted (watch/counts.rs)
 //! damaged/                    records that could not be read, kept for the administrator
 //! cni/NAME.json, cni/lock     documents of a higher module (the attachments of the CNI plugin), and their lock
 //! ```
@@ -25,6 +26,7 @@ mod documents;
 mod entries;
 mod lock;
 mod records;
+mod requested;
 mod summaries;
 
 use std::collections::BTreeSet;
@@ -44,6 +46,7 @@ pub use documents::Documents;
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;
+pub use requested::Requested;
 pub use summaries::Summary;
 
 /// The default state directory.
@@ -93,6 +96,10 @@ pub struct Record {
     pub publications: Vec<Publication>,
     /// What pf may still have while it is being replaced. If it remains after a crash, pf has the old or the new set.
     pub replaces: Vec<Publication>,
+    /// What was requested: from it the publications are made again when an address of the jail or an interface of the host has
+    /// changed. With it and without publications, the jail has lost its address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<Requested>,
 }
 
 impl Record {

@@ -437,7 +437,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn entry(key: Key, jail: usize) -> Entry {
-        Entry { key, child: format!("j{jail}"), translates: jail % 7 != 0, filters: jail % 3 == 0 }
+        Entry { key, child: format!("j{jail}"), translates: !jail.is_multiple_of(7), filters: jail.is_multiple_of(3) }
     }
 
     fn key() -> impl Strategy<Value = Key> {

@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::flags::{PublishFlags, RuleFlags, heading};
-use super::{help, hook};
+use super::help;
 
 /// The help of SPEC.
 const SPEC: &str = "[WHERE:]HOST-PORT[:JAIL-PORT][/PROTOCOL]: 8080:80, em1:53:53/udp; see kport help spec";
@@ -56,13 +56,7 @@ fn is_hook(line: &[OsString]) -> bool {
 
 /// Reads a command line.
 pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line).and_then(Cli::checked).map_err(|error| match error.kind() {
-        // in a hook, JAIL is not what is missing
-        ErrorKind::MissingRequiredArgument if command(line) == Some("publish") && is_hook(line) => {
-            Cli::command().error(ErrorKind::MissingRequiredArgument, "publish --hook needs the ports, such as 8080:80")
-        }
-        _ => error,
-    })
+    Cli::try_parse_from(line).and_then(Cli::checked)
 }
 
 /// The flag of clap(3), listed with the other options of all commands.
@@ -89,6 +83,9 @@ pub struct Global {
     /// The pfctl(8) to run
     #[arg(long, global = true, value_name = "PROGRAM", default_value = crate::pf::pfctl::PROGRAM)]
     pub pfctl: PathBuf,
+    /// The kport.conf(5) [default: /usr/local/etc/kport.conf]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Use the host that this JSON file describes (changes need --backend sim)
     #[arg(long, global = true, value_name = "FILE")]
     pub host: Option<PathBuf>,
@@ -113,6 +110,12 @@ pub enum Command {
     Publish(PublishArgs),
     /// Remove the ports of a jail, if it has any, and end their connections
     Unpublish(UnpublishArgs),
+    /// Make what is published what kport.conf says
+    Apply(ApplyArgs),
+    /// Keep what is published true while jails come, go and change; for rc.d and daemon(8)
+    Watch(WatchArgs),
+    /// Check kport.conf: its lines, conflicts between jails, what the host lacks
+    Check(CheckArgs),
     /// Show what is published, and whether pf has it
     List(ListArgs),
     /// Print a packet's path through pf, rule by rule; status 5 if it does not arrive
@@ -176,7 +179,7 @@ pub struct PublishArgs {
     /// Kleene's records in place of SPEC: a JSON file, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "hook", help_heading = heading::PORTS)]
     pub kleene: Option<PathBuf>,
-    /// Run as a hook: the manager names the jail, and JAIL may be omitted
+    /// Run as a hook: the manager names the jail, and JAIL may be omitted; without SPEC, publish the jail's lines of kport.conf
     #[arg(long, help_heading = heading::HOOK)]
     pub hook: bool,
     /// The jid, so that a late stop hook of an earlier start cannot undo this
@@ -210,6 +213,33 @@ pub struct UnpublishArgs {
     /// The state of a container of an OCI runtime, which names the jail: a JSON file, or - for standard input
     #[arg(long, value_name = "FILE", requires = "hook", help_heading = heading::HOOK)]
     pub state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Print the difference as commands, and change nothing
+    #[arg(long, conflicts_with = "json")]
+    pub dry_run: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Only these jails [default: all]
+    #[arg(value_name = "JAIL")]
+    pub jails: Vec<JailName>,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Print a JSON document for each report, one a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The file [default: that of --config]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +304,9 @@ pub struct SetupArgs {
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
+    /// Print lines of kport.conf instead of commands
+    #[arg(long = "lines", conflicts_with = "publish")]
+    pub lines: bool,
     /// Publish the ports, with one transaction for each jail, instead of printing
     #[arg(long)]
     pub publish: bool,
@@ -356,9 +389,10 @@ fn release(text: &str) -> Result<Release, String> {
 #[derive(Clone, Debug, Args)]
 pub struct RequestArgs {
     /// The jail's name, as jls(8) prints it: web
+    // required unless a hook omits it, and clap takes the first SPEC as JAIL then: see `Cli::checked`
     #[arg(value_name = "JAIL")]
-    pub jail: JailName,
-    // required, but clap takes the first one as JAIL if JAIL is omitted: see `Cli::checked`
+    pub jail: Option<JailName>,
+    // required unless a hook omits them
     #[arg(value_name = "SPEC", help = SPEC)]
     pub specs: Vec<String>,
     #[command(flatten)]
@@ -371,7 +405,7 @@ pub struct RequestArgs {
 impl RequestArgs {
     /// Every word that is not an option.
     pub fn words(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.jail.as_str()).chain(self.specs.iter().map(String::as_str))
+        self.jail.as_ref().map(JailName::as_str).into_iter().chain(self.specs.iter().map(String::as_str))
     }
 }
 
@@ -391,7 +425,7 @@ impl Cli {
         flags
     }
 
-    /// Checks what clap cannot: at least one spec is required, even if a hook omits the jail; help has its own topics.
+    /// Checks what clap cannot: the jail and at least one spec are required, unless a hook omits them; help has its own topics.
     pub fn checked(self) -> Result<Cli, clap::Error> {
         if let Command::Help { word } = &self.command {
             return match word.as_deref() {
@@ -401,23 +435,24 @@ impl Cli {
                 None => Cli::try_parse_from(["kport", "--help"]),
             };
         }
-        let complete = match &self.command {
-            Command::Publish(args) if args.hook => !hook::words(args.request.words()).1.is_empty(),
-            Command::Publish(PublishArgs { request, kleene: Some(_), .. }) => request.specs.is_empty(),
-            Command::Publish(PublishArgs { request, .. }) | Command::Rules(request) => !request.specs.is_empty(),
-            _ => true,
+        let (request, is_kleene) = match &self.command {
+            Command::Publish(args) if args.hook => return Ok(self),
+            Command::Publish(args) => (&args.request, args.kleene.is_some()),
+            Command::Rules(request) => (request, false),
+            _ => return Ok(self),
         };
-        if complete {
-            return Ok(self);
-        }
-        let (kind, text) = match &self.command {
-            Command::Publish(PublishArgs { kleene: Some(_), .. }) => {
-                (ErrorKind::ArgumentConflict, "--kleene reads the ports from the file; omit SPEC")
+        let missing = |what: &str| {
+            let text = format!("the following required arguments were not provided:\n  {what}");
+            (ErrorKind::MissingRequiredArgument, text)
+        };
+        let (kind, text) = match (&request.jail, request.specs.is_empty()) {
+            (None, _) if is_kleene => missing("<JAIL>"),
+            (None, _) => missing("<JAIL>\n  <SPEC>..."),
+            (Some(_), true) if !is_kleene => missing("<SPEC>..."),
+            (Some(_), false) if is_kleene => {
+                (ErrorKind::ArgumentConflict, "--kleene reads the ports from the file; omit SPEC".to_owned())
             }
-            _ => {
-                let text = "the following required arguments were not provided:\n  <SPEC>...";
-                (ErrorKind::MissingRequiredArgument, text)
-            }
+            _ => return Ok(self),
         };
         Err(Cli::command().error(kind, text))
     }

@@ -1,7 +1,12 @@
 //! The commands that change something: publish, unpublish, restore, gc.
 
+use std::time::Duration;
+
+use crate::conf::Conf;
 use crate::error::{Error, Kind, Result};
+use crate::managers::Caller;
 use crate::name::JailName;
+use crate::options::Given;
 use crate::publisher::{Outcome, Publisher, Request};
 use crate::spec::{self, HostPorts};
 
@@ -43,7 +48,13 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
         return Err(Error::new(Kind::Argument, "--no-jail cannot be used with --hook or --kleene, which name a jail"));
     }
     let mut request = match &args.kleene {
-        _ if args.hook => hook_request(global, args)?,
+        _ if args.hook => {
+            let (caller, specs) = hook_caller(global, args)?;
+            if specs.is_empty() {
+                return publish_lines(global, args, &caller);
+            }
+            hook_request(args, caller, specs)?
+        }
         Some(file) => of_kleene(&args.request, file)?,
         None => request(&args.request)?,
     };
@@ -52,25 +63,61 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
     if args.dry_run {
         return change(global, Report::Nothing, |publisher| publisher.dry_run(&request));
     }
-    let auto = request.spec.mappings().iter().any(|m| m.host == HostPorts::Auto);
-    let report = match args.json {
-        true => Report::Json,
-        false if auto && !global.quiet => Report::Ports,
-        false => Report::Nothing,
-    };
-    let global = Global { timeout: global.timeout.saturating_add(request.wait), ..global.clone() };
-    change(&global, report, |publisher| publisher.publish(&request))
+    let report = Report::of_publish(global, args, std::slice::from_ref(&request));
+    change(&waiting(global, request.wait), report, |publisher| publisher.publish(&request))
 }
 
-/// `publish --hook`: takes the jail, its jid and its addresses from the manager, unless they are given.
-fn hook_request(global: &Global, args: &PublishArgs) -> Result<Request> {
+/// With the time that a publish waits for an address.
+fn waiting(global: &Global, wait: Duration) -> Global {
+    Global { timeout: global.timeout.saturating_add(wait), ..global.clone() }
+}
+
+/// The jail that the manager names, unless it is given, and the specs.
+fn hook_caller<'a>(global: &Global, args: &'a PublishArgs) -> Result<(Caller, Vec<&'a str>)> {
     let host = host(global)?;
     let (name, specs) = hook::words(args.request.words());
     let caller = hook::caller((name, args.jid), args.state.as_deref(), &*host)?;
     if !args.dry_run {
         caller.check_started(&*host)?;
     }
-    let mut of_caller = RequestArgs { jail: caller.jail.clone(), ..args.request.clone() };
+    Ok((caller, specs))
+}
+
+/// `publish --hook` without ports: the lines of kport.conf(5) for the jail, which may be none.
+fn publish_lines(global: &Global, args: &PublishArgs, caller: &Caller) -> Result<()> {
+    let mut given = args.request.options.iter().chain(args.options.iter());
+    if let Some((option, _)) = given.find(|(name, _)| *name != "wait") {
+        let why = format!("--{option} needs the ports; without them, the options are those of the lines in kport.conf");
+        return Err(Error::new(Kind::Argument, why));
+    }
+    let conf = Conf::read(global.config.as_deref())?;
+    let mut requests: Vec<Request> = conf.of(&caller.jail).map(|line| line.request(&caller.jail)).collect();
+    for request in &mut requests {
+        request.jid = caller.jid;
+        if request.addresses.is_empty() {
+            let addresses = if args.request.addresses.is_empty() { &caller.addresses } else { &args.request.addresses };
+            request.set("address", &Given::List(addresses.clone()))?;
+        }
+        set(request, args.options.iter())?;
+    }
+    if args.dry_run {
+        return requests
+            .iter()
+            .try_for_each(|request| change(global, Report::Nothing, |publisher| publisher.dry_run(request)));
+    }
+    let wait = requests.iter().map(|request| request.wait).max().unwrap_or_default();
+    let report = Report::of_publish(global, args, &requests);
+    // before the jail exists: exec.prestart
+    let early = !requests.is_empty() && host(global)?.running(caller.jail.as_str())?.is_none();
+    change(&waiting(global, wait), report, |publisher| match early {
+        true => publisher.publish_all(&requests),
+        false => publisher.follow(&caller.jail, Some(&requests)),
+    })
+}
+
+/// `publish --hook`: takes the jail, its jid and its addresses from the manager, unless they are given.
+fn hook_request(args: &PublishArgs, caller: Caller, specs: Vec<&str>) -> Result<Request> {
+    let mut of_caller = RequestArgs { jail: Some(caller.jail.clone()), ..args.request.clone() };
     of_caller.specs = specs.into_iter().map(str::to_owned).collect();
     if of_caller.addresses.is_empty() {
         of_caller.addresses = caller.addresses;
@@ -137,6 +184,16 @@ enum Report {
 }
 
 impl Report {
+    fn of_publish(global: &Global, args: &PublishArgs, requests: &[Request]) -> Report {
+        let mut mappings = requests.iter().flat_map(|request| request.spec.mappings());
+        let auto = mappings.any(|m| m.host == HostPorts::Auto);
+        match args.json {
+            true => Report::Json,
+            false if auto && !global.quiet => Report::Ports,
+            false => Report::Nothing,
+        }
+    }
+
     fn json(args: &JsonArgs) -> Report {
         if args.json { Report::Json } else { Report::Nothing }
     }

@@ -20,8 +20,9 @@ const STATE_TIME: Duration = Duration::from_secs(5);
 /// The sockets of syslogd(8): for root, for everybody, and that of Linux.
 const LOG_SOCKETS: [&str; 3] = ["/var/run/logpriv", "/var/run/log", "/dev/log"];
 
-/// LOG_DAEMON and LOG_ERR of syslog(3).
-const LOG_PRIORITY: u8 = 3 << 3 | 3;
+/// LOG_DAEMON with LOG_ERR and LOG_NOTICE of syslog(3).
+const LOG_ERR: u8 = 3 << 3 | 3;
+const LOG_NOTICE: u8 = 3 << 3 | 5;
 
 /// A variable of this process.
 pub fn variable(name: &str) -> Option<String> {
@@ -89,16 +90,21 @@ impl Read for InTime {
     }
 }
 
-/// Writes a line to syslogd(8), as syslog(3) does for the facility daemon. Without a listener, the line is dropped.
+/// Writes an error to syslogd(8), as syslog(3) does for the facility daemon. Without a listener, the line is dropped.
 pub fn log(line: &str) {
-    log_to(LOG_SOCKETS.map(Path::new), line);
+    log_to(LOG_SOCKETS.map(Path::new), LOG_ERR, line);
 }
 
-fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, line: &str) {
+/// As [`log`], for what is not an error.
+pub fn notice(line: &str) {
+    log_to(LOG_SOCKETS.map(Path::new), LOG_NOTICE, line);
+}
+
+fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, priority: u8, line: &str) {
     let Ok(socket) = UnixDatagram::unbound() else { return };
     // a stop must not wait for a syslogd(8) that does not read
     _ = socket.set_nonblocking(true);
-    let text = format!("<{LOG_PRIORITY}>kport[{}]: {line}", std::process::id());
+    let text = format!("<{priority}>kport[{}]: {line}", std::process::id());
     for path in sockets {
         if socket.send_to(text.as_bytes(), path).is_ok() {
             return;
@@ -137,11 +143,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (none, there) = (dir.path().join("none"), dir.path().join("log"));
         let syslogd = UnixDatagram::bind(&there).unwrap();
-        log_to([none.as_path(), there.as_path()], "jail web: pf is away");
+        log_to([none.as_path(), there.as_path()], LOG_ERR, "jail web: pf is away");
         let mut text = [0; 200];
         let count = syslogd.recv(&mut text).unwrap();
         let expected = format!("<27>kport[{}]: jail web: pf is away", std::process::id());
         assert_eq!(std::str::from_utf8(&text[..count]), Ok(expected.as_str()));
-        log_to([none.as_path()], "nobody");
+        log_to([none.as_path()], LOG_ERR, "nobody");
     }
 }

@@ -5,13 +5,14 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::conf::Conf;
 use crate::error::{Error, Kind, Result, printable};
-use crate::managers::{Imported, by_jail};
+use crate::managers::{Command, Imported, by_jail};
 use crate::name::JailName;
 use crate::options::Given;
 
 use super::args::{Global, ImportArgs};
-use super::output::{self, Shown, print};
+use super::output::{self, Shown, print, word};
 use super::session::session;
 
 /// `kport import`
@@ -29,7 +30,7 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
     let mut commands = String::new();
     import.unread.iter().for_each(|why| comment(&mut commands, why));
     for (jail, of) in &import.jails {
-        show(&mut commands, jail, of);
+        show(&mut commands, jail, of, args.lines);
     }
     print(&commands)?;
     match import.unpublished() {
@@ -56,18 +57,12 @@ fn text(file: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Quotes a word for the shell.
-fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@%+=".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
-fn show(text: &mut String, jail: &JailName, of: &Imported) {
+/// The commands of a jail, or its lines.
+fn show(text: &mut String, jail: &JailName, of: &Imported, lines: bool) {
     of.notes.iter().chain(&of.unsupported).for_each(|why| comment(text, why));
+    if lines {
+        return of.commands.iter().for_each(|command| line(text, jail, command));
+    }
     for (number, command) in of.commands.iter().enumerate() {
         text.push_str("kport publish");
         if number > 0 {
@@ -88,6 +83,27 @@ fn show(text: &mut String, jail: &JailName, of: &Imported) {
             _ = write!(text, " {}", word(spec));
         }
         text.push('\n');
+    }
+}
+
+/// A line of kport.conf(5). A jail whose name such a line cannot hold is a comment.
+fn line(text: &mut String, jail: &JailName, command: &Command) {
+    let quoted = |word: &str| match word.contains(char::is_whitespace) || word.starts_with(['#', '"']) {
+        true => format!("\"{word}\""),
+        false => word.to_owned(),
+    };
+    let mut words: Vec<String> = command.specs.iter().map(|spec| quoted(spec)).collect();
+    for (name, given) in &command.options {
+        match given {
+            Given::Flag(_) => words.push(format!("--{name}")),
+            Given::Text(value) => words.push(format!("--{name} {}", quoted(value))),
+            Given::List(values) => words.extend(values.iter().map(|value| format!("--{name} {}", quoted(value)))),
+        }
+    }
+    let line = format!("{} {}", quoted(jail.as_str()), words.join(" "));
+    match Conf::parse("line", &line) {
+        Ok(_) => _ = writeln!(text, "{line}"),
+        Err(error) => comment(text, &format!("{line}: {error}")),
     }
 }
 

@@ -3,12 +3,14 @@
 //! The collector reads an older form, Prometheus' text format: there `# EOF` is a comment, a type must be one that it
 //! knows (not `info`), and a counter whose name ends in `_total` counts as untyped, and is kept.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::error::{Result, printable};
 use crate::net::{PortRange, Protocol};
 use crate::pf::Counters;
 use crate::publisher::{Listed, Liveness};
+use crate::watch;
 
 use super::args::Global;
 use super::output::{Shown, print};
@@ -19,7 +21,21 @@ use super::{show, traffic};
 pub fn run(global: &Global) -> Result<()> {
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
-    print(&text(&session.publisher(&observer)?.list_with_counters(None)?))
+    let mut text = text(&session.publisher(&observer)?.list_with_counters(None)?);
+    watched(&mut text, &watch::counts(&session.store()?));
+    text.push_str("# EOF\n");
+    print(&text)
+}
+
+/// What `kport watch` has reported since the boot; nothing if it has not run.
+fn watched(text: &mut String, counts: &BTreeMap<String, u64>) {
+    if counts.is_empty() {
+        return;
+    }
+    head(text, "kport_watch_reports", "counter", None, "What kport watch has done.");
+    for (what, count) in counts {
+        _ = writeln!(text, "kport_watch_reports_total{{what=\"{what}\"}} {count}");
+    }
 }
 
 /// A family of counters: its name without `_total`, its unit, its help, and the function that reads it.
@@ -67,7 +83,6 @@ fn text(list: &[Listed]) -> String {
             }
         }
     }
-    text.push_str("# EOF\n");
     text
 }
 
@@ -149,7 +164,6 @@ kport_mapping_bytes_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",por
 # TYPE kport_mapping_states counter
 # HELP kport_mapping_states Connections through a mapping.
 kport_mapping_states_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",port=\"8080\"} 2
-# EOF
 ";
         assert_eq!(text(&[listed("web", Liveness::Live)]), expected);
     }
@@ -166,6 +180,15 @@ kport_mapping_states_total{jail=\"web\",anchor=\"kport/web\",protocol=\"tcp\",po
         let inert = text(&[listed("web", Liveness::Inert)]);
         assert!(inert.contains("state=\"inert\"} 0\n") && inert.contains("port=\"8080\"} 3400\n"), "{inert}");
         assert!(said.contains("to=\"10.0.0.2:80\"} 0\n") && !said.contains("_total"), "{said}");
+    }
+
+    #[test]
+    fn what_the_watcher_did_is_counted_if_there_is_one() {
+        let mut text = String::new();
+        watched(&mut text, &BTreeMap::new());
+        assert_eq!(text, "");
+        watched(&mut text, &[("published".to_owned(), 3)].into());
+        assert!(text.ends_with("\nkport_watch_reports_total{what=\"published\"} 3\n"), "{text}");
     }
 
     #[test]

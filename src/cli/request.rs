@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::container::kleene;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::options::Given;
 use crate::publisher::Request;
 use crate::spec::{self, Spec};
@@ -34,7 +34,8 @@ pub fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
 }
 
 fn with_spec(args: &RequestArgs, spec: Spec) -> Result<Request> {
-    let mut request = Request::new(args.jail.clone(), spec);
+    let jail = args.jail.clone().ok_or_else(|| Error::new(Kind::Argument, "name the jail"))?;
+    let mut request = Request::new(jail, spec);
     let addresses = Given::List(args.addresses.clone());
     set(&mut request, [("address", &addresses)])?;
     set(&mut request, args.options.iter())?;

@@ -105,14 +105,11 @@ pub fn list(list: &[Listed]) -> String {
     let mut told = HashSet::new();
     for l in list {
         match &l.problem {
-            // the same for each jail
-            Some(problem) if l.liveness == Liveness::Inert => {
-                if told.insert(problem) {
-                    _ = writeln!(text, "{problem}");
-                }
-            }
-            Some(problem) => _ = writeln!(text, "{}: {problem}", name(l)),
             None => {}
+            Some(problem) if l.liveness != Liveness::Inert => _ = writeln!(text, "{}: {problem}", name(l)),
+            // the same for each jail
+            Some(problem) if told.insert(problem) => _ = writeln!(text, "{problem}"),
+            Some(_) => {}
         }
     }
     text

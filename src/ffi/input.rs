@@ -141,6 +141,11 @@ impl CallerOptions {
         Ok(request)
     }
 
+    /// The backend, the state directory and the time limit.
+    pub(super) fn settings(&self) -> Settings {
+        self.settings.clone()
+    }
+
     pub(super) fn session(&self) -> Result<Session> {
         Session::new(&self.settings, Box::new(host::System))
     }
@@ -247,6 +252,13 @@ unsafe fn optional(text: *const c_char, name: &str, most: usize) -> Result<Optio
     }
     // SAFETY: as promised to this function.
     unsafe { required(text, name, most) }.map(|text| Some(text.to_owned()))
+}
+
+/// # Safety
+/// As for [`required`].
+pub(super) unsafe fn path(text: *const c_char, name: &str) -> Result<Option<PathBuf>> {
+    // SAFETY: as promised to this function.
+    Ok(unsafe { optional(text, name, MAX_PATH) }?.map(PathBuf::from))
 }
 
 /// # Safety

@@ -6,6 +6,9 @@
 mod buffer;
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
+mod events;
+#[cfg(target_os = "freebsd")]
+#[allow(unsafe_code)]
 mod flags6;
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
@@ -31,5 +34,7 @@ mod value;
 #[allow(unsafe_code)]
 mod vnet;
 
+#[cfg(target_os = "freebsd")]
+pub use events::Queue;
 #[cfg(target_os = "freebsd")]
 pub use system::System;

@@ -1,5 +1,7 @@
 //! The facts of a Linux host: enough to try kport with the simulator. Linux has no jails.
 
+mod events;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -19,6 +21,7 @@ use super::{Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Kind, Result};
 use crate::files::Taken;
 use crate::net::{Family, Interface, PerFamily, Protocol};
+pub use events::Timer;
 
 /// The running host.
 #[derive(Clone, Copy, Debug, Default)]

@@ -11,7 +11,7 @@ use crate::net::{Family, Interface};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 
-fn unsupported<T>() -> Result<T> {
+pub fn unsupported<T>() -> Result<T> {
     Err(Error::new(
         Kind::Unsupported,
         format!("kport cannot read the facts of a host of {}; run it on FreeBSD", std::env::consts::OS),

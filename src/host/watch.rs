@@ -38,6 +38,12 @@ impl Watch {
         }
     }
 
+    /// The socket, to wait for several at once.
+    #[cfg(target_os = "freebsd")]
+    pub(super) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+
     fn drain(&self) -> io::Result<()> {
         let mut message = [0; 2048];
         for _ in 0..MOST_MESSAGES {

@@ -20,7 +20,7 @@ use super::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, PARENT, Table};
 use crate::net::{self, Family, Interface, PortRange, Protocol};
-use crate::rule::{Address, Match, Member, Routing, Rule, StateOptions};
+use crate::rule::{Address, Counters, Match, Member, Routing, Rule, StateOptions};
 
 /// Apple's pf.
 #[derive(Clone, Debug, Default)]

@@ -395,7 +395,9 @@ impl<K: Kernel> Native<K> {
         }
         // the nodes' own parent holds no rules
         let nodes = read::number_of_children(&self.kernel, &format!("{PARENT}/{NODES}"))?;
-        if all as usize != found.len() + usize::from(nodes > 0) || all != read::number_of_children(&self.kernel, PARENT)? {
+        if all as usize != found.len() + usize::from(nodes > 0)
+            || all != read::number_of_children(&self.kernel, PARENT)?
+        {
             let mut others = read::children(&self.kernel, PARENT)?;
             others.retain(|child| !found.contains_key(child));
             for child in others {

@@ -299,7 +299,7 @@ impl Pfctl {
         })?;
         Incoming::line(&mut found, &last);
         let mut killed = 0;
-        for state in found {
+        for state in found.into_iter().flatten() {
             if let Some(on) = states.iter().find_map(|states| state.is_of(states)) {
                 killed += self.kill(on, "key", &state.key)?;
             }
@@ -525,9 +525,10 @@ impl Firewall for Pfctl {
             End::Exit(0 | 1) | End::Unknown if !complaints.is_empty() => {
                 let error = explain(&doing, &output, "");
                 // DIOCXBEGIN failed, so pf is there, and the anchor may still hold its rules
-                return Err(match complaints.iter().any(|line| line.contains("pfctl_rules")) {
-                    true => Error::new(Kind::System, error.to_string()),
-                    false => error,
+                let is_there = complaints.iter().any(|line| line.contains("pfctl_rules"));
+                return Err(match error.kind() {
+                    Kind::Unavailable if is_there => Error::new(Kind::System, error.to_string()),
+                    _ => error,
                 });
             }
             // it may have committed or not
@@ -598,7 +599,8 @@ impl Firewall for Pfctl {
         let Some(filters) = self.show_nested(&["-sr", "-P"], false)? else { return pf::one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, translations) in translations {
-            all.entry(child).or_default().translations = translations.into_iter().map(|(_, counters)| counters).collect();
+            all.entry(child).or_default().translations =
+                translations.into_iter().map(|(_, counters)| counters).collect();
         }
         for (child, filters) in filters {
             all.entry(child).or_default().filters = filters.len();
@@ -709,12 +711,12 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// Reads the next line: a state, or something about the last one.
-    fn line(found: &mut Vec<Incoming>, line: &str) {
+    /// Reads the next line: a state, or something about the last one, which may be none of these.
+    fn line(found: &mut Vec<Option<Incoming>>, line: &str) {
         match (line.strip_prefix("   origif: "), found.last_mut()) {
-            (Some(on), Some(last)) => last.on = Some(on.trim().to_owned()),
+            (Some(on), Some(Some(last))) => last.on = Some(on.trim().to_owned()),
             _ if line.starts_with(' ') => {}
-            _ => found.extend(Incoming::read(line)),
+            _ => found.push(Incoming::read(line)),
         }
     }
 

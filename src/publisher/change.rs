@@ -45,7 +45,7 @@ pub(super) fn change(
             && !record.no_jail
             && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid);
         // another start of the jail may follow, and its time starts now
-        if restarts || old.reported != record.reported {
+        if restarts || old.reported != record.reported || old.requested != record.requested {
             writer.store.put(&record)?;
         }
         // a change that was killed may have left out its calls, and a flush takes them
@@ -172,12 +172,13 @@ fn roll_back(
 fn way_back(record: &Record, old: Option<&Record>) -> Record {
     let (publications, before) = old.map(|old| (old.publications.clone(), replaced(old))).unwrap_or_default();
     let replaces = replaced(&Record { replaces: before, ..record.clone() });
-    Record { publications, replaces, mapping_labels: record.mapping_labels, ..old.unwrap_or(record).clone() }
+    let requested = old.map(|old| old.requested.clone()).unwrap_or_default();
+    Record { publications, replaces, requested, mapping_labels: record.mapping_labels, ..old.unwrap_or(record).clone() }
 }
 
 /// What pf, or the states, may still have when `old` is replaced. Each redirect with its options is listed once, even if a
 /// change was interrupted several times: the record must not grow with each attempt.
-fn replaced(old: &Record) -> Vec<Publication> {
+pub(super) fn replaced(old: &Record) -> Vec<Publication> {
     let mut all = old.publications.clone();
     for publication in &old.replaces {
         match all.iter_mut().find(|known| known.options == publication.options) {

@@ -130,7 +130,9 @@ fn is_called(called: &ByChild, anchor: &Anchor, loaded: &Loaded) -> bool {
 
 /// A jail's part, without counters.
 fn summarized(anchor: Anchor, summary: &Summary, loaded: &Loaded, called: Option<&ByChild>) -> Listed {
-    let live = loaded.is_as_many(summary.rules) && called.is_none_or(|called| is_called(called, &anchor, loaded));
+    let published = !summary.redirects.is_empty();
+    let is_called = || called.is_none_or(|called| is_called(called, &anchor, loaded));
+    let live = published && loaded.is_as_many(summary.rules) && is_called();
     Listed {
         anchor,
         jail: Some(summary.jail.clone()),
@@ -139,7 +141,8 @@ fn summarized(anchor: Anchor, summary: &Summary, loaded: &Loaded, called: Option
         since: Some(summary.since),
         liveness: if live { Liveness::Live } else { Liveness::Missing },
         redirects: summary.redirects.iter().map(|redirect| (*redirect, Counters::default())).collect(),
-        problem: None,
+        problem: (!published)
+            .then(|| "the jail has lost its address; kport apply publishes again when it has one".to_owned()),
     }
 }
 

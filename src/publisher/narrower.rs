@@ -94,7 +94,7 @@ fn named(interfaces: Interfaces<'_>, names: &[Interface], members: bool) -> BTre
     let mut found = BTreeSet::new();
     for name in names {
         let of_name = interfaces.members(*name);
-        let used = of_name.filter(|on| members || !on.addresses.is_empty() || !on.groups.iter().any(|g| is_epair(g)));
+        let used = of_name.filter(|on| members || !on.addresses.is_empty() || !on.groups.iter().any(is_epair));
         found.extend(used.map(|on| on.name));
         // one that is gone may have been where a state was created
         if !interfaces.members(*name).any(|_| true) {

@@ -26,9 +26,9 @@ pub(super) fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> 
     Error::all(errors)
 }
 
-fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> Result<()> {
+pub(super) fn restore_one(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> Result<()> {
     let Some(mut record) = writer.record(anchor, facts)? else { return Ok(()) };
-    if record.publications.is_empty() {
+    if record.publications.is_empty() && record.requested.is_empty() {
         // a first change that failed and was not undone
         writer.drop_anchor(anchor, record.jail.label(), Some(&record))?;
         writer.note(format!("{}: what could not be published was removed", record.mention()));

@@ -5,14 +5,15 @@ use std::collections::HashSet;
 use super::Phase;
 use super::change::change;
 use super::facts::Facts;
+use super::requested::{self, has_ports};
 use super::starting::is_starting;
 use super::verify::Verification;
 use super::writer::Writer;
 use crate::error::Result;
 use crate::name::JailName;
 use crate::net::{Family, Place};
-use crate::publication::{Publication, Redirect};
-use crate::spec::{HostPorts, Mapping, Spec};
+use crate::publication::Publication;
+use crate::spec::{Mapping, Spec};
 use crate::store::Record;
 
 /// See [`Publisher::unpublish`](super::Publisher::unpublish).
@@ -60,6 +61,7 @@ pub(super) fn unpublish_some(
     }
     let wanted = Record {
         path: old.path.clone(),
+        requested: requested::left(&old.requested, &publications)?,
         no_jail: old.no_jail,
         reported: old.reported.clone(),
         ..writer.record_of(jail, old.jid, publications)?
@@ -131,13 +133,4 @@ fn places_of(facts: &Facts<'_>, mapping: &Mapping, publications: &[Publication])
         (true, 1) => with_ports,
         _ => there,
     }
-}
-
-/// Whether a redirect has the ports and the protocol of a mapping.
-fn has_ports(mapping: &Mapping, redirect: &Redirect) -> bool {
-    let host = match mapping.host {
-        HostPorts::Fixed(host) => host == redirect.host,
-        HostPorts::Auto => true,
-    };
-    host && mapping.jail == redirect.jail && mapping.protocol == redirect.protocol
 }

@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(host.asked.get(), 0);
         request.wait = Duration::from_millis(1);
         let error = wait(&request, Deadline::after(LONG)).unwrap_err();
-        assert!(error.kind() == Kind::Unavailable && error.message().ends_with("waited 0 s for it"), "{error}");
+        assert!(error.kind() == Kind::Unavailable && error.message().ends_with("waited 0.001 s for it"), "{error}");
         request.wait = LONG;
         host.host.borrow_mut().jails[0].vnet = false;
         host.host.borrow_mut().jails[0].inherits.inet = true;

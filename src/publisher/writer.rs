@@ -62,6 +62,7 @@ impl Writer<'_> {
             mapping_labels: self.firewall.labels_mappings(),
             publications,
             replaces: vec![],
+            requested: vec![],
         })
     }
 

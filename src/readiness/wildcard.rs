@@ -75,7 +75,7 @@ mod tests {
     fn calls_by_wildcard_are_found() {
         let several = b"anchor \"kport/*\" \\\n on em0\n";
         assert_eq!(wildcards(Path::new("pf.conf"), several)[0].in_text(several), None);
-        let text = b"k = \"kport/*\"\nnat-anchor \"kport/*\"\nrdr-anchor \"kport\"\nanchor \"other/*\"\nanchor $k\nanchor \"a\" {\n anchor \"/kport/*\"\n}\n";
+        let text = b"k = '\"kport/*\"'\nnat-anchor \"kport/*\"\nrdr-anchor \"kport\"\nanchor \"other/*\"\nanchor $k\nanchor \"a\" {\n anchor \"/kport/*\"\n}\n";
         let found = wildcards(Path::new("pf.conf"), text);
         let lines: Vec<_> = found.iter().map(|of| (of.line, of.in_text(text).map(|at| text[at].to_vec()))).collect();
         assert_eq!(lines, [(2, Some(b"/*".to_vec())), (5, None), (7, Some(b"/*".to_vec()))]);

@@ -12,8 +12,10 @@ main(void)
 	struct kport_spec *spec = NULL;
 	struct kport_listing *listing = NULL;
 	struct kport_ruleset *ruleset = NULL;
+	struct kport_watch *watch = NULL;
 	struct kport_mapping mapping;
 	struct kport_entry entry;
+	const char *report;
 
 	options.backend = "sim";
 	options.state_dir = getenv("KPORT_STATE_DIR");
@@ -49,6 +51,21 @@ main(void)
 	CHECK_FAILED(kport_list("web", &options, NULL, err_),
 	    KPORT_ERR_ARGUMENT, "out");
 	CHECK(kport_list(NULL, NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
+
+	CHECK_FAILED(kport_watch_open(NULL, &options, NULL, err_),
+	    KPORT_ERR_ARGUMENT, "out");
+	CHECK(kport_watch_open(NULL, &options, &watch, NULL) == KPORT_OK);
+	CHECK_FAILED(kport_watch_next(watch, NULL, err_), KPORT_ERR_ARGUMENT,
+	    "report");
+	CHECK_FAILED(kport_watch_next(NULL, &report, err_),
+	    KPORT_ERR_ARGUMENT, "watch");
+	CHECK(report == NULL);
+	CHECK(kport_watch_next(NULL, NULL, NULL) == KPORT_ERR_ARGUMENT);
+	CHECK(kport_watch_descriptor(NULL) == -1);
+	CHECK(kport_watch_descriptor(watch) > 2);
+	kport_watch_reload(NULL);
+	kport_watch_free(NULL);
+	kport_watch_free(watch);
 
 	CHECK_FAILED(kport_rules(NULL, spec, &options, &ruleset, err_),
 	    KPORT_ERR_ARGUMENT, "jail");

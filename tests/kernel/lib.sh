@@ -97,8 +97,13 @@ all_rules() {
 	done
 }
 records() {
-	# pf-*.json and loaded are a memory that may go at any time; locks are held, not kept
-	(cd /var/run/kport 2>/dev/null && find . -type f ! -name 'pf-*.json' ! -path './loaded/*' ! -name '*lock*' | sort | xargs cksum)
+	# pf-*.json, loaded, calls and summaries.json are a memory that may go at any time; locks are held, not kept; claims are links
+	(
+		cd /var/run/kport 2>/dev/null || exit
+		find . -type f ! -name 'pf-*.json' ! -path './loaded/*' ! -path './calls/*' ! -name summaries.json ! -name '*lock*' |
+			sort | xargs cksum
+		find . -type l | sort
+	)
 }
 everything() {
 	all_rules
@@ -107,7 +112,13 @@ everything() {
 
 # the redirects of a jail, by pfctl
 redirects() { pfctl -a "kport/$1" -sn -P 2>/dev/null | grep '^rdr'; }
-anchors() { pfctl -a kport -sA 2>/dev/null | tr -d ' ' | grep '^kport/'; }
+anchors() {
+	local anchor
+	# an anchor that was called is there, empty, until pf has purged the rule that called it (pf_purge_unlinked_rules)
+	for anchor in $(pfctl -a kport -sA 2>/dev/null | tr -d ' ' | grep '^kport/' | grep -v '^kport/+calls'); do
+		if [ -n "$(pfctl -a "$anchor" -sn 2>/dev/null; pfctl -a "$anchor" -sr 2>/dev/null)" ]; then echo "$anchor"; fi
+	done
+}
 
 # ---------------------------------------------------------------- packets
 

@@ -19,6 +19,7 @@
 #	KPORT_BACKENDS	of those that a scenario names	native pfctl
 #	KPORT_PATIENCE	milliseconds until "nothing"	4000 (ten times as long if an answer is expected)
 #	KPORT_LIMIT	seconds that a scenario may take	1800
+#	KPORT_MANAGERS, KPORT_MANAGER	of managers.sh
 #	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
 set -u
 

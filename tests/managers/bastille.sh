@@ -43,7 +43,8 @@ stop)
 		done
 		jail_down "$3"
 		while read -r command; do
-			(PATH=$RC_PATH; eval "$(here "$command")" </dev/null)
+			# the lines behind it are its standard input
+			(PATH=$RC_PATH; eval "$(here "$command")")
 		done <"$WORLD/evaluated"
 		rm -f "$WORLD/evaluated"
 	else

@@ -13,13 +13,13 @@ run() {
 	dir=$(system "$2")/$1.d
 	[ -d "$dir" ] || return 0
 	address=$(cat "$(system "$2")/address")
-	for script in "$dir"/*; do
-		case $script in *.here) continue ;; esac
+	# the names of the others are its standard input
+	find "$dir" -type f ! -name '*.here' | while read -r script; do
 		[ -x "$script" ] || continue
 		here "$(cat "$script")" >"$script.here"
 		chmod 755 "$script.here"
 		env -i PATH=$RC_PATH:/usr/local/sbin:/usr/local/bin jname="$2" ipv4_first="$address" ipv6_first= \
-			ip4_addr="$address" nic_address=0 "$script.here" </dev/null
+			ip4_addr="$address" nic_address=0 "$script.here"
 	done
 	return 0
 }

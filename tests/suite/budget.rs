@@ -550,7 +550,8 @@ fn pfctl_runs() {
         let is_fine = |id: &str| findings.iter().all(|finding| finding.id != id || finding.level == Level::Ok);
         assert!(["pf", "anchors-loaded", "other-redirects"].into_iter().all(is_fine), "{findings:?}");
         // the last two only if the calls cannot be read from /dev/pf
-        let expected = ["-sn -P", "-sr -P", "-s Running", "-a * -sn -P", "-a * -sr -P", "-a kport -sn -P", "-a kport -sr -P"];
+        let expected =
+            ["-sn -P", "-sr -P", "-s Running", "-a * -sn -P", "-a * -sr -P", "-a kport -sn -P", "-a kport -sr -P"];
         let expected = expected.map(|run| if run == "-s Running" { run.to_owned() } else { format!("-q {run}") });
         assert_eq!(pf.calls()[before..], expected);
     }

@@ -78,6 +78,25 @@ fn null_is_an_answer_or_an_error_everywhere() {
     assert_eq!(cc::run(&C99.build("tests/c/null.c"), &[]), "");
 }
 
+/// In the program's own loop: the first line is of a target that is not a jail, and a change of the file comes when it is asked for.
+#[test]
+fn a_watch_in_a_loop_of_its_own() {
+    let program = C99.build("c-examples/watch.c");
+    let (mut command, dir) = cc::command(&program);
+    let conf = dir.path().join("kport.conf");
+    std::fs::write(&conf, "guest em0:8080:80 --no-jail -a 10.0.0.9\n").unwrap();
+    let output = cc::done(command.arg(&conf).arg("1"));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["what"], &report["jail"]), (&"published".into(), &"guest".into()), "{report}");
+    assert_eq!(report["after"], serde_json::json!(["tcp 8080 on em0 -> 10.0.0.9:80"]));
+    std::fs::write(&conf, "nonsense\n").unwrap();
+    let output = cc::done(cc::command(&program).0.arg(&conf).arg("1"));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["error"].as_str().unwrap().contains("kport.conf:1: "), "{report}");
+    let output = cc::command(&program).0.args(["/nonexistent\u{7f}", "1"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("there is no file"), "{output:?}");
+}
+
 #[test]
 fn hostile_texts_sizes_and_numbers_are_errors() {
     assert_eq!(cc::run(&C99.build("tests/c/hostile.c"), &[]), "");
@@ -243,14 +262,28 @@ fn the_nif_is_all_of_the_library_in_elixir() {
     mix.arg("test").current_dir(&project).env("MIX_BUILD_PATH", dir.path().join("build")).env("MIX_ENV", "test");
     mix.env("HOME", dir.path()).env("HEX_OFFLINE", "1").env("KPORT_NIF", dir.path().join("kport_nif"));
     let output = cc::done(&mut mix);
-    assert!(text(&output.stdout).contains("5 tests, 0 failures"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("6 tests, 0 failures"), "{}", text(&output.stdout));
 
     let formatted = Command::new("mix").args(["format", "--check-formatted"]).current_dir(&project).output().unwrap();
     assert!(formatted.status.success(), "{}", text(&formatted.stderr));
     // every function of the header that a caller needs is called
     let source = std::fs::read_to_string(cc::root().join("c-examples/kport_nif.c")).unwrap();
     let header = std::fs::read_to_string(cc::root().join("include/kport.h")).unwrap();
-    for name in ["parse", "parse_kleene", "publish", "unpublish", "unpublish_some", "list", "restore", "gc", "rules"] {
+    for name in [
+        "parse",
+        "parse_kleene",
+        "publish",
+        "unpublish",
+        "unpublish_some",
+        "list",
+        "restore",
+        "gc",
+        "rules",
+        "watch_open",
+        "watch_descriptor",
+        "watch_next",
+        "watch_reload",
+    ] {
         let name = format!("kport_{name}");
         assert!(source.contains(&name) && header.contains(&format!("{name}(")), "{name}");
     }

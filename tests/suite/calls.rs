@@ -237,7 +237,6 @@ fn what_pf_looks_at_does_not_grow_with_the_jails() {
         for jails in [1, 10, 100, 1_000, 10_000] {
             let log = (jails as f64).log2().ceil() as u64;
             let [unrelated, published] = looked(jails, random);
-            println!("{random} {jails}: {unrelated:?} {published:?}");
             assert!(unrelated.rules <= 90 + 12 * log, "{jails}: {unrelated:?}");
             assert!(published.rules <= 250 + 25 * log, "{jails}: {published:?}");
             assert!(published.anchors <= 20 + log, "{jails}: {published:?}");

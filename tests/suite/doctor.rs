@@ -550,7 +550,10 @@ fn a_healthy_host() {
             .with("db", "em1:8080:80", |r| r.options.hairpin = true)
             .with("flat", "8100:80", |_| ());
         let findings = patient.examine();
-        assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.remedy.is_empty()), "{name}: {findings:#?}");
+        assert!(
+            findings.iter().all(|finding| finding.level == Level::Ok && finding.remedy.is_empty()),
+            "{name}: {findings:#?}"
+        );
         assert_eq!(findings.iter().map(|finding| finding.id).collect::<Vec<_>>(), IDS);
         compare(name, &shown(&findings, &patient));
     }

@@ -85,6 +85,7 @@ fn a_program_is_built_and_run_with_the_shared_library() {
         "include/kport.h",
         "share/man/man3/kport.3",
         "share/man/man8/kport.8",
+        "share/man/man5/kport.conf.5",
         "share/man/man8/kport-cni.8",
         "lib64/libkport.a",
         "share/bash-completion/completions/kport",

@@ -33,7 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "readiness",
         &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rule", "rules", "trace"],
     ),
-    ("store", &["files", "name", "net", "publication", "rule"]),
+    ("store", &["files", "name", "net", "options", "publication", "rule"]),
     (
         "publisher",
         &[
@@ -53,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("managers", &["host", "name", "net", "options", "pfconf", "publisher", "spec"]),
+    ("conf", &["conflict", "files", "host", "name", "net", "options", "publication", "publisher", "spec"]),
     (
         "doctor",
         &[
@@ -78,6 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("session", &["host", "pf", "publisher", "store"]),
+    ("watch", &["conf", "files", "host", "name", "net", "pf", "publication", "publisher", "session", "store"]),
     (
         "container",
         &[
@@ -97,13 +99,27 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "ffi",
-        &["container", "host", "name", "net", "options", "pf", "publication", "publisher", "rule", "session", "spec"],
+        &[
+            "container",
+            "host",
+            "name",
+            "net",
+            "options",
+            "pf",
+            "publication",
+            "publisher",
+            "rule",
+            "session",
+            "spec",
+            "watch",
+        ],
     ),
     // the helper: never the C ABI
     (
         "cli",
         &[
             "child",
+            "conf",
             "container",
             "doctor",
             "files",
@@ -123,6 +139,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trace",
             "spec",
             "store",
+            "watch",
         ],
     ),
 ];
@@ -170,6 +187,8 @@ const ORDER: &[(&str, &[&str])] = &[
             "watch",
             "metrics",
             "change",
+            "apply",
+            "daemon",
             "diagnose",
             "inspect",
             "setup",
@@ -179,6 +198,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
+    ("conf", &["words", "line", "source", "check", "apply"]),
     ("container", &["kleene", "code", "fields", "settings", "cni", "oci"]),
     ("container::cni", &["conmon", "environment", "mapping", "network", "previous", "attachments"]),
     (
@@ -201,7 +221,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["hooks", "evidence", "managers", "record", "firewall", "network", "main_ruleset", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
-    ("host", &["rights", "watch", "interfaces", "fixed", "played", "snapshot", "freebsd", "linux", "other"]),
+    ("host", &["rights", "watch", "events", "interfaces", "fixed", "played", "snapshot", "freebsd", "linux", "other"]),
     (
         "host::freebsd",
         &[
@@ -219,11 +239,13 @@ const ORDER: &[(&str, &[&str])] = &[
             "process",
             "report",
             "vnet",
+            "events",
             "system",
             "tests",
         ],
     ),
     ("host::freebsd::jail", &["get", "tests"]),
+    ("host::linux", &["events"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
     (
         "readiness",
@@ -292,6 +314,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "publisher",
         &[
             "request",
+            "requested",
             "progress",
             "starting",
             "identity",
@@ -315,15 +338,17 @@ const ORDER: &[(&str, &[&str])] = &[
             "gc",
             "transaction",
             "dry_run",
+            "follow",
         ],
     ),
     ("rule", &["text"]),
     ("spec", &["meant"]),
     ("options", &["named"]),
+    ("watch", &["report", "counts", "schedule"]),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
     ("pf::pfctl", &["run", "braces", "calls"]),
     ("pf::native::decode", &["tests"]),
-    ("store", &["dir", "lock", "documents", "entries", "records", "summaries"]),
+    ("store", &["dir", "lock", "requested", "documents", "entries", "records", "summaries"]),
     (
         "pf::native",
         &[
@@ -354,6 +379,7 @@ const UNSAFE: &[&str] = &[
     "ffi/output.rs",
     "ffi.rs",
     "files/flags.rs",
+    "host/freebsd/events.rs",
     "host/freebsd/flags6.rs",
     "host/freebsd/group.rs",
     "host/freebsd/jail/get.rs",

@@ -18,7 +18,7 @@ fn mandoc_finds_nothing() {
     if !cc::has("mandoc") {
         return;
     }
-    for name in ["kport.3", "kport.8", "kport-cni.8"] {
+    for name in ["kport.3", "kport.conf.5", "kport.8", "kport-cni.8"] {
         let mut mandoc = Command::new("mandoc");
         let output = mandoc.args(["-Tlint", "-Wstyle"]).arg(cc::root().join("man").join(name)).output().unwrap();
         let said = cc::text(&output.stdout) + &cc::text(&output.stderr);

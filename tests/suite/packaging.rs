@@ -114,7 +114,7 @@ fn staged(debug: bool) -> PathBuf {
     let work = stage.join("work");
     let built = target.join("x86_64-unknown-freebsd").join(if debug { "debug" } else { "release" });
     // mtree(8) creates the usual ones
-    for dir in ["bin", "share/man/man3", "share/man/man8"] {
+    for dir in ["bin", "share/man/man3", "share/man/man5", "share/man/man8"] {
         fs::create_dir_all(prefix.join(dir)).unwrap();
     }
     for dir in [&built, &work] {
@@ -211,7 +211,7 @@ fn stand_in(dir: &Path) {
 }
 
 #[test]
-fn the_rc_script_restores_and_collects_and_never_fails() {
+fn the_rc_script_applies_and_watches_and_never_fails() {
     let dir = tempfile::tempdir().unwrap();
     stand_in(dir.path());
     let script = made(dir.path(), "kport.in");
@@ -221,26 +221,41 @@ fn the_rc_script_restores_and_collects_and_never_fails() {
     }
     // the part of rc.subr(8) that the script uses
     let subr = dir.path().join("rc.subr");
-    let played = "load_rc_config() { :; }\nwarn() { echo \"warn $*\"; }\nrun_rc_command() { eval \"\\${${1}_cmd}\" || exit 1; }\n";
+    let played = "load_rc_config() { :; }\nwarn() { echo \"warn $*\"; }\nrun_rc_command() { eval \"\\${${1}_cmd}\" || exit 1; }\n\
+        checkyesno() { eval [ \\${$1} = YES ]; }\nwait_for_pids() { echo \"wait $*\"; }\n\
+        check_pidfile() { [ ! -f \"$1\" ] || cat \"$1\"; }\nkill() { echo \"kill $*\"; }\n";
     fs::write(&subr, played).unwrap();
-    fs::write(&script, text.replace("/etc/rc.subr", subr.to_str().unwrap())).unwrap();
+    let here = dir.path().to_str().unwrap();
+    let text = text.replace("/etc/rc.subr", subr.to_str().unwrap()).replace("/var/run", here);
+    fs::write(&script, text.replace("/usr/sbin/daemon -c", "echo daemon -c")).unwrap();
     let run = |command: &str| {
         let output = Command::new("sh").arg(&script).arg(command).output().unwrap();
         (output.status.code().unwrap(), cc::text(&output.stdout))
     };
-    assert_eq!(run("start"), (0, "kport restore\nkport gc\n".to_owned()));
+    assert_eq!(run("start"), (0, "kport apply\n".to_owned()));
+    assert_eq!(run("reload"), (0, "kport apply\n".to_owned()));
+    // with the watcher
+    let watched = |command: &str| {
+        let output = Command::new("sh").arg(&script).arg(command).env("kport_watch", "YES").output().unwrap();
+        (output.status.code().unwrap(), cc::text(&output.stdout))
+    };
+    let (status, said) = watched("start");
+    let started = format!("{here}/bin/kport --quiet watch\n");
+    assert!(status == 0 && said.starts_with("kport apply\ndaemon -c ") && said.ends_with(&started), "{said}");
+    fs::write(dir.path().join("kport_daemon.pid"), "77").unwrap();
+    fs::write(dir.path().join("kport_watch.pid"), "78").unwrap();
+    assert_eq!(watched("start"), (0, "kport apply\n".to_owned()));
+    assert_eq!(watched("reload"), (0, "kill -HUP 78\n".to_owned()));
+    assert_eq!(watched("stop"), (0, "kill -TERM 77\nwait 77\n".to_owned()));
+    fs::remove_file(dir.path().join("kport_daemon.pid")).unwrap();
+    fs::remove_file(dir.path().join("kport_watch.pid")).unwrap();
     assert_eq!(run("doctor"), (0, "kport doctor\n".to_owned()));
     assert_eq!(run("status"), (0, "kport doctor --quiet\n".to_owned()));
     assert_eq!(run("stop"), (0, String::new()));
     fs::write(dir.path().join("bin/fail"), "").unwrap();
     let (status, said) = run("start");
-    assert!(
-        status == 0
-            && said.contains("warn published ports were not restored")
-            && said.contains("warn stale ports were not removed"),
-        "{said}"
-    );
-    for command in ["gc", "doctor", "status", "restore"] {
+    assert!(status == 0 && said.contains("warn not everything"), "{said}");
+    for command in ["apply", "check", "gc", "doctor", "reload", "status", "restore"] {
         assert_eq!(run(command).0, 5, "{command}");
     }
 }

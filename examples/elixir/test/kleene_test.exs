@@ -117,4 +117,28 @@ defmodule Kport.KleeneTest do
     assert 1..50 |> Task.async_stream(start, max_concurrency: 50, timeout: 60_000) |> Enum.all?(&(&1 == {:ok, :ok}))
     assert length(published(options)) == 50
   end
+
+  test "what is published is kept true in this process", %{options: options} do
+    config = Path.join(options.state_dir, "kport.conf")
+    File.write!(config, "guest em0:8080:80 --no-jail -a 10.0.0.9\n")
+    {:ok, watch} = Kport.watch_open(config, Map.take(options, [:backend, :state_dir]))
+    assert {:ok, report} = Kport.watch_next(watch)
+    assert report =~ ~s("what":"published") and report =~ ~s("jail":"guest")
+    assert {:ok, nil} = idle(watch)
+    assert_receive {:select, ^watch, :undefined, :ready_input}, 5000
+
+    File.write!(config, "")
+    :ok = Kport.watch_reload(watch)
+    assert {:ok, report} = idle(watch, &is_binary/1)
+    assert report =~ ~s("what":"unpublished")
+    assert :ok = Kport.watch_close(watch)
+    assert {:error, {:argument, _}} = Kport.watch_next(watch)
+    assert published(options) == []
+  end
+
+  # calls it until there is such a result
+  defp idle(watch, fits \\ &is_nil/1) do
+    {:ok, report} = Kport.watch_next(watch)
+    if fits.(report), do: {:ok, report}, else: idle(watch, fits)
+  end
 end

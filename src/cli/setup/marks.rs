@@ -107,6 +107,8 @@ pub fn removed(text: &[u8], ours: impl Fn(&str) -> bool) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     #[test]
@@ -117,12 +119,12 @@ mod tests {
             ("anchor '/kport/*' on { em0 }  \n", "anchor '/kport' on { em0 } # kport setup (was \"kport/*\")  \n"),
         ] {
             let at = text.find("/*").unwrap();
-            assert_eq!(String::from_utf8(turned(text.as_bytes(), &[at..at + 2])).unwrap(), made);
+            assert_eq!(String::from_utf8(turned(text.as_bytes(), slice::from_ref(&(at..at + 2)))).unwrap(), made);
             assert_eq!(String::from_utf8(turned_back(made.as_bytes())).unwrap(), text);
         }
         // a line that kport has added is removed as a whole
         let own = b"anchor \"kport/*\" # kport setup\n";
-        assert_eq!(turned(own, &[13..15]), b"anchor \"kport\" # kport setup\n");
+        assert_eq!(turned(own, slice::from_ref(&(13..15))), b"anchor \"kport\" # kport setup\n");
         for edited in ["# kport setup (was \"kport/*\")\n", "block all # kport setup (was \"kport/*\")\n"] {
             assert_eq!(turned_back(edited.as_bytes()), edited.as_bytes());
         }

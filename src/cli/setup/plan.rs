@@ -669,14 +669,14 @@ mod tests {
         );
         assert!(plan.to_string().contains("line 2 without the wildcard:\n    rdr-anchor \"kport\" # mine"), "{plan}");
         // what the administrator wrote is as it was; what an earlier setup has added goes
-        assert_eq!(undone(&made), &text[..text.len() - 32]);
+        assert_eq!(undone(&made), &text[..text.len() - 31]);
         assert_eq!(plan_of(&made).applied(&made), made);
         // with lines that are missing
         let text = b"rdr-anchor \"kport/*\"\nblock all";
         let made = plan_of(text).applied(text);
         assert!(made.starts_with(format!("{RDR} {mark}\n{NAT} # kport setup\n").as_bytes()), "{made:?}");
         assert_eq!(undone(&made), text);
-        for text in [&b"k = \"kport/*\"\nanchor $k\n"[..], b"anchor \"kport/*\" \\\n on em0\n"] {
+        for text in [&b"k = '\"kport/*\"'\nanchor $k\n"[..], b"anchor \"kport/*\" \\\n on em0\n"] {
             let plan = plan_of(text);
             assert!(plan.turned.is_none() && plan.notes[0].contains("write \"kport\" instead"), "{plan:?}");
         }

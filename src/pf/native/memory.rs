@@ -359,7 +359,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     if !own || is.len() > MAX_FILE as u64 {
         return None;
     }
-    let mut bytes = Vec::new();
+    // one more: the end is seen without another growth
+    let mut bytes = Vec::with_capacity(usize::try_from(is.len()).unwrap_or(0) + 1);
     file.take(MAX_FILE as u64).read_to_end(&mut bytes).ok()?;
     serde_json::from_slice(&bytes).ok()
 }

@@ -61,6 +61,29 @@ sh "$WORK/kport.rc" onestart >>"$WORK/boot" 2>&1
 asks outside tcp,192.0.2.1,8080=web
 gives 0 unpublish web
 
+# the lines of earlier versions, one of them in an included file: they work, are turned, work again, and are turned back
+cp /etc/pf.conf "$WORK/written"
+printf '%s\n' 'rdr-anchor "kport/*" # mine' >/etc/kport.rdr.conf
+sed 's,^rdr-anchor.*,include "/etc/kport.rdr.conf",; s,"kport" # kport setup,"kport/*",' "$WORK/written" >/etc/pf.conf
+cat /etc/pf.conf /etc/kport.rdr.conf >"$WORK/earlier"
+pfctl -q -f /etc/pf.conf
+gives 0 publish web 8080:80
+asks outside tcp,192.0.2.1,8080=web
+k doctor
+says 'pf'"'"'s main ruleset calls "kport/*"'
+gives 0 setup --write
+pfctl -q -f /etc/pf.conf
+is "no call by wildcard is left" 0 "$(pfctl -sn -P 2>/dev/null | grep -c 'kport/\*'; pfctl -sr -P 2>/dev/null | grep 'kport/\*')"
+asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=-
+k doctor
+is "and doctor has nothing to say of them" 0 "$(grep -c 'kport/\*' "$WORK/out")"
+gives 0 setup --undo
+cat /etc/pf.conf /etc/kport.rdr.conf >"$WORK/undone"
+is "undo turns them back" "" "$(diff "$WORK/earlier" "$WORK/undone")"
+gives 0 unpublish web
+rm -f /etc/kport.rdr.conf
+cp "$WORK/written" /etc/pf.conf
+
 # files that it must not make worse
 cp /etc/pf.conf "$WORK/written"
 printf 'pass in on { wan0\n' >/etc/pf.conf

@@ -418,8 +418,9 @@ impl State {
             // floating: they are bound to no interface
             "s" => {
                 let states = self.read("states").unwrap_or_default();
-                let printed =
-                    states.lines().filter_map(|line| line.split_once(' ').filter(|(_, rest)| rest.contains("<-")));
+                let printed = states.lines().filter_map(|line| {
+                    line.split_once(' ').filter(|(_, rest)| rest.contains("<-") || rest.contains("->"))
+                });
                 let more = |on: &str| match options.verbose {
                     true => format!(
                         "   age 00:00:01, expires in 00:00:30, 1:1 pkts, 64:64 bytes\n   id: 0a\n   origif: {on}\n"

@@ -1,0 +1,138 @@
+//! `kport apply` and `kport check`: kport.conf(5).
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::conf::{self, Conf};
+use crate::error::{Error, Kind, Result};
+use crate::name::JailName;
+use crate::options::Source;
+use crate::publisher::{Liveness, Outcome, Publisher, Recorded, Request};
+use crate::session::Session;
+
+use super::args::{ApplyArgs, CheckArgs, Global};
+use super::output::{self, Shown, complain, document, print, word};
+use super::session::{any_session, session};
+use super::show;
+
+/// `kport apply`
+pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    let publisher = session.publisher(&observer)?;
+    // without the lines, the rest is done anyway
+    let (conf, unread) = match Conf::read(global.config.as_deref()) {
+        Ok(conf) => (Some(conf), None),
+        Err(error) => (None, Some(error)),
+    };
+    let recorded = publisher.recorded()?;
+    let jails = match args.jails.is_empty() {
+        true => conf::jails(conf.as_ref(), &*session.host, &recorded)?,
+        false => args.jails.iter().cloned().collect(),
+    };
+    if args.dry_run {
+        let conf =
+            conf.ok_or_else(|| unread.unwrap_or_else(|| Error::new(Kind::Internal, "no kport.conf was read")))?;
+        return print(&difference(&session, &publisher, &conf, &recorded, &jails)?);
+    }
+    let mut all = Outcome::default();
+    let mut errors: Vec<Error> = unread.into_iter().collect();
+    let mut told = |context: Option<&JailName>, result: Result<Outcome>| match result {
+        Ok(outcome) => {
+            all.changed |= outcome.changed;
+            all.killed += outcome.killed;
+            all.redirects.extend(outcome.redirects);
+            all.notes.extend(outcome.notes);
+        }
+        Err(error) => errors.push(context.into_iter().fold(error, |error, jail| error.context(jail.mention()))),
+    };
+    if args.jails.is_empty() {
+        match publisher.gc() {
+            // a system without jails, for trying kport
+            Err(error) if error.kind() == Kind::Unsupported => {}
+            result => told(None, result),
+        }
+    }
+    conf::apply(&publisher, conf.as_ref(), &recorded, &jails, &mut |jail, result| told(Some(jail), result));
+    output::outcome(&session, &all, global.quiet);
+    if args.json {
+        print(&document(&show::outcome_json(&all)))?;
+    }
+    Error::all(errors)
+}
+
+/// What apply would do, as commands.
+fn difference(
+    session: &Session,
+    publisher: &Publisher<'_>,
+    conf: &Conf,
+    recorded: &[Recorded],
+    jails: &BTreeSet<JailName>,
+) -> Result<String> {
+    let mut text = String::new();
+    let mut runs = false;
+    for jail in jails {
+        let record = recorded.iter().find(|record| record.jail == *jail);
+        if record.is_some_and(|record| record.gone) {
+            _ = writeln!(text, "kport unpublish {}", word(jail.as_str()));
+        }
+        let running = session.host.running(jail.as_str())?.is_some();
+        let had: Vec<&Request> = record
+            .iter()
+            .filter(|record| !record.gone)
+            .flat_map(|record| &record.requests)
+            .filter(|r| r.configured)
+            .collect();
+        if !running && had.is_empty() && !conf.not_jails().contains(jail) {
+            continue;
+        }
+        runs = true;
+        let wanted = conf.requests(jail);
+        let mappings = || wanted.iter().flat_map(|request| request.spec.mappings());
+        let gone = had.iter().flat_map(|r| r.spec.mappings()).filter(|old| !mappings().any(|new| new == *old));
+        let gone: Vec<String> = gone.map(|mapping| word(&mapping.to_string())).collect();
+        if !gone.is_empty() {
+            _ = writeln!(text, "kport unpublish {} {}", word(jail.as_str()), gone.join(" "));
+        }
+        for (line, request) in conf.of(jail).zip(&wanted) {
+            if !had.iter().any(|old| conf::is_of_line(old, request)) {
+                let words: Vec<String> = line.words().iter().map(|text| word(text)).collect();
+                _ = writeln!(text, "kport publish --add {} {}", word(jail.as_str()), words.join(" "));
+            }
+        }
+    }
+    if runs || !recorded.is_empty() {
+        let list = publisher.list(None)?;
+        let lost = |l: &&_| matches!(l, crate::publisher::Listed { liveness: Liveness::Missing, .. });
+        if list.iter().filter(lost).any(|l| !l.redirects.is_empty()) {
+            text.push_str("kport restore\n");
+        }
+        if list.iter().any(|l| l.liveness == Liveness::Stale) {
+            text.push_str("kport gc\n");
+        }
+    }
+    Ok(text)
+}
+
+/// `kport check`
+pub fn check(global: &Global, args: &CheckArgs) -> Result<()> {
+    let conf = Conf::read(args.file.as_deref().or(global.config.as_deref()))?;
+    let session = any_session(global)?;
+    let mut wrong = conf::check(&conf, &*session.host)?;
+    for line in conf.lines() {
+        let tables = line.sources().iter().filter_map(|source| match source {
+            Source::Table(table) => Some(table),
+            Source::Network(_) => None,
+        });
+        for table in tables {
+            // whoever may not read pf can check the rest
+            if let Ok(false) = session.firewall.has_table(table) {
+                let why = format!("pf has no table <{table}>, so no traffic would be passed");
+                wrong.push(Error::new(Kind::Unavailable, why).context(line));
+            }
+        }
+    }
+    let Some(last) = wrong.pop() else { return Ok(()) };
+    wrong.iter().for_each(|error| complain(error));
+    Err(last)
+}

@@ -1,0 +1,387 @@
+//! Keeps what is published what kport.conf(5), the records and the running jails say.
+//!
+//! [`Schedule`] decides what is to be done and when; it is pure. [`Watcher`] reads the host, and acts by
+//! [`Publisher::follow`](crate::publisher::Publisher::follow) and the other calls of
+//! [`Publisher`](crate::publisher::Publisher) alone: with the same checks and the same lock as every caller, so that it can be
+//! killed at any moment, and be one of many.
+
+mod counts;
+mod report;
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::conf::{self, Conf};
+use crate::error::{Error, Kind, Result};
+use crate::host::{Events, Gateway, Host};
+use crate::name::JailName;
+use crate::net::{Family, Interface, PerFamily};
+use crate::publication::Redirect;
+use crate::publisher::{Outcome, Publisher, Recorded, Unobserved};
+use crate::session::Session;
+
+pub use counts::{Counts, counts};
+pub use report::{Report, What};
+use schedule::{Looks, Schedule, Why};
+
+/// How long one look at the anchors may take, after the first one.
+const SLICE: Duration = Duration::from_millis(20);
+/// How long opening the sockets of networks may take in one look, and one of them.
+const OPENING: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_millis(300);
+/// A jail that has nothing recorded may be about to stop: its hook has unpublished its ports. After this it is not.
+const STOPPING: Duration = Duration::from_secs(30);
+/// A failure that lasts is reported, and not one that passes: a jail that starts has no address for a moment.
+const LASTING: u32 = 2;
+
+/// Opens a session, with the settings of the caller.
+pub type Open = Box<dyn Fn() -> Result<Session> + Send>;
+
+/// The host's gateway interface of each family, and its routers.
+type Routes = (PerFamily<Option<Interface>>, Vec<Gateway>);
+
+/// See the module.
+pub struct Watcher {
+    open: Open,
+    events: Box<dyn Events + Send>,
+    clock: Box<dyn Fn() -> Instant + Send>,
+    file: Option<PathBuf>,
+    /// `None` as long as it could not be read: the lines are those that are recorded.
+    conf: Option<Conf>,
+    schedule: Schedule,
+    /// The jails with a record, at the last look.
+    recorded: BTreeSet<JailName>,
+    /// Jails that run and have lines, but no record, and since when.
+    unpublished: BTreeMap<JailName, Instant>,
+    /// The last one whose anchor was looked at.
+    looked_at: Option<JailName>,
+    /// The jids of the jails whose network is told about.
+    networks: BTreeSet<i32>,
+    routes: Option<Routes>,
+    /// When kport.conf(5) is to be read.
+    reads_at: Option<Instant>,
+    reports: VecDeque<Report>,
+    /// The last failure of each jail, and how often it came; `None` is that of no jail.
+    failures: BTreeMap<Option<JailName>, (String, u32)>,
+    counts: Counts,
+}
+
+impl Watcher {
+    /// A watcher of the host that the sessions of `open` have, with these events. `file` is that of [`Conf::read`]. The first
+    /// [`Watcher::step`] makes everything true.
+    pub fn new(
+        open: Open,
+        events: Box<dyn Events + Send>,
+        clock: Box<dyn Fn() -> Instant + Send>,
+        file: Option<PathBuf>,
+    ) -> Watcher {
+        let now = clock();
+        let schedule = Schedule::new(now);
+        Watcher {
+            open,
+            events,
+            clock,
+            file,
+            conf: None,
+            schedule,
+            recorded: BTreeSet::new(),
+            unpublished: BTreeMap::new(),
+            looked_at: None,
+            networks: BTreeSet::new(),
+            routes: None,
+            reads_at: Some(now),
+            reports: VecDeque::new(),
+            failures: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The next step reads kport.conf(5) again, and applies it.
+    pub fn reload(&mut self) {
+        self.reads_at = Some((self.clock)());
+    }
+
+    /// A descriptor that is readable when [`Watcher::step`] has something to do.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.events.descriptor()
+    }
+
+    /// Waits for something to do, but not longer than `within`, does it, at most for one jail, and returns what there is to
+    /// report.
+    ///
+    /// # Errors
+    ///
+    /// Only if there will be no more events. What fails otherwise is reported, and tried again.
+    pub fn step(&mut self, within: Duration) -> Result<Option<Report>> {
+        if let Some(report) = self.reports.pop_front() {
+            return Ok(Some(report));
+        }
+        let told = self.events.next(self.idle().min(within))?;
+        let now = (self.clock)();
+        told.into_iter().for_each(|event| self.schedule.tell(event, now));
+        let often = !self.events.tells_jails() || !self.networks.is_empty();
+        let looks = self.schedule.looks(now, often);
+        match self.act(looks) {
+            Err(error) => self.failed(None, Some(error)),
+            // a full look
+            Ok(()) if looks.records => self.failed(None, None),
+            Ok(()) => {}
+        }
+        self.events.wake(if self.reports.is_empty() { self.idle() } else { Duration::ZERO });
+        Ok(self.reports.pop_front())
+    }
+
+    /// How long nothing is to be done, unless an event comes.
+    fn idle(&self) -> Duration {
+        let now = (self.clock)();
+        let reads = self.reads_at.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        self.schedule.idle(now).min(reads)
+    }
+
+    fn act(&mut self, looks: Looks) -> Result<()> {
+        let start = (self.clock)();
+        let reads = self.reads_at.take_if(|at| *at <= start).is_some();
+        if !looks.any() && !self.schedule.is_due(start) && !reads {
+            return Ok(());
+        }
+        // if there is an error, what is due is not tried all the time
+        if reads {
+            self.reads_at = Some(start + schedule::PACE);
+        }
+        let opened = (self.open)();
+        let session = opened.inspect_err(|_| self.schedule.put_off(start))?;
+        let publisher = session.publisher(&Unobserved).inspect_err(|_| self.schedule.put_off(start))?;
+        let looked = self.look(looks, &session, &publisher);
+        let now = (self.clock)();
+        self.schedule.took(now, looks, now.saturating_duration_since(start));
+        if reads {
+            self.apply(&session, &publisher)?;
+            self.reads_at = None;
+        } else if let Some((jail, why)) = self.schedule.next(now) {
+            let before = publisher.redirects(&jail).unwrap_or_default();
+            let lines = self.conf.as_ref().map(|conf| conf.requests(&jail));
+            let result = publisher.follow(&jail, lines.as_deref());
+            self.done(&publisher, &jail, why, before, result);
+        }
+        self.counts.write(&session.store()?);
+        looked
+    }
+
+    fn look(&mut self, looks: Looks, session: &Session, publisher: &Publisher<'_>) -> Result<()> {
+        let now = (self.clock)();
+        let host = &*session.host;
+        let mut errors = vec![];
+        if looks.jails {
+            match host.jails() {
+                Ok(jails) => {
+                    let (made, gone) = self.schedule.list(jails.jails, now);
+                    made.into_iter().for_each(|jid| self.events.add_jail(jid));
+                    for jid in gone {
+                        self.networks.remove(&jid);
+                        self.events.remove_network(jid);
+                    }
+                }
+                // a system without jails, for trying kport
+                Err(error) if error.kind() == Kind::Unsupported => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if looks.records {
+            match publisher.recorded() {
+                Ok(recorded) => self.records(host, recorded),
+                Err(error) => errors.push(error),
+            }
+        }
+        if looks.routes {
+            match routes(host) {
+                Ok(routes) => {
+                    let changed = self.routes.replace(routes).is_some_and(|before| Some(before) != self.routes);
+                    self.recorded.iter().filter(|_| changed).for_each(|jail| {
+                        self.schedule.want(jail.clone(), Why::Routes, now);
+                    });
+                }
+                Err(error) if error.kind() == Kind::Unsupported => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if looks.pf {
+            errors.extend(self.pf(session, publisher).err());
+        }
+        Error::all(errors)
+    }
+
+    /// The records: of jails that are gone, and of those whose network is to be watched.
+    fn records(&mut self, host: &dyn Host, recorded: Vec<Recorded>) {
+        let now = (self.clock)();
+        let end = now + OPENING;
+        for record in recorded.iter().filter(|record| record.gone) {
+            self.schedule.want(record.jail.clone(), Why::Gone, now);
+        }
+        // what was changed by hand, or by nobody
+        if let Some(conf) = &self.conf {
+            let running = self.schedule.jails().filter_map(|jail| jail.name.parse::<JailName>().ok());
+            let mut jails: BTreeSet<JailName> = running.collect();
+            jails.extend(conf.not_jails().into_iter().cloned());
+            let mut unpublished = BTreeMap::new();
+            for jail in jails {
+                let record = recorded.iter().find(|record| record.jail == jail);
+                if !conf.differs(&jail, record.map_or(&[], |record| &record.requests)) {
+                    continue;
+                }
+                let since = self.unpublished.get(&jail).copied().unwrap_or(now);
+                if record.is_some() || now >= since + STOPPING {
+                    self.schedule.want(jail, Why::Conf, now);
+                } else {
+                    unpublished.insert(jail, since);
+                }
+            }
+            self.unpublished = unpublished;
+        }
+        // those whose addresses were found
+        let finds = |record: &&Recorded| record.requests.iter().any(|request| request.addresses.is_empty());
+        let finding: BTreeSet<&str> = recorded.iter().filter(finds).map(|record| record.jail.as_str()).collect();
+        let vnet = self.schedule.jails().filter(|jail| jail.vnet && finding.contains(jail.name.as_str()));
+        let unwatched: Vec<_> = vnet.filter(|jail| !self.networks.contains(&jail.jid)).cloned().collect();
+        for jail in unwatched {
+            let socket = if (self.clock)() < end { host.watch(&jail, ANSWER) } else { Ok(None) };
+            if let Ok(Some(socket)) = socket {
+                self.events.add_network(jail.jid, socket);
+                self.networks.insert(jail.jid);
+            }
+            // what came before the socket; or, without one, from time to time
+            if let Ok(name) = jail.name.parse() {
+                self.schedule.want(name, Why::Network, now);
+            }
+        }
+        self.recorded = recorded.into_iter().map(|record| record.jail).collect();
+    }
+
+    /// Whether pf runs, and a part of the anchors.
+    fn pf(&mut self, session: &Session, publisher: &Publisher<'_>) -> Result<()> {
+        let now = (self.clock)();
+        let status = match session.firewall.status() {
+            Ok(status) => Some(status),
+            Err(error) if error.kind() == Kind::Unavailable => None,
+            Err(error) => return Err(error),
+        };
+        if self.schedule.pf(status, &self.recorded, now) {
+            let why = match status {
+                _ if self.schedule.pf_works() => "pf evaluates the rules again",
+                None => "pf is not available",
+                Some(status) if !status.enabled => "pf is disabled",
+                Some(_) => "the main ruleset does not call kport's anchors",
+            };
+            self.tell(Report { why: why.to_owned(), ..Report::new(What::Pf) });
+        }
+        if !self.schedule.pf_works() {
+            return Ok(());
+        }
+        let rest = self.recorded.iter().filter(|jail| Some(*jail) > self.looked_at.as_ref());
+        let order: Vec<JailName> = rest.chain(self.recorded.iter()).take(self.recorded.len()).cloned().collect();
+        for jail in order {
+            let lost = publisher.lost([&jail])?;
+            lost.into_iter().for_each(|jail| self.schedule.want(jail, Why::Pf, now));
+            self.looked_at = Some(jail);
+            if (self.clock)().saturating_duration_since(now) > SLICE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads kport.conf(5), and makes everything what it says.
+    fn apply(&mut self, session: &Session, publisher: &Publisher<'_>) -> Result<()> {
+        match Conf::read(self.file.as_deref()) {
+            Ok(conf) => self.conf = Some(conf),
+            Err(error) => {
+                self.tell(Report { error: Some(error.to_string()), ..Report::new(What::Failed) });
+            }
+        }
+        match publisher.gc() {
+            Ok(outcome) => {
+                for note in outcome.notes.into_iter().filter(|_| outcome.changed) {
+                    self.tell(Report { why: note, ..Report::new(What::Unpublished) });
+                }
+            }
+            // the look at pf tells that; or it is a system without jails, for trying kport
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unsupported) => {}
+            Err(error) => self.tell(Report { error: Some(error.to_string()), ..Report::new(What::Failed) }),
+        }
+        let recorded = publisher.recorded()?;
+        let jails = conf::jails(self.conf.as_ref(), &*session.host, &recorded)?;
+        let conf = self.conf.take();
+        conf::apply(publisher, conf.as_ref(), &recorded, &jails, &mut |jail, result| {
+            let before = recorded.iter().find(|record| record.jail == *jail);
+            let before = before.map(|record| record.redirects.clone()).unwrap_or_default();
+            self.done(publisher, jail, Why::Conf, before, result);
+        });
+        self.conf = conf;
+        self.records(&*session.host, publisher.recorded()?);
+        Ok(())
+    }
+
+    /// After a transaction of a jail.
+    fn done(
+        &mut self,
+        publisher: &Publisher<'_>,
+        jail: &JailName,
+        why: Why,
+        before: Vec<Redirect>,
+        result: Result<Outcome>,
+    ) {
+        self.schedule.done(jail, result.is_err(), (self.clock)());
+        let after = publisher.redirects(jail).unwrap_or_default();
+        let of = Report { jail: Some(jail.clone()), why: why.text().to_owned(), ..Report::new(What::Changed) };
+        let what = match (before.is_empty(), after.is_empty()) {
+            (true, false) => What::Published,
+            (false, true) => What::Unpublished,
+            _ if before == after => What::Restored,
+            _ => What::Changed,
+        };
+        let changed = before != after || result.as_ref().is_ok_and(|outcome| outcome.changed);
+        let (notes, error) = match result {
+            Ok(outcome) => (outcome.notes, None),
+            Err(error) => (vec![], Some(error)),
+        };
+        if changed && !(before.is_empty() && after.is_empty()) {
+            if !after.is_empty() {
+                self.recorded.insert(jail.clone());
+                self.schedule.look_at_records((self.clock)());
+            }
+            self.tell(Report { what, before, after, notes, ..of });
+        }
+        self.failed(Some(jail), error);
+    }
+
+    /// Reports a failure that lasts, once.
+    fn failed(&mut self, jail: Option<&JailName>, error: Option<Error>) {
+        let key = jail.cloned();
+        let Some(error) = error else {
+            self.failures.remove(&key);
+            return;
+        };
+        let text = error.to_string();
+        let (known, count) = self.failures.entry(key).or_default();
+        *count = if *known == text { *count + 1 } else { 1 };
+        *known = text;
+        // that pf does not work is told by itself
+        let is_told = error.kind() == Kind::Unavailable && !self.schedule.pf_works();
+        if *count == LASTING && !is_told {
+            let report = Report { jail: jail.cloned(), error: Some(error.to_string()), ..Report::new(What::Failed) };
+            self.tell(report);
+        }
+    }
+
+    fn tell(&mut self, report: Report) {
+        self.counts.add(report.what);
+        self.reports.push_back(report);
+    }
+}
+
+fn routes(host: &dyn Host) -> Result<Routes> {
+    let defaults = PerFamily { inet: host.gateway(Family::Inet)?, inet6: host.gateway(Family::Inet6)? };
+    Ok((defaults, host.gateways()?))
+}

@@ -1,0 +1,144 @@
+//! What the watcher has done: a line for syslogd(8), and a JSON document on one line.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::name::JailName;
+use crate::publication::Redirect;
+
+/// The kind of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// A jail has published ports, and had none.
+    Published,
+    /// A jail has no ports any more.
+    Unpublished,
+    /// A jail has other ports, or they lead to another address.
+    Changed,
+    /// pf had lost rules, and has them again.
+    Restored,
+    /// pf does not evaluate the rules, or evaluates them again.
+    Pf,
+    /// Something has failed, and is tried again.
+    Failed,
+}
+
+impl What {
+    /// Every kind.
+    pub const ALL: [What; 6] =
+        [What::Published, What::Unpublished, What::Changed, What::Restored, What::Pf, What::Failed];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            What::Published => "published",
+            What::Unpublished => "unpublished",
+            What::Changed => "changed",
+            What::Restored => "restored",
+            What::Pf => "pf",
+            What::Failed => "failed",
+        }
+    }
+}
+
+/// What was done, for which jail, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The kind.
+    pub what: What,
+    /// The jail; `None` if it is about none.
+    pub jail: Option<JailName>,
+    /// The reason.
+    pub why: String,
+    /// What the jail had published.
+    pub before: Vec<Redirect>,
+    /// What it has published now.
+    pub after: Vec<Redirect>,
+    /// Notes for the administrator.
+    pub notes: Vec<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// When, in seconds since 1970.
+    pub time: u64,
+}
+
+impl Report {
+    /// A report of now, with nothing else.
+    pub fn new(what: What) -> Report {
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (before, after, notes) = Default::default();
+        Report { what, jail: None, why: String::new(), before, after, notes, error: None, time }
+    }
+
+    /// One line of JSON, without the newline. Characters that are not ASCII are escaped.
+    pub fn json(&self) -> String {
+        let shown = |redirects: &[Redirect]| redirects.iter().map(Redirect::to_string).collect::<Vec<_>>();
+        let document = json!({
+            "version": 1,
+            "time": self.time,
+            "what": self.what.name(),
+            "jail": self.jail.as_ref().map(JailName::as_str),
+            "why": self.why,
+            "before": shown(&self.before),
+            "after": shown(&self.after),
+            "notes": self.notes,
+            "error": self.error,
+        });
+        let mut line = String::new();
+        for c in document.to_string().chars() {
+            match c {
+                ' '..='~' => line.push(c),
+                _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| line.push_str(&format!("\\u{unit:04x}"))),
+            }
+        }
+        line
+    }
+}
+
+/// A line for the log.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(jail) = &self.jail {
+            write!(f, "{}: ", jail.mention())?;
+        }
+        if let Some(error) = &self.error {
+            return f.write_str(error);
+        }
+        if self.what == What::Pf {
+            return f.write_str(&self.why);
+        }
+        write!(f, "{}: {}", self.what.name(), self.why)?;
+        let shown = if self.after.is_empty() { &self.before } else { &self.after };
+        for (number, redirect) in shown.iter().enumerate() {
+            write!(f, "{} {redirect}", if number == 0 { ":" } else { "," })?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "; {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_and_a_document() {
+        let report = Report {
+            jail: Some("wéb".parse().unwrap()),
+            why: "the jail is gone".to_owned(),
+            time: 7,
+            ..Report::new(What::Unpublished)
+        };
+        assert_eq!(report.to_string(), "jail \"wéb\": unpublished: the jail is gone");
+        assert_eq!(
+            report.json(),
+            "{\"after\":[],\"before\":[],\"error\":null,\"jail\":\"w\\u00e9b\",\"notes\":[],\"time\":7,\"version\":1,\
+             \"what\":\"unpublished\",\"why\":\"the jail is gone\"}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(read["jail"], "wéb");
+        let failed = Report { error: Some("no address".to_owned()), ..report };
+        assert_eq!(failed.to_string(), "jail \"wéb\": no address");
+    }
+}
