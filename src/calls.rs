@@ -81,7 +81,7 @@ impl Change {
 
 /// What is to be called for an anchor with these rules, sorted by key.
 pub fn entries(anchor: &Anchor, rules: &[rule::Rule]) -> Vec<Entry> {
-    let mut found: BTreeMap<Key, Kinds> = BTreeMap::new();
+    let mut found = vec![];
     for rule in rules {
         let rule::Match { protocol, to, ports, .. } = rule.matches();
         let by_ports = matches!(rule, rule::Rule::Rdr { .. } | rule::Rule::AfTo { .. });
@@ -91,15 +91,10 @@ pub fn entries(anchor: &Anchor, rules: &[rule::Rule]) -> Vec<Entry> {
             _ => None,
         });
         let keys: Vec<Key> = if by_ports { vec![Key::Ports(*protocol, *ports)] } else { hosts.collect() };
-        for key in keys {
-            let kinds = found.entry(key).or_default();
-            kinds.translates |= translates;
-            kinds.filters |= !translates;
-        }
+        let child = || anchor.child().to_owned();
+        found.extend(keys.into_iter().map(|key| Entry { key, child: child(), translates, filters: !translates }));
     }
-    let child = anchor.child();
-    let one = |(key, Kinds { translates, filters })| Entry { key, child: child.to_owned(), translates, filters };
-    found.into_iter().map(one).collect()
+    distinct(&found)
 }
 
 /// The path of the anchor of a node; `kport` without one.
@@ -212,9 +207,8 @@ pub(crate) fn led_to<E>(
     while let Some(Waiting { caller, by, depth }) = waiting.pop() {
         let rules = match known.get(&caller) {
             Some(rules) => Rc::clone(rules),
-            None => read(&caller)?.into(),
+            None => Rc::clone(known.entry(caller.clone()).or_insert(read(&caller)?.into())),
         };
-        known.insert(caller.clone(), Rc::clone(&rules));
         for rule in rules.iter() {
             let Action::Call(kind, call) = &rule.action else { continue };
             let condition = Condition::of(rule);

@@ -18,7 +18,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Kind, Result};
+use crate::host::Host;
 use crate::name::JailName;
 use crate::publisher::Request;
 
@@ -33,6 +34,16 @@ pub const DEFAULT: &str = "/usr/local/etc/kport.conf";
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
     lines: Vec<Line>,
+}
+
+/// The names of the jails that run.
+fn running(host: &dyn Host) -> Result<Vec<JailName>> {
+    let jails = match host.jails() {
+        // a system without jails, for trying kport
+        Err(error) if error.kind() == Kind::Unsupported => vec![],
+        jails => jails?.jails,
+    };
+    Ok(jails.into_iter().filter(|jail| !jail.dying).filter_map(|jail| jail.name.parse().ok()).collect())
 }
 
 /// Whether a request was made from a line.

@@ -103,8 +103,7 @@ fn difference(
     }
     if runs || !recorded.is_empty() {
         let list = publisher.list(None)?;
-        let lost = |l: &&_| matches!(l, crate::publisher::Listed { liveness: Liveness::Missing, .. });
-        if list.iter().filter(lost).any(|l| !l.redirects.is_empty()) {
+        if list.iter().any(|l| l.liveness == Liveness::Missing && !l.redirects.is_empty()) {
             text.push_str("kport restore\n");
         }
         if list.iter().any(|l| l.liveness == Liveness::Stale) {

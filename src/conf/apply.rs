@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Conf;
+use super::{Conf, running};
 use crate::error::{Kind, Result};
 use crate::host::Host;
 use crate::name::JailName;
@@ -16,13 +16,7 @@ use crate::publisher::{Outcome, Publisher, Recorded, Request};
 pub fn jails(conf: Option<&Conf>, host: &dyn Host, recorded: &[Recorded]) -> Result<BTreeSet<JailName>> {
     let mut all: BTreeSet<JailName> = recorded.iter().map(|record| record.jail.clone()).collect();
     let Some(conf) = conf else { return Ok(all) };
-    let running = match host.jails() {
-        // a system without jails, for trying kport
-        Err(error) if error.kind() == Kind::Unsupported => vec![],
-        jails => jails?.jails,
-    };
-    let named = running.iter().filter(|jail| !jail.dying).filter_map(|jail| jail.name.parse::<JailName>().ok());
-    all.extend(named.filter(|name| conf.of(name).next().is_some()));
+    all.extend(running(host)?.into_iter().filter(|name| conf.of(name).next().is_some()));
     all.extend(conf.not_jails().into_iter().cloned());
     Ok(all)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Conf, Line};
+use super::{Conf, Line, running};
 use crate::conflict;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, HostInterface, Interfaces};
@@ -25,15 +25,8 @@ const NOBODY: [IpAddr; 2] =
 /// Only if the host cannot be read.
 pub fn check(conf: &Conf, host: &dyn Host) -> Result<Vec<Error>> {
     let interfaces = host.interfaces()?;
-    let running = match host.jails() {
-        // a system without jails, for trying kport
-        Err(error) if error.kind() == Kind::Unsupported => vec![],
-        jails => {
-            jails?.jails.into_iter().filter(|jail| !jail.dying).filter_map(|jail| jail.name.parse().ok()).collect()
-        }
-    };
     let mut jails: BTreeSet<JailName> = conf.named().into_iter().cloned().collect();
-    jails.extend(running);
+    jails.extend(running(host)?);
     let mut wrong = vec![];
     let mut claims: Vec<(JailName, &Line, Redirect)> = vec![];
     // a line with a pattern is the same for each of its jails

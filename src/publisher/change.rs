@@ -137,18 +137,14 @@ fn roll_back(
     let Writer { firewall, store, progress, .. } = writer;
     firewall.set_deadline(progress.deadline.later(GRACE));
     let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
+    let failed = rules::of_all(&record.publications);
     // see Firewall::replace
     let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
-    let untouched = || {
-        !after_load
-            && before != rules::of_all(&record.publications)
-            && firewall.holds(anchor, &before).is_ok_and(|holds| holds)
-    };
+    let untouched = || !after_load && before != failed && firewall.holds(anchor, &before).is_ok_and(|holds| holds);
     if !sure && !untouched() {
         // from here on pf is to have the old set, whatever fails next: the new set is not loaded later
         let back = way_back(record, old);
         _ = store.put(&back);
-        let failed = rules::of_all(&record.publications);
         let restored = firewall.replace(anchor, &before).and_then(|()| writer.call(anchor, &failed, &before));
         if let Err(again) = restored {
             return error.and(format!(

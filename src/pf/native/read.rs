@@ -218,8 +218,9 @@ pub fn is_15<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
 pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
     let (label, protocol, ports) = match states {
         States::Jail { label } => (label.as_str(), 0, None),
-        States::Mapping { jail, protocol, ports, .. } => (jail.as_str(), protocol.number(), Some(*ports)),
-        States::Part { jail, protocol, ports, .. } => (jail.as_str(), protocol.number(), Some(*ports)),
+        States::Mapping { jail, protocol, ports, .. } | States::Part { jail, protocol, ports, .. } => {
+            (jail.as_str(), protocol.number(), Some(*ports))
+        }
         States::ToHost { protocol, ports, .. } => ("", protocol.number(), Some(*ports)),
     };
     let of_host = matches!(states, States::ToHost { .. });
