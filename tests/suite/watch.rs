@@ -462,6 +462,12 @@ fn run(tells_jails: bool, all: &[(Happens, bool)]) {
     assert!(reports.iter().all(|report| report.what == What::Failed), "{reports:?}");
 }
 
+/// A reload follows what no look has seen.
+#[test]
+fn what_changes_back_between_two_looks() {
+    run(false, &[(Happens::Gateway(Some("em1")), false), (Happens::Conf(0), false), (Happens::Gateway(None), false)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
