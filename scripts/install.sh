@@ -72,7 +72,7 @@ if [ "$uninstall" ]; then
 		"${DESTDIR-}$mandir/man5/kport.conf.5" \
 		"${DESTDIR-}$mandir/man8/kport.8" "${DESTDIR-}$mandir/man8/kport-cni.8" "${DESTDIR-}$bindir/kport" \
 		"${DESTDIR-}$pkgconfigdir/kport.pc"
-	[ -z "$sysconfdir" ] || rm -f "${DESTDIR-}$sysconfdir/rc.d/kport" "${DESTDIR-}$sysconfdir/periodic/daily/410.kport-gc"
+	[ -z "$sysconfdir" ] || rm -f "${DESTDIR-}$sysconfdir/rc.d/kport" "${DESTDIR-}$sysconfdir/periodic/daily/410.kport-apply"
 	for completion in $completions; do rm -f "${DESTDIR-}$datadir/${completion#*:}"; done
 	exit
 fi
@@ -122,7 +122,7 @@ sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includ
 put 644 "$work/kport.pc" "$pkgconfigdir"
 
 if [ "$sysconfdir" ]; then
-	for script in rc.d/kport periodic/daily/410.kport-gc; do
+	for script in rc.d/kport periodic/daily/410.kport-apply; do
 		sed "s|%%PREFIX%%/bin|$bindir|" "packaging/freebsd/files/${script##*/}.in" >"$work/script"
 		put 755 "$work/script" "$sysconfdir/${script%/*}" "${script##*/}"
 	done

@@ -223,9 +223,9 @@ pub enum Liveness {
     Live,
     /// pf has what the record says, but does not evaluate it: it is disabled, or its main ruleset does not call kport's anchors.
     Inert,
-    /// It is recorded, but pf does not have it, or only a part of it: `kport restore` loads it again.
+    /// It is recorded, but pf does not have it, or only a part of it: `kport apply` loads it again.
     Missing,
-    /// pf has it, but it is not recorded: `kport gc` removes it.
+    /// pf has it, but it is not recorded: `kport apply` removes it.
     Stale,
 }
 

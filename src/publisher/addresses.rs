@@ -231,7 +231,7 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
     if let Some(other) = survey.others.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {
         return because(
             false,
-            format!("is already the target of redirects of {other} (if that jail is gone, run kport gc)"),
+            format!("is already the target of redirects of {other} (if that jail is gone, run kport apply)"),
         );
     }
     let has = |other: &&Jail| !other.dying && other.on_host_stack().contains(&address);

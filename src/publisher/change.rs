@@ -149,7 +149,7 @@ fn roll_back(
         if let Err(again) = restored {
             return error.and(format!(
                 "and {anchor} could not be restored ({again}): it has the old or the new set; \
-                 run kport restore for the old one, or publish again, or unpublish"
+                 run kport apply for the old one, or publish again, or unpublish"
             ));
         }
     }

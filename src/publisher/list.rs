@@ -151,7 +151,7 @@ fn interrupted(listed: &mut Listed, record: &Record, loaded: &Loaded) {
     if loaded.is_as_many(Count::of(&rules::of_all(&record.replaces))) {
         listed.liveness = Liveness::Missing;
     }
-    listed.problem = Some("a change was interrupted; publish again, or kport restore".to_owned());
+    listed.problem = Some("a change was interrupted; publish again, or kport apply".to_owned());
 }
 
 /// The part of an anchor without a readable record.

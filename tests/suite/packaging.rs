@@ -98,7 +98,7 @@ fn the_port_installs_what_the_installer_does() {
     listed.retain(|file| !file.starts_with("share/examples/"));
     listed.insert("etc/rc.d/kport".to_owned());
     assert_eq!(listed, installed);
-    for script in ["etc/rc.d/kport", "etc/periodic/daily/410.kport-gc"] {
+    for script in ["etc/rc.d/kport", "etc/periodic/daily/410.kport-apply"] {
         let path = dest.join("usr/local").join(script);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("\"/usr/local/bin/kport\"") && !text.contains("%%"), "{text}");
@@ -121,7 +121,7 @@ fn staged(debug: bool) -> PathBuf {
         fs::create_dir_all(dir).unwrap();
     }
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kport"), built.join("kport")).unwrap();
-    for file in ["410.kport-gc", "pf"] {
+    for file in ["410.kport-apply", "pf"] {
         fs::write(work.join(file), text(&format!("files/{file}.in"))).unwrap();
     }
     let library = format!("libkport.so.{}", env!("CARGO_PKG_VERSION"));
@@ -255,23 +255,23 @@ fn the_rc_script_applies_and_watches_and_never_fails() {
     fs::write(dir.path().join("bin/fail"), "").unwrap();
     let (status, said) = run("start");
     assert!(status == 0 && said.contains("warn not everything"), "{said}");
-    for command in ["apply", "check", "gc", "doctor", "reload", "status", "restore"] {
+    for command in ["apply", "check", "doctor", "reload", "status"] {
         assert_eq!(run(command).0, 5, "{command}");
     }
 }
 
 #[test]
-fn the_periodic_script_collects_if_enabled() {
+fn the_periodic_script_applies_if_enabled() {
     let dir = tempfile::tempdir().unwrap();
     stand_in(dir.path());
-    let script = made(dir.path(), "410.kport-gc.in");
+    let script = made(dir.path(), "410.kport-apply.in");
     let run = |enable: &str| {
-        let output = Command::new("sh").arg(&script).env("daily_kport_gc_enable", enable).output().unwrap();
+        let output = Command::new("sh").arg(&script).env("daily_kport_apply_enable", enable).output().unwrap();
         (output.status.code().unwrap(), cc::text(&output.stdout))
     };
     assert_eq!(run("NO"), (0, String::new()));
     let (status, said) = run("YES");
-    assert!(status == 1 && said.contains("kport gc"), "{status} {said}");
+    assert!(status == 1 && said.contains("kport apply"), "{status} {said}");
     fs::write(dir.path().join("bin/fail"), "").unwrap();
     assert_eq!(run("yes").0, 3);
 }
@@ -279,7 +279,7 @@ fn the_periodic_script_collects_if_enabled() {
 #[test]
 fn the_scripts_of_the_port_are_sound() {
     let dir = tempfile::tempdir().unwrap();
-    let files: Vec<PathBuf> = ["kport.in", "410.kport-gc.in", "pf.in"].map(|file| made(dir.path(), file)).into();
+    let files: Vec<PathBuf> = ["kport.in", "410.kport-apply.in", "pf.in"].map(|file| made(dir.path(), file)).into();
     for file in &files {
         cc::done(Command::new("sh").arg("-n").arg(file));
     }

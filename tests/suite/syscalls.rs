@@ -119,8 +119,7 @@ fn each_file_is_opened_read_and_locked_once() {
         ("publish web 8080:80", 37),
         ("publish web 8081:81", 66),
         ("list", 30),
-        ("gc", 78),
-        ("restore", 33),
+        ("apply", 148),
         ("unpublish web", 33),
         (&*format!("publish web{fifty}"), 107),
         // one for each claim

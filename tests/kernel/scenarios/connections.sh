@@ -40,7 +40,7 @@ for all in 1 10 100; do
 	done
 done
 is "100 published cost an unrelated connection less than half of it" yes "$([ $((2 * tree)) -lt $((3 * none)) ] && echo yes || ratio "$tree")"
-k gc
+k apply
 k unpublish web
 jails=1
 while [ $jails -lt 100 ]; do
