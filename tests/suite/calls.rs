@@ -223,8 +223,8 @@ enum Set {
     Addresses { v6: bool },
 }
 
-/// What is looked at for a packet that nobody publishes, and for one to the last jail.
-fn looked(jails: usize, set: Set) -> [Looked; 2] {
+/// What is looked at for a packet that nobody publishes, and for one to the last jail; and the number of rulesets of calls.
+fn looked(jails: usize, set: Set) -> ([Looked; 2], usize) {
     let mut tree = world(Release::V15, "kport");
     let mut entries: Vec<Entry> = vec![];
     let v6 = matches!(set, Set::RandomPorts | Set::Addresses { v6: true });
@@ -261,7 +261,8 @@ fn looked(jails: usize, set: Set) -> [Looked; 2] {
         Set::Addresses { .. } if jails % 2 == 0 => SocketAddr::new(main, 443),
         _ => SocketAddr::new(last.ip(), 9),
     };
-    [unrelated, last].map(|to| tree.clone().trace(&em0, Protocol::Tcp, SocketAddr::new(client, 40000), to).looked)
+    let ask = |to| tree.clone().trace(&em0, Protocol::Tcp, SocketAddr::new(client, 40000), to).looked;
+    ([unrelated, last].map(ask), calls::whole(&entries).len())
 }
 
 #[test]
@@ -269,7 +270,9 @@ fn what_pf_looks_at_does_not_grow_with_the_jails() {
     for set in [Set::Ports, Set::RandomPorts, Set::Addresses { v6: false }, Set::Addresses { v6: true }] {
         for jails in [1, 10, 100, 101, 1_000, 10_000] {
             let log = (jails as f64).log2().ceil() as u64;
-            let [unrelated, published] = looked(jails, set);
+            let ([unrelated, published], rulesets) = looked(jails, set);
+            // pf has a limit of anchors
+            assert!(rulesets <= 1 + jails / 3, "{set:?} {jails}: {rulesets}");
             assert!(unrelated.rules <= 90 + 12 * log, "{set:?} {jails}: {unrelated:?}");
             assert!(published.rules <= 250 + 25 * log, "{set:?} {jails}: {published:?}");
             assert!(published.anchors <= 20 + log, "{set:?} {jails}: {published:?}");
@@ -602,7 +605,8 @@ fn the_tree_of_native_is_read_by_pfctl() {
     let pfctl = || Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
     let run = |act: &dyn Fn(&Publisher<'_>)| rig.with(&pfctl(), &Unobserved, |p| act(p));
     let many: Vec<String> = (0..40).map(|n| format!("{}:80 em1:{}:80", 9000 + 3 * n, 9001 + 3 * n)).collect();
-    let wishes = [("web", many.join(" ")), ("db", (1..40).map(|n| format!("192.0.2.7:{}:53/udp ", 2000 + n)).collect())];
+    let wishes =
+        [("web", many.join(" ")), ("db", (1..40).map(|n| format!("192.0.2.7:{}:53/udp ", 2000 + n)).collect())];
     for (jail, spec) in &wishes {
         run(&|p| _ = p.publish(&request(jail, spec)).unwrap());
     }
