@@ -30,8 +30,10 @@ pub use tree::{Block, Item, Tree, whole};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
-    /// The destination before a redirect: ports of the host.
+    /// The destination before a redirect: ports of the host, at any address.
     Ports(Protocol, PortRange),
+    /// The same, of one address.
+    At(IpAddr, Protocol, PortRange),
     /// The destination after it: a jail's address.
     Address(IpAddr),
 }
@@ -86,15 +88,25 @@ pub fn entries(anchor: &Anchor, rules: &[rule::Rule]) -> Vec<Entry> {
         let rule::Match { protocol, to, ports, .. } = rule.matches();
         let by_ports = matches!(rule, rule::Rule::Rdr { .. } | rule::Rule::AfTo { .. });
         let translates = matches!(rule, rule::Rule::Rdr { .. } | rule::Rule::Nat { .. });
-        let hosts = to.iter().filter_map(|to| match to {
-            rule::Address::Host(host) => Some(Key::Address(*host)),
-            _ => None,
-        });
-        let keys: Vec<Key> = if by_ports { vec![Key::Ports(*protocol, *ports)] } else { hosts.collect() };
-        let child = || anchor.child().to_owned();
-        found.extend(keys.into_iter().map(|key| Entry { key, child: child(), translates, filters: !translates }));
+        let any = [rule::Address::Any];
+        for to in if to.is_empty() { &any[..] } else { to } {
+            let key = match to {
+                rule::Address::Host(host) if by_ports => Key::At(*host, *protocol, *ports),
+                _ if by_ports => Key::Ports(*protocol, *ports),
+                rule::Address::Host(host) => Key::Address(*host),
+                _ => continue,
+            };
+            found.push(Entry { key, child: anchor.child().to_owned(), translates, filters: !translates });
+        }
     }
-    distinct(&found)
+    let mut found = distinct(&found);
+    // with --host-access also at a loopback address
+    let anywhere: HashSet<Entry> = found.iter().filter(|entry| matches!(entry.key, Key::Ports(..))).cloned().collect();
+    found.retain(|entry| match entry.key {
+        Key::At(_, protocol, ports) => !anywhere.contains(&Entry { key: Key::Ports(protocol, ports), ..entry.clone() }),
+        _ => true,
+    });
+    found
 }
 
 /// The path of the anchor of a node; `kport` without one.
@@ -110,7 +122,7 @@ pub(crate) fn calls(is_node: bool, items: &[Item]) -> Vec<Rule> {
 }
 
 /// The whole tree of these entries, by path.
-pub(crate) fn rulesets(entries: &[Entry]) -> Vec<(String, Conf)> {
+pub fn rulesets(entries: &[Entry]) -> Vec<(String, Conf)> {
     let of = |(node, items): (Option<Block>, Vec<Item>)| {
         let rulesets = [(String::new(), calls(node.is_some(), &items))].into();
         (path(node.as_ref()), Conf { rulesets, ..Conf::default() })
@@ -120,8 +132,7 @@ pub(crate) fn rulesets(entries: &[Entry]) -> Vec<(String, Conf)> {
 
 /// The call of an item in the ruleset of this kind.
 fn call(is_node: bool, item: &Item, kind: RuleKind) -> Option<Rule> {
-    let key = item.key();
-    let translation = if matches!(key, Key::Ports(..)) { RuleKind::Rdr } else { RuleKind::Nat };
+    let translation = if matches!(item.key(), Key::Address(_)) { RuleKind::Nat } else { RuleKind::Rdr };
     let Kinds { translates, filters } = item.kinds();
     if !(translates && kind == translation || filters && kind == RuleKind::Filter) {
         return None;
@@ -131,22 +142,15 @@ fn call(is_node: bool, item: &Item, kind: RuleKind) -> Option<Rule> {
         Item::Entry(entry) => format!("{to_kport}{}", entry.child),
         Item::Node(node) => format!("{to_kport}{NODES}/{}", node.block),
     };
+    let Condition { protocol, ports, to } = item.condition();
     let mut rule = Rule::new(Origin::default(), Action::Call(kind, path));
-    match key {
-        Key::Ports(protocol, ports) => {
-            // only af-to filters by the port
-            rule.when.family = (kind == RuleKind::Filter).then_some(Family::Inet6);
-            rule.when.protocol = Some(protocol.number());
-            rule.when.to.ports = Some(flat::compared(ports));
-        }
-        Key::Address(address) => {
-            let network = match item {
-                Item::Entry(_) => address.into(),
-                Item::Node(node) => node.block.network()?,
-            };
-            rule.when.family = Some(Family::of(address));
-            rule.when.to.address = Operand::Network(network);
-        }
+    // only af-to filters by the port
+    let af_to = (to.is_none() && kind == RuleKind::Filter).then_some(Family::Inet6);
+    rule.when.family = to.map(|network| Family::of(network.addr())).or(af_to);
+    rule.when.protocol = protocol;
+    rule.when.to.ports = (ports != Condition::ALL).then(|| flat::compared(ports));
+    if let Some(network) = to {
+        rule.when.to.address = Operand::Network(network);
     }
     rule.origin.text = rule.to_string().into();
     Some(rule)
@@ -289,9 +293,15 @@ impl Condition {
     fn key(self) -> Option<Key> {
         match (self.protocol, self.to) {
             (None, Some(to)) if to.prefix_len() == to.max_prefix_len() => Some(Key::Address(to.addr())),
-            (Some(number), None) => {
+            (Some(number), to) => {
                 let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?;
-                Some(Key::Ports(protocol, self.ports))
+                match to {
+                    None => Some(Key::Ports(protocol, self.ports)),
+                    Some(to) if to.prefix_len() == to.max_prefix_len() => {
+                        Some(Key::At(to.addr(), protocol, self.ports))
+                    }
+                    Some(_) => None,
+                }
             }
             _ => None,
         }
@@ -302,6 +312,7 @@ impl From<Key> for Condition {
     fn from(key: Key) -> Condition {
         match key {
             Key::Ports(protocol, ports) => Condition { protocol: Some(protocol.number()), ports, to: None },
+            Key::At(to, protocol, ports) => Condition { to: Some(to.into()), ..Key::Ports(protocol, ports).into() },
             Key::Address(to) => Condition { protocol: None, ports: Condition::ALL, to: Some(to.into()) },
         }
     }

@@ -72,8 +72,11 @@ pub fn of_jail(main: &MainRuleset<'_>, publications: &[Publication]) -> Result<V
     // of the limits those of what the rules need
     let by_source =
         publications.iter().any(|p| Protocol::ALL.iter().any(|proto| p.options.limits.state(*proto).tracks_sources()));
-    let needed = |limit: &str| matches!(limit, "states" | "anchors") || limit == "src-nodes" && by_source;
+    let needed = |limit: &str| limit == "states" || limit == "src-nodes" && by_source;
     problems.extend(limits(main.around.host, needed)?.problems);
+    // each jail takes one: told before none is left
+    let anchors = limits(main.around.host, |limit| limit == "anchors")?;
+    problems.extend(anchors.problems.into_iter().chain(anchors.warnings));
     let needs = |publication: &&Publication| publication.options.translate_sources();
     if let Some(publication) = publications.iter().find(needs) {
         problems.extend(bridge_members(main.around.host, &publication.jail.mention())?);

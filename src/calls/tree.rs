@@ -1,4 +1,5 @@
-//! The tree of calls: a prefix tree over the ports of each protocol and over the addresses of each family.
+//! The tree of calls: a prefix tree over the ports of each protocol, over the host's addresses of each family with their ports, and over
+//! the jails' addresses of each family.
 //!
 //! A ruleset with many entries is split by the next four bits after what all of its keys have in common; a part with more than a few
 //! entries becomes a node. Its shape is a function of the set of entries, so an entry more or less changes only the rulesets on its
@@ -13,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Key, Kinds};
+use super::{Condition, Entry, Key, Kinds};
 use crate::net::{PortRange, Protocol};
 
 /// A ruleset has more entries than these before it is split.
@@ -26,53 +27,78 @@ const FEW: u32 = 4;
 /// administrator's. Only addresses that are chosen for it, each with other bits than the one before, need more; then there is no tree.
 pub(super) const DEEPEST: u8 = 20;
 
+/// An address, as the last bits if it is of IPv4; then, of what is about ports, four bits for the protocol, and a port.
+type Bits = (u128, u32);
+
+/// The number of groups of four bits of an address, and of one with ports.
+const ADDRESS: u8 = 32;
+const PORTS: u8 = ADDRESS + 5;
+
 /// A place in the order of all keys: what they are about, then the bits from the left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Span {
     about: u8,
-    first: u128,
-    last: u128,
+    first: Bits,
+    last: Bits,
 }
 
 impl Key {
     fn span(self) -> Span {
-        let one = |about, bits| Span { about, first: bits, last: bits };
-        let port = |port: u16| u128::from(port) << 112;
-        match self {
-            Key::Ports(protocol, ports) => Span {
-                about: match protocol {
-                    Protocol::Tcp => 0,
-                    Protocol::Udp => 1,
-                    Protocol::Sctp => 2,
-                },
-                first: port(ports.first()),
-                last: port(ports.last()),
-            },
-            Key::Address(IpAddr::V4(v4)) => one(3, u128::from(v4.to_bits()) << 96),
-            Key::Address(IpAddr::V6(v6)) => one(4, v6.to_bits()),
-        }
+        let family = |address: IpAddr| u8::from(address.is_ipv6());
+        let (about, bits, ports) = match self {
+            Key::Ports(protocol, ports) => (number(protocol), 0, Some((protocol, ports))),
+            Key::At(address, protocol, ports) => (3 + family(address), bits(address), Some((protocol, ports))),
+            Key::Address(address) => (5 + family(address), bits(address), None),
+        };
+        let [first, last] = ports.map_or([0, 0], |(protocol, ports)| {
+            [ports.first(), ports.last()].map(|port| u32::from(number(protocol)) << 28 | u32::from(port) << 12)
+        });
+        Span { about, first: (bits, first), last: (bits, last) }
     }
 
     /// The number of groups of four bits in it.
     fn length(self) -> u8 {
-        match self {
-            Key::Ports(..) => 4,
-            Key::Address(IpAddr::V4(_)) => 8,
-            Key::Address(IpAddr::V6(_)) => 32,
-        }
+        if matches!(self, Key::Address(_)) { ADDRESS } else { PORTS }
+    }
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+        Protocol::Sctp => 2,
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 
 /// The four bits at a place, counted from the left.
-fn nibble(bits: u128, at: u8) -> u128 {
-    bits >> (124 - 4 * u32::from(at)) & 0xf
+fn nibble((address, ports): Bits, at: u8) -> u128 {
+    match u32::from(at) {
+        at @ 0..32 => address >> (124 - 4 * at) & 0xf,
+        at => u128::from(ports) >> (28 - 4 * (at - 32)) & 0xf,
+    }
+}
+
+/// The number of groups of four bits that both begin with.
+fn in_common(a: Bits, b: Bits) -> u8 {
+    let bits = match (a.0 ^ b.0).leading_zeros() {
+        u128::BITS => u128::BITS + (a.1 ^ b.1).leading_zeros(),
+        bits => bits,
+    };
+    u8::try_from(bits / 4).unwrap_or(PORTS).min(PORTS)
 }
 
 /// The keys that have their first bits in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Block {
-    /// Its ports, or its first address.
+    /// Its first address, and all its ports.
     key: Key,
     /// The number of groups of four bits that they have in common.
     length: u8,
@@ -81,40 +107,51 @@ pub struct Block {
 impl Block {
     /// The one of this length that has the first bits of a key.
     fn around(key: Key, length: u8) -> Block {
-        let bits = 4 * u32::from(length);
+        // of the bits in so many groups those that differ
+        let others = |groups: u8| u128::MAX.checked_shr(4 * u32::from(length.saturating_sub(groups))).unwrap_or(0);
+        let first = |address: IpAddr| match address {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !(others(0) as u32)).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !others(0)).into(),
+        };
+        let all = |ports: PortRange| {
+            let others = (others(ADDRESS + 1) >> 112) as u16;
+            let first = ports.first() & !others;
+            PortRange::new(first.max(1), first | others).unwrap_or(ports)
+        };
         let key = match key {
-            Key::Ports(protocol, ports) => {
-                let others = u16::MAX.checked_shr(bits).unwrap_or(0);
-                let first = ports.first() & !others;
-                Key::Ports(protocol, PortRange::new(first.max(1), first | others).unwrap_or(ports))
+            Key::Ports(protocol, ports) => Key::Ports(protocol, all(ports)),
+            Key::At(address, protocol, ports) => {
+                Key::At(first(address), if length > ADDRESS { protocol } else { Protocol::Tcp }, all(ports))
             }
-            Key::Address(IpAddr::V4(v4)) => {
-                let others = u32::MAX.checked_shr(bits).unwrap_or(0);
-                Key::Address(Ipv4Addr::from_bits(v4.to_bits() & !others).into())
-            }
-            Key::Address(IpAddr::V6(v6)) => {
-                let others = u128::MAX.checked_shr(bits).unwrap_or(0);
-                Key::Address(Ipv6Addr::from_bits(v6.to_bits() & !others).into())
-            }
+            Key::Address(address) => Key::Address(first(address)),
         };
         Block { key, length }
     }
 
-    /// Its addresses, if it has some.
-    pub(super) fn network(&self) -> Option<IpNet> {
-        match self.key {
-            Key::Ports(..) => None,
-            Key::Address(first) => IpNet::new(first, 4 * self.length).ok(),
+    /// The condition of its node's calls.
+    pub(super) fn condition(&self) -> Condition {
+        let condition = Condition::from(self.key);
+        let has_protocol = self.length > ADDRESS;
+        let bits_of = |network: IpNet| 4 * self.length.min(ADDRESS) - (128 - network.max_prefix_len());
+        Condition {
+            protocol: condition.protocol.filter(|_| has_protocol),
+            to: condition.to.and_then(|network| IpNet::new(network.addr(), bits_of(network)).ok()),
+            ..condition
         }
     }
 }
 
 impl fmt::Display for Block {
-    /// The name of its node: `tcp.8080-8095`, `10.0.0.0_28`.
+    /// The name of its node: `tcp.8080-8095`, `host.192.0.2.0_28`, `host.192.0.2.1.tcp.8080-8095`, `10.0.0.0_28`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.key {
-            Key::Ports(protocol, ports) => write!(f, "{protocol}.{ports}"),
-            Key::Address(first) => write!(f, "{first}_{}", 4 * self.length),
+        let network = self.condition().to.map(|network| format!("{}_{}", network.addr(), network.prefix_len()));
+        match (self.key, network) {
+            (Key::Ports(protocol, ports), _) => write!(f, "{protocol}.{ports}"),
+            (Key::At(address, protocol, ports), _) if self.length > ADDRESS => {
+                write!(f, "host.{address}.{protocol}.{ports}")
+            }
+            (Key::At(..), network) => write!(f, "host.{}", network.unwrap_or_default()),
+            (Key::Address(_), network) => f.write_str(&network.unwrap_or_default()),
         }
     }
 }
@@ -146,6 +183,13 @@ impl Item {
         match self {
             Item::Entry(entry) => entry.key,
             Item::Node(node) => node.block.key,
+        }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        match self {
+            Item::Entry(entry) => entry.key.into(),
+            Item::Node(node) => node.block.condition(),
         }
     }
 
@@ -283,8 +327,7 @@ impl<'l, E> Tree<'l, E> {
         };
         let key = first.key();
         // groups of four bits that all have in common
-        let at = (key.span().first ^ last).leading_zeros() / 4;
-        let at = u8::try_from(at).unwrap_or(u8::MAX);
+        let at = in_common(key.span().first, last);
         if total(&items) <= MOST || at >= key.length() {
             return items;
         }
@@ -344,10 +387,10 @@ impl<'l, E> Tree<'l, E> {
         let span = entry.key.span();
         // the nodes have the first bits of all items
         let around = items.iter().find_map(|item| if let Item::Node(node) = item { Some(node.block) } else { None });
-        let around = around.map_or(0, |block| block.key.span().last) & !(u128::MAX >> (4 * u32::from(at)));
-        let common = ((span.first ^ around).leading_zeros() / 4).min((span.last ^ around).leading_zeros() / 4);
-        if common < u32::from(at) {
-            let block = Block::around(items[0].key(), u8::try_from(common).unwrap_or(0) + 1);
+        let around = around.map_or(span.first, |block| block.key.span().first);
+        let common = in_common(span.first, around).min(in_common(span.last, around));
+        if common < at {
+            let block = Block::around(items[0].key(), common + 1);
             return Ok(vec![self.node(block, items), Item::Entry(entry.clone())]);
         }
         if nibble(span.first, at) != nibble(span.last, at) {
@@ -444,10 +487,18 @@ mod tests {
         let protocol = prop::sample::select(&Protocol::ALL[..]);
         let port = prop_oneof![1_u16.., 8000_u16..8300];
         let ports = (protocol, port, prop_oneof![4 => Just(0_u16), 1 => 1_u16..60]);
+        let ports = ports
+            .prop_map(|(protocol, first, more)| (protocol, PortRange::new(first, first.saturating_add(more)).unwrap()));
+        let host = prop_oneof![
+            (0_u32..300).prop_map(|n| Ipv4Addr::from_bits(0xc000_0200 + n).into()),
+            any::<u64>().prop_map(|n| Ipv6Addr::from_bits(0x2001 << 112 | u128::from(n)).into()),
+        ];
+        let few =
+            prop::sample::select(&[(Protocol::Tcp, "443"), (Protocol::Udp, "443"), (Protocol::Tcp, "8000-8010")][..]);
         prop_oneof![
-            4 => ports.prop_map(|(protocol, first, more)| {
-                Key::Ports(protocol, PortRange::new(first, first.saturating_add(more)).unwrap())
-            }),
+            4 => ports.clone().prop_map(|(protocol, ports)| Key::Ports(protocol, ports)),
+            2 => (host.clone(), few).prop_map(|(to, (protocol, ports))| Key::At(to, protocol, ports.parse().unwrap())),
+            2 => (host, ports).prop_map(|(to, (protocol, ports))| Key::At(to, protocol, ports)),
             2 => (0_u32..300).prop_map(|n| Key::Address(Ipv4Addr::from_bits(0x0a00_0000 + n).into())),
             1 => any::<u32>().prop_map(|n| Key::Address(Ipv4Addr::from_bits(n).into())),
             2 => any::<u64>().prop_map(|n| Key::Address(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(n)).into())),
@@ -510,9 +561,9 @@ mod tests {
             let bound = MOST.max(16 * FEW) as usize;
             for (block, items) in &held {
                 // apart from ranges that are in several parts, and several anchors of one key
-                let is_range = |key: &Key| matches!(key, Key::Ports(_, ports) if ports.count() > 1);
+                let is_range = |key: &Key| matches!(key, Key::Ports(_, ports) | Key::At(_, _, ports) if ports.count() > 1);
                 let keys: HashSet<Key> = items.iter().map(Item::key).filter(|key| !is_range(key)).collect();
-                let most = if block.is_none() { 5 * bound } else { bound };
+                let most = if block.is_none() { 7 * bound } else { bound };
                 prop_assert!(keys.len() <= most);
             }
         }
@@ -534,16 +585,22 @@ mod tests {
     #[test]
     fn names_of_nodes() {
         let port = Key::Ports(Protocol::Tcp, "8080".parse().unwrap());
+        let at = |address: &str| Key::At(address.parse().unwrap(), Protocol::Sctp, "8080".parse().unwrap());
         let v6 = Key::Address("fd00::12:3".parse().unwrap());
         for (key, length, name) in [
-            (port, 0, "tcp.1-65535"),
-            (port, 1, "tcp.4096-8191"),
-            (port, 3, "tcp.8080-8095"),
-            (port, 4, "tcp.8080"),
-            (Key::Address("10.0.0.77".parse().unwrap()), 7, "10.0.0.64_28"),
-            (v6, 0, "::_0"),
+            (port, 34, "tcp.4096-8191"),
+            (port, 36, "tcp.8080-8095"),
+            (port, 37, "tcp.8080"),
+            (Key::Address("10.0.0.77".parse().unwrap()), 31, "10.0.0.64_28"),
+            (v6, 1, "f000::_4"),
             (v6, 31, "fd00::12:0_124"),
             (v6, 32, "fd00::12:3_128"),
+            (at("192.0.2.1"), 25, "host.192.0.0.0_4"),
+            (at("192.0.2.1"), 32, "host.192.0.2.1_32"),
+            (at("192.0.2.1"), 33, "host.192.0.2.1.sctp.1-65535"),
+            (at("192.0.2.1"), 36, "host.192.0.2.1.sctp.8080-8095"),
+            (at("2001:db8::77"), 31, "host.2001:db8::70_124"),
+            (at("2001:db8::77"), 37, "host.2001:db8::77.sctp.8080"),
         ] {
             assert_eq!(Block::around(key, length).to_string(), name);
         }

@@ -334,6 +334,7 @@ impl<K: Kernel> Native<K> {
         let same = changed.partition_point(|ruleset| ruleset.differences() == 0);
         let differs = same < changed.len();
         if differs {
+            self.forget_nodes(&run, &changed);
             calls::change(&self.kernel, &mut changed[same..])?;
         }
         self.learn_calls(&run, &changed);
@@ -343,6 +344,13 @@ impl<K: Kernel> Native<K> {
     fn learn_calls(&self, run: &Run, changed: &[Ruleset]) {
         for Ruleset { path, stamps, items, .. } in changed {
             self.memory.learn_calling(run, path, *stamps, items, self.cache.as_ref());
+        }
+    }
+
+    /// The tickets of a node begin again if it is removed: what is remembered of it goes before that, in case of a kill after it.
+    fn forget_nodes(&self, run: &Run, changed: &[Ruleset]) {
+        for ruleset in changed.iter().filter(|ruleset| ruleset.is_node_that_comes_or_goes()) {
+            self.memory.forget_calling(run, &ruleset.path, self.cache.as_ref());
         }
     }
 
@@ -376,6 +384,7 @@ impl<K: Kernel> Native<K> {
             }
         }
         if !changed.is_empty() {
+            self.forget_nodes(&run, &changed);
             calls::load(&self.kernel, &mut changed)?;
             self.learn_calls(&run, &changed);
         }

@@ -231,7 +231,12 @@ impl Pfctl {
             // another try starts again
             children = Children::new(texts);
             let line = &mut |line: &[u8]| children.line(&String::from_utf8_lossy(line));
-            self.run(arguments, "", Some(line), self.deadline.get())
+            let mut output = self.run(arguments, "", Some(line), self.deadline.get())?;
+            // another try would not find what nodes call either
+            if children.has_nodes() && complaints(&output).iter().all(|line| gone(line)) {
+                output.stderr.clear();
+            }
+            Ok(output)
         })?;
         children.line(&last);
         self.seen.borrow_mut().calls += children.main();
@@ -559,27 +564,34 @@ impl Firewall for Pfctl {
         Ok(are_filters(&self.rules(anchor.path(), "-sr")?, own.clone()) && self.shows(anchor, "-sn", OF_NAT, &own)?)
     }
 
-    /// Two runs if the main ruleset calls kport's anchors.
+    /// Three runs if the main ruleset calls kport's anchors, and more for those that are not called.
     fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
-        let Some(translations) = self.show_nested(&["-sn", "-P"], true)? else {
-            return compare_one_by_one(self, wanted);
-        };
-        let Some(filters) = self.show_nested(&["-sr", "-P"], true)? else { return compare_one_by_one(self, wanted) };
+        let both = (self.show_nested(&["-sn", "-P"], true)?, self.show_nested(&["-sr", "-P"], true)?);
+        let (Some(translations), Some(filters)) = both else { return compare_one_by_one(self, wanted) };
         let of = |anchor: &Anchor, found: &ByChild| {
             let rules = found.iter().find(|(child, _)| child == anchor.child()).map(|(_, rules)| rules.as_slice());
             Conf::of_output(&rules.unwrap_or_default().iter().map(|(text, _)| format!("{text}\n")).collect::<String>())
         };
         let holds = wanted.iter().map(|(anchor, rules)| {
             let own = flat(rules);
-            are(&of(anchor, &translations), OF_NAT, &own) && are_filters(&of(anchor, &filters), own)
+            let is_shown = |found: &ByChild| found.iter().any(|(child, _)| child == anchor.child());
+            let holds = are(&of(anchor, &translations), OF_NAT, &own) && are_filters(&of(anchor, &filters), own);
+            match holds || is_shown(&translations) && is_shown(&filters) {
+                true => Ok(holds),
+                // what is not called is not shown
+                false => self.holds(anchor, rules),
+            }
         });
-        let holds = holds.collect();
-        let anchors: BTreeSet<String> = translations
-            .into_iter()
-            .chain(filters)
-            .filter(|(_, rules)| !rules.is_empty())
-            .map(|(child, _)| child)
-            .collect();
+        let holds = holds.collect::<Result<_>>()?;
+        let shown = translations.into_iter().chain(filters).filter(|(_, rules)| !rules.is_empty());
+        let mut anchors: BTreeSet<String> = shown.map(|(child, _)| child).collect();
+        for child in self.anchors()? {
+            let path = format!("{PARENT}/{child}");
+            let is_known = anchors.contains(&child) || wanted.iter().any(|(anchor, _)| anchor.child() == child);
+            if !is_known && (!self.show(&path, &["-sn"])?.is_empty() || !self.show(&path, &["-sr"])?.is_empty()) {
+                anchors.insert(child);
+            }
+        }
         Ok(Compared { holds, anchors: anchors.into_iter().collect() })
     }
 
@@ -594,9 +606,8 @@ impl Firewall for Pfctl {
 
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, _: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let translations = self.show_nested(translations(counters), false)?;
-        let Some(translations) = translations else { return pf::one_by_one(self, counters) };
-        let Some(filters) = self.show_nested(&["-sr", "-P"], false)? else { return pf::one_by_one(self, counters) };
+        let both = (self.show_nested(translations(counters), false)?, self.show_nested(&["-sr", "-P"], false)?);
+        let (Some(translations), Some(filters)) = both else { return pf::one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, translations) in translations {
             all.entry(child).or_default().translations =

@@ -1,7 +1,7 @@
 //! What pfctl(8) prints of all anchors in one run: `-a '*'`, each call with the rules of the called anchor in braces
 //! (pfctl_show_rules and pfctl_show_nat in sbin/pfctl/pfctl.c).
 
-use crate::name::PARENT;
+use crate::name::{NODES, PARENT};
 use crate::rule::Counters;
 
 /// The rules of each anchor with their counters, with the anchor's name.
@@ -18,6 +18,8 @@ pub(crate) struct Children {
     calls: Vec<String>,
     /// The first call has ended: nat-anchor shows the rdr rules of its anchors, too, and rdr-anchor shows all of them again.
     done: bool,
+    /// A node of the tree of calls was printed. What it calls is missing: pfctl(8) asks pf for `kport/+calls/NODE/../../web`.
+    nodes: bool,
     /// the calls of kport's anchors in the main ruleset, without what is in their braces
     main: String,
 }
@@ -47,6 +49,10 @@ impl Children {
             self.calls.push(called.to_owned());
             match &self.calls[..] {
                 [parent] if is_kport(parent) => _ = self.found.get_or_insert_default(),
+                [parent, child] if is_kport(parent) && is_node(child) => {
+                    self.nodes = true;
+                    return;
+                }
                 [parent, child] if is_kport(parent) => {
                     self.found.get_or_insert_default().push((child.clone(), Vec::new()));
                     return;
@@ -70,10 +76,15 @@ impl Children {
         &self.main
     }
 
-    /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, or if it was cut off:
-    /// the braces of a call are not closed.
+    /// Whether there are nodes, so that pfctl(8) cannot show everything.
+    pub(crate) fn has_nodes(&self) -> bool {
+        self.nodes
+    }
+
+    /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, also because there are
+    /// nodes, or if it was cut off: the braces of a call are not closed.
     pub(crate) fn finish(self) -> Option<ByChild> {
-        self.found.filter(|_| self.done)
+        self.found.filter(|_| self.done && !self.nodes)
     }
 }
 
@@ -99,6 +110,10 @@ fn add(line: &str, rules: &mut Vec<(String, Counters)>, texts: bool) {
 /// 14 omits the `/*` before braces.
 fn is_kport(called: &str) -> bool {
     called.trim_start_matches('/').trim_end_matches("/*") == PARENT
+}
+
+fn is_node(called: &str) -> bool {
+    called.strip_prefix(NODES).is_some_and(|name| name.starts_with('/'))
 }
 
 /// The anchor that a line calls if its rules follow the line.

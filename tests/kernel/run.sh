@@ -20,7 +20,7 @@
 #	KPORT_PATIENCE	milliseconds until "nothing"	4000 (ten times as long if an answer is expected)
 #	KPORT_LIMIT	seconds that a scenario may take	1800
 #	KPORT_MANAGERS, KPORT_MANAGER	of managers.sh
-#	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
+#	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_JAILS	of random.sh, kills.sh and connections.sh
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 2

@@ -1,28 +1,34 @@
 //! The tree of calls: every packet that a jail's rules match reaches them, as if pf.conf called every anchor by wildcard, and what pf
 //! looks at for a packet does not grow with the number of jails.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kport::calls::{self, Entry};
 use kport::deadline::Deadline;
+use kport::doctor;
 use kport::error::Result;
 use kport::host::HostInterface;
 use kport::name::{Anchor, JailName};
 use kport::net::{Place, PortRange, Protocol};
 use kport::options::Options;
 use kport::pf::native::Native;
+use kport::pf::pfctl::Pfctl;
 use kport::publication::{Publication, Redirect};
 use kport::publisher::{Liveness, Outcome, Publisher, Unobserved};
 use kport::rule::Rule;
 use kport::rules;
+use kport::store::Store;
 use kport::trace::{Looked, Party, Release, Trace, World};
 use proptest::prelude::*;
 
 use crate::support::fake_kernel::{Fake, RULE, Stored};
 use crate::support::offsets as at;
 use crate::support::rig::{Rig, request};
+use crate::support::standin;
 
 const HOST: &str = "192.0.2.1";
 const HOST6: &str = "2001:db8::1";
@@ -53,6 +59,7 @@ fn world(release: Release, call: &str) -> World {
 #[derive(Clone, Debug)]
 struct Mapping {
     jail: usize,
+    /// From 4 on an address of the host, of which there are many.
     place: u8,
     protocol: Protocol,
     first: u16,
@@ -73,7 +80,16 @@ fn v6(jail: usize) -> IpAddr {
     Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(low)).into()
 }
 
-fn published(mapping: &Mapping) -> Option<(Anchor, Vec<Rule>, Redirect)> {
+/// One of the host's addresses.
+fn host(n: u32, v6: bool) -> IpAddr {
+    if v6 {
+        Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n) << 60 | 1).into()
+    } else {
+        Ipv4Addr::from_bits(0xc612_0001 + n).into()
+    }
+}
+
+fn published(mapping: &Mapping) -> Option<(Anchor, Vec<Rule>, Redirect, Vec<Redirect>)> {
     let Mapping { jail, place, protocol, first, more, inner, v6: is_v6, af_to, options } = *mapping;
     let name: JailName = format!("j{jail}").parse().unwrap();
     let af_to = af_to && protocol != Protocol::Sctp;
@@ -82,6 +98,7 @@ fn published(mapping: &Mapping) -> Option<(Anchor, Vec<Rule>, Redirect)> {
         1 => Place::Any,
         2 if is_v6 || af_to => Place::Address(HOST6.parse().unwrap()),
         2 => Place::Address(HOST.parse().unwrap()),
+        many @ 4.. => Place::Address(host(many.into(), is_v6 || af_to)),
         _ if is_v6 || af_to => Place::Interface("em0".parse().unwrap()),
         _ => Place::Interface("em1".parse().unwrap()),
     };
@@ -99,14 +116,14 @@ fn published(mapping: &Mapping) -> Option<(Anchor, Vec<Rule>, Redirect)> {
         ..Options::default()
     };
     let publication = Publication::new(name.clone(), vec![redirect], options, |_| Ok("bridge0".parse().ok())).ok()?;
-    Some((name.anchor(), rules::rules(&publication), redirect))
+    Some((name.anchor(), rules::rules(&publication), redirect, publication.claims()))
 }
 
 fn mapping(jails: usize) -> impl Strategy<Value = Mapping> {
-    let port = prop_oneof![1024_u16..65000, 8000_u16..8400];
+    let port = prop_oneof![2 => 1024_u16..65000, 2 => 8000_u16..8400, 1 => Just(443)];
     let more = prop_oneof![3 => Just(0_u16), 1 => 1_u16..40];
     (
-        (0..jails, 0_u8..4, prop::sample::select(&Protocol::ALL[..]), port, more),
+        (0..jails, prop_oneof![0_u8..4, 4_u8..150], prop::sample::select(&Protocol::ALL[..]), port, more),
         (1_u16..60000, any::<bool>(), prop::bool::weighted(0.2), 0_u8..32),
     )
         .prop_map(|((jail, place, protocol, first, more), (inner, v6, af_to, options))| Mapping {
@@ -128,16 +145,18 @@ fn packets(redirect: &Redirect) -> Vec<(Party, Protocol, SocketAddr, SocketAddr)
     let is_v6 = redirect.family() == kport::net::Family::Inet6;
     let at = |text: &str| -> IpAddr { text.parse().unwrap() };
     let on = |name: &str| Party::Network(name.parse().unwrap());
-    let (ours, client, neighbour) = match is_v6 {
+    let (main, client, neighbour) = match is_v6 {
         true => (at(HOST6), at("2001:db8::99"), at("fd00::99")),
         false => (at(HOST), at("192.0.2.100"), at("10.0.0.99")),
     };
+    let ours = if let Place::Address(place) = redirect.place { place } else { main };
     let mut made = vec![
         (on("bridge0"), protocol, neighbour, SocketAddr::new(target, jail.first())),
         (on("em0"), protocol, client, SocketAddr::new(target, jail.last())),
         (Party::Host, protocol, ours, SocketAddr::new(target, jail.first())),
     ];
     made.retain(|(.., from, to)| from.is_ipv4() == to.is_ipv4());
+    made.push((on("em0"), protocol, client, SocketAddr::new(main, host.first())));
     for port in [host.first(), host.last(), host.last().saturating_add(1)] {
         made.push((on("em0"), protocol, client, SocketAddr::new(ours, port)));
         made.push((on("bridge0"), protocol, neighbour, SocketAddr::new(ours, port)));
@@ -165,23 +184,27 @@ proptest! {
     ) {
         let release = if v15 { Release::V15 } else { Release::V14 };
         let (mut by_wildcard, mut tree) = (world(release, "kport/*"), world(release, "kport"));
-        // one mapping a jail, and no two of the same protocol with ports in common, as kport refuses
-        let mut all: Vec<(Anchor, Vec<Rule>, Redirect)> = vec![];
-        for (anchor, rules, redirect) in mappings.iter().filter_map(published) {
-            let taken = |other: &Redirect| other.protocol == redirect.protocol && other.host.overlaps(redirect.host);
-            if !all.iter().any(|(other, _, theirs)| *other == anchor || taken(theirs)) {
-                all.push((anchor, rules, redirect));
+        // one mapping a jail, and no two that kport refuses
+        let mut all: Vec<(Anchor, Vec<Rule>, Redirect, Vec<Redirect>)> = vec![];
+        for (anchor, rules, redirect, claims) in mappings.iter().filter_map(published) {
+            let clash = |one: &Redirect, other: &Redirect| {
+                let apart = matches!((one.place, other.place), (Place::Address(a), Place::Address(b)) if a != b);
+                !apart && other.protocol == one.protocol && other.host.overlaps(one.host)
+            };
+            let taken = |others: &[Redirect]| others.iter().any(|other| claims.iter().any(|one| clash(one, other)));
+            if !all.iter().any(|(other, .., theirs)| *other == anchor || taken(theirs)) {
+                all.push((anchor, rules, redirect, claims));
             }
         }
         let mut entries = vec![];
-        for (anchor, rules, _) in &all {
+        for (anchor, rules, ..) in &all {
             by_wildcard.load(anchor.path(), rules);
             tree.load(anchor.path(), rules);
             entries.extend(calls::entries(anchor, rules));
         }
         tree.call(&entries);
         for index in asked {
-            let (_, _, redirect) = &all[index.index(all.len())];
+            let (_, _, redirect, _) = &all[index.index(all.len())];
             for (party, protocol, from, to) in packets(redirect) {
                 let one = by_wildcard.clone().trace(&party, protocol, from, to);
                 let other = tree.clone().trace(&party, protocol, from, to);
@@ -191,55 +214,68 @@ proptest! {
     }
 }
 
-fn simple(jail: usize, port: u16, random: bool) -> Mapping {
-    Mapping {
-        jail,
-        place: 0,
-        protocol: Protocol::Tcp,
-        first: port,
-        more: 0,
-        inner: 80,
-        v6: random,
-        af_to: false,
-        options: 0,
-    }
+/// What the jails of a host publish: a port for each, with jails of IPv4 and ports in a row, or of IPv6 and random ports; or the same
+/// ports of an address for each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Set {
+    Ports,
+    RandomPorts,
+    Addresses { v6: bool },
 }
 
-/// What is looked at for a packet that nobody publishes, and for one to the last jail.
-fn looked(jails: usize, random: bool) -> [Looked; 2] {
+/// What is looked at for a packet that nobody publishes, and for one to the last jail; and the number of rulesets of calls.
+fn looked(jails: usize, set: Set) -> ([Looked; 2], usize) {
     let mut tree = world(Release::V15, "kport");
     let mut entries: Vec<Entry> = vec![];
-    let mut last = 0;
+    let v6 = matches!(set, Set::RandomPorts | Set::Addresses { v6: true });
+    let main = if v6 { HOST6 } else { HOST }.parse().unwrap();
+    let mut last = SocketAddr::new(main, 9);
     for jail in 0..jails {
-        // distinct: an odd factor, modulo a power of two
-        let port = if random { (jail as u16).wrapping_mul(40503) } else { 10_000 + jail as u16 };
-        let Some((anchor, rules, _)) = published(&simple(jail, port.max(1), random)) else { continue };
-        last = port.max(1);
+        let (to, ports) = match set {
+            Set::Ports => (main, PortRange::new(10_000 + jail as u16, 10_000 + jail as u16)),
+            // distinct: an odd factor, modulo a power of two
+            Set::RandomPorts => {
+                let port = (jail as u16).wrapping_mul(40503).max(1);
+                (main, PortRange::new(port, port))
+            }
+            Set::Addresses { .. } if jail % 3 == 0 => (host(jail as u32, v6), PortRange::new(8000, 8010)),
+            Set::Addresses { .. } => (host(jail as u32, v6), PortRange::new(443, 443)),
+        };
+        let place = if to == main { Place::Interface("em0".parse().unwrap()) } else { Place::Address(to) };
+        let (host, target) = (ports.unwrap(), if v6 { self::v6(jail) } else { v4(jail) });
+        let name: JailName = format!("j{jail}").parse().unwrap();
+        let redirect = Redirect { place, protocol: Protocol::Tcp, host, target, jail: host, af_to: false };
+        let publication = Publication::new(name.clone(), vec![redirect], Options::default(), |_| Ok(None)).unwrap();
+        let rules = rules::rules(&publication);
+        last = SocketAddr::new(to, host.last());
         // without the calls, which `load` would make each time
-        tree.load_conf(anchor.path(), &kport::pfconf::Conf::of_text(kport::rule::text(&rules).as_bytes()).unwrap());
-        entries.extend(calls::entries(&anchor, &rules));
+        let text = kport::rule::text(&rules);
+        tree.load_conf(name.anchor().path(), &kport::pfconf::Conf::of_text(text.as_bytes()).unwrap());
+        entries.extend(calls::entries(&name.anchor(), &rules));
     }
     tree.call(&entries);
-    let (client, host): (IpAddr, IpAddr) = match random {
-        true => ("2001:db8::99".parse().unwrap(), HOST6.parse().unwrap()),
-        false => ("192.0.2.100".parse().unwrap(), HOST.parse().unwrap()),
-    };
+    let client: IpAddr = if v6 { "2001:db8::99" } else { "192.0.2.100" }.parse().unwrap();
     let em0 = Party::Network("em0".parse().unwrap());
-    [9, last].map(|port| {
-        let (from, to) = (SocketAddr::new(client, 40000), SocketAddr::new(host, port));
-        tree.clone().trace(&em0, Protocol::Tcp, from, to).looked
-    })
+    // the port of a jail at an address that nobody publishes, or the other way round
+    let unrelated = match set {
+        Set::Addresses { .. } if jails % 2 == 0 => SocketAddr::new(main, 443),
+        _ => SocketAddr::new(last.ip(), 9),
+    };
+    let ask = |to| tree.clone().trace(&em0, Protocol::Tcp, SocketAddr::new(client, 40000), to).looked;
+    ([unrelated, last].map(ask), calls::whole(&entries).len())
 }
 
 #[test]
 fn what_pf_looks_at_does_not_grow_with_the_jails() {
-    for random in [false, true] {
-        for jails in [1, 10, 100, 1_000, 10_000] {
+    for set in [Set::Ports, Set::RandomPorts, Set::Addresses { v6: false }, Set::Addresses { v6: true }] {
+        for jails in [1, 10, 100, 101, 1_000, 10_000] {
             let log = (jails as f64).log2().ceil() as u64;
-            let [unrelated, published] = looked(jails, random);
-            assert!(unrelated.rules <= 90 + 12 * log, "{jails}: {unrelated:?}");
-            assert!(published.rules <= 250 + 25 * log, "{jails}: {published:?}");
-            assert!(published.anchors <= 20 + log, "{jails}: {published:?}");
+            let ([unrelated, published], rulesets) = looked(jails, set);
+            // pf has a limit of anchors
+            assert!(rulesets <= 1 + jails / 3, "{set:?} {jails}: {rulesets}");
+            assert!(unrelated.rules <= 90 + 12 * log, "{set:?} {jails}: {unrelated:?}");
+            assert!(published.rules <= 250 + 25 * log, "{set:?} {jails}: {published:?}");
+            assert!(published.anchors <= 20 + log, "{set:?} {jails}: {published:?}");
         }
     }
 }
@@ -284,6 +320,15 @@ impl Kernel {
 
     fn publish(&self, n: u16) -> Result<Outcome> {
         let mut request = request(&format!("j{n}"), &format!("{}:80 {}:53/udp", 20000 + n * 7, 20000 + n));
+        request.addresses = vec![Ipv4Addr::from_bits(0x0a00_0100 + u32::from(n) * 5).into()];
+        self.run(|p| p.publish(&request))
+    }
+
+    /// The same ports as others, of its own address.
+    fn publish_at_its_own(&self, n: u16) -> Result<Outcome> {
+        let mut request = request(&format!("j{n}"), &format!("198.18.0.{n}:443:443 198.18.0.{n}:8000-8010:8000-8010"));
+        // they are not the host's
+        request.force = true;
         request.addresses = vec![Ipv4Addr::from_bits(0x0a00_0100 + u32::from(n) * 5).into()];
         self.run(|p| p.publish(&request))
     }
@@ -340,6 +385,22 @@ fn a_publish_changes_single_calls_and_reads_none() {
     assert!(costs[4] <= 90, "{costs:?}");
     many.is_right();
     assert!(many.fake.exists("kport/+calls/tcp.20480-20495") || many.fake.exists("kport/+calls/tcp.20480-20735"));
+}
+
+#[test]
+fn one_port_of_many_addresses_is_a_tree_as_well() {
+    let kernel = Kernel::new();
+    (1..60).for_each(|n| _ = kernel.publish_at_its_own(n).unwrap());
+    assert!(kernel.fake.exists("kport/+calls/host.198.18.0.16_28"));
+    assert_eq!(kernel.calls("kport/+calls/host.198.18.0.16_28", 4).len(), 32);
+    kernel.publish(60).unwrap();
+    assert_eq!(kernel.calls("kport", 4).len(), 6);
+    kernel.is_right();
+    for n in 20..30 {
+        kernel.unpublish(n).unwrap();
+        kernel.is_right();
+    }
+    assert_eq!(kernel.live(), 50);
 }
 
 #[test]
@@ -437,6 +498,85 @@ fn a_kill_between_two_steps_is_made_right_by_the_next_call() {
     }
 }
 
+/// A kill between the change of pf and what is remembered of it, in one of the files or in all; and files that are damaged.
+#[test]
+fn what_is_remembered_of_the_calls_may_be_old() {
+    let read = |kernel: &Kernel| -> BTreeMap<PathBuf, String> {
+        let files = kernel.rig.state("calls").read_dir().unwrap().map(|entry| entry.unwrap().path());
+        files.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+    };
+    // one call more, or one that splits a ruleset
+    for ports in [3, 32] {
+        for unpublishes in [false, true] {
+            let mut names: Vec<Option<PathBuf>> = vec![None];
+            for n in 0.. {
+                let kernel = Kernel::with_ports(ports);
+                if unpublishes {
+                    kernel.publish(1).unwrap();
+                }
+                let old = read(&kernel);
+                if unpublishes { kernel.unpublish(1) } else { kernel.publish(1) }.unwrap();
+                if n == 0 {
+                    let all: BTreeSet<PathBuf> = old.keys().cloned().chain(read(&kernel).into_keys()).collect();
+                    names.extend(all.iter().map(|path| path.file_name().map(PathBuf::from)));
+                }
+                let Some(which) = names.get(n) else { break };
+                for path in old.keys().cloned().chain(read(&kernel).into_keys()) {
+                    if which.as_ref().is_none_or(|name| path.ends_with(name)) {
+                        match old.get(&path) {
+                            Some(text) => std::fs::write(&path, text).unwrap(),
+                            None => _ = std::fs::remove_file(&path),
+                        }
+                    }
+                }
+                match n % 4 {
+                    0 => _ = kernel.publish(2).unwrap(),
+                    1 => _ = if unpublishes { kernel.publish(1) } else { kernel.unpublish(1) }.unwrap(),
+                    2 => _ = kernel.publish(1).unwrap(),
+                    _ => {
+                        read(&kernel).keys().for_each(|path| std::fs::write(path, "{}").unwrap());
+                        kernel.publish(3).unwrap();
+                    }
+                }
+                kernel.is_right();
+                let all = kernel.run(|p| p.list(None)).unwrap();
+                assert!(all.iter().all(|jail| jail.liveness == Liveness::Live), "{ports} {unpublishes} {n}: {all:?}");
+            }
+        }
+    }
+}
+
+/// The tickets of a node that is gone begin again with the next one: what is remembered of it goes before the next one is there.
+#[test]
+fn nothing_is_remembered_of_a_node_that_was_there_before() {
+    let mut gone_before = false;
+    for at in 0.. {
+        let kernel = Kernel::with_ports(32);
+        kernel.publish(1).unwrap();
+        let nodes = || kernel.rig.state("calls").read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let (node, old) = nodes()
+            .filter(|path| !path.ends_with("kport.json"))
+            .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+            .max()
+            .unwrap();
+        let name = node.file_stem().unwrap().to_str().unwrap().to_owned();
+        kernel.unpublish(1).unwrap();
+        let is_there = || kernel.fake.exists(&format!("kport/+calls/{name}"));
+        assert!(!is_there() && !node.exists());
+        // killed before it was removed
+        std::fs::write(&node, &old).unwrap();
+        kernel.fake.kill_at(Some(at));
+        let done = catch_unwind(AssertUnwindSafe(|| kernel.publish(1))).is_ok();
+        kernel.fake.kill_at(None);
+        gone_before |= !is_there() && !node.exists();
+        if done {
+            assert!(is_there());
+            break;
+        }
+    }
+    assert!(gone_before);
+}
+
 /// Each call of the kernel fails once: the change is made, or undone.
 #[test]
 fn a_call_that_fails_is_no_half_change() {
@@ -455,4 +595,93 @@ fn a_call_that_fails_is_no_half_change() {
             }
         }
     }
+}
+
+/// pfctl(8) cannot show what is called by a node that native has made: its anchors are read one by one.
+#[test]
+fn the_tree_of_native_is_read_by_pfctl() {
+    let (rig, pf) = (Rig::new(), standin::Pfctl::new());
+    pf.put("", &kport::pf::files::MAIN.replace("set skip on lo\n", ""));
+    let pfctl = || Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
+    let run = |act: &dyn Fn(&Publisher<'_>)| rig.with(&pfctl(), &Unobserved, |p| act(p));
+    let many: Vec<String> = (0..40).map(|n| format!("{}:80 em1:{}:80", 9000 + 3 * n, 9001 + 3 * n)).collect();
+    let wishes =
+        [("web", many.join(" ")), ("db", (1..40).map(|n| format!("192.0.2.7:{}:53/udp ", 2000 + n)).collect())];
+    for (jail, spec) in &wishes {
+        run(&|p| _ = p.publish(&request(jail, spec)).unwrap());
+    }
+    let entries: Vec<Entry> = Store::open(rig.path())
+        .unwrap()
+        .anchors()
+        .unwrap()
+        .iter()
+        .flat_map(|anchor| {
+            let record = Store::open(rig.path()).unwrap().get(anchor).unwrap().unwrap();
+            calls::entries(anchor, &rules::of_all(&record.publications))
+        })
+        .collect();
+    let as_native = || {
+        let rulesets = calls::rulesets(&entries);
+        rulesets.iter().for_each(|(path, conf)| pf.put(path, &conf.to_string()));
+        rulesets.len()
+    };
+    assert!(as_native() > 5);
+    let states = || {
+        let mut states = vec![];
+        rig.with(&pfctl(), &Unobserved, |p| {
+            let all = p.list(None).unwrap();
+            for listed in &all {
+                let jail = listed.jail.clone().unwrap();
+                assert_eq!(p.list(Some(&jail)).unwrap()[0].liveness, listed.liveness, "{jail}");
+                let counted = p.list_with_counters(Some(&jail)).unwrap();
+                assert_eq!(counted[0].liveness, listed.liveness, "{jail}");
+                states.push((jail.to_string(), listed.liveness == Liveness::Live));
+            }
+        });
+        states
+    };
+    let found = || -> Vec<String> {
+        let findings = doctor::examine(&rig.host, &pfctl(), Store::open(rig.path()), None);
+        let loaded = findings.into_iter().filter(|finding| finding.id == "anchors-loaded");
+        loaded.filter(|finding| finding.level > doctor::Level::Ok).map(|finding| finding.seen).collect()
+    };
+    let both = |web, db| vec![("db".to_owned(), db), ("web".to_owned(), web)];
+    assert_eq!(states(), both(true, true));
+    assert_eq!(found(), Vec::<String>::new());
+    for (jail, spec) in &wishes {
+        run(&|p| assert!(!p.publish(&request(jail, spec)).unwrap().changed));
+    }
+    // a node without what it called
+    pf.put("kport/+calls/host.192.0.2.7.udp.2016-2031", "");
+    assert_eq!(found(), ["anchor kport does not call kport/db for all that jail \"db\" has published"]);
+    pf.put("kport/+calls/tcp.9000-9007", "block drop all\n");
+    run(&|p| assert!(p.restore().unwrap().changed));
+    assert!(!pf.rules("kport").unwrap().contains("+calls"));
+    assert_eq!((states(), found()), (both(true, true), vec![]));
+    as_native();
+    run(&|p| _ = p.unpublish(&"web".parse().unwrap(), None).unwrap());
+    assert!(!pf.rules("kport").unwrap().contains("+calls"));
+    assert_eq!(states(), [("db".to_owned(), true)]);
+}
+
+/// pfctl(8) takes no range in a call of rdr rules.
+#[test]
+fn pfctl_calls_an_address_and_its_ports() {
+    let (rig, pf) = (Rig::new(), standin::Pfctl::new());
+    let pfctl = Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
+    let mut wish = request("web", "192.0.2.7:443:443 192.0.2.1:8000-8010:9000-9010/udp em1:8443:443");
+    wish.options.host_access = true;
+    rig.with(&pfctl, &Unobserved, |p| p.publish(&wish).unwrap());
+    let called = pf.rules("kport").unwrap();
+    let translations: Vec<&str> = called.lines().filter(|line| line.starts_with("rdr-anchor")).collect();
+    assert_eq!(
+        translations,
+        [
+            "rdr-anchor \"web\" proto tcp from any to any port = 8443",
+            "rdr-anchor \"web\" inet proto tcp from any to 127.0.0.1 port = 443",
+            "rdr-anchor \"web\" inet proto udp from any to 127.0.0.1",
+            "rdr-anchor \"web\" inet proto udp from any to 192.0.2.1",
+            "rdr-anchor \"web\" inet proto tcp from any to 192.0.2.7 port = 443",
+        ]
+    );
 }

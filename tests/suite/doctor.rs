@@ -234,6 +234,12 @@ fn patients() -> Vec<(&'static str, Patient)> {
         ),
         ("calls-by-wildcard", by_pfctl().web("8080:80").main(BY_WILDCARD)),
         ("calls-by-wildcard-in-a-file", by_pfctl().web("8080:80").main(BY_WILDCARD).host_file("etc/pf.conf", BY_WILDCARD)),
+        // the rules are there
+        ("not-called-by-pfctl", by_pfctl().web("8080:80").with("db", "8081:80", |_| ()).and(|p| {
+            let calls = p.standin.rules("kport").unwrap();
+            p.standin.put("kport", &calls.lines().filter(|line| line.contains("\"db\"")).collect::<Vec<_>>().join("\n"));
+            p.standin.put("kport/gone", "pass quick inet proto tcp from any to 10.0.0.9 port = 80\n");
+        })),
         ("anchors-conditional", by_pfctl().web("em0:8080:80").main(CONDITIONAL)),
         (
             "block-quick-first",

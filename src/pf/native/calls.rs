@@ -49,7 +49,7 @@ impl Ruleset {
     }
 
     /// Whether the anchor exists only before, or only after the change.
-    fn is_node_that_comes_or_goes(&self) -> bool {
+    pub(super) fn is_node_that_comes_or_goes(&self) -> bool {
         self.old.iter().all(Vec::is_empty) || self.new.iter().all(Vec::is_empty)
     }
 }

@@ -270,6 +270,14 @@ impl Memory {
         known.filter(same).map(|known| known.items)
     }
 
+    /// Forgets it.
+    pub(super) fn forget_calling(&self, run: &Run, path: &str, files: Option<&CacheFiles>) {
+        match files {
+            Some(files) => _ = fs::remove_file(files.calling(path)),
+            None => _ = self.with(run, |known| known.calling.remove(path)),
+        }
+    }
+
     /// Remembers that; nothing about a node without items.
     pub(super) fn learn_calling(
         &self,
@@ -282,7 +290,7 @@ impl Memory {
         let boot = files.map(|files| files.boot.clone()).unwrap_or_default();
         let calling = Calling { version: VERSION, boot, hostid: run.hostid, stamps, items: items.to_vec() };
         match files {
-            Some(files) if items.is_empty() && path != PARENT => _ = fs::remove_file(files.calling(path)),
+            Some(_) if items.is_empty() && path != PARENT => self.forget_calling(run, path, files),
             Some(files) => write(&files.calling(path), &calling),
             None => _ = self.with(run, |known| known.calling.insert(path.to_owned(), calling)),
         }

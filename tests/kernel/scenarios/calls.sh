@@ -52,10 +52,33 @@ done
 # shellcheck disable=SC2086 # words
 gives 0 publish web $many 8080:80
 asks outside tcp,192.0.2.1,9000=web tcp,192.0.2.1,9099=web tcp,192.0.2.1,9001=- tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app
-[ "$BACKEND" = pfctl ] || is "a node for these ports" 1 "$(calls -sn | grep -c '^rdr-anchor "+calls/tcp\.')"
+# pfctl(8) cannot show what nodes call
+if [ "$BACKEND" = native ]; then
+	is "a node for these ports" 1 "$(calls -sn | grep -c '^rdr-anchor "+calls/tcp\.')"
+	is "pfctl lists them" live "$("$KPORT" -q --backend pfctl list web | awk 'NR == 2 { print $NF }')"
+	is "and all" 3 "$("$KPORT" -q --backend pfctl list | grep -c ' live$')"
+	gives 0 --backend pfctl doctor
+fi
 gives 0 publish web 8080:80
 asks outside tcp,192.0.2.1,9000=- tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app
 is "no node is left" "" "$(calls -sn | grep +calls)"
+
+# one port of many addresses
+many=
+number=11
+while [ $number -le 60 ]; do
+	ifconfig wan0 inet "192.0.2.$number/32" alias
+	many="$many 192.0.2.$number:7000:$((80 + number % 10))"
+	number=$((number + 1))
+done
+# shellcheck disable=SC2086 # words
+gives 0 publish web $many 8080:80
+asks outside tcp,192.0.2.11,7000=web:81 tcp,192.0.2.59,7000=web:89 tcp,192.0.2.60,7000=web:80 tcp,192.0.2.7,7000=- \
+	tcp,192.0.2.11,7001=- tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app
+[ "$BACKEND" = pfctl ] || is "nodes for these addresses" 4 "$(calls -sn | grep -c '^rdr-anchor "+calls/host\.192\.0\.2\.')"
+gives 0 doctor
+gives 0 publish web 8080:80
+asks outside tcp,192.0.2.11,7000=- tcp,192.0.2.1,8080=web
 
 # kills
 turn=0

@@ -15,6 +15,26 @@ for limit in states:pf_states src-nodes:pf_source_nodes table-entries:pf_table_e
 	esac
 done
 
+# the next jails would find no anchor
+if sysctl -n vm.uma.pf_anchors.limit.max_items >/dev/null 2>&1; then
+	before=$(pfctl -sm 2>/dev/null | awk '$1 == "anchors" { print $NF }')
+	number=0
+	while [ $number -lt 12 ]; do
+		echo pass | pfctl -q -a limits/$number -f -
+		number=$((number + 1))
+	done
+	echo "set limit anchors $(($(sysctl -n vm.uma.pf_anchors.stats.current) + 1))" | pfctl -q -O -f -
+	gives 0 publish web 8080:80 8082:82
+	says 'set limit anchors'
+	echo "set limit anchors $before" | pfctl -q -O -f -
+	gives 0 publish web 8080:80
+	is "and does not say so below it" 0 "$(grep -c 'set limit' "$WORK/err")"
+	while [ $number -gt 0 ]; do
+		number=$((number - 1))
+		pfctl -q -a limits/$number -F rules
+	done
+fi
+
 # fewer states than there are
 echo 'set limit states 1' | pfctl -q -O -f - 2>/dev/null
 gives 0 publish web 8081:81

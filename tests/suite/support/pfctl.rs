@@ -312,7 +312,13 @@ impl State {
     }
 
     /// `-a '*'`: the main ruleset, and in braces the rules of what is called, at any depth.
-    fn nested(&self, what: &str, path: &str, depth: usize, options: &Options) -> String {
+    fn nested(&self, what: &str, path: &str, depth: usize, options: &Options, said: &mut String) -> String {
+        // pf looks for an anchor with this name
+        if path.contains("/../") {
+            *said +=
+                if what == "n" { "pfctl: DIOCGETRULES: Invalid argument\n" } else { "pfctl: Anchor does not exist.\n" };
+            return String::new();
+        }
         let indent = if options.verbose { String::new() } else { "  ".repeat(depth) };
         let mut text = String::new();
         for line in self.printed(path).filter(|line| translates(line) == (what == "n")) {
@@ -335,11 +341,11 @@ impl State {
                     let all = self.anchors();
                     for child in all.iter().filter_map(|path| path.strip_prefix(&below)).filter(|c| !c.contains('/')) {
                         text += &format!("{indent}{keyword} \"{child}\" all {{\n");
-                        text += &self.nested(what, &format!("{parent}/{child}"), depth + 2, options);
+                        text += &self.nested(what, &format!("{parent}/{child}"), depth + 2, options, said);
                         text += &format!("{indent}}}\n");
                     }
                 }
-                None => text += &self.nested(what, &called, depth + 1, options),
+                None => text += &self.nested(what, &called, depth + 1, options, said),
             }
             text += &format!("{indent}}}\n");
         }
@@ -362,7 +368,9 @@ impl State {
 
     fn show(&self, what: &str, options: &Options) -> Answer {
         if options.anchor == "*" && matches!(what, "n" | "r") {
-            return Answer { stdout: self.nested(what, "", 0, options), ..Answer::default() };
+            let mut stderr = String::new();
+            let stdout = self.nested(what, "", 0, options, &mut stderr);
+            return Answer { stdout, stderr, status: 0 };
         }
         let anchor = options.anchor.trim_end_matches("/*");
         let old = self.read("release").is_some_and(|release| release.trim() == "14");
