@@ -67,10 +67,11 @@ if [ -f "$built/libkport.so" ]; then
 fi
 # without the names of its own lines it is a fifth of the size
 if command -v llvm-strip >/dev/null; then llvm-strip "$disk"/bin/* "$disk/lib/libkport.so" 2>/dev/null || true; fi
-mkdir -p "$disk/kport/docs" "$disk/kport/packaging/freebsd"
+mkdir -p "$disk/kport/packaging/freebsd" "$disk/kport/scripts"
 mkdir "$disk/kport/tests"
 cp -R tests/kernel "$disk/kport/tests/"
-cp -R docs/who-can-reach-what.md docs/managers "$disk/kport/docs/"
+cp -R docs include man schema kport.pc.in "$disk/kport/"
+cp scripts/install.sh "$disk/kport/scripts/"
 [ -z "${KPORT_MANAGERS:-}" ] || cp -R "$KPORT_MANAGERS" "$disk/managers"
 cp -R packaging/freebsd/files "$disk/kport/packaging/freebsd/"
 {

@@ -38,6 +38,7 @@ mod rules;
 mod schemas;
 mod sequences;
 mod setup;
+mod stays;
 mod support;
 mod syscalls;
 mod topologies;

@@ -9,7 +9,6 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::cc;
 use crate::support::rig::files;
-use kport::name::JailName;
 use serde_json::{Value, json};
 
 /// Commits: before the preview's records had requests, and before version 0.1.0.
@@ -314,22 +313,4 @@ fn lines_of_the_file_are_recognized() {
     upgraded.ok(&["apply", "lines", "web"]);
     assert_eq!(lines(&upgraded), ["em0:7018:80/tcp"]);
     assert_eq!(specs(&upgraded.list()["kport/web"]), specs(&listed_then("0f124d4")["kport/web"]));
-}
-
-/// The name of a jail decides its anchor, its label and its tag: what is in pf is found by them.
-#[test]
-fn names_in_pf() {
-    let long = "n".repeat(80);
-    let names = [
-        ("web", "kport/web"),
-        ("a.b-c_d", "kport/a.b-c_d"),
-        ("a name/with $signs", "kport/a-name-with--signs+c4a57cf364150c6d753da7a163e333bd"),
-        // names that kport uses itself
-        ("+calls", "kport/-calls+ad7145075cf3260b8d643b39d7260f60"),
-        (&long, "kport/nnnnnnnnnnnnnnnnnnnnnnnn+feed930b893b18fbbaa20d00a3e21b7e"),
-    ];
-    for (name, anchor) in names {
-        let jail: JailName = name.parse().unwrap();
-        assert_eq!(jail.anchor().path(), anchor);
-    }
 }
