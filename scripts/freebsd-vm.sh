@@ -21,7 +21,8 @@
 #   KPORT_VM_QEMU      more arguments of qemu-system-x86_64, as words of a shell: -kernel and -append for a disk without loader(8)
 #   KPORT_VM_LOG       the whole console goes here, too
 #   KPORT_MANAGERS     what the scenario managers runs
-#   KPORT_BACKENDS, KPORT_PATIENCE, KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_LIMIT: see tests/kernel/run.sh
+#   KPORT_BEFORE       an earlier kport for FreeBSD, for the scenario upgrade
+#   KPORT_BEFORE_LINES, KPORT_BACKENDS, KPORT_PATIENCE, KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_LIMIT: see tests/kernel/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -73,6 +74,7 @@ cp -R tests/kernel "$disk/kport/tests/"
 cp -R docs include man schema kport.pc.in "$disk/kport/"
 cp scripts/install.sh "$disk/kport/scripts/"
 [ -z "${KPORT_MANAGERS:-}" ] || cp -R "$KPORT_MANAGERS" "$disk/managers"
+[ -z "${KPORT_BEFORE:-}" ] || cp "$KPORT_BEFORE" "$disk/bin/before"
 cp -R packaging/freebsd/files "$disk/kport/packaging/freebsd/"
 {
 	echo 'cd /tmp/kport-vm || exit 2'
@@ -80,7 +82,8 @@ cp -R packaging/freebsd/files "$disk/kport/packaging/freebsd/"
 	echo '[ ! -x bin/example ] || export KPORT_EXAMPLE=$PWD/bin/example'
 	echo '[ ! -x bin/bench ] || export KPORT_BENCH=$PWD/bin/bench'
 	echo '[ ! -d managers ] || export KPORT_MANAGERS=$PWD/managers'
-	for name in KPORT_BACKENDS KPORT_PATIENCE KPORT_SEED KPORT_RANDOM KPORT_KILLS KPORT_LIMIT; do
+	echo '[ ! -x bin/before ] || export KPORT_BEFORE=$PWD/bin/before'
+	for name in KPORT_BEFORE_LINES KPORT_BACKENDS KPORT_PATIENCE KPORT_SEED KPORT_RANDOM KPORT_KILLS KPORT_LIMIT; do
 		[ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
 	done
 	printf 'sh kport/tests/kernel/run.sh %s\n' "$*"

@@ -63,13 +63,14 @@ if has --masquerade; then
 	k publish lan --trust 192.0.2.0/24 --masquerade --family inet 7015:80
 	k publish four --af-to --reply-to 198.51.100.254 em1:7016:80
 	k publish --no-jail guest -a 10.0.0.40 7040:22
-	# claims by the line, so that the file decides later
+	# lines of the file, which the file may change later
 	echo 'lines 7017:80 auto:81 --sources 192.0.2.0/24' >conf
 	k apply lines
 fi
 
 k list --json >list.json
-# one line for each file: f, its path, its bytes; l, its path, where it leads. Names of claims cannot be names in a package.
+# one line for each file: f, its path, its bytes (the locks have lines, the others none); l, its path, where it leads. The names of
+# claims cannot be names in a package.
 (
 	cd state
 	find . -mindepth 1 | LC_ALL=C sort | while read -r path; do
@@ -77,7 +78,7 @@ k list --json >list.json
 		if [ -L "$path" ]; then
 			printf 'l\t%s\t%s\n' "$path" "$(readlink "$path")"
 		elif [ -f "$path" ]; then
-			printf 'f\t%s\t%s\n' "$path" "$(sed 's/\\/\\\\/g' "$path" | awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')"
+			printf 'f\t%s\t%s\n' "$path" "$(awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }' "$path")"
 		fi
 	done
 ) >state.txt
