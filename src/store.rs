@@ -4,7 +4,7 @@
 //! lock                        flock(2): one change at a time on the host; names the holder, and the boot in which the directory
 //!                             was last swept
 //! jails/NAME.json             the record of one jail, NAME being its anchor's name
-//! ports/tcp/126/8080-8080@em0@NAME   a claim: NAME's record has tcp ports in block 126 (64 ports each)
+//! ports/tcp/126/8080@em0@NAME   a claim: NAME's record has tcp ports in block 126 (64 ports each)
 //! ports/tcp/wide/...          the claims over more than 16 blocks
 //! targets/10.0.0.2/NAME       NAME's record has 10.0.0.2 as a target of redirects
 //! jids/7/NAME                 NAME's record is of the jail with jid 7

@@ -84,7 +84,7 @@ fn listed() -> BTreeSet<String> {
     let version = env!("CARGO_PKG_VERSION");
     let (abi, _) = version.rsplit_once('.').unwrap();
     let plist = text("pkg-plist").replace("%%ABI%%", abi).replace("%%VERSION%%", version);
-    let plist = plist.replace("%%EXAMPLESDIR%%", "share/examples/kport");
+    let plist = plist.replace("%%EXAMPLESDIR%%", "share/examples/kport").replace("%%DATADIR%%", "share/kport");
     plist.lines().map(|line| line.trim_end_matches(".gz").to_owned()).collect()
 }
 
@@ -157,6 +157,7 @@ fn staged(debug: bool) -> PathBuf {
         ("${CARGO_BUILD_TARGET}", "x86_64-unknown-freebsd"),
         ("${STAGEDIR}", stage.join("stage").to_str().unwrap()),
         ("${EXAMPLESDIR}", "/usr/local/share/examples/kport"),
+        ("${DATADIR}", "/usr/local/share/kport"),
         ("${PREFIX}", "/usr/local"),
         ("${WRKSRC}", root.to_str().unwrap()),
         ("${WRKDIR}", work.to_str().unwrap()),
@@ -292,12 +293,49 @@ fn the_scripts_of_the_port_are_sound() {
     assert_eq!(fs::metadata(port("crates.sh")).unwrap().permissions().mode() & 0o111, 0o111);
 }
 
-/// The package on crates.io has every file that its tests read.
+/// `cargo package` takes every file that its tests read and that scripts/install.sh and the port install, and nothing of CI.
 #[test]
-fn the_package_has_what_the_tests_need() {
-    let manifest = fs::read_to_string(cc::root().join("Cargo.toml")).unwrap();
-    for part in ["tests", "examples", "docs", "packaging", "man", "c-examples", "include", "scripts"] {
-        assert!(!manifest.contains(&format!("\"{part}\"")), "{part} is left out of the package");
+fn the_package_is_complete() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["package", "--list", "--offline", "--allow-dirty"]).current_dir(cc::root());
+    let list = cc::text(&cc::done(&mut cargo).stdout);
+    let listed: BTreeSet<&str> = list.lines().collect();
+    for folder in ["abi", "c-examples", "docs", "include", "man", "packaging", "schema", "scripts", "src", "tests"] {
+        for file in files(&cc::root().join(folder)) {
+            let path = format!("{folder}/{file}");
+            assert!(listed.contains(&*path), "{path} is not in the package");
+        }
     }
+    let others = "CHANGELOG.md CONTRIBUTING.md Cargo.lock LICENSE README.md build.rs cbindgen.toml kport.pc.in \
+        benches/kernel.c examples/host.json examples/jail.conf examples/pf.conf examples/elixir/mix.exs";
+    for file in others.split_whitespace() {
+        assert!(listed.contains(file), "{file} is not in the package");
+    }
+    for file in listed {
+        assert!(
+            !file.starts_with(".ci/") && !file.starts_with("fuzz/") && file != ".gitignore",
+            "{file} is in the package"
+        );
+        // a name that some systems do not have
+        assert!(!file.contains(['\\', '<', '>', ':', '"', '|', '?', '*']), "{file}");
+    }
+    let manifest = fs::read_to_string(cc::root().join("Cargo.toml")).unwrap();
     assert!(manifest.contains("[package.metadata.docs.rs]") && manifest.contains("x86_64-unknown-freebsd"));
+}
+
+/// The newest version of CHANGELOG.md is that of Cargo.toml, with its date.
+#[test]
+fn the_changelog_has_this_version() {
+    let changelog = fs::read_to_string(cc::root().join("CHANGELOG.md")).unwrap();
+    let mut heads = changelog.lines().filter_map(|line| line.strip_prefix("## "));
+    assert_eq!(heads.next(), Some("[Unreleased]"));
+    let (version, date) = heads.next().unwrap().split_once(" - ").expect("a date");
+    assert_eq!(version, concat!("[", env!("CARGO_PKG_VERSION"), "]"));
+    let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    assert_eq!(shape, "9999-99-99");
+    // the words of Keep a Changelog
+    let words = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "What has run"];
+    for section in changelog.lines().filter_map(|line| line.strip_prefix("### ")) {
+        assert!(words.contains(&section), "{section}");
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::rig;
+use crate::support::schema::Schema;
 use kport::error::Result;
 use kport::host::{Event, Events, Fixed, Jail, Played, Watch};
 use kport::name::JailName;
@@ -517,8 +518,10 @@ fn the_program_prints_what_it_does_and_leaves_it_when_it_ends() {
     let mut world = World::new(CONF, false);
     let mut daemon = Daemon::start(&world);
     let mut lines = BufReader::new(daemon.0.stdout.take().unwrap()).lines();
+    let schema = Schema::new("watch");
     let mut next = || -> (String, String) {
         let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        schema.holds_for(&line);
         (line["what"].as_str().unwrap().to_owned(), line["jail"].as_str().unwrap_or_default().to_owned())
     };
     let of = |what: &str, jail: &str| (what.to_owned(), jail.to_owned());
