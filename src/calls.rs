@@ -291,19 +291,12 @@ impl Condition {
     }
 
     fn key(self) -> Option<Key> {
+        let known = |number| Protocol::ALL.into_iter().find(|protocol| protocol.number() == number);
+        let one = |to: IpNet| (to.prefix_len() == to.max_prefix_len()).then(|| to.addr());
         match (self.protocol, self.to) {
-            (None, Some(to)) if to.prefix_len() == to.max_prefix_len() => Some(Key::Address(to.addr())),
-            (Some(number), to) => {
-                let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?;
-                match to {
-                    None => Some(Key::Ports(protocol, self.ports)),
-                    Some(to) if to.prefix_len() == to.max_prefix_len() => {
-                        Some(Key::At(to.addr(), protocol, self.ports))
-                    }
-                    Some(_) => None,
-                }
-            }
-            _ => None,
+            (None, to) => one(to?).map(Key::Address),
+            (Some(number), None) => Some(Key::Ports(known(number)?, self.ports)),
+            (Some(number), Some(to)) => Some(Key::At(one(to)?, known(number)?, self.ports)),
         }
     }
 }

@@ -44,7 +44,7 @@ use crate::pfconf::Conf;
 use crate::rule::Rule;
 
 /// The version of the format of [`Left`] in a file.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// The longest file that is read, in bytes: a rule needs about 700.
 const MAX_FILE: usize = 1 << 24;
