@@ -256,8 +256,15 @@ fn host() {
     let read: Fixed = host.to_string().parse().unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), host);
     schema.holds_for(&serde_json::to_value(Fixed::default()).unwrap());
-    for file in ["examples/host.json", "tests/upgrade/143c0be/host.json", "tests/upgrade/0f124d4/host.json"] {
-        let text = fs::read_to_string(cc::root().join(file)).unwrap();
+    let mut files = vec!["examples/host.json".to_owned(), "tests/trace/host.json".to_owned()];
+    files.extend(super::upgrade::VERSIONS.map(|version| format!("tests/upgrade/{version}/host.json")));
+    for folder in ["tests/topologies", "tests/uplinks"] {
+        let all = rig::files(&cc::root().join(folder));
+        files.extend(all.into_iter().filter(|file| file.ends_with(".json")).map(|file| format!("{folder}/{file}")));
+    }
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        let text = fs::read_to_string(cc::root().join(&file)).unwrap();
         schema.holds_for(&serde_json::from_str(&text).unwrap());
         assert!(text.parse::<Fixed>().is_ok(), "{file}");
     }
