@@ -21,6 +21,7 @@
 #	KPORT_LIMIT	seconds that a scenario may take	1800
 #	KPORT_MANAGERS, KPORT_MANAGER	of managers.sh
 #	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
+#	KPORT_SECURELEVEL	of securelevel.sh: the machine is to be booted again
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 2

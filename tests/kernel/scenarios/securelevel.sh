@@ -10,7 +10,11 @@ network
 gives 0 publish web 8080:80
 k doctor
 sysctl -q kern.securelevel=3 >/dev/null
-host_restore() { note "the host stays as it is until it boots again"; }
+host_restore() {
+	let_go
+	stop_servers
+	note "the host stays as it is until it boots again"
+}
 
 before=$(records)
 # refused ARGUMENT...: status 4 with the reason, whatever else cannot be done
