@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::session::Backend;
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::flags::{PublishFlags, RuleFlags, heading};
@@ -106,11 +105,11 @@ pub enum Command {
     /// Check specs, and print them with every field
     Parse(ParseArgs),
     /// Print the rules that would be loaded, as pf.conf(5) text; change nothing
-    Rules(Deferred<RequestArgs>),
+    Rules(RequestArgs),
     /// Publish all ports of a jail, or none; they replace those published before
-    Publish(Deferred<PublishArgs>),
+    Publish(PublishArgs),
     /// Remove the ports of a jail, if it has any, and end their connections
-    Unpublish(Deferred<UnpublishArgs>),
+    Unpublish(UnpublishArgs),
     /// Make what is published what kport.conf says
     Apply(ApplyArgs),
     /// Keep what is published true while jails come, go and change; for rc.d and daemon(8)
@@ -118,9 +117,9 @@ pub enum Command {
     /// Check kport.conf: its lines, conflicts between jails, what the host lacks
     Check(CheckArgs),
     /// Show what is published, and whether pf has it
-    List(Deferred<ListArgs>),
+    List(ListArgs),
     /// Print a packet's path through pf, rule by rule; status 5 if it does not arrive
-    Trace(Deferred<Question>),
+    Trace(Question),
     /// Load the rules that a flush of kport's anchors removed
     Restore(JsonArgs),
     /// Check the possible causes of a dead port, and print what fixes them
@@ -131,7 +130,7 @@ pub enum Command {
     /// Run as a CNI plugin, in place of portmap: for podman, see kport-cni(8)
     Cni,
     /// Print the lines that pf.conf, rc.conf, sysctl.conf need; --write adds them
-    Setup(Deferred<SetupArgs>),
+    Setup(SetupArgs),
     /// Print the ports that another jail manager has published, as commands of kport
     Import(ImportArgs),
     /// Remove the ports of jails that are gone
@@ -150,38 +149,6 @@ pub enum Command {
         #[arg(value_name = "COMMAND|spec|pf")]
         word: Option<String>,
     },
-}
-
-/// The arguments of a command with many: clap(3) builds them if it is the command that is run.
-#[derive(Debug)]
-pub struct Deferred<T>(T);
-
-impl<T> Deref for Deferred<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T: FromArgMatches> FromArgMatches for Deferred<T> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        T::from_arg_matches(matches).map(Deferred)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
-    }
-}
-
-impl<T: Args> Args for Deferred<T> {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.defer(T::augment_args)
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        command.defer(T::augment_args_for_update)
-    }
 }
 
 #[derive(Debug, Args)]
@@ -471,7 +438,7 @@ impl Cli {
         let (request, is_kleene) = match &self.command {
             Command::Publish(args) if args.hook => return Ok(self),
             Command::Publish(args) => (&args.request, args.kleene.is_some()),
-            Command::Rules(request) => (&**request, false),
+            Command::Rules(request) => (request, false),
             _ => return Ok(self),
         };
         let missing = |what: &str| {
