@@ -29,11 +29,13 @@ mod watch;
 use std::process::ExitCode;
 
 use crate::error::{Error, Kind, Result};
+use crate::files;
 
 use args::{Cli, Command, USAGE};
 
 /// Runs the helper with the arguments of the process. The value is its exit status.
 pub(crate) fn main() -> ExitCode {
+    files::in_helper();
     if let Err(error) = session::refuse_borrowed_rights() {
         return failed(&error);
     }

@@ -112,8 +112,8 @@ pub(super) fn change(
     writer.end_from_before(&before);
     if !record.replaces.is_empty() {
         let settled = progress.phase(Phase::Settle).and_then(|()| writer.store.settle(&mut record));
-        if let (Ok(()), Some(old)) = (&settled, old) {
-            // its jid, which may be that of an earlier start
+        // the jid of an earlier start is not among what is replaced
+        if let (Ok(()), Some(old)) = (&settled, old.filter(|old| old.jid != record.jid)) {
             writer.store.release(old, Some(&record));
         }
         if let Err(error) = settled {

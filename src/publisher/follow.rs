@@ -16,7 +16,7 @@ use super::transaction::Transaction;
 use super::verify::Verification;
 use super::writer::Writer;
 use crate::error::{Cause, Error, Kind, Result};
-use crate::host::{ANSWER_TIME, Host, Jail};
+use crate::host::{Host, Jail};
 use crate::name::{Anchor, JailName};
 use crate::pf::Firewall;
 use crate::publication::Redirect;
@@ -187,7 +187,7 @@ fn kept(writer: &mut Writer<'_>, facts: &Facts<'_>, there: Option<&Jail>, record
 /// Whether a jail does not have an address any more that was found. False if it does not answer.
 fn has_lost(facts: &Facts<'_>, there: &Jail, record: &Record) -> bool {
     let now = match there.vnet {
-        true => facts.host.vnet_addresses(there, facts.progress.deadline.sooner(ANSWER_TIME).remaining()),
+        true => facts.reported_by(there),
         false => Ok(there.addresses.clone()),
     };
     let is_given = |target: IpAddr| record.requested.iter().any(|one| one.addresses.contains(&target));

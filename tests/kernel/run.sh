@@ -22,6 +22,7 @@
 #	KPORT_MANAGERS, KPORT_MANAGER	of managers.sh
 #	KPORT_BEFORE	an earlier kport, for upgrade.sh; KPORT_BEFORE_LINES	kport/*, if its pf.conf has these lines
 #	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_JAILS	of random.sh, kills.sh and connections.sh
+#	KPORT_SECURELEVEL	of securelevel.sh: the machine is to be booted again
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
