@@ -19,8 +19,9 @@
 #	KPORT_BACKENDS	of those that a scenario names	native pfctl
 #	KPORT_PATIENCE	milliseconds until "nothing"	4000 (ten times as long if an answer is expected)
 #	KPORT_LIMIT	seconds that a scenario may take	1800
+#	KPORT_JAILS	of connections.sh		1 10 100
 #	KPORT_MANAGERS, KPORT_MANAGER	of managers.sh
-#	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_JAILS	of random.sh, kills.sh and connections.sh
+#	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
