@@ -238,7 +238,7 @@ fn looked(jails: usize, set: Set) -> ([Looked; 2], usize) {
                 let port = (jail as u16).wrapping_mul(40503).max(1);
                 (main, PortRange::new(port, port))
             }
-            Set::Addresses { .. } if jail % 3 == 0 => (host(jail as u32, v6), PortRange::new(8000, 8010)),
+            Set::Addresses { .. } if jail.is_multiple_of(3) => (host(jail as u32, v6), PortRange::new(8000, 8010)),
             Set::Addresses { .. } => (host(jail as u32, v6), PortRange::new(443, 443)),
         };
         let place = if to == main { Place::Interface("em0".parse().unwrap()) } else { Place::Address(to) };
@@ -258,7 +258,7 @@ fn looked(jails: usize, set: Set) -> ([Looked; 2], usize) {
     let em0 = Party::Network("em0".parse().unwrap());
     // the port of a jail at an address that nobody publishes, or the other way round
     let unrelated = match set {
-        Set::Addresses { .. } if jails % 2 == 0 => SocketAddr::new(main, 443),
+        Set::Addresses { .. } if jails.is_multiple_of(2) => SocketAddr::new(main, 443),
         _ => SocketAddr::new(last.ip(), 9),
     };
     let ask = |to| tree.clone().trace(&em0, Protocol::Tcp, SocketAddr::new(client, 40000), to).looked;

@@ -39,7 +39,7 @@ note "960 connections without kport: $none ms"
 for jails in ${KPORT_JAILS:-1 10 100}; do
 	calls kport
 	publish "$jails"
-	note "$(pfctl -v -sA | wc -l | tr -d ' ') anchors"
+	note "$(pfctl -v -sA 2>/dev/null | wc -l | tr -d ' ') anchors"
 	for anchor in kport 'kport/*'; do
 		calls "$anchor"
 		unrelated=$(scan 20000)

@@ -15,6 +15,15 @@ for limit in states:pf_states src-nodes:pf_source_nodes table-entries:pf_table_e
 	esac
 done
 
+# fewer states than there are
+echo 'set limit states 1' | pfctl -q -O -f - 2>/dev/null
+gives 0 publish web 8081:81
+says 'set limit states'
+k doctor
+says 'its limit is 1'
+echo 'set limit states 100000' | pfctl -q -O -f - 2>/dev/null
+k doctor
+is "and is content again" 0 "$(grep -c 'problem  limits' "$WORK/out")"
 # the next jails would find no anchor
 if sysctl -n vm.uma.pf_anchors.limit.max_items >/dev/null 2>&1; then
 	before=$(pfctl -sm 2>/dev/null | awk '$1 == "anchors" { print $NF }')
@@ -35,13 +44,4 @@ if sysctl -n vm.uma.pf_anchors.limit.max_items >/dev/null 2>&1; then
 	done
 fi
 
-# fewer states than there are
-echo 'set limit states 1' | pfctl -q -O -f - 2>/dev/null
-gives 0 publish web 8081:81
-says 'set limit states'
-k doctor
-says 'its limit is 1'
-echo 'set limit states 100000' | pfctl -q -O -f - 2>/dev/null
-k doctor
-is "and is content again" 0 "$(grep -c 'problem  limits' "$WORK/out")"
 gives 0 unpublish web
