@@ -25,24 +25,31 @@ before 0 --version
 note "before: $(cat "$WORK/out")"
 before 0 publish web 8080:80 8081-8082:81/tcp,udp
 before 0 publish --add web --hairpin 8090:82
-before 0 publish app --sources 192.0.2.0/24 192.0.2.7:8080:80
+before 0 publish app --sources 192.0.2.0/24 192.0.2.7:8085:80
 before 0 publish other wan1:8080:80
 before 0 publish flat 8100:80
-asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8082=web:82 tcp,192.0.2.7,8080=app tcp,192.0.2.1,8100=flat
+asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8082=web:82 tcp,192.0.2.7,8085=app tcp,192.0.2.1,8100=flat
 held outside tcp,192.0.2.1,8080
 all_rules >"$WORK/rules"
 
 # the files are replaced: nothing else has happened
 gives 0 list
 for jail in web app other flat; do says "$jail "; done
-is "all of it is live" 0 "$(grep -c -e missing -e stale -e inert "$WORK/out")"
+if [ "${KPORT_BEFORE_LINES:-kport}" = kport ]; then
+	is "all of it is live" 0 "$(grep -c -e missing -e stale -e inert "$WORK/out")"
+else
+	# nothing in the anchor kport calls them yet, and that they arrive all the same is the main ruleset's doing
+	is "all of it is missing, or live" 0 "$(grep -c -e stale -e inert "$WORK/out")"
+fi
 all_rules >"$WORK/now"
 is "a list changes no rule" "" "$(diff "$WORK/rules" "$WORK/now")"
 
 # what rc(8) runs
 gives 0 apply
 lives "apply"
-asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8082=web:82 tcp,192.0.2.7,8080=app tcp,192.0.2.1,8100=flat tcp,192.0.2.1,8091=-
+gives 0 list
+is "all of it is live after apply" 0 "$(grep -c -e missing -e stale -e inert "$WORK/out")"
+asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8082=web:82 tcp,192.0.2.7,8085=app tcp,192.0.2.1,8100=flat tcp,192.0.2.1,8091=-
 asks uplink tcp,203.0.113.1,8080=other
 asks app tcp,192.0.2.1,8090=web:82
 
@@ -50,10 +57,11 @@ asks app tcp,192.0.2.1,8090=web:82
 lines kport
 main_rules
 lives "the lines of pf.conf"
-asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8082=web:82 tcp,192.0.2.7,8080=app tcp,192.0.2.1,8100=flat
+asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8082=web:82 tcp,192.0.2.7,8085=app tcp,192.0.2.1,8100=flat
 asks uplink tcp,203.0.113.1,8080=other
 gives 0 apply
-gives 0 doctor
+gives 0 list
+is "all of it is still live" 0 "$(grep -c -e missing -e stale -e inert "$WORK/out")"
 
 # ports are taken, repeated, added, removed
 gives 3 publish app 8080:80
