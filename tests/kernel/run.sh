@@ -16,10 +16,10 @@
 #	KPORT_INCLUDE	the directory of kport.h	../include of the helper's
 #	KPORT_EXAMPLE	c-examples/publish.c, ready made	built by cc(1) with KPORT_LIB, or skipped
 #	KPORT_BENCH	benches/kernel.c, ready made	likewise
-#	KPORT_JAILS	of connections.sh		1 10 100
 #	KPORT_BACKENDS	of those that a scenario names	native pfctl
 #	KPORT_PATIENCE	milliseconds until "nothing"	4000 (ten times as long if an answer is expected)
 #	KPORT_LIMIT	seconds that a scenario may take	1800
+#	KPORT_JAILS	of connections.sh		1 10 100
 #	KPORT_MANAGERS, KPORT_MANAGER	of managers.sh
 #	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
 set -u
