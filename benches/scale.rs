@@ -109,7 +109,6 @@ impl Host {
 fn request(jail: &str, i: usize) -> Request {
     let mut request = Request::new(jail.parse().unwrap(), format!("em0:{}:80", 10_000 + i).parse().unwrap());
     request.addresses = vec![std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(i).unwrap() + 2).into()];
-    request.jid = Some(1);
     request
 }
 

@@ -83,7 +83,7 @@ stop(const char *jail)
 	options.outcome = &outcome;
 	if (kport_unpublish(jail, &options, &error) != KPORT_OK) {
 		report(jail, NULL, error);
-		fprintf(stderr, "jail %s: \"kport gc\" removes what is left\n",
+		fprintf(stderr, "jail %s: \"kport apply\" removes what is left\n",
 		    jail);
 	}
 	tell(outcome);

@@ -59,7 +59,7 @@ public:
 	}
 	~publication()
 	{
-		/* a destructor must not throw; kport gc removes the rest */
+		/* a destructor must not throw; kport apply removes the rest */
 		if (kport_unpublish(jail.c_str(), &options, nullptr) !=
 		    KPORT_OK)
 			std::cerr << jail << " is still published\n";

@@ -21,7 +21,8 @@
 #   KPORT_VM_QEMU      more arguments of qemu-system-x86_64, as words of a shell: -kernel and -append for a disk without loader(8)
 #   KPORT_VM_LOG       the whole console goes here, too
 #   KPORT_MANAGERS     what the scenario managers runs
-#   KPORT_BACKENDS, KPORT_PATIENCE, KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_LIMIT: see tests/kernel/run.sh
+#   KPORT_BEFORE       an earlier kport for FreeBSD, for the scenario upgrade
+#   KPORT_BEFORE_LINES, KPORT_BACKENDS, KPORT_PATIENCE, KPORT_SEED, KPORT_RANDOM, KPORT_KILLS, KPORT_LIMIT: see tests/kernel/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -67,11 +68,13 @@ if [ -f "$built/libkport.so" ]; then
 fi
 # without the names of its own lines it is a fifth of the size
 if command -v llvm-strip >/dev/null; then llvm-strip "$disk"/bin/* "$disk/lib/libkport.so" 2>/dev/null || true; fi
-mkdir -p "$disk/kport/docs" "$disk/kport/packaging/freebsd"
+mkdir -p "$disk/kport/packaging/freebsd" "$disk/kport/scripts"
 mkdir "$disk/kport/tests"
 cp -R tests/kernel "$disk/kport/tests/"
-cp -R docs/who-can-reach-what.md docs/managers "$disk/kport/docs/"
+cp -R docs include man schema kport.pc.in "$disk/kport/"
+cp scripts/install.sh "$disk/kport/scripts/"
 [ -z "${KPORT_MANAGERS:-}" ] || cp -R "$KPORT_MANAGERS" "$disk/managers"
+[ -z "${KPORT_BEFORE:-}" ] || cp "$KPORT_BEFORE" "$disk/bin/before"
 cp -R packaging/freebsd/files "$disk/kport/packaging/freebsd/"
 {
 	echo 'cd /tmp/kport-vm || exit 2'
@@ -79,7 +82,8 @@ cp -R packaging/freebsd/files "$disk/kport/packaging/freebsd/"
 	echo '[ ! -x bin/example ] || export KPORT_EXAMPLE=$PWD/bin/example'
 	echo '[ ! -x bin/bench ] || export KPORT_BENCH=$PWD/bin/bench'
 	echo '[ ! -d managers ] || export KPORT_MANAGERS=$PWD/managers'
-	for name in KPORT_BACKENDS KPORT_PATIENCE KPORT_SEED KPORT_RANDOM KPORT_KILLS KPORT_LIMIT; do
+	echo '[ ! -x bin/before ] || export KPORT_BEFORE=$PWD/bin/before'
+	for name in KPORT_BEFORE_LINES KPORT_BACKENDS KPORT_PATIENCE KPORT_SEED KPORT_RANDOM KPORT_KILLS KPORT_LIMIT; do
 		[ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
 	done
 	printf 'sh kport/tests/kernel/run.sh %s\n' "$*"

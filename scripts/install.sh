@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what "cargo build --release" has built: the shared library under its versioned name, the static library, the
-# header, kport.pc, the manual pages, the helper, and its completions for bash, fish and zsh; for FreeBSD also the scripts for
-# rc(8) and periodic(8). "cargo cinstall" of cargo-c installs the first four. With --uninstall and the same options, the files are
+# header, kport.pc, the manual pages, the helper, its completions for bash, fish and zsh, and the schemas of its JSON documents; for
+# FreeBSD also the scripts for rc(8) and periodic(8). "cargo cinstall" of cargo-c installs the first four. With --uninstall and the same options, the files are
 # removed.
 #
 #	cargo build --release && scripts/install.sh --prefix=/usr/local
@@ -72,8 +72,10 @@ if [ "$uninstall" ]; then
 		"${DESTDIR-}$mandir/man5/kport.conf.5" \
 		"${DESTDIR-}$mandir/man8/kport.8" "${DESTDIR-}$mandir/man8/kport-cni.8" "${DESTDIR-}$bindir/kport" \
 		"${DESTDIR-}$pkgconfigdir/kport.pc"
-	[ -z "$sysconfdir" ] || rm -f "${DESTDIR-}$sysconfdir/rc.d/kport" "${DESTDIR-}$sysconfdir/periodic/daily/410.kport-gc"
+	[ -z "$sysconfdir" ] || rm -f "${DESTDIR-}$sysconfdir/rc.d/kport" "${DESTDIR-}$sysconfdir/periodic/daily/410.kport-apply"
 	for completion in $completions; do rm -f "${DESTDIR-}$datadir/${completion#*:}"; done
+	for schema in schema/*.json; do rm -f "${DESTDIR-}$datadir/kport/$schema"; done
+	rmdir "${DESTDIR-}$datadir/kport/schema" "${DESTDIR-}$datadir/kport" 2>/dev/null || :
 	exit
 fi
 
@@ -95,13 +97,15 @@ for file in libkport.so kport; do
 done
 
 # The libraries that the static library needs depend on the system and the compiler, so ask the compiler. Rust's standard
-# library needs all of them, so an empty static library needs the same.
+# library needs all of them, so an empty static library needs the same. Without a compiler, on a machine that did not build the files,
+# kport.pc is for the shared library alone.
 private=$(: | "${RUSTC:-rustc}" --crate-name empty --crate-type staticlib ${target:+--target "$target"} --print native-static-libs -o "$work/empty.a" - 2>&1 |
 	sed -n 's/^note: native-static-libs: //p')
-if [ -z "$private" ]; then
+if [ -z "$private" ] && command -v "${RUSTC:-rustc}" >/dev/null; then
 	echo "install.sh: rustc does not print the libraries that a static library needs" >&2
 	exit 1
 fi
+[ "$private" ] || echo "install.sh: there is no rustc; kport.pc has no libraries for static linking" >&2
 
 put() { # mode file directory [name]
 	install -d "${DESTDIR-}$3"
@@ -120,9 +124,10 @@ put 755 "$work/kport" "$bindir"
 sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@includedir@|$includedir|" -e "s|@version@|$version|" \
 	-e "s|@private@|$private|" kport.pc.in >"$work/kport.pc"
 put 644 "$work/kport.pc" "$pkgconfigdir"
+for schema in schema/*.json; do put 644 "$schema" "$datadir/kport/schema"; done
 
 if [ "$sysconfdir" ]; then
-	for script in rc.d/kport periodic/daily/410.kport-gc; do
+	for script in rc.d/kport periodic/daily/410.kport-apply; do
 		sed "s|%%PREFIX%%/bin|$bindir|" "packaging/freebsd/files/${script##*/}.in" >"$work/script"
 		put 755 "$work/script" "$sysconfdir/${script%/*}" "${script##*/}"
 	done

@@ -29,11 +29,13 @@ mod watch;
 use std::process::ExitCode;
 
 use crate::error::{Error, Kind, Result};
+use crate::files;
 
 use args::{Cli, Command, USAGE};
 
 /// Runs the helper with the arguments of the process. The value is its exit status.
 pub(crate) fn main() -> ExitCode {
+    files::in_helper();
     if let Err(error) = session::refuse_borrowed_rights() {
         return failed(&error);
     }
@@ -72,13 +74,11 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
         Command::Check(args) => apply::check(&global, &args),
         Command::List(args) => inspect::list(&global, &args),
         Command::Trace(question) => trace::run(&global, &question),
-        Command::Restore(args) => change::restore(&global, &args),
         Command::Import(args) => import::run(&global, &args),
         Command::Setup(args) => setup::run(&global, &args),
         Command::Doctor(args) => diagnose::run(&global, &args),
         Command::OciHook(args) => container::oci_hook(&global, &args),
         Command::Watch(args) => daemon::run(&global, &args),
-        Command::Gc(args) => change::gc(&global, &args),
         Command::Metrics => metrics::run(&global),
         Command::Completions { shell } => inspect::completions(shell),
         Command::Help { word } => inspect::help(word.as_deref()),

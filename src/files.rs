@@ -2,7 +2,8 @@
 //!
 //! A host may have closed its standard descriptors and still write to them. A file of kport that gets such a number
 //! receives what the host prints. So no descriptor of this module has a number below 3, and one that can be written to
-//! never had one. What is open for reading only cannot receive anything, and kport reads it at offsets of its own.
+//! never had one. What is open for reading only cannot receive anything, and kport reads it at offsets of its own. In the
+//! helper that cannot happen ([`in_helper`]), so it does not ask the kernel before each file.
 
 pub(crate) mod flags;
 
@@ -11,14 +12,28 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use once_cell::race::OnceBox;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use rustix::path::Arg;
 
 use crate::error::{Error, Result};
+
+/// Whether the process is the helper.
+static HELPER: AtomicBool = AtomicBool::new(false);
+
+/// To be called by the main function of the helper, before anything is opened. std has opened the standard descriptors that
+/// were closed (`sanitize_standard_fds` of its rt), nothing closes them, and nothing changes the limits of the process.
+pub(crate) fn in_helper() {
+    HELPER.store(true, Ordering::Relaxed);
+}
+
+fn is_helper() -> bool {
+    HELPER.load(Ordering::Relaxed)
+}
 
 /// Opens with `open`, under a number of 3 or more and with close-on-exec.
 pub(crate) fn above_stdio<T: Into<OwnedFd>>(open: impl FnOnce() -> io::Result<T>) -> io::Result<OwnedFd> {
@@ -52,6 +67,9 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn standard() -> Taken {
+        if is_helper() {
+            return Taken { _descriptors: vec![] };
+        }
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let asked = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
         let mut asked = asked.map(|standard| PollFd::from_borrowed_fd(standard, PollFlags::empty()));
@@ -75,7 +93,9 @@ fn lift(file: OwnedFd) -> io::Result<OwnedFd> {
 
 /// Fails if a file of `bytes` is larger than RLIMIT_FSIZE of setrlimit(2): SIGXFSZ would end the calling program.
 pub(crate) fn fits(bytes: &[u8]) -> io::Result<()> {
-    let most = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    static KNOWN: OnceBox<Option<u64>> = OnceBox::new();
+    let limit = || rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    let most = if is_helper() { *KNOWN.get_or_init(|| Box::new(limit())) } else { limit() };
     match most.is_some_and(|most| bytes.len() as u64 > most) {
         true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
         false => Ok(()),
@@ -87,7 +107,7 @@ pub(crate) fn fits(bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     fits(bytes)?;
     file.write_all(bytes)?;
-    if rustix::fs::fstat(file)?.st_size.unsigned_abs() != bytes.len() as u64 {
+    if !is_helper() && rustix::fs::fstat(file)?.st_size.unsigned_abs() != bytes.len() as u64 {
         return Err(io::Error::other("the calling program writes to a descriptor that it has closed; try again"));
     }
     Ok(())
@@ -142,47 +162,46 @@ fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Re
     Ok(true)
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
-
 /// A directory of which many files are read: the path is resolved once.
 pub(crate) struct Folder {
-    dir: File,
+    dir: Dir,
 }
 
 impl Folder {
     /// `None` if there is no such directory.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Folder>> {
-        match open(path, DIRECTORY, Mode::empty()) {
+        match open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            dir => Ok(Some(Folder { dir: dir? })),
+            dir => Ok(Some(Folder { dir: Dir::new(dir?)? })),
         }
     }
 
-    /// The names in it. A name that is not UTF-8 is not kport's; it is returned with replacement characters.
-    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
-        names(self.open_in(c".", DIRECTORY)?)
+    /// The names in it; to be called once. A name that is not UTF-8 is not kport's; it is returned with replacement characters.
+    pub(crate) fn names(&mut self) -> io::Result<Vec<String>> {
+        let mut names = vec![];
+        for entry in &mut self.dir {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                names.push(name.into_owned());
+            }
+        }
+        Ok(names)
     }
 
     /// [`read_file`] of a file in it, into `bytes`; false if there is none.
     pub(crate) fn read(&self, name: &str, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
-        read_into(self.open_in(name, TO_READ), most, bytes)
+        let open = || {
+            let file = rustix::fs::openat(self.dir.fd()?, name, TO_READ | OFlags::CLOEXEC, Mode::empty())?;
+            Ok(lift(file)?.into())
+        };
+        read_into(open(), most, bytes)
     }
 
-    fn open_in(&self, name: impl Arg, flags: OFlags) -> io::Result<File> {
-        Ok(lift(rustix::fs::openat(&self.dir, name, flags | OFlags::CLOEXEC, Mode::empty())?)?.into())
+    /// What a file in it is; a symbolic link is not followed.
+    pub(crate) fn look_at(&self, name: &str) -> io::Result<Stat> {
+        Ok(rustix::fs::statat(self.dir.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
-}
-
-fn names(dir: File) -> io::Result<Vec<String>> {
-    let mut names = vec![];
-    for entry in Dir::new(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy();
-        if name != "." && name != ".." {
-            names.push(name.into_owned());
-        }
-    }
-    Ok(names)
 }
 
 /// Writes `bytes` to `path` so that a reader finds the old or the new content, even after a kill.
@@ -235,6 +254,6 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
 
 /// The names in a directory, as in `Folder::names`; none if there is no such directory.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
-    let names = || Folder::open(dir)?.map_or(Ok(vec![]), |folder| names(folder.dir));
+    let names = || Folder::open(dir)?.map_or(Ok(vec![]), |mut folder| folder.names());
     names().map_err(|e| Error::io(format_args!("read {}", dir.display()), &e))
 }

@@ -223,9 +223,9 @@ pub enum Liveness {
     Live,
     /// pf has what the record says, but does not evaluate it: it is disabled, or its main ruleset does not call kport's anchors.
     Inert,
-    /// It is recorded, but pf does not have it, or only a part of it: `kport restore` loads it again.
+    /// It is recorded, but pf does not have it, or only a part of it: `kport apply` loads it again.
     Missing,
-    /// pf has it, but it is not recorded: `kport gc` removes it.
+    /// pf has it, but it is not recorded: `kport apply` removes it.
     Stale,
 }
 
@@ -327,7 +327,7 @@ impl<'a> Publisher<'a> {
         }
         self.wait(requests)?;
         let allow_inert = requests.iter().all(|request| request.allow_inert);
-        self.run(|Transaction { survey, writer }| {
+        self.run_for(requests, |Transaction { survey, writer }| {
             let facts = &survey.facts;
             let old = writer.record(&jail.anchor(), facts)?;
             let notes = &mut writer.outcome.notes;
@@ -358,7 +358,7 @@ impl<'a> Publisher<'a> {
     ///
     /// As for [`Publisher::publish`].
     pub fn dry_run(&self, request: &Request) -> Result<Outcome> {
-        self.run(|transaction| dry_run::dry_run(transaction, request))
+        self.run_for(std::slice::from_ref(request), |transaction| dry_run::dry_run(transaction, request))
     }
 
     /// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is
@@ -406,7 +406,7 @@ impl<'a> Publisher<'a> {
     /// more.
     pub fn follow(&self, jail: &JailName, configured: Option<&[Request]>) -> Result<Outcome> {
         self.wait(configured.unwrap_or_default())?;
-        self.run(|transaction| follow::follow(transaction, jail, configured))
+        self.run_for(configured.unwrap_or_default(), |transaction| follow::follow(transaction, jail, configured))
     }
 
     /// What is recorded for each jail. Does not take the lock.
@@ -485,8 +485,13 @@ impl<'a> Publisher<'a> {
     }
 
     fn run(&self, act: impl FnOnce(&mut Transaction<'_>) -> Result<()>) -> Result<Outcome> {
+        self.run_for(&[], act)
+    }
+
+    /// A transaction that makes what a jail has published these requests.
+    fn run_for(&self, requests: &[Request], act: impl FnOnce(&mut Transaction<'_>) -> Result<()>) -> Result<Outcome> {
         let progress = Progress::new(self.observer, self.deadline);
-        let mut transaction = Transaction::begin(self.host, self.firewall, &self.store, progress)?;
+        let mut transaction = Transaction::begin(self.host, self.firewall, &self.store, progress, requests)?;
         let result = act(&mut transaction);
         transaction.finish(result)
     }
@@ -518,7 +523,7 @@ fn gateway(default: &dyn Fn(Family) -> Result<Option<Interface>>, family: Family
 pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
     let running = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
     let addresses = match request.addresses.is_empty() {
-        true => addresses::reported(host, &request.jail, running.as_ref(), Deadline::after(ANSWER_TIME))?,
+        true => addresses::reported(&request.jail, running.as_ref(), |jail| host.vnet_addresses(jail, ANSWER_TIME))?,
         false => request.addresses.clone(),
     };
     let addresses = addresses::of_families(request, addresses)?;

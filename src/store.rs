@@ -4,11 +4,11 @@
 //! lock                        flock(2): one change at a time on the host; names the holder, and the boot in which the directory
 //!                             was last swept
 //! jails/NAME.json             the record of one jail, NAME being its anchor's name
-//! ports/tcp/126/8080-8080@em0@NAME   a claim: NAME's record has tcp ports in block 126 (64 ports each)
+//! ports/tcp/126/8080@em0@NAME   a claim: NAME's record has tcp ports in block 126 (64 ports each)
 //! ports/tcp/wide/...          the claims over more than 16 blocks
 //! targets/10.0.0.2/NAME       NAME's record has 10.0.0.2 as a target of redirects
 //! jids/7/NAME                 NAME's record is of the jail with jid 7
-//! summaries.json              what a list shows of the records, if they are many (summaries.rs)
+//! summaries                   what a list shows of the records, if they are many (summaries.rs)
 //! unrecorded/NAME             pf had rules in NAME's anchor without a record, at the first transaction
 //! loaded/NAME.json, pf-*.json  what the native backend remembers of pf (pf/native/memory.rs)
 //! watch.json                  what kport watch has counted (watch/counts.rs)
@@ -46,6 +46,7 @@ pub use documents::Documents;
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;
+use records::Records;
 pub use requested::Requested;
 pub use summaries::Summary;
 

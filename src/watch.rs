@@ -144,9 +144,12 @@ impl Watcher {
     fn act(&mut self, looks: Looks) -> Result<()> {
         let start = (self.clock)();
         let reads = self.reads_at.take_if(|at| *at <= start).is_some();
-        if !looks.any() && !self.schedule.is_due(start) && !reads {
+        let due = self.schedule.is_due(start);
+        if !looks.any() && !due && !reads {
             return Ok(());
         }
+        // what follows here follows what there is now, which the last look may not have seen: its end would be no change
+        let looks = Looks { jails: looks.jails || reads, routes: looks.routes || due || reads, ..looks };
         // if there is an error, what is due is not tried all the time
         if reads {
             self.reads_at = Some(start + schedule::PACE);
@@ -162,6 +165,9 @@ impl Watcher {
             self.reads_at = None;
         } else if let Some((jail, why)) = self.schedule.next(now) {
             let before = publisher.redirects(&jail).unwrap_or_default();
+            if let Ok(Some(jail)) = session.host.running(jail.as_str()) {
+                self.schedule.saw(jail);
+            }
             let lines = self.conf.as_ref().map(|conf| conf.requests(&jail));
             let result = publisher.follow(&jail, lines.as_deref());
             self.done(&publisher, &jail, why, before, result);

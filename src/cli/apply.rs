@@ -33,7 +33,7 @@ pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
     if args.dry_run {
         let conf =
             conf.ok_or_else(|| unread.unwrap_or_else(|| Error::new(Kind::Internal, "no kport.conf was read")))?;
-        return print(&difference(&session, &publisher, &conf, &recorded, &jails)?);
+        return print(&difference(&session, &publisher, &conf, &recorded, (&jails, args.jails.is_empty()))?);
     }
     let mut all = Outcome::default();
     let mut errors: Vec<Error> = unread.into_iter().collect();
@@ -61,13 +61,13 @@ pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
     Error::all(errors)
 }
 
-/// What apply would do, as commands.
+/// What apply would do, as commands; for `all` also what belongs to no jail.
 fn difference(
     session: &Session,
     publisher: &Publisher<'_>,
     conf: &Conf,
     recorded: &[Recorded],
-    jails: &BTreeSet<JailName>,
+    (jails, all): (&BTreeSet<JailName>, bool),
 ) -> Result<String> {
     let mut text = String::new();
     let mut runs = false;
@@ -102,12 +102,21 @@ fn difference(
         }
     }
     if runs || !recorded.is_empty() {
-        let list = publisher.list(None)?;
-        if list.iter().any(|l| l.liveness == Liveness::Missing && !l.redirects.is_empty()) {
-            text.push_str("kport restore\n");
-        }
-        if list.iter().any(|l| l.liveness == Liveness::Stale) {
-            text.push_str("kport gc\n");
+        for listed in publisher.list(None)? {
+            match (listed.liveness, &listed.jail) {
+                (Liveness::Missing, Some(jail)) if !listed.redirects.is_empty() && jails.contains(jail) => {
+                    _ = writeln!(text, "kport apply {}", word(jail.as_str()));
+                }
+                (Liveness::Stale, _) if all => {
+                    let anchor = &listed.anchor;
+                    let name = anchor.child().parse::<JailName>().ok().filter(|name| anchor.is_of(name));
+                    // a long name is a digest there
+                    let command = name
+                        .map_or("kport apply".to_owned(), |name| format!("kport unpublish {}", word(name.as_str())));
+                    _ = writeln!(text, "{command}");
+                }
+                _ => {}
+            }
         }
     }
     Ok(text)

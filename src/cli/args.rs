@@ -110,7 +110,9 @@ pub enum Command {
     Publish(PublishArgs),
     /// Remove the ports of a jail, if it has any, and end their connections
     Unpublish(UnpublishArgs),
-    /// Make what is published what kport.conf says
+    /// Make what is published what kport.conf and the running jails say
+    // what pf lost is loaded, and what jails that are gone left is removed: these were verbs in previews of 0.1.0
+    #[command(aliases = ["restore", "gc"])]
     Apply(ApplyArgs),
     /// Keep what is published true while jails come, go and change; for rc.d and daemon(8)
     Watch(WatchArgs),
@@ -120,8 +122,6 @@ pub enum Command {
     List(ListArgs),
     /// Print a packet's path through pf, rule by rule; status 5 if it does not arrive
     Trace(Question),
-    /// Load the rules that a flush of kport's anchors removed
-    Restore(JsonArgs),
     /// Check the possible causes of a dead port, and print what fixes them
     Doctor(DoctorArgs),
     /// Run as a hook of an OCI runtime: publish the ports in the annotations
@@ -133,8 +133,6 @@ pub enum Command {
     Setup(SetupArgs),
     /// Print the ports that another jail manager has published, as commands of kport
     Import(ImportArgs),
-    /// Remove the ports of jails that are gone
-    Gc(JsonArgs),
     /// Print OpenMetrics text: the traffic of each mapping, and whether it is live
     Metrics,
     /// Print the completions for a shell
@@ -319,14 +317,6 @@ pub struct ImportArgs {
     /// Files of the manager; - for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-}
-
-/// The arguments of a command without others.
-#[derive(Debug, Args)]
-pub struct JsonArgs {
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// The packet to trace, and the ruleset.

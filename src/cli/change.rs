@@ -10,7 +10,7 @@ use crate::options::Given;
 use crate::publisher::{Outcome, Publisher, Request};
 use crate::spec::{self, HostPorts};
 
-use super::args::{Global, JsonArgs, PublishArgs, RequestArgs, UnpublishArgs};
+use super::args::{Global, PublishArgs, RequestArgs, UnpublishArgs};
 use super::hook;
 use super::output::{self, Shown, complain, document, print};
 use super::request::{of_kleene, request, set};
@@ -142,16 +142,6 @@ pub fn unpublish(global: &Global, args: &UnpublishArgs) -> Result<()> {
     change(global, Report::Nothing, |publisher| publisher.unpublish_some(jail, *jid, &spec))
 }
 
-/// `kport restore`
-pub fn restore(global: &Global, args: &JsonArgs) -> Result<()> {
-    change(global, Report::json(args), |publisher| publisher.restore())
-}
-
-/// `kport gc`
-pub fn gc(global: &Global, args: &JsonArgs) -> Result<()> {
-    change(global, Report::json(args), |publisher| publisher.gc())
-}
-
 /// `unpublish --hook`: an error here must not keep a jail from stopping. It is printed, and sent to syslogd(8), since a
 /// manager may discard the output of its hooks.
 fn stop(global: &Global, args: &UnpublishArgs) {
@@ -169,7 +159,7 @@ fn stop(global: &Global, args: &UnpublishArgs) {
         change(global, Report::Nothing, |publisher| publisher.unpublish(&caller.jail, caller.jid))
     };
     if let Err(error) = stopped() {
-        let line = format!("{error}; the jail stops anyway, and kport gc removes the remaining ports");
+        let line = format!("{error}; the jail stops anyway, and kport apply removes the remaining ports");
         complain(&line);
         hook::log(&line);
     }
@@ -192,10 +182,6 @@ impl Report {
             false if auto && !global.quiet => Report::Ports,
             false => Report::Nothing,
         }
-    }
-
-    fn json(args: &JsonArgs) -> Report {
-        if args.json { Report::Json } else { Report::Nothing }
     }
 }
 

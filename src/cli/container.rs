@@ -103,7 +103,7 @@ pub fn oci_hook(global: &Global, args: &OciHookArgs) -> Result<()> {
         return oci::start(&state, &allowed, &helper);
     }
     if let Err(error) = oci::stop(&state, &helper) {
-        let line = format!("{error}; the container stops anyway, and kport gc removes the remaining ports");
+        let line = format!("{error}; the container stops anyway, and kport apply removes the remaining ports");
         complain(&line);
         hook::log(&line);
     }

@@ -60,6 +60,6 @@ before any quick rule that would block the traffic, since the first quick rule t
   pfctl -a kport/JAIL -s rules
                         prints the filter rules that pf has there; -s nat: the translation rules
 
-pfctl -f replaces the main ruleset, including the three lines, and keeps the anchors. After a flush of the anchors, kport restore
+pfctl -f replaces the main ruleset, including the three lines, and keeps the anchors. After a flush of the anchors, kport apply
 loads their rules again.
 ";

@@ -33,7 +33,7 @@ pub fn texts(file: Option<&Path>) -> Result<Vec<(String, String)>> {
         return Ok(found);
     }
     let failed = |e| Error::io(format_args!("read {}", dir.display()), &e);
-    let mut names = Folder::open(&dir).and_then(|dir| dir.map_or(Ok(vec![]), |dir| dir.names())).map_err(failed)?;
+    let mut names = Folder::open(&dir).and_then(|dir| dir.map_or(Ok(vec![]), |mut dir| dir.names())).map_err(failed)?;
     names.retain(|name| name.ends_with(".conf") && !name.starts_with('.'));
     names.sort_unstable();
     for path in names.iter().map(|name| dir.join(name)) {

@@ -418,7 +418,7 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
     }
     // what pf does not evaluate is reported below
     if listed.iter().any(|l| !matches!(l.liveness, Liveness::Live | Liveness::Inert)) {
-        return differs(format!("pf does not have the rules of jail \"{jail}\"; run kport restore to load them"));
+        return differs(format!("pf does not have the rules of jail \"{jail}\"; run kport apply to load them"));
     }
     match problem(&work, &asked.publishing)? {
         Some(problem) => Err(Failure::new(Code::NotReady, problem)),

@@ -97,7 +97,7 @@ mod tests {
             ("/x/kport unpublish web; kport publish web 80", &[(false, false), (true, true)]),
             ("sh -c 'kport publish web 80'", &[(true, true)]),
             ("kport list", &[]),
-            ("/usr/local/bin/kport restore; echo publish", &[]),
+            ("/usr/local/bin/kport apply; echo publish", &[]),
             ("", &[]),
         ] {
             assert_eq!(shown(command), expected, "{command}");

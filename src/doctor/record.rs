@@ -62,17 +62,14 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     for ((record, (anchor, rules)), holds) in evidence.records.iter().zip(&wanted).zip(holds) {
         let jail = quoted(record.jail.as_str());
         if !record.replaces.is_empty() {
-            all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport restore"));
+            all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport apply"));
         } else if !holds {
-            all.push(problem(
-                format!("pf does not have, in {anchor}, what jail {jail} has published"),
-                "kport restore",
-            ));
+            all.push(problem(format!("pf does not have, in {anchor}, what jail {jail} has published"), "kport apply"));
         } else if let Some(called) = &called
             && !calls::entries(anchor, rules).iter().all(|entry| calls::covers(called, entry))
         {
             let seen = format!("anchor {PARENT} does not call {anchor} for all that jail {jail} has published");
-            all.push(problem(seen, "kport restore"));
+            all.push(problem(seen, "kport apply"));
         }
         known.insert(anchor.child());
     }
@@ -81,7 +78,7 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
         all.push(match Anchor::from_child(&child) {
             // its record exists, and cannot be read: a separate finding
             Some(anchor) if store.get(&anchor).is_err() => continue,
-            Some(_) => problem(format!("anchor {path} has rules but no record"), "kport gc"),
+            Some(_) => problem(format!("anchor {path} has rules but no record"), "kport apply"),
             None => warning(
                 format!("anchor {} is not one of kport's", quoted(&path)),
                 format!("if nobody needs it: pfctl -a {} -F rules -F nat", quoted(&path)),
@@ -92,7 +89,7 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     for child in children.into_iter().filter(|child| !known.contains(*child)) {
         all.push(warning(
             format!("anchor {PARENT} calls {PARENT}/{child}, which nothing has published"),
-            "kport restore",
+            "kport apply",
         ));
     }
     Ok(Some(all))
@@ -126,13 +123,13 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
             // it runs, and nothing else is known about it
             (None, Some(jid)) if skipped.iter().any(|jail| jail.jid == jid) => continue,
             (None, _) => {
-                all.push(problem(format!("jail {shown} is published, but does not run"), "kport gc"));
+                all.push(problem(format!("jail {shown} is published, but does not run"), "kport apply"));
                 continue;
             }
             (Some(jail), Some(jid)) if jid != jail.jid => {
                 all.push(problem(
                     format!("jail {shown} was published as jid {jid}, and was started again since as jid {}", jail.jid),
-                    "publish it again; to remove what its last start has left: kport gc",
+                    "publish it again; to remove what its last start has left: kport apply",
                 ));
                 continue;
             }

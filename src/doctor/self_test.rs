@@ -92,7 +92,7 @@ fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
         ));
     }
     if let Some(anchor) = Store::open(dir)?.anchors()?.first() {
-        return refuse(format!("there is a record of {anchor}; run kport restore or kport gc"));
+        return refuse(format!("there is a record of {anchor}; run kport apply"));
     }
     for name in [SERVER, CLIENT] {
         if host.jail(name)?.is_some_and(|jail| !jail.dying) {

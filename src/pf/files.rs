@@ -84,17 +84,21 @@ impl Firewall for Sim {
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        let path = self.path(anchor);
         if rules.is_empty() {
-            return match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    Err(Error::io(format_args!("remove {}", path.display()), &e))
-                }
-                _ => Ok(()),
-            };
+            return self.clear(anchor).map(drop);
         }
+        let path = self.path(anchor);
         let bytes = serde_json::to_vec(rules).map_err(|e| Error::new(Kind::Internal, format!("rules: {e}")))?;
         replace_file(&path, &bytes)
+    }
+
+    fn clear(&self, anchor: &Anchor) -> Result<bool> {
+        let path = self.path(anchor);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io(format_args!("remove {}", path.display()), &e)),
+            Ok(()) => Ok(true),
+        }
     }
 
     fn anchors(&self) -> Result<Vec<String>> {
@@ -117,7 +121,7 @@ impl Firewall for Sim {
     fn loaded_all(&self, _: &[Anchor], _: bool) -> Result<BTreeMap<String, Loaded>> {
         let failed = |e: io::Error| Error::io(format_args!("read {}", self.dir.display()), &e);
         let mut all = BTreeMap::new();
-        let Some(folder) = Folder::open(&self.dir).map_err(failed)? else { return Ok(all) };
+        let Some(mut folder) = Folder::open(&self.dir).map_err(failed)? else { return Ok(all) };
         let mut bytes = vec![];
         for mut name in folder.names().map_err(failed)? {
             let Some(anchor) = name.strip_suffix(".json").and_then(Anchor::from_child) else { continue };

@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use super::Request;
 use super::facts::Facts;
 use super::survey::Survey;
-use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, quoted};
-use crate::host::{ANSWER_TIME, Host, Jail};
+use crate::host::Jail;
 use crate::name::JailName;
 use crate::net::{Family, Interface};
 use crate::publication::{Targets, host_network, unusable};
@@ -108,7 +107,7 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
     if request.no_jail {
         return of_no_jail(survey, request);
     }
-    let ask = |jail| reported(facts.host, &request.jail, jail, facts.progress.deadline);
+    let ask = |jail| reported(&request.jail, jail, |jail| facts.reported_by(jail));
     let Some(jail) = jail.filter(|jail| jail.vnet) else {
         let given = !request.addresses.is_empty();
         let all = if given { request.addresses.clone() } else { ask(jail)? };
@@ -231,7 +230,7 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
     if let Some(other) = survey.others.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {
         return because(
             false,
-            format!("is already the target of redirects of {other} (if that jail is gone, run kport gc)"),
+            format!("is already the target of redirects of {other} (if that jail is gone, run kport apply)"),
         );
     }
     let has = |other: &&Jail| !other.dying && other.on_host_stack().contains(&address);
@@ -252,19 +251,18 @@ pub(super) fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<
     Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
 }
 
-/// The addresses that a jail has, as it reports them or, without its own network stack, as the host does.
+/// The addresses that a jail has, as it reports them to `ask` or, without its own network stack, as the host does.
 pub(super) fn reported(
-    host: &dyn Host,
     name: &JailName,
     jail: Option<&Jail>,
-    deadline: Deadline,
+    ask: impl FnOnce(&Jail) -> Result<Vec<IpAddr>>,
 ) -> Result<Vec<IpAddr>> {
     let Some(jail) = jail else {
         let why = format!("{} is not running here, so its address is unknown", name.mention());
         return Err(Error::new(Kind::Unavailable, why).remedy("give it with", Setting::Address));
     };
     if jail.vnet {
-        return host.vnet_addresses(jail, deadline.sooner(ANSWER_TIME).remaining());
+        return ask(jail);
     }
     if jail.addresses.is_empty() && jail.inherits.any() {
         return Err(host_network(name));

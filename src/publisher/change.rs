@@ -112,8 +112,8 @@ pub(super) fn change(
     writer.end_from_before(&before);
     if !record.replaces.is_empty() {
         let settled = progress.phase(Phase::Settle).and_then(|()| writer.store.settle(&mut record));
-        if let (Ok(()), Some(old)) = (&settled, old) {
-            // its jid, which may be that of an earlier start
+        // the jid of an earlier start is not among what is replaced
+        if let (Ok(()), Some(old)) = (&settled, old.filter(|old| old.jid != record.jid)) {
             writer.store.release(old, Some(&record));
         }
         if let Err(error) = settled {
@@ -149,7 +149,7 @@ fn roll_back(
         if let Err(again) = restored {
             return error.and(format!(
                 "and {anchor} could not be restored ({again}): it has the old or the new set; \
-                 run kport restore for the old one, or publish again, or unpublish"
+                 run kport apply for the old one, or publish again, or unpublish"
             ));
         }
     }

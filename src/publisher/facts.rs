@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use once_cell::unsync::OnceCell;
 
-use super::gateway;
 use super::progress::Progress;
+use super::{Request, gateway};
+use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::host::{Host, HostInterface, Interfaces, Jail, Jails, Listener};
+use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::name::Table;
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::{Firewall, ForeignRedirect};
@@ -25,6 +26,18 @@ pub(super) struct Facts<'a> {
     /// by family
     defaults: PerFamily<OnceCell<Option<Interface>>>,
     jails: OnceCell<Jails>,
+    asked: OnceCell<Asked>,
+}
+
+/// A jid, and what the jail has reported.
+type Asked = (i32, Result<Vec<IpAddr>>);
+
+/// Asks the jail of the requests for its addresses, before anybody waits for this call: its root may delay the answer, and the
+/// question is a fork of the calling process. `None` if the answer is not needed, or the jail is not running.
+pub(super) fn ask(host: &dyn Host, requests: &[Request], deadline: Deadline) -> Option<Asked> {
+    let request = requests.iter().find(|request| request.addresses.is_empty() && !request.no_jail)?;
+    let jail = host.running(request.jail.as_str()).ok()??;
+    jail.vnet.then(|| (jail.jid, host.vnet_addresses(&jail, deadline.sooner(ANSWER_TIME).remaining())))
 }
 
 impl<'a> Facts<'a> {
@@ -38,6 +51,22 @@ impl<'a> Facts<'a> {
             foreign: OnceCell::new(),
             defaults: PerFamily::default(),
             jails: OnceCell::new(),
+            asked: OnceCell::new(),
+        }
+    }
+
+    /// The same, with an answer of [`ask`].
+    pub(super) fn with_asked(self, asked: Option<Asked>) -> Facts<'a> {
+        Facts { asked: asked.map_or_else(OnceCell::new, OnceCell::with_value), ..self }
+    }
+
+    /// The addresses that a jail with its own network stack reports; it is asked once.
+    pub(super) fn reported_by(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
+        let ask = || self.host.vnet_addresses(jail, self.progress.deadline.sooner(ANSWER_TIME).remaining());
+        match self.asked.get_or_init(|| (jail.jid, ask())) {
+            (jid, found) if *jid == jail.jid => found.clone(),
+            // it was started again meanwhile
+            _ => ask(),
         }
     }
 

@@ -16,8 +16,8 @@ use super::transaction::Transaction;
 use super::verify::Verification;
 use super::writer::Writer;
 use crate::error::{Cause, Error, Kind, Result};
-use crate::host::{ANSWER_TIME, Host, Jail};
-use crate::name::JailName;
+use crate::host::{Host, Jail};
+use crate::name::{Anchor, JailName};
 use crate::pf::Firewall;
 use crate::publication::Redirect;
 use crate::rules;
@@ -102,13 +102,13 @@ pub(super) fn follow(transaction: &mut Transaction<'_>, jail: &JailName, configu
         return match &old {
             None => Ok(()),
             // it is not known how these were made
-            Some(record) if record.requested.is_empty() => restore_one(writer, facts, &anchor),
+            Some(record) if record.requested.is_empty() => restore(writer, facts, &anchor),
             Some(record) => writer.drop_anchor(&anchor, jail.label(), Some(record)),
         };
     };
     if there.is_none() && !first.no_jail {
         // nothing, or published before the jail has started
-        return if old.is_some() { restore_one(writer, facts, &anchor) } else { Ok(()) };
+        return if old.is_some() { restore(writer, facts, &anchor) } else { Ok(()) };
     }
     let notes = &mut writer.outcome.notes;
     let resolved = requests
@@ -135,6 +135,12 @@ pub(super) fn follow(transaction: &mut Transaction<'_>, jail: &JailName, configu
         Record { path, earlier_jid, no_jail, reported, requested, ..writer.record_of(jail, jid, publications)? };
     let allow_inert = requests.iter().all(|request| request.allow_inert);
     change(writer, old.as_ref(), record, &Verification { facts, allow_inert, thorough: false })
+}
+
+/// Loads what is recorded, and its calls.
+fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>, anchor: &Anchor) -> Result<()> {
+    restore_one(writer, facts, anchor)?;
+    writer.call_all()
 }
 
 /// The requests by hand that are recorded, then the configured ones.
@@ -164,13 +170,13 @@ fn kept(writer: &mut Writer<'_>, facts: &Facts<'_>, there: Option<&Jail>, record
         Some(there) if has_lost(facts, there, record) => {
             let lost = Record { publications: vec![], replaces: replaced(record), ..record.clone() };
             let count = record.redirects().count();
-            writer.store.put(&lost).and_then(|()| restore_one(writer, facts, &anchor)).map(|()| {
+            writer.store.put(&lost).and_then(|()| restore(writer, facts, &anchor)).map(|()| {
                 if count > 0 {
                     writer.outcome.changed = true;
                 }
             })
         }
-        _ => restore_one(writer, facts, &anchor),
+        _ => restore(writer, facts, &anchor),
     };
     match restored {
         Ok(()) => error,
@@ -181,7 +187,7 @@ fn kept(writer: &mut Writer<'_>, facts: &Facts<'_>, there: Option<&Jail>, record
 /// Whether a jail does not have an address any more that was found. False if it does not answer.
 fn has_lost(facts: &Facts<'_>, there: &Jail, record: &Record) -> bool {
     let now = match there.vnet {
-        true => facts.host.vnet_addresses(there, facts.progress.deadline.sooner(ANSWER_TIME).remaining()),
+        true => facts.reported_by(there),
         false => Ok(there.addresses.clone()),
     };
     let is_given = |target: IpAddr| record.requested.iter().any(|one| one.addresses.contains(&target));

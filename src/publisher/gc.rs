@@ -19,7 +19,8 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     let mut known = BTreeSet::new();
     let anchors = writer.store.anchors()?;
     for (done, anchor) in anchors.iter().enumerate() {
-        if let Some(error) = writer.progress.cut_short(format_args!("{done} of {} records", anchors.len()), "kport gc")
+        if let Some(error) =
+            writer.progress.cut_short(format_args!("{done} of {} records", anchors.len()), "kport apply")
         {
             // a record that was not checked must not count as missing below
             errors.push(error);
@@ -36,7 +37,8 @@ pub(super) fn gc(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> {
     }
     let children = writer.firewall.anchors()?;
     for (done, child) in children.iter().enumerate() {
-        if let Some(error) = writer.progress.cut_short(format_args!("{done} of {} anchors", children.len()), "kport gc")
+        if let Some(error) =
+            writer.progress.cut_short(format_args!("{done} of {} anchors", children.len()), "kport apply")
         {
             errors.push(error);
             return Error::all(errors);

@@ -41,7 +41,9 @@ pub(super) fn list(
     };
     let called = if one.is_some() { None } else { firewall.called(None, false)?.map(by_child) };
     for anchor in recorded {
-        all.entry(anchor.child().to_owned()).or_default();
+        if !all.contains_key(anchor.child()) {
+            all.insert(anchor.child().to_owned(), Loaded::default());
+        }
     }
     let count = all.len();
     let mut listed = Vec::with_capacity(count);
@@ -53,7 +55,7 @@ pub(super) fn list(
             return Err(Error::new(Kind::Busy, what).remedy("give more time with", Setting::Timeout));
         }
         let Some(anchor) = Anchor::from_child(&child) else { continue };
-        if let Some(summary) = summaries.as_mut().and_then(|summaries| summaries.get(&anchor)) {
+        if let Some(summary) = summaries.as_mut().and_then(|summaries| summaries.get(&records, &anchor)) {
             listed.push(summarized(anchor, summary, &loaded, called.as_ref()));
             continue;
         }
@@ -69,12 +71,13 @@ pub(super) fn list(
                     None => None,
                 };
                 let summary = Summary::new(&record, Count::of(&wanted));
+                if let Some(summaries) = summaries.as_mut().filter(|_| record.replaces.is_empty()) {
+                    summaries.add(&anchor, &summary);
+                }
                 let mut shown =
-                    summarized(anchor.clone(), &summary, &loaded, called_of_one.as_ref().or(called.as_ref()));
+                    summarized(anchor.clone(), summary, &loaded, called_of_one.as_ref().or(called.as_ref()));
                 if !record.replaces.is_empty() {
                     interrupted(&mut shown, &record, &loaded);
-                } else if let Some(summaries) = &mut summaries {
-                    summaries.add(&anchor, summary);
                 }
                 if counters && shown.liveness == Liveness::Live {
                     count_traffic(&mut shown, &wanted, loaded.translations, || firewall.filter_counters(&anchor))?;
@@ -129,18 +132,18 @@ fn is_called(called: &ByChild, anchor: &Anchor, loaded: &Loaded) -> bool {
 }
 
 /// A jail's part, without counters.
-fn summarized(anchor: Anchor, summary: &Summary, loaded: &Loaded, called: Option<&ByChild>) -> Listed {
+fn summarized(anchor: Anchor, summary: Summary, loaded: &Loaded, called: Option<&ByChild>) -> Listed {
     let published = !summary.redirects.is_empty();
     let is_called = || called.is_none_or(|called| is_called(called, &anchor, loaded));
     let live = published && loaded.is_as_many(summary.rules) && is_called();
     Listed {
         anchor,
-        jail: Some(summary.jail.clone()),
+        jail: Some(summary.jail),
         no_jail: summary.no_jail,
         jid: summary.jid,
         since: Some(summary.since),
         liveness: if live { Liveness::Live } else { Liveness::Missing },
-        redirects: summary.redirects.iter().map(|redirect| (*redirect, Counters::default())).collect(),
+        redirects: summary.redirects.into_iter().map(|redirect| (redirect, Counters::default())).collect(),
         problem: (!published)
             .then(|| "the jail has lost its address; kport apply publishes again when it has one".to_owned()),
     }
@@ -151,7 +154,7 @@ fn interrupted(listed: &mut Listed, record: &Record, loaded: &Loaded) {
     if loaded.is_as_many(Count::of(&rules::of_all(&record.replaces))) {
         listed.liveness = Liveness::Missing;
     }
-    listed.problem = Some("a change was interrupted; publish again, or kport restore".to_owned());
+    listed.problem = Some("a change was interrupted; publish again, or kport apply".to_owned());
 }
 
 /// The part of an anchor without a readable record.

@@ -39,7 +39,13 @@ impl<'a> LockedStore<'a> {
         let boot = host.boot_id()?;
         let anchors = OnceCell::new();
         let anchors = || anchors.get_or_init(|| firewall.anchors());
-        store.sweep_after_boot(&lock, &boot, &mut |anchor| is_held(anchors(), anchor), || anchors().clone())?;
+        // an anchor may outlive its rules; those that are noted are read again by each publish
+        let has_rules = |child: &String| {
+            let anchor = Anchor::from_child(child).filter(|anchor| !store.has(anchor));
+            anchor.is_some_and(|anchor| firewall.loaded(&anchor, false).map_or(true, |loaded| !loaded.is_empty()))
+        };
+        let without_record = || anchors().clone().map(|all| all.into_iter().filter(has_rules).collect());
+        store.sweep_after_boot(&lock, &boot, &mut |anchor| is_held(anchors(), anchor), without_record)?;
         Ok(LockedStore { store, lock, boot, read: RefCell::default() })
     }
 

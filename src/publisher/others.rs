@@ -128,7 +128,7 @@ impl<'a> Others<'a> {
                             }
                             _ if !self.runs(&neighbour.record)? => {
                                 format!(
-                                    "{}; {owner} is not running; if it is not starting, run kport gc",
+                                    "{}; {owner} is not running; if it is not starting, run kport apply",
                                     problem.remedy
                                 )
                             }
@@ -193,7 +193,7 @@ impl<'a> Others<'a> {
         let Redirect { protocol, host, place, .. } = redirect;
         Some(Problem {
             seen: format!("{protocol} {host} on {place} is in anchor {anchor}, which has no record"),
-            remedy: "kport gc clears it".to_owned(),
+            remedy: "kport apply clears it".to_owned(),
         })
     }
 

@@ -14,7 +14,7 @@ pub(super) fn restore(writer: &mut Writer<'_>, facts: &Facts<'_>) -> Result<()> 
     let anchors = writer.store.anchors()?;
     for (done, anchor) in anchors.iter().enumerate() {
         let of = format_args!("{done} of {} records", anchors.len());
-        if let Some(error) = writer.progress.cut_short(of, "kport restore") {
+        if let Some(error) = writer.progress.cut_short(of, "kport apply") {
             errors.push(error);
             return Error::all(errors);
         }

@@ -1,12 +1,12 @@
 //! One transaction: what is read and changed while the host-wide lock is held.
 
-use super::facts::Facts;
+use super::facts::{Facts, ask};
 use super::locked::LockedStore;
 use super::others::Others;
 use super::progress::Progress;
 use super::survey::Survey;
 use super::writer::Writer;
-use super::{Outcome, Phase};
+use super::{Outcome, Phase, Request};
 use crate::error::Result;
 use crate::host::Host;
 use crate::pf::Firewall;
@@ -19,18 +19,20 @@ pub(super) struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Takes the lock.
+    /// Takes the lock; first asks the jail of these requests what is to be known of it.
     pub(super) fn begin(
         host: &'a dyn Host,
         firewall: &'a dyn Firewall,
         store: &'a Store,
         progress: Progress<'a>,
+        requests: &[Request],
     ) -> Result<Transaction<'a>> {
+        let asked = ask(host, requests, progress.deadline);
         progress.phase(Phase::Lock)?;
         let locked = LockedStore::take(store, host, firewall, progress.deadline)?;
         let others = Others::new(host, firewall, store, locked.boot());
         Ok(Transaction {
-            survey: Survey { facts: Facts::new(host, firewall, progress), others },
+            survey: Survey { facts: Facts::new(host, firewall, progress).with_asked(asked), others },
             writer: Writer { host, firewall, store: locked, progress, outcome: Outcome::default() },
         })
     }

@@ -18,13 +18,11 @@ use crate::store::Record;
 
 /// See [`Publisher::unpublish`](super::Publisher::unpublish).
 pub(super) fn unpublish(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailName, jid: Option<i32>) -> Result<()> {
-    let jail = &published_as(writer, facts, jail, jid)?;
-    let anchor = jail.anchor();
-    let record = writer.record(&anchor, facts)?;
+    let (jail, record) = &published_as(writer, facts, jail, jid)?;
     if is_late(writer, facts, jail, jid, record.as_ref())? {
         return Ok(());
     }
-    writer.drop_anchor(&anchor, jail.label(), record.as_ref())
+    writer.drop_anchor(&jail.anchor(), jail.label(), record.as_ref())
 }
 
 /// See [`Publisher::unpublish_some`](super::Publisher::unpublish_some).
@@ -35,8 +33,8 @@ pub(super) fn unpublish_some(
     jid: Option<i32>,
     spec: &Spec,
 ) -> Result<()> {
-    let jail = &published_as(writer, facts, jail, jid)?;
-    let old = writer.record(&jail.anchor(), facts)?;
+    let (jail, old) = published_as(writer, facts, jail, jid)?;
+    let jail = &jail;
     if is_late(writer, facts, jail, jid, old.as_ref())? {
         return Ok(());
     }
@@ -70,15 +68,21 @@ pub(super) fn unpublish_some(
     change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true, thorough: false })
 }
 
-/// The name by which a jail has published: a jail that was renamed since is found by its jid.
-fn published_as(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailName, jid: Option<i32>) -> Result<JailName> {
-    match writer.store.earlier_name(facts.host, jail, jid)? {
-        None => Ok(jail.clone()),
-        Some(name) => {
-            writer.note(format!("{} has published as {}", jail.mention(), name.mention()));
-            Ok(name)
-        }
+/// The name by which a jail has published, and its record: a jail that was renamed since is found by its jid.
+fn published_as(
+    writer: &mut Writer<'_>,
+    facts: &Facts<'_>,
+    jail: &JailName,
+    jid: Option<i32>,
+) -> Result<(JailName, Option<Record>)> {
+    let mut record = writer.record(&jail.anchor(), facts)?;
+    // with a record by its name it was not renamed
+    let earlier = if record.is_some() { None } else { writer.store.earlier_name(facts.host, jail, jid)? };
+    if let Some(name) = &earlier {
+        writer.note(format!("{} has published as {}", jail.mention(), name.mention()));
+        record = writer.record(&name.anchor(), facts)?;
     }
+    Ok((earlier.unwrap_or_else(|| jail.clone()), record))
 }
 
 /// Whether an unpublish is too late: the jail was started again, and has published with another jid, or for a start that has

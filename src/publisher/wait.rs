@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
-    use crate::host::{Fixed, HostInterface, Jails, Listener};
+    use crate::host::{ANSWER_TIME, Fixed, HostInterface, Jails, Listener};
     use crate::net::{Family, Interface};
     use crate::publisher::Unobserved;
     use crate::publisher::addresses::reported;
@@ -215,7 +215,7 @@ mod tests {
         }
 
         fn has_one(&self, request: &Request, jail: Option<&Jail>) -> Result<bool> {
-            match reported(self, &request.jail, jail, Deadline::after(LONG))?.is_empty() {
+            match reported(&request.jail, jail, |jail| self.vnet_addresses(jail, ANSWER_TIME))?.is_empty() {
                 true => Err(Error::new(Kind::Unavailable, "no address")),
                 false => Ok(true),
             }
@@ -294,7 +294,7 @@ mod tests {
         }
 
         fn vnet_addresses(&self, _: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
-            assert!(within > Duration::ZERO && within <= crate::host::ANSWER_TIME);
+            assert!(within > Duration::ZERO && within <= ANSWER_TIME);
             let asked = self.asked.get() + 1;
             self.asked.set(asked);
             (self.event)(self, asked);

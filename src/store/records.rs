@@ -18,7 +18,7 @@ const MAX_RECORD: usize = 64 << 20;
 pub struct Records<'a> {
     store: &'a Store,
     /// `None` if nothing was ever published.
-    folder: Option<Folder>,
+    pub(super) folder: Option<Folder>,
     bytes: Vec<u8>,
 }
 
@@ -100,9 +100,9 @@ impl Store {
 }
 
 impl Records<'_> {
-    /// The anchors that have one, sorted.
-    pub fn anchors(&self) -> Result<Vec<Anchor>> {
-        let names = self.folder.as_ref().map_or(Ok(vec![]), Folder::names);
+    /// The anchors that have one, sorted; to be called once.
+    pub fn anchors(&mut self) -> Result<Vec<Anchor>> {
+        let names = self.folder.as_mut().map_or(Ok(vec![]), Folder::names);
         let names = names.map_err(|e| Error::io(format_args!("read {}", self.store.dir.join(JAILS).display()), &e))?;
         let anchors = names.iter().filter_map(|name| Anchor::from_child(name.strip_suffix(".json")?));
         let mut anchors: Vec<Anchor> = anchors.collect();

@@ -183,6 +183,11 @@ impl Schedule {
         (made, gone)
     }
 
+    /// A jail as it is now, if the last list had it.
+    pub fn saw(&mut self, jail: Jail) {
+        self.jails.entry(jail.jid).and_modify(|known| *known = jail);
+    }
+
     /// The jails of the last list.
     pub fn jails(&self) -> impl Iterator<Item = &Jail> {
         self.jails.values()

@@ -75,6 +75,7 @@ ASSERT(internal, KPORT_ERR_INTERNAL == 9);
 ASSERT(live, KPORT_LIVE == 1);
 ASSERT(missing, KPORT_MISSING == 2);
 ASSERT(stale, KPORT_STALE == 3);
+ASSERT(inert, KPORT_INERT == 4);
 ASSERT(force, KPORT_FORCE == 1);
 ASSERT(allow_inert, KPORT_ALLOW_INERT == 2);
 ASSERT(hairpin, KPORT_HAIRPIN == 4);

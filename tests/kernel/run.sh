@@ -21,7 +21,9 @@
 #	KPORT_LIMIT	seconds that a scenario may take	1800
 #	KPORT_JAILS	of connections.sh		1 10 100
 #	KPORT_MANAGERS, KPORT_MANAGER	of managers.sh
+#	KPORT_BEFORE	an earlier kport, for upgrade.sh; KPORT_BEFORE_LINES	kport/*, if its pf.conf has these lines
 #	KPORT_SEED, KPORT_RANDOM, KPORT_KILLS	of random.sh and kills.sh
+#	KPORT_SECURELEVEL	of securelevel.sh: the machine is to be booted again
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 2

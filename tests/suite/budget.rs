@@ -413,6 +413,35 @@ fn the_same_ports_again_are_known_by_the_tickets() {
     assert!(!path.exists());
 }
 
+/// So many rules that reading them takes longer than a load: they are not read, and if they must be, only in time.
+#[test]
+fn four_hundred_ports_again_are_no_rules_read_or_the_time_is_up() {
+    let host = Host::new(0, 0);
+    let ports: String = (8000..8400).map(|port| format!("{port}:80 ")).collect();
+    assert!(host.publish("web", ports.trim_end()).1.changed);
+    let nodes = host.rig.state("calls").read_dir().unwrap().count();
+    host.restart();
+    let (again, outcome) = host.publish("web", ports.trim_end());
+    assert_eq!((reads(&again), outcome.changed), (0, false));
+    assert!(nodes > 1 && again.len() <= 17 + 3 * nodes, "{nodes} nodes, {}: {again:?}", again.len());
+
+    let mut same = request("web", ports.trim_end());
+    same.addresses = vec!["10.0.0.2".parse().unwrap()];
+    let without_time = || {
+        let memory = Memory::default();
+        let native = Native::over(&host.fake, Deadline::after(Duration::ZERO)).with_memory(&memory);
+        let native = native.with_cache(host.rig.state("pf-rulesets.json"), "first".to_owned());
+        let mut done = None;
+        let calls = host.fake.calls_of(|| done = Some(host.rig.with(&native, &Unobserved, |p| p.publish(&same))));
+        (reads(&calls), done.unwrap())
+    };
+    let (read, done) = without_time();
+    assert!(read == 0 && !done.unwrap().changed);
+    std::fs::remove_file(host.rig.state("loaded/web.json")).unwrap();
+    let (read, done) = without_time();
+    assert_eq!((read, done.unwrap_err().kind()), (0, Kind::Busy));
+}
+
 /// Loops over rules end when the time is up.
 #[test]
 fn no_rule_is_read_after_the_deadline() {

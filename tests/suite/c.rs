@@ -189,7 +189,7 @@ fn hook_c_starts_and_stops() {
     std::fs::write(&lost, "").unwrap();
     let (status, said) = hook(&lost, &["stop", "web", "10"]);
     assert_eq!(status, 0, "a jail must stop");
-    assert!(said.starts_with("jail web: ") && said.ends_with("\"kport gc\" removes what is left\n"), "{said}");
+    assert!(said.starts_with("jail web: ") && said.ends_with("\"kport apply\" removes what is left\n"), "{said}");
 }
 
 #[test]

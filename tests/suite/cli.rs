@@ -178,7 +178,6 @@ fn exit_statuses() {
         ([&db[..], &["8000-9000"]].concat(), 3, "tcp 8080 on em0 is published by jail \"web\""),
         (vec!["publish", "db", "80"], 5, "jail \"db\" is not running here"),
         (vec!["publish", "db", "-a", "inherit", "80"], 8, "host's network"),
-        (vec!["gc"], 8, "Linux has no jails"),
         (vec!["--backend", "pfctl", "--pfctl", "/nonexistent/pfctl", "list"], 1, "/nonexistent/pfctl"),
         (vec!["--state-dir", file.to_str().unwrap(), "list"], 7, "state directory"),
     ] {
@@ -205,7 +204,7 @@ fn wrong_usage_is_64() {
         kport.fails(arguments, 64);
     }
     let help = kport.ok(&["--help"], "");
-    for command in ["parse", "rules", "publish", "unpublish", "trace", "list", "restore", "gc"] {
+    for command in ["parse", "rules", "publish", "unpublish", "trace", "list", "apply"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
     }
     assert_eq!(kport.ok(&["--version"], ""), concat!("kport ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -221,7 +220,8 @@ fn help_is_in_sections_and_fits() {
         sections,
         ["Arguments", "Ports", "Who may connect", "Limits", "Where the jail is", "As a hook", "Output", "All commands"]
     );
-    for command in ["", "parse", "rules", "publish", "unpublish", "list", "trace", "doctor", "setup", "import", "gc"] {
+    for command in ["", "parse", "rules", "publish", "unpublish", "list", "trace", "doctor", "setup", "import", "apply"]
+    {
         let help = kport.ok(&[command, "--help"].as_slice()[usize::from(command.is_empty())..], "");
         for line in help.lines() {
             assert!(line.len() <= 100, "{command}: {} columns: {line}", line.len());

@@ -365,7 +365,7 @@ fn gc_of_kport_takes_a_jail_that_is_gone() {
     let plugin = Plugin::new();
     plugin.say("ADD", &podman()).ok();
     plugin.play(|host| host["jails"] = json!([]));
-    cc::done(&mut plugin.kport(&["gc"]));
+    cc::done(&mut plugin.kport(&["apply"]));
     assert_eq!(plugin.published(), [""; 0]);
     assert_eq!(plugin.say("CHECK", &podman()).error().0, 3);
     plugin.say("DEL", &podman()).ok();
@@ -407,7 +407,7 @@ fn check_sees_what_is_missing() {
     // a flush of the anchor
     std::fs::remove_dir_all(plugin.state().join("sim")).unwrap();
     let (code, details) = plugin.say("CHECK", &podman()).error();
-    assert!(code == 110 && details.contains("kport restore"), "{details}");
+    assert!(code == 110 && details.contains("kport apply"), "{details}");
     plugin.say("DEL", &podman()).ok();
     plugin.is_clean();
 }

@@ -199,6 +199,26 @@ fn the_commands_of_a_dry_run_publish_the_same() {
     assert_eq!(applied.len(), 4);
 }
 
+/// What a flush removed, and what nobody has recorded.
+#[test]
+fn apply_loads_what_pf_lost_and_removes_what_is_not_recorded() {
+    let world = World::new("web 8080:80\ndb 5432\n");
+    world.ok(&["apply"]);
+    let applied = world.list();
+    let sim = |anchor: &str| world.path(&format!("state/sim/{anchor}.json"));
+    fs::copy(sim("db"), sim("nobody")).unwrap();
+    fs::copy(sim("db"), sim("long+0123456789abcdef0123456789abcdef")).unwrap();
+    fs::remove_file(sim("web")).unwrap();
+    assert_eq!(world.ok(&["apply", "--dry-run"]), "kport apply\nkport unpublish nobody\nkport apply web\n");
+    assert_eq!(world.ok(&["apply", "--dry-run", "web"]), "kport apply web\n");
+    world.ok(&["apply", "web"]);
+    assert!(sim("web").exists() && sim("nobody").exists());
+    // the words of earlier versions
+    world.ok(&["gc"]);
+    assert_eq!(world.list(), applied);
+    assert_eq!(world.ok(&["apply", "--dry-run"]), "");
+}
+
 #[test]
 fn ports_move_from_one_jail_to_another_and_are_exchanged() {
     let world = World::new("web 8080:80 8082:82 --family inet\ndb 8081:80\n");
@@ -221,7 +241,7 @@ fn ports_move_from_one_jail_to_another_and_are_exchanged() {
 
 /// A file that cannot be read is an error, but what needs no file is done.
 #[test]
-fn a_broken_file_keeps_nobody_from_restore_and_gc() {
+fn a_broken_file_keeps_nobody_from_the_rest() {
     let mut world = World::new("web 8080:80\ndb 5432\n");
     world.ok(&["apply"]);
     world.host.jails.retain(|jail| jail.name != "db");

@@ -91,6 +91,7 @@ fn a_program_is_built_and_run_with_the_shared_library() {
         "share/bash-completion/completions/kport",
         "share/fish/vendor_completions.d/kport.fish",
         "share/zsh/site-functions/_kport",
+        "share/kport/schema/list.json",
     ] {
         assert!(dest.join("opt/kport").join(file).is_file(), "{file}");
     }
@@ -126,6 +127,17 @@ fn wrong_options_and_missing_files_are_errors() {
     let output = Command::new("sh").arg(&script).args(["--from", "/nonexistent"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(cc::text(&output.stderr).contains("cargo build --release"));
+}
+
+/// As on a host that gets what another has built.
+#[test]
+fn without_a_compiler_the_rest_is_installed() {
+    let dest = cc::work_dir().join("no-rustc");
+    let mut sh = Command::new("sh");
+    sh.arg(cc::root().join("scripts/install.sh")).arg("--from").arg(from("no-rustc")).env("DESTDIR", &dest);
+    let said = cc::text(&cc::done(sh.env("RUSTC", "/nonexistent/rustc")).stderr);
+    assert_eq!(said, "install.sh: there is no rustc; kport.pc has no libraries for static linking\n");
+    assert!(dest.join("usr/local/bin/kport").is_file());
 }
 
 #[test]

@@ -60,12 +60,21 @@ fn help(arguments: &[&str]) -> String {
 }
 
 /// The commands and the long options that `--help` prints.
-fn options(arguments: &[&str]) -> BTreeSet<String> {
+pub fn options(arguments: &[&str]) -> BTreeSet<String> {
     let text = help(arguments);
     // an option is at the start of a line, after its short form
     let lines = text.lines().map(str::trim).filter(|line| line.starts_with('-'));
     let long = lines.filter_map(|line| line.split([' ', ',', '.', '=']).find_map(|word| word.strip_prefix("--")));
     long.map(str::to_owned).collect()
+}
+
+/// The commands that `--help` prints.
+pub fn commands() -> BTreeSet<String> {
+    let top = help(&["--help"]);
+    let names = top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  "));
+    let names: BTreeSet<String> = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(names.len() > 6 && names.contains("publish"), "{names:?}");
+    names
 }
 
 /// The options that a part of a page lists, by the names that they are sorted by.
@@ -84,15 +93,8 @@ fn every_command_and_option_is_in_kport_8() {
     let (before, commands) = page.split_once("\n.Ss Commands\n").unwrap();
     let (_, global) = before.split_once("\n.Ss Global options\n").unwrap();
     let (commands, _) = commands.split_once("\n.Ss ").unwrap();
-    let top = help(&["--help"]);
-    let names: BTreeSet<&str> = top
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| line.starts_with("  "))
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    assert!(names.len() > 6 && names.contains("publish"), "{names:?}");
+    let names = self::commands();
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
 
     let everywhere: BTreeSet<&str> = listed(global).into_iter().filter_map(|(_, long)| long).collect();
     let of_top = options(&["--help"]);

@@ -49,7 +49,7 @@ fn calls(line: &str) -> (Vec<&str>, bool) {
     let mut bare = false;
     let mut words = words.peekable();
     while let Some(word) = words.next() {
-        let command = matches!(words.peek(), Some(&("publish" | "unpublish" | "restore" | "gc" | "doctor")));
+        let command = matches!(words.peek(), Some(&("publish" | "unpublish" | "apply" | "doctor")));
         if word.starts_with('/') && word.ends_with("bin/kport") {
             absolute.push(word);
         } else if word == "kport" && command {
@@ -189,9 +189,9 @@ fn a_stop_never_fails() {
     for (environment, arguments, word) in [
         (&[][..], STOP, "name the jail"),
         (WEB, &["unpublish", "--hook", "db"], "which jail is it"),
-        (WEB, &["unpublish", "--hook", "80:"], "kport gc"),
+        (WEB, &["unpublish", "--hook", "80:"], "kport apply"),
         (WEB, &["unpublish", "--hook", "--typo"], "--typo"),
-        (WEB, &["unpublish", "--hook", "--backend", "pfctl"], "kport gc"),
+        (WEB, &["unpublish", "--hook", "--backend", "pfctl"], "kport apply"),
         (&[("JNAME", "web"), ("JID", "two")], STOP, "two"),
     ] {
         let (status, text) = hooks.run(environment, arguments);
@@ -199,7 +199,7 @@ fn a_stop_never_fails() {
     }
     fs::write(hooks.dir.path().join("state"), "").unwrap();
     let (status, text) = hooks.run(WEB, STOP);
-    assert!(status == 0 && text.contains("kport gc"), "{status} {text}");
+    assert!(status == 0 && text.contains("kport apply"), "{status} {text}");
     // a start fails
     assert_eq!(hooks.run(WEB, START).0, 7);
 }
@@ -236,7 +236,7 @@ fn a_rename_without_a_stop_hook() {
     assert_eq!(hooks.run(WEB, START), DONE);
     hooks.jails(&[("www", 2, "10.0.0.2"), ("db", 3, "10.0.0.3")]);
     // the jail runs, so its port is in use
-    assert_eq!(hooks.run(&[], &["gc"]), DONE);
+    assert_eq!(hooks.run(&[], &["apply"]), DONE);
     let db = &[("JNAME", "db"), ("JID", "3")];
     let (status, text) = hooks.run(db, START);
     assert!(status == 3 && text.contains("jail \"web\""), "{status} {text}");
@@ -465,7 +465,7 @@ fn jail_conf_s_lines() {
     jail.fine(&start);
     jail.fine(&["-R", "web"]);
     assert_eq!(jail.list().len(), 3);
-    assert_eq!(jail.kport(&["-q", "gc"]).0, 0);
+    assert_eq!(jail.kport(&["-q", "apply"]).0, 0);
     assert_eq!(jail.list(), NOBODY);
     // a clone is refused, and does not start; the original is unchanged
     jail.fine(&start);
@@ -488,7 +488,7 @@ fn jail_conf_with_a_later_hook_that_fails() {
     let conf = jail_conf(&jail, "web", &lines);
     assert_eq!(jail.play(&["-c", &conf, "web", "10.0.0.2"]).0, 1);
     assert_eq!(jail.list().len(), 3);
-    jail.kport(&["-q", "gc"]);
+    jail.kport(&["-q", "apply"]);
     assert_eq!(jail.list(), NOBODY);
     // a missing firewall does not keep a jail running
     let lines = jail.lines().replace("unpublish --hook", "unpublish --hook --backend pfctl --pfctl /nonexistent");
@@ -532,7 +532,7 @@ fn bastille_s_lines() {
     let (status, text) = bastille.play(&["stop", "-f", "web"]);
     assert!(status == 0 && text.contains("finds no jail"), "{text}");
     assert_eq!(bastille.list().len(), 1);
-    bastille.kport(&["-q", "gc"]);
+    bastille.kport(&["-q", "apply"]);
     assert_eq!(bastille.list(), NOBODY);
     // renamed, and cloned
     bastille.fine(&["rename", "web", "www"]);
@@ -617,7 +617,7 @@ fn appjail_s_lines() {
     appjail.fine(&["start", "web", "10.0.0.2"]);
     appjail.fine(&["stop", "-f", "web"]);
     assert_eq!(appjail.list().len(), 1);
-    appjail.kport(&["-q", "gc"]);
+    appjail.kport(&["-q", "apply"]);
     assert_eq!(appjail.list(), NOBODY);
     appjail.fine(&["rename", "web", "_web"]);
     appjail.fine(&["start", "_web", "10.0.0.2"]);

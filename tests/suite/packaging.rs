@@ -84,7 +84,7 @@ fn listed() -> BTreeSet<String> {
     let version = env!("CARGO_PKG_VERSION");
     let (abi, _) = version.rsplit_once('.').unwrap();
     let plist = text("pkg-plist").replace("%%ABI%%", abi).replace("%%VERSION%%", version);
-    let plist = plist.replace("%%EXAMPLESDIR%%", "share/examples/kport");
+    let plist = plist.replace("%%EXAMPLESDIR%%", "share/examples/kport").replace("%%DATADIR%%", "share/kport");
     plist.lines().map(|line| line.trim_end_matches(".gz").to_owned()).collect()
 }
 
@@ -98,7 +98,7 @@ fn the_port_installs_what_the_installer_does() {
     listed.retain(|file| !file.starts_with("share/examples/"));
     listed.insert("etc/rc.d/kport".to_owned());
     assert_eq!(listed, installed);
-    for script in ["etc/rc.d/kport", "etc/periodic/daily/410.kport-gc"] {
+    for script in ["etc/rc.d/kport", "etc/periodic/daily/410.kport-apply"] {
         let path = dest.join("usr/local").join(script);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("\"/usr/local/bin/kport\"") && !text.contains("%%"), "{text}");
@@ -121,7 +121,7 @@ fn staged(debug: bool) -> PathBuf {
         fs::create_dir_all(dir).unwrap();
     }
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kport"), built.join("kport")).unwrap();
-    for file in ["410.kport-gc", "pf"] {
+    for file in ["410.kport-apply", "pf"] {
         fs::write(work.join(file), text(&format!("files/{file}.in"))).unwrap();
     }
     let library = format!("libkport.so.{}", env!("CARGO_PKG_VERSION"));
@@ -157,6 +157,7 @@ fn staged(debug: bool) -> PathBuf {
         ("${CARGO_BUILD_TARGET}", "x86_64-unknown-freebsd"),
         ("${STAGEDIR}", stage.join("stage").to_str().unwrap()),
         ("${EXAMPLESDIR}", "/usr/local/share/examples/kport"),
+        ("${DATADIR}", "/usr/local/share/kport"),
         ("${PREFIX}", "/usr/local"),
         ("${WRKSRC}", root.to_str().unwrap()),
         ("${WRKDIR}", work.to_str().unwrap()),
@@ -255,23 +256,23 @@ fn the_rc_script_applies_and_watches_and_never_fails() {
     fs::write(dir.path().join("bin/fail"), "").unwrap();
     let (status, said) = run("start");
     assert!(status == 0 && said.contains("warn not everything"), "{said}");
-    for command in ["apply", "check", "gc", "doctor", "reload", "status", "restore"] {
+    for command in ["apply", "check", "doctor", "reload", "status"] {
         assert_eq!(run(command).0, 5, "{command}");
     }
 }
 
 #[test]
-fn the_periodic_script_collects_if_enabled() {
+fn the_periodic_script_applies_if_enabled() {
     let dir = tempfile::tempdir().unwrap();
     stand_in(dir.path());
-    let script = made(dir.path(), "410.kport-gc.in");
+    let script = made(dir.path(), "410.kport-apply.in");
     let run = |enable: &str| {
-        let output = Command::new("sh").arg(&script).env("daily_kport_gc_enable", enable).output().unwrap();
+        let output = Command::new("sh").arg(&script).env("daily_kport_apply_enable", enable).output().unwrap();
         (output.status.code().unwrap(), cc::text(&output.stdout))
     };
     assert_eq!(run("NO"), (0, String::new()));
     let (status, said) = run("YES");
-    assert!(status == 1 && said.contains("kport gc"), "{status} {said}");
+    assert!(status == 1 && said.contains("kport apply"), "{status} {said}");
     fs::write(dir.path().join("bin/fail"), "").unwrap();
     assert_eq!(run("yes").0, 3);
 }
@@ -279,7 +280,7 @@ fn the_periodic_script_collects_if_enabled() {
 #[test]
 fn the_scripts_of_the_port_are_sound() {
     let dir = tempfile::tempdir().unwrap();
-    let files: Vec<PathBuf> = ["kport.in", "410.kport-gc.in", "pf.in"].map(|file| made(dir.path(), file)).into();
+    let files: Vec<PathBuf> = ["kport.in", "410.kport-apply.in", "pf.in"].map(|file| made(dir.path(), file)).into();
     for file in &files {
         cc::done(Command::new("sh").arg("-n").arg(file));
     }
@@ -292,12 +293,49 @@ fn the_scripts_of_the_port_are_sound() {
     assert_eq!(fs::metadata(port("crates.sh")).unwrap().permissions().mode() & 0o111, 0o111);
 }
 
-/// The package on crates.io has every file that its tests read.
+/// `cargo package` takes every file that its tests read and that scripts/install.sh and the port install, and nothing of CI.
 #[test]
-fn the_package_has_what_the_tests_need() {
-    let manifest = fs::read_to_string(cc::root().join("Cargo.toml")).unwrap();
-    for part in ["tests", "examples", "docs", "packaging", "man", "c-examples", "include", "scripts"] {
-        assert!(!manifest.contains(&format!("\"{part}\"")), "{part} is left out of the package");
+fn the_package_is_complete() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["package", "--list", "--offline", "--allow-dirty"]).current_dir(cc::root());
+    let list = cc::text(&cc::done(&mut cargo).stdout);
+    let listed: BTreeSet<&str> = list.lines().collect();
+    for folder in ["abi", "c-examples", "docs", "include", "man", "packaging", "schema", "scripts", "src", "tests"] {
+        for file in files(&cc::root().join(folder)) {
+            let path = format!("{folder}/{file}");
+            assert!(listed.contains(&*path), "{path} is not in the package");
+        }
     }
+    let others = "CHANGELOG.md CONTRIBUTING.md Cargo.lock LICENSE README.md build.rs cbindgen.toml kport.pc.in \
+        benches/kernel.c examples/host.json examples/jail.conf examples/pf.conf examples/elixir/mix.exs";
+    for file in others.split_whitespace() {
+        assert!(listed.contains(file), "{file} is not in the package");
+    }
+    for file in listed {
+        assert!(
+            !file.starts_with(".ci/") && !file.starts_with("fuzz/") && file != ".gitignore",
+            "{file} is in the package"
+        );
+        // a name that some systems do not have
+        assert!(!file.contains(['\\', '<', '>', ':', '"', '|', '?', '*']), "{file}");
+    }
+    let manifest = fs::read_to_string(cc::root().join("Cargo.toml")).unwrap();
     assert!(manifest.contains("[package.metadata.docs.rs]") && manifest.contains("x86_64-unknown-freebsd"));
+}
+
+/// The newest version of CHANGELOG.md is that of Cargo.toml, with its date.
+#[test]
+fn the_changelog_has_this_version() {
+    let changelog = fs::read_to_string(cc::root().join("CHANGELOG.md")).unwrap();
+    let mut heads = changelog.lines().filter_map(|line| line.strip_prefix("## "));
+    assert_eq!(heads.next(), Some("[Unreleased]"));
+    let (version, date) = heads.next().unwrap().split_once(" - ").expect("a date");
+    assert_eq!(version, concat!("[", env!("CARGO_PKG_VERSION"), "]"));
+    let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    assert_eq!(shape, "9999-99-99");
+    // the words of Keep a Changelog
+    let words = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "What has run"];
+    for section in changelog.lines().filter_map(|line| line.strip_prefix("### ")) {
+        assert!(words.contains(&section), "{section}");
+    }
 }

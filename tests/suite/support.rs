@@ -8,5 +8,6 @@ pub mod input;
 pub mod offsets;
 pub mod pfctl;
 pub mod rig;
+pub mod schema;
 pub mod standin;
 pub mod world;

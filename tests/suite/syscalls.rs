@@ -115,16 +115,15 @@ fn each_file_is_opened_read_and_locked_once() {
     let helper = Helper::new();
     let fifty: String = (8000..8050).map(|port| format!(" {port}:80")).collect();
     for (command, most) in [
-        ("publish web 8080:80", 58),
-        ("publish web 8080:80", 37),
-        ("publish web 8081:81", 66),
-        ("list", 30),
-        ("gc", 78),
-        ("restore", 33),
-        ("unpublish web", 33),
-        (&*format!("publish web{fifty}"), 107),
+        ("publish web 8080:80", 48),
+        ("publish web 8080:80", 36),
+        ("publish web 8081:81", 54),
+        ("list", 26),
+        ("apply", 140),
+        ("unpublish web", 28),
+        (&*format!("publish web{fifty}"), 97),
         // one for each claim
-        ("unpublish web", 88),
+        ("unpublish web", 79),
     ] {
         let calls = helper.calls(command);
         assert!(calls <= most, "{command}: {calls}");

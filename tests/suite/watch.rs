@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::rig;
+use crate::support::schema::Schema;
 use kport::error::Result;
 use kport::host::{Event, Events, Fixed, Jail, Played, Watch};
 use kport::name::JailName;
@@ -462,6 +463,12 @@ fn run(tells_jails: bool, all: &[(Happens, bool)]) {
     assert!(reports.iter().all(|report| report.what == What::Failed), "{reports:?}");
 }
 
+/// A reload follows what no look has seen.
+#[test]
+fn what_changes_back_between_two_looks() {
+    run(false, &[(Happens::Gateway(Some("em1")), false), (Happens::Conf(0), false), (Happens::Gateway(None), false)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -511,8 +518,10 @@ fn the_program_prints_what_it_does_and_leaves_it_when_it_ends() {
     let mut world = World::new(CONF, false);
     let mut daemon = Daemon::start(&world);
     let mut lines = BufReader::new(daemon.0.stdout.take().unwrap()).lines();
+    let schema = Schema::new("watch");
     let mut next = || -> (String, String) {
         let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        schema.holds_for(&line);
         (line["what"].as_str().unwrap().to_owned(), line["jail"].as_str().unwrap_or_default().to_owned())
     };
     let of = |what: &str, jail: &str| (what.to_owned(), jail.to_owned());

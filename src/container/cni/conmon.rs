@@ -48,6 +48,10 @@ impl Host for WithoutConmon {
         self.host.gateways()
     }
 
+    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
+        self.host.leaves_checksums(interface)
+    }
+
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
         self.host.interfaces()
     }
@@ -97,6 +101,10 @@ impl Host for WithoutConmon {
     fn uptime(&self) -> Result<u64> {
         self.host.uptime()
     }
+
+    fn is_played(&self) -> bool {
+        self.host.is_played()
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +112,10 @@ mod tests {
     use super::*;
 
     const ID: &str = "c0ffee";
+
+    fn without(host: crate::host::Fixed) -> WithoutConmon {
+        WithoutConmon::new(Box::new(host), ID.to_owned(), BTreeSet::from([53, 80]))
+    }
 
     fn left(holders: &[Process]) -> usize {
         let mut host: crate::host::Fixed = r#"{ "listeners": [
@@ -116,11 +128,18 @@ mod tests {
         for port in [53, 54] {
             host.udp_holders.insert(port, holders.to_vec());
         }
-        WithoutConmon::new(Box::new(host), ID.to_owned(), BTreeSet::from([53, 80])).listeners().unwrap().len()
+        without(host).listeners().unwrap().len()
     }
 
     fn process(jid: i32, line: &str) -> Process {
         Process { pid: 7, jid, arguments: line.split(' ').map(str::to_owned).collect() }
+    }
+
+    #[test]
+    fn what_has_a_default_is_asked_of_the_host() {
+        let host: crate::host::Fixed = r#"{ "txcsum": ["em0"] }"#.parse().unwrap();
+        let host = without(host);
+        assert!(host.is_played() && host.leaves_checksums("em0".parse().unwrap()).unwrap());
     }
 
     #[test]

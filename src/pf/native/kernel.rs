@@ -184,7 +184,7 @@ impl Failure {
             ),
             (libc::EBUSY, NEW_TAG) => (
                 Kind::System,
-                "pf has a number for 50000 tags (TAGID_MAX), and each is in use: run kport gc, or publish ranges of ports instead of single ones",
+                "pf has a number for 50000 tags (TAGID_MAX), and each is in use: run kport apply, or publish ranges of ports instead of single ones",
             ),
             (libc::EBUSY, _) => (
                 Kind::Busy,

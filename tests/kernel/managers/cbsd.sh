@@ -84,7 +84,7 @@ let_go
 is "nothing of web is left in pf" "" "$(anchors)"
 is "nor in the record" "" "$(records)"
 around start web 10.8.1.2/24
-gives 0 gc
+gives 0 apply
 asks outside tcp,192.0.2.1,8080=web
 around fast web 10.8.1.2/24
 is "fast=1 unpublishes" "" "$(anchors)"
@@ -109,8 +109,8 @@ around start a%b 10.8.1.3/24
 is "a name with % has its port" 1 "$(published a%b)"
 asks outside tcp,192.0.2.1,8081=a%b
 jail -R a%b
-gives 0 gc
-is "gc after jail -R" 0 "$(published a%b)"
+gives 0 apply
+is "apply after jail -R" 0 "$(published a%b)"
 
 # the main ruleset of `cbsd naton` is made of CBSD's own template, and of the lines that its expose writes
 sed "s:%%CBSD_WORKDIR%%:$home:g" /usr/local/cbsd/etc/defaults/pf.conf.tpl >"$home/etc/pf.conf"

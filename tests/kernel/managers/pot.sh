@@ -24,7 +24,7 @@ let_go
 is "nothing of web is left in pf" "" "$(anchors)"
 is "nor in the record" "" "$(records | grep web)"
 runs 0 pot start web
-gives 0 gc
+gives 0 apply
 asks outside tcp,192.0.2.1,8080=web
 
 # a clone has the hooks of its original
@@ -58,8 +58,8 @@ is "the old name has no ports" 0 "$(published app)"
 jail -R web
 asks outside tcp,192.0.2.1,8080=-
 is "jail -R leaves its ports" 1 "$(published web)"
-gives 0 gc
-is "gc removes them" 0 "$(published web)"
+gives 0 apply
+is "apply removes them" 0 "$(published web)"
 ran pot stop web
 runs 0 pot start web
 asks outside tcp,192.0.2.1,8080=web

@@ -32,9 +32,9 @@ gives 0 list web
 says "by af-to"
 gives 0 publish web --af-to 8080:80 8081:81/udp 9000-9010
 all_rules >"$WORK/once"
-gives 0 restore
+gives 0 apply
 all_rules >"$WORK/twice"
-is "restore changes nothing" "" "$(diff "$WORK/once" "$WORK/twice")"
+is "apply changes nothing" "" "$(diff "$WORK/once" "$WORK/twice")"
 held outside tcp,2001:db8::1,8080
 gives 0 publish web --af-to --sources 2001:db8:ffff::/48 8080:80
 died "other sources"

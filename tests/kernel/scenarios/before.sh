@@ -25,7 +25,7 @@ lives "one more" one
 # pf loses the redirects for a moment
 pfctl -q -a kport/web -F nat
 asks outside udp,192.0.2.1,5399,192.0.2.100,40001=host
-gives 0 restore
+gives 0 apply
 asks outside udp,192.0.2.1,5399,192.0.2.100,40001=web:80
 lives "restored" one
 let_go

@@ -28,8 +28,8 @@ pfctl -q -a kport -F rules
 is "without calls" missing "$(state web)"
 asks outside tcp,192.0.2.1,8080=-
 k doctor
-says 'kport restore'
-gives 0 restore
+says 'kport apply'
+gives 0 apply
 is "restored" live "$(state web)"
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app tcp,192.0.2.1,8305=other
 pfctl -q -a kport -F nat
@@ -37,8 +37,8 @@ gives 0 publish web 8080:80
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app
 echo 'rdr-anchor "web" proto tcp from any to any port 8089' | pfctl -q -a kport -f -
 k doctor
-says 'kport restore'
-gives 0 gc
+says 'kport apply'
+gives 0 apply
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app tcp,192.0.2.1,8305=other
 gives 0 doctor
 
@@ -90,7 +90,7 @@ while [ $turn -lt 8 ]; do
 	turn=$((turn + 1))
 done
 asks outside tcp,192.0.2.1,8081=app tcp,192.0.2.1,8305=other
-gives 0 restore
+gives 0 apply
 gives 0 publish web 8080:80
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app tcp,192.0.2.1,8305=other tcp,192.0.2.1,8210=-
 gives 0 doctor

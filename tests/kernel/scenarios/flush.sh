@@ -27,16 +27,16 @@ pfctl -q -a kport/web -F rules
 is "list of what was flushed" missing "$(state web)"
 is "list of the other" live "$(state app)"
 asks outside tcp,192.0.2.1,8080=- tcp,192.0.2.1,8081=app
-gives 0 restore
+gives 0 apply
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8081=app
 everything >"$WORK/once"
-gives 0 restore
+gives 0 apply
 everything >"$WORK/twice"
-is "restore again changes nothing" "" "$(diff "$WORK/once" "$WORK/twice")"
+is "apply again changes nothing" "" "$(diff "$WORK/once" "$WORK/twice")"
 
 # half of it, by hand
 pfctl -q -a kport/app -F rules
-gives 0 restore
+gives 0 apply
 asks outside tcp,192.0.2.1,8081=app
 # something that is not kport's, in its anchor
 echo 'pass in quick on wan0 proto tcp to port 2323' | pfctl -q -a kport/app -f -
@@ -49,17 +49,17 @@ pfctl -q -e
 asks outside tcp,192.0.2.1,8080=web
 
 # jails that go without their hooks
-gives 0 gc
-is "gc leaves running jails alone" live "$(state web)"
+gives 0 apply
+is "apply leaves running jails alone" live "$(state web)"
 jail -R app
-gives 0 gc
+gives 0 apply
 is "the anchor of a jail that is gone" "" "$(pfctl -a kport/app -sn 2>/dev/null)"
 is "its record" "" "$(records | grep app)"
 asks outside tcp,192.0.2.1,8080=web tcp,192.0.2.1,8100=flat tcp,192.0.2.1,8081=-
 # an anchor without a record
 echo 'rdr on wan0 inet proto tcp from any to any port 8181 -> 10.0.0.9 port 80' | pfctl -q -a kport/nobody -f -
 is "list of an anchor without a record" stale "$(state nobody)"
-gives 0 gc
+gives 0 apply
 is "an anchor without a record" "" "$(pfctl -a kport/nobody -sn 2>/dev/null)"
 # the jail comes again
 inside app inner0 10.0.0 fd00 3
@@ -68,5 +68,5 @@ gives 0 publish app 8081:80
 asks outside tcp,192.0.2.1,8081=app
 
 for jail in web app flat; do gives 0 unpublish $jail; done
-gives 0 gc
+gives 0 apply
 is "nothing of kport is left in pf" "" "$(anchors)"

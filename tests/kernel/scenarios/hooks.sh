@@ -75,7 +75,7 @@ says "\"jid\": $(jls -j web jid)"
 rc onerestart web
 is "web runs again" yes "$(running web)"
 asks outside tcp,192.0.2.1,8080=web udp,192.0.2.1,8081=web
-gives 0 gc
+gives 0 apply
 asks outside tcp,192.0.2.1,8080=web
 held outside tcp,192.0.2.1,8080
 rc onestop web
@@ -116,8 +116,8 @@ pfctl -q -e
 # without its hooks
 jail -R f2
 asks outside tcp,192.0.2.1,8202=-
-gives 0 gc
-is "gc after jail -R" "" "$(pfctl -a kport/f2 -sn 2>/dev/null)"
+gives 0 apply
+is "apply after jail -R" "" "$(pfctl -a kport/f2 -sn 2>/dev/null)"
 rc onestop f3
 is "the rest of it is gone" "" "$(anchors)"
 
@@ -132,7 +132,7 @@ is "and is gone" "" "$(anchors)"
 jail -q -c -f /etc/jail.conf f1 >"$WORK/err" 2>&1
 jail -q -rc -f /etc/jail.conf f1 >"$WORK/err" 2>&1
 is "after jail -rc it runs" yes "$(running f1)"
-gives 0 gc
+gives 0 apply
 asks outside tcp,192.0.2.1,8201=f1
 gives 0 list --json f1
 says "\"jid\": $(jls -j f1 jid)"
@@ -140,7 +140,7 @@ says "\"jid\": $(jls -j f1 jid)"
 # a rename while it runs: the hooks of the old name find no jail
 jail -m name=f9 jid="$(jls -j f1 jid)"
 rc onestop f1
-gives 0 gc
+gives 0 apply
 asks outside tcp,192.0.2.1,8201=f1
 rc onestart thief
 is "the port of a renamed jail is in use" no "$(running thief)"

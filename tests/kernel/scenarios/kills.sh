@@ -43,12 +43,12 @@ while [ $turn -lt "$KILLS" ]; do
 		one_of "published again" new
 		;;
 	1)
-		gives 0 restore
+		gives 0 apply
 		one_of "restored" old new
 		is "and list says" "" "$("$KPORT" -q list web | awk 'NR > 1 && $NF != "live"')"
 		;;
 	2)
-		gives 0 gc
+		gives 0 apply
 		one_of "collected" old new
 		;;
 	3)

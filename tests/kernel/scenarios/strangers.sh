@@ -66,7 +66,7 @@ is "the main ruleset is the admin's" "$main" "$(pfctl -sr -P 2>/dev/null)"
 
 # a nested jail whose name is no text
 if jexec evil jail -c name="$(printf '\377')" path=/ persist >/dev/null 2>&1; then
-	gives 0 gc
+	gives 0 apply
 	gives 0 list
 	asks outside tcp,192.0.2.1,8080=web
 else

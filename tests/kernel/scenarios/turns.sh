@@ -22,8 +22,8 @@ gives 0 unpublish web 8080:80
 died "unpublished by $KPORT_BACKEND"
 asks outside tcp,192.0.2.1,8080=- tcp,192.0.2.1,8090=web
 other
-gives 0 restore
-gives 0 gc
+gives 0 apply
+gives 0 apply
 asks outside tcp,192.0.2.1,8090=web
 other
 gives 0 unpublish web

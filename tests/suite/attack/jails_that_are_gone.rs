@@ -146,7 +146,7 @@ fn a_jail_that_may_be_starting_keeps_its_ports() {
     early(&rig, "web").unwrap();
     let error = rig.publish(&request("db", "8080:80")).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.message().contains("is not running; if it is not starting, run kport gc"), "{error}");
+    assert!(error.message().contains("is not running; if it is not starting, run kport apply"), "{error}");
     assert_eq!(rig.loaded().len(), 1);
 }
 
@@ -195,7 +195,7 @@ fn rules_without_a_record_are_in_use() {
         let error = rig.publish(&request("db", spec)).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict, "{spec}");
         assert!(error.message().contains("is in anchor kport/web, which has no record"), "{error}");
-        assert!(error.message().contains(word) && error.message().contains("kport gc"), "{error}");
+        assert!(error.message().contains(word) && error.message().contains("kport apply"), "{error}");
     }
     rig.publish(&request("db", "7070:70 8080:80/udp em1:8080:80")).unwrap();
     rig.unpublish("db").unwrap();

@@ -87,7 +87,7 @@ fn restore_loads_the_old_set() {
         }
         let held = rig.loaded();
         let (error, ..) = too_late(&rig, Duration::from_secs(60), true);
-        assert!(error.message().contains("run kport restore for the old one"), "{error}");
+        assert!(error.message().contains("run kport apply for the old one"), "{error}");
         assert_ne!(rig.loaded(), held, "the failed set is there");
         assert!(rig.list()[0].problem.is_some());
         // no other jail gets its ports until then

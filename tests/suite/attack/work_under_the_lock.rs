@@ -89,7 +89,7 @@ fn gc_and_restore_report_how_far_they_came() {
     assert_eq!(error.kind(), Kind::Busy);
     assert_eq!(
         error.message(),
-        "the time is up after 1 of 2 records; the others are unchanged: kport restore again; give more time with --timeout; \
+        "the time is up after 1 of 2 records; the others are unchanged: kport apply again; give more time with --timeout; \
          noted: jail \"db\": loaded again"
     );
     let live = |rig: &Rig| rig.list().iter().map(|listed| listed.liveness).collect::<Vec<_>>();
@@ -100,7 +100,7 @@ fn gc_and_restore_report_how_far_they_came() {
     let jails = std::mem::take(&mut rig.host.jails);
     let error = cut_short(&rig, &|p| p.gc());
     assert_eq!(error.kind(), Kind::Busy);
-    let said = ["after 1 of 2 records", "kport gc again", "noted: jail \"db\" is gone: unpublished"];
+    let said = ["after 1 of 2 records", "kport apply again", "noted: jail \"db\" is gone: unpublished"];
     assert!(said.iter().all(|part| error.message().contains(part)), "{error}");
     // web has a record that was not read, so its rules must not count as those of no jail
     assert_eq!(live(&rig), [Liveness::Live]);
