@@ -571,10 +571,11 @@ fn three_sentences(text: &str) -> Result<(), TestCaseError> {
             // a rule that allows only some sources, and not this one
             let closed = blocked_by(&ordinary).is_some_and(|rule| rule.contains(" from "))
                 || made.said.contains("are not reached");
-            // or everybody but <friends> has passed before a rule that blocks all: then it is refused because of its source
+            // or everybody but <friends> comes past the rule that blocks it: then it is refused because of its source
             let other = if family == 6 { "2001:db8:5::1" } else { "192.0.2.1" };
-            let passes = blocked_by(&send(&today, "em0", protocol, other, to)).is_none();
-            let closed = closed || passes && blocked_by(&ordinary).is_some();
+            let refused = blocked_by(&ordinary);
+            let closed =
+                closed || refused.is_some() && refused != blocked_by(&send(&today, "em0", protocol, other, to));
             let after = send(&with, "em0", protocol, outsider, to);
             prop_assert!(after.reaches("web") || closed, "{outsider} {protocol}:\n{}{}{after}", made.said, made.after);
         }
@@ -601,6 +602,14 @@ fn three_sentences(text: &str) -> Result<(), TestCaseError> {
     }
 
     Ok(())
+}
+
+/// Whoever is not in <friends> passes on em0, and is blocked on the way to the jail.
+#[test]
+fn everybody_but_friends_comes_past_the_rule_that_blocks_them() {
+    let text = "table <friends> { 198.51.100.0/24 192.168.7.0/24 2001:db8:99::/48 }\nblock all\n\
+        pass quick on em0 proto tcp from ! <friends>\nblock return in quick on em0 proto tcp all\n";
+    three_sentences(text).unwrap();
 }
 
 #[test]
