@@ -52,7 +52,7 @@ mod freebsd {
     use crate::error::Result;
     use crate::pf::native::descriptor::Descriptor;
     use crate::pf::native::kernel::{Call, Failure, Kernel, Nv, OPEN};
-    use crate::pf::native::layout::{PfiKif, PfiocTransE, PfrAddr};
+    use crate::pf::native::layout::{PF_STATE_VERSION, PfStateExport, PfiKif, PfiocTransE, PfrAddr};
     use crate::pf::native::netlink::{Attributes, Command};
     use crate::pf::native::session::{AF_NETLINK, NETLINK_GENERIC, Session};
 
@@ -78,7 +78,7 @@ mod freebsd {
             // another file, which refuses the call, since no other driver has one with this number (see `Kernel::renew`). The
             // kernel reads and writes the number of bytes that is part of the call's number, which is the size of `argument`
             // (asserted above). What `argument` points to, if anything, is a live array that nobody else uses, with its true
-            // length beside it: the rulesets of a transaction, the interfaces, the addresses of a table, and the buffer of an
+            // length beside it: the rulesets of a transaction, the states, the interfaces, the addresses of a table, and the buffer of an
             // nvlist, of which the kernel writes at most `size` elements or bytes. Any bytes are a value of the types it writes to.
             let result =
                 unsafe { libc::ioctl(device.as_raw_fd(), number as libc::c_ulong, std::ptr::from_mut(argument)) };
@@ -136,6 +136,14 @@ mod freebsd {
         size: usize,
     }
 
+    /// struct pfioc_states_v2
+    #[repr(C)]
+    struct PfiocStates {
+        len: c_int,
+        version: u64,
+        states: *mut PfStateExport,
+    }
+
     /// struct pfioc_iface
     #[repr(C)]
     struct PfiocIface {
@@ -147,7 +155,8 @@ mod freebsd {
         flags: c_int,
     }
 
-    const _: () = assert!(size_of::<PfiocTrans>() == 16 && size_of::<PfiocNv>() == 24 && size_of::<PfiocIface>() == 40);
+    const _: () = assert!(size_of::<PfiocTrans>() == 16 && size_of::<PfiocNv>() == 24);
+    const _: () = assert!(size_of::<PfiocStates>() == 24 && size_of::<PfiocIface>() == 40);
 
     impl Kernel for Device {
         fn call(&self, call: Call<'_>) -> std::result::Result<(), Failure> {
@@ -187,6 +196,16 @@ mod freebsd {
                     let done = self.ioctl(name, number, table);
                     table.buffer = 0;
                     done
+                }
+                Call::GetStates(room, count) => {
+                    let mut io = PfiocStates {
+                        len: c_int::try_from(size_of_val(room)).map_err(|_| Failure::new(name, libc::EINVAL))?,
+                        version: PF_STATE_VERSION,
+                        states: room.as_mut_ptr(),
+                    };
+                    self.ioctl(name, number, &mut io)?;
+                    *count = usize::try_from(io.len).unwrap_or(0) / size_of::<PfStateExport>();
+                    Ok(())
                 }
                 Call::GetInterfaces(room, count) => {
                     let mut io = PfiocIface {

@@ -39,6 +39,8 @@ pub enum Call<'a> {
     GetRuleset(&'a mut PfiocRuleset),
     GetStatus(&'a mut Nv),
     KillStates(&'a mut Nv),
+    /// DIOCGETSTATESV2: the states, as many as fit; fills in how many there are now if there is no room, else how many it wrote.
+    GetStates(&'a mut [PfStateExport], &'a mut usize),
     GetLimit(&'a mut PfiocLimit),
     /// DIOCRGETADDRS: the addresses of a table; only their number if there is not enough room.
     GetTable(&'a mut PfiocTable, &'a mut [PfrAddr]),
@@ -55,6 +57,7 @@ impl Call<'_> {
     fn definition(&self) -> (&'static str, u8, usize) {
         const TRANSACTION: usize = 16;
         const NV: usize = 24;
+        const STATES: usize = 24;
         const INTERFACES: usize = 40;
         match self {
             Call::XBegin(_) => ("DIOCXBEGIN", 81, TRANSACTION),
@@ -72,6 +75,7 @@ impl Call<'_> {
             Call::GetRuleset(_) => ("DIOCGETRULESET", 59, size_of::<PfiocRuleset>()),
             Call::GetStatus(_) => ("DIOCGETSTATUSNV", 21, NV),
             Call::KillStates(_) => ("DIOCKILLSTATESNV", 41, NV),
+            Call::GetStates(..) => ("DIOCGETSTATESV2", 93, STATES),
             Call::GetLimit(_) => ("DIOCGETLIMIT", 39, size_of::<PfiocLimit>()),
             Call::GetTable(..) => ("DIOCRGETADDRS", 70, size_of::<PfiocTable>()),
             Call::GetInterfaces(..) => ("DIOCIGETIFACES", 87, INTERFACES),
@@ -246,6 +250,7 @@ mod tests {
         assert_eq!(Call::GetRuleset(&mut ruleset).number(), 0xc444_443b);
         assert_eq!(Call::GetStatus(&mut nv).number(), 0xc018_4415);
         assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
+        assert_eq!(Call::GetStates(&mut [], &mut 0).number(), 0xc018_445d);
         assert_eq!(Call::GetTable(&mut table, &mut []).number(), 0xc450_4446);
         assert_eq!(Call::GetSyncookies(&mut nv).number(), 0xc018_445e);
         assert_eq!(Call::GetEtherRules(&mut nv).number(), 0xc018_4463);

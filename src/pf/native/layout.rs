@@ -410,6 +410,34 @@ pub struct PfiKif {
     pub dynaddrs: [u64; 2],
 }
 
+/// struct pf_state_export: a state of the table, without what kport does not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfStateExport {
+    /// [`PF_STATE_VERSION`]
+    pub version: u64,
+    pub id: u64,
+    pub ifname: [u8; 16],
+    pub orig_ifname: [u8; 16],
+    /// on the wire, and on the host's side of a redirect or nat
+    pub keys: [PfStateKeyExport; 2],
+    pub peers: [u8; 144],
+    pub af: u8,
+    pub proto: u8,
+    pub rest: [u8; 118],
+}
+
+/// struct pf_state_key_export; the ports are in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PfStateKeyExport {
+    pub addr: [[u8; 16]; 2],
+    pub port: [u16; 2],
+}
+
+/// The version of struct pf_state_export in 14 and 15.
+pub const PF_STATE_VERSION: u64 = 20_230_404;
+
 /// The value for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
 pub const PFIK_GROUP: u64 = 0xfeed_c0de;
 /// `set skip on`
@@ -459,6 +487,8 @@ offsets! {
     PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
     PfiocLimit: 8 { index 0, limit 4 }
     PfiKif: 216 { name 0, tree 16, packets 40, bytes 104, tzero 168, flags 172, ifp 176, group 184, rulerefs 192, dynaddrs 200 }
+    PfStateKeyExport: 36 { addr 0, port 32 }
+    PfStateExport: 384 { id 8, ifname 16, orig_ifname 32, keys 48, peers 120, af 264, proto 265, rest 266 }
     PfrAddr: 20 { addr 0, af 16, net 17, not 18, fback 19 }
     PfiocTable: 1104 { anchor 0, name 1024, table_flags 1056, fback 1060, buffer 1064, esize 1072, size 1076, flags 1096, ticket 1100 }
 }

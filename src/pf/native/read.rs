@@ -1,5 +1,6 @@
 //! Reads what pf has: rules, anchors, tables, status; and ends states.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,7 +10,7 @@ use super::encode::{self, EVERY, LOADED};
 use super::kernel::{Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
-use crate::net::{Family, PortRange};
+use crate::net::{Family, PortRange, Protocol};
 use crate::pf::{Destination, Sources, States};
 use crate::pfconf::address::Operand;
 use crate::pfconf::rule::RuleKind;
@@ -19,6 +20,8 @@ use crate::pfconf::table::Table;
 const REPLY: usize = 16 * 1024;
 /// pf_ioctl.c does not allocate room for more interfaces (net.pf.request_maxcount).
 const MOST_INTERFACES: usize = 65_536;
+/// The most states that are read, 24 MiB.
+const MOST_STATES: usize = 65_536;
 /// No reply is longer.
 const LONGEST_REPLY: usize = 1024 * 1024;
 
@@ -289,6 +292,57 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
         States::ToHost { protocol, address, ports, .. } => failure.about(format_args!("{protocol} {address} {ports}")),
     })?;
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
+}
+
+/// The ports that states have at some of the host's addresses, on either side of a redirect.
+pub struct PortsInUse(HashMap<(u8, IpAddr), BTreeSet<u16>>);
+
+impl PortsInUse {
+    /// Reads the table of states once: to end states, the kernel locks each row of the table, which takes as long as a run of
+    /// pfctl(8), whether there are any or not. `None` if there are so many that this is not worth it, or if the kernel does not
+    /// tell (15 without COMPAT_FREEBSD14).
+    pub fn read<K: Kernel>(kernel: &K, addresses: &HashSet<IpAddr>) -> Result<Option<PortsInUse>, Failure> {
+        let mut count = 0;
+        match kernel.call(Call::GetStates(&mut [], &mut count)) {
+            Err(failure) if matches!(failure.errno, libc::ENODEV | libc::ENOTTY | libc::ENOTSUP) => return Ok(None),
+            other => other?,
+        }
+        let mut found = HashMap::new();
+        if count == 0 {
+            return Ok(Some(PortsInUse(found)));
+        }
+        if count > MOST_STATES {
+            return Ok(None);
+        }
+        // more may come meanwhile; the kernel leaves out whole rows of its table
+        let spare = count / 8 + 64;
+        let mut room = vec![PfStateExport::new_zeroed(); count + spare];
+        let mut written = 0;
+        kernel.call(Call::GetStates(&mut room, &mut written))?;
+        let states = room.get(..written).unwrap_or_default();
+        if written > count + spare / 2 || states.iter().any(|state| state.version != PF_STATE_VERSION) {
+            return Ok(None);
+        }
+        for state in states {
+            for key in &state.keys {
+                for (octets, port) in key.addr.iter().zip(key.port) {
+                    let [a, b, c, d, ..] = *octets;
+                    let is_v4 = i32::from(state.af) == libc::AF_INET;
+                    let address = if is_v4 { IpAddr::from([a, b, c, d]) } else { IpAddr::from(*octets) };
+                    if addresses.contains(&address) {
+                        found.entry((state.proto, address)).or_insert_with(BTreeSet::new).insert(u16::from_be(port));
+                    }
+                }
+            }
+        }
+        Ok(Some(PortsInUse(found)))
+    }
+
+    /// Whether there can be such states.
+    pub fn has(&self, protocol: Protocol, address: IpAddr, ports: PortRange) -> bool {
+        let known = self.0.get(&(protocol.number(), address));
+        known.is_some_and(|known| known.range(ports.first()..=ports.last()).next().is_some())
+    }
 }
 
 /// How many addresses an active table has: one that a rule uses, with `persist`, or created by hand (pfr_get_addrs in

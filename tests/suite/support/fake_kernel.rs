@@ -558,6 +558,33 @@ impl Pf {
             Call::GetLimit(limit) if limit.index == 4 && !self.is_14 => Ok(()),
             Call::GetLimit(_) => Err(libc::EINVAL),
             Call::KillStates(nv) => self.kill(nv),
+            Call::GetStates(room, count) => {
+                *count = self.states.len();
+                if room.is_empty() {
+                    return Ok(());
+                }
+                assert!(room.len() > *count);
+                for (into, state) in room.iter_mut().zip(&self.states) {
+                    into.version = 20_230_404;
+                    (into.af, into.proto) = (if state.to.is_ipv4() { 2 } else { 28 }, state.protocol);
+                    let bytes = |address: IpAddr| match address {
+                        IpAddr::V4(v4) => {
+                            let mut bytes = [0; 16];
+                            bytes[..4].copy_from_slice(&v4.octets());
+                            bytes
+                        }
+                        IpAddr::V6(v6) => v6.octets(),
+                    };
+                    into.keys[0].addr = [bytes(state.from), bytes(state.to)];
+                    into.keys[0].port = [40_000_u16.to_be(), state.port.to_be()];
+                    into.keys[1] = into.keys[0];
+                    if state.redirected {
+                        into.keys[1].addr[1] = bytes([10, 0, 0, 2].into());
+                        into.keys[1].port[1] = 80_u16.to_be();
+                    }
+                }
+                Ok(())
+            }
             Call::GetTable(table, room) => self.get_table(table.as_mut_bytes(), room.as_mut_bytes()),
             Call::GetSyncookies(nv) => {
                 let adaptive = List::new().with("adaptive", Value::Bool(false));
