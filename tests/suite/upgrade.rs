@@ -144,6 +144,10 @@ fn a_list_shows_what_it_showed() {
         for (anchor, jail) in &then {
             for (field, value) in jail {
                 match value.as_array() {
+                    // a text for people
+                    None if field == "problem" => {
+                        assert_eq!(now[anchor][field].is_null(), value.is_null(), "{version}: {anchor}")
+                    }
                     None => assert_eq!(now[anchor][field], *value, "{version}: {anchor}: {field}"),
                     Some(ports) => {
                         let now = now[anchor][field].as_array().unwrap();
