@@ -20,8 +20,8 @@ use crate::pfconf::table::Table;
 const REPLY: usize = 16 * 1024;
 /// pf_ioctl.c does not allocate room for more interfaces (net.pf.request_maxcount).
 const MOST_INTERFACES: usize = 65_536;
-/// The most states that are read, 24 MiB.
-const MOST_STATES: usize = 65_536;
+/// The most states that are read, 48 MiB. Without `set limit states` there are not so many: PFSTATE_HIWAT of pfvar.h is 100,000.
+const MOST_STATES: usize = 131_072;
 /// No reply is longer.
 const LONGEST_REPLY: usize = 1024 * 1024;
 
