@@ -83,6 +83,17 @@ fn spec() -> Request {
 const NOTE: &str =
     "ended the states of connections that reached the host itself at these ports before they were redirected: 2";
 
+/// A kernel without COMPAT_FREEBSD14, or one that does not tell.
+#[test]
+fn native_ends_them_without_a_look_if_it_must() {
+    let (rig, fake) = (Rig::new(), Fake::new());
+    fake.set_states(&STATES.each_ref().map(Row::state));
+    fake.refuse("DIOCGETSTATESV2", 1, libc::ENODEV);
+    let done = rig.with(&Native::over(&fake, soon()), &Unobserved, |p| p.publish(&spec())).unwrap();
+    let stay: Vec<State> = STATES.iter().filter(|row| !row.ends).map(Row::state).collect();
+    assert_eq!((fake.states(), done.killed), (stay, 2));
+}
+
 #[test]
 fn native_ends_states_of_before() {
     let (rig, fake) = (Rig::new(), Fake::new());
