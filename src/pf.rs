@@ -253,10 +253,14 @@ pub trait Firewall {
         compare_one_by_one(self, wanted)
     }
 
-    /// Whether an anchor still holds the rules with which it was published; if so, whether pf still evaluates it. May
-    /// check less than [`Firewall::holds`] and [`Firewall::status`] do.
+    /// Whether an anchor still holds the rules with which it was published. May check less than [`Firewall::holds`] does.
+    fn still_holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        self.holds(anchor, rules)
+    }
+
+    /// As [`Firewall::still_holds`]; if so, whether pf still evaluates it. May check less than [`Firewall::status`] does.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        if self.holds(anchor, rules)? { self.status().map(Some) } else { Ok(None) }
+        if self.still_holds(anchor, rules)? { self.status().map(Some) } else { Ok(None) }
     }
 
     /// Clears an anchor, and returns whether it held anything. [`Kind::Unavailable`] means that there is no pf, and so

@@ -27,8 +27,8 @@ pub use counts::{Counts, counts};
 pub use report::{Report, What};
 use schedule::{Looks, Schedule, Why};
 
-/// How long one look at the anchors may take, after the first one.
-const SLICE: Duration = Duration::from_millis(20);
+/// How long one look at the anchors may take, after the first one: with one each two seconds, half a percent of the time.
+const SLICE: Duration = Duration::from_millis(10);
 /// How long opening the sockets of networks may take in one look, and one of them.
 const OPENING: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_millis(300);

@@ -596,10 +596,14 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     /// By the tickets and numbers of rules at its last load, if they are known: see [`memory`].
+    fn still_holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
+        self.holds_now(anchor, rules, true)
+    }
+
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
         // the status first: it tells which run of pf it is
         let status = self.status()?;
-        Ok(self.holds_now(anchor, rules, true)?.then_some(status))
+        Ok(self.still_holds(anchor, rules)?.then_some(status))
     }
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {

@@ -71,7 +71,7 @@ pub(super) fn is_lost(host: &dyn Host, firewall: &dyn Firewall, store: &Store, j
     // a change that is under way, or was interrupted, is not judged by its rules
     let interrupted = !record.replaces.is_empty();
     let wanted = rules::of_all(&record.publications);
-    Ok(interrupted || firewall.unchanged(&jail.anchor(), &wanted)?.is_none())
+    Ok(interrupted || !firewall.still_holds(&jail.anchor(), &wanted)?)
 }
 
 /// The record of this boot, if it can be read.
