@@ -170,7 +170,10 @@ impl Watcher {
             }
             let lines = self.conf.as_ref().map(|conf| conf.requests(&jail));
             let result = publisher.follow(&jail, lines.as_deref());
-            self.done(&publisher, &jail, why, before, result);
+            let conflict = result.as_ref().is_err_and(|error| error.kind() == Kind::Conflict);
+            if !(conflict && self.exchange(&publisher, &jail)?) {
+                self.done(&publisher, &jail, why, before, result);
+            }
         }
         self.counts.write(&session.store()?);
         looked
@@ -318,15 +321,35 @@ impl Watcher {
         }
         let recorded = publisher.recorded()?;
         let jails = conf::jails(self.conf.as_ref(), &*session.host, &recorded)?;
+        self.follow(publisher, &recorded, &jails);
+        self.records(&*session.host, publisher.recorded()?);
+        Ok(())
+    }
+
+    /// After a conflict: with the jails whose ports are not what the file says either, since they may have those of this one. False
+    /// if there are none.
+    fn exchange(&mut self, publisher: &Publisher<'_>, jail: &JailName) -> Result<bool> {
+        let Some(conf) = &self.conf else { return Ok(false) };
+        let recorded = publisher.recorded()?;
+        let others = recorded.iter().filter(|of| of.jail != *jail && conf.differs(&of.jail, &of.requests));
+        let mut jails: BTreeSet<JailName> = others.map(|of| of.jail.clone()).collect();
+        let is_one = !jails.is_empty();
+        if is_one {
+            jails.insert(jail.clone());
+            self.follow(publisher, &recorded, &jails);
+        }
+        Ok(is_one)
+    }
+
+    /// Makes what these jails have published what the file says.
+    fn follow(&mut self, publisher: &Publisher<'_>, recorded: &[Recorded], jails: &BTreeSet<JailName>) {
         let conf = self.conf.take();
-        conf::apply(publisher, conf.as_ref(), &recorded, &jails, &mut |jail, result| {
+        conf::apply(publisher, conf.as_ref(), recorded, jails, &mut |jail, result| {
             let before = recorded.iter().find(|record| record.jail == *jail);
             let before = before.map(|record| record.redirects.clone()).unwrap_or_default();
             self.done(publisher, jail, Why::Conf, before, result);
         });
         self.conf = conf;
-        self.records(&*session.host, publisher.recorded()?);
-        Ok(())
     }
 
     /// After a transaction of a jail.

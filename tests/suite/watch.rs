@@ -469,6 +469,12 @@ fn what_changes_back_between_two_looks() {
     run(false, &[(Happens::Gateway(Some("em1")), false), (Happens::Conf(0), false), (Happens::Gateway(None), false)]);
 }
 
+/// The exchange cannot be made when the file is read.
+#[test]
+fn ports_are_exchanged_later() {
+    run(false, &[(Happens::Gateway(None), false), (Happens::Conf(3), false)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
