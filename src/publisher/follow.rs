@@ -133,6 +133,13 @@ pub(super) fn follow(transaction: &mut Transaction<'_>, jail: &JailName, configu
     let no_jail = first.no_jail;
     let record =
         Record { path, earlier_jid, no_jail, reported, requested, ..writer.record_of(jail, jid, publications)? };
+    if let Some(old) = &old
+        && old.publications == record.publications
+        && !writer.firewall.still_holds(&anchor, &rules::of_all(&record.publications))?
+    {
+        // a flush, which a change need not see
+        restore_one(writer, facts, &anchor)?;
+    }
     let allow_inert = requests.iter().all(|request| request.allow_inert);
     change(writer, old.as_ref(), record, &Verification { facts, allow_inert, thorough: false })
 }

@@ -52,7 +52,9 @@ pub(super) fn to_end(record: &Record, labels_mappings: bool, facts: &Facts<'_>) 
     };
     let (mut states, mut parts, mut instead) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (r, before) in gone {
-        let stays = now.get(r).and_then(|now| {
+        // pfctl(8) prints both families of a state of af-to, as no other: those that are still allowed end as well
+        let is_found = !(labels_mappings && r.af_to);
+        let stays = now.get(r).filter(|_| is_found).and_then(|now| {
             let to = host_of(r, [r].into_iter(), facts);
             let reach = reached.get(&direct(r)).map_or(&[][..], |options| &options.reach);
             narrower::states(&jail, r, to, [before, now], reach, facts)

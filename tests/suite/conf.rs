@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use crate::support::rig::{Rig, host, request};
+use crate::support::standin;
 use kport::conf::{self, Conf};
+use kport::deadline::Deadline;
 use kport::error::{Kind, Result};
 use kport::host::Fixed;
 use kport::name::JailName;
 use kport::pf::Firewall;
+use kport::pf::pfctl::Pfctl;
 use kport::publisher::{Liveness, Outcome, Unobserved};
 
 /// A host, a file, a state directory, and the helper.
@@ -443,4 +447,20 @@ fn the_jails_of_a_file_are_those_that_run_and_those_that_are_recorded() {
     let jails = conf::jails(Some(&conf), &rig.host, &recorded).unwrap();
     assert_eq!(jails.iter().map(JailName::as_str).collect::<Vec<_>>(), ["db", "guest", "web"]);
     assert_eq!(conf::jails(None, &rig.host, &recorded).unwrap().len(), 1);
+}
+
+/// With pfctl(8), publishing the same again looks at the pass rules alone.
+#[test]
+fn a_flush_of_the_translations_alone_is_followed() {
+    let (rig, pf) = (Rig::new(), standin::Pfctl::new());
+    let firewall = || Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
+    rig.with(&firewall(), &Unobserved, |p| p.publish(&request("web", "8080:80"))).unwrap();
+    let loaded = pf.rules("kport/web").unwrap();
+    let filters: String =
+        loaded.lines().filter(|rule| rule.starts_with("pass")).map(|rule| format!("{rule}\n")).collect();
+    pf.put("kport/web", &filters);
+    let done = rig.with(&firewall(), &Unobserved, |p| p.follow(&"web".parse().unwrap(), None)).unwrap();
+    assert!(done.changed && pf.rules("kport/web").unwrap() == loaded, "{done:?}");
+    let done = rig.with(&firewall(), &Unobserved, |p| p.follow(&"web".parse().unwrap(), None)).unwrap();
+    assert!(!done.changed, "{done:?}");
 }

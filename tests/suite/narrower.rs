@@ -157,3 +157,22 @@ fn in_doubt_all_of_the_mapping_ends() {
         assert!(!fake.states().iter().any(|state| redirected.contains(state)), "{now:?}");
     }
 }
+
+/// pfctl(8) prints both families of such a state, which no line above is like.
+#[test]
+fn pfctl_ends_all_connections_of_a_mapping_with_af_to() {
+    let (rig, pf) = (Rig::new(), standin::Pfctl::new());
+    let publish = |sources: &[&str]| {
+        let sources = sources.iter().map(|text| text.parse().unwrap()).collect();
+        let options = Options { af_to: true, sources, ..Options::default() };
+        let firewall = Pfctl::new(pf.program(), Deadline::after(Duration::from_secs(60)));
+        rig.with(&firewall, &Unobserved, |p| p.publish(&Request { options, ..request("db", "8080:80") }))
+            .unwrap()
+            .killed
+    };
+    publish(&[]);
+    let printed = "all tcp 10.0.0.1:49263 (2001:db8::100[49263]) -> 10.0.0.3:80 (2001:db8::1[8080])       ESTABLISHED:ESTABLISHED";
+    pf.set_states(&["kport:db kport:db:tcp:8080", printed]);
+    assert_eq!(publish(&["2001:db8:ffff::/48"]), 1);
+    assert_eq!(pf.states(), [printed], "the stand-in has the labels of a state, or its line");
+}
