@@ -119,7 +119,7 @@ fn each_file_is_opened_read_and_locked_once() {
         ("publish web 8080:80", 36),
         ("publish web 8081:81", 54),
         ("list", 26),
-        ("apply", 141),
+        ("apply", 147),
         ("unpublish web", 28),
         (&*format!("publish web{fifty}"), 97),
         // one for each claim
