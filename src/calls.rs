@@ -291,12 +291,11 @@ impl Condition {
     }
 
     fn key(self) -> Option<Key> {
-        let known = |number| Protocol::ALL.into_iter().find(|protocol| protocol.number() == number);
         let one = |to: IpNet| (to.prefix_len() == to.max_prefix_len()).then(|| to.addr());
         match (self.protocol, self.to) {
             (None, to) => one(to?).map(Key::Address),
-            (Some(number), None) => Some(Key::Ports(known(number)?, self.ports)),
-            (Some(number), Some(to)) => Some(Key::At(one(to)?, known(number)?, self.ports)),
+            (Some(number), None) => Some(Key::Ports(Protocol::numbered(number)?, self.ports)),
+            (Some(number), Some(to)) => Some(Key::At(one(to)?, Protocol::numbered(number)?, self.ports)),
         }
     }
 }

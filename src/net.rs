@@ -182,6 +182,16 @@ impl Protocol {
             Protocol::Sctp => "sctp",
         }
     }
+
+    /// The one with this number.
+    pub fn numbered(number: u8) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
 }
 
 impl fmt::Display for Protocol {

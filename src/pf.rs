@@ -170,7 +170,8 @@ fn compare_one_by_one<F: Firewall + ?Sized>(firewall: &F, wanted: &[(Anchor, Vec
 pub struct Compared {
     /// Whether each anchor holds exactly its rules.
     pub holds: Vec<bool>,
-    /// The names below `kport/` of kport's anchors that are not empty, sorted.
+    /// The names below `kport/` of kport's anchors that are not empty, sorted. By pfctl(8) also of those that were emptied some
+    /// seconds ago, or whose load was cut off: [`Firewall::loaded`] tells.
     pub anchors: Vec<String>,
 }
 

@@ -488,9 +488,9 @@ fn protocols(start: &str) -> Parsed<'_, u8> {
     let mut set = 0;
     loop {
         let (after, word): (_, &str) = take_while(|c: char| c.is_ascii_alphanumeric()).parse(rest)?;
-        let Some(protocol) = Protocol::ALL.into_iter().find(|p| p.name() == word) else {
+        let Some(protocol) = Protocol::named(word) else {
             let lower = word.to_ascii_lowercase();
-            let hint = if Protocol::ALL.into_iter().any(|p| p.name() == lower) {
+            let hint = if Protocol::named(&lower).is_some() {
                 Some(format!("protocols are lower case: {lower}"))
             } else if word.is_empty() {
                 Some("protocol missing".to_owned())

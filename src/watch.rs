@@ -333,12 +333,12 @@ impl Watcher {
         let recorded = publisher.recorded()?;
         let others = recorded.iter().filter(|of| of.jail != *jail && conf.differs(&of.jail, &of.requests));
         let mut jails: BTreeSet<JailName> = others.map(|of| of.jail.clone()).collect();
-        let is_one = !jails.is_empty();
-        if is_one {
-            jails.insert(jail.clone());
-            self.follow(publisher, &recorded, &jails);
+        if jails.is_empty() {
+            return Ok(false);
         }
-        Ok(is_one)
+        jails.insert(jail.clone());
+        self.follow(publisher, &recorded, &jails);
+        Ok(true)
     }
 
     /// Makes what these jails have published what the file says.

@@ -33,7 +33,7 @@ pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
     if args.dry_run {
         let conf =
             conf.ok_or_else(|| unread.unwrap_or_else(|| Error::new(Kind::Internal, "no kport.conf was read")))?;
-        return print(&difference(&session, &publisher, &conf, &recorded, (&jails, args.jails.is_empty()))?);
+        return print(&difference(&session, &publisher, &conf, &recorded, &jails, args.jails.is_empty())?);
     }
     let mut all = Outcome::default();
     let mut errors: Vec<Error> = unread.into_iter().collect();
@@ -67,7 +67,8 @@ fn difference(
     publisher: &Publisher<'_>,
     conf: &Conf,
     recorded: &[Recorded],
-    (jails, all): (&BTreeSet<JailName>, bool),
+    jails: &BTreeSet<JailName>,
+    all: bool,
 ) -> Result<String> {
     let mut text = String::new();
     let mut runs = false;

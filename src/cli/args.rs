@@ -350,7 +350,7 @@ pub struct Question {
 }
 
 fn protocol(text: &str) -> Result<IpProtocol, String> {
-    let named = Protocol::ALL.into_iter().find(|protocol| protocol.name() == text).map(IpProtocol::from);
+    let named = Protocol::named(text).map(IpProtocol::from);
     let icmp = [("icmp", IpProtocol::ICMP), ("icmp6", IpProtocol::ICMP6), ("ipv6-icmp", IpProtocol::ICMP6)];
     let known = named.or_else(|| icmp.into_iter().find(|(name, _)| *name == text).map(|(_, protocol)| protocol));
     known.ok_or_else(|| format!("there are {}, icmp, icmp6", Protocol::ALL.map(|protocol| protocol.name()).join(", ")))

@@ -132,7 +132,7 @@ fn texts(record: &Record) -> Result<Vec<String>> {
         )));
     }
     let protocol = record.protocol.as_deref().unwrap_or("tcp");
-    let known = Protocol::ALL.into_iter().find(|known| known.name() == protocol);
+    let known = Protocol::named(protocol);
     let protocol = known.ok_or_else(|| refuse(format!("protocol {} is not tcp or udp", quoted(protocol))))?;
     let ports = format!("{host}:{container}/{protocol}");
     if record.interfaces.is_empty() {

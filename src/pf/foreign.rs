@@ -108,7 +108,7 @@ pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
         _ => return None,
     };
     let protocol = match when.protocol {
-        Some(number) => Some(Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?),
+        Some(number) => Some(Protocol::numbered(number)?),
         None => None,
     };
     let to_place = match to {

@@ -135,7 +135,8 @@ impl Store {
     }
 
     /// [`Store::sweep`], in the first transaction of a boot or of a new state directory. `children` reads the names of kport's
-    /// anchors that have rules: those without a record are noted, since their ports are in use. If it fails, the next transaction tries again.
+    /// anchors that have rules: those without a record are noted, since their ports are in use. If it fails, the next transaction
+    /// tries again.
     pub fn sweep_after_boot(
         &self,
         lock: &Lock,

@@ -78,7 +78,7 @@ impl Summary {
         while let Some(place) = words.next() {
             redirects.push(Redirect {
                 place: place.parse().ok()?,
-                protocol: protocol(words.next()?)?,
+                protocol: Protocol::named(words.next()?)?,
                 host: word(&mut words)?,
                 target: word(&mut words)?,
                 jail: word(&mut words)?,
@@ -87,10 +87,6 @@ impl Summary {
         }
         Some(Summary { jail: jail.parse().ok()?, jid, no_jail, since, rules, redirects })
     }
-}
-
-fn protocol(name: &str) -> Option<Protocol> {
-    Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
 }
 
 fn word<'a, T: FromStr>(words: &mut impl Iterator<Item = &'a str>) -> Option<T> {
@@ -202,7 +198,7 @@ mod tests {
             let parts: Vec<&str> = spec.split(' ').collect();
             Redirect {
                 place: parts[0].parse().unwrap(),
-                protocol: protocol(parts[1]).unwrap(),
+                protocol: Protocol::named(parts[1]).unwrap(),
                 host: parts[2].parse().unwrap(),
                 target: target.parse().unwrap(),
                 jail: parts[3].parse().unwrap(),

@@ -53,7 +53,7 @@ impl IpProtocol {
 
     /// As one of the three protocols that have ports.
     pub fn with_ports(self) -> Option<Protocol> {
-        Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.0)
+        Protocol::numbered(self.0)
     }
 
     pub(super) fn is_icmp(self) -> bool {

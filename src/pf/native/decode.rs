@@ -7,8 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use super::layout::*;
@@ -325,10 +323,7 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
     let (addr, mask) = (wrap.addr, wrap.mask);
     // no family: the bytes after the first four tell
     let v4 = family == Some(Family::Inet) || family.is_none() && addr[4..] == [0; 12] && mask[4..] == [0; 12];
-    let ip = |bytes: [u8; 16]| match bytes {
-        [a, b, c, d, ..] if v4 => IpAddr::from([a, b, c, d]),
-        _ => IpAddr::from(bytes),
-    };
+    let ip = |bytes| ip(bytes, v4);
     match wrap.kind {
         PF_ADDR_ADDRMASK => {
             let mask = &mask[..if v4 { 4 } else { 16 }];

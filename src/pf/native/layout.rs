@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "the names are those of sys/net/pfvar.h and sys/netpfil/pf/pf.h")]
 
 use std::mem::{offset_of, size_of};
+use std::net::IpAddr;
 
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -408,6 +409,14 @@ pub struct PfiKif {
     pub pad: u32,
     /// a list of the kernel's
     pub dynaddrs: [u64; 2],
+}
+
+/// The address in a struct pf_addr, of IPv4 or of IPv6.
+pub fn ip(octets: [u8; 16], is_v4: bool) -> IpAddr {
+    match octets {
+        [a, b, c, d, ..] if is_v4 => IpAddr::from([a, b, c, d]),
+        _ => IpAddr::from(octets),
+    }
 }
 
 /// struct pf_state_export: a state of the table, without what kport does not read.

@@ -326,9 +326,7 @@ impl PortsInUse {
         for state in states {
             for key in &state.keys {
                 for (octets, port) in key.addr.iter().zip(key.port) {
-                    let [a, b, c, d, ..] = *octets;
-                    let is_v4 = i32::from(state.af) == libc::AF_INET;
-                    let address = if is_v4 { IpAddr::from([a, b, c, d]) } else { IpAddr::from(*octets) };
+                    let address = ip(*octets, state.af != AF_INET6);
                     if addresses.contains(&address) {
                         found.entry((state.proto, address)).or_insert_with(BTreeSet::new).insert(u16::from_be(port));
                     }
@@ -384,11 +382,7 @@ pub(crate) fn table<K: Kernel>(kernel: &K, anchor: &str, name: &str) -> Result<O
     };
     let mut table = Table::default();
     for entry in held {
-        let address = match entry.af {
-            AF_INET6 => IpAddr::from(entry.addr),
-            _ => IpAddr::from([entry.addr[0], entry.addr[1], entry.addr[2], entry.addr[3]]),
-        };
-        let network = IpNet::new(address, entry.net)
+        let network = IpNet::new(ip(entry.addr, entry.af != AF_INET6), entry.net)
             .map_err(|_| Failure::new("DIOCRGETADDRS", libc::EBADMSG).about(format_args!("table <{name}>")))?;
         table.insert(network, entry.not != 0);
     }

@@ -1,5 +1,7 @@
 //! What the kernel would say of a rule is read as that rule.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
 use super::*;
