@@ -96,10 +96,10 @@ pub type Rulesets = Vec<(String, Arc<Conf>)>;
 /// States to kill.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum States {
-    /// All states of the rules of a jail.
-    Jail { label: Label },
-    /// The states of one mapping: of connections to these ports, as they were before the redirect.
-    Mapping { jail: Label, label: Label, protocol: Protocol, ports: PortRange, to: Destination },
+    /// All states of the rules of a jail. Each of them has one of the `targets`, if there are any: where the rules lead to.
+    Jail { label: Label, targets: Vec<IpAddr> },
+    /// The states of one mapping to `target`: of connections to these ports, as they were before the redirect.
+    Mapping { jail: Label, label: Label, protocol: Protocol, ports: PortRange, to: Destination, target: IpAddr },
     /// Of the states of a mapping to `target`, or of connections to `target` itself, those that were created on this interface by
     /// these sources. `to` is as for [`States::Mapping`].
     Part {

@@ -17,7 +17,7 @@ use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Interface, PerFamily, Place, PortRange, Protocol};
 use crate::pf::files::Sim;
-use crate::pf::{Destination, Firewall, States};
+use crate::pf::{Firewall, States};
 use crate::proof::{Entrance, Judge};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
 use crate::readiness;
@@ -238,12 +238,8 @@ fn take(
         // the anchor itself is listed until pf frees the rules that called it, some seconds later
         ensure(firewall.loaded(&anchor, false)?.is_empty(), "the anchor holds rules")?;
         ensure(Store::open(dir)?.get(&anchor)?.is_none(), "there is a record")?;
-        let host = PortRange::new(HOST_PORT, HOST_PORT).ok_or_else(|| wrong("no port"))?;
-        let label = jail.mapping_label(Protocol::Tcp, host);
-        let mapping =
-            States::Mapping { jail: jail.label(), label, protocol: Protocol::Tcp, ports: host, to: Destination::Any };
-        let states = [States::Jail { label: jail.label() }, mapping];
-        ensure(firewall.kill_states(&states)? == 0, "there were states")
+        let states = States::Jail { label: jail.label(), targets: vec![] };
+        ensure(firewall.kill_states(&[states])? == 0, "there were states")
     })?;
     steps.take("the port is not reached any more", || {
         ensure(!ground.connects()?, "there is a connection, but the port is not published")

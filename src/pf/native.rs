@@ -24,8 +24,7 @@ pub mod session;
 pub mod transaction;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -608,24 +607,19 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {
         self.kernel.renew()?;
-        let of_host = states.iter().filter_map(|states| match states {
-            States::ToHost { address, .. } => Some(*address),
-            _ => None,
-        });
-        let of_host: HashSet<IpAddr> = of_host.collect();
-        let in_use = if of_host.is_empty() { None } else { read::PortsInUse::read(&self.kernel, &of_host)? };
+        let table = read::StateTable::read(&self.kernel, states)?;
         let kill = |states: &States| {
             // before 15 the kernel compares the destination before the redirect only (its pf_killstates_row has no
             // psk_nat): then only those of udp are ended, since its next packet makes a new state by the rules
-            let own = |protocol| Ok::<_, Error>(protocol == Protocol::Udp || read::is_15(&self.kernel)?);
-            match states {
-                States::ToHost { protocol, address, ports, .. }
-                    if in_use.as_ref().is_some_and(|known| !known.has(*protocol, *address, *ports))
-                        || !own(*protocol)? =>
-                {
-                    Ok(0)
+            let ends = |states: &States| match states {
+                States::ToHost { protocol, .. } => {
+                    Ok::<_, Error>(*protocol == Protocol::Udp || read::is_15(&self.kernel)?)
                 }
-                _ => Ok(read::kill_states(&self.kernel, states)?),
+                _ => Ok(true),
+            };
+            match table.as_ref().is_none_or(|table| table.may_have(states)) && ends(states)? {
+                true => Ok(read::kill_states(&self.kernel, states)?),
+                false => Ok(0),
             }
         };
         states.iter().map(kill).sum()

@@ -625,7 +625,7 @@ impl Firewall for Pfctl {
             states.iter().partition(|states| matches!(states, States::ToHost { .. } | States::Part { .. }));
         let mut killed = self.kill_listed(&listed)?;
         for states in labelled {
-            if let States::Jail { label } | States::Mapping { label, .. } = states {
+            if let States::Jail { label, .. } | States::Mapping { label, .. } = states {
                 killed += self.kill(None, "label", label.as_str())?;
             }
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::Phase;
+use super::facts::Facts;
 use super::starting::is_half_over;
 use super::states;
 use super::verify::Verification;
@@ -81,15 +82,15 @@ pub(super) fn change(
     firewall.set_deadline(progress.deadline);
     match called {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(roll_back(writer, &anchor, &record, old, error, true)),
-        Err(error) => return Err(roll_back(writer, &anchor, &record, old, error, false)),
+        Ok(Err(error)) => return Err(roll_back(writer, &anchor, &record, old, error, Some(verification.facts))),
+        Err(error) => return Err(roll_back(writer, &anchor, &record, old, error, None)),
     }
     let notes = &mut writer.outcome.notes;
     let verified = progress
         .phase(Phase::Verify)
         .and_then(|()| verification.verify(&record, &wanted, firewall.status()?, true, notes));
     if let Err(error) = verified {
-        return Err(roll_back(writer, &anchor, &record, old, error, true));
+        return Err(roll_back(writer, &anchor, &record, old, error, Some(verification.facts)));
     }
     writer.outcome.changed = true;
 
@@ -125,22 +126,23 @@ pub(super) fn change(
     Ok(())
 }
 
-/// After a failed load or verification: restores pf and the record, or returns an error that says what is left.
+/// After a failed load or, with `loaded`, after what failed later: restores pf and the record, or returns an error that says what is
+/// left.
 fn roll_back(
     writer: &Writer<'_>,
     anchor: &Anchor,
     record: &Record,
     old: Option<&Record>,
     error: Error,
-    after_load: bool,
+    loaded: Option<&Facts<'_>>,
 ) -> Error {
     let Writer { firewall, store, progress, .. } = writer;
     firewall.set_deadline(progress.deadline.later(GRACE));
     let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
     let failed = rules::of_all(&record.publications);
     // see Firewall::replace
-    let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
-    let untouched = || !after_load && before != failed && firewall.holds(anchor, &before).is_ok_and(|holds| holds);
+    let sure = loaded.is_none() && !matches!(error.kind(), Kind::System | Kind::Internal);
+    let untouched = || loaded.is_none() && before != failed && firewall.holds(anchor, &before).is_ok_and(|holds| holds);
     if !sure && !untouched() {
         // from here on pf is to have the old set, whatever fails next: the new set is not loaded later
         let back = way_back(record, old);
@@ -151,6 +153,11 @@ fn roll_back(
                 "and {anchor} could not be restored ({again}): it has the old or the new set; \
                  run kport apply for the old one, or publish again, or unpublish"
             ));
+        }
+        let ended = loaded.map(|facts| firewall.kill_states(&states::to_end(&back, firewall.labels_mappings(), facts)));
+        if let Some(Err(again)) = ended {
+            return error
+                .and(format!("and connections that came meanwhile continue ({again}); publish again, or unpublish"));
         }
     }
     let restored = match old {

@@ -9,7 +9,7 @@ use super::facts::Facts;
 use super::narrower;
 use super::taken::without_target;
 use crate::error::Result;
-use crate::net::{Family, Place, PortRange, is_link_local6};
+use crate::net::{Family, Place, PortRange, Protocol, is_link_local6};
 use crate::options::{Options, Source};
 use crate::pf::{Destination, States};
 use crate::publication::Redirect;
@@ -37,11 +37,13 @@ pub(super) fn to_end(record: &Record, labels_mappings: bool, facts: &Facts<'_>) 
     let reached: HashMap<_, &Options> = now.iter().map(|(r, options)| (direct(r), *options)).collect();
     let whole = |r: &Redirect, before: &Options| {
         if all {
-            return vec![States::Jail { label: jail.clone() }];
+            return vec![States::Jail { label: jail.clone(), targets: targets(record) }];
         }
         let label = record.jail.mapping_label(r.protocol, r.host);
-        let mapping =
-            |ports, to| States::Mapping { jail: jail.clone(), label: label.clone(), protocol: r.protocol, ports, to };
+        let mapping = |ports, to| {
+            let (jail, label) = (jail.clone(), label.clone());
+            States::Mapping { jail, label, protocol: r.protocol, ports, to, target: r.target }
+        };
         let to = if labels_mappings { Destination::Any } else { host_of(r, now.keys().copied(), facts) };
         let mut states = vec![mapping(r.host, to)];
         let may = |now: &&Options| before.reach.iter().all(|interface| now.reach.contains(interface));
@@ -69,6 +71,16 @@ pub(super) fn to_end(record: &Record, labels_mappings: bool, facts: &Facts<'_>) 
     }
     states.extend(if parts.len() > MOST_PARTS { instead } else { parts });
     states.into_iter().collect()
+}
+
+/// Where all connections of a jail are led; empty if that is not known: sctp has states for other addresses as well
+/// (pf_sctp_multihome_add_addr in sys/netpfil/pf/pf.c).
+pub(super) fn targets(record: &Record) -> Vec<IpAddr> {
+    let all = || record.possible().flat_map(|p| &p.redirects);
+    match all().any(|r| r.protocol == Protocol::Sctp) {
+        true => vec![],
+        false => all().map(|r| r.target).collect::<BTreeSet<_>>().into_iter().collect(),
+    }
 }
 
 /// Where connections to the host's ports of a redirect are to. If another mapping that stays leads to the same ports of the

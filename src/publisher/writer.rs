@@ -7,6 +7,7 @@ use super::locked::LockedStore;
 use super::others::Outdated;
 use super::progress::Progress;
 use super::starting::now;
+use super::states::targets;
 use super::{Outcome, Phase};
 use crate::calls::Change;
 use crate::error::{Error, Kind, Result};
@@ -141,7 +142,7 @@ impl Writer<'_> {
             }
             Err(error) => errors.push(error),
         }
-        let all = [States::Jail { label }];
+        let all = [States::Jail { label, targets: record.map(targets).unwrap_or_default() }];
         match self.progress.phase(Phase::Kill).and_then(|()| self.firewall.kill_states(&all)) {
             Ok(killed) => self.outcome.killed += killed,
             Err(error) if absent(&error) => {}

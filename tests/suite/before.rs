@@ -60,7 +60,7 @@ impl Row {
             from: self.from.parse().unwrap(),
             to: self.to.parse().unwrap(),
             port: self.port,
-            redirected: self.redirected,
+            redirected: self.redirected.then(|| [10, 0, 0, 2].into()),
             ..State::new("", 0, 0)
         }
     }

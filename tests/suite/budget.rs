@@ -369,6 +369,12 @@ fn native_unpublishes_and_lists_with_few_calls() {
     assert_eq!(changed, 3, "{calls:?}");
     assert!(calls.len() <= 8 + changed + 6, "{calls:?}");
     assert_eq!(host.fake.states(), [state("kport:other1", 20001)]);
+    // without connections the table is read, but not searched
+    host.publish_to("db", "10.0.0.3", "9090:80");
+    let calls =
+        host.fake.calls_of(|| assert!(host.with(|p| p.unpublish(&"db".parse().unwrap(), None)).unwrap().changed));
+    assert!(!calls.contains(&"DIOCKILLSTATESNV"), "{calls:?}");
+    assert_eq!(calls.iter().filter(|call| **call == "DIOCGETSTATESV2").count(), 2);
 }
 
 /// Whether an anchor is as it was loaded is decided by its tickets and numbers of rules, by a later process as well; if they are not

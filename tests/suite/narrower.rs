@@ -33,7 +33,7 @@ impl Row {
     fn state(&self) -> State {
         let socket = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
         let (from, to) = (socket(self.1), socket(self.2));
-        let redirected = self.3.is_some();
+        let redirected = self.3.map(|target| socket(target).ip());
         State { on: self.0, from: from.ip(), to: to.ip(), redirected, ..State::new("kport:web", 6, to.port()) }
     }
 

@@ -5,7 +5,7 @@
 use crate::support::input;
 use crate::support::rig::{Rig, request};
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use kport::pf::native::{Memory, Native, encode, probe};
 use kport::pf::{Counters, Destination, Firewall, ForeignRedirect, States, Status};
 use kport::pfconf::Conf;
 use kport::publication::{Answer, Publication, Redirect};
-use kport::publisher::{Liveness, Request, Unobserved};
+use kport::publisher::{Liveness, Observer, Phase, Request, Unobserved};
 use kport::rule::{Address, Match, NextHop, Rate, Routing, Rule, StateOptions};
 use kport::rules::rules;
 use kport::store::Store;
@@ -823,11 +823,28 @@ fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     assert_eq!(native.kill_states(&[tcp("8080")]).unwrap(), 2);
     assert_eq!(native.kill_states(&[tcp("8080")]).unwrap(), 0);
     assert_eq!(native.kill_states(&[tcp("9000-9010"), tcp("1")]).unwrap(), 2);
-    // all that are left, with one search of the table
-    let all = [States::Jail { label: "web".parse::<JailName>().unwrap().label() }];
-    let calls = fake.calls_of(|| assert_eq!(native.kill_states(&all).unwrap(), 2));
+    // all that are left, with one search of the table, which is read only if it is known where the jail's states lead
+    let all = |targets: &[&str]| {
+        let targets = targets.iter().map(|target| target.parse().unwrap()).collect();
+        [States::Jail { label: "web".parse::<JailName>().unwrap().label(), targets }]
+    };
+    let calls = fake.calls_of(|| assert_eq!(native.kill_states(&all(&["10.0.0.3", "fd00::2"])).unwrap(), 0));
+    assert_eq!(calls, ["DIOCGETSTATESV2", "DIOCGETSTATESV2"]);
+    let calls = fake.calls_of(|| assert_eq!(native.kill_states(&all(&[])).unwrap(), 2));
     assert_eq!(calls, ["DIOCKILLSTATESNV"]);
     assert_eq!(fake.states(), [State { label: "kport:web2".to_owned(), ..state(6, 8080) }]);
+    // so many that to read them takes longer
+    fake.set_states(&vec![state(6, 8080); 5000]);
+    let calls = fake.calls_of(|| assert_eq!(native.kill_states(&all(&["10.0.0.2"])).unwrap(), 5000));
+    assert_eq!(calls, ["DIOCGETSTATESV2", "DIOCKILLSTATESNV"]);
+    // with af-to the side of the jail has the other family
+    let to = Ipv6Addr::LOCALHOST.into();
+    fake.set_states(&[State { from: to, to, ..state(6, 8080) }]);
+    assert_eq!(native.kill_states(&all(&["10.0.0.2"])).unwrap(), 1);
+    // an association of sctp may have other addresses of the jail
+    fake.set_states(&[State { redirected: Some([10, 0, 0, 7].into()), ..state(132, 8080) }]);
+    assert_eq!(native.kill_states(&[mapping("web", Protocol::Sctp, "8080")]).unwrap(), 1);
+    fake.set_states(&[state(6, 8080)]);
     fake.refuse("DIOCKILLSTATESNV", 1, libc::EPERM);
     let error = native.kill_states(&[tcp("8080")]).unwrap_err();
     assert_eq!(error.kind(), Kind::Permission);
@@ -864,9 +881,16 @@ fn the_ports_of_the_host_and_of_the_jail_are_told_apart() {
         let states = |addresses: &str| {
             let addresses = addresses.split(' ').map(|address| address.parse::<std::net::SocketAddr>().unwrap());
             let label = format!("kport:{jail}");
-            addresses
-                .map(|to| State { from: to.ip(), to: to.ip(), redirected: false, ..State::new(&label, 6, to.port()) })
-                .collect::<Vec<_>>()
+            let led = |to: IpAddr| match to {
+                IpAddr::V4(_) if jail == "flat" => "10.9.0.2",
+                IpAddr::V4(_) => "10.0.0.2",
+                IpAddr::V6(_) => "fd00::2",
+            };
+            let state = |to: std::net::SocketAddr| {
+                let redirected = Some(led(to.ip()).parse().unwrap());
+                State { from: to.ip(), to: to.ip(), redirected, ..State::new(&label, 6, to.port()) }
+            };
+            addresses.map(state).collect::<Vec<_>>()
         };
         fake.set_states(&states(end));
         fake.set_states(&states(stay));
@@ -874,6 +898,41 @@ fn the_ports_of_the_host_and_of_the_jail_are_told_apart() {
         let done = rig.with(&native, &Unobserved, |p| p.unpublish_some(&jail.parse().unwrap(), None, &spec)).unwrap();
         assert_eq!(fake.states(), states(stay), "{published}: {done:?}");
     }
+}
+
+/// The rules of a change that fails are in pf until they are taken back.
+#[test]
+fn connections_that_came_before_a_change_was_undone_end() {
+    struct Late<'a>(&'a Fake, State);
+    impl Observer for Late<'_> {
+        fn phase(&self, phase: Phase) -> kport::error::Result<()> {
+            match phase {
+                Phase::Verify => {
+                    self.0.set_states(std::slice::from_ref(&self.1));
+                    Err(Error::new(Kind::System, "made to fail"))
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+    let (fake, rig) = (Fake::new(), Rig::new());
+    let native = native(&fake);
+    let state = |port| State::new("kport:web", 6, port);
+    let late = |spec: &str, port| {
+        rig.with(&native, &Late(&fake, state(port)), |p| p.publish(&request("web", spec))).unwrap_err()
+    };
+    late("8080:80", 8080);
+    assert_eq!(fake.states(), []);
+    rig.with(&native, &Unobserved, |p| p.publish(&request("web", "8080:80"))).unwrap();
+    fake.set_states(&[state(8080)]);
+    late("8080:80 8081:81", 8081);
+    assert_eq!(fake.states(), [state(8080)]);
+    // if they cannot be ended, the record says so to the next call
+    fake.refuse("DIOCKILLSTATESNV", 1, libc::EPERM);
+    let error = late("8080:80 8081:81", 8081);
+    assert!(error.message().contains("connections that came meanwhile continue"), "{error}");
+    rig.with(&native, &Unobserved, |p| p.publish(&request("web", "8080:80"))).unwrap();
+    assert_eq!(fake.states(), [state(8080)]);
 }
 
 /// A set is recognized by its rules, and no other set is, even with as many.
@@ -950,7 +1009,8 @@ fn what_is_loaded_is_recognized() {
 fn mapping(jail: &str, protocol: Protocol, host: &str) -> States {
     let (jail, host) = (jail.parse::<JailName>().unwrap(), host.parse().unwrap());
     let label = jail.mapping_label(protocol, host);
-    States::Mapping { jail: jail.label(), label, protocol, ports: host, to: Destination::Any }
+    let target = [10, 0, 0, 2].into();
+    States::Mapping { jail: jail.label(), label, protocol, ports: host, to: Destination::Any, target }
 }
 
 #[test]

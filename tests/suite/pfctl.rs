@@ -44,7 +44,7 @@ fn web() -> Anchor {
 
 /// All states of the jail.
 fn of_the_jail() -> [States; 1] {
-    [States::Jail { label: jail().label() }]
+    [States::Jail { label: jail().label(), targets: vec![] }]
 }
 
 /// The rules of jail web, 10.0.0.2 and fd00::2, published on em0.
@@ -150,7 +150,9 @@ fn recorded_answers() {
     assert_eq!((loaded.translations.len(), loaded.filters), (4, 4));
     assert_eq!(pfctl(&recorded).kill_states(&of_the_jail()).unwrap(), 0);
     assert_eq!(
-        pfctl(&recorded).kill_states(&[States::Jail { label: "none".parse::<JailName>().unwrap().label() }]).unwrap(),
+        pfctl(&recorded)
+            .kill_states(&[States::Jail { label: "none".parse::<JailName>().unwrap().label(), targets: vec![] }])
+            .unwrap(),
         0
     );
 
@@ -234,7 +236,14 @@ fn states_are_killed_by_label() {
     let host = PortRange::new(80, 80).unwrap();
     let label = other.mapping_label(Protocol::Tcp, host);
     let to = Destination::Any;
-    let mapping = States::Mapping { jail: other.label(), label, protocol: Protocol::Tcp, ports: host, to };
+    let mapping = States::Mapping {
+        jail: other.label(),
+        label,
+        protocol: Protocol::Tcp,
+        ports: host,
+        to,
+        target: [10, 0, 0, 2].into(),
+    };
     assert_eq!(pfctl(&standin).kill_states(&[mapping]).unwrap(), 1);
     assert_eq!(standin.states(), [""; 0]);
 }

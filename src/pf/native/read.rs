@@ -22,6 +22,8 @@ const REPLY: usize = 16 * 1024;
 const MOST_INTERFACES: usize = 65_536;
 /// The most states that are read, 48 MiB. Without `set limit states` there are not so many: PFSTATE_HIWAT of pfvar.h is 100,000.
 const MOST_STATES: usize = 131_072;
+/// A search of the table for states to end takes as long as to read so many.
+const STATES_A_SEARCH: usize = 4_096;
 /// No reply is longer.
 const LONGEST_REPLY: usize = 1024 * 1024;
 
@@ -220,7 +222,7 @@ pub fn is_15<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
 /// which 15 has, those after the redirect.
 pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
     let (label, protocol, ports) = match states {
-        States::Jail { label } => (label.as_str(), 0, None),
+        States::Jail { label, .. } => (label.as_str(), 0, None),
         States::Mapping { jail, protocol, ports, .. } | States::Part { jail, protocol, ports, .. } => {
             (jail.as_str(), protocol.number(), Some(*ports))
         }
@@ -294,24 +296,28 @@ pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failur
     reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
 }
 
-/// The ports that states have at some of the host's addresses, on either side of a redirect.
-pub struct PortsInUse(HashMap<(u8, IpAddr), BTreeSet<u16>>);
+/// What the table of states has at the addresses that states to end are at, on either side of a redirect.
+pub struct StateTable(HashMap<IpAddr, BTreeSet<(u8, u16)>>);
 
-impl PortsInUse {
-    /// Reads the table of states once: to end states, the kernel locks each row of the table, which takes as long as a run of
-    /// pfctl(8), whether there are any or not. `None` if there are so many that this is not worth it, or if the kernel does not
-    /// tell (15 without COMPAT_FREEBSD14).
-    pub fn read<K: Kernel>(kernel: &K, addresses: &HashSet<IpAddr>) -> Result<Option<PortsInUse>, Failure> {
+impl StateTable {
+    /// Reads the table once: to end states, the kernel locks each of its rows, which takes as long as a run of pfctl(8), whether
+    /// there are any states or not. `None` if it is not known: an address is not given, or there are so many states that to
+    /// read them takes longer, or the kernel does not tell (15 without COMPAT_FREEBSD14).
+    pub fn read<K: Kernel>(kernel: &K, to_end: &[States]) -> Result<Option<StateTable>, Failure> {
+        let addresses: HashSet<IpAddr> = to_end.iter().flat_map(addresses_of).copied().collect();
+        if addresses.is_empty() {
+            return Ok(None);
+        }
         let mut count = 0;
         match kernel.call(Call::GetStates(&mut [], &mut count)) {
             Err(failure) if matches!(failure.errno, libc::ENODEV | libc::ENOTTY | libc::ENOTSUP) => return Ok(None),
             other => other?,
         }
-        let mut found = HashMap::new();
+        let mut found: HashMap<_, BTreeSet<_>> = HashMap::new();
         if count == 0 {
-            return Ok(Some(PortsInUse(found)));
+            return Ok(Some(StateTable(found)));
         }
-        if count > MOST_STATES {
+        if count > MOST_STATES.min(STATES_A_SEARCH * to_end.len()) {
             return Ok(None);
         }
         // more may come meanwhile; the kernel leaves out whole rows of its table
@@ -326,20 +332,44 @@ impl PortsInUse {
         for state in states {
             for key in &state.keys {
                 for (octets, port) in key.addr.iter().zip(key.port) {
-                    let address = ip(*octets, state.af != AF_INET6);
-                    if addresses.contains(&address) {
-                        found.entry((state.proto, address)).or_insert_with(BTreeSet::new).insert(u16::from_be(port));
+                    // with af-to the two sides have different families, and only one of them is in the struct
+                    for address in [true, false].map(|is_v4| ip(*octets, is_v4)) {
+                        if addresses.contains(&address) {
+                            found.entry(address).or_default().insert((state.proto, u16::from_be(port)));
+                        }
                     }
                 }
             }
         }
-        Ok(Some(PortsInUse(found)))
+        Ok(Some(StateTable(found)))
     }
 
     /// Whether there can be such states.
-    pub fn has(&self, protocol: Protocol, address: IpAddr, ports: PortRange) -> bool {
-        let known = self.0.get(&(protocol.number(), address));
-        known.is_some_and(|known| known.range(ports.first()..=ports.last()).next().is_some())
+    pub fn may_have(&self, states: &States) -> bool {
+        let at = |address, protocol: Protocol, first, last| {
+            let ports = (protocol.number(), first)..=(protocol.number(), last);
+            self.0.get(address).is_some_and(|known| known.range(ports).next().is_some())
+        };
+        match states {
+            States::ToHost { protocol, address, ports, .. } => at(address, *protocol, ports.first(), ports.last()),
+            // the ports of the jail are not known here; sctp makes states for other addresses as well (pf_sctp_multihome_add_addr)
+            States::Mapping { protocol, target, .. } | States::Part { protocol, target, .. } => {
+                *protocol == Protocol::Sctp || at(target, *protocol, 0, u16::MAX)
+            }
+            States::Jail { targets, .. } => {
+                targets.is_empty() || targets.iter().any(|target| self.0.contains_key(target))
+            }
+        }
+    }
+}
+
+/// The addresses that these states have, at least one of them each.
+fn addresses_of(states: &States) -> &[IpAddr] {
+    match states {
+        States::Jail { targets, .. } => targets,
+        States::Mapping { target, .. } | States::Part { target, .. } | States::ToHost { address: target, .. } => {
+            std::slice::from_ref(target)
+        }
     }
 }
 

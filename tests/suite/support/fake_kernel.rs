@@ -48,8 +48,8 @@ pub struct State {
     /// its destination before the redirect
     pub to: IpAddr,
     pub port: u16,
-    /// whether a redirect has replaced that
-    pub redirected: bool,
+    /// what a redirect has replaced that with
+    pub redirected: Option<IpAddr>,
 }
 
 impl State {
@@ -62,7 +62,7 @@ impl State {
             from: [192, 0, 2, 100].into(),
             to: [192, 0, 2, 1].into(),
             port,
-            redirected: true,
+            redirected: Some([10, 0, 0, 2].into()),
         }
     }
 }
@@ -578,8 +578,8 @@ impl Pf {
                     into.keys[0].addr = [bytes(state.from), bytes(state.to)];
                     into.keys[0].port = [40_000_u16.to_be(), state.port.to_be()];
                     into.keys[1] = into.keys[0];
-                    if state.redirected {
-                        into.keys[1].addr[1] = bytes([10, 0, 0, 2].into());
+                    if let Some(target) = state.redirected {
+                        into.keys[1].addr[1] = bytes(target);
                         into.keys[1].port[1] = 80_u16.to_be();
                     }
                 }
@@ -1102,9 +1102,9 @@ impl Pf {
         assert_eq!((from.op, from.ports), (0, [0, 0]), "any source port");
         let before = self.states.len();
         self.states.retain(|state| {
-            let (address, port) = match nat && state.redirected {
-                true => ([10, 0, 0, 2].into(), 80),
-                false => (state.to, state.port),
+            let (address, port) = match state.redirected.filter(|_| nat) {
+                Some(target) => (target, 80),
+                None => (state.to, state.port),
             };
             let in_ports = match to.op {
                 0 => true,
