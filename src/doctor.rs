@@ -6,8 +6,6 @@
 mod evidence;
 mod firewall;
 mod hooks;
-mod main_ruleset;
-mod managers;
 mod network;
 mod record;
 pub mod self_test;
@@ -85,10 +83,10 @@ const CHECKS: [Check; 23] = [
     ),
     ("forwarding", "the host forwards what is published", network::forwarding),
     ("interfaces", "the interfaces and addresses of published ports exist", network::interfaces),
-    ("skip", "no interface that is needed has set skip", main_ruleset::skip),
-    ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", main_ruleset::neighbour_discovery),
-    ("main-ruleset", "the main ruleset passes what is published", main_ruleset::main_ruleset),
-    ("answers", "connections are answered, by the interface that they came in on", main_ruleset::answers),
+    ("skip", "no interface that is needed has set skip", firewall::skip),
+    ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", firewall::neighbour_discovery),
+    ("main-ruleset", "the main ruleset passes what is published", firewall::main_ruleset),
+    ("answers", "connections are answered, by the interface that they came in on", firewall::answers),
     ("anchors-loaded", "pf has exactly what is recorded", record::anchors_loaded),
     ("jails", "the jails run, with the addresses that are published", record::jails),
     ("overlaps", "no two jails take the same packets", record::overlaps),
@@ -98,7 +96,7 @@ const CHECKS: [Check; 23] = [
     ("checksums", "jails reach the ports of --af-to", network::checksums),
     ("sources", "the tables of --sources have addresses", network::sources),
     ("other-redirects", "no other redirect takes a published port", firewall::other_redirects),
-    ("hooks", "the hooks of jails call kport as they should", managers::hooks),
+    ("hooks", "the hooks of jails call kport as they should", hooks::hooks),
     ("limits", "pf is below its limits", firewall::limits),
 ];
 
@@ -136,18 +134,16 @@ pub fn examine(
 ) -> Vec<Finding> {
     let evidence = Evidence::ask(host, firewall, store, files);
     let mut findings = vec![];
-    for (id, fine, check) in CHECKS {
-        let plain = |level, seen: String| Finding { id, level, seen, remedy: String::new() };
-        match check(&evidence) {
-            Ok(None) => {}
-            Ok(Some(found)) if found.is_empty() => findings.push(plain(Level::Ok, fine.to_owned())),
-            Ok(Some(found)) => findings.extend(found.into_iter().map(|finding| Finding { id, ..finding })),
+    for (id, right, check) in CHECKS {
+        let found = match check(&evidence) {
+            Ok(None) => continue,
+            Ok(Some(found)) if found.is_empty() => vec![fine(right)],
+            Ok(Some(found)) => found,
             // a system without the facility cannot have it misconfigured
-            Err(error) if error.kind() == Kind::Unsupported => {
-                findings.push(plain(Level::Ok, format!("not checked: {error}")));
-            }
-            Err(error) => findings.push(plain(Level::Problem, error.message().to_owned())),
-        }
+            Err(error) if error.kind() == Kind::Unsupported => vec![fine(format!("not checked: {error}"))],
+            Err(error) => vec![problem(error.message(), "")],
+        };
+        findings.extend(found.into_iter().map(|finding| Finding { id, ..finding }));
     }
     findings
 }
@@ -160,14 +156,18 @@ fn warning(seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding { level: Level::Warning, ..problem(seen, remedy) }
 }
 
+fn fine(seen: impl Into<String>) -> Finding {
+    Finding { level: Level::Ok, ..problem(seen, "") }
+}
+
 impl From<Problem> for Finding {
     fn from(Problem { seen, remedy }: Problem) -> Finding {
         problem(seen, remedy)
     }
 }
 
-fn found(problem: Option<Problem>) -> Checked {
-    Ok(Some(problem.into_iter().map(Finding::from).collect()))
+fn found<F: Into<Finding>>(found: impl IntoIterator<Item = F>) -> Checked {
+    Ok(Some(found.into_iter().map(Into::into).collect()))
 }
 
 fn all(found: Findings) -> Vec<Finding> {

@@ -1,30 +1,31 @@
-//! Whether pf is enabled, can be changed, calls kport's anchors at the right place, and has no redirect of another tool.
+//! Whether pf is enabled, can be changed, calls kport's anchors at the right place, passes the packets, and has no redirect of
+//! another tool.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::evidence::Evidence;
-use super::managers;
-use super::{Checked, Finding, Level, all, found, problem, warning};
+use super::hooks::rewriters;
+use super::{Checked, Finding, Level, all, fine, found, problem, warning};
 use crate::child;
 use crate::conflict;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Problem};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::host::Interfaces;
+use crate::managers;
 use crate::name::PARENT;
 use crate::pf;
 use crate::publication::Publication;
-use crate::readiness::{self, RELOAD};
+use crate::readiness::{self, MainRuleset, RELOAD};
 use crate::rule::Rule;
 use crate::rules;
 
 pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
     let Err(error) = &evidence.status else {
-        let seen = match evidence.firewall.redirects_packets() {
+        return found([fine(match evidence.firewall.redirects_packets() {
             false => "the simulator stands in for pf: no packet is redirected".to_owned(),
             true => format!("pf answers (backend {})", evidence.firewall.name()),
-        };
-        return Ok(Some(vec![Finding { level: Level::Ok, ..problem(seen, "") }]));
+        })]);
     };
     let remedy = match error.kind() {
         _ if evidence.sysctl_is_on("security.jail.jailed")? => {
@@ -36,7 +37,7 @@ pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
         Kind::Busy => "try again",
         _ => "see dmesg(8), and the output of pfctl -s Running",
     };
-    Ok(Some(vec![problem(error.message(), remedy)]))
+    found([problem(error.message(), remedy)])
 }
 
 pub(super) fn securelevel(evidence: &Evidence<'_>) -> Checked {
@@ -45,7 +46,7 @@ pub(super) fn securelevel(evidence: &Evidence<'_>) -> Checked {
     let Some(problem) = native.or(readiness::securelevel(evidence.host, evidence.firewall.runs_pfctl())?) else {
         let of_pfctl = readiness::securelevel(evidence.host, true)?
             .map(|Problem { seen, remedy }| warning(format!("{seen}; the backend native can"), remedy));
-        return Ok(Some(of_pfctl.into_iter().collect()));
+        return found(of_pfctl);
     };
     found(Some(problem))
 }
@@ -60,13 +61,12 @@ pub(super) fn enabled(evidence: &Evidence<'_>) -> Checked {
 
 pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Checked {
     let Ok(status) = &evidence.status else { return Ok(None) };
-    let file = evidence.files.map(|files| crate::managers::main_ruleset(files.root));
+    let file = evidence.files.map(|files| managers::main_ruleset(files.root));
     let file = file.as_deref();
     // the README needs all three, so that an option given later works
     let Some(problem) = readiness::uncalled(status, true, file) else {
         let by_wildcard = evidence.main().filter(|main| main.calls_by_wildcard());
-        let cost = by_wildcard.map(|_| by_wildcard_costs(file));
-        return Ok(Some(file.and_then(unsaved).into_iter().chain(cost).collect()));
+        return found(file.and_then(unsaved).into_iter().chain(by_wildcard.map(|_| by_wildcard_costs(file))));
     };
     let nat =
         evidence.records.iter().flat_map(|r| rules::of_all(&r.publications)).any(|r| matches!(r, Rule::Nat { .. }));
@@ -77,7 +77,7 @@ pub(super) fn anchors_called(evidence: &Evidence<'_>) -> Checked {
         all.extend(rejected(files.pfctl, file));
     }
     // the manager that has loaded it without kport's lines, and will do so again
-    all.extend(evidence.files.into_iter().flat_map(|files| managers::rewriters(files.root)));
+    all.extend(evidence.files.into_iter().flat_map(|files| rewriters(files.root)));
     Ok(Some(all))
 }
 
@@ -109,17 +109,12 @@ fn rejected(pfctl: &Path, file: &Path) -> Option<Finding> {
 }
 
 pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
-    if evidence.status.is_err() {
-        return Ok(None);
-    }
+    let Ok(status) = &evidence.status else { return Ok(None) };
     if let Err(error) = &evidence.rulesets {
-        return Ok(Some(vec![warning(format!("not checked: {error}"), "")]));
-    }
-    if evidence.main().is_none() {
-        return Ok(None);
+        return found([warning(format!("not checked: {error}"), "")]);
     }
     // a call that is missing has no place
-    if evidence.status.as_ref().is_ok_and(|status| readiness::uncalled(status, false, None).is_some()) {
+    if evidence.main().is_none() || readiness::uncalled(status, false, None).is_some() {
         return Ok(None);
     }
     let main = evidence.judged()?;
@@ -133,6 +128,51 @@ pub(super) fn anchors_order(evidence: &Evidence<'_>) -> Checked {
         Err(error) => found.push(warning(format!("not checked: {error}"), "")),
     }
     Ok(Some(found))
+}
+
+pub(super) fn skip(evidence: &Evidence<'_>) -> Checked {
+    if evidence.main().is_none() {
+        return Ok(None);
+    }
+    found(readiness::skip(evidence.judged()?, evidence.publications())?)
+}
+
+pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Checked {
+    if !evidence.main_is_readable() {
+        return Ok(None);
+    }
+    found(readiness::neighbour_discovery(evidence.judged()?, evidence.publications())?)
+}
+
+/// `None` if packets would not get to kport's rules: another finding is the reason then.
+fn evaluated<'e, 'a>(evidence: &'e Evidence<'a>) -> Result<Option<&'e MainRuleset<'a>>> {
+    let (Ok(status), Ok(_)) = (&evidence.status, &evidence.rulesets) else { return Ok(None) };
+    let past = skip(evidence)?.is_some_and(|found| !found.is_empty());
+    if !status.enabled || !status.rdr_anchor || !status.anchor || past {
+        return Ok(None);
+    }
+    let main = evidence.judged()?;
+    // a call with a condition is the reason then
+    let called = readiness::calls(main, evidence.publications())?.problems.is_empty();
+    Ok(called.then_some(main))
+}
+
+pub(super) fn answers(evidence: &Evidence<'_>) -> Checked {
+    let Some(main) = evaluated(evidence)? else { return Ok(None) };
+    let mut found = all(readiness::on_the_lan(main, evidence.publications())?);
+    found.extend(readiness::unanswered(main, evidence.publications())?.into_iter().map(Finding::from));
+    Ok(Some(found))
+}
+
+pub(super) fn main_ruleset(evidence: &Evidence<'_>) -> Checked {
+    let Some(main) = evaluated(evidence)? else { return Ok(None) };
+    let found = readiness::main_ruleset(main, evidence.publications())?;
+    let note = found.notes.join("; ");
+    let mut findings = all(found);
+    if findings.is_empty() && !note.is_empty() {
+        findings.push(fine(format!("the main ruleset passes what is published; {note}")));
+    }
+    Ok(Some(findings))
 }
 
 pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::evidence::Evidence;
-use super::{Checked, Finding, Level, all, found, problem, warning};
+use super::{Checked, Finding, all, fine, found, problem, warning};
 use crate::host::{HostInterface, Interfaces};
 use crate::name::JailName;
 use crate::net::{Family, Interface};
@@ -26,8 +26,7 @@ pub(super) fn forwarding(evidence: &Evidence<'_>) -> Checked {
             }
         }
         if !sysctls.is_empty() {
-            let seen = format!("nothing is published that needs {}, which is 0", sysctls.join(" or "));
-            all.push(Finding { level: Level::Ok, ..problem(seen, "") });
+            all.push(fine(format!("nothing is published that needs {}, which is 0", sysctls.join(" or "))));
         }
     }
     Ok(Some(all))
@@ -37,25 +36,23 @@ pub(super) fn interfaces(evidence: &Evidence<'_>) -> Checked {
     let mut found = all(readiness::interfaces(&evidence.surroundings()?, evidence.publications())?);
     if found.is_empty() {
         let seen = readiness::everywhere(evidence.publications());
-        found.extend(seen.map(|seen| Finding { level: Level::Ok, ..warning(format!("they exist; {seen}"), "") }));
+        found.extend(seen.map(|seen| fine(format!("they exist; {seen}"))));
     }
     Ok(Some(found))
 }
 
 pub(super) fn host_access(evidence: &Evidence<'_>) -> Checked {
-    let wanted = evidence.publications().find(|publication| publication.options.host_access);
-    found(match wanted {
-        Some(publication) => readiness::unfiltered(evidence.host, &publication.jail.mention())?,
-        None => None,
-    })
+    match evidence.publications().find(|publication| publication.options.host_access) {
+        Some(publication) => found(readiness::unfiltered(evidence.host, &publication.jail.mention())?),
+        None => Ok(Some(vec![])),
+    }
 }
 
 pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Checked {
-    let needs = |publication: &&Publication| publication.options.translate_sources();
-    found(match evidence.publications().find(needs) {
-        Some(publication) => readiness::bridge_members(evidence.host, &publication.jail.mention())?,
-        None => None,
-    })
+    match evidence.publications().find(|publication| publication.options.translate_sources()) {
+        Some(publication) => found(readiness::bridge_members(evidence.host, &publication.jail.mention())?),
+        None => Ok(Some(vec![])),
+    }
 }
 
 /// Jails and guests whose packets --af-to cannot translate: pf does not compute what is left to the hardware of a checksum.
@@ -72,7 +69,7 @@ pub(super) fn checksums(evidence: &Evidence<'_>) -> Checked {
                 publication.jail.mention()
             );
             let remedy = format!("ifconfig {name} -txcsum -txcsum6, and the same for its other end in the jail");
-            return Ok(Some(vec![warning(seen, remedy)]));
+            return found([warning(seen, remedy)]);
         }
     }
     Ok(Some(vec![]))

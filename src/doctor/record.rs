@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::evidence::Evidence;
-use super::{Checked, Finding, problem, warning};
+use super::{Checked, Finding, found, problem, warning};
 use crate::calls;
 use crate::conflict;
 use crate::error::{Kind, Result, quoted};
@@ -21,8 +21,7 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
     let store = match &evidence.store {
         Ok(store) => store,
         Err(error) => {
-            let remedy = "run as root, or name another directory: --state-dir DIR";
-            return Ok(Some(vec![problem(error.message(), remedy)]));
+            return found([problem(error.message(), "run as root, or name another directory: --state-dir DIR")]);
         }
     };
     let mut all = vec![];
@@ -36,15 +35,11 @@ pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
             all.push(problem(error.message(), "publish or unpublish its jail again: the file is moved aside then"));
         }
     }
-    for path in store.foreign_files()? {
+    let foreign = store.foreign_files()?.into_iter().map(|path| (path, "is not one of kport's files"));
+    let damaged = store.damaged()?.into_iter().map(|path| (path, "was a record that could not be read"));
+    for (path, what) in foreign.chain(damaged) {
         all.push(warning(
-            format!("{} is not one of kport's files", path.display()),
-            format!("check what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
-        ));
-    }
-    for path in store.damaged()? {
-        all.push(warning(
-            format!("{} was a record that could not be read", path.display()),
+            format!("{} {what}", path.display()),
             format!("check what it is, and remove it: rm {}", quoted(&path.to_string_lossy())),
         ));
     }
@@ -229,6 +224,5 @@ pub(super) fn overlaps(evidence: &Evidence<'_>) -> Checked {
         .iter()
         .flat_map(|record| record.claims().into_iter().map(move |claim| (&record.jail, claim)))
         .collect();
-    let problems = conflict::among(&claims, Interfaces(evidence.interfaces()?));
-    Ok(Some(problems.into_iter().map(Finding::from).collect()))
+    found(conflict::among(&claims, Interfaces(evidence.interfaces()?)))
 }

@@ -610,3 +610,60 @@ fn hosts_without_jails() {
     assert!(found.iter().any(|finding| finding.id == "anchors-loaded" && finding.level == Level::Problem));
     assert_eq!(Family::ALL.len(), 2);
 }
+
+/// The problems of a command that a jail `db` has in exec.start, where no call of kport belongs.
+fn problems_of(patient: &Patient, command: &str) -> Vec<String> {
+    let quote = if command.contains('\'') { '"' } else { '\'' };
+    fs::write(patient.rig.state("root/etc/jail.conf"), format!("db {{ exec.start = {quote}{command}{quote}; }}\n"))
+        .unwrap();
+    let found = patient.examine().into_iter();
+    found.filter(|finding| finding.id == "hooks" && finding.level == Level::Problem).map(|found| found.seen).collect()
+}
+
+#[test]
+fn the_calls_of_kport_in_a_command_are_found() {
+    const WEB: &str = "calls kport for jail \"web\"";
+    const BY_PATH: &str = "calls kport without its path";
+    const UP: &str = " publishes, and it runs in the jail";
+    const DOWN: &str = " unpublishes, and it runs in the jail";
+    let patient = Patient::new().host_file("etc/jail.conf", "");
+    for (command, expected) in [
+        // with its path, or without
+        ("kport publish --hook 80", &[BY_PATH, UP][..]),
+        ("/usr/local/bin/kport publish --hook 80", &[UP]),
+        ("PATH=/usr/local/bin:$PATH kport publish --hook 80", &[UP]),
+        ("export PATH=/usr/local/bin; kport publish --hook 80", &[UP]),
+        ("logger up; kport unpublish --hook || true", &[BY_PATH, DOWN]),
+        ("/x/kport unpublish web; kport publish web 80", &[WEB, DOWN, WEB, BY_PATH, UP]),
+        ("sh -c 'kport publish web 80'", &[WEB, BY_PATH, UP]),
+        ("kport list", &[]),
+        ("/usr/local/bin/kport apply; echo publish", &[]),
+        ("", &[]),
+        // the jail, if it is named literally; -a takes a value
+        ("/usr/local/bin/kport publish web 8080:80", &[WEB, UP]),
+        ("/x/kport -v --backend pfctl publish -a 10.0.0.2 --hairpin web 8080", &[WEB, UP]),
+        ("/x/kport publish --address=10.0.0.2 \"web\" 8080", &[WEB, UP]),
+        ("/usr/local/bin/kport unpublish web || true", &[WEB, DOWN]),
+        ("/x/kport -vv publish -a10.0.0.2 -- web 8080", &[WEB, UP]),
+        ("/x/kport publish db 8080", &[UP]),
+        ("/x/kport publish --hook 8080:80", &[UP]),
+        ("/x/kport publish $name 8080", &[UP]),
+        ("/x/kport publish ${name} 8080", &[UP]),
+        ("/x/kport unpublish || true", &[DOWN]),
+        ("echo publish web", &[]),
+    ] {
+        let found = problems_of(&patient, command);
+        let agree = found.iter().zip(expected).all(|(found, part)| found.contains(part));
+        assert!(agree && found.len() == expected.len(), "{command}: {found:#?}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(32))]
+    /// Any command is read to its end.
+    #[test]
+    fn any_command_of_a_hook_is_read(text in "[^']*") {
+        let patient = Patient::new().host_file("etc/jail.conf", "");
+        _ = problems_of(&patient, &format!("kport publish {text}"));
+    }
+}

@@ -219,7 +219,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "kleene",
         ],
     ),
-    ("doctor", &["hooks", "evidence", "managers", "record", "firewall", "network", "main_ruleset", "self_test"]),
+    ("doctor", &["evidence", "hooks", "record", "firewall", "network", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("host", &["rights", "watch", "events", "interfaces", "fixed", "played", "snapshot", "freebsd", "linux", "other"]),
     (
