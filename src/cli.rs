@@ -1,9 +1,9 @@
 //! kport(8), the helper for shell hooks and administrators: its arguments, and how it prints the results of the library.
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
-//! (publish, unpublish, restore, gc), `apply` (apply, check), `daemon` (watch), `inspect` (parse, rules, list, help,
-//! completions), `metrics`, `diagnose` (doctor), `trace`, `setup`, `import`, `container` (cni, oci-hook). All
-//! of them open the firewall with `session`, format results with `show`, and print them with `output`.
+//! (publish, unpublish), `apply` (apply, check), `daemon` (watch), `inspect` (parse, rules, list, help, completions), `traffic`
+//! (metrics, list --watch), `diagnose` (doctor), `trace`, `setup`, `import`, `container` (cni, oci-hook). All of them open the
+//! firewall with `session`, and print with `output`.
 
 mod apply;
 mod args;
@@ -13,19 +13,18 @@ mod daemon;
 mod diagnose;
 mod flags;
 mod help;
-mod hook;
+pub mod hook;
 mod import;
 mod inspect;
-mod metrics;
 mod output;
-mod request;
 mod session;
-mod setup;
-mod show;
+pub mod setup;
 mod trace;
-mod traffic;
-mod watch;
+pub mod traffic;
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::error::{Error, Kind, Result};
@@ -79,11 +78,16 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
         Command::Doctor(args) => diagnose::run(&global, &args),
         Command::OciHook(args) => container::oci_hook(&global, &args),
         Command::Watch(args) => daemon::run(&global, &args),
-        Command::Metrics => metrics::run(&global),
+        Command::Metrics => traffic::metrics(&global),
         Command::Completions { shell } => inspect::completions(shell),
         Command::Help { word } => inspect::help(word.as_deref()),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Opens a file, or standard input for `-`.
+fn open(file: &Path) -> io::Result<Box<dyn Read>> {
+    Ok(if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(file)?) })
 }
 
 const _: () = assert!(Kind::Internal as i32 <= u8::MAX as i32);

@@ -38,8 +38,6 @@
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 mod child;
-#[cfg(feature = "cli")]
-mod cli;
 pub mod container;
 pub mod deadline;
 pub mod doctor;
@@ -62,6 +60,8 @@ pub mod spec;
 #[path = "."]
 mod internal {
     pub mod calls;
+    #[cfg(feature = "cli")]
+    pub mod cli;
     pub mod conf;
     pub mod conflict;
     pub mod pf;

@@ -11,32 +11,28 @@ use crate::publisher::{Liveness, Outcome, Publisher, Recorded, Request};
 use crate::session::Session;
 
 use super::args::{ApplyArgs, CheckArgs, Global};
-use super::output::{self, Shown, complain, document, print, word};
-use super::session::{any_session, session};
-use super::show;
+use super::output::{self, complain, document, print, word};
+use super::session::{any_session, with_publisher};
 
 /// `kport apply`
 pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
-    let session = session(global)?;
-    let observer = Shown::new(global.verbose);
-    let publisher = session.publisher(&observer)?;
-    // without the lines, the rest is done anyway
-    let (conf, unread) = match Conf::read(global.config.as_deref()) {
-        Ok(conf) => (Some(conf), None),
-        Err(error) => (None, Some(error)),
-    };
+    with_publisher(global, |session, publisher| apply_by(session, publisher, global, args))
+}
+
+fn apply_by(session: &Session, publisher: &Publisher<'_>, global: &Global, args: &ApplyArgs) -> Result<()> {
+    let conf = Conf::read(global.config.as_deref());
     let recorded = publisher.recorded()?;
     let jails = match args.jails.is_empty() {
-        true => conf::jails(conf.as_ref(), &*session.host, &recorded)?,
+        true => conf::jails(conf.as_ref().ok(), &*session.host, &recorded)?,
         false => args.jails.iter().cloned().collect(),
     };
     if args.dry_run {
-        let conf =
-            conf.ok_or_else(|| unread.unwrap_or_else(|| Error::new(Kind::Internal, "no kport.conf was read")))?;
-        return print(&difference(&session, &publisher, &conf, &recorded, &jails, args.jails.is_empty())?);
+        let conf = conf?;
+        return print(&difference(session, publisher, &conf, &recorded, &jails, args.jails.is_empty())?);
     }
     let mut all = Outcome::default();
-    let mut errors: Vec<Error> = unread.into_iter().collect();
+    // without the lines, the rest is done anyway
+    let mut errors: Vec<Error> = conf.as_ref().err().cloned().into_iter().collect();
     let mut told = |context: Option<&JailName>, result: Result<Outcome>| match result {
         Ok(outcome) => {
             all.changed |= outcome.changed;
@@ -53,10 +49,10 @@ pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
             result => told(None, result),
         }
     }
-    conf::apply(&publisher, conf.as_ref(), &recorded, &jails, &mut |jail, result| told(Some(jail), result));
-    output::outcome(&session, &all, global.quiet);
+    conf::apply(publisher, conf.as_ref().ok(), &recorded, &jails, &mut |jail, result| told(Some(jail), result));
+    output::outcome(session, &all, global.quiet);
     if args.json {
-        print(&document(&show::outcome_json(&all)))?;
+        print(&document(&output::outcome_json(&all)))?;
     }
     Error::all(errors)
 }
@@ -111,10 +107,11 @@ fn difference(
                 (Liveness::Stale, _) if all => {
                     let anchor = &listed.anchor;
                     let name = anchor.child().parse::<JailName>().ok().filter(|name| anchor.is_of(name));
-                    // a long name is a digest there
-                    let command = name
-                        .map_or("kport apply".to_owned(), |name| format!("kport unpublish {}", word(name.as_str())));
-                    _ = writeln!(text, "{command}");
+                    _ = match name {
+                        Some(name) => writeln!(text, "kport unpublish {}", word(name.as_str())),
+                        // a long name is a digest there
+                        None => writeln!(text, "kport apply"),
+                    };
                 }
                 _ => {}
             }
@@ -129,13 +126,11 @@ pub fn check(global: &Global, args: &CheckArgs) -> Result<()> {
     let session = any_session(global)?;
     let mut wrong = conf::check(&conf, &*session.host)?;
     for line in conf.lines() {
-        let tables = line.sources().iter().filter_map(|source| match source {
-            Source::Table(table) => Some(table),
-            Source::Network(_) => None,
-        });
-        for table in tables {
+        for source in line.sources() {
             // whoever may not read pf can check the rest
-            if let Ok(false) = session.firewall.has_table(table) {
+            if let Source::Table(table) = source
+                && let Ok(false) = session.firewall.has_table(table)
+            {
                 let why = format!("pf has no table <{table}>, so no traffic would be passed");
                 wrong.push(Error::new(Kind::Unavailable, why).context(line));
             }

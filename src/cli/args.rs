@@ -5,17 +5,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::{self, Error, Kind};
 use crate::managers::{self, Exports};
 use crate::name::JailName;
 use crate::net::{Interface, Place, PortRange, Protocol};
+use crate::options::Given;
+use crate::publisher::Request;
 use crate::session::Backend;
+use crate::spec::{self, Spec};
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::flags::{PublishFlags, RuleFlags, heading};
+use super::flags::{self, PublishFlags, RuleFlags, heading};
 use super::help;
 
 /// The help of SPEC.
@@ -38,20 +42,14 @@ pub struct Cli {
 /// Whether an invalid command line is that of a stop hook, which must not fail. `has_stopped` reads the state of the container
 /// that `oci-hook` is called for.
 pub fn is_stop(line: &[OsString], has_stopped: impl FnOnce() -> bool) -> bool {
-    match command(line) {
-        Some("unpublish") => is_hook(line),
+    let all = Cli::command();
+    let mut words = line.iter().filter_map(|word| word.to_str());
+    // another command may have the word as an argument
+    match words.find(|word| all.find_subcommand(word).is_some()) {
+        Some("unpublish") => line.iter().any(|word| word == "--hook"),
         Some("oci-hook") => has_stopped(),
         _ => false,
     }
-}
-
-/// The first command of a line; another one may have the word as an argument.
-fn command(line: &[OsString]) -> Option<&str> {
-    line.iter().filter_map(|word| word.to_str()).find(|word| Cli::command().find_subcommand(word).is_some())
-}
-
-fn is_hook(line: &[OsString]) -> bool {
-    line.iter().any(|word| word == "--hook")
 }
 
 /// Reads a command line.
@@ -395,8 +393,31 @@ pub struct RequestArgs {
 impl RequestArgs {
     /// Every word that is not an option.
     pub fn words(&self) -> impl Iterator<Item = &str> {
-        self.jail.as_ref().map(JailName::as_str).into_iter().chain(self.specs.iter().map(String::as_str))
+        words(self.jail.as_ref(), &self.specs)
     }
+
+    pub fn request(&self) -> error::Result<Request> {
+        self.request_for(spec::parse(&self.specs.join(" "))?)
+    }
+
+    pub fn request_for(&self, spec: Spec) -> error::Result<Request> {
+        let jail = self.jail.clone().ok_or_else(|| Error::new(Kind::Argument, "name the jail"))?;
+        let mut request = Request::new(jail, spec);
+        flags::set(&mut request, "address", &Given::List(self.addresses.clone()))?;
+        self.options.set(&mut request)?;
+        Ok(request)
+    }
+}
+
+impl UnpublishArgs {
+    /// Every word that is not an option.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        words(self.jail.as_ref(), &self.specs)
+    }
+}
+
+fn words<'a>(jail: Option<&'a JailName>, specs: &'a [String]) -> impl Iterator<Item = &'a str> {
+    jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str))
 }
 
 impl Cli {
@@ -474,24 +495,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_invalid_command_line_of_a_stop() {
-        let line = |text: &str| is_stop(&text.split(' ').map(OsString::from).collect::<Vec<_>>(), || false);
-        for stop in [
-            "unpublish --hook --typo",
-            "--bogus unpublish --hook",
-            "-q unpublish --jid x --hook",
-            "unpublish --typo --hook",
-        ] {
-            assert!(line(&format!("kport {stop}")), "{stop}");
-        }
-        for other in [
-            "publish --hook unpublish 80 --typo",
-            "publish --hook 80 --typo",
-            "unpublish web --typo",
-            "--hook",
-            "list unpublish --hook",
-        ] {
-            assert!(!line(&format!("kport {other}")), "{other}");
-        }
+    fn the_flags_that_take_a_value() {
+        let flags = Cli::flags_with_values();
+        let has = |flag: &str| flags.iter().any(|known| known == flag);
+        assert!(
+            ["--kleene", "-a", "--address", "--from", "--jid", "--rate", "--backend", "--wait"].into_iter().all(has)
+        );
+        assert!(!["--hairpin", "-v", "--no-quick", "--add", "--hook", "--json"].into_iter().any(has));
     }
 }

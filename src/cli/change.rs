@@ -1,8 +1,11 @@
-//! The commands that change something: publish, unpublish, restore, gc.
+//! `kport publish` and `kport unpublish`.
 
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::conf::Conf;
+use crate::container::kleene;
 use crate::error::{Error, Kind, Result};
 use crate::managers::Caller;
 use crate::name::JailName;
@@ -11,11 +14,9 @@ use crate::publisher::{Outcome, Publisher, Request};
 use crate::spec::{self, HostPorts};
 
 use super::args::{Global, PublishArgs, RequestArgs, UnpublishArgs};
-use super::hook;
-use super::output::{self, Shown, complain, document, print};
-use super::request::{of_kleene, request, set};
-use super::session::{host, session};
-use super::show;
+use super::output::{self, document, print};
+use super::session::{host, with_publisher};
+use super::{hook, open};
 
 /// `kport publish`
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
@@ -44,7 +45,7 @@ fn left_behind(global: &Global, error: Error) -> Error {
 }
 
 fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
-    if args.options.iter().any(|(name, _)| name == "no-jail") && (args.hook || args.kleene.is_some()) {
+    if args.options.iter().any(|(name, _)| *name == "no-jail") && (args.hook || args.kleene.is_some()) {
         return Err(Error::new(Kind::Argument, "--no-jail cannot be used with --hook or --kleene, which name a jail"));
     }
     let mut request = match &args.kleene {
@@ -56,15 +57,28 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
             hook_request(args, caller, specs)?
         }
         Some(file) => of_kleene(&args.request, file)?,
-        None => request(&args.request)?,
+        None => args.request.request()?,
     };
     request.jid = request.jid.or(args.jid);
-    set(&mut request, args.options.iter())?;
+    args.options.set(&mut request)?;
     if args.dry_run {
         return change(global, Report::Nothing, |publisher| publisher.dry_run(&request));
     }
     let report = Report::of_publish(global, args, std::slice::from_ref(&request));
     change(&waiting(global, request.wait), report, |publisher| publisher.publish(&request))
+}
+
+/// The request for the ports of Kleene's records, and for their addresses if no others are given.
+fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
+    let mut json = String::new();
+    let read = open(file).and_then(|file| file.take(kleene::MAX_TEXT as u64 + 1).read_to_string(&mut json));
+    read.map_err(|e| Error::io(format_args!("read {}", file.display()), &e))?;
+    let ports = kleene::parse(&json)?;
+    let mut request = args.request_for(ports.spec)?;
+    if request.addresses.is_empty() {
+        request.addresses = ports.addresses;
+    }
+    Ok(request)
 }
 
 /// With the time that a publish waits for an address.
@@ -98,7 +112,7 @@ fn publish_lines(global: &Global, args: &PublishArgs, caller: &Caller) -> Result
             let addresses = if args.request.addresses.is_empty() { &caller.addresses } else { &args.request.addresses };
             request.set("address", &Given::List(addresses.clone()))?;
         }
-        set(request, args.options.iter())?;
+        args.options.set(request)?;
     }
     if args.dry_run {
         return requests
@@ -122,51 +136,38 @@ fn hook_request(args: &PublishArgs, caller: Caller, specs: Vec<&str>) -> Result<
     if of_caller.addresses.is_empty() {
         of_caller.addresses = caller.addresses;
     }
-    let mut request = request(&of_caller)?;
+    let mut request = of_caller.request()?;
     request.jid = caller.jid;
     Ok(request)
 }
 
 /// `kport unpublish`
 pub fn unpublish(global: &Global, args: &UnpublishArgs) -> Result<()> {
-    let UnpublishArgs { jail, specs, jid, hook, state: _ } = args;
-    if *hook {
-        stop(global, args);
+    if args.hook {
+        // an error must not keep a jail from stopping
+        let stopped = || {
+            let (name, specs) = hook::words(args.words());
+            let caller = hook::caller((name, args.jid), args.state.as_deref(), &*host(global)?)?;
+            remove(global, &caller.jail, caller.jid, &specs)
+        };
+        stopped().unwrap_or_else(|error| hook::stops_anyway("jail", &error));
         return Ok(());
     }
-    let Some(jail) = jail else { return Err(Error::new(Kind::Argument, "name the jail")) };
-    if specs.is_empty() {
-        return change(global, Report::Nothing, |publisher| publisher.unpublish(jail, *jid));
-    }
-    let spec = spec::parse(&specs.join(" "))?;
-    change(global, Report::Nothing, |publisher| publisher.unpublish_some(jail, *jid, &spec))
+    let Some(jail) = &args.jail else { return Err(Error::new(Kind::Argument, "name the jail")) };
+    remove(global, jail, args.jid, &args.specs.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// `unpublish --hook`: an error here must not keep a jail from stopping. It is printed, and sent to syslogd(8), since a
-/// manager may discard the output of its hooks.
-fn stop(global: &Global, args: &UnpublishArgs) {
-    let UnpublishArgs { jail, specs, jid, state, .. } = args;
-    let words = jail.as_ref().map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str));
-    let stopped = || -> Result<()> {
-        let (name, specs) = hook::words(words);
-        let caller = hook::caller((name, *jid), state.as_deref(), &*host(global)?)?;
-        if !specs.is_empty() {
-            let spec = spec::parse(&specs.join(" "))?;
-            return change(global, Report::Nothing, |publisher| {
-                publisher.unpublish_some(&caller.jail, caller.jid, &spec)
-            });
-        }
-        change(global, Report::Nothing, |publisher| publisher.unpublish(&caller.jail, caller.jid))
-    };
-    if let Err(error) = stopped() {
-        let line = format!("{error}; the jail stops anyway, and kport apply removes the remaining ports");
-        complain(&line);
-        hook::log(&line);
+/// Unpublishes these ports of a jail, or all.
+fn remove(global: &Global, jail: &JailName, jid: Option<i32>, specs: &[&str]) -> Result<()> {
+    if specs.is_empty() {
+        return change(global, Report::Nothing, |publisher| publisher.unpublish(jail, jid));
     }
+    let spec = spec::parse(&specs.join(" "))?;
+    change(global, Report::Nothing, |publisher| publisher.unpublish_some(jail, jid, &spec))
 }
 
 /// The output of a change on standard output.
-enum Report {
+pub enum Report {
     Nothing,
     /// The redirects, a line each: the caller does not know the ports that were chosen.
     Ports,
@@ -186,14 +187,14 @@ impl Report {
 }
 
 /// Runs one change, reports its notes, and prints its outcome.
-fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
-    let session = session(global)?;
-    let observer = Shown::new(global.verbose);
-    let outcome = act(&session.publisher(&observer)?)?;
-    output::outcome(&session, &outcome, global.quiet);
-    match report {
-        Report::Nothing => Ok(()),
-        Report::Ports => print(&show::lines(&outcome.redirects)),
-        Report::Json => print(&document(&show::outcome_json(&outcome))),
-    }
+pub fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
+    with_publisher(global, |session, publisher| {
+        let outcome = act(publisher)?;
+        output::outcome(session, &outcome, global.quiet);
+        match report {
+            Report::Nothing => Ok(()),
+            Report::Ports => print(&output::lines(&outcome.redirects)),
+            Report::Json => print(&document(&output::outcome_json(&outcome))),
+        }
+    })
 }

@@ -102,10 +102,6 @@ pub fn oci_hook(global: &Global, args: &OciHookArgs) -> Result<()> {
         let allowed = Allowed { ports: args.allow_ports.clone(), places: args.allow_place.clone() };
         return oci::start(&state, &allowed, &helper);
     }
-    if let Err(error) = oci::stop(&state, &helper) {
-        let line = format!("{error}; the container stops anyway, and kport apply removes the remaining ports");
-        complain(&line);
-        hook::log(&line);
-    }
+    oci::stop(&state, &helper).unwrap_or_else(|error| hook::stops_anyway("container", &error));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The flags of `publish` and `rules` that are options of a request: a row each, from which the parser, the help and the
 //! values by name are derived. The library checks the values.
 
+use crate::error::Result;
 use crate::options::{Given, Takes};
 use crate::publisher::Request;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -17,9 +18,7 @@ pub mod heading {
 }
 use heading::{JAIL, LIMITS, PORTS, WHO};
 
-/// A flag.
 struct Row {
-    /// The name of the option.
     name: &'static str,
     /// The word for its value in the help; empty for a flag without one.
     value: &'static str,
@@ -72,9 +71,19 @@ pub struct Flags<const ACT: bool>(Vec<(&'static str, Given)>);
 impl<const ACT: bool> Flags<ACT> {
     const ROWS: &'static [Row] = if ACT { PUBLISH } else { RULES };
 
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Given)> {
-        self.0.iter().map(|(name, given)| (*name, given))
+    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Given)> {
+        self.0.iter()
     }
+
+    /// Sets the options of a request.
+    pub fn set(&self, request: &mut Request) -> Result<()> {
+        self.iter().try_for_each(|(name, given)| set(request, name, given))
+    }
+}
+
+/// Sets the option of a flag.
+pub fn set(request: &mut Request, name: &str, given: &Given) -> Result<()> {
+    request.set(name, given).map_err(|error| error.context(format_args!("--{name}")))
 }
 
 impl Row {
@@ -91,12 +100,12 @@ impl Row {
             Takes::Number | Takes::Word => ArgAction::Set,
             Takes::Words => ArgAction::Append,
         };
-        let is_list = matches!(action, ArgAction::Append);
+        let given = match action {
+            ArgAction::Append => |text: String| Given::List(vec![text]),
+            _ => Given::Text,
+        };
         arg.value_name(self.value).action(action).value_parser(move |text: &str| {
-            let given = match is_list {
-                true => Given::List(vec![text.to_owned()]),
-                false => Given::Text(text.to_owned()),
-            };
+            let given = given(text.to_owned());
             Request::check(name, &given).map(|()| text.to_owned())
         })
     }
@@ -126,11 +135,11 @@ impl<const ACT: bool> Args for Flags<ACT> {
 }
 
 impl<const ACT: bool> FromArgMatches for Flags<ACT> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
         Ok(Flags(Self::ROWS.iter().filter_map(|row| row.given(matches)).collect()))
     }
 
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }

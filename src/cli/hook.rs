@@ -14,6 +14,8 @@ use crate::host::Host;
 use crate::managers::{Caller, Environment};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::output::complain;
+
 /// The maximum time for a runtime to write its state. It does that before it waits for the hook.
 const STATE_TIME: Duration = Duration::from_secs(5);
 
@@ -90,6 +92,13 @@ impl Read for InTime {
     }
 }
 
+/// Reports that a stop hook has failed, of which a manager may discard the output. It must not keep `what` from stopping.
+pub fn stops_anyway(what: &str, error: &Error) {
+    let line = format!("{error}; the {what} stops anyway, and kport apply removes the remaining ports");
+    complain(&line);
+    log(&line);
+}
+
 /// Writes an error to syslogd(8), as syslog(3) does for the facility daemon. Without a listener, the line is dropped.
 pub fn log(line: &str) {
     log_to(LOG_SOCKETS.map(Path::new), LOG_ERR, line);
@@ -115,28 +124,6 @@ fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, priority: u8, line: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    #[test]
-    fn the_first_word_is_a_name_if_it_is_not_a_spec() {
-        assert_eq!(words(["web", "8080:80"]), (Some("web"), vec!["8080:80"]));
-        assert_eq!(words(["8080", "443"]), (None, vec!["8080", "443"]));
-        for spec in ["8000-8010", "auto:80", "em0:80:80", "80/udp", "*:80:80", "[::1]:80:80", "8080:80/tpc"] {
-            assert_eq!(words([spec]), (None, vec![spec]));
-        }
-        assert_eq!(words(["3f2a-77"]), (Some("3f2a-77"), vec![]));
-        assert_eq!(words([]), (None, vec![]));
-    }
-
-    #[test]
-    fn a_state_is_read_to_its_end_though_the_pipe_stays_open() {
-        use std::io::Write;
-        let (reader, mut writer) = io::pipe().unwrap();
-        writer.write_all(br#" {"id": "#).unwrap();
-        writer.write_all(br#""web"}"#).unwrap();
-        assert_eq!(read_state(&reader).unwrap().unwrap().identity().unwrap().name.as_deref(), Some("web"));
-        drop(writer);
-        assert!(read_state(&reader).unwrap().is_none());
-        assert!(read_state(&File::open("/dev/null").unwrap()).unwrap().is_none());
-    }
 
     #[test]
     fn syslogd_gets_a_line() {

@@ -1,8 +1,7 @@
 //! `kport import`: prints the ports that another manager has published, as commands of kport.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use crate::conf::Conf;
@@ -12,8 +11,9 @@ use crate::name::JailName;
 use crate::options::Given;
 
 use super::args::{Global, ImportArgs};
-use super::output::{self, Shown, print, word};
-use super::session::session;
+use super::change::{Report, change};
+use super::open;
+use super::output::{print, word};
 
 /// `kport import`
 pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
@@ -48,12 +48,9 @@ fn comment(text: &mut String, why: &str) {
 /// Reads a file, or standard input.
 fn text(file: &Path) -> Result<String> {
     let mut bytes = vec![];
-    let read = if file == Path::new("-") {
-        io::stdin().lock().read_to_end(&mut bytes).map(|_| ())
-    } else {
-        fs::read(file).map(|read| bytes = read)
-    };
-    read.map_err(|e| Error::new(Kind::Argument, format!("read {}: {e}", file.display())))?;
+    open(file)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(|e| Error::new(Kind::Argument, format!("read {}: {e}", file.display())))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -68,13 +65,7 @@ fn show(text: &mut String, jail: &JailName, of: &Imported, lines: bool) {
         if number > 0 {
             text.push_str(" --add");
         }
-        for (name, given) in &command.options {
-            match given {
-                Given::Flag(_) => _ = write!(text, " --{name}"),
-                Given::Text(value) => _ = write!(text, " --{name} {}", word(value)),
-                Given::List(values) => values.iter().for_each(|value| _ = write!(text, " --{name} {}", word(value))),
-            }
-        }
+        options(command, word).iter().for_each(|option| _ = write!(text, " {option}"));
         if jail.as_str().starts_with('-') {
             text.push_str(" --");
         }
@@ -86,6 +77,16 @@ fn show(text: &mut String, jail: &JailName, of: &Imported, lines: bool) {
     }
 }
 
+/// The options of a command, with their values quoted.
+fn options(command: &Command, quoted: impl Fn(&str) -> String) -> Vec<String> {
+    let option = |(name, given): &(_, Given)| match given {
+        Given::Flag(_) => vec![format!("--{name}")],
+        Given::Text(value) => vec![format!("--{name} {}", quoted(value))],
+        Given::List(values) => values.iter().map(|value| format!("--{name} {}", quoted(value))).collect(),
+    };
+    command.options.iter().flat_map(option).collect()
+}
+
 /// A line of kport.conf(5). A jail whose name such a line cannot hold is a comment.
 fn line(text: &mut String, jail: &JailName, command: &Command) {
     let quoted = |word: &str| match word.contains(char::is_whitespace) || word.starts_with(['#', '"']) {
@@ -93,13 +94,7 @@ fn line(text: &mut String, jail: &JailName, command: &Command) {
         false => word.to_owned(),
     };
     let mut words: Vec<String> = command.specs.iter().map(|spec| quoted(spec)).collect();
-    for (name, given) in &command.options {
-        match given {
-            Given::Flag(_) => words.push(format!("--{name}")),
-            Given::Text(value) => words.push(format!("--{name} {}", quoted(value))),
-            Given::List(values) => words.extend(values.iter().map(|value| format!("--{name} {}", quoted(value)))),
-        }
-    }
+    words.extend(options(command, quoted));
     let line = format!("{} {}", quoted(jail.as_str()), words.join(" "));
     match Conf::parse("line", &line) {
         Ok(_) => _ = writeln!(text, "{line}"),
@@ -114,9 +109,5 @@ fn publish(global: &Global, jail: &JailName, of: &Imported) -> Result<()> {
         return Ok(());
     }
     let requests = of.requests(jail).map_err(about)?;
-    let session = session(global)?;
-    let observer = Shown::new(global.verbose);
-    let outcome = session.publisher(&observer)?.publish_all(&requests).map_err(about)?;
-    output::outcome(&session, &outcome, global.quiet);
-    Ok(())
+    change(global, Report::Nothing, |publisher| publisher.publish_all(&requests).map_err(about))
 }

@@ -9,17 +9,16 @@ use crate::rule;
 use crate::spec;
 
 use super::args::{Cli, Global, ListArgs, ParseArgs, RequestArgs};
-use super::output::{Shown, document, print, raw};
-use super::request::request;
-use super::session::{host, session};
-use super::{help as topics, show, watch};
+use super::output::{self, document, print, raw};
+use super::session::{host, session, with_publisher};
+use super::{help as topics, traffic};
 
 /// `kport parse`
 pub fn parse(args: &ParseArgs) -> Result<()> {
     let spec = spec::parse(&args.specs.join(" "))?;
     print(&match args.json {
-        true => document(&show::mappings_json(spec.mappings())),
-        false => show::lines(spec.mappings()),
+        true => document(&output::mappings_json(spec.mappings())),
+        false => output::lines(spec.mappings()),
     })
 }
 
@@ -27,21 +26,21 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
 pub fn rules(global: &Global, args: &RequestArgs) -> Result<()> {
     // the firewall is not needed, so a missing one is not an error
     let host = if global.host.is_some() { session(global)?.host } else { host(global)? };
-    print(&rule::text(&publisher::rules(&*host, &request(args)?)?))
+    print(&rule::text(&publisher::rules(&*host, &args.request()?)?))
 }
 
 /// `kport list`
 pub fn list(global: &Global, args: &ListArgs) -> Result<()> {
+    let jail = args.jail.as_ref();
     if args.watch {
-        return watch::run(global, args.jail.as_ref(), args.interval);
+        return traffic::watch(global, jail, args.interval);
     }
-    let session = session(global)?;
-    let observer = Shown::new(global.verbose);
-    let (publisher, jail) = (session.publisher(&observer)?, args.jail.as_ref());
-    // only the document shows counters
-    print(&match args.json {
-        true => document(&show::list_json(&publisher.list_with_counters(jail)?)),
-        false => show::list(&publisher.list(jail)?),
+    with_publisher(global, |_, publisher| {
+        // only the document shows counters
+        print(&match args.json {
+            true => document(&output::list_json(&publisher.list_with_counters(jail)?)),
+            false => output::list(&publisher.list(jail)?),
+        })
     })
 }
 

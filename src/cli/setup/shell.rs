@@ -1,18 +1,14 @@
 //! The assignments of an rc.conf(5), a script of sh(1), as far as they are known without running it.
 
-/// A variable that is assigned.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
-    /// The line.
     pub line: usize,
-    /// The variable.
     pub name: String,
-    /// Its value; `None` if it depends on other variables.
+    /// `None` if it depends on other variables.
     pub value: Option<String>,
 }
 
 /// The contents of a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub struct Script {
     /// In the order of the file.
     pub assignments: Vec<Assignment>,
@@ -50,19 +46,12 @@ impl Word {
         let mut letters = name.chars();
         let first = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
         let value = (!self.made_by_sh).then(|| value[1..].to_owned());
-        (first && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')).then(|| Assignment {
-            line,
-            name: name.to_owned(),
-            value,
-        })
+        let is_name = first && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
+        is_name.then(|| Assignment { line, name: name.to_owned(), value })
     }
 }
 
-/// Reads a file.
-///
-/// # Errors
-///
-/// Why its commands cannot be separated from quoted text.
+/// Reads a file. An error says why its commands cannot be separated from quoted text.
 pub fn read(text: &str) -> Result<Script, String> {
     let mut script = Script::default();
     let mut words: Vec<(usize, Word)> = vec![];
@@ -88,39 +77,28 @@ pub fn read(text: &str) -> Result<Script, String> {
                 }
                 _ => return Err(format!("line {line}: the backslash at its end joins the next line to it")),
             },
-            '\'' => {
+            '\'' | '"' => {
                 let open = line;
                 word.quote();
                 loop {
-                    match characters.next().ok_or(format!("line {open}: a quote is not closed"))? {
-                        '\'' => break,
-                        c => {
-                            line += usize::from(c == '\n');
-                            word.text.push(c);
-                        }
+                    let inner = characters.next().ok_or(format!("line {open}: a quote is not closed"))?;
+                    if inner == c {
+                        break;
                     }
-                }
-            }
-            '"' => {
-                let open = line;
-                word.quote();
-                loop {
-                    match characters.next().ok_or(format!("line {open}: a quote is not closed"))? {
-                        '"' => break,
-                        '\\' => match characters.next() {
-                            Some('\n') => line += 1,
-                            Some(c) => {
-                                word.text.extend((!matches!(c, '$' | '`' | '"' | '\\')).then_some('\\'));
-                                word.text.push(c);
-                            }
-                            None => {}
-                        },
-                        c => {
-                            expansion(c, characters.clone(), line)?;
-                            word.made_by_sh |= c == '$';
-                            line += usize::from(c == '\n');
-                            word.text.push(c);
+                    line += usize::from(inner == '\n');
+                    if c == '\'' {
+                        word.text.push(inner);
+                    } else if inner != '\\' {
+                        expansion(inner, characters.clone(), line)?;
+                        word.made_by_sh |= inner == '$';
+                        word.text.push(inner);
+                    } else if let Some(escaped) = characters.next() {
+                        if escaped == '\n' {
+                            line += 1;
+                            continue;
                         }
+                        word.text.extend((!matches!(escaped, '$' | '`' | '"' | '\\')).then_some('\\'));
+                        word.text.push(escaped);
                     }
                 }
             }
@@ -183,68 +161,5 @@ impl Script {
     /// The last assignment of a variable.
     pub fn last(&self, name: &str) -> Option<&Assignment> {
         self.assignments.iter().rfind(|assignment| assignment.name == name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn values(text: &str) -> Vec<(usize, String, Option<String>)> {
-        read(text).unwrap().assignments.into_iter().map(|a| (a.line, a.name, a.value)).collect()
-    }
-
-    #[test]
-    fn assignments() {
-        let text = "# rc.conf\nhostname=\"a b\"  # x=1\n\npf_enable=YES; b='c'\\''d' e=\"\\\"\\x\"\nlist=\"one\n two\"\nf=\"$g\"\nh=#\n";
-        let is = |line, name: &str, value: &str| (line, name.to_owned(), Some(value.to_owned()));
-        assert_eq!(
-            values(text),
-            [
-                is(2, "hostname", "a b"),
-                is(4, "pf_enable", "YES"),
-                is(4, "b", "c'd"),
-                is(4, "e", "\"\\x"),
-                is(6, "list", "one\n two"),
-                (7, "f".to_owned(), None),
-                is(8, "h", "#"),
-            ]
-        );
-        assert_eq!(read(text).unwrap().other, None);
-        // joined lines, and one that does not end
-        assert_eq!(values("a=b\\\nc\nd=e"), [is(2, "a", "bc"), is(3, "d", "e")]);
-        assert_eq!(values("a=${b}\n"), [(1, "a".to_owned(), None)]);
-    }
-
-    #[test]
-    fn what_is_no_assignment() {
-        for (text, line, word) in [
-            (". /etc/rc.conf.site\na=b\n", 1, "."),
-            ("a=b\nif [ -e /x ]; then\n a=c\nfi\n", 4, "fi"),
-            ("export a=b\n", 1, "export"),
-            ("a=b true\n", 1, "true"),
-            ("a+=b\n", 1, "a+=b"),
-            ("f() {\n a=b\n}\n", 3, "}"),
-            ("'a'=b\n", 1, "a=b"),
-            ("a=b && exit\n", 1, "&&"),
-        ] {
-            assert_eq!(read(text).unwrap().other, Some((line, word.to_owned())), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read() {
-        for (text, why) in [
-            ("a=\"b\nc=d\n", "line 1: a quote is not closed"),
-            ("a=b\nc='d\n", "line 2: a quote is not closed"),
-            ("a=$(b)\n", "line 1"),
-            ("\na=\"`b`\"\n", "line 2"),
-            ("a=${b:-\"c\"}\n", "line 1"),
-            ("cat <<E\n", "here-document"),
-            ("a=b \\\n", "backslash"),
-            ("a=b\\", "backslash"),
-        ] {
-            assert!(read(text).is_err_and(|said| said.contains(why)), "{text}: {:?}", read(text));
-        }
     }
 }
