@@ -7,8 +7,7 @@
 //! [netlink], which has more fields.
 
 mod calls;
-mod compare;
-mod decode;
+pub mod decode;
 pub mod descriptor;
 pub mod encode;
 #[allow(unsafe_code)]
@@ -34,7 +33,7 @@ use zerocopy::FromZeros;
 
 use self::calls::Ruleset;
 use self::ioctl::Device;
-use self::kernel::{Call, Failure, Kernel, Nv};
+use self::kernel::{Answer, Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
 use self::memory::{CacheFiles, Main, Run, Settings};
@@ -46,6 +45,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, NODES, PARENT, Table};
 use crate::net::Protocol;
 use crate::pfconf::Conf;
+use crate::pfconf::flat::flat;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{self, Action, RuleKind};
 use crate::rule::{Count, Rule};
@@ -101,7 +101,7 @@ pub fn out_of_tags(anchor: &Anchor, rules: &[Rule]) -> Option<Error> {
 
 /// Whether the kernel has the calls that differ between releases. Changes nothing. A caller that may only read pf gets the
 /// error when it tries to change something.
-pub fn probe<K: Kernel>(kernel: &K) -> Result<()> {
+pub fn probe(kernel: &dyn Kernel) -> Result<()> {
     // no room for a reply: only its length is returned (pf_getstatus in sys/netpfil/pf/pf_ioctl.c)
     let mut status = Nv { buffer: vec![], length: 0 };
     kernel.call(Call::GetStatus(&mut status))?;
@@ -154,7 +154,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// An operation that is repeated while pf is busy.
-    fn retry_while_busy<T>(&self, mut attempt: impl FnMut() -> std::result::Result<T, Failure>) -> Result<T> {
+    fn retry_while_busy<T>(&self, mut attempt: impl FnMut() -> Answer<T>) -> Result<T> {
         let attempt = || {
             self.kernel.renew()?;
             attempt()
@@ -163,14 +163,14 @@ impl<K: Kernel> Native<K> {
     }
 
     /// Whether pf is enabled.
-    fn enabled(&self) -> std::result::Result<bool, Failure> {
+    fn enabled(&self) -> Answer<bool> {
         let status = read::status(&self.kernel)?;
         self.run.replace(Some(Run { hostid: status.hostid, checksum: status.checksum }));
         Ok(status.enabled)
     }
 
     /// The run of pf, read once.
-    fn run(&self) -> std::result::Result<Run, Failure> {
+    fn run(&self) -> Answer<Run> {
         if self.run.borrow().is_none() {
             self.enabled()?;
         }
@@ -178,7 +178,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// The main ruleset with the anchors in its braces: read only if it is not the one that was read before.
-    fn main(&self) -> std::result::Result<Main, Failure> {
+    fn main(&self) -> Answer<Main> {
         let run = self.run()?;
         let main = match self.remembered(&run)? {
             Some(main) => main,
@@ -188,7 +188,7 @@ impl<K: Kernel> Native<K> {
         Ok(main)
     }
 
-    fn read_main(&self, run: &Run) -> std::result::Result<Main, Failure> {
+    fn read_main(&self, run: &Run) -> Answer<Main> {
         let mut stamps = vec![];
         let rulesets = rulesets::with_braces(&self.timed(), "", &mut stamps)?;
         let main = Main::new(run, stamps, Conf { rulesets, ..Conf::default() });
@@ -209,7 +209,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// All rules of the main ruleset.
-    fn rules_of_main(&self, main: Main) -> std::result::Result<Arc<Conf>, Failure> {
+    fn rules_of_main(&self, main: Main) -> Answer<Arc<Conf>> {
         if let Some(rules) = self.known_rules(&main) {
             self.memory.learn_rules(&main, &rules);
             return Ok(rules);
@@ -221,7 +221,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// The main ruleset that this process, or an earlier one, remembers, if pf still has it.
-    fn remembered(&self, run: &Run) -> std::result::Result<Option<Main>, Failure> {
+    fn remembered(&self, run: &Run) -> Answer<Option<Main>> {
         for files in [None, self.cache.as_ref()] {
             if let Some(files) = files {
                 self.memory.read(run, files);
@@ -239,7 +239,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// The current settings of pf, which have no ticket.
-    fn settings(&self) -> std::result::Result<Settings, Failure> {
+    fn settings(&self) -> Answer<Settings> {
         let syncookies = read::syncookies(&self.kernel)?;
         let (skip, unread) = match read::skipped(&self.kernel)? {
             Some(skip) => (skip, vec![]),
@@ -249,20 +249,20 @@ impl<K: Kernel> Native<K> {
     }
 
     /// All rules of the main ruleset, with settings.
-    fn settled(&self, main: Main, settings: Settings) -> std::result::Result<Arc<Conf>, Failure> {
+    fn settled(&self, main: Main, settings: Settings) -> Answer<Arc<Conf>> {
         let rules = self.rules_of_main(main)?;
         let Settings { skip, syncookies, unread } = settings;
         Ok(Arc::new(Conf { rulesets: rules.rulesets.clone(), skip, syncookies, unread, ..Conf::default() }))
     }
 
     /// The main ruleset whose tickets were last read.
-    fn seen(&self) -> std::result::Result<Main, Failure> {
+    fn seen(&self) -> Answer<Main> {
         let seen = self.main.borrow().clone();
         seen.map_or_else(|| self.main(), Ok)
     }
 
     /// The anchors that rules of `anchor` call.
-    fn called(&self, anchor: &str, rules: &[rule::Rule], own: bool) -> std::result::Result<Vec<String>, Failure> {
+    fn called(&self, anchor: &str, rules: &[rule::Rule], own: bool) -> Answer<Vec<String>> {
         let mut called = vec![];
         for rule in rules {
             if let Action::Call(_, call) = &rule.action {
@@ -277,7 +277,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// The tables of an anchor with these names.
-    fn add_tables(&self, anchor: &str, names: &BTreeSet<String>, conf: &mut Conf) -> std::result::Result<(), Failure> {
+    fn add_tables(&self, anchor: &str, names: &BTreeSet<String>, conf: &mut Conf) -> Answer<()> {
         for name in names {
             if let Some(table) = read::table(&self.kernel, anchor, name)? {
                 conf.tables.insert(name.clone(), table);
@@ -294,7 +294,7 @@ impl<K: Kernel> Native<K> {
             if known(self.cache.as_ref().filter(|_| by_tickets)) {
                 return Ok(true);
             }
-            let holds = compare::holds(&self.timed(), anchor.path(), &stamps, rules)?;
+            let holds = rulesets::holds(&self.timed(), anchor.path(), &stamps, &flat(rules))?;
             if holds {
                 self.learn_anchor(&run, anchor, stamps, rules);
             }
@@ -308,7 +308,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// Changes the tree of calls, if pf has what is remembered of the part that changes; otherwise `None`.
-    fn change_calls(&self, change: &Change) -> std::result::Result<Option<bool>, Failure> {
+    fn change_calls(&self, change: &Change) -> Answer<Option<bool>> {
         let run = self.run()?;
         let mut seen = BTreeMap::new();
         let mut load = |node: Option<&Block>| {
@@ -355,7 +355,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// Makes the tree of calls that of these entries. Without `by_tickets`, the calls that pf has are read.
-    fn make_calls(&self, all: &[Entry], by_tickets: bool) -> std::result::Result<bool, Failure> {
+    fn make_calls(&self, all: &[Entry], by_tickets: bool) -> Answer<bool> {
         let run = self.run()?;
         let wanted = calling::whole(all);
         let nodes = format!("{PARENT}/{NODES}");
@@ -393,7 +393,7 @@ impl<K: Kernel> Native<K> {
 
     /// The rules of each anchor of kport that is not empty, as far as the number of rules in its rulesets shows. The kernel walks
     /// to each child that is asked for by its number, so they are only listed if there are others than those of `recorded`.
-    fn counts(&self, recorded: &[Anchor]) -> std::result::Result<BTreeMap<String, [u32; 3]>, Failure> {
+    fn counts(&self, recorded: &[Anchor]) -> Answer<BTreeMap<String, [u32; 3]>> {
         let mut found = BTreeMap::new();
         let all = read::number_of_children(&self.kernel, PARENT)?;
         for anchor in recorded {
@@ -419,7 +419,7 @@ impl<K: Kernel> Native<K> {
         Ok(found)
     }
 
-    fn loaded_once(&self, anchor: &str, counters: bool) -> std::result::Result<Loaded, Failure> {
+    fn loaded_once(&self, anchor: &str, counters: bool) -> Answer<Loaded> {
         let stamps = read::stamps(&self.kernel, anchor)?;
         if !counters {
             return Ok(Loaded::uncounted(count_of(stamps.map(|(count, _)| count))));
@@ -431,44 +431,39 @@ impl<K: Kernel> Native<K> {
         Ok(Loaded { translations, filters: filter.0 as usize })
     }
 
-    fn counters(
-        &self,
-        anchor: &str,
-        kind: RuleKind,
-        stamp: read::Stamp,
-    ) -> std::result::Result<Vec<Counters>, Failure> {
+    fn counters(&self, anchor: &str, kind: RuleKind, stamp: read::Stamp) -> Answer<Vec<Counters>> {
         let rules = read::rules(&self.timed(), anchor, kind, stamp)?;
-        let counters: std::result::Result<_, _> = rules.iter().map(|rule| counters_of(&rule.rule)).collect();
+        let counters: std::result::Result<_, _> = rules.iter().map(counters_of).collect();
         counters.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))
     }
 
     /// The kernel, until the deadline: for loops over rules.
-    fn timed(&self) -> Timed<'_, K> {
+    fn timed(&self) -> Timed<'_> {
         Timed { kernel: &self.kernel, deadline: self.deadline.get() }
     }
 }
 
 /// The kernel until a deadline: after it, no rule is read.
-struct Timed<'k, K> {
-    kernel: &'k K,
+struct Timed<'k> {
+    kernel: &'k dyn Kernel,
     deadline: Deadline,
 }
 
-impl<K> Timed<'_, K> {
-    fn in_time(&self, call: &'static str) -> std::result::Result<(), Failure> {
+impl Timed<'_> {
+    fn in_time(&self, call: &'static str) -> Answer<()> {
         if self.deadline.passed() { Err(Failure::new(call, libc::ETIMEDOUT)) } else { Ok(()) }
     }
 }
 
-impl<K: Kernel> Kernel for Timed<'_, K> {
-    fn call(&self, call: Call<'_>) -> std::result::Result<(), Failure> {
+impl Kernel for Timed<'_> {
+    fn call(&self, call: Call<'_>) -> Answer<()> {
         if matches!(call, Call::GetRule(_)) {
             self.in_time(call.name())?;
         }
         self.kernel.call(call)
     }
 
-    fn ask(&self, command: Command, request: &Attributes) -> std::result::Result<Vec<u8>, Failure> {
+    fn ask(&self, command: Command, request: &Attributes) -> Answer<Vec<u8>> {
         self.in_time(command.name())?;
         self.kernel.ask(command, request)
     }
@@ -486,12 +481,7 @@ impl<K: Kernel> super::foreign::RulesetReader for Asked<'_, K> {
 
     /// EBUSY if a ruleset was loaded again meanwhile. Anchors other than those in the main ruleset's braces are read each
     /// time: the tickets of one that was removed and created again start at the beginning.
-    fn each(
-        &self,
-        anchor: &str,
-        kind: RuleKind,
-        show: &mut dyn FnMut(&rule::Rule),
-    ) -> std::result::Result<(), Failure> {
+    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&rule::Rule)) -> Answer<()> {
         if let Some(rules) = self.main.rulesets.get(anchor) {
             rules.iter().filter(|rule| rule.action.kind() == kind).for_each(show);
             return Ok(());
@@ -502,7 +492,7 @@ impl<K: Kernel> super::foreign::RulesetReader for Asked<'_, K> {
         Ok(())
     }
 
-    fn children(&self, anchor: &str) -> std::result::Result<Vec<String>, Failure> {
+    fn children(&self, anchor: &str) -> Answer<Vec<String>> {
         read::children(&self.native.kernel, anchor)
     }
 }
@@ -628,8 +618,7 @@ impl<K: Kernel> Firewall for Native<K> {
     fn status(&self) -> Result<Status> {
         self.retry_while_busy(|| {
             let enabled = self.enabled()?;
-            let [nat_anchor, rdr_anchor, anchor] = self.main()?.outline.calls_kport();
-            Ok(Status { enabled, nat_anchor, rdr_anchor, anchor })
+            Ok(Status::of(enabled, &self.main()?.outline))
         })
     }
 
@@ -656,7 +645,7 @@ impl<K: Kernel> Firewall for Native<K> {
             let (conf, called) = self.retry_while_busy(|| {
                 let rules = match main.rulesets.get(&path) {
                     Some(rules) => rules.clone(),
-                    None => rulesets::rules_of_all(&self.timed(), &path)?,
+                    None => rulesets::rules_of_all(&self.timed(), &path, read::every_stamp(&self.kernel, &path)?)?,
                 };
                 let called = self.called(&path, &rules, own)?;
                 let rulesets = BTreeMap::from([(String::new(), rules)]);

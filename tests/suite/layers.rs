@@ -264,7 +264,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
-    ("pf::pfctl", &["run", "braces", "calls"]),
+    ("pf::pfctl", &["run", "states", "braces"]),
     (
         "pfconf",
         &[
@@ -342,8 +342,6 @@ const ORDER: &[(&str, &[&str])] = &[
     ("options", &["named"]),
     ("watch", &["report", "counts", "schedule"]),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
-    ("pf::pfctl", &["run", "braces", "calls"]),
-    ("pf::native::decode", &["tests"]),
     ("store", &["dir", "lock", "requested", "documents", "entries", "records", "summaries"]),
     (
         "pf::native",
@@ -360,9 +358,8 @@ const ORDER: &[(&str, &[&str])] = &[
             "read",
             "rulesets",
             "memory",
-            "compare",
-            "calls",
             "transaction",
+            "calls",
         ],
     ),
 ];

@@ -18,8 +18,8 @@ use kport::net::Direction;
 use kport::net::{Family, Interface, Place, Protocol};
 use kport::options::Options;
 use kport::pf::native::descriptor::Descriptor;
-use kport::pf::native::kernel::{Call, Failure, Kernel};
-use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, field};
+use kport::pf::native::kernel::{Call, Failure, Kernel, Nv, OPEN};
+use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, PfiocRuleset, PfiocTable, PfiocTransE, field};
 use kport::pf::native::netlink::attributes;
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Load;
@@ -458,15 +458,16 @@ fn the_packed_form_is_libnvs() {
         .with("ifname", Value::String("em0".to_owned()))
         .with("neg", Value::Bool(true))
         .with("addr", Value::Binary(vec![10, 0, 0, 2]))
-        .with("arr", Value::Lists(vec![List::new().with("x", Value::Number(1))]))
         .with("labels", Value::Strings(vec!["kport/a".to_owned(), "b".to_owned()]));
     let list = List::new()
         .with("ticket", Value::Number(7))
         .with("rule", Value::List(rule))
         .with("anchor", Value::String("kport/j".to_owned()));
-    let bytes = include_bytes!("../native/nv-399.bin");
-    assert_eq!(list.encode(), bytes);
-    assert_eq!(List::decode(bytes), Ok(list));
+    // it has an array of lists as well, which no call of pf uses
+    assert_eq!(List::decode(include_bytes!("../native/nv-399.bin")), Ok(list));
+    for bytes in [include_bytes!("../native/nv-rdr.bin").as_slice(), include_bytes!("../native/nv-pass.bin")] {
+        assert_eq!(List::decode(bytes).unwrap().encode(), bytes);
+    }
 }
 
 // ---- rules
@@ -727,7 +728,7 @@ fn a_rollback_that_fails_does_no_harm() {
     let was = held(&fake, &anchor("web"));
     fake.refuse("DIOCXROLLBACK", 1, libc::ENODEV);
     {
-        let mut transaction = Load::begin(&fake, &anchor("web")).unwrap();
+        let mut transaction = Load::begin(&fake, &["kport/web"]).unwrap();
         transaction.add(&golden()[1]).unwrap();
     }
     assert!(fake.left_open("kport/web"));
@@ -740,7 +741,7 @@ fn a_rollback_that_fails_does_no_harm() {
 #[test]
 fn a_transaction_that_is_dropped_rolls_back() {
     let fake = Fake::new();
-    let mut transaction = Load::begin(&fake, &anchor("web")).unwrap();
+    let mut transaction = Load::begin(&fake, &["kport/web"]).unwrap();
     transaction.add(&web()[0]).unwrap();
     drop(transaction);
     assert!(!fake.left_open("kport/web"));
@@ -753,7 +754,7 @@ fn a_transaction_that_is_dropped_rolls_back() {
 #[test]
 fn the_later_of_two_writers_wins_and_the_earlier_gets_an_error() {
     let fake = Fake::new();
-    let mut earlier = Load::begin(&fake, &anchor("web")).unwrap();
+    let mut earlier = Load::begin(&fake, &["kport/web"]).unwrap();
     earlier.add(&golden()[1]).unwrap();
     native(&fake).replace(&anchor("web"), &web()).unwrap();
     assert_eq!(earlier.add(&golden()[2]).unwrap_err().errno, libc::EBUSY);
@@ -767,12 +768,12 @@ fn the_later_of_two_writers_wins_and_the_earlier_gets_an_error() {
 #[test]
 fn an_anchor_that_is_cleared_meanwhile_is_busy_and_a_bad_rule_is_not() {
     let fake = Fake::new();
-    let mut earlier = Load::begin(&fake, &anchor("web")).unwrap();
+    let mut earlier = Load::begin(&fake, &["kport/web"]).unwrap();
     native(&fake).replace(&anchor("web"), &[]).unwrap();
     assert!(!fake.exists("kport/web"));
     assert_eq!(earlier.add(&web()[0]).unwrap_err().errno, libc::EBUSY);
     drop(earlier);
-    let mut again = Load::begin(&fake, &anchor("web")).unwrap();
+    let mut again = Load::begin(&fake, &["kport/web"]).unwrap();
     fake.refuse("DIOCADDRULE", 1, libc::EINVAL);
     assert_eq!(again.add(&web()[0]).unwrap_err().errno, libc::EINVAL);
 }
@@ -1280,6 +1281,52 @@ fn a_foreign_redirect_with_unknown_parts_counts_as_wider() {
     assert_eq!((network.family, network.place), (None, Place::Any));
     assert_eq!(network.text, "rdr proto tcp from any to 192.0.2.0/24 port = 80 tag \"kport:x\" -> 10.9.9.9 port 80");
     assert_eq!(native(&fake).foreign_redirects().unwrap(), []);
+}
+
+// ---- the calls
+
+/// The numbers that the kernel's own headers gave for amd64 and arm64.
+#[test]
+fn the_numbers_of_the_calls_are_those_of_the_kernels_headers() {
+    let mut trans = [PfiocTransE::new_zeroed(); 3];
+    let mut rule = PfiocRule::new_zeroed();
+    let mut address = PfiocPooladdr::new_zeroed();
+    let mut ruleset = PfiocRuleset::new_zeroed();
+    let mut table = PfiocTable::new_zeroed();
+    let mut nv = Nv { buffer: vec![], length: 0 };
+    assert_eq!(Call::XBegin(&mut trans).number(), 0xc010_4451);
+    assert_eq!(Call::XCommit(&mut trans).number(), 0xc010_4452);
+    assert_eq!(Call::XRollback(&mut trans).number(), 0xc010_4453);
+    assert_eq!(Call::BeginAddrs(&mut address).number(), 0xc470_4433);
+    assert_eq!(Call::AddAddr(&mut address).number(), 0xc470_4434);
+    assert_eq!(Call::AddRule(&mut rule).number(), 0xcbe0_4404);
+    assert_eq!(Call::GetRules(&mut rule).number(), 0xcbe0_4406);
+    assert_eq!(Call::ChangeRule(&mut rule).number(), 0xcbe0_441a);
+    assert_eq!(Call::GetRule(&mut nv).number(), 0xc018_4407);
+    assert_eq!(Call::GetRulesets(&mut ruleset).number(), 0xc444_443a);
+    assert_eq!(Call::GetRuleset(&mut ruleset).number(), 0xc444_443b);
+    assert_eq!(Call::GetStatus(&mut nv).number(), 0xc018_4415);
+    assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
+    assert_eq!(Call::GetStates(&mut [], &mut 0).number(), 0xc018_445d);
+    assert_eq!(Call::GetTable(&mut table, &mut []).number(), 0xc450_4446);
+    assert_eq!(Call::GetSyncookies(&mut nv).number(), 0xc018_445e);
+    assert_eq!(Call::GetEtherRules(&mut nv).number(), 0xc018_4463);
+    assert_eq!(Call::GetInterfaces(&mut [], &mut 0).number(), 0xc028_4457);
+}
+
+#[test]
+fn an_error_says_the_call_the_errno_the_rule_and_what_to_do() {
+    let error = Error::from(Failure::new("DIOCADDRULE", libc::ENODEV).about("pass quick all"));
+    assert_eq!((error.kind(), error.errno()), (Kind::Unsupported, Some(libc::ENODEV)));
+    for part in ["DIOCADDRULE: ", "pass quick all", "--backend pfctl"] {
+        assert!(error.message().contains(part), "{error}");
+    }
+    let kind = |call, errno| Error::from(Failure::new(call, errno)).kind();
+    assert_eq!(kind(OPEN, libc::ENOENT), Kind::Unavailable);
+    assert_eq!(kind(OPEN, libc::EACCES), Kind::Permission);
+    assert_eq!(kind("DIOCXBEGIN", libc::EPERM), Kind::Permission);
+    assert_eq!(kind("DIOCXCOMMIT", libc::EBUSY), Kind::Busy);
+    assert_eq!(kind("DIOCGETRULENV", libc::ENOENT), Kind::System);
 }
 
 // ---- the probe

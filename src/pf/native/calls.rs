@@ -12,12 +12,14 @@ use zerocopy::FromZeros;
 
 use super::decode::{self, Addresses};
 use super::encode::{self, LOADED};
-use super::kernel::{Call, Failure, Kernel};
+use super::kernel::{Answer, Call, Kernel};
 use super::layout::*;
 use super::read::{self, RulesetAt, Stamp};
+use super::rulesets;
+use super::transaction::{Load, element};
 use crate::calls::{self, Item};
 use crate::name::PARENT;
-use crate::pfconf::rule::{Action, Rule};
+use crate::pfconf::rule::Rule;
 
 /// More differences than these are one transaction: it costs about the same as two edits for each rule that it loads, and four
 /// calls more.
@@ -38,7 +40,8 @@ pub(super) struct Ruleset {
 
 impl Ruleset {
     pub(super) fn new(path: String, old: &[Item], new: &[Item], stamps: [Stamp; 3]) -> Ruleset {
-        let (old, new, items) = (by_kind(&path, old), by_kind(&path, new), new.to_vec());
+        let calls = |items| rulesets::by_kind(&calls::calls(path != PARENT, items));
+        let (old, new, items) = (calls(old), calls(new), new.to_vec());
         Ruleset { path, old, new, stamps, items, edits: [0; 3] }
     }
 
@@ -54,17 +57,12 @@ impl Ruleset {
     }
 }
 
-fn by_kind(path: &str, items: &[Item]) -> [Vec<Rule>; 3] {
-    let rules = calls::calls(path != PARENT, items);
-    LOADED.map(|kind| rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect())
-}
-
 /// Gives rulesets their new calls, and sets their stamps.
-pub(super) fn change<K: Kernel>(kernel: &K, rulesets: &mut [Ruleset]) -> Result<(), Failure> {
+pub(super) fn change(kernel: &dyn Kernel, rulesets: &mut [Ruleset]) -> Answer<()> {
     let differences: usize = rulesets.iter().map(Ruleset::differences).sum();
     if differences <= FEW && !rulesets.iter().any(Ruleset::is_node_that_comes_or_goes) {
-        match rulesets.iter_mut().try_for_each(|ruleset| edit(kernel, ruleset)).and_then(|()| pass_by(kernel, rulesets))
-        {
+        let edited = rulesets.iter_mut().try_for_each(|ruleset| edit(kernel, ruleset));
+        match edited.and_then(|()| pass_by(kernel, rulesets)) {
             // another program has changed it, or this kernel does not have the call
             Err(failure) if ![libc::EPERM, libc::EACCES].contains(&failure.errno) => {}
             done => return done,
@@ -74,7 +72,7 @@ pub(super) fn change<K: Kernel>(kernel: &K, rulesets: &mut [Ruleset]) -> Result<
 }
 
 /// DIOCCHANGERULE for each difference.
-fn edit<K: Kernel>(kernel: &K, ruleset: &mut Ruleset) -> Result<(), Failure> {
+fn edit(kernel: &dyn Kernel, ruleset: &mut Ruleset) -> Answer<()> {
     let mut rule = PfiocRule::new_zeroed();
     rule.anchor = field(&ruleset.path);
     for n in 0..LOADED.len() {
@@ -104,11 +102,13 @@ fn edit<K: Kernel>(kernel: &K, ruleset: &mut Ruleset) -> Result<(), Failure> {
 }
 
 /// One DIOCCHANGERULE. A new rule takes what is in the buffer for redirect addresses, whose ticket is checked.
-fn one<K: Kernel>(kernel: &K, rule: &mut PfiocRule, call: &Rule) -> Result<(), Failure> {
-    encode(call, rule);
+fn one(kernel: &dyn Kernel, rule: &mut PfiocRule, call: &Rule) -> Answer<()> {
+    encode::call(call, rule);
     let mut attempt = || {
         if rule.action != PF_CHANGE_REMOVE {
-            buffer(kernel, rule)?;
+            let mut address = PfiocPooladdr::new_zeroed();
+            kernel.call(Call::BeginAddrs(&mut address))?;
+            rule.pool_ticket = address.ticket;
         }
         kernel.call(Call::ChangeRule(rule))
     };
@@ -121,13 +121,12 @@ fn one<K: Kernel>(kernel: &K, rule: &mut PfiocRule, call: &Rule) -> Result<(), F
 
 /// Raises the tickets of the inactive rulesets to those of the active ones, each time by a transaction that is rolled back: so no
 /// later load gets a ticket that is remembered. One ruleset may be in a transaction several times (pf_begin_rules).
-fn pass_by<K: Kernel>(kernel: &K, rulesets: &[Ruleset]) -> Result<(), Failure> {
+fn pass_by(kernel: &dyn Kernel, rulesets: &[Ruleset]) -> Answer<()> {
     let mut behind: Vec<(PfiocTransE, u32, usize)> = vec![];
     for ruleset in rulesets {
         for ((kind, edits), (_, ticket)) in LOADED.into_iter().zip(ruleset.edits).zip(ruleset.stamps) {
             if edits > 0 {
-                let element = PfiocTransE { rs_num: encode::number(kind), anchor: field(&ruleset.path), ticket: 0 };
-                behind.push((element, ticket, edits));
+                behind.push((element(&ruleset.path, kind), ticket, edits));
             }
         }
     }
@@ -147,87 +146,37 @@ fn pass_by<K: Kernel>(kernel: &K, rulesets: &[Ruleset]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn encode(call: &Rule, into: &mut PfiocRule) {
-    encode::call(call, &mut into.rule);
-    if let Action::Call(_, path) = &call.action {
-        into.anchor_call = field(path);
-    }
-}
-
-fn buffer<K: Kernel>(kernel: &K, rule: &mut PfiocRule) -> Result<(), Failure> {
-    let mut address = PfiocPooladdr::new_zeroed();
-    kernel.call(Call::BeginAddrs(&mut address))?;
-    rule.pool_ticket = address.ticket;
-    Ok(())
-}
-
 /// One transaction over all of these rulesets.
-pub(super) fn load<K: Kernel>(kernel: &K, rulesets: &mut [Ruleset]) -> Result<(), Failure> {
-    let element = |path: &str, kind| PfiocTransE { rs_num: encode::number(kind), anchor: field(path), ticket: 0 };
-    let mut begun: Vec<PfiocTransE> =
-        rulesets.iter().flat_map(|ruleset| LOADED.map(|kind| element(&ruleset.path, kind))).collect();
-    kernel.call(Call::XBegin(&mut begun)).map_err(|failure| failure.about("the calls of the jails' anchors"))?;
-    let loaded = fill(kernel, rulesets, &begun).and_then(|()| kernel.call(Call::XCommit(&mut begun)));
-    if let Err(failure) = loaded {
-        // as for the rules of a jail
-        _ = kernel.call(Call::XRollback(&mut begun));
-        return Err(failure);
-    }
-    for (ruleset, tickets) in rulesets.iter_mut().zip(begun.chunks(LOADED.len())) {
-        for ((stamp, new), begun) in ruleset.stamps.iter_mut().zip(&ruleset.new).zip(tickets) {
-            *stamp = (u32::try_from(new.len()).unwrap_or(u32::MAX), begun.ticket);
+pub(super) fn load(kernel: &dyn Kernel, rulesets: &mut [Ruleset]) -> Answer<()> {
+    let paths: Vec<&str> = rulesets.iter().map(|ruleset| &*ruleset.path).collect();
+    let mut load = Load::begin(kernel, &paths).map_err(|failure| failure.about("the calls of the jails' anchors"))?;
+    for (anchor, ruleset) in rulesets.iter().enumerate() {
+        for (n, calls) in ruleset.new.iter().enumerate() {
+            calls.iter().try_for_each(|call| load.call(anchor, n, call))?;
         }
+    }
+    for (ruleset, stamps) in rulesets.iter_mut().zip(load.commit()?) {
+        ruleset.stamps = stamps;
     }
     Ok(())
 }
 
-fn fill<K: Kernel>(kernel: &K, rulesets: &[Ruleset], begun: &[PfiocTransE]) -> Result<(), Failure> {
-    let mut rule = PfiocRule::new_zeroed();
-    for (ruleset, tickets) in rulesets.iter().zip(begun.chunks(LOADED.len())) {
-        rule.anchor = field(&ruleset.path);
-        for (calls, begun) in ruleset.new.iter().zip(tickets) {
-            rule.ticket = begun.ticket;
-            for call in calls {
-                encode(call, &mut rule);
-                buffer(kernel, &mut rule)?;
-                kernel.call(Call::AddRule(&mut rule)).map_err(|failure| failure.about(format_args!("call: {call}")))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The rules of an anchor of the tree, without what only redirects have. EBUSY if it was loaded again meanwhile.
-pub(super) fn rules<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<Rule>, Failure> {
+/// The rules of an anchor of the tree, without what only redirects have. EBUSY if it was loaded again meanwhile. By
+/// DIOCGETRULENV: reading a rule by netlink stops all packets for as long.
+pub(super) fn rules(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<Rule>> {
     let mut found = vec![];
     for ruleset in LOADED {
         let (count, ticket) = read::count(kernel, anchor, ruleset)?;
         for nr in 0..count {
-            found.extend(rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })?);
+            let at = RulesetAt { anchor, ruleset, ticket, nr };
+            let rule = decode::rule(&read::rule(kernel, &at)?, Addresses::default());
+            found.extend(rule.map_err(|malformed| at.unreadable(&malformed))?);
         }
     }
     Ok(found)
 }
 
-/// By DIOCGETRULENV: reading a rule by netlink stops all packets for as long.
-fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<Option<Rule>, Failure> {
-    let loaded = read::rule(kernel, at)?;
-    let rule = decode::rule(&loaded.rule, &loaded.anchor_call, Addresses::default());
-    rule.map_err(|malformed| at.unreadable(&malformed))
-}
-
 /// Whether an anchor of the tree has exactly these calls. EBUSY if it was loaded again meanwhile.
-pub(super) fn holds<K: Kernel>(kernel: &K, anchor: &str, items: &[Item], stamps: &[Stamp; 3]) -> Result<bool, Failure> {
-    let wanted = by_kind(anchor, items);
-    if wanted.iter().zip(stamps).any(|(wanted, (count, _))| wanted.len() != *count as usize) {
-        return Ok(false);
-    }
-    for ((ruleset, (_, ticket)), wanted) in LOADED.into_iter().zip(*stamps).zip(wanted) {
-        for (nr, wanted) in (0..).zip(wanted) {
-            if rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })? != Some(wanted) {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
+pub(super) fn holds(kernel: &dyn Kernel, anchor: &str, items: &[Item], stamps: &[Stamp; 3]) -> Answer<bool> {
+    rulesets::holds(kernel, anchor, stamps, &calls::calls(anchor != PARENT, items))
 }

@@ -4,9 +4,6 @@
 //! What is unknown becomes a [condition that cannot be decided](crate::pfconf::rule::Conditions::unknown). What decides
 //! nothing (queues, scrub options, time-outs) is skipped.
 
-#[cfg(test)]
-mod tests;
-
 use ipnet::IpNet;
 
 use super::layout::*;
@@ -17,7 +14,7 @@ use crate::pfconf::rule::{Action, Effects, Keep, On, Origin, Owner, RouteKind, R
 
 /// The addresses of a rule's pools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Addresses {
+pub struct Addresses {
     /// Those of a translation rule, and of `rdr-to`.
     pub rdr: Vec<PoolAddress>,
     /// Those of `nat-to`.
@@ -30,7 +27,8 @@ pub(super) struct Addresses {
 type Unknown = Vec<String>;
 
 /// The ruleset that a rule with this action belongs to, and the action; `None` for scrub rules, which decide nothing.
-fn action(loaded: &List, call: &str) -> Result<Option<Action>, Malformed> {
+fn action(loaded: &List) -> Result<Option<Action>, Malformed> {
+    let call = loaded.string("anchor_call").unwrap_or_default();
     let translation = |kind, no| match (call.is_empty(), no) {
         (false, _) => Action::Call(kind, call.to_owned()),
         (true, true) => Action::Translate { kind, pool: None, pass: false },
@@ -52,9 +50,9 @@ fn action(loaded: &List, call: &str) -> Result<Option<Action>, Malformed> {
     }))
 }
 
-/// The rule; `None` for a scrub rule. `call` is the anchor that it calls, empty for none.
-pub(super) fn rule(loaded: &List, call: &str, addresses: Addresses) -> Result<Option<Rule>, Malformed> {
-    let Some(action) = action(loaded, call)? else { return Ok(None) };
+/// The rule; `None` for a scrub rule.
+pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malformed> {
+    let Some(action) = action(loaded)? else { return Ok(None) };
     let mut unknown = Unknown::new();
     let mut rule = Rule::new(Origin::default(), action);
     let number = |name| loaded.number(name);
@@ -263,7 +261,7 @@ fn probability(prob: u32) -> Option<String> {
 }
 
 /// struct pf_addr_wrap, in either form.
-pub(super) struct Wrap {
+pub struct Wrap {
     kind: u8,
     iflags: u8,
     addr: [u8; 16],
@@ -273,7 +271,7 @@ pub(super) struct Wrap {
 }
 
 impl Wrap {
-    pub(super) fn of_list(wrap: &List) -> Result<Wrap, Malformed> {
+    pub fn of_list(wrap: &List) -> Result<Wrap, Malformed> {
         let bytes = |name: &str| {
             let mut bytes = [0; 16];
             let given = wrap.list(name)?.binary("addr")?;
@@ -291,7 +289,7 @@ impl Wrap {
         Ok(Wrap { kind, iflags, addr: bytes("addr")?, mask: bytes("mask")?, name: name.to_owned() })
     }
 
-    pub(super) fn of_struct(wrap: &PfAddrWrap) -> Wrap {
+    pub fn of_struct(wrap: &PfAddrWrap) -> Wrap {
         let name = match wrap.kind {
             PF_ADDR_DYNIFTL => text(&wrap.addr),
             PF_ADDR_TABLE => text(&[wrap.addr, wrap.mask].concat()),
@@ -303,7 +301,7 @@ impl Wrap {
 
 /// An address of a pool, and the interface with it. The addresses of an interface have the family of the rule (pf_addr_setup in
 /// sys/netpfil/pf/pf_ioctl.c).
-pub(super) fn pool_address(wrap: &Wrap, af: u64, of_rule: u64, ifname: &str) -> PoolAddress {
+pub fn pool_address(wrap: &Wrap, af: u64, of_rule: u64, ifname: &str) -> PoolAddress {
     let af = if af == 0 { of_rule } else { af };
     let interface = Some(ifname.to_owned()).filter(|name| !name.is_empty());
     let mut unknown = Unknown::new();

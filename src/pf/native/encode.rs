@@ -13,7 +13,7 @@ use crate::name::Label;
 use crate::net::{Direction, Family, Interface, PortRange, Protocol};
 use crate::pfconf;
 use crate::pfconf::address::{Compared, Operand};
-use crate::pfconf::rule::RuleKind;
+use crate::pfconf::rule::{Action, RuleKind};
 use crate::rule::{Address, Match, Member, NextHop, Rule, StateOptions};
 
 /// The rulesets that kport loads, in the order of a transaction.
@@ -31,8 +31,12 @@ pub fn ruleset(rule: &Rule) -> usize {
     }
 }
 
-/// The rule of a call, without the path that it calls.
-pub(crate) fn call(rule: &pfconf::rule::Rule, into: &mut PfRule) {
+/// The rule of a call.
+pub(crate) fn call(rule: &pfconf::rule::Rule, into: &mut PfiocRule) {
+    if let Action::Call(_, path) = &rule.action {
+        into.anchor_call = field(path);
+    }
+    let into = &mut into.rule;
     into.zero();
     into.rtableid = -1;
     into.action = action(rule.action.kind());

@@ -10,7 +10,7 @@ pub use freebsd::Device;
 #[cfg(not(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little")))]
 mod elsewhere {
     use crate::error::{Error, Kind, Result};
-    use crate::pf::native::kernel::{Call, Failure, Kernel};
+    use crate::pf::native::kernel::{Answer, Call, Kernel};
 
     /// A value of this type does not exist without FreeBSD's pf.
     #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ mod elsewhere {
     }
 
     impl Kernel for Device {
-        fn call(&self, _: Call<'_>) -> std::result::Result<(), Failure> {
+        fn call(&self, _: Call<'_>) -> Answer<()> {
             match *self {}
         }
     }
@@ -51,7 +51,7 @@ mod freebsd {
 
     use crate::error::Result;
     use crate::pf::native::descriptor::Descriptor;
-    use crate::pf::native::kernel::{Call, Failure, Kernel, Nv, OPEN};
+    use crate::pf::native::kernel::{Answer, Call, Failure, Kernel, Nv, OPEN};
     use crate::pf::native::layout::{PF_STATE_VERSION, PfStateExport, PfiKif, PfiocTransE, PfrAddr};
     use crate::pf::native::netlink::{Attributes, Command};
     use crate::pf::native::session::{AF_NETLINK, NETLINK_GENERIC, Session};
@@ -70,7 +70,7 @@ mod freebsd {
             Ok(Device { device: RefCell::new(descriptor()?), session: OnceCell::new() })
         }
 
-        fn ioctl<T>(&self, name: &'static str, number: u64, argument: &mut T) -> std::result::Result<(), Failure> {
+        fn ioctl<T>(&self, name: &'static str, number: u64, argument: &mut T) -> Answer<()> {
             // IOCPARM_LEN of sys/sys/ioccom.h: as many bytes as the kernel copies in and out
             assert_eq!(number as usize >> 16 & 0x1fff, size_of::<T>(), "{name}");
             let device = self.device.borrow();
@@ -90,7 +90,7 @@ mod freebsd {
     const ANSWER: Duration = Duration::from_secs(10);
 
     /// `None` if pf has no family in netlink(4) (before 15), or the kernel has no netlink.
-    fn session() -> std::result::Result<Option<Session>, Failure> {
+    fn session() -> Answer<Option<Session>> {
         let open = || -> rustix::io::Result<OwnedFd> {
             let family = AddressFamily::from_raw(AF_NETLINK);
             let protocol = NonZeroU32::new(NETLINK_GENERIC).map(Protocol::from_raw);
@@ -112,7 +112,7 @@ mod freebsd {
 
     static DESCRIPTOR: Descriptor = Descriptor::closed();
 
-    fn descriptor() -> std::result::Result<Arc<OwnedFd>, Failure> {
+    fn descriptor() -> Answer<Arc<OwnedFd>> {
         DESCRIPTOR.get(Path::new("/dev/pf")).map_err(|error| failure(OPEN, &error))
     }
 
@@ -159,7 +159,7 @@ mod freebsd {
     const _: () = assert!(size_of::<PfiocStates>() == 24 && size_of::<PfiocIface>() == 40);
 
     impl Kernel for Device {
-        fn call(&self, call: Call<'_>) -> std::result::Result<(), Failure> {
+        fn call(&self, call: Call<'_>) -> Answer<()> {
             let (name, number) = (call.name(), call.number());
             let nvlist = |nv: &mut Nv| {
                 let mut io = PfiocNv { data: nv.buffer.as_mut_ptr(), len: nv.length, size: nv.buffer.len() };
@@ -223,12 +223,12 @@ mod freebsd {
             }
         }
 
-        fn renew(&self) -> std::result::Result<(), Failure> {
+        fn renew(&self) -> Answer<()> {
             self.device.replace(descriptor()?);
             Ok(())
         }
 
-        fn ask(&self, command: Command, request: &Attributes) -> std::result::Result<Vec<u8>, Failure> {
+        fn ask(&self, command: Command, request: &Attributes) -> Answer<Vec<u8>> {
             match self.session.get_or_try_init(session)? {
                 Some(session) => session.ask(command, request),
                 None => Err(Failure::new(command.name(), libc::EOPNOTSUPP)),

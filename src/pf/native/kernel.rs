@@ -105,36 +105,39 @@ pub struct Nv {
     pub length: usize,
 }
 
+/// What a call of the kernel gives.
+pub type Answer<T> = Result<T, Failure>;
+
 /// A way to make these calls: /dev/pf, or a stand-in in a test.
 pub trait Kernel {
     /// Makes one call.
-    fn call(&self, call: Call<'_>) -> Result<(), Failure>;
+    fn call(&self, call: Call<'_>) -> Answer<()>;
 
     /// Makes sure, before the calls of an operation, that the descriptor of the device is still this process's own: the host may
     /// have closed it, or forked. Not before each call, since that is two more system calls: in a descriptor that is closed
     /// meanwhile, another file refuses the call. The numbers of pf have the size of a struct of pf in them, and no other driver has
     /// one of them (group `D` in sys of the source tree: bus.h, sndstat.h, tdfx_io.h).
-    fn renew(&self) -> Result<(), Failure> {
+    fn renew(&self) -> Answer<()> {
         Ok(())
     }
 
     /// Sends a request to the netlink family `pfctl`, and returns the attributes of the reply. EOPNOTSUPP if the kernel does
     /// not have the family or command (before 15).
-    fn ask(&self, command: Command, _request: &Attributes) -> Result<Vec<u8>, Failure> {
+    fn ask(&self, command: Command, _request: &Attributes) -> Answer<Vec<u8>> {
         Err(Failure::new(command.name(), libc::EOPNOTSUPP))
     }
 }
 
 impl<K: Kernel + ?Sized> Kernel for &K {
-    fn renew(&self) -> Result<(), Failure> {
+    fn renew(&self) -> Answer<()> {
         (**self).renew()
     }
 
-    fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+    fn call(&self, call: Call<'_>) -> Answer<()> {
         (**self).call(call)
     }
 
-    fn ask(&self, command: Command, request: &Attributes) -> Result<Vec<u8>, Failure> {
+    fn ask(&self, command: Command, request: &Attributes) -> Answer<Vec<u8>> {
         (**self).ask(command, request)
     }
 }
@@ -220,55 +223,5 @@ impl From<Failure> for Error {
             Kind::System if call != NEW_TAG => error.remedy("for what pfctl(8) says, use", Setting::Backend),
             _ => error,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use zerocopy::FromZeros;
-
-    /// The numbers that the kernel's own headers gave for amd64 and arm64.
-    #[test]
-    fn numbers() {
-        let mut trans = [PfiocTransE::new_zeroed(); 3];
-        let mut rule = PfiocRule::new_zeroed();
-        let mut address = PfiocPooladdr::new_zeroed();
-        let mut ruleset = PfiocRuleset::new_zeroed();
-        let mut table = PfiocTable::new_zeroed();
-        let mut nv = Nv { buffer: vec![], length: 0 };
-        assert_eq!(Call::XBegin(&mut trans).number(), 0xc010_4451);
-        assert_eq!(Call::XCommit(&mut trans).number(), 0xc010_4452);
-        assert_eq!(Call::XRollback(&mut trans).number(), 0xc010_4453);
-        assert_eq!(Call::BeginAddrs(&mut address).number(), 0xc470_4433);
-        assert_eq!(Call::AddAddr(&mut address).number(), 0xc470_4434);
-        assert_eq!(Call::AddRule(&mut rule).number(), 0xcbe0_4404);
-        assert_eq!(Call::GetRules(&mut rule).number(), 0xcbe0_4406);
-        assert_eq!(Call::ChangeRule(&mut rule).number(), 0xcbe0_441a);
-        assert_eq!(Call::GetRule(&mut nv).number(), 0xc018_4407);
-        assert_eq!(Call::GetRulesets(&mut ruleset).number(), 0xc444_443a);
-        assert_eq!(Call::GetRuleset(&mut ruleset).number(), 0xc444_443b);
-        assert_eq!(Call::GetStatus(&mut nv).number(), 0xc018_4415);
-        assert_eq!(Call::KillStates(&mut nv).number(), 0xc018_4429);
-        assert_eq!(Call::GetStates(&mut [], &mut 0).number(), 0xc018_445d);
-        assert_eq!(Call::GetTable(&mut table, &mut []).number(), 0xc450_4446);
-        assert_eq!(Call::GetSyncookies(&mut nv).number(), 0xc018_445e);
-        assert_eq!(Call::GetEtherRules(&mut nv).number(), 0xc018_4463);
-        assert_eq!(Call::GetInterfaces(&mut [], &mut 0).number(), 0xc028_4457);
-    }
-
-    #[test]
-    fn an_error_says_the_call_the_errno_the_rule_and_what_to_do() {
-        let error = Error::from(Failure::new("DIOCADDRULE", libc::ENODEV).about("pass quick all"));
-        assert_eq!((error.kind(), error.errno()), (Kind::Unsupported, Some(libc::ENODEV)));
-        for part in ["DIOCADDRULE: ", "pass quick all", "--backend pfctl"] {
-            assert!(error.message().contains(part), "{error}");
-        }
-        let kind = |call, errno| Error::from(Failure::new(call, errno)).kind();
-        assert_eq!(kind(OPEN, libc::ENOENT), Kind::Unavailable);
-        assert_eq!(kind(OPEN, libc::EACCES), Kind::Permission);
-        assert_eq!(kind("DIOCXBEGIN", libc::EPERM), Kind::Permission);
-        assert_eq!(kind("DIOCXCOMMIT", libc::EBUSY), Kind::Busy);
-        assert_eq!(kind("DIOCGETRULENV", libc::ENOENT), Kind::System);
     }
 }

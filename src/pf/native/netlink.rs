@@ -168,6 +168,7 @@ const RULE: &[Attribute] = &[
     (53, "tos", Form::Number),
     (58, "prio", Form::Number),
     (62, "divert_port", Form::Number),
+    (72, "anchor_call", Form::Text),
     (73, "rcv_ifname", Form::Text),
     (74, "max_src_conn", Form::Number),
     (75, "nat", Form::List(POOL)),
@@ -177,14 +178,11 @@ const RULE: &[Attribute] = &[
     (82, "pktrate", Form::List(THRESHOLD)),
     (83, "max_pkt_size", Form::Number),
 ];
-/// PF_RT_ANCHOR_CALL
-const ANCHOR_CALL: u16 = 72;
 /// PF_RT_CODE_2, the last number of 15.1.
 const LAST: u16 = 85;
 
-/// A rule in the form of DIOCGETRULENV, and the anchor that it calls. The attributes that a later release adds are put into
-/// the key `unknown`.
-pub fn rule(reply: &[u8]) -> Result<(List, String), Malformed> {
+/// A rule in the form of [`read::rule`](super::read::rule). The attributes that a later release adds are put into the key `unknown`.
+pub fn rule(reply: &[u8]) -> Result<List, Malformed> {
     let all = attributes(reply)?;
     let mut rule = list(&all, RULE)?;
     let later = all.iter().filter(|(kind, value)| *kind > LAST && value.iter().any(|byte| *byte != 0));
@@ -192,8 +190,7 @@ pub fn rule(reply: &[u8]) -> Result<(List, String), Malformed> {
     if !later.is_empty() {
         rule.add("unknown", Value::String(later.join(", ")));
     }
-    let call = all.iter().find(|(kind, _)| *kind == ANCHOR_CALL).map_or(Ok(String::new()), |(_, value)| text(value))?;
-    Ok((rule, call))
+    Ok(rule)
 }
 
 /// CTRL_ATTR_FAMILY_ID of a reply to CTRL_CMD_GETFAMILY.
@@ -256,45 +253,4 @@ fn number(value: &[u8]) -> Result<u64, Malformed> {
 fn text(value: &[u8]) -> Result<String, Malformed> {
     let field = value.split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(field).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn attributes_are_padded() {
-        let some = Attributes::default().text(1, "").text(2, "em0").with(3, &[1]).number(4, 0x0102_0304);
-        let bytes = some.as_bytes();
-        let expected: [(u16, &[u8]); 4] = [(1, &[0]), (2, b"em0\0"), (3, &[1]), (4, &[4, 3, 2, 1])];
-        assert_eq!(attributes(bytes).unwrap(), expected);
-        assert_eq!(bytes[..8], [5, 0, 1, 0, 0, 0, 0, 0]);
-        for length in [0, 3, 200] {
-            let mut bytes = bytes.to_vec();
-            bytes[0] = length;
-            assert!(attributes(&bytes).is_err(), "{length}");
-        }
-        assert!(attributes(&bytes[..bytes.len() - 1]).is_err());
-    }
-
-    #[test]
-    fn what_a_later_release_says_is_not_passed_over() {
-        let known = Attributes::default().with(34, &[1]).text(ANCHOR_CALL, "a/*");
-        let (list, call) = rule(known.as_bytes()).unwrap();
-        assert_eq!((list.number("action"), call.as_str()), (Ok(1), "a/*"));
-        assert!(list.get("unknown").is_none());
-        let later = known.number(90, 0).number(91, 5).text(92, "x");
-        let (list, _) = rule(later.as_bytes()).unwrap();
-        assert_eq!(list.string("unknown"), Ok("netlink attribute 91, netlink attribute 92"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            _ = rule(&bytes);
-            _ = count(&bytes);
-            _ = pool_address(&bytes);
-        }
-    }
 }

@@ -9,12 +9,11 @@
 //! * a pair that holds a list states the length of the list without the marker that ends it; a pair that
 //!   holds an array of lists states 0.
 //!
-//! Descriptors cannot be written and are refused when read: the kernel's decoder aborts on them.
+//! What the calls of pf do not use is passed over: nulls, arrays of truth values and of lists. Descriptors are refused: the
+//! kernel's decoder aborts on them.
 
 use std::fmt;
 
-/// The length of both headers.
-const HEADER: usize = 19;
 /// 'l', NVLIST_HEADER_MAGIC
 const MAGIC: u8 = 0x6c;
 /// NV_FLAG_BIG_ENDIAN
@@ -34,13 +33,15 @@ const BOOL_ARRAY: u8 = 8;
 const NUMBER_ARRAY: u8 = 9;
 const STRING_ARRAY: u8 = 10;
 const NVLIST_ARRAY: u8 = 11;
+/// The markers that end a list in an array, and any other inner list.
 const ARRAY_NEXT: u8 = 254;
 const UP: u8 = 255;
+/// No marker: the data ended.
+const DATA: u8 = 0;
 
 /// A value of a pair. Empty arrays and binaries are not part of the form: [`List::add`] omits such a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    Null,
     Bool(bool),
     /// A number; a negative one in two's complement.
     Number(u64),
@@ -48,10 +49,8 @@ pub enum Value {
     String(String),
     List(List),
     Binary(Vec<u8>),
-    Bools(Vec<bool>),
     Numbers(Vec<u64>),
     Strings(Vec<String>),
-    Lists(Vec<List>),
 }
 
 /// Names and values, in order; no name twice.
@@ -69,8 +68,6 @@ impl fmt::Display for Malformed {
         f.write_str(&self.0)
     }
 }
-
-impl std::error::Error for Malformed {}
 
 pub(super) fn malformed<T>(what: impl Into<String>) -> Result<T, Malformed> {
     Err(Malformed(what.into()))
@@ -93,11 +90,9 @@ impl List {
     pub fn add(&mut self, name: &str, value: Value) -> bool {
         let empty = match &value {
             Value::Binary(items) => items.is_empty(),
-            Value::Bools(items) => items.is_empty(),
             Value::Numbers(items) => items.is_empty(),
             Value::Strings(items) => items.is_empty(),
-            Value::Lists(items) => items.is_empty(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::List(_) => false,
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::List(_) => false,
         };
         let good =
             !empty && !name.is_empty() && name.len() < MAX_NAME && !name.contains('\0') && self.get(name).is_none();
@@ -113,50 +108,39 @@ impl List {
     }
 
     /// The pairs, in order.
-    #[cfg(test)]
+    #[cfg(feature = "internals")]
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.pairs.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// A number that must be there.
+    // a value that must be there, and of this type
+
     pub fn number(&self, name: &str) -> Result<u64, Malformed> {
         self.typed(name, "a number", |value| if let Value::Number(number) = value { Some(*number) } else { None })
     }
 
-    /// A truth value that must be there.
     pub fn bool(&self, name: &str) -> Result<bool, Malformed> {
         self.typed(name, "a truth value", |value| if let Value::Bool(bool) = value { Some(*bool) } else { None })
     }
 
-    /// A string that must be there.
     pub fn string(&self, name: &str) -> Result<&str, Malformed> {
-        self.typed(name, "a text", |value| if let Value::String(text) = value { Some(text.as_str()) } else { None })
+        self.typed(name, "a text", |value| if let Value::String(text) = value { Some(&**text) } else { None })
     }
 
-    /// An inner list that must be there.
     pub fn list(&self, name: &str) -> Result<&List, Malformed> {
         self.typed(name, "a list", |value| if let Value::List(list) = value { Some(list) } else { None })
     }
 
-    /// Bytes that must be there.
     pub fn binary(&self, name: &str) -> Result<&[u8], Malformed> {
-        self.typed(name, "bytes", |value| if let Value::Binary(bytes) = value { Some(bytes.as_slice()) } else { None })
+        self.typed(name, "bytes", |value| if let Value::Binary(bytes) = value { Some(&**bytes) } else { None })
     }
 
-    /// Numbers that must be there.
     pub fn numbers(&self, name: &str) -> Result<&[u64], Malformed> {
-        self.typed(
-            name,
-            "numbers",
-            |value| {
-                if let Value::Numbers(numbers) = value { Some(numbers.as_slice()) } else { None }
-            },
-        )
+        self.typed(name, "numbers", |value| if let Value::Numbers(all) = value { Some(&**all) } else { None })
     }
 
-    /// Strings that must be there.
     pub fn strings(&self, name: &str) -> Result<&[String], Malformed> {
-        self.typed(name, "texts", |value| if let Value::Strings(texts) = value { Some(texts.as_slice()) } else { None })
+        self.typed(name, "texts", |value| if let Value::Strings(texts) = value { Some(&**texts) } else { None })
     }
 
     fn typed<'a, T>(&'a self, name: &str, what: &str, pick: fn(&'a Value) -> Option<T>) -> Result<T, Malformed> {
@@ -169,25 +153,47 @@ impl List {
 
     /// The packed form.
     pub fn encode(&self) -> Vec<u8> {
-        let total = self.length();
-        let mut into = Vec::with_capacity(total);
-        self.write(&mut into, total);
+        let (mut into, mut headers) = (Vec::with_capacity(1024), vec![]);
+        self.write(&mut into, &mut headers);
+        for end in headers {
+            let left = (into.len() - end) as u64;
+            into[end - 8..end].copy_from_slice(&left.to_le_bytes());
+        }
         into
     }
 
-    /// Header and pairs, without the marker after an inner list.
-    fn length(&self) -> usize {
-        HEADER + self.pairs.iter().map(|(name, value)| HEADER + name.len() + 1 + value.length()).sum::<usize>()
-    }
-
-    /// `total`: the length of the whole buffer.
-    fn write(&self, into: &mut Vec<u8>, total: usize) {
+    /// Adds to `headers` where the header of each list ends: with its size, which is not known before the end of the whole.
+    fn write(&self, into: &mut Vec<u8>, headers: &mut Vec<usize>) {
         into.extend_from_slice(&[MAGIC, 0, 0]);
-        into.extend_from_slice(&0u64.to_le_bytes());
-        let left = total - into.len() - 8;
-        into.extend_from_slice(&(left as u64).to_le_bytes());
+        into.extend_from_slice(&[0; 16]);
+        headers.push(into.len());
         for (name, value) in &self.pairs {
-            value.write(name, into, total);
+            let (kind, items) = match value {
+                Value::Bool(_) => (BOOL, 0),
+                Value::Number(_) => (NUMBER, 0),
+                Value::String(_) => (STRING, 0),
+                Value::List(_) => (NVLIST, 0),
+                Value::Binary(_) => (BINARY, 0),
+                Value::Numbers(items) => (NUMBER_ARRAY, items.len()),
+                Value::Strings(items) => (STRING_ARRAY, items.len()),
+            };
+            let stated = into.len() + 3;
+            pair(into, kind, name, items);
+            let start = into.len();
+            match value {
+                Value::Bool(bool) => into.push(u8::from(*bool)),
+                Value::Number(number) => into.extend_from_slice(&number.to_le_bytes()),
+                Value::String(text) => string(into, text),
+                Value::List(list) => list.write(into, headers),
+                Value::Binary(bytes) => into.extend_from_slice(bytes),
+                Value::Numbers(numbers) => numbers.iter().for_each(|n| into.extend_from_slice(&n.to_le_bytes())),
+                Value::Strings(texts) => texts.iter().for_each(|text| string(into, text)),
+            }
+            let length = (into.len() - start) as u64;
+            into[stated..stated + 8].copy_from_slice(&length.to_le_bytes());
+            if kind == NVLIST {
+                pair(into, UP, "", 0);
+            }
         }
     }
 
@@ -195,115 +201,27 @@ impl List {
     pub fn decode(bytes: &[u8]) -> Result<List, Malformed> {
         let mut reader = Cursor { rest: bytes };
         reader.header()?;
-        let (list, end) = reader.pairs(0)?;
-        match end {
-            Marker::Data => Ok(list),
-            Marker::Up | Marker::Next => malformed("the end of a list that was not begun"),
+        match reader.pairs(0)? {
+            (list, DATA) => Ok(list),
+            _ => malformed("the end of a list that was not begun"),
         }
     }
 }
 
-impl Value {
-    fn kind(&self) -> u8 {
-        match self {
-            Value::Null => NULL,
-            Value::Bool(_) => BOOL,
-            Value::Number(_) => NUMBER,
-            Value::String(_) => STRING,
-            Value::List(_) => NVLIST,
-            Value::Binary(_) => BINARY,
-            Value::Bools(_) => BOOL_ARRAY,
-            Value::Numbers(_) => NUMBER_ARRAY,
-            Value::Strings(_) => STRING_ARRAY,
-            Value::Lists(_) => NVLIST_ARRAY,
-        }
-    }
-
-    /// The number of bytes after the name, markers included.
-    fn length(&self) -> usize {
-        const MARKER: usize = HEADER + 1;
-        match self {
-            Value::List(list) => list.length() + MARKER,
-            Value::Lists(lists) => lists.iter().map(|list| list.length() + MARKER).sum(),
-            other => other.stated(),
-        }
-    }
-
-    /// The length in the pair's header.
-    fn stated(&self) -> usize {
-        match self {
-            Value::Null | Value::Lists(_) => 0,
-            Value::Bool(_) => 1,
-            Value::Number(_) => 8,
-            Value::String(text) => up_to_nul(text).len() + 1,
-            Value::List(list) => list.length(),
-            Value::Binary(bytes) => bytes.len(),
-            Value::Bools(bools) => bools.len(),
-            Value::Numbers(numbers) => 8 * numbers.len(),
-            Value::Strings(texts) => texts.iter().map(|text| up_to_nul(text).len() + 1).sum(),
-        }
-    }
-
-    fn items(&self) -> usize {
-        match self {
-            Value::Bools(items) => items.len(),
-            Value::Numbers(items) => items.len(),
-            Value::Strings(items) => items.len(),
-            Value::Lists(items) => items.len(),
-            _ => 0,
-        }
-    }
-
-    fn write(&self, name: &str, into: &mut Vec<u8>, total: usize) {
-        pair(into, self.kind(), name, self.stated(), self.items());
-        match self {
-            Value::Null => {}
-            Value::Bool(bool) => into.push(u8::from(*bool)),
-            Value::Number(number) => into.extend_from_slice(&number.to_le_bytes()),
-            Value::String(text) => string(into, text),
-            Value::List(list) => {
-                list.write(into, total);
-                pair(into, UP, "", 0, 0);
-            }
-            Value::Binary(bytes) => into.extend_from_slice(bytes),
-            Value::Bools(bools) => into.extend(bools.iter().map(|bool| u8::from(*bool))),
-            Value::Numbers(numbers) => numbers.iter().for_each(|n| into.extend_from_slice(&n.to_le_bytes())),
-            Value::Strings(texts) => texts.iter().for_each(|text| string(into, text)),
-            Value::Lists(lists) => {
-                for list in lists {
-                    list.write(into, total);
-                    pair(into, ARRAY_NEXT, "", 0, 0);
-                }
-            }
-        }
-    }
-}
-
-fn pair(into: &mut Vec<u8>, kind: u8, name: &str, length: usize, items: usize) {
+/// The header of a pair, whose length is 0 so far, and its name.
+fn pair(into: &mut Vec<u8>, kind: u8, name: &str, items: usize) {
     into.push(kind);
     // the longest name has 2047 bytes (List::add)
     into.extend_from_slice(&(name.len() as u16 + 1).to_le_bytes());
-    into.extend_from_slice(&(length as u64).to_le_bytes());
+    into.extend_from_slice(&[0; 8]);
     into.extend_from_slice(&(items as u64).to_le_bytes());
     into.extend_from_slice(name.as_bytes());
     into.push(0);
 }
 
 fn string(into: &mut Vec<u8>, text: &str) {
-    into.extend_from_slice(up_to_nul(text).as_bytes());
+    into.extend(text.bytes().take_while(|byte| *byte != 0));
     into.push(0);
-}
-
-fn up_to_nul(text: &str) -> &str {
-    text.split('\0').next().unwrap_or_default()
-}
-
-/// The marker that ended a list; none at the end of the data.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Marker {
-    Data,
-    Up,
-    Next,
 }
 
 struct Cursor<'a> {
@@ -333,81 +251,59 @@ impl<'a> Cursor<'a> {
 
     fn header(&mut self) -> Result<(), Malformed> {
         let [magic, version, flags] = self.array()?;
+        let (descriptors, size) = (self.u64()?, self.u64()?);
         if magic != MAGIC || version != 0 {
             return malformed("no header of an nvlist");
         }
         if flags & BIG_ENDIAN != 0 {
             return malformed("a big-endian nvlist");
         }
-        if flags != 0 {
-            return malformed(format!("flags {flags:#x}"));
+        if flags != 0 || descriptors != 0 {
+            return malformed(format!("flags {flags:#x}, {descriptors} descriptors"));
         }
-        if self.u64()? != 0 {
-            return malformed("descriptors");
-        }
-        let size = self.u64()?;
         if size != self.rest.len() as u64 {
             return malformed(format!("size {size} stated, {} bytes left", self.rest.len()));
         }
         Ok(())
     }
 
-    fn pairs(&mut self, depth: usize) -> Result<(List, Marker), Malformed> {
+    /// The pairs up to a marker, and that.
+    fn pairs(&mut self, depth: usize) -> Result<(List, u8), Malformed> {
         let mut list = List::new();
         while !self.rest.is_empty() {
             let [kind] = self.array()?;
             let name_size = u16::from_le_bytes(self.array()?);
-            let length = self.u64()?;
-            let items = self.u64()?;
+            let (length, items) = (self.u64()?, self.u64()?);
             if name_size == 0 || usize::from(name_size) > MAX_NAME {
                 return malformed(format!("a name of {name_size} bytes"));
             }
             let name = text(self.take(u64::from(name_size))?)?;
-            match kind {
-                UP => return Ok((list, Marker::Up)),
-                ARRAY_NEXT => return Ok((list, Marker::Next)),
-                _ => {}
+            if kind == UP || kind == ARRAY_NEXT {
+                return Ok((list, kind));
             }
-            let value = self.value(kind, length, items, depth)?;
-            if !list.add(&name, value) {
+            if let Some(value) = self.value(kind, length, items, depth)?
+                && !list.add(&name, value)
+            {
                 return malformed(format!("{name:?} twice, empty, or without a name"));
             }
         }
-        Ok((list, Marker::Data))
+        Ok((list, DATA))
     }
 
-    fn value(&mut self, kind: u8, length: u64, items: u64, depth: usize) -> Result<Value, Malformed> {
-        let fixed = |expected: u64| {
-            if length == expected { Ok(()) } else { malformed(format!("{length} bytes for type {kind}")) }
-        };
-        Ok(match kind {
-            NULL => {
-                fixed(0)?;
-                Value::Null
-            }
-            BOOL => {
-                fixed(1)?;
-                let [byte] = self.array()?;
-                Value::Bool(truth(byte)?)
-            }
-            NUMBER => {
-                fixed(8)?;
-                Value::Number(self.u64()?)
-            }
+    /// The value of a pair; `None` for one that is passed over.
+    fn value(&mut self, kind: u8, length: u64, items: u64, depth: usize) -> Result<Option<Value>, Malformed> {
+        Ok(Some(match kind {
+            BOOL if length == 1 => match self.array()? {
+                [byte @ (0 | 1)] => Value::Bool(byte == 1),
+                [other] => return malformed(format!("truth value {other}")),
+            },
+            NUMBER if length == 8 => Value::Number(self.u64()?),
             STRING => Value::String(text(self.take(length)?)?),
-            NVLIST => Value::List(self.inner(depth, Marker::Up)?),
+            NVLIST => Value::List(self.inner(depth, UP)?),
             BINARY => Value::Binary(self.take(length)?.to_vec()),
-            BOOL_ARRAY => {
-                fixed(items)?;
-                Value::Bools(self.take(length)?.iter().map(|byte| truth(*byte)).collect::<Result<_, _>>()?)
-            }
-            NUMBER_ARRAY => {
-                if items.checked_mul(8) != Some(length) {
-                    return malformed(format!("{items} numbers in {length} bytes"));
-                }
-                let numbers = self.take(length)?.chunks_exact(8);
-                // chunks of exactly 8
-                Value::Numbers(numbers.map(|n| n.iter().rev().fold(0, |sum, b| sum << 8 | u64::from(*b))).collect())
+            NUMBER_ARRAY if items.checked_mul(8) == Some(length) => {
+                let (numbers, _) = self.take(length)?.as_chunks();
+                Value::Numbers(numbers.iter().copied().map(u64::from_le_bytes).collect())
             }
             STRING_ARRAY => {
                 let Some(all) = self.take(length)?.strip_suffix(&[0]) else {
@@ -419,19 +315,21 @@ impl<'a> Cursor<'a> {
                 }
                 Value::Strings(texts)
             }
-            NVLIST_ARRAY => {
-                let mut lists = Vec::new();
-                for _ in 0..items {
-                    lists.push(self.inner(depth, Marker::Next)?);
-                }
-                Value::Lists(lists)
+            NULL | BOOL_ARRAY => {
+                self.take(length)?;
+                return Ok(None);
             }
-            6 | 12 => return malformed("descriptors"),
-            other => return malformed(format!("type {other}")),
-        })
+            NVLIST_ARRAY => {
+                for _ in 0..items {
+                    self.inner(depth, ARRAY_NEXT)?;
+                }
+                return Ok(None);
+            }
+            other => return malformed(format!("type {other}, {length} bytes, {items} items")),
+        }))
     }
 
-    fn inner(&mut self, depth: usize, expected: Marker) -> Result<List, Malformed> {
+    fn inner(&mut self, depth: usize, expected: u8) -> Result<List, Malformed> {
         if depth == MAX_DEPTH {
             return malformed("too many lists in lists");
         }
@@ -440,14 +338,6 @@ impl<'a> Cursor<'a> {
             (list, end) if end == expected => Ok(list),
             _ => malformed("an inner list that does not end"),
         }
-    }
-}
-
-fn truth(byte: u8) -> Result<bool, Malformed> {
-    match byte {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => malformed(format!("truth value {other}")),
     }
 }
 
@@ -462,103 +352,4 @@ fn text(bytes: &[u8]) -> Result<String, Malformed> {
 /// A label of another program's rule need not be UTF-8, but its rule must be visible.
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn value(depth: u32) -> BoxedStrategy<Value> {
-        let text = "[a-z0-9/:. äöü]{0,12}";
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::Bool),
-            any::<u64>().prop_map(Value::Number),
-            text.prop_map(Value::String),
-            prop::collection::vec(any::<u8>(), 1..20).prop_map(Value::Binary),
-            prop::collection::vec(any::<bool>(), 1..5).prop_map(Value::Bools),
-            prop::collection::vec(any::<u64>(), 1..5).prop_map(Value::Numbers),
-            prop::collection::vec(text, 1..5).prop_map(Value::Strings),
-        ];
-        if depth == 0 {
-            return leaf.boxed();
-        }
-        prop_oneof![
-            4 => leaf,
-            1 => list(depth - 1).prop_map(Value::List),
-            1 => prop::collection::vec(list(depth - 1), 1..3).prop_map(Value::Lists),
-        ]
-        .boxed()
-    }
-
-    fn list(depth: u32) -> BoxedStrategy<List> {
-        prop::collection::vec(("[a-z_.]{1,9}", value(depth)), 0..6)
-            .prop_map(|pairs| pairs.into_iter().fold(List::new(), |list, (name, value)| list.with(&name, value)))
-            .boxed()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        #[test]
-        fn what_is_encoded_is_read_again(list in list(3)) {
-            let bytes = list.encode();
-            prop_assert_eq!(List::decode(&bytes), Ok(list));
-        }
-
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(list) = List::decode(&bytes) {
-                prop_assert_eq!(List::decode(&list.encode()), Ok(list));
-            }
-        }
-
-        /// Almost valid input reaches further into the reader than random input.
-        #[test]
-        fn a_changed_byte_is_read_or_refused(list in list(3), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let mut bytes = list.encode();
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            if let Ok(list) = List::decode(&bytes) {
-                prop_assert_eq!(List::decode(&list.encode()), Ok(list));
-            }
-            prop_assert!(List::decode(&bytes[..at]).is_err());
-        }
-    }
-
-    #[test]
-    fn descriptors_are_refused() {
-        let good = List::new().with("fd", Value::Number(0)).encode();
-        for kind in [0, 6, 12, 13, 253] {
-            let mut bytes = good.clone();
-            bytes[HEADER] = kind;
-            assert!(List::decode(&bytes).is_err(), "{kind}");
-        }
-    }
-
-    #[test]
-    fn an_announced_size_allocates_nothing() {
-        for kind in [BINARY, STRING, STRING_ARRAY, NUMBER_ARRAY, BOOL_ARRAY, NVLIST_ARRAY] {
-            let mut bytes = List::new().with("x", Value::Number(0)).encode();
-            bytes[HEADER] = kind;
-            bytes[HEADER + 3..HEADER + 19].fill(0xff);
-            assert!(List::decode(&bytes).is_err(), "{kind}");
-        }
-    }
-
-    #[test]
-    fn depth_is_bounded() {
-        let deep = (0..MAX_DEPTH).fold(List::new(), |list, _| List::new().with("x", Value::List(list)));
-        assert_eq!(List::decode(&deep.encode()), Ok(deep.clone()));
-        assert!(List::decode(&List::new().with("x", Value::List(deep)).encode()).is_err());
-    }
-
-    #[test]
-    fn a_missing_or_other_key_is_told() {
-        let list = List::new().with("n", Value::Number(1));
-        assert_eq!(list.number("n"), Ok(1));
-        assert_eq!(list.string("n").unwrap_err().to_string(), "n is not a text");
-        assert_eq!(list.number("m").unwrap_err().to_string(), "m is missing");
-    }
 }

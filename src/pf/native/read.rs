@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use zerocopy::FromZeros;
 
 use super::encode::{self, EVERY, LOADED};
-use super::kernel::{Call, Failure, Kernel, Nv};
+use super::kernel::{Answer, Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
 use crate::net::{Family, PortRange, Protocol};
@@ -29,15 +29,6 @@ const LONGEST_REPLY: usize = 1024 * 1024;
 
 /// A ruleset at one moment: its number of rules and its ticket.
 pub type Stamp = (u32, u32);
-
-/// A rule of pf.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedRule {
-    /// The anchor that it calls; empty for an ordinary rule.
-    pub anchor_call: String,
-    /// The rule.
-    pub rule: List,
-}
 
 /// The position of a rule.
 #[derive(Clone, Copy)]
@@ -62,7 +53,7 @@ impl RulesetAt<'_> {
 }
 
 /// Sends `request` and reads the reply.
-fn exchange<K: Kernel>(kernel: &K, call: fn(&mut Nv) -> Call<'_>, request: &List) -> Result<List, Failure> {
+fn exchange(kernel: &dyn Kernel, call: fn(&mut Nv) -> Call<'_>, request: &List) -> Answer<List> {
     let request = request.encode();
     let mut nv = Nv { buffer: vec![0; REPLY.max(request.len())], length: 0 };
     loop {
@@ -88,7 +79,7 @@ pub fn unreadable(call: &'static str, malformed: &Malformed) -> Failure {
 }
 
 /// The number of rules of a ruleset and its ticket; none if the anchor does not exist (pf_ioctl_getrules: EINVAL).
-pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: RuleKind) -> Result<Stamp, Failure> {
+pub fn count(kernel: &dyn Kernel, anchor: &str, ruleset: RuleKind) -> Answer<Stamp> {
     let mut request = PfiocRule::new_zeroed();
     request.anchor = field(anchor);
     request.rule.action = encode::action(ruleset);
@@ -100,29 +91,25 @@ pub fn count<K: Kernel>(kernel: &K, anchor: &str, ruleset: RuleKind) -> Result<S
 }
 
 /// [`count`] of the three rulesets of an anchor, in the order of [`LOADED`].
-pub fn stamps<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 3], Failure> {
+pub fn stamps(kernel: &dyn Kernel, anchor: &str) -> Answer<[Stamp; 3]> {
     let [nat, rdr, filter] = LOADED.map(|ruleset| count(kernel, anchor, ruleset));
     Ok([nat?, rdr?, filter?])
 }
 
 /// [`count`] of every ruleset of an anchor, in the order of [`EVERY`].
-pub fn every_stamp<K: Kernel>(kernel: &K, anchor: &str) -> Result<[Stamp; 4], Failure> {
+pub fn every_stamp(kernel: &dyn Kernel, anchor: &str) -> Answer<[Stamp; 4]> {
     let [nat, rdr, binat, filter] = EVERY.map(|ruleset| count(kernel, anchor, ruleset));
     Ok([nat?, rdr?, binat?, filter?])
 }
 
 /// The rules of a ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
-pub fn rules<K: Kernel>(
-    kernel: &K,
-    anchor: &str,
-    ruleset: RuleKind,
-    (count, ticket): Stamp,
-) -> Result<Vec<LoadedRule>, Failure> {
+pub fn rules(kernel: &dyn Kernel, anchor: &str, ruleset: RuleKind, (count, ticket): Stamp) -> Answer<Vec<List>> {
     (0..count).map(|nr| rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })).collect()
 }
 
-/// One rule of a ruleset, if it still has this ticket: EBUSY if it was loaded again.
-pub fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<LoadedRule, Failure> {
+/// One rule of a ruleset, if it still has this ticket: EBUSY if it was loaded again. With the key `anchor_call`, the anchor that it
+/// calls; empty for an ordinary rule.
+pub fn rule(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<List> {
     let number = |number: u32| Value::Number(u64::from(number));
     let request = List::new()
         .with("anchor", Value::String(at.anchor.to_owned()))
@@ -130,13 +117,15 @@ pub fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<LoadedRule, Fai
         .with("ticket", number(at.ticket))
         .with("nr", number(at.nr));
     let reply = exchange(kernel, |nv| Call::GetRule(nv), &request).map_err(|failure| at.failed(failure))?;
-    let read =
-        || Ok(LoadedRule { anchor_call: reply.string("anchor_call")?.to_owned(), rule: reply.list("rule")?.clone() });
+    let read = || {
+        let call = reply.string("anchor_call")?.to_owned();
+        Ok(reply.list("rule")?.clone().with("anchor_call", Value::String(call)))
+    };
     read().map_err(|malformed| at.unreadable(&malformed))
 }
 
 /// The number of the anchors directly below `anchor`; 0 if that anchor does not exist.
-pub fn number_of_children<K: Kernel>(kernel: &K, anchor: &str) -> Result<u32, Failure> {
+pub fn number_of_children(kernel: &dyn Kernel, anchor: &str) -> Answer<u32> {
     let mut request = PfiocRuleset::new_zeroed();
     request.path = field(anchor);
     match kernel.call(Call::GetRulesets(&mut request)) {
@@ -147,7 +136,7 @@ pub fn number_of_children<K: Kernel>(kernel: &K, anchor: &str) -> Result<u32, Fa
 }
 
 /// The names of the anchors directly below `anchor`; none if that anchor does not exist.
-pub fn children<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<String>, Failure> {
+pub fn children(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<String>> {
     let before = number_of_children(kernel, anchor)?;
     let mut names = Vec::new();
     for nr in 0..before {
@@ -184,7 +173,7 @@ pub struct PfStatus {
 }
 
 /// DIOCGETSTATUSNV.
-pub fn status<K: Kernel>(kernel: &K) -> Result<PfStatus, Failure> {
+pub fn status(kernel: &dyn Kernel) -> Answer<PfStatus> {
     let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new())?;
     let read = || {
         let (enabled, hostid) = (status.bool("running")?, status.number("hostid")?);
@@ -194,21 +183,21 @@ pub fn status<K: Kernel>(kernel: &K) -> Result<PfStatus, Failure> {
 }
 
 /// Whether `set syncookies always` is in effect.
-pub fn syncookies<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
+pub fn syncookies(kernel: &dyn Kernel) -> Answer<bool> {
     let reply = exchange(kernel, |nv| Call::GetSyncookies(nv), &List::new())?;
     let read = || Ok(reply.bool("enabled")? && !reply.bool("adaptive")?);
     read().map_err(|malformed| unreadable("DIOCGETSYNCOOKIES", &malformed))
 }
 
 /// The number of rules about Ethernet frames in the main ruleset.
-pub fn ether_rules<K: Kernel>(kernel: &K) -> Result<u64, Failure> {
+pub fn ether_rules(kernel: &dyn Kernel) -> Answer<u64> {
     let request = List::new().with("anchor", Value::String(String::new()));
     let reply = exchange(kernel, |nv| Call::GetEtherRules(nv), &request)?;
     reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
 }
 
 /// Whether this is the pf of 15 or later: it has a limit of anchors.
-pub fn is_15<K: Kernel>(kernel: &K) -> Result<bool, Failure> {
+pub fn is_15(kernel: &dyn Kernel) -> Answer<bool> {
     match kernel.call(Call::GetLimit(&mut PfiocLimit { index: PF_LIMIT_ANCHORS, limit: 0 })) {
         Ok(()) => Ok(true),
         Err(failure) if failure.errno == libc::EINVAL => Ok(false),
@@ -375,7 +364,7 @@ fn addresses_of(states: &States) -> &[IpAddr] {
 
 /// How many addresses an active table has: one that a rule uses, with `persist`, or created by hand (pfr_get_addrs in
 /// sys/netpfil/pf/pf_table.c); they are read if there is room for all. `None` if the table does not exist.
-fn addresses<K: Kernel>(kernel: &K, anchor: &str, table: &str, room: &mut [PfrAddr]) -> Result<Option<usize>, Failure> {
+fn addresses(kernel: &dyn Kernel, anchor: &str, table: &str, room: &mut [PfrAddr]) -> Answer<Option<usize>> {
     let mut request = PfiocTable::new_zeroed();
     request.anchor = field(anchor);
     request.name = field(table);
@@ -387,13 +376,13 @@ fn addresses<K: Kernel>(kernel: &K, anchor: &str, table: &str, room: &mut [PfrAd
 }
 
 /// Whether the main ruleset has an active table of this name.
-pub fn has_table<K: Kernel>(kernel: &K, table: &str) -> Result<bool, Failure> {
+pub fn has_table(kernel: &dyn Kernel, table: &str) -> Answer<bool> {
     Ok(addresses(kernel, "", table, &mut [])?.is_some())
 }
 
 /// The contents of an active table of an anchor; `None` if the table does not exist. If it has more addresses than the kernel
 /// returns (net.pf.request_maxcount), they are unknown.
-pub(crate) fn table<K: Kernel>(kernel: &K, anchor: &str, name: &str) -> Result<Option<Table>, Failure> {
+pub(crate) fn table(kernel: &dyn Kernel, anchor: &str, name: &str) -> Answer<Option<Table>> {
     let mut room = vec![];
     let held = loop {
         match addresses(kernel, anchor, name, &mut room) {
@@ -421,7 +410,7 @@ pub(crate) fn table<K: Kernel>(kernel: &K, anchor: &str, name: &str) -> Result<O
 
 /// The interfaces and groups that pf skips (`set skip on`). `None` if this kernel's answer cannot be read: its struct pfi_kif
 /// differs.
-pub fn skipped<K: Kernel>(kernel: &K) -> Result<Option<Vec<String>>, Failure> {
+pub fn skipped(kernel: &dyn Kernel) -> Answer<Option<Vec<String>>> {
     let mut room = vec![PfiKif::new_zeroed(); 64];
     loop {
         let mut count = 0;

@@ -1,12 +1,13 @@
-//! Rulesets as values, with everything that this kernel returns of their rules.
+//! Rulesets as values, with everything that this kernel returns of their rules; and whether an anchor has the rules that it was
+//! given.
 
 use std::collections::BTreeMap;
 
 use zerocopy::FromZeros;
 
 use super::decode::{self, Addresses, Wrap};
-use super::encode::{self, EVERY};
-use super::kernel::{Call, Failure, Kernel};
+use super::encode::{self, EVERY, LOADED};
+use super::kernel::{Answer, Call, Kernel};
 use super::layout::*;
 use super::netlink::{self, Attributes, Command};
 use super::nv::{List, Malformed};
@@ -18,15 +19,12 @@ use crate::pfconf::rule::{Action, Rule, RuleKind};
 /// Rules by the path of their anchor.
 pub(super) type ByPath = BTreeMap<String, Vec<Rule>>;
 
-/// The stamps of the rulesets of an anchor, in the order of [`EVERY`].
-pub(super) type Stamps = [Stamp; 4];
-
-/// The stamps at which rulesets were read, by the path of their anchor.
-pub(super) type ReadAt = Vec<(String, Stamps)>;
+/// The stamps at which rulesets were read, in the order of [`EVERY`], by the path of their anchor.
+pub(super) type ReadAt = Vec<(String, [Stamp; 4])>;
 
 /// The rules of an anchor, and of those in its braces. Their stamps are added to `stamps`, so that a later change can be
 /// detected. EBUSY if one was loaded again meanwhile.
-pub(super) fn with_braces<K: Kernel>(kernel: &K, anchor: &str, stamps: &mut ReadAt) -> Result<ByPath, Failure> {
+pub(super) fn with_braces(kernel: &dyn Kernel, anchor: &str, stamps: &mut ReadAt) -> Answer<ByPath> {
     let mut read = ByPath::new();
     let mut waiting = vec![anchor.to_owned()];
     while let Some(at) = waiting.pop() {
@@ -34,9 +32,9 @@ pub(super) fn with_braces<K: Kernel>(kernel: &K, anchor: &str, stamps: &mut Read
             continue;
         }
         let every = read::every_stamp(kernel, &at)?;
-        stamps.push((at.clone(), every));
-        let rules = rules_at(kernel, &at, every)?;
+        let rules = rules_of_all(kernel, &at, every)?;
         waiting.extend(rules.iter().filter_map(|rule| in_braces(&at, rule)));
+        stamps.push((at.clone(), every));
         read.insert(at, rules);
     }
     Ok(read)
@@ -50,12 +48,8 @@ fn in_braces(caller: &str, rule: &Rule) -> Option<String> {
     (!called.children && below.starts_with('_')).then_some(called.path)
 }
 
-/// The rules of an anchor. EBUSY if it was loaded again meanwhile.
-pub(super) fn rules_of_all<K: Kernel>(kernel: &K, anchor: &str) -> Result<Vec<Rule>, Failure> {
-    rules_at(kernel, anchor, read::every_stamp(kernel, anchor)?)
-}
-
-fn rules_at<K: Kernel>(kernel: &K, anchor: &str, stamps: Stamps) -> Result<Vec<Rule>, Failure> {
+/// The rules of an anchor with these stamps. EBUSY if it was loaded again meanwhile.
+pub(super) fn rules_of_all(kernel: &dyn Kernel, anchor: &str, stamps: [Stamp; 4]) -> Answer<Vec<Rule>> {
     let mut all = vec![];
     for (ruleset, stamp) in EVERY.into_iter().zip(stamps) {
         all.append(&mut rules(kernel, anchor, ruleset, stamp)?);
@@ -63,25 +57,20 @@ fn rules_at<K: Kernel>(kernel: &K, anchor: &str, stamps: Stamps) -> Result<Vec<R
     Ok(all)
 }
 
-/// The rules of one ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
-pub(super) fn rules<K: Kernel>(
-    kernel: &K,
-    anchor: &str,
-    ruleset: RuleKind,
-    (count, ticket): Stamp,
-) -> Result<Vec<Rule>, Failure> {
+/// The rules of one ruleset.
+pub(super) fn rules(kernel: &dyn Kernel, anchor: &str, ruleset: RuleKind, stamp: Stamp) -> Answer<Vec<Rule>> {
+    let (count, ticket) = stamp;
     let mut rules = vec![];
     for nr in 0..count {
-        let at = RulesetAt { anchor, ruleset, ticket, nr };
-        rules.extend(rule(kernel, &at)?.map(Rule::named));
+        rules.extend(rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })?.map(Rule::named));
     }
     Ok(rules)
 }
 
 /// One rule with its addresses; `None` for one that is not of packets.
-pub(super) fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<Option<Rule>, Failure> {
-    let (list, call, by_netlink) = whole(kernel, at)?;
-    let read = || Ok((pools(&list, &call, by_netlink)?, list.number("af")?));
+fn rule(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<Option<Rule>> {
+    let (list, by_netlink) = whole(kernel, at)?;
+    let read = || Ok((pools(&list, by_netlink)?, list.number("af")?));
     let (which, af) = read().map_err(|malformed| at.unreadable(&malformed))?;
     let mut addresses = Addresses::default();
     for pool in which {
@@ -98,12 +87,12 @@ pub(super) fn rule<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<Option<R
             }),
         };
     }
-    decode::rule(&list, &call, addresses).map_err(|malformed| at.unreadable(&malformed))
+    decode::rule(&list, addresses).map_err(|malformed| at.unreadable(&malformed))
 }
 
-/// A rule, the anchor that it calls, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does; pf
-/// of 15 always has netlink (MODULE_DEPEND in sys/netpfil/pf/pf_ioctl.c).
-fn whole<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<(List, String, bool), Failure> {
+/// A rule, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does; pf of 15 always has netlink
+/// (MODULE_DEPEND in sys/netpfil/pf/pf_ioctl.c).
+fn whole(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<(List, bool)> {
     // PF_GR_ANCHOR, without which the kernel dereferences a null pointer; PF_GR_ACTION, PF_GR_NR, PF_GR_TICKET
     let request = Attributes::default()
         .text(1, at.anchor)
@@ -111,41 +100,30 @@ fn whole<K: Kernel>(kernel: &K, at: &RulesetAt<'_>) -> Result<(List, String, boo
         .number(3, at.nr)
         .number(4, at.ticket);
     match kernel.ask(Command::Rule, &request) {
-        Ok(reply) => {
-            let (list, call) = netlink::rule(&reply).map_err(|malformed| at.unreadable(&malformed))?;
-            Ok((list, call, true))
-        }
-        Err(failure) if failure.errno == libc::EOPNOTSUPP => {
-            let loaded = read::rule(kernel, at)?;
-            Ok((loaded.rule, loaded.anchor_call, false))
-        }
+        Ok(reply) => Ok((netlink::rule(&reply).map_err(|malformed| at.unreadable(&malformed))?, true)),
+        Err(failure) if failure.errno == libc::EOPNOTSUPP => Ok((read::rule(kernel, at)?, false)),
         Err(failure) => Err(at.failed(failure)),
     }
 }
 
 /// The pools that a rule may have: PF_RDR, also for nat and binat rules, PF_NAT for nat-to, PF_RT for route-to. Before 15 a rule
 /// had one.
-fn pools(list: &List, call: &str, by_netlink: bool) -> Result<Vec<u8>, Malformed> {
-    let routes = list.number("rt")? != 0;
-    Ok(match u8::try_from(list.number("action")?).unwrap_or(u8::MAX) {
-        _ if !call.is_empty() => vec![],
-        PF_NAT | PF_BINAT | PF_RDR => vec![PF_RDR],
-        PF_PASS | PF_DROP | PF_MATCH if !by_netlink => {
-            if routes {
-                vec![PF_RT]
-            } else {
-                vec![]
-            }
-        }
-        PF_PASS | PF_MATCH if routes => vec![PF_NAT, PF_RDR, PF_RT],
-        PF_PASS | PF_MATCH => vec![PF_NAT, PF_RDR],
-        PF_DROP if routes => vec![PF_RT],
-        _ => vec![],
-    })
+fn pools(list: &List, by_netlink: bool) -> Result<Vec<u8>, Malformed> {
+    let mut pools = match u8::try_from(list.number("action")?).unwrap_or(u8::MAX) {
+        _ if list.string("anchor_call").is_ok_and(|call| !call.is_empty()) => return Ok(vec![]),
+        PF_NAT | PF_BINAT | PF_RDR => return Ok(vec![PF_RDR]),
+        PF_PASS | PF_MATCH if by_netlink => vec![PF_NAT, PF_RDR],
+        PF_PASS | PF_MATCH | PF_DROP => vec![],
+        _ => return Ok(vec![]),
+    };
+    if list.number("rt")? != 0 {
+        pools.push(PF_RT);
+    }
+    Ok(pools)
 }
 
 /// The addresses of one pool of a rule of this family, by netlink. EBUSY if the ruleset was loaded again meanwhile.
-fn asked<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, which: u8, af: u64) -> Result<Vec<PoolAddress>, Failure> {
+fn asked(kernel: &dyn Kernel, at: &RulesetAt<'_>, which: u8, af: u64) -> Answer<Vec<PoolAddress>> {
     // PF_AA_TICKET, PF_AA_NR, PF_AA_R_NUM, PF_AA_R_ACTION, PF_AA_ANCHOR, PF_AA_WHICH
     let request = |nr: u32| {
         let request = Attributes::default().number(2, at.ticket).number(3, nr).number(4, at.nr);
@@ -167,18 +145,9 @@ fn asked<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, which: u8, af: u64) -> Resul
     (0..count).map(one).collect()
 }
 
-/// The addresses of a filter rule's reply-to, on 15 by netlink; none if the kernel does not return them. EBUSY if the ruleset
-/// was loaded again meanwhile.
-pub(super) fn routed<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, af: u64) -> Result<Vec<PoolAddress>, Failure> {
-    match asked(kernel, at, PF_RT, af) {
-        Err(failure) if failure.errno == libc::EOPNOTSUPP => Ok(pooled(kernel, at, af)?.unwrap_or_default()),
-        other => other,
-    }
-}
-
 /// The addresses of the pool of a rule of this family by DIOCGETADDRS: for a filter rule before 15 those of route-to. `None` if
 /// the kernel does not return them. EBUSY if the ruleset was loaded again meanwhile.
-pub(super) fn pooled<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, af: u64) -> Result<Option<Vec<PoolAddress>>, Failure> {
+fn pooled(kernel: &dyn Kernel, at: &RulesetAt<'_>, af: u64) -> Answer<Option<Vec<PoolAddress>>> {
     let mut request = PfiocPooladdr::new_zeroed();
     (request.ticket, request.r_action, request.r_num) = (at.ticket, encode::action(at.ruleset), at.nr);
     request.anchor = field(at.anchor);
@@ -195,4 +164,57 @@ pub(super) fn pooled<K: Kernel>(kernel: &K, at: &RulesetAt<'_>, af: u64) -> Resu
         found.push(decode::pool_address(&wrap, u64::from(request.af), af, &text(&request.ifname)));
     }
     Ok(Some(found))
+}
+
+/// Rules by their rulesets, in the order of [`LOADED`].
+pub(super) fn by_kind(rules: &[Rule]) -> [Vec<Rule>; 3] {
+    LOADED.map(|kind| rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect())
+}
+
+/// Whether an anchor has exactly these rules, in this order, whichever backend loaded them. `stamps` are from
+/// [`read::stamps`]; EBUSY if the anchor was loaded again meanwhile.
+///
+/// What 15 returns of a rule only by netlink is not read, except for af-to and reply-to: reading a rule that way stops all
+/// packets for as long.
+pub(super) fn holds(kernel: &dyn Kernel, anchor: &str, stamps: &[Stamp; 3], rules: &[Rule]) -> Answer<bool> {
+    let wanted = by_kind(rules);
+    if wanted.iter().zip(stamps).any(|(wanted, (count, _))| wanted.len() != *count as usize) {
+        return Ok(false);
+    }
+    for ((ruleset, (_, ticket)), wanted) in LOADED.into_iter().zip(*stamps).zip(wanted) {
+        for (nr, wanted) in (0..).zip(wanted) {
+            if !is(kernel, &RulesetAt { anchor, ruleset, ticket, nr }, wanted)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn is(kernel: &dyn Kernel, at: &RulesetAt<'_>, mut wanted: Rule) -> Answer<bool> {
+    let found = if wanted.effects.af_to.is_some() {
+        rule(kernel, at)?
+    } else {
+        let loaded = read::rule(kernel, at)?;
+        let unreadable = |malformed| at.unreadable(&malformed);
+        let af = loaded.number("af").map_err(unreadable)?;
+        let mut addresses = Addresses::default();
+        if let Action::Translate { pool: Some(pool), .. } = &wanted.action {
+            // if a kernel does not return the target of a redirect, it is assumed: the pass rules have the same address
+            addresses.rdr = pooled(kernel, at, af)?.unwrap_or_else(|| pool.addresses.clone());
+        }
+        if wanted.effects.route.is_some() {
+            addresses.route = match asked(kernel, at, PF_RT, af) {
+                Err(failure) if failure.errno == libc::EOPNOTSUPP => pooled(kernel, at, af)?.unwrap_or_default(),
+                other => other?,
+            };
+        }
+        decode::rule(&loaded, addresses).map_err(unreadable)?
+    };
+    // the struct of DIOCADDRULE has room for one label
+    wanted.labels.truncate(1);
+    Ok(found.is_some_and(|mut found| {
+        found.labels.truncate(1);
+        found == wanted
+    }))
 }

@@ -10,59 +10,85 @@ use std::time::Duration;
 
 use zerocopy::FromZeros;
 
-use super::encode;
-use super::kernel::{Call, Failure, Kernel, NEW_TAG};
+use super::encode::{self, LOADED};
+use super::kernel::{Answer, Call, Failure, Kernel, NEW_TAG};
 use super::layout::*;
 use super::netlink::Command;
+use super::read::Stamp;
 use crate::deadline::Deadline;
 use crate::name::Anchor;
+use crate::pfconf;
+use crate::pfconf::rule::RuleKind;
 use crate::rule::{Member, Rule};
 
-/// An open transaction over the nat, rdr and filter rulesets of one anchor.
+/// One ruleset of a transaction that has not begun.
+pub(super) fn element(anchor: &str, kind: RuleKind) -> PfiocTransE {
+    PfiocTransE { rs_num: encode::number(kind), anchor: field(anchor), ticket: 0 }
+}
+
+/// An open transaction over the nat, rdr and filter rulesets of anchors.
 #[must_use = "a transaction that is not committed rolls back"]
-pub struct Load<'k, K: Kernel> {
-    kernel: &'k K,
-    rulesets: [PfiocTransE; 3],
+pub struct Load<'k> {
+    kernel: &'k dyn Kernel,
+    /// those of each anchor
+    rulesets: Vec<[PfiocTransE; 3]>,
     /// how many rules were added to each
-    counts: [u32; 3],
+    counts: Vec<[u32; 3]>,
     open: bool,
     // the arguments of each call, created once for all rules
     address: PfiocPooladdr,
     rule: PfiocRule,
 }
 
-impl<'k, K: Kernel> Load<'k, K> {
+impl<'k> Load<'k> {
     /// DIOCXBEGIN.
-    pub fn begin(kernel: &'k K, anchor: &Anchor) -> Result<Self, Failure> {
-        let mut rulesets = encode::LOADED.map(|kind| PfiocTransE {
-            rs_num: encode::number(kind),
-            anchor: field(anchor.path()),
-            ticket: 0,
-        });
-        kernel.call(Call::XBegin(&mut rulesets)).map_err(|failure| failure.about(anchor))?;
-        let mut rule = PfiocRule::new_zeroed();
-        rule.anchor = field(anchor.path());
-        Ok(Load { kernel, rulesets, counts: [0; 3], open: true, address: PfiocPooladdr::new_zeroed(), rule })
+    pub fn begin(kernel: &'k dyn Kernel, anchors: &[&str]) -> Answer<Load<'k>> {
+        let mut rulesets: Vec<_> = anchors.iter().map(|anchor| LOADED.map(|kind| element(anchor, kind))).collect();
+        kernel.call(Call::XBegin(rulesets.as_flattened_mut()))?;
+        let counts = vec![[0; 3]; anchors.len()];
+        let (address, rule) = (PfiocPooladdr::new_zeroed(), PfiocRule::new_zeroed());
+        Ok(Load { kernel, rulesets, counts, open: true, address, rule })
     }
 
-    /// Adds each of the rules that `rule` expands to. A duplicate is skipped, as pfctl(8) does.
-    pub fn add(&mut self, rule: &Rule) -> Result<(), Failure> {
+    /// Adds each of the rules that `rule` expands to, to the first anchor. A duplicate is skipped, as pfctl(8) does.
+    pub fn add(&mut self, rule: &Rule) -> Answer<()> {
         let ruleset = encode::ruleset(rule);
-        self.rule.ticket = self.rulesets[ruleset].ticket;
+        self.select(0, ruleset);
         for member in rule.matches().members() {
             let new = self.send(rule, member).map_err(|failure| failure.about(format_args!("rule: {rule}")))?;
-            self.counts[ruleset] += u32::from(new);
+            self.counts[0][ruleset] += u32::from(new);
         }
         Ok(())
     }
 
-    /// Whether it was new.
-    fn send(&mut self, rule: &Rule, member: Member<'_>) -> Result<bool, Failure> {
-        // also before a rule without an address: every rule takes what is in the buffer, and it is checked for all
-        // (pf_ioctl_addrule)
+    /// Adds a call to a ruleset of an anchor, both by their index.
+    pub(super) fn call(&mut self, anchor: usize, ruleset: usize, call: &pfconf::rule::Rule) -> Answer<()> {
+        self.select(anchor, ruleset);
+        self.begin_addresses()?;
+        encode::call(call, &mut self.rule);
+        let added = self.kernel.call(Call::AddRule(&mut self.rule));
+        added.map_err(|failure| failure.about(format_args!("call: {call}")))?;
+        self.counts[anchor][ruleset] += 1;
+        Ok(())
+    }
+
+    fn select(&mut self, anchor: usize, ruleset: usize) {
+        let PfiocTransE { anchor, ticket, .. } = self.rulesets[anchor][ruleset];
+        (self.rule.anchor, self.rule.ticket) = (anchor, ticket);
+    }
+
+    /// Also before a rule without an address: every rule takes what is in the buffer, and it is checked for all
+    /// (pf_ioctl_addrule).
+    fn begin_addresses(&mut self) -> Answer<()> {
         self.address.zero();
         self.kernel.call(Call::BeginAddrs(&mut self.address))?;
         self.rule.pool_ticket = self.address.ticket;
+        Ok(())
+    }
+
+    /// Whether it was new.
+    fn send(&mut self, rule: &Rule, member: Member<'_>) -> Answer<bool> {
+        self.begin_addresses()?;
         if encode::target(rule, &mut self.address) {
             self.kernel.call(Call::AddAddr(&mut self.address))?;
         }
@@ -85,7 +111,7 @@ impl<'k, K: Kernel> Load<'k, K> {
     }
 
     /// Adds the rule that is encoded.
-    fn hand_over(&mut self, rule: &Rule) -> Result<(), Failure> {
+    fn hand_over(&mut self, rule: &Rule) -> Answer<()> {
         match rule {
             // by netlink: a rule without a source would be a panic of the kernel, so it is added only after its source
             Rule::AfTo { address_of, .. } => self
@@ -114,36 +140,37 @@ impl<'k, K: Kernel> Load<'k, K> {
         matches!(self.kernel.call(Call::GetRules(&mut request)), Err(Failure { errno: libc::EINVAL, .. }))
     }
 
-    /// DIOCXCOMMIT: the anchor has exactly these rules, from one packet to the next. Returns for each ruleset the number of
+    /// DIOCXCOMMIT: the anchors have exactly these rules, from one packet to the next. Returns for each ruleset the number of
     /// rules and its new ticket (pf_commit_rules).
-    pub fn commit(mut self) -> Result<[(u32, u32); 3], Failure> {
-        self.kernel.call(Call::XCommit(&mut self.rulesets))?;
+    pub fn commit(mut self) -> Answer<Vec<[Stamp; 3]>> {
+        self.kernel.call(Call::XCommit(self.rulesets.as_flattened_mut()))?;
         self.open = false;
-        Ok([0, 1, 2].map(|n| (self.counts[n], self.rulesets[n].ticket)))
+        let both = self.counts.iter().zip(&self.rulesets);
+        Ok(both.map(|(counts, rulesets)| [0, 1, 2].map(|n| (counts[n], rulesets[n].ticket))).collect())
     }
 }
 
-impl<K: Kernel> Drop for Load<'_, K> {
+impl Drop for Load<'_> {
     fn drop(&mut self) {
         if self.open {
             // if this fails, the rest stays in the inactive copy, which is not evaluated and which the next load discards
-            _ = self.kernel.call(Call::XRollback(&mut self.rulesets));
+            _ = self.kernel.call(Call::XRollback(self.rulesets.as_flattened_mut()));
         }
     }
 }
 
-/// One attempt to make `rules` the contents of the anchor; see [`Load::commit`].
-pub fn load<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Result<[(u32, u32); 3], Failure> {
-    let mut transaction = Load::begin(kernel, anchor)?;
+/// One attempt to make `rules` the contents of the anchor; returns its new stamps.
+pub fn load(kernel: &dyn Kernel, anchor: &Anchor, rules: &[Rule]) -> Answer<[Stamp; 3]> {
+    let mut transaction = Load::begin(kernel, &[anchor.path()]).map_err(|failure| failure.about(anchor))?;
     for rule in rules {
         transaction.add(rule)?;
     }
-    transaction.commit()
+    Ok(transaction.commit()?.pop().unwrap_or_default())
 }
 
 /// The failure of a load of these rules, if it is that pf has no number left for a tag. It is never committed.
-pub fn out_of_tags<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Option<Failure> {
-    let mut transaction = Load::begin(kernel, anchor).ok()?;
+pub fn out_of_tags(kernel: &dyn Kernel, anchor: &Anchor, rules: &[Rule]) -> Option<Failure> {
+    let mut transaction = Load::begin(kernel, &[anchor.path()]).ok()?;
     let failure = rules.iter().find_map(|rule| transaction.add(rule).err())?;
     (failure.call == NEW_TAG).then_some(failure)
 }
@@ -151,7 +178,7 @@ pub fn out_of_tags<K: Kernel>(kernel: &K, anchor: &Anchor, rules: &[Rule]) -> Op
 /// Repeats `attempt` as long as pf is busy, until the deadline. The buffer for redirect addresses is shared by the whole
 /// host, so any program that loads rules at the same time causes EBUSY in the next call here: the pause is short, grows, and
 /// differs for each process.
-pub fn retry_while_busy<T>(deadline: Deadline, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+pub fn retry_while_busy<T>(deadline: Deadline, mut attempt: impl FnMut() -> Answer<T>) -> Answer<T> {
     const LONGEST_PAUSE: u64 = 50_000;
     let mut most = 500;
     loop {

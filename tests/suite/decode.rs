@@ -1,12 +1,13 @@
 //! What the kernel would say of a rule is read as that rule.
 
-use std::net::IpAddr;
-
+use kport::net::{Direction, Family};
+use kport::pf::native::decode::{self, Addresses, Wrap, pool_address};
+use kport::pf::native::encode::octets;
+use kport::pf::native::nv::{List, Value};
+use kport::pfconf::Conf;
+use kport::pfconf::address::{Operand, Operator, Part, Pool, PoolAddress, PoolKind, Side};
+use kport::pfconf::rule::{Action, Owner, RouteKind, Rule, RuleKind};
 use proptest::prelude::*;
-
-use super::*;
-use crate::pf::native::nv::Value;
-use crate::pfconf::Conf;
 
 fn number(value: impl Into<u64>) -> Value {
     Value::Number(value.into())
@@ -14,15 +15,6 @@ fn number(value: impl Into<u64>) -> Value {
 
 fn blob(bytes: [u8; 16]) -> Value {
     Value::List(List::new().with("addr", Value::Binary(bytes.to_vec())))
-}
-
-fn octets(address: IpAddr) -> [u8; 16] {
-    let mut octets = [0; 16];
-    match address {
-        IpAddr::V4(v4) => octets[..4].copy_from_slice(&v4.octets()),
-        IpAddr::V6(v6) => octets = v6.octets(),
-    }
-    octets
 }
 
 /// So many ones, then zeros.
@@ -124,8 +116,8 @@ fn pool_of(pool: Option<&Pool>) -> Value {
     )
 }
 
-/// What 15 says of `rule`: pf_krule_to_nvrule, and what netlink says beside it; the call; the addresses of its pools.
-fn said(rule: &Rule) -> (List, String, Addresses) {
+/// What 15 says of `rule`: pf_krule_to_nvrule, and what netlink says beside it, and the addresses of its pools.
+fn said(rule: &Rule) -> (List, Addresses) {
     let when = &rule.when;
     let effects = &rule.effects;
     let (mut call, mut rdr, mut natpass) = (String::new(), effects.rdr_to.as_ref(), false);
@@ -228,7 +220,8 @@ fn said(rule: &Rule) -> (List, String, Addresses) {
         .with("rcv_ifname", text(received.map(|on| on.name.as_str())))
         .with("rcv_ifnot", number(u8::from(received.is_some_and(|on| on.not))))
         .with("pktrate", Value::List(List::new().with("limit", number(limit)).with("seconds", number(seconds))))
-        .with("max_pkt_size", number(effects.max_pkt_size));
+        .with("max_pkt_size", number(effects.max_pkt_size))
+        .with("anchor_call", Value::String(call));
     let of = |pool: Option<&Pool>| {
         let all = pool.map(|pool| pool.addresses.clone()).unwrap_or_default();
         // that of af-to is the other one
@@ -249,7 +242,13 @@ fn said(rule: &Rule) -> (List, String, Addresses) {
         };
         all.iter().map(read).collect()
     };
-    (list, call, Addresses { rdr: of(rdr), nat: of(nat), route: of(route) })
+    (list, Addresses { rdr: of(rdr), nat: of(nat), route: of(route) })
+}
+
+/// The list with other values for some of its keys, and more of them.
+fn with(list: &List, first: &[(&str, Value)]) -> List {
+    let first = first.iter().map(|(name, value)| (*name, value));
+    first.chain(list.pairs()).fold(List::new(), |list, (name, value)| list.with(name, value.clone()))
 }
 
 /// The rules that a text stands for come back from what the kernel says of them.
@@ -257,10 +256,10 @@ fn come_back(text: &str) -> Result<(), String> {
     let conf: Conf = text.parse().map_err(|error| format!("{text}: {error}"))?;
     assert!(!conf.rules().is_empty(), "{text}");
     for rule in conf.rules() {
-        let (list, call, addresses) = said(rule);
+        let (list, addresses) = said(rule);
         // as it is sent
         let list = List::decode(&list.encode()).unwrap();
-        let read = super::rule(&list, &call, addresses).unwrap().unwrap();
+        let read = decode::rule(&list, addresses).unwrap().unwrap();
         assert_eq!(read.to_string(), rule.to_string(), "{text}");
         assert_eq!(&read, rule, "{text}");
         // and what it is printed as
@@ -394,20 +393,11 @@ proptest! {
 
     #[test]
     fn any_numbers_are_read_or_refused(numbers in prop::collection::vec(any::<u64>(), 32), call in "(|a)") {
-        let (rule, _, _) = said(Conf::of_output("pass all").rules().first().unwrap());
-        let mut changed = List::new();
-        let mut at = 0;
-        for (name, value) in rule.pairs() {
-            let value = match value {
-                Value::Number(_) => {
-                    at += 1;
-                    Value::Number(numbers[at % numbers.len()])
-                }
-                other => other.clone(),
-            };
-            changed.add(name, value);
-        }
-        _ = super::rule(&changed, &call, Addresses::default());
+        let (rule, _) = said(Conf::of_output("pass all").rules().first().unwrap());
+        let of_number = rule.pairs().filter(|(_, value)| matches!(value, Value::Number(_)));
+        let others = of_number.zip(numbers.iter().cycle()).map(|((name, _), number)| (name, Value::Number(*number)));
+        let others: Vec<_> = others.chain([("anchor_call", Value::String(call))]).collect();
+        _ = decode::rule(&with(&rule, &others), Addresses::default());
     }
 }
 
@@ -415,22 +405,17 @@ proptest! {
 #[test]
 fn what_is_not_understood_cannot_be_decided() {
     let conf = Conf::of_output("pass in on em0 inet from 10.0.0.0/8 to any keep state");
-    let with = |name: &str, value: Value| {
-        let (list, call, addresses) = said(&conf.rules()[0]);
-        let mut changed = List::new().with(name, value);
-        for (name, value) in list.pairs() {
-            changed.add(name, value.clone());
-        }
-        super::rule(&changed, &call, addresses).map(|rule| rule.unwrap().when.unknown)
-    };
-    assert_eq!(with("rule_flag", number(0x0010_3ff1u32)), Ok(Some("rule_flag 0x100400".to_owned())));
-    assert_eq!(with("rule_flag", number(0x000e_3bf1u32)), Ok(None));
-    assert_eq!(with("rt", number(5u8)), Ok(Some("rt 5".to_owned())));
-    assert_eq!(with("rt", number(1u8)), Ok(None));
-    assert_eq!(with("direction", number(3u8)), Ok(Some("direction 3".to_owned())));
-    assert_eq!(with("af", number(7u8)), Ok(Some("af 7".to_owned())));
+    let (list, _) = said(&conf.rules()[0]);
+    let decoded = |name: &str, value: Value| decode::rule(&with(&list, &[(name, value)]), Addresses::default());
+    let unknown = |name: &str, value: Value| decoded(name, value).map(|rule| rule.unwrap().when.unknown);
+    assert_eq!(unknown("rule_flag", number(0x0010_3ff1u32)), Ok(Some("rule_flag 0x100400".to_owned())));
+    assert_eq!(unknown("rule_flag", number(0x000e_3bf1u32)), Ok(None));
+    assert_eq!(unknown("rt", number(5u8)), Ok(Some("rt 5".to_owned())));
+    assert_eq!(unknown("rt", number(1u8)), Ok(None));
+    assert_eq!(unknown("direction", number(3u8)), Ok(Some("direction 3".to_owned())));
+    assert_eq!(unknown("af", number(7u8)), Ok(Some("af 7".to_owned())));
     assert_eq!(
-        with("unknown", Value::String("netlink attribute 90".to_owned())),
+        unknown("unknown", Value::String("netlink attribute 90".to_owned())),
         Ok(Some("netlink attribute 90".to_owned()))
     );
     let side = List::new()
@@ -447,26 +432,21 @@ fn what_is_not_understood_cannot_be_decided() {
                 .with("port_op", number(op)),
         )
     };
-    assert_eq!(with("src", of(side, 0)), Ok(Some("address of type 6".to_owned())));
-    assert_eq!(with("src", of(wrap(&Operand::Any, None), 10)), Ok(Some("port op 10 256 512".to_owned())));
+    assert_eq!(unknown("src", of(side, 0)), Ok(Some("address of type 6".to_owned())));
+    assert_eq!(unknown("src", of(wrap(&Operand::Any, None), 10)), Ok(Some("port op 10 256 512".to_owned())));
     let odd = List::new().with("type", number(0u8)).with("iflags", number(0u8));
     let odd =
         odd.with("addr", blob([10; 16])).with("mask", blob([0xff, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
-    assert_eq!(with("dst", of(odd, 0)), Ok(Some("mask 255.0.255.0".to_owned())));
+    assert_eq!(unknown("dst", of(odd, 0)), Ok(Some("mask 255.0.255.0".to_owned())));
     // before 15 an interface alone has an address of zeros
     let zeros = List::new().with("type", number(0u8)).with("iflags", number(0u8));
     let zeros = Wrap::of_list(&zeros.with("addr", blob([0; 16])).with("mask", blob([0xff; 16]))).unwrap();
     let alone = PoolAddress { interface: Some("em1".to_owned()), address: None };
     assert_eq!(pool_address(&zeros, 2, 2, "em1"), alone);
     // another action is no rule that could be shown
-    assert!(with("action", number(13u8)).is_err());
+    assert!(decoded("action", number(13u8)).is_err());
     for scrub in [2u8, 3] {
-        let (list, call, addresses) = said(&conf.rules()[0]);
-        let mut changed = List::new().with("action", number(scrub));
-        for (name, value) in list.pairs() {
-            changed.add(name, value.clone());
-        }
-        assert_eq!(super::rule(&changed, &call, addresses), Ok(None));
+        assert_eq!(decoded("action", number(scrub)), Ok(None));
     }
 }
 
@@ -481,12 +461,10 @@ fn what_14_says_is_enough() {
     ] {
         let conf: Conf = text.parse().unwrap();
         let rule = &conf.rules()[0];
-        let (list, call, addresses) = said(rule);
+        let (list, addresses) = said(rule);
         let later = ["nat", "route", "naf", "rcv_ifname", "rcv_ifnot", "pktrate", "max_pkt_size"];
-        let mut old = List::new();
-        for (name, value) in list.pairs().filter(|(name, _)| !later.contains(name)) {
-            old.add(name, value.clone());
-        }
-        assert_eq!(super::rule(&old, &call, addresses).unwrap().as_ref(), Some(rule), "{text}");
+        let old = list.pairs().filter(|(name, _)| !later.contains(name));
+        let old = old.fold(List::new(), |old, (name, value)| old.with(name, value.clone()));
+        assert_eq!(decode::rule(&old, addresses).unwrap().as_ref(), Some(rule), "{text}");
     }
 }
