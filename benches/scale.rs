@@ -193,6 +193,10 @@ impl Firewall for Answers {
         unreachable!()
     }
 
+    fn clear(&self, _: &Anchor) -> Result<bool> {
+        unreachable!()
+    }
+
     fn anchors(&self) -> Result<Vec<String>> {
         unreachable!()
     }

@@ -69,6 +69,14 @@ pub struct Status {
     pub anchor: bool,
 }
 
+impl Status {
+    /// With this main ruleset.
+    pub(crate) fn of(enabled: bool, main: &Conf) -> Status {
+        let [nat_anchor, rdr_anchor, anchor] = main.calls_kport();
+        Status { enabled, nat_anchor, rdr_anchor, anchor }
+    }
+}
+
 /// A redirect outside kport's anchors: in the main ruleset or in another tool's anchor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -266,33 +274,27 @@ pub trait Firewall {
 
     /// Clears an anchor, and returns whether it held anything. [`Kind::Unavailable`] means that there is no pf, and so
     /// no rules.
-    fn clear(&self, anchor: &Anchor) -> Result<bool> {
-        // an anchor with unknown contents is cleared as well
-        let there =
-            !self.loaded(anchor, false)?.is_empty() || self.anchors()?.iter().any(|child| child == anchor.child());
-        if there {
-            // pf is there: the anchor may still hold its rules
-            self.replace(anchor, &[]).map_err(|error| match error.kind() {
-                Kind::Unavailable => Error::new(Kind::System, error.to_string()),
-                _ => error,
-            })?;
-        }
-        Ok(there)
-    }
+    fn clear(&self, anchor: &Anchor) -> Result<bool>;
 
     /// Kills states, whichever backend loaded their rules, and returns how many. If a mapping's states cannot be told
     /// from the jail's other ones, see [`Firewall::labels_mappings`], [`States::Mapping`] kills none.
     fn kill_states(&self, states: &[States]) -> Result<u64>;
 
-    /// Whether pf runs and evaluates kport's anchors.
-    fn status(&self) -> Result<Status>;
+    /// Whether pf runs and evaluates kport's anchors. By default it runs, as for a driver whose main ruleset is a file.
+    fn status(&self) -> Result<Status> {
+        Ok(Status::of(true, &*self.main_ruleset()?))
+    }
 
     /// The redirects that are not kport's: in the main ruleset, and in the anchors that it calls.
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>>;
+    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
+        Ok(foreign::of_conf(&*self.main_ruleset()?))
+    }
 
     /// Whether the main ruleset has the table, or it was created with pfctl(8) `-T add`. pf loads a rule with a table
     /// that does not exist; the rule then matches no packet.
-    fn has_table(&self, table: &Table) -> Result<bool>;
+    fn has_table(&self, table: &Table) -> Result<bool> {
+        Ok(self.main_ruleset()?.has_table(table))
+    }
 
     /// The rulesets that pf evaluates, for [`World::of_pf`](crate::trace::World::of_pf). If they are not needed, kport's `own`
     /// anchors may be left out: they are many.

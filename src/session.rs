@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::pf::Firewall;
 use crate::pf::files::{NOTICE, Sim};
 use crate::pf::native::{self, Native};
-use crate::pf::pfctl::{self, Pfctl};
+use crate::pf::pfctl::{self, Helpers, Pfctl};
 use crate::publisher::{Observer, Publisher};
 use crate::store::Store;
 
@@ -110,9 +110,12 @@ impl Session {
     ) -> Result<Session> {
         let deadline = Deadline::after(settings.timeout);
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);
-        let pfctl = trace.into_iter().fold(Pfctl::new(settings.pfctl.clone(), deadline), Pfctl::traced);
-        let pfctl = pfctl.skips_from(Box::new(native::skipped)).tags_from(Box::new(native::out_of_tags));
-        let pfctl = pfctl.called_from(Box::new(native::called));
+        let pfctl = Pfctl::new(settings.pfctl.clone(), deadline).with(Helpers {
+            trace,
+            skipped: Some(Box::new(native::skipped)),
+            called: Some(Box::new(native::called)),
+            out_of_tags: Some(Box::new(native::out_of_tags)),
+        });
         let over = |native: Native| {
             Box::new(match host.boot_id() {
                 Ok(boot) => native.with_cache(state_dir.join(CACHE), boot),

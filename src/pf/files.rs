@@ -13,7 +13,7 @@ use crate::calls;
 use crate::error::{Error, Kind, Result};
 use crate::files::{Folder, names_in, read_file, replace_file};
 use crate::name::{Anchor, Table};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
+use crate::pf::{Counters, Firewall, Loaded, Rulesets, States};
 use crate::pfconf::Conf;
 use crate::rule::{Count, Rule};
 
@@ -142,16 +142,6 @@ impl Firewall for Sim {
     fn kill_states(&self, _: &[States]) -> Result<u64> {
         // no packets, no states
         Ok(0)
-    }
-
-    fn status(&self) -> Result<Status> {
-        let [nat_anchor, rdr_anchor, anchor] = self.main()?.calls_kport();
-        Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
-    }
-
-    /// The redirects of `main.conf`.
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        Ok(foreign::of_conf(&self.main()?))
     }
 
     /// Any table exists, unless there is a `main.conf`, which decides.

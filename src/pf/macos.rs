@@ -60,6 +60,10 @@ impl Firewall for MacOs {
         pf.set_rules(anchor.path(), change).map_err(failed)
     }
 
+    fn clear(&self, _: &Anchor) -> Result<bool> {
+        Err(unsupported("reading rules back"))
+    }
+
     fn anchors(&self) -> Result<Vec<String>> {
         Err(unsupported("listing anchors"))
     }

@@ -7,34 +7,32 @@
 //! (main in sbin/pfctl/pfctl.c). Publishing takes three runs: the main ruleset's translation rules, its filter rules,
 //! and the load, which also shows whether pf is enabled; a fourth lists the states, if there are ports that were not
 //! published before. One more is needed if nothing else reports which interfaces
-//! are skipped ([`Pfctl::skips_from`]), since pfctl shows one thing for each run. Publishing the same ports again takes
+//! are skipped ([`Helpers::skipped`]), since pfctl shows one thing for each run. Publishing the same ports again takes
 //! two, unpublishing two, a list of all jails two.
 
 mod braces;
-mod calls;
 mod run;
+mod states;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::calls::{Change, Entry};
+use crate::calls::{self, Change, Entry};
 use crate::child::{self, End, Lines, Output};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
 use crate::name::{Anchor, NODES, PARENT, Table};
-use crate::net::{Interface, PortRange, Protocol};
-use crate::pf::foreign;
+use crate::net::Interface;
 use crate::pf::{
-    self, AllCalls, Compared, Counters, Destination, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status,
-    compare_one_by_one,
+    AllCalls, Compared, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, compare_one_by_one,
+    foreign, one_by_one,
 };
 use crate::pfconf::flat::flat;
 use crate::pfconf::nested::{self, ByChild, Children};
@@ -42,7 +40,9 @@ use crate::pfconf::rule::{Action, Origin, RuleKind};
 use crate::pfconf::{self, Conf, path, table};
 use crate::rule::{self, Rule};
 use braces::{Call, RulesetPath};
-pub use run::Invocation;
+pub use run::{Invocation, is_without_device};
+use run::{complaints, enabled, explain, gone, labelled};
+use states::Incoming;
 
 /// The path of pfctl(8) on FreeBSD.
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -60,10 +60,7 @@ pub struct Pfctl {
     program: PathBuf,
     deadline: Cell<Deadline>,
     seen: RefCell<Seen>,
-    trace: Option<Box<Trace>>,
-    skips: Option<Box<Skips>>,
-    out_of_tags: Option<Box<OutOfTags>>,
-    called_from: Option<Box<CalledFrom>>,
+    helpers: Helpers,
     /// A copy of the host-wide lock's descriptor.
     lock: RefCell<Option<OwnedFd>>,
 }
@@ -83,14 +80,18 @@ struct Seen {
 /// Called after each run of the program.
 pub type Trace = dyn Fn(&Invocation<'_>) + Send + Sync;
 
-/// Returns the interfaces and groups that pf skips (`set skip on`); `None` if it cannot.
-pub type Skips = dyn Fn() -> Option<Vec<String>> + Send + Sync;
-
-/// Returns what the anchor `kport` calls ([`Firewall::called`]); `None` if it cannot.
-pub type CalledFrom = dyn Fn(Option<&[Entry]>) -> Option<Vec<Entry>> + Send + Sync;
-
-/// Returns the error of loading rules into an anchor if pf has no number left for a tag.
-pub type OutOfTags = dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync;
+/// What is called beside the program: all but `trace` to learn what would need more runs, or what it does not print.
+#[derive(Default)]
+pub struct Helpers {
+    pub trace: Option<Box<Trace>>,
+    /// The interfaces and groups that pf skips (`set skip on`).
+    pub skipped: Option<Box<dyn Fn() -> Option<Vec<String>> + Send + Sync>>,
+    /// What the anchor `kport` calls ([`Firewall::called`]).
+    pub called: Option<Box<dyn Fn(Option<&[Entry]>) -> Option<Vec<Entry>> + Send + Sync>>,
+    /// The error of loading rules into an anchor if pf has no number left for a tag, so that another try cannot help. Asked after a
+    /// load for which pf was busy: pfctl prints the same for both.
+    pub out_of_tags: Option<Box<dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync>>,
+}
 
 impl Pfctl {
     /// `program` is an absolute path, [`PROGRAM`] except in tests; no call lasts longer than `deadline`.
@@ -99,40 +100,15 @@ impl Pfctl {
             program: program.into(),
             deadline: Cell::new(deadline),
             seen: RefCell::default(),
-            trace: None,
-            skips: None,
-            out_of_tags: None,
-            called_from: None,
+            helpers: Helpers::default(),
             lock: RefCell::new(None),
         }
     }
 
-    /// Calls `trace` after each run.
+    /// The same, with these helpers.
     #[must_use]
-    pub fn traced(mut self, trace: Box<Trace>) -> Pfctl {
-        self.trace = Some(trace);
-        self
-    }
-
-    /// Gets the skipped interfaces from `skips` rather than from a run of pfctl.
-    #[must_use]
-    pub fn skips_from(mut self, skips: Box<Skips>) -> Pfctl {
-        self.skips = Some(skips);
-        self
-    }
-
-    /// Gets what `kport` calls from `called` rather than from runs of pfctl.
-    #[must_use]
-    pub fn called_from(mut self, called: Box<CalledFrom>) -> Pfctl {
-        self.called_from = Some(called);
-        self
-    }
-
-    /// After a load for which pf was busy, `out_of_tags` decides whether another try can help: pfctl prints the same for both.
-    #[must_use]
-    pub fn tags_from(mut self, out_of_tags: Box<OutOfTags>) -> Pfctl {
-        self.out_of_tags = Some(out_of_tags);
-        self
+    pub fn with(self, helpers: Helpers) -> Pfctl {
+        Pfctl { helpers, ..self }
     }
 
     fn run(
@@ -149,7 +125,7 @@ impl Pfctl {
         let lock = self.lock.borrow();
         let keep = lock.as_ref().map(AsFd::as_fd);
         let made = child::run(&self.program, arguments, input.as_bytes(), keep, lines, deadline);
-        if let Some(trace) = &self.trace {
+        if let Some(trace) = &self.helpers.trace {
             let (output, took) = (made.as_ref(), start.elapsed());
             trace(&Invocation { program: &self.program, arguments, input, output, took });
         }
@@ -169,8 +145,9 @@ impl Pfctl {
         })
     }
 
-    /// Runs pfctl until `deadline`, again while another program holds pf or removes what it reads.
-    fn call(&self, doing: &str, arguments: &[&str], input: &str, deadline: Deadline) -> Result<Output> {
+    /// Runs pfctl, again while another program holds pf or removes what it reads.
+    fn call(&self, doing: &str, arguments: &[&str], input: &str) -> Result<Output> {
+        let deadline = self.deadline.get();
         self.again(doing, deadline, || self.run(arguments, input, None, deadline), || None)
     }
 
@@ -279,7 +256,7 @@ impl Pfctl {
         let mut arguments: Vec<&str> = on.iter().flat_map(|on| ["-i", on.as_str()]).collect();
         // no -q: it also silences the number
         arguments.extend(["-k", what, "-k", which]);
-        let output = self.call(&doing, &arguments, "", self.deadline.get())?;
+        let output = self.call(&doing, &arguments, "")?;
         match (output.end, complaints(&output).as_slice()) {
             (End::Exit(0) | End::Unknown, [line]) => {
                 line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
@@ -314,7 +291,7 @@ impl Pfctl {
 
     fn enabled(&self) -> Result<bool> {
         let doing = "read whether pf is enabled";
-        let output = self.call(doing, &["-s", "Running"], "", self.deadline.get())?;
+        let output = self.call(doing, &["-s", "Running"], "")?;
         match (output.end, output.stdout.trim_ascii()) {
             (End::Exit(0) | End::Unknown, b"Enabled") => Ok(true),
             (End::Exit(1) | End::Unknown, b"Disabled") => Ok(false),
@@ -350,7 +327,7 @@ impl Pfctl {
 
     /// `set skip on`, which `-sr` does not print.
     fn skipped(&self) -> Result<Vec<String>> {
-        if let Some(names) = self.skips.as_ref().and_then(|skips| skips()) {
+        if let Some(names) = self.helpers.skipped.as_ref().and_then(|skipped| skipped()) {
             return Ok(names);
         }
         let shown = self.show("", &["-v", "-sI"])?;
@@ -372,6 +349,33 @@ impl Pfctl {
             Ok((table.to_owned(), table::Table::of_output(&held)))
         };
         there.map(one).collect()
+    }
+
+    /// Loads the calls of these entries in one run. They are in the ruleset of `kport`, without nodes, since pfctl(8) loads one
+    /// anchor in a run.
+    fn load_calls(&self, all: &[Entry]) -> Result<()> {
+        let text: String = calls::flat(all).iter().map(|call| format!("{call}\n")).collect();
+        let doing = format!("load anchor {PARENT}");
+        let output = self.call(&doing, &["-q", "-o", "none", "-a", PARENT, "-f", "-"], &text)?;
+        match output.end {
+            End::Exit(0) if complaints(&output).is_empty() => Ok(()),
+            // it may have loaded them or not: pf shows
+            End::Exit(0) | End::Unknown if calls::same(&self.read_calls(None)?, all) => Ok(()),
+            _ => Err(explain(&doing, &output, &text)),
+        }
+    }
+
+    /// What pf calls: read through its device, or else by two runs for each ruleset.
+    fn read_calls(&self, among: Option<&[Entry]>) -> Result<Vec<Entry>> {
+        if let Some(called) = self.helpers.called.as_ref().and_then(|called| called(among)) {
+            return Ok(called);
+        }
+        let mut read = |path: &str| -> Result<Vec<pfconf::rule::Rule>> {
+            let mut shown = self.rules(path, "-sn")?;
+            shown.append(&self.rules(path, "-sr")?);
+            Ok(shown.rules().to_vec())
+        };
+        calls::led_to(among, &mut read)
     }
 
     /// Whether an anchor has exactly the rules of these kinds that are in `rules`.
@@ -470,7 +474,7 @@ impl Firewall for Pfctl {
         }
         arguments.extend(["-f", "-"]);
         let deadline = self.deadline.get().reserving(VERIFY_TIME, 4);
-        let vain = || self.out_of_tags.as_ref().and_then(|out_of_tags| out_of_tags(anchor, rules));
+        let vain = || self.helpers.out_of_tags.as_ref().and_then(|out_of_tags| out_of_tags(anchor, rules));
         let output = self.again(&doing, deadline, || self.run(&arguments, &text, None, deadline), vain)?;
         self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
         let error = match output.end {
@@ -496,7 +500,7 @@ impl Firewall for Pfctl {
             return Ok(false);
         }
         let all = all()?;
-        if change.is_none() && crate::calls::same(&self.read_calls(None)?, &all) {
+        if change.is_none() && calls::same(&self.read_calls(None)?, &all) {
             return Ok(false);
         }
         self.load_calls(&all).map(|()| true)
@@ -607,7 +611,7 @@ impl Firewall for Pfctl {
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, _: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let both = (self.show_nested(translations(counters), false)?, self.show_nested(&["-sr", "-P"], false)?);
-        let (Some(translations), Some(filters)) = both else { return pf::one_by_one(self, counters) };
+        let (Some(translations), Some(filters)) = both else { return one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, translations) in translations {
             all.entry(child).or_default().translations =
@@ -707,208 +711,7 @@ impl Firewall for Pfctl {
     }
 }
 
-/// A state that was created by a packet that came in.
-struct Incoming {
-    protocol: String,
-    /// Where it was created, if pfctl(8) has printed that.
-    on: Option<String>,
-    /// The destination on the wire.
-    to: (IpAddr, u16),
-    /// What a rule has replaced it with.
-    target: Option<IpAddr>,
-    from: IpAddr,
-    /// For `-k key` (pfctl_key_kill_states in sbin/pfctl/pfctl.c).
-    key: String,
-}
-
-impl Incoming {
-    /// Reads the next line: a state, or something about the last one, which may be none of these.
-    fn line(found: &mut Vec<Option<Incoming>>, line: &str) {
-        match (line.strip_prefix("   origif: "), found.last_mut()) {
-            (Some(on), Some(Some(last))) => last.on = Some(on.trim().to_owned()),
-            _ if line.starts_with(' ') => {}
-            _ => found.push(Incoming::read(line)),
-        }
-    }
-
-    /// Reads `all udp 192.0.2.1:53 <- 192.0.2.100:40000       MULTIPLE:SINGLE`, or with a redirect `all tcp 10.0.0.2:80
-    /// (192.0.2.1:8080) <- ...` (print_state in sbin/pfctl/pf_print_state.c). Not one whose source was replaced.
-    fn read(line: &str) -> Option<Incoming> {
-        let mut words = line.split_whitespace().peekable();
-        let [on, protocol, mut to] = [(); 3].map(|()| words.next().unwrap_or_default());
-        let host = |text: &str| -> Option<(IpAddr, u16)> {
-            let (address, port) = text.strip_suffix(']').map_or(text.rsplit_once(':'), |text| text.split_once('['))?;
-            Some((address.parse().ok()?, port.parse().ok()?))
-        };
-        let mut target = None;
-        if let Some(before) = words.next_if(|word| word.starts_with('(')) {
-            target = Some(host(to)?.0);
-            to = before.strip_prefix('(')?.strip_suffix(')')?;
-        }
-        let ["<-", from] = [(); 2].map(|()| words.next().unwrap_or_default()) else { return None };
-        let key = format!("{protocol} {to} <- {from}");
-        let plain = !words.next()?.starts_with('(');
-        // bound to an interface, or floating
-        let on = Some(on).filter(|on| *on != "all").map(str::to_owned);
-        let protocol = protocol.to_owned();
-        plain.then_some(Incoming { protocol, on, to: host(to)?, target, from: host(from)?.0, key })
-    }
-
-    /// Whether it is one of `states`, as far as pfctl(8) prints it; and the interface on which these were created.
-    fn is_of(&self, states: &States) -> Option<Option<Interface>> {
-        let (address, port) = self.to;
-        let same = |protocol: Protocol, ports: &PortRange| self.protocol == protocol.name() && ports.contains(port);
-        match states {
-            States::ToHost { on, from, protocol, address: to, ports } => {
-                let is = self.target.is_none() && same(*protocol, ports) && address == *to;
-                (is && from.is_none_or(|from| from.contains(&self.from))).then_some(*on)
-            }
-            States::Part { protocol, ports, to, target, on, from, .. } => {
-                let is_to = match to {
-                    Destination::Any => true,
-                    Destination::Only(only) => address == *only,
-                    Destination::Except(other) => address != *other,
-                };
-                let is = same(*protocol, ports) && is_to && self.target.unwrap_or(address) == *target;
-                let here = on.is_none_or(|on| self.on.as_ref().is_none_or(|own| *own == on.to_string()));
-                (is && here && from.contain(&self.from)).then_some(*on)
-            }
-            States::Jail { .. } | States::Mapping { .. } => None,
-        }
-    }
-}
-
-/// Reads the first line of `-s info` (print_status in sbin/pfctl/pfctl_parser.c).
-fn enabled(shown: &[u8]) -> Option<bool> {
-    let rest = shown.strip_prefix(b"Status: ")?;
-    [(&b"Enabled"[..], true), (b"Disabled", false)]
-        .into_iter()
-        .find_map(|(word, is)| rest.starts_with(word).then_some(is))
-}
-
 /// How the translation rules are shown, with their counters or without.
 fn translations(counters: bool) -> &'static [&'static str] {
     if counters { &["-sn", "-P", "-v"] } else { &["-sn", "-P"] }
-}
-
-/// The lines of standard error that matter.
-fn complaints(output: &Output) -> Vec<String> {
-    // pfctl_test_altqsupport in sbin/pfctl/pfctl.c, with -v
-    const NOTICES: [&str; 2] = ["No ALTQ support in kernel", "ALTQ related functions disabled"];
-    let text = String::from_utf8_lossy(&output.stderr);
-    text.lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty() && !NOTICES.contains(line))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Whether a line means that there is no such anchor, or that it was just removed. 14 and 15 print different messages,
-/// and so do `-sn` and `-sr`. The kernel returns EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c);
-/// `-sA` of 14 has a message for EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
-fn gone(line: &str) -> bool {
-    let line = line.strip_prefix("pfctl: ").unwrap_or(line);
-    const CALLS: [&str; 5] = ["DIOCGETRULES", "DIOCGETRULE", "DIOCGETRULENV", "DIOCGETRULESETS", "DIOCGETRULESET"];
-    const REASONS: [&str; 2] = ["Invalid argument", "No such file or directory"];
-    line == "Anchor does not exist."
-        || (line.starts_with("Anchor '") && line.ends_with("' not found."))
-        || line.split_once(": ").is_some_and(|(call, reason)| CALLS.contains(&call) && REASONS.contains(&reason))
-}
-
-/// `kport:web kport:web:tcp:8080 0 0 0 0 0 0 0 0`: labels, then evaluations, packets, bytes, packets and bytes in, packets
-/// and bytes out, states created (pfctl_show_rules in sbin/pfctl/pfctl.c).
-fn labelled(line: &str) -> Option<Counters> {
-    const NUMBERS: usize = 8;
-    let words: Vec<&str> = line.split(' ').collect();
-    let (labels, numbers) = words.split_at_checked(words.len().checked_sub(NUMBERS)?)?;
-    let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
-    let [evaluations, packets, bytes, .., states] = numbers[..] else { return None };
-    (!labels.is_empty()).then_some(Counters { evaluations, packets, bytes, states })
-}
-
-/// The error of a run that failed. `rules` is its input.
-fn explain(doing: &str, output: &Output, rules: &str) -> Error {
-    let said = complaints(output);
-    let said = if said.is_empty() { "nothing".to_owned() } else { quoted(&said.join(" / ")) };
-    let (kind, why) = match output.end {
-        End::TimedOut => (
-            Kind::Busy,
-            format!("pfctl did not finish in time, and was killed (it printed {said}); try again with more time"),
-        ),
-        End::Signal(signal) => (
-            Kind::System,
-            format!(
-                "pfctl was killed by signal {signal} (it printed {said}); see dmesg(8) for the reason, then try again"
-            ),
-        ),
-        End::TooMuch => {
-            (Kind::System, "pfctl printed more than 64 MiB, and was killed; is it the real one?".to_owned())
-        }
-        End::Exit(_) | End::Unknown => reason(output, rules),
-    };
-    Error::new(kind, format!("{doing}: {why}"))
-}
-
-/// Whether pfctl(8) printed that there is no /dev/pf: pf.ko is not loaded, or devfs(5) hides the device.
-pub fn is_without_device(printed: &str) -> bool {
-    printed.contains("/dev/pf: No such file")
-}
-
-/// The meaning of pfctl(8)'s messages, and what to do.
-fn reason(output: &Output, rules: &str) -> (Kind, String) {
-    let lines = complaints(output);
-    let has = |part: &str| lines.iter().any(|line| line.contains(part));
-    let said = quoted(&lines.join(" / "));
-    if lines.is_empty() {
-        return match output.end {
-            End::Exit(status) => (Kind::System, format!("pfctl exited with status {status} and printed nothing")),
-            _ => {
-                let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
-                (Kind::System, why.to_owned())
-            }
-        };
-    }
-    if let Some(line) = lines.iter().find(|line| line.starts_with("stdin:")) {
-        return (Kind::Internal, refused(line, rules));
-    }
-    let (kind, remedy) = if lines.iter().any(|line| is_without_device(line)) {
-        (Kind::Unavailable, "pf is not loaded: `kldload pf`; inside a jail: it needs vnet and a devfs rule for /dev/pf")
-    } else if has("/dev/pf: Permission denied") || has("/dev/pf: Operation not permitted") {
-        (Kind::Permission, "only root may use pf: run this as root")
-    } else if has("Failed to open netlink") {
-        (Kind::Unavailable, "pfctl cannot talk to the kernel: `kldload netlink`, or reboot after an upgrade")
-    } else if has("Operation not permitted") || has("Permission denied") {
-        (
-            Kind::Permission,
-            "pf rules cannot be changed here: run as root, with kern.securelevel below 2, before FreeBSD 15 below 3",
-        )
-    } else if has("Inappropriate ioctl") || has("Operation not supported by device") {
-        // not Unavailable: pf may be loaded and hold rules
-        (Kind::System, "pfctl and the kernel are of different releases: finish the upgrade and reboot")
-    } else if has("usage:") || has("Unknown show modifier") {
-        (Kind::Unsupported, "this pfctl does not support the command; kport needs FreeBSD 14 or later")
-    } else if has("pfctl_rules") && !has("strlcpy") {
-        // DIOCXBEGIN failed, and pfctl does not print the reason
-        (
-            Kind::Unavailable,
-            "pf refused to begin: see `pfctl -sm` for the limit of anchors, raise it with `set limit anchors`",
-        )
-    } else if has("Cannot allocate memory") || has("No buffer space") {
-        (Kind::System, "the kernel is out of memory: free some, or try again")
-    } else if has("strlcpy") || has("anchor names beginning") || has("Syntax error") {
-        (Kind::Internal, "a defect in kport: please report it")
-    } else {
-        (Kind::System, "an unknown message: run `pfctl -vnf /etc/pf.conf` and see `dmesg`")
-    };
-    (kind, format!("pfctl printed {said}: {remedy}"))
-}
-
-/// `stdin:2: syntax error`, with the line that was sent.
-fn refused(line: &str, rules: &str) -> String {
-    let (number, why) = line.trim_start_matches("stdin:").split_once(':').unwrap_or(("?", line));
-    let sent = number.parse::<usize>().ok().and_then(|n| rules.lines().nth(n.checked_sub(1)?)).unwrap_or("");
-    let why = why.trim();
-    format!(
-        "pfctl refused line {number}, `{sent}`: {why}: a defect in kport, or an unsupported pfctl; please report it"
-    )
 }

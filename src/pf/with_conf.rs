@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
-use crate::name::{Anchor, Table};
-use crate::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
+use crate::name::Anchor;
+use crate::pf::{Counters, Firewall, Loaded, Rulesets, States};
 use crate::pfconf::{Conf, path};
 use crate::rule::Rule;
 
@@ -46,6 +46,10 @@ impl Firewall for WithConf<'_> {
         self.refuse()
     }
 
+    fn clear(&self, _: &Anchor) -> Result<bool> {
+        self.refuse()
+    }
+
     fn anchors(&self) -> Result<Vec<String>> {
         self.firewall.anchors()
     }
@@ -64,19 +68,6 @@ impl Firewall for WithConf<'_> {
 
     fn kill_states(&self, _: &[States]) -> Result<u64> {
         self.refuse()
-    }
-
-    fn status(&self) -> Result<Status> {
-        let [nat_anchor, rdr_anchor, anchor] = self.conf.calls_kport();
-        Ok(Status { enabled: true, nat_anchor, rdr_anchor, anchor })
-    }
-
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        Ok(foreign::of_conf(&self.conf))
-    }
-
-    fn has_table(&self, table: &Table) -> Result<bool> {
-        Ok(self.conf.has_table(table))
     }
 
     fn main_ruleset(&self) -> Result<Arc<Conf>> {

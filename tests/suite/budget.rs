@@ -10,7 +10,7 @@ use kport::doctor::{self, Level};
 use kport::error::Kind;
 use kport::pf::Firewall;
 use kport::pf::native::{Memory, Native};
-use kport::pf::pfctl::Pfctl;
+use kport::pf::pfctl::{Helpers, Pfctl};
 use kport::publisher::{Liveness, Observer, Outcome, Publisher, Request, Unobserved};
 use kport::store::Store;
 use kport::trace::{Release, World};
@@ -19,6 +19,10 @@ use crate::support::fake_kernel::{Fake, RULE, State, blank};
 use crate::support::offsets as at;
 use crate::support::rig::{Rig, request};
 use crate::support::standin;
+
+fn skips(skipped: Option<Vec<String>>) -> Helpers {
+    Helpers { skipped: Some(Box::new(move || skipped.clone())), ..Helpers::default() }
+}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(60))
@@ -548,9 +552,7 @@ fn pfctl_runs() {
         runs.retain(|run| !run.starts_with("-q -a kport -s"));
         runs
     };
-    let runs = |act: &dyn Fn(&Publisher<'_>)| {
-        runs_of(Pfctl::new(pf.program(), soon()).skips_from(Box::new(|| Some(vec![]))), act)
-    };
+    let runs = |act: &dyn Fn(&Publisher<'_>)| runs_of(Pfctl::new(pf.program(), soon()).with(skips(Some(vec![]))), act);
     // the first transaction of a boot looks for rules without a record
     runs(&|p| _ = p.unpublish(&"web".parse().unwrap(), None).unwrap());
     for (jail, spec) in [("web", "8080:80"), ("db", "9090:80 9000-9010:9000/udp")] {
@@ -579,7 +581,7 @@ fn pfctl_runs() {
                 _ = p.publish(&Request { addresses: vec![[10, 0, 0, 9].into()], ..request(jail, "7070:80") }).unwrap()
             });
         }
-        let pfctl = Pfctl::new(pf.program(), soon()).skips_from(Box::new(|| Some(vec![])));
+        let pfctl = Pfctl::new(pf.program(), soon()).with(skips(Some(vec![])));
         let before = pf.calls().len();
         let findings = doctor::examine(&rig.host, &pfctl, Store::open(rig.path()), None);
         let is_fine = |id: &str| findings.iter().all(|finding| finding.id != id || finding.level == Level::Ok);
@@ -596,7 +598,7 @@ fn pfctl_runs() {
     let gone = runs(&|p| assert!(!p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
     assert_eq!(gone.len(), 2);
     // a kernel with another struct for it: one more run, for the note
-    let elsewhere = Pfctl::new(pf.program(), soon()).skips_from(Box::new(|| None));
+    let elsewhere = Pfctl::new(pf.program(), soon()).with(skips(None));
     let first = runs_of(elsewhere, &|p| assert!(p.publish(&request("web", "8080:80")).unwrap().changed));
     assert_eq!(first[4..], ["-q -v -sI", "-q -ss"]);
     // nothing calls kport's anchors: they are read one by one

@@ -7,7 +7,7 @@ use kport::net::Interface;
 use kport::options::Options;
 use kport::pf::Firewall;
 use kport::pf::native::Native;
-use kport::pf::pfctl::Pfctl;
+use kport::pf::pfctl::{Helpers, Pfctl};
 use kport::publisher::{Request, Unobserved};
 
 use crate::support::fake_kernel::{Fake, State};
@@ -83,7 +83,8 @@ fn narrowed(place: &str, before: &Options, now: &Options) -> Vec<&'static Row> {
 
     let (rig, pf) = (Rig::new(), standin::Pfctl::new());
     let publish = |options: &Options| {
-        let firewall = Pfctl::new(pf.program(), deadline()).skips_from(Box::new(|| Some(vec![])));
+        let firewall = Pfctl::new(pf.program(), deadline())
+            .with(Helpers { skipped: Some(Box::new(|| Some(vec![]))), ..Helpers::default() });
         rig.with(&firewall, &Unobserved, |p| p.publish(&web(options))).unwrap().killed
     };
     publish(before);

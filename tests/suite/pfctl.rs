@@ -17,7 +17,7 @@ use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
 use kport::options::{Limits, Options};
-use kport::pf::pfctl::{Pfctl, is_without_device};
+use kport::pf::pfctl::{Helpers, Invocation, Pfctl, Trace, is_without_device};
 use kport::pf::{Counters, Destination, Firewall, Loaded, States, Status};
 use kport::publication::{Publication, Targets, redirects};
 use kport::rule::{Rule, text};
@@ -28,6 +28,10 @@ const AMPLE: Duration = Duration::from_secs(60);
 
 fn pfctl(standin: &standin::Pfctl) -> Pfctl {
     within(standin, AMPLE)
+}
+
+fn traced(standin: &standin::Pfctl, trace: Box<Trace>) -> Pfctl {
+    pfctl(standin).with(Helpers { trace: Some(trace), ..Helpers::default() })
 }
 
 fn within(standin: &standin::Pfctl, time: Duration) -> Pfctl {
@@ -310,12 +314,14 @@ fn refusals() {
 fn a_tag_for_which_there_is_no_number_is_reported_at_once() {
     let standin = standin::Pfctl::new();
     standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: DIOCADDRULE: Device busy\n"));
+    type Tags = Box<dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync>;
     let why = |_: &Anchor, _: &[Rule]| Some(Error::new(Kind::System, "TAGID_MAX"));
-    let error = pfctl(&standin).tags_from(Box::new(why)).replace(&web(), &some("8080:80")).unwrap_err();
+    let with = |helper: Tags| pfctl(&standin).with(Helpers { out_of_tags: Some(helper), ..Helpers::default() });
+    let error = with(Box::new(why)).replace(&web(), &some("8080:80")).unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::System, "load anchor kport/web: TAGID_MAX"));
     assert_eq!(standin.calls().len(), 1);
     standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: DIOCADDRULE: Device busy\n"));
-    pfctl(&standin).tags_from(Box::new(|_, _| None)).replace(&web(), &some("8080:80")).unwrap();
+    with(Box::new(|_, _| None)).replace(&web(), &some("8080:80")).unwrap();
 }
 
 /// A run that only reads fails if there is text on standard error, whatever the exit status.
@@ -637,7 +643,7 @@ fn every_run_is_traced() {
     let standin = standin::Pfctl::new();
     let seen = Arc::new(Mutex::new(String::new()));
     let log = Arc::clone(&seen);
-    let pfctl = pfctl(&standin).traced(Box::new(move |run| *log.lock().unwrap() += &format!("{run}\n")));
+    let pfctl = traced(&standin, Box::new(move |run: &Invocation<'_>| *log.lock().unwrap() += &format!("{run}\n")));
     pfctl.replace(&web(), &some("192.0.2.1:8080:80")).unwrap();
     standin.put("kport/web", "pass all label \"\u{1b}[2J\"\n");
     pfctl.loaded(&web(), false).unwrap();
@@ -826,7 +832,7 @@ fn what_a_child_gets() {
     standin.fault("-f -", Fault::Describe);
     let seen = Arc::new(Mutex::new(String::new()));
     let log = Arc::clone(&seen);
-    let pfctl = pfctl(&standin).traced(Box::new(move |run| *log.lock().unwrap() += &format!("{run}\n")));
+    let pfctl = traced(&standin, Box::new(move |run: &Invocation<'_>| *log.lock().unwrap() += &format!("{run}\n")));
     pfctl.replace(&web(), &some("1:1")).unwrap_err();
     let seen = seen.lock().unwrap().clone();
     // descriptors that cargo's caller left open for every child do not count

@@ -1,4 +1,4 @@
-//! One run of pfctl(8), as `-v` prints it.
+//! One run of pfctl(8): as `-v` prints it, and what its output means.
 
 use std::fmt;
 use std::io;
@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::child::{End, Output};
+use crate::error::{Error, Kind, quoted};
+use crate::rule::Counters;
 
 /// One run of the program, for `-v`. As text: the command, the time and the exit on the first line, then a line for
 /// each line of input (`<`), output (`>`) and standard error (`!`).
@@ -44,4 +46,156 @@ impl fmt::Display for Invocation<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads the first line of `-s info` (print_status in sbin/pfctl/pfctl_parser.c).
+pub(super) fn enabled(shown: &[u8]) -> Option<bool> {
+    let rest = shown.strip_prefix(b"Status: ")?;
+    [(&b"Enabled"[..], true), (b"Disabled", false)]
+        .into_iter()
+        .find_map(|(word, is)| rest.starts_with(word).then_some(is))
+}
+
+/// The lines of standard error that matter.
+pub(super) fn complaints(output: &Output) -> Vec<String> {
+    // pfctl_test_altqsupport in sbin/pfctl/pfctl.c, with -v
+    const NOTICES: [&str; 2] = ["No ALTQ support in kernel", "ALTQ related functions disabled"];
+    let text = String::from_utf8_lossy(&output.stderr);
+    text.lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !NOTICES.contains(line))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a line means that there is no such anchor, or that it was just removed. 14 and 15 print different messages,
+/// and so do `-sn` and `-sr`. The kernel returns EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c);
+/// `-sA` of 14 has a message for EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
+pub(super) fn gone(line: &str) -> bool {
+    let line = line.strip_prefix("pfctl: ").unwrap_or(line);
+    const CALLS: [&str; 5] = ["DIOCGETRULES", "DIOCGETRULE", "DIOCGETRULENV", "DIOCGETRULESETS", "DIOCGETRULESET"];
+    const REASONS: [&str; 2] = ["Invalid argument", "No such file or directory"];
+    line == "Anchor does not exist."
+        || (line.starts_with("Anchor '") && line.ends_with("' not found."))
+        || line.split_once(": ").is_some_and(|(call, reason)| CALLS.contains(&call) && REASONS.contains(&reason))
+}
+
+/// `kport:web kport:web:tcp:8080 0 0 0 0 0 0 0 0`: labels, then evaluations, packets, bytes, packets and bytes in, packets
+/// and bytes out, states created (pfctl_show_rules in sbin/pfctl/pfctl.c).
+pub(super) fn labelled(line: &str) -> Option<Counters> {
+    const NUMBERS: usize = 8;
+    let words: Vec<&str> = line.split(' ').collect();
+    let (labels, numbers) = words.split_at_checked(words.len().checked_sub(NUMBERS)?)?;
+    let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    let [evaluations, packets, bytes, .., states] = numbers[..] else { return None };
+    (!labels.is_empty()).then_some(Counters { evaluations, packets, bytes, states })
+}
+
+/// The error of a run that failed. `rules` is its input.
+pub(super) fn explain(doing: &str, output: &Output, rules: &str) -> Error {
+    let said = complaints(output);
+    let said = if said.is_empty() { "nothing".to_owned() } else { quoted(&said.join(" / ")) };
+    let (kind, why) = match output.end {
+        End::TimedOut => (
+            Kind::Busy,
+            format!("pfctl did not finish in time, and was killed (it printed {said}); try again with more time"),
+        ),
+        End::Signal(signal) => (
+            Kind::System,
+            format!(
+                "pfctl was killed by signal {signal} (it printed {said}); see dmesg(8) for the reason, then try again"
+            ),
+        ),
+        End::TooMuch => {
+            (Kind::System, "pfctl printed more than 64 MiB, and was killed; is it the real one?".to_owned())
+        }
+        End::Exit(_) | End::Unknown => reason(output, rules),
+    };
+    Error::new(kind, format!("{doing}: {why}"))
+}
+
+const NO_DEVICE: &str = "/dev/pf: No such file";
+
+/// Whether pfctl(8) printed that there is no /dev/pf: pf.ko is not loaded, or devfs(5) hides the device.
+pub fn is_without_device(printed: &str) -> bool {
+    printed.contains(NO_DEVICE)
+}
+
+/// Parts of pfctl(8)'s messages, what they mean, and what to do. The first that is found counts.
+const MEANINGS: &[(&[&str], Kind, &str)] = &[
+    (
+        &[NO_DEVICE],
+        Kind::Unavailable,
+        "pf is not loaded: `kldload pf`; inside a jail: it needs vnet and a devfs rule for /dev/pf",
+    ),
+    (
+        &["/dev/pf: Permission denied", "/dev/pf: Operation not permitted"],
+        Kind::Permission,
+        "only root may use pf: run this as root",
+    ),
+    (
+        &["Failed to open netlink"],
+        Kind::Unavailable,
+        "pfctl cannot talk to the kernel: `kldload netlink`, or reboot after an upgrade",
+    ),
+    (
+        &["Operation not permitted", "Permission denied"],
+        Kind::Permission,
+        "pf rules cannot be changed here: run as root, with kern.securelevel below 2, before FreeBSD 15 below 3",
+    ),
+    // not Unavailable: pf may be loaded and hold rules
+    (
+        &["Inappropriate ioctl", "Operation not supported by device"],
+        Kind::System,
+        "pfctl and the kernel are of different releases: finish the upgrade and reboot",
+    ),
+    (
+        &["usage:", "Unknown show modifier"],
+        Kind::Unsupported,
+        "this pfctl does not support the command; kport needs FreeBSD 14 or later",
+    ),
+    (&["strlcpy", "anchor names beginning", "Syntax error"], Kind::Internal, "a defect in kport: please report it"),
+    // DIOCXBEGIN failed, and pfctl does not print the reason
+    (
+        &["pfctl_rules"],
+        Kind::Unavailable,
+        "pf refused to begin: see `pfctl -sm` for the limit of anchors, raise it with `set limit anchors`",
+    ),
+    (
+        &["Cannot allocate memory", "No buffer space"],
+        Kind::System,
+        "the kernel is out of memory: free some, or try again",
+    ),
+];
+
+fn reason(output: &Output, rules: &str) -> (Kind, String) {
+    let lines = complaints(output);
+    let has = |part: &str| lines.iter().any(|line| line.contains(part));
+    let said = quoted(&lines.join(" / "));
+    if lines.is_empty() {
+        return match output.end {
+            End::Exit(status) => (Kind::System, format!("pfctl exited with status {status} and printed nothing")),
+            _ => {
+                let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
+                (Kind::System, why.to_owned())
+            }
+        };
+    }
+    if let Some(line) = lines.iter().find(|line| line.starts_with("stdin:")) {
+        return (Kind::Internal, refused(line, rules));
+    }
+    let known = MEANINGS.iter().find(|(parts, ..)| parts.iter().any(|part| has(part)));
+    let unknown = (Kind::System, "an unknown message: run `pfctl -vnf /etc/pf.conf` and see `dmesg`");
+    let (kind, remedy) = known.map_or(unknown, |(_, kind, remedy)| (*kind, *remedy));
+    (kind, format!("pfctl printed {said}: {remedy}"))
+}
+
+/// `stdin:2: syntax error`, with the line that was sent.
+fn refused(line: &str, rules: &str) -> String {
+    let (number, why) = line.trim_start_matches("stdin:").split_once(':').unwrap_or(("?", line));
+    let sent = number.parse::<usize>().ok().and_then(|n| rules.lines().nth(n.checked_sub(1)?)).unwrap_or("");
+    let why = why.trim();
+    format!(
+        "pfctl refused line {number}, `{sent}`: {why}: a defect in kport, or an unsupported pfctl; please report it"
+    )
 }

@@ -65,6 +65,15 @@ impl<F: Fn(Call<'_>, Moment) -> Result<()>> Firewall for Around<F> {
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         self.call(Call::Replace, |sim| sim.replace(anchor, rules))
     }
+    fn clear(&self, anchor: &Anchor) -> Result<bool> {
+        // as calls of their own, so that each of them can fail
+        let there =
+            !self.loaded(anchor, false)?.is_empty() || self.anchors()?.iter().any(|name| name == anchor.child());
+        if there {
+            self.replace(anchor, &[])?;
+        }
+        Ok(there)
+    }
     fn anchors(&self) -> Result<Vec<String>> {
         self.call(Call::Other, Sim::anchors)
     }
