@@ -45,7 +45,6 @@ impl Loaded {
         Loaded { translations: vec![Counters::default(); rules.translations], filters: rules.filters }
     }
 
-    /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.translations.is_empty() && self.filters == 0
     }
@@ -61,16 +60,13 @@ impl Loaded {
 pub struct Status {
     /// `pfctl -s Running`
     pub enabled: bool,
-    /// Whether it has `nat-anchor "kport"`, or `"kport/*"`.
+    // whether it has the calls of `"kport"`, or `"kport/*"`
     pub nat_anchor: bool,
-    /// Whether it has `rdr-anchor "kport"`, or `"kport/*"`.
     pub rdr_anchor: bool,
-    /// Whether it has `anchor "kport"`, or `"kport/*"`.
     pub anchor: bool,
 }
 
 impl Status {
-    /// With this main ruleset.
     pub(crate) fn of(enabled: bool, main: &Conf) -> Status {
         let [nat_anchor, rdr_anchor, anchor] = main.calls_kport();
         Status { enabled, nat_anchor, rdr_anchor, anchor }
@@ -83,9 +79,7 @@ impl Status {
 pub struct ForeignRedirect {
     /// The anchor it is in; empty for the main ruleset.
     pub anchor: String,
-    /// The family, if the rule names one.
     pub family: Option<Family>,
-    /// The protocol, if the rule names one.
     pub protocol: Option<Protocol>,
     /// The interface or the address that it is for; [`Place::Any`] if it names neither.
     pub place: Place,
@@ -125,30 +119,23 @@ pub enum States {
     ToHost { on: Option<Interface>, from: Option<IpNet>, protocol: Protocol, address: IpAddr, ports: PortRange },
 }
 
-/// The address that a connection is to, before the redirect.
+/// The address that a connection is to, before the redirect; `Except` has the same family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Destination {
-    /// Any address.
     Any,
-    /// This one.
     Only(IpAddr),
-    /// Any other one of the same family.
     Except(IpAddr),
 }
 
-/// Where connections come from.
+/// Where connections come from; `Except` has the same family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sources {
-    /// Anywhere.
     Any,
-    /// This network.
     In(IpNet),
-    /// Anywhere else, with the same family.
     Except(IpNet),
 }
 
 impl Sources {
-    /// Whether an address is one of them.
     pub fn contain(&self, address: &IpAddr) -> bool {
         match self {
             Sources::Any => true,
@@ -158,7 +145,7 @@ impl Sources {
     }
 }
 
-/// [`Firewall::loaded`] of each of kport's anchors.
+/// [`Firewall::loaded_all`] by default.
 fn one_by_one<F: Firewall + ?Sized>(firewall: &F, counters: bool) -> Result<BTreeMap<String, Loaded>> {
     let one = |child: String| {
         let loaded = Anchor::from_child(&child).map(|anchor| firewall.loaded(&anchor, counters));
@@ -167,7 +154,7 @@ fn one_by_one<F: Firewall + ?Sized>(firewall: &F, counters: bool) -> Result<BTre
     firewall.anchors()?.into_iter().map(one).collect()
 }
 
-/// [`Firewall::holds`] of each anchor, and [`Firewall::anchors`].
+/// [`Firewall::compare`] by default.
 fn compare_one_by_one<F: Firewall + ?Sized>(firewall: &F, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
     let holds = wanted.iter().map(|(anchor, rules)| firewall.holds(anchor, rules)).collect::<Result<_>>()?;
     Ok(Compared { holds, anchors: firewall.anchors()? })
@@ -206,14 +193,12 @@ pub trait Firewall {
         true
     }
 
-    /// Whether it keeps the main ruleset until that changes, so that a publish that changes nothing can afford to read
-    /// it.
+    /// Whether it keeps the main ruleset until that changes, so that a publish that changes nothing can afford to read it.
     fn remembers(&self) -> bool {
         true
     }
 
-    /// Sets the deadline of later calls, earlier or later than before: so that a load leaves time for the steps after
-    /// it, and undoing has time of its own.
+    /// Sets the deadline of later calls: so that a load leaves time for the steps after it, and undoing has time of its own.
     fn set_deadline(&self, _deadline: Deadline) {}
 
     /// Called when the host-wide lock is taken, with its descriptor. A backend that runs a program passes it a copy: if

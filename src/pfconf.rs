@@ -1,20 +1,20 @@
 //! pf.conf(5) text to rules: the output of pfctl(8), and files. Lists are expanded, macros replaced, files read if the caller
 //! allows it; what does not decide where a packet goes is skipped.
 
-pub(crate) mod address;
+pub mod address;
 mod conditions;
-pub(crate) mod flat;
+pub mod flat;
 mod lex;
-pub(crate) mod names;
-pub(crate) mod nested;
+pub mod names;
+pub mod nested;
 mod operands;
 mod origins;
 mod outline;
-pub(crate) mod path;
+pub mod path;
 mod places;
 mod print;
 mod refused;
-pub(crate) mod rule;
+pub mod rule;
 mod statements;
 pub(crate) mod table;
 mod words;
@@ -35,15 +35,15 @@ use table::Table;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conf {
     /// By path below the ruleset of the text, whose own path is empty.
-    pub(crate) rulesets: BTreeMap<String, Vec<Rule>>,
-    pub(crate) skip: Vec<String>,
+    pub rulesets: BTreeMap<String, Vec<Rule>>,
+    pub skip: Vec<String>,
     pub(crate) tables: BTreeMap<String, Table>,
     /// Rules about Ethernet frames, which are reported and not evaluated.
-    pub(crate) ether: Vec<String>,
+    pub ether: Vec<String>,
     /// `set syncookies always`
-    pub(crate) syncookies: bool,
+    pub syncookies: bool,
     /// What pfctl(8) has printed and is unknown here: its position, and why it was not read.
-    pub(crate) unread: Vec<String>,
+    pub unread: Vec<String>,
 }
 
 /// How to read a text.
@@ -88,7 +88,7 @@ impl Conf {
     }
 
     /// The main ruleset, or that of the anchor of the text.
-    pub(crate) fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[Rule] {
         self.rulesets.get("").map_or(&[], Vec::as_slice)
     }
 
@@ -104,7 +104,7 @@ impl Conf {
 
     /// The calls of kport's anchors, in the order of evaluation: those of the ruleset itself, and those in the braces of
     /// anchors.
-    pub(crate) fn calls_of_kport(&self, kind: RuleKind) -> Vec<&Rule> {
+    pub fn calls_of_kport(&self, kind: RuleKind) -> Vec<&Rule> {
         let mut found = vec![];
         self.find_calls("", kind, &mut found);
         found
@@ -128,19 +128,19 @@ impl Conf {
     }
 
     /// Whether kport's anchors are called for nat, rdr and filter rules.
-    pub(crate) fn calls_kport(&self) -> [bool; 3] {
+    pub fn calls_kport(&self) -> [bool; 3] {
         [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| !self.calls_of_kport(kind).is_empty())
     }
 
     /// Whether each of kport's anchors is called by wildcard.
-    pub(crate) fn calls_by_wildcard(&self) -> bool {
+    pub fn calls_by_wildcard(&self) -> bool {
         let by_wildcard = |rule: &Rule| matches!(&rule.action, Action::Call(_, called) if called.ends_with("/*"));
         let kinds = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
         kinds.into_iter().flat_map(|kind| self.calls_of_kport(kind)).any(by_wildcard)
     }
 
     /// The rules in the braces of an anchor, as a ruleset of its own.
-    pub(crate) fn below(&self, anchor: &str) -> Conf {
+    pub fn below(&self, anchor: &str) -> Conf {
         let below = |path: &String| Some(path.strip_prefix(anchor)?.trim_start_matches('/').to_owned());
         let inside =
             |path: &String| path == anchor || path.strip_prefix(anchor).is_some_and(|rest| rest.starts_with('/'));
@@ -150,7 +150,7 @@ impl Conf {
     }
 
     /// Adds what was read of another kind of rules for the same ruleset.
-    pub(crate) fn append(&mut self, other: &Conf) {
+    pub fn append(&mut self, other: &Conf) {
         for (path, rules) in &other.rulesets {
             self.rulesets.entry(path.clone()).or_default().extend_from_slice(rules);
         }
@@ -158,7 +158,7 @@ impl Conf {
     }
 
     /// The tables that its rules name.
-    pub(crate) fn named_tables(&self) -> BTreeSet<&str> {
+    pub fn named_tables(&self) -> BTreeSet<&str> {
         fn of_rule(rule: &Rule) -> impl Iterator<Item = &Operand> {
             let ends = [&rule.when.from.address, &rule.when.to.address].into_iter();
             ends.chain(rule.pools().flat_map(|pool| &pool.addresses).filter_map(|at| at.address.as_ref()))

@@ -34,7 +34,7 @@ anchor \"kport\"
 /// The main ruleset's file, beside those of the anchors. [`MAIN`] is used if it does not exist.
 const MAIN_CONF: &str = "main.conf";
 
-/// The largest file that is read.
+/// The largest file that is read, in bytes.
 const MOST: usize = 1 << 30;
 
 /// pf's anchors as files under a directory.
@@ -53,13 +53,11 @@ impl Sim {
         self.dir.join(format!("{}.json", anchor.child()))
     }
 
-    /// The main ruleset of the administrator, `main.conf`, or the default.
     fn main(&self) -> Result<Conf> {
         let path = self.dir.join(MAIN_CONF);
         if path.exists() { Conf::of_file(&path) } else { MAIN.parse() }
     }
 
-    /// The rules that an anchor holds.
     pub fn rules(&self, anchor: &Anchor) -> Result<Vec<Rule>> {
         let path = self.path(anchor);
         let bytes = read_file(&path, MOST).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;

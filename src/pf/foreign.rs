@@ -14,54 +14,32 @@ use crate::pfconf::address::Operand;
 use crate::pfconf::path::{self, Called, is_own};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
-/// Reads what pf holds.
-pub(crate) trait RulesetReader {
-    /// The error of a read.
-    type Error;
-    /// Shows each rule of one kind in an anchor; none if there is no such anchor.
-    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&Rule)) -> Result<(), Self::Error>;
-    /// The names of the anchors directly below `anchor`; none if there is no such anchor.
-    fn children(&self, anchor: &str) -> Result<Vec<String>, Self::Error>;
-}
-
-/// A ruleset that was read from a file, with the anchors that are written in it.
-impl RulesetReader for Conf {
-    type Error = Infallible;
-
-    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&Rule)) -> Result<(), Infallible> {
-        let rules = self.rulesets.get(anchor).into_iter().flatten();
-        rules.filter(|rule| rule.action.kind() == kind).for_each(show);
-        Ok(())
-    }
-
-    fn children(&self, anchor: &str) -> Result<Vec<String>, Infallible> {
-        let below = path::join(anchor, "");
-        let name = |path: &String| {
-            let rest = if below.is_empty() { Some(&**path) } else { path.strip_prefix(&below)?.strip_prefix('/') };
-            rest.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned)
-        };
-        Ok(self.rulesets.keys().filter_map(name).collect())
-    }
-}
-
 /// Every redirect that pf evaluates outside kport's anchors, in the main ruleset and in the anchors that it calls, at
 /// any depth. An anchor that is not called takes no packets, and is not read: so it conflicts with nothing.
-pub(crate) fn redirects<R: RulesetReader + ?Sized>(reader: &R) -> Result<Vec<ForeignRedirect>, R::Error> {
+///
+/// `rules` returns the rules of one kind in an anchor, at least those that [`outline`] leaves; `children` the names of the anchors
+/// directly below one. None if there is no such anchor.
+pub(crate) fn redirects<E>(
+    mut rules: impl FnMut(&str, RuleKind) -> Result<Vec<Rule>, E>,
+    mut children: impl FnMut(&str) -> Result<Vec<String>, E>,
+) -> Result<Vec<ForeignRedirect>, E> {
     let mut found = Vec::new();
     // filter rules of 15 have `rdr-to`; a binat rule redirects an address of the host to another machine
     for kind in [RuleKind::Rdr, RuleKind::Binat, RuleKind::Filter] {
         let mut seen = HashSet::from([String::new()]);
         let mut waiting = vec![String::new()];
         while let Some(anchor) = waiting.pop() {
-            let mut calls = vec![];
-            reader.each(&anchor, kind, &mut |rule| match &rule.action {
-                Action::Call(_, called) => calls.push(Called::resolve(&anchor, called)),
-                _ => found.extend(redirect(&anchor, rule)),
-            })?;
-            // kport's may be many: these are not read
-            for called in calls.into_iter().filter(|called| !is_own(&called.path)) {
-                let reached = called.anchors(|parent| reader.children(parent))?;
-                waiting.extend(reached.into_iter().filter(|path| !is_own(path) && seen.insert(path.clone())));
+            for rule in rules(&anchor, kind)? {
+                let Action::Call(_, called) = &rule.action else {
+                    found.extend(redirect(&anchor, &rule));
+                    continue;
+                };
+                let called = Called::resolve(&anchor, called);
+                // kport's may be many: these are not read
+                if !is_own(&called.path) {
+                    let reached = called.anchors(&mut children)?;
+                    waiting.extend(reached.into_iter().filter(|path| !is_own(path) && seen.insert(path.clone())));
+                }
             }
         }
     }
@@ -70,9 +48,21 @@ pub(crate) fn redirects<R: RulesetReader + ?Sized>(reader: &R) -> Result<Vec<For
     Ok(found)
 }
 
-/// The redirects of a ruleset that was read from a file.
+/// The redirects of a ruleset that was read from a file, with the anchors that are written in it.
 pub(crate) fn of_conf(conf: &Conf) -> Vec<ForeignRedirect> {
-    redirects(conf).unwrap_or_else(|never| match never {})
+    let rules = |anchor: &str, kind| {
+        let all = conf.rulesets.get(anchor).into_iter().flatten();
+        Ok::<_, Infallible>(all.filter(|rule| rule.action.kind() == kind).cloned().collect())
+    };
+    let children = |anchor: &str| {
+        let below = path::join(anchor, "");
+        let name = |path: &String| {
+            let rest = if below.is_empty() { Some(&**path) } else { path.strip_prefix(&below)?.strip_prefix('/') };
+            rest.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned)
+        };
+        Ok(conf.rulesets.keys().filter_map(name).collect())
+    };
+    redirects(rules, children).unwrap_or_else(|never| match never {})
 }
 
 /// The same of rulesets that were read from pf.
@@ -97,7 +87,7 @@ pub(crate) fn own(anchor: &str, conf: &Conf) -> Vec<ForeignRedirect> {
 }
 
 /// The redirect of a rule, if it has one for a protocol with ports.
-pub(crate) fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
+fn redirect(anchor: &str, rule: &Rule) -> Option<ForeignRedirect> {
     let when = &rule.when;
     let to = match &rule.action {
         Action::Translate { kind: RuleKind::Rdr, pool: Some(_), .. } => Some(&when.to),

@@ -36,9 +36,10 @@ use self::ioctl::Device;
 use self::kernel::{Answer, Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
-use self::memory::{CacheFiles, Main, Run, Settings};
+use self::memory::{CacheFiles, Main, Settings};
 use self::netlink::{Attributes, Command};
-use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use self::read::Run;
+use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::calls::{self as calling, Block, Change, Entry, Tree};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -147,13 +148,6 @@ impl<K: Kernel> Native<K> {
         Native { cache: Some(CacheFiles { path, boot }), ..self }
     }
 
-    /// The interfaces and groups that pf skips, like [`skipped`].
-    #[cfg(feature = "internals")]
-    pub fn skipped(&self) -> Result<Option<Vec<String>>> {
-        Ok(read::skipped(&self.kernel)?)
-    }
-
-    /// An operation that is repeated while pf is busy.
     fn retry_while_busy<T>(&self, mut attempt: impl FnMut() -> Answer<T>) -> Result<T> {
         let attempt = || {
             self.kernel.renew()?;
@@ -162,14 +156,13 @@ impl<K: Kernel> Native<K> {
         Ok(transaction::retry_while_busy(self.deadline.get(), attempt)?)
     }
 
-    /// Whether pf is enabled.
     fn enabled(&self) -> Answer<bool> {
-        let status = read::status(&self.kernel)?;
-        self.run.replace(Some(Run { hostid: status.hostid, checksum: status.checksum }));
-        Ok(status.enabled)
+        let (enabled, run) = read::status(&self.kernel)?;
+        self.run.replace(Some(run));
+        Ok(enabled)
     }
 
-    /// The run of pf, read once.
+    /// Read once.
     fn run(&self) -> Answer<Run> {
         if self.run.borrow().is_none() {
             self.enabled()?;
@@ -208,7 +201,6 @@ impl<K: Kernel> Native<K> {
         main.conf.clone().or_else(|| memory::rules(self.cache.as_ref()?, main))
     }
 
-    /// All rules of the main ruleset.
     fn rules_of_main(&self, main: Main) -> Answer<Arc<Conf>> {
         if let Some(rules) = self.known_rules(&main) {
             self.memory.learn_rules(&main, &rules);
@@ -248,7 +240,6 @@ impl<K: Kernel> Native<K> {
         Ok(Settings { skip, syncookies, unread })
     }
 
-    /// All rules of the main ruleset, with settings.
     fn settled(&self, main: Main, settings: Settings) -> Answer<Arc<Conf>> {
         let rules = self.rules_of_main(main)?;
         let Settings { skip, syncookies, unread } = settings;
@@ -296,15 +287,10 @@ impl<K: Kernel> Native<K> {
             }
             let holds = rulesets::holds(&self.timed(), anchor.path(), &stamps, &flat(rules))?;
             if holds {
-                self.learn_anchor(&run, anchor, stamps, rules);
+                self.memory.loaded(&run, anchor, stamps, rules, self.cache.as_ref());
             }
             Ok(holds)
         })
-    }
-
-    /// Remembers with which stamps an anchor got its rules.
-    fn learn_anchor(&self, run: &Run, anchor: &Anchor, stamps: [read::Stamp; 3], rules: &[Rule]) {
-        self.memory.loaded(run, anchor, stamps, rules, self.cache.as_ref());
     }
 
     /// Changes the tree of calls, if pf has what is remembered of the part that changes; otherwise `None`.
@@ -469,34 +455,6 @@ impl Kernel for Timed<'_> {
     }
 }
 
-/// What the search for redirects reads from the kernel.
-struct Asked<'n, K> {
-    native: &'n Native<K>,
-    /// what the search needs of the main ruleset
-    main: Arc<Conf>,
-}
-
-impl<K: Kernel> super::foreign::RulesetReader for Asked<'_, K> {
-    type Error = Failure;
-
-    /// EBUSY if a ruleset was loaded again meanwhile. Anchors other than those in the main ruleset's braces are read each
-    /// time: the tickets of one that was removed and created again start at the beginning.
-    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&rule::Rule)) -> Answer<()> {
-        if let Some(rules) = self.main.rulesets.get(anchor) {
-            rules.iter().filter(|rule| rule.action.kind() == kind).for_each(show);
-            return Ok(());
-        }
-        let kernel = &self.native.kernel;
-        let rules = rulesets::rules(kernel, anchor, kind, read::count(kernel, anchor, kind)?)?;
-        rules.iter().for_each(show);
-        Ok(())
-    }
-
-    fn children(&self, anchor: &str) -> Answer<Vec<String>> {
-        read::children(&self.native.kernel, anchor)
-    }
-}
-
 impl<K: Kernel> Firewall for Native<K> {
     fn name(&self) -> &'static str {
         "native"
@@ -516,7 +474,7 @@ impl<K: Kernel> Firewall for Native<K> {
         if rules.is_empty() {
             self.memory.cleared(anchor, self.cache.as_ref());
         } else if let Some(run) = &*self.run.borrow() {
-            self.learn_anchor(run, anchor, stamps, rules);
+            self.memory.loaded(run, anchor, stamps, rules, self.cache.as_ref());
         }
         Ok(())
     }
@@ -623,7 +581,15 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        self.retry_while_busy(|| super::foreign::redirects(&Asked { native: self, main: self.main()?.outline }))
+        self.retry_while_busy(|| {
+            let main = self.main()?.outline;
+            let rules = |anchor: &str, kind| match main.rulesets.get(anchor) {
+                Some(rules) => Ok(rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect()),
+                // each time: the tickets of an anchor that was removed and created again start at the beginning
+                None => rulesets::rules(&self.kernel, anchor, kind, read::count(&self.kernel, anchor, kind)?),
+            };
+            foreign::redirects(rules, |anchor| read::children(&self.kernel, anchor))
+        })
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {

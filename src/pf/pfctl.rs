@@ -55,7 +55,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// The part of a load's time that is kept for checking the result if the load ends abnormally.
 const VERIFY_TIME: Duration = Duration::from_secs(1);
 
-/// The program pfctl(8).
 pub struct Pfctl {
     program: PathBuf,
     deadline: Cell<Deadline>,
@@ -79,22 +78,25 @@ struct Seen {
 
 /// Called after each run of the program.
 pub type Trace = dyn Fn(&Invocation<'_>) + Send + Sync;
+pub type Skipped = dyn Fn() -> Option<Vec<String>> + Send + Sync;
+pub type Called = dyn Fn(Option<&[Entry]>) -> Option<Vec<Entry>> + Send + Sync;
+pub type OutOfTags = dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync;
 
 /// What is called beside the program: all but `trace` to learn what would need more runs, or what it does not print.
 #[derive(Default)]
 pub struct Helpers {
     pub trace: Option<Box<Trace>>,
     /// The interfaces and groups that pf skips (`set skip on`).
-    pub skipped: Option<Box<dyn Fn() -> Option<Vec<String>> + Send + Sync>>,
+    pub skipped: Option<Box<Skipped>>,
     /// What the anchor `kport` calls ([`Firewall::called`]).
-    pub called: Option<Box<dyn Fn(Option<&[Entry]>) -> Option<Vec<Entry>> + Send + Sync>>,
+    pub called: Option<Box<Called>>,
     /// The error of loading rules into an anchor if pf has no number left for a tag, so that another try cannot help. Asked after a
     /// load for which pf was busy: pfctl prints the same for both.
-    pub out_of_tags: Option<Box<dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync>>,
+    pub out_of_tags: Option<Box<OutOfTags>>,
 }
 
 impl Pfctl {
-    /// `program` is an absolute path, [`PROGRAM`] except in tests; no call lasts longer than `deadline`.
+    /// `program` is an absolute path; no call lasts longer than `deadline`.
     pub fn new(program: impl Into<PathBuf>, deadline: Deadline) -> Pfctl {
         Pfctl {
             program: program.into(),
@@ -351,6 +353,39 @@ impl Pfctl {
         there.map(one).collect()
     }
 
+    /// The rules of one kind in an anchor, with the calls in its braces among its own. The translation rules are kept.
+    fn rules_of(&self, anchor: &str, kind: RuleKind) -> Result<Vec<pfconf::rule::Rule>> {
+        let shown = match kind {
+            RuleKind::Filter => self.rules(anchor, "-sr").map(Arc::new)?,
+            _ => self.translations(anchor)?,
+        };
+        let of_kind =
+            |rule: &&pfconf::rule::Rule| rule.action.kind() == kind && !matches!(rule.action, Action::Call(..));
+        let mut rules: Vec<_> = shown.rulesets.values().flatten().filter(of_kind).cloned().collect();
+        let at = RulesetPath { path: anchor.to_owned(), read_as: anchor.to_owned() };
+        for call in self.calls(&at, &shown, "", &[kind])? {
+            let action = Action::Call(kind, format!("/{}", call.called));
+            rules.push(pfconf::rule::Rule::new(Origin::default(), action));
+        }
+        let mut seen = self.seen.borrow_mut();
+        match kind {
+            RuleKind::Filter if anchor.is_empty() => seen.filter = Some(shown),
+            RuleKind::Filter => {}
+            _ => _ = seen.translations.insert(anchor.to_owned(), shown),
+        }
+        Ok(rules)
+    }
+
+    /// The names of the anchors directly below one.
+    fn children(&self, anchor: &str) -> Result<Vec<String>> {
+        // -v: also names that begin with "_"
+        let listed = self.show(anchor, &["-v", "-sA"])?;
+        let below = if anchor.is_empty() { String::new() } else { format!("{anchor}/") };
+        let paths = listed.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(below.as_str()));
+        // 15 lists anchors at any depth
+        Ok(paths.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect())
+    }
+
     /// Loads the calls of these entries in one run. They are in the ruleset of `kport`, without nodes, since pfctl(8) loads one
     /// anchor in a run.
     fn load_calls(&self, all: &[Entry]) -> Result<()> {
@@ -386,7 +421,6 @@ impl Pfctl {
 
 const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
 
-/// Whether these are exactly the rules of these kinds that are in `wanted`.
 fn are(shown: &Conf, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> bool {
     let same = |kind| {
         let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
@@ -401,42 +435,6 @@ fn are_filters(shown: &Conf, mut wanted: Vec<pfconf::rule::Rule>) -> bool {
         // native loads rules with the first label only
         wanted.iter_mut().for_each(|rule| rule.labels.truncate(1));
         are(shown, &[RuleKind::Filter], &wanted)
-    }
-}
-
-impl foreign::RulesetReader for Pfctl {
-    type Error = Error;
-
-    fn each(&self, anchor: &str, kind: RuleKind, show: &mut dyn FnMut(&pfconf::rule::Rule)) -> Result<()> {
-        let shown = match kind {
-            RuleKind::Filter => self.rules(anchor, "-sr").map(Arc::new)?,
-            _ => self.translations(anchor)?,
-        };
-        let rules = shown.rulesets.values().flatten();
-        rules
-            .filter(|rule| rule.action.kind() == kind && !matches!(rule.action, Action::Call(..)))
-            .for_each(&mut *show);
-        let at = RulesetPath { path: anchor.to_owned(), read_as: anchor.to_owned() };
-        for call in self.calls(&at, &shown, &[kind])? {
-            let action = Action::Call(kind, format!("/{}", call.called));
-            show(&pfconf::rule::Rule::new(Origin::default(), action));
-        }
-        let mut seen = self.seen.borrow_mut();
-        match kind {
-            RuleKind::Filter if anchor.is_empty() => seen.filter = Some(shown),
-            RuleKind::Filter => {}
-            _ => _ = seen.translations.insert(anchor.to_owned(), shown),
-        }
-        Ok(())
-    }
-
-    fn children(&self, anchor: &str) -> Result<Vec<String>> {
-        // -v: also names that begin with "_"
-        let listed = self.show(anchor, &["-v", "-sA"])?;
-        let below = if anchor.is_empty() { String::new() } else { format!("{anchor}/") };
-        let paths = listed.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(below.as_str()));
-        // 15 lists anchors at any depth
-        Ok(paths.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect())
     }
 }
 
@@ -656,7 +654,7 @@ impl Firewall for Pfctl {
 
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         self.seen.take();
-        foreign::redirects(self)
+        foreign::redirects(|anchor, kind| self.rules_of(anchor, kind), |anchor| self.children(anchor))
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
@@ -675,12 +673,12 @@ impl Firewall for Pfctl {
                 if at.path.is_empty() {
                     self.see(what, &shown);
                 }
-                for Call { called, read_as } in self.calls(&at, &shown, kinds)? {
+                for Call { called, read_as } in self.calls(&at, &shown, "", kinds)? {
                     if !own && path::is_own(&called.path) {
                         continue;
                     }
                     let children = match called.children {
-                        true => foreign::RulesetReader::children(self, &called.path)?,
+                        true => self.children(&called.path)?,
                         false => vec![String::new()],
                     };
                     let at = RulesetPath { path: called.path, read_as: read_as.path };

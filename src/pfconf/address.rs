@@ -9,7 +9,7 @@ use crate::net::{Family, PortRange};
 
 /// An address of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) enum Operand {
+pub enum Operand {
     #[default]
     Any,
     Network(IpNet),
@@ -26,7 +26,7 @@ pub(crate) enum Operand {
 
 /// `(em0:network)`, `em0`, `(self)`: the addresses of an interface, of a group's interfaces, or of all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct OfInterface {
+pub struct OfInterface {
     /// `self` is every interface.
     pub name: String,
     pub part: Part,
@@ -40,7 +40,7 @@ pub(crate) struct OfInterface {
 
 /// Which part of an interface's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) enum Part {
+pub enum Part {
     Address,
     Network,
     Broadcast,
@@ -49,7 +49,7 @@ pub(crate) enum Part {
 
 impl Operand {
     /// Its family, if that is known.
-    pub(crate) fn family(&self) -> Option<Family> {
+    pub fn family(&self) -> Option<Family> {
         match self {
             Operand::Network(network) => Some(Family::of(network.addr())),
             Operand::Range(first, _) => Some(Family::of(*first)),
@@ -60,7 +60,7 @@ impl Operand {
     /// Whether pf treats it as several addresses, whatever addresses it has at present (DYNIF_MULTIADDR in
     /// sbin/pfctl/parse.y, and tables).
     /// tables).
-    pub(crate) fn is_several(&self) -> bool {
+    pub fn is_several(&self) -> bool {
         match self {
             Operand::Table(_) => true,
             Operand::Interface(of) => of.dynamic && !(of.first && of.name.ends_with(|c: char| c.is_ascii_digit())),
@@ -71,7 +71,7 @@ impl Operand {
 
 /// An operator of ports and of users, with its two numbers (pf_match in sys/netpfil/pf/pf.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Compared<N> {
+pub struct Compared<N> {
     pub operator: Operator,
     pub a: N,
     /// 0 for operators with one number.
@@ -79,7 +79,7 @@ pub(crate) struct Compared<N> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Operator {
+pub enum Operator {
     /// `a >< b`, without a and b
     Between,
     /// `a <> b`
@@ -95,10 +95,10 @@ pub(crate) enum Operator {
 }
 
 /// Ports of a rule.
-pub(crate) type Ports = Compared<u16>;
+pub type Ports = Compared<u16>;
 
 impl<N: Copy + PartialOrd> Compared<N> {
-    pub(crate) fn holds(self, number: N) -> bool {
+    pub fn holds(self, number: N) -> bool {
         let (a, b) = (self.a, self.b);
         match self.operator {
             Operator::Between => number > a && number < b,
@@ -116,7 +116,7 @@ impl<N: Copy + PartialOrd> Compared<N> {
 
 impl Ports {
     /// The ports as one range; `None` if they are not one.
-    pub(crate) fn range(self) -> Option<PortRange> {
+    pub fn range(self) -> Option<PortRange> {
         let (a, b) = (self.a, self.b);
         match self.operator {
             Operator::Equal => PortRange::new(a, a),
@@ -133,7 +133,7 @@ impl Ports {
 
 /// `from` or `to`; the default is any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Side {
+pub struct Side {
     pub not: bool,
     pub address: Operand,
     pub ports: Option<Ports>,
@@ -147,7 +147,7 @@ impl Side {
 
 /// How a pool chooses an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum PoolKind {
+pub enum PoolKind {
     /// One address.
     #[default]
     Single,
@@ -161,7 +161,7 @@ pub(crate) enum PoolKind {
 
 /// One target of translation or routing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PoolAddress {
+pub struct PoolAddress {
     /// `(em0 192.0.2.254)` of route-to, reply-to and dup-to.
     pub interface: Option<String>,
     /// `None` for an interface alone.
@@ -170,7 +170,7 @@ pub(crate) struct PoolAddress {
 
 /// The addresses after `->`, `nat-to`, `rdr-to`, `af-to`, `route-to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pool {
+pub struct Pool {
     pub addresses: Vec<PoolAddress>,
     /// `port a:b`: 0, 0 if none is given (proxy_port).
     pub ports: (u16, u16),

@@ -9,7 +9,7 @@ use crate::net::{Direction, Family, PortRange, Protocol};
 use crate::rule::{self, Address, Match, Member, StateOptions};
 
 /// `rules` expanded, in the order in which pf evaluates those of one ruleset.
-pub(crate) fn flat(rules: &[rule::Rule]) -> Vec<Rule> {
+pub fn flat(rules: &[rule::Rule]) -> Vec<Rule> {
     let all = |rule| {
         let origin = Origin { text: rule::Rule::to_string(rule).into(), ..Origin::default() };
         rule.matches().members().map(move |member| one(rule, member, origin.clone()))
@@ -19,7 +19,7 @@ pub(crate) fn flat(rules: &[rule::Rule]) -> Vec<Rule> {
 
 impl Conf {
     /// The ruleset with kport's own rules.
-    pub(crate) fn of_rules(rules: &[rule::Rule]) -> Conf {
+    pub fn of_rules(rules: &[rule::Rule]) -> Conf {
         Conf { rulesets: [(String::new(), flat(rules))].into(), ..Conf::default() }
     }
 }
@@ -116,7 +116,7 @@ fn operand(address: Option<&Address>) -> Operand {
     }
 }
 
-pub(crate) fn compared(ports: PortRange) -> Ports {
+pub fn compared(ports: PortRange) -> Ports {
     match ports.count() {
         1 => Compared { operator: Operator::Equal, a: ports.first(), b: 0 },
         _ => Compared { operator: Operator::Range, a: ports.first(), b: ports.last() },

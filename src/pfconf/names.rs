@@ -12,13 +12,13 @@ const PROTOCOLS: &[(&str, u8)] = &[
 ];
 
 /// The number of a protocol, by name or number.
-pub(crate) fn protocol(text: &str) -> Option<u8> {
+pub fn protocol(text: &str) -> Option<u8> {
     let named = PROTOCOLS.iter().find(|(name, _)| *name == text);
     named.map(|(_, number)| *number).or_else(|| text.parse().ok()).filter(|number| *number > 0)
 }
 
 /// The name of a protocol, or its number.
-pub(crate) fn protocol_name(number: u8) -> String {
+pub fn protocol_name(number: u8) -> String {
     PROTOCOLS.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
@@ -43,7 +43,7 @@ const SERVICES: &[(&str, u16)] = &[
 ];
 
 /// A number, also in hexadecimal (atoul in parse.y).
-pub(crate) fn number(text: &str) -> Option<u64> {
+pub fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
@@ -51,7 +51,7 @@ pub(crate) fn number(text: &str) -> Option<u64> {
 }
 
 /// The port of a service; `table` is the text of services(5), if it can be read.
-pub(crate) fn service(name: &str, table: impl FnOnce() -> Option<String>) -> Option<u16> {
+pub fn service(name: &str, table: impl FnOnce() -> Option<String>) -> Option<u16> {
     let known = SERVICES.iter().find(|(service, _)| *service == name).map(|(_, port)| *port);
     known.or_else(|| {
         table()?.lines().find_map(|line| {
@@ -104,20 +104,20 @@ pub fn icmp_type(text: &str, inet6: bool) -> Option<u8> {
 }
 
 /// The name of an ICMP type, or its number.
-pub(crate) fn icmp_type_name(number: u8, inet6: bool) -> String {
+pub fn icmp_type_name(number: u8, inet6: bool) -> String {
     let table = if inet6 { ICMP6_TYPES } else { ICMP_TYPES };
     table.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
 /// A code of an ICMP type, by name or number.
-pub(crate) fn icmp_code(of: u8, text: &str, inet6: bool) -> Option<u8> {
+pub fn icmp_code(of: u8, text: &str, inet6: bool) -> Option<u8> {
     let table = if inet6 { ICMP6_CODES } else { ICMP_CODES };
     let named = table.iter().find(|(name, kind, _)| *kind == of && *name == text);
     named.map(|(_, _, code)| *code).or_else(|| text.parse().ok())
 }
 
 /// map_tos of parse.y: DSCP code points and the older names.
-pub(crate) fn tos(text: &str) -> Option<u8> {
+pub fn tos(text: &str) -> Option<u8> {
     #[rustfmt::skip]
     const NAMES: &[(&str, u8)] = &[
         ("af11", 0x28), ("af12", 0x30), ("af13", 0x38), ("af21", 0x48), ("af22", 0x50), ("af23", 0x58), ("af31", 0x68),
@@ -135,13 +135,13 @@ pub(crate) fn tos(text: &str) -> Option<u8> {
 const FLAGS: &str = "FSRPAUEWe";
 
 /// `S`, `SA`, `FSRPAUEW`: the bits of tcp flags. No letters are all flags (parse_flags).
-pub(crate) fn flags(text: &str) -> Option<u16> {
+pub fn flags(text: &str) -> Option<u16> {
     let bits = text.chars().try_fold(0, |bits, letter| FLAGS.find(letter).map(|bit| bits | 1_u16 << bit))?;
     Some(if bits == 0 { 0x1ff } else { bits })
 }
 
 /// The letters of tcp flags.
-pub(crate) fn flag_letters(bits: u16) -> String {
+pub fn flag_letters(bits: u16) -> String {
     FLAGS.chars().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, letter)| letter).collect()
 }
 
@@ -166,7 +166,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 /// Whether a word is a keyword.
-pub(crate) fn is_keyword(word: &str) -> bool {
+pub fn is_keyword(word: &str) -> bool {
     KEYWORDS.binary_search(&word).is_ok()
 }
 

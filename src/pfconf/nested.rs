@@ -5,12 +5,12 @@ use crate::name::{NODES, PARENT};
 use crate::rule::Counters;
 
 /// The rules of each anchor with their counters, with the anchor's name.
-pub(crate) type ByChild = Vec<(String, Vec<(String, Counters)>)>;
+pub type ByChild = Vec<(String, Vec<(String, Counters)>)>;
 
 /// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output, which is
 /// read line by line.
 #[derive(Default)]
-pub(crate) struct Children {
+pub struct Children {
     /// Whether the texts of the rules are needed; otherwise they are empty.
     texts: bool,
     found: Option<ByChild>,
@@ -25,12 +25,12 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    pub(crate) fn new(texts: bool) -> Children {
+    pub fn new(texts: bool) -> Children {
         Children { texts, ..Children::default() }
     }
 
     /// Reads the next line.
-    pub(crate) fn line(&mut self, line: &str) {
+    pub fn line(&mut self, line: &str) {
         let line = line.trim();
         if line == "}" {
             self.calls.pop();
@@ -72,24 +72,24 @@ impl Children {
     }
 
     /// The calls of kport's anchors in the main ruleset, as pfctl(8) prints them.
-    pub(crate) fn main(&self) -> &str {
+    pub fn main(&self) -> &str {
         &self.main
     }
 
     /// Whether there are nodes, so that pfctl(8) cannot show everything.
-    pub(crate) fn has_nodes(&self) -> bool {
+    pub fn has_nodes(&self) -> bool {
         self.nodes
     }
 
     /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, also because there are
     /// nodes, or if it was cut off: the braces of a call are not closed.
-    pub(crate) fn finish(self) -> Option<ByChild> {
+    pub fn finish(self) -> Option<ByChild> {
         self.found.filter(|_| self.done && !self.nodes)
     }
 }
 
 /// The counters of each rule that pfctl(8) prints of one anchor.
-pub(crate) fn counters(shown: &str) -> Vec<Counters> {
+pub fn counters(shown: &str) -> Vec<Counters> {
     let mut rules = vec![];
     shown.lines().for_each(|line| add(line.trim(), &mut rules, false));
     rules.into_iter().map(|(_, counters)| counters).collect()

@@ -6,18 +6,18 @@ use crate::name::PARENT;
 
 /// The target of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Called {
+pub struct Called {
     /// The path of the anchor, from the root.
-    pub(crate) path: String,
+    pub path: String,
     /// Its children, not itself: `rdr/*`.
-    pub(crate) children: bool,
+    pub children: bool,
 }
 
 impl Called {
     /// The target of `call` in the ruleset of anchor `caller`: below the caller; above it for each leading `../`, but not
     /// otherwise, since pf treats any later `..` as a name; from the root with a leading `/` (pf_kanchor_setup in
     /// sys/netpfil/pf/pf_ruleset.c).
-    pub(crate) fn resolve(caller: &str, call: &str) -> Called {
+    pub fn resolve(caller: &str, call: &str) -> Called {
         let (mut base, mut rest) = match call.strip_prefix('/') {
             Some(absolute) => ("", absolute),
             None => (caller, call),
@@ -34,12 +34,12 @@ impl Called {
     }
 
     /// Whether kport's anchors are called: by the calls in `kport`, or all of them by `kport/*`.
-    pub(crate) fn is_kport(&self) -> bool {
+    pub fn is_kport(&self) -> bool {
         self.path == PARENT
     }
 
     /// The anchors that are called; `children` lists those directly below one.
-    pub(crate) fn anchors<E>(self, children: impl FnOnce(&str) -> Result<Vec<String>, E>) -> Result<Vec<String>, E> {
+    pub fn anchors<E>(self, children: impl FnOnce(&str) -> Result<Vec<String>, E>) -> Result<Vec<String>, E> {
         if !self.children {
             return Ok(vec![self.path]);
         }
@@ -58,7 +58,7 @@ impl fmt::Display for Called {
 }
 
 /// The path of a child.
-pub(crate) fn join(anchor: &str, child: &str) -> String {
+pub fn join(anchor: &str, child: &str) -> String {
     match (anchor, child) {
         ("", path) | (path, "") => path.to_owned(),
         _ => format!("{anchor}/{child}"),
@@ -66,11 +66,11 @@ pub(crate) fn join(anchor: &str, child: &str) -> String {
 }
 
 /// Whether an anchor is kport's own, or their parent.
-pub(crate) fn is_own(path: &str) -> bool {
+pub fn is_own(path: &str) -> bool {
     path == PARENT || is_below_own(path)
 }
 
 /// Whether an anchor is below the parent of kport's own.
-pub(crate) fn is_below_own(path: &str) -> bool {
+pub fn is_below_own(path: &str) -> bool {
     path.strip_prefix(PARENT).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -25,7 +25,7 @@ pub enum RuleKind {
 
 /// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Action {
+pub enum Action {
     Pass,
     Block,
     /// Does not decide; its effects apply to the packet from here on.
@@ -43,7 +43,7 @@ pub(crate) enum Action {
 
 impl RuleKind {
     /// The keyword of its anchor calls.
-    pub(crate) fn call(self) -> &'static str {
+    pub fn call(self) -> &'static str {
         match self {
             RuleKind::Nat => "nat-anchor",
             RuleKind::Rdr => "rdr-anchor",
@@ -54,7 +54,7 @@ impl RuleKind {
 }
 
 impl Action {
-    pub(crate) fn kind(&self) -> RuleKind {
+    pub fn kind(&self) -> RuleKind {
         match self {
             Action::Pass | Action::Block | Action::Match => RuleKind::Filter,
             Action::Translate { kind, .. } | Action::Call(kind, _) => *kind,
@@ -64,7 +64,7 @@ impl Action {
 
 /// `keep state` and its options, as far as they matter for a decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Keep {
+pub struct Keep {
     pub synproxy: bool,
     pub if_bound: bool,
     /// 0 for no limit.
@@ -77,14 +77,14 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    pub(crate) fn is_limited(&self) -> bool {
+    pub fn is_limited(&self) -> bool {
         self.max > 0 || self.max_src_states > 0 || self.max_src_conn > 0 || self.max_src_nodes > 0
     }
 }
 
 /// Where a rule sends a packet, instead of the routing table's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum RouteKind {
+pub enum RouteKind {
     /// `route-to`
     Packets,
     /// `reply-to`
@@ -95,7 +95,7 @@ pub(crate) enum RouteKind {
 
 /// The other effects of pass and match rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Effects {
+pub struct Effects {
     pub keep: Option<Keep>,
     pub nat_to: Option<Pool>,
     pub rdr_to: Option<Pool>,
@@ -110,7 +110,7 @@ pub(crate) struct Effects {
 
 /// `user` and `group`: their operator with numbers, or with a name whose number is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Owner {
+pub enum Owner {
     Number(Compared<u32>),
     /// `unknown`, if no socket has the packet: equal, or not.
     Unknown {
@@ -124,7 +124,7 @@ pub(crate) enum Owner {
 
 impl Owner {
     /// An owner by number; the last one is `unknown` (UID_MAX and GID_MAX in sbin/pfctl/parse.y).
-    pub(crate) fn number(compared: Compared<u32>) -> Owner {
+    pub fn number(compared: Compared<u32>) -> Owner {
         match (compared.operator, compared.a) {
             (Operator::Equal, u32::MAX) => Owner::Unknown { not: false },
             (Operator::NotEqual, u32::MAX) => Owner::Unknown { not: true },
@@ -135,14 +135,14 @@ impl Owner {
 
 /// An interface or group, and whether it is negated (`! em0`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct On {
+pub struct On {
     pub not: bool,
     pub name: String,
 }
 
 /// The packets that a rule matches; the default is all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Conditions {
+pub struct Conditions {
     pub direction: Option<Direction>,
     pub on: Option<On>,
     pub family: Option<Family>,
@@ -173,7 +173,7 @@ pub(crate) struct Conditions {
 /// Where a rule was read, for messages and for editing the file. It is not part of the rule: two rules that differ only in it
 /// are equal.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Origin {
+pub struct Origin {
     /// Its text, without comments.
     pub text: Arc<str>,
     /// Empty if it was not read from a file.
@@ -192,7 +192,7 @@ impl Eq for Origin {}
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Rule {
+pub struct Rule {
     #[serde(skip)]
     pub origin: Origin,
     pub action: Action,
@@ -209,7 +209,7 @@ pub(crate) struct Rule {
 
 impl Rule {
     /// The addresses of its translation or routing.
-    pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
         let translation = match &self.action {
             Action::Translate { pool, .. } => pool.as_ref(),
             _ => None,
@@ -221,7 +221,7 @@ impl Rule {
     }
 
     /// A rule that matches every packet.
-    pub(crate) fn new(origin: Origin, action: Action) -> Rule {
+    pub fn new(origin: Origin, action: Action) -> Rule {
         Rule {
             origin,
             action,

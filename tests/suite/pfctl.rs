@@ -17,7 +17,7 @@ use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
 use kport::options::{Limits, Options};
-use kport::pf::pfctl::{Helpers, Invocation, Pfctl, Trace, is_without_device};
+use kport::pf::pfctl::{Helpers, Invocation, OutOfTags, Pfctl, Trace, is_without_device};
 use kport::pf::{Counters, Destination, Firewall, Loaded, States, Status};
 use kport::publication::{Publication, Targets, redirects};
 use kport::rule::{Rule, text};
@@ -314,9 +314,9 @@ fn refusals() {
 fn a_tag_for_which_there_is_no_number_is_reported_at_once() {
     let standin = standin::Pfctl::new();
     standin.faults("-f -", 1, 100, Fault::Say(1, "pfctl: DIOCADDRULE: Device busy\n"));
-    type Tags = Box<dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync>;
     let why = |_: &Anchor, _: &[Rule]| Some(Error::new(Kind::System, "TAGID_MAX"));
-    let with = |helper: Tags| pfctl(&standin).with(Helpers { out_of_tags: Some(helper), ..Helpers::default() });
+    let with =
+        |helper: Box<OutOfTags>| pfctl(&standin).with(Helpers { out_of_tags: Some(helper), ..Helpers::default() });
     let error = with(Box::new(why)).replace(&web(), &some("8080:80")).unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::System, "load anchor kport/web: TAGID_MAX"));
     assert_eq!(standin.calls().len(), 1);

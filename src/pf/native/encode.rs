@@ -50,7 +50,7 @@ pub(crate) fn call(rule: &pfconf::rule::Rule, into: &mut PfiocRule) {
     }
 }
 
-/// The number of a ruleset in a transaction.
+/// A ruleset in a transaction.
 pub fn number(kind: RuleKind) -> i32 {
     match kind {
         RuleKind::Nat => PF_RULESET_NAT,
@@ -70,7 +70,6 @@ pub fn action(kind: RuleKind) -> u8 {
     }
 }
 
-/// The number of a family in FreeBSD.
 pub fn af(family: Family) -> u8 {
     match family {
         Family::Inet => AF_INET,
@@ -305,7 +304,7 @@ fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
     }
 }
 
-/// The address as struct pf_addr holds it.
+/// struct pf_addr
 pub fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => {

@@ -7,48 +7,43 @@ use super::layout::*;
 use super::netlink::{Attributes, Command};
 use crate::error::{Error, Kind, Setting};
 
-/// One ioctl on /dev/pf. A call can only be created with the struct that the kernel expects for it.
+/// One ioctl on /dev/pf, with the struct that the kernel expects for it; the names are in `definition`.
 #[derive(Debug)]
 pub enum Call<'a> {
-    /// DIOCXBEGIN: opens the inactive copy of each ruleset; fills in the tickets.
+    /// Opens the inactive copy of each ruleset; fills in the tickets.
     XBegin(&'a mut [PfiocTransE]),
-    /// DIOCXCOMMIT: makes the inactive copies the active ones, all at once.
+    /// Makes the inactive copies the active ones, all at once.
     XCommit(&'a mut [PfiocTransE]),
-    /// DIOCXROLLBACK: discards the inactive copies.
+    /// Discards the inactive copies.
     XRollback(&'a mut [PfiocTransE]),
-    /// DIOCBEGINADDRS: empties the host's one buffer for redirect addresses; fills in its ticket.
+    /// Empties the host's one buffer for redirect addresses; fills in its ticket.
     BeginAddrs(&'a mut PfiocPooladdr),
-    /// DIOCADDADDR: adds an address to the buffer.
     AddAddr(&'a mut PfiocPooladdr),
-    /// DIOCADDRULE: adds a rule, with the contents of the buffer.
+    /// Adds a rule, with the contents of the buffer.
     AddRule(&'a mut PfiocRule),
-    /// DIOCCHANGERULE: adds one rule to an active ruleset, or removes one, if the ruleset has the given ticket; then that is one
-    /// higher.
+    /// Adds one rule to an active ruleset, or removes one, if the ruleset has the given ticket; then that is one higher.
     ChangeRule(&'a mut PfiocRule),
-    /// DIOCGETRULES: the number of rules and the ticket of an active ruleset.
+    /// The number of rules and the ticket of an active ruleset.
     GetRules(&'a mut PfiocRule),
-    /// DIOCGETRULENV: one rule.
     GetRule(&'a mut Nv),
-    /// DIOCGETADDRS: the number of a rule's redirect addresses.
+    /// The number of a rule's redirect addresses.
     GetAddrs(&'a mut PfiocPooladdr),
-    /// DIOCGETADDR: one of them.
     GetAddr(&'a mut PfiocPooladdr),
-    /// DIOCGETRULESETS: the number of an anchor's children.
+    /// The number of an anchor's children.
     GetRulesets(&'a mut PfiocRuleset),
-    /// DIOCGETRULESET: the name of one.
+    /// The name of one.
     GetRuleset(&'a mut PfiocRuleset),
     GetStatus(&'a mut Nv),
     KillStates(&'a mut Nv),
-    /// DIOCGETSTATESV2: the states, as many as fit; fills in how many there are now if there is no room, else how many it wrote.
+    /// The states, as many as fit; fills in how many there are now if there is no room, else how many it wrote.
     GetStates(&'a mut [PfStateExport], &'a mut usize),
     GetLimit(&'a mut PfiocLimit),
-    /// DIOCRGETADDRS: the addresses of a table; only their number if there is not enough room.
+    /// The addresses of a table; only their number if there is not enough room.
     GetTable(&'a mut PfiocTable, &'a mut [PfrAddr]),
-    /// DIOCIGETIFACES: the interfaces and groups that pf knows, as many as fit; fills in how many there are, at most one more
-    /// than fit.
+    /// The interfaces and groups that pf knows, as many as fit; fills in how many there are, at most one more than fit.
     GetInterfaces(&'a mut [PfiKif], &'a mut usize),
     GetSyncookies(&'a mut Nv),
-    /// DIOCGETETHRULES: the number of rules about Ethernet frames.
+    /// The number of rules about Ethernet frames.
     GetEtherRules(&'a mut Nv),
 }
 
@@ -84,12 +79,11 @@ impl Call<'_> {
         }
     }
 
-    /// Its name in sys/net/pfvar.h.
     pub fn name(&self) -> &'static str {
         self.definition().0
     }
 
-    /// Its number: `_IOWR('D', n, struct)` of sys/net/pfvar.h and sys/sys/ioccom.h.
+    /// `_IOWR('D', n, struct)` of sys/net/pfvar.h and sys/sys/ioccom.h
     pub fn number(&self) -> u64 {
         let (_, n, size) = self.definition();
         0xc000_0000 | (size as u64 & 0x1fff) << 16 | u64::from(b'D') << 8 | u64::from(n)
@@ -105,12 +99,10 @@ pub struct Nv {
     pub length: usize,
 }
 
-/// What a call of the kernel gives.
 pub type Answer<T> = Result<T, Failure>;
 
 /// A way to make these calls: /dev/pf, or a stand-in in a test.
 pub trait Kernel {
-    /// Makes one call.
     fn call(&self, call: Call<'_>) -> Answer<()>;
 
     /// Makes sure, before the calls of an operation, that the descriptor of the device is still this process's own: the host may
@@ -151,16 +143,13 @@ pub const NEW_TAG: &str = "DIOCADDRULE with a new tag";
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Its name.
     pub call: &'static str,
-    /// The errno.
     pub errno: i32,
     /// What it was about: a rule, an anchor; empty if nothing in particular.
     pub about: String,
 }
 
 impl Failure {
-    /// A failure about nothing in particular.
     pub fn new(call: &'static str, errno: i32) -> Failure {
         Failure { call, errno, about: String::new() }
     }
@@ -170,14 +159,13 @@ impl Failure {
         self.errno == libc::EBUSY && self.call != NEW_TAG
     }
 
-    /// The same failure, about something.
     #[must_use]
     pub fn about(mut self, what: impl fmt::Display) -> Failure {
         self.about = what.to_string();
         self
     }
 
-    /// What the caller can do, as a kind and in words.
+    /// What the caller can do.
     fn remedy(&self) -> (Kind, &'static str) {
         match (self.errno, self.call) {
             (libc::ENOENT | libc::ENXIO, OPEN) => (

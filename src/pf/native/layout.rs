@@ -1,8 +1,8 @@
 //! The structs of pf(4) with the layout of FreeBSD 14 and 15 on LP64, and their constants.
 //!
 //! Sizes and offsets are those of sys/net/pfvar.h and sys/netpfil/pf/pf.h of 15.1, printed by a compiler on a running
-//! system, and asserted below; 14 has the same text. Fields that the kernel fills in for itself (pointers,
-//! counters, skip steps) are there for their place only and stay zero.
+//! system, and asserted below; 14 has the same text. Fields that kport neither sets nor reads (the kernel's pointers and counters,
+//! skip steps, queues, scrub options) are there for their place only, several in one, and stay zero.
 
 #![allow(missing_docs, reason = "the names are those of sys/net/pfvar.h and sys/netpfil/pf/pf.h")]
 
@@ -14,16 +14,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::net::Interface;
 
-/// MAXPATHLEN, sys/syslimits.h
-pub const MAXPATHLEN: usize = 1024;
-/// PF_RULE_LABEL_SIZE, PF_TAG_NAME_SIZE, PF_ANCHOR_NAME_SIZE, PF_QNAME_SIZE
-pub const NAME_SIZE: usize = 64;
-/// PF_TABLE_NAME_SIZE
-pub const TABLE_NAME_SIZE: usize = 32;
+pub const MAXPATHLEN: usize = 1024; // MAXPATHLEN, sys/syslimits.h
+pub const NAME_SIZE: usize = 64; // PF_RULE_LABEL_SIZE, PF_TAG_NAME_SIZE, PF_ANCHOR_NAME_SIZE, PF_QNAME_SIZE
+pub const TABLE_NAME_SIZE: usize = 32; // PF_TABLE_NAME_SIZE
 
 pub const AF_INET: u8 = 2;
-/// AF_INET6 of FreeBSD
-pub const AF_INET6: u8 = 28;
+pub const AF_INET6: u8 = 28; // AF_INET6 of FreeBSD
 
 pub const PF_PASS: u8 = 0;
 pub const PF_DROP: u8 = 1;
@@ -36,105 +32,66 @@ pub const PF_NOBINAT: u8 = 7;
 pub const PF_RDR: u8 = 8;
 pub const PF_NORDR: u8 = 9;
 pub const PF_MATCH: u8 = 12;
-/// `reply-to`, in the field `rt`
-pub const PF_REPLYTO: u8 = 4;
-/// the pool of route-to (netlink)
-pub const PF_RT: u8 = 14;
+pub const PF_REPLYTO: u8 = 4; // `reply-to`, in the field `rt`
+pub const PF_RT: u8 = 14; // the pool of route-to (netlink)
 
 pub const PF_RULESET_FILTER: i32 = 1;
 pub const PF_RULESET_NAT: i32 = 2;
 pub const PF_RULESET_BINAT: i32 = 3;
 pub const PF_RULESET_RDR: i32 = 4;
 
-/// an address and a mask
-pub const PF_ADDR_ADDRMASK: u8 = 0;
+pub const PF_ADDR_ADDRMASK: u8 = 0; // an address and a mask
 pub const PF_ADDR_NOROUTE: u8 = 1;
-/// the addresses of an interface
-pub const PF_ADDR_DYNIFTL: u8 = 2;
+pub const PF_ADDR_DYNIFTL: u8 = 2; // the addresses of an interface
 pub const PF_ADDR_TABLE: u8 = 3;
 pub const PF_ADDR_URPFFAILED: u8 = 4;
-/// the first address, and the last in place of the mask
-pub const PF_ADDR_RANGE: u8 = 5;
-/// the address of an interface alone in a pool (15 only)
-pub const PF_ADDR_NONE: u8 = 6;
-/// `(em0:network)`
-pub const PFI_AFLAG_NETWORK: u8 = 1;
-/// `(em0:broadcast)`
-pub const PFI_AFLAG_BROADCAST: u8 = 2;
-/// `(em0:peer)`
-pub const PFI_AFLAG_PEER: u8 = 4;
-/// `(em0:0)`
-pub const PFI_AFLAG_NOALIAS: u8 = 8;
+pub const PF_ADDR_RANGE: u8 = 5; // the first address, and the last in place of the mask
+pub const PF_ADDR_NONE: u8 = 6; // the address of an interface alone in a pool (15 only)
+pub const PFI_AFLAG_NETWORK: u8 = 1; // `(em0:network)`
+pub const PFI_AFLAG_BROADCAST: u8 = 2; // `(em0:broadcast)`
+pub const PFI_AFLAG_PEER: u8 = 4; // `(em0:peer)`
+pub const PFI_AFLAG_NOALIAS: u8 = 8; // `(em0:0)`
 
-/// the action of DIOCCHANGERULE: a new last rule
-pub const PF_CHANGE_ADD_TAIL: u32 = 2;
-/// a new rule before the one with this number
-pub const PF_CHANGE_ADD_BEFORE: u32 = 3;
-/// without the one with this number
-pub const PF_CHANGE_REMOVE: u32 = 5;
+pub const PF_CHANGE_ADD_TAIL: u32 = 2; // the action of DIOCCHANGERULE: a new last rule
+pub const PF_CHANGE_ADD_BEFORE: u32 = 3; // a new rule before the one with this number
+pub const PF_CHANGE_REMOVE: u32 = 5; // without the one with this number
 
-/// `><`
-pub const PF_OP_IRG: u8 = 1;
-/// `=`
-pub const PF_OP_EQ: u8 = 2;
-/// `!=`
-pub const PF_OP_NE: u8 = 3;
-/// `<`
-pub const PF_OP_LT: u8 = 4;
-/// `<=`
-pub const PF_OP_LE: u8 = 5;
-/// `>`
-pub const PF_OP_GT: u8 = 6;
-/// `>=`
-pub const PF_OP_GE: u8 = 7;
-/// `<>`
-pub const PF_OP_XRG: u8 = 8;
-/// `:`
-pub const PF_OP_RRG: u8 = 9;
+pub const PF_OP_IRG: u8 = 1; // `><`
+pub const PF_OP_EQ: u8 = 2; // `=`
+pub const PF_OP_NE: u8 = 3; // `!=`
+pub const PF_OP_LT: u8 = 4; // `<`
+pub const PF_OP_LE: u8 = 5; // `<=`
+pub const PF_OP_GT: u8 = 6; // `>`
+pub const PF_OP_GE: u8 = 7; // `>=`
+pub const PF_OP_XRG: u8 = 8; // `<>`
+pub const PF_OP_RRG: u8 = 9; // `:`
 
 pub const PF_POOL_TYPEMASK: u8 = 0x0f;
 pub const PF_POOL_STICKYADDR: u8 = 0x20;
-/// `endpoint-independent`
-pub const PF_POOL_ENDPI: u8 = 0x40;
-/// `prefer-ipv6-nexthop`
-pub const PF_POOL_IPV6NH: u8 = 0x80;
+pub const PF_POOL_ENDPI: u8 = 0x40; // `endpoint-independent`
+pub const PF_POOL_IPV6NH: u8 = 0x80; // `prefer-ipv6-nexthop`
 pub const PF_POOL_ROUNDROBIN: u8 = 4;
 /// PF_NAT_PROXY_PORT_LOW and PF_NAT_PROXY_PORT_HIGH of pfctl_parser.h: the ports of translated sources
 pub const PF_NAT_PROXY_PORT: [u16; 2] = [50001, 65535];
-/// `keep state`
-pub const PF_STATE_NORMAL: u8 = 1;
+pub const PF_STATE_NORMAL: u8 = 1; // `keep state`
 pub const PF_STATE_SYNPROXY: u32 = 3;
-/// `prio 0`
-pub const PF_PRIO_ZERO: u8 = 0xff;
+pub const PF_PRIO_ZERO: u8 = 0xff; // `prio 0`
 pub const TH_SYN: u8 = 0x02;
-/// TH_SYN and TH_ACK
-pub const TH_SYN_ACK: u8 = 0x12;
-/// 15 only
-pub const PF_LIMIT_ANCHORS: i32 = 4;
-/// packets in
-pub const PF_IN: u8 = 1;
-/// packets out
-pub const PF_OUT: u8 = 2;
-/// `log`, to pflog0
-pub const PF_LOG: u8 = 1;
-/// sources are counted
-pub const PFRULE_SRCTRACK: u32 = 0x20;
-/// `source-track rule`
-pub const PFRULE_RULESRCTRACK: u32 = 0x40;
-/// `fragment`
-pub const PFRULE_FRAGMENT: u64 = 0x02;
-/// `if-bound`
-pub const PFRULE_IFBOUND: u64 = 0x0001_0000;
-/// `af-to`
-pub const PFRULE_AFTO: u64 = 0x0020_0000;
+pub const TH_SYN_ACK: u8 = 0x12; // TH_SYN and TH_ACK
+pub const PF_LIMIT_ANCHORS: i32 = 4; // 15 only
+pub const PF_IN: u8 = 1; // packets in
+pub const PF_OUT: u8 = 2; // packets out
+pub const PF_LOG: u8 = 1; // `log`, to pflog0
+pub const PFRULE_SRCTRACK: u32 = 0x20; // sources are counted
+pub const PFRULE_RULESRCTRACK: u32 = 0x40; // `source-track rule`
+pub const PFRULE_FRAGMENT: u64 = 0x02; // `fragment`
+pub const PFRULE_IFBOUND: u64 = 0x0001_0000; // `if-bound`
+pub const PFRULE_AFTO: u64 = 0x0020_0000; // `af-to`
 /// Every PFRULE_* of 14 and 15; those that are not above control how a packet is rejected, scrubbed, or counted.
 pub const KNOWN_FLAGS: u64 = 0x002f_3bff;
-/// index of `adaptive.start` in the timeouts
-pub const PFTM_ADAPTIVE_START: usize = 16;
-/// index of `adaptive.end` in the timeouts
-pub const PFTM_ADAPTIVE_END: usize = 17;
-/// index of `src.track` in the timeouts
-pub const PFTM_SRC_NODE: usize = 18;
+pub const PFTM_ADAPTIVE_START: usize = 16; // index of `adaptive.start` in the timeouts
+pub const PFTM_ADAPTIVE_END: usize = 17; // index of `adaptive.end` in the timeouts
+pub const PFTM_SRC_NODE: usize = 18; // index of `src.track` in the timeouts
 
 /// `text` in a field of the kernel's, padded with NULs. Every string for such a field is limited by its type (name.rs,
 /// net.rs) or comes from such a field; the last byte is always NUL.
@@ -181,27 +138,13 @@ pub struct PfRuleAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfPool {
-    /// pointers of the kernel's: list, cur
-    pub pointers: [u64; 3],
-    /// the key of source-hash
-    pub key: [u8; 16],
-    /// the next address of round-robin
-    pub counter: [u8; 16],
-    /// the place in a table
+    /// list, cur, key, counter
+    pub list: [u64; 7],
     pub tblidx: i32,
     /// the ports, in host byte order
     pub proxy_port: [u16; 2],
     pub opts: u8,
     pub pad: [u8; 7],
-}
-
-/// struct pf_rule_uid, struct pf_rule_gid
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfRuleId {
-    pub id: [u32; 2],
-    pub op: u8,
-    pub pad: [u8; 3],
 }
 
 /// struct pf_rule
@@ -213,19 +156,15 @@ pub struct PfRule {
     pub skip: [u64; 8],
     pub label: [u8; NAME_SIZE],
     pub ifname: [u8; Interface::SIZE],
-    pub qname: [u8; NAME_SIZE],
-    pub pqname: [u8; NAME_SIZE],
+    /// qname, pqname
+    pub queues: [[u8; NAME_SIZE]; 2],
     pub tagname: [u8; NAME_SIZE],
     pub match_tagname: [u8; NAME_SIZE],
-    pub overload_tblname: [u8; TABLE_NAME_SIZE],
-    pub entries: [u64; 2],
+    /// overload_tblname, entries
+    pub overload: [u64; 6],
     pub rpool: PfPool,
-    pub evaluations: u64,
-    pub packets: [u64; 2],
-    pub bytes: [u64; 2],
-    pub kif: u64,
-    pub anchor: u64,
-    pub overload_tbl: u64,
+    /// evaluations to overload_tbl
+    pub counters: [u64; 8],
     pub os_fingerprint: u32,
     pub rtableid: i32,
     pub timeout: [u32; 20],
@@ -235,59 +174,33 @@ pub struct PfRule {
     pub max_src_conn: u32,
     /// limit, seconds
     pub max_src_conn_rate: [u32; 2],
-    pub qid: u32,
-    pub pqid: u32,
-    pub rt_listid: u32,
-    pub nr: u32,
-    pub prob: u32,
-    pub cuid: u32,
-    pub cpid: i32,
-    pub pad0: u32,
-    pub states_cur: u64,
-    pub states_tot: u64,
-    pub src_nodes: u64,
+    /// qid to src_nodes
+    pub numbers: [u64; 7],
     pub return_icmp: u16,
-    pub return_icmp6: u16,
-    pub max_mss: u16,
-    pub tag: u16,
-    pub match_tag: u16,
-    pub scrub_flags: u16,
-    pub uid: PfRuleId,
-    pub gid: PfRuleId,
+    /// return_icmp6 to scrub_flags
+    pub tags: [u16; 5],
+    /// uid, gid
+    pub owners: [u32; 6],
     pub rule_flag: u32,
     pub action: u8,
     pub direction: u8,
     pub log: u8,
     pub logif: u8,
     pub quick: u8,
-    pub ifnot: u8,
-    pub match_tag_not: u8,
-    pub natpass: u8,
+    /// ifnot, match_tag_not, natpass
+    pub nots: [u8; 3],
     pub keep_state: u8,
     pub af: u8,
     pub proto: u8,
-    pub kind: u8,
-    pub code: u8,
+    pub icmp: [u8; 2],
     pub flags: u8,
     pub flagset: u8,
-    pub min_ttl: u8,
-    pub allow_opts: u8,
+    /// min_ttl, allow_opts
+    pub options: [u8; 2],
     pub rt: u8,
-    pub return_ttl: u8,
-    pub tos: u8,
-    pub set_tos: u8,
-    pub anchor_relative: u8,
-    pub anchor_wildcard: u8,
-    pub flush: u8,
-    pub prio: u8,
-    pub set_prio: [u8; 2],
-    pub pad1: u8,
-    pub divert_addr: [u8; 16],
-    pub divert_port: U16,
-    pub pad2: [u8; 2],
-    pub u_states_cur: u64,
-    pub u_states_tot: u64,
-    pub u_src_nodes: u64,
+    /// return_ttl to divert
+    pub rest: [u8; 30],
+    pub u_states: [u64; 3],
 }
 
 /// struct pfioc_rule
@@ -371,20 +284,16 @@ pub struct PfiocTable {
     /// the anchor; empty for the main ruleset
     pub anchor: [u8; MAXPATHLEN],
     pub name: [u8; TABLE_NAME_SIZE],
-    pub table_flags: u32,
-    pub fback: u8,
-    pub pad: [u8; 3],
+    /// table_flags, fback
+    pub flags: [u32; 2],
     /// a pointer to room for the answer: [`ioctl`](super::ioctl) sets it
     pub buffer: u64,
     /// the size of an element of the answer
     pub esize: i32,
     /// the number of elements that fit, then the number that exist
     pub size: i32,
-    /// counts of other calls
-    pub counts: [i32; 4],
-    pub flags: i32,
-    /// the ticket of DIOCRINABEGIN
-    pub ticket: u32,
+    /// of other calls
+    pub counts: [i32; 6],
 }
 
 /// struct pfi_kif: an interface or a group, as pf knows it
@@ -392,23 +301,16 @@ pub struct PfiocTable {
 #[repr(C)]
 pub struct PfiKif {
     pub name: [u8; 16],
-    /// a node of the kernel's tree
-    pub tree: [u64; 3],
-    /// by family, direction, and whether they were passed
-    pub packets: [u64; 8],
-    pub bytes: [u64; 8],
-    /// when the counters began
+    /// the kernel's tree, packets, bytes
+    pub counters: [u64; 19],
     pub tzero: u32,
     pub flags: u32,
     /// nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
     pub ifp: u64,
     /// [`PFIK_GROUP`] for a group, else 0
     pub group: u64,
-    /// how many rules name it
-    pub rulerefs: u32,
-    pub pad: u32,
-    /// a list of the kernel's
-    pub dynaddrs: [u64; 2],
+    /// rulerefs, dynaddrs
+    pub rest: [u64; 3],
 }
 
 /// The address in a struct pf_addr, of IPv4 or of IPv6.
@@ -444,13 +346,10 @@ pub struct PfStateKeyExport {
     pub port: [u16; 2],
 }
 
-/// The version of struct pf_state_export in 14 and 15.
-pub const PF_STATE_VERSION: u64 = 20_230_404;
+pub const PF_STATE_VERSION: u64 = 20_230_404; // The version of struct pf_state_export in 14 and 15.
 
-/// The value for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
-pub const PFIK_GROUP: u64 = 0xfeed_c0de;
-/// `set skip on`
-pub const PFI_IFLAG_SKIP: u32 = 0x0100;
+pub const PFIK_GROUP: u64 = 0xfeed_c0de; // The value for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
+pub const PFI_IFLAG_SKIP: u32 = 0x0100; // `set skip on`
 
 /// struct pfr_addr: an address of a table
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -474,18 +373,13 @@ macro_rules! offsets {
 offsets! {
     PfAddrWrap: 48 { addr 0, mask 16, p 32, kind 40, iflags 41 }
     PfRuleAddr: 56 { addr 0, port 48, neg 52, port_op 53 }
-    PfPool: 72 { key 24, counter 40, tblidx 56, proxy_port 60, opts 64 }
-    PfRuleId: 12 { id 0, op 8 }
+    PfPool: 72 { tblidx 56, proxy_port 60, opts 64 }
     PfRule: 976 {
-        src 0, dst 56, skip 112, label 176, ifname 240, qname 256, pqname 320, tagname 384, match_tagname 448,
-        overload_tblname 512, entries 544, rpool 560, rpool.key 584, rpool.proxy_port 620, rpool.opts 624,
-        evaluations 632, packets 640, bytes 656, os_fingerprint 696, rtableid 700, timeout 704, max_states 784,
-        max_src_nodes 788, max_src_states 792, max_src_conn 796, max_src_conn_rate 800, qid 808, pqid 812, nr 820,
-        prob 824, cuid 828, cpid 832, return_icmp 864, return_icmp6 866, max_mss 868, tag 870, match_tag 872,
-        scrub_flags 874, uid 876, gid 888, rule_flag 900, action 904, direction 905, log 906, logif 907, quick 908,
-        ifnot 909, match_tag_not 910, natpass 911, keep_state 912, af 913, proto 914, kind 915, code 916, flags 917,
-        flagset 918, min_ttl 919, allow_opts 920, rt 921, return_ttl 922, tos 923, set_tos 924, anchor_relative 925,
-        anchor_wildcard 926, flush 927, prio 928, set_prio 929, divert_addr 932, divert_port 948, u_states_cur 952,
+        src 0, dst 56, skip 112, label 176, ifname 240, queues 256, tagname 384, match_tagname 448, overload 512, rpool 560,
+        rpool.proxy_port 620, rpool.opts 624, counters 632, os_fingerprint 696, rtableid 700, timeout 704, max_states 784,
+        max_src_nodes 788, max_src_states 792, max_src_conn 796, max_src_conn_rate 800, numbers 808, return_icmp 864,
+        tags 866, owners 876, rule_flag 900, action 904, direction 905, log 906, logif 907, quick 908, nots 909,
+        keep_state 912, af 913, proto 914, icmp 915, flags 917, flagset 918, options 919, rt 921, rest 922, u_states 952,
     }
     PfiocRule: 3040 { action 0, ticket 4, pool_ticket 8, nr 12, anchor 16, anchor_call 1040, rule 2064, rule.action 2968 }
     PfiocPooladdr: 1136 {
@@ -495,9 +389,9 @@ offsets! {
     PfiocTransE: 1032 { rs_num 0, anchor 4, ticket 1028 }
     PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
     PfiocLimit: 8 { index 0, limit 4 }
-    PfiKif: 216 { name 0, tree 16, packets 40, bytes 104, tzero 168, flags 172, ifp 176, group 184, rulerefs 192, dynaddrs 200 }
+    PfiKif: 216 { name 0, counters 16, tzero 168, flags 172, ifp 176, group 184, rest 192 }
     PfStateKeyExport: 36 { addr 0, port 32 }
     PfStateExport: 384 { id 8, ifname 16, orig_ifname 32, keys 48, peers 120, af 264, proto 265, rest 266 }
     PfrAddr: 20 { addr 0, af 16, net 17, not 18, fback 19 }
-    PfiocTable: 1104 { anchor 0, name 1024, table_flags 1056, fback 1060, buffer 1064, esize 1072, size 1076, flags 1096, ticket 1100 }
+    PfiocTable: 1104 { anchor 0, name 1024, flags 1056, buffer 1064, esize 1072, size 1076, counts 1080 }
 }

@@ -34,7 +34,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::read::Stamp;
+use super::read::{Run, Stamp};
 use super::rulesets::{ByPath, ReadAt};
 use crate::calls::Item;
 use crate::files;
@@ -48,14 +48,6 @@ const VERSION: u32 = 6;
 
 /// The longest file that is read, in bytes: a rule needs about 700.
 const MAX_FILE: usize = 1 << 24;
-
-/// A run of pf, and the main ruleset that it had when it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Run {
-    pub(super) hostid: u64,
-    pub(super) checksum: Vec<u8>,
-}
 
 /// The settings of pf that decide where packets go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,15 +12,14 @@ const TYPE_MASK: u16 = 0x3fff;
 /// A command of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// PFNL_CMD_ADDRULE: adds a rule, with the contents of the buffer of addresses.
+    /// Adds a rule, with the contents of the buffer of addresses.
     AddRule = 5,
-    /// PFNL_CMD_GETRULE: one rule.
     Rule = 7,
-    /// PFNL_CMD_ADD_ADDR: adds an address to the buffer.
+    /// Adds an address to the buffer.
     AddAddr = 20,
-    /// PFNL_CMD_GET_ADDRS: how many addresses a pool of a rule has.
+    /// How many addresses a pool of a rule has.
     Addrs = 21,
-    /// PFNL_CMD_GET_ADDR: one of them.
+    /// One of them.
     Addr = 22,
 }
 
@@ -54,19 +53,16 @@ impl Attributes {
         self
     }
 
-    /// These and a string with its NUL.
     #[must_use]
     pub fn text(self, kind: u16, text: &str) -> Attributes {
         self.with(kind, &[text.as_bytes(), &[0]].concat())
     }
 
-    /// These and a u32.
     #[must_use]
     pub fn number(self, kind: u16, number: u32) -> Attributes {
         self.with(kind, &number.to_le_bytes())
     }
 
-    /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -102,12 +102,10 @@ impl List {
         good
     }
 
-    /// The value of a name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// The pairs, in order.
     #[cfg(feature = "internals")]
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.pairs.iter().map(|(name, value)| (name.as_str(), value))
@@ -151,7 +149,6 @@ impl List {
         }
     }
 
-    /// The packed form.
     pub fn encode(&self) -> Vec<u8> {
         let (mut into, mut headers) = (Vec::with_capacity(1024), vec![]);
         self.write(&mut into, &mut headers);

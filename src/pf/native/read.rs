@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use zerocopy::FromZeros;
 
 use super::encode::{self, EVERY, LOADED};
@@ -161,23 +162,22 @@ pub fn children(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<String>> {
     Ok(names)
 }
 
-/// The status of pf.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PfStatus {
-    /// Whether it is enabled.
-    pub enabled: bool,
+/// A run of pf, and the main ruleset that it had when it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
     /// A random number that each attach of pf chooses (pf_attach_vnet), or the number of `set hostid`.
     pub hostid: u64,
     /// The checksum of the main ruleset, as of its last load (pf_setup_pfsync_matching).
     pub checksum: Vec<u8>,
 }
 
-/// DIOCGETSTATUSNV.
-pub fn status(kernel: &dyn Kernel) -> Answer<PfStatus> {
+/// DIOCGETSTATUSNV: whether pf is enabled, and which run it is.
+pub fn status(kernel: &dyn Kernel) -> Answer<(bool, Run)> {
     let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new())?;
     let read = || {
-        let (enabled, hostid) = (status.bool("running")?, status.number("hostid")?);
-        Ok(PfStatus { enabled, hostid, checksum: status.binary("chksum")?.to_vec() })
+        let (hostid, checksum) = (status.number("hostid")?, status.binary("chksum")?.to_vec());
+        Ok((status.bool("running")?, Run { hostid, checksum }))
     };
     read().map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
 }

@@ -46,7 +46,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Sends a request; returns the attributes of the reply.
+    /// The attributes of the reply.
     pub fn ask(&self, command: Command, request: &Attributes) -> Answer<Vec<u8>> {
         self.exchange(command.name(), self.family, command as u8, request)
     }

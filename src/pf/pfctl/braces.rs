@@ -4,7 +4,6 @@
 
 use super::Pfctl;
 use crate::error::Result;
-use crate::pf::foreign::RulesetReader;
 use crate::pfconf::Conf;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{Action, RuleKind};
@@ -34,13 +33,9 @@ impl RulesetPath {
 }
 
 impl Pfctl {
-    /// The anchors that the ruleset `at` calls, also from within braces. `shown` is pfctl's output for it.
-    pub(super) fn calls(&self, at: &RulesetPath, shown: &Conf, kinds: &[RuleKind]) -> Result<Vec<Call>> {
-        self.calls_in(at, shown, "", kinds)
-    }
-
-    /// The anchors that are called in the braces `inside`, which pf holds at `at`.
-    fn calls_in(&self, at: &RulesetPath, shown: &Conf, inside: &str, kinds: &[RuleKind]) -> Result<Vec<Call>> {
+    /// The anchors that the ruleset `at` calls, also from within braces. `shown` is pfctl's output, and `inside` the path of this
+    /// ruleset in it: that of its braces.
+    pub(super) fn calls(&self, at: &RulesetPath, shown: &Conf, inside: &str, kinds: &[RuleKind]) -> Result<Vec<Call>> {
         let mut found = vec![];
         let mut unnamed = vec![];
         for rule in shown.rulesets.get(inside).into_iter().flatten() {
@@ -70,7 +65,7 @@ impl Pfctl {
             }
             // if none has the printed rules, it may be any: no called anchor must be overlooked
             for number in names {
-                found.extend(self.calls_in(&at.below(number, read_as), shown, &name, kinds)?);
+                found.extend(self.calls(&at.below(number, read_as), shown, &name, kinds)?);
             }
         }
         Ok(found)
