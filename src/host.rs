@@ -5,17 +5,18 @@
 
 mod events;
 mod fixed;
-#[cfg(any(target_os = "freebsd", test))]
+#[cfg(all(target_os = "freebsd", not(feature = "internals")))]
 mod freebsd;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod freebsd;
 mod interfaces;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 mod other;
-mod played;
 mod rights;
 mod snapshot;
-mod watch;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,8 +24,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use events::{Event, Events};
-pub use fixed::Fixed;
+pub use events::{Event, Events, Watch};
+pub use fixed::{Fixed, Played};
 #[cfg(target_os = "freebsd")]
 pub use freebsd::System;
 pub use interfaces::Interfaces;
@@ -34,10 +35,8 @@ pub(crate) use interfaces::fixture;
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 pub use other::System;
-pub use played::Played;
 pub use rights::has_borrowed_rights;
 pub use snapshot::Snapshot;
-pub use watch::Watch;
 
 use crate::error::Result;
 use crate::net::{Family, Interface, PerFamily, Protocol};
@@ -283,90 +282,5 @@ pub trait Host {
     /// Whether the facts come from a file, not from the running host.
     fn is_played(&self) -> bool {
         false
-    }
-}
-
-#[cfg(all(test, any(target_os = "freebsd", target_os = "linux")))]
-mod tests {
-    //! The host that runs these tests, against what the standard library does on it.
-
-    use std::net::{TcpListener, UdpSocket};
-
-    use super::*;
-
-    #[test]
-    fn loopback_and_the_gateways_are_among_the_interfaces() {
-        let all = System.interfaces().unwrap();
-        let localhost: IpNet = "127.0.0.1/8".parse().unwrap();
-        let lo = all.iter().find(|interface| interface.addresses.contains(&localhost)).unwrap();
-        assert!(lo.up && lo.name.as_str().starts_with("lo"), "{lo:?}");
-        if cfg!(target_os = "freebsd") {
-            assert_eq!(lo.groups, ["lo".parse().unwrap()]);
-        }
-        for family in Family::ALL {
-            if let Some(gateway) = System.gateway(family).unwrap() {
-                assert!(all.iter().any(|interface| interface.name == gateway), "{gateway}");
-            }
-        }
-    }
-
-    #[test]
-    fn sockets_that_wait_are_listeners() {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        // not a port that the kernel chooses
-        let udp = (2000..10000).find_map(|port| UdpSocket::bind(("0.0.0.0", port)).ok()).unwrap();
-        let asking = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.connect(("127.0.0.1", udp.local_addr().unwrap().port())).unwrap();
-        let found = System.listeners().unwrap();
-        let inet = |protocol, address: Option<&str>, port| {
-            let address = address.map(|text| text.parse().unwrap());
-            found.contains(&Listener { protocol, families: PerFamily::only(Family::Inet), address, port })
-        };
-        assert!(inet(Protocol::Tcp, Some("127.0.0.1"), tcp.local_addr().unwrap().port()), "{found:?}");
-        assert!(inet(Protocol::Udp, None, udp.local_addr().unwrap().port()), "{found:?}");
-        assert!(!inet(Protocol::Udp, None, asking.local_addr().unwrap().port()), "{found:?}");
-        assert!(!inet(Protocol::Udp, Some("127.0.0.1"), client.local_addr().unwrap().port()), "{found:?}");
-    }
-
-    #[test]
-    fn a_socket_has_its_process() {
-        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let port = udp.local_addr().unwrap().port();
-        let holders = System.udp_holders(port).unwrap();
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(holders.iter().any(|process| process.pid == own && process.jid == 0), "{holders:?}");
-        let arguments: Vec<String> = std::env::args().collect();
-        assert!(holders.iter().any(|process| process.arguments == arguments), "{holders:?}");
-        drop(udp);
-        assert!(System.udp_holders(port).unwrap().iter().all(|process| process.pid != own));
-    }
-
-    #[test]
-    fn sysctls() {
-        #[cfg(target_os = "freebsd")]
-        assert!(matches!(System.sysctl("net.inet.ip.forwarding"), Ok(Some(0 | 1))));
-        assert_eq!(System.sysctl("net.kport.unknown").unwrap(), None);
-        assert_eq!(System.sysctl("net.inet.ip.forwarding\0").unwrap(), None);
-    }
-
-    #[test]
-    fn the_boot_does_not_change() {
-        let id = System.boot_id().unwrap();
-        assert!(id.len() >= 16 && !id.contains(char::is_whitespace), "{id}");
-        assert_eq!(id, System.boot_id().unwrap());
-        let before = System.uptime().unwrap();
-        assert!(before > 0 && System.uptime().unwrap() >= before);
-    }
-
-    #[test]
-    fn jails_that_are_not_there() {
-        for name in ["", "no such jail", "nul\0", "0", "-1", "999999"] {
-            assert_eq!(System.jail(name).unwrap(), None, "{name:?}");
-        }
-        #[cfg(target_os = "freebsd")]
-        for jail in System.jails().unwrap().jails {
-            assert_eq!(System.jail(&jail.jid.to_string()).unwrap().map(|again| again.name), Some(jail.name));
-        }
     }
 }

@@ -1,9 +1,14 @@
 //! Events: what the system reports at once, so that nobody has to ask.
 
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::Watch;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use crate::deadline::Deadline;
 use crate::error::Result;
 
 /// Something that may have changed. An event only says when to look: some are lost, several come as one, and a false alarm is
@@ -47,4 +52,53 @@ pub trait Events {
 
     /// A descriptor that is readable when [`Events::next`] would return something, or after [`Events::wake`].
     fn descriptor(&self) -> BorrowedFd<'_>;
+}
+
+/// How many messages are discarded at once: that many are a change in any case.
+const MOST_MESSAGES: usize = 256;
+
+/// Wakes up the caller after a change. The contents of messages are discarded: only their arrival counts, and that may
+/// be a false alarm. So a sender can do no more than wake up the caller.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// A socket that gets a message, or a part of a stream, for each change.
+    pub fn new(socket: OwnedFd) -> Watch {
+        Watch(socket)
+    }
+
+    /// Waits until something has arrived since the last call; `false` after `time` without it. An error is permanent.
+    pub fn wait(&self, time: Duration) -> io::Result<bool> {
+        let end = Deadline::after(time);
+        loop {
+            let timeout = Timespec::try_from(end.remaining()).ok();
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], timeout.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return self.drain().map(|()| true),
+                Err(Errno::INTR) => (),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// The socket, to wait for several at once.
+    #[cfg(target_os = "freebsd")]
+    pub(super) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+
+    fn drain(&self) -> io::Result<()> {
+        let mut message = [0; 2048];
+        for _ in 0..MOST_MESSAGES {
+            match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // no space for more messages: there were some
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => (),
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,7 +1,9 @@
-//! A host from a file.
+//! A host from a file: read once, or again for each question.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -130,58 +132,81 @@ impl Host for Fixed {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The host that a JSON file describes ([`Fixed`]). Each call reads the file again: changing the file gives a jail its
+/// address, or removes a jail.
+#[derive(Clone, Debug)]
+pub struct Played {
+    file: PathBuf,
+}
 
-    #[test]
-    fn a_host_goes_to_json_and_back() {
-        let host = Fixed {
-            gateway: PerFamily { inet: None, inet6: Some("em1".parse().unwrap()) },
-            interfaces: vec![HostInterface {
-                name: "bridge0".parse().unwrap(),
-                groups: vec!["bridge".parse().unwrap()],
-                addresses: vec!["fd00::1/64".parse().unwrap()],
-                up: true,
-                fib: 1,
-                point_to_point: true,
-            }],
-            jails: vec![Jail {
-                jid: 7,
-                name: "flat".to_owned(),
-                path: "/jails/flat".to_owned(),
-                vnet: false,
-                stack: 0,
-                fib: 2,
-                inherits: PerFamily::only(Family::Inet6),
-                addresses: vec!["10.9.0.2".parse().unwrap()],
-                dying: true,
-            }],
-            gateways: vec![Gateway {
-                interface: "em1".parse().unwrap(),
-                address: "fe80::1".parse().unwrap(),
-                fib: 1,
-                default: true,
-            }],
-            ..Fixed::default()
-        };
-        let json = serde_json::to_string(&host).unwrap();
-        assert_eq!(json.parse::<Fixed>().unwrap(), host);
-        assert_eq!(host.jail("7").unwrap(), host.jail("flat").unwrap());
-        assert_eq!(host.jail("07").unwrap(), None);
-        assert_eq!(host.gateway(Family::Inet).unwrap(), None);
+impl Played {
+    /// Fails if the file does not describe a host.
+    pub fn new(file: impl Into<PathBuf>) -> Result<Played> {
+        let played = Played { file: file.into() };
+        played.now().map(|_| played)
     }
 
-    #[test]
-    fn mistakes_in_a_file_are_reported() {
-        for (json, word) in [
-            (r#"{ "gatway": {} }"#, "gatway"),
-            (r#"{ "interfaces": [ { "name": "em 0", "up": true } ] }"#, "em 0"),
-            (r#"{ "jails": [ { "name": "web" } ] }"#, "jid"),
-        ] {
-            let error = json.parse::<Fixed>().unwrap_err();
-            assert_eq!(error.kind(), Kind::Argument);
-            assert!(error.message().contains(word), "{error}");
-        }
+    fn now(&self) -> Result<Fixed> {
+        let file = self.file.display();
+        let text = fs::read_to_string(&self.file).map_err(|e| Error::io(format_args!("read {file}"), &e))?;
+        text.parse().map_err(|e: Error| e.context(file))
+    }
+}
+
+impl Host for Played {
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        self.now()?.gateway(family)
+    }
+
+    fn gateways(&self) -> Result<Vec<Gateway>> {
+        self.now()?.gateways()
+    }
+
+    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
+        self.now()?.leaves_checksums(interface)
+    }
+
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        self.now()?.interfaces()
+    }
+
+    fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        self.now()?.jail(name)
+    }
+
+    fn jails(&self) -> Result<Jails> {
+        self.now()?.jails()
+    }
+
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+        self.now()?.vnet_addresses(jail, within)
+    }
+
+    fn router(&self, jail: &Jail, family: Family, within: Duration) -> Router {
+        self.now().map_or(Router::Unknown, |now| now.router(jail, family, within))
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        self.now()?.listeners()
+    }
+
+    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
+        self.now()?.udp_holders(port)
+    }
+
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        self.now()?.sysctl(name)
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        self.now()?.boot_id()
+    }
+
+    fn uptime(&self) -> Result<u64> {
+        self.now()?.uptime()
+    }
+
+    fn is_played(&self) -> bool {
+        true
     }
 }

@@ -1,27 +1,27 @@
 //! The facts of a Linux host: enough to try kport with the simulator. Linux has no jails.
 
-mod events;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
-use procfs::net::TcpState;
+use procfs::net::{TcpState, UdpNetEntry};
 use procfs::process::FDTarget;
 use procfs::{ProcError, ProcResult};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::{Host, HostInterface, Jail, Jails, Listener, Process};
+use super::{Event, Events, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use crate::error::{Error, Kind, Result};
-use crate::files::Taken;
+use crate::files::{Taken, above_stdio};
 use crate::net::{Family, Interface, PerFamily, Protocol};
-pub use events::Timer;
 
 /// The running host.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,20 +84,14 @@ impl Host for System {
             found.extend(listening.map(|socket| listener(Protocol::Tcp, socket.local_address)));
         }
         let ephemeral = ephemeral(&text("/proc/sys/net/ipv4/ip_local_port_range")?.unwrap_or_default());
-        for (file, read) in [("/proc/net/udp", procfs::net::udp()), ("/proc/net/udp6", procfs::net::udp6())] {
-            let unconnected = entries(file, read)?.into_iter().filter(|socket| socket.remote_address.port() == 0);
-            let chosen = unconnected.filter(|socket| !ephemeral.contains(&socket.local_address.port()));
-            found.extend(chosen.map(|socket| listener(Protocol::Udp, socket.local_address)));
-        }
+        let chosen = unconnected_udp()?.into_iter().filter(|socket| !ephemeral.contains(&socket.local_address.port()));
+        found.extend(chosen.map(|socket| listener(Protocol::Udp, socket.local_address)));
         Ok(found)
     }
 
     fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
-        let mut sockets = BTreeSet::new();
-        for (file, read) in [("/proc/net/udp", procfs::net::udp()), ("/proc/net/udp6", procfs::net::udp6())] {
-            let bound = entries(file, read)?.into_iter().filter(|socket| socket.remote_address.port() == 0);
-            sockets.extend(bound.filter(|socket| socket.local_address.port() == port).map(|socket| socket.inode));
-        }
+        let bound = unconnected_udp()?.into_iter().filter(|socket| socket.local_address.port() == port);
+        let sockets: BTreeSet<u64> = bound.map(|socket| socket.inode).collect();
         let processes = procfs::process::all_processes();
         let processes = processes.map_err(|e| Error::new(Kind::System, format!("read /proc: {e}")))?;
         // a process that has ended, or of another user, has no sockets that could be read
@@ -117,15 +111,11 @@ impl Host for System {
     }
 
     fn boot_id(&self) -> Result<String> {
-        let file = "/proc/sys/kernel/random/boot_id";
-        let text = text(file)?.ok_or_else(|| unreadable(file))?;
-        Ok(text.trim().to_owned())
+        proc("/proc/sys/kernel/random/boot_id", |text| Some(text.trim().to_owned()))
     }
 
     fn uptime(&self) -> Result<u64> {
-        let file = "/proc/uptime";
-        let text = text(file)?.ok_or_else(|| unreadable(file))?;
-        text.split('.').next().and_then(|seconds| seconds.parse().ok()).ok_or_else(|| unreadable(file))
+        proc("/proc/uptime", |text| text.split('.').next()?.parse().ok())
     }
 }
 
@@ -139,8 +129,11 @@ fn ephemeral(range: &str) -> RangeInclusive<u16> {
     }
 }
 
-fn unreadable(file: &str) -> Error {
-    Error::new(Kind::Unavailable, format!("{file} has unexpected contents; is /proc mounted?"))
+/// What `read` finds in a file that every system has.
+fn proc<T>(file: &str, read: impl Fn(&str) -> Option<T>) -> Result<T> {
+    text(file)?
+        .and_then(|text| read(&text))
+        .ok_or_else(|| Error::new(Kind::Unavailable, format!("{file} has unexpected contents; is /proc mounted?")))
 }
 
 /// The text of a file; `None` if there is no such file, as with a kernel without IPv6.
@@ -162,14 +155,21 @@ fn entries<T>(file: &str, read: ProcResult<Vec<T>>) -> Result<Vec<T>> {
     }
 }
 
+/// The udp sockets that are not connected.
+fn unconnected_udp() -> Result<Vec<UdpNetEntry>> {
+    let mut found = entries("/proc/net/udp", procfs::net::udp())?;
+    found.extend(entries("/proc/net/udp6", procfs::net::udp6())?);
+    found.retain(|socket| socket.remote_address.port() == 0);
+    Ok(found)
+}
+
 fn default_route(routes: Vec<procfs::net::RouteEntry>) -> Option<String> {
-    let mut defaults: Vec<_> = routes
-        .into_iter()
-        .filter(|r| r.destination.is_unspecified() && r.mask.is_unspecified())
-        .filter(|r| u32::from(r.flags) & (RTF_UP | RTF_REJECT) == RTF_UP)
-        .collect();
-    defaults.sort_by_key(|r| r.metrics);
-    defaults.into_iter().next().map(|r| r.iface)
+    let is_default = |r: &procfs::net::RouteEntry| {
+        r.destination.is_unspecified()
+            && r.mask.is_unspecified()
+            && u32::from(r.flags) & (RTF_UP | RTF_REJECT) == RTF_UP
+    };
+    routes.into_iter().filter(is_default).min_by_key(|r| r.metrics).map(|r| r.iface)
 }
 
 /// procfs has no reader for this file. The columns: destination and its prefix length, source and its prefix length,
@@ -209,6 +209,49 @@ fn listener(protocol: Protocol, local: SocketAddr) -> Listener {
     Listener { protocol, families, address, port: local.port() }
 }
 
+/// The events of a system without jails: only the time passes.
+pub struct Timer(OwnedFd);
+
+impl Timer {
+    pub fn new() -> Result<Timer> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = above_stdio(|| Ok(timerfd_create(TimerfdClockId::Monotonic, flags)?));
+        timer.map(Timer).map_err(|error| Error::io("create a timer", &error))
+    }
+}
+
+impl Events for Timer {
+    fn tells_jails(&self) -> bool {
+        false
+    }
+
+    fn add_jail(&mut self, _: i32) {}
+
+    fn add_network(&mut self, _: i32, _: Watch) {}
+
+    fn remove_network(&mut self, _: i32) {}
+
+    fn next(&mut self, within: Duration) -> Result<Vec<Event>> {
+        let timeout = Timespec::try_from(within).ok();
+        // interrupted by a signal, or not: the caller looks
+        if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], timeout.as_ref()).is_ok_and(|ready| ready > 0) {
+            _ = rustix::io::read(&self.0, &mut [0; 8]);
+        }
+        Ok(vec![])
+    }
+
+    fn wake(&mut self, within: Duration) {
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // a timer of 0 would be off
+        let it_value = Timespec::try_from(within.max(Duration::from_nanos(1))).unwrap_or(zero);
+        _ = timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: zero, it_value });
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,11 +289,5 @@ mod tests {
     fn ports_that_the_kernel_chooses_from() {
         assert_eq!(ephemeral("1024\t65000\n"), 1024..=65000);
         assert_eq!(ephemeral(""), 32768..=60999);
-    }
-
-    #[test]
-    fn no_jails() {
-        assert_eq!(System.jail("web").unwrap(), None);
-        assert_eq!(System.jails().unwrap_err().kind(), Kind::Unsupported);
     }
 }

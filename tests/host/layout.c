@@ -124,4 +124,5 @@ AT(struct xfile, xf_data, 56);
 SIZE(struct kinfo_proc, 1088);
 AT(struct kinfo_proc, ki_structsize, 0);
 AT(struct kinfo_proc, ki_stat, 388);
+AT(struct kinfo_proc, ki_fibnum, 584);
 AT(struct kinfo_proc, ki_jid, 592);

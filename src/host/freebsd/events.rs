@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -35,16 +35,7 @@ pub struct Queue {
 impl Queue {
     pub fn new() -> Result<Queue> {
         let failed = |error: io::Error| Error::io("kqueue", &error);
-        let queue = above_stdio(|| {
-            // SAFETY: no memory is involved.
-            let queue = unsafe { libc::kqueue() };
-            if queue < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            // SAFETY: it is new, and has no other owner.
-            Ok(unsafe { OwnedFd::from_raw_fd(queue) })
-        })
-        .map_err(failed)?;
+        let queue = above_stdio(|| Ok(rustix::event::kqueue::kqueue()?)).map_err(failed)?;
         rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         let mut queue = Queue { queue, tells_jails: false, networks: BTreeMap::new() };
         // before 15 there is no such filter: EINVAL

@@ -1,39 +1,25 @@
 //! Jails, by their parameters (jail(8)), from jail_get(2).
 
-#[cfg(target_os = "freebsd")]
-#[allow(unsafe_code)]
-mod get;
-#[cfg(test)]
-mod tests;
-
 use std::ffi::CStr;
 use std::net::IpAddr;
 
 #[cfg(target_os = "freebsd")]
 use once_cell::race::OnceBox;
 
-#[cfg(target_os = "freebsd")]
-pub use get::jail_get;
-
-use super::buffer::malformed;
+use super::{Parameter, TEXT, malformed};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Jail, Jails, SkippedJail};
 use crate::net::{Family, PerFamily};
-
-/// A parameter of jail(8), and a buffer for its value.
-pub type Parameter = (&'static CStr, Vec<u8>);
 
 /// jail_get(2), or a substitute in tests: fills the values of the parameters, the first of which selects the jail, and
 /// returns the jid; `None` if there is no such jail.
 pub type JailGet = dyn Fn(&mut Vec<Parameter>) -> Result<Option<i32>>;
 
-/// MAXHOSTNAMELEN: the size of the longest name with its NUL, and of an error message of the kernel.
-const TEXT: usize = 256;
 /// MAXPATHLEN
 const PATH: usize = 1024;
 /// Eight times the default of `security.jail.jail_max_af_ips`. Together with the rest it is below the 64 KiB that the
 /// kernel accepts (VFS_MOUNTARG_SIZE_MAX).
-const MOST_ADDRESSES: usize = 2048;
+pub const MOST_ADDRESSES: usize = 2048;
 /// Jails are nested less deeply than this (children.max counts them all).
 const DEEPEST: usize = 1024;
 /// sys/jail.h
@@ -43,8 +29,8 @@ const JAIL_SYS_INHERIT: i32 = 2;
 /// The options that the kernel was built with. It refuses a parameter that it does not have.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
-    families: PerFamily<bool>,
-    vimage: bool,
+    pub families: PerFamily<bool>,
+    pub vimage: bool,
 }
 
 #[cfg(target_os = "freebsd")]
@@ -53,7 +39,7 @@ impl Features {
     pub fn of_kernel() -> Result<Features> {
         // a race of two threads stores the same value twice
         static KNOWN: OnceBox<Features> = OnceBox::new();
-        let has = |name| super::sysctl::named(name).map(|value| value.is_some());
+        let has = |name| super::kernel::named(name).map(|value| value.is_some());
         let read = || {
             let families = PerFamily { inet: has("kern.features.inet")?, inet6: has("kern.features.inet6")? };
             Ok(Box::new(Features { families, vimage: has("kern.features.vimage")? }))
@@ -203,7 +189,7 @@ pub fn addresses(ip4: &[u8], ip6: &[u8]) -> Result<Vec<IpAddr>> {
 /// Whether a jail uses the host's addresses: from its parameters `ip4` and `ip6`, as far as the kernel has them. The
 /// kernel also returns "inherit" for a VNET jail, and for a jail that inherits the addresses of the jail above it;
 /// these it lists.
-fn inherits(vnet: bool, jailsys: PerFamily<Option<i32>>, addresses: &[IpAddr]) -> PerFamily<bool> {
+pub fn inherits(vnet: bool, jailsys: PerFamily<Option<i32>>, addresses: &[IpAddr]) -> PerFamily<bool> {
     let own = |family| addresses.iter().any(|address| Family::of(*address) == family);
     PerFamily::each(|family| !vnet && !own(family) && *jailsys.of(family) == Some(JAIL_SYS_INHERIT))
 }

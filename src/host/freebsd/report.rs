@@ -52,7 +52,7 @@ pub fn pass(stream: BorrowedFd<'_>, step: u32, length: usize, descriptor: Borrow
 
 /// How long a child may be stopped. The jail's root can stop a child in the jail; one that is continued does not take
 /// this long.
-const STOP_CHECK: Duration = Duration::from_millis(100);
+pub const STOP_CHECK: Duration = Duration::from_millis(100);
 
 /// Reads a report of at most `most` bytes until `deadline`: [`Kind::Busy`] after it. [`Kind::Unavailable`] means that
 /// the child was killed, or that it `is_stopped`.
@@ -113,88 +113,5 @@ fn wait(stream: BorrowedFd<'_>, deadline: Deadline, is_stopped: &dyn Fn() -> boo
             Ok(_) => return Ok(()),
             Err(errno) => return Err(Error::io("poll", &io::Error::from(errno))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    /// Reads what `parts` send, with a pause between them; the other end stays open.
-    fn read_parts(parts: &[&[u8]], most: usize, time: Duration) -> Result<Answer> {
-        let (reader, mut writer) = UnixStream::pair().unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for part in parts {
-                    writer.write_all(part).unwrap();
-                    std::thread::yield_now();
-                }
-            });
-            read(reader.as_fd(), most, Deadline::after(time), &|| false)
-        })
-    }
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn a_report_may_come_in_pieces_without_an_end_of_file() {
-        let whole = [head(3, 0, 5).as_slice(), b"abcde"].concat();
-        for cut in 0..whole.len() {
-            let (a, b) = whole.split_at(cut);
-            assert!(matches!(read_parts(&[a, b], 5, LONG), Ok(Answer::Done(bytes, None)) if bytes == b"abcde"));
-        }
-        assert!(matches!(read_parts(&[&head(0, 0, 0)], 0, LONG), Ok(Answer::Done(bytes, None)) if bytes.is_empty()));
-    }
-
-    #[test]
-    fn a_descriptor_is_passed() {
-        let (reader, writer) = UnixStream::pair().unwrap();
-        let (mut here, there) = UnixStream::pair().unwrap();
-        pass(writer.as_fd(), 5, 0, there.as_fd()).unwrap();
-        drop(there);
-        let answer = read(reader.as_fd(), 0, Deadline::after(LONG), &|| false);
-        let Ok(Answer::Done(bytes, Some(passed))) = answer else { panic!("{answer:?}") };
-        assert!(bytes.is_empty());
-        // it is the other end, and no program that this process runs inherits it
-        assert!(rustix::io::fcntl_getfd(&passed).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
-        here.write_all(b"x").unwrap();
-        assert_eq!(rustix::io::read(&passed, &mut [0; 2]), Ok(1));
-    }
-
-    #[test]
-    fn a_failure_names_its_step() {
-        let answer = read_parts(&[&head(2, libc::EPERM, 0)], 0, LONG);
-        assert!(matches!(answer, Ok(Answer::Failed(2, libc::EPERM))), "{answer:?}");
-    }
-
-    #[test]
-    fn a_length_is_checked() {
-        for (length, most) in [(6, 5), (usize::MAX, 5)] {
-            let error = read_parts(&[&head(0, 0, length)], most, LONG).unwrap_err();
-            assert_eq!(error.kind(), Kind::Internal);
-        }
-        let more = [head(0, 0, 1).as_slice(), b"ab"].concat();
-        assert_eq!(read_parts(&[&more], 5, LONG).unwrap_err().kind(), Kind::Internal);
-    }
-
-    #[test]
-    fn a_child_that_dies_or_hangs() {
-        let (reader, mut writer) = UnixStream::pair().unwrap();
-        writer.write_all(&head(0, 0, 5)).unwrap();
-        let until = |time, is_stopped: &dyn Fn() -> bool| {
-            read(reader.as_fd(), 5, Deadline::after(time), is_stopped).unwrap_err().kind()
-        };
-        assert_eq!(until(Duration::ZERO, &|| false), Kind::Busy);
-        // root of the jail has stopped it
-        assert_eq!(until(LONG, &|| true), Kind::Unavailable);
-        // or it was only slow
-        let asked = std::cell::Cell::new(0);
-        assert_eq!(until(2 * STOP_CHECK, &|| asked.replace(asked.get() + 1) > 5), Kind::Busy);
-        drop(writer);
-        assert_eq!(until(LONG, &|| false), Kind::Unavailable);
     }
 }

@@ -28,9 +28,9 @@ use libc::{c_int, c_uint, c_void, pid_t, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::interface::{LIST, links, reachable};
 use super::report::{self, Answer, HEAD};
-use super::{flags6, process, route};
+use super::rtsock::{self, LIST, links, reachable, table};
+use super::{kernel, process};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::files::{Taken, above_stdio};
@@ -68,13 +68,13 @@ enum Task {
 pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
     let (list, socket) = read(jail, LIST, "addresses", within)?;
     // a socket belongs to the stack in which it was created, and so do its ioctls (soo_ioctl() of kern/sys_socket.c)
-    let flags = |name: &str, address| socket.as_ref().map_or(0, |socket| flags6::of(socket, name, address));
+    let flags = |name: &str, address| socket.as_ref().map_or(0, |socket| kernel::flags6(socket, name, address));
     Ok(reachable(&links(&list)?, flags))
 }
 
 /// The default route of a jail with its own network stack.
 pub fn router(jail: &Jail, family: Family, within: Duration) -> Result<Router> {
-    route::router(&read(jail, route::table(family), "routes", within)?.0, family)
+    rtsock::router(&read(jail, table(family), "routes", within)?.0, family)
 }
 
 /// The value of a sysctl(3) in `jail`, and a socket of AF_INET6 of its stack. `what` is what the value is.
