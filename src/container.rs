@@ -5,17 +5,26 @@
 //! program that the runtime has called: it reads the environment and standard input, opens the session, and prints.
 
 pub mod cni;
-mod code;
-mod fields;
 pub mod kleene;
 pub mod oci;
-mod settings;
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::publisher::{Observer, Outcome};
-use crate::session::Session;
+use crate::session::{Backend, Session};
 
-pub use settings::Overrides;
+/// The settings in a document: the backend, the state directory and the time-out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// The backend.
+    pub backend: Option<Backend>,
+    /// The state directory.
+    pub state_dir: Option<PathBuf>,
+    /// The maximum time of the call.
+    pub timeout: Option<Duration>,
+}
 
 /// The program that a runtime has called.
 pub trait Program {
@@ -31,77 +40,4 @@ pub trait Program {
 
     /// Reports the outcome of each change, and notes without one.
     fn report(&self, session: &Session, outcome: &Outcome);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::{Cell, RefCell};
-
-    use super::*;
-    use crate::host::Fixed;
-    use crate::publisher::Unobserved;
-    use crate::session::{Backend, Settings};
-
-    /// A program on a host of its own, with the simulator.
-    pub(super) struct Stage {
-        dir: tempfile::TempDir,
-        /// The overrides of the last document.
-        pub(super) overrides: Cell<Overrides>,
-        /// The reported notes.
-        pub(super) notes: RefCell<Vec<String>>,
-    }
-
-    impl Stage {
-        pub(super) fn new() -> Stage {
-            let dir = tempfile::tempdir().unwrap();
-            Stage { dir, overrides: Cell::default(), notes: RefCell::default() }
-        }
-
-        /// A file of the state directory.
-        pub(super) fn file(&self, name: &str) -> std::path::PathBuf {
-            self.dir.path().join("state").join(name)
-        }
-
-        /// A line for each redirect.
-        pub(super) fn published(&self) -> Vec<String> {
-            let session = self.session(Overrides::default()).unwrap();
-            let listed = session.publisher(&Unobserved).unwrap().list(None).unwrap();
-            let lines = |l: &crate::publisher::Listed| {
-                let jail = l.jail.clone().unwrap();
-                let line = |r: &crate::publication::Redirect| {
-                    format!("{jail} {} port {} of {} -> {} port {}", r.protocol, r.host, r.place, r.target, r.jail)
-                };
-                l.redirects.iter().map(|(redirect, _)| line(redirect)).collect::<Vec<_>>()
-            };
-            listed.iter().flat_map(lines).collect()
-        }
-    }
-
-    impl Program for Stage {
-        fn session(&self, overrides: Overrides) -> Result<Session> {
-            self.overrides.set(overrides);
-            let host: Fixed = r#"{
-                "gateway": { "inet": "em0" },
-                "interfaces": [
-                    { "name": "em0", "up": true, "addresses": [ "192.0.2.1/24" ] },
-                    { "name": "bridge0", "groups": [ "bridge" ], "up": true, "addresses": [ "10.88.0.1/16" ] }
-                ],
-                "jails": [ { "jid": 7, "name": "blue", "vnet": true } ],
-                "vnet_addresses": { "blue": [ "10.88.0.5" ] },
-                "sysctls": { "net.inet.ip.forwarding": 1 },
-                "boot_id": "first"
-            }"#
-            .parse()?;
-            let state_dir = Some(self.file(""));
-            Session::new(&Settings { backend: Backend::Sim, state_dir, ..Settings::default() }, Box::new(host))
-        }
-
-        fn observer(&self) -> &dyn Observer {
-            &Unobserved
-        }
-
-        fn report(&self, _: &Session, outcome: &Outcome) {
-            self.notes.borrow_mut().extend(outcome.notes.iter().cloned());
-        }
-    }
 }

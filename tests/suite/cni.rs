@@ -1,5 +1,6 @@
 //! `kport cni`: the requests of a container runtime, and the answers.
 
+mod answer;
 mod libcni;
 
 use std::io::Write;
@@ -834,18 +835,46 @@ fn the_sockets_of_the_containers_conmon_are_not_a_conflict() {
     let plugin = Plugin::new();
     let dns = json!({ "hostPort": 8053, "containerPort": 53, "protocol": "udp" });
     let config = network("podman", "10.88.0.5/16", &[dns]);
-    let holder = |line: &str| {
+    let hold = |holders: &[(i32, &str)]| {
+        let holders: Vec<Value> = holders
+            .iter()
+            .map(|(jid, line)| json!({ "pid": 7, "jid": jid, "arguments": line.split(' ').collect::<Vec<_>>() }))
+            .collect();
         plugin.play(|host| {
             let inet = json!({ "inet": true, "inet6": false });
             host["listeners"] = json!([ { "protocol": "udp", "families": inet, "port": 8053 } ]);
-            host["udp_holders"] = json!({ "8053": [ { "pid": 7, "arguments": line.split(' ').collect::<Vec<_>>() } ] });
+            host["udp_holders"] = json!({ "8053": holders });
         });
     };
-    holder("/usr/sbin/named -c c0ffee");
+    let conmon = (0, "/usr/local/bin/conmon --api-version 1 -c c0ffee -u c0ffee");
+    for other in [
+        (0, "/usr/sbin/named -c c0ffee"),
+        (0, "conmon -c deadbeef -u c0ffee"),
+        (0, "conmon c0ffee"),
+        (3, "conmon -c c0ffee"),
+        (0, ""),
+    ] {
+        for holders in [&[other][..], &[conmon, other]] {
+            hold(holders);
+            assert_eq!(plugin.say("ADD", &config).error().0, 103, "{holders:?}");
+        }
+    }
+    // the process is unknown
+    hold(&[]);
     assert_eq!(plugin.say("ADD", &config).error().0, 103);
-    holder("conmon -c deadbeef -u deadbeef");
-    assert_eq!(plugin.say("ADD", &config).error().0, 103);
-    holder("/usr/local/bin/conmon --api-version 1 -c c0ffee -u c0ffee");
+    hold(&[conmon, (0, "conmon --cid c0ffee")]);
+    // the sockets of other ports, and of tcp, stay
+    let listeners = |protocol: &str, port: u16| json!({ "protocol": protocol, "families": { "inet": true, "inet6": false }, "port": port });
+    plugin.play(|host| {
+        host["listeners"] = json!([listeners("udp", 8053), listeners("tcp", 8053), listeners("udp", 8054)]);
+        host["udp_holders"] = json!({ "8053": [{ "pid": 7, "arguments": ["conmon", "-c", "c0ffee"] }] });
+    });
+    for taken in [mapping(8053, 53), json!({ "hostPort": 8054, "containerPort": 53, "protocol": "udp" })] {
+        let dns = json!({ "hostPort": 8053, "containerPort": 53, "protocol": "udp" });
+        let config = network("podman", "10.88.0.5/16", &[dns, taken]);
+        assert_eq!(plugin.say("ADD", &config).error().0, 103);
+    }
+    hold(&[conmon, (0, "conmon --cid c0ffee")]);
     plugin.say("ADD", &config).ok();
     plugin.say("CHECK", &config).ok();
     plugin.say("DEL", &config).ok();

@@ -195,8 +195,8 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
     ("conf", &["words", "line", "source", "check", "apply"]),
-    ("container", &["kleene", "code", "fields", "settings", "cni", "oci"]),
-    ("container::cni", &["conmon", "environment", "mapping", "network", "previous", "attachments"]),
+    ("container", &["kleene", "cni", "oci"]),
+    ("container::cni", &["conmon", "code", "settings", "mapping", "input", "attachments"]),
     (
         "managers",
         &[

@@ -21,6 +21,7 @@ mod header;
 mod host;
 mod import;
 mod install;
+mod kleene;
 mod layers;
 mod list;
 mod man;

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output, Stdio};
 
+use kport::container::oci;
+use kport::error::Kind;
 use serde_json::{Value, json};
 
 use crate::support::cc;
@@ -131,12 +133,37 @@ fn the_arguments_of_the_hook_decide() {
     }
 }
 
+/// A range is allowed as a whole, by one of the ranges.
+#[test]
+fn allowed_ranges_and_places() {
+    let host = Host::new();
+    let allowed = ["--allow-ports", "22", "--allow-ports", "80-90", "--allow-place", "em0", "--allow-place", "*"];
+    for (specs, works) in [
+        ("22 80-85:1080 em0:90:1090 *:443-443:443", false),
+        ("79-90:80", false),
+        ("22-80:80", false),
+        ("192.0.2.1:80:80", false),
+        ("0.0.0.0:80:80", false),
+        ("22 80-85:1080 em0:90:1090", true),
+    ] {
+        let output = host.hook_with(&allowed, &state("created", json!({ "io.kport.publish": specs })));
+        assert_eq!(output.status.code(), Some(if works { 0 } else { 4 }), "{specs}: {}", cc::text(&output.stderr));
+        assert_eq!(host.list().is_empty(), !works, "{specs}");
+    }
+}
+
 #[test]
 fn a_start_reports_what_is_wrong() {
     let host = Host::new();
     for (annotations, status, says) in [
         (json!({ "io.kport.publish": "80/tpc" }), 2, "annotation io.kport.publish: at byte 3: found \"tpc\""),
         (json!({ "io.kport.publish": "22" }), 4, "1024-65535"),
+        (json!({ "io.kport.publish": "8080 1023:80" }), 4, "1024-65535"),
+        (json!({ "io.kport.publish": "1000-1030:80" }), 4, "1024-65535"),
+        (json!({ "io.kport.publish": "127.0.0.1:8080:80" }), 4, "may not name 127.0.0.1"),
+        (json!({ "io.kport.publish": "0.0.0.0:auto:80" }), 4, "may not name 0.0.0.0"),
+        (json!({ "io.kport.publish": "8080", "io.kport.publish.json": "{}" }), 4, "can only ask for ports"),
+        (json!({ "io.kport.publish": "8080", "io.kport.": "" }), 4, "can only ask for ports"),
         (json!({ "io.kport.publish": "em0:8080:80" }), 4, "may not name em0"),
         (json!({ "io.kport.publish": 8080 }), 1, "not a string"),
         (json!({ "io.kport.publish.json": "{\"publish\":[\"8080\"],\"force\":true}" }), 4, "can only ask for ports"),
@@ -146,7 +173,7 @@ fn a_start_reports_what_is_wrong() {
         let output = host.hook(&state("created", annotations.clone()).to_string());
         let said = cc::text(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{annotations}: {said}");
-        assert!(said.contains(says), "{annotations}: {said}");
+        assert!(said.contains(says) && host.list().is_empty(), "{annotations}: {said}");
         host.ok(&state("stopped", annotations));
     }
     // the words of the hook, not those of kport publish
@@ -215,4 +242,27 @@ fn by_the_name_in_the_hook_file() {
     symlink(env!("CARGO_BIN_EXE_kport"), &link).unwrap();
     assert_eq!(feed(Command::new(&link).env_clear(), &text).status.code(), Some(0));
     assert_eq!(feed(&mut host.kport(&[name]), &text).status.code(), Some(0));
+}
+
+#[test]
+fn the_jail_of_a_state() {
+    let read = |json: &str| oci::State::read(json.as_bytes()).unwrap();
+    let json = r#"{"ociVersion":"1.0.2","id":"c0ffee","status":"created","pid":17,"bundle":"/b",
+        "annotations":{"org.freebsd.parentJail":"pod","org.freebsd.jail.jid":"9"}}"#;
+    let identity = read(json).identity().unwrap();
+    assert_eq!((identity.name.as_deref(), identity.jid), (Some("pod.c0ffee"), Some(9)));
+    let identity = read(r#"{"id":"c0ffee","annotations":null}"#).identity().unwrap();
+    assert_eq!((identity.name.as_deref(), identity.jid), (Some("c0ffee"), None));
+    for json in
+        ["nonsense", "{", "{}", "[]", "7", r#"{"id":7}"#, r#"{"id":"a","annotations":{"org.freebsd.jail.jid":"x"}}"#]
+    {
+        assert_eq!(read(json).identity().unwrap_err().kind(), Kind::Argument, "{json}");
+    }
+    for none in ["", " ", "\n "] {
+        assert!(oci::State::read(none.as_bytes()).is_none());
+    }
+    // nothing after it is read
+    let mut two = r#"{"id":"a"} {"id":"b"}"#.as_bytes();
+    assert_eq!(oci::State::read(&mut two).unwrap().identity().unwrap().name.as_deref(), Some("a"));
+    assert_eq!(two, br#" {"id":"b"}"#);
 }

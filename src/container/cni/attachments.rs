@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::environment::Attached;
+use super::input::Attached;
 use super::mapping::PortMapping;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, JailName};
@@ -34,9 +34,8 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Whether this is the attachment of a container, an interface and a network.
-    pub fn is(&self, network: &str, attached: &Attached) -> bool {
-        self.network == network && self.container == attached.container && self.interface == attached.interface
+    pub fn is(&self, of: &Attached) -> bool {
+        self.network == of.network && self.container == of.container && self.interface == of.interface
     }
 }
 

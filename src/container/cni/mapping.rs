@@ -7,8 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::super::code::{Code, Failure};
-use super::super::fields::{field, text};
+use super::code::{Code, Failure, field, text};
 use crate::error::quoted;
 use crate::net::{Family, Place, Protocol};
 use crate::spec::{self, Spec};
@@ -95,102 +94,4 @@ pub fn of_families(
 /// Whether a mapping can be served by these addresses of the container.
 pub fn served(mapping: &PortMapping, addresses: &[IpAddr]) -> bool {
     addresses.iter().any(|address| mapping.place.has_family(Family::of(*address)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(json: &str) -> Result<PortMapping, Failure> {
-        read(&serde_json::from_str(json).unwrap(), "em0".parse().unwrap())
-    }
-
-    #[test]
-    fn entries() {
-        let made =
-            one(r#"{"hostPort":8080,"containerPort":80,"protocol":"TCP","hostIP":"192.0.2.1","extra":1}"#).unwrap();
-        assert_eq!((made.place.to_string().as_str(), made.host, made.jail), ("192.0.2.1", 8080, 80));
-        let made = one(r#"{"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":""}"#).unwrap();
-        assert_eq!((made.place.to_string().as_str(), made.protocol), ("em0", Protocol::Udp));
-        for (json, code, says) in [
-            (r#"{"containerPort":80}"#, Code::Config, "hostPort is 0"),
-            (r#"{"hostPort":65536,"containerPort":80}"#, Code::Config, "65536"),
-            (r#"{"hostPort":-1,"containerPort":80}"#, Code::Config, "-1"),
-            (r#"{"hostPort":"80","containerPort":80}"#, Code::Decode, "hostPort is \"80\""),
-            (r#"{"hostPort":80.5,"containerPort":80}"#, Code::Decode, "80.5"),
-            (r#"{"hostPort":80,"containerPort":80,"protocol":"icmp"}"#, Code::Config, "tcp, udp, sctp"),
-            (r#"{"hostPort":80,"containerPort":80,"hostIP":"fe80::1%em0"}"#, Code::Config, "zone"),
-            (r#"{"hostPort":80,"containerPort":80,"hostIP":"fe80::1"}"#, Code::Config, "link-local"),
-            (r#"{"hostPort":80,"containerPort":80,"hostIP":"em0"}"#, Code::Config, "not an IPv4 or IPv6"),
-            (r#"{"hostPort":80,"containerPort":80,"hostIP":"224.0.0.1"}"#, Code::Config, "multicast"),
-        ] {
-            let failure = one(json).unwrap_err();
-            assert_eq!(failure.code, code, "{json}");
-            assert!(failure.details.contains(says), "{failure}");
-        }
-    }
-
-    #[test]
-    fn ports_in_a_row_are_one_range() {
-        let place: Place = "*".parse().unwrap();
-        let port = |protocol, host, jail| PortMapping { place, protocol, host, jail };
-        let mut set: BTreeSet<PortMapping> = (8000..=8010).map(|p| port(Protocol::Tcp, p, p + 1000)).collect();
-        set.extend([port(Protocol::Tcp, 8011, 80), port(Protocol::Udp, 8012, 81), port(Protocol::Tcp, 65535, 65535)]);
-        let made = spec(&set).unwrap().unwrap().to_string();
-        assert_eq!(made, "*:8000-8010:9000-9010/tcp *:8011:80/tcp *:65535:65535/tcp *:8012:81/udp");
-        assert_eq!(spec(&BTreeSet::new()).unwrap(), None);
-    }
-
-    #[test]
-    fn a_family_that_the_container_does_not_have_is_passed_over() {
-        let of = |place: &str, protocol, host| PortMapping { place: place.parse().unwrap(), protocol, host, jail: 80 };
-        let (inet, inet6) = (of("0.0.0.0", Protocol::Tcp, 8080), of("[::]", Protocol::Tcp, 8080));
-        let set = |mappings: &[PortMapping]| mappings.iter().copied().collect::<BTreeSet<_>>();
-        let v4: Vec<IpAddr> = vec!["10.0.0.2".parse().unwrap()];
-        let both: Vec<IpAddr> = vec![v4[0], "fd00::2".parse().unwrap()];
-        assert_eq!(of_families(&set(&[inet, inet6]), &v4), (set(&[inet]), vec![inet6]));
-        assert_eq!(of_families(&set(&[inet, inet6]), &both[1..]), (set(&[inet6]), vec![inet]));
-        assert_eq!(of_families(&set(&[inet, inet6]), &both), (set(&[inet, inet6]), vec![]));
-        // nothing else serves these: they stay, and publishing them is an error
-        for alone in [inet6, of("[::1]", Protocol::Tcp, 8080)] {
-            for other in [of("0.0.0.0", Protocol::Udp, 8080), of("0.0.0.0", Protocol::Tcp, 8081)] {
-                assert_eq!(of_families(&set(&[alone, other]), &v4), (set(&[alone, other]), vec![]));
-            }
-        }
-    }
-
-    #[test]
-    fn every_port_at_once() {
-        let place: Place = "*".parse().unwrap();
-        let set = (1..=65535).map(|p| PortMapping { place, protocol: Protocol::Udp, host: p, jail: p }).collect();
-        assert_eq!(spec(&set).unwrap().unwrap().to_string(), "*:1-65535:1-65535/udp");
-    }
-
-    proptest::proptest! {
-        /// Ranges are the same ports as the list, each once.
-        #[test]
-        fn no_port_is_lost_or_won(
-            list in proptest::collection::vec((0..3usize, 0..2usize, 1..40u16, 0..3u16), 0..60)
-        ) {
-            let places: Vec<Place> = ["*", "0.0.0.0", "192.0.2.1"].map(|place| place.parse().unwrap()).to_vec();
-            let set: BTreeSet<PortMapping> = list
-                .into_iter()
-                .map(|(place, protocol, host, shift)| PortMapping {
-                    place: places[place],
-                    protocol: Protocol::ALL[protocol],
-                    host,
-                    jail: host + 100 * shift,
-                })
-                .collect();
-            let mut found = vec![];
-            for mapping in spec(&set).unwrap().iter().flat_map(Spec::mappings) {
-                let spec::HostPorts::Fixed(host) = mapping.host else { panic!("{mapping}") };
-                let (place, protocol) = (mapping.place.unwrap(), mapping.protocol);
-                let pairs = (host.first()..=host.last()).zip(mapping.jail.first()..=mapping.jail.last());
-                found.extend(pairs.map(|(host, jail)| PortMapping { place, protocol, host, jail }));
-            }
-            proptest::prop_assert_eq!(found.len(), set.len());
-            proptest::prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), set);
-        }
-    }
 }

@@ -1,12 +1,11 @@
-//! Options and settings: the fields of the CNI plugin's configuration.
+//! Options and settings: the fields of the plugin's configuration.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::code::{Code, Failure};
-use super::fields::{field, shown, text, word};
+use super::super::Overrides;
+use super::code::{Code, Failure, field, shown, text, word};
 use crate::net::{Misread, Place};
 use crate::options::{Given, Options, Takes};
 use crate::session::Backend;
@@ -24,20 +23,9 @@ const KEYS: [(&str, &str); 3] = [
 /// The keys that do not belong to [`Options`].
 const OTHERS: [&str; 6] = ["place", "force", "allowInert", "backend", "stateDir", "timeout"];
 
-/// The settings in a document: the backend, the state directory and the time-out.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
-    /// The backend.
-    pub backend: Option<Backend>,
-    /// The state directory.
-    pub state_dir: Option<PathBuf>,
-    /// The maximum time of the call.
-    pub timeout: Option<Duration>,
-}
-
 impl Overrides {
     /// Reads the fields `backend`, `stateDir` and `timeout`, a number of seconds.
-    pub(super) fn read(fields: &Map<String, Value>) -> Result<Overrides, Failure> {
+    pub fn read(fields: &Map<String, Value>) -> Result<Overrides, Failure> {
         let backend = text(fields, "backend")?.map(|name| name.parse()).transpose();
         // portmap has a field of this name, with other values
         let backend = backend.map_err(|_| {
@@ -50,7 +38,7 @@ impl Overrides {
         };
         Ok(Overrides {
             backend,
-            state_dir: text(fields, "stateDir")?.map(PathBuf::from),
+            state_dir: text(fields, "stateDir")?.map(Into::into),
             timeout: field(fields, "timeout")?.map(seconds).transpose()?,
         })
     }
@@ -58,18 +46,18 @@ impl Overrides {
 
 /// The options in a document.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Publishing {
-    pub(super) options: Options,
+pub struct Publishing {
+    pub options: Options,
     /// For mappings without `hostIP`.
-    pub(super) place: Place,
-    pub(super) force: bool,
-    pub(super) allow_inert: bool,
+    pub place: Place,
+    pub force: bool,
+    pub allow_inert: bool,
 }
 
 impl Publishing {
     /// Reads the options. A field that is unknown here and to `others` is an error: a misspelt option must not open a port to
     /// everybody.
-    pub(super) fn read(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Result<Publishing, Failure> {
+    pub fn read(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Result<Publishing, Failure> {
         let mut fields = fields.clone();
         for (key, value) in field::<Map<String, Value>>(&fields, LIMITS)?.unwrap_or_default() {
             fields.insert(format!("{LIMITS}.{key}"), value);
@@ -122,23 +110,16 @@ fn key(name: &str) -> String {
 fn check_names(fields: &Map<String, Value>, others: impl Fn(&str) -> bool) -> Result<(), Failure> {
     let own: Vec<String> = Options::names().map(|(name, _)| key(name)).chain(OTHERS.map(str::to_owned)).collect();
     for (key, value) in fields {
-        let refuse = |why: &str| Err(Failure::new(Code::Unsupported, format!("{key} is {}: {why}", shown(value))));
         let empty = value.is_null() || *value == Value::Bool(false) || value.as_array().is_some_and(Vec::is_empty);
-        match key.as_str() {
-            "snat" => {}
-            "conditionsV4" | "conditionsV6" if !empty => {
-                return refuse("conditions of iptables; kport has sources instead");
-            }
-            "masqAll" if !empty => {
-                return refuse("the jail sees who connects; hairpin and hostAccess translate where needed");
-            }
-            "markMasqBit" | "externalSetMarkChain" if !empty => {
-                return refuse("an option of iptables; omit it");
-            }
-            "conditionsV4" | "conditionsV6" | "masqAll" | "markMasqBit" | "externalSetMarkChain" => {}
-            key if own.iter().any(|known| known == key) || others(key) => {}
-            _ => return refuse(&format!("unknown to kport, whose options are {}", own.join(", "))),
-        }
+        let why = match key.as_str() {
+            "conditionsV4" | "conditionsV6" | "masqAll" | "markMasqBit" | "externalSetMarkChain" if empty => continue,
+            "conditionsV4" | "conditionsV6" => "conditions of iptables; kport has sources instead",
+            "masqAll" => "the jail sees who connects; hairpin and hostAccess translate where needed",
+            "markMasqBit" | "externalSetMarkChain" => "an option of iptables; omit it",
+            key if key == "snat" || own.iter().any(|known| known == key) || others(key) => continue,
+            _ => &format!("unknown to kport, whose options are {}", own.join(", ")),
+        };
+        return Err(Failure::new(Code::Unsupported, format!("{key} is {}: {why}", shown(value))));
     }
     Ok(())
 }
@@ -150,52 +131,20 @@ mod tests {
     use crate::error::Setting;
 
     #[test]
-    fn the_manual_has_each_option() {
-        let page = include_str!("../../man/kport-cni.8");
-        let (_, options) = page.split_once("\n.Ss Options\n").unwrap();
-        let (options, _) = options.split_once("\n.El\n").unwrap();
-        let described: Vec<&str> = options.split_whitespace().collect();
-        let keys = Options::names().map(|(name, _)| key(name)).chain(OTHERS.map(str::to_owned));
-        for key in keys.chain(["snat".to_owned()]) {
-            assert!(key.split('.').all(|word| described.contains(&word)), "kport-cni(8) does not describe {key}");
-        }
-    }
-
-    #[test]
-    fn a_place_is_not_a_word_of_another_tool() {
-        let read = |place: &str| {
-            let document: Map<String, Value> = serde_json::from_str(&format!("{{ \"place\": \"{place}\" }}")).unwrap();
-            Publishing::read(&document, |_| false)
-        };
-        for (place, says) in [
-            ("tcp", "a protocol"),
-            ("localhost", "write 127.0.0.1"),
-            ("any", "write *"),
-            ("egress", "that of the default route"),
-            ("em 0", "a name is a letter"),
-        ] {
-            let failure = read(place).unwrap_err();
-            assert!(failure.code == Code::Config && failure.details.contains(says), "{failure}");
-        }
-        assert_eq!(read("em0").unwrap().place.to_string(), "em0");
-    }
-
-    #[test]
     fn the_field_of_a_remedy_is_one_that_is_read() {
+        let words = [
+            ("...\"", "/x\""),
+            ("[...]", "[\"inet\"]"),
+            ("...", "\"15/5\""),
+            ("SECONDS", "7"),
+            ("ROUTER", "192.0.2.254"),
+        ];
         let mut fields = 0;
         for field in Setting::ALL.into_iter().filter_map(field_of) {
-            let words = [
-                ("...\"", "/x\""),
-                ("[...]", "[\"inet\"]"),
-                ("...", "\"15/5\""),
-                ("SECONDS", "7"),
-                ("ROUTER", "192.0.2.254"),
-            ];
             let field = words.iter().fold(field.to_owned(), |field, (word, value)| field.replace(word, value));
-            let json = format!("{{ {field} }}");
-            let document: Map<String, Value> = serde_json::from_str(&json).unwrap();
-            Publishing::read(&document, |_| false).unwrap_or_else(|e| panic!("{json}: {e}"));
-            Overrides::read(&document).unwrap_or_else(|e| panic!("{json}: {e}"));
+            let document: Map<String, Value> = serde_json::from_str(&format!("{{ {field} }}")).unwrap();
+            Publishing::read(&document, |_| false).unwrap_or_else(|e| panic!("{field}: {e}"));
+            Overrides::read(&document).unwrap_or_else(|e| panic!("{field}: {e}"));
             fields += 1;
         }
         assert_eq!(fields, 8);

@@ -1,0 +1,176 @@
+//! Error codes of the CNI specification, and the fields of a JSON object, whose mistakes have them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Kind, Setting};
+
+/// The code of an error. The numbers never change: those below 100 are of the specification, those from 100 on are kport's own, 100
+/// and the number of the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The configuration has a version that is not supported, or that does not have the command.
+    Version = 1,
+    /// A field has a value that is not supported.
+    Unsupported = 2,
+    /// No such attachment was added.
+    Unknown = 3,
+    /// A variable of the environment is missing or unusable.
+    Environment = 4,
+    /// A system call or pfctl(8) failed.
+    Io = 5,
+    /// The input is not JSON, or a field has the wrong type.
+    Decode = 6,
+    /// A field has an impossible value.
+    Config = 7,
+    Busy = 11,
+    /// Nothing could be published now.
+    Unavailable = 50,
+    /// Nothing could be published now, and what is published is dead.
+    Dead = 51,
+    Conflict = 103,
+    Permission = 104,
+    NotReady = 105,
+    NotPossible = 108,
+    /// `CHECK`: the published ports are not the requested ones.
+    Differs = 110,
+    Internal = 999,
+}
+
+/// Every code, with the text of all errors that have it.
+const CODES: [(Code, &str); 16] = [
+    (Code::Version, "incompatible CNI version"),
+    (Code::Unsupported, "unsupported field"),
+    (Code::Unknown, "unknown container"),
+    (Code::Environment, "bad environment variable"),
+    (Code::Io, "system error"),
+    (Code::Decode, "cannot decode"),
+    (Code::Config, "bad network configuration"),
+    (Code::Busy, "busy, try again"),
+    (Code::Unavailable, "pf is not ready"),
+    (Code::Dead, "pf is not ready, and published ports are dead"),
+    (Code::Conflict, "port in use"),
+    (Code::Permission, "permission denied"),
+    (Code::NotReady, "firewall not ready"),
+    (Code::NotPossible, "not supported"),
+    (Code::Differs, "not published as asked for"),
+    (Code::Internal, "internal error in kport"),
+];
+
+impl Code {
+    pub fn text(self) -> &'static str {
+        CODES.iter().find(|(code, _)| *code == self).map_or("", |(_, text)| text)
+    }
+}
+
+impl From<Kind> for Code {
+    fn from(kind: Kind) -> Code {
+        match kind {
+            Kind::Argument | Kind::Spec => Code::Config,
+            Kind::Conflict => Code::Conflict,
+            Kind::Permission => Code::Permission,
+            Kind::Unavailable => Code::NotReady,
+            Kind::Busy => Code::Busy,
+            Kind::System => Code::Io,
+            Kind::Unsupported => Code::NotPossible,
+            _ => Code::Internal,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub code: Code,
+    /// What was found and what to do: the `details` of the answer.
+    pub details: String,
+}
+
+impl Failure {
+    pub fn new(code: Code, details: impl AsRef<str>) -> Failure {
+        // always one line
+        Failure { code, details: Error::new(Kind::Argument, details).message().to_owned() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let words = |setting| Some(format!("{} in the network configuration", field_of(setting)?));
+        Failure::new(error.kind().into(), error.in_words(words).message())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.text(), self.details)
+    }
+}
+
+/// The field of a document for a setting, as in kport-cni(8). It has none for the addresses, which the runtime gives, and none for
+/// the places and ports of all mappings.
+pub fn field_of(setting: Setting) -> Option<&'static str> {
+    Some(match setting {
+        Setting::Address | Setting::AutoRange | Setting::Gateway | Setting::Trust | Setting::Wait => return None,
+        Setting::Backend => r#""backend": "pfctl""#,
+        Setting::Force => r#""force": true"#,
+        Setting::Family => r#""family": [...]"#,
+        Setting::HostAccess => r#""hostAccess": true"#,
+        Setting::Rate => r#""limits": { "rate": ... }"#,
+        Setting::ReplyTo => r#""replyTo": [ "ROUTER" ]"#,
+        Setting::StateDir => r#""stateDir": "...""#,
+        Setting::Timeout => r#""timeout": SECONDS"#,
+    })
+}
+
+/// A field with its type; `None` if it is missing or null.
+pub fn field<T: DeserializeOwned>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let wrong = |e| Failure::new(Code::Decode, format!("{key} is {}: {e}", shown(value)));
+            serde_json::from_value(value.clone()).map(Some).map_err(wrong)
+        }
+    }
+}
+
+/// A string; `None` if it is empty.
+pub fn text(fields: &Map<String, Value>, key: &str) -> Result<Option<String>, Failure> {
+    Ok(field::<String>(fields, key)?.filter(|text| !text.is_empty()))
+}
+
+/// The value of a field for a message, as the specification requires; cut if it is long.
+pub fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+/// A field with a keyword of kport.
+pub fn word<T: FromStr<Err = Error>>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
+    let parsed = |word: String| word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("{key}: {e}")));
+    text(fields, key)?.map(parsed).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of kport-cni(8).
+    #[test]
+    fn the_manual_has_each_code() {
+        let page = include_str!("../../../man/kport-cni.8");
+        let table = page.split("\n.\\\" code table").nth(1).unwrap().split("\n.El").next().unwrap();
+        let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix(".It ")).collect();
+        assert_eq!(rows, CODES.map(|(code, text)| format!("{} Ta {text}", code as u16)));
+        assert!(CODES.is_sorted_by_key(|(code, _)| *code as u16));
+        for kind in Kind::ALL {
+            let code = Code::from(kind) as i32;
+            assert!(code < 100 || code == 999 || code == 100 + kind.number(), "{kind:?}: {code}");
+        }
+    }
+}
