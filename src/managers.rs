@@ -1,7 +1,7 @@
 //! Jail managers, each in a separate file.
 //!
-//! A [`Manager`] finds the jail that one of its hooks is called for, reads the ports that it has published by itself, and reports
-//! settings that keep a port of kport from working. `kport --hook`, `kport import` and the doctor use the list [`ALL`].
+//! [`ALL`] says of each how to find the jail that one of its hooks is called for, how to read the ports that it has published by itself,
+//! and which settings keep a port of kport from working. `kport --hook`, `kport import` and the doctor use it.
 //!
 //! Nomad's pot driver needs no file: its tasks are pots.
 
@@ -9,28 +9,23 @@ mod appjail;
 mod bastille;
 mod caller;
 mod cbsd;
-mod environment;
 mod hooks;
 mod import;
 mod iocage;
 mod jail;
 mod kleene;
-mod ports;
 mod pot;
 mod root;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Problem, Result};
 use crate::pfconf::PF_CONF;
 
-pub use caller::{Caller, Identity};
-pub use environment::Environment;
-pub(crate) use environment::jid;
+pub(crate) use caller::jid;
+pub use caller::{Caller, Environment, Identity};
 pub use hooks::{ExecStatement, HookFile};
-pub use import::{Command, Import, Imported, by_jail};
-pub use ports::{Exports, Port, TextOf};
+pub use import::{Command, Exports, Import, Imported, Port, TextOf, by_jail};
 pub use root::Root;
 
 /// The file of the main ruleset that rc(8) loads, on the host whose root directory is `root`.
@@ -40,40 +35,37 @@ pub fn main_ruleset(root: &Path) -> PathBuf {
 }
 
 /// A jail manager.
-pub trait Manager: fmt::Debug + Send + Sync {
+#[derive(Clone, Copy, Debug)]
+pub struct Manager {
     /// Its name on the command line.
-    fn name(&self) -> &'static str;
-
+    pub name: &'static str,
     /// The variable of its hooks that names the jail.
-    fn variable(&self) -> Option<&'static str> {
-        None
-    }
-
-    /// The jail that a hook is called for; `None` if the variables of this manager are not set.
-    ///
-    /// # Errors
-    ///
+    pub variable: Option<&'static str>,
+    /// The jail that a hook is called for; `None` if the variables of this manager are not set. It fails with
     /// [`Kind::Argument`](crate::error::Kind::Argument) for an invalid jid.
-    fn identity(&self, _environment: &Environment<'_>) -> Result<Option<Identity>> {
-        Ok(None)
-    }
-
+    pub identity: fn(&Environment<'_>) -> Result<Option<Identity>>,
     /// The files with the ports that it has published by itself.
-    fn exports(&self) -> Option<Exports> {
-        None
-    }
-
+    pub exports: Option<Exports>,
     /// The files in which its jails have hooks, as far as they can be read.
-    fn hook_files(&self, _root: &Root<'_>) -> Vec<HookFile> {
-        vec![]
-    }
-
+    pub hook_files: fn(&Root<'_>) -> Vec<HookFile>,
     /// How it loads a main ruleset without kport's lines, and what to do about it; `None` if it does not.
-    fn replaces_ruleset(&self, _root: &Root<'_>) -> Option<Problem> {
-        None
+    pub replaces_ruleset: fn(&Root<'_>) -> Option<Problem>,
+}
+
+impl Manager {
+    /// One that has nothing of this.
+    const fn named(name: &'static str) -> Manager {
+        Manager {
+            name,
+            variable: None,
+            identity: |_| Ok(None),
+            exports: None,
+            hook_files: |_| vec![],
+            replaces_ruleset: |_| None,
+        }
     }
 }
 
 /// Every manager.
-pub static ALL: [&dyn Manager; 7] =
-    [&jail::Jail, &bastille::Bastille, &iocage::Iocage, &appjail::AppJail, &cbsd::Cbsd, &kleene::Kleene, &pot::Pot];
+pub static ALL: [Manager; 7] =
+    [jail::JAIL, bastille::BASTILLE, iocage::IOCAGE, appjail::APPJAIL, cbsd::CBSD, kleene::KLEENE, pot::POT];

@@ -471,7 +471,7 @@ impl Cli {
 
 /// The managers that publish ports by themselves, by name.
 fn exports() -> impl TypedValueParser<Value = Exports> {
-    let known = || managers::ALL.into_iter().filter_map(|manager| Some((manager.name(), manager.exports()?)));
+    let known = || managers::ALL.into_iter().filter_map(|manager| Some((manager.name, manager.exports?)));
     let words = known().map(|(name, exports)| PossibleValue::new(name).help(exports.files));
     PossibleValuesParser::new(words).try_map(move |word| {
         known().find(|(name, _)| *name == word).map(|(_, exports)| exports).ok_or("unknown manager")

@@ -12,7 +12,7 @@ use crate::managers::{self, ExecStatement, Root};
 /// The managers that load a main ruleset of their own, for a host whose main ruleset has lost kport's lines.
 pub(super) fn rewriters(root: &Path) -> Vec<Finding> {
     let root = Root::new(root);
-    let problems = managers::ALL.iter().filter_map(|manager| manager.replaces_ruleset(&root));
+    let problems = managers::ALL.iter().filter_map(|manager| (manager.replaces_ruleset)(&root));
     problems.map(|Problem { seen, remedy }| warning(seen, remedy)).collect()
 }
 
@@ -22,7 +22,7 @@ pub(super) fn hooks(evidence: &Evidence<'_>) -> Checked {
     let Some(ManagerFiles { root, with_values, .. }) = evidence.files else { return Ok(Some(vec![])) };
     let root = Root::new(root);
     let mut found = vec![];
-    for file in managers::ALL.iter().flat_map(|manager| manager.hook_files(&root)) {
+    for file in managers::ALL.iter().flat_map(|manager| (manager.hook_files)(&root)) {
         found.extend(file.statements.iter().flat_map(|statement| of_statement(statement, with_values)));
         found.extend(discarded(&file.statements));
         found.extend(never_unpublished(&file.statements));

@@ -3,30 +3,23 @@
 use std::path::Path;
 
 use super::hooks::list;
-use super::ports::{jail_of, range};
+use super::import::{jail_of, range};
 use super::{ExecStatement, Exports, HookFile, Manager, Port, Root, TextOf};
 use crate::error::Result;
 
-#[derive(Debug)]
-pub(super) struct AppJail;
+pub(super) const APPJAIL: Manager = Manager {
+    exports: Some(Exports { files: "The directories of conf/boot/expose of a jail", read: expose }),
+    hook_files,
+    ..Manager::named("appjail")
+};
 
-impl Manager for AppJail {
-    fn name(&self) -> &'static str {
-        "appjail"
-    }
-
-    fn exports(&self) -> Option<Exports> {
-        Some(Exports { files: "The directories of conf/boot/expose of a jail", read: expose })
-    }
-
-    fn hook_files(&self, root: &Root<'_>) -> Vec<HookFile> {
-        let of_jail = |jail: &Path| {
-            let path = jail.join("conf/template.conf");
-            let statements = template(&path, &root.text(&path)?, &jail.file_name()?.to_string_lossy());
-            Some(HookFile { statements, includes: vec![] })
-        };
-        root.children("/usr/local/appjail/jails").iter().filter_map(|jail| of_jail(jail)).collect()
-    }
+fn hook_files(root: &Root<'_>) -> Vec<HookFile> {
+    let of_jail = |jail: &Path| {
+        let path = jail.join("conf/template.conf");
+        let statements = template(&path, &root.text(&path)?, &jail.file_name()?.to_string_lossy());
+        Some(HookFile { statements, includes: vec![] })
+    };
+    root.children("/usr/local/appjail/jails").iter().filter_map(|jail| of_jail(jail)).collect()
 }
 
 /// The files `enabled`, `hport`, `jport`, `protocol`, `on_if`, `ext_ip` and others of one port (cmd/expose).

@@ -2,28 +2,21 @@
 
 use std::path::Path;
 
-use super::ports::{jail_of, lines, range, words};
+use super::import::{jail_of, lines, range, words};
 use super::{Exports, HookFile, Manager, Port, Root, TextOf};
 use crate::error::Result;
 
-#[derive(Debug)]
-pub(super) struct Bastille;
+pub(super) const BASTILLE: Manager = Manager {
+    exports: Some(Exports { files: "rdr.conf of a jail", read: rdr_conf }),
+    hook_files,
+    ..Manager::named("bastille")
+};
 
-impl Manager for Bastille {
-    fn name(&self) -> &'static str {
-        "bastille"
-    }
-
-    fn exports(&self) -> Option<Exports> {
-        Some(Exports { files: "rdr.conf of a jail", read: rdr_conf })
-    }
-
-    fn hook_files(&self, root: &Root<'_>) -> Vec<HookFile> {
-        let prefix = root.path_setting("/usr/local/etc/bastille/bastille.conf", "bastille_prefix");
-        let jails = prefix.unwrap_or_else(|| "/usr/local/bastille".into()).join("jails");
-        let files = root.children(jails).into_iter().map(|jail| jail.join("jail.conf"));
-        files.filter_map(|path| HookFile::jail_conf(root, &path)).collect()
-    }
+fn hook_files(root: &Root<'_>) -> Vec<HookFile> {
+    let prefix = root.path_setting("/usr/local/etc/bastille/bastille.conf", "bastille_prefix");
+    let jails = prefix.unwrap_or_else(|| "/usr/local/bastille".into()).join("jails");
+    let files = root.children(jails).into_iter().map(|jail| jail.join("jail.conf"));
+    files.filter_map(|path| HookFile::jail_conf(root, &path)).collect()
 }
 
 /// `INET IF[,IF] SRC DST PROTO HOST JAIL [log ...]`, before 0.14 `PROTO HOST JAIL [log ...]` (rdr.sh). `ext_if="{ em0 em1 }"` in

@@ -1,9 +1,36 @@
-//! Finds the jail that a hook is called for.
+//! Finds the jail that a hook is called for, in its environment and its command line.
 
-use super::environment::Environment;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::name::JailName;
+
+/// The environment of a process: a function that returns the value of a variable.
+#[derive(Clone, Copy)]
+pub struct Environment<'a>(pub &'a dyn Fn(&str) -> Option<String>);
+
+impl Environment<'_> {
+    /// A variable; an empty one counts as not set.
+    pub fn get(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A variable with a jid.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Argument`] for an invalid jid.
+    pub fn jid(&self, name: &str) -> Result<Option<i32>> {
+        self.get(name).map(|text| jid(name, &text)).transpose()
+    }
+}
+
+/// Parses a jid, which is at least 1; `from` names its source for messages.
+pub(crate) fn jid(from: &str, text: &str) -> Result<i32> {
+    text.parse()
+        .ok()
+        .filter(|jid| *jid > 0)
+        .ok_or_else(|| Error::new(Kind::Argument, format!("{from}={} is not a jid", quoted(text))))
+}
 
 /// The jail as one source identifies it: a manager's variables, the state of a container, the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +83,7 @@ impl Caller {
         let mut sources: Vec<Identity> = state.into_iter().collect();
         if sources.is_empty() {
             for manager in super::ALL {
-                sources.extend(manager.identity(environment)?);
+                sources.extend((manager.identity)(environment)?);
             }
         }
         let command_line =
@@ -108,7 +135,7 @@ fn agree(values: impl Iterator<Item = (&'static str, String)>) -> Result<()> {
 
 fn name_of(jid: Option<i32>, host: &dyn Host) -> Result<String> {
     let Some(jid) = jid else {
-        let variables: Vec<&str> = super::ALL.iter().filter_map(|manager| manager.variable()).collect();
+        let variables: Vec<&str> = super::ALL.iter().filter_map(|manager| manager.variable).collect();
         let why = format!(
             "--hook finds no jail: none of {} is in the environment; name the jail, or read the state of a container with \
              --state",
@@ -119,93 +146,4 @@ fn name_of(jid: Option<i32>, host: &dyn Host) -> Result<String> {
     host.jail(&jid.to_string())?
         .map(|jail| jail.name)
         .ok_or_else(|| Error::new(Kind::Unavailable, format!("there is no jail {jid}; name the jail")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::Fixed;
-
-    fn host() -> Fixed {
-        r#"{ "jails": [ { "jid": 2, "name": "web" }, { "jid": 3, "name": "gone", "dying": true } ] }"#.parse().unwrap()
-    }
-
-    fn find_with(
-        variables: &[(&str, &str)],
-        state: Option<Identity>,
-        given: (Option<&str>, Option<i32>),
-    ) -> Result<Caller> {
-        let environment =
-            |name: &str| variables.iter().find(|variable| variable.0 == name).map(|variable| variable.1.to_owned());
-        Caller::find(&Environment(&environment), state, given, &host())
-    }
-
-    fn find(variables: &[(&str, &str)]) -> Result<Caller> {
-        find_with(variables, None, (None, None))
-    }
-
-    fn caller(jail: &str, jid: Option<i32>, addresses: &[&str], calls_after_failure: Option<&'static str>) -> Caller {
-        let addresses = addresses.iter().map(|a| a.to_string()).collect();
-        Caller { jail: jail.parse().unwrap(), jid, addresses, calls_after_failure }
-    }
-
-    #[test]
-    fn every_manager_is_understood() {
-        assert_eq!(find(&[("JNAME", "web"), ("JID", "2"), ("JPATH", "/")]), Ok(caller("web", Some(2), &[], None)));
-        assert_eq!(find(&[("JNAME", "web")]), Ok(caller("web", None, &[], None)));
-        assert_eq!(find(&[("JID", "2")]), Ok(caller("web", Some(2), &[], None)));
-        let pot = [
-            ("_POT_NAME", "www"),
-            ("_POT_JID", "7"),
-            ("_POT_IP", "10.192.0.3"),
-            ("_POT_IP_0", "10.192.0.3"),
-            ("_POT_IP_1", "fd00::3"),
-        ];
-        assert_eq!(find(&pot), Ok(caller("www", Some(7), &["10.192.0.3", "fd00::3"], None)));
-        let cbsd = [("jname", "jail1"), ("ipv4_first", "10.0.0.5/24"), ("ipv6_first", ""), ("nic_address", "0")];
-        assert_eq!(find(&cbsd), Ok(caller("jail1", None, &["10.0.0.5"], Some("CBSD"))));
-        assert_eq!(find(&[("jname", "jail1"), ("ipv4_first", "DHCP")]), Ok(caller("jail1", None, &[], Some("CBSD"))));
-    }
-
-    #[test]
-    fn a_state_replaces_the_environment() {
-        let state = Identity { name: Some("c0ffee".to_owned()), jid: Some(9), ..Identity::by("the OCI state") };
-        let variables = [("JNAME", "web")];
-        for variables in [&[][..], &variables] {
-            let found = find_with(variables, Some(state.clone()), (None, None));
-            assert_eq!(found, Ok(caller("c0ffee", Some(9), &[], None)));
-        }
-        assert!(find_with(&[], Some(state), (Some("web"), None)).unwrap_err().message().contains("the OCI state"));
-    }
-
-    #[test]
-    fn a_disagreement_names_both_sides() {
-        let fails = |variables: &[(&str, &str)], given, words: &[&str]| {
-            let error = find_with(variables, None, given).unwrap_err();
-            assert!(words.iter().all(|word| error.message().contains(word)), "{error}");
-        };
-        fails(&[("JNAME", "web")], (Some("db"), None), &["JNAME", "\"web\"", "command line", "\"db\""]);
-        fails(&[("JNAME", "web"), ("JID", "2")], (None, Some(3)), &["jid 2", "jid 3"]);
-        fails(&[("JNAME", "web"), ("_POT_NAME", "www")], (None, None), &["_POT_NAME", "\"www\"", "JNAME", "\"web\""]);
-        fails(&[("JNAME", "web"), ("JID", "two")], (None, None), &["JID", "two"]);
-        fails(&[("JNAME", "web"), ("JID", "-1")], (None, None), &["JID", "-1"]);
-        fails(&[], (None, None), &["finds no jail", "JNAME", "_POT_NAME", "jname", "name the jail"]);
-        fails(&[("JNAME", "")], (None, None), &["finds no jail"]);
-        fails(&[("JID", "77")], (None, None), &["no jail 77"]);
-        assert_eq!(
-            find_with(&[("JNAME", "web"), ("JID", "2")], None, (Some("web"), Some(2))),
-            Ok(caller("web", Some(2), &[], None))
-        );
-        assert_eq!(find_with(&[], None, (Some("ioc-web"), None)), Ok(caller("ioc-web", None, &[], None)));
-    }
-
-    #[test]
-    fn a_start_that_failed_publishes_nothing() {
-        let cbsd = Some("CBSD");
-        assert_eq!(caller("web", None, &[], cbsd).check_started(&host()), Ok(()));
-        for name in ["db", "gone"] {
-            assert_eq!(caller(name, None, &[], cbsd).check_started(&host()).unwrap_err().kind(), Kind::Unavailable);
-            assert_eq!(caller(name, None, &[], None).check_started(&host()), Ok(()));
-        }
-    }
 }

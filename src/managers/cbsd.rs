@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::ports::{lines, wrong};
-use super::root::add_calls;
+use super::import::{lines, wrong};
 use super::{Environment, Exports, Identity, Manager, Port, Root, TextOf};
 use crate::error::{Problem, Result};
 use crate::net::PortRange;
@@ -16,45 +15,28 @@ use crate::pfconf::rule::{Action, Rule, RuleKind};
 /// The variable with the jail's name.
 const NAME: &str = "jname";
 
-#[derive(Debug)]
-pub(super) struct Cbsd;
+pub(super) const CBSD: Manager = Manager {
+    variable: Some(NAME),
+    identity,
+    exports: Some(Exports { files: "~cbsd/etc/pfrdr.conf", read: pfrdr_conf }),
+    replaces_ruleset,
+    ..Manager::named("cbsd")
+};
 
-impl Manager for Cbsd {
-    fn name(&self) -> &'static str {
-        "cbsd"
-    }
+/// `jname`, `ipv4_first`, `ipv6_first` (subr/jcreate.subr). Its hooks run also after a start that failed.
+fn identity(environment: &Environment<'_>) -> Result<Option<Identity>> {
+    let Some(name) = environment.get(NAME) else { return Ok(None) };
+    // "0" and "DHCP" are not addresses: then they are read from the kernel
+    let address = |name: &str| environment.get(name).and_then(|text| text.split('/').next()?.parse::<IpAddr>().ok());
+    let addresses = ["ipv4_first", "ipv6_first"].into_iter().filter_map(address).map(|a| a.to_string()).collect();
+    let by = Identity::by("CBSD's jname");
+    Ok(Some(Identity { name: Some(name), addresses, calls_after_failure: Some("CBSD"), ..by }))
+}
 
-    fn variable(&self) -> Option<&'static str> {
-        Some(NAME)
-    }
-
-    /// `jname`, `ipv4_first`, `ipv6_first` (subr/jcreate.subr). Its hooks run also after a start that failed.
-    fn identity(&self, environment: &Environment<'_>) -> Result<Option<Identity>> {
-        let Some(name) = environment.get(NAME) else { return Ok(None) };
-        // "0" and "DHCP" are not addresses: then they are read from the kernel
-        let address =
-            |name: &str| environment.get(name).and_then(|text| text.split('/').next()?.parse::<IpAddr>().ok());
-        let addresses = ["ipv4_first", "ipv6_first"].into_iter().filter_map(address).map(|a| a.to_string()).collect();
-        Ok(Some(Identity {
-            name: Some(name),
-            addresses,
-            calls_after_failure: Some("CBSD"),
-            ..Identity::by("CBSD's jname")
-        }))
-    }
-
-    fn exports(&self) -> Option<Exports> {
-        Some(Exports { files: "~cbsd/etc/pfrdr.conf", read: pfrdr_conf })
-    }
-
-    fn replaces_ruleset(&self, root: &Root<'_>) -> Option<Problem> {
-        let work = root.path_setting("/etc/rc.conf", "cbsd_workdir").unwrap_or_else(|| "/usr/jails".into());
-        let rules = work.join("etc/pf.conf");
-        root.lacks_calls(&rules).then(|| Problem {
-            seen: format!("cbsd expose and cbsd naton load {} as the main ruleset", rules.display()),
-            remedy: add_calls(&rules),
-        })
-    }
+fn replaces_ruleset(root: &Root<'_>) -> Option<Problem> {
+    let work = root.path_setting("/etc/rc.conf", "cbsd_workdir").unwrap_or_else(|| "/usr/jails".into());
+    let rules = work.join("etc/pf.conf");
+    root.without_calls(&rules, format!("cbsd expose and cbsd naton load {} as the main ruleset", rules.display()))
 }
 
 /// pf rules, with the jail's name in a comment (tools/expose).

@@ -112,8 +112,8 @@ fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
                 statement.extend(chars.next());
             }
             ('{', None) => {
-                let name = unquoted(statement.trim());
-                block = Some(name).filter(|name| name != "*");
+                let name = statement.trim().trim_matches(['"', '\'']);
+                block = Some(name.to_owned()).filter(|name| name != "*");
                 statement.clear();
             }
             ('}', None) => {
@@ -122,30 +122,16 @@ fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
             }
             (';', None) => {
                 let made = std::mem::take(&mut statement);
-                let path = path.to_owned();
-                if let Some(pattern) = made.trim().strip_prefix(INCLUDE) {
-                    let (parameter, values) = (INCLUDE.to_owned(), list(pattern));
-                    found.push(ExecStatement {
-                        path,
-                        line: start,
-                        jail: block.clone(),
-                        parameter,
-                        appends: false,
-                        values,
-                    });
-                } else if let Some((parameter, appends, values)) = parameter(&made) {
-                    if parameter == "name" {
-                        names.extend(values.into_iter().map(|name| (block.clone(), name)));
-                    } else if parameter.starts_with("exec.") {
-                        found.push(ExecStatement {
-                            path,
-                            line: start,
-                            jail: block.clone(),
-                            parameter,
-                            appends,
-                            values,
-                        });
-                    }
+                let made = match made.trim().strip_prefix(INCLUDE) {
+                    Some(pattern) => Some((INCLUDE.to_owned(), false, list(pattern))),
+                    None => parameter(&made),
+                };
+                let Some((parameter, appends, values)) = made else { continue };
+                let (path, jail) = (path.to_owned(), block.clone());
+                if parameter == "name" {
+                    names.extend(values.into_iter().map(|name| (jail.clone(), name)));
+                } else if parameter == INCLUDE || parameter.starts_with("exec.") {
+                    found.push(ExecStatement { path, line: start, jail, parameter, appends, values });
                 }
             }
             _ => {
@@ -192,59 +178,4 @@ pub(super) fn list(text: &str) -> Vec<String> {
     }
     all.push(one.trim().to_owned());
     all
-}
-
-fn unquoted(text: &str) -> String {
-    text.trim_matches(['"', '\'']).to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jail_conf_as_people_write_it() {
-        let text = "\
-# exec.poststart = \"kport publish no\";
-exec.start = \"/bin/sh /etc/rc\"; // and so on
-path = \"/jails/$name\"; /* exec.stop = \"x\";
-*/
-exec.poststart = '/usr/local/bin/kport publish --hook 8080:80';
-* { exec.prestop = \"kport unpublish web\"; }
-\"web\" {
-	host.hostname = ${name}.example;
-	exec.poststart += \"a, \\\"b\\\"\", \"kport publish db 80\";
-}
-www { name = \"web\"; exec.clean; exec.poststop = \"kport unpublish web\"; }
-.include \"/etc/jail.conf.d/*.conf\";
-";
-        let found = jail_conf(Path::new("/etc/jail.conf"), text);
-        let shown: Vec<String> = found
-            .iter()
-            .map(|s| format!("{} {:?} {} {} {:?}", s.line, s.jail, s.parameter, s.appends, s.values))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                "2 None exec.start false [\"/bin/sh /etc/rc\"]",
-                "5 None exec.poststart false [\"/usr/local/bin/kport publish --hook 8080:80\"]",
-                "6 None exec.prestop false [\"kport unpublish web\"]",
-                "9 Some(\"web\") exec.poststart true [\"a, \\\"b\\\"\", \"kport publish db 80\"]",
-                "11 Some(\"web\") exec.poststop false [\"kport unpublish web\"]",
-                "12 None .include false [\"/etc/jail.conf.d/*.conf\"]",
-            ]
-        );
-    }
-
-    proptest::proptest! {
-        /// Any text is read to its end without a panic, and no line number exceeds it.
-        #[test]
-        fn anything_is_read(text in ".*", parts in proptest::collection::vec(proptest::sample::select(vec![
-            "exec.poststart", "=", "+=", ";", "{", "}", "\"", "'", "#", "//", "/*", "*/", "$", "${", "kport publish", "\\", "\n", ",",
-        ]), 0..40)) {
-            for text in [text, parts.join("")] {
-                proptest::prop_assert!(jail_conf(Path::new("x"), &text).iter().all(|found| (1..=text.split('\n').count()).contains(&found.line)));
-            }
-        }
-    }
 }

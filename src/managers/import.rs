@@ -1,14 +1,113 @@
-//! Turns the ports that a manager has published by itself into requests.
+//! The ports that a manager has published by itself: the syntax that files of several managers have in common, and the requests.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
 
-use super::Port;
 use crate::error::{Error, Kind, Result, printable, quoted};
 use crate::name::JailName;
 use crate::net::Place;
 use crate::options::Given;
 use crate::publisher::Request;
 use crate::spec;
+
+/// The files with the ports that a manager has published.
+#[derive(Clone, Copy, Debug)]
+pub struct Exports {
+    /// A short description of the files.
+    pub files: &'static str,
+    /// Reads the ports of one of these files, or directories. A line that is not understood is a [`Port`] with the reason.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Argument`] for a file of another kind. Those of [`TextOf`].
+    pub read: fn(&Path, TextOf<'_>) -> Result<Vec<Port>>,
+}
+
+/// The text of a file.
+pub type TextOf<'a> = &'a dyn Fn(&Path) -> Result<String>;
+
+/// One port, in the syntax of its manager.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// Its line or file.
+    pub from: String,
+    /// The jail's name, as jls(8) prints it; empty if the file does not name it.
+    pub jail: String,
+    /// Its places: interfaces or an address; empty for the gateway interface.
+    pub places: Vec<String>,
+    /// The host's ports: `8080`, `8000-8010` or `auto`.
+    pub host: String,
+    /// The jail's ports.
+    pub ports: String,
+    /// tcp, udp.
+    pub protocols: Vec<String>,
+    /// The allowed sources; empty for all.
+    pub sources: Vec<String>,
+    /// Whether connections are logged.
+    pub log: bool,
+    /// Whether the host itself may use it, at its loopback addresses.
+    pub host_access: bool,
+    /// Differences between the manager and kport.
+    pub notes: Vec<String>,
+    /// Why kport cannot publish it, or why it was not understood.
+    pub unsupported: Option<String>,
+}
+
+impl Port {
+    /// An entry that is not understood. `jail` may be empty.
+    pub(super) fn unread(from: impl Into<String>, jail: impl Into<String>, why: impl fmt::Display) -> Port {
+        Port { from: from.into(), jail: jail.into(), unsupported: Some(why.to_string()), ..Port::default() }
+    }
+}
+
+/// A range of pf.conf(5), or of a manager: `8000:8010`, `8000-8010`, and `9000:*`, as many ports as on the other side. Names of
+/// services(5) are replaced by their numbers for `protocol`; those that are not there stay.
+pub(super) fn range(range: &str, protocol: &str, text: TextOf<'_>) -> String {
+    let ends = range.strip_suffix(":*").unwrap_or(range).replacen(':', "-", 1);
+    if !ends.starts_with(|c: char| c.is_ascii_alphabetic()) || ends == "auto" {
+        return ends;
+    }
+    let services = text("/etc/services".as_ref()).unwrap_or_default();
+    // a name may have a dash of its own
+    let number = |name: &str| service(&services, name, protocol);
+    if let Some(port) = number(&ends) {
+        return port;
+    }
+    let both = ends.split_once('-').and_then(|(first, last)| Some(format!("{}-{}", number(first)?, number(last)?)));
+    both.unwrap_or(ends)
+}
+
+/// The number of a service, by its name or an alias: `http 80/tcp www www-http # comment`.
+fn service(services: &str, name: &str, protocol: &str) -> Option<String> {
+    services.lines().find_map(|line| {
+        let words = words(line.split('#').next()?);
+        let (port, of) = words.get(1)?.split_once('/')?;
+        let names = || words.iter().enumerate().filter(|(at, _)| *at != 1).map(|(_, word)| *word);
+        (of == protocol && names().any(|known| known == name)).then(|| port.to_owned())
+    })
+}
+
+pub(super) fn words(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
+/// The lines except empty ones and comments, each with its number.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+}
+
+/// The directory after `jails` in a path.
+pub(super) fn jail_of(path: &Path) -> String {
+    let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
+    let at = parts.iter().rposition(|part| *part == "jails");
+    at.and_then(|at| parts.get(at + 1)).map_or(String::new(), |name| (*name).to_owned())
+}
+
+/// The error for an invalid file of a manager.
+pub(super) fn wrong(from: impl fmt::Display, why: impl fmt::Display) -> Error {
+    Error::new(Kind::Argument, format!("{from}: {why}"))
+}
 
 /// The ports of one jail that have the same options: one `kport publish`. All fields were checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,128 +280,5 @@ fn at(place: &str) -> String {
     match place.parse::<std::net::Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
         Err(_) => place.strip_suffix("/32").unwrap_or(place).to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::managers::ALL;
-
-    fn port(host: &str) -> Port {
-        let (from, jail) = (format!("file:{host}"), "web".to_owned());
-        Port {
-            from,
-            jail,
-            host: host.to_owned(),
-            ports: "80".to_owned(),
-            protocols: vec!["tcp".to_owned()],
-            ..Port::default()
-        }
-    }
-
-    #[test]
-    fn ports_with_the_same_options_are_one_request_of_the_jail() {
-        let logged = Port { log: true, sources: vec!["192.0.2.0/24".to_owned()], ..port("81") };
-        let jails = by_jail(vec![port("80"), logged, port("82"), Port { jail: "db".to_owned(), ..port("83") }], None);
-        let jails = jails.unwrap().jails;
-        let requests = |name: &str| {
-            let jail: JailName = name.parse().unwrap();
-            let requests = jails[&jail].requests(&jail).unwrap();
-            let shown = |r: &Request| (r.spec.to_string(), r.options.log, r.options.sources.len());
-            requests.iter().map(shown).collect::<Vec<_>>()
-        };
-        assert_eq!(requests("web"), [("80:80/tcp 82:80/tcp".to_owned(), false, 0), ("81:80/tcp".to_owned(), true, 1)]);
-        assert_eq!(requests("db"), [("83:80/tcp".to_owned(), false, 0)]);
-    }
-
-    #[test]
-    fn all_of_a_jail_or_nothing() {
-        let jail: JailName = "web".parse().unwrap();
-        for wrong in [
-            Port { unsupported: Some("no".to_owned()), ..port("81") },
-            port("0"),
-            Port { places: vec!["em 0".to_owned()], ..port("81") },
-            Port { places: vec!["tcp".to_owned()], ..port("81") },
-            port("81:81 22"),
-            Port { sources: vec!["nobody".to_owned()], ..port("81") },
-        ] {
-            let from = wrong.from.clone();
-            let import = by_jail(vec![wrong, port("80"), Port { jail: "db".to_owned(), ..port("82") }], None).unwrap();
-            assert_eq!(import.unpublished(), 1);
-            let of = &import.jails[&jail];
-            assert!(of.unsupported[0].starts_with(&from), "{of:?}");
-            // printed, but not published without the other
-            assert_eq!(of.commands[0].specs, ["80:80"]);
-            assert_eq!(of.requests(&jail).unwrap_err().kind(), Kind::Unsupported);
-            let db: JailName = "db".parse().unwrap();
-            assert_eq!(import.jails[&db].requests(&db).unwrap().len(), 1);
-        }
-        for unknown in ["a\nb", "a\u{202e}b"] {
-            let import = by_jail(vec![Port { jail: unknown.to_owned(), ..port("80") }], None).unwrap();
-            assert!(import.jails.is_empty() && import.unread[0].starts_with("file:80: "), "{import:?}");
-        }
-        let error = by_jail(vec![Port { jail: String::new(), ..port("80") }], None).unwrap_err();
-        assert!(error.message().contains("-j"), "{error}");
-    }
-
-    #[test]
-    fn a_port_at_lo0_is_access_from_the_host() {
-        let at = |host: &str, places: &[&str]| Port {
-            places: places.iter().map(|p| (*p).to_owned()).collect(),
-            ..port(host)
-        };
-        let commands = |ports: Vec<Port>| {
-            let import = by_jail(ports, None).unwrap();
-            let of = import.jails.into_values().next().unwrap();
-            let shown = |command: Command| {
-                let names: Vec<&str> = command.options.iter().map(|option| option.0).collect();
-                format!(
-                    "{}{}",
-                    names.iter().map(|name| format!("{name} ")).collect::<String>(),
-                    command.specs.join(" ")
-                )
-            };
-            of.commands.into_iter().map(shown).collect::<Vec<_>>()
-        };
-        assert_eq!(commands(vec![at("80", &["em0"]), at("80", &["lo0"])]), ["host-access em0:80:80"]);
-        assert_eq!(commands(vec![at("80", &["lo0"]), at("80", &[])]), ["host-access 80:80"]);
-        assert_eq!(commands(vec![at("80", &["em0", "lo0"])]), ["host-access em0:80:80"]);
-        assert_eq!(
-            commands(vec![at("80", &["127.0.0.1"]), at("80", &["em0", "em1"])]),
-            ["host-access em0:80:80 em1:80:80"]
-        );
-        assert_eq!(commands(vec![at("80", &["::1"])]), ["host-access [::1]:80:80"]);
-        // another port of the host is another mapping
-        assert_eq!(commands(vec![at("80", &["em0"]), at("81", &["lo0"])]), ["em0:80:80", "host-access lo0:81:80"]);
-        let udp = Port { protocols: vec!["udp".to_owned()], ..at("80", &["lo0"]) };
-        assert_eq!(commands(vec![at("80", &["em0"]), udp]), ["em0:80:80", "host-access lo0:80:80/udp"]);
-    }
-
-    proptest::proptest! {
-        /// Any file gives ports, or an error with its name, and the ports give requests.
-        #[test]
-        fn any_file_is_read_or_refused(parts in proptest::collection::vec(proptest::sample::select(vec![
-            "dual", "ipv4", "em0", "em0,em1", "lo0", "{", "}", "http", "any", "tcp", "udp", "8080", "8000:8010", "80", "log", "(all)", "\n", "#", " ",
-            "pot.export.ports=", "udp:53:53", ":", "{\"nat_forwards\":\"", "tcp(80:8080)", "\"}", ",", "-", "auto",
-            "rdr pass on em0 proto tcp from any to 192.0.2.1 port 80 -> 10.0.0.2 port 80 ", "-> ", "from ", "to ", "proto ",
-            "# // Setup by CBSD expose: tcp-80-web from IPs any\n", "SQLite format", "1", "<a>", "\u{1b}",
-        ]), 0..20)) {
-            let text = parts.join(" ");
-            for exports in ALL.iter().filter_map(|manager| manager.exports()) {
-                let read = (exports.read)("/jails/web/FILE".as_ref(), &|_| Ok(text.clone()));
-                match read.and_then(|ports| by_jail(ports, None)) {
-                    Err(error) => proptest::prop_assert!(error.message().contains("FILE"), "{}", error),
-                    Ok(import) => {
-                        for (jail, imported) in import.jails.iter().filter(|(_, of)| of.unsupported.is_empty()) {
-                            proptest::prop_assert_eq!(imported.requests(jail).unwrap().len(), imported.commands.len());
-                        }
-                        for why in import.jails.values().flat_map(|of| &of.unsupported).chain(&import.unread) {
-                            proptest::prop_assert!(why.contains("FILE"), "{}", why);
-                        }
-                    }
-                }
-            }
-        }
     }
 }

@@ -4,32 +4,22 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::ports::{jail_of, wrong};
+use super::import::{jail_of, wrong};
 use super::{Exports, Manager, Port, Root, TextOf};
 use crate::error::{Problem, Result};
 
-#[derive(Debug)]
-pub(super) struct Iocage;
+pub(super) const IOCAGE: Manager = Manager {
+    exports: Some(Exports { files: "config.json of a jail", read: config_json }),
+    replaces_ruleset,
+    ..Manager::named("iocage")
+};
 
-impl Manager for Iocage {
-    fn name(&self) -> &'static str {
-        "iocage"
-    }
-
-    fn exports(&self) -> Option<Exports> {
-        Some(Exports { files: "config.json of a jail", read: config_json })
-    }
-
-    /// ioc_start.py: `pfctl -f`.
-    fn replaces_ruleset(&self, root: &Root<'_>) -> Option<Problem> {
-        const RULES: &str = "/tmp/iocage_nat_pf.conf";
-        root.lacks_calls(RULES).then(|| Problem {
-            seen: format!(
-                "iocage has created {RULES}: the start of a jail with nat=1 replaces the main ruleset with it"
-            ),
-            remedy: "iocage set nat=0 JAIL, with the nat rule in /etc/pf.conf, then: service pf reload".to_owned(),
-        })
-    }
+/// ioc_start.py: `pfctl -f`.
+fn replaces_ruleset(root: &Root<'_>) -> Option<Problem> {
+    const RULES: &str = "/tmp/iocage_nat_pf.conf";
+    let seen = format!("iocage has created {RULES}: the start of a jail with nat=1 replaces the main ruleset with it");
+    let remedy = "iocage set nat=0 JAIL, with the nat rule in /etc/pf.conf, then: service pf reload".to_owned();
+    root.without_calls(RULES.as_ref(), seen).map(|problem| Problem { remedy, ..problem })
 }
 
 /// `nat_forwards` as `PROTO(JAIL[:HOST]),...`, PROTO `tcp`, `udp` or `tcp/udp`, or a bare port (ioc_json.py).

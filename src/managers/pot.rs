@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::ports::{jail_of, lines, words};
-use super::root::add_calls;
+use super::import::{jail_of, lines, words};
 use super::{Environment, Exports, Identity, Manager, Port, Root, TextOf};
 use crate::error::{Problem, Result};
+use crate::pfconf::PF_CONF;
 
 /// The maximum number of addresses of one pot: `_POT_IP_0` and those after it.
 const ADDRESSES: usize = 64;
@@ -13,48 +13,35 @@ const ADDRESSES: usize = 64;
 /// The variable with the jail's name.
 const NAME: &str = "_POT_NAME";
 
-#[derive(Debug)]
-pub(super) struct Pot;
+pub(super) const POT: Manager = Manager {
+    variable: Some(NAME),
+    identity,
+    exports: Some(Exports { files: "pot.conf of a pot", read: pot_conf }),
+    replaces_ruleset,
+    ..Manager::named("pot")
+};
 
-impl Manager for Pot {
-    fn name(&self) -> &'static str {
-        "pot"
-    }
-
-    fn variable(&self) -> Option<&'static str> {
-        Some(NAME)
-    }
-
-    /// `_POT_NAME`, `_POT_JID` while the pot runs, `_POT_IP`, and `_POT_IP_0` and those after it (share/pot/info.sh).
-    fn identity(&self, environment: &Environment<'_>) -> Result<Option<Identity>> {
-        let Some(name) = environment.get(NAME) else { return Ok(None) };
-        let numbered = (0..ADDRESSES).map(|n| format!("_POT_IP_{n}"));
-        let all = std::iter::once("_POT_IP".to_owned()).chain(numbered);
-        let mut addresses: Vec<String> = vec![];
-        for address in all.filter_map(|name| environment.get(&name)) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
+/// `_POT_NAME`, `_POT_JID` while the pot runs, `_POT_IP`, and `_POT_IP_0` and those after it (share/pot/info.sh).
+fn identity(environment: &Environment<'_>) -> Result<Option<Identity>> {
+    let Some(name) = environment.get(NAME) else { return Ok(None) };
+    let numbered = (0..ADDRESSES).map(|n| format!("_POT_IP_{n}"));
+    let all = std::iter::once("_POT_IP".to_owned()).chain(numbered);
+    let mut addresses: Vec<String> = vec![];
+    for address in all.filter_map(|name| environment.get(&name)) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
         }
-        let jid = environment.jid("_POT_JID")?;
-        Ok(Some(Identity { name: Some(name), jid, addresses, ..Identity::by("pot's _POT_NAME") }))
     }
+    let jid = environment.jid("_POT_JID")?;
+    Ok(Some(Identity { name: Some(name), jid, addresses, ..Identity::by("pot's _POT_NAME") }))
+}
 
-    fn exports(&self) -> Option<Exports> {
-        Some(Exports { files: "pot.conf of a pot", read: pot_conf })
-    }
-
-    fn replaces_ruleset(&self, root: &Root<'_>) -> Option<Problem> {
-        const PF_CONF: &str = "/etc/pf.conf";
-        let replaces = root.has("/usr/local/etc/pot/pot.conf") && root.lacks_calls(PF_CONF);
-        replaces.then(|| Problem {
-            seen: format!(
-                "pot loads {PF_CONF} again if its own anchors are missing from the main ruleset, and that file does not \
-                 call kport's anchors"
-            ),
-            remedy: add_calls(PF_CONF.as_ref()),
-        })
-    }
+fn replaces_ruleset(root: &Root<'_>) -> Option<Problem> {
+    let seen = format!(
+        "pot loads {PF_CONF} again if its own anchors are missing from the main ruleset, and that file does not call kport's anchors"
+    );
+    let uses_it = root.has("/usr/local/etc/pot/pot.conf");
+    root.without_calls(PF_CONF.as_ref(), seen).filter(|_| uses_it)
 }
 
 /// `pot.export.ports=[udp:]POT[:HOST] ...`, without a host port a free one (start.sh).

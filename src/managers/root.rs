@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use crate::error::Problem;
 use crate::pfconf::Conf;
 
 /// The maximum length of a file that is read, in bytes.
@@ -75,11 +76,12 @@ impl<'a> Root<'a> {
         (value.starts_with('/') && !value.contains('$')).then(|| value.into())
     }
 
-    /// Whether there is a file of rules that does not call kport's anchors. It may be a template, so an unknown line is
-    /// skipped.
-    pub(super) fn lacks_calls(&self, path: impl AsRef<Path>) -> bool {
-        let calls = self.text(path).map(|text| Conf::of_output(&text).calls_kport());
-        calls.is_some_and(|[_, rdr, filter]| !(rdr && filter))
+    /// The problem of a file of rules that does not call kport's anchors; `None` if it does, or if there is no such file. It may be a
+    /// template, so an unknown line is skipped.
+    pub(super) fn without_calls(&self, path: &Path, seen: String) -> Option<Problem> {
+        let [_, rdr, filter] = Conf::of_output(&self.text(path)?).calls_kport();
+        let remedy = || format!("add kport's lines there, too: kport setup --pf-conf {} --write", path.display());
+        (!(rdr && filter)).then(|| Problem { seen, remedy: remedy() })
     }
 }
 
@@ -96,33 +98,4 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
     let chars = |text: &str| text.chars().collect::<Vec<_>>();
     (!name.starts_with('.') || pattern.starts_with('.')) && rest(&chars(pattern), &chars(name))
-}
-
-/// What to do about a file of rules that does not call kport's anchors.
-pub(super) fn add_calls(path: &Path) -> String {
-    format!("add kport's lines there, too: kport setup --pf-conf {} --write", path.display())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["a/x.conf", "a/y.conf", "a/.z.conf", "b/x.conf.old", "b/x.conf"] {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        let root = Root::new(dir.path());
-        let found = |pattern: &str| -> Vec<String> {
-            root.matching(Path::new(pattern)).iter().map(|path| path.display().to_string()).collect()
-        };
-        assert_eq!(found("/a/*.conf"), ["/a/x.conf", "/a/y.conf"]);
-        assert_eq!(found("/*/x.conf"), ["/a/x.conf", "/b/x.conf"]);
-        assert_eq!(found("/a/?.c*f"), ["/a/x.conf", "/a/y.conf"]);
-        assert_eq!(found("/a/x.conf"), ["/a/x.conf"]);
-        assert_eq!((found("/none/*").len(), found("/a/**z**").len()), (0, 0));
-    }
 }

@@ -3,8 +3,13 @@
 use crate::support::cc;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use kport::error::Kind;
+use kport::managers::{self, Port, by_jail};
+use kport::name::JailName;
+use kport::publisher::Request;
 
 fn data(path: &str) -> PathBuf {
     cc::root().join("tests/import").join(path)
@@ -311,4 +316,141 @@ fn a_jail_is_published_whole_or_not_at_all() {
     let published = record();
     assert_eq!(import().0, 0);
     assert_eq!(record(), published);
+}
+
+#[test]
+fn names_of_services_are_numbers() {
+    let services = "# services(5)\nhttp\t80/tcp www # web\nntp 123/udp\nfoo-bar 7/tcp\nalt 8080/tcp\n";
+    let bastille = managers::ALL.iter().find(|manager| manager.name == "bastille").unwrap().exports.unwrap();
+    for (given, protocol, number) in [
+        ("http", "tcp", "80"),
+        ("www", "tcp", "80"),
+        ("http", "udp", "http"),
+        ("ntp", "udp", "123"),
+        ("foo-bar", "tcp", "7"),
+        ("http:alt", "tcp", "80-8080"),
+        ("http-alt", "tcp", "80-8080"),
+        ("8000:8010", "tcp", "8000-8010"),
+        ("9000:*", "tcp", "9000"),
+        ("auto", "tcp", "auto"),
+        ("80/tcp", "tcp", "80/tcp"),
+    ] {
+        let text = |path: &Path| match path == Path::new("/etc/services") {
+            true => Ok(services.to_owned()),
+            false => Ok(format!("{protocol} {given} 1\n")),
+        };
+        let ports = (bastille.read)(Path::new("/jails/web/rdr.conf"), &text).unwrap();
+        assert_eq!(ports[0].host, number, "{given}/{protocol}");
+    }
+}
+
+fn port(host: &str) -> Port {
+    let (from, jail) = (format!("file:{host}"), "web".to_owned());
+    Port {
+        from,
+        jail,
+        host: host.to_owned(),
+        ports: "80".to_owned(),
+        protocols: vec!["tcp".to_owned()],
+        ..Port::default()
+    }
+}
+
+#[test]
+fn ports_with_the_same_options_are_one_request_of_the_jail() {
+    let logged = Port { log: true, sources: vec!["192.0.2.0/24".to_owned()], ..port("81") };
+    let jails = by_jail(vec![port("80"), logged, port("82"), Port { jail: "db".to_owned(), ..port("83") }], None);
+    let jails = jails.unwrap().jails;
+    let requests = |name: &str| {
+        let jail: JailName = name.parse().unwrap();
+        let requests = jails[&jail].requests(&jail).unwrap();
+        let shown = |r: &Request| (r.spec.to_string(), r.options.log, r.options.sources.len());
+        requests.iter().map(shown).collect::<Vec<_>>()
+    };
+    assert_eq!(requests("web"), [("80:80/tcp 82:80/tcp".to_owned(), false, 0), ("81:80/tcp".to_owned(), true, 1)]);
+    assert_eq!(requests("db"), [("83:80/tcp".to_owned(), false, 0)]);
+}
+
+#[test]
+fn all_of_a_jail_or_nothing() {
+    let jail: JailName = "web".parse().unwrap();
+    for wrong in [
+        Port { unsupported: Some("no".to_owned()), ..port("81") },
+        port("0"),
+        Port { places: vec!["em 0".to_owned()], ..port("81") },
+        Port { places: vec!["tcp".to_owned()], ..port("81") },
+        port("81:81 22"),
+        Port { sources: vec!["nobody".to_owned()], ..port("81") },
+    ] {
+        let from = wrong.from.clone();
+        let import = by_jail(vec![wrong, port("80"), Port { jail: "db".to_owned(), ..port("82") }], None).unwrap();
+        assert_eq!(import.unpublished(), 1);
+        let of = &import.jails[&jail];
+        assert!(of.unsupported[0].starts_with(&from), "{of:?}");
+        // printed, but not published without the other
+        assert_eq!(of.commands[0].specs, ["80:80"]);
+        assert_eq!(of.requests(&jail).unwrap_err().kind(), Kind::Unsupported);
+        let db: JailName = "db".parse().unwrap();
+        assert_eq!(import.jails[&db].requests(&db).unwrap().len(), 1);
+    }
+    for unknown in ["a\nb", "a\u{202e}b"] {
+        let import = by_jail(vec![Port { jail: unknown.to_owned(), ..port("80") }], None).unwrap();
+        assert!(import.jails.is_empty() && import.unread[0].starts_with("file:80: "), "{import:?}");
+    }
+    let error = by_jail(vec![Port { jail: String::new(), ..port("80") }], None).unwrap_err();
+    assert!(error.message().contains("-j"), "{error}");
+}
+
+#[test]
+fn a_port_at_lo0_is_access_from_the_host() {
+    let at =
+        |host: &str, places: &[&str]| Port { places: places.iter().map(|p| (*p).to_owned()).collect(), ..port(host) };
+    let commands = |ports: Vec<Port>| {
+        let import = by_jail(ports, None).unwrap();
+        let of = import.jails.into_values().next().unwrap();
+        let shown = |command: managers::Command| {
+            let names: Vec<&str> = command.options.iter().map(|option| option.0).collect();
+            format!("{}{}", names.iter().map(|name| format!("{name} ")).collect::<String>(), command.specs.join(" "))
+        };
+        of.commands.into_iter().map(shown).collect::<Vec<_>>()
+    };
+    assert_eq!(commands(vec![at("80", &["em0"]), at("80", &["lo0"])]), ["host-access em0:80:80"]);
+    assert_eq!(commands(vec![at("80", &["lo0"]), at("80", &[])]), ["host-access 80:80"]);
+    assert_eq!(commands(vec![at("80", &["em0", "lo0"])]), ["host-access em0:80:80"]);
+    assert_eq!(
+        commands(vec![at("80", &["127.0.0.1"]), at("80", &["em0", "em1"])]),
+        ["host-access em0:80:80 em1:80:80"]
+    );
+    assert_eq!(commands(vec![at("80", &["::1"])]), ["host-access [::1]:80:80"]);
+    // another port of the host is another mapping
+    assert_eq!(commands(vec![at("80", &["em0"]), at("81", &["lo0"])]), ["em0:80:80", "host-access lo0:81:80"]);
+    let udp = Port { protocols: vec!["udp".to_owned()], ..at("80", &["lo0"]) };
+    assert_eq!(commands(vec![at("80", &["em0"]), udp]), ["em0:80:80", "host-access lo0:80:80/udp"]);
+}
+
+proptest::proptest! {
+    /// Any file gives ports, or an error with its name, and the ports give requests.
+    #[test]
+    fn any_file_is_read_or_refused(parts in proptest::collection::vec(proptest::sample::select(vec![
+        "dual", "ipv4", "em0", "em0,em1", "lo0", "{", "}", "http", "any", "tcp", "udp", "8080", "8000:8010", "80", "log", "(all)", "\n", "#", " ",
+        "pot.export.ports=", "udp:53:53", ":", "{\"nat_forwards\":\"", "tcp(80:8080)", "\"}", ",", "-", "auto",
+        "rdr pass on em0 proto tcp from any to 192.0.2.1 port 80 -> 10.0.0.2 port 80 ", "-> ", "from ", "to ", "proto ",
+        "# // Setup by CBSD expose: tcp-80-web from IPs any\n", "SQLite format", "1", "<a>", "\u{1b}",
+    ]), 0..20)) {
+        let text = parts.join(" ");
+        for exports in managers::ALL.iter().filter_map(|manager| manager.exports) {
+            let read = (exports.read)("/jails/web/FILE".as_ref(), &|_| Ok(text.clone()));
+            match read.and_then(|ports| by_jail(ports, None)) {
+                Err(error) => proptest::prop_assert!(error.message().contains("FILE"), "{}", error),
+                Ok(import) => {
+                    for (jail, imported) in import.jails.iter().filter(|(_, of)| of.unsupported.is_empty()) {
+                        proptest::prop_assert_eq!(imported.requests(jail).unwrap().len(), imported.commands.len());
+                    }
+                    for why in import.jails.values().flat_map(|of| &of.unsupported).chain(&import.unread) {
+                        proptest::prop_assert!(why.contains("FILE"), "{}", why);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod forms;
 mod freebsd;
 mod grammar;
 mod header;
+mod hooks;
 mod host;
 mod import;
 mod install;
