@@ -7,7 +7,7 @@
 
 mod counts;
 mod report;
-mod schedule;
+pub mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;

@@ -45,34 +45,3 @@ pub fn words(line: &str) -> Result<Vec<Word<'_>>> {
 pub fn refused(at: usize, why: impl AsRef<str>) -> Error {
     Error::new(Kind::Argument, format!("at byte {at}: {}", why.as_ref())).at(at)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn split(line: &str) -> Vec<(&str, usize)> {
-        words(line).unwrap().into_iter().map(|word| (word.text, word.at)).collect()
-    }
-
-    #[test]
-    fn blanks_comments_and_quotes() {
-        assert_eq!(split(""), []);
-        assert_eq!(split("  # web 8080"), []);
-        assert_eq!(split("web\t8080:80 #x"), [("web", 0), ("8080:80", 4)]);
-        assert_eq!(split(" a#b \"c d#\" \"\""), [("a#b", 1), ("c d#", 6), ("", 13)]);
-        assert_eq!(split("jéil\u{a0}80"), [("jéil", 0), ("80", 7)]);
-        for (line, at) in [("web \"a", 4), ("web \"a\"b", 7), ("web a\"b\"", 5)] {
-            let error = words(line).unwrap_err();
-            assert_eq!(error.offset(), Some(at), "{error}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn every_word_is_where_it_says(line in "[ \t\"#a/é]{0,20}") {
-            for word in words(&line).unwrap_or_default() {
-                proptest::prop_assert_eq!(&line[word.at..word.at + word.text.len()], word.text);
-            }
-        }
-    }
-}

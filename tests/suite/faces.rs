@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::fs;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::ptr;
 
-use kport::error::{Error, Setting};
+use kport::error::{Error, Kind, Setting};
 use kport::ffi;
 use kport::name::JailName;
 use kport::net::{Family, PortRange};
@@ -858,5 +858,30 @@ fn both_faces_load_the_same_rules_and_return_the_same_texts() {
     // each of these options has made a difference
     for (i, one) in rules.iter().enumerate().take(11).filter(|(i, _)| ![3, 4, 5].contains(i)) {
         assert!(rules[..i].iter().all(|other| other != one), "asked {i} changed nothing");
+    }
+}
+
+#[test]
+fn statuses_are_the_kinds() {
+    assert_eq!(ffi::kport_status::KPORT_OK as i32, 0);
+    for kind in Kind::ALL {
+        assert_eq!(ffi::kport_status::from(kind) as i32, kind.number());
+        assert_eq!(own(ffi::kport_status_text(kind.number())).as_deref(), Some(kind.text()));
+    }
+}
+
+/// A program of the first release: what follows its struct is not read.
+#[test]
+fn a_shorter_struct_is_extended_by_zeros() {
+    let c = C(tempfile::tempdir().unwrap());
+    for (size, status) in [(size_of::<ffi::kport_options>(), 1), (offset_of!(ffi::kport_options, reply_to), 0)] {
+        let status_of = c.call(Asked { trust: Some("x"), ..WEB }, |options, _| {
+            // SAFETY: options of this function, with valid strings.
+            unsafe {
+                let options = ffi::kport_options { size, ..*options };
+                ffi::kport_unpublish(c"web".as_ptr(), &raw const options, None)
+            }
+        });
+        assert_eq!(status_of as i32, status);
     }
 }

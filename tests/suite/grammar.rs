@@ -164,6 +164,24 @@ fn bad_specs() {
 }
 
 #[test]
+fn an_address_without_brackets_gets_a_hint_wherever_the_parser_stops() {
+    for (text, bare) in [
+        ("2001:db8::1", true),
+        ("fe80::1:8080:80", true),
+        ("1:2:3:4:5:6:7:8", true),
+        (":::80", true),
+        ("8080:80/tcp::::", true),
+        ("8080 em0::80:", true),
+        ("/::::", false),
+        ("1.2.3.4::80:", false),
+        ("em0:1:2:3", false),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.message().contains("must be in brackets"), bare, "{error}");
+    }
+}
+
+#[test]
 fn what_a_mapping_holds() {
     let spec = parse("em1:8080-8081:80/udp").unwrap();
     let wanted = Mapping {

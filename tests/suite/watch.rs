@@ -575,3 +575,23 @@ fn a_kill_at_any_moment() {
     drop(daemon);
     assert_eq!(world.published(), expected);
 }
+
+#[test]
+fn a_line_and_a_document() {
+    let report = Report {
+        jail: Some("wéb".parse().unwrap()),
+        why: "the jail is gone".to_owned(),
+        time: 7,
+        ..Report::new(What::Unpublished)
+    };
+    assert_eq!(report.to_string(), "jail \"wéb\": unpublished: the jail is gone");
+    assert_eq!(
+        report.json(),
+        "{\"after\":[],\"before\":[],\"error\":null,\"jail\":\"w\\u00e9b\",\"notes\":[],\"time\":7,\"version\":1,\
+         \"what\":\"unpublished\",\"why\":\"the jail is gone\"}"
+    );
+    let read: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+    assert_eq!(read["jail"], "wéb");
+    let failed = Report { error: Some("no address".to_owned()), ..report };
+    assert_eq!(failed.to_string(), "jail \"wéb\": no address");
+}
