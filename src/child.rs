@@ -8,7 +8,6 @@
 #[cfg(target_os = "freebsd")]
 #[allow(unsafe_code)]
 mod exit;
-mod output;
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -24,9 +23,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 
 use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result, Setting};
 use crate::files::{self, Taken};
-
-pub(crate) use output::output_of;
 
 /// The maximum size of an output that is kept, in bytes. The rules of an anchor with a mapping for every port fit.
 const MAX_OUTPUT: usize = 64 << 20;
@@ -34,16 +32,16 @@ const MAX_OUTPUT: usize = 64 << 20;
 /// The interval of checks whether a silent child has ended, in case another process holds its pipes open.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The time for a killed child to end. One that takes longer hangs in the kernel; waiting for it would block the host,
-/// too.
+/// The first wait for a child that is about to exit; each later one is twice as long.
+const FIRST_NAP: Duration = Duration::from_micros(50);
+
+/// The time for a killed child to end. One that takes longer hangs in the kernel, and would block the host, too.
 const KILL_TIME: Duration = Duration::from_secs(1);
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It exited with this status.
     Exit(i32),
-    /// This signal ended it.
     Signal(i32),
     /// Unknown: the host ignores SIGCHLD or reaped the child itself, and the kernel did not report it otherwise.
     Unknown,
@@ -53,14 +51,12 @@ pub(crate) enum End {
     TooMuch,
 }
 
-/// The output of a child.
+/// The output of a child, complete unless it was killed.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// How it ended.
     pub(crate) end: End,
-    /// Its standard output, complete unless it was killed. If the lines were read as they came: the last one.
+    /// If the lines were read as they came: the last one.
     pub(crate) stdout: Vec<u8>,
-    /// Its standard error, complete unless it was killed.
     pub(crate) stderr: Vec<u8>,
 }
 
@@ -99,9 +95,44 @@ pub(crate) fn run(
     Ok(Output { end, stdout, stderr })
 }
 
+/// Runs a program, on a file if one is given. `None` if there is no such program; else its output or its errors.
+pub(crate) fn output_of(
+    program: &Path,
+    arguments: &[&str],
+    file: Option<&Path>,
+    deadline: Deadline,
+) -> Result<Option<std::result::Result<String, String>>> {
+    let failed = |error: io::Error| Error::io(format_args!("run {}", program.display()), &error);
+    // it runs in another directory
+    let file = file.map(std::path::absolute).transpose().map_err(failed)?;
+    let named = match file.as_ref().map(|file| file.to_str().ok_or(file)).transpose() {
+        Ok(named) => named,
+        Err(file) => return Err(Error::new(Kind::Argument, format!("{}: the name is not UTF-8", file.display()))),
+    };
+    let arguments: Vec<&str> = arguments.iter().copied().chain(named).collect();
+    let program = std::path::absolute(program).map_err(failed)?;
+    let output = match run(&program, &arguments, b"", None, None, deadline) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        output => output.map_err(failed)?,
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.lines().take(3).collect();
+    match output.end {
+        End::Exit(0) => Ok(Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))),
+        End::Exit(_) => Ok(Some(Err(lines.join("; ")))),
+        End::TimedOut => {
+            let error = Error::new(Kind::Busy, format!("{} was not done in time, and was killed", program.display()));
+            Err(error.remedy("give more time with", Setting::Timeout))
+        }
+        end @ (End::Signal(_) | End::Unknown | End::TooMuch) => {
+            Err(Error::new(Kind::System, format!("{} ended with {end:?}: {}", program.display(), lines.join("; "))))
+        }
+    }
+}
+
 /// Reads both pipes until the child has ended. `Err` is the reason why it must be killed.
-fn watch(child: &mut Running, pipes: &mut [Capture<'_, '_>; 2], deadline: Deadline) -> Result<End, End> {
-    let mut nap = Duration::from_micros(50);
+fn watch(child: &mut Running, pipes: &mut [Capture<'_, '_>; 2], deadline: Deadline) -> std::result::Result<End, End> {
+    let mut nap = FIRST_NAP;
     loop {
         let left = deadline.remaining();
         if left.is_zero() {
@@ -114,7 +145,7 @@ fn watch(child: &mut Running, pipes: &mut [Capture<'_, '_>; 2], deadline: Deadli
         } else {
             // both outputs are closed: it is about to exit
             sleep(nap.min(left));
-            nap = (nap * 2).min(Duration::from_millis(10));
+            nap = (nap * 2).min(POLL_INTERVAL / 10);
         }
         if let Some(end) = child.ended() {
             // what it wrote before it ended; another process that holds the pipe open is not waited for
@@ -145,20 +176,13 @@ impl Running {
         match self.child.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => Some(End::of(status)),
-            // ECHILD: it has ended, and wait(2) does not return how
-            Err(_) => Some(self.otherwise().map_or(End::Unknown, End::of)),
+            // ECHILD: it has ended, and wait(2) does not return how. A pidfd of Linux loses the status as well, except in kernels
+            // that are too new to require
+            #[cfg(target_os = "freebsd")]
+            Err(_) => Some(self.exit.as_ref().and_then(exit::Queue::status).map_or(End::Unknown, End::of)),
+            #[cfg(not(target_os = "freebsd"))]
+            Err(_) => Some(End::Unknown),
         }
-    }
-
-    #[cfg(target_os = "freebsd")]
-    fn otherwise(&self) -> Option<ExitStatus> {
-        self.exit.as_ref()?.status()
-    }
-
-    /// A pidfd of Linux loses the status as wait(2) does, except in kernels that are too new to require.
-    #[cfg(not(target_os = "freebsd"))]
-    fn otherwise(&self) -> Option<ExitStatus> {
-        None
     }
 }
 
@@ -189,10 +213,10 @@ fn kill(child: &mut Running, why: End) -> End {
     // an error means that it has ended
     _ = child.child.kill();
     let last = Deadline::after(KILL_TIME);
-    let mut nap = Duration::from_micros(50);
+    let mut nap = FIRST_NAP;
     while child.ended().is_none() && !last.passed() {
         sleep(nap);
-        nap = (nap * 2).min(Duration::from_millis(10));
+        nap = (nap * 2).min(POLL_INTERVAL / 10);
     }
     why
 }
@@ -223,7 +247,7 @@ impl<'c, 'l> Capture<'c, 'l> {
     }
 
     /// Waits up to `timeout` for output, and reads what is there. `Ok(false)` if there was none.
-    fn read(pipes: &mut [Self; 2], timeout: Duration) -> Result<bool, End> {
+    fn read(pipes: &mut [Self; 2], timeout: Duration) -> std::result::Result<bool, End> {
         let mut open: Vec<&mut Self> = pipes.iter_mut().filter(|pipe| pipe.open.is_some()).collect();
         let mut fds: Vec<PollFd<'_>> =
             open.iter().filter_map(|pipe| pipe.open.as_ref()).map(|file| PollFd::new(file, PollFlags::IN)).collect();

@@ -1,6 +1,8 @@
 //! How a jail's ports are published: who may connect, from where, how often.
-
-pub(crate) mod named;
+//!
+//! Options are set by name. The names are those of the flags of kport(8), such as `max-connections`. A flag of the helper, a field
+//! of the C struct and a key of JSON are all converted to such a name, so that an option is read and checked in one place: its row
+//! in a [`Names`]. The caller puts the name that the user wrote before the error: `--rate`, `options->rate_seconds`, `limits.rate`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,9 +17,6 @@ use crate::name::Table;
 use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, as_text};
 pub use crate::rule::Rate;
 use crate::rule::{Address, StateOptions};
-
-pub use named::{Given, Takes};
-use named::{Names, Setter, put};
 
 /// Who may use a publication from outside: a network or an address, or a pf table. Its text is `192.0.2.0/24`,
 /// `192.0.2.1` or `<name>`.
@@ -36,6 +35,11 @@ impl Source {
             (Source::Network(all), Source::Network(part)) => all.contains(part),
             _ => self == other,
         }
+    }
+
+    /// The network; `None` for a table.
+    pub fn network(&self) -> Option<&IpNet> {
+        if let Source::Network(network) = self { Some(network) } else { None }
     }
 
     /// Its text in a rule of `family`; `None` if the rule can never match such an address.
@@ -61,16 +65,6 @@ impl fmt::Display for Source {
     }
 }
 
-impl Source {
-    /// The network; `None` for a table.
-    pub fn network(&self) -> Option<&IpNet> {
-        match self {
-            Source::Network(network) => Some(network),
-            Source::Table(_) => None,
-        }
-    }
-}
-
 impl FromStr for Source {
     type Err = Error;
 
@@ -80,12 +74,8 @@ impl FromStr for Source {
             let Some(name) = name.strip_suffix('>') else { return refuse("the closing > is missing") };
             return name.parse().map(Source::Table);
         }
-        let network = match text.parse::<IpNet>() {
-            Ok(network) => network,
-            Err(_) => match text.parse::<IpAddr>() {
-                Ok(address) => IpNet::from(address),
-                Err(_) => return refuse("neither a network such as 192.0.2.0/24, nor an address, nor a table <name>"),
-            },
+        let Ok(network) = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) else {
+            return refuse("neither a network such as 192.0.2.0/24, nor an address, nor a table <name>");
         };
         if network.addr() != network.network() {
             return refuse(&format!("has bits set after its prefix; write {} or {}", network.trunc(), network.addr()));
@@ -119,10 +109,8 @@ pub struct Limits {
 impl Limits {
     /// Whether each limit is at least as wide as that of `before`.
     pub(crate) fn allow_all_of(&self, before: &Limits) -> bool {
-        let number = |now: Option<NonZeroU32>, before: Option<NonZeroU32>| match (now, before) {
-            (None, _) => true,
-            (Some(now), Some(before)) => now >= before,
-            (Some(_), None) => false,
+        let number = |now: Option<NonZeroU32>, before: Option<NonZeroU32>| {
+            now.is_none_or(|now| before.is_some_and(|before| now >= before))
         };
         number(self.connections, before.connections)
             && number(self.connections_per_source, before.connections_per_source)
@@ -193,7 +181,10 @@ const NAMED: Names<Options> = Names(&[
     ("max-connections", Setter::Number(|options, most| options.limits.connections = Some(most))),
     ("max-connections-per-source", Setter::Number(|options, most| options.limits.connections_per_source = Some(most))),
     ("rate", Setter::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
-    ("reply-to", Setter::Words(|options, words| put(&mut options.reply_to, words.parse().and_then(routers).map(Some)))),
+    (
+        "reply-to",
+        Setter::Words(|options, words| put(&mut options.reply_to, words.each(router).and_then(routers).map(Some))),
+    ),
     ("log", Setter::Flag(|options, on| options.log = on)),
     ("af-to", Setter::Flag(|options, on| options.af_to = on)),
     ("quick", Setter::Flag(|options, on| options.quick = on)),
@@ -212,16 +203,25 @@ fn somebody(sources: Vec<Source>) -> Result<Vec<Source>> {
     }
 }
 
-/// The routers in a list of addresses, of lists with commas, or of `none`.
-fn routers(given: Vec<Routers>) -> Result<Vec<IpAddr>> {
+/// The routers of an item: addresses with commas; `none` is no router.
+fn router(item: &str) -> Result<Vec<IpAddr>> {
+    let address = |word: &str| {
+        let why = || format!("{} is not the address of a router, nor none", quoted(word));
+        word.parse().map_err(|_| Error::new(Kind::Argument, why()))
+    };
+    if item == "none" { Ok(vec![]) } else { item.split(',').map(address).collect() }
+}
+
+/// Those of all items.
+fn routers(given: Vec<Vec<IpAddr>>) -> Result<Vec<IpAddr>> {
     let refuse = |why: &str| Err(Error::new(Kind::Argument, why));
     if given.is_empty() {
         return refuse("an empty list; write none to leave the answers to the routes");
     }
-    if given.len() > 1 && given.iter().any(|Routers(some)| some.is_empty()) {
+    if given.len() > 1 && given.iter().any(Vec::is_empty) {
         return refuse("none cannot be in a list with routers");
     }
-    let all: Vec<IpAddr> = given.into_iter().flat_map(|Routers(some)| some).collect();
+    let all = given.concat();
     check_routers(&all)?;
     Ok(all)
 }
@@ -239,24 +239,6 @@ fn check_routers(routers: &[IpAddr]) -> Result<()> {
     match Family::ALL.into_iter().find(|family| routers.iter().filter(|a| Family::of(**a) == *family).count() > 1) {
         Some(family) => refuse(format!("two {family} routers; publish the ports of each interface by themselves")),
         None => Ok(()),
-    }
-}
-
-/// One item of that list.
-struct Routers(Vec<IpAddr>);
-
-impl FromStr for Routers {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Routers> {
-        let router = |word: &str| {
-            let why = || format!("{} is not the address of a router, nor none", quoted(word));
-            word.parse().map_err(|_| Error::new(Kind::Argument, why()))
-        };
-        match text {
-            "none" => Ok(Routers(vec![])),
-            _ => text.split(',').map(router).collect::<Result<_>>().map(Routers),
-        }
     }
 }
 
@@ -295,13 +277,11 @@ impl Options {
     /// Whether everybody that `before` admitted is still admitted, and with no lower limits: otherwise connections that were
     /// created before must end. When in doubt, a change counts as a restriction.
     pub(crate) fn allows_all_of(&self, before: &Options) -> bool {
-        let reach = before.reach.iter().all(|interface| self.reach.contains(interface));
-        let stays = |before: bool, now: bool| !before || now;
         self.sources_allow_all_of(before)
-            && reach
-            && stays(before.hairpin, self.hairpin)
-            && stays(before.host_access, self.host_access)
-            && stays(before.af_to, self.af_to)
+            && before.reach.iter().all(|interface| self.reach.contains(interface))
+            && self.hairpin >= before.hairpin
+            && self.host_access >= before.host_access
+            && self.af_to >= before.af_to
             && self.limits.allow_all_of(&before.limits)
     }
 
@@ -316,17 +296,12 @@ impl Options {
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |why: String| Err(Error::new(Kind::Argument, why));
         let most = Options::MOST;
-        if self.sources.len() > most {
-            return refuse(format!(
-                "{} sources; at most {most}: put them into a pf table and give <table>",
-                self.sources.len()
-            ));
+        let (sources, reach) = (self.sources.len(), self.reach.len());
+        if sources > most {
+            return refuse(format!("{sources} sources; at most {most}: put them into a pf table and give <table>"));
         }
-        if self.reach.len() > most {
-            return refuse(format!(
-                "{} interfaces to reach from; at most {most}: put them into a group",
-                self.reach.len()
-            ));
+        if reach > most {
+            return refuse(format!("{reach} interfaces to reach from; at most {most}: put them into a group"));
         }
         check_routers(self.reply_to.as_deref().unwrap_or_default())?;
         if self.hairpin && self.reach.iter().all(|interface| Place::Interface(*interface).is_loopback()) {
@@ -352,6 +327,136 @@ impl Default for Options {
             log: false,
             quick: true,
         }
+    }
+}
+
+/// The value of an option, as given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// On or off.
+    Flag(bool),
+    /// One string; for an option that takes a list, the items separated by white space.
+    Text(String),
+    /// A list, a string for each item.
+    List(Vec<String>),
+}
+
+/// The kind of value that an option takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// None: the option is on or off, and `no-NAME` is its opposite.
+    Flag,
+    /// A number from 1 to 4294967295.
+    Number,
+    /// One word.
+    Word,
+    /// Any number of words.
+    Words,
+}
+
+/// How an option of a `T` is read from its strings.
+pub(crate) enum Setter<T> {
+    Flag(fn(&mut T, bool)),
+    Number(fn(&mut T, NonZeroU32)),
+    Word(fn(&mut T, &str) -> Result<()>),
+    Words(fn(&mut T, &Words<'_>) -> Result<()>),
+}
+
+impl<T> Setter<T> {
+    fn takes(&self) -> Takes {
+        match self {
+            Setter::Flag(_) => Takes::Flag,
+            Setter::Number(_) => Takes::Number,
+            Setter::Word(_) => Takes::Word,
+            Setter::Words(_) => Takes::Words,
+        }
+    }
+}
+
+/// Stores a value, unless it is an error.
+pub(crate) fn put<V>(place: &mut V, value: Result<V>) -> Result<()> {
+    *place = value?;
+    Ok(())
+}
+
+fn number(text: &str) -> Result<NonZeroU32> {
+    let refuse = |_| Error::new(Kind::Argument, format!("{} is not a number from 1 to {}", quoted(text), u32::MAX));
+    text.parse().map_err(refuse)
+}
+
+/// The items of a list.
+pub(crate) struct Words<'a> {
+    /// Each with its offset in the common string, if there is one.
+    items: Vec<(Option<usize>, &'a str)>,
+}
+
+impl<'a> Words<'a> {
+    fn split(text: &'a str) -> Words<'a> {
+        let offset = |word: &str| word.as_ptr() as usize - text.as_ptr() as usize;
+        Words { items: text.split_whitespace().map(|word| (Some(offset(word)), word)).collect() }
+    }
+
+    fn of(items: &'a [String]) -> Words<'a> {
+        Words { items: items.iter().map(|item| (None, item.as_str())).collect() }
+    }
+
+    /// Reads each item with `read`; an error has the offset of the item, if all are from one string.
+    pub(crate) fn each<V>(&self, read: impl Fn(&str) -> Result<V>) -> Result<Vec<V>> {
+        let one = |(offset, word): &(Option<usize>, &str)| {
+            read(word).map_err(|error| offset.iter().fold(error, |error, offset| error.at(*offset)))
+        };
+        self.items.iter().map(one).collect()
+    }
+
+    /// Each item as written.
+    pub(crate) fn parse<V: FromStr<Err = Error>>(&self) -> Result<Vec<V>> {
+        self.each(str::parse)
+    }
+}
+
+/// The options of a `T`.
+pub(crate) struct Names<T: 'static>(pub(crate) &'static [(&'static str, Setter<T>)]);
+
+impl<T> Names<T> {
+    /// Every name, and the kind of its value.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, Takes)> {
+        self.0.iter().map(|(name, setter)| (*name, setter.takes()))
+    }
+
+    /// The kind of value of the option with this name.
+    pub(crate) fn takes(&self, name: &str) -> Option<Takes> {
+        self.setter(name).map(|(setter, _)| setter.takes())
+    }
+
+    /// Reads an option into `to`; `None` if no option has this name.
+    pub(crate) fn set(&self, to: &mut T, name: &str, given: &Given) -> Option<Result<()>> {
+        let (setter, is_opposite) = self.setter(name)?;
+        Some(match (setter, given) {
+            (Setter::Flag(set), Given::Flag(on)) => {
+                set(to, *on != is_opposite);
+                Ok(())
+            }
+            (Setter::Number(set), Given::Text(text)) => number(text).map(|number| set(to, number)),
+            (Setter::Word(set), Given::Text(text)) => set(to, text),
+            (Setter::Words(set), Given::Text(text)) => set(to, &Words::split(text)),
+            (Setter::Words(set), Given::List(items)) => set(to, &Words::of(items)),
+            _ => {
+                let wanted = match setter.takes() {
+                    Takes::Flag => "is on or off",
+                    Takes::Number => "takes a number",
+                    Takes::Word => "takes one word",
+                    Takes::Words => "takes a list of words",
+                };
+                Err(Error::new(Kind::Argument, wanted))
+            }
+        })
+    }
+
+    /// The option with this name, and whether the name is that of its opposite.
+    fn setter(&self, name: &str) -> Option<(&Setter<T>, bool)> {
+        let named = |name: &str| self.0.iter().find(|(known, _)| *known == name).map(|(_, setter)| setter);
+        let opposite = || named(name.strip_prefix("no-")?).filter(|setter| setter.takes() == Takes::Flag);
+        named(name).map(|setter| (setter, false)).or_else(|| opposite().map(|setter| (setter, true)))
     }
 }
 

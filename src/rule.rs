@@ -1,9 +1,9 @@
-//! One rule of pf(4), as a typed value that can only hold what a rule may contain. Its pf.conf(5) text is in
-//! [`text()`]. The rules use only what pf.conf(5) of 14 and 15 have in common; [`crate::rules`] decides which ones a
-//! jail's anchor gets.
+//! One rule of pf(4), as a typed value that can only hold what a rule may contain, in what pf.conf(5) of 14 and 15 have in
+//! common; [`crate::rules`] decides which ones a jail's anchor gets. Its `Display` is pf.conf(5) as an administrator would write
+//! it, with lists: the input of pfctl(8), and the output of `kport rules`. [`pfconf`](crate::pfconf) reads it, and prints rules
+//! as pfctl(8) does, without lists.
 
-mod text;
-
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::{Label, Table};
-use crate::net::{Direction, Family, Interface, PortRange, Protocol, as_text};
-
-pub use text::text;
+use crate::net::{Direction, Family, Interface, JAIL_GROUPS, PortRange, Protocol, as_text};
 
 /// An address in a rule, in the forms of pf.conf(5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,7 +78,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The maximum number of connections: PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
+    /// PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
     pub const MAX: u32 = u32::MAX / 1000;
 
     /// An error of [`Kind::Argument`] if a number is 0 or `connections` is above [`Rate::MAX`].
@@ -96,12 +94,10 @@ impl Rate {
         Error::new(Kind::Argument, format!("rate {} {what}", quoted(text)))
     }
 
-    /// The number of connections.
     pub fn connections(self) -> u32 {
         self.connections.get()
     }
 
-    /// The number of seconds.
     pub fn seconds(self) -> u32 {
         self.seconds.get()
     }
@@ -125,13 +121,11 @@ as_text!(Rate);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StateOptions {
-    /// The maximum number of states of the rule.
     pub max: Option<NonZeroU32>,
-    /// The maximum number of states of the rule from one source.
+    /// Of one source.
     pub max_src_states: Option<NonZeroU32>,
-    /// The maximum number of tcp connections from one source that finished the handshake.
+    /// Of one source, tcp, after the handshake.
     pub max_src_conn: Option<NonZeroU32>,
-    /// The maximum rate of new tcp connections from one source.
     pub max_src_conn_rate: Option<Rate>,
 }
 
@@ -146,9 +140,8 @@ impl StateOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Routing {
-    /// `reply-to`
     pub reply_to: Option<NextHop>,
-    /// `rtable`: the FIB in which the target is looked up.
+    /// The FIB in which the target is looked up.
     pub rtable: Option<u32>,
 }
 
@@ -166,7 +159,6 @@ pub struct NextHop {
 pub enum Rule {
     /// `nat ... -> ("bridge0")`: replaces the source.
     Nat {
-        /// The packets.
         matches: Match,
         /// Only packets that an rdr rule gave this tag.
         tagged: Option<Label>,
@@ -175,9 +167,7 @@ pub enum Rule {
     },
     /// `rdr ... tag "kport:web" -> 10.0.0.2 port 80`
     Rdr {
-        /// The packets.
         matches: Match,
-        /// The tag of the packets that this rule redirects.
         tag: Label,
         target: IpAddr,
         /// The target ports: as many as `matches.ports`.
@@ -186,18 +176,14 @@ pub enum Rule {
     /// `pass in quick ... af-to inet from ("bridge0") to 10.0.0.2 port 80 keep state`: makes an IPv4 packet of an IPv6 one. pf of 15
     /// sends it by itself, so there is no second rule.
     AfTo {
-        /// Log to pflog0.
         log: bool,
-        /// No rule after this one is evaluated.
         quick: bool,
-        /// The IPv6 packets.
         matches: Match,
         /// The interface whose IPv4 address becomes the source.
         address_of: Interface,
         target: IpAddr,
         /// The target port; `None` keeps the port.
         port: Option<u16>,
-        /// Limits.
         state: StateOptions,
         /// The jail's label and the mapping's.
         labels: [Label; 2],
@@ -208,9 +194,7 @@ pub enum Rule {
         /// jail, and both states carry the labels. If connections are counted or logged, each direction has its own
         /// rule, so that each connection counts once.
         direction: Option<Direction>,
-        /// Log to pflog0.
         log: bool,
-        /// No rule after this one is evaluated.
         quick: bool,
         /// The way of the answers. If it has `reply-to`, the rule must have a direction (pf_ioctl_addrule in
         /// sys/netpfil/pf/pf_ioctl.c).
@@ -220,7 +204,6 @@ pub enum Rule {
         matches: Match,
         /// Only packets that an rdr rule gave this tag.
         tagged: Option<Label>,
-        /// Limits.
         state: StateOptions,
         /// The jail's label and the mapping's.
         labels: [Label; 2],
@@ -258,18 +241,14 @@ impl Rule {
 /// The counters of a rule in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// How often it was evaluated.
     pub evaluations: u64,
-    /// Packets, both directions.
+    /// In both directions, as `bytes`.
     pub packets: u64,
-    /// Bytes, both directions.
     pub bytes: u64,
-    /// States that it has created.
     pub states: u64,
 }
 
 impl Counters {
-    /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Counters) -> Counters {
         Counters {
@@ -284,9 +263,7 @@ impl Counters {
 /// The number of rules in the kernel: one for each of [`Match::members`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// Nat and rdr rules.
     pub translations: usize,
-    /// Filter rules.
     pub filters: usize,
 }
 
@@ -301,5 +278,148 @@ impl Count {
             }
         }
         count
+    }
+}
+
+/// The rules as pf.conf(5) text, one line each.
+pub fn text(rules: &[Rule]) -> String {
+    rules.iter().map(|rule| format!("{rule}\n")).collect()
+}
+
+impl Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Nat { matches, tagged, source } => {
+                write!(f, "nat{matches}")?;
+                tagged.iter().try_for_each(|tag| write!(f, " tagged \"{tag}\""))?;
+                write!(f, " -> {source}")
+            }
+            // in quotes, because ":" cannot be in an unquoted word of pfctl's lexer
+            Rule::Rdr { matches, tag, target, ports } => {
+                write!(f, "rdr{matches} tag \"{tag}\" -> {target} port {}", colon(*ports))
+            }
+            Rule::AfTo { log, quick, matches, address_of, target, port, state, labels } => {
+                f.write_str(if *log { "pass in log" } else { "pass in" })?;
+                f.write_str(if *quick { " quick" } else { "" })?;
+                write!(f, "{matches} af-to inet from (\"{address_of}\") to {target}")?;
+                port.iter().try_for_each(|port| write!(f, " port {port}"))?;
+                write!(f, " keep state{state}")?;
+                labels.iter().try_for_each(|label| write!(f, " label \"{label}\""))
+            }
+            Rule::Pass { direction, log, quick, routing, matches, tagged, state, labels } => {
+                f.write_str("pass")?;
+                direction.iter().try_for_each(|direction| write!(f, " {direction}"))?;
+                f.write_str(if *log { " log" } else { "" })?;
+                f.write_str(if *quick { " quick" } else { "" })?;
+                matches.on(f)?;
+                routing.reply_to.iter().try_for_each(|hop| write!(f, " reply-to {hop}"))?;
+                matches.packets(f)?;
+                tagged.iter().try_for_each(|tag| write!(f, " tagged \"{tag}\""))?;
+                routing.rtable.iter().try_for_each(|fib| write!(f, " rtable {fib}"))?;
+                write!(f, " keep state{state}")?;
+                labels.iter().try_for_each(|label| write!(f, " label \"{label}\""))
+            }
+        }
+    }
+}
+
+impl Match {
+    fn on(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.on.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, " on \"{one}\""),
+            several => write!(f, " on {}", braces(several.iter().map(bare))),
+        }
+    }
+
+    fn packets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " {} proto {}", self.family, self.protocol)?;
+        for (word, addresses) in [("from", &self.from), ("to", &self.to)] {
+            match addresses.as_slice() {
+                [] => write!(f, " {word} any")?,
+                [one] => write!(f, " {word} {one}")?,
+                several => write!(f, " {word} {}", braces(several))?,
+            }
+        }
+        write!(f, " port {}", colon(self.ports))
+    }
+}
+
+impl Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.on(f)?;
+        self.packets(f)
+    }
+}
+
+/// ` reply-to ("em1" 203.0.113.254) rtable 0`
+impl Display for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reply_to.iter().try_for_each(|hop| write!(f, " reply-to {hop}"))?;
+        self.rtable.iter().try_for_each(|fib| write!(f, " rtable {fib}"))
+    }
+}
+
+impl Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gateway {
+            Some(gateway) => write!(f, "(\"{}\" {gateway})", self.interface),
+            None => write!(f, "\"{}\"", self.interface),
+        }
+    }
+}
+
+/// `{ a b }`
+fn braces(items: impl IntoIterator<Item: Display>) -> String {
+    let items: String = items.into_iter().map(|item| format!(" {item}")).collect();
+    format!("{{{items} }}")
+}
+
+/// An interface in a list: the usual groups without quotes, as in most pf.conf files, any other name in quotes, since
+/// it may be a keyword of pf.conf(5).
+fn bare(interface: &Interface) -> String {
+    if JAIL_GROUPS.contains(&interface.as_str()) { interface.to_string() } else { format!("\"{interface}\"") }
+}
+
+/// pf.conf(5) writes a range with a colon.
+fn colon(ports: PortRange) -> String {
+    ports.to_string().replace('-', ":")
+}
+
+impl Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Any => f.write_str("any"),
+            Address::Host(address) => address.fmt(f),
+            Address::Network(network) => network.fmt(f),
+            Address::Interface(interface) => write!(f, "(\"{interface}\")"),
+            Address::First(interface) => write!(f, "(\"{interface}:0\")"),
+            Address::InterfaceNetwork(interface) => write!(f, "(\"{interface}:network\")"),
+            Address::NotInterfaceNetwork(interface) => write!(f, "! (\"{interface}:network\")"),
+            Address::Own => f.write_str("(self)"),
+            Address::Table(table) => write!(f, "<{table}>"),
+        }
+    }
+}
+
+impl Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.connections, self.seconds)
+    }
+}
+
+/// ` (max 100, source-track rule, max-src-conn 10)`; empty without options.
+impl Display for StateOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbered = |word: &str, number: Option<NonZeroU32>| number.map(|number| format!("{word} {number}"));
+        let words = [
+            numbered("max", self.max),
+            self.tracks_sources().then(|| "source-track rule".to_owned()),
+            numbered("max-src-states", self.max_src_states),
+            numbered("max-src-conn", self.max_src_conn),
+            self.max_src_conn_rate.map(|rate| format!("max-src-conn-rate {rate}")),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
     }
 }

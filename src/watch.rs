@@ -1,11 +1,8 @@
 //! Keeps what is published what kport.conf(5), the records and the running jails say.
 //!
-//! [`Schedule`] decides what is to be done and when; it is pure. [`Watcher`] reads the host, and acts by
-//! [`Publisher::follow`](crate::publisher::Publisher::follow) and the other calls of
-//! [`Publisher`](crate::publisher::Publisher) alone: with the same checks and the same lock as every caller, so that it can be
-//! killed at any moment, and be one of many.
+//! [`Schedule`] decides what is to be done and when; it is pure. [`Watcher`] reads the host, and acts by the calls of [`Publisher`]
+//! alone: with the same checks and the same lock as every caller, so that it can be killed at any moment, and be one of many.
 
-mod counts;
 mod report;
 pub mod schedule;
 
@@ -23,8 +20,8 @@ use crate::publication::Redirect;
 use crate::publisher::{Outcome, Publisher, Recorded, Unobserved};
 use crate::session::Session;
 
-pub use counts::{Counts, counts};
-pub use report::{Report, What};
+use report::Counts;
+pub use report::{Report, What, counts};
 use schedule::{Looks, Schedule, Why};
 
 /// How long one look at the anchors may take, after the first one: with one each two seconds, half a percent of the time.
@@ -43,7 +40,6 @@ pub type Open = Box<dyn Fn() -> Result<Session> + Send>;
 /// The host's gateway interface of each family, and its routers.
 type Routes = (PerFamily<Option<Interface>>, Vec<Gateway>);
 
-/// See the module.
 pub struct Watcher {
     open: Open,
     events: Box<dyn Events + Send>,
@@ -79,14 +75,13 @@ impl Watcher {
         file: Option<PathBuf>,
     ) -> Watcher {
         let now = clock();
-        let schedule = Schedule::new(now);
         Watcher {
             open,
             events,
             clock,
             file,
             conf: None,
-            schedule,
+            schedule: Schedule::new(now),
             recorded: BTreeSet::new(),
             unpublished: BTreeMap::new(),
             looked_at: None,
@@ -180,46 +175,44 @@ impl Watcher {
     }
 
     fn look(&mut self, looks: Looks, session: &Session, publisher: &Publisher<'_>) -> Result<()> {
-        let now = (self.clock)();
         let host = &*session.host;
+        // a system without jails, for trying kport
+        let counts = |error: &Error| error.kind() != Kind::Unsupported;
         let mut errors = vec![];
         if looks.jails {
-            match host.jails() {
-                Ok(jails) => {
-                    let (made, gone) = self.schedule.list(jails.jails, now);
-                    made.into_iter().for_each(|jid| self.events.add_jail(jid));
-                    for jid in gone {
-                        self.networks.remove(&jid);
-                        self.events.remove_network(jid);
-                    }
-                }
-                // a system without jails, for trying kport
-                Err(error) if error.kind() == Kind::Unsupported => {}
-                Err(error) => errors.push(error),
-            }
+            errors.extend(self.jails(host).err().filter(counts));
         }
         if looks.records {
-            match publisher.recorded() {
-                Ok(recorded) => self.records(host, recorded),
-                Err(error) => errors.push(error),
-            }
+            errors.extend(publisher.recorded().map(|recorded| self.records(host, recorded)).err());
         }
         if looks.routes {
-            match routes(host) {
-                Ok(routes) => {
-                    let changed = self.routes.replace(routes).is_some_and(|before| Some(before) != self.routes);
-                    self.recorded.iter().filter(|_| changed).for_each(|jail| {
-                        self.schedule.want(jail.clone(), Why::Routes, now);
-                    });
-                }
-                Err(error) if error.kind() == Kind::Unsupported => {}
-                Err(error) => errors.push(error),
-            }
+            errors.extend(self.routes(host).err().filter(counts));
         }
         if looks.pf {
             errors.extend(self.pf(session, publisher).err());
         }
         Error::all(errors)
+    }
+
+    fn jails(&mut self, host: &dyn Host) -> Result<()> {
+        let (made, gone) = self.schedule.list(host.jails()?.jails, (self.clock)());
+        made.into_iter().for_each(|jid| self.events.add_jail(jid));
+        for jid in gone {
+            self.networks.remove(&jid);
+            self.events.remove_network(jid);
+        }
+        Ok(())
+    }
+
+    fn routes(&mut self, host: &dyn Host) -> Result<()> {
+        let now = (self.clock)();
+        let defaults = PerFamily { inet: host.gateway(Family::Inet)?, inet6: host.gateway(Family::Inet6)? };
+        let routes = Some((defaults, host.gateways()?));
+        if self.routes.is_some() && self.routes != routes {
+            self.recorded.iter().for_each(|jail| self.schedule.want(jail.clone(), Why::Routes, now));
+        }
+        self.routes = routes;
+        Ok(())
     }
 
     /// The records: of jails that are gone, and of those whose network is to be watched.
@@ -305,9 +298,7 @@ impl Watcher {
     fn apply(&mut self, session: &Session, publisher: &Publisher<'_>) -> Result<()> {
         match Conf::read(self.file.as_deref()) {
             Ok(conf) => self.conf = Some(conf),
-            Err(error) => {
-                self.tell(Report { error: Some(error.to_string()), ..Report::new(What::Failed) });
-            }
+            Err(error) => self.tell_failure(None, &error),
         }
         match publisher.gc() {
             Ok(outcome) => {
@@ -317,7 +308,7 @@ impl Watcher {
             }
             // the look at pf tells that; or it is a system without jails, for trying kport
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unsupported) => {}
-            Err(error) => self.tell(Report { error: Some(error.to_string()), ..Report::new(What::Failed) }),
+            Err(error) => self.tell_failure(None, &error),
         }
         let recorded = publisher.recorded()?;
         let jails = conf::jails(self.conf.as_ref(), &*session.host, &recorded)?;
@@ -399,18 +390,16 @@ impl Watcher {
         // that pf does not work is told by itself
         let is_told = error.kind() == Kind::Unavailable && !self.schedule.pf_works();
         if *count == LASTING && !is_told {
-            let report = Report { jail: jail.cloned(), error: Some(error.to_string()), ..Report::new(What::Failed) };
-            self.tell(report);
+            self.tell_failure(jail, &error);
         }
+    }
+
+    fn tell_failure(&mut self, jail: Option<&JailName>, error: &Error) {
+        self.tell(Report { jail: jail.cloned(), error: Some(error.to_string()), ..Report::new(What::Failed) });
     }
 
     fn tell(&mut self, report: Report) {
         self.counts.add(report.what);
         self.reports.push_back(report);
     }
-}
-
-fn routes(host: &dyn Host) -> Result<Routes> {
-    let defaults = PerFamily { inet: host.gateway(Family::Inet)?, inet6: host.gateway(Family::Inet6)? };
-    Ok((defaults, host.gateways()?))
 }

@@ -19,13 +19,9 @@ const NOBODY: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1))];
 
 /// What is wrong, each error with its file and line. The lines with a pattern are checked for the jails that run.
-///
-/// # Errors
-///
-/// Only if the host cannot be read.
 pub fn check(conf: &Conf, host: &dyn Host) -> Result<Vec<Error>> {
     let interfaces = host.interfaces()?;
-    let mut jails: BTreeSet<JailName> = conf.named().into_iter().cloned().collect();
+    let mut jails: BTreeSet<JailName> = conf.lines.iter().filter_map(Line::jail).cloned().collect();
     jails.extend(running(host)?);
     let mut wrong = vec![];
     let mut claims: Vec<(JailName, &Line, Redirect)> = vec![];

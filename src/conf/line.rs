@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use regex_lite::Regex;
 
-use super::words::{Word, refused, words};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::JailName;
 use crate::options::{Given, Source, Takes};
@@ -19,13 +18,11 @@ const MAX_COMPILED: usize = 1 << 20;
 /// The jails that a line is for.
 #[derive(Clone, Debug)]
 enum Whose {
-    /// The jail with this name.
     Named(JailName),
     /// Every jail whose name has a match.
     Matching(Regex),
 }
 
-/// One line.
 #[derive(Clone, Debug)]
 pub struct Line {
     whose: Whose,
@@ -45,7 +42,6 @@ impl fmt::Display for Line {
 }
 
 impl Line {
-    /// Whether it is for a jail with this name.
     pub fn is_of(&self, jail: &JailName) -> bool {
         match &self.whose {
             Whose::Named(name) => name == jail,
@@ -71,7 +67,6 @@ impl Line {
         Request { jail: jail.clone(), ..self.request.clone() }
     }
 
-    /// The sources that it names.
     pub fn sources(&self) -> &[Source] {
         &self.request.options.sources
     }
@@ -85,12 +80,11 @@ impl Line {
 /// The lines of a text; `file` is its name for messages.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Line>> {
     let file: Arc<str> = file.into();
-    let mut lines = vec![];
-    for (number, text) in (1..).zip(text.lines()) {
-        let line = line(&file, number, text).map_err(|error| error.context(format_args!("{file}:{number}")))?;
-        lines.extend(line);
-    }
-    Ok(lines)
+    let line = |(number, text)| {
+        let made = line(&file, number, text).map_err(|error| error.context(format_args!("{file}:{number}")));
+        made.transpose()
+    };
+    (1..).zip(text.lines()).filter_map(line).collect()
 }
 
 /// `None` for a line without words.
@@ -125,6 +119,49 @@ fn line(file: &Arc<str>, number: usize, text: &str) -> Result<Option<Line>> {
     Ok(Some(Line { whose, request, words, file: Arc::clone(file), number }))
 }
 
+/// A word, and its offset in the line, in bytes from 0.
+struct Word<'a> {
+    /// Without the quotes.
+    text: &'a str,
+    /// That of its first byte, after the quote.
+    at: usize,
+}
+
+/// Splits a line at blanks, up to a `#` that begins a word. A word that begins with `"` ends at the next one, and may hold
+/// blanks and `#`.
+fn words(line: &str) -> Result<Vec<Word<'_>>> {
+    let mut found = vec![];
+    let mut rest = line.trim_start();
+    while !rest.is_empty() && !rest.starts_with('#') {
+        let at = line.len() - rest.len();
+        let behind = if let Some(quoted) = rest.strip_prefix('"') {
+            let Some((text, behind)) = quoted.split_once('"') else {
+                return Err(refused(at, "the closing \" is missing"));
+            };
+            if behind.starts_with(|c: char| !c.is_whitespace()) {
+                let end = line.len() - behind.len();
+                return Err(refused(end, "a word with quotes ends with the quote; put a blank after it"));
+            }
+            found.push(Word { text, at: at + 1 });
+            behind
+        } else {
+            let (text, behind) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+            if let Some(quote) = text.find('"') {
+                return Err(refused(at + quote, "a quote inside a word; quote the whole word"));
+            }
+            found.push(Word { text, at });
+            behind
+        };
+        rest = behind.trim_start();
+    }
+    Ok(found)
+}
+
+/// An error at an offset of the line.
+fn refused(at: usize, why: impl AsRef<str>) -> Error {
+    Error::new(Kind::Argument, format!("at byte {at}: {}", why.as_ref())).at(at)
+}
+
 fn whose(word: &Word<'_>) -> Result<Whose> {
     let Some(pattern) = word.text.strip_prefix('/') else {
         let is_spec = word.text.contains([':', '/']) || word.text.chars().all(|c| c.is_ascii_digit() || c == '-');
@@ -148,7 +185,7 @@ fn whose(word: &Word<'_>) -> Result<Whose> {
 /// An option as it was given, with its word.
 type OptionOf<'a> = (&'a Word<'a>, &'a str, Given);
 
-/// The specs, and the options, in any order, as on the command line.
+/// The specs and the options, in any order, as on the command line.
 fn sorted<'a>(words: &'a [Word<'a>]) -> Result<(Vec<&'a Word<'a>>, Vec<OptionOf<'a>>)> {
     let mut specs = vec![];
     let mut options: Vec<OptionOf<'a>> = vec![];
@@ -171,10 +208,10 @@ fn sorted<'a>(words: &'a [Word<'a>]) -> Result<(Vec<&'a Word<'a>>, Vec<OptionOf<
         let takes = Request::takes(name).ok_or_else(|| unknown(word, name))?;
         let mut value = || match value {
             Some(value) => Ok(value.to_owned()),
-            None => words
-                .next()
-                .map(|word| word.text.to_owned())
-                .ok_or_else(|| refused(word.at, format!("{} needs a value", word.text))),
+            None => match words.next() {
+                Some(value) => Ok(value.text.to_owned()),
+                None => Err(refused(word.at, format!("{} needs a value", word.text))),
+            },
         };
         let given = match takes {
             Takes::Flag if word.text.contains('=') => {
@@ -198,5 +235,5 @@ fn sorted<'a>(words: &'a [Word<'a>]) -> Result<(Vec<&'a Word<'a>>, Vec<OptionOf<
 }
 
 fn unknown(word: &Word<'_>, name: &str) -> Error {
-    Error::new(Kind::Argument, format!("at byte {}: there is no option {}", word.at, quoted(name))).at(word.at)
+    refused(word.at, format!("there is no option {}", quoted(name)))
 }

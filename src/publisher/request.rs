@@ -6,8 +6,7 @@ use ipnet::IpNet;
 
 use super::Request;
 use crate::error::{Error, Kind, Result, quoted};
-use crate::options::named::{Names, Setter, put};
-use crate::options::{Given, Options, Takes};
+use crate::options::{Given, Names, Options, Setter, Takes, put};
 use crate::publication;
 
 /// Those that are not part of [`Options`].

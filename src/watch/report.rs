@@ -1,12 +1,19 @@
-//! What the watcher has done: a line for syslogd(8), and a JSON document on one line.
+//! What the watcher has done: a line for syslogd(8), a JSON document on one line, and how many there were of each kind.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
 
+use crate::files::{read_regular, replace_file};
 use crate::name::JailName;
 use crate::publication::Redirect;
+use crate::store::Store;
+
+/// The most bytes that are read of the file with the numbers.
+const MAX_FILE: usize = 4096;
 
 /// The kind of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,11 +33,9 @@ pub enum What {
 }
 
 impl What {
-    /// Every kind.
     pub const ALL: [What; 6] =
         [What::Published, What::Unpublished, What::Changed, What::Restored, What::Pf, What::Failed];
 
-    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             What::Published => "published",
@@ -46,21 +51,17 @@ impl What {
 /// What was done, for which jail, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The kind.
     pub what: What,
-    /// The jail; `None` if it is about none.
+    /// `None` if it is about none.
     pub jail: Option<JailName>,
-    /// The reason.
     pub why: String,
-    /// What the jail had published.
+    /// What the jail had published, and what it has published now.
     pub before: Vec<Redirect>,
-    /// What it has published now.
     pub after: Vec<Redirect>,
     /// Notes for the administrator.
     pub notes: Vec<String>,
-    /// Why it failed.
     pub error: Option<String>,
-    /// When, in seconds since 1970.
+    /// In seconds since 1970.
     pub time: u64,
 }
 
@@ -116,4 +117,46 @@ impl fmt::Display for Report {
         }
         self.notes.iter().try_for_each(|note| write!(f, "; {note}"))
     }
+}
+
+/// The reports by the name of their kind.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    counted: BTreeMap<String, u64>,
+    is_read: bool,
+    is_written: bool,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, what: What) {
+        *self.counted.entry(what.name().to_owned()).or_default() += 1;
+        self.is_written = false;
+    }
+
+    /// Writes them, if there are new ones. The first time, those of earlier processes are added. A failure costs no more than the
+    /// numbers.
+    pub(super) fn write(&mut self, store: &Store) {
+        if !std::mem::replace(&mut self.is_read, true) {
+            for (what, count) in counts(store) {
+                *self.counted.entry(what).or_default() += count;
+            }
+        }
+        if !std::mem::replace(&mut self.is_written, true)
+            && let Ok(bytes) = serde_json::to_vec(&self.counted)
+        {
+            _ = replace_file(&path(store), &bytes);
+        }
+    }
+}
+
+fn path(store: &Store) -> PathBuf {
+    store.dir().join("watch.json")
+}
+
+/// The number of reports of each kind that the watchers have made since the boot; empty if none has run.
+pub fn counts(store: &Store) -> BTreeMap<String, u64> {
+    let bytes = read_regular(&path(store), MAX_FILE).ok().flatten().unwrap_or_default();
+    let mut counted: BTreeMap<String, u64> = serde_json::from_slice(&bytes).unwrap_or_default();
+    counted.retain(|name, _| What::ALL.iter().any(|what| what.name() == name));
+    counted
 }

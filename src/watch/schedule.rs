@@ -29,7 +29,6 @@ pub enum Why {
     Started,
     /// jail_set(2): its name, its addresses.
     Changed,
-    /// It is not there any more.
     Gone,
     /// Interfaces, addresses or routes in its network stack.
     Network,
@@ -42,7 +41,6 @@ pub enum Why {
 }
 
 impl Why {
-    /// A few words.
     pub const fn text(self) -> &'static str {
         match self {
             Why::Conf => "kport.conf was read",
@@ -57,33 +55,22 @@ impl Why {
     }
 }
 
-/// What is to be looked at now.
+/// For each kind of look a value: whether it is due now, or when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Looks {
+pub struct Looks<T = bool> {
     /// The list of jails.
-    pub jails: bool,
-    /// The records.
-    pub records: bool,
+    pub jails: T,
+    pub records: T,
     /// The host's routes.
-    pub routes: bool,
+    pub routes: T,
     /// Whether pf runs, and what it has.
-    pub pf: bool,
+    pub pf: T,
 }
 
 impl Looks {
-    /// Whether there is anything.
     pub fn any(self) -> bool {
         self != Looks::default()
     }
-}
-
-/// When what was looked at the last time is due again.
-#[derive(Debug)]
-struct Times {
-    jails: Instant,
-    records: Instant,
-    routes: Instant,
-    pf: Instant,
 }
 
 /// A jail's last transaction.
@@ -100,7 +87,7 @@ pub struct Schedule {
     jails: BTreeMap<i32, Jail>,
     due: BTreeMap<JailName, (Instant, Why)>,
     last: BTreeMap<JailName, Last>,
-    times: Times,
+    times: Looks<Instant>,
     /// Whether pf evaluated the rules at the last look; `None` before the first one.
     works: Option<bool>,
 }
@@ -112,12 +99,11 @@ impl Schedule {
             jails: BTreeMap::new(),
             due: BTreeMap::new(),
             last: BTreeMap::new(),
-            times: Times { jails: now, records: now, routes: now, pf: now },
+            times: Looks { jails: now, records: now, routes: now, pf: now },
             works: None,
         }
     }
 
-    /// An event.
     pub fn tell(&mut self, event: Event, now: Instant) {
         let soon = now + SETTLE;
         match event {
@@ -125,7 +111,7 @@ impl Schedule {
             // the list says what has happened to it
             Event::Jail(jid) => {
                 self.times.jails = now;
-                if let Some(name) = self.name(jid) {
+                if let Some(name) = self.jails.get(&jid).and_then(|jail| jail.name.parse().ok()) {
                     self.want(name, Why::Changed, now);
                 }
             }
@@ -141,43 +127,31 @@ impl Schedule {
         }
     }
 
-    fn name(&self, jid: i32) -> Option<JailName> {
-        self.jails.get(&jid)?.name.parse().ok()
-    }
-
     /// The jails that there are; a dying one is gone. Returns the jids that are new, and those that are gone.
     pub fn list(&mut self, jails: Vec<Jail>, now: Instant) -> (Vec<i32>, Vec<i32>) {
         let current: BTreeMap<i32, Jail> =
             jails.into_iter().filter(|jail| !jail.dying).map(|jail| (jail.jid, jail)).collect();
         let before = std::mem::replace(&mut self.jails, current);
-        let mut wanted = vec![];
-        let (mut made, mut gone) = (vec![], vec![]);
+        let (mut wanted, mut made, mut gone) = (vec![], vec![], vec![]);
         for (jid, jail) in &self.jails {
             match before.get(jid) {
                 None => {
                     made.push(*jid);
-                    wanted.push((jail.name.clone(), Why::Started));
+                    wanted.push((&jail.name, Why::Started));
                 }
                 Some(old) if old != jail => {
-                    wanted.push((jail.name.clone(), Why::Changed));
-                    if old.name != jail.name {
-                        wanted.push((old.name.clone(), Why::Changed));
-                    }
+                    wanted.push((&jail.name, Why::Changed));
+                    wanted.push((&old.name, Why::Changed));
                 }
                 Some(_) => {}
             }
         }
-        for (jid, jail) in &before {
-            if !self.jails.contains_key(jid) {
-                gone.push(*jid);
-                wanted.push((jail.name.clone(), Why::Gone));
-            }
+        for (jid, jail) in before.iter().filter(|(jid, _)| !self.jails.contains_key(jid)) {
+            gone.push(*jid);
+            wanted.push((&jail.name, Why::Gone));
         }
-        for (name, why) in wanted {
-            if let Ok(name) = name.parse() {
-                self.want(name, why, now);
-            }
-        }
+        let wanted: Vec<_> = wanted.into_iter().filter_map(|(name, why)| Some((name.parse().ok()?, why))).collect();
+        wanted.into_iter().for_each(|(name, why)| self.want(name, why, now));
         // what was long ago is of no interest
         self.last.retain(|_, last| now < last.at + LONGEST + LONGEST);
         (made, gone)
@@ -188,7 +162,6 @@ impl Schedule {
         self.jails.entry(jail.jid).and_modify(|known| *known = jail);
     }
 
-    /// The jails of the last list.
     pub fn jails(&self) -> impl Iterator<Item = &Jail> {
         self.jails.values()
     }
@@ -222,7 +195,7 @@ impl Schedule {
 
     /// What is to be looked at now. `often` is whether the jails are to be listed often.
     pub fn looks(&mut self, now: Instant, often: bool) -> Looks {
-        let Times { jails, records, routes, pf } = &mut self.times;
+        let Looks { jails, records, routes, pf } = &mut self.times;
         let take = |at: &mut Instant, every: Duration| {
             let is_due = *at <= now;
             if is_due {
@@ -238,7 +211,6 @@ impl Schedule {
         }
     }
 
-    /// The records have changed.
     pub fn look_at_records(&mut self, now: Instant) {
         self.times.records = now;
     }
@@ -247,7 +219,7 @@ impl Schedule {
     /// later than [`FULL`].
     pub fn took(&mut self, now: Instant, looks: Looks, time: Duration) {
         let later = now + (time * 20).min(FULL);
-        let Times { jails, records, pf, .. } = &mut self.times;
+        let Looks { jails, records, pf, .. } = &mut self.times;
         for (looked, at) in [(looks.jails, jails), (looks.records, records), (looks.pf, pf)] {
             if looked {
                 *at = (*at).max(later);
@@ -255,7 +227,6 @@ impl Schedule {
         }
     }
 
-    /// Whether a jail is due.
     pub fn is_due(&self, now: Instant) -> bool {
         self.due.values().any(|(at, _)| *at <= now)
     }
@@ -290,9 +261,8 @@ impl Schedule {
 
     /// How long nothing is to be done, unless an event comes.
     pub fn idle(&self, now: Instant) -> Duration {
-        let Times { jails, records, routes, pf } = self.times;
-        let looks = [jails, records, routes, pf];
-        let next = looks.into_iter().chain(self.due.values().map(|(at, _)| *at)).min();
+        let Looks { jails, records, routes, pf } = self.times;
+        let next = [jails, records, routes, pf].into_iter().chain(self.due.values().map(|(at, _)| *at)).min();
         next.map_or(PF, |next| next.saturating_duration_since(now))
     }
 }
