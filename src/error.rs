@@ -62,7 +62,6 @@ impl Kind {
         }
     }
 
-    /// [`Kind::text`] for C.
     pub(crate) const fn c_text(self) -> &'static CStr {
         match self {
             Kind::Argument => c"bad argument",
@@ -85,22 +84,13 @@ pub struct Error(Box<Inner>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Inner {
     kind: Kind,
-    /// The text, then what is in `more`, in the words of the helper.
+    /// What was found, and what to do; the latter ends with a setting.
+    parts: Vec<(String, Option<Setting>)>,
+    /// All of them, in the words of the helper.
     message: String,
-    /// The length of the text alone.
-    text: usize,
-    more: Vec<More>,
     offset: Option<usize>,
     errno: Option<i32>,
     cause: Option<Cause>,
-}
-
-/// What follows the text of an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum More {
-    Text(String),
-    /// What to do, up to the setting at its end.
-    Remedy(String, Setting),
 }
 
 /// A setting of a call that can be the remedy of an error. Each interface of kport has its own words for it, or does not have it:
@@ -189,8 +179,8 @@ impl Error {
     /// An error of `kind`. Characters of `message` that cannot be printed are escaped, so that the text is always one line.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
         let message = one_line(message.as_ref());
-        let text = message.len();
-        Error(Box::new(Inner { kind, message, text, more: vec![], offset: None, errno: None, cause: None }))
+        let parts = vec![(message.clone(), None)];
+        Error(Box::new(Inner { kind, parts, message, offset: None, errno: None, cause: None }))
     }
 
     /// A failed system call: `doing` names the operation and its object ("open /var/run/kport/lock"). EACCES, EPERM and EROFS
@@ -231,55 +221,59 @@ impl Error {
     pub fn context(mut self, before: impl fmt::Display) -> Self {
         let before = one_line(&format!("{before}: "));
         self.0.message.insert_str(0, &before);
-        self.0.text += before.len();
+        self.0.parts[0].0.insert_str(0, &before);
         self
     }
 
     /// The error with "; " and `after` after its text.
     #[must_use]
     pub fn and(self, after: impl fmt::Display) -> Self {
-        self.with(More::Text(one_line(&after.to_string())))
+        self.with((one_line(&after.to_string()), None))
     }
 
     /// The error with "; ", `what` and the setting after its text: "give one with" and the address. Each interface prints the
     /// setting in its own words, or omits the remedy: [`Error::in_words`].
     #[must_use]
     pub fn remedy(self, what: impl fmt::Display, setting: Setting) -> Self {
-        self.with(More::Remedy(one_line(&what.to_string()), setting))
+        self.with((one_line(&what.to_string()), Some(setting)))
     }
 
-    fn with(mut self, more: More) -> Self {
-        more.write(&mut self.0.message, |setting| Some(setting.to_string()));
-        self.0.more.push(more);
+    fn with(mut self, part: (String, Option<Setting>)) -> Self {
+        self.0.parts.push(part);
+        self.0.message = self.text(|setting| Some(setting.to_string()));
         self
+    }
+
+    /// All parts; without those with a setting for which there is no word.
+    fn text(&self, words: impl Fn(Setting) -> Option<String>) -> String {
+        let part = |(text, setting): &(String, Option<Setting>)| match setting {
+            Some(setting) => Some(format!("{text} {}", words(*setting)?)),
+            None => Some(text.clone()),
+        };
+        self.0.parts.iter().filter_map(part).collect::<Vec<_>>().join("; ")
     }
 
     /// The error in the words that an interface has for the settings; remedies with a setting that it does not have are omitted.
     #[must_use]
     pub fn in_words(mut self, words: impl Fn(Setting) -> Option<String>) -> Self {
-        self.0.message.truncate(self.0.text);
-        for more in self.0.more.drain(..) {
-            more.write(&mut self.0.message, &words);
-        }
-        self.0.text = self.0.message.len();
+        self.0.message = self.text(words);
+        self.0.parts = vec![(self.0.message.clone(), None)];
         self
     }
 
     /// What was found, without the remedies that are settings: for a note about something that was overridden.
     pub fn found(&self) -> String {
-        self.clone().in_words(|_| None).0.message
+        self.text(|_| None)
     }
 
     /// No error, or all errors as one: the text of all, and the kind of the first; of [`Kind::System`], which tells the caller the
     /// least, only if all are.
     pub fn all(errors: impl IntoIterator<Item = Error>) -> Result<()> {
-        let join = |mut first: Error, mut next: Error| {
-            let (text, more) = (next.0.message[..next.0.text].to_owned(), std::mem::take(&mut next.0.more));
+        let join = |mut first: Error, next: Error| {
             if first.kind() == Kind::System {
                 first.0.kind = next.kind();
             }
-            first = first.and(text);
-            more.into_iter().fold(first, Error::with)
+            next.0.parts.into_iter().fold(first, Error::with)
         };
         errors.into_iter().reduce(join).map_or(Ok(()), Err)
     }
@@ -307,24 +301,6 @@ impl Error {
     /// The cause, if there is one in addition to the kind.
     pub fn cause(&self) -> Option<Cause> {
         self.0.cause
-    }
-}
-
-impl More {
-    fn write(&self, to: &mut String, words: impl Fn(Setting) -> Option<String>) {
-        let (text, setting) = match self {
-            More::Text(text) => (text, None),
-            More::Remedy(what, setting) => match words(*setting) {
-                Some(word) => (what, Some(word)),
-                None => return,
-            },
-        };
-        to.push_str("; ");
-        to.push_str(text);
-        if let Some(word) = setting {
-            to.push(' ');
-            to.push_str(&word);
-        }
     }
 }
 

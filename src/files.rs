@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, DirEntry, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -29,10 +29,6 @@ static HELPER: AtomicBool = AtomicBool::new(false);
 /// were closed (`sanitize_standard_fds` of its rt), nothing closes them, and nothing changes the limits of the process.
 pub(crate) fn in_helper() {
     HELPER.store(true, Ordering::Relaxed);
-}
-
-fn is_helper() -> bool {
-    HELPER.load(Ordering::Relaxed)
 }
 
 /// Opens with `open`, under a number of 3 or more and with close-on-exec.
@@ -67,7 +63,7 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn standard() -> Taken {
-        if is_helper() {
+        if HELPER.load(Ordering::Relaxed) {
             return Taken { _descriptors: vec![] };
         }
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
@@ -95,7 +91,7 @@ fn lift(file: OwnedFd) -> io::Result<OwnedFd> {
 pub(crate) fn fits(bytes: &[u8]) -> io::Result<()> {
     static KNOWN: OnceBox<Option<u64>> = OnceBox::new();
     let limit = || rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
-    let most = if is_helper() { *KNOWN.get_or_init(|| Box::new(limit())) } else { limit() };
+    let most = if HELPER.load(Ordering::Relaxed) { *KNOWN.get_or_init(|| Box::new(limit())) } else { limit() };
     match most.is_some_and(|most| bytes.len() as u64 > most) {
         true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
         false => Ok(()),
@@ -107,7 +103,7 @@ pub(crate) fn fits(bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     fits(bytes)?;
     file.write_all(bytes)?;
-    if !is_helper() && rustix::fs::fstat(file)?.st_size.unsigned_abs() != bytes.len() as u64 {
+    if !HELPER.load(Ordering::Relaxed) && rustix::fs::fstat(file)?.st_size.unsigned_abs() != bytes.len() as u64 {
         return Err(io::Error::other("the calling program writes to a descriptor that it has closed; try again"));
     }
     Ok(())
@@ -117,8 +113,7 @@ pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
 /// does not wait for a pipe.
 pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![];
-    let there = read_into(open(path, TO_READ, Mode::empty()), most, &mut bytes)?;
-    Ok(there.then_some(bytes))
+    Ok(read_into(open(path, TO_READ, Mode::empty()), most, &mut bytes)?.then_some(bytes))
 }
 
 /// Reads a regular file of at most `most` bytes; `None` if there is no file.
@@ -163,36 +158,29 @@ fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Re
 }
 
 /// A directory of which many files are read: the path is resolved once.
-pub(crate) struct Folder {
-    dir: Dir,
-}
+pub(crate) struct Folder(Dir);
 
 impl Folder {
     /// `None` if there is no such directory.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Folder>> {
         match open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            dir => Ok(Some(Folder { dir: Dir::new(dir?)? })),
+            dir => Ok(Some(Folder(Dir::new(dir?)?))),
         }
     }
 
     /// The names in it; to be called once. A name that is not UTF-8 is not kport's; it is returned with replacement characters.
     pub(crate) fn names(&mut self) -> io::Result<Vec<String>> {
-        let mut names = vec![];
-        for entry in &mut self.dir {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy();
-            if name != "." && name != ".." {
-                names.push(name.into_owned());
-            }
-        }
+        let name = |entry: rustix::io::Result<DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = self.0.by_ref().map(name).collect::<io::Result<_>>()?;
+        names.retain(|name| name != "." && name != "..");
         Ok(names)
     }
 
     /// [`read_file`] of a file in it, into `bytes`; false if there is none.
     pub(crate) fn read(&self, name: &str, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
         let open = || {
-            let file = rustix::fs::openat(self.dir.fd()?, name, TO_READ | OFlags::CLOEXEC, Mode::empty())?;
+            let file = rustix::fs::openat(self.0.fd()?, name, TO_READ | OFlags::CLOEXEC, Mode::empty())?;
             Ok(lift(file)?.into())
         };
         read_into(open(), most, bytes)
@@ -200,7 +188,7 @@ impl Folder {
 
     /// What a file in it is; a symbolic link is not followed.
     pub(crate) fn look_at(&self, name: &str) -> io::Result<Stat> {
-        Ok(rustix::fs::statat(self.dir.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(rustix::fs::statat(self.0.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
@@ -210,17 +198,8 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     let write = || -> io::Result<()> {
-        let make = || {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
-            open(&temporary, flags, Mode::RUSR | Mode::WUSR)
-        };
-        let file = match make() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                make_dir(path.parent().unwrap_or(Path::new("/")))?;
-                make()?
-            }
-            other => other?,
-        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+        let file = in_directory(&temporary, || open(&temporary, flags, Mode::RUSR | Mode::WUSR))?;
         write_new(&file, bytes)?;
         fs::rename(&temporary, path)
     };
@@ -234,16 +213,20 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Creates an entry of which only the name is needed, and its directory, if they do not exist. It is a symbolic link that leads
 /// nowhere: one call makes it, and no descriptor is open meanwhile.
 pub(crate) fn mark(path: &Path) -> io::Result<()> {
-    let make = || match rustix::fs::symlink("-", path) {
+    in_directory(path, || match rustix::fs::symlink("-", path) {
         Err(Errno::EXIST) => Ok(()),
-        other => other,
-    };
-    match make() {
-        Err(Errno::NOENT) => {
-            make_dir(path.parent().unwrap_or(Path::new("/")))?;
-            Ok(make()?)
-        }
         other => Ok(other?),
+    })
+}
+
+/// Makes something at a path; if there is no such directory, after it was created.
+fn in_directory<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_dir(path.parent().unwrap_or(Path::new("/")))?;
+            make()
+        }
+        made => made,
     }
 }
 

@@ -52,7 +52,7 @@ impl JailName {
 
     /// The anchor for this jail's rules. This is the one place that decides which anchor a jail's rules are in.
     pub fn anchor(&self) -> Anchor {
-        Anchor { path: format!("{PARENT}/{}", self.child()) }
+        Anchor(format!("{PARENT}/{}", self.child()))
     }
 
     fn child(&self) -> Cow<'_, str> {
@@ -97,46 +97,31 @@ impl FromStr for JailName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |why: &str| Err(Error::new(Kind::Argument, format!("jail name {}: {why}", quoted(text))));
-        if text.is_empty() {
-            return refuse("is empty");
-        }
-        if text.len() > JailName::MAX {
-            return refuse("has more than 255 bytes");
-        }
-        if text.contains(char::is_control) {
-            return refuse("has a control character");
-        }
-        // jail(8) takes any bytes; this is how a name with others is read
-        if text.contains(char::REPLACEMENT_CHARACTER) {
-            return refuse("is not UTF-8; rename the jail");
-        }
-        Ok(JailName(text.to_owned()))
+        let why = match text {
+            "" => "is empty",
+            _ if text.len() > JailName::MAX => "has more than 255 bytes",
+            _ if text.contains(char::is_control) => "has a control character",
+            // jail(8) takes any bytes; this is how a name with others is read
+            _ if text.contains(char::REPLACEMENT_CHARACTER) => "is not UTF-8; rename the jail",
+            _ => return Ok(JailName(text.to_owned())),
+        };
+        Err(Error::new(Kind::Argument, format!("jail name {}: {why}", quoted(text))))
     }
 }
 
-impl fmt::Display for JailName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The path of an anchor of kport: `kport/` and a name of letters, digits, `.`, `-`, `_` and `+`, at most 63 bytes in
-/// all.
+/// The path of an anchor of kport: `kport/` and a name of letters, digits, `.`, `-`, `_` and `+`, at most 63 bytes in all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Anchor {
-    path: String,
-}
+pub struct Anchor(String);
 
 impl Anchor {
     /// The whole path, as pfctl(8) `-a` takes it.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.0
     }
 
     /// The part below [`PARENT`].
     pub fn child(&self) -> &str {
-        &self.path[PARENT.len() + 1..]
+        &self.0[PARENT.len() + 1..]
     }
 
     /// Whether it is [`JailName::anchor`] of this jail.
@@ -153,13 +138,7 @@ impl Anchor {
                     && digest.len() == DIGEST
                     && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             });
-        (made && child.len() < MAX_NAME - PARENT.len()).then(|| Anchor { path: [PARENT, "/", child].concat() })
-    }
-}
-
-impl fmt::Display for Anchor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.path)
+        (made && child.len() < MAX_NAME - PARENT.len()).then(|| Anchor([PARENT, "/", child].concat()))
     }
 }
 
@@ -191,14 +170,8 @@ impl FromStr for Label {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        Label::loaded(text)
-            .ok_or_else(|| Error::new(Kind::Argument, format!("{} is not one of kport's labels", quoted(text))))
-    }
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let why = || Error::new(Kind::Argument, format!("{} is not one of kport's labels", quoted(text)));
+        Label::loaded(text).ok_or_else(why)
     }
 }
 
@@ -225,12 +198,17 @@ impl FromStr for Table {
     }
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+macro_rules! shows_its_text {
+    ($($name:ty),+) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )+};
 }
 
+shows_its_text!(JailName, Anchor, Label, Table);
 as_text!(JailName, Label, Table);
 
 fn plain(byte: u8) -> bool {
@@ -263,8 +241,6 @@ fn digested(name: &str, room: usize) -> String {
         made.replace_range(..1, "-");
     }
     made.push('+');
-    for byte in &Sha256::digest(name.as_bytes())[..DIGEST / 2] {
-        made.push_str(&format!("{byte:02x}"));
-    }
+    made.extend(Sha256::digest(name.as_bytes())[..DIGEST / 2].iter().map(|byte| format!("{byte:02x}")));
     made
 }

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use arrayvec::ArrayString;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -52,34 +53,28 @@ impl Family {
 
     /// Families by their names, separated by commas.
     pub(crate) fn list(names: &str) -> Result<Vec<Family>, Error> {
-        let known = |name: &str| Family::ALL.into_iter().find(|family| family.to_string() == name);
-        let unknown = |name| Error::new(Kind::Argument, format!("{} is not inet or inet6", quoted(name)));
-        names.split(',').map(|name| known(name).ok_or_else(|| unknown(name))).collect()
+        let family = |name| match name {
+            "inet" => Ok(Family::Inet),
+            "inet6" => Ok(Family::Inet6),
+            _ => Err(Error::new(Kind::Argument, format!("{} is not inet or inet6", quoted(name)))),
+        };
+        names.split(',').map(family).collect()
     }
 
     /// Its name among people.
     pub(crate) const fn protocol(self) -> &'static str {
-        match self {
-            Family::Inet => "IPv4",
-            Family::Inet6 => "IPv6",
-        }
+        if matches!(self, Family::Inet) { "IPv4" } else { "IPv6" }
     }
 
     /// The other one.
     pub fn other(self) -> Family {
-        match self {
-            Family::Inet => Family::Inet6,
-            Family::Inet6 => Family::Inet,
-        }
+        if self == Family::Inet { Family::Inet6 } else { Family::Inet }
     }
 }
 
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Family::Inet => "inet",
-            Family::Inet6 => "inet6",
-        })
+        f.write_str(if *self == Family::Inet { "inet" } else { "inet6" })
     }
 }
 
@@ -142,10 +137,7 @@ pub enum Direction {
 
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Direction::In => "in",
-            Direction::Out => "out",
-        })
+        f.write_str(if *self == Direction::In { "in" } else { "out" })
     }
 }
 
@@ -254,19 +246,12 @@ impl FromStr for PortRange {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let port = |t: &str| {
-            if t.is_empty() || t.starts_with('0') || !t.bytes().all(|b| b.is_ascii_digit()) {
-                return None;
-            }
-            t.parse::<u16>().ok()
-        };
-        match text.split_once('-') {
-            None => port(text).and_then(|p| PortRange::new(p, p)),
-            Some((a, b)) => port(a).zip(port(b)).and_then(|(a, b)| PortRange::new(a, b)),
-        }
-        .ok_or_else(|| {
-            Error::new(Kind::Argument, format!("{} is not a port or a range of ports such as 8000-8010", quoted(text)))
-        })
+        // no sign, no leading zero
+        let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.starts_with(|c: char| matches!(c, '1'..='9')));
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = port(first).zip(port(last)).and_then(|(first, last)| PortRange::new(first, last));
+        let why = || format!("{} is not a port or a range of ports such as 8000-8010", quoted(text));
+        range.ok_or_else(|| Error::new(Kind::Argument, why()))
     }
 }
 
@@ -274,10 +259,7 @@ impl FromStr for PortRange {
 /// has bridges such as vm-public), at most 15 bytes (IFNAMSIZ without its NUL). `any`, `all` and `self` are keywords of
 /// pf, not names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Interface {
-    /// padded with NUL, as struct ifreq and struct pf_addr_wrap hold it
-    bytes: [u8; Interface::SIZE],
-}
+pub struct Interface([u8; Interface::SIZE]);
 
 impl Interface {
     /// IFNAMSIZ of net/if.h: the size of the field in the kernel's structs, with a NUL at the end.
@@ -290,14 +272,13 @@ impl Interface {
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        let end = self.bytes.iter().position(|b| *b == 0).unwrap_or(Interface::SIZE);
         // from_str accepts ASCII only
-        std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
+        std::str::from_utf8(&self.0).unwrap_or_default().trim_end_matches('\0')
     }
 
-    /// The name padded with NULs, as the kernel's structs hold it.
+    /// The name padded with NULs, as struct ifreq and struct pf_addr_wrap hold it.
     pub fn padded(&self) -> &[u8; Interface::SIZE] {
-        &self.bytes
+        &self.0
     }
 }
 
@@ -305,20 +286,20 @@ impl FromStr for Interface {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |why: &str| Err(Error::new(Kind::Argument, format!("interface {}: {why}", quoted(text))));
-        if matches!(text, "any" | "all" | "self") {
-            return refuse("a word of pf.conf(5), not a name; every address of the host is written *");
-        }
         let bytes = text.as_bytes();
-        if bytes.len() >= Interface::SIZE {
-            return refuse("a name has at most 15 bytes");
-        }
-        if !bytes.first().is_some_and(u8::is_ascii_alphabetic) || !bytes.iter().all(|b| Interface::may_contain(*b)) {
-            return refuse("a name is a letter, then letters, digits, _, . and -");
-        }
-        let mut padded = [0; Interface::SIZE];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        Ok(Interface { bytes: padded })
+        let good =
+            bytes.first().is_some_and(u8::is_ascii_alphabetic) && bytes.iter().all(|b| Interface::may_contain(*b));
+        let why = match text {
+            "any" | "all" | "self" => "a word of pf.conf(5), not a name; every address of the host is written *",
+            _ if bytes.len() >= Interface::SIZE => "a name has at most 15 bytes",
+            _ if !good => "a name is a letter, then letters, digits, _, . and -",
+            _ => {
+                let mut padded = [0; Interface::SIZE];
+                padded[..bytes.len()].copy_from_slice(bytes);
+                return Ok(Interface(padded));
+            }
+        };
+        Err(Error::new(Kind::Argument, format!("interface {}: {why}", quoted(text))))
     }
 }
 
@@ -338,40 +319,29 @@ impl fmt::Debug for Interface {
 /// which nobody has, so that a port published there would be dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misread {
-    /// A protocol.
     Protocol(Protocol),
-    /// Another word for this place.
     Place(Place),
-    /// A word for the gateway interface.
+    /// The gateway interface.
     Gateway,
 }
 
 impl Misread {
-    /// `localhost` and `ip6-localhost` are of hosts(5), `egress` is a group of OpenBSD, `dual`, `ipv4` and `ipv6` are of Bastille's
-    /// rdr.conf, `ext_if` is the macro of most files of rules.
-    const WORDS: [(&str, Misread); 17] = [
-        ("tcp", Misread::Protocol(Protocol::Tcp)),
-        ("udp", Misread::Protocol(Protocol::Udp)),
-        ("sctp", Misread::Protocol(Protocol::Sctp)),
-        ("localhost", Misread::Place(Place::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)))),
-        ("localhost4", Misread::Place(Place::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)))),
-        ("localhost6", Misread::Place(Place::Address(IpAddr::V6(Ipv6Addr::LOCALHOST)))),
-        ("ip6-localhost", Misread::Place(Place::Address(IpAddr::V6(Ipv6Addr::LOCALHOST)))),
-        ("any", Misread::Place(Place::Any)),
-        ("all", Misread::Place(Place::Any)),
-        ("self", Misread::Place(Place::Any)),
-        ("dual", Misread::Place(Place::Any)),
-        ("inet", Misread::Place(Place::AnyOf(Family::Inet))),
-        ("ipv4", Misread::Place(Place::AnyOf(Family::Inet))),
-        ("inet6", Misread::Place(Place::AnyOf(Family::Inet6))),
-        ("ipv6", Misread::Place(Place::AnyOf(Family::Inet6))),
-        ("egress", Misread::Gateway),
-        ("ext_if", Misread::Gateway),
-    ];
-
     /// The meaning of a word, in any case; `None` if it can be a place.
     pub(crate) fn of(word: &str) -> Option<Misread> {
-        Misread::WORDS.iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, meaning)| *meaning)
+        let mut lower = ArrayString::<16>::from(word).ok()?;
+        lower.make_ascii_lowercase();
+        Some(match lower.as_str() {
+            // hosts(5)
+            "localhost" | "localhost4" => Misread::Place(Place::Address(Family::Inet.loopback())),
+            "localhost6" | "ip6-localhost" => Misread::Place(Place::Address(Family::Inet6.loopback())),
+            // pf.conf(5), and rdr.conf of Bastille
+            "any" | "all" | "self" | "dual" => Misread::Place(Place::Any),
+            "inet" | "ipv4" => Misread::Place(Place::AnyOf(Family::Inet)),
+            "inet6" | "ipv6" => Misread::Place(Place::AnyOf(Family::Inet6)),
+            // a group of OpenBSD, and the macro of most files of rules
+            "egress" | "ext_if" => Misread::Gateway,
+            name => Misread::Protocol(Protocol::named(name)?),
+        })
     }
 
     /// What to write instead of it, if a place is to be named.
@@ -468,11 +438,8 @@ impl FromStr for Place {
             Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
             None => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         };
-        match address {
-            Some(address) => Place::address(address)
-                .map_err(|why| Error::new(Kind::Argument, format!("address {}: {why}", quoted(text)))),
-            None => text.parse().map(Place::Interface),
-        }
+        let Some(address) = address else { return text.parse().map(Place::Interface) };
+        Place::address(address).map_err(|why| Error::new(Kind::Argument, format!("address {}: {why}", quoted(text))))
     }
 }
 

@@ -76,9 +76,7 @@ const _: () = assert!(size_of::<Mapping>() <= 28);
 /// One or more mappings, in the order of the text. Up to [`Spec::INLINE`] of them, enough for nearly every jail, are
 /// held without an allocation.
 #[derive(Clone, Debug)]
-pub struct Spec {
-    mappings: Mappings,
-}
+pub struct Spec(Mappings);
 
 // one variant is large on purpose
 #[allow(clippy::large_enum_variant)]
@@ -101,7 +99,7 @@ impl Spec {
 
     /// The mappings; there is at least one.
     pub fn mappings(&self) -> &[Mapping] {
-        match &self.mappings {
+        match &self.0 {
             Mappings::Few(few) => few,
             Mappings::Many(many) => many,
         }
@@ -109,17 +107,17 @@ impl Spec {
 
     /// The start value of the parser.
     fn none() -> Spec {
-        Spec { mappings: Mappings::Few(ArrayVec::new()) }
+        Spec(Mappings::Few(ArrayVec::new()))
     }
 
     fn push(&mut self, mapping: Mapping) {
-        match &mut self.mappings {
+        match &mut self.0 {
             Mappings::Few(few) => {
                 if let Err(full) = few.try_push(mapping) {
                     let mut many = Vec::with_capacity(4 * Spec::INLINE);
                     many.extend_from_slice(few);
                     many.push(full.element());
-                    self.mappings = Mappings::Many(many);
+                    self.0 = Mappings::Many(many);
                 }
             }
             Mappings::Many(many) => many.push(mapping),
@@ -159,61 +157,54 @@ impl FromStr for Spec {
 /// Parses one or more specs. An error gives the byte offset, what was found, and what was expected.
 pub fn parse(text: &str) -> Result<Spec> {
     if text.len() > MAX_TEXT {
-        return Err(Error::new(Kind::Spec, format!("the text has {} bytes; at most {MAX_TEXT} are read", text.len()))
-            .at(MAX_TEXT));
+        let why = format!("the text has {} bytes; at most {MAX_TEXT} are read", text.len());
+        return Err(Error::new(Kind::Spec, why).at(MAX_TEXT));
     }
     match specs(text) {
         Ok((_, spec)) => Ok(spec),
-        Err(nom::Err::Error(unexpected) | nom::Err::Failure(unexpected)) => Err(unexpected.report(text)),
+        Err(nom::Err::Error(stopped) | nom::Err::Failure(stopped)) => Err(stopped.report(text)),
         Err(nom::Err::Incomplete(_)) => Err(Error::new(Kind::Internal, "the parser asked for more text")),
     }
 }
 
 /// Where the parser stopped, what it expected there, and a hint for the user.
-///
-/// Boxed, so that a result of the parser is small if there is no error.
-#[derive(Debug)]
-struct Unexpected<'a>(Box<Stopped<'a>>);
-
 #[derive(Debug)]
 struct Stopped<'a> {
     rest: &'a str,
     expected: &'static str,
-    hint: Option<String>,
+    /// Empty for none.
+    hint: String,
 }
 
-impl<'a> nom::error::ParseError<&'a str> for Unexpected<'a> {
+impl<'a> nom::error::ParseError<&'a str> for Box<Stopped<'a>> {
     fn from_error_kind(rest: &'a str, _: nom::error::ErrorKind) -> Self {
-        Unexpected(Box::new(Stopped { rest, expected: "a port", hint: None }))
+        Box::new(Stopped { rest, expected: "a port", hint: String::new() })
     }
     fn append(_: &'a str, _: nom::error::ErrorKind, other: Self) -> Self {
         other
     }
 }
 
-impl Unexpected<'_> {
+impl Stopped<'_> {
     fn report(&self, text: &str) -> Error {
-        let Stopped { rest, expected, hint } = &*self.0;
+        let Stopped { rest, expected, hint } = self;
         let offset = text.len() - rest.len();
         let found = match token(rest) {
             "" if rest.is_empty() => "the end".to_owned(),
             "" => "white space".to_owned(),
             found => quoted(found),
         };
-        let mut message = format!("at byte {offset}: found {found}, expected {expected}");
-        if let Some(hint) = hint {
-            message.push_str(": ");
-            message.push_str(hint);
-        }
-        Error::new(Kind::Spec, message).at(offset)
+        let colon = if hint.is_empty() { "" } else { ": " };
+        Error::new(Kind::Spec, format!("at byte {offset}: found {found}, expected {expected}{colon}{hint}")).at(offset)
     }
 }
 
-type Parsed<'a, T> = nom::IResult<&'a str, T, Unexpected<'a>>;
+/// What was parsed, and the rest of the text. The error is boxed, so that this is small if there is none.
+type Parsed<'a, T> = nom::IResult<&'a str, T, Box<Stopped<'a>>>;
 
 #[cold]
-fn fail<'a, T>(rest: &'a str, expected: &'static str, hint: impl Into<Option<String>>) -> Parsed<'a, T> {
-    Err(nom::Err::Failure(Unexpected(Box::new(Stopped { rest, expected, hint: hint.into() }))))
+fn fail<'a, T>(rest: &'a str, expected: &'static str, hint: impl Into<String>) -> Parsed<'a, T> {
+    Err(nom::Err::Failure(Box::new(Stopped { rest, expected, hint: hint.into() })))
 }
 
 /// The start of `text` up to white space.
@@ -224,7 +215,7 @@ fn token(text: &str) -> &str {
 fn specs(text: &str) -> Parsed<'_, Spec> {
     let (mut rest, _) = multispace0.parse(text)?;
     if rest.is_empty() {
-        return fail(rest, "a port spec", "such as 8080, 8080:80/udp or em0:8080:80".to_owned());
+        return fail(rest, "a port spec", "such as 8080, 8080:80/udp or em0:8080:80");
     }
     let mut made = Spec::none();
     while !rest.is_empty() {
@@ -233,9 +224,9 @@ fn specs(text: &str) -> Parsed<'_, Spec> {
             // wherever the parser stopped in one, this is the right hint
             Err(_) if is_bare_inet6(rest) => {
                 let hint = "an IPv6 address must be in brackets: [2001:db8::1]:8080:80";
-                return fail(rest, "a port or a place", hint.to_owned());
+                return fail(rest, "a port or a place", hint);
             }
-            Err(unexpected) => return Err(unexpected),
+            Err(stopped) => return Err(stopped),
         };
     }
     Ok((rest, made))
@@ -246,9 +237,9 @@ fn spec_and_space<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
     let (rest, _) = multispace0.parse(after)?;
     if rest.len() == after.len() && !rest.is_empty() {
         let hint = match after.as_bytes()[0] {
-            b':' => Some("the protocol comes last: 8080:80/tcp".to_owned()),
-            b',' => Some("several specs are separated by white space: 80 443".to_owned()),
-            _ => None,
+            b':' => "the protocol comes last: 8080:80/tcp",
+            b',' => "several specs are separated by white space: 80 443",
+            _ => "",
         };
         return fail(rest, "white space or the end", hint);
     }
@@ -263,41 +254,33 @@ enum First {
 
 fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
     let (rest, first) = first(start)?;
-    let mut ports = start;
-    let (rest, place, host) = match first {
-        First::Host(host) => (rest, None, host),
+    let (rest, place, host, ports) = match first {
+        First::Host(host) => (rest, None, host, start),
         First::Place(place) => {
-            let (rest, host) = match rest.strip_prefix(':') {
-                Some(rest) => {
-                    ports = rest;
-                    host_ports(rest, place)?
-                }
-                None => return fail(rest, "\":\" and a host port", needs_both(place, None)),
+            let Some(ports) = rest.strip_prefix(':') else {
+                return fail(rest, "\":\" and a host port", needs_both(place, None));
             };
+            let (rest, host) = host_ports(ports, place)?;
             if !rest.starts_with(':') {
                 return fail(rest, "\":\" and a jail port", needs_both(place, Some(host)));
             }
-            (rest, Some(place), host)
+            (rest, Some(place), host, ports)
         }
     };
     let (rest, jail) = match (rest.strip_prefix(':'), host) {
         (Some(rest), _) => jail_ports(rest, host)?,
         (None, HostPorts::Fixed(range)) => (rest, range),
         (None, HostPorts::Auto) => {
-            return fail(rest, "\":\" and a jail port", "auto needs one: auto:80".to_owned());
+            return fail(rest, "\":\" and a jail port", "auto needs one: auto:80");
         }
     };
     if rest.starts_with(':') {
-        let mut hint = match place {
-            None => {
-                "the first of three fields is an interface, an address, [IPv6 address] or *: em0:8080:80".to_owned()
-            }
-            Some(_) => "a spec has at most three fields, and an IPv6 address in brackets".to_owned(),
+        let hint = match place {
+            None => "the first of three fields is an interface, an address, [IPv6 address] or *: em0:8080:80",
+            Some(_) => "a spec has at most three fields, and an IPv6 address in brackets",
         };
-        if let Some(meant) = meant::range(place, token(ports)) {
-            hint = format!("{hint}; a range has a dash: {meant}");
-        }
-        return fail(rest, "\"/\", white space or the end", hint);
+        let meant = meant::range(place, token(ports)).map(|meant| format!("; a range has a dash: {meant}"));
+        return fail(rest, "\"/\", white space or the end", hint.to_owned() + &meant.unwrap_or_default());
     }
     let (rest, protocols) = protocols(rest)?;
     for protocol in Protocol::ALL.into_iter().filter(|p| protocols & bit(*p) != 0) {
@@ -321,16 +304,14 @@ fn needs_both(place: Place, host: Option<HostPorts>) -> String {
 }
 
 fn first(start: &str) -> Parsed<'_, First> {
-    let bytes = start.as_bytes();
-    match bytes.first() {
+    match start.as_bytes().first() {
         Some(b'*') => Ok((&start[1..], First::Place(Place::Any))),
         Some(b'[') => bracketed(start).map(|(rest, place)| (rest, First::Place(place))),
         Some(b'0'..=b'9') => {
-            let word = take_while1(|c: char| c.is_ascii_digit() || c == '.').parse(start);
-            let (rest, word): (_, &str) = word?;
+            let (rest, word): (_, &str) = take_while1(|c: char| c.is_ascii_digit() || c == '.').parse(start)?;
             if word.contains('.') {
                 let Ok(address) = word.parse::<Ipv4Addr>() else {
-                    return fail(start, "an IPv4 address", "four numbers, 0 to 255, without leading zeros".to_owned());
+                    return fail(start, "an IPv4 address", "four numbers, 0 to 255, without leading zeros");
                 };
                 return checked(start, IpAddr::V4(address)).map(|(_, place)| (rest, First::Place(place)));
             }
@@ -348,15 +329,15 @@ fn first(start: &str) -> Parsed<'_, First> {
                 return fail(start, "a port or a place", meant::place(misread, rest));
             }
             if rest.chars().next().is_some_and(|c| !matches!(c, ':' | '/') && !c.is_whitespace()) {
-                return fail(rest, "\":\"", "an interface name has letters, digits, _, . and - only".to_owned());
+                return fail(rest, "\":\"", "an interface name has letters, digits, _, . and - only");
             }
             match word.parse() {
                 Ok(interface) => Ok((rest, First::Place(Place::Interface(interface)))),
-                Err(error) => fail(start, "an interface", error.message().to_owned()),
+                Err(error) => fail(start, "an interface", error.message()),
             }
         }
         Some(b':') => fail(start, "a port or a place", meant::host_port(None, start)),
-        _ => fail(start, "a port, an interface, an address, [IPv6 address] or *", None),
+        _ => fail(start, "a port, an interface, an address, [IPv6 address] or *", ""),
     }
 }
 
@@ -381,18 +362,18 @@ fn bracketed(start: &str) -> Parsed<'_, Place> {
         return checked(start, IpAddr::V6(address)).map(|(_, place)| (&inner[end + 1..], place));
     }
     let Some(end) = token(inner).find(']') else {
-        return fail(start, "an IPv6 address in brackets", "the closing ] is missing".to_owned());
+        return fail(start, "an IPv6 address in brackets", "the closing ] is missing");
     };
     if let Some(zone) = inner[..end].find('%') {
-        return fail(&inner[zone..], "\"]\"", "a zone is not part of an address here; name the interface".to_owned());
+        return fail(&inner[zone..], "\"]\"", "a zone is not part of an address here; name the interface");
     }
-    fail(inner, "an IPv6 address", None)
+    fail(inner, "an IPv6 address", "")
 }
 
 fn checked(start: &str, address: IpAddr) -> Parsed<'_, Place> {
     match Place::address(address) {
         Ok(place) => Ok((start, place)),
-        Err(why) => fail(start, "an address of the host", why.to_owned()),
+        Err(why) => fail(start, "an address of the host", why),
     }
 }
 
@@ -410,7 +391,7 @@ fn host_ports(start: &str, place: Place) -> Parsed<'_, HostPorts> {
 
 fn jail_ports(start: &str, host: HostPorts) -> Parsed<'_, PortRange> {
     if at_end_of_field(start) {
-        return fail(start, "a port", "jail port missing".to_owned());
+        return fail(start, "a port", "jail port missing");
     }
     let (rest, jail) = ports(start, "a port")?;
     let HostPorts::Fixed(host) = host else { return Ok((rest, jail)) };
@@ -422,13 +403,11 @@ fn jail_ports(start: &str, host: HostPorts) -> Parsed<'_, PortRange> {
             format!("{host} is {} ports, {jail} is {}; give as many, or the first one", host.count(), jail.count());
         return fail(start, "as many jail ports as host ports", hint);
     }
-    match PortRange::starting_at(jail.first(), host.count()) {
-        Some(jail) => Ok((rest, jail)),
-        None => {
-            let hint = format!("{} ports from {} on would end above 65535", host.count(), jail.first());
-            fail(start, "a lower jail port", hint)
-        }
-    }
+    let Some(jail) = PortRange::starting_at(jail.first(), host.count()) else {
+        let hint = format!("{} ports from {} on would end above 65535", host.count(), jail.first());
+        return fail(start, "a lower jail port", hint);
+    };
+    Ok((rest, jail))
 }
 
 fn at_end_of_field(text: &str) -> bool {
@@ -437,11 +416,10 @@ fn at_end_of_field(text: &str) -> bool {
 
 fn ports<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, PortRange> {
     let (rest, first) = port(start, expected)?;
-    let Some(tail) = rest.strip_prefix('-') else {
-        let Some(range) = PortRange::new(first, first) else { return fail(start, expected, None) };
-        return Ok((rest, range));
+    let (rest, last) = match rest.strip_prefix('-') {
+        Some(tail) => port(tail, "the last port of the range")?,
+        None => (rest, first),
     };
-    let (rest, last) = port(tail, "the last port of the range")?;
     match PortRange::new(first, last) {
         Some(range) => Ok((rest, range)),
         None => fail(start, "a range that counts up", format!("write {last}-{first}")),
@@ -450,31 +428,24 @@ fn ports<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, PortRange> {
 
 fn port<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, u16> {
     const RANGE: &str = "ports are 1 to 65535";
-    let bytes = start.as_bytes();
-    let mut port = 0_u32;
-    let mut digits = 0;
-    while let Some(digit @ b'0'..=b'9') = bytes.get(digits) {
-        // more digits than a port has are out of range in any case
-        port = port.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
-        digits += 1;
-    }
-    match u16::try_from(port) {
+    let digits = start.bytes().take_while(u8::is_ascii_digit).count();
+    match start[..digits].parse::<u16>() {
         _ if digits == 0 => {
-            let hint = match bytes.first() {
-                Some(b'+' | b'-') => Some("ports have no sign".to_owned()),
-                Some(letter) if letter.is_ascii_alphabetic() => Some("ports are numbers".to_owned()),
-                _ => None,
+            let hint = match start.as_bytes().first() {
+                Some(b'+' | b'-') => "ports have no sign",
+                Some(letter) if letter.is_ascii_alphabetic() => "ports are numbers",
+                _ => "",
             };
             fail(start, expected, hint)
         }
-        _ if digits > 1 && bytes[0] == b'0' => {
+        _ if digits > 1 && start.starts_with('0') => {
             let meant = start[..digits].trim_start_matches('0');
             let hint = if meant.is_empty() { RANGE.to_owned() } else { format!("no leading zeros: {meant}") };
             fail(start, expected, hint)
         }
         Ok(0) => fail(start, expected, format!("{RANGE}; auto is a free port: auto:80")),
         Ok(port) => Ok((&start[digits..], port)),
-        Err(_) => fail(start, expected, RANGE.to_owned()),
+        Err(_) => fail(start, expected, RANGE),
     }
 }
 
@@ -489,13 +460,10 @@ fn protocols(start: &str) -> Parsed<'_, u8> {
     loop {
         let (after, word): (_, &str) = take_while(|c: char| c.is_ascii_alphanumeric()).parse(rest)?;
         let Some(protocol) = Protocol::named(word) else {
-            let lower = word.to_ascii_lowercase();
-            let hint = if Protocol::named(&lower).is_some() {
-                Some(format!("protocols are lower case: {lower}"))
-            } else if word.is_empty() {
-                Some("protocol missing".to_owned())
-            } else {
-                None
+            let hint = match word.to_ascii_lowercase() {
+                lower if Protocol::named(&lower).is_some() => format!("protocols are lower case: {lower}"),
+                lower if lower.is_empty() => "protocol missing".to_owned(),
+                _ => String::new(),
             };
             return fail(rest, "tcp, udp or sctp", hint);
         };
@@ -505,7 +473,7 @@ fn protocols(start: &str) -> Parsed<'_, u8> {
         set |= bit(protocol);
         rest = match after.as_bytes().first() {
             Some(b',') => &after[1..],
-            Some(b'/') => return fail(after, "\",\"", "write several protocols as tcp,udp".to_owned()),
+            Some(b'/') => return fail(after, "\",\"", "write several protocols as tcp,udp"),
             _ => return Ok((after, set)),
         };
     }

@@ -17,7 +17,6 @@ const IMMUTABLE: [(u32, &str); 6] = [
 /// UF_SETTABLE of sys/stat.h: the flags that the owner may change.
 const OF_THE_OWNER: u32 = 0xffff;
 
-/// The flags of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flags(u32);
 

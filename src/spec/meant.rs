@@ -19,21 +19,14 @@ pub(super) fn place(word: Misread, rest: &str) -> String {
             let mut protocols = vec![protocol];
             protocols.extend(also.into_iter().filter(|also| *also != protocol));
             let turned: Vec<PortRange> = ports.iter().rev().copied().collect();
+            let (plain, turned) = (spec(None, &ports, &protocols), spec(None, &turned, &protocols));
             // iocage: `tcp(80:8080)`, the jail's port first
             if rest.starts_with('(') {
-                return format!(
-                    "the protocol comes last, and the jail's port after the host's: {}",
-                    spec(None, &turned, &protocols)
-                );
+                return format!("the protocol comes last, and the jail's port after the host's: {turned}");
             }
-            let plain = spec(None, &ports, &protocols);
-            match spec(None, &turned, &protocols) {
-                // pot: `tcp:80:8080`, the jail's port first
-                turned if turned != plain => {
-                    format!("the protocol comes last: {plain}, or, if the jail's port was first as in pot: {turned}")
-                }
-                _ => format!("the protocol comes last: {plain}"),
-            }
+            // pot: `tcp:80:8080`, the jail's port first
+            let or = format!(", or, if the jail's port was first as in pot: {turned}");
+            format!("the protocol comes last: {plain}{}", if turned == plain { "" } else { &or })
         }
         Misread::Place(place) => {
             let what = match place {
@@ -49,7 +42,7 @@ pub(super) fn place(word: Misread, rest: &str) -> String {
 
 /// The hint for a missing host port, with the text after it: Docker's `:80` and `127.0.0.1::80`.
 pub(super) fn host_port(place: Option<Place>, rest: &str) -> String {
-    let place = place.map_or(String::new(), |place| format!("{place}:"));
+    let place = before(place);
     let free = format!("{place}auto{}", token(rest));
     let free = if parse(&free).is_ok() { free } else { format!("{place}auto:80") };
     format!("host port missing; auto is a free one: {free}")
@@ -64,12 +57,15 @@ pub(super) fn range(place: Option<Place>, text: &str) -> Option<String> {
         [first, last, to, end] => format!("{first}-{last}:{to}-{end}"),
         _ => return None,
     };
-    let place = place.map_or(String::new(), |place| format!("{place}:"));
-    Some(format!("{place}{ports}{protocol}")).filter(|spec| parse(spec).is_ok())
+    Some(format!("{}{ports}{protocol}", before(place))).filter(|spec| parse(spec).is_ok())
+}
+
+fn before(place: Option<Place>) -> String {
+    place.map_or(String::new(), |place| format!("{place}:"))
 }
 
 fn spec(place: Option<Place>, ports: &[PortRange], protocols: &[Protocol]) -> String {
-    let before = place.map_or(String::new(), |place| format!("{place}:"));
+    let before = before(place);
     let names: Vec<&str> = protocols.iter().map(|protocol| protocol.name()).collect();
     let after = if names.is_empty() { String::new() } else { format!("/{}", names.join(",")) };
     let given = match ports {
