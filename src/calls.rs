@@ -52,17 +52,27 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The rulesets in which it needs a call.
     fn kinds(&self) -> Kinds {
         Kinds { translates: self.translates, filters: self.filters }
     }
+
+    /// Whether both are of one anchor and one key.
+    fn is_about_as(&self, other: &Entry) -> bool {
+        (self.key, &self.child) == (other.key, &other.child)
+    }
 }
 
-/// Rulesets, apart from which of nat and rdr.
+/// The rulesets in which a call is needed, apart from which of nat and rdr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Kinds {
     translates: bool,
     filters: bool,
+}
+
+impl Kinds {
+    fn or(self, other: Kinds) -> Kinds {
+        Kinds { translates: self.translates || other.translates, filters: self.filters || other.filters }
+    }
 }
 
 /// A change of what is to be called. What is removed need not be called, and what is added may be.
@@ -156,35 +166,32 @@ fn call(is_node: bool, item: &Item, kind: RuleKind) -> Option<Rule> {
     Some(rule)
 }
 
-/// Each key and anchor once.
+/// Each key and anchor once, sorted.
 fn distinct(entries: &[Entry]) -> Vec<Entry> {
     let mut found: BTreeMap<(Key, &str), Kinds> = BTreeMap::new();
-    for Entry { key, child, translates, filters } in entries {
-        let kinds = found.entry((*key, child)).or_default();
-        kinds.translates |= translates;
-        kinds.filters |= filters;
+    for entry in entries {
+        let kinds = found.entry((entry.key, &entry.child)).or_default();
+        *kinds = kinds.or(entry.kinds());
     }
-    let one = |((key, child), Kinds { translates, filters }): ((Key, &str), Kinds)| Entry {
+    let made = found.into_iter().map(|((key, child), Kinds { translates, filters })| Entry {
         key,
         child: child.to_owned(),
         translates,
         filters,
-    };
-    found.into_iter().map(one).collect()
+    });
+    made.collect()
 }
 
 /// All calls in the ruleset of `kport`, without a tree, for pfctl(8): in a call of rdr rules it takes no range of ports, so a range
 /// has no condition on the port.
 pub(crate) fn flat(entries: &[Entry]) -> Vec<Rule> {
-    let mut items: Vec<Item> = distinct(entries).into_iter().map(Item::Entry).collect();
-    tree::sort(&mut items);
-    let mut made: Vec<Rule> = vec![];
-    for mut rule in calls(false, &items) {
+    let items = tree::sorted(distinct(entries).into_iter().map(Item::Entry).collect());
+    let mut made = calls(false, &items);
+    for rule in &mut made {
         if rule.when.to.ports.is_some_and(|ports| ports.operator == Operator::Range) {
             rule.when.to.ports = None;
             rule.origin.text = rule.to_string().into();
         }
-        made.push(rule);
     }
     // the kernel refuses the same rule twice
     let mut seen = HashSet::new();
@@ -240,30 +247,20 @@ pub(crate) fn led_to<E>(
 
 /// Whether what is called is what is wanted.
 pub fn same(called: &[Entry], wanted: &[Entry]) -> bool {
-    let by_anchor = |entries: &[Entry]| {
-        let mut found: HashMap<String, Vec<Entry>> = HashMap::new();
-        for entry in entries {
-            found.entry(entry.child.clone()).or_default().push(entry.clone());
-        }
-        found
-    };
-    let (called, wanted) = (by_anchor(called), by_anchor(wanted));
-    called.keys().all(|child| wanted.contains_key(child))
-        && wanted.iter().all(|(child, wanted)| {
-            let called = called.get(child).map(Vec::as_slice).unwrap_or_default();
-            wanted.iter().all(|entry| covers(called, entry))
-        })
+    let mut by_anchor: HashMap<&str, Vec<Entry>> = wanted.iter().map(|entry| (entry.child.as_str(), vec![])).collect();
+    for entry in called {
+        let Some(of_anchor) = by_anchor.get_mut(entry.child.as_str()) else { return false };
+        of_anchor.push(entry.clone());
+    }
+    wanted.iter().all(|entry| covers(&by_anchor[entry.child.as_str()], entry))
 }
 
 /// Whether what is called leads to all packets of an entry.
 pub fn covers(called: &[Entry], entry: &Entry) -> bool {
     let wanted = Condition::from(entry.key);
     let leads = |other: &&Entry| other.child == entry.child && Condition::from(other.key).includes(wanted);
-    let (mut translates, mut filters) = (!entry.translates, !entry.filters);
-    for other in called.iter().filter(leads) {
-        (translates, filters) = (translates || other.translates, filters || other.filters);
-    }
-    translates && filters
+    let Kinds { translates, filters } = called.iter().filter(leads).map(Entry::kinds).fold(Kinds::default(), Kinds::or);
+    translates >= entry.translates && filters >= entry.filters
 }
 
 /// The condition of a call.

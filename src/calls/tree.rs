@@ -46,12 +46,12 @@ impl Key {
     fn span(self) -> Span {
         let family = |address: IpAddr| u8::from(address.is_ipv6());
         let (about, bits, ports) = match self {
-            Key::Ports(protocol, ports) => (number(protocol), 0, Some((protocol, ports))),
+            Key::Ports(protocol, ports) => (protocol as u8, 0, Some((protocol, ports))),
             Key::At(address, protocol, ports) => (3 + family(address), bits(address), Some((protocol, ports))),
             Key::Address(address) => (5 + family(address), bits(address), None),
         };
         let [first, last] = ports.map_or([0, 0], |(protocol, ports)| {
-            [ports.first(), ports.last()].map(|port| u32::from(number(protocol)) << 28 | u32::from(port) << 12)
+            [ports.first(), ports.last()].map(|port| (protocol as u32) << 28 | u32::from(port) << 12)
         });
         Span { about, first: (bits, first), last: (bits, last) }
     }
@@ -59,14 +59,6 @@ impl Key {
     /// The number of groups of four bits in it.
     fn length(self) -> u8 {
         if matches!(self, Key::Address(_)) { ADDRESS } else { PORTS }
-    }
-}
-
-fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 0,
-        Protocol::Udp => 1,
-        Protocol::Sctp => 2,
     }
 }
 
@@ -207,16 +199,16 @@ impl Item {
         }
     }
 
-    /// The place of all that is in it.
     fn span(&self) -> Span {
         self.key().span()
     }
 }
 
-/// Sorts by key; anchors with the same key by name, as pf walks the anchors that a wildcard calls (pf_kanchor_compare).
-pub(super) fn sort(items: &mut [Item]) {
+/// Sorted by key; anchors with the same key by name, as pf walks the anchors that a wildcard calls (pf_kanchor_compare).
+pub(super) fn sorted(mut items: Vec<Item>) -> Vec<Item> {
     let child = |item: &Item| if let Item::Entry(entry) = item { entry.child.clone() } else { String::new() };
     items.sort_by_cached_key(|item| (item.span(), child(item)));
+    items
 }
 
 fn total(items: &[Item]) -> u32 {
@@ -228,9 +220,14 @@ fn height(items: &[Item]) -> u8 {
     items.iter().map(below).max().unwrap_or(0)
 }
 
+/// One of the nodes that it calls; all have the first bits of all items.
+fn a_node(items: &[Item]) -> Option<Block> {
+    items.iter().find_map(|item| if let Item::Node(node) = item { Some(node.block) } else { None })
+}
+
 /// Where a ruleset is split, if it calls nodes.
 fn split_at(items: &[Item]) -> Option<u8> {
-    items.iter().find_map(|item| if let Item::Node(node) = item { Some(node.block.length - 1) } else { None })
+    a_node(items).map(|block| block.length - 1)
 }
 
 /// Reads what a node has, or with `None` the anchor `kport`.
@@ -282,8 +279,7 @@ impl<'l, E> Tree<'l, E> {
         if height(&root) > DEEPEST {
             root = self.collect(root)?.into_iter().map(Item::Entry).collect();
         }
-        sort(&mut root);
-        self.put(None, root);
+        self.new.insert(None, sorted(root));
         Ok(())
     }
 
@@ -303,25 +299,17 @@ impl<'l, E> Tree<'l, E> {
         Ok(items)
     }
 
-    fn put(&mut self, block: Option<Block>, items: Vec<Item>) {
-        self.new.insert(block, items);
-    }
-
     /// The node with these items.
     fn node(&mut self, block: Block, items: Vec<Item>) -> Item {
-        let kinds = items.iter().map(Item::kinds).fold(Kinds::default(), |all, one| Kinds {
-            translates: all.translates || one.translates,
-            filters: all.filters || one.filters,
-        });
+        let kinds = items.iter().map(Item::kinds).fold(Kinds::default(), Kinds::or);
         let node = Node { block, entries: total(&items), height: height(&items), kinds };
-        self.put(Some(block), items);
+        self.new.insert(Some(block), items);
         Item::Node(node)
     }
 
     /// The items of a ruleset with these entries. All are about the same.
     fn split(&mut self, entries: Vec<Entry>) -> Vec<Item> {
-        let mut items: Vec<Item> = entries.into_iter().map(Item::Entry).collect();
-        sort(&mut items);
+        let items = sorted(entries.into_iter().map(Item::Entry).collect());
         let (Some(first), Some(last)) = (items.first(), items.iter().map(|item| item.span().last).max()) else {
             return items;
         };
@@ -345,8 +333,7 @@ impl<'l, E> Tree<'l, E> {
         for part in parts.into_values() {
             made.extend(self.part(at, part));
         }
-        sort(&mut made);
-        made
+        sorted(made)
     }
 
     /// The items that stand for a part of a ruleset that is split at `at`.
@@ -369,7 +356,7 @@ impl<'l, E> Tree<'l, E> {
                 Item::Entry(entry) => all.push(entry),
                 Item::Node(node) => {
                     let below = self.take(Some(node.block))?;
-                    self.put(Some(node.block), vec![]);
+                    self.new.insert(Some(node.block), vec![]);
                     all.extend(self.collect(below)?);
                 }
             }
@@ -378,25 +365,22 @@ impl<'l, E> Tree<'l, E> {
     }
 
     /// A ruleset with one more entry.
-    fn insert(&mut self, mut items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
+    fn insert(&mut self, items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
         let Some(at) = split_at(&items) else {
             let mut entries = self.collect(items)?;
             replace(&mut entries, entry);
             return Ok(self.split(entries));
         };
         let span = entry.key.span();
-        // the nodes have the first bits of all items
-        let around = items.iter().find_map(|item| if let Item::Node(node) = item { Some(node.block) } else { None });
-        let around = around.map_or(span.first, |block| block.key.span().first);
+        let around = a_node(&items).map_or(span.first, |block| block.key.span().first);
         let common = in_common(span.first, around).min(in_common(span.last, around));
         if common < at {
             let block = Block::around(items[0].key(), common + 1);
             return Ok(vec![self.node(block, items), Item::Entry(entry.clone())]);
         }
         if nibble(span.first, at) != nibble(span.last, at) {
-            let mut entries = vec![];
             let (across, mut rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.span() == span);
-            entries.extend(self.collect(across)?);
+            let mut entries = self.collect(across)?;
             replace(&mut entries, entry);
             rest.extend(entries.into_iter().map(Item::Entry));
             return Ok(rest);
@@ -409,12 +393,10 @@ impl<'l, E> Tree<'l, E> {
                 nibble(first, at) == nibble(span.first, at) && nibble(last, at) == nibble(span.first, at)
             }
         };
-        let (part, rest): (Vec<_>, Vec<_>) = items.drain(..).partition(is_of);
-        items = rest;
+        let (part, mut items): (Vec<_>, Vec<_>) = items.into_iter().partition(is_of);
         if let [Item::Node(node)] = part[..] {
             let below = self.take(Some(node.block))?;
-            let below = self.insert(below, entry)?;
-            let below = sorted(below);
+            let below = sorted(self.insert(below, entry)?);
             items.push(self.node(block, below));
         } else {
             let mut entries = self.collect(part)?;
@@ -426,8 +408,7 @@ impl<'l, E> Tree<'l, E> {
 
     /// A ruleset without an entry.
     fn remove(&mut self, mut items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
-        let is_it =
-            |item: &Item| matches!(item, Item::Entry(other) if (other.key, &other.child) == (entry.key, &entry.child));
+        let is_it = |item: &Item| matches!(item, Item::Entry(other) if other.is_about_as(entry));
         if let Some(at) = items.iter().position(is_it) {
             items.remove(at);
         } else if let Some(at) = split_at(&items) {
@@ -438,7 +419,7 @@ impl<'l, E> Tree<'l, E> {
             let below = self.take(Some(block))?;
             let below = self.remove(below, entry)?;
             if total(&below) <= FEW {
-                self.put(Some(block), vec![]);
+                self.new.insert(Some(block), vec![]);
                 items.extend(self.collect(below)?.into_iter().map(Item::Entry));
             } else {
                 items.push(self.node(block, below));
@@ -450,7 +431,7 @@ impl<'l, E> Tree<'l, E> {
             // what is left has more in common
             [Item::Node(node)] if node.entries > MOST => {
                 let below = self.take(Some(node.block))?;
-                self.put(Some(node.block), vec![]);
+                self.new.insert(Some(node.block), vec![]);
                 Ok(below)
             }
             _ if split_at(&items).is_none() || total(&items) <= MOST => {
@@ -462,13 +443,8 @@ impl<'l, E> Tree<'l, E> {
     }
 }
 
-fn sorted(mut items: Vec<Item>) -> Vec<Item> {
-    sort(&mut items);
-    items
-}
-
 /// Adds an entry, in place of the one with its key and anchor.
 fn replace(entries: &mut Vec<Entry>, entry: &Entry) {
-    entries.retain(|other| (other.key, &other.child) != (entry.key, &entry.child));
+    entries.retain(|other| !other.is_about_as(entry));
     entries.push(entry.clone());
 }
