@@ -23,6 +23,7 @@ use crate::container::kleene;
 use crate::error::{Error, Kind};
 use crate::host;
 use crate::publisher::{self, Unobserved};
+use crate::rule;
 use crate::session::Session;
 use crate::spec::{self, Spec};
 use crate::watch::Watcher;
@@ -32,8 +33,8 @@ mod input;
 mod output;
 
 use guard::{give, guard};
-use input::{CallerOptions, jail_name, null, path, required};
-use output::{Row, fill, mapping_of};
+use input::{Call, CallerOptions, jail_name, null, path, required};
+use output::{Row, c_text, fill, mapping_of};
 
 /// The status that a call returns: KPORT_OK or the kind of failure, by what the
 /// caller can do about it. The numbers never change, and are the exit statuses
@@ -388,7 +389,7 @@ pub unsafe extern "C" fn kport_publish(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises NUL-terminated strings or NULL, and options as the header says.
-        let (options, jail) = unsafe { (CallerOptions::of_change(options)?, jail_name(jail)?) };
+        let (options, jail) = unsafe { (CallerOptions::read(options, Call::Changes)?, jail_name(jail)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
         let request = options.request(jail, spec)?;
         options.change(Some(&request.jail), |publisher| publisher.publish(&request))
@@ -411,7 +412,7 @@ pub unsafe extern "C" fn kport_unpublish(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises a NUL-terminated string or NULL, and options as the header says.
-        let (options, jail) = unsafe { (CallerOptions::of_change(options)?, jail_name(jail)?) };
+        let (options, jail) = unsafe { (CallerOptions::read(options, Call::Changes)?, jail_name(jail)?) };
         options.change(Some(&jail), |publisher| publisher.unpublish(&jail, options.jid))
     })
 }
@@ -434,7 +435,7 @@ pub unsafe extern "C" fn kport_unpublish_some(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises a NUL-terminated string or NULL, and options as the header says.
-        let (options, jail) = unsafe { (CallerOptions::of_change(options)?, jail_name(jail)?) };
+        let (options, jail) = unsafe { (CallerOptions::read(options, Call::Changes)?, jail_name(jail)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
         options.change(Some(&jail), |publisher| publisher.unpublish_some(&jail, options.jid, &spec.spec))
     })
@@ -460,7 +461,7 @@ pub unsafe extern "C" fn kport_list(
         // SAFETY: the caller promises a NUL-terminated string or NULL, and options as the header says.
         let (jail, options) = unsafe {
             let jail = if jail.is_null() { None } else { Some(jail_name(jail)?) };
-            (jail, CallerOptions::read(options)?)
+            (jail, CallerOptions::read(options, Call::Reads)?)
         };
         let session = options.session()?;
         let publisher = session.publisher(&Unobserved)?;
@@ -486,7 +487,7 @@ pub unsafe extern "C" fn kport_restore(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
-        let options = unsafe { CallerOptions::of_change(options) }?;
+        let options = unsafe { CallerOptions::read(options, Call::Changes) }?;
         options.change(None, |publisher| publisher.restore())
     })
 }
@@ -503,7 +504,7 @@ pub unsafe extern "C" fn kport_gc(
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
-        let options = unsafe { CallerOptions::of_change(options) }?;
+        let options = unsafe { CallerOptions::read(options, Call::Changes) }?;
         options.change(None, |publisher| publisher.gc())
     })
 }
@@ -527,9 +528,10 @@ pub unsafe extern "C" fn kport_rules(
 ) -> kport_status {
     give(out, err, || {
         // SAFETY: the caller promises NUL-terminated strings or NULL, and options as the header says.
-        let (jail, options) = unsafe { (jail_name(jail)?, CallerOptions::read(options)?) };
+        let (jail, options) = unsafe { (jail_name(jail)?, CallerOptions::read(options, Call::Reads)?) };
         let spec = spec.ok_or_else(|| null("spec"))?;
-        kport_ruleset::new(&publisher::rules(&host::System, &options.request(jail, spec)?)?)
+        let rules = publisher::rules(&host::System, &options.request(jail, spec)?)?;
+        Ok(kport_ruleset { text: c_text(rule::text(&rules))? })
     })
 }
 
@@ -553,7 +555,7 @@ pub unsafe extern "C" fn kport_watch_open(
 ) -> kport_status {
     give(out, err, || {
         // SAFETY: the caller promises a NUL-terminated string or NULL, and options as the header says.
-        let (config, options) = unsafe { (path(config, "config")?, CallerOptions::read(options)?) };
+        let (config, options) = unsafe { (path(config, "config")?, CallerOptions::read(options, Call::Reads)?) };
         // what is wrong with the settings is an error now
         options.session()?.publisher(&Unobserved)?;
         let settings = options.settings();

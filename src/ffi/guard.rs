@@ -73,27 +73,24 @@ fn silence_panics() {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::CStr;
     use std::process::Command;
     use std::sync::mpsc;
     use std::thread;
 
     use super::*;
-    use crate::ffi::{kport_error_free, kport_error_message, kport_error_status};
 
     #[test]
     fn a_panic_is_a_status() {
         let mut err = MaybeUninit::uninit();
         let status = guard(Some(&mut err), || panic!("port {} fell off", 8080));
         // SAFETY: guard() always writes it.
-        let error = unsafe { err.assume_init() };
-        assert_eq!(status as i32, Kind::Internal.number());
-        assert_eq!(kport_error_status(error.as_deref()) as i32, Kind::Internal.number());
-        // SAFETY: a string of an error that is not freed yet.
-        let message = unsafe { CStr::from_ptr(kport_error_message(error.as_deref())) }.to_str().unwrap();
-        assert!(message.contains("src/ffi/guard.rs:") && message.contains("port 8080 fell off"), "{message}");
-        assert!(message.contains("report"), "{message}");
-        kport_error_free(error);
+        let error = unsafe { err.assume_init() }.unwrap();
+        assert_eq!((status as i32, error.error.kind()), (Kind::Internal.number(), Kind::Internal));
+        let message = error.message.to_str().unwrap();
+        assert!(
+            ["src/ffi/guard.rs:", "port 8080 fell off", "report"].iter().all(|part| message.contains(part)),
+            "{message}"
+        );
 
         let mut out: MaybeUninit<Option<Box<u8>>> = MaybeUninit::uninit();
         let status = give(Some(&mut out), None, || std::panic::panic_any(7));

@@ -36,79 +36,65 @@ pub(super) struct CallerOptions {
     outcome: Option<NonNull<*mut kport_outcome>>,
 }
 
+/// What a call does with [`kport_options::outcome`].
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Call {
+    /// It is not written.
+    Reads,
+    /// It is NULL until [`CallerOptions::change`] succeeds.
+    Changes,
+}
+
 impl CallerOptions {
-    /// Reads the options of a call that changes nothing: [`kport_options::outcome`] is not written.
-    ///
-    /// # Safety
-    /// `options` is NULL, or points to as many bytes as its field `size` says, and its strings are NUL-terminated or NULL.
-    pub(super) unsafe fn read(options: *const kport_options) -> Result<CallerOptions> {
-        // SAFETY: as promised to this function.
-        unsafe { CallerOptions::copy(options, false) }
-    }
-
-    /// Reads the options of a call that changes something: `*outcome` is NULL until [`CallerOptions::change`] succeeds.
-    ///
-    /// # Safety
-    /// As for [`CallerOptions::read`], and `outcome` is NULL or a variable that lives as long as the returned value.
-    pub(super) unsafe fn of_change(options: *const kport_options) -> Result<CallerOptions> {
-        // SAFETY: as promised to this function.
-        unsafe { CallerOptions::copy(options, true) }
-    }
-
     /// Copies the caller's options, with any version of the struct.
     ///
     /// # Safety
-    /// As for [`CallerOptions::of_change`] if `changes`, else as for [`CallerOptions::read`].
-    unsafe fn copy(options: *const kport_options, changes: bool) -> Result<CallerOptions> {
+    /// `options` is NULL, or points to as many bytes as its field `size` says, and its strings are NUL-terminated or NULL. If the
+    /// call changes something, `outcome` is NULL or a variable that lives as long as the returned value.
+    pub(super) unsafe fn read(options: *const kport_options, call: Call) -> Result<CallerOptions> {
+        let unsupported = |why: String| Err(Error::new(Kind::Unsupported, why));
         // SAFETY: all fields are integers and raw pointers, for which zero is a value.
         let mut raw: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
         if !options.is_null() {
             // SAFETY: the caller promises a field `size`, at the start; alignment is not required.
             let size = unsafe { options.cast::<usize>().read_unaligned() };
             if !(OPTIONS_FIRST_SIZE..=STRUCT_MAX_SIZE).contains(&size) {
-                return Err(Error::new(
-                    Kind::Argument,
-                    format!("kport_options.size is {size}; start from KPORT_OPTIONS_INIT"),
-                ));
+                let why = format!("kport_options.size is {size}; start from KPORT_OPTIONS_INIT");
+                return Err(Error::new(Kind::Argument, why));
             }
             // SAFETY: the caller promises `size` readable bytes, and zero is a value of each field.
             let is_known = unsafe { extend(options, size, &mut raw) };
-            if changes && let Some(outcome) = NonNull::new(raw.outcome) {
+            if call == Call::Changes
+                && let Some(outcome) = NonNull::new(raw.outcome)
+            {
                 // SAFETY: the caller promises a variable; it is written and never read.
                 unsafe { outcome.write(ptr::null_mut()) };
             }
             if !is_known {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    format!(
-                        "kport_options has {size} bytes, and a field beyond the {} that libkport {VERSION} knows is set; \
-                         use a newer libkport, or leave that field 0",
-                        size_of::<kport_options>()
-                    ),
+                return unsupported(format!(
+                    "kport_options has {size} bytes, and a field beyond the {} that libkport {VERSION} knows is set; use a newer \
+                     libkport, or leave that field 0",
+                    size_of::<kport_options>()
                 ));
             }
         }
         let unknown = FLAGS.iter().fold(raw.flags & !KPORT_COUNTERS, |flags, (flag, _)| flags & !flag);
         if unknown != 0 {
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!(
-                    "options->flags has {unknown:#x}, which is unknown to libkport {VERSION}; use a newer libkport"
-                ),
+            return unsupported(format!(
+                "options->flags has {unknown:#x}, which is unknown to libkport {VERSION}; use a newer libkport"
             ));
         }
         if raw.reserved != 0 {
-            return Err(Error::new(Kind::Unsupported, "options->reserved is not 0; start from KPORT_OPTIONS_INIT"));
+            return unsupported("options->reserved is not 0; start from KPORT_OPTIONS_INIT".to_owned());
         }
-        // SAFETY: the caller promises NUL-terminated strings or NULL.
-        let text = |text, name| unsafe { optional(text, name, MAX_TEXT) };
         let mut settings = Settings::default();
-        if let Some(backend) = text(raw.backend, "options->backend")? {
-            settings.backend = backend.parse()?;
+        // SAFETY: the caller promises NUL-terminated strings or NULL.
+        unsafe {
+            if let Some(backend) = optional(raw.backend, "options->backend", MAX_TEXT)? {
+                settings.backend = backend.parse()?;
+            }
+            settings.state_dir = path(raw.state_dir, "options->state_dir")?;
         }
-        // SAFETY: as above.
-        let state_dir = unsafe { optional(raw.state_dir, "options->state_dir", MAX_PATH) }?;
-        settings.state_dir = state_dir.map(PathBuf::from);
         if raw.timeout_ms != 0 {
             settings.timeout = Duration::from_millis(raw.timeout_ms.into());
         }
@@ -127,7 +113,7 @@ impl CallerOptions {
                 jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; a jid is at least 1"))),
             },
             counters: raw.flags & KPORT_COUNTERS != 0,
-            outcome: NonNull::new(raw.outcome).filter(|_| changes),
+            outcome: NonNull::new(raw.outcome).filter(|_| call == Call::Changes),
         })
     }
 
@@ -226,7 +212,7 @@ pub(super) fn null(name: &str) -> Error {
 /// A string from C; NULL is an error.
 ///
 /// # Safety
-/// `text` is NULL or NUL-terminated, and lives for `'a`.
+/// `text` is NULL or NUL-terminated, and lives for `'a`. So of the functions below.
 pub(super) unsafe fn required<'a>(text: *const c_char, name: &str, most: usize) -> Result<&'a str> {
     if text.is_null() {
         return Err(null(name));
@@ -243,26 +229,17 @@ pub(super) unsafe fn required<'a>(text: *const c_char, name: &str, most: usize) 
 }
 
 /// A string from C; NULL is `None`.
-///
-/// # Safety
-/// As for [`required`].
 unsafe fn optional(text: *const c_char, name: &str, most: usize) -> Result<Option<String>> {
-    if text.is_null() {
-        return Ok(None);
-    }
     // SAFETY: as promised to this function.
-    unsafe { required(text, name, most) }.map(|text| Some(text.to_owned()))
+    let text = (!text.is_null()).then(|| unsafe { required(text, name, most) });
+    Ok(text.transpose()?.map(str::to_owned))
 }
 
-/// # Safety
-/// As for [`required`].
 pub(super) unsafe fn path(text: *const c_char, name: &str) -> Result<Option<PathBuf>> {
     // SAFETY: as promised to this function.
     Ok(unsafe { optional(text, name, MAX_PATH) }?.map(PathBuf::from))
 }
 
-/// # Safety
-/// As for [`required`].
 pub(super) unsafe fn jail_name(text: *const c_char) -> Result<JailName> {
     // SAFETY: as promised to this function.
     unsafe { required(text, "jail", MAX_TEXT) }?.parse()
@@ -289,31 +266,13 @@ mod tests {
 
     #[test]
     fn every_option_has_a_field() {
-        let text = c"1".as_ptr();
-        let raw = kport_options {
-            size: size_of::<kport_options>(),
-            backend: ptr::null(),
-            state_dir: ptr::null(),
-            addresses: text,
-            gateway: text,
-            reach: text,
-            sources: text,
-            outcome: ptr::null_mut(),
-            timeout_ms: 1,
-            flags: u32::MAX,
-            max_connections: 1,
-            max_connections_per_source: 1,
-            rate_connections: 1,
-            rate_seconds: 1,
-            jid: 1,
-            auto_first: 1,
-            auto_last: 1,
-            wait_ms: 1,
-            reserved: 0,
-            reply_to: text,
-            trust: text,
-            families: text,
-        };
+        // SAFETY: all fields are integers and raw pointers.
+        let mut raw: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
+        let texts = [&mut raw.addresses, &mut raw.gateway, &mut raw.reach, &mut raw.sources, &mut raw.reply_to];
+        texts.into_iter().chain([&mut raw.trust, &mut raw.families]).for_each(|text| *text = c"1".as_ptr());
+        let numbers = [&mut raw.max_connections, &mut raw.max_connections_per_source, &mut raw.rate_connections];
+        numbers.into_iter().chain([&mut raw.wait_ms]).for_each(|number| *number = 1);
+        (raw.auto_first, raw.flags) = (1, u32::MAX);
         // SAFETY: the strings are NUL-terminated or NULL.
         let fields = unsafe { fields(&raw) }.unwrap();
         let mut names: Vec<&str> = fields.iter().map(|f| f.option.strip_prefix("no-").unwrap_or(f.option)).collect();

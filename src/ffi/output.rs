@@ -1,11 +1,11 @@
 //! The output for C: the objects with their strings, and structs of any version.
 
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::{
-    kport_entry, kport_error, kport_listing, kport_mapping, kport_outcome, kport_ruleset, kport_spec, kport_state,
-    kport_status,
+    kport_entry, kport_error, kport_listing, kport_mapping, kport_outcome, kport_spec, kport_state, kport_status,
 };
 use crate::error::{Error, Kind, Result, Setting, printable};
 use crate::name::JailName;
@@ -13,7 +13,6 @@ use crate::net::Family;
 use crate::pf::Counters;
 use crate::publication::Redirect;
 use crate::publisher::{Listed, Liveness, Outcome};
-use crate::rule::{self, Rule};
 use crate::spec::{HostPorts, Mapping, Spec};
 
 /// The maximum size of any struct, also in later versions: a larger size is an error.
@@ -99,7 +98,7 @@ impl kport_listing {
                 continue;
             }
             for (redirect, counters) in jail.redirects {
-                rows.push(Row { redirect: Some(RowRedirect::new(redirect, counters)?), ..row.clone() });
+                rows.push(row.of(redirect, counters)?);
             }
         }
         Ok(kport_listing { rows })
@@ -117,10 +116,7 @@ impl kport_outcome {
             state: kport_state::KPORT_LIVE,
             redirect: None,
         };
-        let redirects = outcome.redirects.into_iter();
-        let rows = redirects.map(|redirect| {
-            Ok(Row { redirect: Some(RowRedirect::new(redirect, Counters::default())?), ..row.clone() })
-        });
+        let rows = outcome.redirects.into_iter().map(|redirect| row.of(redirect, Counters::default()));
         Ok(kport_outcome {
             changed: outcome.changed,
             ended: outcome.killed,
@@ -130,52 +126,38 @@ impl kport_outcome {
     }
 }
 
-impl kport_ruleset {
-    pub(super) fn new(rules: &[Rule]) -> Result<kport_ruleset> {
-        Ok(kport_ruleset { text: c_text(rule::text(rules))? })
-    }
-}
-
-impl RowRedirect {
-    fn new(redirect: Redirect, counters: Counters) -> Result<RowRedirect> {
-        let (place, address) = (c_text(redirect.place.to_string())?, c_text(redirect.target.to_string())?);
-        Ok(RowRedirect { place, address, redirect, counters })
-    }
-}
-
 impl Row {
+    /// The row of a redirect of this jail.
+    fn of(&self, redirect: Redirect, counters: Counters) -> Result<Row> {
+        let (place, address) = (c_text(redirect.place.to_string())?, c_text(redirect.target.to_string())?);
+        Ok(Row { redirect: Some(RowRedirect { place, address, redirect, counters }), ..self.clone() })
+    }
+
     /// The entry for C; its pointers are valid as long as the row.
     pub(super) fn entry(&self) -> kport_entry {
+        // SAFETY: all fields are integers and raw pointers, for which zero is a value.
+        let nothing: kport_entry = unsafe { MaybeUninit::zeroed().assume_init() };
         let mut entry = kport_entry {
             jail: self.jail.as_ref().map_or(ptr::null(), |jail| jail.as_ptr()),
             anchor: self.anchor.as_ref().map_or(ptr::null(), |anchor| anchor.as_ptr()),
-            place: ptr::null(),
-            address: ptr::null(),
-            packets: 0,
-            bytes: 0,
-            states: 0,
             since: self.since,
             jid: self.jid,
             state: self.state as i32,
-            host_port: 0,
-            jail_port: 0,
-            count: 0,
-            protocol: 0,
-            family: 0,
+            ..nothing
         };
         if let Some(RowRedirect { place, address, redirect, counters }) = &self.redirect {
-            entry.place = place.as_ptr();
-            entry.address = address.as_ptr();
-            entry.packets = counters.packets;
-            entry.bytes = counters.bytes;
-            entry.states = counters.states;
-            entry.host_port = redirect.host.first();
-            entry.jail_port = redirect.jail.first();
-            entry.count = redirect.host.count();
-            entry.protocol = redirect.protocol.number();
-            entry.family = match redirect.family() {
-                Family::Inet => 4,
-                Family::Inet6 => 6,
+            entry = kport_entry {
+                place: place.as_ptr(),
+                address: address.as_ptr(),
+                packets: counters.packets,
+                bytes: counters.bytes,
+                states: counters.states,
+                host_port: redirect.host.first(),
+                jail_port: redirect.jail.first(),
+                count: redirect.host.count(),
+                protocol: redirect.protocol.number(),
+                family: if redirect.family() == Family::Inet { 4 } else { 6 },
+                ..entry
             };
         }
         entry
@@ -184,7 +166,7 @@ impl Row {
 
 impl kport_error {
     pub(super) fn new(error: Error) -> kport_error {
-        let error = error.in_words(words);
+        let error = error.in_words(|setting| Some(word(setting).to_owned()));
         // messages have no control characters, so no NUL
         let message = c_text(error.message()).unwrap_or_default();
         kport_error { error, message }
@@ -192,8 +174,8 @@ impl kport_error {
 }
 
 /// The words of kport(3) for a setting.
-fn words(setting: Setting) -> Option<String> {
-    let field = match setting {
+fn word(setting: Setting) -> &'static str {
+    match setting {
         Setting::Address => "options->addresses",
         Setting::AutoRange => "options->auto_first and auto_last",
         Setting::Backend => r#"options->backend "pfctl""#,
@@ -207,16 +189,15 @@ fn words(setting: Setting) -> Option<String> {
         Setting::Timeout => "options->timeout_ms",
         Setting::Trust => "options->trust",
         Setting::Wait => "options->wait_ms",
-    };
-    Some(field.to_owned())
+    }
 }
 
 pub(super) fn c_text(text: impl Into<Vec<u8>>) -> Result<CString> {
     CString::new(text).map_err(|_| Error::new(Kind::Internal, "a text has a NUL"))
 }
 
-/// Copies `value` to a caller's struct of `size` bytes: a shorter one gets its own fields, a longer one zeros in the fields that
-/// are unknown here.
+/// Copies `value` to a caller's struct of `size` bytes: a shorter one gets its own fields, a longer one zeros in those that are
+/// unknown here.
 ///
 /// # Safety
 /// `out` is NULL or has room for `size` bytes.
@@ -241,7 +222,7 @@ mod tests {
     fn a_remedy_names_what_the_header_has() {
         let header = include_str!("../../include/kport.h");
         for setting in Setting::ALL {
-            let words = words(setting).unwrap();
+            let words = word(setting);
             let names = words.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
             assert!(names.filter(|name| !matches!(*name, "and" | "in")).all(|name| header.contains(name)), "{words}");
         }

@@ -885,3 +885,14 @@ fn a_shorter_struct_is_extended_by_zeros() {
         assert_eq!(status_of as i32, status);
     }
 }
+
+#[test]
+fn a_struct_of_any_later_version_is_filled_up_to_a_size() {
+    let spec = c_parse("8080:80").unwrap();
+    let mut out = [1_u8; 4097];
+    for (size, status) in [(4097, 1), (4096, 0)] {
+        // SAFETY: it has room for that size.
+        let got = unsafe { ffi::kport_spec_get(Some(&spec), 0, out.as_mut_ptr().cast(), size) };
+        assert_eq!((got as i32, out[4095]), (status, u8::from(status == 1)));
+    }
+}
