@@ -76,7 +76,7 @@ fn world(layout: Layout, jails: usize) -> World {
         interface("lo0", "lo", &["127.0.0.1/8"]),
     ];
     let mut world = World::new(Release::V15, interfaces);
-    world.gateway.inet = "em0".parse().ok();
+    world.lookup.gateway.inet = "em0".parse().ok();
     let call = if layout == Layout::Tree { "kport" } else { "kport/*" };
     let main =
         format!("nat-anchor \"{call}\"\nrdr-anchor \"{call}\"\nblock in log all\npass out all\nanchor \"{call}\"\n");

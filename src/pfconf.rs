@@ -5,19 +5,16 @@ pub mod address;
 mod conditions;
 pub mod flat;
 mod lex;
+mod loads;
 pub mod names;
 pub mod nested;
 mod operands;
-mod origins;
 mod outline;
 pub mod path;
 mod places;
 mod print;
-mod refused;
 pub mod rule;
 mod statements;
-pub(crate) mod table;
-mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,10 +23,9 @@ use std::str::FromStr;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name;
 use crate::net::Interface;
-use address::Operand;
+use address::{Operand, Pool, Table};
 use path::Called;
 use rule::{Action, Rule};
-use table::Table;
 
 /// Rules and settings, read from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +33,7 @@ pub struct Conf {
     /// By path below the ruleset of the text, whose own path is empty.
     pub rulesets: BTreeMap<String, Vec<Rule>>,
     pub skip: Vec<String>,
-    pub(crate) tables: BTreeMap<String, Table>,
+    pub tables: BTreeMap<String, Table>,
     /// Rules about Ethernet frames, which are reported and not evaluated.
     pub ether: Vec<String>,
     /// `set syncookies always`
@@ -46,22 +42,24 @@ pub struct Conf {
     pub unread: Vec<String>,
 }
 
-/// How to read a text.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct How<'a> {
-    /// The name of the file, for messages; empty for "pf.conf".
+    /// The name of the file, for messages.
     name: &'a str,
     files: lex::Files<'a>,
 }
+
+/// Without other files.
+const ALONE: How<'static> = How { name: "pf.conf", files: None };
 
 impl Conf {
     /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are relative
     /// to the working directory. Host names are not looked up.
     pub fn of_file(path: &Path) -> Result<Conf> {
-        Conf::of_named(path, &outline::read_file(path)?)
+        let text = std::fs::read(path).map_err(|error| Error::io(format_args!("read {}", path.display()), &error))?;
+        Conf::of_named(path, &text)
     }
 
-    /// The same for a text that is, or will be, in that file.
     pub fn of_named(path: &Path, text: &[u8]) -> Result<Conf> {
         Conf::read(text, How { name: &path.display().to_string(), files: outline::FROM_DISK })
     }
@@ -69,7 +67,7 @@ impl Conf {
     /// Reads pf.conf(5) text. Files are not read. Comments and quoted strings may have bytes that are not UTF-8, as in
     /// pfctl(8).
     pub fn of_text(text: &[u8]) -> Result<Conf> {
-        Conf::read(text, How::default())
+        Conf::read(text, ALONE)
     }
 
     /// Reads the output of pfctl(8) for a ruleset. What is unknown in a rule becomes a condition that cannot be decided, and
@@ -84,7 +82,7 @@ impl Conf {
     }
 
     fn read(text: &[u8], how: How<'_>) -> Result<Conf> {
-        statements::read(text, how).map_err(|failure| Error::new(Kind::Unsupported, shown(failure)))
+        statements::read(text, how, 0).map_err(|failure| Error::new(Kind::Unsupported, shown(failure)))
     }
 
     /// The main ruleset, or that of the anchor of the text.
@@ -92,7 +90,6 @@ impl Conf {
         self.rulesets.get("").map_or(&[], Vec::as_slice)
     }
 
-    /// Whether it defines the table.
     pub fn has_table(&self, table: &name::Table) -> bool {
         self.tables.contains_key(table.as_str())
     }
@@ -116,15 +113,11 @@ impl Conf {
             let called = Called::resolve(path, called);
             if *of == kind && called.is_kport() {
                 found.push(rule);
-            } else if self.in_braces(path, &called) {
+            } else if !called.children && called.path.len() > path.len() {
+                // in braces below the caller, if it is there
                 self.find_calls(&called.path, kind, found);
             }
         }
-    }
-
-    /// Whether the called anchor is in braces below the caller.
-    fn in_braces(&self, caller: &str, called: &Called) -> bool {
-        !called.children && called.path.len() > caller.len() && self.rulesets.contains_key(&called.path)
     }
 
     /// Whether kport's anchors are called for nat, rdr and filter rules.
@@ -141,12 +134,11 @@ impl Conf {
 
     /// The rules in the braces of an anchor, as a ruleset of its own.
     pub fn below(&self, anchor: &str) -> Conf {
-        let below = |path: &String| Some(path.strip_prefix(anchor)?.trim_start_matches('/').to_owned());
-        let inside =
-            |path: &String| path == anchor || path.strip_prefix(anchor).is_some_and(|rest| rest.starts_with('/'));
-        let rulesets = self.rulesets.iter().filter(|(path, _)| inside(path));
-        let rulesets = rulesets.filter_map(|(path, rules)| Some((below(path)?, rules.clone()))).collect();
-        Conf { rulesets, ..Conf::default() }
+        let rulesets = self.rulesets.iter().filter_map(|(path, rules)| {
+            let rest = path.strip_prefix(anchor).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+            Some((rest.trim_start_matches('/').to_owned(), rules.clone()))
+        });
+        Conf { rulesets: rulesets.collect(), ..Conf::default() }
     }
 
     /// Adds what was read of another kind of rules for the same ruleset.
@@ -157,16 +149,12 @@ impl Conf {
         self.unread.extend_from_slice(&other.unread);
     }
 
-    /// The tables that its rules name.
     pub fn named_tables(&self) -> BTreeSet<&str> {
-        fn of_rule(rule: &Rule) -> impl Iterator<Item = &Operand> {
-            let ends = [&rule.when.from.address, &rule.when.to.address].into_iter();
-            ends.chain(rule.pools().flat_map(|pool| &pool.addresses).filter_map(|at| at.address.as_ref()))
-        }
-        let operands = self.rulesets.values().flatten().flat_map(of_rule);
-        operands
-            .filter_map(|operand| if let Operand::Table(name) = operand { Some(name.as_str()) } else { None })
-            .collect()
+        let operands = self.rulesets.values().flatten().flat_map(|rule| {
+            let ends = [&rule.when.from.address, &rule.when.to.address];
+            ends.into_iter().chain(rule.pools().flat_map(Pool::operands))
+        });
+        operands.filter_map(|operand| if let Operand::Table(name) = operand { Some(&**name) } else { None }).collect()
     }
 
     /// The interfaces and groups of `set skip` whose names kport knows.

@@ -28,16 +28,14 @@
 //! it, the verdict is [`Verdict::Depends`].
 //!
 //! `filter` evaluates the rules of [`pfconf`](crate::pfconf) for one packet at one interface: it walks (`walk`) the
-//! `loaded` rulesets, with the `state`s and what rules look up (`lookup`). `world` is the host around pf, and `way` the
+//! loaded rulesets, with the `state`s and what rules look up (`lookup`). `world` is the host around pf, and `way` the
 //! path of a packet through it.
 
 mod choice;
 mod classes;
 mod filter;
-mod loaded;
 mod lookup;
 mod matching;
-mod met;
 mod packet;
 mod state;
 mod steps;
@@ -46,10 +44,10 @@ mod walk;
 mod way;
 mod world;
 
-pub(crate) use met::At;
+pub use classes::At;
 pub use packet::{IpProtocol, Packet, Party, Release};
 #[cfg(feature = "internals")]
 pub use steps::Looked;
 pub use steps::{Trace, TraceStep, Verdict};
-pub(crate) use walk::Met;
+pub use walk::Met;
 pub use world::{Attachment, REFUSES, World};

@@ -19,7 +19,7 @@ fn world(release: Release) -> World {
         interface("bridge0", &["10.0.0.1/24"]),
     ];
     let mut world = World::new(release, interfaces);
-    world.gateway.inet = "em0".parse().ok();
+    world.lookup.gateway.inet = "em0".parse().ok();
     world
 }
 

@@ -65,7 +65,7 @@ fn trace(question: &Question, session: &Session, global: &Global) -> Result<Trac
         notes.push("net.link.bridge.pfil_member is 1: rules on the members of bridges are not evaluated".to_owned());
     }
     notes.extend(readiness::limits(host, |_| true)?.problems.iter().map(Problem::to_string));
-    notes.extend_from_slice(world.notes());
+    notes.extend_from_slice(&world.notes);
     Ok(Traced { trace: world.trace_packet(&sender, &packet), notes, release })
 }
 

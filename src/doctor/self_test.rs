@@ -144,13 +144,13 @@ fn refused_for(host: &dyn Host, firewall: &dyn Firewall, [outside, client]: Net)
     // units that no epair has
     let (outer, inner): (Interface, Interface) = ("epair99998a".parse()?, "epair99999a".parse()?);
     for (name, address) in [(outer, outside), (inner, SERVER_NET[0])] {
-        world.interfaces().push(HostInterface::up(name, vec!["epair".parse()?], vec![address]));
+        world.lookup.interfaces.push(HostInterface::up(name, vec!["epair".parse()?], vec![address]));
     }
     for (path, conf) in firewall.rulesets(true)? {
         world.load_conf(&path, &conf);
     }
     // the client may have any address: the epair is the test's own
-    world.gateway = PerFamily::each(|_| Some(outer));
+    world.lookup.gateway = PerFamily::each(|_| Some(outer));
     let judge = Judge::new(world, "");
     let entrance = Entrance {
         on: outer,

@@ -37,7 +37,7 @@ use crate::pf::{
 use crate::pfconf::flat::flat;
 use crate::pfconf::nested::{self, ByChild, Children};
 use crate::pfconf::rule::{Action, Origin, RuleKind};
-use crate::pfconf::{self, Conf, path, table};
+use crate::pfconf::{self, Conf, address, path};
 use crate::rule::{self, Rule};
 use braces::{Call, RulesetPath};
 pub use run::{Invocation, is_without_device};
@@ -212,13 +212,13 @@ impl Pfctl {
             let line = &mut |line: &[u8]| children.line(&String::from_utf8_lossy(line));
             let mut output = self.run(arguments, "", Some(line), self.deadline.get())?;
             // another try would not find what nodes call either
-            if children.has_nodes() && complaints(&output).iter().all(|line| gone(line)) {
+            if children.nodes && complaints(&output).iter().all(|line| gone(line)) {
                 output.stderr.clear();
             }
             Ok(output)
         })?;
         children.line(&last);
-        self.seen.borrow_mut().calls += children.main();
+        self.seen.borrow_mut().calls += &children.main;
         Ok(children.finish())
     }
 
@@ -337,7 +337,7 @@ impl Pfctl {
     }
 
     /// The named tables that an anchor has, each with its contents.
-    fn tables(&self, anchor: &str, named: &BTreeSet<&str>) -> Result<BTreeMap<String, table::Table>> {
+    fn tables(&self, anchor: &str, named: &BTreeSet<&str>) -> Result<BTreeMap<String, address::Table>> {
         // also those that pfctl creates itself, for lists: __automatic_a2508139_0
         let is_name = |name: &&&str| name.trim_start_matches('_').parse::<Table>().is_ok();
         let named: Vec<&str> = named.iter().filter(is_name).copied().collect();
@@ -348,7 +348,7 @@ impl Pfctl {
         let there = named.into_iter().filter(|table| shown.lines().any(|name| name == *table));
         let one = |table: &str| {
             let held = self.show(anchor, &["-t", table, "-T", "show"])?;
-            Ok((table.to_owned(), table::Table::of_output(&held)))
+            Ok((table.to_owned(), address::Table::of_output(&held)))
         };
         there.map(one).collect()
     }

@@ -1,5 +1,6 @@
-//! Addresses and ports of a rule: `from`, `to`, and the pools for translation and routing.
+//! Addresses and ports of a rule: `from`, `to`, tables, and the pools for translation and routing.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -7,16 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::{Family, PortRange};
 
-/// An address of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operand {
     #[default]
     Any,
     Network(IpNet),
-    /// `10.0.0.1 - 10.0.0.9`
     Range(IpAddr, IpAddr),
     Interface(OfInterface),
-    /// `<name>`
     Table(String),
     NoRoute,
     UrpfFailed,
@@ -34,11 +32,9 @@ pub struct OfInterface {
     pub first: bool,
     /// In brackets: the current addresses. Without brackets, pfctl creates a rule for each address when it loads.
     pub dynamic: bool,
-    /// `/24` after it.
     pub bits: Option<u8>,
 }
 
-/// Which part of an interface's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Part {
     Address,
@@ -59,7 +55,6 @@ impl Operand {
 
     /// Whether pf treats it as several addresses, whatever addresses it has at present (DYNIF_MULTIADDR in
     /// sbin/pfctl/parse.y, and tables).
-    /// tables).
     pub fn is_several(&self) -> bool {
         match self {
             Operand::Table(_) => true,
@@ -94,7 +89,6 @@ pub enum Operator {
     AtLeast,
 }
 
-/// Ports of a rule.
 pub type Ports = Compared<u16>;
 
 impl<N: Copy + PartialOrd> Compared<N> {
@@ -139,16 +133,8 @@ pub struct Side {
     pub ports: Option<Ports>,
 }
 
-impl Side {
-    pub(crate) fn any() -> Side {
-        Side::default()
-    }
-}
-
-/// How a pool chooses an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolKind {
-    /// One address.
     #[default]
     Single,
     /// The network of the pool, the rest from the original address.
@@ -159,7 +145,6 @@ pub enum PoolKind {
     RoundRobin,
 }
 
-/// One target of translation or routing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolAddress {
     /// `(em0 192.0.2.254)` of route-to, reply-to and dup-to.
@@ -176,10 +161,58 @@ pub struct Pool {
     pub ports: (u16, u16),
     pub kind: PoolKind,
     pub sticky: bool,
-    /// The source port is kept.
     pub static_port: bool,
     pub endpoint_independent: bool,
-    /// `map-e-portset`
     pub portset: Option<(u8, u8, u16)>,
     pub prefer_ipv6_nexthop: bool,
+}
+
+impl Pool {
+    pub fn operands(&self) -> impl Iterator<Item = &Operand> {
+        self.addresses.iter().filter_map(|at| at.address.as_ref())
+    }
+
+    /// The family of its addresses, if one of them has one.
+    pub fn family(&self) -> Option<Family> {
+        self.operands().find_map(Operand::family)
+    }
+}
+
+/// The addresses of a pf table; the longest entry that holds an address decides (pfr_match_addr in pf_table.c).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    networks: HashMap<IpNet, bool>,
+    /// The lengths of its entries, of each family: only these are looked up.
+    lengths: BTreeSet<(Family, u8)>,
+    /// Names of interfaces and hosts, which pfctl looks up when it fills the table.
+    pub others: Vec<(bool, Operand)>,
+}
+
+impl Table {
+    pub fn insert(&mut self, network: IpNet, not: bool) {
+        self.lengths.insert((Family::of(network.addr()), network.prefix_len()));
+        self.networks.insert(network.trunc(), not);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.networks.values().all(|not| *not) && self.others.iter().all(|(not, _)| *not)
+    }
+
+    pub fn networks(&self) -> Vec<(bool, IpNet)> {
+        let mut all: Vec<(bool, IpNet)> = self.networks.iter().map(|(network, not)| (*not, *network)).collect();
+        all.sort_by_key(|(_, network)| *network);
+        all
+    }
+
+    /// Whether the longest entry that contains an address is negated; `None` if no entry contains it.
+    pub fn longest(&self, address: IpAddr) -> Option<bool> {
+        let family = Family::of(address);
+        let mut lengths = self.lengths.range((family, 0)..=(family, u8::MAX)).rev();
+        lengths.find_map(|(_, length)| self.networks.get(&IpNet::new(address, *length).ok()?.trunc()).copied())
+    }
+
+    /// The addresses of one family that a pool uses from it: one for each entry.
+    pub fn pool(&self, family: Family) -> impl Iterator<Item = IpNet> {
+        self.networks().into_iter().filter(move |(not, net)| !not && Family::of(net.addr()) == family).map(|(_, n)| n)
+    }
 }

@@ -4,19 +4,16 @@
 use super::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
 use super::lex::{MOST, Read};
 use super::names;
-use super::operands::{self, PROXY_PORTS, PoolFor, PoolPorts, binary, pool, unary};
+use super::operands::{self, PROXY_PORTS, PoolFor, PoolPorts, Words, binary, pool, unary};
 use super::print::written;
 use super::rule::{Action, Conditions, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
-use super::words::{Words, end};
 use crate::error::quoted;
-use crate::net::Direction;
-use crate::net::Family;
+use crate::net::{Direction, Family};
 
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const TCP: u8 = 6;
 
-/// Defaults for the rules that follow.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Defaults {
     pub if_bound: bool,
@@ -27,9 +24,9 @@ pub(super) struct Defaults {
 /// Each address, and whether it is negated.
 type Addresses = Vec<(bool, Operand)>;
 
-/// The lists of a rule; an empty one stands for anything.
+/// What a statement has besides its other conditions: lists, before they are expanded; an empty one stands for anything.
 #[derive(Default)]
-struct Lists {
+struct Said {
     on: Vec<On>,
     protocols: Vec<u8>,
     icmp: Vec<(u8, Option<u8>)>,
@@ -40,12 +37,6 @@ struct Lists {
     os: Vec<String>,
     user: Vec<Owner>,
     group: Vec<Owner>,
-}
-
-/// What a statement has besides its conditions, before the lists are expanded.
-#[derive(Default)]
-struct Said {
-    lists: Lists,
     /// `keep state`, `modulate state` and `synproxy state`, or `no state`.
     keep: Option<Option<Keep>>,
     flags: bool,
@@ -58,7 +49,6 @@ struct Said {
     binat_to: bool,
 }
 
-/// The rules that a statement expands to.
 pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) -> Read<Vec<Rule>> {
     let no = words.take("no");
     let first = words.next()?;
@@ -89,7 +79,7 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
     let (mut rule, said) = conditions_and(head, made(Action::Translate { kind, pool: None, pass }), defaults)?;
     if no {
-        return if at.is_none() { expand(rule, said) } else { Err(format!("no {word} has no ->")) };
+        return if at.is_none() { expand(rule, &said) } else { Err(format!("no {word} has no ->")) };
     }
     let what = match kind {
         RuleKind::Nat => PoolFor::Source,
@@ -99,7 +89,7 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     let leads_to = || -> Read<(Pool, PoolPorts)> {
         let mut tail = Words(&words.0[at.ok_or("expected ->")? + 1..]);
         let pool = pool(&mut tail, what)?;
-        end(&tail)?;
+        tail.end()?;
         Ok(pool)
     };
     let (pool, ports) = match leads_to() {
@@ -110,8 +100,11 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
         }
         read => read?,
     };
-    settle_family(&mut rule, &said.lists, &pool);
-    let mut all = expand(rule, said)?;
+    // a rule without a family has that of its target addresses, if they have a common one (natrule in parse.y)
+    let families = |all: &Addresses| all.iter().find_map(|(_, operand)| operand.family());
+    let of_sides = || families(&said.from).or_else(|| families(&said.to));
+    rule.when.family = rule.when.family.or_else(of_sides).or_else(|| pool.family());
+    let mut all = expand(rule, &said)?;
     for rule in &mut all {
         let to = rule.when.to.ports;
         if let Action::Translate { pool: of, .. } = &mut rule.action {
@@ -144,15 +137,6 @@ pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
     Some(rule)
 }
 
-/// A rule without a family has that of its target addresses, if they have a common one (natrule in parse.y).
-fn settle_family(rule: &mut Rule, lists: &Lists, pool: &Pool) {
-    let families = |all: &[(bool, Operand)]| all.iter().find_map(|(_, operand)| operand.family());
-    if rule.when.family.is_none() {
-        let of_pool = || pool.addresses.iter().find_map(|a| a.address.as_ref()?.family());
-        rule.when.family = families(&lists.from).or_else(|| families(&lists.to)).or_else(of_pool);
-    }
-}
-
 /// apply_nat_ports: without ports the default range is used, and 0, 0 is the original port.
 fn source_ports(pool: &Pool, ports: PoolPorts) -> (u16, u16) {
     match (pool.static_port, ports.first, ports.last) {
@@ -182,7 +166,7 @@ fn target_ports(ports: PoolPorts, to: Option<Ports>) -> Read<(u16, u16)> {
 /// What follows the action of a rule, or the name of an anchor.
 pub(super) fn conditions(words: Words<'_>, rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
     let (rule, said) = conditions_and(words, rule, defaults)?;
-    expand(rule, said)
+    expand(rule, &said)
 }
 
 fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> Read<(Rule, Said)> {
@@ -218,20 +202,10 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
 
 /// Whether this word is allowed in a rule of this kind.
 fn fits(action: &Action, word: &str) -> bool {
+    #[rustfmt::skip]
     const STATES_AND_TARGETS: &[&str] = &[
-        "no",
-        "keep",
-        "modulate",
-        "synproxy",
-        "nat-to",
-        "rdr-to",
-        "binat-to",
-        "af-to",
-        "route-to",
-        "reply-to",
-        "dup-to",
-        "divert-to",
-        "once",
+        "no", "keep", "modulate", "synproxy", "nat-to", "rdr-to", "binat-to", "af-to", "route-to", "reply-to", "dup-to",
+        "divert-to", "once",
     ];
     const OF_TRANSLATION: &[&str] =
         &["on", "inet", "inet6", "proto", "from", "to", "all", "os", "log", "tag", "tagged", "!", "rtable"];
@@ -250,7 +224,6 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
     }
     let when = &mut rule.when;
     let effects = &mut rule.effects;
-    let lists = &mut said.lists;
     match words.next()?.bare() {
         "in" => when.direction = Some(Direction::In),
         "out" => when.direction = Some(Direction::Out),
@@ -261,63 +234,50 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             words.skip_brackets()?;
         }
         "all" | "allow-opts" | "fastroute" | "divert-reply" => {}
-        "on" => lists.on = words.list(&mut operands::on)?,
+        "on" => said.on = words.list(&mut operands::on)?,
         "inet" => when.family = Some(Family::Inet),
         "inet6" => when.family = Some(Family::Inet6),
         "proto" => {
-            lists.protocols = words.list(&mut |words| {
+            said.protocols = words.list(&mut |words| {
                 let name = words.text()?;
                 names::protocol(name)
                     .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)))
             })?;
         }
-        "from" => (lists.from, lists.from_ports) = sides(words)?,
-        "to" => (lists.to, lists.to_ports) = sides(words)?,
-        "os" => lists.os = words.list(&mut |words| words.text().map(str::to_owned))?,
+        "from" => (said.from, said.from_ports) = sides(words)?,
+        "to" => (said.to, said.to_ports) = sides(words)?,
+        "os" => said.os = words.list(&mut |words| words.text().map(str::to_owned))?,
         "route-to" => effects.route = Some((RouteKind::Packets, route(when, words)?)),
         "reply-to" => effects.route = Some((RouteKind::Replies, route(when, words)?)),
         "dup-to" => effects.route = Some((RouteKind::Copies, route(when, words)?)),
-        "user" => lists.user = words.list(&mut owner)?,
-        "group" => lists.group = words.list(&mut owner)?,
+        "user" => said.user = words.list(&mut owner)?,
+        "group" => said.group = words.list(&mut owner)?,
         "flags" => {
             said.flags = true;
             when.flags = flags(words)?;
         }
-        "icmp-type" => lists.icmp = words.list(&mut |words| icmp(words, false))?,
-        "icmp6-type" => lists.icmp = words.list(&mut |words| icmp(words, true))?,
-        "tos" => {
-            let text = words.text()?;
-            when.tos =
-                Some(names::tos(text).ok_or_else(|| format!("{} is not a tos", quoted(text)))?).filter(|tos| *tos > 0);
-        }
+        "icmp-type" => said.icmp = words.list(&mut |words| icmp(words, false))?,
+        "icmp6-type" => said.icmp = words.list(&mut |words| icmp(words, true))?,
+        "tos" => when.tos = Some(words.read("is not a tos", names::tos)?).filter(|tos| *tos > 0),
         "prio" => when.prio = Some(words.number()?),
         "probability" => {
-            let text = words.text()?;
-            if text.strip_suffix('%').unwrap_or(text).parse::<f64>().is_err() {
-                return Err(format!("{} is not a probability", quoted(text)));
-            }
-            when.probability = Some(text.to_owned());
+            let is_number = |text: &str| text.strip_suffix('%').unwrap_or(text).parse::<f64>().is_ok();
+            let read = |text: &str| is_number(text).then(|| text.to_owned());
+            when.probability = Some(words.read("is not a probability", read)?);
         }
         "fragment" => when.fragment = true,
         "max-pkt-rate" => when.max_pkt_rate = Some(rate(words)?),
         "max-pkt-size" => effects.max_pkt_size = words.number()?,
         "label" => rule.labels.push(words.text()?.to_owned()),
         "ridentifier" => _ = words.text()?,
-        "queue" | "dnpipe" | "dnqueue" => match words.peek() {
-            "(" => words.skip_brackets()?,
-            _ => _ = words.text()?,
-        },
+        "queue" | "dnpipe" | "dnqueue" => words.skip_value()?,
         "scrub" => words.skip_brackets()?,
-        "set" => match words.peek() {
-            "(" => words.skip_brackets()?,
-            _ => {
+        "set" => {
+            if words.peek() != "(" {
                 words.next()?;
-                match words.peek() {
-                    "(" => words.skip_brackets()?,
-                    _ => _ = words.text()?,
-                }
             }
-        },
+            words.skip_value()?;
+        }
         "tag" => rule.tag = Some(words.strings()?),
         "tagged" => when.tagged = Some((false, words.strings()?)),
         "received-on" => when.received_on = Some(operands::on(words)?),
@@ -349,13 +309,11 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             words.expect("from")?;
             let (mut source, ports) = pool(words, PoolFor::Source)?;
             source.ports = source_ports(&source, ports);
-            let target = if words.take("to") {
-                let (mut target, ports) = pool(words, PoolFor::Destination)?;
-                target.ports = target_ports(ports, None)?;
-                Some(target)
-            } else {
-                None
-            };
+            let mut target = None;
+            if words.take("to") {
+                let (pool, ports) = pool(words, PoolFor::Destination)?;
+                target = Some(Pool { ports: target_ports(ports, None)?, ..pool });
+            }
             effects.af_to = Some((family, source, target));
         }
         "no" => {
@@ -380,7 +338,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
 fn route(when: &mut Conditions, words: &mut Words<'_>) -> Read<Pool> {
     let (pool, _) = pool(words, PoolFor::Route)?;
     if when.family.is_none() && !pool.prefer_ipv6_nexthop {
-        when.family = pool.addresses.iter().find_map(|address| address.address.as_ref()?.family());
+        when.family = pool.family();
     }
     Ok(pool)
 }
@@ -452,24 +410,17 @@ fn flags(words: &mut Words<'_>) -> Read<Option<(u16, u16)>> {
     if words.take("any") {
         return Ok(None);
     }
-    let bits = |words: &mut Words<'_>| {
-        let text = words.text()?;
-        names::flags(text).ok_or_else(|| format!("{} are not tcp flags", quoted(text)))
-    };
+    let bits = |words: &mut Words<'_>| words.read("are not tcp flags", names::flags);
     let set = if words.peek() == "/" { 0 } else { bits(words)? };
     words.expect("/")?;
     Ok(Some((set, bits(words)?)))
 }
 
 fn icmp(words: &mut Words<'_>, inet6: bool) -> Read<(u8, Option<u8>)> {
-    let text = words.text()?;
-    let kind = names::icmp_type(text, inet6).ok_or_else(|| format!("{} is not an ICMP type", quoted(text)))?;
-    if !words.take("code") {
-        return Ok((kind, None));
-    }
-    let text = words.text()?;
-    let code = names::icmp_code(kind, text, inet6).ok_or_else(|| format!("{} is not a code of it", quoted(text)))?;
-    Ok((kind, Some(code)))
+    let kind = words.read("is not an ICMP type", |text| names::icmp_type(text, inet6))?;
+    let code = |text: &str| names::icmp_code(kind, text, inet6);
+    let code = if words.take("code") { Some(words.read("is not a code of it", code)?) } else { None };
+    Ok((kind, code))
 }
 
 /// `80`, `= 80`, `>= 1000`, `1 >< 9`, `unknown`, a name.
@@ -492,54 +443,53 @@ fn owner(words: &mut Words<'_>) -> Read<Owner> {
     }
 }
 
-/// The indices into the lists, for every combination: the last list changes fastest, like the innermost of pfctl's loops. An
-/// empty list has one index, without a member.
-fn combinations<const N: usize>(sizes: [usize; N]) -> impl Iterator<Item = [usize; N]> {
-    let sizes = sizes.map(|size| size.max(1));
-    (0..sizes.iter().product()).map(move |mut number: usize| {
-        let mut places = [0; N];
-        for (place, size) in places.iter_mut().zip(sizes).rev() {
-            (*place, number) = (number % size, number / size);
+/// A rule for each member of a list.
+fn each<T>(rules: &mut Vec<Rule>, list: &[T], set: impl Fn(&mut Rule, &T)) {
+    match list {
+        [] => {}
+        [only] => rules.iter_mut().for_each(|rule| set(rule, only)),
+        _ => {
+            let with = |(rule, member): (&Rule, &T)| {
+                let mut rule = rule.clone();
+                set(&mut rule, member);
+                rule
+            };
+            *rules = rules.iter().flat_map(|rule| list.iter().map(move |member| (rule, member))).map(with).collect();
         }
-        places
-    })
+    }
 }
 
-/// Every combination, in pfctl's order; those that match no packet are omitted.
-fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
-    let lists = &said.lists;
-    let sizes = [
-        lists.on.len(),
-        lists.protocols.len(),
-        lists.icmp.len(),
-        lists.from.len(),
-        lists.to.len(),
-        lists.from_ports.len(),
-        lists.to_ports.len(),
-        lists.os.len(),
-        lists.user.len(),
-        lists.group.len(),
-    ];
-    if sizes.iter().fold(1_usize, |product, size| product.saturating_mul((*size).max(1))) > MOST {
+/// Every combination, in pfctl's order: the last list changes fastest. Those that match no packet are omitted.
+fn expand(rule: Rule, said: &Said) -> Read<Vec<Rule>> {
+    let Said { on, protocols, icmp, from, to, from_ports, to_ports, os, user, group, .. } = said;
+    let sizes = [on.len(), protocols.len(), icmp.len(), from.len(), to.len(), from_ports.len(), to_ports.len()];
+    let sizes = sizes.into_iter().chain([os.len(), user.len(), group.len()]);
+    if sizes.fold(1_usize, |product, size| product.saturating_mul(size.max(1))) > MOST {
         return Err(format!("its lists expand to more than {MOST} rules"));
     }
-    let mut made = vec![];
-    for [on, protocol, icmp, from, to, from_port, to_port, os, user, group] in combinations(sizes) {
-        let (from, to) = (lists.from.get(from), lists.to.get(to));
-        let Some(family) = family(rule.when.family, from, to) else { continue };
-        let mut one = rule.clone();
-        let when = &mut one.when;
-        when.on = lists.on.get(on).cloned();
-        when.protocol = lists.protocols.get(protocol).copied();
-        when.icmp = lists.icmp.get(icmp).copied();
-        when.family = family;
-        when.from = side(from, lists.from_ports.get(from_port));
-        when.to = side(to, lists.to_ports.get(to_port));
-        when.os = lists.os.get(os).cloned();
-        when.user = lists.user.get(user).cloned();
-        when.group = lists.group.get(group).cloned();
-        finish(&mut one, &said)?;
-        made.push(one);
+    let mut made = vec![rule];
+    each(&mut made, on, |rule, on| rule.when.on = Some(on.clone()));
+    each(&mut made, protocols, |rule, protocol| rule.when.protocol = Some(*protocol));
+    each(&mut made, icmp, |rule, icmp| rule.when.icmp = Some(*icmp));
+    each(&mut made, from, |rule, (not, address)| {
+        rule.when.from = Side { not: *not, address: address.clone(), ports: None };
+    });
+    each(&mut made, to, |rule, (not, address)| {
+        rule.when.to = Side { not: *not, address: address.clone(), ports: None };
+    });
+    each(&mut made, from_ports, |rule, ports| rule.when.from.ports = Some(*ports));
+    each(&mut made, to_ports, |rule, ports| rule.when.to.ports = Some(*ports));
+    each(&mut made, os, |rule, os| rule.when.os = Some(os.clone()));
+    each(&mut made, user, |rule, user| rule.when.user = Some(user.clone()));
+    each(&mut made, group, |rule, group| rule.when.group = Some(group.clone()));
+    made.retain_mut(|Rule { when, .. }| {
+        let all = [when.family, when.from.address.family(), when.to.address.family()];
+        let mut families = all.into_iter().flatten();
+        when.family = families.next();
+        families.all(|family| Some(family) == when.family)
+    });
+    for rule in &mut made {
+        finish(rule, said)?;
     }
     if made.iter().any(|rule| rule.when.icmp.is_some() && !matches!(rule.when.protocol, Some(ICMP | ICMP6))) {
         return Err("an icmp-type needs proto icmp, an icmp6-type proto icmp6".into());
@@ -548,20 +498,7 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
         return Err("it matches no packet: its addresses are of different families".into());
     }
     if said.binat_to {
-        let certain = |rule: &Rule| {
-            let outside = rule.effects.nat_to.as_ref().and_then(|pool| pool.addresses.first()?.address.as_ref());
-            let address = |operand: &Operand| {
-                matches!(operand, Operand::Network(_) | Operand::Interface(_)) && !operand.is_several()
-            };
-            let families = [rule.when.family, rule.when.from.address.family(), outside.and_then(Operand::family)];
-            let mut families = families.into_iter().flatten();
-            let first = families.next();
-            address(&rule.when.from.address)
-                && outside.is_some_and(address)
-                && families.all(|family| Some(family) == first)
-                && rule.when.direction.is_none()
-        };
-        if !made.iter().all(certain) {
+        if !made.iter().all(is_certain) {
             return Err(
                 "binat-to needs one address of the same family in from and after it, (em0:0) of an interface, and no direction".into()
             );
@@ -571,25 +508,17 @@ fn expand(rule: Rule, said: Said) -> Read<Vec<Rule>> {
     Ok(made)
 }
 
-/// The family of a combination; `None` if it matches no packet.
-#[allow(clippy::option_option)]
-fn family(
-    given: Option<Family>,
-    from: Option<&(bool, Operand)>,
-    to: Option<&(bool, Operand)>,
-) -> Option<Option<Family>> {
-    let all = [given, from.and_then(|(_, o)| o.family()), to.and_then(|(_, o)| o.family())];
-    let mut families = all.into_iter().flatten();
+/// Whether a rule with `binat-to` has one address on each side.
+fn is_certain(rule: &Rule) -> bool {
+    let inside = &rule.when.from.address;
+    let Some(outside) = rule.effects.nat_to.as_ref().and_then(|pool| pool.operands().next()) else { return false };
+    let address =
+        |operand: &Operand| matches!(operand, Operand::Network(_) | Operand::Interface(_)) && !operand.is_several();
+    let mut families = [rule.when.family, inside.family(), outside.family()].into_iter().flatten();
     let first = families.next();
-    families.all(|family| Some(family) == first).then_some(first)
+    address(inside) && address(outside) && families.all(|family| Some(family) == first) && rule.when.direction.is_none()
 }
 
-fn side(address: Option<&(bool, Operand)>, ports: Option<&Ports>) -> Side {
-    let (not, address) = address.cloned().unwrap_or((false, Operand::Any));
-    Side { not, address, ports: ports.copied() }
-}
-
-/// What follows from the list members of this rule.
 fn finish(rule: &mut Rule, said: &Said) -> Read<()> {
     let tcp = rule.when.protocol.is_none_or(|protocol| protocol == TCP);
     if !tcp {
@@ -607,9 +536,8 @@ fn finish(rule: &mut Rule, said: &Said) -> Read<()> {
         rule.effects.rdr_to = Some(Pool { ports, ..pool.clone() });
     }
     if rule.effects.af_to.is_none() {
-        let pools = [&rule.effects.nat_to, &rule.effects.rdr_to].into_iter().flatten();
-        let of_pool = pools.flat_map(|pool| &pool.addresses).find_map(|a| a.address.as_ref()?.family());
-        rule.when.family = rule.when.family.or(of_pool);
+        let mut pools = [&rule.effects.nat_to, &rule.effects.rdr_to].into_iter().flatten();
+        rule.when.family = rule.when.family.or_else(|| pools.find_map(Pool::family));
     }
     if let Some(tag) = &rule.tag {
         rule.tag = Some(with_values(tag, &rule.when)?);
@@ -649,18 +577,17 @@ fn with_values(tag: &str, when: &Conditions) -> Read<String> {
 }
 
 /// `binat-to`: the rule for outgoing packets, and the one for incoming packets to the translated address.
-fn both_ways(rule: Rule) -> Vec<Rule> {
-    let mut out = rule;
+fn both_ways(mut out: Rule) -> [Rule; 2] {
     let mut back = out.clone();
     out.when.direction = Some(Direction::Out);
-    let outside = out.effects.nat_to.as_ref().and_then(|pool| pool.addresses.first()?.address.clone());
+    let outside = out.effects.nat_to.as_ref().and_then(|pool| pool.operands().next().cloned());
     back.when.direction = Some(Direction::In);
     back.effects.nat_to = None;
     back.effects.rdr_to = Some(Pool {
         addresses: vec![PoolAddress { interface: None, address: Some(out.when.from.address.clone()) }],
         ..Pool::default()
     });
-    back.when.from = Side { ports: out.when.to.ports, ..out.when.to.clone() };
+    back.when.from = out.when.to.clone();
     back.when.to = Side { not: false, address: outside.unwrap_or(Operand::Any), ports: out.when.from.ports };
-    vec![out, back]
+    [out, back]
 }

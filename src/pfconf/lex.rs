@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The result of reading, or why it failed.
 pub(super) type Read<T> = Result<T, String>;
 
 /// The file, the line, why, and the text of the statement, if there is one.
@@ -18,10 +17,8 @@ pub(super) type Files<'a> = Option<&'a dyn Fn(&str) -> Read<Vec<u8>>>;
 /// malice.
 pub(super) const MOST: usize = 1 << 18;
 
-/// The maximum depth of files that include one another.
 const DEEPEST: usize = 16;
 
-/// One word or sign of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     Word(String),
@@ -50,7 +47,6 @@ impl Token {
     }
 }
 
-/// A statement of pf.conf(5), and its position.
 #[derive(Clone, Debug)]
 pub struct Statement {
     pub(super) tokens: Vec<Token>,
@@ -68,17 +64,8 @@ pub struct Statement {
     pub depth: usize,
     /// How many rules the main ruleset has after it.
     pub rules: usize,
-    /// The path of the ruleset that it adds rules to.
     pub(super) path: String,
-    /// Why it was not read, if so.
     pub refused: Option<String>,
-}
-
-/// A character, or a mark at the end of a macro's text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Char {
-    Byte(u8),
-    EndOfMacro,
 }
 
 struct Source {
@@ -94,8 +81,8 @@ type Start = (Arc<str>, usize, usize);
 /// The statements of a file, and of those that it includes.
 pub(super) struct Lexer<'a> {
     sources: Vec<Source>,
-    /// Characters to read before the source, in reverse.
-    pushed: Vec<Char>,
+    /// Characters to read before the source, in reverse; `None` after the text of a macro.
+    pushed: Vec<Option<u8>>,
     expanding: bool,
     macros: HashMap<String, String>,
     files: Files<'a>,
@@ -103,17 +90,11 @@ pub(super) struct Lexer<'a> {
     in_comment: bool,
     /// The text is from pfctl(8), which prints `?` for an address that it cannot name.
     output: bool,
-    /// The start of the last word that was read.
     start: Start,
 }
 
-enum Next {
-    Token(Token),
-    Newline,
-    End,
-}
+const NEWLINE: &str = "\n";
 
-/// A sign of one character.
 fn sign(byte: u8) -> Option<&'static str> {
     const SIGNS: &[&str] = &["{", "}", "(", ")", ",", "/", "!", "=", "<", ">", "-"];
     SIGNS.iter().find(|sign| sign.as_bytes() == [byte]).copied()
@@ -157,7 +138,6 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// A line of the output of pfctl(8).
     pub(super) fn of_output(line: &str) -> Lexer<'a> {
         Lexer { output: true, ..Lexer::new("", format!("{line}\n").as_bytes(), None) }
     }
@@ -180,7 +160,6 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// The text of a file.
     pub(super) fn read(&self, name: &str) -> Read<Vec<u8>> {
         match self.files {
             Some(read) => read(name),
@@ -188,7 +167,6 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `name = value`
     pub(super) fn define(&mut self, name: &str, value: String) -> Read<()> {
         if value.len() > MOST {
             return Err(format!("macro {name} stands for more than {MOST} characters"));
@@ -201,8 +179,8 @@ impl<'a> Lexer<'a> {
     fn byte(&mut self) -> Option<u8> {
         while let Some(char) = self.pushed.pop() {
             match char {
-                Char::Byte(byte) => return Some(byte),
-                Char::EndOfMacro => self.expanding = false,
+                Some(_) => return char,
+                None => self.expanding = false,
             }
         }
         let source = self.sources.last_mut()?;
@@ -233,10 +211,11 @@ impl<'a> Lexer<'a> {
     }
 
     fn push(&mut self, byte: Option<u8>) {
-        self.pushed.extend(byte.map(Char::Byte));
+        if byte.is_some() {
+            self.pushed.push(byte);
+        }
     }
 
-    /// The next statement; `None` at the end.
     pub(super) fn statement(&mut self) -> Option<Result<Statement, Failure>> {
         self.raw.clear();
         let mut tokens: Vec<Token> = vec![];
@@ -256,7 +235,7 @@ impl<'a> Lexer<'a> {
                 start = self.start.clone();
             }
             match next {
-                Next::End => {
+                None => {
                     let ended = self.sources.pop()?;
                     if depth > 0 {
                         return fail(&start, "a { is not closed".into());
@@ -265,15 +244,15 @@ impl<'a> Lexer<'a> {
                         return Some(Ok(self.made(start, tokens, ended.at, false)));
                     }
                 }
-                Next::Newline if tokens.is_empty() => self.raw.clear(),
-                Next::Newline => {
+                Some(Token::Sign(NEWLINE)) if tokens.is_empty() => self.raw.clear(),
+                Some(Token::Sign(NEWLINE)) => {
                     let opens = depth == 1 && self::opens(&tokens);
                     if depth == 0 || opens {
                         let end = self.sources.last().map_or(start.2, |source| source.at);
                         return Some(Ok(self.made(start, tokens, end, opens)));
                     }
                 }
-                Next::Token(token) => {
+                Some(token) => {
                     match token.bare() {
                         "{" => depth += 1,
                         "}" if depth > 0 => depth -= 1,
@@ -297,15 +276,10 @@ impl<'a> Lexer<'a> {
         if opens {
             tokens.pop();
         }
-        let text = self.text();
+        let raw = String::from_utf8_lossy(&std::mem::take(&mut self.raw)).replace("\\\n", " ");
+        let text = raw.split_whitespace().collect::<Vec<_>>().join(" ");
         let path = String::new();
         Statement { tokens, file, line, bytes: start..end, text, opens, depth: 0, rules: 0, path, refused: None }
-    }
-
-    /// What was read, on one line.
-    fn text(&mut self) -> String {
-        let raw = String::from_utf8_lossy(&std::mem::take(&mut self.raw)).replace("\\\n", " ");
-        raw.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     fn skip_line(&mut self) {
@@ -315,8 +289,8 @@ impl<'a> Lexer<'a> {
         self.in_comment = false;
     }
 
-    fn token(&mut self) -> Read<Next> {
-        let Some(mut byte) = self.blank() else { return Ok(Next::End) };
+    fn token(&mut self) -> Read<Option<Token>> {
+        let Some(mut byte) = self.blank() else { return Ok(None) };
         self.start = self.place();
         while byte == b'$' && !self.expanding {
             let mut name = vec![];
@@ -328,39 +302,31 @@ impl<'a> Lexer<'a> {
             self.push(next);
             let name = String::from_utf8_lossy(&name);
             let value = self.macros.get(&*name).ok_or_else(|| format!("macro {name} is not defined"))?;
-            self.pushed.push(Char::EndOfMacro);
-            self.pushed.extend(value.bytes().rev().map(Char::Byte));
+            self.pushed.push(None);
+            self.pushed.extend(value.bytes().rev().map(Some));
             self.expanding = true;
             match self.blank() {
                 Some(first) => byte = first,
-                None => return Ok(Next::End),
+                None => return Ok(None),
             }
         }
         if let b'"' | b'\'' = byte {
-            return self.quoted(byte).map(|text| Next::Token(Token::Quoted(text)));
+            return self.quoted(byte).map(|text| Some(Token::Quoted(text)));
         }
         if byte == b'\n' {
-            return Ok(Next::Newline);
+            return Ok(Some(Token::Sign(NEWLINE)));
         }
         let next = self.char();
-        let two = match (byte, next) {
-            (b'!', Some(b'=')) => Some("!="),
-            (b'<', Some(b'>')) => Some("<>"),
-            (b'<', Some(b'=')) => Some("<="),
-            (b'>', Some(b'<')) => Some("><"),
-            (b'>', Some(b'=')) => Some(">="),
-            (b'-', Some(b'>')) => Some("->"),
-            _ => None,
-        };
+        let two = ["!=", "<>", "<=", "><", ">=", "->"].into_iter().find(|two| {
+            let [first, second] = [0, 1].map(|at| two.as_bytes()[at]);
+            byte == first && next == Some(second)
+        });
         if let Some(two) = two {
-            return Ok(Next::Token(Token::Sign(two)));
+            return Ok(Some(Token::Sign(two)));
         }
         self.push(next);
-        if let Some(sign) = sign(byte) {
-            return Ok(Next::Token(Token::Sign(sign)));
-        }
-        if self.output && byte == b'?' {
-            return Ok(Next::Token(Token::Sign("?")));
+        if let Some(sign) = sign(byte).or((self.output && byte == b'?').then_some("?")) {
+            return Ok(Some(Token::Sign(sign)));
         }
         if byte == b'\r' {
             return Err("a carriage return, which pfctl(8) refuses outside of comments and quotes".to_owned());
@@ -375,7 +341,7 @@ impl<'a> Lexer<'a> {
             next = self.char();
         }
         self.push(next);
-        Ok(Next::Token(Token::Word(held(&word)?)))
+        Ok(Some(Token::Word(held(&word)?)))
     }
 
     /// The first character that is neither blank nor part of a comment.
@@ -386,13 +352,10 @@ impl<'a> Lexer<'a> {
                 b'#' if !self.expanding => {
                     self.in_comment = true;
                     self.raw.pop();
-                    let end = loop {
-                        match self.char() {
-                            Some(b'\n') => break Some(b'\n'),
-                            Some(_) => {}
-                            None => break None,
-                        }
-                    };
+                    let mut end = self.char();
+                    while end.is_some_and(|byte| byte != b'\n') {
+                        end = self.char();
+                    }
                     self.in_comment = false;
                     return end;
                 }

@@ -1,6 +1,18 @@
 //! Names for numbers: protocols(5), services(5), ICMP types and codes, types of service, tcp flags; and the keywords of
 //! pf.conf(5).
 
+/// The number of a name, or a number as it is.
+fn named(table: &[(&str, u8)], text: &str) -> Option<u8> {
+    let found = table.iter().find(|(name, _)| *name == text);
+    found.map(|(_, number)| *number).or_else(|| text.parse().ok())
+}
+
+/// The first name of a number, or the number.
+fn name_of(table: &[(&str, u8)], number: u8) -> String {
+    let found = table.iter().find(|(_, other)| *other == number);
+    found.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+}
+
 /// The entries of protocols(5) that are common on a firewall.
 #[rustfmt::skip]
 const PROTOCOLS: &[(&str, u8)] = &[
@@ -11,15 +23,12 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("sctp", 132), ("udplite", 136), ("pfsync", 240),
 ];
 
-/// The number of a protocol, by name or number.
 pub fn protocol(text: &str) -> Option<u8> {
-    let named = PROTOCOLS.iter().find(|(name, _)| *name == text);
-    named.map(|(_, number)| *number).or_else(|| text.parse().ok()).filter(|number| *number > 0)
+    named(PROTOCOLS, text).filter(|number| *number > 0)
 }
 
-/// The name of a protocol, or its number.
 pub fn protocol_name(number: u8) -> String {
-    PROTOCOLS.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+    name_of(PROTOCOLS, number)
 }
 
 /// The services(5) that are most common in rules. The others are read from /etc/services.
@@ -97,19 +106,14 @@ const ICMP6_CODES: &[(&str, u8, u8)] = &[
     ("redironlink", 137, 0), ("redirrouter", 137, 1),
 ];
 
-/// An ICMP type, by name or number.
 pub fn icmp_type(text: &str, inet6: bool) -> Option<u8> {
-    let table = if inet6 { ICMP6_TYPES } else { ICMP_TYPES };
-    table.iter().find(|(name, _)| *name == text).map(|(_, number)| *number).or_else(|| text.parse().ok())
+    named(if inet6 { ICMP6_TYPES } else { ICMP_TYPES }, text)
 }
 
-/// The name of an ICMP type, or its number.
 pub fn icmp_type_name(number: u8, inet6: bool) -> String {
-    let table = if inet6 { ICMP6_TYPES } else { ICMP_TYPES };
-    table.iter().find(|(_, n)| *n == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+    name_of(if inet6 { ICMP6_TYPES } else { ICMP_TYPES }, number)
 }
 
-/// A code of an ICMP type, by name or number.
 pub fn icmp_code(of: u8, text: &str, inet6: bool) -> Option<u8> {
     let table = if inet6 { ICMP6_CODES } else { ICMP_CODES };
     let named = table.iter().find(|(name, kind, _)| *kind == of && *name == text);
@@ -140,14 +144,13 @@ pub fn flags(text: &str) -> Option<u16> {
     Some(if bits == 0 { 0x1ff } else { bits })
 }
 
-/// The letters of tcp flags.
 pub fn flag_letters(bits: u16) -> String {
     FLAGS.chars().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, letter)| letter).collect()
 }
 
 /// The words that are not strings (lookup in parse.y).
 #[rustfmt::skip]
-const KEYWORDS: &[&str] = &[
+pub const KEYWORDS: &[&str] = &[
     "af-to", "all", "allow-opts", "allow-related", "altq", "anchor", "antispoof", "any", "bandwidth", "binat",
     "binat-anchor", "binat-to", "bitmask", "block", "block-policy", "bridge-to", "buckets", "cbq", "code", "codelq",
     "debug", "divert-reply", "divert-to", "dnpipe", "dnqueue", "drop", "dup-to", "endpoint-independent", "ether",
@@ -165,31 +168,6 @@ const KEYWORDS: &[&str] = &[
     "tagged", "target", "tbrsize", "timeout", "to", "tos", "ttl", "upperlimit", "urpf-failed", "user",
 ];
 
-/// Whether a word is a keyword.
 pub fn is_keyword(word: &str) -> bool {
     KEYWORDS.binary_search(&word).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keywords_are_sorted() {
-        assert!(KEYWORDS.is_sorted());
-        assert!(is_keyword("af-to") && is_keyword("user") && is_keyword("no") && !is_keyword("http"));
-    }
-
-    #[test]
-    fn names_and_numbers() {
-        assert_eq!((protocol("tcp"), protocol("103"), protocol("0"), protocol("x")), (Some(6), Some(103), None, None));
-        assert_eq!((flags("SA"), flags("X"), flag_letters(0x12)), (Some(0x12), None, "SA".to_owned()));
-        assert_eq!((icmp_code(3, "port-unr", false), icmp_code(1, "port-unr", true)), (Some(3), Some(4)));
-        let table = || Some("# x\nkpasswd 464/tcp kpwd # change\n".to_owned());
-        assert_eq!(
-            (service("ssh", table), service("kpwd", table), service("none", table)),
-            (Some(22), Some(464), None)
-        );
-        assert_eq!((tos("lowdelay"), tos("0x2c"), tos("300")), (Some(0x10), Some(0x2c), None));
-    }
 }

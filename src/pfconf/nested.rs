@@ -14,14 +14,14 @@ pub struct Children {
     /// Whether the texts of the rules are needed; otherwise they are empty.
     texts: bool,
     found: Option<ByChild>,
-    /// the calls around the line
+    /// The calls around the line.
     calls: Vec<String>,
     /// The first call has ended: nat-anchor shows the rdr rules of its anchors, too, and rdr-anchor shows all of them again.
     done: bool,
     /// A node of the tree of calls was printed. What it calls is missing: pfctl(8) asks pf for `kport/+calls/NODE/../../web`.
-    nodes: bool,
-    /// the calls of kport's anchors in the main ruleset, without what is in their braces
-    main: String,
+    pub nodes: bool,
+    /// The calls of kport's anchors in the main ruleset, without what is in their braces.
+    pub main: String,
 }
 
 impl Children {
@@ -29,7 +29,6 @@ impl Children {
         Children { texts, ..Children::default() }
     }
 
-    /// Reads the next line.
     pub fn line(&mut self, line: &str) {
         let line = line.trim();
         if line == "}" {
@@ -62,23 +61,12 @@ impl Children {
         }
         // at the level of the rules of one of kport's anchors; a call is a rule as well
         let level = self.calls.len() - usize::from(opened.is_some());
-        let Some((_, lines)) = self.found.as_mut().and_then(|found| found.last_mut()).filter(|_| level == 2) else {
-            return;
-        };
-        if !is_kport(&self.calls[0]) || line.is_empty() {
+        if level != 2 || !is_kport(&self.calls[0]) || line.is_empty() {
             return;
         }
-        add(line, lines, self.texts);
-    }
-
-    /// The calls of kport's anchors in the main ruleset, as pfctl(8) prints them.
-    pub fn main(&self) -> &str {
-        &self.main
-    }
-
-    /// Whether there are nodes, so that pfctl(8) cannot show everything.
-    pub fn has_nodes(&self) -> bool {
-        self.nodes
+        if let Some((_, lines)) = self.found.as_mut().and_then(|found| found.last_mut()) {
+            add(line, lines, self.texts);
+        }
     }
 
     /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, also because there are
@@ -135,99 +123,5 @@ fn read(counted: &str, counters: &mut Counters) {
     ];
     for (name, value) in values {
         *value = number(name).unwrap_or(*value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TRANSLATIONS: &str = "\
-nat on em0 inet from 10.0.0.0/24 to any -> (em0) round-robin
-nat-anchor \"kport/*\" all {
-  nat-anchor \"db\" all {
-    rdr on em0 inet proto tcp from any to (em0) port = 5432 tag kport:db -> 10.0.0.3 port 5432
-  }
-  nat-anchor \"web\" all {
-    nat on bridge0 inet proto tcp from (bridge0:network) to 10.0.0.2 port = 80 -> (bridge0) round-robin
-    rdr on em0 inet proto tcp from any to (em0) port = 8080 tag kport:web -> 10.0.0.2 port 80
-  }
-}
-rdr-anchor \"kport/*\" all {
-  nat-anchor \"db\" all {
-    rdr on em0 inet proto tcp from any to (em0) port = 5432 tag kport:db -> 10.0.0.3 port 5432
-  }
-}
-";
-
-    fn children(shown: &str) -> Option<ByChild> {
-        let mut children = Children::default();
-        shown.lines().for_each(|line| children.line(line));
-        children.finish()
-    }
-
-    fn counts(shown: &str) -> Option<Vec<(String, usize)>> {
-        Some(children(shown)?.into_iter().map(|(child, lines)| (child, lines.len())).collect())
-    }
-
-    #[test]
-    fn anchors_are_counted_once() {
-        let expected = Some(vec![("db".to_owned(), 1), ("web".to_owned(), 2)]);
-        assert_eq!(counts(TRANSLATIONS), expected);
-        // 14
-        assert_eq!(counts(&TRANSLATIONS.replace("kport/*", "kport")), expected);
-        assert_eq!(counts(&TRANSLATIONS.replace("nat-anchor \"kport", "nat-anchor \"/kport")), expected);
-        assert_eq!(counts("rdr-anchor \"kport/*\" on em0 all {\n}\n"), Some(vec![]));
-        for none in
-            ["", "nat-anchor \"kport/*\" all\n", "rdr-anchor \"rdr/*\" all {\n  nat-anchor \"web\" all {\n  }\n}\n"]
-        {
-            assert_eq!(counts(none), None, "{none}");
-        }
-        // cut off
-        assert_eq!(counts(&TRANSLATIONS[..300]), None);
-    }
-
-    #[test]
-    fn counters_are_those_of_the_rule_above() {
-        let shown = "\
-block drop in log all
-  [ Evaluations: 99        Packets: 98        Bytes: 97          States: 96    ]
-anchor \"f2b/*\" all {
-anchor \"x\" all {
-pass all flags S/SA keep state
-}
-}
-anchor \"kport/*\" all {
-  [ Evaluations: 10        Packets: 0         Bytes: 0           States: 0     ]
-  [ Inserted: uid 0 pid 7 State Creations: 0     ]
-anchor \"web\" all {
-pass quick inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep state label \"kport:web\"
-  [ Evaluations: 3         Packets: 7         Bytes: 800         States: 1     ]
-  [ Source Nodes: 0      Limit: 0        NAT/RDR: 0        Route: 0     ]
-  [ Inserted: uid 0 pid 8 State Creations: 2     ]
-anchor \"of-an-admin\" all {
-pass all flags S/SA keep state
-}
-pass on bridge inet proto tcp from any to 10.0.0.2 port = 80 flags S/SA keep state label \"kport:web\"
-}
-}
-";
-        let found = children(shown).unwrap();
-        let [(child, lines)] = &found[..] else { panic!("{found:?}") };
-        let first = Counters { evaluations: 3, packets: 7, bytes: 800, states: 2 };
-        let counters: Vec<_> = lines.iter().map(|(_, counters)| *counters).collect();
-        assert_eq!((child.as_str(), &counters[..]), ("web", &[first, Counters::default(), Counters::default()][..]));
-        let mut with_texts = Children::new(true);
-        shown.lines().for_each(|line| with_texts.line(line));
-        let found = with_texts.finish().unwrap();
-        let texts = found[0].1.iter().map(|(text, _)| text.as_str());
-        assert!(texts.eq(shown.lines().filter(|line| line.contains("kport:web") || line.contains("of-an-admin"))));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn whatever_is_printed_is_read(text in "[ab{} \\[\\]\"/*\n]{0,200}") {
-            _ = children(&format!("anchor \"kport/*\" all {{\n{text}"));
-        }
     }
 }

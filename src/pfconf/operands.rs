@@ -1,17 +1,134 @@
-//! Addresses, ports and pools of a statement.
+//! The words of a statement, and what it is made of: addresses, ports, pools.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports};
-use super::lex::Read;
+use super::lex::{Read, Token};
 use super::names;
-use super::words::Words;
+use super::rule::On;
 use crate::error::quoted;
 
 /// The ports of `nat` if none are given (PF_NAT_PROXY_PORT_LOW and _HIGH in sys/net/pfvar.h).
 pub(super) const PROXY_PORTS: (u16, u16) = (50_001, 65_535);
+
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a>(pub &'a [Token]);
+
+impl<'a> Words<'a> {
+    /// The next word or sign; empty for a string in quotes, and at the end.
+    pub(super) fn peek(&self) -> &'a str {
+        self.0.first().map_or("", Token::bare)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn next(&mut self) -> Read<&'a Token> {
+        let (first, rest) = self.0.split_first().ok_or("the statement ends too early")?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    pub(super) fn take(&mut self, word: &str) -> bool {
+        let there = self.peek() == word && !word.is_empty();
+        if there {
+            self.0 = &self.0[1..];
+        }
+        there
+    }
+
+    pub(super) fn expect(&mut self, word: &str) -> Read<()> {
+        if self.take(word) { Ok(()) } else { Err(format!("expected {word} instead of {}", self.shown())) }
+    }
+
+    pub(super) fn shown(&self) -> String {
+        self.0.first().map_or("the end".to_owned(), |token| quoted(&token.shown()))
+    }
+
+    /// A string or a number: a quoted string, or a word that is not a keyword (STRING and NUMBER in parse.y).
+    pub(super) fn text(&mut self) -> Read<&'a str> {
+        match self.next()? {
+            Token::Quoted(text) => Ok(text),
+            Token::Word(text) if !names::is_keyword(text) => Ok(text),
+            other => Err(format!("{} is not expected", quoted(&other.shown()))),
+        }
+    }
+
+    /// Whether a string follows: a quoted string, or a word that is not a keyword.
+    pub(super) fn has_string(&self) -> bool {
+        match self.0.first() {
+            Some(Token::Quoted(_)) => true,
+            Some(Token::Word(word)) => !names::is_keyword(word),
+            _ => false,
+        }
+    }
+
+    /// Consecutive strings, as one with blanks between (string in parse.y).
+    pub(super) fn strings(&mut self) -> Read<String> {
+        let mut all = self.text()?.to_owned();
+        while self.has_string() {
+            all.push(' ');
+            all.push_str(self.text()?);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn number<N: TryFrom<u64>>(&mut self) -> Read<N> {
+        let number = |text: &str| N::try_from(names::number(text)?).ok();
+        self.read("is not a number that is possible here", number)
+    }
+
+    /// The next string, as something reads it; otherwise what is wrong with it.
+    pub(super) fn read<T>(&mut self, wrong: &str, read: impl FnOnce(&str) -> Option<T>) -> Read<T> {
+        let text = self.text()?;
+        read(text).ok_or_else(|| format!("{} {wrong}", quoted(text)))
+    }
+
+    /// One item, or several in braces, with or without commas.
+    pub(super) fn list<T>(&mut self, one: &mut dyn FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        self.nested(one, 0)
+    }
+
+    fn nested<T>(&mut self, one: &mut dyn FnMut(&mut Self) -> Read<T>, depth: usize) -> Read<Vec<T>> {
+        if depth > 8 {
+            return Err("lists in lists in lists".into());
+        }
+        if !self.take("{") {
+            return Ok(vec![one(self)?]);
+        }
+        let mut all = vec![];
+        while !self.take("}") {
+            all.append(&mut self.nested(one, depth + 1)?);
+            while self.take(",") {}
+        }
+        if all.is_empty() { Err("an empty list".into()) } else { Ok(all) }
+    }
+
+    /// Skips a string, or round brackets and their contents.
+    pub(super) fn skip_value(&mut self) -> Read<()> {
+        if self.peek() == "(" { self.skip_brackets() } else { self.text().map(drop) }
+    }
+
+    /// Skips round brackets and their contents, if they follow.
+    pub(super) fn skip_brackets(&mut self) -> Read<()> {
+        let mut depth = 0_usize;
+        while depth > 0 || self.peek() == "(" {
+            match self.next()?.bare() {
+                "(" => depth += 1,
+                ")" => depth -= 1,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&self) -> Read<()> {
+        if self.is_empty() { Ok(()) } else { Err(format!("{} is not expected", self.shown())) }
+    }
+}
 
 /// The name of a table between `<` and `>`, also in the output of `pfctl -v`, with the number of its addresses: `<name:3>`.
 pub(super) fn table(words: &mut Words<'_>) -> Read<String> {
@@ -124,7 +241,6 @@ fn port(text: &str) -> Read<u16> {
     found.ok_or_else(unknown)
 }
 
-/// The operator before a number.
 pub(super) fn unary(words: &mut Words<'_>) -> Option<Operator> {
     let operators = [
         ("=", Operator::Equal),
@@ -137,7 +253,6 @@ pub(super) fn unary(words: &mut Words<'_>) -> Option<Operator> {
     operators.into_iter().find(|(sign, _)| words.take(sign)).map(|(_, operator)| operator)
 }
 
-/// The operator between two numbers.
 pub(super) fn binary(words: &mut Words<'_>) -> Option<Operator> {
     let operators = [("><", Operator::Between), ("<>", Operator::Outside)];
     operators.into_iter().find(|(sign, _)| words.take(sign)).map(|(_, operator)| operator)
@@ -192,31 +307,25 @@ pub(super) struct PoolPorts {
 
 /// `10.0.0.2`, `{ 10.0.0.2, (em0) } port 80 round-robin`, `(em0 192.0.2.254)`
 pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPorts)> {
-    let addresses = if what == PoolFor::Route {
-        words.list(&mut gateway)?
-    } else {
-        let one = &mut |words: &mut Words<'_>| Ok(PoolAddress { interface: None, address: Some(host(words)?) });
-        words.list(one)?
+    let addresses = match what {
+        PoolFor::Route => words.list(&mut gateway)?,
+        _ => words.list(&mut |words| Ok(PoolAddress { interface: None, address: Some(host(words)?) }))?,
     };
     let mut pool = Pool { addresses, ..Pool::default() };
     let mut given = PoolPorts::default();
     if what != PoolFor::Route && words.take("port") {
         let text = words.text()?;
-        given = match text.split_once(':') {
-            Some((a, "*")) => PoolPorts { first: port(a)?, last: 0, open: true },
-            Some((a, b)) => match (port(a)?, port(b)?) {
-                (first, last) if last < first => {
-                    return Err(format!("the range of ports {first}:{last} is empty"));
-                }
-                (first, last) if first == last => PoolPorts { first, last: 0, open: false },
-                (first, last) => PoolPorts { first, last, open: false },
-            },
-            None => PoolPorts { first: port(text)?, last: 0, open: false },
-        };
+        let (first, last) = text.split_once(':').map_or((text, None), |(first, last)| (first, Some(last)));
+        let (first, open) = (port(first)?, last == Some("*"));
+        let last = last.filter(|_| !open).map_or(Ok(first), port)?;
+        if last < first {
+            return Err(format!("the range of ports {first}:{last} is empty"));
+        }
+        given = PoolPorts { first, last: if last == first { 0 } else { last }, open };
     }
-    let several = |address: &PoolAddress| address.address.as_ref().is_some_and(Operand::is_several);
     // binat_redirspec of parse.y has none
     while what != PoolFor::Both && options(words, &mut pool)? {}
+    let is_one = pool.addresses.len() == 1 && !pool.operands().any(Operand::is_several);
     match what {
         // apply_nat_ports of parse.y
         PoolFor::Source if pool.static_port && given != PoolPorts::default() => {
@@ -224,7 +333,7 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         }
         PoolFor::Source => {}
         // binatrule of parse.y
-        PoolFor::Both if pool.addresses.len() != 1 || pool.addresses.iter().any(several) => {
+        PoolFor::Both if !is_one => {
             return Err("binat leads to a single address: no list, no table, and (em0:0) for an interface".into());
         }
         PoolFor::Both => {}
@@ -236,7 +345,7 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
         PoolFor::Route => (pool.static_port, pool.portset) = (false, None),
     }
     // like apply_redirspec
-    if pool.kind == PoolKind::Single && (pool.addresses.len() > 1 || pool.addresses.iter().any(several)) {
+    if pool.kind == PoolKind::Single && !is_one {
         pool.kind = PoolKind::RoundRobin;
     }
     Ok((pool, given))
@@ -247,28 +356,25 @@ fn options(words: &mut Words<'_>, pool: &mut Pool) -> Read<bool> {
         "bitmask" => pool.kind = PoolKind::Bitmask,
         "random" => pool.kind = PoolKind::Random,
         "round-robin" => pool.kind = PoolKind::RoundRobin,
+        "source-hash" => pool.kind = PoolKind::SourceHash(String::new()),
         "static-port" => pool.static_port = true,
         "sticky-address" => pool.sticky = true,
         "endpoint-independent" => pool.endpoint_independent = true,
         "prefer-ipv6-nexthop" => pool.prefer_ipv6_nexthop = true,
-        "source-hash" => {
-            words.next()?;
-            let key = if words.has_string() { words.text()?.to_owned() } else { String::new() };
-            pool.kind = PoolKind::SourceHash(key);
-            return Ok(true);
-        }
+        "map-e-portset" => {}
+        _ => return Ok(false),
+    }
+    match words.next()?.bare() {
+        "source-hash" if words.has_string() => pool.kind = PoolKind::SourceHash(words.text()?.to_owned()),
         "map-e-portset" => {
-            words.next()?;
             let offset = words.number()?;
             words.expect("/")?;
             let length = words.number()?;
             words.expect("/")?;
             pool.portset = Some((offset, length, words.number()?));
-            return Ok(true);
         }
-        _ => return Ok(false),
+        _ => {}
     }
-    words.next()?;
     Ok(true)
 }
 
@@ -283,12 +389,11 @@ fn gateway(words: &mut Words<'_>) -> Read<PoolAddress> {
     Ok(PoolAddress { interface: Some(interface), address })
 }
 
-/// An interface or group, possibly negated.
-pub(super) fn on(words: &mut Words<'_>) -> Read<super::rule::On> {
+pub(super) fn on(words: &mut Words<'_>) -> Read<On> {
     let not = words.take("!");
     let name = if words.take("any") { "any" } else { words.text()? };
     if name.is_empty() || name.len() > 63 {
         return Err(format!("{} is not an interface", quoted(name)));
     }
-    Ok(super::rule::On { not, name: name.to_owned() })
+    Ok(On { not, name: name.to_owned() })
 }

@@ -1,53 +1,35 @@
 //! The statements of a pf.conf(5): the kind of each, and its position. An editor edits the file at these positions.
 
 use std::fmt;
-use std::path::Path;
 
-use super::lex::{Files, Read, Statement, Token};
+use super::lex::{Files, Statement, Token};
+use super::operands::{self, Words};
+use super::path::Called;
 use super::rule::RuleKind;
-use super::words::Words;
-use super::{operands, path::Called};
-use crate::error::{Error, Result};
 
 /// The kind of a statement, by its first words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatementKind {
-    /// `name = value`
     Macro,
-    /// `set`
     Option,
-    /// `table`
     Table,
-    /// `ether`
     Ether,
-    /// `scrub`, `no scrub`
     Normalization,
-    /// `altq`, `queue`
     Queueing,
-    /// `nat`, `rdr`, `binat`, and each with `no`
     Translation,
-    /// `nat-anchor`, `rdr-anchor`, `binat-anchor`, `anchor`
     Call(RuleKind),
-    /// `antispoof`
     Antispoof,
-    /// `block`
     Block,
-    /// `pass`
     Pass,
-    /// `match`
     Match,
-    /// `include`
     Include,
-    /// `load anchor`
     LoadAnchor,
     /// The brace that closes the rules of an anchor.
     Close,
-    /// Any other statement.
     Unknown,
 }
 
 impl Statement {
-    /// Its kind.
     pub fn kind(&self) -> StatementKind {
         if let [Token::Word(_) | Token::Quoted(_), Token::Sign("="), ..] = &self.tokens[..] {
             return StatementKind::Macro;
@@ -79,17 +61,16 @@ impl Statement {
         self.tokens.get(at).map_or("", Token::bare)
     }
 
-    /// Its first word or sign.
     pub fn first(&self) -> String {
         self.tokens.first().map_or_else(String::new, Token::shown)
     }
 
     /// The interfaces and groups of `set skip on`; none for another statement.
     pub fn skipped(&self) -> Vec<String> {
-        let names = match &self.tokens[..] {
-            [set, skip, on, names @ ..] if [set.bare(), skip.bare(), on.bare()] == ["set", "skip", "on"] => names,
-            _ => &[],
-        };
+        let [set, skip, on, names @ ..] = &self.tokens[..] else { return vec![] };
+        if [set.bare(), skip.bare(), on.bare()] != ["set", "skip", "on"] {
+            return vec![];
+        }
         let listed = Words(names).list(&mut operands::on).unwrap_or_default();
         listed.into_iter().map(|on| on.name).collect()
     }
@@ -105,23 +86,16 @@ impl Statement {
     }
 
     fn called(&self) -> Option<Called> {
-        match (&self.tokens[..], self.kind()) {
-            ([_, Token::Word(path) | Token::Quoted(path), ..], StatementKind::Call(_)) => {
-                Some(Called::resolve(&self.path, path))
-            }
-            _ => None,
-        }
+        let [_, Token::Word(path) | Token::Quoted(path), ..] = &self.tokens[..] else { return None };
+        matches!(self.kind(), StatementKind::Call(_)).then(|| Called::resolve(&self.path, path))
     }
 }
 
 /// Where and why a text cannot be read any further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// The file.
     pub file: String,
-    /// The line, from 1.
     pub line: usize,
-    /// Why.
     pub why: String,
 }
 
@@ -135,20 +109,11 @@ impl fmt::Display for Broken {
 /// well, [with the reason](Statement::refused).
 #[derive(Debug, Default)]
 pub struct Outline {
-    /// The statements.
     pub statements: Vec<Statement>,
     /// Why there are no more of them: a quote or a brace that is not closed, a macro that is not defined.
     pub broken: Option<Broken>,
 }
 
 /// Files by name, relative to the working directory like in pfctl(8).
-pub(super) const FROM_DISK: Files<'static> = Some(&|name| read_named(name));
-
-fn read_named(name: &str) -> Read<Vec<u8>> {
-    std::fs::read(name).map_err(|error| format!("read {name}: {error}"))
-}
-
-/// The contents of a file.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Error::io(format_args!("read {}", path.display()), &error))
-}
+pub(super) const FROM_DISK: Files<'static> =
+    Some(&|name| std::fs::read(name).map_err(|error| format!("read {name}: {error}")));

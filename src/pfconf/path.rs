@@ -4,10 +4,8 @@ use std::fmt;
 
 use crate::name::PARENT;
 
-/// The target of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Called {
-    /// The path of the anchor, from the root.
     pub path: String,
     /// Its children, not itself: `rdr/*`.
     pub children: bool,
@@ -57,7 +55,6 @@ impl fmt::Display for Called {
     }
 }
 
-/// The path of a child.
 pub fn join(anchor: &str, child: &str) -> String {
     match (anchor, child) {
         ("", path) | (path, "") => path.to_owned(),

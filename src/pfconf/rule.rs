@@ -13,17 +13,12 @@ use crate::net::Family;
 /// The rulesets of an anchor, by the kind of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RuleKind {
-    /// `nat`
     Nat,
-    /// `rdr`
     Rdr,
-    /// `binat`
     Binat,
-    /// `pass`, `block`, `match`
     Filter,
 }
 
-/// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     Pass,
@@ -85,11 +80,8 @@ impl Keep {
 /// Where a rule sends a packet, instead of the routing table's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RouteKind {
-    /// `route-to`
     Packets,
-    /// `reply-to`
     Replies,
-    /// `dup-to`
     Copies,
 }
 
@@ -106,6 +98,13 @@ pub struct Effects {
     pub rtable: Option<u32>,
     /// Longer packets are dropped; 0 for any length.
     pub max_pkt_size: u16,
+}
+
+impl Effects {
+    pub fn translation(&self) -> Option<(RuleKind, &Pool)> {
+        let nat = self.nat_to.as_ref().map(|pool| (RuleKind::Nat, pool));
+        nat.or_else(|| Some((RuleKind::Rdr, self.rdr_to.as_ref()?)))
+    }
 }
 
 /// `user` and `group`: their operator with numbers, or with a name whose number is unknown.
@@ -146,7 +145,6 @@ pub struct Conditions {
     pub direction: Option<Direction>,
     pub on: Option<On>,
     pub family: Option<Family>,
-    /// The number of the protocol.
     pub protocol: Option<u8>,
     pub from: Side,
     pub to: Side,
@@ -162,11 +160,9 @@ pub struct Conditions {
     pub prio: Option<u8>,
     /// Packets in seconds.
     pub max_pkt_rate: Option<(u32, u32)>,
-    /// As written.
     pub probability: Option<String>,
     pub fragment: bool,
     pub tagged: Option<(bool, String)>,
-    /// What is unknown in the rule.
     pub unknown: Option<String>,
 }
 
@@ -174,7 +170,6 @@ pub struct Conditions {
 /// are equal.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// Its text, without comments.
     pub text: Arc<str>,
     /// Empty if it was not read from a file.
     pub file: Arc<str>,
@@ -190,7 +185,6 @@ impl PartialEq for Origin {
 
 impl Eq for Origin {}
 
-/// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     #[serde(skip)]
@@ -220,7 +214,6 @@ impl Rule {
         translation.into_iter().chain(nat_to).chain(rdr_to).chain(af_to).chain(route)
     }
 
-    /// A rule that matches every packet.
     pub fn new(origin: Origin, action: Action) -> Rule {
         Rule {
             origin,

@@ -4,20 +4,26 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::address::{OfInterface, Operand, Part};
+use super::address::{OfInterface, Operand, Part, Table};
 use super::conditions::{self, Defaults};
 use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
-use super::operands::{self, host};
+use super::operands::{self, Words, host};
 use super::outline::{Broken, FROM_DISK, Outline, StatementKind};
 use super::path::Called;
-use super::rule::{Action, Keep, Origin, Rule, RuleKind};
-use super::table::Table;
-use super::words::{Words, end};
-use super::{Conf, How};
+use super::rule::{Action, Keep, On, Origin, Rule, RuleKind};
+use super::{ALONE, Conf, How};
 use crate::error::quoted;
+use crate::net::{Direction, Family};
 
 /// The maximum depth of anchors in braces (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
+
+/// Options of `set` that do not decide about a packet of a trace.
+#[rustfmt::skip]
+const WITHOUT_EFFECT: &[&str] = &[
+    "ruleset-optimization", "limit", "timeout", "optimization", "block-policy", "fail-policy", "loginterface", "debug",
+    "hostid", "reassemble", "fingerprints", "keepcounters", "require-order",
+];
 
 struct Reader<'a> {
     lexer: Lexer<'a>,
@@ -29,21 +35,15 @@ struct Reader<'a> {
     braces: usize,
     named: HashSet<String>,
     rules: usize,
-    /// The position of the last statement.
     last: (Arc<str>, usize),
-    /// Whether the files of tables are read.
     fills_tables: bool,
     /// `load anchor`: the path, the file, and the position of the statement.
     loads: Vec<(String, String, Arc<str>, usize)>,
 }
 
-pub(super) fn read(text: &[u8], how: How<'_>) -> Result<Conf, Failure> {
-    read_below(text, how, 0)
-}
-
 /// The output of pfctl(8): a rule is a line, whatever its quotes contain.
 pub(super) fn read_output(text: &str) -> Conf {
-    let mut reader = Reader::new(b"", How::default(), true);
+    let mut reader = Reader::new(b"", ALONE, true);
     for (number, line) in (1..).zip(text.lines()) {
         reader.lexer = Lexer::of_output(line);
         while let Some(next) = reader.lexer.statement() {
@@ -65,9 +65,9 @@ pub(super) fn read_output(text: &str) -> Conf {
 
 impl Outline {
     /// Reads a single text: a file that it includes is not read. For tests.
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(feature = "internals")]
     pub fn of_text(text: &[u8]) -> Outline {
-        outline(text, How::default())
+        outline(text, ALONE)
     }
 
     /// Reads the text of a file, and the files that it includes, like [`Conf::of_file`].
@@ -111,7 +111,8 @@ fn outline(text: &[u8], how: How<'_>) -> Outline {
     Outline { statements, broken }
 }
 
-fn read_below(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> {
+/// Reads a file that is loaded by `depth` others.
+pub(super) fn read(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> {
     let mut reader = Reader::new(text, how, false);
     while let Some(next) = reader.lexer.statement() {
         let mut statement = next?;
@@ -125,10 +126,9 @@ fn read_below(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> 
             return Err(fail("files load one another".into()));
         }
         let text = reader.lexer.read(&file).map_err(fail)?;
-        let loaded = read_below(&text, How { name: &file, ..how }, depth + 1)?;
+        let loaded = read(&text, How { name: &file, ..how }, depth + 1)?;
         for (below, rules) in loaded.rulesets {
-            let path = below_of(&path, &below);
-            reader.made.rulesets.entry(path).or_default().extend(rules);
+            reader.made.rulesets.entry(below_of(&path, &below)).or_default().extend(rules);
         }
         reader.made.tables.extend(loaded.tables);
     }
@@ -137,9 +137,8 @@ fn read_below(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> 
 
 impl<'a> Reader<'a> {
     fn new(text: &[u8], how: How<'a>, output: bool) -> Reader<'a> {
-        let name = if how.name.is_empty() { "pf.conf" } else { how.name };
         Reader {
-            lexer: Lexer::new(name, text, how.files),
+            lexer: Lexer::new(how.name, text, how.files),
             made: Conf::default(),
             defaults: Defaults { output, ..Defaults::default() },
             open: vec![],
@@ -148,7 +147,7 @@ impl<'a> Reader<'a> {
             rules: 0,
             fills_tables: true,
             loads: vec![],
-            last: (name.into(), 1),
+            last: (how.name.into(), 1),
         }
     }
 
@@ -158,34 +157,29 @@ impl<'a> Reader<'a> {
         conditions::unknown(Words(&tokens), &Origin { text: line.trim().into(), ..Origin::default() })
     }
 
-    /// Reads a statement, and notes its anchor.
-    fn next(&mut self, statement: &mut Statement) -> Read<()> {
-        self.last = (statement.file.clone(), statement.line);
-        statement.depth = self.open.len().saturating_sub(usize::from(statement.kind() == StatementKind::Close));
-        statement.path = self.path();
-        self.statement(statement)
-    }
-
     fn end(&self) -> Result<(), Failure> {
         let (file, line) = &self.last;
-        match self.open.is_empty() {
-            true => Ok(()),
-            false => Err((file.to_string(), *line, "the } of an anchor is missing".into(), String::new())),
+        if self.open.is_empty() {
+            return Ok(());
         }
+        Err((file.to_string(), *line, "the } of an anchor is missing".into(), String::new()))
     }
 
-    fn statement(&mut self, statement: &Statement) -> Read<()> {
-        let mut words = Words(&statement.tokens);
+    /// Reads a statement, and notes its anchor.
+    fn next(&mut self, statement: &mut Statement) -> Read<()> {
         let kind = statement.kind();
+        self.last = (statement.file.clone(), statement.line);
+        statement.depth = self.open.len().saturating_sub(usize::from(kind == StatementKind::Close));
+        statement.path = self.path();
+        let statement = &*statement;
+        let mut words = Words(&statement.tokens);
         if kind == StatementKind::Close {
             words.next()?;
             self.open.pop().ok_or("there is no { for this }")?;
-            return end(&words);
+            return words.end();
         }
         if self.open.last() == Some(&None) && kind != StatementKind::Macro {
-            if statement.opens {
-                self.open.push(None);
-            }
+            self.open.extend(statement.opens.then_some(None));
             return Ok(());
         }
         match kind {
@@ -193,7 +187,7 @@ impl<'a> Reader<'a> {
             StatementKind::Include => {
                 words.next()?;
                 let file = words.text()?.to_owned();
-                end(&words)?;
+                words.end()?;
                 self.lexer.include(&file)
             }
             StatementKind::Option => self.set(words),
@@ -201,9 +195,7 @@ impl<'a> Reader<'a> {
             StatementKind::LoadAnchor => self.load(words, statement),
             StatementKind::Antispoof => self.antispoof(words, statement),
             StatementKind::Ether => {
-                if statement.opens {
-                    self.open.push(None);
-                }
+                self.open.extend(statement.opens.then_some(None));
                 self.made.ether.push(super::print::written(&statement.tokens));
                 Ok(())
             }
@@ -222,7 +214,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The path of the current ruleset.
     fn path(&self) -> String {
         self.open.last().cloned().flatten().unwrap_or_default()
     }
@@ -243,10 +234,8 @@ impl<'a> Reader<'a> {
         let mut text = String::new();
         for token in value {
             // varstring of parse.y
-            if !text.is_empty() {
-                text.push(' ');
-            }
-            text.push_str(&token.shown());
+            let blank = if text.is_empty() { "" } else { " " };
+            text += &format!("{blank}{}", token.shown());
         }
         self.lexer.define(name, text)
     }
@@ -262,7 +251,7 @@ impl<'a> Reader<'a> {
                     return Err(format!("skip on ! {} is not supported by pfctl(8)", on.name));
                 }
                 self.made.skip.extend(names.into_iter().map(|on| on.name).filter(|name| name != "none"));
-                end(&words)
+                words.end()
             }
             "state-policy" => {
                 self.defaults.if_bound = match words.next()?.bare() {
@@ -270,33 +259,20 @@ impl<'a> Reader<'a> {
                     "floating" => false,
                     other => return Err(format!("{} is not a state-policy", quoted(other))),
                 };
-                end(&words)
+                words.end()
             }
             "state-defaults" => {
                 let mut keep = Keep::default();
                 let bound = conditions::state_options(&mut words, &mut keep, false)?;
                 keep.if_bound = bound.unwrap_or(self.defaults.if_bound);
                 self.defaults.keep = Some(keep);
-                end(&words)
+                words.end()
             }
             "syncookies" => {
                 self.made.syncookies = words.text()? == "always";
                 Ok(())
             }
-            // these do not decide about a packet of a trace
-            "ruleset-optimization"
-            | "limit"
-            | "timeout"
-            | "optimization"
-            | "block-policy"
-            | "fail-policy"
-            | "loginterface"
-            | "debug"
-            | "hostid"
-            | "reassemble"
-            | "fingerprints"
-            | "keepcounters"
-            | "require-order" => Ok(()),
+            option if WITHOUT_EFFECT.contains(&option) => Ok(()),
             _ => Err(format!("set {} is not known", option.shown())),
         }
     }
@@ -340,7 +316,7 @@ impl<'a> Reader<'a> {
         let path = words.text()?.to_owned();
         words.expect("from")?;
         let file = words.text()?.to_owned();
-        end(&words)?;
+        words.end()?;
         let path = below_of(&self.path(), &path);
         self.loads.push((path, file, statement.file.clone(), statement.line));
         Ok(())
@@ -355,7 +331,8 @@ impl<'a> Reader<'a> {
         if name.as_ref().is_some_and(|name| name.starts_with('_') || name.contains("/_")) && !self.defaults.output {
             return Err("names of anchors that begin with _ are reserved for internal use".into());
         }
-        let (called, path) = if statement.opens {
+        let mut path = None;
+        let called = if statement.opens {
             if self.open.len() >= DEEPEST {
                 return Err(format!("more than {DEEPEST} anchors in anchors"));
             }
@@ -364,20 +341,17 @@ impl<'a> Reader<'a> {
                 return Err("the name of an anchor in braces must not be empty or *, or have a /".into());
             }
             let called = name.unwrap_or_else(|| format!("_{}", self.braces));
-            let path = below_of(&self.path(), &called);
-            if !self.named.insert(path.clone()) {
-                return Err(format!("anchor {} in braces exists already", quoted(&path)));
+            let below = below_of(&self.path(), &called);
+            if !self.named.insert(below.clone()) {
+                return Err(format!("anchor {} in braces exists already", quoted(&below)));
             }
-            (called, Some(path))
+            path = Some(below);
+            called
         } else {
-            match name {
-                Some(name) if !name.is_empty() => (name, None),
-                _ => return Err("an anchor without rules in braces needs a name".into()),
-            }
+            name.filter(|name| !name.is_empty()).ok_or("an anchor without rules in braces needs a name")?
         };
         let call = Rule::new(origin(statement), Action::Call(RuleKind::Filter, called));
-        let rules = conditions::conditions(words, call, &self.defaults)?;
-        self.add(rules)?;
+        self.add(conditions::conditions(words, call, &self.defaults)?)?;
         if let Some(path) = path {
             self.made.rulesets.entry(path.clone()).or_default();
             self.open.push(Some(path));
@@ -390,32 +364,15 @@ impl<'a> Reader<'a> {
     fn antispoof(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
         words.next()?;
         let mut block = Rule::new(origin(statement), Action::Block);
-        block.when.direction = Some(crate::net::Direction::In);
+        block.when.direction = Some(Direction::In);
         let mut interfaces = vec![];
         while !words.is_empty() {
             match words.next()?.bare() {
                 "log" => words.skip_brackets()?,
                 "quick" => block.quick = true,
-                "for" => {
-                    interfaces = words.list(&mut |words| {
-                        let dynamic = words.take("(");
-                        let name = words.text()?;
-                        if dynamic {
-                            words.expect(")")?;
-                        }
-                        let is_address = name.parse::<std::net::IpAddr>().is_ok();
-                        match operands::of_interface(name, dynamic, None)? {
-                            Operand::Interface(OfInterface { part: Part::Address, first: false, .. })
-                                if !is_address =>
-                            {
-                                Ok((name.to_owned(), dynamic))
-                            }
-                            _ => Err(format!("{} is not an interface", quoted(name))),
-                        }
-                    })?;
-                }
-                "inet" => block.when.family = Some(crate::net::Family::Inet),
-                "inet6" => block.when.family = Some(crate::net::Family::Inet6),
+                "for" => interfaces = words.list(&mut interface)?,
+                "inet" => block.when.family = Some(Family::Inet),
+                "inet6" => block.when.family = Some(Family::Inet6),
                 "label" | "ridentifier" | "rtable" => _ = words.next()?,
                 word => return Err(format!("{} of antispoof is not known", quoted(word))),
             }
@@ -423,19 +380,30 @@ impl<'a> Reader<'a> {
         if interfaces.is_empty() {
             return Err("expected for and an interface".into());
         }
-        let of = |name: &str, part, dynamic| {
-            Operand::Interface(OfInterface { name: name.to_owned(), part, first: false, dynamic, bits: None })
-        };
-        for (name, dynamic) in interfaces {
-            let mut network = block.clone();
-            network.when.on = Some(super::rule::On { not: true, name: name.clone() });
-            network.when.from.address = of(&name, Part::Network, dynamic);
-            let mut own = block.clone();
-            own.when.from.address = of(&name, Part::Address, dynamic);
+        for of in interfaces {
+            let name = of.name.clone();
             let loopback = name.strip_prefix("lo").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+            let (mut network, mut own) = (block.clone(), block.clone());
+            network.when.on = Some(On { not: true, name });
+            network.when.from.address = Operand::Interface(OfInterface { part: Part::Network, ..of.clone() });
+            own.when.from.address = Operand::Interface(of);
             self.add(if loopback { vec![network] } else { vec![network, own] })?;
         }
         Ok(())
+    }
+}
+
+/// An interface of antispoof: `em0`, `(em0)`
+fn interface(words: &mut Words<'_>) -> Read<OfInterface> {
+    let dynamic = words.take("(");
+    let name = words.text()?;
+    if dynamic {
+        words.expect(")")?;
+    }
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    match operands::of_interface(name, dynamic, None)? {
+        Operand::Interface(of) if of.part == Part::Address && !of.first && !is_address => Ok(of),
+        _ => Err(format!("{} is not an interface", quoted(name))),
     }
 }
 
@@ -456,7 +424,7 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
 
 impl Table {
     /// Reads the output of `pfctl -T show`. What is unknown is skipped.
-    pub(crate) fn of_output(text: &str) -> Table {
+    pub fn of_output(text: &str) -> Table {
         let mut table = Table::default();
         for entry in entries(text) {
             // the table lists only what was read
@@ -483,129 +451,21 @@ fn table_entry(table: &mut Table, text: &str) -> Read<()> {
 
 fn enter(table: &mut Table, not: bool, operand: Operand) -> Read<()> {
     // in pfctl's words (table_opt in parse.y)
-    let what = match &operand {
+    let refused = match operand {
+        Operand::Network(network) => {
+            table.insert(network, not);
+            return Ok(());
+        }
+        Operand::Table(_) => return Err("tables cannot contain tables".into()),
         Operand::Any => "any is",
         Operand::NoRoute => "\"no-route\" is",
         Operand::UrpfFailed => "\"urpf-failed\" is",
         Operand::Range(..) => "address ranges are",
         Operand::Interface(of) if of.dynamic => "dynamic addresses are",
-        Operand::Table(_) => return Err("tables cannot contain tables".into()),
-        Operand::Network(_) | Operand::Interface(_) | Operand::Named(_) => "",
+        other => {
+            table.others.push((not, other));
+            return Ok(());
+        }
     };
-    if !what.is_empty() {
-        return Err(format!("{what} not permitted inside tables"));
-    }
-    match operand {
-        Operand::Network(network) => table.insert(network, not),
-        other => table.others.push((not, other)),
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outline(text: &[u8]) -> Outline {
-        Outline::of_text(text)
-    }
-
-    /// The kind of each statement, and its bytes.
-    fn parts(text: &[u8]) -> Vec<(StatementKind, usize, usize, &[u8])> {
-        let outline = outline(text);
-        assert_eq!(outline.broken, None);
-        outline.statements.iter().map(|s| (s.kind(), s.line, s.depth, &text[s.bytes.clone()])).collect()
-    }
-
-    #[test]
-    fn statements_have_their_bytes() {
-        use StatementKind::*;
-        let text = b"# caf\xe9\nx = \"{ 1 \\\n 2 }\"\n\n  set skip on lo0 # \xff\r\n\\\nscrub in\nnat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n\
-            rdr-anchor \"kport/*\"\nanchor \"a\" {\n  block in quick\n anchor in {\n}\n}\n$x \nantispoof for em0\nfrob\npass label \"\xe9\"";
-        assert_eq!(
-            parts(text),
-            [
-                (Macro, 2, 0, &b"x = \"{ 1 \\\n 2 }\"\n"[..]),
-                (Option, 5, 0, b"set skip on lo0 # \xff\r\n"),
-                (Normalization, 7, 0, b"scrub in\n"),
-                (Translation, 8, 0, b"nat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n"),
-                (Call(RuleKind::Rdr), 11, 0, b"rdr-anchor \"kport/*\"\n"),
-                (Call(RuleKind::Filter), 12, 0, b"anchor \"a\" {\n"),
-                (Block, 13, 1, b"block in quick\n"),
-                (Call(RuleKind::Filter), 14, 1, b"anchor in {\n"),
-                (Close, 15, 1, b"}\n"),
-                (Close, 16, 0, b"}\n"),
-                (Unknown, 17, 0, b"$x \n"),
-                (Antispoof, 18, 0, b"antispoof for em0\n"),
-                (Unknown, 19, 0, b"frob\n"),
-                (Pass, 20, 0, b"pass label \"\xe9\""),
-            ]
-        );
-        let outline = outline(text);
-        let refused: Vec<bool> = outline.statements.iter().map(|s| s.refused.is_some()).collect();
-        assert_eq!(refused.iter().filter(|refused| **refused).count(), 2, "{outline:?}");
-        assert!(refused[10] && refused[12]);
-        assert_eq!(outline.statements[1].skipped(), ["lo0"]);
-        assert!(outline.statements[4].calls_kport(RuleKind::Rdr) && !outline.statements[4].calls_kport(RuleKind::Nat));
-        // the rules of the main ruleset
-        let rules: Vec<usize> = outline.statements.iter().map(|s| s.rules).collect();
-        assert_eq!(rules, [0, 0, 0, 2, 3, 4, 4, 4, 4, 4, 4, 6, 6, 7]);
-    }
-
-    #[test]
-    fn an_included_file_has_its_own_name() {
-        let read = |name: &str| -> Read<Vec<u8>> {
-            match name {
-                "a" => Ok(b"x = em1\n\nblock in \\\n on $x".to_vec()),
-                _ => Err("there is none".into()),
-            }
-        };
-        let text = b"pass\ninclude \"a\" # \xe9\ninclude \"b\"\npass on $x\n";
-        let outline = super::outline(text, How { name: "main", files: Some(&read) });
-        let found: Vec<_> = outline.statements.iter().map(|s| (&*s.file, s.line, s.bytes.clone())).collect();
-        assert_eq!(
-            found,
-            [
-                ("main", 1, 0..5),
-                ("main", 2, 5..21),
-                ("a", 1, 0..8),
-                ("a", 3, 9..26),
-                ("main", 3, 21..33),
-                ("main", 4, 33..44)
-            ]
-        );
-        assert!(outline.statements[4].refused.as_ref().is_some_and(|why| why == "there is none"));
-        assert_eq!(outline.statements.iter().map(|s| s.rules).collect::<Vec<_>>(), [1, 1, 1, 2, 2, 3]);
-    }
-
-    #[test]
-    fn what_only_pfctl_prints() {
-        let rule = |line: &str| Conf::of_output(line).rules()[0].clone();
-        for (printed, written) in [
-            ("pass in route-to (vtnet1 ?) inet all no state", "pass in route-to vtnet1 inet all no state"),
-            ("pass in proto tcp all user = 4294967295 no state", "pass in proto tcp user unknown no state"),
-            ("pass in proto udp all group != 4294967295 no state", "pass in proto udp group != unknown no state"),
-        ] {
-            assert_eq!(rule(printed), written.parse::<Conf>().unwrap().rules()[0]);
-        }
-        assert!("pass in route-to (vtnet1 ?) inet all".parse::<Conf>().is_err());
-    }
-
-    #[test]
-    fn what_breaks_a_text() {
-        for (text, line, why) in [
-            ("pass\nblock label \"a\nb\n", 2, "a quote is not closed"),
-            ("pass\npass in from { 10.0.0.1\n", 2, "a { is not closed"),
-            ("pass\n\npass on $x\npass\n", 3, "macro x is not defined"),
-            ("anchor {\npass\n", 2, "the } of an anchor is missing"),
-            ("pass\n}\npass\n", 2, "there is no { for this }"),
-        ] {
-            let broken = outline(text.as_bytes()).broken.unwrap();
-            assert_eq!((broken.line, &*broken.why), (line, why), "{text}");
-        }
-        // an anchor whose own line is unknown has its rules anyway
-        let outline = outline(b"anchor frob frob {\n block quick\n}\nblock quick\n");
-        assert_eq!(outline.broken, None);
-        assert_eq!(outline.statements.last().map(|s| s.rules), Some(1));
-    }
+    Err(format!("{refused} not permitted inside tables"))
 }

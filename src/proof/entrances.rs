@@ -28,10 +28,6 @@ pub struct Possible {
 
 /// A judge of rulesets on a host, by path, the main one's empty, and the entrances of the host. kport's own anchors are
 /// left out. `main` is the name of the file of the main ruleset, if it was read from one.
-///
-/// # Errors
-///
-/// The interfaces, default routes or sysctls of the host cannot be read.
 pub fn judge<'a>(
     host: &dyn Host,
     rulesets: impl IntoIterator<Item = (&'a str, &'a Conf)>,
@@ -53,12 +49,12 @@ pub fn judge<'a>(
 pub fn entrances(world: &mut World) -> Vec<Possible> {
     let port = world.ordinary_port(PORT);
     let mut found = vec![];
-    let gateways = Family::ALL.map(|family| *world.gateway.of(family));
+    let gateways = Family::ALL.map(|family| *world.lookup.gateway.of(family));
     let inner = |interface: &HostInterface| {
         let ours = |group: &str| group.parse().is_ok_and(|group: Interface| interface.is_in(group));
         JAIL_GROUPS.into_iter().any(ours) && !gateways.contains(&Some(interface.name))
     };
-    let all = world.interfaces().clone();
+    let all = world.lookup.interfaces.clone();
     let (inner, outer): (Vec<_>, Vec<_>) = all.into_iter().partition(inner);
     let has_network = |family| inner.iter().any(|interface| jail_on(interface, family).is_some());
     let any_network = Family::ALL.into_iter().any(has_network);
@@ -76,7 +72,7 @@ pub fn entrances(world: &mut World) -> Vec<Possible> {
             jails.extend(made_up(world, family));
         }
         for (on, host) in outer {
-            let required = *world.gateway.of(family) == Some(on) && (has_network(family) || !any_network);
+            let required = *world.lookup.gateway.of(family) == Some(on) && (has_network(family) || !any_network);
             for (jail, via) in &jails {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
                     let at = |address| SocketAddr::new(address, port);
@@ -117,7 +113,7 @@ fn jail_on(interface: &HostInterface, family: Family) -> Option<(IpAddr, Option<
 
 /// A jail on a bridge that the host does not have, in a network that it does not have.
 fn made_up(world: &mut World, family: Family) -> Option<(IpAddr, Option<Interface>)> {
-    let interfaces = world.interfaces();
+    let interfaces = &mut world.lookup.interfaces;
     let own = || interfaces.iter().flat_map(|interface| &interface.addresses);
     let network = NETWORKS.iter().filter_map(|text| text.parse::<IpNet>().ok()).find(|network| {
         Family::of(network.addr()) == family

@@ -3,14 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::entrances::Possible;
-use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT, decision, unfollowed};
+use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT};
 use crate::error::Result;
 use crate::net::Direction;
 use crate::pfconf::Conf;
-use crate::pfconf::rule::{Action, RuleKind};
+use crate::pfconf::rule::{Action, Rule, RuleKind};
 use crate::trace::{At, Met, Packet, Release};
 
-/// The maximum number of places to try.
 const MOST: usize = 12;
 
 /// Where calls may be added: how many rules of the main ruleset come before each place.
@@ -18,20 +17,15 @@ const MOST: usize = 12;
 pub struct Positions {
     /// For `nat-anchor`, in the order of the file.
     pub nat: Vec<usize>,
-    /// For `rdr-anchor`.
     pub rdr: Vec<usize>,
-    /// For `anchor`.
     pub filter: Vec<usize>,
 }
 
 /// Where the three calls go: indexes of [`Positions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallPlace {
-    /// `nat-anchor`
     pub nat: usize,
-    /// `rdr-anchor`
     pub rdr: usize,
-    /// `anchor`
     pub filter: usize,
     /// Whether kport's rules may be quick there.
     pub quick: bool,
@@ -40,18 +34,14 @@ pub struct CallPlace {
 /// Why there is no place: what each of two statements needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contradiction {
-    /// What a statement needs.
     pub first: Need,
     /// What another one needs, unless the first alone is impossible.
     pub second: Option<Need>,
 }
 
-/// What a statement needs of the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// The statement.
     pub statement: Cited,
-    /// What it does.
     pub does: Does,
 }
 
@@ -82,7 +72,6 @@ fn order_of(conf: &Conf, kind: RuleKind) -> Vec<usize> {
     all.filter(|(_, rule)| rule.action.kind() == kind).map(|(at, _)| at).collect()
 }
 
-/// What decides about a packet.
 enum Decided<'j> {
     Kport,
     Rule(Option<Met<'j>>),
@@ -93,7 +82,7 @@ fn decided<'j>(met: &[Met<'j>], order: &[usize], before: usize, quick: bool) -> 
     let earlier = |met: &Met<'_>| order.get(met.at).is_some_and(|at| *at < before);
     // with another tag than kport's the packet matches none of its rules
     if met.iter().any(|met| (met.last || met.tags) && earlier(met)) {
-        return Decided::Rule(decision(met));
+        return Decided::Rule(Met::decision(met));
     }
     let later = met.iter().rfind(|met| met.decides && !earlier(met));
     match later {
@@ -113,10 +102,6 @@ impl Decided<'_> {
 ///
 /// The best place for filter rules is one that is right with and without quick, after the last rule that blocks and the
 /// last anchor of others.
-///
-/// # Errors
-///
-/// [`Kind::Unsupported`](crate::error::Kind): the ruleset cannot be judged.
 pub fn places(
     judge: &Judge,
     conf: &Conf,
@@ -134,7 +119,7 @@ pub fn places(
         [true, false].map(|quick| positions.filter.iter().map(|before| ok(*before, quick)).collect())
     };
     let mut add = |survey: &BySource<'_>| {
-        for (source, trail, met) in survey.refused_trails() {
+        for (source, trail, met) in survey.refused() {
             let stays =
                 |before: usize, quick: bool| trail.iter().any(|met| decided(met, &order, before, quick).blocks());
             let (fits, optional) = (fits(&stays), source.perhaps);
@@ -144,7 +129,7 @@ pub fn places(
             }
         }
     };
-    for entrance in judge.ports() {
+    for entrance in &judge.ports {
         add(&judge.survey(entrance)?);
     }
     for possible in possible {
@@ -161,7 +146,7 @@ pub fn places(
         };
         let arrives =
             |before: usize, quick: bool| trail.iter().all(|met| !decided(met, &order, before, quick).blocks());
-        let blocking = trail.iter().find_map(|met| decision(met).filter(Met::blocks));
+        let blocking = trail.iter().find_map(|met| Met::decision(met).filter(Met::blocks));
         let tagging = trail.iter().flatten().find(|met| met.tags).copied();
         let statement = tagging.or(blocking).or_else(|| trail.iter().flatten().next().copied());
         let statement = statement.map(|met| judge.statement(&met));
@@ -171,17 +156,9 @@ pub fn places(
         reached.push(Constraint { fits: fits(&by_kport), need: need.clone(), optional });
         passed.push(Constraint { fits: fits(&arrives), need, optional });
     }
-    let mut contradiction = None;
-    for outsiders in [&reached, &passed] {
-        match satisfied(&lists, outsiders, positions.filter.len()) {
-            Ok(fits) => return Ok(Ok(ordered(conf, &fits, positions, translations))),
-            Err(found) => contradiction = Some(found),
-        }
-    }
-    Ok(match contradiction {
-        Some(found) => Err(*found),
-        None => Ok(vec![]),
-    })
+    let fits = |outsiders: &[Constraint]| satisfied(&lists, outsiders, positions.filter.len());
+    let found = fits(&reached).or_else(|_| fits(&passed));
+    Ok(found.map(|fits| ordered(conf, &fits, positions, translations)).map_err(|contradiction| *contradiction))
 }
 
 /// The positions that satisfy all constraints, but for optional ones that cannot be satisfied.
@@ -201,19 +178,16 @@ fn satisfied(
             taken.push(constraint);
         } else if !constraint.optional {
             let apart = |other: &&&Constraint| {
-                [0, 1].iter().all(|mode| and(&other.fits[*mode], &constraint.fits[*mode]).iter().all(|fits| !fits))
+                [0, 1].into_iter().all(|mode| !and(&other.fits[mode], &constraint.fits[mode]).contains(&true))
             };
             // three statements may contradict each other only together: then the first of them is shown
-            let other = taken.iter().find(apart).or_else(|| taken.iter().find(|other| partly(other)));
+            let partly = |other: &&&Constraint| other.fits.iter().flatten().any(|fits| !fits);
+            let other = taken.iter().find(apart).or_else(|| taken.iter().find(partly));
             let second = other.map(|other| other.need.clone());
             return Err(Box::new(Contradiction { first: constraint.need.clone(), second }));
         }
     }
     Ok(fits)
-}
-
-fn partly(constraint: &Constraint) -> bool {
-    constraint.fits.iter().flatten().any(|fits| !fits)
 }
 
 fn and(a: &[bool], b: &[bool]) -> Vec<bool> {
@@ -226,18 +200,12 @@ fn ordered(conf: &Conf, fits: &Fits, positions: &Positions, (nat, rdr): (usize, 
     let both = and(quick, slow);
     let mut found: Vec<CallPlace> = vec![];
     // the calls of others, and what blocks
-    let settles: Vec<usize> = conf
-        .rules()
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| matches!(rule.action, Action::Block | Action::Call(RuleKind::Filter, _)))
-        .map(|(at, _)| at)
-        .collect();
+    let settles = |rule: &Rule| matches!(rule.action, Action::Block | Action::Call(RuleKind::Filter, _));
     for (fits, quick) in [(&both, true), (quick, true), (slow, false)] {
         let good: Vec<usize> = (0..fits.len()).filter(|at| fits[*at]).collect();
         let Some(last) = good.last() else { continue };
         let end = positions.filter[*last];
-        let settled = settles.iter().rfind(|at| **at < end).map_or(0, |at| at + 1);
+        let settled = conf.rules().iter().take(end).rposition(settles).map_or(0, |at| at + 1);
         let best = good.iter().find(|at| positions.filter[**at] >= settled);
         for filter in best.into_iter().chain(&good) {
             let place = CallPlace { nat, rdr, filter: *filter, quick };
@@ -257,7 +225,7 @@ fn translation(
     positions: &Positions,
 ) -> Result<std::result::Result<(usize, usize), Contradiction>> {
     let (rdr, nat) = (order_of(conf, RuleKind::Rdr), order_of(conf, RuleKind::Nat));
-    let v15 = judge.world.release() == Release::V15;
+    let v15 = judge.world.pf.release == Release::V15;
     let mut fits = vec![true; positions.rdr.len()];
     let mut needs: Vec<(Vec<bool>, Need)> = vec![];
     let mut add = |fits: &mut Vec<bool>, new: Vec<bool>, need: Need, optional: bool| {
@@ -285,14 +253,12 @@ fn translation(
     };
     for possible in possible {
         let entrance = &possible.entrance;
-        let at = At { direction: Direction::In, on: entrance.on, received_on: Some(entrance.on) };
         let survey = judge.survey(entrance)?;
         let Some(outsider) = survey.outsider() else { continue };
         let met_by = |source: IpAddr, port: u16| -> Result<Option<Met<'_>>> {
             let to = SocketAddr::new(entrance.host.ip(), port);
             let packet = Packet::first(entrance.protocol, SocketAddr::new(source, SOURCE_PORT), to);
-            let met = judge.world.met(RuleKind::Rdr, at, &packet, (None, &[]));
-            Ok(decision(&met.map_err(unfollowed)?.0))
+            judge.world.decided(RuleKind::Rdr, entrance.into(), &packet, (None, &[]))
         };
         let ordinary = met_by(outsider.address, entrance.host.port())?;
         if let Some(met) = &ordinary {
@@ -302,7 +268,7 @@ fn translation(
             }
         }
         // a source that is not redirected today
-        for source in judge.sources(entrance.family()) {
+        for source in judge.sources.of(entrance.family()) {
             let Some(met) = met_by(source.address, entrance.host.port())? else { continue };
             if met.translates() || ordinary.is_some_and(|other| other.is(&met)) {
                 continue;
@@ -329,9 +295,8 @@ fn translation(
         let Some(via) = entrance.via else { continue };
         let at = At { direction: Direction::Out, on: via, received_on: Some(via) };
         let Some(neighbour) = judge.world.other_host(via, entrance.jail.ip()) else { continue };
-        let packet = Packet::first(entrance.protocol, SocketAddr::new(neighbour, SOURCE_PORT), entrance.jail);
-        let met = judge.world.met(RuleKind::Nat, at, &packet, (None, &[])).map_err(unfollowed)?.0;
-        if let Some(met) = decision(&met).filter(|met| !met.translates()) {
+        let met = judge.world.decided(RuleKind::Nat, at, &entrance.redirected(neighbour), (None, &[]))?;
+        if let Some(met) = met.filter(|met| !met.translates()) {
             let both = and(&fits, &called(&met, &nat, &positions.nat));
             if both.contains(&true) {
                 fits = both;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::entrances::Possible;
-use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT, decision, packet, unfollowed};
+use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT};
 use crate::error::{Error, Kind, Result};
 use crate::name::JailName;
 use crate::net::{Direction, Place, PortRange, Protocol};
@@ -16,7 +16,6 @@ use crate::publication::{Publication, Redirect};
 use crate::rules;
 use crate::trace::{At, Attachment, Met, Packet, Party, TraceStep, Verdict, World};
 
-/// The jail of the proof.
 const JAIL: &str = "kport-proof";
 
 /// How many statements are shown of those that refuse sources.
@@ -37,7 +36,6 @@ pub struct Proof {
     pub reached: Vec<(Entrance, IpAddr)>,
     /// If only an allow-list lets anybody in: the statement that refuses all others.
     pub allowed_by: Option<Cited>,
-    /// Where it does not, and why.
     pub unreached: Vec<Unreached>,
     /// Packets that are not to a published port, and are treated in another way.
     pub changed: Vec<String>,
@@ -46,13 +44,9 @@ pub struct Proof {
 /// An entrance that an ordinary outsider does not get in by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreached {
-    /// The entrance.
     pub entrance: Entrance,
-    /// Whether published ports must be reached there.
     pub required: bool,
-    /// The statement that decides, if one does.
     pub statement: Option<Cited>,
-    /// What happens to the packet.
     pub why: String,
 }
 
@@ -84,13 +78,10 @@ impl Proof {
         }
     }
 
-    /// Whether the three sentences hold.
     pub fn holds(&self) -> bool {
         self.refuses() && self.arrives() && self.changed.is_empty()
     }
-}
 
-impl Proof {
     /// The three sentences, each with whether it holds.
     pub fn sentences(&self) -> [(bool, String); 3] {
         let refuses = match self.bypassed.iter().next() {
@@ -130,7 +121,6 @@ impl Proof {
         [(self.refuses(), refuses), (self.arrives(), arrives), (self.changed.is_empty(), others)]
     }
 
-    /// The sentences that do not hold.
     pub fn failures(&self) -> impl Iterator<Item = String> {
         self.sentences().into_iter().filter(|(holds, _)| !holds).map(|(_, sentence)| sentence)
     }
@@ -177,39 +167,28 @@ fn more(others: usize) -> String {
 }
 
 /// Judges a main ruleset that calls kport's anchors, with rules of kport that are quick, or not.
-///
-/// # Errors
-///
-/// [`Kind::Unsupported`]: the ruleset cannot be judged.
 pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof> {
     let mut proof = Proof { quick, ..Proof::default() };
     let mut world = judge.world.clone();
-    world.suppose(Some(vec![]));
-    let jail: JailName = JAIL.parse()?;
-    for entrance in judge.ports() {
-        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?));
-        proof.refusals(judge, &world, entrance, &judge.survey(entrance)?)?;
+    world.pf.supposed = Some(vec![]);
+    for entrance in &judge.ports {
+        proof.refusals(judge, &mut world, entrance)?;
     }
     for Possible { entrance, required } in possible {
-        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?));
-        let survey = judge.survey(entrance)?;
-        proof.refusals(judge, &world, entrance, &survey)?;
-        match survey.outsider() {
-            None => proof.unreached.push(Unreached {
-                entrance: *entrance,
-                required: *required,
-                statement: survey.refuses_most().cloned(),
-                why: "every source is refused".to_owned(),
-            }),
+        let survey = proof.refusals(judge, &mut world, entrance)?;
+        let lost = match survey.outsider() {
+            None => Some((survey.most.clone(), "every source is refused".to_owned())),
             Some(outsider) => {
                 proof.allowed_by = proof.allowed_by.or(outsider.allowed_by);
-                match lost(&mut world, judge, entrance, outsider.address)? {
-                    None => proof.reached.push((*entrance, outsider.address)),
-                    Some((statement, why)) => {
-                        proof.unreached.push(Unreached { entrance: *entrance, required: *required, statement, why });
-                    }
+                let lost = lost(&mut world, judge, entrance, outsider.address)?;
+                if lost.is_none() {
+                    proof.reached.push((*entrance, outsider.address));
                 }
+                lost
             }
+        };
+        if let Some((statement, why)) = lost {
+            proof.unreached.push(Unreached { entrance: *entrance, required: *required, statement, why });
         }
         // kport's rules match none of these packets, whatever their protocol
         if entrance.protocol == Protocol::Tcp {
@@ -221,36 +200,34 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
 
 /// The statements that refuse sources which reach an entrance, with rules of kport that are quick, or not: the first
 /// sentence alone.
-///
-/// # Errors
-///
-/// [`Kind::Unsupported`]: the ruleset cannot be judged.
 pub fn bypassed(judge: &Judge, entrance: &Entrance, quick: bool) -> Result<BTreeSet<Cited>> {
     let mut world = judge.world.clone();
-    world.suppose(Some(vec![]));
-    world.load(JAIL.parse::<JailName>()?.anchor().path(), &rules::rules(&publication(entrance, quick)?));
+    world.pf.supposed = Some(vec![]);
     let mut proof = Proof { quick, ..Proof::default() };
-    proof.refusals(judge, &world, entrance, &judge.survey(entrance)?)?;
+    proof.refusals(judge, &mut world, entrance)?;
     Ok(proof.bypassed.into_keys().collect())
 }
 
 impl Proof {
-    /// Adds the sources that are refused at an entrance, whose rules are loaded in `world`.
-    fn refusals(&mut self, judge: &Judge, world: &World, entrance: &Entrance, survey: &BySource<'_>) -> Result<()> {
-        let tag = JAIL.parse::<JailName>()?.label();
-        for (source, met) in survey.refused_sources() {
+    /// Loads the rules of an entrance, and adds the sources that are refused there.
+    fn refusals<'j>(&mut self, judge: &'j Judge, world: &mut World, entrance: &Entrance) -> Result<BySource<'j>> {
+        let jail: JailName = JAIL.parse()?;
+        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, self.quick)?));
+        let survey = judge.survey(entrance)?;
+        let tag = jail.label();
+        for (source, _, met) in survey.refused() {
             let statement = judge.statement(&met);
             let held = source.holds.as_slice();
-            let redirected = is_redirected(world, entrance, source.address, held)?;
-            let passes = redirected && {
-                let packet = packet(entrance, source.address);
-                let mut passes = true;
+            let redirect =
+                world.decided(RuleKind::Rdr, entrance.into(), &entrance.sent(source.address), (None, held))?;
+            let mut passes = redirect.is_some_and(|met| is_below_own(met.anchor));
+            if passes {
+                let packet = entrance.redirected(source.address);
                 for hook in entrance.hooks() {
-                    let met = world.met(RuleKind::Filter, hook, &packet, (Some(tag.as_str()), held));
-                    passes &= !decision(&met.map_err(unfollowed)?.0).is_some_and(|met| met.blocks());
+                    let met = world.decided(RuleKind::Filter, hook, &packet, (Some(tag.as_str()), held))?;
+                    passes &= !met.is_some_and(|met| met.blocks());
                 }
-                passes
-            };
+            }
             if source.perhaps {
                 if passes {
                     self.overtaken.insert(statement);
@@ -262,7 +239,7 @@ impl Proof {
                 self.refusing.insert(statement);
             }
         }
-        Ok(())
+        Ok(survey)
     }
 }
 
@@ -282,18 +259,6 @@ pub fn publication(entrance: &Entrance, quick: bool) -> Result<Publication> {
     Publication::new(JAIL.parse()?, vec![redirect], options, |_| Ok(None))
 }
 
-/// Whether kport's rule redirects a packet of a source.
-fn is_redirected(world: &World, entrance: &Entrance, source: IpAddr, held: &[String]) -> Result<bool> {
-    let at = At { direction: Direction::In, on: entrance.on, received_on: Some(entrance.on) };
-    let packet = Packet::first(entrance.protocol, SocketAddr::new(source, SOURCE_PORT), entrance.host);
-    let met = world.met(RuleKind::Rdr, at, &packet, (None, held)).map_err(unfollowed)?.0;
-    Ok(decision(&met).is_some_and(|met| is_kport(&met)))
-}
-
-fn is_kport(met: &Met<'_>) -> bool {
-    is_below_own(met.anchor)
-}
-
 /// Sends a connection of a source to an entrance; if it is not answered, the statement that decides, and what happens.
 fn lost(
     world: &mut World,
@@ -308,17 +273,14 @@ fn lost(
         addresses: vec![entrance.jail.ip().into()],
     };
     world.jails = vec![jail];
-    world.forget();
+    world.pf.states = Default::default();
     let from = SocketAddr::new(source, SOURCE_PORT);
     let trace = world.trace(&Party::Network(entrance.on), entrance.protocol, from, entrance.host);
     world.jails.clear();
-    world.forget();
-    let arrives = matches!(trace.verdict, Verdict::Answered | Verdict::Delivered | Verdict::Refused)
-        && trace
-            .delivered_to
-            .as_ref()
-            .is_some_and(|(party, at)| *party == Party::Jail(JAIL.to_owned()) && *at == entrance.jail);
-    if arrives {
+    world.pf.states = Default::default();
+    let there = (Party::Jail(JAIL.to_owned()), entrance.jail);
+    let arrives = matches!(trace.verdict, Verdict::Answered | Verdict::Delivered | Verdict::Refused);
+    if arrives && trace.delivered_to.as_ref() == Some(&there) {
         return Ok(None);
     }
     let why = match (&trace.delivered_to, trace.verdict) {
@@ -330,22 +292,17 @@ fn lost(
         },
     };
     // the rule that was met last, on the way that the packet went
-    let at = At { direction: Direction::In, on: entrance.on, received_on: Some(entrance.on) };
-    let packet_in = Packet::first(entrance.protocol, from, entrance.host);
-    let met = world.met(RuleKind::Rdr, at, &packet_in, (None, &[])).map_err(unfollowed)?.0;
-    let redirect = decision(&met);
-    if let Some(met) = redirect.filter(|met| !is_kport(met)) {
+    let redirect = world.decided(RuleKind::Rdr, entrance.into(), &entrance.sent(source), (None, &[]))?;
+    if let Some(met) = redirect.filter(|met| !is_below_own(met.anchor)) {
         return Ok(Some((Some(judge.statement(&met)), why)));
     }
     let tag = JAIL.parse::<JailName>()?.label();
     for hook in entrance.hooks() {
-        let met = world.met(RuleKind::Filter, hook, &packet(entrance, source), (Some(tag.as_str()), &[]));
-        let met = met.map_err(unfollowed)?.0;
+        let given = (Some(tag.as_str()), &[][..]);
+        let (met, _) = world.met(RuleKind::Filter, hook, &entrance.redirected(source), given)?;
         // with another tag than kport's
-        if let Some(tagging) = met.iter().find(|met| met.tags) {
-            return Ok(Some((Some(judge.statement(tagging)), why)));
-        }
-        if let Some(met) = decision(&met).filter(Met::blocks) {
+        let tagging = met.iter().find(|met| met.tags).copied();
+        if let Some(met) = tagging.or_else(|| Met::decision(&met).filter(Met::blocks)) {
             return Ok(Some((Some(judge.statement(&met)), why)));
         }
     }
@@ -356,34 +313,30 @@ fn lost(
 /// another port, to every class of destinations, and to every port that rules distinguish. kport's rules match none
 /// of them; only a call can make a difference.
 fn changed(judge: &Judge, with: &World, entrance: &Entrance, found: &mut Vec<String>) -> Result<()> {
-    let family = entrance.family();
-    let Some(first) = judge.sources(family).first().map(|source| source.address) else { return Ok(()) };
+    let sources = judge.sources.of(entrance.family());
+    let Some(first) = sources.first().map(|source| source.address) else { return Ok(()) };
     let other = if entrance.host.port() == 1 { 2 } else { entrance.host.port() - 1 };
-    let (on, received_on) = (entrance.on, Some(entrance.on));
-    let into = At { direction: Direction::In, on, received_on };
-    let out = At { direction: Direction::Out, on, received_on: entrance.via };
+    let into = entrance.into();
+    let out = At { direction: Direction::Out, on: entrance.on, received_on: entrance.via };
     let host = entrance.host.ip();
     let base = judge.world.without_quick_kport();
-    let mut packets: Vec<(At, SocketAddr, SocketAddr)> = vec![];
-    for source in judge.sources(family) {
-        let address = source.address;
-        let outside = SocketAddr::new(address, SOURCE_PORT);
-        packets.push((into, outside, SocketAddr::new(host, other)));
-        packets.push((out, SocketAddr::new(entrance.jail.ip(), SOURCE_PORT), SocketAddr::new(address, other)));
-        packets.push((into, SocketAddr::new(first, SOURCE_PORT), SocketAddr::new(address, other)));
+    let mut packets: Vec<(At, IpAddr, IpAddr, u16)> = vec![];
+    for source in sources {
+        packets.push((into, source.address, host, other));
+        packets.push((out, entrance.jail.ip(), source.address, other));
+        packets.push((into, first, source.address, other));
     }
-    for port in judge.world.ports().into_iter().filter(|port| *port != entrance.host.port()) {
-        packets.push((into, SocketAddr::new(first, SOURCE_PORT), SocketAddr::new(host, port)));
-    }
-    for (at, from, to) in packets {
+    let ports = judge.world.ports().into_iter().filter(|port| *port != entrance.host.port());
+    packets.extend(ports.map(|port| (into, first, host, port)));
+    for (at, from, to, port) in packets {
+        let (from, to) = (SocketAddr::new(from, SOURCE_PORT), SocketAddr::new(to, port));
         let packet = Packet::first(entrance.protocol, from, to);
         for kind in [RuleKind::Rdr, RuleKind::Nat, RuleKind::Filter] {
-            let before = base.met(kind, at, &packet, (None, &[])).map_err(unfollowed)?.0;
-            let after = with.met(kind, at, &packet, (None, &[])).map_err(unfollowed)?.0;
-            let same = match (decision(&before), decision(&after)) {
-                (None, None) => true,
+            let before = base.decided(kind, at, &packet, (None, &[]))?;
+            let after = with.decided(kind, at, &packet, (None, &[]))?;
+            let same = match (before, after) {
                 (Some(before), Some(after)) => before.is(&after),
-                _ => false,
+                (before, after) => before.is_none() && after.is_none(),
             };
             let what = format!("{} {packet} on {}", at.direction, at.on);
             if !same && !found.contains(&what) {

@@ -78,7 +78,7 @@ impl<'a> Evaluator<'a> {
         let mut world = World::new(self.release, around.interfaces.to_vec());
         world.set_gateways(around.host)?;
         world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
-        world.default_to_drop(around.sysctl_is_on("net.pf.default_to_drop")?);
+        world.pf.default_to_drop = around.sysctl_is_on("net.pf.default_to_drop")?;
         world.load_conf("", main);
         for (path, conf) in self.rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_own(path)) {
             world.load_conf(path, conf);

@@ -28,7 +28,7 @@ pub(super) fn blocked(
     let mut last: Option<&Rule> = None;
     for rule in main.rules() {
         let when = &rule.when;
-        let certain = when.from != Side::any() || when.to != Side::any() || when.tagged.is_some();
+        let certain = when.from != Side::default() || when.to != Side::default() || when.tagged.is_some();
         let meant = match rule.action {
             Action::Block => !certain,
             Action::Pass => !certain || when.protocol == Some(ICMP6),

@@ -1,12 +1,12 @@
 //! Follows every path that a packet may take, one run for each: if something cannot be decided, a run takes one answer,
 //! and the next run another. The result is what all runs agree on; otherwise it depends on their assumptions.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 
 use super::matching::Assumed;
 use super::packet::Party;
-use super::steps::{Looked, Verdict};
+use super::steps::{Looked, Trace, TraceStep, Verdict};
 
 /// The maximum number of runs. If there are more, the verdict is [`Verdict::Depends`].
 const MOST_RUNS: usize = 256;
@@ -14,9 +14,9 @@ const MOST_RUNS: usize = 256;
 /// One run: the answers that it picks, and its assumptions.
 #[derive(Debug, Default)]
 pub(super) struct Choices {
-    picks: Vec<usize>,
-    /// The number of answers of each pick.
-    of: Vec<usize>,
+    /// Each pick, and the number of its answers; those after `made` are of the run before.
+    picks: Vec<(usize, usize)>,
+    made: usize,
     pub assumed: Vec<Assumed>,
     /// Set if kport cannot follow the packet: the result depends on this.
     pub gave_up: Option<String>,
@@ -24,14 +24,14 @@ pub(super) struct Choices {
 }
 
 impl Choices {
-    /// Picks one of `answers`, by its number.
     pub(super) fn pick(&mut self, answers: usize) -> usize {
-        let at = self.of.len();
-        self.of.push(answers);
-        if at == self.picks.len() {
-            self.picks.push(0);
+        if self.made == self.picks.len() {
+            self.picks.push((0, answers));
         }
-        self.picks[at].min(answers.saturating_sub(1))
+        let (pick, of) = &mut self.picks[self.made];
+        self.made += 1;
+        *of = answers;
+        (*pick).min(answers.saturating_sub(1))
     }
 
     /// One of the `answers` to a question, the same whenever it is asked in this run.
@@ -47,10 +47,10 @@ impl Choices {
     /// The next run; `None` after the last one.
     fn next(self) -> Option<Choices> {
         let mut picks = self.picks;
-        picks.truncate(self.of.len());
-        while let Some(pick) = picks.pop() {
-            if pick + 1 < self.of[picks.len()] {
-                picks.push(pick + 1);
+        picks.truncate(self.made);
+        while let Some((pick, answers)) = picks.pop() {
+            if pick + 1 < answers {
+                picks.push((pick + 1, answers));
                 return Some(Choices { picks, ..Choices::default() });
             }
         }
@@ -58,95 +58,79 @@ impl Choices {
     }
 }
 
-/// How a run ended.
-#[derive(Clone, Debug)]
+/// The receiver of a packet, and its address.
+pub(super) type Delivered = Option<(Party, SocketAddr)>;
+
 struct RunEnd {
     verdict: Verdict,
-    delivered: Option<(Party, SocketAddr)>,
+    delivered: Delivered,
     assumed: Vec<Assumed>,
 }
 
-/// The common result of all runs.
-pub(super) struct Agreed<T> {
-    /// Of the first run.
-    pub first: T,
-    pub verdict: Verdict,
-    /// Whether the packet was delivered in every run, to the same receiver.
-    pub arrives: bool,
-    /// The receiver of the packet in the first run.
-    pub delivered: Option<(Party, SocketAddr)>,
-    pub possible: Vec<(Party, SocketAddr)>,
-    pub depends_on: Vec<String>,
-    pub looked: Looked,
-}
-
-/// Makes runs until each answer was taken. `run` returns what is shown, the verdict, and the receiver.
-pub(super) fn all_runs<T>(mut run: impl FnMut(&mut Choices) -> (T, Verdict, Option<(Party, SocketAddr)>)) -> Agreed<T> {
-    let mut ends: Vec<RunEnd> = vec![];
+/// Makes runs until each answer was taken. The first one is shown.
+pub(super) fn all_runs(mut run: impl FnMut(&mut Choices) -> (Vec<TraceStep>, Verdict, Delivered)) -> Trace {
     let mut depends: BTreeSet<String> = BTreeSet::new();
-    let mut next = Choices::default();
-    let (first, verdict, delivered) = run(&mut next);
-    ends.push(RunEnd { verdict, delivered: delivered.clone(), assumed: next.assumed.clone() });
-    let looked = next.looked;
-    depends.extend(next.gave_up.take());
-    while let Some(mut this) = next.next() {
+    let mut this = Choices::default();
+    let (steps, verdict, delivered_to) = run(&mut this);
+    let looked = this.looked;
+    depends.extend(this.gave_up.take());
+    let mut ends =
+        vec![RunEnd { verdict, delivered: delivered_to.clone(), assumed: std::mem::take(&mut this.assumed) }];
+    while let Some(mut next) = this.next() {
         if ends.len() >= MOST_RUNS {
             depends.insert(format!("more than {MOST_RUNS} paths are possible"));
             break;
         }
-        let (_, verdict, delivered) = run(&mut this);
-        depends.extend(this.gave_up.take());
-        ends.push(RunEnd { verdict, delivered, assumed: this.assumed.clone() });
-        next = this;
+        let (_, verdict, delivered) = run(&mut next);
+        depends.extend(next.gave_up.take());
+        ends.push(RunEnd { verdict, delivered, assumed: std::mem::take(&mut next.assumed) });
+        this = next;
     }
-    depends.extend(hangs_on(&ends, |end| end.verdict, |_| true));
+    depends.extend(hangs_on(&ends, |end| &end.verdict, |_| true));
     // the receiver is part of the result; which address of a pool was used is not
-    depends.extend(hangs_on(&ends, |end| end.delivered.clone(), |assumed| !assumed.pool));
+    depends.extend(hangs_on(&ends, |end| &end.delivered, |assumed| !assumed.pool));
     let mut seen = HashSet::new();
-    let possible = ends.iter().filter_map(|end| end.delivered.clone()).filter(|at| seen.insert(at.clone())).collect();
-    let verdict = if depends.is_empty() { ends[0].verdict } else { Verdict::Depends };
-    let arrives = ends.iter().all(|end| end.delivered.is_some() && end.delivered == delivered);
-    Agreed { first, verdict, arrives, delivered, possible, depends_on: depends.into_iter().collect(), looked }
+    Trace {
+        steps,
+        verdict: if depends.is_empty() { verdict } else { Verdict::Depends },
+        arrives: ends.iter().all(|end| end.delivered.is_some() && end.delivered == delivered_to),
+        possible: ends.into_iter().filter_map(|end| end.delivered).filter(|at| seen.insert(at.clone())).collect(),
+        delivered_to,
+        depends_on: depends.into_iter().collect(),
+        looked,
+    }
 }
 
 /// The assumptions that make a difference: different answers lead to different ends.
-fn hangs_on<V: PartialEq + Clone>(
+fn hangs_on<V: PartialEq>(
     ends: &[RunEnd],
-    what: impl Fn(&RunEnd) -> V,
+    what: impl Fn(&RunEnd) -> &V,
     counts: impl Fn(&Assumed) -> bool,
 ) -> Vec<String> {
-    let values: Vec<V> = ends.iter().map(&what).collect();
-    if values.iter().all(|value| *value == values[0]) {
+    if ends.iter().all(|end| what(end) == what(&ends[0])) {
         return vec![];
     }
-    let mut names: Vec<&Assumed> = vec![];
+    let mut names: Vec<&str> = vec![];
     for assumed in ends.iter().flat_map(|end| &end.assumed).filter(|assumed| counts(assumed)) {
-        if !names.iter().any(|name| name.what == assumed.what) {
-            names.push(assumed);
+        if !names.contains(&&*assumed.what) {
+            names.push(&assumed.what);
         }
     }
-    // the ends of one answer, without order and duplicates
-    let of = |name: &str, answer: Option<usize>| {
-        let mut found: Vec<V> = vec![];
-        for (end, value) in ends.iter().zip(&values) {
-            let taken = end.assumed.iter().find(|a| a.what == name).map(|a| a.answer);
-            if taken == answer && !found.contains(value) {
-                found.push(value.clone());
+    let matters = |name: &&str| {
+        // the ends of each answer, without order and duplicates
+        let mut by_answer: BTreeMap<usize, Vec<&V>> = BTreeMap::new();
+        for end in ends {
+            if let Some(assumed) = end.assumed.iter().find(|assumed| assumed.what == *name) {
+                let found = by_answer.entry(assumed.answer).or_default();
+                if !found.contains(&what(end)) {
+                    found.push(what(end));
+                }
             }
         }
-        found
+        let same = |a: &[&V], b: &[&V]| a.len() == b.len() && a.iter().all(|value| b.contains(value));
+        by_answer.values().zip(by_answer.values().skip(1)).any(|(a, b)| !same(a, b))
     };
-    let same = |a: &[V], b: &[V]| a.len() == b.len() && a.iter().all(|value| b.contains(value));
-    let matters = |name: &&Assumed| {
-        let mut answers: Vec<usize> =
-            ends.iter().flat_map(|end| &end.assumed).filter(|a| a.what == name.what).map(|a| a.answer).collect();
-        answers.sort_unstable();
-        answers.dedup();
-        let sets: Vec<Vec<V>> = answers.iter().map(|answer| of(&name.what, Some(*answer))).collect();
-        sets.iter().any(|set| !same(set, &sets[0]))
-    };
-    let shown = |name: &&Assumed| name.what.clone();
-    let found: Vec<String> = names.iter().copied().filter(|name| matters(name)).map(|name| shown(&name)).collect();
+    let found: Vec<String> = names.iter().copied().filter(matters).map(str::to_owned).collect();
     // none alone: all of them together
-    if found.is_empty() { names.iter().map(shown).collect() } else { found }
+    if found.is_empty() { names.into_iter().map(str::to_owned).collect() } else { found }
 }

@@ -1,52 +1,48 @@
-//! The addresses that the loaded rules can distinguish: instead of every address, one of each class is enough.
+//! What is to be known of the loaded rules rather than of a packet: the addresses and ports that they can distinguish, of which
+//! one of each class is enough, and the rules that match a packet, one by one, without states and without a path.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::choice::Choices;
 use super::lookup::{Lookup, Truth, link_local};
-use super::packet::Release;
+use super::matching::Hook;
+use super::packet::Packet;
+use super::state::Ruleset;
+use super::walk::{Branch, Met, Walk};
 use super::world::World;
-use crate::net::{Family, Interface};
-use crate::pfconf::address::{Operand, Ports};
+use crate::error::{Error, Kind, Result};
+use crate::net::{Direction, Family, Interface};
+use crate::pfconf::Conf;
+use crate::pfconf::address::{Operand, Pool, Ports};
 use crate::pfconf::path::Called;
 use crate::pfconf::rule::{Action, Rule, RuleKind};
-use crate::pfconf::table::Table;
 
 /// Networks whose addresses are not used on the Internet (RFC 6890).
+#[rustfmt::skip]
 const NOT_PUBLIC: [&str; 17] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "224.0.0.0/3",
-    "::/3",
-    "2001::/23",
-    "4000::/2",
-    "8000::/1",
-    "fc00::/7",
-    "fe80::/10",
-    "ff00::/8",
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3",
+    "::/3", "2001::/23", "4000::/2", "8000::/1", "fc00::/7", "fe80::/10", "ff00::/8",
 ];
 
-/// The addresses to show if they are in the class: those for documentation (RFC 5737, RFC 3849).
-const PREFERRED: [[u8; 4]; 3] = [[203, 0, 113, 77], [198, 51, 100, 77], [192, 0, 2, 77]];
-const PREFERRED6: [u16; 8] = [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77];
+/// The addresses to show if they are in the class, the last one of several: those for documentation (RFC 5737, RFC 3849).
+const PREFERRED: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 77)),
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
+];
 
 /// Addresses that no loaded rule can tell apart by `from` and `to`.
 #[derive(Clone, Debug)]
 pub struct AddressClass {
-    /// One of them.
     pub address: IpAddr,
     /// How many of them are public and not in a network of the host.
     pub public: u128,
-    /// How many there are.
     pub size: u128,
     /// The first and last address of its largest part.
     largest: (u128, u128),
@@ -54,7 +50,7 @@ pub struct AddressClass {
 
 impl AddressClass {
     /// Another one of them, by its number in the middle of the largest part; `None` if there are not so many.
-    pub(crate) fn another(&self, number: u32) -> Option<IpAddr> {
+    pub fn another(&self, number: u32) -> Option<IpAddr> {
         let (first, last) = self.largest;
         let at = first.checked_add((last - first) / 2)?.checked_add(number.into())?;
         (at <= last).then(|| address(Family::of(self.address), at)).filter(|another| *another != self.address)
@@ -82,10 +78,16 @@ fn highest(family: Family) -> u128 {
     }
 }
 
-/// The first and last address of a network.
-fn span(network: &IpNet) -> (IpAddr, IpAddr) {
-    (network.network(), network.broadcast())
+/// Where pf evaluates a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    pub direction: Direction,
+    pub on: Interface,
+    pub received_on: Option<Interface>,
 }
+
+/// The tag that a packet has, and what cannot be decided of it but holds.
+pub type Given<'a> = (Option<&'a str>, &'a [String]);
 
 /// A set of addresses that a rule uses: an operand in a ruleset, which may have tables of its own.
 type Set<'a> = (&'a str, &'a Operand);
@@ -107,23 +109,18 @@ impl World {
                 _ => seen.insert(("", *operand)),
             },
         ));
-        let mut changes: Vec<(u128, usize)> = vec![];
+        let mut changes: BTreeSet<(u128, usize)> = BTreeSet::new();
         for (at, (path, operand)) in sets.iter().enumerate() {
-            for (first, last) in self.lookup.spans(path, operand).filter(|(first, _)| Family::of(*first) == family) {
-                changes.push((number(first), at));
-                changes.extend(number(last).checked_add(1).map(|next| (next, at)));
-            }
+            changes.extend(self.lookup.edges(path, operand, family).into_iter().map(|edge| (edge, at)));
         }
-        changes.sort_unstable();
-        changes.dedup();
         let mut sweep =
             Sweep { family, inside: vec![false; sets.len()], sum: 0, not_public: 0, classes: HashMap::new() };
         let (mut parts, mut start) = (vec![], 0);
-        let mut changes = changes.into_iter().filter(|(at, _)| *at <= highest(family)).peekable();
+        let mut changes = changes.into_iter().peekable();
         loop {
             while let Some((at, set)) = changes.next_if(|(at, _)| *at == start) {
                 let (path, operand) = sets[set];
-                let held = operand.holds_in(path, address(family, at), false, None, &self.lookup) == Truth::Yes;
+                let held = operand.holds(path, address(family, at), false, None, &self.lookup) == Truth::Yes;
                 sweep.set(set, held, set < not_public);
             }
             let last = changes.peek().map_or(highest(family), |(next, _)| next - 1);
@@ -134,11 +131,7 @@ impl World {
                 None => break,
             }
         }
-        let preferred: Vec<IpAddr> = match family {
-            Family::Inet => PREFERRED.map(IpAddr::from).to_vec(),
-            Family::Inet6 => vec![IpAddr::from(PREFERRED6)],
-        };
-        for preferred in preferred.into_iter().rev() {
+        for preferred in PREFERRED.into_iter().filter(|preferred| Family::of(*preferred) == family) {
             let part = parts.partition_point(|(start, _)| *start <= number(preferred));
             let class = parts.get(part.saturating_sub(1)).and_then(|(_, sum)| sweep.classes.get_mut(sum));
             if let Some(class) = class {
@@ -151,25 +144,17 @@ impl World {
     }
 
     /// The first addresses of the parts of a family between which the rules differ, their pools, and the networks of the host.
-    pub(crate) fn address_edges(&self, family: Family) -> Vec<IpAddr> {
+    pub fn address_edges(&self, family: Family) -> Vec<IpAddr> {
         let fixed = self.fixed(family);
         let of_rules = self.rules().flat_map(|(path, rule)| {
-            let pooled = rule.pools().flat_map(|pool| &pool.addresses).filter_map(|at| at.address.as_ref());
-            operands(rule).chain(pooled).map(move |operand| (path, operand))
+            operands(rule).chain(rule.pools().flat_map(Pool::operands)).map(move |operand| (path, operand))
         });
         let all = fixed.iter().map(|operand| ("", operand)).chain(of_rules);
-        let spans = all.flat_map(|(path, operand)| self.lookup.spans(path, operand));
-        let edges: BTreeSet<u128> = spans
-            .filter(|(first, _)| Family::of(*first) == family)
-            .flat_map(|(first, last)| [Some(number(first)), number(last).checked_add(1)])
-            .flatten()
-            .filter(|edge| *edge <= highest(family))
-            .collect();
+        let edges: BTreeSet<u128> = all.flat_map(|(path, operand)| self.lookup.edges(path, operand, family)).collect();
         edges.into_iter().map(|edge| address(family, edge)).collect()
     }
 
-    /// Whether a rule has `tagged`.
-    pub(crate) fn compares_tags(&self) -> bool {
+    pub fn compares_tags(&self) -> bool {
         self.rules().any(|(_, rule)| rule.when.tagged.is_some())
     }
 
@@ -204,12 +189,10 @@ impl World {
         }
         // where an operator may begin or cease to hold
         let edges = |ports: &Ports| [ports.a, ports.b].into_iter().flat_map(|edge| [edge, edge.saturating_add(1)]);
-        let mut starts: Vec<u16> = all.iter().flat_map(edges).chain([1]).filter(|port| *port > 0).collect();
-        starts.sort_unstable();
-        starts.dedup();
+        let starts: BTreeSet<u16> = all.iter().flat_map(edges).chain([1]).filter(|port| *port > 0).collect();
         let mut classes: HashMap<Vec<bool>, (u32, u16)> = HashMap::new();
-        for (at, start) in starts.iter().enumerate() {
-            let end = starts.get(at + 1).map_or(1 << 16, |next| u32::from(*next));
+        let ends = starts.iter().skip(1).map(|next| u32::from(*next)).chain([1 << 16]);
+        for (start, end) in starts.iter().zip(ends) {
             let held: Vec<bool> = all.iter().map(|ports| ports.holds(*start)).collect();
             let class = classes.entry(held).or_insert((0, *start));
             class.0 += end - u32::from(*start);
@@ -223,12 +206,12 @@ impl World {
     }
 
     /// A port that no rule singles out: `preferred`, if it is one.
-    pub(crate) fn ordinary_port(&self, preferred: u16) -> u16 {
+    pub fn ordinary_port(&self, preferred: u16) -> u16 {
         self.port_classes(preferred).first().copied().unwrap_or(preferred)
     }
 
     /// Ports to which some rule blocks only certain sources, one of each rule.
-    pub(crate) fn refusing_ports(&self) -> Vec<u16> {
+    pub fn refusing_ports(&self) -> Vec<u16> {
         let limited = |rule: &&Rule| rule.action == Action::Block && rule.when.from.address != Operand::Any;
         let mut found: Vec<u16> = vec![];
         for ports in self.rules().map(|(_, rule)| rule).filter(limited).filter_map(|rule| rule.when.to.ports) {
@@ -243,12 +226,12 @@ impl World {
     }
 
     /// A port of each class that rules can distinguish.
-    pub(crate) fn ports(&self) -> Vec<u16> {
+    pub fn ports(&self) -> Vec<u16> {
         self.port_classes(0)
     }
 
     /// Whether another host with this address can be behind an interface.
-    pub(crate) fn is_behind(&self, interface: Interface, address: IpAddr) -> bool {
+    pub fn is_behind(&self, interface: Interface, address: IpAddr) -> bool {
         let of_link = match address {
             IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.octets()[0] == 0,
             IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || link_local(address),
@@ -256,18 +239,12 @@ impl World {
         !of_link && !self.is_own(address) && self.lookup.route(address) == Some(interface)
     }
 
-    /// Whether pf skips an interface.
-    pub(crate) fn skips(&self, interface: Interface) -> bool {
+    pub fn skips(&self, interface: Interface) -> bool {
         self.pf.skip.iter().any(|name| self.lookup.is_in(interface, name))
     }
 
-    /// The release of pf.
-    pub(crate) fn release(&self) -> Release {
-        self.pf.release
-    }
-
     /// An address in a network of an interface that is neither the host's nor `other`.
-    pub(crate) fn other_host(&self, interface: Interface, other: IpAddr) -> Option<IpAddr> {
+    pub fn other_host(&self, interface: Interface, other: IpAddr) -> Option<IpAddr> {
         let of_family = |network: &&IpNet| Family::of(network.addr()) == Family::of(other);
         let networks = self.lookup.interfaces.iter().filter(|known| known.name == interface);
         let mut networks = networks.flat_map(|known| &known.addresses).filter(of_family);
@@ -276,79 +253,118 @@ impl World {
     }
 
     /// The tables that rules name in `from` and `to`, each with the anchor whose rules use it.
-    pub(crate) fn tables(&self) -> Vec<(String, String)> {
-        let named = |(path, rule)| {
-            operands(rule).filter_map(move |operand| match operand {
-                Operand::Table(name) => Some((self.lookup.owner(path, name).to_owned(), name.clone())),
-                _ => None,
-            })
-        };
-        let mut all: Vec<(String, String)> = self.rules().flat_map(named).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+    pub fn tables(&self) -> BTreeSet<(String, String)> {
+        let named = self.rules().flat_map(|(path, rule)| operands(rule).map(move |operand| (path, operand)));
+        let tables = named.filter_map(|(path, operand)| match operand {
+            Operand::Table(name) => {
+                let own = self.lookup.tables.get(path).is_some_and(|tables| tables.contains_key(name));
+                Some((if own { path.to_owned() } else { String::new() }, name.clone()))
+            }
+            _ => None,
+        });
+        tables.collect()
     }
 
     /// Adds an address to a table of an anchor, as `pfctl -T add` does.
-    pub(crate) fn add_to_table(&mut self, (anchor, name): &(String, String), address: IpAddr) {
+    pub fn add_to_table(&mut self, (anchor, name): &(String, String), address: IpAddr) {
         let tables = self.lookup.tables.entry(anchor.clone()).or_default();
         tables.entry(name.clone()).or_default().insert(address.into(), false);
     }
 
     /// The paths of anchors that filter rules call and that a program may fill: those without rules of their own, and for
     /// `name/*` a child that does not exist.
-    pub(crate) fn open_anchors(&self) -> Vec<String> {
-        let called = |(path, rule): (&str, &Rule)| match &rule.action {
+    pub fn open_anchors(&self) -> BTreeSet<String> {
+        let called = self.rules().filter_map(|(path, rule)| match &rule.action {
             Action::Call(RuleKind::Filter, call) => Some(Called::resolve(path, call)),
             _ => None,
-        };
-        let mut open: Vec<String> = self
-            .rules()
-            .filter_map(called)
-            .filter(|called| !called.is_kport())
-            .filter_map(|called| match (called.children, called.path) {
+        });
+        let open =
+            called.filter(|called| !called.is_kport()).filter_map(|called| match (called.children, called.path) {
                 (true, path) if path.is_empty() => None,
                 (true, path) => Some(format!("{path}/a program's")),
                 (false, path) => (!self.pf.rulesets.contains_key(&path)).then_some(path),
-            })
-            .collect();
-        open.sort_unstable();
-        open.dedup();
-        open
+            });
+        open.collect()
+    }
+
+    /// Loads rules into an anchor, in addition to its rules.
+    pub fn load_more(&mut self, path: &str, more: &Conf) {
+        let old = self.pf.rulesets.get(path).cloned().unwrap_or_default();
+        let all = Ruleset::new(old.all().chain(more.rules()).cloned());
+        self.pf.rulesets.insert(path.to_owned(), Arc::new(all));
+    }
+
+    /// A rule of the main ruleset, by its number among those of its kind.
+    pub fn main_rule(&self, kind: RuleKind, number: usize) -> Option<&Rule> {
+        self.pf.rulesets.get("")?.of(kind).get(number)
+    }
+
+    pub fn decided(&self, kind: RuleKind, at: At, packet: &Packet, given: Given<'_>) -> Result<Option<Met<'_>>> {
+        Ok(Met::decision(&self.met(kind, at, packet, given)?.0))
+    }
+
+    /// The rules of a kind that match a packet as the first of a connection, in the order of evaluation: of filter rules
+    /// the last one decides. None on an interface that pf skips. The packet has the `tag`. The conditions that cannot be
+    /// decided hold if they are `held`, and else do not; they are returned, too.
+    pub fn met(
+        &self,
+        kind: RuleKind,
+        at: At,
+        packet: &Packet,
+        (tag, held): Given<'_>,
+    ) -> Result<(Vec<Met<'_>>, BTreeSet<String>)> {
+        if self.skips(at.on) {
+            return Ok(Default::default());
+        }
+        let mut run = Choices::default();
+        let (pf, lookup) = (&self.pf, &self.lookup);
+        let hook = Hook { direction: at.direction, on: at.on, lookup, states: &pf.states, known: &[] };
+        let mut walk = Walk { pf, hook, kind, run: &mut run, supposed: Some(held), undecided: BTreeSet::new() };
+        let packet = Packet { received_on: at.received_on, ..packet.clone() };
+        let met = walk.one_by_one(Branch::new(packet, tag.map(str::to_owned), false));
+        let undecided = walk.undecided;
+        match run.gave_up {
+            None => Ok((met, undecided)),
+            Some(why) => Err(Error::new(Kind::Unsupported, format!("the ruleset cannot be judged: {why}"))),
+        }
     }
 }
 
 /// The addresses that a rule compares a packet's with.
 fn operands(rule: &Rule) -> impl Iterator<Item = &Operand> {
     let binat = match &rule.action {
-        Action::Translate { kind: RuleKind::Binat, pool: Some(pool), .. } => Some(pool),
+        Action::Translate { kind: RuleKind::Binat, pool, .. } => pool.as_ref(),
         _ => None,
     };
-    let outside = binat.into_iter().flat_map(|pool| pool.addresses.iter().filter_map(|at| at.address.as_ref()));
-    [&rule.when.from.address, &rule.when.to.address].into_iter().chain(outside)
+    [&rule.when.from.address, &rule.when.to.address].into_iter().chain(binat.into_iter().flat_map(Pool::operands))
 }
 
 impl Lookup {
-    /// The first and last addresses of the parts of an operand, where what it holds may change.
-    fn spans<'a>(&'a self, anchor: &str, operand: &'a Operand) -> Box<dyn Iterator<Item = (IpAddr, IpAddr)> + 'a> {
-        match operand {
-            Operand::Network(network) => Box::new(std::iter::once(span(network))),
-            Operand::Range(first, last) => Box::new(std::iter::once((*first, *last))),
-            Operand::Interface(of) => Box::new(of.networks(self).map(|network| span(&network))),
-            Operand::Table(name) => {
-                let table = self.table(anchor, name);
-                let networks = table.into_iter().flat_map(Table::networks).map(|(_, network)| span(&network));
-                let others = table.into_iter().flat_map(|table| &table.others);
-                Box::new(networks.chain(others.flat_map(|(_, other)| self.spans("", other))))
+    /// The first addresses of a family from which on what an operand holds may be different.
+    fn edges(&self, anchor: &str, operand: &Operand, family: Family) -> Vec<u128> {
+        let mut edges = vec![];
+        self.spans(anchor, operand, &mut |first, last| {
+            if Family::of(first) == family {
+                edges.extend([Some(number(first)), number(last).checked_add(1)].into_iter().flatten());
             }
-            Operand::Any | Operand::NoRoute | Operand::UrpfFailed | Operand::Named(_) => Box::new(std::iter::empty()),
-        }
+        });
+        edges.retain(|edge| *edge <= highest(family));
+        edges
     }
 
-    /// The anchor whose table a rule of `anchor` uses.
-    fn owner<'a>(&self, anchor: &'a str, name: &str) -> &'a str {
-        let has = self.tables.get(anchor).is_some_and(|tables| tables.contains_key(name));
-        if has { anchor } else { "" }
+    /// Calls `add` with the first and last address of each part of an operand.
+    fn spans(&self, anchor: &str, operand: &Operand, add: &mut dyn FnMut(IpAddr, IpAddr)) {
+        match operand {
+            Operand::Network(network) => add(network.network(), network.broadcast()),
+            Operand::Range(first, last) => add(*first, *last),
+            Operand::Interface(of) => of.networks(self).for_each(|net| add(net.network(), net.broadcast())),
+            Operand::Table(name) => {
+                let Some(table) = self.table(anchor, name) else { return };
+                table.networks().into_iter().for_each(|(_, net)| add(net.network(), net.broadcast()));
+                table.others.iter().for_each(|(_, other)| self.spans("", other, add));
+            }
+            Operand::Any | Operand::NoRoute | Operand::UrpfFailed | Operand::Named(_) => {}
+        }
     }
 }
 

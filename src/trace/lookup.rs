@@ -7,15 +7,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::host::{Gateway, HostInterface, Interfaces, Listener};
 use crate::net::{Family, Interface, PerFamily, Protocol};
-use crate::pfconf::address::{OfInterface, Operand, Part};
-use crate::pfconf::table::Table;
+use crate::pfconf::address::{OfInterface, Operand, Part, Table};
 
-/// Whether a condition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
     No,
     Yes,
-    /// It cannot be decided, for this reason.
     Maybe(String),
 }
 
@@ -51,38 +48,32 @@ impl Table {
     fn holds(&self, address: IpAddr, lookup: &Lookup) -> Truth {
         let mut found = Truth::of(self.longest(address) == Some(false));
         for (not, operand) in &self.others {
-            match (operand.holds(address, false, None, lookup), not) {
-                (Truth::Yes, not) => return Truth::of(!not),
-                (Truth::Maybe(why), _) => found = found_or(found, why),
-                (Truth::No, _) => {}
+            match operand.holds("", address, false, None, lookup) {
+                Truth::Yes => return Truth::of(!not),
+                maybe @ Truth::Maybe(_) if found != Truth::Yes => found = maybe,
+                _ => {}
             }
         }
         found
     }
 }
 
-fn found_or(found: Truth, why: String) -> Truth {
-    if found == Truth::Yes { found } else { Truth::Maybe(why) }
-}
-
 /// The facts of the host that rules use.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lookup {
+pub struct Lookup {
     pub interfaces: Vec<HostInterface>,
     /// By the anchor that defines them, and by name.
-    pub tables: BTreeMap<String, BTreeMap<String, Table>>,
-    /// Networks that are reached through a gateway behind an interface.
+    pub(super) tables: BTreeMap<String, BTreeMap<String, Table>>,
+    /// Networks that are reached through a gateway behind an interface, besides the default route.
     pub routes: Vec<(IpNet, Interface)>,
-    /// The interfaces of the default routes, IPv4 and IPv6.
-    pub gateways: PerFamily<Option<Interface>>,
-    /// The routers of every FIB.
-    pub routers: Vec<Gateway>,
+    pub gateway: PerFamily<Option<Interface>>,
+    pub(super) routers: Vec<Gateway>,
     /// `net.add_addr_allfibs`: the network of an interface is in every FIB.
-    pub all_fibs: bool,
+    pub(super) all_fibs: bool,
     /// The listening sockets of the host and of jails on its stack; `None` if they are unknown.
     pub listeners: Option<Vec<Listener>>,
     /// The local ends of connections that the host, or a jail on its stack, has started.
-    pub clients: Vec<SocketAddr>,
+    pub(super) clients: Vec<SocketAddr>,
 }
 
 impl Lookup {
@@ -96,11 +87,6 @@ impl Lookup {
 
     fn knows(&self, name: &str) -> bool {
         name == "self" || self.interfaces.iter().any(|known| self.is_in(known.name, name))
-    }
-
-    /// The addresses that pfctl(8) finds for a name when it loads a file.
-    pub(super) fn networks(&self, of: &OfInterface) -> Vec<IpNet> {
-        of.networks(self).collect()
     }
 
     /// The families of the addresses that pfctl(8) finds for a name when it loads a file; `None` if that is unknown, as for
@@ -121,21 +107,27 @@ impl Lookup {
         of(anchor).or_else(|| of(""))
     }
 
-    /// The interface that leads to an address: that of the longest network or route, else of the default route.
+    /// The interface that leads to an address, or has it.
     pub(super) fn route(&self, address: IpAddr) -> Option<Interface> {
-        let own = self.interfaces.iter().find(|i| i.addresses.iter().any(|own| own.addr() == address));
-        own.map(|own| own.name)
-            .or_else(|| self.longest(address).map(|(_, name)| name))
-            .or(*self.gateways.of(Family::of(address)))
+        let own = Interfaces(&self.interfaces).holder(address);
+        own.map(|own| own.name).or_else(|| self.route_of_fib(0, address))
     }
 
-    /// The interface that leads to an address that is not the host's in another FIB than 0.
+    /// The interface that leads to an address that is not the host's: that of the longest network or route, else of the
+    /// default route.
     pub(super) fn route_of_fib(&self, fib: u32, address: IpAddr) -> Option<Interface> {
+        let connected = self.connected(fib, address).map(|(name, network)| (network.prefix_len(), name));
+        if fib == 0 {
+            let routes = self.routes.iter().filter(|(network, _)| network.contains(&address));
+            let routes = routes.map(|(network, name)| (network.prefix_len(), *name));
+            // a network of the host comes before a route of the same length
+            let longest = routes.chain(connected).max_by_key(|(length, _)| *length);
+            return longest.map(|(_, name)| name).or(*self.gateway.of(Family::of(address)));
+        }
         let default = |gateway: &&Gateway| {
             gateway.default && gateway.fib == fib && gateway.address.is_ipv4() == address.is_ipv4()
         };
-        let connected = self.connected(fib, address).map(|(name, _)| name);
-        connected.or_else(|| self.routers.iter().find(default).map(|gateway| gateway.interface))
+        connected.map(|(_, name)| name).or_else(|| Some(self.routers.iter().find(default)?.interface))
     }
 
     fn connected(&self, fib: u32, address: IpAddr) -> Option<(Interface, IpNet)> {
@@ -150,15 +142,6 @@ impl Lookup {
     pub(super) fn knows_fib(&self, fib: u32) -> bool {
         let of_fib = |gateway: &Gateway| gateway.fib == fib;
         fib == 0 || self.routers.iter().any(of_fib) || self.interfaces.iter().any(|interface| interface.fib == fib)
-    }
-
-    /// The interface on the longest network that contains `address`, or of the route to it, and the length.
-    pub(super) fn longest(&self, address: IpAddr) -> Option<(u8, Interface)> {
-        let connected = self.connected(0, address);
-        let routes = self.routes.iter().filter(|(network, _)| network.contains(&address));
-        let routes = routes.map(|(network, name)| (network.prefix_len(), *name));
-        // a network of the host comes before a route of the same length
-        routes.chain(connected.map(|(name, network)| (network.prefix_len(), name))).max_by_key(|(length, _)| *length)
     }
 
     /// Whether a socket of the host has a local address (pf_socket_lookup in pf.c); `None` if that is unknown.
@@ -237,14 +220,9 @@ impl OfInterface {
 }
 
 impl Operand {
-    /// Whether it stands for `address`, or with `not` for any other. `from` is the interface by which a packet with
-    /// this source comes in, for urpf-failed.
-    pub(super) fn holds(&self, address: IpAddr, not: bool, from: Option<Interface>, lookup: &Lookup) -> Truth {
-        self.holds_in("", address, not, from, lookup)
-    }
-
-    /// Like `holds`, in a rule of `anchor`, which may have tables of its own.
-    pub(super) fn holds_in(
+    /// Whether it stands for `address`, or with `not` for any other, in a rule of `anchor`, which may have tables of its own.
+    /// `from` is the interface by which a packet with this source comes in, for urpf-failed.
+    pub(super) fn holds(
         &self,
         anchor: &str,
         address: IpAddr,
@@ -275,7 +253,7 @@ impl Operand {
     pub(super) fn pool(&self, anchor: &str, family: Family, lookup: &Lookup) -> Option<Vec<IpNet>> {
         let of_family = |network: &IpNet| Family::of(network.addr()) == family;
         Some(match self {
-            Operand::Network(network) => vec![*network].into_iter().filter(of_family).collect(),
+            Operand::Network(network) => Some(*network).into_iter().filter(of_family).collect(),
             Operand::Interface(of) if of.part == Part::Peer => return None,
             Operand::Interface(of) if !of.dynamic && !lookup.knows(&of.name) => return None,
             Operand::Interface(of) => {

@@ -1,11 +1,13 @@
 //! Whether a rule matches a packet at an interface: yes, no, or undecided (pf_match_rule in sys/netpfil/pf/pf.c).
 
+use std::net::IpAddr;
+
 use super::lookup::{Lookup, Truth};
-use super::packet::{IpProtocol, Packet};
-use crate::net::Direction;
-use crate::net::{Interface, Protocol};
-use crate::pfconf::address::{Compared, Operand, Operator, Side};
-use crate::pfconf::rule::{Action, Conditions, On, Owner, Rule, RuleKind};
+use super::packet::{Packet, SYN};
+use super::state::States;
+use crate::net::{Direction, Interface, Protocol};
+use crate::pfconf::address::{Compared, Operator, Side};
+use crate::pfconf::rule::{Action, Conditions, Owner, Rule, RuleKind};
 
 /// Where pf evaluates a packet.
 #[derive(Clone, Copy)]
@@ -13,6 +15,25 @@ pub(super) struct Hook<'a> {
     pub direction: Direction,
     pub on: Interface,
     pub lookup: &'a Lookup,
+    pub states: &'a States,
+    /// Addresses in use: these are tried if a pool has too many.
+    pub known: &'a [IpAddr],
+}
+
+/// A rule that was found, and its ruleset.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'a> {
+    pub anchor: &'a str,
+    pub number: usize,
+    pub rule: &'a Rule,
+}
+
+impl Found<'_> {
+    /// "rule 3 of pf.conf (pass in ...): why"
+    pub(super) fn place(&self, why: &str) -> String {
+        let anchor = if self.anchor.is_empty() { "pf.conf".to_owned() } else { format!("anchor {}", self.anchor) };
+        format!("rule {} of {anchor} ({}): {why}", self.number + 1, self.rule.origin.text)
+    }
 }
 
 /// An assumption about what could not be decided: what, and which of the possible answers.
@@ -26,13 +47,13 @@ pub(super) struct Assumed {
     pub of_packet: bool,
 }
 
-impl Rule {
-    /// Whether the rule, which is in `anchor`, matches this packet. If that is undecided, the second value is whether
-    /// it depends on a property of the packet rather than on this rule.
-    pub(super) fn takes(&self, anchor: &str, packet: &Packet, tag: Option<&str>, hook: &Hook<'_>) -> (Truth, bool) {
-        let when = &self.when;
+impl Found<'_> {
+    /// Whether the rule matches this packet. If that is undecided, the second value is whether it depends on a property of
+    /// the packet rather than on this rule.
+    pub(super) fn takes(&self, packet: &Packet, tag: Option<&str>, hook: &Hook<'_>) -> (Truth, bool) {
+        let when = &self.rule.when;
         if when.direction.is_some_and(|wanted| wanted != hook.direction)
-            || when.on.as_ref().is_some_and(|on| !is_on(on, hook.on, hook.lookup))
+            || when.on.as_ref().is_some_and(|on| hook.lookup.is_in(hook.on, &on.name) == on.not)
             || when.family.is_some_and(|family| family != packet.family())
             || when.protocol.is_some_and(|number| number != packet.protocol.0)
         {
@@ -46,60 +67,50 @@ impl Rule {
                     packet.icmp.is_none_or(|(k, c)| k != kind || code.is_some_and(|code| code != c))
                 })
             || when.tagged.as_ref().is_some_and(|(not, wanted)| (tag == Some(wanted)) == *not)
-            || when.received_on.as_ref().is_some_and(|on| !is_received_on(on, packet, hook.lookup));
+            // what the host itself sends came in on no interface (pf_match_rcvif)
+            || when.received_on.as_ref().is_some_and(|on| {
+                packet.received_on.is_some_and(|interface| hook.lookup.is_in(interface, &on.name)) == on.not
+            });
         if certain {
             return (Truth::No, false);
         }
-        let ends = self.ends(anchor, packet, hook);
-        let of_packet = ends.and(|| when.owners(packet, hook)).and(|| when.properties(packet));
-        let chance = when.chance();
-        match (of_packet, chance) {
+        let of_packet = self.ends(packet, hook).and(|| when.owners(packet, hook)).and(|| when.properties(packet));
+        match (of_packet, when.chance()) {
             (Truth::No, _) => (Truth::No, false),
             (of_packet, Truth::Yes) => (of_packet, true),
             (of_packet, chance) => (of_packet.and(|| chance), false),
         }
     }
 
-    fn ends(&self, anchor: &str, packet: &Packet, hook: &Hook<'_>) -> Truth {
-        let when = &self.when;
-        let translates = self.action.kind() != RuleKind::Filter;
-        let ports = translates || packet.protocol.with_ports().is_some();
+    fn ends(&self, packet: &Packet, hook: &Hook<'_>) -> Truth {
+        let Rule { when, action, .. } = self.rule;
+        let ports = action.kind() != RuleKind::Filter || packet.protocol.with_ports().is_some();
         let at = |side: &Side, source: bool| {
             let end = if source { packet.from } else { packet.to };
             let fits = !ports || side.ports.is_none_or(|ports| ports.holds(end.port()));
             let from = source.then_some(hook.on);
-            Truth::of(fits).and(|| side.address.holds_in(anchor, end.ip(), side.not, from, hook.lookup))
+            Truth::of(fits).and(|| side.address.holds(self.anchor, end.ip(), side.not, from, hook.lookup))
         };
-        match &self.action {
+        match action {
             // its own addresses: what the packet is sent to, under another name
             Action::Translate { kind: RuleKind::Binat, pool, .. } if hook.direction == Direction::In => {
-                let to_source = Side { ports: when.to.ports, ..when.to.clone() };
-                let outside = pool.as_ref().and_then(|pool| pool.addresses.first()?.address.as_ref());
-                let of_outside = |operand: &Operand| {
-                    let end = packet.to.ip();
-                    operand.holds_in(anchor, end, false, None, hook.lookup)
-                };
-                at(&to_source, true).and(|| outside.map_or(Truth::Yes, of_outside))
+                let outside = pool.as_ref().and_then(|pool| pool.operands().next());
+                at(&when.to, true).and(|| {
+                    outside.map_or(Truth::Yes, |operand| {
+                        operand.holds(self.anchor, packet.to.ip(), false, None, hook.lookup)
+                    })
+                })
             }
             _ => at(&when.from, true).and(|| at(&when.to, false)),
         }
     }
 }
 
-fn is_on(on: &On, interface: Interface, lookup: &Lookup) -> bool {
-    lookup.is_in(interface, &on.name) != on.not
-}
-
-/// What the host itself sends came in on no interface (pf_match_rcvif).
-fn is_received_on(on: &On, packet: &Packet, lookup: &Lookup) -> bool {
-    packet.received_on.is_some_and(|interface| lookup.is_in(interface, &on.name)) != on.not
-}
-
 impl Conditions {
     /// `user` and `group`: the owner of the packet's socket (pf_socket_lookup).
     fn owners(&self, packet: &Packet, hook: &Hook<'_>) -> Truth {
-        let owned = |word: &str, owner: &Owner| {
-            let Some(protocol) = packet.protocol.with_ports() else { return Truth::Yes };
+        let owned = |word: &str, owner: &Option<Owner>| {
+            let (Some(owner), Some(protocol)) = (owner, packet.protocol.with_ports()) else { return Truth::Yes };
             let local = if hook.direction == Direction::In { packet.to } else { packet.from };
             let socket = if protocol == Protocol::Sctp { Some(false) } else { hook.lookup.socket(protocol, local) };
             match (owner, socket) {
@@ -111,37 +122,32 @@ impl Conditions {
                 _ => Truth::Maybe(format!("the {word} of the socket {protocol} {local}")),
             }
         };
-        let user = self.user.as_ref().map_or(Truth::Yes, |owner| owned("user", owner));
-        user.and(|| self.group.as_ref().map_or(Truth::Yes, |owner| owned("group", owner)))
+        owned("user", &self.user).and(|| owned("group", &self.group))
     }
 
     /// Properties of the packet that the question does not give.
     fn properties(&self, packet: &Packet) -> Truth {
-        let tos = self.tos.map(|tos| format!("whether the packet's tos is 0x{tos:02x}"));
-        let prio = self.prio.map(|prio| format!("whether the frame's priority is {prio}"));
-        let tcp = packet.protocol.with_ports() == Some(Protocol::Tcp);
-        let os = match &self.os {
-            // only the first packet of a connection shows it
-            Some(_) if !tcp || packet.flags != 0x02 => return Truth::No,
-            Some(os) => Some(format!("whether the sender's operating system is {os}")),
-            None => None,
-        };
-        let maybe = |why: Option<String>| why.map_or(Truth::Yes, Truth::Maybe);
-        maybe(tos).and(|| maybe(prio)).and(|| maybe(os))
+        // only the first packet of a connection shows it
+        if self.os.is_some() && (packet.protocol.with_ports() != Some(Protocol::Tcp) || packet.flags != SYN) {
+            return Truth::No;
+        }
+        undecided([
+            self.tos.map(|tos| format!("whether the packet's tos is 0x{tos:02x}")),
+            self.prio.map(|prio| format!("whether the frame's priority is {prio}")),
+            self.os.as_ref().map(|os| format!("whether the sender's operating system is {os}")),
+        ])
     }
 
     /// What differs from packet to packet, or is not supported.
     fn chance(&self) -> Truth {
-        let probability = self.probability.as_ref().map(|p| format!("probability {p}"));
-        let unknown = self.unknown.as_ref().map(|unknown| format!("kport does not support {unknown}"));
-        let maybe = |why: Option<String>| why.map_or(Truth::Yes, Truth::Maybe);
-        maybe(probability).and(|| maybe(unknown))
+        undecided([
+            self.probability.as_ref().map(|p| format!("probability {p}")),
+            self.unknown.as_ref().map(|unknown| format!("kport does not support {unknown}")),
+        ])
     }
 }
 
-impl IpProtocol {
-    /// Whether pf translates its ports, or its id (pf_get_sport in pf_lb.c).
-    pub(super) fn has_translated_ports(self) -> bool {
-        matches!(self.with_ports(), Some(Protocol::Tcp | Protocol::Udp))
-    }
+/// Whether all hold that are there.
+fn undecided<const N: usize>(reasons: [Option<String>; N]) -> Truth {
+    reasons.into_iter().flatten().fold(Truth::Yes, |all, why| all.and(|| Truth::Maybe(why)))
 }

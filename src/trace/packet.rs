@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::error::Result;
-use crate::error::{Error, Kind, quoted};
+use crate::error::{Error, Kind, Result, quoted};
 use crate::host::Host;
 use crate::net::{Family, Interface, Protocol};
 use crate::pfconf::names;
@@ -14,9 +13,7 @@ use crate::pfconf::names;
 /// of each ruleset, and of these the last (pf_match_translation_rule in sys/netpfil/pf/pf_lb.c).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Release {
-    /// FreeBSD 14
     V14,
-    /// FreeBSD 15.1
     #[default]
     V15,
 }
@@ -32,7 +29,6 @@ impl Release {
         Ok(host.sysctl("kern.osreldate")?.map(Release::of).unwrap_or_default())
     }
 
-    /// Its major version.
     pub const fn number(self) -> u32 {
         match self {
             Release::V14 => 14,
@@ -46,14 +42,16 @@ impl Release {
 pub struct IpProtocol(pub u8);
 
 impl IpProtocol {
-    /// ICMP
     pub const ICMP: IpProtocol = IpProtocol(1);
-    /// ICMP of IPv6
     pub const ICMP6: IpProtocol = IpProtocol(58);
 
-    /// As one of the three protocols that have ports.
     pub fn with_ports(self) -> Option<Protocol> {
         Protocol::numbered(self.0)
+    }
+
+    /// Whether pf translates its ports, or its id (pf_get_sport in pf_lb.c).
+    pub(super) fn has_translated_ports(self) -> bool {
+        matches!(self.with_ports(), Some(Protocol::Tcp | Protocol::Udp))
     }
 
     pub(super) fn is_icmp(self) -> bool {
@@ -89,34 +87,30 @@ impl fmt::Display for IpProtocol {
     }
 }
 
-/// A packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Its protocol.
     pub protocol: IpProtocol,
     /// Where it comes from. The port of an ICMP query is its id.
     pub from: SocketAddr,
     /// Where it goes. The port of an ICMP query is its type.
     pub to: SocketAddr,
-    /// The flags of tcp, as bits of its header.
     pub flags: u16,
-    /// The type and code of ICMP.
     pub icmp: Option<(u8, u8)>,
     pub(super) tag: Option<String>,
     /// The interface that it came in on; `None` for what the host sends.
     pub(super) received_on: Option<Interface>,
     /// What an ICMP error is about.
     pub(super) about: Option<Box<Packet>>,
-    /// The routing table that it uses (setfib(1)).
     pub(super) fib: u32,
 }
 
 /// The flags of tcp.
-const SYN: u16 = 0x02;
+pub(super) const SYN: u16 = 0x02;
 const ACK: u16 = 0x10;
 /// The query of each pair of ICMP types, and its answer (pf_icmp_mapping in sys/netpfil/pf/pf.c).
-const QUERIES: [(u8, u8); 5] = [(8, 0), (13, 14), (15, 16), (17, 18), (10, 9)];
-const QUERIES6: [(u8, u8); 3] = [(128, 129), (135, 136), (201, 200)];
+fn queries(inet6: bool) -> &'static [(u8, u8)] {
+    if inet6 { &[(128, 129), (135, 136), (201, 200)] } else { &[(8, 0), (13, 14), (15, 16), (17, 18), (10, 9)] }
+}
 
 impl Packet {
     /// The first packet of a connection; of ICMP an echo request.
@@ -135,7 +129,7 @@ impl Packet {
         let protocol = if inet6 { IpProtocol::ICMP6 } else { IpProtocol::ICMP };
         let (mut from, mut to) = (from, to);
         // the id is on the side that sent the query, the type of the query on the other
-        let queries: &[(u8, u8)] = if inet6 { &QUERIES6 } else { &QUERIES };
+        let queries = queries(inet6);
         match queries.iter().find(|(_, answer)| *answer == kind) {
             Some((query, _)) => {
                 to.set_port(from.port());
@@ -180,11 +174,7 @@ impl Packet {
     /// The answer to it; `None` if there is none.
     pub(super) fn answer(&self) -> Option<Packet> {
         let icmp = match self.icmp {
-            Some((kind, _)) => {
-                let queries: &[(u8, u8)] = if self.to.is_ipv6() { &QUERIES6 } else { &QUERIES };
-                let (_, answer) = queries.iter().find(|(query, _)| *query == kind)?;
-                Some((*answer, 0))
-            }
+            Some((kind, _)) => Some((queries(self.to.is_ipv6()).iter().find(|(query, _)| *query == kind)?.1, 0)),
             None => None,
         };
         Some(Packet { icmp, ..Packet::plain(self.protocol, self.to, self.from, SYN | ACK) })
@@ -209,12 +199,9 @@ impl fmt::Display for Packet {
     }
 }
 
-/// The sender or receiver of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Party {
-    /// The host's own programs.
     Host,
-    /// A jail.
     Jail(String),
     /// Another host, behind an interface of this one.
     Network(Interface),

@@ -1,12 +1,56 @@
-//! pf's table of states: once passed, a connection passes again, both ways, and is translated as before.
+//! What pf has loaded: rules by path, and its table of states. Once passed, a connection passes again, both ways, and is
+//! translated as before.
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::packet::{IpProtocol, Packet};
-use crate::net::Direction;
-use crate::net::Interface;
-use crate::pfconf::rule::{Keep, RouteKind};
+use super::packet::{IpProtocol, Packet, Release};
+use crate::net::{Direction, Interface};
+use crate::pfconf::rule::{Keep, RouteKind, Rule, RuleKind};
+
+/// The rules of one anchor, or of the main ruleset, by kind.
+#[derive(Clone, Debug, Default)]
+pub struct Ruleset([Vec<Rule>; 4]);
+
+impl Ruleset {
+    pub(super) fn new(rules: impl IntoIterator<Item = Rule>) -> Ruleset {
+        let mut made = Ruleset::default();
+        for rule in rules {
+            made.0[rule.action.kind() as usize].push(rule);
+        }
+        made
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter().flatten()
+    }
+
+    pub(super) fn of_mut(&mut self, kind: RuleKind) -> &mut [Rule] {
+        &mut self.0[kind as usize]
+    }
+
+    pub(super) fn of(&self, kind: RuleKind) -> &[Rule] {
+        &self.0[kind as usize]
+    }
+}
+
+/// pf with its rules and states.
+#[derive(Clone, Debug, Default)]
+pub struct Pf {
+    pub enabled: bool,
+    pub release: Release,
+    /// By path, the main one's empty, in the order in which pf walks the children of a wildcard call.
+    pub(super) rulesets: BTreeMap<String, Arc<Ruleset>>,
+    pub(super) skip: Vec<String>,
+    pub(super) syncookies: bool,
+    /// `net.pf.default_to_drop` of 14 and later: the default rule, which decides about a packet that no rule matches, blocks.
+    pub default_to_drop: bool,
+    pub states: States,
+    /// Which of the conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are
+    /// followed.
+    pub supposed: Option<Vec<String>>,
+}
 
 /// The two ends of a connection. The first is the source of a packet that comes in, the destination of one that goes
 /// out, so that both directions of a connection have the same key (pf_state_key_setup in sys/netpfil/pf/pf.c).
@@ -29,26 +73,17 @@ impl Key {
     }
 }
 
-/// The rule that created a state: its anchor, empty for the main ruleset, its number among the filter or translation
-/// rules there, and its text.
+/// What a state does with its packets, and the rule that created it.
 #[derive(Clone, Debug)]
-pub(super) struct Maker {
+pub(super) struct Kept {
+    /// The anchor of the rule, empty for the main ruleset; its number among the filter or translation rules there; its text.
     pub anchor: String,
     pub number: usize,
     pub text: Arc<str>,
-}
-
-/// Where the packets of a state are sent, regardless of the routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Route {
-    pub kind: RouteKind,
-    pub on: Interface,
-}
-
-/// What else a state does.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Kept {
-    pub route: Option<Route>,
+    /// `None` for a floating state.
+    pub bound: Option<Interface>,
+    /// Where the packets are sent, regardless of the routes.
+    pub route: Option<(RouteKind, Interface)>,
     pub tag: Option<String>,
     pub rtable: Option<u32>,
 }
@@ -62,18 +97,14 @@ struct State {
     /// The first packet before and after `af-to`, which crosses families.
     crossed: Option<Box<(Packet, Packet)>>,
     direction: Direction,
-    /// `None` for a floating state.
-    bound: Option<Interface>,
     /// The source that started the connection, for the limits.
     source: IpAddr,
-    maker: Maker,
     kept: Kept,
 }
 
 /// A state that a packet belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct FoundState {
-    pub maker: Maker,
     pub kept: Kept,
     /// The packet has the direction of the one that created the state.
     pub along: bool,
@@ -83,75 +114,45 @@ pub(super) struct FoundState {
 
 /// Every state.
 #[derive(Clone, Debug, Default)]
-pub(super) struct States(Vec<State>);
+pub struct States(Vec<State>);
 
 impl States {
-    /// Finds the state of a packet, and translates the packet as the state does. If-bound states come before floating
-    /// ones (pf_find_state in pf.c).
+    /// Finds the state of a packet, and translates the packet as the state does.
     pub(super) fn find(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<FoundState> {
-        let key = Key::of(packet, direction);
-        let belongs = |state: &&State| {
-            let own = if direction == Direction::In { state.wire } else { state.stack };
-            state.crossed.is_none() && state.protocol == packet.protocol && own == key
-        };
-        if let Some(state) = self.bound_first(on, belongs) {
-            let other = if direction == Direction::In { state.stack } else { state.wire };
-            other.apply(packet, direction);
+        if packet.about.is_some() {
+            return self.find_error(packet, direction, on);
+        }
+        if let Some(state) = self.with_key(packet.protocol, Key::of(packet, direction), direction, on) {
+            state.seen(other_way(direction)).apply(packet, direction);
             return Some(state.found(direction));
         }
         // those of af-to are found by the addresses of either family
         let ends = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.from, q.to);
         let back = |p: &Packet, q: &Packet| p.protocol == q.protocol && (p.from, p.to) == (q.to, q.from);
-        let crossed =
-            |state: &&State| state.crossed.as_ref().is_some_and(|pair| ends(packet, &pair.0) || back(packet, &pair.1));
-        let state = self.bound_first(on, crossed)?;
+        let state = self.bound_first(on, |state| {
+            state.crossed.as_ref().is_some_and(|pair| ends(packet, &pair.0) || back(packet, &pair.1))
+        })?;
         let (before, after) = &**state.crossed.as_ref()?;
-        let mut found = state.found(direction);
-        found.crossed = true;
-        found.along = ends(packet, before);
+        let along = ends(packet, before);
         let flags = packet.flags;
-        *packet = if found.along {
-            after.clone()
+        *packet = if along {
+            Packet { flags, ..after.clone() }
         } else {
             // as the answer to the first packet
-            Packet {
-                from: before.to,
-                to: before.from,
-                icmp: before.answer().and_then(|answer| answer.icmp),
-                ..before.clone()
-            }
+            let icmp = before.answer().and_then(|answer| answer.icmp);
+            Packet { flags, from: before.to, to: before.from, icmp, ..before.clone() }
         };
-        packet.flags = flags;
-        Some(found)
-    }
-
-    fn bound_first(&self, on: Interface, belongs: impl Fn(&&State) -> bool) -> Option<&State> {
-        let mut floating = None;
-        for state in self.0.iter().filter(belongs) {
-            if state.bound == Some(on) {
-                return Some(state);
-            }
-            if state.bound.is_none() && floating.is_none() {
-                floating = Some(state);
-            }
-        }
-        floating
+        Some(FoundState { along, crossed: true, ..state.found(direction) })
     }
 
     /// The state that an ICMP error is about: its inner packet goes the other way (pf_test_state_icmp). The error is translated as
     /// that packet was.
-    pub(super) fn find_error(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<FoundState> {
+    fn find_error(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<FoundState> {
         let inner = packet.about.as_deref()?.clone();
-        let other_way = if direction == Direction::In { Direction::Out } else { Direction::In };
-        let key = Key::of(&inner, other_way);
-        let belongs = |state: &&State| {
-            let own = if direction == Direction::In { state.wire } else { state.stack };
-            state.crossed.is_none() && state.protocol == inner.protocol && own == key
-        };
-        let state = self.bound_first(on, belongs)?;
+        let inner_way = other_way(direction);
+        let state = self.with_key(inner.protocol, Key::of(&inner, inner_way), direction, on)?;
         let mut was = inner.clone();
-        let other = if direction == Direction::In { state.stack } else { state.wire };
-        other.apply(&mut was, other_way);
+        state.seen(inner_way).apply(&mut was, inner_way);
         packet.to.set_ip(was.from.ip());
         if packet.from.ip() == inner.to.ip() {
             packet.from.set_ip(was.to.ip());
@@ -160,43 +161,41 @@ impl States {
         Some(state.found(direction))
     }
 
+    fn with_key(&self, protocol: IpProtocol, key: Key, direction: Direction, on: Interface) -> Option<&State> {
+        self.bound_first(on, |state| {
+            state.crossed.is_none() && state.protocol == protocol && state.seen(direction) == key
+        })
+    }
+
+    /// If-bound states come before floating ones (pf_find_state in pf.c).
+    fn bound_first(&self, on: Interface, belongs: impl Fn(&State) -> bool) -> Option<&State> {
+        let bound_to = |bound| self.0.iter().find(|state| state.kept.bound == bound && belongs(state));
+        bound_to(Some(on)).or_else(|| bound_to(None))
+    }
+
     /// Creates a state for a packet, given `before` and `after` translation. The error is the limit that was reached.
     pub(super) fn insert(
         &mut self,
         (before, after): (&Packet, &Packet),
         direction: Direction,
-        bound: Option<Interface>,
-        maker: Maker,
         keep: &Keep,
         kept: Kept,
     ) -> Result<(), &'static str> {
         let crossed = before.family() != after.family();
         let source = if crossed { before.from.ip() } else { after.from.ip() };
-        if keep.is_limited() {
-            let of_rule = self.0.iter().filter(|s| s.maker.number == maker.number && s.maker.anchor == maker.anchor);
-            let (mut all, mut of_source) = (0, 0);
-            let mut sources = std::collections::HashSet::new();
-            for state in of_rule {
-                all += 1;
-                of_source += u32::from(state.source == source);
-                sources.insert(state.source);
-            }
-            sources.remove(&source);
-            let nodes = u32::try_from(sources.len()).unwrap_or(u32::MAX);
-            let reached = |limit: u32, count: u32| limit > 0 && count >= limit;
-            if reached(keep.max, all) {
-                return Err("max");
-            }
-            if reached(keep.max_src_nodes, nodes) {
-                return Err("max-src-nodes");
-            }
-            if reached(keep.max_src_states, of_source) {
-                return Err("max-src-states");
-            }
+        let of_rule = |s: &&State| s.kept.number == kept.number && s.kept.anchor == kept.anchor;
+        let sources: Vec<IpAddr> = self.0.iter().filter(of_rule).map(|state| state.source).collect();
+        let of_source = sources.iter().filter(|other| **other == source).count();
+        let nodes = sources.iter().filter(|other| **other != source).collect::<HashSet<_>>().len();
+        let limits = [
+            (keep.max, sources.len(), "max"),
+            (keep.max_src_nodes, nodes, "max-src-nodes"),
+            (keep.max_src_states, of_source, "max-src-states"),
             // pf lets the handshake finish, and then kills the state: the same for the client
-            if reached(keep.max_src_conn, of_source) {
-                return Err("max-src-conn");
-            }
+            (keep.max_src_conn, of_source, "max-src-conn"),
+        ];
+        if let Some((.., name)) = limits.into_iter().find(|(limit, count, _)| *limit > 0 && *count >= *limit as usize) {
+            return Err(name);
         }
         let (outside, host) = if direction == Direction::In { (before, after) } else { (after, before) };
         self.0.push(State {
@@ -205,9 +204,7 @@ impl States {
             stack: Key::of(host, direction),
             crossed: crossed.then(|| Box::new((before.clone(), after.clone()))),
             direction,
-            bound,
             source,
-            maker,
             kept,
         });
         Ok(())
@@ -226,12 +223,16 @@ impl States {
 }
 
 impl State {
-    fn found(&self, direction: Direction) -> FoundState {
-        FoundState {
-            maker: self.maker.clone(),
-            kept: self.kept.clone(),
-            along: self.direction == direction,
-            crossed: false,
-        }
+    /// The ends of a packet in this direction before pf translates it.
+    fn seen(&self, direction: Direction) -> Key {
+        if direction == Direction::In { self.wire } else { self.stack }
     }
+
+    fn found(&self, direction: Direction) -> FoundState {
+        FoundState { kept: self.kept.clone(), along: self.direction == direction, crossed: false }
+    }
+}
+
+fn other_way(direction: Direction) -> Direction {
+    if direction == Direction::In { Direction::Out } else { Direction::In }
 }

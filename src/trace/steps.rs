@@ -10,27 +10,20 @@ use crate::net::Interface;
 /// One step of a packet's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceStep {
-    /// The packet is sent.
     Sent(Party, Packet),
-    /// pf evaluates it.
     Hook {
-        /// The direction.
         direction: Direction,
-        /// The interface.
         on: Interface,
     },
     /// A rule matches; the last one decides, unless one is quick.
     Rule {
         /// Empty for the main ruleset.
         anchor: String,
-        /// The rule.
         text: String,
     },
     /// A rule of kport's calls an anchor.
     Call {
-        /// The anchor that calls.
         anchor: String,
-        /// The rule.
         text: String,
     },
     /// No rule matches, and the default rule blocks: `net.pf.default_to_drop`.
@@ -39,21 +32,16 @@ pub enum TraceStep {
     State {
         /// The anchor of the rule that created it; empty for the main ruleset.
         anchor: String,
-        /// The rule that created it.
         text: String,
     },
-    /// The packet after a translation.
     Translated(Packet),
     /// Whether a rule matches cannot be decided; both possibilities were followed, and this one is shown.
     Undecided {
-        /// Which rule, and what it depends on.
         what: String,
         /// Whether it matches in the case that is shown.
         taken: bool,
     },
-    /// The decision of pf.
     Verdict(String),
-    /// The packet was delivered.
     Delivered(Party, SocketAddr),
     /// Anything else that happens to it.
     Note(String),
@@ -81,7 +69,6 @@ impl fmt::Display for TraceStep {
     }
 }
 
-/// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It was delivered, and so were the answer and the packet after it.
@@ -93,7 +80,6 @@ pub enum Verdict {
     Refused,
     /// It was delivered, but no connection is established.
     Unanswered,
-    /// It was not delivered.
     Lost,
     /// It depends on what cannot be decided: [`Trace::depends_on`].
     Depends,
@@ -103,18 +89,14 @@ pub enum Verdict {
 /// for the same reason; here each of them counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
-    /// Anchors entered.
     pub anchors: u64,
-    /// Rules evaluated.
     pub rules: u64,
 }
 
 /// The path of a connection's first packet and of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// In order.
     pub steps: Vec<TraceStep>,
-    /// The result.
     pub verdict: Verdict,
     /// Whether the packet arrives at one receiver, whatever the verdict depends on.
     pub arrives: bool,
@@ -124,7 +106,6 @@ pub struct Trace {
     pub possible: Vec<(Party, SocketAddr)>,
     /// What the verdict depends on: the rules that cannot be decided, each with the reason.
     pub depends_on: Vec<String>,
-    /// What pf had to evaluate.
     pub looked: Looked,
 }
 

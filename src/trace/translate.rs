@@ -1,61 +1,53 @@
 //! The addresses and ports that a translation can give: pools, `nat`, `rdr`, `binat`, `af-to` (sys/netpfil/pf/pf_lb.c).
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::lookup::Lookup;
+use super::matching::{Found, Hook};
 use super::packet::{IpProtocol, Packet};
 use super::state::States;
-use crate::net::Direction;
-use crate::net::{Family, Protocol};
+use crate::net::{Direction, Family, Protocol};
 use crate::pfconf::address::{Operand, Pool, PoolKind, Ports, Side};
-use crate::pfconf::rule::{Effects, RuleKind};
+use crate::pfconf::rule::RuleKind;
 
 /// The maximum number of addresses of a pool that are tried.
 const TRIED: usize = 16;
 
 /// Why a packet is not translated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Untranslated {
     /// There is no address to translate to, or no free port.
     Failed,
     /// The address is unknown.
-    Unknown(String),
+    Unknown,
 }
 
-/// The addresses that a pool can give, and whether there are more.
-pub(super) struct Possible {
-    pub addresses: Vec<IpAddr>,
-    pub more: bool,
-}
+/// Of which address cannot be decided.
+pub(super) const UNKNOWN: &str = "the address that it leads to";
 
-/// What a translation needs in addition to the rule.
-#[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub anchor: &'a str,
-    pub lookup: &'a Lookup,
-    pub states: &'a States,
-    /// Addresses in use: these are tried if a pool has too many.
-    pub known: &'a [IpAddr],
-}
+/// The packets that a translation can make, and whether there are more.
+pub(super) type Made = Result<(Vec<Packet>, bool), Untranslated>;
 
 impl Pool {
-    /// The addresses of one family that it can give for a packet with the address `old`.
-    pub(super) fn addresses(&self, family: Family, old: IpAddr, cx: Context<'_>) -> Result<Possible, Untranslated> {
+    /// The addresses of one family that it can give for a packet with the address `old`, and whether there are more.
+    fn possible(
+        &self,
+        family: Family,
+        old: IpAddr,
+        anchor: &str,
+        hook: Hook<'_>,
+    ) -> Result<(Vec<IpAddr>, bool), Untranslated> {
         let mut networks = vec![];
-        for address in &self.addresses {
-            let Some(operand) = &address.address else { continue };
-            match operand.pool(cx.anchor, family, cx.lookup) {
-                Some(mut found) => networks.append(&mut found),
-                None => return Err(Untranslated::Unknown("the address that it leads to".to_owned())),
-            }
+        for operand in self.operands() {
+            networks.append(&mut operand.pool(anchor, family, hook.lookup).ok_or(Untranslated::Unknown)?);
         }
-        let Some(first) = networks.first() else { return Err(Untranslated::Failed) };
+        let first = *networks.first().ok_or(Untranslated::Failed)?;
         Ok(match self.kind {
-            PoolKind::Single => Possible { addresses: vec![first.addr()], more: false },
-            PoolKind::Bitmask => Possible { addresses: vec![masked(*first, old)], more: false },
-            PoolKind::Random | PoolKind::SourceHash(_) | PoolKind::RoundRobin => round(&networks, cx.known),
+            PoolKind::Single => (vec![first.addr()], false),
+            PoolKind::Bitmask => (vec![masked(first, old)], false),
+            PoolKind::Random | PoolKind::SourceHash(_) | PoolKind::RoundRobin => round(&networks, hook.known),
         })
     }
 }
@@ -76,25 +68,24 @@ fn masked(network: IpNet, other: IpAddr) -> IpAddr {
 }
 
 /// All addresses of small networks; of large ones the first, the last, and those in use.
-fn round(networks: &[IpNet], known: &[IpAddr]) -> Possible {
+fn round(networks: &[IpNet], known: &[IpAddr]) -> (Vec<IpAddr>, bool) {
     let mut addresses: Vec<IpAddr> = vec![];
     let mut more = false;
     for network in networks {
         let bits = network.max_prefix_len() - network.prefix_len();
         if bits <= 3 {
-            let all = (0..1_u32 << bits).map(|n| nth(*network, n));
-            addresses.extend(all);
+            addresses.extend((0..1_u32 << bits).map(|n| nth(*network, n)));
         } else {
             more = true;
             addresses.extend([network.network(), network.broadcast()]);
             addresses.extend(known.iter().filter(|address| network.contains(*address)));
         }
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     addresses.retain(|address| seen.insert(*address));
     more |= addresses.len() > TRIED;
     addresses.truncate(TRIED);
-    Possible { addresses, more }
+    (addresses, more)
 }
 
 fn nth(network: IpNet, n: u32) -> IpAddr {
@@ -105,15 +96,14 @@ fn nth(network: IpNet, n: u32) -> IpAddr {
 }
 
 /// The packets that a source translation can make of one, with a port chosen for each (pf_get_sport).
-pub(super) fn source(packet: &Packet, pool: &Pool, cx: Context<'_>) -> Result<(Vec<Packet>, bool), Untranslated> {
-    let possible = pool.addresses(packet.family(), packet.from.ip(), cx)?;
-    let mut made = vec![];
-    for address in possible.addresses {
-        if let Some(port) = source_port(packet, address, pool, cx.states) {
-            made.push(Packet { from: SocketAddr::new(address, port), ..packet.clone() });
-        }
-    }
-    if made.is_empty() { Err(Untranslated::Failed) } else { Ok((made, possible.more)) }
+fn source(packet: &Packet, pool: &Pool, anchor: &str, hook: Hook<'_>) -> Made {
+    let (addresses, more) = pool.possible(packet.family(), packet.from.ip(), anchor, hook)?;
+    let made = addresses.into_iter().filter_map(|address| {
+        let port = source_port(packet, address, pool, hook.states)?;
+        Some(Packet { from: SocketAddr::new(address, port), ..packet.clone() })
+    });
+    let made: Vec<Packet> = made.collect();
+    if made.is_empty() { Err(Untranslated::Failed) } else { Ok((made, more)) }
 }
 
 fn source_port(packet: &Packet, address: IpAddr, pool: &Pool, states: &States) -> Option<u16> {
@@ -141,13 +131,8 @@ fn portset(offset: u8, length: u8, id: u16) -> (u16, u16) {
 }
 
 /// The packets that a redirection can make of one; a range keeps its offset, and sctp its port (pf_get_transaddr).
-pub(super) fn destination(
-    packet: &Packet,
-    pool: &Pool,
-    to: Option<Ports>,
-    cx: Context<'_>,
-) -> Result<(Vec<Packet>, bool), Untranslated> {
-    let possible = pool.addresses(packet.family(), packet.to.ip(), cx)?;
+fn destination(packet: &Packet, pool: &Pool, to: Option<Ports>, anchor: &str, hook: Hook<'_>) -> Made {
+    let (addresses, more) = pool.possible(packet.family(), packet.to.ip(), anchor, hook)?;
     let (old, base) = (packet.to.port(), to.map_or(0, |ports| ports.a));
     let port = match pool.ports {
         _ if !packet.protocol.has_translated_ports() => old,
@@ -160,87 +145,64 @@ pub(super) fn destination(
             u16::try_from(if port > 65_535 { port - 65_535 } else { port }).unwrap_or(first)
         }
     };
-    let made =
-        possible.addresses.into_iter().map(|address| Packet { to: SocketAddr::new(address, port), ..packet.clone() });
-    Ok((made.collect(), possible.more))
+    let made = addresses.into_iter().map(|address| Packet { to: SocketAddr::new(address, port), ..packet.clone() });
+    Ok((made.collect(), more))
 }
 
 /// `binat`: replaces the bits of one network with those of the other, by direction.
-pub(super) fn both(
-    packet: &Packet,
-    inside: &Side,
-    pool: &Pool,
-    direction: Direction,
-    cx: Context<'_>,
-) -> Result<(Vec<Packet>, bool), Untranslated> {
-    let operand = match direction {
-        Direction::Out => pool.addresses.first().and_then(|address| address.address.as_ref()),
+fn both(packet: &Packet, inside: &Side, pool: &Pool, anchor: &str, hook: Hook<'_>) -> Made {
+    let operand = match hook.direction {
+        Direction::Out => pool.operands().next(),
         Direction::In => Some(&inside.address),
     };
-    let network = |operand: &Operand| operand.pool(cx.anchor, packet.family(), cx.lookup);
-    let networks = match operand.map(network) {
-        Some(None) => return Err(Untranslated::Unknown("the address that it leads to".to_owned())),
-        Some(Some(networks)) => networks,
-        None => vec![],
-    };
-    // `from any` leaves the address unchanged
-    let Some(network) = networks.first() else {
-        return if matches!(operand, Some(Operand::Any)) {
-            Ok((vec![packet.clone()], false))
-        } else {
-            Err(Untranslated::Failed)
-        };
-    };
+    let operand = operand.ok_or(Untranslated::Failed)?;
+    let networks = operand.pool(anchor, packet.family(), hook.lookup).ok_or(Untranslated::Unknown)?;
     let mut made = packet.clone();
-    match direction {
-        Direction::Out => made.from.set_ip(masked(*network, packet.from.ip())),
-        Direction::In => made.to.set_ip(masked(*network, packet.to.ip())),
+    match (networks.first(), hook.direction) {
+        // `from any` leaves the address unchanged
+        (None, _) if *operand == Operand::Any => {}
+        (None, _) => return Err(Untranslated::Failed),
+        (Some(network), Direction::Out) => made.from.set_ip(masked(*network, packet.from.ip())),
+        (Some(network), Direction::In) => made.to.set_ip(masked(*network, packet.to.ip())),
     }
     Ok((vec![made], false))
 }
 
-/// The packets that one translation makes of a packet.
-pub(super) fn by_rule(
-    packet: &Packet,
-    kind: RuleKind,
-    pool: &Pool,
-    when: &crate::pfconf::rule::Conditions,
-    direction: Direction,
-    cx: Context<'_>,
-) -> Result<(Vec<Packet>, bool), Untranslated> {
+/// The packets that one translation of a rule makes of a packet.
+pub(super) fn by_rule(packet: &Packet, kind: RuleKind, pool: &Pool, at: &Found<'_>, hook: Hook<'_>) -> Made {
     match kind {
-        RuleKind::Nat => source(packet, pool, cx),
-        RuleKind::Binat => both(packet, &when.from, pool, direction, cx),
-        RuleKind::Rdr | RuleKind::Filter => destination(packet, pool, when.to.ports, cx),
+        RuleKind::Nat => source(packet, pool, at.anchor, hook),
+        RuleKind::Binat => both(packet, &at.rule.when.from, pool, at.anchor, hook),
+        RuleKind::Rdr | RuleKind::Filter => destination(packet, pool, at.rule.when.to.ports, at.anchor, hook),
     }
 }
 
 /// `af-to`: makes a packet of the other family (pf_get_transaddr_af).
-pub(super) fn family(packet: &Packet, effects: &Effects, to: &Side, cx: Context<'_>) -> Result<Packet, Untranslated> {
-    let Some((family, sources, targets)) = &effects.af_to else { return Ok(packet.clone()) };
-    let possible = sources.addresses(*family, packet.from.ip(), cx)?;
-    let from = *possible.addresses.first().ok_or(Untranslated::Failed)?;
+pub(super) fn family(
+    packet: &Packet,
+    (family, sources, targets): &(Family, Pool, Option<Pool>),
+    at: &Found<'_>,
+    hook: Hook<'_>,
+) -> Result<Packet, Untranslated> {
+    let (addresses, _) = sources.possible(*family, packet.from.ip(), at.anchor, hook)?;
+    let from = *addresses.first().ok_or(Untranslated::Failed)?;
     let target = match targets {
         Some(pool) => {
-            let mut networks =
-                pool.addresses.iter().filter_map(|a| a.address.as_ref()?.pool(cx.anchor, *family, cx.lookup));
+            let mut networks = pool.operands().filter_map(|operand| operand.pool(at.anchor, *family, hook.lookup));
             let network = networks.next().and_then(|all| all.first().copied()).ok_or(Untranslated::Failed)?;
-            if network.prefix_len() == network.max_prefix_len() {
-                network.addr()
-            } else {
-                embed(network, packet.to.ip())
-            }
+            let one = network.prefix_len() == network.max_prefix_len();
+            if one { network.addr() } else { embed(network, packet.to.ip()) }
         }
         None => match (packet.to.ip(), family) {
             (IpAddr::V6(to6), Family::Inet) => {
-                let length = match &to.address {
+                let length = match &at.rule.when.to.address {
                     Operand::Network(network) if network.prefix_len() >= 32 => network.prefix_len(),
                     _ => 96,
                 };
                 extract(to6, length).into()
             }
             (old @ IpAddr::V4(_), Family::Inet6) => {
-                let length = match sources.addresses.first().and_then(|a| a.address.as_ref()) {
+                let length = match sources.operands().next() {
                     Some(Operand::Network(network)) => network.prefix_len().min(96),
                     _ => 96,
                 };
@@ -250,8 +212,8 @@ pub(super) fn family(packet: &Packet, effects: &Effects, to: &Side, cx: Context<
         },
     };
     let mut made = packet.clone();
-    made.to = SocketAddr::new(target, packet.to.port());
-    made.from = SocketAddr::new(from, packet.from.port());
+    made.to.set_ip(target);
+    made.from.set_ip(from);
     if let Some(pool) = targets
         && pool.ports.0 > 0
         && packet.protocol.has_translated_ports()
@@ -270,49 +232,35 @@ pub(super) fn family(packet: &Packet, effects: &Effects, to: &Side, cx: Context<
         // the port is chosen among those of the new family
         let kept = if packet.protocol.with_ports() == Some(Protocol::Sctp) { (0, 0) } else { sources.ports };
         let pool = Pool { ports: kept, ..sources.clone() };
-        let port = source_port(&made, from, &pool, cx.states).ok_or(Untranslated::Failed)?;
+        let port = source_port(&made, from, &pool, hook.states).ok_or(Untranslated::Failed)?;
         made.from.set_port(port);
     }
     Ok(made)
 }
 
-/// An IPv4 address after an IPv6 prefix, without the byte that stays zero (RFC 6052, 2.2); for IPv4, the low bits of
-/// the address.
+/// The bytes of an IPv4 address after an IPv6 prefix, without the one that stays zero (RFC 6052, 2.2).
+fn embedded(length: u8) -> impl Iterator<Item = usize> {
+    (usize::from(length / 8)..16).filter(|at| *at != 8).take(4)
+}
+
+/// An IPv4 address after an IPv6 prefix; for IPv4, the low bits of the address.
 fn embed(network: IpNet, address: IpAddr) -> IpAddr {
     match (network, address) {
         (IpNet::V6(net), IpAddr::V4(v4)) => {
             let mut octets = net.network().octets();
-            let mut at = usize::from(net.prefix_len() / 8);
-            for octet in v4.octets() {
-                if at == 8 {
-                    at += 1;
-                }
-                if let Some(place) = octets.get_mut(at) {
-                    *place = octet;
-                }
-                at += 1;
-            }
+            embedded(net.prefix_len()).zip(v4.octets()).for_each(|(at, octet)| octets[at] = octet);
             Ipv6Addr::from(octets).into()
         }
         (IpNet::V4(net), IpAddr::V6(v6)) => {
-            let octets = v6.octets();
-            let low = Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]);
-            masked(IpNet::V4(net), low.into())
+            let [.., a, b, c, d] = v6.octets();
+            masked(IpNet::V4(net), Ipv4Addr::new(a, b, c, d).into())
         }
         (network, other) => masked(network, other),
     }
 }
 
 fn extract(address: Ipv6Addr, length: u8) -> Ipv4Addr {
-    let octets = address.octets();
-    let mut at = usize::from(length / 8);
     let mut found = [0; 4];
-    for octet in &mut found {
-        if at == 8 {
-            at += 1;
-        }
-        *octet = octets.get(at).copied().unwrap_or(0);
-        at += 1;
-    }
+    found.iter_mut().zip(embedded(length)).for_each(|(octet, at)| *octet = address.octets()[at]);
     Ipv4Addr::from(found)
 }

@@ -3,13 +3,14 @@
 //! result depend on it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::loaded::{Pf, Ruleset};
-use super::matching::{Assumed, Hook};
+use super::choice::Choices;
+use super::lookup::Truth;
+use super::matching::{Assumed, Found, Hook};
 use super::packet::{Packet, Release};
-use super::steps::{Looked, TraceStep};
-use super::translate::{self, Context, Untranslated};
+use super::state::{Pf, Ruleset};
+use super::steps::TraceStep;
+use super::translate::{self, UNKNOWN, Untranslated};
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 
@@ -19,14 +20,8 @@ const DEEPEST: usize = 64;
 const MOST_BRANCHES: usize = 64;
 /// The maximum number of rules that one packet is compared with.
 const MOST_RULES: u64 = 10_000_000;
-
-/// A rule that was found, and its ruleset.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Found<'a> {
-    pub anchor: &'a str,
-    pub number: usize,
-    pub rule: &'a Rule,
-}
+/// Why pf drops a packet that it cannot translate.
+pub(super) const NO_ADDRESS: &str = "no address to translate to";
 
 impl Found<'_> {
     /// Whether both do the same to the packet.
@@ -49,15 +44,12 @@ impl Found<'_> {
 
 /// A rule that matches a packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Met<'a> {
+pub struct Met<'a> {
     /// The rule of the main ruleset by which it was reached, by its number among those of its kind: its own, or that of
     /// the call of its anchor.
     pub at: usize,
-    /// Its anchor; empty for the main ruleset.
     pub anchor: &'a str,
-    /// Its number there.
     pub number: usize,
-    /// The rule.
     pub rule: &'a Rule,
     /// Whether it decides, unless a later one does. A quick call of an anchor may end the evaluation without that.
     pub decides: bool,
@@ -67,24 +59,25 @@ pub(crate) struct Met<'a> {
     pub last: bool,
 }
 
-impl Met<'_> {
-    /// Whether it is the same rule.
-    pub(crate) fn is(&self, other: &Met<'_>) -> bool {
+impl<'a> Met<'a> {
+    /// The rule that decides: the last one.
+    pub fn decision(met: &[Met<'a>]) -> Option<Met<'a>> {
+        met.iter().rfind(|met| met.decides).copied()
+    }
+
+    pub fn is(&self, other: &Met<'_>) -> bool {
         (self.at, self.anchor, self.number) == (other.at, other.anchor, other.number)
     }
 
-    /// Whether it blocks.
-    pub(crate) fn blocks(&self) -> bool {
+    pub fn blocks(&self) -> bool {
         self.rule.action == Action::Block
     }
 
-    /// Whether it translates the packet.
-    pub(crate) fn translates(&self) -> bool {
+    pub fn translates(&self) -> bool {
         matches!(self.rule.action, Action::Translate { pool: Some(_), .. })
     }
 }
 
-/// How a branch continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     On,
@@ -102,10 +95,9 @@ pub(super) struct Branch<'a> {
     /// A match rule, or an earlier translation rule, has translated the packet.
     pub translated: bool,
     /// pf drops the packet for this reason.
-    pub failed: Option<String>,
+    pub failed: Option<&'static str>,
     pub rtable: Option<u32>,
     pub max_pkt_size: u16,
-    /// The assumptions of this branch.
     pub assumed: Vec<Assumed>,
     pub steps: Vec<TraceStep>,
     flow: Flow,
@@ -133,9 +125,8 @@ impl<'a> Branch<'a> {
     /// Whether they differ only in their assumptions.
     fn ends_as(&self, other: &Branch<'a>) -> bool {
         let found = match (&self.found, &other.found) {
-            (None, None) => true,
             (Some(a), Some(b)) => a.does_as(b),
-            _ => false,
+            (a, b) => a.is_none() && b.is_none(),
         };
         found
             && self.flow == other.flow
@@ -153,10 +144,6 @@ impl<'a> Branch<'a> {
         let differs = |a: &Assumed| other.assumed.iter().any(|b| a.what == b.what && a.answer != b.answer);
         self.assumed.retain(|a| !differs(a));
     }
-
-    fn assumes(&self, what: &str) -> Option<usize> {
-        self.assumed.iter().find(|assumed| assumed.what == what).map(|assumed| assumed.answer)
-    }
 }
 
 /// A walk through the rulesets.
@@ -164,13 +151,8 @@ pub(super) struct Walk<'a, 'r> {
     pub pf: &'a Pf,
     pub hook: Hook<'a>,
     pub kind: RuleKind,
-    /// Addresses in use, for pools.
-    pub known: &'a [std::net::IpAddr],
-    /// Assumptions about the same packet at an earlier interface.
-    pub settled: &'r [Assumed],
-    pub looked: &'r mut Looked,
-    /// Set if there is too much to follow.
-    pub gave_up: &'r mut Option<String>,
+    /// What was assumed at earlier interfaces; it is told what was looked at, and if there is too much to follow.
+    pub run: &'r mut Choices,
     /// Which of the conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are
     /// followed.
     pub supposed: Option<&'r [String]>,
@@ -225,12 +207,12 @@ impl<'a> Walk<'a, '_> {
         depth: usize,
     ) -> Vec<Branch<'a>> {
         for (number, rule) in rules.of(self.kind).iter().enumerate() {
-            if live.iter().all(|branch| branch.flow != Flow::On) || self.gave_up.is_some() {
+            if live.iter().all(|branch| branch.flow != Flow::On) || self.run.gave_up.is_some() {
                 break;
             }
-            self.looked.rules += 1;
-            if self.looked.rules > MOST_RULES {
-                *self.gave_up = Some(format!("more than {MOST_RULES} rules are evaluated"));
+            self.run.looked.rules += 1;
+            if self.run.looked.rules > MOST_RULES {
+                self.run.gave_up = Some(format!("more than {MOST_RULES} rules are evaluated"));
                 break;
             }
             let mut next = Vec::with_capacity(live.len());
@@ -244,11 +226,7 @@ impl<'a> Walk<'a, '_> {
             live = self.merged(next);
         }
         // a branch at the end of this ruleset continues after the call
-        for branch in &mut live {
-            if branch.flow == Flow::EndOfRuleset {
-                branch.flow = Flow::On;
-            }
-        }
+        live.iter_mut().filter(|branch| branch.flow == Flow::EndOfRuleset).for_each(|branch| branch.flow = Flow::On);
         live
     }
 
@@ -262,47 +240,41 @@ impl<'a> Walk<'a, '_> {
             match kept.iter_mut().find(|other| other.ends_as(&branch)) {
                 Some(other) => other.absorb(&branch),
                 None if room => kept.push(branch),
-                None => *self.gave_up = Some("too many rules cannot be decided".to_owned()),
+                None => self.run.gave_up = Some("too many rules cannot be decided".to_owned()),
             }
         }
         kept
     }
 
-    fn rule(&mut self, at: Found<'a>, branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize) {
-        use super::lookup::Truth;
-        let (truth, of_packet) = at.rule.takes(at.anchor, &branch.packet, branch.tag.as_deref(), &self.hook);
-        match truth {
-            Truth::No => next.push(branch),
-            Truth::Yes => self.apply(at, branch, next, depth),
-            Truth::Maybe(why) => {
-                let what = if of_packet { why } else { place(&at, &why) };
-                let of_packet_before = || {
-                    let before = self.settled.iter().find(|assumed| assumed.of_packet && assumed.what == what);
-                    before.map(|assumed| assumed.answer)
+    fn rule(&mut self, at: Found<'a>, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize) {
+        let (why, of_packet) = match at.takes(&branch.packet, branch.tag.as_deref(), &self.hook) {
+            (Truth::No, _) => return next.push(branch),
+            (Truth::Yes, _) => return self.apply(at, branch, next, depth),
+            (Truth::Maybe(why), of_packet) => (why, of_packet),
+        };
+        let place = at.place(&why);
+        let what = if of_packet { why } else { place.clone() };
+        if self.supposed.is_some() {
+            self.undecided.insert(what.clone());
+        }
+        let here = branch.assumed.iter().find(|assumed| assumed.what == what);
+        let before = || self.run.assumed.iter().find(|assumed| assumed.of_packet && assumed.what == what);
+        let supposed = || Some(usize::from(self.supposed?.contains(&what)));
+        match here.or_else(before).map(|assumed| assumed.answer).or_else(supposed) {
+            Some(0) => return next.push(branch),
+            Some(_) => {}
+            None => {
+                let with = |mut branch: Branch<'a>, taken: bool| {
+                    let answer = usize::from(taken);
+                    branch.assumed.push(Assumed { what: what.clone(), answer, pool: false, of_packet });
+                    branch.steps.push(TraceStep::Undecided { what: place.clone(), taken });
+                    branch
                 };
-                let supposed = || Some(usize::from(self.supposed?.contains(&what)));
-                let settled = branch.assumes(&what).or_else(of_packet_before).or_else(supposed);
-                if self.supposed.is_some() {
-                    self.undecided.insert(what.clone());
-                }
-                let mut takes = branch;
-                match settled {
-                    Some(0) => return next.push(takes),
-                    Some(_) => {}
-                    None => {
-                        let mut not = takes.clone();
-                        let reason = if of_packet { place(&at, &what) } else { what.clone() };
-                        let assumed = |answer| Assumed { what: what.clone(), answer, pool: false, of_packet };
-                        not.assumed.push(assumed(0));
-                        not.steps.push(TraceStep::Undecided { what: reason.clone(), taken: false });
-                        next.push(not);
-                        takes.assumed.push(assumed(1));
-                        takes.steps.push(TraceStep::Undecided { what: reason, taken: true });
-                    }
-                }
-                self.apply(at, takes, next, depth);
+                next.push(with(branch.clone(), false));
+                branch = with(branch, true);
             }
         }
+        self.apply(at, branch, next, depth);
     }
 
     fn apply(&mut self, at: Found<'a>, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize) {
@@ -350,48 +322,39 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// Applies `nat-to` and `rdr-to` of a match rule, at once (pf_rule_apply_nat).
-    fn translate(&mut self, at: Found<'a>, branch: Branch<'a>, next: &mut Vec<Branch<'a>>) {
-        let effects = &at.rule.effects;
-        let (kind, pool) = match (&effects.nat_to, &effects.rdr_to) {
-            (Some(pool), _) => (RuleKind::Nat, pool),
-            (None, Some(pool)) => (RuleKind::Rdr, pool),
-            (None, None) => return next.push(branch),
-        };
-        let cx = Context { anchor: at.anchor, lookup: self.hook.lookup, states: &self.pf.states, known: self.known };
-        let mut branch = branch;
+    fn translate(&mut self, at: Found<'a>, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>) {
+        let Some((kind, pool)) = at.rule.effects.translation() else { return next.push(branch) };
         if branch.translated {
-            branch.failed = Some("translated twice".to_owned());
-            branch.flow = Flow::Over;
+            (branch.failed, branch.flow) = (Some("translated twice"), Flow::Over);
             return next.push(branch);
         }
-        match translate::by_rule(&branch.packet, kind, pool, &at.rule.when, self.hook.direction, cx) {
+        match translate::by_rule(&branch.packet, kind, pool, &at, self.hook) {
             Ok((packets, more)) => {
-                for (branch, packet) in taken(&at, branch, packets, more) {
-                    let before = branch.packet.clone();
-                    let mut branch = Branch { packet, translated: true, ..branch };
-                    if branch.packet == before {
-                        branch.translated = false;
-                    } else {
+                let before = branch.packet.clone();
+                for mut branch in taken(&at, branch, packets, more) {
+                    branch.translated = branch.packet != before;
+                    if branch.translated {
                         branch.steps.push(TraceStep::Translated(branch.packet.clone()));
                     }
                     next.push(branch);
                 }
+                return;
             }
-            Err(Untranslated::Failed) => {
-                branch.failed = Some("no address to translate to".to_owned());
-                branch.flow = Flow::Over;
-                next.push(branch);
-            }
-            Err(Untranslated::Unknown(why)) => {
-                *self.gave_up = Some(place(&at, &why));
-                next.push(branch);
-            }
+            Err(Untranslated::Failed) => (branch.failed, branch.flow) = (Some(NO_ADDRESS), Flow::Over),
+            Err(Untranslated::Unknown) => self.run.gave_up = Some(at.place(UNKNOWN)),
         }
+        next.push(branch);
     }
 
-    fn call(&mut self, at: Found<'a>, called: &'a str, branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize) {
+    fn call(
+        &mut self,
+        at: Found<'a>,
+        called: &'a str,
+        mut branch: Branch<'a>,
+        next: &mut Vec<Branch<'a>>,
+        depth: usize,
+    ) {
         let (pf, v15) = (self.pf, self.pf.release == Release::V15);
-        let mut branch = branch;
         if depth + 1 >= DEEPEST {
             // 15 leaves the ruleset, 14 skips the call
             if v15 {
@@ -402,78 +365,51 @@ impl<'a> Walk<'a, '_> {
         branch.quick |= at.rule.quick;
         let before = branch.found;
         let called = Called::resolve(at.anchor, called);
-        let mut live = vec![branch];
         // "*" in the main ruleset is an anchor of that name: pf checks for "/*" at the end (pf_kanchor_setup in
         // pf_ruleset.c)
-        match Some(&called.path).filter(|parent| called.children && !parent.is_empty()) {
-            None => {
-                let path = if called.children { "*" } else { &called.path };
-                if let Some((path, rules)) = pf.rulesets.get_key_value(path) {
-                    self.looked.anchors += 1;
-                    live = self.ruleset(path, rules, live, depth + 1);
-                }
-                if v15 && self.kind == RuleKind::Filter {
-                    live.iter_mut().filter(|branch| branch.quick).for_each(|branch| branch.flow = Flow::Over);
-                }
+        let children = called.children && !called.path.is_empty();
+        let path = if called.children && !children { "*" } else { &called.path };
+        // the direct children only, in order; not the rules of the parent
+        let below = format!("{path}/");
+        let range = pf.rulesets.range(below.clone()..).take_while(|(path, _)| children && path.starts_with(&below));
+        let range = range.filter(|(path, _)| !path[below.len()..].contains('/'));
+        let single = pf.rulesets.get_key_value(path).filter(|_| !children);
+        // 15: a quick call ends with its anchor, one with a wildcard after its first child, even if nothing matched
+        let ends = v15 && self.kind == RuleKind::Filter;
+        let end_if_quick = |live: &mut Vec<Branch<'a>>| {
+            live.iter_mut().filter(|branch| ends && branch.quick).for_each(|branch| branch.flow = Flow::Over);
+        };
+        let mut live = vec![branch];
+        for (path, rules) in single.into_iter().chain(range) {
+            let (on, over): (Vec<_>, Vec<_>) = live.into_iter().partition(|branch| branch.flow == Flow::On);
+            live = on;
+            if !live.is_empty() {
+                self.run.looked.anchors += 1;
+                live = self.ruleset(path, rules, live, depth + 1);
+                end_if_quick(&mut live);
             }
-            Some(parent) => {
-                // the direct children only, in order; not the rules of the parent
-                let below = format!("{parent}/");
-                let children = pf.rulesets.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
-                for (path, rules) in children.filter(|(path, _)| !path[below.len()..].contains('/')) {
-                    if live.iter().all(|branch| branch.flow != Flow::On) {
-                        break;
-                    }
-                    self.looked.anchors += 1;
-                    let (on, over): (Vec<_>, Vec<_>) = live.into_iter().partition(|branch| branch.flow == Flow::On);
-                    live = self.ruleset(path, rules, on, depth + 1);
-                    // 15: a quick call with a wildcard ends after its first child, even if that did not match
-                    if v15 && self.kind == RuleKind::Filter {
-                        live.iter_mut().filter(|branch| branch.quick).for_each(|branch| branch.flow = Flow::Over);
-                    }
-                    live.extend(over);
-                    live = self.merged(live);
-                }
-            }
+            live.extend(over);
+            live = self.merged(live);
+        }
+        if !children {
+            end_if_quick(&mut live);
         }
         // 14: a quick call is final if anything in it has matched
         if !v15 && at.rule.quick {
-            for branch in &mut live {
-                let matched = match (&branch.found, &before) {
-                    (Some(now), Some(then)) => !now.is(then),
-                    (now, _) => now.is_some(),
-                };
-                if matched {
-                    branch.flow = Flow::Over;
-                }
-            }
+            let matched = |found: Option<Found<'_>>| found.is_some_and(|now| !before.is_some_and(|then| now.is(&then)));
+            live.iter_mut().filter(|branch| matched(branch.found)).for_each(|branch| branch.flow = Flow::Over);
         }
         next.append(&mut live);
     }
 }
 
-/// "rule 3 of pf.conf (pass in ...): why"
-pub(super) fn place(at: &Found<'_>, why: &str) -> String {
-    let anchor = if at.anchor.is_empty() { "pf.conf".to_owned() } else { format!("anchor {}", at.anchor) };
-    let text: &Arc<str> = &at.rule.origin.text;
-    format!("rule {} of {anchor} ({text}): {why}", at.number + 1)
-}
-
 /// A branch for each packet that a pool gives.
-pub(super) fn taken<'a>(
-    at: &Found<'a>,
-    branch: Branch<'a>,
-    packets: Vec<Packet>,
-    more: bool,
-) -> Vec<(Branch<'a>, Packet)> {
-    if packets.len() == 1 && !more {
-        return packets.into_iter().map(|packet| (branch.clone(), packet)).collect();
-    }
-    let what = place(at, "which address of its pool is used");
+pub(super) fn taken<'a>(at: &Found<'a>, branch: Branch<'a>, packets: Vec<Packet>, more: bool) -> Vec<Branch<'a>> {
+    let what = (packets.len() > 1 || more).then(|| at.place("which address of its pool is used"));
     let one = |(answer, packet)| {
-        let mut branch = branch.clone();
-        branch.assumed.push(Assumed { what: what.clone(), answer, pool: true, of_packet: false });
-        (branch, packet)
+        let mut branch = Branch { packet, ..branch.clone() };
+        branch.assumed.extend(what.clone().map(|what| Assumed { what, answer, pool: true, of_packet: false }));
+        branch
     };
     packets.into_iter().enumerate().map(one).collect()
 }

@@ -2,31 +2,26 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::choice::{Choices, all_runs};
+use super::choice::{Choices, Delivered, all_runs};
 use super::filter::After;
 use super::lookup::is_loopback;
 use super::packet::{IpProtocol, Packet, Party};
 use super::steps::{Trace, TraceStep, Verdict};
 use super::world::{Attachment, World};
 use crate::host::Router;
-use crate::net::Direction;
-use crate::net::{Family, Interface, Protocol};
+use crate::net::{Direction, Family, Interface, Protocol};
 
 /// How often pf routes a packet before it drops it (pf_route in sys/netpfil/pf/pf.c).
 const ROUTED: usize = 3;
 
-/// What becomes of a packet on its path.
-enum Way {
-    Delivered(Party, Packet),
-    Lost,
-}
+/// The receiver of a packet, and the packet as it arrives; `None` if it is lost on its path.
+type Way = Option<(Party, Packet)>;
 
 /// One run of a packet: its steps and its assumptions.
 struct Trip<'r> {
     run: &'r mut Choices,
     steps: Vec<TraceStep>,
-    /// Addresses in use.
-    known: Vec<IpAddr>,
+    known: &'r [IpAddr],
     routed: usize,
 }
 
@@ -37,12 +32,12 @@ impl Trip<'_> {
 
     fn lost(&mut self, why: &str) -> Way {
         self.note(why);
-        Way::Lost
+        None
     }
 
     fn delivered(&mut self, party: Party, packet: Packet) -> Way {
         self.steps.push(TraceStep::Delivered(party.clone(), packet.to));
-        Way::Delivered(party, packet)
+        Some((party, packet))
     }
 }
 
@@ -59,9 +54,7 @@ impl World {
         self.trace_packet(sender, &Packet::first(protocol, from, to))
     }
 
-    /// Sends any packet, in the same way.
     pub fn trace_packet(&mut self, sender: &Party, first: &Packet) -> Trace {
-        self.settle();
         let before = self.pf.states.clone();
         let mut after = None;
         let known: Vec<IpAddr> = self
@@ -71,40 +64,26 @@ impl World {
             .chain(self.lookup.interfaces.iter().flat_map(|interface| &interface.addresses))
             .map(|network| network.addr())
             .collect();
-        let agreed = all_runs(|run| {
+        let trace = all_runs(|run| {
             self.pf.states.clone_from(&before);
-            let mut trip = Trip { run, steps: vec![], known: known.clone(), routed: 0 };
+            let mut trip = Trip { run, steps: vec![], known: &known, routed: 0 };
             let (verdict, delivered) = self.connection(sender, first, &mut trip);
             let steps = trip.steps;
             after.get_or_insert_with(|| self.pf.states.clone());
             (steps, verdict, delivered)
         });
         self.pf.states = after.unwrap_or(before);
-        Trace {
-            delivered_to: agreed.delivered,
-            steps: agreed.first,
-            verdict: agreed.verdict,
-            arrives: agreed.arrives,
-            possible: agreed.possible,
-            depends_on: agreed.depends_on,
-            looked: agreed.looked,
-        }
+        trace
     }
 
-    fn connection(
-        &mut self,
-        sender: &Party,
-        first: &Packet,
-        trip: &mut Trip<'_>,
-    ) -> (Verdict, Option<(Party, SocketAddr)>) {
+    fn connection(&mut self, sender: &Party, first: &Packet, trip: &mut Trip<'_>) -> (Verdict, Delivered) {
         self.lookup.clients = if self.is_on_stack(sender) { vec![first.from] } else { vec![] };
-        let Way::Delivered(party, got) = self.send(sender, first.clone(), trip) else { return (Verdict::Lost, None) };
-        let at = Some((party.clone(), got.to));
+        let Some((party, got)) = self.send(sender, first.clone(), trip) else { return (Verdict::Lost, None) };
         // what the answer costs does not count
         let looked = trip.run.looked;
         let verdict = self.answered(sender, first, &party, &got, trip);
         trip.run.looked = looked;
-        (verdict, at)
+        (verdict, Some((party, got.to)))
     }
 
     fn answered(
@@ -117,7 +96,8 @@ impl World {
     ) -> Verdict {
         let Some(answer) = got.answer() else { return Verdict::Delivered };
         if let Some(protocol) = got.protocol.with_ports()
-            && self.listens(party, protocol, got.to) == Some(false)
+            && self.is_on_stack(party)
+            && self.lookup.socket(protocol, got.to) == Some(false)
         {
             let refusal = match protocol {
                 Protocol::Tcp => Packet { flags: 0x14, ..answer },
@@ -135,21 +115,13 @@ impl World {
         }
         // the next packet matches a state, or is lost; it is only shown if it is lost
         let shown = trip.steps.len();
-        let arrives = match self.send(sender, first.next(), trip) {
-            Way::Delivered(who, next) => (&who, next.from, next.to) == (party, got.from, got.to),
-            Way::Lost => false,
-        };
-        if arrives {
-            trip.steps.truncate(shown);
-            Verdict::Answered
-        } else {
-            Verdict::Unanswered
+        match self.send(sender, first.next(), trip) {
+            Some((who, next)) if (&who, next.from, next.to) == (party, got.from, got.to) => {
+                trip.steps.truncate(shown);
+                Verdict::Answered
+            }
+            _ => Verdict::Unanswered,
         }
-    }
-
-    /// Whether a socket on the host's stack listens; `None` for others, whose sockets are unknown.
-    fn listens(&self, party: &Party, protocol: Protocol, at: SocketAddr) -> Option<bool> {
-        if self.is_on_stack(party) { self.lookup.socket(protocol, at) } else { None }
     }
 
     /// Whether it is the host, or a jail on the host's stack.
@@ -163,7 +135,7 @@ impl World {
 
     /// Whether the answer to what `party` received arrives at `sender`, from the address that `sender` used.
     fn answers(&mut self, party: &Party, answer: Packet, sender: &Party, sent: &Packet, trip: &mut Trip<'_>) -> bool {
-        let Way::Delivered(back, answer) = self.send(party, answer, trip) else { return false };
+        let Some((back, answer)) = self.send(party, answer, trip) else { return false };
         if (answer.from, answer.to) != (sent.to, sent.from) {
             trip.note(format!("not the answer that {sender} waits for"));
             return false;
@@ -178,7 +150,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, sender: &Party, packet: Packet, trip: &mut Trip<'_>) -> Way {
+    fn send(&mut self, sender: &Party, mut packet: Packet, trip: &mut Trip<'_>) -> Way {
         trip.steps.push(TraceStep::Sent(sender.clone(), packet.clone()));
         trip.routed = 0;
         let jail = match sender {
@@ -201,17 +173,13 @@ impl World {
         };
         let Some(jail) = jail else { return trip.lost("there is no such jail") };
         let Some(behind) = jail.behind else { return self.originate(sender, packet, trip) };
-        let mut packet = packet;
         // the destination of the frame stays, whatever pf makes of the packet in it
         let on_link = jail.addresses.iter().any(|own| own.contains(&packet.to.ip()));
         let past = on_link && !self.is_own(packet.to.ip());
-        if self.pfil_member
-            && let Some(member) = jail.member
-        {
-            packet = match self.hook(packet, Direction::In, member, trip) {
-                After::Goes(packet) => packet,
-                other => return self.elsewhere(other, trip),
-            };
+        if let Some(member) = jail.member.filter(|_| self.pfil_member) {
+            let after = self.hook(packet, Direction::In, member, trip);
+            let After::Goes(passed) = after else { return self.elsewhere(after, trip) };
+            packet = passed;
         }
         if past {
             trip.note(format!("over {behind}, not through the host"));
@@ -269,10 +237,8 @@ impl World {
         }
         let fib = self.lookup.interfaces.iter().find(|known| known.name == on).map_or(0, |known| known.fib);
         let packet = Packet { received_on: Some(on), fib, ..packet };
-        let packet = match self.hook(packet, Direction::In, on, trip) {
-            After::Goes(packet) => packet,
-            other => return self.elsewhere(other, trip),
-        };
+        let after = self.hook(packet, Direction::In, on, trip);
+        let After::Goes(packet) = after else { return self.elsewhere(after, trip) };
         if self.is_own(packet.to.ip()) {
             return self.deliver(packet, trip);
         }
@@ -287,14 +253,12 @@ impl World {
     }
 
     /// Delivers to a socket of the host or of a jail on its stack.
-    fn deliver(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
-        let mut packet = packet;
+    fn deliver(&mut self, mut packet: Packet, trip: &mut Trip<'_>) -> Way {
         if self.filter_local {
             let Some(lo0) = self.lo0() else { return trip.lost("the host has no lo0") };
-            packet = match self.hook(packet, Direction::Out, lo0, trip) {
-                After::Goes(packet) => packet,
-                other => return self.elsewhere(other, trip),
-            };
+            let after = self.hook(packet, Direction::Out, lo0, trip);
+            let After::Goes(passed) = after else { return self.elsewhere(after, trip) };
+            packet = passed;
         }
         let address = packet.to.ip();
         let jail = self.jails.iter().find(|jail| jail.behind.is_none() && jail.has(address));
@@ -308,19 +272,17 @@ impl World {
         if !self.lookup.knows_fib(fib) {
             trip.run.gave_up = Some(format!("the routes of FIB {fib} are unknown"));
         }
-        let Some(out) = self.route_of_fib(fib, packet.to.ip()) else {
+        let Some(out) = self.lookup.route_of_fib(fib, packet.to.ip()) else {
             let table = if fib == 0 { String::new() } else { format!(" in FIB {fib}") };
             return trip.lost(&format!("no route{table}"));
         };
         let meant = packet.to.ip();
-        let packet = match self.hook(packet, Direction::Out, out, trip) {
-            After::Goes(packet) => packet,
-            other => return self.elsewhere(other, trip),
-        };
+        let after = self.hook(packet, Direction::Out, out, trip);
+        let After::Goes(packet) = after else { return self.elsewhere(after, trip) };
         if packet.from.ip().is_loopback() {
             return trip.lost("a loopback address does not go to a network");
         }
-        if packet.to.ip() != meant && self.route_of_fib(fib, packet.to.ip()) != Some(out) {
+        if packet.to.ip() != meant && self.lookup.route_of_fib(fib, packet.to.ip()) != Some(out) {
             return trip.lost("translated on the way out to an address behind another interface");
         }
         self.neighbour(packet, out, trip)
@@ -329,14 +291,14 @@ impl World {
     /// Continues with a packet that pf has taken over.
     fn elsewhere(&mut self, after: After, trip: &mut Trip<'_>) -> Way {
         match after {
-            After::Dropped => Way::Lost,
+            After::Dropped => None,
             After::Goes(packet) => self.leave(packet, trip),
             After::Crossed(packet) => {
                 // pf itself routes it, and does not evaluate it again (skip_test in pf_route)
                 if self.is_own(packet.to.ip()) {
                     return self.deliver(packet, trip);
                 }
-                match self.route_of_fib(packet.fib, packet.to.ip()) {
+                match self.lookup.route_of_fib(packet.fib, packet.to.ip()) {
                     Some(out) => self.neighbour(packet, out, trip),
                     None => trip.lost("no route"),
                 }
@@ -362,7 +324,7 @@ impl World {
     }
 
     /// The last hop, on a bridge or a wire.
-    fn neighbour(&mut self, packet: Packet, on: Interface, trip: &mut Trip<'_>) -> Way {
+    fn neighbour(&mut self, mut packet: Packet, on: Interface, trip: &mut Trip<'_>) -> Way {
         let jail = self.jails.iter().find(|jail| jail.behind == Some(on) && jail.has(packet.to.ip())).cloned();
         let Some(jail) = jail else {
             if let Some(tunnel) = TUNNELS.iter().find(|tunnel| on.as_str().starts_with(**tunnel)) {
@@ -370,18 +332,10 @@ impl World {
             }
             return trip.delivered(Party::Network(on), packet);
         };
-        self.jail_takes(packet, &jail, trip)
-    }
-
-    fn jail_takes(&mut self, packet: Packet, jail: &Attachment, trip: &mut Trip<'_>) -> Way {
-        let mut packet = packet;
-        if self.pfil_member
-            && let Some(member) = jail.member
-        {
-            packet = match self.hook(packet, Direction::Out, member, trip) {
-                After::Goes(packet) => packet,
-                other => return self.elsewhere(other, trip),
-            };
+        if let Some(member) = jail.member.filter(|_| self.pfil_member) {
+            let after = self.hook(packet, Direction::Out, member, trip);
+            let After::Goes(passed) = after else { return self.elsewhere(after, trip) };
+            packet = passed;
         }
         // a jail drops a packet from the wire with its own address as source
         if jail.has(packet.from.ip()) {
@@ -390,7 +344,7 @@ impl World {
         if !jail.has(packet.to.ip()) {
             return trip.lost("translated at the bridge member, after the last hop");
         }
-        trip.delivered(Party::Jail(jail.name.clone()), packet)
+        trip.delivered(Party::Jail(jail.name), packet)
     }
 
     fn hook(&mut self, packet: Packet, direction: Direction, on: Interface, trip: &mut Trip<'_>) -> After {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::loaded::{Pf, Ruleset};
 use super::lookup::{Lookup, is_loopback};
-use super::state::States;
+use super::state::{Pf, Ruleset};
 use super::{Party, Release};
 use crate::calls::{self, Entry};
 use crate::error::{Error, Kind, Result};
@@ -27,14 +26,12 @@ pub const REFUSES: &str = "pfctl(8) refuses the whole file on this host";
 /// Where a jail is on the network: one for each interface of the host behind which the jail has addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// Its name.
     pub name: String,
     /// The host's interface at which the jail's packets appear: its bridge, or the host's end of its epair. `None` for
     /// a jail that uses the host's stack; its addresses are then the host's.
     pub behind: Option<Interface>,
     /// The host's end of its epair, if that is a member of the bridge.
     pub member: Option<Interface>,
-    /// Its addresses, each with its network.
     pub addresses: Vec<IpNet>,
 }
 
@@ -45,25 +42,22 @@ impl Attachment {
 }
 
 /// A host with pf, its jails, and what is around it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct World {
-    pub(super) lookup: Lookup,
-    pub(super) pf: Pf,
+    pub lookup: Lookup,
+    pub pf: Pf,
     /// The rulesets that each load has created, by the path that was loaded.
     loaded: BTreeMap<String, Vec<String>>,
     /// What `kport` calls, if that was not loaded.
     called: Vec<Entry>,
-    /// Notes for the user of a trace: what is loaded but not evaluated.
-    notes: Vec<String>,
-    /// The jails.
+    /// What is loaded but not evaluated, one line each.
+    pub notes: Vec<String>,
     pub jails: Vec<Attachment>,
     /// The FIBs of jails on the host's stack that are not 0.
     jail_fibs: BTreeMap<String, u32>,
     /// The default routes of jails with a network stack of their own, by name, as far as they are known and matter: those of
     /// jails on the network of a default route of the host. The host is taken for the router of all others.
     pub routers: BTreeMap<String, PerFamily<Router>>,
-    /// The interface of the default route, IPv4 and IPv6.
-    pub gateway: PerFamily<Option<Interface>>,
     /// `net.inet.ip.forwarding`, `net.inet6.ip6.forwarding`
     pub forwarding: PerFamily<bool>,
     /// `net.pf.filter_local`, as it was when pf was enabled.
@@ -77,26 +71,9 @@ impl World {
     pub fn new(release: Release, interfaces: Vec<HostInterface>) -> World {
         World {
             lookup: Lookup { interfaces, ..Lookup::default() },
-            pf: Pf {
-                enabled: true,
-                release,
-                rulesets: BTreeMap::new(),
-                skip: vec![],
-                syncookies: false,
-                default_to_drop: false,
-                states: States::default(),
-                supposed: None,
-            },
-            loaded: BTreeMap::new(),
-            called: vec![],
-            notes: vec![],
-            jails: vec![],
-            jail_fibs: BTreeMap::new(),
-            routers: BTreeMap::new(),
-            gateway: PerFamily::default(),
+            pf: Pf { enabled: true, release, ..Pf::default() },
             forwarding: PerFamily { inet: true, inet6: true },
-            filter_local: false,
-            pfil_member: false,
+            ..World::default()
         }
     }
 
@@ -107,7 +84,7 @@ impl World {
             self.lookup.all_fibs = host.sysctl("net.add_addr_allfibs")?.is_some_and(|value| value != 0);
         }
         for family in Family::ALL {
-            *self.gateway.of_mut(family) = host.gateway(family)?;
+            *self.lookup.gateway.of_mut(family) = host.gateway(family)?;
         }
         Ok(())
     }
@@ -126,7 +103,7 @@ impl World {
             *world.forwarding.of_mut(family) = host.sysctl(sysctl)?.is_none_or(|value| value != 0);
         }
         world.filter_local = host.sysctl("net.pf.filter_local")?.is_some_and(|value| value != 0);
-        world.default_to_drop(host.sysctl("net.pf.default_to_drop")?.is_some_and(|value| value != 0));
+        world.pf.default_to_drop = host.sysctl("net.pf.default_to_drop")?.is_some_and(|value| value != 0);
         // if the host cannot list its sockets, they are unknown
         world.lookup.listeners = host.listeners().ok();
         for jail in host.jails()?.jails.iter().filter(|jail| !jail.dying) {
@@ -154,7 +131,7 @@ impl World {
 
     /// Whether a jail is on the network of a default route of the host, so that another router may be there.
     pub(super) fn is_outer(&self, jail: &Attachment) -> bool {
-        jail.behind.is_some() && Family::ALL.iter().any(|family| *self.gateway.of(*family) == jail.behind)
+        jail.behind.is_some() && Family::ALL.iter().any(|family| *self.lookup.gateway.of(*family) == jail.behind)
     }
 
     /// The given host, with the rules and tables that pf has now. A rule that cannot be read is an error of
@@ -162,7 +139,7 @@ impl World {
     /// because of the host's addresses is an error of [`Kind::Unavailable`].
     pub fn of_pf(host: &dyn Host, firewall: &dyn Firewall, release: Release) -> Result<World> {
         let mut world = World::of_host(host, release)?;
-        world.enable(firewall.status()?.enabled);
+        world.pf.enabled = firewall.status()?.enabled;
         for (path, conf) in firewall.rulesets(true)? {
             if let Some(unread) = conf.unread().first() {
                 let name = if path.is_empty() { "main ruleset".to_owned() } else { format!("anchor {path}") };
@@ -187,7 +164,7 @@ impl World {
 
     /// The rules that pf has, each with its statement in the file from which pfctl(8) has loaded them.
     pub fn named_by(&self, conf: &Conf, file: &Conf) -> Conf {
-        conf.named_by(file, &|of| self.lookup.networks(of))
+        conf.named_by(file, &|of| of.networks(&self.lookup).collect())
     }
 
     fn add_address(&mut self, name: &str, address: IpAddr, vnet: bool) {
@@ -245,24 +222,18 @@ impl World {
         if path.is_empty() {
             self.pf.skip.clone_from(&conf.skip);
             self.pf.syncookies = conf.syncookies;
-            self.notes = conf
-                .ether
-                .first()
-                .map(|rule| {
-                    let more = if conf.ether.len() > 1 {
-                        format!(" and {} more", conf.ether.len() - 1)
-                    } else {
-                        String::new()
-                    };
-                    format!("rules about Ethernet frames are not evaluated: {rule}{more}")
-                })
-                .into_iter()
-                .collect();
+            self.notes = match &conf.ether[..] {
+                [] => vec![],
+                [rule] => vec![format!("rules about Ethernet frames are not evaluated: {rule}")],
+                [rule, more @ ..] => {
+                    vec![format!("rules about Ethernet frames are not evaluated: {rule} and {} more", more.len())]
+                }
+            };
         }
     }
 
     /// The same with calls of kport's anchors that are not quick: those end the evaluation on 15 even if nothing is published.
-    pub(crate) fn without_quick_kport(&self) -> World {
+    pub fn without_quick_kport(&self) -> World {
         let mut made = self.clone();
         if let Some(main) = made.pf.rulesets.get_mut("") {
             for rule in Arc::make_mut(main).of_mut(RuleKind::Filter) {
@@ -273,26 +244,6 @@ impl World {
         made
     }
 
-    /// What is loaded but not evaluated, one line each.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    /// `pfctl -e`, `pfctl -d`
-    pub fn enable(&mut self, enabled: bool) {
-        self.pf.enabled = enabled;
-    }
-
-    /// The loader tunable `net.pf.default_to_drop` of 14 and later.
-    pub fn default_to_drop(&mut self, drop: bool) {
-        self.pf.default_to_drop = drop;
-    }
-
-    /// The interfaces, to change them as ifconfig(8) would.
-    pub fn interfaces(&mut self) -> &mut Vec<HostInterface> {
-        &mut self.lookup.interfaces
-    }
-
     /// The owner of `address`: the host, a jail, or the network behind the interface that leads there.
     pub fn party(&self, address: IpAddr) -> Result<Party> {
         if let Some(jail) = self.jails.iter().find(|jail| jail.has(address)) {
@@ -301,7 +252,7 @@ impl World {
         if self.is_own(address) || address.is_loopback() {
             return Ok(Party::Host);
         }
-        self.route(address).map(Party::Network).ok_or_else(|| {
+        self.lookup.route_of_fib(0, address).map(Party::Network).ok_or_else(|| {
             Error::new(Kind::Unavailable, format!("no route leads to {address}; give the interface with --on"))
         })
     }
@@ -339,24 +290,8 @@ impl World {
             Party::Host | Party::Network(_) => 0,
         }
     }
-
-    /// The interface that leads to an address that is not the host's: by the longest network, else by the default
-    /// route.
-    pub(super) fn route(&self, address: IpAddr) -> Option<Interface> {
-        self.route_of_fib(0, address)
-    }
-
-    /// The same in a FIB.
-    pub(super) fn route_of_fib(&self, fib: u32, address: IpAddr) -> Option<Interface> {
-        if fib != 0 {
-            return self.lookup.route_of_fib(fib, address);
-        }
-        let connected = self.lookup.longest(address).map(|(_, name)| name);
-        connected.or(*self.gateway.of(Family::of(address)))
-    }
 }
 
-/// For tests and benches.
 #[cfg(feature = "internals")]
 impl World {
     /// Loads the main ruleset: pf.conf(5) text. States stay.
@@ -368,15 +303,5 @@ impl World {
     pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
         self.load_conf(path, &text.parse()?);
         Ok(())
-    }
-
-    /// The listening sockets of the host and of jails on its stack; `None` if they are unknown.
-    pub fn listeners(&mut self) -> &mut Option<Vec<crate::host::Listener>> {
-        &mut self.lookup.listeners
-    }
-
-    /// Networks that are reached through a gateway behind an interface, besides the default route.
-    pub fn routes(&mut self) -> &mut Vec<(IpNet, Interface)> {
-        &mut self.lookup.routes
     }
 }

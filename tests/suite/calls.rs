@@ -45,8 +45,8 @@ fn world(release: Release, call: &str) -> World {
         interface("lo0", "lo", &["127.0.0.1/8", "::1/128"]),
     ];
     let mut world = World::new(release, interfaces);
-    world.gateway.inet = "em0".parse().ok();
-    world.gateway.inet6 = "em0".parse().ok();
+    world.lookup.gateway.inet = "em0".parse().ok();
+    world.lookup.gateway.inet6 = "em0".parse().ok();
     let main = format!(
         "nat-anchor \"{call}\"\nrdr-anchor \"{call}\"\nblock log all\npass out on em0 all\npass quick inet6 proto ipv6-icmp\n\
          anchor \"{call}\"\n"

@@ -117,11 +117,11 @@ fn addresses() {
     // its route leads elsewhere
     check("block in from urpf-failed", &[("em0 tcp 10.1.0.9 10.0.0.2:80", "lost")]);
     let mut world = of(Release::V15, "block in from no-route");
-    world.gateway = PerFamily::default();
+    world.lookup.gateway = PerFamily::default();
     check_with(&world, "", &[("em0 tcp 203.0.113.9 10.0.0.2:80", "lost"), (WEB, REACHED)]);
     // routes other than the default one, the longest first
-    world.gateway = PerFamily { inet: "em0".parse().ok(), inet6: None };
-    world.routes().push(("203.0.113.0/24".parse().unwrap(), "bridge1".parse().unwrap()));
+    world.lookup.gateway = PerFamily { inet: "em0".parse().ok(), inet6: None };
+    world.lookup.routes.push(("203.0.113.0/24".parse().unwrap(), "bridge1".parse().unwrap()));
     check_with(&world, "", &[("web tcp 10.0.0.2 203.0.113.9:80", "answered bridge1 203.0.113.9:80")]);
 }
 
@@ -243,7 +243,7 @@ fn what_cannot_be_decided() {
             "depends web 10.0.0.2:80"
         };
         let mut world = of(Release::V15, &only);
-        *world.listeners() = Some(vec![]);
+        world.lookup.listeners = Some(vec![]);
         check_with(&world, &only, &[(WEB, forwarded), ("em0 udp 192.0.2.100 10.0.0.2:80", REACHED)]);
         check(&format!("{only}\npass quick all"), &[(WEB, REACHED)]);
         check(&format!("pass quick in on em0\n{only}"), &[(WEB, REACHED)]);
@@ -269,7 +269,7 @@ fn owners_of_sockets() {
     let mut world = of(Release::V15, "block in on em0 proto { tcp udp } user != unknown");
     let listener =
         |port| Listener { protocol: Protocol::Tcp, families: PerFamily::only(Family::Inet), address: None, port };
-    *world.listeners() = Some(vec![listener(22)]);
+    world.lookup.listeners = Some(vec![listener(22)]);
     check_with(
         &world,
         "",
@@ -315,7 +315,7 @@ fn icmp() {
 fn icmp_errors_of_a_state() {
     let main = "block all\nrdr on em0 proto udp to port 53 -> 192.0.2.7\npass in on em0 proto udp keep state\n";
     let mut world = of(Release::V15, main);
-    *world.listeners() = Some(vec![]);
+    world.lookup.listeners = Some(vec![]);
     let trace = ask(&world, "em0 udp 192.0.2.100 192.0.2.1:53");
     assert_eq!(told(&trace), "refused host 192.0.2.7:53", "{trace}");
     let shown = trace.to_string();
@@ -553,7 +553,7 @@ fn without_effect_on_arrival() {
     check("block in all fragment", &[(WEB, REACHED)]);
     check("block in once proto udp\npass in once", &[(WEB, REACHED)]);
     let world = of(Release::V15, "ether block in on em0 from 00:01:02:03:04:05/24 l3 all\npass");
-    assert!(world.notes()[0].starts_with("rules about Ethernet frames are not evaluated: ether block in on em0"));
+    assert!(world.notes[0].starts_with("rules about Ethernet frames are not evaluated: ether block in on em0"));
     check_with(&world, "", &[(WEB, REACHED)]);
 }
 

@@ -41,6 +41,7 @@ mod oci;
 mod options;
 mod packaging;
 mod packets;
+mod pfconf;
 mod pfctl;
 mod proof;
 mod publish;

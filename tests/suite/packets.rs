@@ -111,7 +111,7 @@ fn build(
         living.push(jail(&format!("j{n}"), Some(&format!("bridge{bridge}")), Some(&format!("epair{n}a")), &addresses));
     }
     let mut world = World::new(release, interfaces.clone());
-    world.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
+    world.lookup.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
     world.jails.clone_from(&living);
 
     let mut publications = vec![];

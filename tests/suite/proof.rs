@@ -1,6 +1,8 @@
 //! `kport setup` on rulesets that refuse sources, block everybody, or end the translation: whole packets are sent through the
 //! file before and after, by the evaluator, without what the proof uses.
 
+mod judge;
+
 use crate::support::cc;
 
 use std::fs;

@@ -329,7 +329,7 @@ fn the_cause_is_reported() {
     assert!(!ask(&published("block log all\nanchor \"kport/*\"\n")).touches("web"));
     assert!(!ask(&published(&format!("block quick on em0\n{main}"))).touches("web"));
     let mut world = published(&main);
-    world.enable(false);
+    world.pf.enabled = false;
     assert!(ask(&world).touches_host());
     let mut world = published(&main);
     world.forwarding = PerFamily::only(Family::Inet6);
@@ -512,7 +512,7 @@ proptest::proptest! {
 #[test]
 fn link_local_addresses_are_passed_over() {
     let mut world = observed(Release::V15, true, false);
-    let bridge = world.interfaces().iter_mut().find(|interface| interface.name.as_str() == "bridge0").unwrap();
+    let bridge = world.lookup.interfaces.iter_mut().find(|interface| interface.name.as_str() == "bridge0").unwrap();
     bridge.addresses.insert(0, "fe80::1/64".parse().unwrap());
     let trace = ask(&world, &party("app"), Protocol::Tcp, "fd00::3", "[2001:db8::1]:8080");
     assert!(trace.reaches("web") && trace.to_string().contains("now tcp [fd00::1]:50001 -> [fd00::2]:80"), "{trace}");

@@ -240,7 +240,7 @@ fn a_jail_in_another_fib() {
         ("em1", "203.0.113.9", "203.0.113.1:8101", "em1"),
     ] {
         let mut quiet = world.clone();
-        *quiet.listeners() = None;
+        quiet.lookup.listeners = None;
         let (by, trace) = answered(&quiet, client, Protocol::Tcp);
         assert_eq!(by, client.3, "{trace}");
     }

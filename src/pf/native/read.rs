@@ -13,9 +13,8 @@ use super::layout::*;
 use super::nv::{List, Malformed, Value};
 use crate::net::{Family, PortRange, Protocol};
 use crate::pf::{Destination, Sources, States};
-use crate::pfconf::address::Operand;
+use crate::pfconf::address::{Operand, Table};
 use crate::pfconf::rule::RuleKind;
-use crate::pfconf::table::Table;
 
 /// Room for the reply of a call: a rule needs about 4000 bytes, the status 6000.
 const REPLY: usize = 16 * 1024;

@@ -24,7 +24,7 @@ fn what_is_delivered_where_nothing_listens_is_refused() {
     world.load_main(&format!("pass all\n{ANCHORS}")).unwrap();
     // if the sockets are unknown, nothing is reported about them
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:22"), Verdict::Answered);
-    *world.listeners() = Some(vec![
+    world.lookup.listeners = Some(vec![
         listener(Protocol::Tcp, None, 22),
         listener(Protocol::Udp, Some("192.0.2.7"), 53),
         listener(Protocol::Tcp, Some("10.9.0.2"), 80),
@@ -51,9 +51,9 @@ fn through_a_publication_too() {
     let mut world = host(Release::V15);
     world.load_main(&format!("block log all\n{ANCHORS}")).unwrap();
     publish(&mut world, "flat", &["10.9.0.2"], "8100:80", &Options::default());
-    *world.listeners() = Some(vec![]);
+    world.lookup.listeners = Some(vec![]);
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:8100"), Verdict::Refused);
-    *world.listeners() = Some(vec![listener(Protocol::Tcp, Some("10.9.0.2"), 80)]);
+    world.lookup.listeners = Some(vec![listener(Protocol::Tcp, Some("10.9.0.2"), 80)]);
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:8100"), Verdict::Answered);
 }
 
@@ -61,10 +61,10 @@ fn through_a_publication_too() {
 fn it_is_reported_also_if_pf_does_not_evaluate() {
     let mut world = host(Release::V15);
     world.load_main("set skip on em0\nblock all").unwrap();
-    *world.listeners() = Some(vec![listener(Protocol::Tcp, None, 22)]);
+    world.lookup.listeners = Some(vec![listener(Protocol::Tcp, None, 22)]);
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:22"), Verdict::Answered);
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:23"), Verdict::Refused);
     world.load_main("").unwrap();
-    world.enable(false);
+    world.pf.enabled = false;
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:23"), Verdict::Refused);
 }

@@ -64,7 +64,7 @@ pub fn interfaces() -> Vec<HostInterface> {
 
 pub fn host(release: Release) -> World {
     let mut world = World::new(release, interfaces());
-    world.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
+    world.lookup.gateway = PerFamily::each(|_| Some("em0".parse().unwrap()));
     world.jails = vec![
         jail("web", Some("bridge0"), Some("epair1a"), &["10.0.0.2/24", "fd00::2/64"]),
         jail("app", Some("bridge0"), Some("epair2a"), &["10.0.0.3/24", "fd00::3/64"]),
