@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use crate::conf::{self, Conf};
 use crate::error::{Error, Kind, Result};
@@ -10,7 +11,7 @@ use crate::options::Source;
 use crate::publisher::{Liveness, Outcome, Publisher, Recorded, Request};
 use crate::session::Session;
 
-use super::args::{ApplyArgs, CheckArgs, Global};
+use super::args::{ApplyArgs, Global};
 use super::output::{self, complain, document, print, word};
 use super::session::{any_session, with_publisher};
 
@@ -74,12 +75,8 @@ fn difference(
             _ = writeln!(text, "kport unpublish {}", word(jail.as_str()));
         }
         let running = session.host.running(jail.as_str())?.is_some();
-        let had: Vec<&Request> = record
-            .iter()
-            .filter(|record| !record.gone)
-            .flat_map(|record| &record.requests)
-            .filter(|r| r.configured)
-            .collect();
+        let had = record.iter().filter(|record| !record.gone).flat_map(|record| &record.requests);
+        let had: Vec<&Request> = had.filter(|request| request.configured).collect();
         if !running && had.is_empty() && !conf.not_jails().contains(jail) {
             continue;
         }
@@ -121,8 +118,8 @@ fn difference(
 }
 
 /// `kport check`
-pub fn check(global: &Global, args: &CheckArgs) -> Result<()> {
-    let conf = Conf::read(args.file.as_deref().or(global.config.as_deref()))?;
+pub fn check(global: &Global, file: Option<&Path>) -> Result<()> {
+    let conf = Conf::read(file.or(global.config.as_deref()))?;
     let session = any_session(global)?;
     let mut wrong = conf::check(&conf, &*session.host)?;
     for line in conf.lines() {

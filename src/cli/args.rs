@@ -101,7 +101,13 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check specs, and print them with every field
-    Parse(ParseArgs),
+    Parse {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[arg(required = true, value_name = "SPEC", help = SPEC)]
+        specs: Vec<String>,
+    },
     /// Print the rules that would be loaded, as pf.conf(5) text; change nothing
     Rules(RequestArgs),
     /// Publish all ports of a jail, or none; they replace those published before
@@ -113,9 +119,17 @@ pub enum Command {
     #[command(aliases = ["restore", "gc"])]
     Apply(ApplyArgs),
     /// Keep what is published true while jails come, go and change; for rc.d and daemon(8)
-    Watch(WatchArgs),
+    Watch {
+        /// Print a JSON document for each report, one a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Check kport.conf: its lines, conflicts between jails, what the host lacks
-    Check(CheckArgs),
+    Check {
+        /// The file [default: that of --config]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Show what is published, and whether pf has it
     List(ListArgs),
     /// Print a packet's path through pf, rule by rule; status 5 if it does not arrive
@@ -155,15 +169,6 @@ pub struct OciHookArgs {
     /// A place that a container may name: em1, 192.0.2.7 or "*" [default: none]
     #[arg(long, value_name = "PLACE")]
     pub allow_place: Vec<Place>,
-}
-
-#[derive(Debug, Args)]
-pub struct ParseArgs {
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-    #[arg(required = true, value_name = "SPEC", help = SPEC)]
-    pub specs: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -222,20 +227,6 @@ pub struct ApplyArgs {
     /// Only these jails [default: all]
     #[arg(value_name = "JAIL")]
     pub jails: Vec<JailName>,
-}
-
-#[derive(Debug, Args)]
-pub struct WatchArgs {
-    /// Print a JSON document for each report, one a line
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// The file [default: that of --config]
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::conf::Conf;
 use crate::container::kleene;
@@ -61,11 +60,25 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
     };
     request.jid = request.jid.or(args.jid);
     args.options.set(&mut request)?;
+    let act = |publisher: &Publisher<'_>| publisher.publish(&request);
+    publish_by(global, args, std::slice::from_ref(&request), act)
+}
+
+/// Publishes requests by `act`, or tries each.
+fn publish_by(
+    global: &Global,
+    args: &PublishArgs,
+    requests: &[Request],
+    act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
+) -> Result<()> {
     if args.dry_run {
-        return change(global, Report::Nothing, |publisher| publisher.dry_run(&request));
+        let mut requests = requests.iter();
+        return requests.try_for_each(|request| change(global, Report::Nothing, |by| by.dry_run(request)));
     }
-    let report = Report::of_publish(global, args, std::slice::from_ref(&request));
-    change(&waiting(global, request.wait), report, |publisher| publisher.publish(&request))
+    // in addition to the time of a change
+    let wait = requests.iter().map(|request| request.wait).max().unwrap_or_default();
+    let waiting = Global { timeout: global.timeout.saturating_add(wait), ..global.clone() };
+    change(&waiting, Report::of_publish(global, args, requests), act)
 }
 
 /// The request for the ports of Kleene's records, and for their addresses if no others are given.
@@ -79,11 +92,6 @@ fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
         request.addresses = ports.addresses;
     }
     Ok(request)
-}
-
-/// With the time that a publish waits for an address.
-fn waiting(global: &Global, wait: Duration) -> Global {
-    Global { timeout: global.timeout.saturating_add(wait), ..global.clone() }
 }
 
 /// The jail that the manager names, unless it is given, and the specs.
@@ -114,18 +122,12 @@ fn publish_lines(global: &Global, args: &PublishArgs, caller: &Caller) -> Result
         }
         args.options.set(request)?;
     }
-    if args.dry_run {
-        return requests
-            .iter()
-            .try_for_each(|request| change(global, Report::Nothing, |publisher| publisher.dry_run(request)));
-    }
-    let wait = requests.iter().map(|request| request.wait).max().unwrap_or_default();
-    let report = Report::of_publish(global, args, &requests);
-    // before the jail exists: exec.prestart
-    let early = !requests.is_empty() && host(global)?.running(caller.jail.as_str())?.is_none();
-    change(&waiting(global, wait), report, |publisher| match early {
-        true => publisher.publish_all(&requests),
-        false => publisher.follow(&caller.jail, Some(&requests)),
+    publish_by(global, args, &requests, |publisher| {
+        // before the jail exists: exec.prestart
+        if !requests.is_empty() && host(global)?.running(caller.jail.as_str())?.is_none() {
+            return publisher.publish_all(&requests);
+        }
+        publisher.follow(&caller.jail, Some(&requests))
     })
 }
 

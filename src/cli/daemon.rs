@@ -11,7 +11,7 @@ use crate::error::{Error, Result, printable};
 use crate::host;
 use crate::watch::{Watcher, What};
 
-use super::args::{Global, WatchArgs};
+use super::args::Global;
 use super::hook;
 use super::output::{complain, raw};
 use super::session::session;
@@ -20,7 +20,7 @@ use super::session::session;
 const WAIT: Duration = Duration::from_secs(2);
 
 /// `kport watch`. What is published stays when it ends.
-pub fn run(global: &Global, args: &WatchArgs) -> Result<()> {
+pub fn run(global: &Global, json: bool) -> Result<()> {
     let (ends, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for (signal, set) in [(SIGTERM, &ends), (SIGINT, &ends), (SIGHUP, &reads)] {
         flag::register(signal, Arc::clone(set)).map_err(|error| Error::io("handle signals", &error))?;
@@ -40,7 +40,7 @@ pub fn run(global: &Global, args: &WatchArgs) -> Result<()> {
             What::Failed => hook::log(&line),
             _ => hook::notice(&line),
         }
-        let line = if args.json { report.json() } else { printable(&line).into_owned() };
+        let line = if json { report.json() } else { printable(&line).into_owned() };
         if !global.quiet && !raw(format!("{line}\n").as_bytes())? {
             return Ok(());
         }

@@ -18,45 +18,36 @@ pub mod heading {
 }
 use heading::{JAIL, LIMITS, PORTS, WHO};
 
-struct Row {
-    name: &'static str,
-    /// The word for its value in the help; empty for a flag without one.
-    value: &'static str,
-    heading: &'static str,
-    help: &'static str,
-}
-
-const fn row(heading: &'static str, name: &'static str, value: &'static str, help: &'static str) -> Row {
-    Row { name, value, heading, help }
-}
+/// The heading of a flag; the name of its option; the word for its value, empty for a flag without one; its help.
+type Row = (&'static str, &'static str, &'static str, &'static str);
 
 /// The flags that determine the rules.
 const RULES: &[Row] = &[
-    row(PORTS, "gateway", "IF", "For specs without a place [default: the interface of the default route]"),
-    row(PORTS, "family", "FAMILY", "Only these: inet, inet6, or inet,inet6 [default: those that the jail has]"),
-    row(WHO, "sources", "SOURCE", "Let in only this network, address or pf table: 192.0.2.0/24, \"<name>\""),
-    row(WHO, "reach", "IF", "Let in hosts on this interface or group [default: bridge, epair, lo]"),
-    row(WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
-    row(WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
-    row(WHO, "masquerade", "", "Let the jail answer every client through the host: it sees the host's address"),
-    row(WHO, "af-to", "", "Let IPv6 clients in if the jail has only an IPv4 address (FreeBSD 15)"),
-    row(WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
-    row(WHO, "log", "", "Log the first packet of each connection to pflog0"),
-    row(WHO, "reply-to", "ROUTER", "Answer on an interface without the default route through this router, or none"),
-    row(LIMITS, "max-connections", "N", "Maximum number of connections of a mapping at once"),
-    row(LIMITS, "max-connections-per-source", "N", "Maximum number of these from one address"),
-    row(LIMITS, "rate", "N/SECONDS", "Maximum number of new connections from one address (tcp)"),
+    (PORTS, "gateway", "IF", "For specs without a place [default: the interface of the default route]"),
+    (PORTS, "family", "FAMILY", "Only these: inet, inet6, or inet,inet6 [default: those that the jail has]"),
+    (WHO, "sources", "SOURCE", "Let in only this network, address or pf table: 192.0.2.0/24, \"<name>\""),
+    (WHO, "reach", "IF", "Let in hosts on this interface or group [default: bridge, epair, lo]"),
+    (WHO, "hairpin", "", "Let the hosts of the reach list also use the port at the host's address"),
+    (WHO, "host-access", "", "Let the host use the port, also at 127.0.0.1 and ::1 (net.pf.filter_local=1)"),
+    (WHO, "masquerade", "", "Let the jail answer every client through the host: it sees the host's address"),
+    (WHO, "af-to", "", "Let IPv6 clients in if the jail has only an IPv4 address (FreeBSD 15)"),
+    (WHO, "no-quick", "", "Do not use quick: later rules can still block the traffic"),
+    (WHO, "log", "", "Log the first packet of each connection to pflog0"),
+    (WHO, "reply-to", "ROUTER", "Answer on an interface without the default route through this router, or none"),
+    (LIMITS, "max-connections", "N", "Maximum number of connections of a mapping at once"),
+    (LIMITS, "max-connections-per-source", "N", "Maximum number of these from one address"),
+    (LIMITS, "rate", "N/SECONDS", "Maximum number of new connections from one address (tcp)"),
 ];
 
 /// The flags of publish only.
 const PUBLISH: &[Row] = &[
-    row(PORTS, "add", "", "Add to the published ports; the options apply to the added ones"),
-    row(PORTS, "auto-range", "LOW-HIGH", "The host ports from which auto chooses [default: 49152-65535]"),
-    row(PORTS, "force", "", "Publish even if a socket of the host or another tool's redirect has the port"),
-    row(PORTS, "allow-inert", "", "Publish even if pf does not evaluate the rules at present"),
-    row(JAIL, "no-jail", "", "The name is not that of a jail, but of a guest or host with the address -a"),
-    row(JAIL, "trust", "NETWORK", "Believe the jail an address of this network, such as the LAN's (DHCP)"),
-    row(JAIL, "wait", "SECONDS", "Wait until the jail has an address (DHCP, SLAAC); added to --timeout"),
+    (PORTS, "add", "", "Add to the published ports; the options apply to the added ones"),
+    (PORTS, "auto-range", "LOW-HIGH", "The host ports from which auto chooses [default: 49152-65535]"),
+    (PORTS, "force", "", "Publish even if a socket of the host or another tool's redirect has the port"),
+    (PORTS, "allow-inert", "", "Publish even if pf does not evaluate the rules at present"),
+    (JAIL, "no-jail", "", "The name is not that of a jail, but of a guest or host with the address -a"),
+    (JAIL, "trust", "NETWORK", "Believe the jail an address of this network, such as the LAN's (DHCP)"),
+    (JAIL, "wait", "SECONDS", "Wait until the jail has an address (DHCP, SLAAC); added to --timeout"),
 ];
 
 /// The flags that `rules` and `publish` have.
@@ -86,46 +77,37 @@ pub fn set(request: &mut Request, name: &str, given: &Given) -> Result<()> {
     request.set(name, given).map_err(|error| error.context(format_args!("--{name}")))
 }
 
-impl Row {
-    fn takes(&self) -> Takes {
-        // the test below checks that there is such an option
-        Request::takes(self.name).unwrap_or(Takes::Word)
-    }
+fn takes(name: &str) -> Takes {
+    // a test checks that there is such an option
+    Request::takes(name).unwrap_or(Takes::Word)
+}
 
-    fn arg(&self) -> Arg {
-        let name = self.name;
-        let arg = Arg::new(name).long(name).help(self.help).help_heading(self.heading);
-        let action = match self.takes() {
-            Takes::Flag => return arg.action(ArgAction::SetTrue),
-            Takes::Number | Takes::Word => ArgAction::Set,
-            Takes::Words => ArgAction::Append,
-        };
-        let given = match action {
-            ArgAction::Append => |text: String| Given::List(vec![text]),
-            _ => Given::Text,
-        };
-        arg.value_name(self.value).action(action).value_parser(move |text: &str| {
-            let given = given(text.to_owned());
-            Request::check(name, &given).map(|()| text.to_owned())
-        })
-    }
+fn arg(&(heading, name, value, help): &Row) -> Arg {
+    let arg = Arg::new(name).long(name).help(help).help_heading(heading);
+    let (action, given): (_, fn(String) -> Given) = match takes(name) {
+        Takes::Flag => return arg.action(ArgAction::SetTrue),
+        Takes::Number | Takes::Word => (ArgAction::Set, Given::Text),
+        Takes::Words => (ArgAction::Append, |text| Given::List(vec![text])),
+    };
+    arg.value_name(value)
+        .action(action)
+        .value_parser(move |text: &str| Request::check(name, &given(text.to_owned())).map(|()| text.to_owned()))
+}
 
-    fn given(&self, matches: &ArgMatches) -> Option<(&'static str, Given)> {
-        let given = match self.takes() {
-            Takes::Flag => matches.get_flag(self.name).then_some(Given::Flag(true)),
-            Takes::Number | Takes::Word => matches.get_one::<String>(self.name).cloned().map(Given::Text),
-            Takes::Words => matches.get_many::<String>(self.name).map(|texts| Given::List(texts.cloned().collect())),
-        };
-        given.map(|given| (self.name, given))
+fn given(name: &str, matches: &ArgMatches) -> Option<Given> {
+    match takes(name) {
+        Takes::Flag => matches.get_flag(name).then_some(Given::Flag(true)),
+        Takes::Number | Takes::Word => matches.get_one::<String>(name).cloned().map(Given::Text),
+        Takes::Words => matches.get_many::<String>(name).map(|texts| Given::List(texts.cloned().collect())),
     }
 }
 
 impl<const ACT: bool> Args for Flags<ACT> {
     fn augment_args(command: Command) -> Command {
-        command.args(Self::ROWS.iter().map(|row| match row.name {
+        command.args(Self::ROWS.iter().map(|row| match row.1 {
             // the name in previews of 0.1.0
-            "sources" => row.arg().alias("from"),
-            _ => row.arg(),
+            "sources" => arg(row).alias("from"),
+            _ => arg(row),
         }))
     }
 
@@ -136,30 +118,11 @@ impl<const ACT: bool> Args for Flags<ACT> {
 
 impl<const ACT: bool> FromArgMatches for Flags<ACT> {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
-        Ok(Flags(Self::ROWS.iter().filter_map(|row| row.given(matches)).collect()))
+        Ok(Flags(Self::ROWS.iter().filter_map(|(_, name, ..)| Some((*name, given(name, matches)?))).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `--address` is a separate flag: a hook and Kleene's records also have addresses.
-    #[test]
-    fn every_option_has_a_flag() {
-        let flags: Vec<&str> = RULES.iter().chain(PUBLISH).map(|row| row.name).collect();
-        for (name, takes) in Request::names().filter(|(name, _)| *name != "address") {
-            let opposite = format!("no-{name}");
-            assert!(flags.contains(&name) || takes == Takes::Flag && flags.contains(&opposite.as_str()), "{name}");
-        }
-        for row in RULES.iter().chain(PUBLISH) {
-            let takes = Request::takes(row.name).unwrap_or_else(|| panic!("{} is not an option", row.name));
-            assert_eq!(takes == Takes::Flag, row.value.is_empty(), "{}", row.name);
-        }
     }
 }

@@ -8,15 +8,15 @@ use crate::publisher;
 use crate::rule;
 use crate::spec;
 
-use super::args::{Cli, Global, ListArgs, ParseArgs, RequestArgs};
+use super::args::{Cli, Global, ListArgs, RequestArgs};
 use super::output::{self, document, print, raw};
 use super::session::{host, session, with_publisher};
 use super::{help as topics, traffic};
 
 /// `kport parse`
-pub fn parse(args: &ParseArgs) -> Result<()> {
-    let spec = spec::parse(&args.specs.join(" "))?;
-    print(&match args.json {
+pub fn parse(json: bool, specs: &[String]) -> Result<()> {
+    let spec = spec::parse(&specs.join(" "))?;
+    print(&match json {
         true => document(&output::mappings_json(spec.mappings())),
         false => output::lines(spec.mappings()),
     })

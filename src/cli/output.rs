@@ -151,12 +151,10 @@ impl Observer for Shown {
 /// The version of every JSON document that the helper prints. It is raised if the meaning of a field changes, not if one is added.
 pub const VERSION: u32 = 1;
 
-/// A line for each item.
 pub fn lines(items: impl IntoIterator<Item: Display>) -> String {
     items.into_iter().map(|item| format!("{item}\n")).collect()
 }
 
-/// The mappings as JSON.
 pub fn mappings_json(mappings: &[Mapping]) -> Value {
     let mapping = |m: &Mapping| {
         json!({
@@ -186,7 +184,6 @@ fn redirect_json(redirect: &Redirect) -> Value {
     })
 }
 
-/// A list as JSON.
 pub fn list_json(list: &[Listed]) -> Value {
     let port = |(redirect, counters): &(Redirect, Counters)| {
         let mut port = redirect_json(redirect);
@@ -254,31 +251,19 @@ pub fn name(l: &Listed) -> String {
 
 /// Rows with aligned cells.
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let mut widths = [0; COLUMNS];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            _ = write!(line, "{cell:<width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    lines(rows.iter().map(|row| {
+        let cells: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        cells.trim_end().to_owned()
+    }))
 }
 
-/// The target of a redirect.
 pub fn target(r: &Redirect) -> String {
     let (open, close) = if r.target.is_ipv6() { ("[", "]") } else { ("", "") };
     format!("{open}{}{close}:{}", r.target, r.jail)
 }
 
-/// The outcome of a change, as JSON.
 pub fn outcome_json(outcome: &Outcome) -> Value {
     json!({
         "version": VERSION,
@@ -289,7 +274,6 @@ pub fn outcome_json(outcome: &Outcome) -> Value {
     })
 }
 
-/// Findings as JSON.
 pub fn findings_json(findings: &[Finding]) -> Value {
     let finding = |f: &Finding| {
         json!({

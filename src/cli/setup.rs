@@ -309,7 +309,7 @@ impl<'a> Setup<'a> {
             let (shown, text) = match Turned::new(file, &conf.text, &wildcards) {
                 _ if self.args.undo => (String::new(), marks::turned_back(&conf.text)),
                 None => continue,
-                Some(Ok(turned)) => (turned.to_string(), turned.text),
+                Some(Ok(Turned { text, shown })) => (shown, text),
                 Some(Err(why)) => (format!("  note: {why}\n"), conf.text.clone()),
             };
             // an undo has nothing to say of a file that setup did not change

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result, printable};
 use crate::name::{Anchor, JailName};
 use crate::net::{PortRange, Protocol};
 use crate::pf::Counters;
-use crate::publication::Redirect;
+use crate::publication::{Redirect, distinct};
 use crate::publisher::{Listed, Liveness};
 use crate::watch;
 
@@ -41,9 +41,6 @@ pub fn mappings(listed: &Listed) -> Vec<Traffic> {
     mappings
 }
 
-/// The first row of what [`rates`] returns.
-const HEAD: [&str; 8] = ["JAIL", "PROTO", "ON", "PORT", "PACKETS/S", "BYTES/S", "STATES/S", "STATE"];
-
 /// The traffic per second of each mapping of the second sample since the first, after a row with the names of the columns.
 /// A new mapping counts from 0, and so does one whose counters are lower than before: its rules were loaded again.
 pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[String; 8]> {
@@ -53,7 +50,8 @@ pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[Str
         Duration::ZERO => "-".to_owned(),
         _ => format!("{:.1}", after.checked_sub(before).unwrap_or(after) as f64 / elapsed.as_secs_f64()),
     };
-    let mut rows = vec![HEAD.map(str::to_owned)];
+    let head = ["JAIL", "PROTO", "ON", "PORT", "PACKETS/S", "BYTES/S", "STATES/S", "STATE"];
+    let mut rows = vec![head.map(str::to_owned)];
     for listed in after {
         let (jail, state) = (output::name(listed), listed.liveness.name());
         let mappings = mappings(listed);
@@ -64,12 +62,7 @@ pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[Str
             let first = earlier.get(&(&listed.anchor, protocol, host)).copied().unwrap_or_default();
             // all counters of rules that were loaded again start at 0
             let first = if counters.packets < first.packets { Counters::default() } else { first };
-            let mut on: Vec<String> = vec![];
-            for place in redirects.iter().map(|redirect| redirect.place.to_string()) {
-                if !on.contains(&place) {
-                    on.push(place);
-                }
-            }
+            let on = distinct(redirects.iter().map(|redirect| redirect.place.to_string()));
             rows.push([
                 jail.clone(),
                 protocol.to_string(),

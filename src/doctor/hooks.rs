@@ -2,6 +2,7 @@
 //! main rulesets that a manager loads without kport's lines.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::path::Path;
 
 use super::evidence::Evidence;
@@ -144,28 +145,16 @@ struct Call<'a> {
 
 /// The calls of kport in a command of sh(1).
 fn calls(command: &str) -> Vec<Call<'_>> {
-    let quotes = ['"', '\''];
+    // a semicolon may end a word
+    let words = command.split_ascii_whitespace().flat_map(|word| {
+        let plain = word.trim_end_matches(';');
+        iter::once(plain).chain((plain.len() < word.len()).then_some(";"))
+    });
+    let words: Vec<&str> = words.collect();
     let mut found = vec![];
     let mut sets_path = false;
-    let mut words = command.split_ascii_whitespace();
-    loop {
-        // a simple command, up to the next operator
-        let mut simple: Vec<&str> = vec![];
-        let mut ended = true;
-        for word in words.by_ref() {
-            ended = false;
-            if matches!(word, "||" | "&&" | "|" | ";" | "&") {
-                break;
-            }
-            let plain = word.trim_end_matches(';');
-            simple.push(plain.trim_matches(quotes));
-            if plain.len() < word.len() {
-                break;
-            }
-        }
-        if ended {
-            return found;
-        }
+    for simple in words.split(|word| matches!(*word, "||" | "&&" | "|" | ";" | "&" | "")) {
+        let simple: Vec<&str> = simple.iter().map(|word| word.trim_matches(['"', '\''])).collect();
         sets_path |= simple.iter().any(|word| word.starts_with("PATH="));
         let program = simple.iter().position(|word| *word == "kport" || word.ends_with("/kport"));
         let Some(program) = program else { continue };
@@ -178,6 +167,7 @@ fn calls(command: &str) -> Vec<Call<'_>> {
             });
         }
     }
+    found
 }
 
 fn calls_of(statement: &ExecStatement) -> impl Iterator<Item = Call<'_>> {

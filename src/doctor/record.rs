@@ -8,7 +8,7 @@ use super::{Checked, Finding, found, problem, warning};
 use crate::calls;
 use crate::conflict;
 use crate::error::{Kind, Result, quoted};
-use crate::host::{ANSWER_TIME, Interfaces, Jail, Jails};
+use crate::host::{ANSWER_TIME, HostInterface, Interfaces, Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 use crate::net::Family;
 use crate::pf::Compared;
@@ -82,10 +82,8 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     }
     let children: BTreeSet<&str> = called.iter().flatten().map(|entry| entry.child.as_str()).collect();
     for child in children.into_iter().filter(|child| !known.contains(*child)) {
-        all.push(warning(
-            format!("anchor {PARENT} calls {PARENT}/{child}, which nothing has published"),
-            "kport apply",
-        ));
+        let seen = format!("anchor {PARENT} calls {PARENT}/{child}, which nothing has published");
+        all.push(warning(seen, "kport apply"));
     }
     Ok(Some(all))
 }
@@ -102,14 +100,9 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
         if record.no_jail {
             for target in &targets {
                 let Some(owner) = owner(evidence, &running, None, *target)? else { continue };
-                all.push(problem(
-                    format!(
-                        "the target of the ports of {shown}, which is not a jail, is {target}, which is now {owner}"
-                    ),
-                    format!(
-                        "unpublish it, or publish it again with its address: kport publish --no-jail {shown} -a ADDRESS"
-                    ),
-                ));
+                let what = format!("the target of the ports of {shown}, which is not a jail, is {target}");
+                let again = format!("publish it again with its address: kport publish --no-jail {shown} -a ADDRESS");
+                all.push(problem(format!("{what}, which is now {owner}"), format!("unpublish it, or {again}")));
             }
             continue;
         }
@@ -138,10 +131,8 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
             other => other?,
         };
         for target in targets.iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
-            all.push(problem(
-                format!("jail {shown} does not have the address {target}, the target of its ports"),
-                "publish it again",
-            ));
+            let seen = format!("jail {shown} does not have the address {target}, the target of its ports");
+            all.push(problem(seen, "publish it again"));
         }
         all.extend(half_published(evidence, record, &addresses)?);
         // the address of a jail without vnet is the host's own, and may be that of another jail
@@ -163,30 +154,23 @@ fn half_published(evidence: &Evidence<'_>, record: &Record, addresses: &[IpAddr]
     let around = evidence.surroundings()?;
     for publication in record.publications.iter().filter(|publication| publication.options.families.is_empty()) {
         for redirect in &publication.redirects {
-            let family = redirect.family().other();
-            let is_same =
-                |r: &&Redirect| (r.protocol, r.host, r.jail) == (redirect.protocol, redirect.host, redirect.jail);
-            if !redirect.place.has_family(family)
-                || publication.redirects.iter().filter(is_same).any(|r| r.family() == family)
-            {
+            let (by, family) = (redirect.family(), redirect.family().other());
+            let key = |r: &Redirect| (r.protocol, r.host, r.jail);
+            let is_published = |r: &Redirect| r.family() == family && key(r) == key(redirect);
+            if !redirect.place.has_family(family) || publication.redirects.iter().any(is_published) {
                 continue;
             }
             let mut outer = around.outer(redirect.place, family)?.into_iter();
+            let interface = outer.find(|interface| readiness::address(interface, family).is_some());
             let address = addresses.iter().find(|a| Family::of(**a) == family && unusable(**a).is_none());
-            if let (Some(address), Some(interface)) =
-                (address, outer.find(|interface| readiness::address(interface, family).is_some()))
-            {
-                return Ok(Some(warning(
-                    format!(
-                        "{} has {address} now, and {} has an {} address, but {redirect} is published by {} only",
-                        record.jail.mention(),
-                        interface.name,
-                        family.protocol(),
-                        family.other().protocol()
-                    ),
-                    format!("publish it again; if that is intended, with --family {}", family.other()),
-                )));
-            }
+            let (Some(address), Some(HostInterface { name, .. })) = (address, interface) else { continue };
+            let (jail, family, only) = (record.jail.mention(), family.protocol(), by.protocol());
+            return Ok(Some(warning(
+                format!(
+                    "{jail} has {address} now, and {name} has an {family} address, but {redirect} is published by {only} only"
+                ),
+                format!("publish it again; if that is intended, with --family {by}"),
+            )));
         }
     }
     Ok(None)

@@ -1,5 +1,6 @@
 //! The helper: arguments, exit statuses, output.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -226,6 +227,33 @@ fn wrong_usage_is_no_error_in_a_stop_hook() {
         ("list unpublish --hook", 64),
     ] {
         kport.fails(&line.split(' ').collect::<Vec<_>>(), status);
+    }
+}
+
+/// `--address` is a separate flag, as are those without a request: a hook and Kleene's records also have addresses.
+#[test]
+fn every_option_of_a_request_has_a_flag_and_every_flag_an_option() {
+    use kport::options::Takes;
+    use kport::publisher::Request;
+    let help = Kport::new().ok(&["publish", "--help"], "");
+    let (_, rest) = help.split_once("\nPorts:\n").unwrap();
+    let (flags, _) = rest.split_once("\nAs a hook:\n").unwrap();
+    let flags = flags.lines().filter_map(|line| line.trim_start().trim_start_matches("-a, ").strip_prefix("--"));
+    // each with whether it takes a value
+    let flags: BTreeMap<&str, bool> = flags
+        .map(|flag| {
+            let (name, rest) = flag.split_at(flag.find([' ', '.']).unwrap_or(flag.len()));
+            (name, rest.starts_with(" <"))
+        })
+        .collect();
+    for (name, takes) in Request::names() {
+        let opposite = format!("no-{name}");
+        let is_there = flags.contains_key(name) || takes == Takes::Flag && flags.contains_key(opposite.as_str());
+        assert!(is_there, "{name}: {flags:?}");
+    }
+    for (name, has_value) in flags.into_iter().filter(|(name, _)| *name != "kleene") {
+        let takes = Request::takes(name).unwrap_or_else(|| panic!("{name} is not an option"));
+        assert_eq!(takes != Takes::Flag, has_value, "{name}");
     }
 }
 

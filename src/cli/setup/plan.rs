@@ -52,34 +52,27 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct Turned {
     pub text: Vec<u8>,
-    /// The numbers of the lines.
-    lines: Vec<usize>,
+    /// What is said of it.
+    pub shown: String,
 }
 
 impl Turned {
-    /// The file `name` with contents `text`; `None` if none of `all` is in it.
-    ///
-    /// # Errors
-    ///
-    /// Why the administrator must do it.
+    /// The file `name` with contents `text`; `None` if none of `all` is in it. An error says what the administrator must do.
     pub fn new(name: &str, text: &[u8], all: &[Wildcard]) -> Option<std::result::Result<Turned, String>> {
         let own: Vec<&Wildcard> = all.iter().filter(|wildcard| *wildcard.file == *name).collect();
-        let lines: Vec<usize> = own.iter().map(|wildcard| wildcard.line).collect();
-        let first = *lines.first()?;
-        let bytes: Option<Vec<_>> = own.iter().map(|wildcard| wildcard.in_text(text)).collect();
-        let made = bytes.map(|bytes| marks::turned(text, &bytes));
-        let by_hand = || format!("line {first} calls \"{PARENT}/*\": write \"{PARENT}\" instead");
-        Some(made.map(|text| Turned { text, lines }).ok_or_else(by_hand))
-    }
-}
-
-impl fmt::Display for Turned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = self.text.split(|byte| *byte == b'\n').enumerate();
-        for (at, line) in lines.filter(|(at, _)| self.lines.contains(&(at + 1))) {
-            writeln!(f, "  line {} without the wildcard:\n    {}", at + 1, String::from_utf8_lossy(line).trim())?;
+        let first = own.first()?.line;
+        let Some(bytes) = own.iter().map(|wildcard| wildcard.in_text(text)).collect::<Option<Vec<_>>>() else {
+            return Some(Err(format!("line {first} calls \"{PARENT}/*\": write \"{PARENT}\" instead")));
+        };
+        let text = marks::turned(text, &bytes);
+        let mut shown = String::new();
+        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+            if own.iter().any(|wildcard| wildcard.line == number) {
+                let line = String::from_utf8_lossy(line);
+                shown += &format!("  line {number} without the wildcard:\n    {}\n", line.trim());
+            }
         }
-        Ok(())
+        Some(Ok(Turned { text, shown }))
     }
 }
 
@@ -309,17 +302,16 @@ impl Insertion {
 }
 
 fn by_hand(all: &[Top<'_>]) -> Vec<String> {
-    let mut why = vec![];
     let first_filter = all.iter().position(|top| top.has(Section::Filter)).unwrap_or(all.len());
-    for (at, top) in all.iter().enumerate() {
+    let why = |(at, top): (usize, &Top<'_>)| {
         let line = top.statement.line;
         if top.has(Section::Unknown) {
-            why.push(format!("line {line}: {:?} is unknown to kport setup", top.statement.first()));
-        } else if at > first_filter && top.has(Section::Translation) {
-            why.push(format!("line {line}: a translation rule after the filter rules"));
+            return Some(format!("line {line}: {:?} is unknown to kport setup", top.statement.first()));
         }
-    }
-    why
+        let is_late = at > first_filter && top.has(Section::Translation);
+        is_late.then(|| format!("line {line}: a translation rule after the filter rules"))
+    };
+    all.iter().enumerate().filter_map(why).collect()
 }
 
 fn notes(all: &[Top<'_>]) -> Vec<String> {
@@ -340,26 +332,16 @@ fn line_start(text: &[u8], at: usize) -> usize {
 
 /// Why a statement and another one do not allow any place.
 fn contradiction(found: &Contradiction) -> String {
-    let needs = |need: &Need| match &need.does {
-        Does::RefusesSource => format!("{} refuses some because of their source: it must come before", need.statement),
-        Does::BlocksAll(entrance) => {
-            format!("{} decides about everybody's packets on {entrance}: it must come after", need.statement)
-        }
-        Does::Translates(entrance) => {
-            format!(
-                "{} ends the translation of everybody's packets on {entrance}: it must go, or come after",
-                need.statement
-            )
+    let needs = |Need { statement, does }: &Need| match does {
+        Does::RefusesSource => format!("{statement} refuses some because of their source: it must come before"),
+        Does::BlocksAll(on) => format!("{statement} decides about everybody's packets on {on}: it must come after"),
+        Does::Translates(on) => {
+            format!("{statement} ends the translation of everybody's packets on {on}: it must go, or come after")
         }
     };
-    match &found.second {
-        Some(second) => format!(
-            "no place is right for kport's rules: {}; {}; change one of the two lines",
-            needs(&found.first),
-            needs(second)
-        ),
-        None => format!("no place is right for kport's rules: {}", needs(&found.first)),
-    }
+    let first = needs(&found.first);
+    let both = found.second.as_ref().map(|second| format!("; {}; change one of the two lines", needs(second)));
+    format!("no place is right for kport's rules: {first}{}", both.unwrap_or_default())
 }
 
 impl Plan {
@@ -396,6 +378,7 @@ impl Plan {
         let mut failed = None;
         for place in places {
             let CallPlace { nat: at_nat, rdr: at_rdr, filter: at_filter, quick } = place;
+            // a section may have no place at all
             let (Some(nat), Some(rdr), Some(filter)) = (nat.get(at_nat), rdr.get(at_rdr), filter.get(at_filter)) else {
                 continue;
             };
@@ -443,20 +426,13 @@ impl Plan {
         Some(format!("line {}: the backslash at its end joins the next line to it", last.after))
     }
 
-    /// The number that a line had before the lines were added.
+    /// The number that a line had before the lines were added; one of these has that of the line before them.
     fn old_line(&self, line: usize) -> usize {
-        let mut added = 0;
-        for insertion in &self.insertions {
-            let before = insertion.after + added;
-            if line <= before {
-                break;
-            }
-            if line <= before + insertion.lines.len() {
-                return insertion.after;
-            }
-            added += insertion.lines.len();
-        }
-        line - added
+        let above = |line: usize, insertion: &Insertion| match line > insertion.after {
+            true => line.saturating_sub(insertion.lines.len()).max(insertion.after),
+            false => line,
+        };
+        self.insertions.iter().fold(line, above)
     }
 
     /// The file with the lines in it.
@@ -496,7 +472,7 @@ fn without_added(text: &[u8]) -> Vec<u8> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(turned) = &self.turned {
-            turned.fmt(f)?;
+            f.write_str(&turned.shown)?;
         }
         if self.missing.is_empty() {
             writeln!(f, "  has kport's lines")?;

@@ -24,7 +24,7 @@ const STICKY: u32 = 0o1000;
 const MOST_BACKUPS: u32 = 100;
 
 /// A file of the system.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfFile {
     /// With links resolved.
     pub path: PathBuf,
@@ -38,7 +38,7 @@ impl ConfFile {
         let is_link = fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
         let path = match fs::canonicalize(path) {
             Ok(path) => path,
-            Err(error) if is_link => return Err(Error::io(format_args!("read {}", path.display()), &error)),
+            Err(error) if is_link => return Err(failed("read", path)(error)),
             // the programs that read it run in another directory
             Err(_) => {
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -46,10 +46,9 @@ impl ConfFile {
                 dir.zip(path.file_name()).map(|(dir, name)| dir.join(name)).unwrap_or(path)
             }
         };
-        match read_regular(&path, MAX_FILE) {
-            Ok(Some(text)) => Ok(ConfFile { path, text, exists: true }),
-            Ok(None) => Ok(ConfFile::none(path)),
-            Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
+        match read_regular(&path, MAX_FILE).map_err(failed("read", &path))? {
+            Some(text) => Ok(ConfFile { path, text, exists: true }),
+            None => Ok(ConfFile::none(path)),
         }
     }
 
@@ -124,7 +123,7 @@ pub fn replace(changes: &[&Change<'_>], deadline: Deadline) -> Result<String> {
             .remedy("give more time with", Setting::Timeout));
     }
     for file in &mut prepared {
-        file.backup = backup(&file.change.conf.path)?;
+        file.backup = backup(&file.change.conf)?;
     }
     for file in &prepared {
         file.is_unchanged()?;
@@ -142,15 +141,14 @@ pub fn replace(changes: &[&Change<'_>], deadline: Deadline) -> Result<String> {
 
 impl<'a> Prepared<'a> {
     fn write(change: &'a Change<'a>) -> Result<Prepared<'a>> {
-        let new = beside(&change.conf.path, "kport-new");
-        let failed = |error: io::Error| Error::io(format_args!("write {}", new.display()), &error);
-        if let Some(dir) = change.conf.path.parent().filter(|dir| !change.conf.exists && !dir.as_os_str().is_empty()) {
-            DirBuilder::new().mode(0o755).recursive(true).create(dir).map_err(failed)?;
+        let path = &change.conf.path;
+        let new = path.with_added_extension("kport-new");
+        if let Some(dir) = path.parent().filter(|dir| !change.conf.exists && !dir.as_os_str().is_empty()) {
+            DirBuilder::new().mode(0o755).recursive(true).create(dir).map_err(failed("write", &new))?;
         }
         let file = create(&new)?;
-        let mut prepared =
-            Prepared { change, new: new.clone(), file, checked: String::new(), backup: None, done: false };
-        prepared.fill().map_err(failed)?;
+        let mut prepared = Prepared { change, new, file, checked: String::new(), backup: None, done: false };
+        prepared.fill().map_err(failed("write", &prepared.new))?;
         Ok(prepared)
     }
 
@@ -173,16 +171,11 @@ impl<'a> Prepared<'a> {
 
     /// Fails if an editor has changed the file meanwhile.
     fn is_unchanged(&self) -> Result<()> {
-        let ConfFile { path, text, exists } = &self.change.conf;
-        let same = match read_regular(path, MAX_FILE) {
-            Ok(Some(now)) => *exists && now == *text,
-            Ok(None) => !exists,
-            Err(_) => false,
-        };
-        if same {
+        let conf = &self.change.conf;
+        if ConfFile::read(&conf.path).is_ok_and(|now| now == *conf) {
             return Ok(());
         }
-        let why = format!("{} was changed meanwhile, and nothing was written; try again", path.display());
+        let why = format!("{} was changed meanwhile, and nothing was written; try again", conf.path.display());
         Err(Error::new(Kind::Busy, why))
     }
 
@@ -192,7 +185,7 @@ impl<'a> Prepared<'a> {
             remove(path)?;
             _ = fs::remove_file(&self.new);
         } else {
-            fs::rename(&self.new, path).map_err(|e| Error::io(format_args!("rename {}", self.new.display()), &e))?;
+            fs::rename(&self.new, path).map_err(failed("rename", &self.new))?;
         }
         self.done = true;
         Ok(())
@@ -224,8 +217,12 @@ impl Drop for Prepared<'_> {
     }
 }
 
+fn failed(doing: &str, path: &Path) -> impl Fn(io::Error) -> Error {
+    move |error| Error::io(format_args!("{doing} {}", path.display()), &error)
+}
+
 fn remove(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|e| Error::io(format_args!("remove {}", path.display()), &e))
+    fs::remove_file(path).map_err(failed("remove", path))
 }
 
 /// Checks whether a file can be replaced, and only by this user: it has no flag against it and no other link, and nobody else can
@@ -265,22 +262,18 @@ fn can_replace(path: &Path) -> Result<()> {
 fn by_flags(path: &Path, flags: &str) -> String {
     let path = path.display();
     let off: Vec<String> = flags.split(',').map(|flag| format!("no{flag}")).collect();
-    let boot = if flags.split(',').any(|flag| flag.starts_with('s')) {
-        " (in single-user mode, if kern.securelevel is above 0)"
-    } else {
-        ""
+    let off = off.join(",");
+    let boot = match flags.split(',').any(|flag| flag.starts_with('s')) {
+        true => " (in single-user mode, if kern.securelevel is above 0)",
+        false => "",
     };
-    format!(
-        "{path} has the flags {flags}; chflags {} {path}{boot}, and afterwards chflags {flags} {path}",
-        off.join(",")
-    )
+    format!("{path} has the flags {flags}; chflags {off} {path}{boot}, and afterwards chflags {flags} {path}")
 }
 
 /// Creates and locks a new file. One that a killed process has left is removed first.
 fn create(path: &Path) -> Result<File> {
-    use rustix::fs::OFlags;
-    let failed = |error: io::Error| Error::io(format_args!("write {}", path.display()), &error);
-    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+    let failed = failed("write", path);
+    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let busy = || {
         let why = format!("{} is being written by another kport setup; try again", path.display());
         Err(Error::new(Kind::Busy, why))
@@ -288,13 +281,13 @@ fn create(path: &Path) -> Result<File> {
     for _ in 0..ATTEMPTS {
         // O_EXCL: neither a link nor a file of others is opened
         match OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(nofollow).open(path) {
-            Ok(file) => return if is_locked(&file, path).map_err(failed)? { Ok(file) } else { busy() },
+            Ok(file) => return if is_locked(&file, path).map_err(&failed)? { Ok(file) } else { busy() },
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
         let about = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            about => about.map_err(failed)?,
+            about => about.map_err(&failed)?,
         };
         let user = rustix::process::geteuid().as_raw();
         if !about.is_file() || about.nlink() != 1 || ![0, user].contains(&about.uid()) {
@@ -307,11 +300,11 @@ fn create(path: &Path) -> Result<File> {
             );
             return Err(Error::new(Kind::Permission, why));
         }
-        let left = OpenOptions::new().write(true).custom_flags(nofollow).open(path).map_err(failed)?;
-        if !is_locked(&left, path).map_err(failed)? {
+        let left = OpenOptions::new().write(true).custom_flags(nofollow).open(path).map_err(&failed)?;
+        if !is_locked(&left, path).map_err(&failed)? {
             return busy();
         }
-        fs::remove_file(path).map_err(failed)?;
+        fs::remove_file(path).map_err(&failed)?;
     }
     busy()
 }
@@ -327,36 +320,26 @@ fn is_locked(file: &File, path: &Path) -> io::Result<bool> {
     Ok(named.is_ok_and(|named| named.ino() == own.ino() && named.dev() == own.dev()))
 }
 
-/// A name in the directory of a file.
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(end);
-    path.with_file_name(name)
-}
-
 /// Copies the file to an unused name in its directory; `None` if there is no file.
-fn backup(path: &Path) -> Result<Option<PathBuf>> {
-    let failed = |error: io::Error| Error::io(format_args!("copy {}", path.display()), &error);
-    let mut from = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mode = from.metadata().map_err(failed)?.mode() & 0o7777;
+fn backup(conf: &ConfFile) -> Result<Option<PathBuf>> {
+    if !conf.exists {
+        return Ok(None);
+    }
+    let failed = failed("copy", &conf.path);
+    let mode = fs::metadata(&conf.path).map_err(&failed)?.mode() & 0o7777;
     for number in 0..MOST_BACKUPS {
         let end = if number == 0 { "before-kport".to_owned() } else { format!("before-kport.{number}") };
-        let backup = beside(path, &end);
+        let backup = conf.path.with_added_extension(end);
         match OpenOptions::new().write(true).create_new(true).mode(mode).open(&backup) {
             Ok(mut to) => {
-                io::copy(&mut from, &mut to).and_then(|_| to.sync_all()).map_err(failed)?;
+                to.write_all(&conf.text).and_then(|()| to.sync_all()).map_err(failed)?;
                 return Ok(Some(backup));
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
     }
-    let name = quoted(&beside(path, "before-kport").display().to_string());
+    let name = quoted(&conf.path.with_added_extension("before-kport").display().to_string());
     Err(Error::new(Kind::System, format!("there are {MOST_BACKUPS} copies such as {name}; remove some")))
 }
 
