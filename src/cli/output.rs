@@ -122,29 +122,26 @@ impl Shown {
         Shown { verbose, start: Instant::now() }
     }
 
-    pub fn line(&self, text: &str) {
-        complain(&format_args!("{:8.3} ms  {text}", self.start.elapsed().as_secs_f64() * 1e3));
+    /// Prints a line if `-v` is given this often.
+    pub fn line(&self, level: u8, text: &str) {
+        if self.verbose >= level {
+            complain(&format_args!("{:8.3} ms  {text}", self.start.elapsed().as_secs_f64() * 1e3));
+        }
     }
 }
 
 impl Observer for Shown {
     fn phase(&self, phase: Phase) -> Result<()> {
-        if self.verbose > 0 {
-            self.line(phase.name());
-        }
+        self.line(1, phase.name());
         Ok(())
     }
 
     fn waiting(&self, why: &str) {
-        if self.verbose > 0 {
-            self.line(&format!("waiting: {why}"));
-        }
+        self.line(1, &format!("waiting: {why}"));
     }
 
     fn detail(&self, text: &str) {
-        if self.verbose > 1 {
-            self.line(text);
-        }
+        self.line(2, text);
     }
 }
 

@@ -61,7 +61,7 @@ pub fn any_session(global: &Global) -> Result<Session> {
     let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
     let trace: Option<Box<pfctl::Trace>> = (global.verbose > 0).then(|| {
         let shown = Shown::new(global.verbose);
-        Box::new(move |run: &pfctl::Invocation<'_>| shown.line(&run.to_string())) as _
+        Box::new(move |run: &pfctl::Invocation<'_>| shown.line(1, &run.to_string())) as _
     });
     let session = Session::traced(&settings, host(global)?, trace)?;
     if global.verbose > 0 {

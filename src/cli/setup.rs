@@ -31,11 +31,9 @@ use plan::{Ground, Plan, Turned};
 use replace::{Change, Checker, ConfFile, replace};
 use settings::{Format, Later, SYSCTL, Variable, WAN};
 
-/// rc.conf(5), unless another is given.
 const RC_CONF: &str = "/etc/rc.conf";
-/// sysctl.conf(5), unless another is given.
 const SYSCTL_CONF: &str = "/etc/sysctl.conf";
-/// sh(1), which checks rc.conf(5).
+/// It checks rc.conf(5).
 const SH: &str = "/bin/sh";
 /// Variables that rc(8) sets when it has loaded pf, in the directory of sysctl.conf: load_kld() of rc.subr(8). sysctl.conf is read
 /// before pf is loaded, when they do not exist, and again after pf is enabled, which is too late.
@@ -274,10 +272,8 @@ impl<'a> Setup<'a> {
 
     /// Whether publish needs IPv6 forwarding: a jail gets an address of each family of its network.
     fn has_inet6(&self) -> Result<bool> {
-        let usable = |network: &ipnet::IpNet| match network.addr() {
-            IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local6(v6),
-            IpAddr::V4(_) => false,
-        };
+        let usable =
+            |net: &ipnet::IpNet| matches!(net.addr(), IpAddr::V6(v6) if !v6.is_loopback() && !is_link_local6(v6));
         let network = self.host.interfaces()?.iter().flat_map(|interface| &interface.addresses).any(usable);
         Ok(network || self.host.gateway(Family::Inet6)?.is_some())
     }

@@ -67,7 +67,10 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
     let client = client_net(host, firewall);
     unused(host, [SERVER_NET, client])?;
     let ground: Box<dyn Ground> = match firewall.redirects_packets() {
-        false => Box::new(Simulated::new(dir, client)),
+        false => {
+            let host = Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() };
+            Box::new(Simulated { host, sim: Sim::new(dir), client })
+        }
         true => Box::new(Real::check(host, client)?),
     };
     let mut trial = Trial { ground, firewall, dir, observer, steps: vec![] };
@@ -381,12 +384,6 @@ struct Simulated {
     host: Fixed,
     sim: Sim,
     client: Net,
-}
-
-impl Simulated {
-    fn new(dir: &Path, client: Net) -> Simulated {
-        Simulated { host: Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() }, sim: Sim::new(dir), client }
-    }
 }
 
 impl Ground for Simulated {

@@ -76,32 +76,24 @@ impl Turned {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Section {
-    /// Macros, tables, `load anchor`: anywhere.
     Anywhere,
-    /// Options, ethernet rules, normalization, queueing: before translation.
-    Before,
+    BeforeTranslation,
     Translation,
     Filter,
     Unknown,
 }
 
 fn section(kind: StatementKind) -> Section {
+    use StatementKind as Kind;
     match kind {
-        StatementKind::Macro | StatementKind::Table | StatementKind::LoadAnchor => Section::Anywhere,
-        StatementKind::Option | StatementKind::Ether | StatementKind::Normalization | StatementKind::Queueing => {
-            Section::Before
-        }
-        StatementKind::Call(RuleKind::Filter)
-        | StatementKind::Antispoof
-        | StatementKind::Block
-        | StatementKind::Pass
-        | StatementKind::Match => Section::Filter,
-        StatementKind::Translation | StatementKind::Call(_) => Section::Translation,
-        // the statements of the included file have their own sections
-        StatementKind::Include => Section::Anywhere,
-        StatementKind::Close | StatementKind::Unknown => Section::Unknown,
+        // the statements of an included file have their own sections
+        Kind::Macro | Kind::Table | Kind::LoadAnchor | Kind::Include => Section::Anywhere,
+        Kind::Option | Kind::Ether | Kind::Normalization | Kind::Queueing => Section::BeforeTranslation,
+        Kind::Translation | Kind::Call(RuleKind::Nat | RuleKind::Rdr | RuleKind::Binat) => Section::Translation,
+        Kind::Call(RuleKind::Filter) | Kind::Antispoof | Kind::Block | Kind::Pass | Kind::Match => Section::Filter,
+        Kind::Close | Kind::Unknown => Section::Unknown,
     }
 }
 
@@ -160,13 +152,14 @@ fn candidates(all: &[Top<'_>], text: &[u8], kind: RuleKind) -> Vec<Candidate> {
         return vec![Candidate { at: all[at].statement.bytes.start, rules: rules_before(at) }];
     }
     let of_filter = kind == RuleKind::Filter;
-    let own = if of_filter { Section::Filter } else { Section::Translation };
+    let has_own = |top: &Top<'_>| top.has(if of_filter { Section::Filter } else { Section::Translation });
     // the order of the sections
-    let earlier = all.iter().rposition(|top| top.has(Section::Before) || of_filter && top.has(Section::Translation));
+    let earlier =
+        all.iter().rposition(|top| top.has(Section::BeforeTranslation) || of_filter && top.has(Section::Translation));
     let first = earlier.map_or(0, |last| last + 1);
     let later = all.iter().position(|top| !of_filter && top.has(Section::Filter));
     let end = later.unwrap_or(all.len());
-    let begins = (first..end).find(|at| all[*at].has(own)).unwrap_or(end);
+    let begins = (first..end).find(|at| has_own(&all[*at])).unwrap_or(end);
     let mut found = vec![];
     if begins >= first {
         let at = match all.get(begins) {
@@ -177,8 +170,9 @@ fn candidates(all: &[Top<'_>], text: &[u8], kind: RuleKind) -> Vec<Candidate> {
         };
         found.push(Candidate { at, rules: rules_before(begins) });
     }
-    let own = all[begins..end].iter().filter(|top| top.has(own));
-    found.extend(own.map(|top| Candidate { at: top.end, rules: top.rules }));
+    found.extend(
+        all[begins..end].iter().filter(|top| has_own(top)).map(|top| Candidate { at: top.end, rules: top.rules }),
+    );
     found
 }
 
