@@ -82,6 +82,11 @@ impl Targets {
             Family::Inet6 => self.inet6.map(IpAddr::V6),
         }
     }
+
+    /// The address of each family.
+    pub(crate) fn all(self) -> impl Iterator<Item = IpAddr> {
+        Family::ALL.into_iter().filter_map(move |family| self.of(family))
+    }
 }
 
 /// Parses an address of a jail; `inherit` is that of a jail on the host's network, which cannot publish.
@@ -166,6 +171,15 @@ impl Redirect {
     /// The family of the traffic at the host's place; that of the target, unless pf translates between them.
     pub fn family(&self) -> Family {
         if self.af_to { Family::Inet6 } else { Family::of(self.target) }
+    }
+
+    /// It by its mapping, with any address of the jail.
+    pub(crate) fn without_target(&self) -> Redirect {
+        let target = match self.family() {
+            Family::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Redirect { target, ..*self }
     }
 
     /// A spec of it: `em0:8080:80`, `192.0.2.1:53:53/udp`.

@@ -1,66 +1,42 @@
 //! Publish, unpublish, list, restore, gc: each one transaction over the records, the host and the firewall.
 //!
-//! A `Transaction` has two sides. The `Survey` reads: the `Facts` of the host and of pf, and what `Others` have published.
-//! The `Writer` changes pf and the records, whose lock it holds. Publishing enters each phase once: `resolve` (from the
-//! request to redirects) and `check` (who else has the ports) by the survey, then `change` by the writer (record, load,
-//! verify, end states, settle; on an error it undoes the change).
+//! A transaction has two sides. The `Survey` reads: facts of the host and of pf, and what other jails have published. The `Writer`
+//! changes pf and the records, whose lock it holds. Publishing enters each phase once: `resolve` (from the request to redirects) and
+//! `check` (who else has the ports) by the survey, then `change` by the writer (record, load, verify, end states, settle; on an error
+//! it undoes the change).
 
 mod addresses;
+mod apply;
 mod change;
 mod check;
-mod dry_run;
-mod facts;
-mod follow;
-mod gc;
 mod identity;
 mod list;
-mod locked;
 mod narrower;
-mod others;
-mod progress;
 mod request;
-mod requested;
 mod resolve;
-mod restore;
-mod starting;
 mod states;
 mod survey;
-mod taken;
-mod transaction;
 mod unpublish;
-mod verify;
 mod wait;
 mod writer;
 
-use std::net::IpAddr;
-use std::time::Duration;
-
-use ipnet::IpNet;
-
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, Setting};
-use crate::host::{ANSWER_TIME, Host, Interfaces, Jail};
+use crate::error::{Error, Kind, Result};
+use crate::host::{Host, Jail};
 use crate::name::{Anchor, JailName};
-use crate::net::{Family, Interface, PortRange};
-use crate::options::Options;
 pub use crate::pf::Counters;
 use crate::pf::Firewall;
-use crate::publication::{self, Publication, Redirect, Targets, distinct};
-use crate::readiness::Ways;
-use crate::rule::Rule;
-use crate::rules;
-use crate::spec::Spec;
-use crate::store::{Record, Store};
+use crate::publication::Redirect;
+use crate::store::Store;
 
-use facts::Facts;
-use others::Others;
-use progress::Progress;
-use resolve::Resolved;
+use change::Verification;
 use survey::Survey;
-use transaction::Transaction;
-use verify::Verification;
+use writer::Writer;
 
-pub use follow::Recorded;
+pub use apply::Recorded;
+pub use request::{AUTO_RANGE, Request};
+#[doc(hidden)]
+pub use resolve::rules;
 pub use wait::GRACE;
 
 /// The phases of a transaction, in order.
@@ -131,77 +107,6 @@ pub trait Observer {
 pub struct Unobserved;
 
 impl Observer for Unobserved {}
-
-/// The ports that `auto` chooses from by default: the dynamic ports of RFC 6335, which are also those of
-/// `net.inet.ip.portrange.hifirst` and `hilast`.
-pub const AUTO_RANGE: PortRange = match PortRange::new(49152, 65535) {
-    Some(range) => range,
-    None => unreachable!(),
-};
-
-/// What to publish.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The jail.
-    pub jail: JailName,
-    /// The ports.
-    pub spec: Spec,
-    /// The jail's addresses in order of preference: one for each network it is connected to. If empty, they are read from the
-    /// host.
-    pub addresses: Vec<IpAddr>,
-    /// The networks from which the addresses that a jail with its own network stack reports are believed, besides those of
-    /// the bridges and epairs of the host: the jail's address is one of the LAN, from DHCP. The host's own addresses, and those
-    /// of other jails, are never believed.
-    pub trust: Vec<IpNet>,
-    /// The gateway interface, for mappings without a place. `None`: that of the host's default route.
-    pub gateway: Option<Interface>,
-    /// The jid. `None`: it is read from the host.
-    pub jid: Option<i32>,
-    /// How long to wait until the jail has an address that can be published, if none is given: one of each family of
-    /// [`Options::families`]; if none is named, one, and [`GRACE`] for one of the other family, if the host has a default route
-    /// of both. The deadline of the publisher applies as well.
-    pub wait: Duration,
-    /// The options.
-    pub options: Options,
-    /// The host ports that `auto` chooses from.
-    pub auto_range: PortRange,
-    /// Add to what the jail has published instead of replacing it. The options apply to the mappings of this call.
-    pub add: bool,
-    /// Publish even if a socket of the host or another tool's redirect has the port.
-    pub force: bool,
-    /// Publish even if pf does not evaluate the rules at present.
-    pub allow_inert: bool,
-    /// The name is not that of a jail, but of another target of redirects: a guest of bhyve(8), a host of the LAN. It needs its
-    /// address, has no jid, and is published until it is unpublished.
-    pub no_jail: bool,
-    /// Every address of the host is the default of the caller, and not the choice of a user: no note about it.
-    pub default_everywhere: bool,
-    /// It is a line of kport.conf(5): [`Publisher::follow`] unpublishes it when the line is gone.
-    pub configured: bool,
-}
-
-impl Request {
-    /// A request with the default options.
-    pub fn new(jail: JailName, spec: Spec) -> Request {
-        Request {
-            jail,
-            spec,
-            addresses: vec![],
-            trust: vec![],
-            gateway: None,
-            jid: None,
-            wait: Duration::ZERO,
-            options: Options::default(),
-            auto_range: AUTO_RANGE,
-            add: false,
-            force: false,
-            allow_inert: false,
-            no_jail: false,
-            default_everywhere: false,
-            configured: false,
-        }
-    }
-}
 
 /// What a change did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -326,28 +231,14 @@ impl<'a> Publisher<'a> {
             addresses::check_no_jail(request, requests[0].no_jail)?;
         }
         self.wait(requests)?;
-        let allow_inert = requests.iter().all(|request| request.allow_inert);
-        self.run_for(requests, |Transaction { survey, writer }| {
-            let facts = &survey.facts;
-            let old = writer.record(&jail.anchor(), facts)?;
+        self.run(requests, |writer| {
+            let survey = writer.survey;
+            let old = writer.record(&jail.anchor())?;
             let notes = &mut writer.outcome.notes;
             let resolved = resolve::resolve(survey, requests, old.as_ref(), notes)?;
             check::check(survey, requests, old.as_ref(), &resolved, notes)?;
-            for (anchor, outdated) in survey.others.outdated() {
-                writer.drop_outdated(&anchor, &outdated)?;
-            }
-            let requested = requested::after(old.as_ref().filter(|_| resolved.adds), requests)?;
-            let Resolved { jid, path, earlier_jid, reported, publications, .. } = resolved;
-            let no_jail = requests[0].no_jail;
-            let record = Record {
-                path,
-                earlier_jid,
-                no_jail,
-                reported,
-                requested,
-                ..writer.record_of(jail, jid, publications)?
-            };
-            change::change(writer, old.as_ref(), record, &Verification { facts, allow_inert, thorough: true })
+            let requested = request::after(old.as_ref().filter(|_| resolved.adds), requests)?;
+            change::publish(writer, requests, old.as_ref(), resolved, requested, true)
         })
     }
 
@@ -358,98 +249,23 @@ impl<'a> Publisher<'a> {
     ///
     /// As for [`Publisher::publish`].
     pub fn dry_run(&self, request: &Request) -> Result<Outcome> {
-        self.run_for(std::slice::from_ref(request), |transaction| dry_run::dry_run(transaction, request))
-    }
-
-    /// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is
-    /// published. With a `jid`, what another start of the jail has published is not changed: a stop hook that runs late must
-    /// not remove what the next start has published.
-    ///
-    /// # Errors
-    ///
-    /// They are collected: what can be undone is undone, and the record stays until all of it is. The kind is
-    /// that of [`Error::all`].
-    pub fn unpublish(&self, jail: &JailName, jid: Option<i32>) -> Result<Outcome> {
-        self.run(|Transaction { survey, writer }| unpublish::unpublish(writer, &survey.facts, jail, jid))
-    }
-
-    /// Removes single mappings of a jail, in one transaction, and keeps the others. A mapping that is not published is noted,
-    /// and is not an error. `auto` stands for any host port.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Publisher::unpublish`]; on an error either all mappings are still published, or the message lists what is
-    /// left.
-    pub fn unpublish_some(&self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<Outcome> {
-        self.run(|Transaction { survey, writer }| unpublish::unpublish_some(writer, &survey.facts, jail, jid, spec))
-    }
-
-    /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded. Reports
-    /// the jails.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is
-    /// that of [`Error::all`].
-    pub fn restore(&self) -> Result<Outcome> {
-        self.run(|Transaction { survey, writer }| restore::restore(writer, &survey.facts))
-    }
-
-    /// Makes what a jail has published what its requests say now: those that were made by hand, and the lines of kport.conf(5).
-    /// `configured` has the lines that the file has now; with `None`, those that are recorded. Addresses that were found and not
-    /// given, and the gateway interface, are read again; a jail that has no such address any more keeps its requests, and
-    /// nothing that is published. The ports of a jail that is gone are removed, and rules that pf has lost are loaded.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Publisher::publish_all`]. What is published stays then, unless it leads to an address that is not the jail's any
-    /// more.
-    pub fn follow(&self, jail: &JailName, configured: Option<&[Request]>) -> Result<Outcome> {
-        self.wait(configured.unwrap_or_default())?;
-        self.run_for(configured.unwrap_or_default(), |transaction| follow::follow(transaction, jail, configured))
-    }
-
-    /// What is recorded for each jail. Does not take the lock.
-    ///
-    /// # Errors
-    ///
-    /// Only if the state directory cannot be read: a record that cannot be read is left out.
-    pub fn recorded(&self) -> Result<Vec<Recorded>> {
-        follow::recorded(self.host, &self.store)
-    }
-
-    /// What is recorded to be published for a jail; nothing if there is no record that can be read. Does not take the lock.
-    ///
-    /// # Errors
-    ///
-    /// Those of the host.
-    pub fn redirects(&self, jail: &JailName) -> Result<Vec<Redirect>> {
-        follow::redirects(self.host, &self.store, jail)
-    }
-
-    /// Those of the jails whose rules pf has lost: it does not have what is recorded. Does not take the lock.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Unavailable`] if pf is not available.
-    pub fn lost<'j>(&self, jails: impl IntoIterator<Item = &'j JailName>) -> Result<Vec<JailName>> {
-        let mut lost = vec![];
-        for jail in jails {
-            if follow::is_lost(self.host, self.firewall, &self.store, jail)? {
-                lost.push(jail.clone());
+        self.run(std::slice::from_ref(request), |writer| {
+            let survey = writer.survey;
+            // a restart gives the jid of the earlier start
+            let mut request = Request { jid: None, ..request.clone() };
+            if request.addresses.is_empty() && self.host.running(request.jail.as_str())?.is_none() {
+                request.addresses = addresses::expected(survey, &request)?;
             }
-        }
-        Ok(lost)
-    }
-
-    /// Removes the ports of jails that are gone, and anchors without a record.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is
-    /// that of [`Error::all`].
-    pub fn gc(&self) -> Result<Outcome> {
-        self.run(|Transaction { survey, writer }| gc::gc(writer, &survey.facts))
+            let old = self.readable(&request.jail, &survey.boot);
+            let requests = std::slice::from_ref(&request);
+            let notes = &mut writer.outcome.notes;
+            let resolved = resolve::resolve(survey, requests, old.as_ref(), notes)?;
+            check::check(survey, requests, old.as_ref(), &resolved, notes)?;
+            let record = writer.record_of(&request.jail, resolved.jid, resolved.publications)?;
+            let wanted = crate::rules::of_all(&record.publications);
+            let verification = Verification { allow_inert: request.allow_inert, thorough: false };
+            change::verify(writer, &record, &wanted, self.firewall.status()?, verification)
+        })
     }
 
     /// Returns what is published by one jail, or by all, sorted by anchor, and kport's anchors without a record. Changes
@@ -474,92 +290,18 @@ impl<'a> Publisher<'a> {
     /// Waits until the jail has the addresses that the requests wait for. Other processes have the lock meanwhile.
     fn wait(&self, requests: &[Request]) -> Result<()> {
         for request in requests {
-            let is_complete = |jail: Option<&Jail>| {
-                let facts = Facts::new(self.host, self.firewall, Progress::new(self.observer, self.deadline));
-                let others = Others::new(self.host, self.firewall, &self.store, &self.host.boot_id()?);
-                addresses::are_complete(&Survey { facts, others }, request, jail)
-            };
+            let is_complete = |jail: Option<&Jail>| addresses::are_complete(&Survey::new(self)?, request, jail);
             wait::for_address(self.host, request, self.deadline, self.observer, &is_complete)?;
         }
         Ok(())
     }
 
-    fn run(&self, act: impl FnOnce(&mut Transaction<'_>) -> Result<()>) -> Result<Outcome> {
-        self.run_for(&[], act)
+    /// A transaction, in which the jail of these requests is asked for its addresses.
+    fn run(&self, requests: &[Request], act: impl FnOnce(&mut Writer<'_>) -> Result<()>) -> Result<Outcome> {
+        let survey = Survey::new(self)?;
+        survey.ask(requests);
+        let mut writer = Writer::begin(&survey)?;
+        let result = act(&mut writer);
+        writer.finish(result)
     }
-
-    /// A transaction that makes what a jail has published these requests.
-    fn run_for(&self, requests: &[Request], act: impl FnOnce(&mut Transaction<'_>) -> Result<()>) -> Result<Outcome> {
-        let progress = Progress::new(self.observer, self.deadline);
-        let mut transaction = Transaction::begin(self.host, self.firewall, &self.store, progress, requests)?;
-        let result = act(&mut transaction);
-        transaction.finish(result)
-    }
-}
-
-/// The interface of the default route. A family without a default route has that of the other family: "the gateway interface
-/// of the host".
-fn gateway(default: &dyn Fn(Family) -> Result<Option<Interface>>, family: Family) -> Result<Interface> {
-    for family in [family, family.other()] {
-        if let Some(interface) = default(family)? {
-            return Ok(interface);
-        }
-    }
-    Err(Error::new(
-        Kind::Unavailable,
-        "the host has no default route, so it has no gateway interface; name one in the spec: em0:8080:80",
-    )
-    .remedy("or with", Setting::Gateway))
-}
-
-/// Returns the rules that [`Publisher::publish`] would load for a request, without checking pf, the records or the ports. If
-/// the request has no addresses, those that the jail reports are used.
-///
-/// # Errors
-///
-/// As for [`Publisher::publish`], as far as they follow from the request and the host's interfaces; [`Kind::Unsupported`] for
-/// `auto`, whose port is chosen when it is published.
-#[doc(hidden)]
-pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
-    let running = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
-    let addresses = match request.addresses.is_empty() {
-        true => addresses::reported(&request.jail, running.as_ref(), |jail| host.vnet_addresses(jail, ANSWER_TIME))?,
-        false => request.addresses.clone(),
-    };
-    let addresses = addresses::of_families(request, addresses)?;
-    let own = running.as_ref().map_or(&[][..], Jail::on_host_stack);
-    let targets = Targets::choose_of(&request.jail, &addresses, own)?.with_af_to(request.options.af_to);
-    let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| match request.gateway {
-        Some(interface) => Ok(interface),
-        None => gateway(&|family| host.gateway(family), family),
-    })?;
-    let interfaces = match host.interfaces() {
-        Err(error) if error.kind() == Kind::Unsupported => vec![],
-        other => other?,
-    };
-    let publication = Publication::new(request.jail.clone(), redirects, request.options.clone(), |target| {
-        Interfaces(&interfaces).leads_to(target)
-    })?;
-    let ways = Ways {
-        interfaces: &interfaces,
-        default: &|family| host.gateway(family),
-        gateways: &|| host.gateways(),
-        jail_fib: running.map_or(0, |jail| jail.fib),
-    };
-    Ok(rules::rules(&answered(publication, &ways)?))
-}
-
-/// A publication with the way of its answers. A router that was given must be next to the host.
-fn answered(publication: Publication, ways: &Ways<'_>) -> Result<Publication> {
-    let answers = ways.answers(&publication)?;
-    let needed = |router: &&IpAddr| publication.redirects.iter().any(|r| r.family() == Family::of(**router));
-    let used =
-        |router: &IpAddr| answers.iter().any(|a| a.routing.reply_to.is_some_and(|hop| hop.gateway == Some(*router)));
-    let given = publication.options.reply_to.iter().flatten();
-    if let Some(router) = given.filter(needed).find(|router| !used(router)) {
-        let places = distinct(publication.redirects.iter().map(|r| r.place.to_string())).join(" ");
-        let why = format!("no interface of {places} has a network with the router {router}");
-        return Err(Error::new(Kind::Argument, why).remedy("give another with", Setting::ReplyTo));
-    }
-    Ok(Publication { answers, ..publication })
 }

@@ -1,15 +1,14 @@
 //! Who has an address. The root of a jail with its own network stack decides which addresses the jail has. So what such a
 //! jail reports is used only if the host can verify it: otherwise a jail could decide where the host's port is redirected to.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Request;
-use super::facts::Facts;
 use super::survey::Survey;
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::host::Jail;
 use crate::name::JailName;
-use crate::net::{Family, Interface};
+use crate::net::{Family, Interface, Place, is_link_local6};
 use crate::publication::{Targets, host_network, unusable};
 
 /// The groups of the interfaces that connect jails with their own network stack: bridge(4), epair(4).
@@ -76,56 +75,34 @@ pub(super) fn of_families(request: &Request, mut addresses: Vec<IpAddr>) -> Resu
 /// by it.
 fn missing(survey: &Survey<'_>, request: &Request, found: &[IpAddr]) -> Result<Option<Family>> {
     for family in Family::ALL.into_iter().filter(|family| request.can_have(*family)) {
-        if !found.iter().any(|address| Family::of(*address) == family) && survey.facts.host.gateway(family)?.is_some() {
+        if !found.iter().any(|address| Family::of(*address) == family) && survey.host.gateway(family)?.is_some() {
             return Ok(Some(family));
         }
     }
     Ok(None)
 }
 
-impl Request {
-    /// Whether it waits for an address.
-    pub(super) fn waits(&self) -> bool {
-        !self.wait.is_zero() && self.addresses.is_empty()
-    }
-
-    /// Whether an address that the jail reports is on a network that the administrator trusts.
-    fn trusts(&self, address: IpAddr) -> bool {
-        self.trust.iter().any(|network| network.contains(&address))
-    }
-
-    /// Whether ports can be published by a family.
-    pub(super) fn can_have(&self, family: Family) -> bool {
-        (self.options.families.is_empty() || self.options.families.contains(&family))
-            && self.spec.mappings().iter().any(|mapping| mapping.place.is_none_or(|place| place.has_family(family)))
-    }
-}
-
 /// As [`addresses`], of both families.
 fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Result<Addresses> {
-    let facts = &survey.facts;
     if request.no_jail {
         return of_no_jail(survey, request);
     }
-    let ask = |jail| reported(&request.jail, jail, |jail| facts.reported_by(jail));
+    let ask = |jail| reported(&request.jail, jail, |jail| survey.reported_by(jail));
     let Some(jail) = jail.filter(|jail| jail.vnet) else {
         let given = !request.addresses.is_empty();
         let all = if given { request.addresses.clone() } else { ask(jail)? };
         return Ok(Addresses { all, reported: vec![], given: true });
     };
     if !request.addresses.is_empty() {
-        let places = facts.places()?;
-        return match request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
-            None => Ok(Addresses { all: request.addresses.clone(), reported: vec![], given: true }),
-            Some(own) => Err(Error::new(
-                Kind::Argument,
-                format!(
-                    "{own} is an address of the host, and jail {} has a network stack of its own: redirects would go to the host",
-                    quoted(&jail.name)
-                ),
-            )
-            .remedy("give an address of the jail with", Setting::Address)),
-        };
+        let places = survey.places()?;
+        if let Some(own) = request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
+            let what = format!(
+                "{own} is an address of the host, and jail {} has a network stack of its own: redirects would go to the host",
+                quoted(&jail.name)
+            );
+            return Err(Error::new(Kind::Argument, what).remedy("give an address of the jail with", Setting::Address));
+        }
+        return Ok(Addresses { all: request.addresses.clone(), reported: vec![], given: true });
     }
     let found = ask(Some(jail))?;
     let mut believed: Vec<IpAddr> = vec![];
@@ -187,10 +164,10 @@ fn of_no_jail(survey: &Survey<'_>, request: &Request) -> Result<Addresses> {
     };
     let own = request.jail.anchor();
     for address in request.addresses.iter().copied().filter(|address| unusable(*address).is_none()) {
-        if survey.facts.places()?.is_own(address) {
+        if survey.places()?.is_own(address) {
             return refuse(address, "the host, or of a jail on the host's network stack");
         }
-        if let Some(other) = survey.others.leading_to(&own, None, address, true)? {
+        if let Some(other) = survey.leading_to(&own, None, address, true)? {
             return refuse(address, &other);
         }
     }
@@ -206,8 +183,7 @@ struct Doubt {
 
 /// What other jails report is not considered: a jail could then keep others from publishing.
 fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -> Result<Option<Doubt>> {
-    let facts = &survey.facts;
-    let interfaces = facts.places()?;
+    let interfaces = survey.places()?;
     let because = |is_of_network, why: String| Ok(Some(Doubt { why, is_of_network }));
     if interfaces.is_own(address) {
         return because(false, "is the host's own".to_owned());
@@ -219,7 +195,7 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
     let trusted = request.trusts(address);
     if !trusted {
         let Some(interface) = interface else { return because(true, "is on no network of the host".to_owned()) };
-        if !leads_to_jails(facts, interface)? {
+        if !leads_to_jails(survey, interface)? {
             let why = format!(
                 "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and \
                  not the gateway interface)"
@@ -227,27 +203,27 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
             return because(true, why);
         }
     }
-    if let Some(other) = survey.others.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {
+    if let Some(other) = survey.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {
         return because(
             false,
             format!("is already the target of redirects of {other} (if that jail is gone, run kport apply)"),
         );
     }
     let has = |other: &&Jail| !other.dying && other.on_host_stack().contains(&address);
-    match facts.jails()?.jails.iter().find(has) {
+    match survey.jails()?.jails.iter().find(has) {
         Some(other) => because(false, format!("is an address of jail {}", quoted(&other.name))),
         None => Ok(None),
     }
 }
 
 /// Whether an interface connects jails, and not the outside.
-pub(super) fn leads_to_jails(facts: &Facts<'_>, interface: Interface) -> Result<bool> {
+fn leads_to_jails(survey: &Survey<'_>, interface: Interface) -> Result<bool> {
     for family in Family::ALL {
-        if facts.default_route(family)? == Some(interface) {
+        if survey.default_route(family)? == Some(interface) {
             return Ok(false);
         }
     }
-    let known = facts.interfaces()?.iter().find(|known| known.name == interface);
+    let known = survey.interfaces()?.iter().find(|known| known.name == interface);
     Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
 }
 
@@ -268,4 +244,42 @@ pub(super) fn reported(
         return Err(host_network(name));
     }
     Ok(jail.addresses.clone())
+}
+
+/// What stands for the addresses of a jail that does not exist yet, one of each family in which it can be expected to have one.
+pub(super) fn expected(survey: &Survey<'_>, request: &Request) -> Result<Vec<IpAddr>> {
+    Ok(families(survey, request)?.into_iter().map(nobody).collect())
+}
+
+/// An address that no host has, in place of a jail's that is unknown: the IPv4 dummy address (RFC 7600), and one of the
+/// discard-only prefix (RFC 6666).
+fn nobody(family: Family) -> IpAddr {
+    match family {
+        Family::Inet => Ipv4Addr::new(192, 0, 0, 8).into(),
+        Family::Inet6 => Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+/// The families in which the jail can be expected to have an address: those that are requested; else those of the networks of
+/// jails, and those that the places of the request name. A host without such networks has jails on its own ones.
+fn families(survey: &Survey<'_>, request: &Request) -> Result<Vec<Family>> {
+    if !request.options.families.is_empty() {
+        return Ok(request.options.families.clone());
+    }
+    let mut of_jails = vec![];
+    let mut of_host = vec![];
+    for interface in survey.interfaces()? {
+        let networks = interface.addresses.iter().map(ipnet::IpNet::addr);
+        let usable = networks.filter(|a| !a.is_loopback() && !matches!(a, IpAddr::V6(v6) if is_link_local6(*v6)));
+        let found = if leads_to_jails(survey, interface.name)? { &mut of_jails } else { &mut of_host };
+        found.extend(usable.map(Family::of));
+    }
+    if of_jails.is_empty() {
+        of_jails = of_host;
+    }
+    of_jails.extend(request.spec.mappings().iter().filter_map(|mapping| match mapping.place {
+        Some(Place::Address(address)) => Some(Family::of(address)),
+        _ => None,
+    }));
+    Ok(Family::ALL.into_iter().filter(|family| of_jails.contains(family) && request.can_have(*family)).collect())
 }

@@ -1,21 +1,27 @@
 //! From one record to the next one: record, load, verify, end states, settle; on an error, undo.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
-use super::Phase;
-use super::facts::Facts;
-use super::starting::is_half_over;
+use super::identity::is_half_over;
+use super::resolve::Resolved;
 use super::states;
-use super::verify::Verification;
+use super::survey::Survey;
 use super::writer::Writer;
+use super::{Phase, Request};
 use crate::calls;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result};
+use crate::host::Snapshot;
 use crate::name::Anchor;
+use crate::net::{Family, PerFamily};
 use crate::options::Options;
+use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
+use crate::readiness::{self, MainRuleset, Surroundings};
+use crate::rule::Rule;
 use crate::rules;
-use crate::store::Record;
+use crate::store::{Record, Requested};
 
 /// What is reserved for checking the result of a load, but at most a third of the remaining time.
 const RESERVED: Duration = Duration::from_secs(5);
@@ -23,14 +29,51 @@ const RESERVED: Duration = Duration::from_secs(5);
 /// The time for undoing after the deadline: a port of a failed change must not stay open.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long a publish may judge a main ruleset that has changed.
+const JUDGING: Duration = Duration::from_secs(2);
+
+/// The administrator's file, from which messages have their words. It may be newer than what pf has: a rule that it does not have is
+/// shown as pf prints it.
+const PF_CONF: &str = "/etc/pf.conf";
+
+/// What a publication needs in addition to its rules.
+#[derive(Clone, Copy)]
+pub(super) struct Verification {
+    /// Whether rules without effect are noted, not an error.
+    pub(super) allow_inert: bool,
+    /// Whether ports that cannot be reached anyway are noted as well.
+    pub(super) thorough: bool,
+}
+
+/// Removes what is in the way, and makes what a jail has published what its requests resolved to.
+pub(super) fn publish(
+    writer: &mut Writer<'_>,
+    requests: &[Request],
+    old: Option<&Record>,
+    resolved: Resolved,
+    requested: Vec<Requested>,
+    thorough: bool,
+) -> Result<()> {
+    for (anchor, outdated) in writer.survey.outdated() {
+        writer.drop_outdated(&anchor, outdated)?;
+    }
+    let Request { ref jail, no_jail, .. } = requests[0];
+    let Resolved { jid, path, earlier_jid, reported, publications, .. } = resolved;
+    let new = writer.record_of(jail, jid, publications)?;
+    let record = Record { path, earlier_jid, no_jail, reported, requested, ..new };
+    let allow_inert = requests.iter().all(|request| request.allow_inert);
+    change(writer, old, record, Verification { allow_inert, thorough })
+}
+
 /// From one record to the next one: record the change, load the anchor, verify, end states, settle.
 pub(super) fn change(
     writer: &mut Writer<'_>,
     old: Option<&Record>,
     mut record: Record,
-    verification: &Verification<'_>,
+    verification: Verification,
 ) -> Result<()> {
-    let (firewall, progress) = (writer.firewall, writer.progress);
+    let survey = writer.survey;
+    let firewall = survey.firewall;
     let anchor = record.jail.anchor();
     writer.outcome.redirects = record.redirects().copied().collect();
     let wanted = rules::of_all(&record.publications);
@@ -44,10 +87,10 @@ pub(super) fn change(
     {
         let restarts = record.jid.is_none()
             && !record.no_jail
-            && (is_half_over(writer.host, old)? || old.earlier_jid != record.earlier_jid);
+            && (is_half_over(survey.host, old)? || old.earlier_jid != record.earlier_jid);
         // another start of the jail may follow, and its time starts now
         if restarts || old.reported != record.reported || old.requested != record.requested {
-            writer.store.put(&record)?;
+            writer.put(&record)?;
         }
         // a change that was killed may have left out its calls, and a flush takes them
         let entries = calls::entries(&anchor, &wanted);
@@ -55,51 +98,49 @@ pub(super) fn change(
         if called.is_some_and(|called| !entries.iter().all(|entry| calls::covers(&called, entry))) {
             writer.outcome.changed |= writer.call(&anchor, &[], &wanted)?;
         }
-        let all = firewall.remembers();
-        return verification.verify(&record, &wanted, status, all, &mut writer.outcome.notes);
+        // else it would read the main ruleset to change nothing
+        let thorough = verification.thorough && firewall.remembers();
+        return verify(writer, &record, &wanted, status, Verification { thorough, ..verification });
     }
 
     // whose redirects pf certainly has
     let known = old.filter(|old| old.replaces.is_empty() && old.publications != record.publications);
-    let before = states::from_before(&record, known, verification.facts)?;
-    progress.phase(Phase::Record)?;
+    let before = states::from_before(&record, known, survey)?;
+    survey.phase(Phase::Record)?;
     record.replaces = old.map(replaced).unwrap_or_default();
     if !before.is_empty() && record.replaces.is_empty() {
         // nothing is replaced, but the next call is to end them if this one is killed
         let (jail, options) = (record.jail.clone(), Options::default());
         record.replaces.push(Publication { jail, options, redirects: vec![], via: BTreeMap::new(), answers: vec![] });
     }
-    if let Err(error) = writer.store.put(&record) {
+    if let Err(error) = writer.put(&record) {
         // the claims may be written already; the record is not
-        writer.store.release(&record, old);
+        writer.release(&record, old);
         return Err(error);
     }
 
-    firewall.set_deadline(progress.deadline.reserving(RESERVED, 3));
-    let loaded = progress.phase(Phase::Load).and_then(|()| firewall.replace(&anchor, &wanted));
+    firewall.set_deadline(survey.deadline.reserving(RESERVED, 3));
+    let loaded = survey.phase(Phase::Load).and_then(|()| firewall.replace(&anchor, &wanted));
     let before_rules = rules::of_all(&record.replaces);
     let called = loaded.map(|()| writer.call(&anchor, &before_rules, &wanted));
-    firewall.set_deadline(progress.deadline);
-    match called {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(roll_back(writer, &anchor, &record, old, error, Some(verification.facts))),
-        Err(error) => return Err(roll_back(writer, &anchor, &record, old, error, None)),
-    }
-    let notes = &mut writer.outcome.notes;
-    let verified = progress
-        .phase(Phase::Verify)
-        .and_then(|()| verification.verify(&record, &wanted, firewall.status()?, true, notes));
+    firewall.set_deadline(survey.deadline);
+    let after_load = called.is_ok();
+    let verified = called.and_then(|called| {
+        called?;
+        survey.phase(Phase::Verify)?;
+        verify(writer, &record, &wanted, firewall.status()?, verification)
+    });
     if let Err(error) = verified {
-        return Err(roll_back(writer, &anchor, &record, old, error, Some(verification.facts)));
+        return Err(roll_back(writer, &anchor, &record, old, error, after_load));
     }
     writer.outcome.changed = true;
 
     // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
-    let gone = states::to_end(&record, firewall.labels_mappings(), verification.facts);
+    let gone = states::to_end(&record, firewall.labels_mappings(), survey);
     let ended = match gone.is_empty() && before.is_empty() {
         true => Ok(0),
-        false => progress.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)),
+        false => survey.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)),
     };
     match ended {
         Ok(killed) => writer.outcome.killed = killed,
@@ -112,10 +153,10 @@ pub(super) fn change(
     }
     writer.end_from_before(&before);
     if !record.replaces.is_empty() {
-        let settled = progress.phase(Phase::Settle).and_then(|()| writer.store.settle(&mut record));
+        let settled = survey.phase(Phase::Settle).and_then(|()| writer.settle(&mut record));
         // the jid of an earlier start is not among what is replaced
         if let (Ok(()), Some(old)) = (&settled, old.filter(|old| old.jid != record.jid)) {
-            writer.store.release(old, Some(&record));
+            writer.release(old, Some(&record));
         }
         if let Err(error) = settled {
             writer.note(format!(
@@ -126,27 +167,94 @@ pub(super) fn change(
     Ok(())
 }
 
-/// After a failed load or, with `loaded`, after what failed later: restores pf and the record, or returns an error that says what is
-/// left.
+/// Fails if pf will not evaluate the rules: it must be enabled, its main ruleset must call kport's anchors, and packets must be
+/// forwarded.
+pub(super) fn verify(
+    writer: &mut Writer<'_>,
+    record: &Record,
+    wanted: &[Rule],
+    status: Status,
+    verification: Verification,
+) -> Result<()> {
+    let survey = writer.survey;
+    match inert(survey, record, wanted, status)?.map(|problem| problem.error(Kind::Unavailable)) {
+        Some(error) if verification.allow_inert => {
+            writer.note(format!("loaded, but without effect at present: {error}"));
+        }
+        Some(error) => return Err(error),
+        None if verification.thorough => match dead(survey, &record.publications) {
+            Ok(problems) => writer.outcome.notes.extend(problems.iter().map(Problem::to_string)),
+            // the ports are published anyway
+            Err(error) => survey.detail(&format!("it is unknown whether packets arrive: {error}")),
+        },
+        None => {}
+    }
+    Ok(())
+}
+
+/// Why pf would not evaluate the rules of a record.
+fn inert(survey: &Survey<'_>, record: &Record, wanted: &[Rule], status: Status) -> Result<Option<Problem>> {
+    let host = survey.host;
+    let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
+    let mut problem =
+        readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(host)));
+    for family in Family::ALL {
+        if problem.is_none() {
+            problem = readiness::unforwarded(host, family, record.redirects(), || survey.interfaces())?;
+        }
+    }
+    if problem.is_none() && record.publications.iter().any(|p| p.options.host_access) {
+        problem = readiness::unfiltered(host, &record.jail.mention())?;
+    }
+    Ok(problem)
+}
+
+/// Ports that cannot be reached, although pf evaluates the rules.
+fn dead(survey: &Survey<'_>, publications: &[Publication]) -> Result<Vec<Problem>> {
+    let Survey { host, firewall, .. } = *survey;
+    // without a real firewall, such as a Linux host for trying kport, em0 need not exist
+    if !firewall.redirects_packets() && !host.is_played() {
+        return Ok(vec![]);
+    }
+    let rulesets = || match firewall.main_ruleset() {
+        Ok(main) => Ok(vec![(String::new(), main)]),
+        Err(error) if error.kind() == Kind::Unsupported => Ok(vec![]),
+        Err(error) => Err(error),
+    };
+    let [inet, inet6] = Family::ALL.map(|family| survey.default_route(family));
+    let host = Snapshot::new(host, PerFamily { inet: inet?, inet6: inet6? });
+    let around = Surroundings { host: &host, interfaces: survey.interfaces()?.into() };
+    let main = MainRuleset::new(around, firewall.kept()?.as_deref(), rulesets)?;
+    let main = main.until(survey.deadline.sooner(JUDGING));
+    let main = main.named_by(firewall.redirects_packets().then_some(Path::new(PF_CONF)));
+    let found = readiness::of_jail(&main, publications);
+    survey.detail(&format!("main ruleset: {} evaluations", main.evaluations()));
+    if let Some(learned) = main.learned() {
+        firewall.keep(&learned);
+    }
+    found
+}
+
+/// After a failed load or what follows it: restores pf and the record, or returns an error that says what is left.
 fn roll_back(
-    writer: &Writer<'_>,
+    writer: &mut Writer<'_>,
     anchor: &Anchor,
     record: &Record,
     old: Option<&Record>,
     error: Error,
-    loaded: Option<&Facts<'_>>,
+    after_load: bool,
 ) -> Error {
-    let Writer { firewall, store, progress, .. } = writer;
-    firewall.set_deadline(progress.deadline.later(GRACE));
+    let firewall = writer.survey.firewall;
+    firewall.set_deadline(writer.survey.deadline.later(GRACE));
     let before = old.map(|o| rules::of_all(&o.publications)).unwrap_or_default();
     let failed = rules::of_all(&record.publications);
     // see Firewall::replace
-    let sure = loaded.is_none() && !matches!(error.kind(), Kind::System | Kind::Internal);
-    let untouched = || loaded.is_none() && before != failed && firewall.holds(anchor, &before).is_ok_and(|holds| holds);
+    let sure = !after_load && !matches!(error.kind(), Kind::System | Kind::Internal);
+    let untouched = || !after_load && before != failed && firewall.holds(anchor, &before).is_ok_and(|holds| holds);
     if !sure && !untouched() {
         // from here on pf is to have the old set, whatever fails next: the new set is not loaded later
         let back = way_back(record, old);
-        _ = store.put(&back);
+        _ = writer.put(&back);
         let restored = firewall.replace(anchor, &before).and_then(|()| writer.call(anchor, &failed, &before));
         if let Err(again) = restored {
             return error.and(format!(
@@ -154,20 +262,22 @@ fn roll_back(
                  run kport apply for the old one, or publish again, or unpublish"
             ));
         }
-        let ended = loaded.map(|facts| firewall.kill_states(&states::to_end(&back, firewall.labels_mappings(), facts)));
-        if let Some(Err(again)) = ended {
-            return error
-                .and(format!("and connections that came meanwhile continue ({again}); publish again, or unpublish"));
+        if after_load {
+            let ended = states::to_end(&back, firewall.labels_mappings(), writer.survey);
+            if let Err(again) = firewall.kill_states(&ended) {
+                let why = format!("and connections that came meanwhile continue ({again}); publish again, or unpublish");
+                return error.and(why);
+            }
         }
     }
     let restored = match old {
-        Some(old) => store.put(old),
-        None => store.remove(anchor, Some(record)),
+        Some(old) => writer.put(old),
+        None => writer.remove(anchor, Some(record)),
     };
     if let Err(again) = restored {
         return error.and(format!("and the record could not be restored ({again}); publish again, or unpublish"));
     }
-    store.release(record, old);
+    writer.release(record, old);
     error
 }
 

@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::facts::Facts;
 use super::resolve::Resolved;
 use super::survey::Survey;
-use super::taken::{held_by_host, or_narrower};
 use super::{Phase, Request};
 use crate::conflict;
-use crate::error::{Error, Kind, Result, Setting};
+use crate::error::{Error, Kind, Problem, Result, Setting};
+use crate::name::Anchor;
 use crate::options::Source;
 use crate::publication::{Publication, Redirect};
 use crate::readiness;
@@ -23,12 +22,12 @@ pub(super) fn check(
     resolved: &Resolved,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    survey.facts.progress.phase(Phase::Check)?;
+    survey.phase(Phase::Check)?;
     notes.extend(check_ports(survey, requests, old, resolved)?);
     if requests.iter().all(|request| !request.default_everywhere) {
         notes.extend(readiness::everywhere(&resolved.publications));
     }
-    requests.iter().try_for_each(|request| check_tables(&survey.facts, request, notes))
+    requests.iter().try_for_each(|request| check_tables(survey, request, notes))
 }
 
 /// What was overridden, and what overlaps anyway.
@@ -39,29 +38,28 @@ fn check_ports(
     resolved: &Resolved,
 ) -> Result<Vec<String>> {
     let Resolved { jid, adds, publications, .. } = resolved;
-    let facts = &survey.facts;
     let af_to = publications.iter().flat_map(|p| &p.redirects).find(|r| r.af_to);
     if let Some(redirect) = af_to
-        && facts.host.sysctl("kern.osreldate")?.is_some_and(|date| date < 1_500_000)
+        && survey.host.sysctl("kern.osreldate")?.is_some_and(|date| date < 1_500_000)
     {
         return Err(Error::new(Kind::Unsupported, format!("{redirect}: pf of FreeBSD 14 has no af-to, 15 does")));
     }
     let claims: Vec<Redirect> = publications.iter().flat_map(Publication::claims).collect();
     if claims.len() > 1 {
-        conflict::within(&claims, facts.places()?)?;
+        conflict::within(&claims, survey.places()?)?;
     }
     let own = requests[0].jail.anchor();
     let force = requests.iter().all(|request| request.force);
     let mut forced = vec![];
     // what stays was checked when it was published, and may have been forced then
-    let stays = old.filter(|old| *adds || is_same(old, publications));
+    let stays = old.filter(|old| *adds || old.replaces.is_empty() && old.publications == *publications);
     let kept: HashSet<Redirect> = stays.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
     let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
     for redirect in &claims {
-        facts.progress.in_time()?;
+        survey.in_time()?;
         let refused =
             |problem| Ok::<_, Error>(or_narrower(survey, &own, *jid, redirect, problem)?.error(Kind::Conflict));
-        match survey.others.check(&own, *jid, redirect, facts.places()?, force)? {
+        match survey.held_by_others(&own, *jid, redirect, force)? {
             // an address of the host has moved since it was published: the neighbour is not newer than this one
             Some(problem) if published.contains(redirect) => {
                 forced.push(format!("already published, even though {problem}"));
@@ -72,13 +70,13 @@ fn check_ports(
         if kept.contains(redirect) {
             continue;
         }
-        if let Err(error) = conflict::with_transit(redirect, facts.places()?) {
+        if let Err(error) = conflict::with_transit(redirect, survey.places()?) {
             if !force {
                 return Err(error);
             }
             forced.push(format!("forced: {}", error.found()));
         }
-        for problem in held_by_host(facts, redirect)? {
+        for problem in survey.held_by_host(redirect)? {
             if !force {
                 return Err(refused(problem)?.remedy("to publish anyway, give", Setting::Force));
             }
@@ -89,10 +87,10 @@ fn check_ports(
 }
 
 /// The tables that the request names must exist: pf matches nothing in a table that is missing.
-fn check_tables(facts: &Facts<'_>, request: &Request, notes: &mut Vec<String>) -> Result<()> {
+fn check_tables(survey: &Survey<'_>, request: &Request, notes: &mut Vec<String>) -> Result<()> {
     for source in &request.options.sources {
         let Source::Table(table) = source else { continue };
-        if facts.has_table(table)? {
+        if survey.firewall.has_table(table)? {
             continue;
         }
         let error = Error::new(
@@ -110,7 +108,20 @@ fn check_tables(facts: &Facts<'_>, request: &Request, notes: &mut Vec<String>) -
     Ok(())
 }
 
-/// Whether exactly this is published.
-fn is_same(old: &Record, publications: &[Publication]) -> bool {
-    old.replaces.is_empty() && old.publications == publications
+/// The problem of a redirect with a remedy in addition, if a part of its place is free: that one.
+fn or_narrower(
+    survey: &Survey<'_>,
+    own: &Anchor,
+    jid: Option<i32>,
+    redirect: &Redirect,
+    problem: Problem,
+) -> Result<Problem> {
+    for narrower in conflict::narrower(redirect, survey.places()?) {
+        survey.in_time()?;
+        if survey.held_by_others(own, jid, &narrower, false)?.is_none() && survey.held_by_host(&narrower)?.is_empty() {
+            let instead = format!("publish on one interface or address of the host: {}", narrower.spec());
+            return Ok(Problem { remedy: format!("{instead}, or {}", problem.remedy), ..problem });
+        }
+    }
+    Ok(problem)
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::facts::Facts;
+use super::survey::Survey;
 use crate::host::Interfaces;
 use crate::name::Label;
 use crate::net::{Family, Interface, Place};
@@ -22,7 +22,7 @@ pub(super) fn states(
     to: Destination,
     [before, now]: [&Options; 2],
     reach: &[Interface],
-    facts: &Facts<'_>,
+    facts: &Survey<'_>,
 ) -> Option<Vec<States>> {
     if !now.limits.allow_all_of(&before.limits) {
         return None;

@@ -5,19 +5,19 @@ use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
-use super::addresses::{Addresses, addresses};
-use super::facts::Facts;
-use super::identity::is_of;
-use super::starting::is_starting;
-use super::survey::Survey;
-use super::taken::{is_free, without_target};
-use super::{Phase, Request, answered};
+use super::addresses::{Addresses, addresses, of_families, reported};
+use super::identity::{is_of, is_starting};
+use super::survey::{Survey, gateway};
+use super::{Phase, Request};
+use crate::conflict;
 use crate::error::{Error, Kind, Result, Setting, quoted};
-use crate::host::{Interfaces, Jail};
+use crate::host::{ANSWER_TIME, Host, Interfaces, Jail};
 use crate::name::JailName;
 use crate::net::{Family, PortRange};
-use crate::publication::{self, Publication, Redirect, Targets};
+use crate::publication::{self, Publication, Redirect, Targets, distinct};
 use crate::readiness::Ways;
+use crate::rule::Rule;
+use crate::rules;
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
@@ -45,13 +45,12 @@ pub(super) fn resolve(
     old: Option<&Record>,
     notes: &mut Vec<String>,
 ) -> Result<Resolved> {
-    survey.facts.progress.phase(Phase::Resolve)?;
-    let mut resolved = Resolved::default();
-    for (number, request) in requests.iter().enumerate() {
-        let before = (number > 0).then_some(resolved);
-        resolved = resolve_one(survey, request, old, before, notes)?;
+    survey.phase(Phase::Resolve)?;
+    let mut resolved = None;
+    for request in requests {
+        resolved = Some(resolve_one(survey, request, old, resolved, notes)?);
     }
-    Ok(resolved)
+    Ok(resolved.unwrap_or_default())
 }
 
 /// A request, after those that were resolved before it.
@@ -62,12 +61,9 @@ fn resolve_one(
     before: Option<Resolved>,
     notes: &mut Vec<String>,
 ) -> Result<Resolved> {
-    let facts = &survey.facts;
-    let progress = facts.progress;
     let jail = &request.jail;
-    let found = facts.jail(jail.as_str())?;
     // a jail that is being removed is not the one that is published: that one has not started yet
-    let (found, dying) = match found {
+    let (found, dying) = match survey.host.jail(jail.as_str())? {
         Some(jail) if jail.dying => (None, Some(jail.jid)),
         found => (found, None),
     };
@@ -79,20 +75,16 @@ fn resolve_one(
         ));
     }
     if let (None, Some(jid)) = (&found, request.jid) {
-        check_hidden(facts, jail, jid)?;
+        check_hidden(survey, jail, jid)?;
     }
-    check_kind(facts, request, found.as_ref(), old)?;
+    check_kind(survey, request, found.as_ref(), old)?;
     // the jail that runs now: the poststart hook of a restart (jail -rc) is given the jid of the earlier start
     let jid = found.as_ref().map(|j| j.jid).or(request.jid);
-    let adds = match (&before, old.filter(|_| request.add)) {
-        // the first one decides
-        (Some(before), _) => before.adds,
-        (None, Some(old)) => is_same_start(facts, old, jid)?,
-        (None, None) => false,
-    };
-    let (kept, mut reported) = match before {
-        Some(before) => (before.publications, before.reported),
-        None => old.filter(|_| adds).map(|old| (old.publications.clone(), old.reported.clone())).unwrap_or_default(),
+    // the first one decides
+    let (adds, kept, mut reported) = match (before, old.filter(|_| request.add)) {
+        (Some(before), _) => (before.adds, before.publications, before.reported),
+        (None, Some(old)) if is_same_start(survey, old, jid)? => (true, old.publications.clone(), old.reported.clone()),
+        (None, _) => Default::default(),
     };
     // what is added belongs to the start that is known
     let jid = jid.or(old.filter(|_| adds).and_then(|old| old.jid));
@@ -100,15 +92,17 @@ fn resolve_one(
         Some(_) => None,
         None => dying.or(old.and_then(|old| old.jid.or(old.earlier_jid))),
     };
-    match &found {
-        Some(j) => progress.detail(&format!("jail {}: jid {}{}", quoted(&j.name), j.jid, vnet_word(j))),
-        None => progress.detail(&format!("{}: not requested, or not running", jail.mention())),
-    }
+    survey.detail(&match &found {
+        Some(j) => {
+            let stack = if j.vnet { "with a network stack of its own" } else { "on the host's network stack" };
+            format!("jail {}: jid {}, {stack}", quoted(&j.name), j.jid)
+        }
+        None => format!("{}: not requested, or not running", jail.mention()),
+    });
     let Addresses { all: addresses, reported: only_reported, given } =
         addresses(survey, request, found.as_ref(), notes)?;
-    let own = found.as_ref().map_or(&[][..], Jail::on_host_stack);
-    let targets = Targets::choose_of(jail, &addresses, own)?.with_af_to(request.options.af_to);
-    for target in Family::ALL.into_iter().filter_map(|family| targets.of(family)) {
+    let targets = targets(request, &addresses, found.as_ref())?;
+    for target in targets.all() {
         if only_reported.contains(&target) {
             if !kept.iter().flat_map(|p| &p.redirects).any(|r| r.target == target) {
                 reported.insert(target);
@@ -116,93 +110,166 @@ fn resolve_one(
         } else {
             reported.remove(&target);
             if given {
-                let known = there_or_above(facts, jail, found.as_ref())?;
-                survey.others.disprove(&jail.anchor(), Some(&known).filter(|_| !request.no_jail), target)?;
+                let known = there_or_above(survey, jail, found.as_ref())?;
+                survey.disprove(&jail.anchor(), Some(&known).filter(|_| !request.no_jail), target)?;
             }
         }
     }
-    let shown = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
-    progress.detail(&format!(
-        "addresses: {}; the targets of redirects are {}",
-        shown(&mut addresses.iter().copied()),
-        shown(&mut Family::ALL.into_iter().filter_map(|family| targets.of(family)))
-    ));
-    let redirects_of = |spec: &Spec| {
-        publication::redirects(jail, spec, &targets, |family| match request.gateway {
-            Some(interface) => Ok(interface),
-            None => facts.gateway(family),
-        })
-    };
-    let is_auto = |m: &Mapping| m.host == HostPorts::Auto;
-    let redirects = if request.spec.mappings().iter().any(is_auto) {
-        // ports that are given come first: a chosen port must not overlap them
-        let mut made: Vec<Redirect> = vec![];
-        let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(without_target).collect();
-        let kept: Vec<Redirect> = kept.iter().flat_map(Publication::claims).collect();
-        for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
-            made.extend(redirects_of(&Spec::one(*mapping))?);
-        }
-        let autos: Vec<&Mapping> = request.spec.mappings().iter().filter(|m| is_auto(m)).collect();
-        // auto:53/tcp,udp is one service, at one port
-        for group in autos.chunk_by(|a, b| (a.place, a.jail) == (b.place, b.jail) && a.protocol != b.protocol) {
-            let mapping = group[0];
-            let mut chosen = None;
-            for (first, fresh) in candidates(request, old, mapping, &targets) {
-                progress.in_time()?;
-                let Some(host) = PortRange::starting_at(first, mapping.jail.count()) else { continue };
-                let mut redirects = vec![];
-                for mapping in group {
-                    let fixed = Mapping { host: HostPorts::Fixed(host), ..**mapping };
-                    redirects.extend(redirects_of(&Spec::one(fixed))?);
-                }
-                // a port that the jail has at another place does not belong to this mapping
-                if !fresh && !redirects.iter().any(|r| before.contains(&without_target(r))) {
-                    continue;
-                }
-                if is_free(survey, request, jid, &redirects, &made, &kept)? {
-                    chosen = Some(redirects);
-                    break;
-                }
-            }
-            let Some(redirects) = chosen else {
-                let why = format!("{mapping}: no port from {} is free", request.auto_range);
-                return Err(Error::new(Kind::Conflict, why).remedy("give others with", Setting::AutoRange));
-            };
-            made.extend(redirects);
-        }
-        made
-    } else {
-        redirects_of(&request.spec)?
-    };
-    let publication = Publication::new(jail.clone(), redirects, request.options.clone(), |target| {
-        Interfaces(facts.interfaces()?).leads_to(target)
-    })?;
-    let ways = Ways {
-        interfaces: facts.interfaces()?,
-        default: &|family| facts.default_route(family),
-        gateways: &|| facts.host.gateways(),
-        jail_fib: found.as_ref().map_or(0, |jail| jail.fib),
-    };
-    let publication = answered(publication, &ways)?;
-    let path = found.map(|jail| jail.path);
-    let publications = joined(kept, publication);
+    let shown = |all: Vec<IpAddr>| all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ");
+    let chosen = shown(targets.all().collect());
+    survey.detail(&format!("addresses: {}; the targets of redirects are {chosen}", shown(addresses)));
+    let redirects = redirects(survey, request, jid, old, &kept, &targets)?;
+    let default = &|family| survey.default_route(family);
+    let jail_fib = found.as_ref().map_or(0, |jail| jail.fib);
+    let ways = Ways { host: survey.host, interfaces: survey.interfaces()?, default, jail_fib };
+    let publications = joined(kept, publication(request, redirects, &ways)?);
     reported.retain(|target| publications.iter().flat_map(|p| &p.redirects).any(|r| r.target == *target));
-    Ok(Resolved { jid, path, earlier_jid, adds, reported, publications })
+    Ok(Resolved { jid, path: found.map(|jail| jail.path), earlier_jid, adds, reported, publications })
+}
+
+/// The redirects of a request, with a free port for each `auto`; `kept` is what the jail keeps for other mappings.
+fn redirects(
+    survey: &Survey<'_>,
+    request: &Request,
+    jid: Option<i32>,
+    old: Option<&Record>,
+    kept: &[Publication],
+    targets: &Targets,
+) -> Result<Vec<Redirect>> {
+    let redirects_of = |spec: &Spec| {
+        let gateway = |family| request.gateway.map_or_else(|| survey.gateway(family), Ok);
+        publication::redirects(&request.jail, spec, targets, gateway)
+    };
+    let is_auto = |m: &&Mapping| m.host == HostPorts::Auto;
+    let autos: Vec<&Mapping> = request.spec.mappings().iter().filter(is_auto).collect();
+    if autos.is_empty() {
+        return redirects_of(&request.spec);
+    }
+    // ports that are given come first: a chosen port must not overlap them
+    let mut made: Vec<Redirect> = vec![];
+    let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(Redirect::without_target).collect();
+    let kept: Vec<Redirect> = kept.iter().flat_map(Publication::claims).collect();
+    for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
+        made.extend(redirects_of(&Spec::one(*mapping))?);
+    }
+    // auto:53/tcp,udp is one service, at one port
+    for group in autos.chunk_by(|a, b| (a.place, a.jail) == (b.place, b.jail) && a.protocol != b.protocol) {
+        let mapping = group[0];
+        let mut chosen = None;
+        for (first, fresh) in candidates(request, old, mapping, targets) {
+            survey.in_time()?;
+            let Some(host) = PortRange::starting_at(first, mapping.jail.count()) else { continue };
+            let mut redirects = vec![];
+            for mapping in group {
+                let fixed = Mapping { host: HostPorts::Fixed(host), ..**mapping };
+                redirects.extend(redirects_of(&Spec::one(fixed))?);
+            }
+            // a port that the jail has at another place does not belong to this mapping
+            if !fresh && !redirects.iter().any(|r| before.contains(&r.without_target())) {
+                continue;
+            }
+            if is_free(survey, request, jid, &redirects, &made, &kept)? {
+                chosen = Some(redirects);
+                break;
+            }
+        }
+        let Some(redirects) = chosen else {
+            let why = format!("{mapping}: no port from {} is free", request.auto_range);
+            return Err(Error::new(Kind::Conflict, why).remedy("give others with", Setting::AutoRange));
+        };
+        made.extend(redirects);
+    }
+    Ok(made)
+}
+
+/// Whether these ports are free: not chosen already, not kept by the jail for other mappings, and not in use by others.
+fn is_free(
+    survey: &Survey<'_>,
+    request: &Request,
+    jid: Option<i32>,
+    redirects: &[Redirect],
+    made: &[Redirect],
+    kept: &[Redirect],
+) -> Result<bool> {
+    let places = survey.places()?;
+    let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
+    let (wanted, made) = (claims(redirects), claims(made));
+    let own: HashSet<Redirect> = wanted.iter().map(Redirect::without_target).collect();
+    let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&r.without_target())));
+    if wanted.iter().any(|r| others().any(|other| conflict::overlap(r, other, places))) {
+        return Ok(false);
+    }
+    let own = request.jail.anchor();
+    for redirect in &wanted {
+        if survey.held_by_others(&own, jid, redirect, false)?.is_some() || !survey.held_by_host(redirect)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The rules that [`Publisher::publish`](super::Publisher::publish) would load for a request, without checking pf, the records or
+/// the ports. If the request has no addresses, those that the jail reports are used.
+///
+/// # Errors
+///
+/// As for [`Publisher::publish`](super::Publisher::publish), as far as they follow from the request and the host's interfaces;
+/// [`Kind::Unsupported`] for `auto`, whose port is chosen when it is published.
+#[doc(hidden)]
+pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
+    let running = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
+    let addresses = match request.addresses.is_empty() {
+        true => reported(&request.jail, running.as_ref(), |jail| host.vnet_addresses(jail, ANSWER_TIME))?,
+        false => request.addresses.clone(),
+    };
+    let targets = targets(request, &of_families(request, addresses)?, running.as_ref())?;
+    let default = |family| host.gateway(family);
+    let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| {
+        request.gateway.map_or_else(|| gateway(&default, family), Ok)
+    })?;
+    let interfaces = match host.interfaces() {
+        Err(error) if error.kind() == Kind::Unsupported => vec![],
+        other => other?,
+    };
+    let jail_fib = running.map_or(0, |jail| jail.fib);
+    let ways = Ways { host, interfaces: &interfaces, default: &default, jail_fib };
+    Ok(rules::rules(&publication(request, redirects, &ways)?))
+}
+
+fn targets(request: &Request, addresses: &[IpAddr], there: Option<&Jail>) -> Result<Targets> {
+    let own = there.map_or(&[][..], Jail::on_host_stack);
+    Ok(Targets::choose_of(&request.jail, addresses, own)?.with_af_to(request.options.af_to))
+}
+
+/// The publication of a request, with the way of its answers. A router that was given must be next to the host.
+fn publication(request: &Request, redirects: Vec<Redirect>, ways: &Ways<'_>) -> Result<Publication> {
+    let all = Interfaces(ways.interfaces);
+    let mut made = Publication::new(request.jail.clone(), redirects, request.options.clone(), |to| all.leads_to(to))?;
+    made.answers = ways.answers(&made)?;
+    let needed = |router: &&IpAddr| made.redirects.iter().any(|r| r.family() == Family::of(**router));
+    let hops = || made.answers.iter().filter_map(|answer| answer.routing.reply_to?.gateway);
+    let given = request.options.reply_to.iter().flatten();
+    if let Some(router) = given.filter(needed).find(|router| !hops().any(|hop| hop == **router)) {
+        let places = distinct(made.redirects.iter().map(|r| r.place.to_string())).join(" ");
+        let why = format!("no interface of {places} has a network with the router {router}");
+        return Err(Error::new(Kind::Argument, why).remedy("give another with", Setting::ReplyTo));
+    }
+    Ok(made)
 }
 
 /// A jail, or one that has not started yet, as far as it can be known: it may use the network stack of the jail above it.
-fn there_or_above(facts: &Facts<'_>, jail: &JailName, there: Option<&Jail>) -> Result<Jail> {
+fn there_or_above(survey: &Survey<'_>, jail: &JailName, there: Option<&Jail>) -> Result<Jail> {
     if let Some(there) = there {
         return Ok(there.clone());
     }
-    let above = jail.as_str().rsplit_once('.').map(|(above, _)| facts.jail(above)).transpose()?.flatten();
+    let above = jail.as_str().rsplit_once('.').map(|(above, _)| survey.host.jail(above)).transpose()?.flatten();
     Ok(above.unwrap_or_else(|| Jail { name: jail.to_string(), ..Jail::default() }))
 }
 
 /// The caller has the jid of a jail that the host does not show by its name. Fails unless it is one that cannot be read: jail(8)
 /// removes a jail whose hook takes longer than `exec.timeout`, but the hook goes on.
-fn check_hidden(facts: &Facts<'_>, jail: &JailName, jid: i32) -> Result<()> {
-    let jails = match facts.jails() {
+fn check_hidden(survey: &Survey<'_>, jail: &JailName, jid: i32) -> Result<()> {
+    let jails = match survey.jails() {
         // a system without jails, for trying kport
         Err(error) if error.kind() == Kind::Unsupported => return Ok(()),
         jails => jails?,
@@ -215,13 +282,13 @@ fn check_hidden(facts: &Facts<'_>, jail: &JailName, jid: i32) -> Result<()> {
 }
 
 /// A name is that of a jail or of another target, and not both.
-fn check_kind(facts: &Facts<'_>, request: &Request, found: Option<&Jail>, old: Option<&Record>) -> Result<()> {
+fn check_kind(survey: &Survey<'_>, request: &Request, found: Option<&Jail>, old: Option<&Record>) -> Result<()> {
     let name = request.jail.mention();
     let why = match (request.no_jail, old) {
         (true, _) if found.is_some() => {
             format!("{name} is running; choose another name for a target that is not a jail")
         }
-        (true, Some(old)) if !old.no_jail && is_starting(facts.host, old)? => {
+        (true, Some(old)) if !old.no_jail && is_starting(survey.host, old)? => {
             format!("{name} is published, and may be starting; unpublish it first, or choose another name")
         }
         (false, Some(old)) if old.no_jail => {
@@ -236,12 +303,12 @@ fn check_kind(facts: &Facts<'_>, request: &Request, found: Option<&Jail>, old: O
 }
 
 /// Whether the record was published for the start of the jail with this jid, or may have been.
-fn is_same_start(facts: &Facts<'_>, old: &Record, jid: Option<i32>) -> Result<bool> {
+fn is_same_start(survey: &Survey<'_>, old: &Record, jid: Option<i32>) -> Result<bool> {
     match (old.jid, jid) {
         (Some(before), Some(now)) => Ok(before == now),
         // the jail has not started yet: the other one is another start of it
         (Some(before), None) => {
-            let jails = facts.jails()?;
+            let jails = survey.jails()?;
             let runs = jails.jails.iter().any(|jail| is_of(old, jail));
             Ok(runs || jails.skipped.iter().any(|jail| jail.jid == before))
         }
@@ -282,18 +349,14 @@ fn candidates(
     current.into_iter().map(|(_, port)| (port, false)).chain(fresh.map(|port| (port, true)))
 }
 
-fn vnet_word(jail: &Jail) -> &'static str {
-    if jail.vnet { ", with a network stack of its own" } else { ", on the host's network stack" }
-}
-
 /// What is published, and one more publication. Mappings that were there with other options, or to a former address of the
 /// jail, move to the new one.
 fn joined(mut all: Vec<Publication>, added: Publication) -> Vec<Publication> {
     let new: HashSet<&Redirect> = added.redirects.iter().collect();
-    let mappings: HashSet<Redirect> = added.redirects.iter().map(without_target).collect();
+    let mappings: HashSet<Redirect> = added.redirects.iter().map(Redirect::without_target).collect();
     for publication in &mut all {
         let same = publication.options == added.options;
-        publication.redirects.retain(|r| !mappings.contains(&without_target(r)) || same && new.contains(r));
+        publication.redirects.retain(|r| !mappings.contains(&r.without_target()) || same && new.contains(r));
     }
     match all.iter_mut().find(|p| p.options == added.options) {
         Some(same) => {

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::facts::Facts;
 use super::narrower;
-use super::taken::without_target;
+use super::survey::Survey;
 use crate::error::Result;
 use crate::net::{Family, Place, PortRange, Protocol, is_link_local6};
 use crate::options::{Options, Source};
@@ -22,7 +21,7 @@ const MOST_PARTS: usize = 512;
 /// The states to end: of redirects that are no longer published, or no longer for everyone who could use them, and of
 /// connections to the jail's own address through the reach list. `labels_mappings` is what the backend reports
 /// ([`Firewall::labels_mappings`](crate::pf::Firewall::labels_mappings)).
-pub(super) fn to_end(record: &Record, labels_mappings: bool, facts: &Facts<'_>) -> Vec<States> {
+pub(super) fn to_end(record: &Record, labels_mappings: bool, facts: &Survey<'_>) -> Vec<States> {
     let now = record.publications.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
     let now: HashMap<&Redirect, &Options> = now.collect();
     let before = record.replaces.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
@@ -86,7 +85,7 @@ pub(super) fn targets(record: &Record) -> Vec<IpAddr> {
 /// Where connections to the host's ports of a redirect are to. If another mapping that stays leads to the same ports of the
 /// jail, connections to the jail are not among them. The address of a jail on the host's network stack may be that of
 /// both: rather one too many than one too few.
-fn host_of<'a>(gone: &Redirect, stay: impl Iterator<Item = &'a Redirect>, facts: &Facts<'_>) -> Destination {
+fn host_of<'a>(gone: &Redirect, stay: impl Iterator<Item = &'a Redirect>, facts: &Survey<'_>) -> Destination {
     let near = |r: &&Redirect| r.protocol == gone.protocol && r.family() == gone.family() && r.jail.overlaps(gone.host);
     let targets: BTreeSet<IpAddr> = stay.filter(near).map(|r| r.target).collect();
     match targets.first() {
@@ -98,10 +97,10 @@ fn host_of<'a>(gone: &Redirect, stay: impl Iterator<Item = &'a Redirect>, facts:
 /// The states of connections with the host itself, from before its ports were redirected: pf looks at states first, so the
 /// packets of a udp peer that keeps sending never reach the rules. Only for redirects that were not in pf before: `known` is
 /// the record of those that were. Each range of ports is one element for each address of its place.
-pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Facts<'_>) -> Result<Vec<States>> {
+pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Survey<'_>) -> Result<Vec<States>> {
     let known = known.iter().flat_map(|known| &known.publications);
     let known: Vec<(&Options, HashSet<Redirect>)> =
-        known.map(|p| (&p.options, p.claims().iter().map(without_target).collect())).collect();
+        known.map(|p| (&p.options, p.claims().iter().map(Redirect::without_target).collect())).collect();
     let mut found: BTreeMap<_, BTreeSet<PortRange>> = BTreeMap::new();
     for publication in &record.publications {
         let options = &publication.options;
@@ -113,7 +112,7 @@ pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Facts
             None => vec![None],
         };
         for claim in publication.claims() {
-            let mapping = without_target(&claim);
+            let mapping = claim.without_target();
             if known.iter().any(|(before, there)| *before == options && there.contains(&mapping)) {
                 continue;
             }

@@ -1,10 +1,408 @@
-//! What is read before a publish changes anything.
+//! What is read before a publish changes anything: the facts of the host and of pf, and what other jails have published. Each fact,
+//! claim folder and record is read at most once in a transaction, and only when needed.
 
-use super::facts::Facts;
-use super::others::Others;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Arguments;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::rc::Rc;
 
-/// The facts of the host and of pf, and the records of other jails; each is read at most once.
+use once_cell::unsync::OnceCell;
+
+use super::identity::is_gone;
+use super::{Observer, Phase, Publisher, Request};
+use crate::conflict;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Problem, Result, Setting};
+use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Jail, Jails, Listener};
+use crate::name::Anchor;
+use crate::net::{Family, Interface, PerFamily, Protocol};
+use crate::pf::{self, Firewall, ForeignRedirect};
+use crate::publication::Redirect;
+use crate::store::{Block, Claim, Record, Store};
+
 pub(super) struct Survey<'a> {
-    pub(super) facts: Facts<'a>,
-    pub(super) others: Others<'a>,
+    /// For facts that must be current: a sysctl, one jail.
+    pub(super) host: &'a dyn Host,
+    pub(super) firewall: &'a dyn Firewall,
+    pub(super) store: &'a Store,
+    pub(super) deadline: Deadline,
+    observer: &'a dyn Observer,
+    /// The current boot: records of another one are ignored.
+    pub(super) boot: String,
+    known: Known,
+}
+
+/// What was read.
+#[derive(Default)]
+struct Known {
+    interfaces: OnceCell<Vec<HostInterface>>,
+    listeners: OnceCell<Vec<Listener>>,
+    foreign: OnceCell<Vec<ForeignRedirect>>,
+    defaults: PerFamily<OnceCell<Option<Interface>>>,
+    jails: OnceCell<Jails>,
+    /// A jid, and what the jail has reported.
+    asked: OnceCell<(i32, Result<Vec<IpAddr>>)>,
+    blocks: RefCell<HashMap<Block, Rc<[Claim]>>>,
+    owners: RefCell<HashMap<Anchor, Rc<Claimant>>>,
+    /// What pf holds in kport's anchors that have no record.
+    unrecorded: OnceCell<Vec<(Anchor, ForeignRedirect)>>,
+    outdated: RefCell<BTreeMap<Anchor, Outdated>>,
+}
+
+/// What is in the way of a publication and has no owner: it is removed before the publication is loaded.
+#[derive(Clone)]
+pub(super) enum Outdated {
+    /// The record of a jail that is gone.
+    Gone(Box<Record>),
+    /// The record of a jail that has published with this address, which is another one's.
+    Disproved(Box<Record>, IpAddr),
+    /// An anchor without a record.
+    Unrecorded,
+}
+
+/// Who made a claim.
+enum Claimant {
+    /// A jail, by its record.
+    Jail(Box<Neighbour>),
+    /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
+    Nobody,
+    /// There is no record, but pf has rules in the anchor.
+    Unrecorded,
+    /// There is a record that cannot be read.
+    Unreadable(Error),
+}
+
+/// Another jail, and what it has published.
+struct Neighbour {
+    record: Record,
+    targets: Vec<IpAddr>,
+    /// Of each protocol and family, sorted by the first port, with the number of ports of the widest one.
+    claims: HashMap<(Protocol, Family), (Vec<Redirect>, u16)>,
+}
+
+impl Neighbour {
+    fn new(record: Record) -> Neighbour {
+        let mut claims: HashMap<(Protocol, Family), (Vec<Redirect>, u16)> = HashMap::new();
+        for claim in record.claims() {
+            let (list, widest) = claims.entry((claim.protocol, claim.family())).or_default();
+            list.push(claim);
+            *widest = claim.host.count().max(*widest);
+        }
+        for (list, _) in claims.values_mut() {
+            list.sort_by_key(|claim| claim.host.first());
+        }
+        let targets = record.possible().flat_map(|p| &p.redirects).map(|r| r.target).collect();
+        Neighbour { record, targets, claims }
+    }
+
+    /// The claims that may overlap a redirect.
+    fn near(&self, redirect: &Redirect) -> &[Redirect] {
+        let Some((list, widest)) = self.claims.get(&(redirect.protocol, redirect.family())) else { return &[] };
+        let low = redirect.host.first().saturating_sub(widest - 1);
+        let from = list.partition_point(|claim| claim.host.first() < low);
+        let to = list.partition_point(|claim| claim.host.first() <= redirect.host.last());
+        &list[from..to]
+    }
+}
+
+impl<'a> Survey<'a> {
+    pub(super) fn new(publisher: &'a Publisher<'_>) -> Result<Survey<'a>> {
+        let Publisher { host, firewall, ref store, deadline, observer } = *publisher;
+        Ok(Survey { host, firewall, store, deadline, observer, boot: host.boot_id()?, known: Known::default() })
+    }
+
+    /// Before a phase; the observer's error is that of the phase.
+    pub(super) fn phase(&self, phase: Phase) -> Result<()> {
+        self.observer.phase(phase)
+    }
+
+    pub(super) fn detail(&self, text: &str) {
+        self.observer.detail(text);
+    }
+
+    /// Fails when the time is up: for loops before anything is changed.
+    pub(super) fn in_time(&self) -> Result<()> {
+        self.time_is_up(format_args!(", and nothing was changed; try again")).map_or(Ok(()), Err)
+    }
+
+    /// For loops over anchors that change one by one: when the time is up, the error that ends the loop. `of` is what was done.
+    pub(super) fn cut_short(&self, done: usize, of: usize, what: &str) -> Option<Error> {
+        self.time_is_up(format_args!(" after {done} of {of} {what}; the others are unchanged: kport apply again"))
+    }
+
+    fn time_is_up(&self, and: Arguments<'_>) -> Option<Error> {
+        let error = || Error::new(Kind::Busy, format!("the time is up{and}"));
+        self.deadline.passed().then(|| error().remedy("give more time with", Setting::Timeout))
+    }
+
+    /// Asks the jail of the requests for its addresses, before anybody waits for this call: its root may delay the answer, and the
+    /// question is a fork of the calling process.
+    pub(super) fn ask(&self, requests: &[Request]) {
+        if let Some(request) = requests.iter().find(|request| request.addresses.is_empty() && !request.no_jail)
+            && let Ok(Some(jail)) = self.host.running(request.jail.as_str())
+            && jail.vnet
+        {
+            _ = self.reported_by(&jail);
+        }
+    }
+
+    /// The addresses that a jail with its own network stack reports; it is asked once.
+    pub(super) fn reported_by(&self, jail: &Jail) -> Result<Vec<IpAddr>> {
+        let ask = || self.host.vnet_addresses(jail, self.deadline.sooner(ANSWER_TIME).remaining());
+        match self.known.asked.get_or_init(|| (jail.jid, ask())) {
+            (jid, found) if *jid == jail.jid => found.clone(),
+            // it was started again meanwhile
+            _ => ask(),
+        }
+    }
+
+    /// The interface of the default route. Needed for each mapping without a place, and for each port that `auto` tries.
+    pub(super) fn default_route(&self, family: Family) -> Result<Option<Interface>> {
+        let read = || {
+            let interface = self.host.gateway(family)?;
+            if let Some(interface) = interface {
+                self.detail(&format!("gateway interface for {family}: {interface}"));
+            }
+            Ok(interface)
+        };
+        self.known.defaults.of(family).get_or_try_init(read).copied()
+    }
+
+    /// The gateway interface.
+    pub(super) fn gateway(&self, family: Family) -> Result<Interface> {
+        gateway(&|family| self.default_route(family), family)
+    }
+
+    pub(super) fn interfaces(&self) -> Result<&[HostInterface]> {
+        self.known.interfaces.get_or_try_init(|| self.host.interfaces()).map(Vec::as_slice)
+    }
+
+    pub(super) fn places(&self) -> Result<Interfaces<'_>> {
+        self.interfaces().map(Interfaces)
+    }
+
+    /// Whether an address is the host's own, or may be.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.places().map_or(true, |places| places.is_own(address))
+    }
+
+    /// Every jail, dying ones included.
+    pub(super) fn jails(&self) -> Result<&Jails> {
+        self.known.jails.get_or_try_init(|| self.host.jails())
+    }
+
+    /// The sockets of the host, rules of the administrator and other tools' rules that have the ports of a redirect.
+    pub(super) fn held_by_host(&self, redirect: &Redirect) -> Result<Vec<Problem>> {
+        let places = self.places()?;
+        let listeners = self.known.listeners.get_or_try_init(|| self.host.listeners())?;
+        let sockets = listeners.iter().filter_map(|listener| conflict::with_listener(redirect, listener, places));
+        let foreign = self.known.foreign.get_or_try_init(|| self.firewall.foreign_redirects())?;
+        let foreign = foreign.iter().filter_map(|foreign| conflict::with_foreign(redirect, foreign, places));
+        Ok(sockets.chain(foreign).collect())
+    }
+
+    /// Whether a redirect of the jail `own`, with this jid, takes what another jail has published. What is left of a jail
+    /// that is gone is [outdated](Survey::outdated), and so is an anchor without a record, with `force`.
+    pub(super) fn held_by_others(
+        &self,
+        own: &Anchor,
+        jid: Option<i32>,
+        redirect: &Redirect,
+        force: bool,
+    ) -> Result<Option<Problem>> {
+        let interfaces = self.places()?;
+        for block in Block::of(redirect.protocol, redirect.host) {
+            let claims = once(&self.known.blocks, &block, || Ok(self.store.claims(block)?.into()))?;
+            for claim in claims.iter() {
+                let near = claim.ports.overlaps(redirect.host) && claim.anchor != *own;
+                if !near || !interfaces.overlap(claim.place, redirect.place) {
+                    continue;
+                }
+                match &*self.owner(&claim.anchor)? {
+                    Claimant::Jail(neighbour) => {
+                        let record = &neighbour.record;
+                        let owner = record.mention();
+                        let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
+                        let Some(problem) = neighbour.near(redirect).iter().find_map(with) else { continue };
+                        if self.is_outdated(record)? {
+                            continue;
+                        }
+                        let remedy = if record.jid.is_some() && record.jid == jid {
+                            format!("it is the same jail under an earlier name: unpublish {owner} first")
+                        } else if self.runs(record)? {
+                            problem.remedy
+                        } else {
+                            format!(
+                                "{}; {owner} is not running; if it is not starting, run kport apply",
+                                problem.remedy
+                            )
+                        };
+                        return Ok(Some(Problem { remedy, ..problem }));
+                    }
+                    Claimant::Nobody => {}
+                    Claimant::Unrecorded => {
+                        if let problem @ Some(_) = self.take_over(&claim.anchor, redirect, force) {
+                            return Ok(problem);
+                        }
+                    }
+                    Claimant::Unreadable(error) => {
+                        return Err(error.clone().and("publish or unpublish its jail again to correct that"));
+                    }
+                }
+            }
+        }
+        for (anchor, held) in self.unrecorded()? {
+            if anchor != own
+                && conflict::with_foreign(redirect, held, interfaces).is_some()
+                && let problem @ Some(_) = self.take_over(anchor, redirect, force)
+            {
+                return Ok(problem);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was in the way, and is to be removed first.
+    pub(super) fn outdated(&self) -> BTreeMap<Anchor, Outdated> {
+        self.known.outdated.borrow().clone()
+    }
+
+    /// Whether a jail runs that a record was published for: this start or, about to publish, the next one.
+    fn runs(&self, record: &Record) -> Result<bool> {
+        if record.no_jail {
+            return Ok(true);
+        }
+        let restarted = self.host.running(record.jail.as_str())?.is_some();
+        Ok(restarted || record.jid.is_some() && !is_gone(self.host, self.store, record)?)
+    }
+
+    /// Whether the ports of a record are to be removed: those of a jail that has run and is gone, for one.
+    fn is_outdated(&self, record: &Record) -> Result<bool> {
+        let anchor = record.jail.anchor();
+        if self.known.outdated.borrow().contains_key(&anchor) {
+            return Ok(true);
+        }
+        let outdated = record.path.is_some() && !self.runs(record)?;
+        if outdated {
+            self.known.outdated.borrow_mut().insert(anchor, Outdated::Gone(Box::new(record.clone())));
+        }
+        Ok(outdated)
+    }
+
+    fn take_over(&self, anchor: &Anchor, redirect: &Redirect, force: bool) -> Option<Problem> {
+        if force {
+            self.known.outdated.borrow_mut().insert(anchor.clone(), Outdated::Unrecorded);
+            return None;
+        }
+        let Redirect { protocol, host, place, .. } = redirect;
+        Some(Problem {
+            seen: format!("{protocol} {host} on {place} is in anchor {anchor}, which has no record"),
+            remedy: "kport apply clears it".to_owned(),
+        })
+    }
+
+    fn unrecorded(&self) -> Result<&[(Anchor, ForeignRedirect)]> {
+        let read = || {
+            let mut anchors = self.store.unrecorded()?;
+            // those that were published since have one
+            anchors.retain(|anchor| !self.store.has(anchor));
+            if anchors.is_empty() {
+                return Ok(vec![]);
+            }
+            let rulesets = self.firewall.rulesets(true)?;
+            let held = |anchor: Anchor| {
+                let conf = rulesets.iter().find(|(path, _)| path == anchor.path()).map(|(_, conf)| conf);
+                let redirects = conf.map(|conf| pf::foreign::own(anchor.path(), conf)).unwrap_or_default();
+                redirects.into_iter().map(move |held| (anchor.clone(), held))
+            };
+            Ok(anchors.into_iter().flat_map(held).collect())
+        };
+        self.known.unrecorded.get_or_try_init(read).map(Vec::as_slice)
+    }
+
+    /// Another jail that has `address` as a target of its redirects, and does not share it with the jail `own`. For a target
+    /// that is not a jail, `jail` is `None`, and others of the kind do not count. If the administrator vouches for the
+    /// address, those that only report it do not count either.
+    pub(super) fn leading_to(
+        &self,
+        own: &Anchor,
+        jail: Option<&Jail>,
+        address: IpAddr,
+        vouched: bool,
+    ) -> Result<Option<String>> {
+        let found = self.all_leading_to(own, jail, address)?;
+        Ok(found.iter().find(|record| !vouched || !record.reported.contains(&address)).map(Record::mention))
+    }
+
+    /// The administrator or the kernel says that `address` is that of `own`, which is `jail` or not a jail: what others have
+    /// published with it, because they report it, is to be removed.
+    pub(super) fn disprove(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<()> {
+        for record in self.all_leading_to(own, jail, address)? {
+            if record.reported.contains(&address) {
+                let anchor = record.jail.anchor();
+                self.known.outdated.borrow_mut().insert(anchor, Outdated::Disproved(Box::new(record), address));
+            }
+        }
+        Ok(())
+    }
+
+    fn all_leading_to(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<Vec<Record>> {
+        // whether the jail of a record may have the addresses of this one as well
+        let shares = |record: &Record, jail| {
+            let name = record.jid.map_or(record.jail.to_string(), |jid| jid.to_string());
+            Ok::<_, Error>(self.host.jail(&name)?.is_some_and(|there| there.shares_addresses_with(jail)))
+        };
+        let mut found = vec![];
+        for anchor in self.store.leading_to(address)? {
+            if anchor != *own
+                && let Claimant::Jail(neighbour) = &*self.owner(&anchor)?
+                && neighbour.targets.contains(&address)
+                && !(jail.is_none() && neighbour.record.no_jail)
+                && !self.is_outdated(&neighbour.record)?
+                && !jail.map_or(Ok(false), |jail| shares(&neighbour.record, jail))?
+            {
+                found.push(neighbour.record.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    fn owner(&self, anchor: &Anchor) -> Result<Rc<Claimant>> {
+        once(&self.known.owners, anchor, || {
+            Ok(Rc::new(match self.store.get(anchor) {
+                Ok(Some(record)) if record.boot == self.boot => Claimant::Jail(Box::new(Neighbour::new(record))),
+                Ok(_) if self.firewall.loaded(anchor, false)?.is_empty() => Claimant::Nobody,
+                Ok(_) => Claimant::Unrecorded,
+                Err(error) => Claimant::Unreadable(error),
+            }))
+        })
+    }
+}
+
+/// What is known by this key; else what `read` returns.
+fn once<K: Clone + Eq + Hash, V: ?Sized>(
+    known: &RefCell<HashMap<K, Rc<V>>>,
+    key: &K,
+    read: impl FnOnce() -> Result<Rc<V>>,
+) -> Result<Rc<V>> {
+    if let Some(known) = known.borrow().get(key) {
+        return Ok(Rc::clone(known));
+    }
+    let new = read()?;
+    known.borrow_mut().insert(key.clone(), Rc::clone(&new));
+    Ok(new)
+}
+
+/// The interface of the default route. A family without a default route has that of the other family: "the gateway interface
+/// of the host".
+pub(super) fn gateway(default: &dyn Fn(Family) -> Result<Option<Interface>>, family: Family) -> Result<Interface> {
+    for family in [family, family.other()] {
+        if let Some(interface) = default(family)? {
+            return Ok(interface);
+        }
+    }
+    let why = "the host has no default route, so it has no gateway interface; name one in the spec: em0:8080:80";
+    Err(Error::new(Kind::Unavailable, why).remedy("or with", Setting::Gateway))
 }

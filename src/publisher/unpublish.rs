@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::Phase;
-use super::change::change;
-use super::facts::Facts;
-use super::requested::{self, has_ports};
-use super::starting::is_starting;
-use super::verify::Verification;
+use super::change::{Verification, change};
+use super::identity::{earlier_name, is_starting};
+use super::request::{has_ports, left};
+use super::survey::Survey;
 use super::writer::Writer;
+use super::{Outcome, Phase, Publisher};
 use crate::error::Result;
 use crate::name::JailName;
 use crate::net::{Family, Place};
@@ -16,32 +15,47 @@ use crate::publication::Publication;
 use crate::spec::{Mapping, Spec};
 use crate::store::Record;
 
-/// See [`Publisher::unpublish`](super::Publisher::unpublish).
-pub(super) fn unpublish(writer: &mut Writer<'_>, facts: &Facts<'_>, jail: &JailName, jid: Option<i32>) -> Result<()> {
-    let (jail, record) = &published_as(writer, facts, jail, jid)?;
-    if is_late(writer, facts, jail, jid, record.as_ref())? {
-        return Ok(());
+impl Publisher<'_> {
+    /// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is
+    /// published. With a `jid`, what another start of the jail has published is not changed: a stop hook that runs late must
+    /// not remove what the next start has published.
+    ///
+    /// # Errors
+    ///
+    /// They are collected: what can be undone is undone, and the record stays until all of it is. The kind is
+    /// that of [`Error::all`](crate::error::Error::all).
+    pub fn unpublish(&self, jail: &JailName, jid: Option<i32>) -> Result<Outcome> {
+        self.run(&[], |writer| {
+            let (jail, record) = &published_as(writer, jail, jid)?;
+            if is_late(writer, jail, jid, record.as_ref())? {
+                return Ok(());
+            }
+            writer.drop_anchor(&jail.anchor(), record.as_ref())
+        })
     }
-    writer.drop_anchor(&jail.anchor(), jail.label(), record.as_ref())
+
+    /// Removes single mappings of a jail, in one transaction, and keeps the others. A mapping that is not published is noted,
+    /// and is not an error. `auto` stands for any host port.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Publisher::unpublish`]; on an error either all mappings are still published, or the message lists what is
+    /// left.
+    pub fn unpublish_some(&self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<Outcome> {
+        self.run(&[], |writer| unpublish_some(writer, jail, jid, spec))
+    }
 }
 
-/// See [`Publisher::unpublish_some`](super::Publisher::unpublish_some).
-pub(super) fn unpublish_some(
-    writer: &mut Writer<'_>,
-    facts: &Facts<'_>,
-    jail: &JailName,
-    jid: Option<i32>,
-    spec: &Spec,
-) -> Result<()> {
-    let (jail, old) = published_as(writer, facts, jail, jid)?;
+fn unpublish_some(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<()> {
+    let (jail, old) = published_as(writer, jail, jid)?;
     let jail = &jail;
-    if is_late(writer, facts, jail, jid, old.as_ref())? {
+    if is_late(writer, jail, jid, old.as_ref())? {
         return Ok(());
     }
-    writer.progress.phase(Phase::Resolve)?;
+    writer.survey.phase(Phase::Resolve)?;
     let mut publications = old.as_ref().map(|o| o.publications.clone()).unwrap_or_default();
     for mapping in spec.mappings() {
-        let here = places_of(facts, mapping, &publications);
+        let here = places_of(writer.survey, mapping, &publications);
         let mut found = false;
         for publication in &mut publications {
             let before = publication.redirects.len();
@@ -55,45 +69,36 @@ pub(super) fn unpublish_some(
     publications.retain(|p| !p.redirects.is_empty());
     let Some(old) = old else { return Ok(()) };
     if publications.is_empty() {
-        return writer.drop_anchor(&jail.anchor(), jail.label(), Some(&old));
+        return writer.drop_anchor(&jail.anchor(), Some(&old));
     }
     let wanted = Record {
         path: old.path.clone(),
-        requested: requested::left(&old.requested, &publications)?,
+        requested: left(&old.requested, &publications)?,
         no_jail: old.no_jail,
         reported: old.reported.clone(),
         ..writer.record_of(jail, old.jid, publications)?
     };
     // what stays was verified when it was published
-    change(writer, Some(&old), wanted, &Verification { facts, allow_inert: true, thorough: false })
+    change(writer, Some(&old), wanted, Verification { allow_inert: true, thorough: false })
 }
 
 /// The name by which a jail has published, and its record: a jail that was renamed since is found by its jid.
-fn published_as(
-    writer: &mut Writer<'_>,
-    facts: &Facts<'_>,
-    jail: &JailName,
-    jid: Option<i32>,
-) -> Result<(JailName, Option<Record>)> {
-    let mut record = writer.record(&jail.anchor(), facts)?;
+fn published_as(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>) -> Result<(JailName, Option<Record>)> {
+    let Survey { host, store, ref boot, .. } = *writer.survey;
+    let mut record = writer.record(&jail.anchor())?;
     // with a record by its name it was not renamed
-    let earlier = if record.is_some() { None } else { writer.store.earlier_name(facts.host, jail, jid)? };
+    let earlier = if record.is_some() { None } else { earlier_name(host, store, boot, jail, jid)? };
     if let Some(name) = &earlier {
         writer.note(format!("{} has published as {}", jail.mention(), name.mention()));
-        record = writer.record(&name.anchor(), facts)?;
+        record = writer.record(&name.anchor())?;
     }
     Ok((earlier.unwrap_or_else(|| jail.clone()), record))
 }
 
 /// Whether an unpublish is too late: the jail was started again, and has published with another jid, or for a start that has
 /// not happened yet.
-fn is_late(
-    writer: &mut Writer<'_>,
-    facts: &Facts<'_>,
-    jail: &JailName,
-    jid: Option<i32>,
-    record: Option<&Record>,
-) -> Result<bool> {
+fn is_late(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, record: Option<&Record>) -> Result<bool> {
+    let host = writer.survey.host;
     let (Some(jid), Some(record)) = (jid, record) else { return Ok(false) };
     if record.no_jail {
         writer.note(format!("{} is published, but not as a jail: not changed for jid {jid}", record.mention()));
@@ -104,8 +109,8 @@ fn is_late(
         Some(theirs) => format!("as jid {theirs}"),
         None if record.earlier_jid != Some(jid) => {
             // it did not exist when it was published, and does now: it is the same start
-            let came = facts.jail(&jid.to_string())?.is_some_and(|there| there.name == jail.as_str());
-            if came || !is_starting(facts.host, record)? {
+            let came = host.jail(&jid.to_string())?.is_some_and(|there| there.name == jail.as_str());
+            if came || !is_starting(host, record)? {
                 return Ok(false);
             }
             "for a start that has not happened yet".to_owned()
@@ -119,7 +124,7 @@ fn is_late(
 /// The places with the redirects of a mapping: its own place or, if it has none, the gateway interface. The gateway interface
 /// may have changed, or another one was given when the mapping was published: then the other place with these ports, if there
 /// is exactly one.
-fn places_of(facts: &Facts<'_>, mapping: &Mapping, publications: &[Publication]) -> HashSet<Place> {
+fn places_of(survey: &Survey<'_>, mapping: &Mapping, publications: &[Publication]) -> HashSet<Place> {
     if let Some(place) = mapping.place {
         return HashSet::from([place]);
     }
@@ -131,7 +136,7 @@ fn places_of(facts: &Facts<'_>, mapping: &Mapping, publications: &[Publication])
         .map(|r| r.place)
         .collect();
     // without a default route there is no gateway interface, but the mapping can still be removed
-    let gateways = Family::ALL.into_iter().filter_map(|family| facts.gateway(family).ok());
+    let gateways = Family::ALL.into_iter().filter_map(|family| survey.gateway(family).ok());
     let there: HashSet<Place> = gateways.map(Place::Interface).filter(|place| with_ports.contains(place)).collect();
     match (there.is_empty(), with_ports.len()) {
         (true, 1) => with_ports,

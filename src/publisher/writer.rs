@@ -1,45 +1,91 @@
-//! Changes pf and the records, and collects the outcome.
+//! Changes pf and the records while the host-wide lock is held, and collects the outcome.
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::os::fd::AsFd;
 
-use super::facts::Facts;
-use super::locked::LockedStore;
-use super::others::Outdated;
-use super::progress::Progress;
-use super::starting::now;
+use super::identity::now;
 use super::states::targets;
+use super::survey::{Outdated, Survey};
 use super::{Outcome, Phase};
-use crate::calls::Change;
-use crate::error::{Error, Kind, Result};
-use crate::host::Host;
+use crate::calls::{self, Change, Entry};
+use crate::error::{Cause, Error, Kind, Result};
 use crate::name::{Anchor, JailName, Label};
 use crate::pf::{Firewall, States};
 use crate::publication::Publication;
 use crate::rule::Rule;
 use crate::rules;
-use crate::store::Record;
+use crate::store::{Lock, Record, Store};
 
 /// A sysctl that exists while pf(4) is loaded.
 const SYSCTL_OF_PF: &str = "net.pf.request_maxcount";
 
-/// The side of a transaction that changes something.
+/// One transaction: a call that changes something, from the lock to its outcome.
 pub(super) struct Writer<'a> {
-    pub(super) host: &'a dyn Host,
-    pub(super) firewall: &'a dyn Firewall,
-    pub(super) store: LockedStore<'a>,
-    pub(super) progress: Progress<'a>,
+    pub(super) survey: &'a Survey<'a>,
+    lock: Lock,
+    /// The records that were read, and have not changed since.
+    read: BTreeMap<Anchor, Record>,
     pub(super) outcome: Outcome,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// Takes the lock. The first call after a boot removes what earlier boots have left.
+    pub(super) fn begin(survey: &'a Survey<'a>) -> Result<Writer<'a>> {
+        survey.phase(Phase::Lock)?;
+        let Survey { store, firewall, ref boot, .. } = *survey;
+        let lock = store.lock(survey.deadline)?;
+        firewall.locked(lock.as_fd());
+        let anchors = OnceCell::new();
+        let anchors = || anchors.get_or_init(|| firewall.anchors());
+        // an anchor may outlive its rules; those that are noted are read again by each publish
+        let has_rules = |child: &String| {
+            let anchor = Anchor::from_child(child).filter(|anchor| !store.has(anchor));
+            anchor.is_some_and(|anchor| firewall.loaded(&anchor, false).map_or(true, |loaded| !loaded.is_empty()))
+        };
+        let without_record = || anchors().clone().map(|all| all.into_iter().filter(has_rules).collect());
+        store.sweep_after_boot(&lock, boot, &mut |anchor| is_held(anchors(), anchor), without_record)?;
+        Ok(Writer { survey, lock, read: BTreeMap::new(), outcome: Outcome::default() })
+    }
+
+    /// The outcome. An error has no notes, but they may also concern other jails, or a file that was moved aside: they are
+    /// added to its text.
+    pub(super) fn finish(self, result: Result<()>) -> Result<Outcome> {
+        let notes = self.outcome.notes.join("; ");
+        match result {
+            Ok(()) => Ok(self.outcome),
+            Err(error) if notes.is_empty() => Err(error),
+            Err(error) => Err(error.and(format_args!("noted: {notes}"))),
+        }
+    }
+
     /// Adds a note for the caller.
     pub(super) fn note(&mut self, text: String) {
         self.outcome.notes.push(text);
     }
 
-    /// See [`LockedStore::record`].
-    pub(super) fn record(&mut self, anchor: &Anchor, facts: &Facts<'_>) -> Result<Option<Record>> {
-        self.store.record(anchor, facts, &mut self.outcome.notes)
+    /// The record of this boot. A file that is not a record is moved aside and noted: it must neither block its jail for good
+    /// nor disappear. If the jail was missing when its record was written, the jid is added.
+    pub(super) fn record(&mut self, anchor: &Anchor) -> Result<Option<Record>> {
+        let Survey { host, store, ref boot, .. } = *self.survey;
+        let mut record = match store.get(anchor) {
+            Ok(record) => record.filter(|r| r.boot == *boot),
+            Err(error) if error.cause() == Some(Cause::DamagedRecord) => {
+                let kept = store.move_damaged(&self.lock, anchor)?;
+                self.note(format!("{error}; kept as {}", kept.display()));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(record) = record.as_mut().filter(|record| record.jid.is_none() && !record.no_jail)
+            && let Some(jail) = host.running(record.jail.as_str())?
+        {
+            (record.jid, record.earlier_jid, record.path) = (Some(jail.jid), None, Some(jail.path));
+            // if it cannot be written, the next call tries again
+            _ = self.put(record);
+        }
+        self.read.extend(record.clone().map(|record| (anchor.clone(), record)));
+        Ok(record)
     }
 
     /// A record with the current time and boot.
@@ -51,7 +97,7 @@ impl Writer<'_> {
     ) -> Result<Record> {
         Ok(Record {
             version: Record::VERSION,
-            boot: self.store.boot().to_owned(),
+            boot: self.survey.boot.clone(),
             jail: jail.clone(),
             jid,
             earlier_jid: None,
@@ -59,33 +105,59 @@ impl Writer<'_> {
             reported: BTreeSet::new(),
             no_jail: false,
             since: now(),
-            uptime: self.host.uptime()?,
-            mapping_labels: self.firewall.labels_mappings(),
+            uptime: self.survey.host.uptime()?,
+            mapping_labels: self.survey.firewall.labels_mappings(),
             publications,
             replaces: vec![],
             requested: vec![],
         })
     }
 
+    pub(super) fn put(&mut self, record: &Record) -> Result<()> {
+        self.read.remove(&record.jail.anchor());
+        self.survey.store.put(&self.lock, record)
+    }
+
+    /// See [`Store::settle`].
+    pub(super) fn settle(&mut self, record: &mut Record) -> Result<()> {
+        self.read.remove(&record.jail.anchor());
+        self.survey.store.settle(&self.lock, record)
+    }
+
+    /// Removes the claims of `gone` that are not those of `kept`.
+    pub(super) fn release(&self, gone: &Record, kept: Option<&Record>) {
+        self.survey.store.release(&self.lock, gone, kept);
+    }
+
+    /// Removes the record of an anchor; `record` is the one that was there.
+    pub(super) fn remove(&mut self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
+        self.read.remove(anchor);
+        self.survey.store.remove(&self.lock, anchor, record)
+    }
+
+    /// Removes what earlier boots and killed processes have left in the state directory.
+    pub(super) fn sweep(&self) {
+        let Survey { store, firewall, ref boot, .. } = *self.survey;
+        let anchors = OnceCell::new();
+        let mut held = |anchor: &Anchor| is_held(anchors.get_or_init(|| firewall.anchors()), anchor);
+        store.sweep(&self.lock, boot, &self.read, &mut held);
+    }
+
     /// Removes what is in the way of a publication, and notes it.
-    pub(super) fn drop_outdated(&mut self, anchor: &Anchor, outdated: &Outdated) -> Result<()> {
-        match outdated {
+    pub(super) fn drop_outdated(&mut self, anchor: &Anchor, outdated: Outdated) -> Result<()> {
+        let (record, note) = match outdated {
             Outdated::Gone(record) => {
-                self.drop_anchor(anchor, record.jail.label(), Some(record))?;
-                self.note(format!("{} is gone: unpublished", record.mention()));
+                let note = format!("{} is gone: unpublished", record.mention());
+                (Some(record), note)
             }
             Outdated::Disproved(record, address) => {
-                self.drop_anchor(anchor, record.jail.label(), Some(record))?;
-                self.note(format!(
-                    "{} has reported {address}, which is not its address: unpublished",
-                    record.jail.mention()
-                ));
+                let jail = record.jail.mention();
+                (Some(record), format!("{jail} has reported {address}, which is not its address: unpublished"))
             }
-            Outdated::Unrecorded => {
-                self.drop_anchor(anchor, Label::of_anchor(anchor), None)?;
-                self.note(format!("anchor {anchor} had no record: cleared"));
-            }
-        }
+            Outdated::Unrecorded => (None, format!("anchor {anchor} had no record: cleared")),
+        };
+        self.drop_anchor(anchor, record.as_deref())?;
+        self.note(note);
         Ok(())
     }
 
@@ -93,7 +165,7 @@ impl Writer<'_> {
     /// anyway.
     pub(super) fn end_from_before(&mut self, states: &[States]) {
         const THEY: &str = "that reached the host itself at these ports before they were redirected";
-        match if states.is_empty() { Ok(0) } else { self.firewall.kill_states(states) } {
+        match if states.is_empty() { Ok(0) } else { self.survey.firewall.kill_states(states) } {
             Ok(0) => {}
             // on macOS, whose pf does not end states by themselves
             Err(error) if error.kind() == Kind::Unsupported => {}
@@ -110,9 +182,10 @@ impl Writer<'_> {
 
     /// Lets `kport` call an anchor for its new rules instead of the earlier ones; then, in any case, for those of its record.
     pub(super) fn call(&self, anchor: &Anchor, before: &[Rule], after: &[Rule]) -> Result<bool> {
+        let Survey { store, firewall, ref boot, .. } = *self.survey;
         let change = Change::new(anchor, before, after);
-        self.firewall.call(Some(&change), &mut || {
-            let mut all = self.store.to_call(self.firewall, Some(anchor))?;
+        firewall.call(Some(&change), &mut || {
+            let mut all = to_call(firewall, store, boot, Some(anchor))?;
             all.extend_from_slice(&change.added);
             Ok(all)
         })
@@ -120,7 +193,8 @@ impl Writer<'_> {
 
     /// Makes pf's calls those of all records.
     pub(super) fn call_all(&mut self) -> Result<()> {
-        if self.firewall.call(None, &mut || self.store.to_call(self.firewall, None))? {
+        let Survey { store, firewall, ref boot, .. } = *self.survey;
+        if firewall.call(None, &mut || to_call(firewall, store, boot, None))? {
             self.outcome.changed = true;
             self.note("the calls of kport's anchors: loaded again".to_owned());
         }
@@ -128,12 +202,14 @@ impl Writer<'_> {
     }
 
     /// Clears an anchor, ends its states, and only then removes its calls and its record.
-    pub(super) fn drop_anchor(&mut self, anchor: &Anchor, label: Label, record: Option<&Record>) -> Result<()> {
+    pub(super) fn drop_anchor(&mut self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
+        let survey = self.survey;
         // if pf is not loaded, it has no rules; its device may be hidden although it is (devfs(8))
-        let absent =
-            |error: &Error| error.kind() == Kind::Unavailable && !matches!(self.host.sysctl(SYSCTL_OF_PF), Ok(Some(_)));
+        let absent = |error: &Error| {
+            error.kind() == Kind::Unavailable && !matches!(survey.host.sysctl(SYSCTL_OF_PF), Ok(Some(_)))
+        };
         let mut errors = vec![];
-        match self.progress.phase(Phase::Load).and_then(|()| self.firewall.clear(anchor)) {
+        match survey.phase(Phase::Load).and_then(|()| survey.firewall.clear(anchor)) {
             Ok(cleared) => self.outcome.changed |= cleared,
             Err(error) if absent(&error) => self.note(format!("pf has nothing to clear: {error}")),
             Err(error) if error.kind() == Kind::Unavailable => {
@@ -142,8 +218,9 @@ impl Writer<'_> {
             }
             Err(error) => errors.push(error),
         }
-        let all = [States::Jail { label, targets: record.map(targets).unwrap_or_default() }];
-        match self.progress.phase(Phase::Kill).and_then(|()| self.firewall.kill_states(&all)) {
+        let targets = record.map(targets).unwrap_or_default();
+        let all = [States::Jail { label: Label::of_anchor(anchor), targets }];
+        match survey.phase(Phase::Kill).and_then(|()| survey.firewall.kill_states(&all)) {
             Ok(killed) => self.outcome.killed += killed,
             Err(error) if absent(&error) => {}
             Err(error) => errors.push(error.context("states were not ended")),
@@ -156,9 +233,55 @@ impl Writer<'_> {
             }
         }
         if errors.is_empty() {
-            let forgotten = self.progress.phase(Phase::Settle).and_then(|()| self.store.remove(anchor, record));
+            let forgotten = survey.phase(Phase::Settle).and_then(|()| self.remove(anchor, record));
             errors.extend(forgotten.err());
         }
         Error::all(errors)
+    }
+}
+
+/// What `kport` is to call for all anchors, or for all but one: what their records say. Without a record that can be read, what it
+/// calls now, as long as the anchor has rules.
+fn to_call(firewall: &dyn Firewall, store: &Store, boot: &str, but: Option<&Anchor>) -> Result<Vec<Entry>> {
+    let mut all = vec![];
+    let mut known: HashSet<String> = but.into_iter().map(|anchor| anchor.child().to_owned()).collect();
+    let mut records = store.records()?;
+    let mut unreadable = !store.damaged()?.is_empty();
+    for anchor in records.anchors()?.iter().filter(|anchor| Some(*anchor) != but) {
+        match records.get(anchor) {
+            Ok(Some(record)) if record.boot == boot => {
+                known.insert(anchor.child().to_owned());
+                for publications in [&record.publications, &record.replaces] {
+                    all.extend(calls::entries(anchor, &rules::of_all(publications)));
+                }
+            }
+            Ok(_) => {}
+            Err(_) => unreadable = true,
+        }
+    }
+    if !unreadable {
+        return Ok(all);
+    }
+    let mut held: HashMap<String, bool> = HashMap::new();
+    for entry in firewall.called(None, true)?.unwrap_or_default() {
+        let Some(anchor) = Anchor::from_child(&entry.child).filter(|anchor| !known.contains(anchor.child())) else {
+            continue;
+        };
+        if !held.contains_key(&entry.child) {
+            held.insert(entry.child.clone(), !firewall.loaded(&anchor, false)?.is_empty());
+        }
+        if held[&entry.child] {
+            all.push(entry);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether pf has rules in an anchor, by [`Firewall::anchors`].
+fn is_held(anchors: &Result<Vec<String>>, anchor: &Anchor) -> bool {
+    match anchors {
+        Ok(anchors) => anchors.iter().any(|child| child == anchor.child()),
+        // if pf is not available it has none; otherwise the answer is unknown
+        Err(error) => error.kind() != Kind::Unavailable,
     }
 }

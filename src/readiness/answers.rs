@@ -7,19 +7,19 @@ use once_cell::unsync::OnceCell;
 
 use super::address;
 use crate::error::Result;
-use crate::host::{Gateway, HostInterface, Interfaces};
+use crate::host::{Gateway, Host, HostInterface, Interfaces};
 use crate::net::{Family, Interface, Place, is_link_local6};
 use crate::publication::{Answer, Publication, distinct};
 use crate::rule::{NextHop, Routing};
 
 /// The facts that decide by which interface an answer leaves.
 pub struct Ways<'a> {
+    /// Asked for the routers of every FIB, if they matter.
+    pub host: &'a dyn Host,
     /// Those of the host.
     pub interfaces: &'a [HostInterface],
     /// The interface of the default route, of the FIB of this process.
     pub default: &'a dyn Fn(Family) -> Result<Option<Interface>>,
-    /// The routers of every FIB; only called if they matter.
-    pub gateways: &'a dyn Fn() -> Result<Vec<Gateway>>,
     /// The FIB of the jail's processes, if it is on the host's network stack.
     pub jail_fib: u32,
 }
@@ -45,7 +45,7 @@ impl Ways<'_> {
             };
             let default = match back {
                 0 => (self.default)(family)?,
-                fib => default_of(gateways.get_or_try_init(|| (self.gateways)())?, family, fib),
+                fib => default_of(gateways.get_or_try_init(|| self.host.gateways())?, family, fib),
             };
             let given = |fits: &dyn Fn(IpAddr) -> bool| {
                 let mut routers = publication.options.reply_to.iter().flatten().copied();
@@ -74,7 +74,7 @@ impl Ways<'_> {
                     Some(_) => hop(given),
                     None if by_route => None,
                     None if interface.point_to_point => hop(None),
-                    None => router_of(gateways.get_or_try_init(|| (self.gateways)())?, interface, family)
+                    None => router_of(gateways.get_or_try_init(|| self.host.gateways())?, interface, family)
                         .and_then(|router| hop(Some(router))),
                 };
                 let rtable = (via.is_some() && interface.fib != back).then_some(back);

@@ -21,7 +21,7 @@ pub fn unanswered<'p>(
 ) -> Result<Vec<Problem>> {
     let around = &main.around;
     let (host, interfaces) = (around.host, &*around.interfaces);
-    let ways = Ways { interfaces, default: &|family| host.gateway(family), gateways: &|| host.gateways(), jail_fib: 0 };
+    let ways = Ways { host, interfaces, default: &|family| host.gateway(family), jail_fib: 0 };
     let one_fib = interfaces.iter().all(|interface| interface.fib == 0);
     let away = |redirect: &Redirect| {
         let outer = around.outer(redirect.place, redirect.family())?;
