@@ -44,37 +44,3 @@ impl Deadline {
         Deadline(self.0 - time.min(self.remaining() / part))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    #[test]
-    fn one_that_is_far_away() {
-        let deadline = Deadline::after(Duration::MAX);
-        assert!(!deadline.passed() && deadline.remaining() > LONGEST - HOUR);
-        let sooner = deadline.sooner(HOUR);
-        assert!(sooner < deadline && sooner.remaining() <= HOUR);
-        assert_eq!(sooner.sooner(2 * HOUR), sooner);
-        assert!(sooner.later(2 * HOUR).remaining() > HOUR);
-        assert_eq!(deadline.later(HOUR), deadline);
-    }
-
-    #[test]
-    fn what_is_reserved() {
-        let deadline = Deadline::after(HOUR);
-        assert_eq!(deadline.0 - deadline.reserving(HOUR / 10, 3).0, HOUR / 10);
-        let kept = deadline.0 - deadline.reserving(HOUR, 3).0;
-        assert!(kept > HOUR / 4 && kept <= HOUR / 3, "{kept:?}");
-    }
-
-    #[test]
-    fn one_that_has_passed() {
-        let deadline = Deadline::after(Duration::ZERO);
-        assert!(deadline.passed());
-        assert_eq!((deadline.remaining(), deadline.reserving(HOUR, 3)), (Duration::ZERO, deadline));
-        assert!(!deadline.later(HOUR).passed());
-    }
-}

@@ -29,8 +29,6 @@ pub use fixed::{Fixed, Played};
 #[cfg(target_os = "freebsd")]
 pub use freebsd::System;
 pub use interfaces::Interfaces;
-#[cfg(test)]
-pub(crate) use interfaces::fixture;
 #[cfg(target_os = "linux")]
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]

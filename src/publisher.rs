@@ -30,6 +30,8 @@ use crate::publication::Redirect;
 use crate::store::Store;
 
 use change::Verification;
+use check::check;
+use resolve::resolve;
 use survey::Survey;
 use writer::Writer;
 
@@ -38,6 +40,8 @@ pub use request::{AUTO_RANGE, Request};
 #[doc(hidden)]
 pub use resolve::rules;
 pub use wait::GRACE;
+#[doc(hidden)]
+pub use wait::{Pace, for_address};
 
 /// The phases of a transaction, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,16 +79,7 @@ impl Phase {
 
     /// Its name.
     pub const fn name(self) -> &'static str {
-        match self {
-            Phase::Lock => "lock",
-            Phase::Resolve => "resolve",
-            Phase::Check => "check",
-            Phase::Record => "record",
-            Phase::Load => "load",
-            Phase::Verify => "verify",
-            Phase::Settle => "settle",
-            Phase::Kill => "kill",
-        }
+        ["lock", "resolve", "check", "record", "load", "verify", "kill", "settle"][self as usize]
     }
 }
 
@@ -234,9 +229,8 @@ impl<'a> Publisher<'a> {
         self.run(requests, |writer| {
             let survey = writer.survey;
             let old = writer.record(&jail.anchor())?;
-            let notes = &mut writer.outcome.notes;
-            let resolved = resolve::resolve(survey, requests, old.as_ref(), notes)?;
-            check::check(survey, requests, old.as_ref(), &resolved, notes)?;
+            let resolved = resolve(survey, requests, old.as_ref())?;
+            check(survey, requests, old.as_ref(), &resolved)?;
             let requested = request::after(old.as_ref().filter(|_| resolved.adds), requests)?;
             change::publish(writer, requests, old.as_ref(), resolved, requested, true)
         })
@@ -258,13 +252,12 @@ impl<'a> Publisher<'a> {
             }
             let old = self.readable(&request.jail, &survey.boot);
             let requests = std::slice::from_ref(&request);
-            let notes = &mut writer.outcome.notes;
-            let resolved = resolve::resolve(survey, requests, old.as_ref(), notes)?;
-            check::check(survey, requests, old.as_ref(), &resolved, notes)?;
+            let resolved = resolve(survey, requests, old.as_ref())?;
+            check(survey, requests, old.as_ref(), &resolved)?;
             let record = writer.record_of(&request.jail, resolved.jid, resolved.publications)?;
             let wanted = crate::rules::of_all(&record.publications);
             let verification = Verification { allow_inert: request.allow_inert, thorough: false };
-            change::verify(writer, &record, &wanted, self.firewall.status()?, verification)
+            change::verify(survey, &record, &wanted, self.firewall.status()?, verification)
         })
     }
 
@@ -291,7 +284,7 @@ impl<'a> Publisher<'a> {
     fn wait(&self, requests: &[Request]) -> Result<()> {
         for request in requests {
             let is_complete = |jail: Option<&Jail>| addresses::are_complete(&Survey::new(self)?, request, jail);
-            wait::for_address(self.host, request, self.deadline, self.observer, &is_complete)?;
+            for_address(self.host, request, self.deadline, self.observer, &is_complete, &wait::PACE)?;
         }
         Ok(())
     }

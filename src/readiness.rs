@@ -5,35 +5,24 @@
 //! fails. What [`of_jail`] finds is a note: missing interfaces, and a main ruleset that blocks.
 
 mod answers;
-mod calls;
 mod evaluator;
 mod interfaces;
 mod judged;
-mod lan;
 mod lines;
-mod neighbours;
 mod outside;
-mod packets;
-mod probe;
-mod surroundings;
-mod unanswered;
-mod wildcard;
 
-pub use answers::Ways;
-pub use calls::calls;
-pub use interfaces::{everywhere, interfaces};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+pub use answers::{Ways, on_the_lan, unanswered};
+pub use interfaces::{everywhere, interfaces, neighbour_discovery, skip};
 pub use judged::MainRuleset;
-pub use lan::on_the_lan;
-pub use lines::{CALLS, missing, missing_in, pf_conf, uncalled};
-pub use outside::{bypassed, main_ruleset, remedy};
-pub use packets::{neighbour_discovery, skip};
-pub use surroundings::{Surroundings, address};
-pub use unanswered::unanswered;
-pub use wildcard::{Wildcard, can_be_turned, end_of_path, wildcards};
+pub use lines::{CALLS, Wildcard, can_be_turned, end_of_path, missing, missing_in, pf_conf, uncalled, wildcards};
+pub use outside::{bypassed, calls, main_ruleset, remedy};
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
-use crate::net::{Family, Protocol};
+use crate::net::{Family, Interface, Place, Protocol, is_link_local6};
 use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 
@@ -46,6 +35,48 @@ pub struct Findings {
     pub warnings: Vec<Problem>,
     /// What limits a good result.
     pub notes: Vec<String>,
+}
+
+/// The host and its interfaces, read once.
+#[derive(Clone)]
+pub struct Surroundings<'a> {
+    /// The host.
+    pub host: &'a dyn Host,
+    /// Its interfaces.
+    pub interfaces: Rc<[HostInterface]>,
+}
+
+impl Surroundings<'_> {
+    /// The interfaces by which packets for a place come in; for every place, that of the default route.
+    pub fn outer(&self, place: Place, family: Family) -> Result<Vec<&HostInterface>> {
+        let all = Interfaces(&self.interfaces);
+        Ok(match place {
+            Place::Interface(name) => all.members(name).collect(),
+            Place::Any | Place::AnyOf(_) => {
+                self.host.gateway(family)?.into_iter().flat_map(|name| all.members(name)).collect()
+            }
+            Place::Address(address) => self.interfaces.iter().filter(|interface| interface.has(address)).collect(),
+        })
+    }
+
+    /// The interface that leads to a target; `None` for the host's own address, and if none is known.
+    pub fn via(&self, target: IpAddr) -> Option<Interface> {
+        Interfaces(&self.interfaces).leads_to(target).unwrap_or(None)
+    }
+
+    /// Whether an integer sysctl exists, and is not 0.
+    pub fn sysctl_is_on(&self, name: &str) -> Result<bool> {
+        Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
+    }
+}
+
+/// The address of an interface that outside hosts use.
+pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
+    let usable = |address: &IpAddr| match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(v6) => !is_link_local6(*v6),
+    };
+    interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
 }
 
 /// What to do after a change of /etc/pf.conf.

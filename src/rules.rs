@@ -324,27 +324,3 @@ impl Tags {
         self.0.contains(&(redirect.protocol, redirect.target, redirect.jail))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::publication::{Targets, redirects};
-    use crate::rule::text;
-
-    #[test]
-    fn three_lines() {
-        let jail: crate::name::JailName = "web".parse().unwrap();
-        let targets = Targets::choose(&jail, &["10.0.0.2".parse().unwrap()]).unwrap();
-        let spec = crate::spec::parse("8080:80").unwrap();
-        let redirects = redirects(&jail, &spec, &targets, |_| "em0".parse()).unwrap();
-        let publication = Publication::new(jail, redirects, Options::default(), |_| Ok(None)).unwrap();
-        assert_eq!(
-            text(&rules(&publication)),
-            "\
-rdr on \"em0\" inet proto tcp from any to (\"em0\") port 8080 tag \"kport:web\" -> 10.0.0.2 port 80
-pass quick inet proto tcp from any to 10.0.0.2 port 80 tagged \"kport:web\" keep state label \"kport:web\" label \"kport:web:tcp:8080\"
-pass quick on { bridge epair lo } inet proto tcp from any to 10.0.0.2 port 80 keep state label \"kport:web\" label \"kport:web:tcp:8080\"
-"
-        );
-    }
-}

@@ -179,31 +179,6 @@ fn native_or(native: Result<Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Fixed;
-
-    fn session(backend: Backend) -> Result<Session> {
-        let settings = Settings { backend, state_dir: Some("/nonexistent".into()), ..Settings::default() };
-        Session::new(&settings, Box::new(Fixed::default()))
-    }
-
-    #[test]
-    fn every_word_is_read_and_no_other() {
-        for (name, backend) in Backend::ALL {
-            assert_eq!(name.parse(), Ok(backend));
-        }
-        let error = "macos".parse::<Backend>().unwrap_err();
-        assert_eq!(error.kind(), Kind::Argument);
-        assert!(Backend::NAMES.iter().all(|name| error.message().contains(name)), "{error}");
-    }
-
-    #[test]
-    fn a_backend_that_was_asked_for_is_that_one() {
-        for backend in [Backend::Pfctl, Backend::Sim] {
-            let session = session(backend).unwrap();
-            assert_eq!(session.firewall.name().parse(), Ok(backend));
-            assert_eq!(session.why(), format!("backend {}: it was requested", session.firewall.name()));
-        }
-    }
 
     #[test]
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
@@ -216,15 +191,5 @@ mod tests {
         assert_eq!(firewall.name(), "pfctl");
         // the error of native is the reason
         assert!(why.ends_with("open /dev/pf: Permission denied; be root"), "{why}");
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn off_freebsd_auto_is_the_simulator_and_native_is_refused() {
-        let auto = session(Backend::Auto).unwrap();
-        assert_eq!(auto.why(), "backend sim: linux has no pf");
-        let error = session(Backend::Native).err().unwrap();
-        assert_eq!(error.kind(), Kind::Unsupported);
-        assert!(error.message().contains("/dev/pf of FreeBSD"), "{error}");
     }
 }

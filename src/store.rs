@@ -22,11 +22,9 @@
 //! record is valid only in the boot whose id it has, and a crash also removes the rules from the kernel.
 
 mod dir;
-mod documents;
 mod entries;
 mod lock;
 mod records;
-mod requested;
 mod summaries;
 
 use std::collections::BTreeSet;
@@ -35,19 +33,20 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{make_dir, mark, names_in, replace_file};
 use crate::name::{Anchor, JailName};
+use crate::net::{Interface, PortRange};
+use crate::options::Options;
 use crate::publication::{Publication, Redirect};
 
-pub use documents::Documents;
 use entries::entries;
 pub use entries::{Block, Claim};
 pub use lock::Lock;
-use records::Records;
-pub use requested::Requested;
+pub use records::{Documents, Records};
 pub use summaries::Summary;
 
 /// The default state directory.
@@ -101,6 +100,29 @@ pub struct Record {
     /// changed. With it and without publications, the jail has lost its address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requested: Vec<Requested>,
+}
+
+/// What was requested for a jail, as far as it does not depend on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requested {
+    /// The ports, with every field.
+    pub spec: String,
+    /// The addresses that were given; if there are none, they are found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Interface>,
+    pub auto_range: PortRange,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_inert: bool,
+    pub options: Options,
+    /// Whether it is a line of kport.conf(5), and not by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub configured: bool,
 }
 
 impl Record {
@@ -197,13 +219,7 @@ impl Store {
     /// Removes the record of an anchor, if there is one, and then the entries that point to it; `record` is the one that was
     /// there.
     pub fn remove(&self, lock: &Lock, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
-        let path = self.record_path(anchor);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format_args!("remove {}", path.display()), &e));
-            }
-            _ => {}
-        }
+        remove(&self.record_path(anchor))?;
         if let Some(record) = record {
             self.release(lock, record, None);
         }
@@ -246,6 +262,22 @@ impl Store {
         found.sort();
         Ok(found)
     }
+}
+
+/// Removes a file, if there is one.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(format_args!("remove {}", path.display()), &e)),
+        _ => Ok(()),
+    }
+}
+
+/// The anchors with one of these names, without `end`, sorted.
+fn anchors(names: Vec<String>, end: &str) -> Vec<Anchor> {
+    let mut anchors: Vec<Anchor> =
+        names.iter().filter_map(|name| Anchor::from_child(name.strip_suffix(end)?)).collect();
+    anchors.sort_unstable();
+    anchors
 }
 
 /// The maximum number of files of one anchor in `damaged`.

@@ -25,18 +25,13 @@ pub(super) struct Addresses {
 }
 
 /// The addresses of the request, or those read from the host.
-pub(super) fn addresses(
-    survey: &Survey<'_>,
-    request: &Request,
-    jail: Option<&Jail>,
-    notes: &mut Vec<String>,
-) -> Result<Addresses> {
+pub(super) fn addresses(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Result<Addresses> {
     let mut found = candidates(survey, request, jail)?;
     found.all = of_families(request, found.all)?;
     if request.waits()
         && let Some(family) = missing(survey, request, &found.all)?
     {
-        notes.push(format!(
+        survey.note(format!(
             "{} has no {} address, so its ports are published by {} only",
             request.jail.mention(),
             family.protocol(),

@@ -166,15 +166,14 @@ fn follow(writer: &mut Writer<'_>, jail: &JailName, configured: Option<&[Request
         // nothing, or published before the jail has started
         return if old.is_some() { restore_and_call(writer, &anchor) } else { Ok(()) };
     }
-    let notes = &mut writer.outcome.notes;
     let resolved = requests
         .iter()
         .try_for_each(|request| check_no_jail(request, first.no_jail))
-        .and_then(|()| resolve(survey, &requests, old.as_ref(), notes))
+        .and_then(|()| resolve(survey, &requests, old.as_ref()))
         .and_then(|resolved| {
             // what is published already was checked then
             let resolved = Resolved { adds: old.is_some(), ..resolved };
-            check(survey, &requests, old.as_ref(), &resolved, notes).map(|()| resolved)
+            check(survey, &requests, old.as_ref(), &resolved).map(|()| resolved)
         });
     let resolved = match (resolved, &old) {
         (Ok(resolved), _) => resolved,
@@ -253,7 +252,7 @@ fn restore(writer: &mut Writer<'_>, anchor: &Anchor) -> Result<()> {
     if record.publications.is_empty() && record.requested.is_empty() {
         // a first change that failed and was not undone
         writer.drop_anchor(anchor, Some(&record))?;
-        writer.note(format!("{}: what could not be published was removed", record.mention()));
+        survey.note(format!("{}: what could not be published was removed", record.mention()));
         return Ok(());
     }
     let wanted = rules::of_all(&record.publications);
@@ -262,7 +261,7 @@ fn restore(writer: &mut Writer<'_>, anchor: &Anchor) -> Result<()> {
         survey.phase(Phase::Load)?;
         survey.firewall.replace(anchor, &wanted)?;
         writer.outcome.changed = true;
-        writer.note(format!("{}: loaded again", record.mention()));
+        survey.note(format!("{}: loaded again", record.mention()));
         let before = states::from_before(&record, None, survey)?;
         writer.end_from_before(&before);
     }
@@ -279,7 +278,7 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
     let survey = writer.survey;
     let jails = survey.jails()?;
     for jail in &jails.skipped {
-        writer.note(format!("jail {} was not changed: {}", jail.jid, jail.why));
+        survey.note(format!("jail {} was not changed: {}", jail.jid, jail.why));
     }
     let mut errors = vec![];
     let mut known = BTreeSet::new();
@@ -307,7 +306,7 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
         }
         let Some(anchor) = Anchor::from_child(child) else {
             let path = quoted(&format!("{PARENT}/{child}"));
-            writer.note(format!("anchor {path} is not one of kport's: not changed"));
+            survey.note(format!("anchor {path} is not one of kport's: not changed"));
             continue;
         };
         let published = |jail: &&Jail| jail.name.parse::<JailName>().is_ok_and(|name| name.anchor() == anchor);
@@ -315,7 +314,7 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
             && let Some(jail) = jails.jails.iter().filter(|jail| !jail.dying).find(published)
         {
             let jail = quoted(&jail.name);
-            writer.note(format!(
+            survey.note(format!(
                 "anchor {anchor} has no record but a damaged one, and jail {jail} is running: not changed; publish its \
                  ports again, or unpublish it"
             ));

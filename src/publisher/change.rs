@@ -100,7 +100,7 @@ pub(super) fn change(
         }
         // else it would read the main ruleset to change nothing
         let thorough = verification.thorough && firewall.remembers();
-        return verify(writer, &record, &wanted, status, Verification { thorough, ..verification });
+        return verify(survey, &record, &wanted, status, Verification { thorough, ..verification });
     }
 
     // whose redirects pf certainly has
@@ -128,7 +128,7 @@ pub(super) fn change(
     let verified = called.and_then(|called| {
         called?;
         survey.phase(Phase::Verify)?;
-        verify(writer, &record, &wanted, firewall.status()?, verification)
+        verify(survey, &record, &wanted, firewall.status()?, verification)
     });
     if let Err(error) = verified {
         return Err(roll_back(writer, &anchor, &record, old, error, after_load));
@@ -145,7 +145,7 @@ pub(super) fn change(
     match ended {
         Ok(killed) => writer.outcome.killed = killed,
         Err(error) => {
-            writer.note(format!(
+            survey.note(format!(
                 "published, but connections that are no longer allowed continue ({error}); publish again to end them"
             ));
             return Ok(());
@@ -159,7 +159,7 @@ pub(super) fn change(
             writer.release(old, Some(&record));
         }
         if let Err(error) = settled {
-            writer.note(format!(
+            survey.note(format!(
                 "published, but the record still has the previous set as well ({error}); publish again to correct that"
             ));
         }
@@ -170,20 +170,19 @@ pub(super) fn change(
 /// Fails if pf will not evaluate the rules: it must be enabled, its main ruleset must call kport's anchors, and packets must be
 /// forwarded.
 pub(super) fn verify(
-    writer: &mut Writer<'_>,
+    survey: &Survey<'_>,
     record: &Record,
     wanted: &[Rule],
     status: Status,
     verification: Verification,
 ) -> Result<()> {
-    let survey = writer.survey;
     match inert(survey, record, wanted, status)?.map(|problem| problem.error(Kind::Unavailable)) {
         Some(error) if verification.allow_inert => {
-            writer.note(format!("loaded, but without effect at present: {error}"));
+            survey.note(format!("loaded, but without effect at present: {error}"));
         }
         Some(error) => return Err(error),
         None if verification.thorough => match dead(survey, &record.publications) {
-            Ok(problems) => writer.outcome.notes.extend(problems.iter().map(Problem::to_string)),
+            Ok(problems) => problems.iter().for_each(|problem| survey.note(problem.to_string())),
             // the ports are published anyway
             Err(error) => survey.detail(&format!("it is unknown whether packets arrive: {error}")),
         },

@@ -20,23 +20,8 @@ pub(super) fn check(
     requests: &[Request],
     old: Option<&Record>,
     resolved: &Resolved,
-    notes: &mut Vec<String>,
 ) -> Result<()> {
     survey.phase(Phase::Check)?;
-    notes.extend(check_ports(survey, requests, old, resolved)?);
-    if requests.iter().all(|request| !request.default_everywhere) {
-        notes.extend(readiness::everywhere(&resolved.publications));
-    }
-    requests.iter().try_for_each(|request| check_tables(survey, request, notes))
-}
-
-/// What was overridden, and what overlaps anyway.
-fn check_ports(
-    survey: &Survey<'_>,
-    requests: &[Request],
-    old: Option<&Record>,
-    resolved: &Resolved,
-) -> Result<Vec<String>> {
     let Resolved { jid, adds, publications, .. } = resolved;
     let af_to = publications.iter().flat_map(|p| &p.redirects).find(|r| r.af_to);
     if let Some(redirect) = af_to
@@ -83,11 +68,17 @@ fn check_ports(
             forced.push(format!("forced: {problem}"));
         }
     }
-    Ok(forced)
+    forced.into_iter().for_each(|note| survey.note(note));
+    if requests.iter().all(|request| !request.default_everywhere)
+        && let Some(note) = readiness::everywhere(publications)
+    {
+        survey.note(note);
+    }
+    requests.iter().try_for_each(|request| check_tables(survey, request))
 }
 
 /// The tables that the request names must exist: pf matches nothing in a table that is missing.
-fn check_tables(survey: &Survey<'_>, request: &Request, notes: &mut Vec<String>) -> Result<()> {
+fn check_tables(survey: &Survey<'_>, request: &Request) -> Result<()> {
     for source in &request.options.sources {
         let Source::Table(table) = source else { continue };
         if survey.firewall.has_table(table)? {
@@ -103,7 +94,7 @@ fn check_tables(survey: &Survey<'_>, request: &Request, notes: &mut Vec<String>)
         if !request.allow_inert {
             return Err(error);
         }
-        notes.push(format!("without effect at present: {error}"));
+        survey.note(format!("without effect at present: {error}"));
     }
     Ok(())
 }

@@ -39,16 +39,11 @@ pub(super) struct Resolved {
 }
 
 /// Requests of one jail, each added to those before it; `old` is what the jail has published.
-pub(super) fn resolve(
-    survey: &Survey<'_>,
-    requests: &[Request],
-    old: Option<&Record>,
-    notes: &mut Vec<String>,
-) -> Result<Resolved> {
+pub(super) fn resolve(survey: &Survey<'_>, requests: &[Request], old: Option<&Record>) -> Result<Resolved> {
     survey.phase(Phase::Resolve)?;
     let mut resolved = None;
     for request in requests {
-        resolved = Some(resolve_one(survey, request, old, resolved, notes)?);
+        resolved = Some(resolve_one(survey, request, old, resolved)?);
     }
     Ok(resolved.unwrap_or_default())
 }
@@ -59,7 +54,6 @@ fn resolve_one(
     request: &Request,
     old: Option<&Record>,
     before: Option<Resolved>,
-    notes: &mut Vec<String>,
 ) -> Result<Resolved> {
     let jail = &request.jail;
     // a jail that is being removed is not the one that is published: that one has not started yet
@@ -99,8 +93,7 @@ fn resolve_one(
         }
         None => format!("{}: not requested, or not running", jail.mention()),
     });
-    let Addresses { all: addresses, reported: only_reported, given } =
-        addresses(survey, request, found.as_ref(), notes)?;
+    let Addresses { all: addresses, reported: only_reported, given } = addresses(survey, request, found.as_ref())?;
     let targets = targets(request, &addresses, found.as_ref())?;
     for target in targets.all() {
         if only_reported.contains(&target) {

@@ -31,6 +31,8 @@ pub(super) struct Survey<'a> {
     observer: &'a dyn Observer,
     /// The current boot: records of another one are ignored.
     pub(super) boot: String,
+    /// For the caller, one line each.
+    pub(super) notes: RefCell<Vec<String>>,
     known: Known,
 }
 
@@ -110,7 +112,8 @@ impl Neighbour {
 impl<'a> Survey<'a> {
     pub(super) fn new(publisher: &'a Publisher<'_>) -> Result<Survey<'a>> {
         let Publisher { host, firewall, ref store, deadline, observer } = *publisher;
-        Ok(Survey { host, firewall, store, deadline, observer, boot: host.boot_id()?, known: Known::default() })
+        let (boot, notes, known) = (host.boot_id()?, RefCell::default(), Known::default());
+        Ok(Survey { host, firewall, store, deadline, observer, boot, notes, known })
     }
 
     /// Before a phase; the observer's error is that of the phase.
@@ -120,6 +123,10 @@ impl<'a> Survey<'a> {
 
     pub(super) fn detail(&self, text: &str) {
         self.observer.detail(text);
+    }
+
+    pub(super) fn note(&self, text: String) {
+        self.notes.borrow_mut().push(text);
     }
 
     /// Fails when the time is up: for loops before anything is changed.

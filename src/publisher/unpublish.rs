@@ -63,7 +63,7 @@ fn unpublish_some(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, sp
             found |= publication.redirects.len() < before;
         }
         if !found {
-            writer.note(format!("{} has not published {mapping}", jail.mention()));
+            writer.survey.note(format!("{} has not published {mapping}", jail.mention()));
         }
     }
     publications.retain(|p| !p.redirects.is_empty());
@@ -89,7 +89,7 @@ fn published_as(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>) -> R
     // with a record by its name it was not renamed
     let earlier = if record.is_some() { None } else { earlier_name(host, store, boot, jail, jid)? };
     if let Some(name) = &earlier {
-        writer.note(format!("{} has published as {}", jail.mention(), name.mention()));
+        writer.survey.note(format!("{} has published as {}", jail.mention(), name.mention()));
         record = writer.record(&name.anchor())?;
     }
     Ok((earlier.unwrap_or_else(|| jail.clone()), record))
@@ -101,7 +101,7 @@ fn is_late(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, record: O
     let host = writer.survey.host;
     let (Some(jid), Some(record)) = (jid, record) else { return Ok(false) };
     if record.no_jail {
-        writer.note(format!("{} is published, but not as a jail: not changed for jid {jid}", record.mention()));
+        writer.survey.note(format!("{} is published, but not as a jail: not changed for jid {jid}", record.mention()));
         return Ok(true);
     }
     let by = match record.jid {
@@ -117,7 +117,7 @@ fn is_late(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, record: O
         }
         None => "for a start that has not happened yet".to_owned(),
     };
-    writer.note(format!("{} was published again {by}; that was not changed for jid {jid}", jail.mention()));
+    writer.survey.note(format!("{} was published again {by}; that was not changed for jid {jid}", jail.mention()));
     Ok(true)
 }
 

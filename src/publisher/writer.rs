@@ -51,17 +51,12 @@ impl<'a> Writer<'a> {
     /// The outcome. An error has no notes, but they may also concern other jails, or a file that was moved aside: they are
     /// added to its text.
     pub(super) fn finish(self, result: Result<()>) -> Result<Outcome> {
-        let notes = self.outcome.notes.join("; ");
+        let notes = self.survey.notes.take();
         match result {
-            Ok(()) => Ok(self.outcome),
+            Ok(()) => Ok(Outcome { notes, ..self.outcome }),
             Err(error) if notes.is_empty() => Err(error),
-            Err(error) => Err(error.and(format_args!("noted: {notes}"))),
+            Err(error) => Err(error.and(format_args!("noted: {}", notes.join("; ")))),
         }
-    }
-
-    /// Adds a note for the caller.
-    pub(super) fn note(&mut self, text: String) {
-        self.outcome.notes.push(text);
     }
 
     /// The record of this boot. A file that is not a record is moved aside and noted: it must neither block its jail for good
@@ -72,7 +67,7 @@ impl<'a> Writer<'a> {
             Ok(record) => record.filter(|r| r.boot == *boot),
             Err(error) if error.cause() == Some(Cause::DamagedRecord) => {
                 let kept = store.move_damaged(&self.lock, anchor)?;
-                self.note(format!("{error}; kept as {}", kept.display()));
+                self.survey.note(format!("{error}; kept as {}", kept.display()));
                 None
             }
             Err(error) => return Err(error),
@@ -157,7 +152,7 @@ impl<'a> Writer<'a> {
             Outdated::Unrecorded => (None, format!("anchor {anchor} had no record: cleared")),
         };
         self.drop_anchor(anchor, record.as_deref())?;
-        self.note(note);
+        self.survey.note(note);
         Ok(())
     }
 
@@ -171,9 +166,9 @@ impl<'a> Writer<'a> {
             Err(error) if error.kind() == Kind::Unsupported => {}
             Ok(ended) => {
                 self.outcome.killed += ended;
-                self.note(format!("ended the states of connections {THEY}: {ended}"));
+                self.survey.note(format!("ended the states of connections {THEY}: {ended}"));
             }
-            Err(error) => self.note(format!(
+            Err(error) => self.survey.note(format!(
                 "published, but connections {THEY} stay there as long as they last ({error}); unpublish and publish again to \
                  end them"
             )),
@@ -196,7 +191,7 @@ impl<'a> Writer<'a> {
         let Survey { store, firewall, ref boot, .. } = *self.survey;
         if firewall.call(None, &mut || to_call(firewall, store, boot, None))? {
             self.outcome.changed = true;
-            self.note("the calls of kport's anchors: loaded again".to_owned());
+            self.survey.note("the calls of kport's anchors: loaded again".to_owned());
         }
         Ok(())
     }
@@ -211,7 +206,7 @@ impl<'a> Writer<'a> {
         let mut errors = vec![];
         match survey.phase(Phase::Load).and_then(|()| survey.firewall.clear(anchor)) {
             Ok(cleared) => self.outcome.changed |= cleared,
-            Err(error) if absent(&error) => self.note(format!("pf has nothing to clear: {error}")),
+            Err(error) if absent(&error) => self.survey.note(format!("pf has nothing to clear: {error}")),
             Err(error) if error.kind() == Kind::Unavailable => {
                 let why = "pf is loaded, so it may still have the rules: make /dev/pf visible here (devfs(8)), and unpublish again";
                 return Err(Error::new(Kind::Permission, error.to_string()).and(why));

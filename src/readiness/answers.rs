@@ -1,16 +1,27 @@
 //! The way of the answers. A client that came in on one interface, and is answered by another, has asked a network that does not
-//! accept the answer: each network behind an interface is taken for one that remembers connections.
+//! accept the answer: each network behind an interface is taken for one that remembers connections. A jail on the network of an outer
+//! interface reaches clients without the host.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use once_cell::unsync::OnceCell;
 
-use super::address;
-use crate::error::Result;
-use crate::host::{Gateway, Host, HostInterface, Interfaces};
-use crate::net::{Family, Interface, Place, is_link_local6};
-use crate::publication::{Answer, Publication, distinct};
+use super::evaluator::Probe;
+use super::judged::{BEYOND, MainRuleset, SOURCE_PORTS, first_source};
+use super::{Findings, Surroundings, address};
+use crate::error::{Error, Problem, Result};
+use crate::host::{ANSWER_TIME, Gateway, Host, HostInterface, Interfaces, Router};
+use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, is_link_local6};
+use crate::options::{Options, Source};
+use crate::publication::{Answer, Publication, Redirect, distinct};
 use crate::rule::{NextHop, Routing};
+use crate::rules;
+use crate::trace::{Attachment, Party, TraceStep, Verdict, World};
+
+/// How many addresses of the network are tried as a client's.
+const MOST_HOSTS: usize = 256;
 
 /// The facts that decide by which interface an answer leaves.
 pub struct Ways<'a> {
@@ -124,4 +135,243 @@ fn router_of(gateways: &[Gateway], interface: &HostInterface, family: Family) ->
 fn is_next_to(interface: &HostInterface, router: IpAddr) -> bool {
     let link_local = matches!(router, IpAddr::V6(v6) if is_link_local6(v6));
     !link_local && interface.addresses.iter().any(|network| network.contains(&router))
+}
+
+/// The ports of which not everybody from outside is answered: the answer to a client beyond the interface's own network leaves
+/// by another interface, whoever wrote the rules. Only interfaces that are not the default route's are tried. And those that
+/// are answered through a router that is not the interface's any more.
+pub fn unanswered<'p>(
+    main: &MainRuleset<'_>,
+    publications: impl IntoIterator<Item = &'p Publication>,
+) -> Result<Vec<Problem>> {
+    let around = &main.around;
+    let (host, interfaces) = (around.host, &*around.interfaces);
+    let ways = Ways { host, interfaces, default: &|family| host.gateway(family), jail_fib: 0 };
+    let one_fib = interfaces.iter().all(|interface| interface.fib == 0);
+    let away = |redirect: &Redirect| {
+        let outer = around.outer(redirect.place, redirect.family())?;
+        // without a default route no client is beyond
+        let default = host.gateway(redirect.family())?;
+        Ok::<_, Error>(default.is_some_and(|default| outer.iter().any(|i| i.name != default || !one_fib)))
+    };
+    let mut found: BTreeMap<(String, Interface, Family), Problem> = BTreeMap::new();
+    for publication in publications.into_iter().filter(|p| p.options.reply_to.as_ref().is_none_or(|to| !to.is_empty()))
+    {
+        let jail = publication.jail.mention();
+        let mut redirects = vec![];
+        for redirect in &publication.redirects {
+            if away(redirect)? {
+                redirects.push(*redirect);
+            }
+        }
+        if redirects.is_empty() && publication.answers.is_empty() {
+            continue;
+        }
+        let now = ways.answers(publication)?;
+        for old in &publication.answers {
+            let is_of = |new: &&Answer| (new.place, new.target, new.on) == (old.place, old.target, old.on);
+            if let Some(new) = now.iter().find(is_of).filter(|new| new.routing != old.routing) {
+                let [was, is] = [old, new].map(|answer| answer.routing.to_string());
+                let seen =
+                    format!("{jail}: what comes in on {} is answered by{was}, and the routes now say{is}", old.on);
+                let problem = Problem { seen, remedy: "publish the ports again".to_owned() };
+                found.insert((jail.clone(), old.on, Family::of(old.target)), problem);
+            }
+        }
+        // why it cannot be evaluated is a finding of another check
+        let Some(world) = main.world()? else { continue };
+        let classes = main.classes([&Publication { redirects, ..publication.clone() }])?;
+        for probe in classes.into_iter().flat_map(|class| class.probes) {
+            let Party::Network(on) = probe.sender else { continue };
+            // the networks of jails have no clients beyond them
+            let of_jails =
+                |known: &HostInterface| JAIL_GROUPS.iter().any(|group| group.parse().is_ok_and(|g| known.is_in(g)));
+            if interfaces.iter().any(|known| known.name == on && of_jails(known)) {
+                continue;
+            }
+            let key = (jail.clone(), on, probe.redirect.family());
+            let beyond = |address: &IpAddr| Interfaces(interfaces).connected(*address).is_none();
+            let from = match publication.options.sources.is_empty() {
+                true => BEYOND.into_iter().find(|address| Family::of(*address) == key.2 && beyond(address)),
+                false => Some(probe.from.ip()),
+            };
+            let Some(from) = from.filter(|_| !found.contains_key(&key)) else { continue };
+            let redirect = probe.redirect;
+            let probe = Probe { from: SocketAddr::new(from, SOURCE_PORTS[0]), ..probe };
+            let trace = probe.traced(world);
+            let arrives = trace.delivered_to.is_some_and(|(_, at)| at.ip() == redirect.target);
+            let Some(TraceStep::Note(why)) = trace.steps.last() else { continue };
+            if trace.verdict != Verdict::Unanswered || !arrives {
+                continue;
+            }
+            let known = now.iter().any(|answer| (answer.target, answer.on) == (redirect.target, on));
+            let remedy = match known {
+                true => "publish the ports again: the way back is known now".to_owned(),
+                false => format!(
+                    "give the router on {on}: kport publish --reply-to ROUTER, or --reply-to none if only its network uses them"
+                ),
+            };
+            let seen = format!("{jail}: clients beyond the network of {on} are not answered at {redirect}: {why}");
+            found.insert(key, Problem { seen, remedy });
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Ports whose clients are not answered, as a problem, and those whose clients may not be, as a warning; the remedy was tried.
+pub fn on_the_lan<'a>(
+    main: &MainRuleset<'_>,
+    publications: impl IntoIterator<Item = &'a Publication>,
+) -> Result<Findings> {
+    let around = &main.around;
+    let mut found = Findings::default();
+    let mut seen = BTreeSet::new();
+    for publication in publications {
+        for redirect in publication.redirects.iter().filter(|redirect| !redirect.place.is_loopback()) {
+            let Some((via, network)) = outer_network(around, redirect.target)? else { continue };
+            if !seen.insert((publication.jail.clone(), redirect.place, redirect.target)) {
+                continue;
+            }
+            // why it cannot be evaluated is a finding of another check
+            let Some(world) = main.world()? else { return Ok(found) };
+            let case = Case { around, publication, redirect, via, network };
+            case.judge(world.clone(), &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+/// The interface that leads to `target`, and its network, if a default route of the host is by that interface.
+fn outer_network(around: &Surroundings<'_>, target: IpAddr) -> Result<Option<(Interface, IpNet)>> {
+    let all = Interfaces(&around.interfaces);
+    let Some((via, network)) = all.connected(target).filter(|_| !all.is_own(target)) else { return Ok(None) };
+    for family in Family::ALL {
+        if around.host.gateway(family)? == Some(via) {
+            return Ok(Some((via, network.trunc())));
+        }
+    }
+    Ok(None)
+}
+
+/// A redirect to such a jail.
+struct Case<'a> {
+    around: &'a Surroundings<'a>,
+    publication: &'a Publication,
+    redirect: &'a Redirect,
+    via: Interface,
+    network: IpNet,
+}
+
+impl Case<'_> {
+    fn judge(&self, mut world: World, found: &mut Findings) -> Result<()> {
+        let (redirect, jail) = (self.redirect, &self.publication.jail);
+        let family = redirect.family();
+        let router = match self.around.host.running(jail.as_str())? {
+            Some(jail) if jail.vnet => self.around.host.router(&jail, family, ANSWER_TIME),
+            _ => Router::Unknown,
+        };
+        let address = IpNet::new(redirect.target, self.network.prefix_len()).unwrap_or(redirect.target.into());
+        let behind = Some(self.via);
+        world.jails.push(Attachment { name: jail.to_string(), behind, member: None, addresses: vec![address] });
+        world.routers.insert(jail.to_string(), PerFamily::each(|_| router));
+        let options = &self.publication.options;
+        for interface in self.around.outer(redirect.place, family)? {
+            let Some(to) = self.entrance(interface.name) else { continue };
+            let mention = jail.mention();
+            let with = |change: fn(&mut Options)| {
+                let mut options = options.clone();
+                change(&mut options);
+                options
+            };
+            let (hairpin, masquerade) = (with(|o| o.hairpin = true), with(|o| o.masquerade = true));
+            if interface.name == self.via
+                && let Some(client) = self.neighbour(router)
+                && self.verdict(&world, options, interface.name, client, to)? == Verdict::Unanswered
+            {
+                let mut remedies = vec![];
+                for (name, options) in [("hairpin", &hairpin), ("masquerade", &masquerade)] {
+                    if self.verdict(&world, options, interface.name, client, to)? == Verdict::Answered {
+                        remedies.push(name);
+                    }
+                }
+                found.problems.push(Problem {
+                    seen: format!(
+                        "hosts of {}, the network of {}, are not answered at {to}: {mention} is on it, and answers them \
+                         directly, from {}",
+                        self.network, interface.name, redirect.target
+                    ),
+                    remedy: remedy(&remedies),
+                });
+            }
+            let Some(client) = first_source(options, family) else { continue };
+            let verdict = self.verdict(&world, options, interface.name, client, to)?;
+            let (list, seen) = match verdict {
+                Verdict::Depends => (
+                    &mut found.warnings,
+                    format!("whether they are answered at {to} depends on the default route of {mention}"),
+                ),
+                Verdict::Unanswered => (
+                    &mut found.problems,
+                    format!("they are not answered at {to}: the host is not the router of {mention}"),
+                ),
+                _ => continue,
+            };
+            let is_enough = self.verdict(&world, &masquerade, interface.name, client, to)? == Verdict::Answered;
+            let remedy = remedy(if is_enough { &["masquerade"] } else { &[] });
+            list.push(Problem { seen: format!("clients beyond {}: {seen}", self.network), remedy });
+        }
+        Ok(())
+    }
+
+    /// The address and port that clients behind an interface use.
+    fn entrance(&self, on: Interface) -> Option<SocketAddr> {
+        let to = match self.redirect.place {
+            Place::Address(address) => address,
+            _ => address(self.around.interfaces.iter().find(|known| known.name == on)?, self.redirect.family())?,
+        };
+        Some(SocketAddr::new(to, self.redirect.host.first()))
+    }
+
+    /// An address of another host on the network of the jail.
+    fn neighbour(&self, router: Router) -> Option<IpAddr> {
+        let sources = &self.publication.options.sources;
+        let allowed = |address: &IpAddr| {
+            sources.is_empty() || sources.iter().filter_map(Source::network).any(|network| network.contains(address))
+        };
+        let taken = |address: &IpAddr| {
+            *address == self.redirect.target
+                || router == Router::At(*address)
+                || Interfaces(&self.around.interfaces).is_own(*address)
+        };
+        self.network.hosts().take(MOST_HOSTS).find(|address| allowed(address) && !taken(address))
+    }
+
+    /// What becomes of a connection, with the rules of the redirect alone.
+    fn verdict(
+        &self,
+        world: &World,
+        options: &Options,
+        on: Interface,
+        from: IpAddr,
+        to: SocketAddr,
+    ) -> Result<Verdict> {
+        let jail = self.publication.jail.clone();
+        let anchor = jail.anchor();
+        let mut published = Publication::new(jail, vec![*self.redirect], options.clone(), |_| Ok(Some(self.via)))?;
+        published.answers.clone_from(&self.publication.answers);
+        let mut world = world.clone();
+        world.load(anchor.path(), &rules::rules(&published));
+        let from = SocketAddr::new(from, SOURCE_PORTS[0]);
+        Ok(world.trace(&Party::Network(on), self.redirect.protocol, from, to).verdict)
+    }
+}
+
+fn remedy(options: &[&str]) -> String {
+    if options.is_empty() {
+        return String::new();
+    }
+    format!(
+        "publish its ports with kport publish --{}: the answers then return through the host, which the jail sees as the client",
+        options.join(" or --")
+    )
 }

@@ -3,26 +3,110 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::neighbours::DEFAULT_RULE;
-use super::probe::{Judged, Outcome, Probe};
+use serde::{Deserialize, Serialize};
+
 use super::{RELOAD, Surroundings};
 use crate::error::{Problem, Result, quoted};
+use crate::host::{HostInterface, Interfaces};
 use crate::name::PARENT;
+use crate::net::{Direction, Family, Interface};
 use crate::options::Source;
 use crate::pf::Rulesets;
 use crate::pfconf::Conf;
+use crate::pfconf::address::Side;
 use crate::pfconf::path::is_own;
 use crate::pfconf::rule::{Action, Rule, RuleKind};
-use crate::proof::{self, Cited, Judge, Positions, Possible};
-use crate::trace::{REFUSES, Release, TraceStep, Verdict, World};
+use crate::proof::{self, Cited, Entrance, Judge, Positions, Possible};
+use crate::publication::{Publication, Redirect};
+use crate::rules;
+use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
 /// The kinds of rules for which the main ruleset calls kport's anchors.
 const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 /// The maximum number of sources of a list that are tried.
 const MOST_SOURCES: usize = 64;
+/// The rule that decides if no other matches, on a host where it blocks.
+const DEFAULT_RULE: &str = "the default rule (net.pf.default_to_drop)";
+
+/// A packet to try a redirect with.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    /// The redirect alone, so that a thousand mappings do not each evaluate those of the others.
+    pub(super) publication: Publication,
+    pub(super) redirect: Redirect,
+    pub(super) sender: Party,
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    /// For a packet from outside.
+    pub(super) entrance: Option<Entrance>,
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {} to {}", self.publication.jail.mention(), self.sender, self.redirect)
+    }
+}
+
+impl Probe {
+    pub(super) fn possible(&self) -> Option<Possible> {
+        self.entrance.map(|entrance| Possible { entrance, required: true })
+    }
+
+    /// The path of the packet in a world, with the rules that should be there, so that missing rules are not a reason.
+    pub(super) fn traced(&self, world: &World) -> Trace {
+        let mut loaded = world.clone();
+        loaded.load(self.publication.jail.anchor().path(), &rules::rules(&self.publication));
+        loaded.trace(&self.sender, self.redirect.protocol, self.from, self.to)
+    }
+
+    /// The same from another source.
+    pub(super) fn sent_by(&self, source: IpAddr) -> Probe {
+        Probe { from: SocketAddr::new(source, self.from.port()), ..self.clone() }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Outcome {
+    Arrives,
+    Depends(String),
+    /// With the reason.
+    Lost(String),
+}
+
+/// What becomes of the packets of a class.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Judged {
+    /// Of each packet.
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Judged {
+    pub(super) fn is_silent(&self) -> bool {
+        self.notes.is_empty() && self.outcomes.iter().all(|outcome| *outcome == Outcome::Arrives)
+    }
+
+    /// Whether a text names the mapping that was tried, and so is not about the others of its class.
+    pub(super) fn names(&self, Probe { publication, redirect, to, .. }: &Probe) -> bool {
+        let parts = [
+            publication.jail.to_string(),
+            redirect.target.to_string(),
+            redirect.jail.first().to_string(),
+            to.port().to_string(),
+        ];
+        let texts = self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Arrives => None,
+            Outcome::Depends(text) | Outcome::Lost(text) => Some(text),
+        });
+        texts.chain(&self.notes).any(|text| parts.iter().any(|part| text.contains(part)))
+    }
+}
 
 /// A problem if pfctl(8) would refuse a ruleset on this host, and a warning if one could not be read: then they are not
 /// evaluated.
@@ -302,5 +386,47 @@ fn shown(statement: &Cited) -> String {
     match statement.line {
         0 => format!("{} of the main ruleset", quoted(&statement.text)),
         _ => statement.to_string(),
+    }
+}
+
+/// The rule that blocks IPv6 neighbour discovery (icmp6) on an interface, if there is one. Its addresses are
+/// link-local, multicast and the target: a block of certain addresses is not taken to be meant for it; a pass of
+/// certain addresses is, if it names icmp6. With `drop` the default rule blocks.
+pub(super) fn blocks_neighbours(
+    main: &Conf,
+    all: &[HostInterface],
+    on: Interface,
+    direction: Direction,
+    drop: bool,
+) -> Option<String> {
+    const ICMP6: u8 = 58;
+    let is_in = |name: &str| name.parse().is_ok_and(|name| Interfaces(all).is_in(on, name));
+    if main.skip.iter().any(|name| is_in(name)) {
+        return None;
+    }
+    let mut last: Option<&Rule> = None;
+    for rule in main.rules() {
+        let when = &rule.when;
+        let certain = when.from != Side::default() || when.to != Side::default() || when.tagged.is_some();
+        let meant = match rule.action {
+            Action::Block => !certain,
+            Action::Pass => !certain || when.protocol == Some(ICMP6),
+            Action::Match | Action::Translate { .. } | Action::Call(..) => false,
+        };
+        if meant
+            && when.on.as_ref().is_none_or(|on| is_in(&on.name) != on.not)
+            && when.direction.is_none_or(|wanted| wanted == direction)
+            && when.family != Some(Family::Inet)
+            && when.protocol.is_none_or(|number| number == ICMP6)
+        {
+            last = Some(rule);
+            if rule.quick {
+                break;
+            }
+        }
+    }
+    match last {
+        Some(rule) => (rule.action == Action::Block).then(|| quoted(&rule.origin.text)),
+        None => drop.then(|| DEFAULT_RULE.to_owned()),
     }
 }

@@ -21,9 +21,7 @@ use std::sync::Arc;
 use once_cell::unsync::OnceCell;
 use serde::{Deserialize, Serialize};
 
-use super::evaluator::{self, Evaluator};
-use super::neighbours;
-use super::probe::{Judged, Probe};
+use super::evaluator::{self, Evaluator, Judged, Probe};
 use super::{RELOAD, Surroundings, address};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result};
@@ -143,21 +141,17 @@ impl<'a> MainRuleset<'a> {
         kept: Option<&str>,
         read: impl Fn() -> Result<Rulesets> + 'a,
     ) -> Result<MainRuleset<'a>> {
-        let kept = RefCell::new(Kept::read(kept, digest_of_host(&around)?));
-        let facts = OnceCell::new();
-        if let Some(known) = &kept.borrow().facts {
-            _ = facts.set(known.clone());
-        }
+        let kept = Kept::read(kept, digest_of_host(&around)?);
         Ok(MainRuleset {
             around,
             read: Box::new(read),
             file: None,
             deadline: None,
             rulesets: OnceCell::new(),
-            facts,
+            facts: kept.facts.clone().map_or_else(OnceCell::new, OnceCell::with_value),
             evaluator: OnceCell::new(),
             named: OnceCell::new(),
-            kept,
+            kept: RefCell::new(kept),
             evaluations: Cell::new(0),
         })
     }
@@ -265,9 +259,10 @@ impl<'a> MainRuleset<'a> {
 
     /// What becomes of the packets of a class.
     pub(super) fn judged(&self, class: &Class) -> Result<Judged> {
-        let keys = [class.exact, class.key];
-        let known = keys.iter().find_map(|key| self.kept.borrow().judged.get(key).cloned());
-        if let Some(known) = known.filter(|known| known.outcomes.len() == class.probes.len()) {
+        let is_of = |judged: &&Judged| judged.outcomes.len() == class.probes.len();
+        if let Some(known) =
+            [class.exact, class.key].iter().find_map(|key| self.kept.borrow().judged.get(key).filter(is_of).cloned())
+        {
             return Ok(known);
         }
         let judged = self.ask(|evaluator| evaluator.judge(&class.probes), Judged::is_silent)?;
@@ -276,42 +271,47 @@ impl<'a> MainRuleset<'a> {
         Ok(judged)
     }
 
-    /// The first statement that refuses sources which reach the ports of a class, and how many more there are.
-    pub(super) fn bypassed(&self, class: &Class) -> Result<Option<(String, usize)>> {
-        if let Some(known) = self.kept.borrow().bypassed.get(&class.key) {
+    /// What is kept by this key; else what `find` returns.
+    fn once<K: Ord, V: Clone>(
+        &self,
+        part: fn(&mut Kept) -> &mut BTreeMap<K, V>,
+        key: K,
+        find: impl FnOnce() -> Result<V>,
+    ) -> Result<V> {
+        if let Some(known) = part(&mut self.kept.borrow_mut()).get(&key) {
             return Ok(known.clone());
         }
-        let found = self.ask(|evaluator| evaluator.bypassed(&class.probes), Option::is_none)?;
-        keep(&mut self.kept.borrow_mut().bypassed, class.key, found.clone());
+        let found = find()?;
+        keep(part(&mut self.kept.borrow_mut()), key, found.clone());
         Ok(found)
+    }
+
+    /// The first statement that refuses sources which reach the ports of a class, and how many more there are.
+    pub(super) fn bypassed(&self, class: &Class) -> Result<Option<(String, usize)>> {
+        let find = || self.ask(|evaluator| evaluator.bypassed(&class.probes), Option::is_none);
+        self.once(|kept| &mut kept.bypassed, class.key, find)
     }
 
     /// See [`Evaluator::remedy`].
     pub(super) fn remedy(&self, classes: &[Class]) -> Result<String> {
         let mut keys: Vec<u64> = classes.iter().map(|class| class.key).collect();
         keys.sort_unstable();
-        let key = digest(&keys);
-        if let Some(known) = self.kept.borrow().remedies.get(&key) {
-            return Ok(known.clone());
-        }
         let probes: Vec<&Probe> = classes.iter().flat_map(|class| &class.probes).collect();
-        let remedy = self.ask(|evaluator| evaluator.remedy(&probes), String::is_empty)?;
-        keep(&mut self.kept.borrow_mut().remedies, key, remedy.clone());
-        Ok(remedy)
+        let find = || self.ask(|evaluator| evaluator.remedy(&probes), String::is_empty);
+        self.once(|kept| &mut kept.remedies, digest(&keys), find)
     }
 
     /// The rule of the main ruleset that blocks IPv6 neighbour discovery on an interface; a ruleset that could not be read has none.
     pub(super) fn blocks_neighbours(&self, on: Interface, direction: Direction) -> Result<Option<String>> {
         let groups = self.around.interfaces.iter().filter(|interface| interface.name == on).map(|on| &on.groups);
         let key = format!("{direction} {on} {:?}", groups.collect::<Vec<_>>());
-        if let Some(known) = self.kept.borrow().neighbours.get(&key) {
-            return Ok(known.clone());
-        }
-        let drop = self.around.sysctl_is_on("net.pf.default_to_drop")?;
-        let main = self.main()?.filter(|main| main.unread().is_empty());
-        let found = main.and_then(|main| neighbours::blocked(main, &self.around.interfaces, on, direction, drop));
-        keep(&mut self.kept.borrow_mut().neighbours, key, found.clone());
-        Ok(found)
+        let find = || {
+            let drop = self.around.sysctl_is_on("net.pf.default_to_drop")?;
+            let main = self.main()?.filter(|main| main.unread().is_empty());
+            let all = &self.around.interfaces;
+            Ok(main.and_then(|main| evaluator::blocks_neighbours(main, all, on, direction, drop)))
+        };
+        self.once(|kept| &mut kept.neighbours, key, find)
     }
 
     /// The mappings by class. Those at an interface without an address have none.

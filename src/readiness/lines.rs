@@ -1,11 +1,15 @@
-//! kport's lines in the main ruleset: those that are loaded, and those in its file.
+//! kport's lines in the main ruleset: those that are loaded, and those in its file. By wildcard, as `anchor "kport/*"`, each new
+//! connection is compared with the rules of every jail.
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::Problem;
 use crate::host::Host;
+use crate::name::PARENT;
 use crate::pf::Status;
 use crate::pfconf::{Outline, PF_CONF, RuleKind};
 
@@ -68,4 +72,48 @@ pub fn uncalled(status: &Status, needs_nat: bool, file: Option<&Path>) -> Option
             ),
         },
     })
+}
+
+/// A line of pf.conf(5) that calls the anchor of each jail by wildcard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wildcard {
+    /// Its file: the one that was read, or one that it includes.
+    pub file: Arc<str>,
+    /// Its number, from 1.
+    pub line: usize,
+    bytes: Range<usize>,
+}
+
+/// Those of a file, whose name is `name`, and of the files that it includes.
+pub fn wildcards(name: &Path, text: &[u8]) -> Vec<Wildcard> {
+    let outline = Outline::of_file(name, text);
+    let found = outline.statements.into_iter().filter(|statement| statement.calls_by_wildcard());
+    found.map(|of| Wildcard { file: of.file, line: of.line, bytes: of.bytes }).collect()
+}
+
+/// Whether `kport setup` turns all of those that a file and the files that it includes have, and there are any.
+pub fn can_be_turned(file: &Path) -> bool {
+    let Ok(text) = std::fs::read(file) else { return false };
+    let all = wildcards(file, &text);
+    let is_in_text = |of: &Wildcard| std::fs::read(&*of.file).is_ok_and(|text| of.in_text(&text).is_some());
+    !all.is_empty() && all.iter().all(is_in_text)
+}
+
+impl Wildcard {
+    /// The bytes of `/*` in the text of its file; `None` if they are not there, since the path is a macro, or if it has several
+    /// lines.
+    pub fn in_text(&self, text: &[u8]) -> Option<Range<usize>> {
+        let call = text.get(self.bytes.clone())?;
+        let end = end_of_path(call).filter(|_| !call.trim_ascii_end().contains(&b'\n'))? + self.bytes.start;
+        text[end..].starts_with(b"/*").then_some(end..end + 2)
+    }
+}
+
+/// The byte after the path `kport` of a call.
+pub fn end_of_path(call: &[u8]) -> Option<usize> {
+    let after =
+        |from: usize, skipped: &[u8]| Some(from + call[from..].iter().position(|byte| !skipped.contains(byte))?);
+    let keyword = after(0, b" \t")?;
+    let path = after(keyword + call[keyword..].iter().position(|byte| b" \t\"'\\".contains(byte))?, b" \t\r\n\\\"'/")?;
+    call[path..].starts_with(PARENT.as_bytes()).then_some(path + PARENT.len())
 }

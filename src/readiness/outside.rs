@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::Findings;
+use super::evaluator::{Outcome, Probe};
 use super::judged::MainRuleset;
-use super::probe::{Outcome, Probe};
 use crate::error::{Problem, Result};
 use crate::publication::Publication;
 
@@ -96,4 +96,17 @@ pub fn bypassed<'p>(
 pub fn remedy<'p>(main: &MainRuleset<'_>, publications: impl IntoIterator<Item = &'p Publication>) -> Result<String> {
     let classes = main.classes(publications)?;
     main.remedy(&classes)
+}
+
+/// A call with a condition is a problem if published ports do not arrive; otherwise it may be intended.
+pub fn calls<'p>(main: &MainRuleset<'_>, publications: impl IntoIterator<Item = &'p Publication>) -> Result<Findings> {
+    let mut found = Findings::default();
+    let conditional = &main.facts()?.conditional;
+    if !conditional.is_empty() {
+        let Findings { problems, warnings, .. } = main_ruleset(main, publications)?;
+        let arrives = problems.is_empty() && warnings.is_empty();
+        let list = if arrives { &mut found.warnings } else { &mut found.problems };
+        list.extend_from_slice(conditional);
+    }
+    Ok(found)
 }

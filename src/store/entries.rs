@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 
-use super::{JAILS, Lock, Record, Store};
+use super::{JAILS, Lock, Record, Store, anchors};
 use crate::error::{Error, Result};
 use crate::files::{mark, names_in};
 use crate::name::Anchor;
@@ -56,10 +56,7 @@ impl Store {
     }
 
     fn anchors_in(&self, dir: &str) -> Result<Vec<Anchor>> {
-        let mut found: Vec<Anchor> =
-            names_in(&self.dir.join(dir))?.iter().filter_map(|child| Anchor::from_child(child)).collect();
-        found.sort();
-        Ok(found)
+        Ok(anchors(names_in(&self.dir.join(dir))?, ""))
     }
 
     /// Removes what earlier boots and killed processes have left: records of another boot than `boot`, partly written files,
@@ -77,12 +74,12 @@ impl Store {
         holds: &mut dyn FnMut(&Anchor) -> bool,
     ) {
         let jails = self.dir.join(JAILS);
-        let mut anchors = vec![];
+        let mut recorded = vec![];
         for name in names_in(&jails).unwrap_or_default() {
             if name.strip_suffix(".json.tmp").is_some_and(|child| Anchor::from_child(child).is_some()) {
                 _ = fs::remove_file(jails.join(&name));
             }
-            anchors.extend(name.strip_suffix(".json").and_then(Anchor::from_child));
+            recorded.extend(name.strip_suffix(".json").and_then(Anchor::from_child));
         }
         let read =
             |anchor: &Anchor| records.get(anchor).map_or_else(|| self.get(anchor), |known| Ok(Some(known.clone())));
@@ -98,7 +95,7 @@ impl Store {
             Err(_) => None,
         };
         let mut known: BTreeMap<Anchor, Option<BTreeSet<Entry>>> = BTreeMap::new();
-        for anchor in anchors {
+        for anchor in recorded {
             let entries = explained(&anchor);
             known.insert(anchor, entries);
         }

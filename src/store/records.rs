@@ -1,18 +1,23 @@
-//! Reading the records.
+//! Reading the records; and the documents beside them: other data of a jail while it is published, a file for each jail.
 
 use std::fmt::Display;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{JAILS, Record, Store, file_name};
+use super::{JAILS, Lock, Record, Store, anchors, dir, file_name, remove};
+use crate::deadline::Deadline;
 use crate::error::{Cause, Error, Kind, Result};
-use crate::files::{Folder, read_file};
+use crate::files::{Folder, names_in, read_file, replace_file};
 use crate::name::Anchor;
 
 /// The largest record that is read: a thousand redirects need about 150 kB.
 const MAX_RECORD: usize = 64 << 20;
+
+/// The maximum that is read of a document, in bytes.
+const MAX_DOCUMENT: usize = 64 << 20;
 
 /// The records of a state directory, for reading many of them.
 pub struct Records<'a> {
@@ -104,10 +109,7 @@ impl Records<'_> {
     pub fn anchors(&mut self) -> Result<Vec<Anchor>> {
         let names = self.folder.as_mut().map_or(Ok(vec![]), Folder::names);
         let names = names.map_err(|e| Error::io(format_args!("read {}", self.store.dir.join(JAILS).display()), &e))?;
-        let anchors = names.iter().filter_map(|name| Anchor::from_child(name.strip_suffix(".json")?));
-        let mut anchors: Vec<Anchor> = anchors.collect();
-        anchors.sort_unstable();
-        Ok(anchors)
+        Ok(anchors(names, ".json"))
     }
 
     /// As for [`Store::get`].
@@ -125,4 +127,49 @@ impl Records<'_> {
 #[derive(Deserialize)]
 struct Form {
     version: u32,
+}
+
+/// The documents of one folder of the state directory, and the lock over them.
+#[derive(Debug)]
+pub struct Documents {
+    dir: PathBuf,
+    _lock: Lock,
+}
+
+impl Store {
+    /// The documents of a folder, which is created if it is missing. Waits for the folder's lock until `deadline`, then fails
+    /// with [`Kind::Busy`](crate::error::Kind::Busy). This lock is taken before the store's own, never after it.
+    pub fn documents(&self, folder: &str, deadline: Deadline) -> Result<Documents> {
+        let dir = dir::own(&self.dir.join(folder))?;
+        Ok(Documents { _lock: Lock::take(&dir, deadline)?, dir })
+    }
+}
+
+impl Documents {
+    /// The file of an anchor's document.
+    pub fn path(&self, anchor: &Anchor) -> PathBuf {
+        self.dir.join(file_name(anchor))
+    }
+
+    /// The anchors that have a document, sorted.
+    pub fn anchors(&self) -> Result<Vec<Anchor>> {
+        Ok(anchors(names_in(&self.dir)?, ".json"))
+    }
+
+    /// The contents of an anchor's document; empty if there is none.
+    pub fn get(&self, anchor: &Anchor) -> Result<Vec<u8>> {
+        let path = self.path(anchor);
+        let read = read_file(&path, MAX_DOCUMENT);
+        Ok(read.map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?.unwrap_or_default())
+    }
+
+    /// Writes the document of an anchor, as a whole or not at all.
+    pub fn put(&self, anchor: &Anchor, bytes: &[u8]) -> Result<()> {
+        replace_file(&self.path(anchor), bytes)
+    }
+
+    /// Removes the document of an anchor, if there is one.
+    pub fn remove(&self, anchor: &Anchor) -> Result<()> {
+        remove(&self.path(anchor))
+    }
 }

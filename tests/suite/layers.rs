@@ -202,25 +202,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("host", &["rights", "events", "interfaces", "fixed", "snapshot", "freebsd", "linux", "other"]),
     ("host::freebsd", &["kernel", "rtsock", "socket", "jail", "process", "report", "vnet", "events"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
-    (
-        "readiness",
-        &[
-            "lines",
-            "surroundings",
-            "answers",
-            "interfaces",
-            "neighbours",
-            "probe",
-            "evaluator",
-            "judged",
-            "packets",
-            "outside",
-            "wildcard",
-            "unanswered",
-            "lan",
-            "calls",
-        ],
-    ),
+    ("readiness", &["lines", "evaluator", "judged", "outside", "interfaces", "answers"]),
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
     ("pf::pfctl", &["run", "states", "braces"]),
@@ -282,7 +264,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("spec", &["meant"]),
     ("watch", &["report", "schedule"]),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
-    ("store", &["dir", "lock", "requested", "documents", "entries", "records", "summaries"]),
+    ("store", &["dir", "lock", "entries", "records", "summaries"]),
     (
         "pf::native",
         &[

@@ -1,7 +1,7 @@
 //! A child that the program forks does not keep the lock.
 //!
 //! Dropping the lock releases it, even if another process has its descriptor; a lock file that was removed is not a lock: both are
-//! tested in src/store/lock.rs.
+//! tested in store.rs.
 
 use std::fs;
 use std::path::Path;
