@@ -22,55 +22,47 @@ pub fn overlap(a: &Redirect, b: &Redirect, interfaces: Interfaces<'_>) -> bool {
         && interfaces.overlap(a.place, b.place)
 }
 
+/// Each two redirects that one packet can match, with their owners.
+fn overlapping<'r, T: Copy + Ord>(
+    mut all: Vec<(T, &'r Redirect)>,
+    interfaces: Interfaces<'r>,
+) -> impl Iterator<Item = [(T, &'r Redirect); 2]> {
+    all.sort_by_key(|(owner, r)| (r.protocol, r.family(), r.host.first(), *owner));
+    // those before this one whose ports reach up to it
+    let mut open: Vec<(T, &Redirect)> = vec![];
+    all.into_iter().flat_map(move |one| {
+        let r = one.1;
+        open.retain(|(_, o)| o.protocol == r.protocol && o.family() == r.family() && o.host.last() >= r.host.first());
+        let found: Vec<_> = open.iter().filter(|(_, o)| overlap(o, r, interfaces)).map(|o| [*o, one]).collect();
+        open.push(one);
+        found
+    })
+}
+
 /// Refuses two redirects of one set that one packet can match.
 pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> {
-    let mut sorted: Vec<&Redirect> = redirects.iter().collect();
-    sorted.sort_by_key(|r| (r.protocol, r.family(), r.host.first()));
-    // the redirects before this one whose ports reach up to it
-    let mut open: Vec<&Redirect> = vec![];
-    for redirect in sorted {
-        open.retain(|o| {
-            o.protocol == redirect.protocol && o.family() == redirect.family() && o.host.last() >= redirect.host.first()
-        });
-        if let Some(other) = open.iter().find(|o| overlap(o, redirect, interfaces)) {
-            return Err(Error::new(
-                Kind::Conflict,
-                format!("{other} and {redirect} would both take the same packets; leave one of them out"),
-            ));
-        }
-        open.push(redirect);
-    }
-    Ok(())
+    let all = redirects.iter().map(|r| ((), r)).collect();
+    overlapping(all, interfaces).next().map_or(Ok(()), |[(_, other), (_, redirect)]| {
+        let why = format!("{other} and {redirect} would both take the same packets; leave one of them out");
+        Err(Error::new(Kind::Conflict, why))
+    })
 }
 
 /// Overlaps of the redirects of several jails. Each of them was published without a conflict; they overlap since an
 /// address moved to another interface, or an interface joined a group.
 pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Vec<Problem> {
-    let mut sorted: Vec<&(&JailName, Redirect)> = claims.iter().collect();
-    sorted.sort_by_key(|(jail, r)| (r.protocol, r.family(), r.host.first(), *jail));
-    let mut open: Vec<&(&JailName, Redirect)> = vec![];
-    let mut found = vec![];
-    for claim in sorted {
-        let (jail, redirect) = claim;
-        open.retain(|(_, o)| {
-            o.protocol == redirect.protocol && o.family() == redirect.family() && o.host.last() >= redirect.host.first()
-        });
-        for (owner, other) in open.iter().filter(|(o, other)| o != jail && overlap(other, redirect, interfaces)) {
-            found.push(Problem {
-                seen: format!(
-                    "{} of {} and {} of {} now match the same packets, and which one wins differs between FreeBSD \
-                     14 and 15",
-                    other,
-                    owner.mention(),
-                    redirect,
-                    jail.mention()
-                ),
-                remedy: "publish one of them on another port or address".to_owned(),
-            });
-        }
-        open.push(claim);
-    }
-    found
+    let all = claims.iter().map(|(jail, r)| (*jail, r)).collect();
+    let of_two = overlapping(all, interfaces).filter(|[(owner, _), (jail, _)]| owner != jail);
+    let problem = |[(owner, other), (jail, redirect)]: [(&JailName, &Redirect); 2]| Problem {
+        seen: format!(
+            "{other} of {} and {redirect} of {} now match the same packets, and which one wins differs between FreeBSD \
+             14 and 15",
+            owner.mention(),
+            jail.mention()
+        ),
+        remedy: "publish one of them on another port or address".to_owned(),
+    };
+    of_two.map(problem).collect()
 }
 
 /// A redirect of ports that another jail has published.

@@ -91,12 +91,10 @@ impl Targets {
 
 /// Parses an address of a jail; `inherit` is that of a jail on the host's network, which cannot publish.
 pub fn address(jail: &JailName, word: &str) -> Result<IpAddr> {
-    match word {
-        "inherit" => Err(host_network(jail)),
-        _ => word
-            .parse()
-            .map_err(|_| Error::new(Kind::Argument, format!("{} is not an IPv4 or IPv6 address", quoted(word)))),
+    if word == "inherit" {
+        return Err(host_network(jail));
     }
+    word.parse().map_err(|_| Error::new(Kind::Argument, format!("{} is not an IPv4 or IPv6 address", quoted(word))))
 }
 
 /// The reason why an address cannot be the target of a redirect.
@@ -293,16 +291,12 @@ impl Publication {
                 made.via.insert(target, interface);
             }
         }
-        match made.redirects.iter().find(|r| r.af_to && !made.via.contains_key(&r.target)) {
-            None => Ok(made),
-            Some(redirect) => {
-                let why = format!(
-                    "{redirect}: {} is an address of the host; af-to needs a jail with a network stack of its own",
-                    redirect.target
-                );
-                Err(Error::new(Kind::Unsupported, why))
-            }
+        if let Some(redirect) = made.redirects.iter().find(|r| r.af_to && !made.via.contains_key(&r.target)) {
+            let what = format!("{redirect}: {} is an address of the host", redirect.target);
+            let why = format!("{what}; af-to needs a jail with a network stack of its own");
+            return Err(Error::new(Kind::Unsupported, why));
         }
+        Ok(made)
     }
 
     /// Checks whether pf supports the redirects and the options. It does not change the ports of sctp:
@@ -310,44 +304,32 @@ impl Publication {
     pub fn check(&self) -> Result<()> {
         self.options.check()?;
         for redirect in &self.redirects {
-            if redirect.place.is_loopback() && !self.options.host_access {
-                return Err(Error::new(
-                    Kind::Argument,
-                    format!(
-                        "{redirect}: only the host itself reaches {}; to publish to others, give an outer interface or address",
-                        redirect.place
-                    ),
-                )
-                .remedy("to let the host use it, give", Setting::HostAccess));
+            let Redirect { place, protocol, host, jail, af_to, .. } = *redirect;
+            let unsupported = |why: String| Error::new(Kind::Unsupported, format!("{redirect}: {why}"));
+            if place.is_loopback() && !self.options.host_access {
+                let why = "to publish to others, give an outer interface or address";
+                let what = format!("{redirect}: only the host itself reaches {place}; {why}");
+                return Err(
+                    Error::new(Kind::Argument, what).remedy("to let the host use it, give", Setting::HostAccess)
+                );
             }
-            if redirect.protocol == Protocol::Sctp && redirect.host != redirect.jail {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    format!(
-                        "{redirect}: pf does not change the ports of sctp, so this would lead to port {} of the jail; publish \
-                         {}:{}/sctp, or let the service listen on {}",
-                        redirect.host, redirect.jail, redirect.jail, redirect.host
-                    ),
-                ));
+            if protocol == Protocol::Sctp && host != jail {
+                return Err(unsupported(format!(
+                    "pf does not change the ports of sctp, so this would lead to port {host} of the jail; publish \
+                     {jail}:{jail}/sctp, or let the service listen on {host}"
+                )));
             }
-            if redirect.af_to && redirect.host != redirect.jail && redirect.host.count() > 1 {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    format!(
-                        "{redirect}: af-to changes all ports of a range to one port; publish {}:{}, or each port by itself",
-                        redirect.jail, redirect.jail
-                    ),
-                ));
+            if af_to && host != jail && host.count() > 1 {
+                return Err(unsupported(format!(
+                    "af-to changes all ports of a range to one port; publish {jail}:{jail}, or each port by itself"
+                )));
             }
-            if redirect.af_to && redirect.protocol == Protocol::Sctp {
-                return Err(Error::new(Kind::Unsupported, format!("{redirect}: af-to is for tcp and udp only")));
+            if af_to && protocol == Protocol::Sctp {
+                return Err(unsupported("af-to is for tcp and udp only".to_owned()));
             }
-            if self.options.limits.rate.is_some() && redirect.protocol != Protocol::Tcp {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    format!("{redirect}: pf counts the rate of tcp connections only",),
-                )
-                .remedy(format_args!("publish {} without", redirect.protocol), Setting::Rate));
+            if self.options.limits.rate.is_some() && protocol != Protocol::Tcp {
+                let error = unsupported("pf counts the rate of tcp connections only".to_owned());
+                return Err(error.remedy(format_args!("publish {protocol} without"), Setting::Rate));
             }
         }
         Ok(())

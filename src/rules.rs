@@ -99,31 +99,27 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
             });
         }
         if let Some(interface) = via.get(&redirect.target) {
+            let to = || vec![Address::Host(redirect.target)];
+            let matches = |from| Match { on: vec![*interface], from, to: to(), ports: redirect.jail, ..base.clone() };
+            let mut push = |from, tagged, source| {
+                nat.push(matches(from), tagged, |matches, tagged| Rule::Nat { matches, tagged, source });
+            };
             for from in returns(redirect, options, *interface) {
-                let to = vec![Address::Host(redirect.target)];
-                let matches = Match { on: vec![*interface], from, to, ports: redirect.jail, ..base.clone() };
-                nat.push(matches, None, |matches, tagged| Rule::Nat {
-                    matches,
-                    tagged,
-                    source: Address::Interface(*interface),
-                });
+                push(from, None, Address::Interface(*interface));
             }
             if options.masquerade && entered {
-                let to = vec![Address::Host(redirect.target)];
-                let matches = Match { on: vec![*interface], to, ports: redirect.jail, ..base.clone() };
                 // one address, on the network of the jail, which answers to it directly
-                let source = Address::First(*interface);
-                nat.push(matches, Some(tag.clone()), |matches, tagged| Rule::Nat { matches, tagged, source });
+                push(vec![], Some(tag.clone()), Address::First(*interface));
             }
         }
         if !reach.is_empty() {
-            direct.push(redirect, None, labels.clone());
+            direct.push(redirect, None, None, &labels);
         }
         if entered {
             for answer in answers.iter().filter(|a| (a.place, a.target) == (redirect.place, redirect.target)) {
-                back.push_answer(redirect, answer, &tag, &labels);
+                back.push(redirect, Some(answer), Some(&tag), &labels);
             }
-            pass.push(redirect, Some(tag), labels);
+            pass.push(redirect, None, Some(&tag), &labels);
         }
     }
     pass.rules.extend(af_to.rules);
@@ -246,46 +242,31 @@ impl Passes<'_> {
         Passes { options, on, seen: HashSet::with_capacity(room), rules: Vec::with_capacity(room) }
     }
 
-    /// Adds a rule for a redirect's target.
-    fn push(&mut self, redirect: &Redirect, tagged: Option<Label>, labels: [Label; 2]) {
+    /// Adds a rule for a redirect's target; with an `answer`, for what comes in there, which is not answered by the routes.
+    fn push(&mut self, redirect: &Redirect, answer: Option<&Answer>, tagged: Option<&Label>, labels: &[Label; 2]) {
         let Redirect { protocol, target, jail: ports, .. } = *redirect;
-        if !self.seen.insert((None, target, protocol, ports, tagged.clone())) {
+        if !self.seen.insert((answer.map(|answer| answer.on), target, protocol, ports, tagged.cloned())) {
             return;
         }
         let Options { log, quick, limits, .. } = *self.options;
-        let (on, family, to) = (self.on.to_vec(), redirect.family(), vec![Address::Host(target)]);
-        let matches = Match { on, family, protocol, from: vec![], to, ports };
+        let (on, from, routing) = match answer {
+            None => (self.on.to_vec(), None, Routing::default()),
+            Some(Answer { on, beyond, routing, .. }) => {
+                (vec![*on], beyond.then_some(Address::NotInterfaceNetwork(*on)), *routing)
+            }
+        };
+        let (family, from, to) = (redirect.family(), from.into_iter().collect(), vec![Address::Host(target)]);
+        let matches = Match { on, family, protocol, from, to, ports };
         let rule = |direction, log, state| {
-            let (matches, tagged, labels) = (matches.clone(), tagged.clone(), labels.clone());
-            Rule::Pass { direction, log, quick, routing: Routing::default(), matches, tagged, state, labels }
+            let (matches, tagged, labels) = (matches.clone(), tagged.cloned(), labels.clone());
+            Rule::Pass { direction, log, quick, routing, matches, tagged, state, labels }
         };
         let (state, none) = (limits.state(protocol), StateOptions::default());
-        if log || state != none {
-            self.rules.extend([rule(Some(Direction::In), log, state), rule(Some(Direction::Out), false, none)]);
-        } else {
-            self.rules.push(rule(None, log, state));
+        match answer {
+            Some(_) => self.rules.push(rule(Some(Direction::In), log, state)),
+            None if !log && state == none => self.rules.push(rule(None, log, state)),
+            None => self.rules.extend([rule(Some(Direction::In), log, state), rule(Some(Direction::Out), false, none)]),
         }
-    }
-
-    /// Adds a rule for what comes in on an interface to a redirect's target: the answers do not follow the routes.
-    fn push_answer(&mut self, redirect: &Redirect, answer: &Answer, tag: &Label, labels: &[Label; 2]) {
-        let Redirect { protocol, target, jail: ports, .. } = *redirect;
-        if !self.seen.insert((Some(answer.on), target, protocol, ports, Some(tag.clone()))) {
-            return;
-        }
-        let from = answer.beyond.then_some(Address::NotInterfaceNetwork(answer.on)).into_iter().collect();
-        let (on, family, to) = (vec![answer.on], redirect.family(), vec![Address::Host(target)]);
-        let Options { log, quick, limits, .. } = *self.options;
-        self.rules.push(Rule::Pass {
-            direction: Some(Direction::In),
-            log,
-            quick,
-            routing: answer.routing,
-            matches: Match { on, family, protocol, from, to, ports },
-            tagged: Some(tag.clone()),
-            state: limits.state(protocol),
-            labels: labels.clone(),
-        });
     }
 }
 

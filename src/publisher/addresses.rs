@@ -14,7 +14,6 @@ use crate::publication::{Targets, host_network, unusable};
 /// The groups of the interfaces that connect jails with their own network stack: bridge(4), epair(4).
 const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
 
-/// The addresses that may be targets of a jail's redirects.
 pub(super) struct Addresses {
     /// In order of preference.
     pub(super) all: Vec<IpAddr>,
@@ -24,7 +23,6 @@ pub(super) struct Addresses {
     pub(super) given: bool,
 }
 
-/// The addresses of the request, or those read from the host.
 pub(super) fn addresses(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Result<Addresses> {
     let mut found = candidates(survey, request, jail)?;
     found.all = of_families(request, found.all)?;

@@ -111,17 +111,14 @@ impl Request {
         Request::new("jail".parse()?, "1".parse()?).set(name, given)
     }
 
-    /// Whether it waits for an address.
     pub(super) fn waits(&self) -> bool {
         !self.wait.is_zero() && self.addresses.is_empty()
     }
 
-    /// Whether an address that the jail reports is on a network that the administrator trusts.
     pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.trust.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether ports can be published by a family.
     pub(super) fn can_have(&self, family: Family) -> bool {
         (self.options.families.is_empty() || self.options.families.contains(&family))
             && self.spec.mappings().iter().any(|mapping| mapping.place.is_none_or(|place| place.has_family(family)))
@@ -193,7 +190,6 @@ const NAMED: Names<Request> = Names(&[
     ("allow-inert", Setter::Flag(|request, on| request.allow_inert = on)),
 ]);
 
-/// A network in which the jail's address is.
 fn network(word: &str) -> Result<IpNet> {
     let refuse = |why: String| Err(Error::new(Kind::Argument, format!("{} {why}", quoted(word))));
     match word.parse::<IpNet>() {

@@ -21,12 +21,9 @@ use crate::rules;
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
-/// What requests resolve to on this host.
 #[derive(Default)]
 pub(super) struct Resolved {
-    /// The jid, if it is known.
     pub(super) jid: Option<i32>,
-    /// The path of the jail, if the host has it.
     pub(super) path: Option<String>,
     /// If the jid is unknown: that of an earlier start.
     pub(super) earlier_jid: Option<i32>,

@@ -36,7 +36,6 @@ pub(super) struct Survey<'a> {
     known: Known,
 }
 
-/// What was read.
 #[derive(Default)]
 struct Known {
     interfaces: OnceCell<Vec<HostInterface>>,
@@ -60,19 +59,16 @@ pub(super) enum Outdated {
     Gone(Box<Record>),
     /// The record of a jail that has published with this address, which is another one's.
     Disproved(Box<Record>, IpAddr),
-    /// An anchor without a record.
     Unrecorded,
 }
 
 /// Who made a claim.
 enum Claimant {
-    /// A jail, by its record.
     Jail(Box<Neighbour>),
     /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
     Nobody,
     /// There is no record, but pf has rules in the anchor.
     Unrecorded,
-    /// There is a record that cannot be read.
     Unreadable(Error),
 }
 
@@ -177,7 +173,6 @@ impl<'a> Survey<'a> {
         self.known.defaults.of(family).get_or_try_init(read).copied()
     }
 
-    /// The gateway interface.
     pub(super) fn gateway(&self, family: Family) -> Result<Interface> {
         gateway(&|family| self.default_route(family), family)
     }
@@ -195,7 +190,6 @@ impl<'a> Survey<'a> {
         self.places().map_or(true, |places| places.is_own(address))
     }
 
-    /// Every jail, dying ones included.
     pub(super) fn jails(&self) -> Result<&Jails> {
         self.known.jails.get_or_try_init(|| self.host.jails())
     }

@@ -99,7 +99,6 @@ impl Ways<'_> {
         Ok(made)
     }
 
-    /// The interfaces by which packets for a place come in.
     fn outer(&self, place: Place, family: Family) -> Vec<&HostInterface> {
         let in_use = |interface: &&HostInterface| interface.up && address(interface, family).is_some();
         let outside = |interface: &&HostInterface| !Place::Interface(interface.name).is_loopback();
@@ -112,7 +111,6 @@ impl Ways<'_> {
     }
 }
 
-/// The interface of the default route of a FIB.
 fn default_of(gateways: &[Gateway], family: Family, fib: u32) -> Option<Interface> {
     let of_fib = |gateway: &&Gateway| gateway.default && gateway.fib == fib && Family::of(gateway.address) == family;
     gateways.iter().find(of_fib).map(|gateway| gateway.interface)
@@ -131,7 +129,6 @@ fn router_of(gateways: &[Gateway], interface: &HostInterface, family: Family) ->
     (first.default || only()).then_some(first.address)
 }
 
-/// Whether a router is on a network of the interface.
 fn is_next_to(interface: &HostInterface, router: IpAddr) -> bool {
     let link_local = matches!(router, IpAddr::V6(v6) if is_link_local6(v6));
     !link_local && interface.addresses.iter().any(|network| network.contains(&router))

@@ -27,7 +27,6 @@ use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
 /// The kinds of rules for which the main ruleset calls kport's anchors.
 const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
-/// The maximum number of sources of a list that are tried.
 const MOST_SOURCES: usize = 64;
 /// The rule that decides if no other matches, on a host where it blocks.
 const DEFAULT_RULE: &str = "the default rule (net.pf.default_to_drop)";
@@ -63,13 +62,11 @@ impl Probe {
         loaded.trace(&self.sender, self.redirect.protocol, self.from, self.to)
     }
 
-    /// The same from another source.
     pub(super) fn sent_by(&self, source: IpAddr) -> Probe {
         Probe { from: SocketAddr::new(source, self.from.port()), ..self.clone() }
     }
 }
 
-/// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Outcome {
     Arrives,
@@ -78,11 +75,9 @@ pub(super) enum Outcome {
     Lost(String),
 }
 
-/// What becomes of the packets of a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Judged {
-    /// Of each packet.
     pub(super) outcomes: Vec<Outcome>,
     pub(super) notes: Vec<String>,
 }
@@ -174,7 +169,6 @@ impl<'a> Evaluator<'a> {
         self.judge.get_or_init(|| Judge::new(self.world.clone(), &self.file))
     }
 
-    /// What becomes of the packets of a class.
     pub(super) fn judge(&self, probes: &[Probe]) -> Result<Judged> {
         let mut judged = Judged::default();
         for probe in probes {
@@ -200,7 +194,6 @@ impl<'a> Evaluator<'a> {
         Ok(found.first().map(|first| (shown(first), found.len() - 1)))
     }
 
-    /// What becomes of a packet.
     fn outcome(&self, world: &World, probe: &Probe) -> Result<Outcome> {
         let trace = probe.traced(world);
         Ok(match (trace.verdict, trace.delivered_to) {
@@ -248,7 +241,6 @@ impl<'a> Evaluator<'a> {
         Ok(false)
     }
 
-    /// The reason why a packet did not arrive.
     fn reason(&self, steps: &[TraceStep]) -> String {
         let deciding = steps.iter().rev().find_map(|step| match step {
             TraceStep::Rule { anchor, text } => {
@@ -370,7 +362,6 @@ impl<'a> Evaluator<'a> {
         format!("{} {}", kind.call(), quoted(path.map_or(PARENT, String::as_str)))
     }
 
-    /// A rule in a remedy.
     fn shown_rule(&self, rule: &Rule) -> String {
         let origin = &rule.origin;
         if origin.file.is_empty() {

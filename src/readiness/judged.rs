@@ -45,9 +45,7 @@ pub(super) const BEYOND: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
 ];
-/// The maximum number of ports of a redirect that are tried.
 const MOST_PORTS: usize = 64;
-/// The maximum number of classes that are kept.
 const MOST_KEPT: usize = 128;
 /// The format of [`Kept`], and the evaluator that has filled it.
 const VERSION: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
@@ -55,7 +53,6 @@ const VERSION: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
 /// Mappings between which nothing makes a difference, and the packets to try the first one with.
 pub(super) struct Class {
     pub(super) probes: Vec<Probe>,
-    /// How many mappings it has.
     pub(super) count: usize,
     key: u64,
     /// Of the first mapping alone.
@@ -66,19 +63,16 @@ pub(super) struct Class {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Facts {
-    /// Whether there is a main ruleset.
     pub(super) known: bool,
     /// Why the rulesets are not evaluated: pfctl(8) refuses one, or it could not be read.
     pub(super) refused: Option<Problem>,
     pub(super) unread: Option<Problem>,
-    /// `set skip`
     pub(super) skip: Vec<String>,
     /// Calls of kport's anchors that are made for some packets only.
     pub(super) conditional: Vec<Problem>,
     /// The first ports and addresses of the parts that rules distinguish.
     ports: Vec<u16>,
     addresses: PerFamily<Vec<IpAddr>>,
-    /// Whether a rule compares tags.
     tagged: bool,
 }
 
@@ -96,7 +90,6 @@ struct Kept {
     /// A digest of what the evaluation uses of the host.
     host: u64,
     facts: Option<Facts>,
-    /// By class.
     judged: BTreeMap<u64, Judged>,
     bypassed: BTreeMap<u64, Option<(String, usize)>>,
     /// By the classes together.
