@@ -70,8 +70,7 @@ pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces
     if !overlap(redirect, theirs, interfaces) {
         return None;
     }
-    let shown =
-        if redirect.host.overlaps(theirs.host) && redirect.host.count() == 1 { redirect.host } else { theirs.host };
+    let shown = if redirect.host.count() == 1 { redirect.host } else { theirs.host };
     let mut seen = format!("{} {shown} on {} is published by {owner}", redirect.protocol, theirs.place);
     if theirs.host != shown {
         seen.push_str(&format!(" ({})", theirs.host));
@@ -145,17 +144,15 @@ pub fn narrower(redirect: &Redirect, interfaces: Interfaces<'_>) -> Vec<Redirect
 
 /// Refuses a redirect of an address that is not the host's: pf would take packets that the host only forwards.
 pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<()> {
-    match redirect.place {
-        Place::Address(address) if !interfaces.is_own(address) => Err(Error::new(
-            Kind::Argument,
-            format!(
-                "{redirect}: {address} is not an address of this host, so packets that the host forwards for others would \
-                 be redirected; give an address of the host or an interface"
-            ),
-        )
-        .remedy("if the address is added later, give", Setting::Force)),
-        _ => Ok(()),
+    let Place::Address(address) = redirect.place else { return Ok(()) };
+    if interfaces.is_own(address) {
+        return Ok(());
     }
+    let why = format!(
+        "{redirect}: {address} is not an address of this host, so packets that the host forwards for others would be \
+         redirected; give an address of the host or an interface"
+    );
+    Err(Error::new(Kind::Argument, why).remedy("if the address is added later, give", Setting::Force))
 }
 
 /// A redirect that overlaps one of another tool or of the administrator.

@@ -54,18 +54,15 @@ impl Targets {
             return Ok(targets);
         }
         let what = format!("{} has no address that a port can be redirected to{refused}", jail.mention());
-        Err(match addresses {
-            [] => Error::new(Kind::Unavailable, what)
-                .remedy("wait for one with", Setting::Wait)
-                .remedy("or give it with", Setting::Address),
-            _ if loopback => {
-                Error::new(Kind::Argument, what).and("give the jail an address outside of 127.0.0.0/8, and not ::1")
-            }
-            _ => match addresses.iter().find_map(|address| embedded(*address)) {
-                Some(v4) => Error::new(Kind::Argument, what)
-                    .remedy(format_args!("give the IPv4 address {v4} with"), Setting::Address),
-                None => Error::new(Kind::Argument, what).and("give the jail another address"),
-            },
+        if addresses.is_empty() {
+            let error = Error::new(Kind::Unavailable, what).remedy("wait for one with", Setting::Wait);
+            return Err(error.remedy("or give it with", Setting::Address));
+        }
+        let error = Error::new(Kind::Argument, what);
+        Err(match addresses.iter().find_map(|address| embedded(*address)) {
+            _ if loopback => error.and("give the jail an address outside of 127.0.0.0/8, and not ::1"),
+            Some(v4) => error.remedy(format_args!("give the IPv4 address {v4} with"), Setting::Address),
+            None => error.and("give the jail another address"),
         })
     }
 
@@ -137,14 +134,9 @@ fn is_loopback_of_jail(address: IpAddr, own: &[IpAddr]) -> bool {
 
 /// The error for a jail that shares the host's network.
 pub fn host_network(jail: &JailName) -> Error {
-    Error::new(
-        Kind::Unsupported,
-        format!(
-            "{} is on the host's network (ip4=inherit): its services already listen on the host's own addresses, so there \
-             is nothing to redirect to; give the jail an address of its own to publish its ports",
-            jail.mention()
-        ),
-    )
+    let why = "its services already listen on the host's own addresses, so there is nothing to redirect to; give the jail \
+               an address of its own to publish its ports";
+    Error::new(Kind::Unsupported, format!("{} is on the host's network (ip4=inherit): {why}", jail.mention()))
 }
 
 /// One redirect, complete with what was read from the host.

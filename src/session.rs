@@ -54,10 +54,8 @@ impl FromStr for Backend {
 
     fn from_str(text: &str) -> Result<Backend> {
         Backend::ALL.into_iter().find_map(|(name, backend)| (name == text).then_some(backend)).ok_or_else(|| {
-            Error::new(
-                Kind::Argument,
-                format!("backend {} is unknown; there are {}", quoted(text), Backend::NAMES.join(", ")),
-            )
+            let why = format!("backend {} is unknown; there are {}", quoted(text), Backend::NAMES.join(", "));
+            Error::new(Kind::Argument, why)
         })
     }
 }

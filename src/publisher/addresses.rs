@@ -23,18 +23,21 @@ pub(super) struct Addresses {
     pub(super) given: bool,
 }
 
+impl Addresses {
+    fn given(all: Vec<IpAddr>) -> Addresses {
+        Addresses { all, reported: vec![], given: true }
+    }
+}
+
 pub(super) fn addresses(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Result<Addresses> {
     let mut found = candidates(survey, request, jail)?;
     found.all = of_families(request, found.all)?;
     if request.waits()
         && let Some(family) = missing(survey, request, &found.all)?
     {
-        survey.note(format!(
-            "{} has no {} address, so its ports are published by {} only",
-            request.jail.mention(),
-            family.protocol(),
-            family.other().protocol()
-        ));
+        let (missing, other) = (family.protocol(), family.other().protocol());
+        let jail = request.jail.mention();
+        survey.note(format!("{jail} has no {missing} address, so its ports are published by {other} only"));
     }
     Ok(found)
 }
@@ -53,15 +56,12 @@ pub(super) fn are_complete(survey: &Survey<'_>, request: &Request, jail: Option<
 pub(super) fn of_families(request: &Request, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>> {
     let families = &request.options.families;
     addresses.retain(|address| families.is_empty() || families.contains(&Family::of(*address)));
-    match families.iter().find(|family| !addresses.iter().any(|a| Family::of(*a) == **family)) {
-        None => Ok(addresses),
-        Some(family) => {
-            let what = format!("{} has no {} address", request.jail.mention(), family.protocol());
-            Err(Error::new(Kind::Unavailable, what)
-                .remedy("wait for one with", Setting::Wait)
-                .remedy("or give it with", Setting::Address))
-        }
-    }
+    let Some(family) = families.iter().find(|family| !addresses.iter().any(|a| Family::of(*a) == **family)) else {
+        return Ok(addresses);
+    };
+    let error =
+        Error::new(Kind::Unavailable, format!("{} has no {} address", request.jail.mention(), family.protocol()));
+    Err(error.remedy("wait for one with", Setting::Wait).remedy("or give it with", Setting::Address))
 }
 
 /// A family that the jail has no address of yet, while the host has a default route of it, and the ports could be published
@@ -82,9 +82,7 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
     }
     let ask = |jail| reported(&request.jail, jail, |jail| survey.reported_by(jail));
     let Some(jail) = jail.filter(|jail| jail.vnet) else {
-        let given = !request.addresses.is_empty();
-        let all = if given { request.addresses.clone() } else { ask(jail)? };
-        return Ok(Addresses { all, reported: vec![], given: true });
+        return Ok(Addresses::given(if request.addresses.is_empty() { ask(jail)? } else { request.addresses.clone() }));
     };
     if !request.addresses.is_empty() {
         let places = survey.places()?;
@@ -95,7 +93,7 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
             );
             return Err(Error::new(Kind::Argument, what).remedy("give an address of the jail with", Setting::Address));
         }
-        return Ok(Addresses { all: request.addresses.clone(), reported: vec![], given: true });
+        return Ok(Addresses::given(request.addresses.clone()));
     }
     let found = ask(Some(jail))?;
     let mut believed: Vec<IpAddr> = vec![];
@@ -150,21 +148,20 @@ pub(super) fn check_no_jail(request: &Request, first: bool) -> Result<()> {
 
 /// The given addresses of a target that is not a jail, unless they are those of the host or of a jail.
 fn of_no_jail(survey: &Survey<'_>, request: &Request) -> Result<Addresses> {
-    let refuse = |address: IpAddr, whose: &str| {
-        let name = quoted(request.jail.as_str());
-        let what = format!("{address} is an address of {whose}, and {name} is given as a target that is not a jail");
-        Err(Error::new(Kind::Argument, what))
-    };
     let own = request.jail.anchor();
     for address in request.addresses.iter().copied().filter(|address| unusable(*address).is_none()) {
-        if survey.places()?.is_own(address) {
-            return refuse(address, "the host, or of a jail on the host's network stack");
-        }
-        if let Some(other) = survey.leading_to(&own, None, address, true)? {
-            return refuse(address, &other);
+        let whose = match survey.places()?.is_own(address) {
+            true => Some("the host, or of a jail on the host's network stack".to_owned()),
+            false => survey.leading_to(&own, None, address, true)?,
+        };
+        if let Some(whose) = whose {
+            let name = quoted(request.jail.as_str());
+            let what =
+                format!("{address} is an address of {whose}, and {name} is given as a target that is not a jail");
+            return Err(Error::new(Kind::Argument, what));
         }
     }
-    Ok(Addresses { all: request.addresses.clone(), reported: vec![], given: true })
+    Ok(Addresses::given(request.addresses.clone()))
 }
 
 /// Why an address that a jail reports is not accepted as its own.
@@ -197,10 +194,8 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
         }
     }
     if let Some(other) = survey.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {
-        return because(
-            false,
-            format!("is already the target of redirects of {other} (if that jail is gone, run kport apply)"),
-        );
+        let why = format!("is already the target of redirects of {other} (if that jail is gone, run kport apply)");
+        return because(false, why);
     }
     let has = |other: &&Jail| !other.dying && other.on_host_stack().contains(&address);
     match survey.jails()?.jails.iter().find(has) {

@@ -223,9 +223,9 @@ fn dead(survey: &Survey<'_>, publications: &[Publication]) -> Result<Vec<Problem
     let [inet, inet6] = Family::ALL.map(|family| survey.default_route(family));
     let host = Snapshot::new(host, PerFamily { inet: inet?, inet6: inet6? });
     let around = Surroundings { host: &host, interfaces: survey.interfaces()?.into() };
-    let main = MainRuleset::new(around, firewall.kept()?.as_deref(), rulesets)?;
-    let main = main.until(survey.deadline.sooner(JUDGING));
-    let main = main.named_by(firewall.redirects_packets().then_some(Path::new(PF_CONF)));
+    let mut main = MainRuleset::new(around, firewall.kept()?.as_deref(), rulesets)?;
+    main.deadline = Some(survey.deadline.sooner(JUDGING));
+    main.file = firewall.redirects_packets().then_some(Path::new(PF_CONF));
     let found = readiness::of_jail(&main, publications);
     survey.detail(&format!("main ruleset: {} evaluations", main.evaluations()));
     if let Some(learned) = main.learned() {
@@ -264,7 +264,8 @@ fn roll_back(
         if after_load {
             let ended = states::to_end(&back, firewall.labels_mappings(), writer.survey);
             if let Err(again) = firewall.kill_states(&ended) {
-                let why = format!("and connections that came meanwhile continue ({again}); publish again, or unpublish");
+                let why =
+                    format!("and connections that came meanwhile continue ({again}); publish again, or unpublish");
                 return error.and(why);
             }
         }

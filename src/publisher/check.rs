@@ -84,13 +84,9 @@ fn check_tables(survey: &Survey<'_>, request: &Request) -> Result<()> {
         if survey.firewall.has_table(table)? {
             continue;
         }
-        let error = Error::new(
-            Kind::Unavailable,
-            format!(
-                "pf has no table <{table}>, so no traffic would be passed; add to /etc/pf.conf: \
-                 table <{table}> persist, then: service pf reload"
-            ),
-        );
+        let what = format!("pf has no table <{table}>, so no traffic would be passed");
+        let remedy = format!("add to /etc/pf.conf: table <{table}> persist, then: service pf reload");
+        let error = Error::new(Kind::Unavailable, format!("{what}; {remedy}"));
         if !request.allow_inert {
             return Err(error);
         }

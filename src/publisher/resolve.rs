@@ -60,10 +60,8 @@ fn resolve_one(
     };
     if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
         // later, when the jail is gone, it would be unknown which jail had published
-        return Err(Error::new(
-            Kind::Argument,
-            format!("{} is the jid of jail {}; publish by its name", quoted(jail.as_str()), quoted(&found.name)),
-        ));
+        let (jid, name) = (quoted(jail.as_str()), quoted(&found.name));
+        return Err(Error::new(Kind::Argument, format!("{jid} is the jid of jail {name}; publish by its name")));
     }
     if let (None, Some(jid)) = (&found, request.jid) {
         check_hidden(survey, jail, jid)?;
@@ -282,10 +280,8 @@ fn check_kind(survey: &Survey<'_>, request: &Request, found: Option<&Jail>, old:
             format!("{name} is published, and may be starting; unpublish it first, or choose another name")
         }
         (false, Some(old)) if old.no_jail => {
-            format!(
-                "{} is published, but not as a jail; unpublish it first, or give the jail another name",
-                old.mention()
-            )
+            let name = old.mention();
+            format!("{name} is published, but not as a jail; unpublish it first, or give the jail another name")
         }
         _ => return Ok(()),
     };

@@ -26,7 +26,7 @@ use crate::rules;
 use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
 /// The kinds of rules for which the main ruleset calls kport's anchors.
-const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
+pub(super) const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 const MOST_SOURCES: usize = 64;
 /// The rule that decides if no other matches, on a host where it blocks.
 const DEFAULT_RULE: &str = "the default rule (net.pf.default_to_drop)";

@@ -111,8 +111,10 @@ impl Kept {
 pub struct MainRuleset<'a> {
     pub(super) around: Surroundings<'a>,
     read: Box<dyn Fn() -> Result<Rulesets> + 'a>,
-    file: Option<&'a Path>,
-    deadline: Option<Deadline>,
+    /// The pf.conf(5) from which it was loaded: statements are named as the file has them, as far as it has the same rules.
+    pub file: Option<&'a Path>,
+    /// Nothing is evaluated after it: it is a [`Kind::Busy`] then.
+    pub deadline: Option<Deadline>,
     rulesets: OnceCell<Rulesets>,
     facts: OnceCell<Facts>,
     evaluator: OnceCell<Evaluator<'a>>,
@@ -147,18 +149,6 @@ impl<'a> MainRuleset<'a> {
             kept: RefCell::new(kept),
             evaluations: Cell::new(0),
         })
-    }
-
-    /// Names statements as this pf.conf(5) has them, as far as it has the same rules: the file from which they were loaded.
-    #[must_use]
-    pub fn named_by(self, file: Option<&'a Path>) -> MainRuleset<'a> {
-        MainRuleset { file, ..self }
-    }
-
-    /// Evaluates nothing after `deadline`: it is a [`Kind::Busy`] then.
-    #[must_use]
-    pub fn until(self, deadline: Deadline) -> MainRuleset<'a> {
-        MainRuleset { deadline: Some(deadline), ..self }
     }
 
     /// How often the evaluator was asked.
@@ -201,8 +191,7 @@ impl<'a> MainRuleset<'a> {
                 remedy: format!("write in /etc/pf.conf: {keyword} \"{PARENT}\", {RELOAD}"),
             })
         };
-        let conditional =
-            [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].into_iter().filter_map(conditional).collect();
+        let conditional = evaluator::KINDS.into_iter().filter_map(conditional).collect();
         let mut facts = Facts { known: true, skip: main.skip.clone(), conditional, ..Facts::default() };
         (facts.refused, facts.unread) = evaluator::unfit(&self.around, self.rulesets()?)?;
         if facts.refused.is_none() && facts.unread.is_none() {

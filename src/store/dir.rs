@@ -30,48 +30,29 @@ pub(super) fn own(dir: &Path) -> Result<PathBuf> {
             // nothing is created in a directory that is refused
             above(&dir, owner)?;
             make_dir(&dir).map_err(|e| Error::io(format_args!("create the state directory {shown}"), &e))?;
-            look_at(&dir)?
+            fs::symlink_metadata(&dir).map_err(|e| Error::io(format_args!("stat {}", dir.display()), &e))?
         }
     };
     if !meta.is_dir() || meta.uid() != owner || meta.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(Error::new(
-            Kind::Permission,
-            format!(
-                "state directory {shown} must be a directory of user {owner} that only its owner can write to \
-                 (it is {}owned by user {}, mode {:o}); run as its owner",
-                if meta.is_symlink() { "a symbolic link, " } else { "" },
-                meta.uid(),
-                meta.mode() & 0o7777
-            ),
-        )
-        .remedy("or name another one with", Setting::StateDir));
+        let link = if meta.is_symlink() { "a symbolic link, " } else { "" };
+        let why = format!(
+            "state directory {shown} must be a directory of user {owner} that only its owner can write to (it is {link}{}); \
+             run as its owner",
+            whose(&meta)
+        );
+        return Err(Error::new(Kind::Permission, why).remedy("or name another one with", Setting::StateDir));
     }
     above(&dir, owner)?;
     Ok(dir)
 }
 
-fn look_at(path: &Path) -> Result<Metadata> {
-    fs::symlink_metadata(path).map_err(|e| Error::io(format_args!("stat {}", path.display()), &e))
+fn whose(meta: &Metadata) -> String {
+    format!("owned by user {}, mode {:o}", meta.uid(), meta.mode() & 0o7777)
 }
 
 /// Refuses a directory that someone other than root and `user` can move: one below a directory that others may write to,
 /// unless that is sticky. Symbolic links on the path must belong to root or `user`, and their targets are checked as well.
 fn above(dir: &Path, user: u32) -> Result<()> {
-    let refused = |path: &Path, meta: &Metadata| {
-        Err(Error::new(
-            Kind::Permission,
-            format!(
-                "state directory {}: others may write to {} (it is owned by user {}, mode {:o}), and so decide what is \
-                 loaded into pf",
-                dir.display(),
-                path.display(),
-                meta.uid(),
-                meta.mode() & 0o7777
-            ),
-        )
-        .remedy("name another directory with", Setting::StateDir))
-    };
-    let trusted = |meta: &Metadata| meta.uid() == 0 || meta.uid() == user;
     let mut ways: Vec<PathBuf> = dir.parent().map(Path::to_owned).into_iter().collect();
     // the kernel does not follow more links than these (ELOOP), so that the directory could not have been created
     for _ in 0..MOST_LINKS {
@@ -90,8 +71,14 @@ fn above(dir: &Path, user: u32) -> Result<()> {
             }
             // the mode of a link has no meaning; its owner, and that of an entry of a sticky directory, is checked
             let open = !meta.is_symlink() && meta.mode() & WRITABLE_BY_OTHERS != 0 && meta.mode() & STICKY == 0;
-            if open || !trusted(&meta) {
-                return refused(path, &meta);
+            if open || meta.uid() != 0 && meta.uid() != user {
+                let why = format!(
+                    "state directory {}: others may write to {} (it is {}), and so decide what is loaded into pf",
+                    dir.display(),
+                    path.display(),
+                    whose(&meta)
+                );
+                return Err(Error::new(Kind::Permission, why).remedy("name another directory with", Setting::StateDir));
             }
         }
     }

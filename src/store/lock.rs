@@ -141,14 +141,8 @@ fn wait(file: &File, path: &Path, deadline: Deadline) -> Result<()> {
             // the text is only for the message, so one that cannot be read is ignored
             let holder = str::from_utf8(&holder).ok().and_then(|holder| holder.lines().next()).unwrap_or_default();
             let holder = if holder.is_empty() { "another process" } else { holder };
-            return Err(Error::new(
-                Kind::Busy,
-                format!(
-                    "{} is held by {}, or by a program that it has started, and the time-out has passed; try again",
-                    path.display(),
-                    holder
-                ),
-            ));
+            let or = "or by a program that it has started, and the time-out has passed; try again";
+            return Err(Error::new(Kind::Busy, format!("{} is held by {holder}, {or}", path.display())));
         }
         std::thread::sleep(pause.mul_f64(0.5 + fastrand::f64()).min(left));
         pause = (pause * 2).min(Duration::from_millis(20));
