@@ -26,6 +26,10 @@ use crate::net::{Family, Interface, Place, Protocol, is_link_local6};
 use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 
+/// What is published.
+pub trait Publications<'p>: IntoIterator<Item = &'p Publication> {}
+impl<'p, T: IntoIterator<Item = &'p Publication>> Publications<'p> for T {}
+
 /// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -77,6 +81,11 @@ pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
         IpAddr::V6(v6) => !is_link_local6(*v6),
     };
     interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
+}
+
+/// How many more there are like the one that is shown.
+fn and_more(count: usize) -> String {
+    if count > 0 { format!(" (and {count} more)") } else { String::new() }
 }
 
 /// What to do after a change of /etc/pf.conf.

@@ -10,7 +10,7 @@ use once_cell::unsync::OnceCell;
 
 use super::evaluator::Probe;
 use super::judged::{BEYOND, MainRuleset, SOURCE_PORTS, first_source};
-use super::{Findings, Surroundings, address};
+use super::{Findings, Publications, Surroundings, address};
 use crate::error::{Error, Problem, Result};
 use crate::host::{ANSWER_TIME, Gateway, Host, HostInterface, Interfaces, Router};
 use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, is_link_local6};
@@ -137,10 +137,7 @@ fn is_next_to(interface: &HostInterface, router: IpAddr) -> bool {
 /// The ports of which not everybody from outside is answered: the answer to a client beyond the interface's own network leaves
 /// by another interface, whoever wrote the rules. Only interfaces that are not the default route's are tried. And those that
 /// are answered through a router that is not the interface's any more.
-pub fn unanswered<'p>(
-    main: &MainRuleset<'_>,
-    publications: impl IntoIterator<Item = &'p Publication>,
-) -> Result<Vec<Problem>> {
+pub fn unanswered<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Vec<Problem>> {
     let around = &main.around;
     let (host, interfaces) = (around.host, &*around.interfaces);
     let ways = Ways { host, interfaces, default: &|family| host.gateway(family), jail_fib: 0 };
@@ -216,10 +213,7 @@ pub fn unanswered<'p>(
 }
 
 /// Ports whose clients are not answered, as a problem, and those whose clients may not be, as a warning; the remedy was tried.
-pub fn on_the_lan<'a>(
-    main: &MainRuleset<'_>,
-    publications: impl IntoIterator<Item = &'a Publication>,
-) -> Result<Findings> {
+pub fn on_the_lan<'a>(main: &MainRuleset<'_>, publications: impl Publications<'a>) -> Result<Findings> {
     let around = &main.around;
     let mut found = Findings::default();
     let mut seen = BTreeSet::new();

@@ -3,20 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Findings, MainRuleset, RELOAD, Surroundings, address};
+use super::{Findings, MainRuleset, Publications, RELOAD, Surroundings, address, and_more};
 use crate::error::{Problem, Result};
 use crate::host::{HostInterface, Interfaces};
 use crate::net::{Direction, Family, Interface, Place};
 use crate::publication::{Publication, Redirect};
 
 /// A redirect on every address also applies on the interfaces toward jails.
-pub fn everywhere<'a>(publications: impl IntoIterator<Item = &'a Publication>) -> Option<String> {
+pub fn everywhere<'a>(publications: impl Publications<'a>) -> Option<String> {
     let mut all = publications.into_iter().flat_map(|p| &p.redirects).filter(|r| r.place.is_any());
     let redirect = all.next()?;
-    let more = match all.count() {
-        0 => String::new(),
-        more => format!(" (and {more} more)"),
-    };
+    let more = and_more(all.count());
     Some(format!(
         "{redirect}{more}: {} takes what arrives on any interface for any address of the host, also from jails, and those of \
          jails on the host's stack; name an interface or address to leave the others alone",
@@ -29,19 +26,14 @@ const DIALLED: [&str; 3] = ["ng", "ppp", "tun"];
 
 /// Interfaces that are missing, down or without an address, and addresses that the host does not have: one for each jail,
 /// place and family.
-pub fn interfaces<'a>(
-    around: &Surroundings<'_>,
-    publications: impl IntoIterator<Item = &'a Publication>,
-) -> Result<Findings> {
+pub fn interfaces<'a>(around: &Surroundings<'_>, publications: impl Publications<'a>) -> Result<Findings> {
     let mut seen: BTreeMap<(Place, String, Family), (bool, Problem)> = BTreeMap::new();
-    for publication in publications {
-        for redirect in &publication.redirects {
-            let key = (redirect.place, publication.jail.mention(), redirect.family());
-            if !seen.contains_key(&key)
-                && let Some(found) = of_redirect(around, publication, redirect)?
-            {
-                seen.insert(key, found);
-            }
+    for (publication, redirect) in redirects(publications) {
+        let key = (redirect.place, publication.jail.mention(), redirect.family());
+        if !seen.contains_key(&key)
+            && let Some(found) = of_redirect(around, publication, redirect)?
+        {
+            seen.insert(key, found);
         }
     }
     let mut found = Findings::default();
@@ -73,10 +65,7 @@ fn of_redirect(
         ),
         Place::Interface(name) if outer.is_empty() => dead(
             format!("there is no interface or group {name}, on which {jail} is published; its rules wait for it"),
-            format!(
-                "create it, or publish on one of: {}",
-                around.interfaces.iter().map(|i| i.name.to_string()).collect::<Vec<_>>().join(" ")
-            ),
+            format!("create it, or publish on one of: {}", joined(around.interfaces.iter().map(|i| i.name), " ")),
         ),
         Place::Interface(name) if outer.iter().all(|interface| !interface.up) => {
             let up = format!("ifconfig {} up", outer[0].name);
@@ -101,25 +90,22 @@ fn of_redirect(
 
 /// What to do about an interface without an address of a family. With `only_other`, the host has the other family only.
 fn without_address(interface: &HostInterface, family: Family, only_other: bool) -> String {
+    let name = interface.name;
+    if only_other {
+        return format!(
+            "publish to an {} address of the jail, since the host has no {family} default route, or wait for the {family} \
+             address of {name}",
+            family.other()
+        );
+    }
+    if is_dialled(interface) {
+        return format!("wait until the program of {name} (ppp(8), mpd5) is connected; the rules wait, too");
+    }
     let itself = match family {
         Family::Inet => "DHCP",
         Family::Inet6 => "router advertisements",
     };
-    if only_other {
-        let other = family.other();
-        return format!(
-            "publish to an {other} address of the jail, since the host has no {family} default route, or wait for the \
-             {family} address of {}",
-            interface.name
-        );
-    }
-    if is_dialled(interface) {
-        return format!(
-            "wait until the program of {} (ppp(8), mpd5) is connected; the rules wait, too",
-            interface.name
-        );
-    }
-    format!("wait for it if {0} gets it by {itself}, else: ifconfig {0} {family} ADDRESS/PREFIX alias", interface.name)
+    format!("wait for it if {name} gets it by {itself}, else: ifconfig {name} {family} ADDRESS/PREFIX alias")
 }
 
 /// Whether a program sets the address of an interface when it is connected; a renamed interface keeps its driver's group.
@@ -129,10 +115,7 @@ fn is_dialled(interface: &HostInterface) -> bool {
 }
 
 /// `set skip` on an interface where pf must filter.
-pub fn skip<'a>(
-    main: &MainRuleset<'_>,
-    publications: impl IntoIterator<Item = &'a Publication>,
-) -> Result<Vec<Problem>> {
+pub fn skip<'a>(main: &MainRuleset<'_>, publications: impl Publications<'a>) -> Result<Vec<Problem>> {
     let around = &main.around;
     let names: Vec<Interface> = main.facts()?.skip.iter().filter_map(|name| name.parse().ok()).collect();
     let skipped = |i: &HostInterface| names.iter().copied().find(|name| i.is_in(*name));
@@ -170,10 +153,7 @@ pub fn skip<'a>(
 
 /// Rules that block IPv6 neighbour discovery, without which nothing arrives. A main ruleset that cannot be read has
 /// none: [`main_ruleset`] reports it.
-pub fn neighbour_discovery<'a>(
-    main: &MainRuleset<'_>,
-    publications: impl IntoIterator<Item = &'a Publication>,
-) -> Result<Vec<Problem>> {
+pub fn neighbour_discovery<'a>(main: &MainRuleset<'_>, publications: impl Publications<'a>) -> Result<Vec<Problem>> {
     let around = &main.around;
     let all = &around.interfaces;
     // by rule: the targets do not matter for the remedy, so the first one stands for all
@@ -191,20 +171,19 @@ pub fn neighbour_discovery<'a>(
         }
     }
     let finding = |(rule, (target, on)): (String, (IpAddr, BTreeSet<Interface>))| {
-        let on: Vec<String> = on.iter().map(Interface::to_string).collect();
+        let on = joined(on, " and ");
         Problem {
-            seen: format!(
-                "{rule} blocks IPv6 neighbour discovery on {}, so nothing arrives at {target}",
-                on.join(" and ")
-            ),
+            seen: format!("{rule} blocks IPv6 neighbour discovery on {on}, so nothing arrives at {target}"),
             remedy: format!("add to /etc/pf.conf, before anchor \"kport\": pass quick inet6 proto ipv6-icmp, {RELOAD}"),
         }
     };
     Ok(blocked.into_iter().map(finding).collect())
 }
 
-fn redirects<'a>(
-    publications: impl IntoIterator<Item = &'a Publication>,
-) -> impl Iterator<Item = (&'a Publication, &'a Redirect)> {
+fn redirects<'a>(publications: impl Publications<'a>) -> impl Iterator<Item = (&'a Publication, &'a Redirect)> {
     publications.into_iter().flat_map(|publication| publication.redirects.iter().map(move |r| (publication, r)))
+}
+
+fn joined(names: impl IntoIterator<Item = Interface>, by: &str) -> String {
+    names.into_iter().map(|name| name.to_string()).collect::<Vec<_>>().join(by)
 }

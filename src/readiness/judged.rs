@@ -22,7 +22,7 @@ use once_cell::unsync::OnceCell;
 use serde::{Deserialize, Serialize};
 
 use super::evaluator::{self, Evaluator, Judged, Probe};
-use super::{RELOAD, Surroundings, address};
+use super::{Publications, RELOAD, Surroundings, address};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::HostInterface;
@@ -297,7 +297,7 @@ impl<'a> MainRuleset<'a> {
     }
 
     /// The mappings by class. Those at an interface without an address have none.
-    pub(super) fn classes<'p>(&self, publications: impl IntoIterator<Item = &'p Publication>) -> Result<Vec<Class>> {
+    pub(super) fn classes<'p>(&self, publications: impl Publications<'p>) -> Result<Vec<Class>> {
         let facts = self.facts()?;
         let filter_local = self.around.sysctl_is_on("net.pf.filter_local")?;
         let mut made: Vec<Class> = vec![];

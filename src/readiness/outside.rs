@@ -3,19 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::Findings;
 use super::evaluator::{Outcome, Probe};
-use super::judged::MainRuleset;
+use super::{Findings, MainRuleset, Publications, and_more};
 use crate::error::{Problem, Result};
-use crate::publication::Publication;
 
 /// Sends the first packet of published ports through the evaluator, with the real main ruleset and the rules of the
 /// redirect. Ports that no rule of the main ruleset distinguishes are tried once. A ruleset that could not be read is a
 /// warning.
-pub fn main_ruleset<'p>(
-    main: &MainRuleset<'_>,
-    publications: impl IntoIterator<Item = &'p Publication>,
-) -> Result<Findings> {
+pub fn main_ruleset<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Findings> {
     let mut found = Findings::default();
     let facts = main.facts()?;
     found.problems.extend(facts.refused.clone());
@@ -53,20 +48,16 @@ pub fn main_ruleset<'p>(
         return Ok(found);
     }
     let remedy = main.remedy(&classes)?;
-    found.problems.extend(lost.into_iter().map(|(reason, (first, count))| {
-        let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-        Problem { seen: format!("{first}{more}: {reason}"), remedy: remedy.clone() }
+    found.problems.extend(lost.into_iter().map(|(reason, (first, count))| Problem {
+        seen: format!("{first}{}: {reason}", and_more(count - 1)),
+        remedy: remedy.clone(),
     }));
     Ok(found)
 }
 
 /// The statements of the main ruleset that refuse sources which reach published ports, without a remedy: one finding for each
-/// class of ports. Ports that are
-/// published for some sources only are not judged: the administrator has named who gets in.
-pub fn bypassed<'p>(
-    main: &MainRuleset<'_>,
-    publications: impl IntoIterator<Item = &'p Publication>,
-) -> Result<Vec<Problem>> {
+/// class of ports. Ports that are published for some sources only are not judged: the administrator has named who gets in.
+pub fn bypassed<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Vec<Problem>> {
     if !main.facts()?.can_be_judged() {
         return Ok(vec![]);
     }
@@ -77,11 +68,10 @@ pub fn bypassed<'p>(
             seen.entry(found).or_insert(&class.probes[0]);
         }
     }
-    let more = |count| if count > 0 { format!(" (and {count} more)") } else { String::new() };
     let problem = |((statement, count), probe): ((String, usize), &Probe)| Problem {
         seen: format!(
             "{statement}{} refuses sources, but not at {} on {}, which {} publishes",
-            more(count),
+            and_more(count),
             probe.to.port(),
             probe.redirect.place,
             probe.publication.jail.mention()
@@ -93,13 +83,13 @@ pub fn bypassed<'p>(
 
 /// Another place of kport's calls with which what is published arrives, and nobody is let in whom a rule refuses because of the
 /// source. Empty if there is none.
-pub fn remedy<'p>(main: &MainRuleset<'_>, publications: impl IntoIterator<Item = &'p Publication>) -> Result<String> {
+pub fn remedy<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<String> {
     let classes = main.classes(publications)?;
     main.remedy(&classes)
 }
 
 /// A call with a condition is a problem if published ports do not arrive; otherwise it may be intended.
-pub fn calls<'p>(main: &MainRuleset<'_>, publications: impl IntoIterator<Item = &'p Publication>) -> Result<Findings> {
+pub fn calls<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Findings> {
     let mut found = Findings::default();
     let conditional = &main.facts()?.conditional;
     if !conditional.is_empty() {
