@@ -9,7 +9,6 @@ mod addresses;
 mod apply;
 mod change;
 mod check;
-mod identity;
 mod list;
 mod narrower;
 mod request;
@@ -23,7 +22,7 @@ mod writer;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, Jail};
-use crate::name::{Anchor, JailName};
+use crate::name::JailName;
 pub use crate::pf::Counters;
 use crate::pf::Firewall;
 use crate::publication::Redirect;
@@ -36,6 +35,7 @@ use survey::Survey;
 use writer::Writer;
 
 pub use apply::Recorded;
+pub use list::{Listed, Liveness};
 pub use request::{AUTO_RANGE, Request};
 #[doc(hidden)]
 pub use resolve::rules;
@@ -114,52 +114,6 @@ pub struct Outcome {
     pub killed: u64,
     /// Notes for the caller, one line each.
     pub notes: Vec<String>,
-}
-
-/// Whether pf has what is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// pf has what the record says, and evaluates it.
-    Live,
-    /// pf has what the record says, but does not evaluate it: it is disabled, or its main ruleset does not call kport's anchors.
-    Inert,
-    /// It is recorded, but pf does not have it, or only a part of it: `kport apply` loads it again.
-    Missing,
-    /// pf has it, but it is not recorded: `kport apply` removes it.
-    Stale,
-}
-
-impl Liveness {
-    /// Its name in the output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Liveness::Live => "live",
-            Liveness::Inert => "inert",
-            Liveness::Missing => "missing",
-            Liveness::Stale => "stale",
-        }
-    }
-}
-
-/// One jail's part of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The anchor with its rules.
-    pub anchor: Anchor,
-    /// The jail; `None` for an anchor without a record.
-    pub jail: Option<JailName>,
-    /// Whether the name is that of another target, see [`Request::no_jail`].
-    pub no_jail: bool,
-    /// The jid when it was published, if it was known.
-    pub jid: Option<i32>,
-    /// When it was published, in seconds since 1970.
-    pub since: Option<u64>,
-    /// Whether pf has what is recorded.
-    pub liveness: Liveness,
-    /// The redirects, each with the counters of its rules if requested and if the backend has them.
-    pub redirects: Vec<(Redirect, Counters)>,
-    /// What is wrong with the record, if anything, or why pf does not evaluate the rules.
-    pub problem: Option<String>,
 }
 
 /// Publishes on one host, through one firewall, with one state directory.
@@ -250,7 +204,7 @@ impl<'a> Publisher<'a> {
             if request.addresses.is_empty() && self.host.running(request.jail.as_str())?.is_none() {
                 request.addresses = addresses::expected(survey, &request)?;
             }
-            let old = self.readable(&request.jail, &survey.boot);
+            let old = survey.readable(&request.jail);
             let requests = std::slice::from_ref(&request);
             let resolved = resolve(survey, requests, old.as_ref())?;
             check(survey, requests, old.as_ref(), &resolved)?;
@@ -259,25 +213,6 @@ impl<'a> Publisher<'a> {
             let verification = Verification { allow_inert: request.allow_inert, thorough: false };
             change::verify(survey, &record, &wanted, self.firewall.status()?, verification)
         })
-    }
-
-    /// Returns what is published by one jail, or by all, sorted by anchor, and kport's anchors without a record. Changes
-    /// nothing and does not take the lock.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Unavailable`] if pf is not available. A record that cannot be read is not an error: see [`Listed::problem`].
-    pub fn list(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
-        list::list(self.host, self.firewall, &self.store, jail, false, self.deadline)
-    }
-
-    /// Like [`Publisher::list`], with the counters of each redirect, which requires reading each rule.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Publisher::list`].
-    pub fn list_with_counters(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
-        list::list(self.host, self.firewall, &self.store, jail, true, self.deadline)
     }
 
     /// Waits until the jail has the addresses that the requests wait for. Other processes have the lock meanwhile.

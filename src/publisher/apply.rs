@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use super::addresses::check_no_jail;
 use super::change::{publish, replaced};
 use super::check::check;
-use super::identity::is_gone;
 use super::resolve::{Resolved, resolve};
 use super::states;
 use super::survey::{Outdated, Survey};
@@ -54,18 +53,18 @@ impl Publisher<'_> {
     ///
     /// Only if the state directory cannot be read: a record that cannot be read is left out.
     pub fn recorded(&self) -> Result<Vec<Recorded>> {
-        let boot = self.host.boot_id()?;
+        let survey = Survey::new(self)?;
         let mut records = self.store.records()?;
         let mut found = vec![];
         for anchor in records.anchors()? {
             let record = match records.get(&anchor) {
-                Ok(Some(record)) if record.boot == boot => record,
+                Ok(Some(record)) if record.boot == survey.boot => record,
                 Ok(_) => continue,
                 Err(e) if e.kind() == Kind::Unsupported || e.cause() == Some(Cause::DamagedRecord) => continue,
                 Err(error) => return Err(error),
             };
             found.push(Recorded {
-                gone: is_gone(self.host, &self.store, &record)?,
+                gone: survey.is_gone(&record)?,
                 requests: Request::of_record(&record)?,
                 redirects: record.redirects().copied().collect(),
                 jail: record.jail,
@@ -80,7 +79,7 @@ impl Publisher<'_> {
     ///
     /// Those of the host.
     pub fn redirects(&self, jail: &JailName) -> Result<Vec<Redirect>> {
-        let record = self.readable(jail, &self.host.boot_id()?);
+        let record = Survey::new(self)?.readable(jail);
         Ok(record.map_or(vec![], |record| record.redirects().copied().collect()))
     }
 
@@ -90,10 +89,10 @@ impl Publisher<'_> {
     ///
     /// [`Kind::Unavailable`] if pf is not available.
     pub fn lost<'j>(&self, jails: impl IntoIterator<Item = &'j JailName>) -> Result<Vec<JailName>> {
-        let boot = self.host.boot_id()?;
+        let survey = Survey::new(self)?;
         let mut lost = vec![];
         for jail in jails {
-            let Some(record) = self.readable(jail, &boot) else { continue };
+            let Some(record) = survey.readable(jail) else { continue };
             // a change that is under way, or was interrupted, is not judged by its rules
             let interrupted = !record.replaces.is_empty();
             if interrupted || !self.firewall.still_holds(&jail.anchor(), &rules::of_all(&record.publications))? {
@@ -101,11 +100,6 @@ impl Publisher<'_> {
             }
         }
         Ok(lost)
-    }
-
-    /// The record of this boot, if it can be read.
-    pub(super) fn readable(&self, jail: &JailName, boot: &str) -> Option<Record> {
-        self.store.get(&jail.anchor()).ok()?.filter(|record| record.boot == boot)
     }
 
     /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded. Reports
@@ -147,7 +141,7 @@ fn follow(writer: &mut Writer<'_>, jail: &JailName, configured: Option<&[Request
     let anchor = jail.anchor();
     let mut old = writer.record(&anchor)?;
     if let Some(record) = &old
-        && is_gone(survey.host, survey.store, record)?
+        && survey.is_gone(record)?
     {
         writer.drop_outdated(&anchor, Outdated::Gone(Box::new(record.clone())))?;
         old = None;
@@ -266,7 +260,7 @@ fn restore(writer: &mut Writer<'_>, anchor: &Anchor) -> Result<()> {
         writer.end_from_before(&before);
     }
     if !record.replaces.is_empty() {
-        let ended = states::to_end(&record, survey.firewall.labels_mappings(), survey);
+        let ended = states::to_end(&record, survey);
         writer.outcome.killed += survey.firewall.kill_states(&ended)?;
         writer.settle(&mut record)?;
     }
@@ -336,7 +330,7 @@ fn gc_one(writer: &mut Writer<'_>, anchor: &Anchor, jails: &Jails) -> Result<boo
         None => j.name.as_deref() == Some(record.jail.as_str()),
     });
     // not by the list, which is older: jails start meanwhile
-    let alive = may_run || !is_gone(writer.survey.host, writer.survey.store, &record)?;
+    let alive = may_run || !writer.survey.is_gone(&record)?;
     if !alive {
         writer.drop_outdated(anchor, Outdated::Gone(Box::new(record)))?;
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::identity::is_half_over;
 use super::resolve::Resolved;
 use super::states;
 use super::survey::Survey;
@@ -87,7 +86,7 @@ pub(super) fn change(
     {
         let restarts = record.jid.is_none()
             && !record.no_jail
-            && (is_half_over(survey.host, old)? || old.earlier_jid != record.earlier_jid);
+            && (survey.is_half_over(old)? || old.earlier_jid != record.earlier_jid);
         // another start of the jail may follow, and its time starts now
         if restarts || old.reported != record.reported || old.requested != record.requested {
             writer.put(&record)?;
@@ -137,7 +136,7 @@ pub(super) fn change(
 
     // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
-    let gone = states::to_end(&record, firewall.labels_mappings(), survey);
+    let gone = states::to_end(&record, survey);
     let ended = match gone.is_empty() && before.is_empty() {
         true => Ok(0),
         false => survey.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)),
@@ -262,7 +261,7 @@ fn roll_back(
             ));
         }
         if after_load {
-            let ended = states::to_end(&back, firewall.labels_mappings(), writer.survey);
+            let ended = states::to_end(&back, writer.survey);
             if let Err(again) = firewall.kill_states(&ended) {
                 let why =
                     format!("and connections that came meanwhile continue ({again}); publish again, or unpublish");

@@ -2,31 +2,84 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::identity::earlier_name;
-use super::{Listed, Liveness};
+use super::Publisher;
+use super::survey::Survey;
 use crate::calls::{self, Entry};
-use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting};
-use crate::host::Host;
 use crate::name::{Anchor, JailName};
-use crate::pf::{Counters, Firewall, Loaded};
+use crate::pf::{Counters, Loaded};
+use crate::publication::Redirect;
 use crate::readiness;
 use crate::rule::{Count, Rule};
 use crate::rules;
-use crate::store::{Record, Store, Summary};
+use crate::store::{Record, Summary};
 
-/// What is published by one jail, or by all; see [`super::Publisher::list`].
-pub(super) fn list(
-    host: &dyn Host,
-    firewall: &dyn Firewall,
-    store: &Store,
-    jail: Option<&JailName>,
-    counters: bool,
-    deadline: Deadline,
-) -> Result<Vec<Listed>> {
-    let boot = host.boot_id()?;
+/// Whether pf has what is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// pf has what the record says, and evaluates it.
+    Live,
+    /// pf has what the record says, but does not evaluate it: it is disabled, or its main ruleset does not call kport's anchors.
+    Inert,
+    /// It is recorded, but pf does not have it, or only a part of it: `kport apply` loads it again.
+    Missing,
+    /// pf has it, but it is not recorded: `kport apply` removes it.
+    Stale,
+}
+
+impl Liveness {
+    /// Its name in the output.
+    pub const fn name(self) -> &'static str {
+        ["live", "inert", "missing", "stale"][self as usize]
+    }
+}
+
+/// One jail's part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The anchor with its rules.
+    pub anchor: Anchor,
+    /// The jail; `None` for an anchor without a record.
+    pub jail: Option<JailName>,
+    /// Whether the name is that of another target, see [`Request::no_jail`](super::Request::no_jail).
+    pub no_jail: bool,
+    /// The jid when it was published, if it was known.
+    pub jid: Option<i32>,
+    /// When it was published, in seconds since 1970.
+    pub since: Option<u64>,
+    /// Whether pf has what is recorded.
+    pub liveness: Liveness,
+    /// The redirects, each with the counters of its rules if requested and if the backend has them.
+    pub redirects: Vec<(Redirect, Counters)>,
+    /// What is wrong with the record, if anything, or why pf does not evaluate the rules.
+    pub problem: Option<String>,
+}
+
+impl Publisher<'_> {
+    /// Returns what is published by one jail, or by all, sorted by anchor, and kport's anchors without a record. Changes
+    /// nothing and does not take the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unavailable`] if pf is not available. A record that cannot be read is not an error: see [`Listed::problem`].
+    pub fn list(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
+        list(&Survey::new(self)?, jail, false)
+    }
+
+    /// Like [`Publisher::list`], with the counters of each redirect, which requires reading each rule.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Publisher::list`].
+    pub fn list_with_counters(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
+        list(&Survey::new(self)?, jail, true)
+    }
+}
+
+fn list(survey: &Survey<'_>, jail: Option<&JailName>, counters: bool) -> Result<Vec<Listed>> {
+    let Survey { firewall, store, ref boot, .. } = *survey;
     let one = match jail {
-        Some(jail) => Some(earlier_name(host, store, &boot, jail, None)?.as_ref().unwrap_or(jail).anchor()),
+        Some(jail) => Some(survey.earlier_name(jail, None)?.as_ref().unwrap_or(jail).anchor()),
         None => None,
     };
     let mut records = store.records()?;
@@ -48,9 +101,9 @@ pub(super) fn list(
     let count = all.len();
     let mut listed = Vec::with_capacity(count);
     // the counters need the rules of each record
-    let mut summaries = if counters { None } else { store.summaries(&boot, count) };
+    let mut summaries = if counters { None } else { store.summaries(boot, count) };
     for (done, (child, loaded)) in all.into_iter().enumerate() {
-        if deadline.passed() {
+        if survey.deadline.passed() {
             let what = format!("the time is up after {done} of {count} anchors; list again");
             return Err(Error::new(Kind::Busy, what).remedy("give more time with", Setting::Timeout));
         }
@@ -60,7 +113,7 @@ pub(super) fn list(
             continue;
         }
         let (record, problem) = match records.get(&anchor) {
-            Ok(record) => (record.filter(|r| r.boot == boot), None),
+            Ok(record) => (record.filter(|r| r.boot == *boot), None),
             Err(error) => (None, Some(error.message().to_owned())),
         };
         match record {
@@ -91,17 +144,17 @@ pub(super) fn list(
     if let Some(summaries) = summaries {
         summaries.leave();
     }
-    inert(host, firewall, &mut listed)?;
+    inert(survey, &mut listed)?;
     Ok(listed)
 }
 
 /// Marks what pf has, but does not evaluate.
-fn inert(host: &dyn Host, firewall: &dyn Firewall, listed: &mut [Listed]) -> Result<()> {
+fn inert(survey: &Survey<'_>, listed: &mut [Listed]) -> Result<()> {
     let mut live = listed.iter_mut().filter(|listed| listed.liveness == Liveness::Live).peekable();
     if live.peek().is_none() {
         return Ok(());
     }
-    let (status, file) = (firewall.status()?, readiness::pf_conf(host));
+    let (status, file) = (survey.firewall.status()?, readiness::pf_conf(survey.host));
     // the published ports themselves need no nat
     let problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false, file));
     if let Some(problem) = problem {

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use super::addresses::{Addresses, addresses, of_families, reported};
-use super::identity::{is_of, is_starting};
-use super::survey::{Survey, gateway};
+use super::survey::{Survey, gateway, is_of};
 use super::{Phase, Request};
 use crate::conflict;
 use crate::error::{Error, Kind, Result, Setting, quoted};
@@ -276,7 +275,7 @@ fn check_kind(survey: &Survey<'_>, request: &Request, found: Option<&Jail>, old:
         (true, _) if found.is_some() => {
             format!("{name} is running; choose another name for a target that is not a jail")
         }
-        (true, Some(old)) if !old.no_jail && is_starting(survey.host, old)? => {
+        (true, Some(old)) if !old.no_jail && survey.is_starting(old)? => {
             format!("{name} is published, and may be starting; unpublish it first, or choose another name")
         }
         (false, Some(old)) if old.no_jail => {

@@ -19,9 +19,9 @@ use crate::store::Record;
 const MOST_PARTS: usize = 512;
 
 /// The states to end: of redirects that are no longer published, or no longer for everyone who could use them, and of
-/// connections to the jail's own address through the reach list. `labels_mappings` is what the backend reports
-/// ([`Firewall::labels_mappings`](crate::pf::Firewall::labels_mappings)).
-pub(super) fn to_end(record: &Record, labels_mappings: bool, facts: &Survey<'_>) -> Vec<States> {
+/// connections to the jail's own address through the reach list.
+pub(super) fn to_end(record: &Record, facts: &Survey<'_>) -> Vec<States> {
+    let labels_mappings = facts.firewall.labels_mappings();
     let now = record.publications.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));
     let now: HashMap<&Redirect, &Options> = now.collect();
     let before = record.replaces.iter().flat_map(|p| p.redirects.iter().map(move |r| (r, &p.options)));

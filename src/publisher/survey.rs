@@ -1,5 +1,5 @@
 //! What is read before a publish changes anything: the facts of the host and of pf, and what other jails have published. Each fact,
-//! claim folder and record is read at most once in a transaction, and only when needed.
+//! claim folder and record is read at most once in a transaction, and only when needed; which jails run, each time.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -7,20 +7,24 @@ use std::fmt::Arguments;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use once_cell::unsync::OnceCell;
 
-use super::identity::is_gone;
 use super::{Observer, Phase, Publisher, Request};
 use crate::conflict;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result, Setting};
 use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Jail, Jails, Listener};
-use crate::name::Anchor;
+use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PerFamily, Protocol};
 use crate::pf::{self, Firewall, ForeignRedirect};
 use crate::publication::Redirect;
 use crate::store::{Block, Claim, Record, Store};
+
+/// How long a jail may take from its prestart hook until it exists, in seconds: mounts, other hooks. After that, `gc`
+/// considers the jail gone, if its jid was not recorded.
+const STARTING: u64 = 60;
 
 pub(super) struct Survey<'a> {
     /// For facts that must be current: a sysctl, one jail.
@@ -265,6 +269,75 @@ impl<'a> Survey<'a> {
         Ok(None)
     }
 
+    /// The record of a jail of this boot, if it can be read.
+    pub(super) fn readable(&self, jail: &JailName) -> Option<Record> {
+        self.store.get(&jail.anchor()).ok()?.filter(|record| record.boot == self.boot)
+    }
+
+    /// Whether the jail of a record may still be starting: it did not exist when it was published, just now.
+    pub(super) fn is_starting(&self, record: &Record) -> Result<bool> {
+        Ok(record.jid.is_none() && !record.no_jail && self.age(record)? < STARTING)
+    }
+
+    /// Whether half of that time is over. Only then does publishing the same set again restart it, so that two calls in a row
+    /// change nothing.
+    pub(super) fn is_half_over(&self, record: &Record) -> Result<bool> {
+        Ok(self.age(record)? >= STARTING / 2)
+    }
+
+    /// The seconds since a record of this boot was written.
+    fn age(&self, record: &Record) -> Result<u64> {
+        Ok(self.host.uptime()?.saturating_sub(record.uptime))
+    }
+
+    /// Whether the jail of a record is gone: it is not running, and not starting.
+    pub(super) fn is_gone(&self, record: &Record) -> Result<bool> {
+        let Some(jid) = record.jid else {
+            return Ok(!record.no_jail
+                && self.host.running(record.jail.as_str())?.is_none()
+                && !self.is_starting(record)?);
+        };
+        let Some(there) = self.host.jail(&jid.to_string())?.filter(|there| is_of(record, there)) else {
+            return Ok(true);
+        };
+        if there.name == record.jail.as_str() {
+            return Ok(false);
+        }
+        // a jail with a record by its name is not this one, renamed
+        let Ok(name) = there.name.parse::<JailName>() else { return Ok(false) };
+        let own = self.store.get(&name.anchor())?;
+        Ok(own.is_some_and(|own| own.boot == record.boot && own.jid == Some(jid)))
+    }
+
+    /// The name by which a jail has published, if it differs from `jail` because the jail was renamed. `jid` is the jid that the
+    /// caller knows, possibly of a jail that is gone. `None` for a jail with a record by its name.
+    pub(super) fn earlier_name(&self, jail: &JailName, jid: Option<i32>) -> Result<Option<JailName>> {
+        // what is wrong with an existing record is reported elsewhere
+        if self.store.has(&jail.anchor()) {
+            return Ok(None);
+        }
+        let there = self.host.running(jail.as_str())?;
+        let number = match (&there, jid) {
+            (Some(there), _) => there.jid,
+            // a jail of another name has the jid now
+            (None, Some(jid)) if self.host.jail(&jid.to_string())?.is_some_and(|there| !there.dying) => {
+                return Ok(None);
+            }
+            (None, Some(jid)) => jid,
+            (None, None) => return Ok(None),
+        };
+        for anchor in self.store.of_jid(number)? {
+            if let Ok(Some(record)) = self.store.get(&anchor)
+                && record.boot == self.boot
+                && record.jid == Some(number)
+                && there.as_ref().is_none_or(|there| is_of(&record, there))
+            {
+                return Ok(Some(record.jail));
+            }
+        }
+        Ok(None)
+    }
+
     /// What was in the way, and is to be removed first.
     pub(super) fn outdated(&self) -> BTreeMap<Anchor, Outdated> {
         self.known.outdated.borrow().clone()
@@ -276,7 +349,7 @@ impl<'a> Survey<'a> {
             return Ok(true);
         }
         let restarted = self.host.running(record.jail.as_str())?.is_some();
-        Ok(restarted || record.jid.is_some() && !is_gone(self.host, self.store, record)?)
+        Ok(restarted || record.jid.is_some() && !self.is_gone(record)?)
     }
 
     /// Whether the ports of a record are to be removed: those of a jail that has run and is gone, for one.
@@ -406,4 +479,21 @@ pub(super) fn gateway(default: &dyn Fn(Family) -> Result<Option<Interface>>, fam
     }
     let why = "the host has no default route, so it has no gateway interface; name one in the spec: em0:8080:80";
     Err(Error::new(Kind::Unavailable, why).remedy("or with", Setting::Gateway))
+}
+
+/// Whether a jail is the one that a record was published for, possibly renamed since (jail(8) can rename a running jail). A new name is
+/// at the same depth, and the path of a jail cannot be changed. A jid alone does not show it: root of a jail with `children.max` chooses
+/// the jids of the jails in it, and may take that of a jail that is gone.
+pub(super) fn is_of(record: &Record, there: &Jail) -> bool {
+    let depth = |name: &str| name.matches('.').count();
+    let known = record.path.as_deref().filter(|path| !path.is_empty() && !there.path.is_empty());
+    let same_path = known.is_none_or(|path| path == there.path);
+    !there.dying
+        && record.jid == Some(there.jid)
+        && (there.name == record.jail.as_str() || depth(&there.name) == depth(record.jail.as_str()) && same_path)
+}
+
+/// The time, in seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::change::{Verification, change};
-use super::identity::{earlier_name, is_starting};
 use super::request::{has_ports, left};
 use super::survey::Survey;
 use super::writer::Writer;
@@ -84,10 +83,9 @@ fn unpublish_some(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, sp
 
 /// The name by which a jail has published, and its record: a jail that was renamed since is found by its jid.
 fn published_as(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>) -> Result<(JailName, Option<Record>)> {
-    let Survey { host, store, ref boot, .. } = *writer.survey;
     let mut record = writer.record(&jail.anchor())?;
     // with a record by its name it was not renamed
-    let earlier = if record.is_some() { None } else { earlier_name(host, store, boot, jail, jid)? };
+    let earlier = if record.is_some() { None } else { writer.survey.earlier_name(jail, jid)? };
     if let Some(name) = &earlier {
         writer.survey.note(format!("{} has published as {}", jail.mention(), name.mention()));
         record = writer.record(&name.anchor())?;
@@ -98,7 +96,6 @@ fn published_as(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>) -> R
 /// Whether an unpublish is too late: the jail was started again, and has published with another jid, or for a start that has
 /// not happened yet.
 fn is_late(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, record: Option<&Record>) -> Result<bool> {
-    let host = writer.survey.host;
     let (Some(jid), Some(record)) = (jid, record) else { return Ok(false) };
     if record.no_jail {
         writer.survey.note(format!("{} is published, but not as a jail: not changed for jid {jid}", record.mention()));
@@ -109,8 +106,8 @@ fn is_late(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, record: O
         Some(theirs) => format!("as jid {theirs}"),
         None if record.earlier_jid != Some(jid) => {
             // it did not exist when it was published, and does now: it is the same start
-            let came = host.jail(&jid.to_string())?.is_some_and(|there| there.name == jail.as_str());
-            if came || !is_starting(host, record)? {
+            let came = writer.survey.host.jail(&jid.to_string())?.is_some_and(|there| there.name == jail.as_str());
+            if came || !writer.survey.is_starting(record)? {
                 return Ok(false);
             }
             "for a start that has not happened yet".to_owned()

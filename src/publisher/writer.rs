@@ -4,9 +4,8 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd;
 
-use super::identity::now;
 use super::states::targets;
-use super::survey::{Outdated, Survey};
+use super::survey::{Outdated, Survey, now};
 use super::{Outcome, Phase};
 use crate::calls::{self, Change, Entry};
 use crate::error::{Cause, Error, Kind, Result};

@@ -246,9 +246,8 @@ const ORDER: &[(&str, &[&str])] = &[
         "publisher",
         &[
             "request",
-            "identity",
-            "list",
             "survey",
+            "list",
             "addresses",
             "wait",
             "narrower",
