@@ -22,7 +22,6 @@ mod writer;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, Jail};
-use crate::name::JailName;
 pub use crate::pf::Counters;
 use crate::pf::Firewall;
 use crate::publication::Redirect;
