@@ -40,7 +40,9 @@ impl Targets {
         let mut refused = String::new();
         let mut loopback = false;
         for address in addresses {
-            let why = unusable(*address).filter(|_| !is_loopback_of_jail(*address, own));
+            let host_loopback = Family::of(*address).loopback();
+            let of_jail = address.is_loopback() && *address != host_loopback && own.contains(address);
+            let why = unusable(*address).filter(|_| !of_jail);
             match (why, address) {
                 (Some(why), _) => {
                     _ = write!(refused, "; {address} is {why}");
@@ -125,11 +127,6 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
         }),
         IpAddr::V4(_) => None,
     }
-}
-
-/// Whether an address in 127/8 is one of the jail's `own`, and not that of the host's services.
-fn is_loopback_of_jail(address: IpAddr, own: &[IpAddr]) -> bool {
-    address.is_loopback() && address != Family::of(address).loopback() && own.contains(&address)
 }
 
 /// The error for a jail that shares the host's network.

@@ -44,6 +44,7 @@ impl Ways<'_> {
             return Ok(made);
         }
         let gateways = OnceCell::new();
+        let all_gateways = || gateways.get_or_try_init(|| self.host.gateways());
         let all = Interfaces(self.interfaces);
         for (place, target) in distinct(publication.redirects.iter().map(|r| (r.place, r.target))) {
             let family = Family::of(target);
@@ -56,7 +57,10 @@ impl Ways<'_> {
             };
             let default = match back {
                 0 => (self.default)(family)?,
-                fib => default_of(gateways.get_or_try_init(|| self.host.gateways())?, family, fib),
+                fib => {
+                    let is_of = |of: &&Gateway| of.default && of.fib == fib && Family::of(of.address) == family;
+                    all_gateways()?.iter().find(is_of).map(|gateway| gateway.interface)
+                }
             };
             let given = |fits: &dyn Fn(IpAddr) -> bool| {
                 let mut routers = publication.options.reply_to.iter().flatten().copied();
@@ -85,8 +89,7 @@ impl Ways<'_> {
                     Some(_) => hop(given),
                     None if by_route => None,
                     None if interface.point_to_point => hop(None),
-                    None => router_of(gateways.get_or_try_init(|| self.host.gateways())?, interface, family)
-                        .and_then(|router| hop(Some(router))),
+                    None => router_of(all_gateways()?, interface, family).and_then(|router| hop(Some(router))),
                 };
                 let rtable = (via.is_some() && interface.fib != back).then_some(back);
                 let routing = Routing { reply_to, rtable };
@@ -109,11 +112,6 @@ impl Ways<'_> {
             Place::Any | Place::AnyOf(_) => all.filter(in_use).collect(),
         }
     }
-}
-
-fn default_of(gateways: &[Gateway], family: Family, fib: u32) -> Option<Interface> {
-    let of_fib = |gateway: &&Gateway| gateway.default && gateway.fib == fib && Family::of(gateway.address) == family;
-    gateways.iter().find(of_fib).map(|gateway| gateway.interface)
 }
 
 /// The router behind an interface: that of a default route, of its own FIB first; else the only one that is there.

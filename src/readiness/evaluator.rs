@@ -61,10 +61,6 @@ impl Probe {
         loaded.load(self.publication.jail.anchor().path(), &rules::rules(&self.publication));
         loaded.trace(&self.sender, self.redirect.protocol, self.from, self.to)
     }
-
-    pub(super) fn sent_by(&self, source: IpAddr) -> Probe {
-        Probe { from: SocketAddr::new(source, self.from.port()), ..self.clone() }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,7 +230,8 @@ impl<'a> Evaluator<'a> {
         };
         let classes = world.classes(probe.redirect.family()).into_iter().map(|class| class.address);
         for source in classes.filter(within).take(MOST_SOURCES) {
-            if matches!(self.outcome(world, &probe.sent_by(source))?, Outcome::Arrives) {
+            let probe = Probe { from: SocketAddr::new(source, probe.from.port()), ..probe.clone() };
+            if matches!(self.outcome(world, &probe)?, Outcome::Arrives) {
                 return Ok(true);
             }
         }

@@ -141,7 +141,7 @@ impl Store {
         holds: &mut dyn FnMut(&Anchor) -> bool,
         children: impl FnOnce() -> Result<Vec<String>>,
     ) -> Result<()> {
-        if lock.is_of_boot(boot) {
+        if lock.boot() == boot {
             return Ok(());
         }
         self.sweep(lock, boot, &BTreeMap::new(), holds);

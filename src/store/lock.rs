@@ -67,30 +67,22 @@ impl Lock {
             // the file may have been removed or replaced: other processes lock the new one
             if is_at(&lock.file, &path).map_err(|e| Error::io(format_args!("stat {}", path.display()), &e))? {
                 lock.text.replace(text(&lock.file));
-                // who has the lock, for the message of those that wait. A failure to write it is ignored
-                lock.write(&lock.boot());
+                lock.set_boot(&lock.boot());
                 return Ok(lock);
             }
         }
     }
 
-    /// Whether the directory was swept in this boot.
-    pub(super) fn is_of_boot(&self, boot: &str) -> bool {
-        self.boot() == boot
-    }
-
-    /// Notes that it was. If that fails, the next transaction sweeps again.
-    pub(super) fn set_boot(&self, boot: &str) {
-        self.write(boot);
-    }
-
-    fn boot(&self) -> String {
+    /// The boot in which the directory was swept last.
+    pub(super) fn boot(&self) -> String {
         let text = self.text.borrow();
         let text = str::from_utf8(&text).unwrap_or_default();
         text.lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
     }
 
-    fn write(&self, boot: &str) {
+    /// Notes who has the lock, for the message of those that wait, and that the directory was swept in this boot. If that fails, the
+    /// next transaction sweeps again.
+    pub(super) fn set_boot(&self, boot: &str) {
         let text = format!("process {}\nboot {boot}\n", std::process::id()).into_bytes();
         let before = self.text.replace(text.clone());
         if before == text {
