@@ -97,25 +97,3 @@ impl<'a> Interfaces<'a> {
         }
     }
 }
-
-/// Interfaces for tests.
-#[cfg(test)]
-pub(crate) mod fixture {
-    use crate::host::HostInterface;
-
-    /// An interface that is up.
-    pub(crate) fn interface(name: &str, groups: &[&str], addresses: &[&str]) -> HostInterface {
-        let groups = groups.iter().map(|g| g.parse().unwrap()).collect();
-        HostInterface::up(name.parse().unwrap(), groups, addresses.iter().map(|a| a.parse().unwrap()).collect())
-    }
-
-    /// Those of a host with two outer interfaces.
-    pub(crate) fn host() -> Vec<HostInterface> {
-        vec![
-            interface("em0", &["egress"], &["192.0.2.1/24", "192.0.2.7/32", "2001:db8::1/64"]),
-            interface("em1", &[], &["198.51.100.1/24"]),
-            interface("bridge0", &["bridge"], &["10.0.0.1/24"]),
-            interface("lo0", &["lo"], &["127.0.0.1/8"]),
-        ]
-    }
-}
