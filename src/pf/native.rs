@@ -36,7 +36,7 @@ use self::ioctl::Device;
 use self::kernel::{Answer, Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 pub use self::memory::Memory;
-use self::memory::{CacheFiles, Main, Settings};
+use self::memory::{Main, Settings};
 use self::netlink::{Attributes, Command};
 use self::read::Run;
 use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
@@ -56,8 +56,6 @@ pub struct Native<K = Device> {
     kernel: K,
     deadline: Cell<Deadline>,
     memory: Memory,
-    /// where the memory is kept for later processes
-    cache: Option<CacheFiles>,
     /// the run of pf that the memory is about, from the last status
     run: RefCell<Option<Run>>,
     /// the main ruleset when its tickets were last read
@@ -128,7 +126,6 @@ impl<K: Kernel> Native<K> {
             kernel,
             deadline: Cell::new(deadline),
             memory: Memory::default(),
-            cache: None,
             run: RefCell::new(None),
             main: RefCell::new(None),
             settings: RefCell::new(None),
@@ -145,7 +142,7 @@ impl<K: Kernel> Native<K> {
     /// `boot` is the current boot, from [`Host::boot_id`](crate::host::Host::boot_id).
     #[must_use]
     pub fn with_cache(self, path: PathBuf, boot: String) -> Native<K> {
-        Native { cache: Some(CacheFiles { path, boot }), ..self }
+        Native { memory: self.memory.with_files(path, boot), ..self }
     }
 
     fn retry_while_busy<T>(&self, mut attempt: impl FnMut() -> Answer<T>) -> Result<T> {
@@ -187,23 +184,14 @@ impl<K: Kernel> Native<K> {
         let main = Main::new(run, stamps, Conf { rulesets, ..Conf::default() });
         // different rules with the same checksum are not from a load
         let before = self.memory.main(run);
-        if before.is_none_or(|before| before.is(&main) || self.known_rules(&before) == main.conf) {
-            if let Some(cache) = &self.cache {
-                memory::leave(cache, &main, true);
-            }
-            self.memory.learn(main.clone());
+        if before.is_none_or(|before| before.is(&main) || self.memory.rules(&before) == main.conf) {
+            self.memory.learn(&main);
         }
         Ok(main)
     }
 
-    /// All rules of a remembered main ruleset, if they are still known.
-    fn known_rules(&self, main: &Main) -> Option<Arc<Conf>> {
-        main.conf.clone().or_else(|| memory::rules(self.cache.as_ref()?, main))
-    }
-
     fn rules_of_main(&self, main: Main) -> Answer<Arc<Conf>> {
-        if let Some(rules) = self.known_rules(&main) {
-            self.memory.learn_rules(&main, &rules);
+        if let Some(rules) = self.memory.rules(&main) {
             return Ok(rules);
         }
         // what is found about it from here on is about what is read now
@@ -214,9 +202,9 @@ impl<K: Kernel> Native<K> {
 
     /// The main ruleset that this process, or an earlier one, remembers, if pf still has it.
     fn remembered(&self, run: &Run) -> Answer<Option<Main>> {
-        for files in [None, self.cache.as_ref()] {
-            if let Some(files) = files {
-                self.memory.read(run, files);
+        for of_earlier in [false, true] {
+            if of_earlier {
+                self.memory.read(run);
             }
             let Some(main) = self.memory.main(run) else { continue };
             let mut same = true;
@@ -281,13 +269,12 @@ impl<K: Kernel> Native<K> {
         self.retry_while_busy(|| {
             let run = self.run()?;
             let stamps = read::stamps(&self.kernel, anchor.path())?;
-            let known = |files| self.memory.holds(&run, anchor, &stamps, rules, files);
-            if known(self.cache.as_ref().filter(|_| by_tickets)) {
+            if self.memory.holds(&run, anchor, &stamps, rules, by_tickets) {
                 return Ok(true);
             }
             let holds = rulesets::holds(&self.timed(), anchor.path(), &stamps, &flat(rules))?;
             if holds {
-                self.memory.loaded(&run, anchor, stamps, rules, self.cache.as_ref());
+                self.memory.loaded(&run, anchor, stamps, rules);
             }
             Ok(holds)
         })
@@ -301,7 +288,7 @@ impl<K: Kernel> Native<K> {
             let path = calling::path(node);
             let stamps = read::stamps(&self.kernel, &path).map_err(Some)?;
             seen.insert(node.copied(), stamps);
-            self.memory.calling(&run, &path, &stamps, self.cache.as_ref()).ok_or(None)
+            self.memory.calling(&run, &path, &stamps).ok_or(None)
         };
         let mut tree = Tree::new(&mut load);
         match tree.change(&change.removed, &change.added) {
@@ -329,14 +316,14 @@ impl<K: Kernel> Native<K> {
 
     fn learn_calls(&self, run: &Run, changed: &[Ruleset]) {
         for Ruleset { path, stamps, items, .. } in changed {
-            self.memory.learn_calling(run, path, *stamps, items, self.cache.as_ref());
+            self.memory.learn_calling(run, path, *stamps, items);
         }
     }
 
     /// The tickets of a node begin again if it is removed: what is remembered of it goes before that, in case of a kill after it.
     fn forget_nodes(&self, run: &Run, changed: &[Ruleset]) {
         for ruleset in changed.iter().filter(|ruleset| ruleset.is_node_that_comes_or_goes()) {
-            self.memory.forget_calling(run, &ruleset.path, self.cache.as_ref());
+            self.memory.forget_calling(run, &ruleset.path);
         }
     }
 
@@ -357,8 +344,7 @@ impl<K: Kernel> Native<K> {
         for (node, items) in wanted {
             let path = calling::path(node.as_ref());
             let stamps = read::stamps(&self.kernel, &path)?;
-            let known =
-                self.memory.calling(&run, &path, &stamps, self.cache.as_ref()).is_some_and(|known| known == items);
+            let known = self.memory.calling(&run, &path, &stamps).is_some_and(|known| known == items);
             let same = match by_tickets && !items.is_empty() {
                 true => known,
                 false => calls::holds(&self.timed(), &path, &items, &stamps)?,
@@ -366,7 +352,7 @@ impl<K: Kernel> Native<K> {
             match same {
                 false => changed.push(Ruleset::new(path, &[], &items, stamps)),
                 true if known => {}
-                true => self.memory.learn_calling(&run, &path, stamps, &items, self.cache.as_ref()),
+                true => self.memory.learn_calling(&run, &path, stamps, &items),
             }
         }
         if !changed.is_empty() {
@@ -472,9 +458,9 @@ impl<K: Kernel> Firewall for Native<K> {
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         let stamps = self.retry_while_busy(|| transaction::load(&self.kernel, anchor, rules))?;
         if rules.is_empty() {
-            self.memory.cleared(anchor, self.cache.as_ref());
+            self.memory.cleared(anchor);
         } else if let Some(run) = &*self.run.borrow() {
-            self.memory.loaded(run, anchor, stamps, rules, self.cache.as_ref());
+            self.memory.loaded(run, anchor, stamps, rules);
         }
         Ok(())
     }
@@ -504,7 +490,7 @@ impl<K: Kernel> Firewall for Native<K> {
             let run = self.run()?;
             let mut read = |path: &str| {
                 let stamps = read::stamps(&self.kernel, path)?;
-                match self.memory.calling(&run, path, &stamps, self.cache.as_ref()).filter(|_| !thorough) {
+                match self.memory.calling(&run, path, &stamps).filter(|_| !thorough) {
                     Some(items) => Ok(calling::calls(path != PARENT, &items)),
                     None => calls::rules(&self.timed(), path),
                 }
@@ -658,10 +644,8 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn keep(&self, found: &str) {
         let (main, settings) = (self.main.borrow(), self.settings.borrow());
-        let (Some(main), Some(settings)) = (&*main, &*settings) else { return };
-        let kept = self.memory.keep(main, (settings.clone(), found.to_owned()));
-        if let (Some(main), Some(cache)) = (kept, &self.cache) {
-            memory::leave(cache, &main, false);
+        if let (Some(main), Some(settings)) = (&*main, &*settings) {
+            self.memory.keep(main, (settings.clone(), found.to_owned()));
         }
     }
 }

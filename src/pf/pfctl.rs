@@ -4,11 +4,7 @@
 //! even if the anchor is missing or the kernel refused, so standard error decides.
 //!
 //! Running it costs far more than what it does, so one run does as much as possible: pfctl(8) shows before it loads
-//! (main in sbin/pfctl/pfctl.c). Publishing takes three runs: the main ruleset's translation rules, its filter rules,
-//! and the load, which also shows whether pf is enabled; a fourth lists the states, if there are ports that were not
-//! published before. One more is needed if nothing else reports which interfaces
-//! are skipped ([`Helpers::skipped`]), since pfctl shows one thing for each run. Publishing the same ports again takes
-//! two, unpublishing two, a list of all jails two.
+//! (main in sbin/pfctl/pfctl.c). How many runs each command takes is in tests/suite/budget.rs.
 
 mod braces;
 mod run;
@@ -318,12 +314,13 @@ impl Pfctl {
         known.map_or_else(|| self.rules("", "-sr").map(Arc::new), Ok)
     }
 
-    /// Keeps the rules of the main ruleset for [`Firewall::status`].
-    fn see(&self, what: &str, shown: &Conf) {
-        let (mut seen, shown) = (self.seen.borrow_mut(), Arc::new(shown.clone()));
-        match what {
-            "-sr" => seen.filter = Some(shown),
-            _ => _ = seen.translations.insert(String::new(), shown),
+    /// Keeps what was read; of filter rules only those of the main ruleset.
+    fn see(&self, anchor: &str, kind: RuleKind, shown: Arc<Conf>) {
+        let mut seen = self.seen.borrow_mut();
+        match kind {
+            RuleKind::Filter if anchor.is_empty() => seen.filter = Some(shown),
+            RuleKind::Filter => {}
+            _ => _ = seen.translations.insert(anchor.to_owned(), shown),
         }
     }
 
@@ -367,12 +364,7 @@ impl Pfctl {
             let action = Action::Call(kind, format!("/{}", call.called));
             rules.push(pfconf::rule::Rule::new(Origin::default(), action));
         }
-        let mut seen = self.seen.borrow_mut();
-        match kind {
-            RuleKind::Filter if anchor.is_empty() => seen.filter = Some(shown),
-            RuleKind::Filter => {}
-            _ => _ = seen.translations.insert(anchor.to_owned(), shown),
-        }
+        self.see(anchor, kind, shown);
         Ok(rules)
     }
 
@@ -570,19 +562,17 @@ impl Firewall for Pfctl {
     fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
         let both = (self.show_nested(&["-sn", "-P"], true)?, self.show_nested(&["-sr", "-P"], true)?);
         let (Some(translations), Some(filters)) = both else { return compare_one_by_one(self, wanted) };
-        let of = |anchor: &Anchor, found: &ByChild| {
-            let rules = found.iter().find(|(child, _)| child == anchor.child()).map(|(_, rules)| rules.as_slice());
-            Conf::of_output(&rules.unwrap_or_default().iter().map(|(text, _)| format!("{text}\n")).collect::<String>())
-        };
         let holds = wanted.iter().map(|(anchor, rules)| {
-            let own = flat(rules);
-            let is_shown = |found: &ByChild| found.iter().any(|(child, _)| child == anchor.child());
-            let holds = are(&of(anchor, &translations), OF_NAT, &own) && are_filters(&of(anchor, &filters), own);
-            match holds || is_shown(&translations) && is_shown(&filters) {
-                true => Ok(holds),
-                // what is not called is not shown
-                false => self.holds(anchor, rules),
-            }
+            let shown = |found: &ByChild| {
+                let (_, rules) = found.iter().find(|(child, _)| child == anchor.child())?;
+                Some(Conf::of_output(&rules.iter().map(|(text, _)| format!("{text}\n")).collect::<String>()))
+            };
+            let (own, translations, filters) = (flat(rules), shown(&translations), shown(&filters));
+            let are_shown = translations.is_some() && filters.is_some();
+            let holds =
+                are(&translations.unwrap_or_default(), OF_NAT, &own) && are_filters(&filters.unwrap_or_default(), own);
+            // what is not called is not shown
+            if holds || are_shown { Ok(holds) } else { self.holds(anchor, rules) }
         });
         let holds = holds.collect::<Result<_>>()?;
         let shown = translations.into_iter().chain(filters).filter(|(_, rules)| !rules.is_empty());
@@ -671,7 +661,7 @@ impl Firewall for Pfctl {
             for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
                 let shown = self.rules(&at.path, what)?;
                 if at.path.is_empty() {
-                    self.see(what, &shown);
+                    self.see("", kinds[0], Arc::new(shown.clone()));
                 }
                 for Call { called, read_as } in self.calls(&at, &shown, "", kinds)? {
                     if !own && path::is_own(&called.path) {

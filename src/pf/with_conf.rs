@@ -38,10 +38,6 @@ impl Firewall for WithConf<'_> {
         self.firewall.runs_pfctl()
     }
 
-    fn labels_mappings(&self) -> bool {
-        self.firewall.labels_mappings()
-    }
-
     fn replace(&self, _: &Anchor, _: &[Rule]) -> Result<()> {
         self.refuse()
     }

@@ -28,25 +28,22 @@ type Unknown = Vec<String>;
 
 /// The ruleset that a rule with this action belongs to, and the action; `None` for scrub rules, which decide nothing.
 fn action(loaded: &List) -> Result<Option<Action>, Malformed> {
-    let call = loaded.string("anchor_call").unwrap_or_default();
-    let translation = |kind, no| match (call.is_empty(), no) {
-        (false, _) => Action::Call(kind, call.to_owned()),
-        (true, true) => Action::Translate { kind, pool: None, pass: false },
-        (true, false) => Action::Translate { kind, pool: Some(Pool::default()), pass: false },
-    };
-    Ok(Some(match u8::try_from(loaded.number("action")?).unwrap_or(u8::MAX) {
-        PF_PASS | PF_DROP | PF_MATCH if !call.is_empty() => Action::Call(RuleKind::Filter, call.to_owned()),
-        PF_PASS => Action::Pass,
-        PF_DROP => Action::Block,
-        PF_MATCH => Action::Match,
+    let action = u8::try_from(loaded.number("action")?).unwrap_or(u8::MAX);
+    let kind = match action {
+        PF_PASS | PF_DROP | PF_MATCH => RuleKind::Filter,
+        PF_NAT | PF_NONAT => RuleKind::Nat,
+        PF_BINAT | PF_NOBINAT => RuleKind::Binat,
+        PF_RDR | PF_NORDR => RuleKind::Rdr,
         PF_SCRUB | PF_NOSCRUB => return Ok(None),
-        PF_NAT => translation(RuleKind::Nat, false),
-        PF_NONAT => translation(RuleKind::Nat, true),
-        PF_BINAT => translation(RuleKind::Binat, false),
-        PF_NOBINAT => translation(RuleKind::Binat, true),
-        PF_RDR => translation(RuleKind::Rdr, false),
-        PF_NORDR => translation(RuleKind::Rdr, true),
         other => return malformed(format!("action {other} is not known")),
+    };
+    let is_no = matches!(action, PF_NONAT | PF_NOBINAT | PF_NORDR);
+    Ok(Some(match (loaded.string("anchor_call").unwrap_or_default(), action) {
+        ("", PF_PASS) => Action::Pass,
+        ("", PF_DROP) => Action::Block,
+        ("", PF_MATCH) => Action::Match,
+        ("", _) => Action::Translate { kind, pool: (!is_no).then(Pool::default), pass: false },
+        (call, _) => Action::Call(kind, call.to_owned()),
     }))
 }
 
@@ -104,12 +101,10 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
         PF_PRIO_ZERO => Some(0),
         prio => Some(prio),
     };
-    when.max_pkt_rate = loaded
-        .list("pktrate")
-        .ok()
-        .map(|rate| Ok::<_, Malformed>((rate.number("limit")? as u32, rate.number("seconds")? as u32)))
-        .transpose()?
-        .filter(|(limit, _)| *limit != 0);
+    if let Ok(rate) = loaded.list("pktrate") {
+        let rate = (rate.number("limit")? as u32, rate.number("seconds")? as u32);
+        when.max_pkt_rate = Some(rate).filter(|(limit, _)| *limit != 0);
+    }
     when.probability = probability(number("prob")? as u32);
     when.fragment = rule_flag & PFRULE_FRAGMENT != 0;
     when.tagged = text("match_tagname")?.map(|tag| Ok((flag("match_tag_not")?, tag))).transpose()?;
@@ -181,14 +176,13 @@ fn effects(
         4 => effects.route = Some((RouteKind::Replies, route(unknown)?)),
         other => unknown.push(format!("rt {other}")),
     }
-    let nat = match addresses.nat.is_empty() {
-        true => None,
-        false => Some(pool(loaded.list("nat")?, addresses.nat, true, unknown)?),
-    };
-    let rdr = match addresses.rdr.is_empty() {
-        true => None,
-        false => Some(pool(loaded.list("rpool")?, addresses.rdr, false, unknown)?),
-    };
+    let (mut nat, mut rdr) = (None, None);
+    if !addresses.nat.is_empty() {
+        nat = Some(pool(loaded.list("nat")?, addresses.nat, true, unknown)?);
+    }
+    if !addresses.rdr.is_empty() {
+        rdr = Some(pool(loaded.list("rpool")?, addresses.rdr, false, unknown)?);
+    }
     if rule_flag & PFRULE_AFTO == 0 {
         (effects.nat_to, effects.rdr_to) = (nat, rdr);
         return Ok(effects);
@@ -324,16 +318,12 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
     let ip = |bytes| ip(bytes, v4);
     match wrap.kind {
         PF_ADDR_ADDRMASK => {
-            let mask = &mask[..if v4 { 4 } else { 16 }];
-            let prefix = mask.iter().map(|byte| byte.count_ones()).sum::<u32>() as u8;
-            let leading = mask.iter().fold((0, true), |(sum, whole), byte| {
-                (sum + if whole { byte.leading_ones() } else { 0 }, whole && *byte == 0xff)
-            });
-            match IpNet::new(ip(addr), prefix) {
-                Ok(_) if prefix == 0 => Operand::Any,
-                Ok(network) if leading.0 == u32::from(prefix) => Operand::Network(network),
-                _ => {
-                    unknown.push(format!("mask {}", ip(wrap.mask)));
+            // an error: ones after zeros
+            match IpNet::with_netmask(ip(addr), ip(mask)) {
+                Ok(network) if network.prefix_len() == 0 => Operand::Any,
+                Ok(network) => Operand::Network(network),
+                Err(_) => {
+                    unknown.push(format!("mask {}", ip(mask)));
                     Operand::Any
                 }
             }

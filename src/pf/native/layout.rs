@@ -113,10 +113,8 @@ pub fn text(field: &[u8]) -> String {
 pub struct PfAddrWrap {
     /// the address; or the name of the interface; or the first half of the name of a table
     pub addr: [u8; Interface::SIZE],
-    /// the mask; or the second half
-    pub mask: [u8; 16],
-    /// union p, a pointer of the kernel's
-    pub p: u64,
+    pub mask: [u8; 16], // the mask; or the second half
+    pub p: u64,         // union p, a pointer of the kernel's
     pub kind: u8,
     pub iflags: u8,
     pub pad: [u8; 6],
@@ -127,8 +125,7 @@ pub struct PfAddrWrap {
 #[repr(C)]
 pub struct PfRuleAddr {
     pub addr: PfAddrWrap,
-    /// the ports, in network byte order
-    pub port: [U16; 2],
+    pub port: [U16; 2], // the ports, in network byte order
     pub neg: u8,
     pub port_op: u8,
     pub pad: [u8; 2],
@@ -138,11 +135,9 @@ pub struct PfRuleAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfPool {
-    /// list, cur, key, counter
-    pub list: [u64; 7],
+    pub list: [u64; 7], // list, cur, key, counter
     pub tblidx: i32,
-    /// the ports, in host byte order
-    pub proxy_port: [u16; 2],
+    pub proxy_port: [u16; 2], // the ports, in host byte order
     pub opts: u8,
     pub pad: [u8; 7],
 }
@@ -156,15 +151,12 @@ pub struct PfRule {
     pub skip: [u64; 8],
     pub label: [u8; NAME_SIZE],
     pub ifname: [u8; Interface::SIZE],
-    /// qname, pqname
-    pub queues: [[u8; NAME_SIZE]; 2],
+    pub queues: [[u8; NAME_SIZE]; 2], // qname, pqname
     pub tagname: [u8; NAME_SIZE],
     pub match_tagname: [u8; NAME_SIZE],
-    /// overload_tblname, entries
-    pub overload: [u64; 6],
+    pub overload: [u64; 6], // overload_tblname, entries
     pub rpool: PfPool,
-    /// evaluations to overload_tbl
-    pub counters: [u64; 8],
+    pub counters: [u64; 8], // evaluations to overload_tbl
     pub os_fingerprint: u32,
     pub rtableid: i32,
     pub timeout: [u32; 20],
@@ -172,34 +164,27 @@ pub struct PfRule {
     pub max_src_nodes: u32,
     pub max_src_states: u32,
     pub max_src_conn: u32,
-    /// limit, seconds
-    pub max_src_conn_rate: [u32; 2],
-    /// qid to src_nodes
-    pub numbers: [u64; 7],
+    pub max_src_conn_rate: [u32; 2], // limit, seconds
+    pub numbers: [u64; 7],           // qid to src_nodes
     pub return_icmp: u16,
-    /// return_icmp6 to scrub_flags
-    pub tags: [u16; 5],
-    /// uid, gid
-    pub owners: [u32; 6],
+    pub tags: [u16; 5],   // return_icmp6 to scrub_flags
+    pub owners: [u32; 6], // uid, gid
     pub rule_flag: u32,
     pub action: u8,
     pub direction: u8,
     pub log: u8,
     pub logif: u8,
     pub quick: u8,
-    /// ifnot, match_tag_not, natpass
-    pub nots: [u8; 3],
+    pub nots: [u8; 3], // ifnot, match_tag_not, natpass
     pub keep_state: u8,
     pub af: u8,
     pub proto: u8,
     pub icmp: [u8; 2],
     pub flags: u8,
     pub flagset: u8,
-    /// min_ttl, allow_opts
-    pub options: [u8; 2],
+    pub options: [u8; 2], // min_ttl, allow_opts
     pub rt: u8,
-    /// return_ttl to divert
-    pub rest: [u8; 30],
+    pub rest: [u8; 30], // return_ttl to divert
     pub u_states: [u64; 3],
 }
 
@@ -207,14 +192,10 @@ pub struct PfRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfiocRule {
-    /// what to do with the rule (DIOCCHANGERULE)
-    pub action: u32,
-    /// the ticket of the ruleset
-    pub ticket: u32,
-    /// the ticket of the redirect addresses
-    pub pool_ticket: u32,
-    /// the number of rules (DIOCGETRULES)
-    pub nr: u32,
+    pub action: u32,      // what to do with the rule (DIOCCHANGERULE)
+    pub ticket: u32,      // the ticket of the ruleset
+    pub pool_ticket: u32, // the ticket of the redirect addresses
+    pub nr: u32,          // the number of rules (DIOCGETRULES)
     pub anchor: [u8; MAXPATHLEN],
     /// the anchor that the rule calls; always NUL-terminated here, since DIOCADDRULE does not check that
     pub anchor_call: [u8; MAXPATHLEN],
@@ -225,26 +206,18 @@ pub struct PfiocRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfiocPooladdr {
-    /// what to do with the address (DIOCCHANGEADDR)
-    pub action: u32,
-    /// the ticket of the redirect addresses
-    pub ticket: u32,
-    /// the number of addresses (DIOCGETADDRS)
-    pub nr: u32,
-    /// the number of the rule (DIOCGETADDRS)
-    pub r_num: u32,
-    /// the action of the rule (DIOCGETADDRS)
-    pub r_action: u8,
-    /// (DIOCGETADDRS)
-    pub r_last: u8,
+    pub action: u32,  // what to do with the address (DIOCCHANGEADDR)
+    pub ticket: u32,  // the ticket of the redirect addresses
+    pub nr: u32,      // the number of addresses (DIOCGETADDRS)
+    pub r_num: u32,   // the number of the rule (DIOCGETADDRS)
+    pub r_action: u8, // the action of the rule (DIOCGETADDRS)
+    pub r_last: u8,   // (DIOCGETADDRS)
     pub af: u8,
-    /// the anchor (DIOCGETADDRS)
-    pub anchor: [u8; MAXPATHLEN],
+    pub anchor: [u8; MAXPATHLEN], // the anchor (DIOCGETADDRS)
     pub pad: [u8; 5],
     pub addr: PfAddrWrap,
     pub entries: [u64; 2],
-    /// the interface (route-to)
-    pub ifname: [u8; Interface::SIZE],
+    pub ifname: [u8; Interface::SIZE], // the interface (route-to)
     pub kif: u64,
 }
 
@@ -254,16 +227,14 @@ pub struct PfiocPooladdr {
 pub struct PfiocTransE {
     pub rs_num: i32,
     pub anchor: [u8; MAXPATHLEN],
-    /// filled in by DIOCXBEGIN
-    pub ticket: u32,
+    pub ticket: u32, // filled in by DIOCXBEGIN
 }
 
 /// struct pfioc_ruleset: an anchor's children
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfiocRuleset {
-    /// how many (DIOCGETRULESETS), or which (DIOCGETRULESET)
-    pub nr: u32,
+    pub nr: u32, // how many (DIOCGETRULESETS), or which (DIOCGETRULESET)
     pub path: [u8; MAXPATHLEN],
     pub name: [u8; NAME_SIZE],
 }
@@ -273,27 +244,20 @@ pub struct PfiocRuleset {
 #[repr(C)]
 pub struct PfiocLimit {
     pub index: i32,
-    /// 0 is none
-    pub limit: u32,
+    pub limit: u32, // 0 is none
 }
 
 /// struct pfioc_table, with struct pfr_table in it
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfiocTable {
-    /// the anchor; empty for the main ruleset
-    pub anchor: [u8; MAXPATHLEN],
+    pub anchor: [u8; MAXPATHLEN], // the anchor; empty for the main ruleset
     pub name: [u8; TABLE_NAME_SIZE],
-    /// table_flags, fback
-    pub flags: [u32; 2],
-    /// a pointer to room for the answer: [`ioctl`](super::ioctl) sets it
-    pub buffer: u64,
-    /// the size of an element of the answer
-    pub esize: i32,
-    /// the number of elements that fit, then the number that exist
-    pub size: i32,
-    /// of other calls
-    pub counts: [i32; 6],
+    pub flags: [u32; 2],  // table_flags, fback
+    pub buffer: u64,      // a pointer to room for the answer: [`ioctl`](super::ioctl) sets it
+    pub esize: i32,       // the size of an element of the answer
+    pub size: i32,        // the number of elements that fit, then the number that exist
+    pub counts: [i32; 6], // of other calls
 }
 
 /// struct pfi_kif: an interface or a group, as pf knows it
@@ -301,16 +265,12 @@ pub struct PfiocTable {
 #[repr(C)]
 pub struct PfiKif {
     pub name: [u8; 16],
-    /// the kernel's tree, packets, bytes
-    pub counters: [u64; 19],
+    pub counters: [u64; 19], // the kernel's tree, packets, bytes
     pub tzero: u32,
     pub flags: u32,
-    /// nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
-    pub ifp: u64,
-    /// [`PFIK_GROUP`] for a group, else 0
-    pub group: u64,
-    /// rulerefs, dynaddrs
-    pub rest: [u64; 3],
+    pub ifp: u64,       // nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
+    pub group: u64,     // [`PFIK_GROUP`] for a group, else 0
+    pub rest: [u64; 3], // rulerefs, dynaddrs
 }
 
 /// The address in a struct pf_addr, of IPv4 or of IPv6.
@@ -325,13 +285,11 @@ pub fn ip(octets: [u8; 16], is_v4: bool) -> IpAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfStateExport {
-    /// [`PF_STATE_VERSION`]
-    pub version: u64,
+    pub version: u64, // [`PF_STATE_VERSION`]
     pub id: u64,
     pub ifname: [u8; 16],
     pub orig_ifname: [u8; 16],
-    /// on the wire, and on the host's side of a redirect or nat
-    pub keys: [PfStateKeyExport; 2],
+    pub keys: [PfStateKeyExport; 2], // on the wire, and on the host's side of a redirect or nat
     pub peers: [u8; 144],
     pub af: u8,
     pub proto: u8,
@@ -357,8 +315,7 @@ pub const PFI_IFLAG_SKIP: u32 = 0x0100; // `set skip on`
 pub struct PfrAddr {
     pub addr: [u8; 16],
     pub af: u8,
-    /// the length of its prefix
-    pub net: u8,
+    pub net: u8, // the length of its prefix
     pub not: u8,
     pub fback: u8,
 }

@@ -145,10 +145,10 @@ struct Known {
 
 /// The files for the memory, and the current boot.
 #[derive(Debug)]
-pub(super) struct CacheFiles {
+struct CacheFiles {
     /// The one with all rules.
-    pub(super) path: PathBuf,
-    pub(super) boot: String,
+    path: PathBuf,
+    boot: String,
 }
 
 impl CacheFiles {
@@ -167,94 +167,101 @@ impl CacheFiles {
     }
 }
 
-/// The memory of a process; clones share it.
+/// The memory of a process, which clones share; and the files of it, if it is kept for later processes.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<Known>>);
+pub struct Memory {
+    known: Arc<Mutex<Known>>,
+    files: Option<Arc<CacheFiles>>,
+}
 
 impl Memory {
+    /// The same memory, with the file for all rules, and others beside it.
+    pub(super) fn with_files(self, path: PathBuf, boot: String) -> Memory {
+        Memory { files: Some(Arc::new(CacheFiles { path, boot })), ..self }
+    }
+
     /// The main ruleset that was read in this run of pf.
     pub(super) fn main(&self, run: &Run) -> Option<Main> {
         self.with(run, |known| known.main.clone().filter(|main| main.run == *run))?
     }
 
-    /// Remembers the main ruleset.
-    pub(super) fn learn(&self, main: Main) {
-        let run = main.run.clone();
-        _ = self.with(&run, |known| known.main = Some(main));
+    /// Remembers a main ruleset that was just read, also for later processes.
+    pub(super) fn learn(&self, main: &Main) {
+        if let Some(files) = &self.files {
+            leave(files, main, true);
+        }
+        _ = self.with(&main.run, |known| known.main = Some(main.clone()));
     }
 
-    /// Remembers all rules of the remembered main ruleset.
-    pub(super) fn learn_rules(&self, of: &Main, rules: &Arc<Conf>) {
+    /// All rules of a main ruleset, if they are still known. From then on they are remembered.
+    pub(super) fn rules(&self, of: &Main) -> Option<Arc<Conf>> {
+        if of.conf.is_some() {
+            return of.conf.clone();
+        }
+        let files = self.files.as_ref()?;
+        let left = read_left(files, &files.path).filter(|left| left.run == of.run && left.stamps == of.stamps)?;
+        let rules = left.conf();
         _ = self.with(&of.run, |known| {
             if let Some(main) = known.main.as_mut().filter(|main| main.is(of)) {
-                main.conf = Some(Arc::clone(rules));
+                main.conf = Some(Arc::clone(&rules));
             }
         });
+        Some(rules)
     }
 
-    /// Remembers what was found about a main ruleset, if it is the remembered one; returns that.
-    pub(super) fn keep(&self, about: &Main, found: (Settings, String)) -> Option<Main> {
-        self.with(&about.run, |known| {
+    /// Remembers what was found about a main ruleset, if it is the remembered one.
+    pub(super) fn keep(&self, about: &Main, found: (Settings, String)) {
+        let kept = self.with(&about.run, |known| {
             let main = known.main.as_mut().filter(|main| main.is(about))?;
             main.found = Some(found);
             Some(main.clone())
-        })?
+        });
+        if let (Some(Some(main)), Some(files)) = (kept, &self.files) {
+            leave(files, &main, false);
+        }
     }
 
-    /// Whether an anchor that has these stamps now is known to hold these rules: to this process, or from what an earlier one has
-    /// left in `files`.
+    /// Whether an anchor that has these stamps now is known to hold these rules: to this process, or with `by_files` to an earlier
+    /// one.
     pub(super) fn holds(
         &self,
         run: &Run,
         anchor: &Anchor,
         stamps: &[Stamp; 3],
         rules: &[Rule],
-        files: Option<&CacheFiles>,
+        by_files: bool,
     ) -> bool {
         let now = Content { stamps: *stamps, digest: digest(rules) };
         let known = self.with(run, |known| known.anchors.get(anchor.path()) == Some(&now)).unwrap_or(false);
         known
-            || files.is_some_and(|files| {
+            || self.files.as_ref().filter(|_| by_files).is_some_and(|files| {
                 let left: Option<LoadedAnchor> = read(&files.anchor(anchor));
                 left.is_some_and(|left| left == LoadedAnchor::new(files, run, now))
             })
     }
 
-    /// Remembers the rules of an anchor, also for later processes.
-    pub(super) fn loaded(
-        &self,
-        run: &Run,
-        anchor: &Anchor,
-        stamps: [Stamp; 3],
-        rules: &[Rule],
-        files: Option<&CacheFiles>,
-    ) {
+    /// Remembers the rules of an anchor.
+    pub(super) fn loaded(&self, run: &Run, anchor: &Anchor, stamps: [Stamp; 3], rules: &[Rule]) {
         let content = Content { stamps, digest: digest(rules) };
         _ = self.with(run, |known| known.anchors.insert(anchor.path().to_owned(), content.clone()));
-        if let Some(files) = files {
+        if let Some(files) = &self.files {
             write(&files.anchor(anchor), &LoadedAnchor::new(files, run, content));
         }
     }
 
     /// Forgets the rules of an anchor.
-    pub(super) fn cleared(&self, anchor: &Anchor, files: Option<&CacheFiles>) {
-        if let Ok(mut known) = self.0.try_lock() {
+    pub(super) fn cleared(&self, anchor: &Anchor) {
+        if let Ok(mut known) = self.known.try_lock() {
             known.anchors.remove(anchor.path());
         }
-        if let Some(files) = files {
+        if let Some(files) = &self.files {
             _ = fs::remove_file(files.anchor(anchor));
         }
     }
 
     /// What an anchor in the tree of calls has, if it still has these stamps.
-    pub(super) fn calling(
-        &self,
-        run: &Run,
-        path: &str,
-        stamps: &[Stamp; 3],
-        files: Option<&CacheFiles>,
-    ) -> Option<Vec<Item>> {
-        let known = match files {
+    pub(super) fn calling(&self, run: &Run, path: &str, stamps: &[Stamp; 3]) -> Option<Vec<Item>> {
+        let known = match &self.files {
             Some(files) => read(&files.calling(path)).filter(|left: &Calling| left.boot == files.boot),
             None => self.with(run, |known| known.calling.get(path).cloned())?,
         };
@@ -263,26 +270,19 @@ impl Memory {
     }
 
     /// Forgets it.
-    pub(super) fn forget_calling(&self, run: &Run, path: &str, files: Option<&CacheFiles>) {
-        match files {
+    pub(super) fn forget_calling(&self, run: &Run, path: &str) {
+        match &self.files {
             Some(files) => _ = fs::remove_file(files.calling(path)),
             None => _ = self.with(run, |known| known.calling.remove(path)),
         }
     }
 
     /// Remembers that; nothing about a node without items.
-    pub(super) fn learn_calling(
-        &self,
-        run: &Run,
-        path: &str,
-        stamps: [Stamp; 3],
-        items: &[Item],
-        files: Option<&CacheFiles>,
-    ) {
-        let boot = files.map(|files| files.boot.clone()).unwrap_or_default();
+    pub(super) fn learn_calling(&self, run: &Run, path: &str, stamps: [Stamp; 3], items: &[Item]) {
+        let boot = self.files.as_ref().map(|files| files.boot.clone()).unwrap_or_default();
         let calling = Calling { version: VERSION, boot, hostid: run.hostid, stamps, items: items.to_vec() };
-        match files {
-            Some(_) if items.is_empty() && path != PARENT => self.forget_calling(run, path, files),
+        match &self.files {
+            Some(_) if items.is_empty() && path != PARENT => self.forget_calling(run, path),
             Some(files) => write(&files.calling(path), &calling),
             None => _ = self.with(run, |known| known.calling.insert(path.to_owned(), calling)),
         }
@@ -291,7 +291,7 @@ impl Memory {
     /// Nothing is known of another run of pf. A lock that another thread had when this process was forked is never released:
     /// then there is no memory.
     fn with<T>(&self, run: &Run, act: impl FnOnce(&mut Known) -> T) -> Option<T> {
-        let mut known = self.0.try_lock().ok()?;
+        let mut known = self.known.try_lock().ok()?;
         if known.hostid != run.hostid {
             *known = Known { hostid: run.hostid, ..Known::default() };
         }
@@ -300,10 +300,12 @@ impl Memory {
 
     /// Uses what an earlier process has left about the main ruleset of this boot and this run of pf. A file that is damaged, or
     /// that others may write to, is ignored.
-    pub(super) fn read(&self, run: &Run, files: &CacheFiles) {
-        let Some(left) = read_left(files, &files.outline()).filter(|left| left.run == *run) else { return };
+    pub(super) fn read(&self, run: &Run) {
+        let left = self.files.as_ref().and_then(|files| read_left(files, &files.outline()));
+        let Some(left) = left.filter(|left| left.run == *run) else { return };
         let (stamps, found) = (left.stamps.clone(), left.found.clone());
-        self.learn(Main { run: run.clone(), stamps, outline: left.conf(), conf: None, found });
+        let main = Main { run: run.clone(), stamps, outline: left.conf(), conf: None, found };
+        _ = self.with(run, |known| known.main = Some(main));
     }
 }
 
@@ -317,15 +319,9 @@ impl Left {
     }
 }
 
-/// All rules of a main ruleset, from the file that an earlier process has left.
-pub(super) fn rules(files: &CacheFiles, main: &Main) -> Option<Arc<Conf>> {
-    let left = read_left(files, &files.path)?;
-    (left.run == main.run && left.stamps == main.stamps).then(|| left.conf())
-}
-
 /// Leaves a main ruleset to later processes: what each publish needs, and with `whole` all rules. If a file cannot be written,
 /// they only lose time, so it is not an error.
-pub(super) fn leave(files: &CacheFiles, main: &Main, whole: bool) {
+fn leave(files: &CacheFiles, main: &Main, whole: bool) {
     let left = |conf: &Conf, found| Left {
         version: VERSION,
         boot: files.boot.clone(),

@@ -208,7 +208,7 @@ pub fn is_15(kernel: &dyn Kernel) -> Answer<bool> {
 /// sys/netpfil/pf/pf_nv.c); an empty one matches everything. The destination is that of the packet on the wire, before it is
 /// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): address and port of the host, or of the jail itself; with `nat`,
 /// which 15 has, those after the redirect.
-pub fn kill_states<K: Kernel>(kernel: &K, states: &States) -> Result<u64, Failure> {
+pub fn kill_states(kernel: &dyn Kernel, states: &States) -> Answer<u64> {
     let (label, protocol, ports) = match states {
         States::Jail { label, .. } => (label.as_str(), 0, None),
         States::Mapping { jail, protocol, ports, .. } | States::Part { jail, protocol, ports, .. } => {
@@ -291,7 +291,7 @@ impl StateTable {
     /// Reads the table once: to end states, the kernel locks each of its rows, which takes as long as a run of pfctl(8), whether
     /// there are any states or not. `None` if it is not known: an address is not given, or there are so many states that to
     /// read them takes longer, or the kernel does not tell (15 without COMPAT_FREEBSD14).
-    pub fn read<K: Kernel>(kernel: &K, to_end: &[States]) -> Result<Option<StateTable>, Failure> {
+    pub fn read(kernel: &dyn Kernel, to_end: &[States]) -> Answer<Option<StateTable>> {
         let addresses: HashSet<IpAddr> = to_end.iter().flat_map(addresses_of).copied().collect();
         if addresses.is_empty() {
             return Ok(None);
