@@ -254,7 +254,7 @@ pub struct PfiocTable {
     pub anchor: [u8; MAXPATHLEN], // the anchor; empty for the main ruleset
     pub name: [u8; TABLE_NAME_SIZE],
     pub flags: [u32; 2],  // table_flags, fback
-    pub buffer: u64,      // a pointer to room for the answer: [`ioctl`](super::ioctl) sets it
+    pub buffer: u64,      // a pointer to room for the answer, set by ioctl.rs
     pub esize: i32,       // the size of an element of the answer
     pub size: i32,        // the number of elements that fit, then the number that exist
     pub counts: [i32; 6], // of other calls
@@ -269,7 +269,7 @@ pub struct PfiKif {
     pub tzero: u32,
     pub flags: u32,
     pub ifp: u64,       // nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
-    pub group: u64,     // [`PFIK_GROUP`] for a group, else 0
+    pub group: u64,     // PFIK_GROUP for a group, else 0
     pub rest: [u64; 3], // rulerefs, dynaddrs
 }
 
@@ -285,7 +285,7 @@ pub fn ip(octets: [u8; 16], is_v4: bool) -> IpAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PfStateExport {
-    pub version: u64, // [`PF_STATE_VERSION`]
+    pub version: u64, // PF_STATE_VERSION
     pub id: u64,
     pub ifname: [u8; 16],
     pub orig_ifname: [u8; 16],
