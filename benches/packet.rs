@@ -80,7 +80,7 @@ fn world(layout: Layout, jails: usize) -> World {
     let call = if layout == Layout::Tree { "kport" } else { "kport/*" };
     let main =
         format!("nat-anchor \"{call}\"\nrdr-anchor \"{call}\"\nblock in log all\npass out all\nanchor \"{call}\"\n");
-    world.load_main(&main).unwrap();
+    world.load_text("", &main).unwrap();
     let all: Vec<(Anchor, Vec<Rule>)> = (0..jails).map(rules).collect();
     let text = |rules: &[Rule]| Conf::of_text(kport::rule::text(rules).as_bytes()).unwrap();
     if layout == Layout::OneAnchor {

@@ -64,8 +64,7 @@ impl Conf {
         Conf::read(text, How { name: &path.display().to_string(), files: outline::FROM_DISK })
     }
 
-    /// Reads pf.conf(5) text. Files are not read. Comments and quoted strings may have bytes that are not UTF-8, as in
-    /// pfctl(8).
+    /// Reads pf.conf(5) text, without files. Comments and quoted strings may have bytes that are not UTF-8, as in pfctl(8).
     pub fn of_text(text: &[u8]) -> Result<Conf> {
         Conf::read(text, ALONE)
     }
@@ -99,8 +98,7 @@ impl Conf {
         self.tables.get(table.as_str()).map(Table::is_empty)
     }
 
-    /// The calls of kport's anchors, in the order of evaluation: those of the ruleset itself, and those in the braces of
-    /// anchors.
+    /// The calls of kport's anchors, in the order of evaluation: those of the ruleset, and those in braces in it.
     pub fn calls_of_kport(&self, kind: RuleKind) -> Vec<&Rule> {
         let mut found = vec![];
         self.find_calls("", kind, &mut found);
@@ -122,14 +120,13 @@ impl Conf {
 
     /// Whether kport's anchors are called for nat, rdr and filter rules.
     pub fn calls_kport(&self) -> [bool; 3] {
-        [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].map(|kind| !self.calls_of_kport(kind).is_empty())
+        RuleKind::OF_KPORT.map(|kind| !self.calls_of_kport(kind).is_empty())
     }
 
     /// Whether each of kport's anchors is called by wildcard.
     pub fn calls_by_wildcard(&self) -> bool {
         let by_wildcard = |rule: &Rule| matches!(&rule.action, Action::Call(_, called) if called.ends_with("/*"));
-        let kinds = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
-        kinds.into_iter().flat_map(|kind| self.calls_of_kport(kind)).any(by_wildcard)
+        RuleKind::OF_KPORT.into_iter().flat_map(|kind| self.calls_of_kport(kind)).any(by_wildcard)
     }
 
     /// The rules in the braces of an anchor, as a ruleset of its own.

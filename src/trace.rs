@@ -16,7 +16,7 @@
 //!     "vnet_addresses": { "web": [ "10.0.0.2" ] }
 //! }"#.parse()?;
 //! let mut world = World::of_host(&host, Release::V15)?;
-//! world.load_main(MAIN)?;
+//! world.load_text("", MAIN)?;
 //! let (from, to) = ("192.0.2.100:40000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
 //! let sender = world.sender("192.0.2.100".parse().unwrap(), None)?;
 //! let trace = world.trace(&sender, Protocol::Tcp, from, to);

@@ -91,6 +91,22 @@ pub enum Operator {
 
 pub type Ports = Compared<u16>;
 
+impl Operator {
+    pub fn sign(self) -> &'static str {
+        match self {
+            Operator::Between => "><",
+            Operator::Outside => "<>",
+            Operator::Range => ":",
+            Operator::Equal => "=",
+            Operator::NotEqual => "!=",
+            Operator::Less => "<",
+            Operator::AtMost => "<=",
+            Operator::Greater => ">",
+            Operator::AtLeast => ">=",
+        }
+    }
+}
+
 impl<N: Copy + PartialOrd> Compared<N> {
     pub fn holds(self, number: N) -> bool {
         let (a, b) = (self.a, self.b);
@@ -151,6 +167,12 @@ pub struct PoolAddress {
     pub interface: Option<String>,
     /// `None` for an interface alone.
     pub address: Option<Operand>,
+}
+
+impl From<Operand> for PoolAddress {
+    fn from(address: Operand) -> PoolAddress {
+        PoolAddress { interface: None, address: Some(address) }
+    }
 }
 
 /// The addresses after `->`, `nat-to`, `rdr-to`, `af-to`, `route-to`.

@@ -1,7 +1,7 @@
 //! Rules: filter, translation, and the calls of anchors, with their lists expanded as pfctl does (expand_rule in
 //! sbin/pfctl/parse.y).
 
-use super::address::{Compared, Operand, Operator, Pool, PoolAddress, Ports, Side};
+use super::address::{Compared, Operand, Operator, Pool, Ports, Side};
 use super::lex::{MOST, Read};
 use super::names;
 use super::operands::{self, PROXY_PORTS, PoolFor, PoolPorts, Words, binary, pool, unary};
@@ -583,10 +583,7 @@ fn both_ways(mut out: Rule) -> [Rule; 2] {
     let outside = out.effects.nat_to.as_ref().and_then(|pool| pool.operands().next().cloned());
     back.when.direction = Some(Direction::In);
     back.effects.nat_to = None;
-    back.effects.rdr_to = Some(Pool {
-        addresses: vec![PoolAddress { interface: None, address: Some(out.when.from.address.clone()) }],
-        ..Pool::default()
-    });
+    back.effects.rdr_to = Some(Pool { addresses: vec![out.when.from.address.clone().into()], ..Pool::default() });
     back.when.from = out.when.to.clone();
     back.when.to = Side { not: false, address: outside.unwrap_or(Operand::Any), ports: out.when.from.ports };
     [out, back]

@@ -31,7 +31,7 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
         }
         rule::Rule::Rdr { target, ports, .. } => {
             let last = if ports.count() == 1 { 0 } else { ports.last() };
-            let addresses = vec![to(Operand::Network((*target).into()))];
+            let addresses = vec![Operand::Network((*target).into()).into()];
             let pool = Pool { addresses, ports: (ports.first(), last), ..Pool::default() };
             Action::Translate { kind: RuleKind::Rdr, pool: Some(pool), pass: false }
         }
@@ -51,7 +51,7 @@ fn one(rule: &rule::Rule, member: Member<'_>, origin: Origin) -> Rule {
         rule::Rule::Rdr { tag, .. } => made.tag = Some(tag.as_str().to_owned()),
         rule::Rule::AfTo { log, quick, matches: _, address_of, target, port, state, labels } => {
             let ports = (port.unwrap_or(0), 0);
-            let target = Pool { addresses: vec![to(Operand::Network((*target).into()))], ports, ..Pool::default() };
+            let target = Pool { addresses: vec![Operand::Network((*target).into()).into()], ports, ..Pool::default() };
             made.when.direction = Some(Direction::In);
             passes(&mut made, (*log, *quick), state, labels);
             made.effects.af_to = Some((Family::Inet, source(&Address::Interface(*address_of)), Some(target)));
@@ -84,11 +84,7 @@ fn passes(made: &mut Rule, (log, quick): (bool, bool), state: &StateOptions, lab
 fn source(address: &Address) -> Pool {
     let source = operand(Some(address));
     let kind = if source.is_several() { PoolKind::RoundRobin } else { PoolKind::Single };
-    Pool { addresses: vec![to(source)], ports: PROXY_PORTS, kind, ..Pool::default() }
-}
-
-fn to(address: Operand) -> PoolAddress {
-    PoolAddress { interface: None, address: Some(address) }
+    Pool { addresses: vec![source.into()], ports: PROXY_PORTS, kind, ..Pool::default() }
 }
 
 fn tag(tag: Option<&Label>) -> Option<(bool, String)> {

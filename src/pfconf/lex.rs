@@ -13,8 +13,7 @@ pub(super) type Failure = (String, usize, String, String);
 /// How files are read: `include`, `load anchor`, and the files of tables.
 pub(super) type Files<'a> = Option<&'a dyn Fn(&str) -> Read<Vec<u8>>>;
 
-/// The maximum number of characters of a macro, of words of a statement, and of rules of a ruleset: more is a mistake, or
-/// malice.
+/// The maximum number of characters of a macro, words of a statement, rules of a ruleset: more is a mistake, or malice.
 pub(super) const MOST: usize = 1 << 18;
 
 const DEEPEST: usize = 16;

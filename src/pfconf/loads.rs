@@ -18,8 +18,7 @@ const MOST_MISSING: usize = 256;
 pub type Networks<'a> = dyn Fn(&OfInterface) -> Vec<IpNet> + 'a;
 
 impl Conf {
-    /// The rules that pf has, each with the position of its statement in the file; a rule that the file does not have keeps
-    /// its own.
+    /// The rules that pf has, each with the position of its statement in the file, if the file has it.
     pub fn named_by(&self, file: &Conf, networks: &Networks<'_>) -> Conf {
         let mut made = self.clone();
         for (path, rules) in &mut made.rulesets {

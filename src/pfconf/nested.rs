@@ -7,8 +7,7 @@ use crate::rule::Counters;
 /// The rules of each anchor with their counters, with the anchor's name.
 pub type ByChild = Vec<(String, Vec<(String, Counters)>)>;
 
-/// The rules of each anchor that the first call of kport's anchors calls, by the anchor's name, in the order of the output, which is
-/// read line by line.
+/// The rules of each anchor that the first call of kport's anchors calls, in the order of the output.
 #[derive(Default)]
 pub struct Children {
     /// Whether the texts of the rules are needed; otherwise they are empty.

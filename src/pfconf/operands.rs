@@ -242,20 +242,12 @@ fn port(text: &str) -> Read<u16> {
 }
 
 pub(super) fn unary(words: &mut Words<'_>) -> Option<Operator> {
-    let operators = [
-        ("=", Operator::Equal),
-        ("!=", Operator::NotEqual),
-        ("<", Operator::Less),
-        ("<=", Operator::AtMost),
-        (">", Operator::Greater),
-        (">=", Operator::AtLeast),
-    ];
-    operators.into_iter().find(|(sign, _)| words.take(sign)).map(|(_, operator)| operator)
+    use Operator::{AtLeast, AtMost, Equal, Greater, Less, NotEqual};
+    [Equal, NotEqual, Less, AtMost, Greater, AtLeast].into_iter().find(|operator| words.take(operator.sign()))
 }
 
 pub(super) fn binary(words: &mut Words<'_>) -> Option<Operator> {
-    let operators = [("><", Operator::Between), ("<>", Operator::Outside)];
-    operators.into_iter().find(|(sign, _)| words.take(sign)).map(|(_, operator)| operator)
+    [Operator::Between, Operator::Outside].into_iter().find(|operator| words.take(operator.sign()))
 }
 
 /// `80`, `80:90`, `> 1023`, `1 >< 9`
@@ -309,7 +301,7 @@ pub(super) struct PoolPorts {
 pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPorts)> {
     let addresses = match what {
         PoolFor::Route => words.list(&mut gateway)?,
-        _ => words.list(&mut |words| Ok(PoolAddress { interface: None, address: Some(host(words)?) }))?,
+        _ => words.list(&mut |words| Ok(host(words)?.into()))?,
     };
     let mut pool = Pool { addresses, ..Pool::default() };
     let mut given = PoolPorts::default();

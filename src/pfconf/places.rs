@@ -40,9 +40,8 @@ impl Conf {
     pub fn with_kport(&self, at: [usize; 3]) -> Conf {
         let mut made = self.clone();
         let rules = made.rulesets.entry(String::new()).or_default();
-        let kinds = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
         // from the last one on, so that the positions of the others stay
-        let mut calls: Vec<(usize, RuleKind)> = at.into_iter().zip(kinds).collect();
+        let mut calls: Vec<(usize, RuleKind)> = at.into_iter().zip(RuleKind::OF_KPORT).collect();
         calls.sort_by_key(|(at, _)| *at);
         for (at, kind) in calls.into_iter().rev() {
             let origin = Origin { text: format!("{} \"{PARENT}\"", kind.call()).into(), ..Origin::default() };

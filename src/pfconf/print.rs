@@ -153,7 +153,7 @@ fn rest(rule: &Rule) -> String {
             Some(Owner::Number(number)) => line.add(format!("{word}{}", compared(number))),
             Some(Owner::Unknown { not }) => line.add(format!("{word} {} unknown", if *not { "!=" } else { "=" })),
             Some(Owner::Named { operator, name }) => {
-                line.add(format!("{word}{}{}", sign(*operator), self::word(name)));
+                line.add(format!("{word} {} {}", operator.sign(), self::word(name)));
             }
             None => {}
         }
@@ -276,27 +276,11 @@ fn side(side: &Side) -> String {
     format!("{}{ports}", address(side.not, &side.address))
 }
 
-pub(super) fn compared<N: Display + Copy>(compared: &Compared<N>) -> String {
-    let Compared { operator, a, b } = compared;
-    let sign = sign(*operator);
+pub(super) fn compared<N: Display + Copy>(Compared { operator, a, b }: &Compared<N>) -> String {
     match operator {
-        Operator::Between | Operator::Outside | Operator::Range => format!(" {a}{sign}{b}"),
-        _ => format!("{sign}{a}"),
-    }
-}
-
-/// An operator, with the blanks that it needs.
-fn sign(operator: Operator) -> &'static str {
-    match operator {
-        Operator::Between => " >< ",
-        Operator::Outside => " <> ",
-        Operator::Range => ":",
-        Operator::Equal => " = ",
-        Operator::NotEqual => " != ",
-        Operator::Less => " < ",
-        Operator::AtMost => " <= ",
-        Operator::Greater => " > ",
-        Operator::AtLeast => " >= ",
+        Operator::Range => format!(" {a}:{b}"),
+        Operator::Between | Operator::Outside => format!(" {a} {} {b}", operator.sign()),
+        _ => format!(" {} {a}", operator.sign()),
     }
 }
 

@@ -37,6 +37,9 @@ pub enum Action {
 }
 
 impl RuleKind {
+    /// The kinds of kport's rules.
+    pub const OF_KPORT: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
+
     /// The keyword of its anchor calls.
     pub fn call(self) -> &'static str {
         match self {

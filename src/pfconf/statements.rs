@@ -76,8 +76,7 @@ impl Outline {
     }
 }
 
-/// The statements with their positions. One that is refused is skipped, unless the boundaries of the following ones are
-/// unknown then.
+/// The statements with their positions. One that is refused is skipped, if the following ones begin behind it for sure.
 fn outline(text: &[u8], how: How<'_>) -> Outline {
     let mut reader = Reader::new(text, how, false);
     // they have no statements, and may be large

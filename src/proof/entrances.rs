@@ -47,7 +47,7 @@ pub fn judge<'a>(
 /// The entrances of a host: for each interface to other hosts and each of its families, tcp and udp to a jail. Adds a
 /// bridge to a host that has no network for jails. An interface that pf skips is not one.
 pub fn entrances(world: &mut World) -> Vec<Possible> {
-    let port = world.ordinary_port(PORT);
+    let port = world.ports(PORT)[0];
     let mut found = vec![];
     let gateways = Family::ALL.map(|family| *world.lookup.gateway.of(family));
     let inner = |interface: &HostInterface| {

@@ -136,8 +136,7 @@ pub struct BySource<'j> {
 }
 
 impl Judge {
-    /// Judges a world without kport's own rules. `main` is the name of the file of its main ruleset, if it was read from
-    /// one.
+    /// Judges a world without kport's own rules. `main` is the name of the file of its main ruleset, if there is one.
     pub fn new(mut world: World, main: &str) -> Judge {
         let families = PerFamily::each(|family| world.classes(family));
         let (tables, anchors) = (world.tables(), world.open_anchors());

@@ -56,8 +56,8 @@ pub enum Does {
     Translates(Entrance),
 }
 
-/// Of each mode, with quick and without, whether a position satisfies something.
-type Fits = [Vec<bool>; 2];
+/// Whether each position satisfies something: first all with quick, then all without.
+type Fits = Vec<bool>;
 
 struct Constraint {
     fits: Fits,
@@ -116,7 +116,8 @@ pub fn places(
     let mut lists: Vec<Constraint> = vec![];
     let (mut reached, mut passed) = (vec![], vec![]);
     let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
-        [true, false].map(|quick| positions.filter.iter().map(|before| ok(*before, quick)).collect())
+        let of_mode = |quick| positions.filter.iter().map(move |before| ok(*before, quick));
+        of_mode(true).chain(of_mode(false)).collect()
     };
     let mut add = |survey: &BySource<'_>| {
         for (source, trail, met) in survey.refused() {
@@ -167,21 +168,19 @@ fn satisfied(
     outsiders: &[Constraint],
     count: usize,
 ) -> std::result::Result<Fits, Box<Contradiction>> {
-    let mut fits: Fits = [vec![true; count], vec![true; count]];
+    let mut fits = vec![true; 2 * count];
     let mut taken: Vec<&Constraint> = vec![];
     let (optional, required): (Vec<_>, Vec<_>) =
         outsiders.iter().chain(lists).partition(|constraint| constraint.optional);
     for constraint in required.into_iter().chain(optional) {
-        let both: Fits = [0, 1].map(|mode| and(&fits[mode], &constraint.fits[mode]));
-        if both.iter().flatten().any(|fits| *fits) {
+        let both = and(&fits, &constraint.fits);
+        if both.contains(&true) {
             fits = both;
             taken.push(constraint);
         } else if !constraint.optional {
-            let apart = |other: &&&Constraint| {
-                [0, 1].into_iter().all(|mode| !and(&other.fits[mode], &constraint.fits[mode]).contains(&true))
-            };
+            let apart = |other: &&&Constraint| !and(&other.fits, &constraint.fits).contains(&true);
             // three statements may contradict each other only together: then the first of them is shown
-            let partly = |other: &&&Constraint| other.fits.iter().flatten().any(|fits| !fits);
+            let partly = |other: &&&Constraint| other.fits.contains(&false);
             let other = taken.iter().find(apart).or_else(|| taken.iter().find(partly));
             let second = other.map(|other| other.need.clone());
             return Err(Box::new(Contradiction { first: constraint.need.clone(), second }));
@@ -195,13 +194,13 @@ fn and(a: &[bool], b: &[bool]) -> Vec<bool> {
 }
 
 /// The best places first: those with and without quick, those with quick, those without.
-fn ordered(conf: &Conf, fits: &Fits, positions: &Positions, (nat, rdr): (usize, usize)) -> Vec<CallPlace> {
-    let [quick, slow] = fits;
+fn ordered(conf: &Conf, fits: &[bool], positions: &Positions, (nat, rdr): (usize, usize)) -> Vec<CallPlace> {
+    let (quick, slow) = fits.split_at(positions.filter.len());
     let both = and(quick, slow);
     let mut found: Vec<CallPlace> = vec![];
     // the calls of others, and what blocks
     let settles = |rule: &Rule| matches!(rule.action, Action::Block | Action::Call(RuleKind::Filter, _));
-    for (fits, quick) in [(&both, true), (quick, true), (slow, false)] {
+    for (fits, quick) in [(&both[..], true), (quick, true), (slow, false)] {
         let good: Vec<usize> = (0..fits.len()).filter(|at| fits[*at]).collect();
         let Some(last) = good.last() else { continue };
         let end = positions.filter[*last];
@@ -280,7 +279,7 @@ fn translation(
             }
         }
         // a port that is not redirected to anybody
-        for port in judge.world.ports() {
+        for port in judge.world.ports(0) {
             if let Some(met) = met_by(outsider.address, port)?.filter(|met| !met.translates()) {
                 let need = Need { statement: judge.statement(&met), does: Does::Translates(*entrance) };
                 add(&mut fits, called(&met, &rdr, &positions.rdr), need, true);

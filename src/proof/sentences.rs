@@ -198,8 +198,7 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
     Ok(proof)
 }
 
-/// The statements that refuse sources which reach an entrance, with rules of kport that are quick, or not: the first
-/// sentence alone.
+/// The first sentence alone: the statements that refuse sources which reach an entrance.
 pub fn bypassed(judge: &Judge, entrance: &Entrance, quick: bool) -> Result<BTreeSet<Cited>> {
     let mut world = judge.world.clone();
     world.pf.supposed = Some(vec![]);
@@ -326,7 +325,7 @@ fn changed(judge: &Judge, with: &World, entrance: &Entrance, found: &mut Vec<Str
         packets.push((out, entrance.jail.ip(), source.address, other));
         packets.push((into, first, source.address, other));
     }
-    let ports = judge.world.ports().into_iter().filter(|port| *port != entrance.host.port());
+    let ports = judge.world.ports(0).into_iter().filter(|port| *port != entrance.host.port());
     packets.extend(ports.map(|port| (into, first, host, port)));
     for (at, from, to, port) in packets {
         let (from, to) = (SocketAddr::new(from, SOURCE_PORT), SocketAddr::new(to, port));

@@ -109,10 +109,12 @@ impl World {
                 _ => seen.insert(("", *operand)),
             },
         ));
-        let mut changes: BTreeSet<(u128, usize)> = BTreeSet::new();
+        let mut changes: Vec<(u128, usize)> = vec![];
         for (at, (path, operand)) in sets.iter().enumerate() {
             changes.extend(self.lookup.edges(path, operand, family).into_iter().map(|edge| (edge, at)));
         }
+        changes.sort_unstable();
+        changes.dedup();
         let mut sweep =
             Sweep { family, inside: vec![false; sets.len()], sum: 0, not_public: 0, classes: HashMap::new() };
         let (mut parts, mut start) = (vec![], 0);
@@ -179,7 +181,7 @@ impl World {
     }
 
     /// A port of each class that rules can distinguish, the largest class first; `preferred` in its class.
-    fn port_classes(&self, preferred: u16) -> Vec<u16> {
+    pub fn ports(&self, preferred: u16) -> Vec<u16> {
         let of_rule = |rule: &Rule| [rule.when.from.ports, rule.when.to.ports].into_iter().flatten();
         let mut all: Vec<Ports> = vec![];
         for ports in self.rules().flat_map(|(_, rule)| of_rule(rule)) {
@@ -205,11 +207,6 @@ impl World {
         classes.into_iter().map(|(_, port)| port).collect()
     }
 
-    /// A port that no rule singles out: `preferred`, if it is one.
-    pub fn ordinary_port(&self, preferred: u16) -> u16 {
-        self.port_classes(preferred).first().copied().unwrap_or(preferred)
-    }
-
     /// Ports to which some rule blocks only certain sources, one of each rule.
     pub fn refusing_ports(&self) -> Vec<u16> {
         let limited = |rule: &&Rule| rule.action == Action::Block && rule.when.from.address != Operand::Any;
@@ -223,11 +220,6 @@ impl World {
             }
         }
         found
-    }
-
-    /// A port of each class that rules can distinguish.
-    pub fn ports(&self) -> Vec<u16> {
-        self.port_classes(0)
     }
 
     /// Whether another host with this address can be behind an interface.

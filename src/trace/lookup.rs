@@ -113,8 +113,7 @@ impl Lookup {
         own.map(|own| own.name).or_else(|| self.route_of_fib(0, address))
     }
 
-    /// The interface that leads to an address that is not the host's: that of the longest network or route, else of the
-    /// default route.
+    /// The interface that leads to an address of others: that of the longest network or route, else of the default route.
     pub(super) fn route_of_fib(&self, fib: u32, address: IpAddr) -> Option<Interface> {
         let connected = self.connected(fib, address).map(|(name, network)| (network.prefix_len(), name));
         if fib == 0 {

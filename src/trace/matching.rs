@@ -48,8 +48,7 @@ pub(super) struct Assumed {
 }
 
 impl Found<'_> {
-    /// Whether the rule matches this packet. If that is undecided, the second value is whether it depends on a property of
-    /// the packet rather than on this rule.
+    /// Whether the rule matches this packet; if that is undecided, whether it depends on the packet alone.
     pub(super) fn takes(&self, packet: &Packet, tag: Option<&str>, hook: &Hook<'_>) -> (Truth, bool) {
         let when = &self.rule.when;
         if when.direction.is_some_and(|wanted| wanted != hook.direction)

@@ -47,8 +47,7 @@ pub struct Pf {
     /// `net.pf.default_to_drop` of 14 and later: the default rule, which decides about a packet that no rule matches, blocks.
     pub default_to_drop: bool,
     pub states: States,
-    /// Which of the conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are
-    /// followed.
+    /// Which conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are followed.
     pub supposed: Option<Vec<String>>,
 }
 

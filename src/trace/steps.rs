@@ -75,8 +75,7 @@ pub enum Verdict {
     Answered,
     /// It was delivered, and such a packet has no answer.
     Delivered,
-    /// It was delivered to the host or a jail on its stack, where nothing listens, and the refusal arrives at the
-    /// sender.
+    /// It was delivered to the host's stack, where nothing listens, and the refusal arrives at the sender.
     Refused,
     /// It was delivered, but no connection is established.
     Unanswered,

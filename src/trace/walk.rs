@@ -153,8 +153,7 @@ pub(super) struct Walk<'a, 'r> {
     pub kind: RuleKind,
     /// What was assumed at earlier interfaces; it is told what was looked at, and if there is too much to follow.
     pub run: &'r mut Choices,
-    /// Which of the conditions that cannot be decided hold, by what they depend on; `None` if both possibilities are
-    /// followed.
+    /// As in [`Pf`].
     pub supposed: Option<&'r [String]>,
     /// What was supposed.
     pub undecided: BTreeSet<String>,
@@ -365,8 +364,7 @@ impl<'a> Walk<'a, '_> {
         branch.quick |= at.rule.quick;
         let before = branch.found;
         let called = Called::resolve(at.anchor, called);
-        // "*" in the main ruleset is an anchor of that name: pf checks for "/*" at the end (pf_kanchor_setup in
-        // pf_ruleset.c)
+        // "*" in the main ruleset is an anchor of that name: pf checks for "/*" at the end (pf_kanchor_setup)
         let children = called.children && !called.path.is_empty();
         let path = if called.children && !children { "*" } else { &called.path };
         // the direct children only, in order; not the rules of the parent

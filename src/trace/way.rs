@@ -42,8 +42,7 @@ impl Trip<'_> {
 }
 
 impl World {
-    /// Sends a connection's first packet, the answer, and the next packet of the sender. The states that they create
-    /// stay.
+    /// Sends a connection's first packet, the answer, and the next packet of the sender. Their states stay.
     pub fn trace(
         &mut self,
         sender: &Party,

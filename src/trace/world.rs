@@ -186,8 +186,7 @@ impl World {
         }
     }
 
-    /// Loads kport's rules into the anchor `path`, in place of its rules.
-    /// Then `kport` calls the anchors that were loaded so.
+    /// Loads kport's rules into the anchor `path`, in place of its rules. Then `kport` calls the anchors loaded so.
     pub fn load(&mut self, path: &str, rules: &[Rule]) {
         self.load_conf(path, &Conf::of_rules(rules));
         if let Some(anchor) = path.strip_prefix(PARENT).and_then(|rest| Anchor::from_child(rest.strip_prefix('/')?)) {
@@ -232,7 +231,14 @@ impl World {
         }
     }
 
-    /// The same with calls of kport's anchors that are not quick: those end the evaluation on 15 even if nothing is published.
+    /// The same with pf.conf(5) text: for tests and benches.
+    #[cfg(feature = "internals")]
+    pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
+        self.load_conf(path, &text.parse()?);
+        Ok(())
+    }
+
+    /// This world with calls of kport's anchors that are not quick: those end the evaluation on 15 even if nothing is published.
     pub fn without_quick_kport(&self) -> World {
         let mut made = self.clone();
         if let Some(main) = made.pf.rulesets.get_mut("") {
@@ -289,19 +295,5 @@ impl World {
             Party::Jail(name) => self.jail_fibs.get(name).copied().unwrap_or(0),
             Party::Host | Party::Network(_) => 0,
         }
-    }
-}
-
-#[cfg(feature = "internals")]
-impl World {
-    /// Loads the main ruleset: pf.conf(5) text. States stay.
-    pub fn load_main(&mut self, text: &str) -> Result<()> {
-        self.load_text("", text)
-    }
-
-    /// Loads pf.conf(5) text into the anchor `path`, in place of its rules.
-    pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
-        self.load_conf(path, &text.parse()?);
-        Ok(())
     }
 }

@@ -51,7 +51,7 @@ fn world(release: Release, call: &str) -> World {
         "nat-anchor \"{call}\"\nrdr-anchor \"{call}\"\nblock log all\npass out on em0 all\npass quick inet6 proto ipv6-icmp\n\
          anchor \"{call}\"\n"
     );
-    world.load_main(&main).unwrap();
+    world.load_text("", &main).unwrap();
     world
 }
 

@@ -25,7 +25,7 @@ fn ask(world: &World, question: &str) -> Trace {
 
 fn of(release: Release, main: &str) -> World {
     let mut world = host(release);
-    world.load_main(main).unwrap_or_else(|error| panic!("{error}"));
+    world.load_text("", main).unwrap_or_else(|error| panic!("{error}"));
     world
 }
 
@@ -278,7 +278,7 @@ fn owners_of_sockets() {
             ("em0 tcp 192.0.2.100 192.0.2.1:23", "refused host 192.0.2.1:23"),
         ],
     );
-    world.load_main("block in on em0 proto tcp user 80").unwrap();
+    world.load_text("", "block in on em0 proto tcp user 80").unwrap();
     check_with(
         &world,
         "",
@@ -323,7 +323,7 @@ fn icmp_errors_of_a_state() {
     assert!(shown.contains("now icmp unreach 192.0.2.1 -> 192.0.2.100"), "{shown}");
     assert!(shown.contains("delivered to the network behind em0 at 192.0.2.100"), "{shown}");
     // no state, no error
-    world.load_main("block all\npass in on em0 proto udp no state\n").unwrap();
+    world.load_text("", "block all\npass in on em0 proto udp no state\n").unwrap();
     let shown = ask(&world, "em0 udp 192.0.2.100 192.0.2.1:53").to_string();
     assert!(!shown.contains("delivered to the network"), "{shown}");
 }

@@ -146,7 +146,7 @@ fn build(
     let policy = if passes_out { "block in log all\npass out all\n" } else { "block log all\n" };
     let own = if host_access { "pass quick on lo0\n" } else { "" };
     let main = format!("table <friends> {{ 192.0.2.101 2001:db8::101 }}\n{policy}{own}{ANCHORS}");
-    world.load_main(&main).unwrap();
+    world.load_text("", &main).unwrap();
     world.filter_local = host_access;
     // hairpin and host access need bridge members that are not filtered: see docs/who-can-reach-what.md
     world.pfil_member =

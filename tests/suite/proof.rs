@@ -79,7 +79,7 @@ fn setup(text: &str) -> Setup {
 fn world(text: &str) -> World {
     let host: Fixed = HOST.parse().unwrap();
     let mut world = World::of_host(&host, Release::V15).unwrap();
-    world.load_main(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    world.load_text("", text).unwrap_or_else(|error| panic!("{error}: {text}"));
     world
 }
 

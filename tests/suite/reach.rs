@@ -18,7 +18,7 @@ fn observed(release: Release, hairpin: bool, host_access: bool) -> World {
     let mut world = host(release);
     // in the run on the kernel, lo0 was passed only for host access
     let own = if host_access { "pass quick on lo0\n" } else { "" };
-    world.load_main(&format!("block log all\n{own}{ANCHORS}")).unwrap();
+    world.load_text("", &format!("block log all\n{own}{ANCHORS}")).unwrap();
     world.filter_local = host_access;
     let options = Options { hairpin, host_access, ..Options::default() };
     publish(&mut world, "web", &["10.0.0.2", "fd00::2"], "8080:80 5353:53/udp", &options);
@@ -140,7 +140,7 @@ fn the_experiments_of_the_recordings() {
 
     // block log all: with `pass in on em0` the way out towards the jail is blocked
     let mut world = host(Release::V15);
-    world.load_main(&format!("block log all\n{ANCHORS}")).unwrap();
+    world.load_text("", &format!("block log all\n{ANCHORS}")).unwrap();
     let one_way =
         "tag kport -> 10.0.0.2 port 80\npass in quick on em0 inet proto tcp from any to 10.0.0.2 port 80 tagged kport";
     world.load_text("kport/web", &format!("{rdr}{one_way}")).unwrap();
@@ -149,7 +149,7 @@ fn the_experiments_of_the_recordings() {
     assert!(trace.to_string().contains("out on bridge0\n    pf.conf: block log all\n    blocked"), "{trace}");
 
     // block in, pass out: it arrives, and the tag blocks packets to the jail's own address
-    world.load_main(&format!("block in log all\npass out all\n{ANCHORS}")).unwrap();
+    world.load_text("", &format!("block in log all\npass out all\n{ANCHORS}")).unwrap();
     assert!(tcp(&world, &client, "192.0.2.100", "192.0.2.1:8080").reaches("web"));
     assert!(!tcp(&world, &client, "192.0.2.100", "10.0.0.2:80").touches("web"));
     // without tag and tagged the jail's address is open
@@ -183,7 +183,7 @@ fn the_experiments_of_the_recordings() {
 fn host_access_to_a_jail_on_the_hosts_stack() {
     for (rule, answered) in [("pass quick on lo0", false), ("pass quick on lo0 no state", true)] {
         let mut world = observed(Release::V15, true, true);
-        world.load_main(&format!("block log all\n{rule}\n{ANCHORS}")).unwrap();
+        world.load_text("", &format!("block log all\n{rule}\n{ANCHORS}")).unwrap();
         for (source, to) in [("192.0.2.1", "192.0.2.1:8100"), ("127.0.0.1", "127.0.0.1:8100")] {
             let trace = ask(&world, &party("host"), Protocol::Tcp, source, to);
             assert!(trace.touches("flat"), "{trace}");
@@ -204,7 +204,7 @@ fn which_redirect_wins() {
         let mut world = host(release);
         let anchors =
             format!("nat-anchor \"kport/*\"\n{before}rdr-anchor \"kport/*\"\n{after}pass all\nanchor \"kport/*\"");
-        world.load_main(&anchors).unwrap();
+        world.load_text("", &anchors).unwrap();
         world.load_text("kport/b", &rdr("10.0.0.3")).unwrap();
         world.load_text("kport/a", &rdr("10.0.0.2")).unwrap();
         let trace = ask(&world, &party("em0"), Protocol::Tcp, "192.0.2.100", "192.0.2.1:8080");
@@ -233,7 +233,7 @@ fn which_redirect_wins() {
 fn quick_and_no_quick() {
     for (quick, arrives) in [(true, true), (false, false)] {
         let mut world = host(Release::V15);
-        world.load_main(&format!("pass all\n{ANCHORS}block in proto tcp to port 80")).unwrap();
+        world.load_text("", &format!("pass all\n{ANCHORS}block in proto tcp to port 80")).unwrap();
         publish(&mut world, "web", &["10.0.0.2"], "8080:80", &Options { quick, ..Options::default() });
         let trace = ask(&world, &party("em0"), Protocol::Tcp, "192.0.2.100", "192.0.2.1:8080");
         assert_eq!(trace.reaches("web"), arrives, "{trace}");
@@ -245,7 +245,7 @@ fn quick_and_no_quick() {
 fn sources() {
     for release in [Release::V14, Release::V15] {
         let mut world = host(release);
-        world.load_main(&format!("table <friends> {{ 198.51.100.7 }}\nblock log all\n{ANCHORS}")).unwrap();
+        world.load_text("", &format!("table <friends> {{ 198.51.100.7 }}\nblock log all\n{ANCHORS}")).unwrap();
         let sources = reads(&["192.0.2.0/28", "<friends>"]);
         let options = Options { sources, hairpin: true, ..Options::default() };
         publish(&mut world, "web", &["10.0.0.2", "fd00::2"], "8080:80 *:8081:80", &options);
@@ -273,7 +273,7 @@ fn sources() {
 #[test]
 fn limits() {
     let mut world = host(Release::V15);
-    world.load_main(&format!("block log all\n{ANCHORS}")).unwrap();
+    world.load_text("", &format!("block log all\n{ANCHORS}")).unwrap();
     let mut options = Options::default();
     options.limits.connections = "3".parse().ok();
     options.limits.connections_per_source = "2".parse().ok();
@@ -298,9 +298,12 @@ fn floating_and_bound_states() {
         let mut world = host(Release::V15);
         // the answer comes in on bridge0, where no rule passes it
         world
-            .load_main(&format!(
-                "set state-policy {policy}\nblock all\npass in on em0 proto udp\npass out on bridge1 proto udp\n"
-            ))
+            .load_text(
+                "",
+                &format!(
+                    "set state-policy {policy}\nblock all\npass in on em0 proto udp\npass out on bridge1 proto udp\n"
+                ),
+            )
             .unwrap();
         let ask = |world: &mut World, who: &str, from: &str, to: &str| {
             world.trace(&party(who), Protocol::Udp, from.parse().unwrap(), to.parse().unwrap())
@@ -317,7 +320,7 @@ fn floating_and_bound_states() {
 fn the_cause_is_reported() {
     let published = |main: &str| {
         let mut world = host(Release::V15);
-        world.load_main(main).unwrap();
+        world.load_text("", main).unwrap();
         publish(&mut world, "web", &["10.0.0.2"], "8080:80", &Options::default());
         world
     };
@@ -405,7 +408,7 @@ fn a_world_of_a_hosts_facts() {
         facts.vnet_addresses.insert(name.to_owned(), addresses.iter().map(|text| address(text)).collect());
     }
     let mut world = World::of_host(&facts, Release::of(1501502)).unwrap();
-    world.load_main(kport::pf::files::MAIN).unwrap();
+    world.load_text("", kport::pf::files::MAIN).unwrap();
     publish(&mut world, "web", &["10.0.0.2"], "8080:80", &Options::default());
     publish(&mut world, "both", &["10.1.0.2"], "8081:80", &Options::default());
     for (source, on, to, jail) in [
@@ -532,7 +535,7 @@ fn text_and_typed_rules_answer_alike() {
     let rules = world::rules_of("web", &["10.0.0.2", "fd00::2"], "8000-8010:9000 *:5353:53/udp", &options);
     let (mut typed, mut text) = (host(Release::V15), host(Release::V15));
     for world in [&mut typed, &mut text] {
-        world.load_main(&format!("block log all\npass quick on lo0\n{ANCHORS}")).unwrap();
+        world.load_text("", &format!("block log all\npass quick on lo0\n{ANCHORS}")).unwrap();
         world.filter_local = true;
     }
     typed.load("kport/web", &rules);

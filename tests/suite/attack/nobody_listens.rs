@@ -21,7 +21,7 @@ fn listener(protocol: Protocol, address: Option<&str>, port: u16) -> Listener {
 #[test]
 fn what_is_delivered_where_nothing_listens_is_refused() {
     let mut world = host(Release::V15);
-    world.load_main(&format!("pass all\n{ANCHORS}")).unwrap();
+    world.load_text("", &format!("pass all\n{ANCHORS}")).unwrap();
     // if the sockets are unknown, nothing is reported about them
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:22"), Verdict::Answered);
     world.lookup.listeners = Some(vec![
@@ -49,7 +49,7 @@ fn what_is_delivered_where_nothing_listens_is_refused() {
 #[test]
 fn through_a_publication_too() {
     let mut world = host(Release::V15);
-    world.load_main(&format!("block log all\n{ANCHORS}")).unwrap();
+    world.load_text("", &format!("block log all\n{ANCHORS}")).unwrap();
     publish(&mut world, "flat", &["10.9.0.2"], "8100:80", &Options::default());
     world.lookup.listeners = Some(vec![]);
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:8100"), Verdict::Refused);
@@ -60,11 +60,11 @@ fn through_a_publication_too() {
 #[test]
 fn it_is_reported_also_if_pf_does_not_evaluate() {
     let mut world = host(Release::V15);
-    world.load_main("set skip on em0\nblock all").unwrap();
+    world.load_text("", "set skip on em0\nblock all").unwrap();
     world.lookup.listeners = Some(vec![listener(Protocol::Tcp, None, 22)]);
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:22"), Verdict::Answered);
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:23"), Verdict::Refused);
-    world.load_main("").unwrap();
+    world.load_text("", "").unwrap();
     world.pf.enabled = false;
     assert_eq!(verdict(&world, Protocol::Tcp, "192.0.2.1:23"), Verdict::Refused);
 }

@@ -8,7 +8,7 @@ use kport::trace::{Release, Trace, World};
 /// Two jails that share 10.9.0.2, and publish the same port of it.
 fn world(release: Release, aaa: &Options) -> World {
     let mut world = host(release);
-    world.load_main(&format!("block log all\n{ANCHORS}")).unwrap();
+    world.load_text("", &format!("block log all\n{ANCHORS}")).unwrap();
     publish(&mut world, "aaa", &["10.9.0.2"], "8080:80", aaa);
     publish(&mut world, "bbb", &["10.9.0.2"], "9090:80", &Options::default());
     world
@@ -44,7 +44,7 @@ fn each_redirect_meets_its_own_jails_rules() {
 #[test]
 fn mappings_to_one_port_as_well() {
     let mut world = host(Release::V15);
-    world.load_main(&format!("block log all\n{ANCHORS}")).unwrap();
+    world.load_text("", &format!("block log all\n{ANCHORS}")).unwrap();
     publish(&mut world, "aaa", &["10.9.0.2"], "8080:80 em1:8080:80 8081:80", &Options::default());
     publish(&mut world, "bbb", &["10.9.0.2"], "em0:9090:80 em1:8081:80 9091:80", &Options::default());
     let text = ask(&world, "192.0.2.1:9091").to_string();

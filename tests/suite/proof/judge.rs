@@ -13,7 +13,7 @@ fn judge(text: &str) -> Judge {
     let interfaces = vec![interface("em0", "egress", "192.0.2.1/24"), interface("bridge0", "bridge", "10.0.0.1/24")];
     let mut world = World::new(Release::V15, interfaces);
     world.lookup.gateway.inet = Some("em0".parse().unwrap());
-    world.load_main(text).unwrap();
+    world.load_text("", text).unwrap();
     Judge::new(world, "pf.conf")
 }
 
