@@ -76,7 +76,7 @@ impl Outline {
     }
 }
 
-/// The statements with their positions. One that is refused is skipped, if the following ones begin behind it for sure.
+/// The statements with their positions. One that is refused is skipped, unless it is unknown then where the next one begins.
 fn outline(text: &[u8], how: How<'_>) -> Outline {
     let mut reader = Reader::new(text, how, false);
     // they have no statements, and may be large

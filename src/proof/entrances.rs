@@ -63,7 +63,10 @@ pub fn entrances(world: &mut World) -> Vec<Possible> {
         let outer: Vec<(Interface, IpAddr)> = outer
             .iter()
             .filter(|interface| !world.skips(interface.name))
-            .filter_map(|interface| Some((interface.name, address(interface, family)?)))
+            .filter_map(|interface| {
+                let mut addresses = interface.addresses.iter().map(|own| own.addr());
+                Some((interface.name, addresses.find(|address| is_usable(*address, family))?))
+            })
             .collect();
         if outer.is_empty() {
             continue;
@@ -89,26 +92,21 @@ pub fn entrances(world: &mut World) -> Vec<Possible> {
     found
 }
 
-/// The address that other hosts use.
-fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
-    let usable = |address: &IpAddr| match address {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(v6) => !is_link_local6(*v6),
-    };
-    interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
+/// Whether other hosts use such an address.
+fn is_usable(address: IpAddr, family: Family) -> bool {
+    Family::of(address) == family && !matches!(address, IpAddr::V6(v6) if is_link_local6(v6))
 }
 
 /// An address for a jail behind an interface, and the interface; on a loopback interface one of the host's own.
 fn jail_on(interface: &HostInterface, family: Family) -> Option<(IpAddr, Option<Interface>)> {
-    let of_family = |network: &&IpNet| Family::of(network.addr()) == family && !network.addr().is_loopback();
-    let networks = interface.addresses.iter().filter(of_family);
-    let mut usable = networks.filter(|network| !matches!(network.addr(), IpAddr::V6(v6) if is_link_local6(v6)));
+    let of_jails = |network: &&IpNet| is_usable(network.addr(), family) && !network.addr().is_loopback();
+    let mut networks = interface.addresses.iter().filter(of_jails);
     let loopback = "lo".parse().is_ok_and(|group| interface.is_in(group));
     if loopback || Place::Interface(interface.name).is_loopback() {
-        return usable.next().map(|network| (network.addr(), None));
+        return networks.next().map(|network| (network.addr(), None));
     }
     let free = |network: &IpNet| network.hosts().skip(1).take(9).find(|address| !interface.has(*address));
-    usable.find_map(free).map(|address| (address, Some(interface.name)))
+    networks.find_map(free).map(|address| (address, Some(interface.name)))
 }
 
 /// A jail on a bridge that the host does not have, in a network that it does not have.
