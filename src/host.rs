@@ -15,13 +15,13 @@ mod interfaces;
 mod linux;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 mod other;
-mod rights;
 mod snapshot;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustix::process::{getegid, geteuid, getgid, getuid};
 use serde::{Deserialize, Serialize};
 
 pub use events::{Event, Events, Watch};
@@ -33,7 +33,6 @@ pub use interfaces::Interfaces;
 pub use linux::System;
 #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
 pub use other::System;
-pub use rights::has_borrowed_rights;
 pub use snapshot::Snapshot;
 
 use crate::error::Result;
@@ -191,6 +190,16 @@ pub struct Process {
 /// The time limit for reading the addresses of a jail while nothing else waits. It takes a millisecond, on a loaded
 /// machine many.
 pub const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// Whether the process runs with the rights of another user or group than the one that started it, as with a setuid
+/// bit.
+pub fn has_borrowed_rights() -> bool {
+    #[cfg(target_os = "freebsd")]
+    use freebsd::was_set_at_exec;
+    #[cfg(not(target_os = "freebsd"))]
+    let was_set_at_exec = || false;
+    getuid() != geteuid() || getgid() != getegid() || was_set_at_exec()
+}
 
 /// The events of the running host.
 ///

@@ -9,7 +9,6 @@ mod appjail;
 mod bastille;
 mod caller;
 mod cbsd;
-mod hooks;
 mod import;
 mod iocage;
 mod jail;
@@ -24,8 +23,8 @@ use crate::pfconf::PF_CONF;
 
 pub(crate) use caller::jid;
 pub use caller::{Caller, Environment, Identity};
-pub use hooks::{ExecStatement, HookFile};
 pub use import::{Command, Exports, Import, Imported, Port, TextOf, by_jail};
+pub use jail::{ExecStatement, HookFile};
 pub use root::Root;
 
 /// The file of the main ruleset that rc(8) loads, on the host whose root directory is `root`.

@@ -334,11 +334,8 @@ fn gc(call: &Call<'_>) -> Result<(), Failure> {
     let files = Files::lock(&work.session)?;
     let mut failures: Vec<Failure> = vec![];
     for other in work.found(&files, &[])?.list {
-        let stale = |attachment: &Attachment| {
-            let is = |(container, interface): &(String, String)| {
-                *container == attachment.container && *interface == attachment.interface
-            };
-            attachment.network == network.name && !valid.iter().any(is)
+        let stale = |a: &Attachment| {
+            a.network == network.name && !valid.iter().any(|of| (&of.0, &of.1) == (&a.container, &a.interface))
         };
         if let Err(failure) = work.withdraw(&files, &other, stale) {
             failures.push(Failure::new(failure.code, format!("jail \"{}\": {}", other.jail, failure.details)));

@@ -70,13 +70,11 @@ impl State {
     ///
     /// [`Kind::Argument`] for what is not a whole state, without an id, and for an invalid jid.
     pub fn identity(&self) -> error::Result<Identity> {
-        self.whole()?;
+        if let Some(why) = &self.broken {
+            return Err(not_a_state(why));
+        }
         let number = self.annotations.get(JID).and_then(Value::as_str).map(|text| jid(JID, text)).transpose()?;
         Ok(Identity { name: Some(self.name()?), jid: number, ..Identity::by("the OCI state") })
-    }
-
-    fn whole(&self) -> error::Result<()> {
-        self.broken.as_deref().map_or(Ok(()), |why| Err(not_a_state(why)))
     }
 
     fn name(&self) -> error::Result<String> {
@@ -241,15 +239,10 @@ fn change(program: &dyn Program, act: impl FnOnce(&Publisher<'_>) -> error::Resu
         program.report(&session, &outcome);
         Ok(())
     };
-    change().map_err(|error: Error| error.in_words(in_arguments))
-}
-
-/// The words of the hook for a setting: its arguments have those of the helper itself, and none about the ports.
-fn in_arguments(setting: Setting) -> Option<String> {
-    match setting {
-        Setting::Backend | Setting::StateDir | Setting::Timeout => {
-            Some(format!("{setting} in the arguments of the hook"))
-        }
-        _ => None,
-    }
+    // the arguments of the hook have those of the helper itself, and none about the ports
+    let words = |setting| {
+        let known = matches!(setting, Setting::Backend | Setting::StateDir | Setting::Timeout);
+        known.then(|| format!("{setting} in the arguments of the hook"))
+    };
+    change().map_err(|error: Error| error.in_words(words))
 }

@@ -33,6 +33,8 @@ use crate::net::{Family, Interface};
 
 #[cfg(target_os = "freebsd")]
 pub use events::Queue;
+#[cfg(target_os = "freebsd")]
+pub use kernel::was_set_at_exec;
 
 #[cfg(target_os = "freebsd")]
 const _: () = assert!(size_of::<libc::c_long>() == 8, "kport reads the structs of 64-bit kernels");

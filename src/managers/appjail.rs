@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::hooks::list;
 use super::import::{jail_of, range};
+use super::jail::list;
 use super::{ExecStatement, Exports, HookFile, Manager, Port, Root, TextOf};
 use crate::error::Result;
 

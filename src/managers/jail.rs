@@ -1,8 +1,8 @@
-//! jail(8) and jail.conf(5).
+//! jail(8) and jail.conf(5), whose form files of other managers have, too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Environment, HookFile, Identity, Manager, Root};
+use super::{Environment, Identity, Manager, Root};
 use crate::error::Result;
 
 /// The variable with the jail's name.
@@ -24,4 +24,181 @@ fn hook_files(root: &Root<'_>) -> Vec<HookFile> {
     let mut paths = root.children("/etc/jail.conf.d");
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf") && !included.contains(path));
     main.into_iter().chain(paths.iter().filter_map(|path| HookFile::jail_conf(root, path))).collect()
+}
+
+/// The deepest include that is read.
+const DEEPEST: usize = 8;
+
+/// A file with hooks of jails, with the files that it includes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookFile {
+    /// The statements about hooks, in the order of evaluation.
+    pub statements: Vec<ExecStatement>,
+    /// The files that it includes.
+    pub includes: Vec<PathBuf>,
+}
+
+impl HookFile {
+    /// A file of jail.conf(5), if it can be read.
+    pub(super) fn jail_conf(root: &Root<'_>, path: &Path) -> Option<HookFile> {
+        let mut includes = vec![];
+        let statements = read(root, path, &mut includes, 0)?;
+        Some(HookFile { statements, includes })
+    }
+}
+
+/// The hooks of a file, with those of the files that it includes in their place.
+fn read(root: &Root<'_>, path: &Path, includes: &mut Vec<PathBuf>, depth: usize) -> Option<Vec<ExecStatement>> {
+    let mut found = vec![];
+    for statement in jail_conf(path, &root.text(path)?) {
+        if statement.parameter != INCLUDE {
+            found.push(statement);
+            continue;
+        }
+        // a relative path is one of the directory of the file (usr.sbin/jail/config.c)
+        let base = path.parent().unwrap_or(Path::new("/"));
+        for included in statement.values.iter().flat_map(|pattern| root.matching(&base.join(pattern))) {
+            if depth < DEEPEST && !includes.contains(&included) {
+                includes.push(included.clone());
+                found.extend(read(root, &included, includes, depth + 1).unwrap_or_default());
+            }
+        }
+    }
+    Some(found)
+}
+
+/// One statement about a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecStatement {
+    /// Its file.
+    pub path: PathBuf,
+    /// The line on which it begins, from 1.
+    pub line: usize,
+    /// Its jail; `None` outside of any jail's block, and for `*`.
+    pub jail: Option<String>,
+    /// `exec.poststart`
+    pub parameter: String,
+    /// Whether it adds to the statements before it: `+=`.
+    pub appends: bool,
+    /// The commands, without their quotes.
+    pub values: Vec<String>,
+}
+
+/// The word of a statement that includes files.
+const INCLUDE: &str = ".include";
+
+/// The hooks of jail.conf(5) text. A jail's parameter `name` overrides that of the block, if it has no variable.
+fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
+    let mut found = vec![];
+    let mut block: Option<String> = None;
+    let mut names: Vec<(Option<String>, String)> = vec![];
+    let mut chars = text.chars().peekable();
+    let (mut line, mut start) = (1, 1);
+    let mut statement = String::new();
+    let mut quote = None;
+    while let Some(c) = chars.next() {
+        if c == '\n' {
+            line += 1;
+        }
+        match (c, quote) {
+            (_, Some(end)) => {
+                statement.push(c);
+                match c {
+                    '\\' => statement.extend(chars.next()),
+                    _ if c == end => quote = None,
+                    _ => {}
+                }
+            }
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                statement.push(c);
+            }
+            ('#' | '/', None) if c == '#' || chars.peek() == Some(&'/') => {
+                while chars.next_if(|c| *c != '\n').is_some() {}
+            }
+            ('/', None) if chars.peek() == Some(&'*') => {
+                let mut last = ' ';
+                for c in chars.by_ref() {
+                    line += usize::from(c == '\n');
+                    if last == '*' && c == '/' {
+                        break;
+                    }
+                    last = c;
+                }
+            }
+            // ${name}
+            ('{', None) if statement.ends_with('$') => {
+                statement.push(c);
+                while let Some(c) = chars.next_if(|c| *c != '}') {
+                    statement.push(c);
+                }
+                statement.extend(chars.next());
+            }
+            ('{', None) => {
+                let name = statement.trim().trim_matches(['"', '\'']);
+                block = Some(name.to_owned()).filter(|name| name != "*");
+                statement.clear();
+            }
+            ('}', None) => {
+                block = None;
+                statement.clear();
+            }
+            (';', None) => {
+                let made = std::mem::take(&mut statement);
+                let made = match made.trim().strip_prefix(INCLUDE) {
+                    Some(pattern) => Some((INCLUDE.to_owned(), false, list(pattern))),
+                    None => parameter(&made),
+                };
+                let Some((parameter, appends, values)) = made else { continue };
+                let (path, jail) = (path.to_owned(), block.clone());
+                if parameter == "name" {
+                    names.extend(values.into_iter().map(|name| (jail.clone(), name)));
+                } else if parameter == INCLUDE || parameter.starts_with("exec.") {
+                    found.push(ExecStatement { path, line: start, jail, parameter, appends, values });
+                }
+            }
+            _ => {
+                if statement.is_empty() {
+                    if c.is_whitespace() {
+                        continue;
+                    }
+                    start = line;
+                }
+                statement.push(c);
+            }
+        }
+    }
+    for statement in &mut found {
+        if let Some((_, name)) = names.iter().find(|(block, name)| *block == statement.jail && !name.contains('$')) {
+            statement.jail = Some(name.clone());
+        }
+    }
+    found
+}
+
+/// `exec.poststart += "a", "b"`
+fn parameter(statement: &str) -> Option<(String, bool, Vec<String>)> {
+    let (head, value) = statement.split_once('=')?;
+    let appends = head.ends_with('+');
+    let head = head.trim_end_matches('+').trim();
+    head.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "._$*".contains(c))
+        .then(|| (head.to_owned(), appends, list(value)))
+}
+
+/// Values between commas, without their quotes.
+pub(super) fn list(text: &str) -> Vec<String> {
+    let (mut all, mut one, mut quote) = (vec![], String::new(), None);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', Some('"')) => one.extend(chars.next()),
+            (_, Some(end)) if c == end => quote = None,
+            ('"' | '\'', None) => quote = Some(c),
+            (',', None) => all.push(std::mem::take(&mut one).trim().to_owned()),
+            _ => one.push(c),
+        }
+    }
+    all.push(one.trim().to_owned());
+    all
 }

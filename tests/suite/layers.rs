@@ -193,13 +193,10 @@ const ORDER: &[(&str, &[&str])] = &[
     ("conf", &["line", "check"]),
     ("container", &["kleene", "cni", "oci"]),
     ("container::cni", &["conmon", "code", "settings", "mapping", "input", "attachments"]),
-    (
-        "managers",
-        &["root", "caller", "import", "hooks", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"],
-    ),
+    ("managers", &["root", "caller", "import", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"]),
     ("doctor", &["evidence", "hooks", "record", "firewall", "network", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
-    ("host", &["rights", "events", "interfaces", "fixed", "snapshot", "freebsd", "linux", "other"]),
+    ("host", &["events", "interfaces", "fixed", "snapshot", "freebsd", "linux", "other"]),
     ("host::freebsd", &["kernel", "rtsock", "socket", "jail", "process", "report", "vnet", "events"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
     ("readiness", &["lines", "evaluator", "judged", "outside", "interfaces", "answers"]),
@@ -296,7 +293,6 @@ const UNSAFE: &[&str] = &[
     "host/freebsd/events.rs",
     "host/freebsd/kernel.rs",
     "host/freebsd/vnet.rs",
-    "host/rights.rs",
     "pf/native/ioctl.rs",
 ];
 

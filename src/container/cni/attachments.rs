@@ -18,9 +18,6 @@ use crate::options::Options;
 use crate::session::Session;
 use crate::store::Documents;
 
-/// The directory of the documents.
-const FOLDER: &str = "cni";
-
 /// One network of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -90,7 +87,7 @@ pub struct Files(Documents);
 impl Files {
     /// Waits for the lock until the time-out of the session.
     pub fn lock(session: &Session) -> Result<Files> {
-        Ok(Files(session.store()?.documents(FOLDER, session.deadline())?))
+        Ok(Files(session.store()?.documents("cni", session.deadline())?))
     }
 
     /// The attachments of every jail.

@@ -1,7 +1,6 @@
 //! Error codes of the CNI specification, and the fields of a JSON object, whose mistakes have them.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -148,12 +147,6 @@ pub fn shown(value: &Value) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
-}
-
-/// A field with a keyword of kport.
-pub fn word<T: FromStr<Err = Error>>(fields: &Map<String, Value>, key: &str) -> Result<Option<T>, Failure> {
-    let parsed = |word: String| word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("{key}: {e}")));
-    text(fields, key)?.map(parsed).transpose()
 }
 
 #[cfg(test)]

@@ -45,13 +45,11 @@ pub fn read(entry: &Map<String, Value>, place: Place) -> Result<PortMapping, Fai
 
 fn address_of(text: &str) -> Result<Place, Failure> {
     let refuse = |why: &str| Failure::new(Code::Config, format!("portMappings: hostIP is {}: {why}", quoted(text)));
-    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
-    let address = address.parse::<IpAddr>().map_err(|_| refuse("not an IPv4 or IPv6 address"))?;
-    if zone.is_some() {
-        return Err(refuse(
-            "an address with a zone cannot be published; name the interface in the plugin's field place",
-        ));
+    if text.split_once('%').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok()) {
+        let why = "an address with a zone cannot be published; name the interface in the plugin's field place";
+        return Err(refuse(why));
     }
+    let address = text.parse().map_err(|_| refuse("not an IPv4 or IPv6 address"))?;
     Place::address(address).map_err(refuse)
 }
 
@@ -61,8 +59,12 @@ pub fn spec(mappings: &BTreeSet<PortMapping>) -> Result<Option<Spec>, Failure> {
     let mut rest = mappings.iter().copied().peekable();
     while let Some(first) = rest.next() {
         let mut last = first;
+        let follows = |last: PortMapping, next: &PortMapping| {
+            let after = (last.place, last.protocol, last.host.checked_add(1), last.jail.checked_add(1));
+            (next.place, next.protocol, Some(next.host), Some(next.jail)) == after
+        };
         // the set is sorted: what can be joined is adjacent
-        while let Some(next) = rest.next_if(|next| is_next(last, *next)) {
+        while let Some(next) = rest.next_if(|next| follows(last, next)) {
             last = next;
         }
         let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
@@ -70,12 +72,6 @@ pub fn spec(mappings: &BTreeSet<PortMapping>) -> Result<Option<Spec>, Failure> {
         _ = write!(text, "{}:{host}:{jail}/{} ", first.place, first.protocol);
     }
     if text.is_empty() { Ok(None) } else { Ok(Some(spec::parse(&text)?)) }
-}
-
-fn is_next(last: PortMapping, next: PortMapping) -> bool {
-    (next.place, next.protocol) == (last.place, last.protocol)
-        && Some(next.host) == last.host.checked_add(1)
-        && Some(next.jail) == last.jail.checked_add(1)
 }
 
 /// The mappings of a container with these addresses, and those that are passed over, as `portmap` of the CNI project does: they are of a

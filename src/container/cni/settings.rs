@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::super::Overrides;
-use super::code::{Code, Failure, field, shown, text, word};
+use super::code::{Code, Failure, field, shown, text};
+use crate::error::Error;
 use crate::net::{Misread, Place};
 use crate::options::{Given, Options, Takes};
 use crate::session::Backend;
@@ -80,11 +81,12 @@ impl Publishing {
 
 /// `place`. A word of other tools is no more an interface here than in a spec.
 fn place(fields: &Map<String, Value>) -> Result<Place, Failure> {
-    if let Some(misread) = text(fields, "place")?.and_then(|word| Misread::of(&word)) {
+    let Some(word) = text(fields, "place")? else { return Ok(Place::Any) };
+    if let Some(misread) = Misread::of(&word) {
         let why = format!("place is {}: {}", shown(&fields["place"]), misread.instead());
         return Err(Failure::new(Code::Config, why));
     }
-    Ok(word(fields, "place")?.unwrap_or(Place::Any))
+    word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("place: {e}")))
 }
 
 /// The value of an option; `None` if the document does not have it.

@@ -95,6 +95,12 @@ pub fn jail_get(parameters: &mut Vec<Parameter>) -> Result<Option<i32>> {
     }
 }
 
+/// Whether execve(2) gave this process other rights, which its ids may no longer show: issetugid(2).
+pub fn was_set_at_exec() -> bool {
+    // SAFETY: it has no arguments and cannot fail.
+    unsafe { libc::issetugid() != 0 }
+}
+
 // ---- requests about interfaces: each number has the size of its struct
 
 /// `_IOWR('i', 136, struct ifgroupreq)` of sys/sockio.h.

@@ -28,7 +28,7 @@ use libc::{c_int, c_uint, c_void, pid_t, sigset_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::report::{self, Answer, HEAD};
+use super::report::{self, Answer};
 use super::rtsock::{self, LIST, links, reachable, table};
 use super::{kernel, process};
 use crate::deadline::Deadline;
@@ -148,8 +148,8 @@ fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
         // returns.
         match unsafe { libc::pdfork(&raw mut fd, libc::PD_CLOEXEC) } {
             -1 => return Err(Error::io("pdfork", &io::Error::last_os_error())),
-            // SAFETY: this is the child; `answer` has the size of the task, and `writer` is an open socket.
-            0 => unsafe { send(jid, writer.as_raw_fd(), &task, answer.as_mut_ptr()) },
+            // SAFETY: this is the child.
+            0 => unsafe { send(jid, writer.as_raw_fd(), &task, &mut answer) },
             // SAFETY: the descriptor is new and has no other owner.
             pid => Child { pid, descriptor: unsafe { OwnedFd::from_raw_fd(fd) } },
         }
@@ -214,16 +214,16 @@ impl Drop for Blocked {
 /// Enters the jail, does its task and reports to `stream`.
 ///
 /// # Safety
-/// Only in a child that was just forked. `answer` must have the size of a [`Task::Read`].
-unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
-    // SAFETY: system calls on the memory of this frame and on `answer`, which the caller guarantees.
+/// Only in a child that was just forked.
+unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: &mut [u8]) -> ! {
+    // SAFETY: system calls on the memory of this frame and on `answer`.
     unsafe {
         let mut size = 0;
         let done = enter(jid, stream).and_then(|()| match *task {
-            Task::Read(mib, room) => {
-                size = room;
-                let count = mib.len() as c_uint;
-                let read = libc::sysctl(mib.as_ptr(), count, answer.cast(), &raw mut size, ptr::null(), 0);
+            Task::Read(mib, _) => {
+                size = answer.len();
+                let (count, value) = (mib.len() as c_uint, answer.as_mut_ptr().cast());
+                let read = libc::sysctl(mib.as_ptr(), count, value, &raw mut size, ptr::null(), 0);
                 step(READ_LIST, read == 0)
             }
             Task::Socket => pass_socket((libc::PF_ROUTE, SocketType::RAW), OPEN_SOCKET, 0),
@@ -233,13 +233,13 @@ unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: *mut u8) -> ! {
             (Ok(()), Task::Read(..)) => {
                 // a jail without IPv6 has no such socket
                 if pass_socket((libc::PF_INET6, SocketType::DGRAM), READ_LIST, size).is_err() {
-                    put(0, report::head(READ_LIST, 0, size).as_ptr(), HEAD);
+                    put(0, &report::head(READ_LIST, 0, size));
                 }
-                put(0, answer, size);
+                put(0, answer.get(..size).unwrap_or_default());
             }
             (Err((failed, errno)), _) => {
                 let out = if failed == 0 { stream } else { 0 };
-                put(out, report::head(failed, errno, 0).as_ptr(), HEAD);
+                put(out, &report::head(failed, errno, 0));
             }
         }
         libc::_exit(0)
@@ -287,15 +287,11 @@ fn pass_socket((domain, kind): (c_int, SocketType), step: c_uint, length: usize)
 }
 
 /// Writes all of it, or gives up: then the report is too short, which the reader detects.
-///
-/// # Safety
-/// As [`send`], with `bytes` of `size` bytes.
-unsafe fn put(out: c_int, mut bytes: *const u8, mut size: usize) {
-    while size > 0 {
-        // SAFETY: `bytes` has `size` bytes left.
-        let Ok(written @ 1..) = usize::try_from(unsafe { libc::write(out, bytes.cast(), size) }) else { return };
-        // SAFETY: no more was written than there was.
-        bytes = unsafe { bytes.add(written) };
-        size -= written;
+fn put(out: c_int, mut bytes: &[u8]) {
+    // SAFETY: the child has it until it exits.
+    let out = unsafe { BorrowedFd::borrow_raw(out) };
+    while !bytes.is_empty() {
+        let Ok(written @ 1..) = rustix::io::write(out, bytes) else { return };
+        bytes = bytes.get(written..).unwrap_or_default();
     }
 }
