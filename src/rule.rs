@@ -241,7 +241,6 @@ impl Rule {
 /// The counters of a rule in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    pub evaluations: u64,
     /// In both directions, as `bytes`.
     pub packets: u64,
     pub bytes: u64,
@@ -252,7 +251,6 @@ impl Counters {
     #[must_use]
     pub fn plus(self, other: Counters) -> Counters {
         Counters {
-            evaluations: self.evaluations.saturating_add(other.evaluations),
             packets: self.packets.saturating_add(other.packets),
             bytes: self.bytes.saturating_add(other.bytes),
             states: self.states.saturating_add(other.states),

@@ -658,10 +658,5 @@ fn count_of([nat, rdr, filter]: [u32; 3]) -> Count {
 /// The counters of a rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
 fn counters_of(rule: &nv::List) -> std::result::Result<Counters, nv::Malformed> {
     let sum = |name| rule.numbers(name).map(|both| both.iter().fold(0u64, |sum, one| sum.saturating_add(*one)));
-    Ok(Counters {
-        evaluations: rule.number("evaluations")?,
-        packets: sum("packets")?,
-        bytes: sum("bytes")?,
-        states: rule.number("states_tot")?,
-    })
+    Ok(Counters { packets: sum("packets")?, bytes: sum("bytes")?, states: rule.number("states_tot")? })
 }

@@ -115,7 +115,6 @@ fn opened(line: &str) -> Option<&str> {
 fn read(counted: &str, counters: &mut Counters) {
     let number = |name: &str| counted.split_once(name)?.1.split_whitespace().next()?.parse::<u64>().ok();
     let values = [
-        ("Evaluations:", &mut counters.evaluations),
         ("Packets:", &mut counters.packets),
         ("Bytes:", &mut counters.bytes),
         ("State Creations:", &mut counters.states),

@@ -87,8 +87,8 @@ pub(super) fn labelled(line: &str) -> Option<Counters> {
     let words: Vec<&str> = line.split(' ').collect();
     let (labels, numbers) = words.split_at_checked(words.len().checked_sub(NUMBERS)?)?;
     let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
-    let [evaluations, packets, bytes, .., states] = numbers[..] else { return None };
-    (!labels.is_empty()).then_some(Counters { evaluations, packets, bytes, states })
+    let [_, packets, bytes, .., states] = numbers[..] else { return None };
+    (!labels.is_empty()).then_some(Counters { packets, bytes, states })
 }
 
 /// The error of a run that failed. `rules` is its input.
