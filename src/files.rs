@@ -112,21 +112,20 @@ pub(crate) fn write_new(mut file: &File, bytes: &[u8]) -> io::Result<()> {
 /// Reads at most `most` bytes of a file and one more; `None` if there is no file. Does not follow a symbolic link, and
 /// does not wait for a pipe.
 pub(crate) fn read_file(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let Some(file) = if_there(open(path, TO_READ, Mode::empty()))? else { return Ok(None) };
     let mut bytes = vec![];
-    Ok(read_into(open(path, TO_READ, Mode::empty()), most, &mut bytes)?.then_some(bytes))
+    read_into(&file, most, &mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// Reads a regular file of at most `most` bytes; `None` if there is no file.
 pub(crate) fn read_regular(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
-    let file = match open(path, TO_READ, Mode::empty()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
+    let Some(file) = if_there(open(path, TO_READ, Mode::empty()))? else { return Ok(None) };
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = vec![];
-    read_into(Ok(file), most, &mut bytes)?;
+    read_into(&file, most, &mut bytes)?;
     if bytes.len() > most {
         return Err(io::Error::other(format!("it has more than {most} bytes")));
     }
@@ -135,13 +134,17 @@ pub(crate) fn read_regular(path: &Path, most: usize) -> io::Result<Option<Vec<u8
 
 const TO_READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
-/// Reads into `bytes`, replacing its contents; false if there is no file.
-fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
+/// `None` if what was to be opened does not exist.
+fn if_there<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Reads into `bytes`, replacing its contents.
+fn read_into(file: impl AsFd, most: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
     bytes.clear();
-    let file = match file {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        file => file?,
-    };
     // enough for a record of a few mappings; its end is then known without a second call
     bytes.reserve(4096);
     while bytes.len() <= most {
@@ -154,7 +157,7 @@ fn read_into(file: io::Result<File>, most: usize, bytes: &mut Vec<u8>) -> io::Re
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// A directory of which many files are read: the path is resolved once.
@@ -163,10 +166,8 @@ pub(crate) struct Folder(Dir);
 impl Folder {
     /// `None` if there is no such directory.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Folder>> {
-        match open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            dir => Ok(Some(Folder(Dir::new(dir?)?))),
-        }
+        let dir = if_there(open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()))?;
+        dir.map(|dir| Ok(Folder(Dir::new(dir)?))).transpose()
     }
 
     /// The names in it; to be called once. A name that is not UTF-8 is not kport's; it is returned with replacement characters.
@@ -179,11 +180,9 @@ impl Folder {
 
     /// [`read_file`] of a file in it, into `bytes`; false if there is none.
     pub(crate) fn read(&self, name: &str, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
-        let open = || {
-            let file = rustix::fs::openat(self.0.fd()?, name, TO_READ | OFlags::CLOEXEC, Mode::empty())?;
-            Ok(lift(file)?.into())
-        };
-        read_into(open(), most, bytes)
+        let file = rustix::fs::openat(self.0.fd()?, name, TO_READ | OFlags::CLOEXEC, Mode::empty());
+        let Some(file) = if_there(file.map_err(io::Error::from))? else { return Ok(false) };
+        read_into(lift(file)?, most, bytes).map(|()| true)
     }
 
     /// What a file in it is; a symbolic link is not followed.

@@ -177,16 +177,16 @@ impl Watcher {
     fn look(&mut self, looks: Looks, session: &Session, publisher: &Publisher<'_>) -> Result<()> {
         let host = &*session.host;
         // a system without jails, for trying kport
-        let counts = |error: &Error| error.kind() != Kind::Unsupported;
+        let matters = |error: &Error| error.kind() != Kind::Unsupported;
         let mut errors = vec![];
         if looks.jails {
-            errors.extend(self.jails(host).err().filter(counts));
+            errors.extend(self.jails(host).err().filter(matters));
         }
         if looks.records {
             errors.extend(publisher.recorded().map(|recorded| self.records(host, recorded)).err());
         }
         if looks.routes {
-            errors.extend(self.routes(host).err().filter(counts));
+            errors.extend(self.routes(host).err().filter(matters));
         }
         if looks.pf {
             errors.extend(self.pf(session, publisher).err());
