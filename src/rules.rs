@@ -1,8 +1,8 @@
 //! Makes the rules of a jail's anchor from its publications: the one place that decides which rules go where.
 //!
-//! Pure: no host is read, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use
-//! only what pf.conf(5) of 14 and 15 have in common, except `af-to`, an option for 15. Never `rdr pass` (it skips the administrator's filter rules and
-//! accepts no label), never `rdr-to` (unknown to 14).
+//! Pure: no host is read, nothing is loaded. The rules are the ones that were seen to work on FreeBSD 15.1; they use only what
+//! pf.conf(5) of 14 and 15 have in common, except `af-to`, an option for 15. Never `rdr pass` (it skips the administrator's filter
+//! rules and accepts no label), never `rdr-to` (unknown to 14).
 
 use std::collections::HashSet;
 use std::net::IpAddr;

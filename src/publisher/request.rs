@@ -39,8 +39,8 @@ pub struct Request {
     /// The jid. `None`: it is read from the host.
     pub jid: Option<i32>,
     /// How long to wait until the jail has an address that can be published, if none is given: one of each family of
-    /// [`Options::families`]; if none is named, one, and [`GRACE`](super::GRACE) for one of the other family, if the host has a default route
-    /// of both. The deadline of the publisher applies as well.
+    /// [`Options::families`]; if none is named, one, and [`GRACE`](super::GRACE) for one of the other family, if the host has a
+    /// default route of both. The deadline of the publisher applies as well.
     pub wait: Duration,
     /// The options.
     pub options: Options,
