@@ -2,7 +2,7 @@
 //!
 //! Options are set by name. The names are those of the flags of kport(8), such as `max-connections`. A flag of the helper, a field
 //! of the C struct and a key of JSON are all converted to such a name, so that an option is read and checked in one place: its row
-//! in a [`Names`]. The caller puts the name that the user wrote before the error: `--rate`, `options->rate_seconds`, `limits.rate`.
+//! in a `Names`. The caller puts the name that the user wrote before the error: `--rate`, `options->rate_seconds`, `limits.rate`.
 
 use std::fmt;
 use std::net::IpAddr;
