@@ -1,15 +1,14 @@
 //! kport(8), the helper for shell hooks and administrators: its arguments, and how it prints the results of the library.
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
-//! (publish, unpublish), `apply` (apply, check), `daemon` (watch), `inspect` (parse, rules, list, help, completions), `traffic`
-//! (metrics, list --watch), `diagnose` (doctor), `trace`, `setup`, `import`, `container` (cni, oci-hook). All of them open the
-//! firewall with `session`, and print with `output`.
+//! (publish, unpublish), `apply` (apply, check, watch), `inspect` (parse, rules, list, help, completions), `traffic` (metrics,
+//! list --watch), `diagnose` (doctor, trace), `setup`, `import`, `container` (cni, oci-hook). All of them open the firewall
+//! with `session`, and print with `output`.
 
 mod apply;
 mod args;
 mod change;
 mod container;
-mod daemon;
 mod diagnose;
 mod flags;
 mod help;
@@ -19,7 +18,6 @@ mod inspect;
 mod output;
 mod session;
 pub mod setup;
-mod trace;
 pub mod traffic;
 
 use std::fs::File;
@@ -72,12 +70,12 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
         Command::Apply(args) => apply::apply(&global, &args),
         Command::Check { file } => apply::check(&global, file.as_deref()),
         Command::List(args) => inspect::list(&global, &args),
-        Command::Trace(question) => trace::run(&global, &question),
+        Command::Trace(question) => diagnose::trace(&global, &question),
         Command::Import(args) => import::run(&global, &args),
         Command::Setup(args) => setup::run(&global, &args),
-        Command::Doctor(args) => diagnose::run(&global, &args),
+        Command::Doctor(args) => diagnose::doctor(&global, &args),
         Command::OciHook(args) => container::oci_hook(&global, &args),
-        Command::Watch { json } => daemon::run(&global, json),
+        Command::Watch { json } => apply::watch(&global, json),
         Command::Metrics => traffic::metrics(&global),
         Command::Completions { shell } => inspect::completions(shell),
         Command::Help { word } => inspect::help(word.as_deref()),

@@ -1,19 +1,28 @@
-//! `kport apply` and `kport check`: kport.conf(5).
+//! What is published follows kport.conf(5): `kport apply`, `kport check`, `kport watch`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::conf::{self, Conf};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, printable};
+use crate::host;
 use crate::name::JailName;
 use crate::options::Source;
 use crate::publisher::{Liveness, Outcome, Publisher, Recorded, Request};
 use crate::session::Session;
+use crate::watch::{Watcher, What};
 
 use super::args::{ApplyArgs, Global};
-use super::output::{self, complain, document, print, word};
-use super::session::{any_session, with_publisher};
+use super::hook;
+use super::output::{self, complain, document, print, raw, word};
+use super::session::{any_session, session, with_publisher};
 
 /// `kport apply`
 pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
@@ -136,4 +145,36 @@ pub fn check(global: &Global, file: Option<&Path>) -> Result<()> {
     let Some(last) = wrong.pop() else { return Ok(()) };
     wrong.iter().for_each(|error| complain(error));
     Err(last)
+}
+
+/// The longest time without a look at the signals: one that comes just before a wait does not end it.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// `kport watch`. What is published stays when it ends.
+pub fn watch(global: &Global, json: bool) -> Result<()> {
+    let (ends, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    for (signal, set) in [(SIGTERM, &ends), (SIGINT, &ends), (SIGHUP, &reads)] {
+        flag::register(signal, Arc::clone(set)).map_err(|error| Error::io("handle signals", &error))?;
+    }
+    // a mistake in the arguments is an error now, and not a failure that is tried again
+    session(global)?.notice().iter().for_each(|notice| complain(notice));
+    let settings = global.clone();
+    let open = Box::new(move || session(&settings));
+    let mut watcher = Watcher::new(open, host::events()?, Box::new(Instant::now), global.config.clone());
+    while !ends.load(Ordering::Relaxed) {
+        if reads.swap(false, Ordering::Relaxed) {
+            watcher.reload();
+        }
+        let Some(report) = watcher.step(WAIT)? else { continue };
+        let line = report.to_string();
+        match report.what {
+            What::Failed => hook::log(&line),
+            _ => hook::notice(&line),
+        }
+        let line = if json { report.json() } else { printable(&line).into_owned() };
+        if !global.quiet && !raw(format!("{line}\n").as_bytes())? {
+            return Ok(());
+        }
+    }
+    Ok(())
 }

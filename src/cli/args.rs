@@ -438,8 +438,7 @@ impl Cli {
             };
         }
         let (request, is_kleene) = match &self.command {
-            Command::Publish(args) if args.hook => return Ok(self),
-            Command::Publish(args) => (&args.request, args.kleene.is_some()),
+            Command::Publish(args) if !args.hook => (&args.request, args.kleene.is_some()),
             Command::Rules(request) => (request, false),
             _ => return Ok(self),
         };

@@ -1,22 +1,187 @@
-//! `kport doctor`: the possible causes of a dead port.
+//! What pf does with packets, and why a port is dead: `kport trace`, `kport doctor`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use crate::doctor::{self, Level, ManagerFiles, self_test};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result, quoted};
+use crate::net::Family;
 use crate::pf::Firewall;
+use crate::readiness;
+use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
+use serde_json::{Value, json};
 
-use super::args::{Cli, DoctorArgs, Global};
-use super::output::{self, Shown, complain, document, print};
-use super::session::{session, with_conf};
+use super::args::{Cli, Destination, DoctorArgs, Global, Question};
+use super::output::{self, Shown, VERSION, complain, document, print};
+use super::session::{any_session, session, with_conf};
 
-/// `kport doctor`
-pub fn run(global: &Global, args: &DoctorArgs) -> Result<()> {
-    if args.self_test { self_test(global) } else { doctor(global, args) }
+/// The source port if none is given.
+const SOURCE_PORT: u16 = 40000;
+
+/// `kport trace`. Changes nothing: the states of the packet exist only during this call.
+pub fn trace(global: &Global, question: &Question) -> Result<()> {
+    let session = any_session(global)?;
+    let host = &*session.host;
+    let release = match question.release {
+        Some(release) => release,
+        None => Release::of_host(host)?,
+    };
+    let with_conf = with_conf(&session, question.pf_conf.as_deref())?;
+    let firewall = with_conf.as_ref().map_or(&*session.firewall, |conf| conf as &dyn Firewall);
+    let made = World::of_pf(host, firewall, release);
+    let mut world = made.map_err(|error| match (error.kind(), &global.host) {
+        (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
+        _ => error,
+    })?;
+    let destination = destination(question)?;
+    let source = source(&question.source, destination, &world)?;
+    let packet = packet_of(question, source, destination)?;
+    let sender = world.sender(source.ip(), question.on)?;
+    let mut notes: Vec<String> = session.notice().map(str::to_owned).into_iter().collect();
+    if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
+        notes.push("net.link.bridge.pfil_member is 1: rules on the members of bridges are not evaluated".to_owned());
+    }
+    notes.extend(readiness::limits(host, |_| true)?.problems.iter().map(Problem::to_string));
+    notes.extend_from_slice(&world.notes);
+    let trace = world.trace_packet(&sender, &packet);
+    if !global.quiet {
+        notes.iter().for_each(|note| complain(note));
+    }
+    let looked = match global.verbose {
+        0 => String::new(),
+        _ => format!("\nlooked at: {} anchors, {} rules", trace.looked.anchors, trace.looked.rules),
+    };
+    print(&if question.json { document(&json(&trace, release)) } else { format!("{trace}{looked}\n") })?;
+    match verdict(&trace).1 {
+        None => Ok(()),
+        Some((kind, why)) => Err(Error::new(kind, why)),
+    }
 }
 
-/// Warnings may be intended by the administrator, so only problems set the exit status.
-fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
+/// Checks that ports are given if the protocol has them.
+fn destination(question: &Question) -> Result<SocketAddr> {
+    let icmp = question.protocol.with_ports().is_none();
+    let wrong = |why: &str| Err(Error::new(Kind::Argument, format!("{}: {why}", question.protocol)));
+    match question.destination {
+        Destination::Port(to) if !icmp => Ok(to),
+        Destination::Port(_) => wrong("it has no ports; give only the address"),
+        Destination::Address(_) if !icmp => wrong("give the port, too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
+        Destination::Address(to) if to.is_ipv6() != (question.protocol == IpProtocol::ICMP6) => {
+            wrong("use icmp for IPv4, icmp6 for IPv6")
+        }
+        Destination::Address(to) => Ok(SocketAddr::new(to, 0)),
+    }
+}
+
+fn packet_of(question: &Question, from: SocketAddr, to: SocketAddr) -> Result<Packet> {
+    match &question.icmp_type {
+        None => Ok(Packet::first(question.protocol, from, to)),
+        Some(_) if question.protocol.with_ports().is_some() => {
+            Err(Error::new(Kind::Argument, "--icmp-type is for icmp and icmp6"))
+        }
+        Some(name) => match crate::pfconf::icmp_type(name, to.is_ipv6()) {
+            Some(kind) => Ok(Packet::icmp(kind, 0, from, to)),
+            None => Err(Error::new(Kind::Argument, format!("{} is not an ICMP type of pf.conf(5)", quoted(name)))),
+        },
+    }
+}
+
+/// An address, an address with a port, or the address of a jail in the family of the destination.
+fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
+    let given = text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, SOURCE_PORT)));
+    let family = Family::of(to.ip());
+    if let Ok(given) = given {
+        if Family::of(given.ip()) != family {
+            let why = format!("{} and {} are of different families", given.ip(), to.ip());
+            return Err(Error::new(Kind::Argument, why));
+        }
+        return Ok(given);
+    }
+    let addresses = world.jails.iter().filter(|jail| jail.name == text).flat_map(|jail| &jail.addresses);
+    let address = addresses.map(|network| network.addr()).find(|address| Family::of(*address) == family);
+    address.map(|address| SocketAddr::new(address, SOURCE_PORT)).ok_or_else(|| {
+        let why = format!("{} is not an address, nor a jail of this host with an {family} address", quoted(text));
+        Error::new(Kind::Argument, why)
+    })
+}
+
+/// The word for a verdict, and the error for the exit status if the connection is not established.
+fn verdict(trace: &Trace) -> (&'static str, Option<(Kind, &'static str)>) {
+    let unavailable = |why| Some((Kind::Unavailable, why));
+    match trace.verdict {
+        Verdict::Answered => ("answered", None),
+        Verdict::Delivered => ("delivered", None),
+        Verdict::Refused => ("refused", unavailable("the packet arrives, but nothing listens there")),
+        Verdict::Unanswered => ("unanswered", unavailable("the packet arrives, but the connection is not established")),
+        Verdict::Lost => ("lost", unavailable("the packet does not arrive")),
+        Verdict::Depends if trace.arrives => {
+            ("depends", unavailable("the packet arrives; kport cannot decide whether it is answered"))
+        }
+        Verdict::Depends => ("depends", Some((Kind::Unsupported, "kport cannot decide whether the packet arrives"))),
+    }
+}
+
+/// The trace as JSON.
+fn json(trace: &Trace, release: Release) -> Value {
+    json!({
+        "version": VERSION,
+        "release": release.number(),
+        "verdict": verdict(trace).0,
+        "depends_on": trace.depends_on,
+        "possible": trace.possible.iter().map(delivered).collect::<Vec<_>>(),
+        "looked_at": { "anchors": trace.looked.anchors, "rules": trace.looked.rules },
+        "delivered_to": trace.delivered_to.as_ref().map(delivered),
+        "steps": trace.steps.iter().map(step).collect::<Vec<_>>(),
+    })
+}
+
+fn delivered((who, at): &(Party, SocketAddr)) -> Value {
+    json!({ "party": party(who), "address": at.to_string() })
+}
+
+fn party(party: &Party) -> Value {
+    match party {
+        Party::Host => json!({ "host": true }),
+        Party::Jail(name) => json!({ "jail": name }),
+        Party::Network(interface) => json!({ "behind": interface.to_string() }),
+    }
+}
+
+fn packet(packet: &Packet) -> Value {
+    let mut value = json!({
+        "protocol": packet.protocol.to_string(), "from": packet.from.to_string(), "to": packet.to.to_string(),
+    });
+    if let Some((kind, code)) = packet.icmp {
+        value["icmp"] = json!({ "type": kind, "code": code });
+        value["from"] = json!(packet.from.ip().to_string());
+        value["to"] = json!(packet.to.ip().to_string());
+    }
+    value
+}
+
+fn step(step: &TraceStep) -> Value {
+    match step {
+        TraceStep::Sent(who, what) => json!({ "step": "sent", "by": party(who), "packet": packet(what) }),
+        TraceStep::Hook { direction, on } => {
+            json!({ "step": "hook", "direction": direction.to_string(), "on": on.to_string() })
+        }
+        TraceStep::Rule { anchor, text } => json!({ "step": "rule", "anchor": anchor, "rule": text }),
+        TraceStep::Call { anchor, text } => json!({ "step": "call", "anchor": anchor, "rule": text }),
+        TraceStep::DefaultRule => json!({ "step": "default", "rule": "block" }),
+        TraceStep::State { anchor, text } => json!({ "step": "state", "anchor": anchor, "rule": text }),
+        TraceStep::Translated(what) => json!({ "step": "translated", "packet": packet(what) }),
+        TraceStep::Undecided { what, taken } => json!({ "step": "undecided", "what": what, "taken": taken }),
+        TraceStep::Verdict(text) => json!({ "step": "verdict", "text": text }),
+        TraceStep::Delivered(who, at) => json!({ "step": "delivered", "to": party(who), "address": at.to_string() }),
+        TraceStep::Note(text) => json!({ "step": "note", "text": text }),
+    }
+}
+
+/// `kport doctor`. Warnings may be intended by the administrator, so only problems set the exit status.
+pub fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
+    if args.self_test {
+        return self_test(global);
+    }
     let session = session(global)?;
     let with_conf = with_conf(&session, args.pf_conf.as_deref())?;
     let firewall = with_conf.as_ref().map_or(&*session.firewall, |conf| conf as &dyn Firewall);
