@@ -24,6 +24,7 @@ pub mod transaction;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,8 @@ pub struct Native<K = Device> {
     memory: Memory,
     /// the run of pf that the memory is about, from the last status
     run: RefCell<Option<Run>>,
+    /// whether pf was enabled when the run was read, until a list or a transaction begins: a status then need not be read again
+    enabled: Cell<Option<bool>>,
     /// the main ruleset when its tickets were last read
     main: RefCell<Option<Main>>,
     settings: RefCell<Option<Settings>>,
@@ -101,9 +104,13 @@ pub fn out_of_tags(anchor: &Anchor, rules: &[Rule]) -> Option<Error> {
 /// Whether the kernel has the calls that differ between releases. Changes nothing. A caller that may only read pf gets the
 /// error when it tries to change something.
 pub fn probe(kernel: &dyn Kernel) -> Result<()> {
-    // no room for a reply: only its length is returned (pf_getstatus in sys/netpfil/pf/pf_ioctl.c)
-    let mut status = Nv { buffer: vec![], length: 0 };
-    kernel.call(Call::GetStatus(&mut status))?;
+    // a list that is none, for a call that came with DIOCGETSTATUSNV in 14; that itself takes as long as the load of a jail's rules,
+    // whether its answer is read or not
+    let mut none = Nv { buffer: vec![], length: 0 };
+    match kernel.call(Call::GetEtherRules(&mut none)) {
+        Err(failure) if failure.errno != libc::EBADMSG => return Err(failure.into()),
+        _ => {}
+    }
     // a rule that no release accepts: the type of its address and the ICMP type of its answer do not exist. It is checked
     // before its ticket is, and rejected with EINVAL (pf_check_rule_addr, pf_ioctl_addrule); a kernel without the struct
     // returns ENODEV
@@ -127,6 +134,7 @@ impl<K: Kernel> Native<K> {
             deadline: Cell::new(deadline),
             memory: Memory::default(),
             run: RefCell::new(None),
+            enabled: Cell::new(None),
             main: RefCell::new(None),
             settings: RefCell::new(None),
         }
@@ -162,7 +170,8 @@ impl<K: Kernel> Native<K> {
     /// Read once.
     fn run(&self) -> Answer<Run> {
         if self.run.borrow().is_none() {
-            self.enabled()?;
+            let enabled = self.enabled()?;
+            self.enabled.set(Some(enabled));
         }
         Ok(self.run.borrow().clone().unwrap_or_default())
     }
@@ -455,7 +464,12 @@ impl<K: Kernel> Firewall for Native<K> {
         self.deadline.set(deadline);
     }
 
+    fn locked(&self, _lock: BorrowedFd<'_>) {
+        self.enabled.set(None);
+    }
+
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
+        self.enabled.set(None);
         let stamps = self.retry_while_busy(|| transaction::load(&self.kernel, anchor, rules))?;
         if rules.is_empty() {
             self.memory.cleared(anchor);
@@ -504,6 +518,7 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
+        self.enabled.set(None);
         self.retry_while_busy(|| self.loaded_once(anchor.path(), counters))
     }
 
@@ -514,6 +529,7 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn loaded_all(&self, recorded: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
         let mut all = BTreeMap::new();
+        self.enabled.set(None);
         for (child, counts) in self.retry_while_busy(|| self.counts(recorded))? {
             let loaded = match counters {
                 true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}"), true))?,
@@ -561,7 +577,7 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn status(&self) -> Result<Status> {
         self.retry_while_busy(|| {
-            let enabled = self.enabled()?;
+            let enabled = self.enabled.take().map_or_else(|| self.enabled(), Ok)?;
             Ok(Status::of(enabled, &self.main()?.outline))
         })
     }

@@ -1337,14 +1337,14 @@ fn the_probe_changes_nothing_and_reports_why_not() {
     native(&fake).replace(&anchor("web"), &web()).unwrap();
     let was = held(&fake, &anchor("web"));
     let calls = fake.calls_of(|| probe(&fake).unwrap());
-    assert_eq!(calls, ["DIOCGETSTATUSNV", "DIOCADDRULE"]);
+    assert_eq!(calls, ["DIOCGETETHRULES", "DIOCADDRULE"]);
     assert_eq!(held(&fake, &anchor("web")), was);
     assert!(!fake.left_open("kport/web"));
     for (call, errno, kind) in [
-        ("DIOCGETSTATUSNV", libc::ENODEV, Kind::Unsupported),
+        ("DIOCGETETHRULES", libc::ENODEV, Kind::Unsupported),
         ("DIOCADDRULE", libc::ENODEV, Kind::Unsupported),
         ("DIOCADDRULE", libc::ENOTTY, Kind::Unsupported),
-        ("DIOCGETSTATUSNV", libc::EACCES, Kind::Permission),
+        ("DIOCGETETHRULES", libc::EACCES, Kind::Permission),
     ] {
         fake.refuse(call, 1, errno);
         let error = probe(&fake).unwrap_err();
