@@ -174,7 +174,7 @@ pub fn groups(socket: &OwnedFd, interface: &str) -> Result<Option<Vec<Interface>
             // the kernel writes as many as there are, and leaves the rest empty, which is not a name
             Ok(()) => {
                 let name = |group: &Name| CStr::from_bytes_until_nul(group).ok()?.to_str().ok()?.parse().ok();
-                return Ok(Some(groups.iter().filter_map(name).collect()));
+                return Ok(Some(groups.iter().take_while(|group| group[0] != 0).filter_map(name).collect()));
             }
             // there is not enough room (if_getgroup() of net/if.c)
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => groups = vec![[0; IFNAMSIZ]; 2 * groups.len()],
