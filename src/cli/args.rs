@@ -16,7 +16,7 @@ use crate::spec::{self, Spec};
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::flags::{self, PublishFlags, RuleFlags, heading};
@@ -54,7 +54,26 @@ pub fn is_stop(line: &[OsString], has_stopped: impl FnOnce() -> bool) -> bool {
 
 /// Reads a command line.
 pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line).and_then(Cli::checked)
+    let matched = alone(line).and_then(|command| command.try_get_matches_from(line).ok());
+    let read = matched.and_then(|matches| Cli::from_arg_matches(&matches).ok());
+    read.map_or_else(|| Cli::try_parse_from(line), Ok).and_then(Cli::checked)
+}
+
+/// The command of the line without the others, if it is one that hooks call: clap(3) makes the options of all commands that it has,
+/// and that takes longer than most calls of pf. What this refuses is read by [`Cli`], which also says why.
+fn alone(line: &[OsString]) -> Option<clap::Command> {
+    let command = |word: &OsString| {
+        let (name, arguments): (_, fn(clap::Command) -> clap::Command) = match word.to_str()? {
+            "publish" => ("publish", PublishArgs::augment_args),
+            "unpublish" => ("unpublish", UnpublishArgs::augment_args),
+            "apply" => ("apply", ApplyArgs::augment_args),
+            "list" => ("list", ListArgs::augment_args),
+            _ => return None,
+        };
+        Some(arguments(clap::Command::new(name)))
+    };
+    let command = line.iter().skip(1).find_map(command)?;
+    Some(Global::augment_args(clap::Command::new("kport")).subcommand(command))
 }
 
 /// The flag of clap(3), listed with the other options of all commands.
