@@ -127,8 +127,7 @@ pub fn path(node: Option<&Block>) -> String {
 /// The calls in the rulesets of a node, or else of `kport`: those of nat, rdr and filter rules, one after the other. They are relative:
 /// for each absolute path pfctl(8) shows the rules of the caller again (pfctl_show_rules in sbin/pfctl/pfctl.c, with `-a '*'`).
 pub(crate) fn calls(is_node: bool, items: &[Item]) -> Vec<Rule> {
-    let of_kind = |kind| items.iter().filter_map(move |item| call(is_node, item, kind));
-    [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].into_iter().flat_map(of_kind).collect()
+    Call::of_items(is_node, items).map(Rule::from).collect()
 }
 
 /// The whole tree of these entries, by path.
@@ -140,30 +139,59 @@ pub fn rulesets(entries: &[Entry]) -> Vec<(String, Conf)> {
     whole(entries).into_iter().map(of).collect()
 }
 
-/// The call of an item in the ruleset of this kind.
-fn call(is_node: bool, item: &Item, kind: RuleKind) -> Option<Rule> {
-    let translation = if matches!(item.key(), Key::Address(_)) { RuleKind::Nat } else { RuleKind::Rdr };
-    let Kinds { translates, filters } = item.kinds();
-    if !(translates && kind == translation || filters && kind == RuleKind::Filter) {
-        return None;
+/// A call, as far as it tells where it leads.
+pub(crate) struct Call {
+    kind: RuleKind,
+    /// As the rule has it: relative.
+    path: String,
+    condition: Condition,
+}
+
+impl Call {
+    /// Those in the rulesets of a node, or else of `kport`, in the order of [`calls`].
+    pub(crate) fn of_items(is_node: bool, items: &[Item]) -> impl Iterator<Item = Call> {
+        let of_kind = move |kind| items.iter().filter_map(move |item| Call::of_item(is_node, item, kind));
+        [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].into_iter().flat_map(of_kind)
     }
-    let to_kport = if is_node { "../../" } else { "" };
-    let path = match item {
-        Item::Entry(entry) => format!("{to_kport}{}", entry.child),
-        Item::Node(node) => format!("{to_kport}{NODES}/{}", node.block),
-    };
-    let Condition { protocol, ports, to } = item.condition();
-    let mut rule = Rule::new(Origin::default(), Action::Call(kind, path));
-    // only af-to filters by the port
-    let af_to = (to.is_none() && kind == RuleKind::Filter).then_some(Family::Inet6);
-    rule.when.family = to.map(|network| Family::of(network.addr())).or(af_to);
-    rule.when.protocol = protocol;
-    rule.when.to.ports = (ports != Condition::ALL).then(|| flat::compared(ports));
-    if let Some(network) = to {
-        rule.when.to.address = Operand::Network(network);
+
+    /// That of an item in the ruleset of this kind.
+    fn of_item(is_node: bool, item: &Item, kind: RuleKind) -> Option<Call> {
+        let translation = if matches!(item.key(), Key::Address(_)) { RuleKind::Nat } else { RuleKind::Rdr };
+        let Kinds { translates, filters } = item.kinds();
+        if !(translates && kind == translation || filters && kind == RuleKind::Filter) {
+            return None;
+        }
+        let to_kport = if is_node { "../../" } else { "" };
+        let path = match item {
+            Item::Entry(entry) => [to_kport, &entry.child].concat(),
+            Item::Node(node) => format!("{to_kport}{NODES}/{}", node.block),
+        };
+        Some(Call { kind, path, condition: item.condition() })
     }
-    rule.origin.text = rule.to_string().into();
-    Some(rule)
+
+    pub(crate) fn of_rules(rules: &[Rule]) -> Vec<Call> {
+        let call = |rule: &Rule| match &rule.action {
+            Action::Call(kind, path) => Some(Call { kind: *kind, path: path.clone(), condition: Condition::of(rule) }),
+            _ => None,
+        };
+        rules.iter().filter_map(call).collect()
+    }
+}
+
+impl From<Call> for Rule {
+    fn from(Call { kind, path, condition: Condition { protocol, ports, to } }: Call) -> Rule {
+        let mut rule = Rule::new(Origin::default(), Action::Call(kind, path));
+        // only af-to filters by the port
+        let af_to = (to.is_none() && kind == RuleKind::Filter).then_some(Family::Inet6);
+        rule.when.family = to.map(|network| Family::of(network.addr())).or(af_to);
+        rule.when.protocol = protocol;
+        rule.when.to.ports = (ports != Condition::ALL).then(|| flat::compared(ports));
+        if let Some(network) = to {
+            rule.when.to.address = Operand::Network(network);
+        }
+        rule.origin.text = rule.to_string().into();
+        rule
+    }
 }
 
 /// Each key and anchor once, sorted.
@@ -206,27 +234,26 @@ struct Waiting {
     depth: u8,
 }
 
-/// What the rules of `kport`, and of the nodes that it calls, lead to; nodes without a key of `among` are left out. `read` returns
-/// the rules of an anchor.
+/// What the calls of `kport`, and of the nodes that it calls, lead to; nodes without a key of `among` are left out. `read` returns
+/// the calls of an anchor.
 pub(crate) fn led_to<E>(
     among: Option<&[Entry]>,
-    read: &mut dyn FnMut(&str) -> Result<Vec<Rule>, E>,
+    read: &mut dyn FnMut(&str) -> Result<Vec<Call>, E>,
 ) -> Result<Vec<Entry>, E> {
     let mut found = vec![];
-    let mut known: HashMap<String, Rc<[Rule]>> = HashMap::new();
+    let mut known: HashMap<String, Rc<[Call]>> = HashMap::new();
     let mut waiting = vec![Waiting { caller: PARENT.to_owned(), by: None, depth: 0 }];
     while let Some(Waiting { caller, by, depth }) = waiting.pop() {
-        let rules = match known.get(&caller) {
-            Some(rules) => Rc::clone(rules),
+        let calls = match known.get(&caller) {
+            Some(calls) => Rc::clone(calls),
             None => Rc::clone(known.entry(caller.clone()).or_insert(read(&caller)?.into())),
         };
-        for rule in rules.iter() {
-            let Action::Call(kind, call) = &rule.action else { continue };
-            let condition = Condition::of(rule);
+        for Call { kind, path, condition } in calls.iter() {
+            let condition = *condition;
             if by.is_some_and(|(of, by)| of != *kind || !by.includes(condition)) {
                 continue;
             }
-            let called = Called::resolve(&caller, call);
+            let called = Called::resolve(&caller, path);
             let Some(below) = called.path.strip_prefix(PARENT).and_then(|rest| rest.strip_prefix('/')) else {
                 continue;
             };

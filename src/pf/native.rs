@@ -93,7 +93,7 @@ pub fn skipped() -> Option<Vec<String>> {
 /// What the anchor `kport` calls ([`Firewall::called`]), read through this system's device; `None` if it cannot be read.
 pub fn called(among: Option<&[Entry]>) -> Option<Vec<Entry>> {
     let device = Device::open().ok()?;
-    calling::led_to(among, &mut |path| calls::rules(&device, path)).ok()
+    calling::led_to(among, &mut |path| Ok::<_, Failure>(calling::Call::of_rules(&calls::rules(&device, path)?))).ok()
 }
 
 /// The error of loading these rules if pf has no number left for one of their tags. Nothing is loaded.
@@ -505,8 +505,8 @@ impl<K: Kernel> Firewall for Native<K> {
             let mut read = |path: &str| {
                 let stamps = read::stamps(&self.kernel, path)?;
                 match self.memory.calling(&run, path, &stamps).filter(|_| !thorough) {
-                    Some(items) => Ok(calling::calls(path != PARENT, &items)),
-                    None => calls::rules(&self.timed(), path),
+                    Some(items) => Ok(calling::Call::of_items(path != PARENT, &items).collect()),
+                    None => Ok(calling::Call::of_rules(&calls::rules(&self.timed(), path)?)),
                 }
             };
             calling::led_to(among, &mut read).map(Some)

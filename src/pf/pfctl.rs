@@ -397,10 +397,10 @@ impl Pfctl {
         if let Some(called) = self.helpers.called.as_ref().and_then(|called| called(among)) {
             return Ok(called);
         }
-        let mut read = |path: &str| -> Result<Vec<pfconf::rule::Rule>> {
+        let mut read = |path: &str| -> Result<Vec<calls::Call>> {
             let mut shown = self.rules(path, "-sn")?;
             shown.append(&self.rules(path, "-sr")?);
-            Ok(shown.rules().to_vec())
+            Ok(calls::Call::of_rules(shown.rules()))
         };
         calls::led_to(among, &mut read)
     }

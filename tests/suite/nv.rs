@@ -42,11 +42,18 @@ proptest! {
     #[test]
     fn what_is_encoded_is_read_again(list in list(3)) {
         let bytes = list.encode();
+        // or only a part of it
+        for (name, value) in list.pairs() {
+            let only = List::decode_only(&bytes, &[name, "another name"]).unwrap();
+            prop_assert_eq!(only, List::new().with(name, value.clone()));
+        }
+        prop_assert_eq!(List::decode_only(&bytes, &["another name"]), Ok(List::new()));
         prop_assert_eq!(List::decode(&bytes), Ok(list));
     }
 
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        _ = List::decode_only(&bytes, &["a"]);
         if let Ok(list) = List::decode(&bytes) {
             prop_assert_eq!(List::decode(&list.encode()), Ok(list));
         }

@@ -196,7 +196,12 @@ impl List {
 
     /// Reads a packed list that fills `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<List, Malformed> {
-        let mut reader = Cursor { rest: bytes };
+        List::decode_only(bytes, &[])
+    }
+
+    /// The same, without values of other names than these; an empty list is for all names.
+    pub fn decode_only(bytes: &[u8], names: &[&str]) -> Result<List, Malformed> {
+        let mut reader = Cursor { rest: bytes, names };
         reader.header()?;
         match reader.pairs(0)? {
             (list, DATA) => Ok(list),
@@ -223,6 +228,8 @@ fn string(into: &mut Vec<u8>, text: &str) {
 
 struct Cursor<'a> {
     rest: &'a [u8],
+    /// what is read of the outermost list; empty for all
+    names: &'a [&'a str],
 }
 
 impl<'a> Cursor<'a> {
@@ -274,10 +281,19 @@ impl<'a> Cursor<'a> {
             if name_size == 0 || usize::from(name_size) > MAX_NAME {
                 return malformed(format!("a name of {name_size} bytes"));
             }
-            let name = text(self.take(u64::from(name_size))?)?;
+            let name = self.take(u64::from(name_size))?;
             if kind == UP || kind == ARRAY_NEXT {
                 return Ok((list, kind));
             }
+            let is_named = |one: &&str| name.strip_suffix(&[0]) == Some(one.as_bytes());
+            if depth == 0 && kind != NVLIST_ARRAY && !self.names.is_empty() && !self.names.iter().any(is_named) {
+                self.take(length)?;
+                if kind == NVLIST && self.pairs(depth + 1)? != (List::new(), UP) {
+                    return malformed("an inner list that does not end");
+                }
+                continue;
+            }
+            let name = text(name)?;
             if let Some(value) = self.value(kind, length, items, depth)?
                 && !list.add(&name, value)
             {

@@ -52,8 +52,8 @@ impl RulesetAt<'_> {
     }
 }
 
-/// Sends `request` and reads the reply.
-fn exchange(kernel: &dyn Kernel, call: fn(&mut Nv) -> Call<'_>, request: &List) -> Answer<List> {
+/// Sends `request` and reads the reply: what has these names, or all of it.
+fn exchange(kernel: &dyn Kernel, call: fn(&mut Nv) -> Call<'_>, request: &List, names: &[&str]) -> Answer<List> {
     let request = request.encode();
     let mut nv = Nv { buffer: vec![0; REPLY.max(request.len())], length: 0 };
     loop {
@@ -67,7 +67,7 @@ fn exchange(kernel: &dyn Kernel, call: fn(&mut Nv) -> Call<'_>, request: &List) 
             Err(failure) => return Err(failure),
             Ok(()) => {
                 let reply = nv.buffer.get(..nv.length).unwrap_or_default();
-                return List::decode(reply).map_err(|malformed| unreadable(name, &malformed));
+                return List::decode_only(reply, names).map_err(|malformed| unreadable(name, &malformed));
             }
         }
     }
@@ -116,7 +116,7 @@ pub fn rule(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<List> {
         .with("ruleset", number(encode::action(at.ruleset).into()))
         .with("ticket", number(at.ticket))
         .with("nr", number(at.nr));
-    let reply = exchange(kernel, |nv| Call::GetRule(nv), &request).map_err(|failure| at.failed(failure))?;
+    let reply = exchange(kernel, |nv| Call::GetRule(nv), &request, &[]).map_err(|failure| at.failed(failure))?;
     let read = || {
         let call = reply.string("anchor_call")?.to_owned();
         Ok(reply.list("rule")?.clone().with("anchor_call", Value::String(call)))
@@ -173,7 +173,7 @@ pub struct Run {
 
 /// DIOCGETSTATUSNV: whether pf is enabled, and which run it is.
 pub fn status(kernel: &dyn Kernel) -> Answer<(bool, Run)> {
-    let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new())?;
+    let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new(), &["running", "hostid", "chksum"])?;
     let read = || {
         let (hostid, checksum) = (status.number("hostid")?, status.binary("chksum")?.to_vec());
         Ok((status.bool("running")?, Run { hostid, checksum }))
@@ -183,7 +183,7 @@ pub fn status(kernel: &dyn Kernel) -> Answer<(bool, Run)> {
 
 /// Whether `set syncookies always` is in effect.
 pub fn syncookies(kernel: &dyn Kernel) -> Answer<bool> {
-    let reply = exchange(kernel, |nv| Call::GetSyncookies(nv), &List::new())?;
+    let reply = exchange(kernel, |nv| Call::GetSyncookies(nv), &List::new(), &[])?;
     let read = || Ok(reply.bool("enabled")? && !reply.bool("adaptive")?);
     read().map_err(|malformed| unreadable("DIOCGETSYNCOOKIES", &malformed))
 }
@@ -191,7 +191,7 @@ pub fn syncookies(kernel: &dyn Kernel) -> Answer<bool> {
 /// The number of rules about Ethernet frames in the main ruleset.
 pub fn ether_rules(kernel: &dyn Kernel) -> Answer<u64> {
     let request = List::new().with("anchor", Value::String(String::new()));
-    let reply = exchange(kernel, |nv| Call::GetEtherRules(nv), &request)?;
+    let reply = exchange(kernel, |nv| Call::GetEtherRules(nv), &request, &[])?;
     reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
 }
 
@@ -274,7 +274,7 @@ pub fn kill_states(kernel: &dyn Kernel, states: &States) -> Answer<u64> {
         .with("label", Value::String(label.to_owned()))
         .with("kill_match", Value::Bool(false))
         .with("nat", Value::Bool(of_host));
-    let reply = exchange(kernel, |nv| Call::KillStates(nv), &request).map_err(|failure| match states {
+    let reply = exchange(kernel, |nv| Call::KillStates(nv), &request, &[]).map_err(|failure| match states {
         States::Jail { .. } => failure.about(format_args!("label \"{label}\"")),
         States::Mapping { protocol, ports, .. } | States::Part { protocol, ports, .. } => {
             failure.about(format_args!("label \"{label}\", {protocol} {ports}"))
