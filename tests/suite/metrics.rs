@@ -180,7 +180,7 @@ fn listed(jail: &str, ports: &[(&str, u16, &str, [u64; 3])]) -> Listed {
         let target = target.parse().unwrap();
         let redirect =
             Redirect { place, protocol: Protocol::Tcp, host: port(host), target, jail: port(80), af_to: false };
-        (redirect, Counters { packets, bytes, states, ..Counters::default() })
+        (redirect, Counters { packets, bytes, states })
     };
     Listed {
         anchor: name.anchor(),

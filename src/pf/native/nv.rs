@@ -195,6 +195,7 @@ impl List {
     }
 
     /// Reads a packed list that fills `bytes`.
+    #[cfg(feature = "internals")]
     pub fn decode(bytes: &[u8]) -> Result<List, Malformed> {
         List::decode_only(bytes, &[])
     }

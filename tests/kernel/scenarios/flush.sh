@@ -44,7 +44,10 @@ gives 0 publish app 8081:80
 is "what another put into the anchor is gone" 0 "$(pfctl -a kport/app -sr 2>/dev/null | grep -c 2323)"
 asks outside tcp,192.0.2.1,8081=app
 
+# the ids of states begin again with the time in seconds (pf_start in sys/netpfil/pf/pf_ioctl.c): after more states than seconds, pf
+# drops the packets for which it makes an id that a state still has
 pfctl -q -d
+pfctl -q -F states
 pfctl -q -e
 asks outside tcp,192.0.2.1,8080=web
 
