@@ -205,7 +205,9 @@ fn filter(family: Family) -> BoxedStrategy<Rule> {
         Just(Action::Pass),
         Just(Action::Block),
         Just(Action::Match),
-        "[a-z\"][ -~]{0,5}/x".prop_map(|called| Action::Call(RuleKind::Filter, called)),
+        "[a-z\"][ -~]{0,5}/x"
+            .prop_filter("reserved", |name| !name.contains("/_"))
+            .prop_map(|called| Action::Call(RuleKind::Filter, called)),
     ];
     let keep = (any::<[bool; 3]>(), any::<[u32; 4]>()).prop_map(|([some, synproxy, if_bound], numbers)| {
         let [max, max_src_states, max_src_conn, max_src_nodes] = numbers;
