@@ -59,7 +59,7 @@ pub struct Native<K = Device> {
     memory: Memory,
     /// the run of pf that the memory is about, from the last status
     run: RefCell<Option<Run>>,
-    /// whether pf was enabled when the run was read, until a list or a transaction begins: a status then need not be read again
+    /// whether pf was enabled when a list began: its end need not read the status again
     enabled: Cell<Option<bool>>,
     /// the main ruleset when its tickets were last read
     main: RefCell<Option<Main>>,
@@ -170,8 +170,7 @@ impl<K: Kernel> Native<K> {
     /// Read once.
     fn run(&self) -> Answer<Run> {
         if self.run.borrow().is_none() {
-            let enabled = self.enabled()?;
-            self.enabled.set(Some(enabled));
+            self.enabled()?;
         }
         Ok(self.run.borrow().clone().unwrap_or_default())
     }
@@ -501,6 +500,10 @@ impl<K: Kernel> Firewall for Native<K> {
     /// As remembered, if pf has the tickets of that; otherwise the calls are read.
     fn called(&self, among: Option<&[Entry]>, thorough: bool) -> Result<Option<Vec<Entry>>> {
         self.retry_while_busy(|| {
+            if self.run.borrow().is_none() {
+                let enabled = self.enabled()?;
+                self.enabled.set(Some(enabled));
+            }
             let run = self.run()?;
             let mut read = |path: &str| {
                 let stamps = read::stamps(&self.kernel, path)?;
