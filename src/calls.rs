@@ -139,7 +139,8 @@ pub fn rulesets(entries: &[Entry]) -> Vec<(String, Conf)> {
     whole(entries).into_iter().map(of).collect()
 }
 
-/// A call, as far as it tells where it leads.
+/// A call, without what is the same in each rule that calls an anchor, and without its text.
+#[derive(Clone, PartialEq)]
 pub(crate) struct Call {
     kind: RuleKind,
     /// As the rule has it: relative.
@@ -150,8 +151,13 @@ pub(crate) struct Call {
 impl Call {
     /// Those in the rulesets of a node, or else of `kport`, in the order of [`calls`].
     pub(crate) fn of_items(is_node: bool, items: &[Item]) -> impl Iterator<Item = Call> {
-        let of_kind = move |kind| items.iter().filter_map(move |item| Call::of_item(is_node, item, kind));
+        let of_kind = move |kind| Call::of_kind(is_node, items, kind);
         [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].into_iter().flat_map(of_kind)
+    }
+
+    /// Those in its ruleset of this kind.
+    pub(crate) fn of_kind(is_node: bool, items: &[Item], kind: RuleKind) -> impl Iterator<Item = Call> {
+        items.iter().filter_map(move |item| Call::of_item(is_node, item, kind))
     }
 
     /// That of an item in the ruleset of this kind.
@@ -291,7 +297,7 @@ pub fn covers(called: &[Entry], entry: &Entry) -> bool {
 }
 
 /// The condition of a call.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Condition {
     protocol: Option<u8>,
     ports: PortRange,

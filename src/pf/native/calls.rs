@@ -29,8 +29,8 @@ const FEW: usize = 12;
 pub(super) struct Ruleset {
     pub(super) path: String,
     /// Its calls, by kind in the order of [`LOADED`].
-    old: [Vec<Rule>; 3],
-    new: [Vec<Rule>; 3],
+    old: [Vec<calls::Call>; 3],
+    new: [Vec<calls::Call>; 3],
     /// As it is, then as it is to be.
     pub(super) stamps: [Stamp; 3],
     pub(super) items: Vec<Item>,
@@ -40,14 +40,15 @@ pub(super) struct Ruleset {
 
 impl Ruleset {
     pub(super) fn new(path: String, old: &[Item], new: &[Item], stamps: [Stamp; 3]) -> Ruleset {
-        let calls = |items| rulesets::by_kind(&calls::calls(path != PARENT, items));
+        let calls = |items| LOADED.map(|kind| calls::Call::of_kind(path != PARENT, items, kind).collect());
         let (old, new, items) = (calls(old), calls(new), new.to_vec());
         Ruleset { path, old, new, stamps, items, edits: [0; 3] }
     }
 
     /// How many calls are to be added or removed.
     pub(super) fn differences(&self) -> usize {
-        let only = |these: &[Rule], those: &[Rule]| these.iter().filter(|rule| !those.contains(rule)).count();
+        let only =
+            |these: &[calls::Call], those: &[calls::Call]| these.iter().filter(|rule| !those.contains(rule)).count();
         self.old.iter().zip(&self.new).map(|(old, new)| only(old, new) + only(new, old)).sum()
     }
 
@@ -78,9 +79,9 @@ fn edit(kernel: &dyn Kernel, ruleset: &mut Ruleset) -> Answer<()> {
     for n in 0..LOADED.len() {
         let (old, new) = (&mut ruleset.old[n], &ruleset.new[n]);
         let ((count, ticket), edits) = (&mut ruleset.stamps[n], &mut ruleset.edits[n]);
-        let mut change = |action: u32, at: usize, call: &Rule, old: &[Rule]| {
+        let mut change = |action: u32, at: usize, call: &calls::Call, old: &[calls::Call]| {
             (rule.action, rule.nr, rule.ticket) = (action, u32::try_from(at).unwrap_or(u32::MAX), *ticket);
-            one(kernel, &mut rule, call)?;
+            one(kernel, &mut rule, &call.clone().into())?;
             *ticket = ticket.wrapping_add(1);
             *edits += 1;
             *count = u32::try_from(old.len()).unwrap_or(u32::MAX);
@@ -152,7 +153,7 @@ pub(super) fn load(kernel: &dyn Kernel, rulesets: &mut [Ruleset]) -> Answer<()> 
     let mut load = Load::begin(kernel, &paths).map_err(|failure| failure.about("the calls of the jails' anchors"))?;
     for (anchor, ruleset) in rulesets.iter().enumerate() {
         for (n, calls) in ruleset.new.iter().enumerate() {
-            calls.iter().try_for_each(|call| load.call(anchor, n, call))?;
+            calls.iter().try_for_each(|call| load.call(anchor, n, &call.clone().into()))?;
         }
     }
     for (ruleset, stamps) in rulesets.iter_mut().zip(load.commit()?) {

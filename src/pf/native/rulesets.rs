@@ -167,7 +167,7 @@ fn pooled(kernel: &dyn Kernel, at: &RulesetAt<'_>, af: u64) -> Answer<Option<Vec
 }
 
 /// Rules by their rulesets, in the order of [`LOADED`].
-pub(super) fn by_kind(rules: &[Rule]) -> [Vec<Rule>; 3] {
+fn by_kind(rules: &[Rule]) -> [Vec<Rule>; 3] {
     LOADED.map(|kind| rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect())
 }
 
