@@ -119,6 +119,7 @@ soon "and back" wan0 $SLOW sh -c 'pfctl -a kport/flat -sn -P 2>/dev/null | sed -
 lines 'web 8082:80 --family inet' 'flat 8100:80'
 kill -HUP $watcher
 soon "SIGHUP: two jails have lines" 2 $SLOW count
+soon "SIGHUP: web has another port" 8082 $SLOW sh -c 'pfctl -a kport/web -sn -P 2>/dev/null | sed -n "s/^rdr .* port = \([0-9]*\) tag .*/\1/p"'
 asks outside tcp,192.0.2.1,8082=web tcp,192.0.2.1,8080=- tcp,192.0.2.1,8081=-
 gives 0 publish --add flat 8101:80
 gives 0 unpublish web
