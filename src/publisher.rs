@@ -39,6 +39,7 @@ pub use request::{AUTO_RANGE, Request};
 #[doc(hidden)]
 pub use resolve::rules;
 pub use wait::GRACE;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub use wait::{Pace, for_address};
 
@@ -218,7 +219,7 @@ impl<'a> Publisher<'a> {
     fn wait(&self, requests: &[Request]) -> Result<()> {
         for request in requests {
             let is_complete = |jail: Option<&Jail>| addresses::are_complete(&Survey::new(self)?, request, jail);
-            for_address(self.host, request, self.deadline, self.observer, &is_complete, &wait::PACE)?;
+            wait::for_address(self.host, request, self.deadline, self.observer, &is_complete, &wait::PACE)?;
         }
         Ok(())
     }
