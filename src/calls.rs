@@ -24,7 +24,7 @@ use crate::pfconf::flat;
 use crate::pfconf::path::Called;
 use crate::pfconf::rule::{Action, Origin, Rule, RuleKind};
 use crate::rule;
-pub use tree::{Block, Item, Tree, whole};
+pub use tree::{Block, Item, change, whole};
 
 /// What a call's condition is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

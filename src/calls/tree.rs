@@ -120,6 +120,12 @@ impl Block {
         Block { key, length }
     }
 
+    /// Whether it has all that a key is about.
+    fn has(&self, key: Key) -> bool {
+        let Span { first, last, .. } = key.span();
+        in_common(first, last) >= self.length && Block::around(key, self.length) == *self
+    }
+
     /// The condition of its node's calls.
     pub(super) fn condition(&self) -> Condition {
         let condition = Condition::from(self.key);
@@ -220,75 +226,55 @@ fn height(items: &[Item]) -> u8 {
     items.iter().map(below).max().unwrap_or(0)
 }
 
-/// One of the nodes that it calls; all have the first bits of all items.
-fn a_node(items: &[Item]) -> Option<Block> {
-    items.iter().find_map(|item| if let Item::Node(node) = item { Some(node.block) } else { None })
-}
-
-/// Where a ruleset is split, if it calls nodes.
-fn split_at(items: &[Item]) -> Option<u8> {
-    a_node(items).map(|block| block.length - 1)
-}
-
 /// Reads what a node has, or with `None` the anchor `kport`.
 pub type Load<'l, E> = dyn FnMut(Option<&Block>) -> Result<Vec<Item>, E> + 'l;
 
-/// The rulesets of a tree, as far as they are needed: each is read at most once.
-pub struct Tree<'l, E> {
-    load: &'l mut Load<'l, E>,
+/// A ruleset of the tree: as it was, and as it is to be, empty for a node that is not needed.
+pub type Changed = (Option<Block>, Vec<Item>, Vec<Item>);
+
+/// Every ruleset of the tree of these entries.
+pub fn whole(entries: &[Entry]) -> BTreeMap<Option<Block>, Vec<Item>> {
+    let Ok(made) = change(&mut |_| Ok::<_, Infallible>(vec![]), &[], &super::distinct(entries));
+    let made = made.into_iter().map(|(block, _, items)| (block, items));
+    made.filter(|(block, items)| block.is_none() || !items.is_empty()).collect()
+}
+
+/// Changes the set of a tree: what is removed need not be in it, and what is added may be. Returns every ruleset that was read or
+/// made; each is read at most once, and only if it is needed.
+pub fn change<E>(load: &mut Load<'_, E>, removed: &[Entry], added: &[Entry]) -> Result<Vec<Changed>, E> {
+    let mut tree = Tree { load, old: BTreeMap::new(), new: BTreeMap::new() };
+    let mut items = tree.take(None)?;
+    for entry in removed.iter().chain(added) {
+        items = tree.without(items, entry)?;
+    }
+    items.extend(added.iter().cloned().map(Item::Entry));
+    // the trees of all protocols and families begin in one ruleset: they are skipped as fast as an entry
+    let mut parts: BTreeMap<u8, Vec<Item>> = BTreeMap::new();
+    for item in items {
+        parts.entry(item.span().about).or_default().push(item);
+    }
+    let mut root = vec![];
+    for part in parts.into_values() {
+        root.append(&mut tree.arrange(part)?);
+    }
+    if height(&root) > DEEPEST {
+        root = tree.entries(root)?;
+    }
+    tree.new.insert(None, sorted(root));
+    let Tree { mut old, new, .. } = tree;
+    Ok(new.into_iter().map(|(block, new)| (block, old.remove(&block).unwrap_or_default(), new)).collect())
+}
+
+/// The rulesets of a tree, as far as they are needed.
+struct Tree<'t, 'l, E> {
+    load: &'t mut Load<'l, E>,
     /// as they are
     old: BTreeMap<Option<Block>, Vec<Item>>,
     /// as they are to be
     new: BTreeMap<Option<Block>, Vec<Item>>,
 }
 
-/// Every ruleset of the tree of these entries.
-pub fn whole(entries: &[Entry]) -> BTreeMap<Option<Block>, Vec<Item>> {
-    let mut load = |_: Option<&Block>| Ok::<_, Infallible>(vec![]);
-    let mut tree = Tree::new(&mut load);
-    let mut parts: BTreeMap<u8, Vec<Entry>> = BTreeMap::new();
-    for entry in super::distinct(entries) {
-        parts.entry(entry.key.span().about).or_default().push(entry);
-    }
-    let root = parts.into_values().flat_map(|part| tree.split(part)).collect();
-    tree.finish(root).unwrap_or_else(|never| match never {});
-    tree.new.retain(|block, items| block.is_none() || !items.is_empty());
-    tree.new
-}
-
-impl<'l, E> Tree<'l, E> {
-    pub fn new(load: &'l mut Load<'l, E>) -> Tree<'l, E> {
-        Tree { load, old: BTreeMap::new(), new: BTreeMap::new() }
-    }
-
-    /// Changes the set: what is removed need not be in it, and what is added may be.
-    pub fn change(&mut self, removed: &[Entry], added: &[Entry]) -> Result<(), E> {
-        let mut root = self.take(None)?;
-        for (entry, stays) in removed.iter().map(|entry| (entry, false)).chain(added.iter().map(|entry| (entry, true)))
-        {
-            // the trees of all protocols and families begin in one ruleset: they are skipped as fast as an entry
-            let about = entry.key.span().about;
-            let (part, mut rest): (Vec<_>, Vec<_>) = root.into_iter().partition(|item| item.span().about == about);
-            rest.extend(if stays { self.insert(part, entry)? } else { self.remove(part, entry)? });
-            root = rest;
-        }
-        self.finish(root)
-    }
-
-    fn finish(&mut self, mut root: Vec<Item>) -> Result<(), E> {
-        if height(&root) > DEEPEST {
-            root = self.collect(root)?.into_iter().map(Item::Entry).collect();
-        }
-        self.new.insert(None, sorted(root));
-        Ok(())
-    }
-
-    /// Every ruleset that was read or made: as it was, and as it is to be, empty for a node that is not needed.
-    pub fn finished(self) -> Vec<(Option<Block>, Vec<Item>, Vec<Item>)> {
-        let Tree { mut old, new, .. } = self;
-        new.into_iter().map(|(block, new)| (block, old.remove(&block).unwrap_or_default(), new)).collect()
-    }
-
+impl<E> Tree<'_, '_, E> {
     fn take(&mut self, block: Option<Block>) -> Result<Vec<Item>, E> {
         if let Some(known) = self.new.get(&block) {
             return Ok(known.clone());
@@ -299,152 +285,87 @@ impl<'l, E> Tree<'l, E> {
         Ok(items)
     }
 
-    /// The node with these items.
-    fn node(&mut self, block: Block, items: Vec<Item>) -> Item {
-        let kinds = items.iter().map(Item::kinds).fold(Kinds::default(), Kinds::or);
-        let node = Node { block, entries: total(&items), height: height(&items), kinds };
-        self.new.insert(Some(block), items);
-        Item::Node(node)
+    /// What a node has, which is not needed any more, unless it is made again.
+    fn open(&mut self, node: Node) -> Result<Vec<Item>, E> {
+        let items = self.take(Some(node.block))?;
+        self.new.insert(Some(node.block), vec![]);
+        Ok(items)
     }
 
-    /// The items of a ruleset with these entries. All are about the same.
-    fn split(&mut self, entries: Vec<Entry>) -> Vec<Item> {
-        let items = sorted(entries.into_iter().map(Item::Entry).collect());
-        let (Some(first), Some(last)) = (items.first(), items.iter().map(|item| item.span().last).max()) else {
-            return items;
-        };
-        let key = first.key();
-        // groups of four bits that all have in common
-        let at = in_common(key.span().first, last);
-        if total(&items) <= MOST || at >= key.length() {
-            return items;
-        }
-        let mut parts: BTreeMap<u128, Vec<Entry>> = BTreeMap::new();
-        let mut made = vec![];
-        for item in items {
-            let Span { first, last, .. } = item.span();
-            match item {
-                Item::Entry(entry) if nibble(first, at) == nibble(last, at) => {
-                    parts.entry(nibble(first, at)).or_default().push(entry);
-                }
-                across => made.push(across),
-            }
-        }
-        for part in parts.into_values() {
-            made.extend(self.part(at, part));
-        }
-        sorted(made)
-    }
-
-    /// The items that stand for a part of a ruleset that is split at `at`.
-    fn part(&mut self, at: u8, entries: Vec<Entry>) -> Vec<Item> {
-        match entries.first() {
-            Some(first) if entries.len() > FEW as usize => {
-                let block = Block::around(first.key, at + 1);
-                let items = self.split(entries);
-                vec![self.node(block, items)]
-            }
-            _ => entries.into_iter().map(Item::Entry).collect(),
-        }
-    }
-
-    /// All entries of these items; their nodes are not needed any more.
-    fn collect(&mut self, items: Vec<Item>) -> Result<Vec<Entry>, E> {
+    /// All entries of these items.
+    fn entries(&mut self, items: Vec<Item>) -> Result<Vec<Item>, E> {
         let mut all = vec![];
         for item in items {
             match item {
-                Item::Entry(entry) => all.push(entry),
                 Item::Node(node) => {
-                    let below = self.take(Some(node.block))?;
-                    self.new.insert(Some(node.block), vec![]);
-                    all.extend(self.collect(below)?);
+                    let below = self.open(node)?;
+                    all.append(&mut self.entries(below)?);
                 }
+                entry @ Item::Entry(_) => all.push(entry),
             }
         }
         Ok(all)
     }
 
-    /// A ruleset with one more entry.
-    fn insert(&mut self, items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
-        let Some(at) = split_at(&items) else {
-            let mut entries = self.collect(items)?;
-            replace(&mut entries, entry);
-            return Ok(self.split(entries));
-        };
-        let span = entry.key.span();
-        let around = a_node(&items).map_or(span.first, |block| block.key.span().first);
-        let common = in_common(span.first, around).min(in_common(span.last, around));
-        if common < at {
-            let block = Block::around(items[0].key(), common + 1);
-            return Ok(vec![self.node(block, items), Item::Entry(entry.clone())]);
-        }
-        if nibble(span.first, at) != nibble(span.last, at) {
-            let (across, mut rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.span() == span);
-            let mut entries = self.collect(across)?;
-            replace(&mut entries, entry);
-            rest.extend(entries.into_iter().map(Item::Entry));
-            return Ok(rest);
-        }
-        let block = Block::around(entry.key, at + 1);
-        let is_of = |item: &Item| match item {
-            Item::Node(node) => node.block == block,
-            Item::Entry(other) => {
-                let Span { first, last, .. } = other.key.span();
-                nibble(first, at) == nibble(span.first, at) && nibble(last, at) == nibble(span.first, at)
+    /// The items without an entry, and with what the nodes have in which it may be.
+    fn without(&mut self, mut items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
+        items.retain(|item| !matches!(item, Item::Entry(other) if other.is_about_as(entry)));
+        let place = items.iter().position(|item| matches!(item, Item::Node(node) if node.block.has(entry.key)));
+        match place.map(|place| items.swap_remove(place)) {
+            Some(Item::Node(node)) => {
+                items.append(&mut self.open(node)?);
+                self.without(items, entry)
             }
-        };
-        let (part, mut items): (Vec<_>, Vec<_>) = items.into_iter().partition(is_of);
-        if let [Item::Node(node)] = part[..] {
-            let below = self.take(Some(node.block))?;
-            let below = sorted(self.insert(below, entry)?);
-            items.push(self.node(block, below));
-        } else {
-            let mut entries = self.collect(part)?;
-            replace(&mut entries, entry);
-            items.extend(self.part(at, entries));
+            _ => Ok(items),
         }
-        Ok(sorted(items))
     }
 
-    /// A ruleset without an entry.
-    fn remove(&mut self, mut items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
-        let is_it = |item: &Item| matches!(item, Item::Entry(other) if other.is_about_as(entry));
-        if let Some(at) = items.iter().position(is_it) {
-            items.remove(at);
-        } else if let Some(at) = split_at(&items) {
-            let block = Block::around(entry.key, at + 1);
-            let place = items.iter().position(|item| matches!(item, Item::Node(node) if node.block == block));
-            let Some(place) = place else { return Ok(items) };
-            items.remove(place);
-            let below = self.take(Some(block))?;
-            let below = self.remove(below, entry)?;
-            if total(&below) <= FEW {
-                self.new.insert(Some(block), vec![]);
-                items.extend(self.collect(below)?.into_iter().map(Item::Entry));
-            } else {
-                items.push(self.node(block, below));
-            }
-        } else {
-            return Ok(items);
+    /// The ruleset that has the entries of these items, which are all about the same.
+    fn arrange(&mut self, mut items: Vec<Item>) -> Result<Vec<Item>, E> {
+        if total(&items) <= MOST {
+            return self.entries(items).map(sorted);
         }
-        match items[..] {
-            // what is left has more in common
-            [Item::Node(node)] if node.entries > MOST => {
-                let below = self.take(Some(node.block))?;
-                self.new.insert(Some(node.block), vec![]);
-                Ok(below)
-            }
-            _ if split_at(&items).is_none() || total(&items) <= MOST => {
-                let entries = self.collect(items)?;
-                Ok(self.split(entries))
-            }
-            _ => Ok(sorted(items)),
+        // groups of four bits that all have in common
+        let at = common(&items);
+        let is_of_all = |item: &Item| matches!(item, Item::Node(node) if node.block.length <= at);
+        if let Some(place) = items.iter().position(is_of_all)
+            && let Item::Node(node) = items.swap_remove(place)
+        {
+            items.append(&mut self.open(node)?);
+            return self.arrange(items);
         }
+        if at >= items[0].key().length() {
+            return Ok(sorted(items));
+        }
+        let mut parts: BTreeMap<u128, Vec<Item>> = BTreeMap::new();
+        let mut made = vec![];
+        for item in items {
+            let Span { first, last, .. } = item.span();
+            match nibble(first, at) == nibble(last, at) {
+                true => parts.entry(nibble(first, at)).or_default().push(item),
+                false => made.push(item),
+            }
+        }
+        for part in parts.into_values() {
+            let block = Block::around(part[0].key(), at + 1);
+            match part[..] {
+                [Item::Node(node)] if node.block == block => made.push(Item::Node(node)),
+                _ if total(&part) <= FEW => made.extend(part),
+                _ => {
+                    let items = self.arrange(part)?;
+                    let kinds = items.iter().map(Item::kinds).fold(Kinds::default(), Kinds::or);
+                    made.push(Item::Node(Node { block, entries: total(&items), height: height(&items), kinds }));
+                    self.new.insert(Some(block), items);
+                }
+            }
+        }
+        Ok(sorted(made))
     }
 }
 
-/// Adds an entry, in place of the one with its key and anchor.
-fn replace(entries: &mut Vec<Entry>, entry: &Entry) {
-    entries.retain(|other| !other.is_about_as(entry));
-    entries.push(entry.clone());
+/// The number of groups of four bits that all items begin with.
+fn common(items: &[Item]) -> u8 {
+    let spans = || items.iter().map(Item::span);
+    let ends = spans().map(|span| span.first).min().zip(spans().map(|span| span.last).max());
+    ends.map_or(PORTS, |(first, last)| in_common(first, last))
 }

@@ -41,7 +41,7 @@ use self::memory::{Main, Settings};
 use self::netlink::{Attributes, Command};
 use self::read::Run;
 use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
-use crate::calls::{self as calling, Block, Change, Entry, Tree};
+use crate::calls::{self as calling, Block, Change, Entry};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, NODES, PARENT, Table};
@@ -210,11 +210,8 @@ impl<K: Kernel> Native<K> {
 
     /// The main ruleset that this process, or an earlier one, remembers, if pf still has it.
     fn remembered(&self, run: &Run) -> Answer<Option<Main>> {
-        for of_earlier in [false, true] {
-            if of_earlier {
-                self.memory.read(run);
-            }
-            let Some(main) = self.memory.main(run) else { continue };
+        for known in [Memory::main, Memory::left_main] {
+            let Some(main) = known(&self.memory, run) else { continue };
             let mut same = true;
             for (path, stamps) in &main.stamps {
                 same = same && read::every_stamp(&self.kernel, path)? == *stamps;
@@ -298,13 +295,11 @@ impl<K: Kernel> Native<K> {
             seen.insert(node.copied(), stamps);
             self.memory.calling(&run, &path, &stamps).ok_or(None)
         };
-        let mut tree = Tree::new(&mut load);
-        match tree.change(&change.removed, &change.added) {
-            Ok(()) => {}
+        let new = match calling::change(&mut load, &change.removed, &change.added) {
+            Ok(new) => new,
             Err(None) => return Ok(None),
             Err(Some(failure)) => return Err(failure),
-        }
-        let new = tree.finished();
+        };
         let changed = new.into_iter().filter(|(_, old, new)| old != new).map(|(node, old, new)| {
             let stamps = seen.get(&node).copied().unwrap_or_default();
             Ruleset::new(calling::path(node.as_ref()), &old, &new, stamps)

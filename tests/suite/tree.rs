@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kport::calls::{Block, Entry, Item, Key, Tree, whole};
+use kport::calls::{self, Block, Entry, Item, Key, whole};
 use kport::net::{PortRange, Protocol};
 use proptest::prelude::*;
 
@@ -39,10 +39,9 @@ fn change(held: &mut Rulesets, removed: &[Entry], added: &[Entry]) -> usize {
     let before = held.clone();
     let mut load =
         |block: Option<&Block>| Ok::<_, Infallible>(before.get(&block.copied()).cloned().unwrap_or_default());
-    let mut tree = Tree::new(&mut load);
-    tree.change(removed, added).unwrap();
+    let Ok(changed) = calls::change(&mut load, removed, added);
     let mut differ = 0;
-    for (block, old, new) in tree.finished() {
+    for (block, old, new) in changed {
         assert_eq!(old, before.get(&block).cloned().unwrap_or_default());
         differ += old.iter().filter(|item| !new.contains(item)).count();
         differ += new.iter().filter(|item| !old.contains(item)).count();
