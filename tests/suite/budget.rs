@@ -198,7 +198,7 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
     let boot = good.replace("\"first\"", "\"second\"");
-    let version = good.replace("\"version\":6", "\"version\":5");
+    let version = good.replace("\"version\":7", "\"version\":6");
     let long = format!("{good}{}", " ".repeat(1 << 24));
     for bad in ["", "{}", &good[..good.len() / 2], &boot, &version, &long, "[1e999]", "\0"] {
         assert_ne!(bad, good);

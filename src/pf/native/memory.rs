@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::read::{Run, Stamp};
 use super::rulesets::{ByPath, ReadAt};
@@ -41,10 +41,11 @@ use crate::files;
 use crate::name::{Anchor, PARENT};
 use crate::pf::foreign;
 use crate::pfconf::Conf;
+use crate::pfconf::rule::Rule as ConfRule;
 use crate::rule::Rule;
 
-/// The version of the format of [`Left`] in a file.
-const VERSION: u32 = 6;
+/// The version of what is in the files.
+const VERSION: u32 = 7;
 
 /// The longest file that is read, in bytes: a rule needs about 700.
 const MAX_FILE: usize = 1 << 24;
@@ -60,17 +61,32 @@ pub(super) struct Settings {
 }
 
 /// A main ruleset at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Main {
     run: Run,
     /// Its own, and those of the anchors in its braces, by path.
     pub(super) stamps: ReadAt,
-    /// See [`outline`](crate::pf::foreign::outline).
+    /// See [`outline`](crate::pf::foreign::outline); all rules in the file of these.
+    #[serde(serialize_with = "rulesets", deserialize_with = "conf")]
     pub(super) outline: Arc<Conf>,
     /// All rules, if they were read.
+    #[serde(skip)]
     pub(super) conf: Option<Arc<Conf>>,
     /// What was found about it with these settings.
     pub(super) found: Option<(Settings, String)>,
+}
+
+fn rulesets<S: Serializer>(conf: &Arc<Conf>, into: S) -> Result<S::Ok, S::Error> {
+    conf.rulesets.serialize(into)
+}
+
+fn conf<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Conf>, D::Error> {
+    let mut rulesets = ByPath::deserialize(from)?;
+    for rules in rulesets.values_mut() {
+        *rules = std::mem::take(rules).into_iter().map(ConfRule::named).collect();
+    }
+    Ok(Arc::new(Conf { rulesets, ..Conf::default() }))
 }
 
 impl Main {
@@ -86,61 +102,14 @@ impl Main {
     }
 }
 
-/// What a file has of a main ruleset.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Left {
-    version: u32,
-    boot: String,
-    run: Run,
-    stamps: ReadAt,
-    rulesets: ByPath,
-    found: Option<(Settings, String)>,
-}
-
-/// The rules of one of kport's own anchors.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Content {
-    stamps: [Stamp; 3],
-    digest: u64,
-}
-
-/// What a file has of one of kport's own anchors.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoadedAnchor {
-    version: u32,
-    boot: String,
-    hostid: u64,
-    content: Content,
-}
-
-impl LoadedAnchor {
-    fn new(files: &CacheFiles, run: &Run, content: Content) -> LoadedAnchor {
-        LoadedAnchor { version: VERSION, boot: files.boot.clone(), hostid: run.hostid, content }
-    }
-}
-
-/// What a ruleset of the tree of calls has, and in a file, which kport's lock protects.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Calling {
-    version: u32,
-    boot: String,
-    hostid: u64,
-    stamps: [Stamp; 3],
-    items: Vec<Item>,
-}
-
 #[derive(Debug, Default)]
 struct Known {
     hostid: u64,
     main: Option<Main>,
-    /// by path, of this process's own loads
-    anchors: HashMap<String, Content>,
+    /// the digests of rules by the path of their anchor, of this process's own loads
+    anchors: HashMap<String, ([Stamp; 3], u64)>,
     /// by path, without files
-    calling: HashMap<String, Calling>,
+    calling: HashMap<String, ([Stamp; 3], Vec<Item>)>,
 }
 
 /// The files for the memory, and the current boot.
@@ -149,6 +118,16 @@ struct CacheFiles {
     /// The one with all rules.
     path: PathBuf,
     boot: String,
+}
+
+/// What a file has, which holds in one boot and one run of pf.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Left<T> {
+    version: u32,
+    boot: String,
+    hostid: u64,
+    what: T,
 }
 
 impl CacheFiles {
@@ -160,10 +139,39 @@ impl CacheFiles {
         self.path.with_file_name("loaded").join([anchor.child(), ".json"].concat())
     }
 
-    /// Of an anchor in the tree of calls.
+    /// Of an anchor in the tree of calls, protected by kport's lock.
     fn calling(&self, path: &str) -> PathBuf {
         let name = path.rsplit('/').next().unwrap_or(path);
         self.path.with_file_name("calls").join([name, ".json"].concat())
+    }
+
+    /// If it cannot be written, later processes only lose time, so it is not an error.
+    fn write(&self, path: &Path, run: &Run, what: impl Serialize) {
+        let left = Left { version: VERSION, boot: self.boot.clone(), hostid: run.hostid, what };
+        if let Some(bytes) = serde_json::to_vec(&left).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
+            _ = files::replace_file(path, &bytes);
+        }
+    }
+
+    /// Leaves what each publish needs of a main ruleset to later processes.
+    fn write_outline(&self, main: &Main) {
+        self.write(&self.outline(), &main.run, main);
+    }
+
+    /// A file that is damaged, or that others may write to, is ignored.
+    fn read<T: DeserializeOwned>(&self, path: &Path, run: &Run) -> Option<T> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = files::open(path, flags, Mode::empty()).ok()?;
+        let is = file.metadata().ok()?;
+        let own = is.is_file() && is.uid() == rustix::process::geteuid().as_raw() && is.mode() & 0o077 == 0;
+        if !own || is.len() > MAX_FILE as u64 {
+            return None;
+        }
+        // one more: the end is seen without another growth
+        let mut bytes = Vec::with_capacity(usize::try_from(is.len()).unwrap_or(0) + 1);
+        file.take(MAX_FILE as u64).read_to_end(&mut bytes).ok()?;
+        let left: Left<T> = serde_json::from_slice(&bytes).ok()?;
+        (left.version == VERSION && left.boot == self.boot && left.hostid == run.hostid).then_some(left.what)
     }
 }
 
@@ -185,10 +193,18 @@ impl Memory {
         self.with(run, |known| known.main.clone().filter(|main| main.run == *run))?
     }
 
+    /// The one that an earlier process has left, which is then remembered.
+    pub(super) fn left_main(&self, run: &Run) -> Option<Main> {
+        let files = self.files.as_ref()?;
+        let main = files.read(&files.outline(), run).filter(|main: &Main| main.run == *run)?;
+        self.with(run, |known| known.main.insert(main).clone())
+    }
+
     /// Remembers a main ruleset that was just read, also for later processes.
     pub(super) fn learn(&self, main: &Main) {
-        if let Some(files) = &self.files {
-            leave(files, main, true);
+        if let (Some(files), Some(conf)) = (&self.files, &main.conf) {
+            files.write(&files.path, &main.run, Main { outline: Arc::clone(conf), ..main.clone() });
+            files.write_outline(main);
         }
         _ = self.with(&main.run, |known| known.main = Some(main.clone()));
     }
@@ -199,8 +215,7 @@ impl Memory {
             return of.conf.clone();
         }
         let files = self.files.as_ref()?;
-        let left = read_left(files, &files.path).filter(|left| left.run == of.run && left.stamps == of.stamps)?;
-        let rules = left.conf();
+        let rules = files.read(&files.path, &of.run).filter(|left: &Main| left.is(of))?.outline;
         _ = self.with(&of.run, |known| {
             if let Some(main) = known.main.as_mut().filter(|main| main.is(of)) {
                 main.conf = Some(Arc::clone(&rules));
@@ -217,7 +232,7 @@ impl Memory {
             Some(main.clone())
         });
         if let (Some(Some(main)), Some(files)) = (kept, &self.files) {
-            leave(files, &main, false);
+            files.write_outline(&main);
         }
     }
 
@@ -231,21 +246,18 @@ impl Memory {
         rules: &[Rule],
         by_files: bool,
     ) -> bool {
-        let now = Content { stamps: *stamps, digest: digest(rules) };
-        let known = self.with(run, |known| known.anchors.get(anchor.path()) == Some(&now)).unwrap_or(false);
-        known
-            || self.files.as_ref().filter(|_| by_files).is_some_and(|files| {
-                let left: Option<LoadedAnchor> = read(&files.anchor(anchor));
-                left.is_some_and(|left| left == LoadedAnchor::new(files, run, now))
-            })
+        let now = (*stamps, digest(rules));
+        let known = self.with(run, |known| known.anchors.get(anchor.path()) == Some(&now));
+        let left = |files: &Arc<CacheFiles>| files.read(&files.anchor(anchor), run) == Some(now);
+        known == Some(true) || by_files && self.files.as_ref().is_some_and(left)
     }
 
     /// Remembers the rules of an anchor.
     pub(super) fn loaded(&self, run: &Run, anchor: &Anchor, stamps: [Stamp; 3], rules: &[Rule]) {
-        let content = Content { stamps, digest: digest(rules) };
-        _ = self.with(run, |known| known.anchors.insert(anchor.path().to_owned(), content.clone()));
+        let now = (stamps, digest(rules));
+        _ = self.with(run, |known| known.anchors.insert(anchor.path().to_owned(), now));
         if let Some(files) = &self.files {
-            write(&files.anchor(anchor), &LoadedAnchor::new(files, run, content));
+            files.write(&files.anchor(anchor), run, now);
         }
     }
 
@@ -261,12 +273,11 @@ impl Memory {
 
     /// What an anchor in the tree of calls has, if it still has these stamps.
     pub(super) fn calling(&self, run: &Run, path: &str, stamps: &[Stamp; 3]) -> Option<Vec<Item>> {
-        let known = match &self.files {
-            Some(files) => read(&files.calling(path)).filter(|left: &Calling| left.boot == files.boot),
-            None => self.with(run, |known| known.calling.get(path).cloned())?,
+        let (at, items) = match &self.files {
+            Some(files) => files.read(&files.calling(path), run)?,
+            None => self.with(run, |known| known.calling.get(path).cloned())??,
         };
-        let same = |known: &Calling| known.version == VERSION && known.hostid == run.hostid && known.stamps == *stamps;
-        known.filter(same).map(|known| known.items)
+        (at == *stamps).then_some(items)
     }
 
     /// Forgets it.
@@ -279,12 +290,10 @@ impl Memory {
 
     /// Remembers that; nothing about a node without items.
     pub(super) fn learn_calling(&self, run: &Run, path: &str, stamps: [Stamp; 3], items: &[Item]) {
-        let boot = self.files.as_ref().map(|files| files.boot.clone()).unwrap_or_default();
-        let calling = Calling { version: VERSION, boot, hostid: run.hostid, stamps, items: items.to_vec() };
         match &self.files {
             Some(_) if items.is_empty() && path != PARENT => self.forget_calling(run, path),
-            Some(files) => write(&files.calling(path), &calling),
-            None => _ = self.with(run, |known| known.calling.insert(path.to_owned(), calling)),
+            Some(files) => files.write(&files.calling(path), run, (stamps, items)),
+            None => _ = self.with(run, |known| known.calling.insert(path.to_owned(), (stamps, items.to_vec()))),
         }
     }
 
@@ -297,68 +306,6 @@ impl Memory {
         }
         Some(act(&mut known))
     }
-
-    /// Uses what an earlier process has left about the main ruleset of this boot and this run of pf. A file that is damaged, or
-    /// that others may write to, is ignored.
-    pub(super) fn read(&self, run: &Run) {
-        let left = self.files.as_ref().and_then(|files| read_left(files, &files.outline()));
-        let Some(left) = left.filter(|left| left.run == *run) else { return };
-        let (stamps, found) = (left.stamps.clone(), left.found.clone());
-        let main = Main { run: run.clone(), stamps, outline: left.conf(), conf: None, found };
-        _ = self.with(run, |known| known.main = Some(main));
-    }
-}
-
-impl Left {
-    fn conf(self) -> Arc<Conf> {
-        let rulesets = self.rulesets.into_iter().map(|(path, rules)| {
-            let named = rules.into_iter().map(crate::pfconf::rule::Rule::named);
-            (path, named.collect())
-        });
-        Arc::new(Conf { rulesets: rulesets.collect(), ..Conf::default() })
-    }
-}
-
-/// Leaves a main ruleset to later processes: what each publish needs, and with `whole` all rules. If a file cannot be written,
-/// they only lose time, so it is not an error.
-fn leave(files: &CacheFiles, main: &Main, whole: bool) {
-    let left = |conf: &Conf, found| Left {
-        version: VERSION,
-        boot: files.boot.clone(),
-        run: main.run.clone(),
-        stamps: main.stamps.clone(),
-        rulesets: conf.rulesets.clone(),
-        found,
-    };
-    let all = main.conf.as_ref().filter(|_| whole).map(|conf| (files.path.clone(), left(conf, None)));
-    for (path, left) in all.into_iter().chain([(files.outline(), left(&main.outline, main.found.clone()))]) {
-        write(&path, &left);
-    }
-}
-
-fn write(path: &Path, what: &impl Serialize) {
-    if let Some(bytes) = serde_json::to_vec(what).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
-        _ = files::replace_file(path, &bytes);
-    }
-}
-
-fn read_left(files: &CacheFiles, path: &Path) -> Option<Left> {
-    read(path).filter(|left: &Left| left.version == VERSION && left.boot == files.boot)
-}
-
-/// Reads a file that nobody else can have written.
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = files::open(path, flags, Mode::empty()).ok()?;
-    let is = file.metadata().ok()?;
-    let own = is.is_file() && is.uid() == rustix::process::geteuid().as_raw() && is.mode() & 0o077 == 0;
-    if !own || is.len() > MAX_FILE as u64 {
-        return None;
-    }
-    // one more: the end is seen without another growth
-    let mut bytes = Vec::with_capacity(usize::try_from(is.len()).unwrap_or(0) + 1);
-    file.take(MAX_FILE as u64).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
 }
 
 /// An attacker who could create two sets of rules with one digest is root already, and has easier ways.
