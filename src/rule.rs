@@ -221,14 +221,20 @@ impl Rule {
         }
     }
 
+    pub(crate) fn matches_mut(&mut self) -> &mut Match {
+        match self {
+            Rule::Nat { matches, .. }
+            | Rule::Rdr { matches, .. }
+            | Rule::AfTo { matches, .. }
+            | Rule::Pass { matches, .. } => matches,
+        }
+    }
+
     /// The rules of the kernel that it stands for: one for each of [`Match::members`].
     pub fn expand(&self) -> Vec<Rule> {
         let single = |member: Member<'_>| {
             let mut rule = self.clone();
-            let (Rule::Nat { matches, .. }
-            | Rule::Rdr { matches, .. }
-            | Rule::AfTo { matches, .. }
-            | Rule::Pass { matches, .. }) = &mut rule;
+            let matches = rule.matches_mut();
             matches.on = member.on.into_iter().copied().collect();
             matches.from = member.from.into_iter().cloned().collect();
             matches.to = member.to.into_iter().cloned().collect();

@@ -5,15 +5,16 @@
 //! rules and accepts no label), never `rdr-to` (unknown to 14).
 
 use std::collections::HashSet;
+use std::mem;
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
 use crate::name::Label;
-use crate::net::{Direction, Family, Interface, Place, PortRange, Protocol};
+use crate::net::{Direction, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::publication::{Answer, Publication, Redirect, distinct};
-use crate::rule::{Address, Match, Routing, Rule, StateOptions};
+use crate::rule::{Address, Match, Rule, StateOptions};
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
 const LOOPBACK: &str = "lo";
@@ -52,11 +53,7 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
     let Publication { jail, redirects, options, via, answers } = publication;
     let jail_label = jail.label();
     let reach = distinct(options.reach.iter().copied());
-    let room = redirects.len();
-    let (mut nat, mut rdr) = (Translation::with_room(0), Translation::with_room(room));
-    let (mut pass, mut direct) = (Passes::new(options, &[], room), Passes::new(options, &reach, room));
-    let mut back = Passes::new(options, &[], answers.len());
-    let mut af_to = Translation::with_room(0);
+    let [mut nat, mut rdr, mut back, mut pass, mut direct, mut af_to]: [Vec<Rule>; 6] = Default::default();
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
         let tag = match tags.has_own(redirect) {
@@ -74,35 +71,31 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
         if redirect.af_to {
             let Some(address_of) = via.get(&redirect.target).copied() else { continue };
             let outside = Options { host_access: false, ..options.clone() };
-            for matches in entrances(redirect, &outside, &reach, &base) {
-                af_to.push(matches, None, |matches, _| Rule::AfTo {
-                    log: options.log,
-                    quick: options.quick,
-                    matches,
-                    address_of,
-                    target: redirect.target,
-                    port: (redirect.host != redirect.jail).then(|| redirect.jail.first()),
-                    state: options.limits.state(redirect.protocol),
-                    labels: labels.clone(),
-                });
-            }
+            af_to.extend(entrances(redirect, &outside, &reach, &base).into_iter().map(|matches| Rule::AfTo {
+                log: options.log,
+                quick: options.quick,
+                matches,
+                address_of,
+                target: redirect.target,
+                port: (redirect.host != redirect.jail).then(|| redirect.jail.first()),
+                state: options.limits.state(redirect.protocol),
+                labels: labels.clone(),
+            }));
             continue;
         }
         let entrances = entrances(redirect, options, &reach, &base);
         let entered = !entrances.is_empty();
-        for matches in entrances {
-            rdr.push(matches, None, |matches, _| Rule::Rdr {
-                matches,
-                tag: tag.clone(),
-                target: redirect.target,
-                ports: redirect.jail,
-            });
-        }
+        rdr.extend(entrances.into_iter().map(|matches| Rule::Rdr {
+            matches,
+            tag: tag.clone(),
+            target: redirect.target,
+            ports: redirect.jail,
+        }));
         if let Some(interface) = via.get(&redirect.target) {
-            let to = || vec![Address::Host(redirect.target)];
-            let matches = |from| Match { on: vec![*interface], from, to: to(), ports: redirect.jail, ..base.clone() };
             let mut push = |from, tagged, source| {
-                nat.push(matches(from), tagged, |matches, tagged| Rule::Nat { matches, tagged, source });
+                let (on, to) = (vec![*interface], vec![Address::Host(redirect.target)]);
+                let matches = Match { on, from, to, ports: redirect.jail, ..base };
+                nat.push(Rule::Nat { matches, tagged, source });
             };
             for from in returns(redirect, options, *interface) {
                 push(from, None, Address::Interface(*interface));
@@ -113,17 +106,17 @@ fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
             }
         }
         if !reach.is_empty() {
-            direct.push(redirect, None, None, &labels);
+            direct.extend(passes(options, redirect, &reach, None, None, &labels));
         }
         if entered {
             for answer in answers.iter().filter(|a| (a.place, a.target) == (redirect.place, redirect.target)) {
-                back.push(redirect, Some(answer), Some(&tag), &labels);
+                back.extend(passes(options, redirect, &[answer.on], Some(answer), Some(&tag), &labels));
             }
-            pass.push(redirect, None, Some(&tag), &labels);
+            pass.extend(passes(options, redirect, &[], None, Some(&tag), &labels));
         }
     }
-    pass.rules.extend(af_to.rules);
-    [nat.rules, rdr.rules, back.rules, pass.rules, direct.rules]
+    pass.append(&mut af_to);
+    [nat, rdr, back, pass, direct].map(without_repetition)
 }
 
 /// The packets that a redirect matches: those from outside, then the jails' to the host's address, then the host's own.
@@ -188,26 +181,53 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
     made
 }
 
-/// What one rule of the kernel matches: one member of each list of a [`Match`], and the rest of it.
-type Single = (Option<Interface>, Option<Address>, Option<Address>, Family, Protocol, PortRange, Option<Label>);
-
-/// Translation rules, each for packets that no earlier one matches.
-struct Translation {
-    seen: HashSet<Single>,
-    rules: Vec<Rule>,
+/// Pass rules for a redirect's target; with an `answer`, for what comes in there, which is not answered by the routes.
+fn passes(
+    options: &Options,
+    redirect: &Redirect,
+    on: &[Interface],
+    answer: Option<&Answer>,
+    tagged: Option<&Label>,
+    labels: &[Label; 2],
+) -> Vec<Rule> {
+    let Redirect { protocol, target, jail: ports, .. } = *redirect;
+    let Options { log, quick, limits, .. } = *options;
+    let beyond = answer.filter(|answer| answer.beyond).map(|answer| Address::NotInterfaceNetwork(answer.on));
+    let (on, from, to) = (on.to_vec(), beyond.into_iter().collect(), vec![Address::Host(target)]);
+    let matches = Match { on, family: redirect.family(), protocol, from, to, ports };
+    let rule = |direction, log, state| Rule::Pass {
+        direction,
+        log,
+        quick,
+        routing: answer.map(|answer| answer.routing).unwrap_or_default(),
+        matches: matches.clone(),
+        tagged: tagged.cloned(),
+        state,
+        labels: labels.clone(),
+    };
+    let (state, none) = (limits.state(protocol), StateOptions::default());
+    match answer {
+        Some(_) => vec![rule(Some(Direction::In), log, state)],
+        None if !log && state == none => vec![rule(None, log, state)],
+        None => vec![rule(Some(Direction::In), log, state), rule(Some(Direction::Out), false, none)],
+    }
 }
 
-impl Translation {
-    fn with_room(rules: usize) -> Translation {
-        Translation { seen: HashSet::with_capacity(rules), rules: Vec::with_capacity(rules) }
-    }
-
-    /// Adds a rule for `matches` without what an earlier rule matches. At most one of the lists has several members.
-    fn push(&mut self, mut matches: Match, tagged: Option<Label>, rule: impl FnOnce(Match, Option<Label>) -> Rule) {
-        let Match { on, family, protocol, from, to, ports } = &mut matches;
-        let mut new = |on, from, to| self.seen.insert((on, from, to, *family, *protocol, *ports, tagged.clone()));
+/// The rules, each without what an earlier one of the same kind matches: it would never be reached. At most one of the lists of a
+/// rule has several members.
+fn without_repetition(mut rules: Vec<Rule>) -> Vec<Rule> {
+    let mut seen = HashSet::with_capacity(rules.len());
+    rules.retain_mut(|rule| {
+        let (direction, tagged) = match rule {
+            Rule::Nat { tagged, .. } => (None, tagged.clone()),
+            Rule::Pass { direction, tagged, .. } => (*direction, tagged.clone()),
+            Rule::Rdr { .. } | Rule::AfTo { .. } => (None, None),
+        };
+        let kind = (mem::discriminant(rule), direction, tagged);
+        let Match { on, family, protocol, from, to, ports } = rule.matches_mut();
+        let mut new = |on, from, to| seen.insert((kind.clone(), on, from, to, *family, *protocol, *ports));
         let (one_on, one_from, one_to) = (on.first().copied(), from.first().cloned(), to.first().cloned());
-        let some = if on.len() > 1 {
+        if on.len() > 1 {
             on.retain(|on| new(Some(*on), one_from.clone(), one_to.clone()));
             !on.is_empty()
         } else if from.len() > 1 {
@@ -218,56 +238,9 @@ impl Translation {
             !to.is_empty()
         } else {
             new(one_on, one_from, one_to)
-        };
-        if some {
-            self.rules.push(rule(matches, tagged));
         }
-    }
-}
-
-/// What tells two pass rules apart.
-type PassedBy = (Option<Interface>, IpAddr, Protocol, PortRange, Option<Label>);
-
-/// Pass rules, one for each match: a second one with the same match would never be reached.
-struct Passes<'a> {
-    options: &'a Options,
-    /// The interfaces of all these rules.
-    on: &'a [Interface],
-    seen: HashSet<PassedBy>,
-    rules: Vec<Rule>,
-}
-
-impl Passes<'_> {
-    fn new<'a>(options: &'a Options, on: &'a [Interface], room: usize) -> Passes<'a> {
-        Passes { options, on, seen: HashSet::with_capacity(room), rules: Vec::with_capacity(room) }
-    }
-
-    /// Adds a rule for a redirect's target; with an `answer`, for what comes in there, which is not answered by the routes.
-    fn push(&mut self, redirect: &Redirect, answer: Option<&Answer>, tagged: Option<&Label>, labels: &[Label; 2]) {
-        let Redirect { protocol, target, jail: ports, .. } = *redirect;
-        if !self.seen.insert((answer.map(|answer| answer.on), target, protocol, ports, tagged.cloned())) {
-            return;
-        }
-        let Options { log, quick, limits, .. } = *self.options;
-        let (on, from, routing) = match answer {
-            None => (self.on.to_vec(), None, Routing::default()),
-            Some(Answer { on, beyond, routing, .. }) => {
-                (vec![*on], beyond.then_some(Address::NotInterfaceNetwork(*on)), *routing)
-            }
-        };
-        let (family, from, to) = (redirect.family(), from.into_iter().collect(), vec![Address::Host(target)]);
-        let matches = Match { on, family, protocol, from, to, ports };
-        let rule = |direction, log, state| {
-            let (matches, tagged, labels) = (matches.clone(), tagged.cloned(), labels.clone());
-            Rule::Pass { direction, log, quick, routing, matches, tagged, state, labels }
-        };
-        let (state, none) = (limits.state(protocol), StateOptions::default());
-        match answer {
-            Some(_) => self.rules.push(rule(Some(Direction::In), log, state)),
-            None if !log && state == none => self.rules.push(rule(None, log, state)),
-            None => self.rules.extend([rule(Some(Direction::In), log, state), rule(Some(Direction::Out), false, none)]),
-        }
-    }
+    });
+    rules
 }
 
 /// The redirects that need a tag of their own instead of the jail's, by target: those to a port of the jail that is
