@@ -1,17 +1,14 @@
 //! The simulator: the firewall of hosts without pf(4), for trying kport and for tests. It keeps the rules in files, one
 //! for each anchor. No packet is redirected. `sim/main.conf` in the state directory is the main ruleset.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-
 use crate::calls;
 use crate::error::{Error, Kind, Result};
-use crate::files::{Folder, names_in, read_file, replace_file};
+use crate::files::{names_in, read_file, replace_file};
 use crate::name::{Anchor, Table};
 use crate::pf::{Counters, Firewall, Loaded, Rulesets, States};
 use crate::pfconf::Conf;
@@ -61,12 +58,8 @@ impl Sim {
     pub fn rules(&self, anchor: &Anchor) -> Result<Vec<Rule>> {
         let path = self.path(anchor);
         let bytes = read_file(&path, MOST).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
-        bytes.map_or(Ok(vec![]), |bytes| self.read(anchor, &bytes))
-    }
-
-    fn read<T: DeserializeOwned>(&self, anchor: &Anchor, bytes: &[u8]) -> Result<T> {
-        serde_json::from_slice(bytes).map_err(|e| {
-            let path = self.path(anchor);
+        let Some(bytes) = bytes else { return Ok(vec![]) };
+        serde_json::from_slice(&bytes).map_err(|e| {
             Error::new(Kind::System, format!("{} does not hold rules ({e}); remove the file", path.display()))
         })
     }
@@ -115,24 +108,6 @@ impl Firewall for Sim {
         Ok(vec![Counters::default(); self.loaded(anchor, false)?.filters])
     }
 
-    /// Opens the directory once.
-    fn loaded_all(&self, _: &[Anchor], _: bool) -> Result<BTreeMap<String, Loaded>> {
-        let failed = |e: io::Error| Error::io(format_args!("read {}", self.dir.display()), &e);
-        let mut all = BTreeMap::new();
-        let Some(mut folder) = Folder::open(&self.dir).map_err(failed)? else { return Ok(all) };
-        let mut bytes = vec![];
-        for mut name in folder.names().map_err(failed)? {
-            let Some(anchor) = name.strip_suffix(".json").and_then(Anchor::from_child) else { continue };
-            let failed = |e: io::Error| Error::io(format_args!("read {}", self.path(&anchor).display()), &e);
-            if folder.read(&name, MOST, &mut bytes).map_err(failed)? {
-                let rules: Vec<Rule> = self.read(&anchor, &bytes)?;
-                name.truncate(anchor.child().len());
-                all.insert(name, Loaded::uncounted(Count::of(&rules)));
-            }
-        }
-        Ok(all)
-    }
-
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         Ok(self.rules(anchor)? == rules)
     }
@@ -161,8 +136,7 @@ impl Firewall for Sim {
                 all.push((anchor.path().to_owned(), Arc::new(Conf::of_rules(&rules))));
             }
         }
-        let of_kport = calls::rulesets(&entries).into_iter().map(|(path, calls)| (path, Arc::new(calls)));
-        all.extend(of_kport);
+        all.extend(calls::rulesets(&entries).into_iter().map(|(path, calls)| (path, Arc::new(calls))));
         Ok(all)
     }
 }

@@ -308,26 +308,21 @@ impl<K: Kernel> Native<K> {
         // those without a difference first: if this is cut off, the tickets of another one are not those that are remembered
         changed.sort_by_key(|ruleset| ruleset.differences() > 0);
         let same = changed.partition_point(|ruleset| ruleset.differences() == 0);
-        let differs = same < changed.len();
-        if differs {
-            self.forget_nodes(&run, &changed);
-            calls::change(&self.kernel, &mut changed[same..])?;
-        }
-        self.learn_calls(&run, &changed);
-        Ok(Some(differs))
+        self.give(&run, &mut changed, |rulesets| calls::change(&self.kernel, &mut rulesets[same..]))?;
+        Ok(Some(same < changed.len()))
     }
 
-    fn learn_calls(&self, run: &Run, changed: &[Ruleset]) {
-        for Ruleset { path, stamps, items, .. } in changed {
-            self.memory.learn_calling(run, path, *stamps, items);
-        }
-    }
-
-    /// The tickets of a node begin again if it is removed: what is remembered of it goes before that, in case of a kill after it.
-    fn forget_nodes(&self, run: &Run, changed: &[Ruleset]) {
-        for ruleset in changed.iter().filter(|ruleset| ruleset.is_node_that_comes_or_goes()) {
+    /// Gives rulesets their calls by `how`, and remembers them. The tickets of a node begin again if it is removed: what is remembered
+    /// of it goes before that, in case of a kill after it.
+    fn give(&self, run: &Run, rulesets: &mut [Ruleset], how: impl FnOnce(&mut [Ruleset]) -> Answer<()>) -> Answer<()> {
+        for ruleset in rulesets.iter().filter(|ruleset| ruleset.is_node_that_comes_or_goes()) {
             self.memory.forget_calling(run, &ruleset.path);
         }
+        how(rulesets)?;
+        for Ruleset { path, stamps, items, .. } in rulesets {
+            self.memory.learn_calling(run, path, *stamps, items);
+        }
+        Ok(())
     }
 
     /// Makes the tree of calls that of these entries. Without `by_tickets`, the calls that pf has are read.
@@ -359,9 +354,7 @@ impl<K: Kernel> Native<K> {
             }
         }
         if !changed.is_empty() {
-            self.forget_nodes(&run, &changed);
-            calls::load(&self.kernel, &mut changed)?;
-            self.learn_calls(&run, &changed);
+            self.give(&run, &mut changed, |rulesets| calls::load(&self.kernel, rulesets))?;
         }
         Ok(!changed.is_empty())
     }

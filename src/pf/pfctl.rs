@@ -37,7 +37,7 @@ use crate::pfconf::{self, Conf, address, path};
 use crate::rule::{self, Rule};
 use braces::{Call, RulesetPath};
 pub use run::{Invocation, is_without_device};
-use run::{complaints, enabled, explain, gone, labelled};
+use run::{complaints, enabled, explain, gone, is_busy, labelled};
 use states::Incoming;
 
 /// The path of pfctl(8) on FreeBSD.
@@ -64,12 +64,17 @@ pub struct Pfctl {
 /// ruleset, [`Firewall::replace`] reads whether pf is enabled.
 #[derive(Default)]
 struct Seen {
-    /// The output of `-sn`, by anchor: nat, rdr and binat rules.
-    translations: BTreeMap<String, Arc<Conf>>,
-    filter: Option<Arc<Conf>>,
+    /// What was printed of an anchor, with `-sn` or `-sr`.
+    rules: BTreeMap<(String, &'static str), Arc<Conf>>,
     enabled: Option<bool>,
     /// The calls of kport's anchors in the main ruleset, from the list of all jails.
     calls: String,
+}
+
+impl Seen {
+    fn main(&self, what: &'static str) -> Option<Arc<Conf>> {
+        self.rules.get(&(String::new(), what)).cloned()
+    }
 }
 
 /// Called after each run of the program.
@@ -146,17 +151,11 @@ impl Pfctl {
     /// Runs pfctl, again while another program holds pf or removes what it reads.
     fn call(&self, doing: &str, arguments: &[&str], input: &str) -> Result<Output> {
         let deadline = self.deadline.get();
-        self.again(doing, deadline, || self.run(arguments, input, None, deadline), || None)
+        self.again(doing, deadline, || self.run(arguments, input, None, deadline))
     }
 
-    /// Repeats `run`, unless `vain` returns the error that every try would have.
-    fn again(
-        &self,
-        doing: &str,
-        deadline: Deadline,
-        mut run: impl FnMut() -> Result<Output>,
-        vain: impl Fn() -> Option<Error>,
-    ) -> Result<Output> {
+    /// Repeats `run`.
+    fn again(&self, doing: &str, deadline: Deadline, mut run: impl FnMut() -> Result<Output>) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;
         let mut took = Duration::ZERO;
@@ -175,16 +174,11 @@ impl Pfctl {
             }
             let output = run()?;
             let said = complaints(&output);
-            // pf_ioctl.c: a ticket that is out of date, since another load has begun; rules of other anchors count too
-            let busy = said.iter().any(|line| line.ends_with("Device busy"));
             // part of the output: an anchor was removed while -sA listed all of them, which tells nothing about the
             // others (pfctl_walk_anchors in sbin/pfctl/pfctl.c exits with 1); or this one was just removed
             let cut = !output.stdout.is_empty() && !said.is_empty() && said.iter().all(|line| gone(line));
-            if !busy && !cut {
+            if !is_busy(&output) && !cut {
                 return Ok(output);
-            }
-            if busy && let Some(error) = vain() {
-                return Err(error.context(doing));
             }
             tries += 1;
             took = start.elapsed();
@@ -229,7 +223,7 @@ impl Pfctl {
             "" => format!("pfctl {}", what.join(" ")),
             _ => format!("pfctl {} in anchor {}", what.join(" "), quoted(anchor)),
         };
-        let output = self.again(&doing, self.deadline.get(), || run(&arguments), || None)?;
+        let output = self.again(&doing, self.deadline.get(), || run(&arguments))?;
         let complaints = complaints(&output);
         match output.end {
             End::Exit(_) | End::Unknown
@@ -302,26 +296,14 @@ impl Pfctl {
         Ok(Conf::of_output(&self.show(anchor, &[what, "-P"])?))
     }
 
-    /// The translation rules of an anchor, read once for each transaction.
-    fn translations(&self, anchor: &str) -> Result<Arc<Conf>> {
-        let known = self.seen.borrow().translations.get(anchor).cloned();
-        known.map_or_else(|| self.rules(anchor, "-sn").map(Arc::new), Ok)
+    /// The same, read once for each transaction if it is kept with [`Pfctl::see`].
+    fn known(&self, anchor: &str, what: &'static str) -> Result<Arc<Conf>> {
+        let known = self.seen.borrow().rules.get(&(anchor.to_owned(), what)).cloned();
+        known.map_or_else(|| self.rules(anchor, what).map(Arc::new), Ok)
     }
 
-    /// The filter rules of the main ruleset, read once for each transaction.
-    fn filter(&self) -> Result<Arc<Conf>> {
-        let known = self.seen.borrow().filter.clone();
-        known.map_or_else(|| self.rules("", "-sr").map(Arc::new), Ok)
-    }
-
-    /// Keeps what was read; of filter rules only those of the main ruleset.
-    fn see(&self, anchor: &str, kind: RuleKind, shown: Arc<Conf>) {
-        let mut seen = self.seen.borrow_mut();
-        match kind {
-            RuleKind::Filter if anchor.is_empty() => seen.filter = Some(shown),
-            RuleKind::Filter => {}
-            _ => _ = seen.translations.insert(anchor.to_owned(), shown),
-        }
+    fn see(&self, anchor: &str, what: &'static str, shown: Arc<Conf>) {
+        self.seen.borrow_mut().rules.insert((anchor.to_owned(), what), shown);
     }
 
     /// `set skip on`, which `-sr` does not print.
@@ -350,12 +332,10 @@ impl Pfctl {
         there.map(one).collect()
     }
 
-    /// The rules of one kind in an anchor, with the calls in its braces among its own. The translation rules are kept.
+    /// The rules of one kind in an anchor, with the calls in its braces among its own.
     fn rules_of(&self, anchor: &str, kind: RuleKind) -> Result<Vec<pfconf::rule::Rule>> {
-        let shown = match kind {
-            RuleKind::Filter => self.rules(anchor, "-sr").map(Arc::new)?,
-            _ => self.translations(anchor)?,
-        };
+        let what = if kind == RuleKind::Filter { "-sr" } else { "-sn" };
+        let shown = self.known(anchor, what)?;
         let of_kind =
             |rule: &&pfconf::rule::Rule| rule.action.kind() == kind && !matches!(rule.action, Action::Call(..));
         let mut rules: Vec<_> = shown.rulesets.values().flatten().filter(of_kind).cloned().collect();
@@ -364,7 +344,7 @@ impl Pfctl {
             let action = Action::Call(kind, format!("/{}", call.called));
             rules.push(pfconf::rule::Rule::new(Origin::default(), action));
         }
-        self.see(anchor, kind, shown);
+        self.see(anchor, what, shown);
         Ok(rules)
     }
 
@@ -403,11 +383,6 @@ impl Pfctl {
             Ok(calls::Call::of_rules(shown.rules()))
         };
         calls::led_to(among, &mut read)
-    }
-
-    /// Whether an anchor has exactly the rules of these kinds that are in `rules`.
-    fn shows(&self, anchor: &Anchor, what: &str, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> Result<bool> {
-        Ok(are(&self.rules(anchor.path(), what)?, kinds, wanted))
     }
 }
 
@@ -458,14 +433,21 @@ impl Firewall for Pfctl {
         // -o none: the optimizer would merge rules and create tables
         let mut arguments = vec!["-q", "-o", "none", "-a", anchor.path()];
         // what a publish reads next
-        let status = self.seen.borrow().filter.is_some();
+        let status = self.seen.borrow().main("-sr").is_some();
         if status {
             arguments.extend(["-s", "info"]);
         }
         arguments.extend(["-f", "-"]);
         let deadline = self.deadline.get().reserving(VERIFY_TIME, 4);
-        let vain = || self.helpers.out_of_tags.as_ref().and_then(|out_of_tags| out_of_tags(anchor, rules));
-        let output = self.again(&doing, deadline, || self.run(&arguments, &text, None, deadline), vain)?;
+        let output = self.again(&doing, deadline, || {
+            let output = self.run(&arguments, &text, None, deadline)?;
+            match &self.helpers.out_of_tags {
+                Some(out_of_tags) if is_busy(&output) => {
+                    out_of_tags(anchor, rules).map_or(Ok(output), |error| Err(error.context(&doing)))
+                }
+                _ => Ok(output),
+            }
+        })?;
         self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
         let error = match output.end {
             End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
@@ -516,8 +498,7 @@ impl Firewall for Pfctl {
         let arguments = ["-q", "-a", anchor.path(), "-sr", "-f", "-"];
         let deadline = self.deadline.get();
         // it matters only whether there are rules
-        let run = || self.run(&arguments, "", Some(&mut |_| ()), deadline);
-        let output = self.again(&doing, deadline, run, || None)?;
+        let output = self.again(&doing, deadline, || self.run(&arguments, "", Some(&mut |_| ()), deadline))?;
         let complaints = complaints(&output);
         match output.end {
             End::Exit(0) if complaints.iter().all(|line| gone(line)) => {}
@@ -555,7 +536,8 @@ impl Firewall for Pfctl {
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         let own = flat(rules);
-        Ok(are_filters(&self.rules(anchor.path(), "-sr")?, own.clone()) && self.shows(anchor, "-sn", OF_NAT, &own)?)
+        Ok(are_filters(&self.rules(anchor.path(), "-sr")?, own.clone())
+            && are(&self.rules(anchor.path(), "-sn")?, OF_NAT, &own))
     }
 
     /// Three runs if the main ruleset calls kport's anchors, and more for those that are not called.
@@ -590,7 +572,7 @@ impl Firewall for Pfctl {
     /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none,
     /// and the main ruleset was read when the jail was published: `kport doctor` reads it again.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        if !self.shows(anchor, "-sr", &[RuleKind::Filter], &flat(rules))? {
+        if !are(&self.rules(anchor.path(), "-sr")?, &[RuleKind::Filter], &flat(rules)) {
             return Ok(None);
         }
         Ok(Some(Status { enabled: self.enabled()?, nat_anchor: true, rdr_anchor: true, anchor: true }))
@@ -630,7 +612,7 @@ impl Firewall for Pfctl {
         let (translations, filter) = {
             let mut seen = self.seen.borrow_mut();
             if seen.calls.is_empty() {
-                (seen.translations.get("").cloned(), seen.filter.clone())
+                (seen.main("-sn"), seen.main("-sr"))
             } else {
                 let calls = Arc::new(Conf::of_output(&std::mem::take(&mut seen.calls)));
                 (Some(Arc::clone(&calls)), Some(calls))
@@ -661,7 +643,7 @@ impl Firewall for Pfctl {
             for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
                 let shown = self.rules(&at.path, what)?;
                 if at.path.is_empty() {
-                    self.see("", kinds[0], Arc::new(shown.clone()));
+                    self.see("", what, Arc::new(shown.clone()));
                 }
                 for Call { called, read_as } in self.calls(&at, &shown, "", kinds)? {
                     if !own && path::is_own(&called.path) {
@@ -692,8 +674,8 @@ impl Firewall for Pfctl {
     }
 
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
-        let mut main = (*self.translations("")?).clone();
-        main.append(&*self.filter()?);
+        let mut main = (*self.known("", "-sn")?).clone();
+        main.append(&*self.known("", "-sr")?);
         main.skip = self.skipped()?;
         Ok(Arc::new(main))
     }

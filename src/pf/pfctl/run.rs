@@ -68,6 +68,11 @@ pub(super) fn complaints(output: &Output) -> Vec<String> {
         .collect()
 }
 
+/// Whether a ticket was out of date, since another load has begun (pf_ioctl.c); rules of other anchors count, too.
+pub(super) fn is_busy(output: &Output) -> bool {
+    complaints(output).iter().any(|line| line.ends_with("Device busy"))
+}
+
 /// Whether a line means that there is no such anchor, or that it was just removed. 14 and 15 print different messages,
 /// and so do `-sn` and `-sr`. The kernel returns EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c);
 /// `-sA` of 14 has a message for EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
@@ -93,8 +98,8 @@ pub(super) fn labelled(line: &str) -> Option<Counters> {
 
 /// The error of a run that failed. `rules` is its input.
 pub(super) fn explain(doing: &str, output: &Output, rules: &str) -> Error {
-    let said = complaints(output);
-    let said = if said.is_empty() { "nothing".to_owned() } else { quoted(&said.join(" / ")) };
+    let lines = complaints(output);
+    let said = if lines.is_empty() { "nothing".to_owned() } else { quoted(&lines.join(" / ")) };
     let (kind, why) = match output.end {
         End::TimedOut => (
             Kind::Busy,
@@ -109,7 +114,23 @@ pub(super) fn explain(doing: &str, output: &Output, rules: &str) -> Error {
         End::TooMuch => {
             (Kind::System, "pfctl printed more than 64 MiB, and was killed; is it the real one?".to_owned())
         }
-        End::Exit(_) | End::Unknown => reason(output, rules),
+        End::Exit(status) if lines.is_empty() => {
+            (Kind::System, format!("pfctl exited with status {status} and printed nothing"))
+        }
+        End::Unknown if lines.is_empty() => {
+            let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
+            (Kind::System, why.to_owned())
+        }
+        End::Exit(_) | End::Unknown => match lines.iter().find(|line| line.starts_with("stdin:")) {
+            Some(line) => (Kind::Internal, refused(line, rules)),
+            None => {
+                let is_in = |part: &&str| lines.iter().any(|line| line.contains(part));
+                let known = MEANINGS.iter().find(|(parts, ..)| parts.iter().any(is_in));
+                let unknown = (Kind::System, "an unknown message: run `pfctl -vnf /etc/pf.conf` and see `dmesg`");
+                let (kind, remedy) = known.map_or(unknown, |(_, kind, remedy)| (*kind, *remedy));
+                (kind, format!("pfctl printed {said}: {remedy}"))
+            }
+        },
     };
     Error::new(kind, format!("{doing}: {why}"))
 }
@@ -167,28 +188,6 @@ const MEANINGS: &[(&[&str], Kind, &str)] = &[
         "the kernel is out of memory: free some, or try again",
     ),
 ];
-
-fn reason(output: &Output, rules: &str) -> (Kind, String) {
-    let lines = complaints(output);
-    let has = |part: &str| lines.iter().any(|line| line.contains(part));
-    let said = quoted(&lines.join(" / "));
-    if lines.is_empty() {
-        return match output.end {
-            End::Exit(status) => (Kind::System, format!("pfctl exited with status {status} and printed nothing")),
-            _ => {
-                let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
-                (Kind::System, why.to_owned())
-            }
-        };
-    }
-    if let Some(line) = lines.iter().find(|line| line.starts_with("stdin:")) {
-        return (Kind::Internal, refused(line, rules));
-    }
-    let known = MEANINGS.iter().find(|(parts, ..)| parts.iter().any(|part| has(part)));
-    let unknown = (Kind::System, "an unknown message: run `pfctl -vnf /etc/pf.conf` and see `dmesg`");
-    let (kind, remedy) = known.map_or(unknown, |(_, kind, remedy)| (*kind, *remedy));
-    (kind, format!("pfctl printed {said}: {remedy}"))
-}
 
 /// `stdin:2: syntax error`, with the line that was sent.
 fn refused(line: &str, rules: &str) -> String {
