@@ -33,7 +33,7 @@ pub(crate) fn jid(from: &str, text: &str) -> Result<i32> {
 }
 
 /// The jail as one source identifies it: a manager's variables, the state of a container, the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The source, for messages: `jail(8)'s JNAME`.
     pub by: &'static str,
@@ -50,7 +50,7 @@ pub struct Identity {
 impl Identity {
     /// An identity with only a source.
     pub fn by(by: &'static str) -> Identity {
-        Identity { by, name: None, jid: None, addresses: vec![], calls_after_failure: None }
+        Identity { by, ..Identity::default() }
     }
 }
 
@@ -86,17 +86,28 @@ impl Caller {
                 sources.extend((manager.identity)(environment)?);
             }
         }
-        let command_line =
-            Identity { name: given.0.map(str::to_owned), jid: given.1, ..Identity::by("the command line") };
-        if command_line.name.is_some() || command_line.jid.is_some() {
-            sources.push(command_line);
+        let (name, jid) = given;
+        if name.is_some() || jid.is_some() {
+            sources.push(Identity { name: name.map(str::to_owned), jid, ..Identity::by("the command line") });
         }
-        agree(sources.iter().filter_map(|source| Some((source.by, quoted(source.name.as_deref()?)))))?;
-        agree(sources.iter().filter_map(|source| Some((source.by, format!("jid {}", source.jid?)))))?;
+        agree(&sources, |source| source.name.as_deref().map(quoted))?;
+        agree(&sources, |source| source.jid.map(|jid| format!("jid {jid}")))?;
         let jid = sources.iter().find_map(|source| source.jid);
-        let name = match sources.iter().find_map(|source| source.name.clone()) {
-            Some(name) => name,
-            None => name_of(jid, host)?,
+        let name = match (sources.iter().find_map(|source| source.name.clone()), jid) {
+            (Some(name), _) => name,
+            (None, Some(jid)) => match host.jail(&jid.to_string())? {
+                Some(jail) => jail.name,
+                None => return Err(Error::new(Kind::Unavailable, format!("there is no jail {jid}; name the jail"))),
+            },
+            (None, None) => {
+                let variables: Vec<&str> = super::ALL.iter().filter_map(|manager| manager.variable).collect();
+                let why = format!(
+                    "--hook finds no jail: none of {} is in the environment; name the jail, or read the state of a \
+                     container with --state",
+                    variables.join(", ")
+                );
+                return Err(Error::new(Kind::Argument, why));
+            }
         };
         let calls_after_failure = sources.iter().find_map(|source| source.calls_after_failure);
         let addresses = sources.into_iter().map(|source| source.addresses).find(|addresses| !addresses.is_empty());
@@ -120,30 +131,11 @@ impl Caller {
     }
 }
 
-/// Fails unless all values are the same.
-fn agree(values: impl Iterator<Item = (&'static str, String)>) -> Result<()> {
-    let values: Vec<_> = values.collect();
-    let Some((first, others)) = values.split_first() else { return Ok(()) };
-    match others.iter().find(|other| other.1 != first.1) {
-        None => Ok(()),
-        Some(other) => Err(Error::new(
-            Kind::Argument,
-            format!("{} says {}, and {} says {}; which jail is it?", first.0, first.1, other.0, other.1),
-        )),
-    }
-}
-
-fn name_of(jid: Option<i32>, host: &dyn Host) -> Result<String> {
-    let Some(jid) = jid else {
-        let variables: Vec<&str> = super::ALL.iter().filter_map(|manager| manager.variable).collect();
-        let why = format!(
-            "--hook finds no jail: none of {} is in the environment; name the jail, or read the state of a container with \
-             --state",
-            variables.join(", ")
-        );
-        return Err(Error::new(Kind::Argument, why));
-    };
-    host.jail(&jid.to_string())?
-        .map(|jail| jail.name)
-        .ok_or_else(|| Error::new(Kind::Unavailable, format!("there is no jail {jid}; name the jail")))
+/// Fails unless all sources that say something say the same.
+fn agree(sources: &[Identity], says: impl Fn(&Identity) -> Option<String>) -> Result<()> {
+    let all: Vec<_> = sources.iter().filter_map(|source| Some((source.by, says(source)?))).collect();
+    let Some(other) = all.iter().find(|one| one.1 != all[0].1) else { return Ok(()) };
+    let ((by, what), (by_other, another)) = (&all[0], other);
+    let why = format!("{by} says {what}, and {by_other} says {another}; which jail is it?");
+    Err(Error::new(Kind::Argument, why))
 }

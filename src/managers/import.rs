@@ -139,15 +139,12 @@ impl Imported {
         if let Some(why) = self.unsupported.first() {
             return Err(Error::new(Kind::Unsupported, format!("nothing was published: {why}")));
         }
-        self.commands.iter().map(|command| command.request(jail)).collect()
-    }
-}
-
-impl Command {
-    fn request(&self, jail: &JailName) -> Result<Request> {
-        let mut request = Request::new(jail.clone(), spec::parse(&self.specs.join(" "))?);
-        self.options.iter().try_for_each(|(name, given)| request.set(name, given))?;
-        Ok(request)
+        let request = |command: &Command| {
+            let mut request = Request::new(jail.clone(), spec::parse(&command.specs.join(" "))?);
+            command.options.iter().try_for_each(|(name, given)| request.set(name, given))?;
+            Ok(request)
+        };
+        self.commands.iter().map(request).collect()
     }
 }
 

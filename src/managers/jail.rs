@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use regex_lite::Regex;
+
 use super::{Environment, Identity, Manager, Root};
 use crate::error::Result;
 
@@ -87,63 +89,31 @@ pub struct ExecStatement {
 /// The word of a statement that includes files.
 const INCLUDE: &str = ".include";
 
+/// What jail.conf(5) text is made of: comments, strings, variables, the ends of statements and blocks, and single characters.
+const TOKENS: &str = r#"(?s)#[^\n]*|//[^\n]*|/\*.*?(?:\*/|\z)|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\$\{[^}]*\}?|."#;
+
 /// The hooks of jail.conf(5) text. A jail's parameter `name` overrides that of the block, if it has no variable.
 fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
     let mut found = vec![];
     let mut block: Option<String> = None;
     let mut names: Vec<(Option<String>, String)> = vec![];
-    let mut chars = text.chars().peekable();
     let (mut line, mut start) = (1, 1);
     let mut statement = String::new();
-    let mut quote = None;
-    while let Some(c) = chars.next() {
-        if c == '\n' {
-            line += 1;
-        }
-        match (c, quote) {
-            (_, Some(end)) => {
-                statement.push(c);
-                match c {
-                    '\\' => statement.extend(chars.next()),
-                    _ if c == end => quote = None,
-                    _ => {}
-                }
-            }
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                statement.push(c);
-            }
-            ('#' | '/', None) if c == '#' || chars.peek() == Some(&'/') => {
-                while chars.next_if(|c| *c != '\n').is_some() {}
-            }
-            ('/', None) if chars.peek() == Some(&'*') => {
-                let mut last = ' ';
-                for c in chars.by_ref() {
-                    line += usize::from(c == '\n');
-                    if last == '*' && c == '/' {
-                        break;
-                    }
-                    last = c;
-                }
-            }
-            // ${name}
-            ('{', None) if statement.ends_with('$') => {
-                statement.push(c);
-                while let Some(c) = chars.next_if(|c| *c != '}') {
-                    statement.push(c);
-                }
-                statement.extend(chars.next());
-            }
-            ('{', None) => {
+    for token in Regex::new(TOKENS).iter().flat_map(|tokens| tokens.find_iter(text)) {
+        let at = line;
+        line += token.as_str().matches('\n').count();
+        match token.as_str() {
+            comment if comment.starts_with(['#', '/']) && comment != "/" => {}
+            "{" => {
                 let name = statement.trim().trim_matches(['"', '\'']);
                 block = Some(name.to_owned()).filter(|name| name != "*");
                 statement.clear();
             }
-            ('}', None) => {
+            "}" => {
                 block = None;
                 statement.clear();
             }
-            (';', None) => {
+            ";" => {
                 let made = std::mem::take(&mut statement);
                 let made = match made.trim().strip_prefix(INCLUDE) {
                     Some(pattern) => Some((INCLUDE.to_owned(), false, list(pattern))),
@@ -157,14 +127,12 @@ fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
                     found.push(ExecStatement { path, line: start, jail, parameter, appends, values });
                 }
             }
-            _ => {
+            blank if statement.is_empty() && blank.trim().is_empty() => {}
+            part => {
                 if statement.is_empty() {
-                    if c.is_whitespace() {
-                        continue;
-                    }
-                    start = line;
+                    start = at;
                 }
-                statement.push(c);
+                statement.push_str(part);
             }
         }
     }

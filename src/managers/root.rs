@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use regex_lite::Regex;
+
 use crate::error::Problem;
 use crate::pfconf::Conf;
 
@@ -87,15 +89,7 @@ impl<'a> Root<'a> {
 
 /// Whether a name matches a pattern with `*` and `?`; a leading dot only matches itself.
 fn fits(pattern: &str, name: &str) -> bool {
-    fn rest(pattern: &[char], name: &[char]) -> bool {
-        match (pattern, name) {
-            ([], []) => true,
-            (['*', pattern @ ..], _) => (0..=name.len()).any(|at| rest(pattern, &name[at..])),
-            (['?', pattern @ ..], [_, name @ ..]) => rest(pattern, name),
-            ([a, pattern @ ..], [b, name @ ..]) => a == b && rest(pattern, name),
-            _ => false,
-        }
-    }
-    let chars = |text: &str| text.chars().collect::<Vec<_>>();
-    (!name.starts_with('.') || pattern.starts_with('.')) && rest(&chars(pattern), &chars(name))
+    let expression = regex_lite::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
+    (!name.starts_with('.') || pattern.starts_with('.'))
+        && Regex::new(&format!("(?s)^{expression}$")).is_ok_and(|expression| expression.is_match(name))
 }
