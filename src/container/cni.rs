@@ -7,14 +7,12 @@ mod attachments;
 mod code;
 mod conmon;
 mod input;
-mod mapping;
-mod settings;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Overrides, Program};
+use super::Program;
 use crate::error::{self, Error, Kind};
 use crate::host::Host;
 use crate::managers::Environment;
@@ -25,13 +23,11 @@ use crate::publisher::{Liveness, Outcome, Publisher, Request};
 use crate::readiness;
 use crate::session::Session;
 
-use attachments::{Attachment, Attachments, Files, Stored};
+use attachments::{Attachment, Attachments, Files};
 use code::{Code, Failure};
 use conmon::WithoutConmon;
-use input::{Attached, NEWEST, Network, VERSIONS};
+use input::{Attached, NEWEST, Network, PortMapping, Publishing, VERSIONS};
 pub use input::{MAX_INPUT, Operation};
-use mapping::PortMapping;
-use settings::Publishing;
 
 /// Runs the operation that the environment names, and returns the document to print, if there is one; on failure that of the error.
 ///
@@ -66,13 +62,12 @@ fn act(
     }
     let network = Network::read(&input?)?;
     *version = network.version;
-    let call = Call { network, environment, program };
     match operation {
-        Operation::Add => return add(&call).map(Some),
-        Operation::Del => del(&call)?,
-        Operation::Check => check(&call)?,
-        Operation::Gc => gc(&call)?,
-        Operation::Status => status(&call)?,
+        Operation::Add => return add(&network, environment, program).map(Some),
+        Operation::Del => del(&network, environment, program)?,
+        Operation::Check => check(&network, environment, program)?,
+        Operation::Gc => gc(&network, program)?,
+        Operation::Status => status(&network, program)?,
         Operation::Version => {}
     }
     Ok(None)
@@ -88,38 +83,27 @@ fn versions(document: &[u8]) -> Value {
     })
 }
 
-/// One call of the plugin.
-struct Call<'a> {
-    network: Network,
-    environment: &'a Environment<'a>,
-    program: &'a dyn Program,
-}
-
-impl Call<'_> {
-    fn attached(&self) -> Result<Attached, Failure> {
-        Attached::of(self.environment, &self.network)
-    }
-
-    fn work(&self, overrides: Overrides) -> Result<Work<'_>, Failure> {
-        Ok(Work { session: self.program.session(overrides)?, program: self.program })
-    }
-}
-
 /// What an operation works with.
 struct Work<'a> {
     session: Session,
     program: &'a dyn Program,
+    files: Files,
 }
 
-impl Work<'_> {
-    /// The ports that podman's conmon holds for the container are not in use.
-    fn without_conmon(mut self, container: &str, mappings: &BTreeSet<PortMapping>) -> Self {
-        let ports = mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
-        let ports: BTreeSet<u16> = ports.collect();
-        if !ports.is_empty() {
-            self.session.host = Box::new(WithoutConmon::new(self.session.host, container.to_owned(), ports));
+impl<'a> Work<'a> {
+    /// Locks and reads the files, and reports those that cannot be read. One of another version is an error if it is that of one of
+    /// these jails.
+    fn begin(program: &'a dyn Program, session: Session, jails: &[JailName]) -> Result<Work<'a>, Failure> {
+        let files = Files::lock(&session)?;
+        let is_own = |anchor: &Anchor| jails.iter().any(|jail| anchor.is_of(jail));
+        if let Some((_, error)) =
+            files.unread.iter().find(|(anchor, error)| error.kind() == Kind::Unsupported && is_own(anchor))
+        {
+            return Err(error.clone().into());
         }
-        self
+        let notes = files.unread.iter().map(|(_, error)| error.to_string()).collect();
+        program.report(&session, &Outcome { notes, ..Outcome::default() });
+        Ok(Work { session, program, files })
     }
 
     fn host(&self) -> &dyn Host {
@@ -134,25 +118,10 @@ impl Work<'_> {
         self.program.report(&self.session, outcome);
     }
 
-    /// Reads the files, and reports those that cannot be read. One of another version is an error if it is that of one of
-    /// these jails.
-    fn found(&self, files: &Files, jails: &[JailName]) -> Result<Stored, Failure> {
-        let found = files.all()?;
-        let is_own = |anchor: &Anchor| jails.iter().any(|jail| anchor.is_of(jail));
-        if let Some((_, error)) =
-            found.unread.iter().find(|(anchor, error)| error.kind() == Kind::Unsupported && is_own(anchor))
-        {
-            return Err(error.clone().into());
-        }
-        let notes = found.unread.iter().map(|(_, error)| error.to_string()).collect();
-        self.report(&Outcome { notes, ..Outcome::default() });
-        Ok(found)
-    }
-
     /// Publishes the ports of the attachments. `force` and `allow_inert` are for ports that were published and checked before.
     fn publish(&self, attachments: &Attachments, force: bool, allow_inert: bool) -> Result<(), Failure> {
-        let (mappings, passed_over) = mapping::of_families(&attachments.mappings(), &attachments.addresses());
-        let Some(spec) = mapping::spec(&mappings)? else {
+        let (mappings, passed_over) = input::of_families(&attachments.mappings(), &attachments.addresses());
+        let Some(spec) = input::spec(&mappings)? else {
             self.report(&self.publisher()?.unpublish(&attachments.jail, attachments.jid)?);
             return Ok(());
         };
@@ -183,12 +152,7 @@ impl Work<'_> {
 
     /// Removes the attachments of a jail for which `gone` is true, from pf and then from the file. Those that stay were checked
     /// when they were added, so only pf itself can reject them.
-    fn withdraw(
-        &self,
-        files: &Files,
-        before: &Attachments,
-        mut gone: impl FnMut(&Attachment) -> bool,
-    ) -> Result<(), Failure> {
+    fn withdraw(&self, before: &Attachments, gone: impl Fn(&Attachment) -> bool) -> Result<(), Failure> {
         let mut after = before.clone();
         after.list.retain(|attachment| !gone(attachment));
         if after.list.len() == before.list.len() {
@@ -199,11 +163,11 @@ impl Work<'_> {
             // one whose address belongs to the removed network
             let addresses = after.addresses();
             for attachment in &mut after.list {
-                attachment.mappings.retain(|mapping| mapping::served(mapping, &addresses));
+                attachment.mappings.retain(|mapping| input::served(mapping, &addresses));
             }
             self.publish(&after, true, true)?;
         }
-        Ok(files.put(&after)?)
+        Ok(self.files.put(&after)?)
     }
 }
 
@@ -216,10 +180,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(call: &Call<'_>) -> Result<Asked, Failure> {
-        let network = &call.network;
-        let attached = call.attached()?;
-        input::jail(call.environment)?;
+    fn read(network: &Network, environment: &Environment<'_>) -> Result<Asked, Failure> {
+        let attached = Attached::of(environment, network)?;
+        input::jail(environment)?;
         let publishing = network.publishing()?;
         let mappings = network.mappings(publishing.place)?.into_iter().collect();
         let result = network.previous().ok_or_else(|| {
@@ -239,17 +202,17 @@ impl Asked {
     }
 }
 
-fn add(call: &Call<'_>) -> Result<Value, Failure> {
-    let network = &call.network;
-    let Asked { attached, attachment, publishing, result } = Asked::read(call)?;
-    let work = call.work(network.overrides()?)?.without_conmon(&attached.container, &attachment.mappings);
-    let files = Files::lock(&work.session)?;
-    let found = work.found(&files, &attached.names)?;
+fn add(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<Value, Failure> {
+    let Asked { attached, attachment, publishing, result } = Asked::read(network, environment)?;
+    let mut session = program.session(network.overrides()?)?;
+    // the ports that podman's conmon holds for the container are not in use
+    let ports = attachment.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
+    session.host = Box::new(WithoutConmon::new(session.host, attached.container.clone(), ports.collect()));
+    let work = Work::begin(program, session, &attached.names)?;
+    let is_it = |attachment: &Attachment| attachment.is(&attached);
     if attachment.mappings.is_empty() {
         // an earlier attachment of this name that had ports was not removed
-        for other in &found.list {
-            work.withdraw(&files, other, |attachment| attachment.is(&attached))?;
-        }
+        work.files.list.iter().try_for_each(|other| work.withdraw(other, is_it))?;
         return Ok(result);
     }
     if attachment.addresses.is_empty() {
@@ -262,16 +225,14 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
     let (jail, jid) = running(work.host(), &attached.names)?;
     let boot = work.host().boot_id()?;
     // the container was started again as another jail, without having been removed
-    for other in found.list.iter().filter(|other| other.jail != jail) {
-        work.withdraw(&files, other, |attachment| attachment.is(&attached))?;
-    }
+    work.files.list.iter().filter(|other| other.jail != jail).try_for_each(|other| work.withdraw(other, is_it))?;
     let none = Attachments::none(jail, Some(jid), boot);
-    let before = found.list.into_iter().find(|attachments| attachments.jail == none.jail);
+    let before = work.files.list.iter().find(|attachments| attachments.jail == none.jail).cloned();
     // those of an earlier start of the jail are gone
     let current = before.clone().filter(|b| b.boot == none.boot && b.jid.is_none_or(|before| before == jid));
     let mut after = current.unwrap_or_else(|| none.clone());
     after.jid = Some(jid);
-    match after.list.iter_mut().find(|attachment| attachment.is(&attached)) {
+    match after.list.iter_mut().find(|attachment| is_it(attachment)) {
         Some(same) => *same = attachment,
         None => after.list.push(attachment),
     }
@@ -283,9 +244,9 @@ fn add(call: &Call<'_>) -> Result<Value, Failure> {
         );
         return Err(Failure::new(Code::Config, why));
     }
-    files.put(&after)?;
+    work.files.put(&after)?;
     if let Err(failure) = work.publish(&after, publishing.force, publishing.allow_inert) {
-        return Err(match files.put(&before.unwrap_or(none)) {
+        return Err(match work.files.put(&before.unwrap_or(none)) {
             Ok(()) => failure,
             Err(again) => Failure::new(failure.code, format!("{}; and {again}", failure.details)),
         });
@@ -306,38 +267,32 @@ fn running(host: &dyn Host, names: &[JailName]) -> Result<(JailName, i32), Failu
 
 /// Needs only the names of the network, the container and the interface. The ports are removed even if `ADD` would reject
 /// the configuration.
-fn del(call: &Call<'_>) -> Result<(), Failure> {
-    let network = &call.network;
-    let attached = call.attached()?;
-    let work = call.work(network.overrides().unwrap_or_default())?;
-    let files = Files::lock(&work.session)?;
-    let found = work.found(&files, &attached.names)?;
-    for other in &found.list {
-        work.withdraw(&files, other, |attachment| attachment.is(&attached))?;
-    }
+fn del(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<(), Failure> {
+    let attached = Attached::of(environment, network)?;
+    let session = program.session(network.overrides().unwrap_or_default())?;
+    let work = Work::begin(program, session, &attached.names)?;
+    work.files.list.iter().try_for_each(|other| work.withdraw(other, |attachment| attachment.is(&attached)))?;
     for jail in &attached.names {
         let anchor = jail.anchor();
         // it is no longer known which of its networks that was
-        if found.unread.iter().any(|(unread, _)| *unread == anchor) {
+        if work.files.unread.iter().any(|(unread, _)| *unread == anchor) {
             work.report(&work.publisher()?.unpublish(jail, None)?);
-            files.remove(&anchor)?;
+            work.files.remove(&anchor)?;
         }
     }
     Ok(())
 }
 
-fn gc(call: &Call<'_>) -> Result<(), Failure> {
-    let network = &call.network;
+fn gc(network: &Network, program: &dyn Program) -> Result<(), Failure> {
     network.at_least("1.1.0", "GC")?;
     let valid = network.valid_attachments()?;
-    let work = call.work(network.overrides().unwrap_or_default())?;
-    let files = Files::lock(&work.session)?;
+    let work = Work::begin(program, program.session(network.overrides().unwrap_or_default())?, &[])?;
     let mut failures: Vec<Failure> = vec![];
-    for other in work.found(&files, &[])?.list {
+    for other in &work.files.list {
         let stale = |a: &Attachment| {
             a.network == network.name && !valid.iter().any(|of| (&of.0, &of.1) == (&a.container, &a.interface))
         };
-        if let Err(failure) = work.withdraw(&files, &other, stale) {
+        if let Err(failure) = work.withdraw(other, stale) {
             failures.push(Failure::new(failure.code, format!("jail \"{}\": {}", other.jail, failure.details)));
         }
     }
@@ -346,27 +301,24 @@ fn gc(call: &Call<'_>) -> Result<(), Failure> {
     failures.into_iter().reduce(together).map_or(Ok(()), Err)
 }
 
-fn check(call: &Call<'_>) -> Result<(), Failure> {
-    let network = &call.network;
+fn check(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<(), Failure> {
     network.at_least("0.4.0", "CHECK")?;
-    let attached = call.attached()?;
-    input::jail(call.environment)?;
+    let attached = Attached::of(environment, network)?;
+    input::jail(environment)?;
     if network.mappings(network.publishing()?.place)?.is_empty() {
         return Ok(());
     }
-    let work = call.work(network.overrides()?)?;
-    let files = Files::lock(&work.session)?;
-    let all = work.found(&files, &attached.names)?.list;
+    let work = Work::begin(program, program.session(network.overrides()?)?, &attached.names)?;
     let boot = work.host().boot_id()?;
     let has = |attachments: &&Attachments| attachments.boot == boot && attachments.list.iter().any(|a| a.is(&attached));
-    let Some(attachments) = all.iter().find(has) else {
+    let Some(attachments) = work.files.list.iter().find(has) else {
         let why = format!(
             "interface {} of container {} was not added to network {} with its ports, or not since the host started",
             attached.interface, attached.container, network.name
         );
         return Err(Failure::new(Code::Unknown, why));
     };
-    let asked = Asked::read(call)?;
+    let asked = Asked::read(network, environment)?;
     let differs = |why: String| Err(Failure::new(Code::Differs, why));
     if !attachments.list.contains(&asked.attachment) {
         return differs(format!(
@@ -392,7 +344,7 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
     if listed.iter().any(|l| !matches!(l.liveness, Liveness::Live | Liveness::Inert)) {
         return differs(format!("pf does not have the rules of jail \"{jail}\"; run kport apply to load them"));
     }
-    match problem(&work, &asked.publishing)? {
+    match problem(&work.session, &asked.publishing)? {
         Some(problem) => Err(Failure::new(Code::NotReady, problem)),
         None => Ok(()),
     }
@@ -401,41 +353,39 @@ fn check(call: &Call<'_>) -> Result<(), Failure> {
 /// The redirects of a jail's attachments.
 fn redirects(attachments: &Attachments) -> Result<Vec<Redirect>, Failure> {
     let addresses = attachments.addresses();
-    let (mappings, _) = mapping::of_families(&attachments.mappings(), &addresses);
-    let Some(spec) = mapping::spec(&mappings)? else { return Ok(vec![]) };
+    let (mappings, _) = input::of_families(&attachments.mappings(), &addresses);
+    let Some(spec) = input::spec(&mappings)? else { return Ok(vec![]) };
     let targets = Targets::choose(&attachments.jail, &addresses)?;
     let unplaced = |_| Err(Error::new(Kind::Internal, "a mapping without a place"));
     Ok(publication::redirects(&attachments.jail, &spec, &targets, unplaced)?)
 }
 
-fn status(call: &Call<'_>) -> Result<(), Failure> {
-    let network = &call.network;
+fn status(network: &Network, program: &dyn Program) -> Result<(), Failure> {
     network.at_least("1.1.0", "STATUS")?;
     let publishing = network.publishing()?;
-    let work = call.work(network.overrides()?)?;
-    let problem = match problem(&work, &publishing) {
+    let session = program.session(network.overrides()?)?;
+    let problem = match problem(&session, &publishing) {
         Ok(None) => return Ok(()),
         Ok(Some(problem)) => problem,
         // if pf cannot be read, it is not ready
         Err(failure) if matches!(failure.code, Code::NotReady | Code::Permission | Code::Io) => failure.details,
         Err(failure) => return Err(failure),
     };
-    let files = Files::lock(&work.session)?;
-    let all = work.found(&files, &[])?.list;
+    let work = Work::begin(program, session, &[])?;
     let boot = work.host().boot_id()?;
-    let mut living = all.iter().filter(|attachments| attachments.boot == boot).flat_map(|a| &a.list);
+    let mut living = work.files.list.iter().filter(|attachments| attachments.boot == boot).flat_map(|a| &a.list);
     let suffers = living.any(|attachment| attachment.network == network.name);
     Err(Failure::new(if suffers { Code::Dead } else { Code::Unavailable }, problem))
 }
 
 /// Why nothing could be published with these options at present, and what to do about it.
-fn problem(work: &Work<'_>, publishing: &Publishing) -> Result<Option<String>, Failure> {
-    let status = work.session.firewall.status()?;
+fn problem(session: &Session, publishing: &Publishing) -> Result<Option<String>, Failure> {
+    let (host, status) = (&*session.host, session.firewall.status()?);
     let needs_nat = publishing.options.translate_sources();
-    let mut problem = readiness::disabled(&status)
-        .or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(work.host())));
+    let mut problem =
+        readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(host)));
     if problem.is_none() && publishing.options.host_access {
-        problem = readiness::unfiltered(work.host(), "this network")?;
+        problem = readiness::unfiltered(host, "this network")?;
     }
     Ok(problem.map(|problem| problem.to_string()))
 }

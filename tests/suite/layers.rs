@@ -190,7 +190,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
     ("conf", &["line", "check"]),
     ("container", &["kleene", "cni", "oci"]),
-    ("container::cni", &["conmon", "code", "settings", "mapping", "input", "attachments"]),
+    ("container::cni", &["conmon", "code", "input", "attachments"]),
     ("managers", &["root", "caller", "import", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"]),
     ("doctor", &["evidence", "hooks", "record", "firewall", "network", "self_test"]),
     ("ffi", &["output", "input", "guard"]),

@@ -10,8 +10,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::input::Attached;
-use super::mapping::PortMapping;
+use super::input::{Attached, PortMapping};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, JailName};
 use crate::options::Options;
@@ -66,50 +65,40 @@ impl Attachments {
     }
 }
 
-/// The contents of the documents.
-#[derive(Debug, Default)]
-pub struct Stored {
-    pub list: Vec<Attachments>,
-    /// The documents that could not be read: [`Kind::Unsupported`] for one of another version, which another kport can read.
-    /// They are not changed.
-    pub unread: Vec<(Anchor, Error)>,
-}
-
 /// What every version of a document has.
 #[derive(Deserialize)]
 struct Form {
     version: u32,
 }
 
-/// The attachments of every jail, and the lock over them.
-pub struct Files(Documents);
+/// The attachments of every jail, and the lock over their documents.
+pub struct Files {
+    documents: Documents,
+    pub list: Vec<Attachments>,
+    /// The documents that could not be read: [`Kind::Unsupported`] for one of another version, which another kport can read.
+    /// They are not changed.
+    pub unread: Vec<(Anchor, Error)>,
+}
 
 impl Files {
     /// Waits for the lock until the time-out of the session.
     pub fn lock(session: &Session) -> Result<Files> {
-        Ok(Files(session.store()?.documents("cni", session.deadline())?))
-    }
-
-    /// The attachments of every jail.
-    pub fn all(&self) -> Result<Stored> {
-        let mut found = Stored::default();
-        for anchor in self.0.anchors()? {
-            match self.read(&anchor, &self.0.get(&anchor)?) {
-                Ok(read) => found.list.push(read),
-                Err(error) => found.unread.push((anchor, error)),
+        let documents = session.store()?.documents("cni", session.deadline())?;
+        let mut files = Files { documents, list: vec![], unread: vec![] };
+        for anchor in files.documents.anchors()? {
+            match files.read(&anchor, &files.documents.get(&anchor)?) {
+                Ok(read) => files.list.push(read),
+                Err(error) => files.unread.push((anchor, error)),
             }
         }
-        Ok(found)
+        Ok(files)
     }
 
     fn read(&self, anchor: &Anchor, bytes: &[u8]) -> Result<Attachments> {
-        let path = self.0.path(anchor);
-        let damaged = |why: &str| Error::new(Kind::System, format!("{} is not a file of kport: {why}", path.display()));
-        let read: serde_json::Result<Attachments> = serde_json::from_slice(bytes);
-        let version = match &read {
-            Ok(read) => read.version,
-            Err(error) => serde_json::from_slice::<Form>(bytes).map_err(|_| damaged(&error.to_string()))?.version,
-        };
+        let path = self.documents.path(anchor);
+        let damaged =
+            |why: String| Error::new(Kind::System, format!("{} is not a file of kport: {why}", path.display()));
+        let Form { version } = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if version != Attachments::VERSION {
             let why = format!(
                 "{} is of version {version}, and this kport supports only version {}: use the kport that wrote it",
@@ -118,26 +107,26 @@ impl Files {
             );
             return Err(Error::new(Kind::Unsupported, why));
         }
-        let read = read.map_err(|error| damaged(&error.to_string()))?;
+        let read: Attachments = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if read.jail.anchor() != *anchor {
-            return Err(damaged(&format!("it is of {}", read.jail.mention())));
+            return Err(damaged(format!("it is of {}", read.jail.mention())));
         }
         Ok(read)
     }
 
     /// Removes the document of a jail.
     pub fn remove(&self, anchor: &Anchor) -> Result<()> {
-        self.0.remove(anchor)
+        self.documents.remove(anchor)
     }
 
     /// Writes the attachments of a jail as a whole or not at all; without attachments the document is removed.
     pub fn put(&self, attachments: &Attachments) -> Result<()> {
         let anchor = attachments.jail.anchor();
         if attachments.list.is_empty() {
-            return self.0.remove(&anchor);
+            return self.remove(&anchor);
         }
         let bytes =
             serde_json::to_vec(attachments).map_err(|e| Error::new(Kind::Internal, format!("attachments: {e}")))?;
-        self.0.put(&anchor, &bytes)
+        self.documents.put(&anchor, &bytes)
     }
 }

@@ -1,7 +1,5 @@
 //! Error codes of the CNI specification, and the fields of a JSON object, whose mistakes have them.
 
-use std::fmt;
-
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -17,24 +15,19 @@ pub enum Code {
     Unsupported = 2,
     /// No such attachment was added.
     Unknown = 3,
-    /// A variable of the environment is missing or unusable.
     Environment = 4,
-    /// A system call or pfctl(8) failed.
     Io = 5,
     /// The input is not JSON, or a field has the wrong type.
     Decode = 6,
     /// A field has an impossible value.
     Config = 7,
     Busy = 11,
-    /// Nothing could be published now.
     Unavailable = 50,
-    /// Nothing could be published now, and what is published is dead.
     Dead = 51,
     Conflict = 103,
     Permission = 104,
     NotReady = 105,
     NotPossible = 108,
-    /// `CHECK`: the published ports are not the requested ones.
     Differs = 110,
     Internal = 999,
 }
@@ -99,12 +92,6 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let words = |setting| Some(format!("{} in the network configuration", field_of(setting)?));
         Failure::new(error.kind().into(), error.in_words(words).message())
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code.text(), self.details)
     }
 }
 

@@ -1,19 +1,24 @@
 //! What the runtime passes: the `CNI_` variables of the environment, the network configuration on standard input, and in that the
-//! result of the plugin before kport, which is also kport's result.
+//! options, the mappings, and the result of the plugin before kport, which is also kport's result.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::super::Overrides;
-use super::code::{Code, Failure, field, text};
-use super::mapping::{self, PortMapping};
-use super::settings::Publishing;
+use super::code::{Code, Failure, field, shown, text};
 use crate::error::{Error, quoted};
 use crate::managers::Environment;
 use crate::name::JailName;
-use crate::net::Place;
+use crate::net::{Family, Misread, Place, Protocol};
+use crate::options::{Given, Options, Takes};
+use crate::session::Backend;
+use crate::spec::{self, Spec};
 
 /// The commands of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +139,8 @@ pub struct Network {
     fields: Map<String, Value>,
 }
 
-/// Fields of the specification for the runtime, or for other plugins.
-const OTHERS: [&str; 15] = [
+/// Fields of the specification for the runtime, or for other plugins; and that of portmap which kport reads.
+const OTHERS: [&str; 16] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -151,6 +156,7 @@ const OTHERS: [&str; 15] = [
     "ipMasq",
     "disableCheck",
     "disableGC",
+    "snat",
 ];
 
 impl Network {
@@ -189,19 +195,58 @@ impl Network {
         Err(Failure::new(Code::Version, format!("cniVersion {version} has no {command}, which came with {first}")))
     }
 
+    /// The fields `backend`, `stateDir` and `timeout`, a number of seconds.
     pub fn overrides(&self) -> Result<Overrides, Failure> {
-        Overrides::read(&self.fields)
+        let fields = &self.fields;
+        let backend = text(fields, "backend")?.map(|name| name.parse()).transpose();
+        // portmap has a field of this name, with other values
+        let backend = backend.map_err(|_| {
+            let why = format!("backend is {}; there are {}", shown(&fields["backend"]), Backend::NAMES.join(", "));
+            Failure::new(Code::Unsupported, why)
+        })?;
+        let seconds = |seconds: f64| {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|e| Failure::new(Code::Config, format!("timeout {seconds}: {e}")))
+        };
+        Ok(Overrides {
+            backend,
+            state_dir: text(fields, "stateDir")?.map(Into::into),
+            timeout: field(fields, "timeout")?.map(seconds).transpose()?,
+        })
     }
 
+    /// The options. An unknown field is an error: a misspelt option must not open a port to everybody.
     pub fn publishing(&self) -> Result<Publishing, Failure> {
-        Publishing::read(&self.fields, |key| OTHERS.contains(&key) || key.starts_with("cni.dev/"))
+        let mut fields = self.fields.clone();
+        for (key, value) in field::<Map<String, Value>>(&fields, LIMITS)?.unwrap_or_default() {
+            fields.insert(format!("{LIMITS}.{key}"), value);
+        }
+        fields.remove(LIMITS);
+        check_names(&fields)?;
+        let flag = |key: &str| field::<bool>(&fields, key).map(|on| on.unwrap_or(false));
+        // of portmap: lets the host and the container's own network use the host's address
+        let snat = flag("snat")?;
+        let mut options = Options { hairpin: snat, host_access: snat, ..Options::default() };
+        for (name, takes) in Options::names() {
+            let key = &key(name);
+            let given = match takes {
+                Takes::Flag => field(&fields, key)?.map(Given::Flag),
+                Takes::Number => field::<i64>(&fields, key)?.map(|number| Given::Text(number.to_string())),
+                Takes::Word => text(&fields, key)?.map(Given::Text),
+                Takes::Words => field(&fields, key)?.map(Given::List),
+            };
+            if let Some(given) = given {
+                options.set(name, &given).map_err(|e| Failure::new(Code::Config, format!("{key}: {e}")))?;
+            }
+        }
+        Ok(Publishing { options, place: place(&fields)?, force: flag("force")?, allow_inert: flag("allowInert")? })
     }
 
     /// `runtimeConfig.portMappings`; may be missing.
     pub fn mappings(&self, place: Place) -> Result<Vec<PortMapping>, Failure> {
         let Some(runtime) = field::<Map<String, Value>>(&self.fields, "runtimeConfig")? else { return Ok(vec![]) };
         let listed: Vec<Map<String, Value>> = field(&runtime, "portMappings")?.unwrap_or_default();
-        listed.iter().map(|entry| mapping::read(entry, place)).collect()
+        listed.iter().map(|entry| mapping(entry, place)).collect()
     }
 
     /// `prevResult`, unchanged.
@@ -286,4 +331,178 @@ pub fn as_version(result: &Value, version: &str) -> Value {
         }
     }
     result
+}
+
+// ---- the options
+
+/// The object with the limits. Its keys are flattened: `limits.rate`.
+const LIMITS: &str = "limits";
+
+/// The options whose keys do not follow from their names.
+const KEYS: [(&str, &str); 3] = [
+    ("max-connections", "limits.connections"),
+    ("max-connections-per-source", "limits.connectionsPerSource"),
+    ("rate", "limits.rate"),
+];
+
+/// The other keys of kport.
+const OWN: [&str; 6] = ["place", "force", "allowInert", "backend", "stateDir", "timeout"];
+
+/// The options in a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publishing {
+    pub options: Options,
+    /// For mappings without `hostIP`.
+    pub place: Place,
+    pub force: bool,
+    pub allow_inert: bool,
+}
+
+/// `place`. A word of other tools is no more an interface here than in a spec.
+fn place(fields: &Map<String, Value>) -> Result<Place, Failure> {
+    let Some(word) = text(fields, "place")? else { return Ok(Place::Any) };
+    if let Some(misread) = Misread::of(&word) {
+        let why = format!("place is {}: {}", shown(&fields["place"]), misread.instead());
+        return Err(Failure::new(Code::Config, why));
+    }
+    word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("place: {e}")))
+}
+
+/// The key of an option: `hostAccess`.
+fn key(name: &str) -> String {
+    if let Some((_, key)) = KEYS.iter().find(|(option, _)| *option == name) {
+        return (*key).to_owned();
+    }
+    let mut words = name.split('-');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |key, word| key + &word[..1].to_uppercase() + &word[1..])
+}
+
+fn check_names(fields: &Map<String, Value>) -> Result<(), Failure> {
+    let own: Vec<String> = Options::names().map(|(name, _)| key(name)).chain(OWN.map(str::to_owned)).collect();
+    for (key, value) in fields {
+        let empty = value.is_null() || *value == Value::Bool(false) || value.as_array().is_some_and(Vec::is_empty);
+        let why = match key.as_str() {
+            "conditionsV4" | "conditionsV6" | "masqAll" | "markMasqBit" | "externalSetMarkChain" if empty => continue,
+            "conditionsV4" | "conditionsV6" => "conditions of iptables; kport has sources instead",
+            "masqAll" => "the jail sees who connects; hairpin and hostAccess translate where needed",
+            "markMasqBit" | "externalSetMarkChain" => "an option of iptables; omit it",
+            key if own.iter().any(|known| known == key) || OTHERS.contains(&key) || key.starts_with("cni.dev/") => {
+                continue;
+            }
+            _ => &format!("unknown to kport, whose options are {}", own.join(", ")),
+        };
+        return Err(Failure::new(Code::Unsupported, format!("{key} is {}: {why}", shown(value))));
+    }
+    Ok(())
+}
+
+// ---- `portMappings`
+
+/// One port of the host, and its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortMapping {
+    pub place: Place,
+    pub protocol: Protocol,
+    pub host: u16,
+    pub jail: u16,
+}
+
+/// An entry of the runtime's list. `place` is for one without `hostIP`.
+fn mapping(entry: &Map<String, Value>, place: Place) -> Result<PortMapping, Failure> {
+    let port = |key: &str| -> Result<u16, Failure> {
+        let number = field::<i64>(entry, key)?.unwrap_or_default();
+        u16::try_from(number)
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| Failure::new(Code::Config, format!("portMappings: {key} is {number}; ports are 1 to 65535")))
+    };
+    let protocol = text(entry, "protocol")?.unwrap_or_else(|| "tcp".to_owned());
+    let known = Protocol::ALL.into_iter().find(|known| known.name().eq_ignore_ascii_case(&protocol));
+    let protocol = known.ok_or_else(|| {
+        let names = Protocol::ALL.map(Protocol::name).join(", ");
+        Failure::new(Code::Config, format!("portMappings: protocol is {}; there are {names}", quoted(&protocol)))
+    })?;
+    let place = match text(entry, "hostIP")? {
+        Some(address) => host_ip(&address)?,
+        None => place,
+    };
+    Ok(PortMapping { place, protocol, host: port("hostPort")?, jail: port("containerPort")? })
+}
+
+fn host_ip(text: &str) -> Result<Place, Failure> {
+    let refuse = |why: &str| Failure::new(Code::Config, format!("portMappings: hostIP is {}: {why}", quoted(text)));
+    if text.split_once('%').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok()) {
+        let why = "an address with a zone cannot be published; name the interface in the plugin's field place";
+        return Err(refuse(why));
+    }
+    let address = text.parse().map_err(|_| refuse("not an IPv4 or IPv6 address"))?;
+    Place::address(address).map_err(refuse)
+}
+
+/// The specs of a set of mappings: consecutive ports are one range. `None` for no mappings.
+pub fn spec(mappings: &BTreeSet<PortMapping>) -> Result<Option<Spec>, Failure> {
+    let mut text = String::new();
+    let mut rest = mappings.iter().copied().peekable();
+    while let Some(first) = rest.next() {
+        let mut last = first;
+        let follows = |last: PortMapping, next: &PortMapping| {
+            let after = (last.place, last.protocol, last.host.checked_add(1), last.jail.checked_add(1));
+            (next.place, next.protocol, Some(next.host), Some(next.jail)) == after
+        };
+        // the set is sorted: what can be joined is adjacent
+        while let Some(next) = rest.next_if(|next| follows(last, next)) {
+            last = next;
+        }
+        let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let (host, jail) = (range(first.host, last.host), range(first.jail, last.jail));
+        _ = write!(text, "{}:{host}:{jail}/{} ", first.place, first.protocol);
+    }
+    if text.is_empty() { Ok(None) } else { Ok(Some(spec::parse(&text)?)) }
+}
+
+/// The mappings of a container with these addresses, and those that are passed over, as `portmap` of the CNI project does: they are of a
+/// family that the container does not have, and another mapping serves the same port.
+pub fn of_families(
+    mappings: &BTreeSet<PortMapping>,
+    addresses: &[IpAddr],
+) -> (BTreeSet<PortMapping>, Vec<PortMapping>) {
+    let port = |mapping: &PortMapping| (mapping.protocol, mapping.host, mapping.jail);
+    let ports: BTreeSet<_> = mappings.iter().filter(|mapping| served(mapping, addresses)).map(port).collect();
+    let (kept, passed): (Vec<_>, Vec<_>) =
+        mappings.iter().partition(|mapping| served(mapping, addresses) || !ports.contains(&port(mapping)));
+    (kept.into_iter().collect(), passed)
+}
+
+/// Whether a mapping can be served by these addresses of the container.
+pub fn served(mapping: &PortMapping, addresses: &[IpAddr]) -> bool {
+    addresses.iter().any(|address| mapping.place.has_family(Family::of(*address)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::code::field_of;
+    use super::*;
+    use crate::error::Setting;
+
+    #[test]
+    fn the_field_of_a_remedy_is_one_that_is_read() {
+        let words = [
+            ("...\"", "/x\""),
+            ("[...]", "[\"inet\"]"),
+            ("...", "\"15/5\""),
+            ("SECONDS", "7"),
+            ("ROUTER", "192.0.2.254"),
+        ];
+        let mut fields = 0;
+        for field in Setting::ALL.into_iter().filter_map(field_of) {
+            let field = words.iter().fold(field.to_owned(), |field, (word, value)| field.replace(word, value));
+            let document = format!(r#"{{ "cniVersion": "1.1.0", "name": "podman", {field} }}"#);
+            let network = Network::read(document.as_bytes()).unwrap();
+            network.publishing().unwrap_or_else(|e| panic!("{field}: {e:?}"));
+            network.overrides().unwrap_or_else(|e| panic!("{field}: {e:?}"));
+            fields += 1;
+        }
+        assert_eq!(fields, 8);
+    }
 }
