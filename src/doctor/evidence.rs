@@ -9,6 +9,7 @@ use super::ManagerFiles;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostInterface};
 use crate::managers;
+use crate::options::Options;
 use crate::pf::{Firewall, Rulesets, Status};
 use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
@@ -92,13 +93,9 @@ impl<'a> Evidence<'a> {
         Some(conf)
     }
 
-    /// Whether all of the main ruleset was read.
-    pub(super) fn main_is_readable(&self) -> bool {
-        self.main().is_some_and(|main| main.unread().is_empty())
-    }
-
-    pub(super) fn sysctl_is_on(&self, name: &str) -> Result<bool> {
-        Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
+    /// The first jail that publishes with such options, for messages.
+    pub(super) fn jail_with(&self, has: impl Fn(&Options) -> bool) -> Option<String> {
+        self.publications().find(|publication| has(&publication.options)).map(|publication| publication.jail.mention())
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
         })]);
     };
     let remedy = match error.kind() {
-        _ if evidence.sysctl_is_on("security.jail.jailed")? => {
+        _ if evidence.host.sysctl("security.jail.jailed")?.is_some_and(|jailed| jailed != 0) => {
             "inside a jail pf needs vnet, and in the devfs ruleset of the jail: add path pf unhide"
         }
         Kind::Permission => "run as root; for another user: chmod or a devfs.rules(5) line for /dev/pf",
@@ -138,7 +138,7 @@ pub(super) fn skip(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Checked {
-    if !evidence.main_is_readable() {
+    if evidence.main().is_none_or(|main| !main.unread().is_empty()) {
         return Ok(None);
     }
     found(readiness::neighbour_discovery(evidence.judged()?, evidence.publications())?)

@@ -2,7 +2,6 @@
 //! main rulesets that a manager loads without kport's lines.
 
 use std::collections::BTreeSet;
-use std::iter;
 use std::path::Path;
 
 use super::evidence::Evidence;
@@ -66,6 +65,9 @@ fn of_statement(statement: &ExecStatement, with_values: &[String]) -> Vec<Findin
     found
 }
 
+/// The hooks of a jail that stops.
+const STOPS: [&str; 3] = ["exec.prestop", "exec.poststop", "exec.release"];
+
 /// Why a hook of jail(8) is not the one in which kport is called.
 fn wrong_hook(parameter: &str, publishes: bool) -> Option<&'static str> {
     match parameter {
@@ -75,7 +77,7 @@ fn wrong_hook(parameter: &str, publishes: bool) -> Option<&'static str> {
         "exec.prepare" | "exec.prestart" | "exec.created" if publishes => {
             Some("it runs before the jail has its addresses")
         }
-        "exec.prestop" | "exec.poststop" | "exec.release" if publishes => Some("it runs when the jail stops"),
+        parameter if publishes && STOPS.contains(&parameter) => Some("it runs when the jail stops"),
         _ => None,
     }
 }
@@ -83,8 +85,7 @@ fn wrong_hook(parameter: &str, publishes: bool) -> Option<&'static str> {
 /// Jails that publish and have no hook that unpublishes when they stop, one finding each.
 fn never_unpublished(statements: &[ExecStatement]) -> Vec<Finding> {
     let stops = |statement: &&ExecStatement| {
-        matches!(statement.parameter.as_str(), "exec.prestop" | "exec.poststop" | "exec.release")
-            && calls_of(statement).any(|call| !call.publishes)
+        STOPS.contains(&&*statement.parameter) && calls_of(statement).any(|call| !call.publishes)
     };
     let mut seen = BTreeSet::new();
     let mut found = vec![];
@@ -145,27 +146,16 @@ struct Call<'a> {
 
 /// The calls of kport in a command of sh(1).
 fn calls(command: &str) -> Vec<Call<'_>> {
-    // a semicolon may end a word
-    let words = command.split_ascii_whitespace().flat_map(|word| {
-        let plain = word.trim_end_matches(';');
-        iter::once(plain).chain((plain.len() < word.len()).then_some(";"))
-    });
-    let words: Vec<&str> = words.collect();
     let mut found = vec![];
     let mut sets_path = false;
-    for simple in words.split(|word| matches!(*word, "||" | "&&" | "|" | ";" | "&" | "")) {
-        let simple: Vec<&str> = simple.iter().map(|word| word.trim_matches(['"', '\''])).collect();
-        sets_path |= simple.iter().any(|word| word.starts_with("PATH="));
-        let program = simple.iter().position(|word| *word == "kport" || word.ends_with("/kport"));
-        let Some(program) = program else { continue };
-        let verb = simple[program..].iter().position(|word| matches!(*word, "publish" | "unpublish"));
-        if let Some(verb) = verb.map(|verb| program + verb) {
-            found.push(Call {
-                publishes: simple[verb] == "publish",
-                by_path: simple[program] == "kport" && !sets_path,
-                words: simple[verb + 1..].to_vec(),
-            });
-        }
+    for simple in command.split([';', '&', '|']) {
+        let words: Vec<&str> = simple.split_ascii_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
+        sets_path |= words.iter().any(|word| word.starts_with("PATH="));
+        let program = words.iter().position(|word| *word == "kport" || word.ends_with("/kport"));
+        let Some((program, words)) = program.and_then(|at| words[at..].split_first()) else { continue };
+        let Some(verb) = words.iter().position(|word| matches!(*word, "publish" | "unpublish")) else { continue };
+        let by_path = *program == "kport" && !sets_path;
+        found.push(Call { publishes: words[verb] == "publish", by_path, words: words[verb + 1..].to_vec() });
     }
     found
 }

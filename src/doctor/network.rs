@@ -7,7 +7,7 @@ use super::{Checked, Finding, all, fine, found, problem, warning};
 use crate::host::{HostInterface, Interfaces};
 use crate::name::JailName;
 use crate::net::{Family, Interface};
-use crate::options::Source;
+use crate::options::{Options, Source};
 use crate::publication::{Publication, distinct};
 use crate::readiness::{self, RELOAD};
 
@@ -42,17 +42,13 @@ pub(super) fn interfaces(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn host_access(evidence: &Evidence<'_>) -> Checked {
-    match evidence.publications().find(|publication| publication.options.host_access) {
-        Some(publication) => found(readiness::unfiltered(evidence.host, &publication.jail.mention())?),
-        None => Ok(Some(vec![])),
-    }
+    let jail = evidence.jail_with(|options| options.host_access);
+    found(jail.map(|jail| readiness::unfiltered(evidence.host, &jail)).transpose()?.flatten())
 }
 
 pub(super) fn bridge_members(evidence: &Evidence<'_>) -> Checked {
-    match evidence.publications().find(|publication| publication.options.translate_sources()) {
-        Some(publication) => found(readiness::bridge_members(evidence.host, &publication.jail.mention())?),
-        None => Ok(Some(vec![])),
-    }
+    let jail = evidence.jail_with(Options::translate_sources);
+    found(jail.map(|jail| readiness::bridge_members(evidence.host, &jail)).transpose()?.flatten())
 }
 
 /// Jails and guests whose packets --af-to cannot translate: pf does not compute what is left to the hardware of a checksum.

@@ -93,60 +93,58 @@ pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
     if evidence.records.is_empty() {
         return Ok(Some(all));
     }
-    let Jails { jails: running, skipped } = evidence.host.jails()?;
+    let jails = evidence.host.jails()?;
     for record in &evidence.records {
-        let (name, shown) = (record.jail.as_str(), quoted(record.jail.as_str()));
-        let targets: BTreeSet<IpAddr> = record.redirects().map(|r| r.target).collect();
-        if record.no_jail {
-            for target in &targets {
-                let Some(owner) = owner(evidence, &running, None, *target)? else { continue };
-                let what = format!("the target of the ports of {shown}, which is not a jail, is {target}");
-                let again = format!("publish it again with its address: kport publish --no-jail {shown} -a ADDRESS");
-                all.push(problem(format!("{what}, which is now {owner}"), format!("unpublish it, or {again}")));
-            }
-            continue;
-        }
-        let known = running.iter().find(|jail| !jail.dying && jail.name == name);
-        let jail = match (known, record.jid) {
-            // it runs, and nothing else is known about it
-            (None, Some(jid)) if skipped.iter().any(|jail| jail.jid == jid) => continue,
-            (None, _) => {
-                all.push(problem(format!("jail {shown} is published, but does not run"), "kport apply"));
-                continue;
-            }
-            (Some(jail), Some(jid)) if jid != jail.jid => {
-                all.push(problem(
-                    format!("jail {shown} was published as jid {jid}, and was started again since as jid {}", jail.jid),
-                    "publish it again; to remove what its last start has left: kport apply",
-                ));
-                continue;
-            }
-            (Some(jail), _) => jail,
-        };
-        let addresses = match addresses(evidence, jail) {
-            Err(error) if error.kind() == Kind::Unavailable => {
-                all.push(problem(format!("jail {shown} is published, and {error}"), "check what runs in that jail"));
-                continue;
-            }
-            other => other?,
-        };
-        for target in targets.iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
-            let seen = format!("jail {shown} does not have the address {target}, the target of its ports");
-            all.push(problem(seen, "publish it again"));
-        }
-        all.extend(half_published(evidence, record, &addresses)?);
-        // the address of a jail without vnet is the host's own, and may be that of another jail
-        if jail.vnet {
-            for target in &targets {
-                let Some(owner) = owner(evidence, &running, Some(jail), *target)? else { continue };
-                all.push(problem(
-                    format!("the target of the ports of jail {shown} is {target}, which is now {owner}"),
-                    "give the address back, or publish the jail again with its address: -a ADDRESS",
-                ));
-            }
-        }
+        all.extend(of_record(evidence, record, &jails)?);
     }
     Ok(Some(all))
+}
+
+fn of_record(evidence: &Evidence<'_>, record: &Record, Jails { jails, skipped }: &Jails) -> Result<Vec<Finding>> {
+    let mut all = vec![];
+    let (name, shown) = (record.jail.as_str(), quoted(record.jail.as_str()));
+    let targets: BTreeSet<IpAddr> = record.redirects().map(|r| r.target).collect();
+    if record.no_jail {
+        for target in &targets {
+            let Some(owner) = owner(evidence, jails, None, *target)? else { continue };
+            let what = format!("the target of the ports of {shown}, which is not a jail, is {target}");
+            let again = format!("publish it again with its address: kport publish --no-jail {shown} -a ADDRESS");
+            all.push(problem(format!("{what}, which is now {owner}"), format!("unpublish it, or {again}")));
+        }
+        return Ok(all);
+    }
+    let Some(jail) = jails.iter().find(|jail| !jail.dying && jail.name == name) else {
+        // it may run, and nothing else be known about it
+        let runs = skipped.iter().any(|jail| Some(jail.jid) == record.jid);
+        let gone = || problem(format!("jail {shown} is published, but does not run"), "kport apply");
+        return Ok((!runs).then(gone).into_iter().collect());
+    };
+    if let Some(jid) = record.jid.filter(|jid| *jid != jail.jid) {
+        let seen = format!("jail {shown} was published as jid {jid}, and was started again since as jid {}", jail.jid);
+        let remedy = "publish it again; to remove what its last start has left: kport apply";
+        return Ok(vec![problem(seen, remedy)]);
+    }
+    let addresses = match addresses(evidence, jail) {
+        Err(error) if error.kind() == Kind::Unavailable => {
+            let seen = format!("jail {shown} is published, and {error}");
+            return Ok(vec![problem(seen, "check what runs in that jail")]);
+        }
+        other => other?,
+    };
+    for target in targets.iter().filter(|target| !addresses.is_empty() && !addresses.contains(target)) {
+        let seen = format!("jail {shown} does not have the address {target}, the target of its ports");
+        all.push(problem(seen, "publish it again"));
+    }
+    all.extend(half_published(evidence, record, &addresses)?);
+    // the address of a jail without vnet is the host's own, and may be that of another jail
+    for target in targets.iter().filter(|_| jail.vnet) {
+        let Some(owner) = owner(evidence, jails, Some(jail), *target)? else { continue };
+        all.push(problem(
+            format!("the target of the ports of jail {shown} is {target}, which is now {owner}"),
+            "give the address back, or publish the jail again with its address: -a ADDRESS",
+        ));
+    }
+    Ok(all)
 }
 
 /// A jail that has addresses of both families now, and is published by one of them.

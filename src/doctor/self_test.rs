@@ -63,9 +63,8 @@ pub struct Step {
 /// Runs the steps; those after a failed step are skipped, except for tidying up. An error means that nothing was done: the
 /// test would have changed something that exists, or cannot run here.
 pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
-    refuse(host, firewall, dir)?;
     let client = client_net(host, firewall);
-    unused(host, [SERVER_NET, client])?;
+    refuse(host, firewall, dir, [SERVER_NET, client])?;
     let ground: Box<dyn Ground> = match firewall.redirects_packets() {
         false => {
             let host = Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() };
@@ -83,8 +82,8 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
     Ok(trial.steps)
 }
 
-/// What exists already must not be changed, and a host that is not ready is an error with the reason.
-fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
+/// What exists already must not be changed, nor may the host have these networks; one that is not ready is an error with the reason.
+fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, nets: [Net; 2]) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
     if let Some(problem) =
@@ -111,17 +110,11 @@ fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path) -> Result<()> {
             return refuse(format!("there is a jail {name}, perhaps from a self-test that was killed: jail -r {name}"));
         }
     }
-    Ok(())
-}
-
-/// Refuses networks that the host has.
-fn unused(host: &dyn Host, nets: [Net; 2]) -> Result<()> {
     let interfaces = host.interfaces()?;
     for [net, _] in nets {
         let has = |own: &IpNet| net.contains(&own.addr()) || own.contains(&net.addr());
         if let Some(interface) = interfaces.iter().find(|interface| interface.addresses.iter().any(has)) {
-            let why = format!("{} has an address in {}, which it would use", interface.name, net.trunc());
-            return Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
+            return refuse(format!("{} has an address in {}, which it would use", interface.name, net.trunc()));
         }
     }
     Ok(())
