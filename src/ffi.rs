@@ -12,7 +12,7 @@
 // the comments are for C: <table> and [address] are syntax of pf and of the grammar
 #![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -204,7 +204,7 @@ pub struct kport_mapping {
 /// One published redirect, or a jail without a known one. Pointers are valid
 /// until the listing or outcome is freed.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct kport_entry {
     /// The jail; NULL if the anchor is not recorded, and in the outcome of a
     /// call for all jails.
@@ -246,7 +246,7 @@ pub struct kport_entry {
 /// Lists are strings with white space between the items. A call uses only the
 /// fields that concern it, but an invalid value in any field is an error.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct kport_options {
     /// sizeof(struct kport_options) of the caller.
     pub size: usize,
@@ -637,12 +637,9 @@ pub unsafe extern "C" fn kport_spec_get(
     out: *mut kport_mapping,
     size: usize,
 ) -> kport_status {
-    let Some((spec, mapping)) = spec.and_then(|s| Some((s, s.spec.mappings().get(i)?))) else {
-        return kport_status::KPORT_ERR_ARGUMENT;
-    };
-    let place = spec.places[i].as_ref().map_or(ptr::null(), |p| p.as_ptr());
+    let mapping = spec.and_then(|spec| Some(mapping_of(spec.spec.mappings().get(i)?, spec.places[i].as_deref())));
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
-    unsafe { fill(out, size, mapping_of(mapping, place)) }
+    unsafe { fill(out, size, mapping) }
 }
 
 /// Frees a spec. NULL is ignored.
@@ -668,9 +665,8 @@ pub unsafe extern "C" fn kport_listing_get(
     out: *mut kport_entry,
     size: usize,
 ) -> kport_status {
-    let Some(row) = listing.and_then(|l| l.rows.get(i)) else { return kport_status::KPORT_ERR_ARGUMENT };
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
-    unsafe { fill(out, size, row.entry()) }
+    unsafe { fill(out, size, listing.and_then(|listing| listing.rows.get(i)).map(Row::entry)) }
 }
 
 /// Frees a listing. NULL is ignored.
@@ -725,9 +721,8 @@ pub unsafe extern "C" fn kport_outcome_get(
     out: *mut kport_entry,
     size: usize,
 ) -> kport_status {
-    let Some(row) = outcome.and_then(|o| o.rows.get(i)) else { return kport_status::KPORT_ERR_ARGUMENT };
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
-    unsafe { fill(out, size, row.entry()) }
+    unsafe { fill(out, size, outcome.and_then(|outcome| outcome.rows.get(i)).map(Row::entry)) }
 }
 
 /// Frees an outcome. NULL is ignored.
@@ -796,9 +791,5 @@ pub extern "C" fn kport_status_text(status: i32) -> *const c_char {
 /// the header. Never NULL; must not be freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_version() -> *const c_char {
-    const TEXT: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
-        Ok(version) => version,
-        Err(_) => panic!("the version has a NUL"),
-    };
-    TEXT.as_ptr()
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }

@@ -206,7 +206,8 @@ fn add(network: &Network, environment: &Environment<'_>, program: &dyn Program) 
     let Asked { attached, attachment, publishing, result } = Asked::read(network, environment)?;
     let mut session = program.session(network.overrides()?)?;
     // the ports that podman's conmon holds for the container are not in use
-    let ports = attachment.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
+    let ports =
+        attachment.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
     session.host = Box::new(WithoutConmon::new(session.host, attached.container.clone(), ports.collect()));
     let work = Work::begin(program, session, &attached.names)?;
     let is_it = |attachment: &Attachment| attachment.is(&attached);

@@ -1,7 +1,6 @@
 //! Checks the input from C: strings, and the options with any version of the struct.
 
 use std::ffi::{CStr, c_char};
-use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -53,8 +52,7 @@ impl CallerOptions {
     /// call changes something, `outcome` is NULL or a variable that lives as long as the returned value.
     pub(super) unsafe fn read(options: *const kport_options, call: Call) -> Result<CallerOptions> {
         let unsupported = |why: String| Err(Error::new(Kind::Unsupported, why));
-        // SAFETY: all fields are integers and raw pointers, for which zero is a value.
-        let mut raw: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut raw = kport_options::default();
         if !options.is_null() {
             // SAFETY: the caller promises a field `size`, at the start; alignment is not required.
             let size = unsafe { options.cast::<usize>().read_unaligned() };
@@ -62,7 +60,7 @@ impl CallerOptions {
                 let why = format!("kport_options.size is {size}; start from KPORT_OPTIONS_INIT");
                 return Err(Error::new(Kind::Argument, why));
             }
-            // SAFETY: the caller promises `size` readable bytes, and zero is a value of each field.
+            // SAFETY: the caller promises `size` readable bytes; the fields are integers and raw pointers.
             let is_known = unsafe { extend(options, size, &mut raw) };
             if call == Call::Changes
                 && let Some(outcome) = NonNull::new(raw.outcome)
@@ -102,8 +100,9 @@ impl CallerOptions {
         // SAFETY: as above.
         let fields = unsafe { fields(&raw) }?;
         // the check of addresses depends on the jail
-        let mut others = fields.iter().filter(|field| field.option != "address");
-        others.try_for_each(|field| Request::check(field.option, &field.given).map_err(|error| field.named(error)))?;
+        for (name, option, given) in fields.iter().filter(|field| field.1 != "address") {
+            Request::check(option, given).map_err(|error| named(name, error))?;
+        }
         Ok(CallerOptions {
             settings,
             fields,
@@ -121,8 +120,8 @@ impl CallerOptions {
         let mut request = Request::new(jail, spec.spec.clone());
         request.addresses.clone_from(&spec.addresses);
         request.jid = self.jid;
-        for field in &self.fields {
-            request.set(field.option, &field.given).map_err(|error| field.named(error))?;
+        for (name, option, given) in &self.fields {
+            request.set(option, given).map_err(|error| named(name, error))?;
         }
         Ok(request)
     }
@@ -155,22 +154,14 @@ impl CallerOptions {
     }
 }
 
-/// A field that is set.
-struct Field {
-    /// Its name in C.
-    name: &'static str,
-    /// Its name for [`Request::set`].
-    option: &'static str,
-    given: Given,
-}
+/// A field that is set: its name in C, its name for [`Request::set`], and its value.
+type Field = (&'static str, &'static str, Given);
 
-impl Field {
-    /// The error with the name of the field, and with the offset in its string.
-    fn named(&self, error: Error) -> Error {
-        match error.offset() {
-            Some(offset) => error.context(format_args!("options->{} at byte {offset}", self.name)),
-            None => error.context(format_args!("options->{}", self.name)),
-        }
+/// The error with the name of the field, and with the offset in its string.
+fn named(field: &str, error: Error) -> Error {
+    match error.offset() {
+        Some(offset) => error.context(format_args!("options->{field} at byte {offset}")),
+        None => error.context(format_args!("options->{field}")),
     }
 }
 
@@ -198,11 +189,9 @@ unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
         ("auto_first and auto_last", "auto-range", pair(raw.auto_first.into(), '-', raw.auto_last.into())),
         ("wait_ms", "wait", number(raw.wait_ms).map(|_| wait.as_secs_f64().to_string())),
     ];
-    let set = |(name, option, text): (_, _, Option<_>)| Some(Field { name, option, given: Given::Text(text?) });
-    let mut fields: Vec<Field> = texts.into_iter().filter_map(set).collect();
+    let texts = texts.into_iter().filter_map(|(name, option, text)| Some((name, option, Given::Text(text?))));
     let flags = FLAGS.iter().filter(|(flag, _)| raw.flags & flag != 0);
-    fields.extend(flags.map(|(_, option)| Field { name: "flags", option, given: Given::Flag(true) }));
-    Ok(fields)
+    Ok(texts.chain(flags.map(|(_, option)| ("flags", *option, Given::Flag(true)))).collect())
 }
 
 pub(super) fn null(name: &str) -> Error {
@@ -266,8 +255,7 @@ mod tests {
 
     #[test]
     fn every_option_has_a_field() {
-        // SAFETY: all fields are integers and raw pointers.
-        let mut raw: kport_options = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut raw = kport_options::default();
         let texts = [&mut raw.addresses, &mut raw.gateway, &mut raw.reach, &mut raw.sources, &mut raw.reply_to];
         texts.into_iter().chain([&mut raw.trust, &mut raw.families]).for_each(|text| *text = c"1".as_ptr());
         let numbers = [&mut raw.max_connections, &mut raw.max_connections_per_source, &mut raw.rate_connections];
@@ -275,7 +263,7 @@ mod tests {
         (raw.auto_first, raw.flags) = (1, u32::MAX);
         // SAFETY: the strings are NUL-terminated or NULL.
         let fields = unsafe { fields(&raw) }.unwrap();
-        let mut names: Vec<&str> = fields.iter().map(|f| f.option.strip_prefix("no-").unwrap_or(f.option)).collect();
+        let mut names: Vec<&str> = fields.iter().map(|field| field.1.strip_prefix("no-").unwrap_or(field.1)).collect();
         let mut expected: Vec<&str> = Request::names().map(|(name, _)| name).collect();
         names.sort_unstable();
         expected.sort_unstable();

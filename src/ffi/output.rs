@@ -1,7 +1,6 @@
 //! The output for C: the objects with their strings, and structs of any version.
 
-use std::ffi::{CString, c_char};
-use std::mem::MaybeUninit;
+use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 
 use super::{
@@ -42,15 +41,8 @@ pub(super) struct Row {
     since: i64,
     jid: i32,
     state: kport_state,
-    redirect: Option<RowRedirect>,
-}
-
-#[derive(Clone)]
-struct RowRedirect {
-    place: CString,
-    address: CString,
-    redirect: Redirect,
-    counters: Counters,
+    /// With the texts of its place and target.
+    redirect: Option<(CString, CString, Redirect, Counters)>,
 }
 
 impl kport_spec {
@@ -62,9 +54,9 @@ impl kport_spec {
     }
 }
 
-pub(super) fn mapping_of(mapping: &Mapping, place: *const c_char) -> kport_mapping {
+pub(super) fn mapping_of(mapping: &Mapping, place: Option<&CStr>) -> kport_mapping {
     kport_mapping {
-        place,
+        place: pointer(place),
         host_port: match mapping.host {
             HostPorts::Fixed(range) => range.first(),
             HostPorts::Auto => 0,
@@ -130,37 +122,33 @@ impl Row {
     /// The row of a redirect of this jail.
     fn of(&self, redirect: Redirect, counters: Counters) -> Result<Row> {
         let (place, address) = (c_text(redirect.place.to_string())?, c_text(redirect.target.to_string())?);
-        Ok(Row { redirect: Some(RowRedirect { place, address, redirect, counters }), ..self.clone() })
+        Ok(Row { redirect: Some((place, address, redirect, counters)), ..self.clone() })
     }
 
     /// The entry for C; its pointers are valid as long as the row.
     pub(super) fn entry(&self) -> kport_entry {
-        // SAFETY: all fields are integers and raw pointers, for which zero is a value.
-        let nothing: kport_entry = unsafe { MaybeUninit::zeroed().assume_init() };
-        let mut entry = kport_entry {
-            jail: self.jail.as_ref().map_or(ptr::null(), |jail| jail.as_ptr()),
-            anchor: self.anchor.as_ref().map_or(ptr::null(), |anchor| anchor.as_ptr()),
+        let entry = kport_entry {
+            jail: pointer(self.jail.as_deref()),
+            anchor: pointer(self.anchor.as_deref()),
             since: self.since,
             jid: self.jid,
             state: self.state as i32,
-            ..nothing
+            ..kport_entry::default()
         };
-        if let Some(RowRedirect { place, address, redirect, counters }) = &self.redirect {
-            entry = kport_entry {
-                place: place.as_ptr(),
-                address: address.as_ptr(),
-                packets: counters.packets,
-                bytes: counters.bytes,
-                states: counters.states,
-                host_port: redirect.host.first(),
-                jail_port: redirect.jail.first(),
-                count: redirect.host.count(),
-                protocol: redirect.protocol.number(),
-                family: if redirect.family() == Family::Inet { 4 } else { 6 },
-                ..entry
-            };
+        let Some((place, address, redirect, counters)) = &self.redirect else { return entry };
+        kport_entry {
+            place: place.as_ptr(),
+            address: address.as_ptr(),
+            packets: counters.packets,
+            bytes: counters.bytes,
+            states: counters.states,
+            host_port: redirect.host.first(),
+            jail_port: redirect.jail.first(),
+            count: redirect.host.count(),
+            protocol: redirect.protocol.number(),
+            family: if redirect.family() == Family::Inet { 4 } else { 6 },
+            ..entry
         }
-        entry
     }
 }
 
@@ -192,19 +180,24 @@ fn word(setting: Setting) -> &'static str {
     }
 }
 
+/// NULL for `None`.
+pub(super) fn pointer(text: Option<&CStr>) -> *const c_char {
+    text.map_or(ptr::null(), CStr::as_ptr)
+}
+
 pub(super) fn c_text(text: impl Into<Vec<u8>>) -> Result<CString> {
     CString::new(text).map_err(|_| Error::new(Kind::Internal, "a text has a NUL"))
 }
 
 /// Copies `value` to a caller's struct of `size` bytes: a shorter one gets its own fields, a longer one zeros in those that are
-/// unknown here.
+/// unknown here. Without a value nothing is written.
 ///
 /// # Safety
 /// `out` is NULL or has room for `size` bytes.
-pub(super) unsafe fn fill<T: Copy>(out: *mut T, size: usize, value: T) -> kport_status {
-    if out.is_null() || size == 0 || size > STRUCT_MAX_SIZE {
+pub(super) unsafe fn fill<T: Copy>(out: *mut T, size: usize, value: Option<T>) -> kport_status {
+    let Some(value) = value.filter(|_| !out.is_null() && (1..=STRUCT_MAX_SIZE).contains(&size)) else {
         return kport_status::KPORT_ERR_ARGUMENT;
-    }
+    };
     let known = size.min(size_of::<T>());
     // SAFETY: `out` has `size` bytes, of which `known` are copied from a value that has as many, and the rest is set.
     unsafe {

@@ -49,18 +49,18 @@ impl Operation {
 
     /// `CNI_COMMAND`.
     pub(super) fn asked(environment: &Environment<'_>) -> Result<Operation, Failure> {
-        let known = || Operation::ALL.map(|(name, _)| name).join(", ");
-        match environment.get("CNI_COMMAND") {
-            None => Err(refuse(format!(
-                "CNI_COMMAND is not set: a container runtime sets it to one of {}, and gives the network configuration \
-                 on standard input",
-                known()
-            ))),
-            Some(text) => match Operation::ALL.into_iter().find(|(name, _)| *name == text) {
-                Some((_, operation)) => Ok(operation),
-                None => Err(refuse(format!("CNI_COMMAND is {}; there are {}", quoted(&text), known()))),
-            },
+        let given = environment.get("CNI_COMMAND");
+        if let Some((_, operation)) = Operation::ALL.into_iter().find(|known| given.as_deref() == Some(known.0)) {
+            return Ok(operation);
         }
+        let known = Operation::ALL.map(|(name, _)| name).join(", ");
+        Err(refuse(match given {
+            Some(text) => format!("CNI_COMMAND is {}; there are {known}", quoted(&text)),
+            None => format!(
+                "CNI_COMMAND is not set: a container runtime sets it to one of {known}, and gives the network configuration \
+                 on standard input"
+            ),
+        }))
     }
 }
 
