@@ -8,38 +8,40 @@
 //! The words after the jail are those of `kport publish`; the options are read by their names, as everywhere
 //! ([`Request::set`]).
 
-mod check;
 mod line;
 
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::conflict;
 use crate::error::{Error, Kind, Result};
 use crate::files::{names_in, open};
-use crate::host::Host;
+use crate::host::{Host, HostInterface, Interfaces};
 use crate::name::JailName;
+use crate::net::{Family, Place};
+use crate::publication::{self, Publication, Redirect, Targets};
 use crate::publisher::{Outcome, Publisher, Recorded, Request};
+use crate::spec::{HostPorts, Spec};
 
-pub use check::check;
 pub use line::Line;
 
 /// The file that is read if the caller names none.
 pub const DEFAULT: &str = "/usr/local/etc/kport.conf";
 
-/// The most bytes that are read of a file.
 const MAX_FILE: u64 = 4 << 20;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// The lines of kport.conf(5) and of the files in kport.conf.d.
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
-    lines: Vec<Line>,
+    pub lines: Vec<Line>,
 }
 
 impl Conf {
@@ -54,9 +56,7 @@ impl Conf {
         if !conf.add(path)? && file.is_some() {
             return Err(Error::new(Kind::Argument, format!("there is no file {}", path.display())));
         }
-        let mut dir = path.as_os_str().to_owned();
-        dir.push(".d");
-        let dir = PathBuf::from(dir);
+        let dir = path.with_added_extension("d");
         if trusted(&dir, OFlags::DIRECTORY)?.is_some() {
             let mut names = names_in(&dir)?;
             names.retain(|name| name.ends_with(".conf") && !name.starts_with('.'));
@@ -80,11 +80,6 @@ impl Conf {
         Ok(Conf { lines: line::parse(name, text)? })
     }
 
-    pub fn lines(&self) -> &[Line] {
-        &self.lines
-    }
-
-    /// The lines of a jail.
     pub fn of<'a>(&'a self, jail: &'a JailName) -> impl Iterator<Item = &'a Line> {
         self.lines.iter().filter(|line| line.is_of(jail))
     }
@@ -98,15 +93,18 @@ impl Conf {
     /// Whether the lines of a jail are others than those that were requested for it, except for addresses that a manager gave to
     /// the hook.
     pub fn differs(&self, jail: &JailName, requests: &[Request]) -> bool {
-        let lines = self.requests(jail);
-        let had: Vec<&Request> = requests.iter().filter(|request| request.configured).collect();
+        let (had, lines) = (configured(requests), self.requests(jail));
         had.len() != lines.len() || lines.iter().any(|line| !had.iter().any(|old| is_of_line(old, line)))
     }
 
-    /// The names of targets that are not jails.
     pub fn not_jails(&self) -> BTreeSet<&JailName> {
         self.lines.iter().filter(|line| line.is_no_jail()).filter_map(Line::jail).collect()
     }
+}
+
+/// Those that were made from lines.
+pub fn configured<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Vec<&'a Request> {
+    requests.into_iter().filter(|request| request.configured).collect()
 }
 
 /// Whether a request was made from a line.
@@ -115,7 +113,6 @@ pub fn is_of_line(request: &Request, line: &Request) -> bool {
     request.is_same(line) || line.addresses.is_empty() && line.is_same(&found())
 }
 
-/// The names of the jails that run.
 fn running(host: &dyn Host) -> Result<Vec<JailName>> {
     let jails = match host.jails() {
         // a system without jails, for trying kport
@@ -135,30 +132,30 @@ pub fn jails(conf: Option<&Conf>, host: &dyn Host, recorded: &[Recorded]) -> Res
     Ok(all)
 }
 
-/// Makes what is published what the lines say, each jail in a transaction of its own, and reports each result, in any order.
-/// Without `conf`, with the lines that are recorded. Ports may move from one jail to another, or be exchanged: a jail whose ports
-/// another one still has comes again after that one.
-pub fn apply(
+/// Makes what is published what the lines say, each jail in a transaction of its own, with its result. Without `conf`, with the
+/// lines that are recorded. Ports may move from one jail to another, or be exchanged: a jail whose ports another one still has
+/// comes again after that one.
+pub fn apply<'a>(
     publisher: &Publisher<'_>,
     conf: Option<&Conf>,
     recorded: &[Recorded],
-    jails: &BTreeSet<JailName>,
-    told: &mut dyn FnMut(&JailName, Result<Outcome>),
-) {
+    jails: &'a BTreeSet<JailName>,
+) -> Vec<(&'a JailName, Result<Outcome>)> {
     let lines = |jail: &JailName| conf.map(|conf| conf.requests(jail));
+    let mut done = vec![];
     let mut left: Vec<&JailName> = jails.iter().collect();
     for last in [false, true] {
         let mut refused = vec![];
         for jail in left {
             match publisher.follow(jail, lines(jail).as_deref()) {
                 Err(error) if !last && error.kind() == Kind::Conflict => refused.push(jail),
-                result => told(jail, result),
+                result => done.push((jail, result)),
             }
         }
         // an exchange: first all of them give up what they are not to have
         for jail in &refused {
-            let had = recorded.iter().filter(|record| record.jail == **jail).flat_map(|record| &record.requests);
-            let had: Vec<&Request> = had.filter(|request| request.configured).collect();
+            let of_jail = recorded.iter().filter(|record| record.jail == **jail);
+            let had = configured(of_jail.flat_map(|record| &record.requests));
             let mut stays = lines(jail).unwrap_or_default();
             stays.retain(|request| had.iter().any(|known| known.is_same(request)));
             if stays.len() < had.len() {
@@ -168,6 +165,7 @@ pub fn apply(
         }
         left = refused;
     }
+    done
 }
 
 /// Opens a file or a directory; `None` if there is none. An error if others may have written it, or may replace it.
@@ -222,4 +220,93 @@ fn text(path: &Path, file: File) -> Result<String> {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse("is not UTF-8".to_owned()),
         Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
     }
+}
+
+/// Addresses in place of a jail's, which is not asked: the IPv4 dummy address (RFC 7600), and one of the discard-only prefix
+/// (RFC 6666).
+const NOBODY: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1))];
+
+/// What is wrong with the lines, without a look at pf: ports that two jails would have, and what the host lacks. Each error has its
+/// file and line. The lines with a pattern are checked for the jails that run.
+pub fn check(conf: &Conf, host: &dyn Host) -> Result<Vec<Error>> {
+    let interfaces = host.interfaces()?;
+    let mut jails: BTreeSet<JailName> = conf.lines.iter().filter_map(Line::jail).cloned().collect();
+    jails.extend(running(host)?);
+    let mut wrong = vec![];
+    let mut claims: Vec<(JailName, &Line, Redirect)> = vec![];
+    // a line with a pattern is the same for each of its jails
+    let mut refused: BTreeSet<String> = BTreeSet::new();
+    for jail in &jails {
+        for line in conf.of(jail) {
+            match of_line(host, &interfaces, &line.request(jail)) {
+                Ok(made) => claims.extend(made.into_iter().map(|claim| (jail.clone(), line, claim))),
+                Err(error) if refused.insert(line.to_string()) => wrong.push(error.context(line)),
+                Err(_) => {}
+            }
+        }
+    }
+    wrong.extend(overlaps(&claims, Interfaces(&interfaces)));
+    Ok(wrong)
+}
+
+/// What a line takes of the host.
+fn of_line(host: &dyn Host, interfaces: &[HostInterface], request: &Request) -> Result<Vec<Redirect>> {
+    let places = Interfaces(interfaces);
+    let families = &request.options.families;
+    let mut addresses = if request.addresses.is_empty() { NOBODY.to_vec() } else { request.addresses.clone() };
+    addresses.retain(|address| families.is_empty() || families.contains(&Family::of(*address)));
+    let targets = Targets::choose_of(&request.jail, &addresses, &addresses)?;
+    let mut redirects = vec![];
+    // the port of the others is chosen when they are published
+    for mapping in request.spec.mappings().iter().filter(|mapping| mapping.host != HostPorts::Auto) {
+        redirects.extend(publication::redirects(&request.jail, &Spec::one(*mapping), &targets, |family| {
+            match (request.gateway, host.gateway(family)?, host.gateway(family.other())?) {
+                (Some(interface), ..) | (None, Some(interface), _) | (None, None, Some(interface)) => Ok(interface),
+                (None, None, None) => Err(Error::new(
+                    Kind::Unavailable,
+                    "the host has no default route, so it has no gateway interface; name one: em0:8080:80",
+                )),
+            }
+        })?);
+    }
+    let (jail, options) = (request.jail.clone(), request.options.clone());
+    let publication = Publication { jail, redirects, options, via: Default::default(), answers: vec![] };
+    publication.check()?;
+    for redirect in &publication.redirects {
+        match redirect.place {
+            Place::Interface(name) if places.members(name).next().is_none() => {
+                let why =
+                    format!("the host has no interface or interface group {name}, so its ports would not be used");
+                return Err(Error::new(Kind::Unavailable, why));
+            }
+            _ if !request.force => conflict::with_transit(redirect, places)?,
+            _ => {}
+        }
+    }
+    Ok(publication.claims())
+}
+
+/// Each pair of lines that would take the same packets, once.
+fn overlaps(claims: &[(JailName, &Line, Redirect)], interfaces: Interfaces<'_>) -> Vec<Error> {
+    let all = claims.iter().enumerate().map(|(at, (_, _, redirect))| (at, redirect)).collect();
+    let mut told: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut found = vec![];
+    for [(other, theirs), (at, redirect)] in conflict::overlapping(all, interfaces) {
+        let ((owner, other, _), (jail, line, _)) = (&claims[other], &claims[at]);
+        // of one line, and of one jail, the same redirect twice is one
+        if owner == jail && theirs == redirect || !told.insert((line.to_string(), other.to_string())) {
+            continue;
+        }
+        let whose = if owner == jail { "the same jail".to_owned() } else { owner.mention() };
+        let (protocol, host, place) = (redirect.protocol, redirect.host, redirect.place);
+        let why = format!(
+            "{}: {protocol} {host} on {place} is also for {whose}, by {other} ({} on {}); choose another host port",
+            jail.mention(),
+            theirs.host,
+            theirs.place
+        );
+        found.push(Error::new(Kind::Conflict, why).context(line));
+    }
+    found
 }

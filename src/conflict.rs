@@ -23,7 +23,7 @@ pub fn overlap(a: &Redirect, b: &Redirect, interfaces: Interfaces<'_>) -> bool {
 }
 
 /// Each two redirects that one packet can match, with their owners.
-fn overlapping<'r, T: Copy + Ord>(
+pub fn overlapping<'r, T: Copy + Ord>(
     mut all: Vec<(T, &'r Redirect)>,
     interfaces: Interfaces<'r>,
 ) -> impl Iterator<Item = [(T, &'r Redirect); 2]> {

@@ -20,7 +20,6 @@ use crate::publication::Redirect;
 use crate::publisher::{Outcome, Publisher, Recorded, Unobserved};
 use crate::session::Session;
 
-use report::Counts;
 pub use report::{Report, What, counts};
 use schedule::{Looks, Schedule, Why};
 
@@ -34,11 +33,7 @@ const STOPPING: Duration = Duration::from_secs(30);
 /// A failure that lasts is reported, and not one that passes: a jail that starts has no address for a moment.
 const LASTING: u32 = 2;
 
-/// Opens a session, with the settings of the caller.
 pub type Open = Box<dyn Fn() -> Result<Session> + Send>;
-
-/// The host's gateway interface of each family, and its routers.
-type Routes = (PerFamily<Option<Interface>>, Vec<Gateway>);
 
 pub struct Watcher {
     open: Open,
@@ -56,13 +51,15 @@ pub struct Watcher {
     looked_at: Option<JailName>,
     /// The jids of the jails whose network is told about.
     networks: BTreeSet<i32>,
-    routes: Option<Routes>,
+    /// The host's gateway interface of each family, and its routers.
+    routes: Option<(PerFamily<Option<Interface>>, Vec<Gateway>)>,
     /// When kport.conf(5) is to be read.
     reads_at: Option<Instant>,
     reports: VecDeque<Report>,
     /// The last failure of each jail, and how often it came; `None` is that of no jail.
     failures: BTreeMap<Option<JailName>, (String, u32)>,
-    counts: Counts,
+    /// Reports that are not counted yet.
+    uncounted: Vec<What>,
 }
 
 impl Watcher {
@@ -90,7 +87,7 @@ impl Watcher {
             reads_at: Some(now),
             reports: VecDeque::new(),
             failures: BTreeMap::new(),
-            counts: Counts::default(),
+            uncounted: vec![],
         }
     }
 
@@ -99,7 +96,6 @@ impl Watcher {
         self.reads_at = Some((self.clock)());
     }
 
-    /// A descriptor that is readable when [`Watcher::step`] has something to do.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.events.descriptor()
     }
@@ -170,7 +166,7 @@ impl Watcher {
                 self.done(&publisher, &jail, why, before, result);
             }
         }
-        self.counts.write(&session.store()?);
+        report::count(self.uncounted.drain(..), &session.store()?);
         looked
     }
 
@@ -334,13 +330,11 @@ impl Watcher {
 
     /// Makes what these jails have published what the file says.
     fn follow(&mut self, publisher: &Publisher<'_>, recorded: &[Recorded], jails: &BTreeSet<JailName>) {
-        let conf = self.conf.take();
-        conf::apply(publisher, conf.as_ref(), recorded, jails, &mut |jail, result| {
+        for (jail, result) in conf::apply(publisher, self.conf.as_ref(), recorded, jails) {
             let before = recorded.iter().find(|record| record.jail == *jail);
             let before = before.map(|record| record.redirects.clone()).unwrap_or_default();
             self.done(publisher, jail, Why::Conf, before, result);
-        });
-        self.conf = conf;
+        }
     }
 
     /// After a transaction of a jail.
@@ -399,7 +393,7 @@ impl Watcher {
     }
 
     fn tell(&mut self, report: Report) {
-        self.counts.add(report.what);
+        self.uncounted.push(report.what);
         self.reports.push_back(report);
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result, printable};
 use crate::host;
 use crate::name::JailName;
 use crate::options::Source;
-use crate::publisher::{Liveness, Outcome, Publisher, Recorded, Request};
+use crate::publisher::{Liveness, Outcome, Publisher, Recorded};
 use crate::session::Session;
 use crate::watch::{Watcher, What};
 
@@ -24,7 +24,6 @@ use super::hook;
 use super::output::{self, complain, document, print, raw, word};
 use super::session::{any_session, session, with_publisher};
 
-/// `kport apply`
 pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
     with_publisher(global, |session, publisher| apply_by(session, publisher, global, args))
 }
@@ -40,26 +39,25 @@ fn apply_by(session: &Session, publisher: &Publisher<'_>, global: &Global, args:
         let conf = conf?;
         return print(&difference(session, publisher, &conf, &recorded, &jails, args.jails.is_empty())?);
     }
+    // on a system without jails, for trying kport, none is gone
+    let gc = args.jails.is_empty().then(|| publisher.gc());
+    let gc = gc.filter(|gc| !gc.as_ref().is_err_and(|error| error.kind() == Kind::Unsupported));
+    let followed = conf::apply(publisher, conf.as_ref().ok(), &recorded, &jails).into_iter();
+    let followed = followed.map(|(jail, result)| result.map_err(|error| error.context(jail.mention())));
     let mut all = Outcome::default();
     // without the lines, the rest is done anyway
     let mut errors: Vec<Error> = conf.as_ref().err().cloned().into_iter().collect();
-    let mut told = |context: Option<&JailName>, result: Result<Outcome>| match result {
-        Ok(outcome) => {
-            all.changed |= outcome.changed;
-            all.killed += outcome.killed;
-            all.redirects.extend(outcome.redirects);
-            all.notes.extend(outcome.notes);
-        }
-        Err(error) => errors.push(context.into_iter().fold(error, |error, jail| error.context(jail.mention()))),
-    };
-    if args.jails.is_empty() {
-        match publisher.gc() {
-            // a system without jails, for trying kport
-            Err(error) if error.kind() == Kind::Unsupported => {}
-            result => told(None, result),
+    for result in gc.into_iter().chain(followed) {
+        match result {
+            Ok(outcome) => {
+                all.changed |= outcome.changed;
+                all.killed += outcome.killed;
+                all.redirects.extend(outcome.redirects);
+                all.notes.extend(outcome.notes);
+            }
+            Err(error) => errors.push(error),
         }
     }
-    conf::apply(publisher, conf.as_ref().ok(), &recorded, &jails, &mut |jail, result| told(Some(jail), result));
     output::outcome(session, &all, global.quiet);
     if args.json {
         print(&document(&output::outcome_json(&all)))?;
@@ -84,8 +82,8 @@ fn difference(
             _ = writeln!(text, "kport unpublish {}", word(jail.as_str()));
         }
         let running = session.host.running(jail.as_str())?.is_some();
-        let had = record.iter().filter(|record| !record.gone).flat_map(|record| &record.requests);
-        let had: Vec<&Request> = had.filter(|request| request.configured).collect();
+        let not_gone = record.iter().filter(|record| !record.gone);
+        let had = conf::configured(not_gone.flat_map(|record| &record.requests));
         if !running && had.is_empty() && !conf.not_jails().contains(jail) {
             continue;
         }
@@ -99,7 +97,7 @@ fn difference(
         }
         for (line, request) in conf.of(jail).zip(&wanted) {
             if !had.iter().any(|old| conf::is_of_line(old, request)) {
-                let words: Vec<String> = line.words().iter().map(|text| word(text)).collect();
+                let words: Vec<String> = line.words.iter().map(|text| word(text)).collect();
                 _ = writeln!(text, "kport publish --add {} {}", word(jail.as_str()), words.join(" "));
             }
         }
@@ -126,12 +124,11 @@ fn difference(
     Ok(text)
 }
 
-/// `kport check`
 pub fn check(global: &Global, file: Option<&Path>) -> Result<()> {
     let conf = Conf::read(file.or(global.config.as_deref()))?;
     let session = any_session(global)?;
     let mut wrong = conf::check(&conf, &*session.host)?;
-    for line in conf.lines() {
+    for line in &conf.lines {
         for source in line.sources() {
             // whoever may not read pf can check the rest
             if let Source::Table(table) = source

@@ -15,26 +15,18 @@ use crate::spec;
 const MAX_PATTERN: usize = 1 << 10;
 const MAX_COMPILED: usize = 1 << 20;
 
-/// The jails that a line is for.
-#[derive(Clone, Debug)]
-enum Whose {
-    Named(JailName),
-    /// Every jail whose name has a match.
-    Matching(Regex),
-}
-
 #[derive(Clone, Debug)]
 pub struct Line {
-    whose: Whose,
+    /// If it is for every jail whose name has a match.
+    pattern: Option<Regex>,
     /// With the name of the jail, or with the pattern in its place.
     request: Request,
-    /// The words after the jail, as written.
-    words: Vec<String>,
+    /// The words after the jail, as written: those of `kport publish`.
+    pub words: Vec<String>,
     file: Arc<str>,
     number: usize,
 }
 
-/// The file and the number of the line.
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.number)
@@ -43,18 +35,11 @@ impl fmt::Display for Line {
 
 impl Line {
     pub fn is_of(&self, jail: &JailName) -> bool {
-        match &self.whose {
-            Whose::Named(name) => name == jail,
-            Whose::Matching(pattern) => pattern.is_match(jail.as_str()),
-        }
+        self.pattern.as_ref().map_or(self.request.jail == *jail, |pattern| pattern.is_match(jail.as_str()))
     }
 
-    /// The jail that it names.
     pub fn jail(&self) -> Option<&JailName> {
-        match &self.whose {
-            Whose::Named(name) => Some(name),
-            Whose::Matching(_) => None,
-        }
+        self.pattern.is_none().then_some(&self.request.jail)
     }
 
     /// Whether it names a target that is not a jail.
@@ -69,11 +54,6 @@ impl Line {
 
     pub fn sources(&self) -> &[Source] {
         &self.request.options.sources
-    }
-
-    /// The words after the jail: those of `kport publish`.
-    pub fn words(&self) -> &[String] {
-        &self.words
     }
 }
 
@@ -91,11 +71,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Line>> {
 fn line(file: &Arc<str>, number: usize, text: &str) -> Result<Option<Line>> {
     let all = words(text)?;
     let Some((first, rest)) = all.split_first() else { return Ok(None) };
-    let whose = whose(first)?;
-    let name = match &whose {
-        Whose::Named(name) => name.clone(),
-        Whose::Matching(_) => first.text.parse()?,
-    };
+    let (name, pattern) = whose(first)?;
     let (specs, options) = sorted(rest)?;
     if specs.is_empty() {
         return Err(refused(text.trim_end().len(), "the ports are missing, such as 8080:80"));
@@ -112,11 +88,11 @@ fn line(file: &Arc<str>, number: usize, text: &str) -> Result<Option<Line>> {
             .map_err(|error| error.context(format_args!("at byte {}: {}", word.at, word.text)))?;
     }
     request.configured = true;
-    if request.no_jail && matches!(whose, Whose::Matching(_)) {
+    if request.no_jail && pattern.is_some() {
         return Err(refused(first.at, "a pattern is for jails, and --no-jail names a target that is not one"));
     }
     let words = rest.iter().map(|word| word.text.to_owned()).collect();
-    Ok(Some(Line { whose, request, words, file: Arc::clone(file), number }))
+    Ok(Some(Line { pattern, request, words, file: Arc::clone(file), number }))
 }
 
 /// A word, and its offset in the line, in bytes from 0.
@@ -162,15 +138,15 @@ fn refused(at: usize, why: impl AsRef<str>) -> Error {
     Error::new(Kind::Argument, format!("at byte {at}: {}", why.as_ref())).at(at)
 }
 
-fn whose(word: &Word<'_>) -> Result<Whose> {
+/// The name of the jail, or a pattern, which stands for the name as well.
+fn whose(word: &Word<'_>) -> Result<(JailName, Option<Regex>)> {
     let Some(pattern) = word.text.strip_prefix('/') else {
         let is_spec = word.text.contains([':', '/']) || word.text.chars().all(|c| c.is_ascii_digit() || c == '-');
         if is_spec || word.text.starts_with('-') {
             return Err(refused(word.at, format!("the name of the jail comes first, and not {}", quoted(word.text))));
         }
-        return Ok(Whose::Named(
-            word.text.parse().map_err(|error: Error| error.context(format_args!("at byte {}", word.at)))?,
-        ));
+        let name = word.text.parse().map_err(|error: Error| error.context(format_args!("at byte {}", word.at)))?;
+        return Ok((name, None));
     };
     let Some(pattern) = pattern.strip_suffix('/') else {
         return Err(refused(word.at, "a regular expression ends with /; quote one that holds blanks"));
@@ -179,7 +155,8 @@ fn whose(word: &Word<'_>) -> Result<Whose> {
         return Err(refused(word.at, format!("a regular expression has 1 to {MAX_PATTERN} bytes")));
     }
     let made = regex_lite::RegexBuilder::new(pattern).size_limit(MAX_COMPILED).build();
-    made.map(Whose::Matching).map_err(|error| refused(word.at + 1, format!("{}: {error}", quoted(pattern))))
+    let made = made.map_err(|error| refused(word.at + 1, format!("{}: {error}", quoted(pattern))))?;
+    Ok((word.text.parse()?, Some(made)))
 }
 
 /// An option as it was given, with its word.

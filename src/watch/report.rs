@@ -15,7 +15,6 @@ use crate::store::Store;
 /// The most bytes that are read of the file with the numbers.
 const MAX_FILE: usize = 4096;
 
-/// The kind of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// A jail has published ports, and had none.
@@ -48,17 +47,14 @@ impl What {
     }
 }
 
-/// What was done, for which jail, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub what: What,
-    /// `None` if it is about none.
     pub jail: Option<JailName>,
     pub why: String,
     /// What the jail had published, and what it has published now.
     pub before: Vec<Redirect>,
     pub after: Vec<Redirect>,
-    /// Notes for the administrator.
     pub notes: Vec<String>,
     pub error: Option<String>,
     /// In seconds since 1970.
@@ -98,7 +94,6 @@ impl Report {
     }
 }
 
-/// A line for the log.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(jail) = &self.jail {
@@ -119,33 +114,17 @@ impl fmt::Display for Report {
     }
 }
 
-/// The reports by the name of their kind.
-#[derive(Clone, Debug, Default)]
-pub struct Counts {
-    counted: BTreeMap<String, u64>,
-    is_read: bool,
-    is_written: bool,
-}
-
-impl Counts {
-    pub(super) fn add(&mut self, what: What) {
-        *self.counted.entry(what.name().to_owned()).or_default() += 1;
-        self.is_written = false;
+/// Adds new reports to those that are counted. A failure costs no more than the numbers.
+pub(super) fn count(reported: impl ExactSizeIterator<Item = What>, store: &Store) {
+    if reported.len() == 0 {
+        return;
     }
-
-    /// Writes them, if there are new ones. The first time, those of earlier processes are added. A failure costs no more than the
-    /// numbers.
-    pub(super) fn write(&mut self, store: &Store) {
-        if !std::mem::replace(&mut self.is_read, true) {
-            for (what, count) in counts(store) {
-                *self.counted.entry(what).or_default() += count;
-            }
-        }
-        if !std::mem::replace(&mut self.is_written, true)
-            && let Ok(bytes) = serde_json::to_vec(&self.counted)
-        {
-            _ = replace_file(&path(store), &bytes);
-        }
+    let mut counted = counts(store);
+    for what in reported {
+        *counted.entry(what.name().to_owned()).or_default() += 1;
+    }
+    if let Ok(bytes) = serde_json::to_vec(&counted) {
+        _ = replace_file(&path(store), &bytes);
     }
 }
 

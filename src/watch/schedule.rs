@@ -20,7 +20,6 @@ pub const PACE: Duration = Duration::from_secs(1);
 /// After a failure a jail is tried again, each time after twice as long, up to this.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Why a jail is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The process has started, or kport.conf was read again.
@@ -58,10 +57,8 @@ impl Why {
 /// For each kind of look a value: whether it is due now, or when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looks<T = bool> {
-    /// The list of jails.
     pub jails: T,
     pub records: T,
-    /// The host's routes.
     pub routes: T,
     /// Whether pf runs, and what it has.
     pub pf: T,
@@ -73,14 +70,12 @@ impl Looks {
     }
 }
 
-/// A jail's last transaction.
 #[derive(Debug)]
 struct Last {
     at: Instant,
     failures: u32,
 }
 
-/// The state between two looks.
 #[derive(Debug)]
 pub struct Schedule {
     /// Those of the last list.
@@ -93,7 +88,6 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Everything is due.
     pub fn new(now: Instant) -> Schedule {
         Schedule {
             jails: BTreeMap::new(),
@@ -111,17 +105,12 @@ impl Schedule {
             // the list says what has happened to it
             Event::Jail(jid) => {
                 self.times.jails = now;
-                if let Some(name) = self.jails.get(&jid).and_then(|jail| jail.name.parse().ok()) {
-                    self.want(name, Why::Changed, now);
-                }
+                self.jails.get(&jid).cloned().iter().for_each(|jail| self.want_known(jail, Why::Changed, now));
             }
             Event::Network(jid) => {
                 let on_it = |jail: &&Jail| jail.vnet && (jail.jid == jid || jail.stack == jid);
-                let names: Vec<_> =
-                    self.jails.values().filter(on_it).filter_map(|jail| jail.name.parse().ok()).collect();
-                for name in names {
-                    self.want(name, Why::Network, soon);
-                }
+                let on_it: Vec<Jail> = self.jails.values().filter(on_it).cloned().collect();
+                on_it.iter().for_each(|jail| self.want_known(jail, Why::Network, soon));
             }
             Event::Routes => self.times.routes = self.times.routes.min(soon),
         }
@@ -131,27 +120,25 @@ impl Schedule {
     pub fn list(&mut self, jails: Vec<Jail>, now: Instant) -> (Vec<i32>, Vec<i32>) {
         let current: BTreeMap<i32, Jail> =
             jails.into_iter().filter(|jail| !jail.dying).map(|jail| (jail.jid, jail)).collect();
-        let before = std::mem::replace(&mut self.jails, current);
-        let (mut wanted, mut made, mut gone) = (vec![], vec![], vec![]);
-        for (jid, jail) in &self.jails {
+        let before = std::mem::take(&mut self.jails);
+        let (mut made, mut gone) = (vec![], vec![]);
+        for (jid, jail) in &current {
             match before.get(jid) {
                 None => {
                     made.push(*jid);
-                    wanted.push((&jail.name, Why::Started));
+                    self.want_known(jail, Why::Started, now);
                 }
                 Some(old) if old != jail => {
-                    wanted.push((&jail.name, Why::Changed));
-                    wanted.push((&old.name, Why::Changed));
+                    [jail, old].iter().for_each(|jail| self.want_known(jail, Why::Changed, now))
                 }
                 Some(_) => {}
             }
         }
-        for (jid, jail) in before.iter().filter(|(jid, _)| !self.jails.contains_key(jid)) {
+        for (jid, jail) in before.iter().filter(|(jid, _)| !current.contains_key(jid)) {
             gone.push(*jid);
-            wanted.push((&jail.name, Why::Gone));
+            self.want_known(jail, Why::Gone, now);
         }
-        let wanted: Vec<_> = wanted.into_iter().filter_map(|(name, why)| Some((name.parse().ok()?, why))).collect();
-        wanted.into_iter().for_each(|(name, why)| self.want(name, why, now));
+        self.jails = current;
         // what was long ago is of no interest
         self.last.retain(|_, last| now < last.at + LONGEST + LONGEST);
         (made, gone)
@@ -191,6 +178,11 @@ impl Schedule {
         if due.1 == Why::Again || why == Why::Gone {
             due.1 = why;
         }
+    }
+
+    /// [`Schedule::want`], of a jail that may have a name that kport does not use.
+    fn want_known(&mut self, jail: &Jail, why: Why, at: Instant) {
+        jail.name.parse().into_iter().for_each(|name| self.want(name, why, at));
     }
 
     /// What is to be looked at now. `often` is whether the jails are to be listed often.

@@ -188,7 +188,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
-    ("conf", &["line", "check"]),
+    ("conf", &["line"]),
     ("container", &["kleene", "cni", "oci"]),
     ("container::cni", &["conmon", "code", "input", "attachments"]),
     ("managers", &["root", "caller", "import", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"]),

@@ -10,8 +10,8 @@ use kport::host::Fixed;
 
 fn one(text: &str) -> Line {
     let conf = Conf::parse("kport.conf", text).unwrap();
-    assert_eq!(conf.lines().len(), 1, "{text}");
-    conf.lines()[0].clone()
+    assert_eq!(conf.lines.len(), 1, "{text}");
+    conf.lines[0].clone()
 }
 
 #[test]
@@ -90,11 +90,11 @@ fn blanks_comments_and_quotes() {
     ] {
         let line = one(text);
         assert_eq!(
-            (line.jail().unwrap().as_str(), line.words()),
+            (line.jail().unwrap().as_str(), &line.words[..]),
             (jail, &words.iter().map(|w| w.to_string()).collect::<Vec<_>>()[..])
         );
     }
-    assert!(Conf::parse("f", "\n  \n  # web 8080\n").unwrap().lines().is_empty());
+    assert!(Conf::parse("f", "\n  \n  # web 8080\n").unwrap().lines.is_empty());
     for (text, at) in [("web \"a", 4), ("web \"a\"b", 7), ("web a\"b\"", 5), ("é\u{a0}a\"", 5)] {
         let error = Conf::parse("f", text).unwrap_err();
         assert_eq!(error.offset(), Some(at), "{error}");
@@ -117,7 +117,7 @@ fn the_file_and_then_the_directory_in_order() {
         fs::write(dir.join(name), format!("{name} 1")).unwrap();
     }
     let conf = Conf::read(Some(&file)).unwrap();
-    let jails: Vec<_> = conf.lines().iter().map(|line| line.jail().unwrap().as_str()).collect();
+    let jails: Vec<_> = conf.lines.iter().map(|line| line.jail().unwrap().as_str()).collect();
     assert_eq!(jails, ["a", "a.conf", "b.conf"]);
 }
 
