@@ -27,7 +27,7 @@ use crate::{pfconf, proof};
 
 use super::args::{Global, SetupArgs};
 use super::{output, session};
-use plan::{Ground, Plan, Turned};
+use plan::{Ground, Plan};
 use replace::{Change, Checker, ConfFile, replace};
 use settings::{Format, Later, SYSCTL, Variable, WAN};
 
@@ -42,7 +42,6 @@ const OF_PF: &str = "sysctl.kld.d/pf.conf";
 /// Whether pf filters on the members of bridges (if_bridge(4)).
 const PFIL_MEMBER: &str = "net.link.bridge.pfil_member";
 
-/// `kport setup`
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
     let deadline = Deadline::after(global.timeout);
@@ -62,7 +61,6 @@ struct Setup<'a> {
     deadline: Deadline,
 }
 
-/// A file, and its plan.
 struct Part<'a> {
     change: Change<'a>,
     /// Whether it is written.
@@ -82,16 +80,6 @@ impl Part<'_> {
     fn changes(&self) -> bool {
         self.ours && self.change.is_one()
     }
-}
-
-/// The new contents of a file with kport's lines.
-fn with_lines(conf: &ConfFile, made: Vec<u8>) -> Option<Vec<u8>> {
-    Some(if conf.exists { made } else { marks::with_file(made) })
-}
-
-/// The contents of a file without them; `None` if kport has created it and nothing else is in it.
-fn without_lines(conf: &ConfFile, made: Vec<u8>) -> Option<Vec<u8>> {
-    (!made.is_empty() || !marks::has_file(&conf.text)).then_some(made)
 }
 
 fn unavailable<T>(why: String) -> Result<T> {
@@ -117,8 +105,14 @@ impl<'a> Setup<'a> {
             }
             // what is to be loaded is checked by loading it
             let pf_conf = &parts[0];
-            if pf_conf.change.conf.exists && !pf_conf.changes() && !self.args.load {
-                self.check_loads(&pf_conf.change.conf.path)?;
+            if pf_conf.change.conf.exists
+                && !pf_conf.changes()
+                && !self.args.load
+                && let Some(Err(why)) = self.pfctl(&["-n", "-f"], Some(&pf_conf.change.conf.path))?
+                && !is_without_device(&why)
+            {
+                let path = pf_conf.path();
+                return unavailable(format!("pfctl -n -f {path}: {why}; correct that first; nothing was changed"));
             }
             if !self.args.write {
                 return self.show_commands(pf_conf, said);
@@ -158,17 +152,6 @@ impl<'a> Setup<'a> {
         Ok(())
     }
 
-    /// Fails if pfctl(8) rejects a file that has kport's lines.
-    fn check_loads(&self, path: &Path) -> Result<()> {
-        match child::output_of(&self.global.pfctl, &["-n", "-f"], Some(path), self.deadline)? {
-            Some(Err(why)) if !is_without_device(&why) => {
-                unavailable(format!("pfctl -n -f {}: {why}; correct that first; nothing was changed", path.display()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Judges the pf.conf that is there.
     fn check(&self, said: &mut String) -> Result<()> {
         let conf = ConfFile::read(&self.args.pf_conf)?;
         let path = conf.path.display();
@@ -194,62 +177,35 @@ impl<'a> Setup<'a> {
     /// The files, each with its plan; pf.conf is the first.
     fn parts(&self) -> Result<Vec<Part<'a>>> {
         let conf = ConfFile::read(&self.args.pf_conf)?;
-        let mut parts = vec![];
         let included = self.included(&conf)?;
-        parts.push(self.pf_conf(conf)?);
+        let mut parts = vec![self.pf_conf(conf)?];
         parts.extend(included);
-
-        let (conf, ours) = file_of(self.args.rc_conf.as_deref(), RC_CONF)?;
-        let later = [
-            read_later(&conf.path, "rc.conf.local", &[])?,
-            read_later(&conf.path, "rc.conf.d/pf", &["pf_enable"])?,
-            read_later(&conf.path, "rc.conf.d/routing", &["gateway_enable", "ipv6_gateway_enable"])?,
-        ];
-        let text = conf.shown().into_owned();
-        let value = |name: &str| settings::value(Format::Rc, &text, name);
-        let wanted = self.rc_conf(&value)?;
-        let mut part = self.settings(Format::Rc, conf, ours, &wanted, later.into_iter().flatten().collect());
-        if let Some(rules) = value("pf_rules").filter(|rules| Path::new(rules) != self.args.pf_conf) {
-            _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
-        }
-        for other in readiness::other_firewalls(value) {
-            _ = writeln!(part.shown, "  note: {other}");
-        }
-        parts.push(part);
-
-        let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
-        let of_pf = conf.path.with_file_name(OF_PF);
-        let of_pf = if ours { ConfFile::read(&of_pf)? } else { ConfFile::none(of_pf) };
-        let later = read_later(&conf.path, "sysctl.conf.local", &[])?.into_iter().collect();
-        let text = conf.shown().into_owned();
-        let value = |name: &str| settings::value(Format::Sysctl, &text, name);
-        let wanted = self.sysctl_conf(&value)?;
-        let mut part = self.settings(Format::Sysctl, conf, ours, &wanted, later);
-        if !self.args.host_access && value(PFIL_MEMBER).is_some_and(|value| value != "0") {
-            let why = "pf filters on members of bridges, where --hairpin and --host-access do not work";
-            _ = writeln!(part.shown, "  note: {PFIL_MEMBER} is not 0: {why}");
-        }
-        parts.push(part);
-        if self.args.host_access || self.args.undo {
-            let wanted = [("net.pf.filter_local", "1".to_owned())];
-            parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
-        }
+        parts.push(self.rc_conf()?);
+        parts.extend(self.sysctl_conf()?);
         Ok(parts)
     }
 
     fn pf_conf(&self, conf: ConfFile) -> Result<Part<'a>> {
         let mut plan = Plan::default();
-        let text = match self.args.undo {
-            true => without_lines(&conf, plan::undone(&conf.text)),
-            false => {
-                plan = plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
-                plan.notes.extend(self.neighbours(&conf, &plan)?);
-                with_lines(&conf, plan.applied(&conf.text))
-            }
+        let made = if self.args.undo {
+            plan::undone(&conf.text)
+        } else {
+            plan = plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
+            plan.notes.extend(self.neighbours(&conf, &plan)?);
+            std::mem::take(&mut plan.text)
         };
-        let shown = plan.to_string();
+        let (shown, text) = (plan.to_string(), self.contents(&conf, made));
         let change = Change { checker: Some((&self.global.pfctl, &["-n", "-f"])), conf, text };
         Ok(Part { change, ours: true, shown, by_hand: plan.by_hand, loads: true })
+    }
+
+    /// The new contents of a file with kport's lines, or without them: `None` if kport has created it and nothing else is in it.
+    fn contents(&self, conf: &ConfFile, made: Vec<u8>) -> Option<Vec<u8>> {
+        match self.args.undo {
+            true => (!made.is_empty() || !marks::has_file(&conf.text)).then_some(made),
+            false if conf.exists => Some(made),
+            false => Some(marks::with_file(made)),
+        }
     }
 
     /// Rules that block IPv6 neighbour discovery, of which publish will have a note.
@@ -263,7 +219,7 @@ impl<'a> Setup<'a> {
             return Ok(vec![]);
         }
         let interfaces = self.host.interfaces()?;
-        let main = Arc::new(pfconf::Conf::of_named(&conf.path, &plan.applied(&conf.text))?);
+        let main = Arc::new(pfconf::Conf::of_named(&conf.path, &plan.text)?);
         let around = Surroundings { host: self.host, interfaces: interfaces.into() };
         let main = MainRuleset::new(around, None, || Ok(vec![(String::new(), main.clone())]))?;
         let problems = readiness::neighbour_discovery(&main, &publications)?;
@@ -280,15 +236,12 @@ impl<'a> Setup<'a> {
 
     fn settings(&self, format: Format, conf: ConfFile, ours: bool, wanted: &[Variable], later: Vec<Later>) -> Part<'a> {
         let plan = settings::plan(format, &conf.shown(), wanted, &later);
-        let text = match self.args.undo {
-            true => without_lines(&conf, settings::undone(format, &conf.text)),
-            false => with_lines(&conf, plan.applied(&conf.text)),
-        };
+        let made = if self.args.undo { settings::undone(format, &conf.text) } else { plan.applied(&conf.text) };
         let checker: Option<Checker<'a>> = match format {
             Format::Rc => Some((Path::new(SH), &["-n"])),
             Format::Sysctl => None,
         };
-        let shown = plan.to_string();
+        let (shown, text) = (plan.to_string(), self.contents(&conf, made));
         Part { change: Change { checker, conf, text }, ours, shown, by_hand: plan.by_hand, loads: false }
     }
 
@@ -302,11 +255,11 @@ impl<'a> Setup<'a> {
         let mut parts = vec![];
         for file in others {
             let conf = ConfFile::read(Path::new(file))?;
-            let (shown, text) = match Turned::new(file, &conf.text, &wildcards) {
-                _ if self.args.undo => (String::new(), marks::turned_back(&conf.text)),
-                None => continue,
-                Some(Ok(Turned { text, shown })) => (shown, text),
-                Some(Err(why)) => (format!("  note: {why}\n"), conf.text.clone()),
+            let (text, shown) = match plan::turned(file, &conf.text, &wildcards) {
+                _ if self.args.undo => (marks::turned_back(&conf.text), String::new()),
+                Ok(None) => continue,
+                Ok(Some(turned)) => turned,
+                Err(why) => (conf.text.clone(), format!("  note: {why}\n")),
             };
             // an undo has nothing to say of a file that setup did not change
             if !(self.args.undo && text == conf.text) {
@@ -317,25 +270,43 @@ impl<'a> Setup<'a> {
         Ok(parts)
     }
 
-    /// What rc.conf(5) is to have; `value` is what it has.
-    fn rc_conf(&self, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Variable>> {
+    fn rc_conf(&self) -> Result<Part<'a>> {
+        let (conf, ours) = file_of(self.args.rc_conf.as_deref(), RC_CONF)?;
+        let text = conf.shown().into_owned();
+        let value = |name: &str| settings::value(Format::Rc, &text, name);
         let mut wanted = vec![("pf_enable", "YES".to_owned()), ("gateway_enable", "YES".to_owned())];
-        if !self.has_inet6()? {
-            return Ok(wanted);
+        if self.has_inet6()? {
+            wanted.push(("ipv6_gateway_enable", "YES".to_owned()));
         }
-        wanted.push(("ipv6_gateway_enable", "YES".to_owned()));
-        let Some(gateway) = self.host.gateway(Family::Inet6)? else { return Ok(wanted) };
-        let value = |name: &str| value(name).unwrap_or_default();
-        let advertised = value(&format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_")));
-        if advertised.contains("accept_rtadv") && matches!(value(WAN).to_ascii_lowercase().as_str(), "" | "no") {
+        if let Some(gateway) = self.host.gateway(Family::Inet6)? {
+            let variable = format!("ifconfig_{}_ipv6", gateway.as_str().replace(['.', '-'], "_"));
+            let advertised = value(&variable).is_some_and(|value| value.contains("accept_rtadv"));
             // a router accepts a default route from advertisements (nd6_ra_input() of netinet6/nd6_rtr.c) only on this interface
-            wanted.push((WAN, gateway.to_string()));
+            if advertised && value(WAN).is_none_or(|wan| wan.is_empty() || wan.eq_ignore_ascii_case("no")) {
+                wanted.push((WAN, gateway.to_string()));
+            }
         }
-        Ok(wanted)
+        let later: [(_, &[_]); 3] = [
+            ("rc.conf.local", &[]),
+            ("rc.conf.d/pf", &["pf_enable"]),
+            ("rc.conf.d/routing", &["gateway_enable", "ipv6_gateway_enable"]),
+        ];
+        let later = read_later(&conf.path, later)?;
+        let mut part = self.settings(Format::Rc, conf, ours, &wanted, later);
+        if let Some(rules) = value("pf_rules").filter(|rules| Path::new(rules) != self.args.pf_conf) {
+            _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
+        }
+        for other in readiness::other_firewalls(value) {
+            _ = writeln!(part.shown, "  note: {other}");
+        }
+        Ok(part)
     }
 
-    /// What sysctl.conf(5) is to have. rc.conf(5) enables forwarding; a line here that disables it would win.
-    fn sysctl_conf(&self, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Variable>> {
+    /// rc.conf(5) enables forwarding; a line of sysctl.conf(5) that disables it would win.
+    fn sysctl_conf(&self) -> Result<Vec<Part<'a>>> {
+        let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
+        let text = conf.shown().into_owned();
+        let value = |name: &str| settings::value(Format::Sysctl, &text, name);
         let mut wanted = vec![];
         for (name, required) in SYSCTL {
             let is_there = value(name).is_some();
@@ -351,10 +322,21 @@ impl<'a> Setup<'a> {
                 wanted.push((name, required.to_owned()));
             }
         }
-        Ok(wanted)
+        let of_pf = conf.path.with_file_name(OF_PF);
+        let later = read_later(&conf.path, [("sysctl.conf.local", &[] as &[_])])?;
+        let mut parts = vec![self.settings(Format::Sysctl, conf, ours, &wanted, later)];
+        if !self.args.host_access && value(PFIL_MEMBER).is_some_and(|value| value != "0") {
+            let why = "pf filters on members of bridges, where --hairpin and --host-access do not work";
+            _ = writeln!(parts[0].shown, "  note: {PFIL_MEMBER} is not 0: {why}");
+        }
+        if self.args.host_access || self.args.undo {
+            let of_pf = if ours { ConfFile::read(&of_pf)? } else { ConfFile::none(of_pf) };
+            let wanted = [("net.pf.filter_local", "1".to_owned())];
+            parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
+        }
+        Ok(parts)
     }
 
-    /// The values that are not set in the kernel.
     fn missing_values(&self) -> Result<Vec<String>> {
         let mut missing = vec![];
         for (name, value) in SYSCTL {
@@ -376,11 +358,17 @@ impl<'a> Setup<'a> {
         status.is_ok_and(|status| status.nat_anchor && status.rdr_anchor && status.anchor)
     }
 
+    fn pfctl(&self, arguments: &[&str], file: Option<&Path>) -> Result<Option<std::result::Result<String, String>>> {
+        child::output_of(&self.global.pfctl, arguments, file, self.deadline)
+    }
+
     /// Loads the rules and sets the variables, or prints the commands for it.
     fn load(&self, rules_changed: bool, said: &mut String) -> Result<()> {
         let path = fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
         let path = path.display();
         let values = if self.args.undo { vec![] } else { self.missing_values()? };
+        let is_missing =
+            |program: &Path, to: &str| unavailable(format!("there is no {} to {to} with", program.display()));
         if !self.args.load {
             if rules_changed || self.is_loaded() == self.args.undo {
                 _ = writeln!(said, "  not loaded: pfctl -f {path}");
@@ -389,13 +377,15 @@ impl<'a> Setup<'a> {
                 _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
             }
         } else {
-            match child::output_of(&self.global.pfctl, &["-f"], Some(&self.args.pf_conf), self.deadline)? {
-                None => return unavailable(format!("there is no {} to load it with", self.global.pfctl.display())),
+            match self.pfctl(&["-f"], Some(&self.args.pf_conf))? {
+                None => return is_missing(&self.global.pfctl, "load it"),
                 Some(Ok(_)) => _ = writeln!(said, "{path}: loaded"),
                 Some(Err(why)) => {
                     // without pf.ko there is no device
-                    let start =
-                        if is_without_device(&why) { "; start pf, which loads it: service pf onestart" } else { "" };
+                    let start = match is_without_device(&why) {
+                        true => "; start pf, which loads it: service pf onestart",
+                        false => "",
+                    };
                     let error = Error::new(Kind::Unavailable, format!("pfctl -f {path}: {why}{start}"));
                     let level = readiness::securelevel(self.host, true)?;
                     return Err(level.into_iter().fold(error, Error::and));
@@ -403,16 +393,12 @@ impl<'a> Setup<'a> {
             }
             for value in &values {
                 match child::output_of(&self.args.sysctl, &[value], None, self.deadline)? {
+                    None => return is_missing(&self.args.sysctl, &format!("set {value}")),
                     Some(Ok(_)) => _ = writeln!(said, "{value}: set"),
                     Some(Err(why)) => return unavailable(format!("sysctl {value}: {why}")),
-                    None => {
-                        let program = self.args.sysctl.display();
-                        return unavailable(format!("there is no {program} to set {value} with"));
-                    }
                 }
             }
-            let info = child::output_of(&self.global.pfctl, &["-s", "info"], None, self.deadline)?;
-            if !matches!(info, Some(Ok(info)) if info.contains("Status: Enabled")) {
+            if !matches!(self.pfctl(&["-s", "info"], None)?, Some(Ok(info)) if info.contains("Status: Enabled")) {
                 // the administrator decides when, and may be connected over the network
                 said.push_str("  pf is not enabled, and evaluates no packet: service pf onestart\n");
             }
@@ -435,13 +421,16 @@ fn file_of(named: Option<&Path>, default: &str) -> Result<(ConfFile, bool)> {
     }
 }
 
-/// A file in the directory of another that is read after it, if there is one.
-fn read_later(path: &Path, name: &str, only: &'static [&'static str]) -> Result<Option<Later>> {
-    let path = path.with_file_name(name);
-    // rc.conf.d/NAME may be a directory
-    if !path.exists() || path.is_dir() {
-        return Ok(None);
+/// The files beside another that are read after it, and the variables that they are read for.
+fn read_later<const FILES: usize>(path: &Path, files: [(&str, &'static [&'static str]); FILES]) -> Result<Vec<Later>> {
+    let mut later = vec![];
+    for (name, only) in files {
+        let path = path.with_file_name(name);
+        // rc.conf.d/NAME may be a directory
+        if path.is_file() {
+            let text = ConfFile::read(&path)?.shown().into_owned();
+            later.push(Later { path: path.display().to_string(), text, only });
+        }
     }
-    let conf = ConfFile::read(&path)?;
-    Ok(Some(Later { path: path.display().to_string(), text: conf.shown().into_owned(), only }))
+    Ok(later)
 }

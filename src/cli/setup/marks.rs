@@ -13,7 +13,6 @@ const MARK_AND_NEWLINE: &str = "# kport setup (and the newline before)";
 /// The end of the first of them, if there was no file: it is removed with kport's lines.
 const MARK_AND_FILE: &str = "# kport setup (and the file)";
 
-/// The ends of added lines.
 const MARKS: [&str; 3] = [MARK, MARK_AND_NEWLINE, MARK_AND_FILE];
 
 /// The end of a line that called kport's anchors by wildcard.
@@ -67,12 +66,10 @@ pub fn with_file(mut text: Vec<u8>) -> Vec<u8> {
     text
 }
 
-/// Whether kport has created the file.
 pub fn has_file(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n').any(|line| line.ends_with(MARK_AND_FILE.as_bytes()))
 }
 
-/// Adds lines to a file.
 pub fn add<'a>(text: &mut Vec<u8>, lines: impl IntoIterator<Item = &'a str>) {
     let mut mark = MARK;
     for line in lines {

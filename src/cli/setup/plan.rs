@@ -16,24 +16,22 @@ use crate::readiness::{CALLS, Wildcard, missing, wildcards};
 
 use super::marks;
 
-/// The last of the calls.
 const FILTER: &str = CALLS[2].1;
 
-/// Lines that go after one line of a file.
 #[derive(Clone, Debug)]
 pub struct Insertion {
     /// The number of the line that they go after; 0 for the top of the file.
     pub after: usize,
     /// The bytes of the file that are before them.
     at: usize,
-    /// The line that they go after.
     beside: String,
     pub lines: Vec<&'static str>,
 }
 
-/// The plan for a file.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// The file with the lines.
+    pub text: Vec<u8>,
     /// From the top down; empty if the lines are there, or must be added by hand.
     pub insertions: Vec<Insertion>,
     /// Why only the administrator can choose the place.
@@ -43,37 +41,27 @@ pub struct Plan {
     pub checked: Option<Checked>,
     /// Whether the lines of an earlier setup are moved.
     moves: bool,
-    /// The file without its calls by wildcard, if it had any.
-    pub turned: Option<Turned>,
+    /// What is said of the calls by wildcard that are turned into calls of the tree.
+    turned: String,
     pub missing: Vec<&'static str>,
 }
 
-/// A file in which the calls of kport's anchors by wildcard are turned into calls of the tree.
-#[derive(Clone, Debug)]
-pub struct Turned {
-    pub text: Vec<u8>,
-    /// What is said of it.
-    pub shown: String,
-}
-
-impl Turned {
-    /// The file `name` with contents `text`; `None` if none of `all` is in it. An error says what the administrator must do.
-    pub fn new(name: &str, text: &[u8], all: &[Wildcard]) -> Option<std::result::Result<Turned, String>> {
-        let own: Vec<&Wildcard> = all.iter().filter(|wildcard| *wildcard.file == *name).collect();
-        let first = own.first()?.line;
-        let Some(bytes) = own.iter().map(|wildcard| wildcard.in_text(text)).collect::<Option<Vec<_>>>() else {
-            return Some(Err(format!("line {first} calls \"{PARENT}/*\": write \"{PARENT}\" instead")));
-        };
-        let text = marks::turned(text, &bytes);
-        let mut shown = String::new();
-        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-            if own.iter().any(|wildcard| wildcard.line == number) {
-                let line = String::from_utf8_lossy(line);
-                shown += &format!("  line {number} without the wildcard:\n    {}\n", line.trim());
-            }
+/// The file `name` with contents `text`, in which those of `all` that are in it are turned into calls of the tree, and what is said
+/// of that. An error says what the administrator must do.
+pub fn turned(name: &str, text: &[u8], all: &[Wildcard]) -> std::result::Result<Option<(Vec<u8>, String)>, String> {
+    let own: Vec<&Wildcard> = all.iter().filter(|wildcard| *wildcard.file == *name).collect();
+    let Some(first) = own.first() else { return Ok(None) };
+    let bytes: Option<Vec<_>> = own.iter().map(|wildcard| wildcard.in_text(text)).collect();
+    let by_hand = || format!("line {} calls \"{PARENT}/*\": write \"{PARENT}\" instead", first.line);
+    let text = marks::turned(text, &bytes.ok_or_else(by_hand)?);
+    let mut shown = String::new();
+    for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        if own.iter().any(|wildcard| wildcard.line == number) {
+            let line = String::from_utf8_lossy(line);
+            shown += &format!("  line {number} without the wildcard:\n    {}\n", line.trim());
         }
-        Some(Ok(Turned { text, shown }))
     }
+    Ok(Some((text, shown)))
 }
 
 #[derive(PartialEq, Eq)]
@@ -113,7 +101,6 @@ impl Top<'_> {
     }
 }
 
-/// The statements of the file itself.
 fn tops<'a>(outline: &'a Outline, name: &str) -> Vec<Top<'a>> {
     let mut tops: Vec<Top<'_>> = vec![];
     for statement in &outline.statements {
@@ -194,7 +181,6 @@ impl Ground<'_> {
     }
 }
 
-/// What holds of a file that has the lines.
 #[derive(Clone, Debug)]
 pub struct Checked {
     pub proof: Proof,
@@ -211,15 +197,15 @@ pub fn check(ground: &Ground<'_>, text: &[u8]) -> Result<Checked> {
     if proof.holds() {
         return Ok(Checked { proof, no_quick: None, better: None });
     }
-    let mut other = Plan { missing: CALLS.map(|(_, line)| line).to_vec(), ..Plan::default() };
-    other.place(ground, &without_calls(ground, text))?;
-    if other.checked.is_some_and(|checked| checked.no_quick.is_some()) {
+    let other = place(ground, &without_calls(ground, text), &CALLS.map(|(_, line)| line))?;
+    if other.as_ref().is_ok_and(|other| other.checked.no_quick.is_some()) {
         let slow = ground.prove(text, false)?;
         if slow.holds() {
             return Ok(Checked { proof: slow, no_quick: first_bypassed(proof), better: None });
         }
     }
-    let better = other.insertions.into_iter().find(|insertion| insertion.lines.contains(&FILTER));
+    let insertions = other.map_or(vec![], |other| other.insertions);
+    let better = insertions.into_iter().find(|insertion| insertion.lines.contains(&FILTER));
     Ok(Checked { proof, no_quick: None, better: better.map(|insertion| insertion.beside) })
 }
 
@@ -227,7 +213,6 @@ fn first_bypassed(proof: Proof) -> Option<String> {
     proof.bypassed.into_keys().next().map(|statement| statement.to_string())
 }
 
-/// The file without its calls of kport's anchors.
 fn without_calls(ground: &Ground<'_>, text: &[u8]) -> Vec<u8> {
     let outline = Outline::of_file(ground.name, text);
     let file = ground.file();
@@ -245,7 +230,7 @@ fn without_calls(ground: &Ground<'_>, text: &[u8]) -> Vec<u8> {
 
 /// The plan for `text`: lines that are missing, and lines of an earlier setup that must move.
 pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
-    let mut plan = Plan { missing: missing(ground.name, text), ..Plan::default() };
+    let mut plan = Plan { text: text.to_owned(), missing: missing(ground.name, text), ..Plan::default() };
     let outline = Outline::of_file(ground.name, text);
     if let Some(broken) = &outline.broken {
         plan.missing = CALLS.map(|(_, line)| line).to_vec();
@@ -254,45 +239,35 @@ pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
     }
     let name = ground.file();
     plan.notes = notes(&tops(&outline, &name));
-    match Turned::new(&name, text, &wildcards(ground.name, text)) {
-        None => {}
-        Some(Ok(turned)) => plan.turned = Some(turned),
-        Some(Err(why)) => plan.notes.push(why),
+    match turned(&name, text, &wildcards(ground.name, text)) {
+        Ok(turned) => (plan.text, plan.turned) = turned.unwrap_or_else(|| (text.to_owned(), String::new())),
+        Err(why) => plan.notes.push(why),
     }
-    let turned = plan.turned.as_ref().map(|turned| turned.text.clone());
-    let text = turned.as_deref().unwrap_or(text);
-    let without = without_added(text);
-    let mut there = None;
+    let without = without_added(&plan.text);
+    plan.moves = without != plan.text;
     if plan.missing.is_empty() {
-        let checked = match check(ground, text) {
+        let checked = match check(ground, &plan.text) {
             Ok(checked) => checked,
             Err(error) => {
                 plan.notes.push(format!("not proved: {error}"));
                 return Ok(plan);
             }
         };
-        if checked.proof.holds() || without == text {
-            plan.checked = Some(checked);
+        let stays = checked.proof.holds() || !plan.moves;
+        plan.checked = Some(if stays { checked } else { Checked { no_quick: None, better: None, ..checked } });
+        if stays {
             return Ok(plan);
         }
-        there = Some(Checked { no_quick: None, better: None, ..checked });
     }
-    plan.moves = without != text;
     plan.missing = missing(ground.name, &without);
-    plan.place(ground, &without)?;
-    if !plan.by_hand.is_empty() {
-        plan.checked = there;
+    match place(ground, &without, &plan.missing)? {
+        Ok(placed) => {
+            plan.checked = Some(placed.checked);
+            (plan.text, plan.insertions) = (placed.text, placed.insertions);
+        }
+        Err(why) => plan.by_hand = why,
     }
     Ok(plan)
-}
-
-impl Insertion {
-    /// An empty insertion after the line that ends at a byte.
-    fn at(at: usize, text: &[u8]) -> Insertion {
-        let lines = text[..at].split_inclusive(|byte| *byte == b'\n');
-        let beside = String::from_utf8_lossy(lines.clone().next_back().unwrap_or_default()).trim().to_owned();
-        Insertion { after: lines.count(), at, beside, lines: vec![] }
-    }
 }
 
 fn by_hand(all: &[Top<'_>]) -> Vec<String> {
@@ -319,12 +294,10 @@ fn notes(all: &[Top<'_>]) -> Vec<String> {
     skipped.map(note).collect()
 }
 
-/// The start of the line that has a byte.
 fn line_start(text: &[u8], at: usize) -> usize {
     text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1)
 }
 
-/// Why a statement and another one do not allow any place.
 fn contradiction(found: &Contradiction) -> String {
     let needs = |Need { statement, does }: &Need| match does {
         Does::RefusesSource => format!("{statement} refuses some because of their source: it must come before"),
@@ -338,125 +311,118 @@ fn contradiction(found: &Contradiction) -> String {
     format!("no place is right for kport's rules: {first}{}", both.unwrap_or_default())
 }
 
-impl Plan {
-    /// Finds the places of the missing lines in `text`, or why there are none.
-    fn place(&mut self, ground: &Ground<'_>, text: &[u8]) -> Result<()> {
-        if let Err(why) = self.place_or_why(ground, text)? {
-            self.insertions.clear();
-            self.by_hand = why;
-        }
-        Ok(())
-    }
-
-    fn place_or_why(&mut self, ground: &Ground<'_>, text: &[u8]) -> Result<std::result::Result<(), Vec<String>>> {
-        let outline = Outline::of_file(ground.name, text);
-        let name = ground.file();
-        let all = tops(&outline, &name);
-        let unknown = by_hand(&all);
-        if !unknown.is_empty() {
-            return Ok(Err(unknown));
-        }
-        let conf = match Conf::of_named(ground.name, text) {
-            Ok(conf) => conf,
-            Err(error) => return Ok(Err(vec![error.to_string()])),
-        };
-        let [nat, rdr, filter] = CALLS.map(|(kind, _)| candidates(&all, text, kind));
-        let rules = |of: &[Candidate]| of.iter().map(|candidate| candidate.rules).collect();
-        let positions = Positions { nat: rules(&nat), rdr: rules(&rdr), filter: rules(&filter) };
-        let (judge, possible) = proof::judge(ground.host, [("", &conf)], &name)?;
-        let places = match proof::places(&judge, &conf, &possible, &positions) {
-            Ok(Ok(places)) => places,
-            Ok(Err(found)) => return Ok(Err(vec![contradiction(&found)])),
-            Err(error) => return Ok(Err(vec![error.to_string()])),
-        };
-        let mut failed = None;
-        for place in places {
-            let CallPlace { nat: at_nat, rdr: at_rdr, filter: at_filter, quick } = place;
-            // a section may have no place at all
-            let (Some(nat), Some(rdr), Some(filter)) = (nat.get(at_nat), rdr.get(at_rdr), filter.get(at_filter)) else {
-                continue;
-            };
-            self.insertions = self.insertions_at([nat.at, rdr.at, filter.at], text);
-            if let Some(why) = self.goes_on(text) {
-                return Ok(Err(vec![why]));
-            }
-            let made = self.inserted(text);
-            let prove = |quick| {
-                let mut proof = ground.prove(&made, quick)?;
-                proof.renumber(&|line| self.old_line(line));
-                Ok::<_, Error>(proof)
-            };
-            let proof = match prove(quick) {
-                Ok(proof) => proof,
-                Err(error) => return Ok(Err(vec![error.to_string()])),
-            };
-            if proof.holds() {
-                let no_quick = if quick { None } else { first_bypassed(prove(true)?) };
-                self.checked = Some(Checked { proof, no_quick, better: None });
-                return Ok(Ok(()));
-            }
-            failed.get_or_insert(proof);
-        }
-        let failures = failed.iter().flat_map(Proof::failures);
-        Ok(Err(std::iter::once("no place is right for kport's rules".to_owned()).chain(failures).collect()))
-    }
-
-    fn insertions_at(&self, at: [usize; 3], text: &[u8]) -> Vec<Insertion> {
-        let mut insertions: Vec<Insertion> = vec![];
-        for ((_, line), at) in CALLS.iter().zip(at).filter(|((_, line), _)| self.missing.contains(line)) {
-            match insertions.iter_mut().find(|insertion| insertion.at == at) {
-                Some(same) => same.lines.push(line),
-                None => insertions.push(Insertion { lines: vec![line], ..Insertion::at(at, text) }),
-            }
-        }
-        insertions.sort_by_key(|insertion| insertion.at);
-        insertions
-    }
-
-    /// Why no line can be added at the end of a text.
-    fn goes_on(&self, text: &[u8]) -> Option<String> {
-        let goes_on = text.ends_with(b"\\") || text.ends_with(b"\\\n");
-        let last = self.insertions.iter().find(|insertion| goes_on && insertion.at == text.len())?;
-        Some(format!("line {}: the backslash at its end joins the next line to it", last.after))
-    }
-
-    /// The number that a line had before the lines were added; one of these has that of the line before them.
-    fn old_line(&self, line: usize) -> usize {
-        let above = |line: usize, insertion: &Insertion| match line > insertion.after {
-            true => line.saturating_sub(insertion.lines.len()).max(insertion.after),
-            false => line,
-        };
-        self.insertions.iter().fold(line, above)
-    }
-
-    /// The file with the lines in it.
-    pub fn applied(&self, text: &[u8]) -> Vec<u8> {
-        let text = self.turned.as_ref().map_or(text, |turned| &turned.text);
-        match self.moves && self.by_hand.is_empty() {
-            true => self.inserted(&without_added(text)),
-            false => self.inserted(text),
-        }
-    }
-
-    fn inserted(&self, text: &[u8]) -> Vec<u8> {
-        let mut made = vec![];
-        let mut from = 0;
-        for insertion in &self.insertions {
-            made.extend(&text[from..insertion.at]);
-            marks::add(&mut made, insertion.lines.iter().copied());
-            from = insertion.at;
-        }
-        made.extend(&text[from..]);
-        made
-    }
+/// A file with the lines at their places.
+struct Placed {
+    text: Vec<u8>,
+    insertions: Vec<Insertion>,
+    checked: Checked,
 }
 
-/// The file as it was before [`Plan::applied`].
+/// Finds the places of the missing lines in `text`, or why there are none.
+fn place(
+    ground: &Ground<'_>,
+    text: &[u8],
+    missing: &[&'static str],
+) -> Result<std::result::Result<Placed, Vec<String>>> {
+    let outline = Outline::of_file(ground.name, text);
+    let name = ground.file();
+    let all = tops(&outline, &name);
+    let unknown = by_hand(&all);
+    if !unknown.is_empty() {
+        return Ok(Err(unknown));
+    }
+    let conf = match Conf::of_named(ground.name, text) {
+        Ok(conf) => conf,
+        Err(error) => return Ok(Err(vec![error.to_string()])),
+    };
+    let [nat, rdr, filter] = CALLS.map(|(kind, _)| candidates(&all, text, kind));
+    let rules = |of: &[Candidate]| of.iter().map(|candidate| candidate.rules).collect();
+    let positions = Positions { nat: rules(&nat), rdr: rules(&rdr), filter: rules(&filter) };
+    let (judge, possible) = proof::judge(ground.host, [("", &conf)], &name)?;
+    let places = match proof::places(&judge, &conf, &possible, &positions) {
+        Ok(Ok(places)) => places,
+        Ok(Err(found)) => return Ok(Err(vec![contradiction(&found)])),
+        Err(error) => return Ok(Err(vec![error.to_string()])),
+    };
+    let mut failed = None;
+    for place in places {
+        let CallPlace { nat: at_nat, rdr: at_rdr, filter: at_filter, quick } = place;
+        // a section may have no place at all
+        let (Some(nat), Some(rdr), Some(filter)) = (nat.get(at_nat), rdr.get(at_rdr), filter.get(at_filter)) else {
+            continue;
+        };
+        let insertions = insertions_at([nat.at, rdr.at, filter.at], text, missing);
+        if let Some(last) = insertions.iter().find(|insertion| insertion.at == text.len())
+            && (text.ends_with(b"\\") || text.ends_with(b"\\\n"))
+        {
+            return Ok(Err(vec![format!("line {}: the backslash at its end joins the next line to it", last.after)]));
+        }
+        let made = inserted(text, &insertions);
+        let prove = |quick| {
+            let mut proof = ground.prove(&made, quick)?;
+            proof.renumber(&|line| old_line(&insertions, line));
+            Ok::<_, Error>(proof)
+        };
+        let proof = match prove(quick) {
+            Ok(proof) => proof,
+            Err(error) => return Ok(Err(vec![error.to_string()])),
+        };
+        if proof.holds() {
+            let no_quick = if quick { None } else { first_bypassed(prove(true)?) };
+            let checked = Checked { proof, no_quick, better: None };
+            return Ok(Ok(Placed { text: made, insertions, checked }));
+        }
+        failed.get_or_insert(proof);
+    }
+    let failures = failed.iter().flat_map(Proof::failures);
+    Ok(Err(std::iter::once("no place is right for kport's rules".to_owned()).chain(failures).collect()))
+}
+
+/// The missing lines at their places in a text, from the top down.
+fn insertions_at(at: [usize; 3], text: &[u8], missing: &[&'static str]) -> Vec<Insertion> {
+    let mut insertions: Vec<Insertion> = vec![];
+    for ((_, line), at) in CALLS.iter().zip(at).filter(|((_, line), _)| missing.contains(line)) {
+        match insertions.iter_mut().find(|insertion| insertion.at == at) {
+            Some(same) => same.lines.push(line),
+            None => {
+                let lines = text[..at].split_inclusive(|byte| *byte == b'\n');
+                let beside = lines.clone().next_back().unwrap_or_default();
+                let beside = String::from_utf8_lossy(beside).trim().to_owned();
+                insertions.push(Insertion { after: lines.count(), at, beside, lines: vec![line] });
+            }
+        }
+    }
+    insertions.sort_by_key(|insertion| insertion.at);
+    insertions
+}
+
+/// The number that a line had before the lines were added; one of these has that of the line before them.
+fn old_line(insertions: &[Insertion], line: usize) -> usize {
+    let above = |line: usize, insertion: &Insertion| match line > insertion.after {
+        true => line.saturating_sub(insertion.lines.len()).max(insertion.after),
+        false => line,
+    };
+    insertions.iter().fold(line, above)
+}
+
+fn inserted(text: &[u8], insertions: &[Insertion]) -> Vec<u8> {
+    let mut made = vec![];
+    let mut from = 0;
+    for insertion in insertions {
+        made.extend(&text[from..insertion.at]);
+        marks::add(&mut made, insertion.lines.iter().copied());
+        from = insertion.at;
+    }
+    made.extend(&text[from..]);
+    made
+}
+
+/// The file as it was before [`plan`].
 pub fn undone(text: &[u8]) -> Vec<u8> {
     marks::turned_back(&without_added(text))
 }
 
-/// The file without the lines that [`Plan::applied`] has added. Earlier ones call by wildcard.
+/// The file without the lines that [`plan`] has added. Earlier ones call by wildcard.
 fn without_added(text: &[u8]) -> Vec<u8> {
     let by_wildcard = format!("\"{PARENT}/*\"");
     let own = |line: &str| line.replace(&by_wildcard, &format!("\"{PARENT}\""));
@@ -465,9 +431,7 @@ fn without_added(text: &[u8]) -> Vec<u8> {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(turned) = &self.turned {
-            f.write_str(&turned.shown)?;
-        }
+        f.write_str(&self.turned)?;
         if self.missing.is_empty() {
             writeln!(f, "  has kport's lines")?;
         }

@@ -1,7 +1,7 @@
 //! Replaces several files together: each is written to a new file in its directory and checked, and then all are renamed.
 
 use std::borrow::Cow;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,6 @@ use crate::files::read_regular;
 
 /// The maximum length of a file that is read, in bytes.
 const MAX_FILE: usize = 16 << 20;
-/// The maximum number of attempts to create a new file, if others remove and create it.
-const ATTEMPTS: u32 = 8;
 /// S_IWGRP and S_IWOTH
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// S_ISVTX
@@ -23,7 +21,6 @@ const STICKY: u32 = 0o1000;
 /// The maximum number of backups of a file.
 const MOST_BACKUPS: u32 = 100;
 
-/// A file of the system.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfFile {
     /// With links resolved.
@@ -52,7 +49,6 @@ impl ConfFile {
         }
     }
 
-    /// A file that does not exist.
     pub fn none(path: PathBuf) -> ConfFile {
         ConfFile { path, text: vec![], exists: false }
     }
@@ -66,10 +62,8 @@ impl ConfFile {
 /// The program that checks a file, and its arguments before the file.
 pub type Checker<'a> = (&'a Path, &'static [&'static str]);
 
-/// A change of a file.
 pub struct Change<'a> {
     pub checker: Option<Checker<'a>>,
-    /// The file as read.
     pub conf: ConfFile,
     /// Its new contents; `None` removes the file, which kport has created.
     pub text: Option<Vec<u8>>,
@@ -105,7 +99,6 @@ struct Prepared<'a> {
     new: PathBuf,
     /// Locked while this lives, so two processes do not write one file. The lock of a killed process is released.
     file: File,
-    /// The remark of the check.
     checked: String,
     backup: Option<PathBuf>,
     done: bool,
@@ -114,20 +107,12 @@ struct Prepared<'a> {
 /// Replaces all files, or changes none. Returns what was done, a line for each file.
 pub fn replace(changes: &[&Change<'_>], deadline: Deadline) -> Result<String> {
     changes.iter().try_for_each(|change| can_replace(&change.conf.path))?;
-    let mut prepared = changes.iter().map(|change| Prepared::write(change)).collect::<Result<Vec<_>>>()?;
-    for file in prepared.iter_mut().filter(|file| file.change.text.is_some()) {
-        file.checked = file.change.check(&file.new, deadline)?;
-    }
+    let mut prepared = changes.iter().map(|change| Prepared::new(change, deadline)).collect::<Result<Vec<_>>>()?;
     if deadline.passed() {
         return Err(Error::new(Kind::Busy, "the time is up, and nothing was changed; try again")
             .remedy("give more time with", Setting::Timeout));
     }
-    for file in &mut prepared {
-        file.backup = backup(&file.change.conf)?;
-    }
-    for file in &prepared {
-        file.is_unchanged()?;
-    }
+    prepared.iter().try_for_each(Prepared::is_unchanged)?;
     for at in 0..prepared.len() {
         if let Err(error) = prepared[at].put() {
             return Err(prepared[..at].iter().fold(error, |error, file| match file.take_back() {
@@ -140,33 +125,21 @@ pub fn replace(changes: &[&Change<'_>], deadline: Deadline) -> Result<String> {
 }
 
 impl<'a> Prepared<'a> {
-    fn write(change: &'a Change<'a>) -> Result<Prepared<'a>> {
-        let path = &change.conf.path;
+    fn new(change: &'a Change<'a>, deadline: Deadline) -> Result<Prepared<'a>> {
+        let ConfFile { path, exists, .. } = &change.conf;
         let new = path.with_added_extension("kport-new");
-        if let Some(dir) = path.parent().filter(|dir| !change.conf.exists && !dir.as_os_str().is_empty()) {
+        if let Some(dir) = path.parent().filter(|dir| !exists && !dir.as_os_str().is_empty()) {
             DirBuilder::new().mode(0o755).recursive(true).create(dir).map_err(failed("write", &new))?;
         }
         let file = create(&new)?;
         let mut prepared = Prepared { change, new, file, checked: String::new(), backup: None, done: false };
-        prepared.fill().map_err(failed("write", &prepared.new))?;
-        Ok(prepared)
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
-        let file = &mut self.file;
-        file.write_all(self.change.text.as_deref().unwrap_or_default())?;
-        match fs::metadata(&self.change.conf.path) {
-            Ok(old) => {
-                fchown(&*file, Some(old.uid()), Some(old.gid()))?;
-                file.set_permissions(old.permissions())?;
-                Flags::of(&old).copy_to(file)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                file.set_permissions(fs::Permissions::from_mode(0o644))?;
-            }
-            Err(error) => return Err(error),
+        let text = change.text.as_deref().unwrap_or_default();
+        fill(&prepared.file, text, path).map_err(failed("write", &prepared.new))?;
+        if change.text.is_some() {
+            prepared.checked = change.check(&prepared.new, deadline)?;
         }
-        file.sync_all()
+        prepared.backup = backup(&change.conf)?;
+        Ok(prepared)
     }
 
     /// Fails if an editor has changed the file meanwhile.
@@ -191,13 +164,12 @@ impl<'a> Prepared<'a> {
         Ok(())
     }
 
-    /// Restores the old file.
     fn take_back(&self) -> Result<()> {
-        let conf = &self.change.conf;
-        if !conf.exists {
-            return remove(&conf.path);
+        let path = &self.change.conf.path;
+        match &self.backup {
+            Some(backup) => fs::rename(backup, path).map_err(failed("rename", backup)),
+            None => remove(path),
         }
-        Prepared::write(&Change { checker: None, conf: conf.clone(), text: Some(conf.text.clone()) })?.put()
     }
 
     fn told(&self) -> String {
@@ -259,7 +231,7 @@ fn can_replace(path: &Path) -> Result<()> {
 }
 
 /// The message for flags that keep a file.
-fn by_flags(path: &Path, flags: &str) -> String {
+pub fn by_flags(path: &Path, flags: &str) -> String {
     let path = path.display();
     let off: Vec<String> = flags.split(',').map(|flag| format!("no{flag}")).collect();
     let off = off.join(",");
@@ -270,54 +242,79 @@ fn by_flags(path: &Path, flags: &str) -> String {
     format!("{path} has the flags {flags}; chflags {off} {path}{boot}, and afterwards chflags {flags} {path}")
 }
 
+/// Neither a link nor a file of others is opened.
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Fills a new file, which gets the owner, the mode and the flags of the old one.
+fn fill(mut file: &File, text: &[u8], old: &Path) -> io::Result<()> {
+    file.write_all(text)?;
+    match fs::metadata(old) {
+        Ok(old) => {
+            fchown(file, Some(old.uid()), Some(old.gid()))?;
+            file.set_permissions(old.permissions())?;
+            Flags::of(&old).copy_to(file)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file.set_permissions(Permissions::from_mode(0o644))?,
+        Err(error) => return Err(error),
+    }
+    file.sync_all()
+}
+
+fn busy<T>(path: &Path) -> Result<T> {
+    let why = format!("{} is being written by another kport setup; try again", path.display());
+    Err(Error::new(Kind::Busy, why))
+}
+
 /// Creates and locks a new file. One that a killed process has left is removed first.
 fn create(path: &Path) -> Result<File> {
-    let failed = failed("write", path);
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let busy = || {
-        let why = format!("{} is being written by another kport setup; try again", path.display());
-        Err(Error::new(Kind::Busy, why))
-    };
-    for _ in 0..ATTEMPTS {
-        // O_EXCL: neither a link nor a file of others is opened
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(nofollow).open(path) {
-            Ok(file) => return if is_locked(&file, path).map_err(&failed)? { Ok(file) } else { busy() },
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let about = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            about => about.map_err(&failed)?,
-        };
-        let user = rustix::process::geteuid().as_raw();
-        if !about.is_file() || about.nlink() != 1 || ![0, user].contains(&about.uid()) {
-            let why = format!(
-                "{} is not a file that kport setup has left (it is {}owned by user {}, with {} links); remove it",
-                path.display(),
-                if about.is_file() { "" } else { "not a regular file, " },
-                about.uid(),
-                about.nlink()
-            );
-            return Err(Error::new(Kind::Permission, why));
-        }
-        let left = OpenOptions::new().write(true).custom_flags(nofollow).open(path).map_err(&failed)?;
-        if !is_locked(&left, path).map_err(&failed)? {
-            return busy();
-        }
-        fs::remove_file(path).map_err(&failed)?;
+    let is_there = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    let mut made = create_new(path);
+    if made.as_ref().is_err_and(is_there) {
+        remove_left(path)?;
+        made = create_new(path);
     }
-    busy()
+    match made {
+        Ok(file) if is_locked(&file, path)? => Ok(file),
+        Err(error) if !is_there(&error) => Err(failed("write", path)(error)),
+        _ => busy(path),
+    }
+}
+
+fn remove_left(path: &Path) -> Result<()> {
+    let failed = failed("write", path);
+    let about = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        about => about.map_err(&failed)?,
+    };
+    let user = rustix::process::geteuid().as_raw();
+    if !about.is_file() || about.nlink() != 1 || ![0, user].contains(&about.uid()) {
+        let why = format!(
+            "{} is not a file that kport setup has left (it is {}owned by user {}, with {} links); remove it",
+            path.display(),
+            if about.is_file() { "" } else { "not a regular file, " },
+            about.uid(),
+            about.nlink()
+        );
+        return Err(Error::new(Kind::Permission, why));
+    }
+    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let left = OpenOptions::new().write(true).custom_flags(nofollow).open(path).map_err(&failed)?;
+    if !is_locked(&left, path)? {
+        return busy(path);
+    }
+    fs::remove_file(path).map_err(failed)
 }
 
 /// Locks a file; false if another process has locked it, or has renamed or removed it meanwhile.
-fn is_locked(file: &File, path: &Path) -> io::Result<bool> {
+fn is_locked(file: &File, path: &Path) -> Result<bool> {
     match file.try_lock() {
-        Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(false),
-        Err(TryLockError::Error(error)) => return Err(error),
+        locked => locked.map_err(|error| failed("write", path)(error.into()))?,
     }
-    let (own, named) = (file.metadata()?, fs::symlink_metadata(path));
-    Ok(named.is_ok_and(|named| named.ino() == own.ino() && named.dev() == own.dev()))
+    let own = file.metadata().map_err(failed("write", path))?;
+    Ok(fs::symlink_metadata(path).is_ok_and(|named| (named.ino(), named.dev()) == (own.ino(), own.dev())))
 }
 
 /// Copies the file to an unused name in its directory; `None` if there is no file.
@@ -325,37 +322,17 @@ fn backup(conf: &ConfFile) -> Result<Option<PathBuf>> {
     if !conf.exists {
         return Ok(None);
     }
-    let failed = failed("copy", &conf.path);
-    let mode = fs::metadata(&conf.path).map_err(&failed)?.mode() & 0o7777;
+    let first = conf.path.with_added_extension("before-kport");
     for number in 0..MOST_BACKUPS {
-        let end = if number == 0 { "before-kport".to_owned() } else { format!("before-kport.{number}") };
-        let backup = conf.path.with_added_extension(end);
-        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&backup) {
-            Ok(mut to) => {
-                to.write_all(&conf.text).and_then(|()| to.sync_all()).map_err(failed)?;
-                return Ok(Some(backup));
-            }
+        let backup = if number == 0 { first.clone() } else { first.with_added_extension(number.to_string()) };
+        match create_new(&backup) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
+            file => {
+                let filled = file.and_then(|file| fill(&file, &conf.text, &conf.path));
+                return filled.map(|()| Some(backup)).map_err(failed("copy", &conf.path));
+            }
         }
     }
-    let name = quoted(&conf.path.with_added_extension("before-kport").display().to_string());
-    Err(Error::new(Kind::System, format!("there are {MOST_BACKUPS} copies such as {name}; remove some")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_with_flags_needs_chflags() {
-        let said = by_flags(Path::new("/etc/pf.conf"), "schg,sunlnk");
-        assert!(
-            said.contains("chflags noschg,nosunlnk /etc/pf.conf") && said.contains("chflags schg,sunlnk"),
-            "{said}"
-        );
-        assert!(said.contains("single-user mode"), "{said}");
-        let said = by_flags(Path::new("/etc/pf.conf"), "uchg");
-        assert!(said.contains("chflags nouchg /etc/pf.conf, and afterwards chflags uchg"), "{said}");
-    }
+    let why = format!("there are {MOST_BACKUPS} copies such as {}; remove some", quoted(&first.display().to_string()));
+    Err(Error::new(Kind::System, why))
 }

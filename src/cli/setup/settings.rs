@@ -54,14 +54,12 @@ fn is_enough(required: &str, value: &str) -> bool {
 
 /// A file that is read after the one that is written, and overrides it.
 pub struct Later {
-    /// For messages.
     pub path: String,
     pub text: String,
     /// The variables that it is read for; empty for all.
     pub only: &'static [&'static str],
 }
 
-/// The plan for a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Additions {
     /// The lines for its end.
@@ -87,7 +85,6 @@ fn known<'a>(script: &'a Result<Script, String>, name: &str) -> Result<Option<(u
     }
 }
 
-/// The value of a variable, if it is known.
 pub fn value(format: Format, text: &str, name: &str) -> Option<String> {
     known(&format.read(text), name).ok()?.map(|(_, value)| value.to_owned())
 }
@@ -123,7 +120,6 @@ pub fn plan(format: Format, text: &str, settings: &[Variable], later: &[Later]) 
 }
 
 impl Additions {
-    /// The file with the lines in it.
     pub fn applied(&self, text: &[u8]) -> Vec<u8> {
         let mut made = text.to_owned();
         marks::add(&mut made, self.lines.iter().map(String::as_str));

@@ -7,10 +7,8 @@ pub struct Assignment {
     pub value: Option<String>,
 }
 
-/// The contents of a file.
 #[derive(Default)]
 pub struct Script {
-    /// In the order of the file.
     pub assignments: Vec<Assignment>,
     /// The last line that is not an assignment, with its first word: values that are assigned before it may change there.
     pub other: Option<(usize, String)>,
@@ -40,7 +38,6 @@ impl Word {
         (self.begun, self.quoted) = (true, true);
     }
 
-    /// As an assignment.
     fn assignment(&self, line: usize) -> Option<Assignment> {
         let (name, value) = self.text.split_at_checked(self.equals?)?;
         let mut letters = name.chars();
@@ -158,7 +155,6 @@ impl Script {
         }
     }
 
-    /// The last assignment of a variable.
     pub fn last(&self, name: &str) -> Option<&Assignment> {
         self.assignments.iter().rfind(|assignment| assignment.name == name)
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use kport::cli::setup::replace::{Change, ConfFile, replace};
+use kport::cli::setup::replace::{Change, ConfFile, by_flags, replace};
 use kport::deadline::Deadline;
 use kport::error::Kind;
 
@@ -41,4 +41,13 @@ fn where_one_cannot_be_put_in_place_none_is() {
     // a change that was made meanwhile is kept
     let error = replace(&changes).unwrap_err();
     assert!(error.kind() == Kind::Busy && error.message().contains("changed meanwhile"), "{error}");
+}
+
+#[test]
+fn a_file_with_flags_needs_chflags() {
+    let said = by_flags(Path::new("/etc/pf.conf"), "schg,sunlnk");
+    assert!(said.contains("chflags noschg,nosunlnk /etc/pf.conf") && said.contains("chflags schg,sunlnk"), "{said}");
+    assert!(said.contains("single-user mode"), "{said}");
+    let said = by_flags(Path::new("/etc/pf.conf"), "uchg");
+    assert!(said.contains("chflags nouchg /etc/pf.conf, and afterwards chflags uchg"), "{said}");
 }
