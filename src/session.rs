@@ -38,25 +38,24 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Every backend, with its name.
-    const ALL: [(&str, Backend); 4] =
-        [("auto", Backend::Auto), ("native", Backend::Native), ("pfctl", Backend::Pfctl), ("sim", Backend::Sim)];
-
     /// Every name of a backend.
-    pub const NAMES: [&str; 4] = {
-        let [(auto, _), (native, _), (pfctl, _), (sim, _)] = Backend::ALL;
-        [auto, native, pfctl, sim]
-    };
+    pub const NAMES: [&str; 4] = ["auto", "native", "pfctl", "sim"];
 }
 
 impl FromStr for Backend {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Backend> {
-        Backend::ALL.into_iter().find_map(|(name, backend)| (name == text).then_some(backend)).ok_or_else(|| {
-            let why = format!("backend {} is unknown; there are {}", quoted(text), Backend::NAMES.join(", "));
-            Error::new(Kind::Argument, why)
-        })
+        match text {
+            "auto" => Ok(Backend::Auto),
+            "native" => Ok(Backend::Native),
+            "pfctl" => Ok(Backend::Pfctl),
+            "sim" => Ok(Backend::Sim),
+            _ => {
+                let why = format!("backend {} is unknown; there are {}", quoted(text), Backend::NAMES.join(", "));
+                Err(Error::new(Kind::Argument, why))
+            }
+        }
     }
 }
 
