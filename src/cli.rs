@@ -6,7 +6,7 @@
 //! with `session`, and print with `output`.
 
 mod apply;
-mod args;
+pub mod args;
 mod change;
 mod container;
 mod diagnose;

@@ -401,11 +401,6 @@ pub struct RequestArgs {
 }
 
 impl RequestArgs {
-    /// Every word that is not an option.
-    pub fn words(&self) -> impl Iterator<Item = &str> {
-        words(self.jail.as_ref(), &self.specs)
-    }
-
     pub fn request(&self) -> error::Result<Request> {
         self.request_for(spec::parse(&self.specs.join(" "))?)
     }
@@ -417,17 +412,6 @@ impl RequestArgs {
         self.options.set(&mut request)?;
         Ok(request)
     }
-}
-
-impl UnpublishArgs {
-    /// Every word that is not an option.
-    pub fn words(&self) -> impl Iterator<Item = &str> {
-        words(self.jail.as_ref(), &self.specs)
-    }
-}
-
-fn words<'a>(jail: Option<&'a JailName>, specs: &'a [String]) -> impl Iterator<Item = &'a str> {
-    jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str))
 }
 
 impl Cli {
@@ -497,19 +481,4 @@ fn interval(text: &str) -> Result<Duration, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_flags_that_take_a_value() {
-        let flags = Cli::flags_with_values();
-        let has = |flag: &str| flags.iter().any(|known| known == flag);
-        assert!(
-            ["--kleene", "-a", "--address", "--from", "--jid", "--rate", "--backend", "--wait"].into_iter().all(has)
-        );
-        assert!(!["--hairpin", "-v", "--no-quick", "--add", "--hook", "--json"].into_iter().any(has));
-    }
 }

@@ -17,7 +17,6 @@ use super::output::{self, document, print};
 use super::session::{host, with_publisher};
 use super::{hook, open};
 
-/// `kport publish`
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
     publish_now(global, args).map_err(|error| {
         if !args.hook {
@@ -49,11 +48,21 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
     }
     let mut request = match &args.kleene {
         _ if args.hook => {
-            let (caller, specs) = hook_caller(global, args)?;
+            let host = host(global)?;
+            let words = (args.request.jail.as_ref(), &args.request.specs[..]);
+            let (caller, specs) = hook::caller(words, args.jid, args.state.as_deref(), &*host)?;
+            if !args.dry_run {
+                caller.check_started(&*host)?;
+            }
             if specs.is_empty() {
                 return publish_lines(global, args, &caller);
             }
-            hook_request(args, caller, specs)?
+            let mut of_caller = RequestArgs { jail: Some(caller.jail), ..args.request.clone() };
+            of_caller.specs = specs.into_iter().map(str::to_owned).collect();
+            if of_caller.addresses.is_empty() {
+                of_caller.addresses = caller.addresses;
+            }
+            Request { jid: caller.jid, ..of_caller.request()? }
         }
         Some(file) => of_kleene(&args.request, file)?,
         None => args.request.request()?,
@@ -73,12 +82,19 @@ fn publish_by(
 ) -> Result<()> {
     if args.dry_run {
         let mut requests = requests.iter();
-        return requests.try_for_each(|request| change(global, Report::Nothing, |by| by.dry_run(request)));
+        return requests.try_for_each(|request| change(global, |by| by.dry_run(request)).map(drop));
     }
     // in addition to the time of a change
     let wait = requests.iter().map(|request| request.wait).max().unwrap_or_default();
     let waiting = Global { timeout: global.timeout.saturating_add(wait), ..global.clone() };
-    change(&waiting, Report::of_publish(global, args, requests), act)
+    let outcome = change(&waiting, act)?;
+    // the caller does not know the ports that were chosen
+    let auto = requests.iter().flat_map(|request| request.spec.mappings()).any(|m| m.host == HostPorts::Auto);
+    match args.json {
+        true => print(&document(&output::outcome_json(&outcome))),
+        false if auto && !global.quiet => print(&output::lines(&outcome.redirects)),
+        false => Ok(()),
+    }
 }
 
 /// The request for the ports of Kleene's records, and for their addresses if no others are given.
@@ -92,17 +108,6 @@ fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
         request.addresses = ports.addresses;
     }
     Ok(request)
-}
-
-/// The jail that the manager names, unless it is given, and the specs.
-fn hook_caller<'a>(global: &Global, args: &'a PublishArgs) -> Result<(Caller, Vec<&'a str>)> {
-    let host = host(global)?;
-    let (name, specs) = hook::words(args.request.words());
-    let caller = hook::caller((name, args.jid), args.state.as_deref(), &*host)?;
-    if !args.dry_run {
-        caller.check_started(&*host)?;
-    }
-    Ok((caller, specs))
 }
 
 /// `publish --hook` without ports: the lines of kport.conf(5) for the jail, which may be none.
@@ -131,25 +136,12 @@ fn publish_lines(global: &Global, args: &PublishArgs, caller: &Caller) -> Result
     })
 }
 
-/// `publish --hook`: takes the jail, its jid and its addresses from the manager, unless they are given.
-fn hook_request(args: &PublishArgs, caller: Caller, specs: Vec<&str>) -> Result<Request> {
-    let mut of_caller = RequestArgs { jail: Some(caller.jail.clone()), ..args.request.clone() };
-    of_caller.specs = specs.into_iter().map(str::to_owned).collect();
-    if of_caller.addresses.is_empty() {
-        of_caller.addresses = caller.addresses;
-    }
-    let mut request = of_caller.request()?;
-    request.jid = caller.jid;
-    Ok(request)
-}
-
-/// `kport unpublish`
 pub fn unpublish(global: &Global, args: &UnpublishArgs) -> Result<()> {
     if args.hook {
         // an error must not keep a jail from stopping
         let stopped = || {
-            let (name, specs) = hook::words(args.words());
-            let caller = hook::caller((name, args.jid), args.state.as_deref(), &*host(global)?)?;
+            let words = (args.jail.as_ref(), &args.specs[..]);
+            let (caller, specs) = hook::caller(words, args.jid, args.state.as_deref(), &*host(global)?)?;
             remove(global, &caller.jail, caller.jid, &specs)
         };
         stopped().unwrap_or_else(|error| hook::stops_anyway("jail", &error));
@@ -159,44 +151,19 @@ pub fn unpublish(global: &Global, args: &UnpublishArgs) -> Result<()> {
     remove(global, jail, args.jid, &args.specs.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Unpublishes these ports of a jail, or all.
 fn remove(global: &Global, jail: &JailName, jid: Option<i32>, specs: &[&str]) -> Result<()> {
-    if specs.is_empty() {
-        return change(global, Report::Nothing, |publisher| publisher.unpublish(jail, jid));
-    }
-    let spec = spec::parse(&specs.join(" "))?;
-    change(global, Report::Nothing, |publisher| publisher.unpublish_some(jail, jid, &spec))
+    let some = if specs.is_empty() { None } else { Some(spec::parse(&specs.join(" "))?) };
+    change(global, |publisher| match &some {
+        None => publisher.unpublish(jail, jid),
+        Some(spec) => publisher.unpublish_some(jail, jid, spec),
+    })?;
+    Ok(())
 }
 
-/// The output of a change on standard output.
-pub enum Report {
-    Nothing,
-    /// The redirects, a line each: the caller does not know the ports that were chosen.
-    Ports,
-    Json,
-}
-
-impl Report {
-    fn of_publish(global: &Global, args: &PublishArgs, requests: &[Request]) -> Report {
-        let mut mappings = requests.iter().flat_map(|request| request.spec.mappings());
-        let auto = mappings.any(|m| m.host == HostPorts::Auto);
-        match args.json {
-            true => Report::Json,
-            false if auto && !global.quiet => Report::Ports,
-            false => Report::Nothing,
-        }
-    }
-}
-
-/// Runs one change, reports its notes, and prints its outcome.
-pub fn change(global: &Global, report: Report, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<()> {
+pub fn change(global: &Global, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>) -> Result<Outcome> {
     with_publisher(global, |session, publisher| {
         let outcome = act(publisher)?;
         output::outcome(session, &outcome, global.quiet);
-        match report {
-            Report::Nothing => Ok(()),
-            Report::Ports => print(&output::lines(&outcome.redirects)),
-            Report::Json => print(&document(&output::outcome_json(&outcome))),
-        }
+        Ok(outcome)
     })
 }

@@ -33,7 +33,6 @@ pub fn command_line() -> Vec<OsString> {
     line
 }
 
-/// The helper, with its options.
 struct Helper<'a> {
     global: &'a Global,
     observer: Shown,

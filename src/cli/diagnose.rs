@@ -6,7 +6,6 @@ use std::path::Path;
 use crate::doctor::{self, Level, ManagerFiles, self_test};
 use crate::error::{Error, Kind, Problem, Result, quoted};
 use crate::net::Family;
-use crate::pf::Firewall;
 use crate::readiness;
 use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
@@ -21,18 +20,16 @@ const SOURCE_PORT: u16 = 40000;
 /// `kport trace`. Changes nothing: the states of the packet exist only during this call.
 pub fn trace(global: &Global, question: &Question) -> Result<()> {
     let session = any_session(global)?;
+    let release = question.release.map_or_else(|| Release::of_host(&*session.host), Ok)?;
+    let session = with_conf(session, question.pf_conf.as_deref())?;
     let host = &*session.host;
-    let release = match question.release {
-        Some(release) => release,
-        None => Release::of_host(host)?,
-    };
-    let with_conf = with_conf(&session, question.pf_conf.as_deref())?;
-    let firewall = with_conf.as_ref().map_or(&*session.firewall, |conf| conf as &dyn Firewall);
-    let made = World::of_pf(host, firewall, release);
-    let mut world = made.map_err(|error| match (error.kind(), &global.host) {
-        (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => error.and("describe a host with --host FILE"),
-        _ => error,
-    })?;
+    let mut world =
+        World::of_pf(host, &*session.firewall, release).map_err(|error| match (error.kind(), &global.host) {
+            (Kind::Unsupported, None) if cfg!(not(target_os = "freebsd")) => {
+                error.and("describe a host with --host FILE")
+            }
+            _ => error,
+        })?;
     let destination = destination(question)?;
     let source = source(&question.source, destination, &world)?;
     let packet = packet_of(question, source, destination)?;
@@ -121,7 +118,6 @@ fn verdict(trace: &Trace) -> (&'static str, Option<(Kind, &'static str)>) {
     }
 }
 
-/// The trace as JSON.
 fn json(trace: &Trace, release: Release) -> Value {
     json!({
         "version": VERSION,
@@ -182,13 +178,11 @@ pub fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     if args.self_test {
         return self_test(global);
     }
-    let session = session(global)?;
-    let with_conf = with_conf(&session, args.pf_conf.as_deref())?;
-    let firewall = with_conf.as_ref().map_or(&*session.firewall, |conf| conf as &dyn Firewall);
+    let session = with_conf(session(global)?, args.pf_conf.as_deref())?;
     let with_values = Cli::flags_with_values();
     let files = ManagerFiles { root: Path::new("/"), with_values: &with_values, pfctl: &global.pfctl };
     let files = (!session.host.is_played()).then_some(files);
-    let findings = doctor::examine(&*session.host, firewall, session.store(), files);
+    let findings = doctor::examine(&*session.host, &*session.firewall, session.store(), files);
     let problems = findings.iter().filter(|f| f.level == Level::Problem).count();
     print(&if args.json {
         document(&output::findings_json(&findings))

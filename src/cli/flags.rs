@@ -21,7 +21,6 @@ use heading::{JAIL, LIMITS, PORTS, WHO};
 /// The heading of a flag; the name of its option; the word for its value, empty for a flag without one; its help.
 type Row = (&'static str, &'static str, &'static str, &'static str);
 
-/// The flags that determine the rules.
 const RULES: &[Row] = &[
     (PORTS, "gateway", "IF", "For specs without a place [default: the interface of the default route]"),
     (PORTS, "family", "FAMILY", "Only these: inet, inet6, or inet,inet6 [default: those that the jail has]"),
@@ -50,9 +49,7 @@ const PUBLISH: &[Row] = &[
     (JAIL, "wait", "SECONDS", "Wait until the jail has an address (DHCP, SLAAC); added to --timeout"),
 ];
 
-/// The flags that `rules` and `publish` have.
 pub type RuleFlags = Flags<false>;
-/// The flags that only `publish` has.
 pub type PublishFlags = Flags<true>;
 
 /// The options that are given, by name.
@@ -66,13 +63,11 @@ impl<const ACT: bool> Flags<ACT> {
         self.0.iter()
     }
 
-    /// Sets the options of a request.
     pub fn set(&self, request: &mut Request) -> Result<()> {
         self.iter().try_for_each(|(name, given)| set(request, name, given))
     }
 }
 
-/// Sets the option of a flag.
 pub fn set(request: &mut Request, name: &str, given: &Given) -> Result<()> {
     request.set(name, given).map_err(|error| error.context(format_args!("--{name}")))
 }

@@ -12,6 +12,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::managers::{Caller, Environment};
+use crate::name::JailName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::output::complain;
@@ -26,15 +27,19 @@ const LOG_SOCKETS: [&str; 3] = ["/var/run/logpriv", "/var/run/log", "/dev/log"];
 const LOG_ERR: u8 = 3 << 3 | 3;
 const LOG_NOTICE: u8 = 3 << 3 | 5;
 
-/// A variable of this process.
 pub fn variable(name: &str) -> Option<String> {
     // bytes that are not UTF-8 become a character that no check accepts
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Finds the jail that this process is called for, with the name and the jid of its command line. Standard input is read only
-/// if `state` is `-`: a manager's script may need it after the hook.
-pub fn caller(given: (Option<&str>, Option<i32>), state: Option<&Path>, host: &dyn Host) -> Result<Caller> {
+/// Finds the jail that this process is called for, with the words and the jid of its command line, and returns the specs as well.
+/// Standard input is read only if `state` is `-`: a manager's script may need it after the hook.
+pub fn caller<'a>(
+    (jail, specs): (Option<&'a JailName>, &'a [String]),
+    jid: Option<i32>,
+    state: Option<&Path>,
+    host: &dyn Host,
+) -> Result<(Caller, Vec<&'a str>)> {
     let state = match state {
         None => None,
         Some(path) if path == Path::new("-") => read_state(&io::stdin())?,
@@ -44,7 +49,8 @@ pub fn caller(given: (Option<&str>, Option<i32>), state: Option<&Path>, host: &d
         }
     };
     let state = state.map(|state| state.identity()).transpose()?;
-    Caller::find(&Environment(&variable), state, given, host)
+    let (name, specs) = words(jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str)));
+    Ok((Caller::find(&Environment(&variable), state, (name, jid), host)?, specs))
 }
 
 /// Splits the words of a hook's command line: a first word that cannot be a spec is the jail's name. A name with a colon or a
@@ -76,7 +82,6 @@ pub fn is_stopped() -> bool {
     read_state(&io::stdin()).is_ok_and(|state| state.is_some_and(|state| state.has_stopped()))
 }
 
-/// A file that is read until a deadline.
 struct InTime {
     file: File,
     deadline: Deadline,
@@ -104,12 +109,12 @@ pub fn log(line: &str) {
     log_to(LOG_SOCKETS.map(Path::new), LOG_ERR, line);
 }
 
-/// As [`log`], for what is not an error.
 pub fn notice(line: &str) {
     log_to(LOG_SOCKETS.map(Path::new), LOG_NOTICE, line);
 }
 
-fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, priority: u8, line: &str) {
+/// Sends a line to the first of these sockets that somebody reads.
+pub fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, priority: u8, line: &str) {
     let Ok(socket) = UnixDatagram::unbound() else { return };
     // a stop must not wait for a syslogd(8) that does not read
     _ = socket.set_nonblocking(true);
@@ -118,23 +123,5 @@ fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, priority: u8, line: &
         if socket.send_to(text.as_bytes(), path).is_ok() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn syslogd_gets_a_line() {
-        let dir = tempfile::tempdir().unwrap();
-        let (none, there) = (dir.path().join("none"), dir.path().join("log"));
-        let syslogd = UnixDatagram::bind(&there).unwrap();
-        log_to([none.as_path(), there.as_path()], LOG_ERR, "jail web: pf is away");
-        let mut text = [0; 200];
-        let count = syslogd.recv(&mut text).unwrap();
-        let expected = format!("<27>kport[{}]: jail web: pf is away", std::process::id());
-        assert_eq!(std::str::from_utf8(&text[..count]), Ok(expected.as_str()));
-        log_to([none.as_path()], LOG_ERR, "nobody");
     }
 }

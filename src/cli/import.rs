@@ -11,11 +11,10 @@ use crate::name::JailName;
 use crate::options::Given;
 
 use super::args::{Global, ImportArgs};
-use super::change::{Report, change};
+use super::change::change;
 use super::open;
 use super::output::{print, word};
 
-/// `kport import`
 pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
     let mut ports = vec![];
     for file in &args.files {
@@ -45,7 +44,6 @@ fn comment(text: &mut String, why: &str) {
     _ = writeln!(text, "# {}", printable(why));
 }
 
-/// Reads a file, or standard input.
 fn text(file: &Path) -> Result<String> {
     let mut bytes = vec![];
     open(file)
@@ -109,5 +107,5 @@ fn publish(global: &Global, jail: &JailName, of: &Imported) -> Result<()> {
         return Ok(());
     }
     let requests = of.requests(jail).map_err(about)?;
-    change(global, Report::Nothing, |publisher| publisher.publish_all(&requests).map_err(about))
+    change(global, |publisher| publisher.publish_all(&requests).map_err(about)).map(drop)
 }

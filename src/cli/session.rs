@@ -32,17 +32,17 @@ pub fn session(global: &Global) -> Result<Session> {
     Ok(session)
 }
 
-/// Calls `act` with a new session, and with its publisher.
 pub fn with_publisher<T>(global: &Global, act: impl FnOnce(&Session, &Publisher<'_>) -> Result<T>) -> Result<T> {
     let session = session(global)?;
     let observer = Shown::new(global.verbose);
     act(&session, &session.publisher(&observer)?)
 }
 
-/// The firewall of a session with the main ruleset of a file, if one is given.
-pub fn with_conf<'a>(session: &'a Session, file: Option<&Path>) -> Result<Option<WithConf<'a>>> {
-    let conf = file.map(Conf::of_file).transpose()?;
-    Ok(conf.map(|conf| WithConf::new(conf, &*session.firewall)))
+pub fn with_conf(mut session: Session, file: Option<&Path>) -> Result<Session> {
+    if let Some(file) = file {
+        session.firewall = Box::new(WithConf::new(Conf::of_file(file)?, session.firewall));
+    }
+    Ok(session)
 }
 
 /// The session of a command that only reads.
@@ -70,7 +70,6 @@ pub fn any_session(global: &Global) -> Result<Session> {
     Ok(session)
 }
 
-/// This host, or the one that `--host` describes.
 pub fn host(global: &Global) -> Result<Box<dyn Host>> {
     let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
     Ok(Box::new(host::Played::new(file)?))

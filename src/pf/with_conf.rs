@@ -9,14 +9,14 @@ use crate::pfconf::{Conf, path};
 use crate::rule::Rule;
 
 /// The main ruleset of a file, with kport's anchors as another firewall holds them. It loads nothing.
-pub struct WithConf<'a> {
-    firewall: &'a dyn Firewall,
+pub struct WithConf {
+    firewall: Box<dyn Firewall>,
     conf: Arc<Conf>,
 }
 
-impl<'a> WithConf<'a> {
+impl WithConf {
     /// `conf` in place of the main ruleset of `firewall`.
-    pub fn new(conf: Conf, firewall: &'a dyn Firewall) -> WithConf<'a> {
+    pub fn new(conf: Conf, firewall: Box<dyn Firewall>) -> WithConf {
         WithConf { firewall, conf: Arc::new(conf) }
     }
 
@@ -25,7 +25,7 @@ impl<'a> WithConf<'a> {
     }
 }
 
-impl Firewall for WithConf<'_> {
+impl Firewall for WithConf {
     fn name(&self) -> &'static str {
         self.firewall.name()
     }

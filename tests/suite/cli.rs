@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::{rig, standin};
+use kport::cli::args::Cli;
 
 struct Kport {
     dir: tempfile::TempDir,
@@ -258,6 +259,14 @@ fn every_option_of_a_request_has_a_flag_and_every_flag_an_option() {
 }
 
 /// Clap cannot fold lines without asking the terminal.
+#[test]
+fn the_flags_that_take_a_value() {
+    let flags = Cli::flags_with_values();
+    let has = |flag: &str| flags.iter().any(|known| known == flag);
+    assert!(["--kleene", "-a", "--address", "--from", "--jid", "--rate", "--backend", "--wait"].into_iter().all(has));
+    assert!(!["--hairpin", "-v", "--no-quick", "--add", "--hook", "--json"].into_iter().any(has));
+}
+
 #[test]
 fn help_is_in_sections_and_fits() {
     let kport = Kport::new();

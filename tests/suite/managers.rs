@@ -5,6 +5,7 @@ use kport::cli::hook;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -807,4 +808,17 @@ fn a_state_is_read_to_its_end_though_the_pipe_stays_open() {
     drop(writer);
     assert!(hook::read_state(&reader).unwrap().is_none());
     assert!(hook::read_state(&fs::File::open("/dev/null").unwrap()).unwrap().is_none());
+}
+
+#[test]
+fn syslogd_gets_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (none, there) = (dir.path().join("none"), dir.path().join("log"));
+    let syslogd = UnixDatagram::bind(&there).unwrap();
+    hook::log_to([none.as_path(), there.as_path()], 27, "jail web: pf is away");
+    let mut text = [0; 200];
+    let count = syslogd.recv(&mut text).unwrap();
+    let expected = format!("<27>kport[{}]: jail web: pf is away", std::process::id());
+    assert_eq!(std::str::from_utf8(&text[..count]), Ok(expected.as_str()));
+    hook::log_to([none.as_path()], 27, "nobody");
 }
