@@ -125,43 +125,54 @@ pub enum Setting {
     Wait,
 }
 
+/// Each setting in the words of kport(8), of kport(3), and as a field of kport-cni(8), which has none for the addresses, since the
+/// runtime gives them, and none for the places and ports of all mappings. In the order of the enum.
+const WORDS: [(Setting, &str, &str, Option<&str>); 13] = [
+    (Setting::Address, "-a", "options->addresses", None),
+    (Setting::AutoRange, "--auto-range", "options->auto_first and auto_last", None),
+    (Setting::Backend, "--backend pfctl", r#"options->backend "pfctl""#, Some(r#""backend": "pfctl""#)),
+    (Setting::Force, "--force", "KPORT_FORCE in options->flags", Some(r#""force": true"#)),
+    (Setting::Gateway, "--gateway", "options->gateway", None),
+    (Setting::Family, "--family", "options->families", Some(r#""family": [...]"#)),
+    (Setting::HostAccess, "--host-access", "KPORT_HOST_ACCESS in options->flags", Some(r#""hostAccess": true"#)),
+    (Setting::Rate, "--rate", "options->rate_connections", Some(r#""limits": { "rate": ... }"#)),
+    (Setting::ReplyTo, "--reply-to", "options->reply_to", Some(r#""replyTo": [ "ROUTER" ]"#)),
+    (Setting::StateDir, "--state-dir", "options->state_dir", Some(r#""stateDir": "...""#)),
+    (Setting::Timeout, "--timeout", "options->timeout_ms", Some(r#""timeout": SECONDS"#)),
+    (Setting::Trust, "--trust", "options->trust", None),
+    (Setting::Wait, "--wait", "options->wait_ms", None),
+];
+
 impl Setting {
     /// Every setting.
-    pub const ALL: [Setting; 13] = [
-        Setting::Address,
-        Setting::AutoRange,
-        Setting::Backend,
-        Setting::Force,
-        Setting::Gateway,
-        Setting::Family,
-        Setting::HostAccess,
-        Setting::Rate,
-        Setting::ReplyTo,
-        Setting::StateDir,
-        Setting::Timeout,
-        Setting::Trust,
-        Setting::Wait,
-    ];
+    pub const ALL: [Setting; WORDS.len()] = {
+        let mut all = [Setting::Address; WORDS.len()];
+        let mut at = 0;
+        while at < WORDS.len() {
+            all[at] = WORDS[at].0;
+            assert!(all[at] as usize == at);
+            at += 1;
+        }
+        all
+    };
+
+    /// The words of kport(3).
+    #[doc(hidden)]
+    pub fn in_c(self) -> &'static str {
+        WORDS[self as usize].2
+    }
+
+    /// The field of a network configuration, as in kport-cni(8); `None` if it has none.
+    #[doc(hidden)]
+    pub fn in_cni(self) -> Option<&'static str> {
+        WORDS[self as usize].3
+    }
 }
 
 /// The words of kport(8).
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Setting::Address => "-a",
-            Setting::AutoRange => "--auto-range",
-            Setting::Backend => "--backend pfctl",
-            Setting::Force => "--force",
-            Setting::Gateway => "--gateway",
-            Setting::Family => "--family",
-            Setting::HostAccess => "--host-access",
-            Setting::Rate => "--rate",
-            Setting::ReplyTo => "--reply-to",
-            Setting::StateDir => "--state-dir",
-            Setting::Timeout => "--timeout",
-            Setting::Trust => "--trust",
-            Setting::Wait => "--wait",
-        })
+        f.write_str(WORDS[*self as usize].1)
     }
 }
 

@@ -6,7 +6,7 @@ use std::ptr;
 use super::{
     kport_entry, kport_error, kport_listing, kport_mapping, kport_outcome, kport_spec, kport_state, kport_status,
 };
-use crate::error::{Error, Kind, Result, Setting, printable};
+use crate::error::{Error, Kind, Result, printable};
 use crate::name::JailName;
 use crate::net::Family;
 use crate::pf::Counters;
@@ -154,29 +154,10 @@ impl Row {
 
 impl kport_error {
     pub(super) fn new(error: Error) -> kport_error {
-        let error = error.in_words(|setting| Some(word(setting).to_owned()));
+        let error = error.in_words(|setting| Some(setting.in_c().to_owned()));
         // messages have no control characters, so no NUL
         let message = c_text(error.message()).unwrap_or_default();
         kport_error { error, message }
-    }
-}
-
-/// The words of kport(3) for a setting.
-fn word(setting: Setting) -> &'static str {
-    match setting {
-        Setting::Address => "options->addresses",
-        Setting::AutoRange => "options->auto_first and auto_last",
-        Setting::Backend => r#"options->backend "pfctl""#,
-        Setting::Force => "KPORT_FORCE in options->flags",
-        Setting::Gateway => "options->gateway",
-        Setting::Family => "options->families",
-        Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
-        Setting::Rate => "options->rate_connections",
-        Setting::ReplyTo => "options->reply_to",
-        Setting::StateDir => "options->state_dir",
-        Setting::Timeout => "options->timeout_ms",
-        Setting::Trust => "options->trust",
-        Setting::Wait => "options->wait_ms",
     }
 }
 
@@ -205,19 +186,4 @@ pub(super) unsafe fn fill<T: Copy>(out: *mut T, size: usize, value: Option<T>) -
         out.cast::<u8>().add(known).write_bytes(0, size - known);
     }
     kport_status::KPORT_OK
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_remedy_names_what_the_header_has() {
-        let header = include_str!("../../include/kport.h");
-        for setting in Setting::ALL {
-            let words = word(setting);
-            let names = words.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-            assert!(names.filter(|name| !matches!(*name, "and" | "in")).all(|name| header.contains(name)), "{words}");
-        }
-    }
 }

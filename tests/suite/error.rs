@@ -34,6 +34,15 @@ fn a_remedy_is_in_the_words_of_the_interface_or_omitted() {
 }
 
 #[test]
+fn the_words_of_c_are_in_the_header() {
+    let header = include_str!("../../include/kport.h");
+    for words in Setting::ALL.map(Setting::in_c) {
+        let names = words.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+        assert!(names.filter(|name| !matches!(*name, "and" | "in")).all(|name| header.contains(name)), "{words}");
+    }
+}
+
+#[test]
 fn several_errors_are_of_the_first_kind_that_tells_something() {
     let of = |kinds: &[Kind]| Error::all(kinds.iter().map(|kind| Error::new(*kind, "a"))).unwrap_err().kind();
     assert_eq!(of(&[Kind::System, Kind::Permission]), Kind::Permission);

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::ptr;
 
-use kport::error::{Error, Kind, Setting};
+use kport::error::{Error, Kind};
 use kport::ffi;
 use kport::name::JailName;
 use kport::net::{Family, PortRange};
@@ -140,28 +140,8 @@ impl Rust {
     }
 }
 
-/// The words of C for a setting.
-fn as_in_c(setting: Setting) -> Option<String> {
-    let word = match setting {
-        Setting::Address => "options->addresses",
-        Setting::AutoRange => "options->auto_first and auto_last",
-        Setting::Backend => r#"options->backend "pfctl""#,
-        Setting::Force => "KPORT_FORCE in options->flags",
-        Setting::Gateway => "options->gateway",
-        Setting::Family => "options->families",
-        Setting::HostAccess => "KPORT_HOST_ACCESS in options->flags",
-        Setting::Rate => "options->rate_connections",
-        Setting::ReplyTo => "options->reply_to",
-        Setting::StateDir => "options->state_dir",
-        Setting::Timeout => "options->timeout_ms",
-        Setting::Trust => "options->trust",
-        Setting::Wait => "options->wait_ms",
-    };
-    Some(word.to_owned())
-}
-
 fn fault(error: Error) -> Fault {
-    let error = error.in_words(as_in_c);
+    let error = error.in_words(|setting| Some(setting.in_c().to_owned()));
     Fault {
         status: error.kind().number(),
         message: error.message().to_owned(),

@@ -90,25 +90,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let words = |setting| Some(format!("{} in the network configuration", field_of(setting)?));
+        let words = |setting: Setting| Some(format!("{} in the network configuration", setting.in_cni()?));
         Failure::new(error.kind().into(), error.in_words(words).message())
     }
-}
-
-/// The field of a document for a setting, as in kport-cni(8). It has none for the addresses, which the runtime gives, and none for
-/// the places and ports of all mappings.
-pub fn field_of(setting: Setting) -> Option<&'static str> {
-    Some(match setting {
-        Setting::Address | Setting::AutoRange | Setting::Gateway | Setting::Trust | Setting::Wait => return None,
-        Setting::Backend => r#""backend": "pfctl""#,
-        Setting::Force => r#""force": true"#,
-        Setting::Family => r#""family": [...]"#,
-        Setting::HostAccess => r#""hostAccess": true"#,
-        Setting::Rate => r#""limits": { "rate": ... }"#,
-        Setting::ReplyTo => r#""replyTo": [ "ROUTER" ]"#,
-        Setting::StateDir => r#""stateDir": "...""#,
-        Setting::Timeout => r#""timeout": SECONDS"#,
-    })
 }
 
 /// A field with its type; `None` if it is missing or null.

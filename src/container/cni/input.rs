@@ -478,31 +478,3 @@ pub fn of_families(
 pub fn served(mapping: &PortMapping, addresses: &[IpAddr]) -> bool {
     addresses.iter().any(|address| mapping.place.has_family(Family::of(*address)))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::code::field_of;
-    use super::*;
-    use crate::error::Setting;
-
-    #[test]
-    fn the_field_of_a_remedy_is_one_that_is_read() {
-        let words = [
-            ("...\"", "/x\""),
-            ("[...]", "[\"inet\"]"),
-            ("...", "\"15/5\""),
-            ("SECONDS", "7"),
-            ("ROUTER", "192.0.2.254"),
-        ];
-        let mut fields = 0;
-        for field in Setting::ALL.into_iter().filter_map(field_of) {
-            let field = words.iter().fold(field.to_owned(), |field, (word, value)| field.replace(word, value));
-            let document = format!(r#"{{ "cniVersion": "1.1.0", "name": "podman", {field} }}"#);
-            let network = Network::read(document.as_bytes()).unwrap();
-            network.publishing().unwrap_or_else(|e| panic!("{field}: {e:?}"));
-            network.overrides().unwrap_or_else(|e| panic!("{field}: {e:?}"));
-            fields += 1;
-        }
-        assert_eq!(fields, 8);
-    }
-}

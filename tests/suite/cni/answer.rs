@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kport::container::{Overrides, Program, cni};
-use kport::error::Result;
+use kport::error::{Result, Setting};
 use kport::host::Fixed;
 use kport::managers::Environment;
 use kport::publisher::{Observer, Outcome, Unobserved};
@@ -179,6 +179,22 @@ fn the_manual_has_each_option() {
     assert!(keys.len() > 15, "{details}");
     for key in keys {
         assert!(key.split('.').all(|word| described.contains(&word)), "kport-cni(8) does not describe {key}");
+    }
+}
+
+#[test]
+fn the_field_of_a_remedy_is_one_that_is_read() {
+    let words =
+        [("...\"", "/x\""), ("[...]", "[\"inet\"]"), ("...", "\"15/5\""), ("SECONDS", "7"), ("ROUTER", "192.0.2.254")];
+    let fields: Vec<&str> = Setting::ALL.into_iter().filter_map(Setting::in_cni).collect();
+    assert_eq!(fields.len(), 8);
+    for field in fields {
+        let field = words.iter().fold(field.to_owned(), |field, (word, value)| field.replace(word, value));
+        let document = format!(r#"{{ "cniVersion": "1.1.0", "name": "podman", {field} }}"#);
+        if let Err(error) = Stage::new().run("STATUS", &serde_json::from_str(&document).unwrap()) {
+            // it was read: pf of this host is not ready for it
+            assert_eq!(error["code"], 50, "{field}: {error}");
+        }
     }
 }
 
