@@ -28,7 +28,10 @@ use crate::session::Session;
 use crate::spec::{self, Spec};
 use crate::watch::Watcher;
 
+#[cfg(not(feature = "internals"))]
 mod guard;
+#[cfg(feature = "internals")]
+pub mod guard;
 mod input;
 mod output;
 

@@ -20,6 +20,7 @@ mod foreign;
 mod forms;
 mod freebsd;
 mod grammar;
+mod guard;
 mod header;
 mod hooks;
 mod host;
