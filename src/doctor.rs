@@ -4,9 +4,8 @@
 //! problem makes a published port dead, or leaves one open that is not published; a warning may be intended.
 
 mod evidence;
-mod firewall;
 mod hooks;
-mod network;
+mod packets;
 mod record;
 pub mod self_test;
 
@@ -72,32 +71,32 @@ type Check = (&'static str, &'static str, fn(&Evidence<'_>) -> Checked);
 
 const CHECKS: [Check; 23] = [
     ("state", "the records can be read", record::state),
-    ("pf", "pf answers", firewall::pf),
-    ("securelevel", "pf's rules may be changed", firewall::securelevel),
-    ("enabled", "pf is enabled", firewall::enabled),
-    ("anchors-called", "pf's main ruleset calls kport's anchors", firewall::anchors_called),
+    ("pf", "pf answers", packets::pf),
+    ("securelevel", "pf's rules may be changed", packets::securelevel),
+    ("enabled", "pf is enabled", packets::enabled),
+    ("anchors-called", "pf's main ruleset calls kport's anchors", packets::anchors_called),
     (
         "anchors-order",
         "kport's anchors are called for every packet, and after the rules that refuse sources",
-        firewall::anchors_order,
+        packets::anchors_order,
     ),
-    ("forwarding", "the host forwards what is published", network::forwarding),
-    ("interfaces", "the interfaces and addresses of published ports exist", network::interfaces),
-    ("skip", "no interface that is needed has set skip", firewall::skip),
-    ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", firewall::neighbour_discovery),
-    ("main-ruleset", "the main ruleset passes what is published", firewall::main_ruleset),
-    ("answers", "connections are answered, by the interface that they came in on", firewall::answers),
+    ("forwarding", "the host forwards what is published", packets::forwarding),
+    ("interfaces", "the interfaces and addresses of published ports exist", packets::interfaces),
+    ("skip", "no interface that is needed has set skip", packets::skip),
+    ("neighbour-discovery", "IPv6 neighbour discovery is not blocked", packets::neighbour_discovery),
+    ("main-ruleset", "the main ruleset passes what is published", packets::main_ruleset),
+    ("answers", "connections are answered, by the interface that they came in on", packets::answers),
     ("anchors-loaded", "pf has exactly what is recorded", record::anchors_loaded),
     ("jails", "the jails run, with the addresses that are published", record::jails),
     ("overlaps", "no two jails take the same packets", record::overlaps),
-    ("host-access", "the host itself can use the ports of --host-access", network::host_access),
-    ("bridge-members", "pf does not filter on bridge members", network::bridge_members),
-    ("reach", "nobody outside reaches a jail's own address", network::reach),
-    ("checksums", "jails reach the ports of --af-to", network::checksums),
-    ("sources", "the tables of --sources have addresses", network::sources),
-    ("other-redirects", "no other redirect takes a published port", firewall::other_redirects),
+    ("host-access", "the host itself can use the ports of --host-access", packets::host_access),
+    ("bridge-members", "pf does not filter on bridge members", packets::bridge_members),
+    ("reach", "nobody outside reaches a jail's own address", packets::reach),
+    ("checksums", "jails reach the ports of --af-to", packets::checksums),
+    ("sources", "the tables of --sources have addresses", packets::sources),
+    ("other-redirects", "no other redirect takes a published port", packets::other_redirects),
     ("hooks", "the hooks of jails call kport as they should", hooks::hooks),
-    ("limits", "pf is below its limits", firewall::limits),
+    ("limits", "pf is below its limits", packets::limits),
 ];
 
 /// The names of all checks, in the order of the findings.

@@ -192,7 +192,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("container", &["kleene", "cni", "oci"]),
     ("container::cni", &["conmon", "code", "input", "attachments"]),
     ("managers", &["root", "caller", "import", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"]),
-    ("doctor", &["evidence", "hooks", "record", "firewall", "network", "self_test"]),
+    ("doctor", &["evidence", "hooks", "record", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("host", &["events", "interfaces", "fixed", "snapshot", "freebsd", "linux", "other"]),
     ("host::freebsd", &["kernel", "rtsock", "socket", "jail", "process", "report", "vnet", "events"]),
@@ -283,7 +283,6 @@ const ORDER: &[(&str, &[&str])] = &[
 /// The only files that may hold `unsafe`.
 const UNSAFE: &[&str] = &[
     "child/exit.rs",
-    "ffi/guard.rs",
     "ffi/input.rs",
     "ffi/output.rs",
     "ffi.rs",
@@ -720,7 +719,7 @@ fn the_check_sees_an_edge() {
         ("pf::native::kernel", "pf::native::read", false),
         ("pf::native::kernel", "pf::foreign", true),
         ("pf::native::kernel", "net", true),
-        ("doctor::record", "doctor::network", false),
+        ("doctor::record", "doctor::packets", false),
         ("cli::show", "conflict", false),
         ("cli", "ffi", false),
     ] {
