@@ -10,14 +10,11 @@ mod freebsd;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod freebsd;
-mod interfaces;
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
-mod other;
-mod snapshot;
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -25,18 +22,14 @@ use rustix::process::{getegid, geteuid, getgid, getuid};
 use serde::{Deserialize, Serialize};
 
 pub use events::{Event, Events, Watch};
-pub use fixed::{Fixed, Played};
+pub use fixed::{Fixed, Played, Snapshot};
 #[cfg(target_os = "freebsd")]
 pub use freebsd::System;
-pub use interfaces::Interfaces;
 #[cfg(target_os = "linux")]
 pub use linux::System;
-#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
-pub use other::System;
-pub use snapshot::Snapshot;
 
-use crate::error::Result;
-use crate::net::{Family, Interface, PerFamily, Protocol};
+use crate::error::{Error, Kind, Result};
+use crate::net::{Family, Interface, PerFamily, Place, Protocol};
 
 /// A network interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +51,95 @@ pub struct HostInterface {
     /// Whether packets need no next hop on it: a tunnel (`IFF_POINTOPOINT`, and what has no broadcast, as wg(4)).
     #[serde(default)]
     pub point_to_point: bool,
+}
+
+impl HostInterface {
+    /// An interface that is up.
+    pub fn up(name: Interface, groups: Vec<Interface>, addresses: Vec<IpNet>) -> HostInterface {
+        HostInterface { name, groups, addresses, up: true, fib: 0, point_to_point: false }
+    }
+
+    /// Whether `name` is its name, or that of one of its groups (pfi_kkif_match of pf_if.c).
+    pub fn is_in(&self, name: Interface) -> bool {
+        self.name == name || self.groups.contains(&name)
+    }
+
+    /// Whether it has this address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.addr() == address)
+    }
+}
+
+/// The interfaces of the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Interfaces<'a>(pub &'a [HostInterface]);
+
+impl<'a> Interfaces<'a> {
+    /// Whether one packet can match both places.
+    pub fn overlap(&self, a: Place, b: Place) -> bool {
+        if !Family::ALL.into_iter().any(|family| a.has_family(family) && b.has_family(family)) {
+            return false;
+        }
+        match (a, b) {
+            (Place::Any | Place::AnyOf(_), _) | (_, Place::Any | Place::AnyOf(_)) => true,
+            (Place::Address(a), Place::Address(b)) => a == b,
+            (Place::Interface(i), Place::Address(a)) | (Place::Address(a), Place::Interface(i)) => {
+                self.members(i).any(|member| member.has(a))
+            }
+            (Place::Interface(a), Place::Interface(b)) => a == b || self.members(a).any(|member| member.is_in(b)),
+        }
+    }
+
+    /// The interface of that name, and those in the group of that name.
+    pub fn members(&self, name: Interface) -> impl Iterator<Item = &'a HostInterface> {
+        self.0.iter().filter(move |interface| interface.is_in(name))
+    }
+
+    /// Whether `name` is the name of the interface `interface`, or of one of its groups. An interface that the host
+    /// does not have is in no group.
+    pub fn is_in(&self, interface: Interface, name: Interface) -> bool {
+        interface == name || self.0.iter().any(|known| known.name == interface && known.is_in(name))
+    }
+
+    /// The first interface that has this address.
+    pub fn holder(&self, address: IpAddr) -> Option<&'a HostInterface> {
+        self.0.iter().find(|interface| interface.has(address))
+    }
+
+    /// The interface on the longest network that contains `address`, and that network; the first of several with the
+    /// same length. An interface that is down is only used if none that is up has such a network: the kernel removes
+    /// its routes, and it may be up when the jail is running.
+    pub fn connected(&self, address: IpAddr) -> Option<(Interface, IpNet)> {
+        let networks = self.0.iter().flat_map(|i| i.addresses.iter().map(move |network| (i, *network)));
+        let nearest = networks
+            .filter(|(_, network)| network.contains(&address))
+            .rev()
+            .max_by_key(|(interface, network)| (interface.up, network.prefix_len()));
+        nearest.map(|(interface, network)| (interface.name, network))
+    }
+
+    /// Whether the address is one of the host's own.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.holder(address).is_some()
+    }
+
+    /// The interface through which the host reaches `address`: the one with the longest network that contains it.
+    /// `None` if the address is the host's own, as that of a jail without its own network stack is.
+    pub fn leads_to(&self, address: IpAddr) -> Result<Option<Interface>> {
+        if self.is_own(address) {
+            return Ok(None);
+        }
+        match self.connected(address) {
+            Some((interface, _)) => Ok(Some(interface)),
+            None => Err(Error::new(
+                Kind::Unavailable,
+                format!(
+                    "no interface of the host has a network with {address}: hairpin, host access, masquerade and af-to need the one \
+                     that leads to the jail; give the jail's bridge an address of the jail's network"
+                ),
+            )),
+        }
+    }
 }
 
 /// A router next to the host, in one of its routes.
@@ -212,31 +294,74 @@ pub fn events() -> Result<Box<dyn Events + Send>> {
     #[cfg(target_os = "linux")]
     return Ok(Box::new(linux::Timer::new()?));
     #[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
-    return other::unsupported();
+    return Err(unsupported());
+}
+
+fn unsupported() -> Error {
+    let os = std::env::consts::OS;
+    Error::new(Kind::Unsupported, format!("kport cannot read the facts of a host of {os}; run it on FreeBSD"))
+}
+
+/// The running host; it is neither FreeBSD nor Linux, so every call returns [`Kind::Unsupported`].
+#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+#[cfg(not(any(target_os = "freebsd", target_os = "linux")))]
+impl Host for System {}
+
+/// See [`Host::behind`].
+pub enum Behind<'a> {
+    /// One that is there.
+    Host(&'a dyn Host),
+    /// One that was read for this question.
+    Read(Box<Fixed>),
+}
+
+impl<'a> Deref for Behind<'a> {
+    type Target = dyn Host + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Behind::Host(host) => *host,
+            Behind::Read(host) => &**host,
+        }
+    }
 }
 
 /// The facts that kport reads from the host. Each result is true at this moment only.
 pub trait Host {
+    /// The host that answers what this one does not answer itself; without one that is [`Kind::Unsupported`].
+    fn behind(&self) -> Result<Behind<'_>> {
+        Err(unsupported())
+    }
+
     /// The interface of the default route of `family`, of the calling process's FIB; `None` without one.
-    fn gateway(&self, family: Family) -> Result<Option<Interface>>;
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        self.behind()?.gateway(family)
+    }
 
     /// The routers in the routes of every FIB, and the default routes to an interface itself; each once. Empty if the
     /// system does not report them.
     fn gateways(&self) -> Result<Vec<Gateway>> {
-        Ok(vec![])
+        self.behind()?.gateways()
     }
 
     /// Whether an interface leaves the checksums of what is sent through it to the hardware (TXCSUM of ifconfig(8)); false if
     /// the system does not report it.
-    fn leaves_checksums(&self, _interface: Interface) -> Result<bool> {
-        Ok(false)
+    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
+        self.behind()?.leaves_checksums(interface)
     }
 
     /// Every interface whose name a pf rule of kport can contain.
-    fn interfaces(&self) -> Result<Vec<HostInterface>>;
+    fn interfaces(&self) -> Result<Vec<HostInterface>> {
+        self.behind()?.interfaces()
+    }
 
     /// The jail with this name, or with this jid if `name` is a number; `None` if there is none. Includes dying jails.
-    fn jail(&self, name: &str) -> Result<Option<Jail>>;
+    fn jail(&self, name: &str) -> Result<Option<Jail>> {
+        self.behind()?.jail(name)
+    }
 
     /// The jail with this name, if it runs.
     fn running(&self, name: &str) -> Result<Option<Jail>> {
@@ -244,50 +369,62 @@ pub trait Host {
     }
 
     /// Every jail, including dying ones. A jail that cannot be read does not hide the others.
-    fn jails(&self) -> Result<Jails>;
+    fn jails(&self) -> Result<Jails> {
+        self.behind()?.jails()
+    }
 
     /// The addresses of a jail with `vnet`, in the order of its interfaces, without loopback, link-local and
     /// unspecified ones, and without those of interfaces that are down. The answer comes from the jail's root, who may
     /// lie or not answer: the latter is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that is
     /// gone. No answer `within` the time is [`Kind::Busy`](crate::error::Kind::Busy); the jail cannot cause any other
     /// error.
-    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>>;
+    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
+        self.behind()?.vnet_addresses(jail, within)
+    }
 
     /// The default route of a jail with `vnet`. The answer comes from the jail's root; a jail that does not answer
     /// `within` the time, or is gone, is [`Router::Unknown`].
-    fn router(&self, _jail: &Jail, _family: Family, _within: Duration) -> Router {
-        Router::Unknown
+    fn router(&self, jail: &Jail, family: Family, within: Duration) -> Router {
+        self.behind().map_or(Router::Unknown, |host| host.router(jail, family, within))
     }
 
     /// Reports changes to the network of a jail with `vnet`: interfaces, addresses, routes. `None` if the system does
     /// not report them. It takes at most `within`, and fails as [`Host::vnet_addresses`] does. Drop it soon: until then
     /// a jail that is removed stays dying.
-    fn watch(&self, _jail: &Jail, _within: Duration) -> Result<Option<Watch>> {
-        Ok(None)
+    fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {
+        self.behind().map_or(Ok(None), |host| host.watch(jail, within))
     }
 
     /// Every listening tcp and sctp socket, and every udp socket that is not connected and is bound to a port that its
     /// process chose, of the host and of the jails that share its network stack. A udp socket with a port that the
     /// kernel chose is a client's.
-    fn listeners(&self) -> Result<Vec<Listener>>;
+    fn listeners(&self) -> Result<Vec<Listener>> {
+        self.behind()?.listeners()
+    }
 
     /// The processes that have an unconnected udp socket bound to `port`; empty if the system does not report them. It
     /// reads the open files of every process, so it is too slow for each publication.
-    fn udp_holders(&self, _port: u16) -> Result<Vec<Process>> {
-        Ok(vec![])
+    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
+        self.behind()?.udp_holders(port)
     }
 
     /// An integer sysctl(8) by name; `None` if the kernel does not have it.
-    fn sysctl(&self, name: &str) -> Result<Option<i64>>;
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        self.behind()?.sysctl(name)
+    }
 
     /// A string that differs after each boot.
-    fn boot_id(&self) -> Result<String>;
+    fn boot_id(&self) -> Result<String> {
+        self.behind()?.boot_id()
+    }
 
     /// The seconds since the boot: unlike the time of the day, nobody sets it.
-    fn uptime(&self) -> Result<u64>;
+    fn uptime(&self) -> Result<u64> {
+        self.behind()?.uptime()
+    }
 
     /// Whether the facts come from a file, not from the running host.
     fn is_played(&self) -> bool {
-        false
+        self.behind().is_ok_and(|host| host.is_played())
     }
 }

@@ -1,5 +1,6 @@
-//! A host from a file: read once, or again for each question.
+//! Hosts that are not asked each time: one from a file, and one whose default routes and sysctls are read once.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -7,9 +8,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use once_cell::unsync::OnceCell;
 use serde::{Deserialize, Serialize};
 
-use super::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, SkippedJail};
+use super::{Behind, Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, SkippedJail};
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, PerFamily};
 
@@ -154,59 +156,49 @@ impl Played {
 }
 
 impl Host for Played {
-    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
-        self.now()?.gateway(family)
-    }
-
-    fn gateways(&self) -> Result<Vec<Gateway>> {
-        self.now()?.gateways()
-    }
-
-    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
-        self.now()?.leaves_checksums(interface)
-    }
-
-    fn interfaces(&self) -> Result<Vec<HostInterface>> {
-        self.now()?.interfaces()
-    }
-
-    fn jail(&self, name: &str) -> Result<Option<Jail>> {
-        self.now()?.jail(name)
-    }
-
-    fn jails(&self) -> Result<Jails> {
-        self.now()?.jails()
-    }
-
-    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
-        self.now()?.vnet_addresses(jail, within)
-    }
-
-    fn router(&self, jail: &Jail, family: Family, within: Duration) -> Router {
-        self.now().map_or(Router::Unknown, |now| now.router(jail, family, within))
-    }
-
-    fn listeners(&self) -> Result<Vec<Listener>> {
-        self.now()?.listeners()
-    }
-
-    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
-        self.now()?.udp_holders(port)
-    }
-
-    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
-        self.now()?.sysctl(name)
-    }
-
-    fn boot_id(&self) -> Result<String> {
-        self.now()?.boot_id()
-    }
-
-    fn uptime(&self) -> Result<u64> {
-        self.now()?.uptime()
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Read(Box::new(self.now()?)))
     }
 
     fn is_played(&self) -> bool {
         true
+    }
+}
+
+/// A host for one look at it, in which many questions need the same answer. Everything else is asked each time.
+pub struct Snapshot<'a> {
+    host: &'a dyn Host,
+    defaults: PerFamily<Option<Interface>>,
+    gateways: OnceCell<Vec<Gateway>>,
+    sysctls: RefCell<BTreeMap<String, Option<i64>>>,
+}
+
+impl<'a> Snapshot<'a> {
+    /// A host with these default routes, by family.
+    pub fn new(host: &'a dyn Host, defaults: PerFamily<Option<Interface>>) -> Snapshot<'a> {
+        Snapshot { host, defaults, gateways: OnceCell::new(), sysctls: RefCell::default() }
+    }
+}
+
+impl Host for Snapshot<'_> {
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Host(self.host))
+    }
+
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        Ok(*self.defaults.of(family))
+    }
+
+    fn gateways(&self) -> Result<Vec<Gateway>> {
+        self.gateways.get_or_try_init(|| self.host.gateways()).cloned()
+    }
+
+    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
+        if let Some(known) = self.sysctls.borrow().get(name) {
+            return Ok(*known);
+        }
+        let value = self.host.sysctl(name)?;
+        self.sysctls.borrow_mut().insert(name.to_owned(), value);
+        Ok(value)
     }
 }

@@ -18,7 +18,7 @@ use procfs::{ProcError, ProcResult};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::{Event, Events, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
+use super::{Behind, Event, Events, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
 use crate::error::{Error, Kind, Result};
 use crate::files::{Taken, above_stdio};
 use crate::net::{Family, Interface, PerFamily, Protocol};
@@ -34,6 +34,15 @@ const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
 
 impl Host for System {
+    /// It has no jails, and not what FreeBSD's sysctls set: the simulator forwards no packets.
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Read(Box::default()))
+    }
+
+    fn is_played(&self) -> bool {
+        false
+    }
+
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
         let _taken = Taken::standard();
         let name = match family {
@@ -61,10 +70,6 @@ impl Host for System {
             found[at].addresses.extend(network(&entry));
         }
         Ok(found)
-    }
-
-    fn jail(&self, _: &str) -> Result<Option<Jail>> {
-        Ok(None)
     }
 
     /// An error, not an empty list: the caller must not take all jails for gone.
@@ -103,11 +108,6 @@ impl Host for System {
             Some(Process { pid: process.pid, jid: 0, arguments: process.cmdline().ok()? })
         };
         Ok(processes.flatten().filter(has).filter_map(described).collect())
-    }
-
-    /// The names are FreeBSD's, and Linux does not have what they set: the simulator forwards no packets.
-    fn sysctl(&self, _: &str) -> Result<Option<i64>> {
-        Ok(None)
     }
 
     fn boot_id(&self) -> Result<String> {

@@ -194,7 +194,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("managers", &["root", "caller", "import", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"]),
     ("doctor", &["evidence", "hooks", "record", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
-    ("host", &["events", "interfaces", "fixed", "snapshot", "freebsd", "linux", "other"]),
+    ("host", &["events", "fixed", "freebsd", "linux"]),
     ("host::freebsd", &["kernel", "rtsock", "socket", "jail", "process", "report", "vnet", "events"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
     ("readiness", &["lines", "evaluator", "judged", "outside", "interfaces", "answers"]),

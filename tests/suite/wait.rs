@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use kport::deadline::Deadline;
 use kport::error::{Error, Kind, Result};
-use kport::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail, Jails, Listener, Watch};
-use kport::net::{Family, Interface};
+use kport::host::{ANSWER_TIME, Behind, Fixed, Host, Jail, Watch};
 use kport::publisher::{GRACE, Pace, Request, Unobserved, for_address};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -115,20 +114,8 @@ const POLL: Duration = Duration::from_millis(2);
 const SETTLE: Duration = Duration::from_millis(1);
 
 impl Host for Late {
-    fn gateway(&self, _: Family) -> Result<Option<Interface>> {
-        Ok(None)
-    }
-
-    fn interfaces(&self) -> Result<Vec<HostInterface>> {
-        Ok(vec![])
-    }
-
-    fn jail(&self, name: &str) -> Result<Option<Jail>> {
-        self.host.borrow().jail(name)
-    }
-
-    fn jails(&self) -> Result<Jails> {
-        self.host.borrow().jails()
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Read(Box::new(self.host.borrow().clone())))
     }
 
     fn vnet_addresses(&self, _: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
@@ -145,22 +132,6 @@ impl Host for Late {
         let (here, there) = UnixStream::pair().unwrap();
         self.opened.borrow_mut().push((jail.jid, there));
         Ok(Some(Watch::new(here.into())))
-    }
-
-    fn listeners(&self) -> Result<Vec<Listener>> {
-        Ok(vec![])
-    }
-
-    fn sysctl(&self, _: &str) -> Result<Option<i64>> {
-        Ok(None)
-    }
-
-    fn boot_id(&self) -> Result<String> {
-        Ok(String::new())
-    }
-
-    fn uptime(&self) -> Result<u64> {
-        Ok(0)
     }
 }
 

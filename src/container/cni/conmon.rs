@@ -2,13 +2,11 @@
 //! For tcp they do not listen, so kport ignores them. A udp socket looks like any other, so its process is checked.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::error::Result;
-use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, Watch};
-use crate::net::{Family, Interface, Protocol};
+use crate::host::{Behind, Host, Listener, Process};
+use crate::net::Protocol;
 
 /// A host without the udp sockets that one container's conmon has on the container's own ports.
 pub struct WithoutConmon {
@@ -40,40 +38,8 @@ impl WithoutConmon {
 }
 
 impl Host for WithoutConmon {
-    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
-        self.host.gateway(family)
-    }
-
-    fn gateways(&self) -> Result<Vec<Gateway>> {
-        self.host.gateways()
-    }
-
-    fn leaves_checksums(&self, interface: Interface) -> Result<bool> {
-        self.host.leaves_checksums(interface)
-    }
-
-    fn interfaces(&self) -> Result<Vec<HostInterface>> {
-        self.host.interfaces()
-    }
-
-    fn jail(&self, name: &str) -> Result<Option<Jail>> {
-        self.host.jail(name)
-    }
-
-    fn jails(&self) -> Result<Jails> {
-        self.host.jails()
-    }
-
-    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
-        self.host.vnet_addresses(jail, within)
-    }
-
-    fn router(&self, jail: &Jail, family: Family, within: Duration) -> Router {
-        self.host.router(jail, family, within)
-    }
-
-    fn watch(&self, jail: &Jail, within: Duration) -> Result<Option<Watch>> {
-        self.host.watch(jail, within)
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Host(&*self.host))
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {
@@ -84,25 +50,5 @@ impl Host for WithoutConmon {
             there.intersection(&self.ports).copied().filter(|port| self.is_conmons(*port)).collect();
         listeners.retain(|l| l.protocol != Protocol::Udp || !conmons.contains(&l.port));
         Ok(listeners)
-    }
-
-    fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
-        self.host.udp_holders(port)
-    }
-
-    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
-        self.host.sysctl(name)
-    }
-
-    fn boot_id(&self) -> Result<String> {
-        self.host.boot_id()
-    }
-
-    fn uptime(&self) -> Result<u64> {
-        self.host.uptime()
-    }
-
-    fn is_played(&self) -> bool {
-        self.host.is_played()
     }
 }

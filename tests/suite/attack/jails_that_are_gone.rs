@@ -1,13 +1,11 @@
 //! A jail that is gone keeps neither its ports nor a successor from them, and one that runs does not lose them.
 
 use std::fs;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use kport::deadline::Deadline;
 use kport::error::{Error, Kind, Result};
-use kport::host::{Fixed, Host, HostInterface, Jail, Jails, Listener};
-use kport::net::{Family, Interface};
+use kport::host::{Behind, Fixed, Host, Jail, Jails};
 use kport::publisher::{Outcome, Publisher, Request, Unobserved};
 use kport::store::Store;
 
@@ -30,32 +28,12 @@ struct Earlier {
 }
 
 impl Host for Earlier {
-    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
-        self.now.gateway(family)
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Host(&self.now))
     }
-    fn interfaces(&self) -> Result<Vec<HostInterface>> {
-        self.now.interfaces()
-    }
-    fn jail(&self, name: &str) -> Result<Option<Jail>> {
-        self.now.jail(name)
-    }
+
     fn jails(&self) -> Result<Jails> {
         Ok(Jails { jails: self.jails.clone(), skipped: vec![] })
-    }
-    fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
-        self.now.vnet_addresses(jail, within)
-    }
-    fn listeners(&self) -> Result<Vec<Listener>> {
-        self.now.listeners()
-    }
-    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
-        self.now.sysctl(name)
-    }
-    fn boot_id(&self) -> Result<String> {
-        self.now.boot_id()
-    }
-    fn uptime(&self) -> Result<u64> {
-        self.now.uptime()
     }
 }
 

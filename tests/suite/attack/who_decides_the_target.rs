@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kport::deadline::Deadline;
 use kport::error::{Kind, Result};
-use kport::host::{Fixed, Host, HostInterface, Jail, Jails, Listener};
-use kport::net::{Family, Interface};
+use kport::host::{Behind, Fixed, Host, Jail};
+use kport::net::Family;
 use kport::publisher::{Publisher, Request, Unobserved};
 use kport::store::Store;
 
@@ -201,41 +201,13 @@ struct Asked {
 }
 
 impl Host for Asked {
-    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
-        self.host.gateway(family)
-    }
-
-    fn interfaces(&self) -> Result<Vec<HostInterface>> {
-        self.host.interfaces()
-    }
-
-    fn jail(&self, name: &str) -> Result<Option<Jail>> {
-        self.host.jail(name)
-    }
-
-    fn jails(&self) -> Result<Jails> {
-        self.host.jails()
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Host(&self.host))
     }
 
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         self.asked.borrow_mut().push(jail.name.clone());
         self.host.vnet_addresses(jail, within)
-    }
-
-    fn listeners(&self) -> Result<Vec<Listener>> {
-        self.host.listeners()
-    }
-
-    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
-        self.host.sysctl(name)
-    }
-
-    fn boot_id(&self) -> Result<String> {
-        self.host.boot_id()
-    }
-
-    fn uptime(&self) -> Result<u64> {
-        self.host.uptime()
     }
 }
 
