@@ -27,6 +27,9 @@ pub use fixed::{Fixed, Played, Snapshot};
 pub use freebsd::System;
 #[cfg(target_os = "linux")]
 pub use linux::System;
+#[cfg(all(target_os = "linux", feature = "internals"))]
+#[doc(hidden)]
+pub use linux::{default_route6, ephemeral, listener};
 
 use crate::error::{Error, Kind, Result};
 use crate::net::{Family, Interface, PerFamily, Place, Protocol};
@@ -62,6 +65,11 @@ impl HostInterface {
     /// Whether `name` is its name, or that of one of its groups (pfi_kkif_match of pf_if.c).
     pub fn is_in(&self, name: Interface) -> bool {
         self.name == name || self.groups.contains(&name)
+    }
+
+    /// Whether it connects jails, by its groups: bridge(4), epair(4).
+    pub(crate) fn is_of_jails(&self) -> bool {
+        self.groups.iter().any(|group| matches!(group.as_str(), "bridge" | "epair"))
     }
 
     /// Whether it has this address.

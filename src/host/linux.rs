@@ -27,8 +27,6 @@ use crate::net::{Family, Interface, PerFamily, Protocol};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 
-const BOTH: PerFamily<bool> = PerFamily { inet: true, inet6: true };
-
 /// linux/route.h
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
@@ -121,7 +119,7 @@ impl Host for System {
 
 /// The ports that the kernel chooses from. Unlike FreeBSD, Linux does not report whether it chose a socket's port: all
 /// of these count as ports of clients.
-fn ephemeral(range: &str) -> RangeInclusive<u16> {
+pub fn ephemeral(range: &str) -> RangeInclusive<u16> {
     let mut ports = range.split_ascii_whitespace().map(str::parse);
     match (ports.next(), ports.next()) {
         (Some(Ok(first)), Some(Ok(last))) => first..=last,
@@ -174,7 +172,7 @@ fn default_route(routes: Vec<procfs::net::RouteEntry>) -> Option<String> {
 
 /// procfs has no reader for this file. The columns: destination and its prefix length, source and its prefix length,
 /// next hop, metric, references, use, flags (all hexadecimal), interface.
-fn default_route6(table: &str) -> Option<String> {
+pub fn default_route6(table: &str) -> Option<String> {
     let defaults = table.lines().filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let [destination, "00", source, "00", _, metric, _, _, flags, name] = columns[..] else { return None };
@@ -199,12 +197,12 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 
 /// /proc does not show whether a socket on `::` has IPV6_V6ONLY, so it counts for both families: refusing a port is
 /// better than taking it away from the host.
-fn listener(protocol: Protocol, local: SocketAddr) -> Listener {
+pub fn listener(protocol: Protocol, local: SocketAddr) -> Listener {
     let address = local.ip().to_canonical();
     let (families, address) = match address {
         _ if !address.is_unspecified() => (PerFamily::only(Family::of(address)), Some(address)),
         IpAddr::V4(_) => (PerFamily::only(Family::Inet), None),
-        IpAddr::V6(_) => (BOTH, None),
+        IpAddr::V6(_) => (PerFamily { inet: true, inet6: true }, None),
     };
     Listener { protocol, families, address, port: local.port() }
 }
@@ -249,45 +247,5 @@ impl Events for Timer {
 
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ipv6_table() {
-        let zero = "0".repeat(32);
-        let line = |prefix: &str, metric: &str, flags: &str, name: &str| {
-            format!("{zero} {prefix} {zero} 00 {zero} {metric} 00000001 00000000 {flags} {name}\n")
-        };
-        let table = [
-            line("00", "ffffffff", "00200200", "lo"),
-            line("00", "00000400", "00000003", "wlan0"),
-            line("00", "00000064", "00000003", "eth0"),
-            line("40", "00000001", "00000001", "eth1"),
-            "nonsense\n".to_owned(),
-        ];
-        assert_eq!(default_route6(&table.concat()).as_deref(), Some("eth0"));
-        assert_eq!(default_route6(&table[0]), None);
-        assert_eq!(default_route6(""), None);
-    }
-
-    #[test]
-    fn families_of_a_socket() {
-        let any6 = listener(Protocol::Tcp, "[::]:80".parse().unwrap());
-        assert_eq!((any6.families, any6.address), (BOTH, None));
-        let mapped = listener(Protocol::Tcp, "[::ffff:192.0.2.1]:80".parse().unwrap());
-        assert_eq!(
-            (mapped.families, mapped.address),
-            (PerFamily::only(Family::Inet), Some("192.0.2.1".parse().unwrap()))
-        );
-    }
-
-    #[test]
-    fn ports_that_the_kernel_chooses_from() {
-        assert_eq!(ephemeral("1024\t65000\n"), 1024..=65000);
-        assert_eq!(ephemeral(""), 32768..=60999);
     }
 }

@@ -12,10 +12,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kport::deadline::Deadline;
 use kport::error::{Error, Kind, Result};
 use kport::host::freebsd::jail::{self, Features, MOST_ADDRESSES, addresses, inherits};
-use kport::host::freebsd::process::{arguments, fibs_of, jid, owners, stopped};
 use kport::host::freebsd::report::{self, Answer, STOP_CHECK, head, pass};
 use kport::host::freebsd::rtsock::{Link, Route, add_gateways, default_route, links, named, prefix, reachable, router};
-use kport::host::freebsd::socket::{sctp_listeners, tcp_listeners, udp_listeners, udp_sockets_at};
+use kport::host::freebsd::socket::{
+    arguments, fibs_of, jid, owners, sctp_listeners, stopped, tcp_listeners, udp_listeners, udp_sockets_at,
+};
 use kport::host::freebsd::{Parameter, integer, random_id, time_of_boot};
 use kport::host::{Gateway, Listener, Router};
 use kport::net::{Family, Interface, PerFamily, Protocol};

@@ -3,9 +3,6 @@
 use std::ffi::CStr;
 use std::net::IpAddr;
 
-#[cfg(target_os = "freebsd")]
-use once_cell::race::OnceBox;
-
 use super::{Parameter, TEXT, malformed};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Jail, Jails, SkippedJail};
@@ -31,21 +28,6 @@ const JAIL_SYS_INHERIT: i32 = 2;
 pub struct Features {
     pub families: PerFamily<bool>,
     pub vimage: bool,
-}
-
-#[cfg(target_os = "freebsd")]
-impl Features {
-    /// Those of the running kernel, which are read once.
-    pub fn of_kernel() -> Result<Features> {
-        // a race of two threads stores the same value twice
-        static KNOWN: OnceBox<Features> = OnceBox::new();
-        let has = |name| super::kernel::named(name).map(|value| value.is_some());
-        let read = || {
-            let families = PerFamily { inet: has("kern.features.inet")?, inet6: has("kern.features.inet6")? };
-            Ok(Box::new(Features { families, vimage: has("kern.features.vimage")? }))
-        };
-        KNOWN.get_or_try_init(read).copied()
-    }
 }
 
 /// The jail with this name or jid, even if it is dying.

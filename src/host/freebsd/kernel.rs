@@ -12,13 +12,23 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::{Parameter, TEXT};
 use crate::error::{Error, Result, quoted};
 use crate::files::above_stdio;
-use crate::net::Interface;
+use crate::net::{Family, Interface, PerFamily};
 
 /// How often a list may grow between reading its size and reading it.
 const TRIES: usize = 16;
 
 /// Enough for a number, a text, and the routes and interfaces of most hosts: they are then read by one call.
 const USUAL: usize = 16 * 1024;
+
+/// net.route.0.0.iflist: the interfaces and addresses of the network stack that the caller is in.
+pub const INTERFACES: [c_int; 6] = [libc::CTL_NET, libc::PF_ROUTE, 0, libc::AF_UNSPEC, libc::NET_RT_IFLISTL, 0];
+
+/// net.route.0.FAMILY.dump: the routes of the network stack that the caller is in. Without a seventh number the kernel uses
+/// the FIB of the process (sysctl_rtsock() of net/rtsock.c).
+pub fn routes(family: Family) -> [c_int; 6] {
+    let domain = *PerFamily { inet: libc::AF_INET, inet6: libc::AF_INET6 }.of(family);
+    [libc::CTL_NET, libc::PF_ROUTE, 0, domain, libc::NET_RT_DUMP, 0]
+}
 
 /// The value of the sysctl with this MIB.
 pub fn fetch(mib: &[c_int]) -> io::Result<Vec<u8>> {

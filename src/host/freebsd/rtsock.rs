@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{at, malformed};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::host::{Gateway, HostInterface, Router};
-use crate::net::{Family, Interface, is_link_local6};
+use crate::net::{Family, Interface};
 
 const AF_INET: u8 = 2;
 const AF_LINK: u8 = 18;
@@ -94,7 +94,7 @@ pub fn address(sockaddr: &[u8]) -> Option<IpAddr> {
             let address = Ipv6Addr::from(at::<[u8; 16]>(sockaddr, 8)?);
             // KAME: the kernel may leave the scope in the second 16 bits of a link-local address
             let mut segments = address.segments();
-            if is_link_local6(address) {
+            if address.is_unicast_link_local() {
                 segments[1] = 0;
             }
             Some(Ipv6Addr::from(segments).into())
@@ -128,28 +128,6 @@ fn link_name(sockaddr: &[u8]) -> Option<&[u8]> {
 }
 
 // ---- interfaces
-
-/// net.route.0.0.iflist: the interfaces and addresses of the network stack that the caller is in.
-#[cfg(target_os = "freebsd")]
-pub const LIST: [libc::c_int; 6] = [libc::CTL_NET, libc::PF_ROUTE, 0, libc::AF_UNSPEC, libc::NET_RT_IFLISTL, 0];
-
-/// Every interface of the host whose name a pf rule of kport can contain.
-#[cfg(target_os = "freebsd")]
-pub fn interfaces() -> Result<Vec<HostInterface>> {
-    use super::kernel;
-    let answer = kernel::fetch(&LIST).map_err(|e| Error::io("read the interface list", &e))?;
-    let socket = kernel::socket()?;
-    let has_fibs = super::fibs()? > 1;
-    let mut found = Vec::new();
-    for link in links(&answer)? {
-        // an interface that was removed meanwhile is not the host's
-        if let Some(groups) = kernel::groups(&socket, &link.name)? {
-            let fib = if has_fibs { kernel::fib(&socket, &link.name)? } else { 0 };
-            found.extend(link.with_groups(groups).map(|interface| HostInterface { fib, ..interface }));
-        }
-    }
-    Ok(found)
-}
 
 /// An interface in the result of NET_RT_IFLISTL, without its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +187,7 @@ fn read_links(buffer: &[u8]) -> Option<Vec<Link>> {
 pub fn reachable(links: &[Link], mut flags: impl FnMut(&str, Ipv6Addr) -> u32) -> Vec<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(v4) => !(v4.is_link_local() || v4.is_unspecified()),
-        IpAddr::V6(v6) => !(is_link_local6(*v6) || v6.is_unspecified()),
+        IpAddr::V6(v6) => !(v6.is_unicast_link_local() || v6.is_unspecified()),
     };
     let up = links.iter().filter(|link| link.flags & (IFF_UP | IFF_LOOPBACK) == IFF_UP);
     let own = up.flat_map(|link| link.addresses.iter().map(move |own| (link, own.addr())));
@@ -227,45 +205,6 @@ pub fn reachable(links: &[Link], mut flags: impl FnMut(&str, Ipv6Addr) -> u32) -
 }
 
 // ---- routes
-
-/// The interface of the default route of `family`, of the calling process's FIB.
-#[cfg(target_os = "freebsd")]
-pub fn gateway(family: Family) -> Result<Option<Interface>> {
-    default_route(&read(family, &[])?, family)?.map(|route| named(route.name)).transpose()
-}
-
-/// The routers of every FIB; see [`Host::gateways`](crate::host::Host::gateways).
-#[cfg(target_os = "freebsd")]
-pub fn gateways() -> Result<Vec<Gateway>> {
-    let mut found = vec![];
-    for fib in 0..super::fibs()? {
-        for family in Family::ALL {
-            add_gateways(&read(family, &[fib.cast_signed()])?, family, fib, &mut found)?;
-        }
-    }
-    Ok(found)
-}
-
-/// The routing table of a family, and of a FIB if one is given.
-#[cfg(target_os = "freebsd")]
-fn read(family: Family, fib: &[libc::c_int]) -> Result<Vec<u8>> {
-    match super::kernel::fetch(&[&table(family)[..], fib].concat()) {
-        // a kernel without this family
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(vec![]),
-        other => other.map_err(|e| Error::io("read the routing table", &e)),
-    }
-}
-
-/// net.route.0.FAMILY.dump: the routes of the network stack that the caller is in. Without a seventh number the kernel uses
-/// the FIB of the process (sysctl_rtsock() of net/rtsock.c).
-#[cfg(target_os = "freebsd")]
-pub const fn table(family: Family) -> [libc::c_int; 6] {
-    let domain = match family {
-        Family::Inet => libc::AF_INET,
-        Family::Inet6 => libc::AF_INET6,
-    };
-    [libc::CTL_NET, libc::PF_ROUTE, 0, domain, libc::NET_RT_DUMP, 0]
-}
 
 /// The interface of a default route.
 pub fn named(name: &str) -> Result<Interface> {

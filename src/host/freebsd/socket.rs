@@ -1,32 +1,16 @@
-//! The listening sockets of the host and of the jails on its network stack: the `pcblist` sysctls, and
-//! `net.inet.sctp.assoclist`.
+//! The listening sockets of the host and of the jails on its network stack (the `pcblist` sysctls, `net.inet.sctp.assoclist`), and
+//! processes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::FromBytes;
 
 use super::rtsock::address;
 use super::{at, malformed};
 use crate::error::Result;
 use crate::host::Listener;
 use crate::net::{Family, PerFamily, Protocol};
-
-/// Every listening tcp and sctp socket, and every udp socket that is bound and not connected.
-#[cfg(target_os = "freebsd")]
-pub fn listeners() -> Result<Vec<Listener>> {
-    type Reading = fn(&[u8]) -> Result<Vec<Listener>>;
-    let lists: [(&str, Reading); 3] = [
-        ("net.inet.tcp.pcblist", tcp_listeners),
-        ("net.inet.udp.pcblist", udp_listeners),
-        // exists when sctp(4) is loaded
-        ("net.inet.sctp.assoclist", sctp_listeners),
-    ];
-    let mut found = Vec::new();
-    for (name, read) in lists {
-        if let Some(answer) = super::kernel::named(name)? {
-            found.extend(read(&answer)?);
-        }
-    }
-    Ok(found)
-}
 
 // ---- pcblist: a struct xinpgen, one record for each socket, a struct xinpgen
 
@@ -197,4 +181,81 @@ fn read_sctp(buffer: &[u8]) -> Option<Vec<Listener>> {
             found.push(Listener { protocol: Protocol::Sctp, families, address: None, port });
         }
     }
+}
+
+// ---- the processes that have a socket: kern.file, the table of all open files, and kern.proc, as in sockstat(1)
+
+/// sizeof (struct xfile), sys/file.h, and offsets in it
+const XFILE: usize = 128;
+const XF_PID: usize = 8;
+const XF_DATA: usize = 56;
+/// sizeof (struct kinfo_proc), sys/user.h, and offsets in it
+const KINFO_PROC: usize = 1088;
+const KI_STAT: usize = 388;
+const KI_FIBNUM: usize = 584;
+const KI_JID: usize = 592;
+/// sys/proc.h
+const SSTOP: u8 = 4;
+
+/// The processes in the result of `kern.file` that have one of these sockets open: one record for each file, with its
+/// length.
+pub fn owners(answer: &[u8], sockets: &[u64]) -> Result<BTreeSet<i32>> {
+    let read = || {
+        let (records, rest) = answer.as_chunks::<XFILE>();
+        if !rest.is_empty() {
+            return None;
+        }
+        let mut found = BTreeSet::new();
+        for record in records {
+            if at::<u64>(record, 0)? != XFILE as u64 {
+                return None;
+            }
+            if sockets.contains(&at::<u64>(record, XF_DATA)?) {
+                found.insert(at::<i32>(record, XF_PID)?);
+            }
+        }
+        Some(found)
+    };
+    read().ok_or_else(|| malformed("list of open files"))
+}
+
+/// The FIB of most processes of each jail in the result of `kern.proc.proc`; of two with as many processes the lower one.
+pub fn fibs_of(answer: &[u8]) -> Result<BTreeMap<i32, u32>> {
+    let mut processes: BTreeMap<(i32, u32), usize> = BTreeMap::new();
+    for process in answer.chunks(KINFO_PROC) {
+        *processes.entry((jid(process)?, field(process, KI_FIBNUM)?)).or_default() += 1;
+    }
+    let mut most: BTreeMap<i32, (usize, u32)> = BTreeMap::new();
+    for ((jid, fib), count) in processes {
+        let now = most.entry(jid).or_default();
+        if count > now.0 {
+            *now = (count, fib);
+        }
+    }
+    Ok(most.into_iter().map(|(jid, (_, fib))| (jid, fib)).collect())
+}
+
+/// The jid in the result of `kern.proc.pid`; 0 for none.
+pub fn jid(answer: &[u8]) -> Result<i32> {
+    field(answer, KI_JID)
+}
+
+/// Whether the process in the result of `kern.proc.pid` is stopped.
+pub fn stopped(answer: &[u8]) -> Result<bool> {
+    Ok(field::<u8>(answer, KI_STAT)? == SSTOP)
+}
+
+/// A field of a struct kinfo_proc.
+fn field<T: FromBytes>(answer: &[u8], offset: usize) -> Result<T> {
+    let whole = answer.len() == KINFO_PROC && at::<u32>(answer, 0) == Some(KINFO_PROC as u32);
+    at(answer, offset).filter(|_| whole).ok_or_else(|| malformed("record of a process"))
+}
+
+/// The arguments in the result of `kern.proc.args`, each with its NUL.
+pub fn arguments(answer: &[u8]) -> Vec<String> {
+    let text = answer.strip_suffix(&[0]).unwrap_or(answer);
+    if text.is_empty() {
+        return vec![];
+    }
+    text.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
 }

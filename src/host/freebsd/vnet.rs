@@ -29,8 +29,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::report::{self, Answer};
-use super::rtsock::{self, LIST, links, reachable, table};
-use super::{kernel, process};
+use super::rtsock::{self, links, reachable};
+use super::{kernel, socket};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::files::{Taken, above_stdio};
@@ -66,7 +66,7 @@ enum Task {
 
 /// The addresses of a jail with its own network stack.
 pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
-    let (list, socket) = read(jail, LIST, "addresses", within)?;
+    let (list, socket) = read(jail, kernel::INTERFACES, "addresses", within)?;
     // a socket belongs to the stack in which it was created, and so do its ioctls (soo_ioctl() of kern/sys_socket.c)
     let flags = |name: &str, address| socket.as_ref().map_or(0, |socket| kernel::flags6(socket, name, address));
     Ok(reachable(&links(&list)?, flags))
@@ -74,7 +74,7 @@ pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
 
 /// The default route of a jail with its own network stack.
 pub fn router(jail: &Jail, family: Family, within: Duration) -> Result<Router> {
-    rtsock::router(&read(jail, table(family), "routes", within)?.0, family)
+    rtsock::router(&read(jail, kernel::routes(family), "routes", within)?.0, family)
 }
 
 /// The value of a sysctl(3) in `jail`, and a socket of AF_INET6 of its stack. `what` is what the value is.
@@ -155,7 +155,7 @@ fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
         }
     };
     drop(writer);
-    let report = report::read(reader.as_fd(), room, deadline, &|| process::is_stopped(child.pid));
+    let report = report::read(reader.as_fd(), room, deadline, &|| child.is_stopped());
     drop(child);
     match report? {
         Answer::Done(bytes, Some(passed)) => {
@@ -170,6 +170,14 @@ fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
 struct Child {
     pid: pid_t,
     descriptor: OwnedFd,
+}
+
+impl Child {
+    /// Whether it is stopped (SIGSTOP). If it cannot be read it counts as not stopped.
+    fn is_stopped(&self) -> bool {
+        let mib = [libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PID, self.pid];
+        kernel::fetch(&mib).is_ok_and(|answer| socket::stopped(&answer).unwrap_or(false))
+    }
 }
 
 impl Drop for Child {
