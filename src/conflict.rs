@@ -113,10 +113,7 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
 /// The same redirect for a part of its place, each for one address or interface: the interfaces of the host for every
 /// address, then the addresses that the place has.
 pub fn narrower(redirect: &Redirect, interfaces: Interfaces<'_>) -> Vec<Redirect> {
-    /// The groups of the interfaces behind which jails are, not the outside.
-    const INNER: [&str; 2] = ["bridge", "epair"];
     let family = redirect.family();
-    let inner = |known: &HostInterface| known.groups.iter().any(|group| INNER.contains(&group.as_str()));
     let usable = |address: &IpAddr| {
         Family::of(*address) == family
             && !address.is_loopback()
@@ -131,7 +128,7 @@ pub fn narrower(redirect: &Redirect, interfaces: Interfaces<'_>) -> Vec<Redirect
         Place::Any | Place::AnyOf(_) => interfaces.0.iter().filter(has).collect(),
         Place::Address(_) => vec![],
     };
-    known.sort_by_key(|known| inner(known));
+    known.sort_by_key(|known| known.is_of_jails());
     let mut places: Vec<Place> = vec![];
     // an interface has both families: it is not a part of the addresses of one
     if !matches!(redirect.place, Place::AnyOf(_)) {

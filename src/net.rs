@@ -401,17 +401,12 @@ impl Place {
             _ if address.is_multicast() => "a multicast address cannot be redirected",
             IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address cannot be redirected",
             IpAddr::V4(v4) if v4.is_link_local() => "a link-local address is not published; name the interface",
-            IpAddr::V6(v6) if is_link_local6(v6) => "a link-local address is not published; name the interface",
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address is not published; name the interface",
             IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "an IPv4-mapped address; write the IPv4 address itself",
             _ => return Ok(Place::Address(address)),
         };
         Err(why)
     }
-}
-
-/// fe80::/10
-pub(crate) fn is_link_local6(address: Ipv6Addr) -> bool {
-    address.segments()[0] & 0xffc0 == 0xfe80
 }
 
 impl fmt::Display for Place {

@@ -171,7 +171,7 @@ pub struct Options {
 }
 
 /// Each option by its name.
-const NAMED: Names<Options> = Names(&[
+pub(crate) const NAMED: Names<Options> = Names(&[
     ("reach", Setter::Words(|options, words| put(&mut options.reach, words.parse()))),
     ("hairpin", Setter::Flag(|options, on| options.hairpin = on)),
     ("host-access", Setter::Flag(|options, on| options.host_access = on)),
@@ -248,11 +248,6 @@ impl Options {
         NAMED.names()
     }
 
-    /// The kind of value of the option with this name; `None` if there is none.
-    pub fn takes(name: &str) -> Option<Takes> {
-        NAMED.takes(name)
-    }
-
     /// Sets an option by its name, which is that of its flag: `max-connections`, `quick` or `no-quick`.
     ///
     /// # Errors
@@ -276,7 +271,8 @@ impl Options {
 
     /// Whether everybody that `before` admitted is still admitted, and with no lower limits: otherwise connections that were
     /// created before must end. When in doubt, a change counts as a restriction.
-    pub(crate) fn allows_all_of(&self, before: &Options) -> bool {
+    #[doc(hidden)]
+    pub fn allows_all_of(&self, before: &Options) -> bool {
         self.sources_allow_all_of(before)
             && before.reach.iter().all(|interface| self.reach.contains(interface))
             && self.hairpin >= before.hairpin
@@ -457,40 +453,5 @@ impl<T> Names<T> {
         let named = |name: &str| self.0.iter().find(|(known, _)| *known == name).map(|(_, setter)| setter);
         let opposite = || named(name.strip_prefix("no-")?).filter(|setter| setter.takes() == Takes::Flag);
         named(name).map(|setter| (setter, false)).or_else(|| opposite().map(|setter| (setter, true)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_narrower_does_not_allow_all() {
-        let usual = Options::default;
-        let from =
-            |sources: &[&str]| Options { sources: sources.iter().map(|s| s.parse().unwrap()).collect(), ..usual() };
-        let most = |n: u32| Limits { connections: n.try_into().ok(), ..Limits::default() };
-        let rate = |rate: &str| Options { limits: Limits { rate: rate.parse().ok(), ..most(0) }, ..usual() };
-        // this direction is narrower, the other is wider
-        for (wide, narrow) in [
-            (usual(), from(&["192.0.2.0/24"])),
-            (from(&["192.0.2.0/24", "<a>"]), from(&["192.0.2.0/25", "<a>"])),
-            (from(&["<a>", "<b>"]), from(&["<a>"])),
-            (usual(), Options { reach: vec!["bridge".parse().unwrap()], ..usual() }),
-            (Options { hairpin: true, ..usual() }, usual()),
-            (Options { host_access: true, ..usual() }, usual()),
-            (Options { af_to: true, ..usual() }, usual()),
-            (usual(), Options { limits: most(10), ..usual() }),
-            (Options { limits: most(10), ..usual() }, Options { limits: most(9), ..usual() }),
-            (usual(), rate("5/1")),
-        ] {
-            assert!(wide.allows_all_of(&narrow) && !narrow.allows_all_of(&wide), "{wide:?} {narrow:?}");
-            assert!(wide.allows_all_of(&wide) && narrow.allows_all_of(&narrow));
-        }
-        // in doubt, so connections end in both directions
-        assert!(!rate("5/1").allows_all_of(&rate("10/2")) && !rate("10/2").allows_all_of(&rate("5/1")));
-        assert!(!from(&["<a>"]).allows_all_of(&from(&["192.0.2.1"])));
-        let other = Options { log: true, quick: false, ..usual() };
-        assert!(other.allows_all_of(&usual()) && usual().allows_all_of(&other));
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::name::JailName;
-use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
+use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::rule::Routing;
 use crate::spec::{HostPorts, Spec};
@@ -68,12 +68,6 @@ impl Targets {
         })
     }
 
-    /// These, with [`Targets::af_to`].
-    #[must_use]
-    pub fn with_af_to(self, af_to: bool) -> Targets {
-        Targets { af_to, ..self }
-    }
-
     /// The address of `family`.
     pub fn of(&self, family: Family) -> Option<IpAddr> {
         match family {
@@ -108,7 +102,7 @@ pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
         _ if address.is_multicast() => Some("a multicast address"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
         IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address, which is not routed"),
-        IpAddr::V6(v6) if is_link_local6(v6) => Some("a link-local address, which is not routed"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address, which is not routed"),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address, which is not on the wire"),
         _ if embedded(address).is_some() => Some("how NAT64 shows an IPv4 address to IPv6 clients"),
         _ => None,
@@ -162,11 +156,7 @@ impl Redirect {
 
     /// It by its mapping, with any address of the jail.
     pub(crate) fn without_target(&self) -> Redirect {
-        let target = match self.family() {
-            Family::Inet => Ipv4Addr::UNSPECIFIED.into(),
-            Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        Redirect { target, ..*self }
+        Redirect { target: self.family().unspecified(), ..*self }
     }
 
     /// A spec of it: `em0:8080:80`, `192.0.2.1:53:53/udp`.

@@ -8,15 +8,11 @@
 mod addresses;
 mod apply;
 mod change;
-mod check;
 mod list;
-mod narrower;
 mod request;
 mod resolve;
 mod states;
 mod survey;
-mod unpublish;
-mod wait;
 mod writer;
 
 use crate::deadline::Deadline;
@@ -25,23 +21,25 @@ use crate::host::{Host, Jail};
 pub use crate::pf::Counters;
 use crate::pf::Firewall;
 use crate::publication::Redirect;
-use crate::store::Store;
+use crate::store::{Record, Store};
 
-use change::Verification;
-use check::check;
-use resolve::resolve;
+use change::{Verification, change, verify};
+use resolve::{check, resolve};
 use survey::Survey;
 use writer::Writer;
 
+pub use addresses::GRACE;
 pub use apply::Recorded;
 pub use list::{Listed, Liveness};
 pub use request::{AUTO_RANGE, Request};
 #[doc(hidden)]
 pub use resolve::rules;
-pub use wait::GRACE;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
-pub use wait::{Pace, for_address};
+pub use {
+    addresses::{Pace, for_address},
+    states::shut_out,
+};
 
 /// The phases of a transaction, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,10 +181,10 @@ impl<'a> Publisher<'a> {
         self.run(requests, |writer| {
             let survey = writer.survey;
             let old = writer.record(&jail.anchor())?;
-            let resolved = resolve(survey, requests, old.as_ref())?;
-            check(survey, requests, old.as_ref(), &resolved)?;
-            let requested = request::after(old.as_ref().filter(|_| resolved.adds), requests)?;
-            change::publish(writer, requests, old.as_ref(), resolved, requested, true)
+            let new = resolve(survey, requests, old.as_ref())?;
+            check(survey, requests, old.as_ref(), &new)?;
+            let requested = request::after(old.as_ref().filter(|_| new.adds), requests);
+            change(writer, old.as_ref(), Record { requested, ..new.record }, Verification::of(requests, true))
         })
     }
 
@@ -206,12 +204,10 @@ impl<'a> Publisher<'a> {
             }
             let old = survey.readable(&request.jail);
             let requests = std::slice::from_ref(&request);
-            let resolved = resolve(survey, requests, old.as_ref())?;
-            check(survey, requests, old.as_ref(), &resolved)?;
-            let record = writer.record_of(&request.jail, resolved.jid, resolved.publications)?;
-            let wanted = crate::rules::of_all(&record.publications);
-            let verification = Verification { allow_inert: request.allow_inert, thorough: false };
-            change::verify(survey, &record, &wanted, self.firewall.status()?, verification)
+            let new = resolve(survey, requests, old.as_ref())?;
+            check(survey, requests, old.as_ref(), &new)?;
+            let wanted = crate::rules::of_all(&new.record.publications);
+            verify(survey, &new.record, &wanted, self.firewall.status()?, Verification::of(requests, false))
         })
     }
 
@@ -219,7 +215,7 @@ impl<'a> Publisher<'a> {
     fn wait(&self, requests: &[Request]) -> Result<()> {
         for request in requests {
             let is_complete = |jail: Option<&Jail>| addresses::are_complete(&Survey::new(self)?, request, jail);
-            wait::for_address(self.host, request, self.deadline, self.observer, &is_complete, &wait::PACE)?;
+            addresses::for_address(self.host, request, self.deadline, self.observer, &is_complete, &addresses::PACE)?;
         }
         Ok(())
     }

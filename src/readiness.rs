@@ -22,7 +22,7 @@ pub use outside::{bypassed, calls, main_ruleset, remedy};
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
-use crate::net::{Family, Interface, Place, Protocol, is_link_local6};
+use crate::net::{Family, Interface, Place, Protocol};
 use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 
@@ -78,7 +78,7 @@ impl Surroundings<'_> {
 pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(_) => true,
-        IpAddr::V6(v6) => !is_link_local6(*v6),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
     };
     interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
 }

@@ -25,7 +25,7 @@ use nom::bytes::complete::{take_while, take_while1};
 use nom::character::complete::{char, multispace0};
 
 use crate::error::{Error, Kind, Result, quoted};
-use crate::net::{Interface, Misread, Place, PortRange, Protocol};
+use crate::net::{Interface, Misread, Place, PortRange, Protocol, as_text};
 
 /// The maximum length of a text, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
@@ -75,14 +75,15 @@ const _: () = assert!(size_of::<Mapping>() <= 28);
 
 /// One or more mappings, in the order of the text. Up to [`Spec::INLINE`] of them, enough for nearly every jail, are
 /// held without an allocation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec(Mappings);
 
 // one variant is large on purpose
 #[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Mappings {
     Few(ArrayVec<Mapping, { Spec::INLINE }>),
+    /// More than these.
     Many(Vec<Mapping>),
 }
 
@@ -95,6 +96,13 @@ impl Spec {
         let mut one = Spec::none();
         one.push(mapping);
         one
+    }
+
+    /// Those of its mappings that stay; `None` if there are none.
+    pub(crate) fn only(&self, stays: impl Fn(&Mapping) -> bool) -> Option<Spec> {
+        let mut kept = Spec::none();
+        self.mappings().iter().filter(|mapping| stays(mapping)).for_each(|mapping| kept.push(*mapping));
+        Some(kept).filter(|kept| !kept.mappings().is_empty())
     }
 
     /// The mappings; there is at least one.
@@ -125,14 +133,6 @@ impl Spec {
     }
 }
 
-impl PartialEq for Spec {
-    fn eq(&self, other: &Spec) -> bool {
-        self.mappings() == other.mappings()
-    }
-}
-
-impl Eq for Spec {}
-
 /// The canonical text: with every field, one mapping for each protocol.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,6 +153,8 @@ impl FromStr for Spec {
         parse(text)
     }
 }
+
+as_text!(Spec);
 
 /// Parses one or more specs. An error gives the byte offset, what was found, and what was expected.
 pub fn parse(text: &str) -> Result<Spec> {
@@ -283,7 +285,7 @@ fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
         return fail(rest, "\"/\", white space or the end", hint.to_owned() + &meant.unwrap_or_default());
     }
     let (rest, protocols) = protocols(rest)?;
-    for protocol in Protocol::ALL.into_iter().filter(|p| protocols & bit(*p) != 0) {
+    for protocol in protocols {
         made.push(Mapping { place, host, jail, protocol });
     }
     Ok((rest, ()))
@@ -449,14 +451,13 @@ fn port<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, u16> {
     }
 }
 
-fn bit(protocol: Protocol) -> u8 {
-    1 << protocol as u8
-}
-
-/// The protocols as a set of bits; tcp without a "/".
-fn protocols(start: &str) -> Parsed<'_, u8> {
-    let Some(mut rest) = start.strip_prefix('/') else { return Ok((start, bit(Protocol::Tcp))) };
-    let mut set = 0;
+/// The protocols, in the order of lists; tcp without a "/".
+fn protocols(start: &str) -> Parsed<'_, ArrayVec<Protocol, 3>> {
+    let mut found = ArrayVec::new();
+    let Some(mut rest) = start.strip_prefix('/') else {
+        found.push(Protocol::Tcp);
+        return Ok((start, found));
+    };
     loop {
         let (after, word): (_, &str) = take_while(|c: char| c.is_ascii_alphanumeric()).parse(rest)?;
         let Some(protocol) = Protocol::named(word) else {
@@ -467,14 +468,17 @@ fn protocols(start: &str) -> Parsed<'_, u8> {
             };
             return fail(rest, "tcp, udp or sctp", hint);
         };
-        if set & bit(protocol) != 0 {
+        if found.contains(&protocol) {
             return fail(rest, "another protocol", format!("{protocol} is given twice"));
         }
-        set |= bit(protocol);
+        found.push(protocol);
         rest = match after.as_bytes().first() {
             Some(b',') => &after[1..],
             Some(b'/') => return fail(after, "\",\"", "write several protocols as tcp,udp"),
-            _ => return Ok((after, set)),
+            _ => {
+                found.sort_unstable();
+                return Ok((after, found));
+            }
         };
     }
 }

@@ -23,7 +23,6 @@
 
 mod dir;
 mod entries;
-mod lock;
 mod records;
 mod summaries;
 
@@ -36,16 +35,18 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files::{make_dir, mark, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::net::{Interface, PortRange};
 use crate::options::Options;
 use crate::publication::{Publication, Redirect};
+use crate::spec::Spec;
 
+pub use dir::Lock;
 use entries::entries;
-pub use entries::{Block, Claim};
-pub use lock::Lock;
+pub use entries::{Claim, claim_folders};
 pub use records::{Documents, Records};
 pub use summaries::Summary;
 
@@ -105,8 +106,7 @@ pub struct Record {
 /// What was requested for a jail, as far as it does not depend on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requested {
-    /// The ports, with every field.
-    pub spec: String,
+    pub spec: Spec,
     /// The addresses that were given; if there are none, they are found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
@@ -177,6 +177,11 @@ impl Store {
         Ok(Store { dir: dir::own(dir)? })
     }
 
+    /// Takes the host-wide lock. Waits until `deadline`, then fails with [`Kind::Busy`] and names the holder.
+    pub fn lock(&self, deadline: Deadline) -> Result<Lock> {
+        Lock::take(&self.dir, deadline)
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -195,7 +200,7 @@ impl Store {
     pub fn put(&self, _lock: &Lock, record: &Record) -> Result<()> {
         let anchor = record.jail.anchor();
         for entry in entries(record) {
-            let path = self.dir.join(&entry.dir).join(entry.file);
+            let path = self.dir.join(entry);
             mark(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), &e))?;
         }
         self.write(&anchor, record)
@@ -241,8 +246,7 @@ impl Store {
 
     /// Whether a file of this anchor was [moved there](Store::move_damaged), and has not been removed.
     pub fn is_damaged(&self, anchor: &Anchor) -> Result<bool> {
-        let names = names_in(&self.dir.join("damaged"))?;
-        Ok(names.iter().any(|name| name.rsplit_once('.').is_some_and(|(child, _)| child == anchor.child())))
+        Ok(self.damaged()?.iter().any(|path| path.file_stem().is_some_and(|child| child == anchor.child())))
     }
 
     /// Files among the records that kport did not write.

@@ -280,8 +280,9 @@ impl Watcher {
         let rest = self.recorded.iter().filter(|jail| Some(*jail) > self.looked_at.as_ref());
         let order: Vec<JailName> = rest.chain(self.recorded.iter()).take(self.recorded.len()).cloned().collect();
         for jail in order {
-            let lost = publisher.lost([&jail])?;
-            lost.into_iter().for_each(|jail| self.schedule.want(jail, Why::Pf, now));
+            if publisher.has_lost(&jail)? {
+                self.schedule.want(jail.clone(), Why::Pf, now);
+            }
             self.looked_at = Some(jail);
             if (self.clock)().saturating_duration_since(now) > SLICE {
                 break;

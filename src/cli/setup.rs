@@ -20,7 +20,7 @@ use crate::child;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
-use crate::net::{Family, is_link_local6};
+use crate::net::Family;
 use crate::pf::pfctl::is_without_device;
 use crate::readiness::{self, MainRuleset, Surroundings};
 use crate::{pfconf, proof};
@@ -228,8 +228,7 @@ impl<'a> Setup<'a> {
 
     /// Whether publish needs IPv6 forwarding: a jail gets an address of each family of its network.
     fn has_inet6(&self) -> Result<bool> {
-        let usable =
-            |net: &ipnet::IpNet| matches!(net.addr(), IpAddr::V6(v6) if !v6.is_loopback() && !is_link_local6(v6));
+        let usable = |net: &ipnet::IpNet| matches!(net.addr(), IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local());
         let network = self.host.interfaces()?.iter().flat_map(|interface| &interface.addresses).any(usable);
         Ok(network || self.host.gateway(Family::Inet6)?.is_some())
     }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::judge::{Entrance, Judge};
 use crate::error::Result;
 use crate::host::{Host, HostInterface};
-use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, is_link_local6};
+use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol};
 use crate::pfconf::Conf;
 use crate::pfconf::path::is_own;
 use crate::trace::{Release, World};
@@ -94,7 +94,7 @@ pub fn entrances(world: &mut World) -> Vec<Possible> {
 
 /// Whether other hosts use such an address.
 fn is_usable(address: IpAddr, family: Family) -> bool {
-    Family::of(address) == family && !matches!(address, IpAddr::V6(v6) if is_link_local6(v6))
+    Family::of(address) == family && !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// An address for a jail behind an interface, and the interface; on a loopback interface one of the host's own.

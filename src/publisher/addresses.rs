@@ -2,17 +2,47 @@
 //! jail reports is used only if the host can verify it: otherwise a jail could decide where the host's port is redirected to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
-use super::Request;
 use super::survey::Survey;
+use super::{Observer, Request};
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, quoted};
-use crate::host::Jail;
+use crate::host::{Host, HostInterface, Jail, Watch};
 use crate::name::JailName;
-use crate::net::{Family, Interface, Place, is_link_local6};
+use crate::net::{Family, Interface, PerFamily, Place};
 use crate::publication::{Targets, host_network, unusable};
 
-/// The groups of the interfaces that connect jails with their own network stack: bridge(4), epair(4).
-const VNET_GROUPS: [&str; 2] = ["bridge", "epair"];
+/// How long to wait for an address of the other family after the first one, at most as long as is waited at all. A router
+/// advertisement comes within a second of its solicitation, duplicate address detection takes another one, and
+/// dhclient(8) a moment.
+pub const GRACE: Duration = Duration::from_secs(3);
+
+/// How often the host is read, and how to sleep in between. Tests have another one.
+#[doc(hidden)]
+pub struct Pace<'a> {
+    /// If nothing reports a change: a routing socket does not report that a jail is created, or that jail_set(2) gives an
+    /// address to a jail on the host's network stack. Reading is two system calls for such a jail.
+    pub poll: Duration,
+    /// The longest time between two reads if the system reports changes: it may have missed one. It is also how long the
+    /// socket keeps a jail that has been removed dying.
+    pub longest: Duration,
+    /// From a change to the next read: an address, its routes and the flags of its interface change together, and a network
+    /// that changes all the time must not keep kport busy.
+    pub settle: Duration,
+    /// std::thread::sleep
+    pub sleep: &'a dyn Fn(Duration),
+    /// Instant::now
+    pub now: &'a dyn Fn() -> Instant,
+}
+
+pub(super) const PACE: Pace<'_> = Pace {
+    poll: Duration::from_millis(200),
+    longest: Duration::from_secs(2),
+    settle: Duration::from_millis(50),
+    sleep: &std::thread::sleep,
+    now: &Instant::now,
+};
 
 pub(super) struct Addresses {
     /// In order of preference.
@@ -67,7 +97,7 @@ pub(super) fn of_families(request: &Request, mut addresses: Vec<IpAddr>) -> Resu
 /// A family that the jail has no address of yet, while the host has a default route of it, and the ports could be published
 /// by it.
 fn missing(survey: &Survey<'_>, request: &Request, found: &[IpAddr]) -> Result<Option<Family>> {
-    for family in Family::ALL.into_iter().filter(|family| request.can_have(*family)) {
+    for family in request.families() {
         if !found.iter().any(|address| Family::of(*address) == family) && survey.host.gateway(family)?.is_some() {
             return Ok(Some(family));
         }
@@ -98,7 +128,7 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
     let found = ask(Some(jail))?;
     let mut believed: Vec<IpAddr> = vec![];
     let mut doubts: Vec<(IpAddr, Doubt)> = vec![];
-    for family in Family::ALL.into_iter().filter(|family| request.can_have(*family)) {
+    for family in request.families() {
         // the first one is the target of redirects
         let mut doubted = vec![];
         for address in found.iter().copied().filter(|a| Family::of(*a) == family && unusable(*a).is_none()) {
@@ -212,7 +242,7 @@ fn leads_to_jails(survey: &Survey<'_>, interface: Interface) -> Result<bool> {
         }
     }
     let known = survey.interfaces()?.iter().find(|known| known.name == interface);
-    Ok(known.is_some_and(|known| known.groups.iter().any(|group| VNET_GROUPS.contains(&group.as_str()))))
+    Ok(known.is_some_and(HostInterface::is_of_jails))
 }
 
 /// The addresses that a jail has, as it reports them to `ask` or, without its own network stack, as the host does.
@@ -234,40 +264,160 @@ pub(super) fn reported(
     Ok(jail.addresses.clone())
 }
 
-/// What stands for the addresses of a jail that does not exist yet, one of each family in which it can be expected to have one.
-pub(super) fn expected(survey: &Survey<'_>, request: &Request) -> Result<Vec<IpAddr>> {
-    Ok(families(survey, request)?.into_iter().map(nobody).collect())
-}
-
 /// An address that no host has, in place of a jail's that is unknown: the IPv4 dummy address (RFC 7600), and one of the
 /// discard-only prefix (RFC 6666).
-fn nobody(family: Family) -> IpAddr {
-    match family {
-        Family::Inet => Ipv4Addr::new(192, 0, 0, 8).into(),
-        Family::Inet6 => Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1).into(),
+const NOBODY: PerFamily<IpAddr> = PerFamily {
+    inet: IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)),
+    inet6: IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)),
+};
+
+/// What stands for the addresses of a jail that does not exist yet, one of each family in which it can be expected to have one: those
+/// that are requested; else those of the networks of jails, and those that the places of the request name. A host without such
+/// networks has jails on its own ones.
+pub(super) fn expected(survey: &Survey<'_>, request: &Request) -> Result<Vec<IpAddr>> {
+    let mut families = request.options.families.clone();
+    if families.is_empty() {
+        let (mut of_jails, mut of_host) = (vec![], vec![]);
+        for interface in survey.interfaces()? {
+            let networks = interface.addresses.iter().map(ipnet::IpNet::addr);
+            let usable = |address: &IpAddr| match address {
+                IpAddr::V4(v4) => !v4.is_loopback(),
+                IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+            };
+            let found = if leads_to_jails(survey, interface.name)? { &mut of_jails } else { &mut of_host };
+            found.extend(networks.filter(usable).map(Family::of));
+        }
+        families = if of_jails.is_empty() { of_host } else { of_jails };
+        families.extend(request.spec.mappings().iter().filter_map(|mapping| match mapping.place {
+            Some(Place::Address(address)) => Some(Family::of(address)),
+            _ => None,
+        }));
+        families = request.families().filter(|family| families.contains(family)).collect();
+    }
+    Ok(families.into_iter().map(|family| *NOBODY.of(family)).collect())
+}
+
+/// Returns when the jail has its addresses, at once if one is given or no waiting was requested. `is_complete` says whether the jail
+/// has every address that is waited for; an error if it has none.
+///
+/// # Errors
+///
+/// The reason that there is none yet, after `request.wait` or at the deadline; at once if waiting cannot help.
+#[doc(hidden)]
+pub fn for_address(
+    host: &dyn Host,
+    request: &Request,
+    deadline: Deadline,
+    observer: &dyn Observer,
+    is_complete: &dyn Fn(Option<&Jail>) -> Result<bool>,
+    pace: &Pace<'_>,
+) -> Result<()> {
+    if !request.waits() {
+        return Ok(());
+    }
+    let whole = request.wait.min(deadline.remaining());
+    let left = |time: Duration, since: Instant| time.saturating_sub((pace.now)().duration_since(since));
+    let begin = (pace.now)();
+    // when the first family had an address
+    let mut first: Option<Instant> = None;
+    let mut watched: Option<Watched> = None;
+    let mut told = String::new();
+    let mut tell = |why: String| {
+        if why != told {
+            observer.waiting(&why);
+            told = why;
+        }
+    };
+    loop {
+        let jail = host.jail(request.jail.as_str())?.filter(|jail| !jail.dying);
+        let mut rest = left(whole, begin);
+        match is_complete(jail.as_ref()) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                rest = rest.min(left(GRACE, *first.get_or_insert_with(pace.now)));
+                if rest.is_zero() {
+                    return Ok(());
+                }
+                tell("an address of the other family".to_owned());
+            }
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Argument | Kind::Busy) => {
+                if rest.is_zero() {
+                    let seconds = (whole.as_secs_f64() * 1e3).round() / 1e3;
+                    return Err(error.and(format_args!("waited {seconds} s for it")));
+                }
+                first = None;
+                tell(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        // the socket of a jail that is gone must be closed, too
+        watched = watched.filter(|watched| jail.as_ref().is_some_and(|jail| jail.jid == watched.jid));
+        match (&mut watched, jail.filter(|jail| jail.vnet)) {
+            (None, Some(jail)) => {
+                let mut new = Watched::new(host, &jail, rest, observer, pace);
+                // it does not report what happened before it was opened, so read again at once
+                if new.watch.is_none() {
+                    new.wait(rest, observer, pace);
+                }
+                watched = Some(new);
+            }
+            (Some(watched), _) => watched.wait(rest, observer, pace),
+            (None, None) => (pace.sleep)(rest.min(pace.poll)),
+        }
     }
 }
 
-/// The families in which the jail can be expected to have an address: those that are requested; else those of the networks of
-/// jails, and those that the places of the request name. A host without such networks has jails on its own ones.
-fn families(survey: &Survey<'_>, request: &Request) -> Result<Vec<Family>> {
-    if !request.options.families.is_empty() {
-        return Ok(request.options.families.clone());
+/// A jail whose network is watched.
+struct Watched {
+    jid: i32,
+    /// `None` if the system does not report changes, or no longer does.
+    watch: Option<Watch>,
+    interval: Duration,
+}
+
+impl Watched {
+    fn new(host: &dyn Host, jail: &Jail, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) -> Watched {
+        let watch = host.watch(jail, left).unwrap_or_else(|error| {
+            observer.detail(&format!("reading every {} ms: {error}", pace.poll.as_millis()));
+            None
+        });
+        Watched { jid: jail.jid, watch, interval: pace.poll }
     }
-    let mut of_jails = vec![];
-    let mut of_host = vec![];
-    for interface in survey.interfaces()? {
-        let networks = interface.addresses.iter().map(ipnet::IpNet::addr);
-        let usable = networks.filter(|a| !a.is_loopback() && !matches!(a, IpAddr::V6(v6) if is_link_local6(*v6)));
-        let found = if leads_to_jails(survey, interface.name)? { &mut of_jails } else { &mut of_host };
-        found.extend(usable.map(Family::of));
+
+    /// Waits until it is time to read again.
+    fn wait(&mut self, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) {
+        let Some(watch) = &self.watch else { return (pace.sleep)(left.min(pace.poll)) };
+        match watch.wait(left.min(self.interval)) {
+            Ok(true) => {
+                self.interval = pace.poll;
+                (pace.sleep)(left.min(pace.settle));
+            }
+            Ok(false) => self.interval = (2 * self.interval).min(pace.longest),
+            Err(error) => {
+                observer.detail(&format!("reading every {} ms: the routing socket: {error}", pace.poll.as_millis()));
+                self.watch = None;
+                (pace.sleep)(left.min(pace.poll));
+            }
+        }
     }
-    if of_jails.is_empty() {
-        of_jails = of_host;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publisher::Unobserved;
+
+    /// A change that was not reported is found, even if the reads become less frequent.
+    #[test]
+    fn a_watch_that_tells_nothing() {
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        let poll = Duration::from_millis(2);
+        let mut watched = Watched { jid: 1, watch: Some(Watch::new(here.into())), interval: poll };
+        let pace = Pace { poll, longest: 3 * poll, sleep: &|_| unreachable!(), ..PACE };
+        let intervals = [(); 3].map(|()| {
+            watched.wait(Duration::MAX, &Unobserved, &pace);
+            watched.interval
+        });
+        assert_eq!(intervals, [2 * poll, 3 * poll, 3 * poll]);
     }
-    of_jails.extend(request.spec.mappings().iter().filter_map(|mapping| match mapping.place {
-        Some(Place::Address(address)) => Some(Family::of(address)),
-        _ => None,
-    }));
-    Ok(Family::ALL.into_iter().filter(|family| of_jails.contains(family) && request.can_have(*family)).collect())
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::addresses::check_no_jail;
-use super::change::{publish, replaced};
-use super::check::check;
-use super::resolve::{Resolved, resolve};
+use super::change::{Verification, change, replaced};
+use super::resolve::{Resolved, check, resolve};
 use super::states;
 use super::survey::{Outdated, Survey};
 use super::writer::Writer;
@@ -65,7 +64,7 @@ impl Publisher<'_> {
             };
             found.push(Recorded {
                 gone: survey.is_gone(&record)?,
-                requests: Request::of_record(&record)?,
+                requests: Request::of_record(&record),
                 redirects: record.redirects().copied().collect(),
                 jail: record.jail,
             });
@@ -83,23 +82,16 @@ impl Publisher<'_> {
         Ok(record.map_or(vec![], |record| record.redirects().copied().collect()))
     }
 
-    /// Those of the jails whose rules pf has lost: it does not have what is recorded. Does not take the lock.
+    /// Whether pf has lost the rules of a jail: it does not have what is recorded. Does not take the lock.
     ///
     /// # Errors
     ///
     /// [`Kind::Unavailable`] if pf is not available.
-    pub fn lost<'j>(&self, jails: impl IntoIterator<Item = &'j JailName>) -> Result<Vec<JailName>> {
-        let survey = Survey::new(self)?;
-        let mut lost = vec![];
-        for jail in jails {
-            let Some(record) = survey.readable(jail) else { continue };
-            // a change that is under way, or was interrupted, is not judged by its rules
-            let interrupted = !record.replaces.is_empty();
-            if interrupted || !self.firewall.still_holds(&jail.anchor(), &rules::of_all(&record.publications))? {
-                lost.push(jail.clone());
-            }
-        }
-        Ok(lost)
+    pub fn has_lost(&self, jail: &JailName) -> Result<bool> {
+        let Some(record) = Survey::new(self)?.readable(jail) else { return Ok(false) };
+        // a change that is under way, or was interrupted, is not judged by its rules
+        let interrupted = !record.replaces.is_empty();
+        Ok(interrupted || !self.firewall.still_holds(&jail.anchor(), &rules::of_all(&record.publications))?)
     }
 
     /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded. Reports
@@ -111,16 +103,11 @@ impl Publisher<'_> {
     /// that of [`Error::all`].
     pub fn restore(&self) -> Result<Outcome> {
         self.run(&[], |writer| {
-            let mut errors = vec![];
-            let anchors = self.store.anchors()?;
-            for (done, anchor) in anchors.iter().enumerate() {
-                if let Some(error) = writer.survey.cut_short(done, anchors.len(), "records") {
-                    errors.push(error);
-                    return Error::all(errors);
-                }
-                errors.extend(restore(writer, anchor).err().map(|error| error.context(anchor)));
+            let (survey, mut errors) = (writer.survey, vec![]);
+            let restored = |anchor: &Anchor| restore(writer, anchor).map_err(|error| error.context(anchor));
+            if survey.each((&self.store.anchors()?, "records"), &mut errors, restored) {
+                errors.extend(writer.call_all().err());
             }
-            errors.extend(writer.call_all().err());
             Error::all(errors)
         })
     }
@@ -146,7 +133,7 @@ fn follow(writer: &mut Writer<'_>, jail: &JailName, configured: Option<&[Request
         writer.drop_outdated(&anchor, Outdated::Gone(Box::new(record.clone())))?;
         old = None;
     }
-    let requests = requests(old.as_ref(), configured)?;
+    let requests = requests(old.as_ref(), configured);
     let there = survey.host.running(jail.as_str())?;
     let Some(first) = requests.first() else {
         return match &old {
@@ -167,28 +154,28 @@ fn follow(writer: &mut Writer<'_>, jail: &JailName, configured: Option<&[Request
         .and_then(|resolved| {
             // what is published already was checked then
             let resolved = Resolved { adds: old.is_some(), ..resolved };
-            check(survey, &requests, old.as_ref(), &resolved).map(|()| resolved)
+            check(survey, &requests, old.as_ref(), &resolved).map(|()| resolved.record)
         });
-    let resolved = match (resolved, &old) {
-        (Ok(resolved), _) => resolved,
+    let record = match (resolved, &old) {
+        (Ok(record), _) => record,
         (Err(error), None) => return Err(error),
         (Err(error), Some(record)) => return Err(kept(writer, there.as_ref(), record, error)),
     };
     if let Some(old) = &old
-        && old.publications == resolved.publications
+        && old.publications == record.publications
         && !survey.firewall.still_holds(&anchor, &rules::of_all(&old.publications))?
     {
         // a flush, which a change need not see
         restore(writer, &anchor)?;
     }
     let requested = requests.iter().map(Request::to_record).collect();
-    publish(writer, &requests, old.as_ref(), resolved, requested, false)
+    change(writer, old.as_ref(), Record { requested, ..record }, Verification::of(&requests, false))
 }
 
 /// The requests by hand that are recorded, then the configured ones.
-fn requests(old: Option<&Record>, configured: Option<&[Request]>) -> Result<Vec<Request>> {
-    let recorded = old.map(Request::of_record).transpose()?.unwrap_or_default();
-    let Some(configured) = configured else { return Ok(recorded) };
+fn requests(old: Option<&Record>, configured: Option<&[Request]>) -> Vec<Request> {
+    let recorded = old.map(Request::of_record).unwrap_or_default();
+    let Some(configured) = configured else { return recorded };
     let (lines, mut all): (Vec<Request>, Vec<Request>) = recorded.into_iter().partition(|request| request.configured);
     for request in configured {
         let mut request = request.clone();
@@ -201,13 +188,13 @@ fn requests(old: Option<&Record>, configured: Option<&[Request]>) -> Result<Vec<
         }
         all.push(request);
     }
-    Ok(all)
+    all
 }
 
 /// After an error, what is published stays, and is loaded if pf lost it; but not if it leads to an address that the jail does not
 /// have any more: somebody else may get it.
 fn kept(writer: &mut Writer<'_>, there: Option<&Jail>, record: &Record, error: Error) -> Error {
-    let lost = there.is_some_and(|there| has_lost(writer.survey, there, record));
+    let lost = there.is_some_and(|there| has_lost_address(writer.survey, there, record));
     let put = if lost {
         let replaces = replaced(record);
         writer.put(&Record { publications: vec![], replaces, ..record.clone() })
@@ -224,11 +211,8 @@ fn kept(writer: &mut Writer<'_>, there: Option<&Jail>, record: &Record, error: E
 }
 
 /// Whether a jail does not have an address any more that was found. False if it does not answer.
-fn has_lost(survey: &Survey<'_>, there: &Jail, record: &Record) -> bool {
-    let now = match there.vnet {
-        true => survey.reported_by(there),
-        false => Ok(there.addresses.clone()),
-    };
+fn has_lost_address(survey: &Survey<'_>, there: &Jail, record: &Record) -> bool {
+    let now = if there.vnet { survey.reported_by(there) } else { Ok(there.addresses.clone()) };
     let is_given = |target: IpAddr| record.requested.iter().any(|one| one.addresses.contains(&target));
     !record.requested.is_empty()
         && now.is_ok_and(|now| record.redirects().any(|r| !is_given(r.target) && !now.contains(&r.target)))
@@ -276,32 +260,25 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
     }
     let mut errors = vec![];
     let mut known = BTreeSet::new();
-    let anchors = survey.store.anchors()?;
-    for (done, anchor) in anchors.iter().enumerate() {
-        if let Some(error) = survey.cut_short(done, anchors.len(), "records") {
-            // a record that was not checked must not count as missing below
-            errors.push(error);
-            return Error::all(errors);
-        }
+    let checked = |anchor: &Anchor| {
         let stays = gc_one(writer, anchor, jails);
         if !matches!(stays, Ok(false)) {
             known.insert(anchor.child().to_owned());
         }
-        errors.extend(stays.err().map(|error| error.context(anchor)));
+        stays.map(|_| ()).map_err(|error| error.context(anchor))
+    };
+    // a record that was not checked must not count as missing below
+    if !survey.each((&survey.store.anchors()?, "records"), &mut errors, checked) {
+        return Error::all(errors);
     }
-    let children = survey.firewall.anchors()?;
-    for (done, child) in children.iter().enumerate() {
-        if let Some(error) = survey.cut_short(done, children.len(), "anchors") {
-            errors.push(error);
-            return Error::all(errors);
-        }
+    let cleared = |child: &String| {
         if known.contains(child) {
-            continue;
+            return Ok(());
         }
         let Some(anchor) = Anchor::from_child(child) else {
             let path = quoted(&format!("{PARENT}/{child}"));
             survey.note(format!("anchor {path} is not one of kport's: not changed"));
-            continue;
+            return Ok(());
         };
         let published = |jail: &&Jail| jail.name.parse::<JailName>().is_ok_and(|name| name.anchor() == anchor);
         if survey.store.is_damaged(&anchor)?
@@ -312,10 +289,12 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
                 "anchor {anchor} has no record but a damaged one, and jail {jail} is running: not changed; publish its \
                  ports again, or unpublish it"
             ));
-            continue;
+            return Ok(());
         }
-        let dropped = writer.drop_outdated(&anchor, Outdated::Unrecorded);
-        errors.extend(dropped.err().map(|error| error.context(&anchor)));
+        writer.drop_outdated(&anchor, Outdated::Unrecorded).map_err(|error| error.context(&anchor))
+    };
+    if !survey.each((&survey.firewall.anchors()?, "anchors"), &mut errors, cleared) {
+        return Error::all(errors);
     }
     errors.extend(writer.call_all().err());
     writer.sweep();

@@ -1,26 +1,26 @@
-//! From one record to the next one: record, load, verify, end states, settle; on an error, undo.
+//! From one record to the next one: record, load, verify, end states, settle; on an error, undo. And to none: unpublish.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::resolve::Resolved;
-use super::states;
+use super::request::{has_ports, left};
 use super::survey::Survey;
 use super::writer::Writer;
-use super::{Phase, Request};
+use super::{Outcome, Phase, Publisher, Request, states};
 use crate::calls;
 use crate::error::{Error, Kind, Problem, Result};
-use crate::host::Snapshot;
-use crate::name::Anchor;
-use crate::net::{Family, PerFamily};
+use crate::host::{Jail, Snapshot};
+use crate::name::{Anchor, JailName};
+use crate::net::{Family, PerFamily, Place};
 use crate::options::Options;
 use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 use crate::readiness::{self, MainRuleset, Surroundings};
 use crate::rule::Rule;
 use crate::rules;
-use crate::store::{Record, Requested};
+use crate::spec::{Mapping, Spec};
+use crate::store::Record;
 
 /// What is reserved for checking the result of a load, but at most a third of the remaining time.
 const RESERVED: Duration = Duration::from_secs(5);
@@ -44,27 +44,13 @@ pub(super) struct Verification {
     pub(super) thorough: bool,
 }
 
-/// Removes what is in the way, and makes what a jail has published what its requests resolved to.
-pub(super) fn publish(
-    writer: &mut Writer<'_>,
-    requests: &[Request],
-    old: Option<&Record>,
-    resolved: Resolved,
-    requested: Vec<Requested>,
-    thorough: bool,
-) -> Result<()> {
-    for (anchor, outdated) in writer.survey.outdated() {
-        writer.drop_outdated(&anchor, outdated)?;
+impl Verification {
+    pub(super) fn of(requests: &[Request], thorough: bool) -> Verification {
+        Verification { allow_inert: requests.iter().all(|request| request.allow_inert), thorough }
     }
-    let Request { ref jail, no_jail, .. } = requests[0];
-    let Resolved { jid, path, earlier_jid, reported, publications, .. } = resolved;
-    let new = writer.record_of(jail, jid, publications)?;
-    let record = Record { path, earlier_jid, no_jail, reported, requested, ..new };
-    let allow_inert = requests.iter().all(|request| request.allow_inert);
-    change(writer, old, record, Verification { allow_inert, thorough })
 }
 
-/// From one record to the next one: record the change, load the anchor, verify, end states, settle.
+/// From one record to the next one: remove what is in the way, record the change, load the anchor, verify, end states, settle.
 pub(super) fn change(
     writer: &mut Writer<'_>,
     old: Option<&Record>,
@@ -73,6 +59,9 @@ pub(super) fn change(
 ) -> Result<()> {
     let survey = writer.survey;
     let firewall = survey.firewall;
+    for (anchor, outdated) in survey.outdated() {
+        writer.drop_outdated(&anchor, outdated)?;
+    }
     let anchor = record.jail.anchor();
     writer.outcome.redirects = record.redirects().copied().collect();
     let wanted = rules::of_all(&record.publications);
@@ -303,4 +292,125 @@ pub(super) fn replaced(old: &Record) -> Vec<Publication> {
         }
     }
     all
+}
+
+impl Publisher<'_> {
+    /// Removes all ports of a jail from pf, ends its states, and removes its record. It is not an error if nothing is
+    /// published. With a `jid`, what another start of the jail has published is not changed: a stop hook that runs late must
+    /// not remove what the next start has published.
+    ///
+    /// # Errors
+    ///
+    /// They are collected: what can be undone is undone, and the record stays until all of it is. The kind is
+    /// that of [`Error::all`](crate::error::Error::all).
+    pub fn unpublish(&self, jail: &JailName, jid: Option<i32>) -> Result<Outcome> {
+        self.run(&[], |writer| unpublish(writer, jail, jid, None))
+    }
+
+    /// Removes single mappings of a jail, in one transaction, and keeps the others. A mapping that is not published is noted,
+    /// and is not an error. `auto` stands for any host port.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Publisher::unpublish`]; on an error either all mappings are still published, or the message lists what is
+    /// left.
+    pub fn unpublish_some(&self, jail: &JailName, jid: Option<i32>, spec: &Spec) -> Result<Outcome> {
+        self.run(&[], |writer| unpublish(writer, jail, jid, Some(spec)))
+    }
+}
+
+fn unpublish(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, spec: Option<&Spec>) -> Result<()> {
+    let (jail, old) = &published_as(writer, jail, jid)?;
+    if is_late(writer, jail, jid, old.as_ref())? {
+        return Ok(());
+    }
+    let Some(spec) = spec else { return writer.drop_anchor(&jail.anchor(), old.as_ref()) };
+    writer.survey.phase(Phase::Resolve)?;
+    let mut publications = old.as_ref().map(|o| o.publications.clone()).unwrap_or_default();
+    for mapping in spec.mappings() {
+        let here = places_of(writer.survey, mapping, &publications);
+        let mut found = false;
+        for publication in &mut publications {
+            let before = publication.redirects.len();
+            publication.redirects.retain(|r| !(has_ports(mapping, r) && here.contains(&r.place)));
+            found |= publication.redirects.len() < before;
+        }
+        if !found {
+            writer.survey.note(format!("{} has not published {mapping}", jail.mention()));
+        }
+    }
+    publications.retain(|p| !p.redirects.is_empty());
+    let Some(old) = old else { return Ok(()) };
+    if publications.is_empty() {
+        return writer.drop_anchor(&jail.anchor(), Some(old));
+    }
+    let requested = left(&old.requested, &publications);
+    let new = writer.survey.new_record(jail)?;
+    let (since, uptime, mapping_labels) = (new.since, new.uptime, new.mapping_labels);
+    let wanted = Record { since, uptime, mapping_labels, publications, requested, earlier_jid: None, ..old.clone() };
+    // what stays was verified when it was published
+    change(writer, Some(old), wanted, Verification { allow_inert: true, thorough: false })
+}
+
+/// The name by which a jail has published, and its record: a jail that was renamed since is found by its jid.
+fn published_as(writer: &Writer<'_>, jail: &JailName, jid: Option<i32>) -> Result<(JailName, Option<Record>)> {
+    let mut record = writer.record(&jail.anchor())?;
+    // with a record by its name it was not renamed
+    let earlier = if record.is_some() { None } else { writer.survey.earlier_name(jail, jid)? };
+    if let Some(name) = &earlier {
+        writer.survey.note(format!("{} has published as {}", jail.mention(), name.mention()));
+        record = writer.record(&name.anchor())?;
+    }
+    Ok((earlier.unwrap_or_else(|| jail.clone()), record))
+}
+
+/// Whether an unpublish is too late: the jail was started again, and has published with another jid, or for a start that has
+/// not happened yet.
+fn is_late(writer: &Writer<'_>, jail: &JailName, jid: Option<i32>, record: Option<&Record>) -> Result<bool> {
+    let (Some(jid), Some(record)) = (jid, record) else { return Ok(false) };
+    if record.no_jail {
+        writer.survey.note(format!("{} is published, but not as a jail: not changed for jid {jid}", record.mention()));
+        return Ok(true);
+    }
+    let by = match record.jid {
+        Some(theirs) if theirs == jid => return Ok(false),
+        Some(theirs) => format!("as jid {theirs}"),
+        None => {
+            let is_earlier = record.earlier_jid == Some(jid);
+            // it did not exist when it was published, and does now: it is the same start
+            let came = |there: Jail| there.name == jail.as_str();
+            if !is_earlier
+                && (writer.survey.host.jail(&jid.to_string())?.is_some_and(came)
+                    || !writer.survey.is_starting(record)?)
+            {
+                return Ok(false);
+            }
+            "for a start that has not happened yet".to_owned()
+        }
+    };
+    writer.survey.note(format!("{} was published again {by}; that was not changed for jid {jid}", jail.mention()));
+    Ok(true)
+}
+
+/// The places with the redirects of a mapping: its own place or, if it has none, the gateway interface. The gateway interface
+/// may have changed, or another one was given when the mapping was published: then the other place with these ports, if there
+/// is exactly one.
+fn places_of(survey: &Survey<'_>, mapping: &Mapping, publications: &[Publication]) -> HashSet<Place> {
+    if let Some(place) = mapping.place {
+        return HashSet::from([place]);
+    }
+    // never an address or *: only a mapping that names one is published there
+    let with_ports: HashSet<Place> = publications
+        .iter()
+        .flat_map(|p| &p.redirects)
+        .filter(|r| has_ports(mapping, r) && matches!(r.place, Place::Interface(_)))
+        .map(|r| r.place)
+        .collect();
+    // without a default route there is no gateway interface, but the mapping can still be removed
+    let gateways = Family::ALL.into_iter().filter_map(|family| survey.gateway(family).ok());
+    let there: HashSet<Place> = gateways.map(Place::Interface).filter(|place| with_ports.contains(place)).collect();
+    match (there.is_empty(), with_ports.len()) {
+        (true, 1) => with_ports,
+        _ => there,
+    }
 }

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::JailName;
 use crate::net::{Family, Interface, PortRange};
-use crate::options::{Given, Names, Options, Setter, Takes, put};
+use crate::options::{self, Given, Names, Options, Setter, Takes, put};
 use crate::publication::{self, Publication, Redirect};
-use crate::spec::{self, HostPorts, Mapping, Spec};
+use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{Record, Requested};
 
 /// The ports that `auto` chooses from by default: the dynamic ports of RFC 6335, which are also those of
@@ -90,7 +90,7 @@ impl Request {
 
     /// The kind of value of the option with this name; `None` if there is none.
     pub fn takes(name: &str) -> Option<Takes> {
-        NAMED.takes(name).or_else(|| Options::takes(name))
+        NAMED.takes(name).or_else(|| options::NAMED.takes(name))
     }
 
     /// Sets an option by its name, which is that of its flag: one of the request, or of its [`Options`].
@@ -119,9 +119,12 @@ impl Request {
         self.trust.iter().any(|network| network.contains(&address))
     }
 
-    pub(super) fn can_have(&self, family: Family) -> bool {
-        (self.options.families.is_empty() || self.options.families.contains(&family))
-            && self.spec.mappings().iter().any(|mapping| mapping.place.is_none_or(|place| place.has_family(family)))
+    /// Those in which something can be published.
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
+        let wanted = |family| self.options.families.is_empty() || self.options.families.contains(&family);
+        let has = move |mapping: &Mapping, family| mapping.place.is_none_or(|place| place.has_family(family));
+        let families = Family::ALL.into_iter().filter(move |family| wanted(*family));
+        families.filter(move |family| self.spec.mappings().iter().any(|mapping| has(mapping, *family)))
     }
 
     /// Whether both publish the same, for a jail that has the same addresses: how long they wait does not matter.
@@ -131,30 +134,18 @@ impl Request {
 
     /// What a record keeps of it.
     pub(super) fn to_record(&self) -> Requested {
-        let Request { addresses, trust, options, .. } = self.clone();
+        let Request { spec, addresses, trust, options, .. } = self.clone();
         let Request { gateway, auto_range, force, allow_inert, configured, .. } = *self;
-        let spec = self.spec.to_string();
         Requested { spec, addresses, trust, gateway, auto_range, force, allow_inert, options, configured }
     }
 
     /// The requests that a record keeps.
-    pub(super) fn of_record(record: &Record) -> Result<Vec<Request>> {
+    pub(super) fn of_record(record: &Record) -> Vec<Request> {
         let of = |requested: &Requested| {
             let Requested { spec, addresses, trust, gateway, auto_range, force, allow_inert, options, configured } =
                 requested.clone();
-            let (new, no_jail) = (Request::new(record.jail.clone(), spec::parse(&spec)?), record.no_jail);
-            Ok(Request {
-                addresses,
-                trust,
-                gateway,
-                auto_range,
-                force,
-                allow_inert,
-                options,
-                configured,
-                no_jail,
-                ..new
-            })
+            let (new, no_jail) = (Request::new(record.jail.clone(), spec), record.no_jail);
+            Request { addresses, trust, gateway, auto_range, force, allow_inert, options, configured, no_jail, ..new }
         };
         record.requested.iter().map(of).collect()
     }
@@ -208,32 +199,24 @@ fn seconds(text: &str) -> Result<Duration> {
 
 /// Those of a record to which requests were added, or only these if nothing was published before. A mapping that is requested
 /// again is that of the later request.
-pub(super) fn after(before: Option<&Record>, requests: &[Request]) -> Result<Vec<Requested>> {
+pub(super) fn after(before: Option<&Record>, requests: &[Request]) -> Vec<Requested> {
     let again = |mapping: &Mapping| requests.iter().any(|request| request.spec.mappings().contains(mapping));
-    let kept = before.map(|record| retained(&record.requested, |mapping| !again(mapping)));
-    let mut all = kept.transpose()?.unwrap_or_default();
+    let mut all = before.map(|record| retained(&record.requested, |mapping| !again(mapping))).unwrap_or_default();
     all.extend(requests.iter().map(Request::to_record));
-    Ok(all)
+    all
 }
 
 /// Those that are left when only `publications` stay published.
-pub(super) fn left(requested: &[Requested], publications: &[Publication]) -> Result<Vec<Requested>> {
+pub(super) fn left(requested: &[Requested], publications: &[Publication]) -> Vec<Requested> {
     let redirects = || publications.iter().flat_map(|p| &p.redirects);
     retained(requested, |mapping| {
         redirects().any(|r| has_ports(mapping, r) && mapping.place.is_none_or(|place| place == r.place))
     })
 }
 
-fn retained(requested: &[Requested], stays: impl Fn(&Mapping) -> bool) -> Result<Vec<Requested>> {
-    let mut kept = vec![];
-    for one in requested {
-        let spec = spec::parse(&one.spec)?;
-        let mappings: Vec<String> = spec.mappings().iter().filter(|m| stays(m)).map(Mapping::to_string).collect();
-        if !mappings.is_empty() {
-            kept.push(Requested { spec: mappings.join(" "), ..one.clone() });
-        }
-    }
-    Ok(kept)
+fn retained(requested: &[Requested], stays: impl Fn(&Mapping) -> bool) -> Vec<Requested> {
+    let kept = |one: &Requested| Some(Requested { spec: one.spec.only(&stays)?, ..one.clone() });
+    requested.iter().filter_map(kept).collect()
 }
 
 /// Whether a redirect has the ports and the protocol of a mapping.

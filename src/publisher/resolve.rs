@@ -1,47 +1,42 @@
-//! From a request to redirects: the jid and addresses, the gateway interface for each family, free ports for `auto`.
+//! From requests to the record that is to be published (the jid and addresses, the gateway interface for each family, free ports
+//! for `auto`), and whether that is possible: overlaps, and the tables that the requests name.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
 use super::addresses::{Addresses, addresses, of_families, reported};
-use super::survey::{Survey, gateway, is_of};
+use super::survey::{Own, Survey, gateway, is_of};
 use super::{Phase, Request};
 use crate::conflict;
-use crate::error::{Error, Kind, Result, Setting, quoted};
+use crate::error::{Error, Kind, Problem, Result, Setting, quoted};
 use crate::host::{ANSWER_TIME, Host, Interfaces, Jail};
 use crate::name::JailName;
 use crate::net::{Family, PortRange};
+use crate::options::Source;
 use crate::publication::{self, Publication, Redirect, Targets, distinct};
-use crate::readiness::Ways;
+use crate::readiness::{self, Ways};
 use crate::rule::Rule;
 use crate::rules;
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
-#[derive(Default)]
 pub(super) struct Resolved {
-    pub(super) jid: Option<i32>,
-    pub(super) path: Option<String>,
-    /// If the jid is unknown: that of an earlier start.
-    pub(super) earlier_jid: Option<i32>,
+    /// With everything that is published then, and not yet with what was requested.
+    pub(super) record: Record,
     /// Whether they are added to what the jail has published: what an earlier start left is not adopted.
     pub(super) adds: bool,
-    /// See [`Record::reported`].
-    pub(super) reported: BTreeSet<IpAddr>,
-    /// Everything that is published then.
-    pub(super) publications: Vec<Publication>,
 }
 
-/// Requests of one jail, each added to those before it; `old` is what the jail has published.
+/// Requests of one jail, of which there is one at least, each added to those before it; `old` is what the jail has published.
 pub(super) fn resolve(survey: &Survey<'_>, requests: &[Request], old: Option<&Record>) -> Result<Resolved> {
     survey.phase(Phase::Resolve)?;
-    let mut resolved = None;
-    for request in requests {
-        resolved = Some(resolve_one(survey, request, old, resolved)?);
+    let mut resolved = resolve_one(survey, &requests[0], old, None)?;
+    for request in &requests[1..] {
+        resolved = resolve_one(survey, request, old, Some(resolved))?;
     }
-    Ok(resolved.unwrap_or_default())
+    Ok(resolved)
 }
 
 /// A request, after those that were resolved before it.
@@ -70,7 +65,7 @@ fn resolve_one(
     let jid = found.as_ref().map(|j| j.jid).or(request.jid);
     // the first one decides
     let (adds, kept, mut reported) = match (before, old.filter(|_| request.add)) {
-        (Some(before), _) => (before.adds, before.publications, before.reported),
+        (Some(before), _) => (before.adds, before.record.publications, before.record.reported),
         (None, Some(old)) if is_same_start(survey, old, jid)? => (true, old.publications.clone(), old.reported.clone()),
         (None, _) => Default::default(),
     };
@@ -105,20 +100,22 @@ fn resolve_one(
     let shown = |all: Vec<IpAddr>| all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ");
     let chosen = shown(targets.all().collect());
     survey.detail(&format!("addresses: {}; the targets of redirects are {chosen}", shown(addresses)));
-    let redirects = redirects(survey, request, jid, old, &kept, &targets)?;
+    let redirects = redirects(survey, request, &Own { anchor: jail.anchor(), jid }, old, &kept, &targets)?;
     let default = &|family| survey.default_route(family);
     let jail_fib = found.as_ref().map_or(0, |jail| jail.fib);
     let ways = Ways { host: survey.host, interfaces: survey.interfaces()?, default, jail_fib };
     let publications = joined(kept, publication(request, redirects, &ways)?);
     reported.retain(|target| publications.iter().flat_map(|p| &p.redirects).any(|r| r.target == *target));
-    Ok(Resolved { jid, path: found.map(|jail| jail.path), earlier_jid, adds, reported, publications })
+    let (path, no_jail) = (found.map(|jail| jail.path), request.no_jail);
+    let record = Record { jid, path, earlier_jid, reported, no_jail, publications, ..survey.new_record(jail)? };
+    Ok(Resolved { record, adds })
 }
 
 /// The redirects of a request, with a free port for each `auto`; `kept` is what the jail keeps for other mappings.
 fn redirects(
     survey: &Survey<'_>,
     request: &Request,
-    jid: Option<i32>,
+    own: &Own,
     old: Option<&Record>,
     kept: &[Publication],
     targets: &Targets,
@@ -155,7 +152,7 @@ fn redirects(
             if !fresh && !redirects.iter().any(|r| before.contains(&r.without_target())) {
                 continue;
             }
-            if is_free(survey, request, jid, &redirects, &made, &kept)? {
+            if is_free(survey, request, own, &redirects, &made, &kept)? {
                 chosen = Some(redirects);
                 break;
             }
@@ -173,7 +170,7 @@ fn redirects(
 fn is_free(
     survey: &Survey<'_>,
     request: &Request,
-    jid: Option<i32>,
+    own: &Own,
     redirects: &[Redirect],
     made: &[Redirect],
     kept: &[Redirect],
@@ -181,14 +178,13 @@ fn is_free(
     let places = survey.places()?;
     let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
     let (wanted, made) = (claims(redirects), claims(made));
-    let own: HashSet<Redirect> = wanted.iter().map(Redirect::without_target).collect();
-    let others = || made.iter().chain(kept.iter().filter(|r| !own.contains(&r.without_target())));
+    let again: HashSet<Redirect> = wanted.iter().map(Redirect::without_target).collect();
+    let others = || made.iter().chain(kept.iter().filter(|r| !again.contains(&r.without_target())));
     if wanted.iter().any(|r| others().any(|other| conflict::overlap(r, other, places))) {
         return Ok(false);
     }
-    let own = request.jail.anchor();
     for redirect in &wanted {
-        if survey.held_by_others(&own, jid, redirect, false)?.is_some() || !survey.held_by_host(redirect)?.is_empty() {
+        if survey.held_by_others(own, redirect, false)?.is_some() || !survey.held_by_host(redirect)?.is_empty() {
             return Ok(false);
         }
     }
@@ -225,7 +221,7 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
 
 fn targets(request: &Request, addresses: &[IpAddr], there: Option<&Jail>) -> Result<Targets> {
     let own = there.map_or(&[][..], Jail::on_host_stack);
-    Ok(Targets::choose_of(&request.jail, addresses, own)?.with_af_to(request.options.af_to))
+    Ok(Targets { af_to: request.options.af_to, ..Targets::choose_of(&request.jail, addresses, own)? })
 }
 
 /// The publication of a request, with the way of its answers. A router that was given must be next to the host.
@@ -355,4 +351,92 @@ fn joined(mut all: Vec<Publication>, added: Publication) -> Vec<Publication> {
     }
     all.retain(|p| !p.redirects.is_empty());
     all
+}
+
+/// Refuses ports that are in use. Those of other jails are never overridden; sockets, other tools' rules and anchors without
+/// a record are, with `force`. `old` is the record of what is published now.
+pub(super) fn check(survey: &Survey<'_>, requests: &[Request], old: Option<&Record>, new: &Resolved) -> Result<()> {
+    survey.phase(Phase::Check)?;
+    let Resolved { record: Record { jid, jail, publications, .. }, adds } = new;
+    let af_to = publications.iter().flat_map(|p| &p.redirects).find(|r| r.af_to);
+    if let Some(redirect) = af_to
+        && survey.host.sysctl("kern.osreldate")?.is_some_and(|date| date < 1_500_000)
+    {
+        return Err(Error::new(Kind::Unsupported, format!("{redirect}: pf of FreeBSD 14 has no af-to, 15 does")));
+    }
+    let claims: Vec<Redirect> = publications.iter().flat_map(Publication::claims).collect();
+    if claims.len() > 1 {
+        conflict::within(&claims, survey.places()?)?;
+    }
+    let own = Own { anchor: jail.anchor(), jid: *jid };
+    let force = requests.iter().all(|request| request.force);
+    let mut forced = vec![];
+    // what stays was checked when it was published, and may have been forced then
+    let stays = old.filter(|old| *adds || old.replaces.is_empty() && old.publications == *publications);
+    let kept: HashSet<Redirect> = stays.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+    let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+    for redirect in &claims {
+        survey.in_time()?;
+        let refused = |problem| Ok::<_, Error>(or_narrower(survey, &own, redirect, problem)?.error(Kind::Conflict));
+        match survey.held_by_others(&own, redirect, force)? {
+            // an address of the host has moved since it was published: the neighbour is not newer than this one
+            Some(problem) if published.contains(redirect) => {
+                forced.push(format!("already published, even though {problem}"));
+            }
+            Some(problem) => return Err(refused(problem)?),
+            None => {}
+        }
+        if kept.contains(redirect) {
+            continue;
+        }
+        if let Err(error) = conflict::with_transit(redirect, survey.places()?) {
+            if !force {
+                return Err(error);
+            }
+            forced.push(format!("forced: {}", error.found()));
+        }
+        for problem in survey.held_by_host(redirect)? {
+            if !force {
+                return Err(refused(problem)?.remedy("to publish anyway, give", Setting::Force));
+            }
+            forced.push(format!("forced: {problem}"));
+        }
+    }
+    forced.into_iter().for_each(|note| survey.note(note));
+    if requests.iter().all(|request| !request.default_everywhere)
+        && let Some(note) = readiness::everywhere(publications)
+    {
+        survey.note(note);
+    }
+    requests.iter().try_for_each(|request| check_tables(survey, request))
+}
+
+/// The tables that the request names must exist: pf matches nothing in a table that is missing.
+fn check_tables(survey: &Survey<'_>, request: &Request) -> Result<()> {
+    for source in &request.options.sources {
+        let Source::Table(table) = source else { continue };
+        if survey.firewall.has_table(table)? {
+            continue;
+        }
+        let what = format!("pf has no table <{table}>, so no traffic would be passed");
+        let remedy = format!("add to /etc/pf.conf: table <{table}> persist, then: service pf reload");
+        let error = Error::new(Kind::Unavailable, format!("{what}; {remedy}"));
+        if !request.allow_inert {
+            return Err(error);
+        }
+        survey.note(format!("without effect at present: {error}"));
+    }
+    Ok(())
+}
+
+/// The problem of a redirect with a remedy in addition, if a part of its place is free: that one.
+fn or_narrower(survey: &Survey<'_>, own: &Own, redirect: &Redirect, problem: Problem) -> Result<Problem> {
+    for narrower in conflict::narrower(redirect, survey.places()?) {
+        survey.in_time()?;
+        if survey.held_by_others(own, &narrower, false)?.is_none() && survey.held_by_host(&narrower)?.is_empty() {
+            let instead = format!("publish on one interface or address of the host: {}", narrower.spec());
+            return Ok(Problem { remedy: format!("{instead}, or {}", problem.remedy), ..problem });
+        }
+    }
+    Ok(problem)
 }

@@ -2,7 +2,7 @@
 //! claim folder and record is read at most once in a transaction, and only when needed; which jails run, each time.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Arguments;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PerFamily, Protocol};
 use crate::pf::{self, Firewall, ForeignRedirect};
 use crate::publication::Redirect;
-use crate::store::{Block, Claim, Record, Store};
+use crate::store::{Claim, Record, Store, claim_folders};
 
 /// How long a jail may take from its prestart hook until it exists, in seconds: mounts, other hooks. After that, `gc`
 /// considers the jail gone, if its jid was not recorded.
@@ -49,7 +49,8 @@ struct Known {
     jails: OnceCell<Jails>,
     /// A jid, and what the jail has reported.
     asked: OnceCell<(i32, Result<Vec<IpAddr>>)>,
-    blocks: RefCell<HashMap<Block, Rc<[Claim]>>>,
+    /// By their folder.
+    claims: RefCell<HashMap<String, Rc<[Claim]>>>,
     owners: RefCell<HashMap<Anchor, Rc<Claimant>>>,
     /// What pf holds in kport's anchors that have no record.
     unrecorded: OnceCell<Vec<(Anchor, ForeignRedirect)>>,
@@ -64,6 +65,12 @@ pub(super) enum Outdated {
     /// The record of a jail that has published with this address, which is another one's.
     Disproved(Box<Record>, IpAddr),
     Unrecorded,
+}
+
+/// Who is to publish: with this jid, if it is known.
+pub(super) struct Own {
+    pub(super) anchor: Anchor,
+    pub(super) jid: Option<i32>,
 }
 
 /// Who made a claim.
@@ -134,9 +141,23 @@ impl<'a> Survey<'a> {
         self.time_is_up(format_args!(", and nothing was changed; try again")).map_or(Ok(()), Err)
     }
 
-    /// For loops over anchors that change one by one: when the time is up, the error that ends the loop. `of` is what was done.
-    pub(super) fn cut_short(&self, done: usize, of: usize, what: &str) -> Option<Error> {
-        self.time_is_up(format_args!(" after {done} of {of} {what}; the others are unchanged: kport apply again"))
+    /// Calls `change` for each thing, and collects the errors. False if the time was up before the last one.
+    pub(super) fn each<T>(
+        &self,
+        (things, what): (&[T], &str),
+        errors: &mut Vec<Error>,
+        mut change: impl FnMut(&T) -> Result<()>,
+    ) -> bool {
+        for (done, thing) in things.iter().enumerate() {
+            let of = things.len();
+            let and = format_args!(" after {done} of {of} {what}; the others are unchanged: kport apply again");
+            if let Some(error) = self.time_is_up(and) {
+                errors.push(error);
+                return false;
+            }
+            errors.extend(change(thing).err());
+        }
+        true
     }
 
     fn time_is_up(&self, and: Arguments<'_>) -> Option<Error> {
@@ -208,20 +229,14 @@ impl<'a> Survey<'a> {
         Ok(sockets.chain(foreign).collect())
     }
 
-    /// Whether a redirect of the jail `own`, with this jid, takes what another jail has published. What is left of a jail
-    /// that is gone is [outdated](Survey::outdated), and so is an anchor without a record, with `force`.
-    pub(super) fn held_by_others(
-        &self,
-        own: &Anchor,
-        jid: Option<i32>,
-        redirect: &Redirect,
-        force: bool,
-    ) -> Result<Option<Problem>> {
+    /// Whether a redirect takes what another jail has published. What is left of a jail that is gone is
+    /// [outdated](Survey::outdated), and so is an anchor without a record, with `force`.
+    pub(super) fn held_by_others(&self, own: &Own, redirect: &Redirect, force: bool) -> Result<Option<Problem>> {
         let interfaces = self.places()?;
-        for block in Block::of(redirect.protocol, redirect.host) {
-            let claims = once(&self.known.blocks, &block, || Ok(self.store.claims(block)?.into()))?;
+        for folder in claim_folders(redirect.protocol, redirect.host) {
+            let claims = once(&self.known.claims, &folder, || Ok(self.store.claims(&folder)?.into()))?;
             for claim in claims.iter() {
-                let near = claim.ports.overlaps(redirect.host) && claim.anchor != *own;
+                let near = claim.ports.overlaps(redirect.host) && claim.anchor != own.anchor;
                 if !near || !interfaces.overlap(claim.place, redirect.place) {
                     continue;
                 }
@@ -234,7 +249,7 @@ impl<'a> Survey<'a> {
                         if self.is_outdated(record)? {
                             continue;
                         }
-                        let remedy = if record.jid.is_some() && record.jid == jid {
+                        let remedy = if record.jid.is_some() && record.jid == own.jid {
                             format!("it is the same jail under an earlier name: unpublish {owner} first")
                         } else if self.runs(record)? {
                             problem.remedy
@@ -259,7 +274,7 @@ impl<'a> Survey<'a> {
             }
         }
         for (anchor, held) in self.unrecorded()? {
-            if anchor != own
+            if *anchor != own.anchor
                 && conflict::with_foreign(redirect, held, interfaces).is_some()
                 && let problem @ Some(_) = self.take_over(anchor, redirect, force)
             {
@@ -267,6 +282,26 @@ impl<'a> Survey<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// A record with the current time and boot, of which nothing is published yet.
+    pub(super) fn new_record(&self, jail: &JailName) -> Result<Record> {
+        Ok(Record {
+            version: Record::VERSION,
+            boot: self.boot.clone(),
+            jail: jail.clone(),
+            jid: None,
+            earlier_jid: None,
+            path: None,
+            reported: BTreeSet::new(),
+            no_jail: false,
+            since: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            uptime: self.host.uptime()?,
+            mapping_labels: self.firewall.labels_mappings(),
+            publications: vec![],
+            replaces: vec![],
+            requested: vec![],
+        })
     }
 
     /// The record of a jail of this boot, if it can be read.
@@ -491,9 +526,4 @@ pub(super) fn is_of(record: &Record, there: &Jail) -> bool {
     !there.dying
         && record.jid == Some(there.jid)
         && (there.name == record.jail.as_str() || depth(&there.name) == depth(record.jail.as_str()) && same_path)
-}
-
-/// The time, in seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,15 +1,15 @@
 //! Changes pf and the records while the host-wide lock is held, and collects the outcome.
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd;
 
 use super::states::targets;
-use super::survey::{Outdated, Survey, now};
+use super::survey::{Outdated, Survey};
 use super::{Outcome, Phase};
 use crate::calls::{self, Change, Entry};
 use crate::error::{Cause, Error, Kind, Result};
-use crate::name::{Anchor, JailName, Label};
+use crate::name::{Anchor, Label};
 use crate::pf::{Firewall, States};
 use crate::publication::Publication;
 use crate::rule::Rule;
@@ -24,7 +24,7 @@ pub(super) struct Writer<'a> {
     pub(super) survey: &'a Survey<'a>,
     lock: Lock,
     /// The records that were read, and have not changed since.
-    read: BTreeMap<Anchor, Record>,
+    read: RefCell<BTreeMap<Anchor, Record>>,
     pub(super) outcome: Outcome,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Writer<'a> {
         };
         let without_record = || anchors().clone().map(|all| all.into_iter().filter(has_rules).collect());
         store.sweep_after_boot(&lock, boot, &mut |anchor| is_held(anchors(), anchor), without_record)?;
-        Ok(Writer { survey, lock, read: BTreeMap::new(), outcome: Outcome::default() })
+        Ok(Writer { survey, lock, read: RefCell::default(), outcome: Outcome::default() })
     }
 
     /// The outcome. An error has no notes, but they may also concern other jails, or a file that was moved aside: they are
@@ -60,7 +60,7 @@ impl<'a> Writer<'a> {
 
     /// The record of this boot. A file that is not a record is moved aside and noted: it must neither block its jail for good
     /// nor disappear. If the jail was missing when its record was written, the jid is added.
-    pub(super) fn record(&mut self, anchor: &Anchor) -> Result<Option<Record>> {
+    pub(super) fn record(&self, anchor: &Anchor) -> Result<Option<Record>> {
         let Survey { host, store, ref boot, .. } = *self.survey;
         let mut record = match store.get(anchor) {
             Ok(record) => record.filter(|r| r.boot == *boot),
@@ -78,43 +78,18 @@ impl<'a> Writer<'a> {
             // if it cannot be written, the next call tries again
             _ = self.put(record);
         }
-        self.read.extend(record.clone().map(|record| (anchor.clone(), record)));
+        self.read.borrow_mut().extend(record.clone().map(|record| (anchor.clone(), record)));
         Ok(record)
     }
 
-    /// A record with the current time and boot.
-    pub(super) fn record_of(
-        &self,
-        jail: &JailName,
-        jid: Option<i32>,
-        publications: Vec<Publication>,
-    ) -> Result<Record> {
-        Ok(Record {
-            version: Record::VERSION,
-            boot: self.survey.boot.clone(),
-            jail: jail.clone(),
-            jid,
-            earlier_jid: None,
-            path: None,
-            reported: BTreeSet::new(),
-            no_jail: false,
-            since: now(),
-            uptime: self.survey.host.uptime()?,
-            mapping_labels: self.survey.firewall.labels_mappings(),
-            publications,
-            replaces: vec![],
-            requested: vec![],
-        })
-    }
-
-    pub(super) fn put(&mut self, record: &Record) -> Result<()> {
-        self.read.remove(&record.jail.anchor());
+    pub(super) fn put(&self, record: &Record) -> Result<()> {
+        self.read.borrow_mut().remove(&record.jail.anchor());
         self.survey.store.put(&self.lock, record)
     }
 
     /// See [`Store::settle`].
-    pub(super) fn settle(&mut self, record: &mut Record) -> Result<()> {
-        self.read.remove(&record.jail.anchor());
+    pub(super) fn settle(&self, record: &mut Record) -> Result<()> {
+        self.read.borrow_mut().remove(&record.jail.anchor());
         self.survey.store.settle(&self.lock, record)
     }
 
@@ -124,8 +99,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Removes the record of an anchor; `record` is the one that was there.
-    pub(super) fn remove(&mut self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
-        self.read.remove(anchor);
+    pub(super) fn remove(&self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
+        self.read.borrow_mut().remove(anchor);
         self.survey.store.remove(&self.lock, anchor, record)
     }
 
@@ -134,7 +109,7 @@ impl<'a> Writer<'a> {
         let Survey { store, firewall, ref boot, .. } = *self.survey;
         let anchors = OnceCell::new();
         let mut held = |anchor: &Anchor| is_held(anchors.get_or_init(|| firewall.anchors()), anchor);
-        store.sweep(&self.lock, boot, &self.read, &mut held);
+        store.sweep(&self.lock, boot, &self.read.borrow(), &mut held);
     }
 
     /// Removes what is in the way of a publication, and notes it.

@@ -1,13 +1,19 @@
-//! Which directory can be the state directory: write access to it, or the ability to replace it, decides what is loaded into
-//! pf.
+//! A state directory: which one can be it, and its lock. Write access to it, or the ability to replace it, decides what is loaded
+//! into pf.
 
-use std::fs::{self, Metadata};
+use std::cell::RefCell;
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting};
-use crate::files::make_dir;
+use crate::files::{self, make_dir};
 
 /// S_ISVTX: in such a directory only the owner of a file can rename or remove it (sticky(7)).
 const STICKY: u32 = 0o1000;
@@ -83,4 +89,133 @@ fn above(dir: &Path, user: u32) -> Result<()> {
         }
     }
     Err(Error::new(Kind::Permission, format!("state directory {}: too many symbolic links", dir.display())))
+}
+
+/// The maximum that is read of the lock file.
+const MOST: usize = 400;
+
+/// The lock of a state directory: flock(2). Dropping it, or the end of the process, releases it.
+///
+/// A child that the host forks meanwhile has the descriptor as well, and the lock belongs to the open file of both. So it is
+/// released explicitly, not by the last close; and if the kernel supports it, a fork does not pass the descriptor on, so that
+/// the lock of a host that was killed does not remain with its children.
+#[derive(Debug)]
+#[must_use = "the lock is held as long as this value lives"]
+pub struct Lock {
+    file: File,
+    /// What the file has.
+    text: RefCell<Vec<u8>>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // an error cannot be handled; the close that follows releases the lock unless a child has it
+        _ = self.file.unlock();
+    }
+}
+
+/// A program that is given this descriptor also holds the lock, until it ends or the lock is dropped.
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Lock {
+    /// The lock of a directory. Waits until `deadline`, then fails with [`Kind::Busy`] and names the holder.
+    pub(super) fn take(dir: &Path, deadline: Deadline) -> Result<Lock> {
+        let path = dir.join("lock");
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+            let file = files::open(&path, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|e| Error::io(format_args!("open {}", path.display()), &e))?;
+            close_on_fork(&file);
+            wait(&file, &path, deadline)?;
+            // from here on dropping it unlocks the file
+            let lock = Lock { file, text: RefCell::default() };
+            // the file may have been removed or replaced: other processes lock the new one
+            if is_at(&lock.file, &path).map_err(|e| Error::io(format_args!("stat {}", path.display()), &e))? {
+                lock.text.replace(text(&lock.file));
+                lock.set_boot(&lock.boot());
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// The boot in which the directory was swept last.
+    pub(super) fn boot(&self) -> String {
+        let text = self.text.borrow();
+        let text = str::from_utf8(&text).unwrap_or_default();
+        text.lines().nth(1).and_then(|line| line.strip_prefix("boot ")).unwrap_or_default().to_owned()
+    }
+
+    /// Notes who has the lock, for the message of those that wait, and that the directory was swept in this boot. If that fails, the
+    /// next transaction sweeps again.
+    pub(super) fn set_boot(&self, boot: &str) {
+        let text = format!("process {}\nboot {boot}\n", std::process::id()).into_bytes();
+        let before = self.text.replace(text.clone());
+        if before == text {
+            return;
+        }
+        // overwrite the old text, then truncate: a file system that frees the block and allocates it again costs more than
+        // the rest of a transaction. A kill in between leaves more than two lines, and the third is never read
+        let written = files::fits(&text).and_then(|()| self.file.write_all_at(&text, 0));
+        if written.is_ok() && before.len() > text.len() {
+            _ = self.file.set_len(text.len() as u64);
+        }
+    }
+}
+
+/// What a lock file has, as far as it is read; empty if it cannot be read.
+fn text(file: &File) -> Vec<u8> {
+    let mut text = vec![0; MOST];
+    let length = file.read_at(&mut text, 0).unwrap_or(0);
+    text.truncate(length);
+    text
+}
+
+/// FD_CLOFORK, new in FreeBSD 15; 14 has only FD_CLOEXEC here, and ignores other flags (fcntl(2)).
+#[cfg(target_os = "freebsd")]
+fn close_on_fork(file: &File) {
+    use rustix::io::FdFlags;
+    const FD_CLOFORK: u32 = 4;
+    // without it the lock is released anyway, unless the host is killed
+    _ = rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC | FdFlags::from_bits_retain(FD_CLOFORK));
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn close_on_fork(_: &File) {}
+
+/// Locks the file, or fails at the deadline.
+fn wait(file: &File, path: &Path, deadline: Deadline) -> Result<()> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(e)) => return Err(Error::io(format_args!("lock {}", path.display()), &e)),
+        }
+        let left = deadline.remaining();
+        if left.is_zero() {
+            let holder = text(file);
+            // the text is only for the message, so one that cannot be read is ignored
+            let holder = str::from_utf8(&holder).ok().and_then(|holder| holder.lines().next()).unwrap_or_default();
+            let holder = if holder.is_empty() { "another process" } else { holder };
+            let or = "or by a program that it has started, and the time-out has passed; try again";
+            return Err(Error::new(Kind::Busy, format!("{} is held by {holder}, {or}", path.display())));
+        }
+        std::thread::sleep(pause.mul_f64(0.5 + fastrand::f64()).min(left));
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Whether the file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = rustix::fs::fstat(file)?;
+    match rustix::fs::lstat(path) {
+        Ok(there) => Ok((own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

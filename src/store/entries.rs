@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::{JAILS, Lock, Record, Store, anchors};
 use crate::error::{Error, Result};
@@ -23,31 +25,31 @@ impl Store {
     /// reading a record, so failures are not reported.
     pub fn release(&self, _lock: &Lock, gone: &Record, kept: Option<&Record>) {
         let kept = kept.map(entries).unwrap_or_default();
-        let mut dirs = BTreeSet::new();
+        let mut folders = BTreeSet::new();
         for entry in entries(gone).difference(&kept) {
-            let dir = self.dir.join(&entry.dir);
-            _ = fs::remove_file(dir.join(&entry.file));
-            dirs.insert(dir);
+            let path = self.dir.join(entry);
+            _ = fs::remove_file(&path);
+            folders.extend(path.parent().map(Path::to_owned));
         }
-        for dir in dirs {
+        for folder in folders {
             // only an empty one is removed
-            _ = fs::remove_dir(dir);
+            _ = fs::remove_dir(folder);
         }
     }
 
-    /// The claims on ports of a block. One may be out of date; check its record.
-    pub fn claims(&self, block: Block) -> Result<Vec<Claim>> {
-        Ok(names_in(&self.dir.join(block.dir()))?.iter().filter_map(|name| Claim::read(name)).collect())
+    /// The claims in one of the [`claim_folders`]. One may be out of date; check its record.
+    pub fn claims(&self, folder: &str) -> Result<Vec<Claim>> {
+        Ok(names_in(&self.dir.join(folder))?.iter().filter_map(|name| Claim::read(name)).collect())
     }
 
     /// The anchors whose records may have `address` as a target of redirects.
     pub fn leading_to(&self, address: IpAddr) -> Result<Vec<Anchor>> {
-        self.anchors_in(&target_dir(address))
+        self.anchors_in(&format!("targets/{address}"))
     }
 
     /// The anchors whose records may be of the jail with this jid.
     pub fn of_jid(&self, jid: i32) -> Result<Vec<Anchor>> {
-        self.anchors_in(&jid_dir(jid))
+        self.anchors_in(&format!("jids/{jid}"))
     }
 
     /// The anchors without a record that pf had at the first transaction of this boot, or of a new state directory.
@@ -63,14 +65,12 @@ impl Store {
     /// and entries without a record. Entries of an anchor stay if `holds` reports that pf has something in it: they show who
     /// has the ports.
     ///
-    /// What cannot be removed only costs reading a record, so failures are not reported.
-    ///
-    /// `records` is what the caller has read.
+    /// What cannot be removed only costs reading a record, so failures are not reported. `read` is what the caller has read.
     pub fn sweep(
         &self,
         _lock: &Lock,
         boot: &str,
-        records: &BTreeMap<Anchor, Record>,
+        read: &BTreeMap<Anchor, Record>,
         holds: &mut dyn FnMut(&Anchor) -> bool,
     ) {
         let jails = self.dir.join(JAILS);
@@ -81,10 +81,11 @@ impl Store {
             }
             recorded.extend(name.strip_suffix(".json").and_then(Anchor::from_child));
         }
-        let read =
-            |anchor: &Anchor| records.get(anchor).map_or_else(|| self.get(anchor), |known| Ok(Some(known.clone())));
         // the entries of an anchor's record; `None` if all of them stay
-        let mut explained = |anchor: &Anchor| match read(anchor) {
+        let mut explained = |anchor: &Anchor| match read
+            .get(anchor)
+            .map_or_else(|| self.get(anchor), |known| Ok(Some(known.clone())))
+        {
             Ok(Some(record)) if record.boot == boot => Some(entries(&record)),
             Ok(old) => {
                 if old.is_some() {
@@ -94,33 +95,29 @@ impl Store {
             }
             Err(_) => None,
         };
-        let mut known: BTreeMap<Anchor, Option<BTreeSet<Entry>>> = BTreeMap::new();
-        for anchor in recorded {
-            let entries = explained(&anchor);
-            known.insert(anchor, entries);
-        }
+        let mut known: BTreeMap<Anchor, Option<BTreeSet<String>>> =
+            recorded.into_iter().map(|anchor| (anchor.clone(), explained(&anchor))).collect();
         let ports = Protocol::ALL.map(|protocol| format!("ports/{protocol}"));
         for base in ports.into_iter().chain(["targets".to_owned(), "jids".to_owned()]) {
             for folder in names_in(&self.dir.join(&base)).unwrap_or_default() {
                 let dir = format!("{base}/{folder}");
-                let path = self.dir.join(&dir);
                 let mut empty = true;
-                for file in names_in(&path).unwrap_or_default() {
+                for file in names_in(&self.dir.join(&dir)).unwrap_or_default() {
                     // a claim ends with its anchor, the other entries are the anchor
                     let child = file.splitn(3, '@').last().unwrap_or_default();
                     let Some(anchor) = Anchor::from_child(child) else {
                         empty = false;
                         continue;
                     };
-                    let wanted = known.entry(anchor.clone()).or_insert_with(|| explained(&anchor));
-                    let entry = Entry { dir: dir.clone(), file };
+                    let wanted = known.entry(anchor).or_insert_with_key(&mut explained);
+                    let entry = format!("{dir}/{file}");
                     match wanted.as_ref().is_some_and(|wanted| !wanted.contains(&entry)) {
-                        true => _ = fs::remove_file(path.join(entry.file)),
+                        true => _ = fs::remove_file(self.dir.join(entry)),
                         false => empty = false,
                     }
                 }
                 if empty {
-                    _ = fs::remove_dir(path);
+                    _ = fs::remove_dir(self.dir.join(dir));
                 }
             }
         }
@@ -159,38 +156,26 @@ impl Store {
 
 /// The folder of the names of anchors without a record.
 const UNRECORDED: &str = "unrecorded";
-/// The folder of the claims over more than [`WIDE_BLOCKS`] blocks.
-const WIDE: &str = "wide";
-/// 2^6 ports are a block.
-const BLOCK_BITS: u16 = 6;
-/// A claim is written to each of its blocks, unless there are more than these.
+/// A claim is an entry of each of its blocks, unless there are more than these.
 const WIDE_BLOCKS: usize = 16;
 
-/// A folder of claims: those on one block of ports, or those over more than `WIDE_BLOCKS` blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Block {
-    protocol: Protocol,
-    /// `None` for the wide ones.
-    number: Option<u16>,
+/// The blocks of 64 ports.
+fn blocks(ports: PortRange) -> RangeInclusive<u16> {
+    (ports.first() >> 6)..=(ports.last() >> 6)
 }
 
-impl Block {
-    /// The blocks with all claims that may overlap `ports`.
-    pub fn of(protocol: Protocol, ports: PortRange) -> impl Iterator<Item = Block> {
-        let numbers = std::iter::once(None).chain(numbers(ports).map(Some));
-        numbers.map(move |number| Block { protocol, number })
-    }
-
-    fn dir(self) -> String {
-        match self.number {
-            None => format!("ports/{}/{WIDE}", self.protocol),
-            Some(number) => format!("ports/{}/{number}", self.protocol),
-        }
+/// The folder of the claims on ports of a block; without one, of those over more than [`WIDE_BLOCKS`].
+fn claim_folder(protocol: Protocol, block: Option<u16>) -> String {
+    match block {
+        Some(block) => format!("ports/{protocol}/{block}"),
+        None => format!("ports/{protocol}/wide"),
     }
 }
 
-fn numbers(ports: PortRange) -> std::ops::RangeInclusive<u16> {
-    (ports.first() >> BLOCK_BITS)..=(ports.last() >> BLOCK_BITS)
+/// The folders of all claims that may overlap these ports.
+pub fn claim_folders(protocol: Protocol, ports: PortRange) -> impl Iterator<Item = String> {
+    let all = std::iter::once(None).chain(blocks(ports).map(Some));
+    all.map(move |block| claim_folder(protocol, block))
 }
 
 impl Claim {
@@ -202,39 +187,21 @@ impl Claim {
     }
 }
 
-/// A name that points to a record.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
-    pub(super) dir: String,
-    pub(super) file: String,
-}
-
-fn target_dir(address: IpAddr) -> String {
-    format!("targets/{address}")
-}
-
-fn jid_dir(jid: i32) -> String {
-    format!("jids/{jid}")
-}
-
-/// All entries of a record.
-pub(super) fn entries(record: &Record) -> BTreeSet<Entry> {
+/// The paths of all entries of a record, below the state directory.
+pub(super) fn entries(record: &Record) -> BTreeSet<String> {
     let anchor = record.jail.anchor();
+    let child = anchor.child();
     let mut made = BTreeSet::new();
     for claim in record.claims() {
-        let (protocol, ports) = (claim.protocol, claim.host);
-        let file = format!("{ports}@{}@{}", claim.place, anchor.child());
-        if numbers(ports).len() > WIDE_BLOCKS {
-            made.insert(Entry { dir: Block { protocol, number: None }.dir(), file });
+        let file = format!("{}@{}@{child}", claim.host, claim.place);
+        if blocks(claim.host).len() > WIDE_BLOCKS {
+            made.insert(format!("{}/{file}", claim_folder(claim.protocol, None)));
         } else {
-            for number in numbers(ports) {
-                let dir = Block { protocol, number: Some(number) }.dir();
-                made.insert(Entry { dir, file: file.clone() });
-            }
+            made.extend(blocks(claim.host).map(|b| format!("{}/{file}", claim_folder(claim.protocol, Some(b)))));
         }
     }
-    let targets: BTreeSet<IpAddr> = record.possible().flat_map(|p| &p.redirects).map(|r| r.target).collect();
-    made.extend(targets.into_iter().map(|target| Entry { dir: target_dir(target), file: anchor.child().to_owned() }));
-    made.extend(record.jid.map(|jid| Entry { dir: jid_dir(jid), file: anchor.child().to_owned() }));
+    let targets = record.possible().flat_map(|p| &p.redirects).map(|r| r.target);
+    made.extend(targets.map(|target| format!("targets/{target}/{child}")));
+    made.extend(record.jid.map(|jid| format!("jids/{jid}/{child}")));
     made
 }

@@ -165,7 +165,7 @@ pub(super) fn is_loopback(interface: Interface) -> bool {
 }
 
 pub(super) fn link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if crate::net::is_link_local6(v6))
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 impl OfInterface {

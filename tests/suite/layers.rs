@@ -33,7 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "readiness",
         &["host", "name", "net", "options", "pf", "pfconf", "proof", "publication", "rule", "rules", "trace"],
     ),
-    ("store", &["files", "name", "net", "options", "publication", "rule"]),
+    ("store", &["files", "name", "net", "options", "publication", "rule", "spec"]),
     (
         "publisher",
         &[
@@ -195,7 +195,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("doctor", &["evidence", "hooks", "record", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("host", &["events", "fixed", "freebsd", "linux"]),
-    ("host::freebsd", &["kernel", "rtsock", "socket", "jail", "process", "report", "vnet", "events"]),
+    ("host::freebsd", &["kernel", "rtsock", "socket", "jail", "report", "vnet", "events", "system"]),
     ("proof", &["judge", "entrances", "place", "sentences"]),
     ("readiness", &["lines", "evaluator", "judged", "outside", "interfaces", "answers"]),
     // native before pfctl: it never runs that
@@ -237,28 +237,11 @@ const ORDER: &[(&str, &[&str])] = &[
             "classes",
         ],
     ),
-    (
-        "publisher",
-        &[
-            "request",
-            "survey",
-            "list",
-            "addresses",
-            "wait",
-            "narrower",
-            "states",
-            "resolve",
-            "check",
-            "writer",
-            "change",
-            "unpublish",
-            "apply",
-        ],
-    ),
+    ("publisher", &["request", "survey", "list", "addresses", "states", "resolve", "writer", "change", "apply"]),
     ("spec", &["meant"]),
     ("watch", &["report", "schedule"]),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
-    ("store", &["dir", "lock", "entries", "records", "summaries"]),
+    ("store", &["dir", "entries", "records", "summaries"]),
     (
         "pf::native",
         &[

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use kport::deadline::Deadline;
-use kport::net::Interface;
+use kport::net::{Family, Interface};
 use kport::options::Options;
-use kport::pf::Firewall;
 use kport::pf::native::Native;
 use kport::pf::pfctl::{Helpers, Pfctl};
-use kport::publisher::{Request, Unobserved};
+use kport::pf::{Firewall, Sources};
+use kport::publisher::{Request, Unobserved, shut_out};
 
 use crate::support::fake_kernel::{Fake, State};
 use crate::support::rig::{Rig, request};
@@ -176,4 +176,34 @@ fn pfctl_ends_all_connections_of_a_mapping_with_af_to() {
     pf.set_states(&["kport:db kport:db:tcp:8080", printed]);
     assert_eq!(publish(&["2001:db8:ffff::/48"]), 1);
     assert_eq!(pf.states(), [printed], "the stand-in has the labels of a state, or its line");
+}
+
+#[test]
+fn those_who_are_shut_out() {
+    use Family::{Inet, Inet6};
+    fn read<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Vec<T> {
+        text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+    }
+    for (before, now, others, family, expected) in [
+        ("", "192.0.2.0/24", "", Inet, "!192.0.2.0/24"),
+        ("", "192.0.2.0/24 2001:db8::/32", "", Inet, "!192.0.2.0/24"),
+        ("", "192.0.2.0/24", "", Inet6, "::/0"),
+        ("", "192.0.2.1 192.0.2.2", "", Inet, "!192.0.2.0/30 192.0.2.0/32 192.0.2.3/32"),
+        ("192.0.2.0/24 198.51.100.0/24", "192.0.2.0/24", "", Inet, "198.51.100.0/24"),
+        ("192.0.2.0/24", "192.0.2.0/25", "", Inet, "192.0.2.128/25"),
+        ("", "0.0.0.0/1 192.0.0.0/2", "", Inet, "128.0.0.0/2"),
+        // those with a rule of their own
+        ("", "10.0.0.0/25", "10.0.0.128/25", Inet, "!10.0.0.0/24"),
+        // a table that stays has whom it had; one that was taken away may have had everybody
+        ("<a> 192.0.2.0/24", "<a>", "", Inet, "192.0.2.0/24"),
+        ("<a> 192.0.2.0/24", "192.0.2.0/24", "", Inet, "!192.0.2.0/24"),
+        ("", "<a>", "", Inet, "0.0.0.0/0"),
+    ] {
+        let found = shut_out(&read(before), &read(now), read(others), family).into_iter().map(|from| match from {
+            Sources::Any => "any".to_owned(),
+            Sources::In(network) => network.to_string(),
+            Sources::Except(network) => format!("!{network}"),
+        });
+        assert_eq!(found.collect::<Vec<_>>().join(" "), expected, "{before} -> {now}");
+    }
 }

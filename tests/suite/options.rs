@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use kport::error::Kind;
 use kport::net::Family;
-use kport::options::{Given, Options, Rate, Source, Takes};
+use kport::options::{Given, Limits, Options, Rate, Source, Takes};
 
 #[test]
 fn routers_of_an_option() {
@@ -123,4 +123,33 @@ fn rates() {
     for bad in ["", "15", "15/", "/5", "0/5", "15/0", "+15/5", "15/5/5", "4294968/1", "15/4294967296", "１５/5"] {
         assert!(bad.parse::<Rate>().is_err(), "{bad}");
     }
+}
+
+#[test]
+fn what_is_narrower_does_not_allow_all() {
+    let usual = Options::default;
+    let from = |sources: &[&str]| Options { sources: sources.iter().map(|s| s.parse().unwrap()).collect(), ..usual() };
+    let most = |n: u32| Limits { connections: n.try_into().ok(), ..Limits::default() };
+    let rate = |rate: &str| Options { limits: Limits { rate: rate.parse().ok(), ..most(0) }, ..usual() };
+    // this direction is narrower, the other is wider
+    for (wide, narrow) in [
+        (usual(), from(&["192.0.2.0/24"])),
+        (from(&["192.0.2.0/24", "<a>"]), from(&["192.0.2.0/25", "<a>"])),
+        (from(&["<a>", "<b>"]), from(&["<a>"])),
+        (usual(), Options { reach: vec!["bridge".parse().unwrap()], ..usual() }),
+        (Options { hairpin: true, ..usual() }, usual()),
+        (Options { host_access: true, ..usual() }, usual()),
+        (Options { af_to: true, ..usual() }, usual()),
+        (usual(), Options { limits: most(10), ..usual() }),
+        (Options { limits: most(10), ..usual() }, Options { limits: most(9), ..usual() }),
+        (usual(), rate("5/1")),
+    ] {
+        assert!(wide.allows_all_of(&narrow) && !narrow.allows_all_of(&wide), "{wide:?} {narrow:?}");
+        assert!(wide.allows_all_of(&wide) && narrow.allows_all_of(&narrow));
+    }
+    // in doubt, so connections end in both directions
+    assert!(!rate("5/1").allows_all_of(&rate("10/2")) && !rate("10/2").allows_all_of(&rate("5/1")));
+    assert!(!from(&["<a>"]).allows_all_of(&from(&["192.0.2.1"])));
+    let other = Options { log: true, quick: false, ..usual() };
+    assert!(other.allows_all_of(&usual()) && usual().allows_all_of(&other));
 }

@@ -86,7 +86,7 @@ pub fn made(input: &str) -> Result<Vec<Rule>> {
     let input = read(input)?;
     let jail: JailName = input.jail.parse()?;
     let spec = input.specs.join(" ").parse()?;
-    let targets = Targets::choose(&jail, &input.addresses)?.with_af_to(input.options.af_to);
+    let targets = Targets { af_to: input.options.af_to, ..Targets::choose(&jail, &input.addresses)? };
     let redirects = redirects(&jail, &spec, &targets, |family| {
         input.gateway.of(family).ok_or_else(|| Error::new(Kind::Unavailable, format!("no {family} default route")))
     })?;
