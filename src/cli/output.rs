@@ -1,6 +1,7 @@
 //! The output of the helper: results go to standard output, everything else to standard error. Control characters are escaped:
 //! names of jails and of files may come from others.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
@@ -47,7 +48,7 @@ pub fn usage(mut error: clap::Error) -> String {
     for (kind, value) in printable_words {
         error.insert(kind, value);
     }
-    let text = shown(&error.render().to_string());
+    let text = shown(&error.render().to_string()).into_owned();
     // there is no other place to report a failure
     _ = match error.use_stderr() {
         true => io::stderr().write_all(text.as_bytes()),
@@ -74,8 +75,11 @@ pub fn document(value: &Value) -> String {
 }
 
 /// Lines of text, each of characters that print.
-fn shown(text: &str) -> String {
-    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+fn shown(text: &str) -> Cow<'_, str> {
+    match text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n")),
+    }
 }
 
 /// Quotes a word for the shell.
@@ -250,10 +254,16 @@ pub fn name(l: &Listed) -> String {
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
-    lines(rows.iter().map(|row| {
-        let cells: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-        cells.trim_end().to_owned()
-    }))
+    let mut text = String::new();
+    for row in rows {
+        for (cell, width) in row.iter().zip(widths) {
+            text += cell;
+            text.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
 }
 
 pub fn target(r: &Redirect) -> String {
