@@ -20,7 +20,7 @@ use crate::store::Store;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The file in the state directory that the native backend leaves for later processes.
-const CACHE: &str = "pf-rulesets.json";
+const CACHE: &str = "pf-rulesets.cache";
 
 /// A way to drive pf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

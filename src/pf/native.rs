@@ -359,11 +359,9 @@ impl<K: Kernel> Native<K> {
         Ok(!changed.is_empty())
     }
 
-    /// The rules of each anchor of kport that is not empty, as far as the number of rules in its rulesets shows. The kernel walks
-    /// to each child that is asked for by its number, so they are only listed if there are others than those of `recorded`.
+    /// The number of rules in the rulesets of each anchor of kport that is not empty.
     fn counts(&self, recorded: &[Anchor]) -> Answer<BTreeMap<String, [u32; 3]>> {
         let mut found = BTreeMap::new();
-        let all = read::number_of_children(&self.kernel, PARENT)?;
         for anchor in recorded {
             let stamps = read::stamps(&self.kernel, anchor.path())?;
             if stamps != [(0, 0); 3] {
@@ -371,16 +369,12 @@ impl<K: Kernel> Native<K> {
             }
         }
         // the nodes' own parent holds no rules
-        let nodes = read::number_of_children(&self.kernel, &format!("{PARENT}/{NODES}"))?;
-        if all as usize != found.len() + usize::from(nodes > 0)
-            || all != read::number_of_children(&self.kernel, PARENT)?
-        {
-            let mut others = read::children(&self.kernel, PARENT)?;
-            others.retain(|child| !found.contains_key(child));
-            for child in others {
-                let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
-                found.insert(child, counts);
-            }
+        let nodes = read::number_of_children(&self.kernel, &format!("{PARENT}/{NODES}"))? > 0;
+        let known: BTreeSet<&str> = found.keys().map(String::as_str).chain(nodes.then_some(NODES)).collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        for child in read::other_children(&self.kernel, PARENT, &known)? {
+            let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
+            found.insert(child, counts);
         }
         // one that was rolled back remains, empty, until the next load
         found.retain(|_, counts| *counts != [0; 3]);

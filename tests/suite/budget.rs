@@ -63,7 +63,7 @@ impl Host {
     fn native(&self) -> Native<&Fake> {
         Native::over(&self.fake, soon())
             .with_memory(&self.memory.borrow())
-            .with_cache(self.rig.state("pf-rulesets.json"), "first".to_owned())
+            .with_cache(self.rig.state("pf-rulesets.cache"), "first".to_owned())
     }
 
     fn with<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
@@ -100,6 +100,13 @@ impl Host {
 /// How many rules were read, by ioctl or by netlink.
 fn reads(calls: &[&str]) -> usize {
     calls.iter().filter(|call| matches!(**call, "DIOCGETRULENV" | "PFNL_CMD_GETRULE")).count()
+}
+
+/// A file with another text of the same length in place of one that it has.
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+    assert_eq!(from.len(), to.len());
+    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
 }
 
 /// The rdr rule, the pass rule, and one for each of three groups.
@@ -185,7 +192,7 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     let host = Host::new(3, 1);
-    let (outline, rules) = (host.rig.state("pf-outline.json"), host.rig.state("pf-rulesets.json"));
+    let (outline, rules) = (host.rig.state("pf-outline.cache"), host.rig.state("pf-rulesets.cache"));
     // a publish needs all rules only to judge them
     let publish = |spec: &str| {
         host.restart();
@@ -193,25 +200,23 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
         (reads(&calls) > 0, evaluations > 0)
     };
     publish("8080:80");
-    let good = fs::read_to_string(&outline).unwrap();
+    let good = fs::read(&outline).unwrap();
     for path in [&outline, &rules] {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
-    let boot = good.replace("\"first\"", "\"second\"");
-    let version = good.replace("\"version\":7", "\"version\":6");
-    let long = format!("{good}{}", " ".repeat(1 << 24));
-    for bad in ["", "{}", &good[..good.len() / 2], &boot, &version, &long, "[1e999]", "\0"] {
+    let boot = replaced(&good, "first", "other");
+    let version = [&[good[0] - 1], &good[1..]].concat();
+    let long = [&*good, &[0; 1 << 24]].concat();
+    for bad in [b"", &b"{}"[..], &good[..good.len() / 2], &boot, &version, &long, b"[1e999]", b"\0"] {
         assert_ne!(bad, good);
         fs::write(&outline, bad).unwrap();
-        assert_eq!(publish("8081:81"), (true, true), "{bad:.60}");
+        assert_eq!(publish("8081:81"), (true, true), "{:?}", &bad[..bad.len().min(60)]);
         // and is written again
         assert_eq!(publish("8080:80"), (false, false));
     }
     // what was found, of another version of kport or damaged
-    for (from, to) in [("\\\"version\\\":\\\"1 ", "\\\"version\\\":\\\"0 "), ("\\\"known\\\":true", "\\\"known\\\":1")]
-    {
-        let bad = fs::read_to_string(&outline).unwrap().replace(from, to);
-        assert!(bad.contains(to));
+    for (from, to) in [("\"version\":\"1 ", "\"version\":\"0 "), ("\"known\":true", "\"known\":1   ")] {
+        let bad = replaced(&fs::read(&outline).unwrap(), from, to);
         fs::write(&outline, bad).unwrap();
         assert_eq!(publish("8081:81"), (false, true), "{to}");
         assert_eq!(publish("8080:80"), (false, false));
@@ -343,9 +348,9 @@ fn native_unpublishes_and_lists_with_few_calls() {
     // of the anchor, and of what calls it; whether pf is enabled, and whether its main ruleset is the one that is known
     let (status, stamps): (Vec<&str>, Vec<&str>) = one.iter().partition(|call| **call == "DIOCGETSTATUSNV");
     assert!(status.len() == 1 && stamps == ["DIOCGETRULES"; 3 + 3 + 4], "{one:?}");
-    // the number of anchors twice, that of nodes, and for each record the numbers of rules; the same of the rulesets of calls
+    // the numbers of anchors and of nodes, and for each record the numbers of rules; the same of the rulesets of calls
     let nodes = host.rig.state("calls").read_dir().unwrap().count();
-    assert_eq!(calls.len(), 3 + 21 * 3 + 1 + 3 * nodes + 4, "{calls:?}");
+    assert_eq!(calls.len(), 2 + 21 * 3 + 1 + 3 * nodes + 4, "{calls:?}");
     assert!(!calls.contains(&"DIOCGETRULENV"));
     // an anchor without a record: all are listed
     host.fake.hold("kport/unknown", blank(1));
@@ -396,11 +401,13 @@ fn the_same_ports_again_are_known_by_the_tickets() {
     assert!(again().1);
     assert_eq!(again(), known);
     // what an earlier process has left is damaged, of another anchor, or of another run of pf
-    let path = host.rig.state("loaded/web.json");
-    let good = std::fs::read_to_string(&path).unwrap();
-    for bad in ["", "[]", &good[1..], &good.replace("first", "second"), &good.replace("hostid\":", "hostid\":1")] {
+    let path = host.rig.state("loaded/web.cache");
+    let good = std::fs::read(&path).unwrap();
+    // its version and its boot are before the number of the run
+    let hostid = [&good[..7], &[good[7] ^ 1], &good[8..]].concat();
+    for bad in [b"", &b"[]"[..], &good[1..], &replaced(&good, "first", "other"), &hostid] {
         std::fs::write(&path, bad).unwrap();
-        assert_eq!(again(), (4 * RULES, false), "{bad}");
+        assert_eq!(again(), (4 * RULES, false), "{bad:?}");
         assert_eq!(again(), known);
     }
     // another program loads the same rules, a part of them, or changes one
@@ -440,16 +447,41 @@ fn four_hundred_ports_again_are_no_rules_read_or_the_time_is_up() {
     let without_time = || {
         let memory = Memory::default();
         let native = Native::over(&host.fake, Deadline::after(Duration::ZERO)).with_memory(&memory);
-        let native = native.with_cache(host.rig.state("pf-rulesets.json"), "first".to_owned());
+        let native = native.with_cache(host.rig.state("pf-rulesets.cache"), "first".to_owned());
         let mut done = None;
         let calls = host.fake.calls_of(|| done = Some(host.rig.with(&native, &Unobserved, |p| p.publish(&same))));
         (reads(&calls), done.unwrap())
     };
     let (read, done) = without_time();
     assert!(read == 0 && !done.unwrap().changed);
-    std::fs::remove_file(host.rig.state("loaded/web.json")).unwrap();
+    std::fs::remove_file(host.rig.state("loaded/web.cache")).unwrap();
     let (read, done) = without_time();
     assert_eq!((read, done.unwrap_err().kind()), (0, Kind::Busy));
+}
+
+/// The kernel walks to each anchor that is asked for by its number.
+#[test]
+fn an_anchor_without_a_record_is_searched_for_among_many() {
+    let host = Host::new(0, 60);
+    let stale = || -> Vec<String> {
+        let list = host.with(|p| p.list(None)).unwrap();
+        let live = list.iter().filter(|listed| listed.liveness == Liveness::Live).count();
+        assert_eq!(live, 60);
+        let stale = list.iter().filter(|listed| listed.liveness == Liveness::Stale);
+        stale.map(|listed| listed.anchor.child().to_owned()).collect()
+    };
+    let mut unknown = vec![];
+    for (name, most) in [("other3x", 7), ("a", 14), ("zz", 100)] {
+        host.fake.hold(&format!("kport/{name}"), blank(1));
+        unknown.push(name);
+        unknown.sort();
+        let asked = host.fake.calls_of(|| assert_eq!(stale(), unknown));
+        let asked = asked.iter().filter(|call| **call == "DIOCGETRULESET").count();
+        assert!((1..=most).contains(&asked), "{name}: {asked}");
+    }
+    host.fake.set_rules("kport/a", 1, vec![]);
+    host.fake.set_rules("kport/zz", 1, vec![]);
+    assert_eq!(stale(), ["other3x"]);
 }
 
 /// Loops over rules end when the time is up.
@@ -500,8 +532,8 @@ fn doctor_and_trace_read_each_anchor_once() {
     let counts = |jails: u16| {
         let host = Host::new(2, jails);
         host.restart();
-        std::fs::remove_file(host.rig.state("pf-rulesets.json")).unwrap();
-        std::fs::remove_file(host.rig.state("pf-outline.json")).unwrap();
+        std::fs::remove_file(host.rig.state("pf-rulesets.cache")).unwrap();
+        std::fs::remove_file(host.rig.state("pf-outline.cache")).unwrap();
         let of_doctor = host.fake.calls_of(|| {
             let findings = doctor::examine(&host.rig.host, &host.native(), Store::open(host.rig.path()), None);
             assert!(findings.iter().all(|finding| finding.id != "pf" || finding.level == Level::Ok));

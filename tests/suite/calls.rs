@@ -316,7 +316,7 @@ impl Kernel {
     fn run<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
         let deadline = Deadline::after(Duration::from_secs(60));
         let native =
-            Native::over(&self.fake, deadline).with_cache(self.rig.state("pf-rulesets.json"), "first".to_owned());
+            Native::over(&self.fake, deadline).with_cache(self.rig.state("pf-rulesets.cache"), "first".to_owned());
         self.rig.with(&native, &Unobserved, act)
     }
 
@@ -503,9 +503,9 @@ fn a_kill_between_two_steps_is_made_right_by_the_next_call() {
 /// A kill between the change of pf and what is remembered of it, in one of the files or in all; and files that are damaged.
 #[test]
 fn what_is_remembered_of_the_calls_may_be_old() {
-    let read = |kernel: &Kernel| -> BTreeMap<PathBuf, String> {
+    let read = |kernel: &Kernel| -> BTreeMap<PathBuf, Vec<u8>> {
         let files = kernel.rig.state("calls").read_dir().unwrap().map(|entry| entry.unwrap().path());
-        files.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+        files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
     };
     // one call more, or one that splits a ruleset
     for ports in [3, 32] {
@@ -526,7 +526,7 @@ fn what_is_remembered_of_the_calls_may_be_old() {
                 for path in old.keys().cloned().chain(read(&kernel).into_keys()) {
                     if which.as_ref().is_none_or(|name| path.ends_with(name)) {
                         match old.get(&path) {
-                            Some(text) => std::fs::write(&path, text).unwrap(),
+                            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
                             None => _ = std::fs::remove_file(&path),
                         }
                     }
@@ -557,8 +557,8 @@ fn nothing_is_remembered_of_a_node_that_was_there_before() {
         kernel.publish(1).unwrap();
         let nodes = || kernel.rig.state("calls").read_dir().unwrap().map(|entry| entry.unwrap().path());
         let (node, old) = nodes()
-            .filter(|path| !path.ends_with("kport.json"))
-            .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+            .filter(|path| !path.ends_with("kport.cache"))
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
             .max()
             .unwrap();
         let name = node.file_stem().unwrap().to_str().unwrap().to_owned();

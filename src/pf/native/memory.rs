@@ -45,7 +45,7 @@ use crate::pfconf::rule::Rule as ConfRule;
 use crate::rule::Rule;
 
 /// The version of what is in the files.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 /// The longest file that is read, in bytes: a rule needs about 700.
 const MAX_FILE: usize = 1 << 24;
@@ -132,23 +132,23 @@ struct Left<T> {
 
 impl CacheFiles {
     fn outline(&self) -> PathBuf {
-        self.path.with_file_name("pf-outline.json")
+        self.path.with_file_name("pf-outline.cache")
     }
 
     fn anchor(&self, anchor: &Anchor) -> PathBuf {
-        self.path.with_file_name("loaded").join([anchor.child(), ".json"].concat())
+        self.path.with_file_name("loaded").join([anchor.child(), ".cache"].concat())
     }
 
     /// Of an anchor in the tree of calls, protected by kport's lock.
     fn calling(&self, path: &str) -> PathBuf {
         let name = path.rsplit('/').next().unwrap_or(path);
-        self.path.with_file_name("calls").join([name, ".json"].concat())
+        self.path.with_file_name("calls").join([name, ".cache"].concat())
     }
 
     /// If it cannot be written, later processes only lose time, so it is not an error.
     fn write(&self, path: &Path, run: &Run, what: impl Serialize) {
         let left = Left { version: VERSION, boot: self.boot.clone(), hostid: run.hostid, what };
-        if let Some(bytes) = serde_json::to_vec(&left).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
+        if let Some(bytes) = postcard::to_stdvec(&left).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
             _ = files::replace_file(path, &bytes);
         }
     }
@@ -170,7 +170,7 @@ impl CacheFiles {
         // one more: the end is seen without another growth
         let mut bytes = Vec::with_capacity(usize::try_from(is.len()).unwrap_or(0) + 1);
         file.take(MAX_FILE as u64).read_to_end(&mut bytes).ok()?;
-        let left: Left<T> = serde_json::from_slice(&bytes).ok()?;
+        let left: Left<T> = postcard::from_bytes(&bytes).ok()?;
         (left.version == VERSION && left.boot == self.boot && left.hostid == run.hostid).then_some(left.what)
     }
 }

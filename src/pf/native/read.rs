@@ -80,26 +80,33 @@ pub fn unreadable(call: &'static str, malformed: &Malformed) -> Failure {
 
 /// The number of rules of a ruleset and its ticket; none if the anchor does not exist (pf_ioctl_getrules: EINVAL).
 pub fn count(kernel: &dyn Kernel, anchor: &str, ruleset: RuleKind) -> Answer<Stamp> {
+    counts(kernel, anchor, [ruleset]).map(|[stamp]| stamp)
+}
+
+/// The same of several rulesets. What the kernel copies in and out is 3 kB, so that it pays to fill it in once.
+fn counts<const N: usize>(kernel: &dyn Kernel, anchor: &str, rulesets: [RuleKind; N]) -> Answer<[Stamp; N]> {
     let mut request = PfiocRule::new_zeroed();
     request.anchor = field(anchor);
-    request.rule.action = encode::action(ruleset);
-    match kernel.call(Call::GetRules(&mut request)) {
-        Ok(()) => Ok((request.nr, request.ticket)),
-        Err(failure) if !anchor.is_empty() && matches!(failure.errno, libc::EINVAL | libc::ENOENT) => Ok((0, 0)),
-        Err(failure) => Err(failure.about(format_args!("anchor \"{anchor}\""))),
+    let mut stamps = [(0, 0); N];
+    for (stamp, ruleset) in stamps.iter_mut().zip(rulesets) {
+        request.rule.action = encode::action(ruleset);
+        match kernel.call(Call::GetRules(&mut request)) {
+            Ok(()) => *stamp = (request.nr, request.ticket),
+            Err(failure) if !anchor.is_empty() && matches!(failure.errno, libc::EINVAL | libc::ENOENT) => break,
+            Err(failure) => return Err(failure.about(format_args!("anchor \"{anchor}\""))),
+        }
     }
+    Ok(stamps)
 }
 
 /// [`count`] of the three rulesets of an anchor, in the order of [`LOADED`].
 pub fn stamps(kernel: &dyn Kernel, anchor: &str) -> Answer<[Stamp; 3]> {
-    let [nat, rdr, filter] = LOADED.map(|ruleset| count(kernel, anchor, ruleset));
-    Ok([nat?, rdr?, filter?])
+    counts(kernel, anchor, LOADED)
 }
 
 /// [`count`] of every ruleset of an anchor, in the order of [`EVERY`].
 pub fn every_stamp(kernel: &dyn Kernel, anchor: &str) -> Answer<[Stamp; 4]> {
-    let [nat, rdr, binat, filter] = EVERY.map(|ruleset| count(kernel, anchor, ruleset));
-    Ok([nat?, rdr?, binat?, filter?])
+    counts(kernel, anchor, EVERY)
 }
 
 /// The rules of a ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
@@ -135,30 +142,58 @@ pub fn number_of_children(kernel: &dyn Kernel, anchor: &str) -> Answer<u32> {
     }
 }
 
-/// The names of the anchors directly below `anchor`; none if that anchor does not exist.
-pub fn children(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<String>> {
-    let before = number_of_children(kernel, anchor)?;
-    let mut names = Vec::new();
-    for nr in 0..before {
-        let mut request = PfiocRuleset::new_zeroed();
-        request.path = field(anchor);
-        request.nr = nr;
-        match kernel.call(Call::GetRuleset(&mut request)) {
-            Ok(()) => names.push(text(&request.name)),
-            Err(failure) => {
-                // the anchor itself was removed between the calls
-                let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
-                return Err(Failure { errno, ..failure }.about(format_args!("anchor \"{anchor}\"")));
-            }
+/// The name of the child with this number, in the order of their names (pf_kanchor_compare).
+fn child(kernel: &dyn Kernel, anchor: &str, nr: u32) -> Answer<String> {
+    let mut request = PfiocRuleset::new_zeroed();
+    (request.path, request.nr) = (field(anchor), nr);
+    match kernel.call(Call::GetRuleset(&mut request)) {
+        Ok(()) => Ok(text(&request.name)),
+        Err(failure) => {
+            // the anchor itself was removed between the calls
+            let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
+            Err(Failure { errno, ..failure }.about(format_args!("anchor \"{anchor}\"")))
         }
     }
+}
+
+/// The names of the anchors directly below `anchor`, sorted; none if that anchor does not exist.
+pub fn children(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<String>> {
+    other_children(kernel, anchor, &[])
+}
+
+/// Those that are not among `known`, which are sorted. The kernel walks to each child that is asked for by its number, so a few
+/// among many are searched for by the places that they leave to the others.
+pub fn other_children(kernel: &dyn Kernel, anchor: &str, known: &[&str]) -> Answer<Vec<String>> {
+    let count = number_of_children(kernel, anchor)?;
+    let all = count as usize;
+    let at = |place: usize| child(kernel, anchor, u32::try_from(place).unwrap_or(u32::MAX));
+    let few = all.saturating_sub(known.len()) < all / 16;
+    let mut others: Vec<String> = vec![];
+    let mut next = 0;
+    while others.len() + known.len() < all && few {
+        let mut last = others.len() + known.len();
+        while next < last {
+            let middle = next.midpoint(last);
+            match at(middle)? == known[middle - others.len()] {
+                true => next = middle + 1,
+                false => last = middle,
+            }
+        }
+        others.push(at(next)?);
+        next += 1;
+    }
+    // also if one of those that are known is gone
+    if !few && all != known.len() || others.iter().any(|other| known.binary_search(&other.as_str()).is_ok()) {
+        others = (0..all).map(at).collect::<Answer<_>>()?;
+        others.retain(|other| known.binary_search(&other.as_str()).is_err());
+    }
     // the list is not locked: an anchor that was added or removed has changed the numbers of the others
-    if number_of_children(kernel, anchor)? != before {
+    if !others.is_empty() && number_of_children(kernel, anchor)? != count {
         return Err(Failure::new("DIOCGETRULESET", libc::EBUSY).about(format_args!("anchor \"{anchor}\"")));
     }
-    names.sort();
-    names.dedup();
-    Ok(names)
+    others.sort();
+    others.dedup();
+    Ok(others)
 }
 
 /// A run of pf, and the main ruleset that it had when it was read.
