@@ -32,7 +32,7 @@ pub use tree::{Block, Item, change, whole};
 pub enum Key {
     /// The destination before a redirect: ports of the host, at any address.
     Ports(Protocol, PortRange),
-    /// The same, of one address.
+    /// Of one address.
     At(IpAddr, Protocol, PortRange),
     /// The destination after it: a jail's address.
     Address(IpAddr),
@@ -56,7 +56,6 @@ impl Entry {
         Kinds { translates: self.translates, filters: self.filters }
     }
 
-    /// Whether both are of one anchor and one key.
     fn is_about_as(&self, other: &Entry) -> bool {
         (self.key, &self.child) == (other.key, &other.child)
     }
@@ -151,28 +150,23 @@ pub(crate) struct Call {
 impl Call {
     /// Those in the rulesets of a node, or else of `kport`, in the order of [`calls`].
     pub(crate) fn of_items(is_node: bool, items: &[Item]) -> impl Iterator<Item = Call> {
-        let of_kind = move |kind| Call::of_kind(is_node, items, kind);
-        [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter].into_iter().flat_map(of_kind)
+        RuleKind::OF_KPORT.into_iter().flat_map(move |kind| Call::of_kind(is_node, items, kind))
     }
 
     /// Those in its ruleset of this kind.
     pub(crate) fn of_kind(is_node: bool, items: &[Item], kind: RuleKind) -> impl Iterator<Item = Call> {
-        items.iter().filter_map(move |item| Call::of_item(is_node, item, kind))
-    }
-
-    /// That of an item in the ruleset of this kind.
-    fn of_item(is_node: bool, item: &Item, kind: RuleKind) -> Option<Call> {
-        let translation = if matches!(item.key(), Key::Address(_)) { RuleKind::Nat } else { RuleKind::Rdr };
-        let Kinds { translates, filters } = item.kinds();
-        if !(translates && kind == translation || filters && kind == RuleKind::Filter) {
-            return None;
-        }
         let to_kport = if is_node { "../../" } else { "" };
-        let path = match item {
-            Item::Entry(entry) => [to_kport, &entry.child].concat(),
-            Item::Node(node) => format!("{to_kport}{NODES}/{}", node.block),
+        let is_in = move |item: &&Item| match kind {
+            RuleKind::Filter => item.kinds().filters,
+            _ => item.kinds().translates && matches!(item.key(), Key::Address(_)) == (kind == RuleKind::Nat),
         };
-        Some(Call { kind, path, condition: item.condition() })
+        items.iter().filter(is_in).map(move |item| {
+            let path = match item {
+                Item::Entry(entry) => [to_kport, &entry.child].concat(),
+                Item::Node(node) => format!("{to_kport}{NODES}/{}", node.block),
+            };
+            Call { kind, path, condition: item.condition() }
+        })
     }
 
     pub(crate) fn of_rules(rules: &[Rule]) -> Vec<Call> {
@@ -233,13 +227,6 @@ pub(crate) fn flat(entries: &[Entry]) -> Vec<Rule> {
     made
 }
 
-/// An anchor whose calls are still to be read: those of one kind of rules, within the condition of the call that leads to it.
-struct Waiting {
-    caller: String,
-    by: Option<(RuleKind, Condition)>,
-    depth: u8,
-}
-
 /// What the calls of `kport`, and of the nodes that it calls, lead to; nodes without a key of `among` are left out. `read` returns
 /// the calls of an anchor.
 pub(crate) fn led_to<E>(
@@ -248,8 +235,9 @@ pub(crate) fn led_to<E>(
 ) -> Result<Vec<Entry>, E> {
     let mut found = vec![];
     let mut known: HashMap<String, Rc<[Call]>> = HashMap::new();
-    let mut waiting = vec![Waiting { caller: PARENT.to_owned(), by: None, depth: 0 }];
-    while let Some(Waiting { caller, by, depth }) = waiting.pop() {
+    // anchors whose calls are still to be read: those of one kind of rules, within the condition of the call that leads there
+    let mut waiting: Vec<(String, Option<(RuleKind, Condition)>, u8)> = vec![(PARENT.to_owned(), None, 0)];
+    while let Some((caller, by, depth)) = waiting.pop() {
         let calls = match known.get(&caller) {
             Some(calls) => Rc::clone(calls),
             None => Rc::clone(known.entry(caller.clone()).or_insert(read(&caller)?.into())),
@@ -267,7 +255,7 @@ pub(crate) fn led_to<E>(
                 let leads = |entry: &Entry| condition.includes(Condition::from(entry.key));
                 // no deeper than kport's own: another program may have made a ring
                 if among.is_none_or(|among| among.iter().any(leads)) && depth < tree::DEEPEST {
-                    waiting.push(Waiting { caller: called.path, by: Some((*kind, condition)), depth: depth + 1 });
+                    waiting.push((called.path, Some((*kind, condition)), depth + 1));
                 }
             } else if let Some(key) = condition.key() {
                 let filters = *kind == RuleKind::Filter;
@@ -296,7 +284,6 @@ pub fn covers(called: &[Entry], entry: &Entry) -> bool {
     translates >= entry.translates && filters >= entry.filters
 }
 
-/// The condition of a call.
 #[derive(Clone, Copy, PartialEq)]
 struct Condition {
     protocol: Option<u8>,

@@ -40,7 +40,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// So many rules, whose counters were not read.
+    /// Without their counters.
     pub fn uncounted(rules: Count) -> Loaded {
         Loaded { translations: vec![Counters::default(); rules.translations], filters: rules.filters }
     }
@@ -95,7 +95,6 @@ pub struct ForeignRedirect {
 /// path; then each anchor that is called.
 pub type Rulesets = Vec<(String, Arc<Conf>)>;
 
-/// States to kill.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum States {
     /// All states of the rules of a jail. Each of them has one of the `targets`, if there are any: where the rules lead to.
@@ -145,7 +144,6 @@ impl Sources {
     }
 }
 
-/// [`Firewall::loaded_all`] by default.
 fn one_by_one<F: Firewall + ?Sized>(firewall: &F, counters: bool) -> Result<BTreeMap<String, Loaded>> {
     let one = |child: String| {
         let loaded = Anchor::from_child(&child).map(|anchor| firewall.loaded(&anchor, counters));
@@ -154,13 +152,11 @@ fn one_by_one<F: Firewall + ?Sized>(firewall: &F, counters: bool) -> Result<BTre
     firewall.anchors()?.into_iter().map(one).collect()
 }
 
-/// [`Firewall::compare`] by default.
 fn compare_one_by_one<F: Firewall + ?Sized>(firewall: &F, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
     let holds = wanted.iter().map(|(anchor, rules)| firewall.holds(anchor, rules)).collect::<Result<_>>()?;
     Ok(Compared { holds, anchors: firewall.anchors()? })
 }
 
-/// The result of [`Firewall::compare`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
     /// Whether each anchor holds exactly its rules.
@@ -170,7 +166,6 @@ pub struct Compared {
     pub anchors: Vec<String>,
 }
 
-/// Returns what is to be called for all jails.
 pub type AllCalls<'a> = dyn FnMut() -> Result<Vec<Entry>> + 'a;
 
 /// A driver of pf. No call lasts longer than the deadline that the backend was created with.
@@ -188,7 +183,7 @@ pub trait Firewall {
         false
     }
 
-    /// Whether the states of its rules carry the mapping's label as well as the jail's.
+    /// Whether the states of its rules carry the mapping's label, too.
     fn labels_mappings(&self) -> bool {
         true
     }
@@ -201,9 +196,8 @@ pub trait Firewall {
     /// Sets the deadline of later calls: so that a load leaves time for the steps after it, and undoing has time of its own.
     fn set_deadline(&self, _deadline: Deadline) {}
 
-    /// Called when the host-wide lock is taken, with its descriptor. A backend that runs a program passes it a copy: if
-    /// the caller is killed, the lock is held as long as the program runs, so that its load cannot come after a later
-    /// change.
+    /// Called when the host-wide lock is taken. A backend that runs a program passes it a copy of the descriptor: if the caller is
+    /// killed, the program still holds the lock, so that its load cannot come after a later change.
     fn locked(&self, _lock: BorrowedFd<'_>) {}
 
     /// Loads `rules` in place of the anchor's rules, in one transaction: after an error the anchor is unchanged. Only
@@ -239,7 +233,7 @@ pub trait Firewall {
         one_by_one(self, counters)
     }
 
-    /// Whether an anchor holds exactly these rules.
+    /// Whether it holds exactly these rules.
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool>;
 
     /// Whether each of these anchors holds exactly these rules, and which anchors there are.
@@ -270,13 +264,12 @@ pub trait Firewall {
         Ok(Status::of(true, &*self.main_ruleset()?))
     }
 
-    /// The redirects that are not kport's: in the main ruleset, and in the anchors that it calls.
+    /// In the main ruleset, and in the anchors that it calls.
     fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
         Ok(foreign::of_conf(&*self.main_ruleset()?))
     }
 
-    /// Whether the main ruleset has the table, or it was created with pfctl(8) `-T add`. pf loads a rule with a table
-    /// that does not exist; the rule then matches no packet.
+    /// Also one that was created with pfctl(8) `-T add`. pf loads a rule with a table that does not exist; it then matches no packet.
     fn has_table(&self, table: &Table) -> Result<bool> {
         Ok(self.main_ruleset()?.has_table(table))
     }

@@ -153,7 +153,6 @@ pub struct NextHop {
     pub gateway: Option<IpAddr>,
 }
 
-/// A rule of an anchor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
@@ -211,7 +210,6 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The packets that the rule matches.
     pub fn matches(&self) -> &Match {
         match self {
             Rule::Nat { matches, .. }

@@ -108,7 +108,6 @@ impl Pfctl {
         }
     }
 
-    /// The same, with these helpers.
     #[must_use]
     pub fn with(self, helpers: Helpers) -> Pfctl {
         Pfctl { helpers, ..self }
@@ -154,7 +153,6 @@ impl Pfctl {
         self.again(doing, deadline, || self.run(arguments, input, None, deadline))
     }
 
-    /// Repeats `run`.
     fn again(&self, doing: &str, deadline: Deadline, mut run: impl FnMut() -> Result<Output>) -> Result<Output> {
         let mut pause = PAUSE;
         let mut tries = 0;

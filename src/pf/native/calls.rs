@@ -11,7 +11,7 @@
 use zerocopy::FromZeros;
 
 use super::decode::{self, Addresses};
-use super::encode::{self, LOADED};
+use super::encode::{self, LOADED, NUMBERS};
 use super::kernel::{Answer, Call, Kernel};
 use super::layout::*;
 use super::read::{self, RulesetAt, Stamp};
@@ -125,9 +125,9 @@ fn one(kernel: &dyn Kernel, rule: &mut PfiocRule, call: &Rule) -> Answer<()> {
 fn pass_by(kernel: &dyn Kernel, rulesets: &[Ruleset]) -> Answer<()> {
     let mut behind: Vec<(PfiocTransE, u32, usize)> = vec![];
     for ruleset in rulesets {
-        for ((kind, edits), (_, ticket)) in LOADED.into_iter().zip(ruleset.edits).zip(ruleset.stamps) {
+        for ((number, edits), (_, ticket)) in NUMBERS.into_iter().zip(ruleset.edits).zip(ruleset.stamps) {
             if edits > 0 {
-                behind.push((element(&ruleset.path, kind), ticket, edits));
+                behind.push((element(&ruleset.path, number), ticket, edits));
             }
         }
     }

@@ -24,7 +24,20 @@ pub struct Addresses {
 }
 
 /// What is unknown in a rule.
-type Unknown = Vec<String>;
+#[derive(Default)]
+struct Unknown(Vec<String>);
+
+impl Unknown {
+    /// There is no value for it.
+    fn add<T>(&mut self, what: String) -> Option<T> {
+        self.0.push(what);
+        None
+    }
+
+    fn text(self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.0.join(", "))
+    }
+}
 
 /// The ruleset that a rule with this action belongs to, and the action; `None` for scrub rules, which decide nothing.
 fn action(loaded: &List) -> Result<Option<Action>, Malformed> {
@@ -50,7 +63,7 @@ fn action(loaded: &List) -> Result<Option<Action>, Malformed> {
 /// The rule; `None` for a scrub rule.
 pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malformed> {
     let Some(action) = action(loaded)? else { return Ok(None) };
-    let mut unknown = Unknown::new();
+    let mut unknown = Unknown::default();
     let mut rule = Rule::new(Origin::default(), action);
     let number = |name| loaded.number(name);
     let later = |name: &str| loaded.number(name).unwrap_or(0);
@@ -58,19 +71,16 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
     let text = |name| Ok::<_, Malformed>(Some(loaded.string(name)?.to_owned()).filter(|text| !text.is_empty()));
     let rule_flag = number("rule_flag")?;
     if rule_flag & !KNOWN_FLAGS != 0 {
-        unknown.push(format!("rule_flag {:#x}", rule_flag & !KNOWN_FLAGS));
+        unknown.0.push(format!("rule_flag {:#x}", rule_flag & !KNOWN_FLAGS));
     }
     let family = family(number("af")?, &mut unknown);
 
     let when = &mut rule.when;
     when.direction = match number("direction")? {
-        0 => None,
         1 => Some(Direction::In),
         2 => Some(Direction::Out),
-        other => {
-            unknown.push(format!("direction {other}"));
-            None
-        }
+        0 => None,
+        other => unknown.add(format!("direction {other}")),
     };
     when.on = text("ifname")?.map(|name| Ok(On { not: flag("ifnot")?, name })).transpose()?;
     when.family = family;
@@ -85,16 +95,10 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
         .map(|name| On { not: later("rcv_ifnot") != 0, name: name.to_owned() });
     when.user = owner(loaded.list("uid")?, &mut unknown)?;
     when.group = owner(loaded.list("gid")?, &mut unknown)?;
-    when.flags = match (number("flags")? as u16, number("flagset")? as u16) {
-        (0, 0) => None,
-        flags => Some(flags),
-    };
+    when.flags = Some((number("flags")? as u16, number("flagset")? as u16)).filter(|flags| *flags != (0, 0));
     // one more than the number; 0 for any
     let icmp = |name| Ok::<_, Malformed>(number(name)?.checked_sub(1).map(|number| number as u8));
-    when.icmp = match icmp("type")? {
-        Some(kind) => Some((kind, icmp("code")?)),
-        None => None,
-    };
+    when.icmp = icmp("type")?.map(|kind| Ok((kind, icmp("code")?))).transpose()?;
     when.tos = Some(number("tos")? as u8).filter(|tos| *tos != 0);
     when.prio = match number("prio")? as u8 {
         0 => None,
@@ -126,10 +130,8 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
     }
     rule.effects.max_pkt_size = later("max_pkt_size") as u16;
     rule.effects.rtable = u32::try_from(number("rtableid")? as u32 as i32).ok();
-    if let Ok(what) = loaded.string("unknown") {
-        unknown.push(what.to_owned());
-    }
-    rule.when.unknown = Some(unknown.join(", ")).filter(|what| !what.is_empty());
+    unknown.0.extend(loaded.string("unknown").map(str::to_owned));
+    rule.when.unknown = unknown.text();
     Ok(Some(rule))
 }
 
@@ -163,45 +165,42 @@ fn effects(
         divert: Some(u16::from_be(divert as u16)).filter(|port| *port != 0),
         ..Effects::default()
     };
-    // before 15 a rule had one pool
-    let route = |unknown: &mut Unknown| {
-        let list = loaded.list("route").or_else(|_| loaded.list("rpool"))?;
-        pool(list, addresses.route, false, unknown)
-    };
-    match number("rt")? {
+    let route = match number("rt")? {
         // fastroute, which changes nothing
-        0 | 1 => {}
-        2 => effects.route = Some((RouteKind::Packets, route(unknown)?)),
-        3 => effects.route = Some((RouteKind::Copies, route(unknown)?)),
-        4 => effects.route = Some((RouteKind::Replies, route(unknown)?)),
-        other => unknown.push(format!("rt {other}")),
+        0 | 1 => None,
+        2 => Some(RouteKind::Packets),
+        3 => Some(RouteKind::Copies),
+        4 => Some(RouteKind::Replies),
+        other => unknown.add(format!("rt {other}")),
+    };
+    if let Some(kind) = route {
+        // before 15 a rule had one pool
+        let list = loaded.list("route").or_else(|_| loaded.list("rpool"))?;
+        effects.route = Some((kind, pool(list, addresses.route, false, unknown)?));
     }
-    let (mut nat, mut rdr) = (None, None);
-    if !addresses.nat.is_empty() {
-        nat = Some(pool(loaded.list("nat")?, addresses.nat, true, unknown)?);
-    }
-    if !addresses.rdr.is_empty() {
-        rdr = Some(pool(loaded.list("rpool")?, addresses.rdr, false, unknown)?);
-    }
+    let mut pool_of = |list, addresses: Vec<_>, source| match addresses.is_empty() {
+        true => Ok::<_, Malformed>(None),
+        false => pool(loaded.list(list)?, addresses, source, unknown).map(Some),
+    };
+    let (nat, rdr) = (pool_of("nat", addresses.nat, true)?, pool_of("rpool", addresses.rdr, false)?);
     if rule_flag & PFRULE_AFTO == 0 {
         (effects.nat_to, effects.rdr_to) = (nat, rdr);
         return Ok(effects);
     }
     match (family(later("naf"), unknown), nat) {
         (Some(family), Some(source)) => effects.af_to = Some((family, source, rdr)),
-        _ => unknown.push("af-to".to_owned()),
+        _ => unknown.0.push("af-to".to_owned()),
     }
     Ok(effects)
 }
 
 fn family(af: u64, unknown: &mut Unknown) -> Option<Family> {
     match u8::try_from(af) {
-        Ok(AF_INET) => return Some(Family::Inet),
-        Ok(AF_INET6) => return Some(Family::Inet6),
-        Ok(0) => {}
-        _ => unknown.push(format!("af {af}")),
+        Ok(AF_INET) => Some(Family::Inet),
+        Ok(AF_INET6) => Some(Family::Inet6),
+        Ok(0) => None,
+        _ => unknown.add(format!("af {af}")),
     }
-    None
 }
 
 /// `src` or `dst` of a rule.
@@ -218,25 +217,24 @@ fn side(side: &List, family: Option<Family>, unknown: &mut Unknown) -> Result<Si
     })
 }
 
-/// An operator with its numbers: PF_OP_*.
+/// PF_OP_IRG, EQ, NE, LT, LE, GT, GE, XRG, RRG, from 1 on
+const OPERATORS: [Operator; 9] = [
+    Operator::Between,
+    Operator::Equal,
+    Operator::NotEqual,
+    Operator::Less,
+    Operator::AtMost,
+    Operator::Greater,
+    Operator::AtLeast,
+    Operator::Outside,
+    Operator::Range,
+];
+
+/// An operator with its numbers; 0 is none.
 fn compared(op: u64, numbers: &[u64], what: &str, unknown: &mut Unknown) -> Option<Compared<u32>> {
     let [a, b] = [0, 1].map(|at| numbers.get(at).map_or(0, |number| *number as u32));
-    let operator = match u8::try_from(op).unwrap_or(u8::MAX) {
-        0 => return None,
-        PF_OP_IRG => Operator::Between,
-        PF_OP_EQ => Operator::Equal,
-        PF_OP_NE => Operator::NotEqual,
-        PF_OP_LT => Operator::Less,
-        PF_OP_LE => Operator::AtMost,
-        PF_OP_GT => Operator::Greater,
-        PF_OP_GE => Operator::AtLeast,
-        PF_OP_XRG => Operator::Outside,
-        PF_OP_RRG => Operator::Range,
-        _ => {
-            unknown.push(format!("{what} op {op} {a} {b}"));
-            return None;
-        }
-    };
+    let nth = usize::try_from(op).unwrap_or(usize::MAX).checked_sub(1)?;
+    let Some(operator) = OPERATORS.get(nth).copied() else { return unknown.add(format!("{what} op {op} {a} {b}")) };
     let two = matches!(operator, Operator::Between | Operator::Outside | Operator::Range);
     Some(Compared { operator, a, b: if two { b } else { 0 } })
 }
@@ -298,16 +296,13 @@ impl Wrap {
 pub fn pool_address(wrap: &Wrap, af: u64, of_rule: u64, ifname: &str) -> PoolAddress {
     let af = if af == 0 { of_rule } else { af };
     let interface = Some(ifname.to_owned()).filter(|name| !name.is_empty());
-    let mut unknown = Unknown::new();
+    let mut unknown = Unknown::default();
     // an interface alone has an address of zeros, with any mask, and in 15 no address
     let zeros = wrap.kind == PF_ADDR_ADDRMASK && wrap.addr == [0; 16];
     let alone = interface.is_some() && (zeros || wrap.kind == PF_ADDR_NONE);
     let address = (!alone).then(|| address(wrap, family(af, &mut unknown), &mut unknown));
-    match unknown.is_empty() {
-        true => PoolAddress { interface, address },
-        // an interface that cannot be looked up
-        false => PoolAddress { interface, address: Some(Operand::Named(unknown.join(", "))) },
-    }
+    // a name that cannot be looked up
+    PoolAddress { interface, address: unknown.text().map(Operand::Named).or(address) }
 }
 
 /// An address of a rule of this family.
@@ -318,15 +313,10 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
     let ip = |bytes| ip(bytes, v4);
     match wrap.kind {
         PF_ADDR_ADDRMASK => {
-            // an error: ones after zeros
-            match IpNet::with_netmask(ip(addr), ip(mask)) {
-                Ok(network) if network.prefix_len() == 0 => Operand::Any,
-                Ok(network) => Operand::Network(network),
-                Err(_) => {
-                    unknown.push(format!("mask {}", ip(mask)));
-                    Operand::Any
-                }
-            }
+            let network = IpNet::with_netmask(ip(addr), ip(mask)).ok();
+            // none: ones after zeros
+            let network = network.or_else(|| unknown.add(format!("mask {}", ip(mask))));
+            network.filter(|network| network.prefix_len() > 0).map_or(Operand::Any, Operand::Network)
         }
         PF_ADDR_NOROUTE => Operand::NoRoute,
         PF_ADDR_DYNIFTL => {
@@ -335,10 +325,7 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
                 PFI_AFLAG_NETWORK => Part::Network,
                 PFI_AFLAG_BROADCAST => Part::Broadcast,
                 PFI_AFLAG_PEER => Part::Peer,
-                other => {
-                    unknown.push(format!("iflags {other:#x} of {}", wrap.name));
-                    Part::Address
-                }
+                other => unknown.add(format!("iflags {other:#x} of {}", wrap.name)).unwrap_or(Part::Address),
             };
             // those of 128 are for both families
             let bits = mask.iter().map(|byte| byte.count_ones()).sum::<u32>() as u8;
@@ -354,10 +341,7 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
         PF_ADDR_TABLE => Operand::Table(wrap.name.clone()),
         PF_ADDR_URPFFAILED => Operand::UrpfFailed,
         PF_ADDR_RANGE => Operand::Range(ip(addr), ip(mask)),
-        other => {
-            unknown.push(format!("address of type {other}"));
-            Operand::Any
-        }
+        other => unknown.add(format!("address of type {other}")).unwrap_or(Operand::Any),
     }
 }
 
@@ -374,10 +358,7 @@ fn pool(list: &List, addresses: Vec<PoolAddress>, source: bool, unknown: &mut Un
         2 => PoolKind::Random,
         3 => PoolKind::SourceHash(hash_key(list.binary("key")?)),
         PF_POOL_ROUNDROBIN => PoolKind::RoundRobin,
-        other => {
-            unknown.push(format!("pool opts {other}"));
-            PoolKind::Single
-        }
+        other => unknown.add(format!("pool opts {other}")).unwrap_or_default(),
     };
     let mape = list.list("mape")?;
     let portset = match mape.number("offset")? as u8 {

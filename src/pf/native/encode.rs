@@ -16,8 +16,9 @@ use crate::pfconf::address::{Compared, Operand};
 use crate::pfconf::rule::{Action, RuleKind};
 use crate::rule::{Address, Match, Member, NextHop, Rule, StateOptions};
 
-/// The rulesets that kport loads, in the order of a transaction.
+/// The rulesets that kport loads, in the order of a transaction, and their numbers in it.
 pub const LOADED: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
+pub const NUMBERS: [i32; 3] = [PF_RULESET_NAT, PF_RULESET_RDR, PF_RULESET_FILTER];
 
 /// Every ruleset of an anchor, in the order in which pfctl(8) shows them.
 pub const EVERY: [RuleKind; 4] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat, RuleKind::Filter];
@@ -47,16 +48,6 @@ pub(crate) fn call(rule: &pfconf::rule::Rule, into: &mut PfiocRule) {
     }
     if let Some(range) = rule.when.to.ports.and_then(Compared::range) {
         ports(range, &mut into.dst);
-    }
-}
-
-/// A ruleset in a transaction.
-pub fn number(kind: RuleKind) -> i32 {
-    match kind {
-        RuleKind::Nat => PF_RULESET_NAT,
-        RuleKind::Rdr => PF_RULESET_RDR,
-        RuleKind::Binat => PF_RULESET_BINAT,
-        RuleKind::Filter => PF_RULESET_FILTER,
     }
 }
 

@@ -31,7 +31,6 @@ pub enum Call<'a> {
     GetAddr(&'a mut PfiocPooladdr),
     /// The number of an anchor's children.
     GetRulesets(&'a mut PfiocRuleset),
-    /// The name of one.
     GetRuleset(&'a mut PfiocRuleset),
     GetStatus(&'a mut Nv),
     KillStates(&'a mut Nv),
@@ -140,7 +139,6 @@ pub const OPEN: &str = "open /dev/pf";
 /// The name in [`Failure::call`] for a rule with a tag that pf has no number for.
 pub const NEW_TAG: &str = "DIOCADDRULE with a new tag";
 
-/// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub call: &'static str,
@@ -165,7 +163,6 @@ impl Failure {
         self
     }
 
-    /// What the caller can do.
     fn remedy(&self) -> (Kind, &'static str) {
         match (self.errno, self.call) {
             (libc::ENOENT | libc::ENXIO, OPEN) => (

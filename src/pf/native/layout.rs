@@ -37,7 +37,6 @@ pub const PF_RT: u8 = 14; // the pool of route-to (netlink)
 
 pub const PF_RULESET_FILTER: i32 = 1;
 pub const PF_RULESET_NAT: i32 = 2;
-pub const PF_RULESET_BINAT: i32 = 3;
 pub const PF_RULESET_RDR: i32 = 4;
 
 pub const PF_ADDR_ADDRMASK: u8 = 0; // an address and a mask
@@ -56,14 +55,7 @@ pub const PF_CHANGE_ADD_TAIL: u32 = 2; // the action of DIOCCHANGERULE: a new la
 pub const PF_CHANGE_ADD_BEFORE: u32 = 3; // a new rule before the one with this number
 pub const PF_CHANGE_REMOVE: u32 = 5; // without the one with this number
 
-pub const PF_OP_IRG: u8 = 1; // `><`
 pub const PF_OP_EQ: u8 = 2; // `=`
-pub const PF_OP_NE: u8 = 3; // `!=`
-pub const PF_OP_LT: u8 = 4; // `<`
-pub const PF_OP_LE: u8 = 5; // `<=`
-pub const PF_OP_GT: u8 = 6; // `>`
-pub const PF_OP_GE: u8 = 7; // `>=`
-pub const PF_OP_XRG: u8 = 8; // `<>`
 pub const PF_OP_RRG: u8 = 9; // `:`
 
 pub const PF_POOL_TYPEMASK: u8 = 0x0f;
@@ -107,172 +99,6 @@ pub fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(field.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
-/// struct pf_addr_wrap
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfAddrWrap {
-    /// the address; or the name of the interface; or the first half of the name of a table
-    pub addr: [u8; Interface::SIZE],
-    pub mask: [u8; 16], // the mask; or the second half
-    pub p: u64,         // union p, a pointer of the kernel's
-    pub kind: u8,
-    pub iflags: u8,
-    pub pad: [u8; 6],
-}
-
-/// struct pf_rule_addr
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfRuleAddr {
-    pub addr: PfAddrWrap,
-    pub port: [U16; 2], // the ports, in network byte order
-    pub neg: u8,
-    pub port_op: u8,
-    pub pad: [u8; 2],
-}
-
-/// struct pf_pool
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfPool {
-    pub list: [u64; 7], // list, cur, key, counter
-    pub tblidx: i32,
-    pub proxy_port: [u16; 2], // the ports, in host byte order
-    pub opts: u8,
-    pub pad: [u8; 7],
-}
-
-/// struct pf_rule
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfRule {
-    pub src: PfRuleAddr,
-    pub dst: PfRuleAddr,
-    pub skip: [u64; 8],
-    pub label: [u8; NAME_SIZE],
-    pub ifname: [u8; Interface::SIZE],
-    pub queues: [[u8; NAME_SIZE]; 2], // qname, pqname
-    pub tagname: [u8; NAME_SIZE],
-    pub match_tagname: [u8; NAME_SIZE],
-    pub overload: [u64; 6], // overload_tblname, entries
-    pub rpool: PfPool,
-    pub counters: [u64; 8], // evaluations to overload_tbl
-    pub os_fingerprint: u32,
-    pub rtableid: i32,
-    pub timeout: [u32; 20],
-    pub max_states: u32,
-    pub max_src_nodes: u32,
-    pub max_src_states: u32,
-    pub max_src_conn: u32,
-    pub max_src_conn_rate: [u32; 2], // limit, seconds
-    pub numbers: [u64; 7],           // qid to src_nodes
-    pub return_icmp: u16,
-    pub tags: [u16; 5],   // return_icmp6 to scrub_flags
-    pub owners: [u32; 6], // uid, gid
-    pub rule_flag: u32,
-    pub action: u8,
-    pub direction: u8,
-    pub log: u8,
-    pub logif: u8,
-    pub quick: u8,
-    pub nots: [u8; 3], // ifnot, match_tag_not, natpass
-    pub keep_state: u8,
-    pub af: u8,
-    pub proto: u8,
-    pub icmp: [u8; 2],
-    pub flags: u8,
-    pub flagset: u8,
-    pub options: [u8; 2], // min_ttl, allow_opts
-    pub rt: u8,
-    pub rest: [u8; 30], // return_ttl to divert
-    pub u_states: [u64; 3],
-}
-
-/// struct pfioc_rule
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiocRule {
-    pub action: u32,      // what to do with the rule (DIOCCHANGERULE)
-    pub ticket: u32,      // the ticket of the ruleset
-    pub pool_ticket: u32, // the ticket of the redirect addresses
-    pub nr: u32,          // the number of rules (DIOCGETRULES)
-    pub anchor: [u8; MAXPATHLEN],
-    /// the anchor that the rule calls; always NUL-terminated here, since DIOCADDRULE does not check that
-    pub anchor_call: [u8; MAXPATHLEN],
-    pub rule: PfRule,
-}
-
-/// struct pfioc_pooladdr, with struct pf_pooladdr in it
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiocPooladdr {
-    pub action: u32,  // what to do with the address (DIOCCHANGEADDR)
-    pub ticket: u32,  // the ticket of the redirect addresses
-    pub nr: u32,      // the number of addresses (DIOCGETADDRS)
-    pub r_num: u32,   // the number of the rule (DIOCGETADDRS)
-    pub r_action: u8, // the action of the rule (DIOCGETADDRS)
-    pub r_last: u8,   // (DIOCGETADDRS)
-    pub af: u8,
-    pub anchor: [u8; MAXPATHLEN], // the anchor (DIOCGETADDRS)
-    pub pad: [u8; 5],
-    pub addr: PfAddrWrap,
-    pub entries: [u64; 2],
-    pub ifname: [u8; Interface::SIZE], // the interface (route-to)
-    pub kif: u64,
-}
-
-/// struct pfioc_trans_e: one ruleset of a transaction
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiocTransE {
-    pub rs_num: i32,
-    pub anchor: [u8; MAXPATHLEN],
-    pub ticket: u32, // filled in by DIOCXBEGIN
-}
-
-/// struct pfioc_ruleset: an anchor's children
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiocRuleset {
-    pub nr: u32, // how many (DIOCGETRULESETS), or which (DIOCGETRULESET)
-    pub path: [u8; MAXPATHLEN],
-    pub name: [u8; NAME_SIZE],
-}
-
-/// struct pfioc_limit
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiocLimit {
-    pub index: i32,
-    pub limit: u32, // 0 is none
-}
-
-/// struct pfioc_table, with struct pfr_table in it
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiocTable {
-    pub anchor: [u8; MAXPATHLEN], // the anchor; empty for the main ruleset
-    pub name: [u8; TABLE_NAME_SIZE],
-    pub flags: [u32; 2],  // table_flags, fback
-    pub buffer: u64,      // a pointer to room for the answer, set by ioctl.rs
-    pub esize: i32,       // the size of an element of the answer
-    pub size: i32,        // the number of elements that fit, then the number that exist
-    pub counts: [i32; 6], // of other calls
-}
-
-/// struct pfi_kif: an interface or a group, as pf knows it
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfiKif {
-    pub name: [u8; 16],
-    pub counters: [u64; 19], // the kernel's tree, packets, bytes
-    pub tzero: u32,
-    pub flags: u32,
-    pub ifp: u64,       // nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
-    pub group: u64,     // PFIK_GROUP for a group, else 0
-    pub rest: [u64; 3], // rulerefs, dynaddrs
-}
-
 /// The address in a struct pf_addr, of IPv4 or of IPv6.
 pub fn ip(octets: [u8; 16], is_v4: bool) -> IpAddr {
     match octets {
@@ -281,74 +107,195 @@ pub fn ip(octets: [u8; 16], is_v4: bool) -> IpAddr {
     }
 }
 
-/// struct pf_state_export: a state of the table, without what kport does not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfStateExport {
-    pub version: u64, // PF_STATE_VERSION
-    pub id: u64,
-    pub ifname: [u8; 16],
-    pub orig_ifname: [u8; 16],
-    pub keys: [PfStateKeyExport; 2], // on the wire, and on the host's side of a redirect or nat
-    pub peers: [u8; 144],
-    pub af: u8,
-    pub proto: u8,
-    pub rest: [u8; 118],
-}
-
-/// struct pf_state_key_export; the ports are in network order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfStateKeyExport {
-    pub addr: [[u8; 16]; 2],
-    pub port: [u16; 2],
-}
-
 pub const PF_STATE_VERSION: u64 = 20_230_404; // The version of struct pf_state_export in 14 and 15.
 
 pub const PFIK_GROUP: u64 = 0xfeed_c0de; // The value for a group's pointer (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c).
 pub const PFI_IFLAG_SKIP: u32 = 0x0100; // `set skip on`
 
-/// struct pfr_addr: an address of a table
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PfrAddr {
-    pub addr: [u8; 16],
-    pub af: u8,
-    pub net: u8, // the length of its prefix
-    pub not: u8,
-    pub fback: u8,
-}
-
-macro_rules! offsets {
-    ($($type:ty: $size:literal { $($($field:ident).+ $offset:literal),* $(,)? })*) => {$(
-        const _: () = assert!(size_of::<$type>() == $size);
-        $(const _: () = assert!(offset_of!($type, $($field).+) == $offset);)*
+/// Structs with their size, and with the offset of each field before its name.
+macro_rules! structs {
+    ($($(#[$what:meta])* $name:ident: $size:literal { $($(#[$about:meta])* $offset:literal $field:ident: $type:ty,)* })*) => {$(
+        $(#[$what])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+        #[repr(C)]
+        pub struct $name {
+            $($(#[$about])* pub $field: $type,)*
+        }
+        const _: () = assert!(size_of::<$name>() == $size);
+        $(const _: () = assert!(offset_of!($name, $field) == $offset);)*
     )*};
 }
 
-offsets! {
-    PfAddrWrap: 48 { addr 0, mask 16, p 32, kind 40, iflags 41 }
-    PfRuleAddr: 56 { addr 0, port 48, neg 52, port_op 53 }
-    PfPool: 72 { tblidx 56, proxy_port 60, opts 64 }
+structs! {
+    /// struct pf_addr_wrap
+    PfAddrWrap: 48 {
+        /// the address; or the name of the interface; or the first half of the name of a table
+        0 addr: [u8; Interface::SIZE],
+        16 mask: [u8; 16], // the mask; or the second half
+        32 p: u64, // union p, a pointer of the kernel's
+        40 kind: u8,
+        41 iflags: u8,
+        42 pad: [u8; 6],
+    }
+
+    /// struct pf_rule_addr
+    PfRuleAddr: 56 {
+        0 addr: PfAddrWrap,
+        48 port: [U16; 2], // the ports, in network byte order
+        52 neg: u8,
+        53 port_op: u8,
+        54 pad: [u8; 2],
+    }
+
+    /// struct pf_pool
+    PfPool: 72 {
+        0 list: [u64; 7], // list, cur, key, counter
+        56 tblidx: i32,
+        60 proxy_port: [u16; 2], // the ports, in host byte order
+        64 opts: u8,
+        65 pad: [u8; 7],
+    }
+
+    /// struct pf_rule
     PfRule: 976 {
-        src 0, dst 56, skip 112, label 176, ifname 240, queues 256, tagname 384, match_tagname 448, overload 512, rpool 560,
-        rpool.proxy_port 620, rpool.opts 624, counters 632, os_fingerprint 696, rtableid 700, timeout 704, max_states 784,
-        max_src_nodes 788, max_src_states 792, max_src_conn 796, max_src_conn_rate 800, numbers 808, return_icmp 864,
-        tags 866, owners 876, rule_flag 900, action 904, direction 905, log 906, logif 907, quick 908, nots 909,
-        keep_state 912, af 913, proto 914, icmp 915, flags 917, flagset 918, options 919, rt 921, rest 922, u_states 952,
+        0 src: PfRuleAddr,
+        56 dst: PfRuleAddr,
+        112 skip: [u64; 8],
+        176 label: [u8; NAME_SIZE],
+        240 ifname: [u8; Interface::SIZE],
+        256 queues: [[u8; NAME_SIZE]; 2], // qname, pqname
+        384 tagname: [u8; NAME_SIZE],
+        448 match_tagname: [u8; NAME_SIZE],
+        512 overload: [u64; 6], // overload_tblname, entries
+        560 rpool: PfPool,
+        632 counters: [u64; 8], // evaluations to overload_tbl
+        696 os_fingerprint: u32,
+        700 rtableid: i32,
+        704 timeout: [u32; 20],
+        784 max_states: u32,
+        788 max_src_nodes: u32,
+        792 max_src_states: u32,
+        796 max_src_conn: u32,
+        800 max_src_conn_rate: [u32; 2], // limit, seconds
+        808 numbers: [u64; 7], // qid to src_nodes
+        864 return_icmp: u16,
+        866 tags: [u16; 5], // return_icmp6 to scrub_flags
+        876 owners: [u32; 6], // uid, gid
+        900 rule_flag: u32,
+        904 action: u8,
+        905 direction: u8,
+        906 log: u8,
+        907 logif: u8,
+        908 quick: u8,
+        909 nots: [u8; 3], // ifnot, match_tag_not, natpass
+        912 keep_state: u8,
+        913 af: u8,
+        914 proto: u8,
+        915 icmp: [u8; 2],
+        917 flags: u8,
+        918 flagset: u8,
+        919 options: [u8; 2], // min_ttl, allow_opts
+        921 rt: u8,
+        922 rest: [u8; 30], // return_ttl to divert
+        952 u_states: [u64; 3],
     }
-    PfiocRule: 3040 { action 0, ticket 4, pool_ticket 8, nr 12, anchor 16, anchor_call 1040, rule 2064, rule.action 2968 }
+
+    /// struct pfioc_rule
+    PfiocRule: 3040 {
+        0 action: u32, // what to do with the rule (DIOCCHANGERULE)
+        4 ticket: u32, // the ticket of the ruleset
+        8 pool_ticket: u32, // the ticket of the redirect addresses
+        12 nr: u32, // the number of rules (DIOCGETRULES)
+        16 anchor: [u8; MAXPATHLEN],
+        /// the anchor that the rule calls; always NUL-terminated here, since DIOCADDRULE does not check that
+        1040 anchor_call: [u8; MAXPATHLEN],
+        2064 rule: PfRule,
+    }
+
+    /// struct pfioc_pooladdr, with struct pf_pooladdr in it
     PfiocPooladdr: 1136 {
-        action 0, ticket 4, nr 8, r_num 12, r_action 16, r_last 17, af 18, anchor 19, addr 1048, entries 1096,
-        ifname 1112, kif 1128,
+        0 action: u32, // what to do with the address (DIOCCHANGEADDR)
+        4 ticket: u32, // the ticket of the redirect addresses
+        8 nr: u32, // the number of addresses (DIOCGETADDRS)
+        12 r_num: u32, // the number of the rule (DIOCGETADDRS)
+        16 r_action: u8, // the action of the rule (DIOCGETADDRS)
+        17 r_last: u8, // (DIOCGETADDRS)
+        18 af: u8,
+        19 anchor: [u8; MAXPATHLEN], // the anchor (DIOCGETADDRS)
+        1043 pad: [u8; 5],
+        1048 addr: PfAddrWrap,
+        1096 entries: [u64; 2],
+        1112 ifname: [u8; Interface::SIZE], // the interface (route-to)
+        1128 kif: u64,
     }
-    PfiocTransE: 1032 { rs_num 0, anchor 4, ticket 1028 }
-    PfiocRuleset: 1092 { nr 0, path 4, name 1028 }
-    PfiocLimit: 8 { index 0, limit 4 }
-    PfiKif: 216 { name 0, counters 16, tzero 168, flags 172, ifp 176, group 184, rest 192 }
-    PfStateKeyExport: 36 { addr 0, port 32 }
-    PfStateExport: 384 { id 8, ifname 16, orig_ifname 32, keys 48, peers 120, af 264, proto 265, rest 266 }
-    PfrAddr: 20 { addr 0, af 16, net 17, not 18, fback 19 }
-    PfiocTable: 1104 { anchor 0, name 1024, flags 1056, buffer 1064, esize 1072, size 1076, counts 1080 }
+
+    /// struct pfioc_trans_e: one ruleset of a transaction
+    PfiocTransE: 1032 {
+        0 rs_num: i32,
+        4 anchor: [u8; MAXPATHLEN],
+        1028 ticket: u32, // filled in by DIOCXBEGIN
+    }
+
+    /// struct pfioc_ruleset: an anchor's children
+    PfiocRuleset: 1092 {
+        0 nr: u32, // how many (DIOCGETRULESETS), or which (DIOCGETRULESET)
+        4 path: [u8; MAXPATHLEN],
+        1028 name: [u8; NAME_SIZE],
+    }
+
+    /// struct pfioc_limit
+    PfiocLimit: 8 {
+        0 index: i32,
+        4 limit: u32, // 0 is none
+    }
+
+    /// struct pfioc_table, with struct pfr_table in it
+    PfiocTable: 1104 {
+        0 anchor: [u8; MAXPATHLEN], // the anchor; empty for the main ruleset
+        1024 name: [u8; TABLE_NAME_SIZE],
+        1056 flags: [u32; 2], // table_flags, fback
+        1064 buffer: u64, // a pointer to room for the answer, set by ioctl.rs
+        1072 esize: i32, // the size of an element of the answer
+        1076 size: i32, // the number of elements that fit, then the number that exist
+        1080 counts: [i32; 6], // of other calls
+    }
+
+    /// struct pfi_kif: an interface or a group, as pf knows it
+    PfiKif: 216 {
+        0 name: [u8; 16],
+        16 counters: [u64; 19], // the kernel's tree, packets, bytes
+        168 tzero: u32,
+        172 flags: u32,
+        176 ifp: u64, // nothing (pf_kkif_to_kif in sys/netpfil/pf/pf_if.c)
+        184 group: u64, // PFIK_GROUP for a group, else 0
+        192 rest: [u64; 3], // rulerefs, dynaddrs
+    }
+
+    /// struct pf_state_export: a state of the table, without what kport does not read.
+    PfStateExport: 384 {
+        0 version: u64, // PF_STATE_VERSION
+        8 id: u64,
+        16 ifname: [u8; 16],
+        32 orig_ifname: [u8; 16],
+        48 keys: [PfStateKeyExport; 2], // on the wire, and on the host's side of a redirect or nat
+        120 peers: [u8; 144],
+        264 af: u8,
+        265 proto: u8,
+        266 rest: [u8; 118],
+    }
+
+    /// struct pf_state_key_export; the ports are in network order.
+    PfStateKeyExport: 36 {
+        0 addr: [[u8; 16]; 2],
+        32 port: [u16; 2],
+    }
+
+    /// struct pfr_addr: an address of a table
+    PfrAddr: 20 {
+        0 addr: [u8; 16],
+        16 af: u8,
+        17 net: u8, // the length of its prefix
+        18 not: u8,
+        19 fback: u8,
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use zerocopy::FromZeros;
 
-use super::encode::{self, LOADED};
+use super::encode::{self, NUMBERS};
 use super::kernel::{Answer, Call, Failure, Kernel, NEW_TAG};
 use super::layout::*;
 use super::netlink::Command;
@@ -18,12 +18,11 @@ use super::read::Stamp;
 use crate::deadline::Deadline;
 use crate::name::Anchor;
 use crate::pfconf;
-use crate::pfconf::rule::RuleKind;
 use crate::rule::{Member, Rule};
 
 /// One ruleset of a transaction that has not begun.
-pub(super) fn element(anchor: &str, kind: RuleKind) -> PfiocTransE {
-    PfiocTransE { rs_num: encode::number(kind), anchor: field(anchor), ticket: 0 }
+pub(super) fn element(anchor: &str, rs_num: i32) -> PfiocTransE {
+    PfiocTransE { rs_num, anchor: field(anchor), ticket: 0 }
 }
 
 /// An open transaction over the nat, rdr and filter rulesets of anchors.
@@ -43,7 +42,7 @@ pub struct Load<'k> {
 impl<'k> Load<'k> {
     /// DIOCXBEGIN.
     pub fn begin(kernel: &'k dyn Kernel, anchors: &[&str]) -> Answer<Load<'k>> {
-        let mut rulesets: Vec<_> = anchors.iter().map(|anchor| LOADED.map(|kind| element(anchor, kind))).collect();
+        let mut rulesets: Vec<_> = anchors.iter().map(|anchor| NUMBERS.map(|number| element(anchor, number))).collect();
         kernel.call(Call::XBegin(rulesets.as_flattened_mut()))?;
         let counts = vec![[0; 3]; anchors.len()];
         let (address, rule) = (PfiocPooladdr::new_zeroed(), PfiocRule::new_zeroed());
