@@ -8,7 +8,6 @@ pub mod macos;
 #[cfg_attr(not(any(target_os = "freebsd", feature = "internals")), allow(dead_code))]
 pub mod native;
 pub mod pfctl;
-mod with_conf;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,8 +25,8 @@ use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::pfconf::Conf;
 pub use crate::rule::Counters;
 use crate::rule::{Count, Rule};
+pub use files::WithConf;
 pub use foreign::of_rulesets as redirects_of;
-pub use with_conf::WithConf;
 
 /// The contents of an anchor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

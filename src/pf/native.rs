@@ -140,14 +140,14 @@ impl<K: Kernel> Native<K> {
         }
     }
 
-    /// The same, with the memory of another backend in this process.
+    /// With the memory of another backend in this process.
     #[must_use]
     pub fn with_memory(self, memory: &Memory) -> Native<K> {
         Native { memory: memory.clone(), ..self }
     }
 
-    /// The same, and what it learns of the main rulesets is left in a file, and another one beside it, for later processes;
-    /// `boot` is the current boot, from [`Host::boot_id`](crate::host::Host::boot_id).
+    /// What it learns is left in this file, and others beside it, for later processes; `boot` is the current boot, from
+    /// [`Host::boot_id`](crate::host::Host::boot_id).
     #[must_use]
     pub fn with_cache(self, path: PathBuf, boot: String) -> Native<K> {
         Native { memory: self.memory.with_files(path, boot), ..self }
@@ -167,7 +167,6 @@ impl<K: Kernel> Native<K> {
         Ok(enabled)
     }
 
-    /// Read once.
     fn run(&self) -> Answer<Run> {
         if self.run.borrow().is_none() {
             self.enabled()?;
@@ -249,11 +248,10 @@ impl<K: Kernel> Native<K> {
     fn called(&self, anchor: &str, rules: &[rule::Rule], own: bool) -> Answer<Vec<String>> {
         let mut called = vec![];
         for rule in rules {
-            if let Action::Call(_, call) = &rule.action {
-                let call = Called::resolve(anchor, call);
-                if !own && path::is_own(&call.path) {
-                    continue;
-                }
+            if let Action::Call(_, call) = &rule.action
+                && let call = Called::resolve(anchor, call)
+                && (own || !path::is_own(&call.path))
+            {
                 called.extend(call.anchors(|parent| read::children(&self.kernel, parent))?);
             }
         }
@@ -543,21 +541,16 @@ impl<K: Kernel> Firewall for Native<K> {
     fn kill_states(&self, states: &[States]) -> Result<u64> {
         self.kernel.renew()?;
         let table = read::StateTable::read(&self.kernel, states)?;
-        let kill = |states: &States| {
+        let mut killed = 0;
+        for states in states.iter().filter(|states| table.as_ref().is_none_or(|table| table.may_have(states))) {
             // before 15 the kernel compares the destination before the redirect only (its pf_killstates_row has no
             // psk_nat): then only those of udp are ended, since its next packet makes a new state by the rules
-            let ends = |states: &States| match states {
-                States::ToHost { protocol, .. } => {
-                    Ok::<_, Error>(*protocol == Protocol::Udp || read::is_15(&self.kernel)?)
-                }
-                _ => Ok(true),
-            };
-            match table.as_ref().is_none_or(|table| table.may_have(states)) && ends(states)? {
-                true => Ok(read::kill_states(&self.kernel, states)?),
-                false => Ok(0),
+            let needs_15 = matches!(states, States::ToHost { protocol, .. } if *protocol != Protocol::Udp);
+            if !needs_15 || read::is_15(&self.kernel)? {
+                killed += read::kill_states(&self.kernel, states)?;
             }
-        };
-        states.iter().map(kill).sum()
+        }
+        Ok(killed)
     }
 
     fn status(&self) -> Result<Status> {

@@ -199,7 +199,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("proof", &["judge", "entrances", "place", "sentences"]),
     ("readiness", &["lines", "evaluator", "judged", "outside", "interfaces", "answers"]),
     // native before pfctl: it never runs that
-    ("pf", &["foreign", "native", "files", "with_conf", "pfctl", "macos"]),
+    ("pf", &["foreign", "native", "files", "pfctl", "macos"]),
     ("pf::pfctl", &["run", "states", "braces"]),
     (
         "pfconf",
@@ -444,8 +444,8 @@ fn no_message_below_the_interfaces_names_an_option_of_the_helper() {
         "spec",
         "store",
     ];
-    // pf::with_conf is for kport trace alone, the hook names its own arguments, and conmon is another program
-    let others = ["pf/with_conf.rs", "container/oci.rs", "container/cni/conmon.rs", "host/freebsd/process.rs"];
+    // pf::files has one for kport trace and doctor alone, the hook names its own arguments, and conmon is another program
+    let others = ["pf/files.rs", "container/oci.rs", "container/cni/conmon.rs", "host/freebsd/process.rs"];
     let sources = sources();
     let mut literals = 0;
     for source in

@@ -103,10 +103,8 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
         }
         Rule::AfTo { matches: _, log, quick, address_of: _, target: _, port, state, labels: [label, _] } => {
             into.direction = PF_IN;
-            into.log = if *log { PF_LOG } else { 0 };
-            into.quick = u8::from(*quick);
             into.rpool.proxy_port = [port.unwrap_or(0), 0];
-            passes(*protocol, state, label, into);
+            passes(*protocol, [*log, *quick], state, label, into);
             into.rule_flag |= PFRULE_AFTO as u32;
         }
         Rule::Pass { matches: _, direction, log, quick, routing, tagged, state, labels: [label, _] } => {
@@ -115,21 +113,21 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
                 Some(Direction::In) => PF_IN,
                 Some(Direction::Out) => PF_OUT,
             };
-            into.log = if *log { PF_LOG } else { 0 };
-            into.quick = u8::from(*quick);
             into.rt = if routing.reply_to.is_some() { PF_REPLYTO } else { 0 };
             // a FIB above net.fibs is refused, and the kernel has far fewer than 2^31
             into.rtableid = routing.rtable.map_or(-1, u32::cast_signed);
             if let Some(tag) = tagged {
                 into.match_tagname = field(tag.as_str());
             }
-            passes(*protocol, state, label, into);
+            passes(*protocol, [*log, *quick], state, label, into);
         }
     }
 }
 
 /// `flags S/SA keep state label ...`
-fn passes(protocol: Protocol, state: &StateOptions, label: &Label, into: &mut PfRule) {
+fn passes(protocol: Protocol, log_and_quick: [bool; 2], state: &StateOptions, label: &Label, into: &mut PfRule) {
+    // PF_LOG is 1
+    [into.log, into.quick] = log_and_quick.map(u8::from);
     limits(state, into);
     into.keep_state = PF_STATE_NORMAL;
     if protocol == Protocol::Tcp {

@@ -73,7 +73,6 @@ pub const TH_SYN_ACK: u8 = 0x12; // TH_SYN and TH_ACK
 pub const PF_LIMIT_ANCHORS: i32 = 4; // 15 only
 pub const PF_IN: u8 = 1; // packets in
 pub const PF_OUT: u8 = 2; // packets out
-pub const PF_LOG: u8 = 1; // `log`, to pflog0
 pub const PFRULE_SRCTRACK: u32 = 0x20; // sources are counted
 pub const PFRULE_RULESRCTRACK: u32 = 0x40; // `source-track rule`
 pub const PFRULE_FRAGMENT: u64 = 0x02; // `fragment`
