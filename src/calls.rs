@@ -236,7 +236,7 @@ pub(crate) fn led_to<E>(
     let mut found = vec![];
     let mut known: HashMap<String, Rc<[Call]>> = HashMap::new();
     // anchors whose calls are still to be read: those of one kind of rules, within the condition of the call that leads there
-    let mut waiting: Vec<(String, Option<(RuleKind, Condition)>, u8)> = vec![(PARENT.to_owned(), None, 0)];
+    let mut waiting = vec![(PARENT.to_owned(), None::<(RuleKind, Condition)>, 0)];
     while let Some((caller, by, depth)) = waiting.pop() {
         let calls = match known.get(&caller) {
             Some(calls) => Rc::clone(calls),

@@ -38,7 +38,6 @@ const FIRST_NAP: Duration = Duration::from_micros(50);
 /// The time for a killed child to end. One that takes longer hangs in the kernel, and would block the host, too.
 const KILL_TIME: Duration = Duration::from_secs(1);
 
-/// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Exit(i32),
@@ -224,7 +223,6 @@ fn kill(child: &mut Running, why: End) -> End {
 /// Reads the lines of an output, each with its newline.
 pub(crate) type Lines<'a> = dyn FnMut(&[u8]) + 'a;
 
-/// One output of the child.
 struct Capture<'c, 'l> {
     open: Option<File>,
     /// All of it, or what is not passed on yet.

@@ -37,7 +37,6 @@ pub(crate) fn above_stdio<T: Into<OwnedFd>>(open: impl FnOnce() -> io::Result<T>
     lift(open()?.into())
 }
 
-/// A pipe, its reading end first, both like [`above_stdio`].
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let _taken = Taken::standard();
     // std's pipes are close-on-exec
@@ -78,8 +77,7 @@ impl Taken {
     }
 }
 
-/// Moves the file to a number of 3 or more: the host may just have closed a standard descriptor, or another call of
-/// kport may have released one.
+/// The host may just have closed a standard descriptor, or another call of kport may have released one.
 fn lift(file: OwnedFd) -> io::Result<OwnedFd> {
     if file.as_raw_fd() > 2 {
         return Ok(file);
@@ -229,7 +227,7 @@ fn in_directory<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<
     }
 }
 
-/// Creates a directory, and those above it, for its owner only, if they do not exist.
+/// Creates a directory, and those above it, for its owner only.
 pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }

@@ -28,7 +28,6 @@ use crate::rule::{Count, Rule};
 pub use files::WithConf;
 pub use foreign::of_rulesets as redirects_of;
 
-/// The contents of an anchor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
     /// What each nat and rdr rule has counted since it was loaded, in pf's order: that of the rules given to
@@ -39,7 +38,6 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Without their counters.
     pub fn uncounted(rules: Count) -> Loaded {
         Loaded { translations: vec![Counters::default(); rules.translations], filters: rules.filters }
     }
@@ -158,7 +156,6 @@ fn compare_one_by_one<F: Firewall + ?Sized>(firewall: &F, wanted: &[(Anchor, Vec
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
-    /// Whether each anchor holds exactly its rules.
     pub holds: Vec<bool>,
     /// The names below `kport/` of kport's anchors that are not empty, sorted. By pfctl(8) also of those that were emptied some
     /// seconds ago, or whose load was cut off: [`Firewall::loaded`] tells.
@@ -177,7 +174,6 @@ pub trait Firewall {
         true
     }
 
-    /// Whether pfctl(8) changes the rules.
     fn runs_pfctl(&self) -> bool {
         false
     }
@@ -232,7 +228,6 @@ pub trait Firewall {
         one_by_one(self, counters)
     }
 
-    /// Whether it holds exactly these rules.
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool>;
 
     /// Whether each of these anchors holds exactly these rules, and which anchors there are.

@@ -45,7 +45,6 @@ pub struct Match {
     pub protocol: Protocol,
     pub from: Vec<Address>,
     pub to: Vec<Address>,
-    /// The destination ports.
     pub ports: PortRange,
 }
 
@@ -242,7 +241,6 @@ impl Rule {
     }
 }
 
-/// The counters of a rule in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// In both directions, as `bytes`.
@@ -283,7 +281,6 @@ impl Count {
     }
 }
 
-/// The rules as pf.conf(5) text, one line each.
 pub fn text(rules: &[Rule]) -> String {
     rules.iter().map(|rule| format!("{rule}\n")).collect()
 }

@@ -28,10 +28,10 @@ pub fn rules(publication: &Publication) -> Vec<Rule> {
 /// options. No rule is there twice, even if a list stands for several (the kernel refuses that with EEXIST,
 /// pf_ioctl_addrule in sys/netpfil/pf/pf_ioctl.c).
 pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
-    let tags = Tags::of(publications);
+    let own_tags = with_own_tags(publications);
     let mut lists: [Vec<Rule>; 6] = Default::default();
     for (n, publication) in publications.iter().enumerate() {
-        let [nat, rdr, answers, pass, direct] = kinds(n, publication, &tags);
+        let [nat, rdr, answers, pass, direct] = kinds(n, publication, &own_tags);
         // the one for some packets decides: the first rule that is quick, else the last one
         let [first, last] = if publication.options.quick { [answers, vec![]] } else { [vec![], answers] };
         // the pass rule of each mapping before the one for the reach list: a published connection keeps the mapping's own
@@ -49,14 +49,14 @@ pub fn of_all(publications: &[Publication]) -> Vec<Rule> {
 }
 
 /// The nat, rdr, answer, pass and reach rules of the publication with number `n`.
-fn kinds(n: usize, publication: &Publication, tags: &Tags) -> [Vec<Rule>; 5] {
+fn kinds(n: usize, publication: &Publication, own_tags: &HashSet<Target>) -> [Vec<Rule>; 5] {
     let Publication { jail, redirects, options, via, answers } = publication;
     let jail_label = jail.label();
     let reach = distinct(options.reach.iter().copied());
     let [mut nat, mut rdr, mut back, mut pass, mut direct, mut af_to]: [Vec<Rule>; 6] = Default::default();
     for redirect in redirects {
         let labels = [jail_label.clone(), jail.mapping_label(redirect.protocol, redirect.host)];
-        let tag = match tags.has_own(redirect) {
+        let tag = match own_tags.contains(&target(redirect)) {
             true => jail.mapping_tag(redirect.protocol, redirect.host, n),
             false => jail_label.clone(),
         };
@@ -243,38 +243,36 @@ fn without_repetition(mut rules: Vec<Rule>) -> Vec<Rule> {
     rules
 }
 
-/// The redirects that need a tag of their own instead of the jail's, by target: those to a port of the jail that is
+/// What a redirect leads to: the protocol, and the address and ports of a jail.
+type Target = (Protocol, IpAddr, PortRange);
+
+fn target(redirect: &Redirect) -> Target {
+    (redirect.protocol, redirect.target, redirect.jail)
+}
+
+/// The targets of redirects that need a tag of their own instead of the jail's: those to a port of the jail that is
 /// also the target of another mapping, or of another publication with other options. With one tag for both, the first
 /// pass rule would match the packets of both, and the states of one mapping could not be told from those of the other.
-struct Tags(HashSet<(Protocol, IpAddr, PortRange)>);
-
-impl Tags {
-    fn of(publications: &[Publication]) -> Tags {
-        let uses = publications.iter().enumerate().flat_map(|(n, publication)| {
-            publication.redirects.iter().map(move |r| (r.protocol, r.target, r.jail, (n, r.host)))
+fn with_own_tags(publications: &[Publication]) -> HashSet<Target> {
+    let uses = publications.iter().enumerate();
+    let uses = uses.flat_map(|(n, publication)| publication.redirects.iter().map(move |r| (target(r), (n, r.host))));
+    let mut uses: Vec<_> = uses.collect();
+    uses.sort_unstable();
+    let mut own = HashSet::new();
+    let mut rest = uses.as_slice();
+    while let [((protocol, address, ports), user), ..] = rest {
+        // all that are connected by ports that they have in common
+        let mut last = ports.last();
+        let together = rest.iter().take_while(|((p, a, ports), _)| {
+            let joins = (p, a) == (protocol, address) && ports.first() <= last;
+            last = last.max(ports.last());
+            joins
         });
-        let mut uses: Vec<_> = uses.collect();
-        uses.sort_unstable();
-        let mut own = HashSet::new();
-        let mut rest = uses.as_slice();
-        while let [(protocol, target, ports, user), ..] = rest {
-            // all that are connected by ports that they have in common
-            let mut last = ports.last();
-            let together = rest.iter().take_while(|(p, t, ports, _)| {
-                let joins = (p, t) == (protocol, target) && ports.first() <= last;
-                last = last.max(ports.last());
-                joins
-            });
-            let (these, behind) = rest.split_at(together.count());
-            if these.iter().any(|(.., other)| other != user) {
-                own.extend(these.iter().map(|(protocol, target, ports, _)| (*protocol, *target, *ports)));
-            }
-            rest = behind;
+        let (these, behind) = rest.split_at(together.count());
+        if these.iter().any(|(_, other)| other != user) {
+            own.extend(these.iter().map(|(target, _)| *target));
         }
-        Tags(own)
+        rest = behind;
     }
-
-    fn has_own(&self, redirect: &Redirect) -> bool {
-        self.0.contains(&(redirect.protocol, redirect.target, redirect.jail))
-    }
+    own
 }

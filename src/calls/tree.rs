@@ -154,7 +154,6 @@ impl fmt::Display for Block {
     }
 }
 
-/// What a call leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {

@@ -35,7 +35,6 @@ const MAIN_CONF: &str = "main.conf";
 /// The largest file that is read, in bytes.
 const MOST: usize = 1 << 30;
 
-/// pf's anchors as files under a directory.
 #[derive(Clone, Debug)]
 pub struct Sim {
     dir: PathBuf,
@@ -104,7 +103,6 @@ impl Firewall for Sim {
         Ok(Loaded::uncounted(Count::of(&self.rules(anchor)?)))
     }
 
-    /// There are no packets.
     fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
         Ok(vec![Counters::default(); self.loaded(anchor, false)?.filters])
     }
@@ -114,7 +112,6 @@ impl Firewall for Sim {
     }
 
     fn kill_states(&self, _: &[States]) -> Result<u64> {
-        // no packets, no states
         Ok(0)
     }
 

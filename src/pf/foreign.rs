@@ -65,7 +65,6 @@ pub(crate) fn of_conf(conf: &Conf) -> Vec<ForeignRedirect> {
     redirects(rules, children).unwrap_or_else(|never| match never {})
 }
 
-/// The same of rulesets that were read from pf.
 pub fn of_rulesets(rulesets: &Rulesets) -> Vec<ForeignRedirect> {
     let each = rulesets.iter().flat_map(|(path, conf)| {
         conf.rulesets.iter().map(move |(inside, rules)| (path::join(path, inside), rules.clone()))

@@ -35,17 +35,17 @@ impl Firewall for MacOs {
     }
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
-        let mut redirects = Vec::with_capacity(rules.len());
-        let mut filters = Vec::with_capacity(rules.len());
+        let (mut redirects, mut filters) = (vec![], vec![]);
         for rule in rules {
-            match rule {
-                Rule::Nat { .. } => return Err(unsupported("a nat rule")),
-                Rule::AfTo { .. } => return Err(unsupported("af-to")),
-                Rule::Rdr { matches, tag: _, target, ports } => redirects.extend(redirect(matches, *target, *ports)?),
-                Rule::Pass { matches, .. } => {
-                    for member in members(matches)? {
-                        filters.push(filter(rule, member)?);
+            for Member { on, from, to } in rule.matches().members() {
+                let ends = || Ok::<_, Error>((address(from, on)?, address(to, on)?));
+                match rule {
+                    Rule::Nat { .. } => return Err(unsupported("a nat rule")),
+                    Rule::AfTo { .. } => return Err(unsupported("af-to")),
+                    Rule::Rdr { matches, tag: _, target, ports } => {
+                        redirects.push(redirect(matches, on, ends()?, Endpoint::new(ip(*target), port(*ports)))?);
                     }
+                    Rule::Pass { .. } => filters.push(filter(rule, on, ends()?)?),
                 }
             }
         }
@@ -103,25 +103,18 @@ impl Firewall for MacOs {
     }
 }
 
-fn redirect(matches: &Match, target: IpAddr, ports: PortRange) -> Result<Vec<RedirectRule>> {
-    let mut made = Vec::new();
-    for (on, from, to) in members(matches)? {
-        let mut builder = RedirectRuleBuilder::default();
-        builder.action(RedirectRuleAction::Redirect).af(family(matches)).proto(protocol(matches)?);
-        builder
-            .from(from)
-            .to(Endpoint::new(to, port(matches.ports)))
-            .redirect_to(Endpoint::new(ip(target), port(ports)));
-        if let Some(on) = on {
-            builder.interface(on.as_str());
-        }
-        made.push(builder.build().map_err(failed)?);
+fn redirect(matches: &Match, on: Option<&Interface>, (from, to): (Ip, Ip), target: Endpoint) -> Result<RedirectRule> {
+    let mut builder = RedirectRuleBuilder::default();
+    builder.action(RedirectRuleAction::Redirect).af(family(matches)).proto(protocol(matches)?);
+    builder.from(from).to(Endpoint::new(to, port(matches.ports))).redirect_to(target);
+    if let Some(on) = on {
+        builder.interface(on.as_str());
     }
-    Ok(made)
+    builder.build().map_err(failed)
 }
 
 /// The pass rule for one member of its lists.
-fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<FilterRule> {
+fn filter(rule: &Rule, on: Option<&Interface>, (from, to): (Ip, Ip)) -> Result<FilterRule> {
     let Rule::Pass { direction, log, quick, routing, matches, tagged: _, state, labels: [_, label] } = rule else {
         return Err(Error::new(Kind::Internal, format!("no pass rule: {rule}")));
     };
@@ -152,20 +145,11 @@ fn filter(rule: &Rule, (on, from, to): (Option<Interface>, Ip, Ip)) -> Result<Fi
     builder.build().map_err(failed)
 }
 
-/// One for each rule that `matches` stands for: the interface, the source, the destination.
-fn members(matches: &Match) -> Result<Vec<(Option<Interface>, Ip, Ip)>> {
-    let one = |member: Member<'_>| {
-        let on = member.on.copied();
-        Ok((on, address(member.from, on)?, address(member.to, on)?))
-    };
-    matches.members().map(one).collect()
-}
-
-fn address(address: Option<&Address>, on: Option<Interface>) -> Result<Ip> {
+fn address(address: Option<&Address>, on: Option<&Interface>) -> Result<Ip> {
     match address {
         None | Some(Address::Any) => Ok(Ip::Any),
         Some(Address::Host(host)) => Ok(ip(*host)),
-        Some(Address::Interface(interface)) if on == Some(*interface) => Ok(Ip::Any),
+        Some(Address::Interface(interface)) if on == Some(interface) => Ok(Ip::Any),
         Some(other) => Err(unsupported(&format!("the address {other}"))),
     }
 }
@@ -178,10 +162,9 @@ fn ip(address: IpAddr) -> Ip {
 }
 
 fn port(range: PortRange) -> Port {
-    if range.count() == 1 {
-        range.first().into()
-    } else {
-        Port::Range(range.first(), range.last(), PortRangeModifier::Inclusive)
+    match range.count() {
+        1 => range.first().into(),
+        _ => Port::Range(range.first(), range.last(), PortRangeModifier::Inclusive),
     }
 }
 

@@ -52,7 +52,6 @@ use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{self, Action, RuleKind};
 use crate::rule::{Count, Rule};
 
-/// pf through its device, or through a stand-in for it.
 pub struct Native<K = Device> {
     kernel: K,
     deadline: Cell<Deadline>,
@@ -258,7 +257,6 @@ impl<K: Kernel> Native<K> {
         Ok(called)
     }
 
-    /// The tables of an anchor with these names.
     fn add_tables(&self, anchor: &str, names: &BTreeSet<String>, conf: &mut Conf) -> Answer<()> {
         for name in names {
             if let Some(table) = read::table(&self.kernel, anchor, name)? {

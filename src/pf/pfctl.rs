@@ -40,7 +40,6 @@ pub use run::{Invocation, is_without_device};
 use run::{complaints, enabled, explain, gone, is_busy, labelled};
 use states::Incoming;
 
-/// The path of pfctl(8) on FreeBSD.
 pub const PROGRAM: &str = "/sbin/pfctl";
 
 /// The pauses between two tries while pf is busy: from this one, doubled each time, to the longest; each is shortened
@@ -56,7 +55,6 @@ pub struct Pfctl {
     deadline: Cell<Deadline>,
     seen: RefCell<Seen>,
     helpers: Helpers,
-    /// A copy of the host-wide lock's descriptor.
     lock: RefCell<Option<OwnedFd>>,
 }
 
@@ -64,7 +62,7 @@ pub struct Pfctl {
 /// ruleset, [`Firewall::replace`] reads whether pf is enabled.
 #[derive(Default)]
 struct Seen {
-    /// What was printed of an anchor, with `-sn` or `-sr`.
+    /// By anchor, and `-sn` or `-sr`.
     rules: BTreeMap<(String, &'static str), Arc<Conf>>,
     enabled: Option<bool>,
     /// The calls of kport's anchors in the main ruleset, from the list of all jails.
@@ -87,7 +85,6 @@ pub type OutOfTags = dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync;
 #[derive(Default)]
 pub struct Helpers {
     pub trace: Option<Box<Trace>>,
-    /// The interfaces and groups that pf skips (`set skip on`).
     pub skipped: Option<Box<Skipped>>,
     /// What the anchor `kport` calls ([`Firewall::called`]).
     pub called: Option<Box<Called>>,
@@ -289,12 +286,11 @@ impl Pfctl {
         }
     }
 
-    /// The rules that `-sn` or `-sr` prints.
     fn rules(&self, anchor: &str, what: &str) -> Result<Conf> {
         Ok(Conf::of_output(&self.show(anchor, &[what, "-P"])?))
     }
 
-    /// The same, read once for each transaction if it is kept with [`Pfctl::see`].
+    /// Those that were kept with [`Pfctl::see`], or else read now.
     fn known(&self, anchor: &str, what: &'static str) -> Result<Arc<Conf>> {
         let known = self.seen.borrow().rules.get(&(anchor.to_owned(), what)).cloned();
         known.map_or_else(|| self.rules(anchor, what).map(Arc::new), Ok)
@@ -346,7 +342,6 @@ impl Pfctl {
         Ok(rules)
     }
 
-    /// The names of the anchors directly below one.
     fn children(&self, anchor: &str) -> Result<Vec<String>> {
         // -v: also names that begin with "_"
         let listed = self.show(anchor, &["-v", "-sA"])?;

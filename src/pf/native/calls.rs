@@ -45,7 +45,6 @@ impl Ruleset {
         Ruleset { path, old, new, stamps, items, edits: [0; 3] }
     }
 
-    /// How many calls are to be added or removed.
     pub(super) fn differences(&self) -> usize {
         let only =
             |these: &[calls::Call], those: &[calls::Call]| these.iter().filter(|rule| !those.contains(rule)).count();
@@ -72,7 +71,6 @@ pub(super) fn change(kernel: &dyn Kernel, rulesets: &mut [Ruleset]) -> Answer<()
     load(kernel, rulesets)
 }
 
-/// DIOCCHANGERULE for each difference.
 fn edit(kernel: &dyn Kernel, ruleset: &mut Ruleset) -> Answer<()> {
     let mut rule = PfiocRule::new_zeroed();
     rule.anchor = field(&ruleset.path);

@@ -2,15 +2,11 @@
 //!
 //! Each load and each flush of a ruleset gives it another ticket (pf_commit_rules in sys/netpfil/pf/pf_ioctl.c), and reading
 //! the tickets and the number of rules is cheap. If a main ruleset has the same tickets and numbers under the same run of pf,
-//! it is the one that was read, and what was found about it ([`Firewall::keep`](crate::pf::Firewall::keep)) still holds. A
-//! process keeps both in memory; the helper, which is a new process each time, in two files of the state directory. One has what
-//! each publish needs: the calls of anchors, the redirects, and what was found. The other has all rules, and is read only for
-//! something that was not found yet. The files are only a cache: if they cannot be trusted, pf is read. The settings of pf have no
-//! ticket: they are read each time, and what was found with others is not used.
+//! it is the one that was read, and what was found about it ([`Firewall::keep`](crate::pf::Firewall::keep)) still holds. The files
+//! are only a cache: if they cannot be trusted, pf is read. What is in them: docs/backends.md.
 //!
-//! With which tickets one of kport's own anchors got which rules is kept in the same way, in a file for each anchor. It is written
-//! after the load, so that after a kill it has other tickets, and the rules are read. What rests on it alone is that publishing the
-//! same again changes nothing; restore and doctor compare the rules.
+//! The file of one of kport's own anchors is written after the load, so that after a kill the anchor has other tickets, and the rules
+//! are read. What rests on it alone is that publishing the same again changes nothing; restore and doctor compare the rules.
 //!
 //! A run of pf, after which tickets start again, is identified by the boot and by `hostid`, a random number that each attach
 //! of pf chooses; not by `since`, which is the difference of two clocks that tick separately. With `set hostid` every run has
@@ -60,7 +56,6 @@ pub(super) struct Settings {
     pub(super) unread: Vec<String>,
 }
 
-/// A main ruleset at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Main {
@@ -90,7 +85,6 @@ fn conf<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Conf>, D::Error> {
 }
 
 impl Main {
-    /// One that was just read.
     pub(super) fn new(run: &Run, stamps: ReadAt, conf: Conf) -> Main {
         let outline = Arc::new(foreign::outline(&conf));
         Main { run: run.clone(), stamps, outline, conf: Some(Arc::new(conf)), found: None }
@@ -252,7 +246,6 @@ impl Memory {
         known == Some(true) || by_files && self.files.as_ref().is_some_and(left)
     }
 
-    /// Remembers the rules of an anchor.
     pub(super) fn loaded(&self, run: &Run, anchor: &Anchor, stamps: [Stamp; 3], rules: &[Rule]) {
         let now = (stamps, digest(rules));
         _ = self.with(run, |known| known.anchors.insert(anchor.path().to_owned(), now));
@@ -261,7 +254,6 @@ impl Memory {
         }
     }
 
-    /// Forgets the rules of an anchor.
     pub(super) fn cleared(&self, anchor: &Anchor) {
         if let Ok(mut known) = self.known.try_lock() {
             known.anchors.remove(anchor.path());
@@ -280,7 +272,6 @@ impl Memory {
         (at == *stamps).then_some(items)
     }
 
-    /// Forgets it.
     pub(super) fn forget_calling(&self, run: &Run, path: &str) {
         match &self.files {
             Some(files) => _ = fs::remove_file(files.calling(path)),
@@ -288,7 +279,7 @@ impl Memory {
         }
     }
 
-    /// Remembers that; nothing about a node without items.
+    /// Nothing is remembered of a node without items.
     pub(super) fn learn_calling(&self, run: &Run, path: &str, stamps: [Stamp; 3], items: &[Item]) {
         match &self.files {
             Some(_) if items.is_empty() && path != PARENT => self.forget_calling(run, path),

@@ -56,7 +56,6 @@ pub(super) fn enabled(shown: &[u8]) -> Option<bool> {
         .find_map(|(word, is)| rest.starts_with(word).then_some(is))
 }
 
-/// The lines of standard error that matter.
 pub(super) fn complaints(output: &Output) -> Vec<String> {
     // pfctl_test_altqsupport in sbin/pfctl/pfctl.c, with -v
     const NOTICES: [&str; 2] = ["No ALTQ support in kernel", "ALTQ related functions disabled"];
