@@ -20,7 +20,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::calls::{self, Change, Entry};
-use crate::child::{self, End, Lines, Output};
+use crate::child::{self, End, Lines};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::files;
@@ -37,7 +37,7 @@ use crate::pfconf::{self, Conf, address, path};
 use crate::rule::{self, Rule};
 use braces::{Call, RulesetPath};
 pub use run::{Invocation, is_without_device};
-use run::{complaints, enabled, explain, gone, is_busy, labelled};
+use run::{Ran, enabled, labelled};
 use states::Incoming;
 
 pub const PROGRAM: &str = "/sbin/pfctl";
@@ -110,13 +110,7 @@ impl Pfctl {
         Pfctl { helpers, ..self }
     }
 
-    fn run(
-        &self,
-        arguments: &[&str],
-        input: &str,
-        lines: Option<&mut Lines<'_>>,
-        deadline: Deadline,
-    ) -> Result<Output> {
+    fn run(&self, arguments: &[&str], input: &str, lines: Option<&mut Lines<'_>>, deadline: Deadline) -> Result<Ran> {
         if !self.program.is_absolute() {
             return Err(Error::new(Kind::Argument, format!("{} is not an absolute path", self.program.display())));
         }
@@ -128,7 +122,7 @@ impl Pfctl {
             let (output, took) = (made.as_ref(), start.elapsed());
             trace(&Invocation { program: &self.program, arguments, input, output, took });
         }
-        made.map_err(|error| {
+        made.map(Ran::from).map_err(|error| {
             let run = format!("run {}", self.program.display());
             match error.kind() {
                 // a path that the user gave; without pf(4) the usual one is missing
@@ -145,12 +139,12 @@ impl Pfctl {
     }
 
     /// Runs pfctl, again while another program holds pf or removes what it reads.
-    fn call(&self, doing: &str, arguments: &[&str], input: &str) -> Result<Output> {
+    fn call(&self, doing: &str, arguments: &[&str], input: &str) -> Result<Ran> {
         let deadline = self.deadline.get();
         self.again(doing, deadline, || self.run(arguments, input, None, deadline))
     }
 
-    fn again(&self, doing: &str, deadline: Deadline, mut run: impl FnMut() -> Result<Output>) -> Result<Output> {
+    fn again(&self, doing: &str, deadline: Deadline, mut run: impl FnMut() -> Result<Ran>) -> Result<Ran> {
         let mut pause = PAUSE;
         let mut tries = 0;
         let mut took = Duration::ZERO;
@@ -167,13 +161,12 @@ impl Pfctl {
                 };
                 return Err(Error::new(Kind::Busy, format!("{doing}: {why}")));
             }
-            let output = run()?;
-            let said = complaints(&output);
+            let ran = run()?;
             // part of the output: an anchor was removed while -sA listed all of them, which tells nothing about the
             // others (pfctl_walk_anchors in sbin/pfctl/pfctl.c exits with 1); or this one was just removed
-            let cut = !output.stdout.is_empty() && !said.is_empty() && said.iter().all(|line| gone(line));
-            if !is_busy(&output) && !cut {
-                return Ok(output);
+            let cut = !ran.stdout.is_empty() && !ran.said.is_empty() && ran.says_only_gone();
+            if !ran.is_busy() && !cut {
+                return Ok(ran);
             }
             tries += 1;
             took = start.elapsed();
@@ -195,12 +188,12 @@ impl Pfctl {
             // another try starts again
             children = Children::new(texts);
             let line = &mut |line: &[u8]| children.line(&String::from_utf8_lossy(line));
-            let mut output = self.run(arguments, "", Some(line), self.deadline.get())?;
+            let mut ran = self.run(arguments, "", Some(line), self.deadline.get())?;
             // another try would not find what nodes call either
-            if children.nodes && complaints(&output).iter().all(|line| gone(line)) {
-                output.stderr.clear();
+            if children.nodes && ran.says_only_gone() {
+                ran.said.clear();
             }
-            Ok(output)
+            Ok(ran)
         })?;
         children.line(&last);
         self.seen.borrow_mut().calls += &children.main;
@@ -208,7 +201,7 @@ impl Pfctl {
     }
 
     /// What `run` leaves of the output of `pfctl -s`.
-    fn shown(&self, anchor: &str, what: &[&str], mut run: impl FnMut(&[&str]) -> Result<Output>) -> Result<String> {
+    fn shown(&self, anchor: &str, what: &[&str], mut run: impl FnMut(&[&str]) -> Result<Ran>) -> Result<String> {
         let mut arguments = vec!["-q"];
         if !anchor.is_empty() {
             arguments.extend(["-a", anchor]);
@@ -218,21 +211,14 @@ impl Pfctl {
             "" => format!("pfctl {}", what.join(" ")),
             _ => format!("pfctl {} in anchor {}", what.join(" "), quoted(anchor)),
         };
-        let output = self.again(&doing, self.deadline.get(), || run(&arguments))?;
-        let complaints = complaints(&output);
-        match output.end {
-            End::Exit(_) | End::Unknown
-                if !anchor.is_empty() && !complaints.is_empty() && complaints.iter().all(|line| gone(line)) =>
-            {
-                Ok(String::new())
-            }
-            // without the status, half a line is the sign of a sudden end
-            End::Exit(0) | End::Unknown
-                if complaints.is_empty() && output.stdout.last().is_none_or(|last| *last == b'\n') =>
-            {
-                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-            }
-            _ => Err(explain(&doing, &output, "")),
+        let ran = self.again(&doing, self.deadline.get(), || run(&arguments))?;
+        let is_gone = !anchor.is_empty() && !ran.said.is_empty() && ran.says_only_gone();
+        // without the status, half a line is the sign of a sudden end
+        let is_whole = ran.said.is_empty() && ran.stdout.last().is_none_or(|last| *last == b'\n');
+        match ran.end {
+            End::Exit(_) | End::Unknown if is_gone => Ok(String::new()),
+            End::Exit(0) | End::Unknown if is_whole => Ok(String::from_utf8_lossy(&ran.stdout).into_owned()),
+            _ => Err(ran.explain(&doing, "")),
         }
     }
 
@@ -243,14 +229,10 @@ impl Pfctl {
         let mut arguments: Vec<&str> = on.iter().flat_map(|on| ["-i", on.as_str()]).collect();
         // no -q: it also silences the number
         arguments.extend(["-k", what, "-k", which]);
-        let output = self.call(&doing, &arguments, "")?;
-        match (output.end, complaints(&output).as_slice()) {
-            (End::Exit(0) | End::Unknown, [line]) => {
-                line.strip_prefix("killed ").and_then(|rest| rest.strip_suffix(" states")).and_then(|n| n.parse().ok())
-            }
-            _ => None,
-        }
-        .ok_or_else(|| explain(&doing, &output, ""))
+        let ran = self.call(&doing, &arguments, "")?;
+        let number = |line: &String| line.strip_prefix("killed ")?.strip_suffix(" states")?.parse().ok();
+        let killed = if let [line] = &ran.said[..] { number(line).filter(|_| ran.is_done()) } else { None };
+        killed.ok_or_else(|| ran.explain(&doing, ""))
     }
 
     /// Kills states by their addresses, which `-k` cannot: they are found in the list of all, and killed one by one.
@@ -278,11 +260,11 @@ impl Pfctl {
 
     fn enabled(&self) -> Result<bool> {
         let doing = "read whether pf is enabled";
-        let output = self.call(doing, &["-s", "Running"], "")?;
-        match (output.end, output.stdout.trim_ascii()) {
+        let ran = self.call(doing, &["-s", "Running"], "")?;
+        match (ran.end, ran.stdout.trim_ascii()) {
             (End::Exit(0) | End::Unknown, b"Enabled") => Ok(true),
             (End::Exit(1) | End::Unknown, b"Disabled") => Ok(false),
-            _ => Err(explain(doing, &output, "")),
+            _ => Err(ran.explain(doing, "")),
         }
     }
 
@@ -356,12 +338,11 @@ impl Pfctl {
     fn load_calls(&self, all: &[Entry]) -> Result<()> {
         let text: String = calls::flat(all).iter().map(|call| format!("{call}\n")).collect();
         let doing = format!("load anchor {PARENT}");
-        let output = self.call(&doing, &["-q", "-o", "none", "-a", PARENT, "-f", "-"], &text)?;
-        match output.end {
-            End::Exit(0) if complaints(&output).is_empty() => Ok(()),
-            // it may have loaded them or not: pf shows
-            End::Exit(0) | End::Unknown if calls::same(&self.read_calls(None)?, all) => Ok(()),
-            _ => Err(explain(&doing, &output, &text)),
+        let ran = self.call(&doing, &["-q", "-o", "none", "-a", PARENT, "-f", "-"], &text)?;
+        // else it may have loaded them or not: pf shows
+        match ran.is_good() || ran.is_done() && calls::same(&self.read_calls(None)?, all) {
+            true => Ok(()),
+            false => Err(ran.explain(&doing, &text)),
         }
     }
 
@@ -432,22 +413,24 @@ impl Firewall for Pfctl {
         }
         arguments.extend(["-f", "-"]);
         let deadline = self.deadline.get().reserving(VERIFY_TIME, 4);
-        let output = self.again(&doing, deadline, || {
-            let output = self.run(&arguments, &text, None, deadline)?;
+        let ran = self.again(&doing, deadline, || {
+            let ran = self.run(&arguments, &text, None, deadline)?;
             match &self.helpers.out_of_tags {
-                Some(out_of_tags) if is_busy(&output) => {
-                    out_of_tags(anchor, rules).map_or(Ok(output), |error| Err(error.context(&doing)))
+                Some(out_of_tags) if ran.is_busy() => {
+                    out_of_tags(anchor, rules).map_or(Ok(ran), |error| Err(error.context(&doing)))
                 }
-                _ => Ok(output),
+                _ => Ok(ran),
             }
         })?;
-        self.seen.borrow_mut().enabled = if status { enabled(&output.stdout) } else { None };
-        let error = match output.end {
-            End::Exit(0) if complaints(&output).is_empty() => return Ok(()),
-            // this exit is before the commit, or because of it
-            End::Exit(status) if status != 0 => return Err(explain(&doing, &output, &text)),
-            _ => explain(&doing, &output, &text),
-        };
+        self.seen.borrow_mut().enabled = if status { enabled(&ran.stdout) } else { None };
+        if ran.is_good() {
+            return Ok(());
+        }
+        let error = ran.explain(&doing, &text);
+        // this exit is before the commit, or because of it
+        if matches!(ran.end, End::Exit(status) if status != 0) {
+            return Err(error);
+        }
         // it may have committed or not: the anchor shows
         match self.holds(anchor, rules) {
             Ok(true) => Ok(()),
@@ -491,14 +474,13 @@ impl Firewall for Pfctl {
         let arguments = ["-q", "-a", anchor.path(), "-sr", "-f", "-"];
         let deadline = self.deadline.get();
         // it matters only whether there are rules
-        let output = self.again(&doing, deadline, || self.run(&arguments, "", Some(&mut |_| ()), deadline))?;
-        let complaints = complaints(&output);
-        match output.end {
-            End::Exit(0) if complaints.iter().all(|line| gone(line)) => {}
-            End::Exit(0 | 1) | End::Unknown if !complaints.is_empty() => {
-                let error = explain(&doing, &output, "");
+        let ran = self.again(&doing, deadline, || self.run(&arguments, "", Some(&mut |_| ()), deadline))?;
+        match ran.end {
+            End::Exit(0) if ran.says_only_gone() => {}
+            End::Exit(0 | 1) | End::Unknown if !ran.said.is_empty() => {
+                let error = ran.explain(&doing, "");
                 // DIOCXBEGIN failed, so pf is there, and the anchor may still hold its rules
-                let is_there = complaints.iter().any(|line| line.contains("pfctl_rules"));
+                let is_there = ran.said.iter().any(|line| line.contains("pfctl_rules"));
                 return Err(match error.kind() {
                     Kind::Unavailable if is_there => Error::new(Kind::System, error.to_string()),
                     _ => error,
@@ -506,9 +488,9 @@ impl Firewall for Pfctl {
             }
             // it may have committed or not
             _ if self.holds(anchor, &[])? => {}
-            _ => return Err(explain(&doing, &output, "")),
+            _ => return Err(ran.explain(&doing, "")),
         }
-        Ok(!output.stdout.is_empty())
+        Ok(!ran.stdout.is_empty())
     }
 
     fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {

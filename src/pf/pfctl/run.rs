@@ -56,26 +56,88 @@ pub(super) fn enabled(shown: &[u8]) -> Option<bool> {
         .find_map(|(word, is)| rest.starts_with(word).then_some(is))
 }
 
-pub(super) fn complaints(output: &Output) -> Vec<String> {
-    // pfctl_test_altqsupport in sbin/pfctl/pfctl.c, with -v
-    const NOTICES: [&str; 2] = ["No ALTQ support in kernel", "ALTQ related functions disabled"];
-    let text = String::from_utf8_lossy(&output.stderr);
-    text.lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty() && !NOTICES.contains(line))
-        .map(str::to_owned)
-        .collect()
+/// What a run has left.
+pub(super) struct Ran {
+    pub(super) end: End,
+    pub(super) stdout: Vec<u8>,
+    /// The lines of standard error that matter.
+    pub(super) said: Vec<String>,
 }
 
-/// Whether a ticket was out of date, since another load has begun (pf_ioctl.c); rules of other anchors count, too.
-pub(super) fn is_busy(output: &Output) -> bool {
-    complaints(output).iter().any(|line| line.ends_with("Device busy"))
+impl From<Output> for Ran {
+    fn from(Output { end, stdout, stderr }: Output) -> Ran {
+        // pfctl_test_altqsupport in sbin/pfctl/pfctl.c, with -v
+        const NOTICES: [&str; 2] = ["No ALTQ support in kernel", "ALTQ related functions disabled"];
+        let text = String::from_utf8_lossy(&stderr);
+        let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !NOTICES.contains(line));
+        Ran { end, stdout, said: lines.map(str::to_owned).collect() }
+    }
+}
+
+impl Ran {
+    pub(super) fn is_good(&self) -> bool {
+        self.end == End::Exit(0) && self.said.is_empty()
+    }
+
+    /// Whether it may have done all.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.end, End::Exit(0) | End::Unknown)
+    }
+
+    /// Whether a ticket was out of date, since another load has begun (pf_ioctl.c); rules of other anchors count, too.
+    pub(super) fn is_busy(&self) -> bool {
+        self.said.iter().any(|line| line.ends_with("Device busy"))
+    }
+
+    /// Whether it had no other problem than that an anchor is gone.
+    pub(super) fn says_only_gone(&self) -> bool {
+        self.said.iter().all(|line| gone(line))
+    }
+
+    /// The error of a run that failed. `rules` is its input.
+    pub(super) fn explain(&self, doing: &str, rules: &str) -> Error {
+        let lines = &self.said;
+        let said = if lines.is_empty() { "nothing".to_owned() } else { quoted(&lines.join(" / ")) };
+        let (kind, why) = match self.end {
+            End::TimedOut => (
+                Kind::Busy,
+                format!("pfctl did not finish in time, and was killed (it printed {said}); try again with more time"),
+            ),
+            End::Signal(signal) => (
+                Kind::System,
+                format!(
+                    "pfctl was killed by signal {signal} (it printed {said}); see dmesg(8) for the reason, then try again"
+                ),
+            ),
+            End::TooMuch => {
+                (Kind::System, "pfctl printed more than 64 MiB, and was killed; is it the real one?".to_owned())
+            }
+            End::Exit(status) if lines.is_empty() => {
+                (Kind::System, format!("pfctl exited with status {status} and printed nothing"))
+            }
+            End::Unknown if lines.is_empty() => {
+                let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
+                (Kind::System, why.to_owned())
+            }
+            End::Exit(_) | End::Unknown => match lines.iter().find(|line| line.starts_with("stdin:")) {
+                Some(line) => (Kind::Internal, refused(line, rules)),
+                None => {
+                    let is_in = |part: &&str| lines.iter().any(|line| line.contains(part));
+                    let known = MEANINGS.iter().find(|(parts, ..)| parts.iter().any(is_in));
+                    let unknown = (Kind::System, "an unknown message: run `pfctl -vnf /etc/pf.conf` and see `dmesg`");
+                    let (kind, remedy) = known.map_or(unknown, |(_, kind, remedy)| (*kind, *remedy));
+                    (kind, format!("pfctl printed {said}: {remedy}"))
+                }
+            },
+        };
+        Error::new(kind, format!("{doing}: {why}"))
+    }
 }
 
 /// Whether a line means that there is no such anchor, or that it was just removed. 14 and 15 print different messages,
 /// and so do `-sn` and `-sr`. The kernel returns EINVAL to DIOCGETRULES and ENOENT to the others (pf_ioctl.c, pf_nl.c);
 /// `-sA` of 14 has a message for EINVAL only (pfctl_show_anchors in its sbin/pfctl/pfctl.c).
-pub(super) fn gone(line: &str) -> bool {
+fn gone(line: &str) -> bool {
     let line = line.strip_prefix("pfctl: ").unwrap_or(line);
     const CALLS: [&str; 5] = ["DIOCGETRULES", "DIOCGETRULE", "DIOCGETRULENV", "DIOCGETRULESETS", "DIOCGETRULESET"];
     const REASONS: [&str; 2] = ["Invalid argument", "No such file or directory"];
@@ -93,45 +155,6 @@ pub(super) fn labelled(line: &str) -> Option<Counters> {
     let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().ok()).collect::<Option<_>>()?;
     let [_, packets, bytes, .., states] = numbers[..] else { return None };
     (!labels.is_empty()).then_some(Counters { packets, bytes, states })
-}
-
-/// The error of a run that failed. `rules` is its input.
-pub(super) fn explain(doing: &str, output: &Output, rules: &str) -> Error {
-    let lines = complaints(output);
-    let said = if lines.is_empty() { "nothing".to_owned() } else { quoted(&lines.join(" / ")) };
-    let (kind, why) = match output.end {
-        End::TimedOut => (
-            Kind::Busy,
-            format!("pfctl did not finish in time, and was killed (it printed {said}); try again with more time"),
-        ),
-        End::Signal(signal) => (
-            Kind::System,
-            format!(
-                "pfctl was killed by signal {signal} (it printed {said}); see dmesg(8) for the reason, then try again"
-            ),
-        ),
-        End::TooMuch => {
-            (Kind::System, "pfctl printed more than 64 MiB, and was killed; is it the real one?".to_owned())
-        }
-        End::Exit(status) if lines.is_empty() => {
-            (Kind::System, format!("pfctl exited with status {status} and printed nothing"))
-        }
-        End::Unknown if lines.is_empty() => {
-            let why = "pfctl's exit status is lost (the calling program ignores SIGCHLD or reaps every child)";
-            (Kind::System, why.to_owned())
-        }
-        End::Exit(_) | End::Unknown => match lines.iter().find(|line| line.starts_with("stdin:")) {
-            Some(line) => (Kind::Internal, refused(line, rules)),
-            None => {
-                let is_in = |part: &&str| lines.iter().any(|line| line.contains(part));
-                let known = MEANINGS.iter().find(|(parts, ..)| parts.iter().any(is_in));
-                let unknown = (Kind::System, "an unknown message: run `pfctl -vnf /etc/pf.conf` and see `dmesg`");
-                let (kind, remedy) = known.map_or(unknown, |(_, kind, remedy)| (*kind, *remedy));
-                (kind, format!("pfctl printed {said}: {remedy}"))
-            }
-        },
-    };
-    Error::new(kind, format!("{doing}: {why}"))
 }
 
 const NO_DEVICE: &str = "/dev/pf: No such file";
