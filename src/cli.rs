@@ -2,8 +2,8 @@
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
 //! (publish, unpublish), `apply` (apply, check, watch), `inspect` (parse, rules, list, help, completions), `traffic` (metrics,
-//! list --watch), `diagnose` (doctor, trace), `setup`, `import`, `container` (cni, oci-hook). All of them open the firewall
-//! with `session`, and print with `output`.
+//! list --watch), `diagnose` (doctor, trace), `setup`, `import`, `container` (cni, oci-hook). All of them open a
+//! [`session`], and print with `output`.
 
 mod apply;
 pub mod args;
@@ -16,7 +16,6 @@ pub mod hook;
 mod import;
 mod inspect;
 mod output;
-mod session;
 pub mod setup;
 pub mod traffic;
 
@@ -27,13 +26,19 @@ use std::process::ExitCode;
 
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::host::{self, Host};
+use crate::pf::{WithConf, pfctl};
+use crate::pfconf::Conf;
+use crate::publisher::Publisher;
+use crate::session::{Backend, Session, Settings};
 
-use args::{Cli, Command, USAGE};
+use args::{Cli, Command, Global, USAGE};
+use output::{Shown, complain};
 
 /// Runs the helper with the arguments of the process. The value is its exit status.
 pub(crate) fn main() -> ExitCode {
     files::in_helper();
-    if let Err(error) = session::refuse_borrowed_rights() {
+    if let Err(error) = refuse_borrowed_rights() {
         return failed(&error);
     }
     let cli = match args::parse(&container::command_line()) {
@@ -86,6 +91,69 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
 /// Opens a file, or standard input for `-`.
 fn open(file: &Path) -> io::Result<Box<dyn Read>> {
     Ok(if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(file)?) })
+}
+
+/// The user of the helper chooses the pfctl(8) that it runs and the directory that it writes to, so a setuid bit on it would make
+/// every user root.
+pub fn refuse_borrowed_rights() -> Result<()> {
+    if !host::has_borrowed_rights() {
+        return Ok(());
+    }
+    let why =
+        "it runs setuid or setgid, with the rights of another user; remove that bit with chmod(1), and run it as root";
+    Err(Error::new(Kind::Permission, why))
+}
+
+/// The session of a command that may change something: ports of a described host must not be published in the pf of this one.
+pub fn session(global: &Global) -> Result<Session> {
+    let session = any_session(global)?;
+    if global.host.is_some() && session.redirects_packets() {
+        return Err(Error::new(Kind::Argument, "--host describes another host; use it with --backend sim"));
+    }
+    Ok(session)
+}
+
+pub fn with_publisher<T>(global: &Global, act: impl FnOnce(&Session, &Publisher<'_>) -> Result<T>) -> Result<T> {
+    let session = session(global)?;
+    let observer = Shown::new(global.verbose);
+    act(&session, &session.publisher(&observer)?)
+}
+
+pub fn with_conf(mut session: Session, file: Option<&Path>) -> Result<Session> {
+    if let Some(file) = file {
+        session.firewall = Box::new(WithConf::new(Conf::of_file(file)?, session.firewall));
+    }
+    Ok(session)
+}
+
+/// The session of a command that only reads.
+pub fn any_session(global: &Global) -> Result<Session> {
+    let backend = match (global.backend, std::env::var("KPORT_BACKEND")) {
+        (Some(backend), _) => backend,
+        (None, Ok(name)) if !name.is_empty() => {
+            name.parse().map_err(|e: Error| e.context("environment variable KPORT_BACKEND"))?
+        }
+        _ => Backend::default(),
+    };
+    let state_dir = global
+        .state_dir
+        .clone()
+        .or_else(|| std::env::var_os("KPORT_STATE_DIR").filter(|dir| !dir.is_empty()).map(Into::into));
+    let settings = Settings { backend, state_dir, timeout: global.timeout, pfctl: global.pfctl.clone() };
+    let trace: Option<Box<pfctl::Trace>> = (global.verbose > 0).then(|| {
+        let shown = Shown::new(global.verbose);
+        Box::new(move |run: &pfctl::Invocation<'_>| shown.line(1, &run.to_string())) as _
+    });
+    let session = Session::traced(&settings, host(global)?, trace)?;
+    if global.verbose > 0 {
+        complain(&session.why());
+    }
+    Ok(session)
+}
+
+pub fn host(global: &Global) -> Result<Box<dyn Host>> {
+    let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
+    Ok(Box::new(host::Played::new(file)?))
 }
 
 const _: () = assert!(Kind::Internal as i32 <= u8::MAX as i32);

@@ -261,13 +261,11 @@ fn of_line(host: &dyn Host, interfaces: &[HostInterface], request: &Request) -> 
     // the port of the others is chosen when they are published
     for mapping in request.spec.mappings().iter().filter(|mapping| mapping.host != HostPorts::Auto) {
         redirects.extend(publication::redirects(&request.jail, &Spec::one(*mapping), &targets, |family| {
-            match (request.gateway, host.gateway(family)?, host.gateway(family.other())?) {
-                (Some(interface), ..) | (None, Some(interface), _) | (None, None, Some(interface)) => Ok(interface),
-                (None, None, None) => Err(Error::new(
-                    Kind::Unavailable,
-                    "the host has no default route, so it has no gateway interface; name one: em0:8080:80",
-                )),
-            }
+            let known = [request.gateway, host.gateway(family)?, host.gateway(family.other())?];
+            known.into_iter().flatten().next().ok_or_else(|| {
+                let why = "the host has no default route, so it has no gateway interface; name one: em0:8080:80";
+                Error::new(Kind::Unavailable, why)
+            })
         })?);
     }
     let (jail, options) = (request.jail.clone(), request.options.clone());

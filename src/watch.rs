@@ -250,9 +250,7 @@ impl Watcher {
                 self.networks.insert(jail.jid);
             }
             // what came before the socket; or, without one, from time to time
-            if let Ok(name) = jail.name.parse() {
-                self.schedule.want(name, Why::Network, now);
-            }
+            self.schedule.want_known(&jail, Why::Network, now);
         }
         self.recorded = recorded.into_iter().map(|record| record.jail).collect();
     }

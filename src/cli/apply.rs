@@ -20,9 +20,8 @@ use crate::session::Session;
 use crate::watch::{Watcher, What};
 
 use super::args::{ApplyArgs, Global};
-use super::hook;
 use super::output::{self, complain, document, print, raw, word};
-use super::session::{any_session, session, with_publisher};
+use super::{any_session, hook, session, with_publisher};
 
 pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
     with_publisher(global, |session, publisher| apply_by(session, publisher, global, args))

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -350,8 +350,8 @@ pub struct Question {
     #[arg(value_name = "SRC")]
     pub source: String,
     /// The destination: 192.0.2.1:8080 or [2001:db8::1]:8080; for ICMP only the address
-    #[arg(value_name = "DST", value_parser = destination)]
-    pub destination: Destination,
+    #[arg(value_name = "DST", value_parser = endpoint)]
+    pub destination: Endpoint,
     /// The type of an ICMP packet, as named in pf.conf(5) [default: echoreq]
     #[arg(long, value_name = "TYPE")]
     pub icmp_type: Option<String>,
@@ -364,18 +364,12 @@ fn protocol(text: &str) -> Result<IpProtocol, String> {
     known.ok_or_else(|| format!("there are {}, icmp, icmp6", Protocol::ALL.map(|protocol| protocol.name()).join(", ")))
 }
 
-/// The destination of a packet; ICMP has no ports.
-#[derive(Clone, Copy, Debug)]
-pub enum Destination {
-    /// An address with a port.
-    Port(SocketAddr),
-    /// An address.
-    Address(IpAddr),
-}
+/// An address, and whether it has a port: ICMP has none.
+pub type Endpoint = (SocketAddr, bool);
 
-fn destination(text: &str) -> Result<Destination, String> {
-    let with_port = text.parse().map(Destination::Port);
-    with_port.or_else(|_| text.parse().map(Destination::Address)).map_err(|error| error.to_string())
+pub fn endpoint(text: &str) -> Result<Endpoint, AddrParseError> {
+    let with_port = text.parse().map(|at| (at, true));
+    with_port.or_else(|_| text.parse().map(|address| (SocketAddr::new(address, 0), false)))
 }
 
 fn release(text: &str) -> Result<Release, String> {

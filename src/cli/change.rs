@@ -14,8 +14,7 @@ use crate::spec::{self, HostPorts};
 
 use super::args::{Global, PublishArgs, RequestArgs, UnpublishArgs};
 use super::output::{self, document, print};
-use super::session::{host, with_publisher};
-use super::{hook, open};
+use super::{hook, host, open, with_publisher};
 
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
     publish_now(global, args).map_err(|error| {

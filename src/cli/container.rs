@@ -14,9 +14,8 @@ use crate::publisher::{Observer, Outcome};
 use crate::session::Session;
 
 use super::args::{Global, OciHookArgs};
-use super::hook;
 use super::output::{self, Shown, complain};
-use super::session::session;
+use super::{hook, session};
 
 /// The names by which a runtime may call the program, each with its command. A plugin is searched by its `type`; the name of a
 /// hook is the first of its `args`, except with ocijail, which passes that as the first argument.

@@ -1,6 +1,6 @@
 //! What pf does with packets, and why a port is dead: `kport trace`, `kport doctor`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::doctor::{self, Level, ManagerFiles, self_test};
@@ -10,9 +10,9 @@ use crate::readiness;
 use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
 
-use super::args::{Cli, Destination, DoctorArgs, Global, Question};
+use super::args::{Cli, DoctorArgs, Global, Question, endpoint};
 use super::output::{self, Shown, VERSION, complain, document, print};
-use super::session::{any_session, session, with_conf};
+use super::{any_session, session, with_conf};
 
 /// The source port if none is given.
 const SOURCE_PORT: u16 = 40000;
@@ -59,14 +59,14 @@ pub fn trace(global: &Global, question: &Question) -> Result<()> {
 fn destination(question: &Question) -> Result<SocketAddr> {
     let icmp = question.protocol.with_ports().is_none();
     let wrong = |why: &str| Err(Error::new(Kind::Argument, format!("{}: {why}", question.protocol)));
-    match question.destination {
-        Destination::Port(to) if !icmp => Ok(to),
-        Destination::Port(_) => wrong("it has no ports; give only the address"),
-        Destination::Address(_) if !icmp => wrong("give the port, too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
-        Destination::Address(to) if to.is_ipv6() != (question.protocol == IpProtocol::ICMP6) => {
+    let (to, has_port) = question.destination;
+    match (icmp, has_port) {
+        (true, true) => wrong("it has no ports; give only the address"),
+        (false, false) => wrong("give the port, too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
+        (true, false) if to.is_ipv6() != (question.protocol == IpProtocol::ICMP6) => {
             wrong("use icmp for IPv4, icmp6 for IPv6")
         }
-        Destination::Address(to) => Ok(SocketAddr::new(to, 0)),
+        _ => Ok(to),
     }
 }
 
@@ -85,13 +85,13 @@ fn packet_of(question: &Question, from: SocketAddr, to: SocketAddr) -> Result<Pa
 
 /// An address, an address with a port, or the address of a jail in the family of the destination.
 fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
-    let given = text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, SOURCE_PORT)));
     let family = Family::of(to.ip());
-    if let Ok(given) = given {
+    if let Ok((mut given, has_port)) = endpoint(text) {
         if Family::of(given.ip()) != family {
             let why = format!("{} and {} are of different families", given.ip(), to.ip());
             return Err(Error::new(Kind::Argument, why));
         }
+        given.set_port(if has_port { given.port() } else { SOURCE_PORT });
         return Ok(given);
     }
     let addresses = world.jails.iter().filter(|jail| jail.name == text).flat_map(|jail| &jail.addresses);

@@ -10,8 +10,7 @@ use crate::spec;
 
 use super::args::{Cli, Global, ListArgs, RequestArgs};
 use super::output::{self, document, print, raw};
-use super::session::{host, session, with_publisher};
-use super::{help as topics, traffic};
+use super::{help as topics, host, session, traffic, with_publisher};
 
 /// `kport parse`
 pub fn parse(json: bool, specs: &[String]) -> Result<()> {

@@ -26,7 +26,7 @@ use crate::readiness::{self, MainRuleset, Surroundings};
 use crate::{pfconf, proof};
 
 use super::args::{Global, SetupArgs};
-use super::{output, session};
+use super::{any_session, host, output};
 use plan::{Ground, Plan};
 use replace::{Change, Checker, ConfFile, replace};
 use settings::{Format, Later, SYSCTL, Variable, WAN};
@@ -45,7 +45,7 @@ const PFIL_MEMBER: &str = "net.link.bridge.pfil_member";
 pub fn run(global: &Global, args: &SetupArgs) -> Result<()> {
     let mut said = String::new();
     let deadline = Deadline::after(global.timeout);
-    let done = session::host(global).and_then(|host| {
+    let done = host(global).and_then(|host| {
         let setup = Setup { args, global, host: &*host, deadline };
         if args.check { setup.check(&mut said) } else { setup.run(&mut said) }
     });
@@ -353,7 +353,7 @@ impl<'a> Setup<'a> {
 
     /// Whether the loaded main ruleset calls kport's anchors; false if that is unknown.
     fn is_loaded(&self) -> bool {
-        let status = session::any_session(self.global).and_then(|session| session.firewall.status());
+        let status = any_session(self.global).and_then(|session| session.firewall.status());
         status.is_ok_and(|status| status.nat_anchor && status.rdr_anchor && status.anchor)
     }
 

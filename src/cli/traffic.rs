@@ -16,7 +16,7 @@ use crate::watch;
 
 use super::args::Global;
 use super::output::{self, print, redraw};
-use super::session::with_publisher;
+use super::with_publisher;
 
 /// One mapping of a jail, with all of its redirects.
 pub struct Traffic {

@@ -22,20 +22,16 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The process has started, or kport.conf was read again.
     Conf,
-    /// The jail was not there at the last look.
     Started,
     /// jail_set(2): its name, its addresses.
     Changed,
     Gone,
-    /// Interfaces, addresses or routes in its network stack.
     Network,
     /// The gateway interface of the host, or a router.
     Routes,
     /// pf does not have its rules, or evaluates them again.
     Pf,
-    /// It failed before.
     Again,
 }
 
@@ -181,7 +177,7 @@ impl Schedule {
     }
 
     /// [`Schedule::want`], of a jail that may have a name that kport does not use.
-    fn want_known(&mut self, jail: &Jail, why: Why, at: Instant) {
+    pub fn want_known(&mut self, jail: &Jail, why: Why, at: Instant) {
         jail.name.parse().into_iter().for_each(|name| self.want(name, why, at));
     }
 

@@ -176,7 +176,6 @@ const ORDER: &[(&str, &[&str])] = &[
             "args",
             "output",
             "hook",
-            "session",
             "traffic",
             "change",
             "apply",

@@ -15,6 +15,7 @@ use crate::proof::{self, CallPlace, Contradiction, Does, Need, Positions, Proof}
 use crate::readiness::{CALLS, Wildcard, missing, wildcards};
 
 use super::marks;
+use super::settings::list;
 
 const FILTER: &str = CALLS[2].1;
 
@@ -438,39 +439,26 @@ impl fmt::Display for Plan {
         if self.moves && !self.insertions.is_empty() {
             writeln!(f, "  the lines of kport setup are in a wrong place; without them:")?;
         }
-        for insertion in &self.insertions {
-            match insertion.after {
-                0 => writeln!(f, "  at the top:")?,
-                after if insertion.beside.is_empty() => writeln!(f, "  after line {after}:")?,
-                after => writeln!(f, "  after line {after}, {}", insertion.beside)?,
-            }
-            for line in &insertion.lines {
-                writeln!(f, "    {line}")?;
-            }
+        for Insertion { after, beside, lines, .. } in &self.insertions {
+            let place = match after {
+                0 => "at the top:".to_owned(),
+                after if beside.is_empty() => format!("after line {after}:"),
+                after => format!("after line {after}, {beside}"),
+            };
+            list(f, &place, lines)?;
         }
         if !self.by_hand.is_empty() {
-            writeln!(f, "  kport cannot choose the place:")?;
-            for why in &self.by_hand {
-                writeln!(f, "    {why}")?;
-            }
-            if !self.missing.is_empty() {
-                writeln!(f, "  add these lines by hand:")?;
-            }
-            for line in &self.missing {
-                let place = match *line {
-                    FILTER => "after the rules that refuse sources, before any quick rule that blocks everybody",
-                    _ => "after the last nat or rdr line, before the first filter rule",
-                };
-                writeln!(f, "    {line}    {place}")?;
-            }
+            list(f, "kport cannot choose the place:", &self.by_hand)?;
+            let with_place = |line: &&str| match *line {
+                FILTER => format!(
+                    "{FILTER}    after the rules that refuse sources, before any quick rule that blocks everybody"
+                ),
+                line => format!("{line}    after the last nat or rdr line, before the first filter rule"),
+            };
+            list(f, "add these lines by hand:", &self.missing.iter().map(with_place).collect::<Vec<_>>())?;
         }
-        if let Some(checked) = &self.checked {
-            checked.fmt(f)?;
-        }
-        for note in &self.notes {
-            writeln!(f, "  note: {note}")?;
-        }
-        Ok(())
+        self.checked.iter().try_for_each(|checked| checked.fmt(f))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))
     }
 }
 

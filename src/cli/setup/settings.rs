@@ -158,22 +158,17 @@ impl fmt::Display for Additions {
         if self.lines.is_empty() && self.by_hand.is_empty() {
             writeln!(f, "  has what it needs")?;
         }
-        if !self.by_hand.is_empty() {
-            writeln!(f, "  kport cannot write it:")?;
-            for why in &self.by_hand {
-                writeln!(f, "    {why}")?;
-            }
-        }
-        if !self.lines.is_empty() {
-            let how = if self.by_hand.is_empty() { "at the end" } else { "add these lines by hand" };
-            writeln!(f, "  {how}:")?;
-            for line in &self.lines {
-                writeln!(f, "    {line}")?;
-            }
-        }
-        for note in &self.notes {
-            writeln!(f, "  note: {note}")?;
-        }
-        Ok(())
+        list(f, "kport cannot write it:", &self.by_hand)?;
+        let how = if self.by_hand.is_empty() { "at the end:" } else { "add these lines by hand:" };
+        list(f, how, &self.lines)?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))
     }
+}
+
+/// Lines of a plan under a heading, if there are any.
+pub fn list(f: &mut fmt::Formatter<'_>, heading: &str, lines: &[impl fmt::Display]) -> fmt::Result {
+    if !lines.is_empty() {
+        writeln!(f, "  {heading}")?;
+    }
+    lines.iter().try_for_each(|line| writeln!(f, "    {line}"))
 }
